@@ -1,0 +1,54 @@
+//! Owns the JSON encoding: objects without zero values, payloads in place as raw JSON.
+//! Must never write a line break, which would end the message in mid-frame, nor repeat in an error what
+//! a client sent, which may be a secret.
+
+mod compound;
+mod field;
+mod object;
+mod publication;
+mod text;
+
+pub(crate) use field::{Message, ignore_value, read_value};
+pub(crate) use object::{Object, OneOf};
+pub(crate) use publication::write_push;
+
+use serde_json::error::Category;
+
+use crate::{Command, DecodeError, Reply, envelope::Envelope};
+
+pub(crate) fn write_command(command: &Command, out: &mut Vec<u8>) {
+    // A pong with an id would be an unknown command.
+    let id = if matches!(command.request, crate::Request::Pong) { 0 } else { command.id };
+    object::write("id", &id, &command.request, out);
+}
+
+pub(crate) fn write_reply(reply: &Reply, out: &mut Vec<u8>) {
+    let id = if matches!(reply.body, crate::ReplyBody::Ping) { 0 } else { reply.id };
+    object::write("id", &id, &reply.body, out);
+}
+
+pub(crate) fn read_command(line: &[u8]) -> Result<Command, DecodeError> {
+    read(line)?.try_into()
+}
+
+pub(crate) fn read_reply(line: &[u8]) -> Result<Reply, DecodeError> {
+    read(line)?.try_into()
+}
+
+fn read<B: OneOf>(line: &[u8]) -> Result<Envelope<u32, B>, DecodeError> {
+    let text =
+        simdutf8::basic::from_utf8(line).map_err(|_| DecodeError::Malformed("not UTF-8".to_owned()))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let envelope = object::read("id", &mut deserializer).map_err(|error| malformed(&error))?;
+    deserializer.end().map_err(|error| malformed(&error))?;
+    Ok(envelope)
+}
+
+fn malformed(error: &serde_json::Error) -> DecodeError {
+    let what = match error.classify() {
+        Category::Syntax | Category::Io => "not JSON",
+        Category::Eof => "cut off",
+        Category::Data => "not as the protocol has it",
+    };
+    DecodeError::Malformed(format!("{what}, at byte {} of the message", error.column()))
+}

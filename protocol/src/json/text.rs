@@ -1,0 +1,68 @@
+//! Owns the writing of JSON's scalars and of raw JSON.
+//! Must never write anything that is not valid JSON on one line.
+
+use std::{fmt::Display, io::Write};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use memchr::memchr2_iter;
+
+use crate::PayloadKind;
+
+/// Appends a string.
+pub(super) fn string(text: &str, out: &mut Vec<u8>) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[start..index]);
+        escape(*byte, out);
+        start = index + 1;
+    }
+    out.extend_from_slice(&bytes[start..]);
+    out.push(b'"');
+}
+
+fn escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+/// Appends an integer.
+pub(super) fn integer(number: impl Display, out: &mut Vec<u8>) {
+    let written = write!(out, "{number}");
+    debug_assert!(written.is_ok(), "writing to memory does not fail");
+}
+
+/// Appends bytes in place of a JSON value: JSON as it is but for its line breaks, text as a string,
+/// anything else as a string of base64.
+pub(super) fn raw(bytes: &[u8], kind: PayloadKind, out: &mut Vec<u8>) {
+    match (kind, simdutf8::basic::from_utf8(bytes)) {
+        (PayloadKind::Json, _) => without_line_breaks(bytes, out),
+        (PayloadKind::Text, Ok(text)) => string(text, out),
+        _ => string(&BASE64_STANDARD.encode(bytes), out),
+    }
+}
+
+/// In valid JSON a bare line break stands between tokens only, where nothing is as good.
+fn without_line_breaks(json: &[u8], out: &mut Vec<u8>) {
+    out.reserve(json.len());
+    let mut start = 0;
+    for end in memchr2_iter(b'\n', b'\r', json) {
+        out.extend_from_slice(&json[start..end]);
+        start = end + 1;
+    }
+    out.extend_from_slice(&json[start..]);
+}

@@ -1,0 +1,87 @@
+//! Owns the place of a publication in its channel: the epoch of the log and the offset within it.
+//! Must never compare offsets across epochs: they count different logs.
+
+use std::{fmt, str::FromStr};
+
+/// Names one life of a channel's log. Its text form is lowercase base 36.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Epoch(u64);
+
+/// The text is not an epoch in lowercase base 36.
+#[derive(thiserror::Error, Debug, Copy, Clone, PartialEq, Eq)]
+#[error("not an epoch: one to thirteen digits and lowercase letters are expected")]
+pub struct EpochError;
+
+/// The place of a publication in its channel.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct StreamPosition {
+    /// The log that `offset` counts.
+    pub epoch: Epoch,
+    /// The number of the last publication, 0 before the first one.
+    pub offset: u64,
+}
+
+const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+/// `u64::MAX` in base 36.
+const MAX_DIGITS: usize = 13;
+
+impl Epoch {
+    /// The epoch of this number.
+    #[must_use]
+    pub const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number behind the text form.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut digits = ['0'; MAX_DIGITS];
+        let mut start = MAX_DIGITS;
+        let mut rest = self.0;
+        while rest > 0 || start == MAX_DIGITS {
+            start -= 1;
+            digits[start] = char::from(DIGITS[(rest % 36) as usize]);
+            rest /= 36;
+        }
+        digits[start..].iter().try_for_each(|digit| fmt::Write::write_char(f, *digit))
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = EpochError;
+
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        // `from_str_radix` alone would let a sign and capitals pass.
+        let lowercase = text.bytes().all(|byte| DIGITS.contains(&byte));
+        if text.len() > MAX_DIGITS || !lowercase {
+            return Err(EpochError);
+        }
+        u64::from_str_radix(text, 36).map(Self).map_err(|_| EpochError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_written_in_base_36() {
+        for (number, text) in [(0, "0"), (35, "z"), (36, "10"), (u64::MAX, "3w5e11264sgsf")] {
+            assert_eq!(Epoch::from_u64(number).to_string(), text);
+            assert_eq!(text.parse(), Ok(Epoch::from_u64(number)));
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_epochs() {
+        for text in ["", "+1", "-1", "A", "a b", "3w5e11264sgsg", "00000000000001"] {
+            assert_eq!(text.parse::<Epoch>(), Err(EpochError), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Owns the Protobuf encoding: each message behind its length.
+//! Must never change a payload, nor allocate for a length that the frame only claims.
+
+mod field;
+mod message;
+
+pub(crate) use field::Field;
+pub(crate) use message::{Key, Message, OneOf, body_len, read_body, write_body};
+
+use message::{Body, envelope_len, read_envelope, write_envelope};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+use crate::{Command, DecodeError, Publication, Reply, ReplyBody, Request};
+
+const ID: u32 = 1;
+/// `push` in a reply.
+const PUSH: u32 = 4;
+/// `channel` in a push.
+const CHANNEL: u32 = 2;
+/// `pub` in a push.
+const PUBLICATION: u32 = 4;
+
+pub(crate) fn write_command(command: &Command, out: &mut Vec<u8>) {
+    // A pong with an id would be an unknown command.
+    let id = if matches!(command.request, Request::Pong) { 0 } else { command.id };
+    encode_varint(envelope_len(ID, &id, &command.request) as u64, out);
+    write_envelope(ID, &id, &command.request, out);
+}
+
+pub(crate) fn write_reply(reply: &Reply, out: &mut Vec<u8>) {
+    let id = if matches!(reply.body, ReplyBody::Ping) { 0 } else { reply.id };
+    encode_varint(envelope_len(ID, &id, &reply.body) as u64, out);
+    write_envelope(ID, &id, &reply.body, out);
+}
+
+/// Appends the push of a publication, the same bytes as of a reply that holds it.
+pub(crate) fn write_push(channel: &str, publication: &Publication, out: &mut Vec<u8>) {
+    let publication_len = publication.content_len();
+    let push_len = field::text_len(CHANNEL, channel) + delimited_len(PUBLICATION, publication_len);
+    let reply_len = delimited_len(PUSH, push_len);
+    out.reserve(encoded_len_varint(reply_len as u64) + reply_len);
+    encode_varint(reply_len as u64, out);
+    open(PUSH, push_len, out);
+    field::write_text(CHANNEL, channel, out);
+    open(PUBLICATION, publication_len, out);
+    publication.write_content(out);
+}
+
+pub(crate) fn read_command(body: &[u8]) -> Result<Command, DecodeError> {
+    read_envelope(ID, body)?.try_into()
+}
+
+pub(crate) fn read_reply(body: &[u8]) -> Result<Reply, DecodeError> {
+    read_envelope(ID, body)?.try_into()
+}
+
+/// Takes the length and as many bytes off the front.
+pub(crate) fn split_message<'a>(buf: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    let len = prost::encoding::decode_varint(buf).map_err(|error| malformed(&error))?;
+    let len = usize::try_from(len).map_err(|_| cut_off())?;
+    buf.split_off(..len).ok_or_else(cut_off)
+}
+
+/// How long a field is whose content is this long.
+fn delimited_len(number: u32, len: usize) -> usize {
+    key_len(number) + encoded_len_varint(len as u64) + len
+}
+
+/// Writes what stands before the content of a field.
+fn open(number: u32, len: usize, out: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
+}
+
+fn malformed(error: &prost::DecodeError) -> DecodeError {
+    DecodeError::Malformed(error.to_string())
+}
+
+fn cut_off() -> DecodeError {
+    DecodeError::Malformed("cut off".to_owned())
+}

@@ -1,0 +1,233 @@
+//! What is read besides the golden frames: what SDKs may do is forgiven, anything else has its answer.
+
+use earshot_protocol::{
+    Command, ConnectRequest, DecodeError, Encoding, PublishRequest, Request, SubscribeRequest,
+};
+
+fn json(frame: &str) -> Vec<Result<Command, DecodeError>> {
+    Encoding::Json.decode_commands(frame.as_bytes()).collect()
+}
+
+fn protobuf(frame: &[u8]) -> Vec<Result<Command, DecodeError>> {
+    Encoding::Protobuf.decode_commands(frame).collect()
+}
+
+fn ping(id: u32) -> Result<Command, DecodeError> {
+    Ok(Command { id, request: Request::Ping })
+}
+
+fn pong() -> Result<Command, DecodeError> {
+    Ok(Command { id: 0, request: Request::Pong })
+}
+
+#[track_caller]
+fn assert_malformed(read: &[Result<Command, DecodeError>], frame: &str) {
+    assert!(matches!(read, [Err(DecodeError::Malformed(_))]), "{frame}: {read:?}");
+}
+
+#[test]
+fn lines_may_end_in_either_way_and_the_last_one_too() {
+    let two = [ping(1), ping(2)];
+    for frame in [
+        "{\"id\":1,\"ping\":{}}\n{\"id\":2,\"ping\":{}}",
+        "{\"id\":1,\"ping\":{}}\n{\"id\":2,\"ping\":{}}\n",
+        "{\"id\":1,\"ping\":{}}\r\n{\"id\":2,\"ping\":{}}\r\n",
+        " { \"id\" : 1 , \"ping\" : { } } \n\t{\"id\":2,\"ping\":{}}",
+    ] {
+        assert_eq!(json(frame), two, "{frame:?}");
+    }
+}
+
+#[test]
+fn a_null_stands_for_what_is_not_set() {
+    assert_eq!(json(r#"{"id":1,"ping":null}"#), [ping(1)]);
+    let connect = Command { id: 1, request: Request::Connect(ConnectRequest::default()) };
+    for frame in [
+        r#"{"id":1,"connect":null}"#,
+        r#"{"id":1,"connect":{"token":null,"data":null,"subs":null,"name":null,"version":null,"headers":null}}"#,
+    ] {
+        assert_eq!(json(frame), [Ok(connect.clone())], "{frame}");
+    }
+}
+
+#[test]
+fn no_bytes_are_no_data() {
+    let connect = Command { id: 1, request: Request::Connect(ConnectRequest::default()) };
+    assert_eq!(protobuf(b"\x06\x08\x01\x22\x02\x12\x00"), [Ok(connect)]);
+}
+
+#[test]
+fn names_may_be_escaped() {
+    assert_eq!(json(r#"{"\u0069d":1,"p\u0069ng":{}}"#), [ping(1)]);
+}
+
+#[test]
+fn unknown_fields_are_ignored_at_any_depth_and_of_any_depth() {
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let frame = format!(
+        r#"{{"id":2,"new":{deep},"subscribe":{{"channel":"room","tf":{{"op":"and","nodes":{deep}}},"type":3}}}}"#
+    );
+    let subscribe = SubscribeRequest { channel: "room".to_owned(), ..SubscribeRequest::default() };
+    assert_eq!(json(&frame), [Ok(Command { id: 2, request: Request::Subscribe(subscribe) })]);
+}
+
+#[test]
+fn payloads_are_taken_as_they_were_written() {
+    for data in ["{ \"a\" : 1.0 ,\t\"a\":1e2}", "\"\\u0041\\/\"", "12345678901234567890.5", "null"] {
+        let frame = format!("{{\"id\":1,\"publish\":{{\"channel\":\"c\\u0041\",\"data\": {data} }}}}");
+        let request = PublishRequest { channel: "cA".to_owned(), data: data.to_owned().into() };
+        assert_eq!(json(&frame), [Ok(Command { id: 1, request: Request::Publish(request) })], "{frame}");
+    }
+}
+
+#[test]
+fn an_empty_frame_is_an_error() {
+    for frame in ["", "\n", " \r\n\t"] {
+        assert_eq!(json(frame), [Err(DecodeError::Empty)], "{frame:?}");
+    }
+    assert_eq!(protobuf(b""), [Err(DecodeError::Empty)]);
+}
+
+#[test]
+fn an_empty_command_is_a_pong() {
+    for frame in ["{}", "{}\n", "{\"id\":0}"] {
+        assert_eq!(json(frame), [pong()], "{frame:?}");
+    }
+    assert_eq!(protobuf(b"\0"), [pong()]);
+    assert_eq!(protobuf(b"\0\0"), [pong(), pong()]);
+}
+
+#[test]
+fn a_command_without_a_known_method_is_unknown() {
+    for frame in [r#"{"id":1}"#, r#"{"shout":{}}"#, r#"{"id":1,"shout":{}}"#, r#"{"id":1,"PING":{}}"#] {
+        assert_eq!(json(frame), [Err(DecodeError::UnknownCommand)], "{frame}");
+    }
+    // An id alone; a field of number 200; the two fields of the protocol's first version.
+    for frame in [&b"\x02\x08\x01"[..], b"\x03\xc2\x0c\x00", b"\x04\x08\x01\x10\x07"] {
+        assert_eq!(protobuf(frame), [Err(DecodeError::UnknownCommand)], "{}", frame.escape_ascii());
+    }
+}
+
+#[test]
+fn two_methods_in_one_command_are_an_error() {
+    for frame in [
+        r#"{"id":1,"ping":{},"connect":{}}"#,
+        r#"{"id":1,"ping":{},"ping":{}}"#,
+        r#"{"id":1,"ping":null,"send":null}"#,
+    ] {
+        assert_eq!(json(frame), [Err(DecodeError::SeveralCommands)], "{frame}");
+    }
+    assert_eq!(protobuf(b"\x06\x08\x01\x5a\x00\x22\x00"), [Err(DecodeError::SeveralCommands)]);
+}
+
+#[test]
+fn what_is_not_a_command_is_malformed() {
+    for frame in [
+        "null",
+        "[]",
+        "1",
+        "{",
+        "{}}",
+        "{} {}",
+        "{}x",
+        "connect",
+        "{\"id\":1,}",
+        "\u{feff}{}",
+        "{\"id\":\"1\",\"ping\":{}}",
+        "{\"id\":-1,\"ping\":{}}",
+        "{\"id\":4294967296,\"ping\":{}}",
+        "{\"id\":1.5,\"ping\":{}}",
+        "{\"id\":1,\"ping\":1}",
+        "{\"id\":1,\"ping\":[]}",
+        "{\"id\":1,\"subscribe\":{\"channel\":1}}",
+        "{\"id\":1,\"subscribe\":{\"channel\":\"\\ud800\"}}",
+        "{\"id\":1,\"subscribe\":{\"recover\":\"true\"}}",
+        "{\"id\":1,\"subscribe\":{\"offset\":-1}}",
+        "{\"id\":1,\"publish\":{\"channel\":\"a\",\"data\":}}",
+        "{\"id\":1,\"connect\":{\"headers\":{\"a\":1}}}",
+    ] {
+        assert_malformed(&json(frame), frame);
+    }
+}
+
+#[test]
+fn protobuf_that_is_cut_off_or_of_a_wrong_type_is_malformed() {
+    for frame in [
+        &b"\x80"[..],                                // half a length
+        b"\x02\x08",                                 // less than the length says
+        b"\xff\xff\xff\xff\x0f",                     // 4 GiB, says the length
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", // the longest length
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", // and a longer one
+        b"\x02\x08\x80",                             // half an id
+        b"\x02\x58\x00",                             // a number in place of a message
+        b"\x04\x2a\x7f\x0a\x00",                     // a message longer than its command
+        b"\x06\x2a\x04\x0a\x02\xff\xfe",             // a channel that is not UTF-8
+        b"\x01\x0c",                                 // the end of a group that did not begin
+        b"\x01\x07",                                 // a wire type that there is not
+        b"\x01\x00",                                 // field number 0
+    ] {
+        assert_malformed(&protobuf(frame), &frame.escape_ascii().to_string());
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_malformed_wherever_they_stand() {
+    for frame in [&b"\xff"[..], b"{\"id\":1,\"send\":{\"data\":\"\xff\"}}", b"{\"x\":\"\xc3\",\"ping\":{}}"] {
+        let read: Vec<_> = Encoding::Json.decode_commands(frame).collect();
+        assert_malformed(&read, &frame.escape_ascii().to_string());
+    }
+}
+
+#[test]
+fn commands_before_an_error_are_read_and_none_after_it() {
+    let frame = "{\"id\":1,\"ping\":{}}\nx\n{\"id\":2,\"ping\":{}}";
+    let mut commands = Encoding::Json.decode_commands(frame.as_bytes());
+    assert_eq!(commands.next(), Some(ping(1)));
+    assert!(matches!(commands.next(), Some(Err(DecodeError::Malformed(_)))));
+    assert_eq!((commands.next(), commands.next()), (None, None));
+
+    let frame = b"\x04\x08\x01\x5a\x00\x01\x08\x04\x08\x02\x5a\x00";
+    let mut commands = Encoding::Protobuf.decode_commands(frame);
+    assert_eq!(commands.next(), Some(ping(1)));
+    assert!(matches!(commands.next(), Some(Err(DecodeError::Malformed(_)))));
+    assert_eq!((commands.next(), commands.next()), (None, None));
+}
+
+#[test]
+fn a_blank_line_between_commands_is_an_error() {
+    let read = json("{}\n\n{}");
+    assert_eq!(read[0], pong());
+    assert_malformed(&read[1..], "a blank line");
+}
+
+/// Entries are a few bytes on the wire and a few hundred in memory.
+#[test]
+fn a_connect_with_more_entries_than_anybody_sends_is_refused() {
+    let subs = |count: usize| {
+        let entries: Vec<String> = (0..count).map(|index| format!("\"{index}\":{{}}")).collect();
+        format!("{{\"id\":1,\"connect\":{{\"subs\":{{{}}}}}}}", entries.join(","))
+    };
+    let Ok(Command { request: Request::Connect(connect), .. }) = json(&subs(1024)).remove(0) else {
+        panic!("a connect");
+    };
+    assert_eq!(connect.subs.len(), 1024);
+    assert_malformed(&json(&subs(1025)), "1025 subscriptions");
+
+    let mut content = b"\x1a\x00".repeat(1025);
+    content.splice(0..0, [0x22, 0x82, 0x10]);
+    content.splice(0..0, [0x85, 0x10]);
+    assert_malformed(&protobuf(&content), "1025 subscriptions in Protobuf");
+}
+
+#[test]
+fn an_error_never_repeats_what_was_sent() {
+    for frame in [
+        r#"{"id":1,"connect":"s3cret"}"#,
+        r#"{"id":1,"connect":{"headers":"s3cret"}}"#,
+        r#"{"id":"s3cret"}"#,
+        "s3cret",
+    ] {
+        let Err(error) = json(frame).remove(0) else { panic!("{frame} is an error") };
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+    }
+}

@@ -1,0 +1,173 @@
+//! What an `EventSource` makes of the stream, by a reader written after the WHATWG's rules.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use earshot_protocol::{Payload, sse};
+use proptest::{collection::vec, option, prelude::*};
+
+use crate::strategies;
+
+#[derive(Debug, Default, PartialEq)]
+struct Event {
+    name: String,
+    data: String,
+    last_id: String,
+}
+
+/// The state of one `EventSource`.
+#[derive(Default)]
+struct EventSource {
+    data: String,
+    name: String,
+    last_id: String,
+    retry: Option<u64>,
+    events: Vec<Event>,
+}
+
+impl EventSource {
+    fn read(stream: &[u8]) -> Self {
+        let mut source = Self::default();
+        let text = String::from_utf8_lossy(stream);
+        // A line ends in any of the three ways; what follows the last end is no line.
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let lines = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+        for line in lines.split('\n') {
+            source.line(line);
+        }
+        source
+    }
+
+    fn line(&mut self, line: &str) {
+        if line.is_empty() {
+            return self.dispatch();
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut self.name),
+            "data" => {
+                self.data.push_str(value);
+                self.data.push('\n');
+            }
+            "id" if !value.contains('\0') => value.clone_into(&mut self.last_id),
+            "retry" => self.retry = value.parse().ok(),
+            _ => {}
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        let data = std::mem::take(&mut self.data);
+        let Some(data) = data.strip_suffix('\n') else {
+            return;
+        };
+        let name = if name.is_empty() { "message".to_owned() } else { name };
+        self.events.push(Event { name, data: data.to_owned(), last_id: self.last_id.clone() });
+    }
+}
+
+/// All that is lost on the way: which kind of line break it was.
+fn normalised(data: &[u8]) -> String {
+    std::str::from_utf8(data).expect("UTF-8").replace("\r\n", "\n").replace('\r', "\n")
+}
+
+fn name() -> impl Strategy<Value = Option<String>> {
+    option::of(strategies::channel_name().prop_map(|name| name.to_string()))
+}
+
+fn id() -> impl Strategy<Value = Option<String>> {
+    option::of("[A-Za-z0-9_-]{1,40}")
+}
+
+proptest! {
+    #[test]
+    fn an_event_source_hears_each_payload_as_it_was_published(
+        events in vec((name(), id(), strategies::any_payload()), 1..6),
+    ) {
+        let mut stream = Vec::new();
+        let mut expected = Vec::new();
+        let mut last_id = String::new();
+        for (name, id, payload) in &events {
+            let data = sse::payload(payload);
+            sse::event(name.as_deref(), id.as_deref(), &data, &mut stream);
+            sse::heartbeat(&mut stream);
+            last_id = id.clone().unwrap_or(last_id);
+            let name = name.clone().unwrap_or_else(|| "message".to_owned());
+            expected.push(Event { name, data: normalised(&data), last_id: last_id.clone() });
+        }
+        prop_assert_eq!(EventSource::read(&stream).events, expected);
+    }
+
+    #[test]
+    fn the_shared_part_and_the_end_make_the_event(
+        name in name(),
+        id in id(),
+        payload in strategies::any_payload(),
+    ) {
+        let data = sse::payload(&payload);
+        let (mut whole, mut parts) = (Vec::new(), Vec::new());
+        sse::event(name.as_deref(), id.as_deref(), &data, &mut whole);
+        sse::event_open(name.as_deref(), &data, &mut parts);
+        sse::event_close(id.as_deref(), &mut parts);
+        prop_assert_eq!(parts, whole);
+    }
+
+    #[test]
+    fn each_block_has_data_that_is_not_empty(payload in strategies::any_payload()) {
+        let mut stream = Vec::new();
+        sse::event(None, Some("AQ"), &sse::payload(&payload), &mut stream);
+        let heard = EventSource::read(&stream).events;
+        prop_assert_eq!(heard.len(), 1);
+        prop_assert!(!heard[0].data.is_empty());
+    }
+}
+
+#[test]
+fn the_first_character_is_kept_even_if_it_is_a_space() {
+    let mut stream = Vec::new();
+    sse::event(None, None, b" a\n  b", &mut stream);
+    assert_eq!(EventSource::read(&stream).events[0].data, " a\n  b");
+}
+
+#[test]
+fn a_payload_is_carried_as_it_is_unless_it_is_empty_or_not_text() {
+    let carried = |bytes: &'static [u8]| {
+        let payload = Payload::new(Bytes::from_static(bytes));
+        sse::payload(&payload).into_owned()
+    };
+    assert_eq!(carried(b"{\"a\":\n1}"), b"{\"a\":\n1}");
+    assert_eq!(carried(b"hello"), b"hello");
+    assert_eq!(carried(b""), b"\"\"");
+    assert_eq!(carried(&[255, 0, 1, 128]), b"/wABgA==");
+    let payload = Payload::new(Bytes::from_static(b"hello"));
+    assert!(matches!(sse::payload(&payload), Cow::Borrowed(_)), "nothing is copied");
+}
+
+#[test]
+fn retry_and_heartbeat_reach_no_listener() {
+    let mut stream = Vec::new();
+    sse::retry(2750, &mut stream);
+    sse::heartbeat(&mut stream);
+    let source = EventSource::read(&stream);
+    assert_eq!((source.retry, source.events), (Some(2750), Vec::new()));
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn what_parsers_read_differently_is_a_mistake_of_the_caller() {
+    let panics = |write: fn(&mut Vec<u8>)| std::panic::catch_unwind(|| write(&mut Vec::new())).is_err();
+    assert!(panics(|out| sse::event(None, Some("a\0b"), b"x", out)));
+    assert!(panics(|out| sse::event(None, Some("a\nb"), b"x", out)));
+    assert!(panics(|out| sse::event(None, Some(""), b"x", out)));
+    assert!(panics(|out| sse::event(Some("a\rb"), None, b"x", out)));
+    assert!(panics(|out| sse::event(None, None, b"", out)));
+}
+
+#[test]
+#[cfg(not(debug_assertions))]
+fn what_parsers_read_differently_is_left_out() {
+    let mut stream = Vec::new();
+    sse::event(Some("a\nb"), Some("a\0b"), b"", &mut stream);
+    assert_eq!(stream, b"data: \"\"\n\n");
+}

@@ -1,0 +1,222 @@
+//! What holds of every value and of every input.
+
+use bytes::Bytes;
+use earshot_protocol::{
+    ChannelName, Command, Cursor, Encoding, Epoch, Payload, PayloadKind, Publication, Push, PushBody, Reply,
+    ReplyBody, StreamPosition,
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+use crate::strategies;
+
+fn encoding() -> impl Strategy<Value = Encoding> {
+    prop_oneof![Just(Encoding::Json), Just(Encoding::Protobuf)]
+}
+
+fn frame_of_commands(encoding: Encoding, commands: &[Command]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    for (index, command) in commands.iter().enumerate() {
+        if index > 0 {
+            encoding.join(&mut frame);
+        }
+        encoding.encode_command(command, &mut frame);
+    }
+    frame
+}
+
+fn frame_of_replies(encoding: Encoding, replies: &[Reply]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    for (index, reply) in replies.iter().enumerate() {
+        if index > 0 {
+            encoding.join(&mut frame);
+        }
+        encoding.encode_reply(reply, &mut frame);
+    }
+    frame
+}
+
+/// Reads a frame as everything that it might be; the answers do not matter, that they come does.
+fn read(frame: &[u8]) {
+    for encoding in [Encoding::Json, Encoding::Protobuf] {
+        let commands = encoding.decode_commands(frame).count();
+        let replies = encoding.decode_replies(frame).count();
+        // Each message takes a byte; an error may come on top.
+        assert!(commands <= frame.len() + 1 && replies <= frame.len() + 1);
+    }
+}
+
+fn written_push(encoding: Encoding, channel: &str, publication: &Publication) -> Vec<u8> {
+    let push = Push { channel: channel.to_owned(), body: PushBody::Publication(publication.clone()) };
+    frame_of_replies(encoding, &[Reply { id: 0, body: ReplyBody::Push(push) }])
+}
+
+fn read_push(encoding: Encoding, frame: &[u8]) -> Publication {
+    let reply = encoding.decode_replies(frame).next().expect("a reply").expect("a valid one");
+    let ReplyBody::Push(Push { body: PushBody::Publication(publication), .. }) = reply.body else {
+        panic!("a publication");
+    };
+    publication
+}
+
+/// What the JSON encoding makes of a payload, said in another way than the encoder's.
+fn as_json(payload: &Payload) -> serde_json::Value {
+    match payload.kind() {
+        PayloadKind::Json => serde_json::from_slice(payload.bytes()).expect("JSON"),
+        PayloadKind::Text => std::str::from_utf8(payload.bytes()).expect("UTF-8").into(),
+        PayloadKind::Binary => {
+            use base64::Engine;
+            base64::prelude::BASE64_STANDARD.encode(payload.bytes()).into()
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn commands_come_through_in_order(encoding in encoding(), commands in vec(strategies::command(), 1..5)) {
+        let frame = frame_of_commands(encoding, &commands);
+        let read: Vec<_> = encoding.decode_commands(&frame).collect::<Result<_, _>>().unwrap();
+        prop_assert_eq!(read, commands);
+    }
+
+    #[test]
+    fn replies_come_through_in_order(encoding in encoding(), replies in vec(strategies::reply(), 1..5)) {
+        let frame = frame_of_replies(encoding, &replies);
+        let read: Vec<_> = encoding.decode_replies(&frame).collect::<Result<_, _>>().unwrap();
+        prop_assert_eq!(read, replies);
+    }
+
+    #[test]
+    fn a_json_message_is_one_line_of_json(reply in strategies::reply(), command in strategies::command()) {
+        for frame in [
+            frame_of_replies(Encoding::Json, std::slice::from_ref(&reply)),
+            frame_of_commands(Encoding::Json, std::slice::from_ref(&command)),
+        ] {
+            prop_assert!(!frame.iter().any(|byte| b"\r\n".contains(byte)));
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&frame).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_publication_is_written_as_the_reply_that_holds_it(
+        encoding in encoding(),
+        channel in strategies::any_channel(),
+        publication in strategies::any_publication(),
+    ) {
+        let mut frame = b"before".to_vec();
+        encoding.encode_publication(&channel, &publication, &mut frame);
+        prop_assert_eq!(&frame[6..], written_push(encoding, &channel, &publication));
+    }
+
+    #[test]
+    fn protobuf_carries_any_publication_untouched(publication in strategies::any_publication()) {
+        let frame = written_push(Encoding::Protobuf, "c", &publication);
+        prop_assert_eq!(read_push(Encoding::Protobuf, &frame), publication);
+    }
+
+    #[test]
+    fn json_carries_any_payload_on_one_line_as_it_was_meant(publication in strategies::any_publication()) {
+        let frame = written_push(Encoding::Json, "c", &publication);
+        prop_assert!(!frame.iter().any(|byte| b"\r\n".contains(byte)));
+        let read = read_push(Encoding::Json, &frame);
+        prop_assert_eq!(as_json(&read.data), as_json(&publication.data));
+        if publication.data.kind() == PayloadKind::Binary {
+            let labels = read.tags.iter().filter(|(key, _)| key == "encoding").map(|(_, value)| value);
+            prop_assert!(labels.eq(["base64"]));
+        } else {
+            prop_assert_eq!(read.tags, publication.tags);
+        }
+    }
+
+    #[test]
+    fn json_without_line_breaks_is_carried_byte_for_byte(publication in strategies::publication()) {
+        let read = read_push(Encoding::Json, &written_push(Encoding::Json, "c", &publication));
+        prop_assert_eq!(read, publication);
+    }
+
+    #[test]
+    fn data_that_is_not_json_never_breaks_a_json_frame(bytes in vec(any::<u8>(), 1..60)) {
+        let data = Bytes::from(bytes);
+        let rpc = earshot_protocol::RpcResult { data };
+        let frame = frame_of_replies(Encoding::Json, &[Reply { id: 1, body: ReplyBody::Rpc(rpc) }]);
+        prop_assert!(!frame.iter().any(|byte| b"\r\n".contains(byte)));
+        let read: Vec<_> = Encoding::Json.decode_replies(&frame).collect();
+        prop_assert!(matches!(&read[..], [Ok(Reply { id: 1, body: ReplyBody::Rpc(_) })]), "{:?}", read);
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(frame in vec(any::<u8>(), 0..200)) {
+        read(&frame);
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_gives_the_commands_before_the_cut(
+        encoding in encoding(),
+        commands in vec(strategies::command(), 1..4),
+        cut in any::<Index>(),
+    ) {
+        let frame = frame_of_commands(encoding, &commands);
+        let cut = cut.index(frame.len());
+        read(&frame[..cut]);
+        read(&frame[cut..]);
+        let read = encoding.decode_commands(&frame[..cut]).map_while(Result::ok);
+        prop_assert!(read.zip(&commands).all(|(read, sent)| read == *sent));
+    }
+
+    #[test]
+    fn a_damaged_frame_is_read_without_a_panic(
+        encoding in encoding(),
+        commands in vec(strategies::command(), 1..4),
+        replies in vec(strategies::reply(), 1..4),
+        damages in vec((any::<Index>(), any::<u8>()), 1..6),
+    ) {
+        for mut frame in [frame_of_commands(encoding, &commands), frame_of_replies(encoding, &replies)] {
+            for (index, byte) in &damages {
+                let index = index.index(frame.len());
+                frame[index] = *byte;
+            }
+            read(&frame);
+        }
+    }
+
+    #[test]
+    fn a_payload_is_json_exactly_if_a_parser_says_so(payload in strategies::any_payload()) {
+        let parsed = serde_json::from_slice::<&serde_json::value::RawValue>(payload.bytes());
+        prop_assert_eq!(payload.kind() == PayloadKind::Json, parsed.is_ok());
+        let text = std::str::from_utf8(payload.bytes());
+        prop_assert_eq!(payload.kind() == PayloadKind::Binary, text.is_err());
+    }
+
+    #[test]
+    fn an_epoch_comes_back_from_its_text(number in any::<u64>()) {
+        let epoch = Epoch::from_u64(number);
+        prop_assert_eq!(epoch.to_string().parse(), Ok(epoch));
+    }
+
+    #[test]
+    fn any_text_is_a_cursor_or_an_error(text in any::<String>(), similar in "[A-Za-z0-9_-]{0,60}") {
+        for text in [text, similar.clone(), format!("A{similar}")] {
+            if let Ok(cursor) = Cursor::parse(&text) {
+                let _ = cursor.position(&ChannelName::parse("web-signals").unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_gives_each_channel_its_position_or_none(
+        positions in vec((strategies::channel_name(), strategies::position()), 0..20),
+    ) {
+        let mut text = Vec::new();
+        Cursor::write(positions.iter().map(|(channel, position)| (channel, *position)), &mut text);
+        let text = String::from_utf8(text).unwrap();
+        prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
+        let cursor = Cursor::parse(&text).unwrap();
+        let found: Vec<Option<StreamPosition>> =
+            positions.iter().map(|(channel, _)| cursor.position(channel)).collect();
+        for (index, (channel, position)) in positions.iter().enumerate() {
+            let twins = positions.iter().filter(|(other, _)| other == channel).count();
+            // Two different names may share a tag, but not in a test of this size.
+            let expected = if twins == 1 { Some(*position) } else { None };
+            prop_assert_eq!(found[index], expected);
+        }
+    }
+}
