@@ -1,0 +1,73 @@
+//! The memory broker: what is published in this process is heard in this process.
+//!
+//! Owns nothing but the order of publications. Must never wait: the listener's calls are synchronous, and the lock
+//! that orders them is never held across an await.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use earshot_protocol::ChannelName;
+
+use super::{Listener, Message};
+
+/// A broker without a server: each publication goes straight to the listener.
+pub struct MemoryBroker {
+    listener: Arc<dyn Listener>,
+    /// Serialises the listener's calls; kept between them so that a publication allocates no vector.
+    batch: Mutex<Vec<Message>>,
+}
+
+impl MemoryBroker {
+    /// A broker that delivers to `listener`.
+    pub fn new(listener: Arc<dyn Listener>) -> Self {
+        Self { listener, batch: Mutex::default() }
+    }
+
+    /// Delivers one payload at once. The listener must not publish from within its call.
+    pub fn publish(&self, channel: &ChannelName, data: Bytes) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        // Left over only if the listener panicked on it.
+        batch.clear();
+        batch.push(Message { channel: channel.as_str().to_owned(), data });
+        self.listener.heard(&mut batch);
+    }
+}
+
+impl fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBroker").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Loss;
+    use super::*;
+
+    #[derive(Default)]
+    struct Ear(Mutex<Vec<(String, Bytes)>>);
+
+    impl Listener for Ear {
+        fn heard(&self, messages: &mut Vec<Message>) {
+            self.0.lock().unwrap().extend(messages.drain(..).map(|m| (m.channel, m.data)));
+        }
+
+        fn lost(&self, loss: Loss) {
+            panic!("memory loses nothing: {loss:?}");
+        }
+    }
+
+    #[test]
+    fn delivers_at_once_in_order_and_untouched() {
+        let ear = Arc::new(Ear::default());
+        let broker = MemoryBroker::new(ear.clone());
+        let channel = ChannelName::parse("news").unwrap();
+        let payloads = [Bytes::from_static(b"1"), Bytes::new(), Bytes::from_static(b"\xff\0\r\n")];
+        for payload in &payloads {
+            broker.publish(&channel, payload.clone());
+        }
+        let heard = ear.0.lock().unwrap();
+        assert_eq!(*heard, payloads.map(|data| ("news".to_owned(), data)));
+    }
+}

@@ -1,0 +1,192 @@
+//! Brokers: where publications come from and go to.
+//!
+//! A broker knows channels and payloads. It must never know a connection, a subscriber or a position: the
+//! [`Listener`] (the node) joins it to those.
+//!
+//! - [`memory`]: this process alone; needs nothing.
+//! - [`redis`]: one Redis instance; a plain `PUBLISH` in, a plain `PUBLISH` out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use earshot_protocol::ChannelName;
+use tokio::time::Instant;
+
+pub mod memory;
+pub mod redis;
+
+pub use memory::MemoryBroker;
+pub use redis::RedisBroker;
+
+/// What a broker can be asked to hear.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// One channel, by its exact name.
+    Channel(ChannelName),
+    /// Every channel that matches a pattern in the broker's own syntax (Redis: `PSUBSCRIBE`).
+    Pattern(Arc<str>),
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Channel(name) => f.write_str(name.as_str()),
+            Self::Pattern(pattern) => f.write_str(pattern),
+        }
+    }
+}
+
+/// One publication as the broker heard it.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The channel's name as the publisher wrote it.
+    pub channel: String,
+    /// The payload, untouched.
+    pub data: Bytes,
+}
+
+/// Why publications may have been missed. The label of the gap counter, and the reason that clients see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapCause {
+    /// The link to the broker was down, or its hearing was not proven.
+    Deaf,
+    /// A bounded queue between link and subscribers was full.
+    HandoverFull,
+    /// A publication was larger than the configured limit.
+    TooLarge,
+}
+
+impl GapCause {
+    /// The stable name, for clients and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deaf => "deaf",
+            Self::HandoverFull => "handover-full",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+/// A spell in which a broker may have missed publications.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// The topics concerned. For a pattern: every channel that matches it.
+    pub topics: LostTopics,
+    /// Why.
+    pub cause: GapCause,
+    /// The first moment that may have gone unheard.
+    pub from: Instant,
+}
+
+/// Which topics a [`Loss`] concerns.
+#[derive(Clone, Debug)]
+pub enum LostTopics {
+    /// Everything that this broker hears.
+    All,
+    /// These.
+    Some(Vec<Topic>),
+}
+
+/// Who listens to a broker: the node. Both calls are synchronous, quick, and never block; a broker makes them from
+/// one place at a time, in the order in which things happened.
+pub trait Listener: Send + Sync + 'static {
+    /// Publications, in the broker's order. The vector is drained.
+    fn heard(&self, messages: &mut Vec<Message>);
+
+    /// Publications may have been missed. Said before anything that was heard afterwards.
+    fn lost(&self, loss: Loss);
+}
+
+/// Why a broker could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BrokerError {
+    /// The link is down, or did not answer within the command time-out. Worth trying again.
+    #[error("the broker is unavailable: {0}")]
+    Unavailable(String),
+    /// Too many requests wait for the broker. Worth trying again later.
+    #[error("too many requests wait for the broker")]
+    Busy,
+    /// The broker understood and refused (an ACL, a wrong type). Trying again will not help.
+    #[error("the broker refused: {0}")]
+    Refused(String),
+}
+
+/// How a link to a broker stands, for `/health`, `/ready` and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Which link: `commands` or `subscriptions`.
+    pub link: &'static str,
+    /// Whether it works at this moment: connected, and for subscriptions: every wanted topic confirmed.
+    pub up: bool,
+    /// What is wrong when it is not up; never a secret.
+    pub cause: Option<String>,
+    /// How often it was established anew since the start.
+    pub reconnects: u64,
+    /// Topics that are wanted (subscriptions only).
+    pub wanted: usize,
+    /// Topics that the server has confirmed on the present connection (subscriptions only).
+    pub confirmed: usize,
+}
+
+/// A broker of one namespace or several.
+#[derive(Clone, Debug)]
+pub enum Broker {
+    /// This process alone.
+    Memory(Arc<MemoryBroker>),
+    /// One Redis instance.
+    Redis(Arc<RedisBroker>),
+}
+
+impl Broker {
+    /// Hears a topic from now on. Resolves when the broker has confirmed it: whatever is published after that moment
+    /// reaches the listener. Asking again for what is already confirmed resolves at once.
+    /// Dropping the future does not take the wish back; [`Broker::unsubscribe`] does.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when it was not confirmed within the command time-out (the wish stays, and is
+    /// fulfilled when the link is back); [`BrokerError::Refused`] when the broker refused the topic.
+    pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(broker) => broker.subscribe(topic).await,
+        }
+    }
+
+    /// No longer hears a topic. Takes effect soon; needs no confirmation.
+    pub fn unsubscribe(&self, topic: &Topic) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(broker) => broker.unsubscribe(topic),
+        }
+    }
+
+    /// Publishes one payload, untouched. Payloads given in order by one caller (who may not wait for the first before
+    /// giving the second) are published in that order: the place in the order is taken when the call is made, before
+    /// the returned future is first polled.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send + use<> {
+        use futures::future::Either;
+        match self {
+            Self::Memory(broker) => {
+                broker.publish(channel, data);
+                Either::Left(std::future::ready(Ok(())))
+            }
+            Self::Redis(broker) => Either::Right(broker.publish(channel, data)),
+        }
+    }
+
+    /// How each link stands; empty for a broker without links.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+            Self::Redis(broker) => broker.links(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! One Redis instance: a plain `PUBLISH` in, a plain `PUBLISH` out.
+//!
+//! Two links, each a task with a connection of its own: the *subscriber* carries nothing but subscriptions and PING,
+//! the *command* link carries what is published. Both dial anew for ever. Must never say that something is heard, or
+//! was published, before the server confirmed it; and must never lose anything without saying so.
+//!
+//! - `settings`: addresses, time-outs, bounds; what a URL may look like.
+//! - `dial`: one attempt to connect, what its failure means, how long to wait before the next.
+//! - `table`: what is wanted, and what is confirmed.
+//! - `requests`: subscriptions in chunks, each confirmed or refused.
+//! - `handover`, `echo`: the bounded way from a connection to the listener, each publication once.
+//! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
+//! - `commands`: the command link.
+//! - `ping`, `status`: whether a link lives, and what is told about it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use earshot_protocol::ChannelName;
+
+use self::commands::{Commands, Outbox};
+use self::dial::Dialer;
+use self::status::LinkState;
+use self::subscriber::{Subscriber, Wishes};
+use super::{BrokerError, LinkStatus, Listener, Topic};
+use crate::drain::Drain;
+
+mod commands;
+mod dial;
+mod echo;
+mod handover;
+mod listening;
+mod ping;
+mod requests;
+mod settings;
+mod status;
+mod subscriber;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use settings::{RedisSettings, validate};
+
+/// A broker on one Redis instance.
+pub struct RedisBroker {
+    settings: Arc<RedisSettings>,
+    wishes: Arc<Wishes>,
+    outbox: Outbox,
+    commands: Arc<LinkState>,
+}
+
+impl RedisBroker {
+    /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
+    pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
+        let settings = Arc::new(settings);
+        let address = settings::shown(settings.pubsub_url());
+        let wishes = LinkState::new(&settings.name, "subscriptions", address.clone());
+        let wishes = Arc::new(Wishes::new(wishes));
+        let commands = Arc::new(LinkState::new(&settings.name, "commands", address));
+        let (outbox, inbox) = commands::outbox(&settings);
+        let subscriber = Subscriber {
+            settings: settings.clone(),
+            dialer: Dialer::new(&settings, "subscriptions"),
+            wishes: wishes.clone(),
+            listener,
+        };
+        drain.spawn(subscriber.run(drain.clone()));
+        let link = Commands {
+            settings: settings.clone(),
+            dialer: Dialer::new(&settings, "commands"),
+            state: commands.clone(),
+            inbox,
+        };
+        drain.spawn(link.run(drain.clone()));
+        Arc::new(Self { settings, wishes, outbox, commands })
+    }
+
+    /// Hears a topic from now on; resolves when the server has confirmed it. See [`super::Broker::subscribe`].
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
+    pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
+        let Some(confirmation) = self.wishes.want(topic) else { return Ok(()) };
+        let limit = self.settings.command_timeout;
+        match tokio::time::timeout(limit, confirmation).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
+            Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
+        }
+    }
+
+    /// No longer hears a topic.
+    pub fn unsubscribe(&self, topic: &Topic) {
+        self.wishes.forget(topic);
+    }
+
+    /// Publishes one payload, untouched. The place in the order is taken at once. See [`super::Broker::publish`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
+        self.outbox.publish(channel, data)
+    }
+
+    /// How both links stand.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        vec![self.commands.status(), self.wishes.status()]
+    }
+}
+
+impl fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBroker").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,167 @@
+//! One connection of the subscriber link, from its first subscription until it fails.
+//!
+//! Owns the order of what the listener is told about this connection. Must never wait for one thing alone: messages,
+//! confirmations, wishes and PING are awaited together, so none can starve another.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
+
+use super::dial::Failure;
+use super::handover::{Handover, Taken};
+use super::ping::{clock, ping};
+use super::requests;
+use super::subscriber::Subscriber;
+use super::table::Outcome;
+use crate::broker::{Message, Topic};
+
+/// Messages handed on in one call.
+const BATCH: usize = 256;
+
+type Pending<T> = Option<BoxFuture<'static, Result<T, Failure>>>;
+
+/// A connection that is listened to.
+pub(super) struct Listening<'a> {
+    link: &'a Subscriber,
+    connection: MultiplexedConnection,
+    handover: Arc<Handover>,
+    /// Whatever was published until this moment on a confirmed topic has been heard.
+    proven: Instant,
+    /// The subscriptions on their way to the server, one round at a time.
+    round: Pending<Outcome>,
+    /// While topics are on their way that were heard before: nothing is handed on until their loss was said.
+    gated: bool,
+    established: bool,
+    ping: Pending<Instant>,
+    batch: Vec<Message>,
+}
+
+impl<'a> Listening<'a> {
+    pub(super) fn new(
+        link: &'a Subscriber,
+        connection: MultiplexedConnection,
+        handover: Arc<Handover>,
+    ) -> Self {
+        Self {
+            link,
+            connection,
+            handover,
+            proven: Instant::now(),
+            round: None,
+            gated: false,
+            established: false,
+            ping: None,
+            batch: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Listens until the connection is of no use any more.
+    pub(super) async fn listen(&mut self) -> Failure {
+        let failure = self.attend().await;
+        self.handover.end();
+        // What waits behind the gate is dropped: it belongs to the spell whose loss is yet to be said.
+        while !self.gated && self.hand_on().is_ok() {}
+        self.link.wishes.table().link_lost(self.proven);
+        failure
+    }
+
+    async fn attend(&mut self) -> Failure {
+        let mut pings = clock(self.link.settings.ping_interval);
+        let mut mending = clock(self.link.settings.refused_retry_max);
+        self.start_round();
+        loop {
+            let step = tokio::select! {
+                () = self.handover.ready(), if !self.gated => {
+                    let step = self.hand_on();
+                    // A queue that never empties must not keep the runtime from its other tasks.
+                    tokio::task::yield_now().await;
+                    step
+                }
+                outcome = answered(&mut self.round) => self.settle(outcome),
+                answer = answered(&mut self.ping) => self.prove(answer),
+                () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
+                _ = pings.tick(), if self.ping.is_none() => { self.start_ping(); Ok(()) }
+                _ = mending.tick() => { self.mend(); Ok(()) }
+            };
+            if let Err(failure) = step {
+                return failure;
+            }
+        }
+    }
+
+    fn start_round(&mut self) {
+        let Some(round) = self.link.wishes.table().round() else { return self.establish() };
+        if round.subscribe.iter().any(|topic| matches!(topic, Topic::Pattern(_))) {
+            self.handover.expect_patterns();
+        }
+        self.gated = round.heals;
+        let chunk = self.link.settings.subscribe_chunk;
+        self.round = Some(Box::pin(requests::carry_out(self.connection.clone(), round, chunk)));
+    }
+
+    fn settle(&mut self, outcome: Result<Outcome, Failure>) -> Result<(), Failure> {
+        self.round = None;
+        let outcome = outcome?;
+        let loss = self.link.wishes.table().loss(&outcome);
+        if let Some(loss) = loss {
+            self.link.listener.lost(loss);
+        }
+        self.gated = false;
+        self.link.wishes.table().settle(outcome);
+        self.establish();
+        self.start_round();
+        Ok(())
+    }
+
+    /// The link counts as up when everything that was wanted at the time of the connection is settled.
+    fn establish(&mut self) {
+        if !self.established {
+            self.established = true;
+            self.link.wishes.state().up();
+        }
+    }
+
+    fn start_ping(&mut self) {
+        self.ping = Some(Box::pin(ping(self.connection.clone(), self.link.settings.ping_timeout)));
+    }
+
+    fn prove(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
+        self.ping = None;
+        // The server wrote all earlier publications before its answer, and TCP keeps the order.
+        self.proven = answer?;
+        Ok(())
+    }
+
+    /// Asks again for what was heard once and is refused now.
+    fn mend(&mut self) {
+        let refused = self.link.wishes.table().counts().refused > 0;
+        if refused && self.round.is_none() {
+            self.link.wishes.table().retry_refused();
+            self.start_round();
+        }
+    }
+
+    fn hand_on(&mut self) -> Result<(), Failure> {
+        match self.handover.take(&mut self.batch, BATCH) {
+            Taken::Messages => {
+                self.link.listener.heard(&mut self.batch);
+                self.batch.clear();
+            }
+            Taken::Loss(loss) => self.link.listener.lost(loss),
+            Taken::Nothing => {}
+            Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
+        }
+        Ok(())
+    }
+}
+
+/// The answer to what is on its way; never, when nothing is.
+async fn answered<T>(waiting: &mut Pending<T>) -> Result<T, Failure> {
+    match waiting {
+        Some(answer) => answer.await,
+        None => pending().await,
+    }
+}

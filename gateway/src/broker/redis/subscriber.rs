@@ -1,0 +1,123 @@
+//! The subscriber link: one connection that carries nothing but subscriptions and PING.
+//!
+//! Owns the connection's whole life (dial, replay, listen, be lost, dial again) and every call to the listener, which
+//! makes their order plain: what the old connection heard, then the loss, then what the new one hears. Must never
+//! take an open socket for hearing: that is proven by an answered PING alone.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::dial::{Backoff, Dialer, Failure};
+use super::handover::Handover;
+use super::listening::Listening;
+use super::settings::RedisSettings;
+use super::status::LinkState;
+use super::table::{Confirmation, Table};
+use crate::broker::{LinkStatus, Listener, Topic};
+use crate::drain::Drain;
+
+/// What the link shares with those who wish to hear.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    table: Mutex<Table>,
+    changed: Notify,
+    state: LinkState,
+}
+
+impl Wishes {
+    pub(super) fn new(state: LinkState) -> Self {
+        Self { table: Mutex::default(), changed: Notify::new(), state }
+    }
+
+    /// Wants a topic. `None`: it is confirmed already.
+    pub(super) fn want(&self, topic: &Topic) -> Option<oneshot::Receiver<Confirmation>> {
+        let confirmation = self.table().want(topic);
+        if confirmation.is_some() {
+            self.changed.notify_one();
+        }
+        confirmation
+    }
+
+    /// No longer wants a topic.
+    pub(super) fn forget(&self, topic: &Topic) {
+        self.table().forget(topic);
+        self.changed.notify_one();
+    }
+
+    /// How the link stands.
+    pub(super) fn status(&self) -> LinkStatus {
+        let counts = self.table().counts();
+        let mut status = self.state.status();
+        status.wanted = counts.wanted;
+        status.confirmed = counts.confirmed;
+        if status.up && counts.refused > 0 {
+            status.up = false;
+            status.cause = Some(format!("{} topics that were heard before are refused now", counts.refused));
+        }
+        status
+    }
+
+    /// Resolves when a wish was made or taken back since the last time.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The table, for less than an await.
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link's state.
+    pub(super) fn state(&self) -> &LinkState {
+        &self.state
+    }
+}
+
+/// The task of the link.
+pub(super) struct Subscriber {
+    pub(super) settings: Arc<RedisSettings>,
+    pub(super) dialer: Dialer,
+    pub(super) wishes: Arc<Wishes>,
+    pub(super) listener: Arc<dyn Listener>,
+}
+
+impl Subscriber {
+    /// Keeps the link until the gateway stops.
+    pub(super) async fn run(self, drain: Drain) {
+        tokio::select! {
+            biased;
+            () = drain.stopped() => {}
+            () = self.keep() => {}
+        }
+        self.wishes.state.down(&Failure::Unreachable("stopped".to_owned()));
+        self.wishes.table().clear();
+    }
+
+    async fn keep(&self) {
+        let mut backoff = Backoff::new(&self.settings);
+        loop {
+            let failure = Box::pin(self.live(&mut backoff)).await;
+            self.wishes.state.down(&failure);
+            tokio::time::sleep(backoff.next(&failure)).await;
+        }
+    }
+
+    /// One connection, from the attempt to its end.
+    async fn live(&self, backoff: &mut Backoff) -> Failure {
+        let handover = Arc::new(Handover::new(&self.settings));
+        let connection = match self.dialer.dial(handover.clone()).await {
+            Ok(connection) => connection,
+            Err(failure) => return failure,
+        };
+        let since = Instant::now();
+        let mut listening = Listening::new(self, connection, handover);
+        let failure = listening.listen().await;
+        // One that is accepted only to be thrown out again must not reset the waits.
+        if since.elapsed() > self.settings.retry_max {
+            backoff.reset();
+        }
+        failure
+    }
+}

@@ -1,0 +1,251 @@
+//! The Redis broker against real `redis-server` processes, which are killed, stopped and refused as in life.
+//!
+//! Owns the server and the listener under test. Waits for conditions with a deadline, never for a span of time.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use earshot_protocol::ChannelName;
+use redis::Value;
+use tokio::time::Instant;
+
+use super::*;
+use crate::broker::{GapCause, Loss, LostTopics, Message};
+
+mod commands;
+mod handover;
+mod healing;
+mod hearing;
+mod refusal;
+mod table;
+
+/// The longest that anything may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A `redis-server` of its own on a free port.
+struct Server {
+    process: Child,
+    port: u16,
+    arguments: Vec<String>,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(arguments: &[&str]) -> Self {
+        loop {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let dir = tempfile::tempdir().unwrap();
+            let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            let process = spawn(port, &arguments, &dir);
+            let mut server = Self { process, port, arguments, dir };
+            // Somebody else may have taken the port in between.
+            if server.ready().await {
+                return server;
+            }
+        }
+    }
+
+    /// Starts it again on the same port.
+    async fn restart(&mut self) {
+        self.process = spawn(self.port, &self.arguments, &self.dir);
+        assert!(self.ready().await, "redis-server did not come back");
+    }
+
+    async fn ready(&mut self) -> bool {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            if self.process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("redis-server is not ready");
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// One command over a connection of its own.
+    async fn command(&self, words: &[&str]) -> Value {
+        self.command_as(&self.url(), words).await
+    }
+
+    async fn command_as(&self, url: &str, words: &[&str]) -> Value {
+        let client = redis::Client::open(url).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| {
+            command.arg(word);
+        });
+        command.query_async(&mut connection).await.unwrap()
+    }
+
+    /// How often a command was called since the server started.
+    async fn calls(&self, command: &str) -> u64 {
+        let Value::BulkString(stats) = self.command(&["INFO", "commandstats"]).await else { return 0 };
+        let stats = String::from_utf8(stats).unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+}
+
+fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(dir.path())
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("these tests need redis-server")
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a listener was told, in order.
+#[derive(Clone, Debug)]
+enum Event {
+    Heard(String, Bytes),
+    Lost(Loss),
+}
+
+/// A listener that remembers.
+#[derive(Default)]
+struct Ear {
+    events: Mutex<Vec<Event>>,
+    /// Held by a test that wants the listener to be slow.
+    stall: Mutex<()>,
+}
+
+impl Listener for Ear {
+    fn heard(&self, messages: &mut Vec<Message>) {
+        let _stalled = self.stall.lock().unwrap();
+        self.events.lock().unwrap().extend(messages.drain(..).map(|m| Event::Heard(m.channel, m.data)));
+    }
+
+    fn lost(&self, loss: Loss) {
+        self.events.lock().unwrap().push(Event::Lost(loss));
+    }
+}
+
+impl Ear {
+    fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+
+    fn heard(&self) -> Vec<(String, Bytes)> {
+        let heard = |event| match event {
+            Event::Heard(channel, data) => Some((channel, data)),
+            Event::Lost(_) => None,
+        };
+        self.events().into_iter().filter_map(heard).collect()
+    }
+
+    fn losses(&self) -> Vec<Loss> {
+        let lost = |event| match event {
+            Event::Heard(..) => None,
+            Event::Lost(loss) => Some(loss),
+        };
+        self.events().into_iter().filter_map(lost).collect()
+    }
+
+    /// How many publications were heard on a channel.
+    fn count(&self, channel: &str) -> usize {
+        self.heard().iter().filter(|(name, _)| name == channel).count()
+    }
+
+    fn clear(&self) {
+        self.events.lock().unwrap().clear();
+    }
+}
+
+/// A broker, its listener, and what stops it.
+struct Lab {
+    ear: Arc<Ear>,
+    drain: Drain,
+    broker: Arc<RedisBroker>,
+}
+
+impl Lab {
+    fn new(settings: RedisSettings) -> Self {
+        let ear = Arc::new(Ear::default());
+        let drain = Drain::default();
+        let broker = RedisBroker::start(settings, ear.clone(), &drain);
+        Self { ear, drain, broker }
+    }
+
+    async fn up(server: &Server) -> Self {
+        let lab = Self::new(quick(&server.url()));
+        lab.both_up().await;
+        lab
+    }
+
+    async fn both_up(&self) {
+        eventually("both links are up", || self.broker.links().iter().all(|link| link.up)).await;
+    }
+
+    fn subscriptions(&self) -> LinkStatus {
+        self.broker.links().into_iter().find(|link| link.link == "subscriptions").unwrap()
+    }
+
+    async fn subscribe(&self, name: &str) {
+        self.broker.subscribe(&channel(name)).await.unwrap();
+    }
+
+    async fn publish(&self, name: &str, data: &'static [u8]) -> Result<(), BrokerError> {
+        self.broker.publish(&ChannelName::parse(name).unwrap(), Bytes::from_static(data)).await
+    }
+}
+
+/// Settings with short waits.
+fn quick(url: &str) -> RedisSettings {
+    RedisSettings {
+        name: "lab".to_owned(),
+        url: url.to_owned(),
+        refused_retry_min: Duration::from_millis(50),
+        refused_retry_max: Duration::from_millis(100),
+        ping_interval: Duration::from_millis(100),
+        ping_timeout: Duration::from_millis(500),
+        ..RedisSettings::default()
+    }
+}
+
+fn channel(name: &str) -> Topic {
+    Topic::Channel(ChannelName::parse(name).unwrap())
+}
+
+/// Waits until a condition holds, and fails with its description when it does not in time.
+#[track_caller]
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = Instant::now() + DEADLINE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "not in time: {what} ({caller})");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

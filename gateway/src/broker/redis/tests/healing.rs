@@ -1,0 +1,151 @@
+//! What breaks is noticed, said, and heals.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_topics_are_heard_again_after_a_crash() {
+    const TOPICS: usize = 20_000;
+    let mut server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    let names: Vec<_> = (0..TOPICS).map(|n| ChannelName::parse(&format!("c{n}")).unwrap()).collect();
+    let topics: Vec<_> = names.iter().cloned().map(Topic::Channel).collect();
+    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    assert!(wishes.iter().all(Result::is_ok));
+    let before = Instant::now();
+
+    server.kill();
+    eventually("the loss of the link is noticed", || !lab.subscriptions().up).await;
+    assert_eq!(lab.subscriptions().confirmed, 0);
+    server.restart().await;
+    lab.both_up().await;
+    assert_eq!(lab.subscriptions().confirmed, TOPICS);
+    for names in names.chunks(5000) {
+        let published = names.iter().map(|name| lab.broker.publish(name, Bytes::from_static(b"again")));
+        let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
+        assert!(published.iter().all(Result::is_ok));
+    }
+    eventually("every topic is heard", || lab.ear.heard().len() >= TOPICS).await;
+
+    let events = lab.ear.events();
+    let Event::Lost(loss) = &events[0] else { panic!("heard before the loss was said: {:?}", events[0]) };
+    assert_eq!(loss.cause, GapCause::Deaf);
+    assert!(matches!(loss.topics, LostTopics::All));
+    assert!(loss.from <= before + Duration::from_secs(1), "from the last proof, not from the return");
+    let heard: std::collections::HashSet<_> = lab.ear.heard().into_iter().map(|(name, _)| name).collect();
+    assert_eq!((events.len(), heard.len()), (TOPICS + 1, TOPICS), "each exactly once");
+    let calls = server.calls("subscribe").await;
+    assert!(calls <= 45, "{calls} SUBSCRIBE commands for {TOPICS} topics");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_is_noticed_and_heals() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.subscribe("frozen").await;
+    server.signal("-STOP");
+    let stopped = Instant::now();
+    eventually("both links are down", || lab.broker.links().iter().all(|link| !link.up)).await;
+    assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
+    server.signal("-CONT");
+    lab.both_up().await;
+    assert_eq!(lab.ear.losses().len(), 1);
+    assert!(lab.ear.losses()[0].from <= stopped);
+    lab.publish("frozen", b"thawed").await.unwrap();
+    eventually("heard again", || lab.ear.count("frozen") == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_subscriber_comes_back_and_says_so() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.subscribe("killed").await;
+    lab.publish("killed", b"before").await.unwrap();
+    eventually("heard before", || lab.ear.count("killed") == 1).await;
+    server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    eventually("back", || lab.subscriptions().reconnects == 1 && lab.subscriptions().up).await;
+    lab.publish("killed", b"after").await.unwrap();
+    eventually("heard after", || lab.ear.count("killed") == 2).await;
+    let events = lab.ear.events();
+    assert!(matches!(events[1], Event::Lost(Loss { cause: GapCause::Deaf, .. })), "{events:?}");
+    assert_eq!(events.len(), 3, "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_made_while_deaf_is_fulfilled_and_is_no_loss() {
+    let mut server = Server::start(&[]).await;
+    let settings = RedisSettings { command_timeout: Duration::from_millis(300), ..quick(&server.url()) };
+    let lab = Lab::new(settings);
+    lab.both_up().await;
+    lab.subscribe("old").await;
+    server.kill();
+    eventually("down", || !lab.subscriptions().up).await;
+    let wish = lab.broker.subscribe(&channel("new")).await;
+    assert!(matches!(wish, Err(BrokerError::Unavailable(_))), "{wish:?}");
+    server.restart().await;
+    eventually("both confirmed", || lab.subscriptions().confirmed == 2).await;
+    lab.both_up().await;
+    let losses = lab.ear.losses();
+    assert_eq!(losses.len(), 1);
+    assert!(
+        matches!(&losses[0].topics, LostTopics::Some(topics) if *topics == [channel("old")]),
+        "{losses:?}"
+    );
+    lab.publish("new", b"x").await.unwrap();
+    eventually("heard", || lab.ear.count("new") == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_during_the_replay_is_handed_on_after_the_loss() {
+    const TOPICS: usize = 30_000;
+    let server = Server::start(&[]).await;
+    let settings = RedisSettings { subscribe_chunk: 10, ..quick(&server.url()) };
+    let lab = Arc::new(Lab::new(settings));
+    lab.both_up().await;
+    let topics: Vec<_> = (0..TOPICS).map(|n| channel(&format!("r{n}"))).collect();
+    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    assert!(wishes.iter().all(Result::is_ok));
+    server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut publisher = client.get_multiplexed_async_connection().await.unwrap();
+    let mut accepted = 0;
+    while !(lab.subscriptions().up && lab.subscriptions().reconnects == 1) {
+        for name in ["r0", "r1", "r15000", "r29999"] {
+            let receivers: usize =
+                redis::cmd("PUBLISH").arg(name).arg("x").query_async(&mut publisher).await.unwrap();
+            accepted += receivers;
+        }
+    }
+    eventually("all that the server delivered is heard", || lab.ear.heard().len() >= accepted).await;
+    let events = lab.ear.events();
+    let lost = events.iter().position(|event| matches!(event, Event::Lost(_))).unwrap();
+    // What the server still counted as delivered to the old connection may come before the loss.
+    assert!(lost < 8, "{lost} messages before the loss");
+    assert!(events.len() - lost > 8, "nothing came during the replay: {}", events.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_ends_promptly_when_told_to() {
+    let mut server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.subscribe("end").await;
+    let begun = Instant::now();
+    lab.drain.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(lab.broker.links().iter().all(|link| !link.up));
+    assert!(matches!(lab.publish("end", b"").await, Err(BrokerError::Unavailable(_))));
+
+    server.kill();
+    let lab = Lab::new(quick(&server.url()));
+    eventually("both are down", || lab.broker.links().iter().all(|link| !link.up)).await;
+    let topic = channel("end");
+    let ((), wish, begun) = tokio::join!(
+        async {
+            eventually("wanted", || lab.subscriptions().wanted == 1).await;
+            lab.drain.stop().await;
+        },
+        lab.broker.subscribe(&topic),
+        async { Instant::now() },
+    );
+    assert!(matches!(wish, Err(BrokerError::Unavailable(_))));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}

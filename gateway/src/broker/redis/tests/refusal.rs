@@ -1,0 +1,128 @@
+//! What the server refuses: passwords, TLS, single channels.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_and_heals_when_it_is_right() {
+    let server = Server::start(&["--requirepass", "right"]).await;
+    let lab = Lab::new(quick(&format!("redis://:s3cret-wrong@127.0.0.1:{}", server.port)));
+    let told = |link: &LinkStatus| link.cause.as_ref().is_some_and(|cause| cause.contains("WRONGPASS"));
+    eventually("both links tell", || lab.broker.links().iter().all(told)).await;
+    assert!(!format!("{:?} {:?}", lab.broker.links(), lab.broker).contains("s3cret"));
+    let admin = format!("redis://:right@127.0.0.1:{}", server.port);
+    server.command_as(&admin, &["CONFIG", "SET", "requirepass", "s3cret-wrong"]).await;
+    lab.both_up().await;
+    lab.subscribe("in").await;
+    lab.publish("in", b"x").await.unwrap();
+    eventually("heard", || lab.ear.count("in") == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_password_is_a_refusal_too() {
+    let server = Server::start(&["--requirepass", "right"]).await;
+    let mut settings = quick(&server.url());
+    settings.refused_retry_min = Duration::from_secs(3600);
+    settings.refused_retry_max = Duration::from_secs(3600);
+    let lab = Lab::new(settings);
+    let told = |link: &LinkStatus| link.cause.as_ref().is_some_and(|cause| cause.contains("NOAUTH"));
+    eventually("both links tell", || lab.broker.links().iter().all(told)).await;
+    // Had it been taken for an unreachable server, it would be tried again soon, and be let in.
+    let admin = format!("redis://:right@127.0.0.1:{}", server.port);
+    server.command_as(&admin, &["CONFIG", "SET", "requirepass", ""]).await;
+    tokio::time::timeout(Duration::from_secs(3), lab.both_up()).await.expect_err("refusals are not hurried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_to_a_server_without_it_is_refused_not_a_panic() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::new(quick(&format!("rediss://127.0.0.1:{}", server.port)));
+    let told = |link: &LinkStatus| !link.up && link.cause.as_deref() != Some("connecting");
+    eventually("both links tell", || lab.broker.links().iter().all(told)).await;
+    let wish = tokio::time::timeout(Duration::from_millis(100), lab.broker.subscribe(&channel("x"))).await;
+    assert!(wish.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forbidden_channel_is_refused_and_its_neighbours_live() {
+    let server = Server::start(&[]).await;
+    let rules = ["ACL", "SETUSER", "bob", "on", ">pw", "+@all", "resetchannels", "&ok:*"];
+    server.command(&rules).await;
+    let lab = Lab::new(quick(&format!("redis://bob:pw@127.0.0.1:{}", server.port)));
+    lab.both_up().await;
+    let names = (0..1200).map(|n| if n % 400 == 7 { format!("secret:{n}") } else { format!("ok:{n}") });
+    let names: Vec<_> = names.collect();
+    let topics: Vec<_> = names.iter().map(|name| channel(name)).collect();
+    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    for (name, wish) in names.iter().zip(wishes) {
+        match wish {
+            Ok(()) => assert!(name.starts_with("ok:"), "{name}"),
+            Err(BrokerError::Refused(why)) => {
+                assert!(name.starts_with("secret:") && why.starts_with("NOPERM"), "{name}: {why}");
+            }
+            Err(other) => panic!("{name}: {other}"),
+        }
+    }
+    assert_eq!((lab.subscriptions().wanted, lab.subscriptions().confirmed), (1197, 1197));
+    assert!(lab.subscriptions().up);
+
+    let published = names.iter().map(|name| {
+        let name = ChannelName::parse(name).unwrap();
+        lab.broker.publish(&name, Bytes::from_static(b"x"))
+    });
+    let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
+    for (name, published) in names.iter().zip(published) {
+        match published {
+            Ok(()) => assert!(name.starts_with("ok:"), "{name}"),
+            Err(BrokerError::Refused(_)) => assert!(name.starts_with("secret:"), "{name}"),
+            Err(other) => panic!("{name}: {other}"),
+        }
+    }
+    eventually("every neighbour is heard", || lab.ear.heard().len() == 1197).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_away_is_told_and_heals_when_it_is_given_back() {
+    let server = Server::start(&[]).await;
+    let rules = |channels| ["ACL", "SETUSER", "bob", "on", ">pw", "+@all", "resetchannels", channels];
+    server.command(&rules("&*")).await;
+    let lab = Lab::new(quick(&format!("redis://bob:pw@127.0.0.1:{}", server.port)));
+    lab.both_up().await;
+    lab.subscribe("kept").await;
+    lab.subscribe("taken").await;
+    server.command(&rules("&kept")).await;
+    eventually("the refusal is told", || {
+        lab.subscriptions().cause.is_some_and(|cause| cause.contains("1 topics"))
+    })
+    .await;
+    assert_eq!(lab.subscriptions().confirmed, 1);
+    assert!(matches!(lab.ear.losses()[..], [Loss { topics: LostTopics::All, .. }]), "{:?}", lab.ear.losses());
+    lab.publish("kept", b"x").await.unwrap();
+    eventually("the other is heard", || lab.ear.count("kept") == 1).await;
+
+    lab.ear.clear();
+    server.command(&rules("&*")).await;
+    eventually("healed", || lab.subscriptions().up && lab.subscriptions().confirmed == 2).await;
+    server.command(&["PUBLISH", "taken", "x"]).await;
+    eventually("heard", || lab.ear.count("taken") == 1).await;
+    let taken =
+        |loss: &Loss| matches!(&loss.topics, LostTopics::Some(topics) if *topics == [channel("taken")]);
+    assert!(lab.ear.losses().iter().any(taken), "{:?}", lab.ear.losses());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_subscribe_at_all_is_refused_without_halving() {
+    let server = Server::start(&[]).await;
+    server.command(&["ACL", "SETUSER", "bob", "on", ">pw", "+@all", "-subscribe", "&*"]).await;
+    let lab = Lab::new(quick(&format!("redis://bob:pw@127.0.0.1:{}", server.port)));
+    lab.both_up().await;
+    let topics: Vec<_> = (0..500).map(|n| channel(&format!("n{n}"))).collect();
+    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    assert!(wishes.iter().all(|wish| matches!(wish, Err(BrokerError::Refused(_)))), "{:?}", wishes[0]);
+    assert_eq!(lab.subscriptions().wanted, 0);
+    let Value::BulkString(stats) = server.command(&["INFO", "stats"]).await else { panic!() };
+    let stats = String::from_utf8(stats).unwrap();
+    let denied = stats.lines().find_map(|line| line.strip_prefix("acl_access_denied_cmd:"));
+    if let Some(denied) = denied {
+        assert!(denied.parse::<u32>().unwrap() <= 5, "{denied} attempts");
+    }
+}
