@@ -1,0 +1,123 @@
+//! `earshot serve`: runs the gateway until it is told to stop.
+//!
+//! Owns the signals and the exit code. Must never know how anything is served.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, ConfigErrors, Flags};
+use crate::gateway::Gateway;
+
+/// The exit code of a configuration that is wrong.
+const WRONG: u8 = 2;
+
+/// The flags of `earshot serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file [default: EARSHOT_CONFIG, or earshot.toml in the working directory if it is there]
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Address to listen on, such as :8000 or 127.0.0.1:8000; may be repeated [default: EARSHOT_LISTEN, or the
+    /// file's, or localhost:8000]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+}
+
+impl Args {
+    /// The configuration to serve with.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self) -> Result<Config, ConfigErrors> {
+        Config::load(&Flags { config: self.config.clone(), listen: self.listen.clone() })
+    }
+
+    /// Serves until SIGTERM or SIGINT; a second one ends at once.
+    pub fn run(&self) -> ExitCode {
+        let config = match self.load() {
+            Ok(config) => config,
+            Err(errors) => {
+                // Nobody is left to tell when even this cannot be written.
+                let _ = writeln!(io::stderr(), "{errors}");
+                return ExitCode::from(WRONG);
+            }
+        };
+        tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(&config.log))
+            .with_writer(io::stderr)
+            .with_target(false)
+            .init();
+        match serve(&config) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                tracing::error!(%error, "the gateway cannot run");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// Serves; `true` when every client had gone in time.
+fn serve(config: &Config) -> io::Result<bool> {
+    // One provider of cryptography for all of TLS; a second installation would be refused, and is not tried.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let gateway = Gateway::start(config)?;
+        let addresses: Vec<String> = gateway.addresses().iter().map(|addr| format!("http://{addr}")).collect();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.origin, "listening on {}", addresses.join(" and "));
+        first_of(&mut terminate, &mut interrupt).await;
+        tracing::info!(grace = ?config.drain.grace, "stopping; a second signal ends at once");
+        tokio::select! {
+            in_time = gateway.stop() => {
+                if !in_time {
+                    tracing::warn!("not every client had gone within the grace");
+                }
+                Ok(in_time)
+            }
+            () = first_of(&mut terminate, &mut interrupt) => {
+                tracing::warn!("second signal: ending at once");
+                std::process::exit(1)
+            }
+        }
+    })
+}
+
+async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(config: &str, text: &str) -> Args {
+        std::fs::write(config, text).unwrap();
+        Args { config: Some(config.into()), listen: vec!["127.0.0.1:0".into()] }
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("own.toml");
+        let config =
+            args(path.to_str().unwrap(), "listen = \":1\"\nlimits.connections = 7\n").load().unwrap();
+        assert_eq!(config.listen[0].text, "127.0.0.1:0");
+        assert_eq!((config.limits.connections, config.origin.file), (Some(7), Some(path.clone())));
+        let told = args(path.to_str().unwrap(), "lisen = 1").load().unwrap_err().to_string();
+        assert!(told.starts_with(&format!("{}:1: lisen: unknown key", path.display())), "{told}");
+    }
+}

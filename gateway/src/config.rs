@@ -1,0 +1,236 @@
+//! The configuration: file, environment and flags become one checked [`Config`], once, at the edge.
+//!
+//! Owns every default, every range and every name that an operator can write. Must never be imported by what it
+//! configures: inner modules declare their own settings, and the composition root fills them in from here.
+//!
+//! What counts, from the least to the most: defaults, `earshot.toml`, environment, flags. All that is wrong is said at
+//! once, with file, line and key ([`ConfigErrors`]).
+//!
+//! - `document`: the file as a tree with lines; `knob`: numbers with default and range; `quantity`: units
+//! - `top`, `limits`, `transport`, `running`, `redis`, `namespace`: one section of the file each
+//! - `listen`, `channel`, `url`, `secret`: the checked values
+//! - `reachable`: what namespaces must not be to each other
+//! - `show`: the way back to TOML
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+mod channel;
+mod document;
+mod environment;
+mod errors;
+mod file;
+mod knob;
+mod limits;
+mod listen;
+mod namespace;
+mod nearest;
+mod quantity;
+mod reachable;
+mod redis;
+mod running;
+mod secret;
+mod show;
+mod top;
+mod transport;
+mod url;
+
+#[cfg(test)]
+mod tests;
+
+pub use channel::ChannelPattern;
+pub use errors::ConfigErrors;
+pub use limits::Limits;
+pub use listen::Listen;
+pub use namespace::{Namespace, Source, Who};
+pub use redis::{RedisInstance, RedisTimes};
+pub use running::{DrainConfig, GatewayConfig};
+pub use secret::Secret;
+pub use transport::{Sse, WebSocket};
+pub use url::RedisUrl;
+
+use document::{Document, Section};
+use environment::Environment;
+use errors::Problems;
+use listen::Resolve;
+use namespace::Placed;
+
+/// Everything that can be set, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; never empty.
+    pub listen: Vec<Listen>,
+    /// Which browsers may come besides those of the gateway's own host; `*`: all.
+    pub allowed_origins: Vec<String>,
+    /// What the log shows, as a filter.
+    pub log: String,
+    /// The key of the HTTP API; without one, the API answers on loopback alone.
+    pub api_key: Option<Secret>,
+    /// How the process runs.
+    pub gateway: GatewayConfig,
+    /// How much of everything.
+    pub limits: Limits,
+    /// The times of WebSocket connections.
+    pub websocket: WebSocket,
+    /// The times of SSE streams.
+    pub sse: Sse,
+    /// How the process stops.
+    pub drain: DrainConfig,
+    /// The Redis instances that some namespace is on.
+    pub redis: Vec<RedisInstance>,
+    /// The namespaces, in order: the first that matches a channel rules it.
+    pub namespaces: Vec<Namespace>,
+    /// Where all this comes from.
+    pub origin: Origin,
+    /// What is no error, but is hardly meant.
+    pub warnings: Vec<String>,
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Vec<String>,
+}
+
+/// What a configuration was put together from. Displayed as a list, `defaults` when there was nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file.
+    pub file: Option<PathBuf>,
+    /// The environment variables and flags that were set.
+    pub overrides: Vec<&'static str>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.as_ref().map(|path| path.display().to_string());
+        let parts: Vec<String> =
+            file.into_iter().chain(self.overrides.iter().map(ToString::to_string)).collect();
+        f.write_str(if parts.is_empty() { "defaults" } else { "" })?;
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl Config {
+    /// Reads flags, environment and file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigErrors> {
+        let mut problems = Problems::default();
+        let env = Environment::read(|name| std::env::var_os(name), &mut problems);
+        let file = file::read(flags.config.as_deref().or(env.config.as_deref()))?;
+        let resolve: Resolve =
+            |host, port| Ok(std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.collect());
+        Self::assemble(file.as_ref(), &env, flags, resolve, problems)
+    }
+
+    fn assemble(
+        file: Option<&file::Read>,
+        env: &Environment,
+        flags: &Flags,
+        resolve: Resolve,
+        problems: Problems,
+    ) -> Result<Self, ConfigErrors> {
+        let (path, text) = file.map_or((Path::new(""), ""), |file| (&file.path, &file.text));
+        let (document, is_whole) = Document::parse(path, text, problems);
+        if !is_whole {
+            // What is not TOML has been read in part only: more complaints would mislead.
+            return document.abandon();
+        }
+        let mut config = Self::read(&document, env, flags, resolve);
+        config.origin.file = file.map(|file| file.path.clone());
+        document.finish().into_result(config)
+    }
+
+    fn read(document: &Document<'_>, env: &Environment, flags: &Flags, resolve: Resolve) -> Self {
+        let mut top = document.top();
+        let mut redis = RedisInstance::read_all(document, &mut top, env);
+        let namespaces = read_namespaces(document, &mut top, &redis);
+        let warnings = drop_unused(&mut redis, &namespaces);
+        let config = Self {
+            listen: top::read_listen(document, &mut top, env, flags, resolve),
+            allowed_origins: top::read_origins(&mut top),
+            log: top::read_log(document, &mut top, env),
+            api_key: top::read_api_key(&mut top, env),
+            gateway: read_section(&mut top, "gateway", GatewayConfig::read),
+            limits: read_section(&mut top, "limits", Limits::read),
+            websocket: read_section(&mut top, "websocket", WebSocket::read),
+            sse: read_section(&mut top, "sse", Sse::read),
+            drain: read_section(&mut top, "drain", DrainConfig::read),
+            redis,
+            namespaces,
+            origin: Origin { file: None, overrides: overrides(env, flags) },
+            warnings,
+        };
+        top.finish();
+        config
+    }
+
+    /// Whether only this machine can reach the gateway.
+    pub fn is_loopback_only(&self) -> bool {
+        self.listen.iter().all(Listen::is_loopback)
+    }
+}
+
+impl Default for Config {
+    /// What there is when nobody says anything: the memory broker on loopback, open to all.
+    fn default() -> Self {
+        let (document, _) = Document::parse(Path::new(""), "", Problems::default());
+        let nowhere: Resolve = |_, _| Ok(Vec::new());
+        Self::read(&document, &Environment::default(), &Flags::default(), nowhere)
+    }
+}
+
+fn read_section<'d, T>(
+    top: &mut Section<'d>,
+    key: &'static str,
+    read: impl FnOnce(&mut Section<'d>) -> T,
+) -> T {
+    let mut section = top.section(key);
+    let value = read(&mut section);
+    section.finish();
+    value
+}
+
+fn read_namespaces(
+    document: &Document<'_>,
+    top: &mut Section<'_>,
+    redis: &[RedisInstance],
+) -> Vec<Namespace> {
+    let Some(sections) = top.list("namespace") else {
+        let default = redis.iter().find(|instance| instance.name == redis::DEFAULT_INSTANCE);
+        if default.is_none() && !redis.is_empty() {
+            let what = "no [[namespace]] is on it: write one, or call the instance `default`";
+            document.refuse(&top.place_of_key("redis"), what);
+        }
+        return vec![Namespace::open(default.map(|instance| instance.name.clone()))];
+    };
+    if top.is_empty_list("namespace") {
+        top.refuse(&top.place_of_key("namespace"), "no namespace at all: every channel would be refused");
+    }
+    let (namespaces, placed): (Vec<Namespace>, Vec<Placed<'_>>) =
+        sections.into_iter().map(|section| Namespace::read(section, redis)).unzip();
+    reachable::check(document, &placed);
+    namespaces
+}
+
+/// Leaves out the instances that no namespace is on, so that nobody dials them.
+fn drop_unused(redis: &mut Vec<RedisInstance>, namespaces: &[Namespace]) -> Vec<String> {
+    let is_used = |instance: &RedisInstance| {
+        namespaces.iter().any(|space| space.redis.as_ref() == Some(&instance.name))
+    };
+    let unused = redis.extract_if(.., |instance| !is_used(instance));
+    unused.map(|instance| format!("no namespace is on redis `{}`: it is not used", instance.name)).collect()
+}
+
+fn overrides(env: &Environment, flags: &Flags) -> Vec<&'static str> {
+    let mut overrides = env.set.clone();
+    if !flags.listen.is_empty() {
+        overrides.push("--listen");
+    }
+    overrides
+}

@@ -1,0 +1,106 @@
+//! The environment variables that the gateway reads, and nothing reads them but this.
+//!
+//! Owns their names. Must never show the value of one that may hold a secret.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::errors::{Place, Problems};
+use super::secret::Secret;
+use super::url::RedisUrl;
+
+/// What the environment says. A variable that is set to nothing counts as not set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Environment {
+    pub(super) config: Option<PathBuf>,
+    /// Addresses, separated by commas.
+    pub(super) listen: Option<String>,
+    pub(super) log: Option<String>,
+    pub(super) api_key: Option<Secret>,
+    pub(super) redis_url: Option<RedisUrl>,
+    pub(super) redis_pubsub_url: Option<RedisUrl>,
+    /// The variables that are set.
+    pub(super) set: Vec<&'static str>,
+}
+
+impl Environment {
+    pub(super) fn read(lookup: impl Fn(&str) -> Option<OsString>, problems: &mut Problems) -> Self {
+        let mut variables = Variables { lookup, problems, set: Vec::new() };
+        Self {
+            config: variables.raw("EARSHOT_CONFIG").map(PathBuf::from),
+            listen: variables.text("EARSHOT_LISTEN", |text| Ok(text.into())),
+            log: variables.text("EARSHOT_LOG", |text| Ok(text.into())),
+            api_key: variables.text("EARSHOT_API_KEY", Secret::parse),
+            redis_url: variables.text("REDIS_URL", RedisUrl::parse),
+            redis_pubsub_url: variables.text("REDIS_PUBSUB_URL", RedisUrl::parse),
+            set: variables.set,
+        }
+    }
+}
+
+struct Variables<'p, L> {
+    lookup: L,
+    problems: &'p mut Problems,
+    set: Vec<&'static str>,
+}
+
+impl<L: Fn(&str) -> Option<OsString>> Variables<'_, L> {
+    fn raw(&mut self, name: &'static str) -> Option<OsString> {
+        let value = (self.lookup)(name).filter(|value| !value.is_empty())?;
+        self.set.push(name);
+        Some(value)
+    }
+
+    fn text<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let value = self.raw(name)?;
+        let read = value.to_str().ok_or_else(|| "is not valid UTF-8".into()).and_then(parse);
+        read.map_err(|what| self.problems.add(&Place::Variable(name), what)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> (Environment, String) {
+        let mut problems = Problems::default();
+        let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        let env = Environment::read(find, &mut problems);
+        (env, problems.into_errors().to_string())
+    }
+
+    #[test]
+    fn a_variable_that_is_set_to_nothing_counts_as_not_set() {
+        let (env, errors) = read(&[("REDIS_URL", ""), ("EARSHOT_API_KEY", ""), ("EARSHOT_LISTEN", "")]);
+        assert!(
+            env.redis_url.is_none() && env.api_key.is_none() && env.listen.is_none() && env.set.is_empty()
+        );
+        assert_eq!(errors, "");
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable_and_is_not_shown() {
+        let (_, errors) = read(&[("REDIS_URL", "hunter2"), ("EARSHOT_API_KEY", "hunter 2")]);
+        assert_eq!(
+            errors,
+            "EARSHOT_API_KEY: a key travels in an HTTP header: visible ASCII characters only, no spaces\n\
+             REDIS_URL: expected redis://host:port/database (or rediss:// for TLS)"
+        );
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused() {
+        let mut problems = Problems::default();
+        let find = |name: &str| (name == "EARSHOT_LOG").then(|| OsString::from_vec(vec![0xff]));
+        assert!(Environment::read(find, &mut problems).log.is_none());
+        assert_eq!(problems.into_errors().to_string(), "EARSHOT_LOG: is not valid UTF-8");
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let (env, _) = read(&[("REDIS_URL", "redis://:hunter2@host"), ("EARSHOT_API_KEY", "hunter2")]);
+        assert!(!format!("{env:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,69 @@
+//! `[limits]`: how much of everything.
+//!
+//! Owns the bounds that keep one client, one publisher or one flood from harming the others. Must never hold a time:
+//! those belong to the transport that they rule.
+
+use std::time::Duration;
+
+use super::document::Section;
+use super::knob::knobs;
+use super::quantity::{GIB, KIB, MIB, show_size};
+
+knobs! {
+    /// How much of everything. What is over a limit is refused; nobody who is there is evicted.
+    pub struct Limits {
+        /// The head of a request: request line and headers.
+        head_bytes: usize as Size = 8 * KIB, in KIB, MIB;
+        /// How long a client may take over the head of its request.
+        head_timeout: Duration as Span = Duration::from_secs(10), in Duration::from_millis(100), Duration::from_secs(300);
+        /// Connections at a time; nothing (written 0): as many as the limit of open files allows.
+        connections: Option<usize> as OptionalCount = None, in 1, 10_000_000;
+        /// One message from a WebSocket client.
+        message_bytes: usize as Size = 64 * KIB, in KIB, 64 * MIB;
+        /// The payload of one publication, wherever it comes from. A larger one from Redis is a gap.
+        publication_bytes: usize as Size = MIB, in KIB, 64 * MIB;
+        /// The body of one request to the HTTP API.
+        api_body_bytes: usize as Size = 2 * MIB, in KIB, 256 * MIB;
+        /// What may wait for one client; one that falls further behind is disconnected as slow.
+        outbox_bytes: usize as Size = MIB, in 4 * KIB, GIB;
+        /// Channels that one connection may be subscribed to.
+        channels_per_connection: usize as Count = 128, in 1, 100_000;
+        /// Channels that one node may know at a time, those that linger included.
+        channels: usize as Count = 1_000_000, in 1, 100_000_000;
+        /// Commands in one WebSocket frame.
+        commands_per_frame: usize as Count = 256, in 1, 65_536;
+        /// Requests of clients that wait for an answer from the control plane, for each shard.
+        requests_outstanding: usize as Count = 4096, in 16, 1_000_000;
+        /// Publications between a Redis link and a shard; more is a gap.
+        handover_items: usize as Count = 4096, in 16, 1_000_000;
+        /// Bytes of publications between a Redis link and a shard; more is a gap.
+        handover_bytes: usize as Size = 64 * MIB, in MIB, 4 * GIB;
+    }
+}
+
+impl Limits {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut limits = Self::read_knobs(section);
+        let publication = limits.publication_bytes;
+        for (key, room) in [
+            ("outbox_bytes", &mut limits.outbox_bytes),
+            ("handover_bytes", &mut limits.handover_bytes),
+            ("api_body_bytes", &mut limits.api_body_bytes),
+        ] {
+            if *room >= publication {
+                continue;
+            }
+            // A default gives way, a contradiction in the file does not.
+            if section.has(key) {
+                let what = format!(
+                    "{} holds no publication of `publication_bytes` ({}): raise this or lower that",
+                    show_size(*room),
+                    show_size(publication)
+                );
+                section.refuse(&section.place_of_key(key), what);
+            }
+            *room = publication;
+        }
+        limits
+    }
+}

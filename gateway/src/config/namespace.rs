@@ -1,0 +1,190 @@
+//! `[[namespace]]`: which channels there are, where they come from, and who may do what with them.
+//!
+//! Owns one namespace's rules. Must never compare namespaces with each other: that is [`super::reachable`].
+
+use super::channel::ChannelPattern;
+use super::document::{Found, Section};
+use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
+use super::show::Shown;
+
+/// A pattern of channel names with its rules. The first namespace that matches a channel rules it; a channel without a
+/// namespace is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Namespace {
+    /// What logs, metrics and errors call it.
+    pub name: String,
+    /// Its channels.
+    pub channels: Vec<ChannelPattern>,
+    /// The name of its Redis instance; nothing: this process alone.
+    pub redis: Option<String>,
+    /// What stands before each key that is kept for it in Redis.
+    pub key_prefix: String,
+    /// Where its publications come from.
+    pub source: Source,
+    /// Which clients may subscribe.
+    pub subscribe: Who,
+    /// Which clients may publish.
+    pub publish: Who,
+    /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) in the place of the exact names that clients ask for.
+    pub subscribe_pattern: bool,
+}
+
+/// Where publications come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A plain `PUBLISH`.
+    PubSub,
+}
+
+/// Which clients may do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// No client.
+    Nobody,
+    /// Clients that are subscribed to the channel.
+    Subscribers,
+    /// Every client.
+    Anyone,
+}
+
+impl Who {
+    /// As the file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Subscribers => "subscribers",
+            Self::Anyone => "anyone",
+        }
+    }
+}
+
+impl Source {
+    /// As the file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PubSub => "pubsub",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "pubsub" => Ok(Self::PubSub),
+            "stream" | "bullmq" | "celery" | "amqp" => {
+                Err(format!("\"{text}\" is not available in this version; \"pubsub\" is"))
+            }
+            _ => Err(format!("expected \"pubsub\", found \"{}\"", text.escape_debug())),
+        }
+    }
+}
+
+/// What [`super::reachable`] needs to know of the places in the file.
+pub(super) struct Placed<'d> {
+    pub(super) name: Found<'d, String>,
+    pub(super) channels: Vec<Found<'d, ChannelPattern>>,
+}
+
+impl Namespace {
+    /// The one namespace of a file without any: every channel, open to all.
+    pub(super) fn open(redis: Option<String>) -> Self {
+        Self {
+            name: "default".into(),
+            // The pattern is well formed; a list that is empty would refuse every channel, which is safe, too.
+            channels: ChannelPattern::parse("*").into_iter().collect(),
+            redis,
+            key_prefix: String::new(),
+            source: Source::PubSub,
+            subscribe: Who::Anyone,
+            publish: Who::Subscribers,
+            subscribe_pattern: false,
+        }
+    }
+
+    pub(super) fn read<'d>(mut section: Section<'d>, instances: &[RedisInstance]) -> (Self, Placed<'d>) {
+        let name = section.text("name", |text| check_name(text).map(|()| text.to_owned()));
+        if name.is_none() && !section.has("name") {
+            section.refuse(&section.place(), "has no `name`");
+        }
+        let channels = read_channels(&mut section);
+        let namespace = Self {
+            name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
+            channels: channels.iter().map(|found| found.value.clone()).collect(),
+            redis: read_redis(&mut section, instances),
+            key_prefix: section.text("key_prefix", key_prefix).map(|found| found.value).unwrap_or_default(),
+            source: section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value),
+            subscribe: read_who(&mut section, "subscribe", Who::Anyone, &[Who::Nobody, Who::Anyone]),
+            publish: read_who(
+                &mut section,
+                "publish",
+                Who::Nobody,
+                &[Who::Nobody, Who::Subscribers, Who::Anyone],
+            ),
+            subscribe_pattern: section.flag("subscribe_pattern", false),
+        };
+        let name = name.unwrap_or(Found { value: String::new(), place: section.place() });
+        section.finish();
+        (namespace, Placed { name, channels })
+    }
+
+    pub(super) fn show(&self, out: &mut Shown) {
+        out.section("[[namespace]]");
+        out.text("name", &self.name);
+        out.texts("channels", self.channels.iter().map(|pattern| pattern.text.as_str()));
+        out.text("redis", self.redis.as_deref().unwrap_or(MEMORY));
+        out.text("key_prefix", &self.key_prefix);
+        out.text("source", self.source.as_str());
+        out.text("subscribe", self.subscribe.as_str());
+        out.text("publish", self.publish.as_str());
+        out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
+    }
+}
+
+fn read_channels<'d>(section: &mut Section<'d>) -> Vec<Found<'d, ChannelPattern>> {
+    let channels = section.texts("channels", ChannelPattern::parse);
+    if channels.is_none() {
+        section.refuse(&section.place(), "has no `channels`, such as channels = [\"web-*\"]");
+    } else if section.is_empty_list("channels") {
+        section.refuse(&section.place_of_key("channels"), "no channel at all; every channel is \"*\"");
+    }
+    channels.unwrap_or_default()
+}
+
+/// The instance a namespace is on. Without a word about it: the default one, or memory where there is no Redis at all.
+fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance]) -> Option<String> {
+    let known = |name: &str| instances.iter().any(|instance| instance.name == name);
+    let choices = || {
+        let names = instances.iter().map(|instance| instance.name.as_str()).chain([MEMORY]);
+        names.map(|name| format!("\"{}\"", name.escape_debug())).collect::<Vec<_>>().join(", ")
+    };
+    let named = section.text("redis", |name| match name {
+        MEMORY => Ok(None),
+        name if known(name) => Ok(Some(name.to_owned())),
+        name => Err(format!("there is no [redis.{}]; there is: {}", name.escape_debug(), choices())),
+    });
+    if let Some(found) = named {
+        return found.value;
+    }
+    if known(DEFAULT_INSTANCE) {
+        return Some(DEFAULT_INSTANCE.into());
+    }
+    if !instances.is_empty() && !section.has("redis") {
+        section.refuse(&section.place(), format!("does not say which `redis` it is on: {}", choices()));
+    }
+    None
+}
+
+fn read_who(section: &mut Section<'_>, key: &'static str, default: Who, choices: &[Who]) -> Who {
+    let found = section.text(key, |text| {
+        choices.iter().copied().find(|who| who.as_str() == text).ok_or_else(|| {
+            let choices: Vec<_> = choices.iter().map(|who| format!("\"{}\"", who.as_str())).collect();
+            format!("expected {}, found \"{}\"", choices.join(" or "), text.escape_debug())
+        })
+    });
+    found.map_or(default, |found| found.value)
+}
+
+fn key_prefix(text: &str) -> Result<String, String> {
+    if text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.into());
+    }
+    Err("a prefix of keys has at most 128 visible ASCII characters, no spaces, such as \"express:\"".into())
+}

@@ -1,0 +1,51 @@
+//! `[gateway]` and `[drain]`: how the process runs and how it stops.
+//!
+//! Owns threads, lingering and grace. Must never hold what concerns a single client.
+
+use std::time::Duration;
+
+use super::document::Section;
+use super::knob::{Threads, knobs};
+use super::quantity::show_duration;
+
+knobs! {
+    /// How the process runs.
+    pub struct GatewayConfig {
+        /// Threads that own connections; 0 or absent: one for each core.
+        shards: usize as Threads = Threads::one_per_core(), in 1, 128;
+        /// How long a channel whose last subscriber left stays subscribed at the broker.
+        linger: Duration as Span = Duration::from_secs(30), in Duration::ZERO, Duration::from_secs(3600);
+    }
+}
+
+impl GatewayConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self::read_knobs(section)
+    }
+}
+
+knobs! {
+    /// How the process stops.
+    pub struct DrainConfig {
+        /// The whole time from the first signal to the end of the process.
+        grace: Duration as Span = Duration::from_secs(25), in Duration::from_millis(100), Duration::from_secs(3600);
+        /// The window over which clients are told to go, so that they do not all come back at once.
+        spread: Duration as Span = Duration::from_secs(5), in Duration::ZERO, Duration::from_secs(3600);
+    }
+}
+
+impl DrainConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut times = Self::read_knobs(section);
+        if times.spread >= times.grace {
+            // A default gives way, a contradiction in the file does not.
+            if section.has("spread") {
+                let grace = show_duration(times.grace);
+                let what = format!("what is sent last must arrive, too: less than `grace` ({grace})");
+                section.refuse(&section.place_of_key("spread"), what);
+            }
+            times.spread = times.grace / 2;
+        }
+        times
+    }
+}

@@ -1,0 +1,81 @@
+//! The configuration in effect, as TOML that reads back as the same (but for the secrets).
+//!
+//! Owns the layout of `earshot config show`. Must never write a secret: it has only what masks itself.
+
+use std::fmt::Write as _;
+
+use toml::Value;
+
+use super::Config;
+
+/// TOML being written, line by line.
+#[derive(Debug, Default)]
+pub(super) struct Shown(String);
+
+impl Shown {
+    /// A remark.
+    pub(super) fn remark(&mut self, text: &str) {
+        self.write(format_args!("# {}\n", text.escape_debug()));
+    }
+
+    /// The head of a section, brackets included.
+    pub(super) fn section(&mut self, head: &str) {
+        self.write(format_args!("\n{head}\n"));
+    }
+
+    /// A key with a value that is TOML already.
+    pub(super) fn line(&mut self, key: &str, value: &str) {
+        self.write(format_args!("{key} = {value}\n"));
+    }
+
+    /// A key with a text.
+    pub(super) fn text(&mut self, key: &str, text: &str) {
+        self.line(key, &Value::from(text).to_string());
+    }
+
+    /// A key with a list of texts.
+    pub(super) fn texts<'t>(&mut self, key: &str, texts: impl IntoIterator<Item = &'t str>) {
+        let list: Vec<Value> = texts.into_iter().map(Value::from).collect();
+        self.line(key, &Value::from(list).to_string());
+    }
+
+    fn write(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = self.0.write_fmt(line);
+    }
+}
+
+impl Config {
+    /// The configuration in effect, as TOML with its secrets hidden.
+    pub fn show(&self) -> String {
+        let mut out = Shown::default();
+        out.remark(&format!("The configuration in effect, from {}.", self.origin));
+        for warning in &self.warnings {
+            out.remark(&format!("Warning: {warning}"));
+        }
+        self.show_top(&mut out);
+        out.section("[gateway]");
+        self.gateway.show(&mut out);
+        out.section("[limits]");
+        self.limits.show(&mut out);
+        out.section("[websocket]");
+        self.websocket.show(&mut out);
+        out.section("[sse]");
+        self.sse.show(&mut out);
+        out.section("[drain]");
+        self.drain.show(&mut out);
+        self.redis.iter().for_each(|instance| instance.show(&mut out));
+        self.namespaces.iter().for_each(|namespace| namespace.show(&mut out));
+        out.0
+    }
+
+    fn show_top(&self, out: &mut Shown) {
+        out.texts("listen", self.listen.iter().map(|listen| listen.text.as_str()));
+        out.texts("allowed_origins", self.allowed_origins.iter().map(String::as_str));
+        out.text("log", &self.log);
+        if let Some(key) = &self.api_key {
+            out.section("[api]");
+            out.text("key", &key.to_string());
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What operators may rely on: good files and bad ones, what overrides what, and that the documentation tells the
+//! truth.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::environment::Environment;
+use super::errors::Problems;
+use super::*;
+
+mod bad_files;
+mod documentation;
+mod good_files;
+mod properties;
+
+/// What the environment holds in a test.
+type Variables<'v> = &'v [(&'v str, &'v str)];
+
+/// Loads a text as `earshot.toml`.
+fn load(text: &str) -> Result<Config, String> {
+    load_with(text, &[], &[])
+}
+
+/// Loads a text together with variables and `--listen` flags.
+fn load_with(text: &str, variables: Variables<'_>, listen: &[&str]) -> Result<Config, String> {
+    let mut problems = Problems::default();
+    let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+    let env = Environment::read(find, &mut problems);
+    let flags = Flags { config: None, listen: listen.iter().map(ToString::to_string).collect() };
+    let file = (!text.is_empty()).then(|| file::Read { path: "earshot.toml".into(), text: text.into() });
+    Config::assemble(file.as_ref(), &env, &flags, offline, problems).map_err(|errors| errors.to_string())
+}
+
+/// A resolver that needs no network.
+fn offline(_: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+    Err(io::Error::other("no such host"))
+}

@@ -1,0 +1,100 @@
+//! The example loads, and the documentation names every key with its true default and range.
+
+use super::super::*;
+use super::load;
+
+const EXAMPLE: &str = include_str!("../../../../docs/earshot.toml");
+const MANUAL: &str = include_str!("../../../../docs/configuration.md");
+
+/// The example with its commented settings (`#key = value`; prose has a space after the `#`) switched on.
+fn everything() -> String {
+    let switch_on = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if setting.starts_with(|letter: char| letter.is_ascii_lowercase()) => {
+            setting.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(switch_on).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_loads() {
+    let config = load(EXAMPLE).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let names: Vec<_> = config.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
+    assert_eq!(names, ["nest", "web", "demo"]);
+    let config = load(&everything()).unwrap();
+    assert!(config.api_key.is_some() && config.redis.iter().any(|instance| instance.pubsub_url.is_some()));
+}
+
+#[test]
+fn the_example_holds_every_default() {
+    let config = load(EXAMPLE).unwrap();
+    assert_eq!((config.limits, config.sse), (Limits::default(), Sse::default()));
+    assert_eq!((config.websocket, config.drain), (WebSocket::default(), DrainConfig::default()));
+    assert_eq!((config.gateway, config.listen), (GatewayConfig::default(), vec![Listen::default()]));
+    assert!(config.redis.iter().all(|instance| instance.times == RedisTimes::default()));
+}
+
+#[test]
+fn the_example_and_the_manual_name_every_key() {
+    let example = everything();
+    let (document, _) = Document::parse(Path::new(""), &example, Problems::default());
+    Config::read(&document, &Environment::default(), &Flags::default(), super::offline);
+    for (section, key) in document.known_keys() {
+        let is_section = document.known_keys().iter().any(|(other, _)| other.split('.').next() == Some(key));
+        let in_manual = format!("| `{key}` |");
+        assert!(
+            is_section || MANUAL.contains(&in_manual),
+            "the manual has no row {in_manual} for [{section}]"
+        );
+        let setting = example.lines().any(|line| line.starts_with(&format!("{key} = ")));
+        assert!(is_section || setting, "the example does not set {key} of [{section}]");
+    }
+}
+
+#[test]
+fn what_is_shown_names_every_key() {
+    let shown = load(&everything()).unwrap().show();
+    let keys = everything();
+    let keys = keys.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
+    for key in keys.filter(|key| !key.starts_with('#')) {
+        assert!(shown.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
+    }
+}
+
+#[test]
+fn the_manual_has_the_true_defaults_and_ranges() {
+    let tables = [
+        ("gateway", GatewayConfig::table()),
+        ("limits", Limits::table()),
+        ("websocket", WebSocket::table()),
+        ("sse", Sse::table()),
+        ("drain", DrainConfig::table()),
+        ("redis.NAME", RedisTimes::table()),
+    ];
+    for (section, rows) in tables {
+        let head = format!("## `[{section}]`");
+        let chapter =
+            MANUAL.split("\n## ").find(|chapter| head.ends_with(chapter.lines().next().unwrap())).unwrap();
+        for [key, default, least, most] in rows {
+            let default = if key == "shards" { "one a core".into() } else { format!("`{default}`") };
+            let row = format!("| `{key}` | {default} | {least} to {most} |");
+            assert!(chapter.contains(&row), "[{section}] has no row {row}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_names_every_variable() {
+    for name in [
+        "EARSHOT_CONFIG",
+        "EARSHOT_LISTEN",
+        "EARSHOT_LOG",
+        "EARSHOT_API_KEY",
+        "REDIS_URL",
+        "REDIS_PUBSUB_URL",
+    ] {
+        assert!(MANUAL.contains(&format!("| `{name}` |")), "{name}");
+    }
+}

@@ -1,0 +1,136 @@
+//! What stands at the top of the file: `listen`, `allowed_origins`, `log`, and the key of `[api]`.
+//!
+//! Owns what the file, the environment and the flags may all say, and which of them counts. Must never hold what
+//! belongs to one transport.
+
+use tracing_subscriber::EnvFilter;
+
+use super::Flags;
+use super::document::{Document, Found, Section};
+use super::environment::Environment;
+use super::errors::Place;
+use super::listen::{Listen, Resolve, repeated};
+use super::nearest::nearest;
+use super::secret::Secret;
+
+/// What the log shows when nobody says otherwise.
+const LOG: &str = "info";
+
+/// The listening addresses: of the flags, else of the environment, else of the file.
+pub(super) fn read_listen(
+    document: &Document<'_>,
+    top: &mut Section<'_>,
+    env: &Environment,
+    flags: &Flags,
+    resolve: Resolve,
+) -> Vec<Listen> {
+    let parse = |text: &str| Listen::parse(text, resolve);
+    let file = top.texts("listen", parse);
+    if top.is_empty_list("listen") {
+        top.refuse(
+            &top.place_of_key("listen"),
+            "no address at all; without this key it is \"localhost:8000\"",
+        );
+    }
+    let others = if flags.listen.is_empty() {
+        env.listen
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(|text| (text.trim(), "EARSHOT_LISTEN"))
+            .collect()
+    } else {
+        flags.listen.iter().map(|text| (text.as_str(), "--listen")).collect::<Vec<_>>()
+    };
+    let mut found: Vec<Found<'_, Listen>> =
+        if others.is_empty() { file.unwrap_or_default() } else { Vec::new() };
+    for (text, name) in others {
+        let place = if name == "--listen" { Place::Flag(name) } else { Place::Variable(name) };
+        match parse(text) {
+            Ok(value) => found.push(Found { value, place }),
+            Err(what) => document.refuse(&place, what),
+        }
+    }
+    for (found, addr) in repeated(&found) {
+        document.refuse(&found.place, format!("{addr} is listened on already"));
+    }
+    let listen: Vec<Listen> = found.into_iter().map(|found| found.value).collect();
+    if listen.is_empty() { vec![Listen::default()] } else { listen }
+}
+
+/// The filter of the log.
+pub(super) fn read_log(document: &Document<'_>, top: &mut Section<'_>, env: &Environment) -> String {
+    let file = top.text("log", filter);
+    match env.log.as_deref().map(filter) {
+        Some(Ok(log)) => log,
+        Some(Err(what)) => {
+            document.refuse(&Place::Variable("EARSHOT_LOG"), what);
+            LOG.into()
+        }
+        None => file.map_or_else(|| LOG.into(), |found| found.value),
+    }
+}
+
+/// The origins that browsers may come from, besides the gateway's own.
+pub(super) fn read_origins(top: &mut Section<'_>) -> Vec<String> {
+    let origins = top.texts("allowed_origins", origin).unwrap_or_default();
+    origins.into_iter().map(|found| found.value).collect()
+}
+
+/// The key of the HTTP API.
+pub(super) fn read_api_key(top: &mut Section<'_>, env: &Environment) -> Option<Secret> {
+    let mut api = top.section("api");
+    let file = api.text("key", Secret::parse);
+    api.finish();
+    env.api_key.clone().or(file.map(|found| found.value))
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    // EnvFilter cuts the text at byte positions and panics on what is not ASCII.
+    if !text.is_ascii() {
+        return Err("a log filter is made of ASCII characters".into());
+    }
+    EnvFilter::builder().parse(text).map_err(|error| format!("not a log filter: {error}"))?;
+    for word in text.split(',').map(str::trim) {
+        // To the filter, a mistyped level is the name of a module, and the log stays empty.
+        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+        if let Some(level) = nearest(word, LEVELS).filter(|_| !is_level) {
+            return Err(format!("\"{}\" is no level; did you mean \"{level}\"?", word.escape_debug()));
+        }
+    }
+    Ok(text.into())
+}
+
+/// An origin as browsers send it.
+fn origin(text: &str) -> Result<String, String> {
+    if text == "*" {
+        return Ok(text.into());
+    }
+    let shown = text.escape_debug();
+    let Some((scheme, host)) =
+        text.split_once("://").filter(|(scheme, host)| !scheme.is_empty() && !host.is_empty())
+    else {
+        return Err(format!(
+            "expected an origin such as \"https://app.example.com\" or \"*\", found \"{shown}\""
+        ));
+    };
+    if let Some((host, _)) = host.split_once('/') {
+        let origin = format!("{scheme}://{host}").escape_debug().to_string();
+        return Err(format!("an origin ends with its host: write \"{origin}\""));
+    }
+    let bare = match scheme {
+        "https" => host.strip_suffix(":443"),
+        "http" => host.strip_suffix(":80"),
+        _ => None,
+    };
+    if let Some(host) = bare {
+        return Err(format!(
+            "browsers leave the usual port out: write \"{scheme}://{}\"",
+            host.escape_debug()
+        ));
+    }
+    if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte)) {
+        return Err(format!("\"{shown}\" holds no host name; one host each, and \"*\" alone stands for all"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
