@@ -1,0 +1,263 @@
+//! Accepting connections, up to the parting of ways.
+//!
+//! Owns the listeners and the head of each connection's first request, which must be whole within a deadline and a
+//! size: that is the defence against slow clients. A request for a stream goes, socket and all, to a shard; anything
+//! else, refusals of streams included, goes on to hyper with the bytes read so far. Must never answer a well-formed
+//! request itself.
+//!
+//! - [`head`]: reading and judging the head.
+//! - [`handshake`], [`sse`]: what a request for a stream asks for.
+//! - [`origin`]: which browsers may come.
+//! - [`carry`]: connections that hyper carries.
+
+pub mod carry;
+pub mod handshake;
+pub mod head;
+pub mod origin;
+pub mod sse;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::shard::{Arrival, ArrivalKind, Link, ShardLimits, Shards};
+use carry::Carrier;
+use handshake::Handshake;
+use head::{Head, HeadError};
+use origin::Origins;
+
+/// Connections that the kernel may hold for us.
+const BACKLOG: i32 = 4096;
+
+/// Unsent bytes above which the kernel takes no more from us: what a slow client has not fetched stays countable.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+
+/// How long written bytes may stay unacknowledged before the connection is given up.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The bounds of accepting.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptLimits {
+    /// Bytes of a request's head (`limits.head_bytes`).
+    pub head_bytes: usize,
+    /// The time for it (`limits.head_timeout`).
+    pub head_timeout: Duration,
+    /// Connections at once (`limits.connections`).
+    pub connections: usize,
+}
+
+/// What a request for a stream is judged by; shared with the routes that hyper carries.
+#[derive(Debug)]
+pub struct Gate {
+    /// Which channels there are.
+    pub node: Arc<Node>,
+    /// Where streams go.
+    pub shards: Arc<Shards>,
+    /// How large they may be.
+    pub limits: ShardLimits,
+    /// From where browsers may come.
+    pub origins: Origins,
+}
+
+/// Everything that accepting needs.
+#[derive(Debug)]
+pub struct Acceptor {
+    gate: Arc<Gate>,
+    carrier: Carrier,
+    limits: AcceptLimits,
+    /// Connections that are here or with hyper, not in a shard.
+    attended: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+}
+
+/// Binds a listener.
+///
+/// # Errors
+/// When the address cannot be had; the error names it.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listen = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    listen()
+        .map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
+}
+
+impl Acceptor {
+    /// Ready to serve listeners; `router` answers whatever is not a stream.
+    pub fn new(
+        gate: Arc<Gate>,
+        router: Router,
+        limits: AcceptLimits,
+        metrics: Arc<Metrics>,
+        drain: Drain,
+    ) -> Arc<Self> {
+        let carrier = Carrier::new(router, limits, drain.clone());
+        Arc::new(Self { gate, carrier, limits, attended: Arc::default(), metrics, drain })
+    }
+
+    /// Serves one listener until the drain begins.
+    ///
+    /// # Errors
+    /// When the listener cannot be polled.
+    pub fn serve(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let acceptor = Arc::clone(self);
+        self.drain.spawn(async move {
+            tokio::select! {
+                () = acceptor.accept(&listener) => {}
+                () = acceptor.drain.draining() => {}
+            }
+        });
+        Ok(())
+    }
+
+    async fn accept(self: &Arc<Self>, listener: &tokio::net::TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, peer)) => self.accepted(socket, peer),
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    // Out of file descriptors or memory: those who are here go on, the newcomers wait.
+                    tracing::warn!(%error, "cannot accept: raise the limit of open files");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn accepted(self: &Arc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
+        self.metrics.control.accepted.add(1);
+        let attendance = Attendance::begin(&self.attended);
+        let acceptor = Arc::clone(self);
+        self.drain.spawn(async move {
+            let stop = acceptor.drain.clone();
+            tokio::select! {
+                () = acceptor.attend(socket, peer) => {}
+                () = stop.stopped() => {}
+            }
+            drop(attendance);
+        });
+    }
+
+    async fn attend(&self, mut socket: tokio::net::TcpStream, peer: SocketAddr) {
+        if prepare(&socket).is_err() {
+            return;
+        }
+        let read = head::read(&mut socket, self.limits.head_bytes);
+        let head = match tokio::time::timeout(self.limits.head_timeout, read).await {
+            Ok(Ok(head)) => head,
+            Ok(Err(HeadError::Closed)) => return,
+            Ok(Err(error)) => return self.refuse(socket, error).await,
+            Err(_) => return self.refuse(socket, HeadError::TooSlow).await,
+        };
+        if self.is_full() {
+            self.metrics.control.connections_refused.add(1);
+            return carry::answer(socket, 503, "too many connections on this node", "retry-after: 5\r\n")
+                .await;
+        }
+        match self.gate.stream(&head) {
+            Some((kind, greeting)) => self.hand_over(socket, kind, greeting, head.rest()).await,
+            None => self.carrier.carry(socket, peer, head.into_bytes()).await,
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        socket: tokio::net::TcpStream,
+        kind: ArrivalKind,
+        greeting: Bytes,
+        early: Bytes,
+    ) {
+        if let Ok(socket) = socket.into_std() {
+            let link = Link::Socket(mio::net::TcpStream::from_std(socket));
+            self.gate.shards.take(Arrival { link, kind, greeting, early }).await;
+        }
+    }
+
+    async fn refuse(&self, socket: tokio::net::TcpStream, error: HeadError) {
+        self.metrics.control.heads_refused.add(1);
+        carry::answer(socket, error.status(), &error.to_string(), "").await;
+    }
+
+    fn is_full(&self) -> bool {
+        let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
+        let attended = self.attended.load(Ordering::Relaxed);
+        usize::try_from(streams).unwrap_or(usize::MAX).saturating_add(attended) > self.limits.connections
+    }
+}
+
+impl Gate {
+    /// What to do with a request for a stream that can be granted; `None` for anything else.
+    fn stream(&self, head: &Head) -> Option<(ArrivalKind, Bytes)> {
+        let request = head.request();
+        if handshake::is_path(request.uri().path()) {
+            return match handshake::judge(request, &self.origins) {
+                Handshake::Granted { response, encoding, refusal } => {
+                    Some((ArrivalKind::WebSocket { encoding, refusal }, response))
+                }
+                Handshake::Refused { .. } => None,
+            };
+        }
+        let wish = sse::wish(request)?;
+        if request.version() != axum::http::Version::HTTP_11 {
+            return None;
+        }
+        let granted = wish.grant(self, request.headers()).ok()?;
+        Some((granted.kind, crate::shard::sse::head(granted.allow_origin.as_deref())))
+    }
+}
+
+/// A connection counts as attended while this lives.
+#[derive(Debug)]
+struct Attendance(Arc<AtomicUsize>);
+
+impl Attendance {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn prepare(socket: &tokio::net::TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))
+}
+
+/// Errors of accept(2) that concern one connection only.
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Takes the socket of a WebSocket back after hyper's upgrade.
+pub async fn take_upgraded(gate: &Gate, socket: TcpStream, kind: ArrivalKind, early: Bytes) {
+    let link = Link::Socket(mio::net::TcpStream::from_std(socket));
+    gate.shards.take(Arrival { link, kind, greeting: Bytes::new(), early }).await;
+}

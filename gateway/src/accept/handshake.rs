@@ -1,0 +1,96 @@
+//! The WebSocket handshake: what a client asks for and what it is answered.
+//!
+//! Owns the choice of the encoding and the refusals that are made in HTTP. Refusals that a client must be able to tell
+//! apart are made after the handshake, by a close code: React Native sees a refused upgrade as 1006 only.
+
+use axum::http::{HeaderMap, HeaderValue, Request, header};
+use bytes::Bytes;
+use earshot_protocol::{Disconnect, Encoding};
+use tokio_tungstenite::tungstenite::handshake::server::{create_response, write_response};
+
+use super::origin::Origins;
+
+const JSON: &str = "centrifuge-json";
+const PROTOBUF: &str = "centrifuge-protobuf";
+
+/// What comes of a handshake.
+#[derive(Debug)]
+pub enum Handshake {
+    /// It is granted.
+    Granted {
+        /// The answer, ready to be written.
+        response: Bytes,
+        /// The encoding of the connection.
+        encoding: Encoding,
+        /// The connection is to be closed at once with this code.
+        refusal: Option<Disconnect>,
+    },
+    /// It is not one, or a wrong one.
+    Refused {
+        /// 400 or 426.
+        status: u16,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Whether WebSockets are spoken at this path.
+pub fn is_path(path: &str) -> bool {
+    matches!(path, "/ws" | "/connection/websocket")
+}
+
+/// Judges a request to open a WebSocket.
+pub fn judge(request: &Request<()>, origins: &Origins) -> Handshake {
+    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    if !upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
+        return refused(426, "this is a WebSocket endpoint");
+    }
+    match request.headers().get(header::SEC_WEBSOCKET_VERSION) {
+        Some(version) if version == "13" => {}
+        _ => return refused(426, "only version 13 of the WebSocket protocol is spoken here"),
+    }
+    let mut response = match create_response(request) {
+        Ok(response) => response,
+        Err(error) => return refused(400, &error.to_string()),
+    };
+    let offered = offered(request.headers());
+    let encoding = encoding(request.uri().query(), &offered);
+    if let Some(chosen) = offered.iter().find(|name| **name == JSON || **name == PROTOBUF)
+        && let Ok(chosen) = HeaderValue::from_str(chosen)
+    {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
+    }
+    let mut bytes = Vec::with_capacity(192);
+    if let Err(error) = write_response(&mut bytes, &response) {
+        return refused(400, &error.to_string());
+    }
+    let refusal = (!origins.allow(request.headers())).then_some(Disconnect::PermissionDenied);
+    Handshake::Granted { response: bytes.into(), encoding, refusal }
+}
+
+fn refused(status: u16, reason: &str) -> Handshake {
+    Handshake::Refused { status, reason: reason.to_owned() }
+}
+
+/// The sub-protocols in the client's order. An empty header is legal to us: older clients send one.
+fn offered(headers: &HeaderMap) -> Vec<&str> {
+    headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+fn encoding(query: Option<&str>, offered: &[&str]) -> Encoding {
+    match offered.iter().find(|name| **name == JSON || **name == PROTOBUF) {
+        Some(&PROTOBUF) => return Encoding::Protobuf,
+        Some(_) => return Encoding::Json,
+        None => {}
+    }
+    let asked = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .any(|(key, value)| key == "cf_protocol" && value == "protobuf");
+    if asked { Encoding::Protobuf } else { Encoding::Json }
+}

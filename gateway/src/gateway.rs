@@ -1,0 +1,237 @@
+//! The composition root: a [`Config`] becomes a running [`Gateway`].
+//!
+//! Owns the order in which parts are started and stopped. Wiring only: no rule of the product lives here.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+use wildmatch::WildMatch;
+
+use crate::accept::origin::Origins;
+use crate::accept::{self, AcceptLimits, Acceptor, Gate};
+use crate::broker::redis::RedisSettings;
+use crate::broker::{Broker, Listener, MemoryBroker, RedisBroker};
+use crate::config::{self, Config};
+use crate::drain::Drain;
+use crate::http::guard::Guard;
+use crate::http::{self, Context, HttpLimits};
+use crate::metrics::Metrics;
+use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
+use crate::node::port::{Port, PortLimits, port};
+use crate::node::registry::{ChannelLimits, Registry};
+use crate::node::{Ear, Node};
+use crate::shard::{ShardLimits, Shards};
+
+/// File descriptors that are not for clients: listeners, Redis, polls, the log.
+const DESCRIPTORS_KEPT: usize = 64;
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Gateway {
+    addresses: Vec<SocketAddr>,
+    shards: Arc<Shards>,
+    drain: Drain,
+    times: config::DrainConfig,
+}
+
+impl Gateway {
+    /// Starts everything that a configuration asks for. Redis is dialled in the background: it need not be there.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on, or a thread cannot be started.
+    pub fn start(config: &Config) -> io::Result<Self> {
+        let drain = Drain::default();
+        let metrics = Metrics::new(config.gateway.shards);
+        let listeners = listen(config)?;
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+
+        let port_limits =
+            PortLimits { items: config.limits.handover_items, bytes: config.limits.handover_bytes };
+        let (ports, inboxes): (Vec<Port>, Vec<_>) =
+            (0..config.gateway.shards).map(|_| port(port_limits)).unzip();
+        let node = node(config, ports.into(), &metrics, &drain);
+        node.start(&drain);
+
+        let limits = shard_limits(config);
+        let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
+        let origins = Origins::new(config.allowed_origins.clone());
+        let gate = Arc::new(Gate { node: Arc::clone(&node), shards: Arc::clone(&shards), limits, origins });
+
+        let context = Context {
+            node,
+            gate: Arc::clone(&gate),
+            metrics: Arc::clone(&metrics),
+            drain: drain.clone(),
+            guard: guard(config),
+            started: Instant::now(),
+            uid: Uuid::new_v4().to_string(),
+        };
+        let http_limits =
+            HttpLimits { api_body_bytes: config.limits.api_body_bytes, console: has_console(config) };
+        let router = http::router(Arc::new(context), http_limits);
+        let acceptor = Acceptor::new(gate, router, accept_limits(config), metrics, drain.clone());
+        for listener in listeners {
+            acceptor.serve(listener)?;
+        }
+        Ok(Self { addresses, shards, drain, times: config.drain.clone() })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops: not ready any more, no newcomers, every client told to go within the spread, then the end. Returns
+    /// whether all had gone within the grace.
+    pub async fn stop(self) -> bool {
+        self.drain.begin();
+        let ended = timeout(self.times.grace, async {
+            self.shards.leave(self.times.spread).await;
+            let shards = Arc::clone(&self.shards);
+            // The threads are waited for where waiting blocks nobody.
+            let joined = tokio::task::spawn_blocking(move || shards.join());
+            let _ = joined.await;
+            self.drain.stop().await;
+        });
+        ended.await.is_ok()
+    }
+}
+
+fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        let mut bound = Vec::new();
+        let mut failed = None;
+        for addr in &listen.addrs {
+            match accept::bind(*addr) {
+                Ok(listener) => bound.push(listener),
+                // A name of both families may be had where one family is missing.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => failed = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match failed {
+            Some(error) if bound.is_empty() => return Err(error),
+            _ => listeners.extend(bound),
+        }
+    }
+    Ok(listeners)
+}
+
+fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Drain) -> Arc<Node> {
+    let limits = ChannelLimits {
+        channels: config.limits.channels,
+        linger: config.gateway.linger,
+        publication_bytes: config.limits.publication_bytes,
+    };
+    let registry = || Registry::new(Arc::clone(&ports), limits, Arc::clone(metrics));
+    let mut ears: Vec<Ear> =
+        config.redis.iter().map(|redis| redis_ear(redis, config, registry(), drain)).collect();
+    if config.namespaces.iter().any(|namespace| namespace.redis.is_none()) {
+        let registry = registry();
+        let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
+        let broker = Broker::Memory(Arc::new(MemoryBroker::new(listener)));
+        ears.push(Ear { name: "memory".to_owned(), registry, broker });
+    }
+    let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
+    let publication_bytes = config.limits.publication_bytes;
+    Node::new(Namespaces::new(namespaces), ears, ports, publication_bytes, Arc::clone(metrics))
+}
+
+fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Registry>, drain: &Drain) -> Ear {
+    let settings = RedisSettings {
+        name: redis.name.clone(),
+        url: redis.url.expose().to_owned(),
+        pubsub_url: redis.pubsub_url.as_ref().map(|url| url.expose().to_owned()),
+        connect_timeout: redis.times.connect_timeout,
+        command_timeout: redis.times.command_timeout,
+        retry_min: redis.times.retry_min,
+        retry_max: redis.times.retry_max,
+        ping_interval: redis.times.ping_interval,
+        handover_bytes: config.limits.handover_bytes,
+        message_bytes: config.limits.publication_bytes,
+        ..RedisSettings::default()
+    };
+    let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
+    let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
+    Ear { name: redis.name.clone(), registry, broker }
+}
+
+fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
+    let name = namespace.redis.as_deref().unwrap_or("memory");
+    let pattern = |pattern: &config::ChannelPattern| ChannelPattern {
+        glob: WildMatch::new(&pattern.text),
+        broker_pattern: (namespace.subscribe_pattern && !pattern.is_exact())
+            .then(|| pattern.as_redis_pattern().into()),
+    };
+    Namespace {
+        name: namespace.name.clone(),
+        channels: namespace.channels.iter().map(pattern).collect(),
+        broker: ears.iter().position(|ear| ear.name == name).unwrap_or_default(),
+        subscribe: who(namespace.subscribe),
+        publish: who(namespace.publish),
+    }
+}
+
+fn who(who: config::Who) -> Who {
+    match who {
+        config::Who::Anyone => Who::Anyone,
+        config::Who::Subscribers => Who::Subscribers,
+        config::Who::Nobody => Who::Nobody,
+    }
+}
+
+fn shard_limits(config: &Config) -> ShardLimits {
+    ShardLimits {
+        message_bytes: config.limits.message_bytes,
+        outbox_bytes: config.limits.outbox_bytes,
+        channels_per_connection: config.limits.channels_per_connection,
+        commands_per_frame: config.limits.commands_per_frame,
+        requests_outstanding: config.limits.requests_outstanding,
+        ping_interval: config.websocket.ping_interval,
+        pong_timeout: config.websocket.pong_timeout,
+        connect_timeout: config.websocket.connect_timeout,
+        close_timeout: config.websocket.close_timeout,
+        sse_heartbeat: config.sse.heartbeat,
+        sse_retry: config.sse.retry,
+        sse_max_age: config.sse.max_age,
+    }
+}
+
+fn accept_limits(config: &Config) -> AcceptLimits {
+    AcceptLimits {
+        head_bytes: config.limits.head_bytes,
+        head_timeout: config.limits.head_timeout,
+        connections: config.limits.connections.unwrap_or_else(descriptors),
+    }
+}
+
+/// How many connections the limit of open files allows, once it is raised as far as it may be.
+fn descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    let descriptors = limit.current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    descriptors.saturating_sub(DESCRIPTORS_KEPT).max(1)
+}
+
+fn guard(config: &Config) -> Guard {
+    match &config.api_key {
+        Some(key) => Guard::Key(key.expose().to_owned()),
+        None => {
+            tracing::info!(
+                "no API key is configured (api.key, EARSHOT_API_KEY): /api answers on loopback only"
+            );
+            Guard::Loopback
+        }
+    }
+}
+
+/// The page is for trying things out on one's own machine.
+fn has_console(config: &Config) -> bool {
+    config.origin.file.is_none() && config.listen.iter().all(config::Listen::is_loopback)
+}

@@ -1,0 +1,192 @@
+//! The publish API, in the shape of Centrifugo's server API v6.
+//!
+//! Owns the shapes of requests and answers. A payload goes through as it was written. What a method offers elsewhere
+//! and does not do here is refused, never ignored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, ErrorCode};
+use futures::future::join_all;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::guard::Denied;
+use crate::accept::carry::Peer;
+use crate::broker::BrokerError;
+use crate::node::PublishError;
+
+/// Why a call fails: the code and the words of `{"error":{…}}`.
+#[derive(Debug)]
+struct Fault {
+    code: ErrorCode,
+    message: String,
+}
+
+type Answer = Result<Value, Fault>;
+
+/// What `publish` and `broadcast` are given; one names a channel, the other several.
+#[derive(Debug, Deserialize)]
+struct Publish<'a> {
+    channel: Option<String>,
+    channels: Option<Vec<String>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    b64data: Option<String>,
+    tags: Option<BTreeMap<String, String>>,
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    delta: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Channels {
+    #[serde(default)]
+    pattern: String,
+}
+
+/// `POST /api/{method}`
+pub async fn call(
+    State(context): State<Arc<Context>>,
+    Path(method): Path<String>,
+    peer: Option<axum::Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Err(denied) = context.guard.admit(&headers, peer.map(|peer| peer.0)) {
+        return denial(denied);
+    }
+    let answer = match method.as_str() {
+        "publish" => publish(&context, &body).await,
+        "broadcast" => broadcast(&context, &body).await,
+        "channels" => channels(&context, &body).await,
+        "info" => info(&context).await,
+        _ => {
+            let fault = Fault::new(ErrorCode::MethodNotFound, format!("no method {method:?}"));
+            return (StatusCode::NOT_FOUND, Json(fault.body())).into_response();
+        }
+    };
+    Json(body_of(answer)).into_response()
+}
+
+async fn publish(context: &Context, body: &[u8]) -> Answer {
+    let request: Publish<'_> = read(body)?;
+    let channel = request.channel.as_ref().ok_or_else(|| Fault::missing("channel"))?;
+    publish_one(context, channel, request.payload()?).await
+}
+
+async fn broadcast(context: &Context, body: &[u8]) -> Answer {
+    let request: Publish<'_> = read(body)?;
+    let channels = request.channels.as_ref().ok_or_else(|| Fault::missing("channels"))?;
+    let data = request.payload()?;
+    let published = channels.iter().map(|channel| publish_one(context, channel, data.clone()));
+    let responses: Vec<Value> = join_all(published).await.into_iter().map(body_of).collect();
+    Ok(json!({ "responses": responses }))
+}
+
+async fn publish_one(context: &Context, channel: &str, data: Bytes) -> Answer {
+    let name = ChannelName::parse(channel)
+        .map_err(|error| Fault::new(ErrorCode::BadRequest, format!("channel {channel:?}: {error}")))?;
+    context.node.publish(&name, data).await.map_err(Fault::from)?;
+    Ok(json!({}))
+}
+
+async fn channels(context: &Context, body: &[u8]) -> Answer {
+    let request: Channels = read(if body.is_empty() { b"{}" } else { body })?;
+    let pattern = wildmatch::WildMatch::new(&request.pattern);
+    let channels: BTreeMap<String, Value> = context
+        .node
+        .census()
+        .await
+        .into_iter()
+        .filter(|(name, count)| *count > 0 && (request.pattern.is_empty() || pattern.matches(name.as_str())))
+        .map(|(name, count)| (name.to_string(), json!({ "num_clients": count })))
+        .collect();
+    Ok(json!({ "channels": channels }))
+}
+
+async fn info(context: &Context) -> Answer {
+    let (metrics, node) = (&context.metrics, &context.node);
+    let clients = metrics.sum(|shard| &shard.websockets) + metrics.sum(|shard| &shard.sse);
+    let channels = node.census().await.values().filter(|count| **count > 0).count();
+    Ok(json!({ "nodes": [{
+        "uid": context.uid,
+        "name": "earshot",
+        "version": env!("CARGO_PKG_VERSION"),
+        "num_clients": clients,
+        "num_subs": metrics.sum(|shard| &shard.subscriptions),
+        "num_channels": channels,
+        "uptime": context.started.elapsed().as_secs(),
+    }] }))
+}
+
+impl Publish<'_> {
+    fn payload(&self) -> Result<Bytes, Fault> {
+        if self.tags.is_some() || self.idempotency_key.is_some() || self.delta {
+            let message = "tags, idempotency_key and delta are not available on channels of plain PUBLISH";
+            return Err(Fault::new(ErrorCode::NotAvailable, message));
+        }
+        match (self.data, &self.b64data) {
+            (Some(data), None) => Ok(Bytes::copy_from_slice(data.get().as_bytes())),
+            (None, Some(text)) => base64::prelude::BASE64_STANDARD
+                .decode(text)
+                .map(Bytes::from)
+                .map_err(|error| Fault::new(ErrorCode::BadRequest, format!("b64data: {error}"))),
+            _ => Err(Fault::new(ErrorCode::BadRequest, "give either data or b64data")),
+        }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
+    serde_json::from_slice(body).map_err(|error| Fault::new(ErrorCode::BadRequest, error.to_string()))
+}
+
+fn body_of(answer: Answer) -> Value {
+    match answer {
+        Ok(result) => json!({ "result": result }),
+        Err(fault) => fault.body(),
+    }
+}
+
+fn denial(denied: Denied) -> Response {
+    let (status, code) = match denied {
+        Denied::Key => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
+        Denied::NotLocal => (StatusCode::FORBIDDEN, ErrorCode::PermissionDenied),
+    };
+    (status, Json(Fault::new(code, denied.to_string()).body())).into_response()
+}
+
+impl Fault {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn missing(key: &str) -> Self {
+        Self::new(ErrorCode::BadRequest, format!("`{key}` is missing"))
+    }
+
+    fn body(&self) -> Value {
+        json!({ "error": { "code": self.code.code(), "message": self.message } })
+    }
+}
+
+impl From<PublishError> for Fault {
+    fn from(error: PublishError) -> Self {
+        let code = match &error {
+            PublishError::UnknownChannel => ErrorCode::UnknownChannel,
+            PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
+            PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
+            PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
+            PublishError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
+        };
+        Self::new(code, error.to_string())
+    }
+}

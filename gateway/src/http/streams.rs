@@ -1,0 +1,109 @@
+//! Streams on connections that hyper carries: over HTTP/2, over HTTP/1.0, or on a connection that was used before.
+//! Refusals of streams are made here for all of them.
+//!
+//! Owns the way from a request to a shard and back as a body. Must never decide what may be heard.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+
+use super::{Context, refuse};
+use crate::accept::carry::Rewound;
+use crate::accept::handshake::{self, Handshake};
+use crate::accept::{sse, take_upgraded};
+use crate::shard::sse::HEADERS;
+use crate::shard::{ArrivalKind, Refusal};
+
+/// `GET /sse…`
+pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Response {
+    let Some(wish) = sse::wish(&request) else { return refuse(404, "not found".to_owned()) };
+    let granted = match wish.grant(&context.gate, request.headers()) {
+        Ok(granted) => granted,
+        Err(refusal) => return refuse(status(&refusal), refusal.to_string()),
+    };
+    let body = context.gate.shards.take_stream(granted.kind).await;
+    let mut response = Response::new(Body::from_stream(body));
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    if let Some(origin) = granted.allow_origin.and_then(|origin| HeaderValue::from_str(&origin).ok()) {
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    }
+    response
+}
+
+fn status(refusal: &Refusal) -> u16 {
+    match refusal {
+        Refusal::BadRequest(_) => 400,
+        Refusal::Origin | Refusal::Forbidden(_) => 403,
+        Refusal::Unknown(_) => 404,
+    }
+}
+
+/// `GET /ws` and `GET /connection/websocket`.
+pub async fn websocket(State(context): State<Arc<Context>>, mut request: Request) -> Response {
+    let mut head = axum::http::Request::new(());
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    match handshake::judge(&head, &context.gate.origins) {
+        Handshake::Granted { response, encoding, refusal } => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            let later = Arc::clone(&context);
+            context.drain.spawn(async move {
+                if let Ok(upgraded) = upgrade.await {
+                    upgraded_to_shard(&later, upgraded, ArrivalKind::WebSocket { encoding, refusal }).await;
+                }
+            });
+            switching(&response)
+        }
+        Handshake::Refused { status, reason } => {
+            let upgrade =
+                [(header::SEC_WEBSOCKET_VERSION.as_str(), "13"), (header::UPGRADE.as_str(), "websocket")];
+            let mut response = refuse(status, reason);
+            for (name, value) in upgrade.into_iter().filter(|_| status == 426) {
+                if let Ok(name) = HeaderName::try_from(name) {
+                    response.headers_mut().insert(name, HeaderValue::from_static(value));
+                }
+            }
+            response
+        }
+    }
+}
+
+/// The answer to a handshake, as hyper wants to hear it.
+fn switching(response: &[u8]) -> Response {
+    let mut headers = [httparse::EMPTY_HEADER; 8];
+    let mut parsed = httparse::Response::new(&mut headers);
+    if parsed.parse(response).is_err() {
+        return refuse(400, "handshake failed".to_owned());
+    }
+    let mut answer = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    for header in parsed.headers.iter() {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(header.name.as_bytes()), HeaderValue::from_bytes(header.value))
+        {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+async fn upgraded_to_shard(context: &Context, upgraded: hyper::upgrade::Upgraded, kind: ArrivalKind) {
+    let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
+    let (socket, mut early) = parts.io.into_inner().into_parts();
+    if !parts.read_buf.is_empty() {
+        early = Bytes::from([&early[..], &parts.read_buf[..]].concat());
+    }
+    if let Ok(socket) = socket.into_std() {
+        take_upgraded(&context.gate, socket, kind, early).await;
+    }
+}

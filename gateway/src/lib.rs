@@ -1,0 +1,25 @@
+//! Earshot, a real-time fan-out gateway. What a backend says to Redis with a plain `PUBLISH` reaches every browser
+//! (SSE) and app (WebSocket) that may hear it.
+//!
+//! Modules import strictly downwards, in this order:
+//!
+//! - [`cli`]: commands and flags.
+//! - [`gateway`]: the composition root.
+//! - [`config`]: file and environment become one checked value.
+//! - [`http`]: everything that is not a stream.
+//! - [`accept`]: listeners, the head of each connection, the parting of ways.
+//! - [`shard`]: the data plane: connections, subscriptions, writes.
+//! - [`node`]: channels: stamp, dispatch, linger.
+//! - [`broker`]: memory and Redis.
+//! - [`metrics`], [`drain`]: what everybody counts; how everything stops.
+
+pub mod accept;
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod drain;
+pub mod gateway;
+pub mod http;
+pub mod metrics;
+pub mod node;
+pub mod shard;

@@ -1,0 +1,60 @@
+//! Namespaces: which rules a channel's name falls under.
+//!
+//! Owns the order in which patterns are tried: the first match wins. Must never know how a rule is carried out.
+
+use earshot_protocol::ChannelName;
+use wildmatch::WildMatch;
+
+/// Who may do a thing with a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Every client.
+    Anyone,
+    /// Clients that are subscribed to the channel.
+    Subscribers,
+    /// No client; backends only.
+    Nobody,
+}
+
+/// The rules for the channels that match a namespace's patterns.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    /// Its name, for logs.
+    pub name: String,
+    /// Exact names and globs.
+    pub channels: Vec<ChannelPattern>,
+    /// The place of its broker in the node's list.
+    pub broker: usize,
+    /// Who may subscribe.
+    pub subscribe: Who,
+    /// Who may publish from a client.
+    pub publish: Who,
+}
+
+/// A channel's name, or a glob over names: `*` is any run of characters, `?` is any one.
+#[derive(Clone, Debug)]
+pub struct ChannelPattern {
+    /// The pattern by which the channel is matched.
+    pub glob: WildMatch,
+    /// The pattern in Redis' syntax, when the broker shall hear the pattern and not exact names.
+    pub broker_pattern: Option<std::sync::Arc<str>>,
+}
+
+/// All namespaces, in their order.
+#[derive(Clone, Debug)]
+pub struct Namespaces(Vec<Namespace>);
+
+impl Namespaces {
+    /// Namespaces in the order in which they are tried.
+    pub fn new(namespaces: Vec<Namespace>) -> Self {
+        Self(namespaces)
+    }
+
+    /// The rules for a channel, and the pattern it matched; `None` when no namespace has it.
+    pub fn resolve(&self, channel: &ChannelName) -> Option<(&Namespace, &ChannelPattern)> {
+        self.0.iter().find_map(|namespace| {
+            let pattern = namespace.channels.iter().find(|pattern| pattern.glob.matches(channel.as_str()))?;
+            Some((namespace, pattern))
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! One publication inside the gateway: stamped once, encoded once for each encoding, shared by everybody.
+//!
+//! Must never be changed after it was stamped: shards on other threads read it without a lock.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, Payload, StreamPosition};
+
+/// The ways in which a publication is written onto a connection. Each is encoded at most once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A WebSocket text frame with a Centrifuge push in JSON.
+    WebSocketJson = 0,
+    /// A WebSocket binary frame with a Centrifuge push in Protobuf.
+    WebSocketProtobuf = 1,
+    /// A whole SSE event, cursor included: for a stream of one channel.
+    SseSingle = 2,
+    /// An SSE event named after its channel, without its cursor: for a stream of several channels.
+    SseNamed = 3,
+}
+
+const FORMS: usize = 4;
+
+/// A publication with its place in the channel's sequence.
+#[derive(Debug)]
+pub struct Publication {
+    /// The channel.
+    pub channel: ChannelName,
+    /// Its place.
+    pub position: StreamPosition,
+    /// What was published, untouched.
+    pub payload: Payload,
+    encoded: [OnceLock<Bytes>; FORMS],
+}
+
+impl Publication {
+    /// A publication that nobody has encoded yet.
+    pub fn new(channel: ChannelName, position: StreamPosition, payload: Payload) -> Self {
+        Self { channel, position, payload, encoded: [const { OnceLock::new() }; FORMS] }
+    }
+
+    /// The bytes of one form; `encode` makes them the first time.
+    #[inline]
+    pub fn form(&self, form: Form, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
+        self.encoded[form as usize].get_or_init(|| encode(self))
+    }
+
+    /// What it costs in a queue: the payload and the frame around it.
+    pub fn cost(&self) -> usize {
+        self.payload.len() + size_of::<Self>()
+    }
+}

@@ -1,0 +1,255 @@
+//! Shards: the data plane.
+//!
+//! A shard is one thread with its own poll. It owns its connections outright: sockets, outboxes, subscriptions. A
+//! connection is born in one shard and dies there. Nothing else reads, writes or counts for it, and a shard never
+//! awaits a lock nor does any I/O but the non-blocking reads and writes of its own sockets.
+//!
+//! - [`reactor`]: the loop: what wakes a shard and in which order it works.
+//! - [`broadcast`]: publications and gaps on their way to subscribers.
+//! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream.
+//! - [`websocket`], [`sse`]: frames and events on the wire.
+//! - [`connection`], [`channels`], [`outbox`], [`wheel`], [`link`]: what a shard is made of.
+
+mod broadcast;
+mod channels;
+mod connection;
+mod link;
+mod outbox;
+mod reactor;
+mod session;
+pub mod sse;
+mod stream;
+mod websocket;
+mod wheel;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, Cursor, Disconnect, Encoding};
+use tokio::sync::mpsc;
+
+pub use link::{Link, StreamBody};
+
+use crate::drain::Drain;
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::node::lane::{LaneEnd, lane};
+use crate::node::port::Inbox;
+use link::StreamWakes;
+
+/// Replies of one connection that may wait for the node.
+const REPLIES_WAITING_MAX: usize = 1024;
+
+/// Connections that may wait for a shard to take them.
+const ARRIVALS_WAITING_MAX: usize = 1024;
+
+/// The bounds and times of a shard's connections.
+#[derive(Clone, Copy, Debug)]
+pub struct ShardLimits {
+    /// Bytes of one message from a client (`limits.message_bytes`).
+    pub message_bytes: usize,
+    /// Bytes that may wait for one client (`limits.outbox_bytes`).
+    pub outbox_bytes: usize,
+    /// Channels that one connection may subscribe to (`limits.channels_per_connection`).
+    pub channels_per_connection: usize,
+    /// Commands in one WebSocket message (`limits.commands_per_frame`).
+    pub commands_per_frame: usize,
+    /// Requests of one shard that may wait for the node (`limits.requests_outstanding`).
+    pub requests_outstanding: usize,
+    /// The time between pings (`websocket.ping_interval`).
+    pub ping_interval: Duration,
+    /// The time for a pong (`websocket.pong_timeout`).
+    pub pong_timeout: Duration,
+    /// The time until the connect command (`websocket.connect_timeout`).
+    pub connect_timeout: Duration,
+    /// The time for the peer to end a connection that was closed (`websocket.close_timeout`).
+    pub close_timeout: Duration,
+    /// The time between heartbeats of a stream (`sse.heartbeat`).
+    pub sse_heartbeat: Duration,
+    /// The age at which a stream is ended, give or take a fifth (`sse.max_age`).
+    pub sse_max_age: Option<Duration>,
+    /// How long a client waits before it comes again, on average (`sse.retry`).
+    pub sse_retry: Duration,
+}
+
+/// A connection on its way to a shard.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What its bytes go out through.
+    pub link: Link,
+    /// What it is.
+    pub kind: ArrivalKind,
+    /// What is written first: the head of the answer.
+    pub greeting: Bytes,
+    /// What the client sent behind its head.
+    pub early: Bytes,
+}
+
+/// What an arriving connection wants.
+#[derive(Debug)]
+pub enum ArrivalKind {
+    /// A WebSocket, after its handshake.
+    WebSocket {
+        /// The encoding of its whole life.
+        encoding: Encoding,
+        /// It is to be closed at once with this code: some clients see a refusal only after the handshake.
+        refusal: Option<Disconnect>,
+    },
+    /// An event stream.
+    Sse {
+        /// What it wants to hear: admitted by [`admit`].
+        channels: Vec<ChannelName>,
+        /// Events are named after their channels.
+        named: bool,
+        /// Where the client stood when it was here before.
+        resume: Option<Cursor>,
+    },
+}
+
+/// What the control plane tells a shard about its connections.
+#[derive(Debug)]
+enum Order {
+    Take(Box<Arrival>),
+    /// All connections leave, spread over this time.
+    Leave(Duration),
+}
+
+/// All shards of a node.
+#[derive(Debug)]
+pub struct Shards {
+    doors: Vec<Door>,
+    next: AtomicUsize,
+    threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Door {
+    orders: mpsc::Sender<Order>,
+    wakes: StreamWakes,
+}
+
+impl Shards {
+    /// Starts one shard for each inbox.
+    ///
+    /// # Errors
+    /// When a thread or its poll cannot be had.
+    pub fn start(
+        node: &Arc<Node>,
+        inboxes: Vec<Inbox>,
+        limits: ShardLimits,
+        metrics: &Metrics,
+        drain: &Drain,
+    ) -> io::Result<Arc<Self>> {
+        let (mut doors, mut threads) = (Vec::new(), Vec::new());
+        for (id, inbox) in inboxes.into_iter().enumerate() {
+            let (orders, ordered) = mpsc::channel(ARRIVALS_WAITING_MAX);
+            let (wakes, woken) = mpsc::channel(ARRIVALS_WAITING_MAX);
+            let (lane, end) = lane(limits.requests_outstanding);
+            LaneEnd::serve(end, Arc::clone(node), id, drain);
+            let sources = reactor::Sources { inbox, orders: ordered, woken, answers: lane.answers };
+            let (node, counters) = (Arc::clone(node), Arc::clone(&metrics.shards[id]));
+            let shard = reactor::Shard::new(node, limits, lane.asks, counters)?;
+            let thread = std::thread::Builder::new().name(format!("shard-{id}"));
+            threads.push(thread.spawn(move || reactor::run(shard, sources))?);
+            doors.push(Door { orders, wakes });
+        }
+        Ok(Arc::new(Self { doors, next: AtomicUsize::new(0), threads: std::sync::Mutex::new(threads) }))
+    }
+
+    /// Hands a connection to the shard whose turn it is. Waits while that shard is behind.
+    pub async fn take(&self, arrival: Arrival) {
+        let door = self.turn();
+        // A shard ends with the gateway only: the connection ends with it.
+        let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
+    }
+
+    /// The same for a response body that hyper carries.
+    pub async fn take_stream(&self, kind: ArrivalKind) -> StreamBody {
+        let door = self.turn();
+        let (link, body) = link::stream(door.wakes.clone());
+        let arrival = Arrival { link: Link::Stream(link), kind, greeting: Bytes::new(), early: Bytes::new() };
+        let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
+        body
+    }
+
+    fn turn(&self) -> &Door {
+        &self.doors[self.next.fetch_add(1, Ordering::Relaxed) % self.doors.len()]
+    }
+
+    /// Lets every connection go, spread over a time: WebSockets are closed with 3001, streams are ended.
+    pub async fn leave(&self, spread: Duration) {
+        for door in &self.doors {
+            let _ = door.orders.send(Order::Leave(spread)).await;
+        }
+    }
+
+    /// Waits until the shards have ended, which they do when the last connection has left after [`Shards::leave`].
+    pub fn join(&self) {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for thread in threads {
+            // A shard that panicked has said so; the others are still to be waited for.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Why a request for a stream is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The channel's name, or their number, is wrong.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The page that asks comes from an origin that is not allowed.
+    #[error("this origin is not allowed: add it to `allowed_origins`")]
+    Origin,
+    /// The channel may not be heard by this client.
+    #[error("channel {0}: permission denied")]
+    Forbidden(ChannelName),
+    /// No namespace has the channel.
+    #[error("channel {0}: no namespace has this channel")]
+    Unknown(ChannelName),
+}
+
+/// Names that the events of a stream of several channels cannot have, since they mean something else there.
+const RESERVED_EVENTS: [&str; 5] = ["error", "gap", "message", "open", "subscribed"];
+
+/// Checks what a stream wants to hear.
+///
+/// # Errors
+/// See [`Refusal`].
+pub fn admit(
+    node: &Node,
+    names: &[String],
+    named: bool,
+    limits: &ShardLimits,
+) -> Result<Vec<ChannelName>, Refusal> {
+    if names.is_empty() {
+        return Err(Refusal::BadRequest("no channel given: /sse/{channel} or /sse?channel=…".to_owned()));
+    }
+    if names.len() > limits.channels_per_connection {
+        let limit = limits.channels_per_connection;
+        return Err(Refusal::BadRequest(format!("more than {limit} channels in one stream")));
+    }
+    let mut channels: Vec<ChannelName> = Vec::with_capacity(names.len());
+    for name in names {
+        let channel = ChannelName::parse(name)
+            .map_err(|error| Refusal::BadRequest(format!("channel {name:?}: {error}")))?;
+        if named && RESERVED_EVENTS.contains(&channel.as_str()) {
+            return Err(Refusal::BadRequest(format!(
+                "channel {channel}: this name is an event of the stream itself; use /sse/{channel}"
+            )));
+        }
+        let namespace = node.namespace(&channel).ok_or_else(|| Refusal::Unknown(channel.clone()))?;
+        if namespace.subscribe != crate::node::namespace::Who::Anyone {
+            return Err(Refusal::Forbidden(channel));
+        }
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
+    Ok(channels)
+}

@@ -1,0 +1,98 @@
+//! The channels that one shard hears, and who of its connections subscribes to each.
+//!
+//! Owns the lists of subscribers. Must never know how a publication is written, nor what a connection is.
+
+use std::collections::HashMap;
+
+use earshot_protocol::{ChannelName, Epoch, StreamPosition};
+use slab::Slab;
+
+/// A channel's place in the table.
+pub(super) type ChannelId = u32;
+
+/// A connection's place in its shard.
+pub(super) type ConnectionId = u32;
+
+/// A channel as one shard sees it.
+#[derive(Debug)]
+pub(super) struct ShardChannel {
+    pub(super) name: ChannelName,
+    /// Where the sequence stands that the subscribers have been given.
+    pub(super) position: StreamPosition,
+    /// The node has confirmed it; before that, connections wait.
+    pub(super) live: bool,
+    /// Connections that hear it.
+    pub(super) subscribers: Vec<ConnectionId>,
+    /// Connections that wait for it to become live.
+    pub(super) waiters: Vec<ConnectionId>,
+}
+
+/// All channels of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    by_name: HashMap<ChannelName, ChannelId>,
+    channels: Slab<ShardChannel>,
+}
+
+impl Channels {
+    pub(super) fn find(&self, name: &ChannelName) -> Option<ChannelId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Enters a channel that waits to become live.
+    pub(super) fn insert(&mut self, name: ChannelName) -> ChannelId {
+        let position = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
+        let channel = ShardChannel {
+            name: name.clone(),
+            position,
+            live: false,
+            subscribers: Vec::new(),
+            waiters: Vec::new(),
+        };
+        let id = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
+        self.by_name.insert(name, id);
+        id
+    }
+
+    pub(super) fn at(&self, id: ChannelId) -> &ShardChannel {
+        &self.channels[id as usize]
+    }
+
+    pub(super) fn at_mut(&mut self, id: ChannelId) -> &mut ShardChannel {
+        &mut self.channels[id as usize]
+    }
+
+    pub(super) fn remove(&mut self, id: ChannelId) -> ShardChannel {
+        let channel = self.channels.remove(id as usize);
+        self.by_name.remove(&channel.name);
+        channel
+    }
+
+    /// How many subscribers each channel has.
+    pub(super) fn census(&self) -> Vec<(ChannelName, u32)> {
+        let count = |channel: &ShardChannel| u32::try_from(channel.subscribers.len()).unwrap_or(u32::MAX);
+        self.channels.iter().map(|(_, channel)| (channel.name.clone(), count(channel))).collect()
+    }
+}
+
+impl ShardChannel {
+    /// Adds a subscriber and says at which place.
+    pub(super) fn join(&mut self, connection: ConnectionId) -> u32 {
+        self.subscribers.push(connection);
+        u32::try_from(self.subscribers.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Takes the subscriber at a place away; says who moved to that place.
+    pub(super) fn leave(&mut self, place: u32) -> Option<ConnectionId> {
+        self.subscribers.swap_remove(place as usize);
+        if self.subscribers.len() * 4 < self.subscribers.capacity() {
+            self.subscribers.shrink_to(self.subscribers.len() * 2);
+        }
+        self.subscribers.get(place as usize).copied()
+    }
+
+    /// Nobody hears it or waits for it.
+    pub(super) fn is_unused(&self) -> bool {
+        self.subscribers.is_empty() && self.waiters.is_empty()
+    }
+}

@@ -1,0 +1,192 @@
+//! One client connection as its shard keeps it.
+//!
+//! Owns nothing but the state: what waits to be written, what it subscribes to, when it is to be looked at again.
+//! The rules are in [`super::session`] (WebSocket), [`super::stream`] (SSE) and [`super::reactor`].
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, Command, Cursor, Encoding, ErrorCode};
+use uuid::Uuid;
+
+use super::channels::ChannelId;
+use super::link::Link;
+use super::outbox::Outbox;
+use super::websocket::Inbound;
+use super::wheel::Tick;
+
+/// A client connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) link: Link,
+    /// Tells this connection from an earlier one in the same place.
+    pub(super) generation: u32,
+    pub(super) outbox: Outbox,
+    /// It is in the queue of those to be flushed.
+    pub(super) dirty: bool,
+    /// The other side takes no more for now.
+    pub(super) blocked: bool,
+    /// Something was written since the deadline was last looked at.
+    pub(super) progress: bool,
+    pub(super) phase: Phase,
+    pub(super) deadline: Deadline,
+    /// When the deadline is reached.
+    pub(super) due: Tick,
+    /// When the wheel will hand it out.
+    pub(super) armed: Tick,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) kind: Kind,
+}
+
+/// Where a connection stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Nothing more is accepted; what waits is written, then the link is finished.
+    Ending,
+    /// Everything is written; the peer's end is awaited.
+    Finished,
+}
+
+/// What happens when the time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deadline {
+    /// The connect command must have come.
+    Connect,
+    /// A ping is to be sent.
+    Ping,
+    /// The pong must have come.
+    Pong,
+    /// A heartbeat is to be sent.
+    Heartbeat,
+    /// The connection leaves with the gateway.
+    Leave,
+    /// The peer must be gone.
+    Close,
+}
+
+/// A connection's view of a channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    pub(super) channel: ChannelId,
+    pub(super) status: Status,
+}
+
+/// How far a subscription has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// The channel is not live yet.
+    Waiting,
+    /// The channel is live; the reply has not been written yet.
+    Ready,
+    /// It hears the channel, at this place in the channel's list.
+    Joined(u32),
+}
+
+/// What is particular to a transport.
+#[derive(Debug)]
+pub(super) enum Kind {
+    WebSocket(Box<Session>),
+    Sse(Box<Stream>),
+}
+
+/// A WebSocket client's session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) encoding: Encoding,
+    /// Its id, once it has connected.
+    pub(super) client: Option<Uuid>,
+    pub(super) inbound: Inbound,
+    /// A ping was sent and not answered yet.
+    pub(super) pong_due: bool,
+    /// Replies that wait for their turn; empty unless one waits for the node.
+    pub(super) slots: VecDeque<Slot>,
+    /// Names the next reply that waits for an answer.
+    pub(super) next_reply: u32,
+}
+
+/// A reply's place in the order of commands.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// It can be written when its turn comes.
+    Ready(Bytes),
+    /// The connect command waits for these channels.
+    Connect { id: u32, channels: Vec<ChannelId> },
+    /// A subscribe command waits for its channel.
+    Subscribe { id: u32, channel: ChannelId, failed: Option<ErrorCode> },
+    /// A publish command waits for the broker.
+    Publish { id: u32, reply: u32, result: Option<Result<(), ErrorCode>> },
+    /// A command that concerns a channel another slot waits for: carried out when its turn comes.
+    Deferred { channel: ChannelName, command: Command },
+}
+
+/// An SSE client's stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Events are named after their channels.
+    pub(super) named: bool,
+    /// The body is chunked here (and not by hyper).
+    pub(super) chunked: bool,
+    /// The `subscribed` event was sent.
+    pub(super) began: bool,
+    /// Where the client stood when it was here before.
+    pub(super) resume: Option<Cursor>,
+    /// When it is ended, so that its client comes back elsewhere.
+    pub(super) ends: Option<Tick>,
+}
+
+impl Connection {
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(super) fn subscription(&self, channel: ChannelId) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|subscription| subscription.channel == channel)
+    }
+
+    pub(super) fn subscription_mut(&mut self, channel: ChannelId) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel)
+    }
+
+    /// Forgets a subscription, and says how far it had come.
+    pub(super) fn forget(&mut self, channel: ChannelId) -> Option<Status> {
+        let at = self.subscriptions.iter().position(|subscription| subscription.channel == channel)?;
+        let status = self.subscriptions.remove(at).status;
+        if self.subscriptions.is_empty() {
+            self.subscriptions = Vec::new();
+        }
+        Some(status)
+    }
+
+    /// Whether any subscription still waits for its channel.
+    pub(super) fn waits(&self) -> bool {
+        self.subscriptions.iter().any(|subscription| subscription.status == Status::Waiting)
+    }
+
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.kind {
+            Kind::WebSocket(session) => Some(session),
+            Kind::Sse(_) => None,
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(encoding: Encoding) -> Self {
+        Self {
+            encoding,
+            client: None,
+            inbound: Inbound::default(),
+            pong_due: false,
+            slots: VecDeque::new(),
+            next_reply: 0,
+        }
+    }
+
+    /// Whether a command on this channel was put off, so that later ones must wait behind it.
+    pub(super) fn defers(&self, channel: &ChannelName) -> bool {
+        self.slots
+            .iter()
+            .any(|slot| matches!(slot, Slot::Deferred { channel: other, .. } if other == channel))
+    }
+}

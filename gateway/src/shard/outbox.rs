@@ -1,0 +1,146 @@
+//! What waits to be written onto one connection.
+//!
+//! Owns the order and the count of bytes. Frames are shared with other outboxes and never changed. Must never do I/O
+//! and never keep memory while it is empty.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// The most frames given to one write call.
+pub(super) const SLICES_MAX: usize = 64;
+
+/// Frames in order, the first of them perhaps half written.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+    cut: bool,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Appends a frame.
+    #[inline]
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    /// The only frame that waits, if it is the only one.
+    pub(super) fn single(&self) -> Option<&[u8]> {
+        (self.frames.len() == 1).then(|| &*self.frames[0])
+    }
+
+    /// Fills `slices` with the frames to write next, and says how many were filled.
+    pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        let mut filled = 0;
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            *slice = IoSlice::new(frame);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Takes away what was written.
+    pub(super) fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(front) = self.frames.front_mut() {
+            if written < front.len() {
+                if written > 0 {
+                    bytes::Buf::advance(front, written);
+                    self.cut = true;
+                }
+                return;
+            }
+            written -= front.len();
+            self.frames.pop_front();
+            self.cut = false;
+        }
+        // An idle connection owns no buffer.
+        self.frames = VecDeque::new();
+    }
+
+    /// Drops what no byte of was written yet; the rest of a half-written frame stays, so that the stream of frames
+    /// remains whole.
+    pub(super) fn drop_unsent(&mut self) {
+        self.frames.truncate(usize::from(self.cut));
+        self.bytes = self.frames.iter().map(Bytes::len).sum();
+    }
+
+    /// Takes the next frames as one piece of at most `limit` bytes, or one frame.
+    pub(super) fn take(&mut self, limit: usize) -> Option<Bytes> {
+        let first = self.frames.pop_front()?;
+        if self.frames.front().is_none_or(|next| first.len() + next.len() > limit) {
+            self.bytes -= first.len();
+            return Some(first);
+        }
+        let mut piece = Vec::from(first);
+        while let Some(next) = self.frames.pop_front_if(|next| piece.len() + next.len() <= limit) {
+            piece.extend_from_slice(&next);
+        }
+        self.bytes -= piece.len();
+        Some(piece.into())
+    }
+
+    /// Puts back what could not be sent after all.
+    pub(super) fn put_back(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        self.frames.push_front(piece);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_is_pushed_comes_out_once_and_in_order(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..20),
+            steps in prop::collection::vec(1usize..30, 0..60),
+        ) {
+            let mut outbox = Outbox::default();
+            for frame in &frames {
+                outbox.push(Bytes::from(frame.clone()));
+            }
+            let expected: Vec<u8> = frames.concat();
+            let mut written = Vec::new();
+            for step in steps.into_iter().chain(std::iter::repeat(30)) {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let filled = outbox.slices(&mut slices);
+                let all: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                if all.is_empty() {
+                    break;
+                }
+                let step = step.min(all.len());
+                written.extend_from_slice(&all[..step]);
+                outbox.advance(step);
+                prop_assert_eq!(outbox.bytes(), expected.len() - written.len());
+            }
+            prop_assert_eq!(written, expected);
+            prop_assert!(outbox.is_empty());
+        }
+
+        #[test]
+        fn dropping_the_unsent_keeps_frames_whole(cut in 1usize..14) {
+            let mut outbox = Outbox::default();
+            for frame in ["abcde", "fghij", "klmno"] {
+                outbox.push(Bytes::from_static(frame.as_bytes()));
+            }
+            outbox.advance(cut);
+            outbox.drop_unsent();
+            prop_assert_eq!(outbox.bytes(), (5 - cut % 5) % 5);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Server-Sent Events as they stand on the wire.
+//!
+//! Owns the head of the answer, the chunks around events, and the named events of the gateway itself: `subscribed`,
+//! `gap`, `error`. Must never know a subscription.
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, Cursor, StreamPosition, sse};
+
+use crate::node::publication::Publication;
+
+/// The headers that every stream has, beside those of CORS.
+pub const HEADERS: [(&str, &str); 3] = [
+    ("content-type", "text/event-stream"),
+    ("cache-control", "no-cache, no-store, no-transform"),
+    ("x-accel-buffering", "no"),
+];
+
+/// The end of a chunked body.
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The head of the answer over HTTP/1.1; `allow_origin` is named when the request came from another origin.
+pub fn head(allow_origin: Option<&str>) -> Bytes {
+    let mut head = String::from("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n");
+    for (name, value) in HEADERS {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(origin) = allow_origin {
+        head.push_str(&format!(
+            "access-control-allow-origin: {origin}\r\naccess-control-allow-credentials: true\r\nvary: origin\r\n"
+        ));
+    }
+    head.push_str("\r\n");
+    head.into()
+}
+
+/// One chunk of a chunked body.
+pub(super) fn chunk(body: &[u8]) -> Bytes {
+    let mut chunk = format!("{:x}\r\n", body.len()).into_bytes();
+    chunk.extend_from_slice(body);
+    chunk.extend_from_slice(b"\r\n");
+    chunk.into()
+}
+
+/// The body of a chunk, shared with it.
+pub(super) fn unchunked(chunk: &Bytes) -> Bytes {
+    let start = memchr::memchr(b'\n', chunk).map_or(0, |at| at + 1);
+    chunk.slice(start..chunk.len().saturating_sub(2).max(start))
+}
+
+/// A publication for a stream of its channel alone, in a chunk.
+pub(super) fn single(publication: &Publication) -> Bytes {
+    let mut id = Vec::new();
+    Cursor::write([(&publication.channel, publication.position)], &mut id);
+    let mut event = Vec::with_capacity(publication.payload.len() + 64);
+    sse::event(None, std::str::from_utf8(&id).ok(), &sse::payload(&publication.payload), &mut event);
+    chunk(&event)
+}
+
+/// A publication for a stream of several channels, in a chunk, but for its id and its end: [`id_line`].
+pub(super) fn named(publication: &Publication) -> Bytes {
+    let mut event = Vec::with_capacity(publication.payload.len() + 64);
+    sse::event_open(Some(publication.channel.as_str()), &sse::payload(&publication.payload), &mut event);
+    chunk(&event)
+}
+
+/// What ends a named event: the cursor over all channels of the stream.
+pub(super) fn id_line<'a>(positions: impl IntoIterator<Item = (&'a ChannelName, StreamPosition)>) -> Vec<u8> {
+    let mut id = Vec::new();
+    Cursor::write(positions, &mut id);
+    let mut line = Vec::with_capacity(id.len() + 6);
+    sse::event_close(std::str::from_utf8(&id).ok(), &mut line);
+    line
+}
+
+/// How long the client shall wait before it comes again.
+pub(super) fn retry(ms: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    sse::retry(ms, &mut out);
+    out
+}
+
+/// The comment that keeps an idle stream alive.
+pub(super) fn heartbeat() -> Vec<u8> {
+    let mut out = Vec::new();
+    sse::heartbeat(&mut out);
+    out
+}
+
+/// The first event of a stream: what it hears, and whether it could go on where the client left.
+pub(super) fn subscribed<'a>(
+    channels: impl Iterator<Item = (&'a ChannelName, StreamPosition, bool)> + Clone,
+) -> Vec<u8> {
+    let states: serde_json::Map<String, serde_json::Value> = channels
+        .clone()
+        .map(|(name, _, recovered)| (name.to_string(), serde_json::json!({ "recovered": recovered })))
+        .collect();
+    let data = serde_json::json!({ "channels": states }).to_string();
+    let mut out = Vec::new();
+    sse::event_open(Some("subscribed"), data.as_bytes(), &mut out);
+    out.extend(id_line(channels.map(|(name, position, _)| (name, position))));
+    out
+}
+
+/// A hole in a channel's sequence; the cursor says where it goes on.
+pub(super) fn gap<'a>(
+    channel: &ChannelName,
+    reason: &str,
+    positions: impl IntoIterator<Item = (&'a ChannelName, StreamPosition)>,
+) -> Vec<u8> {
+    let data = serde_json::json!({ "channel": channel.as_str(), "reason": reason }).to_string();
+    let mut out = Vec::new();
+    sse::event_open(Some("gap"), data.as_bytes(), &mut out);
+    out.extend(id_line(positions));
+    out
+}
+
+/// Why the stream ends.
+pub(super) fn error(code: u32, reason: &str) -> Vec<u8> {
+    let data = serde_json::json!({ "code": code, "reason": reason }).to_string();
+    let mut out = Vec::new();
+    sse::event(Some("error"), None, data.as_bytes(), &mut out);
+    out
+}

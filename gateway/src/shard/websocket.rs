@@ -1,0 +1,391 @@
+//! WebSocket frames by RFC 6455, as a server sees them.
+//!
+//! Owns the way from bytes to messages and back: headers, masks, fragments, control frames, and which mistake is
+//! closed with which code. A connection owns memory only while a frame or a message of it is incomplete. Must never
+//! do I/O, and never reserve what a header merely announces.
+
+use std::io::Cursor;
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+
+/// What a client sent, whole and unmasked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message<'a> {
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
+    Ping(&'a [u8]),
+    Pong,
+    /// With the code to answer with; `None` when the client gave none.
+    Close(Option<u16>),
+}
+
+/// A mistake that ends the connection, with the close code that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) code: u16,
+    pub(super) reason: &'static str,
+}
+
+const fn violation(code: CloseCodeNumber, reason: &'static str) -> Violation {
+    Violation { code: code as u16, reason }
+}
+
+#[derive(Clone, Copy)]
+enum CloseCodeNumber {
+    Protocol = 1002,
+    Invalid = 1007,
+    Size = 1009,
+}
+
+/// What is kept of a connection's incoming bytes between reads.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    /// An incomplete frame, as it came.
+    partial: Vec<u8>,
+    /// The fragments of a message so far, unmasked.
+    fragments: Vec<u8>,
+    /// The kind of the fragmented message.
+    fragmented: Option<Kind>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Binary,
+}
+
+/// Takes messages out of the bytes of one read.
+#[derive(Debug)]
+pub(super) struct Decoder<'a> {
+    inbound: &'a mut Inbound,
+    /// The bytes kept from before with the new ones behind them, when there were any.
+    joined: Vec<u8>,
+    fresh: &'a mut [u8],
+    at: usize,
+    limit: usize,
+    /// The message handed out last was put together from fragments.
+    assembled: bool,
+}
+
+struct Header {
+    kind: Opcode,
+    is_final: bool,
+    mask: [u8; 4],
+    payload: std::ops::Range<usize>,
+}
+
+enum Opcode {
+    Data(Kind),
+    Continue,
+    Control(Control),
+}
+
+impl Inbound {
+    /// Reads on in what came before, with new bytes; a message may have `limit` bytes.
+    pub(super) fn decode<'a>(&'a mut self, fresh: &'a mut [u8], limit: usize) -> Decoder<'a> {
+        let mut joined = std::mem::take(&mut self.partial);
+        if !joined.is_empty() {
+            joined.extend_from_slice(fresh);
+        }
+        Decoder { inbound: self, joined, fresh, at: 0, limit, assembled: false }
+    }
+}
+
+impl Decoder<'_> {
+    /// The next whole message. `None` when the bytes are used up; what is incomplete is kept for the next read.
+    pub(super) fn next(&mut self) -> Result<Option<Message<'_>>, Violation> {
+        if std::mem::take(&mut self.assembled) {
+            self.inbound.fragments = Vec::new();
+        }
+        loop {
+            let Some(header) = self.header()? else {
+                self.keep_rest();
+                return Ok(None);
+            };
+            let bytes = if self.joined.is_empty() { &mut *self.fresh } else { &mut self.joined[..] };
+            if header.payload.end > bytes.len() {
+                self.keep_rest();
+                return Ok(None);
+            }
+            unmask(&mut bytes[header.payload.clone()], header.mask);
+            self.at = header.payload.end;
+            match header.kind {
+                Opcode::Control(control) => return self.control(control, header.payload).map(Some),
+                Opcode::Data(kind) if header.is_final => return self.whole(kind, header.payload).map(Some),
+                Opcode::Data(kind) => {
+                    self.inbound.fragmented = Some(kind);
+                    self.append(header.payload);
+                }
+                Opcode::Continue => {
+                    self.append(header.payload);
+                    if header.is_final {
+                        return self.assembled().map(Some);
+                    }
+                }
+            }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.joined.is_empty() { self.fresh } else { &self.joined }
+    }
+
+    fn header(&self) -> Result<Option<Header>, Violation> {
+        let mut cursor = Cursor::new(&self.bytes()[self.at..]);
+        let parsed = FrameHeader::parse(&mut cursor)
+            .map_err(|_| violation(CloseCodeNumber::Protocol, "unknown opcode"))?;
+        let Some((header, length)) = parsed else { return Ok(None) };
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(violation(CloseCodeNumber::Protocol, "reserved bits set"));
+        }
+        let Some(mask) = header.mask else {
+            return Err(violation(CloseCodeNumber::Protocol, "frame not masked"));
+        };
+        let kind = self.opcode(&header, length)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length.saturating_add(self.inbound.fragments.len()) > self.limit {
+            return Err(violation(CloseCodeNumber::Size, "message too large"));
+        }
+        let start = self.at + usize::try_from(cursor.position()).unwrap_or_default();
+        Ok(Some(Header { kind, is_final: header.is_final, mask, payload: start..start + length }))
+    }
+
+    fn opcode(&self, header: &FrameHeader, length: u64) -> Result<Opcode, Violation> {
+        let fragmented = self.inbound.fragmented.is_some();
+        match header.opcode {
+            OpCode::Control(control) if !header.is_final => {
+                let _ = control;
+                Err(violation(CloseCodeNumber::Protocol, "fragmented control frame"))
+            }
+            OpCode::Control(_) if length > 125 => {
+                Err(violation(CloseCodeNumber::Protocol, "control frame too long"))
+            }
+            OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => {
+                Err(violation(CloseCodeNumber::Protocol, "unknown opcode"))
+            }
+            OpCode::Control(control) => Ok(Opcode::Control(control)),
+            OpCode::Data(Data::Continue) if fragmented => Ok(Opcode::Continue),
+            OpCode::Data(Data::Continue) => {
+                Err(violation(CloseCodeNumber::Protocol, "continuation of nothing"))
+            }
+            OpCode::Data(_) if fragmented => {
+                Err(violation(CloseCodeNumber::Protocol, "continuation expected"))
+            }
+            OpCode::Data(Data::Text) => Ok(Opcode::Data(Kind::Text)),
+            OpCode::Data(Data::Binary) => Ok(Opcode::Data(Kind::Binary)),
+        }
+    }
+
+    fn append(&mut self, payload: std::ops::Range<usize>) {
+        let bytes = if self.joined.is_empty() { &*self.fresh } else { &self.joined };
+        self.inbound.fragments.extend_from_slice(&bytes[payload]);
+    }
+
+    fn whole(&self, kind: Kind, payload: std::ops::Range<usize>) -> Result<Message<'_>, Violation> {
+        message(kind, &self.bytes()[payload])
+    }
+
+    fn assembled(&mut self) -> Result<Message<'_>, Violation> {
+        self.assembled = true;
+        let kind = self.inbound.fragmented.take().unwrap_or(Kind::Binary);
+        message(kind, &self.inbound.fragments)
+    }
+
+    fn control(&self, control: Control, payload: std::ops::Range<usize>) -> Result<Message<'_>, Violation> {
+        let payload = &self.bytes()[payload];
+        match control {
+            Control::Close => close(payload).map(Message::Close),
+            Control::Ping => Ok(Message::Ping(payload)),
+            Control::Pong | Control::Reserved(_) => Ok(Message::Pong),
+        }
+    }
+
+    fn keep_rest(&mut self) {
+        if self.joined.is_empty() {
+            self.inbound.partial = self.fresh[self.at..].to_vec();
+        } else {
+            let mut rest = std::mem::take(&mut self.joined);
+            rest.drain(..self.at);
+            self.inbound.partial = rest;
+        }
+        self.at = 0;
+        self.fresh = &mut [];
+    }
+}
+
+fn message(kind: Kind, payload: &[u8]) -> Result<Message<'_>, Violation> {
+    match kind {
+        Kind::Binary => Ok(Message::Binary(payload)),
+        Kind::Text if simdutf8::basic::from_utf8(payload).is_ok() => Ok(Message::Text(payload)),
+        Kind::Text => Err(violation(CloseCodeNumber::Invalid, "text is not UTF-8")),
+    }
+}
+
+fn close(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    let [high, low, reason @ ..] = payload else {
+        return if payload.is_empty() {
+            Ok(None)
+        } else {
+            Err(violation(CloseCodeNumber::Protocol, "close code cut short"))
+        };
+    };
+    let code = u16::from_be_bytes([*high, *low]);
+    if !CloseCode::from(code).is_allowed() {
+        return Err(violation(CloseCodeNumber::Protocol, "close code not allowed"));
+    }
+    match simdutf8::basic::from_utf8(reason) {
+        Ok(_) => Ok(Some(code)),
+        Err(_) => Err(violation(CloseCodeNumber::Invalid, "close reason is not UTF-8")),
+    }
+}
+
+fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
+    let (words, rest) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+/// A whole frame of the server, ready to be shared.
+pub(super) fn frame(opcode: OpCode, payload: &[u8]) -> Bytes {
+    let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
+    let length = payload.len() as u64;
+    let mut frame = Vec::with_capacity(header.len(length) + payload.len());
+    // Writing into memory cannot fail.
+    let _ = header.format(length, &mut frame);
+    frame.extend_from_slice(payload);
+    frame.into()
+}
+
+/// A text frame.
+pub(super) fn text(payload: &[u8]) -> Bytes {
+    frame(OpCode::Data(Data::Text), payload)
+}
+
+/// A binary frame.
+pub(super) fn binary(payload: &[u8]) -> Bytes {
+    frame(OpCode::Data(Data::Binary), payload)
+}
+
+/// A pong frame.
+pub(super) fn pong(payload: &[u8]) -> Bytes {
+    frame(OpCode::Control(Control::Pong), payload)
+}
+
+/// A close frame; without a code it is empty.
+pub(super) fn close_frame(code: Option<u16>, reason: &str) -> Bytes {
+    let payload = code.map_or_else(Vec::new, |code| [&code.to_be_bytes(), reason.as_bytes()].concat());
+    frame(OpCode::Control(Control::Close), &payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match payload.len() {
+            n if n < 126 => frame.push(0x80 | n as u8),
+            n => {
+                frame.push(0x80 | 126);
+                frame.extend(u16::try_from(n).unwrap().to_be_bytes());
+            }
+        }
+        frame.extend(mask);
+        let mut masked = payload.to_vec();
+        for (i, byte) in masked.iter_mut().enumerate() {
+            *byte ^= mask[i % 4];
+        }
+        frame.extend(masked);
+        frame
+    }
+
+    fn read_all(pieces: &[&[u8]]) -> Result<Vec<(char, Vec<u8>)>, Violation> {
+        let mut inbound = Inbound::default();
+        let mut out = Vec::new();
+        for piece in pieces {
+            let mut bytes = piece.to_vec();
+            let mut decoder = inbound.decode(&mut bytes, 1000);
+            while let Some(message) = decoder.next()? {
+                out.push(match message {
+                    Message::Text(text) => ('t', text.to_vec()),
+                    Message::Binary(bytes) => ('b', bytes.to_vec()),
+                    Message::Ping(bytes) => ('p', bytes.to_vec()),
+                    Message::Pong => ('o', Vec::new()),
+                    Message::Close(code) => ('c', code.unwrap_or(0).to_be_bytes().to_vec()),
+                });
+            }
+        }
+        Ok(out)
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_any_fragmentation_gives_the_same_messages(
+            text in "[a-zä]{0,300}", cut in 0usize..300, splits in prop::collection::vec(0usize..700, 0..6),
+            mask in any::<[u8; 4]>(),
+        ) {
+            let payload = text.as_bytes();
+            let cut = cut.min(payload.len());
+            let wire = [
+                client_frame(0x01, &payload[..cut], mask),
+                client_frame(0x89, b"hey", mask),
+                client_frame(0x80, &payload[cut..], mask),
+                client_frame(0x82, payload, mask),
+                client_frame(0x88, &1000u16.to_be_bytes(), mask),
+            ].concat();
+            let mut splits: Vec<usize> = splits.into_iter().map(|at| at.min(wire.len())).collect();
+            splits.extend([0, wire.len()]);
+            splits.sort_unstable();
+            let pieces: Vec<&[u8]> = splits.windows(2).map(|w| &wire[w[0]..w[1]]).collect();
+            let expected = vec![
+                ('p', b"hey".to_vec()),
+                ('t', payload.to_vec()),
+                ('b', payload.to_vec()),
+                ('c', 1000u16.to_be_bytes().to_vec()),
+            ];
+            prop_assert_eq!(read_all(&pieces), Ok(expected));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
+            let at = at.min(bytes.len());
+            let _ = read_all(&[&bytes[..at], &bytes[at..]]);
+        }
+    }
+
+    #[test]
+    fn every_mistake_has_its_code() {
+        let mask = [1, 2, 3, 4];
+        let table: [(&str, Vec<u8>, u16); 11] = [
+            ("not masked", vec![0x81, 0x01, b'x'], 1002),
+            ("reserved bit", client_frame(0xC1, b"x", mask), 1002),
+            ("unknown opcode", client_frame(0x83, b"x", mask), 1002),
+            ("continuation of nothing", client_frame(0x80, b"x", mask), 1002),
+            (
+                "text within text",
+                [client_frame(0x01, b"x", mask), client_frame(0x81, b"x", mask)].concat(),
+                1002,
+            ),
+            ("long ping", client_frame(0x89, &[0; 126], mask), 1002),
+            ("fragmented ping", client_frame(0x09, b"x", mask), 1002),
+            ("bad close code", client_frame(0x88, &1005u16.to_be_bytes(), mask), 1002),
+            ("cut close code", client_frame(0x88, b"x", mask), 1002),
+            ("not UTF-8", client_frame(0x81, b"\xff\xff", mask), 1007),
+            ("too large", vec![0x82, 0x80 | 127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], 1009),
+        ];
+        for (name, mut wire, code) in table {
+            if name == "too large" {
+                wire.extend(mask);
+            }
+            assert_eq!(read_all(&[&wire]).map_err(|violation| violation.code), Err(code), "{name}");
+        }
+    }
+}
