@@ -38,12 +38,12 @@ mod url;
 #[cfg(test)]
 mod tests;
 
+pub use self::redis::{RedisInstance, RedisTimes};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
 pub use limits::Limits;
 pub use listen::Listen;
 pub use namespace::{Namespace, Source, Who};
-pub use redis::{RedisInstance, RedisTimes};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
 pub use transport::{Sse, WebSocket};

@@ -88,8 +88,10 @@ impl Gateway {
     /// whether all had gone within the grace.
     pub async fn stop(self) -> bool {
         self.drain.begin();
-        let ended = timeout(self.times.grace, async {
-            self.shards.leave(self.times.spread).await;
+        let config::DrainConfig { grace, spread, .. } = self.times;
+        let patience = grace.saturating_sub(spread) * 3 / 4;
+        let ended = timeout(grace, async {
+            self.shards.leave(spread, patience).await;
             let shards = Arc::clone(&self.shards);
             // The threads are waited for where waiting blocks nobody.
             let joined = tokio::task::spawn_blocking(move || shards.join());

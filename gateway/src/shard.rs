@@ -5,7 +5,9 @@
 //! awaits a lock nor does any I/O but the non-blocking reads and writes of its own sockets.
 //!
 //! - [`reactor`]: the loop: what wakes a shard and in which order it works.
-//! - [`broadcast`]: publications and gaps on their way to subscribers.
+//! - [`life`]: how a connection arrives, ends and is gone; [`timers`]: its pings and deadlines.
+//! - [`subscribing`]: which channels the shard hears, and for whom.
+//! - [`broadcast`]: publications and gaps on their way to subscribers; [`writing`]: from outboxes onto links.
 //! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream.
 //! - [`websocket`], [`sse`]: frames and events on the wire.
 //! - [`connection`], [`channels`], [`outbox`], [`wheel`], [`link`]: what a shard is made of.
@@ -13,14 +15,18 @@
 mod broadcast;
 mod channels;
 mod connection;
+mod life;
 mod link;
 mod outbox;
 mod reactor;
 mod session;
 pub mod sse;
 mod stream;
+mod subscribing;
+mod timers;
 mod websocket;
 mod wheel;
+mod writing;
 
 use std::io;
 use std::sync::Arc;
@@ -113,8 +119,13 @@ pub enum ArrivalKind {
 #[derive(Debug)]
 enum Order {
     Take(Box<Arrival>),
-    /// All connections leave, spread over this time.
-    Leave(Duration),
+    /// All connections leave.
+    Leave {
+        /// Over this time.
+        spread: Duration,
+        /// How long each may take to answer its close.
+        patience: Duration,
+    },
 }
 
 /// All shards of a node.
@@ -179,10 +190,11 @@ impl Shards {
         &self.doors[self.next.fetch_add(1, Ordering::Relaxed) % self.doors.len()]
     }
 
-    /// Lets every connection go, spread over a time: WebSockets are closed with 3001, streams are ended.
-    pub async fn leave(&self, spread: Duration) {
+    /// Lets every connection go, spread over a time: WebSockets are closed with 3001, streams are ended. A client that
+    /// does not answer its close is waited for no longer than `patience`.
+    pub async fn leave(&self, spread: Duration, patience: Duration) {
         for door in &self.doors {
-            let _ = door.orders.send(Order::Leave(spread)).await;
+            let _ = door.orders.send(Order::Leave { spread, patience }).await;
         }
     }
 

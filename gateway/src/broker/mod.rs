@@ -16,8 +16,8 @@ use tokio::time::Instant;
 pub mod memory;
 pub mod redis;
 
+pub use self::redis::RedisBroker;
 pub use memory::MemoryBroker;
-pub use redis::RedisBroker;
 
 /// What a broker can be asked to hear.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -10,7 +10,7 @@
 //! - `requests`: subscriptions in chunks, each confirmed or refused.
 //! - `handover`, `echo`: the bounded way from a connection to the listener, each publication once.
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
-//! - `commands`: the command link.
+//! - `outbox`, `commands`: what is to be published, and the command link.
 //! - `ping`, `status`: whether a link lives, and what is told about it.
 
 use std::fmt;
@@ -19,8 +19,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
 
-use self::commands::{Commands, Outbox};
+use self::commands::Commands;
 use self::dial::Dialer;
+use self::outbox::Outbox;
 use self::status::LinkState;
 use self::subscriber::{Subscriber, Wishes};
 use super::{BrokerError, LinkStatus, Listener, Topic};
@@ -31,6 +32,7 @@ mod dial;
 mod echo;
 mod handover;
 mod listening;
+mod outbox;
 mod ping;
 mod requests;
 mod settings;
@@ -58,7 +60,7 @@ impl RedisBroker {
         let wishes = LinkState::new(&settings.name, "subscriptions", address.clone());
         let wishes = Arc::new(Wishes::new(wishes));
         let commands = Arc::new(LinkState::new(&settings.name, "commands", address));
-        let (outbox, inbox) = commands::outbox(&settings);
+        let (outbox, inbox) = outbox::outbox(&settings);
         let subscriber = Subscriber {
             settings: settings.clone(),
             dialer: Dialer::new(&settings, "subscriptions"),

@@ -31,7 +31,7 @@ knobs! {
         /// Channels that one node may know at a time, those that linger included.
         channels: usize as Count = 1_000_000, in 1, 100_000_000;
         /// Commands in one WebSocket frame.
-        commands_per_frame: usize as Count = 256, in 1, 65_536;
+        commands_per_frame: usize as Count = 1024, in 1, 65_536;
         /// Requests of clients that wait for an answer from the control plane, for each shard.
         requests_outstanding: usize as Count = 4096, in 16, 1_000_000;
         /// Publications between a Redis link and a shard; more is a gap.

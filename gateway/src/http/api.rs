@@ -85,7 +85,8 @@ async fn publish(context: &Context, body: &[u8]) -> Answer {
 
 async fn broadcast(context: &Context, body: &[u8]) -> Answer {
     let request: Publish<'_> = read(body)?;
-    let channels = request.channels.as_ref().ok_or_else(|| Fault::missing("channels"))?;
+    let channels = request.channels.as_ref().filter(|channels| !channels.is_empty());
+    let channels = channels.ok_or_else(|| Fault::missing("channels"))?;
     let data = request.payload()?;
     let published = channels.iter().map(|channel| publish_one(context, channel, data.clone()));
     let responses: Vec<Value> = join_all(published).await.into_iter().map(body_of).collect();

@@ -82,7 +82,7 @@ impl Shard {
         let Some(encoding) = self.session(at).map(|session| session.encoding) else { return };
         for (count, command) in encoding.decode_commands(frame).enumerate() {
             if count == self.limits.commands_per_frame {
-                return self.disconnect(at, Disconnect::TooManyRequests);
+                return self.disconnect(at, Disconnect::BadRequest);
             }
             match command {
                 Ok(command) => self.command(at, command),
@@ -218,6 +218,9 @@ impl Shard {
 
     fn try_publish(&mut self, at: ConnectionId, request: PublishRequest) -> Result<u32, ErrorCode> {
         let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
+        if request.data.is_empty() {
+            return Err(ErrorCode::BadRequest);
+        }
         let who = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
         let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
         let subscribed =

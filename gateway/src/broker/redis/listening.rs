@@ -63,7 +63,9 @@ impl<'a> Listening<'a> {
         let failure = self.attend().await;
         self.handover.end();
         // What waits behind the gate is dropped: it belongs to the spell whose loss is yet to be said.
-        while !self.gated && self.hand_on().is_ok() {}
+        while !self.gated && self.hand_on().is_ok() {
+            tokio::task::yield_now().await;
+        }
         self.link.wishes.table().link_lost(self.proven);
         failure
     }
@@ -130,8 +132,12 @@ impl<'a> Listening<'a> {
 
     fn prove(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
         self.ping = None;
-        // The server wrote all earlier publications before its answer, and TCP keeps the order.
-        self.proven = answer?;
+        let asked = answer?;
+        // The server wrote all earlier publications before its answer, and TCP keeps the order. But what waits behind
+        // the gate may yet be dropped, and then it was not heard.
+        if !self.gated {
+            self.proven = asked;
+        }
         Ok(())
     }
 

@@ -55,6 +55,11 @@ impl LinkState {
         }
     }
 
+    /// The gateway stops, and the link with it.
+    pub(super) fn stopped(&self) {
+        self.lock().cause = Some("stopped".to_owned());
+    }
+
     /// The state for those who ask.
     pub(super) fn status(&self) -> LinkStatus {
         let state = self.lock();

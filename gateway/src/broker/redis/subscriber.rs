@@ -91,7 +91,7 @@ impl Subscriber {
             () = drain.stopped() => {}
             () = self.keep() => {}
         }
-        self.wishes.state.down(&Failure::Unreachable("stopped".to_owned()));
+        self.wishes.state.stopped();
         self.wishes.table().clear();
     }
 

@@ -99,10 +99,16 @@ impl Server {
 
     /// How often a command was called since the server started.
     async fn calls(&self, command: &str) -> u64 {
+        self.statistic(command, "calls").await
+    }
+
+    async fn statistic(&self, command: &str, field: &str) -> u64 {
         let Value::BulkString(stats) = self.command(&["INFO", "commandstats"]).await else { return 0 };
         let stats = String::from_utf8(stats).unwrap();
-        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")));
+        let value =
+            line.and_then(|line| line.split(',').find_map(|part| part.strip_prefix(&format!("{field}="))));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 }
 

@@ -33,7 +33,8 @@ async fn nobody_has_to_wait_for_the_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_outage_loses_no_publication() {
     let mut server = Server::start(&[]).await;
-    let lab = Lab::up(&server).await;
+    let lab = Lab::new(RedisSettings { ping_interval: Duration::from_secs(60), ..quick(&server.url()) });
+    lab.both_up().await;
     server.kill();
     eventually("noticed without a publication", || lab.broker.links().iter().all(|link| !link.up)).await;
     let name = ChannelName::parse("blip").unwrap();

@@ -58,6 +58,20 @@ async fn whoever_wants_anew_is_not_told_of_an_old_loss() {
 }
 
 #[tokio::test]
+async fn whoever_wants_anew_during_the_replay_is_not_told_either() {
+    let mut table = Table::default();
+    table.want(&channel("a"));
+    let round = table.round().unwrap();
+    table.settle(done(round));
+    table.link_lost(Instant::now());
+    let replay = table.round().unwrap();
+    assert!(replay.heals);
+    table.forget(&channel("a"));
+    table.want(&channel("a"));
+    assert!(table.loss(&done(replay)).is_none());
+}
+
+#[tokio::test]
 async fn a_loss_reaches_back_to_the_first_of_several_breaks() {
     let mut table = Table::default();
     table.want(&channel("a"));

@@ -1,0 +1,218 @@
+//! The life of a connection: how it arrives, why it ends, and how it is gone.
+//!
+//! Owns the order of a goodbye: what waits is written, then the close or the last chunk, then the link is finished,
+//! and a peer that does not answer is let go. Must never decide whether a client deserves it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, Disconnect};
+use mio::{Interest, Token};
+
+use super::channels::ConnectionId;
+use super::connection::{Connection, Deadline, Kind, Phase, Session, Stream};
+use super::link::Link;
+use super::outbox::Outbox;
+use super::reactor::{Shard, key};
+use super::wheel::Tick;
+use super::{Arrival, ArrivalKind, Order, sse, websocket};
+
+impl Shard {
+    pub(super) fn order(&mut self, order: Order) {
+        match order {
+            Order::Take(arrival) => self.arrive(*arrival),
+            Order::Leave { spread, patience } => self.leave_all(spread, patience),
+        }
+    }
+
+    pub(super) fn arrive(&mut self, arrival: Arrival) {
+        let Arrival { mut link, kind, greeting, early } = arrival;
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let (generation, age_limit) = (self.generation, self.age_limit());
+        let entry = self.connections.vacant_entry();
+        let at = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+        let key = key(at, generation);
+        if !enter(&self.registry, &mut link, key) {
+            return;
+        }
+        let chunked = matches!(link, Link::Socket(_));
+        if !chunked {
+            self.streams.push(key);
+        }
+        let (kind, begin) = begin(kind, chunked, age_limit);
+        entry.insert(Connection {
+            link,
+            generation,
+            outbox: Outbox::default(),
+            dirty: false,
+            blocked: false,
+            progress: false,
+            phase: Phase::Open,
+            deadline: Deadline::Connect,
+            due: 0,
+            armed: u64::MAX,
+            subscriptions: Vec::new(),
+            kind,
+        });
+        if !greeting.is_empty() {
+            self.push(at, greeting);
+        }
+        match begin {
+            Begin::WebSocket(refusal) => {
+                self.counters.websockets.add(1);
+                self.set_deadline(at, Deadline::Connect, self.limits.connect_timeout);
+                if let Some(refusal) = refusal {
+                    return self.disconnect(at, refusal);
+                }
+            }
+            Begin::Sse(channels) => {
+                self.counters.sse.add(1);
+                self.set_heartbeat(at);
+                self.open_stream(at, channels);
+            }
+        }
+        if self.leaving {
+            self.leave_one(at);
+        }
+        if !early.is_empty() {
+            self.received(at, &mut early.to_vec());
+        }
+    }
+
+    pub(super) fn leave_all(&mut self, spread: Duration, patience: Duration) {
+        self.leaving = true;
+        self.limits.close_timeout = self.limits.close_timeout.min(patience);
+        let all: Vec<ConnectionId> =
+            self.connections.iter().map(|(at, _)| u32::try_from(at).unwrap_or(u32::MAX)).collect();
+        for at in all {
+            if self.is_open(at) {
+                self.set_deadline(at, Deadline::Leave, spread.mul_f64(fastrand::f64()));
+            }
+        }
+    }
+
+    pub(super) fn leave_one(&mut self, at: ConnectionId) {
+        if !self.is_open(at) {
+            return;
+        }
+        self.count_disconnect(Disconnect::Shutdown);
+        match self.connections[at as usize].kind {
+            Kind::WebSocket(_) => {
+                self.close(at, Some(Disconnect::Shutdown.code()), Disconnect::Shutdown.reason());
+            }
+            Kind::Sse(_) => self.finish(at),
+        }
+    }
+
+    /// Ends a connection for a reason that the client is told. What waits is dropped: the client comes again and
+    /// asks for it, or has been told that it cannot.
+    pub(super) fn disconnect(&mut self, at: ConnectionId, disconnect: Disconnect) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        if disconnect == Disconnect::Slow {
+            let waited = connection.outbox.bytes();
+            connection.outbox.drop_unsent();
+            self.counters.outbox_bytes.sub((waited - connection.outbox.bytes()) as u64);
+        }
+        let websocket = matches!(connection.kind, Kind::WebSocket(_));
+        self.count_disconnect(disconnect);
+        if websocket {
+            return self.close(at, Some(disconnect.code()), disconnect.reason());
+        }
+        // The blank line ends an event of which only a part was sent.
+        let mut event = b"\n".to_vec();
+        event.extend(sse::error(u32::from(disconnect.code()), disconnect.reason()));
+        self.end(at);
+        self.control_event(at, &event);
+        self.finish(at);
+    }
+
+    pub(super) fn control_event(&mut self, at: ConnectionId, event: &[u8]) {
+        let Some(connection) = self.connections.get(at as usize) else { return };
+        let chunked = matches!(&connection.kind, Kind::Sse(stream) if stream.chunked);
+        let piece = if chunked { sse::chunk(event) } else { Bytes::copy_from_slice(event) };
+        self.push_control(at, piece);
+    }
+
+    /// Closes a WebSocket; also the answer to a client's close.
+    pub(super) fn close(&mut self, at: ConnectionId, code: Option<u16>, reason: &str) {
+        if self.is_open(at) {
+            self.end(at);
+            self.push_control(at, websocket::close_frame(code, reason));
+        }
+    }
+
+    /// Ends a stream after what waits.
+    pub(super) fn finish(&mut self, at: ConnectionId) {
+        self.end(at);
+        let Some(connection) = self.connections.get(at as usize) else { return };
+        if matches!(connection.link, Link::Socket(_)) {
+            self.push_control(at, Bytes::from_static(sse::LAST_CHUNK));
+        } else {
+            self.mark(at);
+        }
+    }
+
+    /// From now on nothing is accepted and nothing is heard.
+    pub(super) fn end(&mut self, at: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if connection.phase != Phase::Open {
+            return;
+        }
+        connection.phase = Phase::Ending;
+        self.leave_channels(at);
+        self.set_deadline(at, Deadline::Close, self.limits.close_timeout);
+    }
+
+    pub(super) fn remove(&mut self, at: ConnectionId) {
+        if !self.connections.contains(at as usize) {
+            return;
+        }
+        self.leave_channels(at);
+        let mut connection = self.connections.remove(at as usize);
+        self.counters.outbox_bytes.sub(connection.outbox.bytes() as u64);
+        match connection.kind {
+            Kind::WebSocket(_) => self.counters.websockets.sub(1),
+            Kind::Sse(_) => self.counters.sse.sub(1),
+        }
+        if let Link::Socket(socket) = &mut connection.link {
+            // The socket is closed in a moment, which takes it out of the poll all the same.
+            let _ = self.registry.deregister(socket);
+        }
+        if self.connections.is_empty() {
+            self.connections.shrink_to_fit();
+        }
+    }
+}
+
+enum Begin {
+    WebSocket(Option<Disconnect>),
+    Sse(Vec<ChannelName>),
+}
+
+fn begin(kind: ArrivalKind, chunked: bool, ends: Option<Tick>) -> (Kind, Begin) {
+    match kind {
+        ArrivalKind::WebSocket { encoding, refusal } => {
+            (Kind::WebSocket(Box::new(Session::new(encoding))), Begin::WebSocket(refusal))
+        }
+        ArrivalKind::Sse { channels, named, resume } => {
+            let stream = Stream { named, chunked, began: false, resume, ends };
+            (Kind::Sse(Box::new(stream)), Begin::Sse(channels))
+        }
+    }
+}
+
+fn enter(registry: &mio::Registry, link: &mut Link, key: u64) -> bool {
+    match link {
+        Link::Socket(socket) => {
+            let token = Token(usize::try_from(key).unwrap_or(usize::MAX));
+            registry.register(socket, token, Interest::READABLE | Interest::WRITABLE).is_ok()
+        }
+        Link::Stream(stream) => {
+            stream.enter(key);
+            true
+        }
+    }
+}

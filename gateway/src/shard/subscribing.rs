@@ -1,0 +1,106 @@
+//! Subscriptions of a shard's connections, and which channels the shard asks the node for.
+//!
+//! Owns the rule that a channel is asked for once, and given up when nobody here wants it any more. Must never answer a
+//! client.
+
+use earshot_protocol::{ChannelName, ErrorCode};
+
+use super::channels::{ChannelId, ConnectionId};
+use super::connection::{Status, Subscription};
+use super::reactor::Shard;
+use crate::node::lane::Ask;
+
+impl Shard {
+    /// Enters a subscription: ready when the shard hears the channel already, waiting otherwise.
+    pub(super) fn wish(&mut self, at: ConnectionId, name: ChannelName) -> Result<ChannelId, ErrorCode> {
+        let id = match self.channels.find(&name) {
+            Some(id) => id,
+            None => {
+                self.asks.try_send(Ask::Attach(name.clone())).map_err(|_| ErrorCode::TooManyRequests)?;
+                self.channels.insert(name)
+            }
+        };
+        let channel = self.channels.at_mut(id);
+        let status = if channel.live { Status::Ready } else { Status::Waiting };
+        // A place in the list keeps the channel from being given up, also while the reply is not written yet.
+        channel.waiters.push(at);
+        if let Some(connection) = self.connections.get_mut(at as usize) {
+            connection.subscriptions.push(Subscription { channel: id, status });
+        }
+        self.counters.subscriptions.add(1);
+        Ok(id)
+    }
+
+    /// The reply is on its way: from now on the connection hears the channel.
+    pub(super) fn join(&mut self, at: ConnectionId, id: ChannelId) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let Some(subscription) = connection.subscription_mut(id) else { return };
+        if subscription.status == Status::Ready {
+            let channel = self.channels.at_mut(id);
+            stop_waiting(&mut channel.waiters, at);
+            subscription.status = Status::Joined(channel.join(at));
+        }
+    }
+
+    /// The connection no longer hears the channel.
+    pub(super) fn leave(&mut self, at: ConnectionId, id: ChannelId) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let Some(status) = connection.forget(id) else { return };
+        self.counters.subscriptions.sub(1);
+        let channel = self.channels.at_mut(id);
+        match status {
+            Status::Joined(place) => {
+                if let Some(moved) = channel.leave(place)
+                    && let Some(connection) = self.connections.get_mut(moved as usize)
+                    && let Some(subscription) = connection.subscription_mut(id)
+                {
+                    subscription.status = Status::Joined(place);
+                }
+            }
+            Status::Waiting | Status::Ready => stop_waiting(&mut channel.waiters, at),
+        }
+        self.give_up(id);
+    }
+
+    pub(super) fn leave_channels(&mut self, at: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let channels: Vec<ChannelId> = connection.subscriptions.iter().map(|s| s.channel).collect();
+        for channel in channels {
+            self.leave(at, channel);
+        }
+    }
+
+    /// Gives a channel up when nobody here wants it any more. While the node has not answered yet, it is kept.
+    pub(super) fn give_up(&mut self, id: ChannelId) {
+        let channel = self.channels.at(id);
+        if channel.live && channel.is_unused() {
+            let name = self.channels.remove(id).name;
+            self.detaching.push(name);
+            self.give_up_channels();
+        }
+    }
+
+    pub(super) fn give_up_channels(&mut self) {
+        while let Some(name) = self.detaching.pop() {
+            // Wanted again meanwhile: the node is asked anew, and a late detach would make the shard deaf.
+            if self.channels.find(&name).is_some() {
+                continue;
+            }
+            if let Err(refused) = self.asks.try_send(Ask::Detach(name)) {
+                if let Ask::Detach(name) = refused.into_inner() {
+                    self.detaching.push(name);
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn stop_waiting(waiters: &mut Vec<ConnectionId>, at: ConnectionId) {
+    if let Some(place) = waiters.iter().position(|waiter| *waiter == at) {
+        waiters.swap_remove(place);
+    }
+    if waiters.is_empty() {
+        *waiters = Vec::new();
+    }
+}

@@ -1,0 +1,119 @@
+//! What happens by itself: pings, heartbeats, and the deadlines of connections.
+//!
+//! Owns which deadline comes next for a connection. Must never read a clock but the wheel.
+
+use std::time::Duration;
+
+use earshot_protocol::{Disconnect, Reply, ReplyBody};
+use tokio::time::Instant;
+
+use super::channels::ConnectionId;
+use super::connection::{Connection, Deadline, Kind};
+use super::reactor::{Shard, key};
+use super::wheel::Tick;
+use super::{session, sse};
+
+/// Ticks between two looks at the streams that hyper carries, in case a wake was lost.
+const STREAM_LOOK_TICKS: u64 = 5;
+
+impl Shard {
+    /// What is to happen with a connection next, and when.
+    pub(super) fn set_deadline(&mut self, at: ConnectionId, deadline: Deadline, wait: Duration) {
+        let due = self.wheel.after(wait);
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        connection.deadline = deadline;
+        connection.due = due;
+        if due < connection.armed {
+            connection.armed = self.wheel.enter(key(at, connection.generation), due);
+        }
+    }
+
+    pub(super) fn set_heartbeat(&mut self, at: ConnectionId) {
+        self.set_deadline(at, Deadline::Heartbeat, jittered(self.limits.sse_heartbeat));
+    }
+
+    /// When a stream that begins now is to end.
+    pub(super) fn age_limit(&self) -> Option<Tick> {
+        self.limits.sse_max_age.map(|age| self.wheel.after(jittered(age)))
+    }
+
+    /// A stream is kept alive, or ended when it is old enough.
+    pub(super) fn heartbeat(&mut self, at: ConnectionId) {
+        let Some(Connection { kind: Kind::Sse(stream), .. }) = self.connections.get(at as usize) else {
+            return;
+        };
+        if stream.ends.is_some_and(|ends| ends <= self.wheel.now()) {
+            return self.finish(at);
+        }
+        self.event(at, &sse::heartbeat());
+        self.set_heartbeat(at);
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.give_up_channels();
+        if self.wheel.now().is_multiple_of(STREAM_LOOK_TICKS) {
+            self.look_at_streams();
+        }
+        while let Some(keys) = self.wheel.turn(Instant::now()) {
+            for key in keys {
+                self.turn_of(key);
+            }
+        }
+    }
+
+    pub(super) fn turn_of(&mut self, key: u64) {
+        let Some(at) = self.find(key) else { return };
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if connection.armed != self.wheel.now() {
+            return;
+        }
+        if connection.due > connection.armed {
+            connection.armed = self.wheel.enter(key, connection.due);
+            return;
+        }
+        connection.armed = u64::MAX;
+        match connection.deadline {
+            Deadline::Connect => self.disconnect(at, Disconnect::Stale),
+            Deadline::Ping => self.ping(at),
+            Deadline::Pong => self.no_pong(at),
+            Deadline::Heartbeat => self.heartbeat(at),
+            Deadline::Leave => self.leave_one(at),
+            Deadline::Close => self.remove(at),
+        }
+    }
+
+    pub(super) fn ping(&mut self, at: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        connection.progress = false;
+        let Some(session) = connection.session() else { return };
+        session.pong_due = true;
+        let frame = session::encode(session, &Reply { id: 0, body: ReplyBody::Ping });
+        self.push_control(at, frame);
+        self.set_deadline(at, Deadline::Pong, self.limits.pong_timeout);
+    }
+
+    /// The pong did not come in time. A client that is still busy reading what stood before the ping has not even
+    /// seen it; it is given more time as long as it goes on reading.
+    pub(super) fn no_pong(&mut self, at: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if connection.blocked && std::mem::take(&mut connection.progress) {
+            return self.set_deadline(at, Deadline::Pong, self.limits.pong_timeout);
+        }
+        self.disconnect(at, Disconnect::NoPong);
+    }
+
+    /// Streams whose wake found no place are looked at here.
+    pub(super) fn look_at_streams(&mut self) {
+        for key in std::mem::take(&mut self.streams) {
+            if let Some(at) = self.find(key) {
+                self.streams.push(key);
+                self.stream_woken(at);
+            }
+        }
+    }
+}
+
+/// A time, give or take a fifth.
+pub(super) fn jittered(time: Duration) -> Duration {
+    time.mul_f64(0.8 + fastrand::f64() * 0.4)
+}

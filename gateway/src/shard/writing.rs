@@ -1,0 +1,82 @@
+//! From outboxes onto links.
+//!
+//! Owns the queue of connections that have something to write, and the bound on what may wait for one of them. What
+//! is pushed between two flushes of a connection goes out in one write.
+
+use bytes::Bytes;
+use earshot_protocol::Disconnect;
+
+use super::channels::ConnectionId;
+use super::connection::{Kind, Phase};
+use super::link::{Flushed, Written};
+use super::reactor::Shard;
+
+/// Connections flushed in one turn.
+const FLUSHES_PER_TURN: usize = 256;
+
+impl Shard {
+    /// Puts a frame into a connection's outbox. Whoever lets too much pile up is closed as slow.
+    pub(super) fn push(&mut self, at: ConnectionId, frame: Bytes) {
+        let limit = self.limits.outbox_bytes;
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let full = connection.is_open() && connection.outbox.bytes() + frame.len() > limit;
+        if full && !connection.outbox.is_empty() {
+            return self.disconnect(at, Disconnect::Slow);
+        }
+        self.push_control(at, frame);
+    }
+
+    /// A frame that is written whatever else waits.
+    pub(super) fn push_control(&mut self, at: ConnectionId, frame: Bytes) {
+        if let Some(connection) = self.connections.get_mut(at as usize) {
+            self.counters.outbox_bytes.add(frame.len() as u64);
+            connection.outbox.push(frame);
+            self.mark(at);
+        }
+    }
+
+    /// Puts a connection into the queue of those to be flushed.
+    pub(super) fn mark(&mut self, at: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(at as usize)
+            && !connection.blocked
+            && !std::mem::replace(&mut connection.dirty, true)
+        {
+            self.dirty.push_back(at);
+        }
+    }
+
+    pub(super) fn flush_some(&mut self) {
+        let mut flushed = Flushed::default();
+        for _ in 0..FLUSHES_PER_TURN {
+            let Some(at) = self.dirty.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(at as usize) else { continue };
+            if !std::mem::take(&mut connection.dirty) {
+                continue;
+            }
+            let before = flushed.bytes;
+            match connection.link.flush(&mut connection.outbox, &mut flushed) {
+                Ok(written) => {
+                    connection.blocked = written == Written::Blocked;
+                    connection.progress |= flushed.bytes > before;
+                    if written == Written::All && connection.phase == Phase::Ending {
+                        self.flushed_last(at);
+                    }
+                }
+                Err(_) => self.remove(at),
+            }
+        }
+        self.counters.outbox_bytes.sub(flushed.bytes);
+        self.counters.writes.add(flushed.writes);
+        self.counters.bytes_out.add(flushed.bytes);
+    }
+
+    pub(super) fn flushed_last(&mut self, at: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        connection.link.finish();
+        connection.phase = Phase::Finished;
+        // Whoever reads an event stream sends nothing, so no answer of theirs could turn the end into a reset.
+        if matches!(connection.kind, Kind::Sse(_)) {
+            self.remove(at);
+        }
+    }
+}
