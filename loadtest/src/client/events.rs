@@ -1,0 +1,134 @@
+//! Reads an event stream by the rules of the HTML standard, from whatever pieces the network delivers. Pure: it owns
+//! no socket and keeps no more than the event that is being read.
+
+use std::mem;
+
+/// One event as an `EventSource` would dispatch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Event<'a> {
+    /// Empty for an event without a name.
+    pub(crate) name: &'a [u8],
+    /// The lines of data, joined by line feeds.
+    pub(crate) data: &'a [u8],
+}
+
+/// The reader of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct EventReader {
+    line: Vec<u8>,
+    after_carriage_return: bool,
+    name: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl EventReader {
+    /// Takes the next bytes and gives each event that they complete to `dispatch`.
+    pub(crate) fn feed(&mut self, mut input: &[u8], mut dispatch: impl FnMut(Event<'_>)) {
+        if !input.is_empty() && mem::take(&mut self.after_carriage_return) {
+            input = input.strip_prefix(b"\n").unwrap_or(input);
+        }
+        while let Some(end) = input.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+            self.end_line(&input[..end], &mut dispatch);
+            let ending = if input[end..].starts_with(b"\r\n") { 2 } else { 1 };
+            self.after_carriage_return = &input[end..] == b"\r";
+            input = &input[end + ending..];
+        }
+        self.line.extend_from_slice(input);
+    }
+
+    /// Works a line off, whose beginning may have come earlier.
+    fn end_line(&mut self, end: &[u8], dispatch: &mut impl FnMut(Event<'_>)) {
+        if self.line.is_empty() {
+            return self.take(end, dispatch);
+        }
+        let mut line = mem::take(&mut self.line);
+        line.extend_from_slice(end);
+        self.take(&line, dispatch);
+        line.clear();
+        self.line = line;
+    }
+
+    fn take(&mut self, line: &[u8], dispatch: &mut impl FnMut(Event<'_>)) {
+        if line.is_empty() {
+            return self.end_event(dispatch);
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (field, value) = line.split_at(colon);
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match field {
+            b"event" => value.clone_into(&mut self.name),
+            b"data" => {
+                self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
+            _ => {}
+        }
+    }
+
+    /// An event without data is none.
+    fn end_event(&mut self, dispatch: &mut impl FnMut(Event<'_>)) {
+        if let Some((_, data)) = self.data.split_last() {
+            dispatch(Event { name: &self.name, data });
+        }
+        self.data.clear();
+        self.name.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(pieces: &[&[u8]]) -> Vec<(String, String)> {
+        let (mut reader, mut events) = (EventReader::default(), Vec::new());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        for piece in pieces {
+            reader.feed(piece, |event| events.push((text(event.name), text(event.data))));
+        }
+        events
+    }
+
+    fn event(name: &str, data: &str) -> (String, String) {
+        (name.to_owned(), data.to_owned())
+    }
+
+    const STREAM: &[u8] = b"retry: 2000\n\nevent: subscribed\ndata: {}\nid: a\n\n:\n\ndata: one\ndata:two\r\ndata\rid: b\r\rdata:  three\r\n\r\nevent: gap\ndata: x\n\ndata: unfinished\n";
+
+    #[test]
+    fn a_stream_is_read_as_browsers_do() {
+        let expected =
+            [event("subscribed", "{}"), event("", "one\ntwo\n"), event("", " three"), event("gap", "x")];
+        assert_eq!(read(&[STREAM]), expected);
+    }
+
+    #[test]
+    fn an_event_without_data_is_none_and_loses_its_name() {
+        assert_eq!(read(&[b"event: x\n\ndata: 1\n\n"]), [event("", "1")]);
+    }
+
+    #[test]
+    fn a_line_ending_may_come_in_two_pieces() {
+        assert_eq!(
+            read(&[b"data: 1\r", b"", b"\ndata: 2\r", b"\r", b"\ndata: 3\n", b"\n"]),
+            [event("", "1\n2"), event("", "3")]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_reads_the_same(cuts in prop::collection::vec(0..STREAM.len(), 0..12)) {
+            let mut cuts = cuts;
+            cuts.extend([0, STREAM.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &STREAM[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(read(&pieces), read(&[STREAM]));
+        }
+
+        #[test]
+        fn no_input_panics(input: Vec<u8>) {
+            let _ = read(&[&input]);
+        }
+    }
+}

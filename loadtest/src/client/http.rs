@@ -1,0 +1,235 @@
+//! Reads HTTP/1.1 responses from whatever pieces the network delivers: head, and a body that is chunked, counted, or
+//! ends with the connection. Pure: it owns no socket. Never keeps a body.
+
+use std::mem;
+
+/// A line of a head, or of a chunk's frame, is never longer.
+const MAX_LINE: usize = 16 * 1024;
+
+/// Why bytes are no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HttpError {
+    /// The first line is not one of HTTP/1.x.
+    #[error("the answer is not HTTP")]
+    StatusLine,
+    /// A line without an end.
+    #[error("a line of the answer is longer than {MAX_LINE} bytes")]
+    LongLine,
+    /// A length that is none.
+    #[error("the answer's length is malformed")]
+    Length,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    StatusLine,
+    Headers,
+    ChunkSize,
+    Chunk(u64),
+    ChunkEnd,
+    Trailer,
+    Counted(u64),
+    UntilClose,
+    Done,
+}
+
+/// One response, read piece by piece.
+#[derive(Debug)]
+pub(crate) struct Response {
+    state: State,
+    line: Vec<u8>,
+    status: u16,
+    body: State,
+}
+
+impl Default for Response {
+    fn default() -> Self {
+        Self { state: State::StatusLine, line: Vec::new(), status: 0, body: State::UntilClose }
+    }
+}
+
+impl Response {
+    /// The status, once the head is complete.
+    pub(crate) fn status(&self) -> Option<u16> {
+        (!matches!(self.state, State::StatusLine | State::Headers)).then_some(self.status)
+    }
+
+    /// Whether the response has ended by itself.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Takes the next bytes, gives what they hold of the body to `body`, and returns what follows the response.
+    pub(crate) fn feed<'a>(
+        &mut self,
+        mut input: &'a [u8],
+        mut body: impl FnMut(&[u8]),
+    ) -> Result<&'a [u8], HttpError> {
+        while !input.is_empty() && self.state != State::Done {
+            input = match self.state {
+                State::Chunk(left) => self.content(input, left, State::Chunk, State::ChunkEnd, &mut body),
+                State::Counted(left) => self.content(input, left, State::Counted, State::Done, &mut body),
+                State::UntilClose => {
+                    body(input);
+                    &[]
+                }
+                _ => self.take_line(input)?,
+            };
+        }
+        Ok(input)
+    }
+
+    /// Passes on as much as the frame has left.
+    fn content<'a>(
+        &mut self,
+        input: &'a [u8],
+        left: u64,
+        going_on: fn(u64) -> State,
+        after: State,
+        body: &mut impl FnMut(&[u8]),
+    ) -> &'a [u8] {
+        let count = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        let (now, rest) = input.split_at(count);
+        body(now);
+        let left = left - count as u64;
+        self.state = if left == 0 { after } else { going_on(left) };
+        rest
+    }
+
+    /// Collects a line; when it is complete, it moves the state on.
+    fn take_line<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], HttpError> {
+        let end = input.iter().position(|byte| *byte == b'\n');
+        let (now, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
+        if self.line.len() + now.len() > MAX_LINE {
+            return Err(HttpError::LongLine);
+        }
+        self.line.extend_from_slice(now);
+        if end.is_some() {
+            let mut line = mem::take(&mut self.line);
+            self.state = self.after_line(line.trim_ascii_end())?;
+            line.clear();
+            self.line = line;
+        }
+        Ok(rest)
+    }
+
+    fn after_line(&mut self, line: &[u8]) -> Result<State, HttpError> {
+        match self.state {
+            State::StatusLine => {
+                self.status = status(line).ok_or(HttpError::StatusLine)?;
+                Ok(State::Headers)
+            }
+            State::Headers if line.is_empty() => Ok(self.body_state()),
+            State::Headers => self.header(line),
+            State::ChunkSize => match chunk_size(line).ok_or(HttpError::Length)? {
+                0 => Ok(State::Trailer),
+                size => Ok(State::Chunk(size)),
+            },
+            State::ChunkEnd => Ok(State::ChunkSize),
+            State::Trailer if line.is_empty() => Ok(State::Done),
+            other => Ok(other),
+        }
+    }
+
+    fn header(&mut self, line: &[u8]) -> Result<State, HttpError> {
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        if name.eq_ignore_ascii_case(b"transfer-encoding") && value.eq_ignore_ascii_case(b"chunked") {
+            self.body = State::ChunkSize;
+        } else if name.eq_ignore_ascii_case(b"content-length") && self.body != State::ChunkSize {
+            self.body = State::Counted(number(value, 10).ok_or(HttpError::Length)?);
+        }
+        Ok(State::Headers)
+    }
+
+    /// What follows the head: 1xx, 204 and 304 never have a body.
+    fn body_state(&self) -> State {
+        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
+        if bodiless || self.body == State::Counted(0) { State::Done } else { self.body }
+    }
+}
+
+fn status(line: &[u8]) -> Option<u16> {
+    let rest = line.strip_prefix(b"HTTP/1.")?;
+    let code = rest.get(2..5)?;
+    u16::try_from(number(code, 10)?).ok()
+}
+
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|byte| *byte == b';').next()?;
+    number(digits.trim_ascii(), 16)
+}
+
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n4\r\nWiki\r\n6;x=y\r\npedia \r\nC\r\nin\r\nchunks.\n\r\n0\r\nTrailer: x\r\n\r\n";
+    const COUNTED: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-length: 11\r\nx-other: 1\r\n\r\nhello world";
+
+    /// Status, body, whether it is done, what follows.
+    type Reading = (Option<u16>, Vec<u8>, bool, Vec<u8>);
+
+    fn read(pieces: &[&[u8]]) -> Result<Reading, HttpError> {
+        let (mut response, mut body, mut rest) = (Response::default(), Vec::new(), Vec::new());
+        for piece in pieces {
+            rest.extend_from_slice(response.feed(piece, |bytes| body.extend_from_slice(bytes))?);
+        }
+        Ok((response.status(), body, response.is_done(), rest))
+    }
+
+    #[test]
+    fn a_chunked_body_is_joined() {
+        let expected = b"Wikipedia in\r\nchunks.\n".to_vec();
+        assert_eq!(read(&[CHUNKED]), Ok((Some(200), expected, true, vec![])));
+    }
+
+    #[test]
+    fn pipelined_responses_part_at_their_ends() {
+        let both = [COUNTED, CHUNKED].concat();
+        assert_eq!(read(&[&both]), Ok((Some(201), b"hello world".to_vec(), true, CHUNKED.to_vec())));
+    }
+
+    #[test]
+    fn a_body_without_length_ends_with_the_connection() {
+        let response = b"HTTP/1.0 200 OK\r\n\r\nabc";
+        assert_eq!(read(&[response, b"def"]), Ok((Some(200), b"abcdef".to_vec(), false, vec![])));
+    }
+
+    #[test]
+    fn a_response_without_content_is_done_with_its_head() {
+        assert_eq!(read(&[b"HTTP/1.1 204 No Content\r\n\r\n"]), Ok((Some(204), vec![], true, vec![])));
+        let empty = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(read(&[empty]), Ok((Some(404), vec![], true, vec![])));
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        assert_eq!(read(&[b"SSH-2.0-OpenSSH\r\n"]), Err(HttpError::StatusLine));
+        assert_eq!(read(&[b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]), Err(HttpError::Length));
+        assert_eq!(read(&[&vec![b'x'; MAX_LINE + 1]]), Err(HttpError::LongLine));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_reads_the_same(cuts in prop::collection::vec(0..CHUNKED.len(), 0..8)) {
+            let mut cuts = cuts;
+            cuts.extend([0, CHUNKED.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &CHUNKED[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(read(&pieces), read(&[CHUNKED]));
+        }
+
+        #[test]
+        fn no_input_panics(input: Vec<u8>) {
+            let _ = read(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &input]);
+            let _ = read(&[&input]);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What one subscriber got of one channel: in order, late, twice, never. Knows sequence numbers only; never a
+//! socket, a payload or a clock.
+
+use std::ops::Range;
+
+/// How a message arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// After everything that was published before it, though perhaps not directly after.
+    InOrder,
+    /// After something that was published later.
+    Late,
+    /// Once more.
+    Duplicate,
+}
+
+/// The account of one subscriber. Sequences begin at 1.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    next: u64,
+    /// What was skipped and has not come since, ascending.
+    holes: Vec<Range<u64>>,
+    delivered: u64,
+    late: u64,
+    duplicates: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { next: 1, holes: Vec::new(), delivered: 0, late: 0, duplicates: 0 }
+    }
+}
+
+impl Ledger {
+    /// Enters one message.
+    pub(crate) fn record(&mut self, sequence: u64) -> Arrival {
+        if sequence >= self.next {
+            if sequence > self.next {
+                self.holes.push(self.next..sequence);
+            }
+            self.next = sequence + 1;
+            self.delivered += 1;
+            return Arrival::InOrder;
+        }
+        if !self.fill(sequence) {
+            self.duplicates += 1;
+            return Arrival::Duplicate;
+        }
+        self.delivered += 1;
+        self.late += 1;
+        Arrival::Late
+    }
+
+    /// Takes one sequence out of the holes; false if it was in none.
+    fn fill(&mut self, sequence: u64) -> bool {
+        let Some(index) = self.holes.iter().position(|hole| hole.contains(&sequence)) else { return false };
+        let hole = self.holes[index].clone();
+        let parts = [hole.start..sequence, sequence + 1..hole.end];
+        self.holes.splice(index..=index, parts.into_iter().filter(|part| !part.is_empty()));
+        true
+    }
+
+    /// How many different messages came.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// How many came after something that was published later.
+    pub(crate) fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// How many came once more.
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// How many of the first `published` messages never came.
+    pub(crate) fn lost(&self, published: u64) -> u64 {
+        let skipped: u64 =
+            self.holes.iter().map(|hole| hole.end.min(published + 1).saturating_sub(hole.start)).sum();
+        skipped + (published + 1).saturating_sub(self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn ledger(sequences: &[u64]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for sequence in sequences {
+            ledger.record(*sequence);
+        }
+        ledger
+    }
+
+    /// (lost of five, duplicated, out of order)
+    fn verdict(sequences: &[u64]) -> (u64, u64, u64) {
+        let ledger = ledger(sequences);
+        (ledger.lost(5), ledger.duplicates(), ledger.late())
+    }
+
+    #[test]
+    fn everything_once_and_in_order_is_clean() {
+        assert_eq!(verdict(&[1, 2, 3, 4, 5]), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_hole_is_a_loss_wherever_it_is() {
+        assert_eq!(verdict(&[2, 3, 4, 5]), (1, 0, 0));
+        assert_eq!(verdict(&[1, 2, 5]), (2, 0, 0));
+        assert_eq!(verdict(&[1, 2, 3]), (2, 0, 0));
+        assert_eq!(verdict(&[]), (5, 0, 0));
+    }
+
+    #[test]
+    fn a_second_copy_is_a_duplicate_and_no_disorder() {
+        assert_eq!(verdict(&[1, 2, 2, 3, 4, 5]), (0, 1, 0));
+        assert_eq!(verdict(&[1, 2, 3, 4, 5, 1]), (0, 1, 0));
+    }
+
+    #[test]
+    fn a_late_one_is_disorder_and_no_loss() {
+        assert_eq!(verdict(&[1, 3, 2, 4, 5]), (0, 0, 1));
+        assert_eq!(verdict(&[5, 4, 3, 2, 1]), (0, 0, 4));
+    }
+
+    #[test]
+    fn a_late_one_that_comes_twice_is_both() {
+        assert_eq!(verdict(&[1, 3, 2, 2, 4, 5]), (0, 1, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn the_account_agrees_with_a_plain_set(sequences in prop::collection::vec(1u64..40, 0..120), published in 0u64..60) {
+            let ledger = ledger(&sequences);
+            let seen: HashSet<u64> = sequences.iter().copied().collect();
+            let lost = (1..=published).filter(|sequence| !seen.contains(sequence)).count() as u64;
+            prop_assert_eq!(ledger.lost(published), lost);
+            prop_assert_eq!(ledger.delivered(), seen.len() as u64);
+            prop_assert_eq!(ledger.duplicates(), (sequences.len() - seen.len()) as u64);
+        }
+    }
+}

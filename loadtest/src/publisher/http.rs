@@ -1,0 +1,110 @@
+//! A blocking connection to `POST /api/publish` that pipelines its requests, so that the order of messages holds and
+//! the round trip is paid once a batch. Never opens a second connection.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+
+use super::Outgoing;
+use super::link::{PublishError, TIMEOUT};
+use crate::client::http::Response;
+use crate::target::Target;
+
+/// What is kept of an answer, which is a few dozen bytes long.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct HttpLink {
+    stream: TcpStream,
+    /// The head of each request up to the length.
+    head: String,
+    /// Read, and not yet worked off.
+    unread: Vec<u8>,
+}
+
+impl HttpLink {
+    pub(super) fn open(target: &Target, api_key: Option<&str>) -> Result<Self, PublishError> {
+        let stream = TcpStream::connect_timeout(&target.address(), TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        let key = api_key.map(|key| format!("X-API-Key: {key}\r\n")).unwrap_or_default();
+        let host = target.authority();
+        let head = format!(
+            "POST /api/publish HTTP/1.1\r\nHost: {host}\r\n{key}Content-Type: application/json\r\nContent-Length: "
+        );
+        Ok(Self { stream, head, unread: Vec::new() })
+    }
+
+    pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublishError> {
+        let mut requests = Vec::new();
+        for message in batch {
+            self.write_request(message, &mut requests);
+        }
+        self.stream.write_all(&requests)?;
+        for _ in batch {
+            self.read_answer()?;
+        }
+        Ok(())
+    }
+
+    fn write_request(&self, message: &Outgoing<'_>, out: &mut Vec<u8>) {
+        let channel = serde_json::Value::from(message.channel).to_string();
+        let (opening, closing) = (format!(r#"{{"channel":{channel},"data":"#), b"}");
+        let length = opening.len() + message.payload.len() + closing.len();
+        out.extend_from_slice(self.head.as_bytes());
+        out.extend_from_slice(format!("{length}\r\n\r\n{opening}").as_bytes());
+        out.extend_from_slice(&message.payload);
+        out.extend_from_slice(closing);
+    }
+
+    fn read_answer(&mut self) -> Result<(), PublishError> {
+        let (mut response, mut body) = (Response::default(), Vec::new());
+        loop {
+            let rest = response.feed(&self.unread, |bytes| {
+                let room = MAX_ANSWER.saturating_sub(body.len()).min(bytes.len());
+                body.extend_from_slice(&bytes[..room]);
+            })?;
+            self.unread = rest.to_vec();
+            if response.is_done() {
+                return judge(response.status().unwrap_or_default(), &body);
+            }
+            self.read_more()?;
+        }
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 16 * 1024];
+        match self.stream.read(&mut buffer)? {
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the answer")),
+            count => {
+                self.unread.extend_from_slice(&buffer[..count]);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The API tells its refusals in the body, under status 200.
+fn judge(status: u16, body: &[u8]) -> Result<(), PublishError> {
+    let answer = serde_json::from_slice::<serde_json::Value>(body);
+    let accepted = answer.is_ok_and(|answer| answer.is_object() && answer.get("error").is_none());
+    if status == 200 && accepted {
+        return Ok(());
+    }
+    let answer = String::from_utf8_lossy(body).chars().take(200).collect();
+    Err(PublishError::Refused { status, answer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_result_is_accepted() {
+        assert!(judge(200, br#"{"result":{"offset":1}}"#).is_ok());
+        assert!(judge(200, br#"{"error":{"code":102,"message":"unknown channel"}}"#).is_err());
+        assert!(judge(200, b"<html>").is_err());
+        assert!(judge(401, br#"{"result":{}}"#).is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! What each published message carries, so that its way can be judged where it arrives: run, channel, sequence, and
+//! the moment it was due. Never reads a clock, never counts.
+//!
+//! A stamp is a JSON object with a fixed order of fields, padded to the size that was asked for. It is read back
+//! strictly: a payload that was touched on its way does not parse.
+
+use std::io::Write as _;
+
+/// Identifies one message of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Which run of the load test: messages of another one are not counted.
+    pub(crate) run: u32,
+    /// The index of the channel it was published to.
+    pub(crate) channel: u32,
+    /// Its place among the messages of that channel, from 1.
+    pub(crate) sequence: u64,
+    /// When it was due to be published, in microseconds since the run's epoch.
+    pub(crate) due_micros: u64,
+}
+
+impl Stamp {
+    /// The largest number of bytes that a stamp needs without any padding.
+    pub(crate) const MIN_BYTES: usize = 104;
+
+    /// Writes the message: exactly `size` bytes, which is at least [`Stamp::MIN_BYTES`].
+    pub(crate) fn write(&self, size: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        let Self { run, channel, sequence, due_micros } = self;
+        // Writing to a vector cannot fail.
+        let _ = write!(
+            out,
+            r#"{{"run":{run},"channel":{channel},"sequence":{sequence},"due":{due_micros},"pad":""#
+        );
+        let end = start + size.saturating_sub(2);
+        out.resize(end.max(out.len()), b'x');
+        out.extend_from_slice(br#""}"#);
+    }
+
+    /// Reads a message back. `None` for whatever [`Stamp::write`] did not write.
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        let (run, rest) = field(payload, br#"{"run":"#)?;
+        let (channel, rest) = field(rest, br#","channel":"#)?;
+        let (sequence, rest) = field(rest, br#","sequence":"#)?;
+        let (due_micros, rest) = field(rest, br#","due":"#)?;
+        let pad = rest.strip_prefix(br#","pad":""#)?.strip_suffix(br#""}"#)?;
+        let run = u32::try_from(run).ok()?;
+        let channel = u32::try_from(channel).ok()?;
+        pad.iter().all(|byte| *byte == b'x').then_some(Self { run, channel, sequence, due_micros })
+    }
+}
+
+/// Takes a label and the number after it.
+fn field<'a>(input: &'a [u8], label: &[u8]) -> Option<(u64, &'a [u8])> {
+    let rest = input.strip_prefix(label)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let value = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    Some((value, &rest[digits..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LARGEST: Stamp =
+        Stamp { run: u32::MAX, channel: u32::MAX, sequence: (1 << 59) - 1, due_micros: (1 << 59) - 1 };
+
+    proptest! {
+        #[test]
+        fn a_stamp_is_read_back_at_its_exact_size(
+            run: u32, channel: u32, sequence in 0..1u64 << 59, due_micros in 0..1u64 << 59, size in Stamp::MIN_BYTES..4096,
+        ) {
+            let stamp = Stamp { run, channel, sequence, due_micros };
+            let mut payload = Vec::new();
+            stamp.write(size, &mut payload);
+            prop_assert_eq!(payload.len(), size);
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&payload).is_ok());
+            prop_assert_eq!(Stamp::parse(&payload), Some(stamp));
+        }
+
+        #[test]
+        fn one_changed_byte_is_noticed(at in 0usize..128, byte: u8) {
+            let stamp = Stamp { run: 7, channel: 3, sequence: 41, due_micros: 1_000_000 };
+            let mut payload = Vec::new();
+            stamp.write(128, &mut payload);
+            prop_assume!(payload[at] != byte);
+            payload[at] = byte;
+            prop_assert_ne!(Stamp::parse(&payload), Some(stamp));
+        }
+
+        #[test]
+        fn no_payload_panics(payload: Vec<u8>) {
+            let _ = Stamp::parse(&payload);
+        }
+    }
+
+    #[test]
+    fn the_smallest_size_holds_the_largest_stamp() {
+        let mut payload = Vec::new();
+        LARGEST.write(Stamp::MIN_BYTES, &mut payload);
+        assert_eq!(payload.len(), Stamp::MIN_BYTES);
+    }
+}
