@@ -202,7 +202,7 @@ fn read_namespaces(
     redis: &[RedisInstance],
 ) -> Vec<Namespace> {
     let Some(sections) = top.list("namespace") else {
-        let default = redis.iter().find(|instance| instance.name == redis::DEFAULT_INSTANCE);
+        let default = redis.iter().find(|instance| instance.name == self::redis::DEFAULT_INSTANCE);
         if default.is_none() && !redis.is_empty() {
             let what = "no [[namespace]] is on it: write one, or call the instance `default`";
             document.refuse(&top.place_of_key("redis"), what);
