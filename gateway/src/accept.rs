@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use earshot_protocol::Disconnect;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::drain::Drain;
@@ -168,13 +169,12 @@ impl Acceptor {
             Ok(Err(error)) => return self.refuse(socket, error).await,
             Err(_) => return self.refuse(socket, HeadError::TooSlow).await,
         };
-        if self.is_full() {
-            self.metrics.control.connections_refused.add(1);
-            return carry::answer(socket, 503, "too many connections on this node", "retry-after: 5\r\n")
-                .await;
-        }
         match self.gate.stream(&head) {
-            Some((kind, greeting)) => self.hand_over(socket, kind, greeting, head.rest()).await,
+            Some((kind, greeting)) => {
+                let kind = self.within_limit(kind);
+                self.hand_over(socket, kind, greeting, head.rest()).await;
+            }
+            // Health, metrics and the API are not counted: a full node is to be looked at.
             None => self.carrier.carry(socket, peer, head.into_bytes()).await,
         }
     }
@@ -194,13 +194,19 @@ impl Acceptor {
 
     async fn refuse(&self, socket: tokio::net::TcpStream, error: HeadError) {
         self.metrics.control.heads_refused.add(1);
-        carry::answer(socket, error.status(), &error.to_string(), "").await;
+        carry::answer(socket, error.status(), &error.to_string()).await;
     }
 
-    fn is_full(&self) -> bool {
+    /// A newcomer over the limit is told to come again later; nobody who is here makes room for it.
+    fn within_limit(&self, kind: ArrivalKind) -> ArrivalKind {
         let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
         let attended = self.attended.load(Ordering::Relaxed);
-        usize::try_from(streams).unwrap_or(usize::MAX).saturating_add(attended) > self.limits.connections
+        let all = usize::try_from(streams).unwrap_or(usize::MAX).saturating_add(attended);
+        if all <= self.limits.connections {
+            return kind;
+        }
+        self.metrics.control.connections_refused.add(1);
+        kind.refused(Disconnect::TooManyRequests)
     }
 }
 

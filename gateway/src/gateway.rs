@@ -26,7 +26,7 @@ use crate::node::{Ear, Node};
 use crate::shard::{ShardLimits, Shards};
 
 /// File descriptors that are not for clients: listeners, Redis, polls, the log.
-const DESCRIPTORS_KEPT: usize = 64;
+const DESCRIPTORS_KEPT: usize = 256;
 
 /// A gateway that runs.
 #[derive(Debug)]

@@ -112,6 +112,8 @@ pub enum ArrivalKind {
         named: bool,
         /// Where the client stood when it was here before.
         resume: Option<Cursor>,
+        /// It is to be ended at once for this reason: a status of 4xx or 5xx would stop the client for good.
+        refusal: Option<Disconnect>,
     },
 }
 
@@ -140,6 +142,16 @@ pub struct Shards {
 struct Door {
     orders: mpsc::Sender<Order>,
     wakes: StreamWakes,
+}
+
+impl ArrivalKind {
+    /// The same connection, to be refused in words that its client understands.
+    #[must_use]
+    pub fn refused(mut self, reason: Disconnect) -> Self {
+        let (Self::WebSocket { refusal, .. } | Self::Sse { refusal, .. }) = &mut self;
+        *refusal = Some(reason);
+        self
+    }
 }
 
 impl Shards {

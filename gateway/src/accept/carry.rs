@@ -86,11 +86,11 @@ async fn answer_by(
 }
 
 /// Answers a request that is not worth hyper's time, and closes the connection.
-pub async fn answer(mut socket: TcpStream, status: u16, reason: &str, headers: &str) {
+pub async fn answer(mut socket: TcpStream, status: u16, reason: &str) {
     let phrase = axum::http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let answer = format!(
         "HTTP/1.1 {status} {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
-         content-length: {}\r\n{headers}\r\n{reason}\n",
+         content-length: {}\r\n\r\n{reason}\n",
         phrase.unwrap_or_default(),
         reason.len() + 1,
     );

@@ -125,7 +125,9 @@ fn request(head: &httparse::Request<'_, '_>) -> Option<Request<()>> {
         let value = HeaderValue::from_bytes(header.value).ok()?;
         request.headers_mut().append(name, value);
     }
-    Some(request)
+    // RFC 9112, 3.2: exactly one Host.
+    let hosts = request.headers().get_all(axum::http::header::HOST).iter().count();
+    (hosts == 1 || (hosts == 0 && request.version() == Version::HTTP_10)).then_some(request)
 }
 
 #[cfg(test)]
@@ -149,7 +151,9 @@ mod tests {
 
     #[test]
     fn every_mistake_has_its_status() {
-        let table: [(&[u8], HeadError); 4] = [
+        let table: [(&[u8], HeadError); 6] = [
+            (b"GET / HTTP/1.1\r\n\r\n", HeadError::Malformed),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", HeadError::Malformed),
             (b"GET / HTTP/3.0\r\n\r\n", HeadError::Version),
             (b"GET\r\n\r\n", HeadError::Malformed),
             (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", HeadError::Malformed),

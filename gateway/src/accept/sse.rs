@@ -69,7 +69,7 @@ impl Wish {
         let channels = admit(&gate.node, &self.channels, self.named, &gate.limits)?;
         // A cursor that cannot be read is one that cannot be continued.
         let resume = self.cursor.as_ref().map(|text| Cursor::parse(text).unwrap_or_default());
-        let kind = ArrivalKind::Sse { channels, named: self.named, resume };
+        let kind = ArrivalKind::Sse { channels, named: self.named, resume, refusal: None };
         Ok(Granted { kind, allow_origin: gate.origins.named(headers) })
     }
 }

@@ -21,7 +21,10 @@ use crate::shard::{ArrivalKind, Refusal};
 
 /// `GET /sse…`
 pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Response {
-    let Some(wish) = sse::wish(&request) else { return refuse(404, "not found".to_owned()) };
+    let Some(wish) = sse::wish(&request) else {
+        return ([(header::ALLOW, "GET")], refuse(405, "an event stream is asked for by GET".to_owned()))
+            .into_response();
+    };
     let granted = match wish.grant(&context.gate, request.headers()) {
         Ok(granted) => granted,
         Err(refusal) => return refuse(status(&refusal), refusal.to_string()),

@@ -65,10 +65,10 @@ impl Shard {
                     return self.disconnect(at, refusal);
                 }
             }
-            Begin::Sse(channels) => {
+            Begin::Sse(channels, refusal) => {
                 self.counters.sse.add(1);
                 self.set_heartbeat(at);
-                self.open_stream(at, channels);
+                self.open_stream(at, channels, refusal);
             }
         }
         if self.leaving {
@@ -95,13 +95,7 @@ impl Shard {
         if !self.is_open(at) {
             return;
         }
-        self.count_disconnect(Disconnect::Shutdown);
-        match self.connections[at as usize].kind {
-            Kind::WebSocket(_) => {
-                self.close(at, Some(Disconnect::Shutdown.code()), Disconnect::Shutdown.reason());
-            }
-            Kind::Sse(_) => self.finish(at),
-        }
+        self.disconnect(at, Disconnect::Shutdown);
     }
 
     /// Ends a connection for a reason that the client is told. What waits is dropped: the client comes again and
@@ -189,7 +183,7 @@ impl Shard {
 
 enum Begin {
     WebSocket(Option<Disconnect>),
-    Sse(Vec<ChannelName>),
+    Sse(Vec<ChannelName>, Option<Disconnect>),
 }
 
 fn begin(kind: ArrivalKind, chunked: bool, ends: Option<Tick>) -> (Kind, Begin) {
@@ -197,9 +191,9 @@ fn begin(kind: ArrivalKind, chunked: bool, ends: Option<Tick>) -> (Kind, Begin) 
         ArrivalKind::WebSocket { encoding, refusal } => {
             (Kind::WebSocket(Box::new(Session::new(encoding))), Begin::WebSocket(refusal))
         }
-        ArrivalKind::Sse { channels, named, resume } => {
+        ArrivalKind::Sse { channels, named, resume, refusal } => {
             let stream = Stream { named, chunked, began: false, resume, ends };
-            (Kind::Sse(Box::new(stream)), Begin::Sse(channels))
+            (Kind::Sse(Box::new(stream)), Begin::Sse(channels, refusal))
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Must never write onto a link; the order of events is the order of the outbox.
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, Cursor, ErrorCode, StreamPosition};
+use earshot_protocol::{ChannelName, Cursor, Disconnect, ErrorCode, StreamPosition};
 
 use super::channels::ConnectionId;
 use super::connection::{Connection, Kind, Stream};
@@ -13,10 +13,18 @@ use crate::node::publication::{Form, Publication};
 
 impl Shard {
     /// Begins to hear the channels of the request; [`Shard::stream_ready`] follows when all are live.
-    pub(super) fn open_stream(&mut self, at: ConnectionId, channels: Vec<ChannelName>) {
+    pub(super) fn open_stream(
+        &mut self,
+        at: ConnectionId,
+        channels: Vec<ChannelName>,
+        refusal: Option<Disconnect>,
+    ) {
         let spread = 0.5 + fastrand::f64();
         let ms = self.limits.sse_retry.mul_f64(spread).as_millis();
         self.event(at, &sse::retry(u32::try_from(ms).unwrap_or(u32::MAX)));
+        if let Some(refusal) = refusal {
+            return self.disconnect(at, refusal);
+        }
         for channel in channels {
             if let Err(code) = self.wish(at, channel) {
                 return self.stream_refused(at, code);
