@@ -170,6 +170,13 @@ impl Ear {
         self.events().into_iter().filter_map(heard).collect()
     }
 
+    fn last_heard(&self) -> Option<Bytes> {
+        match self.events.lock().unwrap().last() {
+            Some(Event::Heard(_, data)) => Some(data.clone()),
+            _ => None,
+        }
+    }
+
     fn losses(&self) -> Vec<Loss> {
         let lost = |event| match event {
             Event::Heard(..) => None,

@@ -1,0 +1,144 @@
+// Chromium's own EventSource and WebSocket, the SDK in Chromium, and the gateway's own page.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+
+import { openPage } from "./browser.mjs";
+import { scenario, until } from "./harness.mjs";
+
+const require = createRequire(import.meta.url);
+const dist = join(dirname(require.resolve("centrifuge")), "../dist");
+const BUNDLES = { json: "centrifuge.js", protobuf: "centrifuge.protobuf.js" };
+
+scenario("the page at / shows on both sides what its form publishes, and its counters move", async (stage) => {
+  const gateway = await stage.gateway();
+  const page = await openPage(stage);
+  await page.goto(`${gateway.http}/`);
+  for (const side of ["sse", "ws"]) await text(page, `#${side}-state`, /^connected$/);
+  await publish(page, '{"greeting":"hello from the form"}');
+  for (const side of ["sse", "ws"]) {
+    await text(page, `#${side}-log`, /"greeting":\s*"hello from the form"/);
+    await text(page, `#${side}-count`, /^1\b/);
+  }
+  await publish(page, "plain text, <b>not</b> markup");
+  for (const side of ["sse", "ws"]) {
+    await text(page, `#${side}-log`, /plain text, <b>not<\/b> markup/);
+    await text(page, `#${side}-count`, /^2\b/);
+    assert.equal(await page.locator(`#${side}-log b`).count(), 0, "a payload is never markup");
+  }
+  assert.deepEqual(page.complaints, []);
+});
+
+scenario("the page at / hears what is published elsewhere, and shows the code that listens", async (stage) => {
+  const gateway = await stage.gateway();
+  const page = await openPage(stage);
+  await page.goto(`${gateway.http}/`);
+  for (const side of ["sse", "ws"]) await text(page, `#${side}-state`, /^connected$/);
+  const channel = await page.locator("#publish-channel").inputValue();
+  await gateway.api("publish", { channel, data: { from: "the API" } });
+  for (const side of ["sse", "ws"]) await text(page, `#${side}-log`, /the API/);
+  for (const name of ["EventSource", "curl"]) assert.match(await page.locator("body").innerText(), new RegExp(name));
+});
+
+scenario("Chromium: EventSource and WebSocket get a PUBLISH from Redis byte for byte", async (stage) => {
+  const redis = await stage.redis();
+  const gateway = await stage.gateway({ redis });
+  const page = await openPage(stage);
+  await page.goto(`${gateway.http}/health`);
+  await page.evaluate(listen, { ws: gateway.ws, channel: "web-signals" });
+  await until("both subscribed", () => page.evaluate(() => seen.subscribed === 2));
+  const sent = ['{"type":"offer","sdp":"v=0\\r\\n"}', '{ "b" : 1.0 }', '"ü 🎉"'];
+  for (const payload of sent) await redis.publish("web-signals", payload);
+  await until("all on both", () => page.evaluate((n) => seen.sse.length >= n && seen.ws.length >= n, sent.length));
+  const { sse, ws } = await page.evaluate(() => seen);
+  assert.deepEqual(sse, sent);
+  const heads = ws.map((line) => line.startsWith('{"push":{"channel":"web-signals","pub":{"data":'));
+  assert.deepEqual(heads, sent.map(() => true));
+  sent.forEach((payload, index) => assert.ok(ws[index].includes(`"data":${payload}`), ws[index]));
+});
+
+scenario("Chromium: EventSource hears named events of several channels", async (stage) => {
+  const redis = await stage.redis();
+  const gateway = await stage.gateway({ redis });
+  const page = await openPage(stage);
+  await page.goto(`${gateway.http}/health`);
+  await page.evaluate(() => {
+    window.seen = [];
+    const source = new EventSource("/sse?channel=a&channel=b");
+    for (const name of ["subscribed", "a", "b", "message"]) {
+      source.addEventListener(name, ({ data }) => seen.push(name === "subscribed" ? name : `${name}=${data}`));
+    }
+  });
+  await until("subscribed", () => page.evaluate(() => seen.includes("subscribed")));
+  await redis.publish("a", "line 1\nline 2");
+  await redis.publish("b", "2");
+  await until("both events", () => page.evaluate(() => seen.length === 3));
+  assert.deepEqual(await page.evaluate(() => seen), ["subscribed", "a=line 1\nline 2", "b=2"]);
+});
+
+for (const [encoding, bundle] of Object.entries(BUNDLES)) {
+  scenario(`Chromium: the SDK in ${encoding} subscribes, hears Redis, publishes and is answered`, async (stage) => {
+    const redis = await stage.redis();
+    const gateway = await stage.gateway({ redis });
+    const page = await openPage(stage, { bypassCSP: true });
+    await page.goto(`${gateway.http}/health`);
+    await page.addScriptTag({ path: join(dist, bundle) });
+    const subscribed = await page.evaluate(subscribeWithSdk, { ws: gateway.ws, encoding });
+    assert.equal(subscribed, "subscribed");
+    await redis.publish("web-signals", '{"type":"offer"}');
+    await page.evaluate(() => sdk.publish("web-signals", encode('{"type":"answer"}')));
+    await until("both publications", () => page.evaluate(() => seen.length === 2));
+    assert.deepEqual(await page.evaluate(() => seen), ['{"type":"offer"}', '{"type":"answer"}']);
+    assert.equal(await page.evaluate(() => sdk.rpc("x", encode("1")).catch(({ code }) => code)), 108);
+    assert.deepEqual(await page.evaluate(() => troubles), []);
+  });
+}
+
+async function publish(page, data) {
+  await page.locator("#publish-data").fill(data);
+  await page.locator('#publish-form button[type="submit"], #publish-form button').first().click();
+}
+
+/** Waits until the text of an element matches. */
+async function text(page, selector, pattern) {
+  const read = async () => (await page.locator(selector).innerText()).trim();
+  await until(`${selector} shows ${pattern}`, async () => pattern.test(await read())).catch(async (error) => {
+    error.message += `; it shows: ${await read()}`;
+    throw error;
+  });
+}
+
+/* The functions below run inside the page. */
+
+function listen({ ws, channel }) {
+  window.seen = { subscribed: 0, sse: [], ws: [] };
+  const source = new EventSource(`/sse/${channel}`);
+  source.onmessage = ({ data }) => seen.sse.push(data);
+  source.addEventListener("subscribed", () => (seen.subscribed += 1));
+  const socket = new WebSocket(ws);
+  socket.onopen = () => socket.send(`{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"${channel}"}}`);
+  socket.onmessage = ({ data }) => {
+    for (const line of data.split("\n")) {
+      if (line === "{}") socket.send("{}");
+      else if (line.startsWith('{"id":2,"subscribe"')) seen.subscribed += 1;
+      else if (line.startsWith('{"push"')) seen.ws.push(line);
+    }
+  };
+}
+
+async function subscribeWithSdk({ ws, encoding }) {
+  const decode = (data) => (encoding === "json" ? JSON.stringify(data) : new TextDecoder().decode(data));
+  window.encode = (json) => (encoding === "json" ? JSON.parse(json) : new TextEncoder().encode(json));
+  window.seen = [];
+  window.troubles = [];
+  window.sdk = new Centrifuge(ws);
+  sdk.on("error", ({ error }) => troubles.push(error));
+  sdk.on("disconnected", (context) => troubles.push(context));
+  const subscription = sdk.newSubscription("web-signals");
+  subscription.on("publication", ({ data }) => seen.push(decode(data)));
+  subscription.subscribe();
+  sdk.connect();
+  await subscription.ready(10000);
+  return subscription.state;
+}

@@ -1,0 +1,208 @@
+// Starts what the tests talk to: real redis-servers and real gateways, each on a free port, each ended with its test.
+// It must never fake an answer, and never wait for a fixed time: it waits for conditions, up to a deadline.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const binary = resolve(process.env.EARSHOT_BIN ?? join(here, "../../../target/debug/earshot"));
+
+/** How long a condition may take before a test gives up; generous, because the machine may be busy. */
+export const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 20_000);
+
+const running = new Set();
+process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+
+/** A test with a `Stage` of its own: whatever it started is ended, and its logs are shown when it fails. */
+export function scenario(name, body) {
+  test(name, { timeout: 6 * PATIENCE_MS }, async () => {
+    const stage = new Stage();
+    try {
+      await body(stage);
+    } catch (error) {
+      stage.tell();
+      throw error;
+    } finally {
+      await stage.end();
+    }
+  });
+}
+
+/** Resolves with the first truthy result of `probe`; fails with `what` when there is none in time. */
+export async function until(what, probe, patience = PATIENCE_MS) {
+  const deadline = Date.now() + patience;
+  let last;
+  for (;;) {
+    try {
+      const result = await probe();
+      if (result) return result;
+      last = undefined;
+    } catch (error) {
+      last = error;
+    }
+    const late = last ? ` (last: ${last.message})` : "";
+    if (Date.now() > deadline) assert.fail(`still waiting after ${patience} ms: ${what}${late}`);
+    await sleep(10);
+  }
+}
+
+/** One test's processes, files and clean-ups. */
+class Stage {
+  #endings = [];
+  #logs = [];
+
+  /** Runs `ending` when the test is over, last one first. */
+  after(ending) {
+    this.#endings.push(ending);
+  }
+
+  /** A directory of this test's own. */
+  directory() {
+    const directory = mkdtempSync(join(tmpdir(), "earshot-clients-"));
+    this.after(() => rmSync(directory, { recursive: true, force: true }));
+    return directory;
+  }
+
+  /** A real Redis that keeps nothing. */
+  async redis() {
+    const port = await freePort();
+    const args = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    this.#spawn("redis-server", args, { cwd: this.directory() });
+    const redis = new Redis(port);
+    await until("redis-server answers", async () => (await redis.cli(["PING"])) === "PONG\n");
+    return redis;
+  }
+
+  /** A gateway process: on `redis` (else on memory), with `config` as its earshot.toml (else without any). */
+  async gateway({ redis, config, env = {} } = {}) {
+    assert.ok(existsSync(binary), `no gateway at ${binary}: build it, or set EARSHOT_BIN`);
+    const port = await freePort();
+    const cwd = this.directory();
+    const args = ["serve", "--listen", `127.0.0.1:${port}`];
+    if (config !== undefined) {
+      writeFileSync(join(cwd, "test.toml"), config);
+      args.push("--config", join(cwd, "test.toml"));
+    }
+    const child = this.#spawn(binary, args, { cwd, env: { ...cleanEnvironment(), ...environment(redis), ...env } });
+    const gateway = new Gateway(port, child);
+    await until("the gateway is ready", async () => {
+      assert.equal(child.exitCode, null, "the gateway ended while it was starting");
+      return (await fetch(`${gateway.http}/ready`)).status === 200;
+    });
+    return gateway;
+  }
+
+  /** Shows what the processes said. */
+  tell() {
+    for (const { name, path } of this.#logs) {
+      console.error(`--- ${name}\n${readFileSync(path, "utf8").split("\n").slice(-60).join("\n")}`);
+    }
+  }
+
+  async end() {
+    for (const ending of this.#endings.reverse()) await ending();
+  }
+
+  #spawn(command, args, options) {
+    const path = join(this.directory(), "log");
+    const log = openSync(path, "w");
+    const child = spawn(command, args.map(String), { ...options, stdio: ["ignore", log, log] });
+    closeSync(log);
+    running.add(child);
+    const ended = new Promise((done) => child.once("exit", done));
+    child.once("error", (error) => writeFileSync(path, `${error}`));
+    this.#logs.push({ name: `${command} ${args.join(" ")}`, path });
+    this.after(async () => {
+      child.kill("SIGKILL");
+      if (child.pid) await ended;
+      running.delete(child);
+    });
+    return child;
+  }
+}
+
+/** A Redis, spoken to as its users do: by redis-cli. */
+class Redis {
+  constructor(port) {
+    this.port = port;
+    this.url = `redis://127.0.0.1:${port}`;
+  }
+
+  /** Runs redis-cli; `input`, when given, becomes the last argument, byte for byte (`-x`). */
+  cli(args, input) {
+    const flags = input === undefined ? [] : ["-x"];
+    const child = spawn("redis-cli", ["-p", String(this.port), ...flags, ...args], {
+      stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+    });
+    if (input !== undefined) child.stdin.end(input);
+    return collect(child);
+  }
+
+  /** `PUBLISH` of exactly these bytes. */
+  publish(channel, bytes) {
+    return this.cli(["PUBLISH", channel], bytes);
+  }
+}
+
+/** A gateway's addresses. */
+class Gateway {
+  constructor(port, process) {
+    this.port = port;
+    this.process = process;
+    this.http = `http://127.0.0.1:${port}`;
+    this.ws = `ws://127.0.0.1:${port}/connection/websocket`;
+  }
+
+  /** Calls one method of the HTTP API. */
+  async api(method, body) {
+    const response = await fetch(`${this.http}/api/${method}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    assert.equal(response.status, 200, `${method}: ${response.status}`);
+    return response.json();
+  }
+}
+
+async function collect(child) {
+  const out = [];
+  const err = [];
+  child.stdout.on("data", (chunk) => out.push(chunk));
+  child.stderr.on("data", (chunk) => err.push(chunk));
+  const code = await new Promise((done, failed) => child.once("close", done).once("error", failed));
+  assert.equal(code, 0, `redis-cli: ${Buffer.concat(err)}`);
+  return Buffer.concat(out).toString();
+}
+
+/** The surroundings without anything that would configure a gateway by chance. */
+function cleanEnvironment() {
+  const ours = /^(EARSHOT_|REDIS_|QUEUE_PREFIX$)/;
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.test(name)));
+}
+
+function environment(redis) {
+  return redis ? { REDIS_URL: redis.url } : {};
+}
+
+let nextPort = process.pid % 8000;
+
+/** A port that nobody listens on, below the range from which the kernel takes the ports of outgoing connections. */
+async function freePort() {
+  for (;;) {
+    nextPort = (nextPort + 1) % 8000;
+    const port = 10_000 + nextPort;
+    const server = createServer().listen(port, "127.0.0.1");
+    const free = await new Promise((told) => server.once("listening", () => told(true)).once("error", () => told(false)));
+    if (!free) continue;
+    await new Promise((closed) => server.close(closed));
+    return port;
+  }
+}

@@ -1,0 +1,133 @@
+//! Every message reaches exactly those who subscribed to its channel: once, and in its publisher's order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::harness::sse::Next;
+use crate::harness::ws::Incoming;
+use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
+
+const CLIENTS: usize = 100;
+const CHANNELS: usize = 200;
+const MESSAGES: usize = 10_000;
+const PUBLISHERS: usize = 3;
+
+/// Said on each channel when all publishers are done: what came twice would come before it.
+const END: &str = r#""end""#;
+
+/// What one client got: the payloads of each channel, in the order of arrival.
+type Heard = BTreeMap<String, Vec<String>>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_clients_on_two_gateways_get_ten_thousand_messages_each_where_it_belongs() {
+    let _alone = heavy().await;
+    let redis = Arc::new(Redis::start().await);
+    let gateways = [Gateway::on(&redis).await, Gateway::on(&redis).await];
+
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let gateway = &gateways[client % 2];
+        let channels = subscriptions(client);
+        if client / 2 % 2 == 0 {
+            let mut events = SseClient::open(gateway.address(), &path(&channels)).await;
+            clients.spawn(async move { (client, hear_events(&mut events, channels.len()).await) });
+        } else {
+            let mut socket = WsClient::open(gateway.address(), &channels).await;
+            clients.spawn(async move { (client, hear_socket(&mut socket, channels.len()).await) });
+        }
+    }
+
+    let mut publishers = JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        let redis = Arc::clone(&redis);
+        publishers.spawn(async move { redis.publish_all(borrowed(&published(publisher))).await });
+    }
+    publishers.join_all().await;
+    redis
+        .publish_all((0..CHANNELS).map(|channel| name(channel).leak() as &str).map(|name| (name, END)))
+        .await;
+
+    let heard = clients.join_all().await;
+    assert_eq!(heard.len(), CLIENTS);
+    for (client, heard) in heard {
+        assert_belongs(client, &heard);
+    }
+}
+
+/// Each channel of the client held exactly what each publisher said there, in that order, and nothing else.
+fn assert_belongs(client: usize, heard: &Heard) {
+    let channels: BTreeSet<String> = heard.keys().cloned().collect();
+    assert_eq!(channels, subscriptions(client).into_iter().collect(), "client {client}");
+    for publisher in 0..PUBLISHERS {
+        let sent = published(publisher);
+        let mark = format!(r#"{{"publisher":{publisher},"#);
+        for (channel, payloads) in heard {
+            let got: Vec<&String> = payloads.iter().filter(|payload| payload.starts_with(&mark)).collect();
+            let expected: Vec<&String> =
+                sent.iter().filter(|(name, _)| name == channel).map(|(_, payload)| payload).collect();
+            assert_eq!(got, expected, "client {client}, {channel}, publisher {publisher}");
+        }
+    }
+    let total: usize = heard.values().map(Vec::len).sum();
+    let expected: usize =
+        (0..PUBLISHERS).flat_map(published).filter(|(channel, _)| heard.contains_key(channel)).count();
+    assert_eq!(total, expected, "client {client} got what nobody sent");
+}
+
+fn name(channel: usize) -> String {
+    format!("room:{channel}")
+}
+
+/// The channels of one client: eight or so, so that each channel has four clients of both kinds on both gateways.
+fn subscriptions(client: usize) -> Vec<String> {
+    (0..CHANNELS).filter(|channel| (channel * 31 + client * 17).is_multiple_of(25)).map(name).collect()
+}
+
+/// What one publisher says, in order: channel and payload.
+fn published(publisher: usize) -> Vec<(String, String)> {
+    (publisher..MESSAGES)
+        .step_by(PUBLISHERS)
+        .map(|number| {
+            let channel = name((number * 13 + publisher * 71) % CHANNELS);
+            let payload = format!(r#"{{"publisher":{publisher},"number":{number},"channel":"{channel}"}}"#);
+            (channel, payload)
+        })
+        .collect()
+}
+
+fn borrowed(messages: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    messages.iter().map(|(channel, payload)| (channel.as_str(), payload.as_str()))
+}
+
+fn path(channels: &[String]) -> String {
+    let query: Vec<String> = channels.iter().map(|channel| format!("channel={channel}")).collect();
+    format!("/sse?{}", query.join("&"))
+}
+
+async fn hear_events(events: &mut SseClient, mut open: usize) -> Heard {
+    let mut heard = Heard::new();
+    while open > 0 {
+        match events.next().await {
+            Next::Event(event) if event.data == END => open -= 1,
+            Next::Event(event) => heard.entry(event.name).or_default().push(event.data),
+            end => panic!("the stream ended: {end:?}"),
+        }
+    }
+    heard
+}
+
+async fn hear_socket(socket: &mut WsClient, mut open: usize) -> Heard {
+    let mut heard = Heard::new();
+    while open > 0 {
+        match socket.next().await {
+            Incoming::Publication(publication) if publication.data == END => open -= 1,
+            Incoming::Publication(publication) => {
+                heard.entry(publication.channel).or_default().push(publication.data);
+            }
+            other => panic!("not a publication: {other:?}"),
+        }
+    }
+    heard
+}

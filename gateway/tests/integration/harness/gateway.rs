@@ -1,0 +1,176 @@
+//! A gateway process: started, waited for until it is ready, watched.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::http::{self, Response};
+use super::process::{Process, free_port};
+use super::{Redis, metrics, until};
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    pub(crate) process: Process,
+    address: SocketAddr,
+}
+
+/// The gateway that is tested.
+pub(crate) fn binary() -> String {
+    std::env::var("EARSHOT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_earshot").to_owned())
+}
+
+/// How a gateway is to be started.
+pub(crate) struct Settings {
+    config: Option<String>,
+    environment: Vec<(&'static str, String)>,
+    listen: Option<String>,
+    port: u16,
+}
+
+impl Gateway {
+    /// A gateway without any configuration: the memory broker.
+    pub(crate) async fn start() -> Self {
+        Self::settings().start().await
+    }
+
+    /// A gateway on a Redis, by `REDIS_URL` alone.
+    pub(crate) async fn on(redis: &Redis) -> Self {
+        Self::settings().redis(redis).start().await
+    }
+
+    pub(crate) fn settings() -> Settings {
+        Settings { config: None, environment: Vec::new(), listen: None, port: free_port() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn fetch(&self, path: &str) -> Response {
+        http::fetch(self.address, path).await
+    }
+
+    /// Posts JSON to one method of the HTTP API.
+    pub(crate) async fn api(&self, method: &str, body: &str) -> Response {
+        http::post(self.address, &format!("/api/{method}"), &[], body).await
+    }
+
+    /// Publishes by the HTTP API; `data` is JSON.
+    pub(crate) async fn publish(&self, channel: &str, data: &str) {
+        let channel = serde_json::Value::from(channel);
+        let answer = self.api("publish", &format!(r#"{{"channel":{channel},"data":{data}}}"#)).await;
+        assert!(answer.status == 200 && answer.text().starts_with(r#"{"result":"#), "{answer:?}");
+    }
+
+    /// The sum of a metric over its samples with these labels (written as on the page, such as `transport="sse"`).
+    pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        metrics::sum(&self.fetch("/metrics").await.text(), name, labels)
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    }
+
+    /// Fails when the process has ended.
+    pub(crate) fn assert_alive(&mut self) {
+        let ended = self.process.ended();
+        assert!(ended.is_none(), "the gateway has ended: {ended:?}");
+    }
+
+    /// Waits until `/ready` answers with a status.
+    pub(crate) async fn answers_ready_with(&self, status: u16) {
+        until(&format!("/ready answers {status}"), async || {
+            let answer = http::try_fetch(self.address, "/ready").await.ok()?;
+            (answer.status == status).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Settings {
+    pub(crate) fn redis(self, redis: &Redis) -> Self {
+        self.environment("REDIS_URL", &redis.url())
+    }
+
+    pub(crate) fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// The text of `earshot.toml`.
+    pub(crate) fn config(mut self, text: &str) -> Self {
+        self.config = Some(text.to_owned());
+        self
+    }
+
+    /// Where to listen; `{port}` stands for the port.
+    pub(crate) fn listen(mut self, listen: &str) -> Self {
+        self.listen = Some(listen.replace("{port}", &self.port.to_string()));
+        self
+    }
+
+    /// No `--listen`: the port comes from somewhere else.
+    pub(crate) fn listen_elsewhere(mut self, port: u16) -> Self {
+        (self.listen, self.port) = (Some(String::new()), port);
+        self
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    pub(crate) async fn start(self) -> Gateway {
+        self.start_until("the gateway is ready", |status| status == 200).await
+    }
+
+    /// Starts a gateway that cannot be ready yet, and waits until it answers.
+    pub(crate) async fn start_unready(self) -> Gateway {
+        self.start_until("the gateway answers", |_| true).await
+    }
+
+    async fn start_until(self, what: &str, enough: fn(u16) -> bool) -> Gateway {
+        let port = self.port;
+        let mut gateway = self.spawn();
+        until(what, async || {
+            gateway.assert_alive();
+            for host in ["127.0.0.1", "::1"] {
+                let address = SocketAddr::new(host.parse().unwrap(), port);
+                if http::try_fetch(address, "/ready").await.is_ok_and(|answer| enough(answer.status)) {
+                    gateway.address = address;
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+        gateway
+    }
+
+    fn spawn(self) -> Gateway {
+        let directory = tempfile::tempdir().unwrap();
+        let process = Process::start(self.command(&directory), directory);
+        Gateway { process, address: SocketAddr::from(([127, 0, 0, 1], self.port)) }
+    }
+
+    fn command(&self, directory: &TempDir) -> Command {
+        let mut command = Command::new(binary());
+        for (name, _) in std::env::vars() {
+            if ["EARSHOT_", "REDIS_", "QUEUE_PREFIX"].iter().any(|ours| name.starts_with(ours)) {
+                command.env_remove(name);
+            }
+        }
+        let listen = self.listen.clone().unwrap_or_else(|| format!("127.0.0.1:{}", self.port));
+        command.arg("serve");
+        if !listen.is_empty() {
+            command.args(["--listen", &listen]);
+        }
+        if let Some(config) = &self.config {
+            let path = directory.path().join("test.toml");
+            std::fs::write(&path, config).unwrap();
+            command.arg("--config").arg(path);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (*name, value)));
+        command
+    }
+}

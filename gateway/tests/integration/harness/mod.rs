@@ -1,0 +1,55 @@
+//! What the tests are made of: processes, clients, and patience. It must never fake an answer.
+
+pub(crate) mod gateway;
+pub(crate) mod http;
+pub(crate) mod metrics;
+pub(crate) mod neighbour;
+pub(crate) mod process;
+pub(crate) mod redis_server;
+pub(crate) mod sse;
+pub(crate) mod wire;
+pub(crate) mod ws;
+
+use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, sleep, timeout};
+
+pub(crate) use gateway::Gateway;
+pub(crate) use redis_server::Redis;
+pub(crate) use sse::SseClient;
+pub(crate) use ws::WsClient;
+
+/// How long anything may take before a test gives up; generous, because the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a condition is looked at.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// Held by a test that loads the machine: such tests run one at a time.
+static HEAVY: Mutex<()> = Mutex::const_new(());
+
+/// Waits for the other heavy tests to end.
+pub(crate) async fn heavy() -> MutexGuard<'static, ()> {
+    HEAVY.lock().await
+}
+
+/// The outcome of `work`, which must come within [`PATIENCE`].
+pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => panic!("still waiting after {PATIENCE:?}: {what}"),
+    }
+}
+
+/// Waits until `probe` gives `Some`, at most [`PATIENCE`].
+pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(outcome) = probe().await {
+            return outcome;
+        }
+        assert!(Instant::now() < deadline, "still waiting after {PATIENCE:?}: {what}");
+        sleep(GLANCE).await;
+    }
+}

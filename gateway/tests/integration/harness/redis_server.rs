@@ -1,0 +1,91 @@
+//! A real `redis-server` on a free port, and publishing into it as a backend does.
+
+use std::process::Command;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Client, Pipeline};
+
+use super::process::{Process, free_port};
+use super::until;
+
+/// A `redis-server` that keeps nothing.
+pub(crate) struct Redis {
+    port: u16,
+    process: Process,
+}
+
+impl Redis {
+    pub(crate) async fn start() -> Self {
+        Self::start_on(free_port()).await
+    }
+
+    async fn start_on(port: u16) -> Self {
+        let redis = Self { port, process: spawn(port) };
+        redis.answers().await;
+        redis
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Lets the server hang (`STOP`) or go on (`CONT`).
+    pub(crate) fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Ends the server at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts the server again on the same port.
+    pub(crate) async fn restart(&mut self) {
+        self.process = spawn(self.port);
+        self.answers().await;
+    }
+
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+        Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// Publishes one payload, and tells how many subscribers Redis gave it to.
+    pub(crate) async fn publish(&self, channel: &str, payload: &[u8]) -> usize {
+        let mut connection = self.connection().await;
+        redis::cmd("PUBLISH").arg(channel).arg(payload).query_async(&mut connection).await.unwrap()
+    }
+
+    /// Publishes everything in order, in few round trips.
+    pub(crate) async fn publish_all<'a, P: AsRef<[u8]> + 'a>(
+        &self,
+        messages: impl IntoIterator<Item = (&'a str, P)>,
+    ) {
+        let mut connection = self.connection().await;
+        let mut pipeline = Pipeline::new();
+        for (channel, payload) in messages {
+            pipeline.cmd("PUBLISH").arg(channel).arg(payload.as_ref()).ignore();
+            if pipeline.len() == 500 {
+                pipeline.exec_async(&mut connection).await.unwrap();
+                pipeline.clear();
+            }
+        }
+        if !pipeline.is_empty() {
+            pipeline.exec_async(&mut connection).await.unwrap();
+        }
+    }
+
+    async fn answers(&self) {
+        let client = Client::open(self.url()).unwrap();
+        until("redis-server answers", async || {
+            let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+            redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
+        })
+        .await;
+    }
+}
+
+fn spawn(port: u16) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]).arg(port.to_string());
+    Process::start(command, tempfile::tempdir().unwrap())
+}

@@ -1,0 +1,146 @@
+//! An SSE client by hand: the chunked stream of a plain socket, taken apart by the rules of `EventSource`.
+//! It must never hide how a stream ended.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
+use super::http::{Raw, Response};
+use super::soon;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// `message` when the stream gave no name.
+    pub(crate) name: String,
+    pub(crate) data: String,
+    /// The last id that the stream gave.
+    pub(crate) id: String,
+}
+
+/// What came next on a stream.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Event(Event),
+    /// The last chunk: the gateway ended the stream in good order.
+    End,
+    /// The connection went away in the middle.
+    Broken(io::Error),
+}
+
+/// An open stream.
+pub(crate) struct SseClient {
+    raw: Raw,
+    parser: Parser,
+    pub(crate) head: Response,
+}
+
+impl SseClient {
+    /// Opens a stream and waits for its `subscribed` event.
+    pub(crate) async fn open(address: SocketAddr, path: &str) -> Self {
+        let stream = soon("connect", TcpStream::connect(address)).await.unwrap();
+        Self::open_over(Raw::over(stream), path).await
+    }
+
+    /// The same, on a connection that is there already.
+    pub(crate) async fn open_over(mut raw: Raw, path: &str) -> Self {
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"))
+            .await;
+        let head = raw.head().await.unwrap();
+        assert_eq!(head.status, 200, "GET {path}");
+        let mut client = Self { raw, parser: Parser::default(), head };
+        assert_eq!(client.event().await.name, "subscribed");
+        client
+    }
+
+    /// The next event; the stream must not end.
+    pub(crate) async fn event(&mut self) -> Event {
+        match self.next().await {
+            Next::Event(event) => event,
+            end => panic!("the stream ended: {end:?}"),
+        }
+    }
+
+    /// The data of the next event, which must be one of this name.
+    pub(crate) async fn data(&mut self, name: &str) -> String {
+        let event = self.event().await;
+        assert_eq!(event.name, name, "{event:?}");
+        event.data
+    }
+
+    pub(crate) async fn next(&mut self) -> Next {
+        loop {
+            if let Some(event) = self.parser.next() {
+                return Next::Event(event);
+            }
+            match self.raw.chunk().await {
+                Ok(last) if last.is_empty() => return Next::End,
+                Ok(chunk) => self.parser.take(&chunk),
+                Err(error) => return Next::Broken(error),
+            }
+        }
+    }
+}
+
+/// The parser of the WHATWG's event stream, over any split of the input.
+#[derive(Default)]
+pub(crate) struct Parser {
+    buffer: Vec<u8>,
+    name: String,
+    data: String,
+    id: String,
+}
+
+impl Parser {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole event, if it is there.
+    pub(crate) fn next(&mut self) -> Option<Event> {
+        while let Some(line) = self.line() {
+            if line.is_empty() {
+                if let Some(event) = self.dispatch() {
+                    return Some(event);
+                }
+            } else {
+                self.field(&line);
+            }
+        }
+        None
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let end = self.buffer.iter().position(|&byte| byte == b'\n' || byte == b'\r')?;
+        let terminator = match (self.buffer[end], self.buffer.get(end + 1)) {
+            (b'\r', Some(b'\n')) => 2,
+            (b'\r', None) => return None,
+            _ => 1,
+        };
+        let line: Vec<u8> = self.buffer.drain(..end + terminator).take(end).collect();
+        Some(String::from_utf8(line).unwrap())
+    }
+
+    fn field(&mut self, line: &str) {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match name {
+            "event" => value.clone_into(&mut self.name),
+            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            "data" => {
+                self.data.push_str(value);
+                self.data.push('\n');
+            }
+            _ => {}
+        }
+    }
+
+    fn dispatch(&mut self) -> Option<Event> {
+        let name = std::mem::take(&mut self.name);
+        let mut data = std::mem::take(&mut self.data);
+        data.pop()?;
+        let name = if name.is_empty() { "message".to_owned() } else { name };
+        Some(Event { name, data, id: self.id.clone() })
+    }
+}

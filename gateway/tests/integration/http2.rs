@@ -1,0 +1,171 @@
+//! SSE over HTTP/2, where a browser may hold more than six streams, and on a connection that served before.
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::SendRequest;
+use hyper::http;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::harness::http::Raw;
+use crate::harness::sse::{Event, Parser};
+use crate::harness::{Gateway, Redis, SseClient, heavy, soon, until};
+
+const STREAMS: usize = 20;
+
+#[tokio::test]
+async fn many_streams_share_one_http2_connection() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let connection = Connection::open(&gateway).await;
+    let mut streams = Vec::new();
+    for number in 0..STREAMS {
+        let mut stream = connection.stream(&format!("/sse?channel=all&channel=own-{number}")).await;
+        assert_eq!(stream.event().await.name, "subscribed");
+        streams.push(stream);
+    }
+    let mut sent: Vec<(String, String)> = (0..STREAMS).map(|n| (format!("own-{n}"), n.to_string())).collect();
+    sent.extend((0..50).map(|n| ("all".to_owned(), format!(r#"{{"n": {n}}}"#))));
+    redis.publish_all(sent.iter().map(|(channel, data)| (channel.as_str(), data))).await;
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let own = stream.event().await;
+        assert_eq!((own.name, own.data), (format!("own-{number}"), number.to_string()));
+        for n in 0..50 {
+            assert_eq!(stream.event().await.data, format!(r#"{{"n": {n}}}"#));
+        }
+    }
+    drop(streams);
+}
+
+#[tokio::test]
+async fn other_answers_come_over_http2_as_well_and_bad_channels_are_refused_there_too() {
+    let gateway = Gateway::start().await;
+    let connection = Connection::open(&gateway).await;
+    for (path, status) in [("/health", 200), ("/sse/a%07b", 400), ("/sse", 400), ("/nowhere", 404)] {
+        assert_eq!(connection.get(path).await.status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn payloads_of_every_kind_are_the_same_over_http2() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let connection = Connection::open(&gateway).await;
+    let mut stream = connection.stream("/sse/lines").await;
+    assert_eq!(stream.event().await.name, "subscribed");
+    let large = "x".repeat(200_000);
+    for (payload, data) in [("a\r\nb\nc", "a\nb\nc"), ("", "\"\""), (&large, &large), ("{ }", "{ }")] {
+        redis.publish("lines", payload.as_bytes()).await;
+        assert_eq!(stream.event().await.data, data);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_may_follow_other_requests_on_a_kept_alive_connection() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let mut raw = Raw::connect(gateway.address()).await;
+    for path in ["/health", "/nowhere", "/ready"] {
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        raw.response().await.unwrap();
+    }
+    let mut stream = SseClient::open_over(raw, "/sse/late").await;
+    assert!(stream.head.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream")));
+    redis.publish("late", b"1").await;
+    assert_eq!(stream.data("message").await, "1");
+}
+
+#[tokio::test]
+async fn a_stream_ends_for_the_gateway_when_its_http2_client_leaves() {
+    let gateway = Gateway::start().await;
+    let connection = Connection::open(&gateway).await;
+    let mut stream = connection.stream("/sse/brief").await;
+    assert_eq!(stream.event().await.name, "subscribed");
+    assert!(gateway.api("channels", "{}").await.text().contains("brief"));
+    drop((stream, connection));
+    until("the channel has nobody", async || {
+        (!gateway.api("channels", "{}").await.text().contains("brief")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_not_read_costs_a_bounded_amount_and_holds_up_nobody() {
+    let _alone = heavy().await;
+    let redis = Redis::start().await;
+    let config = "[limits]\noutbox_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n";
+    let gateway = Gateway::settings().config(config).redis(&redis).start().await;
+    let connection = Connection::open(&gateway).await;
+    let mut slow = connection.stream("/sse/flood").await;
+    assert_eq!(slow.event().await.name, "subscribed");
+    let mut neighbour = connection.stream("/sse/flood").await;
+    assert_eq!(neighbour.event().await.name, "subscribed");
+    let before = gateway.memory();
+    let fill = "x".repeat(1000);
+    for round in 0..160 {
+        let round: Vec<String> = (0..100).map(|number| format!(r#""{round}-{number} {fill}""#)).collect();
+        redis.publish_all(round.iter().map(|message| ("flood", message))).await;
+        for message in &round {
+            assert_eq!(&neighbour.event().await.data, message);
+        }
+    }
+    let growth = gateway.memory().saturating_sub(before);
+    assert!(growth < 12 << 20, "the process grew by {growth} bytes");
+    until("the slow stream is cut off", async || {
+        (gateway.metric("earshot_connections", &[r#"transport="sse""#]).await <= 1.0).then_some(())
+    })
+    .await;
+}
+
+/// An HTTP/2 connection with prior knowledge.
+struct Connection {
+    requests: SendRequest<Bytes>,
+    driver: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Connection {
+    async fn open(gateway: &Gateway) -> Self {
+        let stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let (requests, driver) = soon("the HTTP/2 preface", h2::client::handshake(stream)).await.unwrap();
+        Self { requests, driver: tokio::spawn(driver) }
+    }
+
+    async fn get(&self, path: &str) -> http::Response<RecvStream> {
+        let request = http::Request::get(format!("http://localhost{path}")).body(()).unwrap();
+        let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        soon("the answer", answer).await.unwrap()
+    }
+
+    async fn stream(&self, path: &str) -> Stream {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+        Stream { body: answer.into_body(), parser: Parser::default() }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// An event stream over HTTP/2.
+struct Stream {
+    body: RecvStream,
+    parser: Parser,
+}
+
+impl Stream {
+    async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.parser.next() {
+                return event;
+            }
+            let bytes = soon("an event", self.body.data()).await.expect("the stream ended").unwrap();
+            self.body.flow_control().release_capacity(bytes.len()).unwrap();
+            self.parser.take(&bytes);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The HTTP API in the shape of Centrifugo's server API, who may use it, and what the gateway tells of itself.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Gateway, Redis, SseClient, WsClient, http, until};
+
+#[tokio::test]
+async fn publish_reaches_every_subscriber_and_redis_untouched() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let mut socket = WsClient::open(gateway.address(), &["web-signals"]).await;
+    let mut events = SseClient::open(gateway.address(), "/sse/web-signals").await;
+    let data = r#"{"b" : 1.0,"a":[1e3,"\u00e9"]}"#;
+    let body = format!(r#"{{"channel":"web-signals","data":{data}}}"#);
+    let answer = gateway.api("publish", &body).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"result": {}})));
+    assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/json")));
+    assert_eq!(socket.publication().await.data, data);
+    assert_eq!(events.data("message").await, data);
+}
+
+#[tokio::test]
+async fn broadcast_reaches_every_channel_and_answers_for_each() {
+    let gateway = Gateway::start().await;
+    let mut socket = WsClient::open(gateway.address(), &["a", "b"]).await;
+    let answer = gateway.api("broadcast", r#"{"channels":["a","b"],"data":{"n":1}}"#).await.json();
+    assert_eq!(answer, json!({"result": {"responses": [{"result": {}}, {"result": {}}]}}));
+    let mut heard = [socket.publication().await.channel, socket.publication().await.channel];
+    heard.sort();
+    assert_eq!(heard, ["a", "b"]);
+    let mixed = gateway.api("broadcast", r#"{"channels":["a",""],"data":1}"#).await.json();
+    assert_eq!(mixed["result"]["responses"][0], json!({"result": {}}), "{mixed}");
+    assert_eq!(mixed["result"]["responses"][1]["error"]["code"], 107, "{mixed}");
+}
+
+#[tokio::test]
+async fn channels_lists_who_is_subscribed_and_info_tells_of_the_node() {
+    let gateway = Gateway::start().await;
+    let socket = WsClient::open(gateway.address(), &["room:1", "other"]).await;
+    let events = SseClient::open(gateway.address(), "/sse/room:1").await;
+    let all = gateway.api("channels", "{}").await.json();
+    assert_eq!(
+        all,
+        json!({"result": {"channels": {"room:1": {"num_clients": 2}, "other": {"num_clients": 1}}}})
+    );
+    let some = gateway.api("channels", r#"{"pattern":"room:*"}"#).await.json();
+    assert_eq!(some, json!({"result": {"channels": {"room:1": {"num_clients": 2}}}}));
+
+    let info = gateway.api("info", "{}").await.json();
+    let node = &info["result"]["nodes"][0];
+    assert_eq!((&node["num_clients"], &node["num_channels"]), (&json!(2), &json!(2)), "{info}");
+    for text in ["uid", "name", "version"] {
+        assert!(node[text].as_str().is_some_and(|text| !text.is_empty()), "{text}: {info}");
+    }
+    drop((socket, events));
+    until("nobody is counted any more", async || {
+        let info = gateway.api("info", "{}").await.json();
+        let left = info["result"]["nodes"][0].get("num_clients").and_then(Value::as_u64).unwrap_or(0);
+        (left == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_s_own_fault_is_an_error_with_code_and_message() {
+    let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    let rows = [
+        ("publish", r#"{"channel":"","data":1}"#, 107),
+        ("publish", r#"{"data":1}"#, 107),
+        ("publish", "no JSON", 107),
+        ("publish", "", 107),
+        ("publish", r#"{"channel":"web-1"}"#, 107),
+        ("publish", r#"{"channel":"elsewhere","data":1}"#, 102),
+        ("broadcast", r#"{"channels":[],"data":1}"#, 107),
+    ];
+    for (method, body, code) in rows {
+        let answer = gateway.api(method, body).await;
+        assert_eq!(answer.status, 200, "{method} {body}");
+        let error = &answer.json()["error"];
+        assert_eq!(error["code"], code, "{method} {body}: {error}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+    }
+    assert_eq!(gateway.api("fly", "{}").await.status, 404);
+    let too_long = format!(r#"{{"channel":"web-1","data":"{}"}}"#, "x".repeat(3 << 20));
+    assert_eq!(gateway.api("publish", &too_long).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_key_that_is_configured_is_asked_for() {
+    let gateway = Gateway::settings().config("[api]\nkey = \"open-sesame-0123456789\"\n").start().await;
+    let body = r#"{"channel":"a","data":1}"#;
+    let rows: [(&[&str], u16); 6] = [
+        (&[], 401),
+        (&["X-API-Key: wrong"], 401),
+        (&["Authorization: apikey open-sesame"], 401),
+        (&["Authorization: Bearer open-sesame-0123456789"], 401),
+        (&["X-API-Key: open-sesame-0123456789"], 200),
+        (&["Authorization: apikey open-sesame-0123456789"], 200),
+    ];
+    for (headers, status) in rows {
+        let answer = http::post(gateway.address(), "/api/publish", headers, body).await;
+        assert_eq!(answer.status, status, "{headers:?}");
+    }
+    assert!(!gateway.process.log().contains("sesame"), "the key is in the log");
+}
+
+#[tokio::test]
+async fn without_a_key_the_api_answers_on_loopback_only() {
+    let Some(outside) = own_address() else {
+        eprintln!("not tested: this machine has no address but loopback");
+        return;
+    };
+    let gateway = Gateway::settings().listen("0.0.0.0:{port}").start().await;
+    let from_outside = SocketAddr::new(outside, gateway.address().port());
+    let body = r#"{"channel":"a","data":1}"#;
+    assert_eq!(gateway.api("publish", body).await.status, 200);
+    assert_eq!(http::post(from_outside, "/api/publish", &[], body).await.status, 403);
+    assert_eq!(http::fetch(from_outside, "/health").await.status, 200, "only the API is closed");
+    let said = gateway.process.log().to_lowercase();
+    assert!(said.contains("loopback"), "it says so at start: {said}");
+}
+
+#[tokio::test]
+async fn a_web_page_of_another_site_cannot_use_the_keyless_api() {
+    let gateway = Gateway::start().await;
+    let body = r#"{"channel":"a","data":1}"#;
+    let foreign =
+        http::post(gateway.address(), "/api/publish", &["Origin: https://evil.example"], body).await;
+    assert_eq!(foreign.status, 403);
+    let own = format!("Origin: http://{}", gateway.address());
+    assert_eq!(http::post(gateway.address(), "/api/publish", &[&own], body).await.status, 200);
+}
+
+#[tokio::test]
+async fn health_ready_and_metrics_tell_how_it_stands() {
+    let gateway = Gateway::start().await;
+    let _socket = WsClient::open(gateway.address(), &["a"]).await;
+    let _events = SseClient::open(gateway.address(), "/sse/a").await;
+    let health = gateway.fetch("/health").await;
+    assert_eq!((health.status, &health.json()["status"]), (200, &json!("ok")));
+    assert_eq!(health.json()["cache"], "memory");
+    assert_eq!(gateway.fetch("/ready").await.status, 200);
+    gateway.publish("a", "1").await;
+    until("the counters move", async || {
+        let page = gateway.fetch("/metrics").await;
+        assert!(page.header("content-type").is_some_and(|kind| kind.contains("text")), "{page:?}");
+        let counted = [
+            gateway.metric("earshot_connections", &[r#"transport="websocket""#]).await,
+            gateway.metric("earshot_connections", &[r#"transport="sse""#]).await,
+            gateway.metric("earshot_messages_total", &[]).await,
+            gateway.metric("earshot_deliveries_total", &[]).await,
+        ];
+        (counted == [1.0, 1.0, 1.0, 2.0]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_page_is_there_without_a_configuration() {
+    let gateway = Gateway::start().await;
+    let page = gateway.fetch("/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
+}
+
+#[tokio::test]
+async fn secrets_of_a_redis_url_are_never_shown() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let url = redis.url().replace("redis://", "redis://app:hunter2-hunter2@");
+    let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
+    let health = gateway.fetch("/health").await.text();
+    let metrics = gateway.fetch("/metrics").await.text();
+    let ready = gateway.fetch("/ready").await.text();
+    for told in [health, metrics, ready, gateway.process.log()] {
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+/// An address of this machine that is not loopback. Nothing is sent: connecting a UDP socket only picks a route.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}

@@ -1,0 +1,28 @@
+//! The promises of the gateway, tested from outside: real gateway processes, a real Redis, real sockets.
+//!
+//! Each module is one promise. Nothing here may know the gateway's code, stand in for Redis, or wait for a fixed
+//! time: tests wait for conditions, up to a deadline.
+//! `EARSHOT_BIN` names another binary to test than the one that was just built.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "a test may panic, read the clock and start tasks of its own"
+)]
+
+mod harness;
+
+mod bad_frames;
+mod bad_heads;
+mod bad_messages;
+mod cli;
+mod fanout;
+mod gaps;
+mod http2;
+mod http_api;
+mod ipv6;
+mod limits;
+mod redis_restart;
+mod shutdown;
+mod slow;
+mod streams;

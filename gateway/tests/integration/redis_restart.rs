@@ -1,0 +1,196 @@
+//! Redis dies and comes back: nobody is disconnected, readiness tells the truth, every channel is heard again.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::harness::ws::Incoming;
+use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+
+const SOCKETS: usize = 200;
+const CHANNELS_EACH: usize = 100;
+const CHANNELS: usize = SOCKETS * CHANNELS_EACH;
+
+/// A socket, and the number that tells its channels.
+type Numbered = (usize, WsClient);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_channels_are_heard_again_when_redis_was_killed() {
+    let _alone = heavy().await;
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let mut sockets = Vec::new();
+    for socket in 0..SOCKETS {
+        sockets.push((socket, WsClient::open(gateway.address(), &channels(socket)).await));
+    }
+    assert_eq!(confirmed(&gateway).await, CHANNELS);
+    sockets = hear_everything(&redis, sockets, "before").await;
+
+    redis.kill();
+    gateway.answers_ready_with(503).await;
+    assert_eq!(gateway.fetch("/health").await.status, 200, "it lives, although it is not ready");
+    redis.restart().await;
+    gateway.answers_ready_with(200).await;
+    assert_eq!(confirmed(&gateway).await, CHANNELS, "ready means that every channel is heard");
+    let mut back = JoinSet::new();
+    for (number, mut socket) in sockets {
+        back.spawn(async move {
+            socket.come_back(CHANNELS_EACH).await;
+            (number, socket)
+        });
+    }
+    let sockets = back.join_all().await;
+    hear_everything(&redis, sockets, "after").await;
+}
+
+#[tokio::test]
+async fn streams_stay_open_while_redis_is_away_and_say_that_there_was_a_gap() {
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let mut events = SseClient::open(gateway.address(), "/sse/web-signals").await;
+    redis.publish("web-signals", b"1").await;
+    assert_eq!(events.data("message").await, "1");
+
+    redis.kill();
+    gateway.answers_ready_with(503).await;
+    redis.restart().await;
+    gateway.answers_ready_with(200).await;
+    redis.publish("web-signals", b"2").await;
+    let gap: serde_json::Value = serde_json::from_str(&events.data("gap").await).unwrap();
+    assert_eq!(gap["channel"], "web-signals");
+    assert_eq!(gap["reason"], "deaf");
+    assert_eq!(events.data("message").await, "2");
+}
+
+#[tokio::test]
+async fn health_says_degraded_while_redis_is_away_and_ok_again_afterwards() {
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let health = gateway.fetch("/health").await.json();
+    assert_eq!((&health["cache"], &health["status"]), (&"redis".into(), &"ok".into()), "{health}");
+    redis.kill();
+    until("/health says degraded", async || {
+        let answer = gateway.fetch("/health").await;
+        assert_eq!(answer.status, 200);
+        (answer.json()["status"] == "degraded").then_some(())
+    })
+    .await;
+    redis.restart().await;
+    until("/health says ok", async || {
+        (gateway.fetch("/health").await.json()["status"] == "ok").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_before_its_redis_becomes_ready_when_redis_comes() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let gateway = Gateway::settings().redis(&redis).start_unready().await;
+    assert_eq!(gateway.fetch("/ready").await.status, 503);
+    redis.restart().await;
+    gateway.answers_ready_with(200).await;
+    let mut socket = WsClient::open(gateway.address(), &["late"]).await;
+    redis.publish("late", b"1").await;
+    assert_eq!(socket.publication().await.data, "1");
+}
+
+#[tokio::test]
+async fn a_channel_that_nobody_hears_any_more_is_given_up_at_redis() {
+    let redis = Redis::start().await;
+    let config = "[gateway]\nlinger = \"1s\"\n\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\
+                  history = { size = 0 }\n";
+    let gateway = Gateway::settings().config(config).redis(&redis).start().await;
+    let mut socket = WsClient::open(gateway.address(), &["brief", "kept"]).await;
+    assert_eq!(redis.publish("brief", b"1").await, 1);
+    assert_eq!(socket.publication().await.data, "1");
+    let reply = socket.request("unsubscribe", json!({ "channel": "brief" })).await;
+    assert!(reply["unsubscribe"].is_object(), "{reply}");
+    until("Redis has no subscriber of the channel", async || {
+        (redis.publish("brief", b"2").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(redis.publish("kept", b"3").await, 1);
+    assert_eq!(socket.publication().await.data, "3");
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_is_noticed_and_heals() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    redis.signal("STOP");
+    gateway.answers_ready_with(503).await;
+    redis.signal("CONT");
+    gateway.answers_ready_with(200).await;
+    socket.come_back(1).await;
+    redis.publish("a", b"1").await;
+    assert_eq!(socket.publication().await.data, "1");
+}
+
+#[tokio::test]
+async fn who_publishes_or_subscribes_while_redis_is_away_is_told_to_try_again() {
+    let mut redis = Redis::start().await;
+    let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"1s\"\n";
+    let gateway = Gateway::settings().config(config).redis(&redis).start().await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    redis.kill();
+    gateway.answers_ready_with(503).await;
+    for (method, body) in
+        [("publish", json!({"channel": "a", "data": 1})), ("subscribe", json!({"channel": "b"}))]
+    {
+        let reply = socket.request(method, body).await;
+        assert_eq!(
+            (&reply["error"]["code"], &reply["error"]["temporary"]),
+            (&json!(100), &json!(true)),
+            "{reply}"
+        );
+    }
+    let answer = gateway.api("publish", r#"{"channel":"a","data":1}"#).await.json();
+    assert_eq!(answer["error"]["code"], 100, "{answer}");
+
+    redis.restart().await;
+    gateway.answers_ready_with(200).await;
+    socket.come_back(1).await;
+    assert!(socket.request("subscribe", json!({"channel": "b"})).await.get("error").is_none());
+    assert!(socket.request("publish", json!({"channel": "b", "data": 2})).await.get("error").is_none());
+    assert_eq!(socket.publication().await.data, "2", "what failed was not published later");
+}
+
+fn channels(socket: usize) -> Vec<String> {
+    (0..CHANNELS_EACH).map(|number| format!("session:{socket}:{number}")).collect()
+}
+
+async fn confirmed(gateway: &Gateway) -> usize {
+    gateway.metric("earshot_redis_topics", &[r#"state="confirmed""#]).await as usize
+}
+
+/// Publishes once on every channel; each socket must get exactly its own, and stays open.
+async fn hear_everything(redis: &Redis, sockets: Vec<Numbered>, word: &str) -> Vec<Numbered> {
+    let payload = format!("{word:?}");
+    let mut hearing = JoinSet::new();
+    for (number, mut socket) in sockets {
+        let payload = payload.clone();
+        hearing.spawn(async move {
+            hear_each_once(&mut socket, number, &payload).await;
+            (number, socket)
+        });
+    }
+    let names: Vec<String> = (0..SOCKETS).flat_map(channels).collect();
+    redis.publish_all(names.iter().map(|name| (name.as_str(), payload.as_bytes()))).await;
+    hearing.join_all().await
+}
+
+async fn hear_each_once(socket: &mut WsClient, number: usize, payload: &str) {
+    let mut missing: BTreeSet<String> = channels(number).into_iter().collect();
+    while !missing.is_empty() {
+        match socket.next().await {
+            Incoming::Publication(publication) => {
+                assert_eq!(publication.data, payload);
+                assert!(missing.remove(&publication.channel), "twice or not subscribed: {publication:?}");
+            }
+            other => panic!("socket {number}, {} channels missing: {other:?}", missing.len()),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A client that stops reading costs only itself: the others get everything, and it is told why it is cut off.
+
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::harness::http::Raw;
+use crate::harness::sse::Next;
+use crate::harness::ws::Incoming;
+use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
+
+/// A bound that is soon reached, and a time-out that leaves the slow client time to read its close frame.
+const CONFIG: &str = "[limits]\noutbox_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n\n[websocket]\nclose_timeout = \"30s\"\n";
+
+const ROUNDS: usize = 160;
+const PER_ROUND: usize = 100;
+const MESSAGES: usize = ROUNDS * PER_ROUND;
+const NEIGHBOURS: usize = 8;
+
+/// How much the process may grow while 16 MiB are published to a client that takes none of them.
+const GROWTH: u64 = 12 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_that_stops_reading_is_closed_with_3008_and_the_others_get_everything() {
+    let _alone = heavy().await;
+    let redis = Redis::start().await;
+    let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
+    let mut slow = WsClient::open_over(narrow(&gateway).await, &["flood"]).await;
+
+    flood(&redis, &gateway).await;
+
+    let mut got = 0;
+    let why = loop {
+        match slow.next().await {
+            Incoming::Publication(publication) => {
+                assert_eq!(publication.data, message(got), "what came before the end has no hole");
+                got += 1;
+            }
+            Incoming::Closed(why) => break why,
+            other => panic!("neither a publication nor the end: {other:?}"),
+        }
+    };
+    assert!(got < MESSAGES, "the slow client got everything: it was never slow");
+    assert_eq!(why.map(|(code, _)| code), Some(3008), "after {got} messages");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_stream_that_stops_reading_is_told_so_and_the_others_get_everything() {
+    let _alone = heavy().await;
+    let redis = Redis::start().await;
+    let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
+    let mut slow = SseClient::open_over(Raw::over(narrow(&gateway).await), "/sse/flood").await;
+
+    flood(&redis, &gateway).await;
+
+    let mut got = 0;
+    let notice = loop {
+        match slow.next().await {
+            Next::Event(event) if event.name == "message" => {
+                assert_eq!(event.data, message(got), "what came before the end has no hole");
+                got += 1;
+            }
+            Next::Event(event) => break event,
+            end => panic!("the stream ended without a word after {got} messages: {end:?}"),
+        }
+    };
+    assert!(got < MESSAGES, "the slow client got everything: it was never slow");
+    assert_eq!(notice.name, "error", "{notice:?}");
+    assert!(notice.data.contains("3008"), "{notice:?}");
+    assert!(matches!(slow.next().await, Next::End), "the stream ends in good order");
+}
+
+/// Publishes everything, round by round: each round must have reached every neighbour before the next one.
+async fn flood(redis: &Redis, gateway: &Gateway) {
+    let mut neighbours = Neighbours::open(gateway).await;
+    let before = gateway.memory();
+    for round in 0..ROUNDS {
+        let numbers = round * PER_ROUND..(round + 1) * PER_ROUND;
+        redis.publish_all(numbers.clone().map(|number| ("flood", message(number)))).await;
+        neighbours = neighbours.hear(numbers).await;
+    }
+    let growth = gateway.memory().saturating_sub(before);
+    assert!(growth < GROWTH, "the process grew by {growth} bytes");
+}
+
+/// Clients of both kinds that read all the time.
+struct Neighbours {
+    sockets: Vec<WsClient>,
+    streams: Vec<SseClient>,
+}
+
+impl Neighbours {
+    async fn open(gateway: &Gateway) -> Self {
+        let mut neighbours = Self { sockets: Vec::new(), streams: Vec::new() };
+        for _ in 0..NEIGHBOURS / 2 {
+            neighbours.sockets.push(WsClient::open(gateway.address(), &["flood"]).await);
+            neighbours.streams.push(SseClient::open(gateway.address(), "/sse/flood").await);
+        }
+        neighbours
+    }
+
+    /// Every neighbour gets exactly these messages, in order.
+    async fn hear(self, numbers: std::ops::Range<usize>) -> Self {
+        let mut sockets = JoinSet::new();
+        for mut socket in self.sockets {
+            let numbers = numbers.clone();
+            sockets.spawn(async move {
+                for number in numbers {
+                    assert_eq!(socket.publication().await.data, message(number));
+                }
+                socket
+            });
+        }
+        let mut streams = JoinSet::new();
+        for mut stream in self.streams {
+            let numbers = numbers.clone();
+            streams.spawn(async move {
+                for number in numbers {
+                    assert_eq!(stream.data("message").await, message(number));
+                }
+                stream
+            });
+        }
+        let hearing = async { Self { sockets: sockets.join_all().await, streams: streams.join_all().await } };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), hearing).await;
+        in_time.expect("the neighbours of a slow client are not held up")
+    }
+}
+
+/// A payload of 1 KiB that tells its number.
+fn message(number: usize) -> String {
+    format!(r#"{{"number":"{number:08}","fill":"{}"}}"#, "x".repeat(990))
+}
+
+/// A connection whose receive buffer is too small to hide that nobody reads.
+async fn narrow(gateway: &Gateway) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.connect(&gateway.address().into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    TcpStream::from_std(socket.into()).unwrap()
+}
