@@ -39,6 +39,9 @@ use origin::Origins;
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 4096;
 
+/// Connections beyond the limit that are listened to.
+const RESERVE: usize = 128;
+
 /// Unsent bytes above which the kernel takes no more from us: what a slow client has not fetched stays countable.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 
@@ -52,8 +55,6 @@ pub struct AcceptLimits {
     pub head_bytes: usize,
     /// The time for it (`limits.head_timeout`).
     pub head_timeout: Duration,
-    /// Connections at once (`limits.connections`).
-    pub connections: usize,
 }
 
 /// What a request for a stream is judged by; shared with the routes that hyper carries.
@@ -67,6 +68,44 @@ pub struct Gate {
     pub limits: ShardLimits,
     /// From where browsers may come.
     pub origins: Origins,
+    /// How many connections there may be.
+    pub capacity: Capacity,
+}
+
+/// The bound on connections, and who counts against it.
+#[derive(Debug)]
+pub struct Capacity {
+    limit: usize,
+    /// Connections that are here or with hyper, not in a shard.
+    attended: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+impl Capacity {
+    /// Room for so many connections (`limits.connections`).
+    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
+        Self { limit, attended: Arc::default(), metrics }
+    }
+
+    fn taken(&self) -> usize {
+        let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
+        usize::try_from(streams).unwrap_or(usize::MAX).saturating_add(self.attended.load(Ordering::Relaxed))
+    }
+
+    /// A newcomer over the limit is told to come again later; nobody who is here makes room for it.
+    pub fn admit(&self, kind: ArrivalKind) -> ArrivalKind {
+        if self.taken() <= self.limit {
+            return kind;
+        }
+        self.metrics.control.connections_refused.add(1);
+        kind.refused(Disconnect::TooManyRequests)
+    }
+
+    /// Whether a connection is not even to be listened to. Some are, beyond the limit: a full node must be able to say
+    /// so, and to show its health.
+    fn is_exhausted(&self) -> bool {
+        self.taken() > self.limit.saturating_add(RESERVE)
+    }
 }
 
 /// Everything that accepting needs.
@@ -75,8 +114,6 @@ pub struct Acceptor {
     gate: Arc<Gate>,
     carrier: Carrier,
     limits: AcceptLimits,
-    /// Connections that are here or with hyper, not in a shard.
-    attended: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
     drain: Drain,
 }
@@ -111,7 +148,7 @@ impl Acceptor {
         drain: Drain,
     ) -> Arc<Self> {
         let carrier = Carrier::new(router, limits, drain.clone());
-        Arc::new(Self { gate, carrier, limits, attended: Arc::default(), metrics, drain })
+        Arc::new(Self { gate, carrier, limits, metrics, drain })
     }
 
     /// Serves one listener until the drain begins.
@@ -146,9 +183,12 @@ impl Acceptor {
 
     fn accepted(self: &Arc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
         self.metrics.control.accepted.add(1);
-        let attendance = Attendance::begin(&self.attended);
+        if self.gate.capacity.is_exhausted() {
+            return self.metrics.control.connections_refused.add(1);
+        }
+        let attendance = Attendance::begin(&self.gate.capacity.attended);
         let acceptor = Arc::clone(self);
-        self.drain.spawn(async move {
+        self.drain.spawn_work(async move {
             let stop = acceptor.drain.clone();
             tokio::select! {
                 () = acceptor.attend(socket, peer) => {}
@@ -163,7 +203,12 @@ impl Acceptor {
             return;
         }
         let read = head::read(&mut socket, self.limits.head_bytes);
-        let head = match tokio::time::timeout(self.limits.head_timeout, read).await {
+        let read = tokio::select! {
+            read = tokio::time::timeout(self.limits.head_timeout, read) => read,
+            // Whoever has not asked for anything yet can ask elsewhere.
+            () = self.drain.draining() => return,
+        };
+        let head = match read {
             Ok(Ok(head)) => head,
             Ok(Err(HeadError::Closed)) => return,
             Ok(Err(error)) => return self.refuse(socket, error).await,
@@ -171,7 +216,7 @@ impl Acceptor {
         };
         match self.gate.stream(&head) {
             Some((kind, greeting)) => {
-                let kind = self.within_limit(kind);
+                let kind = self.gate.capacity.admit(kind);
                 self.hand_over(socket, kind, greeting, head.rest()).await;
             }
             // Health, metrics and the API are not counted: a full node is to be looked at.
@@ -195,18 +240,6 @@ impl Acceptor {
     async fn refuse(&self, socket: tokio::net::TcpStream, error: HeadError) {
         self.metrics.control.heads_refused.add(1);
         carry::answer(socket, error.status(), &error.to_string()).await;
-    }
-
-    /// A newcomer over the limit is told to come again later; nobody who is here makes room for it.
-    fn within_limit(&self, kind: ArrivalKind) -> ArrivalKind {
-        let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
-        let attended = self.attended.load(Ordering::Relaxed);
-        let all = usize::try_from(streams).unwrap_or(usize::MAX).saturating_add(attended);
-        if all <= self.limits.connections {
-            return kind;
-        }
-        self.metrics.control.connections_refused.add(1);
-        kind.refused(Disconnect::TooManyRequests)
     }
 }
 

@@ -6,8 +6,10 @@
 //! What counts, from the least to the most: defaults, `earshot.toml`, environment, flags. All that is wrong is said at
 //! once, with file, line and key ([`ConfigErrors`]).
 //!
-//! - `document`: the file as a tree with lines; `knob`: numbers with default and range; `quantity`: units
+//! - `document`: the file as a tree with lines; `knob`: numbers with default and range; `quantity`: units; `choice`:
+//!   words
 //! - `top`, `limits`, `transport`, `running`, `redis`, `namespace`: one section of the file each
+//! - `source`, `history`, `slow`: parts of a namespace
 //! - `listen`, `channel`, `url`, `secret`: the checked values
 //! - `reachable`: what namespaces must not be to each other
 //! - `show`: the way back to TOML
@@ -16,10 +18,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 mod channel;
+mod choice;
 mod document;
 mod environment;
 mod errors;
 mod file;
+mod history;
 mod knob;
 mod limits;
 mod listen;
@@ -31,6 +35,8 @@ mod redis;
 mod running;
 mod secret;
 mod show;
+mod slow;
+mod source;
 mod top;
 mod transport;
 mod url;
@@ -41,11 +47,14 @@ mod tests;
 pub use self::redis::{RedisInstance, RedisTimes};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
+pub use history::{Deliver, History};
 pub use limits::Limits;
 pub use listen::Listen;
-pub use namespace::{Namespace, Source, Who};
+pub use namespace::{Namespace, Who};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
+pub use slow::{Slow, Terminal};
+pub use source::Source;
 pub use transport::{Sse, WebSocket};
 pub use url::RedisUrl;
 

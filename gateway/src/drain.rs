@@ -15,6 +15,7 @@ pub struct Drain {
     draining: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
+    work: TaskTracker,
 }
 
 impl Drain {
@@ -26,6 +27,22 @@ impl Drain {
         F::Output: Send + 'static,
     {
         tokio::spawn(self.tasks.track_future(task))
+    }
+
+    /// Starts a task that serves somebody, and ends by itself when that one has been served: [`Drain::idle`] waits for
+    /// it.
+    pub fn spawn_work<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn(self.work.track_future(task))
+    }
+
+    /// Resolves when nobody is being served any more.
+    pub async fn idle(&self) {
+        self.work.close();
+        self.work.wait().await;
     }
 
     /// Begins the drain: readiness goes false, newcomers are refused.

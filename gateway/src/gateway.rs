@@ -11,14 +11,15 @@ use uuid::Uuid;
 use wildmatch::WildMatch;
 
 use crate::accept::origin::Origins;
-use crate::accept::{self, AcceptLimits, Acceptor, Gate};
+use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
 use crate::broker::redis::RedisSettings;
 use crate::broker::{Broker, Listener, MemoryBroker, RedisBroker};
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
-use crate::http::{self, Context, HttpLimits};
+use crate::http::{self, BodyLimits, Context};
 use crate::metrics::Metrics;
+use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
 use crate::node::port::{Port, PortLimits, port};
 use crate::node::registry::{ChannelLimits, Registry};
@@ -57,8 +58,16 @@ impl Gateway {
 
         let limits = shard_limits(config);
         let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
-        let origins = Origins::new(config.allowed_origins.clone());
-        let gate = Arc::new(Gate { node: Arc::clone(&node), shards: Arc::clone(&shards), limits, origins });
+        let origins = Origins::new(config.allowed_origins.clone(), is_local(config));
+        let capacity =
+            Capacity::new(config.limits.connections.unwrap_or_else(descriptors), Arc::clone(&metrics));
+        let gate = Arc::new(Gate {
+            node: Arc::clone(&node),
+            shards: Arc::clone(&shards),
+            limits,
+            origins,
+            capacity,
+        });
 
         let context = Context {
             node,
@@ -66,12 +75,11 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             drain: drain.clone(),
             guard: guard(config),
+            body: BodyLimits { bytes: config.limits.api_body_bytes, timeout: config.limits.head_timeout },
             started: Instant::now(),
             uid: Uuid::new_v4().to_string(),
         };
-        let http_limits =
-            HttpLimits { api_body_bytes: config.limits.api_body_bytes, console: has_console(config) };
-        let router = http::router(Arc::new(context), http_limits);
+        let router = http::router(Arc::new(context), has_console(config));
         let acceptor = Acceptor::new(gate, router, accept_limits(config), metrics, drain.clone());
         for listener in listeners {
             acceptor.serve(listener)?;
@@ -96,6 +104,8 @@ impl Gateway {
             // The threads are waited for where waiting blocks nobody.
             let joined = tokio::task::spawn_blocking(move || shards.join());
             let _ = joined.await;
+            // Requests under way are answered and publications handed over before the links to Redis are cut.
+            self.drain.idle().await;
             self.drain.stop().await;
         });
         ended.await.is_ok()
@@ -128,8 +138,10 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
         channels: config.limits.channels,
         linger: config.gateway.linger,
         publication_bytes: config.limits.publication_bytes,
+        recovery_publications: config.limits.recovery_publications,
     };
-    let registry = || Registry::new(Arc::clone(&ports), limits, Arc::clone(metrics));
+    let budget = HistoryBudget::new(config.limits.history_bytes);
+    let registry = || Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
     let mut ears: Vec<Ear> =
         config.redis.iter().map(|redis| redis_ear(redis, config, registry(), drain)).collect();
     if config.namespaces.iter().any(|namespace| namespace.redis.is_none()) {
@@ -140,7 +152,7 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     }
     let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
     let publication_bytes = config.limits.publication_bytes;
-    Node::new(Namespaces::new(namespaces), ears, ports, publication_bytes, Arc::clone(metrics))
+    Node::new(Namespaces::new(namespaces), ears, ports, budget, publication_bytes, Arc::clone(metrics))
 }
 
 fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Registry>, drain: &Drain) -> Ear {
@@ -175,6 +187,12 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
         broker: ears.iter().position(|ear| ear.name == name).unwrap_or_default(),
         subscribe: who(namespace.subscribe),
         publish: who(namespace.publish),
+        history: HistoryRules {
+            size: namespace.history.size,
+            ttl: namespace.history.ttl,
+            bytes: namespace.history.bytes,
+        },
+        deliver_last: namespace.deliver == config::Deliver::Last,
     }
 }
 
@@ -192,6 +210,7 @@ fn shard_limits(config: &Config) -> ShardLimits {
         outbox_bytes: config.limits.outbox_bytes,
         channels_per_connection: config.limits.channels_per_connection,
         commands_per_frame: config.limits.commands_per_frame,
+        recovery_publications: config.limits.recovery_publications,
         requests_outstanding: config.limits.requests_outstanding,
         ping_interval: config.websocket.ping_interval,
         pong_timeout: config.websocket.pong_timeout,
@@ -204,11 +223,7 @@ fn shard_limits(config: &Config) -> ShardLimits {
 }
 
 fn accept_limits(config: &Config) -> AcceptLimits {
-    AcceptLimits {
-        head_bytes: config.limits.head_bytes,
-        head_timeout: config.limits.head_timeout,
-        connections: config.limits.connections.unwrap_or_else(descriptors),
-    }
+    AcceptLimits { head_bytes: config.limits.head_bytes, head_timeout: config.limits.head_timeout }
 }
 
 /// How many connections the limit of open files allows, once it is raised as far as it may be.
@@ -235,5 +250,9 @@ fn guard(config: &Config) -> Guard {
 
 /// The page is for trying things out on one's own machine.
 fn has_console(config: &Config) -> bool {
-    config.origin.file.is_none() && config.listen.iter().all(config::Listen::is_loopback)
+    config.origin.file.is_none() && is_local(config)
+}
+
+fn is_local(config: &Config) -> bool {
+    config.listen.iter().all(config::Listen::is_loopback)
 }

@@ -13,6 +13,7 @@ pub mod status;
 pub mod streams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -39,26 +40,27 @@ pub struct Context {
     pub drain: Drain,
     /// Who may call the API.
     pub guard: Guard,
+    /// How large a call may be, and how slow.
+    pub body: BodyLimits,
     /// When the gateway was started.
     pub started: Instant,
     /// This node's name to the world.
     pub uid: String,
 }
 
-/// How the routes are set up.
+/// The bounds of an API request's body.
 #[derive(Clone, Copy, Debug)]
-pub struct HttpLimits {
-    /// Bytes of an API request (`limits.api_body_bytes`).
-    pub api_body_bytes: usize,
-    /// Whether `/` is the page for trying things out.
-    pub console: bool,
+pub struct BodyLimits {
+    /// Bytes (`limits.api_body_bytes`).
+    pub bytes: usize,
+    /// The time for it (`limits.head_timeout`, once more).
+    pub timeout: Duration,
 }
 
-/// All routes.
-pub fn router(context: Arc<Context>, limits: HttpLimits) -> Router {
+/// All routes; `with_console`: `/` is the page for trying things out.
+pub fn router(context: Arc<Context>, with_console: bool) -> Router {
     let mut router = Router::new()
         .route("/api/{method}", post(api::call))
-        .layer(axum::extract::DefaultBodyLimit::max(limits.api_body_bytes))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
@@ -67,7 +69,7 @@ pub fn router(context: Arc<Context>, limits: HttpLimits) -> Router {
         .route("/sse/{*channel}", get(streams::sse))
         .route("/ws", get(streams::websocket))
         .route("/connection/websocket", get(streams::websocket));
-    if limits.console {
+    if with_console {
         router = router.route("/", get(console));
     }
     router.with_state(context)

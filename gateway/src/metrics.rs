@@ -103,7 +103,8 @@ pub struct ControlCounters {
 }
 
 /// The causes of gaps, as label values, in the order of [`ControlCounters::gaps`].
-pub const GAP_CAUSES: [&str; 3] = ["deaf", "handover-full", "too-large"];
+pub const GAP_CAUSES: [&str; 5] =
+    ["deaf", "handover-full", "too-large", "unknown-position", "ring-too-short"];
 
 /// All counters of a gateway.
 #[derive(Debug)]

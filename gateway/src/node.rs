@@ -5,6 +5,7 @@
 //! lingers for a while. Must never know a connection, nor what a broker is made of.
 //!
 //! - [`channel`]: one channel: stamp, listening shards.
+//! - [`history`]: what a channel remembers, and what can be recovered from it.
 //! - [`registry`]: the channels of one broker; what the broker heard goes in here.
 //! - [`port`]: the bounded way to a shard.
 //! - [`lane`]: the bounded way back: what shards ask for.
@@ -12,6 +13,7 @@
 //! - [`publication`]: one message, stamped and encoded once.
 
 pub mod channel;
+pub mod history;
 pub mod lane;
 pub mod namespace;
 pub mod port;
@@ -21,6 +23,7 @@ pub mod registry;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
@@ -31,9 +34,14 @@ use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::ShardId;
+use history::HistoryBudget;
+use lane::{HistoryAnswer, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
 use port::{Delivery, Port};
-use registry::Registry;
+use registry::{Page, RecoveryRequest, Registry};
+
+/// The time between two looks for publications that are too old to be remembered.
+const FORGET: Duration = Duration::from_secs(5);
 
 /// Why a channel cannot be heard.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +91,7 @@ pub struct Node {
     namespaces: Namespaces,
     ears: Vec<Ear>,
     ports: Arc<[Port]>,
+    budget: Arc<HistoryBudget>,
     publication_bytes: usize,
     metrics: Arc<Metrics>,
 }
@@ -93,10 +102,11 @@ impl Node {
         namespaces: Namespaces,
         ears: Vec<Ear>,
         ports: Arc<[Port]>,
+        budget: Arc<HistoryBudget>,
         publication_bytes: usize,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Arc::new(Self { namespaces, ears, ports, publication_bytes, metrics })
+        Arc::new(Self { namespaces, ears, ports, budget, publication_bytes, metrics })
     }
 
     /// Starts what the node does by itself: letting go the channels that nobody wants any more.
@@ -114,7 +124,12 @@ impl Node {
 
     async fn let_go(&self, place: usize) {
         let ear = &self.ears[place];
+        let mut forget_next = Instant::now();
         loop {
+            if forget_next <= Instant::now() {
+                ear.registry.forget_old(Instant::now());
+                forget_next = Instant::now() + FORGET;
+            }
             let next = ear.registry.expire(Instant::now(), |channel| {
                 if let Some(topic @ Topic::Channel(_)) = self.topic(channel) {
                     ear.broker.unsubscribe(&topic);
@@ -142,6 +157,13 @@ impl Node {
         }
     }
 
+    /// The channel cannot be heard now: too much waits for its broker.
+    async fn refuse_attach(&self, shard: ShardId, name: ChannelName) {
+        let busy = SubscribeError::Broker(BrokerError::Busy);
+        // The shard has ended when this fails: nobody is left to be told.
+        let _ = self.ports[shard].send(Delivery::AttachFailed(name, busy)).await;
+    }
+
     async fn try_attach(
         &self,
         shard: ShardId,
@@ -150,7 +172,7 @@ impl Node {
     ) -> Result<(), SubscribeError> {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
         let ear = &self.ears[namespace.broker];
-        let channel = ear.registry.enter(name)?;
+        let channel = ear.registry.enter(name, namespace.history)?;
         if let Err(error) = ear.broker.subscribe(&topic(name, pattern)).await {
             ear.registry.abandon(&channel);
             return Err(error.into());
@@ -162,6 +184,34 @@ impl Node {
             None => ear.registry.abandon(&channel),
         }
         Ok(())
+    }
+
+    /// A connection comes back to a channel that its shard hears. The answer goes through the port, in the order of the
+    /// publications: what comes after it comes after the recovery's top.
+    async fn recover(&self, shard: ShardId, channel: ChannelName, request: RecoveryRequest, ticket: Ticket) {
+        let Some(permit) = self.ports[shard].reserve().await else { return };
+        if let Some(namespace) = self.namespace(&channel) {
+            self.ears[namespace.broker].registry.recover(&channel, &request, |recovery| {
+                permit.send(Delivery::Recovered(ticket, channel.clone(), recovery));
+            });
+        }
+    }
+
+    /// A part of what a channel remembers; `None` when the channel is not known on this node.
+    pub fn history(&self, channel: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
+        self.ears[self.namespace(channel)?.broker].registry.history(channel, page)
+    }
+
+    /// Forgets what a channel remembers.
+    pub fn forget_history(&self, channel: &ChannelName) {
+        if let Some(namespace) = self.namespace(channel) {
+            self.ears[namespace.broker].registry.forget(channel);
+        }
+    }
+
+    /// Bytes that the rings of this node hold.
+    pub fn history_bytes(&self) -> usize {
+        self.budget.used()
     }
 
     /// A shard has no subscriber left for a channel.

@@ -7,6 +7,7 @@
 //! - [`reactor`]: the loop: what wakes a shard and in which order it works.
 //! - [`life`]: how a connection arrives, ends and is gone; [`timers`]: its pings and deadlines.
 //! - [`subscribing`]: which channels the shard hears, and for whom.
+//! - [`recovery`]: what a client missed, and the one sequence of reply, recovered and live publications.
 //! - [`broadcast`]: publications and gaps on their way to subscribers; [`writing`]: from outboxes onto links.
 //! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream.
 //! - [`websocket`], [`sse`]: frames and events on the wire.
@@ -19,6 +20,7 @@ mod life;
 mod link;
 mod outbox;
 mod reactor;
+mod recovery;
 mod session;
 pub mod sse;
 mod stream;
@@ -63,6 +65,8 @@ pub struct ShardLimits {
     pub channels_per_connection: usize,
     /// Commands in one WebSocket message (`limits.commands_per_frame`).
     pub commands_per_frame: usize,
+    /// Publications in one page of history (`limits.recovery_publications`).
+    pub recovery_publications: usize,
     /// Requests of one shard that may wait for the node (`limits.requests_outstanding`).
     pub requests_outstanding: usize,
     /// The time between pings (`websocket.ping_interval`).
@@ -111,10 +115,21 @@ pub enum ArrivalKind {
         /// Events are named after their channels.
         named: bool,
         /// Where the client stood when it was here before.
-        resume: Option<Cursor>,
+        resume: Resume,
         /// It is to be ended at once for this reason: a status of 4xx or 5xx would stop the client for good.
         refusal: Option<Disconnect>,
     },
+}
+
+/// Where an SSE client stood when it was here before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// It was not.
+    Fresh,
+    /// At this cursor; channels that are not in it start fresh.
+    From(Cursor),
+    /// It says that it was, in a way that cannot be read.
+    Unreadable,
 }
 
 /// What the control plane tells a shard about its connections.

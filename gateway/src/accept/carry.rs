@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{HeaderValue, Request, Response, header};
 use bytes::{Buf, Bytes};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -82,6 +82,12 @@ async fn answer_by(
     peer: SocketAddr,
 ) -> Result<Response<Body>, Infallible> {
     request.extensions_mut().insert(Peer(peer));
+    // HTTP/2 names the host elsewhere.
+    if let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().entry(header::HOST).or_insert(host);
+    }
     router.call(request).await
 }
 
@@ -170,6 +176,6 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.0.spawn(task);
+        self.0.spawn_work(task);
     }
 }

@@ -7,7 +7,7 @@ use earshot_protocol::Cursor;
 use percent_encoding::percent_decode_str;
 
 use super::Gate;
-use crate::shard::{ArrivalKind, Refusal, admit};
+use crate::shard::{ArrivalKind, Refusal, Resume, admit};
 
 /// A request for an event stream, not judged yet.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,8 +67,11 @@ impl Wish {
             return Err(Refusal::Origin);
         }
         let channels = admit(&gate.node, &self.channels, self.named, &gate.limits)?;
-        // A cursor that cannot be read is one that cannot be continued.
-        let resume = self.cursor.as_ref().map(|text| Cursor::parse(text).unwrap_or_default());
+        let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
+            None => Resume::Fresh,
+            Some(Ok(cursor)) => Resume::From(cursor),
+            Some(Err(_)) => Resume::Unreadable,
+        };
         let kind = ArrivalKind::Sse { channels, named: self.named, resume, refusal: None };
         Ok(Granted { kind, allow_origin: gate.origins.named(headers) })
     }

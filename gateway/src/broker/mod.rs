@@ -55,6 +55,10 @@ pub enum GapCause {
     HandoverFull,
     /// A publication was larger than the configured limit.
     TooLarge,
+    /// A client's position belongs to a sequence that is no more: the node or the log began anew.
+    UnknownPosition,
+    /// A client was away for longer than the ring remembers.
+    RingTooShort,
 }
 
 impl GapCause {
@@ -64,6 +68,8 @@ impl GapCause {
             Self::Deaf => "deaf",
             Self::HandoverFull => "handover-full",
             Self::TooLarge => "too-large",
+            Self::UnknownPosition => "unknown-position",
+            Self::RingTooShort => "ring-too-short",
         }
     }
 }

@@ -70,7 +70,7 @@ fn serve(config: &Config) -> io::Result<bool> {
         tracing::warn!("{warning}");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let gateway = Gateway::start(config)?;
@@ -90,7 +90,10 @@ fn serve(config: &Config) -> io::Result<bool> {
                 std::process::exit(1)
             }
         }
-    })
+    });
+    // What has not ended within the grace is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {

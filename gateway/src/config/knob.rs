@@ -262,18 +262,18 @@ macro_rules! knobs {
         }
 
         impl $section {
-            fn read_knobs(section: &mut $crate::config::document::Section<'_>) -> Self {
+            fn read_knobs(section: &mut $crate::config::document::Section<'_>, default: Self) -> Self {
                 Self {
                     $($key: $crate::config::knob::read::<$crate::config::knob::$kind>(
-                        section, stringify!($key), $default, ($least, $most),
+                        section, stringify!($key), default.$key, ($least, $most),
                     ),)+
                 }
             }
 
-            /// Writes every knob as TOML.
-            pub(super) fn show(&self, out: &mut $crate::config::show::Shown) {
+            /// Every knob with its value as TOML.
+            pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
                 use $crate::config::knob::Kind;
-                $(out.line(stringify!($key), &$crate::config::knob::$kind::show(&self.$key));)+
+                vec![$((stringify!($key), $crate::config::knob::$kind::show(&self.$key)),)+]
             }
 
             /// Each knob's name, default and range, as the documentation must have them.

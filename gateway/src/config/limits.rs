@@ -1,13 +1,13 @@
 //! `[limits]`: how much of everything.
 //!
-//! Owns the bounds that keep one client, one publisher or one flood from harming the others. Must never hold a time:
-//! those belong to the transport that they rule.
+//! Owns the bounds that keep one client, one publisher or one flood from harming the others. Must never hold the times
+//! of one transport, nor what a namespace may decide for itself.
 
 use std::time::Duration;
 
 use super::document::Section;
 use super::knob::knobs;
-use super::quantity::{GIB, KIB, MIB, show_size};
+use super::quantity::{GIB, KIB, MIB, TIB, show_size};
 
 knobs! {
     /// How much of everything. What is over a limit is refused; nobody who is there is evicted.
@@ -24,8 +24,10 @@ knobs! {
         publication_bytes: usize as Size = MIB, in KIB, 64 * MIB;
         /// The body of one request to the HTTP API.
         api_body_bytes: usize as Size = 2 * MIB, in KIB, 256 * MIB;
-        /// What may wait for one client; one that falls further behind is disconnected as slow.
+        /// What may wait for one client; one that falls further behind is slow, as its namespace has it.
         outbox_bytes: usize as Size = MIB, in 4 * KIB, GIB;
+        /// How long a publication may wait for a slow client; nothing: for ever.
+        outbox_age: Option<Duration> as OptionalSpan = Some(Duration::from_secs(30)), in Duration::from_secs(1), Duration::from_secs(3600);
         /// Channels that one connection may be subscribed to.
         channels_per_connection: usize as Count = 128, in 1, 100_000;
         /// Channels that one node may know at a time, those that linger included.
@@ -38,12 +40,16 @@ knobs! {
         handover_items: usize as Count = 4096, in 16, 1_000_000;
         /// Bytes of publications between a Redis link and a shard; more is a gap.
         handover_bytes: usize as Size = 64 * MIB, in MIB, 4 * GIB;
+        /// What one node keeps in its memory of the history of all channels together.
+        history_bytes: usize as Size = 256 * MIB, in MIB, TIB;
+        /// Publications in one recovery; a client that missed more is told of a gap.
+        recovery_publications: usize as Count = 300, in 1, 10_000;
     }
 }
 
 impl Limits {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let mut limits = Self::read_knobs(section);
+        let mut limits = Self::read_knobs(section, Self::default());
         let publication = limits.publication_bytes;
         for (key, room) in [
             ("outbox_bytes", &mut limits.outbox_bytes),

@@ -3,9 +3,16 @@
 //! Owns one namespace's rules. Must never compare namespaces with each other: that is [`super::reachable`].
 
 use super::channel::ChannelPattern;
+use super::choice;
 use super::document::{Found, Section};
+use super::history::{Deliver, History};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::show::Shown;
+use super::slow::{Slow, SlowRules, Terminal};
+use super::source::Source;
+
+/// What a namespace is told that wants a log without a Redis.
+const NO_LOG: &str = "a log is kept in Redis: name a `redis` instance, or set REDIS_URL";
 
 /// A pattern of channel names with its rules. The first namespace that matches a channel rules it; a channel without a
 /// namespace is refused.
@@ -21,19 +28,23 @@ pub struct Namespace {
     pub key_prefix: String,
     /// Where its publications come from.
     pub source: Source,
+    /// What is kept of each channel.
+    pub history: History,
+    /// What a subscriber is given unasked.
+    pub deliver: Deliver,
     /// Which clients may subscribe.
     pub subscribe: Who,
     /// Which clients may publish.
     pub publish: Who,
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) in the place of the exact names that clients ask for.
     pub subscribe_pattern: bool,
-}
-
-/// Where publications come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A plain `PUBLISH`.
-    PubSub,
+    /// What becomes of a client that is too slow.
+    pub slow: Slow,
+    /// With [`Slow::Latest`]: where in the payload it says what it is about, as a JSON pointer; publications about the
+    /// same replace each other. Nothing: every publication of the channel.
+    pub slow_key: Option<String>,
+    /// With [`Slow::Latest`]: which publications are never replaced or dropped.
+    pub slow_terminal: Option<Terminal>,
 }
 
 /// Which clients may do something.
@@ -58,25 +69,6 @@ impl Who {
     }
 }
 
-impl Source {
-    /// As the file says it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::PubSub => "pubsub",
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "pubsub" => Ok(Self::PubSub),
-            "stream" | "bullmq" | "celery" | "amqp" => {
-                Err(format!("\"{text}\" is not available in this version; \"pubsub\" is"))
-            }
-            _ => Err(format!("expected \"pubsub\", found \"{}\"", text.escape_debug())),
-        }
-    }
-}
-
 /// What [`super::reachable`] needs to know of the places in the file.
 pub(super) struct Placed<'d> {
     pub(super) name: Found<'d, String>,
@@ -93,9 +85,14 @@ impl Namespace {
             redis,
             key_prefix: String::new(),
             source: Source::PubSub,
+            history: Source::PubSub.history(),
+            deliver: Deliver::default(),
             subscribe: Who::Anyone,
             publish: Who::Subscribers,
             subscribe_pattern: false,
+            slow: Slow::default(),
+            slow_key: None,
+            slow_terminal: None,
         }
     }
 
@@ -105,12 +102,17 @@ impl Namespace {
             section.refuse(&section.place(), "has no `name`");
         }
         let channels = read_channels(&mut section);
+        let source = section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value);
+        let history = History::read(&mut section, source.history());
+        let slow = SlowRules::read(&mut section);
         let namespace = Self {
             name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
             channels: channels.iter().map(|found| found.value.clone()).collect(),
-            redis: read_redis(&mut section, instances),
+            redis: read_redis(&mut section, instances, source),
             key_prefix: section.text("key_prefix", key_prefix).map(|found| found.value).unwrap_or_default(),
-            source: section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value),
+            source,
+            deliver: Deliver::read(&mut section, &history),
+            history,
             subscribe: read_who(&mut section, "subscribe", Who::Anyone, &[Who::Nobody, Who::Anyone]),
             publish: read_who(
                 &mut section,
@@ -118,7 +120,10 @@ impl Namespace {
                 Who::Nobody,
                 &[Who::Nobody, Who::Subscribers, Who::Anyone],
             ),
-            subscribe_pattern: section.flag("subscribe_pattern", false),
+            subscribe_pattern: read_subscribe_pattern(&mut section, source),
+            slow: slow.slow,
+            slow_key: slow.key,
+            slow_terminal: slow.terminal,
         };
         let name = name.unwrap_or(Found { value: String::new(), place: section.place() });
         section.finish();
@@ -132,9 +137,18 @@ impl Namespace {
         out.text("redis", self.redis.as_deref().unwrap_or(MEMORY));
         out.text("key_prefix", &self.key_prefix);
         out.text("source", self.source.as_str());
+        out.inline("history", &self.history.settings());
+        out.text("deliver", self.deliver.as_str());
         out.text("subscribe", self.subscribe.as_str());
         out.text("publish", self.publish.as_str());
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
+        out.text("slow", self.slow.as_str());
+        if let Some(key) = &self.slow_key {
+            out.text("slow_key", key);
+        }
+        if let Some(terminal) = &self.slow_terminal {
+            terminal.show(out);
+        }
     }
 }
 
@@ -149,13 +163,14 @@ fn read_channels<'d>(section: &mut Section<'d>) -> Vec<Found<'d, ChannelPattern>
 }
 
 /// The instance a namespace is on. Without a word about it: the default one, or memory where there is no Redis at all.
-fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance]) -> Option<String> {
+fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance], source: Source) -> Option<String> {
     let known = |name: &str| instances.iter().any(|instance| instance.name == name);
     let choices = || {
         let names = instances.iter().map(|instance| instance.name.as_str()).chain([MEMORY]);
         names.map(|name| format!("\"{}\"", name.escape_debug())).collect::<Vec<_>>().join(", ")
     };
     let named = section.text("redis", |name| match name {
+        MEMORY if source == Source::Stream => Err(NO_LOG.into()),
         MEMORY => Ok(None),
         name if known(name) => Ok(Some(name.to_owned())),
         name => Err(format!("there is no [redis.{}]; there is: {}", name.escape_debug(), choices())),
@@ -166,20 +181,28 @@ fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance]) -> Option<
     if known(DEFAULT_INSTANCE) {
         return Some(DEFAULT_INSTANCE.into());
     }
-    if !instances.is_empty() && !section.has("redis") {
+    if section.has("redis") {
+        return None;
+    }
+    if !instances.is_empty() {
         section.refuse(&section.place(), format!("does not say which `redis` it is on: {}", choices()));
+    } else if source == Source::Stream {
+        section.refuse(&section.place_of_key("source"), NO_LOG);
     }
     None
 }
 
 fn read_who(section: &mut Section<'_>, key: &'static str, default: Who, choices: &[Who]) -> Who {
-    let found = section.text(key, |text| {
-        choices.iter().copied().find(|who| who.as_str() == text).ok_or_else(|| {
-            let choices: Vec<_> = choices.iter().map(|who| format!("\"{}\"", who.as_str())).collect();
-            format!("expected {}, found \"{}\"", choices.join(" or "), text.escape_debug())
-        })
-    });
-    found.map_or(default, |found| found.value)
+    choice::read(section, key, choices, Who::as_str).map_or(default, |found| found.value)
+}
+
+fn read_subscribe_pattern(section: &mut Section<'_>, source: Source) -> bool {
+    let by_pattern = section.flag("subscribe_pattern", false);
+    if by_pattern && source == Source::Stream {
+        let what = "a log is read channel by channel: only with source = \"pubsub\"";
+        section.refuse(&section.place_of_key("subscribe_pattern"), what);
+    }
+    by_pattern
 }
 
 fn key_prefix(text: &str) -> Result<String, String> {

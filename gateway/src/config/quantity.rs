@@ -10,17 +10,20 @@ pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
 /// 1024 MiB.
 pub(super) const GIB: usize = 1024 * MIB;
+/// 1024 GiB.
+pub(super) const TIB: usize = 1024 * GIB;
 
 /// Smallest unit last, as both ways of writing prefer the largest that fits.
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-const SIZES: [(&str, u64); 4] = [("GiB", GIB as u64), ("MiB", MIB as u64), ("KiB", KIB as u64), ("B", 1)];
+const SIZES: [(&str, u64); 5] =
+    [("TiB", TIB as u64), ("GiB", GIB as u64), ("MiB", MIB as u64), ("KiB", KIB as u64), ("B", 1)];
 
 /// Reads `100ms`, `25s`, `5m` or `1h`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     scaled(text, &DURATIONS).map(Duration::from_millis)
 }
 
-/// Reads `512B`, `64KiB`, `1MiB` or `2GiB`.
+/// Reads `512B`, `64KiB`, `1MiB`, `2GiB` or `1TiB`.
 pub(super) fn size(text: &str) -> Option<usize> {
     scaled(text, &SIZES).and_then(|bytes| usize::try_from(bytes).ok())
 }
@@ -65,9 +68,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read_and_written() {
-        for (text, bytes) in
-            [("512B", 512), ("64KiB", 65_536), ("1MiB", 1_048_576), ("3GiB", 3 << 30), ("1025B", 1025)]
-        {
+        for (text, bytes) in [
+            ("512B", 512),
+            ("64KiB", 65_536),
+            ("1MiB", 1_048_576),
+            ("3GiB", 3 << 30),
+            ("2TiB", 2 << 40),
+            ("1025B", 1025),
+        ] {
             assert_eq!(size(text), Some(bytes), "{text}");
             assert_eq!(show_size(bytes), text);
         }

@@ -48,7 +48,7 @@ knobs! {
 
 impl RedisTimes {
     fn read(section: &mut Section<'_>) -> Self {
-        let mut times = Self::read_knobs(section);
+        let mut times = Self::read_knobs(section, Self::default());
         if times.retry_min > times.retry_max {
             // A default gives way, a contradiction in the file does not.
             if section.has("retry_min") && section.has("retry_max") {
@@ -112,7 +112,7 @@ impl RedisInstance {
         if let Some(url) = &self.pubsub_url {
             out.text("pubsub_url", &url.to_string());
         }
-        self.times.show(out);
+        out.lines(&self.times.settings());
     }
 }
 

@@ -20,7 +20,7 @@ knobs! {
 
 impl GatewayConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self::read_knobs(section)
+        Self::read_knobs(section, Self::default())
     }
 }
 
@@ -36,7 +36,7 @@ knobs! {
 
 impl DrainConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let mut times = Self::read_knobs(section);
+        let mut times = Self::read_knobs(section, Self::default());
         if times.spread >= times.grace {
             // A default gives way, a contradiction in the file does not.
             if section.has("spread") {

@@ -28,6 +28,17 @@ impl Shown {
         self.write(format_args!("{key} = {value}\n"));
     }
 
+    /// Keys with values that are TOML already.
+    pub(super) fn lines(&mut self, settings: &[(&str, String)]) {
+        settings.iter().for_each(|(key, value)| self.line(key, value));
+    }
+
+    /// A key with a section on one line, its values TOML already.
+    pub(super) fn inline(&mut self, key: &str, settings: &[(&str, String)]) {
+        let settings: Vec<_> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        self.line(key, &format!("{{ {} }}", settings.join(", ")));
+    }
+
     /// A key with a text.
     pub(super) fn text(&mut self, key: &str, text: &str) {
         self.line(key, &Value::from(text).to_string());
@@ -55,15 +66,15 @@ impl Config {
         }
         self.show_top(&mut out);
         out.section("[gateway]");
-        self.gateway.show(&mut out);
+        out.lines(&self.gateway.settings());
         out.section("[limits]");
-        self.limits.show(&mut out);
+        out.lines(&self.limits.settings());
         out.section("[websocket]");
-        self.websocket.show(&mut out);
+        out.lines(&self.websocket.settings());
         out.section("[sse]");
-        self.sse.show(&mut out);
+        out.lines(&self.sse.settings());
         out.section("[drain]");
-        self.drain.show(&mut out);
+        out.lines(&self.drain.settings());
         self.redis.iter().for_each(|instance| instance.show(&mut out));
         self.namespaces.iter().for_each(|namespace| namespace.show(&mut out));
         out.0

@@ -11,6 +11,7 @@ use super::*;
 mod bad_files;
 mod documentation;
 mod good_files;
+mod keeping;
 mod properties;
 
 /// What the environment holds in a test.

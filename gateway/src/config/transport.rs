@@ -28,7 +28,7 @@ knobs! {
 
 impl WebSocket {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let mut times = Self::read_knobs(section);
+        let mut times = Self::read_knobs(section, Self::default());
         if times.ping_interval.subsec_nanos() != 0 {
             let what = "clients are told in whole seconds: write whole seconds";
             section.refuse(&section.place_of_key("ping_interval"), what);
@@ -61,6 +61,6 @@ knobs! {
 
 impl Sse {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self::read_knobs(section)
+        Self::read_knobs(section, Self::default())
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use bytes::Bytes;
@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::guard::Denied;
+use super::{Context, refuse};
 use crate::accept::carry::Peer;
 use crate::broker::BrokerError;
 use crate::node::PublishError;
@@ -57,13 +57,18 @@ struct Channels {
 pub async fn call(
     State(context): State<Arc<Context>>,
     Path(method): Path<String>,
-    peer: Option<axum::Extension<Peer>>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Response {
-    if let Err(denied) = context.guard.admit(&headers, peer.map(|peer| peer.0)) {
+    let peer = request.extensions().get::<Peer>().copied();
+    if let Err(denied) = context.guard.admit(request.headers(), peer) {
         return denial(denied);
     }
+    let body = axum::body::to_bytes(request.into_body(), context.body.bytes);
+    let body = match tokio::time::timeout(context.body.timeout, body).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return refuse(413, format!("the request is larger than {} bytes", context.body.bytes)),
+        Err(_) => return refuse(408, "the request did not come in time".to_owned()),
+    };
     let answer = match method.as_str() {
         "publish" => publish(&context, &body).await,
         "broadcast" => broadcast(&context, &body).await,

@@ -77,24 +77,15 @@ fn is_local(Peer(peer): Peer) -> bool {
 /// No proxy stands in between, the page (if it is one) is our own, and the host is spelled as one of this machine, so
 /// that a name which somebody else points here does not count.
 fn is_direct(headers: &HeaderMap) -> bool {
-    if ["forwarded", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name)) {
+    if ["forwarded", "via", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name)) {
         return false;
     }
     let own_page = match headers.get(header::ORIGIN) {
         Some(origin) => origin.to_str().is_ok_and(|origin| origin::is_own(origin, headers)),
         None => true,
     };
-    own_page && headers.get(header::HOST).and_then(|host| host.to_str().ok()).is_none_or(is_local_name)
-}
-
-fn is_local_name(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    own_page && host.is_none_or(origin::is_local_name)
 }
 
 #[cfg(test)]

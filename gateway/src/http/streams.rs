@@ -29,7 +29,8 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
         Ok(granted) => granted,
         Err(refusal) => return refuse(status(&refusal), refusal.to_string()),
     };
-    let body = context.gate.shards.take_stream(granted.kind).await;
+    let kind = context.gate.capacity.admit(granted.kind);
+    let body = context.gate.shards.take_stream(kind).await;
     let mut response = Response::new(Body::from_stream(body));
     for (name, value) in HEADERS {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -61,9 +62,10 @@ pub async fn websocket(State(context): State<Arc<Context>>, mut request: Request
         Handshake::Granted { response, encoding, refusal } => {
             let upgrade = hyper::upgrade::on(&mut request);
             let later = Arc::clone(&context);
-            context.drain.spawn(async move {
+            context.drain.spawn_work(async move {
                 if let Ok(upgraded) = upgrade.await {
-                    upgraded_to_shard(&later, upgraded, ArrivalKind::WebSocket { encoding, refusal }).await;
+                    let kind = later.gate.capacity.admit(ArrivalKind::WebSocket { encoding, refusal });
+                    upgraded_to_shard(&later, upgraded, kind).await;
                 }
             });
             switching(&response)
@@ -104,7 +106,8 @@ async fn upgraded_to_shard(context: &Context, upgraded: hyper::upgrade::Upgraded
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
     let (socket, mut early) = parts.io.into_inner().into_parts();
     if !parts.read_buf.is_empty() {
-        early = Bytes::from([&early[..], &parts.read_buf[..]].concat());
+        // What hyper read was in front of what it had not come to yet.
+        early = Bytes::from([&parts.read_buf[..], &early[..]].concat());
     }
     if let Ok(socket) = socket.into_std() {
         take_upgraded(&context.gate, socket, kind, early).await;

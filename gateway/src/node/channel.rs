@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
+use super::history::{HistoryBudget, HistoryRules, Recovery, Ring, Since, Unrecoverable};
 use super::publication::Publication;
 
 /// The most shards a node can have: one bit each in a channel's set of listeners.
@@ -18,6 +19,8 @@ pub type ShardId = usize;
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) name: ChannelName,
+    /// How much it remembers.
+    pub(super) history: HistoryRules,
     state: Mutex<State>,
 }
 
@@ -25,6 +28,7 @@ pub(super) struct Channel {
 #[derive(Debug)]
 pub(super) struct State {
     position: StreamPosition,
+    ring: Ring,
     shards: u128,
     /// Attaches on their way: the channel must not be let go meanwhile.
     pub(super) attaching: usize,
@@ -35,24 +39,37 @@ pub(super) struct State {
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName) -> Self {
-        let position = StreamPosition { epoch: new_epoch(), offset: 0 };
-        let state = State { position, shards: 0, attaching: 0, lingering: false, idle_since: None };
-        Self { name, state: Mutex::new(state) }
+    pub(super) fn new(name: ChannelName, history: HistoryRules) -> Self {
+        let state = State {
+            position: StreamPosition { epoch: new_epoch(), offset: 0 },
+            ring: Ring::default(),
+            shards: 0,
+            attaching: 0,
+            lingering: false,
+            idle_since: None,
+        };
+        Self { name, history, state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a message its place. `None` when no shard hears the channel; the place is taken all the same.
-    pub(super) fn stamp(&self, payload: Payload) -> Option<(u128, Arc<Publication>)> {
-        let (shards, position) = {
-            let mut state = self.state();
-            state.position.offset += 1;
-            (state.shards, state.position)
-        };
-        (shards != 0).then(|| (shards, Arc::new(Publication::new(self.name.clone(), position, payload))))
+    /// Gives a message its place. `None` when no shard hears the channel; it is remembered all the same.
+    pub(super) fn stamp(&self, payload: Payload, budget: &HistoryBudget) -> Option<(u128, Arc<Publication>)> {
+        let mut state = self.state();
+        state.position.offset += 1;
+        if state.shards == 0 && self.history.size == 0 {
+            return None;
+        }
+        let publication = Arc::new(Publication::new(self.name.clone(), state.position, payload));
+        state.ring.push(&publication, &self.history, budget);
+        (state.shards != 0).then_some((state.shards, publication))
+    }
+
+    /// How long it is worth hearing without a listener.
+    pub(super) fn worth(&self, linger: std::time::Duration) -> std::time::Duration {
+        if self.history.size == 0 { linger } else { linger.max(self.history.ttl) }
     }
 }
 
@@ -78,8 +95,43 @@ impl State {
         self.shards == 0 && self.attaching == 0
     }
 
+    /// One publication is missing for certain, and nothing else.
+    pub(super) fn skip(&mut self, budget: &HistoryBudget) -> StreamPosition {
+        self.ring.clear(budget);
+        self.position.offset += 1;
+        self.position
+    }
+
+    /// What a client that stood there has missed; without a position, the newest publication if `last` is asked for.
+    pub(super) fn recover(
+        &mut self,
+        channel: &Channel,
+        since: Option<&Since>,
+        last: bool,
+        most: usize,
+    ) -> Result<Recovery, (Unrecoverable, Recovery)> {
+        let (name, top) = (&channel.name, self.position);
+        let with = |publications, recovered| Recovery { top, publications, recovered };
+        let missed = match since {
+            Some(since) => self.ring.since(name, since, top, most),
+            None => Ok(Vec::new()),
+        };
+        match missed {
+            Ok(missed) if since.is_some() => Ok(with(missed, true)),
+            // Whoever wants the newest only has missed nothing by a gap before it.
+            _ if last => Ok(with(self.ring.last(name).into_iter().collect(), since.is_some())),
+            Ok(_) => Ok(with(Vec::new(), false)),
+            Err(why) => Err((why, with(Vec::new(), false))),
+        }
+    }
+
+    pub(super) fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
     /// What went before cannot be continued: a new sequence begins.
-    pub(super) fn break_sequence(&mut self) -> StreamPosition {
+    pub(super) fn break_sequence(&mut self, budget: &HistoryBudget) -> StreamPosition {
+        self.ring.clear(budget);
         self.position = StreamPosition { epoch: new_epoch(), offset: 0 };
         self.position
     }

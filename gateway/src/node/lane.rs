@@ -13,7 +13,10 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::channel::ShardId;
+use super::history::Unrecoverable;
+use super::registry::{History, Page, RecoveryRequest};
 use super::{Node, PublishError};
+use crate::broker::BrokerError;
 use crate::drain::Drain;
 
 /// What a shard asks of the node.
@@ -23,6 +26,24 @@ pub enum Ask {
     Attach(ChannelName),
     /// To hear it no longer; not answered.
     Detach(ChannelName),
+    /// To be told what a connection has missed of a channel that the shard hears; answered by `Delivery::Recovered`.
+    Recover {
+        /// The channel.
+        channel: ChannelName,
+        /// Where the connection stood.
+        request: RecoveryRequest,
+        /// The connection.
+        ticket: Ticket,
+    },
+    /// A page of a channel's history; answered by an [`Answer`].
+    History {
+        /// The channel.
+        channel: ChannelName,
+        /// Which part.
+        page: Page,
+        /// Who waits for the answer.
+        ticket: Ticket,
+    },
     /// To publish for a client; answered by an [`Answer`] with the same ticket, when there is one.
     Publish {
         /// The channel.
@@ -43,8 +64,17 @@ pub struct Ticket {
     pub reply: u32,
 }
 
-/// What came of a publication.
-pub type Answer = (Ticket, Result<(), PublishError>);
+/// What came of a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// A publication was taken, or not.
+    Published(Ticket, Result<(), PublishError>),
+    /// What a channel remembers; `None` when it is not known here.
+    History(Ticket, Option<HistoryAnswer>),
+}
+
+/// A part of a channel's history, unless the position asked from belongs to another sequence.
+pub type HistoryAnswer = Result<History, Unrecoverable>;
 
 /// The shard's end of its lane.
 #[derive(Debug)]
@@ -70,47 +100,101 @@ pub fn lane(outstanding: usize) -> (Lane, LaneEnd) {
 }
 
 impl LaneEnd {
-    /// Serves the lane of one shard until the drain stops it or the shard ends.
+    /// Serves the lane of one shard until the shard has ended and everything it asked for is done.
     pub fn serve(self, node: Arc<Node>, shard: ShardId, drain: &Drain) {
-        let stop = drain.clone();
-        drain.spawn(async move {
-            tokio::select! {
-                () = self.run(&node, shard) => {}
-                () = stop.stopped() => {}
-            }
-        });
+        drain.spawn_work(async move { self.run(&node, shard).await });
     }
 
     async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
-        let outstanding = self.asks.max_capacity();
-        let mut under_way: FuturesUnordered<BoxFuture<'_, Option<Answer>>> = FuturesUnordered::new();
+        let most = self.asks.max_capacity();
+        // Counted for each broker: one that hangs must not hold up what the others are asked for.
+        let mut waiting = vec![0; node.ears.len()];
+        let mut under_way: FuturesUnordered<Work<'_>> = FuturesUnordered::new();
         loop {
             tokio::select! {
-                ask = self.asks.recv(), if under_way.len() < outstanding => match ask {
-                    Some(ask) => under_way.extend(begin(node, shard, ask)),
-                    None => return,
+                ask = self.asks.recv() => match ask {
+                    Some(ask) => under_way.extend(begin(node, shard, ask, most, &mut waiting)),
+                    None => break,
                 },
-                Some(answer) = under_way.next() => {
-                    if let Some(answer) = answer
-                        && self.answers.send(answer).await.is_err()
-                    {
-                        return;
-                    }
+                Some((ear, answer)) = under_way.next() => {
+                    waiting[ear] -= 1;
+                    self.answer(answer).await;
                 }
             }
+        }
+        while let Some((_, answer)) = under_way.next().await {
+            self.answer(answer).await;
+        }
+    }
+
+    async fn answer(&self, answer: Option<Answer>) {
+        if let Some(answer) = answer {
+            // A shard that has ended needs no answer.
+            let _ = self.answers.send(answer).await;
         }
     }
 }
 
-fn begin(node: &Arc<Node>, shard: ShardId, ask: Ask) -> Option<BoxFuture<'_, Option<Answer>>> {
+/// A request under way: the place of its broker, and the answer if there is one.
+type Work<'a> = BoxFuture<'a, (usize, Option<Answer>)>;
+
+fn begin<'a>(
+    node: &'a Arc<Node>,
+    shard: ShardId,
+    ask: Ask,
+    most: usize,
+    waiting: &mut [usize],
+) -> Option<Work<'a>> {
+    let ear = node.namespace(ask.channel())?.broker;
+    if let Ask::Detach(channel) = &ask {
+        node.detach(shard, channel);
+        return None;
+    }
+    let busy = waiting[ear] >= most;
+    waiting[ear] += 1;
+    let work = if busy { refuse(node, shard, ask) } else { carry_out(node, shard, ask) };
+    Some(work.map(move |answer| (ear, answer)).boxed())
+}
+
+fn carry_out(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option<Answer>> {
     match ask {
-        Ask::Attach(channel) => Some(node.attach(shard, channel).map(|()| None).boxed()),
-        Ask::Detach(channel) => {
-            node.detach(shard, &channel);
-            None
-        }
+        Ask::Attach(channel) => node.attach(shard, channel).map(|()| None).boxed(),
+        Ask::Detach(_) => std::future::ready(None).boxed(),
         Ask::Publish { channel, data, ticket } => {
-            Some(node.publish(&channel, data).map(move |result| Some((ticket, result))).boxed())
+            let published = node.publish(&channel, data);
+            published.map(move |result| Some(Answer::Published(ticket, result))).boxed()
+        }
+        Ask::Recover { channel, request, ticket } => {
+            node.recover(shard, channel, request, ticket).map(|()| None).boxed()
+        }
+        Ask::History { channel, page, ticket } => {
+            let history = node.history(&channel, &page);
+            std::future::ready(Some(Answer::History(ticket, history))).boxed()
+        }
+    }
+}
+
+/// Too many requests wait for the same broker.
+fn refuse(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option<Answer>> {
+    match ask {
+        Ask::Attach(channel) => node.refuse_attach(shard, channel).map(|()| None).boxed(),
+        Ask::Publish { ticket, .. } => {
+            let busy = Err(PublishError::Broker(BrokerError::Busy));
+            std::future::ready(Some(Answer::Published(ticket, busy))).boxed()
+        }
+        // These wait for nothing.
+        Ask::Detach(_) | Ask::Recover { .. } | Ask::History { .. } => carry_out(node, shard, ask),
+    }
+}
+
+impl Ask {
+    fn channel(&self) -> &ChannelName {
+        match self {
+            Self::Attach(channel)
+            | Self::Detach(channel)
+            | Self::Recover { channel, .. }
+            | Self::History { channel, .. }
+            | Self::Publish { channel, .. } => channel,
         }
     }
 }

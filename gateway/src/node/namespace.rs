@@ -5,6 +5,8 @@
 use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
+use super::history::HistoryRules;
+
 /// Who may do a thing with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -29,6 +31,10 @@ pub struct Namespace {
     pub subscribe: Who,
     /// Who may publish from a client.
     pub publish: Who,
+    /// How much its channels remember.
+    pub history: HistoryRules,
+    /// Whoever subscribes gets the newest publication at once.
+    pub deliver_last: bool,
 }
 
 /// A channel's name, or a glob over names: `*` is any run of characters, `?` is any one.

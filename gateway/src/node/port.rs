@@ -11,6 +11,8 @@ use earshot_protocol::{ChannelName, StreamPosition};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::SubscribeError;
+use super::history::Recovery;
+use super::lane::Ticket;
 use super::publication::Publication;
 use crate::broker::GapCause;
 
@@ -21,6 +23,8 @@ pub enum Delivery {
     Publications(Vec<Arc<Publication>>),
     /// The shard hears the channel from this position on.
     Attached(ChannelName, StreamPosition),
+    /// What a connection of the shard has missed of the channel.
+    Recovered(Ticket, ChannelName, Recovery),
     /// The channel cannot be heard.
     AttachFailed(ChannelName, SubscribeError),
     /// Publications of these channels may be missing; each goes on from the position beside it.
@@ -113,7 +117,14 @@ impl Port {
 
     /// Tells of gaps, at once or as soon as the shard has caught up.
     pub fn gaps(&self, gaps: Vec<Gap>) {
-        if let Err(refused) = self.queue.try_send(Delivery::Gaps(gaps))
+        // What was remembered of these channels is older, and must not be told after this.
+        let mut overflow = self.shared.overflow();
+        for gap in &gaps {
+            overflow.remove(&gap.channel);
+        }
+        let sent = self.queue.try_send(Delivery::Gaps(gaps));
+        drop(overflow);
+        if let Err(refused) = sent
             && let Delivery::Gaps(gaps) = refused.into_inner()
         {
             self.remember(gaps.into_iter().map(|gap| (gap.channel, gap.cause, gap.position)));

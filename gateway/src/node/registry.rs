@@ -3,16 +3,18 @@
 //! Owns the map from names to channels and the time a channel lingers after its last listener left. It is the
 //! broker's [`Listener`]. Must never wait: a shard that is behind gets a gap, not the node's time.
 
-use std::collections::VecDeque;
+use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use earshot_protocol::{ChannelName, Payload, StreamPosition};
+use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 use tokio::time::Instant;
 
 use super::SubscribeError;
-use super::channel::{Channel, ShardId, shards_of};
+use super::channel::{Channel, ShardId, State, shards_of};
+use super::history::{HistoryBudget, HistoryRules, Recovery, Since, Unrecoverable};
+use super::lane::HistoryAnswer;
 use super::port::{Gap, Port};
 use super::publication::Publication;
 use crate::broker::{GapCause, Listener, Loss, LostTopics, Message, Topic};
@@ -27,6 +29,45 @@ pub struct ChannelLimits {
     pub linger: Duration,
     /// The largest publication (`limits.publication_bytes`).
     pub publication_bytes: usize,
+    /// Publications in one recovery (`limits.recovery_publications`).
+    pub recovery_publications: usize,
+}
+
+/// How long the node waits at the most before it looks for channels to let go.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a client that comes back asks for.
+#[derive(Clone, Debug)]
+pub struct RecoveryRequest {
+    /// Where it stood; `None`: it was not here before.
+    pub since: Option<Since>,
+    /// The newest publication is wanted in any case.
+    pub last: bool,
+}
+
+/// A part of a channel's history.
+#[derive(Clone, Debug)]
+pub struct Page {
+    since: Option<Since>,
+    limit: usize,
+    reverse: bool,
+}
+
+impl Page {
+    /// Behind (in reverse: before) a position, as many as `limit` says: 0: only the top's position; below 0: as many
+    /// as there may be, which is `most`.
+    pub fn new(since: Option<Since>, limit: i32, most: usize, reverse: bool) -> Self {
+        Self { since, limit: usize::try_from(limit).unwrap_or(most).min(most), reverse }
+    }
+}
+
+/// What a channel remembers.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The position of its top.
+    pub top: StreamPosition,
+    /// The publications asked for.
+    pub publications: Vec<Arc<Publication>>,
 }
 
 /// The channels of one broker.
@@ -35,15 +76,28 @@ pub struct Registry {
     channels: DashMap<ChannelName, Arc<Channel>>,
     ports: Arc<[Port]>,
     limits: ChannelLimits,
-    lingering: Mutex<VecDeque<(Instant, Arc<Channel>)>>,
+    budget: Arc<HistoryBudget>,
+    lingering: Mutex<BinaryHeap<Lingering>>,
     metrics: Arc<Metrics>,
+}
+
+/// A channel that may be let go, first due first out.
+#[derive(Debug)]
+struct Lingering {
+    due: Instant,
+    channel: Arc<Channel>,
 }
 
 impl Registry {
     /// An empty registry in front of these shards.
-    pub fn new(ports: Arc<[Port]>, limits: ChannelLimits, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        ports: Arc<[Port]>,
+        limits: ChannelLimits,
+        budget: Arc<HistoryBudget>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let (channels, lingering) = (DashMap::new(), Mutex::default());
-        Arc::new(Self { channels, ports, limits, lingering, metrics })
+        Arc::new(Self { channels, ports, limits, budget, lingering, metrics })
     }
 
     /// The channels known at this moment, those that linger included.
@@ -52,7 +106,11 @@ impl Registry {
     }
 
     /// The channel, kept from being let go until [`Registry::entered`] or [`Registry::abandon`].
-    pub(super) fn enter(&self, name: &ChannelName) -> Result<Arc<Channel>, SubscribeError> {
+    pub(super) fn enter(
+        &self,
+        name: &ChannelName,
+        history: HistoryRules,
+    ) -> Result<Arc<Channel>, SubscribeError> {
         if let Some(channel) = self.channels.get(name) {
             channel.state().attaching += 1;
             return Ok(Arc::clone(&channel));
@@ -61,7 +119,10 @@ impl Registry {
             return Err(SubscribeError::TooManyChannels);
         }
         // The entry is held until the channel is marked: nobody can let it go in between.
-        let entry = self.channels.entry(name.clone()).or_insert_with(|| Arc::new(Channel::new(name.clone())));
+        let entry = self
+            .channels
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Channel::new(name.clone(), history)));
         entry.state().attaching += 1;
         Ok(Arc::clone(&entry))
     }
@@ -76,19 +137,75 @@ impl Registry {
 
     /// An attach came to nothing.
     pub(super) fn abandon(&self, channel: &Arc<Channel>) {
-        channel.state().attaching -= 1;
-        self.linger(channel);
+        let mut state = channel.state();
+        state.attaching -= 1;
+        self.linger(channel, state);
+    }
+
+    /// What a client of a shard has missed; `announce` is called with it, in the sequence's order. `None` when the
+    /// channel is not known.
+    pub(super) fn recover(
+        &self,
+        name: &ChannelName,
+        request: &RecoveryRequest,
+        announce: impl FnOnce(Recovery),
+    ) {
+        let Some(channel) = self.channels.get(name).map(|channel| Arc::clone(&channel)) else {
+            let top = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
+            return announce(Recovery { top, publications: Vec::new(), recovered: false });
+        };
+        let mut state = channel.state();
+        state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
+        let most = self.limits.recovery_publications;
+        match state.recover(&channel, request.since.as_ref(), request.last, most) {
+            Ok(recovery) => announce(recovery),
+            Err((why, recovery)) => {
+                self.count_gaps(why.into(), 1);
+                announce(recovery);
+            }
+        }
+    }
+
+    /// A page of a channel's history, with the position of its top. `None` when the channel is not known here.
+    pub(super) fn history(&self, name: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
+        let channel = self.channels.get(name).map(|channel| Arc::clone(&channel))?;
+        let mut state = channel.state();
+        state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
+        let top = state.position();
+        if page.since.as_ref().is_some_and(|since| !since.fits(top.epoch)) {
+            return Some(Err(Unrecoverable::Epoch));
+        }
+        let since = page.since.as_ref().map(|since| since.offset);
+        let publications = state.ring().page(name, since, page.limit, page.reverse);
+        Some(Ok(History { top, publications }))
+    }
+
+    /// Forgets a channel's publications; its sequence goes on.
+    pub(super) fn forget(&self, name: &ChannelName) {
+        if let Some(channel) = self.channels.get(name).map(|channel| Arc::clone(&channel)) {
+            channel.state().ring().clear(&self.budget);
+        }
+    }
+
+    /// Forgets what is too old, also in channels where nothing happens.
+    pub(super) fn forget_old(&self, now: Instant) {
+        for channel in &self.channels {
+            let mut state = channel.state();
+            if !state.ring().is_empty() {
+                state.ring().forget_old(now, &channel.history, &self.budget);
+            }
+        }
     }
 
     /// A shard no longer hears the channel.
     pub(super) fn detach(&self, name: &ChannelName, shard: ShardId) {
         let Some(channel) = self.channels.get(name).map(|channel| Arc::clone(&channel)) else { return };
-        channel.state().detach(shard);
-        self.linger(&channel);
+        let mut state = channel.state();
+        state.detach(shard);
+        self.linger(&channel, state);
     }
 
-    fn linger(&self, channel: &Arc<Channel>) {
-        let mut state = channel.state();
+    fn linger(&self, channel: &Arc<Channel>, mut state: MutexGuard<'_, State>) {
         if !state.is_idle() {
             return;
         }
@@ -96,7 +213,8 @@ impl Registry {
         state.idle_since = Some(now);
         if !std::mem::replace(&mut state.lingering, true) {
             drop(state);
-            self.queue().push_back((now + self.limits.linger, Arc::clone(channel)));
+            let due = now + channel.worth(self.limits.linger);
+            self.queue().push(Lingering { due, channel: Arc::clone(channel) });
         }
     }
 
@@ -106,10 +224,10 @@ impl Registry {
         loop {
             let channel = {
                 let mut queue = self.queue();
-                match queue.front() {
-                    Some((due, _)) if *due <= now => queue.pop_front().map(|(_, channel)| channel),
-                    Some((due, _)) => return *due,
-                    None => return now + self.limits.linger.max(Duration::from_millis(10)),
+                match queue.peek() {
+                    Some(first) if first.due <= now => queue.pop().map(|first| first.channel),
+                    Some(first) => return first.due.min(now + LOOK),
+                    None => return now + LOOK,
                 }
             };
             if let Some(channel) = channel {
@@ -120,17 +238,20 @@ impl Registry {
 
     fn expire_one(&self, channel: &Arc<Channel>, now: Instant, let_go: impl Fn(&ChannelName)) {
         // The map's entry is held while the channel is judged, so that nobody can enter it meanwhile.
-        let removed = self.channels.remove_if(&channel.name, |name, _| {
-            let over = {
+        let removed = self.channels.remove_if(&channel.name, |name, present| {
+            let over = Arc::ptr_eq(present, channel) && {
                 let state = channel.state();
-                state.is_idle() && state.idle_since.is_some_and(|since| since + self.limits.linger <= now)
+                state.is_idle()
+                    && state.idle_since.is_some_and(|since| since + channel.worth(self.limits.linger) <= now)
             };
             if over {
                 let_go(name);
             }
             over
         });
-        if removed.is_none() {
+        if removed.is_some() {
+            channel.state().ring().clear(&self.budget);
+        } else {
             channel.state().lingering = false;
             self.relinger(channel);
         }
@@ -141,11 +262,12 @@ impl Registry {
         let Some(since) = state.idle_since.filter(|_| state.is_idle()) else { return };
         if !std::mem::replace(&mut state.lingering, true) {
             drop(state);
-            self.queue().push_back((since + self.limits.linger, Arc::clone(channel)));
+            let due = since + channel.worth(self.limits.linger);
+            self.queue().push(Lingering { due, channel: Arc::clone(channel) });
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Channel>)>> {
+    fn queue(&self) -> MutexGuard<'_, BinaryHeap<Lingering>> {
         self.lingering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,7 +281,8 @@ impl Registry {
             self.flush(batches);
             return self.tell_gap(&[channel], GapCause::TooLarge);
         }
-        let Some((shards, publication)) = channel.stamp(Payload::new(message.data)) else { return };
+        let stamped = channel.stamp(Payload::new(message.data), &self.budget);
+        let Some((shards, publication)) = stamped else { return };
         for shard in shards_of(shards) {
             batches[shard].push(Arc::clone(&publication));
         }
@@ -180,7 +303,11 @@ impl Registry {
         for channel in channels {
             let (position, shards) = {
                 let mut state = channel.state();
-                (state.break_sequence(), state.shards())
+                let position = match cause {
+                    GapCause::TooLarge => state.skip(&self.budget),
+                    _ => state.break_sequence(&self.budget),
+                };
+                (position, state.shards())
             };
             for shard in shards_of(shards) {
                 gaps[shard].push(Gap { channel: channel.name.clone(), cause, position });
@@ -229,5 +356,34 @@ impl Listener for Registry {
 
     fn lost(&self, loss: Loss) {
         self.tell_gap(&self.lost_channels(&loss.topics), loss.cause);
+    }
+}
+
+impl From<Unrecoverable> for GapCause {
+    fn from(why: Unrecoverable) -> Self {
+        match why {
+            Unrecoverable::Epoch => Self::UnknownPosition,
+            Unrecoverable::TooShort => Self::RingTooShort,
+        }
+    }
+}
+
+impl PartialEq for Lingering {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+
+impl Eq for Lingering {}
+
+impl PartialOrd for Lingering {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Lingering {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.due.cmp(&self.due)
     }
 }

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
-use earshot_protocol::{ChannelName, Disconnect, Encoding, StreamPosition};
+use earshot_protocol::{
+    ChannelName, Disconnect, Encoding, Push, PushBody, Reply, ReplyBody, StreamPosition, UnsubscribeCode,
+};
 
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{Kind, Status};
-use super::reactor::Shard;
-use super::{stream, websocket};
+use super::connection::{HeldItem, Kind, Status};
+use super::reactor::{Shard, key};
+use super::{session, stream, websocket};
 use crate::broker::GapCause;
 use crate::node::SubscribeError;
 use crate::node::port::{Delivery, Gap};
@@ -26,6 +28,7 @@ impl Shard {
                 }
             }
             Delivery::Attached(name, position) => self.attached(&name, position),
+            Delivery::Recovered(ticket, name, recovery) => self.recovered(ticket, &name, recovery),
             Delivery::AttachFailed(name, error) => self.attach_failed(&name, &error),
             Delivery::Gaps(gaps) => self.gaps(gaps),
             // Whoever asked may have gone.
@@ -40,48 +43,69 @@ impl Shard {
             return;
         }
         let (last, next) = (channel.position, publication.position);
-        if last.epoch == next.epoch {
-            if next.offset <= last.offset {
-                return;
-            }
-            if next.offset != last.offset + 1 {
-                let position = StreamPosition { offset: next.offset - 1, ..next };
-                self.gap(id, GapCause::HandoverFull, position);
-            }
+        if last.epoch == next.epoch && next.offset <= last.offset {
+            return;
         }
-        self.channels.at_mut(id).position = next;
-        self.broadcast(id, publication);
+        if last.epoch != next.epoch || next.offset != last.offset + 1 {
+            let position = StreamPosition { offset: next.offset.saturating_sub(1), ..next };
+            self.gap(id, GapCause::HandoverFull, position);
+        }
+        // A gap may have ended the last subscription, and with it the channel.
+        if let Some(id) = self.channels.find(&publication.channel) {
+            self.channels.at_mut(id).position = next;
+            self.broadcast(id, publication);
+        }
     }
 
-    fn broadcast(&mut self, id: ChannelId, publication: &Publication) {
-        let subscribers = std::mem::take(&mut self.channels.at_mut(id).subscribers);
+    fn broadcast(&mut self, id: ChannelId, publication: &Arc<Publication>) {
+        let channel = self.channels.at_mut(id);
+        let some_have_it = publication.position.offset <= channel.covered;
+        let subscribers = std::mem::take(&mut channel.subscribers);
         for at in &subscribers {
+            if some_have_it && self.has(*at, id, publication.position.offset) {
+                continue;
+            }
             self.push_publication(*at, publication);
         }
         self.counters.deliveries.add(subscribers.len() as u64);
         self.channels.at_mut(id).subscribers = subscribers;
+        self.disconnect_slow();
+    }
+
+    /// Whether a recovery gave this subscriber the publication already.
+    fn has(&self, at: ConnectionId, id: ChannelId, offset: u64) -> bool {
+        let subscription = self.connections.get(at as usize).and_then(|c| c.subscription(id));
+        subscription.is_some_and(|subscription| offset <= subscription.covered)
+    }
+
+    pub(super) fn disconnect_slow(&mut self) {
         for at in std::mem::take(&mut self.slow) {
             self.disconnect(at, Disconnect::Slow);
         }
     }
 
     #[inline]
-    fn push_publication(&mut self, at: ConnectionId, publication: &Publication) {
+    pub(super) fn push_publication(&mut self, at: ConnectionId, publication: &Arc<Publication>) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if let Some(held) = &mut connection.held {
+            held.bytes += publication.cost();
+            held.items.push(HeldItem::Publication(Arc::clone(publication)));
+            if held.bytes > self.limits.outbox_bytes {
+                self.slow.push(at);
+            }
+            return;
+        }
         let before = connection.outbox.bytes();
         match &connection.kind {
             Kind::WebSocket(session) => {
-                let frame = match session.encoding {
-                    Encoding::Json => publication.form(Form::WebSocketJson, json),
-                    Encoding::Protobuf => publication.form(Form::WebSocketProtobuf, protobuf),
-                };
-                connection.outbox.push(frame.clone());
+                let frame = frame(session.encoding, publication).clone();
+                connection.outbox.push(frame);
             }
             Kind::Sse(_) => stream::push_publication(connection, &self.channels, publication),
         }
         self.counters.outbox_bytes.add((connection.outbox.bytes() - before) as u64);
         // One publication always finds a place in an empty outbox, however large it is.
-        if before > 0 && connection.outbox.bytes() > self.limits.outbox_bytes {
+        if before > 0 && connection.outbox.exceeds(self.limits.outbox_bytes + connection.allowance) {
             self.slow.push(at);
         }
         self.mark(at);
@@ -92,6 +116,7 @@ impl Shard {
         let channel = self.channels.at_mut(id);
         channel.live = true;
         channel.position = position;
+        channel.covered = 0;
         for at in channel.waiters.clone() {
             let Some(connection) = self.connections.get_mut(at as usize) else { continue };
             if let Some(subscription) = connection.subscription_mut(id)
@@ -137,12 +162,69 @@ impl Shard {
     fn gap(&mut self, id: ChannelId, cause: GapCause, position: StreamPosition) {
         let channel = self.channels.at_mut(id);
         channel.position = position;
-        let (name, subscribers) = (channel.name.clone(), channel.subscribers.clone());
-        for at in subscribers {
-            if matches!(self.connections.get(at as usize).map(|c| &c.kind), Some(Kind::Sse(_))) {
-                self.stream_gap(at, &name, cause.as_str());
+        channel.covered = 0;
+        let name = channel.name.clone();
+        for at in channel.subscribers.clone() {
+            self.tell_gap(at, id, Gap { channel: name.clone(), cause, position });
+        }
+    }
+
+    /// A subscriber is told of a hole. A stream goes on; a WebSocket client is made to subscribe again, from where it
+    /// stood, so that it recovers what can be recovered and knows what cannot.
+    pub(super) fn tell_gap(&mut self, at: ConnectionId, id: ChannelId, gap: Gap) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if let Some(subscription) = connection.subscription_mut(id) {
+            subscription.covered = 0;
+        }
+        if let Some(held) = &mut connection.held {
+            held.items.push(HeldItem::Gap(gap));
+            return;
+        }
+        self.counters.gaps.add(1);
+        match &connection.kind {
+            Kind::Sse(_) => self.stream_gap(at, &gap),
+            Kind::WebSocket(_) => {
+                connection.gapped.push(gap.channel.clone());
+                self.notices.push_back((key(at, connection.generation), gap.channel));
+                self.leave(at, id);
+                self.send_notices();
             }
         }
+    }
+
+    /// Sends as many notices as may be sent in one tick, so that not all come back at once.
+    pub(super) fn send_notices(&mut self) {
+        while self.notices_left > 0
+            && let Some((key, name)) = self.notices.pop_front()
+        {
+            let Some(at) = self.find(key) else { continue };
+            let Some(connection) = self.connections.get_mut(at as usize) else { continue };
+            let gapped = connection.gapped.len();
+            connection.gapped.retain(|gapped| *gapped != name);
+            // It has unsubscribed, or subscribed again, without being told.
+            if connection.gapped.len() == gapped || !connection.is_open() {
+                continue;
+            }
+            self.notices_left -= 1;
+            if self.session(at).is_some_and(|session| session.server_side.contains(&name)) {
+                self.disconnect(at, Disconnect::InsufficientState);
+                continue;
+            }
+            let code = UnsubscribeCode::InsufficientState;
+            let body = PushBody::Unsubscribe(code.into());
+            let Some(session) = self.session(at) else { continue };
+            let push = Push { channel: name.to_string(), body };
+            let frame = session::encode(session, &Reply { id: 0, body: ReplyBody::Push(push) });
+            self.push(at, frame);
+        }
+    }
+}
+
+/// The shared frame of a publication.
+pub(super) fn frame(encoding: Encoding, publication: &Publication) -> &bytes::Bytes {
+    match encoding {
+        Encoding::Json => publication.form(Form::WebSocketJson, json),
+        Encoding::Protobuf => publication.form(Form::WebSocketProtobuf, protobuf),
     }
 }
 
@@ -160,7 +242,8 @@ fn protobuf(publication: &Publication) -> bytes::Bytes {
     websocket::binary(&payload)
 }
 
-fn wire(publication: &Publication) -> earshot_protocol::Publication {
+/// A publication as the protocol has it.
+pub(super) fn wire(publication: &Publication) -> earshot_protocol::Publication {
     earshot_protocol::Publication {
         data: publication.payload.clone(),
         offset: publication.position.offset,

@@ -2,7 +2,7 @@
 //!
 //! Owns the lists of subscribers. Must never know how a publication is written, nor what a connection is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use earshot_protocol::{ChannelName, Epoch, StreamPosition};
 use slab::Slab;
@@ -19,12 +19,14 @@ pub(super) struct ShardChannel {
     pub(super) name: ChannelName,
     /// Where the sequence stands that the subscribers have been given.
     pub(super) position: StreamPosition,
+    /// Up to this offset some subscriber was given everything by a recovery, and must not be given it again.
+    pub(super) covered: u64,
     /// The node has confirmed it; before that, connections wait.
     pub(super) live: bool,
     /// Connections that hear it.
     pub(super) subscribers: Vec<ConnectionId>,
     /// Connections that wait for it to become live.
-    pub(super) waiters: Vec<ConnectionId>,
+    pub(super) waiters: HashSet<ConnectionId>,
 }
 
 /// All channels of a shard.
@@ -45,9 +47,10 @@ impl Channels {
         let channel = ShardChannel {
             name: name.clone(),
             position,
+            covered: 0,
             live: false,
             subscribers: Vec::new(),
-            waiters: Vec::new(),
+            waiters: HashSet::new(),
         };
         let id = u32::try_from(self.channels.insert(channel)).unwrap_or(u32::MAX);
         self.by_name.insert(name, id);

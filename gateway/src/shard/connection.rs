@@ -4,16 +4,21 @@
 //! The rules are in [`super::session`] (WebSocket), [`super::stream`] (SSE) and [`super::reactor`].
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, Command, Cursor, Encoding, ErrorCode};
+use earshot_protocol::{ChannelName, Command, Encoding, ErrorCode, ReplyBody, StreamPosition};
 use uuid::Uuid;
 
+use super::Resume;
 use super::channels::ChannelId;
 use super::link::Link;
 use super::outbox::Outbox;
 use super::websocket::Inbound;
 use super::wheel::Tick;
+use crate::node::history::{Recovery, Since};
+use crate::node::port::Gap;
+use crate::node::publication::Publication;
 
 /// A client connection.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(super) struct Connection {
     pub(super) outbox: Outbox,
     /// It is in the queue of those to be flushed.
     pub(super) dirty: bool,
+    /// It is in the queue of those with bytes left to read.
+    pub(super) unread: bool,
     /// The other side takes no more for now.
     pub(super) blocked: bool,
     /// Something was written since the deadline was last looked at.
@@ -35,7 +42,41 @@ pub(super) struct Connection {
     /// When the wheel will hand it out.
     pub(super) armed: Tick,
     pub(super) subscriptions: Vec<Subscription>,
+    /// Channels of which the client does not know yet that it no longer hears them.
+    pub(super) gapped: Vec<ChannelName>,
+    /// What came in for channels already joined, while the first reply or event is being put together.
+    pub(super) held: Option<Box<Held>>,
+    /// Bytes of a recovery in the outbox: they do not count against the bound, since nobody was slow yet.
+    pub(super) allowance: usize,
     pub(super) kind: Kind,
+}
+
+/// What must wait behind the first reply or event.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) items: Vec<HeldItem>,
+    pub(super) bytes: usize,
+}
+
+/// One thing that waits.
+#[derive(Debug)]
+pub(super) enum HeldItem {
+    Publication(Arc<Publication>),
+    Gap(Gap),
+}
+
+/// A subscription on its way to its first reply or event.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) channel: ChannelId,
+    /// Where the client stood.
+    pub(super) since: Option<Since>,
+    /// The newest publication is wanted in any case.
+    pub(super) last: bool,
+    /// The node was asked what was missed.
+    pub(super) asked: bool,
+    /// What it said.
+    pub(super) recovery: Option<Recovery>,
 }
 
 /// Where a connection stands in its life.
@@ -70,6 +111,8 @@ pub(super) enum Deadline {
 pub(super) struct Subscription {
     pub(super) channel: ChannelId,
     pub(super) status: Status,
+    /// The offset up to which a recovery gave it everything.
+    pub(super) covered: u64,
 }
 
 /// How far a subscription has come.
@@ -103,6 +146,8 @@ pub(super) struct Session {
     pub(super) slots: VecDeque<Slot>,
     /// Names the next reply that waits for an answer.
     pub(super) next_reply: u32,
+    /// Channels that came with the connect command: their client cannot subscribe to one again by itself.
+    pub(super) server_side: Vec<ChannelName>,
 }
 
 /// A reply's place in the order of commands.
@@ -111,11 +156,11 @@ pub(super) enum Slot {
     /// It can be written when its turn comes.
     Ready(Bytes),
     /// The connect command waits for these channels.
-    Connect { id: u32, channels: Vec<ChannelId> },
-    /// A subscribe command waits for its channel.
-    Subscribe { id: u32, channel: ChannelId, failed: Option<ErrorCode> },
-    /// A publish command waits for the broker.
-    Publish { id: u32, reply: u32, result: Option<Result<(), ErrorCode>> },
+    Connect { id: u32, openings: Vec<Opening> },
+    /// A subscribe command waits for its channel, and for what was missed.
+    Subscribe { id: u32, opening: Opening, strict: bool, failed: Option<ErrorCode> },
+    /// A command waits for the node's answer.
+    Asked { id: u32, reply: u32, body: Option<ReplyBody> },
     /// A command that concerns a channel another slot waits for: carried out when its turn comes.
     Deferred { channel: ChannelName, command: Command },
 }
@@ -127,10 +172,14 @@ pub(super) struct Stream {
     pub(super) named: bool,
     /// The body is chunked here (and not by hyper).
     pub(super) chunked: bool,
+    /// What is to be known before the `subscribed` event; nothing after it.
+    pub(super) openings: Vec<Opening>,
     /// The `subscribed` event was sent.
     pub(super) began: bool,
     /// Where the client stood when it was here before.
-    pub(super) resume: Option<Cursor>,
+    pub(super) resume: Resume,
+    /// Where the client stands in each of its channels, in their order; only of a stream of several.
+    pub(super) positions: Vec<StreamPosition>,
     /// When it is ended, so that its client comes back elsewhere.
     pub(super) ends: Option<Tick>,
 }
@@ -158,15 +207,35 @@ impl Connection {
         Some(status)
     }
 
-    /// Whether any subscription still waits for its channel.
-    pub(super) fn waits(&self) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.status == Status::Waiting)
-    }
-
     pub(super) fn session(&mut self) -> Option<&mut Session> {
         match &mut self.kind {
             Kind::WebSocket(session) => Some(session),
             Kind::Sse(_) => None,
+        }
+    }
+}
+
+impl Opening {
+    pub(super) fn new(channel: ChannelId, since: Option<Since>, last: bool) -> Self {
+        Self { channel, since, last, asked: false, recovery: None }
+    }
+
+    /// Whether it cannot begin before the node has said what was missed.
+    pub(super) fn lacks_recovery(&self) -> bool {
+        (self.since.is_some() || self.last) && self.recovery.is_none()
+    }
+}
+
+impl Connection {
+    /// The subscriptions that are on their way to a reply or event whose turn has come.
+    pub(super) fn openings(&mut self) -> &mut [Opening] {
+        match &mut self.kind {
+            Kind::WebSocket(session) => match session.slots.front_mut() {
+                Some(Slot::Connect { openings, .. }) => openings,
+                Some(Slot::Subscribe { opening, .. }) => std::slice::from_mut(opening),
+                _ => &mut [],
+            },
+            Kind::Sse(stream) => &mut stream.openings,
         }
     }
 }
@@ -180,6 +249,7 @@ impl Session {
             pong_due: false,
             slots: VecDeque::new(),
             next_reply: 0,
+            server_side: Vec::new(),
         }
     }
 

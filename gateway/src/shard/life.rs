@@ -45,6 +45,7 @@ impl Shard {
             generation,
             outbox: Outbox::default(),
             dirty: false,
+            unread: false,
             blocked: false,
             progress: false,
             phase: Phase::Open,
@@ -52,6 +53,9 @@ impl Shard {
             due: 0,
             armed: u64::MAX,
             subscriptions: Vec::new(),
+            gapped: Vec::new(),
+            held: None,
+            allowance: 0,
             kind,
         });
         if !greeting.is_empty() {
@@ -87,6 +91,8 @@ impl Shard {
         for at in all {
             if self.is_open(at) {
                 self.set_deadline(at, Deadline::Leave, spread.mul_f64(fastrand::f64()));
+            } else {
+                self.set_deadline(at, Deadline::Close, self.limits.close_timeout);
             }
         }
     }
@@ -192,7 +198,15 @@ fn begin(kind: ArrivalKind, chunked: bool, ends: Option<Tick>) -> (Kind, Begin) 
             (Kind::WebSocket(Box::new(Session::new(encoding))), Begin::WebSocket(refusal))
         }
         ArrivalKind::Sse { channels, named, resume, refusal } => {
-            let stream = Stream { named, chunked, began: false, resume, ends };
+            let stream = Stream {
+                named,
+                chunked,
+                openings: Vec::new(),
+                began: false,
+                resume,
+                positions: Vec::new(),
+                ends,
+            };
             (Kind::Sse(Box::new(stream)), Begin::Sse(channels, refusal))
         }
     }

@@ -158,7 +158,10 @@ impl StreamLink {
                     outbox.put_back(piece);
                     return Ok(Written::Blocked);
                 }
-                Err(TrySendError::Closed(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
+                Err(TrySendError::Closed(piece)) => {
+                    outbox.put_back(piece);
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
             }
         }
         self.shared.blocked.store(false, Ordering::SeqCst);

@@ -11,6 +11,9 @@ use bytes::Bytes;
 /// The most frames given to one write call.
 pub(super) const SLICES_MAX: usize = 64;
 
+/// What the shortest frame costs in memory, about.
+const FRAME_WEIGHT_MIN: usize = 64;
+
 /// Frames in order, the first of them perhaps half written.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -23,6 +26,11 @@ impl Outbox {
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether so much waits that no more should: a frame weighs what it holds, but never next to nothing.
+    pub(super) fn exceeds(&self, limit: usize) -> bool {
+        self.bytes > limit || self.frames.len() * FRAME_WEIGHT_MIN > limit
     }
 
     pub(super) fn is_empty(&self) -> bool {

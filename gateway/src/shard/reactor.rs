@@ -32,6 +32,9 @@ const DELIVERIES_PER_TURN: usize = 64;
 /// Arrivals and answers taken in one turn.
 const ORDERS_PER_TURN: usize = 128;
 
+/// Notices of gaps sent in one tick: those who come back are spread by it.
+pub(super) const NOTICES_PER_TICK: usize = 200;
+
 /// Reads made on one socket in one turn.
 const READS_PER_TURN: usize = 4;
 
@@ -62,6 +65,11 @@ pub(super) struct Shard {
     pub(super) unread: VecDeque<u64>,
     /// Connections that a broadcast found too slow.
     pub(super) slow: Vec<ConnectionId>,
+    /// Notices of gaps that are still to be sent, and how many may be sent in this tick.
+    pub(super) notices: VecDeque<(u64, ChannelName)>,
+    pub(super) notices_left: usize,
+    /// Connections that wait to ask for a recovery, since the lane was full.
+    pub(super) unrecovered: Vec<u64>,
     /// Channels to be given up, for which the lane had no room.
     pub(super) detaching: Vec<ChannelName>,
     /// Connections that are streams inside a connection of hyper's.
@@ -127,6 +135,9 @@ impl Shard {
             dirty: VecDeque::new(),
             unread: VecDeque::new(),
             slow: Vec::new(),
+            notices: VecDeque::new(),
+            notices_left: NOTICES_PER_TICK,
+            unrecovered: Vec::new(),
             detaching: Vec::new(),
             streams: Vec::new(),
             wheel: Wheel::new(Instant::now()),
@@ -158,7 +169,8 @@ impl Shard {
                 Some(key) = sources.woken.recv() => Wake::Stream(key),
                 Some(answer) = sources.answers.recv() => Wake::Answer(answer),
                 _ = tick.tick() => Wake::Tick,
-                () = std::future::ready(()), if more => Wake::More,
+                // Through the runtime, so that its timers and the other sources are looked at, too.
+                () = tokio::task::yield_now(), if more => Wake::More,
             };
             self.work(wake, &mut sources, &mut events);
             self.read_rest();
@@ -183,11 +195,11 @@ impl Shard {
                     self.stream_woken(at);
                 }
             }
-            Wake::Answer((ticket, result)) => {
-                self.answered(ticket, &result);
+            Wake::Answer(answer) => {
+                self.answered(answer);
                 for _ in 0..ORDERS_PER_TURN {
-                    let Ok((ticket, result)) = sources.answers.try_recv() else { break };
-                    self.answered(ticket, &result);
+                    let Ok(answer) = sources.answers.try_recv() else { break };
+                    self.answered(answer);
                 }
             }
             Wake::Tick => self.tick(),
@@ -219,7 +231,7 @@ impl Shard {
                 self.mark(at);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.read(at);
+                self.read(at, event.is_read_closed() || event.is_error());
             }
         }
     }
@@ -228,12 +240,15 @@ impl Shard {
         for _ in 0..self.unread.len() {
             let Some(key) = self.unread.pop_front() else { return };
             if let Some(at) = self.find(key) {
-                self.read(at);
+                self.connections[at as usize].unread = false;
+                self.read(at, true);
             }
         }
     }
 
-    fn read(&mut self, at: ConnectionId) {
+    /// Reads what has arrived. A short read means that there is no more, and a new event will come with more; unless
+    /// the end has been announced, which comes with no event of its own.
+    fn read(&mut self, at: ConnectionId, to_end: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for turn in 1.. {
             let Some(connection) = self.connections.get_mut(at as usize) else { break };
@@ -246,11 +261,13 @@ impl Shard {
                     if connection.is_open() && matches!(connection.kind, Kind::WebSocket(_)) {
                         self.received(at, &mut scratch[..length]);
                     }
-                    if length < READ_BYTES {
+                    if length < READ_BYTES && !to_end {
                         break;
                     }
                     if turn == READS_PER_TURN {
-                        if let Some(connection) = self.connections.get(at as usize) {
+                        if let Some(connection) = self.connections.get_mut(at as usize)
+                            && !std::mem::replace(&mut connection.unread, true)
+                        {
                             self.unread.push_back(key(at, connection.generation));
                         }
                         break;

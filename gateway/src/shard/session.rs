@@ -3,20 +3,29 @@
 //! Owns the order of replies: they are written in the order of the commands, also when one has to wait for the node,
 //! and the reply to a subscribe stands before its first publication. Must never write onto a link.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use earshot_protocol::{
-    ChannelName, Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, PublishRequest, Reply,
-    ReplyBody, ReplyError, Request, SubscribeResult,
+    ChannelName, Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, HistoryRequest,
+    HistoryResult, PublishRequest, Reply, ReplyBody, Request, SubscribeRequest,
 };
 use uuid::Uuid;
 
+use super::broadcast;
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{Connection, Deadline, Session, Slot, Status};
+use super::connection::{Deadline, Opening, Session, Slot, Status};
 use super::reactor::Shard;
 use super::websocket::{self, Decoder, Message, Violation};
-use crate::node::lane::{Ask, Ticket};
+use crate::node::history::Since;
+use crate::node::lane::{Answer, Ask, HistoryAnswer, Ticket};
 use crate::node::namespace::Who;
+use crate::node::publication::Publication;
+use crate::node::registry::Page;
 use crate::node::{PublishError, SubscribeError};
+
+/// The bit of a subscribe command's flags that asks for an error where the position cannot be recovered.
+const REJECT_UNRECOVERED: i64 = 2;
 
 /// What a command comes to.
 enum Outcome {
@@ -145,10 +154,14 @@ impl Shard {
             Request::Pong => self.pong(at),
             Request::Ping => Outcome::Reply(ReplyBody::Pong),
             Request::Connect(request) => self.connect(at, id, &request),
-            Request::Subscribe(request) => match self.subscribe(at, &request.channel) {
-                Ok(channel) => Outcome::Slot(Slot::Subscribe { id, channel, failed: None }),
+            Request::Subscribe(request) => match self.subscribe(at, &request.channel, &request) {
+                Ok(opening) => {
+                    let strict = request.flag & REJECT_UNRECOVERED != 0;
+                    Outcome::Slot(Slot::Subscribe { id, opening, strict, failed: None })
+                }
                 Err(code) => code.into(),
             },
+            Request::History(request) => self.history(at, id, &request),
             Request::Unsubscribe(request) => self.unsubscribe(at, &request.channel),
             Request::Publish(request) => self.publish(at, id, request),
             // There is no application behind the gateway that messages could go to.
@@ -156,7 +169,6 @@ impl Shard {
             Request::Rpc(_)
             | Request::Presence(_)
             | Request::PresenceStats(_)
-            | Request::History(_)
             | Request::Refresh(_)
             | Request::SubRefresh(_) => ErrorCode::NotAvailable.into(),
         }
@@ -180,29 +192,46 @@ impl Shard {
         let interval = self.limits.ping_interval;
         self.set_deadline(at, Deadline::Ping, interval / 2 + interval.mul_f64(fastrand::f64() / 2.0));
         // A channel that may not be heard is left out of the reply; by that the client knows.
-        let channels = request.subs.iter().filter_map(|(name, _)| self.subscribe(at, name).ok()).collect();
-        Outcome::Slot(Slot::Connect { id, channels })
+        let openings: Vec<Opening> =
+            request.subs.iter().filter_map(|(name, sub)| self.subscribe(at, name, sub).ok()).collect();
+        if let Some(connection) = self.connections.get_mut(at as usize)
+            && !openings.is_empty()
+        {
+            connection.held = Some(Box::default());
+        }
+        Outcome::Slot(Slot::Connect { id, openings })
     }
 
     /// Enters a subscription that waits for its reply.
-    fn subscribe(&mut self, at: ConnectionId, name: &str) -> Result<ChannelId, ErrorCode> {
+    fn subscribe(
+        &mut self,
+        at: ConnectionId,
+        name: &str,
+        request: &SubscribeRequest,
+    ) -> Result<Opening, ErrorCode> {
         let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
         let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
         if namespace.subscribe != Who::Anyone {
             return Err(ErrorCode::PermissionDenied);
         }
-        let connection = self.connections.get(at as usize).ok_or(ErrorCode::Internal)?;
+        let last = namespace.deliver_last;
+        let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
+        connection.gapped.retain(|gapped| *gapped != name);
         if self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some()) {
             return Err(ErrorCode::AlreadySubscribed);
         }
         if connection.subscriptions.len() >= self.limits.channels_per_connection {
             return Err(ErrorCode::LimitExceeded);
         }
-        self.wish(at, name)
+        let since = request.recover.then(|| Since::read(&request.epoch, request.offset));
+        Ok(Opening::new(self.wish(at, name)?, since, last))
     }
 
     fn unsubscribe(&mut self, at: ConnectionId, name: &str) -> Outcome {
         let Ok(name) = ChannelName::parse(name) else { return ErrorCode::BadRequest.into() };
+        if let Some(connection) = self.connections.get_mut(at as usize) {
+            connection.gapped.retain(|gapped| *gapped != name);
+        }
         if let Some(channel) = self.channels.find(&name) {
             self.leave(at, channel);
         }
@@ -211,9 +240,50 @@ impl Shard {
 
     fn publish(&mut self, at: ConnectionId, id: u32, request: PublishRequest) -> Outcome {
         match self.try_publish(at, request) {
-            Ok(reply) => Outcome::Slot(Slot::Publish { id, reply, result: None }),
+            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, body: None }),
             Err(code) => code.into(),
         }
+    }
+
+    fn history(&mut self, at: ConnectionId, id: u32, request: &HistoryRequest) -> Outcome {
+        match self.try_history(at, request) {
+            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, body: None }),
+            Err(code) => code.into(),
+        }
+    }
+
+    fn try_history(&mut self, at: ConnectionId, request: &HistoryRequest) -> Result<u32, ErrorCode> {
+        let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
+        let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
+        if namespace.history.size == 0 {
+            return Err(ErrorCode::NotAvailable);
+        }
+        if !self.hears(at, &name) {
+            return Err(ErrorCode::PermissionDenied);
+        }
+        let since = request.since.as_ref().map(|since| Since::read(&since.epoch, since.offset));
+        let page = Page::new(since, request.limit, self.limits.recovery_publications, request.reverse);
+        let (ticket, reply) = self.ticket(at)?;
+        let ask = Ask::History { channel: name, page, ticket };
+        self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
+        Ok(reply)
+    }
+
+    /// Whether the client is subscribed to a channel, as far as it knows.
+    fn hears(&self, at: ConnectionId, name: &ChannelName) -> bool {
+        self.connections.get(at as usize).is_some_and(|connection| {
+            connection.gapped.contains(name)
+                || self.channels.find(name).is_some_and(|channel| connection.subscription(channel).is_some())
+        })
+    }
+
+    /// Names a reply that waits for the node.
+    fn ticket(&mut self, at: ConnectionId) -> Result<(Ticket, u32), ErrorCode> {
+        let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
+        let key = super::reactor::key(at, connection.generation);
+        let session = connection.session().ok_or(ErrorCode::Internal)?;
+        session.next_reply = session.next_reply.wrapping_add(1);
+        Ok((Ticket { connection: key, reply: session.next_reply }, session.next_reply))
     }
 
     fn try_publish(&mut self, at: ConnectionId, request: PublishRequest) -> Result<u32, ErrorCode> {
@@ -222,9 +292,7 @@ impl Shard {
             return Err(ErrorCode::BadRequest);
         }
         let who = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
-        let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
-        let subscribed =
-            self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some());
+        let subscribed = self.hears(at, &name);
         let allowed = match who {
             Who::Anyone => true,
             Who::Subscribers => subscribed,
@@ -233,27 +301,27 @@ impl Shard {
         if !allowed {
             return Err(ErrorCode::PermissionDenied);
         }
-        let key = super::reactor::key(at, connection.generation);
-        let session = connection.session().ok_or(ErrorCode::Internal)?;
-        session.next_reply = session.next_reply.wrapping_add(1);
-        let ticket = Ticket { connection: key, reply: session.next_reply };
+        let (ticket, reply) = self.ticket(at)?;
         let ask = Ask::Publish { channel: name, data: request.data, ticket };
         self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
-        Ok(ticket.reply)
+        Ok(reply)
     }
 
-    /// What came of a publication.
-    pub(super) fn answered(&mut self, ticket: Ticket, result: &Result<(), PublishError>) {
+    /// The node has answered.
+    pub(super) fn answered(&mut self, answer: Answer) {
+        let (ticket, body) = match answer {
+            Answer::Published(ticket, Ok(())) => (ticket, ReplyBody::Publish),
+            Answer::Published(ticket, Err(error)) => (ticket, ReplyBody::Error(publish_code(&error).into())),
+            Answer::History(ticket, history) => (ticket, history_body(history)),
+        };
         let Some(at) = self.find(ticket.connection) else { return };
-        let code = result.as_ref().map(|&()| ()).map_err(publish_code);
         let Some(session) = self.session(at) else { return };
-        for slot in &mut session.slots {
-            if let Slot::Publish { reply, result, .. } = slot
-                && *reply == ticket.reply
-            {
-                *result = Some(code);
-                break;
-            }
+        let waiting = session.slots.iter_mut().find_map(|slot| match slot {
+            Slot::Asked { reply, body, .. } if *reply == ticket.reply => Some(body),
+            _ => None,
+        });
+        if let Some(waiting) = waiting {
+            *waiting = Some(body);
         }
         self.advance(at);
     }
@@ -266,11 +334,11 @@ impl Shard {
         let Some(session) = connection.session() else { return self.stream_refused(at, code) };
         for slot in &mut session.slots {
             match slot {
-                Slot::Subscribe { channel: waits, failed, .. } if *waits == channel && failed.is_none() => {
+                Slot::Subscribe { opening, failed, .. } if opening.channel == channel && failed.is_none() => {
                     *failed = Some(code);
                     break;
                 }
-                Slot::Connect { channels, .. } => channels.retain(|waits| *waits != channel),
+                Slot::Connect { openings, .. } => openings.retain(|opening| opening.channel != channel),
                 _ => {}
             }
         }
@@ -298,46 +366,42 @@ impl Shard {
         while self.is_open(at)
             && let Some(slot) = self.next_slot(at)
         {
-            let (id, body) = match slot {
-                Slot::Ready(frame) => {
-                    self.push(at, frame);
-                    continue;
+            match slot {
+                Slot::Ready(frame) => self.push(at, frame),
+                Slot::Connect { id, openings } => self.connected(at, id, openings),
+                Slot::Subscribe { id, failed: Some(code), .. } => {
+                    self.push_reply(at, id, ReplyBody::Error(code.into()));
                 }
-                Slot::Connect { id, channels } => (id, self.connected(at, &channels)),
-                Slot::Subscribe { id, failed: Some(code), .. } => (id, ReplyBody::Error(code.into())),
-                Slot::Subscribe { id, channel, failed: None } => {
-                    (id, ReplyBody::Subscribe(self.joined(at, channel)))
+                Slot::Subscribe { id, opening, strict, failed: None } => {
+                    self.subscribed(at, id, opening, strict);
                 }
-                Slot::Publish { id, result, .. } => (id, published(result)),
-                Slot::Deferred { command, .. } => {
-                    self.resume(at, command);
-                    continue;
+                Slot::Asked { id, body, .. } => {
+                    self.push_reply(at, id, body.unwrap_or(ReplyBody::Error(ErrorCode::Internal.into())));
                 }
-            };
-            if let Some(session) = self.session(at) {
-                let frame = encode(session, &Reply { id, body });
-                self.push(at, frame);
+                Slot::Deferred { command, .. } => self.resume(at, command),
             }
+        }
+    }
+
+    fn push_reply(&mut self, at: ConnectionId, id: u32, body: ReplyBody) {
+        if let Some(session) = self.session(at) {
+            let frame = encode(session, &Reply { id, body });
+            self.push(at, frame);
         }
     }
 
     /// The first slot, unless it has to wait.
     fn next_slot(&mut self, at: ConnectionId) -> Option<Slot> {
         let connection = self.connections.get_mut(at as usize)?;
-        let waits = |connection: &Connection, channel: ChannelId| {
-            connection.subscription(channel).is_some_and(|s| s.status == Status::Waiting)
-        };
-        let super::connection::Kind::WebSocket(session) = &connection.kind else { return None };
-        let held = match session.slots.front()? {
-            Slot::Ready(_) | Slot::Deferred { .. } => false,
-            Slot::Connect { channels, .. } => channels.iter().any(|channel| waits(connection, *channel)),
-            Slot::Subscribe { channel, failed, .. } => failed.is_none() && waits(connection, *channel),
-            Slot::Publish { result, .. } => result.is_none(),
+        let held = match connection.session()?.slots.front()? {
+            Slot::Ready(_) | Slot::Deferred { .. } | Slot::Subscribe { failed: Some(_), .. } => false,
+            Slot::Connect { .. } | Slot::Subscribe { .. } => !self.opened(at),
+            Slot::Asked { body, .. } => body.is_none(),
         };
         if held {
             return None;
         }
-        let session = connection.session()?;
+        let session = self.session(at)?;
         let slot = session.slots.pop_front();
         if session.slots.is_empty() {
             session.slots = std::collections::VecDeque::new();
@@ -362,33 +426,63 @@ impl Shard {
         }
     }
 
-    fn connected(&mut self, at: ConnectionId, channels: &[ChannelId]) -> ReplyBody {
-        let subs = channels
-            .iter()
-            .map(|channel| (self.channels.at(*channel).name.to_string(), self.joined(at, *channel)))
-            .collect();
+    fn connected(&mut self, at: ConnectionId, id: u32, openings: Vec<Opening>) {
+        let mut subs = Vec::with_capacity(openings.len());
+        let mut rest = Vec::new();
+        for opening in openings {
+            let name = self.channels.at(opening.channel).name.clone();
+            let (result, pushes) = self.begin(at, opening);
+            subs.push((name.to_string(), result));
+            if let Some(session) = self.session(at) {
+                session.server_side.push(name);
+            }
+            rest.extend(pushes);
+        }
         let client = self.session(at).and_then(|session| session.client).unwrap_or_default();
-        ReplyBody::Connect(ConnectResult {
+        let result = ConnectResult {
             client: client.to_string(),
             version: concat!("earshot ", env!("CARGO_PKG_VERSION")).to_owned(),
             subs,
             ping: u32::try_from(self.limits.ping_interval.as_secs().max(1)).unwrap_or(u32::MAX),
             pong: true,
             ..ConnectResult::default()
-        })
+        };
+        self.push_first(at, id, ReplyBody::Connect(result), &rest);
     }
 
-    fn joined(&mut self, at: ConnectionId, channel: ChannelId) -> SubscribeResult {
-        self.join(at, channel);
-        SubscribeResult::default()
+    fn subscribed(&mut self, at: ConnectionId, id: u32, opening: Opening, strict: bool) {
+        let channel = opening.channel;
+        let lost = opening.since.is_some() && opening.recovery.as_ref().is_some_and(|r| !r.recovered);
+        if strict && lost {
+            self.leave(at, channel);
+            return self.push_reply(at, id, ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()));
+        }
+        let (result, rest) = self.begin(at, opening);
+        self.push_first(at, id, ReplyBody::Subscribe(result), &rest);
+    }
+
+    /// A reply with recovered publications, those that found no room in it, and what came in meanwhile.
+    fn push_first(&mut self, at: ConnectionId, id: u32, body: ReplyBody, rest: &[Arc<Publication>]) {
+        let Some(session) = self.session(at) else { return };
+        let encoding = session.encoding;
+        let frame = encode(session, &Reply { id, body });
+        self.push_recovered(at, frame);
+        for publication in rest {
+            self.push_recovered(at, broadcast::frame(encoding, publication).clone());
+        }
+        self.release(at);
     }
 }
 
-fn published(result: Option<Result<(), ErrorCode>>) -> ReplyBody {
-    match result {
-        Some(Ok(())) => ReplyBody::Publish,
-        Some(Err(code)) => ReplyBody::Error(ReplyError::from(code)),
-        None => ReplyBody::Error(ErrorCode::Internal.into()),
+fn history_body(history: Option<HistoryAnswer>) -> ReplyBody {
+    match history {
+        Some(Ok(history)) => ReplyBody::History(HistoryResult {
+            publications: history.publications.iter().map(|p| broadcast::wire(p)).collect(),
+            epoch: history.top.epoch.to_string(),
+            offset: history.top.offset,
+        }),
+        Some(Err(_)) => ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()),
+        None => ReplyBody::Error(ErrorCode::NotAvailable.into()),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// The head of the answer over HTTP/1.1; `allow_origin` is named when the request came from another origin.
 pub fn head(allow_origin: Option<&str>) -> Bytes {
-    let mut head = String::from("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n");
+    let mut head = String::from("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n");
     for (name, value) in HEADERS {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

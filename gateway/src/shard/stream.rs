@@ -2,13 +2,17 @@
 //!
 //! Must never write onto a link; the order of events is the order of the outbox.
 
-use bytes::Bytes;
-use earshot_protocol::{ChannelName, Cursor, Disconnect, ErrorCode, StreamPosition};
+use std::sync::Arc;
 
-use super::channels::ConnectionId;
-use super::connection::{Connection, Kind, Stream};
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, Disconnect, ErrorCode, StreamPosition};
+
+use super::channels::{Channels, ConnectionId};
+use super::connection::{Connection, Kind, Opening, Stream};
 use super::reactor::Shard;
-use super::sse;
+use super::{Resume, sse};
+use crate::node::history::{Recovery, Since};
+use crate::node::port::Gap;
 use crate::node::publication::{Form, Publication};
 
 impl Shard {
@@ -25,44 +29,112 @@ impl Shard {
         if let Some(refusal) = refusal {
             return self.disconnect(at, refusal);
         }
-        for channel in channels {
-            if let Err(code) = self.wish(at, channel) {
+        if let Some(connection) = self.connections.get_mut(at as usize) {
+            connection.held = Some(Box::default());
+        }
+        for name in channels {
+            if let Err(code) = self.open_channel(at, name) {
                 return self.stream_refused(at, code);
             }
         }
         self.stream_ready(at);
     }
 
-    /// Says what the stream hears, once every channel is live.
-    pub(super) fn stream_ready(&mut self, at: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        let waits = connection.waits();
-        let Kind::Sse(stream) = &mut connection.kind else { return };
-        if waits || std::mem::replace(&mut stream.began, true) {
-            return;
+    fn open_channel(&mut self, at: ConnectionId, name: ChannelName) -> Result<(), ErrorCode> {
+        let last = self.node.namespace(&name).is_some_and(|namespace| namespace.deliver_last);
+        let since = match self.stream(at).map(|stream| &stream.resume) {
+            Some(Resume::From(cursor)) => cursor.position(&name).map(Since::exactly),
+            Some(Resume::Unreadable) => Some(Since::read("?", 0)),
+            Some(Resume::Fresh) | None => None,
+        };
+        let channel = self.wish(at, name)?;
+        if let Some(stream) = self.stream(at) {
+            stream.openings.push(Opening::new(channel, since, last));
         }
-        let resume = stream.resume.take();
-        let channels: Vec<_> = connection.subscriptions.iter().map(|s| s.channel).collect();
-        for channel in &channels {
-            self.join(at, *channel);
-        }
-        let positions = self.positions(at);
-        let recovered: Vec<bool> =
-            positions.iter().map(|(name, position)| continues(resume.as_ref(), name, *position)).collect();
-        let states = positions.iter().zip(&recovered).map(|((name, position), r)| (name, *position, *r));
-        self.event(at, &sse::subscribed(states));
-        if resume.is_some() {
-            for ((name, _), _) in positions.iter().zip(&recovered).filter(|(_, recovered)| !**recovered) {
-                self.event(at, &sse::gap(name, "unrecoverable", positions.iter().map(|(n, p)| (n, *p))));
-            }
+        Ok(())
+    }
+
+    fn stream(&mut self, at: ConnectionId) -> Option<&mut Stream> {
+        match self.connections.get_mut(at as usize).map(|connection| &mut connection.kind) {
+            Some(Kind::Sse(stream)) => Some(stream),
+            _ => None,
         }
     }
 
+    /// Says what the stream hears and what was missed, once all of it is known.
+    pub(super) fn stream_ready(&mut self, at: ConnectionId) {
+        if self.stream(at).is_none_or(|stream| stream.began) || !self.opened(at) {
+            return;
+        }
+        let Some(stream) = self.stream(at) else { return };
+        stream.began = true;
+        let openings = std::mem::take(&mut stream.openings);
+        for opening in &openings {
+            self.join(at, opening.channel);
+        }
+        let stands: Vec<Stand> = openings.into_iter().map(|opening| self.stand(opening)).collect();
+        if let Some(stream) = self.stream(at)
+            && stream.named
+        {
+            stream.positions = stands.iter().map(|stand| stand.position).collect();
+        }
+        let states = stands.iter().map(|stand| (&stand.name, stand.position, stand.recovered));
+        self.event(at, &sse::subscribed(states));
+        for stand in stands.iter().filter(|stand| stand.lost) {
+            let positions = stands.iter().map(|stand| (&stand.name, stand.position));
+            self.event(at, &sse::gap(&stand.name, "unrecoverable", positions));
+        }
+        for publication in stands.iter().flat_map(|stand| &stand.missed) {
+            self.push_missed(at, publication);
+        }
+        self.release(at);
+    }
+
+    fn stand(&self, opening: Opening) -> Stand {
+        let channel = self.channels.at(opening.channel);
+        let (name, now) = (channel.name.clone(), channel.position);
+        let asked = opening.since.is_some();
+        let Some(Recovery { top, publications, recovered }) = opening.recovery else {
+            return Stand { name, position: now, recovered: false, lost: false, missed: Vec::new() };
+        };
+        let position = match opening.since {
+            Some(since) if recovered && !opening.last => StreamPosition { offset: since.offset, ..top },
+            _ => top,
+        };
+        Stand { name, position, recovered, lost: asked && !recovered, missed: publications }
+    }
+
+    fn push_missed(&mut self, at: ConnectionId, publication: &Publication) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if !connection.is_open() {
+            return;
+        }
+        let before = connection.outbox.bytes();
+        push_publication(connection, &self.channels, publication);
+        let pushed = connection.outbox.bytes() - before;
+        connection.allowance += pushed;
+        self.counters.outbox_bytes.add(pushed as u64);
+        self.mark(at);
+    }
+
     /// Tells of a hole in a channel's sequence.
-    pub(super) fn stream_gap(&mut self, at: ConnectionId, channel: &ChannelName, reason: &str) {
-        let positions = self.positions(at);
-        self.event(at, &sse::gap(channel, reason, positions.iter().map(|(n, p)| (n, *p))));
-        self.counters.gaps.add(1);
+    pub(super) fn stream_gap(&mut self, at: ConnectionId, gap: &Gap) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let Kind::Sse(stream) = &mut connection.kind else { return };
+        let place = connection
+            .subscriptions
+            .iter()
+            .position(|subscription| self.channels.at(subscription.channel).name == gap.channel);
+        let reason = gap.cause.as_str();
+        let event = match place.and_then(|place| stream.positions.get_mut(place)) {
+            None => sse::gap(&gap.channel, reason, [(&gap.channel, gap.position)]),
+            Some(position) => {
+                *position = gap.position;
+                let names = connection.subscriptions.iter().map(|s| &self.channels.at(s.channel).name);
+                sse::gap(&gap.channel, reason, names.zip(stream.positions.iter().copied()))
+            }
+        };
+        self.event(at, &event);
     }
 
     /// A channel cannot be heard: the stream says so and ends. The client comes again after a while.
@@ -78,40 +150,32 @@ impl Shard {
         let piece = if stream.chunked { sse::chunk(event) } else { Bytes::copy_from_slice(event) };
         self.push(at, piece);
     }
-
-    /// The channels of a stream with their positions, in the order of the request.
-    fn positions(&self, at: ConnectionId) -> Vec<(ChannelName, StreamPosition)> {
-        let Some(connection) = self.connections.get(at as usize) else { return Vec::new() };
-        let position = |s: &super::connection::Subscription| {
-            let channel = self.channels.at(s.channel);
-            (channel.name.clone(), channel.position)
-        };
-        connection.subscriptions.iter().map(position).collect()
-    }
 }
 
-/// Puts a publication into a stream's outbox, and says how many bytes that were.
-pub(super) fn push_publication(
-    connection: &mut Connection,
-    channels: &super::channels::Channels,
-    publication: &Publication,
-) {
-    let Kind::Sse(stream) = &connection.kind else { return };
-    let Stream { named, chunked, .. } = **stream;
+/// Where a stream stands in one of its channels when it begins.
+struct Stand {
+    name: ChannelName,
+    position: StreamPosition,
+    recovered: bool,
+    lost: bool,
+    missed: Vec<Arc<Publication>>,
+}
+
+/// Puts a publication into a stream's outbox.
+pub(super) fn push_publication(connection: &mut Connection, channels: &Channels, publication: &Publication) {
+    let Kind::Sse(stream) = &mut connection.kind else { return };
+    let chunked = stream.chunked;
     let piece = |chunk: &Bytes| if chunked { chunk.clone() } else { sse::unchunked(chunk) };
-    if !named {
+    if !stream.named {
         return connection.outbox.push(piece(publication.form(Form::SseSingle, sse::single)));
     }
     connection.outbox.push(piece(publication.form(Form::SseNamed, sse::named)));
-    let positions = connection.subscriptions.iter().map(|subscription| {
-        let channel = channels.at(subscription.channel);
-        (&channel.name, channel.position)
-    });
-    let id = sse::id_line(positions);
+    let names = || connection.subscriptions.iter().map(|s| &channels.at(s.channel).name);
+    if let Some(place) = names().position(|name| *name == publication.channel)
+        && let Some(position) = stream.positions.get_mut(place)
+    {
+        *position = publication.position;
+    }
+    let id = sse::id_line(names().zip(stream.positions.iter().copied()));
     connection.outbox.push(if chunked { sse::chunk(&id) } else { id.into() });
-}
-
-/// Whether the client stood exactly where the channel stands: it missed nothing.
-fn continues(resume: Option<&Cursor>, channel: &ChannelName, position: StreamPosition) -> bool {
-    resume.and_then(|cursor| cursor.position(channel)) == Some(position)
 }

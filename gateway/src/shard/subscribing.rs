@@ -23,9 +23,9 @@ impl Shard {
         let channel = self.channels.at_mut(id);
         let status = if channel.live { Status::Ready } else { Status::Waiting };
         // A place in the list keeps the channel from being given up, also while the reply is not written yet.
-        channel.waiters.push(at);
+        channel.waiters.insert(at);
         if let Some(connection) = self.connections.get_mut(at as usize) {
-            connection.subscriptions.push(Subscription { channel: id, status });
+            connection.subscriptions.push(Subscription { channel: id, status, covered: 0 });
         }
         self.counters.subscriptions.add(1);
         Ok(id)
@@ -37,7 +37,7 @@ impl Shard {
         let Some(subscription) = connection.subscription_mut(id) else { return };
         if subscription.status == Status::Ready {
             let channel = self.channels.at_mut(id);
-            stop_waiting(&mut channel.waiters, at);
+            channel.waiters.remove(&at);
             subscription.status = Status::Joined(channel.join(at));
         }
     }
@@ -57,7 +57,9 @@ impl Shard {
                     subscription.status = Status::Joined(place);
                 }
             }
-            Status::Waiting | Status::Ready => stop_waiting(&mut channel.waiters, at),
+            Status::Waiting | Status::Ready => {
+                channel.waiters.remove(&at);
+            }
         }
         self.give_up(id);
     }
@@ -93,14 +95,5 @@ impl Shard {
                 return;
             }
         }
-    }
-}
-
-fn stop_waiting(waiters: &mut Vec<ConnectionId>, at: ConnectionId) {
-    if let Some(place) = waiters.iter().position(|waiter| *waiter == at) {
-        waiters.swap_remove(place);
-    }
-    if waiters.is_empty() {
-        *waiters = Vec::new();
     }
 }

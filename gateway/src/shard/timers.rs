@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::channels::ConnectionId;
 use super::connection::{Connection, Deadline, Kind};
-use super::reactor::{Shard, key};
+use super::reactor::{NOTICES_PER_TICK, Shard, key};
 use super::wheel::Tick;
 use super::{session, sse};
 
@@ -21,6 +21,10 @@ impl Shard {
     pub(super) fn set_deadline(&mut self, at: ConnectionId, deadline: Deadline, wait: Duration) {
         let due = self.wheel.after(wait);
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        // Whoever is about to leave with the gateway is not kept by a pong.
+        if connection.deadline == Deadline::Leave && deadline != Deadline::Close {
+            return;
+        }
         connection.deadline = deadline;
         connection.due = due;
         if due < connection.armed {
@@ -51,6 +55,9 @@ impl Shard {
 
     pub(super) fn tick(&mut self) {
         self.give_up_channels();
+        self.ask_again();
+        self.notices_left = NOTICES_PER_TICK;
+        self.send_notices();
         if self.wheel.now().is_multiple_of(STREAM_LOOK_TICKS) {
             self.look_at_streams();
         }

@@ -145,7 +145,8 @@ impl Decoder<'_> {
         };
         let kind = self.opcode(&header, length)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length.saturating_add(self.inbound.fragments.len()) > self.limit {
+        let before = if matches!(kind, Opcode::Control(_)) { 0 } else { self.inbound.fragments.len() };
+        if length.saturating_add(before) > self.limit {
             return Err(violation(CloseCodeNumber::Size, "message too large"));
         }
         let start = self.at + usize::try_from(cursor.position()).unwrap_or_default();

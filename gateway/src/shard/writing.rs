@@ -19,8 +19,10 @@ impl Shard {
     pub(super) fn push(&mut self, at: ConnectionId, frame: Bytes) {
         let limit = self.limits.outbox_bytes;
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        let full = connection.is_open() && connection.outbox.bytes() + frame.len() > limit;
-        if full && !connection.outbox.is_empty() {
+        if !connection.is_open() {
+            return;
+        }
+        if connection.outbox.exceeds((limit + connection.allowance).saturating_sub(frame.len())) {
             return self.disconnect(at, Disconnect::Slow);
         }
         self.push_control(at, frame);
@@ -32,6 +34,14 @@ impl Shard {
             self.counters.outbox_bytes.add(frame.len() as u64);
             connection.outbox.push(frame);
             self.mark(at);
+        }
+    }
+
+    /// A frame of a recovery: whoever was away is not slow.
+    pub(super) fn push_recovered(&mut self, at: ConnectionId, frame: Bytes) {
+        if let Some(connection) = self.connections.get_mut(at as usize) {
+            connection.allowance += frame.len();
+            self.push_control(at, frame);
         }
     }
 
@@ -57,7 +67,9 @@ impl Shard {
             match connection.link.flush(&mut connection.outbox, &mut flushed) {
                 Ok(written) => {
                     connection.blocked = written == Written::Blocked;
-                    connection.progress |= flushed.bytes > before;
+                    let written_now = usize::try_from(flushed.bytes - before).unwrap_or(usize::MAX);
+                    connection.progress |= written_now > 0;
+                    connection.allowance = connection.allowance.saturating_sub(written_now);
                     if written == Written::All && connection.phase == Phase::Ending {
                         self.flushed_last(at);
                     }

@@ -106,11 +106,20 @@ impl<'d> Section<'d> {
 
     /// The one section of this name, there or not.
     pub(in crate::config) fn section(&mut self, key: &'static str) -> Self {
+        self.table(key, format_args!("a section [{key}]"))
+    }
+
+    /// The one section of this name, which is usually written on one line as in the example.
+    pub(in crate::config) fn inline(&mut self, key: &'static str, example: &str) -> Self {
+        self.table(key, format_args!("a section such as {example}"))
+    }
+
+    fn table(&mut self, key: &'static str, expected: std::fmt::Arguments<'_>) -> Self {
         let found = self.value(key);
         let (table, at) = match found.as_ref().map(|found| found.value) {
             Some(DeValue::Table(table)) => (Some(table), self.start_of(key)),
             Some(other) => {
-                let what = format!("expected a section [{key}], found {}", kind_of(other));
+                let what = format!("expected {expected}, found {}", kind_of(other));
                 self.refuse(&self.place_at(key, self.start_of(key)), what);
                 (None, self.start_of(key))
             }
@@ -181,6 +190,11 @@ impl<'d> Section<'d> {
     /// Where a key of this section stands, or else the section.
     pub(in crate::config) fn place_of_key(&self, key: &str) -> Place<'d> {
         self.place_at(key, self.start_of(key))
+    }
+
+    /// Whether the file has this section.
+    pub(in crate::config) fn exists(&self) -> bool {
+        self.table.is_some()
     }
 
     /// Whether the file sets this key.

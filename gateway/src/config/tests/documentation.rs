@@ -22,7 +22,7 @@ fn the_example_loads() {
     let config = load(EXAMPLE).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
     let names: Vec<_> = config.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
-    assert_eq!(names, ["nest", "web", "demo"]);
+    assert_eq!(names, ["nest", "web", "jobs", "demo"]);
     let config = load(&everything()).unwrap();
     assert!(config.api_key.is_some() && config.redis.iter().any(|instance| instance.pubsub_url.is_some()));
 }
@@ -34,6 +34,9 @@ fn the_example_holds_every_default() {
     assert_eq!((config.websocket, config.drain), (WebSocket::default(), DrainConfig::default()));
     assert_eq!((config.gateway, config.listen), (GatewayConfig::default(), vec![Listen::default()]));
     assert!(config.redis.iter().all(|instance| instance.times == RedisTimes::default()));
+    let nest = &config.namespaces[0];
+    assert_eq!((&nest.history, nest.source), (&History::default(), Source::PubSub));
+    assert_eq!((nest.deliver, nest.slow), (Deliver::default(), Slow::default()));
 }
 
 #[test]
@@ -48,7 +51,9 @@ fn the_example_and_the_manual_name_every_key() {
             is_section || MANUAL.contains(&in_manual),
             "the manual has no row {in_manual} for [{section}]"
         );
-        let setting = example.lines().any(|line| line.starts_with(&format!("{key} = ")));
+        let on_a_line = |line: &str| line.starts_with(&format!("{key} = "));
+        let inline = [format!("{{ {key} = "), format!(", {key} = ")];
+        let setting = example.lines().any(on_a_line) || inline.iter().any(|key| example.contains(key));
         assert!(is_section || setting, "the example does not set {key} of [{section}]");
     }
 }
@@ -82,6 +87,16 @@ fn the_manual_has_the_true_defaults_and_ranges() {
             let row = format!("| `{key}` | {default} | {least} to {most} |");
             assert!(chapter.contains(&row), "[{section}] has no row {row}");
         }
+    }
+}
+
+#[test]
+fn the_manual_has_the_true_history_of_each_source() {
+    let settings = |source: Source| source.history().settings();
+    let rows = History::table().into_iter().zip(settings(Source::PubSub)).zip(settings(Source::Stream));
+    for (([key, _, least, most], (_, pubsub)), (_, stream)) in rows {
+        let row = format!("| `{key}` | `{pubsub}` | `{stream}` | {least} to {most} |");
+        assert!(MANUAL.contains(&row), "the history of a namespace has no row {row}");
     }
 }
 

@@ -1,0 +1,203 @@
+//! What a namespace keeps, what it delivers of it, and what becomes of the slow: good files and bad ones.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::bad_files::assert_told;
+use super::{load, load_with};
+
+/// A namespace on a Redis; its further keys begin on line 7.
+const ON_REDIS: &str = r#"[redis.a]
+url = "redis://h"
+[[namespace]]
+name = "a"
+channels = ["a", "b*"]
+redis = "a"
+"#;
+
+/// The one namespace of a file.
+fn only(keys: &str) -> Namespace {
+    let mut config = load(&format!("{ON_REDIS}{keys}")).unwrap();
+    config.namespaces.remove(0)
+}
+
+#[test]
+fn each_source_keeps_what_suits_it() {
+    let seconds = Duration::from_secs;
+    let pubsub = History { size: 64, ttl: seconds(60), bytes: 1 << 20 };
+    let stream = History { size: 1000, ttl: seconds(3600), bytes: 4 << 20 };
+    assert_eq!(load("").unwrap().namespaces[0].history, pubsub);
+    assert_eq!(only("").history, pubsub);
+    let namespace = only(r#"source = "stream""#);
+    assert_eq!((namespace.source, namespace.history), (Source::Stream, stream.clone()));
+    // What is left out stays as the source has it, whichever of the two comes first.
+    let keys = "history = { ttl = \"7h\" }\nsource = \"stream\"";
+    assert_eq!(only(keys).history, History { ttl: seconds(7 * 3600), ..stream });
+    let keys = "[namespace.history]\nsize = 0\nbytes = \"16KiB\"";
+    assert_eq!(only(keys).history, History { size: 0, bytes: 16 << 10, ..pubsub });
+}
+
+#[test]
+fn a_log_may_be_on_the_default_redis() {
+    let text = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsource = \"stream\"";
+    let config = load_with(text, &[("REDIS_URL", "redis://h")], &[]).unwrap();
+    assert_eq!(config.namespaces[0].redis.as_deref(), Some("default"));
+}
+
+#[test]
+fn the_newest_is_delivered_where_something_is_kept() {
+    assert_eq!((only("").deliver, only(r#"deliver = "all""#).deliver), (Deliver::All, Deliver::All));
+    assert_eq!(only(r#"deliver = "last""#).deliver, Deliver::Last);
+    assert_eq!(only("deliver = \"last\"\nhistory = { size = 1 }").deliver, Deliver::Last);
+}
+
+#[test]
+fn the_slow_are_disconnected_unless_the_namespace_says_otherwise() {
+    let silent = only("");
+    assert_eq!((silent.slow, silent.slow_key, silent.slow_terminal), (Slow::Disconnect, None, None));
+    assert_eq!(only(r#"slow = "drop-oldest""#).slow, Slow::DropOldest);
+    let latest = only(r#"slow = "latest""#);
+    assert_eq!((latest.slow, latest.slow_key, latest.slow_terminal), (Slow::Latest, None, None));
+    let latest = only(
+        r#"
+        slow = "latest"
+        slow_key = "/job/id"
+        slow_terminal = { key = "", values = ["done", "a\nb"] }
+        "#,
+    );
+    assert_eq!(latest.slow_key.as_deref(), Some("/job/id"));
+    let values = vec!["done".to_owned(), "a\nb".to_owned()];
+    assert_eq!(latest.slow_terminal, Some(Terminal { key: String::new(), values }));
+    let single = only("slow = \"latest\"\nslow_terminal = { key = \"/s\", values = \"done\" }").slow_terminal;
+    assert_eq!(single.unwrap().values, ["done"]);
+}
+
+#[test]
+fn what_is_kept_is_shown_as_it_is_read() {
+    for keys in [
+        "",
+        r#"source = "stream""#,
+        "source = \"stream\"\nhistory = { size = 7 }\ndeliver = \"last\"",
+        "history = { size = 0, ttl = \"168h\", bytes = 1025 }\nslow = \"drop-oldest\"",
+        "slow = \"latest\"\nslow_key = \"\"",
+        "slow = \"latest\"\nslow_terminal = { key = \"/~0 ' \\\" \\\\ é\", values = \"\" }",
+        "slow = \"latest\"\nslow_terminal = { key = \"/a\\nb\", values = [\"a\\n\\u0000\", \"''' \\\"\\\"\\\"\\n\"] }",
+    ] {
+        let config = load(&format!("{ON_REDIS}{keys}")).unwrap();
+        let shown = config.show();
+        let again = load(&shown).unwrap_or_else(|told| panic!("{told}\n{shown}"));
+        assert_eq!(again.namespaces, config.namespaces, "{shown}");
+        assert_eq!(again.show(), shown);
+    }
+}
+
+#[test]
+fn the_limits_of_keeping_are_read_and_shown() {
+    let text = "limits = { history_bytes = \"1TiB\", recovery_publications = 1, outbox_age = \"none\" }";
+    let config = load(text).unwrap();
+    let limits = &config.limits;
+    assert_eq!((limits.history_bytes, limits.recovery_publications, limits.outbox_age), (1 << 40, 1, None));
+    assert_eq!(load(&config.show()).unwrap().limits, config.limits);
+    let limits = Limits::default();
+    assert_eq!((limits.history_bytes, limits.recovery_publications), (256 << 20, 300));
+    assert_eq!(limits.outbox_age, Some(Duration::from_secs(30)));
+}
+
+/// Keys of a namespace on a Redis (from line 7 on), and what they are told.
+const WRONG: &[(&str, &str)] = &[
+    (
+        "history = 64",
+        "7: namespace.history: expected a section such as { size = 64, ttl = \"1m\" }, found an integer",
+    ),
+    ("history = { sise = 64 }", "7: namespace.history.sise: unknown key; did you mean `size`?"),
+    ("ttl = \"1s\"", "7: namespace.ttl: unknown key; `ttl` belongs to [namespace.history]"),
+    ("history = { size = 10001 }", "7: namespace.history.size: 10001 is out of range: 0 to 10000"),
+    ("history.ttl = \"999ms\"", "7: namespace.history.ttl: \"999ms\" is out of range: 1s to 168h"),
+    ("[namespace.history]\nttl = \"169h\"", "8: namespace.history.ttl: \"169h\" is out of range: 1s to 168h"),
+    ("history = { bytes = 1023 }", "7: namespace.history.bytes: 1023 is out of range: 1KiB to 256MiB"),
+    ("deliver = \"first\"", "7: namespace.deliver: expected \"all\" or \"last\", found \"first\""),
+    (
+        "deliver = \"last\"\nhistory = { size = 0 }",
+        "7: namespace.deliver: nothing is kept that could be delivered: `history.size` is 0",
+    ),
+    (
+        "source = \"stream\"\nsubscribe_pattern = true",
+        "8: namespace.subscribe_pattern: a log is read channel by channel: only with source = \"pubsub\"",
+    ),
+    // What goes with a word that is none is not judged.
+    (
+        "slow = \"drop\"\nslow_key = \"/a\"",
+        "7: namespace.slow: expected \"disconnect\" or \"latest\" or \"drop-oldest\", found \"drop\"",
+    ),
+    ("slow = 1", "7: namespace.slow: expected a text in quotes, found an integer"),
+    ("slow_key = \"/a\"", "7: namespace.slow_key: goes with slow = \"latest\"; here it is \"disconnect\""),
+    (
+        "slow = \"drop-oldest\"\nslow_terminal = { key = \"/a\", values = \"b\" }",
+        "8: namespace.slow_terminal: goes with slow = \"latest\"; here it is \"drop-oldest\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_key = \"job.id\"",
+        "8: namespace.slow_key: expected a JSON pointer such as \"/job/id\" (or \"\": the whole), found \"job.id\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_key = \"/a~b\"",
+        "8: namespace.slow_key: in a JSON pointer, `~` is written `~0` (and `/` in a name `~1`): \"/a~b\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = \"done\"",
+        "8: namespace.slow_terminal: expected a section such as { key = \"/state\", values = [\"completed\", \"failed\"] }, found a text",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { values = \"done\" }",
+        "8: namespace.slow_terminal: has no `key`, such as key = \"/state\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"state\", values = \"done\" }",
+        "8: namespace.slow_terminal.key: expected a JSON pointer such as \"/job/id\" (or \"\": the whole), found \"state\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/state\" }",
+        "8: namespace.slow_terminal: has no `values`, such as values = [\"completed\"]",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/state\", values = [] }",
+        "8: namespace.slow_terminal.values: no value at all: nothing would be terminal",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/state\", values = [1] }",
+        "8: namespace.slow_terminal.values: expected a text in quotes, found an integer",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/s\", value = \"done\", values = \"done\" }",
+        "8: namespace.slow_terminal.value: unknown key; did you mean `values`?",
+    ),
+    ("[limits]\nhistory_bytes = \"2TiB\"", "8: limits.history_bytes: \"2TiB\" is out of range: 1MiB to 1TiB"),
+    ("[limits]\nrecovery_publications = 0", "8: limits.recovery_publications: 0 is out of range: 1 to 10000"),
+    ("[limits]\noutbox_age = \"0s\"", "8: limits.outbox_age: \"0s\" is out of range: 1s to 1h"),
+];
+
+#[test]
+fn each_mistake_in_keeping_is_told() {
+    let rows = WRONG.iter().map(|(keys, what)| (format!("{ON_REDIS}{keys}"), *what));
+    assert_told(rows);
+}
+
+#[test]
+fn a_log_is_kept_in_redis_and_nowhere_else() {
+    let stream = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsource = \"stream\"\n";
+    let told = "a log is kept in Redis: name a `redis` instance, or set REDIS_URL";
+    let rows = [
+        ("", "", format!("4: namespace.source: {told}")),
+        ("", "redis = \"memory\"", format!("5: namespace.redis: {told}")),
+        ("redis.b.url = \"redis://h\"\n", "redis = \"memory\"", format!("6: namespace.redis: {told}")),
+        // Another mistake in `redis` is told alone.
+        ("", "redis = \"c\"", "5: namespace.redis: there is no [redis.c]; there is: \"memory\"".into()),
+        (
+            "redis.b.url = \"redis://h\"\n",
+            "",
+            "2: namespace: does not say which `redis` it is on: \"b\", \"memory\"".into(),
+        ),
+    ];
+    let files = rows.iter().map(|(head, key, what)| (format!("{head}{stream}{key}"), what.as_str()));
+    assert_told(files);
+}

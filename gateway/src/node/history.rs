@@ -1,0 +1,302 @@
+//! What a channel remembers: its newest publications, so that a client which was away can be given what it missed.
+//!
+//! Owns the ring, its bounds (count, age, bytes for the channel, bytes for the node), and the judgement whether a
+//! position can be continued. Must never hand out a sequence with a hole.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
+use tokio::time::Instant;
+
+use super::publication::Publication;
+
+/// How much a channel remembers (`namespace.history`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryRules {
+    /// Publications; 0: none.
+    pub size: usize,
+    /// Age.
+    pub ttl: Duration,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// What all rings of a node hold, and may hold (`limits.history_bytes`).
+#[derive(Debug)]
+pub struct HistoryBudget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+/// Where a client stood. An empty epoch fits every one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// The epoch, as far as it could be read; `None`: any.
+    pub epoch: Option<Result<Epoch, ()>>,
+    /// The offset of the last publication it has.
+    pub offset: u64,
+}
+
+/// What a client that comes back is given.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// Where the channel stood at that moment: live publications follow on it.
+    pub top: StreamPosition,
+    /// What was missed, in order and without a hole; nothing when it could not be recovered.
+    pub publications: Vec<Arc<Publication>>,
+    /// Whether nothing else was missed.
+    pub recovered: bool,
+}
+
+/// Why a position cannot be continued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecoverable {
+    /// It belongs to another sequence: the node or the log began anew.
+    Epoch,
+    /// The ring no longer holds all that was missed, or that is more than one recovery may hold.
+    TooShort,
+}
+
+/// The newest publications of one channel, without a hole between them.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    at: Instant,
+    position: StreamPosition,
+    payload: Payload,
+    /// The publication while somebody is still being given it, so that its encodings are shared.
+    shared: Weak<Publication>,
+}
+
+impl HistoryBudget {
+    /// Nothing used of so many bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
+    }
+
+    /// Bytes that all rings hold now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.used() > self.limit
+    }
+}
+
+impl Since {
+    /// A position as the SSE cursor holds it.
+    pub fn exactly(position: StreamPosition) -> Self {
+        Self { epoch: Some(Ok(position.epoch)), offset: position.offset }
+    }
+
+    /// A position as a WebSocket client writes it.
+    pub fn read(epoch: &str, offset: u64) -> Self {
+        let epoch = (!epoch.is_empty()).then(|| epoch.parse().map_err(|_| ()));
+        Self { epoch, offset }
+    }
+
+    /// Whether it belongs to this sequence.
+    pub fn fits(&self, epoch: Epoch) -> bool {
+        self.epoch.as_ref().is_none_or(|own| *own == Ok(epoch))
+    }
+}
+
+impl Kept {
+    fn cost(&self) -> usize {
+        self.payload.len() + size_of::<Self>() + size_of::<Publication>()
+    }
+
+    fn publication(&mut self, channel: &ChannelName) -> Arc<Publication> {
+        self.shared.upgrade().unwrap_or_else(|| {
+            let again = Publication::new(channel.clone(), self.position, self.payload.clone());
+            let again = Arc::new(again);
+            self.shared = Arc::downgrade(&again);
+            again
+        })
+    }
+}
+
+impl Ring {
+    /// Remembers a publication that follows on the newest.
+    pub(super) fn push(
+        &mut self,
+        publication: &Arc<Publication>,
+        rules: &HistoryRules,
+        budget: &HistoryBudget,
+    ) {
+        if rules.size == 0 {
+            return;
+        }
+        let now = Instant::now();
+        let kept = Kept {
+            at: now,
+            position: publication.position,
+            payload: publication.payload.clone(),
+            shared: Arc::downgrade(publication),
+        };
+        self.bytes += kept.cost();
+        budget.used.fetch_add(kept.cost(), Ordering::Relaxed);
+        self.kept.push_back(kept);
+        while self.kept.len() > rules.size
+            || (self.bytes > rules.bytes && self.kept.len() > 1)
+            || (budget.is_over() && !self.kept.is_empty())
+        {
+            self.pop(budget);
+        }
+        self.forget_old(now, rules, budget);
+    }
+
+    /// Forgets what is older than it may be.
+    pub(super) fn forget_old(&mut self, now: Instant, rules: &HistoryRules, budget: &HistoryBudget) {
+        while self.kept.front().is_some_and(|kept| kept.at + rules.ttl < now) {
+            self.pop(budget);
+        }
+        if self.kept.len() * 4 < self.kept.capacity() {
+            self.kept.shrink_to(self.kept.len() * 2);
+        }
+    }
+
+    /// Forgets everything: the sequence has a hole.
+    pub(super) fn clear(&mut self, budget: &HistoryBudget) {
+        budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = 0;
+        self.kept = VecDeque::new();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    fn pop(&mut self, budget: &HistoryBudget) {
+        if let Some(kept) = self.kept.pop_front() {
+            self.bytes -= kept.cost();
+            budget.used.fetch_sub(kept.cost(), Ordering::Relaxed);
+        }
+    }
+
+    /// What follows a position, up to the top of the channel.
+    pub(super) fn since(
+        &mut self,
+        channel: &ChannelName,
+        since: &Since,
+        top: StreamPosition,
+        most: usize,
+    ) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
+        if !since.fits(top.epoch) || since.offset > top.offset {
+            return Err(Unrecoverable::Epoch);
+        }
+        let missed = usize::try_from(top.offset - since.offset).unwrap_or(usize::MAX);
+        if missed > self.kept.len() || missed > most {
+            return Err(Unrecoverable::TooShort);
+        }
+        let from = self.kept.len() - missed;
+        Ok(self.kept.range_mut(from..).map(|kept| kept.publication(channel)).collect())
+    }
+
+    /// The newest publication.
+    pub(super) fn last(&mut self, channel: &ChannelName) -> Option<Arc<Publication>> {
+        self.kept.back_mut().map(|kept| kept.publication(channel))
+    }
+
+    /// A page of the ring: what lies behind (or, in reverse, before) an offset, at most so many.
+    pub(super) fn page(
+        &mut self,
+        channel: &ChannelName,
+        since: Option<u64>,
+        most: usize,
+        reverse: bool,
+    ) -> Vec<Arc<Publication>> {
+        let wanted = |kept: &&mut Kept| match since {
+            Some(offset) if reverse => kept.position.offset < offset,
+            Some(offset) => kept.position.offset > offset,
+            None => true,
+        };
+        if reverse {
+            self.kept
+                .iter_mut()
+                .rev()
+                .filter(wanted)
+                .take(most)
+                .map(|kept| kept.publication(channel))
+                .collect()
+        } else {
+            self.kept.iter_mut().filter(wanted).take(most).map(|kept| kept.publication(channel)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    fn publication(offset: u64) -> Arc<Publication> {
+        let name = ChannelName::parse("c").unwrap();
+        let position = StreamPosition { epoch: Epoch::from_u64(7), offset };
+        Arc::new(Publication::new(name, position, Payload::new(Bytes::from(offset.to_string()))))
+    }
+
+    fn offsets(publications: &[Arc<Publication>]) -> Vec<u64> {
+        publications.iter().map(|publication| publication.position.offset).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_recovery_is_whole_or_refused(
+            size in 1usize..20, published in 0u64..60, since in 0u64..70, most in 1usize..30,
+        ) {
+            let name = ChannelName::parse("c").unwrap();
+            let rules = HistoryRules { size, ttl: Duration::from_secs(60), bytes: 1 << 20 };
+            let (budget, mut ring) = (HistoryBudget::new(1 << 20), Ring::default());
+            for offset in 1..=published {
+                ring.push(&publication(offset), &rules, &budget);
+            }
+            let top = StreamPosition { epoch: Epoch::from_u64(7), offset: published };
+            let asked = Since { epoch: None, offset: since };
+            match ring.since(&name, &asked, top, most) {
+                Ok(missed) => prop_assert_eq!(offsets(&missed), (since + 1..=published).collect::<Vec<_>>()),
+                Err(Unrecoverable::Epoch) => prop_assert!(since > published),
+                Err(Unrecoverable::TooShort) => {
+                    let missed = usize::try_from(published - since).unwrap();
+                    prop_assert!(missed > size || missed > most);
+                }
+            }
+        }
+
+        #[test]
+        fn the_budget_is_kept_and_given_back(limit in 0usize..5000, published in 1u64..100) {
+            let rules = HistoryRules { size: 50, ttl: Duration::from_secs(60), bytes: 4000 };
+            let (budget, mut ring) = (HistoryBudget::new(limit), Ring::default());
+            for offset in 1..=published {
+                ring.push(&publication(offset), &rules, &budget);
+                prop_assert!(budget.used() <= limit);
+                prop_assert!(ring.bytes <= 4000 || ring.kept.len() == 1);
+            }
+            ring.clear(&budget);
+            prop_assert_eq!(budget.used(), 0);
+        }
+    }
+
+    #[test]
+    fn another_epoch_is_never_continued() {
+        let name = ChannelName::parse("c").unwrap();
+        let top = StreamPosition { epoch: Epoch::from_u64(7), offset: 3 };
+        for epoch in ["8", "not an epoch!"] {
+            let recovered = Ring::default().since(&name, &Since::read(epoch, 3), top, 10);
+            assert_eq!(recovered.map(|_| ()), Err(Unrecoverable::Epoch), "{epoch}");
+        }
+        for epoch in ["", "7"] {
+            assert!(Ring::default().since(&name, &Since::read(epoch, 3), top, 10).is_ok(), "{epoch}");
+        }
+    }
+}

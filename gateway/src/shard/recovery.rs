@@ -1,0 +1,158 @@
+//! What a client missed, and how it becomes one sequence with what comes after.
+//!
+//! Owns the order: reply or `subscribed` event, then what was missed, then what came in meanwhile, then live; nothing
+//! twice and nothing left out. The node reads the ring at a moment of the channel's sequence that it names; whatever
+//! the shard still has to hand out up to that moment is skipped for the one who was given it already.
+
+use std::sync::Arc;
+
+use earshot_protocol::{ChannelName, SubscribeResult};
+
+use super::channels::ConnectionId;
+use super::connection::{HeldItem, Kind, Opening, Status};
+use super::reactor::{Shard, key};
+use crate::node::history::Recovery;
+use crate::node::lane::{Ask, Ticket};
+use crate::node::publication::Publication;
+use crate::node::registry::RecoveryRequest;
+
+/// Bytes of recovered publications inside one reply; the others follow it as pushes.
+const REPLY_PUBLICATIONS_BYTES: usize = 64 * 1024;
+
+impl Shard {
+    /// Whether everything is known that the next reply or event of a connection has to say; asks for what is not.
+    pub(super) fn opened(&mut self, at: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return false };
+        let key = key(at, connection.generation);
+        let waits: Vec<_> = connection.openings().iter().map(|opening| opening.channel).collect();
+        let waits = waits
+            .into_iter()
+            .any(|channel| connection.subscription(channel).is_some_and(|s| s.status == Status::Waiting));
+        if waits {
+            return false;
+        }
+        let mut complete = true;
+        let mut full = false;
+        for opening in connection.openings() {
+            if !opening.lacks_recovery() {
+                continue;
+            }
+            complete = false;
+            if opening.asked {
+                continue;
+            }
+            let channel = self.channels.at(opening.channel).name.clone();
+            let request = RecoveryRequest { since: opening.since.clone(), last: opening.last };
+            let ask = Ask::Recover { channel, request, ticket: Ticket { connection: key, reply: 0 } };
+            opening.asked = self.asks.try_send(ask).is_ok();
+            full |= !opening.asked;
+        }
+        if full {
+            self.unrecovered.push(key);
+        }
+        complete
+    }
+
+    /// Asks again for recoveries that the lane had no room for.
+    pub(super) fn ask_again(&mut self) {
+        for key in std::mem::take(&mut self.unrecovered) {
+            if let Some(at) = self.find(key) {
+                self.go_on(at);
+            }
+        }
+    }
+
+    /// The node has said what a connection missed: from that moment on the connection hears the channel.
+    pub(super) fn recovered(&mut self, ticket: Ticket, name: &ChannelName, recovery: Recovery) {
+        let Some(at) = self.find(ticket.connection) else { return };
+        let Some(id) = self.channels.find(name) else { return };
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let Some(opening) = connection.openings().iter_mut().find(|o| o.channel == id && o.lacks_recovery())
+        else {
+            return;
+        };
+        let top = recovery.top;
+        opening.recovery = Some(recovery);
+        let channel = self.channels.at_mut(id);
+        let behind = channel.position.epoch == top.epoch && channel.position.offset < top.offset;
+        if behind {
+            channel.covered = channel.covered.max(top.offset);
+        }
+        if let Some(subscription) = connection.subscription_mut(id) {
+            subscription.covered = if behind { top.offset } else { 0 };
+        }
+        self.join(at, id);
+        self.go_on(at);
+    }
+
+    fn go_on(&mut self, at: ConnectionId) {
+        match self.connections.get(at as usize).map(|connection| &connection.kind) {
+            Some(Kind::WebSocket(_)) => self.advance(at),
+            Some(Kind::Sse(_)) => self.stream_ready(at),
+            None => {}
+        }
+    }
+
+    /// What a subscribe is answered, and the recovered publications that found no room in the answer. From now on
+    /// the connection hears the channel.
+    pub(super) fn begin(
+        &mut self,
+        at: ConnectionId,
+        opening: Opening,
+    ) -> (SubscribeResult, Vec<Arc<Publication>>) {
+        self.join(at, opening.channel);
+        let channel = self.channels.at(opening.channel);
+        let remembers = self.node.namespace(&channel.name).is_some_and(|ns| ns.history.size > 0);
+        let Recovery { top, mut publications, recovered } = opening.recovery.unwrap_or(Recovery {
+            top: channel.position,
+            publications: Vec::new(),
+            recovered: false,
+        });
+        let mut bytes = 0;
+        let fits = publications
+            .iter()
+            .take_while(|publication| {
+                bytes += publication.payload.len();
+                bytes <= REPLY_PUBLICATIONS_BYTES
+            })
+            .count();
+        let rest = publications.split_off(fits);
+        let offset = match &opening.since {
+            Some(since) if recovered && !opening.last => since.offset,
+            _ => top.offset,
+        };
+        let result = SubscribeResult {
+            recoverable: remembers,
+            positioned: remembers,
+            epoch: top.epoch.to_string(),
+            offset,
+            publications: publications
+                .iter()
+                .map(|publication| super::broadcast::wire(publication))
+                .collect(),
+            recovered,
+            was_recovering: opening.since.is_some(),
+            ..SubscribeResult::default()
+        };
+        (result, rest)
+    }
+
+    /// Lets go what had to wait behind the first reply or event.
+    pub(super) fn release(&mut self, at: ConnectionId) {
+        let held = self.connections.get_mut(at as usize).and_then(|connection| connection.held.take());
+        if !self.is_open(at) {
+            return;
+        }
+        for item in held.map(|held| held.items).unwrap_or_default() {
+            match item {
+                HeldItem::Publication(publication) => self.push_publication(at, &publication),
+                HeldItem::Gap(gap) => {
+                    if let Some(id) = self.channels.find(&gap.channel) {
+                        self.tell_gap(at, id, gap);
+                    }
+                }
+            }
+        }
+        self.disconnect_slow();
+    }
+}
