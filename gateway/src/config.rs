@@ -9,7 +9,7 @@
 //! - `document`: the file as a tree with lines; `knob`: numbers with default and range; `quantity`: units; `choice`:
 //!   words
 //! - `top`, `limits`, `transport`, `running`, `redis`, `namespace`: one section of the file each
-//! - `source`, `history`, `slow`: parts of a namespace
+//! - `source`, `history`: parts of a namespace
 //! - `listen`, `channel`, `url`, `secret`: the checked values
 //! - `reachable`: what namespaces must not be to each other
 //! - `show`: the way back to TOML
@@ -35,7 +35,6 @@ mod redis;
 mod running;
 mod secret;
 mod show;
-mod slow;
 mod source;
 mod top;
 mod transport;
@@ -53,7 +52,6 @@ pub use listen::Listen;
 pub use namespace::{Namespace, Who};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
-pub use slow::{Slow, Terminal};
 pub use source::Source;
 pub use transport::{Sse, WebSocket};
 pub use url::RedisUrl;

@@ -12,6 +12,7 @@ use wildmatch::WildMatch;
 
 use crate::accept::origin::Origins;
 use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
+use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
 use crate::broker::{Broker, Listener, MemoryBroker, RedisBroker};
 use crate::config::{self, Config};
@@ -75,6 +76,7 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             drain: drain.clone(),
             guard: guard(config),
+            history_most: config.limits.recovery_publications,
             body: BodyLimits { bytes: config.limits.api_body_bytes, timeout: config.limits.head_timeout },
             started: Instant::now(),
             uid: Uuid::new_v4().to_string(),
@@ -192,6 +194,13 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             ttl: namespace.history.ttl,
             bytes: namespace.history.bytes,
         },
+        log: (namespace.source == config::Source::Stream).then(|| {
+            Arc::new(Log {
+                key_prefix: namespace.key_prefix.clone(),
+                size: namespace.history.size,
+                ttl: namespace.history.ttl,
+            })
+        }),
         deliver_last: namespace.deliver == config::Deliver::Last,
     }
 }

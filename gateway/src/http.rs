@@ -40,6 +40,8 @@ pub struct Context {
     pub drain: Drain,
     /// Who may call the API.
     pub guard: Guard,
+    /// Publications in one page of history (`limits.recovery_publications`).
+    pub history_most: usize,
     /// How large a call may be, and how slow.
     pub body: BodyLimits,
     /// When the gateway was started.

@@ -94,6 +94,8 @@ pub struct ControlCounters {
     pub messages: Counter,
     /// Messages heard that nobody here subscribes to.
     pub messages_unwanted: Counter,
+    /// Messages heard on a channel with a log that were not published through it.
+    pub messages_unnumbered: Counter,
     /// Publications handed to a broker for clients and the API.
     pub published: Counter,
     /// Publications that a broker did not take.
@@ -103,8 +105,8 @@ pub struct ControlCounters {
 }
 
 /// The causes of gaps, as label values, in the order of [`ControlCounters::gaps`].
-pub const GAP_CAUSES: [&str; 5] =
-    ["deaf", "handover-full", "too-large", "unknown-position", "ring-too-short"];
+pub const GAP_CAUSES: [&str; 6] =
+    ["deaf", "handover-full", "too-large", "unknown-position", "ring-too-short", "log-lost"];
 
 /// All counters of a gateway.
 #[derive(Debug)]
@@ -195,6 +197,11 @@ impl Totals {
                 "messages_unwanted",
                 "Messages heard that nobody here subscribes to",
                 control.messages_unwanted.value(),
+            ),
+            (
+                "messages_unnumbered",
+                "Messages on channels with a log that were not published through it",
+                control.messages_unnumbered.value(),
             ),
             ("published", "Publications handed to a broker", control.published.value()),
             ("publish_failures", "Publications that a broker did not take", control.publish_failures.value()),

@@ -6,15 +6,21 @@
 //!
 //! - [`channel`]: one channel: stamp, listening shards.
 //! - [`history`]: what a channel remembers, and what can be recovered from it.
-//! - [`registry`]: the channels of one broker; what the broker heard goes in here.
+//! - `log`: channels whose sequence is a log in Redis.
+//! - [`registry`]: the channels of one broker; `hearing`: what the broker heard goes in here; `lingering`: how a
+//!   channel is let go; `filling`: what is read from logs.
 //! - [`port`]: the bounded way to a shard.
 //! - [`lane`]: the bounded way back: what shards ask for.
 //! - [`namespace`]: the rules that a channel's name falls under.
 //! - [`publication`]: one message, stamped and encoded once.
 
 pub mod channel;
+mod filling;
+mod hearing;
 pub mod history;
 pub mod lane;
+mod lingering;
+mod log;
 pub mod namespace;
 pub mod port;
 pub mod publication;
@@ -26,14 +32,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use earshot_protocol::ChannelName;
+use earshot_protocol::{ChannelName, StreamPosition};
+use futures::future::{Either, join_all};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::broker::log::Append;
 use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
-use channel::ShardId;
+use channel::{Channel, ShardId};
 use history::HistoryBudget;
 use lane::{HistoryAnswer, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
@@ -42,6 +50,15 @@ use registry::{Page, RecoveryRequest, Registry};
 
 /// The time between two looks for publications that are too old to be remembered.
 const FORGET: Duration = Duration::from_secs(5);
+
+/// Entries of a log that are read at once.
+const FILL_PAGE: usize = 1000;
+
+/// Logs that are read at the same time after a deaf spell.
+const FILLS_AT_ONCE: usize = 64;
+
+/// The wait before logs are read again that could not be read.
+const FILL_RETRY: Duration = Duration::from_millis(250);
 
 /// Why a channel cannot be heard.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +80,9 @@ pub enum PublishError {
     /// No namespace has the channel.
     #[error("no namespace has this channel")]
     UnknownChannel,
+    /// Tags and keys of idempotency need a log to keep them.
+    #[error("tags and idempotency_key need a namespace with source = \"stream\"")]
+    NoLog,
     /// The payload is larger than `limits.publication_bytes`.
     #[error("the publication is larger than {limit} bytes")]
     TooLarge {
@@ -116,6 +136,7 @@ impl Node {
             drain.spawn(async move {
                 tokio::select! {
                     () = node.let_go(place) => {}
+                    () = node.fill(place) => {}
                     () = stop.stopped() => {}
                 }
             });
@@ -130,6 +151,7 @@ impl Node {
                 ear.registry.forget_old(Instant::now());
                 forget_next = Instant::now() + FORGET;
             }
+            ear.registry.relieve(Instant::now());
             let next = ear.registry.expire(Instant::now(), |channel| {
                 if let Some(topic @ Topic::Channel(_)) = self.topic(channel) {
                     ear.broker.unsubscribe(&topic);
@@ -172,8 +194,8 @@ impl Node {
     ) -> Result<(), SubscribeError> {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
         let ear = &self.ears[namespace.broker];
-        let channel = ear.registry.enter(name, namespace.history)?;
-        if let Err(error) = ear.broker.subscribe(&topic(name, pattern)).await {
+        let channel = ear.registry.enter(name, namespace.history, namespace.log.as_ref())?;
+        if let Err(error) = hear(ear, &topic(name, pattern), &channel).await {
             ear.registry.abandon(&channel);
             return Err(error.into());
         }
@@ -189,24 +211,70 @@ impl Node {
     /// A connection comes back to a channel that its shard hears. The answer goes through the port, in the order of the
     /// publications: what comes after it comes after the recovery's top.
     async fn recover(&self, shard: ShardId, channel: ChannelName, request: RecoveryRequest, ticket: Ticket) {
-        let Some(permit) = self.ports[shard].reserve().await else { return };
-        if let Some(namespace) = self.namespace(&channel) {
-            self.ears[namespace.broker].registry.recover(&channel, &request, |recovery| {
+        let Some(namespace) = self.namespace(&channel) else { return };
+        let ear = &self.ears[namespace.broker];
+        self.backfill(ear, &channel, &request).await;
+        if let Some(permit) = self.ports[shard].reserve().await {
+            ear.registry.recover(&channel, &request, |recovery| {
                 permit.send(Delivery::Recovered(ticket, channel.clone(), recovery));
             });
         }
     }
 
-    /// A part of what a channel remembers; `None` when the channel is not known on this node.
-    pub fn history(&self, channel: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
-        self.ears[self.namespace(channel)?.broker].registry.history(channel, page)
+    /// Reads the log of a channel for all who come back to it, once.
+    async fn backfill(&self, ear: &Ear, name: &ChannelName, request: &RecoveryRequest) {
+        let Some(channel) = ear.registry.find(name) else { return };
+        let Some(log) = channel.log.clone() else { return };
+        if !ear.registry.wants_backfill(&channel, request) {
+            return;
+        }
+        let _alone = channel.backfill.lock().await;
+        if !ear.registry.wants_backfill(&channel, request) {
+            return;
+        }
+        let most = channel.history.size.min(FILL_PAGE);
+        let top = channel.state().position().offset;
+        let after = top.saturating_sub(most as u64);
+        match ear.broker.read_log(&log, name, after, most).await {
+            Ok(page) => ear.registry.backfilled(&channel, page),
+            // Whoever asks now is told that it cannot be recovered; the next one asks again.
+            Err(error) => tracing::debug!(%error, "a log could not be read for a recovery"),
+        }
     }
 
-    /// Forgets what a channel remembers.
-    pub fn forget_history(&self, channel: &ChannelName) {
-        if let Some(namespace) = self.namespace(channel) {
-            self.ears[namespace.broker].registry.forget(channel);
+    /// Reads the logs of channels that may have missed something, several at a time.
+    async fn fill(&self, place: usize) {
+        let ear = &self.ears[place];
+        loop {
+            let channels = ear.registry.to_fill(FILLS_AT_ONCE).await;
+            let failed = join_all(channels.into_iter().map(|channel| fill_one(ear, channel))).await;
+            let failed: Vec<_> = failed.into_iter().flatten().collect();
+            if !failed.is_empty() {
+                tokio::time::sleep(FILL_RETRY).await;
+            }
+            failed.into_iter().for_each(|channel| ear.registry.fill_again(channel));
         }
+    }
+
+    /// A part of what a channel remembers; `None` when the channel is not known on this node.
+    pub async fn history(&self, channel: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
+        let ear = &self.ears[self.namespace(channel)?.broker];
+        self.backfill(ear, channel, &RecoveryRequest::everything()).await;
+        ear.registry.history(channel, page)
+    }
+
+    /// Forgets what a channel remembers, here and in its log.
+    ///
+    /// # Errors
+    /// When the log cannot be reached.
+    pub async fn forget_history(&self, channel: &ChannelName) -> Result<(), PublishError> {
+        let namespace = self.namespace(channel).ok_or(PublishError::UnknownChannel)?;
+        let ear = &self.ears[namespace.broker];
+        if let Some(log) = &namespace.log {
+            ear.broker.clear_log(log, channel).await?;
+        }
+        ear.registry.forget(channel);
+        Ok(())
     }
 
     /// Bytes that the rings of this node hold.
@@ -226,18 +294,27 @@ impl Node {
         &self,
         channel: &ChannelName,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), PublishError>> + Send + use<> {
+        extras: Append,
+    ) -> impl Future<Output = Result<Option<StreamPosition>, PublishError>> + Send + use<> {
         let metrics = Arc::clone(&self.metrics);
         let taken = match self.namespace(channel) {
             None => Err(PublishError::UnknownChannel),
             Some(_) if data.len() > self.publication_bytes => {
                 Err(PublishError::TooLarge { limit: self.publication_bytes })
             }
-            Some(namespace) => Ok(self.ears[namespace.broker].broker.publish(channel, data)),
+            Some(namespace) => {
+                let broker = &self.ears[namespace.broker].broker;
+                match &namespace.log {
+                    Some(log) => Ok(Either::Left(broker.append(log, channel, data, extras))),
+                    None if extras.is_empty() => Ok(Either::Right(broker.publish(channel, data))),
+                    None => Err(PublishError::NoLog),
+                }
+            }
         };
         async move {
             let result = match taken {
-                Ok(published) => published.await.map_err(PublishError::from),
+                Ok(Either::Left(appended)) => appended.await.map(Some).map_err(PublishError::from),
+                Ok(Either::Right(published)) => published.await.map(|()| None).map_err(PublishError::from),
                 Err(error) => Err(error),
             };
             let count =
@@ -284,6 +361,37 @@ impl Node {
     /// Whether any channel is carried by something beyond this process.
     pub fn has_broker(&self) -> bool {
         self.ears.iter().any(|ear| matches!(ear.broker, Broker::Redis(_)))
+    }
+}
+
+/// Hears a topic, and knows where its log stands.
+async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>) -> Result<(), BrokerError> {
+    ear.broker.subscribe(topic).await?;
+    if let Some(log) = &channel.log
+        && channel.state().log().is_some_and(|follow| follow.is_unknown())
+    {
+        let page = ear.broker.read_log(log, &channel.name, u64::MAX, 0).await?;
+        ear.registry.begin_log(channel, page.top);
+    }
+    Ok(())
+}
+
+/// Reads a channel's log until the channel is in step with it; gives the channel back when it cannot be read.
+async fn fill_one(ear: &Ear, channel: Arc<Channel>) -> Option<Arc<Channel>> {
+    let log = channel.log.clone()?;
+    loop {
+        let after = channel.state().position().offset;
+        match ear.broker.read_log(&log, &channel.name, after, FILL_PAGE).await {
+            Ok(page) => {
+                if !ear.registry.filled(&channel, page) {
+                    return None;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a log could not be read after a deaf spell: trying again");
+                return Some(channel);
+            }
+        }
     }
 }
 

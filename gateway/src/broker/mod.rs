@@ -13,6 +13,7 @@ use bytes::Bytes;
 use earshot_protocol::ChannelName;
 use tokio::time::Instant;
 
+pub mod log;
 pub mod memory;
 pub mod redis;
 
@@ -59,6 +60,8 @@ pub enum GapCause {
     UnknownPosition,
     /// A client was away for longer than the ring remembers.
     RingTooShort,
+    /// The log in the broker is shorter than what was handed out.
+    LogLost,
 }
 
 impl GapCause {
@@ -70,6 +73,7 @@ impl GapCause {
             Self::TooLarge => "too-large",
             Self::UnknownPosition => "unknown-position",
             Self::RingTooShort => "ring-too-short",
+            Self::LogLost => "log-lost",
         }
     }
 }
@@ -186,6 +190,42 @@ impl Broker {
             }
             Self::Redis(broker) => Either::Right(broker.publish(channel, data)),
         }
+    }
+
+    /// Numbers a payload in a log and publishes it. The place in the order is taken by the call itself.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn append(
+        &self,
+        _log: &Arc<log::Log>,
+        _channel: &ChannelName,
+        _data: Bytes,
+        _extras: log::Append,
+    ) -> impl Future<Output = Result<earshot_protocol::StreamPosition, BrokerError>> + Send + use<> {
+        std::future::ready(Err(BrokerError::Refused("a log is kept in Redis".to_owned())))
+    }
+
+    /// Reads entries behind an offset.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn read_log(
+        &self,
+        _log: &log::Log,
+        _channel: &ChannelName,
+        _after: u64,
+        _limit: usize,
+    ) -> Result<log::LogPage, BrokerError> {
+        Err(BrokerError::Refused("a log is kept in Redis".to_owned()))
+    }
+
+    /// Forgets the entries of a log; its numbers go on.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn clear_log(&self, _log: &log::Log, _channel: &ChannelName) -> Result<(), BrokerError> {
+        Err(BrokerError::Refused("a log is kept in Redis".to_owned()))
     }
 
     /// How each link stands; empty for a broker without links.

@@ -8,6 +8,7 @@ use super::choice;
 use super::document::Section;
 use super::knob::knobs;
 use super::quantity::{KIB, MIB};
+use super::source::Source;
 
 knobs! {
     /// What is kept of a channel, so that whoever was away gets what it missed.
@@ -26,9 +27,14 @@ impl History {
     const EXPECTED: &str = "{ size = 64, ttl = \"1m\" }";
 
     /// Reads the history of a namespace; what it leaves out is as its source has it.
-    pub(super) fn read(namespace: &mut Section<'_>, default: Self) -> Self {
+    pub(super) fn read(namespace: &mut Section<'_>, source: Source) -> Self {
         let mut section = namespace.inline("history", Self::EXPECTED);
-        let history = Self::read_knobs(&mut section, default);
+        let mut history = Self::read_knobs(&mut section, source.history());
+        if let Err(what) = source.check(&history) {
+            section.refuse(&section.place_of_key("size"), what);
+            // Told once: what else goes with a history is not judged by this one.
+            history = source.history();
+        }
         section.finish();
         history
     }

@@ -24,10 +24,8 @@ knobs! {
         publication_bytes: usize as Size = MIB, in KIB, 64 * MIB;
         /// The body of one request to the HTTP API.
         api_body_bytes: usize as Size = 2 * MIB, in KIB, 256 * MIB;
-        /// What may wait for one client; one that falls further behind is slow, as its namespace has it.
+        /// What may wait for one client; one that falls further behind is slow, and is disconnected.
         outbox_bytes: usize as Size = MIB, in 4 * KIB, GIB;
-        /// How long a publication may wait for a slow client; nothing: for ever.
-        outbox_age: Option<Duration> as OptionalSpan = Some(Duration::from_secs(30)), in Duration::from_secs(1), Duration::from_secs(3600);
         /// Channels that one connection may be subscribed to.
         channels_per_connection: usize as Count = 128, in 1, 100_000;
         /// Channels that one node may know at a time, those that linger included.
@@ -36,7 +34,7 @@ knobs! {
         commands_per_frame: usize as Count = 1024, in 1, 65_536;
         /// Requests of clients that wait for an answer from the control plane, for each shard.
         requests_outstanding: usize as Count = 4096, in 16, 1_000_000;
-        /// Publications between a Redis link and a shard; more is a gap.
+        /// Batches of publications on the way to one shard; more is a gap.
         handover_items: usize as Count = 4096, in 16, 1_000_000;
         /// Bytes of publications between a Redis link and a shard; more is a gap.
         handover_bytes: usize as Size = 64 * MIB, in MIB, 4 * GIB;

@@ -1,7 +1,7 @@
 //! `source` in a namespace: where publications come from.
 //!
-//! Owns the sources that there are, and what each keeps when nobody says otherwise. Must never know which Redis one
-//! is on.
+//! Owns the sources that there are, what each keeps when nobody says otherwise, and what it must keep. Must never know
+//! which Redis one is on.
 
 use std::time::Duration;
 
@@ -42,6 +42,16 @@ impl Source {
         match self {
             Self::PubSub => History::default(),
             Self::Stream => History { size: 1000, ttl: Duration::from_secs(3600), bytes: 4 * MIB },
+        }
+    }
+
+    /// Whether publications can come from here when this is kept of a channel.
+    pub(super) fn check(self, history: &History) -> Result<(), &'static str> {
+        match self {
+            Self::Stream if history.size == 0 => {
+                Err("a log that keeps nothing has nothing to read: set 1 or more, or source = \"pubsub\"")
+            }
+            Self::PubSub | Self::Stream => Ok(()),
         }
     }
 }

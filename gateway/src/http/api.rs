@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, ErrorCode};
+use earshot_protocol::{ChannelName, ErrorCode, PayloadKind};
 use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -22,7 +22,11 @@ use super::guard::Denied;
 use super::{Context, refuse};
 use crate::accept::carry::Peer;
 use crate::broker::BrokerError;
+use crate::broker::log::Append;
 use crate::node::PublishError;
+use crate::node::history::Since;
+use crate::node::publication::Publication;
+use crate::node::registry::Page;
 
 /// Why a call fails: the code and the words of `{"error":{…}}`.
 #[derive(Debug)]
@@ -45,6 +49,29 @@ struct Publish<'a> {
     idempotency_key: Option<String>,
     #[serde(default)]
     delta: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct History {
+    channel: String,
+    #[serde(default)]
+    limit: i32,
+    since: Option<Position>,
+    #[serde(default)]
+    reverse: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Position {
+    #[serde(default)]
+    offset: u64,
+    #[serde(default)]
+    epoch: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Channel {
+    channel: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,6 +101,8 @@ pub async fn call(
         "broadcast" => broadcast(&context, &body).await,
         "channels" => channels(&context, &body).await,
         "info" => info(&context).await,
+        "history" => history(&context, &body).await,
+        "history_remove" => history_remove(&context, &body).await,
         _ => {
             let fault = Fault::new(ErrorCode::MethodNotFound, format!("no method {method:?}"));
             return (StatusCode::NOT_FOUND, Json(fault.body())).into_response();
@@ -85,7 +114,7 @@ pub async fn call(
 async fn publish(context: &Context, body: &[u8]) -> Answer {
     let request: Publish<'_> = read(body)?;
     let channel = request.channel.as_ref().ok_or_else(|| Fault::missing("channel"))?;
-    publish_one(context, channel, request.payload()?).await
+    publish_one(context, channel, request.payload()?, request.extras()).await
 }
 
 async fn broadcast(context: &Context, body: &[u8]) -> Answer {
@@ -93,16 +122,72 @@ async fn broadcast(context: &Context, body: &[u8]) -> Answer {
     let channels = request.channels.as_ref().filter(|channels| !channels.is_empty());
     let channels = channels.ok_or_else(|| Fault::missing("channels"))?;
     let data = request.payload()?;
-    let published = channels.iter().map(|channel| publish_one(context, channel, data.clone()));
+    let published =
+        channels.iter().map(|channel| publish_one(context, channel, data.clone(), request.extras()));
     let responses: Vec<Value> = join_all(published).await.into_iter().map(body_of).collect();
     Ok(json!({ "responses": responses }))
 }
 
-async fn publish_one(context: &Context, channel: &str, data: Bytes) -> Answer {
-    let name = ChannelName::parse(channel)
-        .map_err(|error| Fault::new(ErrorCode::BadRequest, format!("channel {channel:?}: {error}")))?;
-    context.node.publish(&name, data).await.map_err(Fault::from)?;
+async fn publish_one(context: &Context, channel: &str, data: Bytes, extras: Append) -> Answer {
+    let name = name(channel)?;
+    let position = context.node.publish(&name, data, extras).await.map_err(Fault::from)?;
+    Ok(position.map_or_else(
+        || json!({}),
+        |position| json!({ "offset": position.offset, "epoch": position.epoch.to_string() }),
+    ))
+}
+
+async fn history(context: &Context, body: &[u8]) -> Answer {
+    let request: History = read(body)?;
+    let name = name(&request.channel)?;
+    let namespace = context.node.namespace(&name).ok_or(PublishError::UnknownChannel)?;
+    if namespace.history.size == 0 {
+        return Err(Fault::new(ErrorCode::NotAvailable, "the namespace of this channel keeps no history"));
+    }
+    let since = request.since.map(|since| Since::read(&since.epoch, since.offset));
+    let page = Page::new(since, request.limit, context.history_most, request.reverse);
+    match context.node.history(&name, &page).await {
+        // Nobody here hears the channel, so nothing of it is remembered.
+        None => Ok(json!({ "publications": [], "epoch": "", "offset": 0 })),
+        Some(Err(_)) => {
+            Err(Fault::new(ErrorCode::UnrecoverablePosition, "the position is of another sequence"))
+        }
+        Some(Ok(history)) => {
+            let publications: Vec<Value> = history.publications.iter().map(|p| publication(p)).collect();
+            let (epoch, offset) = (history.top.epoch.to_string(), history.top.offset);
+            Ok(json!({ "publications": publications, "epoch": epoch, "offset": offset }))
+        }
+    }
+}
+
+async fn history_remove(context: &Context, body: &[u8]) -> Answer {
+    let request: Channel = read(body)?;
+    context.node.forget_history(&name(&request.channel)?).await?;
     Ok(json!({}))
+}
+
+/// A publication as the API shows it: JSON as it is, text as a string, other bytes as base64.
+fn publication(publication: &Publication) -> Value {
+    let bytes = publication.payload.bytes();
+    let text = || String::from_utf8_lossy(bytes).into_owned();
+    let (key, data) = match publication.payload.kind() {
+        PayloadKind::Json => {
+            ("data", serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(text())))
+        }
+        PayloadKind::Text => ("data", Value::String(text())),
+        PayloadKind::Binary => ("b64data", Value::String(base64::prelude::BASE64_STANDARD.encode(bytes))),
+    };
+    let mut shown = json!({ "offset": publication.position.offset, key: data });
+    if !publication.tags.is_empty() {
+        let tags: BTreeMap<_, _> = publication.tags.iter().cloned().collect();
+        shown["tags"] = json!(tags);
+    }
+    shown
+}
+
+fn name(channel: &str) -> Result<ChannelName, Fault> {
+    ChannelName::parse(channel)
+        .map_err(|error| Fault::new(ErrorCode::BadRequest, format!("channel {channel:?}: {error}")))
 }
 
 async fn channels(context: &Context, body: &[u8]) -> Answer {
@@ -136,9 +221,8 @@ async fn info(context: &Context) -> Answer {
 
 impl Publish<'_> {
     fn payload(&self) -> Result<Bytes, Fault> {
-        if self.tags.is_some() || self.idempotency_key.is_some() || self.delta {
-            let message = "tags, idempotency_key and delta are not available on channels of plain PUBLISH";
-            return Err(Fault::new(ErrorCode::NotAvailable, message));
+        if self.delta {
+            return Err(Fault::new(ErrorCode::NotAvailable, "deltas are not available"));
         }
         match (self.data, &self.b64data) {
             (Some(data), None) => Ok(Bytes::copy_from_slice(data.get().as_bytes())),
@@ -147,6 +231,15 @@ impl Publish<'_> {
                 .map(Bytes::from)
                 .map_err(|error| Fault::new(ErrorCode::BadRequest, format!("b64data: {error}"))),
             _ => Err(Fault::new(ErrorCode::BadRequest, "give either data or b64data")),
+        }
+    }
+}
+
+impl Publish<'_> {
+    fn extras(&self) -> Append {
+        Append {
+            tags: self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            idempotency_key: self.idempotency_key.clone().filter(|key| !key.is_empty()),
         }
     }
 }
@@ -188,6 +281,7 @@ impl From<PublishError> for Fault {
     fn from(error: PublishError) -> Self {
         let code = match &error {
             PublishError::UnknownChannel => ErrorCode::UnknownChannel,
+            PublishError::NoLog => ErrorCode::NotAvailable,
             PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
             PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
             PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,

@@ -94,6 +94,13 @@ impl Collector for NodeState {
         let channels =
             encoder.encode_descriptor("channels", "Channels known on this node", None, MetricType::Gauge)?;
         metrics::gauge(node.channels() as u64).encode(channels)?;
+        let history = encoder.encode_descriptor(
+            "history_bytes",
+            "Bytes that channels remember on this node",
+            None,
+            MetricType::Gauge,
+        )?;
+        metrics::gauge(node.history_bytes() as u64).encode(history)?;
         let links = node.links();
         let mut up = encoder.encode_descriptor(
             "redis_up",

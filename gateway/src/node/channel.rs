@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
 use super::history::{HistoryBudget, HistoryRules, Recovery, Ring, Since, Unrecoverable};
+use super::log::{Follow, NOWHERE};
 use super::publication::Publication;
+use crate::broker::log::Log;
 
 /// The most shards a node can have: one bit each in a channel's set of listeners.
 pub const SHARDS_MAX: usize = 128;
@@ -21,6 +23,10 @@ pub(super) struct Channel {
     pub(super) name: ChannelName,
     /// How much it remembers.
     pub(super) history: HistoryRules,
+    /// The log that its sequence is, if it is one.
+    pub(super) log: Option<Arc<Log>>,
+    /// Held while the ring is filled from the log, so that this is done once for all who come back.
+    pub(super) backfill: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -28,6 +34,7 @@ pub(super) struct Channel {
 #[derive(Debug)]
 pub(super) struct State {
     position: StreamPosition,
+    follow: Option<Follow>,
     ring: Ring,
     shards: u128,
     /// Attaches on their way: the channel must not be let go meanwhile.
@@ -39,16 +46,18 @@ pub(super) struct State {
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName, history: HistoryRules) -> Self {
+    pub(super) fn new(name: ChannelName, history: HistoryRules, log: Option<Arc<Log>>) -> Self {
+        let own = StreamPosition { epoch: new_epoch(), offset: 0 };
         let state = State {
-            position: StreamPosition { epoch: new_epoch(), offset: 0 },
+            position: if log.is_some() { NOWHERE } else { own },
+            follow: log.is_some().then(Follow::default),
             ring: Ring::default(),
             shards: 0,
             attaching: 0,
             lingering: false,
             idle_since: None,
         };
-        Self { name, history, state: Mutex::new(state) }
+        Self { name, history, log, backfill: tokio::sync::Mutex::default(), state: Mutex::new(state) }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -76,6 +85,15 @@ impl Channel {
 impl State {
     pub(super) fn position(&self) -> StreamPosition {
         self.position
+    }
+
+    pub(super) fn set_position(&mut self, position: StreamPosition) {
+        self.position = position;
+    }
+
+    /// How the channel keeps in step with its log, if it has one.
+    pub(super) fn log(&mut self) -> Option<&mut Follow> {
+        self.follow.as_mut()
     }
 
     pub(super) fn shards(&self) -> u128 {

@@ -72,6 +72,7 @@ struct Kept {
     at: Instant,
     position: StreamPosition,
     payload: Payload,
+    tags: Vec<(String, String)>,
     /// The publication while somebody is still being given it, so that its encodings are shared.
     shared: Weak<Publication>,
 }
@@ -90,12 +91,24 @@ impl HistoryBudget {
     fn is_over(&self) -> bool {
         self.used() > self.limit
     }
+
+    /// So much is used that the oldest should give way before the newest must.
+    pub(super) fn is_tight(&self) -> bool {
+        self.used() > self.limit / 10 * 9
+    }
+
+    /// There is room again.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.used() <= self.limit / 10 * 7
+    }
 }
 
 impl Since {
     /// A position as the SSE cursor holds it.
     pub fn exactly(position: StreamPosition) -> Self {
-        Self { epoch: Some(Ok(position.epoch)), offset: position.offset }
+        // Nowhere is before the first of every log.
+        let epoch = (position.epoch.as_u64() != 0).then_some(Ok(position.epoch));
+        Self { epoch, offset: position.offset }
     }
 
     /// A position as a WebSocket client writes it.
@@ -112,13 +125,14 @@ impl Since {
 
 impl Kept {
     fn cost(&self) -> usize {
-        self.payload.len() + size_of::<Self>() + size_of::<Publication>()
+        let tags: usize = self.tags.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
+        self.payload.len() + tags + size_of::<Self>() + size_of::<Publication>()
     }
 
     fn publication(&mut self, channel: &ChannelName) -> Arc<Publication> {
         self.shared.upgrade().unwrap_or_else(|| {
             let again = Publication::new(channel.clone(), self.position, self.payload.clone());
-            let again = Arc::new(again);
+            let again = Arc::new(again.with_tags(self.tags.clone()));
             self.shared = Arc::downgrade(&again);
             again
         })
@@ -141,6 +155,7 @@ impl Ring {
             at: now,
             position: publication.position,
             payload: publication.payload.clone(),
+            tags: publication.tags.clone(),
             shared: Arc::downgrade(publication),
         };
         self.bytes += kept.cost();
@@ -155,9 +170,42 @@ impl Ring {
         self.forget_old(now, rules, budget);
     }
 
+    /// Remembers what stands in the log right before the oldest, or, when nothing is remembered, at the top. `false`
+    /// when it does not fit there, or finds no room.
+    pub(super) fn push_before(
+        &mut self,
+        publication: &Publication,
+        top: StreamPosition,
+        rules: &HistoryRules,
+        budget: &HistoryBudget,
+    ) -> bool {
+        let place = self.kept.front().map_or(top.offset, |oldest| oldest.position.offset - 1);
+        let kept = Kept {
+            at: Instant::now(),
+            position: publication.position,
+            payload: publication.payload.clone(),
+            tags: publication.tags.clone(),
+            shared: Weak::new(),
+        };
+        let room =
+            self.kept.len() < rules.size && self.bytes + kept.cost() <= rules.bytes && !budget.is_over();
+        if publication.position.offset != place || !room {
+            return false;
+        }
+        self.bytes += kept.cost();
+        budget.used.fetch_add(kept.cost(), Ordering::Relaxed);
+        self.kept.push_front(kept);
+        true
+    }
+
     /// Forgets what is older than it may be.
     pub(super) fn forget_old(&mut self, now: Instant, rules: &HistoryRules, budget: &HistoryBudget) {
-        while self.kept.front().is_some_and(|kept| kept.at + rules.ttl < now) {
+        self.forget_older(now, rules.ttl, budget);
+    }
+
+    /// Forgets what is older than this.
+    pub(super) fn forget_older(&mut self, now: Instant, age: Duration, budget: &HistoryBudget) {
+        while self.kept.front().is_some_and(|kept| kept.at + age < now) {
             self.pop(budget);
         }
         if self.kept.len() * 4 < self.kept.capacity() {

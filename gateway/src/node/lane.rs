@@ -17,6 +17,7 @@ use super::history::Unrecoverable;
 use super::registry::{History, Page, RecoveryRequest};
 use super::{Node, PublishError};
 use crate::broker::BrokerError;
+use crate::broker::log::Append;
 use crate::drain::Drain;
 
 /// What a shard asks of the node.
@@ -161,15 +162,14 @@ fn carry_out(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option
         Ask::Attach(channel) => node.attach(shard, channel).map(|()| None).boxed(),
         Ask::Detach(_) => std::future::ready(None).boxed(),
         Ask::Publish { channel, data, ticket } => {
-            let published = node.publish(&channel, data);
-            published.map(move |result| Some(Answer::Published(ticket, result))).boxed()
+            let published = node.publish(&channel, data, Append::default());
+            published.map(move |result| Some(Answer::Published(ticket, result.map(drop)))).boxed()
         }
         Ask::Recover { channel, request, ticket } => {
             node.recover(shard, channel, request, ticket).map(|()| None).boxed()
         }
         Ask::History { channel, page, ticket } => {
-            let history = node.history(&channel, &page);
-            std::future::ready(Some(Answer::History(ticket, history))).boxed()
+            async move { Some(Answer::History(ticket, node.history(&channel, &page).await)) }.boxed()
         }
     }
 }

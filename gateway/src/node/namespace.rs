@@ -2,10 +2,13 @@
 //!
 //! Owns the order in which patterns are tried: the first match wins. Must never know how a rule is carried out.
 
+use std::sync::Arc;
+
 use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
 use super::history::HistoryRules;
+use crate::broker::log::Log;
 
 /// Who may do a thing with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct Namespace {
     pub publish: Who,
     /// How much its channels remember.
     pub history: HistoryRules,
+    /// The log that the sequences of its channels are; without one, each node numbers what it hears.
+    pub log: Option<Arc<Log>>,
     /// Whoever subscribes gets the newest publication at once.
     pub deliver_last: bool,
 }
@@ -43,7 +48,7 @@ pub struct ChannelPattern {
     /// The pattern by which the channel is matched.
     pub glob: WildMatch,
     /// The pattern in Redis' syntax, when the broker shall hear the pattern and not exact names.
-    pub broker_pattern: Option<std::sync::Arc<str>>,
+    pub broker_pattern: Option<Arc<str>>,
 }
 
 /// All namespaces, in their order.

@@ -31,13 +31,21 @@ pub struct Publication {
     pub position: StreamPosition,
     /// What was published, untouched.
     pub payload: Payload,
+    /// What the publisher attached to it.
+    pub tags: Vec<(String, String)>,
     encoded: [OnceLock<Bytes>; FORMS],
 }
 
 impl Publication {
     /// A publication that nobody has encoded yet.
     pub fn new(channel: ChannelName, position: StreamPosition, payload: Payload) -> Self {
-        Self { channel, position, payload, encoded: [const { OnceLock::new() }; FORMS] }
+        Self { channel, position, payload, tags: Vec::new(), encoded: [const { OnceLock::new() }; FORMS] }
+    }
+
+    /// The same with what the publisher attached.
+    #[must_use]
+    pub fn with_tags(self, tags: Vec<(String, String)>) -> Self {
+        Self { tags, ..self }
     }
 
     /// The bytes of one form; `encode` makes them the first time.

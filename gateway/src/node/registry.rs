@@ -1,24 +1,27 @@
-//! The channels of one broker: stamps what is heard and hands it to the shards that want it.
+//! The channels of one broker: who enters and leaves, and what is remembered for those who come back.
 //!
-//! Owns the map from names to channels and the time a channel lingers after its last listener left. It is the
-//! broker's [`Listener`]. Must never wait: a shard that is behind gets a gap, not the node's time.
+//! Owns the map from names to channels. Must never wait, nor hold an entry of the map across anything but the lock of
+//! its channel.
 
-use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
+use earshot_protocol::{ChannelName, Epoch, StreamPosition};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::SubscribeError;
-use super::channel::{Channel, ShardId, State, shards_of};
+use super::channel::{Channel, ShardId};
 use super::history::{HistoryBudget, HistoryRules, Recovery, Since, Unrecoverable};
 use super::lane::HistoryAnswer;
-use super::port::{Gap, Port};
+use super::lingering::Lingering;
+use super::port::Port;
 use super::publication::Publication;
-use crate::broker::{GapCause, Listener, Loss, LostTopics, Message, Topic};
-use crate::metrics::{GAP_CAUSES, Metrics};
+use crate::broker::GapCause;
+use crate::broker::log::Log;
+use crate::metrics::Metrics;
 
 /// Bounds of a node's channels.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +36,8 @@ pub struct ChannelLimits {
     pub recovery_publications: usize,
 }
 
-/// How long the node waits at the most before it looks for channels to let go.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the age that a publication may reach is halved, at the most, to make room.
+const HALVINGS_MAX: u32 = 16;
 
 /// What a client that comes back asks for.
 #[derive(Clone, Debug)]
@@ -43,6 +46,13 @@ pub struct RecoveryRequest {
     pub since: Option<Since>,
     /// The newest publication is wanted in any case.
     pub last: bool,
+}
+
+impl RecoveryRequest {
+    /// As much as there is.
+    pub fn everything() -> Self {
+        Self { since: Some(Since { epoch: None, offset: 0 }), last: true }
+    }
 }
 
 /// A part of a channel's history.
@@ -73,19 +83,15 @@ pub struct History {
 /// The channels of one broker.
 #[derive(Debug)]
 pub struct Registry {
-    channels: DashMap<ChannelName, Arc<Channel>>,
-    ports: Arc<[Port]>,
-    limits: ChannelLimits,
-    budget: Arc<HistoryBudget>,
-    lingering: Mutex<BinaryHeap<Lingering>>,
-    metrics: Arc<Metrics>,
-}
-
-/// A channel that may be let go, first due first out.
-#[derive(Debug)]
-struct Lingering {
-    due: Instant,
-    channel: Arc<Channel>,
+    pub(super) channels: DashMap<ChannelName, Arc<Channel>>,
+    pub(super) ports: Arc<[Port]>,
+    pub(super) limits: ChannelLimits,
+    pub(super) budget: Arc<HistoryBudget>,
+    /// Channels whose log must be read; each at most once.
+    pub(super) fills: Mutex<VecDeque<Arc<Channel>>>,
+    pub(super) fill: Notify,
+    pub(super) lingering: Mutex<BinaryHeap<Lingering>>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Registry {
@@ -96,8 +102,16 @@ impl Registry {
         budget: Arc<HistoryBudget>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let (channels, lingering) = (DashMap::new(), Mutex::default());
-        Arc::new(Self { channels, ports, limits, budget, lingering, metrics })
+        Arc::new(Self {
+            channels: DashMap::new(),
+            ports,
+            limits,
+            budget,
+            fills: Mutex::default(),
+            fill: Notify::new(),
+            lingering: Mutex::default(),
+            metrics,
+        })
     }
 
     /// The channels known at this moment, those that linger included.
@@ -110,6 +124,7 @@ impl Registry {
         &self,
         name: &ChannelName,
         history: HistoryRules,
+        log: Option<&Arc<Log>>,
     ) -> Result<Arc<Channel>, SubscribeError> {
         if let Some(channel) = self.channels.get(name) {
             channel.state().attaching += 1;
@@ -122,7 +137,7 @@ impl Registry {
         let entry = self
             .channels
             .entry(name.clone())
-            .or_insert_with(|| Arc::new(Channel::new(name.clone(), history)));
+            .or_insert_with(|| Arc::new(Channel::new(name.clone(), history, log.cloned())));
         entry.state().attaching += 1;
         Ok(Arc::clone(&entry))
     }
@@ -187,6 +202,23 @@ impl Registry {
         }
     }
 
+    /// Makes room when the node's bound comes near: the oldest publications of all channels give way, so that the
+    /// newest find a place.
+    pub(super) fn relieve(&self, now: Instant) {
+        if !self.budget.is_tight() {
+            return;
+        }
+        for halvings in 1..HALVINGS_MAX {
+            for channel in &self.channels {
+                let age = channel.history.ttl / (1 << halvings);
+                channel.state().ring().forget_older(now, age, &self.budget);
+            }
+            if self.budget.is_relieved() {
+                return;
+            }
+        }
+    }
+
     /// Forgets what is too old, also in channels where nothing happens.
     pub(super) fn forget_old(&self, now: Instant) {
         for channel in &self.channels {
@@ -205,157 +237,9 @@ impl Registry {
         self.linger(&channel, state);
     }
 
-    fn linger(&self, channel: &Arc<Channel>, mut state: MutexGuard<'_, State>) {
-        if !state.is_idle() {
-            return;
-        }
-        let now = Instant::now();
-        state.idle_since = Some(now);
-        if !std::mem::replace(&mut state.lingering, true) {
-            drop(state);
-            let due = now + channel.worth(self.limits.linger);
-            self.queue().push(Lingering { due, channel: Arc::clone(channel) });
-        }
-    }
-
-    /// Lets go the channels whose time is over, each with a call to `let_go` before anybody can enter it again; and
-    /// says when to ask the next time.
-    pub(super) fn expire(&self, now: Instant, let_go: impl Fn(&ChannelName)) -> Instant {
-        loop {
-            let channel = {
-                let mut queue = self.queue();
-                match queue.peek() {
-                    Some(first) if first.due <= now => queue.pop().map(|first| first.channel),
-                    Some(first) => return first.due.min(now + LOOK),
-                    None => return now + LOOK,
-                }
-            };
-            if let Some(channel) = channel {
-                self.expire_one(&channel, now, &let_go);
-            }
-        }
-    }
-
-    fn expire_one(&self, channel: &Arc<Channel>, now: Instant, let_go: impl Fn(&ChannelName)) {
-        // The map's entry is held while the channel is judged, so that nobody can enter it meanwhile.
-        let removed = self.channels.remove_if(&channel.name, |name, present| {
-            let over = Arc::ptr_eq(present, channel) && {
-                let state = channel.state();
-                state.is_idle()
-                    && state.idle_since.is_some_and(|since| since + channel.worth(self.limits.linger) <= now)
-            };
-            if over {
-                let_go(name);
-            }
-            over
-        });
-        if removed.is_some() {
-            channel.state().ring().clear(&self.budget);
-        } else {
-            channel.state().lingering = false;
-            self.relinger(channel);
-        }
-    }
-
-    fn relinger(&self, channel: &Arc<Channel>) {
-        let mut state = channel.state();
-        let Some(since) = state.idle_since.filter(|_| state.is_idle()) else { return };
-        if !std::mem::replace(&mut state.lingering, true) {
-            drop(state);
-            let due = since + channel.worth(self.limits.linger);
-            self.queue().push(Lingering { due, channel: Arc::clone(channel) });
-        }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, BinaryHeap<Lingering>> {
-        self.lingering.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stamp(&self, message: Message, batches: &mut [Vec<Arc<Publication>>]) {
-        let Some(channel) = self.channels.get(message.channel.as_str()) else {
-            self.metrics.control.messages_unwanted.add(1);
-            return;
-        };
-        if message.data.len() > self.limits.publication_bytes {
-            let channel = Arc::clone(&channel);
-            self.flush(batches);
-            return self.tell_gap(&[channel], GapCause::TooLarge);
-        }
-        let stamped = channel.stamp(Payload::new(message.data), &self.budget);
-        let Some((shards, publication)) = stamped else { return };
-        for shard in shards_of(shards) {
-            batches[shard].push(Arc::clone(&publication));
-        }
-    }
-
-    fn flush(&self, batches: &mut [Vec<Arc<Publication>>]) {
-        for (port, batch) in self.ports.iter().zip(batches) {
-            if !batch.is_empty()
-                && let Err(full) = port.publications(std::mem::take(batch))
-            {
-                self.count_gaps(GapCause::HandoverFull, full.channels);
-            }
-        }
-    }
-
-    fn tell_gap(&self, channels: &[Arc<Channel>], cause: GapCause) {
-        let mut gaps: Vec<Vec<Gap>> = vec![Vec::new(); self.ports.len()];
-        for channel in channels {
-            let (position, shards) = {
-                let mut state = channel.state();
-                let position = match cause {
-                    GapCause::TooLarge => state.skip(&self.budget),
-                    _ => state.break_sequence(&self.budget),
-                };
-                (position, state.shards())
-            };
-            for shard in shards_of(shards) {
-                gaps[shard].push(Gap { channel: channel.name.clone(), cause, position });
-            }
-        }
-        self.count_gaps(cause, channels.len());
-        for (port, gaps) in self.ports.iter().zip(gaps) {
-            if !gaps.is_empty() {
-                port.gaps(gaps);
-            }
-        }
-    }
-
-    fn count_gaps(&self, cause: GapCause, channels: usize) {
-        if let Some(place) = GAP_CAUSES.iter().position(|name| *name == cause.as_str()) {
-            self.metrics.control.gaps[place].add(channels as u64);
-        }
-    }
-
-    fn lost_channels(&self, topics: &LostTopics) -> Vec<Arc<Channel>> {
-        match topics {
-            LostTopics::All => self.channels.iter().map(|entry| Arc::clone(entry.value())).collect(),
-            LostTopics::Some(topics) => {
-                if topics.iter().any(|topic| matches!(topic, Topic::Pattern(_))) {
-                    return self.lost_channels(&LostTopics::All);
-                }
-                let find = |topic: &Topic| match topic {
-                    Topic::Channel(name) => self.channels.get(name).map(|entry| Arc::clone(&entry)),
-                    Topic::Pattern(_) => None,
-                };
-                topics.iter().filter_map(find).collect()
-            }
-        }
-    }
-}
-
-impl Listener for Registry {
-    fn heard(&self, messages: &mut Vec<Message>) {
-        self.metrics.control.messages.add(messages.len() as u64);
-        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
-        for message in messages.drain(..) {
-            self.stamp(message, &mut batches);
-        }
-        self.flush(&mut batches);
-    }
-
-    fn lost(&self, loss: Loss) {
-        self.tell_gap(&self.lost_channels(&loss.topics), loss.cause);
+    /// The channel, when it is known.
+    pub(super) fn find(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        self.channels.get(name).map(|channel| Arc::clone(&channel))
     }
 }
 
@@ -365,25 +249,5 @@ impl From<Unrecoverable> for GapCause {
             Unrecoverable::Epoch => Self::UnknownPosition,
             Unrecoverable::TooShort => Self::RingTooShort,
         }
-    }
-}
-
-impl PartialEq for Lingering {
-    fn eq(&self, other: &Self) -> bool {
-        self.due == other.due
-    }
-}
-
-impl Eq for Lingering {}
-
-impl PartialOrd for Lingering {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Lingering {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        other.due.cmp(&self.due)
     }
 }

@@ -46,7 +46,9 @@ impl Shard {
         if last.epoch == next.epoch && next.offset <= last.offset {
             return;
         }
-        if last.epoch != next.epoch || next.offset != last.offset + 1 {
+        // The first of a log follows on nothing: there was no epoch before it.
+        let begins = last.epoch.as_u64() == 0 && next.offset == 1;
+        if !begins && (last.epoch != next.epoch || next.offset != last.offset + 1) {
             let position = StreamPosition { offset: next.offset.saturating_sub(1), ..next };
             self.gap(id, GapCause::HandoverFull, position);
         }
@@ -247,7 +249,7 @@ pub(super) fn wire(publication: &Publication) -> earshot_protocol::Publication {
     earshot_protocol::Publication {
         data: publication.payload.clone(),
         offset: publication.position.offset,
-        tags: Vec::new(),
+        tags: publication.tags.clone(),
         info: None,
         time: 0,
     }

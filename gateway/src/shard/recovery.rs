@@ -124,7 +124,8 @@ impl Shard {
         let result = SubscribeResult {
             recoverable: remembers,
             positioned: remembers,
-            epoch: top.epoch.to_string(),
+            // A log that does not exist yet has no epoch; an empty one fits whatever it will be.
+            epoch: if top.epoch.as_u64() == 0 { String::new() } else { top.epoch.to_string() },
             offset,
             publications: publications
                 .iter()

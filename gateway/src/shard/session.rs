@@ -511,6 +511,7 @@ fn publish_code(error: &PublishError) -> ErrorCode {
     use crate::broker::BrokerError;
     match error {
         PublishError::UnknownChannel => ErrorCode::UnknownChannel,
+        PublishError::NoLog => ErrorCode::NotAvailable,
         PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
         PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
         PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,

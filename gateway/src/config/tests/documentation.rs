@@ -36,7 +36,7 @@ fn the_example_holds_every_default() {
     assert!(config.redis.iter().all(|instance| instance.times == RedisTimes::default()));
     let nest = &config.namespaces[0];
     assert_eq!((&nest.history, nest.source), (&History::default(), Source::PubSub));
-    assert_eq!((nest.deliver, nest.slow), (Deliver::default(), Slow::default()));
+    assert_eq!(nest.deliver, Deliver::default());
 }
 
 #[test]

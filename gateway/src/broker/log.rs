@@ -1,0 +1,69 @@
+//! Logs in a broker: what one channel's publications are numbered by, wherever they come from.
+//!
+//! Owns the values, and the [`Envelope`] in which a numbered publication travels over pub/sub. Must never know how a
+//! log is kept.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use earshot_protocol::StreamPosition;
+
+mod envelope;
+pub(super) mod tags;
+
+pub use envelope::Envelope;
+
+/// Where and how a log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What the keys begin with. In a cluster it must be or hold a hash tag: one script touches several keys.
+    pub key_prefix: String,
+    /// Entries that are kept.
+    pub size: usize,
+    /// How long after the last entry it is kept.
+    pub ttl: Duration,
+}
+
+/// What goes with a publication into the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Append {
+    /// What the publisher attached to it.
+    pub tags: Vec<(String, String)>,
+    /// A second publication with the same key within five minutes is not made.
+    pub idempotency_key: Option<String>,
+}
+
+/// An entry of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its place.
+    pub offset: u64,
+    /// What the publisher attached to it.
+    pub tags: Vec<(String, String)>,
+    /// The payload, untouched.
+    pub payload: Bytes,
+}
+
+/// Part of a log, as it was at one moment.
+///
+/// A page may hold fewer entries than were asked for although there are more: it is bounded in bytes, too, but never
+/// empty for that reason. A forward page that was cut goes on behind its last entry.
+///
+/// Entries may be missing: trimmed, expired, removed, or lost by the server. A reader sees that as a hole (the first
+/// entry is not the one behind the offset that it named), or as a page that ends below `top` and is followed by an
+/// empty one. When it was a loss, the next append begins a new epoch; until then `top` still names the old one. When
+/// the server went back to an older state as a whole, `top` is below what was handed out before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPage {
+    /// Where the log stands; `None` when there is none.
+    pub top: Option<StreamPosition>,
+    /// Entries in the order of their offsets, or against it where that was asked for.
+    pub entries: Vec<LogEntry>,
+}
+
+impl Append {
+    /// Whether a plain `PUBLISH` would say as much.
+    pub fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.idempotency_key.is_none()
+    }
+}

@@ -1,0 +1,165 @@
+//! The envelope of a numbered publication.
+//!
+//! Owns the bytes: `\0es1 <epoch> <offset> <length of the tags>\n<tags><payload>`, numbers in decimal, the epoch in
+//! base 36. Every node that hears it knows the position without asking. It begins with a zero byte, which no text
+//! does, so that a plain `PUBLISH` on the same channel is not taken for one. Must never copy the payload.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use earshot_protocol::{Epoch, StreamPosition};
+
+use super::tags;
+
+/// How an envelope begins. The digit is the version of all that follows.
+const MARK: &[u8] = b"\0es1 ";
+/// The longest head, its line feed included: the mark, thirteen digits of epoch, twenty of each number, two spaces.
+const HEAD_MOST: usize = MARK.len() + 13 + 1 + 20 + 1 + 20 + 1;
+
+/// A publication with its place, as it travels over pub/sub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Its place.
+    pub position: StreamPosition,
+    /// What the publisher attached to it.
+    pub tags: Vec<(String, String)>,
+    /// The payload, untouched.
+    pub payload: Bytes,
+}
+
+impl Envelope {
+    /// Reads what was heard; `None` when it is no envelope. The payload is a slice of it.
+    pub fn open(heard: &Bytes) -> Option<Self> {
+        let rest = heard.strip_prefix(MARK)?;
+        let head = &rest[..rest.len().min(HEAD_MOST - MARK.len())];
+        let end = memchr::memchr(b'\n', head)?;
+        let (position, tags_bytes) = read_head(std::str::from_utf8(&head[..end]).ok()?)?;
+        let body = heard.slice(MARK.len() + end + 1..);
+        let tags = tags::from_json(body.get(..tags_bytes)?);
+        Some(Self { position, tags, payload: body.slice(tags_bytes..) })
+    }
+
+    /// The bytes of an envelope, as the script in Redis makes them.
+    pub fn seal(&self) -> Bytes {
+        let StreamPosition { epoch, offset } = self.position;
+        let tags = tags::to_json(&self.tags);
+        let numbers = format!("{epoch} {offset} {}\n", tags.len());
+        let mut sealed = BytesMut::with_capacity(HEAD_MOST + tags.len() + self.payload.len());
+        for part in [MARK, numbers.as_bytes(), &tags, &self.payload] {
+            sealed.put_slice(part);
+        }
+        sealed.freeze()
+    }
+}
+
+/// The position and the length of the tags.
+fn read_head(head: &str) -> Option<(StreamPosition, usize)> {
+    let mut fields = head.split(' ');
+    let epoch: Epoch = fields.next()?.parse().ok()?;
+    let offset = number(fields.next()?)?;
+    let tags_bytes = usize::try_from(number(fields.next()?)?).ok()?;
+    let whole = fields.next().is_none() && offset > 0;
+    whole.then_some((StreamPosition { epoch, offset }, tags_bytes))
+}
+
+/// A number without the sign that the standard library would let pass.
+fn number(text: &str) -> Option<u64> {
+    if text.starts_with('+') { None } else { text.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn open(heard: &'static [u8]) -> Option<Envelope> {
+        Envelope::open(&Bytes::from_static(heard))
+    }
+
+    fn position(epoch: u64, offset: u64) -> StreamPosition {
+        StreamPosition { epoch: Epoch::from_u64(epoch), offset }
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let tags = vec![("kind".to_owned(), "o\"ffer".to_owned())];
+        let payload = Bytes::from_static(b"\xff\0\n");
+        let envelope = Envelope { position: position(35, 7), tags, payload };
+        assert_eq!(&envelope.seal()[..], b"\0es1 z 7 18\n{\"kind\":\"o\\\"ffer\"}\xff\0\n");
+        let bare = Envelope { tags: Vec::new(), ..envelope };
+        assert_eq!(&bare.seal()[..], b"\0es1 z 7 0\n\xff\0\n");
+    }
+
+    #[test]
+    fn the_payload_is_a_slice() {
+        let heard = Bytes::from_static(b"\0es1 a 1 8\n{\"a\":\"\"}payload");
+        let payload = Envelope::open(&heard).unwrap().payload;
+        assert_eq!(payload.as_ptr(), heard[19..].as_ptr());
+        assert_eq!(&payload[..], b"payload");
+    }
+
+    #[test]
+    fn what_is_not_an_envelope_is_none() {
+        for heard in [
+            &b""[..],
+            b"{\"type\":\"offer\"}",
+            b"es1 a 1 0\n",
+            b"\0es2 a 1 0\n",
+            b"\0es1 a 1 0",
+            b"\0es1 a 1\n",
+            b"\0es1 a 1 0 0\n",
+            b"\0es1 A 1 0\n",
+            b"\0es1  1 0\n",
+            b"\0es1 a 0 0\n",
+            b"\0es1 a +1 0\n",
+            b"\0es1 a -1 0\n",
+            b"\0es1 a 1 +0\n",
+            b"\0es1 a 1 3\n{}",
+            b"\0es1 a 18446744073709551616 0\n",
+            b"\0es1 a 1 18446744073709551615\n",
+            b"\0es1 \xff 1 0\n",
+            b"\0es1 a 1 0                                                            \n",
+        ] {
+            assert_eq!(open(heard), None, "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_head_is_read() {
+        let envelope =
+            Envelope { position: position(u64::MAX, u64::MAX), tags: Vec::new(), payload: Bytes::new() };
+        assert_eq!(Envelope::open(&envelope.seal()), Some(envelope));
+    }
+
+    #[test]
+    fn tags_that_cannot_be_read_cost_the_tags_alone() {
+        for heard in [&b"\0es1 a 1 1\n{x"[..], b"\0es1 a 1 7\n{\"a\":1}x", b"\0es1 a 1 2\n[]x"] {
+            let envelope = open(heard).unwrap();
+            assert_eq!((envelope.tags, &envelope.payload[..]), (Vec::new(), &b"x"[..]), "{heard:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_is_opened(
+            epoch: u64,
+            offset in 1..=u64::MAX,
+            tags in vec((any::<String>(), any::<String>()), 0..4),
+            payload in vec(any::<u8>(), 0..200),
+        ) {
+            let envelope = Envelope { position: position(epoch, offset), tags, payload: payload.into() };
+            prop_assert_eq!(Envelope::open(&envelope.seal()), Some(envelope));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in vec(any::<u8>(), 0..100)) {
+            let _ = Envelope::open(&bytes.clone().into());
+            let _ = Envelope::open(&[MARK, &bytes].concat().into());
+        }
+
+        #[test]
+        fn no_head_panics(head in "[0-9a-z +-]{0,80}\n?[\\PC]{0,20}") {
+            let _ = Envelope::open(&[MARK, head.as_bytes()].concat().into());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+-- Reads where the log of a channel stands, and some of its entries, as they are at one moment.
+--
+-- KEYS  1 stream, 2 meta: see log.lua
+-- ARGV  1 XRANGE or XREVRANGE
+--       2, 3 the range's two ends, in that command's order
+--       4 entries at most
+--       5 bytes at most: the entry that reaches them is the last
+--
+-- Answers {epoch, offset, entries}, or {} when there is no log.
+local stream, meta = KEYS[1], KEYS[2]
+local from, limit, room = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
+-- Entries that are looked at in one go: few, because the bytes are only known afterwards.
+local STEP = 16
+
+local top = redis.call('HMGET', meta, 'epoch', 'offset')
+if not (top[1] and top[2]) then
+  return {}
+end
+
+local entries = {}
+while #entries < limit and room > 0 do
+  local some = redis.call(ARGV[1], stream, from, ARGV[3], 'COUNT', math.min(STEP, limit - #entries))
+  for _, entry in ipairs(some) do
+    if room > 0 then
+      entries[#entries + 1] = entry
+      from = '(' .. entry[1]
+      for _, text in ipairs(entry[2]) do
+        room = room - #text
+      end
+    end
+  end
+  if #some < STEP then
+    break
+  end
+end
+return {top[1], top[2], entries}

@@ -1,0 +1,100 @@
+//! What is read from the logs of channels, and where it goes.
+//!
+//! Owns the list of channels whose log must be read, each at most once, and what a page of a log means for a channel.
+//! Must never read a log itself: the node does, which knows the broker.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use earshot_protocol::{Payload, StreamPosition};
+
+use super::channel::Channel;
+use super::history::Unrecoverable;
+use super::log::Filling;
+use super::publication::Publication;
+use super::registry::{RecoveryRequest, Registry};
+use crate::broker::log::{LogEntry, LogPage};
+
+impl Registry {
+    pub(super) fn must_fill(&self, channel: Arc<Channel>) {
+        self.fills().push_back(channel);
+        self.fill.notify_one();
+    }
+
+    pub(super) fn fills(&self) -> MutexGuard<'_, VecDeque<Arc<Channel>>> {
+        self.fills.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for channels whose log must be read, and takes some of them.
+    pub(super) async fn to_fill(&self, most: usize) -> Vec<Arc<Channel>> {
+        loop {
+            let some: Vec<_> = {
+                let mut fills = self.fills();
+                let some = fills.len().min(most);
+                fills.drain(..some).collect()
+            };
+            if !some.is_empty() {
+                return some;
+            }
+            self.fill.notified().await;
+        }
+    }
+
+    /// The log could not be read: it is to be read again.
+    pub(super) fn fill_again(&self, channel: Arc<Channel>) {
+        self.must_fill(channel);
+    }
+
+    /// Hands out a page of a channel's log that was read from where the channel stood; `true` when more must be read.
+    pub(super) fn filled(&self, channel: &Channel, page: LogPage) -> bool {
+        let mut filling = Filling { channel, ports: &self.ports, budget: &self.budget, told: Vec::new() };
+        let more = filling.page(&mut channel.state(), page);
+        for cause in filling.told {
+            self.count_gaps(cause, 1);
+        }
+        more
+    }
+
+    /// The first look at a channel's log.
+    pub(super) fn begin_log(&self, channel: &Arc<Channel>, top: Option<StreamPosition>) {
+        let begun = channel.state().begin_log(top);
+        if begun && self.filled(channel, LogPage { top, entries: Vec::new() }) {
+            self.must_fill(Arc::clone(channel));
+        }
+    }
+
+    /// Puts what the log holds in front of what a channel remembers.
+    pub(super) fn backfilled(&self, channel: &Channel, page: LogPage) {
+        let mut state = channel.state();
+        let top = state.position();
+        if let Some(follow) = state.log() {
+            follow.backfilled = true;
+        }
+        if page.top.is_none_or(|log| log.epoch != top.epoch) {
+            return;
+        }
+        for LogEntry { offset, tags, payload } in page.entries.into_iter().rev() {
+            let position = StreamPosition { offset, ..top };
+            let publication = Publication::new(channel.name.clone(), position, Payload::new(payload));
+            if offset <= top.offset {
+                state.ring().push_before(&publication.with_tags(tags), top, &channel.history, &self.budget);
+            }
+        }
+    }
+
+    /// Whether a recovery wants more than the channel remembers, though the log may have it.
+    pub(super) fn wants_backfill(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
+        let mut state = channel.state();
+        let top = state.position();
+        if state.log().is_none_or(|follow| follow.backfilled) || top.offset == 0 {
+            return false;
+        }
+        let most = self.limits.recovery_publications;
+        match &request.since {
+            Some(since) => {
+                matches!(state.ring().since(&channel.name, since, top, most), Err(Unrecoverable::TooShort))
+            }
+            None => request.last && state.ring().is_empty(),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a broker heard, on its way to the shards.
+//!
+//! Owns the order: each message is stamped, or found to be the next of its log, and handed to the shards that listen;
+//! what was missed is told before what follows it. Must never wait: a shard that is behind gets a gap, not the node's
+//! time.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use earshot_protocol::Payload;
+
+use super::channel::{Channel, shards_of};
+use super::log::Heard;
+use super::port::Gap;
+use super::publication::Publication;
+use super::registry::Registry;
+use crate::broker::log::Envelope;
+use crate::broker::{GapCause, Listener, Loss, LostTopics, Message, Topic};
+use crate::metrics::GAP_CAUSES;
+
+impl Listener for Registry {
+    fn heard(&self, messages: &mut Vec<Message>) {
+        self.metrics.control.messages.add(messages.len() as u64);
+        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
+        for message in messages.drain(..) {
+            self.stamp(message, &mut batches);
+        }
+        self.flush(&mut batches);
+    }
+
+    fn lost(&self, loss: Loss) {
+        let (logs, own): (Vec<_>, Vec<_>) =
+            self.lost_channels(&loss.topics).into_iter().partition(|channel| channel.log.is_some());
+        for channel in logs {
+            let lost = channel.state().lose_log();
+            if lost {
+                self.must_fill(channel);
+            }
+        }
+        self.tell_gap(&own, loss.cause);
+    }
+}
+
+impl Registry {
+    pub(super) fn stamp(&self, message: Message, batches: &mut [Vec<Arc<Publication>>]) {
+        let Some(channel) = self.channels.get(message.channel.as_str()) else {
+            self.metrics.control.messages_unwanted.add(1);
+            return;
+        };
+        if channel.log.is_some() {
+            let channel = Arc::clone(&channel);
+            return self.follow(&channel, &message.data, batches);
+        }
+        if message.data.len() > self.limits.publication_bytes {
+            let channel = Arc::clone(&channel);
+            self.flush(batches);
+            return self.tell_gap(&[channel], GapCause::TooLarge);
+        }
+        let stamped = channel.stamp(Payload::new(message.data), &self.budget);
+        let Some((shards, publication)) = stamped else { return };
+        for shard in shards_of(shards) {
+            batches[shard].push(Arc::clone(&publication));
+        }
+    }
+
+    pub(super) fn follow(&self, channel: &Arc<Channel>, data: &Bytes, batches: &mut [Vec<Arc<Publication>>]) {
+        let Some(envelope) = Envelope::open(data) else {
+            return self.metrics.control.messages_unnumbered.add(1);
+        };
+        let mut state = channel.state();
+        let heard = state.follow(channel, envelope, &self.budget);
+        let shards = state.shards();
+        drop(state);
+        match heard {
+            Heard::Next(publication) => {
+                for shard in shards_of(shards) {
+                    batches[shard].push(Arc::clone(&publication));
+                }
+            }
+            Heard::Nothing => {}
+            Heard::Hole => {
+                // What came before it must be in the shards' queues before the log is read.
+                self.flush(batches);
+                self.must_fill(Arc::clone(channel));
+            }
+        }
+    }
+
+    pub(super) fn flush(&self, batches: &mut [Vec<Arc<Publication>>]) {
+        for (port, batch) in self.ports.iter().zip(batches) {
+            if !batch.is_empty()
+                && let Err(full) = port.publications(std::mem::take(batch))
+            {
+                self.count_gaps(GapCause::HandoverFull, full.channels);
+            }
+        }
+    }
+
+    pub(super) fn tell_gap(&self, channels: &[Arc<Channel>], cause: GapCause) {
+        let mut gaps: Vec<Vec<Gap>> = vec![Vec::new(); self.ports.len()];
+        for channel in channels {
+            let (position, shards) = {
+                let mut state = channel.state();
+                let position = match cause {
+                    GapCause::TooLarge => state.skip(&self.budget),
+                    _ => state.break_sequence(&self.budget),
+                };
+                (position, state.shards())
+            };
+            for shard in shards_of(shards) {
+                gaps[shard].push(Gap { channel: channel.name.clone(), cause, position });
+            }
+        }
+        self.count_gaps(cause, channels.len());
+        for (port, gaps) in self.ports.iter().zip(gaps) {
+            if !gaps.is_empty() {
+                port.gaps(gaps);
+            }
+        }
+    }
+
+    pub(super) fn count_gaps(&self, cause: GapCause, channels: usize) {
+        if let Some(place) = GAP_CAUSES.iter().position(|name| *name == cause.as_str()) {
+            self.metrics.control.gaps[place].add(channels as u64);
+        }
+    }
+
+    pub(super) fn lost_channels(&self, topics: &LostTopics) -> Vec<Arc<Channel>> {
+        match topics {
+            LostTopics::All => self.channels.iter().map(|entry| Arc::clone(entry.value())).collect(),
+            LostTopics::Some(topics) => {
+                if topics.iter().any(|topic| matches!(topic, Topic::Pattern(_))) {
+                    return self.lost_channels(&LostTopics::All);
+                }
+                let find = |topic: &Topic| match topic {
+                    Topic::Channel(name) => self.channels.get(name).map(|entry| Arc::clone(&entry)),
+                    Topic::Pattern(_) => None,
+                };
+                topics.iter().filter_map(find).collect()
+            }
+        }
+    }
+}

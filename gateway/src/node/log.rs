@@ -1,0 +1,237 @@
+//! Channels whose sequence is a log in Redis: every node that hears one hands out the same positions.
+//!
+//! Owns the step from what was heard to what comes next in the log. When a number is missing, whatever is heard waits
+//! until the log has been read from where the node stood; so its clients see neither hole nor duplicate nor disorder.
+//! When the log itself has lost what was handed out, they are told. Must never number anything itself.
+
+use std::sync::Arc;
+
+use earshot_protocol::{Epoch, Payload, StreamPosition};
+
+use super::channel::{Channel, State};
+use super::history::HistoryBudget;
+use super::port::{Gap, Port};
+use super::publication::Publication;
+use crate::broker::GapCause;
+use crate::broker::log::{Envelope, LogEntry, LogPage};
+
+/// Bytes that may wait while the log is read; what is beyond them is read from the log, too.
+const PENDING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Where a log that does not exist yet stands: its first entry follows on it.
+pub(super) const NOWHERE: StreamPosition = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
+
+/// How a channel keeps in step with its log.
+#[derive(Debug, Default)]
+pub(super) struct Follow {
+    phase: Phase,
+    /// What was heard while the log was to be read.
+    pending: Vec<Envelope>,
+    pending_bytes: usize,
+    /// The ring holds as much of the log as it can.
+    pub(super) backfilled: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Nobody has asked yet where the log stands.
+    #[default]
+    Unknown,
+    /// What is heard follows on what was handed out.
+    Live,
+    /// The log is to be read from where the channel stands.
+    Filling,
+}
+
+/// What is to be done with something that was heard.
+pub(super) enum Heard {
+    /// It is the next.
+    Next(Arc<Publication>),
+    /// It was handed out before, or waits.
+    Nothing,
+    /// The log must be read: something is missing.
+    Hole,
+}
+
+impl Follow {
+    pub(super) fn is_unknown(&self) -> bool {
+        self.phase == Phase::Unknown
+    }
+
+    fn wait(&mut self, envelope: Envelope) {
+        self.pending_bytes += envelope.payload.len();
+        if self.pending_bytes <= PENDING_BYTES {
+            self.pending.push(envelope);
+        }
+    }
+
+    fn take_pending(&mut self) -> Vec<Envelope> {
+        self.pending_bytes = 0;
+        std::mem::take(&mut self.pending)
+    }
+}
+
+impl State {
+    /// Something was heard on the channel.
+    pub(super) fn follow(&mut self, channel: &Channel, envelope: Envelope, budget: &HistoryBudget) -> Heard {
+        let here = self.position();
+        let Some(follow) = self.log() else { return Heard::Nothing };
+        if follow.phase != Phase::Live {
+            follow.wait(envelope);
+            return Heard::Nothing;
+        }
+        let next = envelope.position;
+        if next.epoch == here.epoch && next.offset <= here.offset {
+            return Heard::Nothing;
+        }
+        if !follows(here, next) {
+            follow.phase = Phase::Filling;
+            follow.wait(envelope);
+            return Heard::Hole;
+        }
+        Heard::Next(self.hand_out(channel, next, &envelope.payload, envelope.tags, budget))
+    }
+
+    fn hand_out(
+        &mut self,
+        channel: &Channel,
+        position: StreamPosition,
+        payload: &bytes::Bytes,
+        tags: Vec<(String, String)>,
+        budget: &HistoryBudget,
+    ) -> Arc<Publication> {
+        self.set_position(position);
+        let publication = Publication::new(channel.name.clone(), position, Payload::new(payload.clone()));
+        let publication = Arc::new(publication.with_tags(tags));
+        self.ring().push(&publication, &channel.history, budget);
+        publication
+    }
+
+    /// The link was deaf: the log is to be read. `false` when that is being done already, or nobody has asked yet
+    /// where it stands.
+    pub(super) fn lose_log(&mut self) -> bool {
+        match self.log() {
+            Some(follow) if follow.phase == Phase::Live => {
+                follow.phase = Phase::Filling;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The first look at the log: where it stands is where the channel begins.
+    pub(super) fn begin_log(&mut self, top: Option<StreamPosition>) -> bool {
+        let Some(follow) = self.log().filter(|follow| follow.is_unknown()) else { return false };
+        // What waits is judged like a page of the log.
+        follow.phase = Phase::Filling;
+        self.set_position(top.unwrap_or(NOWHERE));
+        true
+    }
+}
+
+/// Hands out what a channel's log holds, to the shards that listen, in one go with the log's order.
+pub(super) struct Filling<'a> {
+    pub(super) channel: &'a Channel,
+    pub(super) ports: &'a [Port],
+    pub(super) budget: &'a HistoryBudget,
+    /// Gaps that were told, by cause.
+    pub(super) told: Vec<GapCause>,
+}
+
+impl Filling<'_> {
+    /// A page that was read from where the channel stood. `true` when more must be read before the channel is in step.
+    pub(super) fn page(&mut self, state: &mut State, page: LogPage) -> bool {
+        let (here, top) = (state.position(), page.top.unwrap_or(NOWHERE));
+        if here.epoch != top.epoch && here.epoch != NOWHERE.epoch || top.offset < here.offset {
+            // A log that began anew is handed out from its beginning; one that was cut, from its end.
+            let offset = if here.epoch == top.epoch { top.offset } else { 0 };
+            self.gap(state, GapCause::LogLost, StreamPosition { offset, ..top });
+        } else if here.epoch != top.epoch {
+            state.set_position(StreamPosition { offset: 0, ..top });
+            self.entries(state, top, page.entries);
+        } else {
+            self.entries(state, top, page.entries);
+        }
+        if state.position().offset < top.offset {
+            return true;
+        }
+        self.pending(state)
+    }
+
+    fn entries(&mut self, state: &mut State, top: StreamPosition, entries: Vec<LogEntry>) {
+        if entries.is_empty() && state.position().offset < top.offset {
+            return self.gap(state, GapCause::RingTooShort, top);
+        }
+        let mut handed = Vec::with_capacity(entries.len());
+        for LogEntry { offset, tags, payload } in entries {
+            let here = state.position();
+            if offset <= here.offset {
+                continue;
+            }
+            if offset != here.offset + 1 {
+                self.send(state, &std::mem::take(&mut handed));
+                self.gap(state, GapCause::RingTooShort, StreamPosition { offset: offset - 1, ..here });
+            }
+            let position = StreamPosition { offset, ..here };
+            handed.push(state.hand_out(self.channel, position, &payload, tags, self.budget));
+        }
+        self.send(state, &handed);
+    }
+
+    /// What was heard meanwhile; `true` when there is a hole before it.
+    fn pending(&mut self, state: &mut State) -> bool {
+        let Some(follow) = state.log() else { return false };
+        let dropped = follow.pending_bytes > PENDING_BYTES;
+        let mut pending = follow.take_pending().into_iter();
+        let mut handed = Vec::new();
+        let mut hole = dropped;
+        for envelope in pending.by_ref() {
+            let (here, next) = (state.position(), envelope.position);
+            if next.epoch == here.epoch && next.offset <= here.offset {
+                continue;
+            }
+            if !follows(here, next) {
+                if let Some(follow) = state.log() {
+                    follow.wait(envelope);
+                }
+                hole = true;
+                break;
+            }
+            handed.push(state.hand_out(self.channel, next, &envelope.payload, envelope.tags, self.budget));
+        }
+        self.send(state, &handed);
+        if let Some(follow) = state.log() {
+            pending.for_each(|envelope| follow.wait(envelope));
+            follow.phase = if hole { Phase::Filling } else { Phase::Live };
+        }
+        hole
+    }
+
+    fn gap(&mut self, state: &mut State, cause: GapCause, position: StreamPosition) {
+        state.ring().clear(self.budget);
+        state.set_position(position);
+        if let Some(follow) = state.log() {
+            follow.backfilled = false;
+        }
+        self.told.push(cause);
+        for shard in super::channel::shards_of(state.shards()) {
+            self.ports[shard].gaps(vec![Gap { channel: self.channel.name.clone(), cause, position }]);
+        }
+    }
+
+    fn send(&self, state: &State, publications: &[Arc<Publication>]) {
+        if publications.is_empty() {
+            return;
+        }
+        for shard in super::channel::shards_of(state.shards()) {
+            // What finds no room is a hole in the shard's sequence, which it notices and tells.
+            let _ = self.ports[shard].publications(publications.to_vec());
+        }
+    }
+}
+
+/// Whether a position is the very next after another; the first of a log follows on nothing.
+fn follows(here: StreamPosition, next: StreamPosition) -> bool {
+    let begins = here == NOWHERE && next.offset == 1;
+    begins || (next.epoch == here.epoch && next.offset == here.offset + 1)
+}
