@@ -232,14 +232,21 @@ impl Node {
         if !ear.registry.wants_backfill(&channel, request) {
             return;
         }
-        let most = channel.history.size.min(FILL_PAGE);
-        let top = channel.state().position().offset;
-        let after = top.saturating_sub(most as u64);
-        match ear.broker.read_log(&log, name, after, most).await {
-            Ok(page) => ear.registry.backfilled(&channel, page),
-            // Whoever asks now is told that it cannot be recovered; the next one asks again.
-            Err(error) => tracing::debug!(%error, "a log could not be read for a recovery"),
+        let mut wanted = channel.history.size.min(FILL_PAGE);
+        let mut before = channel.state().oldest();
+        while wanted > 0 {
+            let page = match ear.broker.read_log_back(&log, name, before, wanted).await {
+                Ok(page) => page,
+                // Whoever asks now is told that it cannot be recovered; the next one asks again.
+                Err(error) => return tracing::debug!(%error, "a log could not be read for a recovery"),
+            };
+            wanted -= page.entries.len().min(wanted);
+            before = page.entries.last().map(|entry| entry.offset);
+            if before.is_none() || !ear.registry.backfill(&channel, page) {
+                break;
+            }
         }
+        ear.registry.backfilled(&channel);
     }
 
     /// Reads the logs of channels that may have missed something, several at a time.
@@ -305,7 +312,10 @@ impl Node {
             Some(namespace) => {
                 let broker = &self.ears[namespace.broker].broker;
                 match &namespace.log {
-                    Some(log) => Ok(Either::Left(broker.append(log, channel, data, extras))),
+                    Some(log) => {
+                        let seen = self.ears[namespace.broker].registry.seen(channel);
+                        Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
+                    }
                     None if extras.is_empty() => Ok(Either::Right(broker.publish(channel, data))),
                     None => Err(PublishError::NoLog),
                 }

@@ -1,21 +1,24 @@
 //! Brokers: where publications come from and go to.
 //!
-//! A broker knows channels and payloads. It must never know a connection, a subscriber or a position: the
-//! [`Listener`] (the node) joins it to those.
+//! A broker knows channels and payloads, and the positions of a log that it keeps itself. It must never know a
+//! connection, a subscriber or a position of the node's own: the [`Listener`] (the node) joins it to those.
 //!
 //! - [`memory`]: this process alone; needs nothing.
 //! - [`redis`]: one Redis instance; a plain `PUBLISH` in, a plain `PUBLISH` out.
+//! - [`log`]: what a numbered publication and a part of a log look like.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::ChannelName;
+use earshot_protocol::{ChannelName, StreamPosition};
 use tokio::time::Instant;
 
 pub mod log;
 pub mod memory;
 pub mod redis;
+
+use self::log::{Append, Log, LogPage};
 
 pub use self::redis::RedisBroker;
 pub use memory::MemoryBroker;
@@ -192,40 +195,86 @@ impl Broker {
         }
     }
 
-    /// Numbers a payload in a log and publishes it. The place in the order is taken by the call itself.
+    /// Numbers a payload in a log and publishes it in its [`log::Envelope`], in one step. The place in the order, among
+    /// plain publications, too, is taken by the call itself: see [`Broker::publish`].
     ///
     /// # Errors
-    /// See [`BrokerError`].
+    /// See [`BrokerError`]. After [`BrokerError::Unavailable`] nobody knows whether it was published; with an
+    /// idempotency key it can be tried again without harm.
     pub fn append(
         &self,
-        _log: &Arc<log::Log>,
-        _channel: &ChannelName,
-        _data: Bytes,
-        _extras: log::Append,
-    ) -> impl Future<Output = Result<earshot_protocol::StreamPosition, BrokerError>> + Send + use<> {
-        std::future::ready(Err(BrokerError::Refused("a log is kept in Redis".to_owned())))
+        log: &Log,
+        channel: &ChannelName,
+        data: Bytes,
+        extras: Append,
+    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + use<> {
+        self.append_behind(log, channel, data, extras, None)
     }
 
-    /// Reads entries behind an offset.
+    /// As [`Broker::append`], for a caller who knows the last position that somebody was given. When the log is behind
+    /// it (a replica that had not everything took over), it begins a new epoch, instead of giving it out a second
+    /// time.
+    ///
+    /// # Errors
+    /// See [`Broker::append`].
+    pub fn append_behind(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        data: Bytes,
+        extras: Append,
+        seen: Option<StreamPosition>,
+    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + use<> {
+        use futures::future::Either;
+        match self {
+            Self::Memory(_) => Either::Left(std::future::ready(Err(no_log()))),
+            Self::Redis(broker) => Either::Right(broker.append_behind(log, channel, data, extras, seen)),
+        }
+    }
+
+    /// Reads entries behind an offset, in order, at most `limit` (0: only where the log stands); see [`LogPage`].
     ///
     /// # Errors
     /// See [`BrokerError`].
     pub async fn read_log(
         &self,
-        _log: &log::Log,
-        _channel: &ChannelName,
-        _after: u64,
-        _limit: usize,
-    ) -> Result<log::LogPage, BrokerError> {
-        Err(BrokerError::Refused("a log is kept in Redis".to_owned()))
+        log: &Log,
+        channel: &ChannelName,
+        after: u64,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.read_log(log, channel, after, limit).await,
+        }
     }
 
-    /// Forgets the entries of a log; its numbers go on.
+    /// Reads entries before an offset (`None`: from the end), against their order, at most `limit`; see [`LogPage`].
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn clear_log(&self, _log: &log::Log, _channel: &ChannelName) -> Result<(), BrokerError> {
-        Err(BrokerError::Refused("a log is kept in Redis".to_owned()))
+    pub async fn read_log_back(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.read_log_back(log, channel, before, limit).await,
+        }
+    }
+
+    /// Removes the entries of a log; its numbers go on.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn clear_log(&self, log: &Log, channel: &ChannelName) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.clear_log(log, channel).await,
+        }
     }
 
     /// How each link stands; empty for a broker without links.
@@ -235,4 +284,8 @@ impl Broker {
             Self::Redis(broker) => broker.links(),
         }
     }
+}
+
+fn no_log() -> BrokerError {
+    BrokerError::Refused("a log is kept in Redis".to_owned())
 }

@@ -1,4 +1,4 @@
-//! One Redis instance: a plain `PUBLISH` in, a plain `PUBLISH` out.
+//! One Redis instance: a plain `PUBLISH` in, a plain `PUBLISH` out; and logs, where a namespace wants them.
 //!
 //! Two links, each a task with a connection of its own: the *subscriber* carries nothing but subscriptions and PING,
 //! the *command* link carries what is published. Both dial anew for ever. Must never say that something is heard, or
@@ -10,20 +10,23 @@
 //! - `requests`: subscriptions in chunks, each confirmed or refused.
 //! - `handover`, `echo`: the bounded way from a connection to the listener, each publication once.
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
-//! - `outbox`, `commands`: what is to be published, and the command link.
+//! - `outbox`, `commands`: what Redis is to be asked, and the command link.
+//! - `log`, `log_script`: logs of channels, and the scripts that keep them.
 //! - `ping`, `status`: whether a link lives, and what is told about it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::ChannelName;
+use earshot_protocol::{ChannelName, StreamPosition};
 
 use self::commands::Commands;
 use self::dial::Dialer;
-use self::outbox::Outbox;
+use self::log_script::Call;
+use self::outbox::{Answer, Outbox, Request};
 use self::status::LinkState;
 use self::subscriber::{Subscriber, Wishes};
+use super::log::{Append, Log, LogPage};
 use super::{BrokerError, LinkStatus, Listener, Topic};
 use crate::drain::Drain;
 
@@ -32,6 +35,8 @@ mod dial;
 mod echo;
 mod handover;
 mod listening;
+mod log;
+mod log_script;
 mod outbox;
 mod ping;
 mod requests;
@@ -106,7 +111,80 @@ impl RedisBroker {
         channel: &ChannelName,
         data: Bytes,
     ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
-        self.outbox.publish(channel, data)
+        let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data });
+        async move { answer.await.map(drop) }
+    }
+
+    /// Numbers a payload in a log and publishes it in its [`super::log::Envelope`]. The place in the order, among
+    /// plain publications, too, is taken at once. See [`super::Broker::append`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn append(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        data: Bytes,
+        extras: Append,
+    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + 'static + use<> {
+        self.append_behind(log, channel, data, extras, None)
+    }
+
+    /// As [`RedisBroker::append`], for a caller who knows the last position that somebody was given. A server that
+    /// took over and is behind it would give it out a second time; so the log begins anew.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn append_behind(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        data: Bytes,
+        extras: Append,
+        seen: Option<StreamPosition>,
+    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + 'static + use<> {
+        let answer = self.call(log::append(log, channel, data, extras, seen));
+        async move { answer.await.and_then(log::position) }
+    }
+
+    /// Reads entries behind an offset, in order.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn read_log(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        after: u64,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        self.call(log::read_after(log, channel, after, limit)).await.and_then(log::page)
+    }
+
+    /// Reads entries before an offset (`None`: from the end), against their order.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn read_log_back(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        self.call(log::read_before(log, channel, before, limit)).await.and_then(log::page)
+    }
+
+    /// Removes the entries of a log; its numbers go on.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn clear_log(&self, log: &Log, channel: &ChannelName) -> Result<(), BrokerError> {
+        self.call(log::clear(log, channel)).await.map(drop)
+    }
+
+    fn call(&self, call: Call) -> impl Future<Output = Answer> + Send + 'static + use<> {
+        self.outbox.ask(Request::Script(call))
     }
 
     /// How both links stand.

@@ -91,6 +91,11 @@ impl State {
         self.position = position;
     }
 
+    /// The oldest offset that is remembered; without any, the one behind the top.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        Some(self.ring.oldest().unwrap_or(self.position.offset + 1))
+    }
+
     /// How the channel keeps in step with its log, if it has one.
     pub(super) fn log(&mut self) -> Option<&mut Follow> {
         self.follow.as_mut()

@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use earshot_protocol::{Payload, StreamPosition};
+use earshot_protocol::{ChannelName, Payload, StreamPosition};
 
 use super::channel::Channel;
 use super::history::Unrecoverable;
 use super::log::Filling;
 use super::publication::Publication;
 use super::registry::{RecoveryRequest, Registry};
-use crate::broker::log::{LogEntry, LogPage};
+use crate::broker::log::LogPage;
 
 impl Registry {
     pub(super) fn must_fill(&self, channel: Arc<Channel>) {
@@ -63,23 +63,32 @@ impl Registry {
         }
     }
 
-    /// Puts what the log holds in front of what a channel remembers.
-    pub(super) fn backfilled(&self, channel: &Channel, page: LogPage) {
+    /// Puts entries of the log, from new to old, in front of what a channel remembers; `false` when no more fit.
+    pub(super) fn backfill(&self, channel: &Channel, page: LogPage) -> bool {
         let mut state = channel.state();
         let top = state.position();
-        if let Some(follow) = state.log() {
+        if page.top.is_none_or(|log| log.epoch != top.epoch) {
+            return false;
+        }
+        page.entries.into_iter().filter(|entry| entry.offset <= top.offset).all(|entry| {
+            let position = StreamPosition { offset: entry.offset, ..top };
+            let publication = Publication::new(channel.name.clone(), position, Payload::new(entry.payload));
+            let publication = publication.with_tags(entry.tags);
+            state.ring().push_before(&publication, top, &channel.history, &self.budget)
+        })
+    }
+
+    /// The channel remembers as much of its log as it can.
+    pub(super) fn backfilled(&self, channel: &Channel) {
+        if let Some(follow) = channel.state().log() {
             follow.backfilled = true;
         }
-        if page.top.is_none_or(|log| log.epoch != top.epoch) {
-            return;
-        }
-        for LogEntry { offset, tags, payload } in page.entries.into_iter().rev() {
-            let position = StreamPosition { offset, ..top };
-            let publication = Publication::new(channel.name.clone(), position, Payload::new(payload));
-            if offset <= top.offset {
-                state.ring().push_before(&publication.with_tags(tags), top, &channel.history, &self.budget);
-            }
-        }
+    }
+
+    /// The last position of a log that was handed out here.
+    pub(super) fn seen(&self, name: &ChannelName) -> Option<StreamPosition> {
+        let position = self.find(name)?.state().position();
+        (position.epoch.as_u64() != 0).then_some(position)
     }
 
     /// Whether a recovery wants more than the channel remembers, though the log may have it.

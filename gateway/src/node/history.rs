@@ -220,6 +220,10 @@ impl Ring {
         self.kept = VecDeque::new();
     }
 
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.kept.front().map(|kept| kept.position.offset)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }

@@ -1,7 +1,8 @@
-//! The command link: publications of ours, in order, in pipelines.
+//! The command link: publications of ours, and what is asked of logs, in order, in pipelines.
 //!
-//! Owns the connection and the answers. Must never send anything twice: a publication that was on its way when the
-//! connection broke may have been heard, so its caller is told that nobody knows.
+//! Owns the connection and the answers. Must never do anything twice: a publication that was on its way when the
+//! connection broke may have been heard, so its caller is told that nobody knows. Only a script that the server
+//! certainly did not run, because it did not know it, is sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::dial::{Backoff, Dialer, Failure};
-use super::outbox::{Answer, Inbox, Publish};
+use super::log_script::{By, Loading};
+use super::outbox::{Answer, Inbox, Request, Waiting};
 use super::ping::{clock, ping};
 use super::settings::RedisSettings;
 use super::status::LinkState;
@@ -65,7 +67,7 @@ impl Commands {
         }
     }
 
-    /// One attempt; `None` when nobody can publish any more.
+    /// One attempt; `None` when nobody can ask any more.
     async fn connect(&mut self, closed: Arc<Notify>) -> Option<Result<MultiplexedConnection, Failure>> {
         // Without this an idle link would learn of its end from the next publication, which would be lost.
         let end = move |push: PushInfo| {
@@ -80,9 +82,10 @@ impl Commands {
         }
     }
 
-    /// Publishes until the connection fails (`Err`), or nobody can publish any more (`Ok`).
+    /// Asks until the connection fails (`Err`), or nobody can ask any more (`Ok`).
     async fn serve(&mut self, connection: MultiplexedConnection, closed: &Notify) -> Result<(), Failure> {
         let mut pings = clock(self.settings.ping_interval);
+        let mut scripts = Loading::default();
         loop {
             tokio::select! {
                 biased;
@@ -93,7 +96,7 @@ impl Commands {
                     if !some {
                         return Ok(());
                     }
-                    publish(connection.clone(), self.inbox.batch()).await?;
+                    carry_out(connection.clone(), &mut scripts, self.inbox.batch()).await?;
                     pings.reset();
                 }
                 _ = pings.tick() => {
@@ -104,34 +107,73 @@ impl Commands {
     }
 }
 
-/// Publishes a batch in one pipeline and gives each caller its own answer.
-async fn publish(mut connection: MultiplexedConnection, batch: VecDeque<Publish>) -> Result<(), Failure> {
+/// Carries out a batch and gives each caller its own answer.
+async fn carry_out(
+    mut connection: MultiplexedConnection,
+    scripts: &mut Loading,
+    batch: VecDeque<Waiting>,
+) -> Result<(), Failure> {
+    if batch.iter().any(|waiting| matches!(waiting.request, Request::Script(_)))
+        && let Err(failure) = scripts.load(&mut connection).await
+    {
+        return Err(fail(batch, failure));
+    }
+    // Scripts that the server has forgotten (`SCRIPT FLUSH`) come after publications of the same batch; their own
+    // order stays.
+    let unknown = send(&mut connection, By::Hash, batch).await?;
+    for forgotten_again in send(&mut connection, By::Text, unknown).await? {
+        forgotten_again.answer(Err(BrokerError::Unavailable("Redis knows no script".to_owned())));
+    }
+    Ok(())
+}
+
+/// Sends a batch in one pipeline, and gives back those whose script the server does not know.
+async fn send(
+    connection: &mut MultiplexedConnection,
+    by: By,
+    mut batch: VecDeque<Waiting>,
+) -> Result<VecDeque<Waiting>, Failure> {
+    batch.retain(|waiting| !waiting.is_late());
     if batch.is_empty() {
-        return Ok(());
+        return Ok(batch);
     }
     let mut pipeline = Pipeline::with_capacity(batch.len());
-    for publish in &batch {
-        pipeline.cmd("PUBLISH").arg(publish.channel.as_str()).arg(&publish.data[..]);
-    }
+    batch.iter().for_each(|waiting| waiting.request.write(by, &mut pipeline));
     match connection.send_packed_commands(&pipeline, 0, batch.len()).await {
-        Ok(values) => {
-            for (publish, value) in batch.into_iter().zip(values) {
-                publish.answer(judge(value));
-            }
-            Ok(())
-        }
-        Err(error) => {
-            let failure = Failure::Unreachable(error.to_string());
-            for publish in batch {
-                publish.answer(Err(BrokerError::Unavailable(failure.to_string())));
-            }
-            Err(failure)
-        }
+        Ok(values) => Ok(answer_all(batch, values)),
+        Err(error) => Err(fail(batch, Failure::Unreachable(error.to_string()))),
     }
 }
 
+fn answer_all(batch: VecDeque<Waiting>, values: Vec<Value>) -> VecDeque<Waiting> {
+    let mut unknown = VecDeque::new();
+    for (waiting, value) in batch.into_iter().zip(values) {
+        if is_unknown_script(&value) {
+            unknown.push_back(waiting);
+        } else {
+            waiting.answer(judge(value));
+        }
+    }
+    unknown
+}
+
+/// Tells everybody in a batch that nobody knows what became of it.
+fn fail(batch: VecDeque<Waiting>, failure: Failure) -> Failure {
+    for waiting in batch {
+        waiting.answer(Err(BrokerError::Unavailable(failure.to_string())));
+    }
+    failure
+}
+
+fn is_unknown_script(value: &Value) -> bool {
+    matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
 fn judge(value: Value) -> Answer {
-    let Value::ServerError(error) = value else { return Ok(()) };
+    let error = match value {
+        Value::ServerError(error) => error,
+        answer => return Ok(answer),
+    };
     let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
     if is_passing(&error) { Err(BrokerError::Unavailable(text)) } else { Err(BrokerError::Refused(text)) }
 }

@@ -1,6 +1,6 @@
-//! The queue of what is to be published.
+//! The queue of what Redis is to be asked.
 //!
-//! Owns the order of publications, and the bounds in items and bytes of what waits. A place in the order is taken when
+//! Owns the order of requests, and the bounds in items and bytes of what waits. A place in the order is taken when
 //! the call is made. Must never hold anything past its deadline: by then its caller has been told that it failed.
 
 use std::collections::VecDeque;
@@ -10,51 +10,94 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
+use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::log_script::{By, Call};
 use super::settings::RedisSettings;
 use crate::broker::BrokerError;
 
-/// Publications in one pipeline.
+/// Requests in one pipeline.
 const BATCH: usize = 128;
-/// Bytes in one pipeline, so that a few large payloads do not make a round trip of their own size.
+/// Bytes in one pipeline, there and back, so that a few large ones do not make a round trip of their own size.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// What a waiting publication costs beside its name and payload.
+/// What a waiting request costs beside its names and payload.
 const OVERHEAD: usize = 128;
 
 /// What a caller is told.
-pub(super) type Answer = Result<(), BrokerError>;
+pub(super) type Answer = Result<Value, BrokerError>;
 
 /// The way into the queue.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    queue: mpsc::Sender<Publish>,
+    queue: mpsc::Sender<Waiting>,
     bytes: Arc<AtomicUsize>,
     bytes_most: usize,
     timeout: Duration,
 }
 
-/// One publication that waits.
+/// What Redis is asked.
 #[derive(Debug)]
-pub(super) struct Publish {
-    pub(super) channel: ChannelName,
-    pub(super) data: Bytes,
+pub(super) enum Request {
+    /// A plain `PUBLISH`.
+    Publish { channel: ChannelName, data: Bytes },
+    /// Something about a log.
+    Script(Call),
+}
+
+impl Request {
+    /// Bytes that it takes to wait and to send.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { channel, data } => channel.as_str().len() + data.len(),
+            Self::Script(call) => call.bytes(),
+        }
+    }
+
+    /// Bytes that the answer may have.
+    fn answer_bytes(&self) -> usize {
+        match self {
+            Self::Publish { .. } => 0,
+            Self::Script(call) => call.answer_bytes,
+        }
+    }
+
+    /// Puts it into a pipeline.
+    pub(super) fn write(&self, by: By, pipeline: &mut Pipeline) {
+        match self {
+            Self::Publish { channel, data } => {
+                pipeline.cmd("PUBLISH").arg(channel.as_str()).arg(&data[..]);
+            }
+            Self::Script(call) => call.write(by, pipeline),
+        }
+    }
+}
+
+/// One request that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: Request,
     deadline: Instant,
     answer: oneshot::Sender<Answer>,
     held: Held,
 }
 
-impl Publish {
+impl Waiting {
     /// Tells the caller.
     pub(super) fn answer(self, answer: Answer) {
-        // First the room, then the answer: who waited for it may publish again at once.
+        // First the room, then the answer: who waited for it may ask again at once.
         drop(self.held);
         let _ = self.answer.send(answer);
     }
+
+    /// Whether its caller has given it up.
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline <= Instant::now()
+    }
 }
 
-/// Bytes of the queue's bound, given back when the publication has gone.
+/// Bytes of the queue's bound, given back when the request has gone.
 #[derive(Debug)]
 struct Held {
     held: usize,
@@ -88,14 +131,10 @@ pub(super) fn outbox(settings: &RedisSettings) -> (Outbox, Inbox) {
 
 impl Outbox {
     /// Takes a place in the queue now; the future is the answer, and may be dropped without taking anything back.
-    pub(super) fn publish(
-        &self,
-        channel: &ChannelName,
-        data: Bytes,
-    ) -> impl Future<Output = Answer> + Send + 'static + use<> {
+    pub(super) fn ask(&self, request: Request) -> impl Future<Output = Answer> + Send + 'static + use<> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.timeout;
-        let queued = self.enqueue(channel, data, deadline, answer);
+        let queued = self.enqueue(request, deadline, answer);
         let timeout = self.timeout;
         async move {
             queued?;
@@ -109,17 +148,16 @@ impl Outbox {
 
     fn enqueue(
         &self,
-        channel: &ChannelName,
-        data: Bytes,
+        request: Request,
         deadline: Instant,
         answer: oneshot::Sender<Answer>,
-    ) -> Answer {
-        let held = Held::new(data.len() + channel.as_str().len() + OVERHEAD, &self.bytes);
+    ) -> Result<(), BrokerError> {
+        let held = Held::new(request.bytes() + OVERHEAD, &self.bytes);
         if self.bytes.load(Ordering::Relaxed) > self.bytes_most {
             return Err(BrokerError::Busy);
         }
-        let publish = Publish { channel: channel.clone(), data, deadline, answer, held };
-        self.queue.try_send(publish).map_err(|error| match error {
+        let waiting = Waiting { request, deadline, answer, held };
+        self.queue.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => BrokerError::Busy,
             mpsc::error::TrySendError::Closed(_) => unavailable("the gateway stops"),
         })
@@ -129,13 +167,13 @@ impl Outbox {
 /// The queue as the link sees it.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    queue: mpsc::Receiver<Publish>,
+    queue: mpsc::Receiver<Waiting>,
     /// Taken out of the queue to look at, still the first in order.
-    front: Option<Publish>,
+    front: Option<Waiting>,
 }
 
 impl Inbox {
-    /// Resolves when there is something to publish; `false` when there never will be.
+    /// Resolves when there is something to ask; `false` when there never will be.
     pub(super) async fn ready(&mut self) -> bool {
         if self.front.is_none() {
             self.front = self.queue.recv().await;
@@ -143,7 +181,7 @@ impl Inbox {
         self.front.is_some()
     }
 
-    /// Answers those who waited in vain, for as long as it is awaited. Ends when nobody can publish any more.
+    /// Answers those who waited in vain, for as long as it is awaited. Ends when nobody can ask any more.
     pub(super) async fn expire(&mut self) {
         while self.ready().await {
             if let Some(front) = &self.front {
@@ -156,15 +194,14 @@ impl Inbox {
     }
 
     /// What waits, as much as one pipeline may hold. What is past its deadline was given up by its caller.
-    pub(super) fn batch(&mut self) -> VecDeque<Publish> {
-        let now = Instant::now();
+    pub(super) fn batch(&mut self) -> VecDeque<Waiting> {
         let mut batch = VecDeque::new();
         let mut bytes = 0;
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Some(publish) = self.front.take().or_else(|| self.queue.try_recv().ok()) else { break };
-            if publish.deadline > now {
-                bytes += publish.data.len();
-                batch.push_back(publish);
+            let Some(waiting) = self.front.take().or_else(|| self.queue.try_recv().ok()) else { break };
+            if !waiting.is_late() {
+                bytes += waiting.request.bytes() + waiting.request.answer_bytes();
+                batch.push_back(waiting);
             }
         }
         batch

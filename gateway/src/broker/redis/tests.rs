@@ -19,6 +19,7 @@ mod commands;
 mod handover;
 mod healing;
 mod hearing;
+mod log;
 mod refusal;
 mod table;
 

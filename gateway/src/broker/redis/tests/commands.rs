@@ -122,10 +122,18 @@ async fn too_many_bytes_are_busy_and_leave_no_debt() {
 async fn what_its_caller_gave_up_is_not_taken_out_of_the_queue_to_be_sent() {
     let settings = RedisSettings { command_timeout: Duration::from_millis(20), ..RedisSettings::default() };
     let (outbox, mut inbox) = super::super::outbox::outbox(&settings);
-    let name = ChannelName::parse("late").unwrap();
-    let answer = outbox.publish(&name, Bytes::from_static(b"late")).await;
+    let publish = |data: &'static [u8]| Request::Publish {
+        channel: ChannelName::parse("late").unwrap(),
+        data: Bytes::from_static(data),
+    };
+    let answer = outbox.ask(publish(b"late")).await;
     assert!(matches!(answer, Err(BrokerError::Unavailable(_))));
-    drop(outbox.publish(&name, Bytes::from_static(b"fresh")));
+    drop(outbox.ask(publish(b"fresh")));
     let batch = inbox.batch();
-    assert_eq!(batch.iter().map(|publish| &publish.data[..]).collect::<Vec<_>>(), [b"fresh"]);
+    let [Request::Publish { data, .. }] =
+        batch.iter().map(|waiting| &waiting.request).collect::<Vec<_>>()[..]
+    else {
+        panic!("{batch:?}");
+    };
+    assert_eq!(&data[..], b"fresh");
 }

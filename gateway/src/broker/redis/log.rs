@@ -1,0 +1,147 @@
+//! Logs in Redis: a stream and a hash for each channel, written by one script.
+//!
+//! Owns the keys, what the scripts are told, and what their answers mean. The scripts own the rules: see `log.lua`.
+//! Must never number anything itself, nor touch one of the keys otherwise than by the scripts.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, Epoch, StreamPosition};
+use redis::Value;
+
+use super::log_script::{APPEND, CLEAR, Call, READ};
+use crate::broker::BrokerError;
+use crate::broker::log::{Append, Log, LogEntry, LogPage, tags};
+
+/// How long a publication's idempotency key is remembered.
+const IDEMPOTENCY: Duration = Duration::from_secs(300);
+/// How much longer than its entries a log's position is kept. A log that has expired is not a log that was lost:
+/// without this, whoever listens to a quiet channel would be told of a gap each time that it speaks again.
+const POSITION_LINGER: Duration = Duration::from_secs(86_400);
+/// Bytes of a page, so that a log of large entries is read in many answers rather than in a huge one.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// The longest time that Redis takes without its sum with the clock overflowing; far beyond any use.
+const EXPIRE_MOST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Numbers, keeps and publishes one payload. `seen` is the last position that somebody was given.
+pub(super) fn append(
+    log: &Log,
+    channel: &ChannelName,
+    data: Bytes,
+    extras: Append,
+    seen: Option<StreamPosition>,
+) -> Call {
+    let Append { tags, idempotency_key } = extras;
+    let mut keys = keys(log, channel);
+    keys.extend(idempotency_key.map(|key| format!("{}idempotency:{channel}:{key}", log.key_prefix)));
+    let mut arguments = vec![
+        Bytes::copy_from_slice(channel.as_str().as_bytes()),
+        data,
+        tags::to_json(&tags).into(),
+        log.size.to_string().into(),
+        millis(log.ttl),
+        millis(log.ttl.saturating_add(POSITION_LINGER)),
+        // Few enough bits for a client that keeps numbers as floating point, and never nought, which is nobody's.
+        Epoch::from_u64(fastrand::u64(1..1 << 48)).to_string().into(),
+        millis(IDEMPOTENCY),
+    ];
+    if let Some(StreamPosition { epoch, offset }) = seen {
+        arguments.extend([epoch.to_string().into(), offset.to_string().into()]);
+    }
+    Call { source: &APPEND, keys, arguments, answer_bytes: 0 }
+}
+
+/// Reads entries behind an offset, in order.
+pub(super) fn read_after(log: &Log, channel: &ChannelName, after: u64, limit: usize) -> Call {
+    match after.checked_add(1) {
+        Some(first) => read(log, channel, ["XRANGE", &first.to_string(), "+"], limit),
+        None => read(log, channel, ["XRANGE", "-", "+"], 0),
+    }
+}
+
+/// Reads entries before an offset (`None`: from the end), against their order.
+pub(super) fn read_before(log: &Log, channel: &ChannelName, before: Option<u64>, limit: usize) -> Call {
+    match before {
+        None => read(log, channel, ["XREVRANGE", "+", "-"], limit),
+        Some(0) => read(log, channel, ["XREVRANGE", "+", "-"], 0),
+        Some(before) => read(log, channel, ["XREVRANGE", &format!("({before}-0"), "-"], limit),
+    }
+}
+
+fn read(log: &Log, channel: &ChannelName, range: [&str; 3], limit: usize) -> Call {
+    let mut arguments: Vec<Bytes> = range.map(|word| Bytes::copy_from_slice(word.as_bytes())).into();
+    arguments.extend([limit.to_string().into(), PAGE_BYTES.to_string().into()]);
+    let answer_bytes = if limit == 0 { 0 } else { PAGE_BYTES };
+    Call { source: &READ, keys: keys(log, channel), arguments, answer_bytes }
+}
+
+/// Removes the entries.
+pub(super) fn clear(log: &Log, channel: &ChannelName) -> Call {
+    Call { source: &CLEAR, keys: keys(log, channel), arguments: Vec::new(), answer_bytes: 0 }
+}
+
+fn keys(Log { key_prefix, .. }: &Log, channel: &ChannelName) -> Vec<String> {
+    vec![format!("{key_prefix}stream:{channel}"), format!("{key_prefix}stream-meta:{channel}")]
+}
+
+fn millis(span: Duration) -> Bytes {
+    span.min(EXPIRE_MOST).as_millis().max(1).to_string().into()
+}
+
+/// What an append answered.
+pub(super) fn position(answer: Value) -> Result<StreamPosition, BrokerError> {
+    let [epoch, offset] = array(answer).ok_or_else(foreign)?;
+    place(epoch, offset).ok_or_else(foreign)
+}
+
+/// What a read answered.
+pub(super) fn page(answer: Value) -> Result<LogPage, BrokerError> {
+    if matches!(&answer, Value::Array(nothing) if nothing.is_empty()) {
+        return Ok(LogPage { top: None, entries: Vec::new() });
+    }
+    let [epoch, offset, entries] = array(answer).ok_or_else(foreign)?;
+    let (Some(top), Value::Array(entries)) = (place(epoch, offset), entries) else { return Err(foreign()) };
+    // An entry that is not ours stands there by somebody else's hand, and goes with the next append.
+    let entries = entries.into_iter().filter_map(entry).filter(|entry| entry.offset <= top.offset);
+    Ok(LogPage { top: Some(top), entries: entries.collect() })
+}
+
+fn foreign() -> BrokerError {
+    BrokerError::Refused("the keys of the log hold something else".to_owned())
+}
+
+fn place(epoch: Value, offset: Value) -> Option<StreamPosition> {
+    Some(StreamPosition { epoch: text(epoch)?.parse().ok()?, offset: text(offset)?.parse().ok()? })
+}
+
+fn entry(value: Value) -> Option<LogEntry> {
+    let [id, Value::Array(fields)] = array(value)? else { return None };
+    let offset = text(id)?.strip_suffix("-0")?.parse().ok()?;
+    let (mut payload, mut tags) = (None, Vec::new());
+    let mut fields = fields.into_iter().map(bytes);
+    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+        match &name?[..] {
+            b"d" => payload = value,
+            b"t" => tags = tags::from_json(&value?),
+            _ => {}
+        }
+    }
+    Some(LogEntry { offset, tags, payload: payload? })
+}
+
+fn array<const N: usize>(value: Value) -> Option<[Value; N]> {
+    let Value::Array(values) = value else { return None };
+    values.try_into().ok()
+}
+
+fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes.into()),
+        _ => None,
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    let Value::BulkString(bytes) = value else { return None };
+    String::from_utf8(bytes).ok()
+}

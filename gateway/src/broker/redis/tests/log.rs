@@ -1,0 +1,224 @@
+//! Logs: one sequence whoever writes, kept as long as it should be, and never continued over a loss.
+
+use earshot_protocol::StreamPosition;
+
+use super::*;
+use crate::broker::log::{Append, Envelope, Log, LogEntry, LogPage};
+
+mod loss;
+mod reading;
+mod refused;
+
+fn log() -> Log {
+    Log { key_prefix: "{t}:".to_owned(), size: 100, ttl: Duration::from_secs(60) }
+}
+
+fn name() -> ChannelName {
+    ChannelName::parse("web:чат").unwrap()
+}
+
+const STREAM: &str = "{t}:stream:web:чат";
+const META: &str = "{t}:stream-meta:web:чат";
+
+impl Lab {
+    fn appending<D: Into<Bytes>>(
+        &self,
+        data: D,
+    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + use<D> {
+        self.broker.append(&log(), &name(), data.into(), Append::default())
+    }
+
+    async fn append(&self, data: &'static str) -> StreamPosition {
+        self.appending(data).await.unwrap()
+    }
+
+    async fn read(&self, after: u64) -> LogPage {
+        self.broker.read_log(&log(), &name(), after, 1000).await.unwrap()
+    }
+
+    fn envelopes(&self) -> Vec<Envelope> {
+        self.ear.heard().iter().map(|(_, data)| Envelope::open(data).unwrap()).collect()
+    }
+}
+
+fn offsets(page: &LogPage) -> Vec<u64> {
+    page.entries.iter().map(|entry| entry.offset).collect()
+}
+
+fn payloads(page: &LogPage) -> Vec<&[u8]> {
+    page.entries.iter().map(|entry| &entry.payload[..]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_brokers_at_once_make_one_sequence() {
+    const EACH: usize = 500;
+    let server = Server::start(&[]).await;
+    let labs = [Lab::up(&server).await, Lab::up(&server).await];
+    let log = Log { size: 2 * EACH, ..log() };
+    labs[0].subscribe(name().as_str()).await;
+    let append = |lab: usize, n: usize| {
+        labs[lab].broker.append(&log, &name(), format!("{lab} {n}").into(), Append::default())
+    };
+    let answers: Vec<_> = (0..EACH).flat_map(|n| [append(0, n), append(1, n)]).collect();
+    let answers = futures::future::join_all(answers).await;
+    let positions: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    let epoch = positions[0].epoch;
+    assert!(positions.iter().all(|position| position.epoch == epoch), "one epoch");
+    let mut numbers: Vec<_> = positions.iter().map(|position| position.offset).collect();
+    for lab in 0..2 {
+        let own: Vec<_> = numbers.iter().skip(lab).step_by(2).collect();
+        assert!(own.is_sorted(), "each publisher's own order is kept");
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=2 * EACH as u64).collect::<Vec<_>>());
+
+    eventually("all heard", || labs[0].ear.heard().len() == 2 * EACH).await;
+    let page = labs[1].broker.read_log(&log, &name(), 0, usize::MAX).await.unwrap();
+    assert_eq!(page.top, Some(StreamPosition { epoch, offset: 2 * EACH as u64 }));
+    let kept = page.entries.into_iter().map(|LogEntry { offset, tags, payload }| {
+        let position = StreamPosition { epoch, offset };
+        Envelope { position, tags, payload }
+    });
+    assert_eq!(labs[0].envelopes(), kept.collect::<Vec<_>>(), "what is heard is what is kept, in its order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_and_tags_come_back_as_they_were_given() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.subscribe(name().as_str()).await;
+    let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let given = [
+        (Bytes::new(), vec![]),
+        (Bytes::from_static(b"\0es1 z 1 0\n\xff\r\n"), vec![]),
+        (Bytes::from(vec![0xa5; 900 * 1024]), vec![tag("z", "\"\n\0é"), tag("a", "")]),
+        (Bytes::from_static(b"{\"type\":\"offer\"}"), vec![tag("", "x")]),
+    ];
+    let mut expected = Vec::new();
+    for (payload, tags) in given {
+        let extras = Append { tags: tags.clone(), idempotency_key: None };
+        let position = lab.broker.append(&log(), &name(), payload.clone(), extras).await.unwrap();
+        expected.push(Envelope { position, tags, payload });
+    }
+    eventually("all heard", || lab.ear.heard().len() == expected.len()).await;
+    assert_eq!(lab.envelopes(), expected);
+    let sealed: Vec<_> = expected.iter().map(Envelope::seal).collect();
+    let heard: Vec<_> = lab.ear.heard().into_iter().map(|(_, data)| data).collect();
+    assert_eq!(heard, sealed, "the script's bytes are the codec's bytes");
+    let entry = |Envelope { position, tags, payload }| LogEntry { offset: position.offset, tags, payload };
+    assert_eq!(lab.read(0).await.entries, expected.into_iter().map(entry).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_newest_are_kept() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    for size in [10, 3, 0, 5] {
+        let log = Log { size, ..log() };
+        for _ in 0..20 {
+            lab.broker.append(&log, &name(), Bytes::from_static(b"x"), Append::default()).await.unwrap();
+        }
+        let page = lab.read(0).await;
+        let top = page.top.unwrap().offset;
+        assert_eq!(offsets(&page), (top + 1 - size as u64..=top).collect::<Vec<_>>());
+    }
+    assert_eq!(lab.read(0).await.top.unwrap().offset, 80, "nor did the epoch change");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_expire_and_the_position_outlives_them() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.append("x").await;
+    let ttl = async |key| match server.command(&["PTTL", key]).await {
+        Value::Int(ttl) => ttl,
+        other => panic!("{other:?}"),
+    };
+    assert!((50_000..=60_000).contains(&ttl(STREAM).await), "{}", ttl(STREAM).await);
+    let day = 86_400_000;
+    assert!((day + 50_000..=day + 60_000).contains(&ttl(META).await), "{}", ttl(META).await);
+
+    let quick = Log { ttl: Duration::from_millis(30), ..log() };
+    let first =
+        lab.broker.append(&quick, &name(), Bytes::from_static(b"y"), Append::default()).await.unwrap();
+    assert_eq!(first.offset, 2);
+    while !lab.read(0).await.entries.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(lab.read(0).await.top, Some(first));
+    let next = lab.append("z").await;
+    assert_eq!((next.epoch, next.offset), (first.epoch, 3), "what has expired was not lost");
+    assert_eq!(payloads(&lab.read(0).await), [b"z"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_makes_a_publication_once() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.subscribe(name().as_str()).await;
+    let once = |key: &str, data: &'static str| {
+        let extras = Append { tags: vec![], idempotency_key: Some(key.to_owned()) };
+        lab.broker.append(&log(), &name(), data.into(), extras)
+    };
+    let (first, again, other) = tokio::join!(once("a", "1"), once("a", "2"), once("b", "3"));
+    let (first, other) = (first.unwrap(), other.unwrap());
+    assert_eq!(again, Ok(first));
+    assert_eq!((first.offset, other.offset), (1, 2));
+    lab.append("4").await;
+    assert_eq!(once("a", "5").await, Ok(first), "nor later");
+    eventually("three heard", || lab.ear.heard().len() >= 3).await;
+    assert_eq!(payloads(&lab.read(0).await), [b"1", b"3", b"4"]);
+    let Value::Int(ttl) = server.command(&["PTTL", "{t}:idempotency:web:чат:a"]).await else { panic!() };
+    assert!((290_000..=300_000).contains(&ttl), "{ttl}");
+    server.command(&["DEL", STREAM, META]).await;
+    assert_eq!(once("a", "6").await, Ok(first), "nor in another epoch");
+    assert_eq!(lab.read(0).await.top, None);
+    assert_eq!(lab.ear.heard().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publications_and_appends_keep_one_order() {
+    const MANY: usize = 1000;
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.subscribe(name().as_str()).await;
+    let mut answers: Vec<std::pin::Pin<Box<dyn Future<Output = bool>>>> = Vec::new();
+    for n in 0..MANY {
+        let data = Bytes::from(n.to_string());
+        if n % 3 == 0 {
+            let published = lab.broker.publish(&name(), data);
+            answers.push(Box::pin(async { published.await.is_ok() }));
+        } else {
+            let appended = lab.appending(data);
+            answers.push(Box::pin(async { appended.await.is_ok() }));
+        }
+    }
+    answers.reverse();
+    assert!(futures::future::join_all(answers).await.into_iter().all(|done| done));
+    eventually("all heard", || lab.ear.heard().len() == MANY).await;
+    let said = |data: Bytes| Envelope::open(&data).map_or(data, |envelope| envelope.payload);
+    let said: Vec<_> = lab.ear.heard().into_iter().map(|(_, data)| said(data)).collect();
+    assert_eq!(said, (0..MANY).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_that_the_server_forgets_are_given_to_it_again() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    let first = lab.append("1").await;
+    for _ in 0..3 {
+        server.command(&["SCRIPT", "FLUSH"]).await;
+        let answers: Vec<_> = (0..20).map(|n| lab.appending(n.to_string())).collect();
+        assert!(futures::future::join_all(answers).await.iter().all(Result::is_ok));
+    }
+    server.command(&["SCRIPT", "FLUSH"]).await;
+    let page = lab.read(0).await;
+    assert_eq!(page.top, Some(StreamPosition { offset: 61, ..first }));
+    let expected: Vec<_> =
+        std::iter::once("1".to_owned()).chain((0..3).flat_map(|_| (0..20).map(|n| n.to_string()))).collect();
+    assert_eq!(payloads(&page), expected.iter().map(String::as_bytes).collect::<Vec<_>>());
+    assert!(server.calls("eval").await <= 60 + 1);
+    let by_hash = server.calls("evalsha").await;
+    lab.append("x").await;
+    assert_eq!(server.calls("evalsha").await, by_hash + 1, "and is called by its name again");
+}

@@ -1,0 +1,105 @@
+//! What Redis loses, and what only looks like it.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_with_nothing_kept_begins_another_epoch() {
+    let mut server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.append("1").await;
+    let last = lab.append("2").await;
+    server.kill();
+    eventually("down", || lab.broker.links().iter().all(|link| !link.up)).await;
+    server.restart().await;
+    lab.both_up().await;
+    assert_eq!(lab.read(0).await.top, None);
+    let next = lab.append("3").await;
+    assert_ne!(next.epoch, last.epoch);
+    assert_eq!(next.offset, 1);
+    assert_eq!(payloads(&lab.read(0).await), [b"3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_with_everything_kept_goes_on() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let lab = Lab::up(&server).await;
+    let first = lab.append("1").await;
+    lab.append("2").await;
+    server.kill();
+    eventually("down", || lab.broker.links().iter().all(|link| !link.up)).await;
+    server.restart().await;
+    lab.both_up().await;
+    let next = lab.append("3").await;
+    assert_eq!((next.epoch, next.offset), (first.epoch, 3));
+    assert_eq!(payloads(&lab.read(0).await), [b"1", b"2", b"3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_begins_another_epoch() {
+    let cuts: [(&str, &[&str], u64); 6] = [
+        ("the end", &["XDEL", STREAM, "3-0"], 2),
+        ("the beginning", &["XTRIM", STREAM, "MAXLEN", "1"], 1),
+        ("everything", &["XTRIM", STREAM, "MAXLEN", "0"], 0),
+        ("the stream", &["DEL", STREAM], 0),
+        ("meta", &["DEL", META], 0),
+        ("somebody else wrote", &["XADD", STREAM, "*", "d", "foreign"], 3),
+    ];
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    for (what, cut, left) in cuts {
+        lab.append("1").await;
+        lab.append("2").await;
+        let last = lab.append("3").await;
+        assert_eq!(last.offset, 3, "{what}");
+        server.command(cut).await;
+        let page = lab.read(0).await;
+        assert_eq!(page.entries.len() as u64, left, "{what}");
+        assert_eq!(page.top, (what != "meta").then_some(last), "{what}: until the next append, the old one");
+        let next = lab.append("4").await;
+        assert_ne!(next.epoch, last.epoch, "{what}");
+        assert_eq!(next.offset, 1, "{what}");
+        assert_eq!(lab.append("5").await, StreamPosition { offset: 2, ..next }, "{what}");
+        assert_eq!(payloads(&lab.read(0).await), [b"4", b"5"], "{what}: nothing of the old one is left");
+        server.command(&["FLUSHALL"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_behind_what_was_handed_out_begins_another_epoch() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    let append = |seen| {
+        let data = Bytes::from_static(b"x");
+        lab.broker.append_behind(&log(), &name(), data, Append::default(), seen)
+    };
+    let first = append(None).await.unwrap();
+    let second = append(Some(first)).await.unwrap();
+    assert_eq!(second, StreamPosition { offset: 2, ..first }, "what is as was seen goes on");
+    let third = append(Some(first)).await.unwrap();
+    assert_eq!(third, StreamPosition { offset: 3, ..first }, "and so does what is further");
+    let lost = append(Some(StreamPosition { offset: 9, ..first })).await.unwrap();
+    assert_ne!(lost.epoch, first.epoch);
+    assert_eq!(lost.offset, 1);
+    let other = append(Some(StreamPosition { offset: 9, ..first })).await.unwrap();
+    assert_eq!(other, StreamPosition { offset: 2, ..lost }, "another epoch's numbers say nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cleared_goes_on() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    lab.broker.clear_log(&log(), &name()).await.unwrap();
+    assert_eq!(lab.read(0).await.top, None, "clearing makes no log");
+    lab.append("1").await;
+    let last = lab.append("2").await;
+    lab.broker.clear_log(&log(), &name()).await.unwrap();
+    assert_eq!(lab.read(0).await, LogPage { top: Some(last), entries: vec![] });
+    let next = lab.append("3").await;
+    assert_eq!((next.epoch, next.offset), (last.epoch, 3));
+    assert_eq!(offsets(&lab.read(0).await), [3]);
+    assert!(matches!(server.command(&["PTTL", META]).await, Value::Int(1..)), "and still expires");
+
+    server.command(&["XDEL", STREAM, "3-0"]).await;
+    lab.broker.clear_log(&log(), &name()).await.unwrap();
+    assert_ne!(lab.append("4").await.epoch, last.epoch, "a loss before it is still noticed");
+}
