@@ -32,21 +32,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, StreamPosition};
+use earshot_protocol::{ChannelName, Payload, StreamPosition};
 use futures::future::{Either, join_all};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::broker::log::Append;
+use crate::broker::log::{Append, Log, LogEntry, LogPage};
 use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
-use history::HistoryBudget;
+use history::{HistoryBudget, Unrecoverable};
 use lane::{HistoryAnswer, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
 use port::{Delivery, Port};
-use registry::{Page, RecoveryRequest, Registry};
+use publication::Publication;
+use registry::{History, Page, RecoveryRequest, Registry};
 
 /// The time between two looks for publications that are too old to be remembered.
 const FORGET: Duration = Duration::from_secs(5);
@@ -265,9 +266,34 @@ impl Node {
 
     /// A part of what a channel remembers; `None` when the channel is not known on this node.
     pub async fn history(&self, channel: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
-        let ear = &self.ears[self.namespace(channel)?.broker];
+        let namespace = self.namespace(channel)?;
+        let ear = &self.ears[namespace.broker];
+        if let (Some(log), None) = (&namespace.log, ear.registry.find(channel)) {
+            return self.logged(ear, log, channel, page).await;
+        }
         self.backfill(ear, channel, &RecoveryRequest::everything()).await;
         ear.registry.history(channel, page)
+    }
+
+    /// A part of a log that nobody on this node hears.
+    async fn logged(&self, ear: &Ear, log: &Log, name: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
+        let since = page.since.as_ref().map(|since| since.offset);
+        let read = if page.reverse {
+            ear.broker.read_log_back(log, name, since, page.limit).await
+        } else {
+            ear.broker.read_log(log, name, since.unwrap_or(0), page.limit).await
+        };
+        let LogPage { top, entries } = read.ok()?;
+        let top = top?;
+        if page.since.as_ref().is_some_and(|since| !since.fits(top.epoch)) {
+            return Some(Err(Unrecoverable::Epoch));
+        }
+        let publication = |entry: LogEntry| {
+            let position = StreamPosition { offset: entry.offset, ..top };
+            let publication = Publication::new(name.clone(), position, Payload::new(entry.payload));
+            Arc::new(publication.with_tags(entry.tags))
+        };
+        Some(Ok(History { top, publications: entries.into_iter().map(publication).collect() }))
     }
 
     /// Forgets what a channel remembers, here and in its log.

@@ -58,9 +58,9 @@ impl RecoveryRequest {
 /// A part of a channel's history.
 #[derive(Clone, Debug)]
 pub struct Page {
-    since: Option<Since>,
-    limit: usize,
-    reverse: bool,
+    pub(super) since: Option<Since>,
+    pub(super) limit: usize,
+    pub(super) reverse: bool,
 }
 
 impl Page {
