@@ -406,7 +406,7 @@ async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>) -> Result<(), Br
     if let Some(log) = &channel.log
         && channel.state().log().is_some_and(|follow| follow.is_unknown())
     {
-        let page = ear.broker.read_log(log, &channel.name, u64::MAX, 0).await?;
+        let page = ear.broker.open_log(log, &channel.name).await?;
         ear.registry.begin_log(channel, page.top);
     }
     Ok(())

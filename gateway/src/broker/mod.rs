@@ -232,6 +232,18 @@ impl Broker {
         }
     }
 
+    /// Says where a log stands. One that does not exist yet is begun, so that whoever listens knows its epoch before
+    /// the first entry.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn open_log(&self, log: &Log, channel: &ChannelName) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.open_log(log, channel).await,
+        }
+    }
+
     /// Reads entries behind an offset, in order, at most `limit` (0: only where the log stands); see [`LogPage`].
     ///
     /// # Errors

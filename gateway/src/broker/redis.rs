@@ -147,6 +147,14 @@ impl RedisBroker {
         async move { answer.await.and_then(log::position) }
     }
 
+    /// Says where a log stands; one that does not exist yet is begun.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn open_log(&self, log: &Log, channel: &ChannelName) -> Result<LogPage, BrokerError> {
+        self.call(log::open(log, channel)).await.and_then(log::page)
+    }
+
     /// Reads entries behind an offset, in order.
     ///
     /// # Errors

@@ -41,14 +41,26 @@ pub(super) fn append(
         log.size.to_string().into(),
         millis(log.ttl),
         millis(log.ttl.saturating_add(POSITION_LINGER)),
-        // Few enough bits for a client that keeps numbers as floating point, and never nought, which is nobody's.
-        Epoch::from_u64(fastrand::u64(1..1 << 48)).to_string().into(),
+        new_epoch(),
         millis(IDEMPOTENCY),
     ];
     if let Some(StreamPosition { epoch, offset }) = seen {
         arguments.extend([epoch.to_string().into(), offset.to_string().into()]);
     }
     Call { source: &APPEND, keys, arguments, answer_bytes: 0 }
+}
+
+/// Asks where the log stands, and begins it when there is none.
+pub(super) fn open(log: &Log, channel: &ChannelName) -> Call {
+    let mut call = read(log, channel, ["XRANGE", "-", "+"], 0);
+    let kept = millis(log.ttl.saturating_add(POSITION_LINGER));
+    call.arguments.extend([new_epoch(), millis(log.ttl), kept]);
+    call
+}
+
+/// Few enough bits for a client that keeps numbers as floating point, and never nought, which is nobody's.
+fn new_epoch() -> Bytes {
+    Epoch::from_u64(fastrand::u64(1..1 << 48)).to_string().into()
 }
 
 /// Reads entries behind an offset, in order.

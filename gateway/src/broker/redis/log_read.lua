@@ -5,6 +5,8 @@
 --       2, 3 the range's two ends, in that command's order
 --       4 entries at most
 --       5 bytes at most: the entry that reaches them is the last
+--       6, 7, 8 the epoch to begin with when there is no log, how long to keep entries and how long to keep meta, in
+--         milliseconds (may be left out: then none is begun)
 --
 -- Answers {epoch, offset, entries}, or {} when there is no log.
 local stream, meta = KEYS[1], KEYS[2]
@@ -14,7 +16,15 @@ local STEP = 16
 
 local top = redis.call('HMGET', meta, 'epoch', 'offset')
 if not (top[1] and top[2]) then
-  return {}
+  if not ARGV[6] then
+    return {}
+  end
+  -- Whoever listens from now on knows what to expect: the first entry of this very epoch.
+  local time = redis.call('TIME')
+  local expires = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[7])
+  redis.call('HSET', meta, 'epoch', ARGV[6], 'offset', '0', 'length', 0, 'until', expires)
+  redis.call('PEXPIRE', meta, ARGV[8])
+  return {ARGV[6], '0', {}}
 end
 
 local entries = {}

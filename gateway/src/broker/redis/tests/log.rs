@@ -222,3 +222,25 @@ async fn scripts_that_the_server_forgets_are_given_to_it_again() {
     lab.append("x").await;
     assert_eq!(server.calls("evalsha").await, by_hash + 1, "and is called by its name again");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_finds_every_key_in_one_slot() {
+    let server = Server::start(&["--cluster-enabled", "yes"]).await;
+    server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let lab = Lab::up(&server).await;
+    let extras = Append { tags: vec![], idempotency_key: Some("key".to_owned()) };
+    let append = |log: &Log| lab.broker.append(log, &name(), Bytes::from_static(b"x"), extras.clone());
+    let mut first = append(&log()).await;
+    while matches!(first, Err(BrokerError::Unavailable(_))) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        first = append(&log()).await;
+    }
+    let first = first.unwrap();
+    assert_eq!(append(&log()).await, Ok(first));
+    lab.append("y").await;
+    assert_eq!(payloads(&lab.read(0).await), [b"x", b"y"]);
+    lab.broker.clear_log(&log(), &name()).await.unwrap();
+    assert_eq!(lab.append("z").await, StreamPosition { offset: 3, ..first });
+    let untagged = append(&Log { key_prefix: "t:".to_owned(), ..log() }).await;
+    assert!(matches!(&untagged, Err(BrokerError::Refused(why)) if why.contains("CROSSSLOT")), "{untagged:?}");
+}

@@ -1,6 +1,8 @@
 //! Pages: forward, backward, bounded in number and bytes.
 
 use super::*;
+use crate::broker::redis::log::read_after;
+use crate::broker::redis::outbox::{Request, outbox};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_go_forward_and_backward() {
@@ -90,4 +92,17 @@ async fn many_reads_at_once_are_all_answered() {
     for (n, page) in pages.iter().enumerate() {
         assert_eq!(page.entries.len(), 100 - n % 100);
     }
+}
+
+#[tokio::test]
+async fn one_pipeline_asks_for_no_more_than_its_bytes() {
+    let (outbox, mut inbox) = outbox(&RedisSettings::default());
+    let mut ask = |limit, times| {
+        for _ in 0..times {
+            drop(outbox.ask(Request::Script(read_after(&log(), &name(), 0, limit))));
+        }
+        std::iter::from_fn(|| Some(inbox.batch().len()).filter(|len| *len > 0)).collect::<Vec<_>>()
+    };
+    assert_eq!(ask(1000, 10), [4, 4, 2]);
+    assert_eq!(ask(0, 100), [100], "where a log stands costs nothing");
 }
