@@ -87,14 +87,14 @@ impl Capacity {
         Self { limit, attended: Arc::default(), metrics }
     }
 
-    fn taken(&self) -> usize {
+    fn streams(&self) -> usize {
         let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
-        usize::try_from(streams).unwrap_or(usize::MAX).saturating_add(self.attended.load(Ordering::Relaxed))
+        usize::try_from(streams).unwrap_or(usize::MAX)
     }
 
     /// A newcomer over the limit is told to come again later; nobody who is here makes room for it.
     pub fn admit(&self, kind: ArrivalKind) -> ArrivalKind {
-        if self.taken() <= self.limit {
+        if self.streams() < self.limit {
             return kind;
         }
         self.metrics.control.connections_refused.add(1);
@@ -104,7 +104,8 @@ impl Capacity {
     /// Whether a connection is not even to be listened to. Some are, beyond the limit: a full node must be able to say
     /// so, and to show its health.
     fn is_exhausted(&self) -> bool {
-        self.taken() > self.limit.saturating_add(RESERVE)
+        let attended = self.attended.load(Ordering::Relaxed);
+        self.streams().saturating_add(attended) > self.limit.saturating_add(RESERVE)
     }
 }
 

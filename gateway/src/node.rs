@@ -42,8 +42,8 @@ use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
-use history::{HistoryBudget, Unrecoverable};
-use lane::{HistoryAnswer, Ticket};
+use history::HistoryBudget;
+use lane::{HistoryAnswer, HistoryError, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
 use port::{Delivery, Port};
 use publication::Publication;
@@ -202,6 +202,7 @@ impl Node {
         }
         match port.reserve().await {
             Some(permit) => ear.registry.entered(&channel, shard, |position| {
+                port.forget_overflow(name);
                 permit.send(Delivery::Attached(name.clone(), position));
             }),
             None => ear.registry.abandon(&channel),
@@ -226,17 +227,25 @@ impl Node {
     async fn backfill(&self, ear: &Ear, name: &ChannelName, request: &RecoveryRequest) {
         let Some(channel) = ear.registry.find(name) else { return };
         let Some(log) = channel.log.clone() else { return };
-        if !ear.registry.wants_backfill(&channel, request) {
+        let behind = ear.registry.is_behind(&channel, request);
+        if !behind && !ear.registry.wants_backfill(&channel, request) {
             return;
         }
         let _alone = channel.backfill.lock().await;
+        // Another node has handed out what this one has not heard: it missed something.
+        if behind && ear.registry.is_behind(&channel, request) {
+            channel.state().lose_log();
+            if let Some(channel) = fill_one(ear, Arc::clone(&channel)).await {
+                ear.registry.fill_again(channel);
+            }
+        }
         if !ear.registry.wants_backfill(&channel, request) {
             return;
         }
-        let mut wanted = channel.history.size.min(FILL_PAGE);
+        let mut wanted = channel.history.size;
         let mut before = channel.state().oldest();
         while wanted > 0 {
-            let page = match ear.broker.read_log_back(&log, name, before, wanted).await {
+            let page = match ear.broker.read_log_back(&log, name, before, wanted.min(FILL_PAGE)).await {
                 Ok(page) => page,
                 // Whoever asks now is told that it cannot be recovered; the next one asks again.
                 Err(error) => return tracing::debug!(%error, "a log could not be read for a recovery"),
@@ -283,10 +292,13 @@ impl Node {
         } else {
             ear.broker.read_log(log, name, since.unwrap_or(0), page.limit).await
         };
-        let LogPage { top, entries } = read.ok()?;
+        let LogPage { top, entries } = match read {
+            Ok(page) => page,
+            Err(error) => return Some(Err(HistoryError::Broker(error))),
+        };
         let top = top?;
         if page.since.as_ref().is_some_and(|since| !since.fits(top.epoch)) {
-            return Some(Err(Unrecoverable::Epoch));
+            return Some(Err(HistoryError::Unrecoverable));
         }
         let publication = |entry: LogEntry| {
             let position = StreamPosition { offset: entry.offset, ..top };

@@ -18,6 +18,8 @@ mod channels;
 mod connection;
 mod life;
 mod link;
+#[cfg(test)]
+mod model;
 mod outbox;
 mod reactor;
 mod recovery;

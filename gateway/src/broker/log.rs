@@ -13,6 +13,9 @@ pub(super) mod tags;
 
 pub use envelope::Envelope;
 
+/// What is published when the entries of a log were removed: every node forgets them. It is no envelope.
+pub const CLEARED: &[u8] = b"\0es1 cleared";
+
 /// Where and how a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {

@@ -24,7 +24,8 @@ use crate::accept::carry::Peer;
 use crate::broker::BrokerError;
 use crate::broker::log::Append;
 use crate::node::PublishError;
-use crate::node::history::Since;
+use crate::node::history::{Since, epoch_text};
+use crate::node::lane::HistoryError;
 use crate::node::publication::Publication;
 use crate::node::registry::Page;
 
@@ -149,12 +150,13 @@ async fn history(context: &Context, body: &[u8]) -> Answer {
     match context.node.history(&name, &page).await {
         // Nobody here hears the channel, so nothing of it is remembered.
         None => Ok(json!({ "publications": [], "epoch": "", "offset": 0 })),
-        Some(Err(_)) => {
+        Some(Err(HistoryError::Unrecoverable)) => {
             Err(Fault::new(ErrorCode::UnrecoverablePosition, "the position is of another sequence"))
         }
+        Some(Err(HistoryError::Broker(error))) => Err(PublishError::from(error).into()),
         Some(Ok(history)) => {
             let publications: Vec<Value> = history.publications.iter().map(|p| publication(p)).collect();
-            let (epoch, offset) = (history.top.epoch.to_string(), history.top.offset);
+            let (epoch, offset) = (epoch_text(history.top.epoch), history.top.offset);
             Ok(json!({ "publications": publications, "epoch": epoch, "offset": offset }))
         }
     }

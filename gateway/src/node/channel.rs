@@ -141,10 +141,12 @@ impl State {
         };
         match missed {
             Ok(missed) if since.is_some() => Ok(with(missed, true)),
-            // Whoever wants the newest only has missed nothing by a gap before it.
-            _ if last => Ok(with(self.ring.last(name).into_iter().collect(), since.is_some())),
-            Ok(_) => Ok(with(Vec::new(), false)),
-            Err(why) => Err((why, with(Vec::new(), false))),
+            missed => match (last.then(|| self.ring.last(name)).flatten(), missed) {
+                // Whoever wants the newest only has missed nothing by a gap before it.
+                (Some(newest), _) => Ok(with(vec![newest], since.is_some())),
+                (None, Ok(_)) => Ok(with(Vec::new(), false)),
+                (None, Err(why)) => Err((why, with(Vec::new(), false))),
+            },
         }
     }
 

@@ -91,6 +91,12 @@ impl Registry {
         (position.epoch.as_u64() != 0).then_some(position)
     }
 
+    /// Whether a client has more of the log than this node.
+    pub(super) fn is_behind(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
+        let top = channel.state().position();
+        request.since.as_ref().is_some_and(|since| since.fits(top.epoch) && since.offset > top.offset)
+    }
+
     /// Whether a recovery wants more than the channel remembers, though the log may have it.
     pub(super) fn wants_backfill(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
         let mut state = channel.state();

@@ -4,6 +4,9 @@
 //! what was missed is told before what follows it. Must never wait: a shard that is behind gets a gap, not the node's
 //! time.
 
+#[cfg(test)]
+mod steps;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use super::log::Heard;
 use super::port::Gap;
 use super::publication::Publication;
 use super::registry::Registry;
-use crate::broker::log::Envelope;
+use crate::broker::log::{CLEARED, Envelope};
 use crate::broker::{GapCause, Listener, Loss, LostTopics, Message, Topic};
 use crate::metrics::GAP_CAUSES;
 
@@ -64,6 +67,9 @@ impl Registry {
     }
 
     pub(super) fn follow(&self, channel: &Arc<Channel>, data: &Bytes, batches: &mut [Vec<Arc<Publication>>]) {
+        if data[..] == *CLEARED {
+            return channel.state().forget_log(&self.budget);
+        }
         let Some(envelope) = Envelope::open(data) else {
             return self.metrics.control.messages_unnumbered.add(1);
         };
@@ -97,6 +103,11 @@ impl Registry {
     }
 
     pub(super) fn tell_gap(&self, channels: &[Arc<Channel>], cause: GapCause) {
+        self.hand_gaps(self.interrupt(channels, cause));
+    }
+
+    /// Interrupts the sequences of channels, and says what each shard must be told.
+    fn interrupt(&self, channels: &[Arc<Channel>], cause: GapCause) -> Vec<Vec<Gap>> {
         let mut gaps: Vec<Vec<Gap>> = vec![Vec::new(); self.ports.len()];
         for channel in channels {
             let (position, shards) = {
@@ -112,6 +123,10 @@ impl Registry {
             }
         }
         self.count_gaps(cause, channels.len());
+        gaps
+    }
+
+    fn hand_gaps(&self, gaps: Vec<Vec<Gap>>) {
         for (port, gaps) in self.ports.iter().zip(gaps) {
             if !gaps.is_empty() {
                 port.gaps(gaps);

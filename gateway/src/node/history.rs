@@ -51,6 +51,21 @@ pub struct Recovery {
     pub recovered: bool,
 }
 
+impl Recovery {
+    /// Where the client stands before it is given what it missed.
+    pub fn start(&self) -> StreamPosition {
+        match self.publications.first() {
+            Some(first) => StreamPosition { offset: first.position.offset.saturating_sub(1), ..self.top },
+            None => self.top,
+        }
+    }
+}
+
+/// An epoch as clients are told it: one that nobody has drawn yet is empty.
+pub fn epoch_text(epoch: Epoch) -> String {
+    if epoch.as_u64() == 0 { String::new() } else { epoch.to_string() }
+}
+
 /// Why a position cannot be continued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unrecoverable {

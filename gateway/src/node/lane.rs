@@ -13,7 +13,6 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::channel::ShardId;
-use super::history::Unrecoverable;
 use super::registry::{History, Page, RecoveryRequest};
 use super::{Node, PublishError};
 use crate::broker::BrokerError;
@@ -74,8 +73,17 @@ pub enum Answer {
     History(Ticket, Option<HistoryAnswer>),
 }
 
-/// A part of a channel's history, unless the position asked from belongs to another sequence.
-pub type HistoryAnswer = Result<History, Unrecoverable>;
+/// A part of a channel's history.
+pub type HistoryAnswer = Result<History, HistoryError>;
+
+/// Why there is none to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HistoryError {
+    /// The position asked from belongs to another sequence.
+    Unrecoverable,
+    /// The log could not be read.
+    Broker(BrokerError),
+}
 
 /// The shard's end of its lane.
 #[derive(Debug)]
@@ -106,7 +114,7 @@ impl LaneEnd {
         drain.spawn_work(async move { self.run(&node, shard).await });
     }
 
-    async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
+    pub(crate) async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
         let most = self.asks.max_capacity();
         // Counted for each broker: one that hangs must not hold up what the others are asked for.
         let mut waiting = vec![0; node.ears.len()];

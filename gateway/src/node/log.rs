@@ -119,6 +119,14 @@ impl State {
         }
     }
 
+    /// The entries of the log were removed; its numbers go on.
+    pub(super) fn forget_log(&mut self, budget: &HistoryBudget) {
+        self.ring().clear(budget);
+        if let Some(follow) = self.log() {
+            follow.backfilled = false;
+        }
+    }
+
     /// The first look at the log: where it stands is where the channel begins.
     pub(super) fn begin_log(&mut self, top: Option<StreamPosition>) -> bool {
         let Some(follow) = self.log().filter(|follow| follow.is_unknown()) else { return false };

@@ -115,6 +115,11 @@ impl Port {
         }
     }
 
+    /// The shard begins to hear a channel anew: what it missed before must not be told after that.
+    pub fn forget_overflow(&self, channel: &ChannelName) {
+        self.shared.overflow().remove(channel);
+    }
+
     /// Tells of gaps, at once or as soon as the shard has caught up.
     pub fn gaps(&self, gaps: Vec<Gap>) {
         // What was remembered of these channels is older, and must not be told after this.
@@ -163,13 +168,20 @@ impl Inbox {
         self.queue.try_recv().ok().inspect(|delivery| self.shared.released(delivery))
     }
 
-    /// What could not be handed over since the last call. To be asked only when the queue is empty, so that a gap
-    /// is never told before what came before it.
+    /// What could not be handed over since the last call; nothing as long as the queue holds anything, so that a gap is
+    /// never told before what came before it. To be asked again then, after what the queue held.
     pub fn take_overflow(&mut self) -> Vec<Gap> {
-        if !self.shared.overflowed.swap(false, Ordering::Acquire) {
+        if !self.shared.overflowed.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let lost = std::mem::take(&mut *self.shared.overflow());
+        let mut overflow = self.shared.overflow();
+        // Looked at under the lock: what is remembered by now was preceded by what the queue held then.
+        if !self.queue.is_empty() {
+            return Vec::new();
+        }
+        self.shared.overflowed.store(false, Ordering::Release);
+        let lost = std::mem::take(&mut *overflow);
+        drop(overflow);
         lost.into_iter().map(|(channel, (cause, position))| Gap { channel, cause, position }).collect()
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::SubscribeError;
 use super::channel::{Channel, ShardId};
 use super::history::{HistoryBudget, HistoryRules, Recovery, Since, Unrecoverable};
-use super::lane::HistoryAnswer;
+use super::lane::{HistoryAnswer, HistoryError};
 use super::lingering::Lingering;
 use super::port::Port;
 use super::publication::Publication;
@@ -188,7 +188,7 @@ impl Registry {
         state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
         let top = state.position();
         if page.since.as_ref().is_some_and(|since| !since.fits(top.epoch)) {
-            return Some(Err(Unrecoverable::Epoch));
+            return Some(Err(HistoryError::Unrecoverable));
         }
         let since = page.since.as_ref().map(|since| since.offset);
         let publications = state.ring().page(name, since, page.limit, page.reverse);

@@ -61,10 +61,10 @@ impl Shard {
 
     fn broadcast(&mut self, id: ChannelId, publication: &Arc<Publication>) {
         let channel = self.channels.at_mut(id);
-        let some_have_it = publication.position.offset <= channel.covered;
+        let some_have_it = reaches(channel.covered, publication.position);
         let subscribers = std::mem::take(&mut channel.subscribers);
         for at in &subscribers {
-            if some_have_it && self.has(*at, id, publication.position.offset) {
+            if some_have_it && self.has(*at, id, publication.position) {
                 continue;
             }
             self.push_publication(*at, publication);
@@ -74,10 +74,10 @@ impl Shard {
         self.disconnect_slow();
     }
 
-    /// Whether a recovery gave this subscriber the publication already.
-    fn has(&self, at: ConnectionId, id: ChannelId, offset: u64) -> bool {
+    /// Whether a recovery gave this subscriber everything up to a position.
+    fn has(&self, at: ConnectionId, id: ChannelId, position: StreamPosition) -> bool {
         let subscription = self.connections.get(at as usize).and_then(|c| c.subscription(id));
-        subscription.is_some_and(|subscription| offset <= subscription.covered)
+        subscription.is_some_and(|subscription| reaches(subscription.covered, position))
     }
 
     pub(super) fn disconnect_slow(&mut self) {
@@ -118,7 +118,7 @@ impl Shard {
         let channel = self.channels.at_mut(id);
         channel.live = true;
         channel.position = position;
-        channel.covered = 0;
+        channel.covered = None;
         for at in channel.waiters.clone() {
             let Some(connection) = self.connections.get_mut(at as usize) else { continue };
             if let Some(subscription) = connection.subscription_mut(id)
@@ -164,9 +164,12 @@ impl Shard {
     fn gap(&mut self, id: ChannelId, cause: GapCause, position: StreamPosition) {
         let channel = self.channels.at_mut(id);
         channel.position = position;
-        channel.covered = 0;
         let name = channel.name.clone();
         for at in channel.subscribers.clone() {
+            // What the shard missed, a recovery may have given to this one.
+            if self.has(at, id, position) {
+                continue;
+            }
             self.tell_gap(at, id, Gap { channel: name.clone(), cause, position });
         }
     }
@@ -176,7 +179,7 @@ impl Shard {
     pub(super) fn tell_gap(&mut self, at: ConnectionId, id: ChannelId, gap: Gap) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         if let Some(subscription) = connection.subscription_mut(id) {
-            subscription.covered = 0;
+            subscription.covered = None;
         }
         if let Some(held) = &mut connection.held {
             held.items.push(HeldItem::Gap(gap));
@@ -220,6 +223,11 @@ impl Shard {
             self.push(at, frame);
         }
     }
+}
+
+/// Whether a position lies in what was covered.
+fn reaches(covered: Option<StreamPosition>, position: StreamPosition) -> bool {
+    covered.is_some_and(|covered| covered.epoch == position.epoch && position.offset <= covered.offset)
 }
 
 /// The shared frame of a publication.

@@ -19,8 +19,8 @@ pub(super) struct ShardChannel {
     pub(super) name: ChannelName,
     /// Where the sequence stands that the subscribers have been given.
     pub(super) position: StreamPosition,
-    /// Up to this offset some subscriber was given everything by a recovery, and must not be given it again.
-    pub(super) covered: u64,
+    /// Up to this position some subscriber was given everything by a recovery, and must not be given it again.
+    pub(super) covered: Option<StreamPosition>,
     /// The node has confirmed it; before that, connections wait.
     pub(super) live: bool,
     /// Connections that hear it.
@@ -47,7 +47,7 @@ impl Channels {
         let channel = ShardChannel {
             name: name.clone(),
             position,
-            covered: 0,
+            covered: None,
             live: false,
             subscribers: Vec::new(),
             waiters: HashSet::new(),

@@ -65,6 +65,15 @@ pub(super) enum HeldItem {
     Gap(Gap),
 }
 
+impl HeldItem {
+    pub(super) fn channel(&self) -> &ChannelName {
+        match self {
+            Self::Publication(publication) => &publication.channel,
+            Self::Gap(gap) => &gap.channel,
+        }
+    }
+}
+
 /// A subscription on its way to its first reply or event.
 #[derive(Debug)]
 pub(super) struct Opening {
@@ -111,8 +120,8 @@ pub(super) enum Deadline {
 pub(super) struct Subscription {
     pub(super) channel: ChannelId,
     pub(super) status: Status,
-    /// The offset up to which a recovery gave it everything.
-    pub(super) covered: u64,
+    /// The position up to which a recovery gave it everything, while the shard is not there yet.
+    pub(super) covered: Option<StreamPosition>,
 }
 
 /// How far a subscription has come.

@@ -113,7 +113,8 @@ impl Shard {
         }
         if disconnect == Disconnect::Slow {
             let waited = connection.outbox.bytes();
-            connection.outbox.drop_unsent();
+            // An event without its id would come to the client, and come again when it is back.
+            connection.outbox.drop_unsent(sse::is_rest);
             self.counters.outbox_bytes.sub((waited - connection.outbox.bytes()) as u64);
         }
         let websocket = matches!(connection.kind, Kind::WebSocket(_));

@@ -79,9 +79,11 @@ impl Outbox {
     }
 
     /// Drops what no byte of was written yet; the rest of a half-written frame stays, so that the stream of frames
-    /// remains whole.
-    pub(super) fn drop_unsent(&mut self) {
-        self.frames.truncate(usize::from(self.cut));
+    /// remains whole, and with it those that `belong` to the frame before them.
+    pub(super) fn drop_unsent(&mut self, belongs: impl Fn(&[u8]) -> bool) {
+        let cut = usize::from(self.cut);
+        let rest = self.frames.iter().skip(cut).take_while(|frame| belongs(frame)).count();
+        self.frames.truncate(cut + rest);
         self.bytes = self.frames.iter().map(Bytes::len).sum();
     }
 
@@ -147,8 +149,19 @@ mod tests {
                 outbox.push(Bytes::from_static(frame.as_bytes()));
             }
             outbox.advance(cut);
-            outbox.drop_unsent();
+            outbox.drop_unsent(|_| false);
             prop_assert_eq!(outbox.bytes(), (5 - cut % 5) % 5);
+        }
+
+        #[test]
+        fn dropping_the_unsent_keeps_what_belongs_together(cut in 0usize..20) {
+            let mut outbox = Outbox::default();
+            for frame in ["abcde", "+ghij", "klmno", "+qrst"] {
+                outbox.push(Bytes::from_static(frame.as_bytes()));
+            }
+            outbox.advance(cut);
+            outbox.drop_unsent(|frame| frame.starts_with(b"+"));
+            prop_assert_eq!(outbox.bytes(), (10 - cut % 10) % 10);
         }
     }
 }

@@ -207,18 +207,17 @@ impl Shard {
         }
     }
 
-    fn deliveries(&mut self, first: Option<Delivery>, inbox: &mut Inbox) {
+    pub(super) fn deliveries(&mut self, first: Option<Delivery>, inbox: &mut Inbox) {
         let mut next = first;
         for _ in 0..DELIVERIES_PER_TURN {
-            match next {
-                Some(delivery) => self.deliver(delivery),
-                None => return self.gaps(inbox.take_overflow()),
-            }
+            let Some(delivery) = next else { break };
+            self.deliver(delivery);
             next = inbox.try_next();
         }
         if let Some(delivery) = next {
             self.deliver(delivery);
         }
+        self.gaps(inbox.take_overflow());
     }
 
     fn sockets(&mut self, events: &Events) {

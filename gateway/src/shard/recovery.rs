@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, SubscribeResult};
 
-use super::channels::ConnectionId;
+use super::channels::{ChannelId, ConnectionId};
 use super::connection::{HeldItem, Kind, Opening, Status};
 use super::reactor::{Shard, key};
-use crate::node::history::Recovery;
+use crate::node::history::{Recovery, epoch_text};
 use crate::node::lane::{Ask, Ticket};
 use crate::node::publication::Publication;
 use crate::node::registry::RecoveryRequest;
@@ -74,12 +74,15 @@ impl Shard {
         let top = recovery.top;
         opening.recovery = Some(recovery);
         let channel = self.channels.at_mut(id);
-        let behind = channel.position.epoch == top.epoch && channel.position.offset < top.offset;
+        // The node tells things in their order: another epoch is one that the shard has not come to yet, and none of
+        // an earlier one follows.
+        let behind = channel.position.epoch != top.epoch || channel.position.offset < top.offset;
+        let covered = behind.then_some(top);
         if behind {
-            channel.covered = channel.covered.max(top.offset);
+            channel.covered = covered;
         }
         if let Some(subscription) = connection.subscription_mut(id) {
-            subscription.covered = if behind { top.offset } else { 0 };
+            subscription.covered = covered;
         }
         self.join(at, id);
         self.go_on(at);
@@ -103,11 +106,13 @@ impl Shard {
         self.join(at, opening.channel);
         let channel = self.channels.at(opening.channel);
         let remembers = self.node.namespace(&channel.name).is_some_and(|ns| ns.history.size > 0);
-        let Recovery { top, mut publications, recovered } = opening.recovery.unwrap_or(Recovery {
+        let recovery = opening.recovery.unwrap_or(Recovery {
             top: channel.position,
             publications: Vec::new(),
             recovered: false,
         });
+        let start = recovery.start();
+        let Recovery { mut publications, recovered, .. } = recovery;
         let mut bytes = 0;
         let fits = publications
             .iter()
@@ -117,16 +122,11 @@ impl Shard {
             })
             .count();
         let rest = publications.split_off(fits);
-        let offset = match &opening.since {
-            Some(since) if recovered && !opening.last => since.offset,
-            _ => top.offset,
-        };
         let result = SubscribeResult {
             recoverable: remembers,
             positioned: remembers,
-            // A log that does not exist yet has no epoch; an empty one fits whatever it will be.
-            epoch: if top.epoch.as_u64() == 0 { String::new() } else { top.epoch.to_string() },
-            offset,
+            epoch: epoch_text(start.epoch),
+            offset: start.offset,
             publications: publications
                 .iter()
                 .map(|publication| super::broadcast::wire(publication))
@@ -138,20 +138,22 @@ impl Shard {
         (result, rest)
     }
 
+    fn still_hears(&self, at: ConnectionId, id: ChannelId) -> bool {
+        let connection = self.connections.get(at as usize).filter(|connection| connection.is_open());
+        connection.is_some_and(|connection| connection.subscription(id).is_some())
+    }
+
     /// Lets go what had to wait behind the first reply or event.
     pub(super) fn release(&mut self, at: ConnectionId) {
         let held = self.connections.get_mut(at as usize).and_then(|connection| connection.held.take());
-        if !self.is_open(at) {
-            return;
-        }
         for item in held.map(|held| held.items).unwrap_or_default() {
+            // A gap before it may have ended the subscription, or the connection.
+            let Some(id) = self.channels.find(item.channel()).filter(|id| self.still_hears(at, *id)) else {
+                continue;
+            };
             match item {
                 HeldItem::Publication(publication) => self.push_publication(at, &publication),
-                HeldItem::Gap(gap) => {
-                    if let Some(id) = self.channels.find(&gap.channel) {
-                        self.tell_gap(at, id, gap);
-                    }
-                }
+                HeldItem::Gap(gap) => self.tell_gap(at, id, gap),
             }
         }
         self.disconnect_slow();

@@ -17,8 +17,8 @@ use super::channels::{ChannelId, ConnectionId};
 use super::connection::{Deadline, Opening, Session, Slot, Status};
 use super::reactor::Shard;
 use super::websocket::{self, Decoder, Message, Violation};
-use crate::node::history::Since;
-use crate::node::lane::{Answer, Ask, HistoryAnswer, Ticket};
+use crate::node::history::{Since, epoch_text};
+use crate::node::lane::{Answer, Ask, HistoryAnswer, HistoryError, Ticket};
 use crate::node::namespace::Who;
 use crate::node::publication::Publication;
 use crate::node::registry::Page;
@@ -478,10 +478,11 @@ fn history_body(history: Option<HistoryAnswer>) -> ReplyBody {
     match history {
         Some(Ok(history)) => ReplyBody::History(HistoryResult {
             publications: history.publications.iter().map(|p| broadcast::wire(p)).collect(),
-            epoch: history.top.epoch.to_string(),
+            epoch: epoch_text(history.top.epoch),
             offset: history.top.offset,
         }),
-        Some(Err(_)) => ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()),
+        Some(Err(HistoryError::Unrecoverable)) => ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()),
+        Some(Err(HistoryError::Broker(_))) => ReplyBody::Error(ErrorCode::Internal.into()),
         None => ReplyBody::Error(ErrorCode::NotAvailable.into()),
     }
 }

@@ -72,6 +72,15 @@ pub(super) fn id_line<'a>(positions: impl IntoIterator<Item = (&'a ChannelName, 
     line
 }
 
+/// Whether a piece ends an event that the piece before it began: [`id_line`], chunked or not.
+pub(super) fn is_rest(piece: &[u8]) -> bool {
+    let (size, body) = match memchr::memchr(b'\n', piece) {
+        Some(end) => piece.split_at(end + 1),
+        None => (piece, piece),
+    };
+    if size.ends_with(b"\r\n") { body.starts_with(b"id: ") } else { piece.starts_with(b"id: ") }
+}
+
 /// How long the client shall wait before it comes again.
 pub(super) fn retry(ms: u32) -> Vec<u8> {
     let mut out = Vec::new();

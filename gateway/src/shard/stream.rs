@@ -63,7 +63,8 @@ impl Shard {
 
     /// Says what the stream hears and what was missed, once all of it is known.
     pub(super) fn stream_ready(&mut self, at: ConnectionId) {
-        if self.stream(at).is_none_or(|stream| stream.began) || !self.opened(at) {
+        // One that ended meanwhile has left its channels.
+        if !self.is_open(at) || self.stream(at).is_none_or(|stream| stream.began) || !self.opened(at) {
             return;
         }
         let Some(stream) = self.stream(at) else { return };
@@ -94,13 +95,11 @@ impl Shard {
         let channel = self.channels.at(opening.channel);
         let (name, now) = (channel.name.clone(), channel.position);
         let asked = opening.since.is_some();
-        let Some(Recovery { top, publications, recovered }) = opening.recovery else {
+        let Some(recovery) = opening.recovery else {
             return Stand { name, position: now, recovered: false, lost: false, missed: Vec::new() };
         };
-        let position = match opening.since {
-            Some(since) if recovered && !opening.last => StreamPosition { offset: since.offset, ..top },
-            _ => top,
-        };
+        let position = recovery.start();
+        let Recovery { publications, recovered, .. } = recovery;
         Stand { name, position, recovered, lost: asked && !recovered, missed: publications }
     }
 

@@ -25,7 +25,7 @@ impl Shard {
         // A place in the list keeps the channel from being given up, also while the reply is not written yet.
         channel.waiters.insert(at);
         if let Some(connection) = self.connections.get_mut(at as usize) {
-            connection.subscriptions.push(Subscription { channel: id, status, covered: 0 });
+            connection.subscriptions.push(Subscription { channel: id, status, covered: None });
         }
         self.counters.subscriptions.add(1);
         Ok(id)

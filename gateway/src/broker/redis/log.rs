@@ -11,7 +11,7 @@ use redis::Value;
 
 use super::log_script::{APPEND, CLEAR, Call, READ};
 use crate::broker::BrokerError;
-use crate::broker::log::{Append, Log, LogEntry, LogPage, tags};
+use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogPage, tags};
 
 /// How long a publication's idempotency key is remembered.
 const IDEMPOTENCY: Duration = Duration::from_secs(300);
@@ -89,7 +89,9 @@ fn read(log: &Log, channel: &ChannelName, range: [&str; 3], limit: usize) -> Cal
 
 /// Removes the entries.
 pub(super) fn clear(log: &Log, channel: &ChannelName) -> Call {
-    Call { source: &CLEAR, keys: keys(log, channel), arguments: Vec::new(), answer_bytes: 0 }
+    let channel_name = Bytes::copy_from_slice(channel.as_str().as_bytes());
+    let arguments = vec![channel_name, Bytes::from_static(CLEARED)];
+    Call { source: &CLEAR, keys: keys(log, channel), arguments, answer_bytes: 0 }
 }
 
 fn keys(Log { key_prefix, .. }: &Log, channel: &ChannelName) -> Vec<String> {

@@ -22,6 +22,7 @@ if not (top[1] and top[2]) then
   -- Whoever listens from now on knows what to expect: the first entry of this very epoch.
   local time = redis.call('TIME')
   local expires = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[7])
+  redis.call('DEL', stream)
   redis.call('HSET', meta, 'epoch', ARGV[6], 'offset', '0', 'length', 0, 'until', expires)
   redis.call('PEXPIRE', meta, ARGV[8])
   return {ARGV[6], '0', {}}

@@ -1,0 +1,183 @@
+//! The gateway under test: the real node, lanes and shards, of which nothing moves unless a step is taken.
+//!
+//! Must never decide which step is next, nor hold a thread or a task.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use tokio::sync::mpsc;
+use wildmatch::WildMatch;
+
+use super::rules::{PUBLICATION_BYTES, Rules};
+use crate::broker::{Broker, MemoryBroker};
+use crate::metrics::Metrics;
+use crate::node::history::HistoryBudget;
+use crate::node::lane::{Answer, Ask, lane};
+use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
+use crate::node::port::{Inbox, port};
+use crate::node::registry::{ChannelLimits, Registry};
+use crate::node::{Ear, Node};
+use crate::shard::reactor::{Shard, key};
+use crate::shard::{Arrival, Order};
+
+/// Shards in a model: one may lag behind the other.
+pub(super) const SHARDS: usize = 2;
+
+/// Wakes of streams that may wait for a shard; a shard finds by itself what found no place.
+const WAKES: usize = 4;
+
+pub(super) struct Gateway {
+    pub(super) registry: Arc<Registry>,
+    pub(super) shards: Vec<ShardSteps>,
+}
+
+/// A shard with its ways to and from the node.
+pub(super) struct ShardSteps {
+    shard: Shard,
+    inbox: Inbox,
+    pub(super) wakes: mpsc::Sender<u64>,
+    woken: mpsc::Receiver<u64>,
+    answers: mpsc::Receiver<Answer>,
+    /// What the shard asked for and the node has not seen yet.
+    asked: mpsc::Receiver<Ask>,
+    asks: mpsc::Sender<Ask>,
+    /// The node's side, as it runs as a task elsewhere.
+    lane: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Gateway {
+    pub(super) fn new(rules: &Rules) -> Self {
+        let metrics = Metrics::new(SHARDS);
+        let (ports, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| port(rules.port)).unzip();
+        let (ports, budget) = (Arc::from(ports), HistoryBudget::new(rules.history_bytes));
+        let limits = ChannelLimits {
+            channels: 1000,
+            linger: rules.linger,
+            publication_bytes: PUBLICATION_BYTES,
+            recovery_publications: rules.recovery_publications,
+        };
+        let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(&metrics));
+        let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
+        let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker };
+        let namespaces = Namespaces::new(vec![namespace(rules, true), namespace(rules, false)]);
+        let node = Node::new(namespaces, vec![ear], ports, budget, PUBLICATION_BYTES, Arc::clone(&metrics));
+        let shards = inboxes
+            .into_iter()
+            .enumerate()
+            .map(|(id, inbox)| ShardSteps::new(id, inbox, &node, rules, &metrics))
+            .collect();
+        Self { registry, shards }
+    }
+}
+
+fn namespace(rules: &Rules, last: bool) -> Namespace {
+    let glob = WildMatch::new(if last { "last*" } else { "*" });
+    Namespace {
+        name: String::new(),
+        channels: vec![ChannelPattern { glob, broker_pattern: None }],
+        broker: 0,
+        subscribe: Who::Anyone,
+        publish: Who::Nobody,
+        history: rules.history,
+        log: None,
+        deliver_last: last,
+    }
+}
+
+impl ShardSteps {
+    fn new(id: usize, inbox: Inbox, node: &Arc<Node>, rules: &Rules, metrics: &Metrics) -> Self {
+        let (asks_first, asked) = mpsc::channel(rules.asks);
+        let (ends, end) = lane(rules.lane);
+        let (wakes, woken) = mpsc::channel(WAKES);
+        let counters = Arc::clone(&metrics.shards[id]);
+        let shard = Shard::new(Arc::clone(node), rules.shard(), asks_first, counters).unwrap();
+        let node = Arc::clone(node);
+        let lane = Box::pin(async move { end.run(&node, id).await });
+        Self { shard, inbox, wakes, woken, answers: ends.answers, asked, asks: ends.asks, lane }
+    }
+
+    /// A connection arrives; the key by which the shard knows it.
+    pub(super) fn take(&mut self, arrival: Arrival) -> u64 {
+        let at = u32::try_from(self.shard.connections.vacant_key()).unwrap();
+        self.shard.order(Order::Take(Box::new(arrival)));
+        self.shard.flush_some();
+        key(at, self.shard.generation)
+    }
+
+    /// What a client sent has arrived.
+    pub(super) fn receive(&mut self, key: u64, bytes: &mut [u8]) {
+        if let Some(at) = self.shard.find(key)
+            && self.shard.is_open(at)
+        {
+            self.shard.received(at, bytes);
+        }
+        self.shard.flush_some();
+    }
+
+    /// The next delivery alone, as at the end of a turn.
+    pub(super) fn deliver_one(&mut self) {
+        if let Some(delivery) = self.inbox.try_next() {
+            self.shard.deliver(delivery);
+        }
+        self.shard.flush_some();
+    }
+
+    /// Everything that was delivered, and then what could not be.
+    pub(super) fn deliver_all(&mut self) -> bool {
+        let first = self.inbox.try_next();
+        let some = first.is_some();
+        self.shard.deliveries(first, &mut self.inbox);
+        self.shard.flush_some();
+        some
+    }
+
+    /// The queue was found empty, and then something was put into it before the shard went on.
+    pub(super) fn deliver_late(&mut self) {
+        self.shard.deliveries(None, &mut self.inbox);
+        self.shard.flush_some();
+    }
+
+    /// A stream has room again, or its client has gone.
+    pub(super) fn wake(&mut self) -> bool {
+        let Ok(key) = self.woken.try_recv() else { return false };
+        if let Some(at) = self.shard.find(key) {
+            self.shard.stream_woken(at);
+        }
+        self.shard.flush_some();
+        true
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.shard.tick();
+        self.shard.flush_some();
+    }
+
+    /// Other connections have used up the notices of this tick.
+    pub(super) fn use_up_notices(&mut self) {
+        self.shard.notices_left = 0;
+    }
+
+    /// The node works on what it was asked, up to where it must wait.
+    pub(super) fn work(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        // The futures under way give others a turn now and then: once is not always as far as it can go.
+        for _ in 0..3 {
+            assert!(self.lane.as_mut().poll(&mut context).is_pending(), "the lane has ended");
+        }
+        while let Ok(answer) = self.answers.try_recv() {
+            self.shard.answered(answer);
+        }
+    }
+
+    /// The node is asked for one thing more.
+    pub(super) fn ask_one(&mut self) -> bool {
+        self.work();
+        let Ok(place) = self.asks.clone().try_reserve_owned() else { return false };
+        let Ok(ask) = self.asked.try_recv() else { return false };
+        place.send(ask);
+        self.work();
+        true
+    }
+}

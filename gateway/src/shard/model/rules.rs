@@ -1,0 +1,113 @@
+//! The rules of one case: how tight the gateway's bounds are, and what may happen.
+//!
+//! Must never depend on anything but the seed.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::node::history::HistoryRules;
+use crate::node::port::PortLimits;
+use crate::shard::ShardLimits;
+
+/// What may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weather {
+    /// Clients come and go; every bound is wide: nothing may be missing, nor any gap be announced.
+    Calm,
+    /// Queues are tight, rings suffice: whoever asks for what was missed gets all of it.
+    Crowded,
+    /// Anything: rings too short, deaf spells, messages too large, clients that start afresh.
+    Rough,
+}
+
+/// The rules of a case.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) weather: Weather,
+    pub(super) steps: usize,
+    pub(super) clients: usize,
+    pub(super) channels: usize,
+    /// The channel whose newest publication is delivered at once.
+    pub(super) last: Option<usize>,
+    pub(super) history: HistoryRules,
+    pub(super) history_bytes: usize,
+    pub(super) recovery_publications: usize,
+    pub(super) linger: Duration,
+    pub(super) port: PortLimits,
+    /// Requests that a shard may have before the node has seen them, and that the node works on at a time.
+    pub(super) asks: usize,
+    pub(super) lane: usize,
+    pub(super) outbox_bytes: usize,
+    /// Bytes by which payloads are padded.
+    pub(super) padding: usize,
+}
+
+/// The largest publication, unless payloads are padded to more.
+pub(super) const PUBLICATION_BYTES: usize = 20_000;
+
+impl Rules {
+    pub(super) fn draw(rng: &mut Rng, weather: Weather) -> Self {
+        let rough = weather == Weather::Rough;
+        let calm = weather == Weather::Calm;
+        // Now and then payloads that are larger than the pieces in which a stream is written.
+        let large = rng.u8(..200) == 0;
+        let channels = rng.usize(1..=3);
+        let tight = |rng: &mut Rng, choices: &[usize]| if calm { 1 << 30 } else { pick(rng, choices) };
+        let short = |rng: &mut Rng, choices: &[usize]| if rough { pick(rng, choices) } else { 1 << 30 };
+        let items = if calm { 10_000 } else { pick(rng, &[1, 2, 4, 16]) };
+        Self {
+            weather,
+            steps: rng.usize(60..if large { 120 } else { 300 }),
+            clients: rng.usize(1..=5),
+            channels,
+            last: (rough && rng.u8(..4) == 0).then(|| rng.usize(..channels)),
+            history: HistoryRules {
+                size: short(rng, &[0, 1, 3, 8, 64]),
+                ttl: Duration::from_secs(if rough { pick(rng, &[1, 5, 60]) as u64 } else { 1 << 20 }),
+                bytes: short(rng, &[500, 2000, 1 << 20]),
+            },
+            history_bytes: short(rng, &[1000, 3000, 1 << 20]),
+            recovery_publications: short(rng, &[2, 5, 300]),
+            linger: Duration::from_secs(pick(rng, &[0, 1, 10]) as u64),
+            port: PortLimits { items, bytes: tight(rng, &[300, 1000, 1 << 20]) },
+            asks: if calm { 1000 } else { pick(rng, &[3, 4, 100]) },
+            lane: if calm { 1000 } else { pick(rng, &[1, 2, 100]) },
+            outbox_bytes: tight(rng, &[450, 1000, 100_000]) + if large { 70_000 } else { 0 },
+            padding: if large { rng.usize(15_000..18_000) } else { rng.usize(..20) },
+        }
+    }
+
+    /// The rules of the shards.
+    pub(super) fn shard(&self) -> ShardLimits {
+        ShardLimits {
+            message_bytes: 65_536,
+            outbox_bytes: self.outbox_bytes,
+            channels_per_connection: 100,
+            commands_per_frame: 100,
+            recovery_publications: self.recovery_publications,
+            requests_outstanding: self.asks,
+            ping_interval: Duration::from_secs(20),
+            pong_timeout: Duration::from_secs(8),
+            connect_timeout: Duration::from_secs(1000),
+            close_timeout: Duration::from_secs(5),
+            sse_heartbeat: Duration::from_secs(15),
+            sse_max_age: Some(Duration::from_secs(60)),
+            sse_retry: Duration::from_secs(1),
+        }
+    }
+
+    /// Whether whoever asks for what it missed must get all of it.
+    pub(super) fn is_lossless(&self) -> bool {
+        self.weather != Weather::Rough
+    }
+
+    /// Whether the channel delivers its newest publication at once.
+    pub(super) fn delivers_last(&self, channel: usize) -> bool {
+        self.last == Some(channel)
+    }
+}
+
+fn pick(rng: &mut Rng, choices: &[usize]) -> usize {
+    choices[rng.usize(..choices.len())]
+}
