@@ -18,6 +18,9 @@ use crate::broker::log::{Envelope, LogEntry, LogPage};
 /// Bytes that may wait while the log is read; what is beyond them is read from the log, too.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 
+/// Readings of the log in a row that may bring nothing, before what waits is taken for no part of it.
+const IDLE_READINGS_MAX: u32 = 3;
+
 /// Where a log that does not exist yet stands: its first entry follows on it.
 pub(super) const NOWHERE: StreamPosition = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
 
@@ -28,6 +31,8 @@ pub(super) struct Follow {
     /// What was heard while the log was to be read.
     pending: Vec<Envelope>,
     pending_bytes: usize,
+    /// Readings of the log in a row that brought the channel no further.
+    idle_readings: u32,
     /// The ring holds as much of the log as it can.
     pub(super) backfilled: bool,
 }
@@ -63,6 +68,13 @@ impl Follow {
         if self.pending_bytes <= PENDING_BYTES {
             self.pending.push(envelope);
         }
+    }
+
+    /// Gives up what waits: the log does not know it, so somebody published it past the log.
+    fn give_up_pending(&mut self) {
+        drop(self.take_pending());
+        self.idle_readings = 0;
+        self.phase = Phase::Live;
     }
 
     fn take_pending(&mut self) -> Vec<Envelope> {
@@ -150,15 +162,33 @@ impl Filling<'_> {
     /// A page that was read from where the channel stood. `true` when more must be read before the channel is in step.
     pub(super) fn page(&mut self, state: &mut State, page: LogPage) -> bool {
         let (here, top) = (state.position(), page.top.unwrap_or(NOWHERE));
+        let more = self.read_page(state, here, top, page.entries);
+        let moved = state.position() != here;
+        let Some(follow) = state.log() else { return false };
+        follow.idle_readings = if more && !moved { follow.idle_readings + 1 } else { 0 };
+        if follow.idle_readings == IDLE_READINGS_MAX {
+            follow.give_up_pending();
+            return false;
+        }
+        more
+    }
+
+    fn read_page(
+        &mut self,
+        state: &mut State,
+        here: StreamPosition,
+        top: StreamPosition,
+        entries: Vec<LogEntry>,
+    ) -> bool {
         if here.epoch != top.epoch && here.epoch != NOWHERE.epoch || top.offset < here.offset {
             // A log that began anew is handed out from its beginning; one that was cut, from its end.
             let offset = if here.epoch == top.epoch { top.offset } else { 0 };
             self.gap(state, GapCause::LogLost, StreamPosition { offset, ..top });
         } else if here.epoch != top.epoch {
             state.set_position(StreamPosition { offset: 0, ..top });
-            self.entries(state, top, page.entries);
+            self.entries(state, top, entries);
         } else {
-            self.entries(state, top, page.entries);
+            self.entries(state, top, entries);
         }
         if state.position().offset < top.offset {
             return true;

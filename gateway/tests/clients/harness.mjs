@@ -74,9 +74,8 @@ class Stage {
   async redis() {
     const port = await freePort();
     const args = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-    this.#spawn("redis-server", args, { cwd: this.directory() });
-    const redis = new Redis(port);
-    await until("redis-server answers", async () => (await redis.cli(["PING"])) === "PONG\n");
+    const redis = new Redis(port, () => this.#spawn("redis-server", args, { cwd: this.directory() }));
+    await redis.restart();
     return redis;
   }
 
@@ -130,9 +129,26 @@ class Stage {
 
 /** A Redis, spoken to as its users do: by redis-cli. */
 class Redis {
-  constructor(port) {
+  #spawn;
+  #process;
+
+  constructor(port, spawn) {
     this.port = port;
     this.url = `redis://127.0.0.1:${port}`;
+    this.#spawn = spawn;
+  }
+
+  /** Ends the server at once, as a crash would. */
+  async kill() {
+    const ended = new Promise((done) => this.#process.once("exit", done));
+    this.#process.kill("SIGKILL");
+    await ended;
+  }
+
+  /** Starts the server, the first time or again, on the same port. */
+  async restart() {
+    this.#process = this.#spawn();
+    await until("redis-server answers", async () => (await this.cli(["PING"])) === "PONG\n");
   }
 
   /** Runs redis-cli; `input`, when given, becomes the last argument, byte for byte (`-x`). */

@@ -12,17 +12,29 @@
 
 mod harness;
 
+mod accounting;
+mod asleep;
 mod bad_frames;
 mod bad_heads;
 mod bad_messages;
 mod cli;
+mod deaf;
 mod fanout;
 mod gaps;
+mod history;
 mod http2;
 mod http_api;
 mod ipv6;
+mod last_value;
 mod limits;
+mod racing;
+mod racing_together;
+mod recovery;
 mod redis_restart;
+mod resume;
 mod shutdown;
 mod slow;
+mod stream;
+mod stream_outage;
+mod stream_return;
 mod streams;

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use super::http::{self, Response};
 use super::process::{Process, free_port};
@@ -68,6 +70,15 @@ impl Gateway {
         metrics::sum(&self.fetch("/metrics").await.text(), name, labels)
     }
 
+    /// A connection whose receive buffer is too small to hide that its client reads slowly.
+    pub(crate) fn narrow_connection(&self) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        TcpStream::from_std(socket.into()).unwrap()
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
@@ -110,6 +121,12 @@ impl Settings {
     /// Where to listen; `{port}` stands for the port.
     pub(crate) fn listen(mut self, listen: &str) -> Self {
         self.listen = Some(listen.replace("{port}", &self.port.to_string()));
+        self
+    }
+
+    /// In the place of a gateway that is gone.
+    pub(crate) fn at(mut self, address: SocketAddr) -> Self {
+        self.port = address.port();
         self
     }
 

@@ -1,10 +1,17 @@
 //! What the tests are made of: processes, clients, and patience. It must never fake an answer.
 
+pub(crate) mod api_publisher;
+pub(crate) mod encoding;
+pub(crate) mod follower;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod neighbour;
 pub(crate) mod process;
+pub(crate) mod protobuf;
+pub(crate) mod proxy;
+pub(crate) mod publisher;
 pub(crate) mod redis_server;
 pub(crate) mod sse;
 pub(crate) mod wire;

@@ -1,28 +1,44 @@
 //! A real `redis-server` on a free port, and publishing into it as a backend does.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Pipeline};
+use redis::{AsyncConnectionConfig, Client, Pipeline};
+
+use tempfile::TempDir;
 
 use super::process::{Process, free_port};
-use super::until;
+use super::{PATIENCE, until};
 
-/// A `redis-server` that keeps nothing.
+/// A `redis-server`.
 pub(crate) struct Redis {
     port: u16,
     process: Process,
+    /// Where it keeps everything that it has confirmed, if it keeps anything.
+    kept: Option<TempDir>,
 }
 
 impl Redis {
+    /// A server that keeps nothing.
     pub(crate) async fn start() -> Self {
-        Self::start_on(free_port()).await
+        Self::start_with(None).await
     }
 
-    async fn start_on(port: u16) -> Self {
-        let redis = Self { port, process: spawn(port) };
+    /// A server that loses nothing when it is killed.
+    pub(crate) async fn start_durable() -> Self {
+        Self::start_with(Some(tempfile::tempdir().unwrap())).await
+    }
+
+    async fn start_with(kept: Option<TempDir>) -> Self {
+        let port = free_port();
+        let redis = Self { port, process: spawn(port, kept.as_ref()), kept };
         redis.answers().await;
         redis
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     pub(crate) fn url(&self) -> String {
@@ -41,12 +57,15 @@ impl Redis {
 
     /// Starts the server again on the same port.
     pub(crate) async fn restart(&mut self) {
-        self.process = spawn(self.port);
+        self.process = spawn(self.port, self.kept.as_ref());
         self.answers().await;
     }
 
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
-        Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        // The machine may be busy, far longer than the half second that is the default.
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let client = Client::open(self.url()).unwrap();
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
     /// Publishes one payload, and tells how many subscribers Redis gave it to.
@@ -84,8 +103,14 @@ impl Redis {
     }
 }
 
-fn spawn(port: u16) -> Process {
+fn spawn(port: u16, kept: Option<&TempDir>) -> Process {
     let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]).arg(port.to_string());
+    command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string());
+    match kept {
+        Some(directory) => {
+            command.args(["--appendonly", "yes", "--appendfsync", "always", "--dir"]).arg(directory.path())
+        }
+        None => command.args(["--appendonly", "no"]),
+    };
     Process::start(command, tempfile::tempdir().unwrap())
 }

@@ -44,19 +44,61 @@ impl SseClient {
     }
 
     /// The same, on a connection that is there already.
-    pub(crate) async fn open_over(mut raw: Raw, path: &str) -> Self {
-        raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"))
-            .await;
-        let head = raw.head().await.unwrap();
+    pub(crate) async fn open_over(raw: Raw, path: &str) -> Self {
+        Self::begin(raw, path, "").await.0
+    }
+
+    /// Comes back with the last id it had, as `EventSource` does; gives the `subscribed` event.
+    pub(crate) async fn resume(address: SocketAddr, path: &str, last: &str) -> (Self, Event) {
+        Self::resume_over(Raw::connect(address).await, path, last).await
+    }
+
+    /// The same, on a connection that is there already.
+    pub(crate) async fn resume_over(raw: Raw, path: &str, last: &str) -> (Self, Event) {
+        Self::begin(raw, path, &format!("Last-Event-ID: {last}\r\n")).await
+    }
+
+    /// Opens a stream for the first time; gives the `subscribed` event.
+    pub(crate) async fn begin_at(address: SocketAddr, path: &str) -> (Self, Event) {
+        Self::begin(Raw::connect(address).await, path, "").await
+    }
+
+    /// The same with a gateway that may go away at any time: `None` when it has. `last` is the last id, if there is one.
+    pub(crate) async fn try_begin(
+        address: SocketAddr,
+        path: &str,
+        last: Option<&str>,
+    ) -> Option<(Self, Event)> {
+        let raw = Raw::over(soon("connect", TcpStream::connect(address)).await.ok()?);
+        let line = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
+        Self::try_begin_over(raw, path, &line).await.ok()
+    }
+
+    async fn begin(raw: Raw, path: &str, line: &str) -> (Self, Event) {
+        Self::try_begin_over(raw, path, line).await.unwrap()
+    }
+
+    async fn try_begin_over(mut raw: Raw, path: &str, line: &str) -> io::Result<(Self, Event)> {
+        raw.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{line}\r\n"
+        ))
+        .await;
+        let head = raw.head().await?;
         assert_eq!(head.status, 200, "GET {path}");
         let mut client = Self { raw, parser: Parser::default(), head };
-        assert_eq!(client.event().await.name, "subscribed");
-        client
+        match client.next().await {
+            Next::Event(event) if event.name == "subscribed" => Ok((client, event)),
+            Next::Broken(error) => Err(error),
+            // It wants to be asked again.
+            Next::Event(event) if event.name == "error" => Err(io::Error::other(event.data)),
+            other => panic!("GET {path}: not `subscribed`: {other:?}"),
+        }
     }
 
     /// The next event; the stream must not end.
     pub(crate) async fn event(&mut self) -> Event {
-        match self.next().await {
+        // Heartbeats are no event: waiting for one has an end, although bytes come all the time.
+        match soon("an event", self.next()).await {
             Next::Event(event) => event,
             end => panic!("the stream ended: {end:?}"),
         }

@@ -1,17 +1,17 @@
-//! A well-behaved WebSocket client that speaks the JSON protocol and answers the gateway's pings.
+//! A well-behaved WebSocket client that answers the gateway's pings.
 //! It must never mend what it got.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use futures::{SinkExt, StreamExt};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
+use super::encoding::Encoding;
 use super::soon;
 
 /// One publication, its data as it was on the wire.
@@ -19,7 +19,16 @@ use super::soon;
 pub(crate) struct Publication {
     pub(crate) channel: String,
     pub(crate) data: String,
+    pub(crate) offset: u64,
     pub(crate) tags: Value,
+}
+
+impl Publication {
+    /// A publication inside a reply.
+    pub(crate) fn read(channel: String, value: &Value) -> Self {
+        let offset = value["offset"].as_u64().unwrap_or_default();
+        Self { channel, data: value["data"].to_string(), offset, tags: value["tags"].clone() }
+    }
 }
 
 /// What came next.
@@ -29,14 +38,18 @@ pub(crate) enum Incoming {
     Publication(Publication),
     /// A push that is no publication.
     Push(#[allow(dead_code, reason = "shown when it was not expected")] Value),
+    /// Answered by the client itself.
+    Ping,
     /// The end: the code and reason of the close frame, if one came.
     Closed(Option<(u16, String)>),
 }
 
 /// A connected client.
 pub(crate) struct WsClient {
+    encoding: Encoding,
     stream: WebSocketStream<TcpStream>,
-    lines: VecDeque<String>,
+    /// What came in one message and was not looked at yet.
+    received: VecDeque<Incoming>,
     /// Publications and pushes that came while a reply was awaited.
     waiting: VecDeque<Incoming>,
     last_id: u32,
@@ -51,14 +64,12 @@ impl WsClient {
 
     /// The same, on a connection that is there already.
     pub(crate) async fn open_over<C: AsRef<str>>(stream: TcpStream, channels: &[C]) -> Self {
-        let url = format!("ws://{}/connection/websocket", stream.peer_addr().unwrap());
-        let (stream, _) = soon("handshake", client_async(url, stream)).await.unwrap();
-        let mut client = Self { stream, lines: VecDeque::new(), waiting: VecDeque::new(), last_id: 0 };
+        let mut client = Self::over(stream, Encoding::Json).await;
         let mut commands = vec![client.command("connect", &json!({}))];
         for channel in channels {
             commands.push(client.command("subscribe", &json!({ "channel": channel.as_ref() })));
         }
-        client.send(&commands.join("\n")).await;
+        client.send(client.encoding.commands(&commands)).await;
         for id in 1..=client.last_id {
             let reply = client.reply().await;
             assert_eq!(reply["id"], id, "replies come in the order of the commands");
@@ -67,13 +78,56 @@ impl WsClient {
         client
     }
 
+    /// A socket on which nothing was said yet: not even the connect command.
+    pub(crate) async fn bare(address: SocketAddr, encoding: Encoding) -> Self {
+        Self::over(soon("connect", TcpStream::connect(address)).await.unwrap(), encoding).await
+    }
+
+    /// Connects in an encoding, and subscribes to nothing.
+    pub(crate) async fn speaking(address: SocketAddr, encoding: Encoding) -> Self {
+        let client = Self::try_speaking(address, encoding).await;
+        client.unwrap_or_else(|| panic!("nobody speaks at {address}"))
+    }
+
+    /// The same, to a gateway that may go away at any time; `None` when it has.
+    pub(crate) async fn try_speaking(address: SocketAddr, encoding: Encoding) -> Option<Self> {
+        let stream = soon("connect", TcpStream::connect(address)).await.ok()?;
+        let mut client = Self::try_over(stream, encoding).await?;
+        let reply = client.try_request("connect", json!({})).await?;
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        Some(client)
+    }
+
+    /// The same, on a connection that is there already.
+    pub(crate) async fn over(stream: TcpStream, encoding: Encoding) -> Self {
+        Self::try_over(stream, encoding).await.unwrap_or_else(|| panic!("no handshake"))
+    }
+
+    async fn try_over(stream: TcpStream, encoding: Encoding) -> Option<Self> {
+        let url = format!("ws://{}{}", stream.peer_addr().ok()?, encoding.path());
+        let (stream, _) = soon("handshake", client_async(url, stream)).await.ok()?;
+        let (received, waiting) = (VecDeque::new(), VecDeque::new());
+        Some(Self { encoding, stream, received, waiting, last_id: 0 })
+    }
+
     /// Sends one command and waits for its reply.
     pub(crate) async fn request(&mut self, method: &str, body: Value) -> Value {
+        let reply = self.try_request(method, body).await;
+        reply.unwrap_or_else(|| panic!("closed before the reply to {method}"))
+    }
+
+    /// The same, to a gateway that may go away at any time; `None` when it has.
+    pub(crate) async fn try_request(&mut self, method: &str, body: Value) -> Option<Value> {
         let command = self.command(method, &body);
-        self.send(&command).await;
-        let reply = self.reply().await;
+        soon("send", self.stream.send(self.encoding.commands(&[command]))).await.ok()?;
+        let reply = self.try_reply().await?;
         assert_eq!(reply["id"], self.last_id, "{reply}");
-        reply
+        Some(reply)
+    }
+
+    /// What came before the last reply and was not taken yet.
+    pub(crate) fn came_early(&self) -> Vec<&Incoming> {
+        self.waiting.iter().collect()
     }
 
     /// Waits until the gateway has ended so many subscriptions because of a gap, and subscribes again, as an SDK does.
@@ -109,20 +163,24 @@ impl WsClient {
         }
     }
 
-    pub(crate) async fn send(&mut self, text: &str) {
-        soon("send", self.stream.send(Message::text(text))).await.unwrap();
+    async fn send(&mut self, message: Message) {
+        soon("send", self.stream.send(message)).await.unwrap();
     }
 
-    fn command(&mut self, method: &str, body: &Value) -> String {
+    fn command(&mut self, method: &str, body: &Value) -> Value {
         self.last_id += 1;
-        format!(r#"{{"id":{},"{method}":{body}}}"#, self.last_id)
+        json!({ "id": self.last_id, method: body })
     }
 
     async fn reply(&mut self) -> Value {
+        self.try_reply().await.unwrap_or_else(|| panic!("closed before the reply"))
+    }
+
+    async fn try_reply(&mut self) -> Option<Value> {
         loop {
             match soon("a reply", self.receive()).await {
-                Incoming::Reply(reply) => return reply,
-                Incoming::Closed(why) => panic!("closed before the reply: {why:?}"),
+                Incoming::Reply(reply) => return Some(reply),
+                Incoming::Closed(_) => return None,
                 other => self.waiting.push_back(other),
             }
         }
@@ -130,11 +188,13 @@ impl WsClient {
 
     async fn receive(&mut self) -> Incoming {
         loop {
-            match self.lines.pop_front() {
-                Some(line) if line == "{}" => self.pong().await,
-                Some(line) => return parse(&line),
+            match self.received.pop_front() {
+                Some(Incoming::Ping) => self.pong().await,
+                Some(incoming) => return incoming,
                 None => match self.stream.next().await {
-                    Some(Ok(Message::Text(text))) => self.lines.extend(text.split('\n').map(str::to_owned)),
+                    Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                        self.received.extend(self.encoding.decode(&message.into_data()));
+                    }
                     Some(Ok(Message::Close(close))) => return Incoming::Closed(self.closed(close).await),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Incoming::Closed(None),
@@ -145,45 +205,12 @@ impl WsClient {
 
     /// Answers a ping of the protocol. The gateway may be gone already: that is seen by reading.
     async fn pong(&mut self) {
-        drop(self.stream.send(Message::text("{}")).await);
+        drop(self.stream.send(self.encoding.pong()).await);
     }
 
     /// Completes the closing handshake.
     async fn closed(&mut self, close: Option<CloseFrame>) -> Option<(u16, String)> {
         drop(self.stream.close(None).await);
         close.map(|close| (close.code.into(), close.reason.to_string()))
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    push: Option<Push<'a>>,
-}
-
-#[derive(serde::Deserialize)]
-struct Push<'a> {
-    channel: Option<String>,
-    #[serde(borrow, rename = "pub")]
-    publication: Option<Body<'a>>,
-}
-
-#[derive(serde::Deserialize)]
-struct Body<'a> {
-    #[serde(borrow)]
-    data: &'a RawValue,
-    #[serde(default)]
-    tags: Value,
-}
-
-fn parse(line: &str) -> Incoming {
-    let parsed: Line<'_> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    match parsed.push {
-        Some(Push { channel, publication: Some(Body { data, tags }) }) => {
-            let (channel, data) = (channel.unwrap_or_default(), data.get().to_owned());
-            Incoming::Publication(Publication { channel, data, tags })
-        }
-        Some(_) => Incoming::Push(serde_json::from_str(line).unwrap()),
-        None => Incoming::Reply(serde_json::from_str(line).unwrap()),
     }
 }

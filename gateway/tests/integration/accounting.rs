@@ -1,0 +1,252 @@
+//! Everything at once over real processes, and the books must balance: what was published is what each client was
+//! given and what it was told that it misses.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fastrand::Rng;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::harness::api_publisher::{ApiPublisher, Receipt};
+use crate::harness::encoding::Encoding;
+use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
+use crate::harness::logs::{append, gateway, placed, start_again, whole_log};
+use crate::harness::publisher::Publisher;
+use crate::harness::{Gateway, PATIENCE, Redis, heavy, until};
+
+const CLIENTS: usize = 20;
+const WAYS: [Way; 3] = [Way::Socket(Encoding::Json), Way::Socket(Encoding::Protobuf), Way::Stream];
+
+/// Publishers over the log, what stands before the numbers of each, and how many each has.
+const PUBLISHERS: u64 = 2;
+const BASE: u64 = 1_000_000;
+const EACH: u64 = 2000;
+
+/// The last publication of all.
+const END: u64 = BASE * PUBLISHERS + 1;
+
+/// Numbers of one run over plain pub/sub.
+const PLAIN: u64 = 4000;
+
+/// The seed of one run: `TEST_SEED`, or another one each time.
+fn seed() -> u64 {
+    let given = std::env::var("TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("TEST_SEED={seed}");
+    seed
+}
+
+/// Follows until `hear` says that it was enough; drops and comes back at random, to one gateway or the other. Gives
+/// how often it came back.
+async fn wander(
+    follower: &mut Follower,
+    gateways: [SocketAddr; 2],
+    mut rng: Rng,
+    mut hear: impl FnMut(Heard) -> bool,
+) -> usize {
+    let (mut returns, mut stay) = (0, rng.u32(1..400));
+    loop {
+        // An error: its gateway was killed.
+        if let Ok(heard) = follower.next_or_end().await {
+            if hear(heard) {
+                return returns;
+            }
+            stay = stay.saturating_sub(1);
+            if stay > 0 || !follower.is_between_messages() {
+                continue;
+            }
+        }
+        (returns, stay) = (returns + 1, rng.u32(1..400));
+        let deadline = Instant::now() + PATIENCE;
+        while !follower.go_to(gateways[rng.usize(..2)]).await {
+            assert!(Instant::now() < deadline, "nobody lets it in");
+            sleep(std::time::Duration::from_millis(rng.u64(1..20))).await;
+        }
+    }
+}
+
+/// What one client came to.
+struct Account {
+    way: Way,
+    /// Everything that it heard, in its order.
+    heard: Vec<u64>,
+    ledger: Ledger,
+    returns: usize,
+    recoveries: Vec<bool>,
+}
+
+/// The line that says it all.
+fn tell(source: &str, published: u64, accounts: &[Account]) {
+    let sum = |of: fn(&Account) -> u64| accounts.iter().map(of).sum::<u64>();
+    let recoveries: Vec<_> = accounts.iter().flat_map(|account| &account.recoveries).collect();
+    let recovered = recoveries.iter().filter(|recovered| ***recovered).count();
+    eprintln!(
+        "{source}: {published} published; to {} clients: {} delivered, {} announced as missing after {} gaps; {} \
+         returns, {recovered} of {} recoveries whole",
+        accounts.len(),
+        sum(|account| account.heard.len() as u64),
+        sum(|account| account.ledger.missed),
+        sum(|account| account.ledger.gaps as u64),
+        sum(|account| account.returns as u64),
+        recoveries.len(),
+    );
+}
+
+/// Cuts the subscriptions of every gateway at their Redis.
+async fn cut_links(redis: &Redis) {
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("TYPE").arg("pubsub");
+    let _: usize = kill.query_async(&mut redis.connection().await).await.unwrap();
+}
+
+/// What goes wrong in a run: links are cut, the first gateway is killed in the middle and started again.
+async fn trouble(
+    redis: &Redis,
+    gateways: &mut [Gateway; 2],
+    (progress, total): (impl Fn() -> u64, u64),
+    rng: &mut Rng,
+    again: impl AsyncFn(&mut Gateway),
+) {
+    for tenth in 1..=9 {
+        let at = total * tenth / 10 + rng.u64(..total / 20);
+        until("the load flows", async || (progress() >= at).then_some(())).await;
+        match tenth {
+            4 => gateways[0].process.kill(),
+            5 => again(&mut gateways[0]).await,
+            _ => cut_links(redis).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_log_nothing_is_missing_and_nothing_comes_twice() {
+    let _alone = heavy().await;
+    let mut rng = Rng::with_seed(seed());
+    let redis = Redis::start_durable().await;
+    let mut gateways = [gateway(&redis).await, gateway(&redis).await];
+    let addresses = [gateways[0].address(), gateways[1].address()];
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let way = WAYS[client % WAYS.len()];
+        let follower = Follower::join(addresses[client % 2], way).await;
+        clients.spawn(account_for_all(follower, way, addresses, rng.fork()));
+    }
+    let publisher = |number| ApiPublisher::start(addresses.to_vec(), NUMBERS, BASE * number);
+    let publishers: Vec<_> = (0..PUBLISHERS).map(publisher).collect();
+    publishers.iter().for_each(|publisher| publisher.allow(EACH));
+    let progress = || publishers.iter().map(ApiPublisher::confirmed).sum();
+    let restart = async |killed: &mut Gateway| start_again(killed, &redis).await;
+    trouble(&redis, &mut gateways, (progress, EACH * PUBLISHERS), &mut rng, restart).await;
+    let mut receipts = Vec::new();
+    for publisher in publishers {
+        receipts.extend(publisher.finish().await);
+    }
+    let (epoch, offset) = append(&gateways[0], NUMBERS, json!({ "data": END })).await;
+    receipts.push(Receipt { number: END, epoch, offset });
+    let accounts = clients.join_all().await;
+    tell("stream", receipts.len() as u64, &accounts);
+
+    let log = confirmed_log(receipts);
+    for Account { way, heard, ledger, recoveries, .. } in accounts {
+        assert!(heard == log, "{way:?}: what it heard is not the log: {}", difference(&heard, &log));
+        assert_eq!(ledger.gaps, 0, "{way:?}: and nobody told it otherwise");
+        assert!(!recoveries.contains(&false), "{way:?}: {recoveries:?}");
+    }
+    for gateway in &gateways {
+        tells(gateway, &log).await;
+    }
+}
+
+/// Where two lists part, and how they go on.
+fn difference(one: &[u64], other: &[u64]) -> String {
+    let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    let on = |list: &[u64]| format!("{:?} of {}", &list[same..list.len().min(same + 5)], list.len());
+    format!("after {same} {} and {}", on(one), on(other))
+}
+
+async fn account_for_all(mut follower: Follower, way: Way, gateways: [SocketAddr; 2], rng: Rng) -> Account {
+    let (mut heard, mut ledger) = (Vec::new(), Ledger::default());
+    let returns = wander(&mut follower, gateways, rng, |next| {
+        match next {
+            Heard::Number(number) => heard.push(number),
+            Heard::Gap => ledger.gaps += 1,
+        }
+        next == Heard::Number(END)
+    })
+    .await;
+    Account { way, heard, ledger, returns, recoveries: follower.recoveries }
+}
+
+/// The log as its publishers know it: every number once, in the order of its publisher, without a hole.
+fn confirmed_log(mut receipts: Vec<Receipt>) -> Vec<u64> {
+    receipts.sort_unstable_by_key(|receipt| receipt.offset);
+    let offsets: Vec<u64> = receipts.iter().map(|receipt| receipt.offset).collect();
+    let expected: Vec<u64> = (1..=EACH * PUBLISHERS + 1).collect();
+    assert!(offsets == expected, "not every offset once: {}", difference(&offsets, &expected));
+    assert!(receipts.iter().all(|receipt| receipt.epoch == receipts[0].epoch), "one epoch");
+    let numbers: Vec<u64> = receipts.iter().map(|receipt| receipt.number).collect();
+    for base in (0..PUBLISHERS).map(|publisher| BASE * publisher) {
+        let of_one = numbers.iter().copied().filter(|number| (base..base + BASE).contains(number));
+        assert!(of_one.eq(base + 1..=base + EACH), "in the order of its publisher, once each");
+    }
+    numbers
+}
+
+/// A gateway tells the log as its publishers know it.
+async fn tells(gateway: &Gateway, log: &[u64]) {
+    let (_, publications) = whole_log(gateway, NUMBERS).await;
+    let told: Vec<u64> = placed(&publications).iter().map(|(_, data)| data.as_u64().unwrap()).collect();
+    assert!(told == log, "the history is not the log: {}", difference(&told, log));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_plain_pubsub_every_hole_is_announced() {
+    let _alone = heavy().await;
+    let mut rng = Rng::with_seed(seed());
+    let redis = Redis::start().await;
+    let mut gateways = [Gateway::on(&redis).await, Gateway::on(&redis).await];
+    let addresses = [gateways[0].address(), gateways[1].address()];
+    let enough = Arc::new(AtomicU64::new(u64::MAX));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let way = WAYS[client % WAYS.len()];
+        let follower = Follower::join(addresses[client % 2], way).await;
+        clients.spawn(account_for_holes(follower, way, addresses, rng.fork(), Arc::clone(&enough)));
+    }
+    let publisher = Publisher::steady(&redis, &[NUMBERS]);
+    let restart = async |killed: &mut Gateway| {
+        *killed = Gateway::settings().redis(&redis).at(killed.address()).start().await;
+    };
+    trouble(&redis, &mut gateways, (|| publisher.sent(), PLAIN), &mut rng, restart).await;
+    enough.store(publisher.sent() + 100, Ordering::Relaxed);
+    let accounts = clients.join_all().await;
+    let published = accounts.iter().filter_map(|account| account.ledger.last).max().unwrap();
+    tell("pubsub", published, &accounts);
+    for Account { way, ledger, .. } in accounts {
+        assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{way:?}: {ledger:?}");
+        assert!(ledger.missed > 0, "{way:?}: nothing was lost: this test shows nothing");
+    }
+}
+
+async fn account_for_holes(
+    mut follower: Follower,
+    way: Way,
+    gateways: [SocketAddr; 2],
+    rng: Rng,
+    enough: Arc<AtomicU64>,
+) -> Account {
+    let (mut heard, mut ledger) = (Vec::new(), Ledger::from_the_first());
+    let returns = wander(&mut follower, gateways, rng, |next| {
+        if let Heard::Number(number) = next {
+            heard.push(number);
+        }
+        // A number that is twice, in disorder, or behind a hole that was not told ends the test here.
+        ledger.enter(next);
+        ledger.has(enough.load(Ordering::Relaxed))
+    })
+    .await;
+    Account { way, heard, ledger, returns, recoveries: follower.recoveries }
+}

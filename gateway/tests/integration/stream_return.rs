@@ -1,0 +1,308 @@
+//! A log outlives gateways: whoever comes back, to the same one or to another, goes on where it stood.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::harness::encoding::Encoding;
+use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::logs::{append, append_numbers, gateway, gateway_behind, scripts_run, start_again};
+use crate::harness::proxy::{Passage, Proxy};
+use crate::harness::ws::Publication;
+use crate::harness::{Gateway, PATIENCE, Redis, SseClient, WsClient, heavy, until};
+
+/// Before somebody who was sent away comes again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+async fn read_until(follower: &mut Follower, ledger: &mut Ledger, number: u64) {
+    while !ledger.has(number) {
+        ledger.enter(follower.next().await);
+    }
+}
+
+#[tokio::test]
+async fn who_was_on_a_gateway_that_was_killed_goes_on_there_and_elsewhere() {
+    let redis = Redis::start().await;
+    let mut killed = gateway(&redis).await;
+    let other = gateway(&redis).await;
+    append_numbers(&other, NUMBERS, 1..=3).await;
+    let mut followers = Vec::new();
+    for way in Way::ALL {
+        for _ in 0..2 {
+            followers.push((Follower::join(killed.address(), way).await, Ledger::default(), way));
+        }
+    }
+    let mut last = 3;
+    for round in 0..3 {
+        append_numbers(&killed, NUMBERS, last + 1..=last + 5).await;
+        for (follower, ledger, _) in &mut followers {
+            read_until(follower, ledger, last + 5).await;
+        }
+        killed.process.kill();
+        // Half of them go to the gateway that is left, the others wait for theirs.
+        for (place, (follower, ..)) in followers.iter_mut().enumerate() {
+            assert!(follower.next_or_end().await.is_err());
+            if place % 2 == round % 2 {
+                assert!(follower.go_to(other.address()).await);
+            }
+        }
+        append_numbers(&other, NUMBERS, last + 6..=last + 400).await;
+        start_again(&mut killed, &redis).await;
+        for (place, (follower, ledger, way)) in followers.iter_mut().enumerate() {
+            if place % 2 == round % 2 {
+                read_until(follower, ledger, last + 400).await;
+            }
+            assert!(follower.go_to(killed.address()).await, "{way:?}");
+        }
+        append_numbers(&killed, NUMBERS, last + 401..=last + 403).await;
+        last += 403;
+        for (follower, ledger, _) in &mut followers {
+            read_until(follower, ledger, last).await;
+        }
+    }
+    for (follower, ledger, way) in followers {
+        assert_eq!((ledger.gaps, ledger.delivered, ledger.last), (0, last - 3, Some(last)), "{way:?}");
+        assert!(follower.recoveries.iter().all(|recovered| *recovered), "{way:?}: {:?}", follower.recoveries);
+    }
+}
+
+#[tokio::test]
+async fn the_newest_value_outlives_its_gateway() {
+    let redis = Redis::start().await;
+    let mut first = gateway(&redis).await;
+    for state in ["queued", "running", "done"] {
+        append(&first, "status:7", json!({"data": state, "tags": {"by": "worker"}})).await;
+    }
+    start_again(&mut first, &redis).await;
+    let second = gateway(&redis).await;
+    for gateway in [&first, &second] {
+        for encoding in Encoding::BOTH {
+            let mut page = WsClient::speaking(gateway.address(), encoding).await;
+            let reply = page.request("subscribe", json!({"channel": "status:7"})).await;
+            let newest: Vec<_> =
+                reply["subscribe"]["publications"].as_array().into_iter().flatten().collect();
+            assert_eq!(newest.len(), 1, "{reply}");
+            let newest = Publication::read(String::new(), newest[0]);
+            assert_eq!((newest.offset, newest.data.as_str()), (3, "\"done\""), "{reply}");
+            assert_eq!(newest.tags, json!({"by": "worker"}), "{reply}");
+        }
+        for (path, name) in
+            [("/sse/status:7", "message"), ("/sse?channel=status:8&channel=status:7", "status:7")]
+        {
+            let mut page = SseClient::open(gateway.address(), path).await;
+            assert_eq!(page.data(name).await, "\"done\"");
+        }
+    }
+    let mut page = SseClient::open(second.address(), "/sse/status:7").await;
+    append(&first, "status:7", json!({"data": "again"})).await;
+    assert_eq!(
+        [page.data("message").await, page.data("message").await],
+        ["\"done\"", "\"again\""],
+        "once each"
+    );
+}
+
+const CLIENTS: usize = 1000;
+const CHANNELS: usize = 10;
+const BEFORE: u64 = 20;
+const MISSED: u64 = 50;
+
+/// Where a client of the crowd stands.
+enum Place {
+    Socket { epoch: Value, offset: u64 },
+    Stream { id: String },
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_come_back_at_once_after_a_restart_and_redis_is_read_once_a_channel() {
+    let _alone = heavy().await;
+    let redis = Redis::start().await;
+    let mut first = gateway(&redis).await;
+    let other = gateway(&redis).await;
+    for channel in 0..CHANNELS {
+        append_numbers(&other, &name(channel), 1..=BEFORE).await;
+    }
+    let mut joining = JoinSet::new();
+    for client in 0..CLIENTS {
+        joining.spawn(join(first.address(), client));
+    }
+    let crowd = joining.join_all().await;
+    first.process.kill();
+    for channel in 0..CHANNELS {
+        append_numbers(&other, &name(channel), BEFORE + 1..=BEFORE + MISSED).await;
+    }
+    start_again(&mut first, &redis).await;
+
+    let mut connection = redis.connection().await;
+    let before = scripts_run(&mut connection).await;
+    let began = Instant::now();
+    let mut returning = JoinSet::new();
+    for (client, place) in crowd {
+        returning.spawn(come_back(first.address(), client, place));
+    }
+    let mut took = Vec::new();
+    while let Some(whole) = returning.join_next().await {
+        whole.unwrap();
+        took.push(began.elapsed());
+    }
+    let reads = scripts_run(&mut connection).await - before;
+    eprintln!(
+        "{CLIENTS} clients of {CHANNELS} channels came back at once, {MISSED} missed by each: half were whole after \
+         {:?}, the last after {:?}; Redis ran {reads} scripts",
+        took[CLIENTS / 2],
+        took[CLIENTS - 1]
+    );
+    assert!(reads <= 4 * CHANNELS as u64, "{reads} reads for {CHANNELS} channels");
+}
+
+fn name(channel: usize) -> String {
+    format!("job:{channel}")
+}
+
+async fn join(address: SocketAddr, client: usize) -> (usize, Place) {
+    let channel = name(client % CHANNELS);
+    let place = if client.is_multiple_of(2) {
+        let mut socket = WsClient::speaking(address, Encoding::BOTH[client / 2 % 2]).await;
+        let reply = socket.request("subscribe", json!({ "channel": channel })).await;
+        let (epoch, offset) = (reply["subscribe"]["epoch"].clone(), &reply["subscribe"]["offset"]);
+        Place::Socket { epoch, offset: offset.as_u64().unwrap() }
+    } else {
+        let (_, subscribed) = SseClient::begin_at(address, &format!("/sse/{channel}")).await;
+        Place::Stream { id: subscribed.id }
+    };
+    (client, place)
+}
+
+/// Comes back, and gets all that it missed and nothing else.
+async fn come_back(address: SocketAddr, client: usize, place: Place) {
+    let channel = name(client % CHANNELS);
+    let expected: Vec<String> = (BEFORE + 1..=BEFORE + MISSED).map(|number| number.to_string()).collect();
+    let mut got = Vec::new();
+    match place {
+        Place::Socket { epoch, offset } => {
+            let mut socket = WsClient::speaking(address, Encoding::BOTH[client / 2 % 2]).await;
+            let request = json!({"channel": channel, "recover": true, "epoch": epoch, "offset": offset});
+            let reply = socket.request("subscribe", request).await;
+            assert_eq!(reply["subscribe"]["recovered"], true, "{reply}");
+            for publication in reply["subscribe"]["publications"].as_array().into_iter().flatten() {
+                got.push(Publication::read(String::new(), publication).data);
+            }
+            while got.len() < expected.len() {
+                got.push(socket.publication().await.data);
+            }
+        }
+        Place::Stream { id } => {
+            let (mut stream, subscribed) = SseClient::resume(address, &format!("/sse/{channel}"), &id).await;
+            assert!(subscribed.data.contains(r#""recovered":true"#), "{subscribed:?}");
+            while got.len() < expected.len() {
+                got.push(stream.data("message").await);
+            }
+        }
+    }
+    assert_eq!(got, expected, "{channel}");
+}
+
+/// Followers of every kind on each of two gateways have heard 1 to 5; the second gateway does not hear the next five.
+async fn one_is_deaf(redis: &Redis, passage: Passage) -> ([Gateway; 2], Proxy, Vec<(Follower, Ledger, Way)>) {
+    let hearing = gateway(redis).await;
+    let (deaf, network) = gateway_behind(redis).await;
+    let mut followers = Vec::new();
+    for way in Way::ALL {
+        for address in [hearing.address(), deaf.address()] {
+            followers.push((Follower::join(address, way).await, Ledger::from_the_first(), way));
+        }
+    }
+    append_numbers(&hearing, NUMBERS, 1..=5).await;
+    for (follower, ledger, _) in &mut followers {
+        read_until(follower, ledger, 5).await;
+    }
+    network.allow(passage);
+    deaf.answers_ready_with(503).await;
+    append_numbers(&hearing, NUMBERS, 6..=10).await;
+    ([hearing, deaf], network, followers)
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_hear_but_read_gives_what_the_log_has_to_those_who_come() {
+    let redis = Redis::start().await;
+    let ([_hearing, deaf], network, mut followers) = one_is_deaf(&redis, Passage::Commands).await;
+    for (place, (follower, ledger, way)) in followers.iter_mut().enumerate() {
+        // Every other one was on the gateway that hears, and is ahead of this one.
+        if place % 2 == 0 {
+            read_until(follower, ledger, 10).await;
+        }
+        assert!(follower.go_to(deaf.address()).await, "{way:?}");
+    }
+    network.allow(Passage::Open);
+    deaf.answers_ready_with(200).await;
+    append_numbers(&deaf, NUMBERS, 11..=12).await;
+    for (mut follower, mut ledger, way) in followers {
+        read_until(&mut follower, &mut ledger, 12).await;
+        assert_eq!((ledger.gaps, ledger.delivered), (0, 12), "{way:?}");
+        assert!(!follower.recoveries.contains(&false), "{way:?}: {:?}", follower.recoveries);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_can_neither_hear_nor_read_makes_nobody_hear_twice() {
+    let redis = Redis::start().await;
+    let ([_hearing, deaf], network, followers) = one_is_deaf(&redis, Passage::Closed).await;
+    let mut going = JoinSet::new();
+    let came = Arc::new(AtomicUsize::new(0));
+    for (place, (mut follower, mut ledger, way)) in followers.into_iter().enumerate() {
+        let (deaf, came) = (deaf.address(), Arc::clone(&came));
+        going.spawn(async move {
+            if place % 2 == 0 {
+                read_until(&mut follower, &mut ledger, 10).await;
+                came.fetch_add(1, Ordering::Relaxed);
+                // It may be asked to come again.
+                let deadline = Instant::now() + PATIENCE;
+                while !follower.go_to(deaf).await {
+                    assert!(Instant::now() < deadline, "{way:?}: it is not let in");
+                    sleep(PAUSE).await;
+                }
+            }
+            read_until(&mut follower, &mut ledger, 12).await;
+            assert_eq!((ledger.gaps, ledger.delivered), (0, 12), "{way:?}");
+            assert!(!follower.recoveries.contains(&false), "{way:?}: {:?}", follower.recoveries);
+        });
+    }
+    until("one of each kind comes", async || (came.load(Ordering::Relaxed) == Way::ALL.len()).then_some(()))
+        .await;
+    network.allow(Passage::Open);
+    deaf.answers_ready_with(200).await;
+    append_numbers(&deaf, NUMBERS, 11..=12).await;
+    while let Some(done) = going.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// All of one channel, on a gateway that has never heard of it.
+#[tokio::test]
+async fn a_gateway_that_never_heard_a_channel_resumes_it() {
+    let redis = Redis::start().await;
+    let first = gateway(&redis).await;
+    let mut followers = Vec::new();
+    for way in Way::ALL {
+        followers.push((Follower::join(first.address(), way).await, Ledger::from_the_first(), way));
+    }
+    append_numbers(&first, NUMBERS, 1..=10).await;
+    for (follower, ledger, _) in &mut followers {
+        read_until(follower, ledger, 10).await;
+    }
+    append_numbers(&first, NUMBERS, 11..=20).await;
+    let second: Gateway = gateway(&redis).await;
+    for (mut follower, mut ledger, way) in followers {
+        while ledger.last < Some(13) {
+            ledger.enter(follower.next().await);
+        }
+        assert!(follower.go_to(second.address()).await);
+        read_until(&mut follower, &mut ledger, 20).await;
+        assert_eq!((ledger.gaps, follower.recoveries), (0, vec![true]), "{way:?}");
+    }
+}
