@@ -2,16 +2,19 @@
 //! the proof that what it was given and what it was told to be missing are together what was published.
 //!
 //! Owns which cases are run and how a failure is shown: with its seed, and the story of the case. A seed can be
-//! repeated: `EARSHOT_SEED=… cargo test -p earshot --lib model`. Must never sleep, nor touch a network.
+//! repeated: `EARSHOT_SEED=… cargo test -p earshot --lib model`; `EARSHOT_CASES=100000` runs for longer. Must
+//! never sleep, nor touch a network.
 //!
 //! - [`rules`]: the bounds of one case, and what may happen in it; [`world`]: what does happen.
 //! - [`gateway`]: the gateway under test, in steps.
-//! - [`client`], [`websocket_client`], [`sse_client`]: clients, which judge; [`line`](mod@line): their connections.
+//! - [`client`], [`websocket_client`] with its [`place`]s, [`sse_client`]: clients, which judge; [`line`](mod@line): their
+//!   connections.
 //! - [`truth`]: what was published, and the account of what a client was given.
 
 mod client;
 mod gateway;
 mod line;
+mod place;
 mod rules;
 mod sse_client;
 mod truth;
@@ -25,7 +28,7 @@ use truth::Verdict;
 use world::World;
 
 /// Cases of each kind in one run.
-const CASES: u64 = 2000;
+const CASES: u64 = 3000;
 
 /// Lines of a story that are shown.
 const LINES: usize = 120;

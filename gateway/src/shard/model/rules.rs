@@ -39,6 +39,12 @@ pub(super) struct Rules {
     pub(super) asks: usize,
     pub(super) lane: usize,
     pub(super) outbox_bytes: usize,
+    /// Of eight of their turns, those that clients, shards and the node let pass.
+    pub(super) idle_clients: u8,
+    pub(super) idle_shards: u8,
+    pub(super) idle_node: u8,
+    /// Publications that the broker hears at a time.
+    pub(super) burst: usize,
     /// Bytes by which payloads are padded.
     pub(super) padding: usize,
 }
@@ -51,14 +57,15 @@ impl Rules {
         let rough = weather == Weather::Rough;
         let calm = weather == Weather::Calm;
         // Now and then payloads that are larger than the pieces in which a stream is written.
-        let large = rng.u8(..200) == 0;
+        let large = rng.u8(..100) == 0;
         let channels = rng.usize(1..=3);
         let tight = |rng: &mut Rng, choices: &[usize]| if calm { 1 << 30 } else { pick(rng, choices) };
         let short = |rng: &mut Rng, choices: &[usize]| if rough { pick(rng, choices) } else { 1 << 30 };
+        let idle = |rng: &mut Rng| [0, 0, 4, 7][rng.usize(..4)];
         let items = if calm { 10_000 } else { pick(rng, &[1, 2, 4, 16]) };
         Self {
             weather,
-            steps: rng.usize(60..if large { 120 } else { 300 }),
+            steps: rng.usize(60..300),
             clients: rng.usize(1..=5),
             channels,
             last: (rough && rng.u8(..4) == 0).then(|| rng.usize(..channels)),
@@ -71,10 +78,14 @@ impl Rules {
             recovery_publications: short(rng, &[2, 5, 300]),
             linger: Duration::from_secs(pick(rng, &[0, 1, 10]) as u64),
             port: PortLimits { items, bytes: tight(rng, &[300, 1000, 1 << 20]) },
-            asks: if calm { 1000 } else { pick(rng, &[3, 4, 100]) },
+            asks: if calm { 1000 } else { pick(rng, &[channels, channels, 4, 100]) },
             lane: if calm { 1000 } else { pick(rng, &[1, 2, 100]) },
-            outbox_bytes: tight(rng, &[450, 1000, 100_000]) + if large { 70_000 } else { 0 },
-            padding: if large { rng.usize(15_000..18_000) } else { rng.usize(..20) },
+            outbox_bytes: tight(rng, &[450, 450, 1000, 100_000]) + if large { 52_000 } else { 0 },
+            burst: pick(rng, &[1, 4, 12]),
+            idle_clients: idle(rng),
+            idle_shards: idle(rng),
+            idle_node: idle(rng),
+            padding: if large { rng.usize(16_000..17_000) } else { rng.usize(..20) },
         }
     }
 

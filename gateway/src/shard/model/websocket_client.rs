@@ -7,16 +7,17 @@
 use std::collections::HashMap;
 
 use earshot_protocol::{
-    Command, ConnectRequest, ConnectResult, Encoding, Epoch, ErrorCode, Publication, Push, PushBody, Reply,
-    ReplyBody, Request, StreamPosition, SubscribeRequest, SubscribeResult, UnsubscribeRequest,
+    Command, ConnectRequest, ConnectResult, Encoding, Epoch, ErrorCode, Push, PushBody, Reply, ReplyBody,
+    Request, StreamPosition, SubscribeRequest, SubscribeResult, UnsubscribeRequest,
 };
 use fastrand::Rng;
 
 use super::client::Around;
 use super::gateway::SHARDS;
 use super::line::Line;
+use super::place::{Place, State};
 use super::rules::{Rules, Weather};
-use super::truth::{Account, Truth, Verdict, number_in};
+use super::truth::{Truth, Verdict};
 use crate::shard::ArrivalKind;
 
 pub(super) struct WebSocketClient {
@@ -38,28 +39,6 @@ enum Asked {
     Connect(Vec<Option<StreamPosition>>),
     Subscribe(usize, Option<StreamPosition>),
     Unsubscribe(usize),
-}
-
-/// A client's view of one channel.
-#[derive(Debug, Default)]
-struct Place {
-    wanted: bool,
-    state: State,
-    position: Option<StreamPosition>,
-    /// The gateway has said that it can be asked from there.
-    recoverable: bool,
-    /// Unsubscribes that were not answered yet: what still comes before is of no interest.
-    leaving: usize,
-    begun: bool,
-    account: Account,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Away,
-    Asked,
-    Hearing,
 }
 
 impl WebSocketClient {
@@ -380,29 +359,6 @@ impl WebSocketClient {
             }
             _ => Err("a push that should not be".to_owned()),
         }
-    }
-}
-
-impl Place {
-    /// Where it asks from.
-    fn since(&self) -> Option<StreamPosition> {
-        self.position.filter(|_| self.recoverable)
-    }
-
-    fn publication(&mut self, channel: usize, publication: &Publication, around: &Around<'_>) -> Verdict {
-        let number = number_in(publication.data.bytes())?;
-        let last = self.position.ok_or("a publication without a position")?;
-        // Where a channel has no positions, an SDK cannot see a hole; the account does.
-        if publication.offset != last.offset + 1 {
-            return Err(format!("offset {} follows on {}", publication.offset, last.offset));
-        }
-        let position = StreamPosition { offset: publication.offset, ..last };
-        self.position = Some(position);
-        let stamped = around.truth.number(channel, position)?;
-        if stamped != number {
-            return Err(format!("{number} has the position of {stamped}"));
-        }
-        self.account.deliver(number)
     }
 }
 

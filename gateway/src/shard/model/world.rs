@@ -92,7 +92,11 @@ impl<'a> World<'a> {
     }
 
     fn step(&mut self) -> Verdict {
+        let idle = |of: u8, rng: &mut Rng| rng.u8(..8) < of;
         match self.rng.u8(..) {
+            0..80 if idle(self.rules.idle_clients, &mut self.rng) => {}
+            100..150 if idle(self.rules.idle_shards, &mut self.rng) => {}
+            150..190 if idle(self.rules.idle_node, &mut self.rng) => {}
             0..80 => return self.client_acts(),
             80..100 => {
                 let client = self.rng.usize(..self.clients.len());
@@ -165,7 +169,7 @@ impl<'a> World<'a> {
                 }
             }
             Call::None => {
-                let messages = self.rng.usize(1..5);
+                let messages = self.rng.usize(1..=self.rules.burst);
                 self.call = Call::Heard(messages, vec![Vec::new(); SHARDS]);
             }
             Call::Heard(0, mut batches) => {
