@@ -51,7 +51,8 @@ rust-tests:
 	ulimit -n "$$(ulimit -Hn)" && cargo test --workspace --locked
 
 client-tests:
-	cargo build -p earshot --locked
+	@# Builds the binary with the same features as the Rust tests, so that nothing is compiled twice.
+	cargo test -p earshot --no-run --locked
 	cd $(CLIENTS) && EARSHOT_BIN="$(CARGO_TARGET_DIR)/debug/earshot" npm test
 
 compose:
