@@ -231,12 +231,26 @@ impl Node {
         if !behind && !ear.registry.wants_backfill(&channel, request) {
             return;
         }
-        let _alone = channel.backfill.lock().await;
+        let asked = Instant::now();
+        let mut failed = channel.backfill.lock().await;
+        if failed.is_some_and(|at| at >= asked) {
+            // Whoever was before us has failed for us, too.
+            return;
+        }
         // Another node has handed out what this one has not heard: it missed something.
         if behind && ear.registry.is_behind(&channel, request) {
-            channel.state().lose_log();
-            if let Some(channel) = fill_one(ear, Arc::clone(&channel)).await {
-                ear.registry.fill_again(channel);
+            // A look at the log first: what a client claims must not hold up the channel.
+            match ear.broker.read_log(&log, name, u64::MAX, 0).await {
+                Ok(page) if ear.registry.lags(&channel, page.top) => {
+                    if channel.state().lose_log()
+                        && let Some(channel) = fill_one(ear, Arc::clone(&channel)).await
+                    {
+                        *failed = Some(Instant::now());
+                        ear.registry.fill_again(channel);
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => *failed = Some(Instant::now()),
             }
         }
         if !ear.registry.wants_backfill(&channel, request) {
@@ -248,7 +262,10 @@ impl Node {
             let page = match ear.broker.read_log_back(&log, name, before, wanted.min(FILL_PAGE)).await {
                 Ok(page) => page,
                 // Whoever asks now is told that it cannot be recovered; the next one asks again.
-                Err(error) => return tracing::debug!(%error, "a log could not be read for a recovery"),
+                Err(error) => {
+                    *failed = Some(Instant::now());
+                    return tracing::debug!(%error, "a log could not be read for a recovery");
+                }
             };
             wanted -= page.entries.len().min(wanted);
             before = page.entries.last().map(|entry| entry.offset);
@@ -428,13 +445,14 @@ async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>) -> Result<(), Br
 async fn fill_one(ear: &Ear, channel: Arc<Channel>) -> Option<Arc<Channel>> {
     let log = channel.log.clone()?;
     loop {
-        let after = channel.state().position().offset;
-        match ear.broker.read_log(&log, &channel.name, after, FILL_PAGE).await {
+        let from = channel.state().position();
+        match ear.broker.follow_log(&log, &channel.name, from, FILL_PAGE).await {
             Ok(page) => {
-                if !ear.registry.filled(&channel, page) {
+                if !ear.registry.filled(&channel, from, page) {
                     return None;
                 }
             }
+            Err(_) if channel.state().is_gone() => return None,
             Err(error) => {
                 tracing::debug!(%error, "a log could not be read after a deaf spell: trying again");
                 return Some(channel);

@@ -244,6 +244,24 @@ impl Broker {
         }
     }
 
+    /// Reads entries behind the last position that was handed out, in order, at most `limit`; see [`LogPage`]. A log
+    /// that is behind that position (a server went back to an older state) begins a new epoch.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn follow_log(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        seen: StreamPosition,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.follow_log(log, channel, seen, limit).await,
+        }
+    }
+
     /// Reads entries behind an offset, in order, at most `limit` (0: only where the log stands); see [`LogPage`].
     ///
     /// # Errors

@@ -155,6 +155,20 @@ impl RedisBroker {
         self.call(log::open(log, channel)).await.and_then(log::page)
     }
 
+    /// Reads entries behind the last position that was handed out, in order; a log that is behind it begins anew.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn follow_log(
+        &self,
+        log: &Log,
+        channel: &ChannelName,
+        seen: StreamPosition,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        self.call(log::follow(log, channel, seen, limit)).await.and_then(log::page)
+    }
+
     /// Reads entries behind an offset, in order.
     ///
     /// # Errors

@@ -26,7 +26,8 @@ pub(super) struct Channel {
     /// The log that its sequence is, if it is one.
     pub(super) log: Option<Arc<Log>>,
     /// Held while the ring is filled from the log, so that this is done once for all who come back.
-    pub(super) backfill: tokio::sync::Mutex<()>,
+    /// When that failed the last time, so that the others need not find out for themselves.
+    pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     state: Mutex<State>,
 }
 
@@ -37,6 +38,8 @@ pub(super) struct State {
     follow: Option<Follow>,
     ring: Ring,
     shards: u128,
+    /// The channel was let go: nothing may be remembered here any more.
+    gone: bool,
     /// Attaches on their way: the channel must not be let go meanwhile.
     pub(super) attaching: usize,
     /// The channel has an entry in the queue of those that may be let go.
@@ -53,6 +56,7 @@ impl Channel {
             follow: log.is_some().then(Follow::default),
             ring: Ring::default(),
             shards: 0,
+            gone: false,
             attaching: 0,
             lingering: false,
             idle_since: None,
@@ -89,6 +93,16 @@ impl State {
 
     pub(super) fn set_position(&mut self, position: StreamPosition) {
         self.position = position;
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The channel is let go, with all that it remembers.
+    pub(super) fn go(&mut self, budget: &HistoryBudget) {
+        self.gone = true;
+        self.ring.clear(budget);
     }
 
     /// The oldest offset that is remembered; without any, the one behind the top.

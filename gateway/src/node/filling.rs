@@ -10,7 +10,7 @@ use earshot_protocol::{ChannelName, Payload, StreamPosition};
 
 use super::channel::Channel;
 use super::history::Unrecoverable;
-use super::log::Filling;
+use super::log::{Filling, NOWHERE};
 use super::publication::Publication;
 use super::registry::{RecoveryRequest, Registry};
 use crate::broker::log::LogPage;
@@ -46,9 +46,18 @@ impl Registry {
     }
 
     /// Hands out a page of a channel's log that was read from where the channel stood; `true` when more must be read.
-    pub(super) fn filled(&self, channel: &Channel, page: LogPage) -> bool {
+    pub(super) fn filled(&self, channel: &Channel, from: StreamPosition, page: LogPage) -> bool {
         let mut filling = Filling { channel, ports: &self.ports, budget: &self.budget, told: Vec::new() };
-        let more = filling.page(&mut channel.state(), page);
+        let mut state = channel.state();
+        if state.is_gone() {
+            return false;
+        }
+        if state.position() != from {
+            // Somebody else read the log meanwhile, and came further.
+            return state.log().is_some_and(|follow| follow.is_filling());
+        }
+        let more = filling.page(&mut state, page);
+        drop(state);
         for cause in filling.told {
             self.count_gaps(cause, 1);
         }
@@ -58,7 +67,8 @@ impl Registry {
     /// The first look at a channel's log.
     pub(super) fn begin_log(&self, channel: &Arc<Channel>, top: Option<StreamPosition>) {
         let begun = channel.state().begin_log(top);
-        if begun && self.filled(channel, LogPage { top, entries: Vec::new() }) {
+        let from = top.unwrap_or(NOWHERE);
+        if begun && self.filled(channel, from, LogPage { top, entries: Vec::new() }) {
             self.must_fill(Arc::clone(channel));
         }
     }
@@ -67,7 +77,7 @@ impl Registry {
     pub(super) fn backfill(&self, channel: &Channel, page: LogPage) -> bool {
         let mut state = channel.state();
         let top = state.position();
-        if page.top.is_none_or(|log| log.epoch != top.epoch) {
+        if state.is_gone() || page.top.is_none_or(|log| log.epoch != top.epoch) {
             return false;
         }
         page.entries.into_iter().filter(|entry| entry.offset <= top.offset).all(|entry| {
@@ -89,6 +99,12 @@ impl Registry {
     pub(super) fn seen(&self, name: &ChannelName) -> Option<StreamPosition> {
         let position = self.find(name)?.state().position();
         (position.epoch.as_u64() != 0).then_some(position)
+    }
+
+    /// Whether the log stands beyond what was handed out here.
+    pub(super) fn lags(&self, channel: &Channel, top: Option<StreamPosition>) -> bool {
+        let here = channel.state().position();
+        top.is_some_and(|top| top.epoch != here.epoch || top.offset > here.offset)
     }
 
     /// Whether a client has more of the log than this node.

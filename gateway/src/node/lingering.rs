@@ -89,7 +89,7 @@ impl Registry {
             over
         });
         if removed.is_some() {
-            channel.state().ring().clear(&self.budget);
+            channel.state().go(&self.budget);
         } else {
             channel.state().lingering = false;
             self.relinger(channel);

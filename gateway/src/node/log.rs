@@ -33,6 +33,8 @@ pub(super) struct Follow {
     pending_bytes: usize,
     /// Readings of the log in a row that brought the channel no further.
     idle_readings: u32,
+    /// Something may have been missed while the log was being read: it is to be read again.
+    again: bool,
     /// The ring holds as much of the log as it can.
     pub(super) backfilled: bool,
 }
@@ -63,8 +65,13 @@ impl Follow {
         self.phase == Phase::Unknown
     }
 
+    pub(super) fn is_filling(&self) -> bool {
+        self.phase == Phase::Filling
+    }
+
     fn wait(&mut self, envelope: Envelope) {
-        self.pending_bytes += envelope.payload.len();
+        let tags: usize = envelope.tags.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
+        self.pending_bytes += envelope.payload.len() + tags + size_of::<Envelope>();
         if self.pending_bytes <= PENDING_BYTES {
             self.pending.push(envelope);
         }
@@ -127,7 +134,11 @@ impl State {
                 follow.phase = Phase::Filling;
                 true
             }
-            _ => false,
+            Some(follow) => {
+                follow.again = true;
+                false
+            }
+            None => false,
         }
     }
 
@@ -165,6 +176,10 @@ impl Filling<'_> {
         let more = self.read_page(state, here, top, page.entries);
         let moved = state.position() != here;
         let Some(follow) = state.log() else { return false };
+        if std::mem::take(&mut follow.again) {
+            follow.phase = Phase::Filling;
+            return true;
+        }
         follow.idle_readings = if more && !moved { follow.idle_readings + 1 } else { 0 };
         if follow.idle_readings == IDLE_READINGS_MAX {
             follow.give_up_pending();

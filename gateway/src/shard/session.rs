@@ -139,11 +139,13 @@ impl Shard {
         };
         let name = ChannelName::parse(name).ok()?;
         let connection = self.connections.get_mut(at as usize)?;
-        let pending = self
-            .channels
-            .find(&name)
-            .and_then(|channel| connection.subscription(channel))
-            .is_some_and(|subscription| !matches!(subscription.status, Status::Joined(_)));
+        let id = self.channels.find(&name);
+        // Joined for a recovery, but not answered yet: to the client it is as if it were not there.
+        let opening = id.is_some_and(|id| connection.openings().iter().any(|opening| opening.channel == id));
+        let pending = opening
+            || id
+                .and_then(|id| connection.subscription(id))
+                .is_some_and(|subscription| !matches!(subscription.status, Status::Joined(_)));
         let waits = pending || connection.session().is_some_and(|session| session.defers(&name));
         waits.then_some(name)
     }

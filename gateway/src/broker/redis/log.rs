@@ -58,6 +58,15 @@ pub(super) fn open(log: &Log, channel: &ChannelName) -> Call {
     call
 }
 
+/// Reads entries behind the last position that was handed out; a log that is behind it begins anew.
+pub(super) fn follow(log: &Log, channel: &ChannelName, seen: StreamPosition, limit: usize) -> Call {
+    let mut call = read_after(log, channel, seen.offset, limit);
+    let kept = millis(log.ttl.saturating_add(POSITION_LINGER));
+    call.arguments.extend([new_epoch(), millis(log.ttl), kept]);
+    call.arguments.extend([seen.epoch.to_string().into(), seen.offset.to_string().into()]);
+    call
+}
+
 /// Few enough bits for a client that keeps numbers as floating point, and never nought, which is nobody's.
 fn new_epoch() -> Bytes {
     Epoch::from_u64(fastrand::u64(1..1 << 48)).to_string().into()

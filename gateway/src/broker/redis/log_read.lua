@@ -7,6 +7,8 @@
 --       5 bytes at most: the entry that reaches them is the last
 --       6, 7, 8 the epoch to begin with when there is no log, how long to keep entries and how long to keep meta, in
 --         milliseconds (may be left out: then none is begun)
+--       9, 10 epoch and offset that were handed out already (may be left out): a log that is behind them is not the
+--         one that handed them out, and begins anew
 --
 -- Answers {epoch, offset, entries}, or {} when there is no log.
 local stream, meta = KEYS[1], KEYS[2]
@@ -15,6 +17,9 @@ local from, limit, room = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 local STEP = 16
 
 local top = redis.call('HMGET', meta, 'epoch', 'offset')
+if top[1] and ARGV[9] == top[1] and tonumber(ARGV[10]) > tonumber(top[2] or '0') then
+  top = {}
+end
 if not (top[1] and top[2]) then
   if not ARGV[6] then
     return {}
