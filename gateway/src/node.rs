@@ -67,6 +67,9 @@ pub enum SubscribeError {
     /// No namespace has the channel.
     #[error("no namespace has this channel")]
     UnknownChannel,
+    /// A client has more of the log than this node can see at the moment.
+    #[error("the log cannot be read up to where the client stood")]
+    Behind,
     /// The node's limit of channels is reached.
     #[error("too many channels on this node")]
     TooManyChannels,
@@ -215,7 +218,16 @@ impl Node {
     async fn recover(&self, shard: ShardId, channel: ChannelName, request: RecoveryRequest, ticket: Ticket) {
         let Some(namespace) = self.namespace(&channel) else { return };
         let ear = &self.ears[namespace.broker];
-        self.backfill(ear, &channel, &request).await;
+        let read = self.backfill(ear, &channel, &request).await;
+        let known = ear.registry.find(&channel);
+        if !read && known.is_some_and(|known| ear.registry.is_behind(&known, &request)) {
+            // This node cannot see what another has handed out. To go on from here would give the client part of it
+            // twice: it is asked to come again.
+            let error = SubscribeError::Behind;
+            // A shard that has ended needs no answer.
+            let _ = self.ports[shard].send(Delivery::RecoverFailed(ticket, channel, error)).await;
+            return;
+        }
         if let Some(permit) = self.ports[shard].reserve().await {
             ear.registry.recover(&channel, &request, |recovery| {
                 permit.send(Delivery::Recovered(ticket, channel.clone(), recovery));
@@ -223,19 +235,19 @@ impl Node {
         }
     }
 
-    /// Reads the log of a channel for all who come back to it, once.
-    async fn backfill(&self, ear: &Ear, name: &ChannelName, request: &RecoveryRequest) {
-        let Some(channel) = ear.registry.find(name) else { return };
-        let Some(log) = channel.log.clone() else { return };
+    /// Reads the log of a channel for all who come back to it, once. `false` when it could not be read.
+    async fn backfill(&self, ear: &Ear, name: &ChannelName, request: &RecoveryRequest) -> bool {
+        let Some(channel) = ear.registry.find(name) else { return true };
+        let Some(log) = channel.log.clone() else { return true };
         let behind = ear.registry.is_behind(&channel, request);
         if !behind && !ear.registry.wants_backfill(&channel, request) {
-            return;
+            return true;
         }
         let asked = Instant::now();
         let mut failed = channel.backfill.lock().await;
         if failed.is_some_and(|at| at >= asked) {
             // Whoever was before us has failed for us, too.
-            return;
+            return false;
         }
         // Another node has handed out what this one has not heard: it missed something.
         if behind && ear.registry.is_behind(&channel, request) {
@@ -247,14 +259,18 @@ impl Node {
                     {
                         *failed = Some(Instant::now());
                         ear.registry.fill_again(channel);
+                        return false;
                     }
                 }
                 Ok(_) => {}
-                Err(_) => *failed = Some(Instant::now()),
+                Err(_) => {
+                    *failed = Some(Instant::now());
+                    return false;
+                }
             }
         }
         if !ear.registry.wants_backfill(&channel, request) {
-            return;
+            return true;
         }
         let mut wanted = channel.history.size;
         let mut before = channel.state().oldest();
@@ -264,7 +280,8 @@ impl Node {
                 // Whoever asks now is told that it cannot be recovered; the next one asks again.
                 Err(error) => {
                     *failed = Some(Instant::now());
-                    return tracing::debug!(%error, "a log could not be read for a recovery");
+                    tracing::debug!(%error, "a log could not be read for a recovery");
+                    return false;
                 }
             };
             wanted -= page.entries.len().min(wanted);
@@ -274,6 +291,7 @@ impl Node {
             }
         }
         ear.registry.backfilled(&channel);
+        true
     }
 
     /// Reads the logs of channels that may have missed something, several at a time.

@@ -25,6 +25,8 @@ pub enum Delivery {
     Attached(ChannelName, StreamPosition),
     /// What a connection of the shard has missed of the channel.
     Recovered(Ticket, ChannelName, Recovery),
+    /// What a connection has missed cannot be found out now.
+    RecoverFailed(Ticket, ChannelName, SubscribeError),
     /// The channel cannot be heard.
     AttachFailed(ChannelName, SubscribeError),
     /// Publications of these channels may be missing; each goes on from the position beside it.

@@ -29,6 +29,7 @@ impl Shard {
             }
             Delivery::Attached(name, position) => self.attached(&name, position),
             Delivery::Recovered(ticket, name, recovery) => self.recovered(ticket, &name, recovery),
+            Delivery::RecoverFailed(ticket, name, error) => self.recover_failed(ticket, &name, &error),
             Delivery::AttachFailed(name, error) => self.attach_failed(&name, &error),
             Delivery::Gaps(gaps) => self.gaps(gaps),
             // Whoever asked may have gone.

@@ -11,6 +11,7 @@ use earshot_protocol::{ChannelName, SubscribeResult};
 use super::channels::{ChannelId, ConnectionId};
 use super::connection::{HeldItem, Kind, Opening, Status};
 use super::reactor::{Shard, key};
+use crate::node::SubscribeError;
 use crate::node::history::{Recovery, epoch_text};
 use crate::node::lane::{Ask, Ticket};
 use crate::node::publication::Publication;
@@ -86,6 +87,14 @@ impl Shard {
         }
         self.join(at, id);
         self.go_on(at);
+    }
+
+    /// The node cannot say what a connection missed: it is asked to come again.
+    pub(super) fn recover_failed(&mut self, ticket: Ticket, name: &ChannelName, error: &SubscribeError) {
+        let Some(at) = self.find(ticket.connection) else { return };
+        let Some(id) = self.channels.find(name) else { return };
+        self.leave(at, id);
+        self.refused(at, id, error);
     }
 
     fn go_on(&mut self, at: ConnectionId) {

@@ -504,6 +504,7 @@ fn subscribe_code(error: &SubscribeError) -> ErrorCode {
     match error {
         SubscribeError::UnknownChannel => ErrorCode::UnknownChannel,
         SubscribeError::TooManyChannels => ErrorCode::LimitExceeded,
+        SubscribeError::Behind => ErrorCode::Internal,
         SubscribeError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
         SubscribeError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
         SubscribeError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,

@@ -35,6 +35,7 @@ mod resume;
 mod shutdown;
 mod slow;
 mod stream;
+mod stream_deaf;
 mod stream_outage;
 mod stream_return;
 mod streams;

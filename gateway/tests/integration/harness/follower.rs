@@ -276,6 +276,13 @@ impl Ledger {
         (self.last, self.told) = (Some(number), false);
     }
 
+    /// Has a follower read until this number.
+    pub(crate) async fn read(&mut self, follower: &mut Follower, number: u64) {
+        while !self.has(number) {
+            self.enter(follower.next().await);
+        }
+    }
+
     pub(crate) fn has(&self, number: u64) -> bool {
         self.last.is_some_and(|last| last >= number)
     }

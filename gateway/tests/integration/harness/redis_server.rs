@@ -93,6 +93,12 @@ impl Redis {
         }
     }
 
+    /// Cuts the connections of all who subscribe, and tells how many they were.
+    pub(crate) async fn cut_subscribers(&self) -> usize {
+        let mut connection = self.connection().await;
+        redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query_async(&mut connection).await.unwrap()
+    }
+
     async fn answers(&self) {
         let client = Client::open(self.url()).unwrap();
         until("redis-server answers", async || {
