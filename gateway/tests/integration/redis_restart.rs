@@ -121,7 +121,12 @@ async fn a_redis_that_hangs_is_noticed_and_heals() {
     let gateway = Gateway::on(&redis).await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     redis.signal("STOP");
-    gateway.answers_ready_with(503).await;
+    until("both links are known to be down", async || {
+        let health = gateway.fetch("/health").await.json();
+        let links = health["links"].as_array().cloned().unwrap_or_default();
+        links.iter().all(|link| link["up"] == false).then_some(())
+    })
+    .await;
     redis.signal("CONT");
     gateway.answers_ready_with(200).await;
     socket.come_back(1).await;
