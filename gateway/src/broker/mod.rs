@@ -198,25 +198,12 @@ impl Broker {
     /// Numbers a payload in a log and publishes it in its [`log::Envelope`], in one step. The place in the order, among
     /// plain publications, too, is taken by the call itself: see [`Broker::publish`].
     ///
+    /// `seen` is the last position that somebody was given. When the log is behind it (a replica that had not everything
+    /// took over), it begins a new epoch, instead of giving it out a second time.
+    ///
     /// # Errors
     /// See [`BrokerError`]. After [`BrokerError::Unavailable`] nobody knows whether it was published; with an
     /// idempotency key it can be tried again without harm.
-    pub fn append(
-        &self,
-        log: &Log,
-        channel: &ChannelName,
-        data: Bytes,
-        extras: Append,
-    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + use<> {
-        self.append_behind(log, channel, data, extras, None)
-    }
-
-    /// As [`Broker::append`], for a caller who knows the last position that somebody was given. When the log is behind
-    /// it (a replica that had not everything took over), it begins a new epoch, instead of giving it out a second
-    /// time.
-    ///
-    /// # Errors
-    /// See [`Broker::append`].
     pub fn append_behind(
         &self,
         log: &Log,

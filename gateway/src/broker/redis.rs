@@ -116,7 +116,7 @@ impl RedisBroker {
     }
 
     /// Numbers a payload in a log and publishes it in its [`super::log::Envelope`]. The place in the order, among
-    /// plain publications, too, is taken at once. See [`super::Broker::append`].
+    /// plain publications, too, is taken at once. See [`super::Broker::append_behind`].
     ///
     /// # Errors
     /// See [`BrokerError`].
