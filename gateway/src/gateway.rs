@@ -19,6 +19,7 @@ use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
 use crate::http::{self, BodyLimits, Context};
+use crate::instance::InstanceSettings;
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
@@ -158,14 +159,17 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
 }
 
 fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Registry>, drain: &Drain) -> Ear {
-    let settings = RedisSettings {
+    let instance = InstanceSettings {
         name: redis.name.clone(),
-        url: redis.url.expose().to_owned(),
-        pubsub_url: redis.pubsub_url.as_ref().map(|url| url.expose().to_owned()),
+        url: redis.pubsub_url.as_ref().unwrap_or(&redis.url).expose().to_owned(),
         connect_timeout: redis.times.connect_timeout,
         command_timeout: redis.times.command_timeout,
         retry_min: redis.times.retry_min,
         retry_max: redis.times.retry_max,
+        ..InstanceSettings::default()
+    };
+    let settings = RedisSettings {
+        instance,
         ping_interval: redis.times.ping_interval,
         handover_bytes: config.limits.handover_bytes,
         message_bytes: config.limits.publication_bytes,

@@ -11,6 +11,7 @@
 //! - [`shard`]: the data plane: connections, subscriptions, writes.
 //! - [`node`]: channels: stamp, dispatch, linger.
 //! - [`broker`]: memory and Redis.
+//! - [`instance`]: one Redis server, and how it is dialled.
 //! - [`metrics`], [`drain`]: what everybody counts; how everything stops.
 
 pub mod accept;
@@ -20,6 +21,7 @@ pub mod config;
 pub mod drain;
 pub mod gateway;
 pub mod http;
+pub mod instance;
 pub mod metrics;
 pub mod node;
 pub mod shard;

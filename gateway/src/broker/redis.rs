@@ -4,8 +4,7 @@
 //! the *command* link carries what is published. Both dial anew for ever. Must never say that something is heard, or
 //! was published, before the server confirmed it; and must never lose anything without saying so.
 //!
-//! - `settings`: addresses, time-outs, bounds; what a URL may look like.
-//! - `dial`: one attempt to connect, what its failure means, how long to wait before the next.
+//! - `settings`: the server, time-outs, bounds.
 //! - `table`: what is wanted, and what is confirmed.
 //! - `requests`: subscriptions in chunks, each confirmed or refused.
 //! - `handover`, `echo`: the bounded way from a connection to the listener, each publication once.
@@ -21,7 +20,6 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
 use self::commands::Commands;
-use self::dial::Dialer;
 use self::log_script::Call;
 use self::outbox::{Answer, Outbox, Request};
 use self::status::LinkState;
@@ -29,9 +27,9 @@ use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
 use super::{BrokerError, LinkStatus, Listener, Topic};
 use crate::drain::Drain;
+use crate::instance::{self, Dialer};
 
 mod commands;
-mod dial;
 mod echo;
 mod handover;
 mod listening;
@@ -47,7 +45,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use settings::{RedisSettings, validate};
+pub use settings::RedisSettings;
 
 /// A broker on one Redis instance.
 pub struct RedisBroker {
@@ -61,21 +59,21 @@ impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
     pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
-        let address = settings::shown(settings.pubsub_url());
-        let wishes = LinkState::new(&settings.name, "subscriptions", address.clone());
+        let address = instance::shown(&settings.instance.url);
+        let wishes = LinkState::new(&settings.instance.name, "subscriptions", address.clone());
         let wishes = Arc::new(Wishes::new(wishes));
-        let commands = Arc::new(LinkState::new(&settings.name, "commands", address));
+        let commands = Arc::new(LinkState::new(&settings.instance.name, "commands", address));
         let (outbox, inbox) = outbox::outbox(&settings);
         let subscriber = Subscriber {
             settings: settings.clone(),
-            dialer: Dialer::new(&settings, "subscriptions"),
+            dialer: Dialer::new(&settings.instance, "subscriptions"),
             wishes: wishes.clone(),
             listener,
         };
         drain.spawn(subscriber.run(drain.clone()));
         let link = Commands {
             settings: settings.clone(),
-            dialer: Dialer::new(&settings, "commands"),
+            dialer: Dialer::new(&settings.instance, "commands"),
             state: commands.clone(),
             inbox,
         };
@@ -89,7 +87,7 @@ impl RedisBroker {
     /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
     pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
         let Some(confirmation) = self.wishes.want(topic) else { return Ok(()) };
-        let limit = self.settings.command_timeout;
+        let limit = self.settings.instance.command_timeout;
         match tokio::time::timeout(limit, confirmation).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),

@@ -12,7 +12,6 @@ use redis::{Pipeline, PushInfo, PushKind, ServerError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::dial::{Backoff, Dialer, Failure};
 use super::log_script::{By, Loading};
 use super::outbox::{Answer, Inbox, Request, Waiting};
 use super::ping::{clock, ping};
@@ -20,6 +19,7 @@ use super::settings::RedisSettings;
 use super::status::LinkState;
 use crate::broker::BrokerError;
 use crate::drain::Drain;
+use crate::instance::{Backoff, Dialer, Failure};
 
 /// The task of the link.
 pub(super) struct Commands {
@@ -42,7 +42,7 @@ impl Commands {
     }
 
     async fn keep(&mut self) {
-        let mut backoff = Backoff::new(&self.settings);
+        let mut backoff = Backoff::new(&self.settings.instance);
         loop {
             let closed = Arc::new(Notify::new());
             let failure = match self.connect(closed.clone()).await {
@@ -51,7 +51,7 @@ impl Commands {
                     let since = Instant::now();
                     let Err(failure) = self.serve(connection, &closed).await else { return };
                     // See the subscriber: one that is thrown out again must not hurry.
-                    if since.elapsed() > self.settings.retry_max {
+                    if since.elapsed() > self.settings.instance.retry_max {
                         backoff.reset();
                     }
                     failure

@@ -10,13 +10,13 @@ use futures::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use super::dial::Failure;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
 use super::requests;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{Message, Topic};
+use crate::instance::Failure;
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -72,7 +72,7 @@ impl<'a> Listening<'a> {
 
     async fn attend(&mut self) -> Failure {
         let mut pings = clock(self.link.settings.ping_interval);
-        let mut mending = clock(self.link.settings.refused_retry_max);
+        let mut mending = clock(self.link.settings.instance.refused_retry_max);
         self.start_round();
         loop {
             let step = tokio::select! {

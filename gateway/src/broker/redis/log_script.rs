@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Script};
 
-use super::dial::Failure;
+use crate::instance::Failure;
 
 /// A script's text, and the name by which a server that has seen it knows it.
 #[derive(Debug)]

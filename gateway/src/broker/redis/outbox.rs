@@ -124,7 +124,7 @@ pub(super) fn outbox(settings: &RedisSettings) -> (Outbox, Inbox) {
         queue,
         bytes: Arc::default(),
         bytes_most: settings.queue_bytes,
-        timeout: settings.command_timeout,
+        timeout: settings.instance.command_timeout,
     };
     (outbox, Inbox { queue: waiting, front: None })
 }

@@ -8,7 +8,7 @@ use redis::ErrorKind;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::dial::Failure;
+use crate::instance::Failure;
 
 /// Asks once. Returns the moment of the question: the server was alive then or later.
 pub(super) async fn ping(mut connection: MultiplexedConnection, limit: Duration) -> Result<Instant, Failure> {

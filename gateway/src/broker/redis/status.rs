@@ -4,8 +4,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::dial::Failure;
 use crate::broker::LinkStatus;
+use crate::instance::Failure;
 
 /// The state of one link.
 #[derive(Debug)]

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::dial::{Backoff, Dialer, Failure};
 use super::handover::Handover;
 use super::listening::Listening;
 use super::settings::RedisSettings;
@@ -17,6 +16,7 @@ use super::status::LinkState;
 use super::table::{Confirmation, Table};
 use crate::broker::{LinkStatus, Listener, Topic};
 use crate::drain::Drain;
+use crate::instance::{Backoff, Dialer, Failure};
 
 /// What the link shares with those who wish to hear.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Subscriber {
     }
 
     async fn keep(&self) {
-        let mut backoff = Backoff::new(&self.settings);
+        let mut backoff = Backoff::new(&self.settings.instance);
         loop {
             let failure = Box::pin(self.live(&mut backoff)).await;
             self.wishes.state.down(&failure);
@@ -115,7 +115,7 @@ impl Subscriber {
         let mut listening = Listening::new(self, connection, handover);
         let failure = listening.listen().await;
         // One that is accepted only to be thrown out again must not reset the waits.
-        if since.elapsed() > self.settings.retry_max {
+        if since.elapsed() > self.settings.instance.retry_max {
             backoff.reset();
         }
         failure

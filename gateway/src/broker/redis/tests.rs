@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::broker::{GapCause, Loss, LostTopics, Message};
+use crate::instance::InstanceSettings;
 
 mod commands;
 mod handover;
@@ -237,14 +238,24 @@ impl Lab {
 /// Settings with short waits.
 fn quick(url: &str) -> RedisSettings {
     RedisSettings {
-        name: "lab".to_owned(),
-        url: url.to_owned(),
-        refused_retry_min: Duration::from_millis(50),
-        refused_retry_max: Duration::from_millis(100),
+        instance: InstanceSettings {
+            name: "lab".to_owned(),
+            url: url.to_owned(),
+            refused_retry_min: Duration::from_millis(50),
+            refused_retry_max: Duration::from_millis(100),
+            ..InstanceSettings::default()
+        },
         ping_interval: Duration::from_millis(100),
         ping_timeout: Duration::from_millis(500),
         ..RedisSettings::default()
     }
+}
+
+/// The same, for callers who wait no longer than that for an answer.
+fn impatient(url: &str, command_timeout: Duration) -> RedisSettings {
+    let mut settings = quick(url);
+    settings.instance.command_timeout = command_timeout;
+    settings
 }
 
 fn channel(name: &str) -> Topic {

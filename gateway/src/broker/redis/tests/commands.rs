@@ -46,11 +46,7 @@ async fn a_short_outage_loses_no_publication() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_outage_is_told_within_the_time_out_and_leaves_nothing_behind() {
     let mut server = Server::start(&[]).await;
-    let settings = RedisSettings {
-        command_timeout: Duration::from_millis(300),
-        queue_items: 10,
-        ..quick(&server.url())
-    };
+    let settings = RedisSettings { queue_items: 10, ..impatient(&server.url(), Duration::from_millis(300)) };
     let lab = Lab::new(settings);
     lab.both_up().await;
     server.kill();
@@ -120,7 +116,7 @@ async fn too_many_bytes_are_busy_and_leave_no_debt() {
 
 #[tokio::test]
 async fn what_its_caller_gave_up_is_not_taken_out_of_the_queue_to_be_sent() {
-    let settings = RedisSettings { command_timeout: Duration::from_millis(20), ..RedisSettings::default() };
+    let settings = impatient("redis://127.0.0.1", Duration::from_millis(20));
     let (outbox, mut inbox) = super::super::outbox::outbox(&settings);
     let publish = |data: &'static [u8]| Request::Publish {
         channel: ChannelName::parse("late").unwrap(),

@@ -73,7 +73,7 @@ async fn a_killed_subscriber_comes_back_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wish_made_while_deaf_is_fulfilled_and_is_no_loss() {
     let mut server = Server::start(&[]).await;
-    let settings = RedisSettings { command_timeout: Duration::from_millis(300), ..quick(&server.url()) };
+    let settings = impatient(&server.url(), Duration::from_millis(300));
     let lab = Lab::new(settings);
     lab.both_up().await;
     lab.subscribe("old").await;

@@ -113,7 +113,7 @@ async fn a_server_without_memory_or_that_only_reads_is_unavailable_and_unchanged
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_server_is_unavailable_in_time() {
     let server = Server::start(&[]).await;
-    let lab = Lab::new(RedisSettings { command_timeout: Duration::from_millis(200), ..quick(&server.url()) });
+    let lab = Lab::new(impatient(&server.url(), Duration::from_millis(200)));
     lab.both_up().await;
     lab.append("x").await;
     server.signal("-STOP");

@@ -1,4 +1,4 @@
-//! Dialling: one attempt to connect, what its failure means, and how long to wait before the next.
+//! Dialling: one attempt to connect, and what its failure means.
 //!
 //! Owns the socket options and the sign-in. Must never keep an address: each attempt resolves the name anew, which
 //! is what makes a fail-over behind a DNS name heal by itself. (Sentinel and cluster will choose the address here.)
@@ -11,11 +11,11 @@ use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind};
 
-use super::settings::{self, RedisSettings};
+use super::{InstanceSettings, address};
 
 /// Why a link is down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub enum Failure {
     /// It cannot be reached, or no longer answers. Retried soon.
     Unreachable(String),
     /// It answered and will not have us: password, ACL, TLS, protocol. Somebody has to change something.
@@ -48,7 +48,7 @@ impl From<RedisError> for Failure {
 }
 
 /// What the server said, in its own words, or else what the client says.
-pub(super) fn said(error: &RedisError) -> String {
+pub fn said(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
@@ -62,8 +62,8 @@ fn is_tls(error: &RedisError) -> bool {
 }
 
 /// Where and how to connect.
-#[derive(Clone)]
-pub(super) struct Dialer {
+#[derive(Clone, Debug)]
+pub struct Dialer {
     client: Result<Client, String>,
     client_name: String,
     connect_timeout: Duration,
@@ -71,9 +71,9 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// A dialler for the instance's pub/sub address. A URL that cannot be read makes every attempt fail.
-    pub(super) fn new(settings: &RedisSettings, link: &str) -> Self {
-        let client = settings::parse(settings.pubsub_url()).and_then(|info| {
+    /// A dialler for one purpose, which the server shows in CLIENT LIST. A URL that cannot be read makes every attempt fail.
+    pub fn new(settings: &InstanceSettings, purpose: &str) -> Self {
+        let client = address::parse(&settings.url).and_then(|info| {
             let signed_in = info.redis_settings().clone();
             let signed_in = signed_in.set_protocol(ProtocolVersion::RESP3);
             let signed_in = signed_in.set_lib_name("earshot", env!("CARGO_PKG_VERSION"));
@@ -82,14 +82,17 @@ impl Dialer {
         });
         Self {
             client,
-            client_name: format!("earshot:{}:{link}", settings.name),
+            client_name: format!("earshot:{}:{purpose}", settings.name),
             connect_timeout: settings.connect_timeout,
             command_timeout: settings.command_timeout,
         }
     }
 
     /// One attempt. Pushes of the new connection, its end included, go to `pushes`, which must not block.
-    pub(super) async fn dial(&self, pushes: impl AsyncPushSender) -> Result<MultiplexedConnection, Failure> {
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn dial(&self, pushes: impl AsyncPushSender) -> Result<MultiplexedConnection, Failure> {
         let client = self.client.as_ref().map_err(|reason| Failure::Refused(reason.clone()))?;
         // The client panics without a provider. A second installation is refused, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -112,7 +115,7 @@ impl Dialer {
     }
 }
 
-fn tcp(settings: &RedisSettings) -> TcpSettings {
+fn tcp(settings: &InstanceSettings) -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
@@ -123,71 +126,4 @@ fn tcp(settings: &RedisSettings) -> TcpSettings {
     #[cfg(not(target_os = "linux"))]
     let _ = settings;
     tcp
-}
-
-/// The wait between two attempts: full jitter, so that a thousand gateways do not come back at one moment.
-#[derive(Clone, Debug)]
-pub(super) struct Backoff {
-    unreachable: (Duration, Duration),
-    refused: (Duration, Duration),
-    attempts: u32,
-}
-
-impl Backoff {
-    pub(super) fn new(settings: &RedisSettings) -> Self {
-        Self {
-            unreachable: (settings.retry_min, settings.retry_max),
-            refused: (settings.refused_retry_min, settings.refused_retry_max),
-            attempts: 0,
-        }
-    }
-
-    /// How long to wait after this failure.
-    pub(super) fn next(&mut self, failure: &Failure) -> Duration {
-        match failure {
-            Failure::Unreachable(_) => {
-                let (min, max) = self.unreachable;
-                let ceiling = min.saturating_mul(1 << self.attempts.min(20)).min(max);
-                self.attempts = self.attempts.saturating_add(1);
-                ceiling.mul_f64(fastrand::f64())
-            }
-            Failure::Refused(_) => {
-                let (min, max) = self.refused;
-                min + max.saturating_sub(min).mul_f64(fastrand::f64())
-            }
-        }
-    }
-
-    /// A connection proved good: the next failure starts from the shortest wait.
-    pub(super) fn reset(&mut self) {
-        self.attempts = 0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_the_bound_and_start_again_after_success() {
-        let mut backoff = Backoff::new(&RedisSettings::default());
-        let down = Failure::Unreachable(String::new());
-        assert!(backoff.next(&down) <= Duration::from_millis(50));
-        let waits: Vec<_> = (0..200).map(|_| backoff.next(&down)).collect();
-        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(2)));
-        assert!(waits.iter().any(|wait| *wait > Duration::from_secs(1)), "grows, and is spread");
-        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)), "is spread");
-        backoff.reset();
-        assert!(backoff.next(&down) <= Duration::from_millis(50));
-    }
-
-    #[test]
-    fn a_refusal_is_never_hurried() {
-        let mut backoff = Backoff::new(&RedisSettings::default());
-        let refused = Failure::Refused(String::new());
-        for _ in 0..200 {
-            let wait = backoff.next(&refused);
-            assert!(wait >= Duration::from_secs(2) && wait <= Duration::from_secs(10), "{wait:?}");
-        }
-    }
 }
