@@ -25,6 +25,7 @@ use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
 use crate::node::port::{Port, PortLimits, port};
 use crate::node::registry::{ChannelLimits, Registry};
+use crate::node::slow::{SlowRule, Terminal};
 use crate::node::{Ear, Node};
 use crate::shard::{ShardLimits, Shards};
 
@@ -206,6 +207,20 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             })
         }),
         deliver_last: namespace.deliver == config::Deliver::Last,
+        slow: slow(namespace).map(Arc::new),
+    }
+}
+
+fn slow(namespace: &config::Namespace) -> Option<SlowRule> {
+    let terminal =
+        |terminal: &config::Terminal| Terminal { key: terminal.key.clone(), values: terminal.values.clone() };
+    match namespace.slow {
+        config::Slow::Disconnect => None,
+        config::Slow::DropOldest => Some(SlowRule::DropOldest),
+        config::Slow::Latest => Some(SlowRule::Latest {
+            key: namespace.slow_key.clone(),
+            terminal: namespace.slow_terminal.as_ref().map(terminal),
+        }),
     }
 }
 
@@ -221,6 +236,7 @@ fn shard_limits(config: &Config) -> ShardLimits {
     ShardLimits {
         message_bytes: config.limits.message_bytes,
         outbox_bytes: config.limits.outbox_bytes,
+        outbox_age: config.limits.outbox_age,
         channels_per_connection: config.limits.channels_per_connection,
         commands_per_frame: config.limits.commands_per_frame,
         recovery_publications: config.limits.recovery_publications,

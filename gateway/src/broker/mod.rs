@@ -65,6 +65,8 @@ pub enum GapCause {
     RingTooShort,
     /// The log in the broker is shorter than what was handed out.
     LogLost,
+    /// A client was too slow, in a namespace that then drops the oldest.
+    Slow,
 }
 
 impl GapCause {
@@ -77,6 +79,7 @@ impl GapCause {
             Self::UnknownPosition => "unknown-position",
             Self::RingTooShort => "ring-too-short",
             Self::LogLost => "log-lost",
+            Self::Slow => "slow",
         }
     }
 }

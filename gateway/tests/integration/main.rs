@@ -34,6 +34,7 @@ mod redis_restart;
 mod resume;
 mod shutdown;
 mod slow;
+mod slow_rules;
 mod stream;
 mod stream_deaf;
 mod stream_outage;
