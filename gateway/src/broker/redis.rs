@@ -11,7 +11,7 @@
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
 //! - `outbox`, `commands`: what Redis is to be asked, and the command link.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
-//! - `ping`, `status`: whether a link lives, and what is told about it.
+//! - `probe`, `ping`, `status`: whether a link hears and lives, and what is told about it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ mod log;
 mod log_script;
 mod outbox;
 mod ping;
+mod probe;
 mod requests;
 mod settings;
 mod status;
@@ -69,6 +70,8 @@ impl RedisBroker {
             dialer: Dialer::new(&settings.instance, "subscriptions"),
             wishes: wishes.clone(),
             listener,
+            outbox: outbox.clone(),
+            commands: commands.clone(),
         };
         drain.spawn(subscriber.run(drain.clone()));
         let link = Commands {

@@ -18,6 +18,8 @@ use super::{InstanceSettings, address};
 pub enum Failure {
     /// It cannot be reached, or no longer answers. Retried soon.
     Unreachable(String),
+    /// It answers, and what is published is not heard. Retried soon.
+    Deaf(String),
     /// It answered and will not have us: password, ACL, TLS, protocol. Somebody has to change something.
     Refused(String),
 }
@@ -25,7 +27,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(cause) | Self::Refused(cause) => f.write_str(cause),
+            Self::Unreachable(cause) | Self::Deaf(cause) | Self::Refused(cause) => f.write_str(cause),
         }
     }
 }

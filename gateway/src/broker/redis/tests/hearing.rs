@@ -49,7 +49,8 @@ async fn many_wishes_at_once_make_few_commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn asking_again_needs_no_command() {
     let server = Server::start(&[]).await;
-    let lab = Lab::up(&server).await;
+    let lab = Lab::new(silent(&server.url()));
+    lab.both_up().await;
     lab.subscribe("again").await;
     lab.subscribe("again").await;
     assert_eq!(server.calls("subscribe").await, 1);
