@@ -27,7 +27,7 @@ use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
 use super::{BrokerError, LinkStatus, Listener, Topic};
 use crate::drain::Drain;
-use crate::instance::{self, Dialer};
+use crate::instance::Dialer;
 
 mod commands;
 mod echo;
@@ -59,7 +59,7 @@ impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
     pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
-        let address = instance::shown(&settings.instance.url);
+        let address = settings.instance.location();
         let wishes = LinkState::new(&settings.instance.name, "subscriptions", address.clone());
         let wishes = Arc::new(Wishes::new(wishes));
         let commands = Arc::new(LinkState::new(&settings.instance.name, "commands", address));

@@ -16,7 +16,7 @@ use super::requests;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{Message, Topic};
-use crate::instance::Failure;
+use crate::instance::{Failure, Watch};
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -27,6 +27,8 @@ type Pending<T> = Option<BoxFuture<'static, Result<T, Failure>>>;
 pub(super) struct Listening<'a> {
     link: &'a Subscriber,
     connection: MultiplexedConnection,
+    /// Whether the server is still the one to listen to.
+    watch: Watch,
     handover: Arc<Handover>,
     /// Whatever was published until this moment on a confirmed topic has been heard.
     proven: Instant,
@@ -43,11 +45,13 @@ impl<'a> Listening<'a> {
     pub(super) fn new(
         link: &'a Subscriber,
         connection: MultiplexedConnection,
+        watch: Watch,
         handover: Arc<Handover>,
     ) -> Self {
         Self {
             link,
             connection,
+            watch,
             handover,
             proven: Instant::now(),
             round: None,
@@ -84,6 +88,7 @@ impl<'a> Listening<'a> {
                 }
                 outcome = answered(&mut self.round) => self.settle(outcome),
                 answer = answered(&mut self.ping) => self.prove(answer),
+                moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
                 _ = pings.tick(), if self.ping.is_none() => { self.start_ping(); Ok(()) }
                 _ = mending.tick() => { self.mend(); Ok(()) }

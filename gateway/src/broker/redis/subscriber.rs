@@ -107,12 +107,12 @@ impl Subscriber {
     /// One connection, from the attempt to its end.
     async fn live(&self, backoff: &mut Backoff) -> Failure {
         let handover = Arc::new(Handover::new(&self.settings));
-        let connection = match self.dialer.dial(handover.clone()).await {
-            Ok(connection) => connection,
+        let (connection, watch) = match self.dialer.dial_watched(handover.clone()).await {
+            Ok(dialled) => dialled,
             Err(failure) => return failure,
         };
         let since = Instant::now();
-        let mut listening = Listening::new(self, connection, handover);
+        let mut listening = Listening::new(self, connection, watch, handover);
         let failure = listening.listen().await;
         // One that is accepted only to be thrown out again must not reset the waits.
         if since.elapsed() > self.settings.instance.retry_max {
