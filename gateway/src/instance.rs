@@ -5,7 +5,8 @@
 
 //!
 //! - `address`: a URL, checked; `files`, `tls`: passwords, certificates and keys, read at each attempt
-//! - `stream`: name, TCP, TLS; `server`: the sign-in on top of them; `failure`: why not, and what to do
+//! - `stream`: name, TCP, TLS; `server`: the sign-in on top of them
+//! - `failure`: why not, and what to do; `mismatch`: whether TLS was the cause
 //! - `role`, `sentinel`: which server is the primary, and when another one is
 //! - `dial`: one attempt at the server that is right; `backoff`: the wait until the next
 
@@ -18,6 +19,7 @@ mod backoff;
 mod dial;
 mod failure;
 pub mod files;
+mod mismatch;
 mod role;
 mod sentinel;
 mod server;

@@ -35,12 +35,17 @@ impl From<RedisError> for Failure {
     }
 }
 
-/// What the server said, in its own words, or else what the client says.
+/// What the server said, in its own words, or else what the client says. A server that does not know a command repeats
+/// its arguments, and those of HELLO are user and password: they are left out.
 pub fn said(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
+    let mut said = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
+    };
+    if let Some(arguments) = said.find(", with args beginning with") {
+        said.truncate(arguments);
     }
+    said
 }
 
 /// How one signs in, as far as it explains a failure.
@@ -58,10 +63,24 @@ impl Failure {
         match tls_error(error) {
             Some(error) => Self::Refused(tls_refusal(error, host, tls)),
             None => Self::Unreachable(format!(
-                "{host} ended the connection during the TLS handshake ({error}): if it speaks no TLS, the URL begins \
-                 with redis:// and `tls` is not set"
+                "{host} ended the connection during the TLS handshake ({error}): it went away, or a proxy has no server \
+                 behind it"
             )),
         }
+    }
+
+    /// TLS was tried, and it speaks none.
+    pub(super) fn of_plain(host: &str) -> Self {
+        Self::Refused(format!(
+            "{host} does not speak TLS: the URL begins with redis:// and `tls` is not set; or the port for TLS is another"
+        ))
+    }
+
+    /// TLS was not tried, and it speaks nothing else.
+    pub(super) fn of_tls(host: &str) -> Self {
+        Self::Refused(format!(
+            "{host} speaks TLS: the URL begins with rediss://, or `tls = true` (REDIS_TLS=true)"
+        ))
     }
 
     /// The connection was there, and signing in failed.
@@ -71,10 +90,9 @@ impl Failure {
         }
         let said = said(error);
         match error.kind() {
-            ErrorKind::Parse if sign_in.tls.is_none() => Self::Refused(format!(
-                "{host} answers in something else than Redis' protocol, most likely TLS: the URL begins with rediss://, \
-                 or `tls = true`"
-            )),
+            ErrorKind::Parse => {
+                Self::Refused(format!("{host} answers in something else than Redis' protocol"))
+            }
             ErrorKind::RESP3NotSupported => Self::Refused(format!(
                 "{said}: the server does not speak RESP3, which needs Redis 6 or later, or Valkey"
             )),
@@ -93,14 +111,11 @@ impl Failure {
 
 fn ended(said: &str, host: &str, sign_in: SignIn<'_>) -> String {
     let cause = match sign_in.tls {
-        None => {
-            "the server went away; or it speaks TLS, and the URL should begin with rediss:// (or `tls = true`); or a \
-             proxy has no server behind it"
-        }
+        None => "it went away, or a proxy has no server behind it",
         Some(tls) if tls.client.is_none() => {
-            "the server went away; or it wants a client certificate: `cert_file` and `key_file`"
+            "it went away; or it wants a client certificate: `cert_file` and `key_file`"
         }
-        Some(_) => "the server went away; or it does not take our client certificate",
+        Some(_) => "it went away; or it does not take our client certificate",
     };
     format!("{host} ended the connection before it answered ({said}): {cause}")
 }
@@ -140,7 +155,7 @@ fn io_error(error: &RedisError) -> Option<&io::Error> {
 }
 
 /// What TLS said, when it was TLS that said no (an unknown issuer, a wrong name) rather than the network.
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+pub(super) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
@@ -149,10 +164,7 @@ fn tls_refusal(error: &rustls::Error, host: &str, tls: &TlsSettings) -> String {
     match error {
         InvalidCertificate(error) => untrusted(error, host, tls),
         AlertReceived(alert) => alerted(*alert, host, tls),
-        InvalidMessage(_) => format!(
-            "{host} does not answer in TLS: if it speaks none, the URL begins with redis:// and `tls` is not set; \
-             otherwise the port is another"
-        ),
+        InvalidMessage(_) => Failure::of_plain(host).to_string(),
         PeerIncompatible(_) => {
             format!(
                 "{host} and the gateway have no version of TLS in common ({error}): TLS 1.2 and 1.3 are spoken"

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo};
+use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError};
 use rustls::ClientConfig;
 
 use super::address::{Address, Place};
 use super::failure::{Failure, SignIn};
-use super::stream::{Deadline, Stream, connect};
+use super::mismatch::{late_alert, speaks_tls};
+use super::stream::{Deadline, Stream, connect, server_name};
 use super::tls::TlsSettings;
 use super::{InstanceSettings, files};
 
@@ -71,7 +72,7 @@ impl Server {
         let shown = self.address.host_port();
         let late =
             |limit| format!("{shown} takes the connection, but does not answer within {limit:?}: it hangs");
-        let connection = deadline.keep(self.sign_in(stream, &secrets, pushes), late).await?;
+        let connection = deadline.keep(self.sign_in(stream, peer, &secrets, pushes), late).await?;
         Ok((connection, peer))
     }
 
@@ -98,6 +99,7 @@ impl Server {
     async fn sign_in(
         &self,
         stream: Stream,
+        peer: Option<SocketAddr>,
         secrets: &Secrets,
         pushes: impl AsyncPushSender,
     ) -> Result<MultiplexedConnection, Failure> {
@@ -106,18 +108,34 @@ impl Server {
             .set_push_sender(pushes);
         let identity = self.identity(secrets);
         let signing_in = MultiplexedConnection::new_with_config(&identity, stream, config);
-        let (mut connection, driver) = signing_in.await.map_err(|error| {
-            let place = self.password_place(secrets);
-            let sign_in =
-                SignIn { password: place.as_deref(), tls: secrets.tls.is_some().then_some(&self.tls) };
-            Failure::of_sign_in(&error, &self.address.host_port(), sign_in)
-        })?;
+        let (mut connection, driver) = match signing_in.await {
+            Ok(signed_in) => signed_in,
+            Err(error) => return Err(self.explain(&error, peer, secrets).await),
+        };
         tokio::spawn(driver);
         // For those who read CLIENT LIST. An ACL may forbid it, and nothing depends on it.
         let mut named = redis::cmd("CLIENT");
         named.arg("SETNAME").arg(&self.client_name);
         let _ = connection.send_packed_command(&named).await;
         Ok(connection)
+    }
+
+    /// Why signing in failed. A connection that just ended is looked at again: the cause may be TLS.
+    async fn explain(&self, error: &RedisError, peer: Option<SocketAddr>, secrets: &Secrets) -> Failure {
+        let shown = self.address.host_port();
+        let place = self.password_place(secrets);
+        let sign_in = SignIn { password: place.as_deref(), tls: secrets.tls.is_some().then_some(&self.tls) };
+        let failure = Failure::of_sign_in(error, &shown, sign_in);
+        let (true, Some(peer)) = (error.is_io_error(), peer) else { return failure };
+        let Some(config) = &secrets.tls else {
+            return if speaks_tls(peer).await { Failure::of_tls(&shown) } else { failure };
+        };
+        let Place::Tcp { host, .. } = &self.address.place else { return failure };
+        let Ok(name) = server_name(&self.tls, host) else { return failure };
+        match late_alert(peer, name, Arc::clone(config)).await {
+            Some(alert) => Failure::of_handshake(&alert, &shown, &self.tls),
+            None => failure,
+        }
     }
 
     fn identity(&self, secrets: &Secrets) -> RedisConnectionInfo {

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Place};
 use super::failure::Failure;
+use super::mismatch::turns_out_plain;
 use super::tls::TlsSettings;
 
 /// How long the first address of a name is tried alone before the next one is tried beside it.
@@ -83,13 +84,15 @@ pub(super) async fn connect(
     let peer = tcp.peer_addr().ok();
     let Some((config, settings)) = tls else { return Ok((Box::pin(tcp), peer)) };
     let late = |limit| {
-        format!(
-            "{shown} takes the connection, but there is no TLS handshake within {limit:?}: it hangs; or it speaks no \
-             TLS, then the URL begins with redis:// and `tls` is not set"
-        )
+        format!("{shown} takes the connection, but there is no TLS handshake within {limit:?}: it hangs")
     };
-    let stream = deadline.keep(handshake(tcp, host, &shown, config, settings), late).await?;
-    Ok((stream, peer))
+    let handshake = async {
+        tokio::select! {
+            done = handshake(tcp, host, &shown, config, settings) => done,
+            () = turns_out_plain(peer) => Err(Failure::of_plain(&shown)),
+        }
+    };
+    Ok((deadline.keep(handshake, late).await?, peer))
 }
 
 /// The addresses of a name, as they are at this moment.
@@ -151,11 +154,16 @@ async fn handshake(
     config: Arc<ClientConfig>,
     settings: &TlsSettings,
 ) -> Result<Stream, Failure> {
-    let name = settings.server_name.as_deref().unwrap_or(host);
-    let name = ServerName::try_from(name.to_owned())
-        .map_err(|_| Failure::Refused(format!("`{name}` is no name that a certificate could be for")))?;
+    let name = server_name(settings, host)?;
     match TlsConnector::from(config).connect(name, tcp).await {
         Ok(stream) => Ok(Box::pin(stream)),
         Err(error) => Err(Failure::of_handshake(&error, shown, settings)),
     }
+}
+
+/// The name that the server's certificate must be for.
+pub(super) fn server_name(settings: &TlsSettings, host: &str) -> Result<ServerName<'static>, Failure> {
+    let name = settings.server_name.as_deref().unwrap_or(host);
+    let refuse = |_| Failure::Refused(format!("`{name}` is no name that a certificate could be for"));
+    ServerName::try_from(name.to_owned()).map_err(refuse)
 }
