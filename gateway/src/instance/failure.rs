@@ -177,7 +177,8 @@ fn tls_refusal(error: &rustls::Error, host: &str, tls: &TlsSettings) -> String {
 fn untrusted(error: &CertificateError, host: &str, tls: &TlsSettings) -> String {
     let trusted = tls.trusted();
     match error {
-        CertificateError::UnknownIssuer => format!(
+        // An authority that was made anew under its old name has another key.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
             "the certificate of {host} is signed by none of the authorities that are trusted ({trusted}): name a file \
              with the certificate of its authority in `ca_file`"
         ),

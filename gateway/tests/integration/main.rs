@@ -31,6 +31,8 @@ mod racing;
 mod racing_together;
 mod recovery;
 mod redis_restart;
+mod redis_sign_in;
+mod redis_tls;
 mod resume;
 mod shutdown;
 mod slow;
