@@ -34,6 +34,7 @@ mod redis_restart;
 mod redis_sign_in;
 mod redis_tls;
 mod resume;
+mod sentinel;
 mod shutdown;
 mod slow;
 mod stream;

@@ -41,7 +41,7 @@ async fn a_password_that_is_rotated_at_the_server_heals_when_its_file_is_rotated
     let file = directory.path().join("password");
     std::fs::write(&file, format!("{first}\n")).unwrap();
     let gateway = gateway_with(&redis, &file).await;
-    let witnesses = Witnesses::on(&gateway, &redis).await;
+    let mut witnesses = Witnesses::on(&gateway, &redis).await;
     witnesses.hear().await;
 
     redis.run(&["ACL", "SETUSER", "gateway", "resetpass", ">second-s3cret"]).await;
@@ -70,7 +70,7 @@ async fn a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone() {
     let redis = redis_with("pw").await;
     let url = redis.url().replace("redis://", "redis://gateway:pw@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start().await;
-    let witnesses = Witnesses::of(&gateway, || Publisher::steady(&redis, &[NUMBERS])).await;
+    let mut witnesses = Witnesses::of(&gateway, || Publisher::steady(&redis, &[NUMBERS])).await;
     let mut neighbour = WsClient::open(gateway.address(), &["kept"]).await;
     witnesses.hear().await;
 

@@ -118,7 +118,7 @@ async fn a_client_certificate_is_shown_where_the_server_wants_one() {
     let own = server.authority.issue(&["gateway"], FAR);
     let (certificate, key) = (shown(&own.certificate), shown(&own.key));
     let gateway = server.gateway(&format!("cert_file = {certificate:?}\nkey_file = {key:?}\n")).await;
-    let witnesses = Witnesses::on(&gateway, &server.redis).await;
+    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
     witnesses.hear().await;
 
     // Ours is replaced by one that the server does not know, then by none at all, then it is right again.
@@ -152,7 +152,7 @@ async fn whatever_is_wrong_with_tls_is_named_and_heals_once_it_is_right() {
 async fn heals_from(names: &[&str], until: Day, words: &str) {
     let server = Secure::start().await;
     let gateway = server.gateway("").await;
-    let witnesses = Witnesses::on(&gateway, &server.redis).await;
+    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
     witnesses.hear().await;
     server.show(&server.authority.issue(names, until)).await;
     gateway.tells(words).await;
@@ -176,7 +176,7 @@ async fn an_authority_that_is_not_trusted_is_refused_until_its_file_is_right() {
     let trusted = directory.path().join("ca.pem");
     std::fs::copy(server.authority.file(), &trusted).unwrap();
     let gateway = server.gateway_trusting(&trusted, "").await;
-    let witnesses = Witnesses::on(&gateway, &server.redis).await;
+    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
     witnesses.hear().await;
     std::fs::copy(Authority::new().file(), &trusted).unwrap();
     server.redis.cut_all().await;
@@ -193,7 +193,7 @@ async fn an_authority_that_is_not_trusted_is_refused_until_its_file_is_right() {
 async fn a_missing_client_certificate_is_named_as_the_cause() {
     let server = Secure::start().await;
     let gateway = server.gateway("").await;
-    let witnesses = Witnesses::on(&gateway, &server.redis).await;
+    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
     witnesses.hear().await;
     server.redis.run(&["CONFIG", "SET", "tls-auth-clients", "yes"]).await;
     server.redis.cut_all().await;

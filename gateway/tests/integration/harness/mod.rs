@@ -14,6 +14,7 @@ pub(crate) mod protobuf;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod redis_server;
+pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod wire;
 pub(crate) mod witness;

@@ -37,8 +37,13 @@ impl Publisher {
         Self::start_at(watch::channel(redis.url()).1, pace, marks)
     }
 
+    /// One number each millisecond or so, for ever, at a server that may become another one.
+    pub(crate) fn steady_at(url: watch::Receiver<String>, channels: &'static [&'static str]) -> Self {
+        Self::start_at(url, Pace { channels, batch: 1, fill: 0, ahead: u64::MAX }, Arc::new([]))
+    }
+
     /// Starts at a server that may become another one, as after a fail-over.
-    pub(crate) fn start_at(url: watch::Receiver<String>, pace: Pace, marks: Arc<[AtomicU64]>) -> Self {
+    fn start_at(url: watch::Receiver<String>, pace: Pace, marks: Arc<[AtomicU64]>) -> Self {
         let sent = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(run(url, pace, marks, Arc::clone(&sent)));
         Self { sent, task }

@@ -44,9 +44,12 @@ impl Witnesses {
     }
 
     /// Waits until every client has heard something that is published from now on.
-    pub(crate) async fn hear(&self) {
+    pub(crate) async fn hear(&mut self) {
         let now = self.publisher.sent() + 20;
         until("every witness hears what is published now", async || {
+            if let Some(Err(error)) = self.clients.try_join_next() {
+                std::panic::resume_unwind(error.into_panic());
+            }
             self.marks.iter().all(|mark| mark.load(Ordering::Relaxed) >= now).then_some(())
         })
         .await;
