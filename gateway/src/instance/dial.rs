@@ -3,8 +3,8 @@
 //! Owns the choice of the server (what the URL names, or what the Sentinels call the primary), and the watch over that
 //! choice while the connection lives. Must never keep an address from one attempt to the next.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -14,9 +14,12 @@ use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use super::InstanceSettings;
 use super::failure::Failure;
 use super::role::{Role, Watched, role};
-use super::sentinel::Sentinels;
+use super::sentinel::{Sentinels, View};
 use super::server::Server;
 use super::stream::Deadline;
+
+/// The shortest wait before an attempt that the Sentinels call for.
+const HASTE: Duration = Duration::from_millis(100);
 
 /// Resolves, with the reason, when another server should be dialled in the place of the connected one: after a
 /// fail-over Redis need not close anything.
@@ -29,6 +32,8 @@ pub struct Dialer {
     sentinels: Option<Arc<Sentinels>>,
     connect_timeout: Duration,
     role_interval: Duration,
+    /// What the Sentinels said last.
+    seen: Mutex<Option<View>>,
     /// Whether it was said that the URL names a replica.
     told_replica: AtomicBool,
 }
@@ -42,6 +47,7 @@ impl Dialer {
             sentinels: sentinels.map(|sentinel| Arc::new(Sentinels::new(settings, sentinel, purpose))),
             connect_timeout: settings.connect_timeout,
             role_interval: settings.role_interval,
+            seen: Mutex::default(),
             told_replica: AtomicBool::new(false),
         }
     }
@@ -79,6 +85,20 @@ impl Dialer {
         Ok((connection, watched.moved(self.role_interval).boxed()))
     }
 
+    /// Waits before the next attempt, though not past the moment at which the Sentinels name another primary.
+    pub async fn pause(&self, wait: Duration) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(sentinels), Some(seen)) = (&self.sentinels, seen) else {
+            return tokio::time::sleep(wait).await;
+        };
+        let news = async {
+            // An attempt that fails at once must not become a loop without any wait.
+            tokio::time::sleep(HASTE).await;
+            Arc::clone(sentinels).moved(seen).await
+        };
+        let _ = tokio::time::timeout(wait, Box::pin(news)).await;
+    }
+
     fn server(&self) -> Result<&Server, Failure> {
         self.server.as_ref().map_err(|reason| Failure::Refused(reason.clone()))
     }
@@ -90,6 +110,7 @@ impl Dialer {
         pushes: impl AsyncPushSender,
     ) -> Result<(MultiplexedConnection, Watch), Failure> {
         let seen = sentinels.primary().await?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.clone());
         let server = server.at(seen.host.clone(), seen.port);
         let mut elsewhere = Arc::clone(sentinels).moved(seen).boxed();
         let reached = reach(&server, pushes, Deadline::after(self.connect_timeout));

@@ -53,6 +53,8 @@ pub fn said(error: &RedisError) -> String {
 pub(super) struct SignIn<'a> {
     /// Where the password comes from, in words; `None`: there is none.
     pub(super) password: Option<&'a str>,
+    /// What would give it one, in words.
+    pub(super) keys: &'static str,
     /// The TLS that is spoken, if any.
     pub(super) tls: Option<&'a TlsSettings>,
 }
@@ -125,11 +127,9 @@ fn remedy(error: &RedisError, sign_in: SignIn<'_>) -> Option<String> {
         (Some("WRONGPASS"), Some(place)) => Some(format!(
             "user or password is wrong, or the user is switched off; the password is from {place}"
         )),
-        (Some("NOAUTH" | "WRONGPASS"), None) => Some(
-            "the server wants a password, and none is configured: put it into the URL, `password_file` or \
-             REDIS_PASSWORD"
-                .to_owned(),
-        ),
+        (Some("NOAUTH" | "WRONGPASS"), None) => {
+            Some(format!("the server wants a password, and none is configured: {}", sign_in.keys))
+        }
         (Some("NOPERM"), _) => Some("the ACL of the user lacks a right: see ACL SETUSER".to_owned()),
         (Some("DENIED"), _) => {
             Some("the server is in protected mode: give it a password, or bind it to this network".to_owned())

@@ -70,6 +70,7 @@ impl Sentinels {
             address: Address { tls: sentinel.tls, ..Address::at(host.clone(), Some(*port)) },
             username: sentinel.username.clone(),
             password_file: sentinel.password_file.clone(),
+            password_keys: "`sentinel_password_file`",
             // The name in `server_name` is that of the primary.
             tls: super::TlsSettings { server_name: None, ..settings.tls.clone() },
             client_name: format!("earshot:{}:{purpose}", settings.name),
@@ -123,7 +124,8 @@ impl Sentinels {
         let shown = server.address.host_port();
         let ignore = |_: PushInfo| Ok::<_, SendError>(());
         let ask = async {
-            let (mut connection, _) = server.connect(ignore, Deadline::after(self.patience)).await?;
+            let connected = server.connect(ignore, Deadline::after(self.patience)).await;
+            let (mut connection, _) = connected.map_err(|failure| of_sentinel(failure, &shown))?;
             self.ask(&mut connection, &shown).await
         };
         let late = || {
@@ -213,6 +215,16 @@ impl Sentinels {
             }
             let _ = timeout(self.interval, told.notified()).await;
         }
+    }
+}
+
+/// A failure that says which Sentinel it is about.
+fn of_sentinel(failure: Failure, shown: &str) -> Failure {
+    let told =
+        |told: String| if told.contains(shown) { told } else { format!("the Sentinel {shown} says {told}") };
+    match failure {
+        Failure::Unreachable(cause) => Failure::Unreachable(told(cause)),
+        Failure::Refused(cause) => Failure::Refused(told(cause)),
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Server {
     /// In the place of the user in the address.
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,
+    /// What an operator would set, in words, to give it a password.
+    pub(super) password_keys: &'static str,
     pub(super) tls: TlsSettings,
     /// What the server shows in CLIENT LIST.
     pub(super) client_name: String,
@@ -46,6 +48,7 @@ impl Server {
             address: Address::parse(&settings.url)?,
             username: settings.username.clone(),
             password_file: settings.password_file.clone(),
+            password_keys: "`password_file`, REDIS_PASSWORD or the URL",
             tls: settings.tls.clone(),
             client_name: format!("earshot:{}:{purpose}", settings.name),
             command_timeout: settings.command_timeout,
@@ -124,7 +127,11 @@ impl Server {
     async fn explain(&self, error: &RedisError, peer: Option<SocketAddr>, secrets: &Secrets) -> Failure {
         let shown = self.address.host_port();
         let place = self.password_place(secrets);
-        let sign_in = SignIn { password: place.as_deref(), tls: secrets.tls.is_some().then_some(&self.tls) };
+        let sign_in = SignIn {
+            password: place.as_deref(),
+            keys: self.password_keys,
+            tls: secrets.tls.is_some().then_some(&self.tls),
+        };
         let failure = Failure::of_sign_in(error, &shown, sign_in);
         let (true, Some(peer)) = (error.is_io_error(), peer) else { return failure };
         let Some(config) = &secrets.tls else {

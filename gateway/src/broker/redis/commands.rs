@@ -61,7 +61,7 @@ impl Commands {
             };
             self.state.down(&failure);
             tokio::select! {
-                () = tokio::time::sleep(backoff.next(&failure)) => {}
+                () = self.dialer.pause(backoff.next(&failure)) => {}
                 () = self.inbox.expire() => return,
             }
         }

@@ -100,7 +100,7 @@ impl Subscriber {
         loop {
             let failure = Box::pin(self.live(&mut backoff)).await;
             self.wishes.state.down(&failure);
-            tokio::time::sleep(backoff.next(&failure)).await;
+            self.dialer.pause(backoff.next(&failure)).await;
         }
     }
 

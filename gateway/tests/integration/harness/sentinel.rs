@@ -19,7 +19,7 @@ const SENTINELS: usize = 3;
 pub(crate) struct Guard {
     /// Arguments of every server.
     pub(crate) servers: Vec<String>,
-    /// Lines in the configuration of every Sentinel, about itself.
+    /// Lines in the configuration of every Sentinel, about itself; `{port}` is a port besides the plain one.
     pub(crate) sentinels: Vec<String>,
     /// Lines in the configuration of every Sentinel, about the primary.
     pub(crate) monitor: Vec<String>,
@@ -40,7 +40,9 @@ pub(crate) struct Group {
 /// One Sentinel.
 pub(crate) struct Sentinel {
     /// Its plain port.
-    pub(crate) port: u16,
+    port: u16,
+    /// The port for others than the test.
+    public: u16,
     pub(crate) process: Process,
 }
 
@@ -74,7 +76,7 @@ impl Group {
     /// The keys of an instance that these Sentinels watch over.
     pub(crate) fn settings(&self) -> String {
         let addresses: Vec<_> =
-            self.sentinels.iter().map(|sentinel| format!("\"127.0.0.1:{}\"", sentinel.port)).collect();
+            self.sentinels.iter().map(|sentinel| format!("\"127.0.0.1:{}\"", sentinel.public)).collect();
         format!("sentinels = [{}]\nsentinel_master = \"mymaster\"\n", addresses.join(", "))
     }
 
@@ -146,7 +148,8 @@ impl Sentinel {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sentinel.conf");
         let mut lines = vec![format!("port {port}"), "bind 127.0.0.1".to_owned()];
-        lines.extend(guard.sentinels.iter().map(|line| line.replace("{port}", &free_port().to_string())));
+        let public = if guard.sentinels.is_empty() { port } else { free_port() };
+        lines.extend(guard.sentinels.iter().map(|line| line.replace("{port}", &public.to_string())));
         lines.push(format!("sentinel monitor mymaster 127.0.0.1 {primary} 2"));
         lines.push("sentinel down-after-milliseconds mymaster 700".to_owned());
         lines.push("sentinel failover-timeout mymaster 4000".to_owned());
@@ -154,7 +157,7 @@ impl Sentinel {
         std::fs::write(&file, lines.join("\n") + "\n").unwrap();
         let mut command = Command::new("redis-server");
         command.arg(&file).arg("--sentinel");
-        Self { port, process: Process::start(command, directory) }
+        Self { port, public, process: Process::start(command, directory) }
     }
 
     pub(crate) async fn connection(&self, password: Option<&str>) -> Option<MultiplexedConnection> {
