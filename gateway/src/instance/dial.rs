@@ -34,8 +34,8 @@ pub struct Dialer {
     role_interval: Duration,
     /// What the Sentinels said last.
     seen: Mutex<Option<View>>,
-    /// Whether it was said that the URL names a replica.
-    told_replica: AtomicBool,
+    /// Whether the server is a replica, and it was said.
+    replica: Arc<AtomicBool>,
 }
 
 impl Dialer {
@@ -48,7 +48,7 @@ impl Dialer {
             connect_timeout: settings.connect_timeout,
             role_interval: settings.role_interval,
             seen: Mutex::default(),
-            told_replica: AtomicBool::new(false),
+            replica: Arc::default(),
         }
     }
 
@@ -80,9 +80,24 @@ impl Dialer {
         }
         let deadline = Deadline::after(self.connect_timeout);
         let watched = reach(server, pushes, deadline).await?;
-        self.tell_replica(&watched);
+        let is_replica = watched.role == Role::Replica;
+        if is_replica && !self.replica.swap(is_replica, Ordering::Relaxed) {
+            let server = watched.address.location();
+            tracing::warn!(
+                %server,
+                "this Redis is a replica: what is published through it reaches its own subscribers alone, and logs \
+                 cannot be written; the URL should name the primary"
+            );
+        }
+        self.replica.store(is_replica, Ordering::Relaxed);
         let connection = watched.connection.clone();
-        Ok((connection, watched.moved(self.role_interval).boxed()))
+        let moved = watched.moved(self.role_interval, Arc::clone(&self.replica));
+        Ok((connection, moved.boxed()))
+    }
+
+    /// Whether the server that was dialled last is a replica at this moment, as a flag that follows.
+    pub fn replica(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.replica)
     }
 
     /// Waits before the next attempt, though not past the moment at which the Sentinels name another primary.
@@ -126,7 +141,7 @@ impl Dialer {
             )));
         }
         let connection = watched.connection.clone();
-        let demoted = watched.moved(self.role_interval);
+        let demoted = watched.moved(self.role_interval, Arc::clone(&self.replica));
         let moved = async move {
             tokio::select! {
                 failure = elsewhere => failure,
@@ -134,20 +149,6 @@ impl Dialer {
             }
         };
         Ok((connection, moved.boxed()))
-    }
-
-    fn tell_replica(&self, watched: &Watched) {
-        let is_replica = watched.role == Role::Replica;
-        if is_replica && !self.told_replica.swap(is_replica, Ordering::Relaxed) {
-            let server = watched.address.location();
-            tracing::warn!(
-                %server,
-                "this Redis is a replica: what is published through it reaches its own subscribers alone, and logs \
-                 cannot be written; the URL should name the primary"
-            );
-        } else if !is_replica {
-            self.told_replica.store(false, Ordering::Relaxed);
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Owns the present state and the log lines of its changes. Must never hold its lock for more than a copy.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::broker::LinkStatus;
 use crate::instance::Failure;
@@ -13,6 +14,8 @@ pub(super) struct LinkState {
     instance: String,
     link: &'static str,
     address: String,
+    /// Whether the server is a replica.
+    replica: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -27,7 +30,12 @@ impl LinkState {
     /// A link that has not been tried yet.
     pub(super) fn new(instance: &str, link: &'static str, address: String) -> Self {
         let state = Mutex::new(State { cause: Some("connecting".to_owned()), established: 0 });
-        Self { instance: instance.to_owned(), link, address, state }
+        Self { instance: instance.to_owned(), link, address, replica: Arc::default(), state }
+    }
+
+    /// The same, with the flag that says whether its server is a replica.
+    pub(super) fn with_replica(self, replica: Arc<AtomicBool>) -> Self {
+        Self { replica, ..self }
     }
 
     /// The link works from now on.
@@ -67,6 +75,7 @@ impl LinkState {
             link: self.link,
             up: state.cause.is_none(),
             cause: state.cause.clone(),
+            replica: self.replica.load(Ordering::Relaxed),
             reconnects: state.established.saturating_sub(1),
             wanted: 0,
             confirmed: 0,
