@@ -44,7 +44,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use self::redis::{RedisInstance, RedisTimes};
+pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
 pub use history::{Deliver, History};
@@ -159,7 +159,8 @@ impl Config {
         let mut top = document.top();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
         let namespaces = read_namespaces(document, &mut top, &redis);
-        let warnings = drop_unused(&mut redis, &namespaces);
+        let mut warnings = drop_unused(&mut redis, &namespaces);
+        warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
             allowed_origins: top::read_origins(&mut top),

@@ -167,6 +167,11 @@ fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Regis
         command_timeout: redis.times.command_timeout,
         retry_min: redis.times.retry_min,
         retry_max: redis.times.retry_max,
+        username: redis.sign_in.username.clone(),
+        password_file: redis.sign_in.password_file.clone(),
+        tls: redis.tls.clone(),
+        sentinel: redis.sentinel.clone(),
+        role_interval: redis.times.role_interval,
         ..InstanceSettings::default()
     };
     let settings = RedisSettings {

@@ -138,6 +138,8 @@ pub struct LinkStatus {
     pub up: bool,
     /// What is wrong when it is not up; never a secret.
     pub cause: Option<String>,
+    /// Whether its server is a replica, through which nothing should be published.
+    pub replica: bool,
     /// How often it was established anew since the start.
     pub reconnects: u64,
     /// How often it was given up, by cause: `lost` (no connection, or no answer), `deaf`, `refused`.

@@ -17,7 +17,7 @@ use super::requests;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{Message, Topic};
-use crate::instance::Failure;
+use crate::instance::{Failure, Watch};
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -28,6 +28,8 @@ type Pending<T> = Option<BoxFuture<'static, Result<T, Failure>>>;
 pub(super) struct Listening<'a> {
     link: &'a Subscriber,
     connection: MultiplexedConnection,
+    /// Whether the server is still the one to listen to.
+    watch: Watch,
     handover: Arc<Handover>,
     /// Whatever was published until this moment on a confirmed topic has been heard.
     proven: Instant,
@@ -50,6 +52,7 @@ impl<'a> Listening<'a> {
     pub(super) fn new(
         link: &'a Subscriber,
         connection: MultiplexedConnection,
+        watch: Watch,
         handover: Arc<Handover>,
         echoes: Arc<Echoes>,
     ) -> Self {
@@ -63,6 +66,7 @@ impl<'a> Listening<'a> {
         Self {
             link,
             connection,
+            watch,
             handover,
             proven: Instant::now(),
             round: None,
@@ -109,6 +113,7 @@ impl<'a> Listening<'a> {
                 outcome = answered(&mut self.round) => self.settle(outcome),
                 answer = answered(&mut self.ping) => self.pinged(answer),
                 proof = proven(&mut self.probe) => self.judge(proof),
+                moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
                 _ = pings.tick(), if self.ping.is_none() && !self.provable => { self.start_ping(); Ok(()) }
                 _ = probes.tick(), if self.probe.is_none() && self.provable => { self.start_probe(); Ok(()) }

@@ -2,7 +2,8 @@
 //!
 //! Owns the present state and the log lines of its changes. Must never hold its lock for more than a copy.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +17,8 @@ pub(super) struct LinkState {
     instance: String,
     link: &'static str,
     address: String,
+    /// Whether the server is a replica.
+    replica: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -52,7 +55,12 @@ impl LinkState {
             proven: None,
             unproven: None,
         });
-        Self { instance: instance.to_owned(), link, address, state }
+        Self { instance: instance.to_owned(), link, address, replica: Arc::default(), state }
+    }
+
+    /// The same, with the flag that says whether its server is a replica.
+    pub(super) fn with_replica(self, replica: Arc<AtomicBool>) -> Self {
+        Self { replica, ..self }
     }
 
     /// The link works from now on.
@@ -136,6 +144,7 @@ impl LinkState {
             link: self.link,
             up: state.cause.is_none(),
             cause: state.cause.clone(),
+            replica: self.replica.load(Ordering::Relaxed),
             reconnects: state.established.saturating_sub(1),
             losses: LOSSES.into_iter().zip(state.losses).collect(),
             down: state.down_before + state.down_since.map_or(Duration::ZERO, |since| since.elapsed()),

@@ -109,7 +109,7 @@ impl Subscriber {
         loop {
             let failure = Box::pin(self.live(&mut backoff)).await;
             self.wishes.state.down(&failure);
-            tokio::time::sleep(backoff.next(&failure)).await;
+            self.dialer.pause(backoff.next(&failure)).await;
         }
     }
 
@@ -118,12 +118,12 @@ impl Subscriber {
         let echoes = Echoes::new(&self.settings.probe_prefix);
         let handover = Arc::new(Handover::new(&self.settings, Some(Arc::clone(&echoes))));
         *self.wishes.handover.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&handover);
-        let connection = match self.dialer.dial(handover.clone()).await {
-            Ok(connection) => connection,
+        let (connection, watch) = match self.dialer.dial_watched(handover.clone()).await {
+            Ok(dialled) => dialled,
             Err(failure) => return failure,
         };
         let since = Instant::now();
-        let mut listening = Listening::new(self, connection, handover, echoes);
+        let mut listening = Listening::new(self, connection, watch, handover, echoes);
         let failure = listening.listen().await;
         // One that is accepted only to be thrown out again must not reset the waits.
         if since.elapsed() > self.settings.instance.retry_max {

@@ -202,6 +202,20 @@ impl<'d> Section<'d> {
         self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref() == key))
     }
 
+    /// Whether the file sets this key to `true`.
+    pub(in crate::config) fn is_true(&self, key: &str) -> bool {
+        self.flag_of(key) == Some(true)
+    }
+
+    /// Whether the file sets this key to `false`.
+    pub(in crate::config) fn is_false(&self, key: &str) -> bool {
+        self.flag_of(key) == Some(false)
+    }
+
+    fn flag_of(&self, key: &str) -> Option<bool> {
+        self.table.and_then(|table| table.get(key)).and_then(|value| value.get_ref().as_bool())
+    }
+
     /// Whether the file sets this key to a list without elements.
     pub(in crate::config) fn is_empty_list(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key)).map(Spanned::get_ref);
