@@ -47,12 +47,17 @@ impl From<RedisError> for Failure {
     }
 }
 
-/// What the server said, in its own words, or else what the client says.
+/// What the server said, in its own words, or else what the client says. A server that does not know a command repeats
+/// its arguments, and those of HELLO are user and password: they are left out.
 pub fn said(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
+    let mut said = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
+    };
+    if let Some(arguments) = said.find(", with args beginning with") {
+        said.truncate(arguments);
     }
+    said
 }
 
 /// Whether an I/O error is TLS saying no (an unknown issuer, a wrong name) rather than the network.
