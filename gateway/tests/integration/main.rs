@@ -17,6 +17,8 @@ mod asleep;
 mod bad_frames;
 mod bad_heads;
 mod bad_messages;
+mod check_redis;
+
 mod cli;
 mod deaf;
 mod fanout;

@@ -17,22 +17,30 @@ pub(crate) struct Redis {
     process: Process,
     /// Where it keeps everything that it has confirmed, if it keeps anything.
     kept: Option<TempDir>,
+    /// What else it was started with.
+    settings: Vec<String>,
 }
 
 impl Redis {
     /// A server that keeps nothing.
     pub(crate) async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with(None, &[]).await
     }
 
     /// A server that loses nothing when it is killed.
     pub(crate) async fn start_durable() -> Self {
-        Self::start_with(Some(tempfile::tempdir().unwrap())).await
+        Self::start_with(Some(tempfile::tempdir().unwrap()), &[]).await
     }
 
-    async fn start_with(kept: Option<TempDir>) -> Self {
+    /// A server that keeps nothing, with these settings, such as `["--maxclients", "20"]`. It must let us in.
+    pub(crate) async fn start_set(settings: &[&str]) -> Self {
+        Self::start_with(None, settings).await
+    }
+
+    async fn start_with(kept: Option<TempDir>, settings: &[&str]) -> Self {
         let port = free_port();
-        let redis = Self { port, process: spawn(port, kept.as_ref()), kept };
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        let redis = Self { port, process: spawn(port, kept.as_ref(), &settings), kept, settings };
         redis.answers().await;
         redis
     }
@@ -57,7 +65,7 @@ impl Redis {
 
     /// Starts the server again on the same port.
     pub(crate) async fn restart(&mut self) {
-        self.process = spawn(self.port, self.kept.as_ref());
+        self.process = spawn(self.port, self.kept.as_ref(), &self.settings);
         self.answers().await;
     }
 
@@ -99,6 +107,18 @@ impl Redis {
         redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query_async(&mut connection).await.unwrap()
     }
 
+    /// Runs one command as an administrator does, its words separated by spaces.
+    pub(crate) async fn run(&self, words: &str) -> redis::Value {
+        let mut command = redis::Cmd::new();
+        words.split(' ').for_each(|word| {
+            command.arg(word);
+        });
+        command
+            .query_async(&mut self.connection().await)
+            .await
+            .unwrap_or_else(|error| panic!("{words}: {error}"))
+    }
+
     async fn answers(&self) {
         let client = Client::open(self.url()).unwrap();
         until("redis-server answers", async || {
@@ -109,7 +129,7 @@ impl Redis {
     }
 }
 
-fn spawn(port: u16, kept: Option<&TempDir>) -> Process {
+fn spawn(port: u16, kept: Option<&TempDir>, settings: &[String]) -> Process {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string());
     match kept {
@@ -118,5 +138,6 @@ fn spawn(port: u16, kept: Option<&TempDir>) -> Process {
         }
         None => command.args(["--appendonly", "no"]),
     };
+    command.args(settings);
     Process::start(command, tempfile::tempdir().unwrap())
 }
