@@ -7,6 +7,7 @@
 //!
 //! - `report`: findings, and their two forms: text and JSON.
 //! - `endpoint`, `network`, `tls`: what lies below any protocol: names, addresses, certificates.
+//! - `sample`: names of our own.
 //! - `redis`: one Redis server.
 //! - `path`: a deployed gateway, through whatever stands before it.
 
@@ -17,6 +18,7 @@ mod network;
 pub mod path;
 pub mod redis;
 mod report;
+mod sample;
 mod tls;
 
 pub use report::{Finding, Level, Report, Section};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
@@ -88,6 +89,16 @@ pub(super) async fn inspect(
     Ok(Secured { stream, findings, wants_identity })
 }
 
+/// A connection as it comes, whatever the certificate is worth: its worth has been told.
+pub(super) async fn connect(
+    address: SocketAddr,
+    trust: &Trust,
+    limit: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
+    let recorder = Recorder::new(verifier(trust).map_err(io::Error::other)?);
+    handshake(address, trust, &[&TLS13, &TLS12], &recorder, limit).await.map_err(io::Error::other)?.0
+}
+
 /// One handshake; what was seen of the other side comes with it even when it fails.
 async fn handshake(
     address: SocketAddr,
@@ -132,6 +143,16 @@ fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, String> {
     WebPkiServerVerifier::builder_with_provider(Arc::clone(&trust.roots), provider)
         .build()
         .map_err(|error| format!("the authorities in {}: {error}", trust.authorities_key))
+}
+
+/// The authorities in a PEM file.
+pub(super) fn authorities(pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(Arc::new(roots)) }
 }
 
 /// The authorities that everybody trusts.

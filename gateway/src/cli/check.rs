@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::check::path::Target;
 use crate::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
 use crate::check::{self, Report};
 use crate::config::{Config, Flags, Namespace, RedisInstance, RedisUrl, Source};
@@ -33,6 +34,18 @@ pub struct Args {
     /// Look at a deployed gateway from a client's side: http(s)://host[:port][/prefix]
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     path: Option<String>,
+    /// With --path: the page that clients come from, such as https://app.example.com [default: the gateway's own host]
+    #[arg(long, value_name = "ORIGIN", requires = "path")]
+    origin: Option<String>,
+    /// With --path: the channel to open, or a glob of which a name is made up; where the configuration admits only some
+    #[arg(long, value_name = "CHANNEL", requires = "path")]
+    channel: Option<String>,
+    /// With --path: how long a silent connection must live, in seconds; 0: not looked at
+    #[arg(long, value_name = "SECONDS", default_value = "75", value_parser = idle, requires = "path")]
+    idle: Duration,
+    /// With --path: certificates (PEM) of the authorities to trust, in the place of the public ones
+    #[arg(long, value_name = "PATH", requires = "path")]
+    ca_file: Option<PathBuf>,
     /// The longest that one step may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
@@ -42,32 +55,77 @@ pub struct Args {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
+    within(text, 0.1)
+}
+
+fn idle(text: &str) -> Result<Duration, String> {
+    within(text, 0.0)
+}
+
+fn within(text: &str, least: f64) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
-    if !(0.1..=3600.0).contains(&seconds) {
-        return Err("expected 0.1 to 3600 seconds".to_owned());
+    if !(least..=3600.0).contains(&seconds) {
+        return Err(format!("expected {least} to 3600 seconds"));
     }
     Ok(Duration::from_secs_f64(seconds))
+}
+
+/// What is looked at.
+enum Targets {
+    Servers(Vec<Server>),
+    Path(Target),
 }
 
 impl Args {
     /// Looks, prints, and tells the exit code.
     pub fn run(&self) -> ExitCode {
-        let servers = match self.servers() {
-            Ok(servers) => servers,
+        let targets = match &self.path {
+            Some(url) => self.target(url).map(Targets::Path),
+            None => self.servers().map(Targets::Servers),
+        };
+        let targets = match targets {
+            Ok(targets) => targets,
             Err(why) => {
-                // Nobody is left to tell when even this cannot be written.
-                let _ = writeln!(io::stderr(), "{why}");
+                say(&why);
                 return ExitCode::from(WRONG);
             }
         };
-        let report = match look(&servers, self.timeout) {
-            Ok(report) => report,
+        if let Targets::Path(target) = &targets
+            && !target.idle.is_zero()
+        {
+            say(&format!(
+                "this takes {:?} and a little more: silence is listened to (--idle 0 leaves that out)",
+                target.idle
+            ));
+        }
+        match look(&targets, self.timeout) {
+            Ok(report) => self.print(&report),
             Err(error) => {
-                let _ = writeln!(io::stderr(), "nothing can be looked at: {error}");
-                return ExitCode::FAILURE;
+                say(&format!("nothing can be looked at: {error}"));
+                ExitCode::FAILURE
             }
-        };
-        self.print(&report)
+        }
+    }
+
+    fn target(&self, url: &str) -> Result<Target, String> {
+        let mut target = Target::parse(url).map_err(|what| format!("--path: {what}"))?;
+        if let Some(file) = &self.ca_file {
+            let read =
+                std::fs::read(file).map_err(|error| format!("--ca-file: {}: {error}", file.display()))?;
+            target.authorities = Some(read);
+        }
+        if let Some(origin) = &self.origin {
+            let is_origin =
+                origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+            if !is_origin || !origin.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err("--origin: expected scheme://host[:port], as browsers write it, without a path"
+                    .to_owned());
+            }
+        }
+        target.origin.clone_from(&self.origin);
+        target.channel.clone_from(&self.channel);
+        target.idle = self.idle;
+        Ok(target)
     }
 
     fn print(&self, report: &Report) -> ExitCode {
@@ -164,11 +222,23 @@ fn channels(space: &Namespace) -> impl Iterator<Item = PlannedChannel> {
     })
 }
 
-fn look(servers: &[Server], limit: Duration) -> io::Result<Report> {
+fn look(targets: &Targets, limit: Duration) -> io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sections = runtime.block_on(async {
-        // Side by side: one that hangs costs no time of another.
-        futures::future::join_all(servers.iter().map(|server| check::redis::inspect(server, limit))).await
+        match targets {
+            // Side by side: one that hangs costs no time of another.
+            Targets::Servers(servers) => {
+                futures::future::join_all(servers.iter().map(|server| check::redis::inspect(server, limit)))
+                    .await
+            }
+            Targets::Path(target) => vec![Box::pin(check::path::inspect(target, limit)).await],
+        }
     });
     Ok(Report { sections })
+}
+
+/// For people, beside the report.
+fn say(text: &str) {
+    // Nobody is left to tell when even this cannot be written.
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -263,11 +263,7 @@ async fn a_replica_is_named() {
     })
     .await;
     let checked = check(&[&replica.url()]).await;
-    checked.expect(
-        "role",
-        "failed",
-        &["this is a replica", "link to the primary is up", "dial the primary"],
-    );
+    checked.expect("role", "failed", &["this is a replica", "link to the primary is up", "dial the primary"]);
     checked.expect("keys", "failed", &["READONLY"]);
     // It hears what is published on it: that is what makes it treacherous.
     checked.expect("hearing", "ok", &[]);

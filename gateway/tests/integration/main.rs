@@ -17,6 +17,7 @@ mod asleep;
 mod bad_frames;
 mod bad_heads;
 mod bad_messages;
+mod check_path;
 mod check_redis;
 
 mod cli;

@@ -9,8 +9,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value};
 
 use super::super::report::Finding;
+use super::super::sample::Sample;
 use super::facts::Facts;
-use super::plan::{Plan, Sample};
+use super::plan::Plan;
 use super::{ask, command};
 use crate::instance::said;
 

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use super::super::network::{micros, millis};
 use super::super::report::Finding;
+use super::super::sample::{Sample, random};
 use super::ask;
 use super::ears::Ears;
 use super::facts::Facts;
-use super::plan::{Plan, Sample, random};
+use super::plan::Plan;
 use crate::instance::{Dialer, said};
 
 /// How long a test key lives when it is not deleted.

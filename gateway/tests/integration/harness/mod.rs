@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod neighbour;
+pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod protobuf;
 pub(crate) mod proxy;
