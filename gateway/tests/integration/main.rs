@@ -13,6 +13,7 @@
 mod harness;
 
 mod accounting;
+mod alarms;
 mod asleep;
 mod bad_frames;
 mod bad_heads;
