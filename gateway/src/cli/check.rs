@@ -31,10 +31,10 @@ pub struct Args {
     /// directory if it is there; REDIS_URL counts as for `earshot serve`]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// Look at a deployed gateway from a client's side: http(s)://host[:port][/prefix]
+    /// Look at a deployed gateway from a client's side, at `https://host:port/prefix` or `http://…`
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     path: Option<String>,
-    /// With --path: the page that clients come from, such as https://app.example.com [default: the gateway's own host]
+    /// With --path: the origin of the page that clients come from, as scheme://host [default: the gateway's own host]
     #[arg(long, value_name = "ORIGIN", requires = "path")]
     origin: Option<String>,
     /// With --path: the channel to open, or a glob of which a name is made up; where the configuration admits only some
