@@ -64,10 +64,14 @@ async fn a_proxy_that_collects_the_stream_is_named() {
     let gateway = Gateway::start().await;
     // What comes in one piece until its end, as over HTTP/1.0, waits for a whole buffer.
     let collecting = "proxy_set_header Host $http_host; proxy_ignore_headers X-Accel-Buffering;";
-    let nginx = Nginx::before(gateway.address(), collecting).await;
-    let checked = look(&nginx.url(), &["--timeout", "1"]).await;
-    assert_eq!((checked.code, checked.failed()), (1, vec!["sse", "websocket"]), "{}", checked.text);
-    checked.expect("sse", "failed", &["within 1s", "proxy_buffering off"]);
+    for (more, text) in
+        [("", "the stream does not begin"), ("postpone_output 0;", "but not one byte within 1s")]
+    {
+        let nginx = Nginx::before(gateway.address(), &format!("{collecting} {more}")).await;
+        let checked = look(&nginx.url(), &["--timeout", "1"]).await;
+        assert_eq!((checked.code, checked.failed()), (1, vec!["sse", "websocket"]), "{}", checked.text);
+        checked.expect("sse", "failed", &[text, "proxy_buffering off"]);
+    }
 }
 
 #[tokio::test]
@@ -108,7 +112,11 @@ async fn a_proxy_that_does_not_upgrade_is_named() {
     let nginx = Nginx::before(gateway.address(), "proxy_set_header Host $http_host;").await;
     let checked = look(&nginx.url(), &[]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["websocket"]), "{}", checked.text);
-    checked.expect("websocket", "failed", &["426 in the place of 101", "proxy_http_version 1.1"]);
+    checked.expect(
+        "websocket",
+        "failed",
+        &["426 in the place of 101", "speaks HTTP/1.0", "proxy_http_version 1.1"],
+    );
     checked.expect("sse", "ok", &[]);
     checked.expect("delivery", "skipped", &["both"]);
 }
