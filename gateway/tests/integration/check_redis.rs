@@ -1,6 +1,7 @@
 //! `earshot check` of a Redis: each thing that can be wrong is made wrong for real, and is named, with its cause and
 //! what to do; and the check itself does no harm.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -66,7 +67,7 @@ async fn a_good_server_passes_and_keeps_nothing_of_it() {
     {
         assert!(checked.findings(check)[0]["facts"][fact].is_u64(), "{check}: {fact}: {}", checked.text);
     }
-    assert_eq!(redis.run("DBSIZE").await, redis::Value::Int(0));
+    assert_eq!(admin(&redis, "DBSIZE").await, redis::Value::Int(0));
     let text = told(&[&redis.url()]).await;
     assert!(text.contains("  ok       hearing") && text.ends_with("All is well.\n"), "{text}");
 }
@@ -74,7 +75,7 @@ async fn a_good_server_passes_and_keeps_nothing_of_it() {
 #[tokio::test]
 async fn what_is_not_ours_is_neither_heard_nor_touched() {
     let redis = Redis::start().await;
-    redis.run("SET jobs:stream:job:1 theirs").await;
+    admin(&redis, "SET jobs:stream:job:1 theirs").await;
     let mut ears = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
     ears.psubscribe("*").await.unwrap();
     // The three ways to ask for rights: a transaction, ACL DRYRUN, trying.
@@ -82,7 +83,7 @@ async fn what_is_not_ours_is_neither_heard_nor_touched() {
         "+subscribe +unsubscribe +publish +ping +hello +@scripting +@stream +@hash +@string +@keyspace +time";
     let users = ["+@all".to_owned(), format!("-@all {own} +acl|dryrun +acl|whoami"), format!("-@all {own}")];
     for rights in &users {
-        redis.run(&format!("ACL SETUSER app reset on >pw ~* &* {rights}")).await;
+        admin(&redis, &format!("ACL SETUSER app reset on >pw ~* &* {rights}")).await;
         let checked = check_configured(&configured(&redis, "app:pw")).await;
         assert_eq!(checked.code, 0, "{rights}: {}", checked.text);
     }
@@ -99,8 +100,8 @@ async fn what_is_not_ours_is_neither_heard_nor_touched() {
     );
     assert!(heard.len() >= users.len(), "each trial was heard");
     // What is only asked for, or tried, is gone.
-    assert_eq!(redis.run("DBSIZE").await, redis::Value::Int(1));
-    assert_eq!(redis.run("GET jobs:stream:job:1").await, redis::Value::BulkString(b"theirs".into()));
+    assert_eq!(admin(&redis, "DBSIZE").await, redis::Value::Int(1));
+    assert_eq!(admin(&redis, "GET jobs:stream:job:1").await, redis::Value::BulkString(b"theirs".into()));
 }
 
 #[tokio::test]
@@ -116,7 +117,7 @@ async fn a_right_that_is_missing_is_named_however_it_can_be_asked_for() {
             ("resetchannels &web-*", "not on the channel job:", "& that covers job:"),
             ("resetkeys ~other:*", "not on the key jobs:stream:job:", "~ that covers jobs:"),
         ] {
-            redis.run(&format!("ACL SETUSER app reset on >pw ~* &* -@all {own} {more} {lack}")).await;
+            admin(&redis, &format!("ACL SETUSER app reset on >pw ~* &* -@all {own} {more} {lack}")).await;
             let checked = check_configured(&configured(&redis, "app:pw")).await;
             assert_eq!(checked.code, 1, "{more} {lack}: {}", checked.text);
             checked.expect("rights", "failed", &[named, advice]);
@@ -127,19 +128,19 @@ async fn a_right_that_is_missing_is_named_however_it_can_be_asked_for() {
 #[tokio::test]
 async fn a_pattern_must_stand_in_the_acl_as_it_is() {
     let redis = Redis::start().await;
-    redis.run("ACL SETUSER app reset on >pw ~* resetchannels &w* +@all").await;
+    admin(&redis, "ACL SETUSER app reset on >pw ~* resetchannels &w* +@all").await;
     let space = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\nsubscribe_pattern = true\n";
     let config = format!("[redis.default]\nurl = \"redis://app:pw@{}\"\n{space}", redis.address());
     check_configured(&config).await.expect("rights", "failed", &["PSUBSCRIBE", "a wider one does not count"]);
-    redis.run("ACL SETUSER app &web-*").await;
+    admin(&redis, "ACL SETUSER app &web-*").await;
     assert_eq!(check_configured(&config).await.code, 0);
 }
 
 #[tokio::test]
 async fn a_refused_password_is_told_without_showing_any() {
     let redis = Redis::start().await;
-    redis.run("ACL SETUSER app reset on >hunter2 ~* &* +@all").await;
-    redis.run("CONFIG SET requirepass hunter2").await;
+    admin(&redis, "ACL SETUSER app reset on >hunter2 ~* &* +@all").await;
+    admin(&redis, "CONFIG SET requirepass hunter2").await;
     let address = redis.address();
     for (url, texts) in [
         (format!("redis://app:hunter3@{address}"), ["WRONGPASS", "compare with the server's"]),
@@ -159,7 +160,7 @@ async fn a_refused_password_is_told_without_showing_any() {
 
 #[tokio::test]
 async fn a_server_that_does_not_know_hello_repeats_no_password() {
-    let redis = Redis::start_set(&[
+    let redis = Redis::start_given(&[
         "--rename-command",
         "HELLO",
         "",
@@ -187,11 +188,11 @@ async fn a_server_that_does_not_know_hello_repeats_no_password() {
 
 #[tokio::test]
 async fn settings_that_will_hurt_are_named() {
-    let redis = Redis::start_set(&["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"]).await;
+    let redis = Redis::start_given(&["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"]).await;
     for words in
         ["CONFIG SET timeout 5", "CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory 1gb"]
     {
-        redis.run(words).await;
+        admin(&redis, words).await;
     }
     let checked = check_configured(&configured(&redis, "default:any")).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["output-buffer"]), "{}", checked.text);
@@ -208,25 +209,25 @@ async fn settings_that_will_hurt_are_named() {
 async fn memory_that_runs_out_is_named() {
     let redis = Redis::start().await;
     // What the server uses goes up and down a little with those who look: little against this.
-    redis.run("SETRANGE large 50000000 x").await;
+    admin(&redis, "SETRANGE large 50000000 x").await;
     for (filled, policy, level, text) in [
         (85, "noeviction", "warning", "refused (OOM)"),
         (95, "noeviction", "failed", "refused (OOM)"),
         (95, "volatile-lru", "warning", "keys are evicted"),
     ] {
-        redis.run(&format!("CONFIG SET maxmemory-policy {policy}")).await;
+        admin(&redis, &format!("CONFIG SET maxmemory-policy {policy}")).await;
         let used = used_memory(&redis).await;
-        redis.run(&format!("CONFIG SET maxmemory {}", used * 100 / filled)).await;
+        admin(&redis, &format!("CONFIG SET maxmemory {}", used * 100 / filled)).await;
         check(&[&redis.url()]).await.expect("memory", level, &["maxmemory", text]);
     }
-    redis.run("CONFIG SET maxmemory-policy noeviction").await;
-    redis.run("CONFIG SET maxmemory 1mb").await;
+    admin(&redis, "CONFIG SET maxmemory-policy noeviction").await;
+    admin(&redis, "CONFIG SET maxmemory 1mb").await;
     check(&[&redis.url()]).await.expect("keys", "failed", &["OOM", "memory is full"]);
 }
 
 #[tokio::test]
 async fn too_few_connections_are_named_before_and_after_they_have_run_out() {
-    let redis = Redis::start_set(&["--maxclients", "8"]).await;
+    let redis = Redis::start_given(&["--maxclients", "8"]).await;
     let checked = check(&[&redis.url()]).await;
     checked.expect("clients", "failed", &["of 8", "CLIENT LIST"]);
     let mut others = Vec::new();
@@ -243,8 +244,8 @@ async fn too_few_connections_are_named_before_and_after_they_have_run_out() {
 
 #[tokio::test]
 async fn where_config_is_forbidden_info_is_asked() {
-    let redis = Redis::start_set(&["--maxclients", "8"]).await;
-    redis.run("ACL SETUSER app reset on >pw ~* &* +@all -config").await;
+    let redis = Redis::start_given(&["--maxclients", "8"]).await;
+    admin(&redis, "ACL SETUSER app reset on >pw ~* &* +@all -config").await;
     let checked = check(&[&format!("redis://app:pw@{}", redis.address())]).await;
     checked.expect("config", "ok", &["managed services"]);
     checked.expect("clients", "failed", &["of 8"]);
@@ -256,9 +257,9 @@ async fn where_config_is_forbidden_info_is_asked() {
 async fn a_replica_is_named() {
     let primary = Redis::start().await;
     let (host, port) = (primary.address().ip(), primary.address().port());
-    let replica = Redis::start_set(&["--replicaof", &format!("{host} {port}")]).await;
+    let replica = Redis::start_given(&["--replicaof", &format!("{host} {port}")]).await;
     until("the replica is in step", async || {
-        let info = format!("{:?}", replica.run("INFO replication").await);
+        let info = format!("{:?}", admin(&replica, "INFO replication").await);
         info.contains("master_link_status:up").then_some(())
     })
     .await;
@@ -273,10 +274,10 @@ async fn a_replica_is_named() {
 #[tokio::test]
 async fn a_cluster_is_recognised_and_must_be_whole() {
     let port = free_port().to_string();
-    let redis = Redis::start_set(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
+    let redis = Redis::start_given(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
     let checked = check(&[&redis.url()]).await;
     checked.expect("cluster", "failed", &["state fail", "CLUSTER NODES"]);
-    redis.run("CLUSTER ADDSLOTSRANGE 0 16383").await;
+    admin(&redis, "CLUSTER ADDSLOTSRANGE 0 16383").await;
     let whole = until("the cluster is whole", async || {
         let checked = check(&[&redis.url()]).await;
         (checked.code == 0).then_some(checked)
@@ -312,6 +313,37 @@ async fn something_else_on_the_port_is_recognised() {
     let gateway = Gateway::start().await;
     let checked = check(&[&format!("redis://{}", gateway.address())]).await;
     checked.expect("protocol", "failed", &["no Redis", "HTTP/1.1 400", "a web server"]);
+}
+
+#[tokio::test]
+async fn a_server_that_throws_everybody_out_ends_the_check_with_a_report() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let arguments = [url.as_str(), "--timeout", "2"];
+    let mut running = std::pin::pin!(check(&arguments));
+    let checked = loop {
+        tokio::select! {
+            checked = &mut running => break checked,
+            () = redis.cut_all() => {}
+        }
+    };
+    assert_eq!(checked.code, 1, "{}", checked.text);
+    assert!(!checked.failed().is_empty(), "{}", checked.text);
+}
+
+#[tokio::test]
+async fn a_server_in_protected_mode_answers_its_own_machine_alone() {
+    // The address by which others reach this machine; without one there are no others.
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let Ok(IpAddr::V4(own)) =
+        probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr()).map(|at| at.ip())
+    else {
+        return;
+    };
+    let own = own.to_string();
+    let redis = Redis::start_given(&["--bind", "127.0.0.1", &own, "--protected-mode", "yes"]).await;
+    let checked = check(&[&format!("redis://{own}:{}", redis.address().port())]).await;
+    checked.expect("protocol", "failed", &["DENIED", "protected mode", "requirepass"]);
 }
 
 #[tokio::test]
@@ -365,12 +397,17 @@ async fn a_url_comes_from_the_command_line_standard_input_or_the_environment() {
     }
 }
 
+/// Runs a command as an administrator, its words separated by spaces.
+async fn admin(redis: &Redis, words: &str) -> redis::Value {
+    redis.run(&words.split(' ').collect::<Vec<_>>()).await
+}
+
 fn configured(redis: &Redis, sign_in: &str) -> String {
     format!("[redis.default]\nurl = \"redis://{sign_in}@{}\"\n{CONFIG}", redis.address())
 }
 
 async fn used_memory(redis: &Redis) -> u64 {
-    let info: String = redis::from_redis_value(redis.run("INFO memory").await).unwrap();
+    let info: String = redis::from_redis_value(admin(&redis, "INFO memory").await).unwrap();
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
     used.parse().unwrap()
 }

@@ -20,6 +20,7 @@ mod bad_heads;
 mod bad_messages;
 mod check_path;
 mod check_redis;
+mod check_tls;
 
 mod cli;
 mod deaf;

@@ -236,9 +236,12 @@ pub(super) async fn clock(connection: &mut MultiplexedConnection) -> Finding {
     let [seconds, microseconds] = time[..] else {
         return Finding::skipped("clock", "the server's time cannot be read");
     };
-    let server = Duration::from_secs(seconds) + Duration::from_micros(microseconds);
-    let (apart, word) =
-        if server > middle { (server - middle, "ahead of") } else { (middle - server, "behind") };
+    apart(Duration::from_secs(seconds) + Duration::from_micros(microseconds), middle)
+}
+
+/// Two clocks at one moment.
+fn apart(server: Duration, ours: Duration) -> Finding {
+    let (apart, word) = if server > ours { (server - ours, "ahead of") } else { (ours - server, "behind") };
     let said = format!("the server's clock is {} {word} this machine's", millis(apart));
     let finding = if apart > ASTRAY {
         Finding::warning("clock", said)
@@ -258,4 +261,24 @@ pub(super) async fn clock(connection: &mut MultiplexedConnection) -> Finding {
 fn wall_clock() -> Duration {
     let now = std::time::SystemTime::now();
     now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Level;
+
+    #[test]
+    fn clocks_may_be_a_little_apart_either_way() {
+        let at = Duration::from_secs;
+        for (server, ours, level, text) in [
+            (at(100), at(100), Level::Ok, "behind"),
+            (at(102), at(100), Level::Ok, "ahead of"),
+            (at(103), at(100), Level::Warning, "3000 ms ahead of"),
+            (at(100), at(160), Level::Warning, "60000 ms behind"),
+        ] {
+            let finding = apart(server, ours);
+            assert!(finding.level == level && finding.said.contains(text), "{finding:?}");
+        }
+    }
 }
