@@ -9,10 +9,13 @@ use std::time::Duration;
 mod address;
 mod backoff;
 mod dial;
+mod node;
+pub mod slot;
 
 pub use address::shown;
 pub use backoff::Backoff;
 pub use dial::{Dialer, Failure, said};
+pub use node::NodeAddress;
 
 /// How one Redis server is reached.
 #[derive(Clone)]
@@ -21,6 +24,8 @@ pub struct InstanceSettings {
     pub name: String,
     /// `redis://` or `rediss://`, complete.
     pub url: String,
+    /// The server is a node of a cluster; these are others of it, which are asked when that one is away.
+    pub cluster: Option<Vec<NodeAddress>>,
     /// The longest that one attempt to connect may take: resolving, TCP, TLS and sign-in together.
     pub connect_timeout: Duration,
     /// The longest that a command may wait for its answer.
@@ -40,6 +45,7 @@ impl Default for InstanceSettings {
         Self {
             name: "redis".to_owned(),
             url: "redis://127.0.0.1:6379/0".to_owned(),
+            cluster: None,
             connect_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(5),
             retry_min: Duration::from_millis(50),
@@ -55,6 +61,7 @@ impl fmt::Debug for InstanceSettings {
         f.debug_struct("InstanceSettings")
             .field("name", &self.name)
             .field("url", &shown(&self.url))
+            .field("cluster", &self.cluster)
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
             .finish_non_exhaustive()
