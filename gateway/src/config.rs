@@ -9,7 +9,7 @@
 //! - `document`: the file as a tree with lines; `knob`: numbers with default and range; `quantity`: units; `choice`:
 //!   words
 //! - `top`, `limits`, `transport`, `running`, `redis`, `namespace`: one section of the file each
-//! - `source`, `history`: parts of a namespace
+//! - `source`, `history`: parts of a namespace; `servers`: a part of a Redis instance
 //! - `listen`, `channel`, `url`, `secret`: the checked values
 //! - `reachable`: what namespaces must not be to each other
 //! - `show`: the way back to TOML
@@ -34,6 +34,7 @@ mod reachable;
 mod redis;
 mod running;
 mod secret;
+mod servers;
 mod show;
 mod source;
 mod top;
@@ -52,6 +53,7 @@ pub use listen::Listen;
 pub use namespace::{Namespace, Who};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
+pub use servers::Servers;
 pub use source::Source;
 pub use transport::{Sse, WebSocket};
 pub use url::RedisUrl;

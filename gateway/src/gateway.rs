@@ -162,6 +162,10 @@ fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Regis
     let instance = InstanceSettings {
         name: redis.name.clone(),
         url: redis.pubsub_url.as_ref().unwrap_or(&redis.url).expose().to_owned(),
+        cluster: match &redis.servers {
+            config::Servers::Cluster(seeds) => Some(seeds.clone()),
+            config::Servers::One | config::Servers::Spread(_) => None,
+        },
         connect_timeout: redis.times.connect_timeout,
         command_timeout: redis.times.command_timeout,
         retry_min: redis.times.retry_min,
@@ -201,6 +205,7 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
         log: (namespace.source == config::Source::Stream).then(|| {
             Arc::new(Log {
                 key_prefix: namespace.key_prefix.clone(),
+                spread: namespace.spread,
                 size: namespace.history.size,
                 ttl: namespace.history.ttl,
             })

@@ -8,6 +8,7 @@ use super::document::{Document, Section};
 use super::environment::Environment;
 use super::errors::Place;
 use super::knob::knobs;
+use super::servers::Servers;
 use super::show::Shown;
 use super::url::RedisUrl;
 
@@ -26,6 +27,8 @@ pub struct RedisInstance {
     pub url: RedisUrl,
     /// Where subscriptions are, when that is another server.
     pub pubsub_url: Option<RedisUrl>,
+    /// What it is made of.
+    pub servers: Servers,
     /// Its times.
     pub times: RedisTimes,
 }
@@ -73,7 +76,8 @@ impl RedisInstance {
         }
         if let Some(url) = env.redis_url.clone() {
             let (name, pubsub_url) = (DEFAULT_INSTANCE.into(), env.redis_pubsub_url.clone());
-            instances.push(Self { name, url, pubsub_url, times: RedisTimes::default() });
+            let (servers, times) = (Servers::default(), RedisTimes::default());
+            instances.push(Self { name, url, pubsub_url, servers, times });
         } else if env.redis_pubsub_url.is_some() {
             let what =
                 "there is no instance it could belong to: set REDIS_URL, too, or write [redis.default]";
@@ -91,8 +95,11 @@ impl RedisInstance {
         let from_env = |url: &Option<RedisUrl>| url.clone().filter(|_| name == DEFAULT_INSTANCE);
         let (own_url, own_pubsub) =
             (section.text("url", RedisUrl::parse), section.text("pubsub_url", RedisUrl::parse));
-        let url = from_env(&env.redis_url).or(own_url.map(|found| found.value));
-        if url.is_none() && !section.has("url") {
+        let servers = Servers::read(&mut section);
+        let url = from_env(&env.redis_url).or(own_url.map(|found| found.value)).or_else(|| servers.first());
+        if let Some(url) = &url {
+            servers.check(&section, url, env);
+        } else if !section.has("url") && !section.has("urls") {
             section.refuse(&section.place(), "has no `url`, such as url = \"redis://127.0.0.1:6379/0\"");
         }
         let instance = Self {
@@ -100,6 +107,7 @@ impl RedisInstance {
             // Whatever stands here when the file's own URL is bad or missing is never used: the load fails.
             url: url.unwrap_or_else(RedisUrl::local),
             pubsub_url: from_env(&env.redis_pubsub_url).or(own_pubsub.map(|found| found.value)),
+            servers,
             times: RedisTimes::read(&mut section),
         };
         section.finish();
@@ -108,7 +116,7 @@ impl RedisInstance {
 
     pub(super) fn show(&self, out: &mut Shown) {
         out.section(&format!("[redis.{}]", self.name));
-        out.text("url", &self.url.to_string());
+        self.servers.show(out, &self.url);
         if let Some(url) = &self.pubsub_url {
             out.text("pubsub_url", &url.to_string());
         }

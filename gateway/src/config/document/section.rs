@@ -37,6 +37,11 @@ impl<'d> Section<'d> {
         Place::Key(self.document.path, self.document.line(self.at), self.name.clone())
     }
 
+    /// Whether this is the section `[kind.NAME]` of that name.
+    pub(in crate::config) fn is_named(&self, name: &str) -> bool {
+        self.name.rsplit_once('.').is_some_and(|(_, own)| own == name)
+    }
+
     /// Says that something is wrong.
     pub(in crate::config) fn refuse(&self, place: &Place<'_>, what: impl Into<String>) {
         self.document.refuse(place, what);

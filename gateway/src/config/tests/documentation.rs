@@ -22,7 +22,7 @@ fn the_example_loads() {
     let config = load(EXAMPLE).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
     let names: Vec<_> = config.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
-    assert_eq!(names, ["nest", "web", "jobs", "demo"]);
+    assert_eq!(names, ["nest", "web", "jobs", "metrics", "demo"]);
     let config = load(&everything()).unwrap();
     assert!(config.api_key.is_some() && config.redis.iter().any(|instance| instance.pubsub_url.is_some()));
 }

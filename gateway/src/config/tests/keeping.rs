@@ -111,7 +111,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "slow = \"latest\"",
-        "7: namespace.slow: unknown key; known here: `name`, `channels`, `source`, `history`, `redis`, `key_prefix`, `deliver`, `subscribe`, `publish`, `subscribe_pattern`",
+        "7: namespace.slow: unknown key; known here: `name`, `channels`, `source`, `history`, `redis`, `key_prefix`, `sharded`, `deliver`, `subscribe`, `publish`, `subscribe_pattern`",
     ),
     ("[limits]\nhistory_bytes = \"2TiB\"", "8: limits.history_bytes: \"2TiB\" is out of range: 1MiB to 1TiB"),
     ("[limits]\nrecovery_publications = 0", "8: limits.recovery_publications: 0 is out of range: 1 to 10000"),
