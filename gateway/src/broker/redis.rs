@@ -8,8 +8,10 @@
 //! - `table`: what is wanted, and what is confirmed.
 //! - `requests`: subscriptions in chunks, each confirmed or refused.
 //! - `handover`, `echo`: the bounded way from a connection to the listener, each publication once.
+//! - `route`: where a subscriber link connects to.
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
 //! - `outbox`, `commands`: what Redis is to be asked, and the command link.
+//! - `cluster`: the same over several servers.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
 //! - `ping`, `status`: whether a link lives, and what is told about it.
 
@@ -19,9 +21,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
+use self::cluster::Cluster;
+use self::cluster::commands::ClusterCommands;
 use self::commands::Commands;
 use self::log_script::Call;
 use self::outbox::{Answer, Outbox, Request};
+use self::route::Route;
 use self::status::LinkState;
 use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
@@ -29,6 +34,7 @@ use super::{BrokerError, LinkStatus, Listener, Topic};
 use crate::drain::Drain;
 use crate::instance::{self, Dialer};
 
+mod cluster;
 mod commands;
 mod echo;
 mod handover;
@@ -38,6 +44,7 @@ mod log_script;
 mod outbox;
 mod ping;
 mod requests;
+mod route;
 mod settings;
 mod status;
 mod subscriber;
@@ -64,20 +71,31 @@ impl RedisBroker {
         let wishes = Arc::new(Wishes::new(wishes));
         let commands = Arc::new(LinkState::new(&settings.instance.name, "commands", address));
         let (outbox, inbox) = outbox::outbox(&settings);
+        let cluster = Cluster::new(&settings);
         let subscriber = Subscriber {
             settings: settings.clone(),
-            dialer: Dialer::new(&settings.instance, "subscriptions"),
+            route: match &cluster {
+                Some(cluster) => Route::Anywhere(cluster.clone()),
+                None => Route::Server(Box::new(Dialer::new(&settings.instance, "subscriptions"))),
+            },
             wishes: wishes.clone(),
             listener,
+            is_part: cluster.is_some(),
         };
         drain.spawn(subscriber.run(drain.clone()));
-        let link = Commands {
-            settings: settings.clone(),
-            dialer: Dialer::new(&settings.instance, "commands"),
-            state: commands.clone(),
-            inbox,
-        };
-        drain.spawn(link.run(drain.clone()));
+        if let Some(cluster) = cluster {
+            let link = ClusterCommands::new(&settings, &cluster, &commands, inbox);
+            drain.spawn(link.run(drain.clone()));
+            drain.spawn(cluster.run(drain.clone()));
+        } else {
+            let link = Commands {
+                settings: settings.clone(),
+                dialer: Dialer::new(&settings.instance, "commands"),
+                state: commands.clone(),
+                inbox,
+            };
+            drain.spawn(link.run(drain.clone()));
+        }
         Arc::new(Self { settings, wishes, outbox, commands })
     }
 

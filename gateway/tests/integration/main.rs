@@ -18,6 +18,7 @@ mod bad_frames;
 mod bad_heads;
 mod bad_messages;
 mod cli;
+mod cluster;
 mod deaf;
 mod fanout;
 mod gaps;

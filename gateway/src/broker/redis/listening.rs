@@ -10,12 +10,14 @@ use futures::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::cluster::bus::Bus;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
 use super::requests;
+use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
-use crate::broker::{Message, Topic};
+use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
 use crate::instance::Failure;
 
 /// Messages handed on in one call.
@@ -36,15 +38,15 @@ pub(super) struct Listening<'a> {
     gated: bool,
     established: bool,
     ping: Pending<Instant>,
+    /// How the node heard the other nodes of its cluster the last time.
+    bus: Option<Bus>,
+    look: Pending<Bus>,
     batch: Vec<Message>,
 }
 
 impl<'a> Listening<'a> {
-    pub(super) fn new(
-        link: &'a Subscriber,
-        connection: MultiplexedConnection,
-        handover: Arc<Handover>,
-    ) -> Self {
+    pub(super) fn new(link: &'a Subscriber, line: Line) -> Self {
+        let Line { connection, handover, bus } = line;
         Self {
             link,
             connection,
@@ -54,6 +56,8 @@ impl<'a> Listening<'a> {
             gated: false,
             established: false,
             ping: None,
+            bus,
+            look: None,
             batch: Vec::with_capacity(BATCH),
         }
     }
@@ -84,6 +88,7 @@ impl<'a> Listening<'a> {
                 }
                 outcome = answered(&mut self.round) => self.settle(outcome),
                 answer = answered(&mut self.ping) => self.prove(answer),
+                bus = answered(&mut self.look), if !self.gated => self.compare(bus),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
                 _ = pings.tick(), if self.ping.is_none() => { self.start_ping(); Ok(()) }
                 _ = mending.tick() => { self.mend(); Ok(()) }
@@ -109,7 +114,7 @@ impl<'a> Listening<'a> {
         let outcome = outcome?;
         let loss = self.link.wishes.table().loss(&outcome);
         if let Some(loss) = loss {
-            self.link.listener.lost(loss);
+            self.link.tell_loss(loss);
         }
         self.gated = false;
         self.link.wishes.table().settle(outcome);
@@ -127,7 +132,24 @@ impl<'a> Listening<'a> {
     }
 
     fn start_ping(&mut self) {
-        self.ping = Some(Box::pin(ping(self.connection.clone(), self.link.settings.ping_timeout)));
+        let limit = self.link.settings.ping_timeout;
+        self.ping = Some(Box::pin(ping(self.connection.clone(), limit)));
+        if self.bus.is_some() && self.look.is_none() {
+            self.look = Some(Box::pin(Bus::look(self.connection.clone(), limit)));
+        }
+    }
+
+    /// A node of a cluster that lost another one may have lost what that one sent.
+    fn compare(&mut self, bus: Result<Bus, Failure>) -> Result<(), Failure> {
+        self.look = None;
+        let bus = bus?;
+        if let Some(before) = self.bus.replace(bus.clone())
+            && !bus.is_as_before(&before)
+        {
+            let loss = Loss { topics: LostTopics::All, cause: GapCause::Deaf, from: before.asked };
+            self.link.tell_loss(loss);
+        }
+        Ok(())
     }
 
     fn prove(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
@@ -156,7 +178,7 @@ impl<'a> Listening<'a> {
                 self.link.listener.heard(&mut self.batch);
                 self.batch.clear();
             }
-            Taken::Loss(loss) => self.link.listener.lost(loss),
+            Taken::Loss(loss) => self.link.tell_loss(loss),
             Taken::Nothing => {}
             Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
         }

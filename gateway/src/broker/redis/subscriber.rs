@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::handover::Handover;
 use super::listening::Listening;
+use super::route::Route;
 use super::settings::RedisSettings;
 use super::status::LinkState;
 use super::table::{Confirmation, Table};
-use crate::broker::{LinkStatus, Listener, Topic};
+use crate::broker::{LinkStatus, Listener, Loss, LostTopics, Topic};
 use crate::drain::Drain;
-use crate::instance::{Backoff, Dialer, Failure};
+use crate::instance::{Backoff, Failure};
 
 /// What the link shares with those who wish to hear.
 #[derive(Debug)]
@@ -78,12 +78,22 @@ impl Wishes {
 /// The task of the link.
 pub(super) struct Subscriber {
     pub(super) settings: Arc<RedisSettings>,
-    pub(super) dialer: Dialer,
+    pub(super) route: Route,
     pub(super) wishes: Arc<Wishes>,
     pub(super) listener: Arc<dyn Listener>,
+    /// The listener hears by other links, too: what concerns all of this one does not concern all of it.
+    pub(super) is_part: bool,
 }
 
 impl Subscriber {
+    /// Tells the listener what this link has lost.
+    pub(super) fn tell_loss(&self, mut loss: Loss) {
+        if self.is_part && matches!(loss.topics, LostTopics::All) {
+            loss.topics = LostTopics::Some(self.wishes.table().topics());
+        }
+        self.listener.lost(loss);
+    }
+
     /// Keeps the link until the gateway stops.
     pub(super) async fn run(self, drain: Drain) {
         tokio::select! {
@@ -106,13 +116,12 @@ impl Subscriber {
 
     /// One connection, from the attempt to its end.
     async fn live(&self, backoff: &mut Backoff) -> Failure {
-        let handover = Arc::new(Handover::new(&self.settings));
-        let connection = match self.dialer.dial(handover.clone()).await {
-            Ok(connection) => connection,
+        let line = match self.route.dial(&self.settings).await {
+            Ok(line) => line,
             Err(failure) => return failure,
         };
         let since = Instant::now();
-        let mut listening = Listening::new(self, connection, handover);
+        let mut listening = Listening::new(self, line);
         let failure = listening.listen().await;
         // One that is accepted only to be thrown out again must not reset the waits.
         if since.elapsed() > self.settings.instance.retry_max {

@@ -174,6 +174,12 @@ impl Table {
         }
     }
 
+    /// Every topic that is wanted.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let wanted = self.entries.iter().filter(|(_, entry)| entry.wanted);
+        wanted.map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// How many topics are in which state.
     pub(super) fn counts(&self) -> Counts {
         self.counts

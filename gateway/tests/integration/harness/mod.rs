@@ -1,6 +1,7 @@
 //! What the tests are made of: processes, clients, and patience. It must never fake an answer.
 
 pub(crate) mod api_publisher;
+pub(crate) mod cluster;
 pub(crate) mod encoding;
 pub(crate) mod follower;
 pub(crate) mod gateway;

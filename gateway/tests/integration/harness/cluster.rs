@@ -1,0 +1,250 @@
+//! A real Redis Cluster on free ports, and what is done to one: nodes that die, hang and come back, slots that move.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Value};
+use tempfile::TempDir;
+
+use super::process::{Process, free_port};
+use super::{PATIENCE, until};
+
+/// How long the nodes wait before they take one for gone.
+const NODE_TIMEOUT: &str = "1000";
+const SLOTS: u32 = 16_384;
+
+/// Primaries, each with its share of the slots, and their replicas behind them.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    primaries: usize,
+}
+
+struct Node {
+    port: u16,
+    bus: u16,
+    process: Process,
+    kept: TempDir,
+    id: String,
+    is_down: bool,
+}
+
+impl Cluster {
+    /// Primaries, each with one replica when `replicas` says so: the replica of the node `n` is `n + primaries`.
+    pub(crate) async fn start(primaries: usize, replicas: bool) -> Self {
+        let count = if replicas { 2 * primaries } else { primaries };
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            let (port, bus) = (free_port(), free_port());
+            let kept = tempfile::tempdir().unwrap();
+            let process = spawn(port, bus, &kept);
+            nodes.push(Node { port, bus, process, kept, id: String::new(), is_down: false });
+        }
+        let mut cluster = Self { nodes, primaries };
+        cluster.meet().await;
+        cluster
+    }
+
+    async fn meet(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.answers(node).await;
+            self.nodes[node].id = self.command(node, &["CLUSTER", "MYID"]).await;
+            let epoch = (node + 1).to_string();
+            self.run(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+        }
+        let share =
+            |place: usize| SLOTS * u32::try_from(place).unwrap() / u32::try_from(self.primaries).unwrap();
+        for node in 0..self.primaries {
+            let (first, last) = (share(node).to_string(), (share(node + 1) - 1).to_string());
+            self.run(node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+        }
+        for node in 1..self.nodes.len() {
+            for other in 0..node {
+                let Node { port, bus, .. } = &self.nodes[other];
+                let (port, bus) = (port.to_string(), bus.to_string());
+                self.run(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+            }
+        }
+        self.agrees().await;
+        for replica in self.primaries..self.nodes.len() {
+            let of = self.nodes[replica - self.primaries].id.clone();
+            until("the replica knows its primary", async || {
+                self.try_command::<Value>(replica, &["CLUSTER", "REPLICATE", &of]).await
+            })
+            .await;
+        }
+        if self.nodes.len() > self.primaries {
+            self.is_replicated().await;
+        }
+    }
+
+    /// Every primary has a replica that is in step.
+    async fn is_replicated(&self) {
+        for replica in self.primaries..self.nodes.len() {
+            until("the replica is in step", async || {
+                let info: String = self.try_command(replica, &["INFO", "replication"]).await?;
+                info.contains("master_link_status:up").then_some(())
+            })
+            .await;
+        }
+        until("every node knows the replicas", async || {
+            for node in self.alive() {
+                let nodes: String = self.try_command(node, &["CLUSTER", "NODES"]).await?;
+                let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
+                if replicas != self.nodes.len() - self.primaries {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// Waits until every node that is alive finds all others, and the cluster well.
+    pub(crate) async fn agrees(&self) {
+        let expected = format!("cluster_known_nodes:{}\r", self.nodes.len());
+        until("the cluster agrees", async || {
+            for node in self.alive() {
+                let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
+                let nodes: String = self.try_command(node, &["CLUSTER", "NODES"]).await?;
+                let well = info.contains("cluster_state:ok") && info.contains(&expected);
+                if !well
+                    || (!self.nodes.iter().any(|node| node.is_down) && nodes.contains("fail"))
+                    || nodes.contains("handshake")
+                {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    fn alive(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_down)
+    }
+
+    pub(crate) fn url(&self, node: usize) -> String {
+        format!("redis://127.0.0.1:{}/0", self.nodes[node].port)
+    }
+
+    pub(crate) fn address(&self, node: usize) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.nodes[node].port))
+    }
+
+    /// `url = …` and `cluster = […]` of an instance that knows these nodes from the start.
+    pub(crate) fn settings(&self) -> String {
+        let seeds: Vec<_> = (1..self.nodes.len()).map(|node| format!("\"{}\"", self.address(node))).collect();
+        format!("url = \"{}\"\ncluster = [{}]\n", self.url(0), seeds.join(", "))
+    }
+
+    pub(crate) fn signal(&self, node: usize, name: &str) {
+        self.nodes[node].process.signal(name);
+    }
+
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.nodes[node].process.kill();
+        self.nodes[node].is_down = true;
+    }
+
+    /// Starts a node again that was killed; it remembers who it is.
+    pub(crate) async fn restart(&mut self, node: usize) {
+        let Node { port, bus, kept, .. } = &self.nodes[node];
+        self.nodes[node].process = spawn(*port, *bus, kept);
+        self.nodes[node].is_down = false;
+        self.answers(node).await;
+    }
+
+    pub(crate) async fn connection(&self, node: usize) -> MultiplexedConnection {
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let client = Client::open(self.url(node)).unwrap();
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    }
+
+    pub(crate) async fn command<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> T {
+        let answer = self.query(node, words).await;
+        answer.unwrap_or_else(|error| panic!("{words:?} at node {node}: {error}"))
+    }
+
+    pub(crate) async fn run(&self, node: usize, words: &[&str]) {
+        self.command::<Value>(node, words).await;
+    }
+
+    async fn try_command<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> Option<T> {
+        self.query(node, words).await.ok()
+    }
+
+    async fn query<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> redis::RedisResult<T> {
+        let client = Client::open(self.url(node)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
+    }
+
+    async fn answers(&self, node: usize) {
+        until("a node answers", async || self.try_command::<String>(node, &["PING"]).await).await;
+    }
+
+    /// The slot of a key or a shard channel.
+    pub(crate) async fn slot(&self, name: &str) -> u16 {
+        let node = self.alive().next().unwrap();
+        self.command(node, &["CLUSTER", "KEYSLOT", name]).await
+    }
+
+    /// The node that owns a name's slot, as the nodes that are alive see it.
+    pub(crate) async fn owner(&self, name: &str) -> usize {
+        let slot = self.slot(name).await;
+        until("somebody owns the slot", async || {
+            let asked = self.alive().next().unwrap();
+            let ranges: Vec<Vec<Value>> = self.try_command(asked, &["CLUSTER", "SLOTS"]).await?;
+            let number = |value: &Value| u16::from_redis_value(value.clone()).unwrap();
+            let range =
+                ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
+            let Value::Array(primary) = &range[2] else { return None };
+            let port = number(&primary[1]);
+            self.alive().find(|node| self.nodes[*node].port == port)
+        })
+        .await
+    }
+
+    /// Moves the slot of a name to another node, with its keys, as `redis-cli --cluster reshard` does.
+    pub(crate) async fn move_slot(&self, name: &str, to: usize) {
+        let from = self.owner(name).await;
+        self.open_slot(name, from, to).await;
+        self.close_slot(name, from, to).await;
+    }
+
+    /// The first half of a move: from now on the slot is on its way.
+    pub(crate) async fn open_slot(&self, name: &str, from: usize, to: usize) {
+        let slot = self.slot(name).await.to_string();
+        let (from_id, to_id) = (self.nodes[from].id.clone(), self.nodes[to].id.clone());
+        self.run(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        self.run(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+    }
+
+    /// The keys, and the end of a move.
+    pub(crate) async fn close_slot(&self, name: &str, from: usize, to: usize) {
+        let slot = self.slot(name).await.to_string();
+        let (to_id, port) = (self.nodes[to].id.clone(), self.nodes[to].port.to_string());
+        loop {
+            let keys: Vec<String> = self.command(from, &["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
+            for key in &keys {
+                self.run(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+            }
+            if keys.is_empty() {
+                break;
+            }
+        }
+        for node in [to, from] {
+            self.run(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
+        }
+    }
+}
+
+fn spawn(port: u16, bus: u16, kept: &TempDir) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--cluster-enabled", "yes"]);
+    command.args(["--cluster-node-timeout", NODE_TIMEOUT, "--repl-diskless-sync-delay", "0"]);
+    command.args(["--port", &port.to_string(), "--cluster-port", &bus.to_string()]);
+    command.arg("--dir").arg(kept.path());
+    Process::start(command, tempfile::tempdir().unwrap())
+}
