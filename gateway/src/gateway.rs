@@ -206,10 +206,12 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             Arc::new(Log {
                 key_prefix: namespace.key_prefix.clone(),
                 spread: namespace.spread,
+                sharded: namespace.sharded,
                 size: namespace.history.size,
                 ttl: namespace.history.ttl,
             })
         }),
+        sharded: namespace.sharded,
         deliver_last: namespace.deliver == config::Deliver::Last,
     }
 }

@@ -156,10 +156,9 @@ impl Node {
                 forget_next = Instant::now() + FORGET;
             }
             ear.registry.relieve(Instant::now());
-            let next = ear.registry.expire(Instant::now(), |channel| {
-                if let Some(topic @ Topic::Channel(_)) = self.topic(channel) {
-                    ear.broker.unsubscribe(&topic);
-                }
+            let next = ear.registry.expire(Instant::now(), |channel| match self.topic(channel) {
+                Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => ear.broker.unsubscribe(&topic),
+                Some(Topic::Pattern(_)) | None => {}
             });
             tokio::time::sleep_until(next).await;
         }
@@ -171,7 +170,7 @@ impl Node {
     }
 
     fn topic(&self, channel: &ChannelName) -> Option<Topic> {
-        self.namespaces.resolve(channel).map(|(_, pattern)| topic(channel, pattern))
+        self.namespaces.resolve(channel).map(|(namespace, pattern)| topic(channel, namespace, pattern))
     }
 
     /// A shard wants to hear a channel. The answer goes through the shard's port, in the order of the publications.
@@ -199,7 +198,7 @@ impl Node {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
         let ear = &self.ears[namespace.broker];
         let channel = ear.registry.enter(name, namespace.history, namespace.log.as_ref())?;
-        if let Err(error) = hear(ear, &topic(name, pattern), &channel).await {
+        if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel).await {
             ear.registry.abandon(&channel);
             return Err(error.into());
         }
@@ -389,7 +388,10 @@ impl Node {
                         let seen = self.ears[namespace.broker].registry.seen(channel);
                         Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
                     }
-                    None if extras.is_empty() => Ok(Either::Right(broker.publish(channel, data))),
+                    None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {
+                        true => Either::Left(broker.publish_sharded(channel, data)),
+                        false => Either::Right(broker.publish(channel, data)),
+                    })),
                     None => Err(PublishError::NoLog),
                 }
             }
@@ -479,9 +481,10 @@ async fn fill_one(ear: &Ear, channel: Arc<Channel>) -> Option<Arc<Channel>> {
     }
 }
 
-fn topic(channel: &ChannelName, pattern: &ChannelPattern) -> Topic {
+fn topic(channel: &ChannelName, namespace: &Namespace, pattern: &ChannelPattern) -> Topic {
     match &pattern.broker_pattern {
         Some(pattern) => Topic::Pattern(Arc::clone(pattern)),
+        None if namespace.sharded => Topic::Sharded(channel.clone()),
         None => Topic::Channel(channel.clone()),
     }
 }

@@ -24,6 +24,8 @@ pub struct Log {
     /// The channel is the hash tag of its keys, so that in a cluster each log has a slot of its own. Without it, the
     /// prefix must hold one: a script touches several keys.
     pub spread: bool,
+    /// What is published travels to those alone who hear the channel as [`super::Topic::Sharded`].
+    pub sharded: bool,
     /// Entries that are kept.
     pub size: usize,
     /// How long after the last entry it is kept.

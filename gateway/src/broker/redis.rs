@@ -1,6 +1,6 @@
 //! One Redis instance: a plain `PUBLISH` in, a plain `PUBLISH` out; and logs, where a namespace wants them.
 //!
-//! Two links, each a task with a connection of its own: the *subscriber* carries nothing but subscriptions and PING,
+//! Two links (more in a cluster), each a task with a connection of its own: the *subscriber* carries nothing but subscriptions and PING,
 //! the *command* link carries what is published. Both dial anew for ever. Must never say that something is heard, or
 //! was published, before the server confirmed it; and must never lose anything without saying so.
 //!
@@ -23,6 +23,7 @@ use earshot_protocol::{ChannelName, StreamPosition};
 
 use self::cluster::Cluster;
 use self::cluster::commands::ClusterCommands;
+use self::cluster::shards::Shards;
 use self::commands::Commands;
 use self::log_script::Call;
 use self::outbox::{Answer, Outbox, Request};
@@ -60,6 +61,8 @@ pub struct RedisBroker {
     wishes: Arc<Wishes>,
     outbox: Outbox,
     commands: Arc<LinkState>,
+    /// Only a cluster has any.
+    shards: Option<Arc<Shards>>,
 }
 
 impl RedisBroker {
@@ -79,11 +82,15 @@ impl RedisBroker {
                 None => Route::Server(Box::new(Dialer::new(&settings.instance, "subscriptions"))),
             },
             wishes: wishes.clone(),
-            listener,
+            listener: listener.clone(),
             is_part: cluster.is_some(),
         };
         drain.spawn(subscriber.run(drain.clone()));
+        let mut shards = None;
         if let Some(cluster) = cluster {
+            let place = Shards::new(&settings, &cluster, listener, drain);
+            drain.spawn(place.clone().run(drain.clone()));
+            shards = Some(place);
             let link = ClusterCommands::new(&settings, &cluster, &commands, inbox);
             drain.spawn(link.run(drain.clone()));
             drain.spawn(cluster.run(drain.clone()));
@@ -96,7 +103,7 @@ impl RedisBroker {
             };
             drain.spawn(link.run(drain.clone()));
         }
-        Arc::new(Self { settings, wishes, outbox, commands })
+        Arc::new(Self { settings, wishes, outbox, commands, shards })
     }
 
     /// Hears a topic from now on; resolves when the server has confirmed it. See [`super::Broker::subscribe`].
@@ -104,7 +111,14 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
     pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
-        let Some(confirmation) = self.wishes.want(topic) else { return Ok(()) };
+        let wish = match (topic, &self.shards) {
+            (Topic::Sharded(_), Some(shards)) => shards.want(topic),
+            (Topic::Sharded(_), None) => {
+                return Err(BrokerError::Refused("only a cluster has shard channels".to_owned()));
+            }
+            (Topic::Channel(_) | Topic::Pattern(_), _) => self.wishes.want(topic),
+        };
+        let Some(confirmation) = wish else { return Ok(()) };
         let limit = self.settings.instance.command_timeout;
         match tokio::time::timeout(limit, confirmation).await {
             Ok(Ok(answer)) => answer,
@@ -115,7 +129,10 @@ impl RedisBroker {
 
     /// No longer hears a topic.
     pub fn unsubscribe(&self, topic: &Topic) {
-        self.wishes.forget(topic);
+        match (topic, &self.shards) {
+            (Topic::Sharded(_), Some(shards)) => shards.forget(topic),
+            (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => self.wishes.forget(topic),
+        }
     }
 
     /// Publishes one payload, untouched. The place in the order is taken at once. See [`super::Broker::publish`].
@@ -128,6 +145,19 @@ impl RedisBroker {
         data: Bytes,
     ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
         let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data });
+        async move { answer.await.map(drop) }
+    }
+
+    /// As [`RedisBroker::publish`], to those alone who hear the channel as [`Topic::Sharded`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish_sharded(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
+        let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data });
         async move { answer.await.map(drop) }
     }
 
@@ -225,9 +255,10 @@ impl RedisBroker {
         self.outbox.ask(Request::Script(call))
     }
 
-    /// How both links stand.
+    /// How the links stand.
     pub fn links(&self) -> Vec<LinkStatus> {
-        vec![self.commands.status(), self.wishes.status()]
+        let sharded = self.shards.as_ref().and_then(|shards| shards.status());
+        [self.commands.status(), self.wishes.status()].into_iter().chain(sharded).collect()
     }
 }
 

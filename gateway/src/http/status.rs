@@ -124,9 +124,9 @@ impl Collector for NodeState {
         }
         let mut topics =
             encoder.encode_descriptor("redis_topics", "Subscriptions at Redis", None, MetricType::Gauge)?;
-        for (broker, link) in links.iter().filter(|(_, link)| link.link == "subscriptions") {
+        for (broker, link) in links.iter().filter(|(_, link)| link.link != "commands") {
             for (state, count) in [("wanted", link.wanted), ("confirmed", link.confirmed)] {
-                let labels = [("instance", *broker), ("state", state)];
+                let labels = [("instance", *broker), ("link", link.link), ("state", state)];
                 metrics::gauge(count as u64).encode(topics.encode_family(&labels)?)?;
             }
         }

@@ -34,6 +34,8 @@ pub struct Namespace {
     pub subscribe: Who,
     /// Who may publish from a client.
     pub publish: Who,
+    /// Its channels are carried where their slots are, and nowhere else.
+    pub sharded: bool,
     /// How much its channels remember.
     pub history: HistoryRules,
     /// The log that the sequences of its channels are; without one, each node numbers what it hears.

@@ -19,6 +19,7 @@ mod bad_heads;
 mod bad_messages;
 mod cli;
 mod cluster;
+mod cluster_sharded;
 mod deaf;
 mod fanout;
 mod gaps;

@@ -5,6 +5,7 @@
 //!
 //! - `topology`: the map of slots, as a node tells it.
 //! - `bus`: whether a node hears the others.
+//! - `shards`, `shard_line`: links to the nodes that carry shard channels, and how they are spoken to.
 //! - `nodes`, `lane`, `commands`: what the cluster is asked, in order for each slot.
 
 use std::fmt;
@@ -24,6 +25,8 @@ pub(super) mod bus;
 pub(super) mod commands;
 mod lane;
 mod nodes;
+pub(super) mod shard_line;
+pub(super) mod shards;
 pub(super) mod topology;
 
 use bus::Bus;
@@ -104,7 +107,7 @@ impl Cluster {
         Arc::clone(&self.topology.borrow())
     }
 
-    /// Tells of each reading from now on.
+    /// Tells from now on when it is time to look at the topology again.
     pub(super) fn readings(&self) -> watch::Receiver<Arc<Topology>> {
         self.topology.subscribe()
     }
@@ -120,9 +123,15 @@ impl Cluster {
             if topology.owner(slot) != Some(node) {
                 Arc::make_mut(topology).moved(slot, node);
             }
-            // Whoever waits, waits for a reading.
+            // Whoever heard it says when it is time to place anew.
             false
         });
+        self.doubt();
+    }
+
+    /// What waits for a place may have one by now.
+    pub(super) fn place_again(&self) {
+        self.topology.send_modify(|_| {});
         self.doubt();
     }
 

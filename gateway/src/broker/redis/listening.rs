@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::cluster::bus::Bus;
+use super::cluster::shard_line::ShardLine;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
 use super::requests;
@@ -41,12 +42,14 @@ pub(super) struct Listening<'a> {
     /// How the node heard the other nodes of its cluster the last time.
     bus: Option<Bus>,
     look: Pending<Bus>,
+    /// How a node is spoken to that carries shard channels.
+    shard_line: Option<Arc<ShardLine>>,
     batch: Vec<Message>,
 }
 
 impl<'a> Listening<'a> {
     pub(super) fn new(link: &'a Subscriber, line: Line) -> Self {
-        let Line { connection, handover, bus } = line;
+        let Line { connection, handover, bus, shard_line } = line;
         Self {
             link,
             connection,
@@ -58,6 +61,7 @@ impl<'a> Listening<'a> {
             ping: None,
             bus,
             look: None,
+            shard_line,
             batch: Vec::with_capacity(BATCH),
         }
     }
@@ -106,7 +110,10 @@ impl<'a> Listening<'a> {
         }
         self.gated = round.heals;
         let chunk = self.link.settings.subscribe_chunk;
-        self.round = Some(Box::pin(requests::carry_out(self.connection.clone(), round, chunk)));
+        self.round = Some(match self.shard_line.clone() {
+            Some(line) => Box::pin(async move { line.carry_out(round, chunk).await }),
+            None => Box::pin(requests::carry_out(self.connection.clone(), round, chunk)),
+        });
     }
 
     fn settle(&mut self, outcome: Result<Outcome, Failure>) -> Result<(), Failure> {
@@ -117,7 +124,11 @@ impl<'a> Listening<'a> {
             self.link.tell_loss(loss);
         }
         self.gated = false;
+        let is_away = !outcome.away.is_empty();
         self.link.wishes.table().settle(outcome);
+        if is_away {
+            self.link.route.misplaced();
+        }
         self.establish();
         self.start_round();
         Ok(())
@@ -133,7 +144,10 @@ impl<'a> Listening<'a> {
 
     fn start_ping(&mut self) {
         let limit = self.link.settings.ping_timeout;
-        self.ping = Some(Box::pin(ping(self.connection.clone(), limit)));
+        self.ping = Some(match self.shard_line.clone() {
+            Some(line) => Box::pin(async move { line.ping(limit).await }),
+            None => Box::pin(ping(self.connection.clone(), limit)),
+        });
         if self.bus.is_some() && self.look.is_none() {
             self.look = Some(Box::pin(Bus::look(self.connection.clone(), limit)));
         }
@@ -179,6 +193,11 @@ impl<'a> Listening<'a> {
                 self.batch.clear();
             }
             Taken::Loss(loss) => self.link.tell_loss(loss),
+            Taken::Gone(topic) => {
+                self.link.wishes.table().gone(&topic, Instant::now());
+                self.link.wishes.touch();
+                self.link.route.doubt();
+            }
             Taken::Nothing => {}
             Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
         }

@@ -46,6 +46,7 @@ pub(super) fn append(
         millis(log.ttl.saturating_add(POSITION_LINGER)),
         new_epoch(),
         millis(IDEMPOTENCY),
+        verb(log),
     ];
     if let Some(StreamPosition { epoch, offset }) = seen {
         arguments.extend([epoch.to_string().into(), offset.to_string().into()]);
@@ -102,8 +103,13 @@ fn read(log: &Log, channel: &ChannelName, range: [&str; 3], limit: usize) -> Cal
 /// Removes the entries.
 pub(super) fn clear(log: &Log, channel: &ChannelName) -> Call {
     let channel_name = Bytes::copy_from_slice(channel.as_str().as_bytes());
-    let arguments = vec![channel_name, Bytes::from_static(CLEARED)];
+    let arguments = vec![channel_name, Bytes::from_static(CLEARED), verb(log)];
     Call { source: &CLEAR, keys: keys(log, channel), arguments, answer_bytes: 0 }
+}
+
+/// How the scripts publish.
+fn verb(log: &Log) -> Bytes {
+    Bytes::from_static(if log.sharded { b"SPUBLISH" } else { b"PUBLISH" })
 }
 
 fn keys(log: &Log, channel: &ChannelName) -> Vec<String> {

@@ -9,9 +9,10 @@ use redis::aio::MultiplexedConnection;
 
 use super::cluster::Cluster;
 use super::cluster::bus::Bus;
+use super::cluster::shard_line::ShardLine;
 use super::handover::Handover;
 use super::settings::RedisSettings;
-use crate::instance::{Dialer, Failure};
+use crate::instance::{Dialer, Failure, NodeAddress};
 
 /// Where to connect to.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) enum Route {
     Server(Box<Dialer>),
     /// Any node of a cluster: each hears what is published at any other.
     Anywhere(Arc<Cluster>),
+    /// One node of a cluster, for the shard channels that it carries.
+    Node(Arc<Cluster>, NodeAddress),
 }
 
 /// A connection that can be listened to.
@@ -28,6 +31,8 @@ pub(super) struct Line {
     pub(super) handover: Arc<Handover>,
     /// How the node heard the others before the first subscription; `None` where there are no others.
     pub(super) bus: Option<Bus>,
+    /// How it is spoken to, when it is to carry shard channels.
+    pub(super) shard_line: Option<Arc<ShardLine>>,
 }
 
 impl Route {
@@ -38,15 +43,34 @@ impl Route {
             Self::Server(dialer) => {
                 let handover = handover();
                 let connection = dialer.dial(handover.clone()).await?;
-                Ok(Line { connection, handover, bus: None })
+                Ok(Line { connection, handover, bus: None, shard_line: None })
             }
             Self::Anywhere(cluster) => {
-                let (_, connection, bus, handover) = cluster
-                    .dial_any("subscriptions", |_| handover())
-                    .await
-                    .inspect_err(|_| cluster.doubt())?;
-                Ok(Line { connection, handover, bus: Some(bus) })
+                let found = cluster.dial_any("subscriptions", |_| handover()).await?;
+                let (_, connection, bus, handover) = found;
+                Ok(Line { connection, handover, bus: Some(bus), shard_line: None })
             }
+            Self::Node(cluster, node) => {
+                let handover = handover();
+                let connection = cluster.dial(node, "sharded", handover.clone()).await?;
+                let line = ShardLine::new(cluster, node, connection.clone(), &handover);
+                Ok(Line { connection, handover, bus: None, shard_line: Some(Arc::new(line)) })
+            }
+        }
+    }
+
+    /// Topics are somewhere else: by what was said about them if anything was, else by the next reading.
+    pub(super) fn misplaced(&self) {
+        if let Self::Anywhere(cluster) | Self::Node(cluster, _) = self {
+            cluster.place_again();
+        }
+    }
+
+    /// What was connected to may not be right any more.
+    pub(super) fn doubt(&self) {
+        match self {
+            Self::Server(_) => {}
+            Self::Anywhere(cluster) | Self::Node(cluster, _) => cluster.doubt(),
         }
     }
 }

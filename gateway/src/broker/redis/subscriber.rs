@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::listening::Listening;
 use super::route::Route;
@@ -24,11 +25,13 @@ pub(super) struct Wishes {
     table: Mutex<Table>,
     changed: Notify,
     state: LinkState,
+    /// The link is of no more use.
+    retired: CancellationToken,
 }
 
 impl Wishes {
     pub(super) fn new(state: LinkState) -> Self {
-        Self { table: Mutex::default(), changed: Notify::new(), state }
+        Self { table: Mutex::default(), changed: Notify::new(), state, retired: CancellationToken::new() }
     }
 
     /// Wants a topic. `None`: it is confirmed already.
@@ -52,11 +55,25 @@ impl Wishes {
         let mut status = self.state.status();
         status.wanted = counts.wanted;
         status.confirmed = counts.confirmed;
+        if status.up && counts.away > 0 {
+            status.up = false;
+            status.cause = Some(format!("{} topics wait for the node that owns their slot", counts.away));
+        }
         if status.up && counts.refused > 0 {
             status.up = false;
             status.cause = Some(format!("{} topics that were heard before are refused now", counts.refused));
         }
         status
+    }
+
+    /// Something about the table has changed.
+    pub(super) fn touch(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Ends the link.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
     }
 
     /// Resolves when a wish was made or taken back since the last time.
@@ -99,6 +116,7 @@ impl Subscriber {
         tokio::select! {
             biased;
             () = drain.stopped() => {}
+            () = self.wishes.retired.cancelled() => return,
             () = self.keep() => {}
         }
         self.wishes.state.stopped();
@@ -110,6 +128,7 @@ impl Subscriber {
         loop {
             let failure = Box::pin(self.live(&mut backoff)).await;
             self.wishes.state.down(&failure);
+            self.route.doubt();
             tokio::time::sleep(backoff.next(&failure)).await;
         }
     }

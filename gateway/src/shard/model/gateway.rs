@@ -75,6 +75,7 @@ impl Gateway {
 fn namespace(rules: &Rules, last: bool) -> Namespace {
     let glob = WildMatch::new(if last { "last*" } else { "*" });
     Namespace {
+        sharded: false,
         name: String::new(),
         channels: vec![ChannelPattern { glob, broker_pattern: None }],
         broker: 0,

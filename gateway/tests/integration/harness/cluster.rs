@@ -1,5 +1,6 @@
 //! A real Redis Cluster on free ports, and what is done to one: nodes that die, hang and come back, slots that move.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
 
@@ -124,6 +125,11 @@ impl Cluster {
         (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_down)
     }
 
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub(crate) fn url(&self, node: usize) -> String {
         format!("redis://127.0.0.1:{}/0", self.nodes[node].port)
     }
@@ -206,11 +212,44 @@ impl Cluster {
         .await
     }
 
+    /// The node that owns a name's slot once it is not this one any more.
+    pub(crate) async fn owner_but(&self, name: &str, node: usize) -> usize {
+        until("another node owns the slot", async || {
+            Some(self.owner(name).await).filter(|owner| *owner != node)
+        })
+        .await
+    }
+
     /// Moves the slot of a name to another node, with its keys, as `redis-cli --cluster reshard` does.
     pub(crate) async fn move_slot(&self, name: &str, to: usize) {
-        let from = self.owner(name).await;
-        self.open_slot(name, from, to).await;
-        self.close_slot(name, from, to).await;
+        self.reshard(&[name], to).await;
+    }
+
+    /// Moves the slots of names to one node, whose word is then the newest of all.
+    pub(crate) async fn reshard(&self, names: &[&str], to: usize) {
+        self.is_of_one_epoch().await;
+        for name in names {
+            let from = self.owner(name).await;
+            if from != to {
+                self.open_slot(name, from, to).await;
+                self.close_slot(name, from, to).await;
+            }
+        }
+    }
+
+    /// Every node knows of what was decided last. A node that does not may put a later decision before it, and then
+    /// the cluster takes the later one back.
+    async fn is_of_one_epoch(&self) {
+        until("the nodes are of one epoch", async || {
+            let mut epochs = BTreeSet::new();
+            for node in self.alive() {
+                let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
+                epochs
+                    .insert(info.lines().find(|line| line.starts_with("cluster_current_epoch:"))?.to_owned());
+            }
+            (epochs.len() == 1).then_some(())
+        })
+        .await;
     }
 
     /// The first half of a move: from now on the slot is on its way.
@@ -234,7 +273,9 @@ impl Cluster {
                 break;
             }
         }
-        for node in [to, from] {
+        // The rest, too, as `redis-cli` does: one that hears of it by rumour may take it for a rumour of yesterday.
+        let rest = self.alive().filter(|node| *node < self.primaries && *node != to && *node != from);
+        for node in [to, from].into_iter().chain(rest) {
             self.run(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
         }
     }

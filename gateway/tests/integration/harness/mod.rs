@@ -2,6 +2,7 @@
 
 pub(crate) mod api_publisher;
 pub(crate) mod cluster;
+pub(crate) mod cluster_publisher;
 pub(crate) mod encoding;
 pub(crate) mod follower;
 pub(crate) mod gateway;

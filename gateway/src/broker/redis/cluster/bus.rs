@@ -57,7 +57,7 @@ impl Bus {
 }
 
 /// The nodes as text, when the node that was asked is of use.
-fn judge(nodes: &Value) -> Result<String, Failure> {
+pub(super) fn judge(nodes: &Value) -> Result<String, Failure> {
     let text = match nodes {
         Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
         Value::VerbatimString { text, .. } => text.clone(),

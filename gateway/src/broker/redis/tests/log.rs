@@ -11,7 +11,7 @@ mod refused;
 
 fn log() -> Log {
     let (key_prefix, ttl) = ("{t}:".to_owned(), Duration::from_secs(60));
-    Log { key_prefix, spread: false, size: 100, ttl }
+    Log { key_prefix, spread: false, sharded: false, size: 100, ttl }
 }
 
 fn name() -> ChannelName {
