@@ -196,7 +196,7 @@ impl Node {
         name: &ChannelName,
     ) -> Result<(), SubscribeError> {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(name)];
         let channel = ear.registry.enter(name, namespace.history, namespace.log.as_ref())?;
         if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel).await {
             ear.registry.abandon(&channel);
@@ -216,7 +216,7 @@ impl Node {
     /// publications: what comes after it comes after the recovery's top.
     async fn recover(&self, shard: ShardId, channel: ChannelName, request: RecoveryRequest, ticket: Ticket) {
         let Some(namespace) = self.namespace(&channel) else { return };
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(&channel)];
         let read = self.backfill(ear, &channel, &request).await;
         let known = ear.registry.find(&channel);
         if !read && known.is_some_and(|known| ear.registry.is_behind(&known, &request)) {
@@ -310,7 +310,7 @@ impl Node {
     /// A part of what a channel remembers; `None` when the channel is not known on this node.
     pub async fn history(&self, channel: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
         let namespace = self.namespace(channel)?;
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(channel)];
         if let (Some(log), None) = (&namespace.log, ear.registry.find(channel)) {
             return self.logged(ear, log, channel, page).await;
         }
@@ -348,7 +348,7 @@ impl Node {
     /// When the log cannot be reached.
     pub async fn forget_history(&self, channel: &ChannelName) -> Result<(), PublishError> {
         let namespace = self.namespace(channel).ok_or(PublishError::UnknownChannel)?;
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(channel)];
         if let Some(log) = &namespace.log {
             ear.broker.clear_log(log, channel).await?;
         }
@@ -364,7 +364,7 @@ impl Node {
     /// A shard has no subscriber left for a channel.
     fn detach(&self, shard: ShardId, name: &ChannelName) {
         if let Some(namespace) = self.namespace(name) {
-            self.ears[namespace.broker].registry.detach(name, shard);
+            self.ears[namespace.broker(name)].registry.detach(name, shard);
         }
     }
 
@@ -382,10 +382,10 @@ impl Node {
                 Err(PublishError::TooLarge { limit: self.publication_bytes })
             }
             Some(namespace) => {
-                let broker = &self.ears[namespace.broker].broker;
+                let Ear { broker, registry, .. } = &self.ears[namespace.broker(channel)];
                 match &namespace.log {
                     Some(log) => {
-                        let seen = self.ears[namespace.broker].registry.seen(channel);
+                        let seen = registry.seen(channel);
                         Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
                     }
                     None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {

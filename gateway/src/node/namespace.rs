@@ -9,6 +9,7 @@ use wildmatch::WildMatch;
 
 use super::history::HistoryRules;
 use crate::broker::log::Log;
+use crate::instance::slot::slot;
 
 /// Who may do a thing with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +29,8 @@ pub struct Namespace {
     pub name: String,
     /// Exact names and globs.
     pub channels: Vec<ChannelPattern>,
-    /// The place of its broker in the node's list.
-    pub broker: usize,
+    /// The places of its brokers in the node's list; never empty. Each channel is on one of them.
+    pub brokers: Box<[usize]>,
     /// Who may subscribe.
     pub subscribe: Who,
     /// Who may publish from a client.
@@ -42,6 +43,17 @@ pub struct Namespace {
     pub log: Option<Arc<Log>>,
     /// Whoever subscribes gets the newest publication at once.
     pub deliver_last: bool,
+}
+
+impl Namespace {
+    /// The place of the broker that carries a channel: of several, the one that its slot says, as its publishers
+    /// count it, too.
+    pub fn broker(&self, channel: &ChannelName) -> usize {
+        match &*self.brokers {
+            [only] => *only,
+            brokers => brokers[usize::from(slot(channel.as_str())) % brokers.len()],
+        }
+    }
 }
 
 /// A channel's name, or a glob over names: `*` is any run of characters, `?` is any one.

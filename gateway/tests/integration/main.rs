@@ -18,6 +18,7 @@ mod bad_frames;
 mod bad_heads;
 mod bad_messages;
 mod cli;
+mod client_sharding;
 mod cluster;
 mod cluster_sharded;
 mod deaf;

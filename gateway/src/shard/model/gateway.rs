@@ -78,7 +78,7 @@ fn namespace(rules: &Rules, last: bool) -> Namespace {
         sharded: false,
         name: String::new(),
         channels: vec![ChannelPattern { glob, broker_pattern: None }],
-        broker: 0,
+        brokers: Box::new([0]),
         subscribe: Who::Anyone,
         publish: Who::Nobody,
         history: rules.history,

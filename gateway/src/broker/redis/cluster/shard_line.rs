@@ -84,12 +84,12 @@ impl ShardLine {
         outcome.unsubscribed = round.unsubscribe;
         for topics in round.subscribe.chunks(chunk.max(1)) {
             let answers = self.ask(commands("SSUBSCRIBE", topics), topics.len()).await?;
-            self.judge(topics, answers, &mut outcome)?;
+            self.judge(topics, &answers, &mut outcome)?;
         }
         Ok(outcome)
     }
 
-    fn judge(&self, topics: &[Topic], answers: Answers, outcome: &mut Outcome) -> Result<(), Failure> {
+    fn judge(&self, topics: &[Topic], answers: &Answers, outcome: &mut Outcome) -> Result<(), Failure> {
         let carried = carried(&answers.values);
         for (place, topic) in topics.iter().enumerate() {
             let error = match answers.values.get(place) {
