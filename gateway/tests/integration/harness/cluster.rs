@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, Value};
+use redis::{Client, FromRedisValue, Value};
 use tempfile::TempDir;
 
 use super::process::{Process, free_port};
-use super::{PATIENCE, until};
+use super::until;
 
 /// How long the nodes wait before they take one for gone.
 const NODE_TIMEOUT: &str = "1000";
@@ -161,12 +160,6 @@ impl Cluster {
         self.answers(node).await;
     }
 
-    pub(crate) async fn connection(&self, node: usize) -> MultiplexedConnection {
-        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        let client = Client::open(self.url(node)).unwrap();
-        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
-    }
-
     pub(crate) async fn command<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> T {
         let answer = self.query(node, words).await;
         answer.unwrap_or_else(|error| panic!("{words:?} at node {node}: {error}"))
@@ -188,6 +181,20 @@ impl Cluster {
 
     async fn answers(&self, node: usize) {
         until("a node answers", async || self.try_command::<String>(node, &["PING"]).await).await;
+    }
+
+    /// Which node carries the connection that a gateway gave this name.
+    pub(crate) async fn carrier(&self, purpose: &str) -> usize {
+        until("somebody carries the connection", async || {
+            for node in self.alive() {
+                let clients: String = self.try_command(node, &["CLIENT", "LIST"]).await?;
+                if clients.contains(&format!("name=earshot:default:{purpose} ")) {
+                    return Some(node);
+                }
+            }
+            None
+        })
+        .await
     }
 
     /// The slot of a key or a shard channel.
@@ -239,7 +246,7 @@ impl Cluster {
 
     /// Every node knows of what was decided last. A node that does not may put a later decision before it, and then
     /// the cluster takes the later one back.
-    async fn is_of_one_epoch(&self) {
+    pub(crate) async fn is_of_one_epoch(&self) {
         until("the nodes are of one epoch", async || {
             let mut epochs = BTreeSet::new();
             for node in self.alive() {

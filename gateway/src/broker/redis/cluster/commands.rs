@@ -316,6 +316,8 @@ impl ClusterCommands {
 
     /// Asks every connection whether it lives; the one that everything goes to, whether it is heard, too.
     fn check(&mut self) {
+        // One that was needed will be needed again, and whoever asks how the link stands wants to know.
+        self.nodes.dial_out(Instant::now()).into_iter().for_each(|node| self.dial(node));
         let limit = self.settings.ping_timeout;
         for (node, up) in self.nodes.check_out() {
             let (connection, generation) = (up.connection, up.generation);

@@ -77,6 +77,19 @@ impl Nodes {
         }
     }
 
+    /// The nodes that were lost and may be dialled again; they count as being dialled from now on.
+    pub(super) fn dial_out(&mut self, now: Instant) -> Vec<NodeAddress> {
+        let nodes = self.nodes.iter_mut();
+        let due = nodes.filter_map(|(address, node)| match node.state {
+            State::Down { until, .. } if until <= now => {
+                node.state = State::Dialling;
+                Some(address.clone())
+            }
+            State::Down { .. } | State::Dialling | State::Up(_) => None,
+        });
+        due.collect()
+    }
+
     /// A node was dialled. One that is up already keeps the connection that it has.
     pub(super) fn dialled(
         &mut self,
