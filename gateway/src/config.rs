@@ -9,7 +9,7 @@
 //! - `document`: the file as a tree with lines; `knob`: numbers with default and range; `quantity`: units; `choice`:
 //!   words
 //! - `top`, `limits`, `transport`, `running`, `redis`, `namespace`: one section of the file each
-//! - `source`, `history`: parts of a namespace; `servers`: a part of a Redis instance
+//! - `source`, `history`: parts of a namespace
 //! - `listen`, `channel`, `url`, `secret`: the checked values
 //! - `reachable`: what namespaces must not be to each other
 //! - `show`: the way back to TOML
@@ -34,8 +34,8 @@ mod reachable;
 mod redis;
 mod running;
 mod secret;
-mod servers;
 mod show;
+mod slow;
 mod source;
 mod top;
 mod transport;
@@ -44,7 +44,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use self::redis::{RedisInstance, RedisTimes};
+pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes, Servers};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
 pub use history::{Deliver, History};
@@ -53,7 +53,7 @@ pub use listen::Listen;
 pub use namespace::{Namespace, Who};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
-pub use servers::Servers;
+pub use slow::{Slow, Terminal};
 pub use source::Source;
 pub use transport::{Sse, WebSocket};
 pub use url::RedisUrl;
@@ -159,7 +159,8 @@ impl Config {
         let mut top = document.top();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
         let namespaces = read_namespaces(document, &mut top, &redis);
-        let warnings = drop_unused(&mut redis, &namespaces);
+        let mut warnings = drop_unused(&mut redis, &namespaces);
+        warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
             allowed_origins: top::read_origins(&mut top),

@@ -24,7 +24,11 @@ const LADDER: [(&str, u8); 11] = [
 /// Who alone may write a thing: (what, path prefixes below `gateway/src`, why).
 const FENCES: [(&str, &[&str], &str); 5] = [
     ("redis::", &["broker/redis", "instance"], "only the Redis broker speaks to Redis, over what it dialled"),
-    ("tokio::spawn", &["drain.rs"], "every task is started and waited for by the drain"),
+    (
+        "tokio::spawn",
+        &["drain.rs", "instance/server.rs"],
+        "every task is started and waited for by the drain, but for the driver of a Redis connection, which ends with it",
+    ),
     ("thread::Builder", &["shard.rs"], "a shard is the only thread that is started"),
     ("crate::config", &["config", "cli", "gateway.rs"], "inner modules declare their own limits"),
     ("mio::", &["shard", "accept.rs"], "only shards poll sockets"),

@@ -13,7 +13,7 @@
 //! - `outbox`, `commands`: what Redis is to be asked, and the command link.
 //! - `cluster`: the same over several servers.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
-//! - `ping`, `status`: whether a link lives, and what is told about it.
+//! - `probe`, `ping`, `status`: whether a link hears and lives, and what is told about it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
 use super::{BrokerError, LinkStatus, Listener, Topic};
 use crate::drain::Drain;
-use crate::instance::{self, Dialer};
+use crate::instance::Dialer;
 
 mod cluster;
 mod commands;
@@ -44,6 +44,7 @@ mod log;
 mod log_script;
 mod outbox;
 mod ping;
+mod probe;
 mod requests;
 mod route;
 mod settings;
@@ -69,38 +70,37 @@ impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
     pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
-        let address = instance::shown(&settings.instance.url);
-        let wishes = LinkState::new(&settings.instance.name, "subscriptions", address.clone());
-        let wishes = Arc::new(Wishes::new(wishes));
-        let commands = Arc::new(LinkState::new(&settings.instance.name, "commands", address));
+        let address = settings.instance.location();
+        let (hears, says) =
+            (Dialer::new(&settings.instance, "subscriptions"), Dialer::new(&settings.instance, "commands"));
+        let state = |link, dialer: &Dialer| {
+            LinkState::new(&settings.instance.name, link, address.clone()).with_replica(dialer.replica())
+        };
+        let wishes = Arc::new(Wishes::new(state("subscriptions", &hears)));
+        let commands = Arc::new(state("commands", &says));
         let (outbox, inbox) = outbox::outbox(&settings);
-        let cluster = Cluster::new(&settings);
-        let subscriber = Subscriber {
+        let subscriber = |route, wishes: &Arc<Wishes>, is_part| Subscriber {
             settings: settings.clone(),
-            route: match &cluster {
-                Some(cluster) => Route::Anywhere(cluster.clone()),
-                None => Route::Server(Box::new(Dialer::new(&settings.instance, "subscriptions"))),
-            },
+            route,
             wishes: wishes.clone(),
             listener: listener.clone(),
-            is_part: cluster.is_some(),
+            outbox: outbox.clone(),
+            commands: commands.clone(),
+            is_part,
         };
-        drain.spawn(subscriber.run(drain.clone()));
         let mut shards = None;
-        if let Some(cluster) = cluster {
-            let place = Shards::new(&settings, &cluster, listener, drain);
-            drain.spawn(place.clone().run(drain.clone()));
-            shards = Some(place);
+        if let Some(cluster) = Cluster::new(&settings) {
+            drain.spawn(subscriber(Route::Anywhere(cluster.clone()), &wishes, true).run(drain.clone()));
             let link = ClusterCommands::new(&settings, &cluster, &commands, inbox);
             drain.spawn(link.run(drain.clone()));
+            let place =
+                Shards::new(&settings, &cluster, (outbox.clone(), commands.clone()), listener.clone(), drain);
+            drain.spawn(place.clone().run(drain.clone()));
+            shards = Some(place);
             drain.spawn(cluster.run(drain.clone()));
         } else {
-            let link = Commands {
-                settings: settings.clone(),
-                dialer: Dialer::new(&settings.instance, "commands"),
-                state: commands.clone(),
-                inbox,
-            };
+            drain.spawn(subscriber(Route::Server(Box::new(hears)), &wishes, false).run(drain.clone()));
+            let link = Commands { settings: settings.clone(), dialer: says, state: commands.clone(), inbox };
             drain.spawn(link.run(drain.clone()));
         }
         Arc::new(Self { settings, wishes, outbox, commands, shards })

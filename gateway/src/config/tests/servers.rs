@@ -103,8 +103,12 @@ fn each_mistake_in_servers_is_told() {
         ),
         (instance(r#"urls = ["redis://i"]"#), "1: redis.default.urls: 2 to 64 servers; one is written `url`"),
         (
-            instance(r#"urls = ["redis://i", "redis://:p@i", "redis://i"]"#),
-            "1: redis.default.urls: redis://i:6379/0 stands there twice",
+            instance(r#"urls = ["redis://i", "redis://j", "redis://:p@i"]"#),
+            "1: redis.default.urls: redis://***@i:6379/0 stands there twice",
+        ),
+        (
+            instance(r#"urls = ["redis://i", "rediss://j"]"#),
+            "1: redis.default.urls: either all of them speak TLS or none",
         ),
         (
             instance(r#"urls = ["redis://i", "redis://j"], cluster = true"#),
@@ -114,10 +118,10 @@ fn each_mistake_in_servers_is_told() {
     let told = |text: &str, name| load_with(text, &[REDIS, (name, "redis://p")], &[]).unwrap_err();
     assert_eq!(
         told(&instance(r#"urls = ["redis://i", "redis://j"]"#), "OTHER"),
-        "earshot.toml:1: redis.default.urls: not together with REDIS_URL or REDIS_PUBSUB_URL, which name one server"
+        "REDIS_URL: it is for one server, and the file has `urls`: unset it"
     );
     assert_eq!(
         told(&instance("cluster = true"), "REDIS_PUBSUB_URL"),
-        "earshot.toml:1: redis.default.cluster: each node of a cluster carries pub/sub: unset REDIS_PUBSUB_URL"
+        "REDIS_PUBSUB_URL: each node of a cluster carries pub/sub: unset it"
     );
 }

@@ -1,6 +1,7 @@
 //! What the tests are made of: processes, clients, and patience. It must never fake an answer.
 
 pub(crate) mod api_publisher;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod cluster_publisher;
 pub(crate) mod encoding;
@@ -15,8 +16,10 @@ pub(crate) mod protobuf;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod redis_server;
+pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod wire;
+pub(crate) mod witness;
 pub(crate) mod ws;
 
 use std::time::Duration;

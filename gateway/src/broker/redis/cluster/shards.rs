@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::super::outbox::Outbox;
 use super::super::route::Route;
 use super::super::settings::RedisSettings;
 use super::super::status::LinkState;
@@ -17,7 +18,7 @@ use super::super::subscriber::{Subscriber, Wishes};
 use super::super::table::{Confirmation, Stray};
 use super::Cluster;
 use super::topology::Topology;
-use crate::broker::{LinkStatus, Listener, Topic};
+use crate::broker::{LinkStatus, Listener, Proof, Topic};
 use crate::drain::Drain;
 use crate::instance::NodeAddress;
 use crate::instance::slot::slot;
@@ -31,31 +32,37 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(in crate::broker::redis) struct Shards {
     settings: Arc<RedisSettings>,
     cluster: Arc<Cluster>,
+    says: Says,
     listener: Arc<dyn Listener>,
     drain: Drain,
     links: Mutex<Links>,
 }
 
+/// Where the links publish their probes, and whether that works.
+type Says = (Outbox, Arc<LinkState>);
+
 struct Links {
     /// Wishes whose slot has no owner that is known.
     unplaced: Arc<Wishes>,
     nodes: HashMap<NodeAddress, Arc<Wishes>>,
-    /// How often links that are no more were established anew.
-    reconnects: u64,
+    /// What links counted that are no more.
+    past: LinkStatus,
 }
 
 impl Shards {
     pub(in crate::broker::redis) fn new(
         settings: &Arc<RedisSettings>,
         cluster: &Arc<Cluster>,
+        says: Says,
         listener: Arc<dyn Listener>,
         drain: &Drain,
     ) -> Arc<Self> {
         let unplaced = LinkState::new(&settings.instance.name, LINK, "no node yet".to_owned());
+        let past = LinkStatus { up: true, cause: None, down: Duration::ZERO, ..unplaced.status() };
         let unplaced = Arc::new(Wishes::new(unplaced));
-        let links = Mutex::new(Links { unplaced, nodes: HashMap::new(), reconnects: 0 });
+        let links = Mutex::new(Links { unplaced, nodes: HashMap::new(), past });
         let (settings, cluster, drain) = (Arc::clone(settings), Arc::clone(cluster), drain.clone());
-        Arc::new(Self { settings, cluster, listener, drain, links })
+        Arc::new(Self { settings, cluster, says, listener, drain, links })
     }
 
     /// Places anew whenever the topology was read, until the gateway stops.
@@ -97,31 +104,14 @@ impl Shards {
         if links.nodes.is_empty() && unplaced.wanted == 0 {
             return None;
         }
-        let mut all = LinkStatus {
-            link: LINK,
-            up: true,
-            cause: None,
-            reconnects: links.reconnects,
-            wanted: 0,
-            confirmed: 0,
-        };
+        let mut all = links.past.clone();
         if unplaced.wanted > 0 {
             all.up = false;
             all.cause = Some(format!("no node is known for {} topics", unplaced.wanted));
             all.wanted = unplaced.wanted;
         }
         for (node, wishes) in &links.nodes {
-            let one = wishes.status();
-            all.wanted += one.wanted;
-            all.confirmed += one.confirmed;
-            all.reconnects += one.reconnects;
-            // A node that carries nothing is nobody's trouble.
-            if !one.up && one.wanted > 0 && all.up {
-                all.up = false;
-                let cause = one.cause.unwrap_or_default();
-                let node = node.to_string();
-                all.cause = Some(if cause.starts_with(&node) { cause } else { format!("{node}: {cause}") });
-            }
+            add(&mut all, wishes.status(), node);
         }
         Some(all)
     }
@@ -166,6 +156,8 @@ impl Shards {
             route: Route::Node(Arc::clone(&self.cluster), node.clone()),
             wishes: Arc::clone(&wishes),
             listener: Arc::clone(&self.listener),
+            outbox: self.says.0.clone(),
+            commands: Arc::clone(&self.says.1),
             is_part: true,
         };
         self.drain.spawn(subscriber.run(self.drain.clone()));
@@ -186,10 +178,37 @@ impl Links {
 
     /// Ends the links that carry nothing.
     fn drop_idle(&mut self) {
-        for (_, wishes) in self.nodes.extract_if(|_, wishes| wishes.table().is_empty()) {
-            self.reconnects += wishes.status().reconnects;
+        for (node, wishes) in self.nodes.extract_if(|_, wishes| wishes.table().is_empty()) {
             wishes.retire();
+            // It carried nothing any more, so how it stood is nobody's trouble.
+            add(&mut self.past, LinkStatus { up: true, proof: None, ..wishes.status() }, &node);
         }
+    }
+}
+
+/// Adds a link to what is said of all together: counts are summed, and otherwise the worst one counts.
+fn add(all: &mut LinkStatus, one: LinkStatus, node: &NodeAddress) {
+    all.wanted += one.wanted;
+    all.confirmed += one.confirmed;
+    all.handover_bytes += one.handover_bytes;
+    all.reconnects += one.reconnects;
+    for ((_, sum), (_, count)) in all.losses.iter_mut().zip(one.losses) {
+        *sum += count;
+    }
+    all.down = all.down.max(one.down);
+    all.proof = match (all.proof.take(), one.proof) {
+        (Some(Proof::Heard { age, lag }), Some(Proof::Heard { age: other, lag: longer })) => {
+            Some(Proof::Heard { age: age.max(other), lag: lag.max(longer) })
+        }
+        (Some(worse @ Proof::Impossible(_)), _) | (_, Some(worse @ Proof::Impossible(_))) => Some(worse),
+        (one, other) => one.or(other),
+    };
+    // A node that carries nothing is nobody's trouble.
+    if !one.up && one.wanted > 0 && all.up {
+        let cause = one.cause.unwrap_or_default();
+        let shown = node.to_string();
+        all.cause = Some(if cause.starts_with(&shown) { cause } else { format!("{shown}: {cause}") });
+        all.up = false;
     }
 }
 
