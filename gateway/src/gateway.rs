@@ -14,7 +14,7 @@ use crate::accept::origin::Origins;
 use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
 use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
-use crate::broker::{Broker, Listener, MemoryBroker, RedisBroker};
+use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
@@ -214,7 +214,7 @@ fn redis_settings(
 fn redis_ear(settings: RedisSettings, required: bool, registry: Arc<Registry>, drain: &Drain) -> Ear {
     let name = settings.instance.name.clone();
     let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
-    let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
+    let broker = Broker::Redis(RedisBroker::start(settings, &listener, drain));
     Ear { name, registry, broker, required }
 }
 
@@ -252,6 +252,10 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             })
         }),
         sharded: namespace.sharded,
+        on_loss: match namespace.on_broker_loss {
+            config::OnBrokerLoss::Local => OnLoss::Local,
+            config::OnBrokerLoss::Reject => OnLoss::Reject,
+        },
         deliver_last: namespace.deliver == config::Deliver::Last,
         slow: slow(namespace).map(Arc::new),
     }

@@ -11,6 +11,7 @@
 //! - `route`: where a subscriber link connects to.
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
 //! - `outbox`, `commands`: what Redis is to be asked, and the command link.
+//! - `alone`: what goes on in this node while Redis is away.
 //! - `cluster`: the same over several servers.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
 //! - `probe`, `ping`, `status`: whether a link hears and lives, and what is told about it.
@@ -20,21 +21,24 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
+use redis::Value;
 
+use self::alone::Alone;
 use self::cluster::Cluster;
 use self::cluster::commands::ClusterCommands;
 use self::cluster::shards::Shards;
 use self::commands::Commands;
 use self::log_script::Call;
-use self::outbox::{Answer, Outbox, Request};
+use self::outbox::{Outbox, Request, Told};
 use self::route::Route;
 use self::status::LinkState;
 use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
-use super::{BrokerError, LinkStatus, Listener, Topic};
+use super::{BrokerError, LinkStatus, Listener, OnLoss, Reach, Topic};
 use crate::drain::Drain;
 use crate::instance::Dialer;
 
+mod alone;
 mod cluster;
 mod commands;
 mod echo;
@@ -68,7 +72,7 @@ pub struct RedisBroker {
 
 impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
-    pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
+    pub fn start(settings: RedisSettings, listener: &Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
         let address = settings.instance.location();
         let (hears, says) =
@@ -78,7 +82,8 @@ impl RedisBroker {
         };
         let wishes = Arc::new(Wishes::new(state("subscriptions", &hears)));
         let commands = Arc::new(state("commands", &says));
-        let (outbox, inbox) = outbox::outbox(&settings);
+        let (outbox, inbox) =
+            outbox::outbox(&settings, Alone { state: commands.clone(), listener: listener.clone() });
         let subscriber = |route, wishes: &Arc<Wishes>, is_part| Subscriber {
             settings: settings.clone(),
             route,
@@ -110,7 +115,7 @@ impl RedisBroker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
-    pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
+    pub async fn subscribe(&self, topic: &Topic, on_loss: OnLoss) -> Result<(), BrokerError> {
         let wish = match (topic, &self.shards) {
             (Topic::Sharded(_), Some(shards)) => shards.want(topic),
             (Topic::Sharded(_), None) => {
@@ -120,10 +125,15 @@ impl RedisBroker {
         };
         let Some(confirmation) = wish else { return Ok(()) };
         let limit = self.settings.instance.command_timeout;
-        match tokio::time::timeout(limit, confirmation).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
-            Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
+        let go_on_alone = on_loss == OnLoss::Local && !matches!(topic, Topic::Sharded(_));
+        tokio::select! {
+            biased;
+            confirmed = tokio::time::timeout(limit, confirmation) => match confirmed {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
+                Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
+            },
+            () = self.wishes.go_without(topic), if go_on_alone => Ok(()),
         }
     }
 
@@ -143,9 +153,11 @@ impl RedisBroker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
-        let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data });
-        async move { answer.await.map(drop) }
+        on_loss: OnLoss,
+    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + 'static + use<> {
+        let alone = on_loss == OnLoss::Local;
+        let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data, alone });
+        async move { answer.await.map(|told| told.reach()) }
     }
 
     /// As [`RedisBroker::publish`], to those alone who hear the channel as [`Topic::Sharded`].
@@ -156,9 +168,9 @@ impl RedisBroker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + 'static + use<> {
         let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data });
-        async move { answer.await.map(drop) }
+        async move { answer.await.map(|told| told.reach()) }
     }
 
     /// Numbers a payload in a log and publishes it in its [`super::log::Envelope`]. The place in the order, among
@@ -251,8 +263,9 @@ impl RedisBroker {
         self.call(log::clear(log, channel)).await.map(drop)
     }
 
-    fn call(&self, call: Call) -> impl Future<Output = Answer> + Send + 'static + use<> {
-        self.outbox.ask(Request::Script(call))
+    fn call(&self, call: Call) -> impl Future<Output = Result<Value, BrokerError>> + Send + 'static + use<> {
+        let answer = self.outbox.ask(Request::Script(call));
+        async move { answer.await.map(Told::value) }
     }
 
     /// How the links stand.

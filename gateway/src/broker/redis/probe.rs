@@ -134,7 +134,7 @@ impl Prober {
         if self.commands.is_up()
             && let Ok(channel) = ChannelName::parse(&self.echoes.channel)
         {
-            let request = Request::Publish { channel, data: data.clone().into() };
+            let request = Request::Publish { channel, data: data.clone().into(), alone: false };
             match timeout(self.limit / 2, self.outbox.ask(request)).await {
                 Ok(Ok(_)) => return None,
                 Ok(Err(BrokerError::Refused(reason))) => return Some(reason),
