@@ -35,6 +35,7 @@ mod redis;
 mod running;
 mod secret;
 mod show;
+mod slow;
 mod source;
 mod top;
 mod transport;
@@ -43,7 +44,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes};
+pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes, Servers};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
 pub use history::{Deliver, History};
@@ -52,6 +53,7 @@ pub use listen::Listen;
 pub use namespace::{Namespace, Who};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
+pub use slow::{Slow, Terminal};
 pub use source::Source;
 pub use transport::{Sse, WebSocket};
 pub use url::RedisUrl;

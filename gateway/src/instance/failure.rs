@@ -17,6 +17,8 @@ use super::tls::TlsSettings;
 pub enum Failure {
     /// It cannot be reached, or no longer answers. Retried soon.
     Unreachable(String),
+    /// It answers, and what is published is not heard. Retried soon.
+    Deaf(String),
     /// It answered and will not have us: password, ACL, TLS, protocol. Somebody has to change something.
     Refused(String),
 }
@@ -24,7 +26,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(cause) | Self::Refused(cause) => f.write_str(cause),
+            Self::Unreachable(cause) | Self::Deaf(cause) | Self::Refused(cause) => f.write_str(cause),
         }
     }
 }

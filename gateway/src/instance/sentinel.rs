@@ -223,7 +223,7 @@ fn of_sentinel(failure: Failure, shown: &str) -> Failure {
     let told =
         |told: String| if told.contains(shown) { told } else { format!("the Sentinel {shown} says {told}") };
     match failure {
-        Failure::Unreachable(cause) => Failure::Unreachable(told(cause)),
+        Failure::Unreachable(cause) | Failure::Deaf(cause) => Failure::Unreachable(told(cause)),
         Failure::Refused(cause) => Failure::Refused(told(cause)),
     }
 }

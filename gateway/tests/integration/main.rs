@@ -13,11 +13,19 @@
 mod harness;
 
 mod accounting;
+mod alarms;
 mod asleep;
 mod bad_frames;
 mod bad_heads;
 mod bad_messages;
+mod check_path;
+mod check_redis;
+mod check_tls;
+
 mod cli;
+mod client_sharding;
+mod cluster;
+mod cluster_sharded;
 mod deaf;
 mod fanout;
 mod gaps;
@@ -39,6 +47,7 @@ mod resume;
 mod sentinel;
 mod shutdown;
 mod slow;
+mod slow_rules;
 mod stream;
 mod stream_deaf;
 mod stream_outage;

@@ -192,6 +192,11 @@ impl<'d> Section<'d> {
         self.place_at(key, self.start_of(key))
     }
 
+    /// Whether the file has this section.
+    pub(in crate::config) fn exists(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Whether the file sets this key.
     pub(in crate::config) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref() == key))
