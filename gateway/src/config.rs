@@ -35,6 +35,7 @@ mod redis;
 mod running;
 mod secret;
 mod show;
+mod slow;
 mod source;
 mod top;
 mod transport;
@@ -43,7 +44,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use self::redis::{RedisInstance, RedisTimes};
+pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
 pub use history::{Deliver, History};
@@ -52,6 +53,7 @@ pub use listen::Listen;
 pub use namespace::{Namespace, Who};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
+pub use slow::{Slow, Terminal};
 pub use source::Source;
 pub use transport::{Sse, WebSocket};
 pub use url::RedisUrl;
@@ -157,7 +159,8 @@ impl Config {
         let mut top = document.top();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
         let namespaces = read_namespaces(document, &mut top, &redis);
-        let warnings = drop_unused(&mut redis, &namespaces);
+        let mut warnings = drop_unused(&mut redis, &namespaces);
+        warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
             allowed_origins: top::read_origins(&mut top),

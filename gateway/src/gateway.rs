@@ -25,6 +25,7 @@ use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
 use crate::node::port::{Port, PortLimits, port};
 use crate::node::registry::{ChannelLimits, Registry};
+use crate::node::slow::{SlowRule, Terminal};
 use crate::node::{Ear, Node};
 use crate::shard::{ShardLimits, Shards};
 
@@ -166,6 +167,11 @@ fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Regis
         command_timeout: redis.times.command_timeout,
         retry_min: redis.times.retry_min,
         retry_max: redis.times.retry_max,
+        username: redis.sign_in.username.clone(),
+        password_file: redis.sign_in.password_file.clone(),
+        tls: redis.tls.clone(),
+        sentinel: redis.sentinel.clone(),
+        role_interval: redis.times.role_interval,
         ..InstanceSettings::default()
     };
     let settings = RedisSettings {
@@ -206,6 +212,20 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             })
         }),
         deliver_last: namespace.deliver == config::Deliver::Last,
+        slow: slow(namespace).map(Arc::new),
+    }
+}
+
+fn slow(namespace: &config::Namespace) -> Option<SlowRule> {
+    let terminal =
+        |terminal: &config::Terminal| Terminal { key: terminal.key.clone(), values: terminal.values.clone() };
+    match namespace.slow {
+        config::Slow::Disconnect => None,
+        config::Slow::DropOldest => Some(SlowRule::DropOldest),
+        config::Slow::Latest => Some(SlowRule::Latest {
+            key: namespace.slow_key.clone(),
+            terminal: namespace.slow_terminal.as_ref().map(terminal),
+        }),
     }
 }
 
@@ -221,6 +241,7 @@ fn shard_limits(config: &Config) -> ShardLimits {
     ShardLimits {
         message_bytes: config.limits.message_bytes,
         outbox_bytes: config.limits.outbox_bytes,
+        outbox_age: config.limits.outbox_age,
         channels_per_connection: config.limits.channels_per_connection,
         commands_per_frame: config.limits.commands_per_frame,
         recovery_publications: config.limits.recovery_publications,

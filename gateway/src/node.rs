@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod port;
 pub mod publication;
 pub mod registry;
+pub mod slow;
 
 use std::collections::HashMap;
 use std::future::Future;

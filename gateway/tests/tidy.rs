@@ -29,7 +29,11 @@ const FENCES: [(&str, &[&str], &str); 5] = [
         &["broker/redis", "check/redis", "instance"],
         "only the Redis broker and the check speak to Redis, over what was dialled",
     ),
-    ("tokio::spawn", &["drain.rs"], "every task is started and waited for by the drain"),
+    (
+        "tokio::spawn",
+        &["drain.rs", "instance/server.rs"],
+        "every task is started and waited for by the drain, but for the driver of a Redis connection, which ends with it",
+    ),
     ("thread::Builder", &["shard.rs"], "a shard is the only thread that is started"),
     ("crate::config", &["config", "cli", "gateway.rs"], "inner modules declare their own limits"),
     ("mio::", &["shard", "accept.rs"], "only shards poll sockets"),

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
@@ -65,6 +66,8 @@ pub enum GapCause {
     RingTooShort,
     /// The log in the broker is shorter than what was handed out.
     LogLost,
+    /// A client was too slow, in a namespace that then drops the oldest.
+    Slow,
 }
 
 impl GapCause {
@@ -77,6 +80,7 @@ impl GapCause {
             Self::UnknownPosition => "unknown-position",
             Self::RingTooShort => "ring-too-short",
             Self::LogLost => "log-lost",
+            Self::Slow => "slow",
         }
     }
 }
@@ -134,12 +138,36 @@ pub struct LinkStatus {
     pub up: bool,
     /// What is wrong when it is not up; never a secret.
     pub cause: Option<String>,
+    /// Whether its server is a replica, through which nothing should be published.
+    pub replica: bool,
     /// How often it was established anew since the start.
     pub reconnects: u64,
+    /// How often it was given up, by cause: `lost` (no connection, or no answer), `deaf`, `refused`.
+    pub losses: Vec<(&'static str, u64)>,
+    /// How long it has not worked since the start; subscriptions count from the last proof of hearing.
+    pub down: Duration,
+    /// What is known of its hearing (subscriptions only); `None`: nothing yet.
+    pub proof: Option<Proof>,
     /// Topics that are wanted (subscriptions only).
     pub wanted: usize,
     /// Topics that the server has confirmed on the present connection (subscriptions only).
     pub confirmed: usize,
+    /// Bytes that were heard and wait to be handed on (subscriptions only).
+    pub handover_bytes: usize,
+}
+
+/// What is known of a link's hearing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A publication of our own came back.
+    Heard {
+        /// How long ago it was published: everything that others published before that was heard, too.
+        age: Duration,
+        /// How long it took.
+        lag: Duration,
+    },
+    /// It may not be published or heard; that the server answers is all that is known.
+    Impossible(String),
 }
 
 /// A broker of one namespace or several.

@@ -11,7 +11,7 @@
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
 //! - `outbox`, `commands`: what Redis is to be asked, and the command link.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
-//! - `ping`, `status`: whether a link lives, and what is told about it.
+//! - `probe`, `ping`, `status`: whether a link hears and lives, and what is told about it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
 use super::{BrokerError, LinkStatus, Listener, Topic};
 use crate::drain::Drain;
-use crate::instance::{self, Dialer};
+use crate::instance::Dialer;
 
 mod commands;
 mod echo;
@@ -37,6 +37,7 @@ mod log;
 mod log_script;
 mod outbox;
 mod ping;
+mod probe;
 mod requests;
 mod settings;
 mod status;
@@ -59,24 +60,25 @@ impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
     pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
-        let address = instance::shown(&settings.instance.url);
-        let wishes = LinkState::new(&settings.instance.name, "subscriptions", address.clone());
-        let wishes = Arc::new(Wishes::new(wishes));
-        let commands = Arc::new(LinkState::new(&settings.instance.name, "commands", address));
+        let address = settings.instance.location();
+        let (hears, says) =
+            (Dialer::new(&settings.instance, "subscriptions"), Dialer::new(&settings.instance, "commands"));
+        let state = |link, dialer: &Dialer| {
+            LinkState::new(&settings.instance.name, link, address.clone()).with_replica(dialer.replica())
+        };
+        let wishes = Arc::new(Wishes::new(state("subscriptions", &hears)));
+        let commands = Arc::new(state("commands", &says));
         let (outbox, inbox) = outbox::outbox(&settings);
         let subscriber = Subscriber {
             settings: settings.clone(),
-            dialer: Dialer::new(&settings.instance, "subscriptions"),
+            dialer: hears,
             wishes: wishes.clone(),
             listener,
+            outbox: outbox.clone(),
+            commands: commands.clone(),
         };
         drain.spawn(subscriber.run(drain.clone()));
-        let link = Commands {
-            settings: settings.clone(),
-            dialer: Dialer::new(&settings.instance, "commands"),
-            state: commands.clone(),
-            inbox,
-        };
+        let link = Commands { settings: settings.clone(), dialer: says, state: commands.clone(), inbox };
         drain.spawn(link.run(drain.clone()));
         Arc::new(Self { settings, wishes, outbox, commands })
     }

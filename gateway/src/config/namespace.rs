@@ -8,6 +8,7 @@ use super::document::{Found, Section};
 use super::history::{Deliver, History};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::show::Shown;
+use super::slow::{Slow, SlowRules, Terminal};
 use super::source::Source;
 
 /// What a namespace is told that wants a log without a Redis.
@@ -37,6 +38,13 @@ pub struct Namespace {
     pub publish: Who,
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) in the place of the exact names that clients ask for.
     pub subscribe_pattern: bool,
+    /// What becomes of a client that is too slow.
+    pub slow: Slow,
+    /// With [`Slow::Latest`]: where a payload says what it is about, as a JSON pointer; nothing: all of a channel are
+    /// about the same.
+    pub slow_key: Option<String>,
+    /// Which publications are never replaced or dropped.
+    pub slow_terminal: Option<Terminal>,
 }
 
 /// Which clients may do something.
@@ -82,6 +90,9 @@ impl Namespace {
             subscribe: Who::Anyone,
             publish: Who::Subscribers,
             subscribe_pattern: false,
+            slow: Slow::default(),
+            slow_key: None,
+            slow_terminal: None,
         }
     }
 
@@ -93,6 +104,7 @@ impl Namespace {
         let channels = read_channels(&mut section);
         let source = section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value);
         let history = History::read(&mut section, source);
+        let slow = SlowRules::read(&mut section);
         let namespace = Self {
             name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
             channels: channels.iter().map(|found| found.value.clone()).collect(),
@@ -109,6 +121,9 @@ impl Namespace {
                 &[Who::Nobody, Who::Subscribers, Who::Anyone],
             ),
             subscribe_pattern: read_subscribe_pattern(&mut section, source),
+            slow: slow.slow,
+            slow_key: slow.key,
+            slow_terminal: slow.terminal,
         };
         let name = name.unwrap_or(Found { value: String::new(), place: section.place() });
         section.finish();
@@ -127,6 +142,13 @@ impl Namespace {
         out.text("subscribe", self.subscribe.as_str());
         out.text("publish", self.publish.as_str());
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
+        out.text("slow", self.slow.as_str());
+        if let Some(key) = &self.slow_key {
+            out.text("slow_key", key);
+        }
+        if let Some(terminal) = &self.slow_terminal {
+            terminal.show(out);
+        }
     }
 }
 

@@ -1,15 +1,24 @@
 //! `[redis.NAME]`: the Redis instances.
 //!
 //! Owns what is known of an instance before it is dialled. Must never dial it.
+//!
+//! - `place`: the URLs of the file and of the environment; `sentinel`: who is asked in their place
+//! - `security`: user, password file, TLS
 
 use std::time::Duration;
 
 use super::document::{Document, Section};
 use super::environment::Environment;
-use super::errors::Place;
 use super::knob::knobs;
 use super::show::Shown;
 use super::url::RedisUrl;
+use crate::instance::{SentinelSettings, TlsSettings};
+
+mod place;
+mod security;
+mod sentinel;
+
+pub use security::RedisSignIn;
 
 /// The instance that `REDIS_URL` names.
 pub(super) const DEFAULT_INSTANCE: &str = "default";
@@ -26,6 +35,12 @@ pub struct RedisInstance {
     pub url: RedisUrl,
     /// Where subscriptions are, when that is another server.
     pub pubsub_url: Option<RedisUrl>,
+    /// User and password, where the URL has none.
+    pub sign_in: RedisSignIn,
+    /// What TLS needs beside the URL, which says whether there is TLS.
+    pub tls: TlsSettings,
+    /// Who knows the server's address. Then the host in `url` is the primary's name.
+    pub sentinel: Option<SentinelSettings>,
     /// Its times.
     pub times: RedisTimes,
 }
@@ -43,6 +58,8 @@ knobs! {
         retry_max: Duration as Span = Duration::from_secs(2), in Duration::from_millis(10), Duration::from_secs(300);
         /// How often each link is pinged; an unanswered ping has it dialled anew.
         ping_interval: Duration as Span = Duration::from_secs(1), in Duration::from_millis(100), Duration::from_secs(300);
+        /// How often a connected server is asked whether it is still the primary, and each Sentinel which one is.
+        role_interval: Duration as Span = Duration::from_secs(5), in Duration::from_millis(100), Duration::from_secs(300);
     }
 }
 
@@ -71,13 +88,11 @@ impl RedisInstance {
         if instances.iter().any(|instance| instance.name == DEFAULT_INSTANCE) {
             return instances;
         }
-        if let Some(url) = env.redis_url.clone() {
-            let (name, pubsub_url) = (DEFAULT_INSTANCE.into(), env.redis_pubsub_url.clone());
-            instances.push(Self { name, url, pubsub_url, times: RedisTimes::default() });
-        } else if env.redis_pubsub_url.is_some() {
-            let what =
-                "there is no instance it could belong to: set REDIS_URL, too, or write [redis.default]";
-            document.refuse(&Place::Variable("REDIS_PUBSUB_URL"), what);
+        if env.names_redis() {
+            let section = document.nothing(&format!("redis.{DEFAULT_INSTANCE}"), "redis.NAME");
+            instances.push(Self::read(DEFAULT_INSTANCE, section, env));
+        } else {
+            place::refuse_orphans(document, env);
         }
         instances
     }
@@ -88,30 +103,40 @@ impl RedisInstance {
         } else if name == MEMORY {
             section.refuse(&section.place(), "`memory` means no Redis at all: choose another name");
         }
-        let from_env = |url: &Option<RedisUrl>| url.clone().filter(|_| name == DEFAULT_INSTANCE);
-        let (own_url, own_pubsub) =
-            (section.text("url", RedisUrl::parse), section.text("pubsub_url", RedisUrl::parse));
-        let url = from_env(&env.redis_url).or(own_url.map(|found| found.value));
-        if url.is_none() && !section.has("url") {
-            section.refuse(&section.place(), "has no `url`, such as url = \"redis://127.0.0.1:6379/0\"");
-        }
-        let instance = Self {
-            name: name.into(),
-            // Whatever stands here when the file's own URL is bad or missing is never used: the load fails.
-            url: url.unwrap_or_else(RedisUrl::local),
-            pubsub_url: from_env(&env.redis_pubsub_url).or(own_pubsub.map(|found| found.value)),
-            times: RedisTimes::read(&mut section),
-        };
+        let env = (name == DEFAULT_INSTANCE).then_some(env);
+        let (sentinel, primary) = sentinel::read(&mut section).unzip();
+        let mut urls = place::Urls::read(&mut section, env, primary);
+        let tls = security::read_tls(&mut section, env, &mut urls);
+        security::refuse_unused(&section, &mut urls, sentinel.as_ref());
+        let sign_in = RedisSignIn::read(&mut section, &mut urls);
+        let times = RedisTimes::read(&mut section);
         section.finish();
-        instance
+        let pubsub_url = urls.pubsub.map(|found| found.value);
+        Self { name: name.into(), url: urls.url.value, pubsub_url, sign_in, tls, sentinel, times }
+    }
+
+    /// What is no error, but is hardly meant.
+    pub(super) fn warnings(&self) -> Option<String> {
+        self.tls.insecure_skip_verify.then(|| {
+            format!(
+                "redis `{}`: no certificate is verified (insecure_skip_verify): whoever is on the way to it can read \
+                 and change everything, the password included",
+                self.name
+            )
+        })
     }
 
     pub(super) fn show(&self, out: &mut Shown) {
         out.section(&format!("[redis.{}]", self.name));
-        out.text("url", &self.url.to_string());
+        match &self.sentinel {
+            Some(sentinel) => sentinel::show(sentinel, &self.url, out),
+            None => out.text("url", &self.url.to_string()),
+        }
         if let Some(url) = &self.pubsub_url {
             out.text("pubsub_url", &url.to_string());
         }
+        self.sign_in.show(out);
+        security::show_tls(&self.tls, &self.url, out);
         out.lines(&self.times.settings());
     }
 }

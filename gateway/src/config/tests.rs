@@ -13,6 +13,7 @@ mod documentation;
 mod good_files;
 mod keeping;
 mod properties;
+mod redis;
 
 /// What the environment holds in a test.
 type Variables<'v> = &'v [(&'v str, &'v str)];

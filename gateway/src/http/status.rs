@@ -28,7 +28,7 @@ pub async fn health(State(context): State<Arc<Context>>) -> Response {
         .into_iter()
         .map(|(broker, link)| {
             json!({
-                "redis": broker, "link": link.link, "up": link.up, "cause": link.cause,
+                "redis": broker, "link": link.link, "up": link.up, "cause": link.cause, "replica": link.replica,
                 "reconnects": link.reconnects, "wanted": link.wanted, "confirmed": link.confirmed,
             })
         })

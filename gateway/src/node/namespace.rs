@@ -8,6 +8,7 @@ use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
 use super::history::HistoryRules;
+use super::slow::SlowRule;
 use crate::broker::log::Log;
 
 /// Who may do a thing with a channel.
@@ -40,6 +41,8 @@ pub struct Namespace {
     pub log: Option<Arc<Log>>,
     /// Whoever subscribes gets the newest publication at once.
     pub deliver_last: bool,
+    /// What gives way when a client is slow; without a rule, the client does.
+    pub slow: Option<Arc<SlowRule>>,
 }
 
 /// A channel's name, or a glob over names: `*` is any run of characters, `?` is any one.

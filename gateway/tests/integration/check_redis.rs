@@ -407,7 +407,7 @@ fn configured(redis: &Redis, sign_in: &str) -> String {
 }
 
 async fn used_memory(redis: &Redis) -> u64 {
-    let info: String = redis::from_redis_value(admin(&redis, "INFO memory").await).unwrap();
+    let info: String = redis::from_redis_value(admin(redis, "INFO memory").await).unwrap();
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
     used.parse().unwrap()
 }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::echo::Echo;
+use super::probe::Echoes;
 use super::settings::RedisSettings;
 use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
 
@@ -34,6 +35,7 @@ pub(super) struct Handover {
     bytes: usize,
     message_bytes: usize,
     patterns: AtomicBool,
+    probes: Option<Arc<Echoes>>,
     queue: Mutex<Queue>,
     ready: Notify,
 }
@@ -68,15 +70,22 @@ pub(super) enum Taken {
 }
 
 impl Handover {
-    pub(super) fn new(settings: &RedisSettings) -> Self {
+    /// An empty one; `probes` of our own are told from publications, and not handed on.
+    pub(super) fn new(settings: &RedisSettings, probes: Option<Arc<Echoes>>) -> Self {
         Self {
             items: settings.handover_items,
             bytes: settings.handover_bytes,
             message_bytes: settings.message_bytes,
             patterns: AtomicBool::new(false),
+            probes,
             queue: Mutex::default(),
             ready: Notify::new(),
         }
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Resolves when there may be something to take.
@@ -104,6 +113,10 @@ impl Handover {
     }
 
     fn push(&self, heard: Heard) {
+        let Message { channel, data } = &heard.message;
+        if self.probes.as_ref().is_some_and(|probes| probes.takes(channel, data)) {
+            return;
+        }
         let mut queue = self.lock();
         if queue.ended {
             return;
@@ -143,6 +156,9 @@ impl Handover {
 
 impl AsyncPushSender for Handover {
     fn send(&self, push: PushInfo) -> Result<(), SendError> {
+        if let Some(probes) = &self.probes {
+            probes.hears();
+        }
         match push.kind {
             PushKind::Message | PushKind::PMessage | PushKind::SMessage => {
                 if let Some(heard) = Heard::read(push) {

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
+use super::probe::{Echoes, MISSES, MISSES_WHILE_HEARING, Prober, Proof};
 use super::requests;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{Message, Topic};
-use crate::instance::Failure;
+use crate::instance::{Failure, Watch};
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -27,6 +28,8 @@ type Pending<T> = Option<BoxFuture<'static, Result<T, Failure>>>;
 pub(super) struct Listening<'a> {
     link: &'a Subscriber,
     connection: MultiplexedConnection,
+    /// Whether the server is still the one to listen to.
+    watch: Watch,
     handover: Arc<Handover>,
     /// Whatever was published until this moment on a confirmed topic has been heard.
     proven: Instant,
@@ -35,6 +38,12 @@ pub(super) struct Listening<'a> {
     /// While topics are on their way that were heard before: nothing is handed on until their loss was said.
     gated: bool,
     established: bool,
+    prober: Prober,
+    probe: Option<BoxFuture<'static, Proof>>,
+    /// Probes in a row that did not come back.
+    misses: u32,
+    /// Whether probes may be published and heard. Where they may not, the server is pinged.
+    provable: bool,
     ping: Pending<Instant>,
     batch: Vec<Message>,
 }
@@ -43,16 +52,30 @@ impl<'a> Listening<'a> {
     pub(super) fn new(
         link: &'a Subscriber,
         connection: MultiplexedConnection,
+        watch: Watch,
         handover: Arc<Handover>,
+        echoes: Arc<Echoes>,
     ) -> Self {
+        let prober = Prober {
+            connection: connection.clone(),
+            echoes,
+            outbox: link.outbox.clone(),
+            commands: Arc::clone(&link.commands),
+            limit: link.settings.probe_interval.unwrap_or_default(),
+        };
         Self {
             link,
             connection,
+            watch,
             handover,
             proven: Instant::now(),
             round: None,
             gated: false,
             established: false,
+            prober,
+            probe: None,
+            misses: 0,
+            provable: link.settings.probe_interval.is_some(),
             ping: None,
             batch: Vec::with_capacity(BATCH),
         }
@@ -72,6 +95,11 @@ impl<'a> Listening<'a> {
 
     async fn attend(&mut self) -> Failure {
         let mut pings = clock(self.link.settings.ping_interval);
+        let probe_interval = self.link.settings.probe_interval;
+        let mut probes = clock(probe_interval.unwrap_or(self.link.settings.ping_interval));
+        if self.provable {
+            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+        }
         let mut mending = clock(self.link.settings.instance.refused_retry_max);
         self.start_round();
         loop {
@@ -83,9 +111,12 @@ impl<'a> Listening<'a> {
                     step
                 }
                 outcome = answered(&mut self.round) => self.settle(outcome),
-                answer = answered(&mut self.ping) => self.prove(answer),
+                answer = answered(&mut self.ping) => self.pinged(answer),
+                proof = proven(&mut self.probe) => self.judge(proof),
+                moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
-                _ = pings.tick(), if self.ping.is_none() => { self.start_ping(); Ok(()) }
+                _ = pings.tick(), if self.ping.is_none() && !self.provable => { self.start_ping(); Ok(()) }
+                _ = probes.tick(), if self.probe.is_none() && self.provable => { self.start_probe(); Ok(()) }
                 _ = mending.tick() => { self.mend(); Ok(()) }
             };
             if let Err(failure) = step {
@@ -130,19 +161,59 @@ impl<'a> Listening<'a> {
         self.ping = Some(Box::pin(ping(self.connection.clone(), self.link.settings.ping_timeout)));
     }
 
-    fn prove(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
+    /// The server wrote all earlier publications before its answer, and TCP keeps the order.
+    fn pinged(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
         self.ping = None;
-        let asked = answer?;
-        // The server wrote all earlier publications before its answer, and TCP keeps the order. But what waits behind
-        // the gate may yet be dropped, and then it was not heard.
-        if !self.gated {
-            self.proven = asked;
+        self.heard_until(answer?);
+        Ok(())
+    }
+
+    fn start_probe(&mut self) {
+        self.probe = Some(Box::pin(self.prober.clone().round()));
+    }
+
+    fn judge(&mut self, proof: Proof) -> Result<(), Failure> {
+        self.probe = None;
+        let state = self.link.wishes.state();
+        match proof {
+            Proof::Heard(until, lag) => {
+                self.misses = 0;
+                state.proven(until, lag);
+                self.heard_until(until);
+            }
+            Proof::Forbidden(reason) => {
+                self.provable = false;
+                state.unproven(&reason);
+                self.start_ping();
+            }
+            Proof::Missed { heard_others } => {
+                self.misses += 1;
+                if self.misses >= if heard_others { MISSES_WHILE_HEARING } else { MISSES } {
+                    return Err(Failure::Deaf(format!(
+                        "{} probes in a row were published and not heard on the subscription",
+                        self.misses
+                    )));
+                }
+                // In haste, since the next one decides.
+                self.start_probe();
+            }
         }
         Ok(())
     }
 
-    /// Asks again for what was heard once and is refused now.
+    /// What waits behind the gate may yet be dropped, and then it was not heard.
+    fn heard_until(&mut self, moment: Instant) {
+        if !self.gated {
+            self.proven = moment;
+        }
+    }
+
+    /// Asks again for what was heard once and is refused now, and for leave to prove that we hear.
     fn mend(&mut self) {
+        if !self.provable && self.probe.is_none() && self.link.settings.probe_interval.is_some() {
+            self.provable = true;
+            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+        }
         let refused = self.link.wishes.table().counts().refused > 0;
         if refused && self.round.is_none() {
             self.link.wishes.table().retry_refused();
@@ -161,6 +232,14 @@ impl<'a> Listening<'a> {
             Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
         }
         Ok(())
+    }
+}
+
+/// What the round under way has shown; never, when none is.
+async fn proven(round: &mut Option<BoxFuture<'static, Proof>>) -> Proof {
+    match round {
+        Some(round) => round.await,
+        None => pending().await,
     }
 }
 

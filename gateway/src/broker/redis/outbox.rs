@@ -29,7 +29,7 @@ const OVERHEAD: usize = 128;
 pub(super) type Answer = Result<Value, BrokerError>;
 
 /// The way into the queue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outbox {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<AtomicUsize>,

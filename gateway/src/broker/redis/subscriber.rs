@@ -4,13 +4,15 @@
 //! makes their order plain: what the old connection heard, then the loss, then what the new one hears. Must never
 //! take an open socket for hearing: that is proven by an answered PING alone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::handover::Handover;
 use super::listening::Listening;
+use super::outbox::Outbox;
+use super::probe::Echoes;
 use super::settings::RedisSettings;
 use super::status::LinkState;
 use super::table::{Confirmation, Table};
@@ -24,11 +26,13 @@ pub(super) struct Wishes {
     table: Mutex<Table>,
     changed: Notify,
     state: LinkState,
+    /// That of the present connection.
+    handover: Mutex<Weak<Handover>>,
 }
 
 impl Wishes {
     pub(super) fn new(state: LinkState) -> Self {
-        Self { table: Mutex::default(), changed: Notify::new(), state }
+        Self { table: Mutex::default(), changed: Notify::new(), state, handover: Mutex::default() }
     }
 
     /// Wants a topic. `None`: it is confirmed already.
@@ -52,6 +56,8 @@ impl Wishes {
         let mut status = self.state.status();
         status.wanted = counts.wanted;
         status.confirmed = counts.confirmed;
+        let handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        status.handover_bytes = handover.map_or(0, |handover| handover.bytes());
         if status.up && counts.refused > 0 {
             status.up = false;
             status.cause = Some(format!("{} topics that were heard before are refused now", counts.refused));
@@ -81,6 +87,9 @@ pub(super) struct Subscriber {
     pub(super) dialer: Dialer,
     pub(super) wishes: Arc<Wishes>,
     pub(super) listener: Arc<dyn Listener>,
+    /// Where probes are published, and whether that link works.
+    pub(super) outbox: Outbox,
+    pub(super) commands: Arc<LinkState>,
 }
 
 impl Subscriber {
@@ -100,19 +109,21 @@ impl Subscriber {
         loop {
             let failure = Box::pin(self.live(&mut backoff)).await;
             self.wishes.state.down(&failure);
-            tokio::time::sleep(backoff.next(&failure)).await;
+            self.dialer.pause(backoff.next(&failure)).await;
         }
     }
 
     /// One connection, from the attempt to its end.
     async fn live(&self, backoff: &mut Backoff) -> Failure {
-        let handover = Arc::new(Handover::new(&self.settings));
-        let connection = match self.dialer.dial(handover.clone()).await {
-            Ok(connection) => connection,
+        let echoes = Echoes::new(&self.settings.probe_prefix);
+        let handover = Arc::new(Handover::new(&self.settings, Some(Arc::clone(&echoes))));
+        *self.wishes.handover.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&handover);
+        let (connection, watch) = match self.dialer.dial_watched(handover.clone()).await {
+            Ok(dialled) => dialled,
             Err(failure) => return failure,
         };
         let since = Instant::now();
-        let mut listening = Listening::new(self, connection, handover);
+        let mut listening = Listening::new(self, connection, watch, handover, echoes);
         let failure = listening.listen().await;
         // One that is accepted only to be thrown out again must not reset the waits.
         if since.elapsed() > self.settings.instance.retry_max {

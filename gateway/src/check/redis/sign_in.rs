@@ -35,7 +35,7 @@ pub(super) fn refused(failure: &Failure, instance: &InstanceSettings) -> Finding
     match (explain(&said, instance), failure) {
         (Some((cause, advice)), _) => finding.because(cause).advise(advice),
         (None, Failure::Refused(_)) => finding.because("the server answers, and will not have us"),
-        (None, Failure::Unreachable(_)) => {
+        (None, Failure::Unreachable(_) | Failure::Deaf(_)) => {
             finding.because("the server was there a moment ago, and ended the attempt")
         }
     }

@@ -16,8 +16,10 @@ pub(crate) mod protobuf;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod redis_server;
+pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod wire;
+pub(crate) mod witness;
 pub(crate) mod ws;
 
 use std::time::Duration;
