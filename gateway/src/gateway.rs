@@ -152,7 +152,7 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
         let registry = registry();
         let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(listener)));
-        ears.push(Ear { name: "memory".to_owned(), registry, broker });
+        ears.push(Ear { name: "memory".to_owned(), registry, broker, required: true });
     }
     let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
     let publication_bytes = config.limits.publication_bytes;
@@ -177,13 +177,15 @@ fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Regis
     let settings = RedisSettings {
         instance,
         ping_interval: redis.times.ping_interval,
+        probe_interval: redis.times.probe_interval,
+        probe_prefix: redis.probe_prefix.clone(),
         handover_bytes: config.limits.handover_bytes,
         message_bytes: config.limits.publication_bytes,
         ..RedisSettings::default()
     };
     let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
     let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
-    Ear { name: redis.name.clone(), registry, broker }
+    Ear { name: redis.name.clone(), registry, broker, required: redis.required }
 }
 
 fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
