@@ -19,7 +19,6 @@ use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
 use crate::http::{self, BodyLimits, Context};
-use crate::instance::InstanceSettings;
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
@@ -160,22 +159,8 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
 }
 
 fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Registry>, drain: &Drain) -> Ear {
-    let instance = InstanceSettings {
-        name: redis.name.clone(),
-        url: redis.pubsub_url.as_ref().unwrap_or(&redis.url).expose().to_owned(),
-        connect_timeout: redis.times.connect_timeout,
-        command_timeout: redis.times.command_timeout,
-        retry_min: redis.times.retry_min,
-        retry_max: redis.times.retry_max,
-        username: redis.sign_in.username.clone(),
-        password_file: redis.sign_in.password_file.clone(),
-        tls: redis.tls.clone(),
-        sentinel: redis.sentinel.clone(),
-        role_interval: redis.times.role_interval,
-        ..InstanceSettings::default()
-    };
     let settings = RedisSettings {
-        instance,
+        instance: redis.settings(redis.pubsub_url.as_ref().unwrap_or(&redis.url)),
         ping_interval: redis.times.ping_interval,
         probe_interval: redis.times.probe_interval,
         probe_prefix: redis.probe_prefix.clone(),

@@ -31,7 +31,7 @@ pub use backoff::Backoff;
 pub use dial::{Dialer, Watch};
 pub use failure::{Failure, said};
 pub use sentinel::SentinelSettings;
-pub use tls::TlsSettings;
+pub use tls::{Identity, TlsSettings};
 
 /// How one Redis server is reached.
 #[derive(Clone)]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::harness::check::{Checked, check, check_configured, run, told};
 use crate::harness::process::free_port;
+use crate::harness::sentinel::Group;
 use crate::harness::{Gateway, Redis, until};
 
 /// Everything that is looked at on a server that lets everybody in, in the order in which it is told.
@@ -344,6 +345,80 @@ async fn a_server_in_protected_mode_answers_its_own_machine_alone() {
     let redis = Redis::start_given(&["--bind", "127.0.0.1", &own, "--protected-mode", "yes"]).await;
     let checked = check(&[&format!("redis://{own}:{}", redis.address().port())]).await;
     checked.expect("protocol", "failed", &["DENIED", "protected mode", "requirepass"]);
+}
+
+#[tokio::test]
+async fn a_password_is_read_from_its_file() {
+    let redis = Redis::start().await;
+    admin(&redis, "ACL SETUSER app reset on >hunter2 ~* &* +@all").await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    let config = format!(
+        "[redis.default]\nurl = \"redis://{}\"\nusername = \"app\"\npassword_file = {file:?}\n",
+        redis.address()
+    );
+    std::fs::write(&file, "hunter2\n").unwrap();
+    let good = check_configured(&config).await;
+    assert_eq!(good.code, 0, "{}", good.text);
+    good.expect("auth", "ok", &["`app`"]);
+    std::fs::write(&file, "hunter3\n").unwrap();
+    let bad = check_configured(&config).await;
+    bad.expect("auth", "failed", &["WRONGPASS"]);
+    assert!(!bad.text.contains("hunter"), "{}", bad.text);
+}
+
+#[tokio::test]
+async fn a_socket_of_this_machine_is_looked_at_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let shown = path.to_str().unwrap();
+    let mut redis = Redis::start_given(&["--unixsocket", shown]).await;
+    let url = format!("unix://{shown}");
+    let good = check(&[&url]).await;
+    assert_eq!((good.code, good.warned()), (0, vec![]), "{}", good.text);
+    good.expect("socket", "ok", &[shown]);
+    good.expect("hearing", "ok", &[]);
+    redis.kill();
+    check(&[&url]).await.expect("socket", "failed", &["refused", "is gone"]);
+    std::fs::remove_file(&path).unwrap();
+    check(&[&url]).await.expect("socket", "failed", &["No such file", "unixsocket"]);
+}
+
+#[tokio::test]
+async fn sentinels_are_asked_one_by_one_and_lead_to_the_primary() {
+    let mut group = Group::start().await;
+    let config = format!("[redis.default]\n{}", group.settings());
+    let good = check_configured(&config).await;
+    assert_eq!((good.code, good.warned()), (0, vec![]), "{}", good.text);
+    assert_eq!(good.findings("sentinel").len(), 3);
+    good.expect("sentinel", "ok", &["replicas: 1, other Sentinels: 2, quorum: 2"]);
+    good.expect("tcp", "ok", &[&group.servers[0].address().to_string()]);
+    good.expect("role", "ok", &["primary"]);
+
+    group.sentinels[0].process.kill();
+    let one_gone = check_configured(&config).await;
+    assert_eq!((one_gone.code, one_gone.warned()), (0, vec!["sentinel"]), "{}", one_gone.text);
+    let misnamed = check_configured(&config.replace("mymaster", "theirs")).await;
+    assert_eq!((misnamed.code, misnamed.failed()), (1, vec!["sentinel"]), "{}", misnamed.text);
+    misnamed.expect("sentinel", "failed", &["No such master", "`sentinel_master`"]);
+    let no_sentinel = format!(
+        "[redis.default]\nsentinels = [\"{}\"]\nsentinel_master = \"mymaster\"\n",
+        group.servers[0].address()
+    );
+    check_configured(&no_sentinel).await.expect("sentinel", "failed", &["it is no Sentinel"]);
+}
+
+#[tokio::test]
+async fn where_hearing_cannot_be_proven_that_is_said() {
+    let redis = Redis::start().await;
+    admin(&redis, "ACL SETUSER app reset on >pw ~* resetchannels &web-* &job:* +@all").await;
+    let config = configured(&redis, "app:pw").replace("\"web-signals\", ", "");
+    let checked = check_configured(&config).await;
+    assert_eq!((checked.code, checked.warned()), (0, vec!["rights"]), "{}", checked.text);
+    checked.expect("rights", "warning", &["not on the channel earshot:probe:", "hearing is not proven"]);
+    checked.expect("hearing", "ok", &[]);
+    let elsewhere = config.replacen("\n", "\nprobe_prefix = \"web-probe:\"\n", 1);
+    assert_eq!(check_configured(&elsewhere).await.warned(), Vec::<&str>::new());
 }
 
 #[tokio::test]
