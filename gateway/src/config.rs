@@ -44,7 +44,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes};
+pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes, Servers};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
 pub use history::{Deliver, History};

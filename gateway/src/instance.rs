@@ -8,6 +8,7 @@
 //! - `stream`: name, TCP, TLS; `server`: the sign-in on top of them
 //! - `failure`: why not, and what to do; `mismatch`: whether TLS was the cause
 //! - `role`, `sentinel`: which server is the primary, and when another one is
+//! - `node`, `slot`: the nodes of a cluster, and what each of them has
 //! - `dial`: one attempt at the server that is right; `backoff`: the wait until the next
 
 use std::fmt;
@@ -20,9 +21,11 @@ mod dial;
 mod failure;
 pub mod files;
 mod mismatch;
+mod node;
 mod role;
 mod sentinel;
 mod server;
+pub mod slot;
 mod stream;
 mod tls;
 
@@ -30,6 +33,7 @@ pub use address::shown;
 pub use backoff::Backoff;
 pub use dial::{Dialer, Watch};
 pub use failure::{Failure, said};
+pub use node::NodeAddress;
 pub use sentinel::SentinelSettings;
 pub use tls::{Identity, TlsSettings};
 
@@ -40,6 +44,8 @@ pub struct InstanceSettings {
     pub name: String,
     /// `redis://`, `rediss://` or `unix://`, complete. With Sentinels, its host and port stand for the primary's.
     pub url: String,
+    /// The server is a node of a cluster; these are others of it, which are asked when that one is away.
+    pub cluster: Option<Vec<NodeAddress>>,
     /// The ACL user, where the URL says none.
     pub username: Option<String>,
     /// The file of the password, in the place of one in the URL. Read at each attempt to connect.
@@ -69,6 +75,7 @@ impl Default for InstanceSettings {
         Self {
             name: "redis".to_owned(),
             url: "redis://127.0.0.1:6379/0".to_owned(),
+            cluster: None,
             username: None,
             password_file: None,
             tls: TlsSettings::default(),
@@ -99,6 +106,7 @@ impl fmt::Debug for InstanceSettings {
         f.debug_struct("InstanceSettings")
             .field("name", &self.name)
             .field("url", &self.location())
+            .field("cluster", &self.cluster)
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
             .finish_non_exhaustive()

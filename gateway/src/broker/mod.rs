@@ -31,12 +31,15 @@ pub enum Topic {
     Channel(ChannelName),
     /// Every channel that matches a pattern in the broker's own syntax (Redis: `PSUBSCRIBE`).
     Pattern(Arc<str>),
+    /// One channel, by its exact name, where its slot of a cluster is (Redis: `SSUBSCRIBE`). It hears what was
+    /// published for the shard, and nothing else.
+    Sharded(ChannelName),
 }
 
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Channel(name) => f.write_str(name.as_str()),
+            Self::Channel(name) | Self::Sharded(name) => f.write_str(name.as_str()),
             Self::Pattern(pattern) => f.write_str(pattern),
         }
     }
@@ -105,8 +108,9 @@ pub enum LostTopics {
     Some(Vec<Topic>),
 }
 
-/// Who listens to a broker: the node. Both calls are synchronous, quick, and never block; a broker makes them from
-/// one place at a time, in the order in which things happened.
+/// Who listens to a broker: the node. Both calls are synchronous, quick, and never block. For each topic a broker
+/// makes them from one place at a time, in the order in which things happened; it may call from several places at once
+/// for different topics.
 pub trait Listener: Send + Sync + 'static {
     /// Publications, in the broker's order. The vector is drained.
     fn heard(&self, messages: &mut Vec<Message>);
@@ -132,7 +136,7 @@ pub enum BrokerError {
 /// How a link to a broker stands, for `/health`, `/ready` and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {
-    /// Which link: `commands` or `subscriptions`.
+    /// Which link: `commands`, `subscriptions`, or `sharded` (those of a cluster, all together).
     pub link: &'static str,
     /// Whether it works at this moment: connected, and for subscriptions: every wanted topic confirmed.
     pub up: bool,
@@ -220,6 +224,25 @@ impl Broker {
                 Either::Left(std::future::ready(Ok(())))
             }
             Self::Redis(broker) => Either::Right(broker.publish(channel, data)),
+        }
+    }
+
+    /// As [`Broker::publish`], to those alone who hear the channel as [`Topic::Sharded`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish_sharded(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send + use<> {
+        use futures::future::Either;
+        match self {
+            Self::Memory(broker) => {
+                broker.publish(channel, data);
+                Either::Left(std::future::ready(Ok(())))
+            }
+            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data)),
         }
     }
 

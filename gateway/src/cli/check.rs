@@ -160,7 +160,7 @@ impl Args {
         let plan = plan(redis, config);
         let server = |name: String, url: &RedisUrl, plan: Plan| Server {
             name,
-            instance: self.timed(redis.settings(url)),
+            instance: self.timed(redis.settings(redis.name.clone(), url)),
             plan,
         };
         match &redis.pubsub_url {

@@ -19,8 +19,10 @@ use crate::instance::{InstanceSettings, SentinelSettings, TlsSettings};
 mod place;
 mod security;
 mod sentinel;
+mod servers;
 
 pub use security::RedisSignIn;
+pub use servers::Servers;
 
 /// The instance that `REDIS_URL` names.
 pub(super) const DEFAULT_INSTANCE: &str = "default";
@@ -46,6 +48,8 @@ pub struct RedisInstance {
     pub tls: TlsSettings,
     /// Who knows the server's address. Then the host in `url` is the primary's name.
     pub sentinel: Option<SentinelSettings>,
+    /// What it is made of.
+    pub servers: Servers,
     /// Its times.
     pub times: RedisTimes,
     /// What the names of the channels begin with by which hearing is proven.
@@ -116,7 +120,9 @@ impl RedisInstance {
         }
         let env = (name == DEFAULT_INSTANCE).then_some(env);
         let (sentinel, primary) = sentinel::read(&mut section).unzip();
-        let mut urls = place::Urls::read(&mut section, env, primary);
+        let several = servers::Several::read(&mut section);
+        let mut urls = place::Urls::read(&mut section, env, primary, &several.urls);
+        several.check(&section, &urls, env);
         let tls = security::read_tls(&mut section, env, &mut urls);
         security::refuse_unused(&section, &mut urls, sentinel.as_ref());
         let sign_in = RedisSignIn::read(&mut section, &mut urls);
@@ -125,6 +131,7 @@ impl RedisInstance {
         let probe_prefix = probe_prefix.unwrap_or_else(|| PROBE_PREFIX.into());
         let required = section.flag("required", true);
         section.finish();
+        let servers = several.servers(&urls.spread);
         let pubsub_url = urls.pubsub.map(|found| found.value);
         Self {
             name: name.into(),
@@ -133,17 +140,22 @@ impl RedisInstance {
             sign_in,
             tls,
             sentinel,
+            servers,
             times,
             probe_prefix,
             required,
         }
     }
 
-    /// How one of its servers is dialled.
-    pub fn settings(&self, url: &RedisUrl) -> InstanceSettings {
+    /// How one of its servers is dialled, by the name that logs are to call it.
+    pub fn settings(&self, name: String, url: &RedisUrl) -> InstanceSettings {
         InstanceSettings {
-            name: self.name.clone(),
+            name,
             url: url.expose().to_owned(),
+            cluster: match &self.servers {
+                Servers::Cluster(seeds) => Some(seeds.clone()),
+                Servers::One | Servers::Spread(_) => None,
+            },
             connect_timeout: self.times.connect_timeout,
             command_timeout: self.times.command_timeout,
             retry_min: self.times.retry_min,
@@ -172,7 +184,7 @@ impl RedisInstance {
         out.section(&format!("[redis.{}]", self.name));
         match &self.sentinel {
             Some(sentinel) => sentinel::show(sentinel, &self.url, out),
-            None => out.text("url", &self.url.to_string()),
+            None => self.servers.show(out, &self.url),
         }
         if let Some(url) = &self.pubsub_url {
             out.text("pubsub_url", &url.to_string());

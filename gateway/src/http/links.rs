@@ -31,10 +31,12 @@ pub(super) fn state(ear: &Ear, link: LinkStatus) -> Value {
 
 type Links<'a> = [(&'a Ear, LinkStatus)];
 
+fn labels(ear: &Ear, link: &LinkStatus) -> [(&'static str, String); 2] {
+    [("instance", ear.name.clone()), ("link", link.link.to_owned())]
+}
+
 /// The metrics of all links.
 pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let labels =
-        |ear: &Ear, link: &LinkStatus| [("instance", ear.name.clone()), ("link", link.link.to_owned())];
     let mut up =
         encoder.encode_descriptor("redis_up", "Whether a link to Redis works", None, MetricType::Gauge)?;
     for (ear, link) in links {
@@ -59,7 +61,7 @@ pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> 
     for (ear, link) in links {
         ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels(ear, link))?)?;
     }
-    let listening: Vec<_> = links.iter().filter(|(_, link)| link.link == "subscriptions").collect();
+    let listening: Vec<_> = links.iter().filter(|(_, link)| link.link != "commands").collect();
     encode_proofs(&listening, encoder)?;
     encode_topics(&listening, encoder)
 }
@@ -67,7 +69,7 @@ pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> 
 fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let proofs = || {
         links.iter().filter_map(|(ear, link)| match link.proof {
-            Some(Proof::Heard { age, lag }) => Some(([("instance", ear.name.clone())], age, lag)),
+            Some(Proof::Heard { age, lag }) => Some((labels(ear, link), age, lag)),
             _ => None,
         })
     };
@@ -88,14 +90,15 @@ fn encode_topics(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<
     let help = "Bytes that were heard from Redis and wait for the node";
     let mut handover = encoder.encode_descriptor("redis_handover_bytes", help, None, MetricType::Gauge)?;
     for (ear, link) in links {
-        let labels = [("instance", ear.name.clone())];
+        let labels = labels(ear, link);
         gauge(link.handover_bytes as u64).encode(handover.encode_family(&labels)?)?;
     }
     let help = "Subscriptions at Redis";
     let mut topics = encoder.encode_descriptor("redis_topics", help, None, MetricType::Gauge)?;
     for (ear, link) in links {
         for (state, count) in [("wanted", link.wanted), ("confirmed", link.confirmed)] {
-            let labels = [("instance", ear.name.clone()), ("state", state.to_owned())];
+            let [instance, name] = labels(ear, link);
+            let labels = [instance, name, ("state", state.to_owned())];
             gauge(count as u64).encode(topics.encode_family(&labels)?)?;
         }
     }

@@ -23,6 +23,9 @@ mod check_redis;
 mod check_tls;
 
 mod cli;
+mod client_sharding;
+mod cluster;
+mod cluster_sharded;
 mod deaf;
 mod fanout;
 mod gaps;

@@ -167,18 +167,18 @@ fn answer_all(batch: VecDeque<Waiting>, values: Vec<Value>) -> VecDeque<Waiting>
 }
 
 /// Tells everybody in a batch that nobody knows what became of it.
-fn fail(batch: VecDeque<Waiting>, failure: Failure) -> Failure {
+pub(super) fn fail(batch: VecDeque<Waiting>, failure: Failure) -> Failure {
     for waiting in batch {
         waiting.answer(Err(BrokerError::Unavailable(failure.to_string())));
     }
     failure
 }
 
-fn is_unknown_script(value: &Value) -> bool {
+pub(super) fn is_unknown_script(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
 }
 
-fn judge(value: Value) -> Answer {
+pub(super) fn judge(value: Value) -> Answer {
     let error = match value {
         Value::ServerError(error) => error,
         answer => return Ok(answer),

@@ -10,13 +10,16 @@ use futures::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::cluster::bus::Bus;
+use super::cluster::shard_line::ShardLine;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
-use super::probe::{Echoes, MISSES, MISSES_WHILE_HEARING, Prober, Proof};
+use super::probe::{MISSES, MISSES_WHILE_HEARING, Prober, Proof};
 use super::requests;
+use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
-use crate::broker::{Message, Topic};
+use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
 use crate::instance::{Failure, Watch};
 
 /// Messages handed on in one call.
@@ -45,17 +48,17 @@ pub(super) struct Listening<'a> {
     /// Whether probes may be published and heard. Where they may not, the server is pinged.
     provable: bool,
     ping: Pending<Instant>,
+    /// How the node heard the other nodes of its cluster the last time.
+    bus: Option<Bus>,
+    look: Pending<Bus>,
+    /// How a node is spoken to that carries shard channels.
+    shard_line: Option<Arc<ShardLine>>,
     batch: Vec<Message>,
 }
 
 impl<'a> Listening<'a> {
-    pub(super) fn new(
-        link: &'a Subscriber,
-        connection: MultiplexedConnection,
-        watch: Watch,
-        handover: Arc<Handover>,
-        echoes: Arc<Echoes>,
-    ) -> Self {
+    pub(super) fn new(link: &'a Subscriber, line: Line) -> Self {
+        let Line { connection, watch, handover, echoes, bus, shard_line } = line;
         let prober = Prober {
             connection: connection.clone(),
             echoes,
@@ -75,8 +78,11 @@ impl<'a> Listening<'a> {
             prober,
             probe: None,
             misses: 0,
-            provable: link.settings.probe_interval.is_some(),
+            provable: link.settings.probe_interval.is_some() && shard_line.is_none(),
             ping: None,
+            bus,
+            look: None,
+            shard_line,
             batch: Vec::with_capacity(BATCH),
         }
     }
@@ -113,9 +119,10 @@ impl<'a> Listening<'a> {
                 outcome = answered(&mut self.round) => self.settle(outcome),
                 answer = answered(&mut self.ping) => self.pinged(answer),
                 proof = proven(&mut self.probe) => self.judge(proof),
+                bus = answered(&mut self.look), if !self.gated => self.compare(bus),
                 moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
-                _ = pings.tick(), if self.ping.is_none() && !self.provable => { self.start_ping(); Ok(()) }
+                _ = pings.tick() => { self.start_checks(); Ok(()) }
                 _ = probes.tick(), if self.probe.is_none() && self.provable => { self.start_probe(); Ok(()) }
                 _ = mending.tick() => { self.mend(); Ok(()) }
             };
@@ -132,7 +139,10 @@ impl<'a> Listening<'a> {
         }
         self.gated = round.heals;
         let chunk = self.link.settings.subscribe_chunk;
-        self.round = Some(Box::pin(requests::carry_out(self.connection.clone(), round, chunk)));
+        self.round = Some(match self.shard_line.clone() {
+            Some(line) => Box::pin(async move { line.carry_out(round, chunk).await }),
+            None => Box::pin(requests::carry_out(self.connection.clone(), round, chunk)),
+        });
     }
 
     fn settle(&mut self, outcome: Result<Outcome, Failure>) -> Result<(), Failure> {
@@ -140,10 +150,14 @@ impl<'a> Listening<'a> {
         let outcome = outcome?;
         let loss = self.link.wishes.table().loss(&outcome);
         if let Some(loss) = loss {
-            self.link.listener.lost(loss);
+            self.link.tell_loss(loss);
         }
         self.gated = false;
+        let is_away = !outcome.away.is_empty();
         self.link.wishes.table().settle(outcome);
+        if is_away {
+            self.link.route.misplaced();
+        }
         self.establish();
         self.start_round();
         Ok(())
@@ -157,8 +171,34 @@ impl<'a> Listening<'a> {
         }
     }
 
+    fn start_checks(&mut self) {
+        if self.ping.is_none() && !self.provable {
+            self.start_ping();
+        }
+        if self.bus.is_some() && self.look.is_none() {
+            self.look = Some(Box::pin(Bus::look(self.connection.clone(), self.link.settings.ping_timeout)));
+        }
+    }
+
     fn start_ping(&mut self) {
-        self.ping = Some(Box::pin(ping(self.connection.clone(), self.link.settings.ping_timeout)));
+        let limit = self.link.settings.ping_timeout;
+        self.ping = Some(match self.shard_line.clone() {
+            Some(line) => Box::pin(async move { line.ping(limit).await }),
+            None => Box::pin(ping(self.connection.clone(), limit)),
+        });
+    }
+
+    /// A node of a cluster that lost another one may have lost what that one sent.
+    fn compare(&mut self, bus: Result<Bus, Failure>) -> Result<(), Failure> {
+        self.look = None;
+        let bus = bus?;
+        if let Some(before) = self.bus.replace(bus.clone())
+            && !bus.is_as_before(&before)
+        {
+            let loss = Loss { topics: LostTopics::All, cause: GapCause::Deaf, from: before.asked };
+            self.link.tell_loss(loss);
+        }
+        Ok(())
     }
 
     /// The server wrote all earlier publications before its answer, and TCP keeps the order.
@@ -210,7 +250,8 @@ impl<'a> Listening<'a> {
 
     /// Asks again for what was heard once and is refused now, and for leave to prove that we hear.
     fn mend(&mut self) {
-        if !self.provable && self.probe.is_none() && self.link.settings.probe_interval.is_some() {
+        let may_prove = self.link.settings.probe_interval.is_some() && self.shard_line.is_none();
+        if !self.provable && self.probe.is_none() && may_prove {
             self.provable = true;
             self.probe = Some(Box::pin(self.prober.clone().first_round()));
         }
@@ -227,7 +268,12 @@ impl<'a> Listening<'a> {
                 self.link.listener.heard(&mut self.batch);
                 self.batch.clear();
             }
-            Taken::Loss(loss) => self.link.listener.lost(loss),
+            Taken::Loss(loss) => self.link.tell_loss(loss),
+            Taken::Gone(topic) => {
+                self.link.wishes.table().gone(&topic, Instant::now());
+                self.link.wishes.touch();
+                self.link.route.doubt();
+            }
             Taken::Nothing => {}
             Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
         }

@@ -13,6 +13,8 @@ use crate::instance::address;
 pub(super) struct Urls<'d> {
     pub(super) url: Found<'d, RedisUrl>,
     pub(super) pubsub: Option<Found<'d, RedisUrl>>,
+    /// Those of several servers that are one instance; the first of them stands for `url`.
+    pub(super) spread: Vec<Found<'d, RedisUrl>>,
 }
 
 impl<'d> Urls<'d> {
@@ -22,6 +24,7 @@ impl<'d> Urls<'d> {
         section: &mut Section<'d>,
         env: Option<&Environment>,
         primary: Option<RedisUrl>,
+        spread: &[Found<'d, RedisUrl>],
     ) -> Self {
         let own = section.text("url", RedisUrl::parse);
         let own_pubsub = section.text("pubsub_url", RedisUrl::parse);
@@ -35,10 +38,11 @@ impl<'d> Urls<'d> {
         }
         let by_sentinels = primary.is_some();
         let base = primary.map(|value| Found { value, place: section.place() }).or(own);
-        let is_bad = section.has("url");
+        let is_bad = section.has("url") || section.has("urls");
+        let base = spread.first().cloned().or(base);
         let url = match env {
-            Some(env) => from_environment(section, env, base, by_sentinels),
-            None => base,
+            Some(env) if spread.is_empty() => from_environment(section, env, base, by_sentinels),
+            _ => base,
         };
         if url.is_none() && !is_bad {
             section.refuse(&section.place(), "has no `url`, such as url = \"redis://127.0.0.1:6379/0\"");
@@ -50,12 +54,19 @@ impl<'d> Urls<'d> {
         Self {
             url: url.unwrap_or_else(local),
             pubsub: pubsub.map(|value| Found { value, place }).or(own_pubsub),
+            spread: spread.to_vec(),
         }
     }
 
-    /// Both, or the one there is.
+    /// All that there are.
     pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Found<'d, RedisUrl>> {
-        std::iter::once(&mut self.url).chain(&mut self.pubsub)
+        std::iter::once(&mut self.url).chain(&mut self.pubsub).chain(&mut self.spread)
+    }
+
+    /// What they mean.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &address::Address> {
+        let all = std::iter::once(&self.url).chain(&self.pubsub).chain(&self.spread);
+        all.map(|url| url.value.address())
     }
 }
 

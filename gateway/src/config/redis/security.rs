@@ -29,9 +29,7 @@ pub struct RedisSignIn {
 impl RedisSignIn {
     pub(super) fn read(section: &mut Section<'_>, urls: &mut Urls<'_>) -> Self {
         let sign_in = read_pair(section, "username", "password_file");
-        let in_url = |of: fn(&address::Address) -> bool| {
-            of(urls.url.value.address()) || urls.pubsub.as_ref().is_some_and(|url| of(url.value.address()))
-        };
+        let in_url = |of: fn(&address::Address) -> bool| urls.addresses().any(of);
         if sign_in.password_file.is_some() && in_url(|address| address.password.is_some()) {
             let place = section.place_of_key("password_file");
             section

@@ -37,7 +37,7 @@ fn the_example_loads() {
     let config = load(EXAMPLE).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
     let names: Vec<_> = config.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
-    assert_eq!(names, ["nest", "web", "jobs", "demo"]);
+    assert_eq!(names, ["nest", "web", "jobs", "metrics", "demo"]);
     let (text, _files) = everything();
     let config = load(&text).unwrap();
     assert!(config.api_key.is_some() && config.redis.iter().any(|instance| instance.pubsub_url.is_some()));

@@ -77,9 +77,10 @@ impl Gateway {
 fn namespace(rules: &Rules, channel: usize) -> Namespace {
     let glob = WildMatch::new(rules.name(channel));
     Namespace {
+        sharded: false,
         name: String::new(),
         channels: vec![ChannelPattern { glob, broker_pattern: None }],
-        broker: 0,
+        brokers: Box::new([0]),
         subscribe: Who::Anyone,
         publish: Who::Nobody,
         history: rules.history,

@@ -3,6 +3,8 @@
 pub(crate) mod api_publisher;
 pub(crate) mod certificates;
 pub(crate) mod check;
+pub(crate) mod cluster;
+pub(crate) mod cluster_publisher;
 pub(crate) mod encoding;
 pub(crate) mod follower;
 pub(crate) mod gateway;

@@ -17,6 +17,7 @@ fn everything(handover: &Handover) -> Vec<String> {
     loop {
         match handover.take(&mut batch, 2) {
             Taken::Messages => told.extend(batch.drain(..).map(|message| message.channel)),
+            Taken::Gone(topic) => panic!("{topic} has no slot"),
             Taken::Loss(loss) => told.push(format!("{} {:?}", loss.cause.as_str(), loss.topics)),
             Taken::Nothing | Taken::Ended => return told,
         }
