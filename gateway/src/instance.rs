@@ -36,7 +36,7 @@ pub use dial::{Dialer, Watch};
 pub use failure::{Failure, said};
 pub use node::NodeAddress;
 pub use sentinel::SentinelSettings;
-pub use tls::TlsSettings;
+pub use tls::{Identity, TlsSettings};
 
 /// How one Redis server is reached.
 #[derive(Clone)]
