@@ -66,6 +66,25 @@ async fn what_is_published_for_the_shard_is_heard_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn each_node_that_carries_channels_is_proven_by_itself() {
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let names = [names_at(&cluster, 0, 1).await, names_at(&cluster, 2, 1).await].concat();
+    let _socket = WsClient::open(gateway.address(), &as_strs(&names)).await;
+    for node in 0..3 {
+        until("the probes go where the channels are", async || {
+            let channels: Vec<String> = cluster.command(node, &["PUBSUB", "SHARDCHANNELS"]).await;
+            let probes = channels.iter().filter(|channel| !names.contains(channel)).count();
+            let stats: String = cluster.command(node, &["INFO", "commandstats"]).await;
+            let published = stats.contains("cmdstat_spublish:calls=");
+            ((probes, published) == if node == 1 { (0, false) } else { (1, true) }).then_some(())
+        })
+        .await;
+    }
+    assert!(gateway.metric("earshot_redis_up", &[r#"link="sharded""#]).await >= 1.0);
+}
+
+#[tokio::test]
 async fn a_node_with_channels_of_several_slots_is_heard_again_and_only_they_are_told() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
