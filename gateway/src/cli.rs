@@ -5,6 +5,7 @@
 
 use clap::Parser;
 
+pub mod check;
 pub mod config;
 pub mod serve;
 
@@ -16,6 +17,8 @@ pub enum Cli {
     Serve(serve::Args),
     /// Check or show the configuration
     Config(config::Args),
+    /// Look for what is wrong with a Redis, or with the way to a gateway
+    Check(check::Args),
 }
 
 /// Reads the command line; prints help, version or what is wrong with it, and ends the process, where that is due.

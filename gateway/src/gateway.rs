@@ -149,13 +149,13 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     let mut ears: Vec<Ear> = Vec::new();
     for redis in &config.redis {
         let servers = servers(redis, config).into_iter();
-        ears.extend(servers.map(|settings| redis_ear(settings, registry(), drain)));
+        ears.extend(servers.map(|settings| redis_ear(settings, redis.required, registry(), drain)));
     }
     if config.namespaces.iter().any(|namespace| namespace.redis.is_none()) {
         let registry = registry();
         let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(listener)));
-        ears.push(Ear { name: "memory".to_owned(), registry, broker });
+        ears.push(Ear { name: "memory".to_owned(), registry, broker, required: true });
     }
     let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
     let publication_bytes = config.limits.publication_bytes;
@@ -203,17 +203,19 @@ fn redis_settings(
     RedisSettings {
         instance,
         ping_interval: redis.times.ping_interval,
+        probe_interval: redis.times.probe_interval,
+        probe_prefix: redis.probe_prefix.clone(),
         handover_bytes: config.limits.handover_bytes,
         message_bytes: config.limits.publication_bytes,
         ..RedisSettings::default()
     }
 }
 
-fn redis_ear(settings: RedisSettings, registry: Arc<Registry>, drain: &Drain) -> Ear {
+fn redis_ear(settings: RedisSettings, required: bool, registry: Arc<Registry>, drain: &Drain) -> Ear {
     let name = settings.instance.name.clone();
     let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
     let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
-    Ear { name, registry, broker }
+    Ear { name, registry, broker, required }
 }
 
 /// The places of the brokers of an instance: its only one, or those of its servers in their order.

@@ -108,6 +108,8 @@ pub struct Ear {
     pub registry: Arc<Registry>,
     /// The broker.
     pub broker: Broker,
+    /// Whether the node is ready only while this broker is heard.
+    pub required: bool,
 }
 
 /// Joins brokers to shards.
@@ -430,13 +432,9 @@ impl Node {
         self.ears.iter().map(|ear| ear.registry.channels()).sum()
     }
 
-    /// The state of every link, with the name of its broker.
-    pub fn links(&self) -> Vec<(&str, LinkStatus)> {
-        let of = |ear: &'_ Ear| ear.broker.links();
-        self.ears
-            .iter()
-            .flat_map(|ear| of(ear).into_iter().map(move |link| (ear.name.as_str(), link)))
-            .collect()
+    /// The state of every link, with its broker.
+    pub fn links(&self) -> Vec<(&Ear, LinkStatus)> {
+        self.ears.iter().flat_map(|ear| ear.broker.links().into_iter().map(move |link| (ear, link))).collect()
     }
 
     /// Whether every link hears and speaks.

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use earshot_protocol::ChannelName;
+
 use super::document::{Document, Section};
 use super::environment::Environment;
 use super::knob::knobs;
@@ -24,6 +26,9 @@ pub use servers::Servers;
 
 /// The instance that `REDIS_URL` names.
 pub(super) const DEFAULT_INSTANCE: &str = "default";
+
+/// What channels of probes begin with, where the file says nothing else.
+const PROBE_PREFIX: &str = "earshot:probe:";
 
 /// What a namespace says that wants no Redis; no instance may be called so.
 pub(super) const MEMORY: &str = "memory";
@@ -47,6 +52,10 @@ pub struct RedisInstance {
     pub servers: Servers,
     /// Its times.
     pub times: RedisTimes,
+    /// What the names of the channels begin with by which hearing is proven.
+    pub probe_prefix: String,
+    /// Whether the gateway is ready only while this instance is heard.
+    pub required: bool,
 }
 
 knobs! {
@@ -62,6 +71,8 @@ knobs! {
         retry_max: Duration as Span = Duration::from_secs(2), in Duration::from_millis(10), Duration::from_secs(300);
         /// How often each link is pinged; an unanswered ping has it dialled anew.
         ping_interval: Duration as Span = Duration::from_secs(1), in Duration::from_millis(100), Duration::from_secs(300);
+        /// How often a link for subscriptions proves that it hears; nothing: never.
+        probe_interval: Option<Duration> as OptionalSpan = Some(Duration::from_secs(1)), in Duration::from_millis(100), Duration::from_secs(300);
         /// How often a connected server is asked whether it is still the primary, and each Sentinel which one is.
         role_interval: Duration as Span = Duration::from_secs(5), in Duration::from_millis(100), Duration::from_secs(300);
     }
@@ -116,10 +127,24 @@ impl RedisInstance {
         security::refuse_unused(&section, &mut urls, sentinel.as_ref());
         let sign_in = RedisSignIn::read(&mut section, &mut urls);
         let times = RedisTimes::read(&mut section);
+        let probe_prefix = section.text("probe_prefix", probe_prefix).map(|found| found.value);
+        let probe_prefix = probe_prefix.unwrap_or_else(|| PROBE_PREFIX.into());
+        let required = section.flag("required", true);
         section.finish();
         let servers = several.servers(&urls.spread);
         let pubsub_url = urls.pubsub.map(|found| found.value);
-        Self { name: name.into(), url: urls.url.value, pubsub_url, sign_in, tls, sentinel, servers, times }
+        Self {
+            name: name.into(),
+            url: urls.url.value,
+            pubsub_url,
+            sign_in,
+            tls,
+            sentinel,
+            servers,
+            times,
+            probe_prefix,
+            required,
+        }
     }
 
     /// What is no error, but is hardly meant.
@@ -145,6 +170,18 @@ impl RedisInstance {
         self.sign_in.show(out);
         security::show_tls(&self.tls, &self.url, out);
         out.lines(&self.times.settings());
+        out.text("probe_prefix", &self.probe_prefix);
+        out.line("required", &self.required.to_string());
+    }
+}
+
+/// The beginning of a channel's name, with room behind it for what makes it one of its kind.
+fn probe_prefix(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 200;
+    match ChannelName::parse(text) {
+        Ok(_) if text.len() <= LONGEST => Ok(text.to_owned()),
+        Ok(_) => Err(format!("a prefix of channels has at most {LONGEST} bytes")),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -13,10 +13,15 @@
 mod harness;
 
 mod accounting;
+mod alarms;
 mod asleep;
 mod bad_frames;
 mod bad_heads;
 mod bad_messages;
+mod check_path;
+mod check_redis;
+mod check_tls;
+
 mod cli;
 mod client_sharding;
 mod cluster;

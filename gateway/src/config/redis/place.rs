@@ -103,6 +103,7 @@ fn from_environment<'d>(
     if by_sentinels {
         let named = [
             (env.redis_url.is_some(), "REDIS_URL"),
+            (env.redis_pubsub_url.is_some(), "REDIS_PUBSUB_URL"),
             (parts.host.is_some(), "REDIS_HOST"),
             (parts.port.is_some(), "REDIS_PORT"),
         ];

@@ -245,8 +245,8 @@ fn sentinels_stand_in_the_place_of_a_url() {
 
 #[test]
 fn the_environment_names_no_other_server_than_the_sentinels() {
-    for name in ["REDIS_URL", "REDIS_HOST", "REDIS_PORT"] {
-        let value = if name == "REDIS_URL" { "redis://h" } else { "1" };
+    for name in ["REDIS_URL", "REDIS_PUBSUB_URL", "REDIS_HOST", "REDIS_PORT"] {
+        let value = if name.ends_with("URL") { "redis://h" } else { "1" };
         let told = load_with(SENTINELS, &[(name, value)], &[]).map(|_| ()).unwrap_err();
         let what = "the Sentinels of [redis.default] say where the server is: unset it";
         assert!(told.starts_with(&format!("{name}: {what}")), "{told}");

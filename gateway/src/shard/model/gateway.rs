@@ -61,7 +61,7 @@ impl Gateway {
         };
         let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(&metrics));
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
-        let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker };
+        let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
         let namespaces =
             Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect());
         let node = Node::new(namespaces, vec![ear], ports, budget, PUBLICATION_BYTES, Arc::clone(&metrics));

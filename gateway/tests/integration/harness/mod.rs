@@ -2,6 +2,7 @@
 
 pub(crate) mod api_publisher;
 pub(crate) mod certificates;
+pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod cluster_publisher;
 pub(crate) mod encoding;
@@ -11,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod neighbour;
+pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod protobuf;
 pub(crate) mod proxy;
