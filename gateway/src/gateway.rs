@@ -195,7 +195,7 @@ fn redis_settings(
 fn redis_ear(settings: RedisSettings, required: bool, registry: Arc<Registry>, drain: &Drain) -> Ear {
     let name = settings.instance.name.clone();
     let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
-    let broker = Broker::Redis(RedisBroker::start(settings, &listener, drain));
+    let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
     Ear { name, registry, broker, required }
 }
 

@@ -72,7 +72,7 @@ pub struct RedisBroker {
 
 impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
-    pub fn start(settings: RedisSettings, listener: &Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
+    pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
         let address = settings.instance.location();
         let (hears, says) =
@@ -84,27 +84,27 @@ impl RedisBroker {
         let commands = Arc::new(state("commands", &says));
         let (outbox, inbox) =
             outbox::outbox(&settings, Alone { state: commands.clone(), listener: listener.clone() });
-        let subscriber = |route, wishes: &Arc<Wishes>, is_part| Subscriber {
+        let subscriber = |route, listener, is_part| Subscriber {
             settings: settings.clone(),
             route,
             wishes: wishes.clone(),
-            listener: listener.clone(),
+            listener,
             outbox: outbox.clone(),
             commands: commands.clone(),
             is_part,
         };
         let mut shards = None;
         if let Some(cluster) = Cluster::new(&settings) {
-            drain.spawn(subscriber(Route::Anywhere(cluster.clone()), &wishes, true).run(drain.clone()));
+            let anywhere = subscriber(Route::Anywhere(cluster.clone()), listener.clone(), true);
+            drain.spawn(anywhere.run(drain.clone()));
             let link = ClusterCommands::new(&settings, &cluster, &commands, inbox);
             drain.spawn(link.run(drain.clone()));
-            let place =
-                Shards::new(&settings, &cluster, (outbox.clone(), commands.clone()), listener.clone(), drain);
+            let place = Shards::new(&settings, &cluster, (outbox.clone(), commands.clone()), listener, drain);
             drain.spawn(place.clone().run(drain.clone()));
             shards = Some(place);
             drain.spawn(cluster.run(drain.clone()));
         } else {
-            drain.spawn(subscriber(Route::Server(Box::new(hears)), &wishes, false).run(drain.clone()));
+            drain.spawn(subscriber(Route::Server(Box::new(hears)), listener, false).run(drain.clone()));
             let link = Commands { settings: settings.clone(), dialer: says, state: commands.clone(), inbox };
             drain.spawn(link.run(drain.clone()));
         }

@@ -214,8 +214,7 @@ impl Lab {
     fn new(settings: RedisSettings) -> Self {
         let ear = Arc::new(Ear::default());
         let drain = Drain::default();
-        let listener: Arc<dyn Listener> = ear.clone();
-        let broker = RedisBroker::start(settings, &listener, &drain);
+        let broker = RedisBroker::start(settings, ear.clone(), &drain);
         Self { ear, drain, broker }
     }
 
