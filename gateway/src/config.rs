@@ -51,6 +51,7 @@ pub use history::{Deliver, History};
 pub use limits::Limits;
 pub use listen::Listen;
 pub use namespace::{Namespace, OnBrokerLoss, Who};
+pub use quantity::duration;
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
 pub use slow::{Slow, Terminal};
