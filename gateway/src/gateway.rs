@@ -14,7 +14,7 @@ use crate::accept::origin::Origins;
 use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
 use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
-use crate::broker::{Broker, Listener, MemoryBroker, RedisBroker};
+use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
@@ -233,6 +233,10 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             })
         }),
         sharded: namespace.sharded,
+        on_loss: match namespace.on_broker_loss {
+            config::OnBrokerLoss::Local => OnLoss::Local,
+            config::OnBrokerLoss::Reject => OnLoss::Reject,
+        },
         deliver_last: namespace.deliver == config::Deliver::Last,
         slow: slow(namespace).map(Arc::new),
     }
