@@ -6,6 +6,7 @@
 use clap::Parser;
 
 pub mod config;
+pub mod migrate;
 pub mod serve;
 
 /// Real-time fan-out: a plain Redis PUBLISH reaches every EventSource and WebSocket that may hear it.
@@ -16,6 +17,8 @@ pub enum Cli {
     Serve(serve::Args),
     /// Check or show the configuration
     Config(config::Args),
+    /// Move a keyspace: every key of one Redis, with its TTL, to the instances and prefixes that rules name
+    Migrate(migrate::Args),
 }
 
 /// Reads the command line; prints help, version or what is wrong with it, and ends the process, where that is due.

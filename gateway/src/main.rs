@@ -11,5 +11,6 @@ fn main() -> ExitCode {
     match cli::parse() {
         Cli::Serve(args) => args.run(),
         Cli::Config(args) => args.run(),
+        Cli::Migrate(args) => args.run(),
     }
 }
