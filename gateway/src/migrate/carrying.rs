@@ -174,6 +174,8 @@ impl Carrier<'_> {
         if let [item] = items.as_slice()
             && item.measure.bytes >= self.plan.pieces_above
         {
+            self.announce(&item.flight.key, IN_PIECES);
+            self.journal.save()?;
             return self.in_pieces(items, done, None).await;
         }
         let keys: Vec<&[u8]> = items.iter().map(|item| item.flight.key.as_slice()).collect();
@@ -183,9 +185,13 @@ impl Carrier<'_> {
             match found {
                 Found::Dump(dump) => whole.push((item, dump)),
                 Found::Gone => done.push((item, Outcome { ending: Ending::Expired, deleted: false })),
-                Found::Refused(cause) => others.push((item, cause)),
+                Found::Refused(cause) => {
+                    self.announce(&item.flight.key, IN_PIECES);
+                    others.push((item, cause));
+                }
             }
         }
+        // The journal is put on disk there, for all of them.
         let mut again = self.whole(whole, done).await?;
         for (item, cause) in others {
             again.extend(self.in_pieces(vec![item], done, Some(cause)).await?);
@@ -206,14 +212,17 @@ impl Carrier<'_> {
         let answers = self.restore(&items).await?;
         let (mut there, mut busy, mut refused) = (Vec::with_capacity(items.len()), Vec::new(), Vec::new());
         for ((item, dump), answer) in items.into_iter().zip(answers) {
+            let name = self.plan.to[item.route.place].name.as_str();
+            let Some(answer) = answer else {
+                refused.push((item, format!("{name} does not know RESTORE")));
+                continue;
+            };
             match answer {
                 Value::ServerError(error) if error.code() == "BUSYKEY" => busy.push((item, dump)),
-                Value::ServerError(error) => {
-                    match Trouble::answer(self.plan.to[item.route.place].name.as_str(), &error) {
-                        Trouble::Key(_) => refused.push((item, said(&error))),
-                        trouble => return Err(trouble),
-                    }
-                }
+                Value::ServerError(error) => match Trouble::answer(name, &error) {
+                    Trouble::Key(_) => refused.push((item, said(&error))),
+                    trouble => return Err(trouble),
+                },
                 _ => there.push((item, dump.clone(), moved(&dump, false))),
             }
         }
@@ -233,16 +242,19 @@ impl Carrier<'_> {
         }
     }
 
-    /// Writes values where nothing is yet; the answers stand in the order of the items.
-    async fn restore(&mut self, items: &[(Item, Dump)]) -> Result<Vec<Value>, Trouble> {
-        let mut answers = vec![Value::Nil; items.len()];
+    /// Writes values where nothing is yet; the answers stand in the order of the items. `None`: the target cannot.
+    async fn restore(&mut self, items: &[(Item, Dump)]) -> Result<Vec<Option<Value>>, Trouble> {
+        let mut answers = vec![None; items.len()];
         for place in 0..self.session.targets.len() {
+            if !self.session.targets[place].knows("RESTORE") {
+                continue;
+            }
             let indexes: Vec<usize> =
                 (0..items.len()).filter(|index| items[*index].0.route.place == place).collect();
             let calls =
                 indexes.iter().map(|index| self.restoring(&items[*index].0, &items[*index].1)).collect();
             for (index, answer) in indexes.iter().zip(self.session.targets[place].ask(calls).await?) {
-                answers[*index] = answer;
+                answers[*index] = Some(answer);
             }
         }
         Ok(answers)

@@ -69,7 +69,8 @@ pub(super) struct Keyspace {
     pub(super) nodes: Vec<Node>,
     /// The node of each slot; `None` for a single server.
     slots: Option<Vec<usize>>,
-    knows_expire_time: bool,
+    /// Commands that it does not know, of those that may be missing.
+    lacking: Vec<&'static str>,
     since: Instant,
     clocks_read: Instant,
 }
@@ -164,9 +165,15 @@ impl Keyspace {
         Err(Trouble::Passing(format!("{}: slots of the cluster are being moved", self.settings.name)))
     }
 
+    /// Whether it knows a command. One that it does not know must not be sent: the error quotes the arguments, and
+    /// those are bytes that no client takes for text.
+    pub(super) fn knows(&self, command: &str) -> bool {
+        !self.lacking.contains(&command)
+    }
+
     /// The command that says when a key ends; read its answer with [`Expiry::read`].
     pub(super) fn expiry(&self, key: &[u8]) -> Call {
-        if self.knows_expire_time {
+        if self.knows("PEXPIRETIME") {
             return Call::new("PEXPIRETIME", key);
         }
         let mut script = cmd("EVAL");

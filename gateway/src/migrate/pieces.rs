@@ -29,6 +29,9 @@ const BUILDING: &str = ":earshot-migrate";
 /// How long an unfinished value stays behind a run that was killed.
 const BUILDING_MS: u64 = 10 * 60 * 1000;
 
+/// A key that has no more milliseconds left than this may have ended by another clock.
+const ENDING_MS: i64 = 1000;
+
 /// A value to be read in pieces.
 #[derive(Debug)]
 pub(super) struct Whole<'v> {
@@ -84,7 +87,17 @@ impl Whole<'_> {
         if *self.kind == Kind::Stream {
             stream::copy_groups(self.space, self.key, target, &building).await?;
         }
-        finish(target, &building, key, expiry, replace).await
+        let copied = finish(target, &building, key, expiry, replace).await?;
+        if copied == Copied::Expired && !self.is_ending().await? {
+            return Err(Trouble::Key("it was lost while it was put together".to_owned()));
+        }
+        Ok(copied)
+    }
+
+    /// Whether the key has ended, or is about to: two clocks are never quite one.
+    async fn is_ending(&mut self) -> Result<bool, Trouble> {
+        let left: i64 = self.space.ask_one(Call::new("PTTL", self.key)).await?;
+        Ok(left == -2 || (0..ENDING_MS).contains(&left))
     }
 
     async fn pour(&mut self, target: &mut Keyspace, building: &[u8]) -> Result<(), Trouble> {
@@ -164,12 +177,12 @@ impl Whole<'_> {
 
     /// A field of a hash may have a TTL of its own (Redis 7.4 and newer), which only DUMP carries.
     async fn refuse_expiring_fields(&mut self, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Trouble> {
-        if pairs.is_empty() {
+        // A server that does not know the command has no such fields.
+        if pairs.is_empty() || !self.space.knows("HPEXPIRETIME") {
             return Ok(());
         }
         let fields: Vec<&[u8]> = pairs.iter().map(|(field, _)| field.as_slice()).collect();
         let call = Call::new("HPEXPIRETIME", self.key).arg("FIELDS").arg(fields.len()).arg(fields);
-        // A server that does not know the command has no such fields.
         match self.space.ask_one::<Vec<i64>>(call).await {
             Ok(times) if times.iter().any(|time| *time >= 0) => Err(Trouble::Key(
                 "its fields have TTLs of their own, which only DUMP and RESTORE carry".to_owned(),

@@ -38,7 +38,14 @@ impl Carrier<'_> {
         for ((item, dump, ending), differs) in self.look_again(there).await? {
             match differs {
                 None => verified.push((item, dump, ending)),
-                Some(what) => done.push((item, failed(format!("it was moved, but not deleted: {what}")))),
+                Some(what) => {
+                    let there: i64 =
+                        self.session.source.ask_one(Call::new("EXISTS", &item.flight.key)).await?;
+                    done.push(match there {
+                        0 => (item, Outcome { ending: Ending::Expired, deleted: false }),
+                        _ => (item, failed(format!("it was moved, but not deleted: {what}"))),
+                    });
+                }
             }
         }
         let calls = verified.iter().map(|(item, dump, _)| delete(&item.flight.key, dump)).collect();
@@ -90,6 +97,11 @@ impl Carrier<'_> {
     /// From here on the source remembers whether a key changes.
     pub(super) async fn watch(&mut self, key: &[u8]) -> Result<(), Trouble> {
         self.session.source.ask_one(Call::new("WATCH", key)).await
+    }
+
+    /// Nothing will be deleted.
+    pub(super) async fn unwatch(&mut self, key: &[u8]) -> Result<(), Trouble> {
+        self.session.source.ask_one(Call { key: key.to_vec(), cmd: cmd("UNWATCH") }).await
     }
 
     /// Deletes a key that was watched while it was copied in pieces, if the target has it and nothing has changed.

@@ -7,7 +7,7 @@ use super::clock::Expiry;
 use super::comparing::Pair;
 use super::counts::shown;
 use super::pieces::{Copied, Whole};
-use super::trouble::{MigrateError, Trouble, checked};
+use super::trouble::{MigrateError, Trouble};
 use super::value::{Dump, Found, dumps};
 use super::{Conflict, keyspace::Call};
 
@@ -80,9 +80,12 @@ impl Carrier<'_> {
     async fn replace(&mut self, item: &Item, dump: &Dump) -> Result<Result<(), String>, Trouble> {
         let call = self.restoring(item, dump).arg("REPLACE");
         let target = &mut self.session.targets[item.route.place];
-        let answer = target.ask(vec![call]).await?.pop().unwrap_or_default();
-        match checked(target.name(), answer) {
-            Ok(_) => Ok(Ok(())),
+        let replaced: Result<(), Trouble> = match target.knows("RESTORE") {
+            true => target.ask_one(call).await,
+            false => Err(Trouble::Key(format!("{} does not know RESTORE", target.name()))),
+        };
+        match replaced {
+            Ok(()) => Ok(Ok(())),
             Err(Trouble::Key(cause)) => match self.copy(item, true).await {
                 Ok(_) => Ok(Ok(())),
                 Err(Trouble::Key(other)) => Ok(Err(format!("{cause}; in pieces: {other}"))),
@@ -104,7 +107,11 @@ impl Carrier<'_> {
             if self.plan.delete {
                 self.watch(&item.flight.key).await?;
             }
-            match Box::pin(self.one_in_pieces(&item)).await {
+            let ended = Box::pin(self.one_in_pieces(&item)).await;
+            if self.plan.delete && !matches!(ended, Ok(Ending::Moved { .. } | Ending::Already)) {
+                self.unwatch(&item.flight.key).await?;
+            }
+            match ended {
                 Ok(Ending::Expired) => {
                     done.push((item, Outcome { ending: Ending::Expired, deleted: false }));
                 }
@@ -124,8 +131,6 @@ impl Carrier<'_> {
     }
 
     async fn one_in_pieces(&mut self, item: &Item) -> Result<Ending, Trouble> {
-        self.announce(&item.flight.key, IN_PIECES);
-        self.journal.save()?;
         let target = &mut self.session.targets[item.route.place];
         let there: i64 = target.ask_one(Call::new("EXISTS", &item.route.key)).await?;
         let (copied, has_ttl) =

@@ -8,7 +8,7 @@ use redis::Value;
 
 use super::clock::Expiry;
 use super::keyspace::{Call, Keyspace, read};
-use super::trouble::{Trouble, checked, said};
+use super::trouble::{Trouble, said};
 
 /// A type of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,9 @@ pub(super) enum Found {
 
 /// Reads values whole, in one round trip.
 pub(super) async fn dumps(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<Found>, Trouble> {
+    if !space.knows("DUMP") {
+        return Ok(vec![Found::Refused(format!("{} does not know DUMP", space.name())); keys.len()]);
+    }
     let calls = keys.iter().flat_map(|key| [Call::new("DUMP", key), space.expiry(key)]).collect();
     let mut answers = space.ask(calls).await?.into_iter();
     let mut found = Vec::with_capacity(keys.len());
@@ -117,14 +120,17 @@ pub(super) struct Measure {
 
 /// Measures keys in one round trip.
 pub(super) async fn measure(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<Option<Measure>>, Trouble> {
-    let calls =
-        keys.iter().flat_map(|key| [Call::new("TYPE", key), Call::sub("MEMORY", "USAGE", key)]).collect();
-    let mut answers = space.ask(calls).await?.into_iter();
+    let mut calls: Vec<Call> = keys.iter().map(|key| Call::new("TYPE", key)).collect();
+    if space.knows("MEMORY") {
+        calls.extend(keys.iter().map(|key| Call::sub("MEMORY", "USAGE", key)));
+    }
+    let mut kinds = space.ask(calls).await?;
+    let mut sizes = kinds.split_off(keys.len()).into_iter();
     let mut measures = Vec::with_capacity(keys.len());
-    while let (Some(kind), Some(bytes)) = (answers.next(), answers.next()) {
+    for kind in kinds {
         let kind = Kind::read(&read::<String>(space.name(), kind)?);
-        // Where MEMORY USAGE is not allowed, sizes are unknown; nothing else depends on it.
-        let bytes = checked(space.name(), bytes).ok().and_then(|bytes| redis::from_redis_value(bytes).ok());
+        // Where MEMORY USAGE is not allowed, sizes are unknown, and values are taken for small ones.
+        let bytes = sizes.next().and_then(|bytes| read::<u64>(space.name(), bytes).ok());
         measures.push(kind.map(|kind| Measure { kind, bytes: bytes.unwrap_or(0) }));
     }
     Ok(measures)

@@ -27,6 +27,7 @@ mod http_api;
 mod ipv6;
 mod last_value;
 mod limits;
+mod migrate;
 mod racing;
 mod racing_together;
 mod recovery;

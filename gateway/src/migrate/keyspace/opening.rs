@@ -29,13 +29,13 @@ impl Keyspace {
     async fn try_open(settings: &InstanceSettings, since: Instant) -> Result<Self, Failure> {
         let mut first = dial(settings).await?;
         let server = Server::ask(&mut first).await?;
-        let knows_expire_time = knows_expire_time(&mut first).await?;
+        let lacking = lacking(&mut first).await?;
         let clock = clock(&mut first, since).await?;
         let mut keyspace = Self {
             settings: settings.clone(),
             nodes: vec![Node { run_id: server.run_id, address: String::new(), connection: first, clock }],
             slots: None,
-            knows_expire_time,
+            lacking,
             since,
             clocks_read: Instant::now(),
         };
@@ -112,12 +112,27 @@ impl Server {
     }
 }
 
-/// Whether the server knows PEXPIRETIME (7.0 and newer).
-async fn knows_expire_time(connection: &mut MultiplexedConnection) -> Result<bool, Failure> {
-    let mut probe = redis::Pipeline::with_capacity(1);
-    probe.cmd("PEXPIRETIME").arg("earshot:migrate:no-such-key");
-    let answers = connection.send_packed_commands(&probe, 0, 1).await?;
-    Ok(matches!(answers.first(), Some(Value::Int(_))))
+/// Commands that are newer than the oldest server, or that managed services and `rename-command` take away.
+const OPTIONAL: [&str; 5] = ["DUMP", "RESTORE", "MEMORY", "PEXPIRETIME", "HPEXPIRETIME"];
+
+/// Which of the optional commands the server does not know.
+async fn lacking(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, Failure> {
+    let mut probe = redis::Pipeline::with_capacity(OPTIONAL.len());
+    // Without arguments, a command that is known is answered with an error of its own.
+    for name in OPTIONAL {
+        probe.cmd(name);
+    }
+    let answers = connection.send_packed_commands(&probe, 0, OPTIONAL.len()).await?;
+    let is_unknown = |answer: &Value| match answer {
+        Value::ServerError(error) => error.details().is_some_and(|text| text.contains("unknown command")),
+        _ => false,
+    };
+    Ok(OPTIONAL
+        .into_iter()
+        .zip(&answers)
+        .filter(|(_, answer)| is_unknown(answer))
+        .map(|(name, _)| name)
+        .collect())
 }
 
 /// A URL that leads to another address with everything else the same.

@@ -105,7 +105,7 @@ impl Piece {
     pub(super) fn write(self, key: &[u8]) -> Vec<Call> {
         let one = |name: &str| Call::new(name, key);
         match self {
-            Self::Bytes(bytes) if bytes.is_empty() => vec![one("SETRANGE").arg(0).arg("")],
+            Self::Bytes(bytes) if bytes.is_empty() => vec![one("SET").arg("")],
             Self::Bytes(bytes) => vec![one("APPEND").arg(bytes)],
             Self::Items(items) if !items.is_empty() => vec![one("RPUSH").arg(items)],
             Self::Members(members) if !members.is_empty() => vec![one("SADD").arg(members)],
