@@ -88,11 +88,20 @@ pub struct Plan {
 impl Plan {
     /// What a state file belongs to. Conflicts and rates may be chosen anew when a run goes on.
     fn fingerprint(&self) -> String {
-        let to: Vec<String> = self.to.iter().map(|to| format!("{}={}", to.name, shown(&to.url))).collect();
+        let side = |side: &InstanceSettings| format!("{}/{}", shown(&side.url), database(&side.url));
+        let to: Vec<String> = self.to.iter().map(|to| format!("{}={}", to.name, side(to))).collect();
         let rules: Vec<&str> = self.rules.texts().collect();
         let delete = if self.delete { ", deleting" } else { "" };
-        format!("{} to {}{delete}; {}", shown(&self.from.url), to.join(", "), rules.join("; "))
+        format!("{} to {}{delete}; {}", side(&self.from), to.join(", "), rules.join("; "))
     }
+}
+
+/// The database number of a URL, which is its path, or stands in the query of a socket's.
+fn database(url: &str) -> u32 {
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix("db="));
+    let path = address.rsplit_once('@').map_or(address, |(_, tail)| tail).rsplit('/').next();
+    asked.or(path).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// What a run is at.

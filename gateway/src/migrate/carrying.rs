@@ -23,6 +23,9 @@ use super::{Observer, Plan};
 /// About how many bytes are read at once.
 const PORTION_BYTES: u64 = 16 * 1024 * 1024;
 
+/// A value that nobody wants to compare again after a kill.
+const COSTLY_BYTES: u64 = 4 * 1024 * 1024;
+
 /// How often a key that changes while it is moved is read again before it is left.
 const ROUNDS: usize = 5;
 
@@ -46,6 +49,8 @@ pub(super) struct Item {
     pub(super) measure: Measure,
     /// Whether what is at the target was written by this very run.
     pub(super) is_ours: bool,
+    /// Why it was not deleted the last time.
+    pub(super) kept: Option<String>,
 }
 
 /// How the move of a key ended.
@@ -71,7 +76,7 @@ impl Carrier<'_> {
         forget_nameless(&mut self.journal.state.nodes);
         let in_flight = self.journal.state.in_flight.clone();
         let settled = in_flight.len();
-        self.batch(in_flight).await?;
+        Box::pin(self.batch(in_flight)).await?;
         self.observer.advance(settled as u64);
         loop {
             if self.stop.is_cancelled() {
@@ -87,7 +92,7 @@ impl Carrier<'_> {
             let flights: Vec<Flight> = keys.into_iter().map(|key| Flight { key, stamp: None }).collect();
             // With the cursor, which stands behind them now: whatever happens, they are not forgotten.
             self.journal.state.in_flight.clone_from(&flights);
-            self.batch(flights).await?;
+            Box::pin(self.batch(flights)).await?;
             self.observer.advance(count as u64);
         }
         self.journal.save()?;
@@ -113,17 +118,32 @@ impl Carrier<'_> {
                     self.journal.state.counts.rules[route.rule].stayed += 1;
                 }
                 Some(route) => match measure {
-                    Some(measure) => items.push(Item { flight, route, measure, is_ours: false }),
+                    Some(measure) => items.push(Item { flight, route, measure, is_ours: false, kept: None }),
                     None => self.gone(&flight, &route).await?,
                 },
             }
         }
-        self.journal.state.in_flight = items.iter().map(|item| item.flight.clone()).collect();
+        self.enter(&items)?;
         while !items.is_empty() {
             let rest = items.split_off(portion(&items, self.plan.pieces_above));
+            let is_costly = items.iter().any(|item| item.measure.bytes >= COSTLY_BYTES);
             self.portion(std::mem::replace(&mut items, rest)).await?;
+            if is_costly {
+                self.journal.save()?;
+            }
         }
         Ok(())
+    }
+
+    /// Enters a batch into the journal. Values that go in pieces have no checksum that could be entered later.
+    fn enter(&mut self, items: &[Item]) -> Result<(), MigrateError> {
+        let is_large = |item: &Item| item.measure.bytes >= self.plan.pieces_above;
+        let flight = |item: &Item| {
+            let stamp = if is_large(item) { Some(IN_PIECES) } else { item.flight.stamp };
+            Flight { key: item.flight.key.clone(), stamp }
+        };
+        self.journal.state.in_flight = items.iter().map(flight).collect();
+        if items.iter().any(is_large) { self.journal.save() } else { Ok(()) }
     }
 
     /// A key that the source does not have any more: it ended, or an earlier run moved and deleted it.
@@ -155,7 +175,7 @@ impl Carrier<'_> {
             }
         }
         for item in open {
-            let what = "it keeps changing; it was moved, but not deleted".to_owned();
+            let what = format!("it was moved, but not deleted: {}", item.kept.as_deref().unwrap_or_default());
             done.push((item, Outcome { ending: Ending::Failed(what), deleted: false }));
         }
         for (item, outcome) in done {
@@ -174,8 +194,6 @@ impl Carrier<'_> {
         if let [item] = items.as_slice()
             && item.measure.bytes >= self.plan.pieces_above
         {
-            self.announce(&item.flight.key, IN_PIECES);
-            self.journal.save()?;
             return self.in_pieces(items, done, None).await;
         }
         let keys: Vec<&[u8]> = items.iter().map(|item| item.flight.key.as_slice()).collect();
@@ -223,7 +241,10 @@ impl Carrier<'_> {
                     Trouble::Key(_) => refused.push((item, said(&error))),
                     trouble => return Err(trouble),
                 },
-                _ => there.push((item, dump.clone(), moved(&dump, false))),
+                _ => {
+                    let ending = moved(&dump, false);
+                    there.push((item, dump, ending));
+                }
             }
         }
         there.extend(self.settle(busy, done).await?);

@@ -195,15 +195,28 @@ struct Lock {
 impl Lock {
     fn take(state: &Path) -> Result<Self, MigrateError> {
         let path = suffixed(state, ".lock");
-        let file = private().open(&path).map_err(|error| {
-            refuse(state, &format!("{} cannot be made: {error}; give another --state", path.display()))
-        })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path, _file: file }),
-            Err(fs::TryLockError::WouldBlock) => Err(refuse(state, "another run is using it")),
-            Err(fs::TryLockError::Error(error)) => Err(refuse(state, &format!("cannot be locked: {error}"))),
+        loop {
+            let file = private().open(&path).map_err(|error| {
+                refuse(state, &format!("{} cannot be made: {error}; give another --state", path.display()))
+            })?;
+            match file.try_lock() {
+                // A run that ended at this moment has removed the file that we hold: nobody else would see our lock.
+                Ok(()) if !is_at(&file, &path) => {}
+                Ok(()) => return Ok(Self { path, _file: file }),
+                Err(fs::TryLockError::WouldBlock) => return Err(refuse(state, "another run is using it")),
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(refuse(state, &format!("cannot be locked: {error}")));
+                }
+            }
         }
     }
+}
+
+/// Whether a path leads to an open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let (Ok(held), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (held.dev(), held.ino()) == (there.dev(), there.ino())
 }
 
 impl Drop for Lock {

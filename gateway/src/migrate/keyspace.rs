@@ -55,11 +55,23 @@ impl Call {
 /// One server of a side.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Tells one incarnation of a server from another. Empty where the server does not say.
+    /// Tells one incarnation of a server from another; see [`Node::is_nameless`].
     pub(super) run_id: String,
     address: String,
     connection: MultiplexedConnection,
     clock: Clock,
+}
+
+impl Node {
+    /// Whether the server does not say who it is: then its address stands in, which may be another's after a while.
+    pub(super) fn is_nameless(&self) -> bool {
+        is_nameless(&self.run_id)
+    }
+}
+
+/// Whether this stands in for a name.
+pub(super) fn is_nameless(run_id: &str) -> bool {
+    run_id.starts_with('?')
 }
 
 /// One side.

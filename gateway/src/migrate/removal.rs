@@ -9,9 +9,10 @@ use super::carrying::{Carrier, Ending, Item, Outcome};
 use super::clock::Expiry;
 use super::comparing::{Pair, TOLERANCE_MS};
 use super::keyspace::{Call, read};
+use super::rules::Route;
 use super::settling::failed;
 use super::trouble::Trouble;
-use super::value::{Dump, Found, dumps};
+use super::value::{Dump, Found};
 
 /// Deletes a key if its value is the one of this length and checksum, and ends at this time.
 const DELETE: &str = include_str!("delete.lua");
@@ -19,6 +20,13 @@ const DELETE: &str = include_str!("delete.lua");
 /// What the script found.
 const DELETED: i64 = 1;
 const GONE: i64 = 0;
+
+impl Item {
+    /// Reads and writes it once more, for a cause. What is at the target was written by us.
+    fn again(self, cause: String) -> Self {
+        Self { is_ours: true, kept: Some(cause), ..self }
+    }
+}
 
 impl Carrier<'_> {
     /// Deletes what is at its target; what comes back has changed since it was read. Without a wish to delete, they are
@@ -34,33 +42,28 @@ impl Carrier<'_> {
             );
             return Ok(Vec::new());
         }
-        let mut verified = Vec::with_capacity(there.len());
+        let (mut verified, mut again) = (Vec::with_capacity(there.len()), Vec::new());
         for ((item, dump, ending), differs) in self.look_again(there).await? {
             match differs {
                 None => verified.push((item, dump, ending)),
                 Some(what) => {
                     let there: i64 =
                         self.session.source.ask_one(Call::new("EXISTS", &item.flight.key)).await?;
-                    done.push(match there {
-                        0 => (item, Outcome { ending: Ending::Expired, deleted: false }),
-                        _ => (item, failed(format!("it was moved, but not deleted: {what}"))),
-                    });
+                    match there {
+                        0 => done.push((item, Outcome { ending: Ending::Expired, deleted: false })),
+                        _ => again.push(item.again(what)),
+                    }
                 }
             }
         }
         let calls = verified.iter().map(|(item, dump, _)| delete(&item.flight.key, dump)).collect();
         let answers = self.session.source.ask(calls).await?;
-        let mut again = Vec::new();
-        for ((mut item, dump, ending), answer) in verified.into_iter().zip(answers) {
+        for ((item, _, ending), answer) in verified.into_iter().zip(answers) {
             match read::<i64>(self.session.source.name(), answer) {
                 Ok(found @ (DELETED | GONE)) => {
                     done.push((item, Outcome { ending, deleted: found == DELETED }))
                 }
-                Ok(_) => {
-                    item.flight.stamp = dump.stamp();
-                    item.is_ours = true;
-                    again.push(item);
-                }
+                Ok(_) => again.push(item.again("it keeps changing".to_owned())),
                 Err(Trouble::Key(cause)) => {
                     done.push((item, failed(format!("it was moved, but not deleted: {cause}"))))
                 }
@@ -75,23 +78,18 @@ impl Carrier<'_> {
         &mut self,
         there: Vec<(Item, Dump, Ending)>,
     ) -> Result<Vec<((Item, Dump, Ending), Option<String>)>, Trouble> {
-        let mut found: Vec<(usize, Found)> = Vec::with_capacity(there.len());
-        for (place, target) in self.session.targets.iter_mut().enumerate() {
-            let indexes: Vec<usize> =
-                (0..there.len()).filter(|index| there[*index].0.route.place == place).collect();
-            let keys: Vec<&[u8]> = indexes.iter().map(|index| there[*index].0.route.key.as_slice()).collect();
-            found.extend(indexes.into_iter().zip(dumps(target, &keys).await?));
-        }
-        found.sort_unstable_by_key(|(index, _)| *index);
-        let mut looked = Vec::with_capacity(there.len());
-        for ((item, dump, ending), (_, found)) in there.into_iter().zip(found) {
-            let pair = Pair { key: &item.flight.key, route: &item.route, measure: &item.measure };
-            let here = Found::Dump(dump);
-            let differs = self.session.difference(pair, &here, &found, self.stop).await?;
-            let Found::Dump(dump) = here else { continue };
-            looked.push(((item, dump, ending), differs));
-        }
-        Ok(looked)
+        let routes: Vec<&Route> = there.iter().map(|(item, ..)| &item.route).collect();
+        let found = self.session.dumps_there(&routes).await?;
+        let (whole, endings): (Vec<(Item, Found)>, Vec<Ending>) =
+            there.into_iter().map(|(item, dump, ending)| ((item, Found::Dump(dump)), ending)).unzip();
+        let differences = self.differences(&whole, &found).await?;
+        let looked = whole.into_iter().zip(endings).zip(differences);
+        Ok(looked
+            .filter_map(|(((item, here), ending), differs)| match here {
+                Found::Dump(dump) => Some(((item, dump, ending), differs)),
+                Found::Gone | Found::Refused(_) => None,
+            })
+            .collect())
     }
 
     /// From here on the source remembers whether a key changes.
@@ -107,7 +105,7 @@ impl Carrier<'_> {
     /// Deletes a key that was watched while it was copied in pieces, if the target has it and nothing has changed.
     pub(super) async fn remove_watched(
         &mut self,
-        mut item: Item,
+        item: Item,
         ending: Ending,
         done: &mut Vec<(Item, Outcome)>,
     ) -> Result<Vec<Item>, Trouble> {
@@ -126,11 +124,8 @@ impl Carrier<'_> {
                 done.push((item, Outcome { ending, deleted }));
                 Ok(Vec::new())
             }
-            // Nil: it was changed while it was copied. A difference: it was, too, or else the next look will tell.
-            (None, Value::Nil) | (Some(_), _) => {
-                item.is_ours = true;
-                Ok(vec![item])
-            }
+            (None, Value::Nil) => Ok(vec![item.again("it keeps changing".to_owned())]),
+            (Some(what), _) => Ok(vec![item.again(what)]),
             (None, other) => {
                 let name = self.session.source.name();
                 let cause =

@@ -89,7 +89,7 @@ impl Session {
 
 /// Whether two sides are one keyspace: the same server and the same database, whatever their URLs say.
 async fn is_same(one: &mut Keyspace, two: &mut Keyspace) -> Result<bool, Trouble> {
-    let nameless = |space: &Keyspace| space.nodes.iter().any(|node| node.run_id.is_empty());
+    let nameless = |space: &Keyspace| space.nodes.iter().any(|node| node.is_nameless());
     let meets = |space: &Keyspace, id: &str| space.nodes.iter().any(|node| node.run_id == id);
     if !nameless(one) && !nameless(two) && !two.nodes.iter().any(|node| meets(one, &node.run_id)) {
         return Ok(false);

@@ -4,11 +4,12 @@
 
 use super::carrying::{Carrier, Ending, IN_PIECES, Item, Outcome, moved};
 use super::clock::Expiry;
-use super::comparing::Pair;
+use super::comparing::{Pair, Sides};
 use super::counts::shown;
 use super::pieces::{Copied, Whole};
+use super::rules::Route;
 use super::trouble::{MigrateError, Trouble};
-use super::value::{Dump, Found, dumps};
+use super::value::{Dump, Found};
 use super::{Conflict, keyspace::Call};
 
 impl Item {
@@ -24,18 +25,13 @@ impl Carrier<'_> {
         busy: Vec<(Item, Dump)>,
         done: &mut Vec<(Item, Outcome)>,
     ) -> Result<Vec<(Item, Dump, Ending)>, Trouble> {
-        let mut found = Vec::with_capacity(busy.len());
-        for (place, target) in self.session.targets.iter_mut().enumerate() {
-            let indexes: Vec<usize> =
-                (0..busy.len()).filter(|index| busy[*index].0.route.place == place).collect();
-            let keys: Vec<&[u8]> = indexes.iter().map(|index| busy[*index].0.route.key.as_slice()).collect();
-            found.extend(indexes.into_iter().zip(dumps(target, &keys).await?));
-        }
-        found.sort_unstable_by_key(|(index, _)| *index);
-        let mut there = Vec::with_capacity(busy.len());
-        for ((item, dump), (_, found)) in busy.into_iter().zip(found) {
-            let here = Found::Dump(dump);
-            let differs = self.session.difference(item.pair(), &here, &found, self.stop).await?;
+        let routes: Vec<&Route> = busy.iter().map(|(item, _)| &item.route).collect();
+        let found = self.session.dumps_there(&routes).await?;
+        let whole: Vec<(Item, Found)> =
+            busy.into_iter().map(|(item, dump)| (item, Found::Dump(dump))).collect();
+        let differences = self.differences(&whole, &found).await?;
+        let mut there = Vec::with_capacity(whole.len());
+        for (((item, here), found), differs) in whole.into_iter().zip(found).zip(differences) {
             let Found::Dump(dump) = here else { continue };
             let ours = item.is_ours || is_stamped(&item, &found);
             match differs {
@@ -57,6 +53,18 @@ impl Carrier<'_> {
             }
         }
         Ok(there)
+    }
+
+    /// What differs between values that were read and what was found in their places.
+    pub(super) async fn differences(
+        &mut self,
+        whole: &[(Item, Found)],
+        found: &[Found],
+    ) -> Result<Vec<Option<String>>, Trouble> {
+        let sides = |((item, here), there)| Sides { pair: Item::pair(item), here, there };
+        let sides: Vec<Sides<'_>> =
+            whole.iter().map(|(item, here)| (item, here)).zip(found).map(sides).collect();
+        self.session.differences(&sides, self.stop).await
     }
 
     /// What to do about a key that is at the target and differs.
@@ -86,7 +94,7 @@ impl Carrier<'_> {
         };
         match replaced {
             Ok(()) => Ok(Ok(())),
-            Err(Trouble::Key(cause)) => match self.copy(item, true).await {
+            Err(Trouble::Key(cause)) => match self.copy(item, dump.expiry, true).await {
                 Ok(_) => Ok(Ok(())),
                 Err(Trouble::Key(other)) => Ok(Err(format!("{cause}; in pieces: {other}"))),
                 Err(trouble) => Err(trouble),
@@ -131,46 +139,43 @@ impl Carrier<'_> {
     }
 
     async fn one_in_pieces(&mut self, item: &Item) -> Result<Ending, Trouble> {
+        let call = self.session.source.expiry(&item.flight.key);
+        let expiry = Expiry::read(self.session.source.ask_one(call).await?);
+        if expiry == Expiry::Gone {
+            return Ok(Ending::Expired);
+        }
+        let has_ttl = expiry != Expiry::Never;
+        let moved = |overwritten| Ending::Moved { bytes: item.measure.bytes, has_ttl, overwritten };
         let target = &mut self.session.targets[item.route.place];
         let there: i64 = target.ask_one(Call::new("EXISTS", &item.route.key)).await?;
-        let (copied, has_ttl) =
-            if there == 1 { (Copied::Exists, false) } else { self.copy(item, false).await? };
+        let copied = if there == 1 { Copied::Exists } else { self.copy(item, expiry, false).await? };
         match copied {
             Copied::Expired => return Ok(Ending::Expired),
-            Copied::Done => {
-                return Ok(Ending::Moved { bytes: item.measure.bytes, has_ttl, overwritten: false });
-            }
+            Copied::Done => return Ok(moved(false)),
             Copied::Exists => {}
         }
-        let Some(what) = self.session.whole_difference(item.pair(), self.stop).await? else {
-            return Ok(match item.flight.stamp.is_some() || item.is_ours {
-                true => Ending::Moved { bytes: item.measure.bytes, has_ttl, overwritten: false },
-                false => Ending::Already,
-            });
-        };
-        match self.decide(item, item.is_ours, &what)? {
-            Decision::Leave => Ok(Ending::Skipped),
-            Decision::Replace { overwritten } => match self.copy(item, true).await? {
-                (Copied::Expired, _) => Ok(Ending::Expired),
-                (_, has_ttl) => Ok(Ending::Moved { bytes: item.measure.bytes, has_ttl, overwritten }),
+        let is_ours = item.is_ours || item.flight.stamp.is_some();
+        match self.session.whole_difference(item.pair(), self.stop).await? {
+            None if is_ours => Ok(moved(false)),
+            None => Ok(Ending::Already),
+            Some(what) => match self.decide(item, item.is_ours, &what)? {
+                Decision::Leave => Ok(Ending::Skipped),
+                Decision::Replace { overwritten } => match self.copy(item, expiry, true).await? {
+                    Copied::Expired => Ok(Ending::Expired),
+                    Copied::Done | Copied::Exists => Ok(moved(overwritten)),
+                },
             },
         }
     }
 
-    /// Copies a value in pieces, and says whether it has a TTL.
-    async fn copy(&mut self, item: &Item, replace: bool) -> Result<(Copied, bool), Trouble> {
+    /// Copies a value in pieces.
+    async fn copy(&mut self, item: &Item, expiry: Expiry, replace: bool) -> Result<Copied, Trouble> {
         let key = &item.flight.key;
-        let call = self.session.source.expiry(key);
-        let expiry = Expiry::read(self.session.source.ask_one(call).await?);
-        if expiry == Expiry::Gone {
-            return Ok((Copied::Expired, false));
-        }
         let there = self.session.expiry_there(key, &item.route, expiry);
         let target = &mut self.session.targets[item.route.place];
         let (kind, bytes) = (&item.measure.kind, item.measure.bytes);
         let mut whole = Whole { space: &mut self.session.source, key, kind, bytes, stop: self.stop };
-        let copied = Box::pin(whole.copy(target, &item.route.key, there, replace)).await?;
-        Ok((copied, matches!(expiry, Expiry::At(_))))
+        Box::pin(whole.copy(target, &item.route.key, there, replace)).await
     }
 }
 

@@ -141,7 +141,8 @@ impl Surveyor<'_> {
                 continue;
             }
             for (rival, there) in self.plan.rules.rivals(key, route) {
-                if self.session.meet(route, &there) {
+                // What is in its place already is no rival but perhaps a conflict.
+                if self.session.meet(route, &there) && !self.session.stays(&rival, &there) {
                     asked.push((key, rival, &route.key));
                 }
             }

@@ -4,8 +4,8 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::comparing::Pair;
-use super::counts::shown;
+use super::comparing::{Pair, Sides};
+use super::counts::{Lines, shown};
 use super::journal::Journal;
 use super::pace::Pace;
 use super::pieces::is_building;
@@ -27,6 +27,8 @@ pub(super) struct Verifier<'p> {
     pub(super) plan: &'p Plan,
     pub(super) session: Session,
     pub(super) journal: &'p mut Journal,
+    /// Whether nothing was moved before, so that nobody has counted the keys that no rule matches.
+    pub(super) is_alone: bool,
     pub(super) observer: &'p dyn Observer,
     pub(super) stop: &'p CancellationToken,
 }
@@ -36,7 +38,7 @@ type Checked = (Vec<u8>, Route, Measure);
 impl Verifier<'_> {
     pub(super) async fn run(&mut self) -> Result<(), Trouble> {
         let mut pace = Pace::new(self.plan.rate);
-        forget_nameless(&mut self.journal.state.nodes);
+        self.begin();
         for batch in 1_usize.. {
             if self.stop.is_cancelled() {
                 return Err(MigrateError::Stopped.into());
@@ -59,6 +61,17 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// Goes on where an earlier connection stood, or begins anew, with new sums.
+    fn begin(&mut self) {
+        let state = &mut self.journal.state;
+        forget_nameless(&mut state.nodes);
+        Walk { nodes: &mut state.nodes, slots: &mut state.slots }.align(&self.session.source);
+        if state.nodes.iter().all(|walked| !walked.done && walked.cursor == "0") {
+            state.counts.compared = 0;
+            state.counts.differences = Lines::default();
+        }
+    }
+
     /// Compares some keys; `false` when there are no more.
     async fn batch(&mut self, pace: &mut Pace) -> Result<bool, Trouble> {
         let state = &mut self.journal.state;
@@ -79,11 +92,14 @@ impl Verifier<'_> {
     }
 
     async fn measured(&mut self, keys: Vec<Vec<u8>>) -> Result<Vec<Checked>, Trouble> {
-        let routed: Vec<(Vec<u8>, Route)> = keys
-            .into_iter()
-            .filter_map(|key| self.plan.rules.route(&key).map(|route| (key, route)))
-            .filter(|(key, route)| !self.session.stays(key, route))
-            .collect();
+        let mut routed = Vec::with_capacity(keys.len());
+        for key in keys {
+            match self.plan.rules.route(&key) {
+                None => self.journal.state.counts.unmatched += u64::from(self.is_alone),
+                Some(route) if self.session.stays(&key, &route) => {}
+                Some(route) => routed.push((key, route)),
+            }
+        }
         let keys: Vec<&[u8]> = routed.iter().map(|(key, _)| key.as_slice()).collect();
         let measures = measure(&mut self.session.source, &keys).await?;
         let items = routed.into_iter().zip(measures);
@@ -94,15 +110,22 @@ impl Verifier<'_> {
         let is_large =
             matches!(items.as_slice(), [(_, _, measure)] if measure.bytes >= self.plan.pieces_above);
         let found = if is_large { vec![unread()] } else { self.both(&items).await? };
-        for ((key, route, measure), (here, there)) in items.iter().zip(found) {
-            if here == Found::Gone {
-                continue;
-            }
+        let sides = |((key, route, measure), (here, there))| {
             let pair = Pair { key, route, measure };
-            let differs = self.difference(pair, &here, &there).await?;
-            self.journal.state.counts.compared += 1;
+            Sides { pair, here, there }
+        };
+        let pairs = items.iter().map(|(key, route, measure)| (key.as_slice(), route, measure));
+        let sides: Vec<Sides<'_>> = pairs
+            .zip(found.iter().map(|(here, there)| (here, there)))
+            .map(sides)
+            .filter(|sides| *sides.here != Found::Gone)
+            .collect();
+        let differences = self.session.differences(&sides, self.stop).await?;
+        self.journal.state.counts.compared += sides.len() as u64;
+        for (sides, differs) in sides.into_iter().zip(differences) {
+            let Pair { key, route, .. } = sides.pair;
             if let Some(what) = differs
-                && let Some(what) = self.second_look(pair, what).await?
+                && let Some(what) = self.second_look(sides.pair, what).await?
             {
                 let target = &self.plan.to[route.place].name;
                 let line = || format!("{} → {target} {}: {what}", shown(key), shown(&route.key));
@@ -118,42 +141,22 @@ impl Verifier<'_> {
             return Ok(None);
         };
         let again = Pair { measure: &measure, ..pair };
-        if measure.bytes >= self.plan.pieces_above {
-            return Ok(self.difference(again, &unread().0, &unread().1).await?.map(|_| what));
-        }
         let item = (pair.key.to_vec(), pair.route.clone(), measure.clone());
-        let Some((here, there)) = self.both(&[item]).await?.pop() else { return Ok(Some(what)) };
+        let is_large = measure.bytes >= self.plan.pieces_above;
+        let found = if is_large { Some(unread()) } else { self.both(&[item]).await?.pop() };
+        let Some((here, there)) = found else { return Ok(Some(what)) };
         if here == Found::Gone {
             return Ok(None);
         }
-        self.difference(again, &here, &there).await
-    }
-
-    /// What differs; that a key cannot be read is a difference, too.
-    async fn difference(
-        &mut self,
-        pair: Pair<'_>,
-        here: &Found,
-        there: &Found,
-    ) -> Result<Option<String>, Trouble> {
-        match self.session.difference(pair, here, there, self.stop).await {
-            Err(Trouble::Key(cause)) => Ok(Some(cause)),
-            other => other,
-        }
+        let sides = Sides { pair: again, here: &here, there: &there };
+        Ok(self.session.differences(&[sides], self.stop).await?.pop().flatten())
     }
 
     async fn both(&mut self, items: &[Checked]) -> Result<Vec<(Found, Found)>, Trouble> {
         let keys: Vec<&[u8]> = items.iter().map(|(key, ..)| key.as_slice()).collect();
+        let routes: Vec<&Route> = items.iter().map(|(_, route, _)| route).collect();
         let here = dumps(&mut self.session.source, &keys).await?;
-        let mut there = vec![Found::Gone; items.len()];
-        for (place, target) in self.session.targets.iter_mut().enumerate() {
-            let indexes: Vec<usize> =
-                (0..items.len()).filter(|index| items[*index].1.place == place).collect();
-            let keys: Vec<&[u8]> = indexes.iter().map(|index| items[*index].1.key.as_slice()).collect();
-            for (index, found) in indexes.into_iter().zip(dumps(target, &keys).await?) {
-                there[index] = found;
-            }
-        }
+        let there = self.session.dumps_there(&routes).await?;
         Ok(here.into_iter().zip(there).collect())
     }
 }

@@ -6,7 +6,7 @@
 use redis::cmd;
 
 use super::journal::Walked;
-use super::keyspace::Keyspace;
+use super::keyspace::{Keyspace, is_nameless};
 use super::trouble::Trouble;
 
 /// A walk's cursors, which the journal keeps, and the slots that they belong to.
@@ -40,7 +40,7 @@ impl Walk<'_> {
 
     /// A cursor is good for the very process that gave it, and only while slots stay where they are: keys that wander
     /// from a node still to be walked to one that has been would be met nowhere.
-    fn align(&mut self, source: &Keyspace) {
+    pub(super) fn align(&mut self, source: &Keyspace) {
         let slots = source.slots_text();
         if *self.slots != slots {
             self.nodes.clear();
@@ -67,5 +67,5 @@ impl Walk<'_> {
 
 /// Forgets cursors that no later connection can be held to: of servers that do not say which incarnation they are.
 pub(super) fn forget_nameless(nodes: &mut Vec<Walked>) {
-    nodes.retain(|walked| !walked.run_id.is_empty());
+    nodes.retain(|walked| !is_nameless(&walked.run_id));
 }

@@ -57,12 +57,12 @@ pub(super) fn report(plan: &Plan, report: &Report, only_compared: bool) -> bool 
             out += &line(rule.deleted, "were deleted from the source");
             out += &line(rule.failed, "failed");
         }
-        out += &line(counts.unmatched, "came meanwhile, and no rule matches them");
         list(&mut out, "failed", &counts.failures);
         if report.resumed {
             out += &format!("went on from an earlier run; {} keys were in flight\n", report.settled);
         }
     }
+    out += &line(counts.unmatched, "are matched by no rule");
     if plan.verify || only_compared {
         out += &format!("compared {} keys: {} differ\n", counts.compared, counts.differences.count);
         list(&mut out, "different", &counts.differences);

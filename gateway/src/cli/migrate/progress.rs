@@ -60,6 +60,11 @@ impl Line {
 
 impl Observer for Progress {
     fn begin(&self, stage: Stage, keys: u64) {
+        if let Some(line) = self.line.borrow_mut().as_mut().filter(|line| line.stage == stage) {
+            // The same stage, connected anew.
+            line.keys = keys.max(line.done);
+            return;
+        }
         self.end();
         let bar = self.is_terminal.then(|| bar(stage, keys));
         *self.line.borrow_mut() = Some(Line { stage, done: 0, keys, told: Instant::now(), bar });

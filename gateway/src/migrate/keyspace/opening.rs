@@ -8,7 +8,7 @@ use super::{
 };
 
 /// What a server says of itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Server {
     run_id: String,
     is_cluster: bool,
@@ -28,7 +28,7 @@ impl Keyspace {
 
     async fn try_open(settings: &InstanceSettings, since: Instant) -> Result<Self, Failure> {
         let mut first = dial(settings).await?;
-        let server = Server::ask(&mut first).await?;
+        let server = Server::ask(&mut first, "").await?;
         let lacking = lacking(&mut first).await?;
         let clock = clock(&mut first, since).await?;
         let mut keyspace = Self {
@@ -80,7 +80,7 @@ impl Keyspace {
         }
         let settings = InstanceSettings { url: moved(&self.settings.url, address), ..self.settings.clone() };
         let mut connection = dial(&settings).await?;
-        let server = Server::ask(&mut connection).await?;
+        let server = Server::ask(&mut connection, address).await?;
         let clock: Clock = clock(&mut connection, self.since).await?;
         Ok(Node { run_id: server.run_id, address: address.to_owned(), connection, clock })
     }
@@ -93,11 +93,12 @@ async fn dial(settings: &InstanceSettings) -> Result<MultiplexedConnection, Fail
 
 impl Server {
     /// An ACL may forbid INFO; then the server is taken for a single one without a name.
-    async fn ask(connection: &mut MultiplexedConnection) -> Result<Self, Failure> {
+    async fn ask(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, Failure> {
+        let nameless = format!("?{address}");
         let answer = match connection.send_packed_command(cmd("INFO").arg("server")).await {
             Ok(answer) => answer,
             Err(error) => match Failure::from(error) {
-                Failure::Refused(_) => return Ok(Self::default()),
+                Failure::Refused(_) => return Ok(Self { run_id: nameless, is_cluster: false }),
                 unreachable @ Failure::Unreachable(_) => return Err(unreachable),
             },
         };
@@ -108,7 +109,8 @@ impl Server {
                 .unwrap_or_default()
                 .trim()
         };
-        Ok(Self { run_id: field("run_id").to_owned(), is_cluster: field("redis_mode") == "cluster" })
+        let run_id = Some(field("run_id")).filter(|id| !id.is_empty()).map_or(nameless, str::to_owned);
+        Ok(Self { run_id, is_cluster: field("redis_mode") == "cluster" })
     }
 }
 

@@ -5,6 +5,7 @@ use redis::cmd;
 use super::pieces::Server;
 use super::running::{Migrate, assert_same};
 use crate::harness::keyspace::{Keys, fill, read};
+use crate::harness::process::free_port;
 use crate::harness::{Redis, until};
 
 /// Three primaries without replicas.
@@ -12,11 +13,10 @@ struct Cluster(Vec<Server>);
 
 impl Cluster {
     async fn start() -> Self {
+        let buses = [free_port(), free_port(), free_port()];
         let mut nodes = Vec::new();
-        for _ in 0..3 {
-            nodes.push(
-                Server::start(&["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]).await,
-            );
+        for bus in buses.map(|bus| bus.to_string()) {
+            nodes.push(Server::start(&["--cluster-enabled", "yes", "--cluster-port", &bus]).await);
         }
         for (index, node) in nodes.iter().enumerate() {
             let mut connection = node.connection().await;
@@ -24,7 +24,13 @@ impl Cluster {
             let mut slots = cmd("CLUSTER");
             slots.arg("ADDSLOTSRANGE").arg(first).arg(last).exec_async(&mut connection).await.unwrap();
             let mut meet = cmd("CLUSTER");
-            meet.arg("MEET").arg("127.0.0.1").arg(nodes[0].port()).exec_async(&mut connection).await.unwrap();
+            meet.arg("MEET")
+                .arg("127.0.0.1")
+                .arg(nodes[0].port())
+                .arg(buses[0])
+                .exec_async(&mut connection)
+                .await
+                .unwrap();
         }
         let cluster = Self(nodes);
         until("the cluster is one", async || cluster.is_one().await.then_some(())).await;
@@ -91,7 +97,7 @@ impl Cluster {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_becomes_a_cluster_and_a_cluster_a_server() {
     let (old, cluster, new) = tokio::join!(Redis::start(), Cluster::start(), Redis::start());
-    fill(&mut old.connection().await, 2000).await;
+    fill(&mut old.connection().await, 700).await;
     let before = read(&mut old.connection().await).await;
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
@@ -116,7 +122,7 @@ async fn a_server_becomes_a_cluster_and_a_cluster_a_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_pieces_into_a_cluster_and_renamed_to_its_hash_tags() {
     let (old, cluster) = tokio::join!(Redis::start(), Cluster::start());
-    fill(&mut old.connection().await, 600).await;
+    fill(&mut old.connection().await, 300).await;
     let directory = tempfile::tempdir().unwrap();
     let migrate = Migrate::from(&old.url(), &directory.path().join("state")).to("cluster", &cluster.url());
     let migrate = migrate
