@@ -10,7 +10,7 @@
 //! - `session`: both sides at once, and whether some of them are the same.
 //! - `walk`: SCAN; `journal`: the state file.
 //! - `survey`: what there is, and what speaks against moving it.
-//! - `carrying`, `settling`, `removal`: a batch: read, written, deleted.
+//! - `carrying`, `settling`, `removal`: a batch: read, written, deleted; `item`: one key of it.
 //! - `value`, `pieces`: values as a whole, and type by type.
 //! - `comparing`: whether two keys are the same; `verify`: the pass that asks that of all.
 
@@ -27,6 +27,7 @@ mod clock;
 mod comparing;
 mod counts;
 mod glob;
+mod item;
 mod journal;
 mod keyspace;
 mod pace;

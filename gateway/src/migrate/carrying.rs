@@ -4,11 +4,13 @@
 //! then it is counted. Must never count anything before it is done, and never write anything that the journal does not
 //! know of.
 
+use std::collections::HashMap;
+
 use redis::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::Expiry;
-use super::counts::shown;
+use super::item::{Ending, IN_PIECES, Item, Outcome, moved, portion};
 use super::journal::{Flight, Journal};
 use super::keyspace::Call;
 use super::pace::Pace;
@@ -16,21 +18,15 @@ use super::pieces::is_building;
 use super::rules::Route;
 use super::session::Session;
 use super::trouble::{MigrateError, Trouble, said};
-use super::value::{Dump, Found, Measure, dumps, measure};
+use super::value::{Dump, Found, dumps, measure};
 use super::walk::{Walk, forget_nameless};
 use super::{Observer, Plan};
-
-/// About how many bytes are read at once.
-const PORTION_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A value that nobody wants to compare again after a kill.
 const COSTLY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How often a key that changes while it is moved is read again before it is left.
 const ROUNDS: usize = 5;
-
-/// The stamp of a value that is written in pieces, and has no checksum.
-pub(super) const IN_PIECES: u64 = 0;
 
 /// The stage that moves.
 pub(super) struct Carrier<'p> {
@@ -39,34 +35,6 @@ pub(super) struct Carrier<'p> {
     pub(super) journal: &'p mut Journal,
     pub(super) observer: &'p dyn Observer,
     pub(super) stop: &'p CancellationToken,
-}
-
-/// A key on its way.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) flight: Flight,
-    pub(super) route: Route,
-    pub(super) measure: Measure,
-    /// Whether what is at the target was written by this very run.
-    pub(super) is_ours: bool,
-    /// Why it was not deleted the last time.
-    pub(super) kept: Option<String>,
-}
-
-/// How the move of a key ended.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) ending: Ending,
-    pub(super) deleted: bool,
-}
-
-#[derive(Debug)]
-pub(super) enum Ending {
-    Moved { bytes: u64, has_ttl: bool, overwritten: bool },
-    Already,
-    Skipped,
-    Expired,
-    Failed(String),
 }
 
 impl Carrier<'_> {
@@ -89,7 +57,8 @@ impl Carrier<'_> {
             keys.retain(|key| !is_building(key));
             let count = keys.len();
             pace.wait(count, self.stop).await;
-            let flights: Vec<Flight> = keys.into_iter().map(|key| Flight { key, stamp: None }).collect();
+            let flights: Vec<Flight> =
+                keys.into_iter().map(|key| Flight { key, stamps: Vec::new() }).collect();
             // With the cursor, which stands behind them now: whatever happens, they are not forgotten.
             self.journal.state.in_flight.clone_from(&flights);
             Box::pin(self.batch(flights)).await?;
@@ -108,21 +77,7 @@ impl Carrier<'_> {
     }
 
     async fn batch(&mut self, flights: Vec<Flight>) -> Result<(), Trouble> {
-        let keys: Vec<&[u8]> = flights.iter().map(|flight| flight.key.as_slice()).collect();
-        let measures = measure(&mut self.session.source, &keys).await?;
-        let mut items = Vec::with_capacity(flights.len());
-        for (flight, measure) in flights.into_iter().zip(measures) {
-            match self.plan.rules.route(&flight.key) {
-                None => self.journal.state.counts.unmatched += 1,
-                Some(route) if self.session.stays(&flight.key, &route) => {
-                    self.journal.state.counts.rules[route.rule].stayed += 1;
-                }
-                Some(route) => match measure {
-                    Some(measure) => items.push(Item { flight, route, measure, is_ours: false, kept: None }),
-                    None => self.gone(&flight, &route).await?,
-                },
-            }
-        }
+        let mut items = self.sort(flights).await?;
         self.enter(&items)?;
         while !items.is_empty() {
             let rest = items.split_off(portion(&items, self.plan.pieces_above));
@@ -135,32 +90,56 @@ impl Carrier<'_> {
         Ok(())
     }
 
+    /// Finds out where keys go, and counts those that go nowhere.
+    async fn sort(&mut self, flights: Vec<Flight>) -> Result<Vec<Item>, Trouble> {
+        let keys: Vec<&[u8]> = flights.iter().map(|flight| flight.key.as_slice()).collect();
+        let measures = measure(&mut self.session.source, &keys).await?;
+        let (mut items, mut gone) = (Vec::with_capacity(flights.len()), Vec::new());
+        let mut counts = self.journal.state.counts.clone();
+        for (flight, measure) in flights.into_iter().zip(measures) {
+            match (self.plan.rules.route(&flight.key), measure) {
+                (None, _) => counts.unmatched += 1,
+                (Some(route), _) if self.session.stays(&flight.key, &route) => {
+                    counts.rules[route.rule].stayed += 1;
+                }
+                (Some(route), Some(measure)) => {
+                    items.push(Item { flight, route, measure, is_ours: false, kept: None });
+                }
+                (Some(route), None) => gone.push((flight, route)),
+            }
+        }
+        for (flight, route) in gone {
+            let was_moved = self.was_moved(&flight, &route).await?;
+            let rule = &mut counts.rules[route.rule];
+            rule.moved += u64::from(was_moved);
+            rule.deleted += u64::from(was_moved);
+            rule.expired += u64::from(!was_moved);
+        }
+        self.journal.state.counts = counts;
+        Ok(items)
+    }
+
     /// Enters a batch into the journal. Values that go in pieces have no checksum that could be entered later.
     fn enter(&mut self, items: &[Item]) -> Result<(), MigrateError> {
         let is_large = |item: &Item| item.measure.bytes >= self.plan.pieces_above;
         let flight = |item: &Item| {
-            let stamp = if is_large(item) { Some(IN_PIECES) } else { item.flight.stamp };
-            Flight { key: item.flight.key.clone(), stamp }
+            let mut flight = item.flight.clone();
+            if is_large(item) {
+                flight.stamp(IN_PIECES);
+            }
+            flight
         };
         self.journal.state.in_flight = items.iter().map(flight).collect();
         if items.iter().any(is_large) { self.journal.save() } else { Ok(()) }
     }
 
-    /// A key that the source does not have any more: it ended, or an earlier run moved and deleted it.
-    async fn gone(&mut self, flight: &Flight, route: &Route) -> Result<(), Trouble> {
-        let begun = self.plan.delete && flight.stamp.is_some();
-        let there: i64 = match begun {
-            true => self.session.targets[route.place].ask_one(Call::new("EXISTS", &route.key)).await?,
-            false => 0,
-        };
-        let counts = &mut self.journal.state.counts.rules[route.rule];
-        if there == 1 {
-            counts.moved += 1;
-            counts.deleted += 1;
-        } else {
-            counts.expired += 1;
+    /// Of a key that the source does not have any more: whether an earlier run has moved and deleted it. Else it ended.
+    async fn was_moved(&mut self, flight: &Flight, route: &Route) -> Result<bool, Trouble> {
+        if !self.plan.delete || flight.stamps.is_empty() {
+            return Ok(false);
         }
-        Ok(())
+        let target = &mut self.session.targets[route.place];
+        Ok(target.ask_one::<i64>(Call::new("EXISTS", &route.key)).await? == 1)
     }
 
     /// Moves some keys of a batch, and counts them once all of them are done.
@@ -176,10 +155,11 @@ impl Carrier<'_> {
         }
         for item in open {
             let what = format!("it was moved, but not deleted: {}", item.kept.as_deref().unwrap_or_default());
-            done.push((item, Outcome { ending: Ending::Failed(what), deleted: false }));
+            done.push((item, Outcome::failed(what)));
         }
         for (item, outcome) in done {
-            self.count(&item, outcome);
+            let target = &self.plan.to[item.route.place].name;
+            outcome.count(&item, target, &mut self.journal.state.counts);
         }
         self.journal.state.in_flight.drain(..length);
         Ok(())
@@ -202,14 +182,11 @@ impl Carrier<'_> {
         for (item, found) in items.into_iter().zip(found) {
             match found {
                 Found::Dump(dump) => whole.push((item, dump)),
-                Found::Gone => done.push((item, Outcome { ending: Ending::Expired, deleted: false })),
-                Found::Refused(cause) => {
-                    self.announce(&item.flight.key, IN_PIECES);
-                    others.push((item, cause));
-                }
+                Found::Gone => done.push((item, Outcome::kept(Ending::Expired))),
+                Found::Refused(cause) => others.push((item, cause)),
             }
         }
-        // The journal is put on disk there, for all of them.
+        self.announce(&whole, &others)?;
         let mut again = self.whole(whole, done).await?;
         for (item, cause) in others {
             again.extend(self.in_pieces(vec![item], done, Some(cause)).await?);
@@ -223,10 +200,6 @@ impl Carrier<'_> {
         items: Vec<(Item, Dump)>,
         done: &mut Vec<(Item, Outcome)>,
     ) -> Result<Vec<Item>, Trouble> {
-        for (item, dump) in &items {
-            self.announce(&item.flight.key, dump.stamp().unwrap_or(IN_PIECES));
-        }
-        self.journal.save()?;
         let answers = self.restore(&items).await?;
         let (mut there, mut busy, mut refused) = (Vec::with_capacity(items.len()), Vec::new(), Vec::new());
         for ((item, dump), answer) in items.into_iter().zip(answers) {
@@ -255,12 +228,18 @@ impl Carrier<'_> {
         Ok(again)
     }
 
-    /// Enters into the journal what is about to be written.
-    pub(super) fn announce(&mut self, key: &[u8], stamp: u64) {
-        // The portion under way is the front of the list.
-        if let Some(flight) = self.journal.state.in_flight.iter_mut().find(|flight| flight.key == key) {
-            flight.stamp = Some(stamp);
+    /// Puts on disk what is about to be written.
+    fn announce(&mut self, whole: &[(Item, Dump)], others: &[(Item, String)]) -> Result<(), MigrateError> {
+        let stamps = whole.iter().map(|(item, dump)| (item, dump.stamp().unwrap_or(IN_PIECES)));
+        let stamps = stamps.chain(others.iter().map(|(item, _)| (item, IN_PIECES)));
+        let stamps: HashMap<&[u8], u64> =
+            stamps.map(|(item, stamp)| (item.flight.key.as_slice(), stamp)).collect();
+        for flight in &mut self.journal.state.in_flight {
+            if let Some(stamp) = stamps.get(flight.key.as_slice()) {
+                flight.stamp(*stamp);
+            }
         }
+        self.journal.save()
     }
 
     /// Writes values where nothing is yet; the answers stand in the order of the items. `None`: the target cannot.
@@ -289,45 +268,4 @@ impl Carrier<'_> {
         };
         Call::new("RESTORE", &item.route.key).arg(at).arg(&dump.payload).arg("ABSTTL")
     }
-
-    fn count(&mut self, item: &Item, outcome: Outcome) {
-        let counts = &mut self.journal.state.counts;
-        let rule = &mut counts.rules[item.route.rule];
-        rule.deleted += u64::from(outcome.deleted);
-        match outcome.ending {
-            Ending::Moved { bytes, has_ttl, overwritten } => {
-                rule.count(item.measure.kind.as_str(), bytes, has_ttl);
-                rule.overwritten += u64::from(overwritten);
-            }
-            Ending::Already => rule.already += 1,
-            Ending::Skipped => rule.skipped += 1,
-            Ending::Expired => rule.expired += 1,
-            Ending::Failed(cause) => {
-                rule.failed += 1;
-                let line = || {
-                    format!("{} → {}: {cause}", shown(&item.flight.key), self.plan.to[item.route.place].name)
-                };
-                counts.failures.add(line);
-            }
-        }
-    }
-}
-
-/// A value that has come to its target.
-pub(super) fn moved(dump: &Dump, overwritten: bool) -> Ending {
-    let has_ttl = matches!(dump.expiry, Expiry::At(_));
-    Ending::Moved { bytes: dump.payload.len() as u64, has_ttl, overwritten }
-}
-
-/// How many of these are read at once; a value for pieces stands alone.
-fn portion(items: &[Item], pieces_above: u64) -> usize {
-    let mut bytes = 0;
-    for (index, item) in items.iter().enumerate() {
-        bytes += item.measure.bytes;
-        let is_large = item.measure.bytes >= pieces_above;
-        if is_large || bytes > PORTION_BYTES {
-            return index.max(1);
-        }
-    }
-    items.len()
 }

@@ -39,9 +39,18 @@ pub(super) struct Walked {
 pub(super) struct Flight {
     #[serde(serialize_with = "encode", deserialize_with = "decode")]
     pub(super) key: Vec<u8>,
-    /// The checksum of the value that was being written: what is found with it at the target was written by us.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) stamp: Option<u64>,
+    /// The checksums of the values that were being written: what is found with one at the target was written by us.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) stamps: Vec<u64>,
+}
+
+impl Flight {
+    /// Remembers a value that is about to be written.
+    pub(super) fn stamp(&mut self, stamp: u64) {
+        if !self.stamps.contains(&stamp) {
+            self.stamps.push(stamp);
+        }
+    }
 }
 
 /// Where a move stands.
@@ -245,8 +254,8 @@ mod tests {
         let path = directory.path().join("state");
         let mut journal = Journal::open(&path, "a to b", 2).unwrap();
         assert!(!journal.resumed);
-        journal.state.in_flight.push(Flight { key: b"\x00\xff".to_vec(), stamp: Some(u64::MAX) });
-        journal.state.in_flight.push(Flight { key: b"k".to_vec(), stamp: None });
+        journal.state.in_flight.push(Flight { key: b"\x00\xff".to_vec(), stamps: vec![u64::MAX, 1] });
+        journal.state.in_flight.push(Flight { key: b"k".to_vec(), stamps: Vec::new() });
         journal.state.nodes.push(Walked { run_id: "r".into(), cursor: u64::MAX.to_string(), done: false });
         journal.state.counts.rules[1].count("hash", 7, true);
         journal.save().unwrap();

@@ -5,12 +5,12 @@
 
 use redis::{Value, cmd};
 
-use super::carrying::{Carrier, Ending, Item, Outcome};
+use super::carrying::Carrier;
 use super::clock::Expiry;
-use super::comparing::{Pair, TOLERANCE_MS};
+use super::comparing::TOLERANCE_MS;
+use super::item::{Ending, Item, Outcome};
 use super::keyspace::{Call, read};
 use super::rules::Route;
-use super::settling::failed;
 use super::trouble::Trouble;
 use super::value::{Dump, Found};
 
@@ -21,13 +21,6 @@ const DELETE: &str = include_str!("delete.lua");
 const DELETED: i64 = 1;
 const GONE: i64 = 0;
 
-impl Item {
-    /// Reads and writes it once more, for a cause. What is at the target was written by us.
-    fn again(self, cause: String) -> Self {
-        Self { is_ours: true, kept: Some(cause), ..self }
-    }
-}
-
 impl Carrier<'_> {
     /// Deletes what is at its target; what comes back has changed since it was read. Without a wish to delete, they are
     /// done.
@@ -37,9 +30,7 @@ impl Carrier<'_> {
         done: &mut Vec<(Item, Outcome)>,
     ) -> Result<Vec<Item>, Trouble> {
         if !self.plan.delete {
-            done.extend(
-                there.into_iter().map(|(item, _, ending)| (item, Outcome { ending, deleted: false })),
-            );
+            done.extend(there.into_iter().map(|(item, _, ending)| (item, Outcome::kept(ending))));
             return Ok(Vec::new());
         }
         let (mut verified, mut again) = (Vec::with_capacity(there.len()), Vec::new());
@@ -50,7 +41,7 @@ impl Carrier<'_> {
                     let there: i64 =
                         self.session.source.ask_one(Call::new("EXISTS", &item.flight.key)).await?;
                     match there {
-                        0 => done.push((item, Outcome { ending: Ending::Expired, deleted: false })),
+                        0 => done.push((item, Outcome::kept(Ending::Expired))),
                         _ => again.push(item.again(what)),
                     }
                 }
@@ -65,7 +56,7 @@ impl Carrier<'_> {
                 }
                 Ok(_) => again.push(item.again("it keeps changing".to_owned())),
                 Err(Trouble::Key(cause)) => {
-                    done.push((item, failed(format!("it was moved, but not deleted: {cause}"))))
+                    done.push((item, Outcome::failed(format!("it was moved, but not deleted: {cause}"))))
                 }
                 Err(trouble) => return Err(trouble),
             }
@@ -109,8 +100,7 @@ impl Carrier<'_> {
         ending: Ending,
         done: &mut Vec<(Item, Outcome)>,
     ) -> Result<Vec<Item>, Trouble> {
-        let pair = Pair { key: &item.flight.key, route: &item.route, measure: &item.measure };
-        let differs = self.session.whole_difference(pair, self.stop).await?;
+        let differs = self.session.whole_difference(item.pair(), self.stop).await?;
         let key = &item.flight.key;
         let only = |name: &str| Call { key: key.clone(), cmd: cmd(name) };
         let calls = match differs {
@@ -132,7 +122,7 @@ impl Carrier<'_> {
                     read::<Value>(name, other).err().unwrap_or(Trouble::Key("not deleted".to_owned()));
                 match cause {
                     Trouble::Key(cause) => {
-                        done.push((item, failed(format!("it was moved, but not deleted: {cause}"))))
+                        done.push((item, Outcome::failed(format!("it was moved, but not deleted: {cause}"))))
                     }
                     trouble => return Err(trouble),
                 }

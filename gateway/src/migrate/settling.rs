@@ -2,21 +2,16 @@
 //!
 //! Owns the rule of conflicts. Must never replace what is not ours, unless told.
 
-use super::carrying::{Carrier, Ending, IN_PIECES, Item, Outcome, moved};
+use super::carrying::Carrier;
 use super::clock::Expiry;
-use super::comparing::{Pair, Sides};
+use super::comparing::Sides;
 use super::counts::shown;
+use super::item::{Ending, Item, Outcome, moved};
 use super::pieces::{Copied, Whole};
 use super::rules::Route;
 use super::trouble::{MigrateError, Trouble};
 use super::value::{Dump, Found};
 use super::{Conflict, keyspace::Call};
-
-impl Item {
-    fn pair(&self) -> Pair<'_> {
-        Pair { key: &self.flight.key, route: &self.route, measure: &self.measure }
-    }
-}
 
 impl Carrier<'_> {
     /// Looks at what stands in the way; what comes back is at the target as it should be.
@@ -33,9 +28,9 @@ impl Carrier<'_> {
         let mut there = Vec::with_capacity(whole.len());
         for (((item, here), found), differs) in whole.into_iter().zip(found).zip(differences) {
             let Found::Dump(dump) = here else { continue };
-            let ours = item.is_ours || is_stamped(&item, &found);
+            let ours = item.wrote(&found);
             match differs {
-                None if item.flight.stamp.is_some() || item.is_ours => {
+                None if item.was_begun() || item.is_ours => {
                     let ending = moved(&dump, false);
                     there.push((item, dump, ending));
                 }
@@ -46,9 +41,9 @@ impl Carrier<'_> {
                             let ending = moved(&dump, overwritten);
                             there.push((item, dump, ending));
                         }
-                        Err(cause) => done.push((item, failed(cause))),
+                        Err(cause) => done.push((item, Outcome::failed(cause))),
                     },
-                    Decision::Leave => done.push((item, Outcome { ending: Ending::Skipped, deleted: false })),
+                    Decision::Leave => done.push((item, Outcome::kept(Ending::Skipped))),
                 },
             }
         }
@@ -121,16 +116,16 @@ impl Carrier<'_> {
             }
             match ended {
                 Ok(Ending::Expired) => {
-                    done.push((item, Outcome { ending: Ending::Expired, deleted: false }));
+                    done.push((item, Outcome::kept(Ending::Expired)));
                 }
                 Ok(ending @ (Ending::Moved { .. } | Ending::Already)) if self.plan.delete => {
                     again.extend(self.remove_watched(item, ending, done).await?);
                 }
-                Ok(ending) => done.push((item, Outcome { ending, deleted: false })),
+                Ok(ending) => done.push((item, Outcome::kept(ending))),
                 Err(Trouble::Key(what)) => {
                     let what =
                         cause.as_ref().map_or(what.clone(), |cause| format!("{cause}; in pieces: {what}"));
-                    done.push((item, failed(what)));
+                    done.push((item, Outcome::failed(what)));
                 }
                 Err(trouble) => return Err(trouble),
             }
@@ -154,7 +149,7 @@ impl Carrier<'_> {
             Copied::Done => return Ok(moved(false)),
             Copied::Exists => {}
         }
-        let is_ours = item.is_ours || item.flight.stamp.is_some();
+        let is_ours = item.is_ours || item.was_begun();
         match self.session.whole_difference(item.pair(), self.stop).await? {
             None if is_ours => Ok(moved(false)),
             None => Ok(Ending::Already),
@@ -182,15 +177,4 @@ impl Carrier<'_> {
 enum Decision {
     Replace { overwritten: bool },
     Leave,
-}
-
-/// Whether what was found is what an earlier run wrote.
-fn is_stamped(item: &Item, found: &Found) -> bool {
-    item.flight
-        .stamp
-        .is_some_and(|stamp| stamp != IN_PIECES && found.dump().and_then(Dump::stamp) == Some(stamp))
-}
-
-pub(super) fn failed(cause: String) -> Outcome {
-    Outcome { ending: Ending::Failed(cause), deleted: false }
 }
