@@ -3,7 +3,7 @@
 use redis::cmd;
 
 use super::pieces::Server;
-use super::running::{Migrate, assert_same};
+use super::running::{Migrate, about, assert_same, count, finish, renamed};
 use crate::harness::keyspace::{Keys, fill, read};
 use crate::harness::process::free_port;
 use crate::harness::{Redis, until};
@@ -106,12 +106,6 @@ async fn a_server_becomes_a_cluster_and_a_cluster_a_server() {
     into.run().await.expect(0);
     assert_same(&before, &cluster.read().await);
 
-    // A slot that has moved is followed; in pieces, names beside each other must share a slot.
-    cluster.move_slot_of("nest:2").await;
-    into.with(&["--pieces-above", "1B"]).run().await.expect(0);
-
-    // Moving a slot costs the TTLs of its keys some milliseconds, which are not ours.
-    let before = cluster.read().await;
     let back =
         Migrate::from(&cluster.url(), &state).to("new", &new.url()).with(&["--rest", "new", "--delete"]);
     back.run().await.expect(0);
@@ -144,4 +138,32 @@ async fn in_pieces_into_a_cluster_and_renamed_to_its_hash_tags() {
         })
         .collect();
     assert_same(&expected, &cluster.read().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_meanwhile_is_followed() {
+    let (old, cluster) = tokio::join!(Redis::start(), Cluster::start());
+    fill(&mut old.connection().await, 400).await;
+    let directory = tempfile::tempdir().unwrap();
+    // All of them are in one slot.
+    let migrate = Migrate::from(&old.url(), &directory.path().join("state")).to("cluster", &cluster.url());
+    let mut process = migrate.with(&["--rest", "cluster:{nest}:", "--rate", "200"]).start();
+    let some = async || {
+        for node in &cluster.0 {
+            if count(&mut node.connection().await).await > 0 {
+                return Some(());
+            }
+        }
+        None
+    };
+    until("some have come", some).await;
+    cluster.move_slot_of("{nest}").await;
+    finish(&mut process).await.expect(0);
+    let mut found = Keys::new();
+    for node in &cluster.0 {
+        found.extend(read(&mut node.connection().await).await);
+    }
+    // Moving a slot costs the TTLs of its keys some milliseconds, which are not ours.
+    let expected = renamed(&read(&mut old.connection().await).await, "", "{nest}:");
+    assert_same(&about(expected, &found, 900), &found);
 }

@@ -100,8 +100,16 @@ async fn told_to_stop_it_keeps_its_place() {
     let mut new = pair.new.connection().await;
     for signal in ["INT", "TERM"] {
         let from = count(&mut new).await;
-        let mut process = pair.migrate(&["--rate", "400"]).start();
+        let mut process = pair.migrate(&["--rate", "40"]).start();
         until("some have come", async || (count(&mut new).await > from).then_some(())).await;
+        // While another one, who need not keep to a rate, brings everything elsewhere.
+        let (fast, state) = (Redis::start().await, pair.directory.path().join(signal));
+        Migrate::from(&pair.old.url(), &state)
+            .to("fast", &fast.url())
+            .with(&["--rest", "fast"])
+            .run()
+            .await
+            .expect(0);
         process.signal(signal);
         let ended = finish(&mut process).await.expect(1);
         assert!(ended.text.contains("goes on from here"), "{}", ended.text);
@@ -124,6 +132,37 @@ async fn a_target_that_goes_and_comes_back_is_waited_for() {
     let ended = finish(&mut process).await.expect(0);
     assert_eq!((ended.sum("keys moved"), ended.sum("already")), (3000, 0), "{}", ended.text);
     assert_same(&pair.before, &keys(&pair.new).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_cut_again_and_again_are_made_anew() {
+    let pair = Pair::start(4000).await;
+    let (mut old, mut new) = (pair.old.connection().await, pair.new.connection().await);
+    let mut process = pair.migrate(&["--rate", "4000", "--delete"]).start();
+    let mut cuts = 0;
+    let status = until("it ends", async || {
+        if let Some(status) = process.ended() {
+            return Some(status);
+        }
+        let server = if fastrand::bool() { &mut old } else { &mut new };
+        let mut kill = cmd("CLIENT");
+        kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+        if fastrand::u8(..) < 40 {
+            cuts += kill.query_async::<u32>(server).await.unwrap();
+        }
+        None
+    })
+    .await;
+    let ended = Ended { status, text: process.log() }.expect(0);
+    assert!(cuts > 3, "{cuts} connections were cut");
+    assert_eq!(
+        (ended.sum("keys moved"), ended.sum("deleted from the source")),
+        (4000, 4000),
+        "{}",
+        ended.text
+    );
+    assert_same(&pair.before, &keys(&pair.new).await);
+    assert_eq!(count(&mut old).await, 0);
 }
 
 #[tokio::test]
