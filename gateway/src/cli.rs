@@ -5,6 +5,7 @@
 
 use clap::Parser;
 
+pub mod check;
 pub mod config;
 pub mod migrate;
 pub mod serve;
@@ -19,6 +20,8 @@ pub enum Cli {
     Config(config::Args),
     /// Move a keyspace: every key of one Redis, with its TTL, to the instances and prefixes that rules name
     Migrate(migrate::Args),
+    /// Look for what is wrong with a Redis, or with the way to a gateway
+    Check(check::Args),
 }
 
 /// Reads the command line; prints help, version or what is wrong with it, and ends the process, where that is due.

@@ -35,6 +35,7 @@ mod redis;
 mod running;
 mod secret;
 mod show;
+mod slow;
 mod source;
 mod top;
 mod transport;
@@ -43,7 +44,7 @@ mod url;
 #[cfg(test)]
 mod tests;
 
-pub use self::redis::{RedisInstance, RedisTimes};
+pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes, Servers};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
 pub use history::{Deliver, History};
@@ -53,6 +54,7 @@ pub use namespace::{Namespace, Who};
 pub use quantity::size;
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
+pub use slow::{Slow, Terminal};
 pub use source::Source;
 pub use transport::{Sse, WebSocket};
 pub use url::RedisUrl;
@@ -163,7 +165,8 @@ impl Config {
         let unused_redis = take_unused(&mut redis, &namespaces);
         let warning =
             |unused: &RedisInstance| format!("no namespace is on redis `{}`: it is not used", unused.name);
-        let warnings = unused_redis.iter().map(warning).collect();
+        let mut warnings: Vec<String> = unused_redis.iter().map(warning).collect();
+        warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
             allowed_origins: top::read_origins(&mut top),

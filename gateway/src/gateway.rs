@@ -25,6 +25,7 @@ use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
 use crate::node::port::{Port, PortLimits, port};
 use crate::node::registry::{ChannelLimits, Registry};
+use crate::node::slow::{SlowRule, Terminal};
 use crate::node::{Ear, Node};
 use crate::shard::{ShardLimits, Shards};
 
@@ -145,39 +146,82 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     };
     let budget = HistoryBudget::new(config.limits.history_bytes);
     let registry = || Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
-    let mut ears: Vec<Ear> =
-        config.redis.iter().map(|redis| redis_ear(redis, config, registry(), drain)).collect();
+    let mut ears: Vec<Ear> = Vec::new();
+    for redis in &config.redis {
+        let servers = servers(redis, config).into_iter();
+        ears.extend(servers.map(|settings| redis_ear(settings, redis.required, registry(), drain)));
+    }
     if config.namespaces.iter().any(|namespace| namespace.redis.is_none()) {
         let registry = registry();
         let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(listener)));
-        ears.push(Ear { name: "memory".to_owned(), registry, broker });
+        ears.push(Ear { name: "memory".to_owned(), registry, broker, required: true });
     }
     let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
     let publication_bytes = config.limits.publication_bytes;
     Node::new(Namespaces::new(namespaces), ears, ports, budget, publication_bytes, Arc::clone(metrics))
 }
 
-fn redis_ear(redis: &config::RedisInstance, config: &Config, registry: Arc<Registry>, drain: &Drain) -> Ear {
+/// The servers that one instance is made of: each has links and channels of its own.
+fn servers(redis: &config::RedisInstance, config: &Config) -> Vec<RedisSettings> {
+    match &redis.servers {
+        config::Servers::Spread(urls) => {
+            let one = |(place, url)| redis_settings(format!("{}.{place}", redis.name), url, redis, config);
+            urls.iter().enumerate().map(one).collect()
+        }
+        config::Servers::One | config::Servers::Cluster(_) => {
+            let url = redis.pubsub_url.as_ref().unwrap_or(&redis.url);
+            vec![redis_settings(redis.name.clone(), url, redis, config)]
+        }
+    }
+}
+
+fn redis_settings(
+    name: String,
+    url: &config::RedisUrl,
+    redis: &config::RedisInstance,
+    config: &Config,
+) -> RedisSettings {
     let instance = InstanceSettings {
-        name: redis.name.clone(),
-        url: redis.pubsub_url.as_ref().unwrap_or(&redis.url).expose().to_owned(),
+        name,
+        url: url.expose().to_owned(),
+        cluster: match &redis.servers {
+            config::Servers::Cluster(seeds) => Some(seeds.clone()),
+            config::Servers::One | config::Servers::Spread(_) => None,
+        },
         connect_timeout: redis.times.connect_timeout,
         command_timeout: redis.times.command_timeout,
         retry_min: redis.times.retry_min,
         retry_max: redis.times.retry_max,
+        username: redis.sign_in.username.clone(),
+        password_file: redis.sign_in.password_file.clone(),
+        tls: redis.tls.clone(),
+        sentinel: redis.sentinel.clone(),
+        role_interval: redis.times.role_interval,
         ..InstanceSettings::default()
     };
-    let settings = RedisSettings {
+    RedisSettings {
         instance,
         ping_interval: redis.times.ping_interval,
+        probe_interval: redis.times.probe_interval,
+        probe_prefix: redis.probe_prefix.clone(),
         handover_bytes: config.limits.handover_bytes,
         message_bytes: config.limits.publication_bytes,
         ..RedisSettings::default()
-    };
+    }
+}
+
+fn redis_ear(settings: RedisSettings, required: bool, registry: Arc<Registry>, drain: &Drain) -> Ear {
+    let name = settings.instance.name.clone();
     let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
     let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
-    Ear { name: redis.name.clone(), registry, broker }
+    Ear { name, registry, broker, required }
+}
+
+/// The places of the brokers of an instance: its only one, or those of its servers in their order.
+fn places(name: &str, ears: &[Ear]) -> Box<[usize]> {
+    let is_of = |ear: &Ear| ear.name == name || ear.name.rsplit_once('.').is_some_and(|(own, _)| own == name);
+    ears.iter().enumerate().filter(|(_, ear)| is_of(ear)).map(|(place, _)| place).collect()
 }
 
 fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
@@ -190,7 +234,7 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
     Namespace {
         name: namespace.name.clone(),
         channels: namespace.channels.iter().map(pattern).collect(),
-        broker: ears.iter().position(|ear| ear.name == name).unwrap_or_default(),
+        brokers: places(name, ears),
         subscribe: who(namespace.subscribe),
         publish: who(namespace.publish),
         history: HistoryRules {
@@ -201,11 +245,28 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
         log: (namespace.source == config::Source::Stream).then(|| {
             Arc::new(Log {
                 key_prefix: namespace.key_prefix.clone(),
+                spread: namespace.spread,
+                sharded: namespace.sharded,
                 size: namespace.history.size,
                 ttl: namespace.history.ttl,
             })
         }),
+        sharded: namespace.sharded,
         deliver_last: namespace.deliver == config::Deliver::Last,
+        slow: slow(namespace).map(Arc::new),
+    }
+}
+
+fn slow(namespace: &config::Namespace) -> Option<SlowRule> {
+    let terminal =
+        |terminal: &config::Terminal| Terminal { key: terminal.key.clone(), values: terminal.values.clone() };
+    match namespace.slow {
+        config::Slow::Disconnect => None,
+        config::Slow::DropOldest => Some(SlowRule::DropOldest),
+        config::Slow::Latest => Some(SlowRule::Latest {
+            key: namespace.slow_key.clone(),
+            terminal: namespace.slow_terminal.as_ref().map(terminal),
+        }),
     }
 }
 
@@ -221,6 +282,7 @@ fn shard_limits(config: &Config) -> ShardLimits {
     ShardLimits {
         message_bytes: config.limits.message_bytes,
         outbox_bytes: config.limits.outbox_bytes,
+        outbox_age: config.limits.outbox_age,
         channels_per_connection: config.limits.channels_per_connection,
         commands_per_frame: config.limits.commands_per_frame,
         recovery_publications: config.limits.recovery_publications,

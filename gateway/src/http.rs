@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod guard;
+mod links;
 pub mod status;
 pub mod streams;
 

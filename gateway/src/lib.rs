@@ -10,13 +10,14 @@
 //! - [`accept`]: listeners, the head of each connection, the parting of ways.
 //! - [`shard`]: the data plane: connections, subscriptions, writes.
 //! - [`node`]: channels: stamp, dispatch, linger.
-//! - [`broker`]: memory and Redis.
+//! - [`broker`]: memory and Redis. [`check`]: what is wrong with a Redis, or with the way to a gateway.
 //! - [`migrate`]: moving a keyspace from one Redis to others.
 //! - [`instance`]: one Redis server, and how it is dialled.
 //! - [`metrics`], [`drain`]: what everybody counts; how everything stops.
 
 pub mod accept;
 pub mod broker;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod drain;

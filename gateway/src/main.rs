@@ -12,5 +12,6 @@ fn main() -> ExitCode {
         Cli::Serve(args) => args.run(),
         Cli::Config(args) => args.run(),
         Cli::Migrate(args) => args.run(),
+        Cli::Check(args) => args.run(),
     }
 }

@@ -75,6 +75,12 @@ pub struct ShardCounters {
     pub commands: Cell,
     /// Gap notices given to subscribers.
     pub gaps: Cell,
+    /// Publications that gave way to their successors, since a client was slow.
+    pub superseded: Cell,
+    /// Publications dropped for slow clients, who are told.
+    pub dropped: Cell,
+    /// Holes that dropping left in the sequence of a subscriber.
+    pub slow_gaps: Cell,
     /// Connections that this gateway closed, by the place of the code in [`Disconnect::ALL`].
     pub disconnects: [Cell; Disconnect::ALL.len()],
     /// Connections closed for a violation of RFC 6455 or HTTP.
@@ -184,6 +190,12 @@ impl Totals {
             ("sent_bytes", "Bytes written to client sockets", metrics.sum(|s| &s.bytes_out)),
             ("commands", "Commands received from clients", metrics.sum(|s| &s.commands)),
             ("gap_notices", "Gap notices given to subscribers", metrics.sum(|s| &s.gaps)),
+            (
+                "superseded",
+                "Publications that gave way to their successors for slow clients",
+                metrics.sum(|s| &s.superseded),
+            ),
+            ("dropped", "Publications dropped for slow clients, who are told", metrics.sum(|s| &s.dropped)),
             ("protocol_errors", "Connections closed for broken framing", metrics.sum(|s| &s.protocol_errors)),
             ("accepted", "Connections accepted", control.accepted.value()),
             ("heads_refused", "Request heads refused", control.heads_refused.value()),
@@ -233,6 +245,9 @@ impl Totals {
         for (cause, count) in GAP_CAUSES.iter().zip(&self.0.control.gaps) {
             ConstCounter::new(count.value()).encode(family.encode_family(&[("cause", *cause)])?)?;
         }
+        // Of a single subscriber, where the others are of all who hear the channel.
+        let slow = self.0.sum(|s| &s.slow_gaps);
+        ConstCounter::new(slow).encode(family.encode_family(&[("cause", "slow")])?)?;
         Ok(())
     }
 }

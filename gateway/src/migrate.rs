@@ -6,7 +6,7 @@
 //! a run that ended in any way goes on from its state file.
 //!
 //! - `rules`, `glob`: which key goes where.
-//! - `keyspace`, `slot`, `clock`: one side, a server or a cluster, and its time.
+//! - `keyspace`, `topology`, `clock`: one side, a server or a cluster, and its time.
 //! - `session`: both sides at once, and whether some of them are the same.
 //! - `walk`: SCAN; `journal`: the state file.
 //! - `survey`: what there is, and what speaks against moving it.
@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::instance::{InstanceSettings, shown};
+use crate::instance::InstanceSettings;
+use crate::instance::address::Address;
 
 mod carrying;
 mod clock;
@@ -37,8 +38,8 @@ mod rules;
 mod run;
 mod session;
 mod settling;
-mod slot;
 mod survey;
+mod topology;
 mod trouble;
 mod value;
 mod verify;
@@ -89,7 +90,7 @@ pub struct Plan {
 impl Plan {
     /// What a state file belongs to. Conflicts and rates may be chosen anew when a run goes on.
     fn fingerprint(&self) -> String {
-        let side = |side: &InstanceSettings| format!("{}/{}", shown(&side.url), database(&side.url));
+        let side = |side: &InstanceSettings| format!("{}/{}", side.location(), database(&side.url));
         let to: Vec<String> = self.to.iter().map(|to| format!("{}={}", to.name, side(to))).collect();
         let rules: Vec<&str> = self.rules.texts().collect();
         let delete = if self.delete { ", deleting" } else { "" };
@@ -97,12 +98,9 @@ impl Plan {
     }
 }
 
-/// The database number of a URL, which is its path, or stands in the query of a socket's.
+/// The database number of a URL.
 fn database(url: &str) -> u32 {
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let asked = query.split('&').find_map(|pair| pair.strip_prefix("db="));
-    let path = address.rsplit_once('@').map_or(address, |(_, tail)| tail).rsplit('/').next();
-    asked.or(path).and_then(|number| number.parse().ok()).unwrap_or(0)
+    Address::parse(url).ok().and_then(|address| address.database).unwrap_or(0)
 }
 
 /// What a run is at.

@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod port;
 pub mod publication;
 pub mod registry;
+pub mod slow;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -107,6 +108,8 @@ pub struct Ear {
     pub registry: Arc<Registry>,
     /// The broker.
     pub broker: Broker,
+    /// Whether the node is ready only while this broker is heard.
+    pub required: bool,
 }
 
 /// Joins brokers to shards.
@@ -156,10 +159,9 @@ impl Node {
                 forget_next = Instant::now() + FORGET;
             }
             ear.registry.relieve(Instant::now());
-            let next = ear.registry.expire(Instant::now(), |channel| {
-                if let Some(topic @ Topic::Channel(_)) = self.topic(channel) {
-                    ear.broker.unsubscribe(&topic);
-                }
+            let next = ear.registry.expire(Instant::now(), |channel| match self.topic(channel) {
+                Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => ear.broker.unsubscribe(&topic),
+                Some(Topic::Pattern(_)) | None => {}
             });
             tokio::time::sleep_until(next).await;
         }
@@ -171,7 +173,7 @@ impl Node {
     }
 
     fn topic(&self, channel: &ChannelName) -> Option<Topic> {
-        self.namespaces.resolve(channel).map(|(_, pattern)| topic(channel, pattern))
+        self.namespaces.resolve(channel).map(|(namespace, pattern)| topic(channel, namespace, pattern))
     }
 
     /// A shard wants to hear a channel. The answer goes through the shard's port, in the order of the publications.
@@ -197,9 +199,9 @@ impl Node {
         name: &ChannelName,
     ) -> Result<(), SubscribeError> {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(name)];
         let channel = ear.registry.enter(name, namespace.history, namespace.log.as_ref())?;
-        if let Err(error) = hear(ear, &topic(name, pattern), &channel).await {
+        if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel).await {
             ear.registry.abandon(&channel);
             return Err(error.into());
         }
@@ -217,7 +219,7 @@ impl Node {
     /// publications: what comes after it comes after the recovery's top.
     async fn recover(&self, shard: ShardId, channel: ChannelName, request: RecoveryRequest, ticket: Ticket) {
         let Some(namespace) = self.namespace(&channel) else { return };
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(&channel)];
         let read = self.backfill(ear, &channel, &request).await;
         let known = ear.registry.find(&channel);
         if !read && known.is_some_and(|known| ear.registry.is_behind(&known, &request)) {
@@ -311,7 +313,7 @@ impl Node {
     /// A part of what a channel remembers; `None` when the channel is not known on this node.
     pub async fn history(&self, channel: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
         let namespace = self.namespace(channel)?;
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(channel)];
         if let (Some(log), None) = (&namespace.log, ear.registry.find(channel)) {
             return self.logged(ear, log, channel, page).await;
         }
@@ -349,7 +351,7 @@ impl Node {
     /// When the log cannot be reached.
     pub async fn forget_history(&self, channel: &ChannelName) -> Result<(), PublishError> {
         let namespace = self.namespace(channel).ok_or(PublishError::UnknownChannel)?;
-        let ear = &self.ears[namespace.broker];
+        let ear = &self.ears[namespace.broker(channel)];
         if let Some(log) = &namespace.log {
             ear.broker.clear_log(log, channel).await?;
         }
@@ -365,7 +367,7 @@ impl Node {
     /// A shard has no subscriber left for a channel.
     fn detach(&self, shard: ShardId, name: &ChannelName) {
         if let Some(namespace) = self.namespace(name) {
-            self.ears[namespace.broker].registry.detach(name, shard);
+            self.ears[namespace.broker(name)].registry.detach(name, shard);
         }
     }
 
@@ -383,13 +385,16 @@ impl Node {
                 Err(PublishError::TooLarge { limit: self.publication_bytes })
             }
             Some(namespace) => {
-                let broker = &self.ears[namespace.broker].broker;
+                let Ear { broker, registry, .. } = &self.ears[namespace.broker(channel)];
                 match &namespace.log {
                     Some(log) => {
-                        let seen = self.ears[namespace.broker].registry.seen(channel);
+                        let seen = registry.seen(channel);
                         Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
                     }
-                    None if extras.is_empty() => Ok(Either::Right(broker.publish(channel, data))),
+                    None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {
+                        true => Either::Left(broker.publish_sharded(channel, data)),
+                        false => Either::Right(broker.publish(channel, data)),
+                    })),
                     None => Err(PublishError::NoLog),
                 }
             }
@@ -427,13 +432,9 @@ impl Node {
         self.ears.iter().map(|ear| ear.registry.channels()).sum()
     }
 
-    /// The state of every link, with the name of its broker.
-    pub fn links(&self) -> Vec<(&str, LinkStatus)> {
-        let of = |ear: &'_ Ear| ear.broker.links();
-        self.ears
-            .iter()
-            .flat_map(|ear| of(ear).into_iter().map(move |link| (ear.name.as_str(), link)))
-            .collect()
+    /// The state of every link, with its broker.
+    pub fn links(&self) -> Vec<(&Ear, LinkStatus)> {
+        self.ears.iter().flat_map(|ear| ear.broker.links().into_iter().map(move |link| (ear, link))).collect()
     }
 
     /// Whether every link hears and speaks.
@@ -479,9 +480,10 @@ async fn fill_one(ear: &Ear, channel: Arc<Channel>) -> Option<Arc<Channel>> {
     }
 }
 
-fn topic(channel: &ChannelName, pattern: &ChannelPattern) -> Topic {
+fn topic(channel: &ChannelName, namespace: &Namespace, pattern: &ChannelPattern) -> Topic {
     match &pattern.broker_pattern {
         Some(pattern) => Topic::Pattern(Arc::clone(pattern)),
+        None if namespace.sharded => Topic::Sharded(channel.clone()),
         None => Topic::Channel(channel.clone()),
     }
 }

@@ -13,6 +13,7 @@
 //! - [`websocket`], [`sse`]: frames and events on the wire.
 //! - [`connection`], [`channels`], [`outbox`], [`wheel`], [`link`]: what a shard is made of.
 
+mod backlog;
 mod broadcast;
 mod channels;
 mod connection;
@@ -24,6 +25,7 @@ mod outbox;
 mod reactor;
 mod recovery;
 mod session;
+mod slow;
 pub mod sse;
 mod stream;
 mod subscribing;
@@ -63,6 +65,8 @@ pub struct ShardLimits {
     pub message_bytes: usize,
     /// Bytes that may wait for one client (`limits.outbox_bytes`).
     pub outbox_bytes: usize,
+    /// How long the oldest of that may wait, about (`limits.outbox_age`); `None`: for ever.
+    pub outbox_age: Option<Duration>,
     /// Channels that one connection may subscribe to (`limits.channels_per_connection`).
     pub channels_per_connection: usize,
     /// Commands in one WebSocket message (`limits.commands_per_frame`).

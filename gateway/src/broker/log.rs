@@ -19,8 +19,13 @@ pub const CLEARED: &[u8] = b"\0es1 cleared";
 /// Where and how a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// What the keys begin with. In a cluster it must be or hold a hash tag: one script touches several keys.
+    /// What the keys begin with.
     pub key_prefix: String,
+    /// The channel is the hash tag of its keys, so that in a cluster each log has a slot of its own. Without it, the
+    /// prefix must hold one: a script touches several keys.
+    pub spread: bool,
+    /// What is published travels to those alone who hear the channel as [`super::Topic::Sharded`].
+    pub sharded: bool,
     /// Entries that are kept.
     pub size: usize,
     /// How long after the last entry it is kept.

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
@@ -30,12 +31,15 @@ pub enum Topic {
     Channel(ChannelName),
     /// Every channel that matches a pattern in the broker's own syntax (Redis: `PSUBSCRIBE`).
     Pattern(Arc<str>),
+    /// One channel, by its exact name, where its slot of a cluster is (Redis: `SSUBSCRIBE`). It hears what was
+    /// published for the shard, and nothing else.
+    Sharded(ChannelName),
 }
 
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Channel(name) => f.write_str(name.as_str()),
+            Self::Channel(name) | Self::Sharded(name) => f.write_str(name.as_str()),
             Self::Pattern(pattern) => f.write_str(pattern),
         }
     }
@@ -65,6 +69,8 @@ pub enum GapCause {
     RingTooShort,
     /// The log in the broker is shorter than what was handed out.
     LogLost,
+    /// A client was too slow, in a namespace that then drops the oldest.
+    Slow,
 }
 
 impl GapCause {
@@ -77,6 +83,7 @@ impl GapCause {
             Self::UnknownPosition => "unknown-position",
             Self::RingTooShort => "ring-too-short",
             Self::LogLost => "log-lost",
+            Self::Slow => "slow",
         }
     }
 }
@@ -101,8 +108,9 @@ pub enum LostTopics {
     Some(Vec<Topic>),
 }
 
-/// Who listens to a broker: the node. Both calls are synchronous, quick, and never block; a broker makes them from
-/// one place at a time, in the order in which things happened.
+/// Who listens to a broker: the node. Both calls are synchronous, quick, and never block. For each topic a broker
+/// makes them from one place at a time, in the order in which things happened; it may call from several places at once
+/// for different topics.
 pub trait Listener: Send + Sync + 'static {
     /// Publications, in the broker's order. The vector is drained.
     fn heard(&self, messages: &mut Vec<Message>);
@@ -128,18 +136,42 @@ pub enum BrokerError {
 /// How a link to a broker stands, for `/health`, `/ready` and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkStatus {
-    /// Which link: `commands` or `subscriptions`.
+    /// Which link: `commands`, `subscriptions`, or `sharded` (those of a cluster, all together).
     pub link: &'static str,
     /// Whether it works at this moment: connected, and for subscriptions: every wanted topic confirmed.
     pub up: bool,
     /// What is wrong when it is not up; never a secret.
     pub cause: Option<String>,
+    /// Whether its server is a replica, through which nothing should be published.
+    pub replica: bool,
     /// How often it was established anew since the start.
     pub reconnects: u64,
+    /// How often it was given up, by cause: `lost` (no connection, or no answer), `deaf`, `refused`.
+    pub losses: Vec<(&'static str, u64)>,
+    /// How long it has not worked since the start; subscriptions count from the last proof of hearing.
+    pub down: Duration,
+    /// What is known of its hearing (subscriptions only); `None`: nothing yet.
+    pub proof: Option<Proof>,
     /// Topics that are wanted (subscriptions only).
     pub wanted: usize,
     /// Topics that the server has confirmed on the present connection (subscriptions only).
     pub confirmed: usize,
+    /// Bytes that were heard and wait to be handed on (subscriptions only).
+    pub handover_bytes: usize,
+}
+
+/// What is known of a link's hearing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A publication of our own came back.
+    Heard {
+        /// How long ago it was published: everything that others published before that was heard, too.
+        age: Duration,
+        /// How long it took.
+        lag: Duration,
+    },
+    /// It may not be published or heard; that the server answers is all that is known.
+    Impossible(String),
 }
 
 /// A broker of one namespace or several.
@@ -192,6 +224,25 @@ impl Broker {
                 Either::Left(std::future::ready(Ok(())))
             }
             Self::Redis(broker) => Either::Right(broker.publish(channel, data)),
+        }
+    }
+
+    /// As [`Broker::publish`], to those alone who hear the channel as [`Topic::Sharded`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish_sharded(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send + use<> {
+        use futures::future::Either;
+        match self {
+            Self::Memory(broker) => {
+                broker.publish(channel, data);
+                Either::Left(std::future::ready(Ok(())))
+            }
+            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data)),
         }
     }
 

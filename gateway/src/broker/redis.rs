@@ -1,6 +1,6 @@
 //! One Redis instance: a plain `PUBLISH` in, a plain `PUBLISH` out; and logs, where a namespace wants them.
 //!
-//! Two links, each a task with a connection of its own: the *subscriber* carries nothing but subscriptions and PING,
+//! Two links (more in a cluster), each a task with a connection of its own: the *subscriber* carries nothing but subscriptions and PING,
 //! the *command* link carries what is published. Both dial anew for ever. Must never say that something is heard, or
 //! was published, before the server confirmed it; and must never lose anything without saying so.
 //!
@@ -8,10 +8,12 @@
 //! - `table`: what is wanted, and what is confirmed.
 //! - `requests`: subscriptions in chunks, each confirmed or refused.
 //! - `handover`, `echo`: the bounded way from a connection to the listener, each publication once.
+//! - `route`: where a subscriber link connects to.
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
 //! - `outbox`, `commands`: what Redis is to be asked, and the command link.
+//! - `cluster`: the same over several servers.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
-//! - `ping`, `status`: whether a link lives, and what is told about it.
+//! - `probe`, `ping`, `status`: whether a link hears and lives, and what is told about it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,16 +21,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
+use self::cluster::Cluster;
+use self::cluster::commands::ClusterCommands;
+use self::cluster::shards::Shards;
 use self::commands::Commands;
 use self::log_script::Call;
 use self::outbox::{Answer, Outbox, Request};
+use self::route::Route;
 use self::status::LinkState;
 use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
 use super::{BrokerError, LinkStatus, Listener, Topic};
 use crate::drain::Drain;
-use crate::instance::{self, Dialer};
+use crate::instance::Dialer;
 
+mod cluster;
 mod commands;
 mod echo;
 mod handover;
@@ -37,7 +44,9 @@ mod log;
 mod log_script;
 mod outbox;
 mod ping;
+mod probe;
 mod requests;
+mod route;
 mod settings;
 mod status;
 mod subscriber;
@@ -53,32 +62,48 @@ pub struct RedisBroker {
     wishes: Arc<Wishes>,
     outbox: Outbox,
     commands: Arc<LinkState>,
+    /// Only a cluster has any.
+    shards: Option<Arc<Shards>>,
 }
 
 impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
     pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
-        let address = instance::shown(&settings.instance.url);
-        let wishes = LinkState::new(&settings.instance.name, "subscriptions", address.clone());
-        let wishes = Arc::new(Wishes::new(wishes));
-        let commands = Arc::new(LinkState::new(&settings.instance.name, "commands", address));
+        let address = settings.instance.location();
+        let (hears, says) =
+            (Dialer::new(&settings.instance, "subscriptions"), Dialer::new(&settings.instance, "commands"));
+        let state = |link, dialer: &Dialer| {
+            LinkState::new(&settings.instance.name, link, address.clone()).with_replica(dialer.replica())
+        };
+        let wishes = Arc::new(Wishes::new(state("subscriptions", &hears)));
+        let commands = Arc::new(state("commands", &says));
         let (outbox, inbox) = outbox::outbox(&settings);
-        let subscriber = Subscriber {
+        let subscriber = |route, wishes: &Arc<Wishes>, is_part| Subscriber {
             settings: settings.clone(),
-            dialer: Dialer::new(&settings.instance, "subscriptions"),
+            route,
             wishes: wishes.clone(),
-            listener,
+            listener: listener.clone(),
+            outbox: outbox.clone(),
+            commands: commands.clone(),
+            is_part,
         };
-        drain.spawn(subscriber.run(drain.clone()));
-        let link = Commands {
-            settings: settings.clone(),
-            dialer: Dialer::new(&settings.instance, "commands"),
-            state: commands.clone(),
-            inbox,
-        };
-        drain.spawn(link.run(drain.clone()));
-        Arc::new(Self { settings, wishes, outbox, commands })
+        let mut shards = None;
+        if let Some(cluster) = Cluster::new(&settings) {
+            drain.spawn(subscriber(Route::Anywhere(cluster.clone()), &wishes, true).run(drain.clone()));
+            let link = ClusterCommands::new(&settings, &cluster, &commands, inbox);
+            drain.spawn(link.run(drain.clone()));
+            let place =
+                Shards::new(&settings, &cluster, (outbox.clone(), commands.clone()), listener.clone(), drain);
+            drain.spawn(place.clone().run(drain.clone()));
+            shards = Some(place);
+            drain.spawn(cluster.run(drain.clone()));
+        } else {
+            drain.spawn(subscriber(Route::Server(Box::new(hears)), &wishes, false).run(drain.clone()));
+            let link = Commands { settings: settings.clone(), dialer: says, state: commands.clone(), inbox };
+            drain.spawn(link.run(drain.clone()));
+        }
+        Arc::new(Self { settings, wishes, outbox, commands, shards })
     }
 
     /// Hears a topic from now on; resolves when the server has confirmed it. See [`super::Broker::subscribe`].
@@ -86,7 +111,14 @@ impl RedisBroker {
     /// # Errors
     /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
     pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
-        let Some(confirmation) = self.wishes.want(topic) else { return Ok(()) };
+        let wish = match (topic, &self.shards) {
+            (Topic::Sharded(_), Some(shards)) => shards.want(topic),
+            (Topic::Sharded(_), None) => {
+                return Err(BrokerError::Refused("only a cluster has shard channels".to_owned()));
+            }
+            (Topic::Channel(_) | Topic::Pattern(_), _) => self.wishes.want(topic),
+        };
+        let Some(confirmation) = wish else { return Ok(()) };
         let limit = self.settings.instance.command_timeout;
         match tokio::time::timeout(limit, confirmation).await {
             Ok(Ok(answer)) => answer,
@@ -97,7 +129,10 @@ impl RedisBroker {
 
     /// No longer hears a topic.
     pub fn unsubscribe(&self, topic: &Topic) {
-        self.wishes.forget(topic);
+        match (topic, &self.shards) {
+            (Topic::Sharded(_), Some(shards)) => shards.forget(topic),
+            (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => self.wishes.forget(topic),
+        }
     }
 
     /// Publishes one payload, untouched. The place in the order is taken at once. See [`super::Broker::publish`].
@@ -110,6 +145,19 @@ impl RedisBroker {
         data: Bytes,
     ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
         let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data });
+        async move { answer.await.map(drop) }
+    }
+
+    /// As [`RedisBroker::publish`], to those alone who hear the channel as [`Topic::Sharded`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish_sharded(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
+        let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data });
         async move { answer.await.map(drop) }
     }
 
@@ -207,9 +255,10 @@ impl RedisBroker {
         self.outbox.ask(Request::Script(call))
     }
 
-    /// How both links stand.
+    /// How the links stand.
     pub fn links(&self) -> Vec<LinkStatus> {
-        vec![self.commands.status(), self.wishes.status()]
+        let sharded = self.shards.as_ref().and_then(|shards| shards.status());
+        [self.commands.status(), self.wishes.status()].into_iter().chain(sharded).collect()
     }
 }
 

@@ -65,7 +65,13 @@ fn summary(config: &Config) -> String {
     for instance in &config.redis {
         let pubsub =
             instance.pubsub_url.as_ref().map_or(String::new(), |url| format!(", subscriptions {url}"));
-        lines.push(format!("redis      {}: {}{pubsub}", instance.name, instance.url));
+        let place = match &instance.sentinel {
+            Some(sentinel) => {
+                format!("the primary `{}` of {} Sentinels", sentinel.master, sentinel.addresses.len())
+            }
+            None => instance.url.to_string(),
+        };
+        lines.push(format!("redis      {}: {place}{pubsub}", instance.name));
     }
     lines.extend(config.namespaces.iter().map(describe));
     lines.extend(config.warnings.iter().map(|warning| format!("warning    {warning}")));

@@ -146,7 +146,7 @@ impl Args {
 
     fn plan(&self) -> Result<Plan, String> {
         let read = rules::read(self)?;
-        let servers = servers::Servers::load(self.config.as_deref())?;
+        let servers = servers::Instances::load(self.config.as_deref())?;
         let from = read.from.as_deref().ok_or("--from is missing: where are the keys?")?;
         if read.to.is_empty() {
             return Err("--to is missing: where do the keys go?".to_owned());

@@ -76,6 +76,11 @@ impl<'d> Document<'d> {
         Section::new(self, String::new(), String::new(), Some(&self.root), 0)
     }
 
+    /// A section that the file does not have, for what the environment alone speaks of.
+    pub(super) fn nothing(&self, name: &str, kind: &str) -> Section<'_> {
+        Section::new(self, name.into(), kind.into(), None, 0)
+    }
+
     /// Ends the reading: every key that no section asked for is a problem.
     pub(super) fn finish(self) -> Problems {
         for unknown in self.unknown.borrow().iter() {

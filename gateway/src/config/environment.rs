@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::errors::{Place, Problems};
 use super::secret::Secret;
 use super::url::RedisUrl;
+use crate::instance::address::Address;
 
 /// What the environment says. A variable that is set to nothing counts as not set.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub(super) struct Environment {
     pub(super) api_key: Option<Secret>,
     pub(super) redis_url: Option<RedisUrl>,
     pub(super) redis_pubsub_url: Option<RedisUrl>,
+    pub(super) redis_parts: RedisParts,
+    pub(super) redis_tls: Option<bool>,
     /// The variables that are set.
     pub(super) set: Vec<&'static str>,
 }
@@ -33,8 +36,56 @@ impl Environment {
             api_key: variables.text("EARSHOT_API_KEY", Secret::parse),
             redis_url: variables.text("REDIS_URL", RedisUrl::parse),
             redis_pubsub_url: variables.text("REDIS_PUBSUB_URL", RedisUrl::parse),
+            redis_parts: RedisParts::read(&mut variables),
+            redis_tls: variables.text("REDIS_TLS", yes_or_no),
             set: variables.set,
         }
+    }
+
+    /// Whether a Redis server is named here.
+    pub(super) fn names_redis(&self) -> bool {
+        self.redis_url.is_some() || self.redis_parts.host.is_some()
+    }
+}
+
+/// A URL in parts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RedisParts {
+    /// The host, as an address of nothing else.
+    pub(super) host: Option<Address>,
+    pub(super) port: Option<u16>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<Secret>,
+    pub(super) database: Option<u32>,
+}
+
+impl RedisParts {
+    fn read<L: Fn(&str) -> Option<OsString>>(variables: &mut Variables<'_, L>) -> Self {
+        let port = |text: &str| match text.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err("is not a port: a number from 1 to 65535".into()),
+        };
+        // Kubernetes sets this of itself where a service is called `redis`, and means something else by it.
+        let is_service_link =
+            |value: &OsString| value.to_str().is_some_and(|text| text.starts_with("tcp://"));
+        let is_port = !(variables.lookup)("REDIS_PORT").is_some_and(|value| is_service_link(&value));
+        Self {
+            host: variables.text("REDIS_HOST", Address::of_host),
+            port: is_port.then(|| variables.text("REDIS_PORT", port)).flatten(),
+            username: variables.text("REDIS_USERNAME", |text| Ok(text.into())),
+            password: variables.text("REDIS_PASSWORD", Secret::password),
+            database: variables.text("REDIS_DB", |text| {
+                text.parse().map_err(|_| "is not the number of a database, such as 0".into())
+            }),
+        }
+    }
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("expected true or false".into()),
     }
 }
 
@@ -86,7 +137,8 @@ mod tests {
         assert_eq!(
             errors,
             "EARSHOT_API_KEY: a key travels in an HTTP header: visible ASCII characters only, no spaces\n\
-             REDIS_URL: expected redis://host:port/database (or rediss:// for TLS)"
+             REDIS_URL: expected redis://host:port/database, rediss:// for TLS, or unix:///path for a socket of this \
+             machine"
         );
     }
 

@@ -24,8 +24,10 @@ knobs! {
         publication_bytes: usize as Size = MIB, in KIB, 64 * MIB;
         /// The body of one request to the HTTP API.
         api_body_bytes: usize as Size = 2 * MIB, in KIB, 256 * MIB;
-        /// What may wait for one client; one that falls further behind is slow, and is disconnected.
+        /// What may wait for one client; one that falls further behind is slow.
         outbox_bytes: usize as Size = MIB, in 4 * KIB, GIB;
+        /// How long a publication may wait for a slow client; nothing: for ever.
+        outbox_age: Option<Duration> as OptionalSpan = Some(Duration::from_secs(30)), in Duration::from_secs(1), Duration::from_secs(3600);
         /// Channels that one connection may be subscribed to.
         channels_per_connection: usize as Count = 128, in 1, 100_000;
         /// Channels that one node may know at a time, those that linger included.

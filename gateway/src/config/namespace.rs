@@ -8,7 +8,9 @@ use super::document::{Found, Section};
 use super::history::{Deliver, History};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::show::Shown;
+use super::slow::{Slow, SlowRules, Terminal};
 use super::source::Source;
+use crate::instance::slot;
 
 /// What a namespace is told that wants a log without a Redis.
 const NO_LOG: &str = "a log is kept in Redis: name a `redis` instance, or set REDIS_URL";
@@ -25,6 +27,10 @@ pub struct Namespace {
     pub redis: Option<String>,
     /// What stands before each key that is kept for it in Redis.
     pub key_prefix: String,
+    /// Its Redis is a cluster and `key_prefix` holds no hash tag: the keys of each channel have a slot of their own.
+    pub spread: bool,
+    /// Its publishers say `SPUBLISH`: a cluster carries a channel where its slot is, and nowhere else.
+    pub sharded: bool,
     /// Where its publications come from.
     pub source: Source,
     /// What is kept of each channel.
@@ -37,6 +43,13 @@ pub struct Namespace {
     pub publish: Who,
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) in the place of the exact names that clients ask for.
     pub subscribe_pattern: bool,
+    /// What becomes of a client that is too slow.
+    pub slow: Slow,
+    /// With [`Slow::Latest`]: where a payload says what it is about, as a JSON pointer; nothing: all of a channel are
+    /// about the same.
+    pub slow_key: Option<String>,
+    /// Which publications are never replaced or dropped.
+    pub slow_terminal: Option<Terminal>,
 }
 
 /// Which clients may do something.
@@ -76,12 +89,17 @@ impl Namespace {
             channels: ChannelPattern::parse("*").into_iter().collect(),
             redis,
             key_prefix: String::new(),
+            spread: false,
+            sharded: false,
             source: Source::PubSub,
             history: Source::PubSub.history(),
             deliver: Deliver::default(),
             subscribe: Who::Anyone,
             publish: Who::Subscribers,
             subscribe_pattern: false,
+            slow: Slow::default(),
+            slow_key: None,
+            slow_terminal: None,
         }
     }
 
@@ -93,11 +111,19 @@ impl Namespace {
         let channels = read_channels(&mut section);
         let source = section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value);
         let history = History::read(&mut section, source);
+        let redis = read_redis(&mut section, instances, source);
+        let cluster = is_cluster(redis.as_deref(), instances);
+        let key_prefix = section.text("key_prefix", |text| key_prefix(text, cluster));
+        let key_prefix = key_prefix.map(|found| found.value).unwrap_or_default();
+        let sharded = read_sharded(&mut section, cluster, source, &key_prefix);
+        let slow = SlowRules::read(&mut section);
         let namespace = Self {
             name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
             channels: channels.iter().map(|found| found.value.clone()).collect(),
-            redis: read_redis(&mut section, instances, source),
-            key_prefix: section.text("key_prefix", key_prefix).map(|found| found.value).unwrap_or_default(),
+            redis,
+            spread: cluster && slot::hash_tag(&key_prefix).is_none(),
+            sharded,
+            key_prefix,
             source,
             deliver: Deliver::read(&mut section, &history),
             history,
@@ -108,7 +134,10 @@ impl Namespace {
                 Who::Nobody,
                 &[Who::Nobody, Who::Subscribers, Who::Anyone],
             ),
-            subscribe_pattern: read_subscribe_pattern(&mut section, source),
+            subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded),
+            slow: slow.slow,
+            slow_key: slow.key,
+            slow_terminal: slow.terminal,
         };
         let name = name.unwrap_or(Found { value: String::new(), place: section.place() });
         section.finish();
@@ -121,12 +150,20 @@ impl Namespace {
         out.texts("channels", self.channels.iter().map(|pattern| pattern.text.as_str()));
         out.text("redis", self.redis.as_deref().unwrap_or(MEMORY));
         out.text("key_prefix", &self.key_prefix);
+        out.line("sharded", &self.sharded.to_string());
         out.text("source", self.source.as_str());
         out.inline("history", &self.history.settings());
         out.text("deliver", self.deliver.as_str());
         out.text("subscribe", self.subscribe.as_str());
         out.text("publish", self.publish.as_str());
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
+        out.text("slow", self.slow.as_str());
+        if let Some(key) = &self.slow_key {
+            out.text("slow_key", key);
+        }
+        if let Some(terminal) = &self.slow_terminal {
+            terminal.show(out);
+        }
     }
 }
 
@@ -174,16 +211,46 @@ fn read_who(section: &mut Section<'_>, key: &'static str, default: Who, choices:
     choice::read(section, key, choices, Who::as_str).map_or(default, |found| found.value)
 }
 
-fn read_subscribe_pattern(section: &mut Section<'_>, source: Source) -> bool {
+fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded: bool) -> bool {
     let by_pattern = section.flag("subscribe_pattern", false);
     if by_pattern && source == Source::Stream {
         let what = "a log is read channel by channel: only with source = \"pubsub\"";
         section.refuse(&section.place_of_key("subscribe_pattern"), what);
+    } else if by_pattern && sharded {
+        section.refuse(&section.place_of_key("subscribe_pattern"), "shard channels have no patterns");
     }
     by_pattern
 }
 
-fn key_prefix(text: &str) -> Result<String, String> {
+fn read_sharded(section: &mut Section<'_>, cluster: bool, source: Source, key_prefix: &str) -> bool {
+    let sharded = section.flag("sharded", false);
+    if !sharded {
+        return false;
+    }
+    let place = section.place_of_key("sharded");
+    if !cluster {
+        section.refuse(
+            &place,
+            "only a cluster has shard channels: the `redis` of this namespace has no `cluster`",
+        );
+    } else if source == Source::Stream && slot::hash_tag(key_prefix).is_some() {
+        let what =
+            "the hash tag in `key_prefix` keeps all logs in one slot, away from their channels: leave it out";
+        section.refuse(&place, what);
+    }
+    sharded
+}
+
+fn is_cluster(name: Option<&str>, instances: &[RedisInstance]) -> bool {
+    instances.iter().any(|instance| Some(instance.name.as_str()) == name && instance.servers.is_cluster())
+}
+
+fn key_prefix(text: &str, cluster: bool) -> Result<String, String> {
+    if cluster && text.contains('{') && slot::hash_tag(text).is_none() {
+        return Err(
+            "a `{` without a hash tag, such as \"{express}:\"; without any, each channel is its own".into()
+        );
+    }
     if text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(text.into());
     }

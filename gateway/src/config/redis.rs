@@ -1,18 +1,34 @@
 //! `[redis.NAME]`: the Redis instances.
 //!
 //! Owns what is known of an instance before it is dialled. Must never dial it.
+//!
+//! - `place`: the URLs of the file and of the environment; `sentinel`: who is asked in their place
+//! - `security`: user, password file, TLS
 
 use std::time::Duration;
 
+use earshot_protocol::ChannelName;
+
 use super::document::{Document, Section};
 use super::environment::Environment;
-use super::errors::Place;
 use super::knob::knobs;
 use super::show::Shown;
 use super::url::RedisUrl;
+use crate::instance::{SentinelSettings, TlsSettings};
+
+mod place;
+mod security;
+mod sentinel;
+mod servers;
+
+pub use security::RedisSignIn;
+pub use servers::Servers;
 
 /// The instance that `REDIS_URL` names.
 pub(super) const DEFAULT_INSTANCE: &str = "default";
+
+/// What channels of probes begin with, where the file says nothing else.
+const PROBE_PREFIX: &str = "earshot:probe:";
 
 /// What a namespace says that wants no Redis; no instance may be called so.
 pub(super) const MEMORY: &str = "memory";
@@ -26,8 +42,20 @@ pub struct RedisInstance {
     pub url: RedisUrl,
     /// Where subscriptions are, when that is another server.
     pub pubsub_url: Option<RedisUrl>,
+    /// User and password, where the URL has none.
+    pub sign_in: RedisSignIn,
+    /// What TLS needs beside the URL, which says whether there is TLS.
+    pub tls: TlsSettings,
+    /// Who knows the server's address. Then the host in `url` is the primary's name.
+    pub sentinel: Option<SentinelSettings>,
+    /// What it is made of.
+    pub servers: Servers,
     /// Its times.
     pub times: RedisTimes,
+    /// What the names of the channels begin with by which hearing is proven.
+    pub probe_prefix: String,
+    /// Whether the gateway is ready only while this instance is heard.
+    pub required: bool,
 }
 
 knobs! {
@@ -43,6 +71,10 @@ knobs! {
         retry_max: Duration as Span = Duration::from_secs(2), in Duration::from_millis(10), Duration::from_secs(300);
         /// How often each link is pinged; an unanswered ping has it dialled anew.
         ping_interval: Duration as Span = Duration::from_secs(1), in Duration::from_millis(100), Duration::from_secs(300);
+        /// How often a link for subscriptions proves that it hears; nothing: never.
+        probe_interval: Option<Duration> as OptionalSpan = Some(Duration::from_secs(1)), in Duration::from_millis(100), Duration::from_secs(300);
+        /// How often a connected server is asked whether it is still the primary, and each Sentinel which one is.
+        role_interval: Duration as Span = Duration::from_secs(5), in Duration::from_millis(100), Duration::from_secs(300);
     }
 }
 
@@ -71,13 +103,11 @@ impl RedisInstance {
         if instances.iter().any(|instance| instance.name == DEFAULT_INSTANCE) {
             return instances;
         }
-        if let Some(url) = env.redis_url.clone() {
-            let (name, pubsub_url) = (DEFAULT_INSTANCE.into(), env.redis_pubsub_url.clone());
-            instances.push(Self { name, url, pubsub_url, times: RedisTimes::default() });
-        } else if env.redis_pubsub_url.is_some() {
-            let what =
-                "there is no instance it could belong to: set REDIS_URL, too, or write [redis.default]";
-            document.refuse(&Place::Variable("REDIS_PUBSUB_URL"), what);
+        if env.names_redis() {
+            let section = document.nothing(&format!("redis.{DEFAULT_INSTANCE}"), "redis.NAME");
+            instances.push(Self::read(DEFAULT_INSTANCE, section, env));
+        } else {
+            place::refuse_orphans(document, env);
         }
         instances
     }
@@ -88,31 +118,70 @@ impl RedisInstance {
         } else if name == MEMORY {
             section.refuse(&section.place(), "`memory` means no Redis at all: choose another name");
         }
-        let from_env = |url: &Option<RedisUrl>| url.clone().filter(|_| name == DEFAULT_INSTANCE);
-        let (own_url, own_pubsub) =
-            (section.text("url", RedisUrl::parse), section.text("pubsub_url", RedisUrl::parse));
-        let url = from_env(&env.redis_url).or(own_url.map(|found| found.value));
-        if url.is_none() && !section.has("url") {
-            section.refuse(&section.place(), "has no `url`, such as url = \"redis://127.0.0.1:6379/0\"");
-        }
-        let instance = Self {
-            name: name.into(),
-            // Whatever stands here when the file's own URL is bad or missing is never used: the load fails.
-            url: url.unwrap_or_else(RedisUrl::local),
-            pubsub_url: from_env(&env.redis_pubsub_url).or(own_pubsub.map(|found| found.value)),
-            times: RedisTimes::read(&mut section),
-        };
+        let env = (name == DEFAULT_INSTANCE).then_some(env);
+        let (sentinel, primary) = sentinel::read(&mut section).unzip();
+        let several = servers::Several::read(&mut section);
+        let mut urls = place::Urls::read(&mut section, env, primary, &several.urls);
+        several.check(&section, &urls, env);
+        let tls = security::read_tls(&mut section, env, &mut urls);
+        security::refuse_unused(&section, &mut urls, sentinel.as_ref());
+        let sign_in = RedisSignIn::read(&mut section, &mut urls);
+        let times = RedisTimes::read(&mut section);
+        let probe_prefix = section.text("probe_prefix", probe_prefix).map(|found| found.value);
+        let probe_prefix = probe_prefix.unwrap_or_else(|| PROBE_PREFIX.into());
+        let required = section.flag("required", true);
         section.finish();
-        instance
+        let servers = several.servers(&urls.spread);
+        let pubsub_url = urls.pubsub.map(|found| found.value);
+        Self {
+            name: name.into(),
+            url: urls.url.value,
+            pubsub_url,
+            sign_in,
+            tls,
+            sentinel,
+            servers,
+            times,
+            probe_prefix,
+            required,
+        }
+    }
+
+    /// What is no error, but is hardly meant.
+    pub(super) fn warnings(&self) -> Option<String> {
+        self.tls.insecure_skip_verify.then(|| {
+            format!(
+                "redis `{}`: no certificate is verified (insecure_skip_verify): whoever is on the way to it can read \
+                 and change everything, the password included",
+                self.name
+            )
+        })
     }
 
     pub(super) fn show(&self, out: &mut Shown) {
         out.section(&format!("[redis.{}]", self.name));
-        out.text("url", &self.url.to_string());
+        match &self.sentinel {
+            Some(sentinel) => sentinel::show(sentinel, &self.url, out),
+            None => self.servers.show(out, &self.url),
+        }
         if let Some(url) = &self.pubsub_url {
             out.text("pubsub_url", &url.to_string());
         }
+        self.sign_in.show(out);
+        security::show_tls(&self.tls, &self.url, out);
         out.lines(&self.times.settings());
+        out.text("probe_prefix", &self.probe_prefix);
+        out.line("required", &self.required.to_string());
+    }
+}
+
+/// The beginning of a channel's name, with room behind it for what makes it one of its kind.
+fn probe_prefix(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 200;
+    match ChannelName::parse(text) {
+        Ok(_) if text.len() <= LONGEST => Ok(text.to_owned()),
+        Ok(_) => Err(format!("a prefix of channels has at most {LONGEST} bytes")),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -29,6 +29,17 @@ impl Secret {
         Ok(Self(text.into()))
     }
 
+    /// Takes a password, which may be anything but the mask.
+    ///
+    /// # Errors
+    /// What is wrong with it, without showing it.
+    pub fn password(text: &str) -> Result<Self, String> {
+        if text == MASK {
+            return Err("`***` only stands for a hidden password: give the password itself".into());
+        }
+        Ok(Self(text.into()))
+    }
+
     /// The secret itself: for comparing and for signing in, never for showing.
     pub fn expose(&self) -> &str {
         &self.0

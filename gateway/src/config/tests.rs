@@ -13,6 +13,8 @@ mod documentation;
 mod good_files;
 mod keeping;
 mod properties;
+mod redis;
+mod servers;
 
 /// What the environment holds in a test.
 type Variables<'v> = &'v [(&'v str, &'v str)];

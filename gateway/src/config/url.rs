@@ -1,52 +1,48 @@
 //! The URL of a Redis instance.
 //!
-//! Owns which URLs are accepted and how they are shown. Must never show what stands before the `@`, not even of a URL
+//! Owns the URL as it was written beside what it means. Must never show what stands before the `@`, not even of a URL
 //! that is refused.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 
-use super::secret::MASK;
+use crate::instance::address::{Address, Place};
 
-/// `redis://` or `rediss://` (TLS), complete and checked. Formatting it hides user and password.
+/// A URL of a Redis server, complete and checked. Formatting it hides user and password.
 #[derive(Clone)]
 pub struct RedisUrl {
     full: String,
-    shown: String,
+    address: Address,
 }
 
 impl RedisUrl {
-    /// Reads `redis://[[user]:password@]host[:port][/database]`.
+    /// Reads `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`.
     ///
     /// # Errors
     /// What is wrong with it, without showing it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text
-            .split_once("://")
-            .filter(|(scheme, _)| matches!(*scheme, "redis" | "rediss"))
-            .ok_or("expected redis://host:port/database (or rediss:// for TLS)")?;
-        if !rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\<>^`{|}".contains(&byte)) {
-            return Err("holds characters that a URL cannot; percent-encode them (a space is %20)".into());
-        }
-        let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if tail.contains('@') || authority.matches('@').count() > 1 {
-            return Err(
-                "percent-encode user and password: `@` is %40, `/` is %2F, `?` is %3F, `#` is %23".into()
-            );
-        }
-        let (credentials, host) =
-            authority.split_once('@').map_or((None, authority), |(before, host)| (Some(before), host));
-        credentials.map_or(Ok(()), check_credentials)?;
-        let address = check_host(host)?;
-        let database = check_tail(tail, scheme == "rediss")?;
-        let mask = if credentials.is_some() { format!("{MASK}@") } else { String::new() };
-        Ok(Self { full: text.into(), shown: format!("{scheme}://{mask}{address}/{database}") })
+        Ok(Self { full: text.into(), address: Address::parse(text)? })
     }
 
     /// A Redis on this machine.
     pub(super) fn local() -> Self {
-        let url = "redis://127.0.0.1:6379/0";
-        Self { full: url.into(), shown: url.into() }
+        Self::of(Address {
+            place: Place::Tcp { host: "127.0.0.1".into(), port: Some(6379) },
+            tls: false,
+            verify: false,
+            username: None,
+            password: None,
+            database: None,
+        })
+    }
+
+    /// An address as a URL.
+    pub(super) fn of(address: Address) -> Self {
+        Self { full: address.url(), address }
+    }
+
+    /// What it means.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The whole URL, password included: for connecting, never for showing.
@@ -57,84 +53,22 @@ impl RedisUrl {
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
+        fmt::Display::fmt(&self.address, f)
     }
 }
 
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shown)
-    }
-}
-
-fn check_credentials(credentials: &str) -> Result<(), String> {
-    let Some((_, password)) = credentials.split_once(':') else {
-        return Err(match credentials {
-            MASK => masked(),
-            _ => "has a user but no password; a password alone is written redis://:password@host".into(),
-        });
-    };
-    match password {
-        "" => Err("the password is empty; without one, leave everything up to the `@` out".into()),
-        MASK => Err(masked()),
-        _ => Ok(()),
-    }
-}
-
-fn masked() -> String {
-    format!("`{MASK}` only stands for a hidden password: give the password itself")
-}
-
-/// The address with its port, as it is shown.
-fn check_host(text: &str) -> Result<String, String> {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (text, None),
-    };
-    let ipv6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let well_formed = match ipv6 {
-        Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
-        None => host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
-    };
-    match host {
-        "" => return Err("has no host; expected redis://host:port/database".into()),
-        "0.0.0.0" | "[::]" => return Err("names every address of this machine; name the server's".into()),
-        _ if !well_formed => return Err("the host is neither a name nor an address (IPv6: [::1])".into()),
-        _ => {}
-    }
-    let port = match port.map(str::parse::<u16>) {
-        None => 6379,
-        Some(Ok(port)) if port > 0 => port,
-        Some(_) => return Err("the port is not a number from 1 to 65535".into()),
-    };
-    Ok(format!("{host}:{port}"))
-}
-
-/// The database number.
-fn check_tail(tail: &str, tls: bool) -> Result<u32, String> {
-    if tail.contains('#') {
-        return Err("nothing may follow a `#`: certificates are always verified".into());
-    }
-    let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
-    match query {
-        "" => {}
-        "ssl_cert_reqs=required" if tls => {}
-        "ssl_cert_reqs=required" => {
-            return Err("`ssl_cert_reqs` needs TLS: rediss:// in the place of redis://".into());
-        }
-        _ => return Err("after the `?`, only `ssl_cert_reqs=required` is known".into()),
-    }
-    match path.trim_start_matches('/') {
-        "" => Ok(0),
-        number => {
-            number.parse().map_err(|_| "what follows the host is not a database number, such as /0".into())
-        }
+        fmt::Display::fmt(&self.address, f)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const EXPECTED: &str = "expected redis://host:port/database, rediss:// for TLS, or unix:///path for a socket of this machine";
+    const ENCODE: &str = "percent-encode in user and password: `@` is %40, `/` is %2F, `%` is %25";
 
     #[test]
     fn a_url_is_shown_without_user_and_password() {
@@ -147,6 +81,8 @@ mod tests {
             ("rediss://default:hunter2@my-db.upstash.io:6379", "rediss://***@my-db.upstash.io:6379/0"),
             ("rediss://u:hunter2@host?ssl_cert_reqs=required", "rediss://***@host:6379/0"),
             ("redis://u:hun%40ter2:x@host", "redis://***@host:6379/0"),
+            ("redis://:hun#ter2?@host", "redis://***@host:6379/0"),
+            ("unix://:hunter2@/run/redis.sock", "unix://***@/run/redis.sock?db=0"),
         ] {
             let url = RedisUrl::parse(text).unwrap();
             assert_eq!((url.to_string(), format!("{url:?}")), (shown.into(), shown.into()), "{text}");
@@ -157,8 +93,8 @@ mod tests {
     #[test]
     fn a_bad_url_is_refused_and_not_shown() {
         for (text, what) in [
-            ("hunter2", "expected redis://host:port/database (or rediss:// for TLS)"),
-            ("http://:hunter2@host", "expected redis://host:port/database (or rediss:// for TLS)"),
+            ("hunter2", EXPECTED),
+            ("http://:hunter2@host", EXPECTED),
             ("redis://", "has no host; expected redis://host:port/database"),
             ("redis://:6379", "has no host; expected redis://host:port/database"),
             ("redis://:hunter2@", "has no host; expected redis://host:port/database"),
@@ -166,18 +102,8 @@ mod tests {
                 "redis://:hun ter2@host",
                 "holds characters that a URL cannot; percent-encode them (a space is %20)",
             ),
-            (
-                "redis://:hun/ter2@host",
-                "percent-encode user and password: `@` is %40, `/` is %2F, `?` is %3F, `#` is %23",
-            ),
-            (
-                "redis://:hun#ter2@host",
-                "percent-encode user and password: `@` is %40, `/` is %2F, `?` is %3F, `#` is %23",
-            ),
-            (
-                "redis://:hun@ter2@host",
-                "percent-encode user and password: `@` is %40, `/` is %2F, `?` is %3F, `#` is %23",
-            ),
+            ("redis://:hun/ter2@host", ENCODE),
+            ("redis://:hun@ter2@host", ENCODE),
             (
                 "redis://hunter2@host",
                 "has a user but no password; a password alone is written redis://:password@host",
@@ -196,12 +122,7 @@ mod tests {
             ("redis://host:637900", "the port is not a number from 1 to 65535"),
             ("redis://host/hunter2", "what follows the host is not a database number, such as /0"),
             ("redis://host/0/1", "what follows the host is not a database number, such as /0"),
-            ("rediss://host/#insecure", "nothing may follow a `#`: certificates are always verified"),
-            ("rediss://host?ssl_cert_reqs=none", "after the `?`, only `ssl_cert_reqs=required` is known"),
-            (
-                "redis://host?ssl_cert_reqs=required",
-                "`ssl_cert_reqs` needs TLS: rediss:// in the place of redis://",
-            ),
+            ("redis://:hunter2@host?x=1", "after the `?`, only `ssl_cert_reqs=required` is known"),
         ] {
             let error = RedisUrl::parse(text).unwrap_err();
             assert_eq!(error, what, "{text}");

@@ -11,11 +11,9 @@ use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, links};
 use crate::broker::LinkStatus;
 use crate::metrics;
 
@@ -23,16 +21,7 @@ use crate::metrics;
 pub async fn health(State(context): State<Arc<Context>>) -> Response {
     let (node, metrics) = (&context.node, &context.metrics);
     let hearing = node.is_hearing();
-    let links: Vec<_> = node
-        .links()
-        .into_iter()
-        .map(|(broker, link)| {
-            json!({
-                "redis": broker, "link": link.link, "up": link.up, "cause": link.cause,
-                "reconnects": link.reconnects, "wanted": link.wanted, "confirmed": link.confirmed,
-            })
-        })
-        .collect();
+    let links: Vec<_> = node.links().into_iter().map(|(ear, link)| links::state(ear, link)).collect();
     Json(json!({
         "status": if hearing { "ok" } else { "degraded" },
         "cache": if node.has_broker() && hearing { "redis" } else { "memory" },
@@ -55,7 +44,9 @@ pub async fn ready(State(context): State<Arc<Context>>) -> Response {
     let reason = if context.drain.is_draining() {
         Some("draining".to_owned())
     } else {
-        context.node.links().iter().find(|(_, link)| !link.up).map(|(broker, link)| deaf(broker, link))
+        let links = context.node.links();
+        let deaf_one = links.iter().find(|(ear, link)| ear.required && !link.up);
+        deaf_one.map(|(ear, link)| deaf(&ear.name, link))
     };
     match reason {
         None => Json(json!({ "ready": true })).into_response(),
@@ -101,35 +92,6 @@ impl Collector for NodeState {
             MetricType::Gauge,
         )?;
         metrics::gauge(node.history_bytes() as u64).encode(history)?;
-        let links = node.links();
-        let mut up = encoder.encode_descriptor(
-            "redis_up",
-            "Whether a link to Redis works",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (broker, link) in &links {
-            let labels = [("instance", *broker), ("link", link.link)];
-            ConstGauge::new(i64::from(link.up)).encode(up.encode_family(&labels)?)?;
-        }
-        let mut reconnects = encoder.encode_descriptor(
-            "redis_reconnects",
-            "How often a link to Redis was established anew",
-            None,
-            MetricType::Counter,
-        )?;
-        for (broker, link) in &links {
-            let labels = [("instance", *broker), ("link", link.link)];
-            ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels)?)?;
-        }
-        let mut topics =
-            encoder.encode_descriptor("redis_topics", "Subscriptions at Redis", None, MetricType::Gauge)?;
-        for (broker, link) in links.iter().filter(|(_, link)| link.link == "subscriptions") {
-            for (state, count) in [("wanted", link.wanted), ("confirmed", link.confirmed)] {
-                let labels = [("instance", *broker), ("state", state)];
-                metrics::gauge(count as u64).encode(topics.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
+        links::encode(&node.links(), &mut encoder)
     }
 }

@@ -28,7 +28,7 @@ impl Backoff {
     /// How long to wait after this failure.
     pub fn next(&mut self, failure: &Failure) -> Duration {
         match failure {
-            Failure::Unreachable(_) => {
+            Failure::Unreachable(_) | Failure::Deaf(_) => {
                 let (min, max) = self.unreachable;
                 let ceiling = min.saturating_mul(1 << self.attempts.min(20)).min(max);
                 self.attempts = self.attempts.saturating_add(1);

@@ -1,90 +1,54 @@
-//! Dialling: one attempt to connect, and what its failure means.
+//! Dialling: one attempt to connect to the server that is right at this moment.
 //!
-//! Owns the socket options and the sign-in. Must never keep an address: each attempt resolves the name anew, which
-//! is what makes a fail-over behind a DNS name heal by itself. (Sentinel and cluster will choose the address here.)
+//! Owns the choice of the server (what the URL names, or what the Sentinels call the primary), and the watch over that
+//! choice while the connection lives. Must never keep an address from one attempt to the next.
 
-use std::error::Error;
-use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind};
 
-use super::{InstanceSettings, address};
+use super::InstanceSettings;
+use super::failure::Failure;
+use super::role::{Role, Watched, role};
+use super::sentinel::{Sentinels, View};
+use super::server::Server;
+use super::stream::Deadline;
 
-/// Why a link is down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It cannot be reached, or no longer answers. Retried soon.
-    Unreachable(String),
-    /// It answered and will not have us: password, ACL, TLS, protocol. Somebody has to change something.
-    Refused(String),
-}
+/// The shortest wait before an attempt that the Sentinels call for.
+const HASTE: Duration = Duration::from_millis(100);
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(cause) | Self::Refused(cause) => f.write_str(cause),
-        }
-    }
-}
-
-impl From<RedisError> for Failure {
-    fn from(error: RedisError) -> Self {
-        let refused = match error.kind() {
-            ErrorKind::AuthenticationFailed
-            | ErrorKind::InvalidClientConfig
-            | ErrorKind::RESP3NotSupported
-            | ErrorKind::Server(ServerErrorKind::NoPerm) => true,
-            ErrorKind::Server(ServerErrorKind::ResponseError) => {
-                error.to_string().contains("switch database")
-            }
-            ErrorKind::Io => is_tls(&error),
-            _ => matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "DENIED")),
-        };
-        if refused { Self::Refused(said(&error)) } else { Self::Unreachable(said(&error)) }
-    }
-}
-
-/// What the server said, in its own words, or else what the client says.
-pub fn said(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => format!("{code} {detail}"),
-        _ => error.to_string(),
-    }
-}
-
-/// Whether an I/O error is TLS saying no (an unknown issuer, a wrong name) rather than the network.
-fn is_tls(error: &RedisError) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<rustls::Error>())
-}
+/// Resolves, with the reason, when another server should be dialled in the place of the connected one: after a
+/// fail-over Redis need not close anything.
+pub type Watch = BoxFuture<'static, Failure>;
 
 /// Where and how to connect.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Dialer {
-    client: Result<Client, String>,
-    client_name: String,
+    server: Result<Server, String>,
+    sentinels: Option<Arc<Sentinels>>,
     connect_timeout: Duration,
-    command_timeout: Duration,
+    role_interval: Duration,
+    /// What the Sentinels said last.
+    seen: Mutex<Option<View>>,
+    /// Whether the server is a replica, and it was said.
+    replica: Arc<AtomicBool>,
 }
 
 impl Dialer {
     /// A dialler for one purpose, which the server shows in CLIENT LIST. A URL that cannot be read makes every attempt fail.
     pub fn new(settings: &InstanceSettings, purpose: &str) -> Self {
-        let client = address::parse(&settings.url).and_then(|info| {
-            let signed_in = info.redis_settings().clone();
-            let signed_in = signed_in.set_protocol(ProtocolVersion::RESP3);
-            let signed_in = signed_in.set_lib_name("earshot", env!("CARGO_PKG_VERSION"));
-            let info = info.set_redis_settings(signed_in).set_tcp_settings(tcp(settings));
-            Client::open(info).map_err(|error| error.to_string())
-        });
+        let sentinels = settings.sentinel.as_ref();
         Self {
-            client,
-            client_name: format!("earshot:{}:{purpose}", settings.name),
+            server: Server::of(settings, purpose),
+            sentinels: sentinels.map(|sentinel| Arc::new(Sentinels::new(settings, sentinel, purpose))),
             connect_timeout: settings.connect_timeout,
-            command_timeout: settings.command_timeout,
+            role_interval: settings.role_interval,
+            seen: Mutex::default(),
+            replica: Arc::default(),
         }
     }
 
@@ -93,37 +57,119 @@ impl Dialer {
     /// # Errors
     /// Why there is no connection.
     pub async fn dial(&self, pushes: impl AsyncPushSender) -> Result<MultiplexedConnection, Failure> {
-        let client = self.client.as_ref().map_err(|reason| Failure::Refused(reason.clone()))?;
-        // The client panics without a provider. A second installation is refused, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(Some(self.command_timeout))
-            .set_push_sender(pushes);
-        let attempt = async {
-            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-            // For those who read CLIENT LIST. An ACL may forbid it, and nothing depends on it.
-            let mut named = redis::cmd("CLIENT");
-            named.arg("SETNAME").arg(&self.client_name);
-            let _ = connection.send_packed_command(&named).await;
-            Ok::<_, RedisError>(connection)
-        };
-        match tokio::time::timeout(self.connect_timeout, Box::pin(attempt)).await {
-            Ok(outcome) => outcome.map_err(Failure::from),
-            Err(_) => Err(Failure::Unreachable(format!("no connection within {:?}", self.connect_timeout))),
+        let server = self.server()?;
+        let deadline = Deadline::after(self.connect_timeout);
+        match &self.sentinels {
+            None => Ok(server.connect(pushes, deadline).await?.0),
+            Some(sentinels) => Ok(Box::pin(self.dial_primary(server, sentinels, pushes)).await?.0),
         }
+    }
+
+    /// One attempt, as [`Dialer::dial`], with the watch over what was dialled. Without Sentinels, a replica is taken as
+    /// it is, and warned of.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn dial_watched(
+        &self,
+        pushes: impl AsyncPushSender,
+    ) -> Result<(MultiplexedConnection, Watch), Failure> {
+        let server = self.server()?;
+        if let Some(sentinels) = &self.sentinels {
+            return Box::pin(self.dial_primary(server, sentinels, pushes)).await;
+        }
+        let deadline = Deadline::after(self.connect_timeout);
+        let watched = reach(server, pushes, deadline).await?;
+        let is_replica = watched.role == Role::Replica;
+        if is_replica && !self.replica.swap(is_replica, Ordering::Relaxed) {
+            let server = watched.address.location();
+            tracing::warn!(
+                %server,
+                "this Redis is a replica: what is published through it reaches its own subscribers alone, and logs \
+                 cannot be written; the URL should name the primary"
+            );
+        }
+        self.replica.store(is_replica, Ordering::Relaxed);
+        let connection = watched.connection.clone();
+        let moved = watched.moved(self.role_interval, Arc::clone(&self.replica));
+        Ok((connection, moved.boxed()))
+    }
+
+    /// Whether the server that was dialled last is a replica at this moment, as a flag that follows.
+    pub fn replica(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.replica)
+    }
+
+    /// Waits before the next attempt, though not past the moment at which the Sentinels name another primary.
+    pub async fn pause(&self, wait: Duration) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(sentinels), Some(seen)) = (&self.sentinels, seen) else {
+            return tokio::time::sleep(wait).await;
+        };
+        let news = async {
+            // An attempt that fails at once must not become a loop without any wait.
+            tokio::time::sleep(HASTE).await;
+            Arc::clone(sentinels).moved(seen).await
+        };
+        let _ = tokio::time::timeout(wait, Box::pin(news)).await;
+    }
+
+    fn server(&self) -> Result<&Server, Failure> {
+        self.server.as_ref().map_err(|reason| Failure::Refused(reason.clone()))
+    }
+
+    async fn dial_primary(
+        &self,
+        server: &Server,
+        sentinels: &Arc<Sentinels>,
+        pushes: impl AsyncPushSender,
+    ) -> Result<(MultiplexedConnection, Watch), Failure> {
+        let seen = sentinels.primary().await?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.clone());
+        let server = server.at(seen.host.clone(), seen.port);
+        let mut elsewhere = Arc::clone(sentinels).moved(seen).boxed();
+        let reached = reach(&server, pushes, Deadline::after(self.connect_timeout));
+        // A primary that hangs is waited for only until its successor is there.
+        let watched = tokio::select! {
+            watched = Box::pin(reached) => watched?,
+            failure = &mut elsewhere => return Err(failure),
+        };
+        if watched.role == Role::Replica {
+            let shown = server.address.host_port();
+            return Err(Failure::Unreachable(format!(
+                "{shown} is a replica, although the Sentinels call it the primary: a fail-over is under way"
+            )));
+        }
+        let connection = watched.connection.clone();
+        let demoted = watched.moved(self.role_interval, Arc::clone(&self.replica));
+        let moved = async move {
+            tokio::select! {
+                failure = elsewhere => failure,
+                failure = demoted => failure,
+            }
+        };
+        Ok((connection, moved.boxed()))
     }
 }
 
-fn tcp(settings: &InstanceSettings) -> TcpSettings {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(settings.connect_timeout);
-    #[cfg(not(target_os = "linux"))]
-    let _ = settings;
-    tcp
+/// Connects, and asks which role the server has.
+async fn reach(
+    server: &Server,
+    pushes: impl AsyncPushSender,
+    deadline: Deadline,
+) -> Result<Watched, Failure> {
+    let (mut connection, peer) = server.connect(pushes, deadline).await?;
+    let shown = server.address.host_port();
+    let asked = async { Ok(role(&mut connection).await) };
+    let late = |limit| format!("{shown} signs us in, but does not answer within {limit:?}: it hangs");
+    match deadline.keep(asked, late).await? {
+        None => {
+            Err(Failure::Unreachable(format!("{shown} ended the connection when it was asked for its role")))
+        }
+        Some(Role::Sentinel) => Err(Failure::Refused(format!(
+            "{shown} is a Sentinel, which holds no data: name it in `sentinels`, with `sentinel_master`, in the place \
+             of `url`"
+        ))),
+        Some(role) => Ok(Watched { connection, role, address: server.address.clone(), peer }),
+    }
 }

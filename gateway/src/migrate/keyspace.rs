@@ -10,9 +10,10 @@ use redis::{Cmd, FromRedisValue, Pipeline, Value, cmd};
 use tokio::time::Instant;
 
 use super::clock::{Clock, Expiry, Sample};
-use super::slot::{self, Topology};
+use super::topology::Topology;
 use super::trouble::{Trouble, checked};
-use crate::instance::{Dialer, Failure, InstanceSettings, shown};
+use crate::instance::slot::slot_of;
+use crate::instance::{Dialer, Failure, InstanceSettings, NodeAddress};
 
 mod opening;
 
@@ -57,7 +58,8 @@ impl Call {
 pub(super) struct Node {
     /// Tells one incarnation of a server from another; see [`Node::is_nameless`].
     pub(super) run_id: String,
-    address: String,
+    /// Where the cluster says that it is; `None`: of a single server.
+    address: Option<NodeAddress>,
     connection: MultiplexedConnection,
     clock: Clock,
 }
@@ -110,7 +112,7 @@ impl Keyspace {
     }
 
     fn node_of(&self, key: &[u8]) -> usize {
-        self.slots.as_ref().map_or(0, |slots| slots[slot::slot(key)])
+        self.slots.as_ref().map_or(0, |slots| slots[usize::from(slot_of(key))])
     }
 
     /// The clock of the node that has a key.

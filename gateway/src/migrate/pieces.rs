@@ -11,6 +11,7 @@ use super::clock::Expiry;
 use super::keyspace::{Call, Keyspace, read};
 use super::trouble::{MigrateError, Trouble, checked};
 use super::value::Kind;
+use crate::instance::slot::slot_of;
 
 mod piece;
 mod stream;
@@ -76,7 +77,7 @@ impl Whole<'_> {
         replace: bool,
     ) -> Result<Copied, Trouble> {
         let building = building(key);
-        if target.is_cluster() && super::slot::slot(&building) != super::slot::slot(key) {
+        if target.is_cluster() && slot_of(&building) != slot_of(key) {
             return Err(Trouble::Key("its hash tag leaves no name beside it in the same slot".to_owned()));
         }
         ask_all(target, vec![Call::new("UNLINK", &building)]).await?;
@@ -261,7 +262,6 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slot::slot;
     use super::*;
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
         for key in ["room:1", "{express}:room:1", "a{b}c"] {
             let building = building(key.as_bytes());
             assert!(is_building(&building), "{key}");
-            assert_eq!(slot(&building), slot(key.as_bytes()), "{key}");
+            assert_eq!(slot_of(&building), slot_of(key.as_bytes()), "{key}");
         }
     }
 }

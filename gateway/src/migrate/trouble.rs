@@ -47,7 +47,7 @@ impl Trouble {
     /// What a failed connection means.
     pub(super) fn link(name: &str, failure: &Failure) -> Self {
         match failure {
-            Failure::Unreachable(cause) => Self::Passing(format!("{name}: {cause}")),
+            Failure::Unreachable(cause) | Failure::Deaf(cause) => Self::Passing(format!("{name}: {cause}")),
             Failure::Refused(cause) => Self::Ends(MigrateError::Server(format!("{name}: {cause}"))),
         }
     }

@@ -148,7 +148,9 @@ impl Registry {
                     return self.lost_channels(&LostTopics::All);
                 }
                 let find = |topic: &Topic| match topic {
-                    Topic::Channel(name) => self.channels.get(name).map(|entry| Arc::clone(&entry)),
+                    Topic::Channel(name) | Topic::Sharded(name) => {
+                        self.channels.get(name).map(|entry| Arc::clone(&entry))
+                    }
                     Topic::Pattern(_) => None,
                 };
                 topics.iter().filter_map(find).collect()

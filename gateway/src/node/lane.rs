@@ -154,7 +154,7 @@ fn begin<'a>(
     most: usize,
     waiting: &mut [usize],
 ) -> Option<Work<'a>> {
-    let ear = node.namespace(ask.channel())?.broker;
+    let ear = node.namespace(ask.channel())?.broker(ask.channel());
     if let Ask::Detach(channel) = &ask {
         node.detach(shard, channel);
         return None;

@@ -8,7 +8,9 @@ use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
 use super::history::HistoryRules;
+use super::slow::SlowRule;
 use crate::broker::log::Log;
+use crate::instance::slot::slot;
 
 /// Who may do a thing with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,18 +30,33 @@ pub struct Namespace {
     pub name: String,
     /// Exact names and globs.
     pub channels: Vec<ChannelPattern>,
-    /// The place of its broker in the node's list.
-    pub broker: usize,
+    /// The places of its brokers in the node's list; never empty. Each channel is on one of them.
+    pub brokers: Box<[usize]>,
     /// Who may subscribe.
     pub subscribe: Who,
     /// Who may publish from a client.
     pub publish: Who,
+    /// Its channels are carried where their slots are, and nowhere else.
+    pub sharded: bool,
     /// How much its channels remember.
     pub history: HistoryRules,
     /// The log that the sequences of its channels are; without one, each node numbers what it hears.
     pub log: Option<Arc<Log>>,
     /// Whoever subscribes gets the newest publication at once.
     pub deliver_last: bool,
+    /// What gives way when a client is slow; without a rule, the client does.
+    pub slow: Option<Arc<SlowRule>>,
+}
+
+impl Namespace {
+    /// The place of the broker that carries a channel: of several, the one that its slot says, as its publishers
+    /// count it, too.
+    pub fn broker(&self, channel: &ChannelName) -> usize {
+        match &*self.brokers {
+            [only] => *only,
+            brokers => brokers[usize::from(slot(channel.as_str())) % brokers.len()],
+        }
+    }
 }
 
 /// A channel's name, or a glob over names: `*` is any run of characters, `?` is any one.

@@ -2,10 +2,12 @@
 //!
 //! Must never be changed after it was stamped: shards on other threads read it without a lock.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, Payload, StreamPosition};
+
+use super::slow::{SlowRule, Succession};
 
 /// The ways in which a publication is written onto a connection. Each is encoded at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +36,20 @@ pub struct Publication {
     /// What the publisher attached to it.
     pub tags: Vec<(String, String)>,
     encoded: [OnceLock<Bytes>; FORMS],
+    succession: OnceLock<Box<Succession>>,
 }
 
 impl Publication {
     /// A publication that nobody has encoded yet.
     pub fn new(channel: ChannelName, position: StreamPosition, payload: Payload) -> Self {
-        Self { channel, position, payload, tags: Vec::new(), encoded: [const { OnceLock::new() }; FORMS] }
+        Self {
+            channel,
+            position,
+            payload,
+            tags: Vec::new(),
+            encoded: [const { OnceLock::new() }; FORMS],
+            succession: OnceLock::new(),
+        }
     }
 
     /// The same with what the publisher attached.
@@ -52,6 +62,16 @@ impl Publication {
     #[inline]
     pub fn form(&self, form: Form, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
         self.encoded[form as usize].get_or_init(|| encode(self))
+    }
+
+    /// How it stands to others of its channel; judged the first time that somebody is slow.
+    pub fn succession(&self, rule: &SlowRule) -> &Succession {
+        self.succession.get_or_init(|| Box::new(rule.succession(&self.payload)))
+    }
+
+    /// What it is about, if somebody has asked before.
+    pub fn key(&self) -> Option<&Arc<str>> {
+        self.succession.get()?.key.as_ref()
     }
 
     /// What it costs in a queue: the payload and the frame around it.

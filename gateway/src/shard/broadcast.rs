@@ -17,6 +17,7 @@ use crate::broker::GapCause;
 use crate::node::SubscribeError;
 use crate::node::port::{Delivery, Gap};
 use crate::node::publication::{Form, Publication};
+use crate::node::slow::SlowRule;
 
 impl Shard {
     /// What the node tells, in its order.
@@ -63,16 +64,17 @@ impl Shard {
     fn broadcast(&mut self, id: ChannelId, publication: &Arc<Publication>) {
         let channel = self.channels.at_mut(id);
         let some_have_it = reaches(channel.covered, publication.position);
+        let slow = channel.slow.clone();
         let subscribers = std::mem::take(&mut channel.subscribers);
         for at in &subscribers {
             if some_have_it && self.has(*at, id, publication.position) {
                 continue;
             }
-            self.push_publication(*at, publication);
+            self.push_publication(*at, publication, slow.as_ref());
         }
         self.counters.deliveries.add(subscribers.len() as u64);
         self.channels.at_mut(id).subscribers = subscribers;
-        self.disconnect_slow();
+        self.relieve_slow();
     }
 
     /// Whether a recovery gave this subscriber everything up to a position.
@@ -81,14 +83,13 @@ impl Shard {
         subscription.is_some_and(|subscription| reaches(subscription.covered, position))
     }
 
-    pub(super) fn disconnect_slow(&mut self) {
-        for at in std::mem::take(&mut self.slow) {
-            self.disconnect(at, Disconnect::Slow);
-        }
-    }
-
     #[inline]
-    pub(super) fn push_publication(&mut self, at: ConnectionId, publication: &Arc<Publication>) {
+    pub(super) fn push_publication(
+        &mut self,
+        at: ConnectionId,
+        publication: &Arc<Publication>,
+        rule: Option<&Arc<SlowRule>>,
+    ) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         if let Some(held) = &mut connection.held {
             held.bytes += publication.cost();
@@ -98,6 +99,24 @@ impl Shard {
             }
             return;
         }
+        let limit = self.limits.outbox_bytes + connection.allowance;
+        let is_behind = connection.blocked || connection.outbox.weight() > limit;
+        if connection.backlog.is_some() || (rule.is_some() && is_behind) {
+            return self.put_off(at, publication, rule);
+        }
+        let before = connection.outbox.bytes();
+        self.write_publication(at, publication);
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        // One publication always finds a place in an empty outbox, however large it is.
+        if before > 0 && (connection.outbox.weight() > limit || self.is_stale(at)) {
+            self.slow.push(at);
+        }
+    }
+
+    /// Puts a publication into the outbox, whatever waits there.
+    #[inline]
+    pub(super) fn write_publication(&mut self, at: ConnectionId, publication: &Arc<Publication>) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
         let before = connection.outbox.bytes();
         match &connection.kind {
             Kind::WebSocket(session) => {
@@ -107,10 +126,6 @@ impl Shard {
             Kind::Sse(_) => stream::push_publication(connection, &self.channels, publication),
         }
         self.counters.outbox_bytes.add((connection.outbox.bytes() - before) as u64);
-        // One publication always finds a place in an empty outbox, however large it is.
-        if before > 0 && connection.outbox.exceeds(self.limits.outbox_bytes + connection.allowance) {
-            self.slow.push(at);
-        }
         self.mark(at);
     }
 
@@ -188,6 +203,7 @@ impl Shard {
         }
         self.counters.gaps.add(1);
         match &connection.kind {
+            Kind::Sse(_) if connection.backlog.is_some() => self.put_off_gap(at, gap),
             Kind::Sse(_) => self.stream_gap(at, &gap),
             Kind::WebSocket(_) => {
                 connection.gapped.push(gap.channel.clone());

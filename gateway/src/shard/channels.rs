@@ -3,9 +3,12 @@
 //! Owns the lists of subscribers. Must never know how a publication is written, nor what a connection is.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, Epoch, StreamPosition};
 use slab::Slab;
+
+use crate::node::slow::SlowRule;
 
 /// A channel's place in the table.
 pub(super) type ChannelId = u32;
@@ -21,6 +24,8 @@ pub(super) struct ShardChannel {
     pub(super) position: StreamPosition,
     /// Up to this position some subscriber was given everything by a recovery, and must not be given it again.
     pub(super) covered: Option<StreamPosition>,
+    /// What gives way when a subscriber is slow; without a rule, the subscriber does.
+    pub(super) slow: Option<Arc<SlowRule>>,
     /// The node has confirmed it; before that, connections wait.
     pub(super) live: bool,
     /// Connections that hear it.
@@ -42,12 +47,13 @@ impl Channels {
     }
 
     /// Enters a channel that waits to become live.
-    pub(super) fn insert(&mut self, name: ChannelName) -> ChannelId {
+    pub(super) fn insert(&mut self, name: ChannelName, slow: Option<Arc<SlowRule>>) -> ChannelId {
         let position = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
         let channel = ShardChannel {
             name: name.clone(),
             position,
             covered: None,
+            slow,
             live: false,
             subscribers: Vec::new(),
             waiters: HashSet::new(),

@@ -11,6 +11,7 @@ use earshot_protocol::{ChannelName, Command, Encoding, ErrorCode, ReplyBody, Str
 use uuid::Uuid;
 
 use super::Resume;
+use super::backlog::Backlog;
 use super::channels::ChannelId;
 use super::link::Link;
 use super::outbox::Outbox;
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     pub(super) gapped: Vec<ChannelName>,
     /// What came in for channels already joined, while the first reply or event is being put together.
     pub(super) held: Option<Box<Held>>,
+    /// What waits behind the outbox, where something may give way.
+    pub(super) backlog: Option<Box<Backlog>>,
     /// Bytes of a recovery in the outbox: they do not count against the bound, since nobody was slow yet.
     pub(super) allowance: usize,
     pub(super) kind: Kind,
@@ -196,6 +199,15 @@ pub(super) struct Stream {
 impl Connection {
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// What waits to be written weighs this much against the bound.
+    pub(super) fn weight(&self) -> usize {
+        self.outbox.weight() + self.backlog_bytes()
+    }
+
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
     }
 
     pub(super) fn subscription(&self, channel: ChannelId) -> Option<&Subscription> {

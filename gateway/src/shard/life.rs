@@ -55,6 +55,7 @@ impl Shard {
             subscriptions: Vec::new(),
             gapped: Vec::new(),
             held: None,
+            backlog: None,
             allowance: 0,
             kind,
         });
@@ -112,7 +113,8 @@ impl Shard {
             return;
         }
         if disconnect == Disconnect::Slow {
-            let waited = connection.outbox.bytes();
+            let waited = connection.outbox.bytes() + connection.backlog_bytes();
+            connection.backlog = None;
             // An event without its id would come to the client, and come again when it is back.
             connection.outbox.drop_unsent(sse::is_rest);
             self.counters.outbox_bytes.sub((waited - connection.outbox.bytes()) as u64);
@@ -162,6 +164,8 @@ impl Shard {
         if connection.phase != Phase::Open {
             return;
         }
+        self.catch_up(at);
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
         connection.phase = Phase::Ending;
         self.leave_channels(at);
         self.set_deadline(at, Deadline::Close, self.limits.close_timeout);
@@ -173,7 +177,7 @@ impl Shard {
         }
         self.leave_channels(at);
         let mut connection = self.connections.remove(at as usize);
-        self.counters.outbox_bytes.sub(connection.outbox.bytes() as u64);
+        self.counters.outbox_bytes.sub((connection.outbox.bytes() + connection.backlog_bytes()) as u64);
         match connection.kind {
             Kind::WebSocket(_) => self.counters.websockets.sub(1),
             Kind::Sse(_) => self.counters.sse.sub(1),

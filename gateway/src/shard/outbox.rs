@@ -8,6 +8,8 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::wheel::Tick;
+
 /// The most frames given to one write call.
 pub(super) const SLICES_MAX: usize = 64;
 
@@ -20,6 +22,11 @@ pub(super) struct Outbox {
     frames: VecDeque<Bytes>,
     bytes: usize,
     cut: bool,
+    /// Bytes that have left so far.
+    left: u64,
+    /// What will have left when everything has that waited at `since`.
+    mark: u64,
+    since: Tick,
 }
 
 impl Outbox {
@@ -28,9 +35,17 @@ impl Outbox {
         self.bytes
     }
 
-    /// Whether so much waits that no more should: a frame weighs what it holds, but never next to nothing.
-    pub(super) fn exceeds(&self, limit: usize) -> bool {
-        self.bytes > limit || self.frames.len() * FRAME_WEIGHT_MIN > limit
+    /// What waits weighs this much against a bound: what it holds, but never next to nothing.
+    pub(super) fn weight(&self) -> usize {
+        self.bytes.max(self.frames.len() * FRAME_WEIGHT_MIN)
+    }
+
+    /// How long the oldest byte has waited at the least, in ticks; it may be up to twice as long.
+    pub(super) fn age(&mut self, now: Tick) -> Tick {
+        if self.left >= self.mark {
+            (self.mark, self.since) = (self.left + self.bytes as u64, now);
+        }
+        now - self.since
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,6 +77,7 @@ impl Outbox {
     /// Takes away what was written.
     pub(super) fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.left += written as u64;
         while let Some(front) = self.frames.front_mut() {
             if written < front.len() {
                 if written > 0 {
@@ -85,6 +101,7 @@ impl Outbox {
         let rest = self.frames.iter().skip(cut).take_while(|frame| belongs(frame)).count();
         self.frames.truncate(cut + rest);
         self.bytes = self.frames.iter().map(Bytes::len).sum();
+        self.mark = self.mark.min(self.left + self.bytes as u64);
     }
 
     /// Takes the next frames as one piece of at most `limit` bytes, or one frame.
@@ -92,6 +109,7 @@ impl Outbox {
         let first = self.frames.pop_front()?;
         if self.frames.front().is_none_or(|next| first.len() + next.len() > limit) {
             self.bytes -= first.len();
+            self.left += first.len() as u64;
             return Some(first);
         }
         let mut piece = Vec::from(first);
@@ -99,12 +117,14 @@ impl Outbox {
             piece.extend_from_slice(&next);
         }
         self.bytes -= piece.len();
+        self.left += piece.len() as u64;
         Some(piece.into())
     }
 
     /// Puts back what could not be sent after all.
     pub(super) fn put_back(&mut self, piece: Bytes) {
         self.bytes += piece.len();
+        self.left -= piece.len() as u64;
         self.frames.push_front(piece);
     }
 }

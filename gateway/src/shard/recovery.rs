@@ -161,10 +161,13 @@ impl Shard {
                 continue;
             };
             match item {
-                HeldItem::Publication(publication) => self.push_publication(at, &publication),
+                HeldItem::Publication(publication) => {
+                    let slow = self.channels.at(id).slow.clone();
+                    self.push_publication(at, &publication, slow.as_ref());
+                }
                 HeldItem::Gap(gap) => self.tell_gap(at, id, gap),
             }
         }
-        self.disconnect_slow();
+        self.relieve_slow();
     }
 }

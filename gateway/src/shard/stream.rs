@@ -118,22 +118,34 @@ impl Shard {
 
     /// Tells of a hole in a channel's sequence.
     pub(super) fn stream_gap(&mut self, at: ConnectionId, gap: &Gap) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        let Kind::Sse(stream) = &mut connection.kind else { return };
+        if let Some(event) = self.gap_event(at, gap) {
+            self.event(at, &event);
+        }
+    }
+
+    /// The same, whatever waits in the outbox.
+    pub(super) fn write_gap(&mut self, at: ConnectionId, gap: &Gap) {
+        if let Some(event) = self.gap_event(at, gap) {
+            self.control_event(at, &event);
+        }
+    }
+
+    fn gap_event(&mut self, at: ConnectionId, gap: &Gap) -> Option<Vec<u8>> {
+        let connection = self.connections.get_mut(at as usize)?;
+        let Kind::Sse(stream) = &mut connection.kind else { return None };
         let place = connection
             .subscriptions
             .iter()
             .position(|subscription| self.channels.at(subscription.channel).name == gap.channel);
         let reason = gap.cause.as_str();
-        let event = match place.and_then(|place| stream.positions.get_mut(place)) {
+        Some(match place.and_then(|place| stream.positions.get_mut(place)) {
             None => sse::gap(&gap.channel, reason, [(&gap.channel, gap.position)]),
             Some(position) => {
                 *position = gap.position;
                 let names = connection.subscriptions.iter().map(|s| &self.channels.at(s.channel).name);
                 sse::gap(&gap.channel, reason, names.zip(stream.positions.iter().copied()))
             }
-        };
-        self.event(at, &event);
+        })
     }
 
     /// A channel cannot be heard: the stream says so and ends. The client comes again after a while.

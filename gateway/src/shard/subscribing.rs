@@ -17,7 +17,8 @@ impl Shard {
             Some(id) => id,
             None => {
                 self.asks.try_send(Ask::Attach(name.clone())).map_err(|_| ErrorCode::TooManyRequests)?;
-                self.channels.insert(name)
+                let slow = self.node.namespace(&name).and_then(|namespace| namespace.slow.clone());
+                self.channels.insert(name, slow)
             }
         };
         let channel = self.channels.at_mut(id);

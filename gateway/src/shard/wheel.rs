@@ -32,10 +32,14 @@ impl Wheel {
         self.now
     }
 
+    /// So much time in ticks, rounded up.
+    pub(super) fn ticks(&self, time: Duration) -> Tick {
+        u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX / 2)
+    }
+
     /// The tick at which so much time will have passed: never the present one.
     pub(super) fn after(&self, wait: Duration) -> Tick {
-        let ticks = wait.as_nanos().div_ceil(TICK.as_nanos());
-        self.now + u64::try_from(ticks).unwrap_or(u64::MAX / 2).max(1)
+        self.now + self.ticks(wait).max(1)
     }
 
     /// Enters a key, to come out at `due` or, when that is beyond the wheel's horizon, before; says when.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use earshot_protocol::Disconnect;
 
 use super::channels::ConnectionId;
-use super::connection::{Kind, Phase};
+use super::connection::{Connection, Kind, Phase};
 use super::link::{Flushed, Written};
 use super::reactor::Shard;
 
@@ -22,13 +22,22 @@ impl Shard {
         if !connection.is_open() {
             return;
         }
-        if connection.outbox.exceeds((limit + connection.allowance).saturating_sub(frame.len())) {
+        let room = (limit + connection.allowance).saturating_sub(frame.len());
+        if connection.weight() > room && !self.relieve(at, room) {
             return self.disconnect(at, Disconnect::Slow);
         }
-        self.push_control(at, frame);
+        self.push_behind(at, frame);
     }
 
-    /// A frame that is written whatever else waits.
+    /// A frame that waits its turn, whatever else waits.
+    fn push_behind(&mut self, at: ConnectionId, frame: Bytes) {
+        match self.connections.get_mut(at as usize) {
+            Some(Connection { backlog: Some(_), .. }) => self.put_off_frame(at, frame),
+            _ => self.push_control(at, frame),
+        }
+    }
+
+    /// A frame that is written next, whatever else waits.
     pub(super) fn push_control(&mut self, at: ConnectionId, frame: Bytes) {
         if let Some(connection) = self.connections.get_mut(at as usize) {
             self.counters.outbox_bytes.add(frame.len() as u64);
@@ -41,7 +50,7 @@ impl Shard {
     pub(super) fn push_recovered(&mut self, at: ConnectionId, frame: Bytes) {
         if let Some(connection) = self.connections.get_mut(at as usize) {
             connection.allowance += frame.len();
-            self.push_control(at, frame);
+            self.push_behind(at, frame);
         }
     }
 
@@ -70,7 +79,9 @@ impl Shard {
                     let written_now = usize::try_from(flushed.bytes - before).unwrap_or(usize::MAX);
                     connection.progress |= written_now > 0;
                     connection.allowance = connection.allowance.saturating_sub(written_now);
-                    if written == Written::All && connection.phase == Phase::Ending {
+                    if written == Written::All && connection.backlog.is_some() {
+                        self.refill(at);
+                    } else if written == Written::All && connection.phase == Phase::Ending {
                         self.flushed_last(at);
                     }
                 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::harness::http::Raw;
@@ -27,7 +25,7 @@ async fn a_websocket_that_stops_reading_is_closed_with_3008_and_the_others_get_e
     let _alone = heavy().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let mut slow = WsClient::open_over(narrow(&gateway).await, &["flood"]).await;
+    let mut slow = WsClient::open_over(gateway.narrow_connection(), &["flood"]).await;
 
     flood(&redis, &gateway).await;
 
@@ -51,7 +49,7 @@ async fn an_event_stream_that_stops_reading_is_told_so_and_the_others_get_everyt
     let _alone = heavy().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let mut slow = SseClient::open_over(Raw::over(narrow(&gateway).await), "/sse/flood").await;
+    let mut slow = SseClient::open_over(Raw::over(gateway.narrow_connection()), "/sse/flood").await;
 
     flood(&redis, &gateway).await;
 
@@ -132,13 +130,4 @@ impl Neighbours {
 /// A payload of 1 KiB that tells its number.
 fn message(number: usize) -> String {
     format!(r#"{{"number":"{number:08}","fill":"{}"}}"#, "x".repeat(990))
-}
-
-/// A connection whose receive buffer is too small to hide that nobody reads.
-async fn narrow(gateway: &Gateway) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-    socket.set_recv_buffer_size(16 * 1024).unwrap();
-    socket.connect(&gateway.address().into()).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    TcpStream::from_std(socket.into()).unwrap()
 }

@@ -19,7 +19,7 @@ use super::settings::RedisSettings;
 use super::status::LinkState;
 use crate::broker::BrokerError;
 use crate::drain::Drain;
-use crate::instance::{Backoff, Dialer, Failure};
+use crate::instance::{Backoff, Dialer, Failure, Watch};
 
 /// The task of the link.
 pub(super) struct Commands {
@@ -46,10 +46,10 @@ impl Commands {
         loop {
             let closed = Arc::new(Notify::new());
             let failure = match self.connect(closed.clone()).await {
-                Some(Ok(connection)) => {
+                Some(Ok((connection, watch))) => {
                     self.state.up();
                     let since = Instant::now();
-                    let Err(failure) = self.serve(connection, &closed).await else { return };
+                    let Err(failure) = self.serve(connection, watch, &closed).await else { return };
                     // See the subscriber: one that is thrown out again must not hurry.
                     if since.elapsed() > self.settings.instance.retry_max {
                         backoff.reset();
@@ -61,14 +61,17 @@ impl Commands {
             };
             self.state.down(&failure);
             tokio::select! {
-                () = tokio::time::sleep(backoff.next(&failure)) => {}
+                () = self.dialer.pause(backoff.next(&failure)) => {}
                 () = self.inbox.expire() => return,
             }
         }
     }
 
     /// One attempt; `None` when nobody can ask any more.
-    async fn connect(&mut self, closed: Arc<Notify>) -> Option<Result<MultiplexedConnection, Failure>> {
+    async fn connect(
+        &mut self,
+        closed: Arc<Notify>,
+    ) -> Option<Result<(MultiplexedConnection, Watch), Failure>> {
         // Without this an idle link would learn of its end from the next publication, which would be lost.
         let end = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
@@ -77,13 +80,18 @@ impl Commands {
             Ok::<_, redis::aio::SendError>(())
         };
         tokio::select! {
-            attempt = self.dialer.dial(end) => Some(attempt),
+            attempt = self.dialer.dial_watched(end) => Some(attempt),
             () = self.inbox.expire() => None,
         }
     }
 
     /// Asks until the connection fails (`Err`), or nobody can ask any more (`Ok`).
-    async fn serve(&mut self, connection: MultiplexedConnection, closed: &Notify) -> Result<(), Failure> {
+    async fn serve(
+        &mut self,
+        connection: MultiplexedConnection,
+        mut watch: Watch,
+        closed: &Notify,
+    ) -> Result<(), Failure> {
         let mut pings = clock(self.settings.ping_interval);
         let mut scripts = Loading::default();
         loop {
@@ -92,6 +100,7 @@ impl Commands {
                 () = closed.notified() => {
                     return Err(Failure::Unreachable("the connection was closed".to_owned()));
                 }
+                moved = &mut watch => return Err(moved),
                 some = self.inbox.ready() => {
                     if !some {
                         return Ok(());
@@ -158,18 +167,18 @@ fn answer_all(batch: VecDeque<Waiting>, values: Vec<Value>) -> VecDeque<Waiting>
 }
 
 /// Tells everybody in a batch that nobody knows what became of it.
-fn fail(batch: VecDeque<Waiting>, failure: Failure) -> Failure {
+pub(super) fn fail(batch: VecDeque<Waiting>, failure: Failure) -> Failure {
     for waiting in batch {
         waiting.answer(Err(BrokerError::Unavailable(failure.to_string())));
     }
     failure
 }
 
-fn is_unknown_script(value: &Value) -> bool {
+pub(super) fn is_unknown_script(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
 }
 
-fn judge(value: Value) -> Answer {
+pub(super) fn judge(value: Value) -> Answer {
     let error = match value {
         Value::ServerError(error) => error,
         answer => return Ok(answer),

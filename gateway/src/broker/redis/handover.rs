@@ -5,9 +5,9 @@
 //! it is fed from within the client's own read loop. Each connection has a hand-over of its own, so what a dead
 //! connection still brings cannot mix with what the next one hears.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::echo::Echo;
+use super::probe::Echoes;
 use super::settings::RedisSettings;
 use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
 
@@ -34,6 +35,7 @@ pub(super) struct Handover {
     bytes: usize,
     message_bytes: usize,
     patterns: AtomicBool,
+    probes: Option<Arc<Echoes>>,
     queue: Mutex<Queue>,
     ready: Notify,
 }
@@ -46,12 +48,15 @@ struct Queue {
     named: usize,
     ended: bool,
     echo: Echo,
+    /// Shard channels that we give up ourselves: their end is no news.
+    given_up: HashSet<String>,
 }
 
 #[derive(Debug)]
 enum Item {
     Message(Message),
     Loss(Loss),
+    Gone(Topic),
 }
 
 /// What [`Handover::take`] found.
@@ -61,6 +66,8 @@ pub(super) enum Taken {
     Messages,
     /// A loss; it comes before whatever is taken next.
     Loss(Loss),
+    /// A shard channel that the server carries no longer: its slot has moved.
+    Gone(Topic),
     /// Nothing waits.
     Nothing,
     /// Nothing waits, and nothing will come: the connection is gone.
@@ -68,15 +75,22 @@ pub(super) enum Taken {
 }
 
 impl Handover {
-    pub(super) fn new(settings: &RedisSettings) -> Self {
+    /// An empty one; `probes` of our own are told from publications, and not handed on.
+    pub(super) fn new(settings: &RedisSettings, probes: Option<Arc<Echoes>>) -> Self {
         Self {
             items: settings.handover_items,
             bytes: settings.handover_bytes,
             message_bytes: settings.message_bytes,
             patterns: AtomicBool::new(false),
+            probes,
             queue: Mutex::default(),
             ready: Notify::new(),
         }
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Resolves when there may be something to take.
@@ -89,7 +103,31 @@ impl Handover {
         self.patterns.store(true, Ordering::Relaxed);
     }
 
-    /// Takes up to `most` messages, or one loss.
+    /// Shard channels are about to be given up.
+    pub(super) fn expect_end(&self, topics: &[Topic]) {
+        self.lock().given_up.extend(topics.iter().map(ToString::to_string));
+    }
+
+    /// Whatever shard channel ends from now on was not given up by us.
+    pub(super) fn expect_no_end(&self) {
+        self.lock().given_up.clear();
+    }
+
+    /// A shard channel has ended on this connection.
+    fn gone(&self, push: PushInfo) {
+        let Some(Value::BulkString(name)) = push.data.into_iter().next() else { return };
+        let Ok(name) = String::from_utf8(name) else { return };
+        let mut queue = self.lock();
+        if queue.given_up.remove(&name) || queue.ended {
+            return;
+        }
+        let Ok(channel) = ChannelName::parse(&name) else { return };
+        queue.items.push_back(Item::Gone(Topic::Sharded(channel)));
+        drop(queue);
+        self.ready.notify_one();
+    }
+
+    /// Takes up to `most` messages, or one loss, or one end.
     pub(super) fn take(&self, batch: &mut Vec<Message>, most: usize) -> Taken {
         let mut queue = self.lock();
         let taken = queue.take(batch, most);
@@ -104,6 +142,10 @@ impl Handover {
     }
 
     fn push(&self, heard: Heard) {
+        let Message { channel, data } = &heard.message;
+        if self.probes.as_ref().is_some_and(|probes| probes.takes(channel, data)) {
+            return;
+        }
         let mut queue = self.lock();
         if queue.ended {
             return;
@@ -143,12 +185,16 @@ impl Handover {
 
 impl AsyncPushSender for Handover {
     fn send(&self, push: PushInfo) -> Result<(), SendError> {
+        if let Some(probes) = &self.probes {
+            probes.hears();
+        }
         match push.kind {
             PushKind::Message | PushKind::PMessage | PushKind::SMessage => {
                 if let Some(heard) = Heard::read(push) {
                     self.push(heard);
                 }
             }
+            PushKind::SUnsubscribe => self.gone(push),
             PushKind::Disconnection => self.end(),
             // Confirmations reach whoever sent the command; the rest is not for us.
             _ => {}
@@ -169,8 +215,9 @@ impl Queue {
                     taken += 1;
                 }
                 Some(Item::Loss(loss)) if taken == 0 => return self.take_loss(loss),
-                Some(loss) => {
-                    self.items.push_front(loss);
+                Some(Item::Gone(topic)) if taken == 0 => return Taken::Gone(topic),
+                Some(other) => {
+                    self.items.push_front(other);
                     break;
                 }
                 None => break,
@@ -226,6 +273,7 @@ fn add(loss: &mut Loss, topic: Topic, named: &mut usize) {
 struct Heard {
     message: Message,
     pattern: Option<Vec<u8>>,
+    sharded: bool,
 }
 
 impl Heard {
@@ -234,19 +282,20 @@ impl Heard {
             Value::BulkString(bytes) => Some(bytes),
             _ => None,
         });
+        let sharded = push.kind == PushKind::SMessage;
         let pattern = if push.kind == PushKind::PMessage { Some(fields.next()??) } else { None };
         let channel = fields.next()??;
         let data = Bytes::from(fields.next()??);
         // What is subscribed by name is text; only a pattern can bring a name that is not, and no client can ask
         // for such a channel.
         let channel = String::from_utf8(channel).ok()?;
-        Some(Self { message: Message { channel, data }, pattern })
+        Some(Self { message: Message { channel, data }, pattern, sharded })
     }
 
     /// The topic to name in a loss; `None` for a channel that no client can have asked for.
     fn topic(&self) -> Option<Topic> {
         if let Ok(name) = ChannelName::parse(&self.message.channel) {
-            return Some(Topic::Channel(name));
+            return Some(if self.sharded { Topic::Sharded(name) } else { Topic::Channel(name) });
         }
         let pattern = String::from_utf8(self.pattern.clone()?).ok()?;
         Some(Topic::Pattern(pattern.into()))

@@ -10,13 +10,17 @@ use futures::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::cluster::bus::Bus;
+use super::cluster::shard_line::ShardLine;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
+use super::probe::{MISSES, MISSES_WHILE_HEARING, Prober, Proof};
 use super::requests;
+use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
-use crate::broker::{Message, Topic};
-use crate::instance::Failure;
+use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
+use crate::instance::{Failure, Watch};
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -27,6 +31,8 @@ type Pending<T> = Option<BoxFuture<'static, Result<T, Failure>>>;
 pub(super) struct Listening<'a> {
     link: &'a Subscriber,
     connection: MultiplexedConnection,
+    /// Whether the server is still the one to listen to.
+    watch: Watch,
     handover: Arc<Handover>,
     /// Whatever was published until this moment on a confirmed topic has been heard.
     proven: Instant,
@@ -35,25 +41,48 @@ pub(super) struct Listening<'a> {
     /// While topics are on their way that were heard before: nothing is handed on until their loss was said.
     gated: bool,
     established: bool,
+    prober: Prober,
+    probe: Option<BoxFuture<'static, Proof>>,
+    /// Probes in a row that did not come back.
+    misses: u32,
+    /// Whether probes may be published and heard. Where they may not, the server is pinged.
+    provable: bool,
     ping: Pending<Instant>,
+    /// How the node heard the other nodes of its cluster the last time.
+    bus: Option<Bus>,
+    look: Pending<Bus>,
+    /// How a node is spoken to that carries shard channels.
+    shard_line: Option<Arc<ShardLine>>,
     batch: Vec<Message>,
 }
 
 impl<'a> Listening<'a> {
-    pub(super) fn new(
-        link: &'a Subscriber,
-        connection: MultiplexedConnection,
-        handover: Arc<Handover>,
-    ) -> Self {
+    pub(super) fn new(link: &'a Subscriber, line: Line) -> Self {
+        let Line { connection, watch, handover, echoes, bus, shard_line } = line;
+        let prober = Prober {
+            connection: connection.clone(),
+            echoes,
+            outbox: link.outbox.clone(),
+            commands: Arc::clone(&link.commands),
+            limit: link.settings.probe_interval.unwrap_or_default(),
+        };
         Self {
             link,
             connection,
+            watch,
             handover,
             proven: Instant::now(),
             round: None,
             gated: false,
             established: false,
+            prober,
+            probe: None,
+            misses: 0,
+            provable: link.settings.probe_interval.is_some() && shard_line.is_none(),
             ping: None,
+            bus,
+            look: None,
+            shard_line,
             batch: Vec::with_capacity(BATCH),
         }
     }
@@ -72,6 +101,11 @@ impl<'a> Listening<'a> {
 
     async fn attend(&mut self) -> Failure {
         let mut pings = clock(self.link.settings.ping_interval);
+        let probe_interval = self.link.settings.probe_interval;
+        let mut probes = clock(probe_interval.unwrap_or(self.link.settings.ping_interval));
+        if self.provable {
+            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+        }
         let mut mending = clock(self.link.settings.instance.refused_retry_max);
         self.start_round();
         loop {
@@ -83,9 +117,13 @@ impl<'a> Listening<'a> {
                     step
                 }
                 outcome = answered(&mut self.round) => self.settle(outcome),
-                answer = answered(&mut self.ping) => self.prove(answer),
+                answer = answered(&mut self.ping) => self.pinged(answer),
+                proof = proven(&mut self.probe) => self.judge(proof),
+                bus = answered(&mut self.look), if !self.gated => self.compare(bus),
+                moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
-                _ = pings.tick(), if self.ping.is_none() => { self.start_ping(); Ok(()) }
+                _ = pings.tick() => { self.start_checks(); Ok(()) }
+                _ = probes.tick(), if self.probe.is_none() && self.provable => { self.start_probe(); Ok(()) }
                 _ = mending.tick() => { self.mend(); Ok(()) }
             };
             if let Err(failure) = step {
@@ -101,7 +139,10 @@ impl<'a> Listening<'a> {
         }
         self.gated = round.heals;
         let chunk = self.link.settings.subscribe_chunk;
-        self.round = Some(Box::pin(requests::carry_out(self.connection.clone(), round, chunk)));
+        self.round = Some(match self.shard_line.clone() {
+            Some(line) => Box::pin(async move { line.carry_out(round, chunk).await }),
+            None => Box::pin(requests::carry_out(self.connection.clone(), round, chunk)),
+        });
     }
 
     fn settle(&mut self, outcome: Result<Outcome, Failure>) -> Result<(), Failure> {
@@ -109,10 +150,14 @@ impl<'a> Listening<'a> {
         let outcome = outcome?;
         let loss = self.link.wishes.table().loss(&outcome);
         if let Some(loss) = loss {
-            self.link.listener.lost(loss);
+            self.link.tell_loss(loss);
         }
         self.gated = false;
+        let is_away = !outcome.away.is_empty();
         self.link.wishes.table().settle(outcome);
+        if is_away {
+            self.link.route.misplaced();
+        }
         self.establish();
         self.start_round();
         Ok(())
@@ -126,23 +171,90 @@ impl<'a> Listening<'a> {
         }
     }
 
-    fn start_ping(&mut self) {
-        self.ping = Some(Box::pin(ping(self.connection.clone(), self.link.settings.ping_timeout)));
+    fn start_checks(&mut self) {
+        if self.ping.is_none() && !self.provable {
+            self.start_ping();
+        }
+        if self.bus.is_some() && self.look.is_none() {
+            self.look = Some(Box::pin(Bus::look(self.connection.clone(), self.link.settings.ping_timeout)));
+        }
     }
 
-    fn prove(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
-        self.ping = None;
-        let asked = answer?;
-        // The server wrote all earlier publications before its answer, and TCP keeps the order. But what waits behind
-        // the gate may yet be dropped, and then it was not heard.
-        if !self.gated {
-            self.proven = asked;
+    fn start_ping(&mut self) {
+        let limit = self.link.settings.ping_timeout;
+        self.ping = Some(match self.shard_line.clone() {
+            Some(line) => Box::pin(async move { line.ping(limit).await }),
+            None => Box::pin(ping(self.connection.clone(), limit)),
+        });
+    }
+
+    /// A node of a cluster that lost another one may have lost what that one sent.
+    fn compare(&mut self, bus: Result<Bus, Failure>) -> Result<(), Failure> {
+        self.look = None;
+        let bus = bus?;
+        if let Some(before) = self.bus.replace(bus.clone())
+            && !bus.is_as_before(&before)
+        {
+            let loss = Loss { topics: LostTopics::All, cause: GapCause::Deaf, from: before.asked };
+            self.link.tell_loss(loss);
         }
         Ok(())
     }
 
-    /// Asks again for what was heard once and is refused now.
+    /// The server wrote all earlier publications before its answer, and TCP keeps the order.
+    fn pinged(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
+        self.ping = None;
+        self.heard_until(answer?);
+        Ok(())
+    }
+
+    fn start_probe(&mut self) {
+        self.probe = Some(Box::pin(self.prober.clone().round()));
+    }
+
+    fn judge(&mut self, proof: Proof) -> Result<(), Failure> {
+        self.probe = None;
+        let state = self.link.wishes.state();
+        match proof {
+            Proof::Heard(until, lag) => {
+                self.misses = 0;
+                state.proven(until, lag);
+                self.heard_until(until);
+            }
+            Proof::Forbidden(reason) => {
+                self.provable = false;
+                state.unproven(&reason);
+                self.start_ping();
+            }
+            Proof::Missed { heard_others } => {
+                self.misses += 1;
+                if self.misses >= if heard_others { MISSES_WHILE_HEARING } else { MISSES } {
+                    return Err(Failure::Deaf(format!(
+                        "{} probes in a row were published and not heard on the subscription",
+                        self.misses
+                    )));
+                }
+                // In haste, since the next one decides.
+                self.start_probe();
+            }
+        }
+        Ok(())
+    }
+
+    /// What waits behind the gate may yet be dropped, and then it was not heard.
+    fn heard_until(&mut self, moment: Instant) {
+        if !self.gated {
+            self.proven = moment;
+        }
+    }
+
+    /// Asks again for what was heard once and is refused now, and for leave to prove that we hear.
     fn mend(&mut self) {
+        let may_prove = self.link.settings.probe_interval.is_some() && self.shard_line.is_none();
+        if !self.provable && self.probe.is_none() && may_prove {
+            self.provable = true;
+            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+        }
         let refused = self.link.wishes.table().counts().refused > 0;
         if refused && self.round.is_none() {
             self.link.wishes.table().retry_refused();
@@ -156,11 +268,24 @@ impl<'a> Listening<'a> {
                 self.link.listener.heard(&mut self.batch);
                 self.batch.clear();
             }
-            Taken::Loss(loss) => self.link.listener.lost(loss),
+            Taken::Loss(loss) => self.link.tell_loss(loss),
+            Taken::Gone(topic) => {
+                self.link.wishes.table().gone(&topic, Instant::now());
+                self.link.wishes.touch();
+                self.link.route.doubt();
+            }
             Taken::Nothing => {}
             Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
         }
         Ok(())
+    }
+}
+
+/// What the round under way has shown; never, when none is.
+async fn proven(round: &mut Option<BoxFuture<'static, Proof>>) -> Proof {
+    match round {
+        Some(round) => round.await,
+        None => pending().await,
     }
 }
 

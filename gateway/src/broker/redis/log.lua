@@ -11,7 +11,8 @@
 --       6 how long to keep meta, in milliseconds: longer, so that a log that was quiet goes on where it stood
 --       7 the epoch to begin with where a new one is needed: random, in base 36
 --       8 how long `once` is remembered, in milliseconds
---       9, 10 epoch and offset that somebody was given already (may be left out)
+--       9 PUBLISH or SPUBLISH
+--       10, 11 epoch and offset that somebody was given already (may be left out)
 --
 -- Answers {epoch, offset}, both as texts.
 local stream, meta, once = KEYS[1], KEYS[2], KEYS[3]
@@ -39,7 +40,7 @@ local function is_whole()
     return false
   end
   -- A server that took over may be behind what the old one had handed out.
-  return not (ARGV[9] == epoch and tonumber(ARGV[10]) > offset)
+  return not (ARGV[10] == epoch and tonumber(ARGV[11]) > offset)
 end
 
 local whole = is_whole()
@@ -57,7 +58,7 @@ end
 -- Published before it is kept, which nobody can tell from outside, because an ACL may refuse the channel, and this is
 -- still easy to take back.
 local envelope = '\0es1 ' .. epoch .. ' ' .. offset .. ' ' .. #tags .. '\n' .. tags .. payload
-local published = redis.pcall('PUBLISH', channel, envelope)
+local published = redis.pcall(ARGV[9], channel, envelope)
 if type(published) == 'table' then
   if before[1] then
     local function was(place)

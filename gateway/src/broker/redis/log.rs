@@ -3,6 +3,7 @@
 //! Owns the keys, what the scripts are told, and what their answers mean. The scripts own the rules: see `log.lua`.
 //! Must never number anything itself, nor touch one of the keys otherwise than by the scripts.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use redis::Value;
 use super::log_script::{APPEND, CLEAR, Call, READ};
 use crate::broker::BrokerError;
 use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogPage, tags};
+use crate::instance::slot;
 
 /// How long a publication's idempotency key is remembered.
 const IDEMPOTENCY: Duration = Duration::from_secs(300);
@@ -33,7 +35,8 @@ pub(super) fn append(
 ) -> Call {
     let Append { tags, idempotency_key } = extras;
     let mut keys = keys(log, channel);
-    keys.extend(idempotency_key.map(|key| format!("{}idempotency:{channel}:{key}", log.key_prefix)));
+    let tagged = tagged(log, channel);
+    keys.extend(idempotency_key.map(|key| format!("{}idempotency:{tagged}:{key}", log.key_prefix)));
     let mut arguments = vec![
         Bytes::copy_from_slice(channel.as_str().as_bytes()),
         data,
@@ -43,6 +46,7 @@ pub(super) fn append(
         millis(log.ttl.saturating_add(POSITION_LINGER)),
         new_epoch(),
         millis(IDEMPOTENCY),
+        verb(log),
     ];
     if let Some(StreamPosition { epoch, offset }) = seen {
         arguments.extend([epoch.to_string().into(), offset.to_string().into()]);
@@ -99,12 +103,31 @@ fn read(log: &Log, channel: &ChannelName, range: [&str; 3], limit: usize) -> Cal
 /// Removes the entries.
 pub(super) fn clear(log: &Log, channel: &ChannelName) -> Call {
     let channel_name = Bytes::copy_from_slice(channel.as_str().as_bytes());
-    let arguments = vec![channel_name, Bytes::from_static(CLEARED)];
+    let arguments = vec![channel_name, Bytes::from_static(CLEARED), verb(log)];
     Call { source: &CLEAR, keys: keys(log, channel), arguments, answer_bytes: 0 }
 }
 
-fn keys(Log { key_prefix, .. }: &Log, channel: &ChannelName) -> Vec<String> {
+/// How the scripts publish.
+fn verb(log: &Log) -> Bytes {
+    Bytes::from_static(if log.sharded { b"SPUBLISH" } else { b"PUBLISH" })
+}
+
+fn keys(log: &Log, channel: &ChannelName) -> Vec<String> {
+    let (key_prefix, channel) = (&log.key_prefix, tagged(log, channel));
     vec![format!("{key_prefix}stream:{channel}"), format!("{key_prefix}stream-meta:{channel}")]
+}
+
+/// The channel as it stands in its keys. Where it is their hash tag, their slot is that of the channel itself.
+fn tagged<'c>(log: &Log, channel: &'c ChannelName) -> Cow<'c, str> {
+    let name = channel.as_str();
+    if !log.spread || slot::hash_tag(name).is_some() {
+        name.into()
+    } else if name.contains('}') {
+        // The brace would end the tag early, or leave it empty.
+        format!("{{{:04x}}}{name}", slot::slot(name)).into()
+    } else {
+        format!("{{{name}}}").into()
+    }
 }
 
 fn millis(span: Duration) -> Bytes {

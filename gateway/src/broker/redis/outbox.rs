@@ -17,11 +17,12 @@ use tokio::time::Instant;
 use super::log_script::{By, Call};
 use super::settings::RedisSettings;
 use crate::broker::BrokerError;
+use crate::instance::slot;
 
 /// Requests in one pipeline.
-const BATCH: usize = 128;
+pub(super) const BATCH: usize = 128;
 /// Bytes in one pipeline, there and back, so that a few large ones do not make a round trip of their own size.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// What a waiting request costs beside its names and payload.
 const OVERHEAD: usize = 128;
 
@@ -29,7 +30,7 @@ const OVERHEAD: usize = 128;
 pub(super) type Answer = Result<Value, BrokerError>;
 
 /// The way into the queue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outbox {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<AtomicUsize>,
@@ -42,6 +43,8 @@ pub(super) struct Outbox {
 pub(super) enum Request {
     /// A plain `PUBLISH`.
     Publish { channel: ChannelName, data: Bytes },
+    /// An `SPUBLISH`, to the node of a cluster that owns the channel's slot.
+    PublishSharded { channel: ChannelName, data: Bytes },
     /// Something about a log.
     Script(Call),
 }
@@ -50,7 +53,9 @@ impl Request {
     /// Bytes that it takes to wait and to send.
     fn bytes(&self) -> usize {
         match self {
-            Self::Publish { channel, data } => channel.as_str().len() + data.len(),
+            Self::Publish { channel, data } | Self::PublishSharded { channel, data } => {
+                channel.as_str().len() + data.len()
+            }
             Self::Script(call) => call.bytes(),
         }
     }
@@ -58,8 +63,24 @@ impl Request {
     /// Bytes that the answer may have.
     fn answer_bytes(&self) -> usize {
         match self {
-            Self::Publish { .. } => 0,
+            Self::Publish { .. } | Self::PublishSharded { .. } => 0,
             Self::Script(call) => call.answer_bytes,
+        }
+    }
+
+    /// What requests must not overtake each other about: a channel, or the log of one.
+    pub(super) fn subject(&self) -> &str {
+        match self {
+            Self::Publish { channel, .. } | Self::PublishSharded { channel, .. } => channel.as_str(),
+            Self::Script(call) => call.keys.first().map_or("", String::as_str),
+        }
+    }
+
+    /// The slot whose owner must be asked; `None`: any node of a cluster will do.
+    pub(super) fn slot(&self) -> Option<u16> {
+        match self {
+            Self::Publish { .. } => None,
+            Self::PublishSharded { .. } | Self::Script(_) => Some(slot::slot(self.subject())),
         }
     }
 
@@ -68,6 +89,9 @@ impl Request {
         match self {
             Self::Publish { channel, data } => {
                 pipeline.cmd("PUBLISH").arg(channel.as_str()).arg(&data[..]);
+            }
+            Self::PublishSharded { channel, data } => {
+                pipeline.cmd("SPUBLISH").arg(channel.as_str()).arg(&data[..]);
             }
             Self::Script(call) => call.write(by, pipeline),
         }
@@ -84,6 +108,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Bytes there and back.
+    pub(super) fn bytes(&self) -> usize {
+        self.request.bytes() + self.request.answer_bytes()
+    }
+
     /// Tells the caller.
     pub(super) fn answer(self, answer: Answer) {
         // First the room, then the answer: who waited for it may ask again at once.
@@ -200,7 +229,7 @@ impl Inbox {
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             let Some(waiting) = self.front.take().or_else(|| self.queue.try_recv().ok()) else { break };
             if !waiting.is_late() {
-                bytes += waiting.request.bytes() + waiting.request.answer_bytes();
+                bytes += waiting.bytes();
                 batch.push_back(waiting);
             }
         }

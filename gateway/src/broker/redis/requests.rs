@@ -101,7 +101,7 @@ async fn send(connection: &mut MultiplexedConnection, verb: Verb, topics: &[Topi
 
 fn name(topic: &Topic) -> &str {
     match topic {
-        Topic::Channel(name) => name.as_str(),
+        Topic::Channel(name) | Topic::Sharded(name) => name.as_str(),
         Topic::Pattern(pattern) => pattern,
     }
 }

@@ -15,6 +15,10 @@ pub struct RedisSettings {
     pub ping_interval: Duration,
     /// How long it may take to answer before it is given up.
     pub ping_timeout: Duration,
+    /// How often the subscriber link proves that it hears; `None`: it is only asked whether it lives.
+    pub probe_interval: Option<Duration>,
+    /// What the channel is called by which it does, with something behind it that nobody else has.
+    pub probe_prefix: String,
     /// Publications that may wait between the link and the listener.
     pub handover_items: usize,
     /// Bytes that may wait between the link and the listener.
@@ -35,6 +39,8 @@ impl Default for RedisSettings {
             instance: InstanceSettings::default(),
             ping_interval: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(3),
+            probe_interval: Some(Duration::from_secs(1)),
+            probe_prefix: "earshot:probe:".to_owned(),
             handover_items: 256 * 1024,
             handover_bytes: 64 * 1024 * 1024,
             message_bytes: 1024 * 1024,

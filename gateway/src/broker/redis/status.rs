@@ -2,9 +2,13 @@
 //!
 //! Owns the present state and the log lines of its changes. Must never hold its lock for more than a copy.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::broker::LinkStatus;
+use tokio::time::Instant;
+
+use crate::broker::{LinkStatus, Proof};
 use crate::instance::Failure;
 
 /// The state of one link.
@@ -13,6 +17,8 @@ pub(super) struct LinkState {
     instance: String,
     link: &'static str,
     address: String,
+    /// Whether the server is a replica.
+    replica: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -21,13 +27,40 @@ struct State {
     /// `None` while the link works.
     cause: Option<String>,
     established: u64,
+    /// Since when it does not work, or, of one that listens, since when it may have missed something.
+    down_since: Option<Instant>,
+    down_before: Duration,
+    up_since: Instant,
+    /// Why it was given up, each time that it had worked.
+    losses: [u64; LOSSES.len()],
+    /// Until when everything published is known to have been heard, and how long the way was.
+    proven: Option<(Instant, Duration)>,
+    /// Why that cannot be proven by a probe.
+    unproven: Option<String>,
 }
+
+/// Why a link that worked was given up, in the order of [`State::losses`].
+const LOSSES: [&str; 3] = ["lost", "deaf", "refused"];
 
 impl LinkState {
     /// A link that has not been tried yet.
     pub(super) fn new(instance: &str, link: &'static str, address: String) -> Self {
-        let state = Mutex::new(State { cause: Some("connecting".to_owned()), established: 0 });
-        Self { instance: instance.to_owned(), link, address, state }
+        let state = Mutex::new(State {
+            cause: Some("connecting".to_owned()),
+            established: 0,
+            down_since: Some(Instant::now()),
+            down_before: Duration::ZERO,
+            up_since: Instant::now(),
+            losses: [0; LOSSES.len()],
+            proven: None,
+            unproven: None,
+        });
+        Self { instance: instance.to_owned(), link, address, replica: Arc::default(), state }
+    }
+
+    /// The same, with the flag that says whether its server is a replica.
+    pub(super) fn with_replica(self, replica: Arc<AtomicBool>) -> Self {
+        Self { replica, ..self }
     }
 
     /// The link works from now on.
@@ -35,6 +68,10 @@ impl LinkState {
         let mut state = self.lock();
         state.cause = None;
         state.established += 1;
+        if let Some(since) = state.down_since.take() {
+            state.down_before += since.elapsed();
+        }
+        state.up_since = Instant::now();
         let established = state.established;
         drop(state);
         let Self { instance, link, address, .. } = self;
@@ -44,15 +81,55 @@ impl LinkState {
     /// The link does not work. Only a change is worth a warning: endless retries must not fill the log.
     pub(super) fn down(&self, failure: &Failure) {
         let cause = failure.to_string();
-        let previous = self.lock().cause.replace(cause.clone());
+        let mut state = self.lock();
+        let previous = state.cause.replace(cause.clone());
+        if state.down_since.is_none() {
+            let heard_until = state.proven.map_or_else(Instant::now, |(until, _)| until);
+            state.down_since = Some(heard_until.max(state.up_since));
+            let loss = match failure {
+                Failure::Unreachable(_) => "lost",
+                Failure::Deaf(_) => "deaf",
+                Failure::Refused(_) => "refused",
+            };
+            if let Some(place) = LOSSES.iter().position(|label| *label == loss) {
+                state.losses[place] += 1;
+            }
+        }
+        drop(state);
         let Self { instance, link, address, .. } = self;
         match failure {
             Failure::Refused(_) => tracing::error!(%instance, link, %address, %cause, "Redis refuses us"),
+            Failure::Deaf(_) => tracing::error!(%instance, link, %address, %cause, "Redis link deaf"),
             Failure::Unreachable(_) if previous.as_ref() != Some(&cause) => {
                 tracing::warn!(%instance, link, %address, %cause, "Redis link down");
             }
             Failure::Unreachable(_) => tracing::debug!(%instance, link, %address, %cause, "Redis still down"),
         }
+    }
+
+    /// Everything that was published until a moment has been heard; and how long the way of the proof was.
+    pub(super) fn proven(&self, until: Instant, lag: Duration) {
+        let mut state = self.lock();
+        state.proven = Some((until, lag));
+        state.unproven = None;
+    }
+
+    /// Hearing cannot be proven by a probe, for a reason that is worth a warning once.
+    pub(super) fn unproven(&self, reason: &str) {
+        let previous = self.lock().unproven.replace(reason.to_owned());
+        if previous.as_deref() != Some(reason) {
+            let Self { instance, link, address, .. } = self;
+            tracing::warn!(
+                %instance, link, %address, %reason,
+                "hearing cannot be proven: the ACL of our user must allow to publish and hear the channels that begin \
+                 with probe_prefix"
+            );
+        }
+    }
+
+    /// Whether the link works.
+    pub(super) fn is_up(&self) -> bool {
+        self.lock().cause.is_none()
     }
 
     /// The gateway stops, and the link with it.
@@ -67,9 +144,18 @@ impl LinkState {
             link: self.link,
             up: state.cause.is_none(),
             cause: state.cause.clone(),
+            replica: self.replica.load(Ordering::Relaxed),
             reconnects: state.established.saturating_sub(1),
+            losses: LOSSES.into_iter().zip(state.losses).collect(),
+            down: state.down_before + state.down_since.map_or(Duration::ZERO, |since| since.elapsed()),
+            proof: match (&state.unproven, state.proven) {
+                (Some(reason), _) => Some(Proof::Impossible(reason.clone())),
+                (None, Some((until, lag))) => Some(Proof::Heard { age: until.elapsed(), lag }),
+                (None, None) => None,
+            },
             wanted: 0,
             confirmed: 0,
+            handover_bytes: 0,
         }
     }
 

@@ -4,19 +4,22 @@
 //! makes their order plain: what the old connection heard, then the loss, then what the new one hears. Must never
 //! take an open socket for hearing: that is proven by an answered PING alone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::handover::Handover;
 use super::listening::Listening;
+use super::outbox::Outbox;
+use super::route::Route;
 use super::settings::RedisSettings;
 use super::status::LinkState;
 use super::table::{Confirmation, Table};
-use crate::broker::{LinkStatus, Listener, Topic};
+use crate::broker::{LinkStatus, Listener, Loss, LostTopics, Topic};
 use crate::drain::Drain;
-use crate::instance::{Backoff, Dialer, Failure};
+use crate::instance::{Backoff, Failure};
 
 /// What the link shares with those who wish to hear.
 #[derive(Debug)]
@@ -24,11 +27,16 @@ pub(super) struct Wishes {
     table: Mutex<Table>,
     changed: Notify,
     state: LinkState,
+    /// That of the present connection.
+    handover: Mutex<Weak<Handover>>,
+    /// The link is of no more use.
+    retired: CancellationToken,
 }
 
 impl Wishes {
     pub(super) fn new(state: LinkState) -> Self {
-        Self { table: Mutex::default(), changed: Notify::new(), state }
+        let (changed, retired) = (Notify::new(), CancellationToken::new());
+        Self { table: Mutex::default(), changed, state, handover: Mutex::default(), retired }
     }
 
     /// Wants a topic. `None`: it is confirmed already.
@@ -52,11 +60,27 @@ impl Wishes {
         let mut status = self.state.status();
         status.wanted = counts.wanted;
         status.confirmed = counts.confirmed;
+        let handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        status.handover_bytes = handover.map_or(0, |handover| handover.bytes());
+        if status.up && counts.away > 0 {
+            status.up = false;
+            status.cause = Some(format!("{} topics wait for the node that owns their slot", counts.away));
+        }
         if status.up && counts.refused > 0 {
             status.up = false;
             status.cause = Some(format!("{} topics that were heard before are refused now", counts.refused));
         }
         status
+    }
+
+    /// Something about the table has changed.
+    pub(super) fn touch(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Ends the link.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
     }
 
     /// Resolves when a wish was made or taken back since the last time.
@@ -78,17 +102,31 @@ impl Wishes {
 /// The task of the link.
 pub(super) struct Subscriber {
     pub(super) settings: Arc<RedisSettings>,
-    pub(super) dialer: Dialer,
+    pub(super) route: Route,
     pub(super) wishes: Arc<Wishes>,
     pub(super) listener: Arc<dyn Listener>,
+    /// Where probes are published, and whether that link works.
+    pub(super) outbox: Outbox,
+    pub(super) commands: Arc<LinkState>,
+    /// The listener hears by other links, too: what concerns all of this one does not concern all of it.
+    pub(super) is_part: bool,
 }
 
 impl Subscriber {
+    /// Tells the listener what this link has lost.
+    pub(super) fn tell_loss(&self, mut loss: Loss) {
+        if self.is_part && matches!(loss.topics, LostTopics::All) {
+            loss.topics = LostTopics::Some(self.wishes.table().topics());
+        }
+        self.listener.lost(loss);
+    }
+
     /// Keeps the link until the gateway stops.
     pub(super) async fn run(self, drain: Drain) {
         tokio::select! {
             biased;
             () = drain.stopped() => {}
+            () = self.wishes.retired.cancelled() => return,
             () = self.keep() => {}
         }
         self.wishes.state.stopped();
@@ -100,19 +138,20 @@ impl Subscriber {
         loop {
             let failure = Box::pin(self.live(&mut backoff)).await;
             self.wishes.state.down(&failure);
-            tokio::time::sleep(backoff.next(&failure)).await;
+            self.route.doubt();
+            self.route.pause(backoff.next(&failure)).await;
         }
     }
 
     /// One connection, from the attempt to its end.
     async fn live(&self, backoff: &mut Backoff) -> Failure {
-        let handover = Arc::new(Handover::new(&self.settings));
-        let connection = match self.dialer.dial(handover.clone()).await {
-            Ok(connection) => connection,
+        let line = match self.route.dial(&self.settings).await {
+            Ok(line) => line,
             Err(failure) => return failure,
         };
+        *self.wishes.handover.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&line.handover);
         let since = Instant::now();
-        let mut listening = Listening::new(self, connection, handover);
+        let mut listening = Listening::new(self, line);
         let failure = listening.listen().await;
         // One that is accepted only to be thrown out again must not reset the waits.
         if since.elapsed() > self.settings.instance.retry_max {

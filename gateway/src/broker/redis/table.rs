@@ -28,6 +28,8 @@ pub(super) struct Outcome {
     pub(super) subscribed: Vec<Topic>,
     pub(super) unsubscribed: Vec<Topic>,
     pub(super) refused: Vec<(Topic, String)>,
+    /// Shard channels whose slot is somewhere else.
+    pub(super) away: Vec<Topic>,
 }
 
 /// How many topics are in which state.
@@ -37,6 +39,8 @@ pub(super) struct Counts {
     pub(super) confirmed: usize,
     /// Wanted, heard before, and refused now.
     pub(super) refused: usize,
+    /// Wanted, and not at this node any more.
+    pub(super) away: usize,
 }
 
 /// Wishes by topic.
@@ -54,6 +58,16 @@ struct Entry {
     wire: Wire,
     /// Stands in `changed`.
     changed: bool,
+    /// The server gave it up while a command about it was on its way.
+    gone: Option<Instant>,
+    deaf: Option<Deaf>,
+    waiting: Vec<oneshot::Sender<Confirmation>>,
+}
+
+/// A wish on its way from one table to another.
+#[derive(Debug)]
+pub(super) struct Stray {
+    pub(super) topic: Topic,
     deaf: Option<Deaf>,
     waiting: Vec<oneshot::Sender<Confirmation>>,
 }
@@ -66,6 +80,8 @@ enum Wire {
     Moving,
     On,
     Refused,
+    /// The server carries it no longer: it waits for a place.
+    Away,
 }
 
 /// A topic that was heard and is not any more.
@@ -106,6 +122,7 @@ impl Table {
                 continue;
             }
             entry.wire = Wire::Moving;
+            entry.gone = None;
             round.heals |= entry.deaf.is_some();
             if entry.wanted { &mut round.subscribe } else { &mut round.unsubscribe }.push(topic);
         }
@@ -138,8 +155,13 @@ impl Table {
         for topic in outcome.subscribed {
             self.alter(&topic, |entry| {
                 entry.wire = Wire::On;
-                entry.deaf = None;
-                entry.answer(&Ok(()));
+                match entry.gone.take() {
+                    Some(since) => entry.leave(since),
+                    None => {
+                        entry.deaf = None;
+                        entry.answer(&Ok(()));
+                    }
+                }
             });
         }
         for topic in outcome.unsubscribed {
@@ -148,6 +170,62 @@ impl Table {
         for (topic, reason) in outcome.refused {
             self.alter(&topic, |entry| entry.refuse(reason));
         }
+        for topic in outcome.away {
+            self.alter(&topic, |entry| entry.wire = Wire::Away);
+        }
+    }
+
+    /// The server gave a shard channel up: its slot has moved.
+    pub(super) fn gone(&mut self, topic: &Topic, since: Instant) {
+        self.alter(topic, |entry| match entry.wire {
+            Wire::On => entry.leave(since),
+            Wire::Moving => entry.gone = Some(since),
+            Wire::Off | Wire::Refused | Wire::Away => {}
+        });
+    }
+
+    /// Takes out the wishes whose place is not here and that the server does not hold. Those that it gave up and that
+    /// belong here all the same are asked for again; `true` when there are any.
+    pub(super) fn strays(&mut self, is_here: impl Fn(&Topic) -> bool) -> (Vec<Stray>, bool) {
+        let idle = |entry: &Entry| entry.wanted && !matches!(entry.wire, Wire::On | Wire::Moving);
+        let idle = self.entries.iter().filter(|(_, entry)| idle(entry)).map(|(topic, _)| topic.clone());
+        let (here, elsewhere): (Vec<_>, Vec<_>) = idle.collect::<Vec<_>>().into_iter().partition(&is_here);
+        let mut again = false;
+        for topic in here {
+            self.alter(&topic, |entry| {
+                if entry.wire == Wire::Away {
+                    entry.wire = Wire::Off;
+                    again = true;
+                }
+            });
+        }
+        let strays = elsewhere.into_iter().filter_map(|topic| {
+            let entry = self.entries.remove(&topic)?;
+            self.counts.replace(entry.counts(), Counts::default());
+            Some(Stray { topic, deaf: entry.deaf, waiting: entry.waiting })
+        });
+        (strays.collect(), again)
+    }
+
+    /// Takes a wish over from another table.
+    pub(super) fn adopt(&mut self, stray: Stray) {
+        let Stray { topic, deaf, waiting } = stray;
+        self.entries.entry(topic.clone()).or_insert_with(Entry::new);
+        self.alter(&topic, |entry| {
+            entry.wanted = true;
+            entry.deaf = entry.deaf.or(deaf);
+            entry.waiting.extend(waiting);
+        });
+    }
+
+    /// Whether a topic is wanted here, or was and is still held.
+    pub(super) fn has(&self, topic: &Topic) -> bool {
+        self.entries.contains_key(topic)
+    }
+
+    /// Whether nothing is wanted or held here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// The connection is gone. What was heard on it was heard for certain until `proven`.
@@ -174,6 +252,12 @@ impl Table {
         }
     }
 
+    /// Every topic that is wanted.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let wanted = self.entries.iter().filter(|(_, entry)| entry.wanted);
+        wanted.map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// How many topics are in which state.
     pub(super) fn counts(&self) -> Counts {
         self.counts
@@ -190,7 +274,7 @@ impl Table {
         let before = entry.counts();
         let result = change(entry);
         self.counts.replace(before, entry.counts());
-        if !entry.wanted && matches!(entry.wire, Wire::Off | Wire::Refused) {
+        if !entry.wanted && matches!(entry.wire, Wire::Off | Wire::Refused | Wire::Away) {
             self.entries.remove(topic);
         } else if !entry.changed && entry.differs() {
             entry.changed = true;
@@ -202,7 +286,7 @@ impl Table {
 
 impl Entry {
     fn new() -> Self {
-        Self { wanted: false, wire: Wire::Off, changed: false, deaf: None, waiting: Vec::new() }
+        Self { wanted: false, wire: Wire::Off, changed: false, gone: None, deaf: None, waiting: Vec::new() }
     }
 
     fn want(&mut self) -> Option<oneshot::Receiver<Confirmation>> {
@@ -217,6 +301,14 @@ impl Entry {
         let (sender, receiver) = oneshot::channel();
         self.waiting.push(sender);
         Some(receiver)
+    }
+
+    /// The server gave it up. It is asked for again at once: the server knows best where it is now.
+    fn leave(&mut self, since: Instant) {
+        self.wire = Wire::Off;
+        if self.wanted {
+            self.deaf.get_or_insert(Deaf { since, said: false });
+        }
     }
 
     fn refuse(&mut self, reason: String) {
@@ -243,7 +335,12 @@ impl Entry {
 
     fn counts(&self) -> Counts {
         let count = |wire| usize::from(self.wanted && self.wire == wire);
-        Counts { wanted: usize::from(self.wanted), confirmed: count(Wire::On), refused: count(Wire::Refused) }
+        Counts {
+            wanted: usize::from(self.wanted),
+            confirmed: count(Wire::On),
+            refused: count(Wire::Refused),
+            away: count(Wire::Away),
+        }
     }
 }
 
@@ -252,5 +349,6 @@ impl Counts {
         self.wanted = self.wanted + after.wanted - before.wanted;
         self.confirmed = self.confirmed + after.confirmed - before.confirmed;
         self.refused = self.refused + after.refused - before.refused;
+        self.away = self.away + after.away - before.away;
     }
 }

@@ -21,6 +21,7 @@ mod handover;
 mod healing;
 mod hearing;
 mod log;
+mod probe;
 mod refusal;
 mod table;
 
@@ -245,10 +246,16 @@ fn quick(url: &str) -> RedisSettings {
             refused_retry_max: Duration::from_millis(100),
             ..InstanceSettings::default()
         },
+        probe_interval: Some(Duration::from_millis(250)),
         ping_interval: Duration::from_millis(100),
         ping_timeout: Duration::from_millis(500),
         ..RedisSettings::default()
     }
+}
+
+/// The same, for one who counts commands: without probes.
+fn silent(url: &str) -> RedisSettings {
+    RedisSettings { probe_interval: None, ..quick(url) }
 }
 
 /// The same, for callers who wait no longer than that for an answer.

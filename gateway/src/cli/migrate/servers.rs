@@ -5,23 +5,23 @@
 use std::path::Path;
 
 use super::tell;
-use crate::config::{Config, Flags, RedisInstance, RedisUrl};
+use crate::config::{Config, Flags, RedisInstance, RedisUrl, Servers};
 use crate::instance::InstanceSettings;
 use crate::migrate::COMMAND_TIMEOUT;
 
 /// The instances that may be named.
 #[derive(Debug)]
-pub(super) struct Servers {
-    instances: Option<Vec<RedisInstance>>,
+pub(super) struct Instances {
+    known: Option<Vec<RedisInstance>>,
 }
 
-impl Servers {
+impl Instances {
     /// Reads the configuration, where one was given.
     pub(super) fn load(path: Option<&Path>) -> Result<Self, String> {
-        let Some(path) = path else { return Ok(Self { instances: None }) };
+        let Some(path) = path else { return Ok(Self { known: None }) };
         let flags = Flags { config: Some(path.to_owned()), listen: Vec::new() };
         let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
-        Ok(Self { instances: Some([config.redis, config.unused_redis].concat()) })
+        Ok(Self { known: Some([config.redis, config.unused_redis].concat()) })
     }
 
     /// How a server is reached that is written as `text`.
@@ -49,7 +49,7 @@ impl Servers {
     }
 
     fn named(&self, name: &str, instance: &str) -> Result<InstanceSettings, String> {
-        let Some(instances) = &self.instances else {
+        let Some(instances) = &self.known else {
             return Err(format!(
                 "`{instance}` is no URL, env:VARIABLE or file:PATH; for [redis.{instance}] of a configuration, give \
                  --config"
@@ -57,8 +57,11 @@ impl Servers {
         };
         let found = instances.iter().find(|known| known.name == instance);
         let found = found.ok_or_else(|| format!("the configuration has no [redis.{instance}]"))?;
-        let connect_timeout = found.times.connect_timeout;
-        Ok(InstanceSettings { connect_timeout, ..settings(name, found.url.expose().to_owned()) })
+        if matches!(found.servers, Servers::Spread(_)) {
+            return Err(format!("[redis.{instance}] is several servers: name one of them by its URL"));
+        }
+        let settings = found.settings(name.to_owned(), &found.url);
+        Ok(InstanceSettings { command_timeout: COMMAND_TIMEOUT, ..settings })
     }
 }
 

@@ -192,9 +192,28 @@ impl<'d> Section<'d> {
         self.place_at(key, self.start_of(key))
     }
 
+    /// Whether the file has this section.
+    pub(in crate::config) fn exists(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// Whether the file sets this key.
     pub(in crate::config) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref() == key))
+    }
+
+    /// Whether the file sets this key to `true`.
+    pub(in crate::config) fn is_true(&self, key: &str) -> bool {
+        self.flag_of(key) == Some(true)
+    }
+
+    /// Whether the file sets this key to `false`.
+    pub(in crate::config) fn is_false(&self, key: &str) -> bool {
+        self.flag_of(key) == Some(false)
+    }
+
+    fn flag_of(&self, key: &str) -> Option<bool> {
+        self.table.and_then(|table| table.get(key)).and_then(|value| value.get_ref().as_bool())
     }
 
     /// Whether the file sets this key to a list without elements.

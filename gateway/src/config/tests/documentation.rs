@@ -1,20 +1,35 @@
 //! The example loads, and the documentation names every key with its true default and range.
 
+use tempfile::TempDir;
+
 use super::super::*;
 use super::load;
 
 const EXAMPLE: &str = include_str!("../../../../docs/earshot.toml");
 const MANUAL: &str = include_str!("../../../../docs/configuration.md");
 
-/// The example with its commented settings (`#key = value`; prose has a space after the `#`) switched on.
-fn everything() -> String {
+/// The example with its commented settings (`#key = value`; prose has a space after the `#`) switched on, and the
+/// directory of the files that it names.
+fn everything() -> (String, TempDir) {
     let switch_on = |line: &str| match line.strip_prefix('#') {
         Some(setting) if setting.starts_with(|letter: char| letter.is_ascii_lowercase()) => {
             setting.to_owned()
         }
         _ => line.to_owned(),
     };
-    EXAMPLE.lines().map(switch_on).collect::<Vec<_>>().join("\n")
+    let text = EXAMPLE.lines().map(switch_on).collect::<Vec<_>>().join("\n");
+    let directory = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(["redis.example.com".to_owned()]).unwrap();
+    for (name, content) in [
+        ("redis-password", "hunter2\n".to_owned()),
+        ("sentinel-password", "hunter2\n".to_owned()),
+        ("redis-ca.pem", own.cert.pem()),
+        ("redis-client.pem", own.cert.pem()),
+        ("redis-client.key", own.signing_key.serialize_pem()),
+    ] {
+        std::fs::write(directory.path().join(name), content).unwrap();
+    }
+    (text.replace("/etc/earshot/", &format!("{}/", directory.path().display())), directory)
 }
 
 #[test]
@@ -22,8 +37,9 @@ fn the_example_loads() {
     let config = load(EXAMPLE).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
     let names: Vec<_> = config.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
-    assert_eq!(names, ["nest", "web", "jobs", "demo"]);
-    let config = load(&everything()).unwrap();
+    assert_eq!(names, ["nest", "web", "jobs", "metrics", "demo"]);
+    let (text, _files) = everything();
+    let config = load(&text).unwrap();
     assert!(config.api_key.is_some() && config.redis.iter().any(|instance| instance.pubsub_url.is_some()));
 }
 
@@ -41,7 +57,7 @@ fn the_example_holds_every_default() {
 
 #[test]
 fn the_example_and_the_manual_name_every_key() {
-    let example = everything();
+    let (example, _files) = everything();
     let (document, _) = Document::parse(Path::new(""), &example, Problems::default());
     Config::read(&document, &Environment::default(), &Flags::default(), super::offline);
     for (section, key) in document.known_keys() {
@@ -60,8 +76,8 @@ fn the_example_and_the_manual_name_every_key() {
 
 #[test]
 fn what_is_shown_names_every_key() {
-    let shown = load(&everything()).unwrap().show();
-    let keys = everything();
+    let (keys, _files) = everything();
+    let shown = load(&keys).unwrap().show();
     let keys = keys.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
     for key in keys.filter(|key| !key.starts_with('#')) {
         assert!(shown.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
@@ -109,6 +125,12 @@ fn the_manual_names_every_variable() {
         "EARSHOT_API_KEY",
         "REDIS_URL",
         "REDIS_PUBSUB_URL",
+        "REDIS_TLS",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_USERNAME",
+        "REDIS_PASSWORD",
+        "REDIS_DB",
     ] {
         assert!(MANUAL.contains(&format!("| `{name}` |")), "{name}");
     }

@@ -1,4 +1,4 @@
-//! What a namespace keeps, and what it delivers of it: good files and bad ones.
+//! What a namespace keeps, what it delivers of it, and what becomes of the slow: good files and bad ones.
 
 use std::time::Duration;
 
@@ -39,6 +39,27 @@ fn each_source_keeps_what_suits_it() {
 }
 
 #[test]
+fn the_slow_are_disconnected_unless_the_namespace_says_otherwise() {
+    let silent = only("");
+    assert_eq!((silent.slow, silent.slow_key, silent.slow_terminal), (Slow::Disconnect, None, None));
+    assert_eq!(only(r#"slow = "drop-oldest""#).slow, Slow::DropOldest);
+    let latest = only(r#"slow = "latest""#);
+    assert_eq!((latest.slow, latest.slow_key, latest.slow_terminal), (Slow::Latest, None, None));
+    let latest = only(
+        r#"
+        slow = "latest"
+        slow_key = "/job/id"
+        slow_terminal = { key = "", values = ["done", "a\nb"] }
+        "#,
+    );
+    assert_eq!(latest.slow_key.as_deref(), Some("/job/id"));
+    let values = vec!["done".to_owned(), "a\nb".to_owned()];
+    assert_eq!(latest.slow_terminal, Some(Terminal { key: String::new(), values }));
+    let single = only("slow = \"latest\"\nslow_terminal = { key = \"/s\", values = \"done\" }").slow_terminal;
+    assert_eq!(single.unwrap().values, ["done"]);
+}
+
+#[test]
 fn a_log_may_be_on_the_default_redis() {
     let text = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsource = \"stream\"";
     let config = load_with(text, &[("REDIS_URL", "redis://h")], &[]).unwrap();
@@ -58,7 +79,10 @@ fn what_is_kept_is_shown_as_it_is_read() {
         "",
         r#"source = "stream""#,
         "source = \"stream\"\nhistory = { size = 7 }\ndeliver = \"last\"",
-        "history = { size = 0, ttl = \"168h\", bytes = 1025 }",
+        "history = { size = 0, ttl = \"168h\", bytes = 1025 }\nslow = \"drop-oldest\"",
+        "slow = \"latest\"\nslow_key = \"\"",
+        "slow = \"latest\"\nslow_terminal = { key = \"/~0 ' \\\" \\\\ é\", values = \"\" }",
+        "slow = \"latest\"\nslow_terminal = { key = \"/a\\nb\", values = [\"a\\n\\u0000\", \"''' \\\"\\\"\\\"\\n\"] }",
     ] {
         let config = load(&format!("{ON_REDIS}{keys}")).unwrap();
         let shown = config.show();
@@ -70,10 +94,10 @@ fn what_is_kept_is_shown_as_it_is_read() {
 
 #[test]
 fn the_limits_of_keeping_are_read_and_shown() {
-    let text = "limits = { history_bytes = \"1TiB\", recovery_publications = 1 }";
+    let text = "limits = { history_bytes = \"1TiB\", recovery_publications = 1, outbox_age = \"none\" }";
     let config = load(text).unwrap();
     let limits = &config.limits;
-    assert_eq!((limits.history_bytes, limits.recovery_publications), (1 << 40, 1));
+    assert_eq!((limits.history_bytes, limits.recovery_publications, limits.outbox_age), (1 << 40, 1, None));
     assert_eq!(load(&config.show()).unwrap().limits, config.limits);
     let limits = Limits::default();
     assert_eq!((limits.history_bytes, limits.recovery_publications), (256 << 20, 300));
@@ -109,9 +133,52 @@ const WRONG: &[(&str, &str)] = &[
         "deliver = \"last\"\nsource = \"stream\"\n[namespace.history]\nttl = \"1m\"\nsize = 0",
         "11: namespace.history.size: a log that keeps nothing has nothing to read: set 1 or more, or source = \"pubsub\"",
     ),
+    // What goes with a word that is none is not judged.
     (
-        "slow = \"latest\"",
-        "7: namespace.slow: unknown key; known here: `name`, `channels`, `source`, `history`, `redis`, `key_prefix`, `deliver`, `subscribe`, `publish`, `subscribe_pattern`",
+        "slow = \"drop\"\nslow_key = \"/a\"",
+        "7: namespace.slow: expected \"disconnect\" or \"latest\" or \"drop-oldest\", found \"drop\"",
+    ),
+    ("slow = 1", "7: namespace.slow: expected a text in quotes, found an integer"),
+    ("slow_key = \"/a\"", "7: namespace.slow_key: goes with slow = \"latest\"; here it is \"disconnect\""),
+    (
+        "slow = \"drop-oldest\"\nslow_terminal = { key = \"/a\", values = \"b\" }",
+        "8: namespace.slow_terminal: goes with slow = \"latest\"; here it is \"drop-oldest\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_key = \"job.id\"",
+        "8: namespace.slow_key: expected a JSON pointer such as \"/job/id\" (or \"\": the whole), found \"job.id\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_key = \"/a~b\"",
+        "8: namespace.slow_key: in a JSON pointer, `~` is written `~0` (and `/` in a name `~1`): \"/a~b\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = \"done\"",
+        "8: namespace.slow_terminal: expected a section such as { key = \"/state\", values = [\"completed\", \"failed\"] }, found a text",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { values = \"done\" }",
+        "8: namespace.slow_terminal: has no `key`, such as key = \"/state\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"state\", values = \"done\" }",
+        "8: namespace.slow_terminal.key: expected a JSON pointer such as \"/job/id\" (or \"\": the whole), found \"state\"",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/state\" }",
+        "8: namespace.slow_terminal: has no `values`, such as values = [\"completed\"]",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/state\", values = [] }",
+        "8: namespace.slow_terminal.values: no value at all: nothing would be terminal",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/state\", values = [1] }",
+        "8: namespace.slow_terminal.values: expected a text in quotes, found an integer",
+    ),
+    (
+        "slow = \"latest\"\nslow_terminal = { key = \"/s\", value = \"done\", values = \"done\" }",
+        "8: namespace.slow_terminal.value: unknown key; did you mean `values`?",
     ),
     ("[limits]\nhistory_bytes = \"2TiB\"", "8: limits.history_bytes: \"2TiB\" is out of range: 1MiB to 1TiB"),
     ("[limits]\nrecovery_publications = 0", "8: limits.recovery_publications: 0 is out of range: 1 to 10000"),

@@ -4,8 +4,9 @@
 
 use super::{
     Clock, Dialer, Failure, InstanceSettings, Instant, Keyspace, MultiplexedConnection, Node, Topology,
-    Trouble, Value, clock, cmd, shown,
+    Trouble, Value, clock, cmd,
 };
+use crate::instance::NodeAddress;
 
 /// What a server says of itself.
 #[derive(Debug)]
@@ -22,18 +23,18 @@ impl Keyspace {
     ) -> Result<Self, Trouble> {
         let opened = Self::try_open(settings, since).await;
         opened.map_err(|failure| {
-            Trouble::link(&format!("{} ({})", settings.name, shown(&settings.url)), &failure)
+            Trouble::link(&format!("{} ({})", settings.name, settings.location()), &failure)
         })
     }
 
     async fn try_open(settings: &InstanceSettings, since: Instant) -> Result<Self, Failure> {
-        let mut first = dial(settings).await?;
+        let mut first = dial_any(settings).await?;
         let server = Server::ask(&mut first, "").await?;
         let lacking = lacking(&mut first).await?;
         let clock = clock(&mut first, since).await?;
         let mut keyspace = Self {
             settings: settings.clone(),
-            nodes: vec![Node { run_id: server.run_id, address: String::new(), connection: first, clock }],
+            nodes: vec![Node { run_id: server.run_id, address: None, connection: first, clock }],
             slots: None,
             lacking,
             since,
@@ -64,8 +65,10 @@ impl Keyspace {
             )));
         }
         let mut nodes = Vec::with_capacity(topology.primaries.len());
-        for address in &topology.primaries {
-            nodes.push(self.node(address).await?);
+        for (host, port) in topology.primaries {
+            // A node that does not know its own name is where it was asked.
+            let host = host.or_else(|| NodeAddress::of(&self.settings).map(|asked| asked.host));
+            nodes.push(self.node(&NodeAddress { host: host.unwrap_or_default(), port }).await?);
         }
         self.nodes = nodes;
         self.slots = Some(topology.of_slot.into_iter().flatten().collect());
@@ -73,22 +76,35 @@ impl Keyspace {
     }
 
     /// The node at an address: the connection that is there, or a new one.
-    async fn node(&self, address: &str) -> Result<Node, Failure> {
-        if let Some(known) = self.nodes.iter().find(|node| node.address == address) {
+    async fn node(&self, address: &NodeAddress) -> Result<Node, Failure> {
+        if let Some(known) = self.nodes.iter().find(|node| node.address.as_ref() == Some(address)) {
             let (run_id, connection, clock) = (known.run_id.clone(), known.connection.clone(), known.clock);
-            return Ok(Node { run_id, address: address.to_owned(), connection, clock });
+            return Ok(Node { run_id, address: known.address.clone(), connection, clock });
         }
-        let settings = InstanceSettings { url: moved(&self.settings.url, address), ..self.settings.clone() };
-        let mut connection = dial(&settings).await?;
-        let server = Server::ask(&mut connection, address).await?;
+        let mut connection = dial(&self.settings.at(address)).await.map_err(|failure| failure.at(address))?;
+        let server = Server::ask(&mut connection, &address.to_string()).await?;
         let clock: Clock = clock(&mut connection, self.since).await?;
-        Ok(Node { run_id: server.run_id, address: address.to_owned(), connection, clock })
+        Ok(Node { run_id: server.run_id, address: Some(address.clone()), connection, clock })
     }
 }
 
 async fn dial(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
     let nobody = |_: redis::PushInfo| Ok::<_, redis::aio::SendError>(());
     Dialer::new(settings, "migrate").dial(nobody).await
+}
+
+/// The server, or, of a cluster, any of the nodes that are known from the beginning.
+async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
+    let failure = match dial(settings).await {
+        Err(failure @ (Failure::Unreachable(_) | Failure::Deaf(_))) => failure,
+        other => return other,
+    };
+    for seed in settings.cluster.iter().flatten() {
+        if let Ok(connection) = dial(&settings.at(seed)).await {
+            return Ok(connection);
+        }
+    }
+    Err(failure)
 }
 
 impl Server {
@@ -99,7 +115,7 @@ impl Server {
             Ok(answer) => answer,
             Err(error) => match Failure::from(error) {
                 Failure::Refused(_) => return Ok(Self { run_id: nameless, is_cluster: false }),
-                unreachable @ Failure::Unreachable(_) => return Err(unreachable),
+                away @ (Failure::Unreachable(_) | Failure::Deaf(_)) => return Err(away),
             },
         };
         let text: String = redis::from_redis_value(answer).unwrap_or_default();
@@ -135,39 +151,4 @@ async fn lacking(connection: &mut MultiplexedConnection) -> Result<Vec<&'static 
         .filter(|(_, answer)| is_unknown(answer))
         .map(|(name, _)| name)
         .collect())
-}
-
-/// A URL that leads to another address with everything else the same.
-fn moved(url: &str, address: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.rfind('@').map_or(0, |at| at + 1);
-    let (user, host_and_tail) = rest.split_at(end);
-    let (host, tail) = host_and_tail.split_at(host_and_tail.find(['/', '?']).unwrap_or(host_and_tail.len()));
-    // A node that does not know its own name is where it was asked.
-    let address = match address.strip_prefix(':') {
-        Some(port) => format!("{}:{port}", host.rsplit_once(':').map_or(host, |(name, _)| name)),
-        None => address.to_owned(),
-    };
-    format!("{scheme}://{user}{address}{tail}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_moved_with_all_that_belongs_to_it() {
-        for (url, address, expected) in [
-            ("redis://h:1/0", "10.0.0.1:2", "redis://10.0.0.1:2/0"),
-            (
-                "rediss://u:p%40w@h:1/0?ssl_cert_reqs=required",
-                "x:2",
-                "rediss://u:p%40w@x:2/0?ssl_cert_reqs=required",
-            ),
-            ("redis://:pw@h", ":7000", "redis://:pw@h:7000"),
-            ("redis://[::1]:1/", "[::2]:3", "redis://[::2]:3/"),
-        ] {
-            assert_eq!(moved(url, address), expected);
-        }
-    }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
-use super::rules::{PUBLICATION_BYTES, Rules};
+use super::rules::{PUBLICATION_BYTES, Rules, Slow};
 use crate::broker::{Broker, MemoryBroker};
 use crate::metrics::Metrics;
 use crate::node::history::HistoryBudget;
@@ -18,6 +18,7 @@ use crate::node::lane::{Answer, Ask, lane};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
 use crate::node::port::{Inbox, port};
 use crate::node::registry::{ChannelLimits, Registry};
+use crate::node::slow::{SlowRule, Terminal};
 use crate::node::{Ear, Node};
 use crate::shard::reactor::{Shard, key};
 use crate::shard::{Arrival, Order};
@@ -60,8 +61,9 @@ impl Gateway {
         };
         let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(&metrics));
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
-        let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker };
-        let namespaces = Namespaces::new(vec![namespace(rules, true), namespace(rules, false)]);
+        let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
+        let namespaces =
+            Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect());
         let node = Node::new(namespaces, vec![ear], ports, budget, PUBLICATION_BYTES, Arc::clone(&metrics));
         let shards = inboxes
             .into_iter()
@@ -72,18 +74,31 @@ impl Gateway {
     }
 }
 
-fn namespace(rules: &Rules, last: bool) -> Namespace {
-    let glob = WildMatch::new(if last { "last*" } else { "*" });
+fn namespace(rules: &Rules, channel: usize) -> Namespace {
+    let glob = WildMatch::new(rules.name(channel));
     Namespace {
+        sharded: false,
         name: String::new(),
         channels: vec![ChannelPattern { glob, broker_pattern: None }],
-        broker: 0,
+        brokers: Box::new([0]),
         subscribe: Who::Anyone,
         publish: Who::Nobody,
         history: rules.history,
         log: None,
-        deliver_last: last,
+        deliver_last: rules.delivers_last(channel),
+        slow: slow(rules.slow[channel]).map(Arc::new),
     }
+}
+
+fn slow(slow: Slow) -> Option<SlowRule> {
+    let key = match slow {
+        Slow::Disconnect => return None,
+        Slow::DropOldest => return Some(SlowRule::DropOldest),
+        Slow::Latest => None,
+        Slow::LatestOfKey => Some("/key".to_owned()),
+    };
+    let terminal = Terminal { key: "/last".to_owned(), values: vec!["true".to_owned()] };
+    Some(SlowRule::Latest { key, terminal: Some(terminal) })
 }
 
 impl ShardSteps {

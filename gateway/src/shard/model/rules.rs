@@ -21,6 +21,20 @@ pub(super) enum Weather {
     Rough,
 }
 
+/// What gives way in a channel when a client is slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Slow {
+    /// The client.
+    #[default]
+    Disconnect,
+    /// Whatever has a successor.
+    Latest,
+    /// Whatever has a successor of the same key.
+    LatestOfKey,
+    /// The oldest.
+    DropOldest,
+}
+
 /// The rules of a case.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
@@ -30,6 +44,8 @@ pub(super) struct Rules {
     pub(super) channels: usize,
     /// The channel whose newest publication is delivered at once.
     pub(super) last: Option<usize>,
+    /// What gives way, channel by channel.
+    pub(super) slow: Vec<Slow>,
     pub(super) history: HistoryRules,
     pub(super) history_bytes: usize,
     pub(super) recovery_publications: usize,
@@ -39,6 +55,8 @@ pub(super) struct Rules {
     pub(super) asks: usize,
     pub(super) lane: usize,
     pub(super) outbox_bytes: usize,
+    /// Clients read only one time in so many, so that what they do not read piles up.
+    pub(super) lazy: u8,
     /// Of eight of their turns, those that clients, shards and the node let pass.
     pub(super) idle_clients: u8,
     pub(super) idle_shards: u8,
@@ -62,13 +80,22 @@ impl Rules {
         let tight = |rng: &mut Rng, choices: &[usize]| if calm { 1 << 30 } else { pick(rng, choices) };
         let short = |rng: &mut Rng, choices: &[usize]| if rough { pick(rng, choices) } else { 1 << 30 };
         let idle = |rng: &mut Rng| [0, 0, 4, 7][rng.usize(..4)];
+        let slow = |rng: &mut Rng| match rng.u8(..8) {
+            0 => Slow::Latest,
+            1 => Slow::LatestOfKey,
+            2 | 3 => Slow::DropOldest,
+            _ => Slow::Disconnect,
+        };
         let items = if calm { 10_000 } else { pick(rng, &[1, 2, 4, 16]) };
+        let lazy = [1, 1, 10, 40][rng.usize(..4)];
         Self {
             weather,
-            steps: rng.usize(60..300),
+            steps: rng.usize(60..300) * if lazy > 1 { 2 } else { 1 },
+            lazy,
             clients: rng.usize(1..=5),
             channels,
             last: (rough && rng.u8(..4) == 0).then(|| rng.usize(..channels)),
+            slow: (0..channels).map(|_| slow(rng)).collect(),
             history: HistoryRules {
                 size: short(rng, &[0, 1, 3, 8, 64]),
                 ttl: Duration::from_secs(if rough { pick(rng, &[1, 5, 60]) as u64 } else { 1 << 20 }),
@@ -94,6 +121,7 @@ impl Rules {
         ShardLimits {
             message_bytes: 65_536,
             outbox_bytes: self.outbox_bytes,
+            outbox_age: (self.weather != Weather::Calm).then_some(Duration::from_secs(10)),
             channels_per_connection: 100,
             commands_per_frame: 100,
             recovery_publications: self.recovery_publications,
@@ -111,6 +139,16 @@ impl Rules {
     /// Whether whoever asks for what it missed must get all of it.
     pub(super) fn is_lossless(&self) -> bool {
         self.weather != Weather::Rough
+    }
+
+    /// A channel's name.
+    pub(super) fn name(&self, channel: usize) -> &'static str {
+        if self.last == Some(channel) { "last" } else { ["a", "b", "c"][channel] }
+    }
+
+    /// Whether publications of the channel may give way to others.
+    pub(super) fn supersedes(&self, channel: usize) -> bool {
+        matches!(self.slow[channel], Slow::Latest | Slow::LatestOfKey)
     }
 
     /// Whether the channel delivers its newest publication at once.

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use super::client::Around;
 use super::gateway::SHARDS;
 use super::line::Line;
-use super::rules::{Rules, Weather};
+use super::rules::{Rules, Slow, Weather};
 use super::truth::{Account, Truth, Verdict, number_in};
 use crate::shard::{ArrivalKind, Resume};
 
@@ -77,7 +77,7 @@ impl SseClient {
         } else if around.rng.u8(..24) == 0 {
             around.story.tell(|| format!("client {} is cut off", self.id));
             self.line = None;
-        } else {
+        } else if around.rng.u8(..around.rules.lazy) == 0 {
             let pieces = around.rng.usize(1..4);
             self.read(pieces, around)?;
         }
@@ -219,6 +219,7 @@ impl SseClient {
         let reason = data["reason"].as_str().unwrap_or_default();
         let allowed = match around.rules.weather {
             Weather::Calm => false,
+            Weather::Crowded if reason == "slow" => around.rules.slow[channel] == Slow::DropOldest,
             Weather::Crowded => reason == "handover-full",
             Weather::Rough => true,
         };
@@ -243,11 +244,18 @@ impl SseClient {
         if place.owed_gap {
             return Err("the gap before it was not told".to_owned());
         }
-        place.account.deliver(number)?;
+        let supersedes = around.rules.supersedes(channel);
+        if supersedes {
+            place.account.deliver_latest(number, around.rules.slow[channel])?;
+        } else {
+            place.account.deliver(number)?;
+        }
         // An event that was cut off has no id: the page has it, and will not be able to say so.
         let (Some(last), Some(_)) = (place.position, &event.id) else { return Ok(()) };
         let position = event.position(channel, around)?;
-        if position != (StreamPosition { offset: last.offset + 1, ..last }) {
+        let next = position == StreamPosition { offset: last.offset + 1, ..last };
+        let later = position.epoch == last.epoch && position.offset > last.offset;
+        if !(next || supersedes && later) {
             return Err(format!("{position:?} follows on {last:?}"));
         }
         place.position = Some(position);

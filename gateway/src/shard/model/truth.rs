@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
+use super::rules::Slow;
 use crate::node::registry::Registry;
 
 /// The result of a check; the error says what a client would complain about.
@@ -62,7 +63,18 @@ impl Truth {
 
 /// The payload that carries a number, with so much padding.
 pub(super) fn payload(number: u64, padding: usize) -> Bytes {
-    format!("{{\"n\":{number},\"pad\":\"{}\"}}", "x".repeat(padding)).into()
+    let (key, last, pad) = (key(number), is_terminal(number), "x".repeat(padding));
+    format!("{{\"n\":{number},\"key\":{key},\"last\":{last},\"pad\":\"{pad}\"}}").into()
+}
+
+/// What a publication is about.
+fn key(number: u64) -> u64 {
+    number % 3
+}
+
+/// Whether nothing may take the place of a publication.
+fn is_terminal(number: u64) -> bool {
+    number.is_multiple_of(5)
 }
 
 /// The number in a payload.
@@ -84,22 +96,42 @@ pub(super) struct Account {
     excused: u64,
     /// It was told that only the newest matters, and that it will have it.
     skipped: u64,
+    /// What gave way to a successor that it has not been given yet.
+    owed: Vec<u64>,
 }
 
 impl Account {
     /// The client hears from this publication on, and asks for nothing before it.
     pub(super) fn begin(&mut self, number: u64) {
-        *self = Self { last: number, excused: number, skipped: 0 };
+        *self = Self { last: number, excused: number, ..Self::default() };
     }
 
     /// The client was told that publications up to this one may be missing.
     pub(super) fn excuse(&mut self, number: u64) {
         self.excused = self.excused.max(number);
+        self.owed.retain(|owed| *owed > number);
     }
 
     /// The client was told that it gets the newest, which is behind this one.
     pub(super) fn skip(&mut self, number: u64) {
         self.skipped = self.skipped.max(number);
+    }
+
+    /// A publication was delivered of a channel in which publications may give way to others.
+    pub(super) fn deliver_latest(&mut self, number: u64, slow: Slow) -> Verdict {
+        let of_kind = |other: u64| slow == Slow::Latest || key(other) == key(number);
+        self.owed.retain(|owed| !of_kind(*owed));
+        let excused = self.excused.max(self.skipped);
+        for missing in self.last.max(excused) + 1..number {
+            if is_terminal(missing) {
+                return Err(format!("{missing} must not give way"));
+            }
+            if !of_kind(missing) {
+                self.owed.push(missing);
+            }
+            self.skipped = missing;
+        }
+        self.deliver(number)
     }
 
     /// A publication was delivered.
@@ -118,6 +150,9 @@ impl Account {
 
     /// All is quiet: what was not delivered must have been announced, or, where nothing excuses it, delivered.
     pub(super) fn at_rest(&self, top: u64, strictly: bool) -> Verdict {
+        if !self.owed.is_empty() {
+            return Err(format!("no successor came for {:?}", self.owed));
+        }
         if self.last == top || (!strictly && self.excused >= top) {
             return Ok(());
         }

@@ -73,6 +73,7 @@ impl WebSocketClient {
             3..7 => {
                 self.subscribe_again(around);
             }
+            _ if around.rng.u8(..around.rules.lazy) > 0 => {}
             _ => {
                 let pieces = around.rng.usize(1..4);
                 self.read(pieces, around)?;

@@ -53,8 +53,8 @@ impl<'a> World<'a> {
         fastrand::seed(seed);
         let mut rng = Rng::with_seed(seed);
         let rules = Rules::draw(&mut rng, weather);
-        let name = |channel| if rules.last == Some(channel) { "last" } else { ["a", "b", "c"][channel] };
-        let names = (0..rules.channels).map(|channel| ChannelName::parse(name(channel)).unwrap()).collect();
+        let names =
+            (0..rules.channels).map(|channel| ChannelName::parse(rules.name(channel)).unwrap()).collect();
         let clients = (0..rules.clients).map(|id| Client::new(id, &rules, &mut rng)).collect();
         Self {
             gateway: Gateway::new(&rules),

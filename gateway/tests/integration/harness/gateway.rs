@@ -92,6 +92,24 @@ impl Gateway {
         assert!(ended.is_none(), "the gateway has ended: {ended:?}");
     }
 
+    /// Waits until every link that is down tells a cause with these words, and at least one is down.
+    pub(crate) async fn tells(&self, words: &str) {
+        let mut last = String::new();
+        until(&format!("/health tells: {words}"), async || {
+            let health = self.fetch("/health").await.json();
+            let links = health["links"].as_array().cloned().unwrap_or_default();
+            let mut causes = links.iter().filter_map(|link| link["cause"].as_str()).peekable();
+            let told = causes.peek().is_some() && causes.all(|cause| cause.contains(words));
+            let now = health["links"].to_string();
+            if now != last {
+                eprintln!("{now}");
+                last = now;
+            }
+            told.then_some(())
+        })
+        .await;
+    }
+
     /// Waits until `/ready` answers with a status.
     pub(crate) async fn answers_ready_with(&self, status: u16) {
         until(&format!("/ready answers {status}"), async || {

@@ -1,6 +1,10 @@
 //! What the tests are made of: processes, clients, and patience. It must never fake an answer.
 
 pub(crate) mod api_publisher;
+pub(crate) mod certificates;
+pub(crate) mod check;
+pub(crate) mod cluster;
+pub(crate) mod cluster_publisher;
 pub(crate) mod encoding;
 pub(crate) mod follower;
 pub(crate) mod gateway;
@@ -9,13 +13,16 @@ pub(crate) mod keyspace;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod neighbour;
+pub(crate) mod nginx;
 pub(crate) mod process;
 pub(crate) mod protobuf;
 pub(crate) mod proxy;
 pub(crate) mod publisher;
 pub(crate) mod redis_server;
+pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod wire;
+pub(crate) mod witness;
 pub(crate) mod ws;
 
 use std::time::Duration;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Client, Pipeline};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -33,9 +34,18 @@ pub(crate) struct Pace {
 impl Publisher {
     /// Starts; `marks` tell how far those have come whom the publisher must not leave behind.
     pub(crate) fn start(redis: &Redis, pace: Pace, marks: Arc<[AtomicU64]>) -> Self {
-        let client = Client::open(redis.url()).unwrap();
+        Self::start_at(watch::channel(redis.url()).1, pace, marks)
+    }
+
+    /// One number each millisecond or so, for ever, at a server that may become another one.
+    pub(crate) fn steady_at(url: watch::Receiver<String>, channels: &'static [&'static str]) -> Self {
+        Self::start_at(url, Pace { channels, batch: 1, fill: 0, ahead: u64::MAX }, Arc::new([]))
+    }
+
+    /// Starts at a server that may become another one, as after a fail-over.
+    fn start_at(url: watch::Receiver<String>, pace: Pace, marks: Arc<[AtomicU64]>) -> Self {
         let sent = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(run(client, pace, marks, Arc::clone(&sent)));
+        let task = tokio::spawn(run(url, pace, marks, Arc::clone(&sent)));
         Self { sent, task }
     }
 
@@ -56,8 +66,9 @@ impl Drop for Publisher {
     }
 }
 
-async fn run(client: Client, pace: Pace, marks: Arc<[AtomicU64]>, sent: Arc<AtomicU64>) {
+async fn run(url: watch::Receiver<String>, pace: Pace, marks: Arc<[AtomicU64]>, sent: Arc<AtomicU64>) {
     loop {
+        let client = Client::open(url.borrow().clone()).unwrap();
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
             sleep(PAUSE).await;
             continue;

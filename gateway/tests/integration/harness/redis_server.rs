@@ -17,22 +17,29 @@ pub(crate) struct Redis {
     process: Process,
     /// Where it keeps everything that it has confirmed, if it keeps anything.
     kept: Option<TempDir>,
+    /// What it is started with beside that.
+    arguments: Vec<String>,
 }
 
 impl Redis {
     /// A server that keeps nothing.
     pub(crate) async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with(None, Vec::new()).await
+    }
+
+    /// A server that keeps nothing, with further arguments.
+    pub(crate) async fn start_given(arguments: &[&str]) -> Self {
+        Self::start_with(None, arguments.iter().map(ToString::to_string).collect()).await
     }
 
     /// A server that loses nothing when it is killed.
     pub(crate) async fn start_durable() -> Self {
-        Self::start_with(Some(tempfile::tempdir().unwrap())).await
+        Self::start_with(Some(tempfile::tempdir().unwrap()), Vec::new()).await
     }
 
-    async fn start_with(kept: Option<TempDir>) -> Self {
+    async fn start_with(kept: Option<TempDir>, arguments: Vec<String>) -> Self {
         let port = free_port();
-        let redis = Self { port, process: spawn(port, kept.as_ref()), kept };
+        let redis = Self { port, process: spawn(port, kept.as_ref(), &arguments), kept, arguments };
         redis.answers().await;
         redis
     }
@@ -57,7 +64,7 @@ impl Redis {
 
     /// Starts the server again on the same port.
     pub(crate) async fn restart(&mut self) {
-        self.process = spawn(self.port, self.kept.as_ref());
+        self.process = spawn(self.port, self.kept.as_ref(), &self.arguments);
         self.answers().await;
     }
 
@@ -99,6 +106,21 @@ impl Redis {
         redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query_async(&mut connection).await.unwrap()
     }
 
+    /// Runs one command, which must not fail.
+    pub(crate) async fn run(&self, words: &[&str]) -> redis::Value {
+        let mut connection = self.connection().await;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Cuts every connection but the one that says so, and tells how many they were.
+    pub(crate) async fn cut_all(&self) {
+        for kind in ["pubsub", "normal"] {
+            self.run(&["CLIENT", "KILL", "TYPE", kind]).await;
+        }
+    }
+
     async fn answers(&self) {
         let client = Client::open(self.url()).unwrap();
         until("redis-server answers", async || {
@@ -109,7 +131,7 @@ impl Redis {
     }
 }
 
-fn spawn(port: u16, kept: Option<&TempDir>) -> Process {
+fn spawn(port: u16, kept: Option<&TempDir>, arguments: &[String]) -> Process {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string());
     match kept {
@@ -118,5 +140,6 @@ fn spawn(port: u16, kept: Option<&TempDir>) -> Process {
         }
         None => command.args(["--appendonly", "no"]),
     };
+    command.args(arguments);
     Process::start(command, tempfile::tempdir().unwrap())
 }

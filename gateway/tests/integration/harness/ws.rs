@@ -116,6 +116,21 @@ impl WsClient {
         reply.unwrap_or_else(|| panic!("closed before the reply to {method}"))
     }
 
+    /// Sends several commands at once, and waits for their replies, which come in the same order.
+    pub(crate) async fn requests(&mut self, method: &str, bodies: impl Iterator<Item = Value>) -> Vec<Value> {
+        let first = self.last_id + 1;
+        let commands: Vec<_> = bodies.map(|body| self.command(method, &body)).collect();
+        soon("send", self.stream.send(self.encoding.commands(&commands))).await.unwrap();
+        let mut replies = Vec::new();
+        for id in first..=self.last_id {
+            let reply =
+                self.try_reply().await.unwrap_or_else(|| panic!("closed before the reply to {method}"));
+            assert_eq!(reply["id"], id, "{reply}");
+            replies.push(reply);
+        }
+        replies
+    }
+
     /// The same, to a gateway that may go away at any time; `None` when it has.
     pub(crate) async fn try_request(&mut self, method: &str, body: Value) -> Option<Value> {
         let command = self.command(method, &body);

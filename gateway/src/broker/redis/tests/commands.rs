@@ -31,7 +31,7 @@ async fn nobody_has_to_wait_for_the_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_outage_loses_no_publication() {
     let mut server = Server::start(&[]).await;
-    let lab = Lab::new(RedisSettings { ping_interval: Duration::from_secs(60), ..quick(&server.url()) });
+    let lab = Lab::new(RedisSettings { ping_interval: Duration::from_secs(60), ..silent(&server.url()) });
     lab.both_up().await;
     server.kill();
     eventually("noticed without a publication", || lab.broker.links().iter().all(|link| !link.up)).await;
@@ -46,7 +46,11 @@ async fn a_short_outage_loses_no_publication() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_outage_is_told_within_the_time_out_and_leaves_nothing_behind() {
     let mut server = Server::start(&[]).await;
-    let settings = RedisSettings { queue_items: 10, ..impatient(&server.url(), Duration::from_millis(300)) };
+    let settings = RedisSettings {
+        queue_items: 10,
+        probe_interval: None,
+        ..impatient(&server.url(), Duration::from_millis(300))
+    };
     let lab = Lab::new(settings);
     lab.both_up().await;
     server.kill();
@@ -75,7 +79,7 @@ async fn a_long_outage_is_told_within_the_time_out_and_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_on_its_way_when_the_connection_broke_is_never_sent_twice() {
     let mut server = Server::start(&[]).await;
-    let mut settings = quick(&server.url());
+    let mut settings = silent(&server.url());
     settings.ping_interval = Duration::from_secs(60);
     let lab = Lab::new(settings);
     lab.both_up().await;

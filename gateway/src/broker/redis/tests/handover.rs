@@ -17,6 +17,7 @@ fn everything(handover: &Handover) -> Vec<String> {
     loop {
         match handover.take(&mut batch, 2) {
             Taken::Messages => told.extend(batch.drain(..).map(|message| message.channel)),
+            Taken::Gone(topic) => panic!("{topic} has no slot"),
             Taken::Loss(loss) => told.push(format!("{} {:?}", loss.cause.as_str(), loss.topics)),
             Taken::Nothing | Taken::Ended => return told,
         }
@@ -25,7 +26,7 @@ fn everything(handover: &Handover) -> Vec<String> {
 
 #[tokio::test]
 async fn a_full_queue_keeps_what_it_has_and_names_what_it_drops() {
-    let handover = Handover::new(&RedisSettings { handover_items: 3, ..RedisSettings::default() });
+    let handover = Handover::new(&RedisSettings { handover_items: 3, ..RedisSettings::default() }, None);
     for name in ["a", "b", "c", "d", "e", "d"] {
         push(&handover, name, b"");
     }
@@ -36,7 +37,7 @@ async fn a_full_queue_keeps_what_it_has_and_names_what_it_drops() {
 
 #[tokio::test]
 async fn a_loss_stands_where_it_happened() {
-    let handover = Handover::new(&RedisSettings { handover_items: 2, ..RedisSettings::default() });
+    let handover = Handover::new(&RedisSettings { handover_items: 2, ..RedisSettings::default() }, None);
     let mut batch = Vec::new();
     push(&handover, "a", b"");
     push(&handover, "b", b"");
@@ -50,7 +51,7 @@ async fn a_loss_stands_where_it_happened() {
 #[tokio::test]
 async fn bytes_are_bounded_too() {
     let settings = RedisSettings { handover_bytes: 1000, ..RedisSettings::default() };
-    let handover = Handover::new(&settings);
+    let handover = Handover::new(&settings, None);
     for _ in 0..10 {
         push(&handover, "a", &[0; 300]);
     }
@@ -60,7 +61,7 @@ async fn bytes_are_bounded_too() {
 
 #[tokio::test]
 async fn too_many_names_become_all() {
-    let handover = Handover::new(&RedisSettings { handover_items: 0, ..RedisSettings::default() });
+    let handover = Handover::new(&RedisSettings { handover_items: 0, ..RedisSettings::default() }, None);
     for n in 0..100_000 {
         push(&handover, &format!("n{n}"), b"");
     }
@@ -72,7 +73,7 @@ async fn too_many_names_become_all() {
 
 #[tokio::test]
 async fn the_end_comes_after_what_waits_and_nothing_comes_after_the_end() {
-    let handover = Handover::new(&RedisSettings::default());
+    let handover = Handover::new(&RedisSettings::default(), None);
     push(&handover, "a", b"");
     handover.send(PushInfo { kind: PushKind::Disconnection, data: Vec::new() }).unwrap();
     push(&handover, "late", b"");
@@ -86,7 +87,7 @@ async fn the_end_comes_after_what_waits_and_nothing_comes_after_the_end() {
 
 #[tokio::test]
 async fn whoever_takes_a_part_is_woken_for_the_rest() {
-    let handover = Handover::new(&RedisSettings::default());
+    let handover = Handover::new(&RedisSettings::default(), None);
     for _ in 0..5 {
         push(&handover, "a", b"");
     }

@@ -10,7 +10,8 @@ mod reading;
 mod refused;
 
 fn log() -> Log {
-    Log { key_prefix: "{t}:".to_owned(), size: 100, ttl: Duration::from_secs(60) }
+    let (key_prefix, ttl) = ("{t}:".to_owned(), Duration::from_secs(60));
+    Log { key_prefix, spread: false, sharded: false, size: 100, ttl }
 }
 
 fn name() -> ChannelName {

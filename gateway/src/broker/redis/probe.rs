@@ -1,0 +1,155 @@
+//! The proof of hearing: a publication of our own, to a channel of this very link, that must come back on it.
+//!
+//! It is published where all publications go, over the command link, so it catches what an answered PING cannot: a
+//! server that is no longer the one that others publish to, a right that was taken away, a subscription that is not
+//! there. Owns one round of it, and what a missing answer means. Must never take its own trouble for deafness: where
+//! the command link does not answer, the listening connection publishes to itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use earshot_protocol::ChannelName;
+use redis::aio::MultiplexedConnection;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::outbox::{Outbox, Request};
+use super::status::LinkState;
+use crate::broker::BrokerError;
+use crate::instance::said;
+
+/// Rounds in a row without an answer after which the link counts as deaf.
+pub(super) const MISSES: u32 = 2;
+
+/// Rounds in a row without an answer after which it does although other publications arrive: it may be that the
+/// answer stands behind very many of them.
+pub(super) const MISSES_WHILE_HEARING: u32 = 10;
+
+/// What came back, as the reading side of a connection notes it.
+#[derive(Debug)]
+pub(super) struct Echoes {
+    channel: String,
+    /// The number of the last probe that came back.
+    last: AtomicU64,
+    /// Things that were heard, confirmations included.
+    heard: AtomicU64,
+    came: Notify,
+}
+
+impl Echoes {
+    /// For a channel that no other connection has: its name begins with `prefix`.
+    pub(super) fn new(prefix: &str) -> Arc<Self> {
+        let channel = format!("{prefix}{:016x}", fastrand::u64(..));
+        Arc::new(Self { channel, last: AtomicU64::new(0), heard: AtomicU64::new(0), came: Notify::new() })
+    }
+
+    /// The server has told something, whatever it is.
+    pub(super) fn hears(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a publication is a probe of ours.
+    pub(super) fn takes(&self, channel: &str, data: &[u8]) -> bool {
+        if channel != self.channel {
+            return false;
+        }
+        // What somebody else publishes there proves nothing.
+        let number = std::str::from_utf8(data).ok().and_then(|text| text.parse().ok());
+        if let Some(number) = number {
+            self.last.store(number, Ordering::Release);
+            self.came.notify_one();
+        }
+        true
+    }
+
+    async fn came_back(&self, number: u64) {
+        while self.last.load(Ordering::Acquire) != number {
+            self.came.notified().await;
+        }
+    }
+}
+
+/// What a round has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Everything published until this moment has been heard; and how long the way was.
+    Heard(Instant, Duration),
+    /// It did not come back. Whether anything else was heard meanwhile.
+    Missed { heard_others: bool },
+    /// It may not be published, or not be heard: nothing can be proven this way.
+    Forbidden(String),
+}
+
+/// Carries out rounds on one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Prober {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) echoes: Arc<Echoes>,
+    pub(super) outbox: Outbox,
+    /// The state of the link that the outbox leads to.
+    pub(super) commands: Arc<LinkState>,
+    /// The longest that a round may take.
+    pub(super) limit: Duration,
+}
+
+impl Prober {
+    /// The first round: before it, the connection begins to hear what the rounds publish.
+    pub(super) async fn first_round(mut self) -> Proof {
+        match timeout(self.limit, self.connection.subscribe(self.echoes.channel.as_str())).await {
+            Ok(Err(error)) if is_forbidden(&error) => Proof::Forbidden(said(&error)),
+            // Whatever else goes wrong, the round will show.
+            _ => self.round().await,
+        }
+    }
+
+    /// One round.
+    pub(super) async fn round(mut self) -> Proof {
+        let asked = Instant::now();
+        let heard_before = self.echoes.heard.load(Ordering::Relaxed);
+        let number = fastrand::u64(1..);
+        let deadline = asked + self.limit;
+        let echoes = Arc::clone(&self.echoes);
+        let published = async {
+            match self.publish(number, deadline).await {
+                Some(forbidden) => forbidden,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = echoes.came_back(number) => Proof::Heard(asked, asked.elapsed()),
+            forbidden = published => Proof::Forbidden(forbidden),
+            () = tokio::time::sleep_until(deadline) => {
+                Proof::Missed { heard_others: echoes.heard.load(Ordering::Relaxed) > heard_before }
+            }
+        }
+    }
+
+    /// Publishes over the command link, or, when that is of no use at the moment, over the listening connection
+    /// itself. Says why it is forbidden.
+    async fn publish(&mut self, number: u64, deadline: Instant) -> Option<String> {
+        let data = number.to_string();
+        if self.commands.is_up()
+            && let Ok(channel) = ChannelName::parse(&self.echoes.channel)
+        {
+            let request = Request::Publish { channel, data: data.clone().into() };
+            match timeout(self.limit / 2, self.outbox.ask(request)).await {
+                Ok(Ok(_)) => return None,
+                Ok(Err(BrokerError::Refused(reason))) => return Some(reason),
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(&self.echoes.channel).arg(&data);
+        match timeout_at(deadline, self.connection.send_packed_command(&publish)).await {
+            Ok(Err(error)) if is_forbidden(&error) => Some(said(&error)),
+            _ => None,
+        }
+    }
+}
+
+fn is_forbidden(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError))
+}

@@ -1,0 +1,131 @@
+//! The proof of hearing, and what it finds that an answered PING does not.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use super::*;
+use crate::broker::Proof;
+
+fn is_proven(lab: &Lab) -> bool {
+    matches!(lab.subscriptions().proof, Some(Proof::Heard { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hearing_is_proven_again_and_again() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    eventually("it is proven", || is_proven(&lab)).await;
+    let probes = server.calls("publish").await;
+    for _ in 0..3 {
+        let before = server.calls("publish").await;
+        until_more(&server, before).await;
+    }
+    assert!(server.calls("publish").await >= probes + 3);
+    let status = lab.subscriptions();
+    assert!(status.up && is_proven(&lab), "{status:?}");
+    assert_eq!((status.wanted, status.confirmed, status.reconnects), (0, 0, 0), "a probe is no topic");
+    assert!(lab.ear.events().is_empty(), "a probe is no publication");
+}
+
+async fn until_more(server: &Server, before: u64) {
+    let deadline = Instant::now() + DEADLINE;
+    while server.calls("publish").await <= before {
+        assert!(Instant::now() < deadline, "no more probes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_others_no_longer_publish_to_is_deaf_although_it_answers() {
+    let (old, new) = (Server::start(&[]).await, Server::start(&[]).await);
+    let way = Way::open(old.port).await;
+    let lab = Lab::new(quick(&way.url()));
+    lab.both_up().await;
+    lab.subscribe("news").await;
+    eventually("it is proven", || is_proven(&lab)).await;
+    // The name leads to another server now, and only whoever connects anew comes to it: as the command link, here.
+    way.lead_to(new.port);
+    old.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    eventually("deafness is noticed", || {
+        let losses = lab.subscriptions().losses;
+        losses.iter().any(|(cause, count)| *cause == "deaf" && *count > 0)
+    })
+    .await;
+    eventually("it hears at the other server", || lab.subscriptions().up && is_proven(&lab)).await;
+    eventually("the loss is told", || lab.ear.losses().iter().any(|loss| loss.cause == GapCause::Deaf)).await;
+    new.command(&["PUBLISH", "news", "after"]).await;
+    eventually("news are heard", || lab.ear.heard().iter().any(|(_, data)| &data[..] == b"after")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_acl_forbids_probes_that_is_said_and_the_link_works_all_the_same() {
+    let server = Server::start(&[]).await;
+    let rights = ["ACL", "SETUSER", "web", "on", ">pw", "+@all", "~*", "resetchannels", "&news"];
+    server.command(&rights).await;
+    let url = format!("redis://web:pw@127.0.0.1:{}", server.port);
+    let lab = Lab::new(quick(&url));
+    lab.both_up().await;
+    let said = || match lab.subscriptions().proof {
+        Some(Proof::Impossible(reason)) => reason.contains("NOPERM"),
+        _ => false,
+    };
+    eventually("it is said why", said).await;
+    lab.subscribe("news").await;
+    server.command(&["PUBLISH", "news", "1"]).await;
+    eventually("news are heard", || lab.ear.heard().len() == 1).await;
+    server.command(&["ACL", "SETUSER", "web", "&earshot:probe:*"]).await;
+    eventually("it is proven as soon as it may be", || is_proven(&lab)).await;
+    assert!(lab.ear.losses().is_empty());
+    assert_eq!(lab.subscriptions().reconnects, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_of_the_command_link_is_no_deafness() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    eventually("it is proven", || is_proven(&lab)).await;
+    let reconnects =
+        || lab.broker.links().into_iter().find(|link| link.link == "commands").unwrap().reconnects;
+    for _ in 0..5 {
+        let (before, probes) = (reconnects(), server.calls("publish").await);
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        eventually("the command link was thrown out", || reconnects() > before).await;
+        until_more(&server, probes).await;
+    }
+    let status = lab.subscriptions();
+    assert!(status.losses.iter().all(|(_, count)| *count == 0), "{status:?}");
+    assert!(lab.ear.losses().is_empty());
+}
+
+/// A way to a server that can be led elsewhere for those who come anew.
+struct Way {
+    port: u16,
+    target: Arc<AtomicU16>,
+}
+
+impl Way {
+    async fn open(target: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = Arc::new(AtomicU16::new(target));
+        let leads_to = Arc::clone(&target);
+        Drain::default().spawn(async move {
+            let inside = Drain::default();
+            while let Ok((mut near, _)) = listener.accept().await {
+                let target = leads_to.load(Ordering::Relaxed);
+                inside.spawn(async move {
+                    if let Ok(mut far) = tokio::net::TcpStream::connect(("127.0.0.1", target)).await {
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        });
+        Self { port, target }
+    }
+
+    fn lead_to(&self, port: u16) {
+        self.target.store(port, Ordering::Relaxed);
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}

@@ -1,0 +1,160 @@
+//! One Redis server, looked at as the gateway would use it.
+//!
+//! Owns the order: from the name up to a publication that is heard, as far as it goes. Must never dial otherwise than
+//! the gateway does ([`Dialer`]), but below it, to see what a failed attempt hides.
+//!
+//! - `plan`: what the gateway is to do with the server, and so what it must be allowed.
+//! - `greeting`: who answers on the port at all.
+//! - `sign_in`: the gateway's own way in, and why it is refused.
+//! - `rights`: whether each command may be run.
+//! - `facts`, `settings`: what the server says of itself, and what that means.
+//! - `trial`, `ears`: a test key, a publication that must be heard, latency, clock.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{PushInfo, RedisResult, Value};
+
+use self::facts::Facts;
+use super::endpoint::Endpoint;
+use super::report::{Finding, Level, Section};
+use super::tls::{self, Trust};
+use super::{network, within};
+use crate::instance::{self, Dialer, InstanceSettings};
+
+mod ears;
+mod facts;
+mod greeting;
+mod plan;
+mod rights;
+mod settings;
+mod sign_in;
+mod trial;
+
+pub use plan::{Plan, PlannedChannel, PlannedLog};
+
+/// A server to look at.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// What the report calls it.
+    pub name: String,
+    /// How it is reached.
+    pub instance: InstanceSettings,
+    /// What it is for.
+    pub plan: Plan,
+}
+
+/// Looks at everything, as far as it goes; each step takes at most `limit`.
+pub async fn inspect(server: &Server, limit: Duration) -> Section {
+    let address = instance::shown(&server.instance.url);
+    let mut section = Section::new("redis", &server.name, &address);
+    if let Some(endpoint) = Endpoint::read(&address, "rediss", "redis", (6379, 6379)) {
+        below(server, &endpoint, &mut section, limit).await;
+    }
+    // The gateway's own way in counts, whatever was seen below it.
+    let dialer = Dialer::new(&server.instance, "check");
+    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    match Box::pin(dialer.dial(deaf)).await {
+        Ok(connection) => {
+            let mut visit = Visit { connection, server, limit, section: &mut section };
+            Box::pin(visit.make(&dialer)).await;
+        }
+        Err(failure) => {
+            // What was seen below it says more than the attempt does.
+            if section.worst() < Level::Failed {
+                section.add(sign_in::refused(&failure, &server.instance));
+            }
+            section.add(Finding::skipped("rest", "not looked at, for want of a connection"));
+        }
+    }
+    section
+}
+
+/// What lies below Redis' protocol: name, TCP, TLS, and who answers.
+async fn below(server: &Server, endpoint: &Endpoint, section: &mut Section, limit: Duration) {
+    let (finding, addresses) = network::resolve(endpoint, limit).await;
+    section.add(finding);
+    let (findings, reached) = network::connect(&addresses, limit).await;
+    section.findings.extend(findings);
+    let Some(address) = reached.first() else { return };
+    if endpoint.tls {
+        section.findings.extend(secured(*address, endpoint, limit).await);
+    } else if let Some(finding) = greeting::plain(*address, &server.name, endpoint, limit).await {
+        section.add(finding);
+    }
+}
+
+async fn secured(address: SocketAddr, endpoint: &Endpoint, limit: Duration) -> Vec<Finding> {
+    let trust = trust(endpoint);
+    match Box::pin(tls::inspect(address, &trust, limit)).await {
+        Ok(mut secured) => {
+            let refused = greeting::over_tls(&mut secured, limit).await;
+            secured.findings.into_iter().chain(refused).collect()
+        }
+        Err(insecure) => vec![greeting::instead_of_tls(address, insecure, limit).await],
+    }
+}
+
+fn trust(endpoint: &Endpoint) -> Trust {
+    Trust {
+        name: endpoint.host.clone(),
+        roots: tls::public_authorities(),
+        identity: None,
+        verifies: true,
+        protocols: Vec::new(),
+        authorities_key: "ca_file",
+    }
+}
+
+/// A connection that stands, and what is looked at over it.
+struct Visit<'a> {
+    connection: MultiplexedConnection,
+    server: &'a Server,
+    limit: Duration,
+    section: &'a mut Section,
+}
+
+impl Visit<'_> {
+    async fn make(&mut self, dialer: &Dialer) {
+        let Self { connection, server, limit, .. } = self;
+        let plan = &server.plan;
+        let facts = within(*limit, "facts", Facts::read(connection)).await;
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(finding) => {
+                self.section.add(finding);
+                self.section.add(Finding::skipped("rest", "not looked at, for want of answers"));
+                return;
+            }
+        };
+        let signed_in = sign_in::accepted(&facts, &server.instance);
+        self.section.add(signed_in);
+        self.step("rights", async |visit| rights::inspect(&mut visit.connection, plan, &facts).await).await;
+        self.section.findings.extend(settings::judge(&facts, plan));
+        self.step("keys", async |visit| trial::keys(&mut visit.connection, plan, &facts).await).await;
+        self.step("hearing", async |visit| trial::hearing(&mut visit.connection, dialer, plan).await).await;
+        let half = self.limit / 2;
+        self.step("latency", async |visit| vec![trial::latency(&mut visit.connection, half).await]).await;
+        self.step("clock", async |visit| vec![trial::clock(&mut visit.connection).await]).await;
+    }
+
+    /// Does one step, for as long as it may take.
+    async fn step(&mut self, check: &'static str, step: impl AsyncFnOnce(&mut Self) -> Vec<Finding>) {
+        let found = within(self.limit, check, Box::pin(step(self))).await;
+        self.section.findings.extend(found.unwrap_or_else(|late| vec![late]));
+    }
+}
+
+/// Asks for one thing.
+async fn ask<A: AsRef<str>>(connection: &mut MultiplexedConnection, words: &[A]) -> RedisResult<Value> {
+    connection.send_packed_command(&command(words)).await.and_then(Value::extract_error)
+}
+
+fn command<A: AsRef<str>>(words: &[A]) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    words.iter().for_each(|word| {
+        command.arg(word.as_ref());
+    });
+    command
+}

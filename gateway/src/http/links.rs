@@ -1,0 +1,106 @@
+//! How the links to Redis stand, as `/health` and `/metrics` tell it.
+//!
+//! Owns the names that operators see. Must never show a secret: causes come without any.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use serde_json::{Value, json};
+
+use crate::broker::{LinkStatus, Proof};
+use crate::metrics::gauge;
+use crate::node::Ear;
+
+/// A link in `/health`.
+pub(super) fn state(ear: &Ear, link: LinkStatus) -> Value {
+    let (proven, lag, unproven) = match link.proof {
+        Some(Proof::Heard { age, lag }) => (Some(age.as_secs_f64()), Some(lag.as_secs_f64()), None),
+        Some(Proof::Impossible(reason)) => (None, None, Some(reason)),
+        None => (None, None, None),
+    };
+    json!({
+        "redis": ear.name, "link": link.link, "required": ear.required,
+        "up": link.up, "cause": link.cause, "replica": link.replica,
+        "proven_seconds_ago": proven, "lag_seconds": lag, "unproven": unproven,
+        "reconnects": link.reconnects, "wanted": link.wanted, "confirmed": link.confirmed,
+    })
+}
+
+type Links<'a> = [(&'a Ear, LinkStatus)];
+
+fn labels(ear: &Ear, link: &LinkStatus) -> [(&'static str, String); 2] {
+    [("instance", ear.name.clone()), ("link", link.link.to_owned())]
+}
+
+/// The metrics of all links.
+pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut up =
+        encoder.encode_descriptor("redis_up", "Whether a link to Redis works", None, MetricType::Gauge)?;
+    for (ear, link) in links {
+        ConstGauge::new(i64::from(link.up)).encode(up.encode_family(&labels(ear, link))?)?;
+    }
+    let help = "How long a link to Redis has not worked; for subscriptions since the last proof of hearing";
+    let mut down = encoder.encode_descriptor("redis_down_seconds", help, None, MetricType::Counter)?;
+    for (ear, link) in links {
+        ConstCounter::new(link.down.as_secs_f64()).encode(down.encode_family(&labels(ear, link))?)?;
+    }
+    let help = "How often a link to Redis that worked was given up";
+    let mut lost = encoder.encode_descriptor("redis_lost", help, None, MetricType::Counter)?;
+    for (ear, link) in links {
+        for (cause, count) in &link.losses {
+            let [instance, name] = labels(ear, link);
+            let labels = [instance, name, ("cause", (*cause).to_owned())];
+            ConstCounter::new(*count).encode(lost.encode_family(&labels)?)?;
+        }
+    }
+    let help = "How often a link to Redis was established anew";
+    let mut reconnects = encoder.encode_descriptor("redis_reconnects", help, None, MetricType::Counter)?;
+    for (ear, link) in links {
+        ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels(ear, link))?)?;
+    }
+    let listening: Vec<_> = links.iter().filter(|(_, link)| link.link != "commands").collect();
+    encode_proofs(&listening, encoder)?;
+    encode_topics(&listening, encoder)
+}
+
+fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let proofs = || {
+        links.iter().filter_map(|(ear, link)| match link.proof {
+            Some(Proof::Heard { age, lag }) => Some((labels(ear, link), age, lag)),
+            _ => None,
+        })
+    };
+    let help = "Since when no publication of our own has come back from Redis";
+    let mut ages = encoder.encode_descriptor("redis_proven_age_seconds", help, None, MetricType::Gauge)?;
+    for (labels, age, _) in proofs() {
+        ConstGauge::new(age.as_secs_f64()).encode(ages.encode_family(&labels)?)?;
+    }
+    let help = "How long the last publication of our own took to come back from Redis";
+    let mut lags = encoder.encode_descriptor("redis_lag_seconds", help, None, MetricType::Gauge)?;
+    for (labels, _, lag) in proofs() {
+        ConstGauge::new(lag.as_secs_f64()).encode(lags.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_topics(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Bytes that were heard from Redis and wait for the node";
+    let mut handover = encoder.encode_descriptor("redis_handover_bytes", help, None, MetricType::Gauge)?;
+    for (ear, link) in links {
+        let labels = labels(ear, link);
+        gauge(link.handover_bytes as u64).encode(handover.encode_family(&labels)?)?;
+    }
+    let help = "Subscriptions at Redis";
+    let mut topics = encoder.encode_descriptor("redis_topics", help, None, MetricType::Gauge)?;
+    for (ear, link) in links {
+        for (state, count) in [("wanted", link.wanted), ("confirmed", link.confirmed)] {
+            let [instance, name] = labels(ear, link);
+            let labels = [instance, name, ("state", state.to_owned())];
+            gauge(count as u64).encode(topics.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}

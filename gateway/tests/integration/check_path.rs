@@ -1,0 +1,325 @@
+//! `earshot check --path`: a deployed gateway from a client's side. Behind a real nginx, each thing that a proxy can do
+//! to a stream or a WebSocket is done, and is named.
+
+use crate::harness::Gateway;
+use crate::harness::certificates::{Authority, FAR};
+use crate::harness::check::{Checked, check};
+use crate::harness::nginx::Nginx;
+
+/// What a WebSocket and the gateway's own pages need of nginx.
+const GOOD: &str = "proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; \
+                    proxy_set_header Connection upgrade;";
+
+/// Signs of life every second.
+const LIVELY: &str =
+    "[sse]\nheartbeat = \"1s\"\n[websocket]\nping_interval = \"1s\"\npong_timeout = \"500ms\"\n";
+
+/// Everything that is looked at without TLS, in the order in which it is told.
+const CHECKS: [&str; 13] = [
+    "name",
+    "tcp",
+    "health",
+    "http",
+    "origin",
+    "origin",
+    "sse",
+    "headers",
+    "websocket",
+    "cookies",
+    "delivery",
+    "idle",
+    "idle",
+];
+
+#[tokio::test]
+async fn a_gateway_that_nothing_stands_before_passes() {
+    let gateway = Gateway::settings().config(LIVELY).start().await;
+    let checked = look(&format!("http://{}", gateway.address()), &["--idle", "3"]).await;
+    assert_eq!((checked.code, checked.failed(), checked.warned()), (0, vec![], vec![]), "{}", checked.text);
+    let findings = checked.report["sections"][0]["findings"].as_array().unwrap();
+    let names: Vec<&str> = findings.iter().map(|finding| finding["check"].as_str().unwrap()).collect();
+    assert_eq!(names, CHECKS);
+    checked.expect("health", "ok", &[env!("CARGO_PKG_VERSION"), "directly"]);
+    checked.expect("headers", "ok", &["X-Accel-Buffering is kept"]);
+    for idle in checked.findings("idle") {
+        assert!(idle["facts"]["signs_of_life"].as_u64().unwrap() > 0, "{idle}");
+    }
+}
+
+#[tokio::test]
+async fn the_nginx_of_the_documentation_passes() {
+    let gateway = Gateway::settings().config(LIVELY).start().await;
+    let nginx = Nginx::serving(&documented(&gateway)).await;
+    let checked = look(&nginx.url(), &["--idle", "3"]).await;
+    assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
+    checked.expect("health", "ok", &["through nginx"]);
+    checked.expect("headers", "ok", &["X-Accel-Buffering is taken off"]);
+    checked.expect("delivery", "ok", &[]);
+    checked.expect("idle", "ok", &["the stream lives on"]);
+    checked.expect("idle", "ok", &["the WebSocket lives on"]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_collects_the_stream_is_named() {
+    let gateway = Gateway::start().await;
+    // What comes in one piece until its end, as over HTTP/1.0, waits for a whole buffer.
+    let collecting = "proxy_set_header Host $http_host; proxy_ignore_headers X-Accel-Buffering;";
+    for (more, text) in
+        [("", "the stream does not begin"), ("postpone_output 0;", "but not one byte within 1s")]
+    {
+        let nginx = Nginx::before(gateway.address(), &format!("{collecting} {more}")).await;
+        let checked = look(&nginx.url(), &["--timeout", "1"]).await;
+        assert_eq!((checked.code, checked.failed()), (1, vec!["sse", "websocket"]), "{}", checked.text);
+        checked.expect("sse", "failed", &[text, "proxy_buffering off"]);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_packs_the_stream_is_named() {
+    let gateway = Gateway::start().await;
+    let packing = format!("{GOOD} gzip on; gzip_min_length 0; gzip_types text/event-stream;");
+    let nginx = Nginx::before(gateway.address(), &packing).await;
+    let checked = look(&nginx.url(), &[]).await;
+    assert_eq!((checked.code, checked.warned()), (0, vec!["compression"]), "{}", checked.text);
+    checked.expect("compression", "warning", &["gzip", "gzip_types"]);
+    checked.expect("delivery", "ok", &[]);
+    // And where it is collected as well, browsers see nothing at all, though whoever takes no gzip does.
+    let nginx =
+        Nginx::before(gateway.address(), &format!("{packing} proxy_ignore_headers X-Accel-Buffering;")).await;
+    let checked = look(&nginx.url(), &["--timeout", "1"]).await;
+    assert_eq!((checked.code, checked.failed()), (1, vec!["compression"]), "{}", checked.text);
+    checked.expect("compression", "failed", &["does not begin", "gzip_types"]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_bears_no_silence_is_named_with_the_time() {
+    let gateway = Gateway::start().await;
+    let nginx = Nginx::before(gateway.address(), &format!("{GOOD} proxy_read_timeout 1s;")).await;
+    let checked = look(&nginx.url(), &["--idle", "5"]).await;
+    assert_eq!((checked.code, checked.failed()), (1, vec!["idle"]), "{}", checked.text);
+    checked.expect("idle", "failed", &["the stream is cut after", "proxy_read_timeout"]);
+    checked.expect("idle", "failed", &["the WebSocket is cut after", "proxy_read_timeout"]);
+    for idle in checked.findings("idle") {
+        let seconds = idle["facts"]["seconds"].as_f64().unwrap();
+        assert!((0.9..4.9).contains(&seconds), "{idle}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_upgrade_is_named() {
+    let gateway = Gateway::start().await;
+    // HTTP/1.0 and no Upgrade: what nginx does when nothing is said.
+    let nginx = Nginx::before(gateway.address(), "proxy_set_header Host $http_host;").await;
+    let checked = look(&nginx.url(), &[]).await;
+    assert_eq!((checked.code, checked.failed()), (1, vec!["websocket"]), "{}", checked.text);
+    checked.expect(
+        "websocket",
+        "failed",
+        &["426 in the place of 101", "speaks HTTP/1.0", "proxy_http_version 1.1"],
+    );
+    checked.expect("sse", "ok", &[]);
+    checked.expect("delivery", "skipped", &["both"]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_changes_the_host_makes_own_pages_foreign() {
+    let gateway = Gateway::start().await;
+    let without_host = GOOD.replace("proxy_set_header Host $http_host;", "");
+    let nginx = Nginx::before(gateway.address(), &without_host).await;
+    let checked = look(&nginx.url(), &[]).await;
+    assert_eq!((checked.code, checked.failed()), (1, vec!["origin"]), "{}", checked.text);
+    checked.expect("origin", "failed", &["refused (403)", "proxy_set_header Host $http_host"]);
+    // The rest is looked at all the same.
+    checked.expect("delivery", "ok", &[]);
+}
+
+#[tokio::test]
+async fn pages_of_another_origin_are_let_in_by_name_and_once() {
+    let gateway = Gateway::settings().config("allowed_origins = [\"https://app.example\"]\n").start().await;
+    let own = format!("http://{}", gateway.address());
+    let from = |origin: &'static str| ["--origin", origin];
+    let welcome = look(&own, &from("https://app.example")).await;
+    assert_eq!((welcome.code, welcome.warned()), (0, vec![]), "{}", welcome.text);
+    welcome.expect("origin", "ok", &["with cookies"]);
+    let refused = look(&own, &from("https://evil.example")).await;
+    assert_eq!(refused.failed(), ["origin"], "{}", refused.text);
+    refused.expect("origin", "failed", &["https://evil.example", "allowed_origins"]);
+
+    for (meddling, level, text) in [
+        ("add_header Access-Control-Allow-Origin *;", "failed", "https://app.example and *"),
+        ("proxy_hide_header Access-Control-Allow-Origin;", "failed", "is missing"),
+        ("proxy_hide_header Access-Control-Allow-Credentials;", "warning", "not with cookies"),
+    ] {
+        let nginx = Nginx::before(gateway.address(), &format!("{GOOD} {meddling}")).await;
+        look(&nginx.url(), &from("https://app.example")).await.expect("origin", level, &[text]);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_lets_in_every_origin_is_warned_of() {
+    let gateway = Gateway::settings().config("allowed_origins = [\"*\"]\n").start().await;
+    let checked = look(&format!("http://{}", gateway.address()), &[]).await;
+    assert_eq!((checked.code, checked.warned()), (0, vec!["origin"]), "{}", checked.text);
+}
+
+#[tokio::test]
+async fn changed_headers_and_cookies_are_seen_and_no_cookie_is_shown() {
+    let gateway = Gateway::start().await;
+    let meddling = "proxy_hide_header Cache-Control; add_header Cache-Control max-age=60; \
+                    add_header Set-Cookie 'route=s3cret; Path=/; SameSite=None; Secure';";
+    let nginx = Nginx::before(gateway.address(), &format!("{GOOD} {meddling}")).await;
+    let checked = look(&nginx.url(), &[]).await;
+    checked.expect("headers", "warning", &["max-age=60"]);
+    checked.expect("cookies", "ok", &["route SameSite=None Secure"]);
+    assert!(!checked.text.contains("s3cret"), "{}", checked.text);
+
+    let narrow = format!(
+        "large_client_header_buffers 4 1k; server {{ listen 127.0.0.1:{{port}}; \
+         location / {{ proxy_pass http://{}; {GOOD} }} }}",
+        gateway.address()
+    );
+    let nginx = Nginx::serving(&narrow).await;
+    look(&nginx.url(), &[]).await.expect(
+        "cookies",
+        "warning",
+        &["4096 bytes", "large_client_header_buffers"],
+    );
+}
+
+#[tokio::test]
+async fn who_answers_in_the_place_of_a_gateway_is_recognised() {
+    let mut gateway = Gateway::start().await;
+    let nginx = Nginx::before(gateway.address(), GOOD).await;
+    gateway.process.kill();
+    look(&nginx.url(), &[]).await.expect("health", "failed", &["by nginx", "502", "reaches no gateway"]);
+    for (answer, text) in [
+        ("return 301 https://$host$request_uri;", "sends clients elsewhere"),
+        ("return 200 '<html>a shop</html>';", "another site answers"),
+        ("return 403;", "asks who comes"),
+    ] {
+        let nginx = Nginx::serving(&format!("server {{ listen 127.0.0.1:{{port}}; {answer} }}")).await;
+        let checked = look(&nginx.url(), &[]).await;
+        assert_eq!((checked.code, checked.failed()), (1, vec!["health"]), "{}", checked.text);
+        checked.expect("health", "failed", &[text]);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_under_a_prefix_is_found() {
+    let gateway = Gateway::start().await;
+    let under = format!(
+        "server {{ listen 127.0.0.1:{{port}}; location /push/ {{ proxy_pass http://{}/; {GOOD} }} }}",
+        gateway.address()
+    );
+    let nginx = Nginx::serving(&under).await;
+    look(&nginx.url(), &[]).await.expect("health", "failed", &["404", "prefix"]);
+    let checked = look(&format!("{}/push", nginx.url()), &[]).await;
+    assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
+}
+
+#[tokio::test]
+async fn channels_are_those_that_clients_may_hear() {
+    let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\n\
+                  [[namespace]]\nname = \"own\"\nchannels = [\"own\"]\nsubscribe = \"nobody\"\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    let url = format!("http://{}", gateway.address());
+    look(&url, &[]).await.expect("sse", "failed", &["404", "--channel"]);
+    look(&url, &["--channel", "own"]).await.expect("sse", "failed", &["403", "--channel"]);
+    let checked = look(&url, &["--channel", "web-*"]).await;
+    assert_eq!(checked.code, 0, "{}", checked.text);
+    checked.expect("delivery", "skipped", &["clients may not publish"]);
+    look(&url, &["--channel", "web-signals"]).await.expect("delivery", "skipped", &["others may hear"]);
+}
+
+#[tokio::test]
+async fn a_gateway_whose_redis_is_away_says_so() {
+    let nobody = format!("redis://127.0.0.1:{}", crate::harness::process::free_port());
+    let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"500ms\"\n";
+    let gateway = Gateway::settings().config(config).environment("REDIS_URL", &nobody).start_unready().await;
+    let checked = look(&format!("http://{}", gateway.address()), &[]).await;
+    checked.expect("health", "warning", &["degraded"]);
+    checked.expect("sse", "failed", &["the gateway ends the stream", "Redis is away"]);
+}
+
+#[tokio::test]
+async fn over_tls_the_certificate_and_the_http_version_are_looked_at() {
+    let (gateway, authority) = (Gateway::start().await, Authority::new());
+    let file = authority.file();
+    let known = ["--ca-file", file.to_str().unwrap()];
+    let names = ["localhost", "127.0.0.1"];
+    let nginx = async |names: &[&str], until, more: &str| {
+        let issued = authority.issue(names, until);
+        let (certificate, key) = (issued.certificate.display(), issued.key.display());
+        let at = gateway.address();
+        let http = format!(
+            "server {{ listen 127.0.0.1:{{port}} ssl{more}; ssl_certificate {certificate}; \
+             ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; location / {{ proxy_pass http://{at}; {GOOD} }} }}"
+        );
+        Nginx::serving(&http).await
+    };
+    let url = |nginx: &Nginx| format!("https://localhost:{}", nginx.port);
+
+    let good = nginx(&names, FAR, " http2").await;
+    let checked = look(&url(&good), &known).await;
+    assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
+    checked.expect("tls", "ok", &["TLS 1.3 and TLS 1.2"]);
+    checked.expect("certificate", "ok", &["until 2099-01-01"]);
+    checked.expect("http", "ok", &["HTTP/2"]);
+    checked.expect("delivery", "ok", &[]);
+    look(&url(&good), &[]).await.expect(
+        "certificate",
+        "failed",
+        &["no authority that is known", "--ca-file"],
+    );
+
+    let old = nginx(&names, FAR, "").await;
+    look(&url(&old), &known).await.expect("http", "warning", &["six streams", "http2"]);
+    let other = nginx(&["other.example"], FAR, "").await;
+    look(&url(&other), &known).await.expect(
+        "certificate",
+        "failed",
+        &["not for localhost, but for other.example"],
+    );
+    let ended = nginx(&names, (2021, 3, 4), "").await;
+    look(&url(&ended), &known).await.expect("certificate", "failed", &["ended on 2021-03-04", "renew it"]);
+
+    let plain = format!("https://{}", gateway.address());
+    look(&plain, &known).await.expect("tls", "failed", &["no TLS"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_at_is_refused() {
+    for (arguments, text) in [
+        (&["--path", "localhost:8000"][..], "expected http(s)://"),
+        (&["--path", "http://u:hunter2@h"][..], "leave them out"),
+        (&["--path", "http://h", "--origin", "app.example"][..], "--origin"),
+        (&["--path", "https://h", "--ca-file", "/nowhere.pem"][..], "/nowhere.pem"),
+        (&["--origin", "https://app.example"][..], "--path"),
+        (&["--path", "http://h", "redis://h"][..], "cannot be used with"),
+    ] {
+        let refused = check(arguments).await;
+        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.text);
+        assert!(refused.text.contains(text) && !refused.text.contains("hunter2"), "{}", refused.text);
+    }
+}
+
+/// Looks at a way; silence is not listened to, unless `more` says so.
+async fn look(url: &str, more: &[&str]) -> Checked {
+    let brief = if more.contains(&"--idle") { &[][..] } else { &["--idle", "0"] };
+    check(&[&["--path", url], brief, more].concat()).await
+}
+
+/// The nginx of `docs/operations.md`, with one gateway.
+fn documented(gateway: &Gateway) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let block = text.split("```nginx\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let servers = block.lines().filter(|line| line.trim_start().starts_with("server 10.0.0."));
+    let first = servers.clone().next().unwrap().to_owned();
+    let kept =
+        block.lines().filter(|line| !line.trim_start().starts_with("server 10.0.0.") || *line == first);
+    let block = kept.collect::<Vec<_>>().join("\n");
+    block
+        .replace("10.0.0.11:8000", &gateway.address().to_string())
+        .replace("listen 8080", "listen 127.0.0.1:{port}")
+}

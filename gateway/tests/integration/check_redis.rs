@@ -1,0 +1,462 @@
+//! `earshot check` of a Redis: each thing that can be wrong is made wrong for real, and is named, with its cause and
+//! what to do; and the check itself does no harm.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::json;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep_until};
+
+use crate::harness::check::{Checked, check, check_configured, run, told};
+use crate::harness::process::free_port;
+use crate::harness::{Gateway, Redis, until};
+
+/// Everything that is looked at on a server that lets everybody in, in the order in which it is told.
+const CHECKS: [&str; 16] = [
+    "name",
+    "tcp",
+    "auth",
+    "rights",
+    "role",
+    "version",
+    "clients",
+    "output-buffer",
+    "timeout",
+    "eviction",
+    "memory",
+    "cluster",
+    "keys",
+    "hearing",
+    "latency",
+    "clock",
+];
+
+/// Plain channels, and logs.
+const CONFIG: &str = r#"
+[[namespace]]
+name = "web"
+channels = ["web-signals", "web-*"]
+
+[[namespace]]
+name = "jobs"
+channels = ["job:*"]
+source = "stream"
+key_prefix = "jobs:"
+"#;
+
+#[tokio::test]
+async fn a_good_server_passes_and_keeps_nothing_of_it() {
+    let redis = Redis::start().await;
+    let checked = check(&[&redis.url()]).await;
+    assert_eq!((checked.code, checked.failed(), checked.warned()), (0, vec![], vec![]), "{}", checked.text);
+    let section = &checked.report["sections"][0];
+    let names: Vec<&str> = section["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, CHECKS);
+    assert_eq!((&checked.report["result"], &section["kind"]), (&json!("ok"), &json!("redis")));
+    for (check, fact) in
+        [("latency", "p99_microseconds"), ("hearing", "microseconds"), ("clients", "maxclients")]
+    {
+        assert!(checked.findings(check)[0]["facts"][fact].is_u64(), "{check}: {fact}: {}", checked.text);
+    }
+    assert_eq!(admin(&redis, "DBSIZE").await, redis::Value::Int(0));
+    let text = told(&[&redis.url()]).await;
+    assert!(text.contains("  ok       hearing") && text.ends_with("All is well.\n"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_neither_heard_nor_touched() {
+    let redis = Redis::start().await;
+    admin(&redis, "SET jobs:stream:job:1 theirs").await;
+    let mut ears = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
+    ears.psubscribe("*").await.unwrap();
+    // The three ways to ask for rights: a transaction, ACL DRYRUN, trying.
+    let own =
+        "+subscribe +unsubscribe +publish +ping +hello +@scripting +@stream +@hash +@string +@keyspace +time";
+    let users = ["+@all".to_owned(), format!("-@all {own} +acl|dryrun +acl|whoami"), format!("-@all {own}")];
+    for rights in &users {
+        admin(&redis, &format!("ACL SETUSER app reset on >pw ~* &* {rights}")).await;
+        let checked = check_configured(&configured(&redis, "app:pw")).await;
+        assert_eq!(checked.code, 0, "{rights}: {}", checked.text);
+    }
+    redis.publish("over", b"").await;
+    let heard: Vec<String> = ears
+        .into_on_message()
+        .map(|message| message.get_channel_name().to_owned())
+        .take_while(|channel| futures::future::ready(channel != "over"))
+        .collect()
+        .await;
+    assert!(
+        heard.iter().all(|channel| channel.contains("earshot-check:")),
+        "clients heard something: {heard:?}"
+    );
+    assert!(heard.len() >= users.len(), "each trial was heard");
+    // What is only asked for, or tried, is gone.
+    assert_eq!(admin(&redis, "DBSIZE").await, redis::Value::Int(1));
+    assert_eq!(admin(&redis, "GET jobs:stream:job:1").await, redis::Value::BulkString(b"theirs".into()));
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_however_it_can_be_asked_for() {
+    let redis = Redis::start().await;
+    let own =
+        "+subscribe +unsubscribe +publish +ping +hello +@scripting +@stream +@hash +@string +@keyspace +time";
+    for more in ["+multi +discard", "+acl|dryrun +acl|whoami", ""] {
+        for (lack, named, advice) in [
+            ("-xadd", "XADD", "+xadd"),
+            ("-publish", "PUBLISH", "+publish"),
+            ("-evalsha", "EVALSHA", "+evalsha"),
+            ("resetchannels &web-*", "not on the channel job:", "& that covers job:"),
+            ("resetkeys ~other:*", "not on the key jobs:stream:job:", "~ that covers jobs:"),
+        ] {
+            admin(&redis, &format!("ACL SETUSER app reset on >pw ~* &* -@all {own} {more} {lack}")).await;
+            let checked = check_configured(&configured(&redis, "app:pw")).await;
+            assert_eq!(checked.code, 1, "{more} {lack}: {}", checked.text);
+            checked.expect("rights", "failed", &[named, advice]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pattern_must_stand_in_the_acl_as_it_is() {
+    let redis = Redis::start().await;
+    admin(&redis, "ACL SETUSER app reset on >pw ~* resetchannels &w* +@all").await;
+    let space = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\nsubscribe_pattern = true\n";
+    let config = format!("[redis.default]\nurl = \"redis://app:pw@{}\"\n{space}", redis.address());
+    check_configured(&config).await.expect("rights", "failed", &["PSUBSCRIBE", "a wider one does not count"]);
+    admin(&redis, "ACL SETUSER app &web-*").await;
+    assert_eq!(check_configured(&config).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_refused_password_is_told_without_showing_any() {
+    let redis = Redis::start().await;
+    admin(&redis, "ACL SETUSER app reset on >hunter2 ~* &* +@all").await;
+    admin(&redis, "CONFIG SET requirepass hunter2").await;
+    let address = redis.address();
+    for (url, texts) in [
+        (format!("redis://app:hunter3@{address}"), ["WRONGPASS", "compare with the server's"]),
+        (format!("redis://:hunter3@{address}"), ["WRONGPASS", "compare with the server's"]),
+        (format!("redis://{address}"), ["wants a password", "redis://:password@host"]),
+    ] {
+        let checked = check(&[&url]).await;
+        assert_eq!((checked.code, checked.failed()), (1, vec!["auth"]), "{}", checked.text);
+        checked.expect("auth", "failed", &texts);
+        checked.expect("rest", "skipped", &[]);
+        assert!(!(checked.text + &told(&[&url]).await).contains("hunter"), "{url}");
+    }
+    let good = check(&[&format!("redis://app:hunter2@{address}")]).await;
+    assert!(good.code == 0 && !good.text.contains("hunter"), "{}", good.text);
+    good.expect("auth", "ok", &["`app`"]);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_hello_repeats_no_password() {
+    let redis = Redis::start_given(&[
+        "--rename-command",
+        "HELLO",
+        "",
+        "--user",
+        "app",
+        "on",
+        ">hunter2",
+        "~*",
+        "&*",
+        "+@all",
+    ])
+    .await;
+    let url = format!("redis://app:hunter2@{}", redis.address());
+    let checked = check(&[&url]).await;
+    checked.expect("auth", "failed", &["unknown command", "older than Redis 6"]);
+    assert!(!checked.text.contains("hunter2"), "{}", checked.text);
+    let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
+    until("the refusal is told", async || {
+        gateway.fetch("/health").await.text().contains("HELLO").then_some(())
+    })
+    .await;
+    let told = gateway.fetch("/health").await.text() + &gateway.process.log();
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[tokio::test]
+async fn settings_that_will_hurt_are_named() {
+    let redis = Redis::start_given(&["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"]).await;
+    for words in
+        ["CONFIG SET timeout 5", "CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory 1gb"]
+    {
+        admin(&redis, words).await;
+    }
+    let checked = check_configured(&configured(&redis, "default:any")).await;
+    assert_eq!((checked.code, checked.failed()), (1, vec!["output-buffer"]), "{}", checked.text);
+    assert_eq!(checked.warned(), ["timeout", "eviction"]);
+    checked.expect("timeout", "warning", &["after 5 s", "backends"]);
+    checked.expect("output-buffer", "failed", &["1 MiB", "CONFIG SET client-output-buffer-limit"]);
+    checked.expect("eviction", "warning", &["allkeys-lru", "log-lost"]);
+    // Where the links are quiet for longer than the server allows, they will be cut off.
+    let slow = configured(&redis, "default:any").replacen("\n", "\nping_interval = \"4s\"\n", 1);
+    check_configured(&slow).await.expect("timeout", "failed", &["pinged every 4s", "ping_interval"]);
+}
+
+#[tokio::test]
+async fn memory_that_runs_out_is_named() {
+    let redis = Redis::start().await;
+    // What the server uses goes up and down a little with those who look: little against this.
+    admin(&redis, "SETRANGE large 50000000 x").await;
+    for (filled, policy, level, text) in [
+        (85, "noeviction", "warning", "refused (OOM)"),
+        (95, "noeviction", "failed", "refused (OOM)"),
+        (95, "volatile-lru", "warning", "keys are evicted"),
+    ] {
+        admin(&redis, &format!("CONFIG SET maxmemory-policy {policy}")).await;
+        let used = used_memory(&redis).await;
+        admin(&redis, &format!("CONFIG SET maxmemory {}", used * 100 / filled)).await;
+        check(&[&redis.url()]).await.expect("memory", level, &["maxmemory", text]);
+    }
+    admin(&redis, "CONFIG SET maxmemory-policy noeviction").await;
+    admin(&redis, "CONFIG SET maxmemory 1mb").await;
+    check(&[&redis.url()]).await.expect("keys", "failed", &["OOM", "memory is full"]);
+}
+
+#[tokio::test]
+async fn too_few_connections_are_named_before_and_after_they_have_run_out() {
+    let redis = Redis::start_given(&["--maxclients", "8"]).await;
+    let checked = check(&[&redis.url()]).await;
+    checked.expect("clients", "failed", &["of 8", "CLIENT LIST"]);
+    let mut others = Vec::new();
+    for _ in 0..8 {
+        others.push(TcpStream::connect(redis.address()).await.unwrap());
+    }
+    let full = until("nobody is let in", async || {
+        let checked = check(&[&redis.url()]).await;
+        (checked.failed() == ["protocol"]).then_some(checked)
+    })
+    .await;
+    full.expect("protocol", "failed", &["max number of clients", "raise maxclients"]);
+}
+
+#[tokio::test]
+async fn where_config_is_forbidden_info_is_asked() {
+    let redis = Redis::start_given(&["--maxclients", "8"]).await;
+    admin(&redis, "ACL SETUSER app reset on >pw ~* &* +@all -config").await;
+    let checked = check(&[&format!("redis://app:pw@{}", redis.address())]).await;
+    checked.expect("config", "ok", &["managed services"]);
+    checked.expect("clients", "failed", &["of 8"]);
+    checked.expect("eviction", "ok", &["noeviction"]);
+    checked.expect("output-buffer", "skipped", &["client-output-buffer-limit-pubsub"]);
+}
+
+#[tokio::test]
+async fn a_replica_is_named() {
+    let primary = Redis::start().await;
+    let (host, port) = (primary.address().ip(), primary.address().port());
+    let replica = Redis::start_given(&["--replicaof", &format!("{host} {port}")]).await;
+    until("the replica is in step", async || {
+        let info = format!("{:?}", admin(&replica, "INFO replication").await);
+        info.contains("master_link_status:up").then_some(())
+    })
+    .await;
+    let checked = check(&[&replica.url()]).await;
+    checked.expect("role", "failed", &["this is a replica", "link to the primary is up", "dial the primary"]);
+    checked.expect("keys", "failed", &["READONLY"]);
+    // It hears what is published on it: that is what makes it treacherous.
+    checked.expect("hearing", "ok", &[]);
+    check(&[&primary.url()]).await.expect("role", "ok", &["replicas: 1"]);
+}
+
+#[tokio::test]
+async fn a_cluster_is_recognised_and_must_be_whole() {
+    let port = free_port().to_string();
+    let redis = Redis::start_given(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
+    let checked = check(&[&redis.url()]).await;
+    checked.expect("cluster", "failed", &["state fail", "CLUSTER NODES"]);
+    admin(&redis, "CLUSTER ADDSLOTSRANGE 0 16383").await;
+    let whole = until("the cluster is whole", async || {
+        let checked = check(&[&redis.url()]).await;
+        (checked.code == 0).then_some(checked)
+    })
+    .await;
+    whole.expect("cluster", "ok", &["16384 of 16384"]);
+    whole.expect("keys", "ok", &[]);
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_can_reach_is_told_apart_by_how() {
+    let nobody = format!("redis://127.0.0.1:{}", free_port());
+    check(&[&nobody]).await.expect("tcp", "failed", &["refuses", "bind"]);
+    check(&["redis://nobody.invalid"]).await.expect("name", "failed", &["nobody.invalid", "getent hosts"]);
+
+    let hole = BlackHole::dig();
+    let began = Instant::now();
+    let checked = check(&[&hole.url(), "--timeout", "1"]).await;
+    checked.expect("tcp", "failed", &["does not answer within 1s", "security group"]);
+    assert!(began.elapsed() < Duration::from_secs(20), "every step is bounded");
+
+    let redis = Redis::start().await;
+    redis.signal("STOP");
+    let checked = check(&[&redis.url(), "--timeout", "1"]).await;
+    redis.signal("CONT");
+    checked.expect("tcp", "ok", &[]);
+    checked.expect("protocol", "failed", &["nothing is answered within 1s", "hangs"]);
+    assert_eq!(check(&[&redis.url()]).await.code, 0);
+}
+
+#[tokio::test]
+async fn something_else_on_the_port_is_recognised() {
+    let gateway = Gateway::start().await;
+    let checked = check(&[&format!("redis://{}", gateway.address())]).await;
+    checked.expect("protocol", "failed", &["no Redis", "HTTP/1.1 400", "a web server"]);
+}
+
+#[tokio::test]
+async fn a_server_that_throws_everybody_out_ends_the_check_with_a_report() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let arguments = [url.as_str(), "--timeout", "2"];
+    let mut running = std::pin::pin!(check(&arguments));
+    let checked = loop {
+        tokio::select! {
+            checked = &mut running => break checked,
+            () = redis.cut_all() => {}
+        }
+    };
+    assert_eq!(checked.code, 1, "{}", checked.text);
+    assert!(!checked.failed().is_empty(), "{}", checked.text);
+}
+
+#[tokio::test]
+async fn a_server_in_protected_mode_answers_its_own_machine_alone() {
+    // The address by which others reach this machine; without one there are no others.
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let Ok(IpAddr::V4(own)) =
+        probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr()).map(|at| at.ip())
+    else {
+        return;
+    };
+    let own = own.to_string();
+    let redis = Redis::start_given(&["--bind", "127.0.0.1", &own, "--protected-mode", "yes"]).await;
+    let checked = check(&[&format!("redis://{own}:{}", redis.address().port())]).await;
+    checked.expect("protocol", "failed", &["DENIED", "protected mode", "requirepass"]);
+}
+
+#[tokio::test]
+async fn a_slow_way_is_named() {
+    let redis = Redis::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let way = tokio::spawn(delay(listener, redis.address(), Duration::from_millis(60)));
+    let checked = check(&[&format!("redis://{address}"), "--timeout", "4"]).await;
+    way.abort();
+    assert_eq!((checked.code, checked.warned()), (0, vec!["latency"]), "{}", checked.text);
+    checked.expect("latency", "warning", &["p99", "SLOWLOG"]);
+}
+
+#[tokio::test]
+async fn every_instance_of_a_configuration_is_looked_at_by_itself() {
+    let (commands, pubsub) = (Redis::start().await, Redis::start().await);
+    let nobody = free_port();
+    let config = format!(
+        "[redis.nest]\nurl = \"{}\"\npubsub_url = \"{}\"\n[redis.web]\nurl = \"redis://127.0.0.1:{nobody}\"\n\
+         [[namespace]]\nname = \"nest\"\nchannels = [\"nest:*\"]\nredis = \"nest\"\n\
+         [[namespace]]\nname = \"web\"\nchannels = [\"web:*\"]\nredis = \"web\"\n",
+        commands.url(),
+        pubsub.url(),
+    );
+    let checked = check_configured(&config).await;
+    assert_eq!((checked.code, checked.failed()), (1, vec!["tcp"]), "{}", checked.text);
+    let sections = checked.report["sections"].as_array().unwrap();
+    let named: Vec<_> = sections.iter().map(|section| section["name"].as_str().unwrap()).collect();
+    assert_eq!(named, ["nest", "nest (pubsub_url)", "web"]);
+    checked.expect("eviction", "ok", &["nothing is kept here"]);
+}
+
+#[tokio::test]
+async fn a_url_comes_from_the_command_line_standard_input_or_the_environment() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    assert_eq!(run(&["-"], &[], None, &format!("{url}\n")).await.code, 0);
+    assert_eq!(run(&[], &[("REDIS_URL", url.as_str())], None, "").await.code, 0);
+    for (arguments, text) in [
+        (&["http://:hunter2@h"][..], "expected redis://"),
+        (&["-"][..], "expected redis://"),
+        (&[][..], "there is no Redis to look at"),
+        (&["--timeout", "0", &url][..], "expected 0.1 to 3600"),
+        (&["--config", "/nowhere.toml"][..], "/nowhere.toml"),
+        (&["--config", "a.toml", &url][..], "cannot be used with"),
+    ] {
+        let refused: Checked = check(arguments).await;
+        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.text);
+        assert!(refused.text.contains(text) && !refused.text.contains("hunter2"), "{}", refused.text);
+    }
+}
+
+/// Runs a command as an administrator, its words separated by spaces.
+async fn admin(redis: &Redis, words: &str) -> redis::Value {
+    redis.run(&words.split(' ').collect::<Vec<_>>()).await
+}
+
+fn configured(redis: &Redis, sign_in: &str) -> String {
+    format!("[redis.default]\nurl = \"redis://{sign_in}@{}\"\n{CONFIG}", redis.address())
+}
+
+async fn used_memory(redis: &Redis) -> u64 {
+    let info: String = redis::from_redis_value(admin(&redis, "INFO memory").await).unwrap();
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    used.parse().unwrap()
+}
+
+/// A port that takes no more connections and refuses none: packets to it are dropped, as a firewall drops them.
+struct BlackHole {
+    socket: Socket,
+    /// They fill the queue of those who wait to be accepted.
+    _waiting: Vec<Socket>,
+}
+
+impl BlackHole {
+    fn dig() -> Self {
+        let new = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let socket = new();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap();
+        let wait = |_| {
+            let one = new();
+            one.set_nonblocking(true).unwrap();
+            drop(one.connect(&address));
+            one
+        };
+        Self { _waiting: (0..4).map(wait).collect(), socket }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://{}", self.socket.local_addr().unwrap().as_socket().unwrap())
+    }
+}
+
+/// Carries one connection after the other, every answer late by `late`.
+async fn delay(listener: TcpListener, server: std::net::SocketAddr, late: Duration) {
+    while let Ok((client, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let server = TcpStream::connect(server).await?;
+            let ((mut from, mut back), (mut answers, mut to)) = (client.into_split(), server.into_split());
+            let there = tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+            let mut bytes = [0; 16 * 1024];
+            loop {
+                let read = answers.read(&mut bytes).await?;
+                if read == 0 {
+                    there.abort();
+                    return Ok::<_, std::io::Error>(());
+                }
+                sleep_until(Instant::now() + late).await;
+                back.write_all(&bytes[..read]).await?;
+            }
+        });
+    }
+}

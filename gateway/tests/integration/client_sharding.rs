@@ -1,0 +1,149 @@
+//! Several servers as one instance: each channel is on one of them, and one that is away is missed by its own alone.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::logs::{append_numbers, placed, whole_log};
+use crate::harness::publisher::Publisher;
+use crate::harness::ws::Incoming;
+use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
+
+const SERVERS: usize = 3;
+
+/// Channels and the server that each is on: slots as `CLUSTER KEYSLOT` answers, modulo three.
+const PLACES: [(&str, usize); 6] = [
+    ("foo", 12_182 % 3),
+    ("bar", 5061 % 3),
+    ("x{foo}y", 12_182 % 3),
+    ("web-signals", 10_871 % 3),
+    ("nest-signals", 4816 % 3),
+    ("numbers", 6983 % 3),
+];
+
+struct Lab {
+    servers: Vec<Redis>,
+    gateway: Gateway,
+}
+
+impl Lab {
+    async fn start() -> Self {
+        let mut servers = Vec::new();
+        for _ in 0..SERVERS {
+            servers.push(Redis::start().await);
+        }
+        let urls: Vec<_> = servers.iter().map(|server| format!("{:?}", server.url())).collect();
+        let config = format!(
+            "[redis.all]\nurls = [{}]\ncommand_timeout = \"2s\"\n\
+             [[namespace]]\nname = \"logs\"\nredis = \"all\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
+             [[namespace]]\nname = \"globs\"\nredis = \"all\"\nchannels = [\"glob:*\"]\nsubscribe_pattern = true\n\
+             [[namespace]]\nname = \"all\"\nredis = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n",
+            urls.join(", ")
+        );
+        Self { servers, gateway: Gateway::settings().config(&config).start().await }
+    }
+
+    /// How often each server was asked for something since it was started.
+    async fn calls(&self, command: &str) -> Vec<bool> {
+        let mut calls = Vec::new();
+        for server in &self.servers {
+            let mut connection = server.connection().await;
+            let stats: String =
+                redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+            calls.push(stats.contains(&format!("cmdstat_{command}:")));
+        }
+        calls
+    }
+
+    /// What `/health` says of each server's subscriptions.
+    async fn hearing(&self) -> BTreeMap<String, bool> {
+        let health = self.gateway.fetch("/health").await.json();
+        let links = health["links"].as_array().unwrap().iter();
+        let links = links.filter(|link| link["link"] == "subscriptions");
+        links.map(|link| (link["redis"].as_str().unwrap().to_owned(), link["up"] == true)).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_channel_is_on_the_server_that_its_slot_says() {
+    let lab = Lab::start().await;
+    let names = PLACES.map(|(name, _)| name);
+    let mut socket = WsClient::open(lab.gateway.address(), &names).await;
+    for (name, place) in &PLACES[..5] {
+        for (number, server) in lab.servers.iter().enumerate() {
+            assert_eq!(server.publish(name, b"1").await, usize::from(number == *place), "{name} on {number}");
+        }
+        assert_eq!(socket.publication().await.channel, *name);
+        let reply = socket.request("publish", json!({"channel": name, "data": 2})).await;
+        assert!(reply["publish"].is_object(), "{reply}");
+        assert_eq!(socket.publication().await.data, "2");
+    }
+}
+
+#[tokio::test]
+async fn logs_and_patterns_are_spread_as_well() {
+    let lab = Lab::start().await;
+    for log in 0..9 {
+        let channel = format!("log:{log}");
+        append_numbers(&lab.gateway, &channel, 1..=3).await;
+        let (_, publications) = whole_log(&lab.gateway, &channel).await;
+        assert_eq!(placed(&publications), [(1, json!(1)), (2, json!(2)), (3, json!(3))]);
+    }
+    assert_eq!(lab.calls("xadd").await, [true; SERVERS]);
+    let names: Vec<String> = (0..9).map(|number| format!("glob:{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut socket = WsClient::open(lab.gateway.address(), &names).await;
+    assert_eq!(lab.calls("psubscribe").await, [true; SERVERS]);
+    for name in names {
+        // On the one that its slot says; the others are asked, too, and must not be heard twice.
+        let reply = lab.gateway.api("publish", &json!({"channel": name, "data": 1}).to_string()).await.json();
+        assert!(reply["result"].is_object(), "{reply}");
+        assert_eq!(socket.publication().await.channel, name);
+    }
+}
+
+#[tokio::test]
+async fn two_of_three_servers_down_concern_their_own_channels_alone() {
+    let mut lab = Lab::start().await;
+    let mut stays = Follower::join(lab.gateway.address(), Way::Stream).await;
+    let mut ledger = Ledger::from_the_first();
+    let home = PLACES.iter().find(|(name, _)| *name == NUMBERS).unwrap().1;
+    let publisher = Publisher::steady(&lab.servers[home], &[NUMBERS]);
+    let away: Vec<usize> = (0..SERVERS).filter(|place| *place != home).collect();
+    let others: Vec<&str> =
+        PLACES.iter().filter(|(_, place)| away.contains(place)).map(|(name, _)| *name).collect();
+    assert_eq!(others, ["bar", "nest-signals"], "one on each of both");
+    let mut socket = WsClient::open(lab.gateway.address(), &others).await;
+    let mut events = SseClient::open(lab.gateway.address(), &format!("/sse/{}", others[0])).await;
+    for place in &away {
+        lab.servers[*place].kill();
+    }
+    until("/health names both", async || {
+        let hearing = lab.hearing().await;
+        let expected = (0..SERVERS).map(|place| (format!("all.{place}"), place == home)).collect();
+        (hearing == expected).then_some(())
+    })
+    .await;
+    assert_eq!(lab.gateway.fetch("/ready").await.status, 503);
+    let reply = socket.request("publish", json!({"channel": others[0], "data": 1})).await;
+    assert_eq!(reply["error"]["temporary"], true, "{reply}");
+    ledger.read(&mut stays, publisher.sent() + 50).await;
+
+    for place in &away {
+        lab.servers[*place].restart().await;
+    }
+    lab.gateway.answers_ready_with(200).await;
+    socket.come_back(others.len()).await;
+    assert!(events.data("gap").await.contains("deaf"));
+    for name in &others {
+        let place = PLACES.iter().find(|(known, _)| known == name).unwrap().1;
+        assert_eq!(lab.servers[place].publish(name, b"2").await, 1);
+        match socket.next().await {
+            Incoming::Publication(publication) => assert_eq!(publication.channel, *name),
+            other => panic!("{other:?}"),
+        }
+    }
+    ledger.read(&mut stays, publisher.sent() + 50).await;
+    assert_eq!((ledger.gaps, ledger.missed), (0, 0), "the third one noticed nothing: {ledger:?}");
+}

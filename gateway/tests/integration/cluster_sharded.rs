@@ -1,0 +1,205 @@
+//! Shard channels of a Redis Cluster: heard where their slots are, wherever those go.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::cluster_publisher::ClusterPublisher;
+use crate::harness::encoding::Encoding;
+use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::ws::Incoming;
+use crate::harness::{Gateway, SseClient, WsClient, until};
+
+async fn gateway(cluster: &Cluster) -> Gateway {
+    let config = format!(
+        "[redis.default]\n{}\n\
+         [[namespace]]\nname = \"plain\"\nchannels = [\"plain\"]\n\
+         [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\nsharded = true\n\
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nsharded = true\n",
+        cluster.settings()
+    );
+    Gateway::settings().config(&config).start().await
+}
+
+/// Publishes for the shard, at the node that owns the slot.
+async fn spublish(cluster: &Cluster, channel: &str, payload: &str) -> usize {
+    let owner = cluster.owner(channel).await;
+    cluster.command(owner, &["SPUBLISH", channel, payload]).await
+}
+
+/// Names whose slots are at this node, each in another slot.
+async fn names_at(cluster: &Cluster, node: usize, count: usize) -> Vec<String> {
+    let (mut names, mut slots) = (Vec::new(), BTreeSet::new());
+    for number in 0.. {
+        let name = format!("at{node}:{number}");
+        if names.len() == count {
+            break;
+        }
+        if cluster.owner(&name).await == node && slots.insert(cluster.slot(&name).await) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn as_strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn what_is_published_for_the_shard_is_heard_and_nothing_else() {
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let names = ["a", "b", "c", "d", "plain"];
+    let mut socket = WsClient::open(gateway.address(), &names).await;
+    for name in &names[..4] {
+        cluster.run(0, &["PUBLISH", name, "0"]).await;
+        assert_eq!(spublish(&cluster, name, "1").await, 1, "{name}");
+        assert_eq!(socket.publication().await.data, "1");
+        let reply = socket.request("publish", json!({"channel": name, "data": 2})).await;
+        assert!(reply["publish"].is_object(), "{reply}");
+        assert_eq!(socket.publication().await.data, "2");
+    }
+    cluster.run(1, &["PUBLISH", "plain", "3"]).await;
+    assert_eq!(socket.publication().await.data, "3");
+}
+
+#[tokio::test]
+async fn a_node_with_channels_of_several_slots_is_heard_again_and_only_they_are_told() {
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let cut = names_at(&cluster, 1, 5).await;
+    let others =
+        [names_at(&cluster, 0, 2).await, names_at(&cluster, 2, 2).await, vec!["plain".to_owned()]].concat();
+    let mut on_cut = WsClient::open(gateway.address(), &as_strs(&cut)).await;
+    let mut elsewhere = WsClient::open(gateway.address(), &as_strs(&others)).await;
+    let mut killed = 0;
+    for line in cluster.command::<String>(1, &["CLIENT", "LIST", "TYPE", "pubsub"]).await.lines() {
+        let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name)).unwrap();
+        if field("name=").ends_with(":sharded") {
+            let id = field("id=").to_owned();
+            cluster.run(1, &["CLIENT", "KILL", "ID", &id]).await;
+            killed += 1;
+        }
+    }
+    assert_eq!(killed, 1, "one connection for a node");
+    on_cut.come_back(cut.len()).await;
+    for name in cut.iter().chain(&others[..4]) {
+        assert_eq!(spublish(&cluster, name, "1").await, 1, "{name}");
+    }
+    cluster.run(1, &["PUBLISH", "plain", "1"]).await;
+    for (socket, names) in [(&mut on_cut, &cut), (&mut elsewhere, &others)] {
+        let mut missing: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        while !missing.is_empty() {
+            match socket.next().await {
+                Incoming::Publication(publication) => assert!(missing.remove(&*publication.channel)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_takes_its_channels_along() {
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let home = cluster.owner(NUMBERS).await;
+    let beside = names_at(&cluster, home, 3).await;
+    let mut stays = WsClient::open(gateway.address(), &as_strs(&beside)).await;
+    let mut followers = Vec::new();
+    for way in [Way::Stream, Way::Socket(Encoding::Json)] {
+        followers.push((Follower::join(gateway.address(), way).await, Ledger::from_the_first()));
+    }
+    let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
+    for step in 1..=6 {
+        cluster.move_slot(NUMBERS, (home + step) % 3).await;
+        let sent = publisher.sent();
+        for (follower, ledger) in &mut followers {
+            ledger.read(follower, sent + 5).await;
+        }
+    }
+    for (_, ledger) in &followers {
+        assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
+        assert!((1..=12).contains(&ledger.gaps), "{ledger:?}");
+    }
+    eprintln!("{:?}", followers.iter().map(|(_, ledger)| ledger).collect::<Vec<_>>());
+    // The channels beside it on the same connections noticed nothing.
+    for name in &beside {
+        spublish(&cluster, name, "1").await;
+        assert_eq!(stays.publication().await.channel, *name);
+    }
+}
+
+#[tokio::test]
+async fn a_resharded_cluster_is_heard_whole() {
+    const NAMES: usize = 60;
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let names: Vec<String> = (0..NAMES).map(|number| format!("r{number}")).collect();
+    let mut socket = WsClient::open(gateway.address(), &as_strs(&names)).await;
+    let mut moving = Vec::new();
+    for name in names.iter().step_by(2) {
+        if cluster.owner(name).await != 0 {
+            moving.push(name.as_str());
+        }
+    }
+    cluster.reshard(&moving, 0).await;
+    socket.come_back(moving.len()).await;
+    until("every channel is confirmed", async || {
+        let confirmed = gateway.metric("earshot_redis_topics", &[r#"state="confirmed""#]).await as usize;
+        (confirmed == NAMES).then_some(())
+    })
+    .await;
+    for name in &names {
+        assert_eq!(spublish(&cluster, name, "1").await, 1, "{name}");
+    }
+    let mut missing: BTreeSet<String> = names.into_iter().collect();
+    while !missing.is_empty() {
+        match socket.next().await {
+            Incoming::Publication(publication) => assert!(missing.remove(&publication.channel)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_dies_is_followed_by_its_replica() {
+    let mut cluster = Cluster::start(3, true).await;
+    let gateway = gateway(&cluster).await;
+    let home = cluster.owner(NUMBERS).await;
+    let others = names_at(&cluster, (home + 1) % 3, 3).await;
+    let mut elsewhere = WsClient::open(gateway.address(), &as_strs(&others)).await;
+    let mut follower = Follower::join(gateway.address(), Way::Stream).await;
+    let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
+    let mut ledger = Ledger::from_the_first();
+    ledger.read(&mut follower, 50).await;
+    cluster.kill(home);
+    assert_eq!(cluster.owner_but(NUMBERS, home).await, home + 3);
+    let sent = publisher.sent();
+    ledger.read(&mut follower, sent + 100).await;
+    assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
+    assert!(ledger.gaps >= 1, "{ledger:?}");
+    gateway.answers_ready_with(200).await;
+    for name in &others {
+        spublish(&cluster, name, "1").await;
+        assert_eq!(elsewhere.publication().await.channel, *name);
+    }
+}
+
+#[tokio::test]
+async fn a_log_over_shard_channels_moves_without_a_gap() {
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let mut events = SseClient::open(gateway.address(), "/sse/log:a").await;
+    let home = cluster.owner("log:a").await;
+    for number in 1..=20_u64 {
+        if number % 5 == 0 {
+            cluster.move_slot("log:a", (home + usize::try_from(number).unwrap()) % 3).await;
+        }
+        gateway.publish("log:a", &number.to_string()).await;
+    }
+    for number in 1..=20 {
+        assert_eq!(events.data("message").await, number.to_string());
+    }
+}

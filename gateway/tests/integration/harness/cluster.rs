@@ -1,0 +1,298 @@
+//! A real Redis Cluster on free ports, and what is done to one: nodes that die, hang and come back, slots that move.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use redis::{Client, FromRedisValue, Value};
+use tempfile::TempDir;
+
+use super::process::{Process, free_port};
+use super::until;
+
+/// How long the nodes wait before they take one for gone.
+const NODE_TIMEOUT: &str = "1000";
+const SLOTS: u32 = 16_384;
+
+/// Primaries, each with its share of the slots, and their replicas behind them.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    primaries: usize,
+}
+
+struct Node {
+    port: u16,
+    bus: u16,
+    process: Process,
+    kept: TempDir,
+    id: String,
+    is_down: bool,
+}
+
+impl Cluster {
+    /// Primaries, each with one replica when `replicas` says so: the replica of the node `n` is `n + primaries`.
+    pub(crate) async fn start(primaries: usize, replicas: bool) -> Self {
+        let count = if replicas { 2 * primaries } else { primaries };
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            let (port, bus) = (free_port(), free_port());
+            let kept = tempfile::tempdir().unwrap();
+            let process = spawn(port, bus, &kept);
+            nodes.push(Node { port, bus, process, kept, id: String::new(), is_down: false });
+        }
+        let mut cluster = Self { nodes, primaries };
+        cluster.meet().await;
+        cluster
+    }
+
+    async fn meet(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.answers(node).await;
+            self.nodes[node].id = self.command(node, &["CLUSTER", "MYID"]).await;
+            let epoch = (node + 1).to_string();
+            self.run(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+        }
+        let share =
+            |place: usize| SLOTS * u32::try_from(place).unwrap() / u32::try_from(self.primaries).unwrap();
+        for node in 0..self.primaries {
+            let (first, last) = (share(node).to_string(), (share(node + 1) - 1).to_string());
+            self.run(node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+        }
+        for node in 1..self.nodes.len() {
+            for other in 0..node {
+                let Node { port, bus, .. } = &self.nodes[other];
+                let (port, bus) = (port.to_string(), bus.to_string());
+                self.run(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+            }
+        }
+        self.agrees().await;
+        for replica in self.primaries..self.nodes.len() {
+            let of = self.nodes[replica - self.primaries].id.clone();
+            until("the replica knows its primary", async || {
+                self.try_command::<Value>(replica, &["CLUSTER", "REPLICATE", &of]).await
+            })
+            .await;
+        }
+        if self.nodes.len() > self.primaries {
+            self.is_replicated().await;
+        }
+    }
+
+    /// Every primary has a replica that is in step.
+    async fn is_replicated(&self) {
+        for replica in self.primaries..self.nodes.len() {
+            until("the replica is in step", async || {
+                let info: String = self.try_command(replica, &["INFO", "replication"]).await?;
+                info.contains("master_link_status:up").then_some(())
+            })
+            .await;
+        }
+        until("every node knows the replicas", async || {
+            for node in self.alive() {
+                let nodes: String = self.try_command(node, &["CLUSTER", "NODES"]).await?;
+                let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
+                if replicas != self.nodes.len() - self.primaries {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// Waits until every node that is alive finds all others, and the cluster well.
+    pub(crate) async fn agrees(&self) {
+        let expected = format!("cluster_known_nodes:{}\r", self.nodes.len());
+        until("the cluster agrees", async || {
+            for node in self.alive() {
+                let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
+                let nodes: String = self.try_command(node, &["CLUSTER", "NODES"]).await?;
+                let well = info.contains("cluster_state:ok") && info.contains(&expected);
+                if !well
+                    || (!self.nodes.iter().any(|node| node.is_down) && nodes.contains("fail"))
+                    || nodes.contains("handshake")
+                {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    fn alive(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_down)
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(crate) fn url(&self, node: usize) -> String {
+        format!("redis://127.0.0.1:{}/0", self.nodes[node].port)
+    }
+
+    pub(crate) fn address(&self, node: usize) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.nodes[node].port))
+    }
+
+    /// `url = …` and `cluster = […]` of an instance that knows these nodes from the start.
+    pub(crate) fn settings(&self) -> String {
+        let seeds: Vec<_> = (1..self.nodes.len()).map(|node| format!("\"{}\"", self.address(node))).collect();
+        format!("url = \"{}\"\ncluster = [{}]\n", self.url(0), seeds.join(", "))
+    }
+
+    pub(crate) fn signal(&self, node: usize, name: &str) {
+        self.nodes[node].process.signal(name);
+    }
+
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.nodes[node].process.kill();
+        self.nodes[node].is_down = true;
+    }
+
+    /// Starts a node again that was killed; it remembers who it is.
+    pub(crate) async fn restart(&mut self, node: usize) {
+        let Node { port, bus, kept, .. } = &self.nodes[node];
+        self.nodes[node].process = spawn(*port, *bus, kept);
+        self.nodes[node].is_down = false;
+        self.answers(node).await;
+    }
+
+    pub(crate) async fn command<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> T {
+        let answer = self.query(node, words).await;
+        answer.unwrap_or_else(|error| panic!("{words:?} at node {node}: {error}"))
+    }
+
+    pub(crate) async fn run(&self, node: usize, words: &[&str]) {
+        self.command::<Value>(node, words).await;
+    }
+
+    async fn try_command<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> Option<T> {
+        self.query(node, words).await.ok()
+    }
+
+    async fn query<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> redis::RedisResult<T> {
+        let client = Client::open(self.url(node)).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
+    }
+
+    async fn answers(&self, node: usize) {
+        until("a node answers", async || self.try_command::<String>(node, &["PING"]).await).await;
+    }
+
+    /// Which node carries the connection that a gateway gave this name.
+    pub(crate) async fn carrier(&self, purpose: &str) -> usize {
+        until("somebody carries the connection", async || {
+            for node in self.alive() {
+                let clients: String = self.try_command(node, &["CLIENT", "LIST"]).await?;
+                if clients.contains(&format!("name=earshot:default:{purpose} ")) {
+                    return Some(node);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    /// The slot of a key or a shard channel.
+    pub(crate) async fn slot(&self, name: &str) -> u16 {
+        let node = self.alive().next().unwrap();
+        self.command(node, &["CLUSTER", "KEYSLOT", name]).await
+    }
+
+    /// The node that owns a name's slot, as the nodes that are alive see it.
+    pub(crate) async fn owner(&self, name: &str) -> usize {
+        let slot = self.slot(name).await;
+        until("somebody owns the slot", async || {
+            let asked = self.alive().next().unwrap();
+            let ranges: Vec<Vec<Value>> = self.try_command(asked, &["CLUSTER", "SLOTS"]).await?;
+            let number = |value: &Value| u16::from_redis_value(value.clone()).unwrap();
+            let range =
+                ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
+            let Value::Array(primary) = &range[2] else { return None };
+            let port = number(&primary[1]);
+            self.alive().find(|node| self.nodes[*node].port == port)
+        })
+        .await
+    }
+
+    /// The node that owns a name's slot once it is not this one any more.
+    pub(crate) async fn owner_but(&self, name: &str, node: usize) -> usize {
+        until("another node owns the slot", async || {
+            Some(self.owner(name).await).filter(|owner| *owner != node)
+        })
+        .await
+    }
+
+    /// Moves the slot of a name to another node, with its keys, as `redis-cli --cluster reshard` does.
+    pub(crate) async fn move_slot(&self, name: &str, to: usize) {
+        self.reshard(&[name], to).await;
+    }
+
+    /// Moves the slots of names to one node, whose word is then the newest of all.
+    pub(crate) async fn reshard(&self, names: &[&str], to: usize) {
+        self.is_of_one_epoch().await;
+        for name in names {
+            let from = self.owner(name).await;
+            if from != to {
+                self.open_slot(name, from, to).await;
+                self.close_slot(name, from, to).await;
+            }
+        }
+    }
+
+    /// Every node knows of what was decided last. A node that does not may put a later decision before it, and then
+    /// the cluster takes the later one back.
+    pub(crate) async fn is_of_one_epoch(&self) {
+        until("the nodes are of one epoch", async || {
+            let mut epochs = BTreeSet::new();
+            for node in self.alive() {
+                let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
+                epochs
+                    .insert(info.lines().find(|line| line.starts_with("cluster_current_epoch:"))?.to_owned());
+            }
+            (epochs.len() == 1).then_some(())
+        })
+        .await;
+    }
+
+    /// The first half of a move: from now on the slot is on its way.
+    pub(crate) async fn open_slot(&self, name: &str, from: usize, to: usize) {
+        let slot = self.slot(name).await.to_string();
+        let (from_id, to_id) = (self.nodes[from].id.clone(), self.nodes[to].id.clone());
+        self.run(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
+        self.run(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
+    }
+
+    /// The keys, and the end of a move.
+    pub(crate) async fn close_slot(&self, name: &str, from: usize, to: usize) {
+        let slot = self.slot(name).await.to_string();
+        let (to_id, port) = (self.nodes[to].id.clone(), self.nodes[to].port.to_string());
+        loop {
+            let keys: Vec<String> = self.command(from, &["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
+            for key in &keys {
+                self.run(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
+            }
+            if keys.is_empty() {
+                break;
+            }
+        }
+        // The rest, too, as `redis-cli` does: one that hears of it by rumour may take it for a rumour of yesterday.
+        let rest = self.alive().filter(|node| *node < self.primaries && *node != to && *node != from);
+        for node in [to, from].into_iter().chain(rest) {
+            self.run(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
+        }
+    }
+}
+
+fn spawn(port: u16, bus: u16, kept: &TempDir) -> Process {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--cluster-enabled", "yes"]);
+    command.args(["--cluster-node-timeout", NODE_TIMEOUT, "--repl-diskless-sync-delay", "0"]);
+    command.args(["--port", &port.to_string(), "--cluster-port", &bus.to_string()]);
+    command.arg("--dir").arg(kept.path());
+    Process::start(command, tempfile::tempdir().unwrap())
+}

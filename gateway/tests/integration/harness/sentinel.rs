@@ -1,0 +1,168 @@
+//! A primary with a replica and three Sentinels that watch over them, all real. It must never fail over by itself: the
+//! Sentinels decide.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use redis::Client;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::process::{Process, free_port};
+use super::{Redis, until};
+
+const SENTINELS: usize = 3;
+
+/// What makes a group another one than the plainest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Guard {
+    /// Arguments of every server.
+    pub(crate) servers: Vec<String>,
+    /// Lines in the configuration of every Sentinel, about itself; `{port}` is a port besides the plain one.
+    pub(crate) sentinels: Vec<String>,
+    /// Lines in the configuration of every Sentinel, about the primary.
+    pub(crate) monitor: Vec<String>,
+    /// Where to reach a server as Sentinels do, when that is not its plain port.
+    pub(crate) ports: Option<[u16; 2]>,
+    /// The password of the Sentinels.
+    pub(crate) password: Option<String>,
+}
+
+/// Two servers and their Sentinels.
+pub(crate) struct Group {
+    /// The first is the primary to begin with.
+    pub(crate) servers: [Redis; 2],
+    pub(crate) sentinels: Vec<Sentinel>,
+    password: Option<String>,
+}
+
+/// One Sentinel.
+pub(crate) struct Sentinel {
+    /// Its plain port.
+    port: u16,
+    /// The port for others than the test.
+    public: u16,
+    pub(crate) process: Process,
+}
+
+impl Group {
+    pub(crate) async fn start() -> Self {
+        Self::start_guarded(Guard::default()).await
+    }
+
+    pub(crate) async fn start_guarded(guard: Guard) -> Self {
+        let own = |ports: [u16; 2], index: usize| ["--tls-port".to_owned(), ports[index].to_string()];
+        let arguments = |index: usize, more: &[String]| {
+            let mut arguments = guard.servers.clone();
+            arguments.extend(["--repl-diskless-sync-delay".to_owned(), "0".to_owned()]);
+            arguments.extend(guard.ports.map(|ports| own(ports, index)).into_iter().flatten());
+            arguments.extend_from_slice(more);
+            arguments
+        };
+        let given = |arguments: Vec<String>| async move {
+            Redis::start_given(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
+        };
+        let primary = given(arguments(0, &[])).await;
+        let seen = guard.ports.map_or(primary.address().port(), |ports| ports[0]);
+        let of_primary = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), seen.to_string()];
+        let replica = given(arguments(1, &of_primary)).await;
+        let sentinels = (0..SENTINELS).map(|_| Sentinel::start(seen, &guard)).collect();
+        let group = Self { servers: [primary, replica], sentinels, password: guard.password };
+        group.settled().await;
+        group
+    }
+
+    /// The keys of an instance that these Sentinels watch over.
+    pub(crate) fn settings(&self) -> String {
+        let addresses: Vec<_> =
+            self.sentinels.iter().map(|sentinel| format!("\"127.0.0.1:{}\"", sentinel.public)).collect();
+        format!("sentinels = [{}]\nsentinel_master = \"mymaster\"\n", addresses.join(", "))
+    }
+
+    /// The port of the primary as a Sentinel knows it.
+    pub(crate) async fn primary(&self, sentinel: usize) -> Option<u16> {
+        let mut connection = self.sentinels[sentinel].connection(self.password.as_deref()).await?;
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("GET-MASTER-ADDR-BY-NAME").arg("mymaster");
+        let (_, port): (String, u16) = ask.query_async(&mut connection).await.ok()?;
+        Some(port)
+    }
+
+    /// Asks for a fail-over although nothing is wrong.
+    pub(crate) async fn fail_over(&self) {
+        let mut connection = self.sentinels[0].connection(self.password.as_deref()).await.unwrap();
+        let mut ask = redis::cmd("SENTINEL");
+        ask.arg("FAILOVER").arg("mymaster").exec_async(&mut connection).await.unwrap();
+    }
+
+    /// Waits until a Sentinel calls another one the primary, and gives the port.
+    pub(crate) async fn moved_from(&self, port: u16) -> u16 {
+        until("the Sentinels have failed over", async || {
+            let now = self.primary(0).await?;
+            (now != port).then_some(now)
+        })
+        .await
+    }
+
+    /// The URL of whichever server the Sentinels call the primary, and what keeps it true.
+    pub(crate) fn leader(self: &Arc<Self>) -> (watch::Receiver<String>, JoinHandle<()>) {
+        let (url, follows) = watch::channel(self.servers[0].url());
+        let group = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            loop {
+                for sentinel in 0..SENTINELS {
+                    if let Some(port) = group.primary(sentinel).await {
+                        url.send_replace(format!("redis://127.0.0.1:{port}/0"));
+                    }
+                }
+                tokio::time::sleep(super::GLANCE).await;
+            }
+        });
+        (follows, task)
+    }
+
+    /// Waits until each Sentinel knows the others and a replica that could take over.
+    async fn settled(&self) {
+        for sentinel in &self.sentinels {
+            until("the Sentinels know each other and the replica", async || {
+                let mut connection = sentinel.connection(self.password.as_deref()).await?;
+                let mut ask = redis::cmd("SENTINEL");
+                let master: std::collections::HashMap<String, String> =
+                    ask.arg("MASTER").arg("mymaster").query_async(&mut connection).await.ok()?;
+                let mut ask = redis::cmd("SENTINEL");
+                let replicas: Vec<std::collections::HashMap<String, String>> =
+                    ask.arg("REPLICAS").arg("mymaster").query_async(&mut connection).await.ok()?;
+                let ready =
+                    replicas.iter().any(|one| one["master-link-status"] == "ok" && one["flags"] == "slave");
+                (master["num-other-sentinels"] == "2" && ready).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+impl Sentinel {
+    fn start(primary: u16, guard: &Guard) -> Self {
+        let port = free_port();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sentinel.conf");
+        let mut lines = vec![format!("port {port}"), "bind 127.0.0.1".to_owned()];
+        let public = if guard.sentinels.is_empty() { port } else { free_port() };
+        lines.extend(guard.sentinels.iter().map(|line| line.replace("{port}", &public.to_string())));
+        lines.push(format!("sentinel monitor mymaster 127.0.0.1 {primary} 2"));
+        lines.push("sentinel down-after-milliseconds mymaster 700".to_owned());
+        lines.push("sentinel failover-timeout mymaster 4000".to_owned());
+        lines.extend(guard.monitor.iter().cloned());
+        std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(&file).arg("--sentinel");
+        Self { port, public, process: Process::start(command, directory) }
+    }
+
+    pub(crate) async fn connection(&self, password: Option<&str>) -> Option<MultiplexedConnection> {
+        let password = password.map(|password| format!(":{password}@")).unwrap_or_default();
+        let client = Client::open(format!("redis://{password}127.0.0.1:{}", self.port)).unwrap();
+        client.get_multiplexed_async_connection().await.ok()
+    }
+}

@@ -1,0 +1,142 @@
+//! Passwords and rights at Redis: what is wrong is named and heals by itself once it is right. In between nobody is
+//! disconnected, and every hole is announced.
+
+use serde_json::json;
+
+use crate::harness::follower::NUMBERS;
+use crate::harness::publisher::Publisher;
+use crate::harness::witness::Witnesses;
+use crate::harness::{Gateway, Redis, WsClient, until};
+
+/// A Redis whose gateway is a user of its own, so that the test can go on as the default one.
+async fn redis_with(password: &str) -> Redis {
+    let redis = Redis::start().await;
+    redis.run(&["ACL", "SETUSER", "gateway", "on", &format!(">{password}"), "+@all", "~*", "&*"]).await;
+    redis
+}
+
+/// A gateway that signs in with the password in a file.
+async fn gateway_with(redis: &Redis, file: &std::path::Path) -> Gateway {
+    let (url, file) = (redis.url(), file.display().to_string());
+    let config =
+        format!("[redis.default]\nurl = {url:?}\nusername = \"gateway\"\npassword_file = {file:?}\n");
+    Gateway::settings().config(&config).start().await
+}
+
+/// A refusal is tried again after 2 to 10 seconds: waiting is best done together.
+#[tokio::test]
+async fn whatever_is_wrong_with_the_sign_in_is_named_and_heals_once_it_is_right() {
+    tokio::join!(
+        Box::pin(a_password_that_is_rotated_at_the_server_heals_when_its_file_is_rotated()),
+        Box::pin(a_password_that_was_wrong_is_taken_when_it_is_right_at_the_server()),
+        Box::pin(a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone()),
+        Box::pin(a_database_that_is_not_there_is_named()),
+    );
+}
+
+async fn a_password_that_is_rotated_at_the_server_heals_when_its_file_is_rotated() {
+    let first = r#"a1#?%&^$!<>{}|~`';:,.-_+=()[]*-and-a-tail-that-makes-it-as-long-as-tokens-are-0123456789"#;
+    let redis = redis_with(first).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, format!("{first}\n")).unwrap();
+    let gateway = gateway_with(&redis, &file).await;
+    let mut witnesses = Witnesses::on(&gateway, &redis).await;
+    witnesses.hear().await;
+
+    redis.run(&["ACL", "SETUSER", "gateway", "resetpass", ">second-s3cret"]).await;
+    redis.run(&["CLIENT", "KILL", "USER", "gateway"]).await;
+    gateway.tells(&format!("WRONGPASS invalid username-password pair or user is disabled. (user or password is wrong, or the user is switched off; the password is from {}", file.display())).await;
+    std::fs::write(&file, "second-s3cret\n").unwrap();
+    gateway.answers_ready_with(200).await;
+    witnesses.account(1).await;
+    let log = gateway.process.log();
+    assert!(log.contains("Redis refuses us") && !log.contains("s3cret") && !log.contains("a1#"), "{log}");
+}
+
+async fn a_password_that_was_wrong_is_taken_when_it_is_right_at_the_server() {
+    let redis = redis_with("other").await;
+    let url = redis.url().replace("redis://", "redis://gateway:right-s3cret@");
+    let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
+    gateway.tells("the password is from the URL").await;
+    redis.run(&["ACL", "SETUSER", "gateway", "off", ">right-s3cret"]).await;
+    gateway.tells("WRONGPASS").await;
+    redis.run(&["ACL", "SETUSER", "gateway", "on"]).await;
+    gateway.answers_ready_with(200).await;
+    assert!(!gateway.process.log().contains("s3cret"));
+}
+
+async fn a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone() {
+    let redis = redis_with("pw").await;
+    let url = redis.url().replace("redis://", "redis://gateway:pw@");
+    let gateway = Gateway::settings().environment("REDIS_URL", &url).start().await;
+    let mut witnesses = Witnesses::of(&gateway, || Publisher::steady(&redis, &[NUMBERS])).await;
+    let mut neighbour = WsClient::open(gateway.address(), &["kept"]).await;
+    witnesses.hear().await;
+
+    // Redis cuts off whoever is subscribed to what its user may not hear any more.
+    redis.run(&["ACL", "SETUSER", "gateway", "resetchannels", "&kept"]).await;
+    gateway.tells("1 topics that were heard before are refused now").await;
+    gateway.answers_ready_with(503).await;
+    neighbour.come_back(1).await;
+    redis.publish("kept", b"1").await;
+    assert_eq!(neighbour.publication().await.data, "1", "its own channel is heard all the time");
+    let refused = neighbour.request("subscribe", json!({"channel": "another"})).await;
+    assert!(refused["error"]["code"].is_u64(), "{refused}");
+    redis.run(&["ACL", "SETUSER", "gateway", "allchannels"]).await;
+    gateway.answers_ready_with(200).await;
+    witnesses.account(1).await;
+    redis.publish("kept", b"2").await;
+    assert_eq!(neighbour.publication().await.data, "2");
+}
+
+async fn a_database_that_is_not_there_is_named() {
+    let redis = Redis::start_given(&["--databases", "2"]).await;
+    let url = redis.url().replace("/0", "/2");
+    let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
+    gateway.tells("DB index is out of range").await;
+}
+
+#[tokio::test]
+async fn a_socket_of_this_machine_is_as_good_as_a_port() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("redis.sock");
+    let mut redis = Redis::start_given(&["--unixsocket", path.to_str().unwrap(), "--requirepass", ""]).await;
+    redis.run(&["ACL", "SETUSER", "gateway", "on", ">p@ss", "+@all", "~*", "&*"]).await;
+    let url = format!("unix://gateway:p%40ss@{}?db=3", path.display());
+    let gateway = Gateway::settings().environment("REDIS_URL", &url).start().await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    redis.publish("a", b"1").await;
+    assert_eq!(socket.publication().await.data, "1");
+
+    redis.kill();
+    gateway.answers_ready_with(503).await;
+    redis.restart().await;
+    redis.run(&["ACL", "SETUSER", "gateway", "on", ">p@ss", "+@all", "~*", "&*"]).await;
+    gateway.answers_ready_with(200).await;
+    socket.come_back(1).await;
+    redis.publish("a", b"2").await;
+    assert_eq!(socket.publication().await.data, "2");
+}
+
+#[tokio::test]
+async fn the_variables_of_a_server_in_parts_are_enough() {
+    let redis = redis_with("a@b/c#%41 d").await;
+    let gateway = Gateway::settings()
+        .environment("REDIS_HOST", "127.0.0.1")
+        .environment("REDIS_PORT", &redis.address().port().to_string())
+        .environment("REDIS_USERNAME", "gateway")
+        .environment("REDIS_PASSWORD", "a@b/c#%41 d")
+        .environment("REDIS_DB", "1")
+        .start()
+        .await;
+    until("both links are at the database", async || {
+        let text: String = redis::from_redis_value(redis.run(&["CLIENT", "LIST"]).await).unwrap();
+        (text.lines().filter(|line| line.contains("user=gateway") && line.contains(" db=1 ")).count() == 2)
+            .then_some(())
+    })
+    .await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    redis.publish("a", b"1").await;
+    assert_eq!(socket.publication().await.data, "1");
+}

@@ -1,0 +1,45 @@
+//! A server that is made a replica while it is connected closes nothing, and is noticed all the same.
+
+use crate::harness::{Gateway, Redis, WsClient, until};
+
+/// What `/health` says of each link's `replica`.
+async fn are_replicas(gateway: &Gateway) -> Vec<bool> {
+    let health = gateway.fetch("/health").await.json();
+    let links = health["links"].as_array().cloned().unwrap_or_default();
+    links.iter().map(|link| link["up"] == true && link["replica"] == true).collect()
+}
+
+#[tokio::test]
+async fn a_primary_that_is_made_a_replica_is_dialled_anew_and_told_of() {
+    let (one, other) = (Redis::start().await, Redis::start().await);
+    let config = format!("[redis.default]\nurl = {:?}\nrole_interval = \"100ms\"\n", one.url());
+    let gateway = Gateway::settings().config(&config).start().await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    assert_eq!(are_replicas(&gateway).await, [false, false]);
+
+    let port = other.address().port().to_string();
+    one.run(&["REPLICAOF", "127.0.0.1", &port]).await;
+    until("both links know of the replica", async || {
+        (are_replicas(&gateway).await == [true, true]).then_some(())
+    })
+    .await;
+    socket.come_back(1).await;
+    let log = gateway.process.log();
+    assert!(log.contains("has become a replica") && log.contains("this Redis is a replica"), "{log}");
+    until("what is published on the primary is replicated", async || {
+        other.publish("b", b"0").await;
+        let info: String = redis::from_redis_value(one.run(&["INFO", "replication"]).await).unwrap();
+        info.contains("master_link_status:up").then_some(())
+    })
+    .await;
+    other.publish("a", b"1").await;
+    assert_eq!(socket.publication().await.data, "1", "a replica carries what its primary is told");
+
+    one.run(&["REPLICAOF", "NO", "ONE"]).await;
+    until("both links know of the primary", async || {
+        (are_replicas(&gateway).await == [false, false]).then_some(())
+    })
+    .await;
+    one.publish("a", b"2").await;
+    assert_eq!(socket.publication().await.data, "2", "and nobody was cut off for that");
+}

@@ -1,0 +1,166 @@
+//! Sentinels say where the primary is: after a fail-over everybody hears again, whether or not the old primary closed
+//! anything.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::harness::certificates::{Authority, FAR};
+use crate::harness::follower::NUMBERS;
+use crate::harness::process::free_port;
+use crate::harness::publisher::Publisher;
+use crate::harness::sentinel::{Group, Guard};
+use crate::harness::witness::Witnesses;
+use crate::harness::{Gateway, WsClient, until};
+
+async fn gateway(group: &Group, keys: &str) -> Gateway {
+    Gateway::settings().config(&format!("[redis.default]\n{}{keys}", group.settings())).start().await
+}
+
+/// How often each link was connected, the first time included, is one more than what is counted here.
+async fn reconnects(gateway: &Gateway) -> f64 {
+    gateway.metric("earshot_redis_reconnects_total", &[]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_dies_or_hangs_is_left_for_its_successor() {
+    tokio::join!(Box::pin(fails_over("KILL")), Box::pin(fails_over("STOP")));
+}
+
+/// The primary is killed, which closes its sockets, or stopped, which closes nothing.
+async fn fails_over(signal: &str) {
+    let group = Arc::new(Group::start().await);
+    // Nothing but the Sentinels tells of a primary that hangs.
+    let gateway = gateway(&group, "ping_interval = \"5m\"\n").await;
+    let old = group.servers[0].address().port();
+    let (leader, following) = group.leader();
+    let mut witnesses = Witnesses::of(&gateway, || Publisher::steady_at(leader, &[NUMBERS])).await;
+    witnesses.hear().await;
+
+    group.servers[0].signal(signal);
+    let new = group.moved_from(old).await;
+    let since = Instant::now();
+    assert_eq!(new, group.servers[1].address().port());
+    witnesses.hear().await;
+    eprintln!("{signal}: heard again {:?} after the Sentinels named the successor", since.elapsed());
+    gateway.answers_ready_with(200).await;
+
+    if signal == "STOP" {
+        let log = gateway.process.log();
+        assert!(log.contains(&format!("`mymaster` is 127.0.0.1:{new} now, say the Sentinels")), "{log}");
+    }
+
+    // The old one comes back as a replica, and nobody goes back to it.
+    if signal == "STOP" {
+        group.servers[0].signal("CONT");
+        until("the old primary is a replica", async || {
+            let role = group.servers[0].run(&["ROLE"]).await;
+            format!("{role:?}").contains("slave").then_some(())
+        })
+        .await;
+        let before = reconnects(&gateway).await;
+        witnesses.hear().await;
+        assert_eq!(reconnects(&gateway).await, before);
+    }
+    witnesses.account(1).await;
+    following.abort();
+}
+
+#[tokio::test]
+async fn a_fail_over_that_somebody_asks_for_is_followed() {
+    let group = Group::start().await;
+    let gateway = gateway(&group, "").await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    let old = group.servers[0].address().port();
+    group.fail_over().await;
+    group.moved_from(old).await;
+    socket.come_back(1).await;
+    gateway.answers_ready_with(200).await;
+    until("the gateway is at the new primary", async || {
+        (group.servers[1].publish("a", b"1").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(socket.publication().await.data, "1");
+}
+
+#[tokio::test]
+async fn a_sentinel_that_hangs_and_one_that_is_gone_are_done_without() {
+    let mut group = Group::start().await;
+    group.sentinels[1].process.signal("STOP");
+    let gateway = gateway(&group, "ping_interval = \"5m\"\n").await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    group.sentinels[1].process.signal("CONT");
+    group.sentinels[2].process.kill();
+    let old = group.servers[0].address().port();
+    group.servers[0].signal("STOP");
+    group.moved_from(old).await;
+    socket.come_back(1).await;
+    gateway.answers_ready_with(200).await;
+    group.servers[1].publish("a", b"1").await;
+    assert_eq!(socket.publication().await.data, "1");
+}
+
+#[tokio::test]
+async fn sentinels_have_passwords_and_tls_of_their_own() {
+    let authority = Authority::new();
+    let own = authority.issue(&["127.0.0.1"], FAR);
+    let (certificate, key, ca) = (
+        own.certificate.display().to_string(),
+        own.key.display().to_string(),
+        authority.file().display().to_string(),
+    );
+    let tls = [
+        ["tls-cert-file", &certificate],
+        ["tls-key-file", &key],
+        ["tls-ca-cert-file", &ca],
+        ["tls-auth-clients", "no"],
+        ["tls-replication", "yes"],
+    ];
+    let user = "--user gateway on >g#pw ~* &* +@all".split(' ');
+    let guard = Guard {
+        servers: tls
+            .iter()
+            .flat_map(|[key, value]| [format!("--{key}"), (*value).to_owned()])
+            .chain(user.map(str::to_owned))
+            .collect(),
+        sentinels: tls
+            .iter()
+            .map(|line| line.join(" "))
+            .chain(["tls-port {port}".to_owned(), "requirepass s3ntinel".to_owned()])
+            .collect(),
+        ports: Some([free_port(), free_port()]),
+        password: Some("s3ntinel".to_owned()),
+        ..Guard::default()
+    };
+    let group = Group::start_guarded(guard).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (password, sentinel_password) = (file("gateway", "g#pw\n"), file("sentinel", "wrong\n"));
+    let keys =
+        format!("username = \"gateway\"\npassword_file = {password:?}\ntls = true\nca_file = {ca:?}\n");
+
+    let bare = format!("[redis.default]\n{}{keys}", group.settings());
+    let config = format!("{bare}sentinel_password_file = {sentinel_password:?}\n");
+    let other = config.replace("\"mymaster\"", "\"mastered\"");
+    let start = |config: &str| Gateway::settings().config(config).start_unready();
+    let (without, wrong, other) = (start(&bare).await, start(&config).await, start(&other).await);
+    without.tells("the server wants a password, and none is configured: `sentinel_password_file`").await;
+    wrong.tells("WRONGPASS").await;
+    file("sentinel", "s3ntinel");
+    other.tells("ERR No such master with that name: `sentinel_master` must be the name").await;
+    wrong.answers_ready_with(200).await;
+
+    let mut socket = WsClient::open(wrong.address(), &["a"]).await;
+    let old = group.primary(0).await.unwrap();
+    group.fail_over().await;
+    group.moved_from(old).await;
+    socket.come_back(1).await;
+    wrong.answers_ready_with(200).await;
+    group.servers[1].publish("a", b"1").await;
+    assert_eq!(socket.publication().await.data, "1");
+    let log = wrong.process.log();
+    assert!(!log.contains("s3ntinel") && !log.contains("g#pw"), "{log}");
+}
