@@ -50,7 +50,7 @@ pub use errors::ConfigErrors;
 pub use history::{Deliver, History};
 pub use limits::Limits;
 pub use listen::Listen;
-pub use namespace::{Namespace, Who};
+pub use namespace::{Namespace, OnBrokerLoss, Who};
 pub use quantity::size;
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;

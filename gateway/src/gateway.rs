@@ -14,12 +14,11 @@ use crate::accept::origin::Origins;
 use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
 use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
-use crate::broker::{Broker, Listener, MemoryBroker, RedisBroker};
+use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
 use crate::http::{self, BodyLimits, Context};
-use crate::instance::InstanceSettings;
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
@@ -182,26 +181,8 @@ fn redis_settings(
     redis: &config::RedisInstance,
     config: &Config,
 ) -> RedisSettings {
-    let instance = InstanceSettings {
-        name,
-        url: url.expose().to_owned(),
-        cluster: match &redis.servers {
-            config::Servers::Cluster(seeds) => Some(seeds.clone()),
-            config::Servers::One | config::Servers::Spread(_) => None,
-        },
-        connect_timeout: redis.times.connect_timeout,
-        command_timeout: redis.times.command_timeout,
-        retry_min: redis.times.retry_min,
-        retry_max: redis.times.retry_max,
-        username: redis.sign_in.username.clone(),
-        password_file: redis.sign_in.password_file.clone(),
-        tls: redis.tls.clone(),
-        sentinel: redis.sentinel.clone(),
-        role_interval: redis.times.role_interval,
-        ..InstanceSettings::default()
-    };
     RedisSettings {
-        instance,
+        instance: redis.settings(name, url),
         ping_interval: redis.times.ping_interval,
         probe_interval: redis.times.probe_interval,
         probe_prefix: redis.probe_prefix.clone(),
@@ -252,6 +233,10 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             })
         }),
         sharded: namespace.sharded,
+        on_loss: match namespace.on_broker_loss {
+            config::OnBrokerLoss::Local => OnLoss::Local,
+            config::OnBrokerLoss::Reject => OnLoss::Reject,
+        },
         deliver_last: namespace.deliver == config::Deliver::Last,
         slow: slow(namespace).map(Arc::new),
     }

@@ -98,6 +98,8 @@ pub struct ControlCounters {
     pub connections_refused: Counter,
     /// Messages heard from brokers.
     pub messages: Counter,
+    /// Messages of this node's own clients that only they got, since the broker was away.
+    pub messages_local: Counter,
     /// Messages heard that nobody here subscribes to.
     pub messages_unwanted: Counter,
     /// Messages heard on a channel with a log that were not published through it.
@@ -205,6 +207,11 @@ impl Totals {
                 control.connections_refused.value(),
             ),
             ("messages", "Messages heard from brokers", control.messages.value()),
+            (
+                "messages_local",
+                "Publications that reached this node alone, since Redis was away",
+                control.messages_local.value(),
+            ),
             (
                 "messages_unwanted",
                 "Messages heard that nobody here subscribes to",

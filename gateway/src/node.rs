@@ -39,7 +39,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::broker::log::{Append, Log, LogEntry, LogPage};
-use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
+use crate::broker::{Broker, BrokerError, LinkStatus, OnLoss, Reach, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
@@ -97,6 +97,15 @@ pub enum PublishError {
     /// The broker could not or would not.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+}
+
+/// What came of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It has this place in its log.
+    Numbered(StreamPosition),
+    /// It came so far; each node that hears it numbers it for itself.
+    Plain(Reach),
 }
 
 /// A broker with its name and its channels.
@@ -201,7 +210,7 @@ impl Node {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
         let ear = &self.ears[namespace.broker(name)];
         let channel = ear.registry.enter(name, namespace.history, namespace.log.as_ref())?;
-        if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel).await {
+        if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel, namespace.on_loss).await {
             ear.registry.abandon(&channel);
             return Err(error.into());
         }
@@ -377,7 +386,7 @@ impl Node {
         channel: &ChannelName,
         data: Bytes,
         extras: Append,
-    ) -> impl Future<Output = Result<Option<StreamPosition>, PublishError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
         let metrics = Arc::clone(&self.metrics);
         let taken = match self.namespace(channel) {
             None => Err(PublishError::UnknownChannel),
@@ -393,7 +402,7 @@ impl Node {
                     }
                     None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {
                         true => Either::Left(broker.publish_sharded(channel, data)),
-                        false => Either::Right(broker.publish(channel, data)),
+                        false => Either::Right(broker.publish(channel, data, namespace.on_loss)),
                     })),
                     None => Err(PublishError::NoLog),
                 }
@@ -401,8 +410,12 @@ impl Node {
         };
         async move {
             let result = match taken {
-                Ok(Either::Left(appended)) => appended.await.map(Some).map_err(PublishError::from),
-                Ok(Either::Right(published)) => published.await.map(|()| None).map_err(PublishError::from),
+                Ok(Either::Left(appended)) => {
+                    appended.await.map(Published::Numbered).map_err(PublishError::from)
+                }
+                Ok(Either::Right(published)) => {
+                    published.await.map(Published::Plain).map_err(PublishError::from)
+                }
                 Err(error) => Err(error),
             };
             let count =
@@ -449,8 +462,8 @@ impl Node {
 }
 
 /// Hears a topic, and knows where its log stands.
-async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>) -> Result<(), BrokerError> {
-    ear.broker.subscribe(topic).await?;
+async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>, on_loss: OnLoss) -> Result<(), BrokerError> {
+    ear.broker.subscribe(topic, on_loss).await?;
     if let Some(log) = &channel.log
         && channel.state().log().is_some_and(|follow| follow.is_unknown())
     {

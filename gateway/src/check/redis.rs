@@ -4,6 +4,7 @@
 //! the gateway does ([`Dialer`]), but below it, to see what a failed attempt hides.
 //!
 //! - `plan`: what the gateway is to do with the server, and so what it must be allowed.
+//! - `sentinel`: whether the Sentinels know where the primary is.
 //! - `greeting`: who answers on the port at all.
 //! - `sign_in`: the gateway's own way in, and why it is refused.
 //! - `rights`: whether each command may be run.
@@ -21,13 +22,15 @@ use super::endpoint::Endpoint;
 use super::report::{Finding, Level, Section};
 use super::tls::{self, Trust};
 use super::{network, within};
-use crate::instance::{self, Dialer, InstanceSettings};
+use crate::instance::address::{Address, Place};
+use crate::instance::{Dialer, InstanceSettings};
 
 mod ears;
 mod facts;
 mod greeting;
 mod plan;
 mod rights;
+mod sentinel;
 mod settings;
 mod sign_in;
 mod trial;
@@ -47,17 +50,14 @@ pub struct Server {
 
 /// Looks at everything, as far as it goes; each step takes at most `limit`.
 pub async fn inspect(server: &Server, limit: Duration) -> Section {
-    let address = instance::shown(&server.instance.url);
-    let mut section = Section::new("redis", &server.name, &address);
-    if let Some(endpoint) = Endpoint::read(&address, "rediss", "redis", (6379, 6379)) {
-        below(server, &endpoint, &mut section, limit).await;
-    }
+    let mut section = Section::new("redis", &server.name, server.instance.location());
+    let is_local = below(server, &mut section, limit).await;
     // The gateway's own way in counts, whatever was seen below it.
     let dialer = Dialer::new(&server.instance, "check");
     let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
     match Box::pin(dialer.dial(deaf)).await {
         Ok(connection) => {
-            let mut visit = Visit { connection, server, limit, section: &mut section };
+            let mut visit = Visit { connection, server, is_local, limit, section: &mut section };
             Box::pin(visit.make(&dialer)).await;
         }
         Err(failure) => {
@@ -71,23 +71,59 @@ pub async fn inspect(server: &Server, limit: Duration) -> Section {
     section
 }
 
-/// What lies below Redis' protocol: name, TCP, TLS, and who answers.
-async fn below(server: &Server, endpoint: &Endpoint, section: &mut Section, limit: Duration) {
+/// What lies below Redis' protocol: name, TCP, TLS, and who answers. Whether only this machine gets there.
+async fn below(server: &Server, section: &mut Section, limit: Duration) -> bool {
+    let instance = &server.instance;
+    let address = match &instance.sentinel {
+        None => Address::parse(&instance.url).ok(),
+        Some(sentinels) => {
+            let (findings, primary) = sentinel::inspect(instance, sentinels).await;
+            section.findings.extend(findings);
+            primary
+        }
+    };
+    match address {
+        // That the URL cannot be read is told by the attempt to dial it.
+        None => false,
+        Some(Address { place: Place::Unix(path), .. }) => {
+            section.findings.extend(greeting::over_socket(&path, limit).await);
+            true
+        }
+        Some(Address { place: Place::Tcp { host, port }, tls, .. }) => {
+            let endpoint = Endpoint { host, port: port.unwrap_or(6379), tls };
+            over_network(instance, &endpoint, section, limit).await
+        }
+    }
+}
+
+async fn over_network(
+    instance: &InstanceSettings,
+    endpoint: &Endpoint,
+    section: &mut Section,
+    limit: Duration,
+) -> bool {
     let (finding, addresses) = network::resolve(endpoint, limit).await;
     section.add(finding);
     let (findings, reached) = network::connect(&addresses, limit).await;
     section.findings.extend(findings);
-    let Some(address) = reached.first() else { return };
-    if endpoint.tls {
-        section.findings.extend(secured(*address, endpoint, limit).await);
-    } else if let Some(finding) = greeting::plain(*address, &server.name, endpoint, limit).await {
-        section.add(finding);
-    }
+    let Some(address) = reached.first() else { return false };
+    let found = match Trust::new(&endpoint.host, &instance.tls, "ca_file (--ca-file)") {
+        Ok(trust) if endpoint.tls => secured(*address, &trust, limit).await,
+        Ok(trust) => greeting::plain(*address, &instance.name, &trust, limit).await.into_iter().collect(),
+        Err(why) => vec![unreadable(why)],
+    };
+    section.findings.extend(found);
+    reached.iter().all(|address| address.ip().is_loopback())
 }
 
-async fn secured(address: SocketAddr, endpoint: &Endpoint, limit: Duration) -> Vec<Finding> {
-    let trust = trust(endpoint);
-    match Box::pin(tls::inspect(address, &trust, limit)).await {
+fn unreadable(why: String) -> Finding {
+    Finding::failed("tls", why)
+        .because("the file is not there, is not what it should be, or may not be read by this user")
+        .advise("look at ca_file, cert_file and key_file, and at who may read them")
+}
+
+async fn secured(address: SocketAddr, trust: &Trust, limit: Duration) -> Vec<Finding> {
+    match Box::pin(tls::inspect(address, trust, limit)).await {
         Ok(mut secured) => {
             let refused = greeting::over_tls(&mut secured, limit).await;
             secured.findings.into_iter().chain(refused).collect()
@@ -96,21 +132,12 @@ async fn secured(address: SocketAddr, endpoint: &Endpoint, limit: Duration) -> V
     }
 }
 
-fn trust(endpoint: &Endpoint) -> Trust {
-    Trust {
-        name: endpoint.host.clone(),
-        roots: tls::public_authorities(),
-        identity: None,
-        verifies: true,
-        protocols: Vec::new(),
-        authorities_key: "ca_file",
-    }
-}
-
 /// A connection that stands, and what is looked at over it.
 struct Visit<'a> {
     connection: MultiplexedConnection,
     server: &'a Server,
+    /// Only this machine reaches the server by the address that was dialled.
+    is_local: bool,
     limit: Duration,
     section: &'a mut Section,
 }
@@ -128,7 +155,7 @@ impl Visit<'_> {
                 return;
             }
         };
-        let signed_in = sign_in::accepted(&facts, &server.instance);
+        let signed_in = sign_in::accepted(&facts, &server.instance, self.is_local);
         self.section.add(signed_in);
         self.step("rights", async |visit| rights::inspect(&mut visit.connection, plan, &facts).await).await;
         self.section.findings.extend(settings::judge(&facts, plan));

@@ -12,7 +12,7 @@ use crate::check::path::Target;
 use crate::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
 use crate::check::{self, Report};
 use crate::config::{Config, Flags, Namespace, RedisInstance, RedisUrl, Source};
-use crate::instance::InstanceSettings;
+use crate::instance::{InstanceSettings, TlsSettings};
 
 /// The exit code of a command line, a URL or a configuration that is wrong.
 const WRONG: u8 = 2;
@@ -43,8 +43,8 @@ pub struct Args {
     /// With --path: how long a silent connection must live, in seconds; 0: not looked at
     #[arg(long, value_name = "SECONDS", default_value = "75", value_parser = idle, requires = "path")]
     idle: Duration,
-    /// With --path: certificates (PEM) of the authorities to trust, in the place of the public ones
-    #[arg(long, value_name = "PATH", requires = "path")]
+    /// With --path or a URL: certificates (PEM) of the authorities to trust, in the place of the system's
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
     ca_file: Option<PathBuf>,
     /// The longest that one step may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -109,11 +109,8 @@ impl Args {
 
     fn target(&self, url: &str) -> Result<Target, String> {
         let mut target = Target::parse(url).map_err(|what| format!("--path: {what}"))?;
-        if let Some(file) = &self.ca_file {
-            let read =
-                std::fs::read(file).map_err(|error| format!("--ca-file: {}: {error}", file.display()))?;
-            target.authorities = Some(read);
-        }
+        target.tls.ca_file.clone_from(&self.ca_file);
+        target.tls.roots().map_err(|what| format!("--ca-file: {what}"))?;
         if let Some(origin) = &self.origin {
             let is_origin =
                 origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
@@ -142,7 +139,9 @@ impl Args {
         let Some(url) = &self.url else { return self.configured() };
         let url = if url == "-" { from_stdin()? } else { url.clone() };
         let url = RedisUrl::parse(url.trim()).map_err(|what| format!("the URL: {what}"))?;
-        let instance = InstanceSettings { url: url.expose().to_owned(), ..self.timed("redis") };
+        let tls = TlsSettings { ca_file: self.ca_file.clone(), ..TlsSettings::default() };
+        let instance = InstanceSettings { url: url.expose().to_owned(), tls, ..InstanceSettings::default() };
+        let instance = self.timed(instance);
         Ok(vec![Server { name: "redis".to_owned(), instance, plan: Plan::default() }])
     }
 
@@ -159,9 +158,10 @@ impl Args {
     /// The servers of an instance: the one that the links go to, and the other one, where there are two.
     fn of(&self, redis: &RedisInstance, config: &Config) -> Vec<Server> {
         let plan = plan(redis, config);
-        let server = |name: String, url: &RedisUrl, plan: Plan| {
-            let instance = InstanceSettings { url: url.expose().to_owned(), ..self.timed(&redis.name) };
-            Server { name, instance, plan }
+        let server = |name: String, url: &RedisUrl, plan: Plan| Server {
+            name,
+            instance: self.timed(redis.settings(redis.name.clone(), url)),
+            plan,
         };
         match &redis.pubsub_url {
             None => vec![server(redis.name.clone(), &redis.url, plan)],
@@ -175,13 +175,8 @@ impl Args {
         }
     }
 
-    fn timed(&self, name: &str) -> InstanceSettings {
-        InstanceSettings {
-            name: name.to_owned(),
-            connect_timeout: self.timeout,
-            command_timeout: self.timeout,
-            ..InstanceSettings::default()
-        }
+    fn timed(&self, settings: InstanceSettings) -> InstanceSettings {
+        InstanceSettings { connect_timeout: self.timeout, command_timeout: self.timeout, ..settings }
     }
 }
 
@@ -201,6 +196,7 @@ fn plan(redis: &RedisInstance, config: &Config) -> Plan {
         logs: Vec::new(),
         publication_bytes: config.limits.publication_bytes,
         ping_interval: redis.times.ping_interval,
+        probe_prefix: redis.times.probe_interval.map(|_| redis.probe_prefix.clone()),
         assumed: false,
     };
     for space in namespaces {

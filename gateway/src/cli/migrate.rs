@@ -35,7 +35,7 @@ found by the comparison at the end, but not moved.
 SERVER is a URL (redis://, rediss://), or, since a password on a command line is seen by everybody on the machine,
   env:VARIABLE   a URL in an environment variable,
   file:PATH      a URL in a file,
-  NAME           the `url` of [redis.NAME] in the file given with --config.";
+  NAME           [redis.NAME] in the file given with --config, with its password file, TLS, Sentinels or cluster.";
 
 /// The help behind the flags.
 const EXAMPLE: &str = "\

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, SseClient, WsClient, until};
 
@@ -63,6 +63,25 @@ async fn what_is_published_for_the_shard_is_heard_and_nothing_else() {
     }
     cluster.run(1, &["PUBLISH", "plain", "3"]).await;
     assert_eq!(socket.publication().await.data, "3");
+}
+
+#[tokio::test]
+async fn each_node_that_carries_channels_is_proven_by_itself() {
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let names = [names_at(&cluster, 0, 1).await, names_at(&cluster, 2, 1).await].concat();
+    let _socket = WsClient::open(gateway.address(), &as_strs(&names)).await;
+    for node in 0..3 {
+        until("the probes go where the channels are", async || {
+            let channels: Vec<String> = cluster.command(node, &["PUBSUB", "SHARDCHANNELS"]).await;
+            let probes = channels.iter().filter(|channel| !names.contains(channel)).count();
+            let stats: String = cluster.command(node, &["INFO", "commandstats"]).await;
+            let published = stats.contains("cmdstat_spublish:calls=");
+            ((probes, published) == if node == 1 { (0, false) } else { (1, true) }).then_some(())
+        })
+        .await;
+    }
+    assert!(gateway.metric("earshot_redis_up", &[r#"link="sharded""#]).await >= 1.0);
 }
 
 #[tokio::test]
@@ -181,10 +200,46 @@ async fn a_primary_that_dies_is_followed_by_its_replica() {
     assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
     assert!(ledger.gaps >= 1, "{ledger:?}");
     gateway.answers_ready_with(200).await;
+    // The old one comes back as the replica of its replica, and nobody hears by it.
+    cluster.restart(home).await;
+    cluster.agrees().await;
+    let sent = publisher.sent();
+    let gaps = ledger.gaps;
+    ledger.read(&mut follower, sent + 50).await;
+    assert_eq!(ledger.gaps, gaps, "{ledger:?}");
     for name in &others {
         spublish(&cluster, name, "1").await;
         assert_eq!(elsewhere.publication().await.channel, *name);
     }
+}
+
+#[tokio::test]
+async fn a_primary_that_hangs_is_followed_by_its_replica_and_left_when_it_goes_on() {
+    let cluster = Cluster::start(3, true).await;
+    let gateway = gateway(&cluster).await;
+    let home = cluster.owner(NUMBERS).await;
+    let mut follower = Follower::join(gateway.address(), Way::Stream).await;
+    let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
+    let mut ledger = Ledger::from_the_first();
+    ledger.read(&mut follower, 50).await;
+    cluster.signal(home, "STOP");
+    assert_eq!(cluster.owner_seen_by((home + 1) % 3, NUMBERS, home).await, home + 3);
+    let sent = publisher.sent();
+    ledger.read(&mut follower, sent + 50).await;
+    cluster.signal(home, "CONT");
+    cluster.agrees().await;
+    let (until, mut late) = (publisher.sent() + 50, 0);
+    while !ledger.has(until) {
+        match follower.next().await {
+            // The one that was in the hands of the node that hung: it has told its shard now.
+            Heard::Number(number) if ledger.has(number) => late += 1,
+            heard => ledger.enter(heard),
+        }
+    }
+    assert!(late <= 1, "{late} numbers came twice or in disorder");
+    assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
+    assert!(ledger.gaps >= 1, "{ledger:?}");
+    gateway.answers_ready_with(200).await;
 }
 
 #[tokio::test]

@@ -54,3 +54,4 @@ mod stream_deaf;
 mod stream_outage;
 mod stream_return;
 mod streams;
+mod without_redis;

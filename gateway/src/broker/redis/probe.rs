@@ -52,7 +52,7 @@ impl Echoes {
 
     /// Whether a publication is a probe of ours.
     pub(super) fn takes(&self, channel: &str, data: &[u8]) -> bool {
-        if channel != self.channel {
+        if !channel.starts_with(&self.channel) {
             return false;
         }
         // What somebody else publishes there proves nothing.
@@ -64,7 +64,18 @@ impl Echoes {
         true
     }
 
-    async fn came_back(&self, number: u64) {
+    /// What the names of its channels begin with.
+    pub(super) fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// How many things were heard so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when a probe has come back.
+    pub(super) async fn came_back(&self, number: u64) {
         while self.last.load(Ordering::Acquire) != number {
             self.came.notified().await;
         }
@@ -107,7 +118,7 @@ impl Prober {
     /// One round.
     pub(super) async fn round(mut self) -> Proof {
         let asked = Instant::now();
-        let heard_before = self.echoes.heard.load(Ordering::Relaxed);
+        let heard_before = self.echoes.heard();
         let number = fastrand::u64(1..);
         let deadline = asked + self.limit;
         let echoes = Arc::clone(&self.echoes);
@@ -122,7 +133,7 @@ impl Prober {
             () = echoes.came_back(number) => Proof::Heard(asked, asked.elapsed()),
             forbidden = published => Proof::Forbidden(forbidden),
             () = tokio::time::sleep_until(deadline) => {
-                Proof::Missed { heard_others: echoes.heard.load(Ordering::Relaxed) > heard_before }
+                Proof::Missed { heard_others: echoes.heard() > heard_before }
             }
         }
     }
@@ -134,7 +145,7 @@ impl Prober {
         if self.commands.is_up()
             && let Ok(channel) = ChannelName::parse(&self.echoes.channel)
         {
-            let request = Request::Publish { channel, data: data.clone().into() };
+            let request = Request::Publish { channel, data: data.clone().into(), alone: false };
             match timeout(self.limit / 2, self.outbox.ask(request)).await {
                 Ok(Ok(_)) => return None,
                 Ok(Err(BrokerError::Refused(reason))) => return Some(reason),

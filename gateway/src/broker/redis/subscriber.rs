@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alone::PATIENCE;
 use super::handover::Handover;
 use super::listening::Listening;
 use super::outbox::Outbox;
@@ -46,6 +47,19 @@ impl Wishes {
             self.changed.notify_one();
         }
         confirmation
+    }
+
+    /// Resolves when the link has been away for so long that the topic is not waited for any more: it counts as heard,
+    /// and as lost from now on, which its listeners are told when it is heard indeed.
+    pub(super) async fn go_without(&self, topic: &Topic) {
+        loop {
+            let now = Instant::now();
+            match self.state.down_since().map(|since| since + PATIENCE) {
+                Some(from) if from <= now => break self.table().admit(topic, now),
+                Some(from) => tokio::time::sleep_until(from).await,
+                None => tokio::time::sleep(PATIENCE).await,
+            }
+        }
     }
 
     /// No longer wants a topic.

@@ -101,6 +101,15 @@ impl Table {
         self.alter(topic, Entry::want).flatten()
     }
 
+    /// Counts a topic as heard that is not, and as deaf from a moment on.
+    pub(super) fn admit(&mut self, topic: &Topic, now: Instant) {
+        self.alter(topic, |entry| {
+            if entry.wanted && entry.wire != Wire::On {
+                entry.deaf.get_or_insert(Deaf { since: now, said: false });
+            }
+        });
+    }
+
     /// No longer wants a topic.
     pub(super) fn forget(&mut self, topic: &Topic) {
         self.alter(topic, |entry| {

@@ -15,6 +15,8 @@ pub struct Plan {
     pub publication_bytes: usize,
     /// How often each link asks whether the server lives.
     pub ping_interval: Duration,
+    /// What the channels begin with on which hearing is proven; `None`: it is not.
+    pub probe_prefix: Option<String>,
     /// Nobody has said what is planned: everything may be, and nothing must.
     pub assumed: bool,
 }
@@ -27,6 +29,7 @@ impl Default for Plan {
             logs: vec![PlannedLog { key_prefix: String::new(), channel: "*".to_owned() }],
             publication_bytes: 1024 * 1024,
             ping_interval: Duration::from_secs(1),
+            probe_prefix: Some("earshot:probe:".to_owned()),
             assumed: true,
         }
     }

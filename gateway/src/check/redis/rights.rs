@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value};
 
 use super::super::report::Finding;
-use super::super::sample::Sample;
+use super::super::sample::{Sample, random};
 use super::facts::Facts;
 use super::plan::Plan;
 use super::{ask, command};
@@ -24,6 +24,8 @@ enum Purpose {
     Publishing,
     /// Without it there are no `stream` channels.
     Logs,
+    /// Without it a deaf link is found out later.
+    Proof,
     /// Without it something is not seen.
     Looking,
 }
@@ -82,6 +84,11 @@ fn uses(plan: &Plan) -> Vec<Use> {
             uses.push(own(Purpose::Hearing, &["UNSUBSCRIBE", &sample.name]));
         }
         uses.push(on(&sample, Purpose::Publishing, &["PUBLISH", &sample.name, ""]));
+    }
+    if let Some(prefix) = &plan.probe_prefix {
+        let channel = format!("{prefix}{}", random());
+        uses.push(own(Purpose::Proof, &["SUBSCRIBE", &channel]));
+        uses.push(own(Purpose::Proof, &["PUBLISH", &channel, ""]));
     }
     for log in &plan.logs {
         uses.extend(uses_of_a_log(&log.key_prefix, &Sample::of(&log.channel)));
@@ -285,9 +292,11 @@ impl Wrong {
         let (commands, purpose) = (self.commands.join(", "), consequence(self.purpose));
         // Of which channels, keys and logs there will be, nothing is known.
         let on_a_name = matches!(self.bar, Bar::Channel(_) | Bar::Key(_));
-        let guessed = plan.assumed && (on_a_name || self.purpose == Purpose::Logs);
+        let guessed =
+            plan.assumed && (on_a_name || self.purpose == Purpose::Logs) || self.purpose == Purpose::Proof;
         let level = if guessed { Finding::warning } else { Finding::failed };
-        let unless = if guessed { "; with --config, what is planned is looked at" } else { "" };
+        let unless =
+            if plan.assumed && guessed { "; with --config, what is planned is looked at" } else { "" };
         match &self.bar {
             Bar::Command => level("rights", format!("may not be run: {commands}"))
                 .because(format!("the ACL does not allow it, so {purpose}{unless}"))
@@ -326,6 +335,7 @@ fn consequence(purpose: Purpose) -> &'static str {
         Purpose::Hearing => "nothing is heard",
         Purpose::Publishing => "clients and the API publish nothing",
         Purpose::Logs => "`source = \"stream\"` does not work",
+        Purpose::Proof => "hearing is not proven, only that the server answers",
         Purpose::Looking => "something is not seen",
     }
 }

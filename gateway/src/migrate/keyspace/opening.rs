@@ -21,7 +21,7 @@ impl Keyspace {
         settings: &InstanceSettings,
         since: Instant,
     ) -> Result<Self, Trouble> {
-        let opened = Self::try_open(settings, since).await;
+        let opened = Box::pin(Self::try_open(settings, since)).await;
         opened.map_err(|failure| {
             Trouble::link(&format!("{} ({})", settings.name, settings.location()), &failure)
         })
@@ -41,14 +41,14 @@ impl Keyspace {
             clocks_read: Instant::now(),
         };
         if server.is_cluster {
-            keyspace.find_nodes().await?;
+            Box::pin(keyspace.find_nodes()).await?;
         }
         Ok(keyspace)
     }
 
     /// Asks the cluster anew which node has which slot, and connects to nodes that are new.
     pub(in crate::migrate) async fn learn_slots(&mut self) -> Result<(), Trouble> {
-        let found = self.find_nodes().await;
+        let found = Box::pin(self.find_nodes()).await;
         found.map_err(|failure| Trouble::link(&self.settings.name, &failure))
     }
 

@@ -203,18 +203,27 @@ impl Cluster {
         self.command(node, &["CLUSTER", "KEYSLOT", name]).await
     }
 
-    /// The node that owns a name's slot, as the nodes that are alive see it.
+    /// The node that owns a name's slot, as the first node that is alive sees it.
     pub(crate) async fn owner(&self, name: &str) -> usize {
+        let asked = self.alive().next().unwrap();
         let slot = self.slot(name).await;
-        until("somebody owns the slot", async || {
-            let asked = self.alive().next().unwrap();
-            let ranges: Vec<Vec<Value>> = self.try_command(asked, &["CLUSTER", "SLOTS"]).await?;
-            let number = |value: &Value| u16::from_redis_value(value.clone()).unwrap();
-            let range =
-                ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
-            let Value::Array(primary) = &range[2] else { return None };
-            let port = number(&primary[1]);
-            self.alive().find(|node| self.nodes[*node].port == port)
+        until("somebody owns the slot", async || self.owner_at(asked, slot).await).await
+    }
+
+    async fn owner_at(&self, asked: usize, slot: u16) -> Option<usize> {
+        let ranges: Vec<Vec<Value>> = self.try_command(asked, &["CLUSTER", "SLOTS"]).await?;
+        let number = |value: &Value| u16::from_redis_value(value.clone()).unwrap();
+        let range = ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
+        let Value::Array(primary) = &range[2] else { return None };
+        let port = number(&primary[1]);
+        self.alive().find(|node| self.nodes[*node].port == port)
+    }
+
+    /// The node that owns a name's slot once it is not this one any more, as another node sees it.
+    pub(crate) async fn owner_seen_by(&self, asked: usize, name: &str, not: usize) -> usize {
+        let slot = self.command(asked, &["CLUSTER", "KEYSLOT", name]).await;
+        until("another node owns the slot", async || {
+            self.owner_at(asked, slot).await.filter(|owner| *owner != not)
         })
         .await
     }

@@ -11,13 +11,13 @@ use crate::harness::process::{Process, free_port};
 use crate::harness::{PATIENCE, until};
 
 /// A `redis-server` with arguments of its own.
-pub(super) struct Server {
+struct Server {
     port: u16,
     _process: Process,
 }
 
 impl Server {
-    pub(super) async fn start(arguments: &[&str]) -> Self {
+    async fn start(arguments: &[&str]) -> Self {
         let port = free_port();
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--port"]).arg(port.to_string()).args(arguments);
@@ -26,12 +26,8 @@ impl Server {
         server
     }
 
-    pub(super) fn url(&self) -> String {
+    fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
     }
 
     async fn try_connection(&self) -> Option<MultiplexedConnection> {
@@ -40,7 +36,7 @@ impl Server {
         client.get_multiplexed_async_connection_with_config(&patient).await.ok()
     }
 
-    pub(super) async fn connection(&self) -> MultiplexedConnection {
+    async fn connection(&self) -> MultiplexedConnection {
         until("a connection", async || self.try_connection().await).await
     }
 }

@@ -148,7 +148,11 @@ async fn rules_come_from_a_file_and_servers_from_a_configuration() {
     let servers = Servers::start().await;
     fill(&mut servers.old.connection().await, 60).await;
     let before = keys(&servers.old).await;
+    let mut express = servers.express.connection().await;
+    let demand = |password: &str| redis::cmd("CONFIG").arg("SET").arg("requirepass").arg(password).clone();
+    demand("hunter2").exec_async(&mut express).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("password"), "hunter2\n").unwrap();
     let (rules, config) = (directory.path().join("rules.toml"), directory.path().join("earshot.toml"));
     let text = format!(
         "from = \"file:{}\"\nrest = \"shared:rest:\"\n[to]\nexpress = \"new-express\"\nshared = \"env:SHARED\"\n[[rule]]\n\
@@ -160,8 +164,9 @@ async fn rules_come_from_a_file_and_servers_from_a_configuration() {
     std::fs::write(
         &config,
         format!(
-            "[redis.default]\nurl = \"redis://127.0.0.1:1\"\n[redis.new-express]\nurl = \"{}\"\n",
-            servers.express.url()
+            "[redis.default]\nurl = \"redis://127.0.0.1:1\"\n[redis.new-express]\nurl = \"{}\"\npassword_file = \"{}\"\n",
+            servers.express.url(),
+            directory.path().join("password").display()
         ),
     )
     .unwrap();
@@ -169,6 +174,7 @@ async fn rules_come_from_a_file_and_servers_from_a_configuration() {
     migrate.env_clear().env("SHARED", servers.shared.url()).current_dir(directory.path()).arg("migrate");
     let ended = migrate.arg("--rules").arg(rules).arg("--config").arg(config).output().unwrap();
     assert!(ended.status.success(), "{ended:?}");
+    demand("").exec_async(&mut express).await.unwrap();
     assert_same(&renamed(&before, "room:", ""), &keys(&servers.express).await);
     let mut rest = renamed(&before, "", "rest:");
     rest.retain(|key, _| !key.starts_with(b"rest:room:"));

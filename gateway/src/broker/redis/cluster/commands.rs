@@ -159,6 +159,11 @@ impl ClusterCommands {
 
     /// Looks at every lane that had to wait.
     fn look(&mut self) {
+        if self.inbox.alone().is_so()
+            && let Some(lane) = self.lanes.get_mut(&None)
+        {
+            self.waiting -= lane.hand_on(self.inbox.alone());
+        }
         let waiting: Vec<Place> =
             self.lanes.iter().filter(|(_, lane)| !lane.busy).map(|(place, _)| *place).collect();
         for place in waiting {

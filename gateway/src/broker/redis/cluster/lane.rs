@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::{ServerErrorKind, Value};
 use tokio::time::Instant;
 
+use super::super::alone::Alone;
 use super::super::commands::{is_unknown_script, judge};
 use super::super::outbox::{Answer, BATCH, BATCH_BYTES, Waiting};
 use super::topology::redirection;
@@ -78,6 +79,19 @@ impl Lane {
     pub(super) fn drop_late(&mut self) -> usize {
         let before = self.queue.len();
         self.queue.retain(|waiting| !waiting.is_late());
+        before - self.queue.len()
+    }
+
+    /// Hands on what can do without Redis; gives how many they were.
+    pub(super) fn hand_on(&mut self, alone: &Alone) -> usize {
+        let before = self.queue.len();
+        for waiting in std::mem::take(&mut self.queue) {
+            if waiting.can_do_alone() && !waiting.is_late() {
+                alone.hand_on(waiting);
+            } else {
+                self.queue.push_back(waiting);
+            }
+        }
         before - self.queue.len()
     }
 
