@@ -37,6 +37,7 @@ mod ipv6;
 mod isolation;
 mod last_value;
 mod limits;
+mod migrate;
 mod racing;
 mod racing_together;
 mod recovery;
