@@ -183,6 +183,43 @@ async fn a_resharded_cluster_is_heard_whole() {
 }
 
 #[tokio::test]
+async fn whoever_subscribes_while_slots_move_is_heard() {
+    const SOCKETS: usize = 10;
+    const EACH: usize = 50;
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let names: Vec<Vec<String>> =
+        (0..SOCKETS).map(|socket| (0..EACH).map(|number| format!("w{socket}:{number}")).collect()).collect();
+    // They are heard on every node before, so that their slots' going is told while the others are asked for.
+    let mut first = WsClient::open(gateway.address(), &as_strs(&names[0])).await;
+    let moving = as_strs(&names[0]);
+    let (subscribing, ()) = tokio::join!(
+        async {
+            let mut sockets = Vec::new();
+            for names in &names[1..] {
+                sockets.push(WsClient::open(gateway.address(), &as_strs(names)).await);
+            }
+            sockets
+        },
+        async {
+            for to in [0, 1, 2] {
+                cluster.reshard(&moving, to).await;
+            }
+        }
+    );
+    until("every channel is confirmed", async || {
+        let confirmed = gateway.metric("earshot_redis_topics", &[r#"state="confirmed""#]).await as usize;
+        (confirmed == SOCKETS * EACH).then_some(())
+    })
+    .await;
+    for name in names.iter().flatten() {
+        assert_eq!(spublish(&cluster, name, "1").await, 1, "{name} is confirmed, and nobody hears it");
+    }
+    drop(subscribing);
+    assert!(matches!(first.next().await, Incoming::Push(_)), "its slots have moved");
+}
+
+#[tokio::test]
 async fn a_primary_that_dies_is_followed_by_its_replica() {
     let mut cluster = Cluster::start(3, true).await;
     let gateway = gateway(&cluster).await;

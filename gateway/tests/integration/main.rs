@@ -21,6 +21,7 @@ mod bad_messages;
 mod check_path;
 mod check_redis;
 mod check_tls;
+mod check_topology;
 
 mod cli;
 mod client_sharding;
