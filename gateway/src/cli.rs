@@ -19,6 +19,7 @@ pub enum Cli {
     /// Check or show the configuration
     Config(config::Args),
     /// Move a keyspace: every key of one Redis, with its TTL, to the instances and prefixes that rules name
+    #[command(long_about = migrate::ABOUT)]
     Migrate(migrate::Args),
     /// Look for what is wrong with a Redis, or with the way to a gateway
     Check(check::Args),

@@ -25,7 +25,7 @@ use progress::Progress;
 const USAGE: u8 = 2;
 
 /// The help that does not fit a line.
-const ABOUT: &str = "\
+pub(super) const ABOUT: &str = "\
 Move a keyspace: every key of one Redis, of any type and with its TTL, to the instances and prefixes that rules name.
 
 Nothing is deleted from the source without --delete. A run that was stopped, or killed, goes on from its state file when
@@ -52,7 +52,7 @@ Exit codes:
 
 /// The flags of `earshot migrate`.
 #[derive(Clone, Debug, clap::Args)]
-#[command(long_about = ABOUT, after_help = EXAMPLE)]
+#[command(after_help = EXAMPLE)]
 pub struct Args {
     /// Where the keys are
     #[arg(long, value_name = "SERVER")]
@@ -269,6 +269,12 @@ mod tests {
             ["session:* → nest as nest:session:…", "* → nest"]
         );
         assert!(!format!("{plan:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_help_says_where_passwords_belong() {
+        let help = crate::cli::Cli::try_parse_from(["earshot", "migrate", "--help"]).unwrap_err().to_string();
+        assert!(help.contains("env:VARIABLE") && help.contains("Exit codes"), "{help}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
 use super::tell;
@@ -102,10 +102,13 @@ fn name(stage: Stage) -> &'static str {
 
 fn bar(stage: Stage, keys: u64) -> ProgressBar {
     let bar = ProgressBar::new(keys);
-    if let Ok(style) =
-        ProgressStyle::with_template("{prefix:>9} {bar:40} {human_pos}/{human_len} {per_sec} {eta}")
-    {
-        bar.set_style(style);
+    let speed = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // A bar without a number is still a bar.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    let template = "{prefix:>9} {bar:40} {human_pos}/{human_len} {speed} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.with_key("speed", speed));
     }
     bar.set_prefix(name(stage));
     bar
