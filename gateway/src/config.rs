@@ -34,6 +34,7 @@ mod reachable;
 mod redis;
 mod running;
 mod secret;
+mod servers;
 mod show;
 mod slow;
 mod source;

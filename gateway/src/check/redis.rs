@@ -65,6 +65,17 @@ pub async fn inspect(server: &Server, limit: Duration) -> Section {
     section
 }
 
+/// What a server's version and settings will do to a gateway, without trying anything: the findings that somebody
+/// should see. `None`: it cannot be asked now.
+pub async fn advise(server: &Server, limit: Duration) -> Option<Vec<Finding>> {
+    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    let dialled = Box::pin(Dialer::new(&server.instance, "check").dial(deaf)).await;
+    let mut connection = dialled.ok()?;
+    let facts = tokio::time::timeout(limit, Facts::read(&mut connection)).await.ok()?;
+    let findings = settings::judge(&facts, &server.plan).into_iter();
+    Some(findings.filter(|finding| finding.level >= Level::Warning).collect())
+}
+
 /// Looks at one server; whether it let us in.
 async fn visit(server: &Server, instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
     let seen_before = section.findings.len();

@@ -478,3 +478,12 @@ async fn delay(listener: TcpListener, server: std::net::SocketAddr, late: Durati
         });
     }
 }
+
+#[tokio::test]
+async fn a_gateway_says_at_its_start_what_the_settings_of_its_redis_will_do() {
+    let limits = ["--timeout", "5", "--client-output-buffer-limit", "pubsub", "1mb", "0", "0"];
+    let redis = Redis::start_given(&limits).await;
+    let said = |log: &str| log.contains("output-buffer") && log.contains("timeout");
+    let gateway = Gateway::settings().redis(&redis).start().await;
+    until("both are said", async || said(&gateway.process.log()).then_some(())).await;
+}
