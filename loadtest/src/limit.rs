@@ -43,7 +43,11 @@ pub(crate) fn run(args: &LimitArgs) -> Result<Record, RunError> {
     options.transport = Some(options.transport.unwrap_or(Transports::Ws));
     let mut setup = options.resolve("limit", &Defaults::default())?;
     setup.burst = args.burst;
-    fanout::play(setup)
+    let mut record = fanout::play(setup)?;
+    for process in &mut record.processes {
+        "bare loop".clone_into(&mut process.name);
+    }
+    Ok(record)
 }
 
 /// A bare loop in a process of its own; it ends with its owner.

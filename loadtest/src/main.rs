@@ -9,9 +9,10 @@
 //! Exit codes: 0 all arrived, once and in order · 1 something did not · 2 the test could not be run.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use options::Options;
 use record::Record;
@@ -88,8 +89,21 @@ enum Command {
     ///
     /// Takes the options of `fanout`, but for those that say where the target is.
     Limit(Box<limit::LimitArgs>),
+    /// Puts results that were kept as JSON beside each other
+    Compare(CompareArgs),
     #[command(hide = true)]
     BareLoop(limit::BareLoopArgs),
+}
+
+/// Puts results beside each other.
+#[derive(Args, Debug)]
+struct CompareArgs {
+    /// Files that were written with --json; changes are against the first
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Write a page with charts, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -104,6 +118,10 @@ fn main() -> ExitCode {
         Command::Churn(args) => conclude(churn::run(&args), &args.options),
         Command::Soak(args) => conclude(soak::run(&args), &args.options),
         Command::Limit(args) => conclude(limit::run(&args), &args.options),
+        Command::Compare(args) => match report::compare(&args.files, args.html.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        },
         Command::BareLoop(args) => match limit::serve(&args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&format!("the bare loop: {error}")),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -21,9 +21,14 @@ use crate::swarm::Toll;
 use crate::tally::Tally;
 use crate::watch::Watch;
 
+mod chart;
+mod compare;
 mod doubts;
+mod escape;
+mod page;
 mod table;
 
+use compare::Comparison;
 use table::Table;
 
 /// What processes had used at the turns of a run.
@@ -270,10 +275,35 @@ pub(crate) fn publish(record: &Record, options: &Options) -> Result<(), String> 
     if let Some(path) = options.json.as_deref().filter(|_| !to_stdout) {
         write(path, &json)?;
     }
+    if let Some(path) = &options.html {
+        write(path, &page::page(std::slice::from_ref(record)))?;
+    }
     let text = if to_stdout { json } else { Table(record).to_string() };
     // A reader that went away does not change the verdict.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
+}
+
+/// Puts results that were kept beside each other. The error says which file is none.
+pub(crate) fn compare(files: &[PathBuf], html: Option<&Path>) -> Result<(), String> {
+    let records = files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = html {
+        write(path, &page::page(&records))?;
+    }
+    // A reader that went away changes nothing.
+    let _ = write!(std::io::stdout(), "{}", Comparison(&records));
+    Ok(())
+}
+
+/// Reads a result that was kept.
+fn read(path: &Path) -> Result<Record, String> {
+    let cannot = |what: &dyn std::fmt::Display| format!("cannot read {}: {what}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| cannot(&error))?;
+    let record: Record = serde_json::from_str(&text).map_err(|error| cannot(&error))?;
+    match record.format {
+        1..=FORMAT => Ok(record),
+        other => Err(cannot(&format!("its format is {other}, and this reads 1 to {FORMAT}"))),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

@@ -70,7 +70,7 @@ impl Process {
             ProcessName::Number(number) => {
                 let name =
                     command(*number).ok_or_else(|| format!("--process: there is no process {number}"))?;
-                (format!("{name} {number}"), vec![*number])
+                (name, vec![*number])
             }
             ProcessName::Name(name) => (name.clone(), called(name)),
         };
