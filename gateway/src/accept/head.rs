@@ -2,6 +2,8 @@
 //!
 //! Owns its bound in bytes and which mistake is answered with which status. Must never read a body.
 
+use std::mem::MaybeUninit;
+
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -109,9 +111,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Request<()>)>, HeadError> {
     if HTTP2_PREFACE.starts_with(bytes) {
         return Ok(None);
     }
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Request::new(&mut headers);
-    match head.parse(bytes) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    match head.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(httparse::Status::Complete(length)) => {
             request(&head).map(|request| Some((length, request))).ok_or(HeadError::Malformed)
         }
