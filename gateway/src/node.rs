@@ -265,9 +265,11 @@ impl Node {
             // A look at the log first: what a client claims must not hold up the channel.
             match ear.broker.read_log(&log, name, u64::MAX, 0).await {
                 Ok(page) if ear.registry.lags(&channel, page.top) => {
-                    if channel.state().lose_log()
-                        && let Some(channel) = fill_one(ear, Arc::clone(&channel)).await
-                    {
+                    if !channel.state().lose_log() {
+                        // It is being read already, and until then nobody can be told where the channel stands.
+                        return false;
+                    }
+                    if let Some(channel) = fill_one(ear, Arc::clone(&channel)).await {
                         *failed = Some(Instant::now());
                         ear.registry.fill_again(channel);
                         return false;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::check::path::Target;
 use crate::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
 use crate::check::{self, Report};
-use crate::config::{Config, Flags, Namespace, RedisInstance, RedisUrl, Source};
+use crate::config::{Config, Flags, Namespace, RedisInstance, RedisUrl, Servers, Source};
 use crate::instance::{InstanceSettings, TlsSettings};
 
 /// The exit code of a command line, a URL or a configuration that is wrong.
@@ -155,17 +155,22 @@ impl Args {
         Ok(servers)
     }
 
-    /// The servers of an instance: the one that the links go to, and the other one, where there are two.
+    /// The servers of an instance: the one that the links go to, and the other one, where there are two; or all of
+    /// those over which its channels are spread.
     fn of(&self, redis: &RedisInstance, config: &Config) -> Vec<Server> {
         let plan = plan(redis, config);
-        let server = |name: String, url: &RedisUrl, plan: Plan| Server {
-            name,
-            instance: self.timed(redis.settings(redis.name.clone(), url)),
-            plan,
+        let server = |name: String, url: &RedisUrl, plan: Plan| {
+            let instance = self.timed(redis.settings(name.clone(), url));
+            Server { name, instance, plan }
         };
-        match &redis.pubsub_url {
-            None => vec![server(redis.name.clone(), &redis.url, plan)],
-            Some(pubsub) => {
+        match (&redis.servers, &redis.pubsub_url) {
+            (Servers::Spread(urls), _) => urls
+                .iter()
+                .enumerate()
+                .map(|(place, url)| server(format!("{}.{place}", redis.name), url, plan.clone()))
+                .collect(),
+            (Servers::One | Servers::Cluster(_), None) => vec![server(redis.name.clone(), &redis.url, plan)],
+            (Servers::One | Servers::Cluster(_), Some(pubsub)) => {
                 let nothing = Plan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
                 vec![
                     server(redis.name.clone(), &redis.url, nothing),
@@ -197,6 +202,7 @@ fn plan(redis: &RedisInstance, config: &Config) -> Plan {
         publication_bytes: config.limits.publication_bytes,
         ping_interval: redis.times.ping_interval,
         probe_prefix: redis.times.probe_interval.map(|_| redis.probe_prefix.clone()),
+        cluster: matches!(redis.servers, Servers::Cluster(_)),
         assumed: false,
     };
     for space in namespaces {
@@ -215,6 +221,7 @@ fn channels(space: &Namespace) -> impl Iterator<Item = PlannedChannel> {
     space.channels.iter().map(|channel| PlannedChannel {
         name: channel.text.clone(),
         pattern: (space.subscribe_pattern && !channel.is_exact()).then(|| channel.as_redis_pattern()),
+        sharded: space.sharded,
     })
 }
 

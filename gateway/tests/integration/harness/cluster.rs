@@ -1,6 +1,7 @@
 //! A real Redis Cluster on free ports, and what is done to one: nodes that die, hang and come back, slots that move.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -152,6 +153,10 @@ impl Cluster {
     /// How many nodes there are.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    pub(crate) fn address(&self, node: usize) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.nodes[node].port))
     }
 
     pub(crate) fn url(&self, node: usize) -> String {
