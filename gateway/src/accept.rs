@@ -178,7 +178,7 @@ impl Acceptor {
         let arrival = Arrival { link: Link::Socket(socket), kind, greeting, early };
         if let Err(arrival) = self.gate.shards.try_take(arrival) {
             let shards = Arc::clone(&self.gate.shards);
-            self.work(async move { shards.take(arrival).await });
+            self.work(async move { shards.take(*arrival).await });
         }
     }
 

@@ -215,9 +215,9 @@ impl Shards {
     ///
     /// # Errors
     /// The connection, when that shard is behind.
-    pub fn try_take(&self, arrival: Arrival) -> Result<(), Arrival> {
+    pub fn try_take(&self, arrival: Arrival) -> Result<(), Box<Arrival>> {
         match self.turn().orders.try_send(Order::Take(Box::new(arrival))) {
-            Err(TrySendError::Full(Order::Take(arrival))) => Err(*arrival),
+            Err(TrySendError::Full(Order::Take(arrival))) => Err(arrival),
             _ => Ok(()),
         }
     }

@@ -129,3 +129,35 @@ async fn a_target_that_drops_keys_when_it_is_full_is_warned_of() {
     let ended = migrate(&old, &new, &directory).with(&["--rest", "new"]).run().await.expect(0);
     assert!(ended.text.contains("maxmemory-policy is allkeys-lru"), "{}", ended.text);
 }
+
+#[tokio::test]
+async fn the_rights_that_are_documented_are_enough() {
+    let (old, new, directory) = servers().await;
+    let user = async |server: &Redis, rights: &str| {
+        let mut set = cmd("ACL");
+        set.arg("SETUSER")
+            .arg("mover")
+            .arg("on")
+            .arg(">hunter2")
+            .arg("~*")
+            .arg(rights.split(' ').collect::<Vec<_>>());
+        set.exec_async(&mut server.connection().await).await.unwrap();
+        server.url().replace("://", "://mover:hunter2@")
+    };
+    let from = "+@read +info +time +hello +client|setname +eval +unlink +watch +unwatch +multi +exec";
+    let to = "+@read +@write +info +time +hello +client|setname";
+    let (from, to) = (user(&old, from).await, user(&new, to).await);
+    let run = |more: &[&str]| {
+        let migrate = Migrate::from("env:OLD", &directory.path().join("state")).to("new", "env:NEW");
+        migrate.with(&["--rest", "new"]).with(more).variable("OLD", &from).variable("NEW", &to)
+    };
+    run(&["--dry-run"]).run().await.expect(0);
+    run(&[]).run().await.expect(0);
+    cmd("FLUSHALL").exec_async(&mut new.connection().await).await.unwrap();
+    run(&["--pieces-above", "1B"]).run().await.expect(0);
+    run(&["--delete"]).run().await.expect(0);
+    fill(&mut old.connection().await, 300).await;
+    run(&["--delete", "--pieces-above", "1B", "--conflict", "overwrite"]).run().await.expect(0);
+    assert_eq!(count(&mut old.connection().await).await, 0);
+    assert_eq!(count(&mut new.connection().await).await, 300);
+}
