@@ -412,7 +412,7 @@ impl Node {
                         Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
                     }
                     None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {
-                        true => Either::Left(broker.publish_sharded(channel, data)),
+                        true => Either::Left(broker.publish_sharded(channel, data, namespace.on_loss)),
                         false => Either::Right(broker.publish(channel, data, namespace.on_loss)),
                     })),
                     None => Err(PublishError::NoLog),
