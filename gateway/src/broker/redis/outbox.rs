@@ -71,8 +71,8 @@ pub(super) struct Outbox {
 pub(super) enum Request {
     /// A plain `PUBLISH`; `alone`: when Redis has been away for a while, this node's own clients get it all the same.
     Publish { channel: ChannelName, data: Bytes, alone: bool },
-    /// An `SPUBLISH`, to the node of a cluster that owns the channel's slot.
-    PublishSharded { channel: ChannelName, data: Bytes },
+    /// An `SPUBLISH`, to the node of a cluster that owns the channel's slot; `alone`: the same.
+    PublishSharded { channel: ChannelName, data: Bytes, alone: bool },
     /// Something about a log.
     Script(Call),
 }
@@ -81,7 +81,7 @@ impl Request {
     /// Bytes that it takes to wait and to send.
     fn bytes(&self) -> usize {
         match self {
-            Self::Publish { channel, data, .. } | Self::PublishSharded { channel, data } => {
+            Self::Publish { channel, data, .. } | Self::PublishSharded { channel, data, .. } => {
                 channel.as_str().len() + data.len()
             }
             Self::Script(call) => call.bytes(),
@@ -118,7 +118,7 @@ impl Request {
             Self::Publish { channel, data, .. } => {
                 pipeline.cmd("PUBLISH").arg(channel.as_str()).arg(&data[..]);
             }
-            Self::PublishSharded { channel, data } => {
+            Self::PublishSharded { channel, data, .. } => {
                 pipeline.cmd("SPUBLISH").arg(channel.as_str()).arg(&data[..]);
             }
             Self::Script(call) => call.write(by, pipeline),
@@ -150,7 +150,8 @@ impl Waiting {
 
     /// Whether this node's own clients may get it without Redis.
     pub(super) fn can_do_alone(&self) -> bool {
-        matches!(self.request, Request::Publish { alone: true, .. })
+        use Request::{Publish, PublishSharded};
+        matches!(self.request, Publish { alone: true, .. } | PublishSharded { alone: true, .. })
     }
 
     /// Whether its caller has given it up.
