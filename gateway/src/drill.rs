@@ -9,7 +9,7 @@
 //! - `stage`: everything that an exercise needs; `own_gateway`, `server`: its own children; `child`, `directory`:
 //!   processes and their places; `restore`: what was changed at others.
 //! - `backend`: a Redis, spoken to; `proxy`: the network before it; `http`: the gateway, asked.
-//! - `publisher`, `listener`, `crowd`: who publishes and who hears; `ledger`: the arithmetic.
+//! - `publisher`; `listener`, `witnesses`, `crowd`: who publishes and who hears; `ledger`: the arithmetic.
 //! - `watch`, `scrape`: what the gateway says of itself.
 //! - `report`: what came of it.
 
@@ -38,6 +38,7 @@ mod scrape;
 mod server;
 mod stage;
 mod watch;
+mod witnesses;
 
 pub use exercise::Exercise;
 pub use report::{Account, Check, Outcome, Report, Return, Tally, Verdict};

@@ -2,6 +2,8 @@
 //!
 //! Owns what the drill asks of a Redis, over connections that are dialled as the gateway's are. Must never keep a
 //! connection that failed, and never say a password.
+//!
+//! - `acl`: a user as the server knows it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, Value};
 
 use crate::instance::{Dialer, InstanceSettings};
+
+mod acl;
+
+pub(super) use acl::AclUser;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -73,6 +79,18 @@ impl Backend {
     pub(super) async fn text(&self, words: &[&str]) -> Result<String, String> {
         let value = self.run(words).await?;
         redis::from_redis_value(value).map_err(|_| format!("{} is answered with no text", words[0]))
+    }
+
+    /// What CONFIG GET says of a setting.
+    pub(super) async fn setting(&self, name: &str) -> Result<String, String> {
+        let answer = self.run(&["CONFIG", "GET", name]).await?;
+        let value = acl::under(answer, name).map(acl::texts).and_then(|texts| texts.into_iter().next());
+        value.ok_or_else(|| format!("the server does not tell {name}"))
+    }
+
+    /// A user, as ACL GETUSER tells it.
+    pub(super) async fn acl_user(&self, name: &str) -> Result<AclUser, String> {
+        Ok(AclUser::read(name, &self.run(&["ACL", "GETUSER", name]).await?))
     }
 
     /// The connections of gateways.
@@ -142,31 +160,6 @@ impl Link {
     }
 }
 
-/// Texts of an answer that is a list or a map of them.
-pub(super) fn texts(value: Value) -> Vec<String> {
-    match value {
-        Value::Array(values) | Value::Set(values) => values.into_iter().flat_map(texts).collect(),
-        Value::Map(pairs) => {
-            pairs.into_iter().flat_map(|(key, value)| [key, value]).flat_map(texts).collect()
-        }
-        value => redis::from_redis_value(value).into_iter().collect(),
-    }
-}
-
-/// What a map of an answer holds under a key.
-pub(super) fn under(value: Value, wanted: &str) -> Option<Value> {
-    let is_wanted =
-        |key: &Value| redis::from_redis_value::<String>(key.clone()).is_ok_and(|key| key == wanted);
-    match value {
-        Value::Map(pairs) => pairs.into_iter().find(|(key, _)| is_wanted(key)).map(|(_, value)| value),
-        Value::Array(values) => {
-            let place = values.chunks(2).position(|pair| is_wanted(&pair[0]))?;
-            values.into_iter().nth(2 * place + 1)
-        }
-        _ => None,
-    }
-}
-
 /// Reads CLIENT LIST: gateways name their connections.
 fn links(list: &str) -> Vec<GatewayLink> {
     list.lines().filter_map(link).collect()
@@ -198,16 +191,5 @@ mod tests {
             user: user.to_owned(),
         };
         assert_eq!(links(list), [link("3", "commands", "bob"), link("4", "subscriptions", "default")]);
-    }
-
-    #[test]
-    fn maps_are_read_in_both_forms() {
-        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let list = Value::Array(vec![text("a"), text("1"), text("b"), text("2")]);
-        let map = Value::Map(vec![(text("a"), text("1")), (text("b"), text("2"))]);
-        for value in [list, map] {
-            assert_eq!(under(value.clone(), "b"), Some(text("2")));
-            assert_eq!(under(value, "c"), None);
-        }
     }
 }

@@ -27,7 +27,7 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    pub(super) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Json => "websocket-json",
             Self::Protobuf => "websocket-protobuf",
@@ -39,7 +39,7 @@ impl Transport {
 /// A client at work.
 #[derive(Debug)]
 pub(super) struct Listener {
-    pub(super) transport: Transport,
+    transport: Transport,
     pub(super) channels: Vec<String>,
     book: Mutex<Book>,
 }
@@ -74,6 +74,11 @@ impl Listener {
             }
         });
         listener
+    }
+
+    /// What reports call it.
+    pub(super) fn name(&self) -> &'static str {
+        self.transport.as_str()
     }
 
     /// Whether it hears all its channels.

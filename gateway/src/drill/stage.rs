@@ -4,7 +4,6 @@
 //! begin before everybody hears.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,13 +14,13 @@ use super::child::find;
 use super::crowd::Crowd;
 use super::directory::Directory;
 use super::http::{Client, Target};
-use super::listener::{Listener, Transport};
 use super::own_gateway::{self, OwnGateway};
 use super::proxy::Proxy;
 use super::publisher::Publisher;
 use super::restore::Restore;
 use super::server::{Passwords, Server};
 use super::watch::Watch;
+use super::witnesses::{Mark, Witnesses};
 use super::{GLANCE, Named, Place, Settings, until};
 use crate::drain::Drain;
 use crate::instance::address::Address;
@@ -45,11 +44,12 @@ pub(super) struct Stage {
     pub(super) plain: Publisher,
     /// There is one only where there is a channel for it.
     pub(super) log: Option<Publisher>,
-    /// Those who keep account, on the plain channel and on the one with a log.
-    pub(super) witnesses: Vec<Arc<Listener>>,
+    pub(super) witnesses: Witnesses,
     pub(super) crowd: Crowd,
     /// The plain channel.
     pub(super) channel: String,
+    /// The one with a log.
+    pub(super) stream_channel: Option<String>,
     pub(super) outage: Duration,
     authority: String,
 }
@@ -78,10 +78,6 @@ struct Parts {
     crowd_prefix: String,
 }
 
-/// The places of channels in the witnesses' books.
-pub(super) const PLAIN: usize = 0;
-pub(super) const LOG: usize = 1;
-
 impl Stage {
     /// Builds everything, and waits until everybody hears.
     pub(super) async fn set(settings: &Settings, drain: &Drain, restore: &Restore) -> Result<Self, String> {
@@ -97,19 +93,16 @@ impl Stage {
         if let Some(log) = &stream_channel {
             keeps_log(&mut client, log).await?;
         }
-        let mut channels = vec![channel.clone()];
-        channels.extend(stream_channel.clone());
-        let transports = [Transport::Json, Transport::Protobuf, Transport::Sse];
-        let witnesses =
-            transports.map(|transport| Listener::start(&target, transport, channels.clone())).to_vec();
+        let witnesses = Witnesses::start(&target, &channel, stream_channel.as_deref());
         let crowd = Crowd::start(&target, &crowd_prefix, settings.channels);
-        let all_there = || crowd.is_there() && witnesses.iter().all(|witness| witness.is_there());
-        if !until(READY, GLANCE, all_there).await {
-            return Err(absent(&witnesses, settings.channels));
+        if !until(READY, GLANCE, || crowd.is_there() && witnesses.are_there()).await {
+            let absent = witnesses.absent();
+            let who = if absent.is_empty() { format!("{} more channels", settings.channels) } else { absent };
+            return Err(format!("not everybody could subscribe within {READY:?}: {who}"));
         }
         let (backend, present) = cell::channel(backend);
         let plain = Publisher::plain(present, channel.clone(), drain);
-        let log = stream_channel.map(|channel| Publisher::of_log(&target, channel));
+        let log = stream_channel.clone().map(|channel| Publisher::of_log(&target, channel));
         let (restore, outage, authority) = (restore.clone(), settings.outage, target.authority);
         Ok(Self {
             gateway,
@@ -124,6 +117,7 @@ impl Stage {
             witnesses,
             crowd,
             channel,
+            stream_channel,
             outage,
             authority,
         })
@@ -140,6 +134,11 @@ impl Stage {
     /// The Redis as it is now.
     pub(super) fn redis(&self) -> Backend {
         self.backend.borrow().clone()
+    }
+
+    /// The last numbers that were published.
+    pub(super) fn published(&self) -> Mark {
+        Mark { plain: self.plain.last(), log: self.log.as_ref().map_or(0, Publisher::last) }
     }
 
     /// Runs one command at that Redis, and notes how it is undone.
@@ -233,14 +232,4 @@ async fn keeps_log(client: &mut Client, channel: &str) -> Result<(), String> {
         _ if answer["result"].is_object() => format!("{channel} is no channel with source = \"stream\""),
         _ => format!("nothing can be published on {channel}: {status} {}", answer["error"]),
     })
-}
-
-fn absent(witnesses: &[Arc<Listener>], channels: usize) -> String {
-    let absent: Vec<String> = witnesses
-        .iter()
-        .filter(|witness| !witness.is_there())
-        .map(|witness| format!("{} ({})", witness.transport.as_str(), witness.returns().1))
-        .collect();
-    let who = if absent.is_empty() { format!("some of {channels} channels") } else { absent.join(", ") };
-    format!("not everybody could subscribe within {READY:?}: {who}")
 }

@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use redis::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{Exercise, Spell, Trouble};
-use crate::drill::backend::{GatewayLink, texts, under};
+use crate::drill::backend::{Backend, GatewayLink};
 use crate::drill::scrape::{Numbers, Scrape};
 use crate::drill::server::{Server, secret};
-use crate::drill::stage::{PLAIN, Stage};
+use crate::drill::stage::Stage;
 use crate::drill::{GLANCE, until};
 
 /// How long a short fault lasts.
@@ -92,10 +91,10 @@ async fn subscriber_killed(stage: &mut Stage) -> Result<Spell, Trouble> {
 
 async fn wrong_password(stage: &mut Stage) -> Result<Spell, Trouble> {
     let (links, subscribers) = gateway_links(stage).await?;
-    let user = subscribers[0].user.clone();
-    let mut undo = vec!["ACL".to_owned(), "SETUSER".to_owned(), user.clone(), "resetpass".to_owned()];
-    undo.extend(passwords(acl_user(stage, &user).await?));
-    stage.change(&["ACL", "SETUSER", &user, "resetpass", &format!(">{}", secret())], undo).await?;
+    let user = &subscribers[0].user;
+    let undo = stage.redis().acl_user(user).await.map_err(refused)?.restores_passwords();
+    let other = format!(">{}", secret());
+    stage.change(&["ACL", "SETUSER", user, "resetpass", &other], undo).await.map_err(refused)?;
     let fault = Instant::now();
     stage.redis().cut(&links).await?;
     let during = hold(stage, fault, SHORT, |cause| cause.contains("WRONGPASS")).await?;
@@ -105,9 +104,7 @@ async fn wrong_password(stage: &mut Stage) -> Result<Spell, Trouble> {
 
 async fn output_buffer(stage: &mut Stage) -> Result<Spell, Trouble> {
     const NAME: &str = "client-output-buffer-limit";
-    let answer = stage.redis().run(&["CONFIG", "GET", NAME]).await.map_err(refused)?;
-    let before = under(answer, NAME).map(texts).and_then(|texts| texts.into_iter().next());
-    let before = before.ok_or_else(|| Trouble::Impossible(format!("the server does not tell {NAME}")))?;
+    let before = stage.redis().setting(NAME).await.map_err(refused)?;
     let undo = ["CONFIG", "SET", NAME, &before].map(ToOwned::to_owned).to_vec();
     stage.change(&["CONFIG", "SET", NAME, BUFFER], undo).await.map_err(refused)?;
     let mut link = stage.redis().connect().await?;
@@ -120,17 +117,16 @@ async fn output_buffer(stage: &mut Stage) -> Result<Spell, Trouble> {
 
 async fn right_revoked(stage: &mut Stage) -> Result<Spell, Trouble> {
     let (_, subscribers) = gateway_links(stage).await?;
-    let user = subscribers[0].user.clone();
-    let channels = channels(acl_user(stage, &user).await?);
-    let mut undo = vec!["ACL".to_owned(), "SETUSER".to_owned(), user.clone(), "resetchannels".to_owned()];
-    undo.extend(channels);
+    let user = &subscribers[0].user;
+    let undo = stage.redis().acl_user(user).await.map_err(refused)?.restores_channels();
     // What else the drill and the gateway need.
-    let mut kept: Vec<String> = vec!["&earshot:probe:*".to_owned(), stage.crowd.pattern()];
-    kept.extend(stage.witnesses[0].channels.iter().skip(PLAIN + 1).map(|channel| format!("&{channel}")));
-    let mut command = vec!["ACL", "SETUSER", &user, "resetchannels"];
+    let kept = ["&earshot:probe:*".to_owned(), stage.crowd.pattern()];
+    let log = stage.stream_channel.iter().map(|channel| format!("&{channel}"));
+    let kept: Vec<String> = kept.into_iter().chain(log).collect();
+    let mut command = vec!["ACL", "SETUSER", user, "resetchannels"];
     command.extend(kept.iter().map(String::as_str));
     let fault = Instant::now();
-    stage.change(&command, undo).await?;
+    stage.change(&command, undo).await.map_err(refused)?;
     let during = hold(stage, fault, SHORT, |cause| cause.contains("refused now")).await?;
     stage.restore.carry_out().await?;
     Ok(Spell { fault, back: returned(stage), during })
@@ -149,18 +145,17 @@ async fn fail_over(stage: &mut Stage) -> Result<Spell, Trouble> {
     let old = servers.active.backend();
     old.run(&["FAILOVER", "TO", "127.0.0.1", &new_port]).await.map_err(refused)?;
     leads(&next).await?;
-    let new_backend = next.backend().clone();
+    let (old, new) = (old.clone(), next.backend().clone());
     servers.former = Some(std::mem::replace(&mut servers.active, next));
     proxy(stage)?.lead_to(format!("127.0.0.1:{new_port}"));
-    stage.backend.send_replace(new_backend);
-    // Until it is known, the old one hears what the new one is told: only then there is something to come back from.
-    let during = hold(stage, fault, Duration::ZERO, |_| true).await?;
-    let back = returned(stage);
-    Ok(Spell { fault, back, during })
+    stage.backend.send_replace(new);
+    // A replica hears what its primary is told, so only who has left it has something to come back from.
+    is_left(&old).await?;
+    Ok(Spell { fault, back: returned(stage), during: None })
 }
 
 async fn gateway_killed(stage: &mut Stage) -> Result<Spell, Trouble> {
-    let gateway = stage.gateway.as_mut().ok_or("there is no gateway to kill".to_owned())?;
+    let gateway = stage.gateway.as_mut().ok_or("there is no gateway to kill")?;
     let fault = Instant::now();
     gateway.kill();
     is_known(stage, |_| true).await?;
@@ -183,13 +178,12 @@ fn refused(why: String) -> Trouble {
 }
 
 fn proxy(stage: &Stage) -> Result<&crate::drill::proxy::Proxy, Trouble> {
-    stage.proxy.as_ref().ok_or(Trouble::Wrong("there is no proxy".to_owned()))
+    stage.proxy.as_ref().ok_or(Trouble::from("there is no proxy"))
 }
 
 /// From now on, what is heard was published after the return.
 fn returned(stage: &Stage) -> Instant {
-    let next = stage.plain.last() + 1;
-    stage.witnesses.iter().for_each(|witness| witness.look_out(PLAIN, next));
+    stage.witnesses.look_out(stage.plain.last() + 1);
     Instant::now()
 }
 
@@ -239,27 +233,6 @@ async fn gateway_links(stage: &Stage) -> Result<(Vec<GatewayLink>, Vec<GatewayLi
     Ok((links, subscribers))
 }
 
-async fn acl_user(stage: &Stage, user: &str) -> Result<Value, Trouble> {
-    stage.redis().run(&["ACL", "GETUSER", user]).await.map_err(refused)
-}
-
-/// The passwords of a user as ACL SETUSER takes them: as hashes.
-fn passwords(user: Value) -> Vec<String> {
-    let flags = under(user.clone(), "flags").map(texts).unwrap_or_default();
-    if flags.iter().any(|flag| flag == "nopass") {
-        return vec!["nopass".to_owned()];
-    }
-    let hashes = under(user, "passwords").map(texts).unwrap_or_default();
-    hashes.into_iter().map(|hash| format!("#{hash}")).collect()
-}
-
-/// The channels of a user as ACL SETUSER takes them. Redis 6 lists them, 7 writes them in one text.
-fn channels(user: Value) -> Vec<String> {
-    let listed = under(user, "channels").map(texts).unwrap_or_default();
-    let patterns = listed.iter().flat_map(|text| text.split(' ')).filter(|pattern| !pattern.is_empty());
-    patterns.map(|pattern| format!("&{}", pattern.trim_start_matches('&'))).collect()
-}
-
 /// Waits until a replica has everything.
 async fn follows(replica: &Server) -> Result<(), Trouble> {
     wait_for(replica, &["INFO", "replication"], |said| said.contains("master_link_status:up")).await
@@ -270,6 +243,18 @@ async fn leads(server: &Server) -> Result<(), Trouble> {
     wait_for(server, &["INFO", "replication"], |said| said.contains("role:master")).await
 }
 
+/// Waits until a server has no connection of a gateway's for subscriptions any more.
+async fn is_left(server: &Backend) -> Result<(), Trouble> {
+    let deadline = Instant::now() + IN_SYNC;
+    while server.gateway_links().await?.iter().any(|link| link.purpose == "subscriptions") {
+        if Instant::now() > deadline {
+            return Err(format!("the gateway still listens to the old primary after {IN_SYNC:?}").into());
+        }
+        sleep(GLANCE).await;
+    }
+    Ok(())
+}
+
 async fn wait_for(server: &Server, question: &[&str], is_so: impl Fn(&str) -> bool) -> Result<(), Trouble> {
     let deadline = Instant::now() + IN_SYNC;
     loop {
@@ -278,7 +263,7 @@ async fn wait_for(server: &Server, question: &[&str], is_so: impl Fn(&str) -> bo
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(Trouble::Wrong(format!("a replica did not get there within {IN_SYNC:?}")));
+            return Err(format!("a replica did not get there within {IN_SYNC:?}").into());
         }
         sleep(GLANCE).await;
     }

@@ -2,10 +2,10 @@
 //!
 //! Owns the expectations of each exercise. Must never be content with less than exact books.
 
-use super::super::report::{Outcome, Tally};
-use super::super::scrape::Numbers;
-use super::super::watch::{Seen, Sight};
 use super::Exercise;
+use crate::drill::report::{Outcome, Tally};
+use crate::drill::scrape::Numbers;
+use crate::drill::watch::{Seen, Sight};
 
 /// Everything that was seen.
 pub(super) struct Evidence {
@@ -17,7 +17,7 @@ pub(super) struct Evidence {
     /// What was still missing when the waiting ended.
     pub(super) settled: Option<String>,
     /// Clients whose connection ended.
-    pub(super) ends: Vec<String>,
+    pub(super) ended: Vec<String>,
 }
 
 /// Looks at everything.
@@ -26,7 +26,7 @@ pub(super) fn judge(exercise: Exercise, evidence: &Evidence, outcome: &mut Outco
     if exercise == Exercise::Steady {
         return;
     }
-    let Evidence { seen, last, settled, ends, .. } = evidence;
+    let Evidence { seen, last, settled, ended, .. } = evidence;
     match settled {
         None => outcome.check("after", last.is_well(), last.said()),
         Some(missing) => outcome.check("after", false, missing),
@@ -35,8 +35,8 @@ pub(super) fn judge(exercise: Exercise, evidence: &Evidence, outcome: &mut Outco
         return;
     }
     outcome.check("health", seen.unanswered == 0, format!("{} looks were not answered", seen.unanswered));
-    let said = if ends.is_empty() { "every connection stayed".to_owned() } else { ends.join("; ") };
-    outcome.check("clients", ends.is_empty(), said);
+    let said = if ended.is_empty() { "every connection stayed".to_owned() } else { ended.join("; ") };
+    outcome.check("clients", ended.is_empty(), said);
     if lasts(exercise) {
         during(evidence, outcome);
     }
