@@ -21,7 +21,7 @@ const WARM: Mark = Mark { plain: 50, log: 10 };
 /// waits longer before it is dialled again, and what comes alone is to be measured.
 const CALM: Duration = Duration::from_millis(2500);
 /// How long it may take until everybody hears before any fault.
-const FLOW: Duration = Duration::from_secs(15);
+const FLOW: Duration = Duration::from_secs(10);
 /// How long anything else may take before the drill gives it up. Waits after a refusal are up to 10 s.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// Between two looks at the metrics.
@@ -146,8 +146,7 @@ async fn close(stage: &mut Stage, start: &Start, last: Mark, outcome: &mut Outco
     outcome.total = tallies.fold(Tally::default(), Tally::plus);
     if stage.crowd.channels() > 0 {
         let redis = stage.redis();
-        let count = stage.crowd.hear(&redis, PATIENCE).await?;
-        outcome.crowd = Some(Tally::of(count, stage.crowd.channels() as u64));
+        outcome.crowd = Some(stage.crowd.hear(&redis, PATIENCE).await?);
     }
     Ok(())
 }
