@@ -14,6 +14,7 @@ use redis::{Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
+use super::super::alone::PATIENCE;
 use super::super::commands::fail;
 use super::super::log_script::{By, Loading};
 use super::super::outbox::{Inbox, Request, Waiting};
@@ -55,6 +56,8 @@ pub(in crate::broker::redis) struct ClusterCommands {
 /// The node to which everything goes that any node can do.
 struct Anywhere {
     node: Option<NodeAddress>,
+    /// Since when there has been none, while there is none.
+    away_since: Instant,
     dialling: bool,
     not_before: Instant,
     backoff: Backoff,
@@ -97,6 +100,7 @@ impl ClusterCommands {
             nodes: Nodes::new(&settings.instance),
             anywhere: Anywhere {
                 node: None,
+                away_since: Instant::now(),
                 dialling: false,
                 not_before: Instant::now(),
                 backoff: Backoff::new(&settings.instance),
@@ -159,7 +163,8 @@ impl ClusterCommands {
 
     /// Looks at every lane that had to wait.
     fn look(&mut self) {
-        if self.inbox.alone().is_so()
+        // Another node that is away is no reason: what any node can do is done by the one that there is.
+        if self.anywhere.is_away(Instant::now())
             && let Some(lane) = self.lanes.get_mut(&None)
         {
             self.waiting -= lane.hand_on(self.inbox.alone());
@@ -313,6 +318,7 @@ impl ClusterCommands {
         self.cluster.doubt();
         if self.anywhere.node.as_ref() == Some(node) {
             self.anywhere.node = None;
+            self.anywhere.away_since = Instant::now();
             self.anywhere.not_before = Instant::now() + self.anywhere.backoff.next(&failure);
             self.anywhere.why = failure.at(node);
         }
@@ -363,6 +369,13 @@ impl ClusterCommands {
             None => self.state.up(),
         }
         self.told = trouble;
+    }
+}
+
+impl Anywhere {
+    /// Whether no node has been there for so long that this gateway goes on alone.
+    fn is_away(&self, now: Instant) -> bool {
+        self.node.is_none() && self.away_since + PATIENCE <= now
     }
 }
 
