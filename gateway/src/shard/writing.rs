@@ -84,6 +84,7 @@ impl Shard {
                     } else if written == Written::All && connection.phase == Phase::Ending {
                         self.flushed_last(at);
                     }
+                    self.has_read(at);
                 }
                 Err(_) => self.remove(at),
             }
