@@ -26,7 +26,10 @@ impl Shard {
         if connection.weight() > room && !self.relieve(at, room) {
             return self.disconnect(at, Disconnect::Slow);
         }
-        self.push_behind(at, frame);
+        // What gave way may have been told by the end of the connection, and nothing comes after that.
+        if self.is_open(at) {
+            self.push_behind(at, frame);
+        }
     }
 
     /// A frame that waits its turn, whatever else waits.
