@@ -25,6 +25,10 @@ impl Shard {
         if connection.deadline == Deadline::Leave && deadline != Deadline::Close {
             return;
         }
+        // Nor is one that ends kept by whatever was about to happen with it.
+        if !connection.is_open() && deadline != Deadline::Close {
+            return;
+        }
         connection.deadline = deadline;
         connection.due = due;
         if due < connection.armed {

@@ -27,7 +27,10 @@ impl Shard {
         if connection.weight() > room && !self.relieve(at, room) {
             return self.disconnect(at, Disconnect::Slow);
         }
-        self.push_behind(at, frame);
+        // What gave way may have been told by the end of the connection, and nothing comes after that.
+        if self.is_open(at) {
+            self.push_behind(at, frame);
+        }
     }
 
     /// A frame that waits its turn, whatever else waits.
@@ -89,6 +92,7 @@ impl Shard {
                     } else if written == Written::All && connection.phase == Phase::Ending {
                         self.flushed_last(at);
                     }
+                    self.has_read(at);
                 }
                 Err(_) => self.remove(at),
             }

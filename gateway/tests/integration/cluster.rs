@@ -301,3 +301,38 @@ async fn a_log_whose_primary_dies_goes_on_at_the_replica() {
     assert_eq!(ledger.delivered + ledger.missed, 300, "{ledger:?}");
     gateway.answers_ready_with(200).await;
 }
+
+/// For longer than a gateway waits before it goes on alone.
+const LONG: std::time::Duration = std::time::Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_away_keeps_nothing_here_that_another_takes() {
+    let mut cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    // Each node is needed by now, so that it is missed.
+    for log in 0..12 {
+        append_numbers(&gateway, &format!("log:{log}"), 1..=1).await;
+    }
+    let mut socket = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    socket.requests("publish", (0..50).map(|number| json!({"channel": "room", "data": number}))).await;
+    let mut published = Vec::new();
+    for node in 0..3 {
+        let stats: String = cluster.command(node, &["INFO", "commandstats"]).await;
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="));
+        let calls = calls.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse().unwrap());
+        published.push((calls, node));
+    }
+    let (_, publishes): (u64, usize) = *published.iter().max().unwrap();
+    let hears = cluster.carrier("subscriptions").await;
+    cluster.kill((0..3).find(|node| ![publishes, hears].contains(node)).unwrap());
+    gateway.tells("refused").await;
+    let began = Instant::now();
+    let mut sent = 0;
+    while began.elapsed() < LONG {
+        let bodies = (0..300).map(|_| json!({"channel": "room", "data": 1}));
+        for reply in socket.requests("publish", bodies).await {
+            sent += 1;
+            assert_eq!(reply["publish"], json!({}), "publication {sent}");
+        }
+    }
+}

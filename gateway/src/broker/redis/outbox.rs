@@ -61,7 +61,8 @@ impl Told {
 #[derive(Clone, Debug)]
 pub(super) struct Outbox {
     queue: mpsc::Sender<Waiting>,
-    bytes: Arc<AtomicUsize>,
+    load: Arc<Load>,
+    items_most: usize,
     bytes_most: usize,
     timeout: Duration,
 }
@@ -160,23 +161,32 @@ impl Waiting {
     }
 }
 
-/// Bytes of the queue's bound, given back when the request has gone.
+/// What waits for Redis or is on its way there.
+#[derive(Debug, Default)]
+struct Load {
+    items: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One request's part of the load, given back when it has gone.
 #[derive(Debug)]
 struct Held {
-    held: usize,
-    bytes: Arc<AtomicUsize>,
+    bytes: usize,
+    load: Arc<Load>,
 }
 
 impl Held {
-    fn new(held: usize, bytes: &Arc<AtomicUsize>) -> Self {
-        bytes.fetch_add(held, Ordering::Relaxed);
-        Self { held, bytes: bytes.clone() }
+    fn new(bytes: usize, load: &Arc<Load>) -> Self {
+        load.items.fetch_add(1, Ordering::Relaxed);
+        load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, load: load.clone() }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.bytes.fetch_sub(self.held, Ordering::Relaxed);
+        self.load.items.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -185,12 +195,12 @@ pub(super) fn outbox(settings: &RedisSettings, alone: Alone) -> (Outbox, Inbox) 
     let (queue, waiting) = mpsc::channel(settings.queue_items.max(1));
     let outbox = Outbox {
         queue,
-        bytes: Arc::default(),
+        load: Arc::default(),
+        items_most: settings.queue_items,
         bytes_most: settings.queue_bytes,
         timeout: settings.instance.command_timeout,
     };
-    let inbox =
-        Inbox { queue: waiting, parked: VecDeque::new(), parked_most: settings.queue_items.max(1), alone };
+    let inbox = Inbox { queue: waiting, parked: VecDeque::new(), alone };
     (outbox, inbox)
 }
 
@@ -217,8 +227,10 @@ impl Outbox {
         deadline: Instant,
         answer: oneshot::Sender<Answer>,
     ) -> Result<(), BrokerError> {
-        let held = Held::new(request.bytes() + OVERHEAD, &self.bytes);
-        if self.bytes.load(Ordering::Relaxed) > self.bytes_most {
+        let held = Held::new(request.bytes() + OVERHEAD, &self.load);
+        let (items, bytes) = (&self.load.items, &self.load.bytes);
+        if items.load(Ordering::Relaxed) > self.items_most || bytes.load(Ordering::Relaxed) > self.bytes_most
+        {
             return Err(BrokerError::Busy);
         }
         let waiting = Waiting { request, deadline, answer, held };
@@ -235,7 +247,6 @@ pub(super) struct Inbox {
     queue: mpsc::Receiver<Waiting>,
     /// Taken out of the queue while there was nobody to ask; the first in order.
     parked: VecDeque<Waiting>,
-    parked_most: usize,
     alone: Alone,
 }
 
@@ -258,7 +269,7 @@ impl Inbox {
             let next = [next, look].into_iter().flatten().min().unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
-                waiting = self.queue.recv(), if open && self.parked.len() < self.parked_most => {
+                waiting = self.queue.recv(), if open => {
                     open = waiting.is_some();
                     self.park(waiting);
                 }

@@ -5,6 +5,7 @@
 //! take an open socket for hearing: that is proven by an answered PING alone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -21,6 +22,9 @@ use super::table::{Confirmation, Table};
 use crate::broker::{LinkStatus, Listener, Loss, LostTopics, Topic};
 use crate::drain::Drain;
 use crate::instance::{Backoff, Failure};
+
+/// How often a topic that is on its way to the server is looked at by those who would do without.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 /// What the link shares with those who wish to hear.
 #[derive(Debug)]
@@ -55,7 +59,13 @@ impl Wishes {
         loop {
             let now = Instant::now();
             match self.state.down_since().map(|since| since + PATIENCE) {
-                Some(from) if from <= now => break self.table().admit(topic, now),
+                Some(from) if from <= now => {
+                    if self.table().admit(topic, now) {
+                        return;
+                    }
+                    // What the server is being asked is answered, or the link ends, before long.
+                    tokio::time::sleep(ON_ITS_WAY).await;
+                }
                 Some(from) => tokio::time::sleep_until(from).await,
                 None => tokio::time::sleep(PATIENCE).await,
             }

@@ -101,13 +101,20 @@ impl Table {
         self.alter(topic, Entry::want).flatten()
     }
 
-    /// Counts a topic as heard that is not, and as deaf from a moment on.
-    pub(super) fn admit(&mut self, topic: &Topic, now: Instant) {
-        self.alter(topic, |entry| {
-            if entry.wanted && entry.wire != Wire::On {
+    /// Counts a topic as heard that is not, and as deaf from a moment on. `false` while it is on its way to the
+    /// server: it may be heard already, and its loss must be said before that.
+    pub(super) fn admit(&mut self, topic: &Topic, now: Instant) -> bool {
+        let admitted = self.alter(topic, |entry| {
+            let deaf = entry.wanted && entry.wire != Wire::On;
+            if entry.wire == Wire::Moving && entry.deaf.is_none() {
+                return false;
+            }
+            if deaf {
                 entry.deaf.get_or_insert(Deaf { since: now, said: false });
             }
+            true
         });
+        admitted.unwrap_or(true)
     }
 
     /// No longer wants a topic.

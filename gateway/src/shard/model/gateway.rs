@@ -36,7 +36,7 @@ pub(super) struct Gateway {
 
 /// A shard with its ways to and from the node.
 pub(super) struct ShardSteps {
-    shard: Shard,
+    pub(super) shard: Shard,
     inbox: Inbox,
     pub(super) wakes: mpsc::Sender<u64>,
     woken: mpsc::Receiver<u64>,

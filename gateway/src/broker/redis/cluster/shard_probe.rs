@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use earshot_protocol::ChannelName;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::super::outbox::{Outbox, Request};
-use super::super::probe::{Echoes, Proof};
+use super::super::probe::{Asked, Echoes, Proof};
 use super::super::status::LinkState;
 use super::shard_line::ShardLine;
 use crate::broker::BrokerError;
@@ -46,8 +46,8 @@ impl ShardProber {
             Ok(channel) => channel,
             Err(proof) => return proof,
         };
-        let (asked, heard_before) = (Instant::now(), self.echoes.heard());
-        let number = fastrand::u64(1..);
+        let (last_before, heard_before) = (self.echoes.last(), self.echoes.heard());
+        let Asked { number, at: asked } = self.echoes.ask();
         let published = async {
             match self.publish(&channel, number).await {
                 Some(forbidden) => forbidden,
@@ -59,12 +59,11 @@ impl ShardProber {
             () = self.echoes.came_back(number) => Proof::Heard(asked, asked.elapsed()),
             forbidden = published => Proof::Forbidden(forbidden),
             () = sleep_until(asked + self.limit) => {
-                let heard_others = self.echoes.heard() > heard_before;
                 if !self.line.owns(slot(channel.as_str())) {
                     // Nothing is proven either way; the next round is on another channel.
                     *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 }
-                Proof::Missed { heard_others }
+                self.echoes.late(last_before, heard_before)
             }
         }
     }
