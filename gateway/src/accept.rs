@@ -179,7 +179,7 @@ impl Acceptor {
         };
         let kind = self.gate.capacity.admit(kind);
         let early = Bytes::copy_from_slice(head.rest(begun));
-        let mut arrival = Arrival { link: Link::Socket(socket), kind, greeting, greeted: 0, early };
+        let mut arrival = Box::new(Arrival { link: Link::Socket(socket), kind, greeting, greeted: 0, early });
         if arrival.greet().is_err() {
             return;
         }
@@ -251,7 +251,7 @@ impl Acceptor {
     ) {
         if let Ok(socket) = socket.into_std() {
             let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-            self.gate.shards.take(Arrival { link, kind, greeting, greeted: 0, early }).await;
+            self.gate.shards.take(Box::new(Arrival { link, kind, greeting, greeted: 0, early })).await;
         }
     }
 
@@ -302,5 +302,5 @@ impl Drop for Attendance {
 /// Takes the socket of a WebSocket back after hyper's upgrade.
 pub async fn take_upgraded(gate: &Gate, socket: TcpStream, kind: ArrivalKind, early: Bytes) {
     let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-    gate.shards.take(Arrival { link, kind, greeting: Bytes::new(), greeted: 0, early }).await;
+    gate.shards.take(Box::new(Arrival { link, kind, greeting: Bytes::new(), greeted: 0, early })).await;
 }

@@ -238,10 +238,10 @@ impl Shards {
     }
 
     /// Hands a connection to the shard whose turn it is. Waits while that shard is behind.
-    pub async fn take(&self, arrival: Arrival) {
+    pub async fn take(&self, arrival: Box<Arrival>) {
         let door = self.turn();
         // A shard ends with the gateway only: the connection ends with it.
-        let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
+        let _ = door.orders.send(Order::Take(arrival)).await;
         self.metrics.control.handed.add(1);
     }
 
@@ -249,11 +249,11 @@ impl Shards {
     ///
     /// # Errors
     /// The connection, when that shard is behind.
-    pub fn try_take(&self, arrival: Arrival) -> Result<(), Arrival> {
+    pub fn try_take(&self, arrival: Box<Arrival>) -> Result<(), Box<Arrival>> {
         if let Err(TrySendError::Full(Order::Take(arrival))) =
-            self.turn().orders.try_send(Order::Take(Box::new(arrival)))
+            self.turn().orders.try_send(Order::Take(arrival))
         {
-            return Err(*arrival);
+            return Err(arrival);
         }
         self.metrics.control.handed.add(1);
         Ok(())
