@@ -7,6 +7,7 @@ use clap::Parser;
 
 pub mod check;
 pub mod config;
+pub mod drill;
 pub mod migrate;
 pub mod serve;
 
@@ -23,6 +24,8 @@ pub enum Cli {
     Migrate(migrate::Args),
     /// Look for what is wrong with a Redis, or with the way to a gateway
     Check(check::Args),
+    /// Take Redis away in every way, and prove that all heals
+    Drill(Box<drill::Args>),
 }
 
 /// Reads the command line; prints help, version or what is wrong with it, and ends the process, where that is due.

@@ -52,7 +52,7 @@ pub use history::{Deliver, History};
 pub use limits::Limits;
 pub use listen::Listen;
 pub use namespace::{Namespace, OnBrokerLoss, Who};
-pub use quantity::size;
+pub use quantity::{duration, size};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
 pub use slow::{Slow, Terminal};

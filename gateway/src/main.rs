@@ -13,5 +13,6 @@ fn main() -> ExitCode {
         Cli::Config(args) => args.run(),
         Cli::Migrate(args) => args.run(),
         Cli::Check(args) => args.run(),
+        Cli::Drill(args) => args.run(),
     }
 }

@@ -19,7 +19,7 @@ const SIZES: [(&str, u64); 5] =
     [("TiB", TIB as u64), ("GiB", GIB as u64), ("MiB", MIB as u64), ("KiB", KIB as u64), ("B", 1)];
 
 /// Reads `100ms`, `25s`, `5m` or `1h`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     scaled(text, &DURATIONS).map(Duration::from_millis)
 }
 

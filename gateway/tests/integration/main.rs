@@ -28,6 +28,7 @@ mod client_sharding;
 mod cluster;
 mod cluster_sharded;
 mod deaf;
+mod drill;
 mod fanout;
 mod gaps;
 mod history;

@@ -5,6 +5,7 @@ pub(crate) mod certificates;
 pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod cluster_publisher;
+pub(crate) mod drill;
 pub(crate) mod encoding;
 pub(crate) mod follower;
 pub(crate) mod gateway;
