@@ -7,6 +7,7 @@ use clap::Parser;
 
 pub mod check;
 pub mod config;
+pub mod migrate;
 pub mod serve;
 
 /// Real-time fan-out: a plain Redis PUBLISH reaches every EventSource and WebSocket that may hear it.
@@ -17,6 +18,9 @@ pub enum Cli {
     Serve(serve::Args),
     /// Check or show the configuration
     Config(config::Args),
+    /// Move a keyspace: every key of one Redis, with its TTL, to the instances and prefixes that rules name
+    #[command(long_about = migrate::ABOUT)]
+    Migrate(migrate::Args),
     /// Look for what is wrong with a Redis, or with the way to a gateway
     Check(check::Args),
 }

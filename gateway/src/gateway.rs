@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -15,6 +16,7 @@ use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
 use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
 use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
+use crate::check;
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
@@ -27,6 +29,10 @@ use crate::node::registry::{ChannelLimits, Registry};
 use crate::node::slow::{SlowRule, Terminal};
 use crate::node::{Ear, Node};
 use crate::shard::{ShardLimits, Shards};
+
+/// The longest that the settings of a Redis server are waited for, and the wait before it is asked again.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// File descriptors that are not for clients: listeners, Redis, polls, the log.
 const DESCRIPTORS_KEPT: usize = 256;
@@ -57,6 +63,7 @@ impl Gateway {
             (0..config.gateway.shards).map(|_| port(port_limits)).unzip();
         let node = node(config, ports.into(), &metrics, &drain);
         node.start(&drain);
+        look_at_servers(config, &drain);
 
         let limits = shard_limits(config);
         let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
@@ -159,6 +166,32 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
     let publication_bytes = config.limits.publication_bytes;
     Node::new(Namespaces::new(namespaces), ears, ports, budget, publication_bytes, Arc::clone(metrics))
+}
+
+/// Says, once, what the version and the settings of each Redis server will do to this gateway. One that cannot be
+/// reached is looked at when it can.
+fn look_at_servers(config: &Config, drain: &Drain) {
+    for server in config.servers() {
+        let stop = drain.clone();
+        drain.spawn(async move {
+            let findings = async {
+                loop {
+                    if let Some(findings) = check::redis::advise(&server, LOOK_TIMEOUT).await {
+                        break findings;
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            let findings = tokio::select! {
+                findings = findings => findings,
+                () = stop.stopped() => return,
+            };
+            for finding in findings {
+                let (check, instance) = (finding.check, &server.name);
+                tracing::warn!(instance, check, "Redis: {}", finding.in_words());
+            }
+        });
+    }
 }
 
 /// The servers that one instance is made of: each has links and channels of its own.

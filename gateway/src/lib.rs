@@ -11,6 +11,7 @@
 //! - [`shard`]: the data plane: connections, subscriptions, writes.
 //! - [`node`]: channels: stamp, dispatch, linger.
 //! - [`broker`]: memory and Redis. [`check`]: what is wrong with a Redis, or with the way to a gateway.
+//! - [`migrate`]: moving a keyspace from one Redis to others.
 //! - [`instance`]: one Redis server, and how it is dialled.
 //! - [`metrics`], [`drain`]: what everybody counts; how everything stops.
 
@@ -24,5 +25,6 @@ pub mod gateway;
 pub mod http;
 pub mod instance;
 pub mod metrics;
+pub mod migrate;
 pub mod node;
 pub mod shard;

@@ -34,7 +34,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, Payload, StreamPosition};
-use futures::future::{Either, join_all};
+use futures::future::Either;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -59,7 +60,7 @@ const FILL_PAGE: usize = 1000;
 /// Logs that are read at the same time after a deaf spell.
 const FILLS_AT_ONCE: usize = 64;
 
-/// The wait before logs are read again that could not be read.
+/// The wait before a log is read again that could not be read.
 const FILL_RETRY: Duration = Duration::from_millis(250);
 
 /// Why a channel cannot be heard.
@@ -310,14 +311,22 @@ impl Node {
     /// Reads the logs of channels that may have missed something, several at a time.
     async fn fill(&self, place: usize) {
         let ear = &self.ears[place];
+        let (mut reading, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
-            let channels = ear.registry.to_fill(FILLS_AT_ONCE).await;
-            let failed = join_all(channels.into_iter().map(|channel| fill_one(ear, channel))).await;
-            let failed: Vec<_> = failed.into_iter().flatten().collect();
-            if !failed.is_empty() {
-                tokio::time::sleep(FILL_RETRY).await;
+            let room = FILLS_AT_ONCE - reading.len();
+            tokio::select! {
+                channels = ear.registry.to_fill(room), if room > 0 => {
+                    reading.extend(channels.into_iter().map(|channel| fill_one(ear, channel)));
+                }
+                Some(failed) = reading.next() => {
+                    // A log that cannot be read takes nobody's place while it waits.
+                    waiting.extend(failed.map(|channel| async {
+                        tokio::time::sleep(FILL_RETRY).await;
+                        channel
+                    }));
+                }
+                Some(channel) = waiting.next() => ear.registry.fill_again(channel),
             }
-            failed.into_iter().for_each(|channel| ear.registry.fill_again(channel));
         }
     }
 
@@ -403,7 +412,7 @@ impl Node {
                         Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
                     }
                     None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {
-                        true => Either::Left(broker.publish_sharded(channel, data)),
+                        true => Either::Left(broker.publish_sharded(channel, data, namespace.on_loss)),
                         false => Either::Right(broker.publish(channel, data, namespace.on_loss)),
                     })),
                     None => Err(PublishError::NoLog),

@@ -42,6 +42,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, Cursor, Disconnect, Encoding};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 pub use link::{Link, StreamBody};
 
@@ -208,6 +209,17 @@ impl Shards {
         let door = self.turn();
         // A shard ends with the gateway only: the connection ends with it.
         let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// The connection, when that shard is behind.
+    pub fn try_take(&self, arrival: Arrival) -> Result<(), Box<Arrival>> {
+        match self.turn().orders.try_send(Order::Take(Box::new(arrival))) {
+            Err(TrySendError::Full(Order::Take(arrival))) => Err(arrival),
+            _ => Ok(()),
+        }
     }
 
     /// The same for a response body that hyper carries.

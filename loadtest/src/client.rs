@@ -1,69 +1,87 @@
-//! Subscribers: one connection each, over SSE or WebSocket. A client connects, subscribes, and gives what it hears to
-//! its [`Subscriber`]. It never publishes, never reconnects, and never judges what it heard.
+//! One subscriber's connection: a non-blocking socket and the protocol on it. It connects, subscribes, and enters what
+//! it hears into its [`Account`]. It never waits, never publishes, never comes back by itself, and never judges what
+//! it heard.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use earshot_protocol::Encoding;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::tally::Subscriber;
+use crate::tally::Account;
 use crate::target::Target;
 
+mod centrifuge;
 mod events;
+mod frames;
 pub(crate) mod http;
-mod sse;
-mod websocket;
+mod wire;
 
-/// How long connecting and subscribing may take together.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) use wire::Place;
+use wire::Wire;
 
 /// How a subscriber is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// `GET /sse/{channel}`.
+    /// Server-Sent Events.
     Sse,
-    /// The Centrifuge client protocol.
+    /// A WebSocket; the encoding matters where the target speaks the Centrifuge protocol.
     WebSocket(Encoding),
 }
 
-/// One subscriber as the scenario wants it.
-#[derive(Clone, Debug)]
-pub(crate) struct ClientPlan {
-    /// Which gateway.
-    pub(crate) target: Target,
-    /// How.
-    pub(crate) transport: Transport,
-    /// What to subscribe to.
-    pub(crate) channel: String,
-    /// The local address, where one alone has too few ports.
-    pub(crate) source: Option<Ipv4Addr>,
+/// How a subscriber reads once it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As fast as it comes.
+    Full,
+    /// So many bytes a second.
+    Slow(u32),
+    /// Not at all.
+    Never,
 }
 
-/// Why a subscriber could not be had.
+/// One subscriber as the scenario wants it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// How it is connected.
+    pub(crate) transport: Transport,
+    /// The index of its channel.
+    pub(crate) channel: u32,
+    /// The index of its cohort.
+    pub(crate) cohort: u8,
+    /// How it reads once it is told to.
+    pub(crate) pace: Pace,
+    /// Whether it is set in motion when some are to be.
+    pub(crate) churns: bool,
+}
+
+/// Why a subscriber could not be had, or was lost.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// No connection, or it broke while subscribing.
-    #[error("cannot connect: {0}")]
+    /// No connection, or it broke.
+    #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     /// Not subscribed in time.
-    #[error("not subscribed within {} s", OPEN_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("not subscribed within {0} s")]
+    Timeout(u64),
     /// Another status than the one that opens a stream.
     #[error("refused with HTTP status {0}")]
     Status(u16),
     /// The answer is not HTTP.
     #[error(transparent)]
     Http(#[from] http::HttpError),
-    /// The WebSocket handshake or its frames.
-    #[error("WebSocket: {0}")]
-    WebSocket(#[from] Box<tokio_tungstenite::tungstenite::Error>),
-    /// A frame that is none of the protocol.
+    /// The answer to the handshake is not for us.
+    #[error("the answer to the WebSocket handshake does not accept it")]
+    NotAccepted,
+    /// The frames are none.
+    #[error(transparent)]
+    Frame(#[from] frames::FrameError),
+    /// A message that is none of the protocol.
     #[error("not the protocol: {0}")]
     Protocol(#[from] earshot_protocol::DecodeError),
-    /// The gateway answered with an error of the protocol.
+    /// The server answered with an error of the protocol.
     #[error("error {code}: {message}")]
     Rejected {
         /// The protocol's error code.
@@ -71,54 +89,152 @@ pub(crate) enum ClientError {
         /// The same in words.
         message: String,
     },
-    /// The gateway ended the connection; the text tells how.
-    #[error("closed by the gateway: {0}")]
+    /// The server ended the connection; the text tells how.
+    #[error("closed by the server: {0}")]
     Closed(String),
 }
 
 /// A subscriber's connection.
 #[derive(Debug)]
-pub(crate) enum Client {
-    /// Over SSE.
-    Sse(sse::SseClient),
-    /// Over WebSocket.
-    WebSocket(websocket::WebSocketClient),
+pub(crate) struct Connection {
+    socket: TcpStream,
+    connected: bool,
+    wire: Wire,
+    /// What the socket has not taken yet.
+    out: Vec<u8>,
 }
 
-impl Client {
-    /// Connects and subscribes; from then on every publication is expected.
-    pub(crate) async fn open(plan: &ClientPlan, subscriber: &Subscriber) -> Result<Self, ClientError> {
-        timeout(OPEN_TIMEOUT, Self::open_patiently(plan, subscriber))
-            .await
-            .unwrap_or(Err(ClientError::Timeout))
+/// Where to dial, and how.
+#[derive(Debug)]
+pub(crate) struct Dialling<'a> {
+    /// The server.
+    pub(crate) target: &'a Target,
+    /// The channel's name.
+    pub(crate) channel: &'a str,
+    /// The local address, where one alone has too few ports.
+    pub(crate) source: Option<Ipv4Addr>,
+    /// Bytes of the kernel's receive buffer; its own choice unless given.
+    pub(crate) receive_buffer: Option<usize>,
+}
+
+impl Connection {
+    /// Begins to connect. The socket is registered under `token`.
+    pub(crate) fn dial(
+        dialling: &Dialling<'_>,
+        transport: Transport,
+        place: Place,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let mut socket = TcpStream::from_std(connect(dialling)?.into());
+        registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        let (wire, request) = Wire::open(dialling.target, dialling.channel, transport, place);
+        Ok(Self { socket, connected: false, wire, out: request })
     }
 
-    async fn open_patiently(plan: &ClientPlan, subscriber: &Subscriber) -> Result<Self, ClientError> {
-        let stream = dial(plan).await?;
-        Ok(match plan.transport {
-            Transport::Sse => Self::Sse(sse::SseClient::open(stream, plan, subscriber).await?),
-            Transport::WebSocket(encoding) => {
-                Self::WebSocket(websocket::WebSocketClient::open(stream, plan, encoding, subscriber).await?)
+    /// Whether everything that is published from now on is expected.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        self.wire.is_subscribed()
+    }
+
+    /// Where the subscription stands.
+    pub(crate) fn place(&self) -> Place {
+        self.wire.place()
+    }
+
+    /// The socket takes bytes.
+    pub(crate) fn writable(&mut self) -> Result<(), ClientError> {
+        if !self.connected {
+            if let Some(error) = self.socket.take_error()? {
+                return Err(error.into());
             }
-        })
-    }
-
-    /// Hears until the connection ends, and tells how it ended.
-    pub(crate) async fn listen(self, subscriber: &Subscriber) -> ClientError {
-        match self {
-            Self::Sse(client) => client.listen(subscriber).await,
-            Self::WebSocket(client) => client.listen(subscriber).await,
+            match self.socket.peer_addr() {
+                Ok(_) => self.connected = true,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
         }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), ClientError> {
+        while self.connected && !self.out.is_empty() {
+            match self.socket.write(&self.out) {
+                Ok(count) if count == self.out.len() => self.out = Vec::new(),
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The socket has bytes: reads them through `scratch`, answers what wants an answer. A read that does not fill
+    /// `scratch` has emptied the socket; whatever comes later is a new event.
+    pub(crate) fn readable(
+        &mut self,
+        scratch: &mut [u8],
+        account: &mut Account<'_>,
+    ) -> Result<(), ClientError> {
+        while self.read_once(scratch, account)? == scratch.len() {}
+        Ok(())
+    }
+
+    /// One read of at most as many bytes as `scratch` has; how many it was.
+    pub(crate) fn read_once(
+        &mut self,
+        scratch: &mut [u8],
+        account: &mut Account<'_>,
+    ) -> Result<usize, ClientError> {
+        let count = match self.socket.read(scratch) {
+            Ok(0) => return Err(self.wire.ended()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(scratch.len()),
+            Err(error) => return Err(error.into()),
+        };
+        account.now = tokio::time::Instant::now();
+        self.wire.feed(&scratch[..count], &mut self.out, account)?;
+        self.flush()?;
+        Ok(count)
+    }
+
+    /// Gives the subscription up, or takes it up anew. False where the protocol knows no such thing.
+    pub(crate) fn toggle(&mut self, subscribe: bool, channel: &str) -> Result<bool, ClientError> {
+        let known = self.wire.toggle(subscribe, channel, &mut self.out);
+        self.flush()?;
+        Ok(known)
+    }
+
+    /// Lets the poll forget the socket.
+    pub(crate) fn leave(&mut self, registry: &Registry) {
+        // It is about to be closed, which does the same.
+        let _ = registry.deregister(&mut self.socket);
     }
 }
 
-async fn dial(plan: &ClientPlan) -> io::Result<TcpStream> {
-    let address = plan.target.address();
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = plan.source {
-        socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
+/// A socket on its way to the server.
+fn connect(dialling: &Dialling<'_>) -> io::Result<Socket> {
+    let address = dialling.target.address();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = dialling.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
     }
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    if let Some(source) = dialling.source {
+        socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    }
+    match socket.connect(&address.into()) {
+        Err(error)
+            if error.raw_os_error() != Some(IN_PROGRESS) && error.kind() != io::ErrorKind::WouldBlock =>
+        {
+            Err(error)
+        }
+        _ => Ok(socket),
+    }
 }
+
+/// `EINPROGRESS` of Linux, for which the standard library has no stable name.
+const IN_PROGRESS: i32 = 115;

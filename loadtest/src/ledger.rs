@@ -1,13 +1,14 @@
 //! What one subscriber got of one channel: in order, late, twice, never. Knows sequence numbers only; never a
 //! socket, a payload or a clock.
 
+use std::mem;
 use std::ops::Range;
 
 /// How a message arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// After everything that was published before it, though perhaps not directly after.
-    InOrder,
+    /// After everything that was published before it; so many before it have not come.
+    InOrder(u64),
     /// After something that was published later.
     Late,
     /// Once more.
@@ -23,11 +24,13 @@ pub(crate) struct Ledger {
     delivered: u64,
     late: u64,
     duplicates: u64,
+    /// Was away of its own will: what comes next begins a new span.
+    floating: bool,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { next: 1, holes: Vec::new(), delivered: 0, late: 0, duplicates: 0 }
+        Self { next: 1, holes: Vec::new(), delivered: 0, late: 0, duplicates: 0, floating: false }
     }
 }
 
@@ -35,12 +38,13 @@ impl Ledger {
     /// Enters one message.
     pub(crate) fn record(&mut self, sequence: u64) -> Arrival {
         if sequence >= self.next {
-            if sequence > self.next {
+            let skipped = if mem::take(&mut self.floating) { 0 } else { sequence - self.next };
+            if skipped > 0 {
                 self.holes.push(self.next..sequence);
             }
             self.next = sequence + 1;
             self.delivered += 1;
-            return Arrival::InOrder;
+            return Arrival::InOrder(skipped);
         }
         if !self.fill(sequence) {
             self.duplicates += 1;
@@ -49,6 +53,11 @@ impl Ledger {
         self.delivered += 1;
         self.late += 1;
         Arrival::Late
+    }
+
+    /// The subscriber was away of its own will: what was published meanwhile was not for it.
+    pub(crate) fn rejoin(&mut self) {
+        self.floating = true;
     }
 
     /// Takes one sequence out of the holes; false if it was in none.
@@ -75,11 +84,13 @@ impl Ledger {
         self.duplicates
     }
 
-    /// How many of the first `published` messages never came.
+    /// How many of the first `published` messages never came. Of one who came back of its own will and has heard
+    /// nothing since, one is missing if anything was published after its last: a run ends with a message for everyone.
     pub(crate) fn lost(&self, published: u64) -> u64 {
         let skipped: u64 =
             self.holes.iter().map(|hole| hole.end.min(published + 1).saturating_sub(hole.start)).sum();
-        skipped + (published + 1).saturating_sub(self.next)
+        let rest = (published + 1).saturating_sub(self.next);
+        skipped + if self.floating { rest.min(1) } else { rest }
     }
 }
 
@@ -131,6 +142,18 @@ mod tests {
     #[test]
     fn a_late_one_that_comes_twice_is_both() {
         assert_eq!(verdict(&[1, 3, 2, 2, 4, 5]), (0, 1, 1));
+    }
+
+    #[test]
+    fn what_was_published_while_away_is_no_loss_but_silence_after_coming_back_is() {
+        let mut ledger = ledger(&[1, 2]);
+        ledger.rejoin();
+        assert_eq!((ledger.lost(2), ledger.lost(9)), (0, 1));
+        assert_eq!(ledger.record(7), Arrival::InOrder(0));
+        assert_eq!(ledger.record(9), Arrival::InOrder(1));
+        ledger.rejoin();
+        assert_eq!(ledger.record(9), Arrival::Duplicate);
+        assert_eq!((ledger.lost(9), ledger.delivered(), ledger.duplicates()), (1, 4, 1));
     }
 
     proptest! {

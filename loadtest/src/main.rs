@@ -1,27 +1,40 @@
-//! `earshot-loadtest`: puts a fan-out gateway under load from outside, and tells what arrived, how often, and how late.
+//! `earshot-loadtest`: puts a fan-out gateway, or one of its peers, under load from outside, and tells what arrived,
+//! how often, how late, and what it cost.
 //!
-//! A scenario plans subscribers and a schedule. The [`swarm`] connects the subscribers ([`client`]), each of which
-//! enters what it hears into a [`tally`] of [`ledger`]s; the [`publisher`] keeps to the schedule and puts a [`stamp`]
-//! on each message. From both comes the [`report`]. It shares nothing with the gateway but the wire.
+//! A scenario plans subscribers and a schedule. The [`swarm`] connects the subscribers ([`client`]), whose accounts are
+//! kept in a [`tally`] of [`ledger`]s; the [`publisher`] keeps to the schedule and puts a [`stamp`] on each message;
+//! the [`watch`] looks at both while they are at it. From all three comes the [`record`], and from that alone the
+//! table, the page and the comparison ([`report`]). It shares nothing with the gateway but the wire.
 //!
 //! Exit codes: 0 all arrived, once and in order · 1 something did not · 2 the test could not be run.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use options::Options;
+use record::Record;
+use scenario::{RunError, burst, churn, connect, fanout, idle, many_channels, resume, slow, soak};
 
 mod client;
+mod interrupt;
 mod ledger;
+mod limit;
+mod options;
 mod progress;
 mod publisher;
+mod record;
 mod report;
 mod resources;
+mod run;
 mod scenario;
 mod stamp;
 mod swarm;
 mod tally;
 mod target;
+mod watch;
 
 const UNCLEAN: u8 = 1;
 const NOT_RUN: u8 = 2;
@@ -31,33 +44,107 @@ const NOT_RUN: u8 = 2;
 #[command(name = "earshot-loadtest", version)]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
 }
 
 #[derive(Subcommand, Debug)]
-enum Scenario {
+enum Command {
     /// N subscribers, R messages a second: what arrives, how often, how late
-    Fanout(Box<scenario::fanout::FanoutArgs>),
+    ///
+    /// Unless given: 1000 subscribers on 1 channel, 20 messages of 128 bytes a second for 10 s.
+    Fanout(Box<fanout::FanoutArgs>),
+    /// N channels, one subscriber each: nothing is shared
+    ///
+    /// Unless given: 10000 channels, 5000 messages of 128 bytes a second for 10 s.
+    ManyChannels(Box<many_channels::ManyChannelsArgs>),
+    /// Several messages at once, then a rest: what sharing a write saves, and whether memory comes back
+    ///
+    /// Unless given: 1000 subscribers on 1 channel, 100 messages of 128 bytes a second, ten at once, for 10 s.
+    Burst(Box<burst::BurstArgs>),
+    /// Everybody is connected and nothing is published: what a connection costs by being there
+    ///
+    /// Unless given: 1000 subscribers for 60 s.
+    Idle(Box<idle::IdleArgs>),
+    /// Everybody connects and subscribes: how many a second, and how long each waits
+    ///
+    /// Unless given: 1000 subscribers, once.
+    Connect(Box<connect::ConnectArgs>),
+    /// Everybody loses the connection and comes back at once, and must get what was published meanwhile
+    ///
+    /// Unless given: 1000 subscribers on 1 channel, 10 messages of 128 bytes a second for 10 s.
+    Resume(Box<resume::ResumeArgs>),
+    /// A share reads slowly or not at all; the others must not notice
+    ///
+    /// Unless given: 200 subscribers on 1 channel, 50 messages of 16 KiB a second for 10 s; a tenth is slow.
+    Slow(Box<slow::SlowArgs>),
+    /// A share subscribes and unsubscribes all the time
+    ///
+    /// Unless given: 1000 subscribers on 1 channel, 20 messages of 128 bytes a second for 10 s; half are in motion.
+    Churn(Box<churn::ChurnArgs>),
+    /// A moderate load for a long time, with reconnections: does anything get lost, does memory grow
+    ///
+    /// Unless given: 1000 subscribers on 1 channel, 10 messages of 128 bytes a second for an hour.
+    Soak(Box<soak::SoakArgs>),
+    /// What the kernel takes in any case: one thread that writes one ready frame to each socket
+    ///
+    /// Takes the options of `fanout`, but for those that say where the target is.
+    Limit(Box<limit::LimitArgs>),
+    /// Puts results that were kept as JSON beside each other
+    Compare(CompareArgs),
+    #[command(hide = true)]
+    BareLoop(limit::BareLoopArgs),
+}
+
+/// Puts results beside each other.
+#[derive(Args, Debug)]
+struct CompareArgs {
+    /// Files that were written with --json; changes are against the first
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Write a page with charts, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let Scenario::Fanout(args) = Cli::parse().scenario;
-    let outcome = scenario::fanout::run(&args);
-    match outcome {
-        Ok(report) => conclude(&report, args.json),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "earshot-loadtest: {error}");
-            ExitCode::from(NOT_RUN)
-        }
+    match Cli::parse().command {
+        Command::Fanout(args) => conclude(fanout::run(&args), &args.options),
+        Command::ManyChannels(args) => conclude(many_channels::run(&args), &args.options),
+        Command::Burst(args) => conclude(burst::run(&args), &args.options),
+        Command::Idle(args) => conclude(idle::run(&args), &args.options),
+        Command::Connect(args) => conclude(connect::run(&args), &args.options),
+        Command::Resume(args) => conclude(resume::run(&args), &args.options),
+        Command::Slow(args) => conclude(slow::run(&args), &args.options),
+        Command::Churn(args) => conclude(churn::run(&args), &args.options),
+        Command::Soak(args) => conclude(soak::run(&args), &args.options),
+        Command::Limit(args) => conclude(limit::run(&args), &args.options),
+        Command::Compare(args) => match report::compare(&args.files, args.html.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&error),
+        },
+        Command::BareLoop(args) => match limit::serve(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&format!("the bare loop: {error}")),
+        },
     }
 }
 
-fn conclude(report: &report::Report, json: bool) -> ExitCode {
-    let text = if json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
-    // A reader that went away does not change the verdict.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    if report.failure.is_some() {
+/// Tells the result in every way that was asked for.
+fn conclude(outcome: Result<Record, RunError>, options: &Options) -> ExitCode {
+    let record = match outcome {
+        Ok(record) => record,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    if let Err(error) = report::publish(&record, options) {
+        return refuse(&error);
+    }
+    if record.failure.is_some() {
         return ExitCode::from(NOT_RUN);
     }
-    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(UNCLEAN) }
+    if record.clean { ExitCode::SUCCESS } else { ExitCode::from(UNCLEAN) }
+}
+
+fn refuse(error: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "earshot-loadtest: {error}");
+    ExitCode::from(NOT_RUN)
 }

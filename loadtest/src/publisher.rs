@@ -2,50 +2,31 @@
 //! publisher that falls behind makes latencies longer instead of hiding them. Never listens.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use crate::resources::{CpuClock, CpuShare};
+use crate::resources::thread::{CpuClock, CpuShare};
+use crate::run::{Run, latencies};
 use crate::stamp::Stamp;
-use crate::tally::{Run, latencies};
 
+pub(crate) mod bare;
 mod http;
 mod link;
 mod redis;
+mod schedule;
 
 pub(crate) use link::{Link, LinkSettings, PublishError};
+pub(crate) use schedule::{Schedule, Tempo};
 
 /// Messages that are sent in one go when several are due.
-const MAX_BATCH: usize = 256;
+const MAX_BATCH: u64 = 256;
 
-/// What is to be published, and when.
-#[derive(Clone, Debug)]
-pub(crate) struct Schedule {
-    /// The channels, by index; messages go round them.
-    pub(crate) channels: Vec<String>,
-    /// Messages a second over all channels.
-    pub(crate) rate: f64,
-    /// How many in all.
-    pub(crate) total: u64,
-}
-
-impl Schedule {
-    /// When the n-th message is due, counted from the first.
-    fn due(&self, index: u64) -> Duration {
-        // Exact up to 2^53 messages.
-        Duration::from_secs_f64(index as f64 / self.rate)
-    }
-
-    /// How many messages a channel gets of the first `count`.
-    pub(crate) fn per_channel(&self, count: u64) -> Vec<u64> {
-        let channels = self.channels.len() as u64;
-        (0..channels).map(|channel| count / channels + u64::from(channel < count % channels)).collect()
-    }
-}
+/// How often a publisher that waits for deliveries looks.
+const GLANCE: Duration = Duration::from_micros(100);
 
 /// One message on its way out.
 #[derive(Debug)]
@@ -76,17 +57,18 @@ pub(crate) struct Published {
 pub(crate) struct Publisher {
     thread: thread::JoinHandle<Published>,
     count: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Publisher {
     /// Begins to publish.
     pub(crate) fn start(link: Link, schedule: Schedule, run: Arc<Run>) -> std::io::Result<Self> {
-        let count = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&count);
+        let (count, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let shared = (Arc::clone(&count), Arc::clone(&stop));
         let thread = thread::Builder::new()
             .name("publisher".to_owned())
-            .spawn(move || publish_all(link, &schedule, &run, &counter))?;
-        Ok(Self { thread, count })
+            .spawn(move || publish_all(link, &schedule, &run, &shared.0, &shared.1))?;
+        Ok(Self { thread, count, stop })
     }
 
     /// Messages accepted so far.
@@ -99,21 +81,46 @@ impl Publisher {
         self.thread.is_finished()
     }
 
+    /// No more than what is under way.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Waits for the end.
     pub(crate) fn join(self) -> std::io::Result<Published> {
         self.thread.join().map_err(|_| std::io::Error::other("the publisher has panicked"))
     }
 }
 
-fn publish_all(mut link: Link, schedule: &Schedule, run: &Run, counter: &AtomicU64) -> Published {
+fn publish_all(
+    mut link: Link,
+    schedule: &Schedule,
+    run: &Run,
+    counter: &AtomicU64,
+    stop: &AtomicBool,
+) -> Published {
     let clock = CpuClock::start();
     let start = Instant::now();
+    let before = run.delivered();
     let mut lag = latencies();
-    let mut count = 0;
-    let mut error = None;
-    while count < schedule.total && error.is_none() {
-        wait_until(start + schedule.due(count));
-        let batch = due_now(schedule, run, start, count, &mut lag);
+    let (mut count, mut error) = (0, None);
+    while error.is_none() && !stop.load(Ordering::Relaxed) && !schedule.is_over(count, start.elapsed()) {
+        let batch = match schedule.tempo {
+            Tempo::Rate { .. } => {
+                wait_until(start + schedule.due(count), stop);
+                due_now(schedule, run, start, count, &mut lag)
+            }
+            Tempo::Window { .. } => {
+                let room = schedule.room(count, run.delivered() - before);
+                if room == 0 {
+                    thread::park_timeout(GLANCE);
+                }
+                at_once(schedule, run, count, room)
+            }
+        };
+        if batch.is_empty() {
+            continue;
+        }
         match link.publish(&batch) {
             Ok(()) => count += batch.len() as u64,
             Err(cause) => error = Some(cause),
@@ -126,40 +133,46 @@ fn publish_all(mut link: Link, schedule: &Schedule, run: &Run, counter: &AtomicU
 /// Everything that is due, from message `first` on.
 fn due_now<'a>(
     schedule: &'a Schedule,
-    run: &Run,
+    run: &'a Run,
     start: Instant,
     first: u64,
     lag: &mut Histogram<u64>,
 ) -> Vec<Outgoing<'a>> {
-    let channels = schedule.channels.len() as u64;
     let now = Instant::now();
-    let upcoming = first..schedule.total.min(first + MAX_BATCH as u64);
+    let upcoming = first..schedule.total.min(first + MAX_BATCH);
     let due = upcoming.map(|index| (index, start + schedule.due(index)));
     due.take_while(|(_, due)| *due <= now)
         .map(|(index, due)| {
             lag.saturating_record(u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX));
-            let channel = index % channels;
-            let stamp = Stamp {
-                run: run.id,
-                channel: u32::try_from(channel).unwrap_or(u32::MAX),
-                sequence: index / channels + 1,
-                due_micros: run.micros(due),
-            };
-            let mut payload = Vec::with_capacity(run.size);
-            stamp.write(run.size, &mut payload);
-            Outgoing { channel: &schedule.channels[usize::try_from(channel).unwrap_or_default()], payload }
+            message(schedule, run, index, due, now)
         })
         .collect()
 }
 
+/// As many as there is room for; each is due now.
+fn at_once<'a>(schedule: &'a Schedule, run: &'a Run, first: u64, room: u64) -> Vec<Outgoing<'a>> {
+    let now = Instant::now();
+    (first..first + room.min(MAX_BATCH)).map(|index| message(schedule, run, index, now, now)).collect()
+}
+
+fn message<'a>(schedule: &Schedule, run: &'a Run, index: u64, due: Instant, now: Instant) -> Outgoing<'a> {
+    let (channel, sequence) = schedule.place(index);
+    let due_micros = run.micros(due);
+    let late_micros = u32::try_from(run.micros(now).saturating_sub(due_micros)).unwrap_or(u32::MAX);
+    let stamp = Stamp { run: run.id, channel, sequence, due_micros, late_micros };
+    let mut payload = Vec::with_capacity(run.size);
+    stamp.write(run.size, &mut payload);
+    Outgoing { channel: &run.channels[channel as usize], payload }
+}
+
 /// Blocks this thread: the timers of an async runtime have a grain of a millisecond, which would show in every latency.
-fn wait_until(due: Instant) {
-    loop {
+fn wait_until(due: Instant, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
         let left = due.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;
         }
-        thread::park_timeout(left);
+        thread::park_timeout(left.min(Duration::from_millis(100)));
     }
 }
 
@@ -167,21 +180,13 @@ fn wait_until(due: Instant) {
 mod tests {
     use super::*;
 
-    fn schedule(channels: usize, rate: f64, total: u64) -> Schedule {
-        Schedule { channels: (0..channels).map(|index| format!("c{index}")).collect(), rate, total }
-    }
-
     #[test]
-    fn messages_go_round_the_channels() {
-        assert_eq!(schedule(3, 1.0, 8).per_channel(8), [3, 3, 2]);
-        assert_eq!(schedule(3, 1.0, 8).per_channel(0), [0, 0, 0]);
-    }
-
-    #[test]
-    fn what_is_late_carries_the_moment_it_was_due() {
-        let (schedule, run) = (schedule(2, 1000.0, 20), Run::new(128));
+    fn what_is_late_carries_the_moment_it_was_due_and_how_late_it_was() {
+        let run = Run::new(128, vec!["c0".to_owned(), "c1".to_owned()]);
+        let tempo = Tempo::Rate { per_second: 1000.0, burst: 1 };
+        let schedule = Schedule { before: vec![0; 2], tempo, total: 20, duration: Duration::MAX };
         let start = run.epoch;
-        wait_until(start + Duration::from_millis(9));
+        wait_until(start + Duration::from_millis(9), &AtomicBool::new(false));
         let mut lag = latencies();
         let batch = due_now(&schedule, &run, start, 4, &mut lag);
         assert!(batch.len() >= 6, "{}", batch.len());
@@ -190,5 +195,6 @@ mod tests {
         assert_eq!((stamps[1].channel, stamps[1].sequence, stamps[1].due_micros), (1, 3, 5000));
         assert_eq!(batch[1].channel, "c1");
         assert!(lag.max() >= 4900, "{}", lag.max());
+        assert!(stamps[0].late_micros >= 4900, "{}", stamps[0].late_micros);
     }
 }

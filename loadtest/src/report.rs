@@ -1,301 +1,316 @@
-//! What a run came to: the numbers, the verdict, and how they are shown. Never measures.
+//! From what was counted to the record of a run: sums, ratios, and whether the numbers can be believed. Never measures.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::resources::CpuShare;
+use crate::ledger::Ledger;
+use crate::options::{Options, Rate, Setup};
+use crate::record::{
+    Cohort, Connect, Deliveries, FORMAT, Latency, Meter, Process, Published, Record, per_second,
+};
+use crate::resources::machine::{Machine, commit, now};
+use crate::resources::process::{ProcessName, Usage};
+use crate::resources::{process, thread::CpuShare};
+use crate::scenario::Publishing;
+use crate::swarm::Toll;
+use crate::tally::Tally;
+use crate::watch::Watch;
 
-/// Above this share of a core, a thread of the load test measures itself.
-const BUSY: f64 = 0.9;
-/// A thread that waited for a core longer than this measures the machine.
-const STARVED: f64 = 0.2;
-/// Less than this of the rate that was asked for is another test.
-const KEPT_RATE: f64 = 0.95;
-/// A publisher that is later than this for one message in a hundred has fallen behind.
-const LAG_MICROS: u64 = 20_000;
+mod chart;
+mod compare;
+mod doubts;
+mod escape;
+mod page;
+mod table;
 
-const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
+use compare::Comparison;
+use table::Table;
 
-/// The account of one run.
+/// What processes had used at the turns of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// Before the first connection.
+    pub(crate) before: Vec<Usage>,
+    /// With everybody connected.
+    pub(crate) connected: Vec<Usage>,
+    /// At the end, with everybody connected.
+    pub(crate) after: Vec<Usage>,
+    start: Option<Mark>,
+    end: Option<Mark>,
+}
+
 #[derive(Debug)]
-pub(crate) struct Report {
-    /// One line: what was done.
-    pub(crate) title: String,
-    /// Subscribers.
-    pub(crate) subscribers: u64,
-    /// How long it took to connect and subscribe them all.
+struct Mark {
+    at: Instant,
+    usage: Vec<Usage>,
+    own: Usage,
+    delivered: u64,
+}
+
+impl Mark {
+    fn now(usage: Vec<Usage>, delivered: u64) -> Self {
+        let own = process::Process::find(&ProcessName::Number(std::process::id()));
+        let own = own.map(|own| own.usage()).unwrap_or_default();
+        Self { at: Instant::now(), usage, own, delivered }
+    }
+}
+
+impl Marks {
+    /// Processor time is counted from here on.
+    pub(crate) fn begin(&mut self, usage: Vec<Usage>, delivered: u64) {
+        self.start = Some(Mark::now(usage, delivered));
+    }
+
+    /// Processor time is counted up to here.
+    pub(crate) fn end(&mut self, usage: Vec<Usage>, delivered: u64) {
+        self.end = Some(Mark::now(usage, delivered));
+    }
+
+    /// Whether it is being counted.
+    pub(crate) fn is_open(&self) -> bool {
+        self.start.is_some() && self.end.is_none()
+    }
+
+    fn span(&self) -> Option<(&Mark, &Mark)> {
+        Some((self.start.as_ref()?, self.end.as_ref()?))
+    }
+}
+
+/// What a record is made of.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    /// What was asked for.
+    pub(crate) setup: &'a Setup,
+    /// What was heard.
+    pub(crate) tally: &'a Tally,
+    /// What it cost to hear it.
+    pub(crate) toll: &'a Toll,
+    /// How many messages each channel got.
+    pub(crate) channels: &'a [u64],
+    /// What was published.
+    pub(crate) publishing: &'a Publishing,
+    /// What processes used.
+    pub(crate) marks: &'a Marks,
+    /// How long connecting took.
     pub(crate) connecting: Duration,
-    /// Messages a second that were asked for.
-    pub(crate) rate: f64,
-    /// Messages published.
-    pub(crate) published: u64,
-    /// How long that took.
-    pub(crate) publishing: Duration,
-    /// How late messages were published, in microseconds.
-    pub(crate) lag: Histogram<u64>,
-    /// Deliveries that should have been.
-    pub(crate) expected: u64,
-    /// Deliveries that were, each counted once.
-    pub(crate) delivered: u64,
-    /// Messages that a subscriber never got.
-    pub(crate) lost: u64,
-    /// Messages that a subscriber got once more.
-    pub(crate) duplicates: u64,
-    /// Messages that a subscriber got after later ones.
-    pub(crate) late: u64,
-    /// Messages that a subscriber got of a foreign channel.
-    pub(crate) misrouted: u64,
-    /// Payloads that were not as published.
-    pub(crate) altered: u64,
-    /// Messages of another run.
-    pub(crate) foreign: u64,
-    /// Notices of a gap.
-    pub(crate) gaps: u64,
-    /// Connections that ended early, by the reason.
-    pub(crate) closed: BTreeMap<String, u64>,
-    /// Latency in microseconds, by transport; those without subscribers are not there.
-    pub(crate) latency: Vec<(&'static str, Histogram<u64>)>,
-    /// The busiest thread that heard.
-    pub(crate) hearing: Option<CpuShare>,
-    /// The thread that published.
-    pub(crate) publisher: Option<CpuShare>,
-    /// What ended the publishing early.
-    pub(crate) failure: Option<String>,
+    /// The operator ended it early.
+    pub(crate) interrupted: bool,
 }
 
-impl Report {
-    /// Whether everything arrived, once, in order, where it belongs, as it was published.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.lost + self.duplicates + self.late + self.misrouted + self.altered == 0
-    }
+/// The record of a run.
+pub(crate) fn record(parts: &Parts<'_>, watch: Watch) -> Record {
+    let names: Vec<(String, usize)> =
+        watch.processes.iter().map(|process| (process.name.clone(), process.numbers.len())).collect();
+    let (series, peaks) = watch.finish();
+    let deliveries = deliveries(parts);
+    let latest = Latency::of(&parts.tally.returning);
+    let mut record = Record {
+        format: FORMAT,
+        scenario: parts.setup.scenario.to_owned(),
+        title: parts.setup.title(),
+        date: now(),
+        commit: commit(),
+        machine: Machine::here(),
+        target: parts.setup.target.kind().name().to_owned(),
+        settings: parts.setup.settings(),
+        clean: deliveries.is_clean(),
+        failure: parts.publishing.error.as_ref().map(ToString::to_string),
+        interrupted: parts.interrupted,
+        connect: connect(parts),
+        published: published(parts),
+        cohorts: cohorts(parts),
+        returning: (latest.count > 0).then_some(latest),
+        processes: processes(parts, &names, &peaks),
+        measures: Vec::new(),
+        meter: meter(parts),
+        doubts: Vec::new(),
+        deliveries,
+        series,
+    };
+    record.doubts = doubts::doubts(&record);
+    record.meter.bottleneck = doubts::is_bottleneck(&record);
+    record
+}
 
-    /// Why the numbers may say more about this process than about the gateway.
-    pub(crate) fn doubts(&self) -> Vec<String> {
-        let mut doubts = Vec::new();
-        for (who, share) in [("a subscriber thread", self.hearing), ("the publisher", self.publisher)] {
-            let Some(share) = share else { continue };
-            if share.busy > BUSY {
-                doubts.push(format!(
-                    "{who} was busy {:.0} % of a core: the load test is the bottleneck",
-                    share.busy * 100.0
-                ));
-            }
-            if share.starved > STARVED {
-                doubts.push(format!(
-                    "{who} waited {:.0} % of the time for a core: the machine is full",
-                    share.starved * 100.0
-                ));
-            }
-        }
-        if self.published > 1 && self.published_per_second() < self.rate * KEPT_RATE {
-            doubts.push(format!(
-                "the publisher kept {:.0} of {:.0} messages a second",
-                self.published_per_second(),
-                self.rate
-            ));
-        }
-        let lag = self.lag.value_at_percentile(99.0);
-        if lag > LAG_MICROS {
-            doubts.push(format!(
-                "the publisher fell behind by {} ms at p99: latencies include that",
-                millis(lag)
-            ));
-        }
-        doubts
-    }
+fn connect(parts: &Parts<'_>) -> Connect {
+    let subscribers = u64::from(parts.setup.subscribers);
+    let seconds = parts.connecting.as_secs_f64();
+    let latency = Latency::of(&parts.tally.opening);
+    Connect { subscribers, seconds, per_second: per_second(subscribers, seconds), latency }
+}
 
-    fn published_per_second(&self) -> f64 {
-        // The first message is due at once, so n messages span n - 1 intervals.
-        per_second(self.published.saturating_sub(1), self.publishing)
+fn published(parts: &Parts<'_>) -> Published {
+    let Publishing { count, scheduled, elapsed, lag, .. } = parts.publishing;
+    let seconds = elapsed.as_secs_f64();
+    // By the clock the first message is due at once, so n messages span n - 1 intervals.
+    let (asked, intervals) = match parts.setup.rate {
+        Rate::PerSecond(rate) => {
+            ((*scheduled > 0).then_some(rate), scheduled.saturating_sub(parts.setup.burst))
+        }
+        Rate::Max => (None, *scheduled),
+    };
+    Published {
+        count: *count,
+        seconds,
+        per_second: per_second(intervals, seconds),
+        asked_per_second: asked,
+        lag: Latency::of(lag),
     }
+}
 
-    /// The same for programs.
-    pub(crate) fn to_json(&self) -> Value {
-        let latency =
-            self.latency.iter().map(|(name, histogram)| ((*name).to_owned(), percentiles(histogram)));
-        let cpu = |share: Option<CpuShare>| {
-            share.map(|share| json!({"busy": share.busy, "starved": share.starved}))
+fn deliveries(parts: &Parts<'_>) -> Deliveries {
+    let sum = |count: fn(&Ledger) -> u64| judged(parts).map(|entry| count(&entry.ledger)).sum::<u64>();
+    let lost = judged(parts).map(|entry| entry.ledger.lost(parts.channels[entry.channel as usize])).sum();
+    let (delivered, counts) = (sum(Ledger::delivered), parts.tally.counts);
+    Deliveries {
+        expected: delivered + lost,
+        delivered,
+        per_second: per_second(delivered, parts.publishing.elapsed.as_secs_f64()),
+        lost,
+        duplicates: sum(Ledger::duplicates),
+        out_of_order: sum(Ledger::late),
+        misrouted: counts.misrouted,
+        altered: counts.altered,
+        skipped: counts.skipped,
+        foreign: counts.foreign,
+        gaps: counts.gaps,
+        recovered: counts.recovered,
+        unrecovered: counts.unrecovered,
+        retries: counts.retries,
+    }
+}
+
+fn judged<'a>(parts: &'a Parts<'_>) -> impl Iterator<Item = &'a crate::tally::Entry> {
+    let cohorts = &parts.tally.cohorts;
+    parts.tally.entries.iter().filter(|entry| cohorts[usize::from(entry.cohort)].judged)
+}
+
+fn cohorts(parts: &Parts<'_>) -> Vec<Cohort> {
+    let cohort = |(index, cohort): (usize, &crate::tally::Cohort)| {
+        let of_it = || parts.tally.entries.iter().filter(move |entry| usize::from(entry.cohort) == index);
+        let lost = |entry: &crate::tally::Entry| entry.ledger.lost(parts.channels[entry.channel as usize]);
+        Cohort {
+            name: cohort.name.to_owned(),
+            subscribers: of_it().count() as u64,
+            judged: cohort.judged,
+            delivered: of_it().map(|entry| entry.ledger.delivered()).sum(),
+            lost: of_it().map(lost).sum(),
+            latency: Latency::of(&cohort.latency),
+            uncorrected: Latency::of(&cohort.uncorrected),
+            closed: cohort.closed.clone(),
+        }
+    };
+    let cohorts = parts.tally.cohorts.iter().enumerate().map(cohort);
+    cohorts.filter(|cohort| cohort.subscribers > 0).collect()
+}
+
+fn processes(parts: &Parts<'_>, names: &[(String, usize)], peaks: &[u64]) -> Vec<Process> {
+    let marks = parts.marks;
+    let process = |(index, (name, count)): (usize, &(String, usize))| {
+        let at = |usage: &[Usage]| usage.get(index).copied().unwrap_or_default();
+        let (before, connected, after) = (at(&marks.before), at(&marks.connected), at(&marks.after));
+        let mut process = Process {
+            name: name.clone(),
+            count: *count,
+            resident_before: before.resident,
+            resident_connected: connected.resident,
+            resident_peak: peaks.get(index).copied().unwrap_or_default().max(connected.resident),
+            resident_after: after.resident,
+            bytes_per_connection: per_connection(&before, &connected, parts.setup.subscribers),
+            ..Process::default()
         };
-        json!({
-            "title": self.title,
-            "clean": self.is_clean(),
-            "connect": {
-                "subscribers": self.subscribers,
-                "seconds": self.connecting.as_secs_f64(),
-                "per_second": per_second(self.subscribers, self.connecting),
-            },
-            "published": {
-                "count": self.published,
-                "seconds": self.publishing.as_secs_f64(),
-                "per_second": self.published_per_second(),
-                "asked_per_second": self.rate,
-                "lag_p99_ms": self.lag.value_at_percentile(99.0) as f64 / 1000.0,
-                "failure": self.failure,
-            },
-            "deliveries": {
-                "expected": self.expected,
-                "delivered": self.delivered,
-                "per_second": per_second(self.delivered, self.publishing),
-                "lost": self.lost,
-                "duplicates": self.duplicates,
-                "out_of_order": self.late,
-                "misrouted": self.misrouted,
-                "altered": self.altered,
-                "foreign": self.foreign,
-            },
-            "gaps": self.gaps,
-            "closed": self.closed,
-            "latency_ms": latency.collect::<serde_json::Map<_, _>>(),
-            "cpu": {"hearing": cpu(self.hearing), "publishing": cpu(self.publisher)},
-            "doubts": self.doubts(),
-        })
-    }
+        if let Some((start, end)) = marks.span() {
+            let (from, to) = (at(&start.usage), at(&end.usage));
+            process.user_seconds = (to.user - from.user).max(0.0);
+            process.system_seconds = (to.system - from.system).max(0.0);
+            let seconds = (end.at - start.at).as_secs_f64();
+            process.cores = (process.user_seconds + process.system_seconds) / seconds.max(f64::EPSILON);
+            let delivered = end.delivered - start.delivered;
+            let each = |seconds: f64| (delivered > 0).then(|| seconds * 1e6 / delivered as f64);
+            process.user_micros_per_delivery = each(process.user_seconds);
+            process.system_micros_per_delivery = each(process.system_seconds);
+        }
+        process
+    };
+    names.iter().enumerate().map(process).collect()
+}
 
-    fn write_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connecting = self.connecting.as_secs_f64();
-        let connected = per_second(self.subscribers, self.connecting);
-        writeln!(f, "  {:<14}{} in {connecting:.2} s, {connected:.0}/s", "connected", self.subscribers)?;
-        let published = self.published_per_second();
-        writeln!(f, "  {:<14}{} at {published:.1}/s of {:.1}/s", "published", self.published, self.rate)?;
-        let delivered = per_second(self.delivered, self.publishing);
-        writeln!(f, "  {:<14}{} of {} at {delivered:.0}/s", "delivered", self.delivered, self.expected)?;
-        for (name, count) in
-            [("lost", self.lost), ("duplicated", self.duplicates), ("out of order", self.late)]
-        {
-            writeln!(f, "  {name:<14}{count}")?;
-        }
-        let rare = [
-            ("misrouted", self.misrouted),
-            ("altered", self.altered),
-            ("of other runs", self.foreign),
-            ("gap notices", self.gaps),
-        ];
-        for (name, count) in rare.into_iter().filter(|(_, count)| *count > 0) {
-            writeln!(f, "  {name:<14}{count}")?;
-        }
-        for (reason, count) in &self.closed {
-            writeln!(f, "  {:<14}{count}: {reason}", "closed early")?;
-        }
-        Ok(())
-    }
+fn per_connection(before: &Usage, connected: &Usage, subscribers: u32) -> Option<f64> {
+    let (from, to) = match (before.proportional, connected.proportional) {
+        (Some(from), Some(to)) => (from, to),
+        _ => (before.resident, connected.resident),
+    };
+    (to > 0).then(|| (to as f64 - from as f64) / f64::from(subscribers))
+}
 
-    fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n  {:<14}", "latency, ms")?;
-        for (name, _) in PERCENTILES {
-            write!(f, "{name:>10}")?;
-        }
-        writeln!(f, "{:>10}", "max")?;
-        for (name, histogram) in &self.latency {
-            write!(f, "  {name:<14}")?;
-            for (_, percentile) in PERCENTILES {
-                write!(f, "{:>10}", millis(histogram.value_at_percentile(percentile)))?;
-            }
-            writeln!(f, "{:>10}", millis(histogram.max()))?;
-        }
-        Ok(())
+fn meter(parts: &Parts<'_>) -> Meter {
+    let used = parts
+        .marks
+        .span()
+        .map(|(start, end)| (end.own.user - start.own.user, end.own.system - start.own.system));
+    let (user_seconds, system_seconds) = used.unwrap_or_default();
+    let Toll { share, worst, timers, turns } = parts.toll;
+    let busiest: Option<CpuShare> = CpuShare::worst_of(*worst, *share);
+    Meter {
+        subscribers: *share,
+        busiest_second: busiest,
+        publisher: parts.publishing.cpu,
+        user_seconds,
+        system_seconds,
+        timers: Latency::of(timers),
+        turns: Latency::of(turns),
+        bottleneck: false,
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n", self.title)?;
-        self.write_counts(f)?;
-        self.write_latency(f)?;
-        for doubt in self.doubts() {
-            writeln!(f, "\n  note: {doubt}")?;
-        }
-        if let Some(failure) = &self.failure {
-            writeln!(f, "\n  publishing ended early: {failure}")?;
-        }
-        Ok(())
+/// Tells a record in every way that was asked for. The error says which file could not be written.
+pub(crate) fn publish(record: &Record, options: &Options) -> Result<(), String> {
+    let to_stdout = options.json.as_deref().is_some_and(|path| path == Path::new("-"));
+    let json = serde_json::to_string_pretty(record).map_err(|error| error.to_string())? + "\n";
+    if let Some(path) = options.json.as_deref().filter(|_| !to_stdout) {
+        write(path, &json)?;
+    }
+    if let Some(path) = &options.html {
+        write(path, &page::page(std::slice::from_ref(record)))?;
+    }
+    let text = if to_stdout { json } else { Table(record).to_string() };
+    // A reader that went away does not change the verdict.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// Puts results that were kept beside each other. The error says which file is none.
+pub(crate) fn compare(files: &[PathBuf], html: Option<&Path>) -> Result<(), String> {
+    let records = files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = html {
+        write(path, &page::page(&records))?;
+    }
+    // A reader that went away changes nothing.
+    let _ = write!(std::io::stdout(), "{}", Comparison(&records));
+    Ok(())
+}
+
+/// Reads a result that was kept.
+fn read(path: &Path) -> Result<Record, String> {
+    let cannot = |what: &dyn std::fmt::Display| format!("cannot read {}: {what}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| cannot(&error))?;
+    let record: Record = serde_json::from_str(&text).map_err(|error| cannot(&error))?;
+    match record.format {
+        1..=FORMAT => Ok(record),
+        other => Err(cannot(&format!("its format is {other}, and this reads 1 to {FORMAT}"))),
     }
 }
 
-fn per_second(count: u64, span: Duration) -> f64 {
-    count as f64 / span.as_secs_f64().max(f64::EPSILON)
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-fn millis(micros: u64) -> String {
-    format!("{:.2}", micros as f64 / 1000.0)
-}
-
-fn percentiles(histogram: &Histogram<u64>) -> Value {
-    let millis = |micros: u64| micros as f64 / 1000.0;
-    let mut values: serde_json::Map<String, Value> = PERCENTILES
-        .iter()
-        .map(|(name, percentile)| {
-            ((*name).to_owned(), millis(histogram.value_at_percentile(*percentile)).into())
-        })
-        .collect();
-    values.insert("max".to_owned(), millis(histogram.max()).into());
-    values.insert("count".to_owned(), histogram.len().into());
-    Value::Object(values)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tally::latencies;
-
-    fn report() -> Report {
-        Report {
-            title: "a run".to_owned(),
-            subscribers: 10,
-            connecting: Duration::from_millis(500),
-            rate: 20.0,
-            published: 21,
-            publishing: Duration::from_secs(1),
-            lag: latencies(),
-            expected: 210,
-            delivered: 210,
-            lost: 0,
-            duplicates: 0,
-            late: 0,
-            misrouted: 0,
-            altered: 0,
-            foreign: 0,
-            gaps: 0,
-            closed: BTreeMap::new(),
-            latency: vec![("SSE", latencies())],
-            hearing: None,
-            publisher: None,
-            failure: None,
-        }
-    }
-
-    #[test]
-    fn anything_lost_doubled_late_astray_or_altered_is_not_clean() {
-        assert!(report().is_clean());
-        assert!(!Report { lost: 1, ..report() }.is_clean());
-        assert!(!Report { duplicates: 1, ..report() }.is_clean());
-        assert!(!Report { late: 1, ..report() }.is_clean());
-        assert!(!Report { misrouted: 1, ..report() }.is_clean());
-        assert!(!Report { altered: 1, ..report() }.is_clean());
-    }
-
-    #[test]
-    fn a_load_test_that_measured_itself_says_so() {
-        let share = |busy, starved| Some(CpuShare { busy, starved });
-        let mut late = latencies();
-        late.saturating_record(30_000);
-        assert_eq!(report().doubts(), Vec::<String>::new());
-        assert_eq!(Report { hearing: share(0.95, 0.3), ..report() }.doubts().len(), 2);
-        assert_eq!(Report { publisher: share(0.95, 0.0), ..report() }.doubts().len(), 1);
-        assert_eq!(Report { rate: 30.0, ..report() }.doubts().len(), 1);
-        assert_eq!(Report { lag: late, ..report() }.doubts().len(), 1);
-    }
-
-    #[test]
-    fn the_table_and_the_json_tell_the_same() {
-        let report = Report { lost: 3, closed: [("3008 slow".to_owned(), 2)].into(), ..report() };
-        let table = report.to_string();
-        assert!(table.contains("lost          3\n"), "{table}");
-        assert!(table.contains("closed early  2: 3008 slow\n"), "{table}");
-        assert_eq!(report.to_json()["deliveries"]["lost"], 3);
-        assert_eq!(report.to_json()["clean"], false);
-    }
+/// The 99th percentile in milliseconds; 0 where there is nothing.
+pub(crate) fn p99(histogram: &Histogram<u64>) -> f64 {
+    if histogram.is_empty() { 0.0 } else { histogram.value_at_percentile(99.0) as f64 / 1000.0 }
 }

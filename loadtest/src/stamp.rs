@@ -1,5 +1,5 @@
 //! What each published message carries, so that its way can be judged where it arrives: run, channel, sequence, and
-//! the moment it was due. Never reads a clock, never counts.
+//! the moments it was due and sent. Never reads a clock, never counts.
 //!
 //! A stamp is a JSON object with a fixed order of fields, padded to the size that was asked for. It is read back
 //! strictly: a payload that was touched on its way does not parse.
@@ -17,20 +17,22 @@ pub(crate) struct Stamp {
     pub(crate) sequence: u64,
     /// When it was due to be published, in microseconds since the run's epoch.
     pub(crate) due_micros: u64,
+    /// How much later than that it was sent, in microseconds.
+    pub(crate) late_micros: u32,
 }
 
 impl Stamp {
     /// The largest number of bytes that a stamp needs without any padding.
-    pub(crate) const MIN_BYTES: usize = 104;
+    pub(crate) const MIN_BYTES: usize = 121;
 
     /// Writes the message: exactly `size` bytes, which is at least [`Stamp::MIN_BYTES`].
     pub(crate) fn write(&self, size: usize, out: &mut Vec<u8>) {
         let start = out.len();
-        let Self { run, channel, sequence, due_micros } = self;
+        let Self { run, channel, sequence, due_micros, late_micros } = self;
         // Writing to a vector cannot fail.
         let _ = write!(
             out,
-            r#"{{"run":{run},"channel":{channel},"sequence":{sequence},"due":{due_micros},"pad":""#
+            r#"{{"run":{run},"channel":{channel},"sequence":{sequence},"due":{due_micros},"late":{late_micros},"pad":""#
         );
         let end = start + size.saturating_sub(2);
         out.resize(end.max(out.len()), b'x');
@@ -43,10 +45,13 @@ impl Stamp {
         let (channel, rest) = field(rest, br#","channel":"#)?;
         let (sequence, rest) = field(rest, br#","sequence":"#)?;
         let (due_micros, rest) = field(rest, br#","due":"#)?;
+        let (late, rest) = field(rest, br#","late":"#)?;
         let pad = rest.strip_prefix(br#","pad":""#)?.strip_suffix(br#""}"#)?;
         let run = u32::try_from(run).ok()?;
         let channel = u32::try_from(channel).ok()?;
-        pad.iter().all(|byte| *byte == b'x').then_some(Self { run, channel, sequence, due_micros })
+        let late_micros = u32::try_from(late).ok()?;
+        let stamp = Self { run, channel, sequence, due_micros, late_micros };
+        pad.iter().all(|byte| *byte == b'x').then_some(stamp)
     }
 }
 
@@ -63,15 +68,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LARGEST: Stamp =
-        Stamp { run: u32::MAX, channel: u32::MAX, sequence: (1 << 59) - 1, due_micros: (1 << 59) - 1 };
+    const LARGEST: Stamp = Stamp {
+        run: u32::MAX,
+        channel: u32::MAX,
+        sequence: (1 << 59) - 1,
+        due_micros: (1 << 59) - 1,
+        late_micros: u32::MAX,
+    };
 
     proptest! {
         #[test]
         fn a_stamp_is_read_back_at_its_exact_size(
-            run: u32, channel: u32, sequence in 0..1u64 << 59, due_micros in 0..1u64 << 59, size in Stamp::MIN_BYTES..4096,
+            run: u32, channel: u32, sequence in 0..1u64 << 59, due_micros in 0..1u64 << 59, late_micros: u32,
+            size in Stamp::MIN_BYTES..4096,
         ) {
-            let stamp = Stamp { run, channel, sequence, due_micros };
+            let stamp = Stamp { run, channel, sequence, due_micros, late_micros };
             let mut payload = Vec::new();
             stamp.write(size, &mut payload);
             prop_assert_eq!(payload.len(), size);
@@ -81,7 +92,7 @@ mod tests {
 
         #[test]
         fn one_changed_byte_is_noticed(at in 0usize..128, byte: u8) {
-            let stamp = Stamp { run: 7, channel: 3, sequence: 41, due_micros: 1_000_000 };
+            let stamp = Stamp { run: 7, channel: 3, sequence: 41, due_micros: 1_000_000, late_micros: 40 };
             let mut payload = Vec::new();
             stamp.write(128, &mut payload);
             prop_assume!(payload[at] != byte);

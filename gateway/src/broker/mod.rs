@@ -260,6 +260,7 @@ impl Broker {
         &self,
         channel: &ChannelName,
         data: Bytes,
+        on_loss: OnLoss,
     ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
         use futures::future::Either;
         match self {
@@ -267,7 +268,7 @@ impl Broker {
                 broker.publish(channel, data);
                 Either::Left(std::future::ready(Ok(Reach::Broker)))
             }
-            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data)),
+            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data, on_loss)),
         }
     }
 

@@ -125,7 +125,6 @@ impl RedisBroker {
         };
         let Some(confirmation) = wish else { return Ok(()) };
         let limit = self.settings.instance.command_timeout;
-        let go_on_alone = on_loss == OnLoss::Local && !matches!(topic, Topic::Sharded(_));
         tokio::select! {
             biased;
             confirmed = tokio::time::timeout(limit, confirmation) => match confirmed {
@@ -133,7 +132,16 @@ impl RedisBroker {
                 Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
                 Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
             },
-            () = self.wishes.go_without(topic), if go_on_alone => Ok(()),
+            () = self.go_without(topic), if on_loss == OnLoss::Local => Ok(()),
+        }
+    }
+
+    async fn go_without(&self, topic: &Topic) {
+        match (topic, &self.shards) {
+            (Topic::Sharded(_), Some(shards)) => shards.go_without(topic).await,
+            (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => {
+                self.wishes.go_without(topic).await
+            }
         }
     }
 
@@ -168,8 +176,10 @@ impl RedisBroker {
         &self,
         channel: &ChannelName,
         data: Bytes,
+        on_loss: OnLoss,
     ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + 'static + use<> {
-        let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data });
+        let alone = on_loss == OnLoss::Local;
+        let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data, alone });
         async move { answer.await.map(|told| told.reach()) }
     }
 

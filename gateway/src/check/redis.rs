@@ -9,6 +9,7 @@
 //! - `sign_in`: the gateway's own way in, and why it is refused.
 //! - `rights`: whether each command may be run.
 //! - `facts`, `settings`: what the server says of itself, and what that means.
+//! - `nodes`: the other servers of a cluster.
 //! - `trial`, `ears`: a test key, a publication that must be heard, latency, clock.
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::instance::{Dialer, InstanceSettings};
 mod ears;
 mod facts;
 mod greeting;
+mod nodes;
 mod plan;
 mod rights;
 mod sentinel;
@@ -51,29 +53,54 @@ pub struct Server {
 /// Looks at everything, as far as it goes; each step takes at most `limit`.
 pub async fn inspect(server: &Server, limit: Duration) -> Section {
     let mut section = Section::new("redis", &server.name, server.instance.location());
-    let is_local = below(server, &mut section, limit).await;
-    // The gateway's own way in counts, whatever was seen below it.
-    let dialer = Dialer::new(&server.instance, "check");
-    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
-    match Box::pin(dialer.dial(deaf)).await {
-        Ok(connection) => {
-            let mut visit = Visit { connection, server, is_local, limit, section: &mut section };
-            Box::pin(visit.make(&dialer)).await;
-        }
-        Err(failure) => {
-            // What was seen below it says more than the attempt does.
-            if section.worst() < Level::Failed {
-                section.add(sign_in::refused(&failure, &server.instance));
-            }
-            section.add(Finding::skipped("rest", "not looked at, for want of a connection"));
+    // Of a cluster, the first of the named nodes that can be reached tells of the others.
+    let seeds = server.instance.cluster.iter().flatten();
+    let places = std::iter::once(server.instance.clone()).chain(seeds.map(|seed| server.instance.at(seed)));
+    for instance in places {
+        if Box::pin(visit(server, &instance, &mut section, limit)).await {
+            return section;
         }
     }
+    section.add(Finding::skipped("rest", "not looked at, for want of a connection"));
     section
 }
 
+/// What a server's version and settings will do to a gateway, without trying anything: the findings that somebody
+/// should see. `None`: it cannot be asked now.
+pub async fn advise(server: &Server, limit: Duration) -> Option<Vec<Finding>> {
+    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    let dialled = Box::pin(Dialer::new(&server.instance, "check").dial(deaf)).await;
+    let mut connection = dialled.ok()?;
+    let facts = tokio::time::timeout(limit, Facts::read(&mut connection)).await.ok()?;
+    let findings = settings::judge(&facts, &server.plan).into_iter();
+    Some(findings.filter(|finding| finding.level >= Level::Warning).collect())
+}
+
+/// Looks at one server; whether it let us in.
+async fn visit(server: &Server, instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
+    let seen_before = section.findings.len();
+    let is_local = below(instance, section, limit).await;
+    // The gateway's own way in counts, whatever was seen below it.
+    let dialer = Dialer::new(instance, "check");
+    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    match Box::pin(dialer.dial(deaf)).await {
+        Ok(connection) => {
+            let mut visit = Visit { connection, server, instance, is_local, limit, section };
+            Box::pin(visit.make(&dialer)).await;
+            true
+        }
+        Err(failure) => {
+            // What was seen below it says more than the attempt does.
+            if section.findings[seen_before..].iter().all(|finding| finding.level < Level::Failed) {
+                section.add(sign_in::refused(&failure, instance));
+            }
+            false
+        }
+    }
+}
+
 /// What lies below Redis' protocol: name, TCP, TLS, and who answers. Whether only this machine gets there.
-async fn below(server: &Server, section: &mut Section, limit: Duration) -> bool {
-    let instance = &server.instance;
+async fn below(instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
     let address = match &instance.sentinel {
         None => Address::parse(&instance.url).ok(),
         Some(sentinels) => {
@@ -136,6 +163,8 @@ async fn secured(address: SocketAddr, trust: &Trust, limit: Duration) -> Vec<Fin
 struct Visit<'a> {
     connection: MultiplexedConnection,
     server: &'a Server,
+    /// How it was reached.
+    instance: &'a InstanceSettings,
     /// Only this machine reaches the server by the address that was dialled.
     is_local: bool,
     limit: Duration,
@@ -155,10 +184,17 @@ impl Visit<'_> {
                 return;
             }
         };
-        let signed_in = sign_in::accepted(&facts, &server.instance, self.is_local);
+        let signed_in = sign_in::accepted(&facts, self.instance, self.is_local);
         self.section.add(signed_in);
         self.step("rights", async |visit| rights::inspect(&mut visit.connection, plan, &facts).await).await;
         self.section.findings.extend(settings::judge(&facts, plan));
+        if facts.is_cluster() {
+            let (instance, limit) = (self.instance, self.limit);
+            self.step("nodes", async |visit| {
+                nodes::inspect(&mut visit.connection, instance, plan, limit).await
+            })
+            .await;
+        }
         self.step("keys", async |visit| trial::keys(&mut visit.connection, plan, &facts).await).await;
         self.step("hearing", async |visit| trial::hearing(&mut visit.connection, dialer, plan).await).await;
         let half = self.limit / 2;

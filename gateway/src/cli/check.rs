@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::check::path::Target;
-use crate::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
+use crate::check::redis::{Plan, Server};
 use crate::check::{self, Report};
-use crate::config::{Config, Flags, Namespace, RedisInstance, RedisUrl, Source};
+use crate::config::{Config, Flags, RedisUrl};
 use crate::instance::{InstanceSettings, TlsSettings};
 
 /// The exit code of a command line, a URL or a configuration that is wrong.
@@ -148,31 +148,12 @@ impl Args {
     fn configured(&self) -> Result<Vec<Server>, String> {
         let flags = Flags { config: self.config.clone(), listen: Vec::new() };
         let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
-        let servers: Vec<Server> = config.redis.iter().flat_map(|redis| self.of(redis, &config)).collect();
+        let timed = |server: Server| Server { instance: self.timed(server.instance), ..server };
+        let servers: Vec<Server> = config.servers().into_iter().map(timed).collect();
         if servers.is_empty() {
             return Err("there is no Redis to look at: give a URL, set REDIS_URL, or name a file with [redis.NAME] by --config".to_owned());
         }
         Ok(servers)
-    }
-
-    /// The servers of an instance: the one that the links go to, and the other one, where there are two.
-    fn of(&self, redis: &RedisInstance, config: &Config) -> Vec<Server> {
-        let plan = plan(redis, config);
-        let server = |name: String, url: &RedisUrl, plan: Plan| Server {
-            name,
-            instance: self.timed(redis.settings(redis.name.clone(), url)),
-            plan,
-        };
-        match &redis.pubsub_url {
-            None => vec![server(redis.name.clone(), &redis.url, plan)],
-            Some(pubsub) => {
-                let nothing = Plan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
-                vec![
-                    server(redis.name.clone(), &redis.url, nothing),
-                    server(format!("{} (pubsub_url)", redis.name), pubsub, plan),
-                ]
-            }
-        }
     }
 
     fn timed(&self, settings: InstanceSettings) -> InstanceSettings {
@@ -186,36 +167,6 @@ fn from_stdin() -> Result<String, String> {
     let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
     read.map_err(|error| format!("no URL could be read from standard input: {error}"))?;
     Ok(text)
-}
-
-/// What the namespaces of an instance are going to do there.
-fn plan(redis: &RedisInstance, config: &Config) -> Plan {
-    let namespaces = config.namespaces.iter().filter(|space| space.redis.as_ref() == Some(&redis.name));
-    let mut plan = Plan {
-        channels: Vec::new(),
-        logs: Vec::new(),
-        publication_bytes: config.limits.publication_bytes,
-        ping_interval: redis.times.ping_interval,
-        probe_prefix: redis.times.probe_interval.map(|_| redis.probe_prefix.clone()),
-        assumed: false,
-    };
-    for space in namespaces {
-        plan.channels.extend(channels(space));
-        if space.source == Source::Stream {
-            plan.logs.extend(space.channels.iter().map(|channel| PlannedLog {
-                key_prefix: space.key_prefix.clone(),
-                channel: channel.text.clone(),
-            }));
-        }
-    }
-    plan
-}
-
-fn channels(space: &Namespace) -> impl Iterator<Item = PlannedChannel> {
-    space.channels.iter().map(|channel| PlannedChannel {
-        name: channel.text.clone(),
-        pattern: (space.subscribe_pattern && !channel.is_exact()).then(|| channel.as_redis_pattern()),
-    })
 }
 
 fn look(targets: &Targets, limit: Duration) -> io::Result<Report> {

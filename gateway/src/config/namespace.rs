@@ -157,7 +157,7 @@ impl Namespace {
                 &[Who::Nobody, Who::Subscribers, Who::Anyone],
             ),
             subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded),
-            on_broker_loss: read_on_broker_loss(&mut section, source, sharded),
+            on_broker_loss: read_on_broker_loss(&mut section, source),
             slow: slow.slow,
             slow_key: slow.key,
             slow_terminal: slow.terminal,
@@ -246,14 +246,14 @@ fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded: bo
     by_pattern
 }
 
-/// Where Redis numbers, nothing goes on without it; and of a cluster's shards one may be away while the others are there.
-fn read_on_broker_loss(section: &mut Section<'_>, source: Source, sharded: bool) -> OnBrokerLoss {
+/// Where Redis numbers, nothing goes on without it.
+fn read_on_broker_loss(section: &mut Section<'_>, source: Source) -> OnBrokerLoss {
     let choices = [OnBrokerLoss::Local, OnBrokerLoss::Reject];
     let found = choice::read(section, "on_broker_loss", &choices, OnBrokerLoss::as_str);
-    let can_be_local = source == Source::PubSub && !sharded;
+    let can_be_local = source == Source::PubSub;
     match found {
         Some(found) if found.value == OnBrokerLoss::Local && !can_be_local => {
-            section.refuse(&found.place, "only for plain channels: source = \"pubsub\", and not `sharded`");
+            section.refuse(&found.place, "only with source = \"pubsub\": a log is numbered in Redis");
             OnBrokerLoss::Reject
         }
         Some(found) => found.value,

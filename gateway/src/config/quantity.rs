@@ -24,7 +24,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads `512B`, `64KiB`, `1MiB`, `2GiB` or `1TiB`.
-pub(super) fn size(text: &str) -> Option<usize> {
+pub fn size(text: &str) -> Option<usize> {
     scaled(text, &SIZES).and_then(|bytes| usize::try_from(bytes).ok())
 }
 

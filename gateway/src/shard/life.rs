@@ -47,6 +47,7 @@ impl Shard {
             dirty: false,
             unread: false,
             blocked: false,
+            watched: false,
             progress: false,
             phase: Phase::Open,
             deadline: Deadline::Connect,
@@ -221,7 +222,8 @@ fn enter(registry: &mio::Registry, link: &mut Link, key: u64) -> bool {
     match link {
         Link::Socket(socket) => {
             let token = Token(usize::try_from(key).unwrap_or(usize::MAX));
-            registry.register(socket, token, Interest::READABLE | Interest::WRITABLE).is_ok()
+            // Whether it is writable again is asked when it once was not: a new socket always is.
+            registry.register(socket, token, Interest::READABLE).is_ok()
         }
         Link::Stream(stream) => {
             stream.enter(key);

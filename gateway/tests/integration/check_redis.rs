@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::harness::check::{Checked, check, check_configured, run, told};
 use crate::harness::process::free_port;
-use crate::harness::sentinel::Group;
 use crate::harness::{Gateway, Redis, until};
 
 /// Everything that is looked at on a server that lets everybody in, in the order in which it is told.
@@ -199,7 +198,7 @@ async fn a_server_that_does_not_know_hello_repeats_no_password() {
     .await;
     let url = format!("redis://app:hunter2@{}", redis.address());
     let checked = check(&[&url]).await;
-    checked.expect("auth", "failed", &["unknown command", "older than Redis 6"]);
+    checked.expect("auth", "failed", &["HELLO", "older than Redis 6"]);
     assert!(!checked.text.contains("hunter2"), "{}", checked.text);
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
     until("the refusal is told", async || {
@@ -275,40 +274,6 @@ async fn where_config_is_forbidden_info_is_asked() {
     checked.expect("clients", "failed", &["of 8"]);
     checked.expect("eviction", "ok", &["noeviction"]);
     checked.expect("output-buffer", "skipped", &["client-output-buffer-limit-pubsub"]);
-}
-
-#[tokio::test]
-async fn a_replica_is_named() {
-    let primary = Redis::start_given(&["--repl-diskless-sync-delay", "0"]).await;
-    let (host, port) = (primary.address().ip(), primary.address().port());
-    let replica = Redis::start_given(&["--replicaof", &host.to_string(), &port.to_string()]).await;
-    until("the replica is in step", async || {
-        let info = format!("{:?}", admin(&replica, "INFO replication").await);
-        info.contains("master_link_status:up").then_some(())
-    })
-    .await;
-    let checked = check(&[&replica.url()]).await;
-    checked.expect("role", "failed", &["this is a replica", "link to the primary is up", "dial the primary"]);
-    checked.expect("keys", "failed", &["READONLY"]);
-    // It hears what is published on it: that is what makes it treacherous.
-    checked.expect("hearing", "ok", &[]);
-    check(&[&primary.url()]).await.expect("role", "ok", &["replicas: 1"]);
-}
-
-#[tokio::test]
-async fn a_cluster_is_recognised_and_must_be_whole() {
-    let port = free_port().to_string();
-    let redis = Redis::start_given(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
-    let checked = check(&[&redis.url()]).await;
-    checked.expect("cluster", "failed", &["state fail", "CLUSTER NODES"]);
-    admin(&redis, "CLUSTER ADDSLOTSRANGE 0 16383").await;
-    let whole = until("the cluster is whole", async || {
-        let checked = check(&[&redis.url()]).await;
-        (checked.code == 0).then_some(checked)
-    })
-    .await;
-    whole.expect("cluster", "ok", &["16384 of 16384"]);
-    whole.expect("keys", "ok", &[]);
 }
 
 #[tokio::test]
@@ -406,30 +371,6 @@ async fn a_socket_of_this_machine_is_looked_at_as_well() {
 }
 
 #[tokio::test]
-async fn sentinels_are_asked_one_by_one_and_lead_to_the_primary() {
-    let mut group = Group::start().await;
-    let config = format!("[redis.default]\n{}", group.settings());
-    let good = check_configured(&config).await;
-    assert_eq!((good.code, good.warned()), (0, vec![]), "{}", good.text);
-    assert_eq!(good.findings("sentinel").len(), 3);
-    good.expect("sentinel", "ok", &["replicas: 1, other Sentinels: 2, quorum: 2"]);
-    good.expect("tcp", "ok", &[&group.servers[0].address().to_string()]);
-    good.expect("role", "ok", &["primary"]);
-
-    group.sentinels[0].process.kill();
-    let one_gone = check_configured(&config).await;
-    assert_eq!((one_gone.code, one_gone.warned()), (0, vec!["sentinel"]), "{}", one_gone.text);
-    let misnamed = check_configured(&config.replace("mymaster", "theirs")).await;
-    assert_eq!((misnamed.code, misnamed.failed()), (1, vec!["sentinel"]), "{}", misnamed.text);
-    misnamed.expect("sentinel", "failed", &["No such master", "`sentinel_master`"]);
-    let no_sentinel = format!(
-        "[redis.default]\nsentinels = [\"{}\"]\nsentinel_master = \"mymaster\"\n",
-        group.servers[0].address()
-    );
-    check_configured(&no_sentinel).await.expect("sentinel", "failed", &["it is no Sentinel"]);
-}
-
-#[tokio::test]
 async fn where_hearing_cannot_be_proven_that_is_said() {
     let redis = Redis::start().await;
     admin(&redis, "ACL SETUSER app reset on >pw ~* resetchannels &web-* &job:* +@all").await;
@@ -452,25 +393,6 @@ async fn a_slow_way_is_named() {
     way.abort();
     assert_eq!(checked.code, 0, "{}", checked.text);
     checked.expect("latency", "warning", &["p99", "SLOWLOG"]);
-}
-
-#[tokio::test]
-async fn every_instance_of_a_configuration_is_looked_at_by_itself() {
-    let (commands, pubsub) = (Redis::start().await, Redis::start().await);
-    let nobody = free_port();
-    let config = format!(
-        "[redis.nest]\nurl = \"{}\"\npubsub_url = \"{}\"\n[redis.web]\nurl = \"redis://127.0.0.1:{nobody}\"\n\
-         [[namespace]]\nname = \"nest\"\nchannels = [\"nest:*\"]\nredis = \"nest\"\n\
-         [[namespace]]\nname = \"web\"\nchannels = [\"web:*\"]\nredis = \"web\"\n",
-        commands.url(),
-        pubsub.url(),
-    );
-    let checked = check_configured(&config).await;
-    assert_eq!((checked.code, checked.failed()), (1, vec!["tcp"]), "{}", checked.text);
-    let sections = checked.report["sections"].as_array().unwrap();
-    let named: Vec<_> = sections.iter().map(|section| section["name"].as_str().unwrap()).collect();
-    assert_eq!(named, ["nest", "nest (pubsub_url)", "web"]);
-    checked.expect("eviction", "ok", &["nothing is kept here"]);
 }
 
 #[tokio::test]
@@ -555,4 +477,13 @@ async fn delay(listener: TcpListener, server: std::net::SocketAddr, late: Durati
             }
         });
     }
+}
+
+#[tokio::test]
+async fn a_gateway_says_at_its_start_what_the_settings_of_its_redis_will_do() {
+    let limits = ["--timeout", "5", "--client-output-buffer-limit", "pubsub", "1mb", "0", "0"];
+    let redis = Redis::start_given(&limits).await;
+    let said = |log: &str| log.contains("output-buffer") && log.contains("timeout");
+    let gateway = Gateway::settings().redis(&redis).start().await;
+    until("both are said", async || said(&gateway.process.log()).then_some(())).await;
 }

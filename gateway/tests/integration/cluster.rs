@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::api_publisher::ApiPublisher;
+use crate::harness::certificates::Authority;
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
@@ -113,8 +114,36 @@ async fn what_another_node_may_have_taken_with_it_is_announced() {
             Heard::Gap => gaps += 1,
             Heard::Number(number) => last = number,
         }
+        assert!(last < until + 5000, "no word of it");
     }
     gateway.answers_ready_with(200).await;
+}
+
+#[tokio::test]
+async fn tls_and_sign_in_hold_for_every_node() {
+    let authority = Authority::new();
+    let cluster = Cluster::start_secured(&authority).await;
+    let config = format!(
+        "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
+         [[namespace]]\nname = \"sharded\"\nchannels = [\"s:*\"]\nsharded = true\n\
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n",
+        cluster.settings()
+    );
+    let gateway = Gateway::settings().config(&config).start().await;
+    let names = ["s:1", "s:2", "s:3", "s:4", "s:5", "s:6", "plain"];
+    let mut socket = WsClient::open(gateway.address(), &names).await;
+    let mut owners = BTreeSet::new();
+    for name in names {
+        owners.insert(cluster.owner(name).await);
+        gateway.publish(name, "1").await;
+        assert_eq!(socket.publication().await.channel, name);
+    }
+    for log in 0..6 {
+        append_numbers(&gateway, &format!("log:{log}"), 1..=2).await;
+    }
+    assert_eq!(owners.len(), 3, "every node was asked");
+    let plain = cluster.clients(0).await;
+    assert!(!plain.contains("name=earshot"), "only over TLS: {plain}");
 }
 
 #[tokio::test]

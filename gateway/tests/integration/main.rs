@@ -21,6 +21,7 @@ mod bad_messages;
 mod check_path;
 mod check_redis;
 mod check_tls;
+mod check_topology;
 
 mod cli;
 mod client_sharding;
@@ -36,6 +37,7 @@ mod ipv6;
 mod isolation;
 mod last_value;
 mod limits;
+mod migrate;
 mod racing;
 mod racing_together;
 mod recovery;

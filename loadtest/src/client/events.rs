@@ -10,6 +10,8 @@ pub(crate) struct Event<'a> {
     pub(crate) name: &'a [u8],
     /// The lines of data, joined by line feeds.
     pub(crate) data: &'a [u8],
+    /// The last id up to here; empty when there was none.
+    pub(crate) id: &'a [u8],
 }
 
 /// The reader of one stream.
@@ -19,9 +21,20 @@ pub(crate) struct EventReader {
     after_carriage_return: bool,
     name: Vec<u8>,
     data: Vec<u8>,
+    id: Vec<u8>,
 }
 
 impl EventReader {
+    /// Goes on where an earlier stream ended.
+    pub(crate) fn after(id: &[u8]) -> Self {
+        Self { id: id.to_vec(), ..Self::default() }
+    }
+
+    /// Where to come back to; empty when the server gave no ids.
+    pub(crate) fn last_id(&self) -> &[u8] {
+        &self.id
+    }
+
     /// Takes the next bytes and gives each event that they complete to `dispatch`.
     pub(crate) fn feed(&mut self, mut input: &[u8], mut dispatch: impl FnMut(Event<'_>)) {
         if !input.is_empty() && mem::take(&mut self.after_carriage_return) {
@@ -58,6 +71,7 @@ impl EventReader {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
             b"event" => value.clone_into(&mut self.name),
+            b"id" if !value.contains(&0) => value.clone_into(&mut self.id),
             b"data" => {
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
@@ -69,7 +83,7 @@ impl EventReader {
     /// An event without data is none.
     fn end_event(&mut self, dispatch: &mut impl FnMut(Event<'_>)) {
         if let Some((_, data)) = self.data.split_last() {
-            dispatch(Event { name: &self.name, data });
+            dispatch(Event { name: &self.name, data, id: &self.id });
         }
         self.data.clear();
         self.name.clear();
@@ -114,6 +128,15 @@ mod tests {
             read(&[b"data: 1\r", b"", b"\ndata: 2\r", b"\r", b"\ndata: 3\n", b"\n"]),
             [event("", "1\n2"), event("", "3")]
         );
+    }
+
+    #[test]
+    fn the_last_id_stays_until_there_is_another() {
+        let (mut reader, mut ids) = (EventReader::after(b"z"), Vec::new());
+        reader
+            .feed(b"data: 0\n\ndata: 1\nid: a\n\ndata: 2\n\nid: b\n\n", |event| ids.push(event.id.to_vec()));
+        assert_eq!(ids, [b"z", b"a", b"a"]);
+        assert_eq!(reader.last_id(), b"b");
     }
 
     proptest! {

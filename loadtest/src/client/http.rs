@@ -3,6 +3,11 @@
 
 use std::mem;
 
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// What a WebSocket is asked for with. It need not be random: no cache stands in between.
+pub(crate) const WEBSOCKET_KEY: &str = "ZWFyc2hvdC1sb2FkdGVzdA==";
+
 /// A line of a head, or of a chunk's frame, is never longer.
 const MAX_LINE: usize = 16 * 1024;
 
@@ -40,11 +45,18 @@ pub(crate) struct Response {
     line: Vec<u8>,
     status: u16,
     body: State,
+    accepted: bool,
 }
 
 impl Default for Response {
     fn default() -> Self {
-        Self { state: State::StatusLine, line: Vec::new(), status: 0, body: State::UntilClose }
+        Self {
+            state: State::StatusLine,
+            line: Vec::new(),
+            status: 0,
+            body: State::UntilClose,
+            accepted: false,
+        }
     }
 }
 
@@ -52,6 +64,11 @@ impl Response {
     /// The status, once the head is complete.
     pub(crate) fn status(&self) -> Option<u16> {
         (!matches!(self.state, State::StatusLine | State::Headers)).then_some(self.status)
+    }
+
+    /// Whether the head agrees to the WebSocket that was asked for with [`WEBSOCKET_KEY`].
+    pub(crate) fn accepts_websocket(&self) -> bool {
+        self.accepted
     }
 
     /// Whether the response has ended by itself.
@@ -139,6 +156,8 @@ impl Response {
             self.body = State::ChunkSize;
         } else if name.eq_ignore_ascii_case(b"content-length") && self.body != State::ChunkSize {
             self.body = State::Counted(number(value, 10).ok_or(HttpError::Length)?);
+        } else if name.eq_ignore_ascii_case(b"sec-websocket-accept") {
+            self.accepted = value == derive_accept_key(WEBSOCKET_KEY.as_bytes()).as_bytes();
         }
         Ok(State::Headers)
     }

@@ -1,4 +1,4 @@
-//! A blocking connection to `POST /api/publish` that pipelines its requests, so that the order of messages holds and
+//! A blocking connection to the target's HTTP API that pipelines its requests, so that the order of messages holds and
 //! the round trip is paid once a batch. Never opens a second connection.
 
 use std::io::{self, Read as _, Write as _};
@@ -16,7 +16,8 @@ const MAX_ANSWER: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct HttpLink {
     stream: TcpStream,
-    /// The head of each request up to the length.
+    target: Target,
+    /// The head of each request from behind the path up to the length.
     head: String,
     /// Read, and not yet worked off.
     unread: Vec<u8>,
@@ -30,10 +31,9 @@ impl HttpLink {
         stream.set_write_timeout(Some(TIMEOUT))?;
         let key = api_key.map(|key| format!("X-API-Key: {key}\r\n")).unwrap_or_default();
         let host = target.authority();
-        let head = format!(
-            "POST /api/publish HTTP/1.1\r\nHost: {host}\r\n{key}Content-Type: application/json\r\nContent-Length: "
-        );
-        Ok(Self { stream, head, unread: Vec::new() })
+        let head =
+            format!(" HTTP/1.1\r\nHost: {host}\r\n{key}Content-Type: application/json\r\nContent-Length: ");
+        Ok(Self { stream, target: target.clone(), head, unread: Vec::new() })
     }
 
     pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublishError> {
@@ -49,13 +49,17 @@ impl HttpLink {
     }
 
     fn write_request(&self, message: &Outgoing<'_>, out: &mut Vec<u8>) {
-        let channel = serde_json::Value::from(message.channel).to_string();
-        let (opening, closing) = (format!(r#"{{"channel":{channel},"data":"#), b"}");
+        let (opening, closing) = if self.target.kind().wraps_publications() {
+            let channel = serde_json::Value::from(message.channel).to_string();
+            (format!(r#"{{"channel":{channel},"data":"#), "}")
+        } else {
+            (String::new(), "")
+        };
         let length = opening.len() + message.payload.len() + closing.len();
-        out.extend_from_slice(self.head.as_bytes());
-        out.extend_from_slice(format!("{length}\r\n\r\n{opening}").as_bytes());
+        let path = self.target.publish_path(message.channel);
+        out.extend_from_slice(format!("POST {path}{}{length}\r\n\r\n{opening}", self.head).as_bytes());
         out.extend_from_slice(&message.payload);
-        out.extend_from_slice(closing);
+        out.extend_from_slice(closing.as_bytes());
     }
 
     fn read_answer(&mut self) -> Result<(), PublishError> {
@@ -67,7 +71,8 @@ impl HttpLink {
             })?;
             self.unread = rest.to_vec();
             if response.is_done() {
-                return judge(response.status().unwrap_or_default(), &body);
+                let wraps = self.target.kind().wraps_publications();
+                return judge(wraps, response.status().unwrap_or_default(), &body);
             }
             self.read_more()?;
         }
@@ -85,11 +90,15 @@ impl HttpLink {
     }
 }
 
-/// The API tells its refusals in the body, under status 200.
-fn judge(status: u16, body: &[u8]) -> Result<(), PublishError> {
-    let answer = serde_json::from_slice::<serde_json::Value>(body);
-    let accepted = answer.is_ok_and(|answer| answer.is_object() && answer.get("error").is_none());
-    if status == 200 && accepted {
+/// Where publications are wrapped, the API tells its refusals in the body, under status 200; elsewhere the status does.
+fn judge(wraps: bool, status: u16, body: &[u8]) -> Result<(), PublishError> {
+    let accepted = if wraps {
+        let answer = serde_json::from_slice::<serde_json::Value>(body);
+        status == 200 && answer.is_ok_and(|answer| answer.is_object() && answer.get("error").is_none())
+    } else {
+        (200..300).contains(&status)
+    };
+    if accepted {
         return Ok(());
     }
     let answer = String::from_utf8_lossy(body).chars().take(200).collect();
@@ -102,9 +111,11 @@ mod tests {
 
     #[test]
     fn only_a_plain_result_is_accepted() {
-        assert!(judge(200, br#"{"result":{"offset":1}}"#).is_ok());
-        assert!(judge(200, br#"{"error":{"code":102,"message":"unknown channel"}}"#).is_err());
-        assert!(judge(200, b"<html>").is_err());
-        assert!(judge(401, br#"{"result":{}}"#).is_err());
+        assert!(judge(true, 200, br#"{"result":{"offset":1}}"#).is_ok());
+        assert!(judge(true, 200, br#"{"error":{"code":102,"message":"unknown channel"}}"#).is_err());
+        assert!(judge(true, 200, b"<html>").is_err());
+        assert!(judge(true, 401, br#"{"result":{}}"#).is_err());
+        assert!(judge(false, 201, b"queued messages: 1").is_ok());
+        assert!(judge(false, 403, b"").is_err());
     }
 }

@@ -1,9 +1,10 @@
-//! Where messages are published: Redis, or the gateway's own HTTP API. A link blocks, keeps the order of its messages,
+//! Where messages are published: Redis, or the target's own HTTP API. A link blocks, keeps the order of its messages,
 //! and never tries one again: whether it arrived the first time is not known.
 
 use std::time::Duration;
 
 use super::Outgoing;
+use super::bare::BareLink;
 use super::http::HttpLink;
 use super::redis::RedisLink;
 use crate::client::http::HttpError;
@@ -37,10 +38,12 @@ pub(crate) enum PublishError {
 /// Where to publish, as the command line has it.
 #[derive(Clone, Debug)]
 pub(crate) enum LinkSettings {
-    /// `POST /api/publish` at the target.
+    /// `POST` to the target, as its kind wants it.
     Http,
     /// `PUBLISH` at this URL, which may hold a password.
     Redis(String),
+    /// The target is the bare loop of `limit`.
+    BareLoop,
 }
 
 impl std::str::FromStr for LinkSettings {
@@ -62,6 +65,7 @@ impl std::fmt::Display for LinkSettings {
         match self {
             Self::Http => f.write_str("the HTTP API"),
             Self::Redis(_) => f.write_str("Redis"),
+            Self::BareLoop => f.write_str("a plain socket"),
         }
     }
 }
@@ -73,6 +77,8 @@ pub(crate) enum Link {
     Http(HttpLink),
     /// To Redis.
     Redis(RedisLink),
+    /// To the bare loop.
+    BareLoop(BareLink),
 }
 
 impl Link {
@@ -85,6 +91,7 @@ impl Link {
         Ok(match settings {
             LinkSettings::Http => Self::Http(HttpLink::open(target, api_key)?),
             LinkSettings::Redis(url) => Self::Redis(RedisLink::open(url)?),
+            LinkSettings::BareLoop => Self::BareLoop(BareLink::open(target.address())?),
         })
     }
 
@@ -93,6 +100,7 @@ impl Link {
         match self {
             Self::Http(link) => link.publish(batch),
             Self::Redis(link) => link.publish(batch),
+            Self::BareLoop(link) => Ok(link.publish(batch)?),
         }
     }
 }

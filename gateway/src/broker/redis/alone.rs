@@ -36,7 +36,8 @@ impl Alone {
 
     /// Gives a publication to the clients of this node.
     pub(super) fn hand_on(&self, waiting: Waiting) {
-        if let Request::Publish { channel, data, .. } = &waiting.request {
+        use Request::{Publish, PublishSharded};
+        if let Publish { channel, data, .. } | PublishSharded { channel, data, .. } = &waiting.request {
             self.listener.heard_here(Message { channel: channel.to_string(), data: data.clone() });
         }
         waiting.answer(Ok(Told::ThisNode));

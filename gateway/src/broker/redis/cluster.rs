@@ -24,7 +24,7 @@ use crate::instance::{Backoff, Dialer, Failure, InstanceSettings, NodeAddress};
 
 pub(super) mod bus;
 pub(super) mod commands;
-mod lane;
+pub(super) mod lane;
 mod nodes;
 pub(super) mod shard_line;
 pub(super) mod shard_probe;

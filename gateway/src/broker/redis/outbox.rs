@@ -61,7 +61,8 @@ impl Told {
 #[derive(Clone, Debug)]
 pub(super) struct Outbox {
     queue: mpsc::Sender<Waiting>,
-    bytes: Arc<AtomicUsize>,
+    load: Arc<Load>,
+    items_most: usize,
     bytes_most: usize,
     timeout: Duration,
 }
@@ -71,8 +72,8 @@ pub(super) struct Outbox {
 pub(super) enum Request {
     /// A plain `PUBLISH`; `alone`: when Redis has been away for a while, this node's own clients get it all the same.
     Publish { channel: ChannelName, data: Bytes, alone: bool },
-    /// An `SPUBLISH`, to the node of a cluster that owns the channel's slot.
-    PublishSharded { channel: ChannelName, data: Bytes },
+    /// An `SPUBLISH`, to the node of a cluster that owns the channel's slot; `alone`: the same.
+    PublishSharded { channel: ChannelName, data: Bytes, alone: bool },
     /// Something about a log.
     Script(Call),
 }
@@ -81,7 +82,7 @@ impl Request {
     /// Bytes that it takes to wait and to send.
     fn bytes(&self) -> usize {
         match self {
-            Self::Publish { channel, data, .. } | Self::PublishSharded { channel, data } => {
+            Self::Publish { channel, data, .. } | Self::PublishSharded { channel, data, .. } => {
                 channel.as_str().len() + data.len()
             }
             Self::Script(call) => call.bytes(),
@@ -118,7 +119,7 @@ impl Request {
             Self::Publish { channel, data, .. } => {
                 pipeline.cmd("PUBLISH").arg(channel.as_str()).arg(&data[..]);
             }
-            Self::PublishSharded { channel, data } => {
+            Self::PublishSharded { channel, data, .. } => {
                 pipeline.cmd("SPUBLISH").arg(channel.as_str()).arg(&data[..]);
             }
             Self::Script(call) => call.write(by, pipeline),
@@ -150,7 +151,8 @@ impl Waiting {
 
     /// Whether this node's own clients may get it without Redis.
     pub(super) fn can_do_alone(&self) -> bool {
-        matches!(self.request, Request::Publish { alone: true, .. })
+        use Request::{Publish, PublishSharded};
+        matches!(self.request, Publish { alone: true, .. } | PublishSharded { alone: true, .. })
     }
 
     /// Whether its caller has given it up.
@@ -159,23 +161,32 @@ impl Waiting {
     }
 }
 
-/// Bytes of the queue's bound, given back when the request has gone.
+/// What waits for Redis or is on its way there.
+#[derive(Debug, Default)]
+struct Load {
+    items: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One request's part of the load, given back when it has gone.
 #[derive(Debug)]
 struct Held {
-    held: usize,
-    bytes: Arc<AtomicUsize>,
+    bytes: usize,
+    load: Arc<Load>,
 }
 
 impl Held {
-    fn new(held: usize, bytes: &Arc<AtomicUsize>) -> Self {
-        bytes.fetch_add(held, Ordering::Relaxed);
-        Self { held, bytes: bytes.clone() }
+    fn new(bytes: usize, load: &Arc<Load>) -> Self {
+        load.items.fetch_add(1, Ordering::Relaxed);
+        load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, load: load.clone() }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.bytes.fetch_sub(self.held, Ordering::Relaxed);
+        self.load.items.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -184,12 +195,12 @@ pub(super) fn outbox(settings: &RedisSettings, alone: Alone) -> (Outbox, Inbox) 
     let (queue, waiting) = mpsc::channel(settings.queue_items.max(1));
     let outbox = Outbox {
         queue,
-        bytes: Arc::default(),
+        load: Arc::default(),
+        items_most: settings.queue_items,
         bytes_most: settings.queue_bytes,
         timeout: settings.instance.command_timeout,
     };
-    let inbox =
-        Inbox { queue: waiting, parked: VecDeque::new(), parked_most: settings.queue_items.max(1), alone };
+    let inbox = Inbox { queue: waiting, parked: VecDeque::new(), alone };
     (outbox, inbox)
 }
 
@@ -216,8 +227,10 @@ impl Outbox {
         deadline: Instant,
         answer: oneshot::Sender<Answer>,
     ) -> Result<(), BrokerError> {
-        let held = Held::new(request.bytes() + OVERHEAD, &self.bytes);
-        if self.bytes.load(Ordering::Relaxed) > self.bytes_most {
+        let held = Held::new(request.bytes() + OVERHEAD, &self.load);
+        let (items, bytes) = (&self.load.items, &self.load.bytes);
+        if items.load(Ordering::Relaxed) > self.items_most || bytes.load(Ordering::Relaxed) > self.bytes_most
+        {
             return Err(BrokerError::Busy);
         }
         let waiting = Waiting { request, deadline, answer, held };
@@ -234,7 +247,6 @@ pub(super) struct Inbox {
     queue: mpsc::Receiver<Waiting>,
     /// Taken out of the queue while there was nobody to ask; the first in order.
     parked: VecDeque<Waiting>,
-    parked_most: usize,
     alone: Alone,
 }
 
@@ -257,7 +269,7 @@ impl Inbox {
             let next = [next, look].into_iter().flatten().min().unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
-                waiting = self.queue.recv(), if open && self.parked.len() < self.parked_most => {
+                waiting = self.queue.recv(), if open => {
                     open = waiting.is_some();
                     self.park(waiting);
                 }

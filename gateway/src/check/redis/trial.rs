@@ -132,7 +132,8 @@ pub(super) async fn hearing(
 /// Names of our own on which something may be said: where hearing is proven, then those that the plan allows.
 fn candidates(plan: &Plan) -> Vec<String> {
     let proof = plan.probe_prefix.iter().map(|prefix| format!("{prefix}{}", random()));
-    let planned = plan.channels.iter().map(|channel| Sample::of(&channel.name));
+    let planned =
+        plan.channels.iter().filter(|channel| !channel.sharded).map(|channel| Sample::of(&channel.name));
     let planned = planned.filter(|sample| sample.is_own).map(|sample| sample.name);
     proof.chain(planned).chain([random()]).collect()
 }
@@ -166,7 +167,7 @@ async fn hear(
     }
 }
 
-fn is_word(push: &PushInfo, channel: &str, word: &str) -> bool {
+pub(super) fn is_word(push: &PushInfo, channel: &str, word: &str) -> bool {
     let is =
         |value: &Value, text: &str| matches!(value, Value::BulkString(bytes) if bytes == text.as_bytes());
     push.kind == PushKind::Message

@@ -56,10 +56,9 @@ pub(in crate::broker::redis) struct ClusterCommands {
 /// The node to which everything goes that any node can do.
 struct Anywhere {
     node: Option<NodeAddress>,
-    /// Since when there has been none, while there is none.
-    away_since: Instant,
     dialling: bool,
     not_before: Instant,
+    down_since: Option<Instant>,
     backoff: Backoff,
     why: Failure,
 }
@@ -100,9 +99,9 @@ impl ClusterCommands {
             nodes: Nodes::new(&settings.instance),
             anywhere: Anywhere {
                 node: None,
-                away_since: Instant::now(),
                 dialling: false,
                 not_before: Instant::now(),
+                down_since: Some(Instant::now()),
                 backoff: Backoff::new(&settings.instance),
                 why: connecting(),
             },
@@ -163,20 +162,29 @@ impl ClusterCommands {
 
     /// Looks at every lane that had to wait.
     fn look(&mut self) {
-        // Another node that is away is no reason: what any node can do is done by the one that there is.
-        if self.anywhere.is_away(Instant::now())
-            && let Some(lane) = self.lanes.get_mut(&None)
-        {
-            self.waiting -= lane.hand_on(self.inbox.alone());
-        }
         let waiting: Vec<Place> =
             self.lanes.iter().filter(|(_, lane)| !lane.busy).map(|(place, _)| *place).collect();
         for place in waiting {
+            let is_without = self.is_without(place);
             if let Some(lane) = self.lanes.get_mut(&place) {
                 self.waiting -= lane.drop_late();
+                if is_without {
+                    self.waiting -= lane.hand_on(self.inbox.alone());
+                }
             }
             self.advance(place);
         }
+    }
+
+    /// Whether whoever could do a lane's work has been away for so long that the gateway does without. That another
+    /// node is away is no reason.
+    fn is_without(&self, place: Place) -> bool {
+        let owner = place.and_then(|slot| self.cluster.topology().owner(slot).cloned());
+        let since = match owner {
+            Some(owner) => self.nodes.down_since(&owner),
+            None => self.anywhere.down_since,
+        };
+        since.is_some_and(|since| since.elapsed() >= PATIENCE)
     }
 
     /// Sends what a lane holds, when its node can be reached.
@@ -256,6 +264,7 @@ impl ClusterCommands {
                 self.nodes.dialled(&node, generation, connection);
                 self.anywhere.dialling = false;
                 self.anywhere.node = Some(node);
+                self.anywhere.down_since = None;
                 self.advance(None);
             }
             Event::DialledAnywhere(_, Err(failure)) => {
@@ -318,7 +327,7 @@ impl ClusterCommands {
         self.cluster.doubt();
         if self.anywhere.node.as_ref() == Some(node) {
             self.anywhere.node = None;
-            self.anywhere.away_since = Instant::now();
+            self.anywhere.down_since = Some(Instant::now());
             self.anywhere.not_before = Instant::now() + self.anywhere.backoff.next(&failure);
             self.anywhere.why = failure.at(node);
         }
@@ -369,13 +378,6 @@ impl ClusterCommands {
             None => self.state.up(),
         }
         self.told = trouble;
-    }
-}
-
-impl Anywhere {
-    /// Whether no node has been there for so long that this gateway goes on alone.
-    fn is_away(&self, now: Instant) -> bool {
-        self.node.is_none() && self.away_since + PATIENCE <= now
     }
 }
 

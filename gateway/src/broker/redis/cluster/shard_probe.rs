@@ -98,7 +98,8 @@ impl ShardProber {
     async fn publish(&self, channel: &ChannelName, number: u64) -> Option<String> {
         let data = number.to_string();
         if self.commands.is_up() {
-            let request = Request::PublishSharded { channel: channel.clone(), data: data.clone().into() };
+            let (channel, data) = (channel.clone(), data.clone().into());
+            let request = Request::PublishSharded { channel, data, alone: false };
             match timeout(self.limit / 2, self.outbox.ask(request)).await {
                 Ok(Ok(_)) => return None,
                 Ok(Err(BrokerError::Refused(reason))) => return Some(reason),

@@ -1,0 +1,291 @@
+//! The Centrifuge client protocol over a WebSocket: connect and subscribe in one frame, pings answered, subscriptions
+//! given up and taken up again where they stood. Pure: bytes in, bytes out. Never publishes.
+
+use earshot_protocol::{
+    Command, ConnectRequest, Encoding, Publication, Push, PushBody, Reply, ReplyBody, Request,
+    SubscribeRequest, SubscribeResult, UnsubscribeRequest,
+};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use super::ClientError;
+use super::frames::write_frame;
+use crate::tally::Account;
+
+/// Where a subscription stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Of the sequence; empty before the first subscription.
+    pub(crate) epoch: String,
+    /// Of the last publication.
+    pub(crate) offset: u64,
+    /// The server numbers the channel's publications.
+    pub(crate) positioned: bool,
+}
+
+/// The session of one connection with one channel.
+#[derive(Debug)]
+pub(crate) struct Session {
+    encoding: Encoding,
+    subscribed: bool,
+    last_id: u32,
+    place: Place,
+}
+
+impl Session {
+    /// Nothing said yet; what is subscribed to goes on from `place`, if that is one.
+    pub(super) fn new(encoding: Encoding, place: Place) -> Self {
+        Self { encoding, subscribed: false, last_id: 0, place }
+    }
+
+    /// Whether publications are expected.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
+    /// Where the subscription stands.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The first frame: connect, and subscribe at once.
+    pub(super) fn greet(&mut self, channel: &str, out: &mut Vec<u8>) {
+        let connect = ConnectRequest { name: "loadtest".to_owned(), ..ConnectRequest::default() };
+        let mut frame = Vec::new();
+        self.command(Request::Connect(connect), &mut frame);
+        self.encoding.join(&mut frame);
+        self.command(Request::Subscribe(self.request(channel)), &mut frame);
+        self.write(&frame, out);
+    }
+
+    /// Subscribes anew; what was published meanwhile is not wanted.
+    pub(super) fn subscribe(&mut self, channel: &str, out: &mut Vec<u8>) {
+        self.place = Place::default();
+        self.send(Request::Subscribe(self.request(channel)), out);
+    }
+
+    /// Gives the subscription up.
+    pub(super) fn unsubscribe(&mut self, channel: &str, out: &mut Vec<u8>) {
+        self.send(Request::Unsubscribe(UnsubscribeRequest { channel: channel.to_owned() }), out);
+    }
+
+    fn request(&self, channel: &str) -> SubscribeRequest {
+        SubscribeRequest {
+            channel: channel.to_owned(),
+            recover: self.place.positioned,
+            epoch: self.place.epoch.clone(),
+            offset: self.place.offset,
+            ..SubscribeRequest::default()
+        }
+    }
+
+    fn send(&mut self, request: Request, out: &mut Vec<u8>) {
+        let mut frame = Vec::new();
+        self.command(request, &mut frame);
+        self.write(&frame, out);
+    }
+
+    fn command(&mut self, request: Request, frame: &mut Vec<u8>) {
+        self.last_id += 1;
+        self.encoding.encode_command(&Command { id: self.last_id, request }, frame);
+    }
+
+    fn write(&self, frame: &[u8], out: &mut Vec<u8>) {
+        let data = match self.encoding {
+            Encoding::Json => Data::Text,
+            Encoding::Protobuf => Data::Binary,
+        };
+        write_frame(OpCode::Data(data), frame, out);
+    }
+
+    /// Works a message of the server off.
+    pub(super) fn take(
+        &mut self,
+        message: &[u8],
+        out: &mut Vec<u8>,
+        account: &mut Account<'_>,
+    ) -> Result<(), ClientError> {
+        if self.encoding == Encoding::Json
+            && let Some((data, offset)) = plain_publication(message, account.channel(), account.run.size)
+        {
+            self.publication(data, offset, account);
+            return Ok(());
+        }
+        for reply in self.encoding.decode_replies(message) {
+            self.reply(reply?, out, account)?;
+        }
+        Ok(())
+    }
+
+    fn reply(
+        &mut self,
+        reply: Reply,
+        out: &mut Vec<u8>,
+        account: &mut Account<'_>,
+    ) -> Result<(), ClientError> {
+        match reply.body {
+            ReplyBody::Ping => {
+                let mut pong = Vec::new();
+                self.encoding.encode_command(&Command { id: 0, request: Request::Pong }, &mut pong);
+                self.write(&pong, out);
+            }
+            ReplyBody::Push(push) => self.push(push, account)?,
+            ReplyBody::Error(error) => {
+                return Err(ClientError::Rejected { code: error.code, message: error.message.into_owned() });
+            }
+            ReplyBody::Subscribe(result) => self.begin(result, account),
+            ReplyBody::Unsubscribe => self.subscribed = false,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, result: SubscribeResult, account: &mut Account<'_>) {
+        if result.was_recovering {
+            account.continued(result.recovered);
+        }
+        if !(result.was_recovering && result.recovered) {
+            self.place.offset = result.offset;
+        }
+        self.place.epoch = result.epoch;
+        self.place.positioned = result.positioned || result.recoverable;
+        self.subscribed = true;
+        for publication in result.publications {
+            self.hear(&publication, account);
+        }
+    }
+
+    fn push(&mut self, push: Push, account: &mut Account<'_>) -> Result<(), ClientError> {
+        match push.body {
+            PushBody::Publication(_) if push.channel != account.channel() => account.misrouted(),
+            PushBody::Publication(publication) => self.hear(&publication, account),
+            PushBody::Unsubscribe(push) => {
+                account.gap();
+                return Err(ClientError::Closed(format!("unsubscribed, {} {}", push.code, push.reason)));
+            }
+            PushBody::Disconnect(push) => {
+                return Err(ClientError::Closed(format!("{} {}", push.code, push.reason)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, publication: &Publication, account: &mut Account<'_>) {
+        self.publication(publication.data.bytes(), publication.offset, account);
+    }
+
+    fn publication(&mut self, data: &[u8], offset: u64, account: &mut Account<'_>) {
+        if self.place.positioned && offset > 0 {
+            if offset != self.place.offset + 1 {
+                account.skipped();
+            }
+            self.place.offset = offset;
+        }
+        account.heard(data);
+    }
+}
+
+/// A single publication of the channel, written as it nearly always is: payload and offset. Whatever looks otherwise
+/// goes through the codec. This is the only message that comes a hundred thousand times a second.
+fn plain_publication<'a>(message: &'a [u8], channel: &str, size: usize) -> Option<(&'a [u8], u64)> {
+    let rest = message.strip_prefix(br#"{"push":{"channel":""#)?.strip_prefix(channel.as_bytes())?;
+    let rest = rest.strip_prefix(br#"","pub":{"data":"#)?;
+    let (data, rest) = rest.split_at_checked(size)?;
+    let digits = rest.strip_prefix(br#","offset":"#)?.strip_suffix(b"}}}")?;
+    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some((data, digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+    use crate::run::Run;
+    use crate::stamp::Stamp;
+    use crate::tally::{Cohort, Entry, Tally};
+    use tokio::time::Instant;
+
+    fn fixture() -> (Run, Tally) {
+        let run = Run::new(128, vec!["c\"0".to_owned(), "c1".to_owned()]);
+        let mut tally = Tally::new(vec![Cohort::new("WebSocket", true)]);
+        for channel in 0..2 {
+            tally.entries.push(Entry { channel, cohort: 0, ledger: Ledger::default() });
+        }
+        (run, tally)
+    }
+
+    fn push(run: &Run, channel: u32, sequence: u64, offset: u64) -> Vec<u8> {
+        let mut payload = Vec::new();
+        Stamp { run: run.id, channel, sequence, due_micros: 0, late_micros: 0 }.write(128, &mut payload);
+        let publication = Publication {
+            data: earshot_protocol::Payload::new(payload.into()),
+            offset,
+            ..Publication::default()
+        };
+        let mut frame = Vec::new();
+        Encoding::Json.encode_publication(&run.channels[channel as usize], &publication, &mut frame);
+        frame
+    }
+
+    const SUBSCRIBED: &[u8] = br#"{"id":2,"subscribe":{"recoverable":true,"epoch":"e","positioned":true}}"#;
+
+    #[test]
+    fn the_short_way_and_the_codec_hear_the_same() {
+        // A name that JSON escapes never takes the short way.
+        for seat in 0..2 {
+            let (run, mut tally) = fixture();
+            let (mut session, mut out) = (Session::new(Encoding::Json, Place::default()), Vec::new());
+            let mut account = Account { run: &run, tally: &mut tally, seat, now: Instant::now() };
+            session.take(SUBSCRIBED, &mut out, &mut account).unwrap();
+            let channel = u32::try_from(seat).unwrap();
+            let first = push(&run, channel, 1, 1);
+            assert_eq!(plain_publication(&first, account.channel(), 128).is_some(), seat == 1);
+            session.take(&first, &mut out, &mut account).unwrap();
+            let both = [push(&run, channel, 2, 2), push(&run, channel, 3, 3)].join(&b'\n');
+            session.take(&both, &mut out, &mut account).unwrap();
+            session.take(&push(&run, channel, 5, 5), &mut out, &mut account).unwrap();
+            session.take(&push(&run, 1 - channel, 1, 1), &mut out, &mut account).unwrap();
+            let ledger = &tally.entries[seat].ledger;
+            assert_eq!((ledger.delivered(), ledger.lost(5)), (4, 1));
+            assert_eq!((tally.counts.skipped, tally.counts.misrouted), (1, 1));
+            assert_eq!((session.place().offset, out.len()), (5, 0));
+        }
+    }
+
+    #[test]
+    fn a_session_goes_on_where_it_stood() {
+        let (run, mut tally) = fixture();
+        let place = Place { epoch: "e".to_owned(), offset: 1, positioned: true };
+        let (mut session, mut out) = (Session::new(Encoding::Json, place), Vec::new());
+        session.greet("c1", &mut out);
+        let asked = br#""subscribe":{"channel":"c1","recover":true,"epoch":"e","offset":1}"#;
+        assert!(out.windows(asked.len()).any(|window| window == asked), "{}", String::from_utf8_lossy(&out));
+        let missed = push(&run, 1, 2, 2);
+        let missed = std::str::from_utf8(&missed).unwrap();
+        let missed = &missed[missed.find(r#"{"data""#).unwrap()..missed.len() - 2];
+        let reply = format!(
+            r#"{{"id":2,"subscribe":{{"epoch":"e","offset":1,"positioned":true,"was_recovering":true,"recovered":true,"publications":[{missed}]}}}}"#
+        );
+        let mut account = Account { run: &run, tally: &mut tally, seat: 1, now: Instant::now() };
+        session.take(reply.as_bytes(), &mut out, &mut account).unwrap();
+        assert_eq!((session.place().offset, session.is_subscribed()), (2, true));
+        assert_eq!((tally.counts.recovered, tally.counts.skipped), (1, 0));
+        assert_eq!(tally.entries[1].ledger.delivered(), 1);
+    }
+
+    #[test]
+    fn pings_are_answered_and_notices_end_the_session() {
+        let (run, mut tally) = fixture();
+        let (mut session, mut out) = (Session::new(Encoding::Json, Place::default()), Vec::new());
+        let mut account = Account { run: &run, tally: &mut tally, seat: 1, now: Instant::now() };
+        session.take(b"{}", &mut out, &mut account).unwrap();
+        assert_eq!(out, b"\x81\x82\0\0\0\0{}");
+        let notice =
+            br#"{"push":{"channel":"c1","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
+        let end = session.take(notice, &mut out, &mut account).unwrap_err().to_string();
+        assert_eq!(end, "closed by the server: unsubscribed, 2500 insufficient state");
+        assert_eq!(tally.counts.gaps, 1);
+    }
+}

@@ -1,0 +1,192 @@
+//! WebSocket frames by RFC 6455, as a client sees them. Pure: it owns no socket, and keeps no more than a frame or a
+//! message that is incomplete.
+
+use std::io::Cursor;
+use std::mem;
+
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// The longest message that is put together.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// What the server sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message<'a> {
+    /// A text or binary message.
+    Data(&'a [u8]),
+    /// Wants a pong with the same bytes.
+    Ping(&'a [u8]),
+    /// The server says goodbye: its code, 0 when it gave none, and its words.
+    Close(u16, &'a [u8]),
+}
+
+/// Why bytes are no frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    /// Not RFC 6455.
+    #[error("the server breaks RFC 6455: {0}")]
+    Violation(&'static str),
+    /// Longer than a load test expects.
+    #[error("a message of more than {MAX_MESSAGE} bytes")]
+    TooLong,
+}
+
+/// What is kept of a connection's bytes between reads.
+#[derive(Debug, Default)]
+pub(crate) struct FrameReader {
+    /// An incomplete frame, as it came.
+    partial: Vec<u8>,
+    /// The fragments of a message so far.
+    fragments: Vec<u8>,
+}
+
+impl FrameReader {
+    /// Takes the next bytes and gives each message that they complete to `take`.
+    pub(crate) fn feed<E: From<FrameError>>(
+        &mut self,
+        fresh: &[u8],
+        mut take: impl FnMut(Message<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.partial.is_empty() {
+            let used = self.work_off(fresh, &mut take)?;
+            self.partial.extend_from_slice(&fresh[used..]);
+            return Ok(());
+        }
+        let mut joined = mem::take(&mut self.partial);
+        joined.extend_from_slice(fresh);
+        let used = self.work_off(&joined, &mut take)?;
+        joined.drain(..used);
+        if !joined.is_empty() {
+            self.partial = joined;
+        }
+        Ok(())
+    }
+
+    /// Works whole frames off; returns how many bytes they were.
+    fn work_off<E: From<FrameError>>(
+        &mut self,
+        bytes: &[u8],
+        take: &mut impl FnMut(Message<'_>) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let mut at = 0;
+        while let Some((header, start, end)) = header(&bytes[at..])? {
+            let Some(payload) = bytes.get(at + start..at + end) else { break };
+            at += end;
+            match header.opcode {
+                OpCode::Data(Data::Continue) => {
+                    self.append(payload)?;
+                    if header.is_final {
+                        take(Message::Data(&mem::take(&mut self.fragments)))?;
+                    }
+                }
+                OpCode::Data(_) if header.is_final => take(Message::Data(payload))?,
+                OpCode::Data(_) => self.append(payload)?,
+                OpCode::Control(Control::Ping) => take(Message::Ping(payload))?,
+                OpCode::Control(Control::Close) => take(close(payload))?,
+                OpCode::Control(_) => {}
+            }
+        }
+        Ok(at)
+    }
+
+    fn append(&mut self, payload: &[u8]) -> Result<(), FrameError> {
+        if self.fragments.len() + payload.len() > MAX_MESSAGE {
+            return Err(FrameError::TooLong);
+        }
+        self.fragments.extend_from_slice(payload);
+        Ok(())
+    }
+}
+
+/// The header, and where its payload begins and ends. `None` while it is incomplete.
+fn header(bytes: &[u8]) -> Result<Option<(FrameHeader, usize, usize)>, FrameError> {
+    let mut cursor = Cursor::new(bytes);
+    let parsed = FrameHeader::parse(&mut cursor).map_err(|_| FrameError::Violation("unknown opcode"))?;
+    let Some((header, length)) = parsed else { return Ok(None) };
+    if header.mask.is_some() || header.rsv1 || header.rsv2 || header.rsv3 {
+        return Err(FrameError::Violation("a mask or a reserved bit"));
+    }
+    let start = usize::try_from(cursor.position()).unwrap_or_default();
+    match usize::try_from(length) {
+        Ok(length) if length <= MAX_MESSAGE => Ok(Some((header, start, start + length))),
+        _ => Err(FrameError::TooLong),
+    }
+}
+
+fn close(payload: &[u8]) -> Message<'_> {
+    match payload.split_first_chunk::<2>() {
+        Some((code, reason)) => Message::Close(u16::from_be_bytes(*code), reason),
+        None => Message::Close(0, b""),
+    }
+}
+
+/// Appends a frame of a client. Its mask is zero, which is valid and costs nothing.
+pub(crate) fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, mask: Some([0; 4]), ..FrameHeader::default() };
+    // Writing to a vector cannot fail.
+    let _ = header.format(payload.len() as u64, out);
+    out.extend_from_slice(payload);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(pieces: &[&[u8]]) -> Result<Vec<String>, FrameError> {
+        let (mut reader, mut messages) = (FrameReader::default(), Vec::new());
+        for piece in pieces {
+            reader.feed(piece, |message| {
+                messages.push(format!("{message:?}"));
+                Ok::<(), FrameError>(())
+            })?;
+        }
+        Ok(messages)
+    }
+
+    const STREAM: &[u8] =
+        b"\x81\x02ab\x01\x01x\x89\x01p\x80\x02yz\x8a\x00\x82\x7e\x00\x03cde\x88\x05\x0b\xc0bye";
+
+    #[test]
+    fn frames_become_messages() {
+        let expected = [
+            format!("{:?}", Message::Data(b"ab")),
+            format!("{:?}", Message::Ping(b"p")),
+            format!("{:?}", Message::Data(b"xyz")),
+            format!("{:?}", Message::Data(b"cde")),
+            format!("{:?}", Message::Close(3008, b"bye")),
+        ];
+        assert_eq!(read(&[STREAM]).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_a_server_must_not_send_is_named() {
+        assert_eq!(read(&[b"\x81\x82abcdxy"]), Err(FrameError::Violation("a mask or a reserved bit")));
+        assert_eq!(read(&[b"\xc1\x00"]), Err(FrameError::Violation("a mask or a reserved bit")));
+        assert_eq!(read(&[b"\x81\x7f\x00\x00\x00\x00\xff\xff\xff\xff"]), Err(FrameError::TooLong));
+    }
+
+    #[test]
+    fn what_a_client_sends_is_masked() {
+        let mut out = Vec::new();
+        write_frame(OpCode::Data(Data::Text), b"{}", &mut out);
+        assert_eq!(out, b"\x81\x82\0\0\0\0{}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_reads_the_same(cuts in prop::collection::vec(0..STREAM.len(), 0..12)) {
+            let mut cuts = cuts;
+            cuts.extend([0, STREAM.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &STREAM[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(read(&pieces), read(&[STREAM]));
+        }
+
+        #[test]
+        fn no_input_panics(input: Vec<u8>) {
+            let _ = read(&[&input]);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What a connection speaks: the request that opens it, and whatever the target's protocol does with the bytes after
+//! that. Pure: bytes in, bytes out.
+
+use earshot_protocol::Encoding;
+use memchr::memmem;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::centrifuge::{self, Session};
+use super::events::{Event, EventReader};
+use super::frames::{FrameReader, Message, write_frame};
+use super::http::{Response, WEBSOCKET_KEY};
+use super::{ClientError, Transport};
+use crate::tally::Account;
+use crate::target::Target;
+
+/// How each message of the load test begins.
+const STAMP: &[u8] = br#"{"run":"#;
+
+/// Where a subscriber stood when it lost its connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nowhere: what was published before is not wanted.
+    #[default]
+    Fresh,
+    /// On a WebSocket of the Centrifuge protocol.
+    Position(centrifuge::Place),
+    /// On an event stream, behind this id.
+    EventId(Vec<u8>),
+}
+
+/// The protocol of one connection.
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// An event stream.
+    Events(Box<Stream>),
+    /// A WebSocket that is being asked for.
+    Upgrading(Box<Upgrade>),
+    /// A WebSocket.
+    Socket(FrameReader, Speech),
+}
+
+/// What is said over a WebSocket.
+#[derive(Debug)]
+pub(super) enum Speech {
+    /// The Centrifuge client protocol.
+    Centrifuge(Box<Session>),
+    /// The messages as they are, or with something around them.
+    Plain,
+}
+
+/// An event stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    response: Response,
+    events: EventReader,
+    /// The target says by an event when it is subscribed.
+    announced: bool,
+    recovering: bool,
+    subscribed: bool,
+    error: Option<String>,
+}
+
+/// A handshake under way.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    response: Response,
+    speech: Speech,
+    channel: String,
+    hello: Vec<String>,
+}
+
+impl Wire {
+    /// The protocol, and the request that opens it.
+    pub(super) fn open(
+        target: &Target,
+        channel: &str,
+        transport: Transport,
+        place: Place,
+    ) -> (Self, Vec<u8>) {
+        match transport {
+            Transport::Sse => Self::open_stream(target, channel, place),
+            Transport::WebSocket(encoding) => Self::open_socket(target, channel, encoding, place),
+        }
+    }
+
+    fn open_socket(target: &Target, channel: &str, encoding: Encoding, place: Place) -> (Self, Vec<u8>) {
+        let centrifuge = target.kind().speaks_centrifuge();
+        let protocol = match encoding {
+            Encoding::Protobuf if centrifuge => "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n",
+            _ => "",
+        };
+        let (path, host) = (target.websocket_path(channel), target.authority());
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {WEBSOCKET_KEY}\r\nSec-WebSocket-Version: 13\r\n{protocol}\r\n"
+        );
+        let speech = if centrifuge {
+            let place = if let Place::Position(place) = place { place } else { centrifuge::Place::default() };
+            Speech::Centrifuge(Box::new(Session::new(encoding, place)))
+        } else {
+            Speech::Plain
+        };
+        let (channel, hello) = (channel.to_owned(), target.hello(channel));
+        let upgrade = Upgrade { response: Response::default(), speech, channel, hello };
+        (Self::Upgrading(Box::new(upgrade)), request.into_bytes())
+    }
+
+    fn open_stream(target: &Target, channel: &str, place: Place) -> (Self, Vec<u8>) {
+        let id = if let Place::EventId(id) = place { id } else { Vec::new() };
+        let mut request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nCache-Control: no-store\r\n",
+            target.sse_path(channel),
+            target.authority(),
+        )
+        .into_bytes();
+        if !id.is_empty() {
+            request.extend_from_slice(b"Last-Event-ID: ");
+            request.extend_from_slice(&id);
+            request.extend_from_slice(b"\r\n");
+        }
+        request.extend_from_slice(b"\r\n");
+        let stream = Stream {
+            response: Response::default(),
+            events: EventReader::after(&id),
+            announced: target.kind().announces_streams(),
+            recovering: !id.is_empty(),
+            subscribed: false,
+            error: None,
+        };
+        (Self::Events(Box::new(stream)), request)
+    }
+
+    /// Whether everything that is published from now on is expected.
+    pub(super) fn is_subscribed(&self) -> bool {
+        match self {
+            Self::Events(stream) => stream.subscribed,
+            Self::Upgrading(_) => false,
+            Self::Socket(_, Speech::Centrifuge(session)) => session.is_subscribed(),
+            Self::Socket(_, Speech::Plain) => true,
+        }
+    }
+
+    /// Where the subscription stands.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Self::Events(stream) if !stream.events.last_id().is_empty() => {
+                Place::EventId(stream.events.last_id().to_vec())
+            }
+            Self::Socket(_, Speech::Centrifuge(session)) => Place::Position(session.place().clone()),
+            _ => Place::Fresh,
+        }
+    }
+
+    /// How it ended: the server's own words, where it said any.
+    pub(super) fn ended(&mut self) -> ClientError {
+        let said = if let Self::Events(stream) = self { stream.error.take() } else { None };
+        ClientError::Closed(said.unwrap_or_else(|| "the connection ended".to_owned()))
+    }
+
+    /// Gives the subscription up, or takes it up anew. False where the protocol knows no such thing.
+    pub(super) fn toggle(&mut self, subscribe: bool, channel: &str, out: &mut Vec<u8>) -> bool {
+        let Self::Socket(_, Speech::Centrifuge(session)) = self else { return false };
+        if subscribe {
+            session.subscribe(channel, out);
+        } else {
+            session.unsubscribe(channel, out);
+        }
+        true
+    }
+
+    /// Works off what was read; what is to be answered goes to `out`.
+    pub(super) fn feed(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        account: &mut Account<'_>,
+    ) -> Result<(), ClientError> {
+        match self {
+            Self::Events(stream) => stream.feed(input, account),
+            Self::Socket(frames, speech) => frames.feed(input, |message| speech.take(message, out, account)),
+            Self::Upgrading(upgrade) => {
+                let rest = upgrade.response.feed(input, |_| {})?;
+                match upgrade.response.status() {
+                    None => return Ok(()),
+                    Some(101) if upgrade.response.accepts_websocket() => {}
+                    Some(101) => return Err(ClientError::NotAccepted),
+                    Some(status) => return Err(ClientError::Status(status)),
+                }
+                let mut speech = std::mem::replace(&mut upgrade.speech, Speech::Plain);
+                if let Speech::Centrifuge(session) = &mut speech {
+                    session.greet(&upgrade.channel, out);
+                }
+                for text in &upgrade.hello {
+                    write_frame(OpCode::Data(Data::Text), text.as_bytes(), out);
+                }
+                *self = Self::Socket(FrameReader::default(), speech);
+                self.feed(rest, out, account)
+            }
+        }
+    }
+}
+
+impl Speech {
+    fn take(
+        &mut self,
+        message: Message<'_>,
+        out: &mut Vec<u8>,
+        account: &mut Account<'_>,
+    ) -> Result<(), ClientError> {
+        match (message, self) {
+            (Message::Data(data), Self::Centrifuge(session)) => session.take(data, out, account)?,
+            (Message::Data(data), Self::Plain) => hear_within(data, account),
+            (Message::Ping(data), _) => write_frame(OpCode::Control(Control::Pong), data, out),
+            (Message::Close(0, _), _) => return Err(ClientError::Closed("closed without a code".to_owned())),
+            (Message::Close(code, reason), _) => {
+                return Err(ClientError::Closed(format!("{code} {}", String::from_utf8_lossy(reason))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hears the messages that stand somewhere in what a server sent: it may put something around them.
+fn hear_within(data: &[u8], account: &mut Account<'_>) {
+    if data.len() == account.run.size {
+        return account.heard(data);
+    }
+    let mut rest = data;
+    while let Some(start) = memmem::find(rest, STAMP) {
+        let end = (start + account.run.size).min(rest.len());
+        account.heard(&rest[start..end]);
+        rest = &rest[end..];
+    }
+}
+
+impl Stream {
+    fn feed(&mut self, input: &[u8], account: &mut Account<'_>) -> Result<(), ClientError> {
+        let Self { response, events, announced, recovering, subscribed, error } = self;
+        let plain = !*announced;
+        let mut tell = |event: Event<'_>| match event.name {
+            _ if plain => hear_within(event.data, account),
+            b"" => account.heard(event.data),
+            b"subscribed" => {
+                if std::mem::take(recovering) {
+                    account.continued(memmem::find(event.data, br#""recovered":true"#).is_some());
+                }
+                *subscribed = true;
+            }
+            b"gap" => account.gap(),
+            b"error" => *error = Some(String::from_utf8_lossy(event.data).into_owned()),
+            _ => {}
+        };
+        response.feed(input, |body| events.feed(body, &mut tell))?;
+        match response.status() {
+            Some(200) if response.is_done() => {
+                let said = self.error.take().unwrap_or_else(|| "the stream ended".to_owned());
+                Err(ClientError::Closed(said))
+            }
+            Some(200) => {
+                self.subscribed |= plain;
+                Ok(())
+            }
+            Some(status) => Err(ClientError::Status(status)),
+            None => Ok(()),
+        }
+    }
+}

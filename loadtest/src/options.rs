@@ -1,0 +1,481 @@
+//! What all scenarios are told on the command line, and what becomes of it: one checked value. Opens nothing but what
+//! it needs to know this machine's limits.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use earshot_protocol::Encoding;
+
+use crate::client::Transport;
+use crate::progress::Show;
+use crate::publisher::{LinkSettings, Schedule, Tempo};
+use crate::resources::open_file_limit;
+use crate::resources::process::ProcessName;
+use crate::scenario::RunError;
+use crate::stamp::Stamp;
+use crate::target::{Kind, Paths, Target, Url};
+
+/// Files that this process needs beside one per subscriber.
+const OTHER_FILES: u64 = 64;
+
+/// Connections that are opened at once. More would overflow a listener's backlog and measure its retries.
+const AT_ONCE: usize = 256;
+
+/// What all scenarios are told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// What kind of server it is
+    #[arg(long, value_enum, default_value_t = Kind::Earshot)]
+    pub(crate) target: Kind,
+    /// Where it is
+    #[arg(long, default_value = "http://127.0.0.1:8000")]
+    pub(crate) url: Url,
+    /// How many subscribers
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: Option<u32>,
+    /// How they are connected; both unless given, where the target has both
+    #[arg(long, value_enum)]
+    pub(crate) transport: Option<Transports>,
+    /// What WebSockets of the Centrifuge protocol speak
+    #[arg(long, value_enum, default_value_t = SocketEncoding::Json)]
+    pub(crate) encoding: SocketEncoding,
+    /// How many channels the subscribers are spread over
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) channels: Option<u32>,
+    /// Messages a second, over all channels; `max`: as many as are delivered
+    #[arg(long)]
+    pub(crate) rate: Option<Rate>,
+    /// With `--rate max`: messages that may be under way
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) window: u64,
+    /// How long
+    #[arg(long, value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Bytes of each message
+    #[arg(long)]
+    pub(crate) size: Option<usize>,
+    /// Where to publish: `http` (the target's own API) or a Redis URL
+    #[arg(long, default_value = "http", env = "LOADTEST_PUBLISH", hide_env_values = true)]
+    pub(crate) publish: LinkSettings,
+    /// The key of the target's API
+    #[arg(long, env = "EARSHOT_API_KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
+    /// Channels are called PREFIX-0, PREFIX-1, …
+    #[arg(long, default_value = "load")]
+    pub(crate) channel_prefix: String,
+    /// Where to subscribe, if not at the usual path of the target's kind; {channel} stands for the name
+    #[arg(long, value_name = "PATH")]
+    pub(crate) subscribe_path: Option<String>,
+    /// Where to publish by HTTP, if not at the usual path of the target's kind
+    #[arg(long, value_name = "PATH")]
+    pub(crate) publish_path: Option<String>,
+    /// A text frame that each WebSocket says first; {channel} stands for the name; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) hello: Vec<String>,
+    /// A process to measure: its number, or the name of one or more; may be given several times
+    #[arg(long, value_name = "PID|NAME")]
+    pub(crate) process: Vec<ProcessName>,
+    /// Threads that carry subscribers; as many as this process has cores unless given
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) threads: Option<u16>,
+    /// Connections that are opened at once
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) at_once: Option<u32>,
+    /// How long to wait for stragglers once deliveries have ceased
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub(crate) settle: Duration,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value_t = Show::Bar)]
+    pub(crate) progress: Show,
+    /// Write the result as JSON; `-` for standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the result as a page with charts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// How subscribers are connected.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transports {
+    /// All over Server-Sent Events
+    Sse,
+    /// All over WebSockets
+    Ws,
+    /// Half and half
+    Both,
+}
+
+/// What WebSockets speak.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketEncoding {
+    /// JSON
+    Json,
+    /// Protobuf
+    Protobuf,
+}
+
+/// How fast to publish.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Rate {
+    /// So many messages a second.
+    PerSecond(f64),
+    /// As many as are delivered.
+    Max,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse::<f64>()) {
+            ("max", _) => Ok(Self::Max),
+            (_, Ok(rate)) if rate.is_finite() && rate > 0.0 => Ok(Self::PerSecond(rate)),
+            _ => Err("wants a number above 0, or `max`".to_owned()),
+        }
+    }
+}
+
+/// What a scenario takes where nothing is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Defaults {
+    pub(crate) subscribers: u32,
+    /// 0: one for each subscriber.
+    pub(crate) channels: u32,
+    pub(crate) rate: f64,
+    pub(crate) duration: Duration,
+    pub(crate) size: usize,
+    pub(crate) at_once: usize,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        let duration = Duration::from_secs(10);
+        Self { subscribers: 1000, channels: 1, rate: 20.0, duration, size: 128, at_once: AT_ONCE }
+    }
+}
+
+/// The options, checked and complete.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) scenario: &'static str,
+    pub(crate) target: Target,
+    pub(crate) subscribers: u32,
+    pub(crate) transport: Transports,
+    pub(crate) encoding: SocketEncoding,
+    pub(crate) channels: u32,
+    pub(crate) rate: Rate,
+    pub(crate) window: u64,
+    pub(crate) burst: u64,
+    pub(crate) duration: Duration,
+    pub(crate) size: usize,
+    pub(crate) publish: LinkSettings,
+    pub(crate) api_key: Option<String>,
+    pub(crate) channel_prefix: String,
+    pub(crate) processes: Vec<ProcessName>,
+    pub(crate) threads: usize,
+    pub(crate) at_once: usize,
+    pub(crate) settle: Duration,
+    pub(crate) progress: Show,
+    /// What is done with the subscribers, in place of what is published.
+    pub(crate) instead: Option<String>,
+    /// Settings of the scenario alone, for the record.
+    pub(crate) own: BTreeMap<String, String>,
+}
+
+impl Options {
+    /// Completes and checks them.
+    pub(crate) fn resolve(&self, scenario: &'static str, defaults: &Defaults) -> Result<Setup, RunError> {
+        let subscribers = self.subscribers.unwrap_or(defaults.subscribers);
+        let channels = self.channels.unwrap_or(defaults.channels);
+        let paths = Paths {
+            subscribe: self.subscribe_path.clone(),
+            publish: self.publish_path.clone(),
+            hello: self.hello.clone(),
+        };
+        let setup = Setup {
+            scenario,
+            target: Target::new(self.target, self.url.clone(), paths),
+            subscribers,
+            transport: self.transport.unwrap_or_else(|| usual_transport(self.target)),
+            encoding: self.encoding,
+            channels: if channels == 0 { subscribers } else { channels },
+            rate: self.rate.unwrap_or(Rate::PerSecond(defaults.rate)),
+            window: self.window,
+            burst: 1,
+            duration: self.duration.unwrap_or(defaults.duration),
+            size: self.size.unwrap_or(defaults.size),
+            publish: self.publish.clone(),
+            api_key: self.api_key.clone(),
+            channel_prefix: self.channel_prefix.clone(),
+            processes: self.process.clone(),
+            threads: self.threads.map_or_else(cores, usize::from),
+            at_once: self.at_once.map_or(defaults.at_once, |count| count as usize),
+            settle: self.settle,
+            progress: self.progress,
+            instead: None,
+            own: BTreeMap::new(),
+        };
+        setup.check()?;
+        Ok(setup)
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn usual_transport(kind: Kind) -> Transports {
+    match kind.serves() {
+        (true, true) => Transports::Both,
+        (true, false) => Transports::Sse,
+        (false, _) => Transports::Ws,
+    }
+}
+
+impl Setup {
+    /// Whether that can be done at all, and here.
+    fn check(&self) -> Result<(), RunError> {
+        let usage = |text: String| Err(RunError::Usage(text));
+        if self.size < Stamp::MIN_BYTES {
+            return usage(format!("--size: a message needs {} bytes for its stamp", Stamp::MIN_BYTES));
+        }
+        if self.schedule(Vec::new()).total == 0 {
+            return usage("--rate and --duration: not one message would be published".to_owned());
+        }
+        let (sse, sockets) = self.target.kind().serves();
+        if (self.transport != Transports::Ws && !sse) || (self.transport != Transports::Sse && !sockets) {
+            return usage(format!("--transport: {} has no such transport here", self.target.kind().name()));
+        }
+        let needed = u64::from(self.subscribers) + OTHER_FILES;
+        match open_file_limit() {
+            Some(limit) if limit < needed => usage(format!(
+                "{} subscribers need {needed} open files, and this process may have {limit}: run `ulimit -n {needed}` first",
+                self.subscribers
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether everybody can come back to where it stood.
+    pub(crate) fn check_resumes(&self) -> Result<(), RunError> {
+        let (sse, sockets) = self.target.kind().resumes();
+        if (self.transport != Transports::Ws && !sse) || (self.transport != Transports::Sse && !sockets) {
+            return Err(RunError::Usage(format!(
+                "--transport: subscribers of {} cannot come back to where they stood over every transport that was asked for",
+                self.target.kind().name()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The names of the channels.
+    pub(crate) fn channel_names(&self) -> Vec<String> {
+        (0..self.channels).map(|index| format!("{}-{index}", self.channel_prefix)).collect()
+    }
+
+    /// What is to be published after each channel has got so many.
+    pub(crate) fn schedule(&self, before: Vec<u64>) -> Schedule {
+        let (tempo, total) = match self.rate {
+            Rate::PerSecond(per_second) => {
+                // A float to an integer saturates.
+                let total = (per_second * self.duration.as_secs_f64()).round() as u64;
+                (Tempo::Rate { per_second, burst: self.burst }, total)
+            }
+            Rate::Max => {
+                let deliveries = f64::from(self.subscribers) / f64::from(self.channels);
+                (Tempo::Window { messages: self.window, deliveries }, u64::MAX)
+            }
+        };
+        // A schedule by the clock ends with its last message, not with its last moment.
+        let duration = if self.rate == Rate::Max { self.duration } else { Duration::MAX };
+        Schedule { before, tempo, total, duration }
+    }
+
+    /// Transports alternate within each channel, whatever the number of channels is.
+    pub(crate) fn transport_of(&self, subscriber: u32) -> Transport {
+        let websocket = Transport::WebSocket(match self.encoding {
+            SocketEncoding::Json => Encoding::Json,
+            SocketEncoding::Protobuf => Encoding::Protobuf,
+        });
+        let (round, channel) = (subscriber / self.channels, subscriber % self.channels);
+        match self.transport {
+            Transports::Sse => Transport::Sse,
+            Transports::Ws => websocket,
+            Transports::Both if (round + channel).is_multiple_of(2) => Transport::Sse,
+            Transports::Both => websocket,
+        }
+    }
+
+    /// One line: what is done.
+    pub(crate) fn title(&self) -> String {
+        let (scenario, target, subscribers, way) =
+            (self.scenario, &self.target, self.subscribers, self.way());
+        let what = self.instead.clone().unwrap_or_else(|| self.load());
+        format!("{scenario}: {target}, {subscribers} subscribers {way}, {what}")
+    }
+
+    fn load(&self) -> String {
+        let rate = match self.rate {
+            Rate::PerSecond(rate) => format!("{rate}/s"),
+            Rate::Max => "as many as are delivered".to_owned(),
+        };
+        let at_once = if self.burst > 1 { format!(", {} at once", self.burst) } else { String::new() };
+        let (channels, size, duration, publish) = (self.channels, self.size, self.duration, &self.publish);
+        let channels = if channels == 1 { "1 channel".to_owned() } else { format!("{channels} channels") };
+        format!("{channels}, {rate} of {size} bytes{at_once} for {duration:?} through {publish}")
+    }
+
+    fn way(&self) -> String {
+        let encoding = match self.encoding {
+            _ if !self.target.kind().speaks_centrifuge() => "",
+            SocketEncoding::Json => " (JSON)",
+            SocketEncoding::Protobuf => " (Protobuf)",
+        };
+        match self.transport {
+            Transports::Sse => "over SSE".to_owned(),
+            Transports::Ws => format!("over WebSocket{encoding}"),
+            Transports::Both => format!("half SSE, half WebSocket{encoding}"),
+        }
+    }
+
+    /// The settings for the record. No secret is among them.
+    pub(crate) fn settings(&self) -> BTreeMap<String, String> {
+        let rate = match self.rate {
+            Rate::PerSecond(rate) => rate.to_string(),
+            Rate::Max => format!("max, window {}", self.window),
+        };
+        let own = self.own.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let name = |value: Option<clap::builder::PossibleValue>| {
+            value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        [
+            ("subscribers", self.subscribers.to_string()),
+            ("transport", name(self.transport.to_possible_value())),
+            ("encoding", name(self.encoding.to_possible_value())),
+            ("channels", self.channels.to_string()),
+            ("rate", rate),
+            ("burst", self.burst.to_string()),
+            ("duration", format!("{:?}", self.duration)),
+            ("size", self.size.to_string()),
+            ("publish", self.publish.to_string()),
+            ("threads", self.threads.to_string()),
+            ("at_once", self.at_once.to_string()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .chain(own)
+        .collect()
+    }
+}
+
+/// Reads `10s`, `500ms`, `2m` or `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("wants a number and a unit: 500ms, 10s, 2m, 1h".to_owned()),
+    };
+    let seconds = number.parse::<f64>().map_err(|error| error.to_string())? * scale;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Whether this one belongs to a share of all, which is spread over channels and transports. Neighbours go together,
+/// since transports alternate.
+pub(crate) fn is_chosen(index: u32, share: f64) -> bool {
+    let pair = f64::from(index / 2);
+    (pair * share).round() < ((pair + 1.0) * share).round()
+}
+
+/// Reads a share: `0.1` or `10%`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
+    match number.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&(number * scale)) => Ok(number * scale),
+        _ => Err("wants a share between 0 and 1, such as 0.1 or 10%".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn setup(line: &str) -> Result<Setup, String> {
+        let words = std::iter::once("fanout").chain(line.split_ascii_whitespace());
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        line.options.resolve("fanout", &Defaults::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn durations_and_shares_have_units() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for wrong in ["10", "s", "-1s", "10 s", "1d", "1.2.3s", ""] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!((share("0.25"), share("10%")), (Ok(0.25), Ok(0.1)));
+        assert!(share("11").is_err() && share("101%").is_err() && share("x").is_err());
+    }
+
+    #[test]
+    fn each_channel_has_both_transports() {
+        for channels in 1..5 {
+            let setup = setup(&format!("--subscribers 20 --channels {channels}")).unwrap();
+            for channel in 0..channels {
+                let of_channel = (0..20).filter(|subscriber| subscriber % channels == channel);
+                let (sse, websocket): (Vec<_>, Vec<_>) =
+                    of_channel.partition(|subscriber| setup.transport_of(*subscriber) == Transport::Sse);
+                assert!(sse.len().abs_diff(websocket.len()) <= 1, "{channels} channels");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_is_spread_over_both_transports() {
+        let setup = setup("--subscribers 100").unwrap();
+        for (share, count) in [(0.0, 0), (0.1, 10), (0.5, 50), (1.0, 100)] {
+            let chosen: Vec<u32> = (0..100).filter(|index| is_chosen(*index, share)).collect();
+            let sse = chosen.iter().filter(|index| setup.transport_of(**index) == Transport::Sse).count();
+            assert_eq!((chosen.len(), sse), (count, count / 2), "{share}");
+        }
+        assert_eq!((0..10).filter(|index| is_chosen(*index, 0.1)).count(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_named() {
+        let refusal = |line: &str| setup(line).map(|_| ());
+        assert_eq!(refusal("--subscribers 10"), Ok(()));
+        assert_eq!(refusal("--size 50"), Err("--size: a message needs 121 bytes for its stamp".to_owned()));
+        assert!(refusal("--rate 0").is_err_and(|text| text.contains("above 0, or `max`")));
+        assert!(refusal("--rate 1 --duration 100ms").is_err());
+        assert!(
+            refusal("--target centrifugo --transport sse").is_err_and(|text| text.contains("centrifugo"))
+        );
+        assert!(refusal("--subscribers 4000000000").is_err_and(|text| text.contains("ulimit -n 4000000064")));
+        assert!(setup("--target nchan --transport ws").unwrap().check_resumes().is_err());
+        assert!(setup("--target nchan --transport sse").unwrap().check_resumes().is_ok());
+    }
+
+    #[test]
+    fn a_password_is_in_no_title_and_no_setting() {
+        let setup = setup("--publish redis://:secret@127.0.0.1:6379 --api-key hidden").unwrap();
+        let told = format!("{} {:?}", setup.title(), setup.settings());
+        assert!(!told.contains("secret") && !told.contains("hidden"), "{told}");
+    }
+}

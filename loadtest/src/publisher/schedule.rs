@@ -1,0 +1,151 @@
+//! What is to be published, and when. Pure: it publishes nothing and reads no clock.
+
+use std::time::Duration;
+
+/// How fast.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Tempo {
+    /// By the clock, whatever becomes of it: so many a second over all channels, always `burst` of them at once.
+    Rate {
+        /// Messages a second.
+        per_second: f64,
+        /// Messages that are due at the same moment.
+        burst: u64,
+    },
+    /// As fast as they are delivered: never more than so many whose deliveries have not all come.
+    Window {
+        /// Messages under way.
+        messages: u64,
+        /// Deliveries of a message, on the average.
+        deliveries: f64,
+    },
+}
+
+/// What is to be published, and when.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    /// How many messages each channel has got before. Messages go round the channels, a burst stays on one.
+    pub(crate) before: Vec<u64>,
+    /// How fast.
+    pub(crate) tempo: Tempo,
+    /// How many at most.
+    pub(crate) total: u64,
+    /// For how long at most.
+    pub(crate) duration: Duration,
+}
+
+impl Schedule {
+    /// One message for each channel, at once.
+    pub(crate) fn proof(before: Vec<u64>) -> Self {
+        let tempo = Tempo::Rate { per_second: 1e9, burst: 1 };
+        Self { total: before.len() as u64, before, tempo, duration: Duration::MAX }
+    }
+
+    fn channels(&self) -> u64 {
+        self.before.len() as u64
+    }
+
+    /// Messages that are due at the same moment.
+    fn burst(&self) -> u64 {
+        match self.tempo {
+            Tempo::Rate { burst, .. } => burst.max(1),
+            Tempo::Window { .. } => 1,
+        }
+    }
+
+    /// When the n-th message is due, counted from the first.
+    pub(crate) fn due(&self, index: u64) -> Duration {
+        match self.tempo {
+            // Exact up to 2^53 messages.
+            Tempo::Rate { per_second, .. } => {
+                Duration::from_secs_f64((index - index % self.burst()) as f64 / per_second)
+            }
+            Tempo::Window { .. } => Duration::ZERO,
+        }
+    }
+
+    /// Whether nothing more is to be published.
+    pub(crate) fn is_over(&self, count: u64, elapsed: Duration) -> bool {
+        count >= self.total || elapsed >= self.duration
+    }
+
+    /// How many more may be under way.
+    pub(crate) fn room(&self, count: u64, delivered: u64) -> u64 {
+        let Tempo::Window { messages, deliveries } = self.tempo else { return 0 };
+        let done = (delivered as f64 / deliveries.max(f64::MIN_POSITIVE)) as u64;
+        let room = messages.saturating_sub(count.saturating_sub(done));
+        room.min(self.total - count)
+    }
+
+    /// The n-th message's channel, and its place among the messages of that channel, from 1.
+    pub(crate) fn place(&self, index: u64) -> (u32, u64) {
+        let (burst, within) = (index / self.burst(), index % self.burst());
+        let (round, channel) = (burst / self.channels(), burst % self.channels());
+        let before = self.before[usize::try_from(channel).unwrap_or_default()];
+        (u32::try_from(channel).unwrap_or(u32::MAX), before + round * self.burst() + within + 1)
+    }
+
+    /// How many messages each channel has got after the first `count` of this schedule, those before included.
+    pub(crate) fn per_channel(&self, count: u64) -> Vec<u64> {
+        let burst = self.burst();
+        let (bursts, rest) = (count / burst, count % burst);
+        let (rounds, extra) = (bursts / self.channels(), bursts % self.channels());
+        (0..)
+            .zip(&self.before)
+            .map(|(channel, before)| {
+                let whole = (rounds + u64::from(channel < extra)) * burst;
+                before + whole + if channel == extra { rest } else { 0 }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn schedule(channels: usize, per_second: f64, burst: u64) -> Schedule {
+        let tempo = Tempo::Rate { per_second, burst };
+        Schedule { before: vec![0; channels], tempo, total: 100, duration: Duration::MAX }
+    }
+
+    #[test]
+    fn messages_go_round_the_channels() {
+        assert_eq!(schedule(3, 1.0, 1).per_channel(8), [3, 3, 2]);
+        assert_eq!(schedule(3, 1.0, 1).per_channel(0), [0, 0, 0]);
+        assert_eq!(schedule(2, 1.0, 10).per_channel(35), [20, 15]);
+    }
+
+    #[test]
+    fn a_burst_is_due_at_one_moment_on_one_channel() {
+        let schedule = schedule(2, 100.0, 10);
+        assert_eq!((schedule.due(9), schedule.due(10)), (Duration::ZERO, Duration::from_millis(100)));
+        assert_eq!((schedule.place(9), schedule.place(10), schedule.place(20)), ((0, 10), (1, 1), (0, 11)));
+    }
+
+    #[test]
+    fn a_window_opens_as_deliveries_come() {
+        let tempo = Tempo::Window { messages: 10, deliveries: 5.0 };
+        let schedule = Schedule { before: vec![0], tempo, total: 100, duration: Duration::from_secs(1) };
+        assert_eq!((schedule.room(0, 0), schedule.room(10, 0)), (10, 0));
+        assert_eq!((schedule.room(10, 4), schedule.room(10, 5), schedule.room(99, 495)), (0, 1, 1));
+        assert!(schedule.is_over(100, Duration::ZERO) && schedule.is_over(3, Duration::from_secs(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_counts_of_channels_are_those_of_the_places(
+            before in prop::collection::vec(0u64..5, 1..5), burst in 1u64..5, count in 0u64..60,
+        ) {
+            let schedule = Schedule { before: before.clone(), ..schedule(before.len(), 1.0, burst) };
+            let mut counts = before;
+            for index in 0..count {
+                let (channel, sequence) = schedule.place(index);
+                counts[channel as usize] += 1;
+                prop_assert_eq!(sequence, counts[channel as usize]);
+            }
+            prop_assert_eq!(schedule.per_channel(count), counts);
+        }
+    }
+}

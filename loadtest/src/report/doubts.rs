@@ -1,0 +1,138 @@
+//! Why the numbers of a run may not be those of the server: the load test was at its own limit, the machine was full,
+//! or the schedule was not kept. Reads a record, decides nothing else.
+
+use crate::record::Record;
+
+/// Above this share of a core, a thread of the load test measures itself.
+const BUSY: f64 = 0.9;
+/// A thread that waited for a core longer than this measures the machine.
+const STARVED: f64 = 0.2;
+/// Less than this of the rate that was asked for is another test.
+const KEPT_RATE: f64 = 0.95;
+/// A publisher that is later than this for one message in a hundred has fallen behind, in milliseconds.
+const LAG_MILLIS: f64 = 20.0;
+/// A load test that reads later than this adds to latencies, in milliseconds …
+const TURN_MILLIS: f64 = 5.0;
+/// … when that is more than this share of them.
+const TURN_SHARE: f64 = 0.25;
+/// A cohort of fewer deliveries says little about its tail.
+const TAIL: u64 = 1000;
+
+/// In words; nothing where there is nothing to doubt.
+pub(super) fn doubts(record: &Record) -> Vec<String> {
+    let mut doubts = Vec::new();
+    own_threads(record, &mut doubts);
+    own_lag(record, &mut doubts);
+    schedule(record, &mut doubts);
+    for cohort in &record.cohorts {
+        if (1..TAIL).contains(&cohort.latency.count) && record.published.seconds > 0.0 {
+            let (name, count) = (&cohort.name, cohort.latency.count);
+            doubts.push(format!("{name}: {count} deliveries are too few for p99.9"));
+        }
+    }
+    doubts
+}
+
+/// Whether the load test was at its own limit.
+pub(super) fn is_bottleneck(record: &Record) -> bool {
+    let meter = &record.meter;
+    let busy = [meter.subscribers, meter.busiest_second, meter.publisher];
+    busy.into_iter().flatten().any(|share| share.busy > BUSY) || reads_late(record)
+}
+
+fn own_threads(record: &Record, doubts: &mut Vec<String>) {
+    let meter = &record.meter;
+    let over_all = meter.subscribers.is_some_and(|share| share.busy > BUSY);
+    let shares = [
+        ("a thread of subscribers was", meter.subscribers, ""),
+        ("a thread of subscribers was", meter.busiest_second.filter(|_| !over_all), " in its busiest second"),
+        ("the publisher was", meter.publisher, ""),
+    ];
+    for (who, share, when) in shares {
+        let Some(share) = share else { continue };
+        if share.busy > BUSY {
+            let percent = share.busy * 100.0;
+            doubts
+                .push(format!("{who} busy {percent:.0} % of a core{when}: the load test is the bottleneck"));
+        }
+        if share.starved > STARVED && when.is_empty() {
+            let percent = share.starved * 100.0;
+            doubts
+                .push(format!("{who} {percent:.0} % of the time ready without a core: the machine is full"));
+        }
+    }
+}
+
+fn reads_late(record: &Record) -> bool {
+    let turn = record.meter.turns.p99;
+    let latencies = record.cohorts.iter().map(|cohort| cohort.latency.p99);
+    let shortest = latencies.filter(|p99| *p99 > 0.0).fold(f64::INFINITY, f64::min);
+    turn > TURN_MILLIS && turn > shortest * TURN_SHARE
+}
+
+fn own_lag(record: &Record, doubts: &mut Vec<String>) {
+    if reads_late(record) {
+        let turn = record.meter.turns.p99;
+        doubts.push(format!(
+            "the load test took up to {turn:.1} ms (p99) to read what was there: latencies include that"
+        ));
+    }
+    let lag = record.published.lag.p99;
+    if lag > LAG_MILLIS {
+        doubts.push(format!("the publisher fell behind by {lag:.1} ms at p99: latencies include that"));
+    }
+}
+
+fn schedule(record: &Record, doubts: &mut Vec<String>) {
+    let published = &record.published;
+    let Some(asked) = published.asked_per_second else { return };
+    if published.count > 1 && published.seconds > 0.0 && published.per_second < asked * KEPT_RATE {
+        let kept = published.per_second;
+        doubts.push(format!("the publisher kept {kept:.0} of {asked:.0} messages a second"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Cohort, Latency, Meter, Published};
+    use crate::resources::thread::CpuShare;
+
+    fn record() -> Record {
+        let latency = Latency { count: 5000, p99: 10.0, ..Latency::default() };
+        let published = Published {
+            count: 21,
+            seconds: 1.0,
+            per_second: 20.0,
+            asked_per_second: Some(20.0),
+            ..Published::default()
+        };
+        Record { cohorts: vec![Cohort { latency, ..Cohort::default() }], published, ..Record::default() }
+    }
+
+    #[test]
+    fn a_load_test_that_measured_itself_says_so() {
+        let share = |busy, starved| Some(CpuShare { busy, starved });
+        let with = |meter: Meter| {
+            let record = Record { meter, ..record() };
+            (doubts(&record).len(), is_bottleneck(&record))
+        };
+        assert_eq!(with(Meter::default()), (0, false));
+        assert_eq!(with(Meter { subscribers: share(0.95, 0.3), ..Meter::default() }), (2, true));
+        assert_eq!(with(Meter { busiest_second: share(0.95, 0.3), ..Meter::default() }), (1, true));
+        assert_eq!(with(Meter { publisher: share(0.95, 0.0), ..Meter::default() }), (1, true));
+        assert_eq!(with(Meter { publisher: share(0.1, 0.3), ..Meter::default() }), (1, false));
+        let turns = |p99| Meter { turns: Latency { p99, ..Latency::default() }, ..Meter::default() };
+        assert_eq!(with(turns(6.0)), (1, true));
+        assert_eq!(with(turns(4.0)), (0, false));
+    }
+
+    #[test]
+    fn a_schedule_that_was_not_kept_is_told() {
+        let with = |published: Published| doubts(&Record { published, ..record() }).len();
+        assert_eq!(with(Published { per_second: 18.0, ..record().published }), 1);
+        assert_eq!(with(Published { asked_per_second: None, per_second: 18.0, ..record().published }), 0);
+        let lag = Latency { p99: 30.0, ..Latency::default() };
+        assert_eq!(with(Published { lag, ..record().published }), 1);
+    }
+}

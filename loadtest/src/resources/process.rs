@@ -1,0 +1,178 @@
+//! Processor time and memory of other processes, by number or by name. Never sends them anything.
+
+use std::fs;
+use std::str::FromStr;
+
+/// A tick of `/proc/…/stat`. The kernel's `USER_HZ` is 100 on every architecture that matters.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// One or more processes that are measured as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ProcessName {
+    /// This one.
+    Number(u32),
+    /// All that are called so.
+    Name(String),
+}
+
+impl FromStr for ProcessName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(number) => Ok(Self::Number(number)),
+            // The kernel keeps no more than 15 bytes of a name.
+            Err(_) if text.len() <= 15 && !text.is_empty() => Ok(Self::Name(text.to_owned())),
+            Err(_) => Err("wants a process number, or a name of at most 15 bytes".to_owned()),
+        }
+    }
+}
+
+/// What processes have used so far, and hold now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// Seconds on a core in user space.
+    pub(crate) user: f64,
+    /// Seconds on a core in the kernel.
+    pub(crate) system: f64,
+    /// Bytes of resident memory.
+    pub(crate) resident: u64,
+    /// The same, with what is shared divided among those who share it. Only where it was asked for.
+    pub(crate) proportional: Option<u64>,
+}
+
+impl Usage {
+    fn add(&mut self, other: &Self) {
+        self.user += other.user;
+        self.system += other.system;
+        self.resident += other.resident;
+        self.proportional = match (self.proportional, other.proportional) {
+            (Some(one), Some(other)) => Some(one + other),
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+/// Processes that are measured as one, found once.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    /// As it was named.
+    pub(crate) name: String,
+    /// Their numbers.
+    pub(crate) numbers: Vec<u32>,
+    page_bytes: u64,
+}
+
+impl Process {
+    /// Finds them. The error says that there are none.
+    pub(crate) fn find(name: &ProcessName) -> Result<Self, String> {
+        let (name, numbers) = match name {
+            ProcessName::Number(number) => {
+                let name =
+                    command(*number).ok_or_else(|| format!("--process: there is no process {number}"))?;
+                (name, vec![*number])
+            }
+            ProcessName::Name(name) => (name.clone(), called(name)),
+        };
+        if numbers.is_empty() {
+            return Err(format!("--process: no process is called {name:?}"));
+        }
+        Ok(Self { name, numbers, page_bytes: page_bytes() })
+    }
+
+    /// What they have used so far. Those that have ended count no more.
+    pub(crate) fn usage(&self) -> Usage {
+        self.sum(|_| None)
+    }
+
+    /// The same, with proportional memory, for which the kernel walks all their pages.
+    pub(crate) fn usage_in_full(&self) -> Usage {
+        self.sum(proportional)
+    }
+
+    fn sum(&self, proportional: impl Fn(u32) -> Option<u64>) -> Usage {
+        let mut sum = Usage::default();
+        for number in &self.numbers {
+            let Ok(stat) = fs::read_to_string(format!("/proc/{number}/stat")) else { continue };
+            let Some(mut usage) = parse_stat(&stat, self.page_bytes) else { continue };
+            usage.proportional = proportional(*number);
+            sum.add(&usage);
+        }
+        sum
+    }
+}
+
+fn command(number: u32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{number}/comm")).ok()?.trim_end().to_owned())
+}
+
+fn called(name: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut numbers: Vec<u32> = numbers.filter(|number| command(*number).as_deref() == Some(name)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// Fields by proc(5): 14 is user time, 15 system time, 24 resident pages. The name, field 2, may hold anything.
+fn parse_stat(stat: &str, page_bytes: u64) -> Option<Usage> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / TICKS_PER_SECOND);
+    let pages: u64 = fields.get(24 - 3)?.parse().ok()?;
+    Some(Usage { user: seconds(14)?, system: seconds(15)?, resident: pages * page_bytes, proportional: None })
+}
+
+fn proportional(number: u32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{number}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// The size of a page, from a mapping that is there in any process.
+fn page_bytes() -> u64 {
+    let read = || {
+        let smaps = fs::read_to_string("/proc/self/smaps").ok()?;
+        let line = smaps.lines().find_map(|line| line.strip_prefix("KernelPageSize:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    };
+    read().unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 250 75 0 0 20 0 4 0 100 1000000 25 18446744073709551615";
+        let usage = Usage { user: 2.5, system: 0.75, resident: 25 * 4096, proportional: None };
+        assert_eq!(parse_stat(stat, 4096), Some(usage));
+        assert_eq!(parse_stat("none", 4096), None);
+    }
+
+    #[test]
+    fn processes_are_found_by_number_and_by_name() {
+        let number = std::process::id();
+        let by_number = Process::find(&ProcessName::Number(number)).unwrap();
+        let name = command(number).unwrap();
+        let by_name = Process::find(&ProcessName::Name(name)).unwrap();
+        assert!(by_name.numbers.contains(&number), "{by_name:?}");
+        let end = Instant::now() + std::time::Duration::from_millis(50);
+        while Instant::now() < end {}
+        let usage = by_number.usage_in_full();
+        assert!(usage.user + usage.system > 0.0 && usage.resident > 100_000, "{usage:?}");
+        assert!(usage.proportional.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
+    }
+
+    #[test]
+    fn nobody_is_named() {
+        let missing = ProcessName::from_str("no-such-process").is_err();
+        assert!(!missing);
+        let error = Process::find(&ProcessName::Name("no-such-name".to_owned())).unwrap_err();
+        assert_eq!(error, "--process: no process is called \"no-such-name\"");
+        assert!(Process::find(&ProcessName::Number(u32::MAX)).is_err());
+        assert!(ProcessName::from_str("a-name-that-is-too-long").is_err());
+    }
+}

@@ -1,0 +1,54 @@
+//! `burst`: several messages at once on a channel, then nothing for a while. Tells what sharing a write saves, and
+//! whether the memory that a burst takes is given back.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::stage::Stage;
+use super::{NOBODY, RunError, measure};
+use crate::options::{Defaults, Options, duration};
+use crate::record::Record;
+use crate::swarm::Opening;
+
+/// Several messages at once, then a rest: what sharing a write saves, and whether memory comes back.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BurstArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// Messages at once
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    burst: u64,
+    /// How long to rest before the memory is looked at again
+    #[arg(long, default_value = "3s", value_parser = duration)]
+    rest: Duration,
+}
+
+/// Runs the scenario.
+pub(crate) fn run(args: &BurstArgs) -> Result<Record, RunError> {
+    let defaults = Defaults { rate: 100.0, ..Defaults::default() };
+    let mut setup = args.options.resolve("burst", &defaults)?;
+    setup.burst = args.burst;
+    setup.own.insert("rest".to_owned(), format!("{:?}", args.rest));
+    let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
+    stage.open(Opening::AsItGoes)?;
+    stage.measure();
+    stage.begin()?;
+    stage.end()?;
+    stage.settle()?;
+    stage.end_measure();
+    stage.watch.progress.begin("resting", 0);
+    stage.pass(args.rest)?;
+    let mut record = stage.finish()?;
+    for index in 0..record.processes.len() {
+        let process = &record.processes[index];
+        let before = process.resident_connected as f64;
+        let grown = (process.resident_after as f64 - before) / before.max(1.0) * 100.0;
+        let (name, label) = (
+            format!("kept_percent_{index}"),
+            format!("memory of {} after the rest, above idle", process.name),
+        );
+        measure(&mut record, &name, &label, grown, "%");
+    }
+    Ok(record)
+}

@@ -1,0 +1,56 @@
+//! `churn`: a share of the subscribers gives its subscription up and takes it up again, all the time, while the others
+//! stay. Who stays must miss nothing; who comes back must miss nothing from its subscription on.
+
+use clap::Args;
+
+use super::stage::{APART, Stage};
+use super::{RunError, measure};
+use crate::options::{Defaults, Options, is_chosen, share};
+use crate::record::{Record, per_second};
+use crate::swarm::{Churning, Opening, Order};
+
+/// A share subscribes and unsubscribes all the time.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChurnArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// How many of the subscribers are in motion
+    #[arg(long, default_value = "50%", value_parser = share)]
+    share: f64,
+    /// Subscriptions that are given up or taken up a second
+    #[arg(long, default_value_t = 500.0)]
+    moves: f64,
+}
+
+/// Runs the scenario.
+pub(crate) fn run(args: &ChurnArgs) -> Result<Record, RunError> {
+    let mut setup = args.options.resolve("churn", &Defaults::default())?;
+    setup.own.insert("share".to_owned(), args.share.to_string());
+    setup.own.insert("moves".to_owned(), args.moves.to_string());
+    let (share, moves) = (args.share, args.moves / setup.threads as f64);
+    if moves.is_nan() || moves <= 0.0 {
+        return Err(RunError::Usage("--moves: wants a number above 0".to_owned()));
+    }
+    let mut stage = Stage::set(setup, false, ("in motion", true), |index, plan| {
+        if is_chosen(index, share) {
+            (plan.churns, plan.cohort) = (true, APART);
+        }
+    })?;
+    stage.open(Opening::AsItGoes)?;
+    stage.measure();
+    stage.begin()?;
+    stage.swarm.order(Order::Churn(Churning::Toggle, moves));
+    stage.end()?;
+    stage.end_measure();
+    stage.swarm.order(Order::Churn(Churning::Toggle, 0.0));
+    stage.wait_until_open()?;
+    // Who has heard nothing since it came back is no witness: now everybody must hear something.
+    stage.quiet()?;
+    stage.prove()?;
+    let mut record = stage.finish()?;
+    let returns = record.returning.as_ref().map_or(0, |returning| returning.count);
+    let rate = per_second(returns, record.published.seconds);
+    measure(&mut record, "resubscribed", "subscriptions taken up again", returns as f64, "");
+    measure(&mut record, "resubscribed_per_second", "the same a second", rate, "/s");
+    Ok(record)
+}

@@ -1,0 +1,65 @@
+//! `connect`: everybody connects and subscribes, several times over. Tells how many a second, how long each waits, and
+//! what each costs; at the end of each round a message must reach all of them.
+
+use clap::Args;
+
+use super::stage::Stage;
+use super::{NOBODY, RunError, measure};
+use crate::options::{Defaults, Options};
+use crate::record::{Record, per_second};
+use crate::swarm::{Opening, Order};
+
+/// Everybody connects and subscribes: how many a second, and how long each waits.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConnectArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// Connections a second; as many as the server takes unless given. Only by a rate do waits count in full
+    #[arg(long)]
+    connect_rate: Option<f64>,
+    /// How often everybody connects
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+/// Runs the scenario.
+pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
+    let mut setup = args.options.resolve("connect", &Defaults::default())?;
+    let opening = match args.connect_rate {
+        Some(rate) if rate.is_finite() && rate > 0.0 => Opening::PerSecond(rate / setup.threads as f64),
+        Some(_) => return Err(RunError::Usage("--connect-rate: wants a number above 0".to_owned())),
+        None => Opening::AsItGoes,
+    };
+    let rate = args.connect_rate.map_or_else(|| "max".to_owned(), |rate| rate.to_string());
+    setup.instead = Some(format!("{rate} connections a second, rounds: {}", args.rounds));
+    setup.own.insert("connect_rate".to_owned(), rate);
+    setup.own.insert("rounds".to_owned(), args.rounds.to_string());
+    let all = u64::from(setup.subscribers) * u64::from(args.rounds);
+    let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
+    stage.measure();
+    for round in 1..=args.rounds {
+        stage.open(opening)?;
+        if round == args.rounds {
+            stage.end_measure();
+        }
+        stage.prove()?;
+        if round < args.rounds && !stage.is_interrupted() {
+            stage.swarm.order(Order::Leave);
+            stage.wait_until(|stage| stage.subscribed() == 0)?;
+        }
+    }
+    let mut record = stage.finish()?;
+    // All of it was within the time that is judged.
+    record.connect.latency = record.returning.take().unwrap_or_default();
+    record.connect.per_second = per_second(all, record.connect.seconds);
+    for index in 0..record.processes.len() {
+        let process = &mut record.processes[index];
+        let micros = (process.user_seconds + process.system_seconds) * 1e6 / all as f64;
+        (process.user_micros_per_delivery, process.system_micros_per_delivery) = (None, None);
+        let label = format!("processor time of {} for a connection", process.name);
+        measure(&mut record, &format!("micros_per_connection_{index}"), &label, micros, "µs");
+    }
+    let rate = record.connect.per_second;
+    measure(&mut record, "connections_per_second", "connections a second", rate, "/s");
+    Ok(record)
+}

@@ -1,0 +1,47 @@
+//! `idle`: everybody is connected and nothing is published. Tells what a connection costs by being there; at the end a
+//! message must reach all of them, since a connection that hears nothing any more costs nothing either.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::stage::Stage;
+use super::{NOBODY, RunError, measure};
+use crate::options::{Defaults, Options};
+use crate::record::Record;
+use crate::swarm::Opening;
+
+/// Everybody is connected and nothing is published: what a connection costs by being there.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IdleArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Runs the scenario.
+pub(crate) fn run(args: &IdleArgs) -> Result<Record, RunError> {
+    let duration = Duration::from_secs(60);
+    let mut setup = args.options.resolve("idle", &Defaults { duration, ..Defaults::default() })?;
+    setup.instead = Some(format!("idle for {:?}", setup.duration));
+    let (span, subscribers) = (setup.duration, f64::from(setup.subscribers));
+    let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
+    stage.open(Opening::AsItGoes)?;
+    stage.measure();
+    stage.watch.progress.begin("idle", 0);
+    stage.pass(span)?;
+    stage.end_measure();
+    stage.prove()?;
+    let mut record = stage.finish()?;
+    for index in 0..record.processes.len() {
+        let process = &record.processes[index];
+        let (name, cores) = (process.name.clone(), process.cores * 100_000.0 / subscribers);
+        let memory = process.bytes_per_connection.map(|bytes| bytes * 100_000.0 / f64::from(1 << 20));
+        let label = format!("cores of {name} for 100,000 connections");
+        measure(&mut record, &format!("cores_per_100000_{index}"), &label, cores, "cores");
+        if let Some(memory) = memory {
+            let label = format!("memory of {name} for 100,000 connections");
+            measure(&mut record, &format!("mib_per_100000_{index}"), &label, memory, "MiB");
+        }
+    }
+    Ok(record)
+}

@@ -1,0 +1,56 @@
+//! `resume`: while messages are published, everybody loses the connection at the same moment, and all come back at
+//! once to where they stood. Nothing may be missing, doubled or out of order; tells how long it takes.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::Instant;
+
+use super::stage::Stage;
+use super::{NOBODY, RunError, measure};
+use crate::options::{Defaults, Options, duration};
+use crate::record::Record;
+use crate::swarm::{Opening, Order};
+
+/// Everybody loses the connection and comes back at once, and must get what was published meanwhile.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// How long everybody is away
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    away: Duration,
+}
+
+/// Runs the scenario.
+pub(crate) fn run(args: &ResumeArgs) -> Result<Record, RunError> {
+    // Without a limit: a crowd does not queue.
+    let defaults = Defaults { rate: 10.0, at_once: 1 << 20, ..Defaults::default() };
+    let mut setup = args.options.resolve("resume", &defaults)?;
+    setup.check_resumes()?;
+    setup.own.insert("away".to_owned(), format!("{:?}", args.away));
+    let (before, after) = (setup.duration / 4, setup.duration / 4);
+    let first = Opening::PerSecond(f64::from(setup.subscribers).max(5000.0) / setup.threads as f64);
+    let mut stage = Stage::set(setup, true, NOBODY, |_, _| {})?;
+    stage.open(first)?;
+    stage.measure();
+    stage.begin()?;
+    stage.pass(before)?;
+    stage.swarm.order(Order::Drop);
+    stage.wait_until(|stage| stage.subscribed() == 0)?;
+    stage.pass(args.away)?;
+    stage.watch.progress.begin("resuming", stage.swarm.size());
+    let start = Instant::now();
+    stage.swarm.order(Order::Open(Opening::Together));
+    stage.wait_until_open()?;
+    let back = start.elapsed();
+    stage.pass(after)?;
+    stage.end()?;
+    stage.settle()?;
+    let mut record = stage.finish()?;
+    let (recovered, all) = (record.deliveries.recovered as f64, record.connect.subscribers as f64);
+    measure(&mut record, "back_seconds", "until everybody was back", back.as_secs_f64(), "s");
+    measure(&mut record, "back_per_second", "came back a second", all / back.as_secs_f64(), "/s");
+    measure(&mut record, "recovered_percent", "got everything that was missed", recovered / all * 100.0, "%");
+    Ok(record)
+}

@@ -1,0 +1,64 @@
+//! `slow`: in the middle of a run a share of the subscribers begins to read slowly, or not at all. The others must not
+//! notice: they lose nothing, and their latency stays what it was.
+
+use clap::Args;
+use tokio::time::Instant;
+
+use super::stage::{APART, Stage};
+use super::{RunError, measure};
+use crate::client::Pace;
+use crate::options::{Defaults, Options, is_chosen, share};
+use crate::record::Record;
+use crate::report::p99;
+use crate::swarm::{Opening, Order};
+
+/// A share reads slowly or not at all; the others must not notice.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SlowArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// How many of the subscribers are slow
+    #[arg(long, default_value = "10%", value_parser = share)]
+    share: f64,
+    /// Bytes a second that a slow one reads; 0: nothing
+    #[arg(long, default_value_t = 0)]
+    reads: u32,
+}
+
+/// Runs the scenario.
+pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
+    let defaults = Defaults { subscribers: 200, rate: 50.0, size: 16 * 1024, ..Defaults::default() };
+    let mut setup = args.options.resolve("slow", &defaults)?;
+    setup.own.insert("share".to_owned(), args.share.to_string());
+    setup.own.insert("reads".to_owned(), args.reads.to_string());
+    let (share, pace) = (args.share, if args.reads == 0 { Pace::Never } else { Pace::Slow(args.reads) });
+    let half = setup.duration / 2;
+    let mut stage = Stage::set(setup, false, ("slow readers", false), |index, plan| {
+        if is_chosen(index, share) {
+            (plan.pace, plan.cohort) = (pace, APART);
+        }
+    })?;
+    stage.open(Opening::AsItGoes)?;
+    stage.measure();
+    let start = Instant::now();
+    stage.begin()?;
+    stage.wait_until(|_| start.elapsed() >= half)?;
+    let before = stage.watch.take_part();
+    stage.swarm.order(Order::Pace);
+    stage.end()?;
+    stage.settle()?;
+    let during = stage.watch.take_part();
+    stage.end_measure();
+    // What became of the slow ones stands behind what they have not read.
+    stage.swarm.order(Order::Catch);
+    stage.quiet()?;
+    let mut record = stage.finish()?;
+    let slow = record.cohorts.iter().find(|cohort| !cohort.judged);
+    let (slow, closed) =
+        slow.map_or((0, 0), |cohort| (cohort.subscribers, cohort.closed.values().sum::<u64>()));
+    measure(&mut record, "p99_before", "p99 of the others while all were well", p99(&before), "ms");
+    measure(&mut record, "p99_during", "p99 of the others while some were slow", p99(&during), "ms");
+    measure(&mut record, "slow", "slow readers", slow as f64, "");
+    measure(&mut record, "slow_closed", "of those closed by the server", closed as f64, "");
+    Ok(record)
+}

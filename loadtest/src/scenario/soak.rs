@@ -1,0 +1,93 @@
+//! `soak`: a moderate load for a long time, while subscribers lose their connections one after the other and come back
+//! to where they stood. Nothing may ever be missing; tells whether memory grows.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::stage::{APART, Stage};
+use super::{RunError, measure};
+use crate::options::{Defaults, Options};
+use crate::record::{Record, Sample};
+use crate::swarm::{Churning, Opening, Order};
+
+/// Of the whole time this much passes before growth is looked for.
+const WARM_UP: f64 = 0.1;
+
+/// A moderate load for a long time, with reconnections: does anything get lost, does memory grow.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SoakArgs {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// Connections that are lost and taken up again a second; 0: none
+    #[arg(long, default_value_t = 5.0)]
+    reconnects: f64,
+}
+
+/// Runs the scenario.
+pub(crate) fn run(args: &SoakArgs) -> Result<Record, RunError> {
+    let duration = Duration::from_secs(3600);
+    let mut setup =
+        args.options.resolve("soak", &Defaults { duration, rate: 10.0, ..Defaults::default() })?;
+    let reconnects = args.reconnects / setup.threads as f64;
+    if reconnects > 0.0 {
+        setup.check_resumes()?;
+    }
+    setup.own.insert("reconnects".to_owned(), args.reconnects.to_string());
+    let mut stage = Stage::set(setup, true, ("coming and going", true), |_, plan| {
+        if reconnects > 0.0 {
+            (plan.churns, plan.cohort) = (true, APART);
+        }
+    })?;
+    stage.open(Opening::AsItGoes)?;
+    stage.measure();
+    stage.begin()?;
+    if reconnects > 0.0 {
+        stage.swarm.order(Order::Churn(Churning::Reconnect, reconnects));
+    }
+    stage.end()?;
+    stage.swarm.order(Order::Churn(Churning::Reconnect, 0.0));
+    stage.wait_until_open()?;
+    stage.settle()?;
+    let mut record = stage.finish()?;
+    for index in 0..record.processes.len() {
+        let slope = growth(&record.series, index);
+        let label = format!("growth of {} in an hour", record.processes[index].name);
+        measure(&mut record, &format!("growth_mib_per_hour_{index}"), &label, slope, "MiB");
+    }
+    Ok(record)
+}
+
+/// Of the line through the memory of a process, the slope in MiB an hour: least squares, without the warm-up.
+fn growth(series: &[Sample], process: usize) -> f64 {
+    let end = series.last().map_or(0.0, |sample| sample.at);
+    let points: Vec<(f64, f64)> = series
+        .iter()
+        .filter(|sample| sample.at >= end * WARM_UP)
+        .filter_map(|sample| Some((sample.at, *sample.resident.get(process)? as f64)))
+        .collect();
+    let count = (points.len() as f64).max(1.0);
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (at, bytes) = (mean(|point| point.0), mean(|point| point.1));
+    let above: f64 = points.iter().map(|point| (point.0 - at) * (point.1 - bytes)).sum();
+    let below: f64 = points.iter().map(|point| (point.0 - at).powi(2)).sum();
+    if below > 0.0 { above / below * 3600.0 / f64::from(1 << 20) } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_the_slope_after_the_warm_up() {
+        let sample = |second: u32| {
+            // Grows by 10 MiB in the first tenth, then by 1 MiB a minute.
+            let early = f64::from(second.min(60)) / 60.0 * 10.0;
+            let bytes = (early + f64::from(second) / 60.0) * f64::from(1 << 20);
+            Sample { at: f64::from(second), resident: vec![bytes as u64], ..Sample::default() }
+        };
+        let series: Vec<Sample> = (0..=600).map(sample).collect();
+        assert!((growth(&series, 0) - 60.0).abs() < 0.1, "{}", growth(&series, 0));
+        assert_eq!((growth(&series, 1), growth(&[], 0)), (0.0, 0.0));
+    }
+}

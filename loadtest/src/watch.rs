@@ -1,0 +1,192 @@
+//! Looks at a run while it goes on: a sample every so often, shown as progress and kept as the series of the result.
+//! Never orders anything.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tokio::time::Instant;
+
+use crate::progress::{Progress, Show};
+use crate::record::{Sample, per_second};
+use crate::resources::process::{Process, Usage};
+use crate::run::{Run, coarse_latencies};
+
+/// The first distance between samples.
+const DISTANCE: Duration = Duration::from_millis(500);
+/// More samples than this are thinned out, and are taken half as often from then on.
+const MAX_SAMPLES: usize = 600;
+
+/// Somebody who looks at a run.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    run: Arc<Run>,
+    /// The named processes.
+    pub(crate) processes: Vec<Process>,
+    /// What is shown.
+    pub(crate) progress: Progress,
+    start: Instant,
+    distance: Duration,
+    last: Glance,
+    samples: Vec<Sample>,
+    /// Latencies since the present part of the run began.
+    part: Histogram<u64>,
+    peaks: Vec<u64>,
+}
+
+/// The totals at one moment.
+#[derive(Debug)]
+struct Glance {
+    at: Instant,
+    published: u64,
+    delivered: u64,
+    usage: Vec<Usage>,
+}
+
+impl Watch {
+    /// Begins to look.
+    pub(crate) fn new(run: Arc<Run>, processes: Vec<Process>, show: Show) -> Self {
+        let (start, usage) = (Instant::now(), processes.iter().map(Process::usage).collect::<Vec<_>>());
+        let peaks = usage.iter().map(|usage| usage.resident).collect();
+        Self {
+            run,
+            processes,
+            progress: Progress::new(show),
+            start,
+            distance: DISTANCE,
+            last: Glance { at: start, published: 0, delivered: 0, usage },
+            samples: Vec::new(),
+            part: coarse_latencies(),
+            peaks,
+        }
+    }
+
+    /// Takes a sample if one is due; `published` is the number of messages so far.
+    pub(crate) fn glance(&mut self, published: u64) {
+        if self.last.at.elapsed() >= self.distance {
+            self.sample(published);
+        }
+    }
+
+    /// Takes a sample.
+    pub(crate) fn sample(&mut self, published: u64) {
+        let now = Glance {
+            at: Instant::now(),
+            published,
+            delivered: self.run.delivered(),
+            usage: self.processes.iter().map(Process::usage).collect(),
+        };
+        let recent = self.run.take_recent();
+        // Both have the same bounds.
+        let _ = self.part.add(&recent);
+        let sample = self.compare(&now, &recent);
+        self.progress.say(sample.at, &words(&sample));
+        for (peak, usage) in self.peaks.iter_mut().zip(&now.usage) {
+            *peak = usage.resident.max(*peak);
+        }
+        self.last = now;
+        self.samples.push(sample);
+        if self.samples.len() > MAX_SAMPLES {
+            self.samples = thinned(&self.samples);
+            self.distance *= 2;
+        }
+    }
+
+    fn compare(&self, now: &Glance, recent: &Histogram<u64>) -> Sample {
+        let span = (now.at - self.last.at).as_secs_f64();
+        let percentile =
+            |at: f64| (!recent.is_empty()).then(|| recent.value_at_percentile(at) as f64 / 1000.0);
+        let cores = |of: fn(&Usage) -> f64| {
+            let pairs = now.usage.iter().zip(&self.last.usage);
+            pairs.map(|(now, before)| ((of(now) - of(before)) / span.max(0.001)).max(0.0)).collect()
+        };
+        Sample {
+            at: (now.at - self.start).as_secs_f64(),
+            span,
+            published: per_second(now.published - self.last.published, span),
+            delivered: per_second(now.delivered - self.last.delivered, span),
+            missing: self.run.counters.holes.load(Ordering::Relaxed),
+            subscribed: self.run.counters.subscribed.load(Ordering::Relaxed),
+            p50: percentile(50.0),
+            p99: percentile(99.0),
+            max: percentile(100.0),
+            user: cores(|usage| usage.user),
+            system: cores(|usage| usage.system),
+            resident: now.usage.iter().map(|usage| usage.resident).collect(),
+        }
+    }
+
+    /// The latencies since this was last asked, in microseconds.
+    pub(crate) fn take_part(&mut self) -> Histogram<u64> {
+        // Both have the same bounds.
+        let _ = self.part.add(self.run.take_recent());
+        std::mem::replace(&mut self.part, coarse_latencies())
+    }
+
+    /// What was seen, and the most memory that each process held.
+    pub(crate) fn finish(self) -> (Vec<Sample>, Vec<u64>) {
+        (self.samples, self.peaks)
+    }
+}
+
+fn words(sample: &Sample) -> String {
+    let mut words = format!("{} subscribed, {:.0} delivered/s", sample.subscribed, sample.delivered);
+    if let (Some(p50), Some(p99)) = (sample.p50, sample.p99) {
+        words += &format!(", p50 {p50:.2} ms, p99 {p99:.2} ms");
+    }
+    words + &format!(", {} missing", sample.missing)
+}
+
+/// Two neighbours become one: rates are averaged, latencies are those of the worse.
+fn thinned(samples: &[Sample]) -> Vec<Sample> {
+    let merge = |pair: &[Sample]| match pair {
+        [one, other] => merged(one, other),
+        alone => alone[0].clone(),
+    };
+    samples.chunks(2).map(merge).collect()
+}
+
+fn merged(one: &Sample, other: &Sample) -> Sample {
+    let span = one.span + other.span;
+    let mean = |one_value: f64, other_value: f64| {
+        (one_value * one.span + other_value * other.span) / span.max(f64::MIN_POSITIVE)
+    };
+    let means = |one: &[f64], other: &[f64]| {
+        one.iter().zip(other).map(|(one, other)| mean(*one, *other)).collect::<Vec<_>>()
+    };
+    let worse = |one: Option<f64>, other: Option<f64>| match (one, other) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        (one, other) => one.or(other),
+    };
+    Sample {
+        span,
+        published: mean(one.published, other.published),
+        delivered: mean(one.delivered, other.delivered),
+        p50: worse(one.p50, other.p50),
+        p99: worse(one.p99, other.p99),
+        max: worse(one.max, other.max),
+        user: means(&one.user, &other.user),
+        system: means(&one.system, &other.system),
+        ..other.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_keeps_a_bounded_series_that_still_adds_up() {
+        let run = Arc::new(Run::new(128, Vec::new()));
+        let mut watch = Watch::new(run, Vec::new(), Show::None);
+        for published in 0..2000 {
+            watch.sample(published);
+        }
+        let (samples, _) = watch.finish();
+        assert!(samples.len() <= MAX_SAMPLES + 1, "{}", samples.len());
+        let published: f64 = samples.iter().map(|sample| sample.published * sample.span).sum();
+        assert!((published - 1999.0).abs() < 0.01, "{published}");
+        assert!(samples.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    }
+}
