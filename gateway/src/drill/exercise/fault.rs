@@ -173,8 +173,9 @@ impl From<&'static str> for Trouble {
 }
 
 /// The server does not allow it, which is no fault of the gateway's.
-fn refused(why: String) -> Trouble {
-    Trouble::Impossible(format!("the server does not let us: {why}"))
+fn refused(mut why: String) -> Trouble {
+    why.insert_str(0, "the server does not let us: ");
+    Trouble::Impossible(why)
 }
 
 fn proxy(stage: &Stage) -> Result<&crate::drill::proxy::Proxy, Trouble> {
