@@ -84,7 +84,9 @@ async fn a_topic_is_admitted_without_redis_and_its_loss_is_told_when_it_is_heard
 async fn a_forbidden_topic_that_was_admitted_without_redis_does_not_take_the_link_down() {
     let rights = ["--user", "web", "on", ">pw", "+@all", "~*", "resetchannels", "&ok", "&earshot:probe:*"];
     let mut server = Server::start(&rights).await;
-    let lab = Lab::new(quick(&format!("redis://web:pw@127.0.0.1:{}", server.port)));
+    let mut settings = quick(&format!("redis://web:pw@127.0.0.1:{}", server.port));
+    settings.instance.refused_retry_max = Duration::from_secs(3600);
+    let lab = Lab::new(settings);
     lab.both_up().await;
     down(&lab, &mut server).await;
     lab.broker.subscribe(&channel("forbidden"), OnLoss::Local).await.unwrap();
