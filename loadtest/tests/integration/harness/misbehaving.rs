@@ -40,13 +40,13 @@ pub(crate) fn misbehaving(fault: Fault) -> u16 {
         for stream in listener.incoming().flatten() {
             let state = Arc::clone(&state);
             // Whoever goes is not missed.
-            thread::spawn(move || drop(serve(stream, fault, &state)));
+            thread::spawn(move || drop(serve(&stream, fault, &state)));
         }
     });
     port
 }
 
-fn serve(stream: TcpStream, fault: Fault, state: &Mutex<State>) -> std::io::Result<()> {
+fn serve(stream: &TcpStream, fault: Fault, state: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let (mut first, mut length) = (String::new(), 0);
@@ -74,7 +74,7 @@ fn serve(stream: TcpStream, fault: Fault, state: &Mutex<State>) -> std::io::Resu
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let answer = publish(&body, fault, &mut state.lock().unwrap());
-        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len())?;
+        write!(&mut &*stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len())?;
     }
 }
 
