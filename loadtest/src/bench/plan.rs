@@ -99,7 +99,7 @@ pub(crate) fn first(size: &Size) -> Vec<Case> {
     );
     let lines = [(BareLoop, format!("limit {many}")), (Earshot, format!("many-channels {many}"))];
     cases.push(case("many channels", rounds, &lines));
-    let connect = format!("connect --transport ws --subscribers {subscribers}");
+    let connect = format!("connect --transport ws --subscribers {channels}");
     cases.push(case("connect", rounds, &[(Nchan, connect.clone()), (Earshot, connect)]));
     for step in size.steps() {
         // As many deliveries for all of them.

@@ -90,6 +90,7 @@ impl Server {
             .replace("{module}", &programs.nchan.display().to_string())
             .replace("{path}", &directory.display().to_string())
             .replace("{files}", &files.to_string())
+            .replace("{connections}", &(files + files / 4).to_string())
             .replace("{port}", &port.to_string());
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         let mut command = pinned(core, &programs.nginx);
