@@ -5,6 +5,7 @@
 //! else, refusals of streams included, goes on to hyper with the bytes read so far. Must never answer a well-formed
 //! request itself.
 //!
+//! - [`listener`]: listening sockets, and the options of all connections.
 //! - [`head`]: reading and judging the head.
 //! - [`handshake`], [`sse`]: what a request for a stream asks for.
 //! - [`origin`]: which browsers may come.
@@ -13,19 +14,19 @@
 pub mod carry;
 pub mod handshake;
 pub mod head;
+mod listener;
 pub mod origin;
 pub mod sse;
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use earshot_protocol::Disconnect;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -34,19 +35,15 @@ use crate::shard::{Arrival, ArrivalKind, Link, ShardLimits, Shards};
 use carry::Carrier;
 use handshake::Handshake;
 use head::{Head, HeadError};
+use listener::Listener;
+pub use listener::bind;
 use origin::Origins;
-
-/// Connections that the kernel may hold for us.
-const BACKLOG: i32 = 4096;
 
 /// Connections beyond the limit that are listened to.
 const RESERVE: usize = 128;
 
-/// Unsent bytes above which the kernel takes no more from us: what a slow client has not fetched stays countable.
-const NOTSENT_LOWAT: u32 = 128 * 1024;
-
-/// How long written bytes may stay unacknowledged before the connection is given up.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a head that are read at once, when a connection is accepted.
+const FIRST_READ_BYTES: usize = 4096;
 
 /// The bounds of accepting.
 #[derive(Clone, Copy, Debug)]
@@ -87,9 +84,13 @@ impl Capacity {
         Self { limit, attended: Arc::default(), metrics }
     }
 
+    /// Connections of shards, and those on their way to one. In this order of reading, one that arrives meanwhile is
+    /// never counted twice.
     fn streams(&self) -> usize {
         let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
-        usize::try_from(streams).unwrap_or(usize::MAX)
+        let arrived = self.metrics.sum(|shard| &shard.arrived);
+        let underway = self.metrics.control.handed.value().saturating_sub(arrived);
+        usize::try_from(streams + underway).unwrap_or(usize::MAX)
     }
 
     /// A newcomer over the limit is told to come again later; nobody who is here makes room for it.
@@ -119,26 +120,6 @@ pub struct Acceptor {
     drain: Drain,
 }
 
-/// Binds a listener.
-///
-/// # Errors
-/// When the address cannot be had; the error names it.
-pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let listen = || {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&addr.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(TcpListener::from(socket))
-    };
-    listen()
-        .map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
-}
-
 impl Acceptor {
     /// Ready to serve listeners; `router` answers whatever is not a stream.
     pub fn new(
@@ -157,7 +138,7 @@ impl Acceptor {
     /// # Errors
     /// When the listener cannot be polled.
     pub fn serve(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = Listener::watch(listener)?;
         let acceptor = Arc::clone(self);
         self.drain.spawn(async move {
             tokio::select! {
@@ -168,49 +149,83 @@ impl Acceptor {
         Ok(())
     }
 
-    async fn accept(self: &Arc<Self>, listener: &tokio::net::TcpListener) {
+    async fn accept(self: &Arc<Self>, listener: &Listener) {
+        let mut scratch = vec![0; FIRST_READ_BYTES];
         loop {
-            match listener.accept().await {
-                Ok((socket, peer)) => self.accepted(socket, peer),
-                Err(error) if is_of_connection(&error) => {}
-                Err(error) => {
-                    // Out of file descriptors or memory: those who are here go on, the newcomers wait.
-                    tracing::warn!(%error, "cannot accept: raise the limit of open files");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+            let turn = listener.accept(|socket, peer| self.accepted(socket, peer, &mut scratch)).await;
+            if let Err(error) = turn {
+                // Out of file descriptors or memory: those who are here go on, the newcomers wait.
+                tracing::warn!(%error, "cannot accept: raise the limit of open files");
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
 
-    fn accepted(self: &Arc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
+    /// Most clients have asked by the time they are accepted: those for a stream go to their shard at once, without a
+    /// task, a timer and a poll of their own.
+    fn accepted(self: &Arc<Self>, mut socket: mio::net::TcpStream, peer: SocketAddr, scratch: &mut [u8]) {
         self.metrics.control.accepted.add(1);
         if self.gate.capacity.is_exhausted() {
             return self.metrics.control.connections_refused.add(1);
         }
-        let attendance = Attendance::begin(&self.gate.capacity.attended);
+        let begun = match socket.read(scratch) {
+            Ok(0) => return,
+            Ok(length) => &scratch[..length],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => &[],
+            Err(_) => return,
+        };
+        let Some((head, (kind, greeting))) = self.stream(begun) else {
+            return self.attend(socket, peer, begun.into());
+        };
+        let kind = self.gate.capacity.admit(kind);
+        let early = Bytes::copy_from_slice(head.rest(begun));
+        let mut arrival = Box::new(Arrival { link: Link::Socket(socket), kind, greeting, greeted: 0, early });
+        if arrival.greet().is_err() {
+            return;
+        }
+        if let Err(arrival) = self.gate.shards.try_take(arrival) {
+            let shards = Arc::clone(&self.gate.shards);
+            self.work(async move { shards.take(arrival).await });
+        }
+    }
+
+    /// A whole head that asks for a stream, if that is what these bytes begin with.
+    fn stream(&self, begun: &[u8]) -> Option<(Head, (ArrivalKind, Bytes))> {
+        let head = Head::parse(begun, self.limits.head_bytes).ok()??;
+        let stream = self.gate.stream(&head)?;
+        Some((head, stream))
+    }
+
+    /// Somebody who takes longer, or wants something else, of whom `begun` has been read.
+    fn attend(self: &Arc<Self>, socket: mio::net::TcpStream, peer: SocketAddr, begun: BytesMut) {
+        // Out of memory for a poll: the connection is closed.
+        let Ok(socket) = tokio::net::TcpStream::from_std(socket.into()) else { return };
         let acceptor = Arc::clone(self);
+        self.work(async move { acceptor.serve_one(socket, peer, begun).await });
+    }
+
+    /// Starts a task that counts as a connection until it ends.
+    fn work(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let attendance = Attendance::begin(&self.gate.capacity.attended);
+        let stop = self.drain.clone();
         self.drain.spawn_work(async move {
-            let stop = acceptor.drain.clone();
             tokio::select! {
-                () = acceptor.attend(socket, peer) => {}
+                () = task => {}
                 () = stop.stopped() => {}
             }
             drop(attendance);
         });
     }
 
-    async fn attend(&self, mut socket: tokio::net::TcpStream, peer: SocketAddr) {
-        if prepare(&socket).is_err() {
-            return;
-        }
-        let read = head::read(&mut socket, self.limits.head_bytes);
+    async fn serve_one(&self, mut socket: tokio::net::TcpStream, peer: SocketAddr, begun: BytesMut) {
+        let read = head::read(&mut socket, begun, self.limits.head_bytes);
         let read = tokio::select! {
             read = tokio::time::timeout(self.limits.head_timeout, read) => read,
             // Whoever has not asked for anything yet can ask elsewhere.
             () = self.drain.draining() => return,
         };
-        let head = match read {
-            Ok(Ok(head)) => head,
+        let (head, bytes) = match read {
+            Ok(Ok(read)) => read,
             Ok(Err(HeadError::Closed)) => return,
             Ok(Err(error)) => return self.refuse(socket, error).await,
             Err(_) => return self.refuse(socket, HeadError::TooSlow).await,
@@ -218,10 +233,12 @@ impl Acceptor {
         match self.gate.stream(&head) {
             Some((kind, greeting)) => {
                 let kind = self.gate.capacity.admit(kind);
-                self.hand_over(socket, kind, greeting, head.rest()).await;
+                // A copy, since a slice would keep the whole head in memory.
+                let early = Bytes::copy_from_slice(head.rest(&bytes));
+                self.hand_over(socket, kind, greeting, early).await;
             }
             // Health, metrics and the API are not counted: a full node is to be looked at.
-            None => self.carrier.carry(socket, peer, head.into_bytes()).await,
+            None => self.carrier.carry(socket, peer, bytes).await,
         }
     }
 
@@ -234,7 +251,7 @@ impl Acceptor {
     ) {
         if let Ok(socket) = socket.into_std() {
             let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-            self.gate.shards.take(Arrival { link, kind, greeting, early }).await;
+            self.gate.shards.take(Box::new(Arrival { link, kind, greeting, greeted: 0, early })).await;
         }
     }
 
@@ -282,22 +299,8 @@ impl Drop for Attendance {
     }
 }
 
-fn prepare(socket: &tokio::net::TcpStream) -> io::Result<()> {
-    let socket = socket2::SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))
-}
-
-/// Errors of accept(2) that concern one connection only.
-fn is_of_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
 /// Takes the socket of a WebSocket back after hyper's upgrade.
 pub async fn take_upgraded(gate: &Gate, socket: TcpStream, kind: ArrivalKind, early: Bytes) {
     let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-    gate.shards.take(Arrival { link, kind, greeting: Bytes::new(), early }).await;
+    gate.shards.take(Box::new(Arrival { link, kind, greeting: Bytes::new(), greeted: 0, early })).await;
 }

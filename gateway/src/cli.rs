@@ -7,6 +7,8 @@ use clap::Parser;
 
 pub mod check;
 pub mod config;
+pub mod drill;
+pub mod migrate;
 pub mod serve;
 
 /// Real-time fan-out: a plain Redis PUBLISH reaches every EventSource and WebSocket that may hear it.
@@ -17,8 +19,13 @@ pub enum Cli {
     Serve(serve::Args),
     /// Check or show the configuration
     Config(config::Args),
+    /// Move a keyspace: every key of one Redis, with its TTL, to the instances and prefixes that rules name
+    #[command(long_about = migrate::ABOUT)]
+    Migrate(migrate::Args),
     /// Look for what is wrong with a Redis, or with the way to a gateway
     Check(check::Args),
+    /// Take Redis away in every way, and prove that all heals
+    Drill(Box<drill::Args>),
 }
 
 /// Reads the command line; prints help, version or what is wrong with it, and ends the process, where that is due.

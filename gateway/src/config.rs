@@ -34,6 +34,7 @@ mod reachable;
 mod redis;
 mod running;
 mod secret;
+mod servers;
 mod show;
 mod slow;
 mod source;
@@ -50,7 +51,8 @@ pub use errors::ConfigErrors;
 pub use history::{Deliver, History};
 pub use limits::Limits;
 pub use listen::Listen;
-pub use namespace::{Namespace, Who};
+pub use namespace::{Namespace, OnBrokerLoss, Who};
+pub use quantity::{duration, size};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
 pub use slow::{Slow, Terminal};
@@ -87,6 +89,8 @@ pub struct Config {
     pub drain: DrainConfig,
     /// The Redis instances that some namespace is on.
     pub redis: Vec<RedisInstance>,
+    /// Instances that no namespace is on: the gateway does not dial them, but tools may be told to.
+    pub unused_redis: Vec<RedisInstance>,
     /// The namespaces, in order: the first that matches a channel rules it.
     pub namespaces: Vec<Namespace>,
     /// Where all this comes from.
@@ -159,7 +163,10 @@ impl Config {
         let mut top = document.top();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
         let namespaces = read_namespaces(document, &mut top, &redis);
-        let mut warnings = drop_unused(&mut redis, &namespaces);
+        let unused_redis = take_unused(&mut redis, &namespaces);
+        let warning =
+            |unused: &RedisInstance| format!("no namespace is on redis `{}`: it is not used", unused.name);
+        let mut warnings: Vec<String> = unused_redis.iter().map(warning).collect();
         warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
@@ -172,6 +179,7 @@ impl Config {
             sse: read_section(&mut top, "sse", Sse::read),
             drain: read_section(&mut top, "drain", DrainConfig::read),
             redis,
+            unused_redis,
             namespaces,
             origin: Origin { file: None, overrides: overrides(env, flags) },
             warnings,
@@ -228,13 +236,12 @@ fn read_namespaces(
     namespaces
 }
 
-/// Leaves out the instances that no namespace is on, so that nobody dials them.
-fn drop_unused(redis: &mut Vec<RedisInstance>, namespaces: &[Namespace]) -> Vec<String> {
+/// Takes out the instances that no namespace is on, so that nobody dials them unasked.
+fn take_unused(redis: &mut Vec<RedisInstance>, namespaces: &[Namespace]) -> Vec<RedisInstance> {
     let is_used = |instance: &RedisInstance| {
         namespaces.iter().any(|space| space.redis.as_ref() == Some(&instance.name))
     };
-    let unused = redis.extract_if(.., |instance| !is_used(instance));
-    unused.map(|instance| format!("no namespace is on redis `{}`: it is not used", instance.name)).collect()
+    redis.extract_if(.., |instance| !is_used(instance)).collect()
 }
 
 fn overrides(env: &Environment, flags: &Flags) -> Vec<&'static str> {

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -14,12 +15,12 @@ use crate::accept::origin::Origins;
 use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
 use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
-use crate::broker::{Broker, Listener, MemoryBroker, RedisBroker};
+use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
+use crate::check;
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::guard::Guard;
 use crate::http::{self, BodyLimits, Context};
-use crate::instance::InstanceSettings;
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
@@ -28,6 +29,10 @@ use crate::node::registry::{ChannelLimits, Registry};
 use crate::node::slow::{SlowRule, Terminal};
 use crate::node::{Ear, Node};
 use crate::shard::{ShardLimits, Shards};
+
+/// The longest that the settings of a Redis server are waited for, and the wait before it is asked again.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// File descriptors that are not for clients: listeners, Redis, polls, the log.
 const DESCRIPTORS_KEPT: usize = 256;
@@ -58,6 +63,7 @@ impl Gateway {
             (0..config.gateway.shards).map(|_| port(port_limits)).unzip();
         let node = node(config, ports.into(), &metrics, &drain);
         node.start(&drain);
+        look_at_servers(config, &drain);
 
         let limits = shard_limits(config);
         let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
@@ -162,6 +168,32 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     Node::new(Namespaces::new(namespaces), ears, ports, budget, publication_bytes, Arc::clone(metrics))
 }
 
+/// Says, once, what the version and the settings of each Redis server will do to this gateway. One that cannot be
+/// reached is looked at when it can.
+fn look_at_servers(config: &Config, drain: &Drain) {
+    for server in config.servers() {
+        let stop = drain.clone();
+        drain.spawn(async move {
+            let findings = async {
+                loop {
+                    if let Some(findings) = check::redis::advise(&server, LOOK_TIMEOUT).await {
+                        break findings;
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            let findings = tokio::select! {
+                findings = findings => findings,
+                () = stop.stopped() => return,
+            };
+            for finding in findings {
+                let (check, instance) = (finding.check, &server.name);
+                tracing::warn!(instance, check, "Redis: {}", finding.in_words());
+            }
+        });
+    }
+}
+
 /// The servers that one instance is made of: each has links and channels of its own.
 fn servers(redis: &config::RedisInstance, config: &Config) -> Vec<RedisSettings> {
     match &redis.servers {
@@ -182,26 +214,8 @@ fn redis_settings(
     redis: &config::RedisInstance,
     config: &Config,
 ) -> RedisSettings {
-    let instance = InstanceSettings {
-        name,
-        url: url.expose().to_owned(),
-        cluster: match &redis.servers {
-            config::Servers::Cluster(seeds) => Some(seeds.clone()),
-            config::Servers::One | config::Servers::Spread(_) => None,
-        },
-        connect_timeout: redis.times.connect_timeout,
-        command_timeout: redis.times.command_timeout,
-        retry_min: redis.times.retry_min,
-        retry_max: redis.times.retry_max,
-        username: redis.sign_in.username.clone(),
-        password_file: redis.sign_in.password_file.clone(),
-        tls: redis.tls.clone(),
-        sentinel: redis.sentinel.clone(),
-        role_interval: redis.times.role_interval,
-        ..InstanceSettings::default()
-    };
     RedisSettings {
-        instance,
+        instance: redis.settings(name, url),
         ping_interval: redis.times.ping_interval,
         probe_interval: redis.times.probe_interval,
         probe_prefix: redis.probe_prefix.clone(),
@@ -252,6 +266,10 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             })
         }),
         sharded: namespace.sharded,
+        on_loss: match namespace.on_broker_loss {
+            config::OnBrokerLoss::Local => OnLoss::Local,
+            config::OnBrokerLoss::Reject => OnLoss::Reject,
+        },
         deliver_last: namespace.deliver == config::Deliver::Last,
         slow: slow(namespace).map(Arc::new),
     }

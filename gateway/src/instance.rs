@@ -6,7 +6,7 @@
 //!
 //! - `address`: a URL, checked; `files`, `tls`: passwords, certificates and keys, read at each attempt
 //! - `stream`: name, TCP, TLS; `server`: the sign-in on top of them
-//! - `failure`: why not, and what to do; `mismatch`: whether TLS was the cause
+//! - `failure`: why not, and what to do; `mismatch`, `first_words`: the causes that hide
 //! - `role`, `sentinel`: which server is the primary, and when another one is
 //! - `node`, `slot`: the nodes of a cluster, and what each of them has
 //! - `dial`: one attempt at the server that is right; `backoff`: the wait until the next
@@ -20,6 +20,7 @@ mod backoff;
 mod dial;
 mod failure;
 pub mod files;
+mod first_words;
 mod mismatch;
 mod node;
 mod role;
@@ -35,7 +36,7 @@ pub use dial::{Dialer, Watch};
 pub use failure::{Failure, said};
 pub use node::NodeAddress;
 pub use sentinel::SentinelSettings;
-pub use tls::TlsSettings;
+pub use tls::{Identity, TlsSettings};
 
 /// How one Redis server is reached.
 #[derive(Clone)]

@@ -11,6 +11,8 @@
 //! - [`shard`]: the data plane: connections, subscriptions, writes.
 //! - [`node`]: channels: stamp, dispatch, linger.
 //! - [`broker`]: memory and Redis. [`check`]: what is wrong with a Redis, or with the way to a gateway.
+//!   [`drill`]: whether all heals when a Redis is taken away.
+//! - [`migrate`]: moving a keyspace from one Redis to others.
 //! - [`instance`]: one Redis server, and how it is dialled.
 //! - [`metrics`], [`drain`]: what everybody counts; how everything stops.
 
@@ -20,9 +22,11 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod drain;
+pub mod drill;
 pub mod gateway;
 pub mod http;
 pub mod instance;
 pub mod metrics;
+pub mod migrate;
 pub mod node;
 pub mod shard;

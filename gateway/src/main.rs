@@ -11,6 +11,8 @@ fn main() -> ExitCode {
     match cli::parse() {
         Cli::Serve(args) => args.run(),
         Cli::Config(args) => args.run(),
+        Cli::Migrate(args) => args.run(),
         Cli::Check(args) => args.run(),
+        Cli::Drill(args) => args.run(),
     }
 }

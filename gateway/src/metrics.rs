@@ -61,6 +61,8 @@ pub struct ShardCounters {
     pub websockets: Cell,
     /// SSE connections now.
     pub sse: Cell,
+    /// Connections taken so far.
+    pub arrived: Cell,
     /// Subscriptions now.
     pub subscriptions: Cell,
     /// Publications put into an outbox.
@@ -92,12 +94,16 @@ pub struct ShardCounters {
 pub struct ControlCounters {
     /// Connections accepted.
     pub accepted: Counter,
+    /// Connections handed to shards so far.
+    pub handed: Counter,
     /// Heads refused, for whatever reason.
     pub heads_refused: Counter,
     /// Connections refused because the limit `connections` was reached.
     pub connections_refused: Counter,
     /// Messages heard from brokers.
     pub messages: Counter,
+    /// Messages of this node's own clients that only they got, since the broker was away.
+    pub messages_local: Counter,
     /// Messages heard that nobody here subscribes to.
     pub messages_unwanted: Counter,
     /// Messages heard on a channel with a log that were not published through it.
@@ -205,6 +211,11 @@ impl Totals {
                 control.connections_refused.value(),
             ),
             ("messages", "Messages heard from brokers", control.messages.value()),
+            (
+                "messages_local",
+                "Publications that reached this node alone, since Redis was away",
+                control.messages_local.value(),
+            ),
             (
                 "messages_unwanted",
                 "Messages heard that nobody here subscribes to",

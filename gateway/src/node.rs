@@ -34,12 +34,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, Payload, StreamPosition};
-use futures::future::{Either, join_all};
+use futures::future::Either;
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::broker::log::{Append, Log, LogEntry, LogPage};
-use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
+use crate::broker::{Broker, BrokerError, LinkStatus, OnLoss, Reach, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
@@ -59,7 +60,7 @@ const FILL_PAGE: usize = 1000;
 /// Logs that are read at the same time after a deaf spell.
 const FILLS_AT_ONCE: usize = 64;
 
-/// The wait before logs are read again that could not be read.
+/// The wait before a log is read again that could not be read.
 const FILL_RETRY: Duration = Duration::from_millis(250);
 
 /// Why a channel cannot be heard.
@@ -97,6 +98,15 @@ pub enum PublishError {
     /// The broker could not or would not.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+}
+
+/// What came of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It has this place in its log.
+    Numbered(StreamPosition),
+    /// It came so far; each node that hears it numbers it for itself.
+    Plain(Reach),
 }
 
 /// A broker with its name and its channels.
@@ -201,7 +211,7 @@ impl Node {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
         let ear = &self.ears[namespace.broker(name)];
         let channel = ear.registry.enter(name, namespace.history, namespace.log.as_ref())?;
-        if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel).await {
+        if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel, namespace.on_loss).await {
             ear.registry.abandon(&channel);
             return Err(error.into());
         }
@@ -256,9 +266,11 @@ impl Node {
             // A look at the log first: what a client claims must not hold up the channel.
             match ear.broker.read_log(&log, name, u64::MAX, 0).await {
                 Ok(page) if ear.registry.lags(&channel, page.top) => {
-                    if channel.state().lose_log()
-                        && let Some(channel) = fill_one(ear, Arc::clone(&channel)).await
-                    {
+                    if !channel.state().lose_log() {
+                        // It is being read already, and until then nobody can be told where the channel stands.
+                        return false;
+                    }
+                    if let Some(channel) = fill_one(ear, Arc::clone(&channel)).await {
                         *failed = Some(Instant::now());
                         ear.registry.fill_again(channel);
                         return false;
@@ -299,14 +311,22 @@ impl Node {
     /// Reads the logs of channels that may have missed something, several at a time.
     async fn fill(&self, place: usize) {
         let ear = &self.ears[place];
+        let (mut reading, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
-            let channels = ear.registry.to_fill(FILLS_AT_ONCE).await;
-            let failed = join_all(channels.into_iter().map(|channel| fill_one(ear, channel))).await;
-            let failed: Vec<_> = failed.into_iter().flatten().collect();
-            if !failed.is_empty() {
-                tokio::time::sleep(FILL_RETRY).await;
+            let room = FILLS_AT_ONCE - reading.len();
+            tokio::select! {
+                channels = ear.registry.to_fill(room), if room > 0 => {
+                    reading.extend(channels.into_iter().map(|channel| fill_one(ear, channel)));
+                }
+                Some(failed) = reading.next() => {
+                    // A log that cannot be read takes nobody's place while it waits.
+                    waiting.extend(failed.map(|channel| async {
+                        tokio::time::sleep(FILL_RETRY).await;
+                        channel
+                    }));
+                }
+                Some(channel) = waiting.next() => ear.registry.fill_again(channel),
             }
-            failed.into_iter().for_each(|channel| ear.registry.fill_again(channel));
         }
     }
 
@@ -377,7 +397,7 @@ impl Node {
         channel: &ChannelName,
         data: Bytes,
         extras: Append,
-    ) -> impl Future<Output = Result<Option<StreamPosition>, PublishError>> + Send + use<> {
+    ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
         let metrics = Arc::clone(&self.metrics);
         let taken = match self.namespace(channel) {
             None => Err(PublishError::UnknownChannel),
@@ -392,8 +412,8 @@ impl Node {
                         Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
                     }
                     None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {
-                        true => Either::Left(broker.publish_sharded(channel, data)),
-                        false => Either::Right(broker.publish(channel, data)),
+                        true => Either::Left(broker.publish_sharded(channel, data, namespace.on_loss)),
+                        false => Either::Right(broker.publish(channel, data, namespace.on_loss)),
                     })),
                     None => Err(PublishError::NoLog),
                 }
@@ -401,8 +421,12 @@ impl Node {
         };
         async move {
             let result = match taken {
-                Ok(Either::Left(appended)) => appended.await.map(Some).map_err(PublishError::from),
-                Ok(Either::Right(published)) => published.await.map(|()| None).map_err(PublishError::from),
+                Ok(Either::Left(appended)) => {
+                    appended.await.map(Published::Numbered).map_err(PublishError::from)
+                }
+                Ok(Either::Right(published)) => {
+                    published.await.map(Published::Plain).map_err(PublishError::from)
+                }
                 Err(error) => Err(error),
             };
             let count =
@@ -449,8 +473,8 @@ impl Node {
 }
 
 /// Hears a topic, and knows where its log stands.
-async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>) -> Result<(), BrokerError> {
-    ear.broker.subscribe(topic).await?;
+async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>, on_loss: OnLoss) -> Result<(), BrokerError> {
+    ear.broker.subscribe(topic, on_loss).await?;
     if let Some(log) = &channel.log
         && channel.state().log().is_some_and(|follow| follow.is_unknown())
     {

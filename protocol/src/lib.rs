@@ -63,7 +63,7 @@ pub use push::{
     UnsubscribePush,
 };
 pub use reply::{
-    ConnectResult, HistoryResult, PresenceResult, PresenceStatsResult, RefreshResult, Reply, ReplyBody,
-    ReplyError, RpcResult, SubRefreshResult, SubscribeResult,
+    ConnectResult, HistoryResult, PresenceResult, PresenceStatsResult, PublishResult, RefreshResult, Reply,
+    ReplyBody, ReplyError, RpcResult, SubRefreshResult, SubscribeResult,
 };
 pub use unsubscribe::UnsubscribeCode;

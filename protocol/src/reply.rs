@@ -32,7 +32,7 @@ pub enum ReplyBody {
     /// The subscription has ended.
     Unsubscribe,
     /// The publication is accepted.
-    Publish,
+    Publish(PublishResult),
     /// Who is in the channel.
     Presence(PresenceResult),
     /// How many are in the channel.
@@ -47,6 +47,13 @@ pub enum ReplyBody {
     Refresh(RefreshResult),
     /// The subscription goes on.
     SubRefresh(SubRefreshResult),
+}
+
+/// The answer to a publish.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct PublishResult {
+    /// It reached the clients of this node alone: what is behind it is away. An addition to the Centrifuge protocol.
+    pub local: bool,
 }
 
 /// Why a request failed.

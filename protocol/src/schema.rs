@@ -5,9 +5,10 @@
 use crate::{
     ClientInfo, ConnectPush, ConnectRequest, ConnectResult, DisconnectPush, HistoryRequest, HistoryResult,
     MemberPush, MessagePush, PresenceRequest, PresenceResult, PresenceStatsRequest, PresenceStatsResult,
-    Publication, PublishRequest, PushBody, RefreshPush, RefreshRequest, RefreshResult, ReplyBody, ReplyError,
-    Request, RpcRequest, RpcResult, SendRequest, Since, SubRefreshRequest, SubRefreshResult, SubscribePush,
-    SubscribeRequest, SubscribeResult, UnsubscribePush, UnsubscribeRequest, json, protobuf,
+    Publication, PublishRequest, PublishResult, PushBody, RefreshPush, RefreshRequest, RefreshResult,
+    ReplyBody, ReplyError, Request, RpcRequest, RpcResult, SendRequest, Since, SubRefreshRequest,
+    SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, UnsubscribePush, UnsubscribeRequest,
+    json, protobuf,
 };
 
 /// A message without fields.
@@ -175,9 +176,9 @@ message!(SubRefreshRequest { 1 channel, 2 token });
 
 one_of!(ReplyBody {
     2 "error" Error, 4 "push" Push, 5 "connect" Connect, 6 "subscribe" Subscribe, 9 "presence" Presence,
-    10 "presence_stats" PresenceStats, 11 "history" History, 13 "rpc" Rpc, 14 "refresh" Refresh,
-    15 "sub_refresh" SubRefresh;
-    7 "unsubscribe" Unsubscribe, 8 "publish" Publish, 12 "ping" Pong;
+    8 "publish" Publish, 10 "presence_stats" PresenceStats, 11 "history" History, 13 "rpc" Rpc,
+    14 "refresh" Refresh, 15 "sub_refresh" SubRefresh;
+    7 "unsubscribe" Unsubscribe, 12 "ping" Pong;
     Ping
 });
 message!(ReplyError { 1 code, 2 message, 3 temporary });
@@ -188,6 +189,8 @@ message!(SubscribeResult {
     1 expires, 2 ttl, 3 recoverable, 6 epoch, 7 publications, 8 recovered, 9 offset, 10 positioned, 11 data,
     12 was_recovering, 13 delta
 });
+// A number that the protocol itself will hardly come to.
+message!(PublishResult { 1000 local });
 message!(PresenceResult { 1 presence });
 message!(PresenceStatsResult { 1 num_clients, 2 num_users });
 message!(HistoryResult { 1 publications, 2 epoch, 3 offset });

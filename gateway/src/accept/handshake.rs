@@ -3,10 +3,10 @@
 //! Owns the choice of the encoding and the refusals that are made in HTTP. Refusals that a client must be able to tell
 //! apart are made after the handshake, by a close code: React Native sees a refused upgrade as 1006 only.
 
-use axum::http::{HeaderMap, HeaderValue, Request, header};
+use axum::http::{HeaderMap, Request, header};
 use bytes::Bytes;
 use earshot_protocol::{Disconnect, Encoding};
-use tokio_tungstenite::tungstenite::handshake::server::{create_response, write_response};
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
 
 use super::origin::Origins;
 
@@ -49,23 +49,35 @@ pub fn judge(request: &Request<()>, origins: &Origins) -> Handshake {
         Some(version) if version == "13" => {}
         _ => return refused(426, "only version 13 of the WebSocket protocol is spoken here"),
     }
-    let mut response = match create_response(request) {
+    let response = match create_response(request) {
         Ok(response) => response,
         Err(error) => return refused(400, &error.to_string()),
     };
     let offered = offered(request.headers());
     let encoding = encoding(request.uri().query(), &offered);
-    if let Some(chosen) = offered.iter().find(|name| **name == JSON || **name == PROTOBUF)
-        && let Ok(chosen) = HeaderValue::from_str(chosen)
-    {
-        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
-    }
-    let mut bytes = Vec::with_capacity(192);
-    if let Err(error) = write_response(&mut bytes, &response) {
-        return refused(400, &error.to_string());
-    }
+    let chosen = offered.into_iter().find(|name| *name == JSON || *name == PROTOBUF);
+    let response = answer(response.headers(), chosen);
     let refusal = (!origins.allow(request.headers())).then_some(Disconnect::PermissionDenied);
-    Handshake::Granted { response: bytes.into(), encoding, refusal }
+    Handshake::Granted { response, encoding, refusal }
+}
+
+/// The answer as it stands on the wire.
+fn answer(headers: &HeaderMap, protocol: Option<&str>) -> Bytes {
+    let mut answer = Vec::with_capacity(192);
+    answer.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    let mut line = |name: &str, value: &[u8]| {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            answer.extend_from_slice(part);
+        }
+    };
+    for (name, value) in headers {
+        line(name.as_str(), value.as_bytes());
+    }
+    if let Some(protocol) = protocol {
+        line(header::SEC_WEBSOCKET_PROTOCOL.as_str(), protocol.as_bytes());
+    }
+    answer.extend_from_slice(b"\r\n");
+    answer.into()
 }
 
 fn refused(status: u16, reason: &str) -> Handshake {

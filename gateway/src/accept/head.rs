@@ -2,6 +2,8 @@
 //!
 //! Owns its bound in bytes and which mistake is answered with which status. Must never read a body.
 
+use std::mem::MaybeUninit;
+
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -9,13 +11,15 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 /// Header lines in one head.
 const HEADERS_MAX: usize = 100;
 
+/// Room for the next read.
+const FREE_MIN: usize = 1024;
+
 /// What HTTP/2 begins with, when it is spoken without having been agreed upon (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A head, and whatever came behind it.
+/// A head at the beginning of some bytes.
 #[derive(Debug)]
 pub struct Head {
-    bytes: Bytes,
     length: usize,
     request: Request<()>,
 }
@@ -53,40 +57,45 @@ impl HeadError {
 }
 
 impl Head {
+    /// The head that bytes begin with; `None` while it is incomplete.
+    ///
+    /// # Errors
+    /// See [`HeadError`].
+    pub fn parse(bytes: &[u8], limit: usize) -> Result<Option<Self>, HeadError> {
+        match parse(bytes)? {
+            Some((length, _)) if length > limit => Err(HeadError::TooLarge),
+            Some((length, request)) => Ok(Some(Self { length, request })),
+            None if bytes.len() > limit => Err(HeadError::TooLarge),
+            None => Ok(None),
+        }
+    }
+
     /// The request without its body. For HTTP/2 only the version means anything.
     pub fn request(&self) -> &Request<()> {
         &self.request
     }
 
-    /// What came behind the head.
-    pub fn rest(&self) -> Bytes {
-        // A copy, since a slice would keep the whole head in memory.
-        Bytes::copy_from_slice(&self.bytes[self.length..])
-    }
-
-    /// All that was read.
-    pub fn into_bytes(self) -> Bytes {
-        self.bytes
+    /// What came behind the head in the bytes that it was read from.
+    pub fn rest<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        &bytes[self.length..]
     }
 }
 
-/// Reads until the head is whole.
+/// Reads until the head is whole, of which `bytes` have come already; says what was read in all.
 ///
 /// # Errors
 /// See [`HeadError`].
-pub async fn read(socket: &mut (impl AsyncRead + Unpin), limit: usize) -> Result<Head, HeadError> {
-    let mut bytes = BytesMut::with_capacity(1024);
+pub async fn read(
+    socket: &mut (impl AsyncRead + Unpin),
+    mut bytes: BytesMut,
+    limit: usize,
+) -> Result<(Head, Bytes), HeadError> {
     loop {
+        if let Some(head) = Head::parse(&bytes, limit)? {
+            return Ok((head, bytes.freeze()));
+        }
+        bytes.reserve(FREE_MIN);
         let read = socket.read_buf(&mut bytes).await.map_err(|_| HeadError::Closed)?;
-        if let Some((length, request)) = parse(&bytes)? {
-            if length > limit {
-                return Err(HeadError::TooLarge);
-            }
-            return Ok(Head { bytes: bytes.freeze(), length, request });
-        }
-        if bytes.len() > limit {
-            return Err(HeadError::TooLarge);
-        }
         if read == 0 {
             return Err(if bytes.is_empty() { HeadError::Closed } else { HeadError::Malformed });
         }
@@ -102,9 +111,9 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Request<()>)>, HeadError> {
     if HTTP2_PREFACE.starts_with(bytes) {
         return Ok(None);
     }
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Request::new(&mut headers);
-    match head.parse(bytes) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut head = httparse::Request::new(&mut []);
+    match head.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(httparse::Status::Complete(length)) => {
             request(&head).map(|request| Some((length, request))).ok_or(HeadError::Malformed)
         }

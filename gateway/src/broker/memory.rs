@@ -53,6 +53,10 @@ mod tests {
             self.0.lock().unwrap().extend(messages.drain(..).map(|m| (m.channel, m.data)));
         }
 
+        fn heard_here(&self, message: Message) {
+            panic!("memory is never away: {message:?}");
+        }
+
         fn lost(&self, loss: Loss) {
             panic!("memory loses nothing: {loss:?}");
         }

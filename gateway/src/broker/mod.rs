@@ -115,8 +115,30 @@ pub trait Listener: Send + Sync + 'static {
     /// Publications, in the broker's order. The vector is drained.
     fn heard(&self, messages: &mut Vec<Message>);
 
+    /// A publication of this node's own clients, which no broker can take at the moment. May be called at the same time
+    /// as the others, from another place.
+    fn heard_here(&self, message: Message);
+
     /// Publications may have been missed. Said before anything that was heard afterwards.
     fn lost(&self, loss: Loss);
+}
+
+/// What a node does for a channel whose broker is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It goes on by itself: its clients may subscribe, and hear each other.
+    Local,
+    /// It refuses what the broker would be needed for.
+    Reject,
+}
+
+/// How far a publication has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To the broker, and so to everybody.
+    Broker,
+    /// To the clients of this node alone: the broker is away.
+    ThisNode,
 }
 
 /// Why a broker could not do what it was asked.
@@ -190,11 +212,13 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when it was not confirmed within the command time-out (the wish stays, and is
-    /// fulfilled when the link is back); [`BrokerError::Refused`] when the broker refused the topic.
-    pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
+    /// fulfilled when the link is back); [`BrokerError::Refused`] when the broker refused the topic. With
+    /// [`OnLoss::Local`] a broker that has been away for a while is not waited for: the topic counts as heard, and as
+    /// lost from then on until the broker is back.
+    pub async fn subscribe(&self, topic: &Topic, on_loss: OnLoss) -> Result<(), BrokerError> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(broker) => broker.subscribe(topic).await,
+            Self::Redis(broker) => broker.subscribe(topic, on_loss).await,
         }
     }
 
@@ -216,14 +240,15 @@ impl Broker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), BrokerError>> + Send + use<> {
+        on_loss: OnLoss,
+    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
         use futures::future::Either;
         match self {
             Self::Memory(broker) => {
                 broker.publish(channel, data);
-                Either::Left(std::future::ready(Ok(())))
+                Either::Left(std::future::ready(Ok(Reach::Broker)))
             }
-            Self::Redis(broker) => Either::Right(broker.publish(channel, data)),
+            Self::Redis(broker) => Either::Right(broker.publish(channel, data, on_loss)),
         }
     }
 
@@ -235,14 +260,15 @@ impl Broker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), BrokerError>> + Send + use<> {
+        on_loss: OnLoss,
+    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
         use futures::future::Either;
         match self {
             Self::Memory(broker) => {
                 broker.publish(channel, data);
-                Either::Left(std::future::ready(Ok(())))
+                Either::Left(std::future::ready(Ok(Reach::Broker)))
             }
-            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data)),
+            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data, on_loss)),
         }
     }
 

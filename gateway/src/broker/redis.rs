@@ -11,6 +11,7 @@
 //! - `route`: where a subscriber link connects to.
 //! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
 //! - `outbox`, `commands`: what Redis is to be asked, and the command link.
+//! - `alone`: what goes on in this node while Redis is away.
 //! - `cluster`: the same over several servers.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
 //! - `probe`, `ping`, `status`: whether a link hears and lives, and what is told about it.
@@ -20,21 +21,24 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
+use redis::Value;
 
+use self::alone::Alone;
 use self::cluster::Cluster;
 use self::cluster::commands::ClusterCommands;
 use self::cluster::shards::Shards;
 use self::commands::Commands;
 use self::log_script::Call;
-use self::outbox::{Answer, Outbox, Request};
+use self::outbox::{Outbox, Request, Told};
 use self::route::Route;
 use self::status::LinkState;
 use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
-use super::{BrokerError, LinkStatus, Listener, Topic};
+use super::{BrokerError, LinkStatus, Listener, OnLoss, Reach, Topic};
 use crate::drain::Drain;
 use crate::instance::Dialer;
 
+mod alone;
 mod cluster;
 mod commands;
 mod echo;
@@ -78,28 +82,29 @@ impl RedisBroker {
         };
         let wishes = Arc::new(Wishes::new(state("subscriptions", &hears)));
         let commands = Arc::new(state("commands", &says));
-        let (outbox, inbox) = outbox::outbox(&settings);
-        let subscriber = |route, wishes: &Arc<Wishes>, is_part| Subscriber {
+        let (outbox, inbox) =
+            outbox::outbox(&settings, Alone { state: commands.clone(), listener: listener.clone() });
+        let subscriber = |route, listener, is_part| Subscriber {
             settings: settings.clone(),
             route,
             wishes: wishes.clone(),
-            listener: listener.clone(),
+            listener,
             outbox: outbox.clone(),
             commands: commands.clone(),
             is_part,
         };
         let mut shards = None;
         if let Some(cluster) = Cluster::new(&settings) {
-            drain.spawn(subscriber(Route::Anywhere(cluster.clone()), &wishes, true).run(drain.clone()));
+            let anywhere = subscriber(Route::Anywhere(cluster.clone()), listener.clone(), true);
+            drain.spawn(anywhere.run(drain.clone()));
             let link = ClusterCommands::new(&settings, &cluster, &commands, inbox);
             drain.spawn(link.run(drain.clone()));
-            let place =
-                Shards::new(&settings, &cluster, (outbox.clone(), commands.clone()), listener.clone(), drain);
+            let place = Shards::new(&settings, &cluster, (outbox.clone(), commands.clone()), listener, drain);
             drain.spawn(place.clone().run(drain.clone()));
             shards = Some(place);
             drain.spawn(cluster.run(drain.clone()));
         } else {
-            drain.spawn(subscriber(Route::Server(Box::new(hears)), &wishes, false).run(drain.clone()));
+            drain.spawn(subscriber(Route::Server(Box::new(hears)), listener, false).run(drain.clone()));
             let link = Commands { settings: settings.clone(), dialer: says, state: commands.clone(), inbox };
             drain.spawn(link.run(drain.clone()));
         }
@@ -110,7 +115,7 @@ impl RedisBroker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
-    pub async fn subscribe(&self, topic: &Topic) -> Result<(), BrokerError> {
+    pub async fn subscribe(&self, topic: &Topic, on_loss: OnLoss) -> Result<(), BrokerError> {
         let wish = match (topic, &self.shards) {
             (Topic::Sharded(_), Some(shards)) => shards.want(topic),
             (Topic::Sharded(_), None) => {
@@ -120,10 +125,23 @@ impl RedisBroker {
         };
         let Some(confirmation) = wish else { return Ok(()) };
         let limit = self.settings.instance.command_timeout;
-        match tokio::time::timeout(limit, confirmation).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
-            Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
+        tokio::select! {
+            biased;
+            confirmed = tokio::time::timeout(limit, confirmation) => match confirmed {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
+                Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
+            },
+            () = self.go_without(topic), if on_loss == OnLoss::Local => Ok(()),
+        }
+    }
+
+    async fn go_without(&self, topic: &Topic) {
+        match (topic, &self.shards) {
+            (Topic::Sharded(_), Some(shards)) => shards.go_without(topic).await,
+            (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => {
+                self.wishes.go_without(topic).await
+            }
         }
     }
 
@@ -143,9 +161,11 @@ impl RedisBroker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
-        let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data });
-        async move { answer.await.map(drop) }
+        on_loss: OnLoss,
+    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + 'static + use<> {
+        let alone = on_loss == OnLoss::Local;
+        let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data, alone });
+        async move { answer.await.map(|told| told.reach()) }
     }
 
     /// As [`RedisBroker::publish`], to those alone who hear the channel as [`Topic::Sharded`].
@@ -156,9 +176,11 @@ impl RedisBroker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-    ) -> impl Future<Output = Result<(), BrokerError>> + Send + 'static + use<> {
-        let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data });
-        async move { answer.await.map(drop) }
+        on_loss: OnLoss,
+    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + 'static + use<> {
+        let alone = on_loss == OnLoss::Local;
+        let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data, alone });
+        async move { answer.await.map(|told| told.reach()) }
     }
 
     /// Numbers a payload in a log and publishes it in its [`super::log::Envelope`]. The place in the order, among
@@ -251,8 +273,9 @@ impl RedisBroker {
         self.call(log::clear(log, channel)).await.map(drop)
     }
 
-    fn call(&self, call: Call) -> impl Future<Output = Answer> + Send + 'static + use<> {
-        self.outbox.ask(Request::Script(call))
+    fn call(&self, call: Call) -> impl Future<Output = Result<Value, BrokerError>> + Send + 'static + use<> {
+        let answer = self.outbox.ask(Request::Script(call));
+        async move { answer.await.map(Told::value) }
     }
 
     /// How the links stand.

@@ -1,6 +1,6 @@
-//! Where a server is, out of its shown URL.
+//! Where a server is: host, port, and whether TLS is spoken there.
 //!
-//! Owns the reading of `scheme://host:port`. Must never be given more than that: user and password stay out.
+//! Must never hold more than that: user and password stay out.
 
 use std::net::IpAddr;
 
@@ -14,14 +14,14 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads `scheme://host[:port]`; `None` when it is something else, such as a Unix socket.
-    pub(super) fn read(url: &str, secure: &str, plain: &str, ports: (u16, u16)) -> Option<Self> {
+    /// Reads `http://host[:port]` or `https://…`; `None` when it is something else.
+    pub(super) fn read(url: &str) -> Option<Self> {
         let (scheme, authority) = url.split_once("://")?;
-        let tls = scheme == secure;
-        if !tls && scheme != plain {
-            return None;
-        }
-        let default = if tls { ports.1 } else { ports.0 };
+        let (tls, default) = match scheme {
+            "http" => (false, 80),
+            "https" => (true, 443),
+            _ => return None,
+        };
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
             _ => (authority, default),
@@ -34,11 +34,6 @@ impl Endpoint {
     pub(super) fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
-
-    /// Whether only this machine can be meant.
-    pub(super) fn is_loopback(&self) -> bool {
-        self.host.eq_ignore_ascii_case("localhost") || self.ip().is_some_and(|ip| ip.is_loopback())
-    }
 }
 
 #[cfg(test)]
@@ -47,16 +42,13 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_read() {
-        let read = |url| Endpoint::read(url, "rediss", "redis", (6379, 6380));
         let endpoint = |host: &str, port, tls| Some(Endpoint { host: host.to_owned(), port, tls });
-        assert_eq!(read("redis://h.example:1"), endpoint("h.example", 1, false));
-        assert_eq!(read("rediss://h.example"), endpoint("h.example", 6380, true));
-        assert_eq!(read("redis://[::1]:7"), endpoint("::1", 7, false));
-        assert_eq!(read("redis://::1:7"), endpoint("::1", 7, false));
-        for none in ["unix:///tmp/redis.sock", "http://h:1", "redis://", "redis://h:x", "h"] {
-            assert_eq!(read(none), None, "{none}");
+        assert_eq!(Endpoint::read("http://h.example:1"), endpoint("h.example", 1, false));
+        assert_eq!(Endpoint::read("https://h.example"), endpoint("h.example", 443, true));
+        assert_eq!(Endpoint::read("http://[::1]:7"), endpoint("::1", 7, false));
+        assert_eq!(Endpoint::read("http://[::1]"), endpoint("::1", 80, false));
+        for none in ["unix:///tmp/redis.sock", "redis://h:1", "http://", "http://h:x", "h"] {
+            assert_eq!(Endpoint::read(none), None, "{none}");
         }
-        assert!(read("redis://[::1]:7").unwrap().is_loopback());
-        assert!(!read("redis://10.0.0.1:7").unwrap().is_loopback());
     }
 }

@@ -19,6 +19,7 @@ use super::endpoint::Endpoint;
 use super::report::{Finding, Section};
 use super::{network, sample};
 use crate::drain::Drain;
+use crate::instance::TlsSettings;
 
 mod arrival;
 mod cookies;
@@ -43,8 +44,8 @@ pub struct Target {
     pub channel: Option<String>,
     /// How long to stay silent.
     pub idle: Duration,
-    /// Authorities in the place of the public ones, as PEM.
-    pub authorities: Option<Vec<u8>>,
+    /// Whom to trust.
+    pub tls: TlsSettings,
 }
 
 impl Target {
@@ -63,14 +64,14 @@ impl Target {
         if !rest.bytes().all(is_plain) {
             return Err(wrong());
         }
-        let endpoint = Endpoint::read(&format!("{scheme}://{authority}"), "https", "http", (80, 443));
+        let endpoint = Endpoint::read(&format!("{scheme}://{authority}"));
         Ok(Self {
             endpoint: endpoint.ok_or_else(wrong)?,
             prefix: prefix.trim_end_matches('/').to_owned(),
             origin: None,
             channel: None,
             idle: Duration::ZERO,
-            authorities: None,
+            tls: TlsSettings::default(),
         })
     }
 
@@ -117,7 +118,7 @@ async fn reach(target: &Target, drain: &Drain, section: &mut Section, limit: Dur
             is_open.then_some(way)
         }
         Err(why) => {
-            section.add(Finding::failed("tls", why).because("the file of authorities"));
+            section.add(Finding::failed("tls", why).because("the file given by --ca-file"));
             None
         }
     }

@@ -4,10 +4,12 @@
 //! the gateway does ([`Dialer`]), but below it, to see what a failed attempt hides.
 //!
 //! - `plan`: what the gateway is to do with the server, and so what it must be allowed.
+//! - `sentinel`: whether the Sentinels know where the primary is.
 //! - `greeting`: who answers on the port at all.
 //! - `sign_in`: the gateway's own way in, and why it is refused.
 //! - `rights`: whether each command may be run.
 //! - `facts`, `settings`: what the server says of itself, and what that means.
+//! - `nodes`: the other servers of a cluster.
 //! - `trial`, `ears`: a test key, a publication that must be heard, latency, clock.
 
 use std::net::SocketAddr;
@@ -21,13 +23,16 @@ use super::endpoint::Endpoint;
 use super::report::{Finding, Level, Section};
 use super::tls::{self, Trust};
 use super::{network, within};
-use crate::instance::{self, Dialer, InstanceSettings};
+use crate::instance::address::{Address, Place};
+use crate::instance::{Dialer, InstanceSettings};
 
 mod ears;
 mod facts;
 mod greeting;
+mod nodes;
 mod plan;
 mod rights;
+mod sentinel;
 mod settings;
 mod sign_in;
 mod trial;
@@ -47,47 +52,105 @@ pub struct Server {
 
 /// Looks at everything, as far as it goes; each step takes at most `limit`.
 pub async fn inspect(server: &Server, limit: Duration) -> Section {
-    let address = instance::shown(&server.instance.url);
-    let mut section = Section::new("redis", &server.name, &address);
-    if let Some(endpoint) = Endpoint::read(&address, "rediss", "redis", (6379, 6379)) {
-        below(server, &endpoint, &mut section, limit).await;
-    }
-    // The gateway's own way in counts, whatever was seen below it.
-    let dialer = Dialer::new(&server.instance, "check");
-    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
-    match Box::pin(dialer.dial(deaf)).await {
-        Ok(connection) => {
-            let mut visit = Visit { connection, server, limit, section: &mut section };
-            Box::pin(visit.make(&dialer)).await;
-        }
-        Err(failure) => {
-            // What was seen below it says more than the attempt does.
-            if section.worst() < Level::Failed {
-                section.add(sign_in::refused(&failure, &server.instance));
-            }
-            section.add(Finding::skipped("rest", "not looked at, for want of a connection"));
+    let mut section = Section::new("redis", &server.name, server.instance.location());
+    // Of a cluster, the first of the named nodes that can be reached tells of the others.
+    let seeds = server.instance.cluster.iter().flatten();
+    let places = std::iter::once(server.instance.clone()).chain(seeds.map(|seed| server.instance.at(seed)));
+    for instance in places {
+        if Box::pin(visit(server, &instance, &mut section, limit)).await {
+            return section;
         }
     }
+    section.add(Finding::skipped("rest", "not looked at, for want of a connection"));
     section
 }
 
-/// What lies below Redis' protocol: name, TCP, TLS, and who answers.
-async fn below(server: &Server, endpoint: &Endpoint, section: &mut Section, limit: Duration) {
+/// What a server's version and settings will do to a gateway, without trying anything: the findings that somebody
+/// should see. `None`: it cannot be asked now.
+pub async fn advise(server: &Server, limit: Duration) -> Option<Vec<Finding>> {
+    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    let dialled = Box::pin(Dialer::new(&server.instance, "check").dial(deaf)).await;
+    let mut connection = dialled.ok()?;
+    let facts = tokio::time::timeout(limit, Facts::read(&mut connection)).await.ok()?;
+    let findings = settings::judge(&facts, &server.plan).into_iter();
+    Some(findings.filter(|finding| finding.level >= Level::Warning).collect())
+}
+
+/// Looks at one server; whether it let us in.
+async fn visit(server: &Server, instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
+    let seen_before = section.findings.len();
+    let is_local = below(instance, section, limit).await;
+    // The gateway's own way in counts, whatever was seen below it.
+    let dialer = Dialer::new(instance, "check");
+    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    match Box::pin(dialer.dial(deaf)).await {
+        Ok(connection) => {
+            let mut visit = Visit { connection, server, instance, is_local, limit, section };
+            Box::pin(visit.make(&dialer)).await;
+            true
+        }
+        Err(failure) => {
+            // What was seen below it says more than the attempt does.
+            if section.findings[seen_before..].iter().all(|finding| finding.level < Level::Failed) {
+                section.add(sign_in::refused(&failure, instance));
+            }
+            false
+        }
+    }
+}
+
+/// What lies below Redis' protocol: name, TCP, TLS, and who answers. Whether only this machine gets there.
+async fn below(instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
+    let address = match &instance.sentinel {
+        None => Address::parse(&instance.url).ok(),
+        Some(sentinels) => {
+            let (findings, primary) = sentinel::inspect(instance, sentinels).await;
+            section.findings.extend(findings);
+            primary
+        }
+    };
+    match address {
+        // That the URL cannot be read is told by the attempt to dial it.
+        None => false,
+        Some(Address { place: Place::Unix(path), .. }) => {
+            section.findings.extend(greeting::over_socket(&path, limit).await);
+            true
+        }
+        Some(Address { place: Place::Tcp { host, port }, tls, .. }) => {
+            let endpoint = Endpoint { host, port: port.unwrap_or(6379), tls };
+            over_network(instance, &endpoint, section, limit).await
+        }
+    }
+}
+
+async fn over_network(
+    instance: &InstanceSettings,
+    endpoint: &Endpoint,
+    section: &mut Section,
+    limit: Duration,
+) -> bool {
     let (finding, addresses) = network::resolve(endpoint, limit).await;
     section.add(finding);
     let (findings, reached) = network::connect(&addresses, limit).await;
     section.findings.extend(findings);
-    let Some(address) = reached.first() else { return };
-    if endpoint.tls {
-        section.findings.extend(secured(*address, endpoint, limit).await);
-    } else if let Some(finding) = greeting::plain(*address, &server.name, endpoint, limit).await {
-        section.add(finding);
-    }
+    let Some(address) = reached.first() else { return false };
+    let found = match Trust::new(&endpoint.host, &instance.tls, "ca_file (--ca-file)") {
+        Ok(trust) if endpoint.tls => secured(*address, &trust, limit).await,
+        Ok(trust) => greeting::plain(*address, &instance.name, &trust, limit).await.into_iter().collect(),
+        Err(why) => vec![unreadable(why)],
+    };
+    section.findings.extend(found);
+    reached.iter().all(|address| address.ip().is_loopback())
 }
 
-async fn secured(address: SocketAddr, endpoint: &Endpoint, limit: Duration) -> Vec<Finding> {
-    let trust = trust(endpoint);
-    match Box::pin(tls::inspect(address, &trust, limit)).await {
+fn unreadable(why: String) -> Finding {
+    Finding::failed("tls", why)
+        .because("the file is not there, is not what it should be, or may not be read by this user")
+        .advise("look at ca_file, cert_file and key_file, and at who may read them")
+}
+
+async fn secured(address: SocketAddr, trust: &Trust, limit: Duration) -> Vec<Finding> {
+    match Box::pin(tls::inspect(address, trust, limit)).await {
         Ok(mut secured) => {
             let refused = greeting::over_tls(&mut secured, limit).await;
             secured.findings.into_iter().chain(refused).collect()
@@ -96,21 +159,14 @@ async fn secured(address: SocketAddr, endpoint: &Endpoint, limit: Duration) -> V
     }
 }
 
-fn trust(endpoint: &Endpoint) -> Trust {
-    Trust {
-        name: endpoint.host.clone(),
-        roots: tls::public_authorities(),
-        identity: None,
-        verifies: true,
-        protocols: Vec::new(),
-        authorities_key: "ca_file",
-    }
-}
-
 /// A connection that stands, and what is looked at over it.
 struct Visit<'a> {
     connection: MultiplexedConnection,
     server: &'a Server,
+    /// How it was reached.
+    instance: &'a InstanceSettings,
+    /// Only this machine reaches the server by the address that was dialled.
+    is_local: bool,
     limit: Duration,
     section: &'a mut Section,
 }
@@ -128,10 +184,17 @@ impl Visit<'_> {
                 return;
             }
         };
-        let signed_in = sign_in::accepted(&facts, &server.instance);
+        let signed_in = sign_in::accepted(&facts, self.instance, self.is_local);
         self.section.add(signed_in);
         self.step("rights", async |visit| rights::inspect(&mut visit.connection, plan, &facts).await).await;
         self.section.findings.extend(settings::judge(&facts, plan));
+        if facts.is_cluster() {
+            let (instance, limit) = (self.instance, self.limit);
+            self.step("nodes", async |visit| {
+                nodes::inspect(&mut visit.connection, instance, plan, limit).await
+            })
+            .await;
+        }
         self.step("keys", async |visit| trial::keys(&mut visit.connection, plan, &facts).await).await;
         self.step("hearing", async |visit| trial::hearing(&mut visit.connection, dialer, plan).await).await;
         let half = self.limit / 2;

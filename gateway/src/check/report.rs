@@ -89,6 +89,12 @@ impl Finding {
         self
     }
 
+    /// All of it in one line.
+    pub fn in_words(&self) -> String {
+        let parts = [Some(&self.said), self.cause.as_ref(), self.advice.as_ref()];
+        parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
+
     /// Adds what was measured.
     #[must_use]
     pub fn with(mut self, fact: &str, value: impl Into<Value>) -> Self {

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
 use tokio::net::TcpStream;
@@ -21,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::network::open;
 use super::report::Finding;
+use crate::instance::{Identity, TlsSettings};
 use recorder::{Recorder, Seen};
 
 mod expiry;
@@ -37,13 +37,27 @@ pub(super) struct Trust {
     /// The authorities that are trusted.
     pub(super) roots: Arc<RootCertStore>,
     /// Our own certificate with its chain, and its key.
-    pub(super) identity: Option<Arc<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>>,
+    pub(super) identity: Option<Arc<Identity>>,
     /// Whether the connections that are not for looking verify at all.
     pub(super) verifies: bool,
     /// Protocols to offer, the preferred one first.
     pub(super) protocols: Vec<Vec<u8>>,
     /// What an operator changes to be given another authority.
     pub(super) authorities_key: &'static str,
+}
+
+impl Trust {
+    /// What is expected of a host, as the gateway is told to expect it.
+    pub(super) fn new(host: &str, tls: &TlsSettings, authorities_key: &'static str) -> Result<Self, String> {
+        Ok(Self {
+            name: tls.server_name.clone().unwrap_or_else(|| host.to_owned()),
+            roots: Arc::new(tls.roots()?),
+            identity: tls.identity()?.map(Arc::new),
+            verifies: !tls.insecure_skip_verify,
+            protocols: Vec::new(),
+            authorities_key,
+        })
+    }
 }
 
 /// A handshake that went through, whatever the certificate is worth.
@@ -145,27 +159,20 @@ fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, String> {
         .map_err(|error| format!("the authorities in {}: {error}", trust.authorities_key))
 }
 
-/// The authorities in a PEM file.
-pub(super) fn authorities(pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
-    }
-    if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(Arc::new(roots)) }
-}
-
-/// The authorities that everybody trusts.
-pub(super) fn public_authorities() -> Arc<RootCertStore> {
-    Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
-}
-
 fn judge_certificate(seen: &Seen, recorder: &Recorder, trust: &Trust) -> Finding {
     let ends = recorder.not_after(seen);
     let until = ends.map_or_else(String::new, |ends| format!(", until {}", expiry::day(ends)));
     let finding = match recorder.verdict(seen, Duration::ZERO) {
         Ok(()) => match recorder.verdict(seen, EXPIRES_SOON) {
-            Ok(()) => Finding::ok("certificate", format!("it is for {}{until}", trust.name)),
+            Ok(()) if trust.verifies => {
+                Finding::ok("certificate", format!("it is for {}{until}", trust.name))
+            }
+            Ok(()) => Finding::warning(
+                "certificate",
+                format!("it is for {}{until}; but nobody looks at it", trust.name),
+            )
+            .because("insecure_skip_verify is on: whoever is on the way can read and change everything")
+            .advise("take insecure_skip_verify out: this certificate needs none"),
             Err(_) => Finding::warning(
                 "certificate",
                 format!("it is for {}, but ends soon{until}", trust.name),
@@ -227,7 +234,10 @@ fn judge_alert(alert: AlertDescription, seen: &Seen, trust: &Trust) -> Finding {
         | AlertDescription::CertificateUnknown => finding
             .because("it does not accept our client certificate")
             .advise("give one that is valid and that the server's authority has signed"),
-        _ => finding.because("no common cipher suite, or a client certificate is needed"),
+        _ if trust.identity.is_some() => finding
+            .because("it does not accept our client certificate (signed by another authority than it trusts), or no cipher suite is common")
+            .advise("compare the authority that signed ours with the server's tls-ca-cert-file"),
+        _ => finding.because("no cipher suite is common, or a client certificate is needed"),
     }
 }
 

@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::check::path::Target;
-use crate::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
+use crate::check::redis::{Plan, Server};
 use crate::check::{self, Report};
-use crate::config::{Config, Flags, Namespace, RedisInstance, RedisUrl, Source};
-use crate::instance::InstanceSettings;
+use crate::config::{Config, Flags, RedisUrl};
+use crate::instance::{InstanceSettings, TlsSettings};
 
 /// The exit code of a command line, a URL or a configuration that is wrong.
 const WRONG: u8 = 2;
@@ -43,8 +43,8 @@ pub struct Args {
     /// With --path: how long a silent connection must live, in seconds; 0: not looked at
     #[arg(long, value_name = "SECONDS", default_value = "75", value_parser = idle, requires = "path")]
     idle: Duration,
-    /// With --path: certificates (PEM) of the authorities to trust, in the place of the public ones
-    #[arg(long, value_name = "PATH", requires = "path")]
+    /// With --path or a URL: certificates (PEM) of the authorities to trust, in the place of the system's
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
     ca_file: Option<PathBuf>,
     /// The longest that one step may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
@@ -109,11 +109,8 @@ impl Args {
 
     fn target(&self, url: &str) -> Result<Target, String> {
         let mut target = Target::parse(url).map_err(|what| format!("--path: {what}"))?;
-        if let Some(file) = &self.ca_file {
-            let read =
-                std::fs::read(file).map_err(|error| format!("--ca-file: {}: {error}", file.display()))?;
-            target.authorities = Some(read);
-        }
+        target.tls.ca_file.clone_from(&self.ca_file);
+        target.tls.roots().map_err(|what| format!("--ca-file: {what}"))?;
         if let Some(origin) = &self.origin {
             let is_origin =
                 origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
@@ -142,46 +139,25 @@ impl Args {
         let Some(url) = &self.url else { return self.configured() };
         let url = if url == "-" { from_stdin()? } else { url.clone() };
         let url = RedisUrl::parse(url.trim()).map_err(|what| format!("the URL: {what}"))?;
-        let instance = InstanceSettings { url: url.expose().to_owned(), ..self.timed("redis") };
+        let tls = TlsSettings { ca_file: self.ca_file.clone(), ..TlsSettings::default() };
+        let instance = InstanceSettings { url: url.expose().to_owned(), tls, ..InstanceSettings::default() };
+        let instance = self.timed(instance);
         Ok(vec![Server { name: "redis".to_owned(), instance, plan: Plan::default() }])
     }
 
     fn configured(&self) -> Result<Vec<Server>, String> {
         let flags = Flags { config: self.config.clone(), listen: Vec::new() };
         let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
-        let servers: Vec<Server> = config.redis.iter().flat_map(|redis| self.of(redis, &config)).collect();
+        let timed = |server: Server| Server { instance: self.timed(server.instance), ..server };
+        let servers: Vec<Server> = config.servers().into_iter().map(timed).collect();
         if servers.is_empty() {
             return Err("there is no Redis to look at: give a URL, set REDIS_URL, or name a file with [redis.NAME] by --config".to_owned());
         }
         Ok(servers)
     }
 
-    /// The servers of an instance: the one that the links go to, and the other one, where there are two.
-    fn of(&self, redis: &RedisInstance, config: &Config) -> Vec<Server> {
-        let plan = plan(redis, config);
-        let server = |name: String, url: &RedisUrl, plan: Plan| {
-            let instance = InstanceSettings { url: url.expose().to_owned(), ..self.timed(&redis.name) };
-            Server { name, instance, plan }
-        };
-        match &redis.pubsub_url {
-            None => vec![server(redis.name.clone(), &redis.url, plan)],
-            Some(pubsub) => {
-                let nothing = Plan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
-                vec![
-                    server(redis.name.clone(), &redis.url, nothing),
-                    server(format!("{} (pubsub_url)", redis.name), pubsub, plan),
-                ]
-            }
-        }
-    }
-
-    fn timed(&self, name: &str) -> InstanceSettings {
-        InstanceSettings {
-            name: name.to_owned(),
-            connect_timeout: self.timeout,
-            command_timeout: self.timeout,
-            ..InstanceSettings::default()
-        }
+    fn timed(&self, settings: InstanceSettings) -> InstanceSettings {
+        InstanceSettings { connect_timeout: self.timeout, command_timeout: self.timeout, ..settings }
     }
 }
 
@@ -191,35 +167,6 @@ fn from_stdin() -> Result<String, String> {
     let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
     read.map_err(|error| format!("no URL could be read from standard input: {error}"))?;
     Ok(text)
-}
-
-/// What the namespaces of an instance are going to do there.
-fn plan(redis: &RedisInstance, config: &Config) -> Plan {
-    let namespaces = config.namespaces.iter().filter(|space| space.redis.as_ref() == Some(&redis.name));
-    let mut plan = Plan {
-        channels: Vec::new(),
-        logs: Vec::new(),
-        publication_bytes: config.limits.publication_bytes,
-        ping_interval: redis.times.ping_interval,
-        assumed: false,
-    };
-    for space in namespaces {
-        plan.channels.extend(channels(space));
-        if space.source == Source::Stream {
-            plan.logs.extend(space.channels.iter().map(|channel| PlannedLog {
-                key_prefix: space.key_prefix.clone(),
-                channel: channel.text.clone(),
-            }));
-        }
-    }
-    plan
-}
-
-fn channels(space: &Namespace) -> impl Iterator<Item = PlannedChannel> {
-    space.channels.iter().map(|channel| PlannedChannel {
-        name: channel.text.clone(),
-        pattern: (space.subscribe_pattern && !channel.is_exact()).then(|| channel.as_redis_pattern()),
-    })
 }
 
 fn look(targets: &Targets, limit: Duration) -> io::Result<Report> {

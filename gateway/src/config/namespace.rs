@@ -43,6 +43,8 @@ pub struct Namespace {
     pub publish: Who,
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) in the place of the exact names that clients ask for.
     pub subscribe_pattern: bool,
+    /// What is done while the Redis instance is away.
+    pub on_broker_loss: OnBrokerLoss,
     /// What becomes of a client that is too slow.
     pub slow: Slow,
     /// With [`Slow::Latest`]: where a payload says what it is about, as a JSON pointer; nothing: all of a channel are
@@ -74,6 +76,25 @@ impl Who {
     }
 }
 
+/// What is done for a channel whose Redis instance is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBrokerLoss {
+    /// The clients of this node may subscribe, and hear each other.
+    Local,
+    /// What Redis is needed for fails.
+    Reject,
+}
+
+impl OnBrokerLoss {
+    /// As the file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// What [`super::reachable`] needs to know of the places in the file.
 pub(super) struct Placed<'d> {
     pub(super) name: Found<'d, String>,
@@ -97,6 +118,7 @@ impl Namespace {
             subscribe: Who::Anyone,
             publish: Who::Subscribers,
             subscribe_pattern: false,
+            on_broker_loss: OnBrokerLoss::Local,
             slow: Slow::default(),
             slow_key: None,
             slow_terminal: None,
@@ -135,6 +157,7 @@ impl Namespace {
                 &[Who::Nobody, Who::Subscribers, Who::Anyone],
             ),
             subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded),
+            on_broker_loss: read_on_broker_loss(&mut section, source),
             slow: slow.slow,
             slow_key: slow.key,
             slow_terminal: slow.terminal,
@@ -157,6 +180,7 @@ impl Namespace {
         out.text("subscribe", self.subscribe.as_str());
         out.text("publish", self.publish.as_str());
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
+        out.text("on_broker_loss", self.on_broker_loss.as_str());
         out.text("slow", self.slow.as_str());
         if let Some(key) = &self.slow_key {
             out.text("slow_key", key);
@@ -220,6 +244,22 @@ fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded: bo
         section.refuse(&section.place_of_key("subscribe_pattern"), "shard channels have no patterns");
     }
     by_pattern
+}
+
+/// Where Redis numbers, nothing goes on without it.
+fn read_on_broker_loss(section: &mut Section<'_>, source: Source) -> OnBrokerLoss {
+    let choices = [OnBrokerLoss::Local, OnBrokerLoss::Reject];
+    let found = choice::read(section, "on_broker_loss", &choices, OnBrokerLoss::as_str);
+    let can_be_local = source == Source::PubSub;
+    match found {
+        Some(found) if found.value == OnBrokerLoss::Local && !can_be_local => {
+            section.refuse(&found.place, "only with source = \"pubsub\": a log is numbered in Redis");
+            OnBrokerLoss::Reject
+        }
+        Some(found) => found.value,
+        None if can_be_local => OnBrokerLoss::Local,
+        None => OnBrokerLoss::Reject,
+    }
 }
 
 fn read_sharded(section: &mut Section<'_>, cluster: bool, source: Source, key_prefix: &str) -> bool {

@@ -19,12 +19,12 @@ const SIZES: [(&str, u64); 5] =
     [("TiB", TIB as u64), ("GiB", GIB as u64), ("MiB", MIB as u64), ("KiB", KIB as u64), ("B", 1)];
 
 /// Reads `100ms`, `25s`, `5m` or `1h`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     scaled(text, &DURATIONS).map(Duration::from_millis)
 }
 
 /// Reads `512B`, `64KiB`, `1MiB`, `2GiB` or `1TiB`.
-pub(super) fn size(text: &str) -> Option<usize> {
+pub fn size(text: &str) -> Option<usize> {
     scaled(text, &SIZES).and_then(|bytes| usize::try_from(bytes).ok())
 }
 

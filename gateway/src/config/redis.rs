@@ -14,7 +14,7 @@ use super::environment::Environment;
 use super::knob::knobs;
 use super::show::Shown;
 use super::url::RedisUrl;
-use crate::instance::{SentinelSettings, TlsSettings};
+use crate::instance::{InstanceSettings, SentinelSettings, TlsSettings};
 
 mod place;
 mod security;
@@ -144,6 +144,28 @@ impl RedisInstance {
             times,
             probe_prefix,
             required,
+        }
+    }
+
+    /// How one of its servers is dialled, by the name that logs are to call it.
+    pub fn settings(&self, name: String, url: &RedisUrl) -> InstanceSettings {
+        InstanceSettings {
+            name,
+            url: url.expose().to_owned(),
+            cluster: match &self.servers {
+                Servers::Cluster(seeds) => Some(seeds.clone()),
+                Servers::One | Servers::Spread(_) => None,
+            },
+            connect_timeout: self.times.connect_timeout,
+            command_timeout: self.times.command_timeout,
+            retry_min: self.times.retry_min,
+            retry_max: self.times.retry_max,
+            username: self.sign_in.username.clone(),
+            password_file: self.sign_in.password_file.clone(),
+            tls: self.tls.clone(),
+            sentinel: self.sentinel.clone(),
+            role_interval: self.times.role_interval,
+            ..InstanceSettings::default()
         }
     }
 

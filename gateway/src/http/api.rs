@@ -22,12 +22,13 @@ use super::guard::Denied;
 use super::{Context, refuse};
 use crate::accept::carry::Peer;
 use crate::broker::BrokerError;
+use crate::broker::Reach;
 use crate::broker::log::Append;
-use crate::node::PublishError;
 use crate::node::history::{Since, epoch_text};
 use crate::node::lane::HistoryError;
 use crate::node::publication::Publication;
 use crate::node::registry::Page;
+use crate::node::{PublishError, Published};
 
 /// Why a call fails: the code and the words of `{"error":{…}}`.
 #[derive(Debug)]
@@ -131,11 +132,14 @@ async fn broadcast(context: &Context, body: &[u8]) -> Answer {
 
 async fn publish_one(context: &Context, channel: &str, data: Bytes, extras: Append) -> Answer {
     let name = name(channel)?;
-    let position = context.node.publish(&name, data, extras).await.map_err(Fault::from)?;
-    Ok(position.map_or_else(
-        || json!({}),
-        |position| json!({ "offset": position.offset, "epoch": position.epoch.to_string() }),
-    ))
+    let published = context.node.publish(&name, data, extras).await.map_err(Fault::from)?;
+    Ok(match published {
+        Published::Numbered(position) => {
+            json!({ "offset": position.offset, "epoch": position.epoch.to_string() })
+        }
+        Published::Plain(Reach::Broker) => json!({}),
+        Published::Plain(Reach::ThisNode) => json!({ "local": true }),
+    })
 }
 
 async fn history(context: &Context, body: &[u8]) -> Answer {

@@ -40,10 +40,13 @@ impl From<RedisError> for Failure {
 /// What the server said, in its own words, or else what the client says. A server that does not know a command repeats
 /// its arguments, and those of HELLO are user and password: they are left out.
 pub fn said(error: &RedisError) -> String {
-    let mut said = match (error.code(), error.detail()) {
+    cut(match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
-    };
+    })
+}
+
+fn cut(mut said: String) -> String {
     if let Some(arguments) = said.find(", with args beginning with") {
         said.truncate(arguments);
     }
@@ -97,19 +100,31 @@ impl Failure {
             ErrorKind::Parse => {
                 Self::Refused(format!("{host} answers in something else than Redis' protocol"))
             }
-            ErrorKind::RESP3NotSupported => Self::Refused(format!(
-                "{said}: the server does not speak RESP3, which needs Redis 6 or later, or Valkey"
-            )),
             ErrorKind::Io => Self::Unreachable(ended(&said, host, sign_in)),
+            kind if kind == ErrorKind::RESP3NotSupported || said.contains("unknown command") => {
+                Self::Refused(format!(
+                    "{host} does not know HELLO 3: RESP3 needs Redis 6 or later, or Valkey"
+                ))
+            }
             _ if is_refusal(error) => Self::Refused(match remedy(error, sign_in) {
                 Some(remedy) => format!("{said} ({remedy})"),
                 None => said,
             }),
-            _ if said.contains("max number of clients") => Self::Unreachable(format!(
-                "{said} (`maxclients` of the server is used up: raise it, or look who holds its connections)"
-            )),
             _ => Self::Unreachable(said),
         }
+    }
+
+    /// The server said why, and ended the connection.
+    pub(super) fn of_last_words(words: String) -> Self {
+        if words.starts_with("DENIED") {
+            let remedy = "give the server a password, or bind it to this network";
+            return Self::Refused(format!("{} ({remedy})", cut(words)));
+        }
+        if words.contains("max number of clients") {
+            let remedy = "`maxclients` of the server is used up: raise it, or look who holds its connections";
+            return Self::Unreachable(format!("{} ({remedy})", cut(words)));
+        }
+        Self::Unreachable(cut(words))
     }
 }
 
@@ -133,9 +148,6 @@ fn remedy(error: &RedisError, sign_in: SignIn<'_>) -> Option<String> {
             Some(format!("the server wants a password, and none is configured: {}", sign_in.keys))
         }
         (Some("NOPERM"), _) => Some("the ACL of the user lacks a right: see ACL SETUSER".to_owned()),
-        (Some("DENIED"), _) => {
-            Some("the server is in protected mode: give it a password, or bind it to this network".to_owned())
-        }
         _ => None,
     }
 }

@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 
 use super::address::{Address, Place};
 use super::failure::{Failure, SignIn};
+use super::first_words::{FirstWords, Overheard};
 use super::mismatch::{late_alert, speaks_tls};
 use super::stream::{Deadline, Stream, connect, server_name};
 use super::tls::TlsSettings;
@@ -110,10 +111,12 @@ impl Server {
             .set_response_timeout(Some(self.command_timeout))
             .set_push_sender(pushes);
         let identity = self.identity(secrets);
+        let words = FirstWords::default();
+        let stream = Overheard::new(stream, words.clone());
         let signing_in = MultiplexedConnection::new_with_config(&identity, stream, config);
         let (mut connection, driver) = match signing_in.await {
             Ok(signed_in) => signed_in,
-            Err(error) => return Err(self.explain(&error, peer, secrets).await),
+            Err(error) => return Err(self.explain(&error, words.error(), peer, secrets).await),
         };
         tokio::spawn(driver);
         // For those who read CLIENT LIST. An ACL may forbid it, and nothing depends on it.
@@ -124,7 +127,13 @@ impl Server {
     }
 
     /// Why signing in failed. A connection that just ended is looked at again: the cause may be TLS.
-    async fn explain(&self, error: &RedisError, peer: Option<SocketAddr>, secrets: &Secrets) -> Failure {
+    async fn explain(
+        &self,
+        error: &RedisError,
+        words: Option<String>,
+        peer: Option<SocketAddr>,
+        secrets: &Secrets,
+    ) -> Failure {
         let shown = self.address.host_port();
         let place = self.password_place(secrets);
         let sign_in = SignIn {
@@ -132,6 +141,9 @@ impl Server {
             keys: self.password_keys,
             tls: secrets.tls.is_some().then_some(&self.tls),
         };
+        if let Some(words) = words.filter(|_| error.is_io_error()) {
+            return Failure::of_last_words(words);
+        }
         let failure = Failure::of_sign_in(error, &shown, sign_in);
         let (true, Some(peer)) = (error.is_io_error(), peer) else { return failure };
         let Some(config) = &secrets.tls else {

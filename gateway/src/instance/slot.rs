@@ -9,7 +9,19 @@ pub const SLOTS: u16 = 16_384;
 /// The slot of a key or a shard channel: what is between the first `{` and the `}` behind it counts alone, unless it
 /// is empty.
 pub fn slot(name: &str) -> u16 {
-    crc16(hash_tag(name).unwrap_or(name).as_bytes()) % SLOTS
+    slot_of(name.as_bytes())
+}
+
+/// As [`slot`], of a key, which need not be text.
+pub fn slot_of(key: &[u8]) -> u16 {
+    crc16(tag(key).unwrap_or(key)) % SLOTS
+}
+
+fn tag(key: &[u8]) -> Option<&[u8]> {
+    let open = key.iter().position(|byte| *byte == b'{')?;
+    let rest = &key[open + 1..];
+    let close = rest.iter().position(|byte| *byte == b'}')?;
+    (close > 0).then(|| &rest[..close])
 }
 
 /// The part of a name that alone decides where it is; `None`: the whole name does.
@@ -62,6 +74,7 @@ mod tests {
             ("web-signals", slot("{web-signals}:x")),
         ] {
             assert_eq!(slot(name), expected, "{name}");
+            assert_eq!(slot_of(name.as_bytes()), expected, "{name}");
         }
     }
 

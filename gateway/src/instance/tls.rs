@@ -14,6 +14,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::files;
 
+/// A certificate with its chain, and its key.
+pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
 /// What TLS to one server needs beside its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
@@ -42,13 +45,24 @@ impl TlsSettings {
         } else {
             builder.with_root_certificates(self.roots()?)
         };
-        let Some((cert_file, key_file)) = &self.client else { return Ok(builder.with_no_client_auth()) };
-        let key = PrivateKeyDer::from_pem_slice(&files::read(key_file)?)
-            .map_err(|_| format!("{} holds no private key in PEM form", key_file.display()))?;
-        builder.with_client_auth_cert(certificates(cert_file)?, key).map_err(|error| {
+        let (Some((cert_file, key_file)), Some((chain, key))) = (&self.client, self.identity()?) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        builder.with_client_auth_cert(chain, key).map_err(|error| {
             let (cert, key) = (cert_file.display(), key_file.display());
             format!("the certificate {cert} and the key {key} do not go together: {error}")
         })
+    }
+
+    /// Our certificate with its chain, and its key, if there is one.
+    ///
+    /// # Errors
+    /// Which file is wrong, and how.
+    pub fn identity(&self) -> Result<Option<Identity>, String> {
+        let Some((cert_file, key_file)) = &self.client else { return Ok(None) };
+        let key = PrivateKeyDer::from_pem_slice(&files::read(key_file)?)
+            .map_err(|_| format!("{} holds no private key in PEM form", key_file.display()))?;
+        Ok(Some((certificates(cert_file)?, key)))
     }
 
     /// Where trust comes from, in words.
@@ -59,7 +73,11 @@ impl TlsSettings {
         }
     }
 
-    fn roots(&self) -> Result<RootCertStore, String> {
+    /// The authorities that are trusted.
+    ///
+    /// # Errors
+    /// Which file is wrong, and how.
+    pub fn roots(&self) -> Result<RootCertStore, String> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = &self.ca_file {
             for certificate in certificates(path)? {

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod steps;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use earshot_protocol::Payload;
@@ -24,14 +24,18 @@ use crate::metrics::GAP_CAUSES;
 impl Listener for Registry {
     fn heard(&self, messages: &mut Vec<Message>) {
         self.metrics.control.messages.add(messages.len() as u64);
-        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
-        for message in messages.drain(..) {
-            self.stamp(message, &mut batches);
-        }
-        self.flush(&mut batches);
+        let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
+        self.take(messages);
+    }
+
+    fn heard_here(&self, message: Message) {
+        self.metrics.control.messages_local.add(1);
+        let _aside = self.aside.write().unwrap_or_else(PoisonError::into_inner);
+        self.take(&mut vec![message]);
     }
 
     fn lost(&self, loss: Loss) {
+        let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
         let (logs, own): (Vec<_>, Vec<_>) =
             self.lost_channels(&loss.topics).into_iter().partition(|channel| channel.log.is_some());
         for channel in logs {
@@ -45,6 +49,14 @@ impl Listener for Registry {
 }
 
 impl Registry {
+    fn take(&self, messages: &mut Vec<Message>) {
+        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
+        for message in messages.drain(..) {
+            self.stamp(message, &mut batches);
+        }
+        self.flush(&mut batches);
+    }
+
     pub(super) fn stamp(&self, message: Message, batches: &mut [Vec<Arc<Publication>>]) {
         let Some(channel) = self.channels.get(message.channel.as_str()) else {
             self.metrics.control.messages_unwanted.add(1);

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::channel::ShardId;
 use super::registry::{History, Page, RecoveryRequest};
-use super::{Node, PublishError};
+use super::{Node, PublishError, Published};
 use crate::broker::BrokerError;
 use crate::broker::log::Append;
 use crate::drain::Drain;
@@ -68,7 +68,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub enum Answer {
     /// A publication was taken, or not.
-    Published(Ticket, Result<(), PublishError>),
+    Published(Ticket, Result<Published, PublishError>),
     /// What a channel remembers; `None` when it is not known here.
     History(Ticket, Option<HistoryAnswer>),
 }
@@ -171,7 +171,7 @@ fn carry_out(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option
         Ask::Detach(_) => std::future::ready(None).boxed(),
         Ask::Publish { channel, data, ticket } => {
             let published = node.publish(&channel, data, Append::default());
-            published.map(move |result| Some(Answer::Published(ticket, result.map(drop)))).boxed()
+            published.map(move |result| Some(Answer::Published(ticket, result))).boxed()
         }
         Ask::Recover { channel, request, ticket } => {
             node.recover(shard, channel, request, ticket).map(|()| None).boxed()

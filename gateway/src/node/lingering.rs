@@ -16,6 +16,9 @@ use super::registry::Registry;
 /// How long the node waits at the most before it looks for channels to let go.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Room for this many channels is kept in any case.
+const ROOM_KEPT: usize = 1024;
+
 /// A channel that may be let go, first due first out.
 #[derive(Debug)]
 pub(super) struct Lingering {
@@ -60,22 +63,39 @@ impl Registry {
     /// Lets go the channels whose time is over, each with a call to `let_go` before anybody can enter it again; and
     /// says when to ask the next time.
     pub(super) fn expire(&self, now: Instant, let_go: impl Fn(&ChannelName)) -> Instant {
-        loop {
-            let channel = {
-                let mut queue = self.queue();
-                match queue.peek() {
-                    Some(first) if first.due <= now => queue.pop().map(|first| first.channel),
-                    Some(first) => return first.due.min(now + LOOK),
-                    None => return now + LOOK,
-                }
-            };
-            if let Some(channel) = channel {
-                self.expire_one(&channel, now, &let_go);
-            }
+        let mut gone = 0;
+        while let Some(channel) = self.next_over(now) {
+            gone += usize::from(self.expire_one(&channel, now, &let_go));
+        }
+        if gone > 0 {
+            self.shrink();
+        }
+        let latest = now + LOOK;
+        self.queue().peek().map_or(latest, |first| first.due.min(latest))
+    }
+
+    /// The next channel whose time is over.
+    fn next_over(&self, now: Instant) -> Option<Arc<Channel>> {
+        let mut queue = self.queue();
+        let is_over = queue.peek().is_some_and(|first| first.due <= now);
+        is_over.then(|| queue.pop()).flatten().map(|first| first.channel)
+    }
+
+    /// What a crowd needed is not kept for ever: when few channels are left of many, the map gives memory back.
+    fn shrink(&self) {
+        if self.channels.capacity() > ROOM_KEPT.max(8 * self.channels.len()) {
+            self.channels.shrink_to_fit();
+            self.queue().shrink_to_fit();
         }
     }
 
-    pub(super) fn expire_one(&self, channel: &Arc<Channel>, now: Instant, let_go: impl Fn(&ChannelName)) {
+    /// Lets one channel go, if nobody wants it any more; says whether it is gone.
+    pub(super) fn expire_one(
+        &self,
+        channel: &Arc<Channel>,
+        now: Instant,
+        let_go: impl Fn(&ChannelName),
+    ) -> bool {
         // The map's entry is held while the channel is judged, so that nobody can enter it meanwhile.
         let removed = self.channels.remove_if(&channel.name, |name, present| {
             let over = Arc::ptr_eq(present, channel) && {
@@ -94,6 +114,7 @@ impl Registry {
             channel.state().lingering = false;
             self.relinger(channel);
         }
+        removed.is_some()
     }
 
     pub(super) fn relinger(&self, channel: &Arc<Channel>) {

@@ -9,6 +9,7 @@ use wildmatch::WildMatch;
 
 use super::history::HistoryRules;
 use super::slow::SlowRule;
+use crate::broker::OnLoss;
 use crate::broker::log::Log;
 use crate::instance::slot::slot;
 
@@ -42,6 +43,8 @@ pub struct Namespace {
     pub history: HistoryRules,
     /// The log that the sequences of its channels are; without one, each node numbers what it hears.
     pub log: Option<Arc<Log>>,
+    /// What is done while the broker is away.
+    pub on_loss: OnLoss,
     /// Whoever subscribes gets the newest publication at once.
     pub deliver_last: bool,
     /// What gives way when a client is slow; without a rule, the client does.

@@ -4,7 +4,7 @@
 //! its channel.
 
 use std::collections::{BinaryHeap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -91,6 +91,9 @@ pub struct Registry {
     pub(super) fills: Mutex<VecDeque<Arc<Channel>>>,
     pub(super) fill: Notify,
     pub(super) lingering: Mutex<BinaryHeap<Lingering>>,
+    /// Held for writing where something is heard from another place than the broker's own: what is stamped by the one
+    /// must have been handed on before the other stamps.
+    pub(super) aside: RwLock<()>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -110,6 +113,7 @@ impl Registry {
             fills: Mutex::default(),
             fill: Notify::new(),
             lingering: Mutex::default(),
+            aside: RwLock::default(),
             metrics,
         })
     }

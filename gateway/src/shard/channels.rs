@@ -74,6 +74,12 @@ impl Channels {
     pub(super) fn remove(&mut self, id: ChannelId) -> ShardChannel {
         let channel = self.channels.remove(id as usize);
         self.by_name.remove(&channel.name);
+        if self.channels.is_empty() {
+            // What a crowd needed is not kept for ever.
+            *self = Self::default();
+        } else if self.by_name.len() * 8 < self.by_name.capacity() {
+            self.by_name.shrink_to(self.by_name.len() * 2);
+        }
         channel
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub(super) unread: bool,
     /// The other side takes no more for now.
     pub(super) blocked: bool,
+    /// The poll tells when it takes more.
+    pub(super) watched: bool,
     /// Something was written since the deadline was last looked at.
     pub(super) progress: bool,
     pub(super) phase: Phase,

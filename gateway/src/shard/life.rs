@@ -26,7 +26,11 @@ impl Shard {
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { mut link, kind, greeting, early } = arrival;
+        let Arrival { mut link, kind, greeting, greeted, early } = arrival;
+        // Before it is counted as a connection: nobody is to count it twice.
+        self.counters.arrived.add(1);
+        self.counters.writes.add(u64::from(greeted > 0));
+        self.counters.bytes_out.add(greeted as u64);
         self.generation = self.generation.wrapping_add(1).max(1);
         let (generation, age_limit) = (self.generation, self.age_limit());
         let entry = self.connections.vacant_entry();
@@ -47,6 +51,7 @@ impl Shard {
             dirty: false,
             unread: false,
             blocked: false,
+            watched: false,
             progress: false,
             phase: Phase::Open,
             deadline: Deadline::Connect,
@@ -221,7 +226,8 @@ fn enter(registry: &mio::Registry, link: &mut Link, key: u64) -> bool {
     match link {
         Link::Socket(socket) => {
             let token = Token(usize::try_from(key).unwrap_or(usize::MAX));
-            registry.register(socket, token, Interest::READABLE | Interest::WRITABLE).is_ok()
+            // Whether it is writable again is asked when it once was not: a new socket always is.
+            registry.register(socket, token, Interest::READABLE).is_ok()
         }
         Link::Stream(stream) => {
             stream.enter(key);

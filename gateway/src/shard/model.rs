@@ -12,6 +12,7 @@
 //! - [`truth`]: what was published, and the account of what a client was given.
 
 mod client;
+mod ending;
 mod gateway;
 mod line;
 mod place;

@@ -35,6 +35,9 @@ const ORDERS_PER_TURN: usize = 128;
 /// Notices of gaps sent in one tick: those who come back are spread by it.
 pub(super) const NOTICES_PER_TICK: usize = 200;
 
+/// Events of sockets taken in one turn.
+const EVENTS_PER_TURN: usize = 1024;
+
 /// Reads made on one socket in one turn.
 const READS_PER_TURN: usize = 4;
 
@@ -150,7 +153,7 @@ impl Shard {
     }
 
     async fn run(&mut self, mut poll: AsyncFd<mio::Poll>, mut sources: Sources) -> io::Result<()> {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while !(self.leaving && self.connections.is_empty()) {
@@ -159,7 +162,8 @@ impl Shard {
                 ready = poll.readable_mut() => {
                     let mut ready = ready?;
                     poll_now(ready.get_inner_mut(), &mut events)?;
-                    if events.is_empty() {
+                    // What comes after a poll that had room for more is announced anew.
+                    if events.iter().count() < EVENTS_PER_TURN {
                         ready.clear_ready();
                     }
                     Wake::Sockets

@@ -32,6 +32,13 @@ impl Shard {
         if waits {
             return false;
         }
+        // What was recovered before is not judged as slowness, so it must have been read before there is more of it.
+        if connection.weight() > self.limits.outbox_bytes
+            && matches!(connection.kind, Kind::WebSocket(_))
+            && connection.openings().iter().any(|opening| opening.lacks_recovery() && !opening.asked)
+        {
+            return false;
+        }
         let mut complete = true;
         let mut full = false;
         for opening in connection.openings() {
@@ -95,6 +102,15 @@ impl Shard {
         let Some(id) = self.channels.find(name) else { return };
         self.leave(at, id);
         self.refused(at, id, error);
+    }
+
+    /// A connection has read something: replies that had to wait for that may have their turn.
+    pub(super) fn has_read(&mut self, at: ConnectionId) {
+        let Some(connection) = self.connections.get(at as usize) else { return };
+        let Kind::WebSocket(session) = &connection.kind else { return };
+        if !session.slots.is_empty() && connection.weight() <= self.limits.outbox_bytes {
+            self.advance(at);
+        }
     }
 
     fn go_on(&mut self, at: ConnectionId) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{
     ChannelName, Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, HistoryRequest,
-    HistoryResult, PublishRequest, Reply, ReplyBody, Request, SubscribeRequest,
+    HistoryResult, PublishRequest, PublishResult, Reply, ReplyBody, Request, SubscribeRequest,
 };
 use uuid::Uuid;
 
@@ -17,12 +17,13 @@ use super::channels::{ChannelId, ConnectionId};
 use super::connection::{Deadline, Opening, Session, Slot, Status};
 use super::reactor::Shard;
 use super::websocket::{self, Decoder, Message, Violation};
+use crate::broker::Reach;
 use crate::node::history::{Since, epoch_text};
 use crate::node::lane::{Answer, Ask, HistoryAnswer, HistoryError, Ticket};
 use crate::node::namespace::Who;
 use crate::node::publication::Publication;
 use crate::node::registry::Page;
-use crate::node::{PublishError, SubscribeError};
+use crate::node::{PublishError, Published, SubscribeError};
 
 /// The bit of a subscribe command's flags that asks for an error where the position cannot be recovered.
 const REJECT_UNRECOVERED: i64 = 2;
@@ -312,7 +313,10 @@ impl Shard {
     /// The node has answered.
     pub(super) fn answered(&mut self, answer: Answer) {
         let (ticket, body) = match answer {
-            Answer::Published(ticket, Ok(())) => (ticket, ReplyBody::Publish),
+            Answer::Published(ticket, Ok(published)) => {
+                let local = published == Published::Plain(Reach::ThisNode);
+                (ticket, ReplyBody::Publish(PublishResult { local }))
+            }
             Answer::Published(ticket, Err(error)) => (ticket, ReplyBody::Error(publish_code(&error).into())),
             Answer::History(ticket, history) => (ticket, history_body(history)),
         };

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use earshot_protocol::{Disconnect, Reply, ReplyBody};
+use earshot_protocol::Disconnect;
 use tokio::time::Instant;
 
 use super::channels::ConnectionId;
 use super::connection::{Connection, Deadline, Kind};
 use super::reactor::{NOTICES_PER_TICK, Shard, key};
 use super::wheel::Tick;
-use super::{session, sse};
+use super::{sse, websocket};
 
 /// Ticks between two looks at the streams that hyper carries, in case a wake was lost.
 const STREAM_LOOK_TICKS: u64 = 5;
@@ -23,6 +23,10 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         // Whoever is about to leave with the gateway is not kept by a pong.
         if connection.deadline == Deadline::Leave && deadline != Deadline::Close {
+            return;
+        }
+        // Nor is one that ends kept by whatever was about to happen with it.
+        if !connection.is_open() && deadline != Deadline::Close {
             return;
         }
         connection.deadline = deadline;
@@ -94,8 +98,8 @@ impl Shard {
         connection.progress = false;
         let Some(session) = connection.session() else { return };
         session.pong_due = true;
-        let frame = session::encode(session, &Reply { id: 0, body: ReplyBody::Ping });
-        self.push_control(at, frame);
+        let ping = websocket::ping(session.encoding);
+        self.push_control(at, ping);
         self.set_deadline(at, Deadline::Pong, self.limits.pong_timeout);
     }
 

@@ -7,6 +7,7 @@
 use std::io::Cursor;
 
 use bytes::Bytes;
+use earshot_protocol::Encoding;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
@@ -274,6 +275,15 @@ pub(super) fn binary(payload: &[u8]) -> Bytes {
     frame(OpCode::Data(Data::Binary), payload)
 }
 
+/// A ping of the protocol, which is an empty reply, in its frame. Of all frames it is written most often to those who
+/// are idle, and costs them nothing but the write.
+pub(super) fn ping(encoding: Encoding) -> Bytes {
+    Bytes::from_static(match encoding {
+        Encoding::Json => b"\x81\x02{}",
+        Encoding::Protobuf => b"\x82\x01\x00",
+    })
+}
+
 /// A pong frame.
 pub(super) fn pong(payload: &[u8]) -> Bytes {
     frame(OpCode::Control(Control::Pong), payload)
@@ -288,6 +298,7 @@ pub(super) fn close_frame(code: Option<u16>, reason: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use earshot_protocol::{Reply, ReplyBody};
     use proptest::prelude::*;
 
     fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
@@ -359,6 +370,19 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
             let at = at.min(bytes.len());
             let _ = read_all(&[&bytes[..at], &bytes[at..]]);
+        }
+    }
+
+    #[test]
+    fn a_ping_is_what_the_codec_makes_of_it() {
+        for encoding in [Encoding::Json, Encoding::Protobuf] {
+            let mut payload = Vec::new();
+            encoding.encode_reply(&Reply { id: 0, body: ReplyBody::Ping }, &mut payload);
+            let whole = match encoding {
+                Encoding::Json => text(&payload),
+                Encoding::Protobuf => binary(&payload),
+            };
+            assert_eq!(ping(encoding), whole);
         }
     }
 

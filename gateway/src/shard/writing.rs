@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 use earshot_protocol::Disconnect;
+use mio::{Interest, Token};
 
 use super::channels::ConnectionId;
 use super::connection::{Connection, Kind, Phase};
-use super::link::{Flushed, Written};
-use super::reactor::Shard;
+use super::link::{Flushed, Link, Written};
+use super::reactor::{Shard, key};
 
 /// Connections flushed in one turn.
 const FLUSHES_PER_TURN: usize = 256;
@@ -26,7 +27,10 @@ impl Shard {
         if connection.weight() > room && !self.relieve(at, room) {
             return self.disconnect(at, Disconnect::Slow);
         }
-        self.push_behind(at, frame);
+        // What gave way may have been told by the end of the connection, and nothing comes after that.
+        if self.is_open(at) {
+            self.push_behind(at, frame);
+        }
     }
 
     /// A frame that waits its turn, whatever else waits.
@@ -76,6 +80,10 @@ impl Shard {
             match connection.link.flush(&mut connection.outbox, &mut flushed) {
                 Ok(written) => {
                     connection.blocked = written == Written::Blocked;
+                    if connection.blocked && !watch(connection, at, &self.registry) {
+                        self.remove(at);
+                        continue;
+                    }
                     let written_now = usize::try_from(flushed.bytes - before).unwrap_or(usize::MAX);
                     connection.progress |= written_now > 0;
                     connection.allowance = connection.allowance.saturating_sub(written_now);
@@ -84,6 +92,7 @@ impl Shard {
                     } else if written == Written::All && connection.phase == Phase::Ending {
                         self.flushed_last(at);
                     }
+                    self.has_read(at);
                 }
                 Err(_) => self.remove(at),
             }
@@ -102,4 +111,13 @@ impl Shard {
             self.remove(at);
         }
     }
+}
+
+/// From now on the poll tells when a socket takes more; `false` when it cannot.
+fn watch(connection: &mut Connection, at: ConnectionId, registry: &mio::Registry) -> bool {
+    let Link::Socket(socket) = &mut connection.link else { return true };
+    let key = key(at, connection.generation);
+    let token = Token(usize::try_from(key).unwrap_or(usize::MAX));
+    std::mem::replace(&mut connection.watched, true)
+        || registry.reregister(socket, token, Interest::READABLE | Interest::WRITABLE).is_ok()
 }

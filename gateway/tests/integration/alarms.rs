@@ -53,7 +53,12 @@ fn the_dashboard_is_one_and_asks_what_prometheus_understands() {
 async fn everything_that_is_asked_for_is_told() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
-    let page = gateway.fetch("/metrics").await.text();
+    // What is known of hearing is told once it is proven.
+    let page = until("hearing is proven", async || {
+        let page = gateway.fetch("/metrics").await.text();
+        page.contains("earshot_redis_lag_seconds{").then_some(page)
+    })
+    .await;
     let told: BTreeSet<&str> = page
         .lines()
         .filter(|line| !line.starts_with('#'))

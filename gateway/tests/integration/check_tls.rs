@@ -1,8 +1,11 @@
 //! `earshot check` of a Redis that speaks TLS, or does not: what is wrong with it is named, not merely that something is.
 
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use crate::harness::Redis;
 use crate::harness::certificates::{Authority, Day, FAR};
-use crate::harness::check::check;
+use crate::harness::check::{Checked, check, check_configured};
 use crate::harness::process::free_port;
 
 /// A server that also speaks TLS, on a port of its own.
@@ -10,23 +13,38 @@ struct Secured {
     /// Kept, so that the server lives.
     redis: Redis,
     port: u16,
+    ca_file: String,
 }
 
 impl Secured {
     async fn start(authority: &Authority, names: &[&str], until: Day, more: &[&str]) -> Self {
         let issued = authority.issue(names, until);
-        let (port, file) = (free_port(), authority.file());
-        let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-        let (own, key, known) = (path(&issued.certificate), path(&issued.key), path(&file));
-        let tls = ["--tls-port", &port.to_string(), "--tls-cert-file", &own, "--tls-key-file", &key]
-            .map(str::to_owned);
-        let tls: Vec<&str> = tls.iter().map(String::as_str).chain(["--tls-ca-cert-file", &known]).collect();
-        Self { redis: Redis::start_given(&[&tls, more].concat()).await, port }
+        let (port, ca_file) = (free_port(), shown(&authority.file()));
+        let (own, key) = (shown(&issued.certificate), shown(&issued.key));
+        let port_text = port.to_string();
+        let tls = ["--tls-port", &port_text, "--tls-cert-file", &own, "--tls-key-file", &key];
+        let redis = Redis::start_given(&[&tls[..], &["--tls-ca-cert-file", &ca_file], more].concat()).await;
+        Self { redis, port, ca_file }
     }
 
     fn url(&self) -> String {
         format!("rediss://localhost:{}", self.port)
     }
+
+    /// Checks as an instance that trusts the server's authority, with these keys besides.
+    async fn configured(&self, keys: &str) -> Checked {
+        let (url, ca_file) = (self.url(), &self.ca_file);
+        check_configured(&format!("[redis.default]\nurl = {url:?}\nca_file = {ca_file:?}\n{keys}")).await
+    }
+
+    async fn unverified(&self) -> Checked {
+        let url = self.url();
+        check_configured(&format!("[redis.default]\nurl = {url:?}\ninsecure_skip_verify = true\n")).await
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
 }
 
 /// The server asks nobody for a certificate.
@@ -57,11 +75,50 @@ async fn a_certificate_that_is_worth_nothing_is_told_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_a_trusted_authority_is_judged_by_its_name_and_its_end() {
+    let authority = Authority::new();
+    let good = Secured::start(&authority, &["localhost"], FAR, &ANYBODY).await;
+    for checked in [good.configured("").await, check(&[&good.url(), "--ca-file", &good.ca_file]).await] {
+        assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
+        checked.expect("certificate", "ok", &["localhost", "until 2099-01-01"]);
+        checked.expect("hearing", "ok", &[]);
+    }
+    // Who has switched verification off is told what it would have said.
+    let blind = good.unverified().await;
+    assert_eq!((blind.code, blind.warned()), (0, vec!["certificate"]), "{}", blind.text);
+
+    let other = Secured::start(&authority, &["redis.example"], FAR, &ANYBODY).await;
+    let wrong = other.configured("").await;
+    assert_eq!((wrong.code, wrong.failed()), (1, vec!["certificate"]), "{}", wrong.text);
+    wrong.expect("certificate", "failed", &["not for localhost, but for redis.example", "server_name"]);
+    assert_eq!(other.configured("server_name = \"redis.example\"\n").await.code, 0);
+    let blind = other.unverified().await;
+    assert_eq!((blind.code, blind.warned()), (0, vec!["certificate"]), "{}", blind.text);
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let soon = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(9 * 86_400);
+    let soon = (soon.year(), u8::from(soon.month()), soon.day());
+    let ending = Secured::start(&authority, &["localhost"], soon, &ANYBODY).await.configured("").await;
+    assert_eq!((ending.code, ending.warned()), (0, vec!["certificate"]), "{}", ending.text);
+    ending.expect("certificate", "warning", &["ends soon", "renew it"]);
+}
+
+#[tokio::test]
 async fn a_server_that_wants_a_certificate_of_ours_says_so() {
     let authority = Authority::new();
     for more in [&[][..], &["--tls-protocols", "TLSv1.2"]] {
         let server = Secured::start(&authority, &["localhost"], FAR, more).await;
-        let checked = check(&[&server.url()]).await;
+        let checked = server.configured("").await;
+        assert_eq!((checked.code, checked.failed()), (1, vec!["tls"]), "{}", checked.text);
         checked.expect("tls", "failed", &["wants a client certificate", "tls-auth-clients", "cert_file"]);
+        let given = |authority: &Authority, name: &str| {
+            let own = authority.issue(&[name], FAR);
+            format!("cert_file = {:?}\nkey_file = {:?}\n", shown(&own.certificate), shown(&own.key))
+        };
+        let known = server.configured(&given(&authority, "a gateway")).await;
+        assert_eq!(known.code, 0, "{}", known.text);
+        let foreign = server.configured(&given(&Authority::new(), "a stranger")).await;
+        assert_eq!((foreign.code, foreign.failed()), (1, vec!["tls"]), "{}", foreign.text);
+        foreign.expect("tls", "failed", &["our client certificate"]);
     }
 }

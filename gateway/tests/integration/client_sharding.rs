@@ -38,7 +38,8 @@ impl Lab {
             "[redis.all]\nurls = [{}]\ncommand_timeout = \"2s\"\n\
              [[namespace]]\nname = \"logs\"\nredis = \"all\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
              [[namespace]]\nname = \"globs\"\nredis = \"all\"\nchannels = [\"glob:*\"]\nsubscribe_pattern = true\n\
-             [[namespace]]\nname = \"all\"\nredis = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n",
+             [[namespace]]\nname = \"all\"\nredis = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n\
+             on_broker_loss = \"reject\"\n",
             urls.join(", ")
         );
         Self { servers, gateway: Gateway::settings().config(&config).start().await }

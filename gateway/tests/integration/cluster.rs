@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::api_publisher::ApiPublisher;
+use crate::harness::certificates::Authority;
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
@@ -113,8 +114,36 @@ async fn what_another_node_may_have_taken_with_it_is_announced() {
             Heard::Gap => gaps += 1,
             Heard::Number(number) => last = number,
         }
+        assert!(last < until + 5000, "no word of it");
     }
     gateway.answers_ready_with(200).await;
+}
+
+#[tokio::test]
+async fn tls_and_sign_in_hold_for_every_node() {
+    let authority = Authority::new();
+    let cluster = Cluster::start_secured(&authority).await;
+    let config = format!(
+        "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
+         [[namespace]]\nname = \"sharded\"\nchannels = [\"s:*\"]\nsharded = true\n\
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n",
+        cluster.settings()
+    );
+    let gateway = Gateway::settings().config(&config).start().await;
+    let names = ["s:1", "s:2", "s:3", "s:4", "s:5", "s:6", "plain"];
+    let mut socket = WsClient::open(gateway.address(), &names).await;
+    let mut owners = BTreeSet::new();
+    for name in names {
+        owners.insert(cluster.owner(name).await);
+        gateway.publish(name, "1").await;
+        assert_eq!(socket.publication().await.channel, name);
+    }
+    for log in 0..6 {
+        append_numbers(&gateway, &format!("log:{log}"), 1..=2).await;
+    }
+    assert_eq!(owners.len(), 3, "every node was asked");
+    let plain = cluster.clients(0).await;
+    assert!(!plain.contains("name=earshot"), "only over TLS: {plain}");
 }
 
 #[tokio::test]
@@ -271,4 +300,39 @@ async fn a_log_whose_primary_dies_goes_on_at_the_replica() {
     ledger.read(&mut follower, 300).await;
     assert_eq!(ledger.delivered + ledger.missed, 300, "{ledger:?}");
     gateway.answers_ready_with(200).await;
+}
+
+/// For longer than a gateway waits before it goes on alone.
+const LONG: std::time::Duration = std::time::Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_away_keeps_nothing_here_that_another_takes() {
+    let mut cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    // Each node is needed by now, so that it is missed.
+    for log in 0..12 {
+        append_numbers(&gateway, &format!("log:{log}"), 1..=1).await;
+    }
+    let mut socket = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    socket.requests("publish", (0..50).map(|number| json!({"channel": "room", "data": number}))).await;
+    let mut published = Vec::new();
+    for node in 0..3 {
+        let stats: String = cluster.command(node, &["INFO", "commandstats"]).await;
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="));
+        let calls = calls.and_then(|line| line.split(',').next()).map_or(0, |calls| calls.parse().unwrap());
+        published.push((calls, node));
+    }
+    let (_, publishes): (u64, usize) = *published.iter().max().unwrap();
+    let hears = cluster.carrier("subscriptions").await;
+    cluster.kill((0..3).find(|node| ![publishes, hears].contains(node)).unwrap());
+    gateway.tells("refused").await;
+    let began = Instant::now();
+    let mut sent = 0;
+    while began.elapsed() < LONG {
+        let bodies = (0..300).map(|_| json!({"channel": "room", "data": 1}));
+        for reply in socket.requests("publish", bodies).await {
+            sent += 1;
+            assert_eq!(reply["publish"], json!({}), "publication {sent}");
+        }
+    }
 }

@@ -1,20 +1,21 @@
 //! Shard channels of a Redis Cluster: heard where their slots are, wherever those go.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, SseClient, WsClient, until};
 
 async fn gateway(cluster: &Cluster) -> Gateway {
     let config = format!(
         "[redis.default]\n{}\n\
-         [[namespace]]\nname = \"plain\"\nchannels = [\"plain\"]\n\
+         [[namespace]]\nname = \"plain\"\nchannels = [\"plain\", \"other\"]\npublish = \"anyone\"\n\
          [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\nsharded = true\n\
          [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nsharded = true\n",
         cluster.settings()
@@ -63,6 +64,25 @@ async fn what_is_published_for_the_shard_is_heard_and_nothing_else() {
     }
     cluster.run(1, &["PUBLISH", "plain", "3"]).await;
     assert_eq!(socket.publication().await.data, "3");
+}
+
+#[tokio::test]
+async fn each_node_that_carries_channels_is_proven_by_itself() {
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let names = [names_at(&cluster, 0, 1).await, names_at(&cluster, 2, 1).await].concat();
+    let _socket = WsClient::open(gateway.address(), &as_strs(&names)).await;
+    for node in 0..3 {
+        until("the probes go where the channels are", async || {
+            let channels: Vec<String> = cluster.command(node, &["PUBSUB", "SHARDCHANNELS"]).await;
+            let probes = channels.iter().filter(|channel| !names.contains(channel)).count();
+            let stats: String = cluster.command(node, &["INFO", "commandstats"]).await;
+            let published = stats.contains("cmdstat_spublish:calls=");
+            ((probes, published) == if node == 1 { (0, false) } else { (1, true) }).then_some(())
+        })
+        .await;
+    }
+    assert!(gateway.metric("earshot_redis_up", &[r#"link="sharded""#]).await >= 1.0);
 }
 
 #[tokio::test]
@@ -164,6 +184,47 @@ async fn a_resharded_cluster_is_heard_whole() {
 }
 
 #[tokio::test]
+async fn whoever_subscribes_while_slots_move_is_heard() {
+    const MOVING: usize = 60;
+    let cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    // Their slots' going is told while others are being asked for on the same connections.
+    let moving: Vec<String> = (0..MOVING).map(|number| format!("m{number}")).collect();
+    let _first = WsClient::open(gateway.address(), &as_strs(&moving)).await;
+    let done = AtomicBool::new(false);
+    let subscribe = async {
+        let (mut sockets, mut names) = (Vec::new(), Vec::new());
+        while !done.load(Ordering::Relaxed) {
+            let more: Vec<String> = (0..100).map(|number| format!("w{}:{number}", sockets.len())).collect();
+            sockets.push(WsClient::open(gateway.address(), &as_strs(&more)).await);
+            names.extend(more);
+        }
+        (sockets, names)
+    };
+    let reshard = async {
+        for to in [0, 1, 2] {
+            cluster.reshard(&as_strs(&moving), to).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let ((_sockets, names), ()) = tokio::join!(subscribe, reshard);
+    until("every channel is confirmed", async || {
+        let confirmed = gateway.metric("earshot_redis_topics", &[r#"state="confirmed""#]).await as usize;
+        (confirmed == MOVING + names.len()).then_some(())
+    })
+    .await;
+    let names = [moving, names].concat();
+    let mut holders = vec![0; names.len()];
+    for node in 0..3 {
+        let words = [&["PUBSUB", "SHARDNUMSUB"][..], &as_strs(&names)].concat();
+        let held: Vec<(String, u64)> = cluster.command(node, &words).await;
+        held.iter().zip(&mut holders).for_each(|((_, held), holders)| *holders += held);
+    }
+    let unheard: Vec<_> = names.iter().zip(holders).filter(|(_, holders)| *holders != 1).collect();
+    assert!(unheard.is_empty(), "of {} that are confirmed: {unheard:?}", names.len());
+}
+
+#[tokio::test]
 async fn a_primary_that_dies_is_followed_by_its_replica() {
     let mut cluster = Cluster::start(3, true).await;
     let gateway = gateway(&cluster).await;
@@ -181,10 +242,86 @@ async fn a_primary_that_dies_is_followed_by_its_replica() {
     assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
     assert!(ledger.gaps >= 1, "{ledger:?}");
     gateway.answers_ready_with(200).await;
+    // The old one comes back as the replica of its replica, and nobody hears by it.
+    cluster.restart(home).await;
+    cluster.agrees().await;
+    let sent = publisher.sent();
+    let gaps = ledger.gaps;
+    ledger.read(&mut follower, sent + 50).await;
+    assert_eq!(ledger.gaps, gaps, "{ledger:?}");
     for name in &others {
         spublish(&cluster, name, "1").await;
         assert_eq!(elsewhere.publication().await.channel, *name);
     }
+}
+
+#[tokio::test]
+async fn without_its_node_a_channel_goes_on_in_this_node_and_the_others_as_ever() {
+    let mut cluster = Cluster::start(3, false).await;
+    let gateway = gateway(&cluster).await;
+    let carrier = cluster.carrier("subscriptions").await;
+    let speaker = cluster.carrier("commands").await;
+    let gone = (0..3).find(|node| *node != carrier && *node != speaker).unwrap();
+    let lost = names_at(&cluster, gone, 1).await.remove(0);
+    let mut socket = WsClient::open(gateway.address(), &[&*lost]).await;
+    cluster.kill(gone);
+    let channel = lost.as_str();
+    let publish = async |socket: &mut WsClient, channel: &str| {
+        socket.request("publish", json!({"channel": channel, "data": 1})).await
+    };
+    let reply = publish(&mut socket, channel).await;
+    assert_eq!(reply["publish"], json!({ "local": true }), "{reply}");
+    assert_eq!(socket.publication().await.channel, lost);
+    // Whoever comes now is let in as well, and hears this node.
+    let mut newcomer = WsClient::open(gateway.address(), &[channel]).await;
+    let reply = publish(&mut newcomer, channel).await;
+    assert_eq!(reply["publish"], json!({ "local": true }), "{reply}");
+    for client in [&mut newcomer, &mut socket] {
+        assert_eq!(client.publication().await.channel, lost);
+    }
+    // The plain ones go out as ever, over the nodes that are left.
+    for _ in 0..20 {
+        let many = (0..500).map(|number| json!({"channel": "other", "data": number}));
+        for reply in newcomer.requests("publish", many).await {
+            assert_eq!(reply["publish"], json!({}), "{reply}");
+        }
+    }
+    cluster.restart(gone).await;
+    socket.come_back(1).await;
+    newcomer.come_back(1).await;
+    gateway.answers_ready_with(200).await;
+    let reply = publish(&mut newcomer, channel).await;
+    assert_eq!(reply["publish"], json!({}), "{reply}");
+    assert_eq!(socket.publication().await.channel, lost);
+}
+
+#[tokio::test]
+async fn a_primary_that_hangs_is_followed_by_its_replica_and_left_when_it_goes_on() {
+    let cluster = Cluster::start(3, true).await;
+    let gateway = gateway(&cluster).await;
+    let home = cluster.owner(NUMBERS).await;
+    let mut follower = Follower::join(gateway.address(), Way::Stream).await;
+    let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
+    let mut ledger = Ledger::from_the_first();
+    ledger.read(&mut follower, 50).await;
+    cluster.signal(home, "STOP");
+    assert_eq!(cluster.owner_seen_by((home + 1) % 3, NUMBERS, home).await, home + 3);
+    let sent = publisher.sent();
+    ledger.read(&mut follower, sent + 50).await;
+    cluster.signal(home, "CONT");
+    cluster.agrees().await;
+    let (until, mut late) = (publisher.sent() + 50, 0);
+    while !ledger.has(until) {
+        match follower.next().await {
+            // The one that was in the hands of the node that hung: it has told its shard now.
+            Heard::Number(number) if ledger.has(number) => late += 1,
+            heard => ledger.enter(heard),
+        }
+    }
+    assert!(late <= 1, "{late} numbers came twice or in disorder");
+    assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
+    assert!(ledger.gaps >= 1, "{ledger:?}");
+    gateway.answers_ready_with(200).await;
 }
 
 #[tokio::test]

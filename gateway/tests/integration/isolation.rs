@@ -16,8 +16,8 @@ async fn one_instance_that_is_gone_and_one_that_hangs_cost_the_third_nothing() {
     for (name, redis) in [("gone", &gone), ("hung", &hung), ("good", &good)] {
         let url = redis.url();
         config += &format!(
-            "[redis.{name}]\nurl = {url:?}\n[[namespace]]\nname = {name:?}\nchannels = [\"{name}:*\"]\n\
-             redis = {name:?}\npublish = \"anyone\"\n"
+            "[redis.{name}]\nurl = {url:?}\ncommand_timeout = \"2s\"\n[[namespace]]\nname = {name:?}\nchannels = [\"{name}:*\"]\n\
+             redis = {name:?}\npublish = \"anyone\"\non_broker_loss = \"reject\"\n"
         );
     }
     let gateway = Gateway::settings().config(&config).start().await;

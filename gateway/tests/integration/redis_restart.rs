@@ -137,7 +137,8 @@ async fn a_redis_that_hangs_is_noticed_and_heals() {
 #[tokio::test]
 async fn who_publishes_or_subscribes_while_redis_is_away_is_told_to_try_again() {
     let mut redis = Redis::start().await;
-    let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"1s\"\n";
+    let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"1s\"\n\n[[namespace]]\n\
+                  name = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\non_broker_loss = \"reject\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     redis.kill();

@@ -31,6 +31,8 @@ async fn whatever_is_wrong_with_the_sign_in_is_named_and_heals_once_it_is_right(
         Box::pin(a_password_that_was_wrong_is_taken_when_it_is_right_at_the_server()),
         Box::pin(a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone()),
         Box::pin(a_database_that_is_not_there_is_named()),
+        Box::pin(a_server_that_is_full_is_named_and_let_in_when_it_is_not()),
+        Box::pin(a_server_without_hello_is_named_and_repeats_no_password()),
     );
 }
 
@@ -95,6 +97,29 @@ async fn a_database_that_is_not_there_is_named() {
     let url = redis.url().replace("/0", "/2");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
     gateway.tells("DB index is out of range").await;
+}
+
+async fn a_server_that_is_full_is_named_and_let_in_when_it_is_not() {
+    let redis = Redis::start().await;
+    let mut held = redis.connection().await;
+    let mut set = async |most: &str| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("maxclients").arg(most).exec_async(&mut held).await.unwrap();
+    };
+    set("1").await;
+    let gateway = Gateway::settings().redis(&redis).start_unready().await;
+    gateway.tells("ERR max number of clients reached (`maxclients` of the server is used up").await;
+    set("100").await;
+    gateway.answers_ready_with(200).await;
+}
+
+async fn a_server_without_hello_is_named_and_repeats_no_password() {
+    let redis = Redis::start_given(&["--rename-command", "HELLO", ""]).await;
+    let url = redis.url().replace("redis://", "redis://:s3cret@");
+    let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
+    gateway.tells("does not know HELLO 3").await;
+    let told = gateway.fetch("/health").await.text() + &gateway.fetch("/ready").await.text();
+    assert!(!told.contains("s3cret") && !gateway.process.log().contains("s3cret"), "{told}");
 }
 
 #[tokio::test]

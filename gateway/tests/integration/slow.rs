@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::http::Raw;
 use crate::harness::sse::Next;
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
 
 /// A bound that is soon reached, and a time-out that leaves the slow client time to read its close frame.
 const CONFIG: &str = "[limits]\noutbox_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n\n[websocket]\nclose_timeout = \"30s\"\n";
@@ -68,6 +72,55 @@ async fn an_event_stream_that_stops_reading_is_told_so_and_the_others_get_everyt
     assert_eq!(notice.name, "error", "{notice:?}");
     assert!(notice.data.contains("3008"), "{notice:?}");
     assert!(matches!(slow.next().await, Next::End), "the stream ends in good order");
+}
+
+/// How often a client asks for the same again, and how much it is each time.
+const RETURNS: u32 = 100;
+const KEPT: usize = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recoveries_that_nobody_reads_do_not_pile_up() {
+    let redis = Redis::start().await;
+    let config =
+        format!("{CONFIG}\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = 64 }}\n");
+    let gateway = Gateway::settings().config(&config).redis(&redis).start().await;
+    let mut neighbour = WsClient::open(gateway.address(), &["kept"]).await;
+    for number in 0..KEPT {
+        redis.publish("kept", message(number).as_bytes()).await;
+        neighbour.publication().await;
+    }
+    let url = format!("ws://{}/connection/websocket", gateway.address());
+    let (mut idle, _) = client_async(url, gateway.narrow_connection()).await.unwrap();
+    idle.send(Message::text(json!({"id": 1, "connect": {}}).to_string())).await.unwrap();
+    for number in 1..=RETURNS {
+        let subscribe = json!({"id": 2 * number, "subscribe": {"channel": "kept", "recover": true}});
+        let unsubscribe = json!({"id": 2 * number + 1, "unsubscribe": {"channel": "kept"}});
+        idle.send(Message::text(format!("{subscribe}\n{unsubscribe}"))).await.unwrap();
+    }
+    let mut most: f64 = 0.0;
+    until("every command has arrived", async || {
+        most = most.max(gateway.metric("earshot_outbox_bytes", &[]).await);
+        (gateway.metric("earshot_commands_total", &[]).await >= f64::from(2 * RETURNS + 1)).then_some(())
+    })
+    .await;
+    // And all of it comes as soon as it is read.
+    let (mut replied, mut recovered) = (1, 0);
+    while replied <= 2 * RETURNS {
+        let Some(Ok(Message::Text(text))) = idle.next().await else { panic!("it ended after {replied}") };
+        most =
+            most.max(if replied % 20 == 0 { gateway.metric("earshot_outbox_bytes", &[]).await } else { 0.0 });
+        for line in text.split('\n') {
+            let reply: Value = serde_json::from_str(line).unwrap();
+            let publications = reply["subscribe"]["publications"].as_array().map_or(0, Vec::len);
+            recovered += publications + usize::from(reply["push"]["pub"].is_object());
+            if let Some(id) = reply["id"].as_u64() {
+                assert_eq!(id, u64::from(replied), "{reply}");
+                replied += 1;
+            }
+        }
+    }
+    assert_eq!(recovered, KEPT * RETURNS as usize);
+    assert!(most < f64::from(512 << 10), "{most} bytes waited for one client");
 }
 
 /// Publishes everything, round by round: each round must have reached every neighbour before the next one.

@@ -194,15 +194,15 @@ async fn a_lost_log_is_announced_also_when_the_new_one_is_longer_at_once() {
         }
     }
     let (before, _) = append_numbers(&gateways[0], NUMBERS, 1..=5).await;
-    for gateway in &gateways {
-        // And these when it is.
-        for way in Way::ALL {
-            followers.push((Follower::join(gateway.address(), way).await, Ledger::default(), way));
+    for (follower, ledger, _) in &mut followers {
+        while !ledger.has(5) {
+            ledger.enter(follower.next().await);
         }
     }
-    for (follower, ledger, _) in &mut followers {
-        while ledger.first == 1 && !ledger.has(5) {
-            ledger.enter(follower.next().await);
+    for gateway in &gateways {
+        // And these when it is, and both gateways have heard all of it.
+        for way in Way::ALL {
+            followers.push((Follower::join(gateway.address(), way).await, Ledger::default(), way));
         }
     }
     let enough = Arc::new(AtomicU64::new(u64::MAX));

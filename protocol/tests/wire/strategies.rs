@@ -4,9 +4,9 @@ use bytes::Bytes;
 use earshot_protocol::{
     ChannelName, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, DisconnectPush, Epoch,
     HistoryRequest, HistoryResult, MemberPush, MessagePush, Payload, PresenceRequest, PresenceResult,
-    PresenceStatsRequest, PresenceStatsResult, Publication, PublishRequest, Push, PushBody, RefreshPush,
-    RefreshRequest, RefreshResult, Reply, ReplyBody, ReplyError, Request, RpcRequest, RpcResult, SendRequest,
-    Since, StreamPosition, SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest,
+    PresenceStatsRequest, PresenceStatsResult, Publication, PublishRequest, PublishResult, Push, PushBody,
+    RefreshPush, RefreshRequest, RefreshResult, Reply, ReplyBody, ReplyError, Request, RpcRequest, RpcResult,
+    SendRequest, Since, StreamPosition, SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest,
     SubscribeResult, UnsubscribePush, UnsubscribeRequest,
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -238,7 +238,7 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         connect_result().prop_map(ReplyBody::Connect),
         subscribe_result().prop_map(ReplyBody::Subscribe),
         Just(ReplyBody::Unsubscribe),
-        Just(ReplyBody::Publish),
+        any::<bool>().prop_map(|local| ReplyBody::Publish(PublishResult { local })),
         map(client_info()).prop_map(|presence| ReplyBody::Presence(PresenceResult { presence })),
         any::<[u32; 2]>().prop_map(|[num_clients, num_users]| {
             ReplyBody::PresenceStats(PresenceStatsResult { num_clients, num_users })

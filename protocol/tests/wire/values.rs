@@ -4,9 +4,10 @@ use bytes::Bytes;
 use earshot_protocol::{
     ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, HistoryRequest,
     HistoryResult, MemberPush, MessagePush, Payload, PresenceRequest, PresenceResult, PresenceStatsRequest,
-    PresenceStatsResult, Publication, PublishRequest, Push, PushBody, RefreshPush, RefreshRequest,
-    RefreshResult, Reply, ReplyBody, Request, RpcRequest, RpcResult, SendRequest, Since, SubRefreshRequest,
-    SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, UnsubscribeCode, UnsubscribeRequest,
+    PresenceStatsResult, Publication, PublishRequest, PublishResult, Push, PushBody, RefreshPush,
+    RefreshRequest, RefreshResult, Reply, ReplyBody, Request, RpcRequest, RpcResult, SendRequest, Since,
+    SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, UnsubscribeCode,
+    UnsubscribeRequest,
 };
 
 fn raw(json: &'static str) -> Bytes {
@@ -111,7 +112,8 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         ("subscribe", reply(2, ReplyBody::Subscribe(subscribe_result()))),
         ("subscribe-plain", reply(2, ReplyBody::Subscribe(SubscribeResult::default()))),
         ("unsubscribe", reply(3, ReplyBody::Unsubscribe)),
-        ("publish", reply(4, ReplyBody::Publish)),
+        ("publish", reply(4, ReplyBody::Publish(PublishResult::default()))),
+        ("publish-local", reply(4, ReplyBody::Publish(PublishResult { local: true }))),
         ("presence", reply(5, ReplyBody::Presence(presence_result()))),
         ("presence_stats", reply(6, ReplyBody::PresenceStats(stats))),
         ("history", reply(7, ReplyBody::History(history_result()))),

@@ -5,7 +5,8 @@
 //!
 //! - `topology`: the map of slots, as a node tells it.
 //! - `bus`: whether a node hears the others.
-//! - `shards`, `shard_line`: links to the nodes that carry shard channels, and how they are spoken to.
+//! - `shards`, `shard_line`, `shard_probe`: links to the nodes that carry shard channels, how they are spoken to, and
+//!   whether they hear.
 //! - `nodes`, `lane`, `commands`: what the cluster is asked, in order for each slot.
 
 use std::fmt;
@@ -23,9 +24,10 @@ use crate::instance::{Backoff, Dialer, Failure, InstanceSettings, NodeAddress};
 
 pub(super) mod bus;
 pub(super) mod commands;
-mod lane;
+pub(super) mod lane;
 mod nodes;
 pub(super) mod shard_line;
+pub(super) mod shard_probe;
 pub(super) mod shards;
 pub(super) mod topology;
 

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::log_script::{By, Loading};
-use super::outbox::{Answer, Inbox, Request, Waiting};
+use super::outbox::{Answer, Inbox, Request, Told, Waiting};
 use super::ping::{clock, ping};
 use super::settings::RedisSettings;
 use super::status::LinkState;
@@ -181,7 +181,7 @@ pub(super) fn is_unknown_script(value: &Value) -> bool {
 pub(super) fn judge(value: Value) -> Answer {
     let error = match value {
         Value::ServerError(error) => error,
-        answer => return Ok(answer),
+        answer => return Ok(Told::Value(answer)),
     };
     let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
     if is_passing(&error) { Err(BrokerError::Unavailable(text)) } else { Err(BrokerError::Refused(text)) }

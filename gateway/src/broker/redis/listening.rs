@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::cluster::bus::Bus;
 use super::cluster::shard_line::ShardLine;
+use super::cluster::shard_probe::ShardProber;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
 use super::probe::{MISSES, MISSES_WHILE_HEARING, Prober, Proof};
@@ -42,6 +43,8 @@ pub(super) struct Listening<'a> {
     gated: bool,
     established: bool,
     prober: Prober,
+    /// In the place of that one, on a node that carries shard channels.
+    shard_prober: Option<ShardProber>,
     probe: Option<BoxFuture<'static, Proof>>,
     /// Probes in a row that did not come back.
     misses: u32,
@@ -66,6 +69,14 @@ impl<'a> Listening<'a> {
             commands: Arc::clone(&link.commands),
             limit: link.settings.probe_interval.unwrap_or_default(),
         };
+        let shard_prober = shard_line.clone().map(|line| ShardProber {
+            line,
+            echoes: Arc::clone(&prober.echoes),
+            outbox: prober.outbox.clone(),
+            commands: Arc::clone(&prober.commands),
+            limit: prober.limit,
+            channel: Arc::default(),
+        });
         Self {
             link,
             connection,
@@ -76,9 +87,10 @@ impl<'a> Listening<'a> {
             gated: false,
             established: false,
             prober,
+            shard_prober,
             probe: None,
             misses: 0,
-            provable: link.settings.probe_interval.is_some() && shard_line.is_none(),
+            provable: link.settings.probe_interval.is_some(),
             ping: None,
             bus,
             look: None,
@@ -104,7 +116,7 @@ impl<'a> Listening<'a> {
         let probe_interval = self.link.settings.probe_interval;
         let mut probes = clock(probe_interval.unwrap_or(self.link.settings.ping_interval));
         if self.provable {
-            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+            self.start_first_probe();
         }
         let mut mending = clock(self.link.settings.instance.refused_retry_max);
         self.start_round();
@@ -172,7 +184,8 @@ impl<'a> Listening<'a> {
     }
 
     fn start_checks(&mut self) {
-        if self.ping.is_none() && !self.provable {
+        // A node that carries shard channels is also asked whether it is cut off.
+        if self.ping.is_none() && (!self.provable || self.shard_line.is_some()) {
             self.start_ping();
         }
         if self.bus.is_some() && self.look.is_none() {
@@ -209,7 +222,17 @@ impl<'a> Listening<'a> {
     }
 
     fn start_probe(&mut self) {
-        self.probe = Some(Box::pin(self.prober.clone().round()));
+        self.probe = Some(match self.shard_prober.clone() {
+            Some(prober) => Box::pin(prober.round()),
+            None => Box::pin(self.prober.clone().round()),
+        });
+    }
+
+    fn start_first_probe(&mut self) {
+        self.probe = Some(match self.shard_prober.clone() {
+            Some(prober) => Box::pin(prober.first_round()),
+            None => Box::pin(self.prober.clone().first_round()),
+        });
     }
 
     fn judge(&mut self, proof: Proof) -> Result<(), Failure> {
@@ -250,13 +273,11 @@ impl<'a> Listening<'a> {
 
     /// Asks again for what was heard once and is refused now, and for leave to prove that we hear.
     fn mend(&mut self) {
-        let may_prove = self.link.settings.probe_interval.is_some() && self.shard_line.is_none();
-        if !self.provable && self.probe.is_none() && may_prove {
+        if !self.provable && self.probe.is_none() && self.link.settings.probe_interval.is_some() {
             self.provable = true;
-            self.probe = Some(Box::pin(self.prober.clone().first_round()));
+            self.start_first_probe();
         }
-        let refused = self.link.wishes.table().counts().refused > 0;
-        if refused && self.round.is_none() {
+        if self.round.is_none() {
             self.link.wishes.table().retry_refused();
             self.start_round();
         }

@@ -14,9 +14,10 @@ use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::alone::Alone;
 use super::log_script::{By, Call};
 use super::settings::RedisSettings;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, Reach};
 use crate::instance::slot;
 
 /// Requests in one pipeline.
@@ -27,13 +28,41 @@ pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const OVERHEAD: usize = 128;
 
 /// What a caller is told.
-pub(super) type Answer = Result<Value, BrokerError>;
+pub(super) type Answer = Result<Told, BrokerError>;
+
+/// What came of a request.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// What Redis answered.
+    Value(Value),
+    /// Redis is away; this node's own clients have it.
+    ThisNode,
+}
+
+impl Told {
+    /// How far a publication came.
+    pub(super) fn reach(&self) -> Reach {
+        match self {
+            Self::Value(_) => Reach::Broker,
+            Self::ThisNode => Reach::ThisNode,
+        }
+    }
+
+    /// What Redis answered, of what cannot do without it.
+    pub(super) fn value(self) -> Value {
+        match self {
+            Self::Value(value) => value,
+            Self::ThisNode => Value::Nil,
+        }
+    }
+}
 
 /// The way into the queue.
 #[derive(Clone, Debug)]
 pub(super) struct Outbox {
     queue: mpsc::Sender<Waiting>,
-    bytes: Arc<AtomicUsize>,
+    load: Arc<Load>,
+    items_most: usize,
     bytes_most: usize,
     timeout: Duration,
 }
@@ -41,10 +70,10 @@ pub(super) struct Outbox {
 /// What Redis is asked.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// A plain `PUBLISH`.
-    Publish { channel: ChannelName, data: Bytes },
-    /// An `SPUBLISH`, to the node of a cluster that owns the channel's slot.
-    PublishSharded { channel: ChannelName, data: Bytes },
+    /// A plain `PUBLISH`; `alone`: when Redis has been away for a while, this node's own clients get it all the same.
+    Publish { channel: ChannelName, data: Bytes, alone: bool },
+    /// An `SPUBLISH`, to the node of a cluster that owns the channel's slot; `alone`: the same.
+    PublishSharded { channel: ChannelName, data: Bytes, alone: bool },
     /// Something about a log.
     Script(Call),
 }
@@ -53,7 +82,7 @@ impl Request {
     /// Bytes that it takes to wait and to send.
     fn bytes(&self) -> usize {
         match self {
-            Self::Publish { channel, data } | Self::PublishSharded { channel, data } => {
+            Self::Publish { channel, data, .. } | Self::PublishSharded { channel, data, .. } => {
                 channel.as_str().len() + data.len()
             }
             Self::Script(call) => call.bytes(),
@@ -87,10 +116,10 @@ impl Request {
     /// Puts it into a pipeline.
     pub(super) fn write(&self, by: By, pipeline: &mut Pipeline) {
         match self {
-            Self::Publish { channel, data } => {
+            Self::Publish { channel, data, .. } => {
                 pipeline.cmd("PUBLISH").arg(channel.as_str()).arg(&data[..]);
             }
-            Self::PublishSharded { channel, data } => {
+            Self::PublishSharded { channel, data, .. } => {
                 pipeline.cmd("SPUBLISH").arg(channel.as_str()).arg(&data[..]);
             }
             Self::Script(call) => call.write(by, pipeline),
@@ -120,42 +149,59 @@ impl Waiting {
         let _ = self.answer.send(answer);
     }
 
+    /// Whether this node's own clients may get it without Redis.
+    pub(super) fn can_do_alone(&self) -> bool {
+        use Request::{Publish, PublishSharded};
+        matches!(self.request, Publish { alone: true, .. } | PublishSharded { alone: true, .. })
+    }
+
     /// Whether its caller has given it up.
     pub(super) fn is_late(&self) -> bool {
         self.deadline <= Instant::now()
     }
 }
 
-/// Bytes of the queue's bound, given back when the request has gone.
+/// What waits for Redis or is on its way there.
+#[derive(Debug, Default)]
+struct Load {
+    items: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One request's part of the load, given back when it has gone.
 #[derive(Debug)]
 struct Held {
-    held: usize,
-    bytes: Arc<AtomicUsize>,
+    bytes: usize,
+    load: Arc<Load>,
 }
 
 impl Held {
-    fn new(held: usize, bytes: &Arc<AtomicUsize>) -> Self {
-        bytes.fetch_add(held, Ordering::Relaxed);
-        Self { held, bytes: bytes.clone() }
+    fn new(bytes: usize, load: &Arc<Load>) -> Self {
+        load.items.fetch_add(1, Ordering::Relaxed);
+        load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, load: load.clone() }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.bytes.fetch_sub(self.held, Ordering::Relaxed);
+        self.load.items.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 /// An outbox and the queue behind it.
-pub(super) fn outbox(settings: &RedisSettings) -> (Outbox, Inbox) {
+pub(super) fn outbox(settings: &RedisSettings, alone: Alone) -> (Outbox, Inbox) {
     let (queue, waiting) = mpsc::channel(settings.queue_items.max(1));
     let outbox = Outbox {
         queue,
-        bytes: Arc::default(),
+        load: Arc::default(),
+        items_most: settings.queue_items,
         bytes_most: settings.queue_bytes,
         timeout: settings.instance.command_timeout,
     };
-    (outbox, Inbox { queue: waiting, front: None })
+    let inbox = Inbox { queue: waiting, parked: VecDeque::new(), alone };
+    (outbox, inbox)
 }
 
 impl Outbox {
@@ -181,8 +227,10 @@ impl Outbox {
         deadline: Instant,
         answer: oneshot::Sender<Answer>,
     ) -> Result<(), BrokerError> {
-        let held = Held::new(request.bytes() + OVERHEAD, &self.bytes);
-        if self.bytes.load(Ordering::Relaxed) > self.bytes_most {
+        let held = Held::new(request.bytes() + OVERHEAD, &self.load);
+        let (items, bytes) = (&self.load.items, &self.load.bytes);
+        if items.load(Ordering::Relaxed) > self.items_most || bytes.load(Ordering::Relaxed) > self.bytes_most
+        {
             return Err(BrokerError::Busy);
         }
         let waiting = Waiting { request, deadline, answer, held };
@@ -197,27 +245,57 @@ impl Outbox {
 #[derive(Debug)]
 pub(super) struct Inbox {
     queue: mpsc::Receiver<Waiting>,
-    /// Taken out of the queue to look at, still the first in order.
-    front: Option<Waiting>,
+    /// Taken out of the queue while there was nobody to ask; the first in order.
+    parked: VecDeque<Waiting>,
+    alone: Alone,
 }
 
 impl Inbox {
     /// Resolves when there is something to ask; `false` when there never will be.
     pub(super) async fn ready(&mut self) -> bool {
-        if self.front.is_none() {
-            self.front = self.queue.recv().await;
+        if self.parked.is_empty() {
+            self.parked.extend(self.queue.recv().await);
         }
-        self.front.is_some()
+        !self.parked.is_empty()
     }
 
-    /// Answers those who waited in vain, for as long as it is awaited. Ends when nobody can ask any more.
+    /// While there is nobody to ask: answers those who waited in vain, and hands on what can do without Redis. Ends
+    /// when nobody can ask any more.
     pub(super) async fn expire(&mut self) {
-        while self.ready().await {
-            if let Some(front) = &self.front {
-                tokio::time::sleep_until(front.deadline).await;
+        let mut open = true;
+        while open || !self.parked.is_empty() {
+            let next = self.parked.iter().map(|waiting| waiting.deadline).min();
+            let look = self.alone.from().filter(|_| self.parked.iter().any(Waiting::can_do_alone));
+            let next = [next, look].into_iter().flatten().min().unwrap_or_else(Instant::now);
+            tokio::select! {
+                biased;
+                waiting = self.queue.recv(), if open => {
+                    open = waiting.is_some();
+                    self.park(waiting);
+                }
+                () = tokio::time::sleep_until(next), if !self.parked.is_empty() => self.sweep(),
             }
-            if let Some(front) = self.front.take() {
-                front.answer(Err(unavailable("Redis could not be reached in time")));
+        }
+    }
+
+    fn park(&mut self, waiting: Option<Waiting>) {
+        let Some(waiting) = waiting else { return };
+        let is_next = !self.parked.iter().any(Waiting::can_do_alone);
+        if waiting.can_do_alone() && is_next && self.alone.is_so() {
+            return self.alone.hand_on(waiting);
+        }
+        self.parked.push_back(waiting);
+    }
+
+    fn sweep(&mut self) {
+        let is_alone = self.alone.is_so();
+        for waiting in std::mem::take(&mut self.parked) {
+            if waiting.is_late() {
+                waiting.answer(Err(unavailable("Redis could not be reached in time")));
+            } else if is_alone && waiting.can_do_alone() {
+                self.alone.hand_on(waiting);
+            } else {
+                self.parked.push_back(waiting);
             }
         }
     }
@@ -227,13 +305,18 @@ impl Inbox {
         let mut batch = VecDeque::new();
         let mut bytes = 0;
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Some(waiting) = self.front.take().or_else(|| self.queue.try_recv().ok()) else { break };
+            let Some(waiting) = self.parked.pop_front().or_else(|| self.queue.try_recv().ok()) else { break };
             if !waiting.is_late() {
                 bytes += waiting.bytes();
                 batch.push_back(waiting);
             }
         }
         batch
+    }
+
+    /// How the node does without Redis.
+    pub(super) fn alone(&self) -> &Alone {
+        &self.alone
     }
 }
 

@@ -5,8 +5,9 @@
 //! there. Owns one round of it, and what a missing answer means. Must never take its own trouble for deafness: where
 //! the command link does not answer, the listening connection publishes to itself.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use earshot_protocol::ChannelName;
@@ -31,18 +32,43 @@ pub(super) const MISSES_WHILE_HEARING: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Echoes {
     channel: String,
-    /// The number of the last probe that came back.
+    /// The rounds that may still be answered, the newest at the end.
+    asked: Mutex<VecDeque<Asked>>,
+    /// The number of the latest round whose probe came back: an older one may come after it, by another way.
     last: AtomicU64,
     /// Things that were heard, confirmations included.
     heard: AtomicU64,
     came: Notify,
 }
 
+/// A round that was begun.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// What is published. Each round has a higher one than the one before it.
+    pub(super) number: u64,
+    /// When.
+    pub(super) at: Instant,
+}
+
 impl Echoes {
     /// For a channel that no other connection has: its name begins with `prefix`.
     pub(super) fn new(prefix: &str) -> Arc<Self> {
         let channel = format!("{prefix}{:016x}", fastrand::u64(..));
-        Arc::new(Self { channel, last: AtomicU64::new(0), heard: AtomicU64::new(0), came: Notify::new() })
+        let (last, heard, came) = (AtomicU64::new(0), AtomicU64::new(0), Notify::new());
+        Arc::new(Self { channel, asked: Mutex::default(), last, heard, came })
+    }
+
+    /// Begins a round.
+    pub(super) fn ask(&self) -> Asked {
+        let mut rounds = self.asked();
+        // A number that nobody can guess, with room above it for more rounds than there will be.
+        let number = rounds.back().map_or_else(|| fastrand::u64(1..1 << 62), |asked| asked.number + 1);
+        let asked = Asked { number, at: Instant::now() };
+        rounds.push_back(asked);
+        if rounds.len() > MISSES_WHILE_HEARING as usize {
+            rounds.pop_front();
+        }
+        asked
     }
 
     /// The server has told something, whatever it is.
@@ -52,22 +78,55 @@ impl Echoes {
 
     /// Whether a publication is a probe of ours.
     pub(super) fn takes(&self, channel: &str, data: &[u8]) -> bool {
-        if channel != self.channel {
+        if !channel.starts_with(&self.channel) {
             return false;
         }
         // What somebody else publishes there proves nothing.
         let number = std::str::from_utf8(data).ok().and_then(|text| text.parse().ok());
-        if let Some(number) = number {
-            self.last.store(number, Ordering::Release);
+        if let Some(number) = number
+            && self.asked().iter().any(|asked| asked.number == number)
+        {
+            self.last.fetch_max(number, Ordering::AcqRel);
             self.came.notify_one();
         }
         true
     }
 
-    async fn came_back(&self, number: u64) {
-        while self.last.load(Ordering::Acquire) != number {
+    /// What the names of its channels begin with.
+    pub(super) fn channel(&self) -> &str {
+        &self.channel
+    }
+
+    /// How many things were heard so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// The latest round whose probe has come back; 0: none.
+    pub(super) fn last(&self) -> u64 {
+        self.last.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the probe of a round has come back.
+    pub(super) async fn came_back(&self, number: u64) {
+        while self.last() < number {
             self.came.notified().await;
         }
+    }
+
+    /// What a round has shown whose own probe did not come back in time. One of an earlier round may have: it comes
+    /// late, but what was published before it has been heard.
+    pub(super) fn late(&self, last_before: u64, heard_before: u64) -> Proof {
+        let last = self.last();
+        let came = self.asked().iter().find(|asked| last > last_before && asked.number == last).copied();
+        match came {
+            Some(Asked { at, .. }) => Proof::Heard(at, at.elapsed()),
+            None => Proof::Missed { heard_others: self.heard() > heard_before },
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, VecDeque<Asked>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,11 +165,10 @@ impl Prober {
 
     /// One round.
     pub(super) async fn round(mut self) -> Proof {
-        let asked = Instant::now();
-        let heard_before = self.echoes.heard.load(Ordering::Relaxed);
-        let number = fastrand::u64(1..);
-        let deadline = asked + self.limit;
         let echoes = Arc::clone(&self.echoes);
+        let (last_before, heard_before) = (echoes.last(), echoes.heard());
+        let Asked { number, at: asked } = echoes.ask();
+        let deadline = asked + self.limit;
         let published = async {
             match self.publish(number, deadline).await {
                 Some(forbidden) => forbidden,
@@ -121,9 +179,7 @@ impl Prober {
             biased;
             () = echoes.came_back(number) => Proof::Heard(asked, asked.elapsed()),
             forbidden = published => Proof::Forbidden(forbidden),
-            () = tokio::time::sleep_until(deadline) => {
-                Proof::Missed { heard_others: echoes.heard.load(Ordering::Relaxed) > heard_before }
-            }
+            () = tokio::time::sleep_until(deadline) => echoes.late(last_before, heard_before),
         }
     }
 
@@ -134,7 +190,7 @@ impl Prober {
         if self.commands.is_up()
             && let Ok(channel) = ChannelName::parse(&self.echoes.channel)
         {
-            let request = Request::Publish { channel, data: data.clone().into() };
+            let request = Request::Publish { channel, data: data.clone().into(), alone: false };
             match timeout(self.limit / 2, self.outbox.ask(request)).await {
                 Ok(Ok(_)) => return None,
                 Ok(Err(BrokerError::Refused(reason))) => return Some(reason),

@@ -127,6 +127,11 @@ impl LinkState {
         }
     }
 
+    /// Since when the link has not worked.
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        self.lock().down_since
+    }
+
     /// Whether the link works.
     pub(super) fn is_up(&self) -> bool {
         self.lock().cause.is_none()

@@ -5,11 +5,13 @@
 //! take an open socket for hearing: that is proven by an answered PING alone.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alone::PATIENCE;
 use super::handover::Handover;
 use super::listening::Listening;
 use super::outbox::Outbox;
@@ -20,6 +22,9 @@ use super::table::{Confirmation, Table};
 use crate::broker::{LinkStatus, Listener, Loss, LostTopics, Topic};
 use crate::drain::Drain;
 use crate::instance::{Backoff, Failure};
+
+/// How often a topic that is on its way to the server is looked at by those who would do without.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 /// What the link shares with those who wish to hear.
 #[derive(Debug)]
@@ -46,6 +51,25 @@ impl Wishes {
             self.changed.notify_one();
         }
         confirmation
+    }
+
+    /// Resolves when the link has been away for so long that the topic is not waited for any more: it counts as heard,
+    /// and as lost from now on, which its listeners are told when it is heard indeed.
+    pub(super) async fn go_without(&self, topic: &Topic) {
+        loop {
+            let now = Instant::now();
+            match self.state.down_since().map(|since| since + PATIENCE) {
+                Some(from) if from <= now => {
+                    if self.table().admit(topic, now) {
+                        return;
+                    }
+                    // What the server is being asked is answered, or the link ends, before long.
+                    tokio::time::sleep(ON_ITS_WAY).await;
+                }
+                Some(from) => tokio::time::sleep_until(from).await,
+                None => tokio::time::sleep(PATIENCE).await,
+            }
+        }
     }
 
     /// No longer wants a topic.

@@ -16,11 +16,14 @@ use super::*;
 use crate::broker::{GapCause, Loss, LostTopics, Message};
 use crate::instance::InstanceSettings;
 
+mod alone;
 mod commands;
 mod handover;
 mod healing;
 mod hearing;
+mod lane;
 mod log;
+mod placing;
 mod probe;
 mod refusal;
 mod table;
@@ -155,6 +158,10 @@ impl Listener for Ear {
         self.events.lock().unwrap().extend(messages.drain(..).map(|m| Event::Heard(m.channel, m.data)));
     }
 
+    fn heard_here(&self, message: Message) {
+        Listener::heard(self, &mut vec![message]);
+    }
+
     fn lost(&self, loss: Loss) {
         self.events.lock().unwrap().push(Event::Lost(loss));
     }
@@ -228,12 +235,20 @@ impl Lab {
     }
 
     async fn subscribe(&self, name: &str) {
-        self.broker.subscribe(&channel(name)).await.unwrap();
+        self.broker.subscribe(&channel(name), OnLoss::Reject).await.unwrap();
     }
 
     async fn publish(&self, name: &str, data: &'static [u8]) -> Result<(), BrokerError> {
-        self.broker.publish(&ChannelName::parse(name).unwrap(), Bytes::from_static(data)).await
+        let name = ChannelName::parse(name).unwrap();
+        self.broker.publish(&name, Bytes::from_static(data), OnLoss::Reject).await.map(drop)
     }
+}
+
+/// For a queue without links.
+fn never_alone() -> Alone {
+    let state = LinkState::new("lab", "commands", String::new());
+    state.up();
+    Alone { state: Arc::new(state), listener: Arc::new(Ear::default()) }
 }
 
 /// Settings with short waits.

@@ -59,18 +59,13 @@ impl Way {
         drain: Drain,
         limit: Duration,
     ) -> Result<Self, String> {
-        let roots = match &target.authorities {
-            Some(pem) => tls::authorities(pem)?,
-            None => tls::public_authorities(),
+        let trust = if target.endpoint.tls {
+            let mut trust = Trust::new(&target.endpoint.host, &target.tls, "--ca-file")?;
+            trust.protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Some(trust)
+        } else {
+            None
         };
-        let trust = target.endpoint.tls.then(|| Trust {
-            name: target.endpoint.host.clone(),
-            roots,
-            identity: None,
-            verifies: true,
-            protocols: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            authorities_key: "--ca-file",
-        });
         let (authority, prefix) = (target.authority(), target.prefix.clone());
         Ok(Self { address, trust, authority, prefix, drain, limit })
     }

@@ -101,7 +101,7 @@ fn text(value: Value) -> Option<String> {
 }
 
 /// A map of texts; what is no text (a list of modules) is left out.
-fn pairs(value: Value) -> HashMap<String, String> {
+pub(super) fn pairs(value: Value) -> HashMap<String, String> {
     let pairs: Vec<(Value, Value)> = match value {
         Value::Map(pairs) => pairs,
         Value::Array(flat) => {

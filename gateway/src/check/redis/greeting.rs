@@ -4,15 +4,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 
-use super::super::endpoint::Endpoint;
 use super::super::network::open;
 use super::super::report::Finding;
-use super::super::tls::{self, Insecure, Secured};
-use super::trust;
+use super::super::tls::{self, Insecure, Secured, Trust};
 
 /// What came back.
 enum Answer {
@@ -30,7 +30,7 @@ enum Answer {
 pub(super) async fn plain(
     address: SocketAddr,
     name: &str,
-    endpoint: &Endpoint,
+    trust: &Trust,
     limit: Duration,
 ) -> Option<Finding> {
     let answer = match open(address, limit).await {
@@ -40,18 +40,53 @@ pub(super) async fn plain(
     match answer {
         Answer::Redis(line) => said_no(&line),
         Answer::Foreign(text) => Some(foreign(&text)),
-        Answer::Closed(error) if speaks_tls(address, endpoint, limit).await => Some(
+        Answer::Closed(error) if speaks_tls(address, trust, limit).await => Some(
             Finding::failed("tls", format!("the server speaks TLS, the URL does not ({error})"))
                 .because("the server takes TLS alone on this port, as managed services do")
-                .advise(format!("write rediss:// in the place of redis:// in the URL of `{name}`")),
+                .advise(format!("write rediss:// in the place of redis:// in the URL of `{name}`, or set tls = true (REDIS_TLS=true)")),
         ),
-        Answer::Closed(error) => Some(
-            Finding::failed("protocol", format!("the connection is closed at the first word: {error}"))
-                .because("a proxy or balancer without a server behind it, or a server that is about to stop")
-                .advise("look at the server's log"),
-        ),
+        Answer::Closed(error) => Some(closed(&error)),
         Answer::Silence => Some(silence(limit)),
     }
+}
+
+/// Speaks over a socket of this machine.
+pub(super) async fn over_socket(path: &Path, limit: Duration) -> Vec<Finding> {
+    let shown = path.display();
+    let mut stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(error) => return vec![no_socket(path, &error)],
+    };
+    let answered = match ping(&mut stream, limit).await {
+        Answer::Redis(line) => said_no(&line),
+        Answer::Foreign(text) => Some(foreign(&text)),
+        Answer::Closed(error) => Some(closed(&error)),
+        Answer::Silence => Some(silence(limit)),
+    };
+    let there = Finding::ok("socket", format!("{shown} answers"));
+    vec![answered.unwrap_or(there)]
+}
+
+fn no_socket(path: &Path, error: &io::Error) -> Finding {
+    let finding = Finding::failed("socket", format!("{}: {error}", path.display()));
+    match error.kind() {
+        io::ErrorKind::NotFound => finding
+            .because("the server makes no socket (`unixsocket`), makes it elsewhere, or is not running")
+            .advise("look at `unixsocket`; in containers, the directory has to be shared"),
+        io::ErrorKind::PermissionDenied => finding
+            .because("this user may not use the socket")
+            .advise("`unixsocketperm 770`, and this user in the server's group"),
+        io::ErrorKind::ConnectionRefused => {
+            finding.because("the server that made it is gone").advise("start the server")
+        }
+        _ => finding.because("what is there is no socket that anybody listens on").advise("look at the path"),
+    }
+}
+
+fn closed(error: &io::Error) -> Finding {
+    Finding::failed("protocol", format!("the connection is closed at the first word: {error}"))
+        .because("a proxy or balancer without a server behind it, or a server that is about to stop")
+        .advise("look at the server's log")
 }
 
 /// Speaks over TLS, where a refusal of our certificate comes only after the handshake.
@@ -86,8 +121,8 @@ pub(super) async fn instead_of_tls(address: SocketAddr, insecure: Insecure, limi
     insecure.finding
 }
 
-async fn speaks_tls(address: SocketAddr, endpoint: &Endpoint, limit: Duration) -> bool {
-    Box::pin(tls::inspect(address, &trust(endpoint), limit)).await.is_ok()
+async fn speaks_tls(address: SocketAddr, trust: &Trust, limit: Duration) -> bool {
+    Box::pin(tls::inspect(address, trust, limit)).await.is_ok()
 }
 
 async fn ping(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), limit: Duration) -> Answer {

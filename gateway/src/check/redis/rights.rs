@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult, Value};
 
 use super::super::report::Finding;
-use super::super::sample::Sample;
+use super::super::sample::{Sample, random};
 use super::facts::Facts;
 use super::plan::Plan;
 use super::{ask, command};
@@ -24,6 +24,8 @@ enum Purpose {
     Publishing,
     /// Without it there are no `stream` channels.
     Logs,
+    /// Without it a deaf link is found out later.
+    Proof,
     /// Without it something is not seen.
     Looking,
 }
@@ -55,7 +57,7 @@ pub(super) async fn inspect(
     plan: &Plan,
     facts: &Facts,
 ) -> Vec<Finding> {
-    let uses = uses(plan);
+    let uses = uses(plan, facts.is_cluster());
     let mut rights = by_transaction(connection, &uses).await;
     if rights.is_none() {
         rights = by_dry_run(connection, &uses, facts.user.as_deref()).await;
@@ -70,21 +72,33 @@ pub(super) async fn inspect(
 }
 
 /// Every command that the gateway runs, on names that fit the plan.
-fn uses(plan: &Plan) -> Vec<Use> {
+fn uses(plan: &Plan, is_cluster: bool) -> Vec<Use> {
     let mut uses = vec![own(Purpose::Hearing, &["PING"])];
     for channel in &plan.channels {
         let sample = Sample::of(&channel.name);
+        let (publish, shard) = if channel.sharded { ("SPUBLISH", "S") } else { ("PUBLISH", "") };
         if let Some(pattern) = &channel.pattern {
             uses.push(own(Purpose::Hearing, &["PSUBSCRIBE", pattern]));
             uses.push(own(Purpose::Hearing, &["PUNSUBSCRIBE", pattern]));
         } else {
-            uses.push(own(Purpose::Hearing, &["SUBSCRIBE", &sample.name]));
-            uses.push(own(Purpose::Hearing, &["UNSUBSCRIBE", &sample.name]));
+            uses.push(own(Purpose::Hearing, &[&format!("{shard}SUBSCRIBE"), &sample.name]));
+            uses.push(own(Purpose::Hearing, &[&format!("{shard}UNSUBSCRIBE"), &sample.name]));
         }
-        uses.push(on(&sample, Purpose::Publishing, &["PUBLISH", &sample.name, ""]));
+        uses.push(on(&sample, Purpose::Publishing, &[publish, &sample.name, ""]));
+    }
+    if let Some(prefix) = &plan.probe_prefix {
+        let channel = format!("{prefix}{}", random());
+        uses.push(own(Purpose::Proof, &["SUBSCRIBE", &channel]));
+        uses.push(own(Purpose::Proof, &["PUBLISH", &channel, ""]));
     }
     for log in &plan.logs {
         uses.extend(uses_of_a_log(&log.key_prefix, &Sample::of(&log.channel)));
+    }
+    if is_cluster {
+        uses.push(own(Purpose::Hearing, &["CLUSTER", "SLOTS"]));
+        uses.push(own(Purpose::Proof, &["CLUSTER", "NODES"]));
+        uses.push(own(Purpose::Proof, &["CLUSTER", "LINKS"]));
+        uses.push(own(Purpose::Publishing, &["ASKING"]));
     }
     for words in
         [&["INFO"][..], &["ROLE"], &["CONFIG", "GET", "maxclients"], &["CLIENT", "SETNAME", "earshot:check"]]
@@ -285,9 +299,11 @@ impl Wrong {
         let (commands, purpose) = (self.commands.join(", "), consequence(self.purpose));
         // Of which channels, keys and logs there will be, nothing is known.
         let on_a_name = matches!(self.bar, Bar::Channel(_) | Bar::Key(_));
-        let guessed = plan.assumed && (on_a_name || self.purpose == Purpose::Logs);
+        let guessed =
+            plan.assumed && (on_a_name || self.purpose == Purpose::Logs) || self.purpose == Purpose::Proof;
         let level = if guessed { Finding::warning } else { Finding::failed };
-        let unless = if guessed { "; with --config, what is planned is looked at" } else { "" };
+        let unless =
+            if plan.assumed && guessed { "; with --config, what is planned is looked at" } else { "" };
         match &self.bar {
             Bar::Command => level("rights", format!("may not be run: {commands}"))
                 .because(format!("the ACL does not allow it, so {purpose}{unless}"))
@@ -318,7 +334,7 @@ impl Wrong {
 }
 
 fn is_pubsub(one: &Use) -> bool {
-    one.words[0] == "PUBLISH" || one.words[0].ends_with("SUBSCRIBE")
+    matches!(one.words[0].as_str(), "PUBLISH" | "SPUBLISH") || one.words[0].ends_with("SUBSCRIBE")
 }
 
 fn consequence(purpose: Purpose) -> &'static str {
@@ -326,6 +342,7 @@ fn consequence(purpose: Purpose) -> &'static str {
         Purpose::Hearing => "nothing is heard",
         Purpose::Publishing => "clients and the API publish nothing",
         Purpose::Logs => "`source = \"stream\"` does not work",
+        Purpose::Proof => "hearing is not proven, only that the server answers",
         Purpose::Looking => "something is not seen",
     }
 }
@@ -333,7 +350,7 @@ fn consequence(purpose: Purpose) -> &'static str {
 /// The command's own name, with its sub-command.
 fn shown(one: &Use) -> String {
     match one.words[0].as_str() {
-        container @ ("SCRIPT" | "CLIENT" | "CONFIG") => format!("{container} {}", one.words[1]),
+        container @ ("SCRIPT" | "CLIENT" | "CONFIG" | "CLUSTER") => format!("{container} {}", one.words[1]),
         name => name.to_owned(),
     }
 }
@@ -350,7 +367,8 @@ mod tests {
             include_str!("../../broker/redis/log_read.lua"),
             include_str!("../../broker/redis/log_clear.lua"),
         ];
-        let asked: Vec<String> = uses(&Plan::default()).iter().map(|one| one.words[0].clone()).collect();
+        let asked: Vec<String> =
+            uses(&Plan::default(), true).iter().map(|one| one.words[0].clone()).collect();
         let mut seen = 0;
         for script in scripts {
             for call in script.split("call('").skip(1) {
@@ -367,7 +385,7 @@ mod tests {
         let mut plan = Plan { assumed: false, ..Plan::default() };
         plan.channels[0].name = "web-signals".to_owned();
         plan.logs[0].channel = "web-signals".to_owned();
-        for one in uses(&plan).iter().filter(|one| one.is_harmless) {
+        for one in uses(&plan, true).iter().filter(|one| one.is_harmless) {
             let touches = one.words.iter().any(|word| word.contains("web-signals"));
             assert!(!touches || one.words[0].ends_with("SUBSCRIBE"), "{one:?}");
         }

@@ -18,7 +18,7 @@ pub(super) fn judge(facts: &Facts, plan: &Plan) -> Vec<Finding> {
     let mut findings = vec![role(facts), version(facts)];
     findings.extend(untold(facts));
     findings.extend([clients(facts), output_buffer(facts, plan), idle(facts, plan)]);
-    findings.extend([eviction(facts, plan), memory(facts), cluster(facts)]);
+    findings.extend([eviction(facts, plan), memory(facts), cluster(facts, plan)]);
     findings
 }
 
@@ -221,9 +221,16 @@ fn memory(facts: &Facts) -> Finding {
     finding.with("used_bytes", used).with("most_bytes", whole)
 }
 
-fn cluster(facts: &Facts) -> Finding {
+fn cluster(facts: &Facts, plan: &Plan) -> Finding {
     if !facts.is_cluster() {
-        return Finding::ok("cluster", "no: one server has everything");
+        let said = "no: one server has everything";
+        return if plan.cluster {
+            Finding::failed("cluster", said)
+                .because("the configuration takes it for a cluster")
+                .advise("take `cluster` out of [redis.NAME], or dial a node of the cluster")
+        } else {
+            Finding::ok("cluster", said)
+        };
     }
     let field = |name: &str| facts.cluster.get(name).map_or("?", String::as_str);
     let said = format!(
@@ -233,9 +240,14 @@ fn cluster(facts: &Facts) -> Finding {
         field("cluster_known_nodes")
     );
     match field("cluster_state") {
-        "ok" | "?" => Finding::ok("cluster", said),
+        "ok" | "?" if plan.cluster || plan.assumed => Finding::ok("cluster", said),
+        "ok" | "?" => Finding::failed("cluster", said)
+            .because("the configuration takes it for a single server: what belongs to other nodes is refused")
+            .advise("cluster = true in [redis.NAME]"),
         _ => Finding::failed("cluster", said)
-            .because("a primary is gone without a replica in its place, slots are nobody's, or this node is cut off from the others")
+            .because(
+                "a primary is gone without a replica in its place, slots are nobody's, or this node is cut off from the others",
+            )
             .advise("see CLUSTER NODES on several of them"),
     }
 }

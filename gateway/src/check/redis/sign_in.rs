@@ -1,23 +1,21 @@
 //! The gateway's own way in, and why it is refused.
 
-use super::super::endpoint::Endpoint;
 use super::super::report::Finding;
 use super::facts::Facts;
-use crate::instance::{Failure, InstanceSettings, shown};
+use crate::instance::address::Address;
+use crate::instance::{Failure, InstanceSettings};
 
 /// A connection that stands.
-pub(super) fn accepted(facts: &Facts, instance: &InstanceSettings) -> Finding {
+pub(super) fn accepted(facts: &Facts, instance: &InstanceSettings, is_local: bool) -> Finding {
     let user = facts.user.as_deref().map_or_else(String::new, |user| format!(" as `{user}`"));
     let told = |finding: Finding| match &facts.user {
         Some(user) => finding.with("user", user.as_str()),
         None => finding,
     };
-    if gives_password(&instance.url) {
+    if gives_password(instance) {
         return told(Finding::ok("auth", format!("the server takes us{user}")));
     }
     let said = format!("the server asks for no password, and takes us{user}");
-    let is_local = Endpoint::read(&shown(&instance.url), "rediss", "redis", (6379, 6379))
-        .is_none_or(|endpoint| endpoint.is_loopback());
     if is_local {
         return told(Finding::ok("auth", said));
     }
@@ -34,7 +32,7 @@ pub(super) fn refused(failure: &Failure, instance: &InstanceSettings) -> Finding
     let finding = Finding::failed("auth", said.clone());
     match (explain(&said, instance), failure) {
         (Some((cause, advice)), _) => finding.because(cause).advise(advice),
-        (None, Failure::Refused(_)) => finding.because("the server answers, and will not have us"),
+        (None, Failure::Refused(_)) => finding.because("something has to be changed, as the text says"),
         (None, Failure::Unreachable(_) | Failure::Deaf(_)) => {
             finding.because("the server was there a moment ago, and ended the attempt")
         }
@@ -53,7 +51,7 @@ fn explain(said: &str, instance: &InstanceSettings) -> Option<(&'static str, &'s
             "the URL has a password, the server has none",
             "give the server its password, or leave it out of the URL",
         )
-    } else if has("NOAUTH") || (has("uthentication") && !gives_password(&instance.url)) {
+    } else if has("NOAUTH") || (has("uthentication") && !gives_password(instance)) {
         (
             "the server wants a password, and the URL has none",
             "give it: redis://user:password@host, or redis://:password@host",
@@ -82,7 +80,7 @@ fn explain(said: &str, instance: &InstanceSettings) -> Option<(&'static str, &'s
     })
 }
 
-fn gives_password(url: &str) -> bool {
-    url.split_once("://")
-        .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|part| part.contains('@')))
+fn gives_password(instance: &InstanceSettings) -> bool {
+    instance.password_file.is_some()
+        || Address::parse(&instance.url).is_ok_and(|address| address.password.is_some())
 }

@@ -129,12 +129,13 @@ pub(super) async fn hearing(
     vec![unheard_of(&error, plan)]
 }
 
-/// Names of our own on which something may be said: those that the plan allows first.
+/// Names of our own on which something may be said: where hearing is proven, then those that the plan allows.
 fn candidates(plan: &Plan) -> Vec<String> {
-    let planned = plan.channels.iter().map(|channel| Sample::of(&channel.name));
-    let mut names: Vec<String> = planned.filter(|sample| sample.is_own).map(|sample| sample.name).collect();
-    names.push(random());
-    names
+    let proof = plan.probe_prefix.iter().map(|prefix| format!("{prefix}{}", random()));
+    let planned =
+        plan.channels.iter().filter(|channel| !channel.sharded).map(|channel| Sample::of(&channel.name));
+    let planned = planned.filter(|sample| sample.is_own).map(|sample| sample.name);
+    proof.chain(planned).chain([random()]).collect()
 }
 
 async fn hear(
@@ -166,7 +167,7 @@ async fn hear(
     }
 }
 
-fn is_word(push: &PushInfo, channel: &str, word: &str) -> bool {
+pub(super) fn is_word(push: &PushInfo, channel: &str, word: &str) -> bool {
     let is =
         |value: &Value, text: &str| matches!(value, Value::BulkString(bytes) if bytes == text.as_bytes());
     push.kind == PushKind::Message
@@ -179,9 +180,9 @@ fn unheard_of(error: &RedisError, plan: &Plan) -> Finding {
     if no_name {
         let finding = Finding::skipped("hearing", format!("no channel of our own may be tried: {text}"));
         return finding.advise(if plan.assumed {
-            "with --config, a name that fits the planned channels is tried; or ACL SETUSER … &earshot-check:*"
+            "ACL SETUSER … &earshot:probe:*, which the gateway wants as well; or --config, for a name that fits the planned channels"
         } else {
-            "ACL SETUSER … &earshot-check:* has it tried"
+            "ACL SETUSER … &earshot:probe:* (or the configured probe_prefix), which the gateway wants as well"
         });
     }
     Finding::failed("hearing", text)

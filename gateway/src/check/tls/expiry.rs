@@ -52,7 +52,7 @@ fn wrong_name(finding: &dyn Fn(String) -> Finding, trust: &Trust, presented: &[S
     };
     finding(said)
         .because("the server is dialled by another name, by its address, or through a tunnel")
-        .advise("dial one of the certificate's names, or have the certificate made for this one")
+        .advise("dial one of its names, have it made for this one, or, of a Redis, set server_name")
 }
 
 /// A name as it stands in the certificate: `DnsName("x")` is `x`.

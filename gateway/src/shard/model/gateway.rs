@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
 use super::rules::{PUBLICATION_BYTES, Rules, Slow};
-use crate::broker::{Broker, MemoryBroker};
+use crate::broker::{Broker, MemoryBroker, OnLoss};
 use crate::metrics::Metrics;
 use crate::node::history::HistoryBudget;
 use crate::node::lane::{Answer, Ask, lane};
@@ -36,7 +36,7 @@ pub(super) struct Gateway {
 
 /// A shard with its ways to and from the node.
 pub(super) struct ShardSteps {
-    shard: Shard,
+    pub(super) shard: Shard,
     inbox: Inbox,
     pub(super) wakes: mpsc::Sender<u64>,
     woken: mpsc::Receiver<u64>,
@@ -85,6 +85,7 @@ fn namespace(rules: &Rules, channel: usize) -> Namespace {
         publish: Who::Nobody,
         history: rules.history,
         log: None,
+        on_loss: OnLoss::Reject,
         deliver_last: rules.delivers_last(channel),
         slow: slow(rules.slow[channel]).map(Arc::new),
     }

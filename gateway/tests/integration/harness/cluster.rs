@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 
-use redis::{Client, FromRedisValue, Value};
+use redis::{Client, FromRedisValue, IntoConnectionInfo, Value};
 use tempfile::TempDir;
 
+use super::certificates::{Authority, FAR, Issued};
 use super::process::{Process, free_port};
 use super::until;
 
@@ -18,11 +20,20 @@ const SLOTS: u32 = 16_384;
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
     primaries: usize,
+    /// Of its certificates.
+    authority: Option<PathBuf>,
 }
 
+/// The password of every node of a secured cluster: characters that a URL must have encoded.
+const PASSWORD: &str = "p%s/w@rd";
+
 struct Node {
+    /// Where the test speaks to it.
     port: u16,
+    /// Where it speaks TLS, if it does.
+    tls_port: Option<u16>,
     bus: u16,
+    arguments: Vec<String>,
     process: Process,
     kept: TempDir,
     id: String,
@@ -33,14 +44,29 @@ impl Cluster {
     /// Primaries, each with one replica when `replicas` says so: the replica of the node `n` is `n + primaries`.
     pub(crate) async fn start(primaries: usize, replicas: bool) -> Self {
         let count = if replicas { 2 * primaries } else { primaries };
+        Self::start_with(count, primaries, None).await
+    }
+
+    /// Three primaries with a password, which clients reach over TLS.
+    pub(crate) async fn start_secured(authority: &Authority) -> Self {
+        Self::start_with(3, 3, Some(authority)).await
+    }
+
+    async fn start_with(count: usize, primaries: usize, authority: Option<&Authority>) -> Self {
+        let issued = authority.map(|authority| authority.issue(&["127.0.0.1"], FAR));
         let mut nodes = Vec::new();
         for _ in 0..count {
-            let (port, bus) = (free_port(), free_port());
-            let kept = tempfile::tempdir().unwrap();
-            let process = spawn(port, bus, &kept);
-            nodes.push(Node { port, bus, process, kept, id: String::new(), is_down: false });
+            let (port, bus, kept) = (free_port(), free_port(), tempfile::tempdir().unwrap());
+            let mut arguments = vec!["--port".to_owned(), port.to_string()];
+            let tls_port = authority.map(|_| free_port());
+            if let (Some(authority), Some(issued), Some(tls_port)) = (authority, &issued, tls_port) {
+                arguments.extend(secured(authority, issued, tls_port));
+            }
+            let process = spawn(&arguments, bus, &kept);
+            let (id, is_down) = (String::new(), false);
+            nodes.push(Node { port, tls_port, bus, arguments, process, kept, id, is_down });
         }
-        let mut cluster = Self { nodes, primaries };
+        let mut cluster = Self { nodes, primaries, authority: authority.map(Authority::file) };
         cluster.meet().await;
         cluster
     }
@@ -60,8 +86,8 @@ impl Cluster {
         }
         for node in 1..self.nodes.len() {
             for other in 0..node {
-                let Node { port, bus, .. } = &self.nodes[other];
-                let (port, bus) = (port.to_string(), bus.to_string());
+                let Node { port, tls_port, bus, .. } = &self.nodes[other];
+                let (port, bus) = (tls_port.unwrap_or(*port).to_string(), bus.to_string());
                 self.run(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
             }
         }
@@ -129,18 +155,27 @@ impl Cluster {
         self.nodes.len()
     }
 
-    pub(crate) fn url(&self, node: usize) -> String {
-        format!("redis://127.0.0.1:{}/0", self.nodes[node].port)
-    }
-
     pub(crate) fn address(&self, node: usize) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.nodes[node].port))
     }
 
+    pub(crate) fn url(&self, node: usize) -> String {
+        format!("redis://127.0.0.1:{}/0", self.nodes[node].port)
+    }
+
     /// `url = …` and `cluster = […]` of an instance that knows these nodes from the start.
     pub(crate) fn settings(&self) -> String {
-        let seeds: Vec<_> = (1..self.nodes.len()).map(|node| format!("\"{}\"", self.address(node))).collect();
-        format!("url = \"{}\"\ncluster = [{}]\n", self.url(0), seeds.join(", "))
+        let place = |node: &Node| format!("127.0.0.1:{}", node.tls_port.unwrap_or(node.port));
+        let seeds: Vec<_> = self.nodes[1..].iter().map(|node| format!("\"{}\"", place(node))).collect();
+        let first = place(&self.nodes[0]);
+        let url = match &self.authority {
+            Some(file) => {
+                let password = PASSWORD.replace('%', "%25").replace('/', "%2F").replace('@', "%40");
+                format!("url = \"rediss://:{password}@{first}\"\nca_file = {:?}", file.display().to_string())
+            }
+            None => format!("url = \"redis://{first}/0\""),
+        };
+        format!("{url}\ncluster = [{}]\n", seeds.join(", "))
     }
 
     pub(crate) fn signal(&self, node: usize, name: &str) {
@@ -154,8 +189,8 @@ impl Cluster {
 
     /// Starts a node again that was killed; it remembers who it is.
     pub(crate) async fn restart(&mut self, node: usize) {
-        let Node { port, bus, kept, .. } = &self.nodes[node];
-        self.nodes[node].process = spawn(*port, *bus, kept);
+        let Node { arguments, bus, kept, .. } = &self.nodes[node];
+        self.nodes[node].process = spawn(arguments, *bus, kept);
         self.nodes[node].is_down = false;
         self.answers(node).await;
     }
@@ -174,9 +209,22 @@ impl Cluster {
     }
 
     async fn query<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> redis::RedisResult<T> {
-        let client = Client::open(self.url(node)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.client(node).get_multiplexed_async_connection().await?;
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut connection).await
+    }
+
+    fn client(&self, node: usize) -> Client {
+        let info = self.url(node).into_connection_info().unwrap();
+        let sign_in = info.redis_settings().clone();
+        let sign_in = if self.authority.is_some() { sign_in.set_password(PASSWORD) } else { sign_in };
+        Client::open(info.set_redis_settings(sign_in)).unwrap()
+    }
+
+    /// The connections of a node that came by its plain port.
+    pub(crate) async fn clients(&self, node: usize) -> String {
+        let port = format!("laddr=127.0.0.1:{} ", self.nodes[node].port);
+        let all: String = self.command(node, &["CLIENT", "LIST"]).await;
+        all.lines().filter(|line| line.contains(&port)).collect::<Vec<_>>().join("\n")
     }
 
     async fn answers(&self, node: usize) {
@@ -203,18 +251,27 @@ impl Cluster {
         self.command(node, &["CLUSTER", "KEYSLOT", name]).await
     }
 
-    /// The node that owns a name's slot, as the nodes that are alive see it.
+    /// The node that owns a name's slot, as the first node that is alive sees it.
     pub(crate) async fn owner(&self, name: &str) -> usize {
+        let asked = self.alive().next().unwrap();
         let slot = self.slot(name).await;
-        until("somebody owns the slot", async || {
-            let asked = self.alive().next().unwrap();
-            let ranges: Vec<Vec<Value>> = self.try_command(asked, &["CLUSTER", "SLOTS"]).await?;
-            let number = |value: &Value| u16::from_redis_value(value.clone()).unwrap();
-            let range =
-                ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
-            let Value::Array(primary) = &range[2] else { return None };
-            let port = number(&primary[1]);
-            self.alive().find(|node| self.nodes[*node].port == port)
+        until("somebody owns the slot", async || self.owner_at(asked, slot).await).await
+    }
+
+    async fn owner_at(&self, asked: usize, slot: u16) -> Option<usize> {
+        let ranges: Vec<Vec<Value>> = self.try_command(asked, &["CLUSTER", "SLOTS"]).await?;
+        let number = |value: &Value| u16::from_redis_value(value.clone()).unwrap();
+        let range = ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
+        let Value::Array(primary) = &range[2] else { return None };
+        let port = number(&primary[1]);
+        self.alive().find(|node| self.nodes[*node].port == port)
+    }
+
+    /// The node that owns a name's slot once it is not this one any more, as another node sees it.
+    pub(crate) async fn owner_seen_by(&self, asked: usize, name: &str, not: usize) -> usize {
+        let slot = self.command(asked, &["CLUSTER", "KEYSLOT", name]).await;
+        until("another node owns the slot", async || {
+            self.owner_at(asked, slot).await.filter(|owner| *owner != not)
         })
         .await
     }
@@ -288,11 +345,33 @@ impl Cluster {
     }
 }
 
-fn spawn(port: u16, bus: u16, kept: &TempDir) -> Process {
+/// TLS for clients and between the nodes, and a password.
+fn secured(authority: &Authority, issued: &Issued, tls_port: u16) -> Vec<String> {
+    let path = |path: &std::path::Path| path.display().to_string();
+    let (ca, certificate, key) = (path(&authority.file()), path(&issued.certificate), path(&issued.key));
+    let port = tls_port.to_string();
+    [
+        ["--tls-port", &port],
+        ["--tls-ca-cert-file", &ca],
+        ["--tls-cert-file", &certificate],
+        ["--tls-key-file", &key],
+        ["--tls-auth-clients", "no"],
+        ["--tls-cluster", "yes"],
+        ["--tls-replication", "yes"],
+        ["--requirepass", PASSWORD],
+        ["--masterauth", PASSWORD],
+    ]
+    .concat()
+    .into_iter()
+    .map(str::to_owned)
+    .collect()
+}
+
+fn spawn(arguments: &[String], bus: u16, kept: &TempDir) -> Process {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--cluster-enabled", "yes"]);
     command.args(["--cluster-node-timeout", NODE_TIMEOUT, "--repl-diskless-sync-delay", "0"]);
-    command.args(["--port", &port.to_string(), "--cluster-port", &bus.to_string()]);
+    command.args(arguments).args(["--cluster-port", &bus.to_string()]);
     command.arg("--dir").arg(kept.path());
     Process::start(command, tempfile::tempdir().unwrap())
 }

@@ -14,6 +14,7 @@ use redis::{Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
+use super::super::alone::PATIENCE;
 use super::super::commands::fail;
 use super::super::log_script::{By, Loading};
 use super::super::outbox::{Inbox, Request, Waiting};
@@ -57,6 +58,7 @@ struct Anywhere {
     node: Option<NodeAddress>,
     dialling: bool,
     not_before: Instant,
+    down_since: Option<Instant>,
     backoff: Backoff,
     why: Failure,
 }
@@ -99,6 +101,7 @@ impl ClusterCommands {
                 node: None,
                 dialling: false,
                 not_before: Instant::now(),
+                down_since: Some(Instant::now()),
                 backoff: Backoff::new(&settings.instance),
                 why: connecting(),
             },
@@ -162,11 +165,26 @@ impl ClusterCommands {
         let waiting: Vec<Place> =
             self.lanes.iter().filter(|(_, lane)| !lane.busy).map(|(place, _)| *place).collect();
         for place in waiting {
+            let is_without = self.is_without(place);
             if let Some(lane) = self.lanes.get_mut(&place) {
                 self.waiting -= lane.drop_late();
+                if is_without {
+                    self.waiting -= lane.hand_on(self.inbox.alone());
+                }
             }
             self.advance(place);
         }
+    }
+
+    /// Whether whoever could do a lane's work has been away for so long that the gateway does without. That another
+    /// node is away is no reason.
+    fn is_without(&self, place: Place) -> bool {
+        let owner = place.and_then(|slot| self.cluster.topology().owner(slot).cloned());
+        let since = match owner {
+            Some(owner) => self.nodes.down_since(&owner),
+            None => self.anywhere.down_since,
+        };
+        since.is_some_and(|since| since.elapsed() >= PATIENCE)
     }
 
     /// Sends what a lane holds, when its node can be reached.
@@ -246,6 +264,7 @@ impl ClusterCommands {
                 self.nodes.dialled(&node, generation, connection);
                 self.anywhere.dialling = false;
                 self.anywhere.node = Some(node);
+                self.anywhere.down_since = None;
                 self.advance(None);
             }
             Event::DialledAnywhere(_, Err(failure)) => {
@@ -308,6 +327,7 @@ impl ClusterCommands {
         self.cluster.doubt();
         if self.anywhere.node.as_ref() == Some(node) {
             self.anywhere.node = None;
+            self.anywhere.down_since = Some(Instant::now());
             self.anywhere.not_before = Instant::now() + self.anywhere.backoff.next(&failure);
             self.anywhere.why = failure.at(node);
         }

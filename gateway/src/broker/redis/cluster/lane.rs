@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::{ServerErrorKind, Value};
 use tokio::time::Instant;
 
+use super::super::alone::Alone;
 use super::super::commands::{is_unknown_script, judge};
 use super::super::outbox::{Answer, BATCH, BATCH_BYTES, Waiting};
 use super::topology::redirection;
@@ -20,10 +21,10 @@ const PATIENCE_MAX: Duration = Duration::from_millis(200);
 
 /// The requests of one slot.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(in crate::broker::redis) struct Lane {
     queue: VecDeque<Waiting>,
     /// A batch is on its way.
-    pub(super) busy: bool,
+    pub(in crate::broker::redis) busy: bool,
     /// Times in a row that something did not run. While there are any, requests go one by one, scripts as text.
     setbacks: u32,
     /// Where the slot is moving to: the next request is to be asked for there.
@@ -33,18 +34,18 @@ pub(super) struct Lane {
 
 /// What is to be sent now.
 #[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) requests: VecDeque<Waiting>,
+pub(in crate::broker::redis) struct Batch {
+    pub(in crate::broker::redis) requests: VecDeque<Waiting>,
     /// It is sent to this node, which does not own the slot yet.
-    pub(super) asking: Option<NodeAddress>,
-    pub(super) careful: bool,
+    pub(in crate::broker::redis) asking: Option<NodeAddress>,
+    pub(in crate::broker::redis) careful: bool,
 }
 
 /// What the node said that something is elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Moved {
-    pub(super) slot: u16,
-    pub(super) node: NodeAddress,
+pub(in crate::broker::redis) struct Moved {
+    pub(in crate::broker::redis) slot: u16,
+    pub(in crate::broker::redis) node: NodeAddress,
 }
 
 /// What came of one request.
@@ -57,37 +58,50 @@ enum Verdict {
 }
 
 impl Lane {
-    pub(super) fn push(&mut self, waiting: Waiting) {
+    pub(in crate::broker::redis) fn push(&mut self, waiting: Waiting) {
         self.queue.push_back(waiting);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::broker::redis) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::broker::redis) fn is_idle(&self) -> bool {
         self.queue.is_empty() && !self.busy
     }
 
     /// Whether something could be sent now.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub(in crate::broker::redis) fn is_due(&self, now: Instant) -> bool {
         !self.busy && !self.queue.is_empty() && self.not_before.is_none_or(|at| at <= now)
     }
 
     /// Drops what its caller has given up; gives how many they were.
-    pub(super) fn drop_late(&mut self) -> usize {
+    pub(in crate::broker::redis) fn drop_late(&mut self) -> usize {
         let before = self.queue.len();
         self.queue.retain(|waiting| !waiting.is_late());
         before - self.queue.len()
     }
 
+    /// Hands on what can do without Redis; gives how many they were.
+    pub(in crate::broker::redis) fn hand_on(&mut self, alone: &Alone) -> usize {
+        let before = self.queue.len();
+        for waiting in std::mem::take(&mut self.queue) {
+            if waiting.can_do_alone() && !waiting.is_late() {
+                alone.hand_on(waiting);
+            } else {
+                self.queue.push_back(waiting);
+            }
+        }
+        before - self.queue.len()
+    }
+
     /// Where the slot is moving to, if the last answer said so.
-    pub(super) fn asking(&self) -> Option<&NodeAddress> {
+    pub(in crate::broker::redis) fn asking(&self) -> Option<&NodeAddress> {
         self.asking.as_ref()
     }
 
     /// Takes what is to be sent now.
-    pub(super) fn take(&mut self) -> Batch {
+    pub(in crate::broker::redis) fn take(&mut self) -> Batch {
         let careful = self.setbacks > 0;
         let most = if careful { 1 } else { BATCH };
         let (mut requests, mut bytes) = (VecDeque::new(), 0);
@@ -102,7 +116,7 @@ impl Lane {
     }
 
     /// Enters what a node answered. Tells where the slot has moved, if it has, and whether anything did not run.
-    pub(super) fn settle(
+    pub(in crate::broker::redis) fn settle(
         &mut self,
         requests: VecDeque<Waiting>,
         values: Vec<Value>,
@@ -143,7 +157,7 @@ impl Lane {
     }
 
     /// Nothing of a batch was sent.
-    pub(super) fn give_back(&mut self, requests: VecDeque<Waiting>) {
+    pub(in crate::broker::redis) fn give_back(&mut self, requests: VecDeque<Waiting>) {
         self.busy = false;
         requests.into_iter().rev().for_each(|waiting| self.queue.push_front(waiting));
         self.set_back(true);

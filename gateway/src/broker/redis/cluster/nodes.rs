@@ -22,6 +22,7 @@ pub(super) struct Nodes {
 struct Node {
     state: State,
     backoff: Backoff,
+    down_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -63,6 +64,7 @@ impl Nodes {
         let node = self.nodes.entry(address.clone()).or_insert_with(|| Node {
             state: State::Down { until: now, why: Failure::Unreachable("connecting".to_owned()) },
             backoff: Backoff::new(settings),
+            down_since: Some(now),
         });
         match &node.state {
             State::Down { until, .. } if *until <= now => {
@@ -98,13 +100,15 @@ impl Nodes {
         connection: MultiplexedConnection,
     ) {
         let settings = &self.settings;
-        let node = self
-            .nodes
-            .entry(address.clone())
-            .or_insert_with(|| Node { state: State::Dialling, backoff: Backoff::new(settings) });
+        let node = self.nodes.entry(address.clone()).or_insert_with(|| Node {
+            state: State::Dialling,
+            backoff: Backoff::new(settings),
+            down_since: None,
+        });
         if !matches!(node.state, State::Up(_)) {
             let since = Instant::now();
             node.state = State::Up(Up { connection, generation, scripts: false, checking: false, since });
+            node.down_since = None;
         }
     }
 
@@ -127,7 +131,13 @@ impl Nodes {
             node.backoff.reset();
         }
         node.state = State::Down { until: Instant::now() + node.backoff.next(&why), why };
+        node.down_since = Some(Instant::now());
         true
+    }
+
+    /// Since when a node that is needed cannot be had.
+    pub(super) fn down_since(&self, address: &NodeAddress) -> Option<Instant> {
+        self.nodes.get(address)?.down_since
     }
 
     /// The server behind a connection knows the scripts, or has forgotten them.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use earshot_protocol::ChannelName;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, PushKind, ServerError, ServerErrorKind, Value};
 use tokio::sync::Mutex;
@@ -52,6 +53,36 @@ impl ShardLine {
     ) -> Self {
         let (cluster, node, handover) = (Arc::clone(cluster), node.clone(), Arc::clone(handover));
         Self { cluster, node, connection, handover, turn: Mutex::new(0) }
+    }
+
+    /// The node that is spoken to.
+    pub(in crate::broker::redis) fn node(&self) -> &NodeAddress {
+        &self.node
+    }
+
+    /// Whether the node owns a slot, as far as is known.
+    pub(in crate::broker::redis) fn owns(&self, slot: u16) -> bool {
+        self.cluster.topology().owner(slot) == Some(&self.node)
+    }
+
+    /// Begins to hear a channel of our own. Says why that is forbidden.
+    pub(in crate::broker::redis) async fn hear(&self, channel: &ChannelName) -> Option<String> {
+        self.try_own("SSUBSCRIBE", &[channel.as_str()]).await
+    }
+
+    /// Publishes for the shard. Says why that is forbidden.
+    pub(in crate::broker::redis) async fn say(&self, channel: &ChannelName, data: &str) -> Option<String> {
+        self.try_own("SPUBLISH", &[channel.as_str(), data]).await
+    }
+
+    async fn try_own(&self, verb: &str, words: &[&str]) -> Option<String> {
+        let mut command = Pipeline::with_capacity(2);
+        command.cmd(verb).arg(words);
+        let answers = self.ask(command, 1).await.ok()?;
+        match answers.values.first() {
+            Some(Value::ServerError(error)) if answers.in_step && !is_elsewhere(error) => Some(text(error)),
+            _ => None,
+        }
     }
 
     /// Asks whether the node lives and is in touch with its cluster. Returns the moment of the question.
@@ -103,13 +134,9 @@ impl ShardLine {
                     outcome.away.push(topic.clone());
                 }
                 (_, Some(error)) if matches!(error.code(), "NOAUTH" | "WRONGPASS" | "LOADING") => {
-                    let said = format!("{} {}", error.code(), error.details().unwrap_or_default());
-                    return Err(Failure::Unreachable(said));
+                    return Err(Failure::Unreachable(text(error)));
                 }
-                (_, Some(error)) => {
-                    let said = format!("{} {}", error.code(), error.details().unwrap_or_default());
-                    outcome.refused.push((topic.clone(), said));
-                }
+                (_, Some(error)) => outcome.refused.push((topic.clone(), text(error))),
                 // Carried no longer, or nobody knows: it is asked for again.
                 (_, None) => outcome.away.push(topic.clone()),
             }
@@ -175,6 +202,10 @@ fn carried(values: &[Value]) -> HashMap<&[u8], bool> {
         }
     }
     carried
+}
+
+fn text(error: &ServerError) -> String {
+    format!("{} {}", error.code(), error.details().unwrap_or_default())
 }
 
 /// Whether the slot is somewhere else, or nowhere for the moment.

@@ -23,6 +23,8 @@ use crate::drain::Drain;
 use crate::instance::NodeAddress;
 use crate::instance::slot::slot;
 
+/// How often it is looked for which link a channel is on.
+const LOOK: Duration = Duration::from_millis(200);
 /// What the links are called together.
 const LINK: &str = "sharded";
 /// The shortest time between two placements: two nodes may each say for a while that the other one has a slot.
@@ -88,6 +90,21 @@ impl Shards {
         let wishes =
             links.of(topic).unwrap_or_else(|| self.home(&mut links, topic, &self.cluster.topology()));
         wishes.want(topic)
+    }
+
+    /// Resolves when the node of a channel has been away for so long that the channel is not waited for any more: see
+    /// [`Wishes::go_without`].
+    pub(in crate::broker::redis) async fn go_without(&self, topic: &Topic) {
+        loop {
+            let wishes = self.links().of(topic);
+            if let Some(wishes) = wishes
+                && tokio::time::timeout(LOOK, wishes.go_without(topic)).await.is_ok()
+                && wishes.table().has(topic)
+            {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// No longer wants a channel.

@@ -9,7 +9,9 @@ async fn twenty_thousand_topics_are_heard_again_after_a_crash() {
     let lab = Lab::up(&server).await;
     let names: Vec<_> = (0..TOPICS).map(|n| ChannelName::parse(&format!("c{n}")).unwrap()).collect();
     let topics: Vec<_> = names.iter().cloned().map(Topic::Channel).collect();
-    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    let wishes =
+        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
+            .await;
     assert!(wishes.iter().all(Result::is_ok));
     let before = Instant::now();
 
@@ -20,7 +22,8 @@ async fn twenty_thousand_topics_are_heard_again_after_a_crash() {
     lab.both_up().await;
     assert_eq!(lab.subscriptions().confirmed, TOPICS);
     for names in names.chunks(5000) {
-        let published = names.iter().map(|name| lab.broker.publish(name, Bytes::from_static(b"again")));
+        let published =
+            names.iter().map(|name| lab.broker.publish(name, Bytes::from_static(b"again"), OnLoss::Reject));
         let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
         assert!(published.iter().all(Result::is_ok));
     }
@@ -79,7 +82,7 @@ async fn a_wish_made_while_deaf_is_fulfilled_and_is_no_loss() {
     lab.subscribe("old").await;
     server.kill();
     eventually("down", || !lab.subscriptions().up).await;
-    let wish = lab.broker.subscribe(&channel("new")).await;
+    let wish = lab.broker.subscribe(&channel("new"), OnLoss::Reject).await;
     assert!(matches!(wish, Err(BrokerError::Unavailable(_))), "{wish:?}");
     server.restart().await;
     eventually("both confirmed", || lab.subscriptions().confirmed == 2).await;
@@ -102,7 +105,9 @@ async fn what_comes_during_the_replay_is_handed_on_after_the_loss() {
     let lab = Arc::new(Lab::new(settings));
     lab.both_up().await;
     let topics: Vec<_> = (0..TOPICS).map(|n| channel(&format!("r{n}"))).collect();
-    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    let wishes =
+        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
+            .await;
     assert!(wishes.iter().all(Result::is_ok));
     server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     let client = redis::Client::open(server.url()).unwrap();
@@ -143,7 +148,7 @@ async fn everything_ends_promptly_when_told_to() {
             eventually("wanted", || lab.subscriptions().wanted == 1).await;
             lab.drain.stop().await;
         },
-        lab.broker.subscribe(&topic),
+        lab.broker.subscribe(&topic, OnLoss::Reject),
         async { Instant::now() },
     );
     assert!(matches!(wish, Err(BrokerError::Unavailable(_))));

@@ -17,7 +17,7 @@ async fn payloads_pass_byte_by_byte() {
     ];
     let name = ChannelName::parse("bytes").unwrap();
     for payload in &payloads {
-        lab.broker.publish(&name, payload.clone()).await.unwrap();
+        lab.broker.publish(&name, payload.clone(), OnLoss::Reject).await.unwrap();
     }
     eventually("all heard", || lab.ear.heard().len() == payloads.len()).await;
     assert_eq!(lab.ear.heard(), payloads.map(|data| ("bytes".to_owned(), data)));
@@ -39,7 +39,9 @@ async fn many_wishes_at_once_make_few_commands() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     let topics: Vec<_> = (0..5000).map(|n| channel(&format!("t{n}"))).collect();
-    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    let wishes =
+        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
+            .await;
     assert!(wishes.iter().all(Result::is_ok));
     let calls = server.calls("subscribe").await;
     assert!(calls <= 100, "{calls} SUBSCRIBE commands for 5000 topics");
@@ -74,7 +76,11 @@ async fn what_was_wished_last_counts() {
     let lab = Lab::up(&server).await;
     let topic = channel("flip");
     for round in 0..100 {
-        let _ = tokio::time::timeout(Duration::from_micros(round * 7), lab.broker.subscribe(&topic)).await;
+        let _ = tokio::time::timeout(
+            Duration::from_micros(round * 7),
+            lab.broker.subscribe(&topic, OnLoss::Reject),
+        )
+        .await;
         lab.broker.unsubscribe(&topic);
         if round % 3 == 0 {
             tokio::task::yield_now().await;
@@ -100,8 +106,8 @@ async fn a_pattern_hears_and_nothing_is_heard_twice() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.subscribe("job.1").await;
-    lab.broker.subscribe(&Topic::Pattern("job.*".into())).await.unwrap();
-    lab.broker.subscribe(&Topic::Pattern("*".into())).await.unwrap();
+    lab.broker.subscribe(&Topic::Pattern("job.*".into()), OnLoss::Reject).await.unwrap();
+    lab.broker.subscribe(&Topic::Pattern("*".into()), OnLoss::Reject).await.unwrap();
     for name in ["job.1", "job.1", "job.2", "other"] {
         lab.publish(name, b"same").await.unwrap();
     }
@@ -127,7 +133,7 @@ async fn a_full_handover_says_a_loss_in_order_and_stays_bounded() {
         let stalled = lab.ear.stall.lock().unwrap();
         let mut last = None;
         for n in 0..8000_u32 {
-            last = Some(lab.broker.publish(&flood, Bytes::from(n.to_string())));
+            last = Some(lab.broker.publish(&flood, Bytes::from(n.to_string()), OnLoss::Reject));
         }
         // The answer to the last PUBLISH comes by the other connection; the flood may still be on its way on this
         // one, so the assertions below hold whatever part of it comes after the release.
@@ -140,7 +146,7 @@ async fn a_full_handover_says_a_loss_in_order_and_stays_bounded() {
     while lab.ear.last_heard().is_none_or(|data| number(&data) < 8000) {
         assert!(begun.elapsed() < DEADLINE, "deaf after the flood");
         let number: u32 = after.next().unwrap();
-        lab.broker.publish(&flood, Bytes::from(number.to_string())).await.unwrap();
+        lab.broker.publish(&flood, Bytes::from(number.to_string()), OnLoss::Reject).await.unwrap();
     }
     let mut expected = 0_u32;
     let mut said = false;
@@ -174,7 +180,7 @@ async fn a_payload_above_the_limit_is_a_loss_of_its_channel() {
     lab.subscribe("size").await;
     for payload in [&b"0123456789"[..], b"0123456789+", b"after"] {
         lab.broker
-            .publish(&ChannelName::parse("size").unwrap(), Bytes::copy_from_slice(payload))
+            .publish(&ChannelName::parse("size").unwrap(), Bytes::copy_from_slice(payload), OnLoss::Reject)
             .await
             .unwrap();
     }

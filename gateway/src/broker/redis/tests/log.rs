@@ -187,7 +187,7 @@ async fn publications_and_appends_keep_one_order() {
     for n in 0..MANY {
         let data = Bytes::from(n.to_string());
         if n % 3 == 0 {
-            let published = lab.broker.publish(&name(), data);
+            let published = lab.broker.publish(&name(), data, OnLoss::Reject);
             answers.push(Box::pin(async { published.await.is_ok() }));
         } else {
             let appended = lab.appending(data);

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::super::probe;
 use super::*;
 use crate::broker::Proof;
 
@@ -128,4 +132,71 @@ impl Way {
     fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
+}
+
+/// What a server says to a connection, in pieces that are all held up.
+async fn long_way(target: u16, each_way: Duration) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    Drain::default().spawn(async move {
+        let inside = Drain::default();
+        while let Ok((near, _)) = listener.accept().await {
+            let Ok(far) = tokio::net::TcpStream::connect(("127.0.0.1", target)).await else { return };
+            let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+            inside.spawn(carry(near_read, far_write, each_way));
+            inside.spawn(carry(far_read, near_write, each_way));
+        }
+    });
+    port
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+    let (pieces, mut carried) = tokio::sync::mpsc::channel::<(Instant, Vec<u8>)>(10_000);
+    let read = async move {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let _ = pieces.send((Instant::now() + delay, buffer[..length].to_vec())).await;
+        }
+    };
+    let write = async move {
+        while let Some((at, piece)) = carried.recv().await {
+            tokio::time::sleep_until(at).await;
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_comes_late_proves_what_came_before_it() {
+    let server = Server::start(&[]).await;
+    // There and back takes a little longer than the time between two probes.
+    let port = long_way(server.port, Duration::from_millis(75)).await;
+    let mut settings = quick(&format!("redis://127.0.0.1:{port}"));
+    settings.probe_interval = Some(Duration::from_millis(100));
+    let lab = Lab::new(settings);
+    lab.both_up().await;
+    let probes = server.calls("publish").await;
+    let deadline = Instant::now() + DEADLINE;
+    // More than may be missed in a row.
+    while server.calls("publish").await < probes + 3 * u64::from(probe::MISSES_WHILE_HEARING) {
+        assert!(Instant::now() < deadline, "no more probes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(is_proven(&lab));
+    assert_eq!(lab.subscriptions().losses, [("lost", 0), ("deaf", 0), ("refused", 0)]);
+}
+
+#[tokio::test]
+async fn an_older_probe_behind_a_newer_one_takes_nothing_back() {
+    let echoes = probe::Echoes::new("probe:");
+    let (older, newer) = (echoes.ask().number, echoes.ask().number);
+    for number in [newer, older] {
+        assert!(echoes.takes(echoes.channel(), number.to_string().as_bytes()));
+    }
+    echoes.came_back(newer).await;
+    assert!(echoes.takes(echoes.channel(), (newer + 1).to_string().as_bytes()), "it is our channel");
+    assert_eq!(echoes.last(), newer, "what was never asked proves nothing");
 }

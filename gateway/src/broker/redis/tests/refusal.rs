@@ -38,7 +38,9 @@ async fn tls_to_a_server_without_it_is_refused_not_a_panic() {
     let lab = Lab::new(quick(&format!("rediss://127.0.0.1:{}", server.port)));
     let told = |link: &LinkStatus| !link.up && link.cause.as_deref() != Some("connecting");
     eventually("both links tell", || lab.broker.links().iter().all(told)).await;
-    let wish = tokio::time::timeout(Duration::from_millis(100), lab.broker.subscribe(&channel("x"))).await;
+    let wish =
+        tokio::time::timeout(Duration::from_millis(100), lab.broker.subscribe(&channel("x"), OnLoss::Reject))
+            .await;
     assert!(wish.is_err());
 }
 
@@ -52,10 +54,12 @@ async fn a_forbidden_channel_is_refused_and_its_neighbours_live() {
     let names = (0..1200).map(|n| if n % 400 == 7 { format!("secret:{n}") } else { format!("ok:{n}") });
     let names: Vec<_> = names.collect();
     let topics: Vec<_> = names.iter().map(|name| channel(name)).collect();
-    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    let wishes =
+        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
+            .await;
     for (name, wish) in names.iter().zip(wishes) {
         match wish {
-            Ok(()) => assert!(name.starts_with("ok:"), "{name}"),
+            Ok(_) => assert!(name.starts_with("ok:"), "{name}"),
             Err(BrokerError::Refused(why)) => {
                 assert!(name.starts_with("secret:") && why.starts_with("NOPERM"), "{name}: {why}");
             }
@@ -67,12 +71,12 @@ async fn a_forbidden_channel_is_refused_and_its_neighbours_live() {
 
     let published = names.iter().map(|name| {
         let name = ChannelName::parse(name).unwrap();
-        lab.broker.publish(&name, Bytes::from_static(b"x"))
+        lab.broker.publish(&name, Bytes::from_static(b"x"), OnLoss::Reject)
     });
     let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
     for (name, published) in names.iter().zip(published) {
         match published {
-            Ok(()) => assert!(name.starts_with("ok:"), "{name}"),
+            Ok(_) => assert!(name.starts_with("ok:"), "{name}"),
             Err(BrokerError::Refused(_)) => assert!(name.starts_with("secret:"), "{name}"),
             Err(other) => panic!("{name}: {other}"),
         }
@@ -116,7 +120,9 @@ async fn a_user_who_may_not_subscribe_at_all_is_refused_without_halving() {
     let lab = Lab::new(quick(&format!("redis://bob:pw@127.0.0.1:{}", server.port)));
     lab.both_up().await;
     let topics: Vec<_> = (0..500).map(|n| channel(&format!("n{n}"))).collect();
-    let wishes = futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic))).await;
+    let wishes =
+        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
+            .await;
     assert!(wishes.iter().all(|wish| matches!(wish, Err(BrokerError::Refused(_)))), "{:?}", wishes[0]);
     assert_eq!(lab.subscriptions().wanted, 0);
     let rejected = server.statistic("subscribe", "rejected_calls").await;

@@ -41,6 +41,19 @@ async fn a_topic_wanted_again_while_it_is_given_up_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_topic_on_its_way_is_not_counted_as_lost() {
+    let mut table = Table::default();
+    table.want(&channel("a"));
+    let round = table.round().unwrap();
+    assert!(!round.heals, "nothing is held back for it");
+    assert!(!table.admit(&channel("a"), Instant::now()));
+    let outcome = done(round);
+    assert!(table.loss(&outcome).is_none(), "or its loss would be told behind what was heard");
+    table.settle(outcome);
+    assert!(table.admit(&channel("a"), Instant::now()), "it is heard");
+}
+
+#[tokio::test]
 async fn whoever_wants_anew_is_not_told_of_an_old_loss() {
     let mut table = Table::default();
     for name in ["a", "b"] {

@@ -96,7 +96,7 @@ async fn many_reads_at_once_are_all_answered() {
 
 #[tokio::test]
 async fn one_pipeline_asks_for_no_more_than_its_bytes() {
-    let (outbox, mut inbox) = outbox(&RedisSettings::default());
+    let (outbox, mut inbox) = outbox(&RedisSettings::default(), never_alone());
     let mut ask = |limit, times| {
         for _ in 0..times {
             drop(outbox.ask(Request::Script(read_after(&log(), &name(), 0, limit))));

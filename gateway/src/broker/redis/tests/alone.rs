@@ -1,0 +1,104 @@
+//! A node goes on by itself while Redis is away, in an order that its clients can live with.
+
+use super::*;
+
+fn name(name: &str) -> ChannelName {
+    ChannelName::parse(name).unwrap()
+}
+
+async fn down(lab: &Lab, server: &mut Server) {
+    server.kill();
+    eventually("both links are down", || lab.broker.links().iter().all(|link| !link.up)).await;
+}
+
+fn heard(lab: &Lab) -> Vec<String> {
+    let text = |(_, data): (String, Bytes)| String::from_utf8(data.to_vec()).unwrap();
+    lab.ear.heard().into_iter().map(text).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_without_redis_reaches_this_node_in_order() {
+    let mut server = Server::start(&[]).await;
+    let lab = Lab::new(silent(&server.url()));
+    lab.both_up().await;
+    down(&lab, &mut server).await;
+    // From before the moment at which the node is alone until after it.
+    let begun = Instant::now();
+    let mut answers = Vec::new();
+    while begun.elapsed() < 2 * super::super::alone::PATIENCE {
+        let data = Bytes::from(answers.len().to_string());
+        answers.push(lab.broker.publish(&name("here"), data, OnLoss::Local));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let count = answers.len();
+    for answer in answers {
+        assert_eq!(answer.await, Ok(Reach::ThisNode));
+    }
+    let expected: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+    assert_eq!(heard(&lab), expected);
+    server.restart().await;
+    lab.both_up().await;
+    assert_eq!(server.calls("publish").await, 0, "and is not published a second time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_absence_is_waited_for() {
+    let mut server = Server::start(&[]).await;
+    let lab = Lab::new(silent(&server.url()));
+    lab.both_up().await;
+    down(&lab, &mut server).await;
+    let answer = lab.broker.publish(&name("soon"), Bytes::from_static(b"x"), OnLoss::Local);
+    server.restart().await;
+    assert_eq!(answer.await, Ok(Reach::Broker));
+    assert!(lab.ear.heard().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_redis_does_not_hold_up_what_does_not() {
+    let mut server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    down(&lab, &mut server).await;
+    let refused = lab.broker.publish(&name("strict"), Bytes::from_static(b"x"), OnLoss::Reject);
+    let local = lab.broker.publish(&name("here"), Bytes::from_static(b"y"), OnLoss::Local);
+    assert_eq!(local.await, Ok(Reach::ThisNode));
+    assert!(matches!(refused.await, Err(BrokerError::Unavailable(_))));
+    assert_eq!(heard(&lab), ["y"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_is_admitted_without_redis_and_its_loss_is_told_when_it_is_heard() {
+    let mut server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    down(&lab, &mut server).await;
+    lab.broker.subscribe(&channel("new"), OnLoss::Local).await.unwrap();
+    assert_eq!((lab.subscriptions().wanted, lab.subscriptions().confirmed), (1, 0));
+    server.restart().await;
+    eventually("it is heard", || lab.subscriptions().confirmed == 1).await;
+    let losses = lab.ear.losses();
+    assert!(matches!(&losses[..], [Loss { cause: GapCause::Deaf, .. }]), "{losses:?}");
+    server.command(&["PUBLISH", "new", "after"]).await;
+    eventually("news", || heard(&lab) == ["after"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forbidden_topic_that_was_admitted_without_redis_does_not_take_the_link_down() {
+    let rights = ["--user", "web", "on", ">pw", "+@all", "~*", "resetchannels", "&ok", "&earshot:probe:*"];
+    let mut server = Server::start(&rights).await;
+    let lab = Lab::new(quick(&format!("redis://web:pw@127.0.0.1:{}", server.port)));
+    lab.both_up().await;
+    down(&lab, &mut server).await;
+    lab.broker.subscribe(&channel("forbidden"), OnLoss::Local).await.unwrap();
+    lab.broker.subscribe(&channel("ok"), OnLoss::Local).await.unwrap();
+    server.restart().await;
+    eventually("what may be heard is", || lab.subscriptions().confirmed == 1).await;
+    lab.both_up().await;
+    eventually("the loss of both is told", || {
+        let topics = |loss: Loss| match loss.topics {
+            LostTopics::All => 2,
+            LostTopics::Some(topics) => topics.len(),
+        };
+        lab.ear.losses().into_iter().map(topics).sum::<usize>() >= 2
+    })
+    .await;
+    assert!(lab.subscriptions().up, "{:?}", lab.subscriptions());
+}

@@ -1,0 +1,115 @@
+//! How a run goes on, on standard error: a bar on a terminal, a line now and then elsewhere.
+//!
+//! Must never decide anything.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use tokio::time::Instant;
+
+use super::tell;
+use crate::migrate::{Observer, Stage};
+
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// The stage under way.
+struct Line {
+    stage: Stage,
+    done: u64,
+    keys: u64,
+    told: Instant,
+    bar: Option<ProgressBar>,
+}
+
+/// Shows the stages of a run, one after the other.
+pub(super) struct Progress {
+    is_terminal: bool,
+    line: RefCell<Option<Line>>,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self { is_terminal: io::stderr().is_terminal(), line: RefCell::new(None) }
+    }
+
+    /// The stage is over: the bar goes, and the last line comes.
+    pub(super) fn end(&self) {
+        let Some(line) = self.line.borrow_mut().take() else { return };
+        match line.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None => tell(&line.text()),
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    fn text(&self) -> String {
+        format!("{}: {} keys of about {}", name(self.stage), self.done, self.keys)
+    }
+}
+
+impl Observer for Progress {
+    fn begin(&self, stage: Stage, keys: u64) {
+        if let Some(line) = self.line.borrow_mut().as_mut().filter(|line| line.stage == stage) {
+            // The same stage, connected anew.
+            line.keys = keys.max(line.done);
+            return;
+        }
+        self.end();
+        let bar = self.is_terminal.then(|| bar(stage, keys));
+        *self.line.borrow_mut() = Some(Line { stage, done: 0, keys, told: Instant::now(), bar });
+    }
+
+    fn advance(&self, keys: u64) {
+        let mut line = self.line.borrow_mut();
+        let Some(line) = line.as_mut() else { return };
+        line.done += keys;
+        if let Some(bar) = &line.bar {
+            // There may be more than were counted at the beginning.
+            bar.set_length(line.keys.max(line.done));
+            bar.set_position(line.done);
+        } else if line.told.elapsed() >= LINE_EVERY {
+            line.told = Instant::now();
+            tell(&line.text());
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match self.line.borrow().as_ref().and_then(|line| line.bar.as_ref()) {
+            Some(bar) => bar.suspend(|| tell(text)),
+            None => tell(text),
+        }
+    }
+}
+
+fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Survey => "looking",
+        Stage::Move => "moving",
+        Stage::Verify => "comparing",
+    }
+}
+
+fn bar(stage: Stage, keys: u64) -> ProgressBar {
+    let bar = ProgressBar::new(keys);
+    let speed = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // A bar without a number is still a bar.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    let template = "{prefix:>9} {bar:40} {human_pos}/{human_len} {speed} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.with_key("speed", speed));
+    }
+    bar.set_prefix(name(stage));
+    bar
+}

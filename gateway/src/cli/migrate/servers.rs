@@ -1,0 +1,79 @@
+//! Servers by URL, by variable, by file, or by their name in a configuration.
+//!
+//! Must never show a URL that may hold a password.
+
+use std::path::Path;
+
+use super::tell;
+use crate::config::{Config, Flags, RedisInstance, RedisUrl, Servers};
+use crate::instance::InstanceSettings;
+use crate::migrate::COMMAND_TIMEOUT;
+
+/// The instances that may be named.
+#[derive(Debug)]
+pub(super) struct Instances {
+    known: Option<Vec<RedisInstance>>,
+}
+
+impl Instances {
+    /// Reads the configuration, where one was given.
+    pub(super) fn load(path: Option<&Path>) -> Result<Self, String> {
+        let Some(path) = path else { return Ok(Self { known: None }) };
+        let flags = Flags { config: Some(path.to_owned()), listen: Vec::new() };
+        let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
+        Ok(Self { known: Some([config.redis, config.unused_redis].concat()) })
+    }
+
+    /// How a server is reached that is written as `text`.
+    pub(super) fn settings(&self, name: &str, text: &str) -> Result<InstanceSettings, String> {
+        let url = if let Some(variable) = text.strip_prefix("env:") {
+            let url = std::env::var(variable)
+                .map_err(|_| format!("the variable {variable} is not set to a URL"))?;
+            parse(&url).map_err(|what| format!("{variable}: {what}"))?
+        } else if let Some(path) = text.strip_prefix("file:") {
+            let url =
+                std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
+            parse(&url).map_err(|what| format!("{path}: {what}"))?
+        } else if text.contains("://") {
+            if text.contains('@') {
+                tell(&format!(
+                    "{name}: a password on the command line is seen by everybody on this machine: use env:VARIABLE or \
+                     file:PATH"
+                ));
+            }
+            parse(text)?
+        } else {
+            return self.named(name, text);
+        };
+        Ok(settings(name, url))
+    }
+
+    fn named(&self, name: &str, instance: &str) -> Result<InstanceSettings, String> {
+        let Some(instances) = &self.known else {
+            return Err(format!(
+                "`{instance}` is no URL, env:VARIABLE or file:PATH; for [redis.{instance}] of a configuration, give \
+                 --config"
+            ));
+        };
+        let found = instances.iter().find(|known| known.name == instance);
+        let found = found.ok_or_else(|| format!("the configuration has no [redis.{instance}]"))?;
+        if matches!(found.servers, Servers::Spread(_)) {
+            return Err(format!("[redis.{instance}] is several servers: name one of them by its URL"));
+        }
+        let settings = found.settings(name.to_owned(), &found.url);
+        Ok(InstanceSettings { command_timeout: COMMAND_TIMEOUT, ..settings })
+    }
+}
+
+fn parse(url: &str) -> Result<String, String> {
+    RedisUrl::parse(url.trim()).map(|url| url.expose().to_owned())
+}
+
+fn settings(name: &str, url: String) -> InstanceSettings {
+    InstanceSettings {
+        name: name.to_owned(),
+        url,
+        command_timeout: COMMAND_TIMEOUT,
+        ..InstanceSettings::default()
+    }
+}

@@ -1,0 +1,70 @@
+//! The Redis servers of a configuration with what is planned on them, for whoever looks at them.
+//!
+//! Owns which servers those are, and what namespaces are going to do there. Must never ask one anything.
+
+use super::{Config, Namespace, RedisInstance, RedisUrl, Servers, Source};
+use crate::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
+
+impl Config {
+    /// Every server that namespaces are on.
+    pub fn servers(&self) -> Vec<Server> {
+        self.redis.iter().flat_map(|redis| self.of(redis)).collect()
+    }
+
+    /// The servers of an instance: the one that the links go to, and the other one, where there are two; or all of
+    /// those over which its channels are spread.
+    fn of(&self, redis: &RedisInstance) -> Vec<Server> {
+        let plan = self.plan(redis);
+        let server = |name: String, url: &RedisUrl, plan: Plan| {
+            let instance = redis.settings(name.clone(), url);
+            Server { name, instance, plan }
+        };
+        match (&redis.servers, &redis.pubsub_url) {
+            (Servers::Spread(urls), _) => urls
+                .iter()
+                .enumerate()
+                .map(|(place, url)| server(format!("{}.{place}", redis.name), url, plan.clone()))
+                .collect(),
+            (Servers::One | Servers::Cluster(_), None) => vec![server(redis.name.clone(), &redis.url, plan)],
+            (Servers::One | Servers::Cluster(_), Some(pubsub)) => {
+                let nothing = Plan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
+                vec![
+                    server(redis.name.clone(), &redis.url, nothing),
+                    server(format!("{} (pubsub_url)", redis.name), pubsub, plan),
+                ]
+            }
+        }
+    }
+
+    /// What the namespaces of an instance are going to do there.
+    fn plan(&self, redis: &RedisInstance) -> Plan {
+        let namespaces = self.namespaces.iter().filter(|space| space.redis.as_ref() == Some(&redis.name));
+        let mut plan = Plan {
+            channels: Vec::new(),
+            logs: Vec::new(),
+            publication_bytes: self.limits.publication_bytes,
+            ping_interval: redis.times.ping_interval,
+            probe_prefix: redis.times.probe_interval.map(|_| redis.probe_prefix.clone()),
+            cluster: matches!(redis.servers, Servers::Cluster(_)),
+            assumed: false,
+        };
+        for space in namespaces {
+            plan.channels.extend(channels(space));
+            if space.source == Source::Stream {
+                plan.logs.extend(space.channels.iter().map(|channel| PlannedLog {
+                    key_prefix: space.key_prefix.clone(),
+                    channel: channel.text.clone(),
+                }));
+            }
+        }
+        plan
+    }
+}
+
+fn channels(space: &Namespace) -> impl Iterator<Item = PlannedChannel> {
+    space.channels.iter().map(|channel| PlannedChannel {
+        name: channel.text.clone(),
+        pattern: (space.subscribe_pattern && !channel.is_exact()).then(|| channel.as_redis_pattern()),
+        sharded: space.sharded,
+    })
+}

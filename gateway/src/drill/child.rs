@@ -1,0 +1,93 @@
+//! A process that the drill started: killed, stopped, and gone when dropped.
+//!
+//! Owns starting and signals. Must never outlive the drill, nor touch a process that is not a child of it.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child as Process, Command, Stdio};
+
+use std::os::unix::process::CommandExt as _;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Ports below the range from which kernels take those of outgoing connections: a server that is down for a while
+/// finds its own free again.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// A running process.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: Process,
+}
+
+impl Child {
+    /// Starts a program in a directory, which gets its log. It inherits no environment, and no signal of the terminal.
+    pub(super) fn start(program: &Path, arguments: &[&str], directory: &Path) -> Result<Self, String> {
+        let log = directory.join("log");
+        let open = || File::options().create(true).append(true).open(&log);
+        let start = || {
+            let (out, errors) = (open()?, open()?);
+            Command::new(program)
+                .args(arguments)
+                .current_dir(directory)
+                .env_clear()
+                .process_group(0)
+                .stdin(Stdio::null())
+                .stdout(out)
+                .stderr(errors)
+                .spawn()
+        };
+        let process = start().map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
+        Ok(Self { process })
+    }
+
+    /// Ends it at once, as a crash would, and waits until it is gone.
+    pub(super) fn kill(&mut self) {
+        // It fails where the process has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Lets it hang.
+    pub(super) fn stop(&self) -> Result<(), String> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub(super) fn go_on(&self) -> Result<(), String> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Whether it has ended by itself.
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.process.try_wait(), Ok(None))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), String> {
+        let id = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).ok_or("no process id")?;
+        kill_process(id, signal).map_err(|error| format!("a child takes no signal: {error}"))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A program by its path, or by its name in PATH.
+pub(super) fn find(program: &Path) -> Option<std::path::PathBuf> {
+    if program.components().count() > 1 {
+        return program.canonicalize().ok();
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+/// A port of this machine that nobody listens on at this moment.
+pub(super) fn free_port() -> Result<u16, String> {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let tries = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(1000);
+    tries.into_iter().find(free).ok_or_else(|| format!("no port is free on 127.0.0.1 in {PORTS:?}"))
+}

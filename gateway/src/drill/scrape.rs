@@ -1,0 +1,82 @@
+//! What `/metrics` says, as far as the drill looks at it.
+
+use super::http::Client;
+
+/// One look at the metrics.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scrape {
+    text: String,
+}
+
+/// The numbers that an exercise moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Numbers {
+    /// The worst of `redis_up`; 0 where there is no link.
+    pub(super) up: f64,
+    /// Links that worked and were given up, whatever the cause.
+    pub(super) lost: f64,
+    /// Of those, the ones that were open and did not hear.
+    pub(super) deaf: f64,
+    /// Gaps of channels, because a link was down.
+    pub(super) deaf_gaps: f64,
+    /// Logs that Redis has lost, or that were trimmed before they were read on.
+    pub(super) log_gaps: f64,
+    pub(super) wanted: f64,
+    pub(super) confirmed: f64,
+}
+
+impl Scrape {
+    /// Asks for it.
+    pub(super) async fn take(client: &mut Client) -> Result<Self, String> {
+        let (status, body) = client.fetch("/metrics").await?;
+        if status != 200 {
+            return Err(format!("/metrics answers {status}"));
+        }
+        Ok(Self { text: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    /// What is looked at of it.
+    pub(super) fn numbers(&self) -> Numbers {
+        let sum = |name: &str, label: &str| self.samples(name, label).sum();
+        let up = self.samples("earshot_redis_up", "").fold(f64::INFINITY, f64::min);
+        Numbers {
+            up: if up.is_finite() { up } else { 0.0 },
+            lost: sum("earshot_redis_lost_total", ""),
+            deaf: sum("earshot_redis_lost_total", "cause=\"deaf\""),
+            deaf_gaps: sum("earshot_gaps_total", "cause=\"deaf\""),
+            log_gaps: sum("earshot_gaps_total", "cause=\"log-lost\"")
+                + sum("earshot_gaps_total", "cause=\"ring-too-short\""),
+            wanted: sum("earshot_redis_topics", "state=\"wanted\""),
+            confirmed: sum("earshot_redis_topics", "state=\"confirmed\""),
+        }
+    }
+
+    fn samples(&self, name: &str, label: &str) -> impl Iterator<Item = f64> {
+        self.text.lines().filter_map(move |line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let is_it = labels.is_empty() || labels.starts_with('{');
+            (is_it && labels.contains(label)).then(|| value.parse().ok())?
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_summed_by_their_labels() {
+        let text = "# TYPE earshot_redis_up gauge\n\
+                    earshot_redis_up{instance=\"a\",link=\"commands\"} 1\n\
+                    earshot_redis_up{instance=\"a\",link=\"subscriptions\"} 0\n\
+                    earshot_redis_lost_total{instance=\"a\",link=\"commands\",cause=\"lost\"} 2\n\
+                    earshot_redis_lost_total{instance=\"a\",link=\"commands\",cause=\"deaf\"} 3\n\
+                    earshot_gaps_total{cause=\"deaf\"} 7\n\
+                    earshot_redis_topics{instance=\"a\",link=\"subscriptions\",state=\"wanted\"} 20003\n";
+        let numbers = Scrape { text: text.to_owned() }.numbers();
+        assert_eq!((numbers.up, numbers.lost, numbers.deaf), (0.0, 5.0, 3.0));
+        assert_eq!((numbers.deaf_gaps, numbers.wanted, numbers.confirmed), (7.0, 20003.0, 0.0));
+        assert_eq!(Scrape::default().numbers().up, 0.0, "no link is none that works");
+    }
+}

@@ -1,0 +1,22 @@
+-- Deletes KEYS[1] if it is what was read: a DUMP of ARGV[1] bytes that ends with the checksum ARGV[2], and that ends at
+-- ARGV[3] (milliseconds since 1970, -1: never), up to ARGV[4] milliseconds.
+-- 1: deleted. 0: there is no such key. -1: it has changed.
+local value = redis.call('DUMP', KEYS[1])
+if not value then
+  return 0
+end
+if #value ~= tonumber(ARGV[1]) or string.sub(value, -8) ~= ARGV[2] then
+  return -1
+end
+local left, ends = redis.call('PTTL', KEYS[1]), tonumber(ARGV[3])
+if (left < 0) ~= (ends < 0) then
+  return -1
+end
+if left >= 0 then
+  local now = redis.call('TIME')
+  local at = now[1] * 1000 + math.floor(now[2] / 1000) + left
+  if math.abs(at - ends) > tonumber(ARGV[4]) then
+    return -1
+  end
+end
+return redis.call('UNLINK', KEYS[1])

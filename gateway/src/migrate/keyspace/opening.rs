@@ -1,0 +1,154 @@
+//! How a side is connected to: one server, or all primaries of the cluster that it belongs to.
+//!
+//! Owns what is asked of a server before anything else. Must never show more of a URL than where it leads.
+
+use super::{
+    Clock, Dialer, Failure, InstanceSettings, Instant, Keyspace, MultiplexedConnection, Node, Topology,
+    Trouble, Value, clock, cmd,
+};
+use crate::instance::NodeAddress;
+
+/// What a server says of itself.
+#[derive(Debug)]
+struct Server {
+    run_id: String,
+    is_cluster: bool,
+}
+
+impl Keyspace {
+    /// Connects to a side. `since` is the zero of the clock that both sides are measured by.
+    pub(in crate::migrate) async fn open(
+        settings: &InstanceSettings,
+        since: Instant,
+    ) -> Result<Self, Trouble> {
+        let opened = Box::pin(Self::try_open(settings, since)).await;
+        opened.map_err(|failure| {
+            Trouble::link(&format!("{} ({})", settings.name, settings.location()), &failure)
+        })
+    }
+
+    async fn try_open(settings: &InstanceSettings, since: Instant) -> Result<Self, Failure> {
+        let mut first = dial_any(settings).await?;
+        let server = Server::ask(&mut first, "").await?;
+        let lacking = lacking(&mut first).await?;
+        let clock = clock(&mut first, since).await?;
+        let mut keyspace = Self {
+            settings: settings.clone(),
+            nodes: vec![Node { run_id: server.run_id, address: None, connection: first, clock }],
+            slots: None,
+            lacking,
+            since,
+            clocks_read: Instant::now(),
+        };
+        if server.is_cluster {
+            Box::pin(keyspace.find_nodes()).await?;
+        }
+        Ok(keyspace)
+    }
+
+    /// Asks the cluster anew which node has which slot, and connects to nodes that are new.
+    pub(in crate::migrate) async fn learn_slots(&mut self) -> Result<(), Trouble> {
+        let found = Box::pin(self.find_nodes()).await;
+        found.map_err(|failure| Trouble::link(&self.settings.name, &failure))
+    }
+
+    async fn find_nodes(&mut self) -> Result<(), Failure> {
+        let mut slots = cmd("CLUSTER");
+        slots.arg("SLOTS");
+        let answer = self.nodes[0].connection.send_packed_command(&slots).await?;
+        let topology = Topology::read(&answer)
+            .ok_or_else(|| Failure::Unreachable("CLUSTER SLOTS is not understood".to_owned()))?;
+        if topology.unserved() > 0 {
+            return Err(Failure::Unreachable(format!(
+                "the cluster has no node for {} slots",
+                topology.unserved()
+            )));
+        }
+        let mut nodes = Vec::with_capacity(topology.primaries.len());
+        for (host, port) in topology.primaries {
+            // A node that does not know its own name is where it was asked.
+            let host = host.or_else(|| NodeAddress::of(&self.settings).map(|asked| asked.host));
+            nodes.push(self.node(&NodeAddress { host: host.unwrap_or_default(), port }).await?);
+        }
+        self.nodes = nodes;
+        self.slots = Some(topology.of_slot.into_iter().flatten().collect());
+        Ok(())
+    }
+
+    /// The node at an address: the connection that is there, or a new one.
+    async fn node(&self, address: &NodeAddress) -> Result<Node, Failure> {
+        if let Some(known) = self.nodes.iter().find(|node| node.address.as_ref() == Some(address)) {
+            let (run_id, connection, clock) = (known.run_id.clone(), known.connection.clone(), known.clock);
+            return Ok(Node { run_id, address: known.address.clone(), connection, clock });
+        }
+        let mut connection = dial(&self.settings.at(address)).await.map_err(|failure| failure.at(address))?;
+        let server = Server::ask(&mut connection, &address.to_string()).await?;
+        let clock: Clock = clock(&mut connection, self.since).await?;
+        Ok(Node { run_id: server.run_id, address: Some(address.clone()), connection, clock })
+    }
+}
+
+async fn dial(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
+    let nobody = |_: redis::PushInfo| Ok::<_, redis::aio::SendError>(());
+    Dialer::new(settings, "migrate").dial(nobody).await
+}
+
+/// The server, or, of a cluster, any of the nodes that are known from the beginning.
+async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
+    let failure = match dial(settings).await {
+        Err(failure @ (Failure::Unreachable(_) | Failure::Deaf(_))) => failure,
+        other => return other,
+    };
+    for seed in settings.cluster.iter().flatten() {
+        if let Ok(connection) = dial(&settings.at(seed)).await {
+            return Ok(connection);
+        }
+    }
+    Err(failure)
+}
+
+impl Server {
+    /// An ACL may forbid INFO; then the server is taken for a single one without a name.
+    async fn ask(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, Failure> {
+        let nameless = format!("?{address}");
+        let answer = match connection.send_packed_command(cmd("INFO").arg("server")).await {
+            Ok(answer) => answer,
+            Err(error) => match Failure::from(error) {
+                Failure::Refused(_) => return Ok(Self { run_id: nameless, is_cluster: false }),
+                away @ (Failure::Unreachable(_) | Failure::Deaf(_)) => return Err(away),
+            },
+        };
+        let text: String = redis::from_redis_value(answer).unwrap_or_default();
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or_default()
+                .trim()
+        };
+        let run_id = Some(field("run_id")).filter(|id| !id.is_empty()).map_or(nameless, str::to_owned);
+        Ok(Self { run_id, is_cluster: field("redis_mode") == "cluster" })
+    }
+}
+
+/// Commands that are newer than the oldest server, or that managed services and `rename-command` take away.
+const OPTIONAL: [&str; 5] = ["DUMP", "RESTORE", "MEMORY", "PEXPIRETIME", "HPEXPIRETIME"];
+
+/// Which of the optional commands the server does not know.
+async fn lacking(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, Failure> {
+    let mut probe = redis::Pipeline::with_capacity(OPTIONAL.len());
+    // Without arguments, a command that is known is answered with an error of its own.
+    for name in OPTIONAL {
+        probe.cmd(name);
+    }
+    let answers = connection.send_packed_commands(&probe, 0, OPTIONAL.len()).await?;
+    let is_unknown = |answer: &Value| match answer {
+        Value::ServerError(error) => error.details().is_some_and(|text| text.contains("unknown command")),
+        _ => false,
+    };
+    Ok(OPTIONAL
+        .into_iter()
+        .zip(&answers)
+        .filter(|(_, answer)| is_unknown(answer))
+        .map(|(name, _)| name)
+        .collect())
+}

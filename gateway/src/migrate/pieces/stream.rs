@@ -1,0 +1,189 @@
+//! What a stream has besides its entries: its counters, its groups, their consumers, and what is pending with them.
+//!
+//! Owns how these are carried by commands. Cannot carry the pending state of entries that are deleted from the stream,
+//! nor when a consumer was last seen; DUMP carries both.
+
+use std::collections::HashMap;
+
+use redis::Value;
+
+use super::super::keyspace::{Call, Keyspace};
+use super::super::trouble::Trouble;
+use super::piece::existing;
+use super::{ask_all, ask_each};
+
+/// How many pending entries are asked for at once.
+const PENDING: usize = 500;
+
+type Fields = HashMap<String, Value>;
+
+/// A pending entry: id, consumer, milliseconds since it was delivered, how often it was.
+type Pending = (String, Vec<u8>, u64, u64);
+
+/// Makes an empty stream, which no other command can.
+pub(super) async fn begin(target: &mut Keyspace, key: &[u8]) -> Result<(), Trouble> {
+    let create = Call::sub("XGROUP", "CREATE", key).arg("earshot").arg("$").arg("MKSTREAM");
+    ask_all(target, vec![create, Call::sub("XGROUP", "DESTROY", key).arg("earshot")]).await
+}
+
+/// Carries everything but the entries, which must be there.
+pub(super) async fn copy_groups(
+    source: &mut Keyspace,
+    key: &[u8],
+    target: &mut Keyspace,
+    building: &[u8],
+) -> Result<(), Trouble> {
+    let stream: Fields = source.ask_one(Call::sub("XINFO", "STREAM", key)).await?;
+    set_id(target, building, &stream).await?;
+    let groups: Vec<Fields> = source.ask_one(Call::sub("XINFO", "GROUPS", key)).await?;
+    for group in groups {
+        let name = bytes(&group, "name");
+        create_group(target, building, &group, &name).await?;
+        let consumers: Vec<Fields> = source.ask_one(Call::sub("XINFO", "CONSUMERS", key).arg(&name)).await?;
+        let create = |consumer: &Fields| {
+            Call::sub("XGROUP", "CREATECONSUMER", building).arg(&name).arg(bytes(consumer, "name"))
+        };
+        ask_all(target, consumers.iter().map(create).collect()).await?;
+        copy_pending(source, key, target, building, &name).await?;
+    }
+    Ok(())
+}
+
+/// The id that follows, and, from 7.0 on, what the stream knows of entries that it no longer has.
+async fn set_id(target: &mut Keyspace, key: &[u8], stream: &Fields) -> Result<(), Trouble> {
+    let last = text(stream, "last-generated-id");
+    let plain = Call::new("XSETID", key).arg(&last);
+    if stream.contains_key("entries-added") {
+        let added =
+            Call::new("XSETID", key).arg(&last).arg("ENTRIESADDED").arg(text(stream, "entries-added"));
+        let call = added.arg("MAXDELETEDID").arg(text(stream, "max-deleted-entry-id"));
+        if !matches!(target.ask(vec![call]).await?.pop(), Some(Value::ServerError(_))) {
+            return Ok(());
+        }
+    }
+    ask_all(target, vec![plain]).await
+}
+
+async fn create_group(target: &mut Keyspace, key: &[u8], group: &Fields, name: &[u8]) -> Result<(), Trouble> {
+    let create = || Call::sub("XGROUP", "CREATE", key).arg(name).arg(text(group, "last-delivered-id"));
+    let read = text(group, "entries-read");
+    if !read.is_empty() {
+        let call = create().arg("ENTRIESREAD").arg(read);
+        if !matches!(target.ask(vec![call]).await?.pop(), Some(Value::ServerError(_))) {
+            return Ok(());
+        }
+    }
+    ask_all(target, vec![create()]).await
+}
+
+async fn copy_pending(
+    source: &mut Keyspace,
+    key: &[u8],
+    target: &mut Keyspace,
+    building: &[u8],
+    group: &[u8],
+) -> Result<(), Trouble> {
+    let mut from = "-".to_owned();
+    loop {
+        let pending = pending(source, key, group, &from).await?;
+        let claim = |(id, consumer, idle, deliveries): &Pending| {
+            let claim = Call::new("XCLAIM", building).arg(group).arg(consumer).arg(0).arg(id);
+            claim.arg("IDLE").arg(*idle).arg("RETRYCOUNT").arg(*deliveries).arg("FORCE").arg("JUSTID")
+        };
+        ask_all(target, pending.iter().map(claim).collect()).await?;
+        let Some((last, ..)) = pending.last().filter(|_| pending.len() == PENDING) else { return Ok(()) };
+        from = format!("({last}");
+    }
+}
+
+async fn pending(
+    space: &mut Keyspace,
+    key: &[u8],
+    group: &[u8],
+    from: &str,
+) -> Result<Vec<Pending>, Trouble> {
+    space.ask_one(Call::new("XPENDING", key).arg(group).arg(from).arg("+").arg(PENDING)).await
+}
+
+/// What differs between two streams whose entries are the same, if anything does.
+pub(super) async fn difference(
+    source: &mut Keyspace,
+    key: &[u8],
+    target: &mut Keyspace,
+    there: &[u8],
+) -> Result<Option<String>, Trouble> {
+    let stream: Fields = source.ask_one(Call::sub("XINFO", "STREAM", key)).await?;
+    let other: Fields = target.ask_one(Call::sub("XINFO", "STREAM", there)).await?;
+    for name in ["last-generated-id", "entries-added", "max-deleted-entry-id"] {
+        if differs(&stream, &other, name) {
+            return Ok(Some(format!("the stream's {name}")));
+        }
+    }
+    let groups: Vec<Fields> = source.ask_one(Call::sub("XINFO", "GROUPS", key)).await?;
+    let others: Vec<Fields> = target.ask_one(Call::sub("XINFO", "GROUPS", there)).await?;
+    if groups.len() != others.len() {
+        return Ok(Some("the stream's groups".to_owned()));
+    }
+    for group in &groups {
+        let name = bytes(group, "name");
+        let twin = others.iter().find(|other| bytes(other, "name") == name);
+        let is_same = twin.is_some_and(|twin| {
+            ["last-delivered-id", "entries-read", "consumers"]
+                .iter()
+                .all(|field| !differs(group, twin, field))
+        });
+        if !is_same || !pending_is_same(source, key, target, there, &name).await? {
+            return Ok(Some(format!("the stream's group {}", name.escape_ascii())));
+        }
+    }
+    Ok(None)
+}
+
+/// Fields that only one of two servers knows are no difference.
+fn differs(one: &Fields, two: &Fields, name: &str) -> bool {
+    one.contains_key(name) && two.contains_key(name) && text(one, name) != text(two, name)
+}
+
+async fn pending_is_same(
+    source: &mut Keyspace,
+    key: &[u8],
+    target: &mut Keyspace,
+    there: &[u8],
+    group: &[u8],
+) -> Result<bool, Trouble> {
+    let mut from = "-".to_owned();
+    loop {
+        let page = pending(source, key, group, &from).await?;
+        let ask = |(id, ..): &Pending| Call::new("XPENDING", there).arg(group).arg(id).arg(id).arg(1);
+        let found: Vec<Vec<Pending>> = ask_each(target, page.iter().map(ask).collect()).await?;
+        let mut missing = Vec::new();
+        for ((id, consumer, _, deliveries), twin) in page.iter().zip(found) {
+            match twin.first() {
+                Some((_, other, _, times)) if other == consumer && times == deliveries => {}
+                Some(_) => return Ok(false),
+                None => missing.push(id.clone()),
+            }
+        }
+        if existing(source, key, &missing).await?.contains(&true) {
+            return Ok(false);
+        }
+        let Some((last, ..)) = page.last().filter(|_| page.len() == PENDING) else { return Ok(true) };
+        from = format!("({last}");
+    }
+}
+
+fn bytes(fields: &Fields, name: &str) -> Vec<u8> {
+    match fields.get(name) {
+        Some(Value::BulkString(bytes)) => bytes.clone(),
+        Some(Value::SimpleString(text)) => text.clone().into_bytes(),
+        _ => Vec::new(),
+    }
+}
+
+/// A field as text; empty where it is missing or nil.
+fn text(fields: &Fields, name: &str) -> String {
+    match fields.get(name) {
+        Some(Value::Int(number)) => number.to_string(),
+        _ => String::from_utf8(bytes(fields, name)).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,79 @@
+//! Which node of a cluster has which slots.
+//!
+//! Owns the reading of `CLUSTER SLOTS`. Pure: must never ask a server.
+
+use redis::Value;
+
+use crate::instance::slot::SLOTS;
+
+/// The primaries of a cluster with their slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Topology {
+    /// Host and port of each primary that has slots; without a host where it is the one that was asked.
+    pub(super) primaries: Vec<(Option<String>, u16)>,
+    /// The primary of each slot, by its place.
+    pub(super) of_slot: Vec<Option<usize>>,
+}
+
+impl Topology {
+    /// Reads the answer to `CLUSTER SLOTS`.
+    pub(super) fn read(answer: &Value) -> Option<Self> {
+        let mut topology = Self { primaries: Vec::new(), of_slot: vec![None; usize::from(SLOTS)] };
+        let Value::Array(ranges) = answer else { return None };
+        for range in ranges {
+            let Value::Array(parts) = range else { return None };
+            let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else {
+                return None;
+            };
+            let place = topology.place(address(primary)?);
+            let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
+            topology.of_slot.get_mut(first..=last)?.fill(Some(place));
+        }
+        Some(topology)
+    }
+
+    fn place(&mut self, address: (Option<String>, u16)) -> usize {
+        self.primaries.iter().position(|known| *known == address).unwrap_or_else(|| {
+            self.primaries.push(address);
+            self.primaries.len() - 1
+        })
+    }
+
+    /// How many slots nobody has.
+    pub(super) fn unserved(&self) -> usize {
+        self.of_slot.iter().filter(|place| place.is_none()).count()
+    }
+}
+
+fn address(node: &[Value]) -> Option<(Option<String>, u16)> {
+    let host = match node.first()? {
+        Value::BulkString(host) => String::from_utf8(host.clone()).ok()?,
+        Value::SimpleString(host) => host.clone(),
+        Value::Nil => String::new(),
+        _ => return None,
+    };
+    let Value::Int(port) = node.get(1)? else { return None };
+    // `?` stands for a name that the node was not given.
+    Some((Some(host).filter(|host| !matches!(host.as_str(), "" | "?")), u16::try_from(*port).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topology_is_read() {
+        let node = |port| Value::Array(vec![Value::BulkString(b"10.0.0.1".to_vec()), Value::Int(port)]);
+        let range = |from, to, port| Value::Array(vec![Value::Int(from), Value::Int(to), node(port)]);
+        let answer = Value::Array(vec![range(0, 5, 1), range(6, 9, 2), range(10, 16_382, 1)]);
+        let topology = Topology::read(&answer).unwrap();
+        let host = || Some("10.0.0.1".to_owned());
+        assert_eq!(topology.primaries, [(host(), 1), (host(), 2)]);
+        assert_eq!(
+            (topology.of_slot[5], topology.of_slot[6], topology.of_slot[10]),
+            (Some(0), Some(1), Some(0))
+        );
+        assert_eq!(topology.unserved(), 1);
+        assert_eq!(Topology::read(&Value::Nil), None);
+    }
+}

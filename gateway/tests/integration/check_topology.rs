@@ -1,0 +1,155 @@
+//! `earshot check` where there is more than one server: replicas, Sentinels, clusters, several servers as one instance,
+//! several instances.
+
+use crate::harness::check::{check, check_configured};
+use crate::harness::cluster::Cluster;
+use crate::harness::process::free_port;
+use crate::harness::sentinel::Group;
+use crate::harness::{Redis, until};
+
+#[tokio::test]
+async fn a_replica_is_named() {
+    let primary = Redis::start_given(&["--repl-diskless-sync-delay", "0"]).await;
+    let (host, port) = (primary.address().ip(), primary.address().port());
+    let replica = Redis::start_given(&["--replicaof", &host.to_string(), &port.to_string()]).await;
+    until("the replica is in step", async || {
+        let info = format!("{:?}", replica.run(&["INFO", "replication"]).await);
+        info.contains("master_link_status:up").then_some(())
+    })
+    .await;
+    let checked = check(&[&replica.url()]).await;
+    checked.expect("role", "failed", &["this is a replica", "link to the primary is up", "dial the primary"]);
+    checked.expect("keys", "failed", &["READONLY"]);
+    // It hears what is published on it: that is what makes it treacherous.
+    checked.expect("hearing", "ok", &[]);
+    check(&[&primary.url()]).await.expect("role", "ok", &["replicas: 1"]);
+}
+
+#[tokio::test]
+async fn a_cluster_is_recognised_and_must_be_whole() {
+    let port = free_port().to_string();
+    let redis = Redis::start_given(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
+    let checked = check(&[&redis.url()]).await;
+    checked.expect("cluster", "failed", &["state fail", "CLUSTER NODES"]);
+    redis.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let whole = until("the cluster is whole", async || {
+        let checked = check(&[&redis.url()]).await;
+        (checked.code == 0).then_some(checked)
+    })
+    .await;
+    whole.expect("cluster", "ok", &["16384 of 16384"]);
+    whole.expect("keys", "ok", &[]);
+}
+
+#[tokio::test]
+async fn every_node_of_a_cluster_is_reached_and_heard_from() {
+    let mut cluster = Cluster::start(2, true).await;
+    let config = format!("[redis.default]\n{}", cluster.settings());
+    let good = check_configured(&config).await;
+    assert_eq!((good.code, good.warned()), (0, vec![]), "{}", good.text);
+    assert_eq!(good.findings("nodes").len(), 4);
+    for node in 0..2 {
+        let primary =
+            format!("{}: primary of 8192 slots, replicas: 1; heard from here", cluster.address(node));
+        good.expect("nodes", "ok", &[&primary]);
+    }
+    // A configuration that takes the cluster for one server, and one that takes a server for a cluster.
+    let single = format!("[redis.default]\nurl = \"{}\"\n", cluster.url(0));
+    check_configured(&single).await.expect("cluster", "failed", &["cluster = true"]);
+    let redis = Redis::start().await;
+    let alone = format!("[redis.default]\nurl = \"{}\"\ncluster = true\n", redis.url());
+    check_configured(&alone).await.expect("cluster", "failed", &["takes it for a cluster"]);
+
+    cluster.kill(3);
+    let one_gone = check_configured(&config).await;
+    assert_eq!(one_gone.code, 1, "{}", one_gone.text);
+    one_gone.expect("nodes", "failed", &[&cluster.address(3).to_string(), "cluster-announce-ip"]);
+    cluster.restart(3).await;
+    cluster.agrees().await;
+    // The first that is named is away: the next one tells.
+    cluster.kill(2);
+    let from_another = config.replacen(&cluster.url(0), &cluster.url(2), 1);
+    let told = check_configured(&from_another).await;
+    told.expect("tcp", "failed", &[&cluster.address(2).to_string(), "refuses"]);
+    told.expect("hearing", "ok", &[]);
+}
+
+#[tokio::test]
+async fn rights_on_shard_channels_are_those_of_shard_channels() {
+    let cluster = Cluster::start(1, false).await;
+    let space = "[[namespace]]\nname = \"s\"\nchannels = [\"s:*\"]\nsharded = true\n";
+    let config =
+        format!("[redis.default]\nurl = \"redis://app:pw@{}\"\ncluster = true\n{space}", cluster.address(0));
+    for (lack, named) in
+        [("-spublish", "SPUBLISH"), ("-ssubscribe", "SSUBSCRIBE"), ("-cluster|slots", "CLUSTER SLOTS")]
+    {
+        let rules = format!("ACL SETUSER app reset on >pw ~* &* +@all {lack}");
+        cluster.run(0, &rules.split(' ').collect::<Vec<_>>()).await;
+        let checked = check_configured(&config).await;
+        assert_eq!(checked.code, 1, "{lack}: {}", checked.text);
+        checked.expect("rights", "failed", &[named]);
+    }
+}
+
+#[tokio::test]
+async fn servers_that_are_one_instance_are_looked_at_one_by_one() {
+    let (one, other) = (Redis::start().await, Redis::start().await);
+    other.run(&["CONFIG", "SET", "timeout", "5"]).await;
+    let config = format!(
+        "[redis.many]\nurls = [\"{}\", \"{}\"]\n[[namespace]]\nname = \"a\"\nchannels = [\"*\"]\nredis = \"many\"\n",
+        one.url(),
+        other.url()
+    );
+    let checked = check_configured(&config).await;
+    assert_eq!((checked.code, checked.warned()), (0, vec!["timeout"]), "{}", checked.text);
+    let names: Vec<_> = checked.report["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|section| section["name"].clone())
+        .collect();
+    assert_eq!(names, ["many.0", "many.1"]);
+}
+
+#[tokio::test]
+async fn sentinels_are_asked_one_by_one_and_lead_to_the_primary() {
+    let mut group = Group::start().await;
+    let config = format!("[redis.default]\n{}", group.settings());
+    let good = check_configured(&config).await;
+    assert_eq!((good.code, good.warned()), (0, vec![]), "{}", good.text);
+    assert_eq!(good.findings("sentinel").len(), 3);
+    good.expect("sentinel", "ok", &["replicas: 1, other Sentinels: 2, quorum: 2"]);
+    good.expect("tcp", "ok", &[&group.servers[0].address().to_string()]);
+    good.expect("role", "ok", &["primary"]);
+
+    group.sentinels[0].process.kill();
+    let one_gone = check_configured(&config).await;
+    assert_eq!((one_gone.code, one_gone.warned()), (0, vec!["sentinel"]), "{}", one_gone.text);
+    let misnamed = check_configured(&config.replace("mymaster", "theirs")).await;
+    assert_eq!((misnamed.code, misnamed.failed()), (1, vec!["sentinel"]), "{}", misnamed.text);
+    misnamed.expect("sentinel", "failed", &["No such master", "`sentinel_master`"]);
+    let no_sentinel = format!(
+        "[redis.default]\nsentinels = [\"{}\"]\nsentinel_master = \"mymaster\"\n",
+        group.servers[0].address()
+    );
+    check_configured(&no_sentinel).await.expect("sentinel", "failed", &["it is no Sentinel"]);
+}
+
+#[tokio::test]
+async fn every_instance_of_a_configuration_is_looked_at_by_itself() {
+    let (commands, pubsub) = (Redis::start().await, Redis::start().await);
+    let nobody = free_port();
+    let config = format!(
+        "[redis.nest]\nurl = \"{}\"\npubsub_url = \"{}\"\n[redis.web]\nurl = \"redis://127.0.0.1:{nobody}\"\n\
+         [[namespace]]\nname = \"nest\"\nchannels = [\"nest:*\"]\nredis = \"nest\"\n\
+         [[namespace]]\nname = \"web\"\nchannels = [\"web:*\"]\nredis = \"web\"\n",
+        commands.url(),
+        pubsub.url(),
+    );
+    let checked = check_configured(&config).await;
+    assert_eq!((checked.code, checked.failed()), (1, vec!["tcp"]), "{}", checked.text);
+    let sections = checked.report["sections"].as_array().unwrap();
+    let named: Vec<_> = sections.iter().map(|section| section["name"].as_str().unwrap()).collect();
+    assert_eq!(named, ["nest", "nest (pubsub_url)", "web"]);
+    checked.expect("eviction", "ok", &["nothing is kept here"]);
+}

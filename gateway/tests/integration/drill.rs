@@ -1,0 +1,167 @@
+//! `earshot drill`: it passes where all heals, fails where it does not, breaks nothing that it was not told to, and
+//! leaves nothing behind, however it ends.
+
+use redis::Value;
+
+use crate::harness::drill::{Drill, drill};
+use crate::harness::process::free_port;
+use crate::harness::{Gateway, Redis, until};
+
+/// Where a gateway of this test's is, as a flag has it.
+fn url(gateway: &Gateway) -> String {
+    format!("http://{}", gateway.address())
+}
+
+#[tokio::test]
+async fn it_passes_on_children_of_its_own_and_its_report_tells_all() {
+    let drilled = drill(&["--only", "kill,cut,subscriber-killed", "--outage", "1s"], "").await;
+    assert_eq!((drilled.code, &drilled.report["result"]), (Some(0), &"ok".into()), "{}", drilled.text);
+    let names: Vec<_> =
+        drilled.report["exercises"].as_array().unwrap().iter().map(|one| one["exercise"].clone()).collect();
+    assert_eq!(names, ["steady", "kill", "cut", "subscriber-killed"]);
+    for exercise in ["kill", "cut", "subscriber-killed"] {
+        let outcome = drilled.outcome(exercise);
+        assert_eq!(outcome["verdict"], "passed", "{outcome}");
+        for time in ["known_milliseconds", "heard_milliseconds", "heard_by_all_milliseconds"] {
+            assert!(outcome[time].is_number(), "{time}: {outcome}");
+        }
+        let accounts = outcome["accounts"].as_array().unwrap();
+        assert_eq!(accounts.len(), 6, "three clients, two channels: {outcome}");
+        for account in accounts {
+            let number = |name: &str| account[name].as_u64().unwrap();
+            assert_eq!(number("delivered") + number("announced"), number("published"), "{account}");
+            assert!(number("published") > 0 && number("lost") == 0 && number("twice") == 0, "{account}");
+            assert_eq!(account["channel"] == "plain", number("gaps") > 0, "only a log has no gap: {account}");
+        }
+        let checks = outcome["checks"].as_array().unwrap();
+        let names: Vec<&str> = checks.iter().map(|check| check["check"].as_str().unwrap()).collect();
+        for check in ["accounts", "after", "health", "clients", "metrics", "losses", "gaps"] {
+            assert!(names.contains(&check), "{check} is missing: {names:?}");
+        }
+        let lasts = exercise == "kill";
+        assert_eq!(names.contains(&"ready") && names.contains(&"redis_up"), lasts, "{names:?}");
+    }
+    assert!(drilled.report["worst"]["heard_milliseconds"].is_number(), "{}", drilled.text);
+}
+
+#[tokio::test]
+async fn many_channels_are_heard_again_too() {
+    let drilled = drill(&["--only", "cut", "--channels", "300"], "").await;
+    assert_eq!(drilled.code, Some(0), "{}", drilled.text);
+    let crowd = &drilled.outcome("cut")["crowd"];
+    assert_eq!((crowd["lost"].as_u64(), crowd["twice"].as_u64()), (Some(0), Some(0)), "{crowd}");
+    assert!(crowd["delivered"].as_u64() >= Some(300), "{crowd}");
+    assert!(crowd["gaps"].as_u64() >= Some(300), "each was told: {crowd}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_listens_elsewhere_fails() {
+    let (redis, other) = (Redis::start().await, Redis::start().await);
+    let gateway = Gateway::on(&redis).await;
+    let arguments = ["--gateway", &url(&gateway), "--redis", &other.url(), "--i-mean-it"];
+    let drilled = drill(&arguments, "").await;
+    assert_eq!((drilled.code, &drilled.report["result"]), (Some(1), &"failed".into()), "{}", drilled.text);
+    let steady = drilled.outcome("steady");
+    assert!(steady["why"].as_str().unwrap().contains("does the gateway listen to this Redis"), "{steady}");
+    assert_eq!(drilled.report["exercises"].as_array().unwrap().len(), 1, "nothing is broken in vain");
+    assert_eq!(gateway.fetch("/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_somebody_else_started_is_broken_only_where_that_is_meant() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let drilled = drill(&["--gateway", &url(&gateway), "--redis", &redis.url()], "").await;
+    assert_eq!(drilled.code, Some(2), "{}", drilled.text);
+    assert!(drilled.text.contains("Say --i-mean-it"), "{}", drilled.text);
+    let lost = gateway.metric("earshot_redis_lost_total", &[]).await;
+    assert_eq!(lost, 0.0, "nothing was touched");
+    for wrong in [
+        &["--only", "nonsense"][..],
+        &["--outage", "0s"],
+        &["--gateway", "http://h:1"],
+        &["--gateway", "https://h:1", "--redis", "redis://h", "--i-mean-it"],
+    ] {
+        assert_eq!(drill(wrong, "").await.code, Some(2), "{wrong:?}");
+    }
+}
+
+/// A Redis with a user for the drill and one for the gateway.
+async fn redis_with_users() -> Redis {
+    let redis = Redis::start().await;
+    for (user, password) in [("drill", ">s3cret"), ("gateway", ">g-s3cret")] {
+        redis.run(&["ACL", "SETUSER", user, "on", password, "+@all", "~*", "&*"]).await;
+    }
+    redis
+}
+
+async fn users(redis: &Redis) -> Value {
+    redis.run(&["ACL", "LIST"]).await
+}
+
+fn signed_in(url: &str, user: &str) -> String {
+    url.replace("redis://", &format!("redis://{user}@"))
+}
+
+#[tokio::test]
+async fn what_somebody_else_started_is_drilled_as_far_as_it_goes() {
+    let redis = redis_with_users().await;
+    let proxy = format!("127.0.0.1:{}", free_port());
+    let behind = redis.url().replace(&redis.address().to_string(), &proxy);
+    let gateway = Gateway::settings().environment("REDIS_URL", &signed_in(&behind, "gateway:g-s3cret"));
+    let gateway = gateway.start_unready().await;
+    let some = "kill,cut,output-buffer,gateway-killed";
+    let arguments =
+        ["--gateway", &url(&gateway), "--redis", "-", "--i-mean-it", "--proxy", &proxy, "--only", some];
+    let drilled = drill(&arguments, &signed_in(&redis.url(), "drill:s3cret")).await;
+    assert_eq!(drilled.code, Some(0), "{}", drilled.text);
+    for (exercise, verdict) in
+        [("kill", "skipped"), ("cut", "passed"), ("output-buffer", "passed"), ("gateway-killed", "skipped")]
+    {
+        let outcome = drilled.outcome(exercise);
+        assert_eq!(outcome["verdict"], verdict, "{outcome}");
+        assert_eq!(outcome["why"].is_string(), verdict == "skipped", "it says why: {outcome}");
+    }
+    assert!(!drilled.text.contains("s3cret"), "{}", drilled.text);
+    let limit = redis.run(&["CONFIG", "GET", "client-output-buffer-limit"]).await;
+    assert!(format!("{limit:?}").contains("pubsub 33554432 8388608 60"), "as it was: {limit:?}");
+}
+
+#[tokio::test]
+async fn an_interrupted_drill_gives_back_what_it_took_away() {
+    let redis = redis_with_users().await;
+    let before = users(&redis).await;
+    let gateway = Gateway::settings().environment("REDIS_URL", &signed_in(&redis.url(), "gateway:g-s3cret"));
+    let gateway = gateway.start().await;
+    let arguments = ["--gateway", &url(&gateway), "--redis", "-", "--i-mean-it", "--only", "wrong-password"];
+    let drill = Drill::start(&arguments, &signed_in(&redis.url(), "drill:s3cret")).await;
+    until("the password is another one", async || (users(&redis).await != before).then_some(())).await;
+    drill.signal("INT").await;
+    let drilled = drill.end().await;
+    assert_eq!(drilled.code, Some(1), "{}", drilled.text);
+    assert!(drilled.text.contains("interrupted"), "{}", drilled.text);
+    assert_eq!(users(&redis).await, before);
+    gateway.answers_ready_with(200).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_drill_leaves_no_child_and_no_directory() {
+    for signal in ["INT", "TERM"] {
+        let mut drill = Drill::start(&["--only", "stop"], "").await;
+        drill.says("stop …").await;
+        let children = drill.children();
+        assert_eq!(children.len(), 2, "a Redis and a gateway: {children:?}");
+        until("Redis hangs", async || children.iter().any(|id| state(*id) == Some('T')).then_some(())).await;
+        drill.signal(signal).await;
+        // Its directory is looked at there.
+        let drilled = drill.end().await;
+        assert_eq!(drilled.code, Some(1), "{}", drilled.text);
+        assert!(children.iter().all(|id| state(*id).is_none()), "{children:?}");
+    }
+}
+
+/// What a process is doing, as /proc says it; `None`: it is gone.
+fn state(id: u32) -> Option<char> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("State:"))?.trim().chars().next()
+}

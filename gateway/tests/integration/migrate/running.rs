@@ -1,0 +1,149 @@
+//! Running the tool, and what a keyspace must look like once it has run.
+
+use std::process::{Command, ExitStatus};
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+
+use crate::harness::gateway::binary;
+use crate::harness::keyspace::{Keys, read};
+use crate::harness::process::Process;
+use crate::harness::{Redis, soon};
+
+/// A run of the tool, to be.
+pub(super) struct Migrate {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// What a run came to, and what it said.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) text: String,
+}
+
+impl Migrate {
+    /// From a server, with a state file.
+    pub(super) fn from(url: &str, state: &std::path::Path) -> Self {
+        let arguments = vec![
+            "migrate".into(),
+            "--from".into(),
+            url.into(),
+            "--state".into(),
+            state.to_str().unwrap().into(),
+        ];
+        Self { arguments, environment: Vec::new() }
+    }
+
+    pub(super) fn to(self, name: &str, server: &str) -> Self {
+        self.with(&["--to", &format!("{name}={server}")])
+    }
+
+    pub(super) fn rule(self, rule: &str) -> Self {
+        self.with(&["--rule", rule])
+    }
+
+    pub(super) fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    pub(super) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it.
+    pub(super) fn start(&self) -> Process {
+        let mut command = Command::new(binary());
+        command.env_clear().envs(self.environment.iter().cloned()).args(&self.arguments);
+        Process::start(command, tempfile::tempdir().unwrap())
+    }
+
+    /// Runs it to its end.
+    pub(super) async fn run(&self) -> Ended {
+        let mut process = self.start();
+        finish(&mut process).await
+    }
+}
+
+/// Waits for the end of a run, however many keys it has to move.
+pub(super) async fn finish(process: &mut Process) -> Ended {
+    let status = loop {
+        match process.ended() {
+            Some(status) => break status,
+            None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+        }
+    };
+    Ended { status, text: process.log() }
+}
+
+impl Ended {
+    pub(super) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Asserts the exit code and shows what was said if it is another.
+    #[track_caller]
+    pub(super) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code(), Some(code), "{}", self.text);
+        self
+    }
+
+    /// The numbers that stand before this text, summed over all lines.
+    pub(super) fn sum(&self, what: &str) -> u64 {
+        let number = |line: &str| line.trim().split(' ').next()?.parse::<u64>().ok();
+        self.text.lines().filter(|line| line.contains(what)).filter_map(number).sum()
+    }
+}
+
+/// How many keys a server has.
+pub(super) async fn count(connection: &mut MultiplexedConnection) -> usize {
+    soon("DBSIZE", cmd("DBSIZE").query_async(connection)).await.unwrap()
+}
+
+/// All keys of a server.
+pub(super) async fn keys(redis: &Redis) -> Keys {
+    read(&mut redis.connection().await).await
+}
+
+/// The keys with this prefix, with another in its place.
+pub(super) fn renamed(keys: &Keys, prefix: &str, to: &str) -> Keys {
+    let strip = |key: &Vec<u8>| key.strip_prefix(prefix.as_bytes()).map(<[u8]>::to_vec);
+    let renamed = |key: Vec<u8>| [to.as_bytes(), &key].concat();
+    keys.iter().filter_map(|(key, content)| Some((renamed(strip(key)?), content.clone()))).collect()
+}
+
+/// The keys that are expected, with the moments at which they were found to end where those are nearly the expected ones:
+/// somebody else than the tool may have rounded them.
+pub(super) fn about(mut expected: Keys, found: &Keys, milliseconds: u64) -> Keys {
+    for (key, content) in &mut expected {
+        if let Some(there) =
+            found.get(key).filter(|there| content.expiry.abs_diff(there.expiry) <= milliseconds)
+        {
+            content.expiry = there.expiry;
+        }
+    }
+    expected
+}
+
+/// Asserts that two keyspaces are the same, and shows the first keys that are not.
+#[track_caller]
+pub(super) fn assert_same(expected: &Keys, found: &Keys) {
+    let missing: Vec<_> =
+        expected.iter().filter(|(key, content)| found.get(*key) != Some(content)).take(3).collect();
+    for (key, content) in &missing {
+        eprintln!("{}: {content:?} against {:?}", key.escape_ascii(), found.get(*key));
+    }
+    let added: Vec<_> = found.keys().filter(|key| !expected.contains_key(*key)).take(3).collect();
+    for key in &added {
+        eprintln!("{}: not expected", key.escape_ascii());
+    }
+    assert!(
+        missing.is_empty() && added.is_empty(),
+        "{} keys expected, {} found",
+        expected.len(),
+        found.len()
+    );
+}

@@ -1,0 +1,101 @@
+//! Redis is away: the clients of a node go on hearing each other, whoever publishes is told how far it came, and when
+//! Redis is back nobody is left in the belief of having heard everything.
+
+use serde_json::{Value, json};
+
+use crate::harness::sse::Next;
+use crate::harness::{Gateway, Redis, SseClient, WsClient};
+
+const CONFIG: &str = r#"
+[[namespace]]
+name = "strict"
+channels = ["strict"]
+publish = "anyone"
+on_broker_loss = "reject"
+
+[[namespace]]
+name = "log"
+channels = ["log"]
+source = "stream"
+publish = "anyone"
+
+[[namespace]]
+name = "rest"
+channels = ["*"]
+publish = "anyone"
+
+[redis.default]
+command_timeout = "3s"
+"#;
+
+async fn health(gateway: &Gateway) -> Value {
+    serde_json::from_str(&gateway.fetch("/health").await.text()).unwrap()
+}
+
+async fn publish(client: &mut WsClient, channel: &str, data: &str) -> Value {
+    client.request("publish", json!({ "channel": channel, "data": data })).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_node_go_on_without_redis_and_are_told_of_the_gap_afterwards() {
+    let mut redis = Redis::start().await;
+    let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
+    let mut before = WsClient::open(gateway.address(), &["room"]).await;
+    let mut stream = SseClient::open(gateway.address(), "/sse/room").await;
+    assert_eq!(health(&gateway).await["cache"], "redis");
+
+    redis.kill();
+    gateway.answers_ready_with(503).await;
+    let state = health(&gateway).await;
+    assert_eq!((&state["status"], &state["cache"]), (&json!("degraded"), &json!("memory")), "{state}");
+
+    // A newcomer, to a channel that is known and to one that is not.
+    let mut newcomer = WsClient::open(gateway.address(), &["room", "lobby"]).await;
+    for number in 0..3 {
+        let answer = publish(&mut newcomer, "room", &number.to_string()).await;
+        assert_eq!(answer["publish"], json!({ "local": true }), "{answer}");
+    }
+    for number in 0..3 {
+        let expected = format!("\"{number}\"");
+        assert_eq!(before.publication().await.data, expected);
+        assert_eq!(newcomer.publication().await.data, expected);
+        assert_eq!(stream.data("message").await, expected);
+    }
+    let answer = gateway.api("publish", r#"{"channel":"lobby","data":{"from":"api"}}"#).await.text();
+    assert_eq!(answer, r#"{"result":{"local":true}}"#);
+    assert_eq!(newcomer.publication().await.data, r#"{"from":"api"}"#);
+    assert!(gateway.metric("earshot_messages_local_total", &[]).await >= 4.0);
+
+    for channel in ["strict", "log"] {
+        let answer = publish(&mut newcomer, channel, "x").await;
+        assert_eq!(answer["error"]["code"], 100, "{channel}: {answer}");
+    }
+
+    redis.restart().await;
+    gateway.answers_ready_with(200).await;
+    before.come_back(1).await;
+    newcomer.come_back(2).await;
+    let Next::Event(gap) = stream.next().await else { panic!("the stream goes on") };
+    assert_eq!(gap.name, "gap");
+    redis.publish("room", b"\"after\"").await;
+    assert_eq!(before.publication().await.data, "\"after\"");
+    assert_eq!(newcomer.publication().await.data, "\"after\"");
+    assert_eq!(stream.data("message").await, "\"after\"");
+    assert_eq!(health(&gateway).await["status"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_starts_without_redis_serves_its_clients_and_heals() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let gateway = Gateway::settings().redis(&redis).start_unready().await;
+    let mut client = WsClient::open(gateway.address(), &["room"]).await;
+    let answer = publish(&mut client, "room", "alone").await;
+    assert_eq!(answer["publish"]["local"], true, "{answer}");
+    assert_eq!(client.publication().await.data, "\"alone\"");
+    redis.restart().await;
+    gateway.answers_ready_with(200).await;
+    client.come_back(1).await;
+    redis.publish("room", b"1").await;
+    assert_eq!(client.publication().await.data, "1");
+}

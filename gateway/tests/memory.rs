@@ -1,0 +1,269 @@
+//! What a connection costs on the heap, counted by the allocator itself: a gateway in this process, clients that are
+//! bare sockets, so that every byte that comes and goes is the gateway's.
+//!
+//! The counts are exact but for what the runtimes do in between; a connection that has grown fails here. Clients must
+//! never allocate while something is counted.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic, read the clock and let time pass"
+)]
+
+use std::alloc::System;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use earshot::config::{Config, Flags};
+use earshot::gateway::Gateway;
+use socket2::{Domain, Protocol, Socket, Type};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// What is promised for an idle connection with one subscription, in bytes.
+const WEBSOCKET_PROMISE: usize = 2560;
+const SSE_PROMISE: usize = 2048;
+
+/// What it costs today, in bytes. Whoever makes a connection larger raises these on purpose.
+const WEBSOCKET: usize = 580;
+const SSE: usize = 540;
+/// What a channel costs that one client alone hears, on top of that.
+const CHANNEL: usize = 700;
+
+/// Clients of one measurement: just below a power of two, where nothing that grows by doubling stands half empty.
+const CLIENTS: usize = 500;
+
+/// How long anything may take; generous, because the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The allocator counts for all threads: one measurement at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const CONFIG: &str = r#"
+[gateway]
+shards = 1
+linger = "0s"
+[websocket]
+ping_interval = "10m"
+[sse]
+heartbeat = "10m"
+[drain]
+spread = "0s"
+[[namespace]]
+name = "all"
+channels = ["*"]
+redis = "memory"
+history = { size = 0 }
+publish = "anyone"
+"#;
+
+struct Running {
+    gateway: Gateway,
+    runtime: tokio::runtime::Runtime,
+    address: SocketAddr,
+    _alone: MutexGuard<'static, ()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Transport {
+    WebSocket,
+    Sse,
+}
+
+impl Running {
+    fn start() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("memory.toml");
+        std::fs::write(&file, CONFIG).unwrap();
+        let flags = Flags { config: Some(file), listen: vec!["127.0.0.1:0".to_owned()] };
+        let config = Config::load(&flags).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let gateway = runtime.block_on(async { Gateway::start(&config) }).unwrap();
+        let address = gateway.addresses()[0];
+        let running = Self { gateway, runtime, address, _alone: alone };
+        // What is made once and kept is there from now on.
+        for transport in [Transport::WebSocket, Transport::Sse] {
+            drop(running.clients(transport, 2, |_| 0));
+        }
+        running
+    }
+
+    /// So many clients, each subscribed to the channel that `channel` says.
+    fn clients(
+        &self,
+        transport: Transport,
+        count: usize,
+        channel: impl Fn(usize) -> usize,
+    ) -> Vec<TcpStream> {
+        let mut clients = Vec::with_capacity(count);
+        for n in 0..count {
+            clients.push(open(self.address, transport, channel(n)));
+        }
+        clients
+    }
+
+    fn stop(self) {
+        self.runtime.block_on(self.gateway.stop());
+    }
+}
+
+/// Bytes on the heap.
+fn held() -> usize {
+    let stats = HEAP.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+/// Bytes on the heap once they no longer change.
+fn settled() -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut last, mut since) = (held(), Instant::now());
+    while since.elapsed() < Duration::from_millis(250) {
+        assert!(Instant::now() < deadline, "the heap does not come to rest");
+        std::thread::sleep(Duration::from_millis(10));
+        let now = held();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
+/// A client that is subscribed. Its kernel takes little, so that what it does not read waits in the gateway.
+fn open(address: SocketAddr, transport: Transport, channel: usize) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    match transport {
+        Transport::WebSocket => {
+            write!(
+                socket,
+                "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            .unwrap();
+            read_until(&mut socket, b"\r\n\r\n");
+            say(&mut socket, format_args!(r#"{{"id":1,"connect":{{}}}}"#));
+            say(&mut socket, format_args!(r#"{{"id":2,"subscribe":{{"channel":"c{channel}"}}}}"#));
+            read_until(&mut socket, br#""id":2"#);
+        }
+        Transport::Sse => {
+            write!(socket, "GET /sse/c{channel} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            read_until(&mut socket, b"event: subscribed");
+        }
+    }
+    socket
+}
+
+/// Sends a text message; its mask changes nothing.
+fn say(socket: &mut TcpStream, text: std::fmt::Arguments<'_>) {
+    let mut frame = [0; 1024];
+    let mut rest = &mut frame[8..];
+    rest.write_fmt(text).unwrap();
+    let length = 1016 - rest.len();
+    frame[..4].copy_from_slice(&[0x81, 0xfe, (length >> 8) as u8, length as u8]);
+    socket.write_all(&frame[..8 + length]).unwrap();
+}
+
+fn read_until(socket: &mut TcpStream, end: &[u8]) {
+    let mut answer = [0; 4096];
+    let mut length = 0;
+    while !answer[..length].windows(end.len()).any(|window| window == end) {
+        let read = socket.read(&mut answer[length..]).unwrap();
+        assert!(read > 0, "closed: {}", String::from_utf8_lossy(&answer[..length]));
+        length += read;
+    }
+}
+
+/// Reads what has come to these clients, and forgets it.
+fn skim(clients: &mut [TcpStream]) {
+    let mut scratch = [0; 64 * 1024];
+    for client in clients {
+        client.set_nonblocking(true).unwrap();
+        loop {
+            match client.read(&mut scratch) {
+                Ok(0) => panic!("closed"),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// What `CLIENTS` idle clients cost each; and they leave no more than a tenth of it behind.
+fn cost(running: &Running, transport: Transport, channel: impl Fn(usize) -> usize) -> usize {
+    let before = settled();
+    let clients = running.clients(transport, CLIENTS, channel);
+    let all = settled().saturating_sub(before);
+    drop(clients);
+    let deadline = Instant::now() + PATIENCE;
+    while held().saturating_sub(before) > all / 10 {
+        assert!(
+            Instant::now() < deadline,
+            "{transport:?}: {} B are held, {before} B were before they came",
+            held()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    all / CLIENTS
+}
+
+#[test]
+fn an_idle_connection_keeps_its_promise_and_has_not_grown() {
+    let running = Running::start();
+    for (transport, promise, today) in
+        [(Transport::WebSocket, WEBSOCKET_PROMISE, WEBSOCKET), (Transport::Sse, SSE_PROMISE, SSE)]
+    {
+        let each = cost(&running, transport, |_| 0);
+        println!("{transport:?}: {each} B on the heap for an idle connection with one subscription");
+        assert!(each <= promise, "{transport:?}: {each} B; {promise} B were promised");
+        assert!(each <= today, "{transport:?}: a connection has grown from {today} to {each} B");
+    }
+    running.stop();
+}
+
+#[test]
+fn a_channel_of_ones_own_has_not_grown() {
+    let running = Running::start();
+    let shared = cost(&running, Transport::WebSocket, |_| 0);
+    let own = cost(&running, Transport::WebSocket, |n| n) - shared;
+    println!("a channel: {own} B");
+    assert!(own <= CHANNEL, "a channel has grown from {CHANNEL} to {own} B");
+    running.stop();
+}
+
+#[test]
+fn after_a_burst_memory_is_back_where_it_was() {
+    const EACH: usize = 100;
+    const PUBLICATIONS: usize = 2000;
+    let running = Running::start();
+    let before = settled();
+    let mut publisher = open(running.address, Transport::WebSocket, 1);
+    let mut clients = Vec::with_capacity(2 * EACH);
+    for transport in [Transport::WebSocket, Transport::Sse] {
+        clients.extend(running.clients(transport, EACH, |_| 0));
+    }
+    let idle = settled() - before;
+    for id in 3..3 + PUBLICATIONS {
+        say(&mut publisher, format_args!(r#"{{"id":{id},"publish":{{"channel":"c0","data":"{id:>256}"}}}}"#));
+        read_until(&mut publisher, br#""publish":{}"#);
+    }
+    let burst = settled() - before;
+    println!("{idle} B idle, {burst} B at the height of the burst");
+    assert!(burst > 10 * idle, "nothing waits: {burst} B against {idle} B idle");
+
+    let deadline = Instant::now() + PATIENCE;
+    while (held() - before) * 10 > idle * 11 {
+        assert!(Instant::now() < deadline, "{} B are held, {idle} B were before the burst", held() - before);
+        skim(&mut clients);
+    }
+    running.stop();
+}
