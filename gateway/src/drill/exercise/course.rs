@@ -41,7 +41,10 @@ pub(super) async fn run(
     mut outcome: Outcome,
 ) -> Result<Outcome, Trouble> {
     let start = begin(stage).await?;
-    flow(exercise, stage).await?;
+    match flow(exercise, stage).await {
+        Err(trouble) if exercise != Exercise::Steady => return give_up(stage, &start, trouble).await,
+        flowing => flowing?,
+    }
     stage.watch.begin();
     let spell = fault::bring(exercise, stage).await;
     // Whatever went wrong: what was changed is undone before anything else.
