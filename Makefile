@@ -8,13 +8,14 @@ ARGS ?=
 export CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench audit install lint rust-tests client-tests compose
+.PHONY: help run test check bench bench-peers audit install lint rust-tests client-tests compose
 
 help:
 	@echo "make run     start the gateway; needs no Redis and no configuration"
 	@echo "make test    check, then every test; installs what the tests need"
 	@echo "make check   formatting, clippy, rustdoc; warnings are errors"
 	@echo "make bench   load test against a release build on loopback (ARGS=\"--subscribers 10000\")"
+	@echo "make bench-peers   the same goals beside nchan and the bare loop: a quarter of an hour, two quiet cores"
 	@echo "make audit   licences, banned crates, sources, known vulnerabilities"
 
 run:
@@ -32,6 +33,9 @@ check: lint
 
 bench:
 	@.ci/bench $(ARGS)
+
+bench-peers:
+	@loadtest/bench/run $(ARGS)
 
 audit:
 	@.ci/audit

@@ -84,9 +84,13 @@ impl Capacity {
         Self { limit, attended: Arc::default(), metrics }
     }
 
+    /// Connections of shards, and those on their way to one. In this order of reading, one that arrives meanwhile is
+    /// never counted twice.
     fn streams(&self) -> usize {
         let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
-        usize::try_from(streams).unwrap_or(usize::MAX)
+        let arrived = self.metrics.sum(|shard| &shard.arrived);
+        let underway = self.metrics.control.handed.value().saturating_sub(arrived);
+        usize::try_from(streams + underway).unwrap_or(usize::MAX)
     }
 
     /// A newcomer over the limit is told to come again later; nobody who is here makes room for it.
@@ -175,10 +179,13 @@ impl Acceptor {
         };
         let kind = self.gate.capacity.admit(kind);
         let early = Bytes::copy_from_slice(head.rest(begun));
-        let arrival = Arrival { link: Link::Socket(socket), kind, greeting, early };
+        let mut arrival = Box::new(Arrival { link: Link::Socket(socket), kind, greeting, greeted: 0, early });
+        if arrival.greet().is_err() {
+            return;
+        }
         if let Err(arrival) = self.gate.shards.try_take(arrival) {
             let shards = Arc::clone(&self.gate.shards);
-            self.work(async move { shards.take(*arrival).await });
+            self.work(async move { shards.take(arrival).await });
         }
     }
 
@@ -244,7 +251,7 @@ impl Acceptor {
     ) {
         if let Ok(socket) = socket.into_std() {
             let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-            self.gate.shards.take(Arrival { link, kind, greeting, early }).await;
+            self.gate.shards.take(Box::new(Arrival { link, kind, greeting, greeted: 0, early })).await;
         }
     }
 
@@ -295,5 +302,5 @@ impl Drop for Attendance {
 /// Takes the socket of a WebSocket back after hyper's upgrade.
 pub async fn take_upgraded(gate: &Gate, socket: TcpStream, kind: ArrivalKind, early: Bytes) {
     let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-    gate.shards.take(Arrival { link, kind, greeting: Bytes::new(), early }).await;
+    gate.shards.take(Box::new(Arrival { link, kind, greeting: Bytes::new(), greeted: 0, early })).await;
 }

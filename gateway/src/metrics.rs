@@ -61,6 +61,8 @@ pub struct ShardCounters {
     pub websockets: Cell,
     /// SSE connections now.
     pub sse: Cell,
+    /// Connections taken so far.
+    pub arrived: Cell,
     /// Subscriptions now.
     pub subscriptions: Cell,
     /// Publications put into an outbox.
@@ -92,6 +94,8 @@ pub struct ShardCounters {
 pub struct ControlCounters {
     /// Connections accepted.
     pub accepted: Counter,
+    /// Connections handed to shards so far.
+    pub handed: Counter,
     /// Heads refused, for whatever reason.
     pub heads_refused: Counter,
     /// Connections refused because the limit `connections` was reached.

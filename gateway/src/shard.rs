@@ -34,12 +34,12 @@ mod websocket;
 mod wheel;
 mod writing;
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use earshot_protocol::{ChannelName, Cursor, Disconnect, Encoding};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -99,8 +99,10 @@ pub struct Arrival {
     pub link: Link,
     /// What it is.
     pub kind: ArrivalKind,
-    /// What is written first: the head of the answer.
+    /// What is written first: the head of the answer, or the rest of it.
     pub greeting: Bytes,
+    /// Bytes of it that are written already.
+    pub greeted: usize,
     /// What the client sent behind its head.
     pub early: Bytes,
 }
@@ -158,12 +160,38 @@ pub struct Shards {
     doors: Vec<Door>,
     next: AtomicUsize,
     threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
 struct Door {
     orders: mpsc::Sender<Order>,
     wakes: StreamWakes,
+}
+
+impl Arrival {
+    /// Writes the answer of a handshake before a shard is involved: its client waits for it, and nothing else can be
+    /// written before that client has spoken. The head of a stream is left to the shard: its first event is in the
+    /// same write.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub fn greet(&mut self) -> io::Result<()> {
+        let (Link::Socket(socket), ArrivalKind::WebSocket { refusal: None, .. }) =
+            (&mut self.link, &self.kind)
+        else {
+            return Ok(());
+        };
+        match socket.write(&self.greeting) {
+            Ok(written) => {
+                self.greeting.advance(written);
+                self.greeted = written;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl ArrivalKind {
@@ -185,7 +213,7 @@ impl Shards {
         node: &Arc<Node>,
         inboxes: Vec<Inbox>,
         limits: ShardLimits,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
         drain: &Drain,
     ) -> io::Result<Arc<Self>> {
         let (mut doors, mut threads) = (Vec::new(), Vec::new());
@@ -201,33 +229,49 @@ impl Shards {
             threads.push(thread.spawn(move || reactor::run(shard, sources))?);
             doors.push(Door { orders, wakes });
         }
-        Ok(Arc::new(Self { doors, next: AtomicUsize::new(0), threads: std::sync::Mutex::new(threads) }))
+        Ok(Arc::new(Self {
+            doors,
+            next: AtomicUsize::new(0),
+            threads: std::sync::Mutex::new(threads),
+            metrics: Arc::clone(metrics),
+        }))
     }
 
     /// Hands a connection to the shard whose turn it is. Waits while that shard is behind.
-    pub async fn take(&self, arrival: Arrival) {
+    pub async fn take(&self, arrival: Box<Arrival>) {
         let door = self.turn();
         // A shard ends with the gateway only: the connection ends with it.
-        let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
+        let _ = door.orders.send(Order::Take(arrival)).await;
+        self.metrics.control.handed.add(1);
     }
 
     /// The same without waiting.
     ///
     /// # Errors
     /// The connection, when that shard is behind.
-    pub fn try_take(&self, arrival: Arrival) -> Result<(), Box<Arrival>> {
-        match self.turn().orders.try_send(Order::Take(Box::new(arrival))) {
-            Err(TrySendError::Full(Order::Take(arrival))) => Err(arrival),
-            _ => Ok(()),
+    pub fn try_take(&self, arrival: Box<Arrival>) -> Result<(), Box<Arrival>> {
+        if let Err(TrySendError::Full(Order::Take(arrival))) =
+            self.turn().orders.try_send(Order::Take(arrival))
+        {
+            return Err(arrival);
         }
+        self.metrics.control.handed.add(1);
+        Ok(())
     }
 
     /// The same for a response body that hyper carries.
     pub async fn take_stream(&self, kind: ArrivalKind) -> StreamBody {
         let door = self.turn();
         let (link, body) = link::stream(door.wakes.clone());
-        let arrival = Arrival { link: Link::Stream(link), kind, greeting: Bytes::new(), early: Bytes::new() };
+        let arrival = Arrival {
+            link: Link::Stream(link),
+            kind,
+            greeting: Bytes::new(),
+            greeted: 0,
+            early: Bytes::new(),
+        };
         let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
+        self.metrics.control.handed.add(1);
         body
     }
 

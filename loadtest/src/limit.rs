@@ -68,11 +68,11 @@ impl Server {
             }
             None => Command::new(own),
         };
-        command.arg("bare-loop");
+        command.args(["bare-loop", "--until-eof"]);
         if args.burst > 1 {
             command.arg("--join");
         }
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| RunError::Usage(format!("{command:?}: {error}")))?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {

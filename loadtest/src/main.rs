@@ -18,6 +18,7 @@ use options::Options;
 use record::Record;
 use scenario::{RunError, burst, churn, connect, fanout, idle, many_channels, resume, slow, soak};
 
+mod bench;
 mod client;
 mod interrupt;
 mod ledger;
@@ -91,6 +92,10 @@ enum Command {
     Limit(Box<limit::LimitArgs>),
     /// Puts results that were kept as JSON beside each other
     Compare(CompareArgs),
+    /// Earshot, nchan and the bare loop side by side on two cores, with the goals
+    ///
+    /// `loadtest/bench/run` builds everything and calls it.
+    Bench(Box<bench::BenchArgs>),
     #[command(hide = true)]
     BareLoop(limit::BareLoopArgs),
 }
@@ -118,14 +123,11 @@ fn main() -> ExitCode {
         Command::Churn(args) => conclude(churn::run(&args), &args.options),
         Command::Soak(args) => conclude(soak::run(&args), &args.options),
         Command::Limit(args) => conclude(limit::run(&args), &args.options),
-        Command::Compare(args) => match report::compare(&args.files, args.html.as_deref()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => refuse(&error),
-        },
-        Command::BareLoop(args) => match limit::serve(&args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => refuse(&format!("the bare loop: {error}")),
-        },
+        Command::Compare(args) => done(report::compare(&args.files, args.html.as_deref())),
+        Command::Bench(args) => done(bench::run(&args)),
+        Command::BareLoop(args) => {
+            done(limit::serve(&args).map_err(|error| format!("the bare loop: {error}")))
+        }
     }
 }
 
@@ -142,6 +144,10 @@ fn conclude(outcome: Result<Record, RunError>, options: &Options) -> ExitCode {
         return ExitCode::from(NOT_RUN);
     }
     if record.clean { ExitCode::SUCCESS } else { ExitCode::from(UNCLEAN) }
+}
+
+fn done(outcome: Result<(), String>) -> ExitCode {
+    outcome.map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS)
 }
 
 fn refuse(error: &str) -> ExitCode {

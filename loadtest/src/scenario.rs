@@ -39,6 +39,9 @@ pub(crate) enum RunError {
         /// All.
         of: u64,
     },
+    /// The operator ended it before there was anything to tell.
+    #[error("interrupted before everybody was subscribed")]
+    Interrupted,
     /// The publisher has no connection.
     #[error("publisher: {0}")]
     Publisher(#[from] PublishError),

@@ -26,7 +26,11 @@ impl Shard {
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { mut link, kind, greeting, early } = arrival;
+        let Arrival { mut link, kind, greeting, greeted, early } = arrival;
+        // Before it is counted as a connection: nobody is to count it twice.
+        self.counters.arrived.add(1);
+        self.counters.writes.add(u64::from(greeted > 0));
+        self.counters.bytes_out.add(greeted as u64);
         self.generation = self.generation.wrapping_add(1).max(1);
         let (generation, age_limit) = (self.generation, self.age_limit());
         let entry = self.connections.vacant_entry();

@@ -220,6 +220,8 @@ const TIMES: usize = 10;
 async fn who_comes_while_a_publisher_runs_begins_with_one_and_misses_none_after_it() {
     let _alone = heavy().await;
     let (redis, gateway) = scene().await;
+    // The channel is heard before the first publication: those who come find a newest one, however late they are.
+    let _first = WsClient::open(gateway.address(), &[NUMBERS]).await;
     let marks: Arc<[AtomicU64]> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
     let pace = Pace { channels: &[NUMBERS], batch: 16, fill: 0, ahead: 500 };
     let publisher = Publisher::start(&redis, pace, Arc::clone(&marks));

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 
 use clap::Args;
 use memchr::memmem;
@@ -27,6 +28,9 @@ pub(crate) struct BareLoopArgs {
     /// Write what was published together in one go
     #[arg(long)]
     join: bool,
+    /// End with standard input, as an owner does that cannot say goodbye
+    #[arg(long)]
+    until_eof: bool,
 }
 
 /// Those who hear a channel, by what they hear it over.
@@ -45,6 +49,14 @@ enum Visitor {
 
 /// Lets everybody in until the publisher comes, then writes what it sends until it goes, and so on for ever.
 pub(crate) fn serve(args: &BareLoopArgs) -> io::Result<()> {
+    if args.until_eof {
+        let thread = thread::Builder::new().name("owner".to_owned());
+        thread.spawn(|| {
+            // Whatever comes of reading, it is the end.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            std::process::exit(0);
+        })?;
+    }
     let listener = listen(args.listen)?;
     writeln!(io::stdout(), "{}", listener.local_addr()?)?;
     let mut channels: HashMap<Vec<u8>, Subscribers> = HashMap::new();

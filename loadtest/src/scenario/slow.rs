@@ -42,7 +42,7 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
     stage.measure();
     let start = Instant::now();
     stage.begin()?;
-    stage.wait_until(|_| start.elapsed() >= half)?;
+    stage.go_on_until(|_| start.elapsed() >= half)?;
     let before = stage.watch.take_part();
     stage.swarm.order(Order::Pace);
     stage.end()?;

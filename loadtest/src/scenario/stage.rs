@@ -124,6 +124,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Whether nothing has been published yet.
+    fn is_connecting(&self) -> bool {
+        self.publisher.is_none() && self.publishing.count == 0
+    }
+
     /// Looks at the named processes.
     pub(crate) fn usage(&self) -> Vec<Usage> {
         self.watch.processes.iter().map(Process::usage_in_full).collect()
@@ -145,9 +150,14 @@ impl Stage {
         self.run.is_interrupted()
     }
 
-    /// Waits until `done`, the operator, or a failure that ends the run.
+    /// Waits until `done`, or the operator wants the result: for what may be cut short without harm.
+    pub(crate) fn go_on_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), RunError> {
+        self.wait_until(|stage| stage.is_interrupted() || done(stage))
+    }
+
+    /// Waits until `done`, or a failure that ends the run.
     pub(crate) fn wait_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), RunError> {
-        while !done(self) && !self.is_interrupted() {
+        while !done(self) {
             if let Some(error) = self.swarm.trouble() {
                 return Err(error.into());
             }
@@ -160,7 +170,7 @@ impl Stage {
     /// Lets it go on for a while.
     pub(crate) fn pass(&mut self, span: Duration) -> Result<(), RunError> {
         let end = Instant::now() + span;
-        self.wait_until(|_| Instant::now() >= end)
+        self.go_on_until(|_| Instant::now() >= end)
     }
 
     /// Opens everybody who is not connected, and waits until all are subscribed.
@@ -186,8 +196,11 @@ impl Stage {
                 last = (now, Instant::now());
             }
             stuck = last.1.elapsed() > OPEN_PATIENCE;
-            stage.swarm.is_open() || stuck
+            stage.swarm.is_open() || stuck || (stage.is_interrupted() && stage.is_connecting())
         })?;
+        if self.is_interrupted() && !self.swarm.is_open() {
+            return Err(RunError::Interrupted);
+        }
         if stuck {
             return Err(RunError::Stuck { subscribed: last.0, of: self.swarm.size() });
         }
@@ -222,7 +235,7 @@ impl Stage {
 
     /// Waits until everything is published.
     pub(crate) fn end(&mut self) -> Result<(), RunError> {
-        self.wait_until(|stage| {
+        self.go_on_until(|stage| {
             let Some((publisher, _)) = &stage.publisher else { return true };
             stage.watch.progress.set(publisher.count());
             publisher.is_finished()

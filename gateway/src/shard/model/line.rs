@@ -26,7 +26,7 @@ impl Line {
     pub(super) fn open(gateway: &mut Gateway, shard: usize, kind: ArrivalKind) -> Self {
         let (link, body) = link::stream(gateway.shards[shard].wakes.clone());
         let (greeting, early) = (Bytes::new(), Bytes::new());
-        let arrival = Arrival { link: Link::Stream(link), kind, greeting, early };
+        let arrival = Arrival { link: Link::Stream(link), kind, greeting, greeted: 0, early };
         let key = gateway.shards[shard].take(arrival);
         Self { shard, key, body, sent: Vec::new(), read: Vec::new(), ended: false }
     }

@@ -1,0 +1,170 @@
+//! `bench`: Earshot, nchan and the bare loop side by side on two cores, the server on one and the load on the other.
+//! Each run has a fresh server; the servers take turns in each round, so that a machine that drifts does so for all of
+//! them; what counts are medians. Writes the numbers of every run and the table that is made of them.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::resources::machine::{Machine, commit, now};
+
+mod goals;
+mod plan;
+mod run;
+mod server;
+mod summary;
+
+use plan::{Case, Size};
+use run::{Bench, Numbers};
+use server::Programs;
+
+/// What is measured beside what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Subject {
+    /// One thread that writes one ready frame to each socket.
+    BareLoop,
+    /// nginx with nchan.
+    Nchan,
+    /// This gateway, publications through Redis.
+    Earshot,
+}
+
+/// Earshot, nchan and the bare loop side by side.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    size: Size,
+    /// The gateway's binary; the one beside this unless given
+    #[arg(long, value_name = "FILE")]
+    earshot: Option<PathBuf>,
+    /// nginx
+    #[arg(long, value_name = "FILE", default_value = "nginx")]
+    nginx: PathBuf,
+    /// The module of nchan
+    #[arg(long, value_name = "FILE", default_value = "/usr/lib/nginx/modules/ngx_nchan_module.so")]
+    nchan: PathBuf,
+    /// Redis, which runs on the load's core
+    #[arg(long, value_name = "FILE", default_value = "redis-server")]
+    redis: PathBuf,
+    /// The core of the server
+    #[arg(long, default_value_t = 0)]
+    server_core: u16,
+    /// The core of the load
+    #[arg(long, default_value_t = 1)]
+    load_core: u16,
+    /// Only what has this in its name
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Where to write DATE.json and DATE.md
+    #[arg(long, value_name = "DIRECTORY")]
+    out: PathBuf,
+}
+
+/// All that a benchmark came to, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// The format of this file.
+    pub(crate) format: u32,
+    /// When it began, in UTC.
+    pub(crate) date: String,
+    /// The commit of the working directory.
+    pub(crate) commit: Option<String>,
+    /// Where.
+    pub(crate) machine: Machine,
+    /// What each program says of itself.
+    pub(crate) versions: Vec<String>,
+    /// How large it was made.
+    pub(crate) size: Size,
+    /// Every run, in the order of time.
+    pub(crate) runs: Vec<Run>,
+    /// What they came to.
+    pub(crate) table: Vec<summary::Row>,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// What was measured.
+    pub(crate) case: String,
+    /// Of what.
+    pub(crate) subject: Subject,
+    /// In which round.
+    pub(crate) round: u32,
+    /// The command line of the load test.
+    pub(crate) line: String,
+    /// What it came to.
+    pub(crate) numbers: Numbers,
+}
+
+/// Runs all of it. The error says what could not be run.
+pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
+    let earshot = args.earshot.clone().map_or_else(beside, Ok)?;
+    let programs =
+        Programs { earshot, nginx: args.nginx.clone(), nchan: args.nchan.clone(), redis: args.redis.clone() };
+    let bench = Bench::new(programs, args.server_core, args.load_core, args.size.files())?;
+    let mut outcome = Outcome {
+        format: 1,
+        date: now(),
+        commit: commit(),
+        machine: Machine::here(),
+        versions: bench.versions(),
+        size: args.size.clone(),
+        runs: Vec::new(),
+        table: Vec::new(),
+    };
+    for case in plan::first(&args.size) {
+        play(&bench, &case, &args.only, &mut outcome)?;
+    }
+    // Half of the highest load is known only now.
+    for case in plan::second(&args.size, &outcome.runs) {
+        play(&bench, &case, &args.only, &mut outcome)?;
+    }
+    outcome.table = summary::table(&outcome);
+    write(&outcome, &args.out)
+}
+
+fn beside() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    Ok(own.with_file_name("earshot"))
+}
+
+/// All rounds of one case, its subjects in turn.
+fn play(bench: &Bench, case: &Case, only: &str, outcome: &mut Outcome) -> Result<(), String> {
+    if !case.name.contains(only) {
+        return Ok(());
+    }
+    for round in 0..case.rounds {
+        let turn = round as usize % case.lines.len();
+        for (subject, line) in case.lines.iter().cycle().skip(turn).take(case.lines.len()) {
+            tell(&format!("{} {subject:?}, round {} of {}", case.name, round + 1, case.rounds));
+            let numbers = bench.run(*subject, line)?;
+            let (case, line) = (case.name.clone(), line.clone());
+            outcome.runs.push(Run { case, subject: *subject, round, line, numbers });
+        }
+    }
+    Ok(())
+}
+
+fn tell(words: &str) {
+    // Nobody need read it.
+    let _ = writeln!(std::io::stderr(), "bench: {words}");
+}
+
+fn write(outcome: &Outcome, directory: &Path) -> Result<(), String> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot write to {}: {error}", directory.display());
+    fs::create_dir_all(directory).map_err(|error| cannot(&error))?;
+    // 2026-11-21T07:30:00Z becomes 2026-11-21-0730.
+    let name = outcome.date.replace('T', "-").replace(':', "");
+    let name = name.get(..15).unwrap_or(&name);
+    let json = serde_json::to_string_pretty(outcome).map_err(|error| cannot(&error))? + "\n";
+    let markdown = summary::markdown(outcome);
+    fs::write(directory.join(format!("{name}.json")), json).map_err(|error| cannot(&error))?;
+    fs::write(directory.join(format!("{name}.md")), &markdown).map_err(|error| cannot(&error))?;
+    // A reader that went away changes nothing.
+    let _ = std::io::stdout().write_all(markdown.as_bytes());
+    Ok(())
+}

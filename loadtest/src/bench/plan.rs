@@ -1,0 +1,154 @@
+//! What is run: cases, their subjects, and the command line of each. Starts nothing.
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::Subject::{BareLoop, Earshot, Nchan};
+use super::{Run, Subject, summary};
+
+/// How large the benchmark is made. The usual size takes about a quarter of an hour.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Size {
+    /// Rounds of each case; medians are taken over them
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Seconds that each run publishes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+    /// Subscribers of one channel
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+    /// Messages a second on it
+    #[arg(long, default_value_t = 15.0)]
+    pub(crate) rate: f64,
+    /// Channels with one subscriber each
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) channels: u32,
+    /// Connections that are idle, and the largest number of subscribers
+    #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) idle: u32,
+    /// Seconds that they are
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) idle_seconds: u32,
+}
+
+impl Size {
+    /// Files that a server needs.
+    pub(crate) fn files(&self) -> u32 {
+        self.subscribers.max(self.channels).max(self.idle) + 200
+    }
+
+    /// Subscribers at which growth is looked at.
+    pub(crate) fn steps(&self) -> Vec<u32> {
+        let steps = [50, 500, 5000, 50_000].into_iter().filter(|step| *step < self.idle);
+        steps.chain([self.idle]).collect()
+    }
+}
+
+/// One thing that is measured, of several subjects.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) rounds: u32,
+    /// By subject, the command line of the load test.
+    pub(crate) lines: Vec<(Subject, String)>,
+}
+
+fn case(name: &str, rounds: u32, lines: &[(Subject, String)]) -> Case {
+    Case { name: name.to_owned(), rounds, lines: lines.to_vec() }
+}
+
+/// Messages that may be under way when as many as possible are to be delivered.
+const WINDOW: u32 = 8;
+/// The same with a channel for each subscriber: enough for batches, not so many that sockets fill.
+const CHANNELS_WINDOW: u32 = 2000;
+/// Rounds of what is looked at for growth alone.
+const GROWTH_ROUNDS: u32 = 3;
+
+/// What can be said beforehand.
+pub(crate) fn first(size: &Size) -> Vec<Case> {
+    let Size { rounds, seconds, subscribers, rate, channels, idle, idle_seconds } = *size;
+    let mut cases = Vec::new();
+    for (way, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
+        let common = format!("--transport {way} --subscribers {subscribers}");
+        let load = format!("{common} --rate {rate} --duration {seconds}s");
+        let three = |scenario: &str, limit: &str, more: &str| {
+            let line = format!("{scenario} {load} {more}");
+            [(BareLoop, format!("limit {load} {limit}")), (Nchan, line.clone()), (Earshot, line)]
+        };
+        cases.push(case(&format!("fanout {name}"), rounds, &three("fanout", "", "")));
+        cases.push(case(
+            &format!("burst {name}"),
+            rounds,
+            &three("burst", "--burst 10", "--burst 10 --rest 2s"),
+        ));
+        let idle = format!("idle {common} --duration 1s");
+        cases.push(case(&format!("memory {name}"), rounds, &[(Nchan, idle.clone()), (Earshot, idle)]));
+    }
+    let most = format!(
+        "--transport ws --subscribers {subscribers} --rate max --window {WINDOW} --duration {seconds}s"
+    );
+    let lines = [
+        (BareLoop, format!("limit {most}")),
+        (Nchan, format!("fanout {most}")),
+        (Earshot, format!("fanout {most}")),
+    ];
+    cases.push(case("highest", rounds, &lines));
+    let many = format!(
+        "--transport ws --subscribers {channels} --channels {channels} --rate max --window {CHANNELS_WINDOW} --duration {seconds}s"
+    );
+    let lines = [(BareLoop, format!("limit {many}")), (Earshot, format!("many-channels {many}"))];
+    cases.push(case("many channels", rounds, &lines));
+    let connect = format!("connect --transport ws --subscribers {channels}");
+    cases.push(case("connect", rounds, &[(Nchan, connect.clone()), (Earshot, connect)]));
+    for step in size.steps() {
+        // As many deliveries for all of them.
+        let rate = f64::from(subscribers) * rate / f64::from(step);
+        let line =
+            format!("fanout --transport ws --subscribers {step} --rate {rate:.3} --duration {seconds}s");
+        cases.push(case(&format!("growth {step}"), rounds.min(GROWTH_ROUNDS), &[(Earshot, line)]));
+    }
+    let line = format!("idle --transport ws --subscribers {idle} --duration {idle_seconds}s");
+    cases.push(case("idle", 1, &[(Nchan, line.clone()), (Earshot, line)]));
+    cases
+}
+
+/// What depends on how much can be done. Earshot shares writes when much is under way, which the bare loop does not: half
+/// of what the slower of both can do is a load for both.
+pub(crate) fn second(size: &Size, runs: &[Run]) -> Vec<Case> {
+    let highest =
+        |subject| summary::median(runs, "highest", subject, |numbers| Some(numbers.deliveries_per_second));
+    let (Some(earshot), Some(bare_loop)) = (highest(Earshot), highest(BareLoop)) else { return Vec::new() };
+    let highest = earshot.min(bare_loop);
+    let (subscribers, seconds) = (size.subscribers, size.seconds);
+    let rate = (highest / 2.0 / f64::from(subscribers)).max(1.0);
+    let load = format!("--transport ws --subscribers {subscribers} --rate {rate:.2} --duration {seconds}s");
+    let fanout = format!("fanout {load}");
+    let lines = [(BareLoop, format!("limit {load}")), (Nchan, fanout.clone()), (Earshot, fanout)];
+    vec![case("half load", size.rounds, &lines)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        size: Size,
+    }
+
+    /// A line that the load test does not understand would be found in the middle of the benchmark.
+    #[test]
+    fn every_line_is_one_of_the_load_test() {
+        let size = Line::parse_from(["bench"]).size;
+        assert_eq!(size.steps(), [50, 500, 5000, 18_000]);
+        let cases = first(&size);
+        assert_eq!(cases.len(), 14, "{cases:#?}");
+        for line in cases.iter().flat_map(|case| &case.lines) {
+            let words = std::iter::once("loadtest").chain(line.1.split_ascii_whitespace());
+            crate::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{}: {error}", line.1));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! One run: a fresh server, the load test as a process of its own on the other core, and the few numbers that are kept.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::Subject;
+use super::server::{Programs, Server, pinned};
+use crate::record::{Latency, Record};
+
+/// What is kept of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Numbers {
+    pub(crate) micros_per_delivery: Option<f64>,
+    pub(crate) user_share: Option<f64>,
+    pub(crate) server_cores: f64,
+    pub(crate) deliveries_per_second: f64,
+    pub(crate) delivered: u64,
+    pub(crate) lost: u64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p99_9: f64,
+    pub(crate) bytes_per_connection: Option<f64>,
+    /// Memory after a rest, above that of the idle server, in per cent.
+    pub(crate) kept_percent: Option<f64>,
+    pub(crate) connections_per_second: f64,
+    pub(crate) cores_per_100000: Option<f64>,
+    pub(crate) mib_per_100000: Option<f64>,
+    /// Everything arrived, once and in order.
+    pub(crate) clean: bool,
+    /// The load test was at its own limit.
+    pub(crate) bottleneck: bool,
+    /// Latencies include how late the load test was.
+    pub(crate) late: bool,
+    /// The share of a core that the busiest thread of the load test used, and of the time that it waited for one.
+    pub(crate) load_busy: Option<f64>,
+    /// See above.
+    pub(crate) load_starved: Option<f64>,
+    pub(crate) doubts: Vec<String>,
+}
+
+impl From<&Record> for Numbers {
+    fn from(record: &Record) -> Self {
+        let (server, none) = (record.processes.first(), Latency::default());
+        let latency = record.cohorts.first().map_or(&none, |cohort| &cohort.latency);
+        let measure = |name: &str| {
+            record.measures.iter().find(|measure| measure.name == name).map(|measure| measure.value)
+        };
+        Self {
+            micros_per_delivery: server.and_then(crate::record::Process::micros_per_delivery),
+            user_share: server.and_then(crate::record::Process::user_share),
+            server_cores: server.map_or(0.0, |server| server.cores),
+            deliveries_per_second: record.deliveries.per_second,
+            delivered: record.deliveries.delivered,
+            lost: record.deliveries.lost,
+            p50: latency.p50,
+            p99: latency.p99,
+            p99_9: latency.p99_9,
+            bytes_per_connection: server.and_then(|server| server.bytes_per_connection),
+            kept_percent: measure("kept_percent_0"),
+            connections_per_second: record.connect.per_second,
+            cores_per_100000: measure("cores_per_100000_0"),
+            mib_per_100000: measure("mib_per_100000_0"),
+            clean: record.clean && record.failure.is_none(),
+            bottleneck: record.meter.bottleneck,
+            late: record.meter.late,
+            load_busy: record.meter.subscribers.map(|share| share.busy),
+            load_starved: record.meter.subscribers.map(|share| share.starved),
+            doubts: record.doubts.clone(),
+        }
+    }
+}
+
+/// How runs are made.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    programs: Programs,
+    own: PathBuf,
+    server_core: u16,
+    load_core: u16,
+    files: u32,
+}
+
+impl Bench {
+    /// Looks whether all programs are there.
+    pub(crate) fn new(
+        programs: Programs,
+        server_core: u16,
+        load_core: u16,
+        files: u32,
+    ) -> Result<Self, String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        if !programs.nchan.exists() {
+            let module = programs.nchan.display();
+            return Err(format!(
+                "{module} is not there: install libnginx-mod-nchan, or say where with --nchan"
+            ));
+        }
+        if !programs.earshot.exists() {
+            let binary = programs.earshot.display();
+            return Err(format!("{binary} is not there: build it, or say where with --earshot"));
+        }
+        match crate::resources::open_file_limit() {
+            Some(limit) if limit < u64::from(files) => {
+                return Err(format!(
+                    "servers need {files} open files, and this process may have {limit}: run `ulimit -n {files}` first, or make --idle smaller"
+                ));
+            }
+            _ => {}
+        }
+        Ok(Self { programs, own, server_core, load_core, files })
+    }
+
+    /// What each program says of itself.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let Programs { earshot, nginx, redis, .. } = &self.programs;
+        let say = |program: &PathBuf, flag: &str| {
+            let output = Command::new(program).arg(flag).output().ok()?;
+            let text = [output.stdout, output.stderr].concat();
+            Some(String::from_utf8_lossy(&text).lines().next()?.to_owned())
+        };
+        [say(earshot, "--version"), say(nginx, "-v"), say(redis, "--version")].into_iter().flatten().collect()
+    }
+
+    /// One run of the load test.
+    pub(crate) fn run(&self, subject: Subject, line: &str) -> Result<Numbers, String> {
+        let (server, load) = (self.server_core, self.load_core);
+        match subject {
+            Subject::BareLoop => self.load(line, &[format!("--server-core={server}")]),
+            Subject::Nchan => {
+                let nchan = Server::nchan(&self.programs, server, self.files)?;
+                self.load(line, &against("nchan", &nchan))
+            }
+            Subject::Earshot => {
+                let redis = Server::redis(&self.programs, load)?;
+                let earshot = Server::earshot(&self.programs, server, &redis)?;
+                let mut more = against("earshot", &earshot);
+                more.push(format!("--publish=redis://127.0.0.1:{}", redis.port));
+                self.load(line, &more)
+            }
+        }
+    }
+
+    fn load(&self, line: &str, more: &[String]) -> Result<Numbers, String> {
+        let json = std::env::temp_dir().join(format!("earshot-bench-{}.json", std::process::id()));
+        let mut command = pinned(self.load_core, &self.own);
+        command.args(line.split_ascii_whitespace()).args(more).args(["--threads=1", "--progress=none"]);
+        command.arg("--json").arg(&json).env_remove("EARSHOT_API_KEY").env_remove("LOADTEST_PUBLISH");
+        let name = format!("{command:?}");
+        let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
+        let kept = fs::read_to_string(&json);
+        // The next run writes it anew.
+        let _ = fs::remove_file(&json);
+        let record = kept.ok().and_then(|text| serde_json::from_str::<Record>(&text).ok());
+        match record {
+            Some(record) if record.interrupted => Err("interrupted".to_owned()),
+            Some(record) => Ok(Numbers::from(&record)),
+            None => Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr))),
+        }
+    }
+}
+
+fn against(kind: &str, server: &Server) -> Vec<String> {
+    let url = format!("--url=http://127.0.0.1:{}", server.port);
+    vec![format!("--target={kind}"), url, format!("--process={}", server.id())]
+}

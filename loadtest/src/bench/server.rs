@@ -1,0 +1,163 @@
+//! The servers of the benchmark: started on their core, waited for, and gone with their owner. Never shared by two
+//! runs: memory that one run took must not be the next one's.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(20);
+const NCHAN: &str = include_str!("../../bench/nchan.conf");
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    pub(crate) earshot: PathBuf,
+    pub(crate) nginx: PathBuf,
+    pub(crate) nchan: PathBuf,
+    pub(crate) redis: PathBuf,
+}
+
+/// A server under way.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+    /// Its log, and what else it writes; removed with it.
+    directory: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Server {
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// This gateway, without any configuration but its Redis.
+    pub(crate) fn earshot(programs: &Programs, core: u16, redis: &Self) -> Result<Self, String> {
+        let port = free_port();
+        let mut command = pinned(core, &programs.earshot);
+        for (name, _) in std::env::vars() {
+            if ["EARSHOT_", "REDIS_"].iter().any(|ours| name.starts_with(ours)) {
+                command.env_remove(name);
+            }
+        }
+        command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
+        command.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port));
+        Self::start(command, port, own_directory(port)?, |port| {
+            answers(port, "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n", " 200 ")
+        })
+    }
+
+    /// A Redis that keeps nothing.
+    pub(crate) fn redis(programs: &Programs, core: u16) -> Result<Self, String> {
+        let port = free_port();
+        let mut command = pinned(core, &programs.redis);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--port",
+            &port.to_string(),
+        ]);
+        Self::start(command, port, own_directory(port)?, |port| answers(port, "PING\r\n", "+PONG"))
+    }
+
+    /// nginx with nchan, with room for so many files.
+    pub(crate) fn nchan(programs: &Programs, core: u16, files: u32) -> Result<Self, String> {
+        let port = free_port();
+        let directory = own_directory(port)?;
+        let file = directory.join("nginx.conf");
+        let text = NCHAN
+            .replace("{module}", &programs.nchan.display().to_string())
+            .replace("{path}", &directory.display().to_string())
+            .replace("{files}", &files.to_string())
+            .replace("{connections}", &(files + files / 4).to_string())
+            .replace("{port}", &port.to_string());
+        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let mut command = pinned(core, &programs.nginx);
+        command.args(["-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(&file);
+        Self::start(command, port, directory, |port| TcpStream::connect(("127.0.0.1", port)).is_ok())
+    }
+
+    fn start(
+        mut command: Command,
+        port: u16,
+        directory: PathBuf,
+        ready: impl Fn(u16) -> bool,
+    ) -> Result<Self, String> {
+        let (name, log) = (format!("{command:?}"), directory.join("log"));
+        let child = spawn(&mut command, &log).map_err(|error| format!("{name}: {error}"))?;
+        let mut server = Self { child, port, directory };
+        let deadline = Instant::now() + PATIENCE;
+        while !ready(port) {
+            if let Ok(Some(status)) = server.child.try_wait() {
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                return Err(format!("{name} has ended: {status}\n{log}"));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{name} is not ready after {PATIENCE:?}"));
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+}
+
+fn spawn(command: &mut Command, log: &Path) -> io::Result<Child> {
+    let log = fs::File::create(log)?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+}
+
+fn own_directory(port: u16) -> Result<PathBuf, String> {
+    let directory = std::env::temp_dir().join(format!("earshot-bench-{}-{port}", std::process::id()));
+    fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(directory)
+}
+
+/// A command on one core that ends with this process, whatever becomes of that.
+pub(crate) fn pinned(core: u16, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()]).arg(program);
+    command
+}
+
+fn answers(port: u16, request: &str, expected: &str) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        Some(line)
+    };
+    ask().is_some_and(|line| line.contains(expected))
+}
+
+/// A port that nobody listens on, below the range from which the kernel takes those of outgoing connections.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(20_000..30_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The load test as a process: what it is told, how it ends, what it wrote.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::until;
+
+/// A load test under way.
+pub(crate) struct Loadtest {
+    child: Child,
+    directory: TempDir,
+}
+
+/// How a load test ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) table: String,
+    pub(crate) errors: String,
+    /// What it wrote with `--json`; null where it wrote nothing.
+    pub(crate) json: Value,
+}
+
+impl Loadtest {
+    /// Starts it with arguments that are parted by blanks, and `--json`.
+    pub(crate) fn start(arguments: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let child = command()
+            .args(arguments.split_ascii_whitespace())
+            .arg("--json")
+            .arg(directory.path().join("result.json"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, directory }
+    }
+
+    /// Sends it a signal by its name, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let arguments = [format!("-{name}"), self.child.id().to_string()];
+        assert!(Command::new("kill").args(arguments).status().unwrap().success(), "kill -{name}");
+    }
+
+    /// Waits for its end. What it prints is short enough for a pipe.
+    pub(crate) fn end(mut self) -> Outcome {
+        until("the load test ends", || self.child.try_wait().unwrap());
+        let path = self.directory.path().join("result.json");
+        let output = self.child.wait_with_output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let json = std::fs::read_to_string(path).map(|text| serde_json::from_str(&text).unwrap());
+        Outcome {
+            code: output.status.code().unwrap_or(-1),
+            table: text(output.stdout),
+            errors: text(output.stderr),
+            json: json.unwrap_or_default(),
+        }
+    }
+}
+
+/// The binary, with nothing from outside that could decide what is measured.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_earshot-loadtest"));
+    command.env_remove("EARSHOT_API_KEY").env_remove("LOADTEST_PUBLISH");
+    command
+}
+
+/// Runs it to its end.
+pub(crate) fn loadtest(arguments: &str) -> Outcome {
+    Loadtest::start(arguments).end()
+}
+
+impl Outcome {
+    /// A number of the record, such as `deliveries/lost`.
+    pub(crate) fn number(&self, pointer: &str) -> f64 {
+        let value = self.json.pointer(&format!("/{pointer}"));
+        value.and_then(Value::as_f64).unwrap_or_else(|| panic!("no {pointer} in {self:#?}"))
+    }
+
+    /// A number that only this scenario has.
+    pub(crate) fn measure(&self, name: &str) -> f64 {
+        let measures = self.json["measures"].as_array().unwrap();
+        let measure = measures.iter().find(|measure| measure["name"] == name);
+        measure
+            .and_then(|measure| measure["value"].as_f64())
+            .unwrap_or_else(|| panic!("no {name} in {self:#?}"))
+    }
+
+    /// Everything that was published arrived, once and in order, and the load test says so in every way.
+    pub(crate) fn assert_clean(&self) {
+        assert_eq!((self.code, &self.json["clean"]), (0, &Value::Bool(true)), "{self:#?}");
+        assert_eq!(self.number("deliveries/delivered"), self.number("deliveries/expected"), "{self:#?}");
+        assert!(self.number("deliveries/delivered") > 0.0, "{self:#?}");
+        for wrong in ["lost", "duplicates", "out_of_order", "misrouted", "altered", "skipped", "gaps"] {
+            assert_eq!(self.number(&format!("deliveries/{wrong}")), 0.0, "{wrong}: {self:#?}");
+        }
+    }
+}

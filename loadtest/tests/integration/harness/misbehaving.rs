@@ -1,0 +1,121 @@
+//! A server of event streams and a publish API that does one thing wrong: to one subscriber of its first channel, with
+//! the third message. It behaves otherwise, as far as the load test can see.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Nothing,
+    Loses,
+    Doubles,
+    /// Sends it after the fourth.
+    Overtakes,
+    /// Changes one byte of it.
+    Alters,
+    /// Gives it a message of the other channel.
+    Misroutes,
+    /// Ends the connection instead.
+    Hangs,
+    /// Refuses to take it from the publisher.
+    Refuses,
+}
+
+#[derive(Default)]
+struct State {
+    subscribers: Vec<(String, TcpStream)>,
+    published: u64,
+    held: Option<String>,
+}
+
+/// Starts it; returns its port. It ends with the test's process.
+pub(crate) fn misbehaving(fault: Fault) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let state = Arc::new(Mutex::new(State::default()));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let state = Arc::clone(&state);
+            // Whoever goes is not missed.
+            thread::spawn(move || drop(serve(&stream, fault, &state)));
+        }
+    });
+    port
+}
+
+fn serve(stream: &TcpStream, fault: Fault, state: &Mutex<State>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let (mut first, mut length) = (String::new(), 0);
+        if reader.read_line(&mut first)? == 0 {
+            return Ok(());
+        }
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        if let Some(rest) = first.strip_prefix("GET /sse/") {
+            let channel = rest.split(' ').next().unwrap().to_owned();
+            let mut stream = stream.try_clone()?;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\n\r\nevent: subscribed\ndata: {\"channels\":{}}\nid: 0\n\n")?;
+            state.lock().unwrap().subscribers.push((channel, stream));
+            continue;
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let answer = publish(&body, fault, &mut state.lock().unwrap());
+        write!(&*stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len())?;
+    }
+}
+
+/// The data is taken out as it stands, since the load test looks at each byte.
+fn publish(body: &[u8], fault: Fault, state: &mut State) -> &'static str {
+    let body = std::str::from_utf8(body).unwrap();
+    let rest = body.strip_prefix(r#"{"channel":""#).unwrap();
+    let (channel, rest) = rest.split_once('"').unwrap();
+    let data = rest.strip_prefix(r#","data":"#).unwrap().strip_suffix('}').unwrap();
+    state.published += 1;
+    let third = state.published == 3;
+    if third && fault == Fault::Refuses {
+        return r#"{"error":{"code":100,"message":"internal server error"}}"#;
+    }
+    // By name: who came first is a matter of chance.
+    state.subscribers.sort_by(|one, other| one.0.cmp(&other.0));
+    let (first, others) = state.subscribers.split_first_mut().unwrap();
+    for (own, stream) in others {
+        if own == channel {
+            event(stream, data);
+        }
+    }
+    let overtaken = state.held.take();
+    if first.0 == channel || (third && fault == Fault::Misroutes) {
+        match fault {
+            _ if !third => event(&mut first.1, data),
+            Fault::Loses => {}
+            Fault::Doubles => (0..2).for_each(|_| event(&mut first.1, data)),
+            Fault::Overtakes => state.held = Some(data.to_owned()),
+            Fault::Alters => event(&mut first.1, &data.replacen("xx", "xy", 1)),
+            Fault::Hangs => drop(first.1.shutdown(std::net::Shutdown::Both)),
+            Fault::Nothing | Fault::Misroutes | Fault::Refuses => event(&mut first.1, data),
+        }
+    }
+    if let Some(data) = overtaken {
+        event(&mut first.1, &data);
+    }
+    r#"{"result":{}}"#
+}
+
+fn event(stream: &mut TcpStream, data: &str) {
+    // Whoever has gone hears nothing.
+    let _ = write!(stream, "data: {data}\n\n");
+}

@@ -1,0 +1,107 @@
+//! What is written: JSON whose shape programs may rely on, pages, comparisons.
+
+use serde_json::Value;
+
+use crate::harness::loadtest::{command, loadtest};
+use crate::harness::server::gateway;
+
+/// The keys of an object, sorted.
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn the_shape_of_the_json_is_a_promise() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!(
+        "resume {} --process {} --subscribers 10 --rate 20 --duration 1500ms --away 100ms",
+        gateway.url(),
+        gateway.id()
+    ));
+    outcome.assert_clean();
+    let json = &outcome.json;
+    let names = [
+        "clean",
+        "cohorts",
+        "commit",
+        "connect",
+        "date",
+        "deliveries",
+        "doubts",
+        "failure",
+        "format",
+        "interrupted",
+        "machine",
+        "measures",
+        "meter",
+        "processes",
+        "published",
+        "returning",
+        "scenario",
+        "series",
+        "settings",
+        "target",
+        "title",
+    ];
+    assert_eq!(keys(json), names);
+    let latency = ["count", "distribution", "max", "mean", "p50", "p90", "p99", "p99_9"];
+    assert_eq!(keys(&json["cohorts"][0]["latency"]), latency);
+    assert_eq!(keys(&json["cohorts"][0]["uncorrected"]), latency);
+    assert_eq!(keys(&json["connect"]), ["latency", "per_second", "seconds", "subscribers"]);
+    let meter = [
+        "bottleneck",
+        "busiest_second",
+        "late",
+        "publisher",
+        "subscribers",
+        "system_seconds",
+        "timers",
+        "turns",
+        "user_seconds",
+    ];
+    assert_eq!(keys(&json["meter"]), meter);
+    assert!(keys(&json["processes"][0]).contains(&"user_micros_per_delivery"));
+    assert_eq!((&json["format"], &json["scenario"]), (&Value::from(1), &Value::from("resume")));
+    assert!(json["series"].as_array().unwrap().len() >= 2);
+    assert_eq!(json["measures"][0]["name"], "back_seconds");
+    assert!(json["date"].as_str().unwrap().ends_with('Z') && json["machine"]["cores"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn json_can_take_the_place_of_the_table() {
+    let gateway = gateway(None);
+    let line = format!("fanout {} --subscribers 4 --duration 200ms --json -", gateway.url());
+    let output = command().args(line.split(' ')).output().unwrap();
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &record["clean"]), (Some(0), &Value::Bool(true)));
+}
+
+#[test]
+fn results_are_compared_on_the_terminal_and_as_a_page() {
+    let (gateway, directory) = (gateway(None), tempfile::tempdir().unwrap());
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    for (name, subscribers) in [("a", 5), ("b", 10)] {
+        let outcome = loadtest(&format!(
+            "fanout {} --subscribers {subscribers} --duration 300ms --html {}",
+            gateway.url(),
+            file(&format!("{name}.html"))
+        ));
+        outcome.assert_clean();
+        std::fs::write(file(name), outcome.json.to_string()).unwrap();
+        let page = std::fs::read_to_string(file(&format!("{name}.html"))).unwrap();
+        assert!(page.contains("<svg") && page.ends_with("</html>\n"), "{page}");
+    }
+    let compare = |files: &[&str]| {
+        let output =
+            command().arg("compare").args(files).args(["--html", &file("both.html")]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let (code, text) = compare(&[&file("a"), &file("b")]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("+100.0%") && text.contains("the runs differ in subscribers"), "{text}");
+    assert!(std::fs::read_to_string(file("both.html")).unwrap().contains("B delivered"));
+    std::fs::write(file("c"), r#"{"format":99}"#).unwrap();
+    let (code, text) = compare(&[&file("a"), &file("c")]);
+    assert!(code == 2 && text.contains("its format is 99, and this reads 1 to 1"), "{text}");
+}

@@ -1,0 +1,155 @@
+//! Each scenario, small, against a real gateway: everything arrives, and what the scenario is about is in the result.
+
+use crate::harness::loadtest::loadtest;
+use crate::harness::server::{gateway, redis};
+
+#[test]
+fn fanout_over_both_transports_and_encodings() {
+    let gateway = gateway(None);
+    for encoding in ["json", "protobuf"] {
+        let outcome = loadtest(&format!(
+            "fanout {} --process {} --subscribers 60 --channels 3 --rate 60 --duration 500ms --encoding {encoding}",
+            gateway.url(),
+            gateway.id()
+        ));
+        outcome.assert_clean();
+        assert_eq!(outcome.number("deliveries/delivered"), 600.0);
+        assert_eq!(outcome.json["cohorts"].as_array().unwrap().len(), 2, "{outcome:#?}");
+        assert!(outcome.number("processes/0/resident_connected") > 1e6, "{outcome:#?}");
+        assert!(outcome.number("cohorts/0/latency/p99") > 0.0, "{outcome:#?}");
+    }
+}
+
+#[test]
+fn fanout_as_fast_as_deliveries_come() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!(
+        "fanout {} --subscribers 20 --rate max --window 4 --duration 300ms",
+        gateway.url()
+    ));
+    outcome.assert_clean();
+    assert!(
+        outcome.number("published/count") > 8.0 && outcome.json["published"]["asked_per_second"].is_null()
+    );
+}
+
+#[test]
+fn many_channels_through_redis() {
+    let redis = redis();
+    let gateway = gateway(Some(&redis));
+    let outcome = loadtest(&format!(
+        "many-channels {} --publish redis://127.0.0.1:{} --subscribers 100 --rate 400 --duration 500ms",
+        gateway.url(),
+        redis.port
+    ));
+    outcome.assert_clean();
+    assert_eq!(outcome.number("deliveries/delivered"), 200.0);
+    assert_eq!(outcome.json["settings"]["channels"], "100");
+}
+
+#[test]
+fn burst_and_the_memory_after_it() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!(
+        "burst {} --process {} --subscribers 20 --rate 200 --duration 500ms --rest 100ms",
+        gateway.url(),
+        gateway.id()
+    ));
+    outcome.assert_clean();
+    assert_eq!(outcome.number("deliveries/delivered"), 2000.0);
+    assert!(outcome.measure("kept_percent_0").abs() < 1000.0);
+}
+
+#[test]
+fn idle_and_what_it_costs() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!(
+        "idle {} --process {} --subscribers 100 --duration 500ms",
+        gateway.url(),
+        gateway.id()
+    ));
+    outcome.assert_clean();
+    // One message at the end, to each.
+    assert_eq!(outcome.number("deliveries/delivered"), 100.0);
+    assert!(outcome.measure("cores_per_100000_0") >= 0.0 && outcome.measure("mib_per_100000_0").is_finite());
+}
+
+#[test]
+fn connect_several_times_over_and_by_a_rate() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!("connect {} --subscribers 60 --rounds 3", gateway.url()));
+    outcome.assert_clean();
+    assert_eq!(outcome.number("deliveries/delivered"), 180.0);
+    assert_eq!(outcome.number("connect/latency/count"), 180.0);
+    assert!(outcome.measure("connections_per_second") > 0.0);
+    let outcome = loadtest(&format!("connect {} --subscribers 50 --connect-rate 200", gateway.url()));
+    outcome.assert_clean();
+    assert!(outcome.number("connect/per_second") < 220.0, "{outcome:#?}");
+}
+
+#[test]
+fn resume_brings_back_everybody_with_what_was_missed() {
+    let gateway = gateway(None);
+    let outcome =
+        loadtest(&format!("resume {} --subscribers 60 --rate 20 --duration 2s --away 500ms", gateway.url()));
+    outcome.assert_clean();
+    assert_eq!(outcome.number("deliveries/delivered"), 60.0 * 40.0);
+    assert_eq!((outcome.number("deliveries/recovered"), outcome.measure("recovered_percent")), (60.0, 100.0));
+    assert_eq!(outcome.number("returning/count"), 60.0);
+}
+
+/// More is published meanwhile than a channel remembers: that is a loss, and it was told.
+#[test]
+fn resume_tells_what_could_not_be_recovered() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!(
+        "resume {} --subscribers 10 --rate 2000 --duration 1s --away 400ms --settle 300ms",
+        gateway.url()
+    ));
+    assert_eq!(outcome.code, 1, "{outcome:#?}");
+    assert_eq!(outcome.number("deliveries/unrecovered"), 10.0, "{outcome:#?}");
+    assert!(outcome.number("deliveries/lost") > 0.0, "{outcome:#?}");
+}
+
+#[test]
+fn slow_readers_are_closed_and_the_others_lose_nothing() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!(
+        "slow {} --subscribers 20 --share 20% --rate 60 --size 65536 --duration 2s",
+        gateway.url()
+    ));
+    outcome.assert_clean();
+    assert_eq!((outcome.measure("slow"), outcome.measure("slow_closed")), (4.0, 4.0), "{outcome:#?}");
+    let slow = outcome.json["cohorts"].as_array().unwrap().iter().find(|cohort| cohort["judged"] == false);
+    let closed = slow.unwrap()["closed"].to_string();
+    assert!(closed.contains("3008"), "{closed}");
+    assert!(outcome.measure("p99_before") > 0.0 && outcome.measure("p99_during") > 0.0);
+}
+
+#[test]
+fn churn_loses_nothing_for_those_who_stay_nor_for_those_who_come_back() {
+    let gateway = gateway(None);
+    let outcome =
+        loadtest(&format!("churn {} --subscribers 40 --rate 100 --duration 1s --moves 400", gateway.url()));
+    outcome.assert_clean();
+    assert!(outcome.measure("resubscribed") > 20.0, "{outcome:#?}");
+    let moving =
+        outcome.json["cohorts"].as_array().unwrap().iter().find(|cohort| cohort["name"] == "in motion");
+    let moving = moving.unwrap();
+    assert_eq!(moving["subscribers"], 20);
+    // They were away for part of the time.
+    assert!(moving["delivered"].as_u64().unwrap() < 20 * 101, "{moving}");
+}
+
+#[test]
+fn soak_with_reconnections_loses_nothing() {
+    let gateway = gateway(None);
+    let outcome = loadtest(&format!(
+        "soak {} --process {} --subscribers 30 --rate 50 --duration 1500ms --reconnects 40",
+        gateway.url(),
+        gateway.id()
+    ));
+    outcome.assert_clean();
+    assert!(outcome.number("deliveries/recovered") > 20.0, "{outcome:#?}");
+    assert!(outcome.measure("growth_mib_per_hour_0").is_finite());
+}

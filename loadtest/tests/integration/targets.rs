@@ -1,0 +1,79 @@
+//! Peers and the limit, by the same clients.
+
+use crate::harness::loadtest::{Outcome, loadtest};
+use crate::harness::server::{bare_loop, gateway, nchan};
+
+const LOAD: &str = "--subscribers 40 --rate 100 --duration 500ms --channels 2";
+
+fn assert_all_arrived(outcome: &Outcome) {
+    outcome.assert_clean();
+    assert_eq!(outcome.number("deliveries/delivered"), 50.0 * 20.0);
+}
+
+/// The protocol is the same; so is the publish API.
+#[test]
+fn centrifugo_is_spoken_to_in_its_own_protocol() {
+    let gateway = gateway(None);
+    for encoding in ["json", "protobuf"] {
+        let outcome =
+            loadtest(&format!("fanout --target centrifugo {} {LOAD} --encoding {encoding}", gateway.url()));
+        assert_all_arrived(&outcome);
+        assert_eq!(outcome.json["target"], "centrifugo");
+    }
+}
+
+#[test]
+fn nchan_over_both_transports() {
+    let nchan = nchan();
+    let outcome = loadtest(&format!("fanout --target nchan {} {LOAD} --process {}", nchan.url(), nchan.id()));
+    assert_all_arrived(&outcome);
+    assert_eq!(outcome.json["processes"][0]["name"], "nginx");
+}
+
+#[test]
+fn nchan_event_streams_resume() {
+    let nchan = nchan();
+    let outcome = loadtest(&format!(
+        "resume --target nchan --transport sse {} --subscribers 20 --rate 20 --duration 2s --away 300ms --channel-prefix r",
+        nchan.url()
+    ));
+    outcome.assert_clean();
+}
+
+#[test]
+fn any_websocket_and_any_event_stream() {
+    let nchan = nchan();
+    for (kind, path) in [("raw-ws", "/sub/w{channel}"), ("raw-sse", "/sub/s{channel}")] {
+        let publish = path.replace("sub", "pub");
+        let outcome = loadtest(&format!(
+            "fanout --target {kind} {} {LOAD} --subscribe-path {path} --publish-path {publish}",
+            nchan.url()
+        ));
+        assert_all_arrived(&outcome);
+    }
+}
+
+#[test]
+fn the_bare_loop_is_measured_like_any_server() {
+    for arguments in ["", "--transport sse", "--burst 10", "--transport sse --burst 10"] {
+        let outcome = loadtest(&format!("limit {LOAD} {arguments}"));
+        assert_all_arrived(&outcome);
+        assert_eq!(outcome.json["processes"][0]["name"], "bare loop");
+        assert_eq!(outcome.json["scenario"], "limit");
+    }
+}
+
+/// The bare loop has no HTTP API.
+#[test]
+fn a_target_without_the_api_is_refused() {
+    let bare = bare_loop();
+    let outcome = loadtest(&format!("fanout --target raw-ws {} --subscribers 2 --settle 300ms", bare.url()));
+    assert_eq!(outcome.code, 2, "{outcome:#?}");
+}
+
+#[test]
+fn what_a_target_cannot_do_is_told_before_anything_is_done() {
+    let outcome = loadtest("resume --target nchan --transport ws");
+    assert_eq!(outcome.code, 2);
+    assert!(outcome.errors.contains("cannot come back to where they stood"), "{outcome:#?}");
+}
