@@ -15,7 +15,7 @@ use super::cluster::shard_line::ShardLine;
 use super::cluster::shard_probe::ShardProber;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
-use super::probe::{MISSES, MISSES_WHILE_HEARING, Prober, Proof};
+use super::probe::{MISSES, MISSES_WHILE_HEARING, PATIENCE_MIN, Prober, Proof};
 use super::requests;
 use super::route::Line;
 use super::subscriber::Subscriber;
@@ -67,7 +67,7 @@ impl<'a> Listening<'a> {
             echoes,
             outbox: link.outbox.clone(),
             commands: Arc::clone(&link.commands),
-            limit: link.settings.probe_interval.unwrap_or_default(),
+            limit: link.settings.probe_interval.unwrap_or_default().max(PATIENCE_MIN),
         };
         let shard_prober = shard_line.clone().map(|line| ShardProber {
             line,

@@ -21,6 +21,10 @@ use super::status::LinkState;
 use crate::broker::BrokerError;
 use crate::instance::said;
 
+/// The least that a round waits for its probe, however often there is one: a moment in which a busy node or server does
+/// nothing is no deafness.
+pub(super) const PATIENCE_MIN: Duration = Duration::from_millis(500);
+
 /// Rounds in a row without an answer after which the link counts as deaf.
 pub(super) const MISSES: u32 = 2;
 

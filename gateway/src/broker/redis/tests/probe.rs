@@ -172,10 +172,11 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_comes_late_proves_what_came_before_it() {
     let server = Server::start(&[]).await;
-    // There and back takes a little longer than the time between two probes.
-    let port = long_way(server.port, Duration::from_millis(75)).await;
+    // There and back takes longer than a probe is waited for.
+    let port = long_way(server.port, probe::PATIENCE_MIN * 6 / 10).await;
     let mut settings = quick(&format!("redis://127.0.0.1:{port}"));
     settings.probe_interval = Some(Duration::from_millis(100));
+    settings.ping_timeout = DEADLINE;
     let lab = Lab::new(settings);
     lab.both_up().await;
     let probes = server.calls("publish").await;
