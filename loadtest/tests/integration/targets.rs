@@ -1,7 +1,7 @@
 //! Peers and the limit, by the same clients.
 
 use crate::harness::loadtest::{Outcome, loadtest};
-use crate::harness::server::{bare_loop, gateway, nchan};
+use crate::harness::server::{gateway, nchan};
 
 const LOAD: &str = "--subscribers 40 --rate 100 --duration 500ms --channels 2";
 
@@ -61,14 +61,6 @@ fn the_bare_loop_is_measured_like_any_server() {
         assert_eq!(outcome.json["processes"][0]["name"], "bare loop");
         assert_eq!(outcome.json["scenario"], "limit");
     }
-}
-
-/// The bare loop has no HTTP API.
-#[test]
-fn a_target_without_the_api_is_refused() {
-    let bare = bare_loop();
-    let outcome = loadtest(&format!("fanout --target raw-ws {} --subscribers 2 --settle 300ms", bare.url()));
-    assert_eq!(outcome.code, 2, "{outcome:#?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Real servers: a gateway, a Redis, an nginx with nchan, the bare loop; each in a process of its own that ends with
+//! Real servers: a gateway, a Redis, an nginx with nchan; each in a process of its own that ends with
 //! its owner.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -114,17 +114,6 @@ pub(crate) fn nchan() -> Server {
     command.args(["-e", "stderr", "-p"]).arg(directory.path()).arg("-c").arg(&file);
     Server::start(command, port, directory)
         .wait_until("nginx listens", |port| TcpStream::connect(("127.0.0.1", port)).is_ok())
-}
-
-/// The bare loop: any server of WebSockets and event streams.
-pub(crate) fn bare_loop() -> Server {
-    let directory = tempfile::tempdir().unwrap();
-    let mut command = super::loadtest::command();
-    let mut child = command.arg("bare-loop").stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
-    Server { child, port, _directory: directory }
 }
 
 fn status(port: u16, path: &str) -> u16 {
