@@ -185,7 +185,7 @@ impl Acceptor {
         }
         if let Err(arrival) = self.gate.shards.try_take(arrival) {
             let shards = Arc::clone(&self.gate.shards);
-            self.work(async move { shards.take(*arrival).await });
+            self.work(async move { shards.take(arrival).await });
         }
     }
 
