@@ -228,8 +228,10 @@ pub(crate) struct Meter {
     pub(crate) timers: Latency,
     /// How long the last of those who were ready together waited to be read.
     pub(crate) turns: Latency,
-    /// It was at its own limit: what it measured is not the server alone.
+    /// It was at its own limit: rates and latencies are not those of the server.
     pub(crate) bottleneck: bool,
+    /// It read so late that latencies are not those of the server.
+    pub(crate) late: bool,
 }
 
 /// How it went in one span of time.

@@ -134,6 +134,7 @@ pub(crate) fn record(parts: &Parts<'_>, watch: Watch) -> Record {
     };
     record.doubts = doubts::doubts(&record);
     record.meter.bottleneck = doubts::is_bottleneck(&record);
+    record.meter.late = doubts::is_late(&record);
     record
 }
 
@@ -264,7 +265,7 @@ fn meter(parts: &Parts<'_>) -> Meter {
         system_seconds,
         timers: Latency::of(timers),
         turns: Latency::of(turns),
-        bottleneck: false,
+        ..Meter::default()
     }
 }
 

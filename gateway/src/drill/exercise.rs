@@ -156,8 +156,8 @@ impl Exercise {
 /// Why an exercise did not come to its end.
 #[derive(Debug)]
 enum Trouble {
-    /// It cannot be done at this place.
-    Impossible(String),
+    /// The server does not let us, which is no fault of the gateway's.
+    Refused(String),
     /// Something did not go as it must.
     Wrong(String),
 }
@@ -185,7 +185,9 @@ pub(super) async fn carry_out(exercise: Exercise, stage: &mut Stage) -> Outcome 
     }
     match Box::pin(course::run(exercise, stage, outcome.clone())).await {
         Ok(outcome) => outcome,
-        Err(Trouble::Impossible(why)) => outcome.ended(Verdict::Skipped, why),
+        Err(Trouble::Refused(why)) => {
+            outcome.ended(Verdict::Skipped, format!("the server does not let us: {why}"))
+        }
         Err(Trouble::Wrong(why)) => outcome.ended(Verdict::Failed, why),
     }
 }

@@ -105,10 +105,7 @@ impl Server {
     async fn answers(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + START;
         loop {
-            let why = match self.backend.run(&["PING"]).await {
-                Ok(_) => return Ok(()),
-                Err(why) => why,
-            };
+            let Err(why) = self.backend.run(&["PING"]).await else { return Ok(()) };
             if self.child.has_ended() || Instant::now() > deadline {
                 let said = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let last = said.lines().last().unwrap_or("it says nothing").to_owned();

@@ -31,10 +31,14 @@ pub(crate) struct Numbers {
     pub(crate) mib_per_100000: Option<f64>,
     /// Everything arrived, once and in order.
     pub(crate) clean: bool,
-    /// The load test was in the way.
+    /// The load test was at its own limit.
     pub(crate) bottleneck: bool,
-    /// Of its core, by the busiest thread of the load test.
+    /// Latencies include how late the load test was.
+    pub(crate) late: bool,
+    /// The share of a core that the busiest thread of the load test used, and of the time that it waited for one.
     pub(crate) load_busy: Option<f64>,
+    /// See above.
+    pub(crate) load_starved: Option<f64>,
     pub(crate) doubts: Vec<String>,
 }
 
@@ -62,7 +66,9 @@ impl From<&Record> for Numbers {
             mib_per_100000: measure("mib_per_100000_0"),
             clean: record.clean && record.failure.is_none(),
             bottleneck: record.meter.bottleneck,
+            late: record.meter.late,
             load_busy: record.meter.subscribers.map(|share| share.busy),
+            load_starved: record.meter.subscribers.map(|share| share.starved),
             doubts: record.doubts.clone(),
         }
     }

@@ -2,7 +2,7 @@
 //! runs: memory that one run took must not be the next one's.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,7 +29,8 @@ pub(crate) struct Programs {
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
-    directory: Option<PathBuf>,
+    /// Its log, and what else it writes; removed with it.
+    directory: PathBuf,
 }
 
 impl Drop for Server {
@@ -37,9 +38,7 @@ impl Drop for Server {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(directory) = &self.directory {
-            let _ = fs::remove_dir_all(directory);
-        }
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -60,7 +59,7 @@ impl Server {
         }
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
         command.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port));
-        Self::start(command, port, None, |port| {
+        Self::start(command, port, own_directory(port)?, |port| {
             answers(port, "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n", " 200 ")
         })
     }
@@ -79,40 +78,40 @@ impl Server {
             "--port",
             &port.to_string(),
         ]);
-        Self::start(command, port, None, |port| answers(port, "PING\r\n", "+PONG"))
+        Self::start(command, port, own_directory(port)?, |port| answers(port, "PING\r\n", "+PONG"))
     }
 
     /// nginx with nchan, with room for so many files.
     pub(crate) fn nchan(programs: &Programs, core: u16, files: u32) -> Result<Self, String> {
-        let (port, directory) = (free_port(), std::env::temp_dir());
-        let directory = directory.join(format!("earshot-bench-{}-{port}", std::process::id()));
-        fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let port = free_port();
+        let directory = own_directory(port)?;
         let file = directory.join("nginx.conf");
         let text = NCHAN
             .replace("{module}", &programs.nchan.display().to_string())
             .replace("{path}", &directory.display().to_string())
             .replace("{files}", &files.to_string())
+            .replace("{connections}", &(files + files / 4).to_string())
             .replace("{port}", &port.to_string());
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         let mut command = pinned(core, &programs.nginx);
         command.args(["-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(&file);
-        Self::start(command, port, Some(directory), |port| TcpStream::connect(("127.0.0.1", port)).is_ok())
+        Self::start(command, port, directory, |port| TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
     fn start(
         mut command: Command,
         port: u16,
-        directory: Option<PathBuf>,
+        directory: PathBuf,
         ready: impl Fn(u16) -> bool,
     ) -> Result<Self, String> {
-        let name = format!("{command:?}");
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        let child = spawned.map_err(|error| format!("{name}: {error}"))?;
+        let (name, log) = (format!("{command:?}"), directory.join("log"));
+        let child = spawn(&mut command, &log).map_err(|error| format!("{name}: {error}"))?;
         let mut server = Self { child, port, directory };
         let deadline = Instant::now() + PATIENCE;
         while !ready(port) {
             if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(format!("{name} has ended: {status}"));
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                return Err(format!("{name} has ended: {status}\n{log}"));
             }
             if Instant::now() > deadline {
                 return Err(format!("{name} is not ready after {PATIENCE:?}"));
@@ -121,6 +120,17 @@ impl Server {
         }
         Ok(server)
     }
+}
+
+fn spawn(command: &mut Command, log: &Path) -> io::Result<Child> {
+    let log = fs::File::create(log)?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
+}
+
+fn own_directory(port: u16) -> Result<PathBuf, String> {
+    let directory = std::env::temp_dir().join(format!("earshot-bench-{}-{port}", std::process::id()));
+    fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(directory)
 }
 
 /// A command on one core that ends with this process, whatever becomes of that.

@@ -9,6 +9,9 @@ use super::goals::{FLAT_PERCENT, GROWTH, Goal, MEMORY_FROM, QUESTIONS, Question}
 use super::run::Numbers;
 use super::{Outcome, Run, Subject};
 
+/// A load test that waited for its core longer than this, as a share of the time, was not alone on it.
+const STARVED: f64 = 0.2;
+
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
@@ -188,11 +191,19 @@ pub(crate) fn markdown(outcome: &Outcome) -> String {
 fn caveats(outcome: &Outcome) -> String {
     let mut text = String::new();
     let all = outcome.runs.len();
-    let unclean = outcome.runs.iter().filter(|run| !run.numbers.clean).collect::<Vec<_>>();
-    let in_the_way = outcome.runs.iter().filter(|run| run.numbers.bottleneck).collect::<Vec<_>>();
+    let those = |wrong: fn(&Run) -> bool| outcome.runs.iter().filter(|run| wrong(run)).collect::<Vec<_>>();
     for (runs, what) in [
-        (unclean, "something was lost, doubled or out of order"),
-        (in_the_way, "the load test was in the way"),
+        (those(|run| !run.numbers.clean), "something was lost, doubled or out of order"),
+        (those(|run| run.numbers.bottleneck), "the load test was at its own limit"),
+        // Elsewhere latency is not what is asked for.
+        (
+            those(|run| run.numbers.late && run.case == "half load"),
+            "latencies include how late the load test was",
+        ),
+        (
+            those(|run| run.numbers.load_starved.is_some_and(|share| share > STARVED)),
+            "the load test waited for its core, which had other work (Redis, or another program)",
+        ),
     ] {
         if runs.is_empty() {
             continue;
@@ -295,7 +306,10 @@ mod tests {
         let mut bad = run("highest", Nchan, 1.0);
         (bad.numbers.clean, bad.numbers.bottleneck) = (false, true);
         let text = markdown(&outcome(vec![bad, run("highest", Earshot, 1.0)]));
-        assert!(text.contains("In 1 of 2 runs the load test was in the way: highest of nchan."), "{text}");
+        assert!(
+            text.contains("In 1 of 2 runs the load test was at its own limit: highest of nchan."),
+            "{text}"
+        );
         assert!(text.contains("In 1 of 2 runs something was lost, doubled or out of order"), "{text}");
     }
 

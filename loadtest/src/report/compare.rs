@@ -154,7 +154,10 @@ pub(super) fn objections(records: &[Record]) -> Vec<String> {
     }
     for (index, record) in records.iter().enumerate() {
         if record.meter.bottleneck {
-            objections.push(format!("in run {} the load test was in the way", letter(index)));
+            objections.push(format!("in run {} the load test was at its own limit", letter(index)));
+        }
+        if record.meter.late {
+            objections.push(format!("in run {} latencies include how late the load test was", letter(index)));
         }
         if !record.clean || record.failure.is_some() {
             objections.push(format!("run {} is not clean", letter(index)));

@@ -4,6 +4,9 @@ use std::fmt::{self, Write as _};
 
 use crate::record::{Latency, Process, Record};
 
+/// Where latency from sending is less than this of latency from due, the publisher was held up, and both are shown.
+const SAME: f64 = 0.9;
+
 /// A record as it is printed.
 #[derive(Debug)]
 pub(crate) struct Table<'a>(pub(crate) &'a Record);
@@ -73,7 +76,11 @@ fn counts(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn latencies(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let heard = record.cohorts.iter().map(|cohort| (cohort.name.as_str(), &cohort.latency));
+    let heard = record.cohorts.iter().flat_map(|cohort| {
+        let uncorrected = Some((" from sending", &cohort.uncorrected));
+        let differs = cohort.uncorrected.p99 < cohort.latency.p99 * SAME;
+        [(cohort.name.as_str(), &cohort.latency)].into_iter().chain(uncorrected.filter(|_| differs))
+    });
     let others = [("connecting", Some(&record.connect.latency)), ("coming back", record.returning.as_ref())];
     let others = others.into_iter().filter_map(|(name, latency)| Some((name, latency?)));
     let rows: Vec<_> = heard.chain(others).filter(|(_, latency)| latency.count > 0).collect();
@@ -153,7 +160,7 @@ fn meter(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         meter.turns.p99,
         meter.timers.p99
     )?;
-    writeln!(f, "{}", if meter.bottleneck { "; it is in the way" } else { "" })
+    writeln!(f, "{}", if meter.bottleneck || meter.late { "; it is in the way" } else { "" })
 }
 
 /// Bytes as people read them.

@@ -51,6 +51,7 @@ fn the_shape_of_the_json_is_a_promise() {
     let meter = [
         "bottleneck",
         "busiest_second",
+        "late",
         "publisher",
         "subscribers",
         "system_seconds",

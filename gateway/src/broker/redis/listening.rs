@@ -277,8 +277,7 @@ impl<'a> Listening<'a> {
             self.provable = true;
             self.start_first_probe();
         }
-        let refused = self.link.wishes.table().counts().refused > 0;
-        if refused && self.round.is_none() {
+        if self.round.is_none() {
             self.link.wishes.table().retry_refused();
             self.start_round();
         }

@@ -61,6 +61,8 @@ struct Entry {
     /// The server gave it up while a command about it was on its way.
     gone: Option<Instant>,
     deaf: Option<Deaf>,
+    /// It was confirmed once; otherwise it was at most admitted while the server was away.
+    heard: bool,
     waiting: Vec<oneshot::Sender<Confirmation>>,
 }
 
@@ -69,6 +71,7 @@ struct Entry {
 pub(super) struct Stray {
     pub(super) topic: Topic,
     deaf: Option<Deaf>,
+    heard: bool,
     waiting: Vec<oneshot::Sender<Confirmation>>,
 }
 
@@ -171,6 +174,7 @@ impl Table {
         for topic in outcome.subscribed {
             self.alter(&topic, |entry| {
                 entry.wire = Wire::On;
+                entry.heard = true;
                 match entry.gone.take() {
                     Some(since) => entry.leave(since),
                     None => {
@@ -218,18 +222,19 @@ impl Table {
         let strays = elsewhere.into_iter().filter_map(|topic| {
             let entry = self.entries.remove(&topic)?;
             self.counts.replace(entry.counts(), Counts::default());
-            Some(Stray { topic, deaf: entry.deaf, waiting: entry.waiting })
+            Some(Stray { topic, deaf: entry.deaf, heard: entry.heard, waiting: entry.waiting })
         });
         (strays.collect(), again)
     }
 
     /// Takes a wish over from another table.
     pub(super) fn adopt(&mut self, stray: Stray) {
-        let Stray { topic, deaf, waiting } = stray;
+        let Stray { topic, deaf, heard, waiting } = stray;
         self.entries.entry(topic.clone()).or_insert_with(Entry::new);
         self.alter(&topic, |entry| {
             entry.wanted = true;
             entry.deaf = entry.deaf.or(deaf);
+            entry.heard |= heard;
             entry.waiting.extend(waiting);
         });
     }
@@ -302,7 +307,15 @@ impl Table {
 
 impl Entry {
     fn new() -> Self {
-        Self { wanted: false, wire: Wire::Off, changed: false, gone: None, deaf: None, waiting: Vec::new() }
+        Self {
+            wanted: false,
+            wire: Wire::Off,
+            changed: false,
+            gone: None,
+            deaf: None,
+            heard: false,
+            waiting: Vec::new(),
+        }
     }
 
     fn want(&mut self) -> Option<oneshot::Receiver<Confirmation>> {
@@ -354,7 +367,8 @@ impl Entry {
         Counts {
             wanted: usize::from(self.wanted),
             confirmed: count(Wire::On),
-            refused: count(Wire::Refused),
+            // Whoever asks for what is forbidden must not make the link count as down.
+            refused: if self.heard { count(Wire::Refused) } else { 0 },
             away: count(Wire::Away),
         }
     }

@@ -46,8 +46,11 @@ pub(super) async fn run(
     let spell = fault::bring(exercise, stage).await;
     // Whatever went wrong: what was changed is undone before anything else.
     let restored = stage.restore.carry_out().await;
-    let spell = spell?;
-    restored?;
+    let spell = match (spell, restored) {
+        (Ok(spell), Ok(())) => spell,
+        (Err(trouble), _) => return give_up(stage, &start, trouble).await,
+        (_, Err(why)) => return give_up(stage, &start, Trouble::Wrong(why)).await,
+    };
     let settled = settle(stage, spell.back).await;
     let last = rest(stage).await?;
     if exercise != Exercise::Steady {
@@ -65,6 +68,14 @@ pub(super) async fn run(
     };
     judge(exercise, &evidence, &mut outcome);
     Ok(outcome)
+}
+
+/// Leaves a place for the next exercise in which nobody publishes, and nothing is owed.
+async fn give_up(stage: &mut Stage, start: &Start, trouble: Trouble) -> Result<Outcome, Trouble> {
+    until(PATIENCE, GLANCE, || stage.watch.last().is_well() && stage.witnesses.are_there()).await;
+    let last = rest(stage).await?;
+    stage.witnesses.close(&start.books, start.published, last);
+    Err(trouble)
 }
 
 /// Everything as it stands, while nobody publishes.

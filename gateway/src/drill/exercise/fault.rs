@@ -1,7 +1,7 @@
 //! How each fault is brought about, and taken away again.
 //!
-//! Owns the order of signals, commands and cuts. Must never change a server that is not the drill's own without a note
-//! of how it was.
+//! Owns the order of signals, commands and cuts. A fault is taken away whether or not it was known. Must never change a
+//! server that is not the drill's own without a note of how it was.
 
 use std::time::Duration;
 
@@ -53,10 +53,10 @@ async fn kill(stage: &mut Stage, long: Duration) -> Result<Spell, Trouble> {
     let servers = stage.servers.as_mut().ok_or(NO_SERVER)?;
     let fault = Instant::now();
     servers.active.kill();
-    let during = hold(stage, fault, long, |_| true).await?;
+    let during = hold(stage, fault, long, |_| true).await;
     let servers = stage.servers.as_mut().ok_or(NO_SERVER)?;
     Box::pin(servers.active.start_again()).await?;
-    Ok(Spell { fault, back: returned(stage), during })
+    Ok(Spell { fault, back: returned(stage), during: during? })
 }
 
 async fn stop(stage: &mut Stage) -> Result<Spell, Trouble> {
@@ -92,9 +92,9 @@ async fn subscriber_killed(stage: &mut Stage) -> Result<Spell, Trouble> {
 async fn wrong_password(stage: &mut Stage) -> Result<Spell, Trouble> {
     let (links, subscribers) = gateway_links(stage).await?;
     let user = &subscribers[0].user;
-    let undo = stage.redis().acl_user(user).await.map_err(refused)?.restores_passwords();
+    let undo = stage.redis().acl_user(user).await.map_err(Trouble::Refused)?.restores_passwords();
     let other = format!(">{}", secret());
-    stage.change(&["ACL", "SETUSER", user, "resetpass", &other], undo).await.map_err(refused)?;
+    stage.change(&["ACL", "SETUSER", user, "resetpass", &other], undo).await.map_err(Trouble::Refused)?;
     let fault = Instant::now();
     stage.redis().cut(&links).await?;
     let during = hold(stage, fault, SHORT, |cause| cause.contains("WRONGPASS")).await?;
@@ -104,9 +104,9 @@ async fn wrong_password(stage: &mut Stage) -> Result<Spell, Trouble> {
 
 async fn output_buffer(stage: &mut Stage) -> Result<Spell, Trouble> {
     const NAME: &str = "client-output-buffer-limit";
-    let before = stage.redis().setting(NAME).await.map_err(refused)?;
+    let before = stage.redis().setting(NAME).await.map_err(Trouble::Refused)?;
     let undo = ["CONFIG", "SET", NAME, &before].map(ToOwned::to_owned).to_vec();
-    stage.change(&["CONFIG", "SET", NAME, BUFFER], undo).await.map_err(refused)?;
+    stage.change(&["CONFIG", "SET", NAME, BUFFER], undo).await.map_err(Trouble::Refused)?;
     let mut link = stage.redis().connect().await?;
     let fill = format!("{{\"fill\":\"{}\"}}", "x".repeat(BURST_BYTES));
     let fault = Instant::now();
@@ -118,7 +118,7 @@ async fn output_buffer(stage: &mut Stage) -> Result<Spell, Trouble> {
 async fn right_revoked(stage: &mut Stage) -> Result<Spell, Trouble> {
     let (_, subscribers) = gateway_links(stage).await?;
     let user = &subscribers[0].user;
-    let undo = stage.redis().acl_user(user).await.map_err(refused)?.restores_channels();
+    let undo = stage.redis().acl_user(user).await.map_err(Trouble::Refused)?.restores_channels();
     // What else the drill and the gateway need.
     let kept = ["&earshot:probe:*".to_owned(), stage.crowd.pattern()];
     let log = stage.stream_channel.iter().map(|channel| format!("&{channel}"));
@@ -126,7 +126,7 @@ async fn right_revoked(stage: &mut Stage) -> Result<Spell, Trouble> {
     let mut command = vec!["ACL", "SETUSER", user, "resetchannels"];
     command.extend(kept.iter().map(String::as_str));
     let fault = Instant::now();
-    stage.change(&command, undo).await.map_err(refused)?;
+    stage.change(&command, undo).await.map_err(Trouble::Refused)?;
     let during = hold(stage, fault, SHORT, |cause| cause.contains("refused now")).await?;
     stage.restore.carry_out().await?;
     Ok(Spell { fault, back: returned(stage), during })
@@ -143,7 +143,7 @@ async fn fail_over(stage: &mut Stage) -> Result<Spell, Trouble> {
     follows(&next).await?;
     let fault = Instant::now();
     let old = servers.active.backend();
-    old.run(&["FAILOVER", "TO", "127.0.0.1", &new_port]).await.map_err(refused)?;
+    old.run(&["FAILOVER", "TO", "127.0.0.1", &new_port]).await.map_err(Trouble::Refused)?;
     leads(&next).await?;
     let (old, new) = (old.clone(), next.backend().clone());
     servers.former = Some(std::mem::replace(&mut servers.active, next));
@@ -158,9 +158,10 @@ async fn gateway_killed(stage: &mut Stage) -> Result<Spell, Trouble> {
     let gateway = stage.gateway.as_mut().ok_or("there is no gateway to kill")?;
     let fault = Instant::now();
     gateway.kill();
-    is_known(stage, |_| true).await?;
+    let known = is_known(stage, |_| true).await;
     sleep(SHORT).await;
-    stage.gateway.as_mut().ok_or("there is no gateway to start".to_owned())?.start_again()?;
+    stage.gateway.as_mut().ok_or("there is no gateway to start")?.start_again()?;
+    known?;
     Ok(Spell { fault, back: returned(stage), during: None })
 }
 
@@ -170,11 +171,6 @@ impl From<&'static str> for Trouble {
     fn from(why: &'static str) -> Self {
         Self::Wrong(why.to_owned())
     }
-}
-
-/// The server does not allow it, which is no fault of the gateway's.
-fn refused(why: String) -> Trouble {
-    Trouble::Impossible(format!("the server does not let us: {why}"))
 }
 
 fn proxy(stage: &Stage) -> Result<&crate::drill::proxy::Proxy, Trouble> {
@@ -224,7 +220,7 @@ async fn hold(
 
 /// The connections of the gateway, and of them those for subscriptions, of which there is at least one.
 async fn gateway_links(stage: &Stage) -> Result<(Vec<GatewayLink>, Vec<GatewayLink>), Trouble> {
-    let links = stage.redis().gateway_links().await.map_err(refused)?;
+    let links = stage.redis().gateway_links().await.map_err(Trouble::Refused)?;
     let is_subscriber = |link: &&GatewayLink| link.purpose == "subscriptions";
     let subscribers: Vec<_> = links.iter().filter(is_subscriber).cloned().collect();
     if subscribers.is_empty() {

@@ -79,3 +79,28 @@ async fn a_topic_is_admitted_without_redis_and_its_loss_is_told_when_it_is_heard
     server.command(&["PUBLISH", "new", "after"]).await;
     eventually("news", || heard(&lab) == ["after"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forbidden_topic_that_was_admitted_without_redis_does_not_take_the_link_down() {
+    let rights = ["--user", "web", "on", ">pw", "+@all", "~*", "resetchannels", "&ok", "&earshot:probe:*"];
+    let mut server = Server::start(&rights).await;
+    let mut settings = quick(&format!("redis://web:pw@127.0.0.1:{}", server.port));
+    settings.instance.refused_retry_max = Duration::from_secs(3600);
+    let lab = Lab::new(settings);
+    lab.both_up().await;
+    down(&lab, &mut server).await;
+    lab.broker.subscribe(&channel("forbidden"), OnLoss::Local).await.unwrap();
+    lab.broker.subscribe(&channel("ok"), OnLoss::Local).await.unwrap();
+    server.restart().await;
+    eventually("what may be heard is", || lab.subscriptions().confirmed == 1).await;
+    lab.both_up().await;
+    eventually("the loss of both is told", || {
+        let topics = |loss: Loss| match loss.topics {
+            LostTopics::All => 2,
+            LostTopics::Some(topics) => topics.len(),
+        };
+        lab.ear.losses().into_iter().map(topics).sum::<usize>() >= 2
+    })
+    .await;
+    assert!(lab.subscriptions().up, "{:?}", lab.subscriptions());
+}
