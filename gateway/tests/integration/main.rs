@@ -31,6 +31,7 @@ mod deaf;
 mod drill;
 mod fanout;
 mod gaps;
+mod given_back;
 mod history;
 mod http2;
 mod http_api;

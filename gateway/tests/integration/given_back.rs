@@ -1,0 +1,48 @@
+//! What a burst needed is given back to the system once it has passed, not only to the allocator.
+
+use futures::FutureExt;
+use serde_json::json;
+
+use crate::harness::http::Raw;
+use crate::harness::{Gateway, WsClient, heavy, until};
+
+const CONFIG: &str =
+    "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = { size = 0 }\npublish = \"anyone\"\n";
+
+const CLIENTS: usize = 800;
+const PUBLICATIONS: usize = 2000;
+const PER_ROUND: usize = 100;
+
+#[tokio::test]
+async fn after_a_burst_resident_memory_is_back_within_a_tenth() {
+    let _alone = heavy().await;
+    let gateway = Gateway::settings().config(CONFIG).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut raw = Raw::over(gateway.narrow_connection());
+        raw.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(raw.head().await.unwrap().status, 200);
+        clients.push(raw);
+    }
+    let mut publisher = WsClient::open::<&str>(gateway.address(), &[]).await;
+    let idle = gateway.memory();
+
+    let publish = json!({ "channel": "a", "data": "x".repeat(256) });
+    for _ in 0..PUBLICATIONS / PER_ROUND {
+        publisher.requests("publish", std::iter::repeat_n(publish.clone(), PER_ROUND)).await;
+    }
+    let burst = gateway.memory();
+    assert!(burst > 2 * idle, "nothing waits: {burst} B against {idle} B idle");
+
+    until("what waited is read", async || {
+        for client in &mut clients {
+            while client.fill().now_or_never().is_some_and(|read| read.unwrap()) {
+                let read = client.buffered().len();
+                client.take(read);
+            }
+        }
+        (gateway.metric("earshot_outbox_bytes", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    until("the memory is given back", async || (gateway.memory() * 10 <= idle * 11).then_some(())).await;
+}
