@@ -200,3 +200,21 @@ async fn hear_each_once(socket: &mut WsClient, number: usize, payload: &str) {
         }
     }
 }
+
+#[tokio::test]
+async fn a_server_that_closes_idle_connections_finds_none_of_ours_idle() {
+    const IDLE: u64 = 5;
+    let redis = Redis::start_given(&["--timeout", &IDLE.to_string()]).await;
+    let gateway = Gateway::on(&redis).await;
+    let mut socket = WsClient::open(gateway.address(), &["quiet"]).await;
+    let mut connection = redis.connection().await;
+    until("the server has looked for idle connections long enough", async || {
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.unwrap();
+        let uptime = info.lines().find_map(|line| line.strip_prefix("uptime_in_seconds:")).unwrap();
+        (uptime.trim().parse::<u64>().unwrap() > 2 * IDLE).then_some(())
+    })
+    .await;
+    redis.publish("quiet", b"1").await;
+    assert_eq!(socket.publication().await.data, "1");
+    assert_eq!(gateway.metric("earshot_redis_reconnects_total", &[]).await, 0.0);
+}
