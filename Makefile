@@ -8,7 +8,7 @@ ARGS ?=
 export CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-peers audit install lint rust-tests client-tests compose
+.PHONY: help run test check bench bench-peers microbench audit install lint rust-tests client-tests compose
 
 help:
 	@echo "make run     start the gateway; needs no Redis and no configuration"
@@ -16,6 +16,7 @@ help:
 	@echo "make check   formatting, clippy, rustdoc; warnings are errors"
 	@echo "make bench   load test against a release build on loopback (ARGS=\"--subscribers 10000\")"
 	@echo "make bench-peers   the same goals beside nchan and the bare loop: a quarter of an hour, two quiet cores"
+	@echo "make microbench   what each step on the way of a message costs, beside the least it can (ARGS=flush for some)"
 	@echo "make audit   licences, banned crates, sources, known vulnerabilities"
 
 run:
@@ -36,6 +37,9 @@ bench:
 
 bench-peers:
 	@loadtest/bench/run $(ARGS)
+
+microbench:
+	cargo bench --locked --quiet -p earshot --bench micro -- $(ARGS)
 
 audit:
 	@.ci/audit

@@ -14,6 +14,8 @@
 //! - [`connection`], [`channels`], [`outbox`], [`wheel`], [`link`]: what a shard is made of.
 
 mod backlog;
+#[doc(hidden)]
+pub mod bench;
 mod broadcast;
 mod channels;
 mod connection;

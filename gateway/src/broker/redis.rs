@@ -39,6 +39,8 @@ use crate::drain::Drain;
 use crate::instance::Dialer;
 
 mod alone;
+#[doc(hidden)]
+pub mod bench;
 mod cluster;
 mod commands;
 mod echo;

@@ -250,23 +250,20 @@ fn reaches(covered: Option<StreamPosition>, position: StreamPosition) -> bool {
 /// The shared frame of a publication.
 pub(super) fn frame(encoding: Encoding, publication: &Publication) -> &bytes::Bytes {
     match encoding {
-        Encoding::Json => publication.form(Form::WebSocketJson, json),
-        Encoding::Protobuf => publication.form(Form::WebSocketProtobuf, protobuf),
+        Encoding::Json => publication.form(Form::WebSocketJson, |this| encode(encoding, this)),
+        Encoding::Protobuf => publication.form(Form::WebSocketProtobuf, |this| encode(encoding, this)),
     }
 }
 
-fn json(publication: &Publication) -> bytes::Bytes {
+/// The frame of a publication.
+pub(super) fn encode(encoding: Encoding, publication: &Publication) -> bytes::Bytes {
     let mut payload = Vec::with_capacity(publication.payload.len() + 96);
     let push = wire(publication);
-    Encoding::Json.encode_publication(publication.channel.as_str(), &push, &mut payload);
-    websocket::text(&payload)
-}
-
-fn protobuf(publication: &Publication) -> bytes::Bytes {
-    let mut payload = Vec::with_capacity(publication.payload.len() + 64);
-    let push = wire(publication);
-    Encoding::Protobuf.encode_publication(publication.channel.as_str(), &push, &mut payload);
-    websocket::binary(&payload)
+    encoding.encode_publication(publication.channel.as_str(), &push, &mut payload);
+    match encoding {
+        Encoding::Json => websocket::text(&payload),
+        Encoding::Protobuf => websocket::binary(&payload),
+    }
 }
 
 /// A publication as the protocol has it.

@@ -1,0 +1,63 @@
+//! A push message of Redis, from its bytes into a batch: beside a reader that does nothing but copy channel and payload.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use earshot::broker::Message;
+use earshot::broker::redis::bench::Hearing;
+
+use crate::encode::payload;
+use crate::race::{Race, timed};
+
+/// Messages in one batch, as a link hands them on.
+const BATCH: usize = 256;
+
+pub(crate) fn run(race: &Race) {
+    for (size, label) in [(128, "128 B"), (4096, "4 KiB")] {
+        let wire = wire(&payload(size));
+        let hearing = Hearing::default();
+        let mut batch = Vec::with_capacity(BATCH);
+        race.run(
+            &format!("hear: a push message, {label}"),
+            timed(BATCH, || {
+                for _ in 0..BATCH {
+                    assert!(hearing.hear(&wire));
+                }
+                assert!(hearing.take(&mut batch, BATCH));
+                batch.clear();
+            }),
+            "a copy of channel and payload",
+            timed(BATCH, || {
+                for _ in 0..BATCH {
+                    black_box(read(&wire).unwrap());
+                }
+            }),
+        );
+    }
+}
+
+fn wire(payload: &[u8]) -> Vec<u8> {
+    let mut wire = b">3\r\n$7\r\nmessage\r\n$11\r\nweb-signals\r\n".to_vec();
+    wire.extend(format!("${}\r\n", payload.len()).as_bytes());
+    wire.extend(payload);
+    wire.extend(b"\r\n");
+    wire
+}
+
+/// Nothing but this one kind of message.
+fn read(wire: &[u8]) -> Option<Message> {
+    let rest = wire.strip_prefix(b">3\r\n")?;
+    let (_, rest) = bulk(rest)?;
+    let (channel, rest) = bulk(rest)?;
+    let (data, _) = bulk(rest)?;
+    let channel = std::str::from_utf8(channel).ok()?.to_owned();
+    Some(Message { channel, data: Bytes::copy_from_slice(data) })
+}
+
+fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = bytes.strip_prefix(b"$")?;
+    let digits = rest.iter().position(|byte| *byte == b'\r')?;
+    let length = rest[..digits].iter().fold(0, |length, digit| length * 10 + usize::from(digit - b'0'));
+    let rest = rest.get(digits + 2..)?;
+    Some((rest.get(..length)?, rest.get(length + 2..)?))
+}

@@ -1,0 +1,189 @@
+//! A node and one shard of it, of which nothing moves unless it is told to: what the micro-benchmarks measure, piece by
+//! piece. Must never be used by the gateway itself.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use earshot_protocol::Encoding;
+use tokio::sync::mpsc;
+use wildmatch::WildMatch;
+
+use super::reactor::Shard;
+use super::{Arrival, ArrivalKind, Link, ShardLimits, broadcast, link, sse};
+use crate::broker::{Broker, Listener, MemoryBroker, Message, OnLoss};
+use crate::metrics::Metrics;
+use crate::node::history::{HistoryBudget, HistoryRules};
+use crate::node::lane::{Ask, lane};
+use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
+use crate::node::port::{Inbox, PortLimits, port};
+use crate::node::publication::{Form, Publication};
+use crate::node::registry::{ChannelLimits, Registry};
+use crate::node::{Ear, Node};
+
+/// A bound that nothing here reaches.
+const PLENTY: usize = 1 << 30;
+
+/// A time that does not come.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// The frame or event of a publication, encoded anew.
+pub fn encode(form: Form, publication: &Publication) -> Bytes {
+    match form {
+        Form::WebSocketJson => broadcast::encode(Encoding::Json, publication),
+        Form::WebSocketProtobuf => broadcast::encode(Encoding::Protobuf, publication),
+        Form::SseSingle => sse::single(publication),
+        Form::SseNamed => sse::named(publication),
+    }
+}
+
+/// A node with the memory broker, and its only shard.
+pub struct Stage {
+    registry: Arc<Registry>,
+    shard: Shard,
+    inbox: Inbox,
+    wakes: mpsc::Sender<u64>,
+    asked: mpsc::Receiver<Ask>,
+    asks: mpsc::Sender<Ask>,
+    /// The node's side of the lane, as it runs as a task elsewhere.
+    lane: Pin<Box<dyn Future<Output = ()>>>,
+    /// What is given to streams is not read.
+    bodies: Vec<link::StreamBody>,
+    _woken: mpsc::Receiver<u64>,
+}
+
+impl std::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+impl Stage {
+    /// A shard without connections.
+    ///
+    /// # Errors
+    /// When there is no poll to be had.
+    pub fn new() -> io::Result<Self> {
+        let metrics = Metrics::new(1);
+        let (port, inbox) = port(PortLimits { items: PLENTY >> 8, bytes: PLENTY });
+        let (registry, node) = node(Arc::from([port]), &metrics);
+        let (asks_first, asked) = mpsc::channel(1024);
+        let (ends, end) = lane(1024);
+        let (wakes, woken) = mpsc::channel(1024);
+        let shard = Shard::new(Arc::clone(&node), limits(), asks_first, Arc::clone(&metrics.shards[0]))?;
+        let lane = Box::pin(async move { end.run(&node, 0).await });
+        let (asks, bodies) = (ends.asks, Vec::new());
+        Ok(Self { registry, shard, inbox, wakes, asked, asks, lane, bodies, _woken: woken })
+    }
+
+    /// A client on a socket; `early` is what it has said already.
+    pub fn take(&mut self, socket: mio::net::TcpStream, kind: ArrivalKind, early: Bytes) {
+        self.arrive(Link::Socket(socket), kind, early);
+    }
+
+    /// A client that takes nothing.
+    pub fn take_deaf(&mut self, kind: ArrivalKind, early: Bytes) {
+        let (link, body) = link::stream(self.wakes.clone());
+        self.bodies.push(body);
+        self.arrive(Link::Stream(link), kind, early);
+    }
+
+    fn arrive(&mut self, link: Link, kind: ArrivalKind, early: Bytes) {
+        self.shard.arrive(Arrival { link, kind, greeting: Bytes::new(), greeted: 0, early });
+        self.settle();
+    }
+
+    /// Everything that was asked is answered, and everything that waits is written.
+    pub fn settle(&mut self) {
+        for _ in 0..3 {
+            while let Ok(ask) = self.asked.try_recv() {
+                // The lane has room for more than is ever asked here.
+                let _ = self.asks.try_send(ask);
+            }
+            let _ = self.lane.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            self.dispatch();
+            self.flush();
+        }
+    }
+
+    /// Messages that a broker heard are stamped and put into the way to the shard.
+    pub fn hear(&self, messages: &mut Vec<Message>) {
+        self.registry.heard(messages);
+    }
+
+    /// What is in the way to the shard is put into outboxes.
+    pub fn dispatch(&mut self) {
+        while let Some(delivery) = self.inbox.try_next() {
+            self.shard.deliver(delivery);
+        }
+    }
+
+    /// What is in outboxes is written.
+    pub fn flush(&mut self) {
+        while !self.shard.dirty.is_empty() {
+            self.shard.flush_some();
+        }
+    }
+
+    /// What is in outboxes is dropped; says of how many connections.
+    pub fn forget(&mut self) -> usize {
+        let waiting = self.shard.dirty.len();
+        for at in std::mem::take(&mut self.shard.dirty) {
+            if let Some(connection) = self.shard.connections.get_mut(at as usize) {
+                connection.dirty = false;
+                let bytes = connection.outbox.bytes();
+                connection.outbox.advance(bytes);
+            }
+        }
+        waiting
+    }
+}
+
+fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<Registry>, Arc<Node>) {
+    let budget = HistoryBudget::new(PLENTY);
+    let limits = ChannelLimits {
+        channels: PLENTY,
+        linger: NEVER,
+        publication_bytes: PLENTY,
+        recovery_publications: 1,
+    };
+    let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
+    let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
+    let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
+    let namespaces = Namespaces::new(vec![Namespace {
+        name: "all".to_owned(),
+        channels: vec![ChannelPattern { glob: WildMatch::new("*"), broker_pattern: None }],
+        brokers: Box::new([0]),
+        subscribe: Who::Anyone,
+        publish: Who::Nobody,
+        sharded: false,
+        history: HistoryRules { size: 64, ttl: NEVER, bytes: PLENTY },
+        log: None,
+        on_loss: OnLoss::Reject,
+        deliver_last: false,
+        slow: None,
+    }]);
+    (registry, Node::new(namespaces, vec![ear], ports, budget, PLENTY, Arc::clone(metrics)))
+}
+
+fn limits() -> ShardLimits {
+    ShardLimits {
+        message_bytes: 64 * 1024,
+        outbox_bytes: 1024 * 1024,
+        outbox_age: Some(NEVER),
+        channels_per_connection: 128,
+        commands_per_frame: 1024,
+        recovery_publications: 300,
+        requests_outstanding: 1024,
+        ping_interval: NEVER,
+        pong_timeout: NEVER,
+        connect_timeout: NEVER,
+        close_timeout: NEVER,
+        sse_heartbeat: NEVER,
+        sse_max_age: None,
+        sse_retry: NEVER,
+    }
+}
