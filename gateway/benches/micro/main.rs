@@ -19,6 +19,10 @@ mod stage;
 
 use race::Race;
 
+/// The allocator of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     // cargo passes flags of its own.
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
