@@ -35,7 +35,8 @@ pub struct Publication {
     pub payload: Payload,
     /// What the publisher attached to it.
     pub tags: Vec<(String, String)>,
-    encoded: [OnceLock<Bytes>; FORMS],
+    /// Apart, so that what a history keeps of a publication that nobody is being given any more is small.
+    encoded: OnceLock<Box<[OnceLock<Bytes>; FORMS]>>,
     succession: OnceLock<Box<Succession>>,
 }
 
@@ -47,7 +48,7 @@ impl Publication {
             position,
             payload,
             tags: Vec::new(),
-            encoded: [const { OnceLock::new() }; FORMS],
+            encoded: OnceLock::new(),
             succession: OnceLock::new(),
         }
     }
@@ -61,7 +62,7 @@ impl Publication {
     /// The bytes of one form; `encode` makes them the first time.
     #[inline]
     pub fn form(&self, form: Form, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
-        self.encoded[form as usize].get_or_init(|| encode(self))
+        self.encoded.get_or_init(Box::default)[form as usize].get_or_init(|| encode(self))
     }
 
     /// How it stands to others of its channel; judged the first time that somebody is slow.
