@@ -37,6 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// File descriptors that are not for clients: listeners, Redis, polls, the log.
 const DESCRIPTORS_KEPT: usize = 256;
 
+/// The limit of most systems, where none is told.
+const DESCRIPTORS_USUAL: u64 = 1024;
+
 /// A gateway that runs.
 #[derive(Debug)]
 pub struct Gateway {
@@ -321,11 +324,11 @@ fn accept_limits(config: &Config) -> AcceptLimits {
 
 /// How many connections the limit of open files allows, once it is raised as far as it may be.
 fn descriptors() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
-    let descriptors = limit.current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    let (current, most) = limit.unwrap_or((DESCRIPTORS_USUAL, DESCRIPTORS_USUAL));
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok();
+    let descriptors = usize::try_from(if raised { most } else { current }).unwrap_or(usize::MAX);
     descriptors.saturating_sub(DESCRIPTORS_KEPT).max(1)
 }
 

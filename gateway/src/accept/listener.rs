@@ -7,6 +7,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -26,6 +28,10 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The silence after which the kernel asks whether a peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// How many seconds the kernel keeps a connection that asks for nothing to itself, about.
+#[cfg(target_os = "linux")]
+const REQUEST_PATIENCE: u32 = 1;
+
 /// Binds a listener.
 ///
 /// # Errors
@@ -39,6 +45,7 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
         }
         socket.set_nonblocking(true)?;
         prepare(&socket)?;
+        await_request(&socket);
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))
@@ -54,6 +61,28 @@ fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }
+
+/// The kernel hands a connection over with the first bytes of its request, or [`REQUEST_PATIENCE`] later: one wake, and
+/// no task that waits for them.
+#[cfg(target_os = "linux")]
+fn await_request(socket: &Socket) {
+    use nix::sys::socket::SetSockOpt as _;
+    // A kernel without it hands connections over earlier; both ways are served.
+    let _ = DeferAccept.set(socket, &REQUEST_PATIENCE);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn await_request(_: &Socket) {}
+
+#[cfg(target_os = "linux")]
+sockopt_impl!(
+    /// `TCP_DEFER_ACCEPT`, tcp(7): in seconds, as many as a few resent SYN-ACKs take.
+    DeferAccept,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    u32
+);
 
 /// A listener that is waited for on the runtime. What it accepts is registered with no poll yet.
 #[derive(Debug)]
@@ -110,7 +139,8 @@ mod tests {
     fn options_of_the_listener_are_those_of_its_connections() {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
-        let _client = std::net::TcpStream::connect(address).unwrap();
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        std::io::Write::write_all(&mut client, b"GET").unwrap();
         listener.set_nonblocking(false).unwrap();
         let (socket, _) = listener.accept().unwrap();
         let socket = socket2::SockRef::from(&socket);
@@ -119,5 +149,24 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_connection_comes_with_its_request_or_a_while_later() {
+        use std::io::{Read as _, Write as _};
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let silent = std::net::TcpStream::connect(address).unwrap();
+        let mut asking = std::net::TcpStream::connect(address).unwrap();
+        asking.write_all(b"GET").unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let (mut first, peer) = listener.accept().unwrap();
+        assert_eq!(peer, asking.local_addr().unwrap());
+        let mut begun = [0; 3];
+        first.set_nonblocking(true).unwrap();
+        first.read_exact(&mut begun).unwrap();
+        let (_, peer) = listener.accept().unwrap();
+        assert_eq!(peer, silent.local_addr().unwrap());
     }
 }

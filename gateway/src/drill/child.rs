@@ -9,7 +9,8 @@ use std::process::{Child as Process, Command, Stdio};
 
 use std::os::unix::process::CommandExt as _;
 
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Ports below the range from which kernels take those of outgoing connections: a server that is down for a while
 /// finds its own free again.
@@ -51,12 +52,12 @@ impl Child {
 
     /// Lets it hang.
     pub(super) fn stop(&self) -> Result<(), String> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::SIGSTOP)
     }
 
     /// Lets it go on.
     pub(super) fn go_on(&self) -> Result<(), String> {
-        self.signal(Signal::CONT)
+        self.signal(Signal::SIGCONT)
     }
 
     /// Whether it has ended by itself.
@@ -65,8 +66,8 @@ impl Child {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), String> {
-        let id = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).ok_or("no process id")?;
-        kill_process(id, signal).map_err(|error| format!("a child takes no signal: {error}"))
+        let id = i32::try_from(self.process.id()).map_err(|_| "no process id")?;
+        kill(Pid::from_raw(id), signal).map_err(|error| format!("a child takes no signal: {error}"))
     }
 }
 
