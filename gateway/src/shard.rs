@@ -219,6 +219,7 @@ impl Shards {
         drain: &Drain,
     ) -> io::Result<Arc<Self>> {
         let (mut doors, mut threads) = (Vec::new(), Vec::new());
+        let has_siblings = inboxes.len() > 1;
         for (id, inbox) in inboxes.into_iter().enumerate() {
             let (orders, ordered) = mpsc::channel(ARRIVALS_WAITING_MAX);
             let (wakes, woken) = mpsc::channel(ARRIVALS_WAITING_MAX);
@@ -226,7 +227,8 @@ impl Shards {
             LaneEnd::serve(end, Arc::clone(node), id, drain);
             let sources = reactor::Sources { inbox, orders: ordered, woken, answers: lane.answers };
             let (node, counters) = (Arc::clone(node), Arc::clone(&metrics.shards[id]));
-            let shard = reactor::Shard::new(node, limits, lane.asks, counters)?;
+            let mut shard = reactor::Shard::new(node, limits, lane.asks, counters)?;
+            shard.has_siblings = has_siblings;
             let thread = std::thread::Builder::new().name(format!("shard-{id}"));
             threads.push(thread.spawn(move || reactor::run(shard, sources))?);
             doors.push(Door { orders, wakes });

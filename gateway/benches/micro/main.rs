@@ -15,6 +15,7 @@ mod encode;
 mod head;
 mod hear;
 mod race;
+mod share;
 mod stage;
 
 use race::Race;
@@ -31,4 +32,5 @@ fn main() {
     stage::run(&race);
     head::run(&race);
     hear::run(&race);
+    share::run(&race);
 }

@@ -59,6 +59,13 @@ impl Publication {
         Self { tags, ..self }
     }
 
+    /// The same once more, to be encoded anew: the bytes that come of it have counts of their own, which no other thread
+    /// writes.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(self.channel.clone(), self.position, self.payload.clone()).with_tags(self.tags.clone())
+    }
+
     /// The bytes of one form; `encode` makes them the first time.
     #[inline]
     pub fn form(&self, form: Form, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {

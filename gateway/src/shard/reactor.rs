@@ -83,6 +83,8 @@ pub(super) struct Shard {
     pub(super) generation: u32,
     pub(super) scratch: Vec<u8>,
     pub(super) leaving: bool,
+    /// There are other shards, which are given the same publications.
+    pub(super) has_siblings: bool,
 }
 
 enum Wake {
@@ -149,6 +151,7 @@ impl Shard {
             generation: 0,
             scratch: vec![0; READ_BYTES],
             leaving: false,
+            has_siblings: false,
         })
     }
 

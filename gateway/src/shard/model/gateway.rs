@@ -108,7 +108,8 @@ impl ShardSteps {
         let (ends, end) = lane(rules.lane);
         let (wakes, woken) = mpsc::channel(WAKES);
         let counters = Arc::clone(&metrics.shards[id]);
-        let shard = Shard::new(Arc::clone(node), rules.shard(), asks_first, counters).unwrap();
+        let mut shard = Shard::new(Arc::clone(node), rules.shard(), asks_first, counters).unwrap();
+        shard.has_siblings = true;
         let node = Arc::clone(node);
         let lane = Box::pin(async move { end.run(&node, id).await });
         Self { shard, inbox, wakes, woken, answers: ends.answers, asked, asks: ends.asks, lane }
