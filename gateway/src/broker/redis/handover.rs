@@ -23,6 +23,8 @@ use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
 
 /// Topics that may be named in all losses that wait together; beyond, a loss concerns all.
 const NAMED: usize = 128;
+/// Losses that may wait one behind the other; beyond, the last of them takes in what comes, whatever its cause.
+const LOSSES: usize = 128;
 /// What a waiting message costs beside its name and payload.
 const OVERHEAD: usize = 64;
 /// Room that an emptied queue keeps after a burst.
@@ -46,6 +48,7 @@ struct Queue {
     messages: usize,
     bytes: usize,
     named: usize,
+    losses: usize,
     ended: bool,
     echo: Echo,
     /// Shard channels that we give up ourselves: their end is no news.
@@ -234,6 +237,7 @@ impl Queue {
         if let LostTopics::Some(topics) = &loss.topics {
             self.named -= topics.len();
         }
+        self.losses -= 1;
         Taken::Loss(loss)
     }
 
@@ -241,8 +245,11 @@ impl Queue {
     fn lose(&mut self, heard: &Heard, cause: GapCause) {
         let Some(topic) = heard.topic() else { return };
         match self.items.back_mut() {
-            Some(Item::Loss(loss)) if loss.cause == cause => add(loss, topic, &mut self.named),
+            Some(Item::Loss(loss)) if loss.cause == cause || self.losses >= LOSSES => {
+                add(loss, topic, &mut self.named)
+            }
             _ => {
+                self.losses += 1;
                 let mut loss = Loss { topics: LostTopics::Some(Vec::new()), cause, from: Instant::now() };
                 add(&mut loss, topic, &mut self.named);
                 self.items.push_back(Item::Loss(loss));

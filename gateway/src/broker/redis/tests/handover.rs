@@ -72,6 +72,19 @@ async fn too_many_names_become_all() {
 }
 
 #[tokio::test]
+async fn losses_of_two_causes_in_turn_are_bounded_too() {
+    let settings = RedisSettings { handover_items: 0, message_bytes: 10, ..RedisSettings::default() };
+    let handover = Handover::new(&settings, None);
+    for n in 0..10_000 {
+        push(&handover, &format!("full{n}"), b"");
+        push(&handover, &format!("large{n}"), &[0; 11]);
+    }
+    let told = everything(&handover);
+    assert!(told.len() <= 128, "{} losses wait", told.len());
+    assert!(told.last().unwrap().ends_with("All"), "who is not named is meant: {:?}", told.last());
+}
+
+#[tokio::test]
 async fn the_end_comes_after_what_waits_and_nothing_comes_after_the_end() {
     let handover = Handover::new(&RedisSettings::default(), None);
     push(&handover, "a", b"");
