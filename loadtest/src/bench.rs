@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::resources::machine::{Machine, commit, now};
 
 mod goals;
+mod growth;
+mod markdown;
 mod plan;
 mod run;
 mod server;
@@ -116,13 +118,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         runs: Vec::new(),
         table: Vec::new(),
     };
-    for case in plan::first(&args.size) {
-        play(&bench, &case, &args.only, &mut outcome)?;
+    for group in plan::first(&args.size) {
+        play(&bench, &group, &args.only, &mut outcome)?;
     }
     // Half of the highest load is known only now.
-    for case in plan::second(&args.size, &outcome.runs) {
-        play(&bench, &case, &args.only, &mut outcome)?;
-    }
+    let second = plan::second(&args.size, &outcome.runs);
+    play(&bench, &second, &args.only, &mut outcome)?;
     outcome.table = summary::table(&outcome);
     write(&outcome, &args.out)
 }
@@ -132,12 +133,13 @@ fn beside() -> Result<PathBuf, String> {
     Ok(own.with_file_name("earshot"))
 }
 
-/// All rounds of one case, its subjects in turn.
-fn play(bench: &Bench, case: &Case, only: &str, outcome: &mut Outcome) -> Result<(), String> {
-    if !case.name.contains(only) {
-        return Ok(());
-    }
-    for round in 0..case.rounds {
+/// All rounds of some cases, the cases in turn, and in each its subjects in turn.
+fn play(bench: &Bench, group: &[Case], only: &str, outcome: &mut Outcome) -> Result<(), String> {
+    let rounds = group.iter().map(|case| case.rounds).max().unwrap_or_default();
+    for (round, case) in (0..rounds).flat_map(|round| group.iter().map(move |case| (round, case))) {
+        if !case.name.contains(only) || round >= case.rounds {
+            continue;
+        }
         let turn = round as usize % case.lines.len();
         for (subject, line) in case.lines.iter().cycle().skip(turn).take(case.lines.len()) {
             tell(&format!("{} {subject:?}, round {} of {}", case.name, round + 1, case.rounds));
@@ -161,7 +163,7 @@ fn write(outcome: &Outcome, directory: &Path) -> Result<(), String> {
     let name = outcome.date.replace('T', "-").replace(':', "");
     let name = name.get(..15).unwrap_or(&name);
     let json = serde_json::to_string_pretty(outcome).map_err(|error| cannot(&error))? + "\n";
-    let markdown = summary::markdown(outcome);
+    let markdown = markdown::page(outcome);
     fs::write(directory.join(format!("{name}.json")), json).map_err(|error| cannot(&error))?;
     fs::write(directory.join(format!("{name}.md")), &markdown).map_err(|error| cannot(&error))?;
     // A reader that went away changes nothing.

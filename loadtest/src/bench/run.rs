@@ -17,6 +17,8 @@ pub(crate) struct Numbers {
     pub(crate) micros_per_delivery: Option<f64>,
     pub(crate) user_share: Option<f64>,
     pub(crate) server_cores: f64,
+    /// How full the server's core was, interrupts included.
+    pub(crate) server_full: Option<f64>,
     pub(crate) deliveries_per_second: f64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
@@ -27,6 +29,7 @@ pub(crate) struct Numbers {
     /// Memory after a rest, above that of the idle server, in per cent.
     pub(crate) kept_percent: Option<f64>,
     pub(crate) connections_per_second: f64,
+    pub(crate) micros_per_connection: Option<f64>,
     pub(crate) cores_per_100000: Option<f64>,
     pub(crate) mib_per_100000: Option<f64>,
     /// Everything arrived, once and in order.
@@ -39,6 +42,10 @@ pub(crate) struct Numbers {
     pub(crate) load_busy: Option<f64>,
     /// See above.
     pub(crate) load_starved: Option<f64>,
+    /// How full the load test's core was, Redis and interrupts included, and in its fullest second.
+    pub(crate) load_full: Option<f64>,
+    /// See above.
+    pub(crate) load_full_worst: Option<f64>,
     pub(crate) doubts: Vec<String>,
 }
 
@@ -53,6 +60,7 @@ impl From<&Record> for Numbers {
             micros_per_delivery: server.and_then(crate::record::Process::micros_per_delivery),
             user_share: server.and_then(crate::record::Process::user_share),
             server_cores: server.map_or(0.0, |server| server.cores),
+            server_full: server.and_then(|server| server.cores_full),
             deliveries_per_second: record.deliveries.per_second,
             delivered: record.deliveries.delivered,
             lost: record.deliveries.lost,
@@ -62,6 +70,7 @@ impl From<&Record> for Numbers {
             bytes_per_connection: server.and_then(|server| server.bytes_per_connection),
             kept_percent: measure("kept_percent_0"),
             connections_per_second: record.connect.per_second,
+            micros_per_connection: measure("micros_per_connection_0"),
             cores_per_100000: measure("cores_per_100000_0"),
             mib_per_100000: measure("mib_per_100000_0"),
             clean: record.clean && record.failure.is_none(),
@@ -69,6 +78,8 @@ impl From<&Record> for Numbers {
             late: record.meter.late,
             load_busy: record.meter.subscribers.map(|share| share.busy),
             load_starved: record.meter.subscribers.map(|share| share.starved),
+            load_full: record.meter.cores_full,
+            load_full_worst: record.meter.cores_full_worst,
             doubts: record.doubts.clone(),
         }
     }
