@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::redis_costs::Costs;
 use crate::resources::machine::{Machine, commit, now};
 
 mod goals;
 mod growth;
-mod markdown;
+pub(crate) mod markdown;
 mod plan;
 mod run;
-mod server;
+pub(crate) mod server;
 mod summary;
 
 use plan::{Case, Size};
@@ -85,6 +86,9 @@ pub(crate) struct Outcome {
     pub(crate) runs: Vec<Run>,
     /// What they came to.
     pub(crate) table: Vec<summary::Row>,
+    /// What Redis itself needs, by round.
+    #[serde(default)]
+    pub(crate) redis: Vec<Costs>,
 }
 
 /// One run.
@@ -117,6 +121,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         size: args.size.clone(),
         runs: Vec::new(),
         table: Vec::new(),
+        redis: Vec::new(),
     };
     for group in plan::first(&args.size) {
         play(&bench, &group, &args.only, &mut outcome)?;
@@ -124,6 +129,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
     // Half of the highest load is known only now.
     let second = plan::second(&args.size, &outcome.runs);
     play(&bench, &second, &args.only, &mut outcome)?;
+    play_redis(&bench, &args.only, &mut outcome)?;
     outcome.table = summary::table(&outcome);
     write(&outcome, &args.out)
 }
@@ -147,6 +153,18 @@ fn play(bench: &Bench, group: &[Case], only: &str, outcome: &mut Outcome) -> Res
             let (case, line) = (case.name.clone(), line.clone());
             outcome.runs.push(Run { case, subject: *subject, round, line, numbers });
         }
+    }
+    Ok(())
+}
+
+fn play_redis(bench: &Bench, only: &str, outcome: &mut Outcome) -> Result<(), String> {
+    if !"redis".contains(only) {
+        return Ok(());
+    }
+    let rounds = outcome.size.rounds.min(plan::FEW_ROUNDS);
+    for round in 1..=rounds {
+        tell(&format!("redis, round {round} of {rounds}"));
+        outcome.redis.push(bench.redis()?);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::summary::{Row, name};
 use super::{Outcome, Run};
+use crate::redis_costs;
 
 /// A load test that waited for its core longer than this, as a share of the time, was not alone on it.
 const STARVED: f64 = 0.2;
@@ -28,7 +29,11 @@ pub(crate) fn page(outcome: &Outcome) -> String {
     for row in outcome.table.iter().filter(|row| row.earshot.is_some()) {
         text += &line(row);
     }
-    text + &caveats(outcome)
+    text += &caveats(outcome);
+    if !outcome.redis.is_empty() {
+        text += &format!("\n{}", redis_costs::table(&outcome.redis));
+    }
+    text
 }
 
 fn line(row: &Row) -> String {
@@ -83,7 +88,7 @@ fn caveats(outcome: &Outcome) -> String {
     text
 }
 
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         large if large >= 1000.0 => {
             let digits = format!("{value:.0}");

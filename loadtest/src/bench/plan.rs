@@ -63,7 +63,7 @@ const WINDOW: u32 = 8;
 /// The same with a channel for each subscriber: enough for batches, not so many that sockets fill.
 const CHANNELS_WINDOW: u32 = 2000;
 /// Rounds of what takes long, or has many steps.
-const FEW_ROUNDS: u32 = 3;
+pub(crate) const FEW_ROUNDS: u32 = 3;
 
 /// Cases whose rounds are interleaved, since they are compared with each other.
 pub(crate) type Group = Vec<Case>;
@@ -164,6 +164,8 @@ mod tests {
         assert_eq!(size.steps(), [50, 500, 5000, 18_000]);
         let groups = first(&size);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [[1; 10].as_slice(), &[4, 1]].concat());
+        let redis = "loadtest redis --duration 1s --server-core=0 --redis=redis-server";
+        assert!(crate::Cli::try_parse_from(redis.split(' ')).is_ok());
         for line in groups.iter().flatten().flat_map(|case| &case.lines) {
             let words = std::iter::once("loadtest").chain(line.1.split_ascii_whitespace());
             crate::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{}: {error}", line.1));

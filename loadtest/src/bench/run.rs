@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
 use super::server::{Programs, Server, pinned};
 use crate::record::{Latency, Record};
+use crate::redis_costs::Costs;
 
 /// What is kept of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -146,7 +148,7 @@ impl Bench {
                 self.load(line, &against("nchan", &nchan))
             }
             Subject::Earshot => {
-                let redis = Server::redis(&self.programs, load)?;
+                let redis = Server::redis(&self.programs.redis, load)?;
                 let earshot = Server::earshot(&self.programs, server, &redis)?;
                 let mut more = against("earshot", &earshot);
                 more.push(format!("--publish=redis://127.0.0.1:{}", redis.port));
@@ -155,22 +157,33 @@ impl Bench {
         }
     }
 
+    /// What Redis itself needs, on the server's core.
+    pub(crate) fn redis(&self) -> Result<Costs, String> {
+        let redis = self.programs.redis.display();
+        let more = [format!("--server-core={}", self.server_core), format!("--redis={redis}")];
+        // Redis' own clock has microseconds.
+        self.json("redis --duration 1s", &more)
+    }
+
     fn load(&self, line: &str, more: &[String]) -> Result<Numbers, String> {
+        let own = ["--threads=1", "--progress=none"].map(str::to_owned);
+        let record: Record = self.json(line, &[more, &own].concat())?;
+        if record.interrupted { Err("interrupted".to_owned()) } else { Ok(Numbers::from(&record)) }
+    }
+
+    /// What a process of its own on the load's core writes.
+    fn json<T: DeserializeOwned>(&self, line: &str, more: &[String]) -> Result<T, String> {
         let json = std::env::temp_dir().join(format!("earshot-bench-{}.json", std::process::id()));
         let mut command = pinned(self.load_core, &self.own);
-        command.args(line.split_ascii_whitespace()).args(more).args(["--threads=1", "--progress=none"]);
+        command.args(line.split_ascii_whitespace()).args(more);
         command.arg("--json").arg(&json).env_remove("EARSHOT_API_KEY").env_remove("LOADTEST_PUBLISH");
         let name = format!("{command:?}");
         let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
         let kept = fs::read_to_string(&json);
         // The next run writes it anew.
         let _ = fs::remove_file(&json);
-        let record = kept.ok().and_then(|text| serde_json::from_str::<Record>(&text).ok());
-        match record {
-            Some(record) if record.interrupted => Err("interrupted".to_owned()),
-            Some(record) => Ok(Numbers::from(&record)),
-            None => Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr))),
-        }
+        let told = kept.ok().and_then(|text| serde_json::from_str(&text).ok());
+        told.ok_or_else(|| format!("{name}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 

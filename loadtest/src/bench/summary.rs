@@ -165,6 +165,7 @@ pub(super) mod tests {
             size,
             runs,
             table: Vec::new(),
+            redis: Vec::new(),
         };
         outcome.table = table(&outcome);
         outcome

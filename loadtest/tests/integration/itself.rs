@@ -4,6 +4,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
+use crate::harness::first_core;
 use crate::harness::loadtest::Loadtest;
 use crate::harness::server::gateway;
 
@@ -78,13 +79,6 @@ impl Drop for Filler {
         drop(self.0.kill());
         drop(self.0.wait());
     }
-}
-
-/// One on which this process may run.
-fn first_core() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
-    list.split(['-', ',']).next().unwrap().to_owned()
 }
 
 #[test]
