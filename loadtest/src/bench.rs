@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::redis_costs::Costs;
 use crate::resources::machine::{Machine, commit, now};
 
 mod goals;
+mod growth;
+pub(crate) mod markdown;
 mod plan;
 mod run;
-mod server;
+pub(crate) mod server;
 mod summary;
 
 use plan::{Case, Size};
@@ -83,6 +86,9 @@ pub(crate) struct Outcome {
     pub(crate) runs: Vec<Run>,
     /// What they came to.
     pub(crate) table: Vec<summary::Row>,
+    /// What Redis itself needs, by round.
+    #[serde(default)]
+    pub(crate) redis: Vec<Costs>,
 }
 
 /// One run.
@@ -115,14 +121,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         size: args.size.clone(),
         runs: Vec::new(),
         table: Vec::new(),
+        redis: Vec::new(),
     };
-    for case in plan::first(&args.size) {
-        play(&bench, &case, &args.only, &mut outcome)?;
+    for group in plan::first(&args.size) {
+        play(&bench, &group, &args.only, &mut outcome)?;
     }
     // Half of the highest load is known only now.
-    for case in plan::second(&args.size, &outcome.runs) {
-        play(&bench, &case, &args.only, &mut outcome)?;
-    }
+    let second = plan::second(&args.size, &outcome.runs);
+    play(&bench, &second, &args.only, &mut outcome)?;
+    play_redis(&bench, &args.only, &mut outcome)?;
     outcome.table = summary::table(&outcome);
     write(&outcome, &args.out)
 }
@@ -132,12 +139,13 @@ fn beside() -> Result<PathBuf, String> {
     Ok(own.with_file_name("earshot"))
 }
 
-/// All rounds of one case, its subjects in turn.
-fn play(bench: &Bench, case: &Case, only: &str, outcome: &mut Outcome) -> Result<(), String> {
-    if !case.name.contains(only) {
-        return Ok(());
-    }
-    for round in 0..case.rounds {
+/// All rounds of some cases, the cases in turn, and in each its subjects in turn.
+fn play(bench: &Bench, group: &[Case], only: &str, outcome: &mut Outcome) -> Result<(), String> {
+    let rounds = group.iter().map(|case| case.rounds).max().unwrap_or_default();
+    for (round, case) in (0..rounds).flat_map(|round| group.iter().map(move |case| (round, case))) {
+        if !case.name.contains(only) || round >= case.rounds {
+            continue;
+        }
         let turn = round as usize % case.lines.len();
         for (subject, line) in case.lines.iter().cycle().skip(turn).take(case.lines.len()) {
             tell(&format!("{} {subject:?}, round {} of {}", case.name, round + 1, case.rounds));
@@ -145,6 +153,18 @@ fn play(bench: &Bench, case: &Case, only: &str, outcome: &mut Outcome) -> Result
             let (case, line) = (case.name.clone(), line.clone());
             outcome.runs.push(Run { case, subject: *subject, round, line, numbers });
         }
+    }
+    Ok(())
+}
+
+fn play_redis(bench: &Bench, only: &str, outcome: &mut Outcome) -> Result<(), String> {
+    if !"redis".contains(only) {
+        return Ok(());
+    }
+    let rounds = outcome.size.rounds.min(plan::FEW_ROUNDS);
+    for round in 1..=rounds {
+        tell(&format!("redis, round {round} of {rounds}"));
+        outcome.redis.push(bench.redis()?);
     }
     Ok(())
 }
@@ -161,7 +181,7 @@ fn write(outcome: &Outcome, directory: &Path) -> Result<(), String> {
     let name = outcome.date.replace('T', "-").replace(':', "");
     let name = name.get(..15).unwrap_or(&name);
     let json = serde_json::to_string_pretty(outcome).map_err(|error| cannot(&error))? + "\n";
-    let markdown = summary::markdown(outcome);
+    let markdown = markdown::page(outcome);
     fs::write(directory.join(format!("{name}.json")), json).map_err(|error| cannot(&error))?;
     fs::write(directory.join(format!("{name}.md")), &markdown).map_err(|error| cannot(&error))?;
     // A reader that went away changes nothing.

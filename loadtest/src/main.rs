@@ -27,6 +27,7 @@ mod options;
 mod progress;
 mod publisher;
 mod record;
+mod redis_costs;
 mod report;
 mod resources;
 mod run;
@@ -96,6 +97,10 @@ enum Command {
     ///
     /// `loadtest/bench/run` builds everything and calls it.
     Bench(Box<bench::BenchArgs>),
+    /// What a publication and a subscription cost Redis itself, for the model of many nodes
+    ///
+    /// Starts a Redis of its own. Run it by `taskset` on another core than --server-core.
+    Redis(Box<redis_costs::RedisArgs>),
     #[command(hide = true)]
     BareLoop(limit::BareLoopArgs),
 }
@@ -125,6 +130,7 @@ fn main() -> ExitCode {
         Command::Limit(args) => conclude(limit::run(&args), &args.options),
         Command::Compare(args) => done(report::compare(&args.files, args.html.as_deref())),
         Command::Bench(args) => done(bench::run(&args)),
+        Command::Redis(args) => done(redis_costs::run(&args)),
         Command::BareLoop(args) => {
             done(limit::serve(&args).map_err(|error| format!("the bare loop: {error}")))
         }

@@ -13,6 +13,7 @@ use crate::options::{Options, Rate, Setup};
 use crate::record::{
     Cohort, Connect, Deliveries, FORMAT, Latency, Meter, Process, Published, Record, per_second,
 };
+use crate::resources::cores::Fullness;
 use crate::resources::machine::{Machine, commit, now};
 use crate::resources::process::{ProcessName, Usage};
 use crate::resources::{process, thread::CpuShare};
@@ -23,7 +24,7 @@ use crate::watch::Watch;
 
 mod chart;
 mod compare;
-mod doubts;
+pub(crate) mod doubts;
 mod escape;
 mod page;
 mod table;
@@ -41,7 +42,8 @@ pub(crate) struct Marks {
     /// At the end, with everybody connected.
     pub(crate) after: Vec<Usage>,
     start: Option<Mark>,
-    end: Option<Mark>,
+    /// The times in which processor time is counted.
+    spans: Vec<(Mark, Mark)>,
 }
 
 #[derive(Debug)]
@@ -68,16 +70,23 @@ impl Marks {
 
     /// Processor time is counted up to here.
     pub(crate) fn end(&mut self, usage: Vec<Usage>, delivered: u64) {
-        self.end = Some(Mark::now(usage, delivered));
+        if let Some(start) = self.start.take() {
+            self.spans.push((start, Mark::now(usage, delivered)));
+        }
     }
 
     /// Whether it is being counted.
     pub(crate) fn is_open(&self) -> bool {
-        self.start.is_some() && self.end.is_none()
+        self.start.is_some()
     }
 
-    fn span(&self) -> Option<(&Mark, &Mark)> {
-        Some((self.start.as_ref()?, self.end.as_ref()?))
+    /// What was added, over all times in which it was counted.
+    fn sum(&self, of: impl Fn(&Mark) -> f64) -> f64 {
+        self.spans.iter().map(|(start, end)| of(end) - of(start)).sum()
+    }
+
+    fn seconds(&self) -> f64 {
+        self.spans.iter().map(|(start, end)| (end.at - start.at).as_secs_f64()).sum()
     }
 }
 
@@ -96,6 +105,10 @@ pub(crate) struct Parts<'a> {
     pub(crate) publishing: &'a Publishing,
     /// What processes used.
     pub(crate) marks: &'a Marks,
+    /// How full the cores of the load test were.
+    pub(crate) own_cores: Option<&'a Fullness>,
+    /// The same of each process.
+    pub(crate) cores: &'a [Option<Fullness>],
     /// How long connecting took.
     pub(crate) connecting: Duration,
     /// The operator ended it early.
@@ -225,14 +238,14 @@ fn processes(parts: &Parts<'_>, names: &[(String, usize)], peaks: &[u64]) -> Vec
             bytes_per_connection: per_connection(&before, &connected, parts.setup.subscribers),
             ..Process::default()
         };
-        if let Some((start, end)) = marks.span() {
-            let (from, to) = (at(&start.usage), at(&end.usage));
-            process.user_seconds = (to.user - from.user).max(0.0);
-            process.system_seconds = (to.system - from.system).max(0.0);
-            let seconds = (end.at - start.at).as_secs_f64();
-            process.cores = (process.user_seconds + process.system_seconds) / seconds.max(f64::EPSILON);
-            let delivered = end.delivered - start.delivered;
-            let each = |seconds: f64| (delivered > 0).then(|| seconds * 1e6 / delivered as f64);
+        if !marks.spans.is_empty() {
+            process.user_seconds = marks.sum(|mark| at(&mark.usage).user).max(0.0);
+            process.system_seconds = marks.sum(|mark| at(&mark.usage).system).max(0.0);
+            process.cores =
+                (process.user_seconds + process.system_seconds) / marks.seconds().max(f64::EPSILON);
+            process.cores_full = parts.cores.get(index).and_then(|cores| cores.as_ref()?.whole());
+            let delivered = marks.sum(|mark| mark.delivered as f64);
+            let each = |seconds: f64| (delivered > 0.0).then(|| seconds * 1e6 / delivered);
             process.user_micros_per_delivery = each(process.user_seconds);
             process.system_micros_per_delivery = each(process.system_seconds);
         }
@@ -250,19 +263,17 @@ fn per_connection(before: &Usage, connected: &Usage, subscribers: u32) -> Option
 }
 
 fn meter(parts: &Parts<'_>) -> Meter {
-    let used = parts
-        .marks
-        .span()
-        .map(|(start, end)| (end.own.user - start.own.user, end.own.system - start.own.system));
-    let (user_seconds, system_seconds) = used.unwrap_or_default();
     let Toll { share, worst, timers, turns } = parts.toll;
     let busiest: Option<CpuShare> = CpuShare::worst_of(*worst, *share);
     Meter {
         subscribers: *share,
         busiest_second: busiest,
         publisher: parts.publishing.cpu,
-        user_seconds,
-        system_seconds,
+        cores: parts.own_cores.map(|cores| cores.list().to_owned()),
+        cores_full: parts.own_cores.and_then(Fullness::whole),
+        cores_full_worst: parts.own_cores.and_then(Fullness::worst),
+        user_seconds: parts.marks.sum(|mark| mark.own.user),
+        system_seconds: parts.marks.sum(|mark| mark.own.system),
         timers: Latency::of(timers),
         turns: Latency::of(turns),
         ..Meter::default()

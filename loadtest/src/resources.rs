@@ -1,6 +1,7 @@
 //! What the load test and the servers under test use of the machine, and which machine it is. Reads `/proc`; where
 //! there is none, it knows nothing and says so with `None`. Never changes a limit.
 
+pub(crate) mod cores;
 pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod thread;

@@ -62,6 +62,8 @@ pub(crate) enum Order {
     Churn(Churning, f64),
     /// The time that is judged begins: processor time is counted from here on.
     Measure,
+    /// It ends; it may begin anew.
+    EndMeasure,
     /// The end.
     Finish,
 }
@@ -112,7 +114,7 @@ struct Account {
 /// What it cost to hear it, so that a load test that measured itself can be told.
 #[derive(Debug)]
 pub(crate) struct Toll {
-    /// The busiest thread over the whole time that is judged.
+    /// The busiest thread over the whole time that is judged; where there were several, in the busiest of them.
     pub(crate) share: Option<CpuShare>,
     /// The busiest thread in its busiest second.
     pub(crate) worst: Option<CpuShare>,

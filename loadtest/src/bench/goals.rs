@@ -28,6 +28,8 @@ pub(super) struct Question {
     pub(super) unit: &'static str,
     pub(super) pick: Pick,
     pub(super) goals: &'static [Goal],
+    /// Whether it is as much as could be reached: then it matters who could not do more.
+    pub(super) is_rate: bool,
 }
 
 const fn question(
@@ -37,13 +39,20 @@ const fn question(
     pick: Pick,
     goals: &'static [Goal],
 ) -> Question {
-    Question { what, case, unit, pick, goals }
+    Question { what, case, unit, pick, goals, is_rate: false }
+}
+
+/// As much as could be reached in a second.
+const fn rate(what: &'static str, case: &'static str, pick: Pick, goals: &'static [Goal]) -> Question {
+    Question { what, case, unit: "/s", pick, goals, is_rate: true }
 }
 
 const CPU: Pick = |numbers| numbers.micros_per_delivery;
 const USER: Pick = |numbers| numbers.user_share.map(|share| share * 100.0);
 const MEMORY: Pick = |numbers| numbers.bytes_per_connection.map(|bytes| bytes / 1024.0);
 const RATE: Pick = |numbers| Some(numbers.deliveries_per_second);
+const CONNECTIONS: Pick = |numbers| Some(numbers.connections_per_second);
+const CONNECTION: Pick = |numbers| numbers.micros_per_connection;
 
 /// All lines, in the order of the table. Growth is apart: see [`GROWTH`].
 pub(super) const QUESTIONS: &[Question] = {
@@ -57,10 +66,9 @@ pub(super) const QUESTIONS: &[Question] = {
         question("of that in user space, SSE", "fanout SSE", "%", USER, &[NoMoreThan(15.0)]),
         question("CPU per delivery, WebSocket, bursts of ten", "burst WebSocket", "µs", CPU, BURST),
         question("CPU per delivery, SSE, bursts of ten", "burst SSE", "µs", CPU, BURST),
-        question(
+        rate(
             "many channels, one subscriber each: deliveries a second",
             "many channels",
-            "/s",
             RATE,
             &[Reaches(0.6, BareLoop)],
         ),
@@ -72,7 +80,7 @@ pub(super) const QUESTIONS: &[Question] = {
             |numbers| Some(numbers.lost as f64),
             &[NoMoreThan(0.0)],
         ),
-        question("highest rate, one channel: deliveries a second", "highest", "/s", RATE, &[]),
+        rate("highest rate, one channel: deliveries a second", "highest", RATE, &[]),
         question(
             "latency at half of the bare loop's, p50",
             "half load",
@@ -116,13 +124,15 @@ pub(super) const QUESTIONS: &[Question] = {
             |numbers| numbers.kept_percent,
             &[NoMoreThan(10.0)],
         ),
-        question(
-            "connections accepted and subscribed a second",
-            "connect",
-            "/s",
-            |numbers| Some(numbers.connections_per_second),
+        rate(
+            "connections accepted and subscribed a second, WebSocket (nchan's need no subscribe command)",
+            "connect WebSocket",
+            CONNECTIONS,
             &[NoLessThan(15_000.0)],
         ),
+        question("the same: CPU per connection", "connect WebSocket", "µs", CONNECTION, &[]),
+        rate("connections accepted and subscribed a second, SSE", "connect SSE", CONNECTIONS, &[]),
+        question("the same: CPU per connection, SSE", "connect SSE", "µs", CONNECTION, &[]),
         question(
             "100,000 idle connections: cores",
             "idle",
@@ -140,10 +150,10 @@ pub(super) const QUESTIONS: &[Question] = {
     ]
 };
 
-/// What must stay flat from one number of subscribers to another, and within how many per cent.
+/// What must stay flat from one number of subscribers to another.
 pub(super) const GROWTH: &[(&str, &str, Pick)] =
     &[("CPU per delivery", "µs", CPU), ("memory per connection", "KiB", MEMORY)];
-/// See above.
+/// Within how many per cent of the mean over the numbers of subscribers.
 pub(super) const FLAT_PERCENT: f64 = 20.0;
 /// Memory per connection says nothing below so many: what the server takes for itself is shared by too few.
 pub(super) const MEMORY_FROM: u32 = 1000;

@@ -62,12 +62,37 @@ fn case(name: &str, rounds: u32, lines: &[(Subject, String)]) -> Case {
 const WINDOW: u32 = 8;
 /// The same with a channel for each subscriber: enough for batches, not so many that sockets fill.
 const CHANNELS_WINDOW: u32 = 2000;
-/// Rounds of what is looked at for growth alone.
-const GROWTH_ROUNDS: u32 = 3;
+/// Rounds of what takes long, or has many steps.
+pub(crate) const FEW_ROUNDS: u32 = 3;
+
+/// Cases whose rounds are interleaved, since they are compared with each other.
+pub(crate) type Group = Vec<Case>;
 
 /// What can be said beforehand.
-pub(crate) fn first(size: &Size) -> Vec<Case> {
-    let Size { rounds, seconds, subscribers, rate, channels, idle, idle_seconds } = *size;
+pub(crate) fn first(size: &Size) -> Vec<Group> {
+    let mut groups: Vec<Group> = alone(size).into_iter().map(|case| vec![case]).collect();
+    groups.push(growth(size));
+    let Size { rounds, idle, idle_seconds, .. } = *size;
+    let line = format!("idle --transport ws --subscribers {idle} --duration {idle_seconds}s");
+    let lines = [(Nchan, line.clone()), (Earshot, line)];
+    groups.push(vec![case("idle", rounds.min(FEW_ROUNDS), &lines)]);
+    groups
+}
+
+/// The same load for more and more subscribers: as many deliveries for all of them.
+fn growth(size: &Size) -> Group {
+    let step = |step: u32| {
+        let rate = f64::from(size.subscribers) * size.rate / f64::from(step);
+        let load =
+            format!("--transport ws --subscribers {step} --rate {rate:.3} --duration {}s", size.seconds);
+        let lines = [(BareLoop, format!("limit {load}")), (Earshot, format!("fanout {load}"))];
+        case(&format!("growth {step}"), size.rounds.min(FEW_ROUNDS), &lines)
+    };
+    size.steps().into_iter().map(step).collect()
+}
+
+fn alone(size: &Size) -> Vec<Case> {
+    let Size { rounds, seconds, subscribers, rate, channels, .. } = *size;
     let mut cases = Vec::new();
     for (way, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
         let common = format!("--transport {way} --subscribers {subscribers}");
@@ -99,17 +124,10 @@ pub(crate) fn first(size: &Size) -> Vec<Case> {
     );
     let lines = [(BareLoop, format!("limit {many}")), (Earshot, format!("many-channels {many}"))];
     cases.push(case("many channels", rounds, &lines));
-    let connect = format!("connect --transport ws --subscribers {channels}");
-    cases.push(case("connect", rounds, &[(Nchan, connect.clone()), (Earshot, connect)]));
-    for step in size.steps() {
-        // As many deliveries for all of them.
-        let rate = f64::from(subscribers) * rate / f64::from(step);
-        let line =
-            format!("fanout --transport ws --subscribers {step} --rate {rate:.3} --duration {seconds}s");
-        cases.push(case(&format!("growth {step}"), rounds.min(GROWTH_ROUNDS), &[(Earshot, line)]));
+    for (way, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
+        let connect = format!("connect --transport {way} --subscribers {channels}");
+        cases.push(case(&format!("connect {name}"), rounds, &[(Nchan, connect.clone()), (Earshot, connect)]));
     }
-    let line = format!("idle --transport ws --subscribers {idle} --duration {idle_seconds}s");
-    cases.push(case("idle", 1, &[(Nchan, line.clone()), (Earshot, line)]));
     cases
 }
 
@@ -144,9 +162,11 @@ mod tests {
     fn every_line_is_one_of_the_load_test() {
         let size = Line::parse_from(["bench"]).size;
         assert_eq!(size.steps(), [50, 500, 5000, 18_000]);
-        let cases = first(&size);
-        assert_eq!(cases.len(), 14, "{cases:#?}");
-        for line in cases.iter().flat_map(|case| &case.lines) {
+        let groups = first(&size);
+        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [[1; 10].as_slice(), &[4, 1]].concat());
+        let redis = "loadtest redis --duration 1s --server-core=0 --redis=redis-server";
+        assert!(crate::Cli::try_parse_from(redis.split(' ')).is_ok());
+        for line in groups.iter().flatten().flat_map(|case| &case.lines) {
             let words = std::iter::once("loadtest").chain(line.1.split_ascii_whitespace());
             crate::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{}: {error}", line.1));
         }

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
 use super::server::{Programs, Server, pinned};
 use crate::record::{Latency, Record};
+use crate::redis_costs::Costs;
 
 /// What is kept of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +19,8 @@ pub(crate) struct Numbers {
     pub(crate) micros_per_delivery: Option<f64>,
     pub(crate) user_share: Option<f64>,
     pub(crate) server_cores: f64,
+    /// How full the server's core was, interrupts included.
+    pub(crate) server_full: Option<f64>,
     pub(crate) deliveries_per_second: f64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
@@ -27,6 +31,7 @@ pub(crate) struct Numbers {
     /// Memory after a rest, above that of the idle server, in per cent.
     pub(crate) kept_percent: Option<f64>,
     pub(crate) connections_per_second: f64,
+    pub(crate) micros_per_connection: Option<f64>,
     pub(crate) cores_per_100000: Option<f64>,
     pub(crate) mib_per_100000: Option<f64>,
     /// Everything arrived, once and in order.
@@ -39,6 +44,10 @@ pub(crate) struct Numbers {
     pub(crate) load_busy: Option<f64>,
     /// See above.
     pub(crate) load_starved: Option<f64>,
+    /// How full the load test's core was, Redis and interrupts included, and in its fullest second.
+    pub(crate) load_full: Option<f64>,
+    /// See above.
+    pub(crate) load_full_worst: Option<f64>,
     pub(crate) doubts: Vec<String>,
 }
 
@@ -53,6 +62,7 @@ impl From<&Record> for Numbers {
             micros_per_delivery: server.and_then(crate::record::Process::micros_per_delivery),
             user_share: server.and_then(crate::record::Process::user_share),
             server_cores: server.map_or(0.0, |server| server.cores),
+            server_full: server.and_then(|server| server.cores_full),
             deliveries_per_second: record.deliveries.per_second,
             delivered: record.deliveries.delivered,
             lost: record.deliveries.lost,
@@ -62,6 +72,7 @@ impl From<&Record> for Numbers {
             bytes_per_connection: server.and_then(|server| server.bytes_per_connection),
             kept_percent: measure("kept_percent_0"),
             connections_per_second: record.connect.per_second,
+            micros_per_connection: measure("micros_per_connection_0"),
             cores_per_100000: measure("cores_per_100000_0"),
             mib_per_100000: measure("mib_per_100000_0"),
             clean: record.clean && record.failure.is_none(),
@@ -69,6 +80,8 @@ impl From<&Record> for Numbers {
             late: record.meter.late,
             load_busy: record.meter.subscribers.map(|share| share.busy),
             load_starved: record.meter.subscribers.map(|share| share.starved),
+            load_full: record.meter.cores_full,
+            load_full_worst: record.meter.cores_full_worst,
             doubts: record.doubts.clone(),
         }
     }
@@ -135,7 +148,7 @@ impl Bench {
                 self.load(line, &against("nchan", &nchan))
             }
             Subject::Earshot => {
-                let redis = Server::redis(&self.programs, load)?;
+                let redis = Server::redis(&self.programs.redis, load)?;
                 let earshot = Server::earshot(&self.programs, server, &redis)?;
                 let mut more = against("earshot", &earshot);
                 more.push(format!("--publish=redis://127.0.0.1:{}", redis.port));
@@ -144,22 +157,33 @@ impl Bench {
         }
     }
 
+    /// What Redis itself needs, on the server's core.
+    pub(crate) fn redis(&self) -> Result<Costs, String> {
+        let redis = self.programs.redis.display();
+        let more = [format!("--server-core={}", self.server_core), format!("--redis={redis}")];
+        // Redis' own clock has microseconds.
+        self.json("redis --duration 1s", &more)
+    }
+
     fn load(&self, line: &str, more: &[String]) -> Result<Numbers, String> {
+        let own = ["--threads=1", "--progress=none"].map(str::to_owned);
+        let record: Record = self.json(line, &[more, &own].concat())?;
+        if record.interrupted { Err("interrupted".to_owned()) } else { Ok(Numbers::from(&record)) }
+    }
+
+    /// What a process of its own on the load's core writes.
+    fn json<T: DeserializeOwned>(&self, line: &str, more: &[String]) -> Result<T, String> {
         let json = std::env::temp_dir().join(format!("earshot-bench-{}.json", std::process::id()));
         let mut command = pinned(self.load_core, &self.own);
-        command.args(line.split_ascii_whitespace()).args(more).args(["--threads=1", "--progress=none"]);
+        command.args(line.split_ascii_whitespace()).args(more);
         command.arg("--json").arg(&json).env_remove("EARSHOT_API_KEY").env_remove("LOADTEST_PUBLISH");
         let name = format!("{command:?}");
         let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
         let kept = fs::read_to_string(&json);
         // The next run writes it anew.
         let _ = fs::remove_file(&json);
-        let record = kept.ok().and_then(|text| serde_json::from_str::<Record>(&text).ok());
-        match record {
-            Some(record) if record.interrupted => Err("interrupted".to_owned()),
-            Some(record) => Ok(Numbers::from(&record)),
-            None => Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr))),
-        }
+        let told = kept.ok().and_then(|text| serde_json::from_str(&text).ok());
+        told.ok_or_else(|| format!("{name}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 

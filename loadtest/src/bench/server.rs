@@ -65,9 +65,9 @@ impl Server {
     }
 
     /// A Redis that keeps nothing.
-    pub(crate) fn redis(programs: &Programs, core: u16) -> Result<Self, String> {
+    pub(crate) fn redis(program: &Path, core: u16) -> Result<Self, String> {
         let port = free_port();
-        let mut command = pinned(core, &programs.redis);
+        let mut command = pinned(core, program);
         command.args([
             "--bind",
             "127.0.0.1",

@@ -5,6 +5,9 @@ use crate::record::Record;
 
 /// Above this share of a core, a thread of the load test measures itself.
 const BUSY: f64 = 0.9;
+/// Above this share of the time, the cores on which it may run have nothing left for it. Interrupts are in it, which the
+/// clock of no thread shows.
+const FULL: f64 = 0.95;
 /// A thread that waited for a core longer than this measures the machine.
 const STARVED: f64 = 0.2;
 /// Less than this of the rate that was asked for is another test.
@@ -22,8 +25,10 @@ const TAIL: u64 = 1000;
 pub(super) fn doubts(record: &Record) -> Vec<String> {
     let mut doubts = Vec::new();
     own_threads(record, &mut doubts);
+    own_cores(record, &mut doubts);
     own_lag(record, &mut doubts);
     schedule(record, &mut doubts);
+    idle_servers(record, &mut doubts);
     for cohort in &record.cohorts {
         if (1..TAIL).contains(&cohort.latency.count) && record.published.seconds > 0.0 {
             let (name, count) = (&cohort.name, cohort.latency.count);
@@ -37,7 +42,14 @@ pub(super) fn doubts(record: &Record) -> Vec<String> {
 pub(super) fn is_bottleneck(record: &Record) -> bool {
     let meter = &record.meter;
     let busy = [meter.subscribers, meter.busiest_second, meter.publisher];
+    let full = [meter.cores_full, meter.cores_full_worst];
     busy.into_iter().flatten().any(|share| share.busy > BUSY)
+        || full.into_iter().flatten().any(|full| full > FULL)
+}
+
+/// Whether a server had something left: the rate is then not its limit, but that of whoever asked.
+pub(crate) fn had_something_left(cores: f64, cores_full: Option<f64>) -> bool {
+    cores < BUSY && cores_full.is_none_or(|full| full <= FULL)
 }
 
 /// Whether it read so late that latencies are not those of the server.
@@ -76,6 +88,36 @@ fn own_threads(record: &Record, doubts: &mut Vec<String>) {
     }
 }
 
+fn own_cores(record: &Record, doubts: &mut Vec<String>) {
+    let meter = &record.meter;
+    let full = |share: Option<f64>| share.filter(|share| *share > FULL);
+    let (share, when) = match (full(meter.cores_full), full(meter.cores_full_worst)) {
+        (Some(share), _) => (share, ""),
+        (None, Some(share)) => (share, " in their fullest second"),
+        (None, None) => return,
+    };
+    let (percent, cores) = (share * 100.0, meter.cores.as_deref().unwrap_or_default());
+    doubts.push(format!(
+        "the cores on which the load test may run ({cores}) were {percent:.0} % full{when}, interrupts and other programs \
+         included: the load test is the bottleneck"
+    ));
+}
+
+/// Where the rate was whatever could be reached, and a server could have done more.
+fn idle_servers(record: &Record, doubts: &mut Vec<String>) {
+    let published = record.published.seconds > 0.0 && record.published.asked_per_second.is_none();
+    let connected = record.settings.get("connect_rate").is_some_and(|rate| rate == "max");
+    if !(published || connected) {
+        return;
+    }
+    for process in &record.processes {
+        if had_something_left(process.cores, process.cores_full) {
+            let (name, cores) = (&process.name, process.cores);
+            doubts.push(format!("{name} used {cores:.2} of a core: the rate is not its limit"));
+        }
+    }
+}
+
 fn own_lag(record: &Record, doubts: &mut Vec<String>) {
     if is_late(record) {
         let late = lateness(record);
@@ -100,7 +142,7 @@ fn schedule(record: &Record, doubts: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Cohort, Latency, Meter, Published};
+    use crate::record::{Cohort, Latency, Meter, Process, Published};
     use crate::resources::thread::CpuShare;
 
     fn record() -> Record {
@@ -136,6 +178,46 @@ mod tests {
         let cohorts = vec![Cohort { latency: slow, ..Cohort::default() }];
         let record = Record { meter: timers(6.0), cohorts, ..record() };
         assert!(!is_late(&record), "6 ms are little among 100");
+    }
+
+    #[test]
+    fn cores_that_are_full_are_told_whoever_filled_them() {
+        let with = |whole, worst| {
+            let cores = Some("1".to_owned());
+            let meter =
+                Meter { cores, cores_full: Some(whole), cores_full_worst: Some(worst), ..Meter::default() };
+            let record = Record { meter, ..record() };
+            (doubts(&record), is_bottleneck(&record))
+        };
+        assert_eq!(with(0.9, 0.95), (Vec::new(), false));
+        let (told, bottleneck) = with(0.99, 1.0);
+        assert!(bottleneck && told.len() == 1, "{told:?}");
+        assert!(
+            told[0].starts_with("the cores on which the load test may run (1) were 99 % full, "),
+            "{told:?}"
+        );
+        let (told, bottleneck) = with(0.5, 1.0);
+        assert!(bottleneck && told[0].contains("100 % full in their fullest second"), "{told:?}");
+    }
+
+    #[test]
+    fn a_rate_that_is_not_the_servers_limit_is_told() {
+        let told = |cores, cores_full, published: Published, rate: Option<&str>| {
+            let process = Process { name: "x".to_owned(), cores, cores_full, ..Process::default() };
+            let rate = rate.map(|rate| ("connect_rate".to_owned(), rate.to_owned()));
+            let settings = rate.into_iter().collect();
+            doubts(&Record { processes: vec![process], published, settings, ..record() })
+        };
+        let fast = || Published { asked_per_second: None, ..record().published };
+        assert_eq!(told(0.62, Some(0.7), fast(), None), ["x used 0.62 of a core: the rate is not its limit"]);
+        assert_eq!(told(0.62, None, fast(), None).len(), 1);
+        assert_eq!(told(0.95, Some(0.7), fast(), None), Vec::<String>::new());
+        // The kernel's interrupts had the rest.
+        assert_eq!(told(0.62, Some(0.99), fast(), None), Vec::<String>::new());
+        assert_eq!(told(0.62, Some(0.7), record().published, None), Vec::<String>::new());
+        let none = Published::default;
+        assert_eq!(told(0.62, Some(0.7), none(), Some("max")).len(), 1);
+        assert_eq!(told(0.62, Some(0.7), none(), Some("500")), Vec::<String>::new());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::record::{Latency, Process, Record};
+use crate::record::{Latency, Meter, Process, Record};
 
 /// Where latency from sending is less than this of latency from due, the publisher was held up, and both are shown.
 const SAME: f64 = 0.9;
@@ -128,6 +128,10 @@ fn processor_time(process: &Process) -> String {
         process.system_seconds,
         process.cores
     );
+    if let Some(full) = process.cores_full {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " on cores {:.0} % full", full * 100.0);
+    }
     if let (Some(all), Some(user)) = (process.micros_per_delivery(), process.user_micros_per_delivery) {
         let system = all - user;
         // Writing to a string cannot fail.
@@ -152,15 +156,27 @@ fn meter(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let worst = meter.busiest_second.unwrap_or(share);
     write!(
         f,
-        "\n  {:<16}busiest thread {:.0} % of a core ({:.0} % in its busiest second); reads within {:.2} ms, \
+        "\n  {:<16}busiest thread {:.0} % of a core ({:.0} % in its busiest second); {}reads within {:.2} ms, \
          timers within {:.2} ms (p99)",
         "the load test",
         share.busy * 100.0,
         worst.busy * 100.0,
+        cores(meter),
         meter.turns.p99,
         meter.timers.p99
     )?;
     writeln!(f, "{}", if meter.bottleneck || meter.late { "; it is in the way" } else { "" })
+}
+
+/// How full the cores were on which it may run; nothing where the kernel does not tell.
+fn cores(meter: &Meter) -> String {
+    let (Some(list), Some(whole), Some(worst)) = (&meter.cores, meter.cores_full, meter.cores_full_worst)
+    else {
+        return String::new();
+    };
+    let (kind, whole, worst) =
+        (if list.contains(['-', ',']) { "cores" } else { "core" }, whole * 100.0, worst * 100.0);
+    format!("{kind} {list} {whole:.0} % full ({worst:.0} % in the fullest second); ")
 }
 
 /// Bytes as people read them.

@@ -43,6 +43,11 @@ impl CpuClock {
         Self { taken: Instant::now(), schedule: Schedule::of_this_thread() }
     }
 
+    /// How long ago the span began.
+    pub(crate) fn age(&self) -> Duration {
+        self.taken.elapsed()
+    }
+
     /// Ends the span; to be called on the thread that began it.
     pub(crate) fn share(&self) -> Option<CpuShare> {
         let (before, after) = (self.schedule?, Schedule::of_this_thread()?);

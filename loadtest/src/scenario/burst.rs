@@ -36,7 +36,6 @@ pub(crate) fn run(args: &BurstArgs) -> Result<Record, RunError> {
     stage.begin()?;
     stage.end()?;
     stage.settle()?;
-    stage.end_measure();
     stage.watch.progress.begin("resting", 0);
     stage.pass(args.rest)?;
     let mut record = stage.finish()?;

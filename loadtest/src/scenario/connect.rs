@@ -36,12 +36,10 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
     setup.own.insert("rounds".to_owned(), args.rounds.to_string());
     let all = u64::from(setup.subscribers) * u64::from(args.rounds);
     let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
-    stage.measure();
     for round in 1..=args.rounds {
+        stage.measure();
         stage.open(opening)?;
-        if round == args.rounds {
-            stage.end_measure();
-        }
+        stage.end_measure();
         stage.prove()?;
         if round < args.rounds && !stage.is_interrupted() {
             stage.swarm.order(Order::Leave);
@@ -49,7 +47,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
         }
     }
     let mut record = stage.finish()?;
-    // All of it was within the time that is judged.
+    // Connecting is all of the time that is judged.
     record.connect.latency = record.returning.take().unwrap_or_default();
     record.connect.per_second = per_second(all, record.connect.seconds);
     for index in 0..record.processes.len() {

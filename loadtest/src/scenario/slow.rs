@@ -48,7 +48,6 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
     stage.end()?;
     stage.settle()?;
     let during = stage.watch.take_part();
-    stage.end_measure();
     // What became of the slow ones stands behind what they have not read.
     stage.swarm.order(Order::Catch);
     stage.quiet()?;

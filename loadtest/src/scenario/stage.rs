@@ -16,6 +16,7 @@ use crate::options::{Rate, Setup};
 use crate::publisher::{Link, LinkSettings, PublishError, Published, Publisher, Schedule};
 use crate::record::Record;
 use crate::report::{self, Marks};
+use crate::resources::cores::Fullness;
 use crate::resources::process::{Process, ProcessName, Usage};
 use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
@@ -53,6 +54,9 @@ pub(crate) struct Stage {
     channels: Vec<u64>,
     publishing: Publishing,
     marks: Marks,
+    own_cores: Option<Fullness>,
+    /// Those of each named process.
+    cores: Vec<Option<Fullness>>,
     plans: Vec<Plan>,
     judges_apart: bool,
     connecting: Duration,
@@ -106,6 +110,10 @@ impl Stage {
             slow_buffer: 16 * 1024,
             faithful,
         };
+        // Several processes of one name run on the same cores, or nobody could say what they are to be judged by.
+        let cores =
+            processes.iter().map(|process| Fullness::of_process(&process.numbers.first()?.to_string()));
+        let cores = cores.collect();
         let watch = Watch::new(Arc::clone(&run), processes, setup.progress);
         let mut stage = Self {
             swarm: Swarm::start(&muster, &run)?,
@@ -113,6 +121,8 @@ impl Stage {
             publisher: None,
             publishing: Publishing::default(),
             marks: Marks::default(),
+            own_cores: Fullness::of_process("self"),
+            cores,
             connecting: Duration::ZERO,
             setup,
             run,
@@ -163,6 +173,7 @@ impl Stage {
             }
             thread::park_timeout(GLANCE);
             self.watch.glance(self.published());
+            self.fullness().for_each(Fullness::look);
         }
         Ok(())
     }
@@ -207,15 +218,25 @@ impl Stage {
         Ok(())
     }
 
+    fn fullness(&mut self) -> impl Iterator<Item = &mut Fullness> {
+        self.own_cores.iter_mut().chain(self.cores.iter_mut().flatten())
+    }
+
     /// From here on processor time is counted.
     pub(crate) fn measure(&mut self) {
         self.swarm.order(Order::Measure);
         self.marks.begin(self.usage(), self.run.delivered());
+        self.fullness().for_each(Fullness::begin);
     }
 
-    /// Up to here processor time is counted.
+    /// Up to here processor time is counted. It may begin anew; what counts is the sum.
     pub(crate) fn end_measure(&mut self) {
+        if !self.marks.is_open() {
+            return;
+        }
+        self.fullness().for_each(Fullness::end);
         self.marks.end(self.usage(), self.run.delivered());
+        self.swarm.order(Order::EndMeasure);
     }
 
     /// Begins to publish by the schedule of the options.
@@ -269,10 +290,11 @@ impl Stage {
         self.judged().map(|plan| self.channels[plan.channel as usize]).sum()
     }
 
-    /// Waits until everything has arrived or nothing arrives any more.
+    /// Waits until everything has arrived or nothing arrives any more. There processor time ceases to be counted.
     pub(crate) fn settle(&mut self) -> Result<(), RunError> {
         let expected = self.expected();
         self.wait_for(expected)?;
+        self.end_measure();
         self.pass(AFTERMATH)
     }
 
@@ -317,11 +339,10 @@ impl Stage {
         self.join(true)?;
         self.watch.sample(self.published());
         self.marks.after = self.usage();
-        if self.marks.is_open() {
-            self.end_measure();
-        }
+        self.end_measure();
         let interrupted = self.is_interrupted();
-        let Self { setup, swarm, watch, channels, publishing, marks, connecting, .. } = self;
+        let Self { setup, swarm, watch, channels, publishing, marks, connecting, own_cores, cores, .. } =
+            self;
         let Heard { tally, toll } = swarm.finish()?;
         let parts = report::Parts {
             setup: &setup,
@@ -330,6 +351,8 @@ impl Stage {
             channels: &channels,
             publishing: &publishing,
             marks: &marks,
+            own_cores: own_cores.as_ref(),
+            cores: &cores,
             connecting,
             interrupted,
         };

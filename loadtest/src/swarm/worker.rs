@@ -120,7 +120,7 @@ impl Worker {
             self.tally.flush(&self.run);
         }
         self.tally.lend_recent(&self.run);
-        self.toll.share = self.clocks.as_ref().and_then(|clocks| clocks.whole.share());
+        self.end_measure();
         Ok(Account { tally: self.tally, toll: self.toll })
     }
 
@@ -262,7 +262,14 @@ impl Worker {
             Order::Measure => {
                 self.clocks = Some(Clocks { whole: CpuClock::start(), second: CpuClock::start() });
             }
+            Order::EndMeasure => self.end_measure(),
             Order::Finish => self.over = true,
+        }
+    }
+
+    fn end_measure(&mut self) {
+        if let Some(clocks) = self.clocks.take() {
+            self.toll.share = CpuShare::worst_of(self.toll.share, clocks.whole.share());
         }
     }
 
@@ -317,7 +324,10 @@ impl Worker {
     }
 
     fn look_at_itself(&mut self, now: Instant) {
-        if let Some(clocks) = &mut self.clocks {
+        // The first one may have been cut short: a few milliseconds are always full.
+        if let Some(clocks) = &mut self.clocks
+            && clocks.second.age() >= SECOND / 2
+        {
             self.toll.worst = CpuShare::worst_of(self.toll.worst, clocks.second.share());
             clocks.second = CpuClock::start();
         }

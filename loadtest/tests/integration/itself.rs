@@ -1,8 +1,10 @@
 //! The load test never becomes the bottleneck unnoticed, and can be stopped without losing its result.
 
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
+use crate::harness::first_core;
 use crate::harness::loadtest::Loadtest;
 use crate::harness::server::gateway;
 
@@ -27,6 +29,56 @@ fn a_load_test_that_could_not_read_in_time_says_so() {
     assert!(outcome.number("meter/timers/max") > 40.0, "{outcome:#?}");
     assert_eq!(outcome.json["meter"]["late"], true, "{outcome:#?}");
     assert!(outcome.table.contains("  note: the load test itself ran up to "), "{outcome:#?}");
+}
+
+/// Whoever fills its core, the clocks of its own threads do not show it: here another program, elsewhere the kernel's
+/// interrupts.
+#[test]
+fn a_load_test_whose_core_is_full_says_so() {
+    let core = first_core();
+    let gateway = gateway(None);
+    let _filler = Filler::start(&core);
+    for scenario in
+        ["connect --subscribers 60 --rounds 2", "fanout --subscribers 20 --rate 20 --duration 500ms"]
+    {
+        let outcome =
+            Loadtest::start_on(&core, &format!("{scenario} {} --process {}", gateway.url(), gateway.id()))
+                .end();
+        outcome.assert_clean();
+        assert_eq!(
+            (&outcome.json["meter"]["cores"], &outcome.json["meter"]["bottleneck"]),
+            (&core.as_str().into(), &true.into()),
+            "{outcome:#?}"
+        );
+        assert!(
+            outcome.number("meter/cores_full") > 0.9 && outcome.number("processes/0/cores_full") > 0.0,
+            "{outcome:#?}"
+        );
+        assert!(outcome.table.contains(&format!("may run ({core}) were ")), "{outcome:#?}");
+        assert!(
+            outcome.table.contains(&format!("core {core} ")) && outcome.table.contains("it is in the way"),
+            "{outcome:#?}"
+        );
+    }
+}
+
+/// A program that does nothing, as fast as it can.
+struct Filler(Child);
+
+impl Filler {
+    fn start(core: &str) -> Self {
+        // It must not outlive a test that is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "taskset", "-c", core, "sh", "-c", "while :; do :; done"]);
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }
 
 #[test]

@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod costs;
 mod faults;
 mod harness;
 mod itself;
+mod quoted;
 mod results;
 mod scenarios;
 mod targets;

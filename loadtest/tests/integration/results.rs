@@ -51,6 +51,9 @@ fn the_shape_of_the_json_is_a_promise() {
     let meter = [
         "bottleneck",
         "busiest_second",
+        "cores",
+        "cores_full",
+        "cores_full_worst",
         "late",
         "publisher",
         "subscribers",

@@ -26,8 +26,21 @@ pub(crate) struct Outcome {
 impl Loadtest {
     /// Starts it with arguments that are parted by blanks, and `--json`.
     pub(crate) fn start(arguments: &str) -> Self {
+        Self::spawn(command(), arguments)
+    }
+
+    /// The same, on one core.
+    pub(crate) fn start_on(core: &str, arguments: &str) -> Self {
+        let plain = command();
+        let mut command = Command::new("taskset");
+        command.args(["-c", core]).arg(plain.get_program());
+        Self::spawn(command.env_remove("EARSHOT_API_KEY").env_remove("LOADTEST_PUBLISH"), arguments)
+    }
+
+    fn spawn(mut command: impl std::borrow::BorrowMut<Command>, arguments: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let child = command()
+        let child = command
+            .borrow_mut()
             .args(arguments.split_ascii_whitespace())
             .arg("--json")
             .arg(directory.path().join("result.json"))

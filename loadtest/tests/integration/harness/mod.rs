@@ -23,3 +23,10 @@ pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         thread::park_timeout(Duration::from_millis(10));
     }
 }
+
+/// One on which this process may run.
+pub(crate) fn first_core() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    list.split(['-', ',']).next().unwrap().to_owned()
+}

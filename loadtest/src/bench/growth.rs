@@ -1,0 +1,98 @@
+//! The rows about growth: what must stay flat from one number of subscribers to another. Never measures.
+
+use super::Subject::{BareLoop, Earshot};
+use super::goals::{FLAT_PERCENT, GROWTH, MEMORY_FROM, Pick};
+use super::summary::{Row, median};
+use super::{Outcome, Subject};
+
+/// Subscribers, and what was measured with so many.
+type Steps = Vec<(u32, f64)>;
+
+/// One row for each, and where the bare loop was measured, too, one for the ratio to it: what grows there as well is the
+/// machine's.
+pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (what, unit, pick) in GROWTH {
+        let (own, bare_loop) = (steps(outcome, unit, Earshot, *pick), steps(outcome, unit, BareLoop, *pick));
+        let ratios: Steps =
+            own.iter().filter_map(|(step, value)| Some((*step, value / at(&bare_loop, *step)?))).collect();
+        let mut row = row(what, unit, &own);
+        row.bare_loop = mean(&bare_loop);
+        rows.push(row);
+        if !bare_loop.is_empty() {
+            rows.push(self::row(&format!("{what}, times the bare loop's"), "", &ratios));
+        }
+    }
+    rows
+}
+
+fn steps(outcome: &Outcome, unit: &str, subject: Subject, pick: Pick) -> Steps {
+    let from = if unit == "KiB" { MEMORY_FROM } else { 0 };
+    let steps = outcome.size.steps().into_iter().filter(|step| *step >= from);
+    steps
+        .filter_map(|step| Some((step, median(&outcome.runs, &format!("growth {step}"), subject, pick)?)))
+        .collect()
+}
+
+fn at(steps: &[(u32, f64)], wanted: u32) -> Option<f64> {
+    steps.iter().find(|(step, value)| *step == wanted && *value > 0.0).map(|(_, value)| *value)
+}
+
+fn mean(steps: &[(u32, f64)]) -> Option<f64> {
+    (steps.len() > 1).then(|| steps.iter().map(|(_, value)| value).sum::<f64>() / steps.len() as f64)
+}
+
+/// How far the values are from their mean. One alone has nothing to be compared with.
+fn row(what: &str, unit: &str, steps: &[(u32, f64)]) -> Row {
+    let told: Vec<String> = steps.iter().map(|(step, value)| format!("{step}: {value:.2}")).collect();
+    let mut row = Row {
+        what: format!("{what}, by subscribers ({})", told.join(", ")),
+        unit: unit.to_owned(),
+        ..Row::default()
+    };
+    let Some(mean) = mean(steps).filter(|mean| *mean > 0.0) else { return row };
+    let off = |value: f64| (value / mean - 1.0) * 100.0;
+    let (low, high) = steps.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (_, value)| {
+        (low.min(*value), high.max(*value))
+    });
+    row.earshot = Some(mean);
+    row.spread = Some((low, high));
+    row.goals = vec![format!("{:+.0} % to {:+.0} %, wanted within {FLAT_PERCENT} %", off(low), off(high))];
+    row.met = Some(off(low) >= -FLAT_PERCENT && off(high) <= FLAT_PERCENT);
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::summary::tests::{outcome, run};
+
+    fn growth(own: &[(u32, f64)], bare_loop: &[(u32, f64)]) -> Vec<Row> {
+        let of = |subject, steps: &[(u32, f64)]| {
+            let runs = steps.iter().map(|(step, micros)| run(&format!("growth {step}"), subject, *micros));
+            runs.collect::<Vec<_>>()
+        };
+        rows(&outcome([of(Earshot, own), of(BareLoop, bare_loop)].concat()))
+    }
+
+    #[test]
+    fn growth_is_judged_by_how_far_it_is_from_flat() {
+        let flat = |values: &[(u32, f64)]| growth(values, &[])[0].clone();
+        let row = flat(&[(50, 5.0), (500, 5.0), (600, 6.0)]);
+        assert_eq!(row.met, Some(true), "{row:?}");
+        assert_eq!(flat(&[(50, 5.0), (500, 5.0), (600, 8.0)]).met, Some(false));
+        assert_eq!(flat(&[(50, 5.0)]).met, None);
+    }
+
+    #[test]
+    fn what_grows_with_the_bare_loop_is_the_machines() {
+        let rows = growth(&[(50, 5.5), (500, 5.5), (600, 11.0)], &[(50, 5.0), (500, 5.0), (600, 10.0)]);
+        assert_eq!((rows[0].met, rows[1].met), (Some(false), Some(true)), "{rows:#?}");
+        assert_eq!(rows[0].bare_loop, Some(20.0 / 3.0));
+        assert_eq!(
+            rows[1].what,
+            "CPU per delivery, times the bare loop's, by subscribers (50: 1.10, 500: 1.10, 600: 1.10)"
+        );
+        assert_eq!(growth(&[(50, 5.0), (500, 5.0)], &[]).len(), 2);
+    }
+}

@@ -1,0 +1,131 @@
+//! The outcome as a document that can be quoted, row by row. Never judges a goal; names the runs that cannot be believed.
+
+use std::fmt::Write as _;
+
+use super::summary::{Row, name};
+use super::{Outcome, Run};
+use crate::redis_costs;
+
+/// A load test that waited for its core longer than this, as a share of the time, was not alone on it.
+const STARVED: f64 = 0.2;
+
+/// The table as it can be quoted.
+pub(crate) fn page(outcome: &Outcome) -> String {
+    let size = &outcome.size;
+    let mut text = format!(
+        "# {}\n\n{}, {}. {}.\n\nMedians of {} rounds side by side, each run against a fresh server. The server on one core, the \
+         load and Redis on the other. {} subscribers on one channel, {} messages of 128 bytes a second for {} s, unless the \
+         line says otherwise; Earshot through a plain `PUBLISH`, nchan through its HTTP API.\n\n",
+        outcome.date,
+        outcome.commit.as_deref().unwrap_or("no commit"),
+        outcome.machine.line(),
+        outcome.versions.join("; "),
+        size.rounds,
+        size.subscribers,
+        size.rate,
+        size.seconds
+    );
+    text += "| | bare loop | nchan | Earshot | lowest – highest | goals, ratios, limits | |\n|---|---|---|---|---|---|---|\n";
+    for row in outcome.table.iter().filter(|row| row.earshot.is_some()) {
+        text += &line(row);
+    }
+    text += &caveats(outcome);
+    if !outcome.redis.is_empty() {
+        text += &format!("\n{}", redis_costs::table(&outcome.redis));
+    }
+    text
+}
+
+fn line(row: &Row) -> String {
+    let value = |value: Option<f64>| value.map_or_else(String::new, number);
+    let unit = if row.unit.is_empty() { String::new() } else { format!(", {}", row.unit) };
+    let spread =
+        row.spread.map_or_else(String::new, |(low, high)| format!("{} – {}", number(low), number(high)));
+    let met = match row.met {
+        Some(true) => "met",
+        Some(false) => "**not met**",
+        None => "",
+    };
+    let words: Vec<&str> = row.goals.iter().chain(&row.notes).map(String::as_str).collect();
+    format!(
+        "| {}{unit} | {} | {} | {} | {spread} | {} | {met} |\n",
+        row.what,
+        value(row.bare_loop),
+        value(row.nchan),
+        value(row.earshot),
+        words.join("; ")
+    )
+}
+
+/// Where the numbers are not the server's alone.
+fn caveats(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let all = outcome.runs.len();
+    let those = |wrong: fn(&Run) -> bool| outcome.runs.iter().filter(|run| wrong(run)).collect::<Vec<_>>();
+    for (runs, what) in [
+        (those(|run| !run.numbers.clean), "something was lost, doubled or out of order"),
+        (those(|run| run.numbers.bottleneck), "the load test was at its own limit"),
+        // Elsewhere latency is not what is asked for.
+        (
+            those(|run| run.numbers.late && run.case == "half load"),
+            "latencies include how late the load test was",
+        ),
+        (
+            those(|run| run.numbers.load_starved.is_some_and(|share| share > STARVED)),
+            "the load test waited for its core, which had other work (Redis, or another program)",
+        ),
+    ] {
+        if runs.is_empty() {
+            continue;
+        }
+        let mut cases: Vec<String> =
+            runs.iter().map(|run| format!("{} of {}", run.case, name(run.subject))).collect();
+        cases.sort_unstable();
+        cases.dedup();
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\nIn {} of {all} runs {what}: {}.\n", runs.len(), cases.join(", "));
+    }
+    text
+}
+
+pub(crate) fn number(value: f64) -> String {
+    match value.abs() {
+        large if large >= 1000.0 => {
+            let digits = format!("{value:.0}");
+            let head = digits.len() % 3;
+            let groups = digits.char_indices().map(|(index, digit)| {
+                if index > 0 && index % 3 == head { format!(",{digit}") } else { digit.to_string() }
+            });
+            groups.collect()
+        }
+        large if large >= 100.0 => format!("{value:.0}"),
+        large if large >= 10.0 => format!("{value:.1}"),
+        small if small >= 0.1 || small == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Subject::{Earshot, Nchan};
+    use super::super::summary::tests::{outcome, run};
+    use super::*;
+
+    #[test]
+    fn runs_that_cannot_be_believed_are_named() {
+        let mut bad = run("highest", Nchan, 1.0);
+        (bad.numbers.clean, bad.numbers.bottleneck) = (false, true);
+        let text = page(&outcome(vec![bad, run("highest", Earshot, 1.0)]));
+        assert!(
+            text.contains("In 1 of 2 runs the load test was at its own limit: highest of nchan."),
+            "{text}"
+        );
+        assert!(text.contains("In 1 of 2 runs something was lost, doubled or out of order"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_as_long_as_they_are_worth() {
+        let shown = [0.0, 0.0123, 4.944, 16.61, 122.2, 1000.0, 12_345.6, 171_661.0].map(number);
+        assert_eq!(shown, ["0.00", "0.0123", "4.94", "16.6", "122", "1,000", "12,346", "171,661"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! The costs as a table that can be quoted, medians where there were several rounds. Never measures.
+
+use std::fmt::Write as _;
+
+use super::gateways::CHUNK;
+use super::{Costs, Publish};
+use crate::bench::markdown::number;
+
+/// The table of some rounds.
+pub(crate) fn table(rounds: &[Costs]) -> String {
+    let Some(first) = rounds.first() else { return String::new() };
+    let (size, channels) = (first.size, first.channels);
+    let mut pipelines: Vec<usize> = first.publish.iter().map(|publish| publish.pipeline).collect();
+    pipelines.dedup();
+    let columns: Vec<String> = pipelines
+        .iter()
+        .map(|count| if *count == 1 { "one by one".to_owned() } else { format!("{count} together") })
+        .collect();
+    let mut text = format!(
+        "| Redis' processor time for a `PUBLISH` of {size} bytes, µs; in brackets, its core with interrupts | {} |\n|---|{}\n",
+        columns.join(" | "),
+        "---|".repeat(columns.len())
+    );
+    let mut gateways: Vec<usize> = first.publish.iter().map(|publish| publish.gateways).collect();
+    gateways.sort_unstable();
+    gateways.dedup();
+    for gateways in gateways {
+        let cells = pipelines.iter().map(|pipeline| cell(rounds, gateways, *pipeline));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| heard by {} | {} |", who(gateways), cells.collect::<Vec<_>>().join(" | "));
+    }
+    let _ = writeln!(
+        text,
+        "\n| Redis, {} channels, {CHUNK} in a `SUBSCRIBE` | processor time for each, µs | memory for each, bytes |\n|---|---|---|",
+        number(f64::from(channels))
+    );
+    for index in 0..first.subscribe.len() {
+        let of = |pick: fn(&super::Subscribe) -> f64| {
+            median(rounds.iter().filter_map(|costs| costs.subscribe.get(index).map(pick)))
+        };
+        let (micros, bytes) = (of(|cost| cost.micros), of(|cost| cost.bytes));
+        let who = ["first", "second", "third"].get(index).copied().unwrap_or("further");
+        let _ = writeln!(text, "| each channel's {who} gateway | {micros:.2} | {} |", number(bytes));
+    }
+    let bytes = median(rounds.iter().map(|costs| costs.bytes_per_connection));
+    let _ = writeln!(text, "| a connection, just opened | | {} |", number(bytes));
+    text
+}
+
+fn who(gateways: usize) -> String {
+    match gateways {
+        0 => "nobody".to_owned(),
+        1 => "1 gateway".to_owned(),
+        more => format!("{more} gateways"),
+    }
+}
+
+fn cell(rounds: &[Costs], gateways: usize, pipeline: usize) -> String {
+    let those = || {
+        let all = rounds.iter().flat_map(|costs| &costs.publish);
+        all.filter(|publish| (publish.gateways, publish.pipeline) == (gateways, pipeline))
+    };
+    let micros = median(those().map(|publish: &Publish| publish.micros));
+    let core: Vec<f64> = those().filter_map(|publish| publish.core_micros).collect();
+    if core.is_empty() {
+        format!("{micros:.2}")
+    } else {
+        format!("{micros:.2} ({:.2})", median(core.into_iter()))
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis_costs::Subscribe;
+
+    #[test]
+    fn each_number_of_gateways_is_a_row_of_medians() {
+        let costs = |micros: f64| {
+            let publish = |gateways, pipeline| Publish {
+                gateways,
+                pipeline,
+                micros: micros * gateways as f64 / pipeline as f64,
+                core_micros: (gateways > 0).then_some(9.0),
+                count: 1,
+            };
+            Costs {
+                size: 128,
+                channels: 10,
+                publish: vec![publish(0, 1), publish(2, 1), publish(0, 64), publish(2, 64)],
+                subscribe: vec![Subscribe { micros: 1.5, bytes: 120.4 }; 2],
+                bytes_per_connection: 1700.0,
+            }
+        };
+        let text = table(&[costs(1.0), costs(64.0), costs(640.0)]);
+        for line in [
+            "with interrupts | one by one | 64 together |",
+            "| heard by nobody | 0.00 | 0.00 |",
+            "| heard by 2 gateways | 128.00 (9.00) | 2.00 (9.00) |",
+            "| each channel's second gateway | 1.50 | 120 |",
+            "| a connection, just opened | | 1,700 |",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert_eq!(table(&[]), "");
+    }
+}

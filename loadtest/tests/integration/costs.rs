@@ -1,0 +1,45 @@
+//! What Redis itself costs is measured at a real one, and what cannot be measured is told.
+
+use serde_json::Value;
+
+use crate::harness::first_core;
+use crate::harness::loadtest::command;
+
+fn redis(arguments: &str) -> (i32, String, String) {
+    let line = format!("redis --server-core {} --duration 50ms --channels 2000 {arguments}", first_core());
+    let output = command().args(line.split_ascii_whitespace()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn what_a_publication_and_a_subscription_cost_redis() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("costs.json");
+    let (code, table, errors) = redis(&format!("--json {}", file.display()));
+    assert_eq!(code, 0, "{errors}");
+    let costs: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{costs:#}"));
+    let publish = costs["publish"].as_array().unwrap();
+    let heard: Vec<_> =
+        publish.iter().map(|one| (number(&one["gateways"]), number(&one["pipeline"]))).collect();
+    let gateways = [0.0, 1.0, 2.0, 8.0];
+    let expected = [1.0, 64.0].map(|pipeline| gateways.map(|gateways| (gateways, pipeline)));
+    assert_eq!(heard, expected.concat());
+    assert!(
+        publish.iter().all(|one| number(&one["micros"]) > 0.0 && number(&one["count"]) > 0.0),
+        "{costs:#}"
+    );
+    let subscribe = costs["subscribe"].as_array().unwrap();
+    assert_eq!(subscribe.len(), 3);
+    // A name and two entries in tables of pointers at the least.
+    assert!(subscribe.iter().all(|one| number(&one["bytes"]) > 24.0), "{costs:#}");
+    assert!(number(&subscribe[0]["bytes"]) > number(&subscribe[1]["bytes"]), "{costs:#}");
+    assert!(table.contains("| heard by 8 gateways | ") && table.contains("Redis, 2,000 channels"), "{table}");
+}
+
+#[test]
+fn a_redis_that_does_not_start_is_exit_code_2() {
+    let (code, _, errors) = redis("--redis /bin/false");
+    assert!(code == 2 && errors.contains("/bin/false") && errors.contains("has ended"), "{code}: {errors}");
+}

@@ -1,0 +1,74 @@
+//! What README says of the speed is what was measured: it names the newest committed result, and quotes its rows as they
+//! stand there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const BEGIN: &str = "<!-- bench -->";
+const END: &str = "<!-- /bench -->";
+
+#[test]
+fn readme_quotes_the_newest_result() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    // Before the first result there is nothing to quote.
+    let Some(newest) = newest(&root.join("loadtest/bench/results")) else { return };
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    let wrong = wrong(&readme, name, &fs::read_to_string(&newest).unwrap());
+    assert!(wrong.is_empty(), "README.md, section Measured:\n{}", wrong.join("\n"));
+}
+
+/// Their names are dates.
+fn newest(directory: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(directory).ok()?;
+    let files = entries.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "md")).max()
+}
+
+/// What README says otherwise than the result.
+fn wrong(readme: &str, name: &str, result: &str) -> Vec<String> {
+    let section =
+        readme.split("\n## ").find_map(|section| section.strip_prefix("Measured\n")).unwrap_or_default();
+    let mut wrong = Vec::new();
+    if !section.contains(name) {
+        wrong.push(format!("does not name loadtest/bench/results/{name}, the newest result"));
+    }
+    let quoted = section.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    let Some((quoted, _)) = quoted else {
+        wrong.push(format!("quotes nothing between {BEGIN} and {END}"));
+        return wrong;
+    };
+    let rows: Vec<&str> = quoted.lines().filter(|line| line.starts_with('|')).collect();
+    // A head and the line below it are no numbers.
+    if rows.len() < 3 {
+        wrong.push(format!("quotes no row between {BEGIN} and {END}"));
+    }
+    let foreign = rows.into_iter().filter(|row| !result.lines().any(|line| line == *row));
+    wrong.extend(foreign.map(|row| format!("quotes what is not in {name}: {row}")));
+    wrong
+}
+
+#[test]
+fn another_result_or_another_number_is_not_quoted() {
+    let row = "| speed | 5.00 |";
+    let result = format!("# date\n\n| | it |\n|---|---|\n{row}\n| more | 1.00 |\n");
+    let readme = |name: &str, rows: &str| {
+        format!("# E\n\n## Measured\n\n{BEGIN}\n{rows}{END}\nfrom results/{name}.\n\n## More\n")
+    };
+    let wrong = |readme: &str| wrong(readme, "2026-11-21-0853.md", &result);
+    let good = format!("| | it |\n|---|---|\n{row}\n");
+    assert_eq!(wrong(&readme("2026-11-21-0853.md", &good)), Vec::<String>::new());
+    let told = |readme: &str, words: &str| {
+        let wrong = wrong(readme);
+        assert!(wrong.len() == 1 && wrong[0].contains(words), "{words}: {wrong:?}");
+    };
+    told(&readme("2026-11-20-0000.md", &good), "does not name loadtest/bench/results/2026-11-21-0853.md");
+    told(
+        &readme("2026-11-21-0853.md", &good.replace("5.00", "4.90")),
+        "not in 2026-11-21-0853.md: | speed | 4.90 |",
+    );
+    told(&readme("2026-11-21-0853.md", ""), "quotes no row");
+    told("# E\n\n## Measured\n2026-11-21-0853.md\n", "quotes nothing");
+    let elsewhere = readme("2026-11-21-0853.md", &good).replace("## Measured", "## Else");
+    assert_eq!(wrong(&elsewhere).len(), 2);
+}
