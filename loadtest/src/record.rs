@@ -169,6 +169,8 @@ pub(crate) struct Process {
     pub(crate) cores: f64,
     /// How full the cores were on which they may run, whoever filled them: interrupts are charged to no process.
     pub(crate) cores_full: Option<f64>,
+    /// The same in their fullest second.
+    pub(crate) cores_full_worst: Option<f64>,
     /// User time for each delivery, in microseconds.
     pub(crate) user_micros_per_delivery: Option<f64>,
     /// System time for each delivery, in microseconds.
@@ -226,7 +228,7 @@ pub(crate) struct Meter {
     pub(crate) cores: Option<String>,
     /// The share of the time in which they did anything, interrupts and other programs included.
     pub(crate) cores_full: Option<f64>,
-    /// The same in their fullest second.
+    /// The same in their fullest second, of a time shorter than two seconds in the fullest third.
     pub(crate) cores_full_worst: Option<f64>,
     /// The whole process: seconds in user space.
     pub(crate) user_seconds: f64,

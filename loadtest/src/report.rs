@@ -243,7 +243,9 @@ fn processes(parts: &Parts<'_>, names: &[(String, usize)], peaks: &[u64]) -> Vec
             process.system_seconds = marks.sum(|mark| at(&mark.usage).system).max(0.0);
             process.cores =
                 (process.user_seconds + process.system_seconds) / marks.seconds().max(f64::EPSILON);
-            process.cores_full = parts.cores.get(index).and_then(|cores| cores.as_ref()?.whole());
+            let cores = parts.cores.get(index).and_then(Option::as_ref);
+            process.cores_full = cores.and_then(Fullness::whole);
+            process.cores_full_worst = cores.and_then(Fullness::worst);
             let delivered = marks.sum(|mark| mark.delivered as f64);
             let each = |seconds: f64| (delivered > 0.0).then(|| seconds * 1e6 / delivered);
             process.user_micros_per_delivery = each(process.user_seconds);

@@ -151,9 +151,22 @@ pub(super) const QUESTIONS: &[Question] = {
 };
 
 /// What must stay flat from one number of subscribers to another.
-pub(super) const GROWTH: &[(&str, &str, Pick)] =
-    &[("CPU per delivery", "µs", CPU), ("memory per connection", "KiB", MEMORY)];
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Growth {
+    pub(super) what: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) pick: Pick,
+    /// Fewer subscribers say nothing about it.
+    pub(super) from: u32,
+    /// Whether the bare loop's is worth a comparison.
+    pub(super) has_bare_loop: bool,
+}
+
+/// Memory per connection says nothing below a thousand: what the server takes for itself is shared by too few. The bare
+/// loop keeps nothing for a connection.
+pub(super) const GROWTH: &[Growth] = &[
+    Growth { what: "CPU per delivery", unit: "µs", pick: CPU, from: 0, has_bare_loop: true },
+    Growth { what: "memory per connection", unit: "KiB", pick: MEMORY, from: 1000, has_bare_loop: false },
+];
 /// Within how many per cent of the mean over the numbers of subscribers.
 pub(super) const FLAT_PERCENT: f64 = 20.0;
-/// Memory per connection says nothing below so many: what the server takes for itself is shared by too few.
-pub(super) const MEMORY_FROM: u32 = 1000;

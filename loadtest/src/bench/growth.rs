@@ -1,7 +1,7 @@
 //! The rows about growth: what must stay flat from one number of subscribers to another. Never measures.
 
 use super::Subject::{BareLoop, Earshot};
-use super::goals::{FLAT_PERCENT, GROWTH, MEMORY_FROM, Pick};
+use super::goals::{FLAT_PERCENT, GROWTH, Growth};
 use super::summary::{Row, median};
 use super::{Outcome, Subject};
 
@@ -12,26 +12,25 @@ type Steps = Vec<(u32, f64)>;
 /// machine's.
 pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (what, unit, pick) in GROWTH {
-        let (own, bare_loop) = (steps(outcome, unit, Earshot, *pick), steps(outcome, unit, BareLoop, *pick));
-        let ratios: Steps =
-            own.iter().filter_map(|(step, value)| Some((*step, value / at(&bare_loop, *step)?))).collect();
-        let mut row = row(what, unit, &own);
+    for growth in GROWTH {
+        let (what, own) = (growth.what, steps(outcome, growth, Earshot));
+        let mut row = row(what, growth.unit, &own);
+        let bare_loop = if growth.has_bare_loop { steps(outcome, growth, BareLoop) } else { Steps::new() };
         row.bare_loop = mean(&bare_loop);
         rows.push(row);
         if !bare_loop.is_empty() {
+            let ratio = |(step, value): &(u32, f64)| Some((*step, value / at(&bare_loop, *step)?));
+            let ratios: Steps = own.iter().filter_map(ratio).collect();
             rows.push(self::row(&format!("{what}, times the bare loop's"), "", &ratios));
         }
     }
     rows
 }
 
-fn steps(outcome: &Outcome, unit: &str, subject: Subject, pick: Pick) -> Steps {
-    let from = if unit == "KiB" { MEMORY_FROM } else { 0 };
-    let steps = outcome.size.steps().into_iter().filter(|step| *step >= from);
-    steps
-        .filter_map(|step| Some((step, median(&outcome.runs, &format!("growth {step}"), subject, pick)?)))
-        .collect()
+fn steps(outcome: &Outcome, growth: &Growth, subject: Subject) -> Steps {
+    let steps = outcome.size.steps().into_iter().filter(|step| *step >= growth.from);
+    let measured = |step| median(&outcome.runs, &format!("growth {step}"), subject, growth.pick);
+    steps.filter_map(|step| Some((step, measured(step)?))).collect()
 }
 
 fn at(steps: &[(u32, f64)], wanted: u32) -> Option<f64> {
@@ -93,6 +92,6 @@ mod tests {
             rows[1].what,
             "CPU per delivery, times the bare loop's, by subscribers (50: 1.10, 500: 1.10, 600: 1.10)"
         );
-        assert_eq!(growth(&[(50, 5.0), (500, 5.0)], &[]).len(), 2);
+        assert_eq!((rows.len(), growth(&[(50, 5.0), (500, 5.0)], &[]).len()), (3, 2));
     }
 }

@@ -19,8 +19,10 @@ pub(crate) struct Numbers {
     pub(crate) micros_per_delivery: Option<f64>,
     pub(crate) user_share: Option<f64>,
     pub(crate) server_cores: f64,
-    /// How full the server's core was, interrupts included.
+    /// How full the server's core was, interrupts included, and in its fullest second.
     pub(crate) server_full: Option<f64>,
+    /// See above.
+    pub(crate) server_full_worst: Option<f64>,
     pub(crate) deliveries_per_second: f64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
@@ -63,6 +65,7 @@ impl From<&Record> for Numbers {
             user_share: server.and_then(crate::record::Process::user_share),
             server_cores: server.map_or(0.0, |server| server.cores),
             server_full: server.and_then(|server| server.cores_full),
+            server_full_worst: server.and_then(|server| server.cores_full_worst),
             deliveries_per_second: record.deliveries.per_second,
             delivered: record.deliveries.delivered,
             lost: record.deliveries.lost,

@@ -99,7 +99,7 @@ fn row(runs: &[Run], question: &Question) -> Row {
 fn notes(runs: &[Run], case: &str) -> Vec<String> {
     let note = |subject| {
         let cores = median(runs, case, subject, |numbers| Some(numbers.server_cores))?;
-        let full = median(runs, case, subject, |numbers| numbers.server_full);
+        let full = median(runs, case, subject, |numbers| numbers.server_full_worst);
         let load_full =
             median(runs, case, subject, |numbers| Some(f64::from(u8::from(numbers.bottleneck))))? > 0.5;
         let whose = if load_full { "the load test's limit" } else { "not its limit" };
@@ -208,7 +208,7 @@ pub(super) mod tests {
             let mut run = run("highest", Earshot, 1.0);
             let numbers = &mut run.numbers;
             (numbers.deliveries_per_second, numbers.server_cores) = (1000.0, cores);
-            (numbers.server_full, numbers.bottleneck) = (Some(full), bottleneck);
+            (numbers.server_full_worst, numbers.bottleneck) = (Some(full), bottleneck);
             outcome(vec![run]).table.into_iter().find(|row| row.earshot == Some(1000.0)).unwrap().notes
         };
         assert_eq!(rate(0.62, 0.7, false), ["Earshot used 0.62 of its core: not its limit"]);

@@ -101,6 +101,9 @@ fn figures(record: &Record) -> Vec<Figure> {
         let label = "load test: busiest thread in its busiest second";
         figures.push(figure(label, "% of a core", Lower, share.busy * 100.0));
     }
+    if let Some(full) = record.meter.cores_full_worst {
+        figures.push(figure("load test: its cores in their fullest second", "% full", Lower, full * 100.0));
+    }
     figures
 }
 

@@ -48,8 +48,8 @@ pub(super) fn is_bottleneck(record: &Record) -> bool {
 }
 
 /// Whether a server had something left: the rate is then not its limit, but that of whoever asked.
-pub(crate) fn had_something_left(cores: f64, cores_full: Option<f64>) -> bool {
-    cores < BUSY && cores_full.is_none_or(|full| full <= FULL)
+pub(crate) fn had_something_left(cores: f64, cores_full_worst: Option<f64>) -> bool {
+    cores < BUSY && cores_full_worst.is_none_or(|full| full <= FULL)
 }
 
 /// Whether it read so late that latencies are not those of the server.
@@ -111,7 +111,7 @@ fn idle_servers(record: &Record, doubts: &mut Vec<String>) {
         return;
     }
     for process in &record.processes {
-        if had_something_left(process.cores, process.cores_full) {
+        if had_something_left(process.cores, process.cores_full_worst) {
             let (name, cores) = (&process.name, process.cores);
             doubts.push(format!("{name} used {cores:.2} of a core: the rate is not its limit"));
         }
@@ -202,8 +202,8 @@ mod tests {
 
     #[test]
     fn a_rate_that_is_not_the_servers_limit_is_told() {
-        let told = |cores, cores_full, published: Published, rate: Option<&str>| {
-            let process = Process { name: "x".to_owned(), cores, cores_full, ..Process::default() };
+        let told = |cores, cores_full_worst, published: Published, rate: Option<&str>| {
+            let process = Process { name: "x".to_owned(), cores, cores_full_worst, ..Process::default() };
             let rate = rate.map(|rate| ("connect_rate".to_owned(), rate.to_owned()));
             let settings = rate.into_iter().collect();
             doubts(&Record { processes: vec![process], published, settings, ..record() })

@@ -1,14 +1,17 @@
 //! How full cores are, whoever fills them. The kernel's own work in interrupts is charged to nobody, or to whoever was
 //! on the core, so the clock of a process cannot tell that there is nothing left of its core. Never asks who it was.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// A tick of `/proc/stat`: `USER_HZ` is 100 on every architecture that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
-/// Of the second that is under way when the time ends, this much must have passed for it to count: a tick is 10 ms.
-const ENOUGH: f64 = 0.5;
+const SECOND: Duration = Duration::from_secs(1);
+/// How often they are looked at.
+const STEP: Duration = Duration::from_millis(100);
 
 /// Some of the machine's cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +74,14 @@ fn idle(stat: &str, numbers: &[u16]) -> Option<f64> {
     (ticks.len() == numbers.len()).then(|| ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 
-/// How full some cores are while something is measured, over all such times and in the fullest second of them.
+/// How full some cores are while something is measured, over all such times and in the fullest second of them. Of a time
+/// that is shorter than two seconds it is the fullest third, since its beginning and its end may fill them less.
 #[derive(Clone, Debug)]
 pub(crate) struct Fullness {
     cores: Cores,
-    /// The beginnings of the present time, and of its present second.
-    present: Option<(Glance, Glance)>,
+    start: Option<Glance>,
+    /// The last two seconds of the present time, at the least.
+    recent: VecDeque<Glance>,
     busy: f64,
     span: f64,
     worst: f64,
@@ -85,37 +90,63 @@ pub(crate) struct Fullness {
 impl Fullness {
     /// Of those that a process may run on. `None` where the kernel does not tell.
     pub(crate) fn of_process(process: &str) -> Option<Self> {
-        Some(Self { cores: Cores::of_process(process)?, present: None, busy: 0.0, span: 0.0, worst: 0.0 })
+        Some(Self::of(Cores::of_process(process)?))
+    }
+
+    fn of(cores: Cores) -> Self {
+        Self { cores, start: None, recent: VecDeque::new(), busy: 0.0, span: 0.0, worst: 0.0 }
     }
 
     /// Begins a time that counts.
     pub(crate) fn begin(&mut self) {
-        self.present = self.cores.glance().map(|now| (now, now));
+        self.start = self.cores.glance();
+        self.recent = self.start.into_iter().collect();
     }
 
-    /// To be called more than once a second while it counts.
+    /// To be called again and again while it counts, at least ten times a second.
     pub(crate) fn look(&mut self) {
-        let Some((start, second)) = self.present else { return };
-        if second.at.elapsed().as_secs_f64() < 1.0 {
-            return;
+        if self.recent.back().is_some_and(|last| last.at.elapsed() >= STEP)
+            && let Some(now) = self.cores.glance()
+        {
+            self.add(now);
         }
-        if let Some(now) = self.cores.glance() {
-            self.worst = self.worst.max(self.cores.fullness(second, now));
-            self.present = Some((start, now));
+    }
+
+    fn add(&mut self, now: Glance) {
+        self.recent.push_back(now);
+        while self.recent.get(1).is_some_and(|next| now.at - next.at >= 2 * SECOND) {
+            self.recent.pop_front();
+        }
+        self.compare(now, SECOND);
+    }
+
+    /// With the latest glance that is so long ago.
+    fn compare(&mut self, now: Glance, window: Duration) {
+        if let Some(then) = self.recent.iter().rev().find(|then| now.at - then.at >= window) {
+            self.worst = self.worst.max(self.cores.fullness(*then, now));
         }
     }
 
     /// Ends the time that counts.
     pub(crate) fn end(&mut self) {
-        let (Some((start, second)), Some(now)) = (self.present.take(), self.cores.glance()) else { return };
-        let span = (now.at - start.at).as_secs_f64();
-        let whole = self.cores.fullness(start, now);
-        self.busy += whole * span;
-        self.span += span;
-        self.worst = self.worst.max(whole);
-        if (now.at - second.at).as_secs_f64() >= ENOUGH {
-            self.worst = self.worst.max(self.cores.fullness(second, now));
+        if let Some(now) = self.cores.glance() {
+            self.end_at(now);
         }
+    }
+
+    fn end_at(&mut self, now: Glance) {
+        let Some(start) = self.start.take() else { return };
+        self.add(now);
+        let span = now.at - start.at;
+        if span < 2 * SECOND {
+            for glance in self.recent.clone() {
+                self.compare(glance, (span / 3).max(STEP));
+            }
+        }
+        let whole = self.cores.fullness(start, now);
+        self.busy += whole * span.as_secs_f64();
+        self.span += span.as_secs_f64();
+        self.worst = self.worst.max(whole);
     }
 
     /// Which cores they are.
@@ -128,16 +159,15 @@ impl Fullness {
         (self.span > 0.0).then(|| self.busy / self.span)
     }
 
-    /// In the fullest second, or in the whole of a shorter time.
+    /// In the fullest second.
     pub(crate) fn worst(&self) -> Option<f64> {
-        self.whole().map(|whole| self.worst.max(whole))
+        (self.span > 0.0).then_some(self.worst)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const STAT: &str = "cpu  9 9 9 1500 500 9 9 9 0 0\ncpu0 1 1 1 1000 50 7 7 7 0 0\n\
                         cpu1 1 1 1 400 50 7 7 7 0 0\ncpu10 1 1 1 100 400 7 7 7 0 0\nintr 1\n";
@@ -158,15 +188,45 @@ mod tests {
         assert_eq!((idle(STAT, &[2]), idle("", &[0])), (None, None));
     }
 
-    #[test]
-    fn what_is_not_idle_is_full_and_the_rest_between_two_times_does_not_count() {
-        let cores = Cores { list: "0-1".to_owned(), numbers: vec![0, 1] };
+    /// Glances every 100 ms at two cores, whose idle seconds in each are as given.
+    fn watched(idle: &[f64]) -> Fullness {
         let start = Instant::now();
-        let at = |millis: u64, idle: f64| Glance { at: start + Duration::from_millis(millis), idle };
-        assert!((cores.fullness(at(0, 5.0), at(1000, 5.5)) - 0.75).abs() < 1e-9);
-        assert_eq!(cores.fullness(at(0, 5.0), at(1000, 5.0)), 1.0);
+        let mut fullness = Fullness::of(Cores { list: "0-1".to_owned(), numbers: vec![0, 1] });
+        let mut now = Glance { at: start, idle: 5.0 };
+        fullness.start = Some(now);
+        fullness.recent.push_back(now);
+        for idle in idle {
+            now = Glance { at: now.at + STEP, idle: now.idle + idle };
+            fullness.add(now);
+        }
+        fullness.end_at(now);
+        fullness
+    }
+
+    fn near(one: Option<f64>, other: f64) -> bool {
+        one.is_some_and(|one| (one - other).abs() < 1e-6)
+    }
+
+    #[test]
+    fn what_is_not_idle_is_full_and_the_fullest_second_counts() {
+        // Two idle seconds, a full one that begins between two whole ones, two half idle ones.
+        let idle = [[0.2; 15].as_slice(), &[0.0; 10], &[0.1; 25]].concat();
+        let fullness = watched(&idle);
+        assert!(near(fullness.whole(), 1.0 - 5.5 / 10.0) && near(fullness.worst(), 1.0), "{fullness:?}");
+        assert!(fullness.recent.len() <= 22, "{fullness:?}");
+        // Half a second is none.
+        let fullness = watched(&[[0.2; 15].as_slice(), &[0.0; 5], &[0.2; 15]].concat());
+        assert!(near(fullness.worst(), 0.5), "{fullness:?}");
         // Ticks are coarse: never more idle than there was time.
-        assert_eq!(cores.fullness(at(0, 5.0), at(1000, 7.02)), 0.0);
+        assert!(near(watched(&[0.22; 30]).worst(), 0.0));
+    }
+
+    #[test]
+    fn of_a_short_time_the_fullest_third_counts() {
+        let fullness = watched(&[0.1, 0.1, 0.0, 0.0, 0.1, 0.2]);
+        assert!(near(fullness.worst(), 1.0) && near(fullness.whole(), 1.0 - 0.5 / 1.2), "{fullness:?}");
+        let fullness = watched(&[0.1, 0.1, 0.0, 0.1, 0.0, 0.2]);
+        assert!(near(fullness.worst(), 0.75), "{fullness:?}");
     }
 
     #[test]

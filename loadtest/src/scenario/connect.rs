@@ -39,7 +39,6 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
     for round in 1..=args.rounds {
         stage.measure();
         stage.open(opening)?;
-        stage.end_measure();
         stage.prove()?;
         if round < args.rounds && !stage.is_interrupted() {
             stage.swarm.order(Order::Leave);

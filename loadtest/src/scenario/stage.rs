@@ -139,9 +139,14 @@ impl Stage {
         self.publisher.is_none() && self.publishing.count == 0
     }
 
-    /// Looks at the named processes.
-    pub(crate) fn usage(&self) -> Vec<Usage> {
+    /// Looks at the named processes, at all of their memory.
+    fn usage(&self) -> Vec<Usage> {
         self.watch.processes.iter().map(Process::usage_in_full).collect()
+    }
+
+    /// Looks at their processor time: to walk their pages would take some of the time that is judged.
+    fn processor_time(&self) -> Vec<Usage> {
+        self.watch.processes.iter().map(Process::usage).collect()
     }
 
     /// How many are subscribed now.
@@ -184,13 +189,15 @@ impl Stage {
         self.go_on_until(|_| Instant::now() >= end)
     }
 
-    /// Opens everybody who is not connected, and waits until all are subscribed.
+    /// Opens everybody who is not connected, and waits until all are subscribed. If processor time is counted, that is
+    /// where it ceases to be.
     pub(crate) fn open(&mut self, opening: Opening) -> Result<(), RunError> {
         self.watch.progress.begin("connecting", self.swarm.size());
         let start = Instant::now();
         self.swarm.order(Order::Open(opening));
         self.wait_until_open()?;
         self.connecting += start.elapsed();
+        self.end_measure();
         self.watch.sample(self.published());
         self.marks.connected = self.usage();
         Ok(())
@@ -225,7 +232,7 @@ impl Stage {
     /// From here on processor time is counted.
     pub(crate) fn measure(&mut self) {
         self.swarm.order(Order::Measure);
-        self.marks.begin(self.usage(), self.run.delivered());
+        self.marks.begin(self.processor_time(), self.run.delivered());
         self.fullness().for_each(Fullness::begin);
     }
 
@@ -235,7 +242,7 @@ impl Stage {
             return;
         }
         self.fullness().for_each(Fullness::end);
-        self.marks.end(self.usage(), self.run.delivered());
+        self.marks.end(self.processor_time(), self.run.delivered());
         self.swarm.order(Order::EndMeasure);
     }
 
