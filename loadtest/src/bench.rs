@@ -19,9 +19,11 @@ mod plan;
 mod run;
 pub(crate) mod server;
 mod summary;
+pub(crate) use summary::median;
 
 use plan::{Case, Size};
-use run::{Bench, Numbers};
+use run::Bench;
+pub(crate) use run::Numbers;
 use server::Programs;
 
 /// What is measured beside what.

@@ -19,6 +19,7 @@ use record::Record;
 use scenario::{RunError, burst, churn, connect, fanout, idle, many_channels, resume, slow, soak};
 
 mod bench;
+mod capacity;
 mod client;
 mod interrupt;
 mod ledger;
@@ -101,6 +102,8 @@ enum Command {
     ///
     /// Starts a Redis of its own. Run it by `taskset` on another core than --server-core.
     Redis(Box<redis_costs::RedisArgs>),
+    /// What many users need, by what was measured: nodes, Redis servers, and what runs out first
+    Capacity(Box<capacity::CapacityArgs>),
     #[command(hide = true)]
     BareLoop(limit::BareLoopArgs),
 }
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => done(report::compare(&args.files, args.html.as_deref())),
         Command::Bench(args) => done(bench::run(&args)),
         Command::Redis(args) => done(redis_costs::run(&args)),
+        Command::Capacity(args) => done(capacity::run(&args)),
         Command::BareLoop(args) => {
             done(limit::serve(&args).map_err(|error| format!("the bare loop: {error}")))
         }

@@ -20,8 +20,9 @@ pub(crate) use table::table;
 
 use measure::Meter;
 
-/// Publications in one pipeline, of those that come together.
-const PIPELINE: usize = 64;
+/// Publishers at a time, and how many publications each has under way: many processes that wait for the answer, as
+/// backends are; and one that does not, as a worker in a loop is. Few at a time would measure how Redis falls asleep.
+const WAYS: [Way; 2] = [Way { publishers: 64, pipeline: 1 }, Way { publishers: 1, pipeline: 64 }];
 /// Gateways that hear a publication.
 const GATEWAYS: [usize; 4] = [0, 1, 2, 8];
 /// Gateways that subscribe to the same channels, one after the other.
@@ -66,13 +67,24 @@ pub(crate) struct Costs {
     pub(crate) bytes_per_connection: f64,
 }
 
+/// How publications come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Way {
+    /// Connections that publish.
+    pub(crate) publishers: usize,
+    /// Publications that each of them has under way.
+    pub(crate) pipeline: usize,
+}
+
 /// What a publication costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Publish {
     /// Connections that hear it.
     pub(crate) gateways: usize,
-    /// Publications that come together.
-    pub(crate) pipeline: usize,
+    /// How they came.
+    #[serde(flatten)]
+    pub(crate) way: Way,
     /// Processor time of Redis for each, in microseconds.
     pub(crate) micros: f64,
     /// The same of its core, in which interrupts are that nobody is charged with.
@@ -104,10 +116,10 @@ pub(crate) fn run(args: &RedisArgs) -> Result<(), String> {
 
 fn measure(args: &RedisArgs) -> Result<Costs, measure::CostError> {
     let mut publish = Vec::new();
-    for pipeline in [1, PIPELINE] {
+    for way in WAYS {
         for gateways in GATEWAYS {
             let meter = Meter::start(&args.redis, args.server_core)?;
-            publish.push(measure::publish(meter, gateways, pipeline, args.size as usize, args.duration)?);
+            publish.push(measure::publish(meter, gateways, way, args.size as usize, args.duration)?);
         }
     }
     let mut meter = Meter::start(&args.redis, args.server_core)?;

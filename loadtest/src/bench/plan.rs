@@ -40,7 +40,7 @@ impl Size {
 
     /// Subscribers at which growth is looked at.
     pub(crate) fn steps(&self) -> Vec<u32> {
-        let steps = [50, 500, 5000, 50_000].into_iter().filter(|step| *step < self.idle);
+        let steps = [50, 500, 1000, 5000, 50_000].into_iter().filter(|step| *step < self.idle);
         steps.chain([self.idle]).collect()
     }
 }
@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn every_line_is_one_of_the_load_test() {
         let size = Line::parse_from(["bench"]).size;
-        assert_eq!(size.steps(), [50, 500, 5000, 18_000]);
+        assert_eq!(size.steps(), [50, 500, 1000, 5000, 18_000]);
         let groups = first(&size);
-        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [[1; 10].as_slice(), &[4, 1]].concat());
+        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [[1; 10].as_slice(), &[5, 1]].concat());
         let redis = "loadtest redis --duration 1s --server-core=0 --redis=redis-server";
         assert!(crate::Cli::try_parse_from(redis.split(' ')).is_ok());
         for line in groups.iter().flatten().flat_map(|case| &case.lines) {

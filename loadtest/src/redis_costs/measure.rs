@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::gateways::{CHUNK, Plain, command, confirmed, heard};
-use super::{Publish, Server, Subscribe};
+use super::{Publish, Server, Subscribe, Way};
 use crate::resources::cores::Fullness;
 
 /// Publications before it counts.
@@ -76,11 +76,13 @@ impl Meter {
 pub(super) fn publish(
     mut meter: Meter,
     gateways: usize,
-    pipeline: usize,
+    way: Way,
     size: usize,
     span: Duration,
 ) -> Result<Publish, CostError> {
-    let (payload, mut publisher) = (vec![b'x'; size], meter.connect()?);
+    let Way { publishers, pipeline } = way;
+    let payload = vec![b'x'; size];
+    let mut publishing = (0..publishers).map(|_| meter.connect()).collect::<io::Result<Vec<_>>>()?;
     let mut hearing = Vec::new();
     for _ in 0..gateways {
         let mut gateway = meter.connect()?;
@@ -90,14 +92,15 @@ pub(super) fn publish(
     }
     let batch = command(&[b"PUBLISH", CHANNEL.as_bytes(), &payload]).repeat(pipeline);
     let answers = format!(":{gateways}\r\n").len() * pipeline;
-    let heard = heard(CHANNEL, &payload) * pipeline;
+    let together = publishers * pipeline;
+    let heard = heard(CHANNEL, &payload) * together;
     let mut turn = || -> io::Result<u64> {
-        publisher.say(&batch)?;
-        publisher.skip(answers)?;
+        publishing.iter_mut().try_for_each(|publisher| publisher.say(&batch))?;
+        publishing.iter_mut().try_for_each(|publisher| publisher.skip(answers))?;
         hearing.iter_mut().try_for_each(|gateway| gateway.skip(heard))?;
-        Ok(pipeline as u64)
+        Ok(together as u64)
     };
-    for _ in 0..WARM_UP.div_ceil(pipeline) {
+    for _ in 0..WARM_UP.div_ceil(together) {
         turn()?;
     }
     let before = meter.used()?;
@@ -112,7 +115,7 @@ pub(super) fn publish(
     let each = |seconds: f64| seconds * 1e6 / count as f64;
     let full = meter.cores.as_ref().and_then(Fullness::whole);
     let core_micros = full.map(|full| each(full * elapsed));
-    Ok(Publish { gateways, pipeline, micros: each(seconds), core_micros, count })
+    Ok(Publish { gateways, way, micros: each(seconds), core_micros, count })
 }
 
 /// Bytes that a connection takes which does nothing.

@@ -3,19 +3,16 @@
 use std::fmt::Write as _;
 
 use super::gateways::CHUNK;
-use super::{Costs, Publish};
+use super::{Costs, Publish, Way};
 use crate::bench::markdown::number;
 
 /// The table of some rounds.
 pub(crate) fn table(rounds: &[Costs]) -> String {
     let Some(first) = rounds.first() else { return String::new() };
     let (size, channels) = (first.size, first.channels);
-    let mut pipelines: Vec<usize> = first.publish.iter().map(|publish| publish.pipeline).collect();
-    pipelines.dedup();
-    let columns: Vec<String> = pipelines
-        .iter()
-        .map(|count| if *count == 1 { "one by one".to_owned() } else { format!("{count} together") })
-        .collect();
+    let mut ways: Vec<Way> = first.publish.iter().map(|publish| publish.way).collect();
+    ways.dedup();
+    let columns: Vec<String> = ways.iter().map(|way| column(*way)).collect();
     let mut text = format!(
         "| Redis' processor time for a `PUBLISH` of {size} bytes, µs; in brackets, its core with interrupts | {} |\n|---|{}\n",
         columns.join(" | "),
@@ -25,7 +22,7 @@ pub(crate) fn table(rounds: &[Costs]) -> String {
     gateways.sort_unstable();
     gateways.dedup();
     for gateways in gateways {
-        let cells = pipelines.iter().map(|pipeline| cell(rounds, gateways, *pipeline));
+        let cells = ways.iter().map(|way| cell(rounds, gateways, *way));
         // Writing to a string cannot fail.
         let _ = writeln!(text, "| heard by {} | {} |", who(gateways), cells.collect::<Vec<_>>().join(" | "));
     }
@@ -47,6 +44,13 @@ pub(crate) fn table(rounds: &[Costs]) -> String {
     text
 }
 
+fn column(Way { publishers, pipeline }: Way) -> String {
+    match publishers {
+        1 => format!("one publisher, {pipeline} at a time"),
+        more => format!("{more} publishers, {pipeline} at a time"),
+    }
+}
+
 fn who(gateways: usize) -> String {
     match gateways {
         0 => "nobody".to_owned(),
@@ -55,10 +59,10 @@ fn who(gateways: usize) -> String {
     }
 }
 
-fn cell(rounds: &[Costs], gateways: usize, pipeline: usize) -> String {
+fn cell(rounds: &[Costs], gateways: usize, way: Way) -> String {
     let those = || {
         let all = rounds.iter().flat_map(|costs| &costs.publish);
-        all.filter(|publish| (publish.gateways, publish.pipeline) == (gateways, pipeline))
+        all.filter(|publish| (publish.gateways, publish.way) == (gateways, way))
     };
     let micros = median(those().map(|publish: &Publish| publish.micros));
     let core: Vec<f64> = those().filter_map(|publish| publish.core_micros).collect();
@@ -88,24 +92,24 @@ mod tests {
     #[test]
     fn each_number_of_gateways_is_a_row_of_medians() {
         let costs = |micros: f64| {
-            let publish = |gateways, pipeline| Publish {
+            let publish = |gateways, publishers| Publish {
                 gateways,
-                pipeline,
-                micros: micros * gateways as f64 / pipeline as f64,
+                way: Way { publishers, pipeline: 64 / publishers },
+                micros: micros * gateways as f64 * publishers as f64 / 64.0,
                 core_micros: (gateways > 0).then_some(9.0),
                 count: 1,
             };
             Costs {
                 size: 128,
                 channels: 10,
-                publish: vec![publish(0, 1), publish(2, 1), publish(0, 64), publish(2, 64)],
+                publish: vec![publish(0, 64), publish(2, 64), publish(0, 1), publish(2, 1)],
                 subscribe: vec![Subscribe { micros: 1.5, bytes: 120.4 }; 2],
                 bytes_per_connection: 1700.0,
             }
         };
         let text = table(&[costs(1.0), costs(64.0), costs(640.0)]);
         for line in [
-            "with interrupts | one by one | 64 together |",
+            "with interrupts | 64 publishers, 1 at a time | one publisher, 64 at a time |",
             "| heard by nobody | 0.00 | 0.00 |",
             "| heard by 2 gateways | 128.00 (9.00) | 2.00 (9.00) |",
             "| each channel's second gateway | 1.50 | 120 |",

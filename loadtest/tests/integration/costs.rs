@@ -22,9 +22,9 @@ fn what_a_publication_and_a_subscription_cost_redis() {
     let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{costs:#}"));
     let publish = costs["publish"].as_array().unwrap();
     let heard: Vec<_> =
-        publish.iter().map(|one| (number(&one["gateways"]), number(&one["pipeline"]))).collect();
+        publish.iter().map(|one| (number(&one["gateways"]), number(&one["publishers"]))).collect();
     let gateways = [0.0, 1.0, 2.0, 8.0];
-    let expected = [1.0, 64.0].map(|pipeline| gateways.map(|gateways| (gateways, pipeline)));
+    let expected = [64.0, 1.0].map(|publishers| gateways.map(|gateways| (gateways, publishers)));
     assert_eq!(heard, expected.concat());
     assert!(
         publish.iter().all(|one| number(&one["micros"]) > 0.0 && number(&one["count"]) > 0.0),

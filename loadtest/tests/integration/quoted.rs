@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::harness::loadtest::command;
+
 const BEGIN: &str = "<!-- bench -->";
 const END: &str = "<!-- /bench -->";
 
@@ -16,6 +18,44 @@ fn readme_quotes_the_newest_result() {
     let name = newest.file_name().unwrap().to_str().unwrap();
     let wrong = wrong(&readme, name, &fs::read_to_string(&newest).unwrap());
     assert!(wrong.is_empty(), "README.md, section Measured:\n{}", wrong.join("\n"));
+}
+
+/// What docs/scaling.md says of many users is what `capacity` says with the newest result. To renew it: run this test with
+/// `RENEW=1`.
+#[test]
+fn scaling_quotes_what_capacity_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
+    let Some(newest) = newest(&root.join("loadtest/bench/results")) else { return };
+    let path = root.join("docs/scaling.md");
+    let document = fs::read_to_string(&path).unwrap();
+    let renewed = renewed(&document, &newest.with_extension("json"));
+    if std::env::var_os("RENEW").is_some() {
+        fs::write(&path, &renewed).unwrap();
+        return;
+    }
+    assert!(document == renewed, "docs/scaling.md does not quote {}: run with RENEW=1", newest.display());
+}
+
+/// The document with each block of `<!-- capacity ARGUMENTS -->` as it should be.
+fn renewed(document: &str, result: &Path) -> String {
+    let (begin, end) = ("<!-- capacity ", "<!-- /capacity -->");
+    let mut parts = document.split(begin);
+    let mut renewed = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (arguments, rest) = part.split_once(" -->").unwrap();
+        let (_, rest) = rest.split_once(end).unwrap();
+        let mut command = command();
+        command.arg("capacity").arg(result).args(arguments.split_ascii_whitespace());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stdout).unwrap();
+        // Where the numbers come from is the same for all, and stands below the first.
+        let (said, from) = said.split_once("\nfrom ").unwrap();
+        let first = !renewed.contains(begin);
+        let from = if first { format!("\nfrom {from}") } else { String::new() };
+        renewed += &format!("{begin}{arguments} -->\n```text\n{said}{from}```\n{end}{rest}");
+    }
+    renewed
 }
 
 /// Their names are dates.

@@ -1,0 +1,98 @@
+//! `capacity`: what many users need, by what was measured: processors, memory, network, nodes and Redis servers, and
+//! which of them runs out first. Takes its constants from a result of `bench`. Never measures anything itself.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::bench::Outcome;
+use crate::options::duration;
+
+mod constants;
+mod model;
+mod table;
+
+use constants::Constants;
+use model::Need;
+
+/// What many users need, by what was measured.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CapacityArgs {
+    /// A result of `bench`, as JSON
+    result: PathBuf,
+    #[command(flatten)]
+    demand: Demand,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// How users are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// By WebSocket
+    Ws,
+    /// By Server-Sent Events
+    Sse,
+}
+
+/// What is asked for.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Demand {
+    /// Users who are connected at a time, one connection each
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) users: u64,
+    /// How they are connected
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    pub(crate) transport: Transport,
+    /// Subscribers of a channel; each user hears one channel
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) audience: u64,
+    /// Publications a minute on each channel
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) per_minute: f64,
+    /// Bytes of a publication
+    #[arg(long, default_value_t = 128)]
+    pub(crate) size: u64,
+    /// How long publications are kept for those who come back, and how many of a channel
+    #[arg(long, default_value = "1m", value_parser = duration)]
+    pub(crate) history_ttl: Duration,
+    /// See above
+    #[arg(long, default_value_t = 64)]
+    pub(crate) history_size: u64,
+    /// Within how long those of a lost node are to be back
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub(crate) back_within: Duration,
+    /// All of a channel's subscribers are brought to the same node, by the balancer in front
+    #[arg(long)]
+    pub(crate) gathered: bool,
+}
+
+/// One node, of which no more than half is planned with.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Machine {
+    /// Cores of a node
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) cores: u32,
+    /// Memory of a node, in GiB
+    #[arg(long, default_value_t = 16.0)]
+    pub(crate) memory: f64,
+    /// What a node can send, in Gbit/s
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) network: f64,
+}
+
+/// Computes, and tells it.
+pub(crate) fn run(args: &CapacityArgs) -> Result<(), String> {
+    let cannot = |error: &dyn std::fmt::Display| format!("cannot use {}: {error}", args.result.display());
+    let text = fs::read_to_string(&args.result).map_err(|error| cannot(&error))?;
+    let outcome: Outcome = serde_json::from_str(&text).map_err(|error| cannot(&error))?;
+    let constants = Constants::of(&outcome, args.demand.transport).map_err(|error| cannot(&error))?;
+    let need = Need::of(&constants, &args.demand, &args.machine);
+    let name = args.result.file_name().unwrap_or_default().to_string_lossy();
+    // A reader that went away changes nothing.
+    let _ = std::io::stdout().write_all(table::table(&name, &constants, &need).as_bytes());
+    Ok(())
+}
