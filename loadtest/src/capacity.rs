@@ -44,16 +44,16 @@ pub(crate) struct Demand {
     /// Users who are connected at a time, one connection each
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) users: u64,
-    /// How they are connected
+    /// How they are connected, which decides what connecting costs; all else was measured with WebSockets
     #[arg(long, value_enum, default_value_t = Transport::Ws)]
     pub(crate) transport: Transport,
     /// Subscribers of a channel; each user hears one channel
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) audience: u64,
     /// Publications a minute on each channel
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
     pub(crate) per_minute: f64,
-    /// Bytes of a publication
+    /// Bytes of a publication: for network and history; processor time is that of the size that was measured
     #[arg(long, default_value_t = 128)]
     pub(crate) size: u64,
     /// How long publications are kept for those who come back, and how many of a channel
@@ -63,8 +63,11 @@ pub(crate) struct Demand {
     #[arg(long, default_value_t = 64)]
     pub(crate) history_size: u64,
     /// Within how long those of a lost node are to be back
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = some_time)]
     pub(crate) back_within: Duration,
+    /// How long a user stays connected
+    #[arg(long, default_value = "30m", value_parser = some_time)]
+    pub(crate) stay: Duration,
     /// All of a channel's subscribers are brought to the same node, by the balancer in front
     #[arg(long)]
     pub(crate) gathered: bool,
@@ -77,11 +80,21 @@ pub(crate) struct Machine {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cores: u32,
     /// Memory of a node, in GiB
-    #[arg(long, default_value_t = 16.0)]
+    #[arg(long, default_value_t = 16.0, value_parser = positive)]
     pub(crate) memory: f64,
     /// What a node can send, in Gbit/s
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub(crate) network: f64,
+}
+
+/// What is divided by must not be nothing.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("wants a number above 0".to_owned()) }
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time.is_zero() { Err("wants some time".to_owned()) } else { Ok(time) })
 }
 
 /// Computes, and tells it.
@@ -95,4 +108,28 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<(), String> {
     // A reader that went away changes nothing.
     let _ = std::io::stdout().write_all(table::table(&name, &constants, &need).as_bytes());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    #[test]
+    fn what_nothing_can_be_computed_of_is_refused() {
+        let fits = |option: &str| {
+            let words = ["loadtest", "capacity", "x.json"].into_iter().chain([option]);
+            crate::Cli::try_parse_from(words).is_ok()
+        };
+        assert!(fits("--per-minute=0.1") && fits("--stay=5m") && fits("--memory=1"));
+        for option in [
+            "--per-minute=0",
+            "--per-minute=-1",
+            "--per-minute=inf",
+            "--memory=0",
+            "--network=NaN",
+            "--stay=0s",
+        ] {
+            assert!(!fits(option), "{option}");
+        }
+    }
 }

@@ -9,8 +9,9 @@ use super::Transport;
 /// The kernel's memory for an idle connection: what its slab caches grew by with 18,000 connections on loopback, both
 /// ends counted, divided by both (/proc/meminfo, Linux 6.18).
 pub(crate) const KERNEL_BYTES_PER_SOCKET: f64 = 4.5 * 1024.0;
-/// What is around a payload on its way: the frame or event (about 64), TCP, IP and Ethernet (78, gaps included).
-pub(crate) const BYTES_AROUND: f64 = 142.0;
+/// What is around a payload on its way: the frame or event (about 64), TCP with timestamps, IP and Ethernet (90, gaps
+/// included).
+pub(crate) const BYTES_AROUND: f64 = 154.0;
 /// What a kept publication takes beside its payload: 10,000 channels with 33 each took 477 bytes for one of 128.
 pub(crate) const BYTES_KEPT: f64 = 349.0;
 

@@ -17,14 +17,16 @@ pub(crate) fn table(name: &str, constants: &Constants, need: &Need) -> String {
     };
     line("publications", format!("{} /s", number(need.publications)));
     line("deliveries", format!("{} /s", number(need.deliveries)));
+    line("connections", format!("{} /s", number(need.connects)));
     line(
         "processors of the nodes",
         format!(
-            "{} cores: deliveries {}, publications {}, pings {}",
+            "{} cores: deliveries {}, publications {}, pings {}, connecting {}",
             number(processors),
             number(need.cores[0]),
             number(need.cores[1]),
-            number(need.cores[2])
+            number(need.cores[2]),
+            number(need.cores[3])
         ),
     );
     line(
@@ -42,20 +44,31 @@ pub(crate) fn table(name: &str, constants: &Constants, need: &Need) -> String {
         "nodes",
         format!(
             "{} of {} users: by processors {}, memory {}, network {}, and one that may be away",
-            number(need.nodes as f64),
-            number(need.users_per_node),
-            number(by_processors),
-            number(by_memory),
-            number(by_network)
+            count(need.nodes as f64),
+            count(need.users_per_node),
+            count(by_processors),
+            count(by_memory),
+            count(by_network)
+        ),
+    );
+    line(
+        "each node",
+        format!(
+            "{} open files, limits.channels {}, limits.history_bytes {} MiB, at the least",
+            count(need.users_per_node),
+            count(need.channels_per_node),
+            number(need.bytes[2] / need.nodes as f64 / f64::from(1 << 20))
         ),
     );
     line("nodes that hear a publication", number(need.reach));
+    line("the last subscriber of a node", format!("hears it after {} ms", number(need.last * 1000.0)));
     line(
         "Redis",
         format!(
-            "{} cores on {} servers; {} GiB for subscriptions, {} s of each to make them again",
+            "{} cores on {} servers that send {} Gbit/s; {} GiB for subscriptions, {} s of each to make them again",
             number(need.redis_cores),
-            number(need.redis_servers.ceil().max(1.0)),
+            count(need.redis_servers.max(1.0)),
+            number(need.redis_bits / 1e9),
             gib(need.redis_bytes),
             number(need.redis_return)
         ),
@@ -64,8 +77,19 @@ pub(crate) fn table(name: &str, constants: &Constants, need: &Need) -> String {
         "when a node is lost",
         format!("the others spend {} % of their cores on its users", number(need.return_cores * 100.0)),
     );
-    line("the first wall", need.wall.to_owned());
+    let redis = if need.redis_users.is_finite() {
+        format!("one Redis is full at {} users", count(need.redis_users))
+    } else {
+        "one Redis is enough".to_owned()
+    };
+    line("the walls", format!("{redis}; a node runs out of {} first", need.scarce));
     text + &sources(name, constants)
+}
+
+/// Of what there are no parts.
+fn count(value: f64) -> String {
+    let whole = value.ceil();
+    if whole < 1000.0 { format!("{whole:.0}") } else { number(whole) }
 }
 
 fn gib(bytes: f64) -> String {
