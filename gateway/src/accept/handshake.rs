@@ -106,3 +106,28 @@ fn encoding(query: Option<&str>, offered: &[&str]) -> Encoding {
         .any(|(key, value)| key == "cf_protocol" && value == "protobuf");
     if asked { Encoding::Protobuf } else { Encoding::Json }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/scaling.md has a balancer hash it.
+    #[test]
+    fn a_query_parameter_of_ones_own_changes_nothing() {
+        let granted = |uri: &str| {
+            assert!(is_path(uri.split('?').next().unwrap()));
+            let request = Request::get(uri)
+                .header(header::HOST, "localhost")
+                .header(header::CONNECTION, "Upgrade")
+                .header(header::UPGRADE, "websocket")
+                .header(header::SEC_WEBSOCKET_VERSION, "13")
+                .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
+            match judge(&request.body(()).unwrap(), &Origins::new(Vec::new(), true)) {
+                Handshake::Granted { response, encoding, refusal: None } => (response, encoding),
+                other => panic!("{uri}: {other:?}"),
+            }
+        };
+        assert_eq!(granted("/ws?room=7"), granted("/ws"));
+        assert_eq!(granted("/ws?room=7&cf_protocol=protobuf"), granted("/ws?cf_protocol=protobuf"));
+    }
+}
