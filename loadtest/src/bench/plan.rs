@@ -27,8 +27,8 @@ pub(crate) struct Size {
     /// Connections that are idle, and the largest number of subscribers
     #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle: u32,
-    /// Seconds that they are
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Seconds that they are; whole intervals of 25 s between pings, or too few of these are counted
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle_seconds: u32,
 }
 
@@ -162,6 +162,7 @@ mod tests {
     fn every_line_is_one_of_the_load_test() {
         let size = Line::parse_from(["bench"]).size;
         assert_eq!(size.steps(), [50, 500, 1000, 5000, 18_000]);
+        assert_eq!(size.idle_seconds % 25, 0, "each connection is pinged as often as time goes by");
         let groups = first(&size);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [[1; 10].as_slice(), &[5, 1]].concat());
         let redis = "loadtest redis --duration 1s --server-core=0 --redis=redis-server";
