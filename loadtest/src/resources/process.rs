@@ -3,6 +3,9 @@
 use std::fs;
 use std::str::FromStr;
 
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
 /// A tick of `/proc/…/stat`. The kernel's `USER_HZ` is 100 on every architecture that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -42,6 +45,15 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// The sum becomes what a finer clock says; ticks still part it.
+    fn scale(&mut self, seconds: f64) {
+        let ticks = self.user + self.system;
+        if ticks > 0.0 {
+            self.user *= seconds / ticks;
+            self.system = seconds - self.user;
+        }
+    }
+
     fn add(&mut self, other: &Self) {
         self.user += other.user;
         self.system += other.system;
@@ -95,11 +107,21 @@ impl Process {
         for number in &self.numbers {
             let Ok(stat) = fs::read_to_string(format!("/proc/{number}/stat")) else { continue };
             let Some(mut usage) = parse_stat(&stat, self.page_bytes) else { continue };
+            if let Some(seconds) = clock(*number) {
+                usage.scale(seconds);
+            }
             usage.proportional = proportional(*number);
             sum.add(&usage);
         }
         sum
     }
+}
+
+/// Seconds on a core by the clock of the process itself, in nanoseconds: a tick is several per cent of a short run.
+fn clock(number: u32) -> Option<f64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(number).ok()?)).ok()?;
+    let time = clock_gettime(clock).ok()?;
+    Some(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
 }
 
 fn command(number: u32) -> Option<String> {
@@ -164,6 +186,26 @@ mod tests {
         let usage = by_number.usage_in_full();
         assert!(usage.user + usage.system > 0.0 && usage.resident > 100_000, "{usage:?}");
         assert!(usage.proportional.is_some_and(|bytes| bytes > 100_000), "{usage:?}");
+    }
+
+    #[test]
+    fn time_is_finer_than_ticks_and_parted_by_them() {
+        let mut usage = Usage { user: 0.01, system: 0.03, ..Usage::default() };
+        usage.scale(0.0484);
+        assert!((usage.user - 0.0121).abs() < 1e-9 && (usage.system - 0.0363).abs() < 1e-9, "{usage:?}");
+        let me = Process::find(&ProcessName::Number(std::process::id())).unwrap();
+        let used = || {
+            let usage = me.usage();
+            (usage.user + usage.system) * TICKS_PER_SECOND
+        };
+        // At a hundred moments it would be a whole number of ticks by chance alone.
+        let fine = (0..100).any(|_| {
+            let end = Instant::now() + std::time::Duration::from_millis(1);
+            while Instant::now() < end {}
+            let ticks = used();
+            (ticks - ticks.round()).abs() > 0.01
+        });
+        assert!(fine, "{}", used());
     }
 
     #[test]
