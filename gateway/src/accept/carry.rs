@@ -66,6 +66,8 @@ impl Carrier {
             let mut builder = hyper::server::conn::http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head_timeout);
             builder.max_buf_size(self.limits.head_bytes.max(8192));
+            // Who says no more after asking still wants the answer. Who has gone is noticed at the next write to it.
+            builder.half_close(true);
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
                 _ = connection.as_mut() => return,

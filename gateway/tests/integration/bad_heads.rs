@@ -141,6 +141,21 @@ async fn a_head_in_single_bytes_is_as_good_as_any() {
     assert_eq!(raw.response().await.unwrap().status, 200);
 }
 
+/// As `nc -N` does: the end of the request's half comes with the request, or before it is answered.
+#[tokio::test]
+async fn whoever_says_no_more_after_asking_is_answered() {
+    let gateway = Gateway::start().await;
+    for turn in 0..50 {
+        let mut raw = Raw::connect(gateway.address()).await;
+        // The gateway sleeps again, so that both wake it together.
+        assert_eq!(http::fetch(gateway.address(), "/health").await.status, 200);
+        raw.send(get("/health", "")).await;
+        raw.finish().await;
+        let answer = raw.response().await.unwrap_or_else(|error| panic!("turn {turn}: {error}"));
+        assert_eq!(answer.status, 200, "turn {turn}");
+    }
+}
+
 #[tokio::test]
 async fn a_channel_without_a_namespace_is_404_and_one_that_is_closed_403() {
     let config = r#"
