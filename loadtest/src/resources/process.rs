@@ -3,9 +3,6 @@
 use std::fs;
 use std::str::FromStr;
 
-use nix::time::{clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
-
 /// A tick of `/proc/…/stat`. The kernel's `USER_HZ` is 100 on every architecture that matters.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -118,10 +115,18 @@ impl Process {
 }
 
 /// Seconds on a core by the clock of the process itself, in nanoseconds: a tick is several per cent of a short run.
+#[cfg(target_os = "linux")]
 fn clock(number: u32) -> Option<f64> {
+    use nix::time::{clock_getcpuclockid, clock_gettime};
+    use nix::unistd::Pid;
     let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(number).ok()?)).ok()?;
     let time = clock_gettime(clock).ok()?;
     Some(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn clock(_: u32) -> Option<f64> {
+    None
 }
 
 fn command(number: u32) -> Option<String> {
