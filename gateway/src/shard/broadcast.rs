@@ -12,7 +12,7 @@ use earshot_protocol::{
 use super::channels::{ChannelId, ConnectionId};
 use super::connection::{HeldItem, Kind, Status};
 use super::reactor::{Shard, key};
-use super::{session, stream, websocket};
+use super::{session, sse, stream, websocket};
 use crate::broker::GapCause;
 use crate::node::SubscribeError;
 use crate::node::port::{Delivery, Gap};
@@ -28,8 +28,8 @@ impl Shard {
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Publications(publications) => {
-                for publication in &publications {
-                    self.publication(publication);
+                for run in publications.chunk_by(|one, next| one.channel == next.channel) {
+                    self.publications(run);
                 }
             }
             Delivery::Attached(name, position) => self.attached(&name, position),
@@ -42,45 +42,73 @@ impl Shard {
         }
     }
 
-    fn publication(&mut self, publication: &Arc<Publication>) {
-        let Some(id) = self.channels.find(&publication.channel) else { return };
-        let channel = self.channels.at_mut(id);
-        if !channel.live {
-            return;
+    /// Publications of one channel: those that follow on each other go to all subscribers together.
+    fn publications(&mut self, run: &[Arc<Publication>]) {
+        let mut from = 0;
+        for (at, publication) in run.iter().enumerate() {
+            match self.succeed(publication) {
+                Succeeds::Next => {}
+                Succeeds::Nothing => {
+                    self.broadcast(&run[from..at]);
+                    from = at + 1;
+                }
+                Succeeds::Hole(id) => {
+                    self.broadcast(&run[from..at]);
+                    from = at;
+                    let next = publication.position;
+                    let position = StreamPosition { offset: next.offset.saturating_sub(1), ..next };
+                    self.gap(id, GapCause::HandoverFull, position);
+                    // It may have ended the last subscription, and with it the channel.
+                    if let Some(id) = self.channels.find(&publication.channel) {
+                        self.channels.at_mut(id).position = next;
+                    }
+                }
+            }
         }
+        self.broadcast(&run[from..]);
+    }
+
+    /// How a publication stands to what the channel's subscribers have been given; if it is the next, it counts as given.
+    fn succeed(&mut self, publication: &Publication) -> Succeeds {
+        let Some(id) = self.channels.find(&publication.channel) else { return Succeeds::Nothing };
+        let channel = self.channels.at_mut(id);
         let (last, next) = (channel.position, publication.position);
-        if last.epoch == next.epoch && next.offset <= last.offset {
-            return;
+        if !channel.live || (last.epoch == next.epoch && next.offset <= last.offset) {
+            return Succeeds::Nothing;
         }
         // The first of a log follows on nothing: there was no epoch before it.
         let begins = last.epoch.as_u64() == 0 && next.offset == 1;
         if !begins && (last.epoch != next.epoch || next.offset != last.offset + 1) {
-            let position = StreamPosition { offset: next.offset.saturating_sub(1), ..next };
-            self.gap(id, GapCause::HandoverFull, position);
+            return Succeeds::Hole(id);
         }
-        // A gap may have ended the last subscription, and with it the channel.
-        if let Some(id) = self.channels.find(&publication.channel) {
-            let channel = self.channels.at_mut(id);
-            channel.position = next;
-            if channel.subscribers.len() >= OWN_FROM && self.has_siblings {
-                return self.broadcast(id, &Arc::new(publication.again()));
-            }
-            self.broadcast(id, publication);
-        }
+        channel.position = next;
+        Succeeds::Next
     }
 
-    fn broadcast(&mut self, id: ChannelId, publication: &Arc<Publication>) {
+    /// Connection by connection, since what is kept of thousands does not stay in the caches from one publication to the
+    /// next.
+    fn broadcast(&mut self, run: &[Arc<Publication>]) {
+        let Some(first) = run.first() else { return };
+        let Some(id) = self.channels.find(&first.channel) else { return };
         let channel = self.channels.at_mut(id);
-        let some_have_it = reaches(channel.covered, publication.position);
-        let slow = channel.slow.clone();
+        let (covered, slow) = (channel.covered, channel.slow.clone());
         let subscribers = std::mem::take(&mut channel.subscribers);
+        let own: Vec<Arc<Publication>>;
+        let run = if subscribers.len() >= OWN_FROM && self.has_siblings {
+            own = run.iter().map(|publication| Arc::new(publication.again())).collect();
+            &own
+        } else {
+            run
+        };
         for at in &subscribers {
-            if some_have_it && self.has(*at, id, publication.position) {
-                continue;
+            for publication in run {
+                if reaches(covered, publication.position) && self.has(*at, id, publication.position) {
+                    continue;
+                }
+                self.push_publication(*at, publication, slow.as_ref());
             }
-            self.push_publication(*at, publication, slow.as_ref());
         }
-        self.counters.deliveries.add(subscribers.len() as u64);
+        self.counters.deliveries.add((subscribers.len() * run.len()) as u64);
         self.channels.at_mut(id).subscribers = subscribers;
         self.relieve_slow();
     }
@@ -126,12 +154,13 @@ impl Shard {
     pub(super) fn write_publication(&mut self, at: ConnectionId, publication: &Arc<Publication>) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         let before = connection.outbox.bytes();
-        match &connection.kind {
-            Kind::WebSocket(session) => {
-                let frame = frame(session.encoding, publication).clone();
-                connection.outbox.push(frame);
+        match connection.form {
+            form @ (Form::WebSocketJson | Form::WebSocketProtobuf) => {
+                connection.outbox.push(encoded(form, publication).clone());
             }
-            Kind::Sse(_) => stream::push_publication(connection, &self.channels, publication),
+            Form::SseSingle | Form::SseNamed => {
+                stream::push_publication(connection, &self.channels, publication);
+            }
         }
         self.counters.outbox_bytes.add((connection.outbox.bytes() - before) as u64);
         self.mark(at);
@@ -250,17 +279,29 @@ impl Shard {
     }
 }
 
+/// How a publication stands to those before it.
+enum Succeeds {
+    /// It is the next.
+    Next,
+    /// It was given before, or nobody hears the channel.
+    Nothing,
+    /// Something is missing before it.
+    Hole(ChannelId),
+}
+
 /// Whether a position lies in what was covered.
 fn reaches(covered: Option<StreamPosition>, position: StreamPosition) -> bool {
     covered.is_some_and(|covered| covered.epoch == position.epoch && position.offset <= covered.offset)
 }
 
-/// The shared frame of a publication.
-pub(super) fn frame(encoding: Encoding, publication: &Publication) -> &bytes::Bytes {
-    match encoding {
-        Encoding::Json => publication.form(Form::WebSocketJson, |this| encode(encoding, this)),
-        Encoding::Protobuf => publication.form(Form::WebSocketProtobuf, |this| encode(encoding, this)),
-    }
+/// The shared frame or event of a publication.
+pub(super) fn encoded(form: Form, publication: &Publication) -> &bytes::Bytes {
+    publication.form(form, |this| match form {
+        Form::WebSocketJson => encode(Encoding::Json, this),
+        Form::WebSocketProtobuf => encode(Encoding::Protobuf, this),
+        Form::SseSingle => sse::single(this),
+        Form::SseNamed => sse::named(this),
+    })
 }
 
 /// The frame of a publication.

@@ -19,7 +19,7 @@ use super::websocket::Inbound;
 use super::wheel::Tick;
 use crate::node::history::{Recovery, Since};
 use crate::node::port::Gap;
-use crate::node::publication::Publication;
+use crate::node::publication::{Form, Publication};
 
 /// A client connection.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Connection {
     pub(super) link: Link,
     /// Tells this connection from an earlier one in the same place.
     pub(super) generation: u32,
+    /// How publications are written onto it. Here, so that a broadcast need not look at what is particular to transports.
+    pub(super) form: Form,
     pub(super) outbox: Outbox,
     /// It is in the queue of those to be flushed.
     pub(super) dirty: bool,
@@ -53,6 +55,8 @@ pub(super) struct Connection {
     pub(super) backlog: Option<Box<Backlog>>,
     /// Bytes of a recovery in the outbox: they do not count against the bound, since nobody was slow yet.
     pub(super) allowance: usize,
+    /// A reply waits until some of what was recovered before it has been read.
+    pub(super) unread_replies: bool,
     pub(super) kind: Kind,
 }
 
@@ -182,10 +186,6 @@ pub(super) enum Slot {
 /// An SSE client's stream.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Events are named after their channels.
-    pub(super) named: bool,
-    /// The body is chunked here (and not by hyper).
-    pub(super) chunked: bool,
     /// What is to be known before the `subscribed` event; nothing after it.
     pub(super) openings: Vec<Opening>,
     /// The `subscribed` event was sent.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, Disconnect};
+use earshot_protocol::{ChannelName, Disconnect, Encoding};
 use mio::{Interest, Token};
 
 use super::channels::ConnectionId;
@@ -16,6 +16,7 @@ use super::outbox::Outbox;
 use super::reactor::{Shard, key};
 use super::wheel::Tick;
 use super::{Arrival, ArrivalKind, Order, sse, websocket};
+use crate::node::publication::Form;
 
 impl Shard {
     pub(super) fn order(&mut self, order: Order) {
@@ -39,14 +40,15 @@ impl Shard {
         if !enter(&self.registry, &mut link, key) {
             return;
         }
-        let chunked = matches!(link, Link::Socket(_));
-        if !chunked {
+        if !link.is_socket() {
             self.streams.push(key);
         }
-        let (kind, begin) = begin(kind, chunked, age_limit);
+        let form = form(&kind);
+        let (kind, begin) = begin(kind, age_limit);
         entry.insert(Connection {
             link,
             generation,
+            form,
             outbox: Outbox::default(),
             dirty: false,
             unread: false,
@@ -62,6 +64,7 @@ impl Shard {
             held: None,
             backlog: None,
             allowance: 0,
+            unread_replies: false,
             kind,
         });
         if !greeting.is_empty() {
@@ -139,7 +142,7 @@ impl Shard {
 
     pub(super) fn control_event(&mut self, at: ConnectionId, event: &[u8]) {
         let Some(connection) = self.connections.get(at as usize) else { return };
-        let chunked = matches!(&connection.kind, Kind::Sse(stream) if stream.chunked);
+        let chunked = matches!(connection.kind, Kind::Sse(_)) && connection.link.is_socket();
         let piece = if chunked { sse::chunk(event) } else { Bytes::copy_from_slice(event) };
         self.push_control(at, piece);
     }
@@ -202,21 +205,23 @@ enum Begin {
     Sse(Vec<ChannelName>, Option<Disconnect>),
 }
 
-fn begin(kind: ArrivalKind, chunked: bool, ends: Option<Tick>) -> (Kind, Begin) {
+/// How publications are written onto it.
+fn form(kind: &ArrivalKind) -> Form {
+    match kind {
+        ArrivalKind::WebSocket { encoding: Encoding::Json, .. } => Form::WebSocketJson,
+        ArrivalKind::WebSocket { encoding: Encoding::Protobuf, .. } => Form::WebSocketProtobuf,
+        ArrivalKind::Sse { named: false, .. } => Form::SseSingle,
+        ArrivalKind::Sse { named: true, .. } => Form::SseNamed,
+    }
+}
+
+fn begin(kind: ArrivalKind, ends: Option<Tick>) -> (Kind, Begin) {
     match kind {
         ArrivalKind::WebSocket { encoding, refusal } => {
             (Kind::WebSocket(Box::new(Session::new(encoding))), Begin::WebSocket(refusal))
         }
-        ArrivalKind::Sse { channels, named, resume, refusal } => {
-            let stream = Stream {
-                named,
-                chunked,
-                openings: Vec::new(),
-                began: false,
-                resume,
-                positions: Vec::new(),
-                ends,
-            };
+        ArrivalKind::Sse { channels, resume, refusal, .. } => {
+            let stream = Stream { openings: Vec::new(), began: false, resume, positions: Vec::new(), ends };
             (Kind::Sse(Box::new(stream)), Begin::Sse(channels, refusal))
         }
     }

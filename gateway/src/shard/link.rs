@@ -46,6 +46,12 @@ pub(super) struct Flushed {
 }
 
 impl Link {
+    /// Whether it is a connection of the shard's own.
+    #[inline]
+    pub(super) fn is_socket(&self) -> bool {
+        matches!(self, Self::Socket(_))
+    }
+
     /// Writes what waits, until nothing does or the other side takes no more.
     pub(super) fn flush(&mut self, outbox: &mut Outbox, flushed: &mut Flushed) -> io::Result<Written> {
         match self {

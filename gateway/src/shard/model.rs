@@ -17,6 +17,7 @@ mod gateway;
 mod line;
 mod place;
 mod rules;
+mod run;
 mod sse_client;
 mod truth;
 mod websocket_client;

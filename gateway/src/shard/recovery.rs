@@ -37,6 +37,7 @@ impl Shard {
             && matches!(connection.kind, Kind::WebSocket(_))
             && connection.openings().iter().any(|opening| opening.lacks_recovery() && !opening.asked)
         {
+            connection.unread_replies = true;
             return false;
         }
         let mut complete = true;
@@ -106,9 +107,9 @@ impl Shard {
 
     /// A connection has read something: replies that had to wait for that may have their turn.
     pub(super) fn has_read(&mut self, at: ConnectionId) {
-        let Some(connection) = self.connections.get(at as usize) else { return };
-        let Kind::WebSocket(session) = &connection.kind else { return };
-        if !session.slots.is_empty() && connection.weight() <= self.limits.outbox_bytes {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if connection.unread_replies && connection.weight() <= self.limits.outbox_bytes {
+            connection.unread_replies = false;
             self.advance(at);
         }
     }

@@ -469,12 +469,13 @@ impl Shard {
 
     /// A reply with recovered publications, those that found no room in it, and what came in meanwhile.
     fn push_first(&mut self, at: ConnectionId, id: u32, body: ReplyBody, rest: &[Arc<Publication>]) {
-        let Some(session) = self.session(at) else { return };
-        let encoding = session.encoding;
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let form = connection.form;
+        let Some(session) = connection.session() else { return };
         let frame = encode(session, &Reply { id, body });
         self.push_recovered(at, frame);
         for publication in rest {
-            self.push_recovered(at, broadcast::frame(encoding, publication).clone());
+            self.push_recovered(at, broadcast::encoded(form, publication).clone());
         }
         self.release(at);
     }

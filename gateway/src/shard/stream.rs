@@ -10,7 +10,7 @@ use earshot_protocol::{ChannelName, Disconnect, ErrorCode, StreamPosition};
 use super::channels::{Channels, ConnectionId};
 use super::connection::{Connection, Kind, Opening, Stream};
 use super::reactor::Shard;
-use super::{Resume, sse};
+use super::{Resume, broadcast, sse};
 use crate::node::history::{Recovery, Since};
 use crate::node::port::Gap;
 use crate::node::publication::{Form, Publication};
@@ -74,8 +74,9 @@ impl Shard {
             self.join(at, opening.channel);
         }
         let stands: Vec<Stand> = openings.into_iter().map(|opening| self.stand(opening)).collect();
-        if let Some(stream) = self.stream(at)
-            && stream.named
+        if let Some(connection) = self.connections.get_mut(at as usize)
+            && let Kind::Sse(stream) = &mut connection.kind
+            && connection.form == Form::SseNamed
         {
             stream.positions = stands.iter().map(|stand| stand.position).collect();
         }
@@ -157,8 +158,11 @@ impl Shard {
     /// Puts a piece of the event stream into the outbox.
     pub(super) fn event(&mut self, at: ConnectionId, event: &[u8]) {
         let Some(connection) = self.connections.get(at as usize) else { return };
-        let Kind::Sse(stream) = &connection.kind else { return };
-        let piece = if stream.chunked { sse::chunk(event) } else { Bytes::copy_from_slice(event) };
+        if !matches!(connection.kind, Kind::Sse(_)) {
+            return;
+        }
+        let piece =
+            if connection.link.is_socket() { sse::chunk(event) } else { Bytes::copy_from_slice(event) };
         self.push(at, piece);
     }
 }
@@ -175,12 +179,12 @@ struct Stand {
 /// Puts a publication into a stream's outbox.
 pub(super) fn push_publication(connection: &mut Connection, channels: &Channels, publication: &Publication) {
     let Kind::Sse(stream) = &mut connection.kind else { return };
-    let chunked = stream.chunked;
-    let piece = |chunk: &Bytes| if chunked { chunk.clone() } else { sse::unchunked(chunk) };
-    if !stream.named {
-        return connection.outbox.push(piece(publication.form(Form::SseSingle, sse::single)));
+    let chunked = connection.link.is_socket();
+    let chunk = broadcast::encoded(connection.form, publication);
+    connection.outbox.push(if chunked { chunk.clone() } else { sse::unchunked(chunk) });
+    if connection.form == Form::SseSingle {
+        return;
     }
-    connection.outbox.push(piece(publication.form(Form::SseNamed, sse::named)));
     let names = || connection.subscriptions.iter().map(|s| &channels.at(s.channel).name);
     if let Some(place) = names().position(|name| *name == publication.channel)
         && let Some(position) = stream.positions.get_mut(place)
