@@ -22,6 +22,9 @@ pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
             let ratio = |(step, value): &(u32, f64)| Some((*step, value / at(&bare_loop, *step)?));
             let ratios: Steps = own.iter().filter_map(ratio).collect();
             rows.push(self::row(&format!("{what}, times the bare loop's"), "", &ratios));
+        } else if own.len() > 2 {
+            let further = own.windows(2).map(|pair| further(pair[0], pair[1])).collect::<Steps>();
+            rows.push(self::row(&format!("{what} beyond those before"), growth.unit, &further));
         }
     }
     rows
@@ -31,6 +34,12 @@ fn steps(outcome: &Outcome, growth: &Growth, subject: Subject) -> Steps {
     let steps = outcome.size.steps().into_iter().filter(|step| *step >= growth.from);
     let measured = |step| median(&outcome.runs, &format!("growth {step}"), subject, growth.pick);
     steps.filter_map(|step| Some((step, measured(step)?))).collect()
+}
+
+/// What each of those costs that one step has more than the one before: without what all of them share.
+fn further((fewer, of_fewer): (u32, f64), (more, of_more): (u32, f64)) -> (u32, f64) {
+    let all = |count: u32, each: f64| f64::from(count) * each;
+    (more, (all(more, of_more) - all(fewer, of_fewer)) / f64::from(more - fewer))
 }
 
 fn at(steps: &[(u32, f64)], wanted: u32) -> Option<f64> {
@@ -65,6 +74,13 @@ fn row(what: &str, unit: &str, steps: &[(u32, f64)]) -> Row {
 mod tests {
     use super::*;
     use crate::bench::summary::tests::{outcome, run};
+
+    #[test]
+    fn a_share_of_what_all_have_in_common_is_not_growth() {
+        // 3000 for all, and 1 for each.
+        let (at_1000, at_4000) = ((1000, 4.0), (4000, 1.75));
+        assert_eq!(further(at_1000, at_4000), (4000, 1.0));
+    }
 
     fn growth(own: &[(u32, f64)], bare_loop: &[(u32, f64)]) -> Vec<Row> {
         let of = |subject, steps: &[(u32, f64)]| {
