@@ -62,6 +62,8 @@ fn case(name: &str, rounds: u32, lines: &[(Subject, String)]) -> Case {
 const WINDOW: u32 = 8;
 /// The same with a channel for each subscriber: enough for batches, not so many that sockets fill.
 const CHANNELS_WINDOW: u32 = 2000;
+/// So many times the messages where ten come at once: each costs a fifth.
+const BURST_RATE: f64 = 4.0;
 /// Rounds of what takes long, or has many steps.
 pub(crate) const FEW_ROUNDS: u32 = 3;
 
@@ -97,16 +99,15 @@ fn alone(size: &Size) -> Vec<Case> {
     for (way, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
         let common = format!("--transport {way} --subscribers {subscribers}");
         let load = format!("{common} --rate {rate} --duration {seconds}s");
-        let three = |scenario: &str, limit: &str, more: &str| {
+        let three = |scenario: &str, load: &str, limit: &str, more: &str| {
             let line = format!("{scenario} {load} {more}");
             [(BareLoop, format!("limit {load} {limit}")), (Nchan, line.clone()), (Earshot, line)]
         };
-        cases.push(case(&format!("fanout {name}"), rounds, &three("fanout", "", "")));
-        cases.push(case(
-            &format!("burst {name}"),
-            rounds,
-            &three("burst", "--burst 10", "--burst 10 --rest 2s"),
-        ));
+        cases.push(case(&format!("fanout {name}"), rounds, &three("fanout", &load, "", "")));
+        // At the same rate there would be a handful of bursts in a run.
+        let load = format!("{common} --rate {} --duration {seconds}s", rate * BURST_RATE);
+        let burst = three("burst", &load, "--burst 10", "--burst 10 --rest 2s");
+        cases.push(case(&format!("burst {name}"), rounds, &burst));
         let idle = format!("idle {common} --duration 1s");
         cases.push(case(&format!("memory {name}"), rounds, &[(Nchan, idle.clone()), (Earshot, idle)]));
     }
