@@ -8,12 +8,11 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use earshot_protocol::Encoding;
 use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
 use super::reactor::Shard;
-use super::{Arrival, ArrivalKind, Link, ShardLimits, broadcast, link, sse};
+use super::{Arrival, ArrivalKind, Link, ShardLimits, broadcast, link};
 use crate::broker::{Broker, Listener, MemoryBroker, Message, OnLoss};
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
@@ -32,12 +31,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// The frame or event of a publication, encoded anew.
 pub fn encode(form: Form, publication: &Publication) -> Bytes {
-    match form {
-        Form::WebSocketJson => broadcast::encode(Encoding::Json, publication),
-        Form::WebSocketProtobuf => broadcast::encode(Encoding::Protobuf, publication),
-        Form::SseSingle => sse::single(publication),
-        Form::SseNamed => sse::named(publication),
-    }
+    broadcast::encode(form, publication)
 }
 
 /// A node with the memory broker, and its only shard.

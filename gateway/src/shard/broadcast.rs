@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use earshot_protocol::{
     ChannelName, Disconnect, Encoding, Push, PushBody, Reply, ReplyBody, StreamPosition, UnsubscribeCode,
 };
@@ -43,53 +44,29 @@ impl Shard {
     }
 
     /// Publications of one channel: those that follow on each other go to all subscribers together.
-    fn publications(&mut self, run: &[Arc<Publication>]) {
-        let mut from = 0;
-        for (at, publication) in run.iter().enumerate() {
-            match self.succeed(publication) {
-                Succeeds::Next => {}
-                Succeeds::Nothing => {
-                    self.broadcast(&run[from..at]);
-                    from = at + 1;
-                }
-                Succeeds::Hole(id) => {
-                    self.broadcast(&run[from..at]);
-                    from = at;
-                    let next = publication.position;
-                    let position = StreamPosition { offset: next.offset.saturating_sub(1), ..next };
-                    self.gap(id, GapCause::HandoverFull, position);
-                    // It may have ended the last subscription, and with it the channel.
-                    if let Some(id) = self.channels.find(&publication.channel) {
-                        self.channels.at_mut(id).position = next;
-                    }
-                }
+    fn publications(&mut self, mut run: &[Arc<Publication>]) {
+        while let Some(first) = run.first() {
+            // Found anew each time: what is told may end the last subscription, and with it the channel.
+            let Some(id) = self.channels.find(&first.channel) else { return };
+            let channel = self.channels.at_mut(id);
+            if !channel.live || channel.had(first.position) {
+                run = &run[1..];
+                continue;
             }
+            let count = run.iter().take_while(|publication| channel.advance(publication.position)).count();
+            if count == 0 {
+                let offset = first.position.offset.saturating_sub(1);
+                self.gap(id, GapCause::HandoverFull, StreamPosition { offset, ..first.position });
+                continue;
+            }
+            self.broadcast(id, &run[..count]);
+            run = &run[count..];
         }
-        self.broadcast(&run[from..]);
-    }
-
-    /// How a publication stands to what the channel's subscribers have been given; if it is the next, it counts as given.
-    fn succeed(&mut self, publication: &Publication) -> Succeeds {
-        let Some(id) = self.channels.find(&publication.channel) else { return Succeeds::Nothing };
-        let channel = self.channels.at_mut(id);
-        let (last, next) = (channel.position, publication.position);
-        if !channel.live || (last.epoch == next.epoch && next.offset <= last.offset) {
-            return Succeeds::Nothing;
-        }
-        // The first of a log follows on nothing: there was no epoch before it.
-        let begins = last.epoch.as_u64() == 0 && next.offset == 1;
-        if !begins && (last.epoch != next.epoch || next.offset != last.offset + 1) {
-            return Succeeds::Hole(id);
-        }
-        channel.position = next;
-        Succeeds::Next
     }
 
     /// Connection by connection, since what is kept of thousands does not stay in the caches from one publication to the
     /// next.
-    fn broadcast(&mut self, run: &[Arc<Publication>]) {
-        let Some(first) = run.first() else { return };
-        let Some(id) = self.channels.find(&first.channel) else { return };
+    fn broadcast(&mut self, id: ChannelId, run: &[Arc<Publication>]) {
         let channel = self.channels.at_mut(id);
         let (covered, slow) = (channel.covered, channel.slow.clone());
         let subscribers = std::mem::take(&mut channel.subscribers);
@@ -207,8 +184,7 @@ impl Shard {
         for Gap { channel, cause, position } in gaps {
             let Some(id) = self.channels.find(&channel) else { continue };
             let channel = self.channels.at(id);
-            let seen = channel.position.epoch == position.epoch && channel.position.offset >= position.offset;
-            if channel.live && !seen {
+            if channel.live && !channel.had(position) {
                 self.gap(id, cause, position);
             }
         }
@@ -279,40 +255,30 @@ impl Shard {
     }
 }
 
-/// How a publication stands to those before it.
-enum Succeeds {
-    /// It is the next.
-    Next,
-    /// It was given before, or nobody hears the channel.
-    Nothing,
-    /// Something is missing before it.
-    Hole(ChannelId),
-}
-
 /// Whether a position lies in what was covered.
 fn reaches(covered: Option<StreamPosition>, position: StreamPosition) -> bool {
     covered.is_some_and(|covered| covered.epoch == position.epoch && position.offset <= covered.offset)
 }
 
 /// The shared frame or event of a publication.
-pub(super) fn encoded(form: Form, publication: &Publication) -> &bytes::Bytes {
-    publication.form(form, |this| match form {
-        Form::WebSocketJson => encode(Encoding::Json, this),
-        Form::WebSocketProtobuf => encode(Encoding::Protobuf, this),
-        Form::SseSingle => sse::single(this),
-        Form::SseNamed => sse::named(this),
-    })
+pub(super) fn encoded(form: Form, publication: &Publication) -> &Bytes {
+    publication.form(form, |this| encode(form, this))
 }
 
-/// The frame of a publication.
-pub(super) fn encode(encoding: Encoding, publication: &Publication) -> bytes::Bytes {
-    let mut payload = Vec::with_capacity(publication.payload.len() + 96);
-    let push = wire(publication);
-    encoding.encode_publication(publication.channel.as_str(), &push, &mut payload);
-    match encoding {
-        Encoding::Json => websocket::text(&payload),
-        Encoding::Protobuf => websocket::binary(&payload),
+/// The frame or event of a publication.
+pub(super) fn encode(form: Form, publication: &Publication) -> Bytes {
+    match form {
+        Form::WebSocketJson => websocket::text(&push(Encoding::Json, publication)),
+        Form::WebSocketProtobuf => websocket::binary(&push(Encoding::Protobuf, publication)),
+        Form::SseSingle => sse::single(publication),
+        Form::SseNamed => sse::named(publication),
     }
+}
+
+fn push(encoding: Encoding, publication: &Publication) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(publication.payload.len() + 96);
+    encoding.encode_publication(publication.channel.as_str(), &wire(publication), &mut payload);
+    payload
 }
 
 /// A publication as the protocol has it.

@@ -91,6 +91,23 @@ impl Channels {
 }
 
 impl ShardChannel {
+    /// Whether its subscribers have been given everything up to a position.
+    pub(super) fn had(&self, position: StreamPosition) -> bool {
+        self.position.epoch == position.epoch && position.offset <= self.position.offset
+    }
+
+    /// Goes on to a position, if it is the next of the sequence; whether it is.
+    pub(super) fn advance(&mut self, next: StreamPosition) -> bool {
+        let last = self.position;
+        // The first of a log follows on nothing: there was no epoch before it.
+        let begins = last.epoch.as_u64() == 0 && next.offset == 1;
+        let follows = begins || (last.epoch == next.epoch && next.offset == last.offset + 1);
+        if follows {
+            self.position = next;
+        }
+        follows
+    }
+
     /// Adds a subscriber and says at which place.
     pub(super) fn join(&mut self, connection: ConnectionId) -> u32 {
         self.subscribers.push(connection);

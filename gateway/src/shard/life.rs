@@ -15,7 +15,7 @@ use super::link::Link;
 use super::outbox::Outbox;
 use super::reactor::{Shard, key};
 use super::wheel::Tick;
-use super::{Arrival, ArrivalKind, Order, sse, websocket};
+use super::{Arrival, ArrivalKind, Order, sse, stream, websocket};
 use crate::node::publication::Form;
 
 impl Shard {
@@ -142,8 +142,7 @@ impl Shard {
 
     pub(super) fn control_event(&mut self, at: ConnectionId, event: &[u8]) {
         let Some(connection) = self.connections.get(at as usize) else { return };
-        let chunked = matches!(connection.kind, Kind::Sse(_)) && connection.link.is_socket();
-        let piece = if chunked { sse::chunk(event) } else { Bytes::copy_from_slice(event) };
+        let piece = stream::piece(connection, event);
         self.push_control(at, piece);
     }
 

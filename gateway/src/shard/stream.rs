@@ -158,12 +158,10 @@ impl Shard {
     /// Puts a piece of the event stream into the outbox.
     pub(super) fn event(&mut self, at: ConnectionId, event: &[u8]) {
         let Some(connection) = self.connections.get(at as usize) else { return };
-        if !matches!(connection.kind, Kind::Sse(_)) {
-            return;
+        if matches!(connection.kind, Kind::Sse(_)) {
+            let piece = piece(connection, event);
+            self.push(at, piece);
         }
-        let piece =
-            if connection.link.is_socket() { sse::chunk(event) } else { Bytes::copy_from_slice(event) };
-        self.push(at, piece);
     }
 }
 
@@ -179,9 +177,8 @@ struct Stand {
 /// Puts a publication into a stream's outbox.
 pub(super) fn push_publication(connection: &mut Connection, channels: &Channels, publication: &Publication) {
     let Kind::Sse(stream) = &mut connection.kind else { return };
-    let chunked = connection.link.is_socket();
     let chunk = broadcast::encoded(connection.form, publication);
-    connection.outbox.push(if chunked { chunk.clone() } else { sse::unchunked(chunk) });
+    connection.outbox.push(if connection.link.is_socket() { chunk.clone() } else { sse::unchunked(chunk) });
     if connection.form == Form::SseSingle {
         return;
     }
@@ -192,5 +189,11 @@ pub(super) fn push_publication(connection: &mut Connection, channels: &Channels,
         *position = publication.position;
     }
     let id = sse::id_line(names().zip(stream.positions.iter().copied()));
-    connection.outbox.push(if chunked { sse::chunk(&id) } else { id.into() });
+    let id = piece(connection, &id);
+    connection.outbox.push(id);
+}
+
+/// Some of an event stream as it is written: hyper makes the chunks of what it carries.
+pub(super) fn piece(connection: &Connection, event: &[u8]) -> Bytes {
+    if connection.link.is_socket() { sse::chunk(event) } else { Bytes::copy_from_slice(event) }
 }
