@@ -24,6 +24,7 @@ mod client;
 mod interrupt;
 mod ledger;
 mod limit;
+mod median;
 mod options;
 mod progress;
 mod publisher;

@@ -8,6 +8,9 @@ pub(crate) mod thread;
 
 use std::fs;
 
+/// Ticks of `/proc/stat` and `/proc/…/stat`. The kernel's `USER_HZ` is 100 on every architecture that matters.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// How many files this process may have open at once.
 pub(crate) fn open_file_limit() -> Option<u64> {
     parse_open_file_limit(&fs::read_to_string("/proc/self/limits").ok()?)

@@ -39,20 +39,12 @@ pub(crate) fn median(
     subject: Subject,
     pick: impl Fn(&Numbers) -> Option<f64>,
 ) -> Option<f64> {
-    let values = sorted(runs, case, subject, pick);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(values[middle]),
-        _ => Some(f64::midpoint(values[middle - 1], values[middle])),
-    }
+    crate::median::median(values(runs, case, subject, pick))
 }
 
-fn sorted(runs: &[Run], case: &str, subject: Subject, pick: impl Fn(&Numbers) -> Option<f64>) -> Vec<f64> {
+fn values(runs: &[Run], case: &str, subject: Subject, pick: impl Fn(&Numbers) -> Option<f64>) -> Vec<f64> {
     let of_it = runs.iter().filter(|run| run.case == case && run.subject == subject);
-    let mut values: Vec<f64> = of_it.filter_map(|run| pick(&run.numbers)).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values
+    of_it.filter_map(|run| pick(&run.numbers)).collect()
 }
 
 /// The table.
@@ -65,7 +57,7 @@ pub(crate) fn table(outcome: &Outcome) -> Vec<Row> {
 
 fn row(runs: &[Run], question: &Question) -> Row {
     let of = |subject| median(runs, question.case, subject, question.pick);
-    let values = sorted(runs, question.case, Earshot, question.pick);
+    let values = values(runs, question.case, Earshot, question.pick);
     let (bare_loop, nchan, earshot) = (of(BareLoop), of(Nchan), of(Earshot));
     let mut row = Row {
         what: question.what.to_owned(),
@@ -73,7 +65,7 @@ fn row(runs: &[Run], question: &Question) -> Row {
         bare_loop,
         nchan,
         earshot,
-        spread: values.first().copied().zip(values.last().copied()),
+        spread: least_and_most(&values),
         goals: Vec::new(),
         notes: if question.is_rate { notes(runs, question.case) } else { Vec::new() },
         met: None,
@@ -93,6 +85,11 @@ fn row(runs: &[Run], question: &Question) -> Row {
         row.goals.push(format!("{:.2} × nchan", earshot / nchan));
     }
     row
+}
+
+fn least_and_most(values: &[f64]) -> Option<(f64, f64)> {
+    let least = values.iter().copied().min_by(f64::total_cmp)?;
+    Some((least, values.iter().copied().max_by(f64::total_cmp)?))
 }
 
 /// Who could have done more, in a case whose rate is as much as could be reached.

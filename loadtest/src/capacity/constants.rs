@@ -1,7 +1,8 @@
 //! What one of each thing costs, out of a result. Never guesses: what was not measured is an error that names it.
 
 use crate::bench::Subject::{BareLoop, Earshot};
-use crate::bench::{Numbers, Outcome, Subject, median};
+use crate::bench::{Numbers, Outcome, Subject, median as median_of};
+use crate::median;
 use crate::redis_costs::{Costs, Publish, Way};
 
 use super::Transport;
@@ -44,7 +45,7 @@ impl Constants {
     /// Out of the medians of a result.
     pub(crate) fn of(outcome: &Outcome, transport: Transport) -> Result<Self, String> {
         let of = |case: &str, subject: Subject, what: &str, pick: fn(&Numbers) -> Option<f64>| {
-            let median = median(&outcome.runs, case, subject, pick);
+            let median = median_of(&outcome.runs, case, subject, pick);
             median.ok_or_else(|| format!("it has no {what} in the case `{case}`"))
         };
         let micros = |case: &str, subject| {
@@ -86,7 +87,7 @@ impl Redis {
         let most = rounds.iter().flat_map(|costs| &costs.publish).map(|publish| publish.gateways).max()?;
         let (none, all) = (heard_by(rounds, 0)?, heard_by(rounds, most)?);
         let first = |pick: fn(&crate::redis_costs::Subscribe) -> f64| {
-            middle(rounds.iter().filter_map(|costs| costs.subscribe.first().map(pick)).collect())
+            median::median(rounds.iter().filter_map(|costs| costs.subscribe.first().map(pick)))
         };
         Some(Self {
             publication: none / 1e6,
@@ -107,11 +108,6 @@ fn heard_by(rounds: &[Costs], gateways: usize) -> Option<f64> {
     ways.dedup();
     let medians = ways
         .into_iter()
-        .filter_map(|way| middle(those().filter(|publish| publish.way == way).map(of).collect()));
+        .filter_map(|way| median::median(those().filter(|publish| publish.way == way).map(of)));
     medians.max_by(f64::total_cmp)
-}
-
-fn middle(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }

@@ -74,14 +74,7 @@ fn cell(rounds: &[Costs], gateways: usize, way: Way) -> String {
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => 0.0,
-        odd if odd % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
+    crate::median::median(values).unwrap_or_default()
 }
 
 #[cfg(test)]

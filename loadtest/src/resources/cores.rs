@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A tick of `/proc/stat`: `USER_HZ` is 100 on every architecture that matters.
-const TICKS_PER_SECOND: f64 = 100.0;
+use super::TICKS_PER_SECOND;
+
 const SECOND: Duration = Duration::from_secs(1);
 /// How often they are looked at.
 const STEP: Duration = Duration::from_millis(100);

@@ -3,8 +3,7 @@
 use std::fs;
 use std::str::FromStr;
 
-/// A tick of `/proc/…/stat`. The kernel's `USER_HZ` is 100 on every architecture that matters.
-const TICKS_PER_SECOND: f64 = 100.0;
+use super::TICKS_PER_SECOND;
 
 /// One or more processes that are measured as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
