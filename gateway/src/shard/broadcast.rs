@@ -113,15 +113,16 @@ impl Shard {
             return;
         }
         let limit = self.limits.outbox_bytes + connection.allowance;
-        let is_behind = connection.blocked || connection.outbox.weight() > limit;
-        if connection.backlog.is_some() || (rule.is_some() && is_behind) {
+        if connection.backlog.is_some() || (rule.is_some() && self.is_behind(at)) {
             return self.put_off(at, publication, rule);
         }
+        let Some(connection) = self.connections.get(at as usize) else { return };
         let before = connection.outbox.bytes();
         self.write_publication(at, publication);
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let Some(connection) = self.connections.get(at as usize) else { return };
         // One publication always finds a place in an empty outbox, however large it is.
-        if before > 0 && (connection.outbox.weight() > limit || self.is_stale(at)) {
+        let is_full = before > 0 && connection.outbox.weight() > limit;
+        if (is_full && !self.has_taken(at, limit)) || (before > 0 && self.is_stale(at)) {
             self.slow.push(at);
         }
     }

@@ -22,6 +22,13 @@ use crate::node::slow::SlowRule;
 const REFILL_BYTES: usize = 16 * 1024;
 
 impl Shard {
+    /// Whether a connection takes no more, so that what comes next must remain such that it can give way. What waits to
+    /// be written cannot, so it is offered before there is much of it.
+    pub(super) fn is_behind(&mut self, at: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get(at as usize) else { return false };
+        connection.blocked || (connection.outbox.weight() > REFILL_BYTES && !self.has_taken(at, 0))
+    }
+
     /// A publication for a connection that takes no more.
     pub(super) fn put_off(
         &mut self,

@@ -3,6 +3,8 @@
 //! Owns the queue of connections that have something to write, and the bound on what may wait for one of them. What
 //! is pushed between two flushes of a connection goes out in one write.
 
+use std::io;
+
 use bytes::Bytes;
 use earshot_protocol::Disconnect;
 use mio::{Interest, Token};
@@ -24,7 +26,7 @@ impl Shard {
             return;
         }
         let room = (limit + connection.allowance).saturating_sub(frame.len());
-        if connection.weight() > room && !self.relieve(at, room) {
+        if connection.weight() > room && !self.has_taken(at, room) && !self.relieve(at, room) {
             return self.disconnect(at, Disconnect::Slow);
         }
         // What gave way may have been told by the end of the connection, and nothing comes after that.
@@ -76,17 +78,8 @@ impl Shard {
             if !std::mem::take(&mut connection.dirty) {
                 continue;
             }
-            let before = flushed.bytes;
-            match connection.link.flush(&mut connection.outbox, &mut flushed) {
+            match write_out(connection, at, &self.registry, &mut flushed) {
                 Ok(written) => {
-                    connection.blocked = written == Written::Blocked;
-                    if connection.blocked && !watch(connection, at, &self.registry) {
-                        self.remove(at);
-                        continue;
-                    }
-                    let written_now = usize::try_from(flushed.bytes - before).unwrap_or(usize::MAX);
-                    connection.progress |= written_now > 0;
-                    connection.allowance = connection.allowance.saturating_sub(written_now);
                     if written == Written::All && connection.backlog.is_some() {
                         self.refill(at);
                     } else if written == Written::All && connection.phase == Phase::Ending {
@@ -97,6 +90,23 @@ impl Shard {
                 Err(_) => self.remove(at),
             }
         }
+        self.count(&flushed);
+    }
+
+    /// Whether no more than that waits for a client, once it was offered what does: nobody is slow who was not asked.
+    /// Ends nothing, so that it may be called while subscribers are gone through; a broken connection is found at its
+    /// next turn.
+    pub(super) fn has_taken(&mut self, at: ConnectionId, room: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return true };
+        if !connection.blocked {
+            let mut flushed = Flushed::default();
+            let _ = write_out(connection, at, &self.registry, &mut flushed);
+            self.count(&flushed);
+        }
+        self.connections.get(at as usize).is_none_or(|connection| connection.weight() <= room)
+    }
+
+    fn count(&self, flushed: &Flushed) {
         self.counters.outbox_bytes.sub(flushed.bytes);
         self.counters.writes.add(flushed.writes);
         self.counters.bytes_out.add(flushed.bytes);
@@ -113,11 +123,31 @@ impl Shard {
     }
 }
 
-/// From now on the poll tells when a socket takes more; `false` when it cannot.
-fn watch(connection: &mut Connection, at: ConnectionId, registry: &mio::Registry) -> bool {
-    let Link::Socket(socket) = &mut connection.link else { return true };
-    let key = key(at, connection.generation);
-    let token = Token(usize::try_from(key).unwrap_or(usize::MAX));
-    std::mem::replace(&mut connection.watched, true)
-        || registry.reregister(socket, token, Interest::READABLE | Interest::WRITABLE).is_ok()
+/// Writes what waits, as far as the other side takes it.
+fn write_out(
+    connection: &mut Connection,
+    at: ConnectionId,
+    registry: &mio::Registry,
+    flushed: &mut Flushed,
+) -> io::Result<Written> {
+    let before = flushed.bytes;
+    let written = connection.link.flush(&mut connection.outbox, flushed)?;
+    if written == Written::Blocked {
+        watch(connection, at, registry)?;
+    }
+    connection.blocked = written == Written::Blocked;
+    let written_now = usize::try_from(flushed.bytes - before).unwrap_or(usize::MAX);
+    connection.progress |= written_now > 0;
+    connection.allowance = connection.allowance.saturating_sub(written_now);
+    Ok(written)
+}
+
+/// From now on the poll tells when a socket takes more.
+fn watch(connection: &mut Connection, at: ConnectionId, registry: &mio::Registry) -> io::Result<()> {
+    let Link::Socket(socket) = &mut connection.link else { return Ok(()) };
+    if !std::mem::replace(&mut connection.watched, true) {
+        let token = Token(usize::try_from(key(at, connection.generation)).unwrap_or(usize::MAX));
+        registry.reregister(socket, token, Interest::READABLE | Interest::WRITABLE)?;
+    }
+    Ok(())
 }

@@ -15,10 +15,10 @@ use crate::shard::{ArrivalKind, Resume};
 const CHANNEL: &str = "a";
 
 /// A gateway in which so many streams hear one channel and have read nothing yet.
-fn streams<const N: usize>(outbox_bytes: usize) -> (Gateway, [Line; N]) {
+fn streams<const N: usize>(outbox_bytes: usize, slow: Slow) -> (Gateway, [Line; N]) {
     let mut rules = Rules::draw(&mut Rng::with_seed(7), Weather::Calm);
     (rules.asks, rules.lane, rules.outbox_bytes) = (100, 100, outbox_bytes);
-    (rules.channels, rules.last, rules.slow) = (1, None, vec![Slow::Disconnect]);
+    (rules.channels, rules.last, rules.slow) = (1, None, vec![slow]);
     let mut gateway = Gateway::new(&rules);
     let channels = vec![ChannelName::parse(CHANNEL).unwrap()];
     let lines = [0; N].map(|_| {
@@ -53,7 +53,7 @@ fn a_hole_in_a_batch_is_told_in_its_place_and_what_was_had_is_left_out() {
     let clock = paused();
     let _entered = clock.enter();
     // Two, so that the shard encodes for itself.
-    let (mut gateway, mut lines) = streams::<2>(1 << 20);
+    let (mut gateway, mut lines) = streams::<2>(1 << 20, Slow::Disconnect);
     deliver(&mut gateway, &[1, 2, 2, 3, 6, 7, 1, 8], 0);
     for line in &mut lines {
         while line.read(1000) | gateway.shards[0].wake() {}
@@ -71,9 +71,25 @@ fn a_hole_in_a_batch_is_told_in_its_place_and_what_was_had_is_left_out() {
 fn a_batch_whose_first_part_ends_the_last_subscriber_ends_with_it() {
     let clock = paused();
     let _entered = clock.enter();
-    let (mut gateway, _lines) = streams::<1>(1000);
-    // The stream is too slow for the first two, and what follows stands behind a hole.
-    deliver(&mut gateway, &[1, 2, 6], 100_000);
+    let (mut gateway, _lines) = streams::<1>(1000, Slow::Disconnect);
+    // The stream takes the first eight and is too slow for the next, and what follows stands behind a hole.
+    deliver(&mut gateway, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14], 100_000);
     let shard = &gateway.shards[0].shard;
     assert!(shard.channels.find(&ChannelName::parse(CHANNEL).unwrap()).is_none());
+}
+
+#[test]
+fn nobody_is_slow_because_a_batch_is_larger_than_what_may_wait() {
+    let clock = paused();
+    let _entered = clock.enter();
+    for slow in [Slow::Disconnect, Slow::Latest, Slow::DropOldest] {
+        let (mut gateway, mut lines) = streams::<1>(20_000, slow);
+        let steps: Vec<u64> = (1..=60).collect();
+        deliver(&mut gateway, &steps, 1000);
+        while !lines[0].ended && (lines[0].read(1000) | gateway.shards[0].wake()) {}
+        let text = String::from_utf8_lossy(&lines[0].read).into_owned();
+        for step in steps {
+            assert_eq!(text.matches(&format!("<{step}>")).count(), 1, "{slow:?}: {step}");
+        }
+    }
 }
