@@ -212,7 +212,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] when it was not confirmed within the command time-out (the wish stays, and is
-    /// fulfilled when the link is back); [`BrokerError::Refused`] when the broker refused the topic. With
+    /// fulfilled when the link is back), or was confirmed before and is refused now, which may be mended;
+    /// [`BrokerError::Refused`] when the broker refused a topic that was never heard. With
     /// [`OnLoss::Local`] a broker that has been away for a while is not waited for: the topic counts as heard, and as
     /// lost from then on until the broker is back.
     pub async fn subscribe(&self, topic: &Topic, on_loss: OnLoss) -> Result<(), BrokerError> {

@@ -74,17 +74,21 @@ async fn a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone() {
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start().await;
     let mut witnesses = Witnesses::of(&gateway, || Publisher::steady(&redis, &[NUMBERS])).await;
     let mut neighbour = WsClient::open(gateway.address(), &["kept"]).await;
+    let mut lonely = WsClient::open(gateway.address(), &["taken"]).await;
     witnesses.hear().await;
 
     // Redis cuts off whoever is subscribed to what its user may not hear any more.
     redis.run(&["ACL", "SETUSER", "gateway", "resetchannels", "&kept"]).await;
-    gateway.tells("1 topics that were heard before are refused now").await;
+    gateway.tells("2 topics that were heard before are refused now").await;
     gateway.answers_ready_with(503).await;
     neighbour.come_back(1).await;
     redis.publish("kept", b"1").await;
     assert_eq!(neighbour.publication().await.data, "1", "its own channel is heard all the time");
     let refused = neighbour.request("subscribe", json!({"channel": "another"})).await;
-    assert!(refused["error"]["code"].is_u64(), "{refused}");
+    assert_eq!(refused["error"]["code"], 103, "{refused}");
+    lonely.is_told_of_gaps(1).await;
+    let refused = lonely.request("subscribe", json!({"channel": "taken"})).await;
+    assert_eq!(refused["error"]["temporary"], true, "what an SDK heard before it asks for again: {refused}");
     redis.run(&["ACL", "SETUSER", "gateway", "allchannels"]).await;
     gateway.answers_ready_with(200).await;
     witnesses.account(1).await;

@@ -341,7 +341,9 @@ impl Entry {
     }
 
     fn refuse(&mut self, reason: String) {
-        self.answer(&Err(BrokerError::Refused(reason)));
+        // What was heard before is asked for until the ACL is mended. Nobody is sent away for good before that.
+        let answer = if self.heard { BrokerError::Unavailable } else { BrokerError::Refused };
+        self.answer(&Err(answer(reason)));
         if self.wanted && self.deaf.is_some() {
             self.wire = Wire::Refused;
         } else {

@@ -145,8 +145,8 @@ impl WsClient {
         self.waiting.iter().collect()
     }
 
-    /// Waits until the gateway has ended so many subscriptions because of a gap, and subscribes again, as an SDK does.
-    pub(crate) async fn come_back(&mut self, subscriptions: usize) {
+    /// Waits until the gateway has ended so many subscriptions because of a gap, and says of which channels.
+    pub(crate) async fn is_told_of_gaps(&mut self, subscriptions: usize) -> Vec<Value> {
         let mut ended = Vec::new();
         while ended.len() < subscriptions {
             match self.next().await {
@@ -156,7 +156,12 @@ impl WsClient {
                 other => panic!("not the notice of a gap: {other:?}"),
             }
         }
-        for channel in ended {
+        ended
+    }
+
+    /// Waits for so many such notices, and subscribes again, as an SDK does.
+    pub(crate) async fn come_back(&mut self, subscriptions: usize) {
+        for channel in self.is_told_of_gaps(subscriptions).await {
             let reply = self.request("subscribe", serde_json::json!({ "channel": channel })).await;
             assert!(reply.get("error").is_none(), "{reply}");
         }

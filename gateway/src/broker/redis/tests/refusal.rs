@@ -102,6 +102,10 @@ async fn a_right_that_is_taken_away_is_told_and_heals_when_it_is_given_back() {
     assert!(matches!(lab.ear.losses()[..], [Loss { topics: LostTopics::All, .. }]), "{:?}", lab.ear.losses());
     lab.publish("kept", b"x").await.unwrap();
     eventually("the other is heard", || lab.ear.count("kept") == 1).await;
+    let again = lab.broker.subscribe(&channel("taken"), OnLoss::Reject).await;
+    assert!(matches!(&again, Err(BrokerError::Unavailable(why)) if why.starts_with("NOPERM")), "{again:?}");
+    let anew = lab.broker.subscribe(&channel("never heard"), OnLoss::Reject).await;
+    assert!(matches!(anew, Err(BrokerError::Refused(_))), "{anew:?}");
 
     lab.ear.clear();
     server.command(&rules("&*")).await;
