@@ -248,13 +248,14 @@ async fn without_history_coming_back_is_a_gap_whenever_something_may_be_missing(
 async fn a_changed_list_continues_what_was_in_it_and_begins_what_was_not() {
     let (redis, gateway) = scene().await;
     let (mut stream, _) = SseClient::begin_at(gateway.address(), "/sse?channel=a&channel=b").await;
-    let (_keeps_c_known, _) = SseClient::begin_at(gateway.address(), "/sse/c").await;
+    let (mut keeps_c_known, _) = SseClient::begin_at(gateway.address(), "/sse/c").await;
     publish(&redis, "a", 1..=1).await;
     let id = expect(&mut stream, [("a", 1)]).await.unwrap().id;
     for channel in ["a", "b", "c"] {
         publish(&redis, channel, 2..=3).await;
     }
     expect(&mut stream, [("a", 2), ("a", 3), ("b", 2), ("b", 3)]).await;
+    expect(&mut keeps_c_known, [("message", 2), ("message", 3)]).await;
     drop(stream);
 
     let (mut changed, subscribed) =
