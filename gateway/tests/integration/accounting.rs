@@ -45,13 +45,13 @@ async fn wander(
     follower: &mut Follower,
     gateways: [SocketAddr; 2],
     mut rng: Rng,
-    mut hear: impl FnMut(Heard) -> bool,
+    mut hear: impl FnMut(Heard, SocketAddr) -> bool,
 ) -> usize {
     let (mut returns, mut stay) = (0, rng.u32(1..400));
     loop {
         // An error: its gateway was killed.
         if let Ok(heard) = follower.next_or_end().await {
-            if hear(heard) {
+            if hear(heard, follower.address()) {
                 return returns;
             }
             stay = stay.saturating_sub(1);
@@ -162,7 +162,7 @@ fn difference(one: &[u64], other: &[u64]) -> String {
 
 async fn account_for_all(mut follower: Follower, way: Way, gateways: [SocketAddr; 2], rng: Rng) -> Account {
     let (mut heard, mut ledger) = (Vec::new(), Ledger::default());
-    let returns = wander(&mut follower, gateways, rng, |next| {
+    let returns = wander(&mut follower, gateways, rng, |next, _| {
         match next {
             Heard::Number(number) => heard.push(number),
             Heard::Gap => ledger.gaps += 1,
@@ -231,9 +231,14 @@ async fn account_for_holes(
     rng: Rng,
     enough: Arc<AtomicU64>,
 ) -> Account {
-    let (mut heard, mut ledger) = (Vec::new(), Ledger::from_the_first());
-    let returns = wander(&mut follower, gateways, rng, |next| {
+    let (mut heard, mut ledger, mut home) = (Vec::new(), Ledger::from_the_first(), follower.address());
+    let returns = wander(&mut follower, gateways, rng, |next, gateway| {
         if let Heard::Number(number) = next {
+            // One gateway may hear Redis a little later than the other: after its gap it tells the last numbers again.
+            if gateway != home && ledger.told && ledger.has(number) {
+                return false;
+            }
+            home = gateway;
             heard.push(number);
         }
         // A number that is twice, in disorder, or behind a hole that was not told ends the test here.

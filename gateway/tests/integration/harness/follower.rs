@@ -100,6 +100,11 @@ impl Follower {
         true
     }
 
+    /// The gateway it is at.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn position(&self) -> &Position {
         &self.position
     }
@@ -250,7 +255,8 @@ pub(crate) struct Ledger {
     /// Numbers that are missing, each hole told of.
     pub(crate) missed: u64,
     pub(crate) gaps: usize,
-    told: bool,
+    /// A gap was told, and nothing has come since.
+    pub(crate) told: bool,
 }
 
 impl Ledger {
