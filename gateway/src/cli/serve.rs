@@ -71,6 +71,7 @@ impl Args {
 
 /// Serves; `true` when every client had gone in time.
 fn serve(config: &Config) -> io::Result<bool> {
+    take_small_pages();
     // One provider of cryptography for all of TLS; a second installation would be refused, and is not tried.
     let _ = rustls::crypto::ring::default_provider().install_default();
     for warning in &config.warnings {
@@ -122,6 +123,17 @@ async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
         _ = interrupt.recv() => {}
     }
 }
+
+/// Has the kernel give memory in its usual pages: those of 2 MiB would stay mostly empty where a connection takes less
+/// than one KiB.
+#[cfg(target_os = "linux")]
+fn take_small_pages() {
+    // A kernel without huge pages has nothing to refuse.
+    let _ = nix::sys::prctl::set_thp_disable(true);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_small_pages() {}
 
 #[cfg(test)]
 mod tests {
