@@ -1,4 +1,4 @@
-//! `bench`: Earshot, nchan and the bare loop side by side on two cores, the server on one and the load on the other.
+//! `bench`: Earshot, its peers and the bare loop side by side on two cores, the server on one and the load on the other.
 //! Each run has a fresh server; the servers take turns in each round, so that a machine that drifts does so for all of
 //! them; what counts are medians. Writes the numbers of every run and the table that is made of them.
 
@@ -34,11 +34,13 @@ pub(crate) enum Subject {
     BareLoop,
     /// nginx with nchan.
     Nchan,
+    /// Centrifugo, where it is.
+    Centrifugo,
     /// This gateway, publications through Redis.
     Earshot,
 }
 
-/// Earshot, nchan and the bare loop side by side.
+/// Earshot, its peers and the bare loop side by side.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
@@ -52,6 +54,9 @@ pub(crate) struct BenchArgs {
     /// The module of nchan
     #[arg(long, value_name = "FILE", default_value = "/usr/lib/nginx/modules/ngx_nchan_module.so")]
     nchan: PathBuf,
+    /// Centrifugo, which is not measured unless it is given
+    #[arg(long, value_name = "FILE")]
+    centrifugo: Option<PathBuf>,
     /// Redis, which runs on the load's core
     #[arg(long, value_name = "FILE", default_value = "redis-server")]
     redis: PathBuf,
@@ -111,8 +116,13 @@ pub(crate) struct Run {
 /// Runs all of it. The error says what could not be run.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
     let earshot = args.earshot.clone().map_or_else(beside, Ok)?;
-    let programs =
-        Programs { earshot, nginx: args.nginx.clone(), nchan: args.nchan.clone(), redis: args.redis.clone() };
+    let programs = Programs {
+        earshot,
+        nginx: args.nginx.clone(),
+        nchan: args.nchan.clone(),
+        centrifugo: args.centrifugo.clone(),
+        redis: args.redis.clone(),
+    };
     let bench = Bench::new(programs, args.server_core, args.load_core, args.size.files())?;
     let mut outcome = Outcome {
         format: 1,
@@ -148,8 +158,9 @@ fn play(bench: &Bench, group: &[Case], only: &str, outcome: &mut Outcome) -> Res
         if !case.name.contains(only) || round >= case.rounds {
             continue;
         }
-        let turn = round as usize % case.lines.len();
-        for (subject, line) in case.lines.iter().cycle().skip(turn).take(case.lines.len()) {
+        let here: Vec<_> = case.lines.iter().filter(|(subject, _)| bench.has(*subject)).collect();
+        let turn = round as usize % here.len().max(1);
+        for (subject, line) in here.iter().cycle().skip(turn).take(here.len()) {
             tell(&format!("{} {subject:?}, round {} of {}", case.name, round + 1, case.rounds));
             let numbers = bench.run(*subject, line)?;
             let (case, line) = (case.name.clone(), line.clone());

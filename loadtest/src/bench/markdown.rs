@@ -15,7 +15,7 @@ pub(crate) fn page(outcome: &Outcome) -> String {
     let mut text = format!(
         "# {}\n\n{}, {}. {}.\n\nMedians of {} rounds side by side, each run against a fresh server. The server on one core, the \
          load and Redis on the other. {} subscribers on one channel, {} messages of 128 bytes a second for {} s, unless the \
-         line says otherwise; Earshot through a plain `PUBLISH`, nchan through its HTTP API.\n\n",
+         line says otherwise; Earshot through a plain `PUBLISH`, its peers through their HTTP APIs.\n\n",
         outcome.date,
         outcome.commit.as_deref().unwrap_or("no commit"),
         outcome.machine.line(),
@@ -25,7 +25,8 @@ pub(crate) fn page(outcome: &Outcome) -> String {
         size.rate,
         size.seconds
     );
-    text += "| | bare loop | nchan | Earshot | lowest – highest | goals, ratios, limits | |\n|---|---|---|---|---|---|---|\n";
+    text += "| | bare loop | nchan | Centrifugo | Earshot | lowest – highest | goals, ratios, limits | |\n\
+             |---|---|---|---|---|---|---|---|\n";
     for row in outcome.table.iter().filter(|row| row.earshot.is_some()) {
         text += &line(row);
     }
@@ -48,10 +49,11 @@ fn line(row: &Row) -> String {
     };
     let words: Vec<&str> = row.goals.iter().chain(&row.notes).map(String::as_str).collect();
     format!(
-        "| {}{unit} | {} | {} | {} | {spread} | {} | {met} |\n",
+        "| {}{unit} | {} | {} | {} | {} | {spread} | {} | {met} |\n",
         row.what,
         value(row.bare_loop),
         value(row.nchan),
+        value(row.centrifugo),
         value(row.earshot),
         words.join("; ")
     )

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::Subject::{BareLoop, Earshot, Nchan};
+use super::Subject::{BareLoop, Centrifugo, Earshot, Nchan};
 use super::{Run, Subject, summary};
 
 /// How large the benchmark is made. The usual size takes about a quarter of an hour.
@@ -76,8 +76,7 @@ pub(crate) fn first(size: &Size) -> Vec<Group> {
     groups.push(growth(size));
     let Size { rounds, idle, idle_seconds, .. } = *size;
     let line = format!("idle --transport ws --subscribers {idle} --duration {idle_seconds}s");
-    let lines = [(Nchan, line.clone()), (Earshot, line)];
-    groups.push(vec![case("idle", rounds.min(FEW_ROUNDS), &lines)]);
+    groups.push(vec![case("idle", rounds.min(FEW_ROUNDS), &servers("ws", &line))]);
     groups
 }
 
@@ -101,7 +100,7 @@ fn alone(size: &Size) -> Vec<Case> {
         let load = format!("{common} --rate {rate} --duration {seconds}s");
         let three = |scenario: &str, load: &str, limit: &str, more: &str| {
             let line = format!("{scenario} {load} {more}");
-            [(BareLoop, format!("limit {load} {limit}")), (Nchan, line.clone()), (Earshot, line)]
+            [vec![(BareLoop, format!("limit {load} {limit}"))], servers(way, &line)].concat()
         };
         cases.push(case(&format!("fanout {name}"), rounds, &three("fanout", &load, "", "")));
         // At the same rate there would be a handful of bursts in a run.
@@ -109,16 +108,13 @@ fn alone(size: &Size) -> Vec<Case> {
         let burst = three("burst", &load, "--burst 10", "--burst 10 --rest 2s");
         cases.push(case(&format!("burst {name}"), rounds, &burst));
         let idle = format!("idle {common} --duration 1s");
-        cases.push(case(&format!("memory {name}"), rounds, &[(Nchan, idle.clone()), (Earshot, idle)]));
+        cases.push(case(&format!("memory {name}"), rounds, &servers(way, &idle)));
     }
     let most = format!(
         "--transport ws --subscribers {subscribers} --rate max --window {WINDOW} --duration {seconds}s"
     );
-    let lines = [
-        (BareLoop, format!("limit {most}")),
-        (Nchan, format!("fanout {most}")),
-        (Earshot, format!("fanout {most}")),
-    ];
+    let lines =
+        [vec![(BareLoop, format!("limit {most}"))], servers("ws", &format!("fanout {most}"))].concat();
     cases.push(case("highest", rounds, &lines));
     let many = format!(
         "--transport ws --subscribers {channels} --channels {channels} --rate max --window {CHANNELS_WINDOW} --duration {seconds}s"
@@ -127,7 +123,7 @@ fn alone(size: &Size) -> Vec<Case> {
     cases.push(case("many channels", rounds, &lines));
     for (way, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
         let connect = format!("connect --transport {way} --subscribers {channels}");
-        cases.push(case(&format!("connect {name}"), rounds, &[(Nchan, connect.clone()), (Earshot, connect)]));
+        cases.push(case(&format!("connect {name}"), rounds, &servers(way, &connect)));
     }
     cases
 }
@@ -142,9 +138,16 @@ pub(crate) fn second(size: &Size, runs: &[Run]) -> Vec<Case> {
     let (subscribers, seconds) = (size.subscribers, size.seconds);
     let rate = (highest / 2.0 / f64::from(subscribers)).max(1.0);
     let load = format!("--transport ws --subscribers {subscribers} --rate {rate:.2} --duration {seconds}s");
-    let fanout = format!("fanout {load}");
-    let lines = [(BareLoop, format!("limit {load}")), (Nchan, fanout.clone()), (Earshot, fanout)];
+    let lines =
+        [vec![(BareLoop, format!("limit {load}"))], servers("ws", &format!("fanout {load}"))].concat();
     vec![case("half load", size.rounds, &lines)]
+}
+
+/// One line for all servers. The load test speaks to Centrifugo over WebSockets alone.
+fn servers(way: &str, line: &str) -> Vec<(Subject, String)> {
+    let all = [Nchan, Centrifugo, Earshot].into_iter();
+    let those = all.filter(|subject| way == "ws" || *subject != Centrifugo);
+    those.map(|subject| (subject, line.to_owned())).collect()
 }
 
 #[cfg(test)]

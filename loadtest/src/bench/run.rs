@@ -130,15 +130,24 @@ impl Bench {
         Ok(Self { programs, own, server_core, load_core, files })
     }
 
+    /// Whether it can be measured here.
+    pub(crate) fn has(&self, subject: Subject) -> bool {
+        subject != Subject::Centrifugo || self.programs.centrifugo.is_some()
+    }
+
     /// What each program says of itself.
     pub(crate) fn versions(&self) -> Vec<String> {
-        let Programs { earshot, nginx, redis, .. } = &self.programs;
+        let Programs { earshot, nginx, centrifugo, redis, .. } = &self.programs;
         let say = |program: &PathBuf, flag: &str| {
             let output = Command::new(program).arg(flag).output().ok()?;
             let text = [output.stdout, output.stderr].concat();
             Some(String::from_utf8_lossy(&text).lines().next()?.to_owned())
         };
-        [say(earshot, "--version"), say(nginx, "-v"), say(redis, "--version")].into_iter().flatten().collect()
+        let centrifugo = centrifugo.as_ref().and_then(|program| say(program, "version"));
+        [say(earshot, "--version"), say(nginx, "-v"), centrifugo, say(redis, "--version")]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// One run of the load test.
@@ -149,6 +158,11 @@ impl Bench {
             Subject::Nchan => {
                 let nchan = Server::nchan(&self.programs, server, self.files)?;
                 self.load(line, &against("nchan", &nchan))
+            }
+            Subject::Centrifugo => {
+                let program = self.programs.centrifugo.as_deref().ok_or("Centrifugo is not given")?;
+                let centrifugo = Server::centrifugo(program, server)?;
+                self.load(line, &against("centrifugo", &centrifugo))
             }
             Subject::Earshot => {
                 let redis = Server::redis(&self.programs.redis, load)?;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 const NCHAN: &str = include_str!("../../bench/nchan.conf");
+const CENTRIFUGO: &str = include_str!("../../bench/centrifugo.json");
 
 /// Where the programs are.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Programs {
     pub(crate) earshot: PathBuf,
     pub(crate) nginx: PathBuf,
     pub(crate) nchan: PathBuf,
+    pub(crate) centrifugo: Option<PathBuf>,
     pub(crate) redis: PathBuf,
 }
 
@@ -52,11 +54,7 @@ impl Server {
     pub(crate) fn earshot(programs: &Programs, core: u16, redis: &Self) -> Result<Self, String> {
         let port = free_port();
         let mut command = pinned(core, &programs.earshot);
-        for (name, _) in std::env::vars() {
-            if ["EARSHOT_", "REDIS_"].iter().any(|ours| name.starts_with(ours)) {
-                command.env_remove(name);
-            }
-        }
+        unset(&mut command, &["EARSHOT_", "REDIS_"]);
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
         command.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port));
         Self::start(command, port, own_directory(port)?, |port| {
@@ -96,6 +94,21 @@ impl Server {
         let mut command = pinned(core, &programs.nginx);
         command.args(["-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(&file);
         Self::start(command, port, directory, |port| TcpStream::connect(("127.0.0.1", port)).is_ok())
+    }
+
+    /// Centrifugo by itself, which is the fastest that it can be.
+    pub(crate) fn centrifugo(program: &Path, core: u16) -> Result<Self, String> {
+        let port = free_port();
+        let directory = own_directory(port)?;
+        let file = directory.join("centrifugo.json");
+        let text = CENTRIFUGO.replace("{port}", &port.to_string());
+        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let mut command = pinned(core, program);
+        unset(&mut command, &["CENTRIFUGO_"]);
+        command.arg("--config").arg(&file);
+        Self::start(command, port, directory, |port| {
+            answers(port, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", " 200 ")
+        })
     }
 
     fn start(
@@ -138,6 +151,15 @@ pub(crate) fn pinned(core: u16, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()]).arg(program);
     command
+}
+
+/// Keeps variables that begin like this from changing what is measured.
+fn unset(command: &mut Command, prefixes: &[&str]) {
+    for (name, _) in std::env::vars() {
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
 }
 
 fn answers(port: u16, request: &str, expected: &str) -> bool {

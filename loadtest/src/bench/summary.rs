@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Subject::{BareLoop, Earshot, Nchan};
+use super::Subject::{BareLoop, Centrifugo, Earshot, Nchan};
 use super::goals::{Goal, QUESTIONS, Question};
 use super::run::Numbers;
 use super::{Outcome, Run, Subject, growth};
@@ -20,10 +20,13 @@ pub(crate) struct Row {
     /// See above.
     pub(crate) nchan: Option<f64>,
     /// See above.
+    #[serde(default)]
+    pub(crate) centrifugo: Option<f64>,
+    /// See above.
     pub(crate) earshot: Option<f64>,
     /// The lowest and the highest of Earshot's runs.
     pub(crate) spread: Option<(f64, f64)>,
-    /// What was to be, and what is; and how it stands to nchan's.
+    /// What was to be, and what is; and how it stands to the peers'.
     pub(crate) goals: Vec<String>,
     /// Of rates: whose limit they are not.
     #[serde(default)]
@@ -58,12 +61,13 @@ pub(crate) fn table(outcome: &Outcome) -> Vec<Row> {
 fn row(runs: &[Run], question: &Question) -> Row {
     let of = |subject| median(runs, question.case, subject, question.pick);
     let values = values(runs, question.case, Earshot, question.pick);
-    let (bare_loop, nchan, earshot) = (of(BareLoop), of(Nchan), of(Earshot));
+    let earshot = of(Earshot);
     let mut row = Row {
         what: question.what.to_owned(),
         unit: question.unit.to_owned(),
-        bare_loop,
-        nchan,
+        bare_loop: of(BareLoop),
+        nchan: of(Nchan),
+        centrifugo: of(Centrifugo),
         earshot,
         spread: least_and_most(&values),
         goals: Vec::new(),
@@ -71,18 +75,19 @@ fn row(runs: &[Run], question: &Question) -> Row {
         met: None,
     };
     for goal in question.goals {
-        let other = |subject| if subject == BareLoop { bare_loop } else { nchan };
-        if let Some((words, met)) = judge(*goal, earshot, other) {
+        if let Some((words, met)) = judge(*goal, earshot, of) {
             row.goals.push(words);
             row.met = Some(row.met.unwrap_or(true) && met);
         }
     }
-    let says_so = |goal: &Goal| matches!(goal, Goal::Within(_, Nchan) | Goal::Reaches(_, Nchan));
-    if let (Some(earshot), Some(nchan)) = (earshot, nchan)
-        && !question.goals.iter().any(says_so)
-        && earshot.min(nchan) > 0.0
-    {
-        row.goals.push(format!("{:.2} × nchan", earshot / nchan));
+    for peer in [Nchan, Centrifugo] {
+        let says_so = |goal: &Goal| matches!(goal, Goal::Within(_, of) | Goal::Reaches(_, of) if *of == peer);
+        if let (Some(earshot), Some(its)) = (earshot, of(peer))
+            && !question.goals.iter().any(says_so)
+            && earshot.min(its) > 0.0
+        {
+            row.goals.push(format!("{:.2} × {}", earshot / its, name(peer)));
+        }
     }
     row
 }
@@ -103,7 +108,7 @@ fn notes(runs: &[Run], case: &str) -> Vec<String> {
         had_something_left(cores, full)
             .then(|| format!("{} used {cores:.2} of its core: {whose}", name(subject)))
     };
-    [BareLoop, Nchan, Earshot].into_iter().filter_map(note).collect()
+    [BareLoop, Nchan, Centrifugo, Earshot].into_iter().filter_map(note).collect()
 }
 
 fn judge(goal: Goal, value: Option<f64>, other: impl Fn(Subject) -> Option<f64>) -> Option<(String, bool)> {
@@ -127,6 +132,7 @@ pub(super) fn name(subject: Subject) -> &'static str {
     match subject {
         BareLoop => "bare loop",
         Nchan => "nchan",
+        Centrifugo => "Centrifugo",
         Earshot => "Earshot",
     }
 }
@@ -174,14 +180,16 @@ pub(super) mod tests {
             [9.0, 5.0, 5.5].into_iter().map(|micros| run("fanout WebSocket", Earshot, micros)).collect();
         runs.extend([5.0, 5.0, 50.0].map(|micros| run("fanout WebSocket", BareLoop, micros)));
         runs.push(run("fanout WebSocket", Nchan, 7.0));
+        runs.push(run("fanout WebSocket", Centrifugo, 11.0));
         let outcome = outcome(runs);
         let row = &outcome.table[0];
         assert_eq!((row.bare_loop, row.earshot, row.spread), (Some(5.0), Some(5.5), Some((5.0, 9.0))));
-        assert_eq!(row.goals, ["1.10 × bare loop, wanted ≤ 1.15", "0.79 × nchan, wanted ≤ 0.75"]);
+        let goals = ["1.10 × bare loop, wanted ≤ 1.15", "0.79 × nchan, wanted ≤ 0.75", "0.50 × Centrifugo"];
+        assert_eq!(row.goals, goals);
         assert_eq!(row.met, Some(false));
         let text = markdown::page(&outcome);
         assert!(
-            text.contains("| CPU per delivery, WebSocket, µs | 5.00 | 7.00 | 5.50 | 5.00 – 9.00 |"),
+            text.contains("| CPU per delivery, WebSocket, µs | 5.00 | 7.00 | 11.0 | 5.50 | 5.00 – 9.00 |"),
             "{text}"
         );
         assert!(!text.contains("| memory per idle connection"), "{text}");
