@@ -36,7 +36,8 @@ pub(crate) struct Usage {
     pub(crate) system: f64,
     /// Bytes of resident memory.
     pub(crate) resident: u64,
-    /// The same, with what is shared divided among those who share it. Only where it was asked for.
+    /// Without the pages of files (code that ran for the first time), and with what is shared divided among those who
+    /// share it. Only where it was asked for.
     pub(crate) proportional: Option<u64>,
 }
 
@@ -150,9 +151,17 @@ fn parse_stat(stat: &str, page_bytes: u64) -> Option<Usage> {
 }
 
 fn proportional(number: u32) -> Option<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{number}/smaps_rollup")).ok()?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    parse_rollup(&fs::read_to_string(format!("/proc/{number}/smaps_rollup")).ok()?)
+}
+
+/// Anonymous and shared pages by proc_pid_smaps_rollup(5). Older kernels tell only the sum with those of files.
+fn parse_rollup(rollup: &str) -> Option<u64> {
+    let bytes = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    };
+    let own = bytes("Pss_Anon:").and_then(|anonymous| Some(anonymous + bytes("Pss_Shmem:")?));
+    own.or_else(|| bytes("Pss:"))
 }
 
 /// The size of a page, from a mapping that is there in any process.
@@ -176,6 +185,15 @@ mod tests {
         let usage = Usage { user: 2.5, system: 0.75, resident: 25 * 4096, proportional: None };
         assert_eq!(parse_stat(stat, 4096), Some(usage));
         assert_eq!(parse_stat("none", 4096), None);
+    }
+
+    #[test]
+    fn the_pages_of_files_are_left_out_where_the_kernel_tells_them() {
+        let rollup = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss: 900 kB\nPss: 700 kB\n";
+        assert_eq!(parse_rollup(rollup), Some(700 << 10));
+        let parted = format!("{rollup}Pss_Anon: 300 kB\nPss_File: 395 kB\nPss_Shmem: 5 kB\n");
+        assert_eq!(parse_rollup(&parted), Some(305 << 10));
+        assert_eq!(parse_rollup(""), None);
     }
 
     #[test]
