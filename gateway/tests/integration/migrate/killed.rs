@@ -137,7 +137,8 @@ async fn a_target_that_goes_and_comes_back_is_waited_for() {
 async fn connections_that_are_cut_again_and_again_are_made_anew() {
     let pair = Pair::start(4000).await;
     let (mut old, mut new) = (pair.old.connection().await, pair.new.connection().await);
-    let mut process = pair.migrate(&["--rate", "4000", "--delete"]).start();
+    // Slow enough for several cuts, however late this test has its turns.
+    let mut process = pair.migrate(&["--rate", "1500", "--delete"]).start();
     let mut cuts = 0;
     let status = until("it ends", async || {
         if let Some(status) = process.ended() {
