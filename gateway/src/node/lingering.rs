@@ -51,11 +51,11 @@ impl Registry {
         if !state.is_idle() {
             return;
         }
-        let now = Instant::now();
-        state.idle_since = Some(now);
+        // Since its last listener left: whoever asks in vain, again and again, does not keep it.
+        let since = *state.idle_since.get_or_insert_with(Instant::now);
         if !std::mem::replace(&mut state.lingering, true) {
             drop(state);
-            let due = now + channel.worth(self.limits.linger);
+            let due = since + channel.worth(self.limits.linger);
             self.queue().push(Lingering { due, channel: Arc::clone(channel) });
         }
     }
@@ -129,5 +129,37 @@ impl Registry {
 
     pub(super) fn queue(&self) -> MutexGuard<'_, BinaryHeap<Lingering>> {
         self.lingering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::node::history::{HistoryBudget, HistoryRules};
+    use crate::node::registry::ChannelLimits;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_in_vain_does_not_keep_a_channel() {
+        let limits = ChannelLimits {
+            channels: 10,
+            linger: Duration::from_secs(30),
+            publication_bytes: 100,
+            recovery_publications: 1,
+        };
+        let registry = Registry::new(Arc::from([]), limits, HistoryBudget::new(100), Metrics::new(1));
+        let name = ChannelName::parse("a").unwrap();
+        let rules = HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 };
+        for second in 0..40 {
+            let channel = registry.enter(&name, rules, None).unwrap();
+            registry.abandon(&channel);
+            assert_eq!(registry.channels(), 1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            registry.expire(Instant::now(), |_| {});
+            if registry.channels() == 0 {
+                return assert_eq!(second, 29);
+            }
+        }
+        panic!("it is still there");
     }
 }

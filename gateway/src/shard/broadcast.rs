@@ -1,7 +1,7 @@
 //! Publications, gaps and confirmations on their way from the node to the connections of a shard.
 //!
 //! Owns the check that a channel's sequence has no hole. The fan-out itself is here: it encodes nothing that was
-//! encoded before, allocates nothing per subscriber but the place in the outbox, and writes nothing.
+//! encoded before, allocates nothing per subscriber but the place in the outbox, and leaves writing to others.
 
 use std::sync::Arc;
 
@@ -117,12 +117,15 @@ impl Shard {
             return self.put_off(at, publication, rule);
         }
         let Some(connection) = self.connections.get(at as usize) else { return };
+        if connection.outbox.bytes() > 0 && connection.outbox.weight() + publication.cost() > limit {
+            self.write_early(at);
+        }
+        let Some(connection) = self.connections.get(at as usize) else { return };
         let before = connection.outbox.bytes();
         self.write_publication(at, publication);
         let Some(connection) = self.connections.get(at as usize) else { return };
         // One publication always finds a place in an empty outbox, however large it is.
-        let is_full = before > 0 && connection.outbox.weight() > limit;
-        if (is_full && !self.has_taken(at, limit)) || (before > 0 && self.is_stale(at)) {
+        if before > 0 && (connection.outbox.weight() > limit || self.is_stale(at)) {
             self.slow.push(at);
         }
     }

@@ -20,6 +20,7 @@ use super::channels::{Channels, ConnectionId};
 use super::connection::{Connection, Kind, Session};
 use super::link::Link;
 use super::wheel::{TICK, Wheel};
+use super::writing::EARLY_WRITES_PER_TURN;
 use super::{Order, ShardLimits};
 use crate::metrics::ShardCounters;
 use crate::node::Node;
@@ -66,6 +67,8 @@ pub(super) struct Shard {
     pub(super) dirty: VecDeque<ConnectionId>,
     /// Connections with bytes left to read after their turn.
     pub(super) unread: VecDeque<u64>,
+    /// Writes that may yet be made ahead of their turn in this turn.
+    pub(super) early_writes_left: usize,
     /// Connections that a broadcast found too slow.
     pub(super) slow: Vec<ConnectionId>,
     /// Notices of gaps that are still to be sent, and how many may be sent in this tick.
@@ -138,6 +141,7 @@ impl Shard {
             connections: Slab::new(),
             channels: Channels::default(),
             dirty: VecDeque::new(),
+            early_writes_left: EARLY_WRITES_PER_TURN,
             unread: VecDeque::new(),
             slow: Vec::new(),
             notices: VecDeque::new(),

@@ -1,7 +1,7 @@
 //! Clients that read more slowly than others publish.
 //!
 //! Owns what gives way to what: a publication to its successor, the oldest to the newest, or else the client. Must
-//! never cost those who keep up anything: nothing here runs before a socket has refused bytes.
+//! never cost those who keep up anything: nothing gives way before a socket has refused bytes.
 
 use std::sync::Arc;
 
@@ -22,11 +22,16 @@ use crate::node::slow::SlowRule;
 const REFILL_BYTES: usize = 16 * 1024;
 
 impl Shard {
-    /// Whether a connection takes no more, so that what comes next must remain such that it can give way. What waits to
-    /// be written cannot, so it is offered before there is much of it.
+    /// Whether a connection takes no more, so that what comes next must remain such that it can give way. What is in the
+    /// outbox cannot, so it is written before there is much of it.
     pub(super) fn is_behind(&mut self, at: ConnectionId) -> bool {
+        let weight = |connection: &Connection| connection.outbox.weight();
+        if self.connections.get(at as usize).is_some_and(|connection| weight(connection) > REFILL_BYTES) {
+            self.write_early(at);
+        }
+        let limit = self.limits.outbox_bytes;
         let Some(connection) = self.connections.get(at as usize) else { return false };
-        connection.blocked || (connection.outbox.weight() > REFILL_BYTES && !self.has_taken(at, 0))
+        connection.blocked || weight(connection) > limit + connection.allowance
     }
 
     /// A publication for a connection that takes no more.
@@ -81,6 +86,7 @@ impl Shard {
     /// Makes room for those that a broadcast found too slow, or closes them.
     pub(super) fn relieve_slow(&mut self) {
         for at in std::mem::take(&mut self.slow) {
+            self.offer(at);
             let Some(connection) = self.connections.get(at as usize) else { continue };
             let room = self.limits.outbox_bytes + connection.allowance;
             let held = connection.held.as_ref().map_or(0, |held| held.bytes);

@@ -17,6 +17,9 @@ use super::reactor::{Shard, key};
 /// Connections flushed in one turn.
 const FLUSHES_PER_TURN: usize = 256;
 
+/// Writes made ahead of their turn in one turn.
+pub(super) const EARLY_WRITES_PER_TURN: usize = 256;
+
 impl Shard {
     /// Puts a frame into a connection's outbox. Whoever lets too much pile up is closed as slow.
     pub(super) fn push(&mut self, at: ConnectionId, frame: Bytes) {
@@ -26,8 +29,11 @@ impl Shard {
             return;
         }
         let room = (limit + connection.allowance).saturating_sub(frame.len());
-        if connection.weight() > room && !self.has_taken(at, room) && !self.relieve(at, room) {
-            return self.disconnect(at, Disconnect::Slow);
+        if connection.weight() > room {
+            self.offer(at);
+            if !self.relieve(at, room) {
+                return self.disconnect(at, Disconnect::Slow);
+            }
         }
         // What gave way may have been told by the end of the connection, and nothing comes after that.
         if self.is_open(at) {
@@ -71,6 +77,7 @@ impl Shard {
     }
 
     pub(super) fn flush_some(&mut self) {
+        self.early_writes_left = EARLY_WRITES_PER_TURN;
         let mut flushed = Flushed::default();
         for _ in 0..FLUSHES_PER_TURN {
             let Some(at) = self.dirty.pop_front() else { break };
@@ -93,17 +100,36 @@ impl Shard {
         self.count(&flushed);
     }
 
-    /// Whether no more than that waits for a client, once it was offered what does: nobody is slow who was not asked.
-    /// Ends nothing, so that it may be called while subscribers are gone through; a broken connection is found at its
-    /// next turn.
-    pub(super) fn has_taken(&mut self, at: ConnectionId, room: usize) -> bool {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return true };
-        if !connection.blocked {
-            let mut flushed = Flushed::default();
-            let _ = write_out(connection, at, &self.registry, &mut flushed);
-            self.count(&flushed);
+    /// Writes ahead of a connection's turn, unless it was blocked or this turn has seen enough of that. Ends nothing and
+    /// leaves no channel, so that it may be called while subscribers are gone through.
+    pub(super) fn write_early(&mut self, at: ConnectionId) {
+        let Some(connection) = self.connections.get(at as usize) else { return };
+        if !connection.blocked && self.early_writes_left > 0 {
+            self.early_writes_left -= 1;
+            self.write_now(at);
         }
-        self.connections.get(at as usize).is_none_or(|connection| connection.weight() <= room)
+    }
+
+    /// Offers a client what waits for it, before it is judged: nobody is slow who was not asked, and who was blocked a
+    /// while ago may have read meanwhile.
+    pub(super) fn offer(&mut self, at: ConnectionId) {
+        while self.write_now(at) && self.connections.get(at as usize).is_some_and(|c| c.backlog.is_some()) {
+            self.refill(at);
+        }
+    }
+
+    /// Whether everything in the outbox could be written. A broken connection is found at its next turn, which each
+    /// connection has that has something to write and is not blocked.
+    fn write_now(&mut self, at: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return false };
+        let was_blocked = connection.blocked;
+        let mut flushed = Flushed::default();
+        let written = write_out(connection, at, &self.registry, &mut flushed);
+        if was_blocked && !connection.blocked {
+            self.mark(at);
+        }
+        self.count(&flushed);
+        matches!(written, Ok(Written::All))
     }
 
     fn count(&self, flushed: &Flushed) {
@@ -145,9 +171,10 @@ fn write_out(
 /// From now on the poll tells when a socket takes more.
 fn watch(connection: &mut Connection, at: ConnectionId, registry: &mio::Registry) -> io::Result<()> {
     let Link::Socket(socket) = &mut connection.link else { return Ok(()) };
-    if !std::mem::replace(&mut connection.watched, true) {
+    if !connection.watched {
         let token = Token(usize::try_from(key(at, connection.generation)).unwrap_or(usize::MAX));
         registry.reregister(socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        connection.watched = true;
     }
     Ok(())
 }

@@ -341,13 +341,15 @@ impl Entry {
     }
 
     fn refuse(&mut self, reason: String) {
-        // What was heard before is asked for until the ACL is mended. Nobody is sent away for good before that.
-        let answer = if self.heard { BrokerError::Unavailable } else { BrokerError::Refused };
-        self.answer(&Err(answer(reason)));
         if self.wanted && self.deaf.is_some() {
+            // What was heard before is asked for until the ACL is mended: whoever wants it may try again. What was
+            // admitted while the server was away was never heard.
+            let answer = if self.heard { BrokerError::Unavailable } else { BrokerError::Refused };
+            self.answer(&Err(answer(reason)));
             self.wire = Wire::Refused;
         } else {
             // Never heard: who asked was told, and nobody else relies on it.
+            self.answer(&Err(BrokerError::Refused(reason)));
             self.wanted = false;
             self.wire = Wire::Off;
         }

@@ -93,3 +93,25 @@ fn nobody_is_slow_because_a_batch_is_larger_than_what_may_wait() {
         }
     }
 }
+
+#[test]
+fn who_was_blocked_and_has_read_meanwhile_is_not_slow() {
+    let clock = paused();
+    let _entered = clock.enter();
+    for slow in [Slow::Disconnect, Slow::DropOldest] {
+        let (mut gateway, mut lines) = streams::<1>(20_000, slow);
+        let mut blocked = 0;
+        for _ in 0..40 {
+            deliver(&mut gateway, &(1..=12).collect::<Vec<_>>(), 1000);
+            // It reads as soon as it must; that it does, the shard is not told.
+            if gateway.shards[0].shard.connections.iter().any(|(_, connection)| connection.blocked) {
+                blocked += 1;
+                lines[0].read(1000);
+            }
+        }
+        assert!(blocked > 2, "{slow:?}: it was never blocked");
+        while !lines[0].ended && (lines[0].read(1000) | gateway.shards[0].wake()) {}
+        let text = String::from_utf8_lossy(&lines[0].read).into_owned();
+        assert_eq!((text.matches("<12>").count(), text.matches("event: gap").count()), (40, 0), "{slow:?}");
+    }
+}
