@@ -5,7 +5,7 @@ use redis::Value;
 
 use crate::harness::drill::{Drill, drill};
 use crate::harness::process::free_port;
-use crate::harness::{Gateway, Redis, until};
+use crate::harness::{Gateway, Redis, heavy, until};
 
 /// Where a gateway of this test's is, as a flag has it.
 fn url(gateway: &Gateway) -> String {
@@ -146,6 +146,7 @@ async fn an_interrupted_drill_gives_back_what_it_took_away() {
 
 #[tokio::test]
 async fn an_interrupted_drill_leaves_no_child_and_no_directory() {
+    let _alone = heavy().await;
     for signal in ["INT", "TERM"] {
         let mut drill = Drill::start(&["--only", "stop"], "").await;
         drill.says("stop …").await;
