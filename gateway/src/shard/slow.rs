@@ -85,7 +85,10 @@ impl Shard {
 
     /// Makes room for those that a broadcast found too slow, or closes them.
     pub(super) fn relieve_slow(&mut self) {
-        for at in std::mem::take(&mut self.slow) {
+        let mut slow = std::mem::take(&mut self.slow);
+        // Each publication of a batch may have found the same connection too slow.
+        slow.dedup();
+        for at in slow {
             self.offer(at);
             let Some(connection) = self.connections.get(at as usize) else { continue };
             let room = self.limits.outbox_bytes + connection.allowance;
