@@ -81,7 +81,6 @@ impl Follow {
     fn give_up_pending(&mut self) {
         drop(self.take_pending());
         self.idle_readings = 0;
-        self.phase = Phase::Live;
     }
 
     fn take_pending(&mut self) -> Vec<Envelope> {
@@ -183,7 +182,8 @@ impl Filling<'_> {
         follow.idle_readings = if more && !moved { follow.idle_readings + 1 } else { 0 };
         if follow.idle_readings == IDLE_READINGS_MAX {
             follow.give_up_pending();
-            return false;
+            // Something that came after this reading, and is in the log, may have been given up with it.
+            return true;
         }
         more
     }
