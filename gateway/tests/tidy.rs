@@ -160,7 +160,7 @@ fn each_file_says_what_it_owns_and_stays_readable() {
 #[test]
 fn documents_name_files_that_exist() {
     let root = root();
-    for document in ["README.md", "ARCHITECTURE.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
         let text = fs::read_to_string(root.join(document)).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap();
@@ -169,4 +169,18 @@ fn documents_name_files_that_exist() {
             }
         }
     }
+}
+
+/// Endings of files that programs leave behind and that do not belong into the repository.
+const JUNK: [&str; 8] = [".pid", "/pid", ".log", ".swp", ".swo", ".rdb", ".orig", "/core"];
+
+#[test]
+fn no_junk_is_tracked() {
+    let listed = std::process::Command::new("git").arg("ls-files").current_dir(root()).output().unwrap();
+    let tracked = String::from_utf8(listed.stdout).unwrap();
+    let junk: Vec<&str> = tracked
+        .lines()
+        .filter(|file| JUNK.iter().any(|ending| format!("/{file}").ends_with(ending)))
+        .collect();
+    assert!(junk.is_empty(), "tracked, but left behind by a program: {}", junk.join(", "));
 }
