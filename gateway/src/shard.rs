@@ -9,7 +9,7 @@
 //! - [`subscribing`]: which channels the shard hears, and for whom.
 //! - [`recovery`]: what a client missed, and the one sequence of reply, recovered and live publications.
 //! - [`broadcast`]: publications and gaps on their way to subscribers; [`writing`]: from outboxes onto links.
-//! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream.
+//! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream; [`commands`]: what each command does.
 //! - [`websocket`], [`sse`]: frames and events on the wire.
 //! - [`connection`], [`channels`], [`outbox`], [`wheel`], [`link`]: what a shard is made of.
 
@@ -18,6 +18,7 @@ mod backlog;
 pub mod bench;
 mod broadcast;
 mod channels;
+mod commands;
 mod connection;
 mod life;
 mod link;

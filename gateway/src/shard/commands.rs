@@ -1,0 +1,238 @@
+//! What each command of a WebSocket client does.
+//!
+//! Owns the check of a command against the rules of its channel, and the codes of failures. Must never write onto a
+//! link: the order of replies is [`super::session`]'s.
+
+use earshot_protocol::{
+    ChannelName, Command, ConnectRequest, Disconnect, ErrorCode, HistoryRequest, HistoryResult,
+    PublishRequest, ReplyBody, Request, SubscribeRequest,
+};
+use uuid::Uuid;
+
+use super::broadcast;
+use super::channels::ConnectionId;
+use super::connection::{Deadline, Opening, Slot};
+use super::reactor::Shard;
+use crate::node::history::{Since, epoch_text};
+use crate::node::lane::{Ask, HistoryAnswer, HistoryError, Ticket};
+use crate::node::namespace::Who;
+use crate::node::registry::Page;
+use crate::node::{PublishError, SubscribeError};
+
+/// The bit of a subscribe command's flags that asks for an error where the position cannot be recovered.
+const REJECT_UNRECOVERED: i64 = 2;
+
+/// What a command comes to.
+pub(super) enum Outcome {
+    /// An answer at once.
+    Reply(ReplyBody),
+    /// An answer later.
+    Slot(Slot),
+    /// No answer at all.
+    Silence,
+    /// The end.
+    Disconnect(Disconnect),
+}
+
+impl From<ErrorCode> for Outcome {
+    fn from(code: ErrorCode) -> Self {
+        Self::Reply(ReplyBody::Error(code.into()))
+    }
+}
+impl Shard {
+    pub(super) fn execute(&mut self, at: ConnectionId, command: Command) -> Outcome {
+        let id = command.id;
+        match command.request {
+            Request::Pong => self.pong(at),
+            Request::Ping => Outcome::Reply(ReplyBody::Pong),
+            Request::Connect(request) => self.connect(at, id, &request),
+            Request::Subscribe(request) => match self.subscribe(at, &request.channel, &request) {
+                Ok(opening) => {
+                    let strict = request.flag & REJECT_UNRECOVERED != 0;
+                    Outcome::Slot(Slot::Subscribe { id, opening, strict, failed: None })
+                }
+                Err(code) => code.into(),
+            },
+            Request::History(request) => self.history(at, id, &request),
+            Request::Unsubscribe(request) => self.unsubscribe(at, &request.channel),
+            Request::Publish(request) => self.publish(at, id, request),
+            // There is no application behind the gateway that messages could go to.
+            Request::Send(_) => Outcome::Silence,
+            Request::Rpc(_)
+            | Request::Presence(_)
+            | Request::PresenceStats(_)
+            | Request::Refresh(_)
+            | Request::SubRefresh(_) => ErrorCode::NotAvailable.into(),
+        }
+    }
+
+    fn pong(&mut self, at: ConnectionId) -> Outcome {
+        let Some(session) = self.session(at) else { return Outcome::Silence };
+        if !std::mem::take(&mut session.pong_due) {
+            return Outcome::Disconnect(Disconnect::BadRequest);
+        }
+        let pause = self.limits.ping_interval;
+        self.set_deadline(at, Deadline::Ping, pause);
+        Outcome::Silence
+    }
+
+    fn connect(&mut self, at: ConnectionId, id: u32, request: &ConnectRequest) -> Outcome {
+        let client = Uuid::from_u128(fastrand::u128(..));
+        let Some(session) = self.session(at) else { return Outcome::Silence };
+        session.client = Some(uuid::Builder::from_random_bytes(*client.as_bytes()).into_uuid());
+        // The first ping comes somewhere in the second half of the interval, so that pings of many are spread.
+        let interval = self.limits.ping_interval;
+        self.set_deadline(at, Deadline::Ping, interval / 2 + interval.mul_f64(fastrand::f64() / 2.0));
+        // A channel that may not be heard is left out of the reply; by that the client knows.
+        let openings: Vec<Opening> =
+            request.subs.iter().filter_map(|(name, sub)| self.subscribe(at, name, sub).ok()).collect();
+        if let Some(connection) = self.connections.get_mut(at as usize)
+            && !openings.is_empty()
+        {
+            connection.held = Some(Box::default());
+        }
+        Outcome::Slot(Slot::Connect { id, openings })
+    }
+
+    /// Enters a subscription that waits for its reply.
+    fn subscribe(
+        &mut self,
+        at: ConnectionId,
+        name: &str,
+        request: &SubscribeRequest,
+    ) -> Result<Opening, ErrorCode> {
+        let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
+        let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
+        if namespace.subscribe != Who::Anyone {
+            return Err(ErrorCode::PermissionDenied);
+        }
+        let last = namespace.deliver_last;
+        let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
+        connection.gapped.retain(|gapped| *gapped != name);
+        if self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some()) {
+            return Err(ErrorCode::AlreadySubscribed);
+        }
+        if connection.subscriptions.len() >= self.limits.channels_per_connection {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        let since = request.recover.then(|| Since::read(&request.epoch, request.offset));
+        Ok(Opening::new(self.wish(at, name)?, since, last))
+    }
+
+    fn unsubscribe(&mut self, at: ConnectionId, name: &str) -> Outcome {
+        let Ok(name) = ChannelName::parse(name) else { return ErrorCode::BadRequest.into() };
+        if let Some(connection) = self.connections.get_mut(at as usize) {
+            connection.gapped.retain(|gapped| *gapped != name);
+        }
+        if let Some(channel) = self.channels.find(&name) {
+            self.leave(at, channel);
+        }
+        Outcome::Reply(ReplyBody::Unsubscribe)
+    }
+
+    fn publish(&mut self, at: ConnectionId, id: u32, request: PublishRequest) -> Outcome {
+        match self.try_publish(at, request) {
+            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, body: None }),
+            Err(code) => code.into(),
+        }
+    }
+
+    fn history(&mut self, at: ConnectionId, id: u32, request: &HistoryRequest) -> Outcome {
+        match self.try_history(at, request) {
+            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, body: None }),
+            Err(code) => code.into(),
+        }
+    }
+
+    fn try_history(&mut self, at: ConnectionId, request: &HistoryRequest) -> Result<u32, ErrorCode> {
+        let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
+        let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
+        if namespace.history.size == 0 {
+            return Err(ErrorCode::NotAvailable);
+        }
+        if !self.hears(at, &name) {
+            return Err(ErrorCode::PermissionDenied);
+        }
+        let since = request.since.as_ref().map(|since| Since::read(&since.epoch, since.offset));
+        let page = Page::new(since, request.limit, self.limits.recovery_publications, request.reverse);
+        let (ticket, reply) = self.ticket(at)?;
+        let ask = Ask::History { channel: name, page, ticket };
+        self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
+        Ok(reply)
+    }
+
+    /// Whether the client is subscribed to a channel, as far as it knows.
+    fn hears(&self, at: ConnectionId, name: &ChannelName) -> bool {
+        self.connections.get(at as usize).is_some_and(|connection| {
+            connection.gapped.contains(name)
+                || self.channels.find(name).is_some_and(|channel| connection.subscription(channel).is_some())
+        })
+    }
+
+    /// Names a reply that waits for the node.
+    fn ticket(&mut self, at: ConnectionId) -> Result<(Ticket, u32), ErrorCode> {
+        let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
+        let key = super::reactor::key(at, connection.generation);
+        let session = connection.session().ok_or(ErrorCode::Internal)?;
+        session.next_reply = session.next_reply.wrapping_add(1);
+        Ok((Ticket { connection: key, reply: session.next_reply }, session.next_reply))
+    }
+
+    fn try_publish(&mut self, at: ConnectionId, request: PublishRequest) -> Result<u32, ErrorCode> {
+        let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
+        if request.data.is_empty() {
+            return Err(ErrorCode::BadRequest);
+        }
+        let who = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
+        let subscribed = self.hears(at, &name);
+        let allowed = match who {
+            Who::Anyone => true,
+            Who::Subscribers => subscribed,
+            Who::Nobody => false,
+        };
+        if !allowed {
+            return Err(ErrorCode::PermissionDenied);
+        }
+        let (ticket, reply) = self.ticket(at)?;
+        let ask = Ask::Publish { channel: name, data: request.data, ticket };
+        self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
+        Ok(reply)
+    }
+}
+
+pub(super) fn history_body(history: Option<HistoryAnswer>) -> ReplyBody {
+    match history {
+        Some(Ok(history)) => ReplyBody::History(HistoryResult {
+            publications: history.publications.iter().map(|p| broadcast::wire(p)).collect(),
+            epoch: epoch_text(history.top.epoch),
+            offset: history.top.offset,
+        }),
+        Some(Err(HistoryError::Unrecoverable)) => ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()),
+        Some(Err(HistoryError::Broker(_))) => ReplyBody::Error(ErrorCode::Internal.into()),
+        None => ReplyBody::Error(ErrorCode::NotAvailable.into()),
+    }
+}
+
+pub(super) fn subscribe_code(error: &SubscribeError) -> ErrorCode {
+    use crate::broker::BrokerError;
+    match error {
+        SubscribeError::UnknownChannel => ErrorCode::UnknownChannel,
+        SubscribeError::TooManyChannels => ErrorCode::LimitExceeded,
+        SubscribeError::Behind => ErrorCode::Internal,
+        SubscribeError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
+        SubscribeError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
+        SubscribeError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
+    }
+}
+
+pub(super) fn publish_code(error: &PublishError) -> ErrorCode {
+    use crate::broker::BrokerError;
+    match error {
+        PublishError::UnknownChannel => ErrorCode::UnknownChannel,
+        PublishError::NoLog => ErrorCode::NotAvailable,
+        PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
+        PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
+        PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
+        PublishError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
+    }
+}
