@@ -14,7 +14,7 @@
 //!   [`drill`]: whether all heals when a Redis is taken away.
 //! - [`migrate`]: moving a keyspace from one Redis to others.
 //! - [`instance`]: one Redis server, and how it is dialled.
-//! - [`metrics`], [`drain`]: what everybody counts; how everything stops.
+//! - [`metrics`], [`drain`], [`random`]: what everybody counts; how everything stops; unpredictable numbers.
 
 pub mod accept;
 pub mod broker;
@@ -29,4 +29,5 @@ pub mod instance;
 pub mod metrics;
 pub mod migrate;
 pub mod node;
+pub mod random;
 pub mod shard;

@@ -1,0 +1,38 @@
+//! Unpredictable numbers from the operating system.
+//!
+//! For whatever a client, or another user of the same Redis, must not be able to guess: client ids, names of probe
+//! channels, probe numbers. `fastrand` is predictable and stays where that does not matter: jitter, load balancing.
+
+use uuid::Uuid;
+
+/// 64 random bits.
+///
+/// # Panics
+/// When the operating system has no source of randomness: nothing that relies on it would be safe.
+pub fn u64() -> u64 {
+    match getrandom::u64() {
+        Ok(number) => number,
+        Err(error) => panic!("the operating system gives no random numbers: {error}"),
+    }
+}
+
+/// A version 4 UUID: 122 random bits.
+///
+/// # Panics
+/// As [`u64()`].
+pub fn uuid() -> Uuid {
+    Uuid::new_v4()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_number_comes_twice() {
+        let numbers: HashSet<u64> = (0..1000).map(|_| super::u64()).collect();
+        let ids: HashSet<_> = (0..1000).map(|_| super::uuid()).collect();
+        assert_eq!((numbers.len(), ids.len()), (1000, 1000));
+        assert!(ids.iter().all(|id| id.get_version_num() == 4));
+    }
+}
