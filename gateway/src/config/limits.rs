@@ -9,6 +9,10 @@ use super::document::Section;
 use super::knob::knobs;
 use super::quantity::{GIB, KIB, MIB, TIB, show_size};
 
+/// Publications of the largest size that the default of `outbox_bytes` holds. With room for only one, a client that
+/// reads well is closed as slow when two of them come within milliseconds.
+const OUTBOX_PUBLICATIONS: usize = 4;
+
 knobs! {
     /// How much of everything. What is over a limit is refused; nobody who is there is evicted.
     pub struct Limits {
@@ -25,7 +29,7 @@ knobs! {
         /// The body of one request to the HTTP API.
         api_body_bytes: usize as Size = 2 * MIB, in KIB, 256 * MIB;
         /// What may wait for one client; one that falls further behind is slow.
-        outbox_bytes: usize as Size = MIB, in 4 * KIB, GIB;
+        outbox_bytes: usize as Size = OUTBOX_PUBLICATIONS * MIB, in 4 * KIB, GIB;
         /// How long a publication may wait for a slow client; nothing: for ever.
         outbox_age: Option<Duration> as OptionalSpan = Some(Duration::from_secs(30)), in Duration::from_secs(1), Duration::from_secs(3600);
         /// Channels that one connection may be subscribed to.
@@ -51,24 +55,23 @@ impl Limits {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut limits = Self::read_knobs(section, Self::default());
         let publication = limits.publication_bytes;
-        for (key, room) in [
-            ("outbox_bytes", &mut limits.outbox_bytes),
-            ("handover_bytes", &mut limits.handover_bytes),
-            ("api_body_bytes", &mut limits.api_body_bytes),
+        for (key, room, default_min) in [
+            ("outbox_bytes", &mut limits.outbox_bytes, OUTBOX_PUBLICATIONS * publication),
+            ("handover_bytes", &mut limits.handover_bytes, publication),
+            ("api_body_bytes", &mut limits.api_body_bytes, publication),
         ] {
-            if *room >= publication {
-                continue;
-            }
             // A default gives way, a contradiction in the file does not.
-            if section.has(key) {
+            if !section.has(key) {
+                *room = (*room).max(default_min);
+            } else if *room < publication {
                 let what = format!(
                     "{} holds no publication of `publication_bytes` ({}): raise this or lower that",
                     show_size(*room),
                     show_size(publication)
                 );
                 section.refuse(&section.place_of_key(key), what);
+                *room = publication;
             }
-            *room = publication;
         }
         limits
     }

@@ -123,6 +123,23 @@ async fn recoveries_that_nobody_reads_do_not_pile_up() {
     assert!(most < f64::from(512 << 10), "{most} bytes waited for one client");
 }
 
+/// Publications just below `publication_bytes`, one right after the other.
+const LARGE: usize = 3;
+
+#[tokio::test]
+async fn a_client_that_reads_is_not_slow_when_large_publications_come_together() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let mut socket = WsClient::open_over(gateway.narrow_connection(), &["large"]).await;
+    let mut stream = SseClient::open_over(Raw::over(gateway.narrow_connection()), "/sse/large").await;
+    let large = |number: usize| format!("\"{number}{}\"", "x".repeat(1_000_000));
+    redis.publish_all((0..LARGE).map(|number| ("large", large(number)))).await;
+    for number in 0..LARGE {
+        assert!(socket.publication().await.data == large(number), "publication {number}");
+        assert!(stream.data("message").await == large(number), "publication {number}");
+    }
+}
+
 /// Publishes everything, round by round: each round must have reached every neighbour before the next one.
 async fn flood(redis: &Redis, gateway: &Gateway) {
     let mut neighbours = Neighbours::open(gateway).await;

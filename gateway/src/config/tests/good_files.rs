@@ -106,7 +106,7 @@ fn defaults_give_way_to_what_is_written() {
     let limits = config.limits;
     assert_eq!(
         (limits.outbox_bytes, limits.api_body_bytes, limits.handover_bytes),
-        (8 << 20, 8 << 20, 64 << 20)
+        (32 << 20, 8 << 20, 64 << 20)
     );
     assert_eq!(
         (config.websocket.pong_timeout, config.drain.spread),
