@@ -303,6 +303,7 @@ fn shard_limits(config: &Config) -> ShardLimits {
     ShardLimits {
         message_bytes: config.limits.message_bytes,
         outbox_bytes: config.limits.outbox_bytes,
+        pending_command_bytes: config.limits.pending_command_bytes,
         outbox_age: config.limits.outbox_age,
         channels_per_connection: config.limits.channels_per_connection,
         commands_per_frame: config.limits.commands_per_frame,

@@ -75,6 +75,8 @@ pub struct ShardCounters {
     pub outbox_bytes: Cell,
     /// Commands received from clients.
     pub commands: Cell,
+    /// Times that reading from a client was paused.
+    pub reads_paused: Cell,
     /// Gap notices given to subscribers.
     pub gaps: Cell,
     /// Publications that gave way to their successors, since a client was slow.
@@ -195,6 +197,11 @@ impl Totals {
             ("writes", "Write calls on client sockets", metrics.sum(|s| &s.writes)),
             ("sent_bytes", "Bytes written to client sockets", metrics.sum(|s| &s.bytes_out)),
             ("commands", "Commands received from clients", metrics.sum(|s| &s.commands)),
+            (
+                "reads_paused",
+                "Times that reading from a client was paused, since too many of its commands waited",
+                metrics.sum(|s| &s.reads_paused),
+            ),
             ("gap_notices", "Gap notices given to subscribers", metrics.sum(|s| &s.gaps)),
             (
                 "superseded",

@@ -182,6 +182,11 @@ impl Node {
         self.namespaces.resolve(channel).map(|(namespace, _)| namespace)
     }
 
+    /// The largest payload of a publication (`limits.publication_bytes`).
+    pub fn publication_bytes(&self) -> usize {
+        self.publication_bytes
+    }
+
     fn topic(&self, channel: &ChannelName) -> Option<Topic> {
         self.namespaces.resolve(channel).map(|(namespace, pattern)| topic(channel, namespace, pattern))
     }

@@ -9,6 +9,7 @@
 //! - [`subscribing`]: which channels the shard hears, and for whom.
 //! - [`recovery`]: what a client missed, and the one sequence of reply, recovered and live publications.
 //! - [`broadcast`]: publications and gaps on their way to subscribers; [`writing`]: from outboxes onto links.
+//! - [`pending`]: replies that wait for their turn, and the commands that wait with them.
 //! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream; [`commands`]: what each command does.
 //! - [`websocket`], [`sse`]: frames and events on the wire.
 //! - [`connection`], [`channels`], [`outbox`], [`wheel`], [`link`]: what a shard is made of.
@@ -25,6 +26,7 @@ mod link;
 #[cfg(test)]
 mod model;
 mod outbox;
+mod pending;
 mod reactor;
 mod recovery;
 mod session;
@@ -69,6 +71,8 @@ pub struct ShardLimits {
     pub message_bytes: usize,
     /// Bytes that may wait for one client (`limits.outbox_bytes`).
     pub outbox_bytes: usize,
+    /// Bytes of commands of one client that may wait (`limits.pending_command_bytes`).
+    pub pending_command_bytes: usize,
     /// How long the oldest of that may wait, about (`limits.outbox_age`); `None`: for ever.
     pub outbox_age: Option<Duration>,
     /// Channels that one connection may subscribe to (`limits.channels_per_connection`).

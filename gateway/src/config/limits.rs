@@ -30,6 +30,8 @@ knobs! {
         api_body_bytes: usize as Size = 2 * MIB, in KIB, 256 * MIB;
         /// What may wait for one client; one that falls further behind is slow.
         outbox_bytes: usize as Size = OUTBOX_PUBLICATIONS * MIB, in 4 * KIB, GIB;
+        /// Commands of one WebSocket client that may wait; beyond it, nothing more is read from the client.
+        pending_command_bytes: usize as Size = MIB, in KIB, 64 * MIB;
         /// How long a publication may wait for a slow client; nothing: for ever.
         outbox_age: Option<Duration> as OptionalSpan = Some(Duration::from_secs(30)), in Duration::from_secs(1), Duration::from_secs(3600);
         /// Channels that one connection may be subscribed to.

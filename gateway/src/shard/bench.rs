@@ -167,6 +167,7 @@ fn limits() -> ShardLimits {
     ShardLimits {
         message_bytes: 64 * 1024,
         outbox_bytes: 1024 * 1024,
+        pending_command_bytes: 1024 * 1024,
         outbox_age: Some(NEVER),
         channels_per_connection: 128,
         commands_per_frame: 1024,

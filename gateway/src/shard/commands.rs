@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::broadcast;
 use super::channels::ConnectionId;
-use super::connection::{Deadline, Opening, Slot};
+use super::connection::{Deadline, Opening};
+use super::pending::{Asked, Slot};
 use super::reactor::Shard;
 use crate::node::history::{Since, epoch_text};
 use crate::node::lane::{Ask, HistoryAnswer, HistoryError, Ticket};
@@ -94,6 +95,25 @@ impl Shard {
         Outcome::Slot(Slot::Connect { id, openings })
     }
 
+    /// Whether a command may be kept until its turn comes. What depends on the commands before it is checked then.
+    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), ErrorCode> {
+        match request {
+            Request::Publish(request) => self.check_publish(request, true).map(drop),
+            Request::Subscribe(request) => self.check_subscribe(&request.channel).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// The channel that a client may subscribe to, and whether its newest publication is delivered at once.
+    fn check_subscribe(&self, name: &str) -> Result<(ChannelName, bool), ErrorCode> {
+        let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
+        let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
+        match namespace.subscribe {
+            Who::Anyone => Ok((name, namespace.deliver_last)),
+            Who::Subscribers | Who::Nobody => Err(ErrorCode::PermissionDenied),
+        }
+    }
+
     /// Enters a subscription that waits for its reply.
     fn subscribe(
         &mut self,
@@ -101,12 +121,7 @@ impl Shard {
         name: &str,
         request: &SubscribeRequest,
     ) -> Result<Opening, ErrorCode> {
-        let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
-        let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
-        if namespace.subscribe != Who::Anyone {
-            return Err(ErrorCode::PermissionDenied);
-        }
-        let last = namespace.deliver_last;
+        let (name, last) = self.check_subscribe(name)?;
         let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
         connection.gapped.retain(|gapped| *gapped != name);
         if self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some()) {
@@ -131,15 +146,16 @@ impl Shard {
     }
 
     fn publish(&mut self, at: ConnectionId, id: u32, request: PublishRequest) -> Outcome {
+        let asked = Asked::Publish(request.data.len());
         match self.try_publish(at, request) {
-            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, body: None }),
+            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, asked, body: None }),
             Err(code) => code.into(),
         }
     }
 
     fn history(&mut self, at: ConnectionId, id: u32, request: &HistoryRequest) -> Outcome {
         match self.try_history(at, request) {
-            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, body: None }),
+            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, asked: Asked::History, body: None }),
             Err(code) => code.into(),
         }
     }
@@ -178,14 +194,13 @@ impl Shard {
         Ok((Ticket { connection: key, reply: session.next_reply }, session.next_reply))
     }
 
-    fn try_publish(&mut self, at: ConnectionId, request: PublishRequest) -> Result<u32, ErrorCode> {
+    /// The channel that a client may publish to, and who may.
+    fn check_publish(&self, request: &PublishRequest, subscribed: bool) -> Result<ChannelName, ErrorCode> {
         let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
         if request.data.is_empty() {
             return Err(ErrorCode::BadRequest);
         }
-        let who = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
-        let subscribed = self.hears(at, &name);
-        let allowed = match who {
+        let allowed = match self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish {
             Who::Anyone => true,
             Who::Subscribers => subscribed,
             Who::Nobody => false,
@@ -193,6 +208,15 @@ impl Shard {
         if !allowed {
             return Err(ErrorCode::PermissionDenied);
         }
+        if request.data.len() > self.node.publication_bytes() {
+            return Err(ErrorCode::LimitExceeded);
+        }
+        Ok(name)
+    }
+
+    fn try_publish(&mut self, at: ConnectionId, request: PublishRequest) -> Result<u32, ErrorCode> {
+        let subscribed = ChannelName::parse(&request.channel).is_ok_and(|name| self.hears(at, &name));
+        let name = self.check_publish(&request, subscribed)?;
         let (ticket, reply) = self.ticket(at)?;
         let ask = Ask::Publish { channel: name, data: request.data, ticket };
         self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;

@@ -3,11 +3,9 @@
 //! Owns nothing but the state: what waits to be written, what it subscribes to, when it is to be looked at again.
 //! The rules are in [`super::session`] (WebSocket), [`super::stream`] (SSE) and [`super::reactor`].
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use earshot_protocol::{ChannelName, Command, Encoding, ErrorCode, ReplyBody, StreamPosition};
+use earshot_protocol::{ChannelName, Encoding, StreamPosition};
 use uuid::Uuid;
 
 use super::Resume;
@@ -15,6 +13,7 @@ use super::backlog::Backlog;
 use super::channels::ChannelId;
 use super::link::Link;
 use super::outbox::Outbox;
+use super::pending::{PendingReplies, Slot};
 use super::websocket::Inbound;
 use super::wheel::Tick;
 use crate::node::history::{Recovery, Since};
@@ -161,26 +160,13 @@ pub(super) struct Session {
     /// A ping was sent and not answered yet.
     pub(super) pong_due: bool,
     /// Replies that wait for their turn; empty unless one waits for the node.
-    pub(super) slots: VecDeque<Slot>,
+    pub(super) pending: PendingReplies,
+    /// Nothing more is read from the client until fewer of its commands wait.
+    pub(super) paused: bool,
     /// Names the next reply that waits for an answer.
     pub(super) next_reply: u32,
     /// Channels that came with the connect command: their client cannot subscribe to one again by itself.
     pub(super) server_side: Vec<ChannelName>,
-}
-
-/// A reply's place in the order of commands.
-#[derive(Debug)]
-pub(super) enum Slot {
-    /// It can be written when its turn comes.
-    Ready(Bytes),
-    /// The connect command waits for these channels.
-    Connect { id: u32, openings: Vec<Opening> },
-    /// A subscribe command waits for its channel, and for what was missed.
-    Subscribe { id: u32, opening: Opening, strict: bool, failed: Option<ErrorCode> },
-    /// A command waits for the node's answer.
-    Asked { id: u32, reply: u32, body: Option<ReplyBody> },
-    /// A command that concerns a channel another slot waits for: carried out when its turn comes.
-    Deferred { channel: ChannelName, command: Command },
 }
 
 /// An SSE client's stream.
@@ -253,7 +239,7 @@ impl Connection {
     /// The subscriptions that are on their way to a reply or event whose turn has come.
     pub(super) fn openings(&mut self) -> &mut [Opening] {
         match &mut self.kind {
-            Kind::WebSocket(session) => match session.slots.front_mut() {
+            Kind::WebSocket(session) => match session.pending.front_mut() {
                 Some(Slot::Connect { openings, .. }) => openings,
                 Some(Slot::Subscribe { opening, .. }) => std::slice::from_mut(opening),
                 _ => &mut [],
@@ -270,16 +256,10 @@ impl Session {
             client: None,
             inbound: Inbound::default(),
             pong_due: false,
-            slots: VecDeque::new(),
+            pending: PendingReplies::default(),
+            paused: false,
             next_reply: 0,
             server_side: Vec::new(),
         }
-    }
-
-    /// Whether a command on this channel was put off, so that later ones must wait behind it.
-    pub(super) fn defers(&self, channel: &ChannelName) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| matches!(slot, Slot::Deferred { channel: other, .. } if other == channel))
     }
 }

@@ -174,6 +174,13 @@ impl Shard {
         self.catch_up(at);
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         connection.phase = Phase::Ending;
+        // Its commands are not answered any more. What it sends is read and dropped, so that its end is noticed.
+        if let Some(session) = connection.session() {
+            (session.pending, session.inbound) = Default::default();
+            if std::mem::take(&mut session.paused) {
+                self.read_later(at);
+            }
+        }
         self.leave_channels(at);
         self.set_deadline(at, Deadline::Close, self.limits.close_timeout);
     }

@@ -184,10 +184,15 @@ impl Shard {
                 () = tokio::task::yield_now(), if more => Wake::More,
             };
             self.work(wake, &mut sources, &mut events);
-            self.read_rest();
-            self.flush_some();
+            self.finish_turn();
         }
         Ok(())
+    }
+
+    /// What comes at the end of each turn.
+    pub(super) fn finish_turn(&mut self) {
+        self.read_rest();
+        self.flush_some();
     }
 
     fn work(&mut self, wake: Wake, sources: &mut Sources, events: &mut Events) {
@@ -240,7 +245,12 @@ impl Shard {
             {
                 self.mark(at);
             }
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
+            if self.is_paused(at) {
+                // What came stays in the socket, its end included; but a connection that is broken ends here.
+                if event.is_error() || event.is_write_closed() {
+                    self.remove(at);
+                }
+            } else if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.read(at, event.is_read_closed() || event.is_error());
             }
         }
@@ -251,8 +261,26 @@ impl Shard {
             let Some(key) = self.unread.pop_front() else { return };
             if let Some(at) = self.find(key) {
                 self.connections[at as usize].unread = false;
+                // What was kept when reading was paused.
+                self.received(at, &mut []);
                 self.read(at, true);
             }
+        }
+    }
+
+    /// Whether nothing is read from a client for now.
+    pub(super) fn is_paused(&self, at: ConnectionId) -> bool {
+        self.connections
+            .get(at as usize)
+            .is_some_and(|connection| matches!(&connection.kind, Kind::WebSocket(session) if session.paused))
+    }
+
+    /// Reads from a connection at the end of the turn.
+    pub(super) fn read_later(&mut self, at: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(at as usize)
+            && !std::mem::replace(&mut connection.unread, true)
+        {
+            self.unread.push_back(key(at, connection.generation));
         }
     }
 
@@ -261,6 +289,9 @@ impl Shard {
     fn read(&mut self, at: ConnectionId, to_end: bool) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for turn in 1.. {
+            if self.is_paused(at) {
+                break;
+            }
             let Some(connection) = self.connections.get_mut(at as usize) else { break };
             match connection.link.read(&mut scratch) {
                 Ok(0) => {
@@ -275,11 +306,7 @@ impl Shard {
                         break;
                     }
                     if turn == READS_PER_TURN {
-                        if let Some(connection) = self.connections.get_mut(at as usize)
-                            && !std::mem::replace(&mut connection.unread, true)
-                        {
-                            self.unread.push_back(key(at, connection.generation));
-                        }
+                        self.read_later(at);
                         break;
                     }
                 }

@@ -14,7 +14,8 @@ use earshot_protocol::{
 use super::broadcast;
 use super::channels::{ChannelId, ConnectionId};
 use super::commands::{self, Outcome};
-use super::connection::{Opening, Session, Slot, Status};
+use super::connection::{Opening, Session, Status};
+use super::pending::Slot;
 use super::reactor::Shard;
 use super::websocket::{self, Decoder, Message, Violation};
 use crate::broker::Reach;
@@ -33,13 +34,19 @@ impl Shard {
             self.counters.protocol_errors.add(1);
             return self.close(at, Some(code), reason);
         }
-        if let Some(session) = self.session(at) {
+        if self.is_open(at)
+            && let Some(session) = self.session(at)
+        {
             session.inbound = inbound;
         }
     }
 
     fn messages(&mut self, at: ConnectionId, decoder: &mut Decoder<'_>) -> Result<(), Violation> {
         while self.is_open(at) {
+            if self.is_paused(at) {
+                decoder.stop();
+                break;
+            }
             match decoder.next()? {
                 Some(message) => self.message(at, &message),
                 None => break,
@@ -88,13 +95,16 @@ impl Shard {
         if connected == matches!(command.request, Request::Connect(_)) || (command.id == 0 && !answerless) {
             return self.disconnect(at, Disconnect::BadRequest);
         }
-        if session.slots.len() >= super::REPLIES_WAITING_MAX {
+        if session.pending.len() >= super::REPLIES_WAITING_MAX {
             return self.disconnect(at, Disconnect::TooManyRequests);
         }
-        if let Some(channel) = self.must_wait(at, &command.request) {
-            return self.place(at, Slot::Deferred { channel, command });
-        }
         let id = command.id;
+        if let Some(channel) = self.must_wait(at, &command.request) {
+            return match self.check_deferred(&command.request) {
+                Ok(()) => self.place(at, Slot::Deferred { channel, command }),
+                Err(code) => self.reply(at, id, ReplyBody::Error(code.into())),
+            };
+        }
         match self.execute(at, command) {
             Outcome::Reply(body) => self.reply(at, id, body),
             Outcome::Slot(slot) => {
@@ -106,15 +116,20 @@ impl Shard {
         }
     }
 
-    /// The channel for whose pending subscription this command must wait.
+    /// The channel of a command that must wait for the commands before it: for the subscription to its channel, or for
+    /// the page of history before it.
     fn must_wait(&mut self, at: ConnectionId, request: &Request) -> Option<ChannelName> {
         let name = match request {
             Request::Subscribe(request) => &request.channel,
             Request::Unsubscribe(request) => &request.channel,
             Request::Publish(request) => &request.channel,
+            Request::History(request) if self.session(at)?.pending.has_history() => &request.channel,
             _ => return None,
         };
         let name = ChannelName::parse(name).ok()?;
+        if matches!(request, Request::History(_)) {
+            return Some(name);
+        }
         let connection = self.connections.get_mut(at as usize)?;
         let id = self.channels.find(&name);
         // Joined for a recovery, but not answered yet: to the client it is as if it were not there.
@@ -123,7 +138,7 @@ impl Shard {
             || id
                 .and_then(|id| connection.subscription(id))
                 .is_some_and(|subscription| !matches!(subscription.status, Status::Joined(_)));
-        let waits = pending || connection.session().is_some_and(|session| session.defers(&name));
+        let waits = pending || connection.session().is_some_and(|session| session.pending.defers(&name));
         waits.then_some(name)
     }
 
@@ -141,7 +156,7 @@ impl Shard {
         };
         let Some(at) = self.find(ticket.connection) else { return };
         let Some(session) = self.session(at) else { return };
-        let waiting = session.slots.iter_mut().find_map(|slot| match slot {
+        let waiting = session.pending.iter_mut().find_map(|slot| match slot {
             Slot::Asked { reply, body, .. } if *reply == ticket.reply => Some(body),
             _ => None,
         });
@@ -157,7 +172,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         connection.forget(channel);
         let Some(session) = connection.session() else { return self.stream_refused(at, code) };
-        for slot in &mut session.slots {
+        for slot in session.pending.iter_mut() {
             match slot {
                 Slot::Subscribe { opening, failed, .. } if opening.channel == channel && failed.is_none() => {
                     *failed = Some(code);
@@ -172,17 +187,37 @@ impl Shard {
 
     fn place(&mut self, at: ConnectionId, slot: Slot) {
         if let Some(session) = self.session(at) {
-            session.slots.push_back(slot);
+            session.pending.push_back(slot);
         }
+        self.pause_if_full(at);
     }
 
     fn reply(&mut self, at: ConnectionId, id: u32, body: ReplyBody) {
         let Some(session) = self.session(at) else { return };
         let frame = encode(session, &Reply { id, body });
-        if session.slots.is_empty() {
+        if session.pending.is_empty() {
             self.push(at, frame);
         } else {
-            session.slots.push_back(Slot::Ready(frame));
+            self.place(at, Slot::Ready(frame));
+        }
+    }
+
+    /// Stops reading from a client of whose commands too much waits.
+    fn pause_if_full(&mut self, at: ConnectionId) {
+        let limit = self.limits.pending_command_bytes;
+        let Some(session) = self.session(at) else { return };
+        if session.pending.bytes() > limit && !std::mem::replace(&mut session.paused, true) {
+            self.counters.reads_paused.add(1);
+        }
+    }
+
+    /// Goes on reading once no more than half of the limit waits.
+    fn unpause_if_relieved(&mut self, at: ConnectionId) {
+        let limit = self.limits.pending_command_bytes;
+        let Some(session) = self.session(at) else { return };
+        if session.paused && session.pending.bytes() <= limit / 2 {
+            session.paused = false;
+            self.read_later(at);
         }
     }
 
@@ -206,6 +241,7 @@ impl Shard {
                 Slot::Deferred { command, .. } => self.resume(at, command),
             }
         }
+        self.unpause_if_relieved(at);
     }
 
     fn push_reply(&mut self, at: ConnectionId, id: u32, body: ReplyBody) {
@@ -218,7 +254,7 @@ impl Shard {
     /// The first slot, unless it has to wait.
     fn next_slot(&mut self, at: ConnectionId) -> Option<Slot> {
         let connection = self.connections.get_mut(at as usize)?;
-        let held = match connection.session()?.slots.front()? {
+        let held = match connection.session()?.pending.front_mut()? {
             Slot::Ready(_) | Slot::Deferred { .. } | Slot::Subscribe { failed: Some(_), .. } => false,
             Slot::Connect { .. } | Slot::Subscribe { .. } => !self.opened(at),
             Slot::Asked { body, .. } => body.is_none(),
@@ -226,12 +262,7 @@ impl Shard {
         if held {
             return None;
         }
-        let session = self.session(at)?;
-        let slot = session.slots.pop_front();
-        if session.slots.is_empty() {
-            session.slots = std::collections::VecDeque::new();
-        }
-        slot
+        self.session(at)?.pending.pop_front()
     }
 
     /// Carries out a command that was put off, in the place of its slot.
@@ -247,7 +278,7 @@ impl Shard {
             Outcome::Disconnect(disconnect) => return self.disconnect(at, disconnect),
         };
         if let Some(session) = self.session(at) {
-            session.slots.push_front(slot);
+            session.pending.push_front(slot);
         }
     }
 

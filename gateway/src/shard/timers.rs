@@ -104,10 +104,14 @@ impl Shard {
     }
 
     /// The pong did not come in time. A client that is still busy reading what stood before the ping has not even
-    /// seen it; it is given more time as long as it goes on reading.
+    /// seen it; it is given more time as long as it goes on reading. So is a client whose pong may not have been read,
+    /// because its commands wait for the node.
     pub(super) fn no_pong(&mut self, at: ConnectionId) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        if connection.blocked && std::mem::take(&mut connection.progress) {
+        let read_is_due =
+            connection.unread || matches!(&connection.kind, Kind::WebSocket(session) if session.paused);
+        let reads = connection.blocked && std::mem::take(&mut connection.progress);
+        if reads || (!connection.blocked && read_is_due) {
             return self.set_deadline(at, Deadline::Pong, self.limits.pong_timeout);
         }
         self.disconnect(at, Disconnect::NoPong);

@@ -129,6 +129,14 @@ impl Decoder<'_> {
         }
     }
 
+    /// Keeps what was not handed out yet for later.
+    pub(super) fn stop(&mut self) {
+        if std::mem::take(&mut self.assembled) {
+            self.inbound.fragments = Vec::new();
+        }
+        self.keep_rest();
+    }
+
     fn bytes(&self) -> &[u8] {
         if self.joined.is_empty() { self.fresh } else { &self.joined }
     }

@@ -18,6 +18,7 @@ mod asleep;
 mod bad_frames;
 mod bad_heads;
 mod bad_messages;
+mod bounds;
 mod check_path;
 mod check_redis;
 mod check_tls;

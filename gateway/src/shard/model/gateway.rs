@@ -119,8 +119,13 @@ impl ShardSteps {
     pub(super) fn take(&mut self, arrival: Arrival) -> u64 {
         let at = u32::try_from(self.shard.connections.vacant_key()).unwrap();
         self.shard.order(Order::Take(Box::new(arrival)));
-        self.shard.flush_some();
+        self.shard.finish_turn();
         key(at, self.shard.generation)
+    }
+
+    /// Whether a client's bytes stay in its socket for now.
+    pub(super) fn is_paused(&self, key: u64) -> bool {
+        self.shard.find(key).is_some_and(|at| self.shard.is_paused(at))
     }
 
     /// What a client sent has arrived.
@@ -130,7 +135,7 @@ impl ShardSteps {
         {
             self.shard.received(at, bytes);
         }
-        self.shard.flush_some();
+        self.shard.finish_turn();
     }
 
     /// The next delivery alone, as at the end of a turn.
@@ -138,7 +143,7 @@ impl ShardSteps {
         if let Some(delivery) = self.inbox.try_next() {
             self.shard.deliver(delivery);
         }
-        self.shard.flush_some();
+        self.shard.finish_turn();
     }
 
     /// Everything that was delivered, and then what could not be.
@@ -146,14 +151,14 @@ impl ShardSteps {
         let first = self.inbox.try_next();
         let some = first.is_some();
         self.shard.deliveries(first, &mut self.inbox);
-        self.shard.flush_some();
+        self.shard.finish_turn();
         some
     }
 
     /// The queue was found empty, and then something was put into it before the shard went on.
     pub(super) fn deliver_late(&mut self) {
         self.shard.deliveries(None, &mut self.inbox);
-        self.shard.flush_some();
+        self.shard.finish_turn();
     }
 
     /// A stream has room again, or its client has gone.
@@ -162,13 +167,13 @@ impl ShardSteps {
         if let Some(at) = self.shard.find(key) {
             self.shard.stream_woken(at);
         }
-        self.shard.flush_some();
+        self.shard.finish_turn();
         true
     }
 
     pub(super) fn tick(&mut self) {
         self.shard.tick();
-        self.shard.flush_some();
+        self.shard.finish_turn();
     }
 
     /// Other connections have used up the notices of this tick.
@@ -186,6 +191,7 @@ impl ShardSteps {
         while let Ok(answer) = self.answers.try_recv() {
             self.shard.answered(answer);
         }
+        self.shard.finish_turn();
     }
 
     /// The node is asked for one thing more.

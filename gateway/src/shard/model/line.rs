@@ -48,6 +48,9 @@ impl Line {
 
     /// What the client sent arrives at the shard; whether there was anything.
     pub(super) fn arrive(&mut self, gateway: &mut Gateway) -> bool {
+        if gateway.shards[self.shard].is_paused(self.key) {
+            return false;
+        }
         let mut bytes = std::mem::take(&mut self.sent);
         let some = !bytes.is_empty();
         if some {

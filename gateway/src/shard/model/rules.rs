@@ -55,6 +55,7 @@ pub(super) struct Rules {
     pub(super) asks: usize,
     pub(super) lane: usize,
     pub(super) outbox_bytes: usize,
+    pub(super) pending_command_bytes: usize,
     /// Clients read only one time in so many, so that what they do not read piles up.
     pub(super) lazy: u8,
     /// Of eight of their turns, those that clients, shards and the node let pass.
@@ -108,6 +109,7 @@ impl Rules {
             asks: if calm { 1000 } else { pick(rng, &[channels, channels, 4, 100]) },
             lane: if calm { 1000 } else { pick(rng, &[1, 2, 100]) },
             outbox_bytes: tight(rng, &[450, 450, 1000, 100_000]) + if large { 52_000 } else { 0 },
+            pending_command_bytes: pick(rng, &[1, 800, 1 << 20]),
             burst: pick(rng, &[1, 4, 12]),
             idle_clients: idle(rng),
             idle_shards: idle(rng),
@@ -121,6 +123,7 @@ impl Rules {
         ShardLimits {
             message_bytes: 65_536,
             outbox_bytes: self.outbox_bytes,
+            pending_command_bytes: self.pending_command_bytes,
             outbox_age: (self.weather != Weather::Calm).then_some(Duration::from_secs(10)),
             channels_per_connection: 100,
             commands_per_frame: 100,
