@@ -1,15 +1,8 @@
 //! SSE over HTTP/2, where a browser may hold more than six streams, and on a connection that served before.
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::SendRequest;
-use hyper::http;
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-
 use crate::harness::http::Raw;
-use crate::harness::sse::{Event, Parser};
-use crate::harness::{Gateway, Redis, SseClient, heavy, soon, until};
+use crate::harness::http2::Connection;
+use crate::harness::{Gateway, Redis, SseClient, heavy, until};
 
 const STREAMS: usize = 20;
 
@@ -115,57 +108,4 @@ async fn a_stream_that_is_not_read_costs_a_bounded_amount_and_holds_up_nobody() 
         (gateway.metric("earshot_connections", &[r#"transport="sse""#]).await <= 1.0).then_some(())
     })
     .await;
-}
-
-/// An HTTP/2 connection with prior knowledge.
-struct Connection {
-    requests: SendRequest<Bytes>,
-    driver: JoinHandle<Result<(), h2::Error>>,
-}
-
-impl Connection {
-    async fn open(gateway: &Gateway) -> Self {
-        let stream = TcpStream::connect(gateway.address()).await.unwrap();
-        let (requests, driver) = soon("the HTTP/2 preface", h2::client::handshake(stream)).await.unwrap();
-        Self { requests, driver: tokio::spawn(driver) }
-    }
-
-    async fn get(&self, path: &str) -> http::Response<RecvStream> {
-        let request = http::Request::get(format!("http://localhost{path}")).body(()).unwrap();
-        let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
-        let (answer, _) = requests.send_request(request, true).unwrap();
-        soon("the answer", answer).await.unwrap()
-    }
-
-    async fn stream(&self, path: &str) -> Stream {
-        let answer = self.get(path).await;
-        assert_eq!(answer.status(), 200, "{path}");
-        assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
-        Stream { body: answer.into_body(), parser: Parser::default() }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-/// An event stream over HTTP/2.
-struct Stream {
-    body: RecvStream,
-    parser: Parser,
-}
-
-impl Stream {
-    async fn event(&mut self) -> Event {
-        loop {
-            if let Some(event) = self.parser.next() {
-                return event;
-            }
-            let bytes = soon("an event", self.body.data()).await.expect("the stream ended").unwrap();
-            self.body.flow_control().release_capacity(bytes.len()).unwrap();
-            self.parser.take(&bytes);
-        }
-    }
 }

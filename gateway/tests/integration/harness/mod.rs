@@ -10,6 +10,7 @@ pub(crate) mod encoding;
 pub(crate) mod follower;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod http2;
 pub(crate) mod keyspace;
 pub(crate) mod logs;
 pub(crate) mod metrics;

@@ -1,0 +1,65 @@
+//! An HTTP/2 client that holds as many streams as it likes.
+//! It must never mend what it got.
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::SendRequest;
+use hyper::http;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::sse::{Event, Parser};
+use super::{Gateway, soon};
+
+/// An HTTP/2 connection with prior knowledge.
+pub(crate) struct Connection {
+    requests: SendRequest<Bytes>,
+    driver: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Connection {
+    pub(crate) async fn open(gateway: &Gateway) -> Self {
+        let stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let (requests, driver) = soon("the HTTP/2 preface", h2::client::handshake(stream)).await.unwrap();
+        Self { requests, driver: tokio::spawn(driver) }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> http::Response<RecvStream> {
+        let request = http::Request::get(format!("http://localhost{path}")).body(()).unwrap();
+        let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        soon("the answer", answer).await.unwrap()
+    }
+
+    pub(crate) async fn stream(&self, path: &str) -> Stream {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+        Stream { body: answer.into_body(), parser: Parser::default() }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// An event stream over HTTP/2.
+pub(crate) struct Stream {
+    body: RecvStream,
+    parser: Parser,
+}
+
+impl Stream {
+    pub(crate) async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.parser.next() {
+                return event;
+            }
+            let bytes = soon("an event", self.body.data()).await.expect("the stream ended").unwrap();
+            self.body.flow_control().release_capacity(bytes.len()).unwrap();
+            self.parser.take(&bytes);
+        }
+    }
+}
