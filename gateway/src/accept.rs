@@ -2,15 +2,16 @@
 //!
 //! Owns the listeners and the head of each connection's first request, which must be whole within a deadline and a
 //! size: that is the defence against slow clients. A request for a stream goes, socket and all, to a shard; anything
-//! else, refusals of streams included, goes on to hyper with the bytes read so far. Must never answer a well-formed
-//! request itself.
+//! else, refusals of streams included, goes on to hyper with the bytes read so far. Each connection holds a permit from
+//! the moment it is accepted. Must never answer a well-formed request itself.
 //!
 //! - [`listener`]: listening sockets, and the options of all connections.
 //! - [`head`]: reading and judging the head.
 //! - [`handshake`], [`sse`]: what a request for a stream asks for.
 //! - [`origin`]: which browsers may come.
-//! - [`carry`]: connections that hyper carries.
+//! - [`carry`]: connections that hyper carries; [`activity`]: what happens on one of them.
 
+pub mod activity;
 pub mod carry;
 pub mod handshake;
 pub mod head;
@@ -21,26 +22,26 @@ pub mod sse;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use bytes::{Bytes, BytesMut};
 use earshot_protocol::Disconnect;
 
+use crate::admission::{Admission, Permit};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::shard::{Arrival, ArrivalKind, Link, ShardLimits, Shards};
-use carry::Carrier;
+use carry::{Carrier, CarryLimits};
 use handshake::Handshake;
 use head::{Head, HeadError};
 use listener::Listener;
 pub use listener::bind;
 use origin::Origins;
 
-/// Connections beyond the limit that are listened to.
-const RESERVE: usize = 128;
+/// Requests for the state of the gateway, which are answered when nothing else is.
+const STATE_PATHS: [&str; 3] = ["/health", "/ready", "/metrics"];
 
 /// Bytes of a head that are read at once, when a connection is accepted.
 const FIRST_READ_BYTES: usize = 4096;
@@ -52,6 +53,8 @@ pub struct AcceptLimits {
     pub head_bytes: usize,
     /// The time for it (`limits.head_timeout`).
     pub head_timeout: Duration,
+    /// Of what hyper carries.
+    pub carry: CarryLimits,
 }
 
 /// What a request for a stream is judged by; shared with the routes that hyper carries.
@@ -66,48 +69,9 @@ pub struct Gate {
     /// From where browsers may come.
     pub origins: Origins,
     /// How many connections there may be.
-    pub capacity: Capacity,
-}
-
-/// The bound on connections, and who counts against it.
-#[derive(Debug)]
-pub struct Capacity {
-    limit: usize,
-    /// Connections that are here or with hyper, not in a shard.
-    attended: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
-}
-
-impl Capacity {
-    /// Room for so many connections (`limits.connections`).
-    pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
-        Self { limit, attended: Arc::default(), metrics }
-    }
-
-    /// Connections of shards, and those on their way to one. In this order of reading, one that arrives meanwhile is
-    /// never counted twice.
-    fn streams(&self) -> usize {
-        let streams = self.metrics.sum(|shard| &shard.websockets) + self.metrics.sum(|shard| &shard.sse);
-        let arrived = self.metrics.sum(|shard| &shard.arrived);
-        let underway = self.metrics.control.handed.value().saturating_sub(arrived);
-        usize::try_from(streams + underway).unwrap_or(usize::MAX)
-    }
-
-    /// A newcomer over the limit is told to come again later; nobody who is here makes room for it.
-    pub fn admit(&self, kind: ArrivalKind) -> ArrivalKind {
-        if self.streams() < self.limit {
-            return kind;
-        }
-        self.metrics.control.connections_refused.add(1);
-        kind.refused(Disconnect::TooManyRequests)
-    }
-
-    /// Whether a connection is not even to be listened to. Some are, beyond the limit: a full node must be able to say
-    /// so, and to show its health.
-    fn is_exhausted(&self) -> bool {
-        let attended = self.attended.load(Ordering::Relaxed);
-        self.streams().saturating_add(attended) > self.limit.saturating_add(RESERVE)
-    }
+    pub admission: Admission,
+    /// Where refusals are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Everything that accepting needs.
@@ -116,21 +80,14 @@ pub struct Acceptor {
     gate: Arc<Gate>,
     carrier: Carrier,
     limits: AcceptLimits,
-    metrics: Arc<Metrics>,
     drain: Drain,
 }
 
 impl Acceptor {
     /// Ready to serve listeners; `router` answers whatever is not a stream.
-    pub fn new(
-        gate: Arc<Gate>,
-        router: Router,
-        limits: AcceptLimits,
-        metrics: Arc<Metrics>,
-        drain: Drain,
-    ) -> Arc<Self> {
-        let carrier = Carrier::new(router, limits, drain.clone());
-        Arc::new(Self { gate, carrier, limits, metrics, drain })
+    pub fn new(gate: Arc<Gate>, router: Router, limits: AcceptLimits, drain: Drain) -> Arc<Self> {
+        let carrier = Carrier::new(router, limits.carry, Arc::clone(&gate.metrics), drain.clone());
+        Arc::new(Self { gate, carrier, limits, drain })
     }
 
     /// Serves one listener until the drain begins.
@@ -164,22 +121,24 @@ impl Acceptor {
     /// Most clients have asked by the time they are accepted: those for a stream go to their shard at once, without a
     /// task, a timer and a poll of their own.
     fn accepted(self: &Arc<Self>, mut socket: mio::net::TcpStream, peer: SocketAddr, scratch: &mut [u8]) {
-        self.metrics.control.accepted.add(1);
-        if self.gate.capacity.is_exhausted() {
-            return self.metrics.control.connections_refused.add(1);
-        }
+        self.gate.metrics.control.accepted.add(1);
         let begun = match socket.read(scratch) {
             Ok(0) => return,
             Ok(length) => &scratch[..length],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => &[],
             Err(_) => return,
         };
-        let Some((head, (kind, greeting))) = self.stream(begun) else {
-            return self.attend(socket, peer, begun.into());
+        let head = Head::parse(begun, self.limits.head_bytes).ok().flatten();
+        let Some(permit) = self.gate.permit(head.as_ref()) else { return };
+        let Some((head, (kind, greeting))) =
+            head.and_then(|head| self.gate.stream(&head).map(|stream| (head, stream)))
+        else {
+            return self.attend(socket, peer, begun.into(), permit);
         };
-        let kind = self.gate.capacity.admit(kind);
+        let (permit, kind) = self.gate.admit(permit, kind);
         let early = Bytes::copy_from_slice(head.rest(begun));
-        let mut arrival = Box::new(Arrival { link: Link::Socket(socket), kind, greeting, greeted: 0, early });
+        let link = Link::Socket(socket);
+        let mut arrival = Box::new(Arrival { link, kind, permit, greeting, greeted: 0, early });
         if arrival.greet().is_err() {
             return;
         }
@@ -189,38 +148,45 @@ impl Acceptor {
         }
     }
 
-    /// A whole head that asks for a stream, if that is what these bytes begin with.
-    fn stream(&self, begun: &[u8]) -> Option<(Head, (ArrivalKind, Bytes))> {
-        let head = Head::parse(begun, self.limits.head_bytes).ok()??;
-        let stream = self.gate.stream(&head)?;
-        Some((head, stream))
-    }
-
     /// Somebody who takes longer, or wants something else, of whom `begun` has been read.
-    fn attend(self: &Arc<Self>, socket: mio::net::TcpStream, peer: SocketAddr, begun: BytesMut) {
+    fn attend(
+        self: &Arc<Self>,
+        socket: mio::net::TcpStream,
+        peer: SocketAddr,
+        begun: BytesMut,
+        permit: Permit,
+    ) {
         // Out of memory for a poll: the connection is closed.
         let Ok(socket) = tokio::net::TcpStream::from_std(socket.into()) else { return };
         let acceptor = Arc::clone(self);
-        self.work(async move { acceptor.serve_one(socket, peer, begun).await });
+        self.work(async move { acceptor.serve_one(socket, peer, begun, permit).await });
     }
 
-    /// Starts a task that counts as a connection until it ends.
+    /// Starts a task for a connection, which holds the connection's permit.
     fn work(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        let attendance = Attendance::begin(&self.gate.capacity.attended);
         let stop = self.drain.clone();
         self.drain.spawn_work(async move {
             tokio::select! {
                 () = task => {}
                 () = stop.stopped() => {}
             }
-            drop(attendance);
         });
     }
 
-    async fn serve_one(&self, mut socket: tokio::net::TcpStream, peer: SocketAddr, begun: BytesMut) {
+    async fn serve_one(
+        &self,
+        mut socket: tokio::net::TcpStream,
+        peer: SocketAddr,
+        begun: BytesMut,
+        permit: Permit,
+    ) {
+        let mut time = self.limits.head_timeout;
+        if permit.is_reserved() {
+            time = time.min(self.limits.carry.reserved_timeout);
+        }
         let read = head::read(&mut socket, begun, self.limits.head_bytes);
         let read = tokio::select! {
-            read = tokio::time::timeout(self.limits.head_timeout, read) => read,
+            read = tokio::time::timeout(time, read) => read,
             // Whoever has not asked for anything yet can ask elsewhere.
             () = self.drain.draining() => return,
         };
@@ -232,36 +198,60 @@ impl Acceptor {
         };
         match self.gate.stream(&head) {
             Some((kind, greeting)) => {
-                let kind = self.gate.capacity.admit(kind);
+                let (permit, kind) = self.gate.admit(permit, kind);
                 // A copy, since a slice would keep the whole head in memory.
                 let early = Bytes::copy_from_slice(head.rest(&bytes));
-                self.hand_over(socket, kind, greeting, early).await;
+                if let Ok(socket) = socket.into_std() {
+                    let link = Link::Socket(mio::net::TcpStream::from_std(socket));
+                    let arrival = Arrival { link, kind, permit, greeting, greeted: 0, early };
+                    self.gate.shards.take(Box::new(arrival)).await;
+                }
             }
-            // Health, metrics and the API are not counted: a full node is to be looked at.
-            None => self.carrier.carry(socket, peer, bytes).await,
-        }
-    }
-
-    async fn hand_over(
-        &self,
-        socket: tokio::net::TcpStream,
-        kind: ArrivalKind,
-        greeting: Bytes,
-        early: Bytes,
-    ) {
-        if let Ok(socket) = socket.into_std() {
-            let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-            self.gate.shards.take(Box::new(Arrival { link, kind, greeting, greeted: 0, early })).await;
+            None => {
+                let permit = self.gate.admission.promote(permit);
+                // Apart from the task, which would be that large while the head is read, too.
+                Box::pin(self.carrier.carry(socket, peer, bytes, permit)).await;
+            }
         }
     }
 
     async fn refuse(&self, socket: tokio::net::TcpStream, error: HeadError) {
-        self.metrics.control.heads_refused.add(1);
+        self.gate.metrics.control.heads_refused.add(1);
         carry::answer(socket, error.status(), &error.to_string()).await;
     }
 }
 
 impl Gate {
+    /// A permit for a connection whose request has this head, as far as it is known. `None`: the connection is closed
+    /// without an answer.
+    fn permit(&self, head: Option<&Head>) -> Option<Permit> {
+        let asks_for_state = || head.is_some_and(|head| STATE_PATHS.contains(&head.request().uri().path()));
+        let permit = self.admission.admit();
+        let permit = permit.or_else(|| asks_for_state().then(|| self.admission.admit_state_request())?);
+        if permit.is_none() {
+            self.metrics.control.connections_refused.add(1);
+        }
+        permit
+    }
+
+    /// A stream on a connection with this permit. Beyond the limit its client is told to come again later; nobody who is
+    /// here makes room for it.
+    pub fn admit(&self, permit: Permit, kind: ArrivalKind) -> (Permit, ArrivalKind) {
+        let permit = self.admission.promote(permit);
+        if !permit.is_reserved() {
+            return (permit, kind);
+        }
+        self.metrics.control.connections_refused.add(1);
+        (permit, kind.refused(Disconnect::TooManyRequests))
+    }
+
+    /// A stream inside a connection of several, which has a permit of its own. `None`: there is not even one for a
+    /// refusal.
+    pub fn admit_inner(&self, kind: ArrivalKind) -> Option<(Permit, ArrivalKind)> {
+        let permit = self.permit(None)?;
+        Some(self.admit(permit, kind))
+    }
+
     /// What to do with a request for a stream that can be granted; `None` for anything else.
     fn stream(&self, head: &Head) -> Option<(ArrivalKind, Bytes)> {
         let request = head.request();
@@ -282,25 +272,14 @@ impl Gate {
     }
 }
 
-/// A connection counts as attended while this lives.
-#[derive(Debug)]
-struct Attendance(Arc<AtomicUsize>);
-
-impl Attendance {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Attendance {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Takes the socket of a WebSocket back after hyper's upgrade.
-pub async fn take_upgraded(gate: &Gate, socket: TcpStream, kind: ArrivalKind, early: Bytes) {
+pub async fn take_upgraded(
+    gate: &Gate,
+    socket: TcpStream,
+    (permit, kind): (Permit, ArrivalKind),
+    early: Bytes,
+) {
     let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-    gate.shards.take(Box::new(Arrival { link, kind, greeting: Bytes::new(), greeted: 0, early })).await;
+    let arrival = Arrival { link, kind, permit, greeting: Bytes::new(), greeted: 0, early };
+    gate.shards.take(Box::new(arrival)).await;
 }

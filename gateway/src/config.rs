@@ -57,7 +57,7 @@ pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
 pub use slow::{Slow, Terminal};
 pub use source::Source;
-pub use transport::{Sse, WebSocket};
+pub use transport::{Http, Sse, WebSocket};
 pub use url::RedisUrl;
 
 use document::{Document, Section};
@@ -85,6 +85,8 @@ pub struct Config {
     pub websocket: WebSocket,
     /// The times of SSE streams.
     pub sse: Sse,
+    /// The times of connections that carry requests.
+    pub http: Http,
     /// How the process stops.
     pub drain: DrainConfig,
     /// The Redis instances that some namespace is on.
@@ -177,6 +179,7 @@ impl Config {
             limits: read_section(&mut top, "limits", Limits::read),
             websocket: read_section(&mut top, "websocket", WebSocket::read),
             sse: read_section(&mut top, "sse", Sse::read),
+            http: read_section(&mut top, "http", Http::read),
             drain: read_section(&mut top, "drain", DrainConfig::read),
             redis,
             unused_redis,

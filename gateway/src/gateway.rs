@@ -11,8 +11,11 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 use wildmatch::WildMatch;
 
+use crate::accept::activity::EndLimits;
+use crate::accept::carry::CarryLimits;
 use crate::accept::origin::Origins;
-use crate::accept::{self, AcceptLimits, Acceptor, Capacity, Gate};
+use crate::accept::{self, AcceptLimits, Acceptor, Gate};
+use crate::admission::{Admission, AdmissionLimits};
 use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
 use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
@@ -35,7 +38,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// File descriptors that are not for clients: listeners, Redis, polls, the log.
-const DESCRIPTORS_KEPT: usize = 256;
+const DESCRIPTORS_KEPT: usize = 128;
 
 /// The limit of most systems, where none is told.
 const DESCRIPTORS_USUAL: u64 = 1024;
@@ -71,14 +74,15 @@ impl Gateway {
         let limits = shard_limits(config);
         let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
         let origins = Origins::new(config.allowed_origins.clone(), is_local(config));
-        let capacity =
-            Capacity::new(config.limits.connections.unwrap_or_else(descriptors), Arc::clone(&metrics));
+        let reserved = config.limits.reserved_connections;
+        let connections = config.limits.connections.unwrap_or_else(|| descriptors(reserved));
         let gate = Arc::new(Gate {
             node: Arc::clone(&node),
             shards: Arc::clone(&shards),
             limits,
             origins,
-            capacity,
+            admission: Admission::new(AdmissionLimits { connections, reserved }),
+            metrics: Arc::clone(&metrics),
         });
 
         let context = Context {
@@ -93,7 +97,7 @@ impl Gateway {
             uid: Uuid::new_v4().to_string(),
         };
         let router = http::router(Arc::new(context), has_console(config));
-        let acceptor = Acceptor::new(gate, router, accept_limits(config), metrics, drain.clone());
+        let acceptor = Acceptor::new(gate, router, accept_limits(config), drain.clone());
         for listener in listeners {
             acceptor.serve(listener)?;
         }
@@ -110,7 +114,7 @@ impl Gateway {
     pub async fn stop(self) -> bool {
         self.drain.begin();
         let config::DrainConfig { grace, spread, .. } = self.times;
-        let patience = grace.saturating_sub(spread) * 3 / 4;
+        let patience = close_patience(&self.times);
         let ended = timeout(grace, async {
             self.shards.leave(spread, patience).await;
             let shards = Arc::clone(&self.shards);
@@ -320,17 +324,42 @@ fn shard_limits(config: &Config) -> ShardLimits {
 }
 
 fn accept_limits(config: &Config) -> AcceptLimits {
-    AcceptLimits { head_bytes: config.limits.head_bytes, head_timeout: config.limits.head_timeout }
+    let (limits, http) = (&config.limits, &config.http);
+    let spread = config.drain.spread;
+    let patience = close_patience(&config.drain);
+    let close_timeout = config.websocket.close_timeout.min(patience);
+    AcceptLimits {
+        head_bytes: limits.head_bytes,
+        head_timeout: limits.head_timeout,
+        carry: CarryLimits {
+            idle_timeout: http.idle_timeout,
+            ping_interval: http.ping_interval,
+            ping_timeout: http.ping_timeout,
+            max_concurrent_streams: u32::try_from(http.max_concurrent_streams).unwrap_or(u32::MAX),
+            reserved_timeout: limits.reserved_timeout,
+            end: EndLimits {
+                idle: close_timeout,
+                streams: spread + close_timeout,
+                requests: spread + patience,
+            },
+            head_bytes: limits.head_bytes,
+        },
+    }
+}
+
+/// How long a client may take over its end at the most, so that the grace is kept.
+fn close_patience(times: &config::DrainConfig) -> Duration {
+    times.grace.saturating_sub(times.spread) * 3 / 4
 }
 
 /// How many connections the limit of open files allows, once it is raised as far as it may be.
-fn descriptors() -> usize {
+fn descriptors(reserved: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::RLIMIT_NOFILE);
     let (current, most) = limit.unwrap_or((DESCRIPTORS_USUAL, DESCRIPTORS_USUAL));
     let raised = setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok();
     let descriptors = usize::try_from(if raised { most } else { current }).unwrap_or(usize::MAX);
-    descriptors.saturating_sub(DESCRIPTORS_KEPT).max(1)
+    descriptors.saturating_sub(DESCRIPTORS_KEPT + reserved).max(1)
 }
 
 fn guard(config: &Config) -> Guard {

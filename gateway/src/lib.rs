@@ -15,8 +15,10 @@
 //! - [`migrate`]: moving a keyspace from one Redis to others.
 //! - [`instance`]: one Redis server, and how it is dialled.
 //! - [`metrics`], [`drain`], [`random`]: what everybody counts; how everything stops; unpredictable numbers.
+//! - [`admission`]: permits for connections.
 
 pub mod accept;
+pub mod admission;
 pub mod broker;
 pub mod check;
 pub mod cli;

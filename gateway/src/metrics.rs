@@ -54,6 +54,47 @@ impl Counter {
     }
 }
 
+/// A number of things that are there now, which any thread may enter.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Counts one more until the guard is dropped.
+    pub fn enter(&self) -> GaugeGuard<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        GaugeGuard(self)
+    }
+
+    /// The present value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts as one of a [`Gauge`].
+#[derive(Debug)]
+pub struct GaugeGuard<'a>(&'a Gauge);
+
+impl Drop for GaugeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a connection that hyper carried was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpTimeout {
+    /// Nothing happened on it for `http.idle_timeout`.
+    Idle,
+    /// It was beyond the limit of connections, and had its time.
+    Reserved,
+    /// The gateway stops.
+    Shutdown,
+}
+
+/// The label values of [`HttpTimeout`], in its order.
+pub const HTTP_TIMEOUTS: [&str; 3] = ["idle", "reserved", "shutdown"];
+
 /// What one shard counts. The shard is the only writer.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
@@ -61,8 +102,6 @@ pub struct ShardCounters {
     pub websockets: Cell,
     /// SSE connections now.
     pub sse: Cell,
-    /// Connections taken so far.
-    pub arrived: Cell,
     /// Subscriptions now.
     pub subscriptions: Cell,
     /// Publications put into an outbox.
@@ -96,12 +135,14 @@ pub struct ShardCounters {
 pub struct ControlCounters {
     /// Connections accepted.
     pub accepted: Counter,
-    /// Connections handed to shards so far.
-    pub handed: Counter,
     /// Heads refused, for whatever reason.
     pub heads_refused: Counter,
     /// Connections refused because the limit `connections` was reached.
     pub connections_refused: Counter,
+    /// Connections that hyper carries now.
+    pub http_connections: Gauge,
+    /// Connections that hyper carried and whose time was over, in the order of [`HttpTimeout`].
+    pub http_timeouts: [Counter; HTTP_TIMEOUTS.len()],
     /// Messages heard from brokers.
     pub messages: Counter,
     /// Messages of this node's own clients that only they got, since the broker was away.
@@ -183,6 +224,11 @@ impl Totals {
         for (name, help, value) in [
             ("subscriptions", "Subscriptions of clients now", metrics.sum(|s| &s.subscriptions)),
             ("outbox_bytes", "Bytes that wait for clients now", metrics.sum(|s| &s.outbox_bytes)),
+            (
+                "http_connections",
+                "Connections now that carry requests, or streams over HTTP/2",
+                metrics.control.http_connections.value(),
+            ),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             gauge(value).encode(family)?;
@@ -253,6 +299,15 @@ impl Totals {
             let value = self.0.sum(|s| &s.disconnects[place]);
             ConstCounter::new(value)
                 .encode(family.encode_family(&[("code", u64::from(disconnect.code()))])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "http_timeouts",
+            "Connections that carried requests and were ended by a time-out",
+            None,
+            MetricType::Counter,
+        )?;
+        for (reason, count) in HTTP_TIMEOUTS.iter().zip(&self.0.control.http_timeouts) {
+            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", *reason)])?)?;
         }
         let mut family = encoder.encode_descriptor(
             "gaps",

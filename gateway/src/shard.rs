@@ -51,6 +51,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 pub use link::{Link, StreamBody};
 
+use crate::admission::Permit;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -60,6 +61,9 @@ use link::StreamWakes;
 
 /// Replies of one connection that may wait for the node.
 const REPLIES_WAITING_MAX: usize = 1024;
+
+/// How long a client that is refused may take to answer its close.
+const REFUSED_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections that may wait for a shard to take them.
 const ARRIVALS_WAITING_MAX: usize = 1024;
@@ -106,6 +110,8 @@ pub struct Arrival {
     pub link: Link,
     /// What it is.
     pub kind: ArrivalKind,
+    /// Its place among the connections of the gateway.
+    pub permit: Permit,
     /// What is written first: the head of the answer, or the rest of it.
     pub greeting: Bytes,
     /// Bytes of it that are written already.
@@ -167,7 +173,6 @@ pub struct Shards {
     doors: Vec<Door>,
     next: AtomicUsize,
     threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
-    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -238,12 +243,7 @@ impl Shards {
             threads.push(thread.spawn(move || reactor::run(shard, sources))?);
             doors.push(Door { orders, wakes });
         }
-        Ok(Arc::new(Self {
-            doors,
-            next: AtomicUsize::new(0),
-            threads: std::sync::Mutex::new(threads),
-            metrics: Arc::clone(metrics),
-        }))
+        Ok(Arc::new(Self { doors, next: AtomicUsize::new(0), threads: std::sync::Mutex::new(threads) }))
     }
 
     /// Hands a connection to the shard whose turn it is. Waits while that shard is behind.
@@ -251,7 +251,6 @@ impl Shards {
         let door = self.turn();
         // A shard ends with the gateway only: the connection ends with it.
         let _ = door.orders.send(Order::Take(arrival)).await;
-        self.metrics.control.handed.add(1);
     }
 
     /// The same without waiting.
@@ -264,23 +263,22 @@ impl Shards {
         {
             return Err(arrival);
         }
-        self.metrics.control.handed.add(1);
         Ok(())
     }
 
     /// The same for a response body that hyper carries.
-    pub async fn take_stream(&self, kind: ArrivalKind) -> StreamBody {
+    pub async fn take_stream(&self, kind: ArrivalKind, permit: Permit) -> StreamBody {
         let door = self.turn();
         let (link, body) = link::stream(door.wakes.clone());
         let arrival = Arrival {
             link: Link::Stream(link),
             kind,
+            permit,
             greeting: Bytes::new(),
             greeted: 0,
             early: Bytes::new(),
         };
         let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
-        self.metrics.control.handed.add(1);
         body
     }
 

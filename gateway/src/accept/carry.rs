@@ -1,17 +1,17 @@
 //! Connections that hyper carries: everything that is not a stream on a socket of its own.
 //!
-//! Owns the bytes read before hyper came in, the choice between HTTP/1.1 and HTTP/2, and the end of such connections
-//! when the gateway drains. Must never know a route.
+//! Owns the bytes read before hyper came in, the choice between HTTP/1.1 and HTTP/2, and how long such connections may
+//! last: while they are idle, beyond the limit, and when the gateway drains. Must never know a route.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, header};
 use bytes::{Buf, Bytes};
 use hyper::body::Incoming;
@@ -21,40 +21,114 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::AcceptLimits;
+use super::activity::{Activity, EndLimits, WatchedBody};
+use crate::admission::Permit;
 use crate::drain::Drain;
+use crate::metrics::{HttpTimeout, Metrics};
 
 /// How long a refused client may take to fetch its answer.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Pings on HTTP/2 connections, so that a dead one is noticed.
-const HTTP2_PING: Duration = Duration::from_secs(30);
+/// Unsent bytes that hyper may hold for one HTTP/2 stream.
+const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The bounds of connections that hyper carries.
+#[derive(Clone, Copy, Debug)]
+pub struct CarryLimits {
+    /// How long nothing may happen on one (`http.idle_timeout`).
+    pub idle_timeout: Duration,
+    /// How often an HTTP/2 client is pinged (`http.ping_interval`).
+    pub ping_interval: Duration,
+    /// The time for its answer (`http.ping_timeout`).
+    pub ping_timeout: Duration,
+    /// Streams at a time on one HTTP/2 connection (`http.max_concurrent_streams`).
+    pub max_concurrent_streams: u32,
+    /// How long one beyond the limit of connections may last (`limits.reserved_timeout`).
+    pub reserved_timeout: Duration,
+    /// How long one may last once the gateway drains.
+    pub end: EndLimits,
+    /// Bytes of a request's head (`limits.head_bytes`).
+    pub head_bytes: usize,
+}
 
 /// The peer's address, in a request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
+/// The permit of the connection that a request came on, in its extensions: whoever takes the connection over takes it.
+#[derive(Clone, Debug)]
+pub struct HeldPermit(Arc<Mutex<Option<Permit>>>);
+
+impl HeldPermit {
+    fn new(permit: Permit) -> Self {
+        Self(Arc::new(Mutex::new(Some(permit))))
+    }
+
+    /// The permit, unless somebody has taken it.
+    pub fn take(&self) -> Option<Permit> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Serves HTTP on sockets whose first bytes are read already.
 #[derive(Debug)]
 pub struct Carrier {
     router: Router,
-    limits: AcceptLimits,
+    limits: CarryLimits,
+    metrics: Arc<Metrics>,
     drain: Drain,
 }
 
 impl Carrier {
-    pub(super) fn new(router: Router, limits: AcceptLimits, drain: Drain) -> Self {
-        Self { router, limits, drain }
+    pub(super) fn new(router: Router, limits: CarryLimits, metrics: Arc<Metrics>, drain: Drain) -> Self {
+        Self { router, limits, metrics, drain }
     }
 
     /// Serves one connection to its end.
-    pub(super) async fn carry(&self, socket: TcpStream, peer: SocketAddr, read: Bytes) {
-        let http2 = read.starts_with(b"PRI * HTTP/2.0");
-        let io = TokioIo::new(Rewound { read, socket });
-        let service = hyper::service::service_fn(|request| answer_by(self.router.clone(), request, peer));
-        if http2 {
+    pub(super) async fn carry(&self, socket: TcpStream, peer: SocketAddr, read: Bytes, permit: Permit) {
+        let _counted = self.metrics.control.http_connections.enter();
+        let activity = Activity::new();
+        let is_reserved = permit.is_reserved();
+        let ended = tokio::select! {
+            () = self.serve(socket, peer, read, permit, &activity) => return,
+            () = activity.idle_for(self.limits.idle_timeout) => HttpTimeout::Idle,
+            () = tokio::time::sleep(self.limits.reserved_timeout), if is_reserved => HttpTimeout::Reserved,
+            () = async {
+                self.drain.draining().await;
+                activity.must_end(self.limits.end).await;
+            } => HttpTimeout::Shutdown,
+        };
+        // Its streams end with it: their bodies are dropped.
+        self.metrics.control.http_timeouts[ended as usize].add(1);
+    }
+
+    async fn serve(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        read: Bytes,
+        permit: Permit,
+        activity: &Arc<Activity>,
+    ) {
+        let limits = &self.limits;
+        let is_reserved = permit.is_reserved();
+        let is_http2 = read.starts_with(b"PRI * HTTP/2.0");
+        let permit = HeldPermit::new(permit);
+        let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            if !is_http2 {
+                request.extensions_mut().insert(permit.clone());
+            }
+            answer_by(self.router.clone(), request, Arc::clone(activity))
+        });
+        // On HTTP/2 pings are written, too, which is no progress.
+        let writes = (!is_http2).then(|| Arc::clone(activity));
+        let io = TokioIo::new(Rewound { read, socket, writes });
+        if is_http2 {
             let mut builder = hyper::server::conn::http2::Builder::new(Spawner(self.drain.clone()));
-            builder.timer(TokioTimer::new()).keep_alive_interval(HTTP2_PING).max_send_buf_size(64 * 1024);
+            builder.timer(TokioTimer::new()).max_send_buf_size(HTTP2_SEND_BUFFER_BYTES);
+            builder.keep_alive_interval(limits.ping_interval).keep_alive_timeout(limits.ping_timeout);
+            builder.max_concurrent_streams(limits.max_concurrent_streams);
             let mut connection = pin!(builder.serve_connection(io, service));
             tokio::select! {
                 _ = connection.as_mut() => return,
@@ -64,8 +138,11 @@ impl Carrier {
             let _ = connection.await;
         } else {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(self.limits.head_timeout);
-            builder.max_buf_size(self.limits.head_bytes.max(8192));
+            // hyper takes the time from the end of the request before: a connection that is kept alive may be idle for
+            // so long.
+            builder.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout);
+            builder.max_buf_size(limits.head_bytes.max(8192));
+            builder.keep_alive(!is_reserved);
             // Who says no more after asking still wants the answer. Who has gone is noticed at the next write to it.
             builder.half_close(true);
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
@@ -81,16 +158,16 @@ impl Carrier {
 async fn answer_by(
     mut router: Router,
     mut request: Request<Incoming>,
-    peer: SocketAddr,
-) -> Result<Response<Body>, Infallible> {
-    request.extensions_mut().insert(Peer(peer));
+    activity: Arc<Activity>,
+) -> Result<Response<WatchedBody>, Infallible> {
     // HTTP/2 names the host elsewhere.
     if let Some(authority) = request.uri().authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         request.headers_mut().entry(header::HOST).or_insert(host);
     }
-    router.call(request).await
+    let answer = async { router.call(request).await.unwrap_or_else(|never| match never {}) };
+    Ok(activity.watch(answer).await)
 }
 
 /// Answers a request that is not worth hyper's time, and closes the connection.
@@ -117,12 +194,21 @@ pub async fn answer(mut socket: TcpStream, status: u16, reason: &str) {
 pub struct Rewound {
     read: Bytes,
     socket: TcpStream,
+    /// Where bytes that the client takes count as progress.
+    writes: Option<Arc<Activity>>,
 }
 
 impl Rewound {
     /// The socket, and what was not read again.
     pub fn into_parts(self) -> (TcpStream, Bytes) {
         (self.socket, self.read)
+    }
+
+    fn wrote(&self, written: io::Result<usize>) -> io::Result<usize> {
+        if let Some(activity) = self.writes.as_ref().filter(|_| written.is_ok()) {
+            activity.progressed();
+        }
+        written
     }
 }
 
@@ -144,7 +230,8 @@ impl AsyncRead for Rewound {
 
 impl AsyncWrite for Rewound {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.socket).poll_write(cx, bytes));
+        Poll::Ready(self.wrote(written))
     }
 
     fn poll_write_vectored(
@@ -152,7 +239,8 @@ impl AsyncWrite for Rewound {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, slices));
+        Poll::Ready(self.wrote(written))
     }
 
     fn is_write_vectored(&self) -> bool {

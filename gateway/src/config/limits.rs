@@ -22,6 +22,11 @@ knobs! {
         head_timeout: Duration as Span = Duration::from_secs(10), in Duration::from_millis(100), Duration::from_secs(300);
         /// Connections at a time; nothing (written 0): as many as the limit of open files allows.
         connections: Option<usize> as OptionalCount = None, in 1, 10_000_000;
+        /// Connections beyond `connections` that are answered all the same: told that the gateway is full, or shown its
+        /// state. A quarter of them is for `/health`, `/ready` and `/metrics` alone.
+        reserved_connections: usize as Count = 128, in 8, 65_536;
+        /// How long such a connection may take over its request, and then over the answer.
+        reserved_timeout: Duration as Span = Duration::from_secs(5), in Duration::from_millis(100), Duration::from_secs(60);
         /// One message from a WebSocket client.
         message_bytes: usize as Size = 64 * KIB, in KIB, 64 * MIB;
         /// The payload of one publication, wherever it comes from. A larger one from Redis is a gap.

@@ -73,6 +73,8 @@ impl Config {
         out.lines(&self.websocket.settings());
         out.section("[sse]");
         out.lines(&self.sse.settings());
+        out.section("[http]");
+        out.lines(&self.http.settings());
         out.section("[drain]");
         out.lines(&self.drain.settings());
         self.redis.iter().for_each(|instance| instance.show(&mut out));

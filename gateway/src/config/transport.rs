@@ -1,4 +1,4 @@
-//! `[websocket]` and `[sse]`: the times that each transport keeps.
+//! `[websocket]`, `[sse]` and `[http]`: the times that each transport keeps.
 //!
 //! Owns when a client is greeted, reminded and given up. Must never hold a size: those are limits.
 
@@ -60,6 +60,26 @@ knobs! {
 }
 
 impl Sse {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self::read_knobs(section, Self::default())
+    }
+}
+
+knobs! {
+    /// The times of connections that carry requests, or streams over HTTP/2.
+    pub struct Http {
+        /// How long nothing may happen on one. A connection with an event stream is not idle.
+        idle_timeout: Duration as Span = secs(75), in secs(1), secs(3600);
+        /// How often an HTTP/2 client is pinged.
+        ping_interval: Duration as Span = secs(30), in secs(1), secs(3600);
+        /// How long it may take to answer a ping.
+        ping_timeout: Duration as Span = secs(20), in Duration::from_millis(500), secs(600);
+        /// Streams at a time on one HTTP/2 connection.
+        max_concurrent_streams: usize as Count = 200, in 1, 65_536;
+    }
+}
+
+impl Http {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         Self::read_knobs(section, Self::default())
     }

@@ -92,6 +92,25 @@ impl Collector for NodeState {
             MetricType::Gauge,
         )?;
         metrics::gauge(node.history_bytes() as u64).encode(history)?;
+        let permits = self.0.gate.admission.usage();
+        let mut family = encoder.encode_descriptor(
+            "connection_permits",
+            "Permits for connections that are held",
+            None,
+            MetricType::Gauge,
+        )?;
+        for usage in permits {
+            metrics::gauge(usage.used as u64).encode(family.encode_family(&[("pool", usage.pool)])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "connection_permits_max",
+            "Permits for connections that there are",
+            None,
+            MetricType::Gauge,
+        )?;
+        for usage in permits {
+            metrics::gauge(usage.limit as u64).encode(family.encode_family(&[("pool", usage.pool)])?)?;
+        }
         links::encode(&node.links(), &mut encoder)
     }
 }

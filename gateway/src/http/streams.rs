@@ -13,9 +13,10 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 
 use super::{Context, refuse};
-use crate::accept::carry::Rewound;
+use crate::accept::carry::{HeldPermit, Rewound};
 use crate::accept::handshake::{self, Handshake};
 use crate::accept::{sse, take_upgraded};
+use crate::admission::Permit;
 use crate::shard::sse::HEADERS;
 use crate::shard::{ArrivalKind, Refusal};
 
@@ -29,9 +30,12 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
         Ok(granted) => granted,
         Err(refusal) => return refuse(status(&refusal), refusal.to_string()),
     };
-    let kind = context.gate.capacity.admit(granted.kind);
-    let body = context.gate.shards.take_stream(kind).await;
-    let mut response = Response::new(Body::from_stream(body));
+    let body = match context.gate.admit_inner(granted.kind) {
+        Some((permit, kind)) => Body::from_stream(context.gate.shards.take_stream(kind, permit).await),
+        // It ends at once and is asked for again: a status of 503 would stop an EventSource for good.
+        None => Body::empty(),
+    };
+    let mut response = Response::new(body);
     for (name, value) in HEADERS {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
@@ -60,12 +64,15 @@ pub async fn websocket(State(context): State<Arc<Context>>, mut request: Request
     *head.headers_mut() = request.headers().clone();
     match handshake::judge(&head, &context.gate.origins) {
         Handshake::Granted { response, encoding, refusal } => {
+            let permit = request.extensions_mut().remove::<HeldPermit>();
             let upgrade = hyper::upgrade::on(&mut request);
             let later = Arc::clone(&context);
             context.drain.spawn_work(async move {
-                if let Ok(upgraded) = upgrade.await {
-                    let kind = later.gate.capacity.admit(ArrivalKind::WebSocket { encoding, refusal });
-                    upgraded_to_shard(&later, upgraded, kind).await;
+                let upgraded = upgrade.await;
+                let permit = permit.and_then(|permit| permit.take());
+                if let (Ok(upgraded), Some(permit)) = (upgraded, permit) {
+                    let admitted = later.gate.admit(permit, ArrivalKind::WebSocket { encoding, refusal });
+                    upgraded_to_shard(&later, upgraded, admitted).await;
                 }
             });
             switching(&response)
@@ -102,7 +109,11 @@ fn switching(response: &[u8]) -> Response {
     answer
 }
 
-async fn upgraded_to_shard(context: &Context, upgraded: hyper::upgrade::Upgraded, kind: ArrivalKind) {
+async fn upgraded_to_shard(
+    context: &Context,
+    upgraded: hyper::upgrade::Upgraded,
+    admitted: (Permit, ArrivalKind),
+) {
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
     let (socket, mut early) = parts.io.into_inner().into_parts();
     if !parts.read_buf.is_empty() {
@@ -110,6 +121,6 @@ async fn upgraded_to_shard(context: &Context, upgraded: hyper::upgrade::Upgraded
         early = Bytes::from([&parts.read_buf[..], &early[..]].concat());
     }
     if let Ok(socket) = socket.into_std() {
-        take_upgraded(&context.gate, socket, kind, early).await;
+        take_upgraded(&context.gate, socket, admitted, early).await;
     }
 }

@@ -13,6 +13,7 @@ use wildmatch::WildMatch;
 
 use super::reactor::Shard;
 use super::{Arrival, ArrivalKind, Link, ShardLimits, broadcast, link};
+use crate::admission::Permit;
 use crate::broker::{Broker, Listener, MemoryBroker, Message, OnLoss};
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
@@ -86,7 +87,8 @@ impl Stage {
     }
 
     fn arrive(&mut self, link: Link, kind: ArrivalKind, early: Bytes) {
-        self.shard.arrive(Arrival { link, kind, greeting: Bytes::new(), greeted: 0, early });
+        let permit = Permit::unlimited();
+        self.shard.arrive(Arrival { link, kind, permit, greeting: Bytes::new(), greeted: 0, early });
         self.settle();
     }
 

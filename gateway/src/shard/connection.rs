@@ -16,6 +16,7 @@ use super::outbox::Outbox;
 use super::pending::{PendingReplies, Slot};
 use super::websocket::Inbound;
 use super::wheel::Tick;
+use crate::admission::Permit;
 use crate::node::history::{Recovery, Since};
 use crate::node::port::Gap;
 use crate::node::publication::{Form, Publication};
@@ -56,6 +57,9 @@ pub(super) struct Connection {
     pub(super) allowance: usize,
     /// A reply waits until some of what was recovered before it has been read.
     pub(super) unread_replies: bool,
+    /// Its place among the connections of the gateway, free again when this is dropped.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub(super) permit: Permit,
     pub(super) kind: Kind,
 }
 

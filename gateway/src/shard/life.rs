@@ -15,7 +15,7 @@ use super::link::Link;
 use super::outbox::Outbox;
 use super::reactor::{Shard, key};
 use super::wheel::Tick;
-use super::{Arrival, ArrivalKind, Order, sse, stream, websocket};
+use super::{Arrival, ArrivalKind, Order, REFUSED_CLOSE_TIMEOUT, sse, stream, websocket};
 use crate::node::publication::Form;
 
 impl Shard {
@@ -27,9 +27,8 @@ impl Shard {
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) {
-        let Arrival { mut link, kind, greeting, greeted, early } = arrival;
-        // Before it is counted as a connection: nobody is to count it twice.
-        self.counters.arrived.add(1);
+        let Arrival { mut link, kind, permit, greeting, greeted, early } = arrival;
+        let is_reserved = permit.is_reserved();
         self.counters.writes.add(u64::from(greeted > 0));
         self.counters.bytes_out.add(greeted as u64);
         self.generation = self.generation.wrapping_add(1).max(1);
@@ -65,6 +64,7 @@ impl Shard {
             backlog: None,
             allowance: 0,
             unread_replies: false,
+            permit,
             kind,
         });
         if !greeting.is_empty() {
@@ -75,7 +75,7 @@ impl Shard {
                 self.counters.websockets.add(1);
                 self.set_deadline(at, Deadline::Connect, self.limits.connect_timeout);
                 if let Some(refusal) = refusal {
-                    return self.disconnect(at, refusal);
+                    self.disconnect(at, refusal);
                 }
             }
             Begin::Sse(channels, refusal) => {
@@ -83,6 +83,10 @@ impl Shard {
                 self.set_heartbeat(at);
                 self.open_stream(at, channels, refusal);
             }
+        }
+        if is_reserved {
+            let wait = self.limits.close_timeout.min(REFUSED_CLOSE_TIMEOUT);
+            self.set_deadline(at, Deadline::Close, wait);
         }
         if self.leaving {
             self.leave_one(at);

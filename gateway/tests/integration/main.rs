@@ -13,6 +13,7 @@
 mod harness;
 
 mod accounting;
+mod admission;
 mod alarms;
 mod asleep;
 mod bad_frames;

@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::http::Raw;
+use crate::harness::http2::Connection;
 use crate::harness::sse::Next;
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, http, soon, until};
@@ -17,6 +18,9 @@ use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, http, soon, unt
 const CLIENTS: usize = 20;
 
 const CONFIG: &str = "[drain]\ngrace = \"20s\"\nspread = \"1s\"\n";
+
+/// A grace that no test waits for.
+const ENDLESS: &str = "[drain]\ngrace = \"1h\"\nspread = \"100ms\"\n[websocket]\nclose_timeout = \"500ms\"\n";
 
 /// Times that a client could sit out.
 const IMPATIENT: &str = "[drain]\ngrace = \"4s\"\nspread = \"1s\"\n";
@@ -112,6 +116,36 @@ async fn a_kept_alive_connection_does_not_hold_up_the_end() {
     idle.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(idle.response().await.unwrap().status, 200);
     assert_ends_in_good_order(gateway).await;
+}
+
+#[tokio::test]
+async fn a_stalled_http2_stream_does_not_hold_up_the_end() {
+    let gateway = Gateway::settings().config(ENDLESS).start().await;
+    let stalled = Connection::without_window(&gateway).await;
+    let _stream = stalled.get("/sse/a").await;
+    let _answer = stalled.get("/metrics").await;
+    assert_ends_long_before_the_grace(gateway).await;
+}
+
+#[tokio::test]
+async fn unread_pipelined_answers_do_not_hold_up_the_end() {
+    let gateway = Gateway::settings().config(ENDLESS).start().await;
+    let mut unread = Raw::over(gateway.narrow_connection());
+    unread.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000)).await;
+    let mut received = 0;
+    until("the gateway cannot write any more", async || {
+        sleep(Duration::from_millis(100)).await;
+        let before = std::mem::replace(&mut received, unread.waiting_bytes());
+        (received > 0 && received == before).then_some(())
+    })
+    .await;
+    assert_ends_long_before_the_grace(gateway).await;
+}
+
+/// The grace is longer than the test would wait for.
+async fn assert_ends_long_before_the_grace(mut gateway: Gateway) {
+    gateway.process.signal("TERM");
+    assert_eq!(gateway.process.end().await.code(), Some(0));
 }
 
 /// The gateway ends within its grace, and says that all is well.

@@ -48,6 +48,7 @@ fn the_example_holds_every_default() {
     let config = load(EXAMPLE).unwrap();
     assert_eq!((config.limits, config.sse), (Limits::default(), Sse::default()));
     assert_eq!((config.websocket, config.drain), (WebSocket::default(), DrainConfig::default()));
+    assert_eq!(config.http, Http::default());
     assert_eq!((config.gateway, config.listen), (GatewayConfig::default(), vec![Listen::default()]));
     assert!(config.redis.iter().all(|instance| instance.times == RedisTimes::default()));
     let nest = &config.namespaces[0];
@@ -91,6 +92,7 @@ fn the_manual_has_the_true_defaults_and_ranges() {
         ("limits", Limits::table()),
         ("websocket", WebSocket::table()),
         ("sse", Sse::table()),
+        ("http", Http::table()),
         ("drain", DrainConfig::table()),
         ("redis.NAME", RedisTimes::table()),
     ];

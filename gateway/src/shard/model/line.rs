@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 
 use super::gateway::Gateway;
+use crate::admission::Permit;
 use crate::shard::link::{self, Link};
 use crate::shard::{Arrival, ArrivalKind, StreamBody};
 
@@ -26,7 +27,8 @@ impl Line {
     pub(super) fn open(gateway: &mut Gateway, shard: usize, kind: ArrivalKind) -> Self {
         let (link, body) = link::stream(gateway.shards[shard].wakes.clone());
         let (greeting, early) = (Bytes::new(), Bytes::new());
-        let arrival = Arrival { link: Link::Stream(link), kind, greeting, greeted: 0, early };
+        let (link, permit) = (Link::Stream(link), Permit::unlimited());
+        let arrival = Arrival { link, kind, permit, greeting, greeted: 0, early };
         let key = gateway.shards[shard].take(arrival);
         Self { shard, key, body, sent: Vec::new(), read: Vec::new(), ended: false }
     }

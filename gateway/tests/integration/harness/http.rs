@@ -69,6 +69,12 @@ impl Raw {
         &self.buffer
     }
 
+    /// Bytes that the kernel holds for this side, without taking them from there.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let mut most = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
+        socket2::SockRef::from(&self.stream).peek(&mut most).unwrap_or(0)
+    }
+
     /// Takes bytes off the front of what was read.
     pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
         self.buffer.drain(..bytes).collect()

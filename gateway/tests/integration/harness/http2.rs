@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::sse::{Event, Parser};
-use super::{Gateway, soon};
+use super::{Gateway, soon, until};
 
 /// An HTTP/2 connection with prior knowledge.
 pub(crate) struct Connection {
@@ -22,6 +22,20 @@ impl Connection {
         let stream = TcpStream::connect(gateway.address()).await.unwrap();
         let (requests, driver) = soon("the HTTP/2 preface", h2::client::handshake(stream)).await.unwrap();
         Self { requests, driver: tokio::spawn(driver) }
+    }
+
+    /// One whose streams take no byte of an answer's body.
+    pub(crate) async fn without_window(gateway: &Gateway) -> Self {
+        let stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        let handshake = builder.initial_window_size(0).handshake(stream);
+        let (requests, driver) = soon("the HTTP/2 preface", handshake).await.unwrap();
+        Self { requests, driver: tokio::spawn(driver) }
+    }
+
+    /// Waits until the gateway has ended the connection.
+    pub(crate) async fn ended(&self) {
+        until("the gateway ends the connection", async || self.driver.is_finished().then_some(())).await;
     }
 
     pub(crate) async fn get(&self, path: &str) -> http::Response<RecvStream> {

@@ -1,0 +1,180 @@
+//! Admission: how many connections there may be, and the permits that they hold.
+//!
+//! Owns the counts that decide. A permit travels with its connection and is released when it is dropped, wherever that
+//! happens, so no path can forget it. Must never read a metric: metrics only observe.
+//!
+//! Three pools, each with a bound of its own:
+//! - *connections* (`limits.connections`): connections that are served for as long as they last.
+//! - *reserve*: connections beyond that. They are told that the gateway is full, or fetch one answer, and have a short
+//!   lifetime.
+//! - *state*: requests for the state of the gateway when the reserve is exhausted, too. Only a connection that has
+//!   sent such a request whole gets in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The part of the reserve that is kept for requests for the state of the gateway: one in so many.
+const STATE_SHARE: usize = 4;
+
+/// The bounds of admission.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionLimits {
+    /// Connections that are served (`limits.connections`).
+    pub connections: usize,
+    /// Connections beyond that which are answered (`limits.reserved_connections`).
+    pub reserved: usize,
+}
+
+/// Gives permits to connections.
+#[derive(Debug)]
+pub struct Admission {
+    connections: Arc<Pool>,
+    reserve: Arc<Pool>,
+    state: Arc<Pool>,
+}
+
+/// One connection's place, held until it is dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<Pool>);
+
+/// How much of a pool is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// `connections`, `reserve` or `state`.
+    pub pool: &'static str,
+    /// Permits that are held.
+    pub used: usize,
+    /// Permits that there are.
+    pub limit: usize,
+}
+
+#[derive(Debug)]
+struct Pool {
+    name: &'static str,
+    is_reserve: bool,
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Admission {
+    /// All permits are free.
+    pub fn new(limits: AdmissionLimits) -> Self {
+        let state = limits.reserved / STATE_SHARE;
+        Self {
+            connections: Pool::new("connections", limits.connections, false),
+            reserve: Pool::new("reserve", limits.reserved - state, true),
+            state: Pool::new("state", state, true),
+        }
+    }
+
+    /// A permit for a connection: of the limit while that is not reached, else of the reserve. `None`: neither has one.
+    pub fn admit(&self) -> Option<Permit> {
+        self.connections.acquire().or_else(|| self.reserve.acquire())
+    }
+
+    /// A permit for a request for the state of the gateway, when [`Admission::admit`] has none.
+    pub fn admit_state_request(&self) -> Option<Permit> {
+        self.state.acquire()
+    }
+
+    /// Exchanges a permit of the reserve for one of the limit, if one is free by now.
+    pub fn promote(&self, permit: Permit) -> Permit {
+        if permit.is_reserved() { self.connections.acquire().unwrap_or(permit) } else { permit }
+    }
+
+    /// How many permits are held.
+    pub fn usage(&self) -> [PoolUsage; 3] {
+        [&self.connections, &self.reserve, &self.state].map(|pool| PoolUsage {
+            pool: pool.name,
+            used: pool.used.load(Ordering::Relaxed),
+            limit: pool.limit,
+        })
+    }
+}
+
+impl Permit {
+    /// Whether the connection is beyond the limit, and is to be gone soon.
+    pub fn is_reserved(&self) -> bool {
+        self.0.is_reserve
+    }
+
+    /// A permit that nothing counts, for tests and benchmarks of a shard.
+    pub fn unlimited() -> Self {
+        let pool = Pool::new("unlimited", usize::MAX, false);
+        pool.used.store(1, Ordering::Relaxed);
+        Self(pool)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Pool {
+    fn new(name: &'static str, limit: usize, is_reserve: bool) -> Arc<Self> {
+        Arc::new(Self { name, is_reserve, limit, used: AtomicUsize::new(0) })
+    }
+
+    fn acquire(self: &Arc<Self>) -> Option<Permit> {
+        let more = |used| (used < self.limit).then_some(used + 1);
+        self.used.fetch_update(Ordering::Acquire, Ordering::Relaxed, more).ok()?;
+        Some(Permit(Arc::clone(self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(connections: usize, reserved: usize) -> Admission {
+        Admission::new(AdmissionLimits { connections, reserved })
+    }
+
+    fn used(admission: &Admission) -> [usize; 3] {
+        admission.usage().map(|pool| pool.used)
+    }
+
+    #[test]
+    fn a_permit_is_one_word() {
+        assert_eq!(size_of::<Permit>(), 8);
+    }
+
+    #[test]
+    fn pools_are_used_in_their_order_and_given_back() {
+        let admission = admission(2, 4);
+        let mut permits: Vec<Permit> = std::iter::from_fn(|| admission.admit()).collect();
+        let reserved: Vec<bool> = permits.iter().map(Permit::is_reserved).collect();
+        assert_eq!(reserved, [false, false, true, true, true]);
+        let state = admission.admit_state_request().unwrap();
+        assert!(state.is_reserved() && admission.admit_state_request().is_none());
+        drop(permits.remove(0));
+        let promoted = admission.promote(permits.pop().unwrap());
+        assert!(!promoted.is_reserved());
+        assert!(admission.promote(permits.pop().unwrap()).is_reserved(), "the limit is reached again");
+        assert_eq!(used(&admission), [2, 1, 1]);
+        drop((permits, promoted, state));
+        assert_eq!(used(&admission), [0, 0, 0]);
+    }
+
+    #[test]
+    fn the_limit_holds_while_many_threads_come_and_go() {
+        const LIMIT: usize = 3;
+        let admission = admission(LIMIT, 0);
+        let inside = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        let Some(permit) = admission.admit() else { continue };
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < LIMIT);
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        assert_eq!(used(&admission), [0, 0, 0]);
+    }
+}

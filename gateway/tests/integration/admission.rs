@@ -1,0 +1,213 @@
+//! Every connection holds a permit: the limit is exact, a permit always comes back, and clients that do nothing never
+//! shut out a request for the state of the gateway.
+
+use std::sync::Arc;
+
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use crate::harness::encoding::Encoding;
+use crate::harness::http::Raw;
+use crate::harness::http2::Connection;
+use crate::harness::wire::{self, RawWebSocket};
+use crate::harness::{Gateway, SseClient, WsClient, heavy, http, until};
+
+/// More than `connections` of these tests and the reserve together.
+const HOSTILE: usize = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_is_exact_when_many_arrive_at_once() {
+    const LIMIT: usize = 40;
+    const CLIENTS: usize = 160;
+    let _alone = heavy().await;
+    let gateway = Gateway::settings().config(&format!("[limits]\nconnections = {LIMIT}\n")).start().await;
+    for _ in 0..3 {
+        let (ready, mut clients) = (Arc::new(Barrier::new(CLIENTS)), JoinSet::new());
+        for _ in 0..CLIENTS {
+            clients.spawn(arrive(gateway.address(), Arc::clone(&ready)));
+        }
+        let clients = clients.join_all().await;
+        assert_eq!(clients.iter().flatten().count(), LIMIT);
+        drop(clients);
+        assert_permits_return(&gateway).await;
+    }
+}
+
+/// Asks for a stream at the same moment as the others; `None` when it is not admitted.
+async fn arrive(address: std::net::SocketAddr, ready: Arc<Barrier>) -> Option<Raw> {
+    let mut raw = Raw::connect(address).await;
+    raw.send("GET /sse/a HTTP/1.1\r\nHost: ").await;
+    ready.wait().await;
+    raw.send("localhost\r\n\r\n").await;
+    admitted(raw).await
+}
+
+/// The connection, when the stream that it asked for has begun.
+async fn admitted(mut raw: Raw) -> Option<Raw> {
+    raw.head().await.ok()?;
+    loop {
+        let text = String::from_utf8_lossy(&raw.chunk().await.ok()?).into_owned();
+        match text {
+            text if text.contains("event: subscribed") => return Some(raw),
+            text if text.contains("event: error") => return None,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn permits_return_however_a_connection_ends() {
+    let gateway = Gateway::settings().config("[limits]\nconnections = 4\n").start().await;
+    let address = gateway.address();
+    let foreign = wire::handshake("/ws", &[wire::KEY, wire::VERSION, "Origin: https://evil.example"]);
+    let ends = [
+        String::new(),
+        "GET /sse/a HTTP/1.1\r\nHost".to_owned(),
+        "GET /sse/a\r\n\r\n".to_owned(),
+        "GET /sse/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        foreign,
+    ];
+    for bytes in &ends {
+        for finishes in [false, true] {
+            let mut raw = Raw::connect(address).await;
+            raw.send(bytes).await;
+            if finishes {
+                raw.finish().await;
+                while raw.fill().await.is_ok_and(|more| more) {}
+            }
+        }
+        assert_permits_return(&gateway).await;
+    }
+
+    let residents = [
+        SseClient::open(address, "/sse/a").await,
+        SseClient::open(address, "/sse/a").await,
+        SseClient::open(address, "/sse/a").await,
+    ];
+    let mut used = Raw::connect(address).await;
+    used.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(used.response().await.unwrap().status, 200);
+    let mut refused = RawWebSocket::open(address).await;
+    assert_eq!(refused.close().await.map(|(code, _)| code), Some(3013));
+    // The connection that was used before has a permit already, and takes it along.
+    used.send(wire::handshake("/ws", &[wire::KEY, wire::VERSION])).await;
+    assert_eq!(used.head().await.unwrap().status, 101);
+    drop((residents, refused, used));
+    assert_permits_return(&gateway).await;
+
+    let connection = Connection::open(&gateway).await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connection.stream("/sse/a").await;
+        assert_eq!(stream.event().await.name, "subscribed");
+        streams.push(stream);
+    }
+    assert_eq!(connection.stream("/sse/a").await.event().await.name, "error", "it is full");
+    assert_eq!(connection.get("/health").await.status(), 200);
+    drop((streams, connection));
+    assert_permits_return(&gateway).await;
+}
+
+#[tokio::test]
+async fn idle_http2_connections_never_shut_out_a_request_for_the_state() {
+    let gateway = Gateway::settings().config("[limits]\nconnections = 8\n").start().await;
+    let _idle = idle_connections(&gateway).await;
+    for _ in 0..20 {
+        assert_state_is_shown(&gateway).await;
+    }
+}
+
+#[tokio::test]
+async fn idle_http2_connections_end_and_make_room() {
+    let config = "[limits]\nconnections = 8\n[http]\nidle_timeout = \"1s\"\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    let _idle = idle_connections(&gateway).await;
+    until("a newcomer is admitted", async || {
+        let mut stream = Raw::connect(gateway.address()).await;
+        stream.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        admitted(stream).await.map(drop)
+    })
+    .await;
+}
+
+/// Connections that speak HTTP/2 and ask for nothing: the preface, and settings.
+async fn idle_connections(gateway: &Gateway) -> Vec<Raw> {
+    let mut idle = Vec::new();
+    for _ in 0..HOSTILE {
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+        idle.push(raw);
+    }
+    idle
+}
+
+#[tokio::test]
+async fn half_heads_never_shut_out_a_request_for_the_state() {
+    let gateway = Gateway::settings().config("[limits]\nconnections = 8\n").start().await;
+    let mut begun = Vec::new();
+    for _ in 0..HOSTILE {
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.send("GET /sse/a HTTP/1.1\r\nHost").await;
+        begun.push(raw);
+    }
+    assert_state_is_shown(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_connection_with_streams_is_not_idle() {
+    let config = "[http]\nidle_timeout = \"1s\"\n[sse]\nheartbeat = \"600s\"\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    let idle = Connection::open(&gateway).await;
+    let busy = Connection::open(&gateway).await;
+    let mut stream = busy.stream("/sse/a").await;
+    assert_eq!(stream.event().await.name, "subscribed");
+    idle.ended().await;
+    // The idle one is younger in its silence; the other has been silent for as long.
+    let second = Connection::open(&gateway).await;
+    second.ended().await;
+    gateway.publish("a", "1").await;
+    assert_eq!(stream.event().await.data, "1");
+    until("the time-outs are counted", async || {
+        let ended = gateway.metric("earshot_http_timeouts_total", &[r#"reason="idle""#]).await;
+        (ended == 2.0).then_some(())
+    })
+    .await;
+    drop(stream);
+    busy.ended().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_ends_its_connection() {
+    let gateway = Gateway::settings().config("[http]\nidle_timeout = \"1s\"\n").start().await;
+    let mut unread = Raw::over(gateway.narrow_connection());
+    unread.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000)).await;
+    let stalled = Connection::without_window(&gateway).await;
+    let _answer = stalled.get("/metrics").await;
+    until("both have ended", async || {
+        let ended = gateway.metric("earshot_http_timeouts_total", &[r#"reason="idle""#]).await;
+        (ended == 2.0).then_some(())
+    })
+    .await;
+    stalled.ended().await;
+    assert_permits_return(&gateway).await;
+}
+
+async fn assert_state_is_shown(gateway: &Gateway) {
+    for path in ["/health", "/ready", "/metrics"] {
+        let answer = http::try_fetch(gateway.address(), path).await;
+        assert_eq!(answer.map(|answer| answer.status).ok(), Some(200), "{path}");
+    }
+}
+
+/// Waits until nobody holds a permit but the request that asks.
+async fn assert_permits_return(gateway: &Gateway) {
+    until("all permits are back", async || {
+        let held = gateway.metric("earshot_connection_permits", &[]).await;
+        (held == 1.0).then_some(())
+    })
+    .await;
+    let mut client = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    assert!(client.request("ping", serde_json::json!({})).await.get("error").is_none());
+}
