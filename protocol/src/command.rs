@@ -84,9 +84,17 @@ pub struct SubscribeRequest {
     pub join_leave: bool,
     /// A compression that the client offers, such as `fossil`.
     pub delta: String,
+    /// A filter by tags.
+    pub tf: Option<TagsFilter>,
     /// Bits that newer clients set.
     pub flag: i64,
+    /// What kind of subscription (`type`): 0 for an ordinary one.
+    pub kind: i32,
 }
+
+/// A filter by tags. Only its presence is kept: no filter is evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TagsFilter {}
 
 /// A subscription's end.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -102,6 +110,8 @@ pub struct PublishRequest {
     pub channel: String,
     /// What to publish: the JSON text as written, or the bytes. Empty if there was none.
     pub data: Bytes,
+    /// What kind of publication (`type`): 0 for an ordinary one.
+    pub kind: i32,
 }
 
 /// A question for who is in a channel.

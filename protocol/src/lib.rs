@@ -49,13 +49,13 @@ pub use channel::{ChannelName, ChannelNameError};
 pub use codec::{Commands, DecodeError, Encoding, Replies};
 pub use command::{
     Command, ConnectRequest, HistoryRequest, PresenceRequest, PresenceStatsRequest, PublishRequest,
-    RefreshRequest, Request, RpcRequest, SendRequest, Since, SubRefreshRequest, SubscribeRequest,
+    RefreshRequest, Request, RpcRequest, SendRequest, Since, SubRefreshRequest, SubscribeRequest, TagsFilter,
     UnsubscribeRequest,
 };
 pub use cursor::{Cursor, CursorError};
 pub use disconnect::Disconnect;
 pub use error::ErrorCode;
-pub use payload::{Payload, PayloadKind};
+pub use payload::{NESTING_MAX, Payload, PayloadKind};
 pub use position::{Epoch, EpochError, StreamPosition};
 pub use publication::{ClientInfo, Publication};
 pub use push::{

@@ -7,8 +7,8 @@ use crate::{
     MemberPush, MessagePush, PresenceRequest, PresenceResult, PresenceStatsRequest, PresenceStatsResult,
     Publication, PublishRequest, PublishResult, PushBody, RefreshPush, RefreshRequest, RefreshResult,
     ReplyBody, ReplyError, Request, RpcRequest, RpcResult, SendRequest, Since, SubRefreshRequest,
-    SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, UnsubscribePush, UnsubscribeRequest,
-    json, protobuf,
+    SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, TagsFilter, UnsubscribePush,
+    UnsubscribeRequest, json, protobuf,
 };
 
 /// A message without fields.
@@ -39,11 +39,31 @@ impl Entry for ClientInfo {
     const MAX: usize = usize::MAX;
 }
 
+/// The name of a field in JSON: that in the struct, unless another one is given.
+macro_rules! json_name {
+    ($name:ident) => {
+        stringify!($name)
+    };
+    ($name:ident $json:literal) => {
+        $json
+    };
+}
+
+macro_rules! write_json {
+    ($object:ident, $name:expr, $value:expr) => {
+        $object.field($name, $value)
+    };
+    ($object:ident, $name:expr, $value:expr, always) => {
+        $object.member($name, $value)
+    };
+}
+
+/// `= "name"`: the field has another name in JSON. `(always)`: JSON holds the field also when it is zero.
 macro_rules! message {
-    ($type:ident { $($number:literal $name:ident),* }) => {
+    ($type:ident { $($number:literal $name:ident $(= $json:literal)? $(($always:ident))?),* }) => {
         impl json::Message for $type {
             fn write_fields(&self, _object: &mut json::Object<'_>) {
-                $(_object.field(stringify!($name), &self.$name);)*
+                $(write_json!(_object, json_name!($name $($json)?), &self.$name $(, $always)?);)*
             }
 
             fn read_field<'de, A: serde::de::MapAccess<'de>>(
@@ -52,7 +72,7 @@ macro_rules! message {
                 map: &mut A,
             ) -> Result<(), A::Error> {
                 match name {
-                    $(stringify!($name) => self.$name = json::read_value(map)?,)*
+                    $(json_name!($name $($json)?) => self.$name = json::read_value(map)?,)*
                     _ => json::ignore_value(map)?,
                 }
                 Ok(())
@@ -161,10 +181,11 @@ one_of!(Request {
 message!(ConnectRequest { 1 token, 2 data, 3 subs, 4 name, 5 version, 6 headers });
 message!(SubscribeRequest {
     1 channel, 2 token, 3 recover, 6 epoch, 7 offset, 8 data, 9 positioned, 10 recoverable, 11 join_leave,
-    12 delta, 14 flag
+    12 delta, 13 tf, 14 flag, 15 kind = "type"
 });
+message!(TagsFilter {});
 message!(UnsubscribeRequest { 1 channel });
-message!(PublishRequest { 1 channel, 2 data });
+message!(PublishRequest { 1 channel, 2 data, 3 kind = "type" });
 message!(PresenceRequest { 1 channel });
 message!(PresenceStatsRequest { 1 channel });
 message!(HistoryRequest { 1 channel, 7 limit, 8 since, 9 reverse });
@@ -191,9 +212,9 @@ message!(SubscribeResult {
 });
 // A number that the protocol itself will hardly come to.
 message!(PublishResult { 1000 local });
-message!(PresenceResult { 1 presence });
-message!(PresenceStatsResult { 1 num_clients, 2 num_users });
-message!(HistoryResult { 1 publications, 2 epoch, 3 offset });
+message!(PresenceResult { 1 presence (always) });
+message!(PresenceStatsResult { 1 num_clients (always), 2 num_users (always) });
+message!(HistoryResult { 1 publications (always), 2 epoch (always), 3 offset (always) });
 message!(RpcResult { 1 data });
 message!(RefreshResult { 1 client, 2 version, 3 expires, 4 ttl });
 message!(SubRefreshResult { 1 expires, 2 ttl });
@@ -215,6 +236,6 @@ message!(RefreshPush { 1 expires, 2 ttl });
 
 // Its JSON, in which the data decides about the tags, is in `json::publication`.
 protobuf_message!(Publication { 4 data, 5 info, 6 offset, 7 tags, 9 time });
-message!(ClientInfo { 1 user, 2 client, 3 conn_info, 4 chan_info });
+message!(ClientInfo { 1 user (always), 2 client (always), 3 conn_info, 4 chan_info });
 
 message!(Empty {});

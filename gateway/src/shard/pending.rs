@@ -140,7 +140,7 @@ mod tests {
     fn the_bytes_of_waiting_commands_are_counted_and_given_back() {
         let channel = ChannelName::parse("c").unwrap();
         let data = Bytes::from(vec![b'1'; 60_000]);
-        let request = Request::Publish(PublishRequest { channel: "c".to_owned(), data });
+        let request = Request::Publish(PublishRequest { channel: "c".to_owned(), data, kind: 0 });
         let mut pending = PendingReplies::default();
         pending.push_back(Slot::Asked { id: 1, reply: 1, asked: Asked::Publish(60_000), body: None });
         pending.push_back(Slot::Deferred { channel, command: Command { id: 2, request } });

@@ -14,7 +14,8 @@ pub(crate) use publication::write_push;
 
 use serde_json::error::Category;
 
-use crate::{Command, DecodeError, Reply, envelope::Envelope};
+use crate::{ClientInfo, Command, DecodeError, Reply, envelope::Envelope};
+use field::Field;
 
 pub(crate) fn write_command(command: &Command, out: &mut Vec<u8>) {
     // A pong with an id would be an unknown command.
@@ -33,6 +34,17 @@ pub(crate) fn read_command(line: &[u8]) -> Result<Command, DecodeError> {
 
 pub(crate) fn read_reply(line: &[u8]) -> Result<Reply, DecodeError> {
     read(line)?.try_into()
+}
+
+pub(crate) fn write_client_info(info: &ClientInfo, out: &mut Vec<u8>) {
+    info.write(out);
+}
+
+pub(crate) fn read_client_info(text: &str) -> Result<ClientInfo, DecodeError> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let info = ClientInfo::read(&mut deserializer).map_err(|error| malformed(&error))?;
+    deserializer.end().map_err(|error| malformed(&error))?;
+    Ok(info)
 }
 
 fn read<B: OneOf>(line: &[u8]) -> Result<Envelope<u32, B>, DecodeError> {

@@ -1,7 +1,7 @@
 //! What is read besides the golden frames: what SDKs may do is forgiven, anything else has its answer.
 
 use earshot_protocol::{
-    Command, ConnectRequest, DecodeError, Encoding, PublishRequest, Request, SubscribeRequest,
+    Command, ConnectRequest, DecodeError, Encoding, PublishRequest, Request, SubscribeRequest, TagsFilter,
 };
 
 fn json(frame: &str) -> Vec<Result<Command, DecodeError>> {
@@ -67,7 +67,8 @@ fn unknown_fields_are_ignored_at_any_depth_and_of_any_depth() {
     let frame = format!(
         r#"{{"id":2,"new":{deep},"subscribe":{{"channel":"room","tf":{{"op":"and","nodes":{deep}}},"type":3}}}}"#
     );
-    let subscribe = SubscribeRequest { channel: "room".to_owned(), ..SubscribeRequest::default() };
+    let (channel, tf) = ("room".to_owned(), Some(TagsFilter {}));
+    let subscribe = SubscribeRequest { channel, tf, kind: 3, ..SubscribeRequest::default() };
     assert_eq!(json(&frame), [Ok(Command { id: 2, request: Request::Subscribe(subscribe) })]);
 }
 
@@ -75,7 +76,7 @@ fn unknown_fields_are_ignored_at_any_depth_and_of_any_depth() {
 fn payloads_are_taken_as_they_were_written() {
     for data in ["{ \"a\" : 1.0 ,\t\"a\":1e2}", "\"\\u0041\\/\"", "12345678901234567890.5", "null"] {
         let frame = format!("{{\"id\":1,\"publish\":{{\"channel\":\"c\\u0041\",\"data\": {data} }}}}");
-        let request = PublishRequest { channel: "cA".to_owned(), data: data.to_owned().into() };
+        let request = PublishRequest { channel: "cA".to_owned(), data: data.to_owned().into(), kind: 0 };
         assert_eq!(json(&frame), [Ok(Command { id: 1, request: Request::Publish(request) })], "{frame}");
     }
 }

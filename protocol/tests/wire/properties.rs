@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use earshot_protocol::{
-    ChannelName, Command, Cursor, Encoding, Epoch, Payload, PayloadKind, Publication, Push, PushBody, Reply,
-    ReplyBody, StreamPosition,
+    ChannelName, Command, ConnectResult, Cursor, Encoding, Epoch, HistoryResult, NESTING_MAX, Payload,
+    PayloadKind, Publication, Push, PushBody, Reply, ReplyBody, StreamPosition, SubscribeResult,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -134,6 +134,24 @@ proptest! {
     }
 
     #[test]
+    fn a_strict_parser_reads_each_json_frame_whatever_was_published(publication in strategies::any_publication()) {
+        let publications = vec![publication.clone()];
+        let sub = SubscribeResult { publications: publications.clone(), ..SubscribeResult::default() };
+        let subs = vec![("c".to_owned(), sub.clone())];
+        let push = Push { channel: "c".to_owned(), body: PushBody::Publication(publication) };
+        for body in [
+            ReplyBody::Push(push),
+            ReplyBody::Subscribe(sub),
+            ReplyBody::History(HistoryResult { publications, ..HistoryResult::default() }),
+            ReplyBody::Connect(ConnectResult { subs, ..ConnectResult::default() }),
+        ] {
+            let frame = frame_of_replies(Encoding::Json, &[Reply { id: 1, body }]);
+            let read = serde_json::from_slice::<serde_json::Value>(&frame);
+            prop_assert!(read.is_ok(), "{}: {:?}", frame.escape_ascii(), read);
+        }
+    }
+
+    #[test]
     fn data_that_is_not_json_never_breaks_a_json_frame(bytes in vec(any::<u8>(), 1..60)) {
         let data = Bytes::from(bytes);
         let rpc = earshot_protocol::RpcResult { data };
@@ -179,9 +197,12 @@ proptest! {
     }
 
     #[test]
-    fn a_payload_is_json_exactly_if_a_parser_says_so(payload in strategies::any_payload()) {
-        let parsed = serde_json::from_slice::<&serde_json::value::RawValue>(payload.bytes());
-        prop_assert_eq!(payload.kind() == PayloadKind::Json, parsed.is_ok());
+    fn a_payload_is_json_exactly_if_a_strict_parser_says_so(payload in strategies::any_payload()) {
+        let is_json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).is_ok();
+        // serde_json takes 127 levels.
+        let around = 127 - NESTING_MAX;
+        let inside = [&b"[".repeat(around)[..], payload.bytes(), &b"]".repeat(around)].concat();
+        prop_assert_eq!(payload.kind() == PayloadKind::Json, is_json(payload.bytes()) && is_json(&inside));
         let text = std::str::from_utf8(payload.bytes());
         prop_assert_eq!(payload.kind() == PayloadKind::Binary, text.is_err());
     }

@@ -7,7 +7,7 @@ use earshot_protocol::{
     PresenceStatsRequest, PresenceStatsResult, Publication, PublishRequest, PublishResult, Push, PushBody,
     RefreshPush, RefreshRequest, RefreshResult, Reply, ReplyBody, ReplyError, Request, RpcRequest, RpcResult,
     SendRequest, Since, StreamPosition, SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest,
-    SubscribeResult, UnsubscribePush, UnsubscribeRequest,
+    SubscribeResult, TagsFilter, UnsubscribePush, UnsubscribeRequest,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -58,7 +58,27 @@ pub(crate) fn any_payload() -> impl Strategy<Value = Payload> {
     let texts = text().prop_map(Bytes::from);
     let lines = "[a\r\n ]{0,8}".prop_map(Bytes::from);
     let bytes = vec(any::<u8>(), 0..40).prop_map(Bytes::from);
-    prop_oneof![json(), spread, texts, lines, bytes].prop_map(Payload::new)
+    prop_oneof![json(), spread, texts, lines, bytes, hostile()].prop_map(Payload::new)
+}
+
+/// JSON that some parsers take and others refuse, and what is close to it.
+fn hostile() -> impl Strategy<Value = Bytes> {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let value = prop_oneof![
+        Just(r#""\ud800""#.to_owned()),
+        Just(r#"{"\udfff":"\ud83d\ude00"}"#.to_owned()),
+        "-?[0-9]{1,3}[eE][+-]?[0-9]{1,4}",
+        "[1-9][0-9]{290,330}(e[0-9]{1,3})?",
+        prop_oneof![100..140_usize, 5000..40_000_usize].prop_map(nested),
+    ];
+    (value, "(\\[[ \n]?|\\{\"a\":)?").prop_map(|(value, open)| {
+        let close = match open.bytes().next() {
+            Some(b'[') => "]",
+            Some(_) => "}",
+            None => "",
+        };
+        Bytes::from(format!("{open}{value}{close}"))
+    })
 }
 
 fn client_info() -> impl Strategy<Value = ClientInfo> {
@@ -87,8 +107,9 @@ pub(crate) fn any_channel() -> impl Strategy<Value = String> {
 fn subscribe_request() -> impl Strategy<Value = SubscribeRequest> {
     let texts = (text(), text(), text(), text());
     let flags = any::<[bool; 4]>();
-    (texts, flags, any::<u64>(), option::of(json()), any::<i64>()).prop_map(
-        |((channel, token, epoch, delta), flags, offset, data, flag)| {
+    let kinds = (option::of(Just(TagsFilter {})), any::<i32>());
+    (texts, flags, any::<u64>(), option::of(json()), any::<i64>(), kinds).prop_map(
+        |((channel, token, epoch, delta), flags, offset, data, flag, (tf, kind))| {
             let [recover, positioned, recoverable, join_leave] = flags;
             SubscribeRequest {
                 channel,
@@ -101,7 +122,9 @@ fn subscribe_request() -> impl Strategy<Value = SubscribeRequest> {
                 recoverable,
                 join_leave,
                 delta,
+                tf,
                 flag,
+                kind,
             }
         },
     )
@@ -131,7 +154,11 @@ fn request() -> impl Strategy<Value = Request> {
         connect_request().prop_map(Request::Connect),
         subscribe_request().prop_map(Request::Subscribe),
         text().prop_map(|channel| Request::Unsubscribe(UnsubscribeRequest { channel })),
-        (text(), json()).prop_map(|(channel, data)| Request::Publish(PublishRequest { channel, data })),
+        (text(), json(), any::<i32>()).prop_map(|(channel, data, kind)| Request::Publish(PublishRequest {
+            channel,
+            data,
+            kind
+        })),
         text().prop_map(|channel| Request::Presence(PresenceRequest { channel })),
         text().prop_map(|channel| Request::PresenceStats(PresenceStatsRequest { channel })),
         history_request().prop_map(Request::History),

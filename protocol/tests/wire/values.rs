@@ -6,8 +6,8 @@ use earshot_protocol::{
     HistoryResult, MemberPush, MessagePush, Payload, PresenceRequest, PresenceResult, PresenceStatsRequest,
     PresenceStatsResult, Publication, PublishRequest, PublishResult, Push, PushBody, RefreshPush,
     RefreshRequest, RefreshResult, Reply, ReplyBody, Request, RpcRequest, RpcResult, SendRequest, Since,
-    SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, UnsubscribeCode,
-    UnsubscribeRequest,
+    SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, TagsFilter,
+    UnsubscribeCode, UnsubscribeRequest,
 };
 
 fn raw(json: &'static str) -> Bytes {
@@ -33,6 +33,7 @@ pub(crate) fn commands() -> Vec<(&'static str, Command)> {
         ("connect", command(1, Request::Connect(connect_request()))),
         ("connect-empty", command(1, Request::Connect(ConnectRequest::default()))),
         ("subscribe", command(2, Request::Subscribe(subscribe_request()))),
+        ("subscribe-map", command(2, Request::Subscribe(map_subscription()))),
         ("unsubscribe", command(3, Request::Unsubscribe(UnsubscribeRequest { channel: text("комната ☃") }))),
         ("publish", command(4, publish(r#"{"type":"offer","payload":{"sdp":"v=0\r\n"}}"#))),
         ("publish-null", command(4, publish("null"))),
@@ -89,11 +90,17 @@ fn subscribe_request() -> SubscribeRequest {
         join_leave: true,
         delta: text("fossil"),
         flag: -3,
+        ..SubscribeRequest::default()
     }
 }
 
+fn map_subscription() -> SubscribeRequest {
+    let filter = Some(TagsFilter {});
+    SubscribeRequest { channel: text("room"), tf: filter, kind: 1, ..SubscribeRequest::default() }
+}
+
 fn publish(data: &'static str) -> Request {
-    Request::Publish(PublishRequest { channel: text("web-signals"), data: raw(data) })
+    Request::Publish(PublishRequest { channel: text("web-signals"), data: raw(data), kind: 0 })
 }
 
 fn history_request() -> HistoryRequest {
@@ -117,6 +124,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         ("presence", reply(5, ReplyBody::Presence(presence_result()))),
         ("presence_stats", reply(6, ReplyBody::PresenceStats(stats))),
         ("history", reply(7, ReplyBody::History(history_result()))),
+        ("history-empty", reply(7, ReplyBody::History(HistoryResult::default()))),
         ("pong", reply(9, ReplyBody::Pong)),
         ("rpc", reply(10, ReplyBody::Rpc(RpcResult { data: raw(r#"{"sum":3}"#) }))),
         ("refresh", reply(11, ReplyBody::Refresh(refresh_result()))),
