@@ -3,22 +3,23 @@
 //! Owns the shapes of requests and answers. A payload goes through as it was written. What a method offers elsewhere
 //! and does not do here is refused, never ignored.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ErrorCode, PayloadKind};
 use futures::future::join_all;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use super::guard::Denied;
+use super::guard::{Denied, Guard};
 use super::{Context, refuse};
 use crate::accept::carry::Peer;
 use crate::broker::BrokerError;
@@ -30,27 +31,43 @@ use crate::node::publication::Publication;
 use crate::node::registry::Page;
 use crate::node::{PublishError, Published};
 
-/// Why a call fails: the code and the words of `{"error":{…}}`.
+/// Why a call fails. Clients match the words of the code, so what happened here is in a field of its own.
 #[derive(Debug)]
 struct Fault {
     code: ErrorCode,
-    message: String,
+    detail: String,
 }
 
-type Answer = Result<Value, Fault>;
+/// A result as JSON text: payloads in it are not parsed.
+type Answer = Result<Box<RawValue>, Fault>;
+
+/// What every call is answered.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Body {
+    Result(Box<RawValue>),
+    Error { code: u32, message: &'static str, detail: String },
+}
 
 /// What `publish` and `broadcast` are given; one names a channel, the other several.
 #[derive(Debug, Deserialize)]
 struct Publish<'a> {
     channel: Option<String>,
     channels: Option<Vec<String>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     b64data: Option<String>,
     tags: Option<BTreeMap<String, String>>,
     idempotency_key: Option<String>,
-    #[serde(default)]
-    delta: bool,
+    delta: Option<bool>,
+    skip_history: Option<bool>,
+    version: Option<u64>,
+    version_epoch: Option<String>,
+}
+
+/// A `null` that is written down is a payload.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,6 +88,33 @@ struct Position {
     epoch: String,
 }
 
+/// A page of a channel's history.
+#[derive(Debug, Default, Serialize)]
+struct HistoryResult<'a> {
+    publications: Vec<Shown<'a>>,
+    epoch: String,
+    offset: u64,
+}
+
+/// A publication: JSON as it was published, text as a string, other bytes as base64.
+#[derive(Debug, Default, Serialize)]
+struct Shown<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Data<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64data: Option<String>,
+    offset: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    Json(&'a RawValue),
+    Text(Cow<'a, str>),
+}
+
 #[derive(Debug, Deserialize)]
 struct Channel {
     channel: String,
@@ -88,8 +132,7 @@ pub async fn call(
     Path(method): Path<String>,
     request: Request,
 ) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    if let Err(denied) = context.guard.admit(request.headers(), peer) {
+    if let Err(denied) = admit(&context.guard, &request) {
         return denial(denied);
     }
     let body = axum::body::to_bytes(request.into_body(), context.body.bytes);
@@ -107,10 +150,23 @@ pub async fn call(
         "history_remove" => history_remove(&context, &body).await,
         _ => {
             let fault = Fault::new(ErrorCode::MethodNotFound, format!("no method {method:?}"));
-            return (StatusCode::NOT_FOUND, Json(fault.body())).into_response();
+            return (StatusCode::NOT_FOUND, Json(Body::from(Err(fault)))).into_response();
         }
     };
-    Json(body_of(answer)).into_response()
+    Json(Body::from(answer)).into_response()
+}
+
+/// As Centrifugo does, a key in the query counts where the headers hold none that is right.
+fn admit(guard: &Guard, request: &Request) -> Result<(), Denied> {
+    let peer = request.extensions().get::<Peer>().copied();
+    guard.admit(request.headers(), peer).or_else(|denied| {
+        let query = request.uri().query().unwrap_or_default();
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let key = pairs.find(|(name, _)| name == "api_key").ok_or(denied)?.1;
+        let mut headers = request.headers().clone();
+        headers.insert("x-api-key", HeaderValue::from_str(&key).map_err(|_| denied)?);
+        guard.admit(&headers, peer)
+    })
 }
 
 async fn publish(context: &Context, body: &[u8]) -> Answer {
@@ -126,14 +182,14 @@ async fn broadcast(context: &Context, body: &[u8]) -> Answer {
     let data = request.payload()?;
     let published =
         channels.iter().map(|channel| publish_one(context, channel, data.clone(), request.extras()));
-    let responses: Vec<Value> = join_all(published).await.into_iter().map(body_of).collect();
-    Ok(json!({ "responses": responses }))
+    let responses: Vec<Body> = join_all(published).await.into_iter().map(Body::from).collect();
+    answer(&BTreeMap::from([("responses", responses)]))
 }
 
 async fn publish_one(context: &Context, channel: &str, data: Bytes, extras: Append) -> Answer {
     let name = name(channel)?;
     let published = context.node.publish(&name, data, extras).await.map_err(Fault::from)?;
-    Ok(match published {
+    answer(&match published {
         Published::Numbered(position) => {
             json!({ "offset": position.offset, "epoch": position.epoch.to_string() })
         }
@@ -153,15 +209,16 @@ async fn history(context: &Context, body: &[u8]) -> Answer {
     let page = Page::new(since, request.limit, context.history_most, request.reverse);
     match context.node.history(&name, &page).await {
         // Nobody here hears the channel, so nothing of it is remembered.
-        None => Ok(json!({ "publications": [], "epoch": "", "offset": 0 })),
+        None => answer(&HistoryResult::default()),
         Some(Err(HistoryError::Unrecoverable)) => {
             Err(Fault::new(ErrorCode::UnrecoverablePosition, "the position is of another sequence"))
         }
         Some(Err(HistoryError::Broker(error))) => Err(PublishError::from(error).into()),
         Some(Ok(history)) => {
-            let publications: Vec<Value> = history.publications.iter().map(|p| publication(p)).collect();
+            let publications =
+                history.publications.iter().map(|publication| Shown::new(publication)).collect();
             let (epoch, offset) = (epoch_text(history.top.epoch), history.top.offset);
-            Ok(json!({ "publications": publications, "epoch": epoch, "offset": offset }))
+            answer(&HistoryResult { publications, epoch, offset })
         }
     }
 }
@@ -169,26 +226,23 @@ async fn history(context: &Context, body: &[u8]) -> Answer {
 async fn history_remove(context: &Context, body: &[u8]) -> Answer {
     let request: Channel = read(body)?;
     context.node.forget_history(&name(&request.channel)?).await?;
-    Ok(json!({}))
+    answer(&json!({}))
 }
 
-/// A publication as the API shows it: JSON as it is, text as a string, other bytes as base64.
-fn publication(publication: &Publication) -> Value {
-    let bytes = publication.payload.bytes();
-    let text = || String::from_utf8_lossy(bytes).into_owned();
-    let (key, data) = match publication.payload.kind() {
-        PayloadKind::Json => {
-            ("data", serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(text())))
-        }
-        PayloadKind::Text => ("data", Value::String(text())),
-        PayloadKind::Binary => ("b64data", Value::String(base64::prelude::BASE64_STANDARD.encode(bytes))),
-    };
-    let mut shown = json!({ "offset": publication.position.offset, key: data });
-    if !publication.tags.is_empty() {
-        let tags: BTreeMap<_, _> = publication.tags.iter().cloned().collect();
-        shown["tags"] = json!(tags);
+impl<'a> Shown<'a> {
+    fn new(publication: &'a Publication) -> Self {
+        let bytes = publication.payload.bytes();
+        let text = || Data::Text(String::from_utf8_lossy(bytes));
+        let (data, b64data) = match publication.payload.kind() {
+            PayloadKind::Json => {
+                (Some(serde_json::from_slice(bytes).map_or_else(|_| text(), Data::Json)), None)
+            }
+            PayloadKind::Text => (Some(text()), None),
+            PayloadKind::Binary => (None, Some(base64::prelude::BASE64_STANDARD.encode(bytes))),
+        };
+        let tags = publication.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Self { data, b64data, offset: publication.position.offset, tags }
     }
-    shown
 }
 
 fn name(channel: &str) -> Result<ChannelName, Fault> {
@@ -207,14 +261,14 @@ async fn channels(context: &Context, body: &[u8]) -> Answer {
         .filter(|(name, count)| *count > 0 && (request.pattern.is_empty() || pattern.matches(name.as_str())))
         .map(|(name, count)| (name.to_string(), json!({ "num_clients": count })))
         .collect();
-    Ok(json!({ "channels": channels }))
+    answer(&json!({ "channels": channels }))
 }
 
 async fn info(context: &Context) -> Answer {
     let (metrics, node) = (&context.metrics, &context.node);
     let clients = metrics.sum(|shard| &shard.websockets) + metrics.sum(|shard| &shard.sse);
     let channels = node.census().await.values().filter(|count| **count > 0).count();
-    Ok(json!({ "nodes": [{
+    answer(&json!({ "nodes": [{
         "uid": context.uid,
         "name": "earshot",
         "version": env!("CARGO_PKG_VERSION"),
@@ -227,11 +281,9 @@ async fn info(context: &Context) -> Answer {
 
 impl Publish<'_> {
     fn payload(&self) -> Result<Bytes, Fault> {
-        if self.delta {
-            return Err(Fault::new(ErrorCode::NotAvailable, "deltas are not available"));
-        }
-        match (self.data, &self.b64data) {
-            (Some(data), None) => Ok(Bytes::copy_from_slice(data.get().as_bytes())),
+        self.check_options()?;
+        match (self.data, self.b64data.as_deref()) {
+            (Some(data), None | Some("")) => Ok(Bytes::copy_from_slice(data.get().as_bytes())),
             (None, Some(text)) => base64::prelude::BASE64_STANDARD
                 .decode(text)
                 .map(Bytes::from)
@@ -242,6 +294,22 @@ impl Publish<'_> {
 }
 
 impl Publish<'_> {
+    /// Refuses what changes the meaning of a publication and is not built.
+    fn check_options(&self) -> Result<(), Fault> {
+        let given = [
+            ("delta", self.delta == Some(true)),
+            ("skip_history", self.skip_history == Some(true)),
+            ("version", self.version.is_some_and(|version| version != 0)),
+            ("version_epoch", self.version_epoch.as_ref().is_some_and(|epoch| !epoch.is_empty())),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                Err(Fault::new(ErrorCode::NotAvailable, format!("{name} is not supported: leave it out")))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn extras(&self) -> Append {
         Append {
             tags: self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
@@ -254,10 +322,16 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
     serde_json::from_slice(body).map_err(|error| Fault::new(ErrorCode::BadRequest, error.to_string()))
 }
 
-fn body_of(answer: Answer) -> Value {
-    match answer {
-        Ok(result) => json!({ "result": result }),
-        Err(fault) => fault.body(),
+fn answer(result: &impl Serialize) -> Answer {
+    to_raw_value(result).map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))
+}
+
+impl From<Answer> for Body {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Ok(result) => Self::Result(result),
+            Err(Fault { code, detail }) => Self::Error { code: code.code(), message: code.message(), detail },
+        }
     }
 }
 
@@ -266,20 +340,16 @@ fn denial(denied: Denied) -> Response {
         Denied::Key => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
         Denied::NotLocal => (StatusCode::FORBIDDEN, ErrorCode::PermissionDenied),
     };
-    (status, Json(Fault::new(code, denied.to_string()).body())).into_response()
+    (status, Json(Body::from(Err(Fault::new(code, denied.to_string()))))).into_response()
 }
 
 impl Fault {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+    fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
     }
 
     fn missing(key: &str) -> Self {
         Self::new(ErrorCode::BadRequest, format!("`{key}` is missing"))
-    }
-
-    fn body(&self) -> Value {
-        json!({ "error": { "code": self.code.code(), "message": self.message } })
     }
 }
 

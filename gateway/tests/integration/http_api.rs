@@ -36,6 +36,30 @@ async fn broadcast_reaches_every_channel_and_answers_for_each() {
 }
 
 #[tokio::test]
+async fn null_is_a_payload_like_any_other() {
+    let gateway = Gateway::start().await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    for body in [r#"{"channel":"a","data":null}"#, r#"{"channel":"a","b64data":"bnVsbA=="}"#] {
+        assert_eq!(gateway.api("publish", body).await.json(), json!({"result": {}}));
+        assert_eq!(socket.publication().await.data, "null");
+    }
+    let reply = socket.request("publish", json!({"channel": "a", "data": null})).await;
+    assert!(reply.get("error").is_none(), "{reply}");
+    assert_eq!(socket.publication().await.data, "null");
+}
+
+#[tokio::test]
+async fn history_gives_each_payload_back_byte_for_byte() {
+    let gateway = Gateway::start().await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    let data = r#"{"z":1.10,"a":1E2,"a":[12345678901234567890123,"\u00e9\/"], "b" : null}"#;
+    gateway.publish("a", data).await;
+    socket.publication().await;
+    let answer = gateway.api("history", r#"{"channel":"a","limit":1}"#).await.text();
+    assert!(answer.contains(&format!(r#"{{"data":{data},"offset":1}}"#)), "{answer}");
+}
+
+#[tokio::test]
 async fn channels_lists_who_is_subscribed_and_info_tells_of_the_node() {
     let gateway = Gateway::start().await;
     let socket = WsClient::open(gateway.address(), &["room:1", "other"]).await;
@@ -75,15 +99,26 @@ async fn a_request_s_own_fault_is_an_error_with_code_and_message() {
         ("publish", r#"{"channel":"web-1"}"#, 107),
         ("publish", r#"{"channel":"elsewhere","data":1}"#, 102),
         ("broadcast", r#"{"channels":[],"data":1}"#, 107),
+        ("publish", r#"{"channel":"web-1","data":1,"b64data":"MQ=="}"#, 107),
+        ("publish", r#"{"channel":"web-1","data":1,"delta":true}"#, 108),
+        ("publish", r#"{"channel":"web-1","data":1,"skip_history":true}"#, 108),
+        ("publish", r#"{"channel":"web-1","data":1,"version":7}"#, 108),
+        ("publish", r#"{"channel":"web-1","data":1,"version_epoch":"a"}"#, 108),
+        ("broadcast", r#"{"channels":["web-1"],"data":1,"version":7}"#, 108),
     ];
     for (method, body, code) in rows {
         let answer = gateway.api(method, body).await;
         assert_eq!(answer.status, 200, "{method} {body}");
         let error = &answer.json()["error"];
         assert_eq!(error["code"], code, "{method} {body}: {error}");
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+        let message = [(102, "unknown channel"), (107, "bad request"), (108, "not available")]
+            .into_iter()
+            .find_map(|(number, message)| (number == code).then_some(message));
+        assert_eq!(error["message"].as_str(), message, "clients match the protocol's words: {error}");
+        assert!(error["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{error}");
     }
-    assert_eq!(gateway.api("fly", "{}").await.status, 404);
+    let unknown = gateway.api("fly", "{}").await;
+    assert_eq!((unknown.status, &unknown.json()["error"]["message"]), (404, &json!("method not found")));
     let too_long = format!(r#"{{"channel":"web-1","data":"{}"}}"#, "x".repeat(3 << 20));
     assert_eq!(gateway.api("publish", &too_long).await.status, 413);
 }
@@ -92,14 +127,31 @@ async fn a_request_s_own_fault_is_an_error_with_code_and_message() {
 async fn a_key_that_is_configured_is_asked_for() {
     let gateway = Gateway::settings().config("[api]\nkey = \"open-sesame-0123456789\"\n").start().await;
     let body = r#"{"channel":"a","data":1}"#;
-    let rows: [(&[&str], u16); 6] = [
+    let rows: [(&[&str], u16); 7] = [
         (&[], 401),
         (&["X-API-Key: wrong"], 401),
         (&["Authorization: apikey open-sesame"], 401),
         (&["Authorization: Bearer open-sesame-0123456789"], 401),
         (&["X-API-Key: open-sesame-0123456789"], 200),
         (&["Authorization: apikey open-sesame-0123456789"], 200),
+        (&["Authorization: Basic YTpi", "X-API-Key: open-sesame-0123456789"], 200),
     ];
+    let in_query = [
+        ("?api_key=open-sesame-0123456789", 200),
+        ("?a=b&api_key=open%2Dsesame%2D0123456789", 200),
+        ("?api_key=open-sesame", 401),
+        ("?api_key=", 401),
+        ("?api_key=%0a", 401),
+    ];
+    for (query, status) in in_query {
+        let answer = http::post(gateway.address(), &format!("/api/publish{query}"), &[], body).await;
+        assert_eq!(answer.status, status, "{query}");
+    }
+    let refused = http::post(gateway.address(), "/api/publish", &[], body).await.json();
+    assert_eq!(
+        (&refused["error"]["code"], &refused["error"]["message"]),
+        (&json!(101), &json!("unauthorized"))
+    );
     for (headers, status) in rows {
         let answer = http::post(gateway.address(), "/api/publish", headers, body).await;
         assert_eq!(answer.status, status, "{headers:?}");
