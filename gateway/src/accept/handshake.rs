@@ -103,7 +103,7 @@ fn encoding(query: Option<&str>, offered: &[&str]) -> Encoding {
         None => {}
     }
     let asked = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .any(|(key, value)| key == "cf_protocol" && value == "protobuf");
+        .any(|(key, value)| (key == "format" || key == "cf_protocol") && value == "protobuf");
     if asked { Encoding::Protobuf } else { Encoding::Json }
 }
 
@@ -129,5 +129,7 @@ mod tests {
         };
         assert_eq!(granted("/ws?room=7"), granted("/ws"));
         assert_eq!(granted("/ws?room=7&cf_protocol=protobuf"), granted("/ws?cf_protocol=protobuf"));
+        assert_eq!(granted("/connection/websocket?format=protobuf").1, Encoding::Protobuf);
+        assert_eq!(granted("/connection/websocket?format=json").1, Encoding::Json);
     }
 }

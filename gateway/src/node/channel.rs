@@ -72,10 +72,13 @@ impl Channel {
     pub(super) fn stamp(&self, payload: Payload, budget: &HistoryBudget) -> Option<(u128, Arc<Publication>)> {
         let mut state = self.state();
         state.position.offset += 1;
-        if state.shards == 0 && self.history.size == 0 {
+        let without_history = self.history.size == 0;
+        if state.shards == 0 && without_history {
             return None;
         }
-        let publication = Arc::new(Publication::new(self.name.clone(), state.position, payload));
+        let mut publication = Publication::new(self.name.clone(), state.position, payload);
+        publication.without_history = without_history;
+        let publication = Arc::new(publication);
         state.ring.push(&publication, &self.history, budget);
         (state.shards != 0).then_some((state.shards, publication))
     }

@@ -35,6 +35,8 @@ pub struct Publication {
     pub payload: Payload,
     /// What the publisher attached to it.
     pub tags: Vec<(String, String)>,
+    /// The channel has no history: WebSocket clients are not given the offset, from which nothing can be recovered.
+    pub without_history: bool,
     /// Apart, so that what a history keeps of a publication that nobody is being given any more is small.
     encoded: OnceLock<Box<[OnceLock<Bytes>; FORMS]>>,
     succession: OnceLock<Box<Succession>>,
@@ -48,6 +50,7 @@ impl Publication {
             position,
             payload,
             tags: Vec::new(),
+            without_history: false,
             encoded: OnceLock::new(),
             succession: OnceLock::new(),
         }
@@ -63,7 +66,8 @@ impl Publication {
     /// writes.
     #[must_use]
     pub fn again(&self) -> Self {
-        Self::new(self.channel.clone(), self.position, self.payload.clone()).with_tags(self.tags.clone())
+        let again = Self::new(self.channel.clone(), self.position, self.payload.clone());
+        Self { without_history: self.without_history, ..again.with_tags(self.tags.clone()) }
     }
 
     /// The bytes of one form; `encode` makes them the first time.

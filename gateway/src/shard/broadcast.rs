@@ -289,7 +289,7 @@ fn push(encoding: Encoding, publication: &Publication) -> Vec<u8> {
 pub(super) fn wire(publication: &Publication) -> earshot_protocol::Publication {
     earshot_protocol::Publication {
         data: publication.payload.clone(),
-        offset: publication.position.offset,
+        offset: if publication.without_history { 0 } else { publication.position.offset },
         tags: publication.tags.clone(),
         info: None,
         time: 0,

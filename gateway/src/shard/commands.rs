@@ -35,6 +35,27 @@ pub(super) enum Outcome {
     Disconnect(Disconnect),
 }
 
+/// Why a subscription does not begin.
+pub(super) enum Refusal {
+    Error(ErrorCode),
+    Disconnect(Disconnect),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Error(code) => code.into(),
+            Refusal::Disconnect(disconnect) => Self::Disconnect(disconnect),
+        }
+    }
+}
+
 impl From<ErrorCode> for Outcome {
     fn from(code: ErrorCode) -> Self {
         Self::Reply(ReplyBody::Error(code.into()))
@@ -52,13 +73,13 @@ impl Shard {
                     let strict = request.flag & REJECT_UNRECOVERED != 0;
                     Outcome::Slot(Slot::Subscribe { id, opening, strict, failed: None })
                 }
-                Err(code) => code.into(),
+                Err(refusal) => refusal.into(),
             },
             Request::History(request) => self.history(at, id, &request),
             Request::Unsubscribe(request) => self.unsubscribe(at, &request.channel),
             Request::Publish(request) => self.publish(at, id, request),
-            // There is no application behind the gateway that messages could go to.
-            Request::Send(_) => Outcome::Silence,
+            // There is no application behind the gateway. `send` has no reply, so only a close can say so.
+            Request::Send(_) => Outcome::Disconnect(Disconnect::NotAvailable),
             Request::Rpc(_)
             | Request::Presence(_)
             | Request::PresenceStats(_)
@@ -96,21 +117,26 @@ impl Shard {
     }
 
     /// Whether a command may be kept until its turn comes. What depends on the commands before it is checked then.
-    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), ErrorCode> {
+    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), Refusal> {
         match request {
-            Request::Publish(request) => self.check_publish(request, true).map(drop),
-            Request::Subscribe(request) => self.check_subscribe(&request.channel).map(drop),
+            Request::Publish(request) => Ok(self.check_publish(request, true).map(drop)?),
+            Request::Subscribe(request) => self.check_subscribe(&request.channel, request).map(drop),
             _ => Ok(()),
         }
     }
 
     /// The channel that a client may subscribe to, and whether its newest publication is delivered at once.
-    fn check_subscribe(&self, name: &str) -> Result<(ChannelName, bool), ErrorCode> {
+    fn check_subscribe(
+        &self,
+        name: &str,
+        request: &SubscribeRequest,
+    ) -> Result<(ChannelName, bool), Refusal> {
         let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
         let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
+        check_options(request)?;
         match namespace.subscribe {
             Who::Anyone => Ok((name, namespace.deliver_last)),
-            Who::Subscribers | Who::Nobody => Err(ErrorCode::PermissionDenied),
+            Who::Subscribers | Who::Nobody => Err(ErrorCode::PermissionDenied.into()),
         }
     }
 
@@ -120,15 +146,15 @@ impl Shard {
         at: ConnectionId,
         name: &str,
         request: &SubscribeRequest,
-    ) -> Result<Opening, ErrorCode> {
-        let (name, last) = self.check_subscribe(name)?;
+    ) -> Result<Opening, Refusal> {
+        let (name, last) = self.check_subscribe(name, request)?;
         let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
         connection.gapped.retain(|gapped| *gapped != name);
         if self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some()) {
-            return Err(ErrorCode::AlreadySubscribed);
+            return Err(ErrorCode::AlreadySubscribed.into());
         }
         if connection.subscriptions.len() >= self.limits.channels_per_connection {
-            return Err(ErrorCode::LimitExceeded);
+            return Err(ErrorCode::LimitExceeded.into());
         }
         let since = request.recover.then(|| Since::read(&request.epoch, request.offset));
         Ok(Opening::new(self.wish(at, name)?, since, last))
@@ -197,8 +223,11 @@ impl Shard {
     /// The channel that a client may publish to, and who may.
     fn check_publish(&self, request: &PublishRequest, subscribed: bool) -> Result<ChannelName, ErrorCode> {
         let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
-        if request.data.is_empty() {
-            return Err(ErrorCode::BadRequest);
+        match request.kind {
+            0 if !request.data.is_empty() => {}
+            // A map publication: no channel is a map.
+            1 => return Err(ErrorCode::PermissionDenied),
+            _ => return Err(ErrorCode::BadRequest),
         }
         let allowed = match self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish {
             Who::Anyone => true,
@@ -222,6 +251,27 @@ impl Shard {
         self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
         Ok(reply)
     }
+}
+
+/// Refuses what changes the meaning of a subscription and is not built, with the codes of Centrifugo.
+fn check_options(request: &SubscribeRequest) -> Result<(), Refusal> {
+    match request.kind {
+        0 => {}
+        // Maps, and maps of clients and of users: no channel is one.
+        1..=3 => return Err(ErrorCode::PermissionDenied.into()),
+        // Shared polls.
+        4 => return Err(ErrorCode::NotAvailable.into()),
+        _ => return Err(Refusal::Disconnect(Disconnect::InternalServerError)),
+    }
+    match request.delta.as_str() {
+        // An offer that may be declined: the reply says nothing of it, so whole publications follow.
+        "" | "fossil" => {}
+        _ => return Err(Refusal::Disconnect(Disconnect::BadRequest)),
+    }
+    if request.tf.is_some() {
+        return Err(ErrorCode::BadRequest.into());
+    }
+    Ok(())
 }
 
 pub(super) fn history_body(history: Option<HistoryAnswer>) -> ReplyBody {

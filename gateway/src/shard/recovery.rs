@@ -130,8 +130,8 @@ impl Shard {
         opening: Opening,
     ) -> (SubscribeResult, Vec<Arc<Publication>>) {
         self.join(at, opening.channel);
+        let remembers = self.remembers(opening.channel);
         let channel = self.channels.at(opening.channel);
-        let remembers = self.node.namespace(&channel.name).is_some_and(|ns| ns.history.size > 0);
         let recovery = opening.recovery.unwrap_or(Recovery {
             top: channel.position,
             publications: Vec::new(),
@@ -148,20 +148,29 @@ impl Shard {
             })
             .count();
         let rest = publications.split_off(fits);
+        // A position that nothing can be recovered from is no use to the client.
+        let (epoch, offset) =
+            if remembers { (epoch_text(start.epoch), start.offset) } else { (String::new(), 0) };
         let result = SubscribeResult {
             recoverable: remembers,
             positioned: remembers,
-            epoch: epoch_text(start.epoch),
-            offset: start.offset,
+            epoch,
+            offset,
             publications: publications
                 .iter()
                 .map(|publication| super::broadcast::wire(publication))
                 .collect(),
-            recovered,
+            recovered: recovered && remembers,
             was_recovering: opening.since.is_some(),
             ..SubscribeResult::default()
         };
         (result, rest)
+    }
+
+    /// Whether a channel has a history.
+    pub(super) fn remembers(&self, id: ChannelId) -> bool {
+        let name = &self.channels.at(id).name;
+        self.node.namespace(name).is_some_and(|namespace| namespace.history.size > 0)
     }
 
     fn still_hears(&self, at: ConnectionId, id: ChannelId) -> bool {

@@ -13,7 +13,7 @@ use earshot_protocol::{
 
 use super::broadcast;
 use super::channels::{ChannelId, ConnectionId};
-use super::commands::{self, Outcome};
+use super::commands::{self, Outcome, Refusal};
 use super::connection::{Opening, Session, Status};
 use super::pending::Slot;
 use super::reactor::Shard;
@@ -102,7 +102,8 @@ impl Shard {
         if let Some(channel) = self.must_wait(at, &command.request) {
             return match self.check_deferred(&command.request) {
                 Ok(()) => self.place(at, Slot::Deferred { channel, command }),
-                Err(code) => self.reply(at, id, ReplyBody::Error(code.into())),
+                Err(Refusal::Error(code)) => self.reply(at, id, ReplyBody::Error(code.into())),
+                Err(Refusal::Disconnect(disconnect)) => self.disconnect(at, disconnect),
             };
         }
         match self.execute(at, command) {
@@ -308,7 +309,9 @@ impl Shard {
 
     fn subscribed(&mut self, at: ConnectionId, id: u32, opening: Opening, strict: bool) {
         let channel = opening.channel;
-        let lost = opening.since.is_some() && opening.recovery.as_ref().is_some_and(|r| !r.recovered);
+        let remembers = self.remembers(channel);
+        let lost =
+            opening.since.is_some() && opening.recovery.as_ref().is_some_and(|r| !(r.recovered && remembers));
         if strict && lost {
             self.leave(at, channel);
             return self.push_reply(at, id, ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()));

@@ -29,6 +29,7 @@ mod cli;
 mod client_sharding;
 mod cluster;
 mod cluster_sharded;
+mod compatibility;
 mod deaf;
 mod drill;
 mod fanout;

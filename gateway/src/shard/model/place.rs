@@ -43,6 +43,15 @@ impl Place {
         around: &Around<'_>,
     ) -> Verdict {
         let number = number_in(publication.data.bytes())?;
+        if around.rules.history.size == 0 {
+            return match publication.offset {
+                0 if around.rules.supersedes(channel) => {
+                    self.account.deliver_latest(number, around.rules.slow[channel])
+                }
+                0 => self.account.deliver(number),
+                offset => Err(format!("offset {offset} in a channel without history")),
+            };
+        }
         let last = self.position.ok_or("a publication without a position")?;
         // Where a channel has no positions, an SDK cannot see a hole; the account does.
         let supersedes = around.rules.supersedes(channel);

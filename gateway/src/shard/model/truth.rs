@@ -98,12 +98,19 @@ pub(super) struct Account {
     skipped: u64,
     /// What gave way to a successor that it has not been given yet.
     owed: Vec<u64>,
+    /// The client does not know where it began: the first publication that comes says so.
+    began_anywhere: bool,
 }
 
 impl Account {
     /// The client hears from this publication on, and asks for nothing before it.
     pub(super) fn begin(&mut self, number: u64) {
         *self = Self { last: number, excused: number, ..Self::default() };
+    }
+
+    /// The client hears from some publication on, of a channel that has no positions.
+    pub(super) fn begin_anywhere(&mut self) {
+        *self = Self { last: self.last, began_anywhere: true, ..Self::default() };
     }
 
     /// The client was told that publications up to this one may be missing.
@@ -119,6 +126,9 @@ impl Account {
 
     /// A publication was delivered of a channel in which publications may give way to others.
     pub(super) fn deliver_latest(&mut self, number: u64, slow: Slow) -> Verdict {
+        if self.began_anywhere {
+            return self.deliver(number);
+        }
         let of_kind = |other: u64| slow == Slow::Latest || key(other) == key(number);
         self.owed.retain(|owed| !of_kind(*owed));
         let excused = self.excused.max(self.skipped);
@@ -140,7 +150,8 @@ impl Account {
         if number <= last {
             return Err(format!("{number} was delivered after {last}: twice, or out of order"));
         }
-        if number > last + 1 && number - 1 > self.excused.max(self.skipped) {
+        let began_anywhere = std::mem::take(&mut self.began_anywhere);
+        if !began_anywhere && number > last + 1 && number - 1 > self.excused.max(self.skipped) {
             let (excused, from, to) = (self.excused, last + 1, number - 1);
             return Err(format!("{from} to {to} were lost in silence (announced up to {excused})"));
         }
@@ -153,7 +164,7 @@ impl Account {
         if !self.owed.is_empty() {
             return Err(format!("no successor came for {:?}", self.owed));
         }
-        if self.last == top || (!strictly && self.excused >= top) {
+        if self.last == top || self.began_anywhere || (!strictly && self.excused >= top) {
             return Ok(());
         }
         let Self { last, excused, .. } = self;

@@ -312,6 +312,14 @@ impl WebSocketClient {
         around: &Around<'_>,
     ) -> Verdict {
         let place = &mut self.places[channel];
+        if around.rules.history.size == 0 {
+            if *result != SubscribeResult::default() {
+                return Err("a position in a channel without history".to_owned());
+            }
+            place.account.begin_anywhere();
+            place.state = State::Hearing;
+            return Ok(());
+        }
         let epoch: Epoch = result.epoch.parse().map_err(|_| "no epoch")?;
         let position = StreamPosition { epoch, offset: result.offset };
         let number = around.truth.number(channel, position)?;
