@@ -1,5 +1,5 @@
 //! One subscriber's connection: a non-blocking socket and the protocol on it. It connects, subscribes, and enters what
-//! it hears into its [`Account`]. It never waits, never publishes, never comes back by itself, and never judges what
+//! it hears into its [`Recorder`]. It never waits, never publishes, never comes back by itself, and never judges what
 //! it heard.
 
 use std::io::{self, Read as _, Write as _};
@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::tally::Account;
+use crate::tally::Recorder;
 use crate::target::Target;
 
 mod centrifuge;
@@ -175,9 +175,9 @@ impl Connection {
     pub(crate) fn readable(
         &mut self,
         scratch: &mut [u8],
-        account: &mut Account<'_>,
+        recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
-        while self.read_once(scratch, account)? == scratch.len() {}
+        while self.read_once(scratch, recorder)? == scratch.len() {}
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Connection {
     pub(crate) fn read_once(
         &mut self,
         scratch: &mut [u8],
-        account: &mut Account<'_>,
+        recorder: &mut Recorder<'_>,
     ) -> Result<usize, ClientError> {
         let count = match self.socket.read(scratch) {
             Ok(0) => return Err(self.wire.ended()),
@@ -194,8 +194,8 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(scratch.len()),
             Err(error) => return Err(error.into()),
         };
-        account.now = tokio::time::Instant::now();
-        self.wire.feed(&scratch[..count], &mut self.out, account)?;
+        recorder.now = tokio::time::Instant::now();
+        self.wire.feed(&scratch[..count], &mut self.out, recorder)?;
         self.flush()?;
         Ok(count)
     }

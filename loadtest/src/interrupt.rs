@@ -9,7 +9,7 @@ use crate::run::Run;
 const INTERRUPTED: i32 = 130;
 
 /// Listens on behalf of a run. Where that cannot be done, Ctrl-C ends the process as it does any other.
-pub(crate) fn listen(run: &Arc<Run>) {
+pub(crate) fn install_handler(run: &Arc<Run>) {
     let run = Arc::downgrade(run);
     let thread = thread::Builder::new().name("signals".to_owned());
     drop(thread.spawn(move || {
@@ -20,12 +20,12 @@ pub(crate) fn listen(run: &Arc<Run>) {
 }
 
 async fn wait(run: &Weak<Run>) {
-    let mut heard = false;
+    let mut interrupted = false;
     while tokio::signal::ctrl_c().await.is_ok() {
         match run.upgrade() {
-            Some(run) if !heard => run.interrupt(),
+            Some(run) if !interrupted => run.interrupt(),
             _ => std::process::exit(INTERRUPTED),
         }
-        heard = true;
+        interrupted = true;
     }
 }

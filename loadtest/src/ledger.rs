@@ -20,17 +20,17 @@ pub(crate) enum Arrival {
 pub(crate) struct Ledger {
     next: u64,
     /// What was skipped and has not come since, ascending.
-    holes: Vec<Range<u64>>,
+    missing: Vec<Range<u64>>,
     delivered: u64,
     late: u64,
     duplicates: u64,
     /// Was away of its own will: what comes next begins a new span.
-    floating: bool,
+    gap_allowed: bool,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { next: 1, holes: Vec::new(), delivered: 0, late: 0, duplicates: 0, floating: false }
+        Self { next: 1, missing: Vec::new(), delivered: 0, late: 0, duplicates: 0, gap_allowed: false }
     }
 }
 
@@ -38,15 +38,15 @@ impl Ledger {
     /// Enters one message.
     pub(crate) fn record(&mut self, sequence: u64) -> Arrival {
         if sequence >= self.next {
-            let skipped = if mem::take(&mut self.floating) { 0 } else { sequence - self.next };
+            let skipped = if mem::take(&mut self.gap_allowed) { 0 } else { sequence - self.next };
             if skipped > 0 {
-                self.holes.push(self.next..sequence);
+                self.missing.push(self.next..sequence);
             }
             self.next = sequence + 1;
             self.delivered += 1;
             return Arrival::InOrder(skipped);
         }
-        if !self.fill(sequence) {
+        if !self.fill_gap(sequence) {
             self.duplicates += 1;
             return Arrival::Duplicate;
         }
@@ -56,16 +56,16 @@ impl Ledger {
     }
 
     /// The subscriber was away of its own will: what was published meanwhile was not for it.
-    pub(crate) fn rejoin(&mut self) {
-        self.floating = true;
+    pub(crate) fn allow_gap(&mut self) {
+        self.gap_allowed = true;
     }
 
-    /// Takes one sequence out of the holes; false if it was in none.
-    fn fill(&mut self, sequence: u64) -> bool {
-        let Some(index) = self.holes.iter().position(|hole| hole.contains(&sequence)) else { return false };
-        let hole = self.holes[index].clone();
-        let parts = [hole.start..sequence, sequence + 1..hole.end];
-        self.holes.splice(index..=index, parts.into_iter().filter(|part| !part.is_empty()));
+    /// Takes one sequence out of the missing; false if it was in none.
+    fn fill_gap(&mut self, sequence: u64) -> bool {
+        let Some(index) = self.missing.iter().position(|gap| gap.contains(&sequence)) else { return false };
+        let gap = self.missing[index].clone();
+        let parts = [gap.start..sequence, sequence + 1..gap.end];
+        self.missing.splice(index..=index, parts.into_iter().filter(|part| !part.is_empty()));
         true
     }
 
@@ -88,9 +88,9 @@ impl Ledger {
     /// nothing since, one is missing if anything was published after its last: a run ends with a message for everyone.
     pub(crate) fn lost(&self, published: u64) -> u64 {
         let skipped: u64 =
-            self.holes.iter().map(|hole| hole.end.min(published + 1).saturating_sub(hole.start)).sum();
+            self.missing.iter().map(|gap| gap.end.min(published + 1).saturating_sub(gap.start)).sum();
         let rest = (published + 1).saturating_sub(self.next);
-        skipped + if self.floating { rest.min(1) } else { rest }
+        skipped + if self.gap_allowed { rest.min(1) } else { rest }
     }
 }
 
@@ -147,11 +147,11 @@ mod tests {
     #[test]
     fn what_was_published_while_away_is_no_loss_but_silence_after_coming_back_is() {
         let mut ledger = ledger(&[1, 2]);
-        ledger.rejoin();
+        ledger.allow_gap();
         assert_eq!((ledger.lost(2), ledger.lost(9)), (0, 1));
         assert_eq!(ledger.record(7), Arrival::InOrder(0));
         assert_eq!(ledger.record(9), Arrival::InOrder(1));
-        ledger.rejoin();
+        ledger.allow_gap();
         assert_eq!(ledger.record(9), Arrival::Duplicate);
         assert_eq!((ledger.lost(9), ledger.delivered(), ledger.duplicates()), (1, 4, 1));
     }

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use earshot_protocol::Encoding;
 
 use crate::client::Transport;
-use crate::progress::Show;
+use crate::progress::ProgressMode;
 use crate::publisher::{LinkSettings, Schedule, Tempo};
 use crate::resources::open_file_limit;
 use crate::resources::process::ProcessName;
@@ -89,8 +89,8 @@ pub(crate) struct Options {
     #[arg(long, default_value = "2s", value_parser = duration)]
     pub(crate) settle: Duration,
     /// How progress is shown
-    #[arg(long, value_enum, default_value_t = Show::Bar)]
-    pub(crate) progress: Show,
+    #[arg(long, value_enum, default_value_t = ProgressMode::Bar)]
+    pub(crate) progress: ProgressMode,
     /// Write the result as JSON; `-` for standard output, in place of the table
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -180,7 +180,7 @@ pub(crate) struct Setup {
     pub(crate) threads: usize,
     pub(crate) at_once: usize,
     pub(crate) settle: Duration,
-    pub(crate) progress: Show,
+    pub(crate) progress: ProgressMode,
     /// What is done with the subscribers, in place of what is published.
     pub(crate) instead: Option<String>,
     /// Settings of the scenario alone, for the record.

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// How progress is shown.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Show {
+pub(crate) enum ProgressMode {
     /// A bar, where standard error is a terminal
     Bar,
     /// A line for each sample
@@ -21,22 +21,22 @@ pub(crate) enum Show {
 /// What is shown of a run, one stage after the other.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    show: Show,
+    mode: ProgressMode,
     bar: ProgressBar,
     stage: &'static str,
 }
 
 impl Progress {
     /// Nothing yet.
-    pub(crate) fn new(show: Show) -> Self {
-        Self { show, bar: ProgressBar::hidden(), stage: "" }
+    pub(crate) fn new(mode: ProgressMode) -> Self {
+        Self { mode, bar: ProgressBar::hidden(), stage: "" }
     }
 
     /// Begins a stage of so many steps.
     pub(crate) fn begin(&mut self, stage: &'static str, steps: u64) {
         self.bar.finish_and_clear();
         self.stage = stage;
-        if self.show != Show::Bar {
+        if self.mode != ProgressMode::Bar {
             return;
         }
         self.bar = ProgressBar::new(steps);
@@ -53,15 +53,15 @@ impl Progress {
         self.bar.set_position(steps);
     }
 
-    /// The newest numbers, in words.
-    pub(crate) fn say(&self, at: f64, words: &str) {
-        match self.show {
-            Show::Bar => self.bar.set_message(words.to_owned()),
-            Show::Lines => {
+    /// The newest numbers, in summary.
+    pub(crate) fn report(&self, at: f64, summary: &str) {
+        match self.mode {
+            ProgressMode::Bar => self.bar.set_message(summary.to_owned()),
+            ProgressMode::Lines => {
                 // Nobody need read it.
-                let _ = writeln!(std::io::stderr(), "{at:8.1} s  {:<10}  {words}", self.stage);
+                let _ = writeln!(std::io::stderr(), "{at:8.1} s  {:<10}  {summary}", self.stage);
             }
-            Show::None => {}
+            ProgressMode::None => {}
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::resources::machine::{Machine, commit, now};
 use crate::resources::process::{ProcessName, Usage};
 use crate::resources::{process, thread::CpuShare};
 use crate::scenario::Publishing;
-use crate::swarm::Toll;
+use crate::swarm::GeneratorCost;
 use crate::tally::Tally;
 use crate::watch::Watch;
 
@@ -98,7 +98,7 @@ pub(crate) struct Parts<'a> {
     /// What was heard.
     pub(crate) tally: &'a Tally,
     /// What it cost to hear it.
-    pub(crate) toll: &'a Toll,
+    pub(crate) cost: &'a GeneratorCost,
     /// How many messages each channel got.
     pub(crate) channels: &'a [u64],
     /// What was published.
@@ -121,7 +121,7 @@ pub(crate) fn record(parts: &Parts<'_>, watch: Watch) -> Record {
         watch.processes.iter().map(|process| (process.name.clone(), process.numbers.len())).collect();
     let (series, peaks) = watch.finish();
     let deliveries = deliveries(parts);
-    let latest = Latency::of(&parts.tally.returning);
+    let latest = Latency::of(&parts.tally.reconnect_latency);
     let mut record = Record {
         format: FORMAT,
         scenario: parts.setup.scenario.to_owned(),
@@ -154,7 +154,7 @@ pub(crate) fn record(parts: &Parts<'_>, watch: Watch) -> Record {
 fn connect(parts: &Parts<'_>) -> Connect {
     let subscribers = u64::from(parts.setup.subscribers);
     let seconds = parts.connecting.as_secs_f64();
-    let latency = Latency::of(&parts.tally.opening);
+    let latency = Latency::of(&parts.tally.connect_latency);
     Connect { subscribers, seconds, per_second: per_second(subscribers, seconds), latency }
 }
 
@@ -199,15 +199,16 @@ fn deliveries(parts: &Parts<'_>) -> Deliveries {
     }
 }
 
-fn judged<'a>(parts: &'a Parts<'_>) -> impl Iterator<Item = &'a crate::tally::Entry> {
+fn judged<'a>(parts: &'a Parts<'_>) -> impl Iterator<Item = &'a crate::tally::TallyEntry> {
     let cohorts = &parts.tally.cohorts;
     parts.tally.entries.iter().filter(|entry| cohorts[usize::from(entry.cohort)].judged)
 }
 
 fn cohorts(parts: &Parts<'_>) -> Vec<Cohort> {
-    let cohort = |(index, cohort): (usize, &crate::tally::Cohort)| {
+    let cohort = |(index, cohort): (usize, &crate::tally::CohortTally)| {
         let of_it = || parts.tally.entries.iter().filter(move |entry| usize::from(entry.cohort) == index);
-        let lost = |entry: &crate::tally::Entry| entry.ledger.lost(parts.channels[entry.channel as usize]);
+        let lost =
+            |entry: &crate::tally::TallyEntry| entry.ledger.lost(parts.channels[entry.channel as usize]);
         Cohort {
             name: cohort.name.to_owned(),
             subscribers: of_it().count() as u64,
@@ -265,8 +266,8 @@ fn per_connection(before: &Usage, connected: &Usage, subscribers: u32) -> Option
 }
 
 fn meter(parts: &Parts<'_>) -> Meter {
-    let Toll { share, worst, timers, turns } = parts.toll;
-    let busiest: Option<CpuShare> = CpuShare::worst_of(*worst, *share);
+    let GeneratorCost { share, worst_second, timer_delay, read_delay } = parts.cost;
+    let busiest: Option<CpuShare> = CpuShare::worst_of(*worst_second, *share);
     Meter {
         subscribers: *share,
         busiest_second: busiest,
@@ -276,8 +277,8 @@ fn meter(parts: &Parts<'_>) -> Meter {
         cores_full_worst: parts.own_cores.and_then(Fullness::worst),
         user_seconds: parts.marks.sum(|mark| mark.own.user),
         system_seconds: parts.marks.sum(|mark| mark.own.system),
-        timers: Latency::of(timers),
-        turns: Latency::of(turns),
+        timers: Latency::of(timer_delay),
+        turns: Latency::of(read_delay),
         ..Meter::default()
     }
 }

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 /// Latencies are kept in microseconds, up to two minutes.
-const MAX_LATENCY_MICROS: u64 = 120_000_000;
+const LATENCY_MAX_MICROS: u64 = 120_000_000;
 
 /// One run.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Counters {
     /// Different messages delivered.
     pub(crate) delivered: AtomicU64,
     /// Messages that were overtaken and have not come.
-    pub(crate) holes: AtomicI64,
+    pub(crate) missing: AtomicI64,
     /// Messages that came once more, or after later ones.
     pub(crate) disorder: AtomicU64,
     /// Subscribers that are subscribed now.
@@ -70,11 +70,11 @@ impl Run {
     }
 
     /// Adds latencies for whoever watches, and empties them.
-    pub(crate) fn lend(&self, fresh: &mut Histogram<u64>) {
+    pub(crate) fn add_recent(&self, new: &mut Histogram<u64>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         // Both have the same bounds.
-        let _ = recent.add(&*fresh);
-        fresh.reset();
+        let _ = recent.add(&*new);
+        new.reset();
     }
 
     /// Takes the latencies since the last time.
@@ -96,12 +96,12 @@ impl Run {
 
 /// Latencies in microseconds, with three significant digits.
 pub(crate) fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 3)
+    Histogram::new_with_bounds(1, LATENCY_MAX_MICROS, 3)
         .unwrap_or_else(|_| unreachable!("the bounds are constant"))
 }
 
 /// The same with two digits: small enough to be handed over several times a second.
 pub(crate) fn coarse_latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 2)
+    Histogram::new_with_bounds(1, LATENCY_MAX_MICROS, 2)
         .unwrap_or_else(|_| unreachable!("the bounds are constant"))
 }

@@ -14,21 +14,21 @@ use mio::Waker;
 use crate::client::{ClientError, Plan};
 use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
-use crate::tally::{Cohort, Tally};
+use crate::tally::{CohortTally, Tally};
 use crate::target::Target;
 
-mod seat;
+mod subscriber;
 mod timers;
 mod worker;
 
 use worker::Worker;
 
 /// Orders that may wait for a worker.
-const MAX_ORDERS: usize = 64;
+const COMMANDS_MAX: usize = 64;
 
 /// What is known before the first connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Muster {
+pub(crate) struct SwarmConfig {
     /// The server.
     pub(crate) target: Target,
     /// Who subscribes to what, and how.
@@ -47,43 +47,43 @@ pub(crate) struct Muster {
 
 /// What workers are told.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
+pub(crate) enum SwarmCommand {
     /// Opens everyone who is not connected.
-    Open(Opening),
+    Connect(ConnectMode),
     /// Lets every connection fall.
-    Drop,
+    Disconnect,
     /// Lets every connection fall, and forgets where it stood.
-    Leave,
+    Reset,
     /// From now on everyone reads at the pace of its plan.
-    Pace,
+    ThrottleReads,
     /// From now on everyone reads as fast as it can.
-    Catch,
+    UnthrottleReads,
     /// Sets so many a second in motion, one after the other; 0 ends it.
-    Churn(Churning, f64),
+    Churn(ChurnKind, f64),
     /// The time that is judged begins: processor time is counted from here on.
-    Measure,
+    StartMeasuring,
     /// It ends; it may begin anew.
-    EndMeasure,
+    StopMeasuring,
     /// The end.
     Finish,
 }
 
 /// In which order and from when on connections are opened, and from when on they are waited for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Opening {
+pub(crate) enum ConnectMode {
     /// One place after the other; each counts from when its place was free.
-    AsItGoes,
+    Unpaced,
     /// Everybody counts from now.
-    Together,
+    Simultaneous,
     /// So many a second on each thread; each counts from when it was due.
     PerSecond(f64),
 }
 
 /// What a subscriber does that is set in motion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Churning {
+pub(crate) enum ChurnKind {
     /// Gives its subscription up, and takes it up anew the next time.
-    Toggle,
+    Resubscribe,
     /// Loses its connection, and comes back to where it stood.
     Reconnect,
 }
@@ -93,74 +93,74 @@ pub(crate) enum Churning {
 pub(crate) struct Swarm {
     run: Arc<Run>,
     workers: Vec<WorkerHandle>,
-    trouble: Arc<Mutex<Option<ClientError>>>,
+    first_error: Arc<Mutex<Option<ClientError>>>,
     size: u64,
 }
 
 #[derive(Debug)]
 struct WorkerHandle {
-    thread: thread::JoinHandle<io::Result<Account>>,
-    orders: SyncSender<Order>,
+    thread: thread::JoinHandle<io::Result<WorkerResult>>,
+    commands: SyncSender<SwarmCommand>,
     waker: Arc<Waker>,
 }
 
 /// What a worker says at its end.
 #[derive(Debug)]
-struct Account {
+struct WorkerResult {
     tally: Tally,
-    toll: Toll,
+    cost: GeneratorCost,
 }
 
 /// What it cost to hear it, so that a load test that measured itself can be told.
 #[derive(Debug)]
-pub(crate) struct Toll {
-    /// The busiest thread over the whole time that is judged; where there were several, in the busiest of them.
+pub(crate) struct GeneratorCost {
+    /// The busiest thread finished the whole time that is judged; where there were several, in the busiest of them.
     pub(crate) share: Option<CpuShare>,
     /// The busiest thread in its busiest second.
-    pub(crate) worst: Option<CpuShare>,
+    pub(crate) worst_second: Option<CpuShare>,
     /// How late timers ran, in microseconds.
-    pub(crate) timers: Histogram<u64>,
+    pub(crate) timer_delay: Histogram<u64>,
     /// How long the last of those who were ready together waited to be read, in microseconds.
-    pub(crate) turns: Histogram<u64>,
+    pub(crate) read_delay: Histogram<u64>,
 }
 
-impl Default for Toll {
+impl Default for GeneratorCost {
     fn default() -> Self {
-        Self { share: None, worst: None, timers: latencies(), turns: latencies() }
+        Self { share: None, worst_second: None, timer_delay: latencies(), read_delay: latencies() }
     }
 }
 
-impl Toll {
+impl GeneratorCost {
     fn add(&mut self, other: &Self) {
         self.share = CpuShare::worst_of(self.share, other.share);
-        self.worst = CpuShare::worst_of(self.worst, other.worst);
-        self.timers += &other.timers;
-        self.turns += &other.turns;
+        self.worst_second = CpuShare::worst_of(self.worst_second, other.worst_second);
+        self.timer_delay += &other.timer_delay;
+        self.read_delay += &other.read_delay;
     }
 }
 
-/// What a swarm heard, and what it cost.
+/// What a swarm result, and what it cost.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct SwarmResult {
     /// The accounts of all subscribers.
     pub(crate) tally: Tally,
     /// What it cost.
-    pub(crate) toll: Toll,
+    pub(crate) cost: GeneratorCost,
 }
 
 impl Swarm {
     /// Starts the threads; nobody is connected yet.
-    pub(crate) fn start(muster: &Muster, run: &Arc<Run>) -> io::Result<Self> {
-        let trouble = Arc::new(Mutex::new(None));
+    pub(crate) fn start(config: &SwarmConfig, run: &Arc<Run>) -> io::Result<Self> {
+        let first_error = Arc::new(Mutex::new(None));
         let mut swarm = Self {
             run: Arc::clone(run),
             workers: Vec::new(),
-            trouble: Arc::clone(&trouble),
-            size: muster.plans.len() as u64,
+            first_error: Arc::clone(&first_error),
+            size: config.plans.len() as u64,
         };
-        for (index, plans) in deal(&muster.plans, muster.threads).into_iter().enumerate() {
-            let (orders, taking) = mpsc::sync_channel(MAX_ORDERS);
-            swarm.workers.push(start(index, plans, muster, run, &trouble, orders, taking)?);
+        for (index, plans) in distribute(&config.plans, config.threads).into_iter().enumerate() {
+            let (commands, receiver) = mpsc::sync_channel(COMMANDS_MAX);
+            swarm.workers.push(spawn_worker(index, plans, config, run, &first_error, commands, receiver)?);
         }
         Ok(swarm)
     }
@@ -171,9 +171,9 @@ impl Swarm {
     }
 
     /// Tells every worker. A worker that has panicked is noticed at the end.
-    pub(crate) fn order(&self, order: Order) {
+    pub(crate) fn send(&self, command: SwarmCommand) {
         for worker in &self.workers {
-            let _ = worker.orders.send(order);
+            let _ = worker.commands.send(command);
             let _ = worker.waker.wake();
         }
     }
@@ -184,60 +184,61 @@ impl Swarm {
     }
 
     /// Why somebody could not be had, the first time this is asked.
-    pub(crate) fn trouble(&self) -> Option<ClientError> {
+    pub(crate) fn take_error(&self) -> Option<ClientError> {
         if self.workers.iter().any(|worker| worker.thread.is_finished()) {
             return Some(ClientError::Io(io::Error::other("a thread of subscribers has ended")));
         }
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Closes all connections and adds up what they heard.
-    pub(crate) fn finish(mut self) -> io::Result<Heard> {
-        self.order(Order::Finish);
-        let mut heard: Option<Heard> = None;
+    /// Closes all connections and adds up what they result.
+    pub(crate) fn finish(mut self) -> io::Result<SwarmResult> {
+        self.send(SwarmCommand::Finish);
+        let mut result: Option<SwarmResult> = None;
         for worker in self.workers.drain(..) {
-            let Account { tally, toll } = worker
+            let WorkerResult { tally, cost } = worker
                 .thread
                 .join()
                 .map_err(|_| io::Error::other("a thread of subscribers has panicked"))??;
-            match &mut heard {
-                None => heard = Some(Heard { tally, toll }),
-                Some(heard) => {
-                    heard.tally.add(tally);
-                    heard.toll.add(&toll);
+            match &mut result {
+                None => result = Some(SwarmResult { tally, cost }),
+                Some(result) => {
+                    result.tally.add(tally);
+                    result.cost.add(&cost);
                 }
             }
         }
-        heard.ok_or_else(|| io::Error::other("there were no subscribers"))
+        result.ok_or_else(|| io::Error::other("there were no subscribers"))
     }
 }
 
 impl Drop for Swarm {
     fn drop(&mut self) {
-        self.order(Order::Finish);
+        self.send(SwarmCommand::Finish);
     }
 }
 
-fn start(
+fn spawn_worker(
     index: usize,
     plans: Vec<Plan>,
-    muster: &Muster,
+    config: &SwarmConfig,
     run: &Arc<Run>,
-    trouble: &Arc<Mutex<Option<ClientError>>>,
-    orders: SyncSender<Order>,
-    taking: Receiver<Order>,
+    first_error: &Arc<Mutex<Option<ClientError>>>,
+    commands: SyncSender<SwarmCommand>,
+    receiver: Receiver<SwarmCommand>,
 ) -> io::Result<WorkerHandle> {
     let mut tally =
-        Tally::new(muster.cohorts.iter().map(|(name, judged)| Cohort::new(name, *judged)).collect());
-    tally.seat(&plans);
-    let worker = Worker::new(muster, index, plans, Arc::clone(run), tally, Arc::clone(trouble), taking)?;
+        Tally::new(config.cohorts.iter().map(|(name, judged)| CohortTally::new(name, *judged)).collect());
+    tally.add_subscribers(&plans);
+    let worker =
+        Worker::new(config, index, plans, Arc::clone(run), tally, Arc::clone(first_error), receiver)?;
     let waker = worker.waker();
-    let thread = thread::Builder::new().name("subscribers".to_owned()).spawn(move || worker.work())?;
-    Ok(WorkerHandle { thread, orders, waker })
+    let thread = thread::Builder::new().name("subscribers".to_owned()).spawn(move || worker.run())?;
+    Ok(WorkerHandle { thread, commands, waker })
 }
 
 /// Splits the plans evenly.
-fn deal(plans: &[Plan], threads: usize) -> Vec<Vec<Plan>> {
+fn distribute(plans: &[Plan], threads: usize) -> Vec<Vec<Plan>> {
     let threads = threads.clamp(1, plans.len().max(1));
     let mut shares = vec![Vec::new(); threads];
     for (index, plan) in plans.iter().enumerate() {
@@ -249,12 +250,12 @@ fn deal(plans: &[Plan], threads: usize) -> Vec<Vec<Plan>> {
 /// Local addresses for many connections. On loopback every address of 127/8 is ours, so that many connections need
 /// not share one's ports, and those of the run before do not stand in the way of this one.
 #[derive(Clone, Copy, Debug)]
-struct Sources {
+struct SourceAddresses {
     base: Option<(u8, u8)>,
-    dialled: u32,
+    count: u32,
 }
 
-impl Sources {
+impl SourceAddresses {
     /// Connections from one address; the ports of Linux suffice for about 28,000.
     const PER_ADDRESS: u32 = 10_000;
 
@@ -264,13 +265,13 @@ impl Sources {
         let [_, _, high, low] = run.id.to_be_bytes();
         // 127.0.0.0/16 is left to the servers.
         let worker = u8::try_from(worker).unwrap_or(u8::MAX);
-        Self { base: loopback.then_some((1 + high % 250, low.wrapping_add(worker))), dialled: 0 }
+        Self { base: loopback.then_some((1 + high % 250, low.wrapping_add(worker))), count: 0 }
     }
 
     fn next(&mut self) -> Option<Ipv4Addr> {
         let (second, third) = self.base?;
-        let block = u8::try_from(self.dialled / Self::PER_ADDRESS % 250).unwrap_or(0);
-        self.dialled = self.dialled.wrapping_add(1);
+        let block = u8::try_from(self.count / Self::PER_ADDRESS % 250).unwrap_or(0);
+        self.count = self.count.wrapping_add(1);
         Some(Ipv4Addr::new(127, second, third, 1 + block))
     }
 }
@@ -282,17 +283,17 @@ mod tests {
 
     #[test]
     fn connections_on_loopback_are_spread_over_its_addresses() {
-        let sources = |url: &str| {
+        let source_addresses = |url: &str| {
             let target = Target::new(Kind::Earshot, url.parse().unwrap(), Paths::default());
-            let mut sources = Sources::new(&target, &Run::new(128, Vec::new()), 0);
-            let mut addresses: Vec<_> = (0..25_000).map(|_| sources.next()).collect();
+            let mut source_addresses = SourceAddresses::new(&target, &Run::new(128, Vec::new()), 0);
+            let mut addresses: Vec<_> = (0..25_000).map(|_| source_addresses.next()).collect();
             addresses.dedup();
             addresses
         };
-        let addresses = sources("http://127.0.0.1:8000");
+        let addresses = source_addresses("http://127.0.0.1:8000");
         assert_eq!(addresses.len(), 3);
         assert!(addresses.iter().all(|address| address.is_some_and(|address| address.is_loopback())));
-        assert_eq!(sources("http://[::1]:8000"), [None]);
-        assert_eq!(sources("http://192.0.2.1:8000"), [None]);
+        assert_eq!(source_addresses("http://[::1]:8000"), [None]);
+        assert_eq!(source_addresses("http://192.0.2.1:8000"), [None]);
     }
 }

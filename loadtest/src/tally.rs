@@ -1,4 +1,4 @@
-//! What the subscribers of one worker heard. A connection enters what arrives through its [`Account`]; the numbers are
+//! What the subscribers of one worker heard. A connection enters what arrives through its [`Recorder`]; the numbers are
 //! added up when the run is over. Never does I/O; belongs to one thread.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::stamp::Stamp;
 
 /// Subscribers that are judged together.
 #[derive(Clone, Debug)]
-pub(crate) struct Cohort {
+pub(crate) struct CohortTally {
     /// What they have in common, such as `WebSocket`.
     pub(crate) name: &'static str,
     /// Whether what they miss counts as lost. Who does not read cannot complain.
@@ -27,7 +27,7 @@ pub(crate) struct Cohort {
     pub(crate) closed: BTreeMap<String, u64>,
 }
 
-impl Cohort {
+impl CohortTally {
     /// Nothing heard yet.
     pub(crate) fn new(name: &'static str, judged: bool) -> Self {
         let (latency, uncorrected) = (latencies(), latencies());
@@ -37,7 +37,7 @@ impl Cohort {
 
 /// One subscriber's line.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct TallyEntry {
     /// The index of its channel.
     pub(crate) channel: u32,
     /// The index of its cohort.
@@ -83,18 +83,18 @@ impl Counts {
 
 /// What has not been added to the run's counters yet.
 #[derive(Clone, Copy, Debug, Default)]
-struct Fresh {
+struct Unflushed {
     delivered: u64,
-    holes: i64,
+    missing: i64,
     disorder: u64,
 }
 
-impl Fresh {
+impl Unflushed {
     fn count(&mut self, arrival: Arrival) {
         match arrival {
-            Arrival::InOrder(skipped) => self.holes += i64::try_from(skipped).unwrap_or(i64::MAX),
+            Arrival::InOrder(skipped) => self.missing += i64::try_from(skipped).unwrap_or(i64::MAX),
             Arrival::Late => {
-                self.holes -= 1;
+                self.missing -= 1;
                 self.disorder += 1;
             }
             Arrival::Duplicate => return self.disorder += 1,
@@ -103,45 +103,48 @@ impl Fresh {
     }
 }
 
-/// The account of one worker's subscribers.
+/// The recorder of one worker's subscribers.
 #[derive(Debug)]
 pub(crate) struct Tally {
     /// One for each subscriber.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<TallyEntry>,
     /// By index.
-    pub(crate) cohorts: Vec<Cohort>,
+    pub(crate) cohorts: Vec<CohortTally>,
     /// From due to subscribed, in microseconds, before the time that is judged.
-    pub(crate) opening: Histogram<u64>,
+    pub(crate) connect_latency: Histogram<u64>,
     /// The same within it: those who came back.
-    pub(crate) returning: Histogram<u64>,
+    pub(crate) reconnect_latency: Histogram<u64>,
     /// Everything else.
     pub(crate) counts: Counts,
     recent: Histogram<u64>,
-    fresh: Fresh,
+    unflushed: Unflushed,
 }
 
 impl Tally {
     /// Empty accounts.
-    pub(crate) fn new(cohorts: Vec<Cohort>) -> Self {
+    pub(crate) fn new(cohorts: Vec<CohortTally>) -> Self {
         Self {
             entries: Vec::new(),
             cohorts,
-            opening: latencies(),
-            returning: latencies(),
+            connect_latency: latencies(),
+            reconnect_latency: latencies(),
             counts: Counts::default(),
             recent: coarse_latencies(),
-            fresh: Fresh::default(),
+            unflushed: Unflushed::default(),
         }
     }
 
     /// Opens a line for each plan.
-    pub(crate) fn seat(&mut self, plans: &[Plan]) {
-        let entry =
-            |plan: &Plan| Entry { channel: plan.channel, cohort: plan.cohort, ledger: Ledger::default() };
+    pub(crate) fn add_subscribers(&mut self, plans: &[Plan]) {
+        let entry = |plan: &Plan| TallyEntry {
+            channel: plan.channel,
+            cohort: plan.cohort,
+            ledger: Ledger::default(),
+        };
         self.entries.extend(plans.iter().map(entry));
     }
 
-    /// Adds another worker's account.
+    /// Adds another worker's recorder.
     pub(crate) fn add(&mut self, other: Self) {
         self.entries.extend(other.entries);
         for (own, other) in self.cohorts.iter_mut().zip(other.cohorts) {
@@ -151,62 +154,62 @@ impl Tally {
                 *own.closed.entry(reason).or_default() += count;
             }
         }
-        self.opening += &other.opening;
-        self.returning += &other.returning;
+        self.connect_latency += &other.connect_latency;
+        self.reconnect_latency += &other.reconnect_latency;
         self.counts.add(&other.counts);
     }
 
     /// Enters a subscription that has begun, so many microseconds after it was due.
-    pub(crate) fn opened(&mut self, micros: u64, returned: bool) {
-        let histogram = if returned { &mut self.returning } else { &mut self.opening };
+    pub(crate) fn record_subscribed(&mut self, micros: u64, returned: bool) {
+        let histogram = if returned { &mut self.reconnect_latency } else { &mut self.connect_latency };
         histogram.saturating_record(micros);
     }
 
     /// Enters the early end of a connection.
-    pub(crate) fn ended(&mut self, seat: usize, reason: String) {
-        let cohort = usize::from(self.entries[seat].cohort);
+    pub(crate) fn record_closed(&mut self, subscriber: usize, reason: String) {
+        let cohort = usize::from(self.entries[subscriber].cohort);
         *self.cohorts[cohort].closed.entry(reason).or_default() += 1;
     }
 
     /// Adds what is new to the run's counters.
     pub(crate) fn flush(&mut self, run: &Run) {
-        let Fresh { delivered, holes, disorder } = std::mem::take(&mut self.fresh);
-        if delivered + disorder > 0 || holes != 0 {
+        let Unflushed { delivered, missing, disorder } = std::mem::take(&mut self.unflushed);
+        if delivered + disorder > 0 || missing != 0 {
             run.counters.delivered.fetch_add(delivered, Ordering::Relaxed);
-            run.counters.holes.fetch_add(holes, Ordering::Relaxed);
+            run.counters.missing.fetch_add(missing, Ordering::Relaxed);
             run.counters.disorder.fetch_add(disorder, Ordering::Relaxed);
         }
     }
 
     /// Gives the latencies since the last time to whoever watches.
-    pub(crate) fn lend_recent(&mut self, run: &Run) {
+    pub(crate) fn publish_recent(&mut self, run: &Run) {
         if !self.recent.is_empty() {
-            run.lend(&mut self.recent);
+            run.add_recent(&mut self.recent);
         }
     }
 }
 
 /// One subscriber's hand on the tally while bytes of one read are worked off.
 #[derive(Debug)]
-pub(crate) struct Account<'a> {
+pub(crate) struct Recorder<'a> {
     /// The run.
     pub(crate) run: &'a Run,
     /// The worker's tally.
     pub(crate) tally: &'a mut Tally,
     /// Which subscriber.
-    pub(crate) seat: usize,
+    pub(crate) subscriber: usize,
     /// When the bytes were read.
     pub(crate) now: Instant,
 }
 
-impl Account<'_> {
+impl Recorder<'_> {
     /// The name of the subscriber's channel.
     pub(crate) fn channel(&self) -> &str {
-        &self.run.channels[self.tally.entries[self.seat].channel as usize]
+        &self.run.channels[self.tally.entries[self.subscriber].channel as usize]
     }
 
     /// Enters a payload that was heard.
-    pub(crate) fn heard(&mut self, payload: &[u8]) {
+    pub(crate) fn record_payload(&mut self, payload: &[u8]) {
         let Some(stamp) = Stamp::parse(payload) else { return self.tally.counts.altered += 1 };
         if stamp.run != self.run.id {
             return self.tally.counts.foreign += 1;
@@ -214,23 +217,23 @@ impl Account<'_> {
         if payload.len() != self.run.size {
             return self.tally.counts.altered += 1;
         }
-        let Tally { entries, cohorts, fresh, counts, .. } = &mut *self.tally;
-        let entry = &mut entries[self.seat];
+        let Tally { entries, cohorts, unflushed, counts, .. } = &mut *self.tally;
+        let entry = &mut entries[self.subscriber];
         if stamp.channel != entry.channel {
             return counts.misrouted += 1;
         }
         let arrival = entry.ledger.record(stamp.sequence);
         if cohorts[usize::from(entry.cohort)].judged {
-            fresh.count(arrival);
+            unflushed.count(arrival);
         }
         if arrival != Arrival::Duplicate {
-            self.time(&stamp);
+            self.record_latency(&stamp);
         }
     }
 
-    fn time(&mut self, stamp: &Stamp) {
+    fn record_latency(&mut self, stamp: &Stamp) {
         let latency = self.run.micros(self.now).saturating_sub(stamp.due_micros);
-        let cohort = &mut self.tally.cohorts[usize::from(self.tally.entries[self.seat].cohort)];
+        let cohort = &mut self.tally.cohorts[usize::from(self.tally.entries[self.subscriber].cohort)];
         cohort.latency.saturating_record(latency);
         cohort.uncorrected.saturating_record(latency.saturating_sub(u64::from(stamp.late_micros)));
         if cohort.judged {
@@ -239,22 +242,22 @@ impl Account<'_> {
     }
 
     /// Enters a message that came under another channel's name.
-    pub(crate) fn misrouted(&mut self) {
+    pub(crate) fn record_misrouted(&mut self) {
         self.tally.counts.misrouted += 1;
     }
 
     /// Enters a notice that something may have been missed.
-    pub(crate) fn gap(&mut self) {
+    pub(crate) fn record_gap(&mut self) {
         self.tally.counts.gaps += 1;
     }
 
     /// Enters a publication whose offset does not follow on the one before.
-    pub(crate) fn skipped(&mut self) {
+    pub(crate) fn record_skipped(&mut self) {
         self.tally.counts.skipped += 1;
     }
 
     /// Enters how a subscription that was to be continued began.
-    pub(crate) fn continued(&mut self, recovered: bool) {
+    pub(crate) fn record_recovery(&mut self, recovered: bool) {
         let counts = &mut self.tally.counts;
         *(if recovered { &mut counts.recovered } else { &mut counts.unrecovered }) += 1;
     }
@@ -273,32 +276,32 @@ mod tests {
 
     fn fixture() -> (Run, Tally) {
         let run = Run::new(128, (0..5).map(|index| format!("c{index}")).collect());
-        let mut tally = Tally::new(vec![Cohort::new("SSE", true)]);
-        tally.entries.push(Entry { channel: 3, cohort: 0, ledger: Ledger::default() });
+        let mut tally = Tally::new(vec![CohortTally::new("SSE", true)]);
+        tally.entries.push(TallyEntry { channel: 3, cohort: 0, ledger: Ledger::default() });
         (run, tally)
     }
 
     #[test]
     fn each_payload_is_entered_where_it_belongs() {
         let (run, mut tally) = fixture();
-        let mut account = Account { run: &run, tally: &mut tally, seat: 0, now: Instant::now() };
+        let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 0, now: Instant::now() };
         for sequence in [1, 2, 2, 4] {
-            account.heard(&payload(run.id, 3, sequence));
+            recorder.record_payload(&payload(run.id, 3, sequence));
         }
-        account.heard(&payload(run.id, 4, 3));
-        account.heard(&payload(run.id.wrapping_add(1), 3, 3));
-        account.heard(&payload(run.id, 3, 3)[..127]);
+        recorder.record_payload(&payload(run.id, 4, 3));
+        recorder.record_payload(&payload(run.id.wrapping_add(1), 3, 3));
+        recorder.record_payload(&payload(run.id, 3, 3)[..127]);
         let mut longer = Vec::new();
         let stamp = Stamp { run: run.id, channel: 3, sequence: 3, due_micros: 5, late_micros: 0 };
         stamp.write(129, &mut longer);
-        account.heard(&longer);
+        recorder.record_payload(&longer);
         tally.flush(&run);
         let ledger = &tally.entries[0].ledger;
         assert_eq!((ledger.delivered(), ledger.duplicates(), ledger.lost(4)), (3, 1, 1));
         let counts = tally.counts;
         assert_eq!((counts.misrouted, counts.foreign, counts.altered), (1, 1, 2));
         assert_eq!((run.delivered(), tally.cohorts[0].latency.len()), (3, 3));
-        assert_eq!(run.counters.holes.load(Ordering::Relaxed), 1);
+        assert_eq!(run.counters.missing.load(Ordering::Relaxed), 1);
         assert_eq!(run.counters.disorder.load(Ordering::Relaxed), 1);
     }
 
@@ -319,7 +322,7 @@ mod tests {
             let mut message = Vec::new();
             Stamp { run: run.id, channel: 3, sequence, due_micros, late_micros }.write(128, &mut message);
             let now = run.epoch + heard;
-            Account { run: &run, tally: &mut tally, seat: 0, now }.heard(&message);
+            Recorder { run: &run, tally: &mut tally, subscriber: 0, now }.record_payload(&message);
             plain.saturating_record(u64::try_from((heard - sent).as_micros()).unwrap());
         }
         let cohort = &tally.cohorts[0];

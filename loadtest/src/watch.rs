@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use crate::progress::{Progress, Show};
+use crate::progress::{Progress, ProgressMode};
 use crate::record::{Sample, per_second};
 use crate::resources::process::{Process, Usage};
 use crate::run::{Run, coarse_latencies};
@@ -46,7 +46,7 @@ struct Glance {
 
 impl Watch {
     /// Begins to look.
-    pub(crate) fn new(run: Arc<Run>, processes: Vec<Process>, show: Show) -> Self {
+    pub(crate) fn new(run: Arc<Run>, processes: Vec<Process>, show: ProgressMode) -> Self {
         let (start, usage) = (Instant::now(), processes.iter().map(Process::usage).collect::<Vec<_>>());
         let peaks = usage.iter().map(|usage| usage.resident).collect();
         Self {
@@ -81,7 +81,7 @@ impl Watch {
         // Both have the same bounds.
         let _ = self.part.add(&recent);
         let sample = self.compare(&now, &recent);
-        self.progress.say(sample.at, &words(&sample));
+        self.progress.report(sample.at, &summary(&sample));
         for (peak, usage) in self.peaks.iter_mut().zip(&now.usage) {
             *peak = usage.resident.max(*peak);
         }
@@ -106,7 +106,7 @@ impl Watch {
             span,
             published: per_second(now.published - self.last.published, span),
             delivered: per_second(now.delivered - self.last.delivered, span),
-            missing: self.run.counters.holes.load(Ordering::Relaxed),
+            missing: self.run.counters.missing.load(Ordering::Relaxed),
             subscribed: self.run.counters.subscribed.load(Ordering::Relaxed),
             p50: percentile(50.0),
             p99: percentile(99.0),
@@ -130,12 +130,12 @@ impl Watch {
     }
 }
 
-fn words(sample: &Sample) -> String {
-    let mut words = format!("{} subscribed, {:.0} delivered/s", sample.subscribed, sample.delivered);
+fn summary(sample: &Sample) -> String {
+    let mut summary = format!("{} subscribed, {:.0} delivered/s", sample.subscribed, sample.delivered);
     if let (Some(p50), Some(p99)) = (sample.p50, sample.p99) {
-        words += &format!(", p50 {p50:.2} ms, p99 {p99:.2} ms");
+        summary += &format!(", p50 {p50:.2} ms, p99 {p99:.2} ms");
     }
-    words + &format!(", {} missing", sample.missing)
+    summary + &format!(", {} missing", sample.missing)
 }
 
 /// Two neighbours become one: rates are averaged, latencies are those of the worse.
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_long_run_keeps_a_bounded_series_that_still_adds_up() {
         let run = Arc::new(Run::new(128, Vec::new()));
-        let mut watch = Watch::new(run, Vec::new(), Show::None);
+        let mut watch = Watch::new(run, Vec::new(), ProgressMode::None);
         for published in 0..2000 {
             watch.sample(published);
         }

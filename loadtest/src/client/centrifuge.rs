@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::ClientError;
 use super::frames::write_frame;
-use crate::tally::Account;
+use crate::tally::Recorder;
 
 /// Where a subscription stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,16 +102,16 @@ impl Session {
         &mut self,
         message: &[u8],
         out: &mut Vec<u8>,
-        account: &mut Account<'_>,
+        recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
         if self.encoding == Encoding::Json
-            && let Some((data, offset)) = plain_publication(message, account.channel(), account.run.size)
+            && let Some((data, offset)) = plain_publication(message, recorder.channel(), recorder.run.size)
         {
-            self.publication(data, offset, account);
+            self.publication(data, offset, recorder);
             return Ok(());
         }
         for reply in self.encoding.decode_replies(message) {
-            self.reply(reply?, out, account)?;
+            self.reply(reply?, out, recorder)?;
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Session {
         &mut self,
         reply: Reply,
         out: &mut Vec<u8>,
-        account: &mut Account<'_>,
+        recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
         match reply.body {
             ReplyBody::Ping => {
@@ -128,20 +128,20 @@ impl Session {
                 self.encoding.encode_command(&Command { id: 0, request: Request::Pong }, &mut pong);
                 self.write(&pong, out);
             }
-            ReplyBody::Push(push) => self.push(push, account)?,
+            ReplyBody::Push(push) => self.push(push, recorder)?,
             ReplyBody::Error(error) => {
                 return Err(ClientError::Rejected { code: error.code, message: error.message.into_owned() });
             }
-            ReplyBody::Subscribe(result) => self.begin(result, account),
+            ReplyBody::Subscribe(result) => self.begin(result, recorder),
             ReplyBody::Unsubscribe => self.subscribed = false,
             _ => {}
         }
         Ok(())
     }
 
-    fn begin(&mut self, result: SubscribeResult, account: &mut Account<'_>) {
+    fn begin(&mut self, result: SubscribeResult, recorder: &mut Recorder<'_>) {
         if result.was_recovering {
-            account.continued(result.recovered);
+            recorder.record_recovery(result.recovered);
         }
         if !(result.was_recovering && result.recovered) {
             self.place.offset = result.offset;
@@ -150,16 +150,16 @@ impl Session {
         self.place.positioned = result.positioned || result.recoverable;
         self.subscribed = true;
         for publication in result.publications {
-            self.hear(&publication, account);
+            self.hear(&publication, recorder);
         }
     }
 
-    fn push(&mut self, push: Push, account: &mut Account<'_>) -> Result<(), ClientError> {
+    fn push(&mut self, push: Push, recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
         match push.body {
-            PushBody::Publication(_) if push.channel != account.channel() => account.misrouted(),
-            PushBody::Publication(publication) => self.hear(&publication, account),
+            PushBody::Publication(_) if push.channel != recorder.channel() => recorder.record_misrouted(),
+            PushBody::Publication(publication) => self.hear(&publication, recorder),
             PushBody::Unsubscribe(push) => {
-                account.gap();
+                recorder.record_gap();
                 return Err(ClientError::Closed(format!("unsubscribed, {} {}", push.code, push.reason)));
             }
             PushBody::Disconnect(push) => {
@@ -170,18 +170,18 @@ impl Session {
         Ok(())
     }
 
-    fn hear(&mut self, publication: &Publication, account: &mut Account<'_>) {
-        self.publication(publication.data.bytes(), publication.offset, account);
+    fn hear(&mut self, publication: &Publication, recorder: &mut Recorder<'_>) {
+        self.publication(publication.data.bytes(), publication.offset, recorder);
     }
 
-    fn publication(&mut self, data: &[u8], offset: u64, account: &mut Account<'_>) {
+    fn publication(&mut self, data: &[u8], offset: u64, recorder: &mut Recorder<'_>) {
         if self.place.positioned && offset > 0 {
             if offset != self.place.offset + 1 {
-                account.skipped();
+                recorder.record_skipped();
             }
             self.place.offset = offset;
         }
-        account.heard(data);
+        recorder.record_payload(data);
     }
 }
 
@@ -204,14 +204,14 @@ mod tests {
     use crate::ledger::Ledger;
     use crate::run::Run;
     use crate::stamp::Stamp;
-    use crate::tally::{Cohort, Entry, Tally};
+    use crate::tally::{CohortTally, Tally, TallyEntry};
     use tokio::time::Instant;
 
     fn fixture() -> (Run, Tally) {
         let run = Run::new(128, vec!["c\"0".to_owned(), "c1".to_owned()]);
-        let mut tally = Tally::new(vec![Cohort::new("WebSocket", true)]);
+        let mut tally = Tally::new(vec![CohortTally::new("WebSocket", true)]);
         for channel in 0..2 {
-            tally.entries.push(Entry { channel, cohort: 0, ledger: Ledger::default() });
+            tally.entries.push(TallyEntry { channel, cohort: 0, ledger: Ledger::default() });
         }
         (run, tally)
     }
@@ -234,20 +234,20 @@ mod tests {
     #[test]
     fn the_short_way_and_the_codec_hear_the_same() {
         // A name that JSON escapes never takes the short way.
-        for seat in 0..2 {
+        for subscriber in 0..2 {
             let (run, mut tally) = fixture();
             let (mut session, mut out) = (Session::new(Encoding::Json, Place::default()), Vec::new());
-            let mut account = Account { run: &run, tally: &mut tally, seat, now: Instant::now() };
-            session.take(SUBSCRIBED, &mut out, &mut account).unwrap();
-            let channel = u32::try_from(seat).unwrap();
+            let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber, now: Instant::now() };
+            session.take(SUBSCRIBED, &mut out, &mut recorder).unwrap();
+            let channel = u32::try_from(subscriber).unwrap();
             let first = push(&run, channel, 1, 1);
-            assert_eq!(plain_publication(&first, account.channel(), 128).is_some(), seat == 1);
-            session.take(&first, &mut out, &mut account).unwrap();
+            assert_eq!(plain_publication(&first, recorder.channel(), 128).is_some(), subscriber == 1);
+            session.take(&first, &mut out, &mut recorder).unwrap();
             let both = [push(&run, channel, 2, 2), push(&run, channel, 3, 3)].join(&b'\n');
-            session.take(&both, &mut out, &mut account).unwrap();
-            session.take(&push(&run, channel, 5, 5), &mut out, &mut account).unwrap();
-            session.take(&push(&run, 1 - channel, 1, 1), &mut out, &mut account).unwrap();
-            let ledger = &tally.entries[seat].ledger;
+            session.take(&both, &mut out, &mut recorder).unwrap();
+            session.take(&push(&run, channel, 5, 5), &mut out, &mut recorder).unwrap();
+            session.take(&push(&run, 1 - channel, 1, 1), &mut out, &mut recorder).unwrap();
+            let ledger = &tally.entries[subscriber].ledger;
             assert_eq!((ledger.delivered(), ledger.lost(5)), (4, 1));
             assert_eq!((tally.counts.skipped, tally.counts.misrouted), (1, 1));
             assert_eq!((session.place().offset, out.len()), (5, 0));
@@ -268,8 +268,8 @@ mod tests {
         let reply = format!(
             r#"{{"id":2,"subscribe":{{"epoch":"e","offset":1,"positioned":true,"was_recovering":true,"recovered":true,"publications":[{missed}]}}}}"#
         );
-        let mut account = Account { run: &run, tally: &mut tally, seat: 1, now: Instant::now() };
-        session.take(reply.as_bytes(), &mut out, &mut account).unwrap();
+        let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
+        session.take(reply.as_bytes(), &mut out, &mut recorder).unwrap();
         assert_eq!((session.place().offset, session.is_subscribed()), (2, true));
         assert_eq!((tally.counts.recovered, tally.counts.skipped), (1, 0));
         assert_eq!(tally.entries[1].ledger.delivered(), 1);
@@ -279,12 +279,12 @@ mod tests {
     fn pings_are_answered_and_notices_end_the_session() {
         let (run, mut tally) = fixture();
         let (mut session, mut out) = (Session::new(Encoding::Json, Place::default()), Vec::new());
-        let mut account = Account { run: &run, tally: &mut tally, seat: 1, now: Instant::now() };
-        session.take(b"{}", &mut out, &mut account).unwrap();
+        let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
+        session.take(b"{}", &mut out, &mut recorder).unwrap();
         assert_eq!(out, b"\x81\x82\0\0\0\0{}");
         let notice =
             br#"{"push":{"channel":"c1","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
-        let end = session.take(notice, &mut out, &mut account).unwrap_err().to_string();
+        let end = session.take(notice, &mut out, &mut recorder).unwrap_err().to_string();
         assert_eq!(end, "closed by the server: unsubscribed, 2500 insufficient state");
         assert_eq!(tally.counts.gaps, 1);
     }

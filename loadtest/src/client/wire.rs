@@ -10,7 +10,7 @@ use super::events::{Event, EventReader};
 use super::frames::{FrameReader, Message, write_frame};
 use super::http::{Response, WEBSOCKET_KEY};
 use super::{ClientError, Transport};
-use crate::tally::Account;
+use crate::tally::Recorder;
 use crate::target::Target;
 
 /// How each message of the load test begins.
@@ -173,11 +173,11 @@ impl Wire {
         &mut self,
         input: &[u8],
         out: &mut Vec<u8>,
-        account: &mut Account<'_>,
+        recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
         match self {
-            Self::Events(stream) => stream.feed(input, account),
-            Self::Socket(frames, speech) => frames.feed(input, |message| speech.take(message, out, account)),
+            Self::Events(stream) => stream.feed(input, recorder),
+            Self::Socket(frames, speech) => frames.feed(input, |message| speech.take(message, out, recorder)),
             Self::Upgrading(upgrade) => {
                 let rest = upgrade.response.feed(input, |_| {})?;
                 match upgrade.response.status() {
@@ -194,7 +194,7 @@ impl Wire {
                     write_frame(OpCode::Data(Data::Text), text.as_bytes(), out);
                 }
                 *self = Self::Socket(FrameReader::default(), speech);
-                self.feed(rest, out, account)
+                self.feed(rest, out, recorder)
             }
         }
     }
@@ -205,11 +205,11 @@ impl Speech {
         &mut self,
         message: Message<'_>,
         out: &mut Vec<u8>,
-        account: &mut Account<'_>,
+        recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
         match (message, self) {
-            (Message::Data(data), Self::Centrifuge(session)) => session.take(data, out, account)?,
-            (Message::Data(data), Self::Plain) => hear_within(data, account),
+            (Message::Data(data), Self::Centrifuge(session)) => session.take(data, out, recorder)?,
+            (Message::Data(data), Self::Plain) => hear_within(data, recorder),
             (Message::Ping(data), _) => write_frame(OpCode::Control(Control::Pong), data, out),
             (Message::Close(0, _), _) => return Err(ClientError::Closed("closed without a code".to_owned())),
             (Message::Close(code, reason), _) => {
@@ -221,32 +221,32 @@ impl Speech {
 }
 
 /// Hears the messages that stand somewhere in what a server sent: it may put something around them.
-fn hear_within(data: &[u8], account: &mut Account<'_>) {
-    if data.len() == account.run.size {
-        return account.heard(data);
+fn hear_within(data: &[u8], recorder: &mut Recorder<'_>) {
+    if data.len() == recorder.run.size {
+        return recorder.record_payload(data);
     }
     let mut rest = data;
     while let Some(start) = memmem::find(rest, STAMP) {
-        let end = (start + account.run.size).min(rest.len());
-        account.heard(&rest[start..end]);
+        let end = (start + recorder.run.size).min(rest.len());
+        recorder.record_payload(&rest[start..end]);
         rest = &rest[end..];
     }
 }
 
 impl Stream {
-    fn feed(&mut self, input: &[u8], account: &mut Account<'_>) -> Result<(), ClientError> {
+    fn feed(&mut self, input: &[u8], recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
         let Self { response, events, announced, recovering, subscribed, error } = self;
         let plain = !*announced;
         let mut tell = |event: Event<'_>| match event.name {
-            _ if plain => hear_within(event.data, account),
-            b"" => account.heard(event.data),
+            _ if plain => hear_within(event.data, recorder),
+            b"" => recorder.record_payload(event.data),
             b"subscribed" => {
                 if std::mem::take(recovering) {
-                    account.continued(memmem::find(event.data, br#""recovered":true"#).is_some());
+                    recorder.record_recovery(memmem::find(event.data, br#""recovered":true"#).is_some());
                 }
                 *subscribed = true;
             }
-            b"gap" => account.gap(),
+            b"gap" => recorder.record_gap(),
             b"error" => *error = Some(String::from_utf8_lossy(event.data).into_owned()),
             _ => {}
         };

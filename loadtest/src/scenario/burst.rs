@@ -9,7 +9,7 @@ use super::stage::Stage;
 use super::{NOBODY, RunError, measure};
 use crate::options::{Defaults, Options, duration};
 use crate::record::Record;
-use crate::swarm::Opening;
+use crate::swarm::ConnectMode;
 
 /// Several messages at once, then a rest: what sharing a write saves, and whether memory comes back.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &BurstArgs) -> Result<Record, RunError> {
     setup.burst = args.burst;
     setup.own.insert("rest".to_owned(), format!("{:?}", args.rest));
     let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
-    stage.open(Opening::AsItGoes)?;
+    stage.open(ConnectMode::Unpaced)?;
     stage.measure();
     stage.begin()?;
     stage.end()?;

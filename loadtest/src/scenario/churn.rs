@@ -7,7 +7,7 @@ use super::stage::{APART, Stage};
 use super::{RunError, measure};
 use crate::options::{Defaults, Options, is_chosen, share};
 use crate::record::{Record, per_second};
-use crate::swarm::{Churning, Opening, Order};
+use crate::swarm::{ChurnKind, ConnectMode, SwarmCommand};
 
 /// A share subscribes and unsubscribes all the time.
 #[derive(Args, Clone, Debug)]
@@ -36,13 +36,13 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<Record, RunError> {
             (plan.churns, plan.cohort) = (true, APART);
         }
     })?;
-    stage.open(Opening::AsItGoes)?;
+    stage.open(ConnectMode::Unpaced)?;
     stage.measure();
     stage.begin()?;
-    stage.swarm.order(Order::Churn(Churning::Toggle, moves));
+    stage.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, moves));
     stage.end()?;
     stage.end_measure();
-    stage.swarm.order(Order::Churn(Churning::Toggle, 0.0));
+    stage.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, 0.0));
     stage.wait_until_open()?;
     // Who has heard nothing since it came back is no witness: now everybody must hear something.
     stage.quiet()?;

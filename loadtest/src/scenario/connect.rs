@@ -7,7 +7,7 @@ use super::stage::Stage;
 use super::{NOBODY, RunError, measure};
 use crate::options::{Defaults, Options};
 use crate::record::{Record, per_second};
-use crate::swarm::{Opening, Order};
+use crate::swarm::{ConnectMode, SwarmCommand};
 
 /// Everybody connects and subscribes: how many a second, and how long each waits.
 #[derive(Args, Clone, Debug)]
@@ -26,9 +26,9 @@ pub(crate) struct ConnectArgs {
 pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
     let mut setup = args.options.resolve("connect", &Defaults::default())?;
     let opening = match args.connect_rate {
-        Some(rate) if rate.is_finite() && rate > 0.0 => Opening::PerSecond(rate / setup.threads as f64),
+        Some(rate) if rate.is_finite() && rate > 0.0 => ConnectMode::PerSecond(rate / setup.threads as f64),
         Some(_) => return Err(RunError::Usage("--connect-rate: wants a number above 0".to_owned())),
-        None => Opening::AsItGoes,
+        None => ConnectMode::Unpaced,
     };
     let rate = args.connect_rate.map_or_else(|| "max".to_owned(), |rate| rate.to_string());
     setup.instead = Some(format!("{rate} connections a second, rounds: {}", args.rounds));
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
         stage.open(opening)?;
         stage.prove()?;
         if round < args.rounds && !stage.is_interrupted() {
-            stage.swarm.order(Order::Leave);
+            stage.swarm.send(SwarmCommand::Reset);
             stage.wait_until(|stage| stage.subscribed() == 0)?;
         }
     }

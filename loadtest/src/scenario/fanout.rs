@@ -7,7 +7,7 @@ use super::stage::Stage;
 use super::{NOBODY, RunError};
 use crate::options::{Defaults, Options, Setup};
 use crate::record::Record;
-use crate::swarm::Opening;
+use crate::swarm::ConnectMode;
 
 /// N subscribers, R messages a second: what arrives, how often, how late.
 #[derive(Args, Clone, Debug)]
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Record, RunError> {
 /// Connects, publishes, waits for what is late.
 pub(crate) fn play(setup: Setup) -> Result<Record, RunError> {
     let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
-    stage.open(Opening::AsItGoes)?;
+    stage.open(ConnectMode::Unpaced)?;
     stage.measure();
     stage.begin()?;
     stage.end()?;

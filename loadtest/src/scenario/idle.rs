@@ -9,7 +9,7 @@ use super::stage::Stage;
 use super::{NOBODY, RunError, measure};
 use crate::options::{Defaults, Options};
 use crate::record::Record;
-use crate::swarm::Opening;
+use crate::swarm::ConnectMode;
 
 /// Everybody is connected and nothing is published: what a connection costs by being there.
 #[derive(Args, Clone, Debug)]
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Record, RunError> {
     setup.instead = Some(format!("idle for {:?}", setup.duration));
     let (span, subscribers) = (setup.duration, f64::from(setup.subscribers));
     let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
-    stage.open(Opening::AsItGoes)?;
+    stage.open(ConnectMode::Unpaced)?;
     stage.measure();
     stage.watch.progress.begin("idle", 0);
     stage.pass(span)?;

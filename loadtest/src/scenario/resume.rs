@@ -10,7 +10,7 @@ use super::stage::Stage;
 use super::{NOBODY, RunError, measure};
 use crate::options::{Defaults, Options, duration};
 use crate::record::Record;
-use crate::swarm::{Opening, Order};
+use crate::swarm::{ConnectMode, SwarmCommand};
 
 /// Everybody loses the connection and comes back at once, and must get what was published meanwhile.
 #[derive(Args, Clone, Debug)]
@@ -30,18 +30,18 @@ pub(crate) fn run(args: &ResumeArgs) -> Result<Record, RunError> {
     setup.check_resumes()?;
     setup.own.insert("away".to_owned(), format!("{:?}", args.away));
     let (before, after) = (setup.duration / 4, setup.duration / 4);
-    let first = Opening::PerSecond(f64::from(setup.subscribers).max(5000.0) / setup.threads as f64);
+    let first = ConnectMode::PerSecond(f64::from(setup.subscribers).max(5000.0) / setup.threads as f64);
     let mut stage = Stage::set(setup, true, NOBODY, |_, _| {})?;
     stage.open(first)?;
     stage.measure();
     stage.begin()?;
     stage.pass(before)?;
-    stage.swarm.order(Order::Drop);
+    stage.swarm.send(SwarmCommand::Disconnect);
     stage.wait_until(|stage| stage.subscribed() == 0)?;
     stage.pass(args.away)?;
     stage.watch.progress.begin("resuming", stage.swarm.size());
     let start = Instant::now();
-    stage.swarm.order(Order::Open(Opening::Together));
+    stage.swarm.send(SwarmCommand::Connect(ConnectMode::Simultaneous));
     stage.wait_until_open()?;
     let back = start.elapsed();
     stage.pass(after)?;

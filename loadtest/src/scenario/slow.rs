@@ -10,7 +10,7 @@ use crate::client::Pace;
 use crate::options::{Defaults, Options, is_chosen, share};
 use crate::record::Record;
 use crate::report::p99;
-use crate::swarm::{Opening, Order};
+use crate::swarm::{ConnectMode, SwarmCommand};
 
 /// A share reads slowly or not at all; the others must not notice.
 #[derive(Args, Clone, Debug)]
@@ -38,18 +38,18 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
             (plan.pace, plan.cohort) = (pace, APART);
         }
     })?;
-    stage.open(Opening::AsItGoes)?;
+    stage.open(ConnectMode::Unpaced)?;
     stage.measure();
     let start = Instant::now();
     stage.begin()?;
     stage.go_on_until(|_| start.elapsed() >= half)?;
     let before = stage.watch.take_part();
-    stage.swarm.order(Order::Pace);
+    stage.swarm.send(SwarmCommand::ThrottleReads);
     stage.end()?;
     stage.settle()?;
     let during = stage.watch.take_part();
     // What became of the slow ones stands behind what they have not read.
-    stage.swarm.order(Order::Catch);
+    stage.swarm.send(SwarmCommand::UnthrottleReads);
     stage.quiet()?;
     let mut record = stage.finish()?;
     let slow = record.cohorts.iter().find(|cohort| !cohort.judged);

@@ -9,7 +9,7 @@ use super::stage::{APART, Stage};
 use super::{RunError, measure};
 use crate::options::{Defaults, Options};
 use crate::record::{Record, Sample};
-use crate::swarm::{Churning, Opening, Order};
+use crate::swarm::{ChurnKind, ConnectMode, SwarmCommand};
 
 /// Of the whole time this much passes before growth is looked for.
 const WARM_UP: f64 = 0.1;
@@ -39,14 +39,14 @@ pub(crate) fn run(args: &SoakArgs) -> Result<Record, RunError> {
             (plan.churns, plan.cohort) = (true, APART);
         }
     })?;
-    stage.open(Opening::AsItGoes)?;
+    stage.open(ConnectMode::Unpaced)?;
     stage.measure();
     stage.begin()?;
     if reconnects > 0.0 {
-        stage.swarm.order(Order::Churn(Churning::Reconnect, reconnects));
+        stage.swarm.send(SwarmCommand::Churn(ChurnKind::Reconnect, reconnects));
     }
     stage.end()?;
-    stage.swarm.order(Order::Churn(Churning::Reconnect, 0.0));
+    stage.swarm.send(SwarmCommand::Churn(ChurnKind::Reconnect, 0.0));
     stage.wait_until_open()?;
     stage.settle()?;
     let mut record = stage.finish()?;

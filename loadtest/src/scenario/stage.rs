@@ -20,7 +20,7 @@ use crate::resources::cores::Fullness;
 use crate::resources::process::{Process, ProcessName, Usage};
 use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
-use crate::swarm::{Heard, Muster, Opening, Order, Swarm};
+use crate::swarm::{ConnectMode, Swarm, SwarmCommand, SwarmConfig, SwarmResult};
 use crate::watch::Watch;
 
 /// How often the run is looked at.
@@ -100,8 +100,8 @@ impl Stage {
         }
         let plans: Vec<Plan> = (0..setup.subscribers).map(|index| plan(&setup, index, &alter)).collect();
         let run = Arc::new(Run::new(setup.size, setup.channel_names()));
-        interrupt::listen(&run);
-        let muster = Muster {
+        interrupt::install_handler(&run);
+        let config = SwarmConfig {
             target: setup.target.clone(),
             plans: plans.clone(),
             cohorts: vec![("SSE", true), ("WebSocket", true), apart],
@@ -116,7 +116,7 @@ impl Stage {
         let cores = cores.collect();
         let watch = Watch::new(Arc::clone(&run), processes, setup.progress);
         let mut stage = Self {
-            swarm: Swarm::start(&muster, &run)?,
+            swarm: Swarm::start(&config, &run)?,
             channels: vec![0; setup.channels as usize],
             publisher: None,
             publishing: Publishing::default(),
@@ -173,7 +173,7 @@ impl Stage {
     /// Waits until `done`, or a failure that ends the run.
     pub(crate) fn wait_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), RunError> {
         while !done(self) {
-            if let Some(error) = self.swarm.trouble() {
+            if let Some(error) = self.swarm.take_error() {
                 return Err(error.into());
             }
             thread::park_timeout(GLANCE);
@@ -191,10 +191,10 @@ impl Stage {
 
     /// Opens everybody who is not connected, and waits until all are subscribed. If processor time is counted, that is
     /// where it ceases to be.
-    pub(crate) fn open(&mut self, opening: Opening) -> Result<(), RunError> {
+    pub(crate) fn open(&mut self, mode: ConnectMode) -> Result<(), RunError> {
         self.watch.progress.begin("connecting", self.swarm.size());
         let start = Instant::now();
-        self.swarm.order(Order::Open(opening));
+        self.swarm.send(SwarmCommand::Connect(mode));
         self.wait_until_open()?;
         self.connecting += start.elapsed();
         self.end_measure();
@@ -231,7 +231,7 @@ impl Stage {
 
     /// From here on processor time is counted.
     pub(crate) fn measure(&mut self) {
-        self.swarm.order(Order::Measure);
+        self.swarm.send(SwarmCommand::StartMeasuring);
         self.marks.begin(self.processor_time(), self.run.delivered());
         self.fullness().for_each(Fullness::begin);
     }
@@ -243,7 +243,7 @@ impl Stage {
         }
         self.fullness().for_each(Fullness::end);
         self.marks.end(self.processor_time(), self.run.delivered());
-        self.swarm.order(Order::EndMeasure);
+        self.swarm.send(SwarmCommand::StopMeasuring);
     }
 
     /// Begins to publish by the schedule of the options.
@@ -350,11 +350,11 @@ impl Stage {
         let interrupted = self.is_interrupted();
         let Self { setup, swarm, watch, channels, publishing, marks, connecting, own_cores, cores, .. } =
             self;
-        let Heard { tally, toll } = swarm.finish()?;
+        let SwarmResult { tally, cost } = swarm.finish()?;
         let parts = report::Parts {
             setup: &setup,
             tally: &tally,
-            toll: &toll,
+            cost: &cost,
             channels: &channels,
             publishing: &publishing,
             marks: &marks,

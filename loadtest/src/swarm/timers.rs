@@ -9,14 +9,14 @@ use tokio::time::Instant;
 /// What is due at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Latencies are handed over, slow readers read.
+    /// Latencies are handed finished, slow readers read.
     Tick,
     /// The worker looks at itself.
-    Second,
+    SelfCheck,
     /// The next one is set in motion.
     Churn,
     /// A subscriber comes back.
-    Return(usize),
+    Reconnect(usize),
 }
 
 /// Everything that is due at a time.
@@ -50,12 +50,12 @@ mod tests {
     fn the_earliest_comes_first_and_nothing_comes_early() {
         let (mut timers, now) = (Timers::default(), Instant::now());
         let later = |ms| now + Duration::from_millis(ms);
-        timers.set(later(20), Timer::Second);
-        timers.set(later(10), Timer::Return(3));
+        timers.set(later(20), Timer::SelfCheck);
+        timers.set(later(10), Timer::Reconnect(3));
         assert_eq!(timers.wait(now), Some(Duration::from_millis(10)));
         assert_eq!(timers.due(later(9)), None);
-        assert_eq!(timers.due(later(30)), Some((later(10), Timer::Return(3))));
-        assert_eq!(timers.due(later(30)), Some((later(20), Timer::Second)));
+        assert_eq!(timers.due(later(30)), Some((later(10), Timer::Reconnect(3))));
+        assert_eq!(timers.due(later(30)), Some((later(20), Timer::SelfCheck)));
         assert_eq!((timers.due(later(30)), timers.wait(now)), (None, None));
     }
 }

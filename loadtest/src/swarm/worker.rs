@@ -9,49 +9,49 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 use tokio::time::Instant;
 
-use super::seat::{Queue, Rhythm, Seat, Stage};
+use super::subscriber::{ConnectPacing, ConnectQueue, Subscriber, SubscriberState};
 use super::timers::{Timer, Timers};
-use super::{Account, Muster, Opening, Order, Sources, Toll};
+use super::{ConnectMode, GeneratorCost, SourceAddresses, SwarmCommand, SwarmConfig, WorkerResult};
 use crate::client::{ClientError, Connection, Dialling, Place, Plan};
 use crate::resources::thread::{CpuClock, CpuShare};
 use crate::run::Run;
 use crate::tally::{self, Tally};
 
-mod motion;
+mod churn;
 
-use motion::Churn;
+use churn::Churn;
 
 /// What is read at once, by all connections of the thread.
-const SCRATCH_BYTES: usize = 64 * 1024;
-const MAX_EVENTS: usize = 1024;
-const TICK: Duration = Duration::from_millis(100);
-const SECOND: Duration = Duration::from_secs(1);
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+const EVENTS_MAX: usize = 1024;
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
+const SELF_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long connecting and subscribing may take together.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// After a failure a subscriber comes back within this and twice this, as the SDKs do.
-const RETURN: Duration = Duration::from_millis(200);
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(200);
 const WAKER: Token = Token(usize::MAX);
 
 /// See above.
 pub(super) struct Worker {
-    muster: Muster,
+    config: SwarmConfig,
     run: Arc<Run>,
     poll: Poll,
     waker: Arc<Waker>,
-    taking: Receiver<Order>,
-    trouble: Arc<Mutex<Option<ClientError>>>,
-    seats: Vec<Seat>,
+    receiver: Receiver<SwarmCommand>,
+    first_error: Arc<Mutex<Option<ClientError>>>,
+    subscribers: Vec<Subscriber>,
     tally: Tally,
-    queue: Queue,
+    queue: ConnectQueue,
     timers: Timers,
-    sources: Sources,
-    scratch: Vec<u8>,
+    source_addresses: SourceAddresses,
+    read_buffer: Vec<u8>,
     /// Those who are slow read at their pace.
-    paced: bool,
+    throttled: bool,
     churn: Option<Churn>,
-    toll: Toll,
+    cost: GeneratorCost,
     clocks: Option<Clocks>,
-    over: bool,
+    finished: bool,
 }
 
 /// Of the time that is judged, and of its present second.
@@ -62,38 +62,38 @@ struct Clocks {
 
 impl Worker {
     pub(super) fn new(
-        muster: &Muster,
+        config: &SwarmConfig,
         index: usize,
         plans: Vec<Plan>,
         run: Arc<Run>,
         tally: Tally,
-        trouble: Arc<Mutex<Option<ClientError>>>,
-        taking: Receiver<Order>,
+        first_error: Arc<Mutex<Option<ClientError>>>,
+        receiver: Receiver<SwarmCommand>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let now = Instant::now();
         let mut timers = Timers::default();
-        timers.set(now + TICK, Timer::Tick);
-        timers.set(now + SECOND, Timer::Second);
-        let sources = Sources::new(&muster.target, &run, index);
+        timers.set(now + TICK_INTERVAL, Timer::Tick);
+        timers.set(now + SELF_CHECK_INTERVAL, Timer::SelfCheck);
+        let source_addresses = SourceAddresses::new(&config.target, &run, index);
         Ok(Self {
-            muster: Muster { plans: Vec::new(), ..muster.clone() },
+            config: SwarmConfig { plans: Vec::new(), ..config.clone() },
             poll,
             waker,
-            taking,
-            trouble,
-            seats: plans.into_iter().map(|plan| Seat::new(plan, now)).collect(),
+            receiver,
+            first_error,
+            subscribers: plans.into_iter().map(|plan| Subscriber::new(plan, now)).collect(),
             tally,
-            queue: Queue::new(),
+            queue: ConnectQueue::new(),
             timers,
-            sources,
-            scratch: vec![0; SCRATCH_BYTES],
-            paced: false,
+            source_addresses,
+            read_buffer: vec![0; READ_BUFFER_BYTES],
+            throttled: false,
             churn: None,
-            toll: Toll::default(),
+            cost: GeneratorCost::default(),
             clocks: None,
-            over: false,
+            finished: false,
             run,
         })
     }
@@ -103,35 +103,35 @@ impl Worker {
     }
 
     /// Until the end is ordered.
-    pub(super) fn work(mut self) -> io::Result<Account> {
-        let mut events = Events::with_capacity(MAX_EVENTS);
-        while !self.over {
+    pub(super) fn run(mut self) -> io::Result<WorkerResult> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        while !self.finished {
             let wait = self.wait();
             match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 outcome => outcome?,
             }
-            self.work_off(&events);
-            while let Ok(order) = self.taking.try_recv() {
-                self.obey(order);
+            self.handle_events(&events);
+            while let Ok(command) = self.receiver.try_recv() {
+                self.execute(command);
             }
-            self.run_timers();
-            self.open_more();
+            self.fire_timers();
+            self.connect_waiting();
             self.tally.flush(&self.run);
         }
-        self.tally.lend_recent(&self.run);
+        self.tally.publish_recent(&self.run);
         self.end_measure();
-        Ok(Account { tally: self.tally, toll: self.toll })
+        Ok(WorkerResult { tally: self.tally, cost: self.cost })
     }
 
     fn wait(&self) -> Duration {
         let now = Instant::now();
-        let timer = self.timers.wait(now).unwrap_or(TICK);
-        let opening = self.queue.next_due().map(|due| due.saturating_duration_since(now));
-        opening.map_or(timer, |opening| opening.min(timer))
+        let timer = self.timers.wait(now).unwrap_or(TICK_INTERVAL);
+        let connecting = self.queue.next_due().map(|due| due.saturating_duration_since(now));
+        connecting.map_or(timer, |connecting| connecting.min(timer))
     }
 
-    fn work_off(&mut self, events: &Events) {
+    fn handle_events(&mut self, events: &Events) {
         let woke = Instant::now();
         let mut any = false;
         for event in events {
@@ -141,204 +141,212 @@ impl Worker {
             any = true;
             let writable = event.is_writable() || event.is_error();
             let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-            self.work_seat(event.token().0, readable, writable);
+            self.handle_subscriber(event.token().0, readable, writable);
         }
         if any && self.clocks.is_some() {
-            self.toll.turns.saturating_record(micros(woke.elapsed()));
+            self.cost.read_delay.saturating_record(micros(woke.elapsed()));
         }
     }
 
-    fn work_seat(&mut self, index: usize, readable: bool, writable: bool) {
-        let seat = &mut self.seats[index];
-        let held = self.paced && seat.is_slow() && seat.proven;
-        let Some(connection) = &mut seat.connection else { return };
+    fn handle_subscriber(&mut self, index: usize, readable: bool, writable: bool) {
+        let subscriber = &mut self.subscribers[index];
+        let held = self.throttled && subscriber.is_slow() && subscriber.was_subscribed;
+        let Some(connection) = &mut subscriber.connection else { return };
         let mut outcome = if writable { connection.writable() } else { Ok(()) };
         if outcome.is_ok() && readable && !held {
-            let mut account =
-                tally::Account { run: &self.run, tally: &mut self.tally, seat: index, now: seat.since };
-            outcome = connection.readable(&mut self.scratch, &mut account);
+            let mut recorder = tally::Recorder {
+                run: &self.run,
+                tally: &mut self.tally,
+                subscriber: index,
+                now: subscriber.since,
+            };
+            outcome = connection.readable(&mut self.read_buffer, &mut recorder);
         }
         match outcome {
-            Ok(()) => self.advance(index),
-            Err(error) => self.fail(index, error),
+            Ok(()) => self.update_state(index),
+            Err(error) => self.on_error(index, error),
         }
     }
 
     /// Looks whether a subscriber has got what it waits for.
-    fn advance(&mut self, index: usize) {
-        let seat = &mut self.seats[index];
-        let subscribed = seat.connection.as_ref().is_some_and(Connection::is_subscribed);
-        match (seat.stage, subscribed) {
-            (Stage::Opening | Stage::Rejoining, true) => {
-                if seat.stage == Stage::Opening {
-                    self.queue.under_way -= 1;
+    fn update_state(&mut self, index: usize) {
+        let subscriber = &mut self.subscribers[index];
+        let subscribed = subscriber.connection.as_ref().is_some_and(Connection::is_subscribed);
+        match (subscriber.state, subscribed) {
+            (SubscriberState::Connecting | SubscriberState::Resubscribing, true) => {
+                if subscriber.state == SubscriberState::Connecting {
+                    self.queue.in_progress -= 1;
                 }
-                (seat.stage, seat.proven) = (Stage::Subscribed, true);
-                let took = micros(seat.since.elapsed());
-                self.tally.opened(took, self.clocks.is_some());
+                (subscriber.state, subscriber.was_subscribed) = (SubscriberState::Subscribed, true);
+                let took = micros(subscriber.since.elapsed());
+                self.tally.record_subscribed(took, self.clocks.is_some());
                 self.run.counters.subscribed.fetch_add(1, Ordering::Relaxed);
                 self.run.counters.opened.fetch_add(1, Ordering::Relaxed);
             }
-            (Stage::Leaving, false) => {
-                seat.stage = Stage::Out;
-                self.tally.entries[index].ledger.rejoin();
+            (SubscriberState::Unsubscribing, false) => {
+                subscriber.state = SubscriberState::Unsubscribed;
+                self.tally.entries[index].ledger.allow_gap();
             }
             _ => {}
         }
     }
 
     /// The connection is of no use any more.
-    fn fail(&mut self, index: usize, error: ClientError) {
-        let stage = self.hang_up(index);
-        if !self.seats[index].proven {
-            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            trouble.get_or_insert(error);
+    fn on_error(&mut self, index: usize, error: ClientError) {
+        let state = self.disconnect(index);
+        if !self.subscribers[index].was_subscribed {
+            let mut first_error = self.first_error.lock().unwrap_or_else(PoisonError::into_inner);
+            first_error.get_or_insert(error);
             return;
         }
         self.run.counters.broken.fetch_add(1, Ordering::Relaxed);
-        if stage == Stage::Opening {
+        if state == SubscriberState::Connecting {
             self.tally.counts.retries += 1;
         } else {
-            self.tally.ended(index, error.to_string());
+            self.tally.record_closed(index, error.to_string());
         }
-        if stage == Stage::Opening || self.muster.faithful {
-            self.seats[index].stage = Stage::Waiting;
-            let pause = RETURN + RETURN.mul_f64(fastrand::f64());
-            self.timers.set(Instant::now() + pause, Timer::Return(index));
+        if state == SubscriberState::Connecting || self.config.faithful {
+            self.subscribers[index].state = SubscriberState::Queued;
+            let pause = RECONNECT_DELAY_MIN + RECONNECT_DELAY_MIN.mul_f64(fastrand::f64());
+            self.timers.set(Instant::now() + pause, Timer::Reconnect(index));
         }
     }
 
     /// Closes a connection; returns where it stood.
-    fn hang_up(&mut self, index: usize) -> Stage {
-        let seat = &mut self.seats[index];
-        let stage = std::mem::replace(&mut seat.stage, Stage::Away);
-        if let Some(mut connection) = seat.connection.take() {
+    fn disconnect(&mut self, index: usize) -> SubscriberState {
+        let subscriber = &mut self.subscribers[index];
+        let state = std::mem::replace(&mut subscriber.state, SubscriberState::Disconnected);
+        if let Some(mut connection) = subscriber.connection.take() {
             let place = connection.place();
             if place != Place::Fresh {
-                seat.place = place;
+                subscriber.place = place;
             }
             connection.leave(self.poll.registry());
         }
-        match stage {
-            Stage::Opening => self.queue.under_way -= 1,
-            Stage::Subscribed => drop(self.run.counters.subscribed.fetch_sub(1, Ordering::Relaxed)),
+        match state {
+            SubscriberState::Connecting => self.queue.in_progress -= 1,
+            SubscriberState::Subscribed => drop(self.run.counters.subscribed.fetch_sub(1, Ordering::Relaxed)),
             _ => {}
         }
-        stage
+        state
     }
 
-    fn open_more(&mut self) {
-        while let Some((index, due)) = self.queue.next(Instant::now(), self.muster.at_once) {
-            let seat = &mut self.seats[index];
-            (seat.stage, seat.since) = (Stage::Opening, due);
+    fn connect_waiting(&mut self) {
+        while let Some((index, due)) = self.queue.next(Instant::now(), self.config.at_once) {
+            let subscriber = &mut self.subscribers[index];
+            (subscriber.state, subscriber.since) = (SubscriberState::Connecting, due);
             if let Err(error) = self.dial(index) {
-                self.fail(index, error.into());
+                self.on_error(index, error.into());
             }
         }
     }
 
     fn dial(&mut self, index: usize) -> io::Result<()> {
-        let seat = &mut self.seats[index];
+        let subscriber = &mut self.subscribers[index];
         let dialling = Dialling {
-            target: &self.muster.target,
-            channel: &self.run.channels[seat.plan.channel as usize],
-            source: self.sources.next(),
-            receive_buffer: seat.is_slow().then_some(self.muster.slow_buffer),
+            target: &self.config.target,
+            channel: &self.run.channels[subscriber.plan.channel as usize],
+            source: self.source_addresses.next(),
+            receive_buffer: subscriber.is_slow().then_some(self.config.slow_buffer),
         };
-        let (place, registry) = (seat.place.clone(), self.poll.registry());
-        let connection = Connection::dial(&dialling, seat.plan.transport, place, registry, Token(index))?;
-        seat.connection = Some(connection);
+        let (place, registry) = (subscriber.place.clone(), self.poll.registry());
+        let connection =
+            Connection::dial(&dialling, subscriber.plan.transport, place, registry, Token(index))?;
+        subscriber.connection = Some(connection);
         Ok(())
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Open(opening) => self.open_all(opening),
-            Order::Drop => self.hang_up_all(false),
-            Order::Leave => self.hang_up_all(true),
-            Order::Pace => self.paced = true,
-            Order::Catch => self.catch_up(),
-            Order::Churn(kind, per_second) => self.begin_churn(kind, per_second),
-            Order::Measure => {
+    fn execute(&mut self, command: SwarmCommand) {
+        match command {
+            SwarmCommand::Connect(mode) => self.connect_all(mode),
+            SwarmCommand::Disconnect => self.disconnect_all(false),
+            SwarmCommand::Reset => self.disconnect_all(true),
+            SwarmCommand::ThrottleReads => self.throttled = true,
+            SwarmCommand::UnthrottleReads => self.drain_slow_readers(),
+            SwarmCommand::Churn(kind, per_second) => self.begin_churn(kind, per_second),
+            SwarmCommand::StartMeasuring => {
                 self.clocks = Some(Clocks { whole: CpuClock::start(), second: CpuClock::start() });
             }
-            Order::EndMeasure => self.end_measure(),
-            Order::Finish => self.over = true,
+            SwarmCommand::StopMeasuring => self.end_measure(),
+            SwarmCommand::Finish => self.finished = true,
         }
     }
 
     fn end_measure(&mut self) {
         if let Some(clocks) = self.clocks.take() {
-            self.toll.share = CpuShare::worst_of(self.toll.share, clocks.whole.share());
+            self.cost.share = CpuShare::worst_of(self.cost.share, clocks.whole.share());
         }
     }
 
-    fn open_all(&mut self, opening: Opening) {
-        self.queue.begin(match opening {
-            Opening::AsItGoes => Rhythm::Turns,
-            Opening::Together => Rhythm::Together(Instant::now()),
-            Opening::PerSecond(rate) => Rhythm::PerSecond(Instant::now(), rate),
+    fn connect_all(&mut self, mode: ConnectMode) {
+        self.queue.begin(match mode {
+            ConnectMode::Unpaced => ConnectPacing::Unpaced,
+            ConnectMode::Simultaneous => ConnectPacing::Simultaneous(Instant::now()),
+            ConnectMode::PerSecond(rate) => ConnectPacing::PerSecond(Instant::now(), rate),
         });
-        for (index, seat) in self.seats.iter_mut().enumerate() {
-            if seat.stage == Stage::Away {
-                seat.stage = Stage::Waiting;
+        for (index, subscriber) in self.subscribers.iter_mut().enumerate() {
+            if subscriber.state == SubscriberState::Disconnected {
+                subscriber.state = SubscriberState::Queued;
                 self.queue.waiting.push_back(index);
             }
         }
     }
 
-    fn hang_up_all(&mut self, forget: bool) {
+    fn disconnect_all(&mut self, forget: bool) {
         self.queue.waiting.clear();
-        for index in 0..self.seats.len() {
-            self.hang_up(index);
+        for index in 0..self.subscribers.len() {
+            self.disconnect(index);
             if forget {
-                self.seats[index].place = Place::Fresh;
-                self.tally.entries[index].ledger.rejoin();
+                self.subscribers[index].place = Place::Fresh;
+                self.tally.entries[index].ledger.allow_gap();
             }
         }
     }
 
-    fn run_timers(&mut self) {
+    fn fire_timers(&mut self) {
         let now = Instant::now();
         while let Some((due, timer)) = self.timers.due(now) {
             match timer {
                 Timer::Tick => self.tick(due, now),
-                Timer::Second => self.look_at_itself(now),
-                Timer::Churn => self.churn_on(now),
-                Timer::Return(index) if self.seats[index].stage == Stage::Waiting => self.queue.join(index),
-                Timer::Return(_) => {}
+                Timer::SelfCheck => self.check_self(now),
+                Timer::Churn => self.run_churn(now),
+                Timer::Reconnect(index) if self.subscribers[index].state == SubscriberState::Queued => {
+                    self.queue.enqueue(index)
+                }
+                Timer::Reconnect(_) => {}
             }
         }
     }
 
     fn tick(&mut self, due: Instant, now: Instant) {
         if self.clocks.is_some() {
-            self.toll.timers.saturating_record(micros(now - due));
+            self.cost.timer_delay.saturating_record(micros(now - due));
         }
-        self.tally.lend_recent(&self.run);
-        if self.paced {
-            self.read_slowly();
+        self.tally.publish_recent(&self.run);
+        if self.throttled {
+            self.read_throttled();
         }
         // Not from when it ran: a thread that was held up is late more than once.
-        self.timers.set(due + TICK, Timer::Tick);
+        self.timers.set(due + TICK_INTERVAL, Timer::Tick);
     }
 
-    fn look_at_itself(&mut self, now: Instant) {
+    fn check_self(&mut self, now: Instant) {
         // The first one may have been cut short: a few milliseconds are always full.
         if let Some(clocks) = &mut self.clocks
-            && clocks.second.age() >= SECOND / 2
+            && clocks.second.age() >= SELF_CHECK_INTERVAL / 2
         {
-            self.toll.worst = CpuShare::worst_of(self.toll.worst, clocks.second.share());
+            self.cost.worst_second = CpuShare::worst_of(self.cost.worst_second, clocks.second.share());
             clocks.second = CpuClock::start();
         }
-        for index in 0..self.seats.len() {
-            let seat = &self.seats[index];
-            let dialled = seat.stage == Stage::Opening && seat.connection.is_some();
-            if dialled && seat.since + OPEN_TIMEOUT < now {
-                self.fail(index, ClientError::Timeout(OPEN_TIMEOUT.as_secs()));
+        for index in 0..self.subscribers.len() {
+            let subscriber = &self.subscribers[index];
+            let connecting =
+                subscriber.state == SubscriberState::Connecting && subscriber.connection.is_some();
+            if connecting && subscriber.since + CONNECT_TIMEOUT < now {
+                self.on_error(index, ClientError::Timeout(CONNECT_TIMEOUT.as_secs()));
             }
         }
-        self.timers.set(now + SECOND, Timer::Second);
+        self.timers.set(now + SELF_CHECK_INTERVAL, Timer::SelfCheck);
     }
 }
 

@@ -8,41 +8,41 @@ use crate::client::{Connection, Pace, Place, Plan};
 
 /// Where a subscriber stands with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum SubscriberState {
     /// Not connected, and nobody asked for it.
-    Away,
+    Disconnected,
     /// Not connected, and about to be.
-    Waiting,
+    Queued,
     /// On the way to its subscription.
-    Opening,
+    Connecting,
     /// Hears.
     Subscribed,
     /// Has asked to hear no more.
-    Leaving,
+    Unsubscribing,
     /// Connected, and hears nothing.
-    Out,
+    Unsubscribed,
     /// Has asked to hear again.
-    Rejoining,
+    Resubscribing,
 }
 
 /// One subscriber.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Subscriber {
     pub(super) plan: Plan,
     pub(super) connection: Option<Connection>,
-    pub(super) stage: Stage,
+    pub(super) state: SubscriberState,
     /// When what it waits for was due.
     pub(super) since: Instant,
     /// Where it comes back to.
     pub(super) place: Place,
     /// It was subscribed before: a failure is no reason to give the run up.
-    pub(super) proven: bool,
+    pub(super) was_subscribed: bool,
 }
 
-impl Seat {
+impl Subscriber {
     pub(super) fn new(plan: Plan, now: Instant) -> Self {
-        let (connection, stage, place) = (None, Stage::Away, Place::Fresh);
-        Self { plan, connection, stage, since: now, place, proven: false }
+        let (connection, state, place) = (None, SubscriberState::Disconnected, Place::Fresh);
+        Self { plan, connection, state, since: now, place, was_subscribed: false }
     }
 
     /// Whether it does not read as fast as it can once it is told to read at its pace.
@@ -53,64 +53,64 @@ impl Seat {
 
 /// How those who wait for a connection get theirs.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Rhythm {
+pub(super) enum ConnectPacing {
     /// As fast as it goes; each counts from when its turn has come.
-    Turns,
+    Unpaced,
     /// As fast as it goes; everybody counts from one moment.
-    Together(Instant),
+    Simultaneous(Instant),
     /// So many a second from a moment on; each counts from when it was due.
     PerSecond(Instant, f64),
 }
 
 /// Those who wait for a connection.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct ConnectQueue {
     pub(super) waiting: VecDeque<usize>,
-    pub(super) under_way: usize,
-    pub(super) rhythm: Rhythm,
-    /// How many have been let through in this rhythm.
-    passed: u64,
+    pub(super) in_progress: usize,
+    pub(super) pacing: ConnectPacing,
+    /// How many have been let through in this pacing.
+    started: u64,
 }
 
-impl Queue {
+impl ConnectQueue {
     pub(super) fn new() -> Self {
-        Self { waiting: VecDeque::new(), under_way: 0, rhythm: Rhythm::Turns, passed: 0 }
+        Self { waiting: VecDeque::new(), in_progress: 0, pacing: ConnectPacing::Unpaced, started: 0 }
     }
 
-    /// Begins a rhythm.
-    pub(super) fn begin(&mut self, rhythm: Rhythm) {
-        (self.rhythm, self.passed) = (rhythm, 0);
+    /// Begins a pacing.
+    pub(super) fn begin(&mut self, pacing: ConnectPacing) {
+        (self.pacing, self.started) = (pacing, 0);
     }
 
-    /// Somebody comes back. Once those of the last rhythm have had their turn, it has none any more.
-    pub(super) fn join(&mut self, seat: usize) {
-        if self.waiting.is_empty() && self.under_way == 0 {
-            self.begin(Rhythm::Turns);
+    /// Somebody comes back. Once those of the last pacing have had their turn, it has none any more.
+    pub(super) fn enqueue(&mut self, subscriber: usize) {
+        if self.waiting.is_empty() && self.in_progress == 0 {
+            self.begin(ConnectPacing::Unpaced);
         }
-        self.waiting.push_back(seat);
+        self.waiting.push_back(subscriber);
     }
 
     /// The next one whose turn has come, and since when it has.
     pub(super) fn next(&mut self, now: Instant, at_once: usize) -> Option<(usize, Instant)> {
-        let due = match self.rhythm {
-            Rhythm::Turns => now,
-            Rhythm::Together(since) => since,
-            Rhythm::PerSecond(..) => self.next_due()?,
+        let due = match self.pacing {
+            ConnectPacing::Unpaced => now,
+            ConnectPacing::Simultaneous(since) => since,
+            ConnectPacing::PerSecond(..) => self.next_due()?,
         };
-        if due > now || self.under_way >= at_once {
+        if due > now || self.in_progress >= at_once {
             return None;
         }
-        let seat = self.waiting.pop_front()?;
-        self.under_way += 1;
-        self.passed += 1;
-        Some((seat, due))
+        let subscriber = self.waiting.pop_front()?;
+        self.in_progress += 1;
+        self.started += 1;
+        Some((subscriber, due))
     }
 
     /// When the next one is due, where that is known beforehand.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        match self.rhythm {
-            Rhythm::PerSecond(start, rate) if !self.waiting.is_empty() => {
-                Some(start + std::time::Duration::from_secs_f64(self.passed as f64 / rate))
+        match self.pacing {
+            ConnectPacing::PerSecond(start, rate) if !self.waiting.is_empty() => {
+                Some(start + std::time::Duration::from_secs_f64(self.started as f64 / rate))
             }
             _ => None,
         }
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn a_rhythm_is_kept_and_counts_from_when_each_was_due() {
-        let (mut queue, start) = (Queue::new(), Instant::now());
+        let (mut queue, start) = (ConnectQueue::new(), Instant::now());
         queue.waiting.extend(0..4);
-        queue.begin(Rhythm::PerSecond(start, 10.0));
+        queue.begin(ConnectPacing::PerSecond(start, 10.0));
         assert_eq!(queue.next(start, 9), Some((0, start)));
         assert_eq!(queue.next(start, 9), None);
         let (due, late) = (start + Duration::from_millis(100), start + Duration::from_millis(150));
@@ -136,13 +136,13 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_are_under_way() {
-        let (mut queue, now) = (Queue::new(), Instant::now());
+        let (mut queue, now) = (ConnectQueue::new(), Instant::now());
         queue.waiting.extend(0..3);
         assert_eq!(
             (queue.next(now, 2), queue.next(now, 2), queue.next(now, 2)),
             (Some((0, now)), Some((1, now)), None)
         );
-        queue.under_way -= 1;
+        queue.in_progress -= 1;
         assert_eq!(queue.next(now, 2), Some((2, now)));
     }
 }
