@@ -14,13 +14,13 @@ use crate::tally::Recorder;
 use crate::target::Target;
 
 mod centrifuge;
-mod events;
+mod event_stream;
 mod frames;
 pub(crate) mod http;
-mod wire;
+mod subscriber_protocol;
 
-pub(crate) use wire::Place;
-use wire::Wire;
+pub(crate) use subscriber_protocol::ResumePoint;
+use subscriber_protocol::SubscriberProtocol;
 
 /// How a subscriber is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +33,18 @@ pub(crate) enum Transport {
 
 /// How a subscriber reads once it is told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub(crate) enum ReadRate {
     /// As fast as it comes.
-    Full,
+    Unlimited,
     /// So many bytes a second.
-    Slow(u32),
+    BytesPerSecond(u32),
     /// Not at all.
-    Never,
+    Paused,
 }
 
 /// One subscriber as the scenario wants it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct SubscriberPlan {
     /// How it is connected.
     pub(crate) transport: Transport,
     /// The index of its channel.
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
     /// The index of its cohort.
     pub(crate) cohort: u8,
     /// How it reads once it is told to.
-    pub(crate) pace: Pace,
+    pub(crate) read_rate: ReadRate,
     /// Whether it is set in motion when some are to be.
     pub(crate) churns: bool,
 }
@@ -99,14 +99,14 @@ pub(crate) enum ClientError {
 pub(crate) struct Connection {
     socket: TcpStream,
     connected: bool,
-    wire: Wire,
+    protocol: SubscriberProtocol,
     /// What the socket has not taken yet.
     out: Vec<u8>,
 }
 
 /// Where to dial, and how.
 #[derive(Debug)]
-pub(crate) struct Dialling<'a> {
+pub(crate) struct ConnectOptions<'a> {
     /// The server.
     pub(crate) target: &'a Target,
     /// The channel's name.
@@ -120,26 +120,27 @@ pub(crate) struct Dialling<'a> {
 impl Connection {
     /// Begins to connect. The socket is registered under `token`.
     pub(crate) fn dial(
-        dialling: &Dialling<'_>,
+        options: &ConnectOptions<'_>,
         transport: Transport,
-        place: Place,
+        resume_point: ResumePoint,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
-        let mut socket = TcpStream::from_std(connect(dialling)?.into());
+        let mut socket = TcpStream::from_std(connect(options)?.into());
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-        let (wire, request) = Wire::open(dialling.target, dialling.channel, transport, place);
-        Ok(Self { socket, connected: false, wire, out: request })
+        let (protocol, request) =
+            SubscriberProtocol::open(options.target, options.channel, transport, resume_point);
+        Ok(Self { socket, connected: false, protocol, out: request })
     }
 
     /// Whether everything that is published from now on is expected.
     pub(crate) fn is_subscribed(&self) -> bool {
-        self.wire.is_subscribed()
+        self.protocol.is_subscribed()
     }
 
     /// Where the subscription stands.
-    pub(crate) fn place(&self) -> Place {
-        self.wire.place()
+    pub(crate) fn resume_point(&self) -> ResumePoint {
+        self.protocol.resume_point()
     }
 
     /// The socket takes bytes.
@@ -170,60 +171,60 @@ impl Connection {
         Ok(())
     }
 
-    /// The socket has bytes: reads them through `scratch`, answers what wants an answer. A read that does not fill
-    /// `scratch` has emptied the socket; whatever comes later is a new event.
+    /// The socket has bytes: reads them through `buffer`, answers what wants an answer. A read that does not fill
+    /// `buffer` has emptied the socket; whatever comes later is a new event.
     pub(crate) fn readable(
         &mut self,
-        scratch: &mut [u8],
+        buffer: &mut [u8],
         recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
-        while self.read_once(scratch, recorder)? == scratch.len() {}
+        while self.read_once(buffer, recorder)? == buffer.len() {}
         Ok(())
     }
 
-    /// One read of at most as many bytes as `scratch` has; how many it was.
+    /// One read of at most as many bytes as `buffer` has; how many it was.
     pub(crate) fn read_once(
         &mut self,
-        scratch: &mut [u8],
+        buffer: &mut [u8],
         recorder: &mut Recorder<'_>,
     ) -> Result<usize, ClientError> {
-        let count = match self.socket.read(scratch) {
-            Ok(0) => return Err(self.wire.ended()),
+        let count = match self.socket.read(buffer) {
+            Ok(0) => return Err(self.protocol.close_reason()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(scratch.len()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(buffer.len()),
             Err(error) => return Err(error.into()),
         };
         recorder.now = tokio::time::Instant::now();
-        self.wire.feed(&scratch[..count], &mut self.out, recorder)?;
+        self.protocol.feed(&buffer[..count], &mut self.out, recorder)?;
         self.flush()?;
         Ok(count)
     }
 
     /// Gives the subscription up, or takes it up anew. False where the protocol knows no such thing.
     pub(crate) fn toggle(&mut self, subscribe: bool, channel: &str) -> Result<bool, ClientError> {
-        let known = self.wire.toggle(subscribe, channel, &mut self.out);
+        let known = self.protocol.toggle(subscribe, channel, &mut self.out);
         self.flush()?;
         Ok(known)
     }
 
     /// Lets the poll forget the socket.
-    pub(crate) fn leave(&mut self, registry: &Registry) {
+    pub(crate) fn deregister(&mut self, registry: &Registry) {
         // It is about to be closed, which does the same.
         let _ = registry.deregister(&mut self.socket);
     }
 }
 
 /// A socket on its way to the server.
-fn connect(dialling: &Dialling<'_>) -> io::Result<Socket> {
-    let address = dialling.target.address();
+fn connect(options: &ConnectOptions<'_>) -> io::Result<Socket> {
+    let address = options.target.address();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    if let Some(bytes) = dialling.receive_buffer {
+    if let Some(bytes) = options.receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
-    if let Some(source) = dialling.source {
+    if let Some(source) = options.source {
         socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
     }
     match socket.connect(&address.into()) {

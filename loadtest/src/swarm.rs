@@ -11,7 +11,7 @@ use std::thread;
 use hdrhistogram::Histogram;
 use mio::Waker;
 
-use crate::client::{ClientError, Plan};
+use crate::client::{ClientError, SubscriberPlan};
 use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
 use crate::tally::{CohortTally, Tally};
@@ -32,7 +32,7 @@ pub(crate) struct SwarmConfig {
     /// The server.
     pub(crate) target: Target,
     /// Who subscribes to what, and how.
-    pub(crate) plans: Vec<Plan>,
+    pub(crate) plans: Vec<SubscriberPlan>,
     /// The names of the cohorts, and whether they are judged.
     pub(crate) cohorts: Vec<(&'static str, bool)>,
     /// How many threads carry them.
@@ -220,7 +220,7 @@ impl Drop for Swarm {
 
 fn spawn_worker(
     index: usize,
-    plans: Vec<Plan>,
+    plans: Vec<SubscriberPlan>,
     config: &SwarmConfig,
     run: &Arc<Run>,
     first_error: &Arc<Mutex<Option<ClientError>>>,
@@ -238,7 +238,7 @@ fn spawn_worker(
 }
 
 /// Splits the plans evenly.
-fn distribute(plans: &[Plan], threads: usize) -> Vec<Vec<Plan>> {
+fn distribute(plans: &[SubscriberPlan], threads: usize) -> Vec<Vec<SubscriberPlan>> {
     let threads = threads.clamp(1, plans.len().max(1));
     let mut shares = vec![Vec::new(); threads];
     for (index, plan) in plans.iter().enumerate() {

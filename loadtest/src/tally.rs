@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use crate::client::Plan;
+use crate::client::SubscriberPlan;
 use crate::ledger::{Arrival, Ledger};
 use crate::run::{Run, coarse_latencies, latencies};
 use crate::stamp::Stamp;
@@ -135,8 +135,8 @@ impl Tally {
     }
 
     /// Opens a line for each plan.
-    pub(crate) fn add_subscribers(&mut self, plans: &[Plan]) {
-        let entry = |plan: &Plan| TallyEntry {
+    pub(crate) fn add_subscribers(&mut self, plans: &[SubscriberPlan]) {
+        let entry = |plan: &SubscriberPlan| TallyEntry {
             channel: plan.channel,
             cohort: plan.cohort,
             ledger: Ledger::default(),

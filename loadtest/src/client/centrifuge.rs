@@ -13,7 +13,7 @@ use crate::tally::Recorder;
 
 /// Where a subscription stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct StreamPosition {
     /// Of the sequence; empty before the first subscription.
     pub(crate) epoch: String,
     /// Of the last publication.
@@ -24,17 +24,17 @@ pub(crate) struct Place {
 
 /// The session of one connection with one channel.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct CentrifugeSession {
     encoding: Encoding,
     subscribed: bool,
     last_id: u32,
-    place: Place,
+    position: StreamPosition,
 }
 
-impl Session {
-    /// Nothing said yet; what is subscribed to goes on from `place`, if that is one.
-    pub(super) fn new(encoding: Encoding, place: Place) -> Self {
-        Self { encoding, subscribed: false, last_id: 0, place }
+impl CentrifugeSession {
+    /// Nothing said yet; what is subscribed to goes on from `position`, if that is one.
+    pub(super) fn new(encoding: Encoding, position: StreamPosition) -> Self {
+        Self { encoding, subscribed: false, last_id: 0, position }
     }
 
     /// Whether publications are expected.
@@ -43,12 +43,12 @@ impl Session {
     }
 
     /// Where the subscription stands.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    pub(super) fn position(&self) -> &StreamPosition {
+        &self.position
     }
 
     /// The first frame: connect, and subscribe at once.
-    pub(super) fn greet(&mut self, channel: &str, out: &mut Vec<u8>) {
+    pub(super) fn write_connect(&mut self, channel: &str, out: &mut Vec<u8>) {
         let connect = ConnectRequest { name: "loadtest".to_owned(), ..ConnectRequest::default() };
         let mut frame = Vec::new();
         self.command(Request::Connect(connect), &mut frame);
@@ -59,7 +59,7 @@ impl Session {
 
     /// Subscribes anew; what was published meanwhile is not wanted.
     pub(super) fn subscribe(&mut self, channel: &str, out: &mut Vec<u8>) {
-        self.place = Place::default();
+        self.position = StreamPosition::default();
         self.send(Request::Subscribe(self.request(channel)), out);
     }
 
@@ -71,9 +71,9 @@ impl Session {
     fn request(&self, channel: &str) -> SubscribeRequest {
         SubscribeRequest {
             channel: channel.to_owned(),
-            recover: self.place.positioned,
-            epoch: self.place.epoch.clone(),
-            offset: self.place.offset,
+            recover: self.position.positioned,
+            epoch: self.position.epoch.clone(),
+            offset: self.position.offset,
             ..SubscribeRequest::default()
         }
     }
@@ -98,14 +98,15 @@ impl Session {
     }
 
     /// Works a message of the server off.
-    pub(super) fn take(
+    pub(super) fn on_message(
         &mut self,
         message: &[u8],
         out: &mut Vec<u8>,
         recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
         if self.encoding == Encoding::Json
-            && let Some((data, offset)) = plain_publication(message, recorder.channel(), recorder.run.size)
+            && let Some((data, offset)) =
+                parse_plain_publication(message, recorder.channel(), recorder.run.size)
         {
             self.publication(data, offset, recorder);
             return Ok(());
@@ -132,32 +133,32 @@ impl Session {
             ReplyBody::Error(error) => {
                 return Err(ClientError::Rejected { code: error.code, message: error.message.into_owned() });
             }
-            ReplyBody::Subscribe(result) => self.begin(result, recorder),
+            ReplyBody::Subscribe(result) => self.on_subscribed(result, recorder),
             ReplyBody::Unsubscribe => self.subscribed = false,
             _ => {}
         }
         Ok(())
     }
 
-    fn begin(&mut self, result: SubscribeResult, recorder: &mut Recorder<'_>) {
+    fn on_subscribed(&mut self, result: SubscribeResult, recorder: &mut Recorder<'_>) {
         if result.was_recovering {
             recorder.record_recovery(result.recovered);
         }
         if !(result.was_recovering && result.recovered) {
-            self.place.offset = result.offset;
+            self.position.offset = result.offset;
         }
-        self.place.epoch = result.epoch;
-        self.place.positioned = result.positioned || result.recoverable;
+        self.position.epoch = result.epoch;
+        self.position.positioned = result.positioned || result.recoverable;
         self.subscribed = true;
         for publication in result.publications {
-            self.hear(&publication, recorder);
+            self.on_publication(&publication, recorder);
         }
     }
 
     fn push(&mut self, push: Push, recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
         match push.body {
             PushBody::Publication(_) if push.channel != recorder.channel() => recorder.record_misrouted(),
-            PushBody::Publication(publication) => self.hear(&publication, recorder),
+            PushBody::Publication(publication) => self.on_publication(&publication, recorder),
             PushBody::Unsubscribe(push) => {
                 recorder.record_gap();
                 return Err(ClientError::Closed(format!("unsubscribed, {} {}", push.code, push.reason)));
@@ -170,16 +171,16 @@ impl Session {
         Ok(())
     }
 
-    fn hear(&mut self, publication: &Publication, recorder: &mut Recorder<'_>) {
+    fn on_publication(&mut self, publication: &Publication, recorder: &mut Recorder<'_>) {
         self.publication(publication.data.bytes(), publication.offset, recorder);
     }
 
     fn publication(&mut self, data: &[u8], offset: u64, recorder: &mut Recorder<'_>) {
-        if self.place.positioned && offset > 0 {
-            if offset != self.place.offset + 1 {
+        if self.position.positioned && offset > 0 {
+            if offset != self.position.offset + 1 {
                 recorder.record_skipped();
             }
-            self.place.offset = offset;
+            self.position.offset = offset;
         }
         recorder.record_payload(data);
     }
@@ -187,7 +188,7 @@ impl Session {
 
 /// A single publication of the channel, written as it nearly always is: payload and offset. Whatever looks otherwise
 /// goes through the codec. This is the only message that comes a hundred thousand times a second.
-fn plain_publication<'a>(message: &'a [u8], channel: &str, size: usize) -> Option<(&'a [u8], u64)> {
+fn parse_plain_publication<'a>(message: &'a [u8], channel: &str, size: usize) -> Option<(&'a [u8], u64)> {
     let rest = message.strip_prefix(br#"{"push":{"channel":""#)?.strip_prefix(channel.as_bytes())?;
     let rest = rest.strip_prefix(br#"","pub":{"data":"#)?;
     let (data, rest) = rest.split_at_checked(size)?;
@@ -236,30 +237,31 @@ mod tests {
         // A name that JSON escapes never takes the short way.
         for subscriber in 0..2 {
             let (run, mut tally) = fixture();
-            let (mut session, mut out) = (Session::new(Encoding::Json, Place::default()), Vec::new());
+            let (mut session, mut out) =
+                (CentrifugeSession::new(Encoding::Json, StreamPosition::default()), Vec::new());
             let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber, now: Instant::now() };
-            session.take(SUBSCRIBED, &mut out, &mut recorder).unwrap();
+            session.on_message(SUBSCRIBED, &mut out, &mut recorder).unwrap();
             let channel = u32::try_from(subscriber).unwrap();
             let first = push(&run, channel, 1, 1);
-            assert_eq!(plain_publication(&first, recorder.channel(), 128).is_some(), subscriber == 1);
-            session.take(&first, &mut out, &mut recorder).unwrap();
+            assert_eq!(parse_plain_publication(&first, recorder.channel(), 128).is_some(), subscriber == 1);
+            session.on_message(&first, &mut out, &mut recorder).unwrap();
             let both = [push(&run, channel, 2, 2), push(&run, channel, 3, 3)].join(&b'\n');
-            session.take(&both, &mut out, &mut recorder).unwrap();
-            session.take(&push(&run, channel, 5, 5), &mut out, &mut recorder).unwrap();
-            session.take(&push(&run, 1 - channel, 1, 1), &mut out, &mut recorder).unwrap();
+            session.on_message(&both, &mut out, &mut recorder).unwrap();
+            session.on_message(&push(&run, channel, 5, 5), &mut out, &mut recorder).unwrap();
+            session.on_message(&push(&run, 1 - channel, 1, 1), &mut out, &mut recorder).unwrap();
             let ledger = &tally.entries[subscriber].ledger;
             assert_eq!((ledger.delivered(), ledger.lost(5)), (4, 1));
             assert_eq!((tally.counts.skipped, tally.counts.misrouted), (1, 1));
-            assert_eq!((session.place().offset, out.len()), (5, 0));
+            assert_eq!((session.position().offset, out.len()), (5, 0));
         }
     }
 
     #[test]
     fn a_session_goes_on_where_it_stood() {
         let (run, mut tally) = fixture();
-        let place = Place { epoch: "e".to_owned(), offset: 1, positioned: true };
-        let (mut session, mut out) = (Session::new(Encoding::Json, place), Vec::new());
-        session.greet("c1", &mut out);
+        let position = StreamPosition { epoch: "e".to_owned(), offset: 1, positioned: true };
+        let (mut session, mut out) = (CentrifugeSession::new(Encoding::Json, position), Vec::new());
+        session.write_connect("c1", &mut out);
         let asked = br#""subscribe":{"channel":"c1","recover":true,"epoch":"e","offset":1}"#;
         assert!(out.windows(asked.len()).any(|window| window == asked), "{}", String::from_utf8_lossy(&out));
         let missed = push(&run, 1, 2, 2);
@@ -269,8 +271,8 @@ mod tests {
             r#"{{"id":2,"subscribe":{{"epoch":"e","offset":1,"positioned":true,"was_recovering":true,"recovered":true,"publications":[{missed}]}}}}"#
         );
         let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
-        session.take(reply.as_bytes(), &mut out, &mut recorder).unwrap();
-        assert_eq!((session.place().offset, session.is_subscribed()), (2, true));
+        session.on_message(reply.as_bytes(), &mut out, &mut recorder).unwrap();
+        assert_eq!((session.position().offset, session.is_subscribed()), (2, true));
         assert_eq!((tally.counts.recovered, tally.counts.skipped), (1, 0));
         assert_eq!(tally.entries[1].ledger.delivered(), 1);
     }
@@ -278,13 +280,14 @@ mod tests {
     #[test]
     fn pings_are_answered_and_notices_end_the_session() {
         let (run, mut tally) = fixture();
-        let (mut session, mut out) = (Session::new(Encoding::Json, Place::default()), Vec::new());
+        let (mut session, mut out) =
+            (CentrifugeSession::new(Encoding::Json, StreamPosition::default()), Vec::new());
         let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
-        session.take(b"{}", &mut out, &mut recorder).unwrap();
+        session.on_message(b"{}", &mut out, &mut recorder).unwrap();
         assert_eq!(out, b"\x81\x82\0\0\0\0{}");
         let notice =
             br#"{"push":{"channel":"c1","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#;
-        let end = session.take(notice, &mut out, &mut recorder).unwrap_err().to_string();
+        let end = session.on_message(notice, &mut out, &mut recorder).unwrap_err().to_string();
         assert_eq!(end, "closed by the server: unsubscribed, 2500 insufficient state");
         assert_eq!(tally.counts.gaps, 1);
     }

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The longest message that is put together.
-const MAX_MESSAGE: usize = 16 << 20;
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What the server sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) enum FrameError {
     #[error("the server breaks RFC 6455: {0}")]
     Violation(&'static str),
     /// Longer than a load test expects.
-    #[error("a message of more than {MAX_MESSAGE} bytes")]
+    #[error("a message of more than {MESSAGE_BYTES_MAX} bytes")]
     TooLong,
 }
 
@@ -42,20 +42,20 @@ pub(crate) struct FrameReader {
 }
 
 impl FrameReader {
-    /// Takes the next bytes and gives each message that they complete to `take`.
+    /// Takes the next bytes and gives each message that they complete to `on_message`.
     pub(crate) fn feed<E: From<FrameError>>(
         &mut self,
-        fresh: &[u8],
-        mut take: impl FnMut(Message<'_>) -> Result<(), E>,
+        input: &[u8],
+        mut on_message: impl FnMut(Message<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.partial.is_empty() {
-            let used = self.work_off(fresh, &mut take)?;
-            self.partial.extend_from_slice(&fresh[used..]);
+            let used = self.read_frames(input, &mut on_message)?;
+            self.partial.extend_from_slice(&input[used..]);
             return Ok(());
         }
         let mut joined = mem::take(&mut self.partial);
-        joined.extend_from_slice(fresh);
-        let used = self.work_off(&joined, &mut take)?;
+        joined.extend_from_slice(input);
+        let used = self.read_frames(&joined, &mut on_message)?;
         joined.drain(..used);
         if !joined.is_empty() {
             self.partial = joined;
@@ -64,10 +64,10 @@ impl FrameReader {
     }
 
     /// Works whole frames off; returns how many bytes they were.
-    fn work_off<E: From<FrameError>>(
+    fn read_frames<E: From<FrameError>>(
         &mut self,
         bytes: &[u8],
-        take: &mut impl FnMut(Message<'_>) -> Result<(), E>,
+        on_message: &mut impl FnMut(Message<'_>) -> Result<(), E>,
     ) -> Result<usize, E> {
         let mut at = 0;
         while let Some((header, start, end)) = header(&bytes[at..])? {
@@ -77,13 +77,13 @@ impl FrameReader {
                 OpCode::Data(Data::Continue) => {
                     self.append(payload)?;
                     if header.is_final {
-                        take(Message::Data(&mem::take(&mut self.fragments)))?;
+                        on_message(Message::Data(&mem::take(&mut self.fragments)))?;
                     }
                 }
-                OpCode::Data(_) if header.is_final => take(Message::Data(payload))?,
+                OpCode::Data(_) if header.is_final => on_message(Message::Data(payload))?,
                 OpCode::Data(_) => self.append(payload)?,
-                OpCode::Control(Control::Ping) => take(Message::Ping(payload))?,
-                OpCode::Control(Control::Close) => take(close(payload))?,
+                OpCode::Control(Control::Ping) => on_message(Message::Ping(payload))?,
+                OpCode::Control(Control::Close) => on_message(close(payload))?,
                 OpCode::Control(_) => {}
             }
         }
@@ -91,7 +91,7 @@ impl FrameReader {
     }
 
     fn append(&mut self, payload: &[u8]) -> Result<(), FrameError> {
-        if self.fragments.len() + payload.len() > MAX_MESSAGE {
+        if self.fragments.len() + payload.len() > MESSAGE_BYTES_MAX {
             return Err(FrameError::TooLong);
         }
         self.fragments.extend_from_slice(payload);
@@ -109,7 +109,7 @@ fn header(bytes: &[u8]) -> Result<Option<(FrameHeader, usize, usize)>, FrameErro
     }
     let start = usize::try_from(cursor.position()).unwrap_or_default();
     match usize::try_from(length) {
-        Ok(length) if length <= MAX_MESSAGE => Ok(Some((header, start, start + length))),
+        Ok(length) if length <= MESSAGE_BYTES_MAX => Ok(Some((header, start, start + length))),
         _ => Err(FrameError::TooLong),
     }
 }

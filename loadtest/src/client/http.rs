@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 pub(crate) const WEBSOCKET_KEY: &str = "ZWFyc2hvdC1sb2FkdGVzdA==";
 
 /// A line of a head, or of a chunk's frame, is never longer.
-const MAX_LINE: usize = 16 * 1024;
+const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Why bytes are no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +18,7 @@ pub(crate) enum HttpError {
     #[error("the answer is not HTTP")]
     StatusLine,
     /// A line without an end.
-    #[error("a line of the answer is longer than {MAX_LINE} bytes")]
+    #[error("a line of the answer is longer than {LINE_BYTES_MAX} bytes")]
     LongLine,
     /// A length that is none.
     #[error("the answer's length is malformed")]
@@ -84,24 +84,24 @@ impl Response {
     ) -> Result<&'a [u8], HttpError> {
         while !input.is_empty() && self.state != State::Done {
             input = match self.state {
-                State::Chunk(left) => self.content(input, left, State::Chunk, State::ChunkEnd, &mut body),
-                State::Counted(left) => self.content(input, left, State::Counted, State::Done, &mut body),
+                State::Chunk(left) => self.read_body(input, left, State::Chunk, State::ChunkEnd, &mut body),
+                State::Counted(left) => self.read_body(input, left, State::Counted, State::Done, &mut body),
                 State::UntilClose => {
                     body(input);
                     &[]
                 }
-                _ => self.take_line(input)?,
+                _ => self.read_line(input)?,
             };
         }
         Ok(input)
     }
 
     /// Passes on as much as the frame has left.
-    fn content<'a>(
+    fn read_body<'a>(
         &mut self,
         input: &'a [u8],
         left: u64,
-        going_on: fn(u64) -> State,
+        next_state: fn(u64) -> State,
         after: State,
         body: &mut impl FnMut(&[u8]),
     ) -> &'a [u8] {
@@ -109,15 +109,15 @@ impl Response {
         let (now, rest) = input.split_at(count);
         body(now);
         let left = left - count as u64;
-        self.state = if left == 0 { after } else { going_on(left) };
+        self.state = if left == 0 { after } else { next_state(left) };
         rest
     }
 
     /// Collects a line; when it is complete, it moves the state on.
-    fn take_line<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], HttpError> {
+    fn read_line<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], HttpError> {
         let end = input.iter().position(|byte| *byte == b'\n');
         let (now, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
-        if self.line.len() + now.len() > MAX_LINE {
+        if self.line.len() + now.len() > LINE_BYTES_MAX {
             return Err(HttpError::LongLine);
         }
         self.line.extend_from_slice(now);
@@ -232,7 +232,7 @@ mod tests {
     fn nonsense_is_named() {
         assert_eq!(read(&[b"SSH-2.0-OpenSSH\r\n"]), Err(HttpError::StatusLine));
         assert_eq!(read(&[b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]), Err(HttpError::Length));
-        assert_eq!(read(&[&vec![b'x'; MAX_LINE + 1]]), Err(HttpError::LongLine));
+        assert_eq!(read(&[&vec![b'x'; LINE_BYTES_MAX + 1]]), Err(HttpError::LongLine));
     }
 
     proptest! {

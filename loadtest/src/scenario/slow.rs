@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::stage::{APART, Stage};
 use super::{RunError, measure};
-use crate::client::Pace;
+use crate::client::ReadRate;
 use crate::options::{Defaults, Options, is_chosen, share};
 use crate::record::Record;
 use crate::report::p99;
@@ -31,11 +31,12 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
     let mut setup = args.options.resolve("slow", &defaults)?;
     setup.own.insert("share".to_owned(), args.share.to_string());
     setup.own.insert("reads".to_owned(), args.reads.to_string());
-    let (share, pace) = (args.share, if args.reads == 0 { Pace::Never } else { Pace::Slow(args.reads) });
+    let (share, read_rate) =
+        (args.share, if args.reads == 0 { ReadRate::Paused } else { ReadRate::BytesPerSecond(args.reads) });
     let half = setup.duration / 2;
     let mut stage = Stage::set(setup, false, ("slow readers", false), |index, plan| {
         if is_chosen(index, share) {
-            (plan.pace, plan.cohort) = (pace, APART);
+            (plan.read_rate, plan.cohort) = (read_rate, APART);
         }
     })?;
     stage.open(ConnectMode::Unpaced)?;

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::RunError;
-use crate::client::{Pace, Plan, Transport};
+use crate::client::{ReadRate, SubscriberPlan, Transport};
 use crate::interrupt;
 use crate::options::{Rate, Setup};
 use crate::publisher::{Link, LinkSettings, PublishError, Published, Publisher, Schedule};
@@ -57,7 +57,7 @@ pub(crate) struct Stage {
     own_cores: Option<Fullness>,
     /// Those of each named process.
     cores: Vec<Option<Fullness>>,
-    plans: Vec<Plan>,
+    plans: Vec<SubscriberPlan>,
     judges_apart: bool,
     connecting: Duration,
 }
@@ -92,13 +92,14 @@ impl Stage {
         setup: Setup,
         faithful: bool,
         apart: (&'static str, bool),
-        alter: impl Fn(u32, &mut Plan),
+        alter: impl Fn(u32, &mut SubscriberPlan),
     ) -> Result<Self, RunError> {
         let processes = find(&setup.processes)?;
         if setup.publish.is_open_to_all() {
             Link::open(&setup.publish, &setup.target, setup.api_key.as_deref())?;
         }
-        let plans: Vec<Plan> = (0..setup.subscribers).map(|index| plan(&setup, index, &alter)).collect();
+        let plans: Vec<SubscriberPlan> =
+            (0..setup.subscribers).map(|index| plan(&setup, index, &alter)).collect();
         let run = Arc::new(Run::new(setup.size, setup.channel_names()));
         interrupt::install_handler(&run);
         let config = SwarmConfig {
@@ -288,7 +289,7 @@ impl Stage {
         Ok(())
     }
 
-    fn judged(&self) -> impl Iterator<Item = &Plan> {
+    fn judged(&self) -> impl Iterator<Item = &SubscriberPlan> {
         self.plans.iter().filter(|plan| plan.cohort != APART || self.judges_apart)
     }
 
@@ -371,11 +372,12 @@ fn find(names: &[ProcessName]) -> Result<Vec<Process>, RunError> {
     names.iter().map(|name| Process::find(name).map_err(RunError::Usage)).collect()
 }
 
-fn plan(setup: &Setup, subscriber: u32, alter: &impl Fn(u32, &mut Plan)) -> Plan {
+fn plan(setup: &Setup, subscriber: u32, alter: &impl Fn(u32, &mut SubscriberPlan)) -> SubscriberPlan {
     let transport = setup.transport_of(subscriber);
     let cohort = if transport == Transport::Sse { SSE } else { WEBSOCKET };
     let channel = subscriber % setup.channels;
-    let mut plan = Plan { transport, channel, cohort, pace: Pace::Full, churns: false };
+    let mut plan =
+        SubscriberPlan { transport, channel, cohort, read_rate: ReadRate::Unlimited, churns: false };
     alter(subscriber, &mut plan);
     plan
 }

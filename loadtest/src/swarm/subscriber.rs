@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::client::{Connection, Pace, Place, Plan};
+use crate::client::{Connection, ReadRate, ResumePoint, SubscriberPlan};
 
 /// Where a subscriber stands with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,26 +28,26 @@ pub(super) enum SubscriberState {
 /// One subscriber.
 #[derive(Debug)]
 pub(super) struct Subscriber {
-    pub(super) plan: Plan,
+    pub(super) plan: SubscriberPlan,
     pub(super) connection: Option<Connection>,
     pub(super) state: SubscriberState,
     /// When what it waits for was due.
     pub(super) since: Instant,
     /// Where it comes back to.
-    pub(super) place: Place,
+    pub(super) resume_point: ResumePoint,
     /// It was subscribed before: a failure is no reason to give the run up.
     pub(super) was_subscribed: bool,
 }
 
 impl Subscriber {
-    pub(super) fn new(plan: Plan, now: Instant) -> Self {
-        let (connection, state, place) = (None, SubscriberState::Disconnected, Place::Fresh);
-        Self { plan, connection, state, since: now, place, was_subscribed: false }
+    pub(super) fn new(plan: SubscriberPlan, now: Instant) -> Self {
+        let (connection, state, resume_point) = (None, SubscriberState::Disconnected, ResumePoint::Live);
+        Self { plan, connection, state, since: now, resume_point, was_subscribed: false }
     }
 
     /// Whether it does not read as fast as it can once it is told to read at its pace.
     pub(super) fn is_slow(&self) -> bool {
-        self.plan.pace != Pace::Full
+        self.plan.read_rate != ReadRate::Unlimited
     }
 }
 

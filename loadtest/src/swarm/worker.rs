@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::subscriber::{ConnectPacing, ConnectQueue, Subscriber, SubscriberState};
 use super::timers::{Timer, Timers};
 use super::{ConnectMode, GeneratorCost, SourceAddresses, SwarmCommand, SwarmConfig, WorkerResult};
-use crate::client::{ClientError, Connection, Dialling, Place, Plan};
+use crate::client::{ClientError, ConnectOptions, Connection, ResumePoint, SubscriberPlan};
 use crate::resources::thread::{CpuClock, CpuShare};
 use crate::run::Run;
 use crate::tally::{self, Tally};
@@ -64,7 +64,7 @@ impl Worker {
     pub(super) fn new(
         config: &SwarmConfig,
         index: usize,
-        plans: Vec<Plan>,
+        plans: Vec<SubscriberPlan>,
         run: Arc<Run>,
         tally: Tally,
         first_error: Arc<Mutex<Option<ClientError>>>,
@@ -217,11 +217,11 @@ impl Worker {
         let subscriber = &mut self.subscribers[index];
         let state = std::mem::replace(&mut subscriber.state, SubscriberState::Disconnected);
         if let Some(mut connection) = subscriber.connection.take() {
-            let place = connection.place();
-            if place != Place::Fresh {
-                subscriber.place = place;
+            let resume_point = connection.resume_point();
+            if resume_point != ResumePoint::Live {
+                subscriber.resume_point = resume_point;
             }
-            connection.leave(self.poll.registry());
+            connection.deregister(self.poll.registry());
         }
         match state {
             SubscriberState::Connecting => self.queue.in_progress -= 1,
@@ -243,15 +243,15 @@ impl Worker {
 
     fn dial(&mut self, index: usize) -> io::Result<()> {
         let subscriber = &mut self.subscribers[index];
-        let dialling = Dialling {
+        let options = ConnectOptions {
             target: &self.config.target,
             channel: &self.run.channels[subscriber.plan.channel as usize],
             source: self.source_addresses.next(),
             receive_buffer: subscriber.is_slow().then_some(self.config.slow_buffer),
         };
-        let (place, registry) = (subscriber.place.clone(), self.poll.registry());
+        let (resume_point, registry) = (subscriber.resume_point.clone(), self.poll.registry());
         let connection =
-            Connection::dial(&dialling, subscriber.plan.transport, place, registry, Token(index))?;
+            Connection::dial(&options, subscriber.plan.transport, resume_point, registry, Token(index))?;
         subscriber.connection = Some(connection);
         Ok(())
     }
@@ -297,7 +297,7 @@ impl Worker {
         for index in 0..self.subscribers.len() {
             self.disconnect(index);
             if forget {
-                self.subscribers[index].place = Place::Fresh;
+                self.subscribers[index].resume_point = ResumePoint::Live;
                 self.tally.entries[index].ledger.allow_gap();
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{READ_BUFFER_BYTES, Worker};
-use crate::client::{Pace, Place};
+use crate::client::{ReadRate, ResumePoint};
 use crate::swarm::ChurnKind;
 use crate::swarm::subscriber::SubscriberState;
 use crate::swarm::timers::Timer;
@@ -36,7 +36,8 @@ impl Worker {
     pub(super) fn read_throttled(&mut self) {
         for index in 0..self.subscribers.len() {
             let subscriber = &mut self.subscribers[index];
-            let (Pace::Slow(bytes), Some(connection)) = (subscriber.plan.pace, &mut subscriber.connection)
+            let (ReadRate::BytesPerSecond(bytes), Some(connection)) =
+                (subscriber.plan.read_rate, &mut subscriber.connection)
             else {
                 continue;
             };
@@ -136,7 +137,7 @@ impl Worker {
             }
             Ok(false) => {
                 self.disconnect(index);
-                self.subscribers[index].place = Place::Fresh;
+                self.subscribers[index].resume_point = ResumePoint::Live;
                 self.tally.entries[index].ledger.allow_gap();
             }
             Err(error) => self.on_error(index, error),

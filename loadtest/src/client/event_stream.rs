@@ -26,7 +26,7 @@ pub(crate) struct EventReader {
 
 impl EventReader {
     /// Goes on where an earlier stream ended.
-    pub(crate) fn after(id: &[u8]) -> Self {
+    pub(crate) fn resuming_from(id: &[u8]) -> Self {
         Self { id: id.to_vec(), ..Self::default() }
     }
 
@@ -52,18 +52,18 @@ impl EventReader {
     /// Works a line off, whose beginning may have come earlier.
     fn end_line(&mut self, end: &[u8], dispatch: &mut impl FnMut(Event<'_>)) {
         if self.line.is_empty() {
-            return self.take(end, dispatch);
+            return self.process_line(end, dispatch);
         }
         let mut line = mem::take(&mut self.line);
         line.extend_from_slice(end);
-        self.take(&line, dispatch);
+        self.process_line(&line, dispatch);
         line.clear();
         self.line = line;
     }
 
-    fn take(&mut self, line: &[u8], dispatch: &mut impl FnMut(Event<'_>)) {
+    fn process_line(&mut self, line: &[u8], dispatch: &mut impl FnMut(Event<'_>)) {
         if line.is_empty() {
-            return self.end_event(dispatch);
+            return self.dispatch_event(dispatch);
         }
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let (field, value) = line.split_at(colon);
@@ -81,7 +81,7 @@ impl EventReader {
     }
 
     /// An event without data is none.
-    fn end_event(&mut self, dispatch: &mut impl FnMut(Event<'_>)) {
+    fn dispatch_event(&mut self, dispatch: &mut impl FnMut(Event<'_>)) {
         if let Some((_, data)) = self.data.split_last() {
             dispatch(Event { name: &self.name, data, id: &self.id });
         }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_last_id_stays_until_there_is_another() {
-        let (mut reader, mut ids) = (EventReader::after(b"z"), Vec::new());
+        let (mut reader, mut ids) = (EventReader::resuming_from(b"z"), Vec::new());
         reader
             .feed(b"data: 0\n\ndata: 1\nid: a\n\ndata: 2\n\nid: b\n\n", |event| ids.push(event.id.to_vec()));
         assert_eq!(ids, [b"z", b"a", b"a"]);

@@ -5,8 +5,8 @@ use earshot_protocol::Encoding;
 use memchr::memmem;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::centrifuge::{self, Session};
-use super::events::{Event, EventReader};
+use super::centrifuge::{self, CentrifugeSession};
+use super::event_stream::{Event, EventReader};
 use super::frames::{FrameReader, Message, write_frame};
 use super::http::{Response, WEBSOCKET_KEY};
 use super::{ClientError, Transport};
@@ -14,47 +14,47 @@ use crate::tally::Recorder;
 use crate::target::Target;
 
 /// How each message of the load test begins.
-const STAMP: &[u8] = br#"{"run":"#;
+const STAMP_PREFIX: &[u8] = br#"{"run":"#;
 
 /// Where a subscriber stood when it lost its connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ResumePoint {
     /// Nowhere: what was published before is not wanted.
     #[default]
-    Fresh,
+    Live,
     /// On a WebSocket of the Centrifuge protocol.
-    Position(centrifuge::Place),
+    Position(centrifuge::StreamPosition),
     /// On an event stream, behind this id.
     EventId(Vec<u8>),
 }
 
 /// The protocol of one connection.
 #[derive(Debug)]
-pub(super) enum Wire {
+pub(super) enum SubscriberProtocol {
     /// An event stream.
-    Events(Box<Stream>),
+    Events(Box<EventStream>),
     /// A WebSocket that is being asked for.
-    Upgrading(Box<Upgrade>),
+    Upgrading(Box<PendingUpgrade>),
     /// A WebSocket.
-    Socket(FrameReader, Speech),
+    Socket(FrameReader, SocketProtocol),
 }
 
-/// What is said over a WebSocket.
+/// What is reason over a WebSocket.
 #[derive(Debug)]
-pub(super) enum Speech {
+pub(super) enum SocketProtocol {
     /// The Centrifuge client protocol.
-    Centrifuge(Box<Session>),
+    Centrifuge(Box<CentrifugeSession>),
     /// The messages as they are, or with something around them.
     Plain,
 }
 
 /// An event stream.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct EventStream {
     response: Response,
     events: EventReader,
     /// The target says by an event when it is subscribed.
-    announced: bool,
+    announces_subscription: bool,
     recovering: bool,
     subscribed: bool,
     error: Option<String>,
@@ -62,28 +62,33 @@ pub(super) struct Stream {
 
 /// A handshake under way.
 #[derive(Debug)]
-pub(super) struct Upgrade {
+pub(super) struct PendingUpgrade {
     response: Response,
-    speech: Speech,
+    protocol: SocketProtocol,
     channel: String,
     hello: Vec<String>,
 }
 
-impl Wire {
+impl SubscriberProtocol {
     /// The protocol, and the request that opens it.
     pub(super) fn open(
         target: &Target,
         channel: &str,
         transport: Transport,
-        place: Place,
+        resume_point: ResumePoint,
     ) -> (Self, Vec<u8>) {
         match transport {
-            Transport::Sse => Self::open_stream(target, channel, place),
-            Transport::WebSocket(encoding) => Self::open_socket(target, channel, encoding, place),
+            Transport::Sse => Self::open_stream(target, channel, resume_point),
+            Transport::WebSocket(encoding) => Self::open_socket(target, channel, encoding, resume_point),
         }
     }
 
-    fn open_socket(target: &Target, channel: &str, encoding: Encoding, place: Place) -> (Self, Vec<u8>) {
+    fn open_socket(
+        target: &Target,
+        channel: &str,
+        encoding: Encoding,
+        resume_point: ResumePoint,
+    ) -> (Self, Vec<u8>) {
         let centrifuge = target.kind().speaks_centrifuge();
         let protocol = match encoding {
             Encoding::Protobuf if centrifuge => "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n",
@@ -94,19 +99,23 @@ impl Wire {
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {WEBSOCKET_KEY}\r\nSec-WebSocket-Version: 13\r\n{protocol}\r\n"
         );
-        let speech = if centrifuge {
-            let place = if let Place::Position(place) = place { place } else { centrifuge::Place::default() };
-            Speech::Centrifuge(Box::new(Session::new(encoding, place)))
+        let protocol = if centrifuge {
+            let resume_point = if let ResumePoint::Position(resume_point) = resume_point {
+                resume_point
+            } else {
+                centrifuge::StreamPosition::default()
+            };
+            SocketProtocol::Centrifuge(Box::new(CentrifugeSession::new(encoding, resume_point)))
         } else {
-            Speech::Plain
+            SocketProtocol::Plain
         };
         let (channel, hello) = (channel.to_owned(), target.hello(channel));
-        let upgrade = Upgrade { response: Response::default(), speech, channel, hello };
-        (Self::Upgrading(Box::new(upgrade)), request.into_bytes())
+        let pending = PendingUpgrade { response: Response::default(), protocol, channel, hello };
+        (Self::Upgrading(Box::new(pending)), request.into_bytes())
     }
 
-    fn open_stream(target: &Target, channel: &str, place: Place) -> (Self, Vec<u8>) {
-        let id = if let Place::EventId(id) = place { id } else { Vec::new() };
+    fn open_stream(target: &Target, channel: &str, resume_point: ResumePoint) -> (Self, Vec<u8>) {
+        let id = if let ResumePoint::EventId(id) = resume_point { id } else { Vec::new() };
         let mut request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nCache-Control: no-store\r\n",
             target.sse_path(channel),
@@ -119,10 +128,10 @@ impl Wire {
             request.extend_from_slice(b"\r\n");
         }
         request.extend_from_slice(b"\r\n");
-        let stream = Stream {
+        let stream = EventStream {
             response: Response::default(),
-            events: EventReader::after(&id),
-            announced: target.kind().announces_streams(),
+            events: EventReader::resuming_from(&id),
+            announces_subscription: target.kind().announces_streams(),
             recovering: !id.is_empty(),
             subscribed: false,
             error: None,
@@ -135,31 +144,33 @@ impl Wire {
         match self {
             Self::Events(stream) => stream.subscribed,
             Self::Upgrading(_) => false,
-            Self::Socket(_, Speech::Centrifuge(session)) => session.is_subscribed(),
-            Self::Socket(_, Speech::Plain) => true,
+            Self::Socket(_, SocketProtocol::Centrifuge(session)) => session.is_subscribed(),
+            Self::Socket(_, SocketProtocol::Plain) => true,
         }
     }
 
     /// Where the subscription stands.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn resume_point(&self) -> ResumePoint {
         match self {
             Self::Events(stream) if !stream.events.last_id().is_empty() => {
-                Place::EventId(stream.events.last_id().to_vec())
+                ResumePoint::EventId(stream.events.last_id().to_vec())
             }
-            Self::Socket(_, Speech::Centrifuge(session)) => Place::Position(session.place().clone()),
-            _ => Place::Fresh,
+            Self::Socket(_, SocketProtocol::Centrifuge(session)) => {
+                ResumePoint::Position(session.position().clone())
+            }
+            _ => ResumePoint::Live,
         }
     }
 
-    /// How it ended: the server's own words, where it said any.
-    pub(super) fn ended(&mut self) -> ClientError {
-        let said = if let Self::Events(stream) = self { stream.error.take() } else { None };
-        ClientError::Closed(said.unwrap_or_else(|| "the connection ended".to_owned()))
+    /// How it ended: the server's own words, where it reason any.
+    pub(super) fn close_reason(&mut self) -> ClientError {
+        let reason = if let Self::Events(stream) = self { stream.error.take() } else { None };
+        ClientError::Closed(reason.unwrap_or_else(|| "the connection ended".to_owned()))
     }
 
     /// Gives the subscription up, or takes it up anew. False where the protocol knows no such thing.
     pub(super) fn toggle(&mut self, subscribe: bool, channel: &str, out: &mut Vec<u8>) -> bool {
-        let Self::Socket(_, Speech::Centrifuge(session)) = self else { return false };
+        let Self::Socket(_, SocketProtocol::Centrifuge(session)) = self else { return false };
         if subscribe {
             session.subscribe(channel, out);
         } else {
@@ -177,39 +188,41 @@ impl Wire {
     ) -> Result<(), ClientError> {
         match self {
             Self::Events(stream) => stream.feed(input, recorder),
-            Self::Socket(frames, speech) => frames.feed(input, |message| speech.take(message, out, recorder)),
-            Self::Upgrading(upgrade) => {
-                let rest = upgrade.response.feed(input, |_| {})?;
-                match upgrade.response.status() {
+            Self::Socket(frames, protocol) => {
+                frames.feed(input, |message| protocol.on_message(message, out, recorder))
+            }
+            Self::Upgrading(pending) => {
+                let rest = pending.response.feed(input, |_| {})?;
+                match pending.response.status() {
                     None => return Ok(()),
-                    Some(101) if upgrade.response.accepts_websocket() => {}
+                    Some(101) if pending.response.accepts_websocket() => {}
                     Some(101) => return Err(ClientError::NotAccepted),
                     Some(status) => return Err(ClientError::Status(status)),
                 }
-                let mut speech = std::mem::replace(&mut upgrade.speech, Speech::Plain);
-                if let Speech::Centrifuge(session) = &mut speech {
-                    session.greet(&upgrade.channel, out);
+                let mut protocol = std::mem::replace(&mut pending.protocol, SocketProtocol::Plain);
+                if let SocketProtocol::Centrifuge(session) = &mut protocol {
+                    session.write_connect(&pending.channel, out);
                 }
-                for text in &upgrade.hello {
+                for text in &pending.hello {
                     write_frame(OpCode::Data(Data::Text), text.as_bytes(), out);
                 }
-                *self = Self::Socket(FrameReader::default(), speech);
+                *self = Self::Socket(FrameReader::default(), protocol);
                 self.feed(rest, out, recorder)
             }
         }
     }
 }
 
-impl Speech {
-    fn take(
+impl SocketProtocol {
+    fn on_message(
         &mut self,
         message: Message<'_>,
         out: &mut Vec<u8>,
         recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
         match (message, self) {
-            (Message::Data(data), Self::Centrifuge(session)) => session.take(data, out, recorder)?,
-            (Message::Data(data), Self::Plain) => hear_within(data, recorder),
+            (Message::Data(data), Self::Centrifuge(session)) => session.on_message(data, out, recorder)?,
+            (Message::Data(data), Self::Plain) => record_embedded(data, recorder),
             (Message::Ping(data), _) => write_frame(OpCode::Control(Control::Pong), data, out),
             (Message::Close(0, _), _) => return Err(ClientError::Closed("closed without a code".to_owned())),
             (Message::Close(code, reason), _) => {
@@ -221,24 +234,24 @@ impl Speech {
 }
 
 /// Hears the messages that stand somewhere in what a server sent: it may put something around them.
-fn hear_within(data: &[u8], recorder: &mut Recorder<'_>) {
+fn record_embedded(data: &[u8], recorder: &mut Recorder<'_>) {
     if data.len() == recorder.run.size {
         return recorder.record_payload(data);
     }
     let mut rest = data;
-    while let Some(start) = memmem::find(rest, STAMP) {
+    while let Some(start) = memmem::find(rest, STAMP_PREFIX) {
         let end = (start + recorder.run.size).min(rest.len());
         recorder.record_payload(&rest[start..end]);
         rest = &rest[end..];
     }
 }
 
-impl Stream {
+impl EventStream {
     fn feed(&mut self, input: &[u8], recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
-        let Self { response, events, announced, recovering, subscribed, error } = self;
-        let plain = !*announced;
-        let mut tell = |event: Event<'_>| match event.name {
-            _ if plain => hear_within(event.data, recorder),
+        let Self { response, events, announces_subscription, recovering, subscribed, error } = self;
+        let plain = !*announces_subscription;
+        let mut on_event = |event: Event<'_>| match event.name {
+            _ if plain => record_embedded(event.data, recorder),
             b"" => recorder.record_payload(event.data),
             b"subscribed" => {
                 if std::mem::take(recovering) {
@@ -250,11 +263,11 @@ impl Stream {
             b"error" => *error = Some(String::from_utf8_lossy(event.data).into_owned()),
             _ => {}
         };
-        response.feed(input, |body| events.feed(body, &mut tell))?;
+        response.feed(input, |body| events.feed(body, &mut on_event))?;
         match response.status() {
             Some(200) if response.is_done() => {
-                let said = self.error.take().unwrap_or_else(|| "the stream ended".to_owned());
-                Err(ClientError::Closed(said))
+                let reason = self.error.take().unwrap_or_else(|| "the stream ended".to_owned());
+                Err(ClientError::Closed(reason))
             }
             Some(200) => {
                 self.subscribed |= plain;
