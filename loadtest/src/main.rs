@@ -22,8 +22,8 @@ mod bench;
 mod capacity;
 mod client;
 mod interrupt;
+mod kernel_baseline;
 mod ledger;
-mod limit;
 mod median;
 mod options;
 mod progress;
@@ -33,12 +33,12 @@ mod redis_costs;
 mod report;
 mod resources;
 mod run;
+mod sampler;
 mod scenario;
 mod stamp;
 mod swarm;
 mod tally;
 mod target;
-mod watch;
 
 const UNCLEAN: u8 = 1;
 const NOT_RUN: u8 = 2;
@@ -92,7 +92,7 @@ enum Command {
     /// What the kernel takes in any case: one thread that writes one ready frame to each socket
     ///
     /// Takes the options of `fanout`, but for those that say where the target is.
-    Limit(Box<limit::LimitArgs>),
+    Limit(Box<kernel_baseline::KernelBaselineArgs>),
     /// Puts results that were kept as JSON beside each other
     Compare(CompareArgs),
     /// Earshot, nchan and the bare loop side by side on two cores, with the goals
@@ -106,7 +106,7 @@ enum Command {
     /// What many users need, by what was measured: nodes, Redis servers, and what runs out first
     Capacity(Box<capacity::CapacityArgs>),
     #[command(hide = true)]
-    BareLoop(limit::BareLoopArgs),
+    BareLoop(kernel_baseline::BaselineServerArgs),
 }
 
 /// Puts results beside each other.
@@ -131,13 +131,13 @@ fn main() -> ExitCode {
         Command::Slow(args) => conclude(slow::run(&args), &args.options),
         Command::Churn(args) => conclude(churn::run(&args), &args.options),
         Command::Soak(args) => conclude(soak::run(&args), &args.options),
-        Command::Limit(args) => conclude(limit::run(&args), &args.options),
+        Command::Limit(args) => conclude(kernel_baseline::run(&args), &args.options),
         Command::Compare(args) => done(report::compare(&args.files, args.html.as_deref())),
         Command::Bench(args) => done(bench::run(&args)),
         Command::Redis(args) => done(redis_costs::run(&args)),
         Command::Capacity(args) => done(capacity::run(&args)),
         Command::BareLoop(args) => {
-            done(limit::serve(&args).map_err(|error| format!("the bare loop: {error}")))
+            done(kernel_baseline::serve(&args).map_err(|error| format!("the bare loop: {error}")))
         }
     }
 }

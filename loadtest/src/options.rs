@@ -12,7 +12,7 @@ use earshot_protocol::Encoding;
 
 use crate::client::Transport;
 use crate::progress::ProgressMode;
-use crate::publisher::{LinkSettings, Schedule, Tempo};
+use crate::publisher::{PublishRate, PublishTarget, Schedule};
 use crate::resources::open_file_limit;
 use crate::resources::process::ProcessName;
 use crate::scenario::RunError;
@@ -60,7 +60,7 @@ pub(crate) struct Options {
     pub(crate) size: Option<usize>,
     /// Where to publish: `http` (the target's own API) or a Redis URL
     #[arg(long, default_value = "http", env = "LOADTEST_PUBLISH", hide_env_values = true)]
-    pub(crate) publish: LinkSettings,
+    pub(crate) publish: PublishTarget,
     /// The key of the target's API
     #[arg(long, env = "EARSHOT_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
@@ -173,7 +173,7 @@ pub(crate) struct Setup {
     pub(crate) burst: u64,
     pub(crate) duration: Duration,
     pub(crate) size: usize,
-    pub(crate) publish: LinkSettings,
+    pub(crate) publish: PublishTarget,
     pub(crate) api_key: Option<String>,
     pub(crate) channel_prefix: String,
     pub(crate) processes: Vec<ProcessName>,
@@ -280,20 +280,20 @@ impl Setup {
 
     /// What is to be published after each channel has got so many.
     pub(crate) fn schedule(&self, before: Vec<u64>) -> Schedule {
-        let (tempo, total) = match self.rate {
+        let (rate, total) = match self.rate {
             Rate::PerSecond(per_second) => {
                 // A float to an integer saturates.
                 let total = (per_second * self.duration.as_secs_f64()).round() as u64;
-                (Tempo::Rate { per_second, burst: self.burst }, total)
+                (PublishRate::Rate { per_second, burst: self.burst }, total)
             }
             Rate::Max => {
                 let deliveries = f64::from(self.subscribers) / f64::from(self.channels);
-                (Tempo::Window { messages: self.window, deliveries }, u64::MAX)
+                (PublishRate::Window { messages: self.window, deliveries }, u64::MAX)
             }
         };
         // A schedule by the clock ends with its last message, not with its last moment.
         let duration = if self.rate == Rate::Max { self.duration } else { Duration::MAX };
-        Schedule { before, tempo, total, duration }
+        Schedule { before, rate, total, duration }
     }
 
     /// Transports alternate within each channel, whatever the number of channels is.

@@ -13,20 +13,20 @@ use crate::resources::thread::{CpuClock, CpuShare};
 use crate::run::{Run, latencies};
 use crate::stamp::Stamp;
 
-pub(crate) mod bare;
+pub(crate) mod baseline;
+mod connection;
 mod http;
-mod link;
 mod redis;
 mod schedule;
 
-pub(crate) use link::{Link, LinkSettings, PublishError};
-pub(crate) use schedule::{Schedule, Tempo};
+pub(crate) use connection::{PublishError, PublishTarget, PublisherConnection};
+pub(crate) use schedule::{PublishRate, Schedule};
 
 /// Messages that are sent in one go when several are due.
-const MAX_BATCH: u64 = 256;
+const BATCH_MAX: u64 = 256;
 
 /// How often a publisher that waits for deliveries looks.
-const GLANCE: Duration = Duration::from_micros(100);
+const WINDOW_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// One message on its way out.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct Outgoing<'a> {
 
 /// How the publishing went.
 #[derive(Debug)]
-pub(crate) struct Published {
+pub(crate) struct PublishResult {
     /// How many messages the gateway or Redis accepted.
     pub(crate) count: u64,
     /// From the first to the last.
@@ -55,19 +55,23 @@ pub(crate) struct Published {
 /// A publisher at work on its own thread.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    thread: thread::JoinHandle<Published>,
+    thread: thread::JoinHandle<PublishResult>,
     count: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Publisher {
     /// Begins to publish.
-    pub(crate) fn start(link: Link, schedule: Schedule, run: Arc<Run>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        connection: PublisherConnection,
+        schedule: Schedule,
+        run: Arc<Run>,
+    ) -> std::io::Result<Self> {
         let (count, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let shared = (Arc::clone(&count), Arc::clone(&stop));
         let thread = thread::Builder::new()
             .name("publisher".to_owned())
-            .spawn(move || publish_all(link, &schedule, &run, &shared.0, &shared.1))?;
+            .spawn(move || publish_all(connection, &schedule, &run, &shared.0, &shared.1))?;
         Ok(Self { thread, count, stop })
     }
 
@@ -87,47 +91,48 @@ impl Publisher {
     }
 
     /// Waits for the end.
-    pub(crate) fn join(self) -> std::io::Result<Published> {
+    pub(crate) fn join(self) -> std::io::Result<PublishResult> {
         self.thread.join().map_err(|_| std::io::Error::other("the publisher has panicked"))
     }
 }
 
 fn publish_all(
-    mut link: Link,
+    mut connection: PublisherConnection,
     schedule: &Schedule,
     run: &Run,
     counter: &AtomicU64,
     stop: &AtomicBool,
-) -> Published {
+) -> PublishResult {
     let clock = CpuClock::start();
     let start = Instant::now();
     let before = run.delivered();
     let mut lag = latencies();
     let (mut count, mut error) = (0, None);
-    while error.is_none() && !stop.load(Ordering::Relaxed) && !schedule.is_over(count, start.elapsed()) {
-        let batch = match schedule.tempo {
-            Tempo::Rate { .. } => {
+    while error.is_none() && !stop.load(Ordering::Relaxed) && !schedule.is_finished_at(count, start.elapsed())
+    {
+        let batch = match schedule.rate {
+            PublishRate::Rate { .. } => {
                 wait_until(start + schedule.due(count), stop);
                 due_now(schedule, run, start, count, &mut lag)
             }
-            Tempo::Window { .. } => {
+            PublishRate::Window { .. } => {
                 let room = schedule.room(count, run.delivered() - before);
                 if room == 0 {
-                    thread::park_timeout(GLANCE);
+                    thread::park_timeout(WINDOW_POLL_INTERVAL);
                 }
-                at_once(schedule, run, count, room)
+                window_batch(schedule, run, count, room)
             }
         };
         if batch.is_empty() {
             continue;
         }
-        match link.publish(&batch) {
+        match connection.publish(&batch) {
             Ok(()) => count += batch.len() as u64,
             Err(cause) => error = Some(cause),
         }
         counter.store(count, Ordering::Relaxed);
     }
-    Published { count, elapsed: start.elapsed(), lag, cpu: clock.share(), error }
+    PublishResult { count, elapsed: start.elapsed(), lag, cpu: clock.share(), error }
 }
 
 /// Everything that is due, from message `first` on.
@@ -139,7 +144,7 @@ fn due_now<'a>(
     lag: &mut Histogram<u64>,
 ) -> Vec<Outgoing<'a>> {
     let now = Instant::now();
-    let upcoming = first..schedule.total.min(first + MAX_BATCH);
+    let upcoming = first..schedule.total.min(first + BATCH_MAX);
     let due = upcoming.map(|index| (index, start + schedule.due(index)));
     due.take_while(|(_, due)| *due <= now)
         .map(|(index, due)| {
@@ -150,13 +155,13 @@ fn due_now<'a>(
 }
 
 /// As many as there is room for; each is due now.
-fn at_once<'a>(schedule: &'a Schedule, run: &'a Run, first: u64, room: u64) -> Vec<Outgoing<'a>> {
+fn window_batch<'a>(schedule: &'a Schedule, run: &'a Run, first: u64, room: u64) -> Vec<Outgoing<'a>> {
     let now = Instant::now();
-    (first..first + room.min(MAX_BATCH)).map(|index| message(schedule, run, index, now, now)).collect()
+    (first..first + room.min(BATCH_MAX)).map(|index| message(schedule, run, index, now, now)).collect()
 }
 
 fn message<'a>(schedule: &Schedule, run: &'a Run, index: u64, due: Instant, now: Instant) -> Outgoing<'a> {
-    let (channel, sequence) = schedule.place(index);
+    let (channel, sequence) = schedule.position(index);
     let due_micros = run.micros(due);
     let late_micros = u32::try_from(run.micros(now).saturating_sub(due_micros)).unwrap_or(u32::MAX);
     let stamp = Stamp { run: run.id, channel, sequence, due_micros, late_micros };
@@ -183,8 +188,8 @@ mod tests {
     #[test]
     fn what_is_late_carries_the_moment_it_was_due_and_how_late_it_was() {
         let run = Run::new(128, vec!["c0".to_owned(), "c1".to_owned()]);
-        let tempo = Tempo::Rate { per_second: 1000.0, burst: 1 };
-        let schedule = Schedule { before: vec![0; 2], tempo, total: 20, duration: Duration::MAX };
+        let rate = PublishRate::Rate { per_second: 1000.0, burst: 1 };
+        let schedule = Schedule { before: vec![0; 2], rate, total: 20, duration: Duration::MAX };
         let start = run.epoch;
         wait_until(start + Duration::from_millis(9), &AtomicBool::new(false));
         let mut lag = latencies();

@@ -17,10 +17,10 @@ use crate::resources::cores::Fullness;
 use crate::resources::machine::{Machine, commit, now};
 use crate::resources::process::{ProcessName, Usage};
 use crate::resources::{process, thread::CpuShare};
-use crate::scenario::Publishing;
+use crate::sampler::Sampler;
+use crate::scenario::PublishTotals;
 use crate::swarm::GeneratorCost;
 use crate::tally::Tally;
-use crate::watch::Watch;
 
 mod chart;
 mod compare;
@@ -102,7 +102,7 @@ pub(crate) struct Parts<'a> {
     /// How many messages each channel got.
     pub(crate) channels: &'a [u64],
     /// What was published.
-    pub(crate) publishing: &'a Publishing,
+    pub(crate) totals: &'a PublishTotals,
     /// What processes used.
     pub(crate) marks: &'a Marks,
     /// How full the cores of the load test were.
@@ -116,10 +116,10 @@ pub(crate) struct Parts<'a> {
 }
 
 /// The record of a run.
-pub(crate) fn record(parts: &Parts<'_>, watch: Watch) -> Record {
+pub(crate) fn record(parts: &Parts<'_>, sampler: Sampler) -> Record {
     let names: Vec<(String, usize)> =
-        watch.processes.iter().map(|process| (process.name.clone(), process.numbers.len())).collect();
-    let (series, peaks) = watch.finish();
+        sampler.processes.iter().map(|process| (process.name.clone(), process.numbers.len())).collect();
+    let (series, peaks) = sampler.finish();
     let deliveries = deliveries(parts);
     let latest = Latency::of(&parts.tally.reconnect_latency);
     let mut record = Record {
@@ -132,7 +132,7 @@ pub(crate) fn record(parts: &Parts<'_>, watch: Watch) -> Record {
         target: parts.setup.target.kind().name().to_owned(),
         settings: parts.setup.settings(),
         clean: deliveries.is_clean(),
-        failure: parts.publishing.error.as_ref().map(ToString::to_string),
+        failure: parts.totals.error.as_ref().map(ToString::to_string),
         interrupted: parts.interrupted,
         connect: connect(parts),
         published: published(parts),
@@ -159,7 +159,7 @@ fn connect(parts: &Parts<'_>) -> Connect {
 }
 
 fn published(parts: &Parts<'_>) -> Published {
-    let Publishing { count, scheduled, elapsed, lag, .. } = parts.publishing;
+    let PublishTotals { count, scheduled, elapsed, lag, .. } = parts.totals;
     let seconds = elapsed.as_secs_f64();
     // By the clock the first message is due at once, so n messages span n - 1 intervals.
     let (asked, intervals) = match parts.setup.rate {
@@ -184,7 +184,7 @@ fn deliveries(parts: &Parts<'_>) -> Deliveries {
     Deliveries {
         expected: delivered + lost,
         delivered,
-        per_second: per_second(delivered, parts.publishing.elapsed.as_secs_f64()),
+        per_second: per_second(delivered, parts.totals.elapsed.as_secs_f64()),
         lost,
         duplicates: sum(Ledger::duplicates),
         out_of_order: sum(Ledger::late),
@@ -271,7 +271,7 @@ fn meter(parts: &Parts<'_>) -> Meter {
     Meter {
         subscribers: *share,
         busiest_second: busiest,
-        publisher: parts.publishing.cpu,
+        publisher: parts.totals.cpu,
         cores: parts.own_cores.map(|cores| cores.list().to_owned()),
         cores_full: parts.own_cores.and_then(Fullness::whole),
         cores_full_worst: parts.own_cores.and_then(Fullness::worst),

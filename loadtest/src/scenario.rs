@@ -1,4 +1,4 @@
-//! The scenarios, one file each: what happens when, and which numbers it is about. How it is done is in [`stage`].
+//! The scenarios, one file each: what happens when, and which numbers it is about. How it is done is in [`context`].
 
 pub(crate) mod burst;
 pub(crate) mod churn;
@@ -7,11 +7,11 @@ pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod many_channels;
 pub(crate) mod resume;
+mod run_context;
 pub(crate) mod slow;
 pub(crate) mod soak;
-mod stage;
 
-pub(crate) use stage::Publishing;
+pub(crate) use run_context::PublishTotals;
 
 use std::io;
 
@@ -20,7 +20,7 @@ use crate::publisher::PublishError;
 use crate::record::{Measure, Record};
 
 /// Nobody is apart.
-const NOBODY: (&str, bool) = ("nobody", true);
+const NO_THIRD_COHORT: (&str, bool) = ("nobody", true);
 
 /// Why a scenario could not be run; what it found is in its record.
 #[derive(Debug, thiserror::Error)]

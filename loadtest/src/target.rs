@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     RawWs,
     /// The bare loop of `limit`.
     #[value(skip)]
-    BareLoop,
+    KernelBaseline,
 }
 
 impl Kind {
@@ -50,14 +50,14 @@ impl Kind {
             Self::Earshot => (true, true),
             Self::Centrifugo => (false, true),
             Self::Nchan | Self::RawSse => (true, false),
-            Self::RawWs | Self::BareLoop => (false, false),
+            Self::RawWs | Self::KernelBaseline => (false, false),
         }
     }
 
     /// Whether it serves event streams, and whether it serves WebSockets.
     pub(crate) fn serves(self) -> (bool, bool) {
         match self {
-            Self::Earshot | Self::Nchan | Self::BareLoop => (true, true),
+            Self::Earshot | Self::Nchan | Self::KernelBaseline => (true, true),
             Self::Centrifugo | Self::RawWs => (false, true),
             Self::RawSse => (true, false),
         }
@@ -71,7 +71,7 @@ impl Kind {
             Self::Nchan => "nchan",
             Self::RawSse => "raw-sse",
             Self::RawWs => "raw-ws",
-            Self::BareLoop => "bare-loop",
+            Self::KernelBaseline => "bare-loop",
         }
     }
 }
@@ -121,7 +121,7 @@ impl Target {
         let own = match self.kind {
             Kind::Earshot | Kind::Centrifugo => "/connection/websocket",
             Kind::Nchan => "/sub/{channel}",
-            Kind::RawSse | Kind::RawWs | Kind::BareLoop => "/ws/{channel}",
+            Kind::RawSse | Kind::RawWs | Kind::KernelBaseline => "/ws/{channel}",
         };
         fill(self.paths.subscribe.as_deref().unwrap_or(own), &encoded(channel))
     }
@@ -137,7 +137,7 @@ impl Target {
         let own = match self.kind {
             Kind::Earshot | Kind::Centrifugo => "/api/publish",
             Kind::Nchan => "/pub/{channel}",
-            Kind::RawSse | Kind::RawWs | Kind::BareLoop => "/publish/{channel}",
+            Kind::RawSse | Kind::RawWs | Kind::KernelBaseline => "/publish/{channel}",
         };
         fill(self.paths.publish.as_deref().unwrap_or(own), &encoded(channel))
     }

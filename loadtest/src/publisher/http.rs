@@ -5,16 +5,16 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::Outgoing;
-use super::link::{PublishError, TIMEOUT};
+use super::connection::{IO_TIMEOUT, PublishError};
 use crate::client::http::Response;
 use crate::target::Target;
 
 /// What is kept of an answer, which is a few dozen bytes long.
-const MAX_ANSWER: usize = 64 * 1024;
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// An open connection.
 #[derive(Debug)]
-pub(crate) struct HttpLink {
+pub(crate) struct HttpConnection {
     stream: TcpStream,
     target: Target,
     /// The head of each request from behind the path up to the length.
@@ -23,12 +23,12 @@ pub(crate) struct HttpLink {
     unread: Vec<u8>,
 }
 
-impl HttpLink {
+impl HttpConnection {
     pub(super) fn open(target: &Target, api_key: Option<&str>) -> Result<Self, PublishError> {
-        let stream = TcpStream::connect_timeout(&target.address(), TIMEOUT)?;
+        let stream = TcpStream::connect_timeout(&target.address(), IO_TIMEOUT)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
+        stream.set_write_timeout(Some(IO_TIMEOUT))?;
         let key = api_key.map(|key| format!("X-API-Key: {key}\r\n")).unwrap_or_default();
         let host = target.authority();
         let head =
@@ -66,13 +66,13 @@ impl HttpLink {
         let (mut response, mut body) = (Response::default(), Vec::new());
         loop {
             let rest = response.feed(&self.unread, |bytes| {
-                let room = MAX_ANSWER.saturating_sub(body.len()).min(bytes.len());
+                let room = ANSWER_BYTES_MAX.saturating_sub(body.len()).min(bytes.len());
                 body.extend_from_slice(&bytes[..room]);
             })?;
             self.unread = rest.to_vec();
             if response.is_done() {
-                let wraps = self.target.kind().wraps_publications();
-                return judge(wraps, response.status().unwrap_or_default(), &body);
+                let wrapped = self.target.kind().wraps_publications();
+                return check_answer(wrapped, response.status().unwrap_or_default(), &body);
             }
             self.read_more()?;
         }
@@ -91,8 +91,8 @@ impl HttpLink {
 }
 
 /// Where publications are wrapped, the API tells its refusals in the body, under status 200; elsewhere the status does.
-fn judge(wraps: bool, status: u16, body: &[u8]) -> Result<(), PublishError> {
-    let accepted = if wraps {
+fn check_answer(wrapped: bool, status: u16, body: &[u8]) -> Result<(), PublishError> {
+    let accepted = if wrapped {
         let answer = serde_json::from_slice::<serde_json::Value>(body);
         status == 200 && answer.is_ok_and(|answer| answer.is_object() && answer.get("error").is_none())
     } else {
@@ -111,11 +111,11 @@ mod tests {
 
     #[test]
     fn only_a_plain_result_is_accepted() {
-        assert!(judge(true, 200, br#"{"result":{"offset":1}}"#).is_ok());
-        assert!(judge(true, 200, br#"{"error":{"code":102,"message":"unknown channel"}}"#).is_err());
-        assert!(judge(true, 200, b"<html>").is_err());
-        assert!(judge(true, 401, br#"{"result":{}}"#).is_err());
-        assert!(judge(false, 201, b"queued messages: 1").is_ok());
-        assert!(judge(false, 403, b"").is_err());
+        assert!(check_answer(true, 200, br#"{"result":{"offset":1}}"#).is_ok());
+        assert!(check_answer(true, 200, br#"{"error":{"code":102,"message":"unknown channel"}}"#).is_err());
+        assert!(check_answer(true, 200, b"<html>").is_err());
+        assert!(check_answer(true, 401, br#"{"result":{}}"#).is_err());
+        assert!(check_answer(false, 201, b"queued messages: 1").is_ok());
+        assert!(check_answer(false, 403, b"").is_err());
     }
 }

@@ -3,26 +3,26 @@
 use redis::{Client, Connection};
 
 use super::Outgoing;
-use super::link::{PublishError, TIMEOUT};
+use super::connection::{IO_TIMEOUT, PublishError};
 
 /// An open connection.
-pub(crate) struct RedisLink {
+pub(crate) struct RedisConnection {
     connection: Connection,
 }
 
-impl std::fmt::Debug for RedisLink {
+impl std::fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RedisLink").finish_non_exhaustive()
+        f.debug_struct("RedisConnection").finish_non_exhaustive()
     }
 }
 
-impl RedisLink {
+impl RedisConnection {
     pub(super) fn open(url: &str) -> Result<Self, PublishError> {
         // `rediss://` panics without a provider; a second installation is refused, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let connection = Client::open(url)?.get_connection_with_timeout(TIMEOUT)?;
-        connection.set_read_timeout(Some(TIMEOUT))?;
-        connection.set_write_timeout(Some(TIMEOUT))?;
+        let connection = Client::open(url)?.get_connection_with_timeout(IO_TIMEOUT)?;
+        connection.set_read_timeout(Some(IO_TIMEOUT))?;
+        connection.set_write_timeout(Some(IO_TIMEOUT))?;
         Ok(Self { connection })
     }
 

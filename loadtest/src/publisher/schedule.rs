@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How fast.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Tempo {
+pub(crate) enum PublishRate {
     /// By the clock, whatever becomes of it: so many a second over all channels, always `burst` of them at once.
     Rate {
         /// Messages a second.
@@ -27,7 +27,7 @@ pub(crate) struct Schedule {
     /// How many messages each channel has got before. Messages go round the channels, a burst stays on one.
     pub(crate) before: Vec<u64>,
     /// How fast.
-    pub(crate) tempo: Tempo,
+    pub(crate) rate: PublishRate,
     /// How many at most.
     pub(crate) total: u64,
     /// For how long at most.
@@ -36,9 +36,9 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// One message for each channel, at once.
-    pub(crate) fn proof(before: Vec<u64>) -> Self {
-        let tempo = Tempo::Rate { per_second: 1e9, burst: 1 };
-        Self { total: before.len() as u64, before, tempo, duration: Duration::MAX }
+    pub(crate) fn one_per_channel(before: Vec<u64>) -> Self {
+        let rate = PublishRate::Rate { per_second: 1e9, burst: 1 };
+        Self { total: before.len() as u64, before, rate, duration: Duration::MAX }
     }
 
     fn channels(&self) -> u64 {
@@ -47,38 +47,38 @@ impl Schedule {
 
     /// Messages that are due at the same moment.
     fn burst(&self) -> u64 {
-        match self.tempo {
-            Tempo::Rate { burst, .. } => burst.max(1),
-            Tempo::Window { .. } => 1,
+        match self.rate {
+            PublishRate::Rate { burst, .. } => burst.max(1),
+            PublishRate::Window { .. } => 1,
         }
     }
 
     /// When the n-th message is due, counted from the first.
     pub(crate) fn due(&self, index: u64) -> Duration {
-        match self.tempo {
+        match self.rate {
             // Exact up to 2^53 messages.
-            Tempo::Rate { per_second, .. } => {
+            PublishRate::Rate { per_second, .. } => {
                 Duration::from_secs_f64((index - index % self.burst()) as f64 / per_second)
             }
-            Tempo::Window { .. } => Duration::ZERO,
+            PublishRate::Window { .. } => Duration::ZERO,
         }
     }
 
     /// Whether nothing more is to be published.
-    pub(crate) fn is_over(&self, count: u64, elapsed: Duration) -> bool {
+    pub(crate) fn is_finished_at(&self, count: u64, elapsed: Duration) -> bool {
         count >= self.total || elapsed >= self.duration
     }
 
     /// How many more may be under way.
     pub(crate) fn room(&self, count: u64, delivered: u64) -> u64 {
-        let Tempo::Window { messages, deliveries } = self.tempo else { return 0 };
+        let PublishRate::Window { messages, deliveries } = self.rate else { return 0 };
         let done = (delivered as f64 / deliveries.max(f64::MIN_POSITIVE)) as u64;
         let room = messages.saturating_sub(count.saturating_sub(done));
         room.min(self.total - count)
     }
 
     /// The n-th message's channel, and its place among the messages of that channel, from 1.
-    pub(crate) fn place(&self, index: u64) -> (u32, u64) {
+    pub(crate) fn position(&self, index: u64) -> (u32, u64) {
         let (burst, within) = (index / self.burst(), index % self.burst());
         let (round, channel) = (burst / self.channels(), burst % self.channels());
         let before = self.before[usize::try_from(channel).unwrap_or_default()];
@@ -106,8 +106,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn schedule(channels: usize, per_second: f64, burst: u64) -> Schedule {
-        let tempo = Tempo::Rate { per_second, burst };
-        Schedule { before: vec![0; channels], tempo, total: 100, duration: Duration::MAX }
+        let rate = PublishRate::Rate { per_second, burst };
+        Schedule { before: vec![0; channels], rate, total: 100, duration: Duration::MAX }
     }
 
     #[test]
@@ -121,16 +121,22 @@ mod tests {
     fn a_burst_is_due_at_one_moment_on_one_channel() {
         let schedule = schedule(2, 100.0, 10);
         assert_eq!((schedule.due(9), schedule.due(10)), (Duration::ZERO, Duration::from_millis(100)));
-        assert_eq!((schedule.place(9), schedule.place(10), schedule.place(20)), ((0, 10), (1, 1), (0, 11)));
+        assert_eq!(
+            (schedule.position(9), schedule.position(10), schedule.position(20)),
+            ((0, 10), (1, 1), (0, 11))
+        );
     }
 
     #[test]
     fn a_window_opens_as_deliveries_come() {
-        let tempo = Tempo::Window { messages: 10, deliveries: 5.0 };
-        let schedule = Schedule { before: vec![0], tempo, total: 100, duration: Duration::from_secs(1) };
+        let rate = PublishRate::Window { messages: 10, deliveries: 5.0 };
+        let schedule = Schedule { before: vec![0], rate, total: 100, duration: Duration::from_secs(1) };
         assert_eq!((schedule.room(0, 0), schedule.room(10, 0)), (10, 0));
         assert_eq!((schedule.room(10, 4), schedule.room(10, 5), schedule.room(99, 495)), (0, 1, 1));
-        assert!(schedule.is_over(100, Duration::ZERO) && schedule.is_over(3, Duration::from_secs(1)));
+        assert!(
+            schedule.is_finished_at(100, Duration::ZERO)
+                && schedule.is_finished_at(3, Duration::from_secs(1))
+        );
     }
 
     proptest! {
@@ -141,7 +147,7 @@ mod tests {
             let schedule = Schedule { before: before.clone(), ..schedule(before.len(), 1.0, burst) };
             let mut counts = before;
             for index in 0..count {
-                let (channel, sequence) = schedule.place(index);
+                let (channel, sequence) = schedule.position(index);
                 counts[channel as usize] += 1;
                 prop_assert_eq!(sequence, counts[channel as usize]);
             }

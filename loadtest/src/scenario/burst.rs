@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::stage::Stage;
-use super::{NOBODY, RunError, measure};
+use super::run_context::RunContext;
+use super::{NO_THIRD_COHORT, RunError, measure};
 use crate::options::{Defaults, Options, duration};
 use crate::record::Record;
 use crate::swarm::ConnectMode;
@@ -30,15 +30,15 @@ pub(crate) fn run(args: &BurstArgs) -> Result<Record, RunError> {
     let mut setup = args.options.resolve("burst", &defaults)?;
     setup.burst = args.burst;
     setup.own.insert("rest".to_owned(), format!("{:?}", args.rest));
-    let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
-    stage.open(ConnectMode::Unpaced)?;
-    stage.measure();
-    stage.begin()?;
-    stage.end()?;
-    stage.settle()?;
-    stage.watch.progress.begin("resting", 0);
-    stage.pass(args.rest)?;
-    let mut record = stage.finish()?;
+    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
+    context.connect_all(ConnectMode::Unpaced)?;
+    context.start_measuring();
+    context.start_publishing()?;
+    context.finish_publishing()?;
+    context.wait_for_deliveries()?;
+    context.sampler.progress.begin("resting", 0);
+    context.run_for(args.rest)?;
+    let mut record = context.finish()?;
     for index in 0..record.processes.len() {
         let process = &record.processes[index];
         let before = process.resident_connected as f64;

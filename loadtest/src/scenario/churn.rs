@@ -3,7 +3,7 @@
 
 use clap::Args;
 
-use super::stage::{APART, Stage};
+use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
 use crate::options::{Defaults, Options, is_chosen, share};
 use crate::record::{Record, per_second};
@@ -31,23 +31,23 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<Record, RunError> {
     if moves.is_nan() || moves <= 0.0 {
         return Err(RunError::Usage("--moves: wants a number above 0".to_owned()));
     }
-    let mut stage = Stage::set(setup, false, ("in motion", true), |index, plan| {
+    let mut context = RunContext::new(setup, false, ("in motion", true), |index, plan| {
         if is_chosen(index, share) {
-            (plan.churns, plan.cohort) = (true, APART);
+            (plan.churns, plan.cohort) = (true, THIRD_COHORT);
         }
     })?;
-    stage.open(ConnectMode::Unpaced)?;
-    stage.measure();
-    stage.begin()?;
-    stage.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, moves));
-    stage.end()?;
-    stage.end_measure();
-    stage.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, 0.0));
-    stage.wait_until_open()?;
+    context.connect_all(ConnectMode::Unpaced)?;
+    context.start_measuring();
+    context.start_publishing()?;
+    context.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, moves));
+    context.finish_publishing()?;
+    context.stop_measuring();
+    context.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, 0.0));
+    context.wait_until_subscribed()?;
     // Who has heard nothing since it came back is no witness: now everybody must hear something.
-    stage.quiet()?;
-    stage.prove()?;
-    let mut record = stage.finish()?;
+    context.wait_until_idle()?;
+    context.verify_subscribers()?;
+    let mut record = context.finish()?;
     let returns = record.returning.as_ref().map_or(0, |returning| returning.count);
     let rate = per_second(returns, record.published.seconds);
     measure(&mut record, "resubscribed", "subscriptions taken up again", returns as f64, "");

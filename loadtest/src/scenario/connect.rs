@@ -3,8 +3,8 @@
 
 use clap::Args;
 
-use super::stage::Stage;
-use super::{NOBODY, RunError, measure};
+use super::run_context::RunContext;
+use super::{NO_THIRD_COHORT, RunError, measure};
 use crate::options::{Defaults, Options};
 use crate::record::{Record, per_second};
 use crate::swarm::{ConnectMode, SwarmCommand};
@@ -35,17 +35,17 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
     setup.own.insert("connect_rate".to_owned(), rate);
     setup.own.insert("rounds".to_owned(), args.rounds.to_string());
     let all = u64::from(setup.subscribers) * u64::from(args.rounds);
-    let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
+    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
     for round in 1..=args.rounds {
-        stage.measure();
-        stage.open(opening)?;
-        stage.prove()?;
-        if round < args.rounds && !stage.is_interrupted() {
-            stage.swarm.send(SwarmCommand::Reset);
-            stage.wait_until(|stage| stage.subscribed() == 0)?;
+        context.start_measuring();
+        context.connect_all(opening)?;
+        context.verify_subscribers()?;
+        if round < args.rounds && !context.is_interrupted() {
+            context.swarm.send(SwarmCommand::Reset);
+            context.wait_until(|context| context.subscribed() == 0)?;
         }
     }
-    let mut record = stage.finish()?;
+    let mut record = context.finish()?;
     // Connecting is all of the time that is judged.
     record.connect.latency = record.returning.take().unwrap_or_default();
     record.connect.per_second = per_second(all, record.connect.seconds);

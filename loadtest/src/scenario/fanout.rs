@@ -3,8 +3,8 @@
 
 use clap::Args;
 
-use super::stage::Stage;
-use super::{NOBODY, RunError};
+use super::run_context::RunContext;
+use super::{NO_THIRD_COHORT, RunError};
 use crate::options::{Defaults, Options, Setup};
 use crate::record::Record;
 use crate::swarm::ConnectMode;
@@ -23,11 +23,11 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Record, RunError> {
 
 /// Connects, publishes, waits for what is late.
 pub(crate) fn play(setup: Setup) -> Result<Record, RunError> {
-    let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
-    stage.open(ConnectMode::Unpaced)?;
-    stage.measure();
-    stage.begin()?;
-    stage.end()?;
-    stage.settle()?;
-    stage.finish()
+    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
+    context.connect_all(ConnectMode::Unpaced)?;
+    context.start_measuring();
+    context.start_publishing()?;
+    context.finish_publishing()?;
+    context.wait_for_deliveries()?;
+    context.finish()
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::stage::Stage;
-use super::{NOBODY, RunError, measure};
+use super::run_context::RunContext;
+use super::{NO_THIRD_COHORT, RunError, measure};
 use crate::options::{Defaults, Options};
 use crate::record::Record;
 use crate::swarm::ConnectMode;
@@ -26,14 +26,14 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Record, RunError> {
     let mut setup = args.options.resolve("idle", &Defaults { duration, ..Defaults::default() })?;
     setup.instead = Some(format!("idle for {:?}", setup.duration));
     let (span, subscribers) = (setup.duration, f64::from(setup.subscribers));
-    let mut stage = Stage::set(setup, false, NOBODY, |_, _| {})?;
-    stage.open(ConnectMode::Unpaced)?;
-    stage.measure();
-    stage.watch.progress.begin("idle", 0);
-    stage.pass(span)?;
-    stage.end_measure();
-    stage.prove()?;
-    let mut record = stage.finish()?;
+    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
+    context.connect_all(ConnectMode::Unpaced)?;
+    context.start_measuring();
+    context.sampler.progress.begin("idle", 0);
+    context.run_for(span)?;
+    context.stop_measuring();
+    context.verify_subscribers()?;
+    let mut record = context.finish()?;
     for index in 0..record.processes.len() {
         let process = &record.processes[index];
         let (name, cores) = (process.name.clone(), process.cores * 100_000.0 / subscribers);

@@ -4,7 +4,7 @@
 use clap::Args;
 use tokio::time::Instant;
 
-use super::stage::{APART, Stage};
+use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
 use crate::client::ReadRate;
 use crate::options::{Defaults, Options, is_chosen, share};
@@ -34,25 +34,25 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
     let (share, read_rate) =
         (args.share, if args.reads == 0 { ReadRate::Paused } else { ReadRate::BytesPerSecond(args.reads) });
     let half = setup.duration / 2;
-    let mut stage = Stage::set(setup, false, ("slow readers", false), |index, plan| {
+    let mut context = RunContext::new(setup, false, ("slow readers", false), |index, plan| {
         if is_chosen(index, share) {
-            (plan.read_rate, plan.cohort) = (read_rate, APART);
+            (plan.read_rate, plan.cohort) = (read_rate, THIRD_COHORT);
         }
     })?;
-    stage.open(ConnectMode::Unpaced)?;
-    stage.measure();
+    context.connect_all(ConnectMode::Unpaced)?;
+    context.start_measuring();
     let start = Instant::now();
-    stage.begin()?;
-    stage.go_on_until(|_| start.elapsed() >= half)?;
-    let before = stage.watch.take_part();
-    stage.swarm.send(SwarmCommand::ThrottleReads);
-    stage.end()?;
-    stage.settle()?;
-    let during = stage.watch.take_part();
+    context.start_publishing()?;
+    context.wait_until_or_interrupted(|_| start.elapsed() >= half)?;
+    let before = context.sampler.take_phase_latencies();
+    context.swarm.send(SwarmCommand::ThrottleReads);
+    context.finish_publishing()?;
+    context.wait_for_deliveries()?;
+    let during = context.sampler.take_phase_latencies();
     // What became of the slow ones stands behind what they have not read.
-    stage.swarm.send(SwarmCommand::UnthrottleReads);
-    stage.quiet()?;
-    let mut record = stage.finish()?;
+    context.swarm.send(SwarmCommand::UnthrottleReads);
+    context.wait_until_idle()?;
+    let mut record = context.finish()?;
     let slow = record.cohorts.iter().find(|cohort| !cohort.judged);
     let (slow, closed) =
         slow.map_or((0, 0), |cohort| (cohort.subscribers, cohort.closed.values().sum::<u64>()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::stage::{APART, Stage};
+use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
 use crate::options::{Defaults, Options};
 use crate::record::{Record, Sample};
@@ -34,22 +34,22 @@ pub(crate) fn run(args: &SoakArgs) -> Result<Record, RunError> {
         setup.check_resumes()?;
     }
     setup.own.insert("reconnects".to_owned(), args.reconnects.to_string());
-    let mut stage = Stage::set(setup, true, ("coming and going", true), |_, plan| {
+    let mut context = RunContext::new(setup, true, ("coming and going", true), |_, plan| {
         if reconnects > 0.0 {
-            (plan.churns, plan.cohort) = (true, APART);
+            (plan.churns, plan.cohort) = (true, THIRD_COHORT);
         }
     })?;
-    stage.open(ConnectMode::Unpaced)?;
-    stage.measure();
-    stage.begin()?;
+    context.connect_all(ConnectMode::Unpaced)?;
+    context.start_measuring();
+    context.start_publishing()?;
     if reconnects > 0.0 {
-        stage.swarm.send(SwarmCommand::Churn(ChurnKind::Reconnect, reconnects));
+        context.swarm.send(SwarmCommand::Churn(ChurnKind::Reconnect, reconnects));
     }
-    stage.end()?;
-    stage.swarm.send(SwarmCommand::Churn(ChurnKind::Reconnect, 0.0));
-    stage.wait_until_open()?;
-    stage.settle()?;
-    let mut record = stage.finish()?;
+    context.finish_publishing()?;
+    context.swarm.send(SwarmCommand::Churn(ChurnKind::Reconnect, 0.0));
+    context.wait_until_subscribed()?;
+    context.wait_for_deliveries()?;
+    let mut record = context.finish()?;
     for index in 0..record.processes.len() {
         let slope = growth(&record.series, index);
         let label = format!("growth of {} in an hour", record.processes[index].name);

@@ -9,19 +9,19 @@ use std::process::{Child, Command, Stdio};
 use clap::Args;
 
 use crate::options::{Defaults, Options, Transports};
-use crate::publisher::LinkSettings;
+use crate::publisher::PublishTarget;
 use crate::record::Record;
 use crate::resources::process::ProcessName;
 use crate::scenario::{RunError, fanout};
 use crate::target::{Kind, Url};
 
-mod bare_loop;
+mod server;
 
-pub(crate) use bare_loop::{BareLoopArgs, serve};
+pub(crate) use server::{BaselineServerArgs, serve};
 
 /// What the kernel takes in any case: one thread that writes one ready frame to each socket.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct LimitArgs {
+pub(crate) struct KernelBaselineArgs {
     #[command(flatten)]
     pub(crate) options: Options,
     /// Messages at once; above 1 the loop writes them to each socket together
@@ -33,13 +33,13 @@ pub(crate) struct LimitArgs {
 }
 
 /// Runs a fan-out against a bare loop of its own.
-pub(crate) fn run(args: &LimitArgs) -> Result<Record, RunError> {
+pub(crate) fn run(args: &KernelBaselineArgs) -> Result<Record, RunError> {
     let mut options = args.options.clone();
-    let bare_loop = Server::start(args)?;
-    options.target = Kind::BareLoop;
-    options.url = Url::from(bare_loop.address);
-    options.publish = LinkSettings::BareLoop;
-    options.process = vec![ProcessName::Number(bare_loop.child.id())];
+    let server = BaselineServer::start(args)?;
+    options.target = Kind::KernelBaseline;
+    options.url = Url::from(server.address);
+    options.publish = PublishTarget::KernelBaseline;
+    options.process = vec![ProcessName::Number(server.child.id())];
     options.transport = Some(options.transport.unwrap_or(Transports::Ws));
     let mut setup = options.resolve("limit", &Defaults::default())?;
     setup.burst = args.burst;
@@ -52,13 +52,13 @@ pub(crate) fn run(args: &LimitArgs) -> Result<Record, RunError> {
 
 /// A bare loop in a process of its own; it ends with its owner.
 #[derive(Debug)]
-struct Server {
+struct BaselineServer {
     child: Child,
     address: SocketAddr,
 }
 
-impl Server {
-    fn start(args: &LimitArgs) -> Result<Self, RunError> {
+impl BaselineServer {
+    fn start(args: &KernelBaselineArgs) -> Result<Self, RunError> {
         let own = std::env::current_exe()?;
         let mut command = match &args.server_core {
             Some(core) => {
@@ -79,13 +79,13 @@ impl Server {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let told = line.trim().parse();
-        server.address = told.map_err(|_| RunError::Usage(format!("{command:?} has not started")))?;
+        let address = line.trim().parse();
+        server.address = address.map_err(|_| RunError::Usage(format!("{command:?} has not started")))?;
         Ok(server)
     }
 }
 
-impl Drop for Server {
+impl Drop for BaselineServer {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();

@@ -13,58 +13,60 @@ use super::RunError;
 use crate::client::{ReadRate, SubscriberPlan, Transport};
 use crate::interrupt;
 use crate::options::{Rate, Setup};
-use crate::publisher::{Link, LinkSettings, PublishError, Published, Publisher, Schedule};
+use crate::publisher::{
+    PublishError, PublishResult, PublishTarget, Publisher, PublisherConnection, Schedule,
+};
 use crate::record::Record;
 use crate::report::{self, Marks};
 use crate::resources::cores::Fullness;
 use crate::resources::process::{Process, ProcessName, Usage};
 use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
+use crate::sampler::Sampler;
 use crate::swarm::{ConnectMode, Swarm, SwarmCommand, SwarmConfig, SwarmResult};
-use crate::watch::Watch;
 
 /// How often the run is looked at.
-const GLANCE: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a duplicate may come after everything has arrived.
-const AFTERMATH: Duration = Duration::from_millis(200);
+const DUPLICATE_GRACE: Duration = Duration::from_millis(200);
 /// How long it may take until everybody is subscribed, from the last one who was.
-const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+const SUBSCRIBE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deliveries have ceased when none has come for this long.
-const QUIET: Duration = Duration::from_millis(300);
+const IDLE_GRACE: Duration = Duration::from_millis(300);
 
-/// Who is judged apart.
+/// Who is judged third_cohort.
 pub(crate) const SSE: u8 = 0;
 /// See there.
 pub(crate) const WEBSOCKET: u8 = 1;
 /// See there.
-pub(crate) const APART: u8 = 2;
+pub(crate) const THIRD_COHORT: u8 = 2;
 
 /// A run under way.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct RunContext {
     setup: Setup,
     /// What is shared with the threads.
     pub(crate) run: Arc<Run>,
     /// The subscribers.
     pub(crate) swarm: Swarm,
     /// Who watches.
-    pub(crate) watch: Watch,
+    pub(crate) sampler: Sampler,
     publisher: Option<(Publisher, Schedule)>,
     /// How many messages each channel has got.
     channels: Vec<u64>,
-    publishing: Publishing,
+    totals: PublishTotals,
     marks: Marks,
     own_cores: Option<Fullness>,
     /// Those of each named process.
     cores: Vec<Option<Fullness>>,
     plans: Vec<SubscriberPlan>,
-    judges_apart: bool,
+    verifies_third_cohort: bool,
     connecting: Duration,
 }
 
-/// The sum of all publishing.
+/// The sum of all totals.
 #[derive(Debug)]
-pub(crate) struct Publishing {
+pub(crate) struct PublishTotals {
     /// Messages.
     pub(crate) count: u64,
     /// Messages of the schedule, without those that prove that everybody hears.
@@ -79,24 +81,24 @@ pub(crate) struct Publishing {
     pub(crate) error: Option<PublishError>,
 }
 
-impl Default for Publishing {
+impl Default for PublishTotals {
     fn default() -> Self {
         let (elapsed, lag) = (Duration::ZERO, latencies());
         Self { count: 0, scheduled: 0, elapsed, lag, cpu: None, error: None }
     }
 }
 
-impl Stage {
+impl RunContext {
     /// Looks for the processes, tries the publisher's way, starts the threads. `alter` makes some plans different.
-    pub(crate) fn set(
+    pub(crate) fn new(
         setup: Setup,
         faithful: bool,
-        apart: (&'static str, bool),
+        third_cohort: (&'static str, bool),
         alter: impl Fn(u32, &mut SubscriberPlan),
     ) -> Result<Self, RunError> {
         let processes = find(&setup.processes)?;
-        if setup.publish.is_open_to_all() {
-            Link::open(&setup.publish, &setup.target, setup.api_key.as_deref())?;
+        if setup.publish.can_probe() {
+            PublisherConnection::open(&setup.publish, &setup.target, setup.api_key.as_deref())?;
         }
         let plans: Vec<SubscriberPlan> =
             (0..setup.subscribers).map(|index| plan(&setup, index, &alter)).collect();
@@ -105,7 +107,7 @@ impl Stage {
         let config = SwarmConfig {
             target: setup.target.clone(),
             plans: plans.clone(),
-            cohorts: vec![("SSE", true), ("WebSocket", true), apart],
+            cohorts: vec![("SSE", true), ("WebSocket", true), third_cohort],
             threads: setup.threads,
             at_once: setup.at_once.div_ceil(setup.threads),
             slow_buffer: 16 * 1024,
@@ -115,39 +117,39 @@ impl Stage {
         let cores =
             processes.iter().map(|process| Fullness::of_process(&process.numbers.first()?.to_string()));
         let cores = cores.collect();
-        let watch = Watch::new(Arc::clone(&run), processes, setup.progress);
-        let mut stage = Self {
+        let sampler = Sampler::new(Arc::clone(&run), processes, setup.progress);
+        let mut context = Self {
             swarm: Swarm::start(&config, &run)?,
             channels: vec![0; setup.channels as usize],
             publisher: None,
-            publishing: Publishing::default(),
+            totals: PublishTotals::default(),
             marks: Marks::default(),
             own_cores: Fullness::of_process("self"),
             cores,
             connecting: Duration::ZERO,
             setup,
             run,
-            watch,
+            sampler,
             plans,
-            judges_apart: apart.1,
+            verifies_third_cohort: third_cohort.1,
         };
-        stage.marks.before = stage.usage();
-        Ok(stage)
+        context.marks.before = context.usage();
+        Ok(context)
     }
 
     /// Whether nothing has been published yet.
     fn is_connecting(&self) -> bool {
-        self.publisher.is_none() && self.publishing.count == 0
+        self.publisher.is_none() && self.totals.count == 0
     }
 
     /// Looks at the named processes, at all of their memory.
     fn usage(&self) -> Vec<Usage> {
-        self.watch.processes.iter().map(Process::usage_in_full).collect()
+        self.sampler.processes.iter().map(Process::usage_in_full).collect()
     }
 
     /// Looks at their processor time: to walk their pages would take some of the time that is judged.
     fn processor_time(&self) -> Vec<Usage> {
-        self.watch.processes.iter().map(Process::usage).collect()
+        self.sampler.processes.iter().map(Process::usage).collect()
     }
 
     /// How many are subscribed now.
@@ -158,7 +160,7 @@ impl Stage {
     /// Messages so far.
     fn published(&self) -> u64 {
         let now = self.publisher.as_ref().map_or(0, |(publisher, _)| publisher.count());
-        self.publishing.count + now
+        self.totals.count + now
     }
 
     /// Whether the operator wants the result now.
@@ -167,8 +169,11 @@ impl Stage {
     }
 
     /// Waits until `done`, or the operator wants the result: for what may be cut short without harm.
-    pub(crate) fn go_on_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), RunError> {
-        self.wait_until(|stage| stage.is_interrupted() || done(stage))
+    pub(crate) fn wait_until_or_interrupted(
+        &mut self,
+        mut done: impl FnMut(&Self) -> bool,
+    ) -> Result<(), RunError> {
+        self.wait_until(|context| context.is_interrupted() || done(context))
     }
 
     /// Waits until `done`, or a failure that ends the run.
@@ -177,45 +182,45 @@ impl Stage {
             if let Some(error) = self.swarm.take_error() {
                 return Err(error.into());
             }
-            thread::park_timeout(GLANCE);
-            self.watch.glance(self.published());
+            thread::park_timeout(POLL_INTERVAL);
+            self.sampler.sample_if_due(self.published());
             self.fullness().for_each(Fullness::look);
         }
         Ok(())
     }
 
     /// Lets it go on for a while.
-    pub(crate) fn pass(&mut self, span: Duration) -> Result<(), RunError> {
+    pub(crate) fn run_for(&mut self, span: Duration) -> Result<(), RunError> {
         let end = Instant::now() + span;
-        self.go_on_until(|_| Instant::now() >= end)
+        self.wait_until_or_interrupted(|_| Instant::now() >= end)
     }
 
     /// Opens everybody who is not connected, and waits until all are subscribed. If processor time is counted, that is
     /// where it ceases to be.
-    pub(crate) fn open(&mut self, mode: ConnectMode) -> Result<(), RunError> {
-        self.watch.progress.begin("connecting", self.swarm.size());
+    pub(crate) fn connect_all(&mut self, mode: ConnectMode) -> Result<(), RunError> {
+        self.sampler.progress.begin("connecting", self.swarm.size());
         let start = Instant::now();
         self.swarm.send(SwarmCommand::Connect(mode));
-        self.wait_until_open()?;
+        self.wait_until_subscribed()?;
         self.connecting += start.elapsed();
-        self.end_measure();
-        self.watch.sample(self.published());
+        self.stop_measuring();
+        self.sampler.sample(self.published());
         self.marks.connected = self.usage();
         Ok(())
     }
 
     /// Waits until all are subscribed. Who makes no progress for long is given up.
-    pub(crate) fn wait_until_open(&mut self) -> Result<(), RunError> {
+    pub(crate) fn wait_until_subscribed(&mut self) -> Result<(), RunError> {
         let mut last = (u64::MAX, Instant::now());
         let mut stuck = false;
-        self.wait_until(|stage| {
-            let now = stage.subscribed();
-            stage.watch.progress.set(now);
+        self.wait_until(|context| {
+            let now = context.subscribed();
+            context.sampler.progress.set(now);
             if now != last.0 {
                 last = (now, Instant::now());
             }
-            stuck = last.1.elapsed() > OPEN_PATIENCE;
-            stage.swarm.is_open() || stuck || (stage.is_interrupted() && stage.is_connecting())
+            stuck = last.1.elapsed() > SUBSCRIBE_STALL_TIMEOUT;
+            context.swarm.is_open() || stuck || (context.is_interrupted() && context.is_connecting())
         })?;
         if self.is_interrupted() && !self.swarm.is_open() {
             return Err(RunError::Interrupted);
@@ -231,14 +236,14 @@ impl Stage {
     }
 
     /// From here on processor time is counted.
-    pub(crate) fn measure(&mut self) {
+    pub(crate) fn start_measuring(&mut self) {
         self.swarm.send(SwarmCommand::StartMeasuring);
         self.marks.begin(self.processor_time(), self.run.delivered());
         self.fullness().for_each(Fullness::begin);
     }
 
     /// Up to here processor time is counted. It may begin anew; what counts is the sum.
-    pub(crate) fn end_measure(&mut self) {
+    pub(crate) fn stop_measuring(&mut self) {
         if !self.marks.is_open() {
             return;
         }
@@ -248,123 +253,126 @@ impl Stage {
     }
 
     /// Begins to publish by the schedule of the options.
-    pub(crate) fn begin(&mut self) -> Result<(), RunError> {
+    pub(crate) fn start_publishing(&mut self) -> Result<(), RunError> {
         let schedule = self.setup.schedule(self.channels.clone());
-        self.begin_with(schedule)
+        self.start_schedule(schedule)
     }
 
-    fn begin_with(&mut self, schedule: Schedule) -> Result<(), RunError> {
+    fn start_schedule(&mut self, schedule: Schedule) -> Result<(), RunError> {
         let steps = if self.setup.rate == Rate::Max { 0 } else { schedule.total };
-        self.watch.progress.begin("publishing", steps);
-        let link = Link::open(&self.setup.publish, &self.setup.target, self.setup.api_key.as_deref())?;
+        self.sampler.progress.begin("publishing", steps);
+        let link = PublisherConnection::open(
+            &self.setup.publish,
+            &self.setup.target,
+            self.setup.api_key.as_deref(),
+        )?;
         let publisher = Publisher::start(link, schedule.clone(), Arc::clone(&self.run))?;
         self.publisher = Some((publisher, schedule));
         Ok(())
     }
 
     /// Waits until everything is published.
-    pub(crate) fn end(&mut self) -> Result<(), RunError> {
-        self.go_on_until(|stage| {
-            let Some((publisher, _)) = &stage.publisher else { return true };
-            stage.watch.progress.set(publisher.count());
+    pub(crate) fn finish_publishing(&mut self) -> Result<(), RunError> {
+        self.wait_until_or_interrupted(|context| {
+            let Some((publisher, _)) = &context.publisher else { return true };
+            context.sampler.progress.set(publisher.count());
             publisher.is_finished()
         })?;
-        self.join(true)
+        self.collect_publisher(true)
     }
 
-    fn join(&mut self, scheduled: bool) -> Result<(), RunError> {
+    fn collect_publisher(&mut self, scheduled: bool) -> Result<(), RunError> {
         let Some((publisher, schedule)) = self.publisher.take() else { return Ok(()) };
         publisher.stop();
-        let Published { count, elapsed, lag, cpu, error } = publisher.join()?;
+        let PublishResult { count, elapsed, lag, cpu, error } = publisher.join()?;
         self.channels = schedule.per_channel(count);
-        let publishing = &mut self.publishing;
-        publishing.count += count;
-        publishing.error = publishing.error.take().or(error);
+        let totals = &mut self.totals;
+        totals.count += count;
+        totals.error = totals.error.take().or(error);
         if scheduled {
-            publishing.scheduled += count;
-            publishing.elapsed += elapsed;
-            publishing.lag += lag;
-            publishing.cpu = CpuShare::worst_of(publishing.cpu, cpu);
+            totals.scheduled += count;
+            totals.elapsed += elapsed;
+            totals.lag += lag;
+            totals.cpu = CpuShare::worst_of(totals.cpu, cpu);
         }
         Ok(())
     }
 
-    fn judged(&self) -> impl Iterator<Item = &SubscriberPlan> {
-        self.plans.iter().filter(|plan| plan.cohort != APART || self.judges_apart)
+    fn verified_plans(&self) -> impl Iterator<Item = &SubscriberPlan> {
+        self.plans.iter().filter(|plan| plan.cohort != THIRD_COHORT || self.verifies_third_cohort)
     }
 
     /// Deliveries that are due to those who never leave of their own will.
-    fn expected(&self) -> u64 {
-        self.judged().map(|plan| self.channels[plan.channel as usize]).sum()
+    fn expected_deliveries(&self) -> u64 {
+        self.verified_plans().map(|plan| self.channels[plan.channel as usize]).sum()
     }
 
     /// Waits until everything has arrived or nothing arrives any more. There processor time ceases to be counted.
-    pub(crate) fn settle(&mut self) -> Result<(), RunError> {
-        let expected = self.expected();
-        self.wait_for(expected)?;
-        self.end_measure();
-        self.pass(AFTERMATH)
+    pub(crate) fn wait_for_deliveries(&mut self) -> Result<(), RunError> {
+        let expected_deliveries = self.expected_deliveries();
+        self.wait_for_count(expected_deliveries)?;
+        self.stop_measuring();
+        self.run_for(DUPLICATE_GRACE)
     }
 
-    fn wait_for(&mut self, expected: u64) -> Result<(), RunError> {
-        let patience = self.setup.settle;
+    fn wait_for_count(&mut self, expected_deliveries: u64) -> Result<(), RunError> {
+        let timeout = self.setup.settle;
         let mut last = (self.run.delivered(), Instant::now());
-        self.wait_until(|stage| {
-            let now = stage.run.delivered();
+        self.wait_until(|context| {
+            let now = context.run.delivered();
             if now != last.0 {
                 last = (now, Instant::now());
             }
-            now >= expected || last.1.elapsed() >= patience
+            now >= expected_deliveries || last.1.elapsed() >= timeout
         })
     }
 
     /// Waits until deliveries have ceased.
-    pub(crate) fn quiet(&mut self) -> Result<(), RunError> {
+    pub(crate) fn wait_until_idle(&mut self) -> Result<(), RunError> {
         let mut last = (self.run.delivered(), Instant::now());
-        self.wait_until(|stage| {
-            let now = stage.run.delivered();
+        self.wait_until(|context| {
+            let now = context.run.delivered();
             if now != last.0 {
                 last = (now, Instant::now());
             }
-            last.1.elapsed() >= QUIET
+            last.1.elapsed() >= IDLE_GRACE
         })
     }
 
     /// One message on each channel, which everybody must hear: who is silent is not merely idle.
-    pub(crate) fn prove(&mut self) -> Result<(), RunError> {
-        let due = self.run.delivered() + self.judged().count() as u64;
-        self.begin_with(Schedule::proof(self.channels.clone()))?;
-        self.wait_until(|stage| {
-            stage.publisher.as_ref().is_none_or(|(publisher, _)| publisher.is_finished())
+    pub(crate) fn verify_subscribers(&mut self) -> Result<(), RunError> {
+        let due = self.run.delivered() + self.verified_plans().count() as u64;
+        self.start_schedule(Schedule::one_per_channel(self.channels.clone()))?;
+        self.wait_until(|context| {
+            context.publisher.as_ref().is_none_or(|(publisher, _)| publisher.is_finished())
         })?;
-        self.join(false)?;
-        self.wait_for(due)?;
-        self.pass(AFTERMATH)
+        self.collect_publisher(false)?;
+        self.wait_for_count(due)?;
+        self.run_for(DUPLICATE_GRACE)
     }
 
     /// Closes everything and makes the record.
     pub(crate) fn finish(mut self) -> Result<Record, RunError> {
-        self.join(true)?;
-        self.watch.sample(self.published());
+        self.collect_publisher(true)?;
+        self.sampler.sample(self.published());
         self.marks.after = self.usage();
-        self.end_measure();
+        self.stop_measuring();
         let interrupted = self.is_interrupted();
-        let Self { setup, swarm, watch, channels, publishing, marks, connecting, own_cores, cores, .. } =
-            self;
+        let Self { setup, swarm, sampler, channels, totals, marks, connecting, own_cores, cores, .. } = self;
         let SwarmResult { tally, cost } = swarm.finish()?;
         let parts = report::Parts {
             setup: &setup,
             tally: &tally,
             cost: &cost,
             channels: &channels,
-            publishing: &publishing,
+            totals: &totals,
             marks: &marks,
             own_cores: own_cores.as_ref(),
             cores: &cores,
             connecting,
             interrupted,
         };
-        Ok(report::record(&parts, watch))
+        Ok(report::record(&parts, sampler))
     }
 }
 
@@ -382,9 +390,9 @@ fn plan(setup: &Setup, subscriber: u32, alter: &impl Fn(u32, &mut SubscriberPlan
     plan
 }
 
-impl LinkSettings {
+impl PublishTarget {
     /// Whether a connection may be tried before it is needed.
-    fn is_open_to_all(&self) -> bool {
-        !matches!(self, Self::BareLoop)
+    fn can_probe(&self) -> bool {
+        !matches!(self, Self::KernelBaseline)
     }
 }

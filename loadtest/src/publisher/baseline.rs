@@ -4,22 +4,22 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use super::Outgoing;
-use super::link::TIMEOUT;
+use super::connection::IO_TIMEOUT;
 
 /// What the bare loop knows its publisher by.
-pub(crate) const GREETING: &str = "PUBLISH\r\n\r\n";
+pub(crate) const PUBLISHER_HELLO: &str = "PUBLISH\r\n\r\n";
 
 /// An open connection.
 #[derive(Debug)]
-pub(crate) struct BareLink {
+pub(crate) struct BaselineConnection {
     stream: TcpStream,
 }
 
-impl BareLink {
+impl BaselineConnection {
     pub(super) fn open(address: SocketAddr) -> io::Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        let mut stream = TcpStream::connect_timeout(&address, IO_TIMEOUT)?;
         stream.set_nodelay(true)?;
-        stream.write_all(GREETING.as_bytes())?;
+        stream.write_all(PUBLISHER_HELLO.as_bytes())?;
         Ok(Self { stream })
     }
 

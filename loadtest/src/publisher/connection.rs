@@ -1,17 +1,17 @@
-//! Where messages are published: Redis, or the target's own HTTP API. A link blocks, keeps the order of its messages,
+//! Where messages are published: Redis, or the target's own HTTP API. A connection blocks, keeps the order of its messages,
 //! and never tries one again: whether it arrived the first time is not known.
 
 use std::time::Duration;
 
 use super::Outgoing;
-use super::bare::BareLink;
-use super::http::HttpLink;
-use super::redis::RedisLink;
+use super::baseline::BaselineConnection;
+use super::http::HttpConnection;
+use super::redis::RedisConnection;
 use crate::client::http::HttpError;
 use crate::target::Target;
 
 /// How long connecting, and each answer, may take.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why messages could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -37,16 +37,16 @@ pub(crate) enum PublishError {
 
 /// Where to publish, as the command line has it.
 #[derive(Clone, Debug)]
-pub(crate) enum LinkSettings {
+pub(crate) enum PublishTarget {
     /// `POST` to the target, as its kind wants it.
     Http,
     /// `PUBLISH` at this URL, which may hold a password.
     Redis(String),
     /// The target is the bare loop of `limit`.
-    BareLoop,
+    KernelBaseline,
 }
 
-impl std::str::FromStr for LinkSettings {
+impl std::str::FromStr for PublishTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -60,47 +60,49 @@ impl std::str::FromStr for LinkSettings {
     }
 }
 
-impl std::fmt::Display for LinkSettings {
+impl std::fmt::Display for PublishTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Http => f.write_str("the HTTP API"),
             Self::Redis(_) => f.write_str("Redis"),
-            Self::BareLoop => f.write_str("a plain socket"),
+            Self::KernelBaseline => f.write_str("a plain socket"),
         }
     }
 }
 
-/// An open link.
+/// An open connection.
 #[derive(Debug)]
-pub(crate) enum Link {
+pub(crate) enum PublisherConnection {
     /// To the HTTP API.
-    Http(HttpLink),
+    Http(HttpConnection),
     /// To Redis.
-    Redis(RedisLink),
+    Redis(RedisConnection),
     /// To the bare loop.
-    BareLoop(BareLink),
+    KernelBaseline(BaselineConnection),
 }
 
-impl Link {
+impl PublisherConnection {
     /// Connects.
     pub(crate) fn open(
-        settings: &LinkSettings,
+        settings: &PublishTarget,
         target: &Target,
         api_key: Option<&str>,
     ) -> Result<Self, PublishError> {
         Ok(match settings {
-            LinkSettings::Http => Self::Http(HttpLink::open(target, api_key)?),
-            LinkSettings::Redis(url) => Self::Redis(RedisLink::open(url)?),
-            LinkSettings::BareLoop => Self::BareLoop(BareLink::open(target.address())?),
+            PublishTarget::Http => Self::Http(HttpConnection::open(target, api_key)?),
+            PublishTarget::Redis(url) => Self::Redis(RedisConnection::open(url)?),
+            PublishTarget::KernelBaseline => {
+                Self::KernelBaseline(BaselineConnection::open(target.address())?)
+            }
         })
     }
 
     /// Publishes in order, and returns when all are accepted.
     pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublishError> {
         match self {
-            Self::Http(link) => link.publish(batch),
-            Self::Redis(link) => link.publish(batch),
-            Self::BareLoop(link) => Ok(link.publish(batch)?),
+            Self::Http(connection) => connection.publish(batch),
+            Self::Redis(connection) => connection.publish(batch),
+            Self::KernelBaseline(connection) => Ok(connection.publish(batch)?),
         }
     }
 }
@@ -111,8 +113,8 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        let settings: LinkSettings = "redis://:secret@host:6379/0".parse().unwrap();
+        let settings: PublishTarget = "redis://:secret@host:6379/0".parse().unwrap();
         assert_eq!(settings.to_string(), "Redis");
-        assert!("mysql://x".parse::<LinkSettings>().is_err());
+        assert!("mysql://x".parse::<PublishTarget>().is_err());
     }
 }

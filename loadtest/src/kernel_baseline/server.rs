@@ -13,15 +13,15 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::publisher::bare;
+use crate::publisher::baseline;
 
-const BACKLOG: i32 = 4096;
+const LISTEN_BACKLOG: i32 = 4096;
 /// What is read at once of the publisher's messages; one of them must fit.
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// The server of `limit`.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct BareLoopArgs {
+pub(crate) struct BaselineServerArgs {
     /// Where to listen; the address is printed
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -40,7 +40,7 @@ struct Subscribers {
     streams: Vec<TcpStream>,
 }
 
-enum Visitor {
+enum Peer {
     WebSocket(String),
     Stream(String),
     /// With what it has sent already.
@@ -48,7 +48,7 @@ enum Visitor {
 }
 
 /// Lets everybody in until the publisher comes, then writes what it sends until it goes, and so on for ever.
-pub(crate) fn serve(args: &BareLoopArgs) -> io::Result<()> {
+pub(crate) fn serve(args: &BaselineServerArgs) -> io::Result<()> {
     if args.until_eof {
         let thread = thread::Builder::new().name("owner".to_owned());
         thread.spawn(|| {
@@ -63,15 +63,13 @@ pub(crate) fn serve(args: &BareLoopArgs) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept()?;
         // Somebody who goes in the middle of the handshake is nobody's loss.
-        let Ok((stream, visitor)) = welcome(stream) else { continue };
-        match visitor {
-            Visitor::WebSocket(channel) => {
+        let Ok((stream, peer)) = handshake(stream) else { continue };
+        match peer {
+            Peer::WebSocket(channel) => {
                 channels.entry(channel.into_bytes()).or_default().websockets.push(stream)
             }
-            Visitor::Stream(channel) => {
-                channels.entry(channel.into_bytes()).or_default().streams.push(stream)
-            }
-            Visitor::Publisher(sent) => broadcast(stream, sent, &mut channels, args.join)?,
+            Peer::Stream(channel) => channels.entry(channel.into_bytes()).or_default().streams.push(stream),
+            Peer::Publisher(sent) => broadcast(stream, sent, &mut channels, args.join)?,
         }
     }
 }
@@ -80,11 +78,11 @@ pub(crate) fn serve(args: &BareLoopArgs) -> io::Result<()> {
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     Ok(socket.into())
 }
 
-fn welcome(stream: TcpStream) -> io::Result<(TcpStream, Visitor)> {
+fn handshake(stream: TcpStream) -> io::Result<(TcpStream, Peer)> {
     stream.set_nodelay(true)?;
     let (head, rest) = read_head(&stream)?;
     let path = head.split(' ').nth(1).unwrap_or_default();
@@ -96,13 +94,13 @@ fn welcome(stream: TcpStream) -> io::Result<(TcpStream, Visitor)> {
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         );
         (&stream).write_all(answer.as_bytes())?;
-        return Ok((stream, Visitor::WebSocket(channel.to_owned())));
+        return Ok((stream, Peer::WebSocket(channel.to_owned())));
     }
     if let Some(channel) = path.strip_prefix("/sse/") {
         (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
-        return Ok((stream, Visitor::Stream(channel.to_owned())));
+        return Ok((stream, Peer::Stream(channel.to_owned())));
     }
-    Ok((stream, Visitor::Publisher(rest)))
+    Ok((stream, Peer::Publisher(rest)))
 }
 
 /// The head of a request, and what came with it.
@@ -131,13 +129,13 @@ fn broadcast(
     buffer.resize(BUFFER_BYTES, 0);
     loop {
         let mut used = 0;
-        while let Some((channel, payload, length)) = bare::read(&buffer[used..filled]) {
+        while let Some((channel, payload, length)) = baseline::read(&buffer[used..filled]) {
             let mut frames = Frames::default();
             frames.add(payload);
             used += length;
             if join {
                 let channel = channel.to_vec();
-                while let Some((next, payload, length)) = bare::read(&buffer[used..filled])
+                while let Some((next, payload, length)) = baseline::read(&buffer[used..filled])
                     && next == channel
                 {
                     frames.add(payload);

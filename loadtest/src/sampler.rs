@@ -13,38 +13,38 @@ use crate::record::{Sample, per_second};
 use crate::resources::process::{Process, Usage};
 use crate::run::{Run, coarse_latencies};
 
-/// The first distance between samples.
-const DISTANCE: Duration = Duration::from_millis(500);
-/// More samples than this are thinned out, and are taken half as often from then on.
-const MAX_SAMPLES: usize = 600;
+/// The first interval between samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+/// More samples than this are downsample out, and are taken half as often from then on.
+const SAMPLES_MAX: usize = 600;
 
 /// Somebody who looks at a run.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct Sampler {
     run: Arc<Run>,
     /// The named processes.
     pub(crate) processes: Vec<Process>,
     /// What is shown.
     pub(crate) progress: Progress,
     start: Instant,
-    distance: Duration,
-    last: Glance,
+    interval: Duration,
+    last: Totals,
     samples: Vec<Sample>,
-    /// Latencies since the present part of the run began.
-    part: Histogram<u64>,
+    /// Latencies since the present phase of the run began.
+    phase: Histogram<u64>,
     peaks: Vec<u64>,
 }
 
 /// The totals at one moment.
 #[derive(Debug)]
-struct Glance {
+struct Totals {
     at: Instant,
     published: u64,
     delivered: u64,
     usage: Vec<Usage>,
 }
 
-impl Watch {
+impl Sampler {
     /// Begins to look.
     pub(crate) fn new(run: Arc<Run>, processes: Vec<Process>, show: ProgressMode) -> Self {
         let (start, usage) = (Instant::now(), processes.iter().map(Process::usage).collect::<Vec<_>>());
@@ -54,24 +54,24 @@ impl Watch {
             processes,
             progress: Progress::new(show),
             start,
-            distance: DISTANCE,
-            last: Glance { at: start, published: 0, delivered: 0, usage },
+            interval: SAMPLE_INTERVAL,
+            last: Totals { at: start, published: 0, delivered: 0, usage },
             samples: Vec::new(),
-            part: coarse_latencies(),
+            phase: coarse_latencies(),
             peaks,
         }
     }
 
     /// Takes a sample if one is due; `published` is the number of messages so far.
-    pub(crate) fn glance(&mut self, published: u64) {
-        if self.last.at.elapsed() >= self.distance {
+    pub(crate) fn sample_if_due(&mut self, published: u64) {
+        if self.last.at.elapsed() >= self.interval {
             self.sample(published);
         }
     }
 
     /// Takes a sample.
     pub(crate) fn sample(&mut self, published: u64) {
-        let now = Glance {
+        let now = Totals {
             at: Instant::now(),
             published,
             delivered: self.run.delivered(),
@@ -79,7 +79,7 @@ impl Watch {
         };
         let recent = self.run.take_recent();
         // Both have the same bounds.
-        let _ = self.part.add(&recent);
+        let _ = self.phase.add(&recent);
         let sample = self.compare(&now, &recent);
         self.progress.report(sample.at, &summary(&sample));
         for (peak, usage) in self.peaks.iter_mut().zip(&now.usage) {
@@ -87,13 +87,13 @@ impl Watch {
         }
         self.last = now;
         self.samples.push(sample);
-        if self.samples.len() > MAX_SAMPLES {
-            self.samples = thinned(&self.samples);
-            self.distance *= 2;
+        if self.samples.len() > SAMPLES_MAX {
+            self.samples = downsample(&self.samples);
+            self.interval *= 2;
         }
     }
 
-    fn compare(&self, now: &Glance, recent: &Histogram<u64>) -> Sample {
+    fn compare(&self, now: &Totals, recent: &Histogram<u64>) -> Sample {
         let span = (now.at - self.last.at).as_secs_f64();
         let percentile =
             |at: f64| (!recent.is_empty()).then(|| recent.value_at_percentile(at) as f64 / 1000.0);
@@ -118,10 +118,10 @@ impl Watch {
     }
 
     /// The latencies since this was last asked, in microseconds.
-    pub(crate) fn take_part(&mut self) -> Histogram<u64> {
+    pub(crate) fn take_phase_latencies(&mut self) -> Histogram<u64> {
         // Both have the same bounds.
-        let _ = self.part.add(self.run.take_recent());
-        std::mem::replace(&mut self.part, coarse_latencies())
+        let _ = self.phase.add(self.run.take_recent());
+        std::mem::replace(&mut self.phase, coarse_latencies())
     }
 
     /// What was seen, and the most memory that each process held.
@@ -139,7 +139,7 @@ fn summary(sample: &Sample) -> String {
 }
 
 /// Two neighbours become one: rates are averaged, latencies are those of the worse.
-fn thinned(samples: &[Sample]) -> Vec<Sample> {
+fn downsample(samples: &[Sample]) -> Vec<Sample> {
     let merge = |pair: &[Sample]| match pair {
         [one, other] => merged(one, other),
         alone => alone[0].clone(),
@@ -179,12 +179,12 @@ mod tests {
     #[test]
     fn a_long_run_keeps_a_bounded_series_that_still_adds_up() {
         let run = Arc::new(Run::new(128, Vec::new()));
-        let mut watch = Watch::new(run, Vec::new(), ProgressMode::None);
+        let mut sampler = Sampler::new(run, Vec::new(), ProgressMode::None);
         for published in 0..2000 {
-            watch.sample(published);
+            sampler.sample(published);
         }
-        let (samples, _) = watch.finish();
-        assert!(samples.len() <= MAX_SAMPLES + 1, "{}", samples.len());
+        let (samples, _) = sampler.finish();
+        assert!(samples.len() <= SAMPLES_MAX + 1, "{}", samples.len());
         let published: f64 = samples.iter().map(|sample| sample.published * sample.span).sum();
         assert!((published - 1999.0).abs() < 0.01, "{published}");
         assert!(samples.windows(2).all(|pair| pair[0].at <= pair[1].at));
