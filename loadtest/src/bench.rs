@@ -1,6 +1,6 @@
 //! `bench`: Earshot, its peers and the bare loop side by side on two cores, the server on one and the load on the other.
 //! Each run has a fresh server; the servers take turns in each round, so that a machine that drifts does so for all of
-//! them; what counts are medians. Writes the numbers of every run and the table that is made of them.
+//! them; what counts are medians. Writes the metrics of every run and the table that is made of them.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::redis_costs::Costs;
+use crate::redis_costs::RedisCosts;
 use crate::resources::machine::{Machine, commit, now};
 
 mod goals;
@@ -22,16 +22,17 @@ mod summary;
 pub(crate) use summary::median;
 
 use plan::{Case, Size};
-use run::Bench;
-pub(crate) use run::Numbers;
+use run::BenchRunner;
+pub(crate) use run::RunMetrics;
 use server::Programs;
 
-/// What is measured beside what.
+/// What is measured sibling_binary what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Subject {
     /// One thread that writes one ready frame to each socket.
-    BareLoop,
+    #[serde(alias = "bare-loop")]
+    KernelBaseline,
     /// nginx with nchan.
     Nchan,
     /// Centrifugo, where it is.
@@ -45,7 +46,7 @@ pub(crate) enum Subject {
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     size: Size,
-    /// The gateway's binary; the one beside this unless given
+    /// The gateway's binary; the one sibling_binary this unless given
     #[arg(long, value_name = "FILE")]
     earshot: Option<PathBuf>,
     /// nginx
@@ -76,7 +77,7 @@ pub(crate) struct BenchArgs {
 
 /// All that a benchmark came to, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Outcome {
+pub(crate) struct BenchResult {
     /// The format of this file.
     pub(crate) format: u32,
     /// When it began, in UTC.
@@ -90,17 +91,17 @@ pub(crate) struct Outcome {
     /// How large it was made.
     pub(crate) size: Size,
     /// Every run, in the order of time.
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<BenchRun>,
     /// What they came to.
-    pub(crate) table: Vec<summary::Row>,
+    pub(crate) table: Vec<summary::SummaryRow>,
     /// What Redis itself needs, by round.
     #[serde(default)]
-    pub(crate) redis: Vec<Costs>,
+    pub(crate) redis: Vec<RedisCosts>,
 }
 
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Run {
+pub(crate) struct BenchRun {
     /// What was measured.
     pub(crate) case: String,
     /// Of what.
@@ -110,12 +111,13 @@ pub(crate) struct Run {
     /// The command line of the load test.
     pub(crate) line: String,
     /// What it came to.
-    pub(crate) numbers: Numbers,
+    #[serde(alias = "numbers")]
+    pub(crate) metrics: RunMetrics,
 }
 
 /// Runs all of it. The error says what could not be run.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
-    let earshot = args.earshot.clone().map_or_else(beside, Ok)?;
+    let earshot = args.earshot.clone().map_or_else(sibling_binary, Ok)?;
     let programs = Programs {
         earshot,
         nginx: args.nginx.clone(),
@@ -123,8 +125,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         centrifugo: args.centrifugo.clone(),
         redis: args.redis.clone(),
     };
-    let bench = Bench::new(programs, args.server_core, args.load_core, args.size.files())?;
-    let mut outcome = Outcome {
+    let bench = BenchRunner::new(programs, args.server_core, args.load_core, args.size.files())?;
+    let mut outcome = BenchResult {
         format: 1,
         date: now(),
         commit: commit(),
@@ -135,24 +137,29 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         table: Vec::new(),
         redis: Vec::new(),
     };
-    for group in plan::first(&args.size) {
-        play(&bench, &group, &args.only, &mut outcome)?;
+    for group in plan::initial_groups(&args.size) {
+        run_group(&bench, &group, &args.only, &mut outcome)?;
     }
     // Half of the highest load is known only now.
-    let second = plan::second(&args.size, &outcome.runs);
-    play(&bench, &second, &args.only, &mut outcome)?;
-    play_redis(&bench, &args.only, &mut outcome)?;
+    let second = plan::half_load_cases(&args.size, &outcome.runs);
+    run_group(&bench, &second, &args.only, &mut outcome)?;
+    run_redis_costs(&bench, &args.only, &mut outcome)?;
     outcome.table = summary::table(&outcome);
     write(&outcome, &args.out)
 }
 
-fn beside() -> Result<PathBuf, String> {
+fn sibling_binary() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     Ok(own.with_file_name("earshot"))
 }
 
 /// All rounds of some cases, the cases in turn, and in each its subjects in turn.
-fn play(bench: &Bench, group: &[Case], only: &str, outcome: &mut Outcome) -> Result<(), String> {
+fn run_group(
+    bench: &BenchRunner,
+    group: &[Case],
+    only: &str,
+    outcome: &mut BenchResult,
+) -> Result<(), String> {
     let rounds = group.iter().map(|case| case.rounds).max().unwrap_or_default();
     for (round, case) in (0..rounds).flat_map(|round| group.iter().map(move |case| (round, case))) {
         if !case.name.contains(only) || round >= case.rounds {
@@ -161,33 +168,33 @@ fn play(bench: &Bench, group: &[Case], only: &str, outcome: &mut Outcome) -> Res
         let here: Vec<_> = case.lines.iter().filter(|(subject, _)| bench.has(*subject)).collect();
         let turn = round as usize % here.len().max(1);
         for (subject, line) in here.iter().cycle().skip(turn).take(here.len()) {
-            tell(&format!("{} {subject:?}, round {} of {}", case.name, round + 1, case.rounds));
-            let numbers = bench.run(*subject, line)?;
+            print_progress(&format!("{} {subject:?}, round {} of {}", case.name, round + 1, case.rounds));
+            let metrics = bench.run(*subject, line)?;
             let (case, line) = (case.name.clone(), line.clone());
-            outcome.runs.push(Run { case, subject: *subject, round, line, numbers });
+            outcome.runs.push(BenchRun { case, subject: *subject, round, line, metrics });
         }
     }
     Ok(())
 }
 
-fn play_redis(bench: &Bench, only: &str, outcome: &mut Outcome) -> Result<(), String> {
+fn run_redis_costs(bench: &BenchRunner, only: &str, outcome: &mut BenchResult) -> Result<(), String> {
     if !"redis".contains(only) {
         return Ok(());
     }
-    let rounds = outcome.size.rounds.min(plan::FEW_ROUNDS);
+    let rounds = outcome.size.rounds.min(plan::LONG_CASE_ROUNDS_MAX);
     for round in 1..=rounds {
-        tell(&format!("redis, round {round} of {rounds}"));
+        print_progress(&format!("redis, round {round} of {rounds}"));
         outcome.redis.push(bench.redis()?);
     }
     Ok(())
 }
 
-fn tell(words: &str) {
+fn print_progress(words: &str) {
     // Nobody need read it.
     let _ = writeln!(std::io::stderr(), "bench: {words}");
 }
 
-fn write(outcome: &Outcome, directory: &Path) -> Result<(), String> {
+fn write(outcome: &BenchResult, directory: &Path) -> Result<(), String> {
     let cannot = |error: &dyn std::fmt::Display| format!("cannot write to {}: {error}", directory.display());
     fs::create_dir_all(directory).map_err(|error| cannot(&error))?;
     // 2026-11-21T07:30:00Z becomes 2026-11-21-0730.

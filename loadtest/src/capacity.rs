@@ -1,4 +1,4 @@
-//! `capacity`: what many users need, by what was measured: processors, memory, network, nodes and Redis servers, and
+//! `capacity`: what many users requirements, by what was measured: processors, memory, network, nodes and Redis servers, and
 //! which of them runs out first. Takes its constants from a result of `bench`. Never measures anything itself.
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::bench::Outcome;
+use crate::bench::BenchResult;
 use crate::options::duration;
 
 mod constants;
@@ -16,22 +16,22 @@ mod model;
 mod table;
 
 use constants::Constants;
-use model::Need;
+use model::Requirements;
 
-/// What many users need, by what was measured.
+/// What many users requirements, by what was measured.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CapacityArgs {
     /// A result of `bench`, as JSON
     result: PathBuf,
     #[command(flatten)]
-    demand: Demand,
+    workload: Workload,
     #[command(flatten)]
-    machine: Machine,
+    machine: NodeSize,
 }
 
 /// How users are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Transport {
+pub(crate) enum UserTransport {
     /// By WebSocket
     Ws,
     /// By Server-Sent Events
@@ -40,16 +40,16 @@ pub(crate) enum Transport {
 
 /// What is asked for.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Demand {
+pub(crate) struct Workload {
     /// Users who are connected at a time, one connection each
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) users: u64,
     /// How they are connected, which decides what connecting costs; all else was measured with WebSockets
-    #[arg(long, value_enum, default_value_t = Transport::Ws)]
-    pub(crate) transport: Transport,
+    #[arg(long, value_enum, default_value_t = UserTransport::Ws)]
+    pub(crate) transport: UserTransport,
     /// Subscribers of a channel; each user hears one channel
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) audience: u64,
+    pub(crate) subscribers_per_channel: u64,
     /// Publications a minute on each channel
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     pub(crate) per_minute: f64,
@@ -63,19 +63,19 @@ pub(crate) struct Demand {
     #[arg(long, default_value_t = 64)]
     pub(crate) history_size: u64,
     /// Within how long those of a lost node are to be back
-    #[arg(long, default_value = "30s", value_parser = some_time)]
-    pub(crate) back_within: Duration,
+    #[arg(long, default_value = "30s", value_parser = nonzero_duration)]
+    pub(crate) reconnect_within: Duration,
     /// How long a user stays connected
-    #[arg(long, default_value = "30m", value_parser = some_time)]
-    pub(crate) stay: Duration,
+    #[arg(long, default_value = "30m", value_parser = nonzero_duration)]
+    pub(crate) session_duration: Duration,
     /// All of a channel's subscribers are brought to the same node, by the balancer in front
     #[arg(long)]
-    pub(crate) gathered: bool,
+    pub(crate) colocated: bool,
 }
 
 /// One node, of which no more than half is planned with.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Machine {
+pub(crate) struct NodeSize {
     /// Cores of a node
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cores: u32,
@@ -93,20 +93,20 @@ fn positive(text: &str) -> Result<f64, String> {
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err("wants a number above 0".to_owned()) }
 }
 
-fn some_time(text: &str) -> Result<Duration, String> {
+fn nonzero_duration(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| if time.is_zero() { Err("wants some time".to_owned()) } else { Ok(time) })
 }
 
 /// Computes, and tells it.
 pub(crate) fn run(args: &CapacityArgs) -> Result<(), String> {
-    let cannot = |error: &dyn std::fmt::Display| format!("cannot use {}: {error}", args.result.display());
-    let text = fs::read_to_string(&args.result).map_err(|error| cannot(&error))?;
-    let outcome: Outcome = serde_json::from_str(&text).map_err(|error| cannot(&error))?;
-    let constants = Constants::of(&outcome, args.demand.transport).map_err(|error| cannot(&error))?;
-    let need = Need::of(&constants, &args.demand, &args.machine);
+    let with_path = |error: &dyn std::fmt::Display| format!("cannot use {}: {error}", args.result.display());
+    let text = fs::read_to_string(&args.result).map_err(|error| with_path(&error))?;
+    let outcome: BenchResult = serde_json::from_str(&text).map_err(|error| with_path(&error))?;
+    let constants = Constants::of(&outcome, args.workload.transport).map_err(|error| with_path(&error))?;
+    let requirements = Requirements::of(&constants, &args.workload, &args.machine);
     let name = args.result.file_name().unwrap_or_default().to_string_lossy();
     // A reader that went away changes nothing.
-    let _ = std::io::stdout().write_all(table::table(&name, &constants, &need).as_bytes());
+    let _ = std::io::stdout().write_all(table::table(&name, &constants, &requirements).as_bytes());
     Ok(())
 }
 
@@ -120,14 +120,14 @@ mod tests {
             let words = ["loadtest", "capacity", "x.json"].into_iter().chain([option]);
             crate::Cli::try_parse_from(words).is_ok()
         };
-        assert!(fits("--per-minute=0.1") && fits("--stay=5m") && fits("--memory=1"));
+        assert!(fits("--per-minute=0.1") && fits("--session-duration=5m") && fits("--memory=1"));
         for option in [
             "--per-minute=0",
             "--per-minute=-1",
             "--per-minute=inf",
             "--memory=0",
             "--network=NaN",
-            "--stay=0s",
+            "--session-duration=0s",
         ] {
             assert!(!fits(option), "{option}");
         }

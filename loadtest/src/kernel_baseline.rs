@@ -13,7 +13,7 @@ use crate::publisher::PublishTarget;
 use crate::record::Record;
 use crate::resources::process::ProcessName;
 use crate::scenario::{RunError, fanout};
-use crate::target::{Kind, Url};
+use crate::target::{TargetKind, Url};
 
 mod server;
 
@@ -36,16 +36,16 @@ pub(crate) struct KernelBaselineArgs {
 pub(crate) fn run(args: &KernelBaselineArgs) -> Result<Record, RunError> {
     let mut options = args.options.clone();
     let server = BaselineServer::start(args)?;
-    options.target = Kind::KernelBaseline;
+    options.target = TargetKind::KernelBaseline;
     options.url = Url::from(server.address);
     options.publish = PublishTarget::KernelBaseline;
     options.process = vec![ProcessName::Number(server.child.id())];
     options.transport = Some(options.transport.unwrap_or(Transports::Ws));
-    let mut setup = options.resolve("limit", &Defaults::default())?;
-    setup.burst = args.burst;
-    let mut record = fanout::play(setup)?;
+    let mut config = options.resolve("kernel-baseline", &Defaults::default())?;
+    config.burst = args.burst;
+    let mut record = fanout::play(config)?;
     for process in &mut record.processes {
-        "bare loop".clone_into(&mut process.name);
+        "kernel baseline".clone_into(&mut process.name);
     }
     Ok(record)
 }
@@ -68,19 +68,20 @@ impl BaselineServer {
             }
             None => Command::new(own),
         };
-        command.args(["bare-loop", "--until-eof"]);
+        command.args(["baseline-server", "--until-eof"]);
         if args.burst > 1 {
             command.arg("--join");
         }
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(|error| RunError::Usage(format!("{command:?}: {error}")))?;
+        let mut child = spawned.map_err(|error| RunError::InvalidOptions(format!("{command:?}: {error}")))?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let address = line.trim().parse();
-        server.address = address.map_err(|_| RunError::Usage(format!("{command:?} has not started")))?;
+        server.address =
+            address.map_err(|_| RunError::InvalidOptions(format!("{command:?} has not started")))?;
         Ok(server)
     }
 }

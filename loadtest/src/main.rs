@@ -40,8 +40,8 @@ mod swarm;
 mod tally;
 mod target;
 
-const UNCLEAN: u8 = 1;
-const NOT_RUN: u8 = 2;
+const EXIT_UNCLEAN: u8 = 1;
+const EXIT_FAILED: u8 = 2;
 
 /// Puts a fan-out gateway under load
 #[derive(Parser, Debug)]
@@ -92,7 +92,7 @@ enum Command {
     /// What the kernel takes in any case: one thread that writes one ready frame to each socket
     ///
     /// Takes the options of `fanout`, but for those that say where the target is.
-    Limit(Box<kernel_baseline::KernelBaselineArgs>),
+    KernelBaseline(Box<kernel_baseline::KernelBaselineArgs>),
     /// Puts results that were kept as JSON beside each other
     Compare(CompareArgs),
     /// Earshot, nchan and the bare loop side by side on two cores, with the goals
@@ -106,7 +106,7 @@ enum Command {
     /// What many users need, by what was measured: nodes, Redis servers, and what runs out first
     Capacity(Box<capacity::CapacityArgs>),
     #[command(hide = true)]
-    BareLoop(kernel_baseline::BaselineServerArgs),
+    BaselineServer(kernel_baseline::BaselineServerArgs),
 }
 
 /// Puts results beside each other.
@@ -122,46 +122,46 @@ struct CompareArgs {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Fanout(args) => conclude(fanout::run(&args), &args.options),
-        Command::ManyChannels(args) => conclude(many_channels::run(&args), &args.options),
-        Command::Burst(args) => conclude(burst::run(&args), &args.options),
-        Command::Idle(args) => conclude(idle::run(&args), &args.options),
-        Command::Connect(args) => conclude(connect::run(&args), &args.options),
-        Command::Resume(args) => conclude(resume::run(&args), &args.options),
-        Command::Slow(args) => conclude(slow::run(&args), &args.options),
-        Command::Churn(args) => conclude(churn::run(&args), &args.options),
-        Command::Soak(args) => conclude(soak::run(&args), &args.options),
-        Command::Limit(args) => conclude(kernel_baseline::run(&args), &args.options),
+        Command::Fanout(args) => finish(fanout::run(&args), &args.options),
+        Command::ManyChannels(args) => finish(many_channels::run(&args), &args.options),
+        Command::Burst(args) => finish(burst::run(&args), &args.options),
+        Command::Idle(args) => finish(idle::run(&args), &args.options),
+        Command::Connect(args) => finish(connect::run(&args), &args.options),
+        Command::Resume(args) => finish(resume::run(&args), &args.options),
+        Command::Slow(args) => finish(slow::run(&args), &args.options),
+        Command::Churn(args) => finish(churn::run(&args), &args.options),
+        Command::Soak(args) => finish(soak::run(&args), &args.options),
+        Command::KernelBaseline(args) => finish(kernel_baseline::run(&args), &args.options),
         Command::Compare(args) => done(report::compare(&args.files, args.html.as_deref())),
         Command::Bench(args) => done(bench::run(&args)),
         Command::Redis(args) => done(redis_costs::run(&args)),
         Command::Capacity(args) => done(capacity::run(&args)),
-        Command::BareLoop(args) => {
+        Command::BaselineServer(args) => {
             done(kernel_baseline::serve(&args).map_err(|error| format!("the bare loop: {error}")))
         }
     }
 }
 
 /// Tells the result in every way that was asked for.
-fn conclude(outcome: Result<Record, RunError>, options: &Options) -> ExitCode {
+fn finish(outcome: Result<Record, RunError>, options: &Options) -> ExitCode {
     let record = match outcome {
         Ok(record) => record,
-        Err(error) => return refuse(&error.to_string()),
+        Err(error) => return fail(&error.to_string()),
     };
     if let Err(error) = report::publish(&record, options) {
-        return refuse(&error);
+        return fail(&error);
     }
     if record.failure.is_some() {
-        return ExitCode::from(NOT_RUN);
+        return ExitCode::from(EXIT_FAILED);
     }
-    if record.clean { ExitCode::SUCCESS } else { ExitCode::from(UNCLEAN) }
+    if record.clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNCLEAN) }
 }
 
 fn done(outcome: Result<(), String>) -> ExitCode {
-    outcome.map_or_else(|error| refuse(&error), |()| ExitCode::SUCCESS)
+    outcome.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
-fn refuse(error: &str) -> ExitCode {
+fn fail(error: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "earshot-loadtest: {error}");
-    ExitCode::from(NOT_RUN)
+    ExitCode::from(EXIT_FAILED)
 }

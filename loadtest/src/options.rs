@@ -17,20 +17,20 @@ use crate::resources::open_file_limit;
 use crate::resources::process::ProcessName;
 use crate::scenario::RunError;
 use crate::stamp::Stamp;
-use crate::target::{Kind, Paths, Target, Url};
+use crate::target::{Paths, Target, TargetKind, Url};
 
 /// Files that this process needs beside one per subscriber.
-const OTHER_FILES: u64 = 64;
+const EXTRA_OPEN_FILES: u64 = 64;
 
 /// Connections that are opened at once. More would overflow a listener's backlog and measure its retries.
-const AT_ONCE: usize = 256;
+const CONNECT_CONCURRENCY: usize = 256;
 
 /// What all scenarios are told.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// What kind of server it is
-    #[arg(long, value_enum, default_value_t = Kind::Earshot)]
-    pub(crate) target: Kind,
+    #[arg(long, value_enum, default_value_t = TargetKind::Earshot)]
+    pub(crate) target: TargetKind,
     /// Where it is
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     pub(crate) url: Url,
@@ -49,7 +49,7 @@ pub(crate) struct Options {
     /// Messages a second, over all channels; `max`: as many as are delivered
     #[arg(long)]
     pub(crate) rate: Option<Rate>,
-    /// With `--rate max`: messages that may be under way
+    /// With `--rate max`: messages that may be under transport_description
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) window: u64,
     /// How long
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     /// Bytes of each message
     #[arg(long)]
     pub(crate) size: Option<usize>,
-    /// Where to publish: `http` (the target's own API) or a Redis URL
+    /// Where to publish: `http` (the target's scenario_settings API) or a Redis URL
     #[arg(long, default_value = "http", env = "LOADTEST_PUBLISH", hide_env_values = true)]
     pub(crate) publish: PublishTarget,
     /// The key of the target's API
@@ -84,7 +84,7 @@ pub(crate) struct Options {
     pub(crate) threads: Option<u16>,
     /// Connections that are opened at once
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) at_once: Option<u32>,
+    pub(crate) connect_concurrency: Option<u32>,
     /// How long to wait for stragglers once deliveries have ceased
     #[arg(long, default_value = "2s", value_parser = duration)]
     pub(crate) settle: Duration,
@@ -149,19 +149,26 @@ pub(crate) struct Defaults {
     pub(crate) rate: f64,
     pub(crate) duration: Duration,
     pub(crate) size: usize,
-    pub(crate) at_once: usize,
+    pub(crate) connect_concurrency: usize,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
         let duration = Duration::from_secs(10);
-        Self { subscribers: 1000, channels: 1, rate: 20.0, duration, size: 128, at_once: AT_ONCE }
+        Self {
+            subscribers: 1000,
+            channels: 1,
+            rate: 20.0,
+            duration,
+            size: 128,
+            connect_concurrency: CONNECT_CONCURRENCY,
+        }
     }
 }
 
 /// The options, checked and complete.
 #[derive(Clone, Debug)]
-pub(crate) struct Setup {
+pub(crate) struct RunConfig {
     pub(crate) scenario: &'static str,
     pub(crate) target: Target,
     pub(crate) subscribers: u32,
@@ -178,18 +185,18 @@ pub(crate) struct Setup {
     pub(crate) channel_prefix: String,
     pub(crate) processes: Vec<ProcessName>,
     pub(crate) threads: usize,
-    pub(crate) at_once: usize,
+    pub(crate) connect_concurrency: usize,
     pub(crate) settle: Duration,
     pub(crate) progress: ProgressMode,
     /// What is done with the subscribers, in place of what is published.
-    pub(crate) instead: Option<String>,
+    pub(crate) activity: Option<String>,
     /// Settings of the scenario alone, for the record.
-    pub(crate) own: BTreeMap<String, String>,
+    pub(crate) scenario_settings: BTreeMap<String, String>,
 }
 
 impl Options {
     /// Completes and checks them.
-    pub(crate) fn resolve(&self, scenario: &'static str, defaults: &Defaults) -> Result<Setup, RunError> {
+    pub(crate) fn resolve(&self, scenario: &'static str, defaults: &Defaults) -> Result<RunConfig, RunError> {
         let subscribers = self.subscribers.unwrap_or(defaults.subscribers);
         let channels = self.channels.unwrap_or(defaults.channels);
         let paths = Paths {
@@ -197,11 +204,11 @@ impl Options {
             publish: self.publish_path.clone(),
             hello: self.hello.clone(),
         };
-        let setup = Setup {
+        let config = RunConfig {
             scenario,
             target: Target::new(self.target, self.url.clone(), paths),
             subscribers,
-            transport: self.transport.unwrap_or_else(|| usual_transport(self.target)),
+            transport: self.transport.unwrap_or_else(|| default_transport(self.target)),
             encoding: self.encoding,
             channels: if channels == 0 { subscribers } else { channels },
             rate: self.rate.unwrap_or(Rate::PerSecond(defaults.rate)),
@@ -214,14 +221,16 @@ impl Options {
             channel_prefix: self.channel_prefix.clone(),
             processes: self.process.clone(),
             threads: self.threads.map_or_else(cores, usize::from),
-            at_once: self.at_once.map_or(defaults.at_once, |count| count as usize),
+            connect_concurrency: self
+                .connect_concurrency
+                .map_or(defaults.connect_concurrency, |count| count as usize),
             settle: self.settle,
             progress: self.progress,
-            instead: None,
-            own: BTreeMap::new(),
+            activity: None,
+            scenario_settings: BTreeMap::new(),
         };
-        setup.check()?;
-        Ok(setup)
+        config.check()?;
+        Ok(config)
     }
 }
 
@@ -229,7 +238,7 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn usual_transport(kind: Kind) -> Transports {
+fn default_transport(kind: TargetKind) -> Transports {
     match kind.serves() {
         (true, true) => Transports::Both,
         (true, false) => Transports::Sse,
@@ -237,10 +246,10 @@ fn usual_transport(kind: Kind) -> Transports {
     }
 }
 
-impl Setup {
+impl RunConfig {
     /// Whether that can be done at all, and here.
     fn check(&self) -> Result<(), RunError> {
-        let usage = |text: String| Err(RunError::Usage(text));
+        let usage = |text: String| Err(RunError::InvalidOptions(text));
         if self.size < Stamp::MIN_BYTES {
             return usage(format!("--size: a message needs {} bytes for its stamp", Stamp::MIN_BYTES));
         }
@@ -251,7 +260,7 @@ impl Setup {
         if (self.transport != Transports::Ws && !sse) || (self.transport != Transports::Sse && !sockets) {
             return usage(format!("--transport: {} has no such transport here", self.target.kind().name()));
         }
-        let needed = u64::from(self.subscribers) + OTHER_FILES;
+        let needed = u64::from(self.subscribers) + EXTRA_OPEN_FILES;
         match open_file_limit() {
             Some(limit) if limit < needed => usage(format!(
                 "{} subscribers need {needed} open files, and this process may have {limit}: run `ulimit -n {needed}` first",
@@ -262,10 +271,10 @@ impl Setup {
     }
 
     /// Whether everybody can come back to where it stood.
-    pub(crate) fn check_resumes(&self) -> Result<(), RunError> {
+    pub(crate) fn check_can_resume(&self) -> Result<(), RunError> {
         let (sse, sockets) = self.target.kind().resumes();
         if (self.transport != Transports::Ws && !sse) || (self.transport != Transports::Sse && !sockets) {
-            return Err(RunError::Usage(format!(
+            return Err(RunError::InvalidOptions(format!(
                 "--transport: subscribers of {} cannot come back to where they stood over every transport that was asked for",
                 self.target.kind().name()
             )));
@@ -313,24 +322,24 @@ impl Setup {
 
     /// One line: what is done.
     pub(crate) fn title(&self) -> String {
-        let (scenario, target, subscribers, way) =
-            (self.scenario, &self.target, self.subscribers, self.way());
-        let what = self.instead.clone().unwrap_or_else(|| self.load());
-        format!("{scenario}: {target}, {subscribers} subscribers {way}, {what}")
+        let (scenario, target, subscribers, transport_description) =
+            (self.scenario, &self.target, self.subscribers, self.transport_description());
+        let what = self.activity.clone().unwrap_or_else(|| self.load_description());
+        format!("{scenario}: {target}, {subscribers} subscribers {transport_description}, {what}")
     }
 
-    fn load(&self) -> String {
+    fn load_description(&self) -> String {
         let rate = match self.rate {
             Rate::PerSecond(rate) => format!("{rate}/s"),
             Rate::Max => "as many as are delivered".to_owned(),
         };
-        let at_once = if self.burst > 1 { format!(", {} at once", self.burst) } else { String::new() };
+        let burst = if self.burst > 1 { format!(", {} at once", self.burst) } else { String::new() };
         let (channels, size, duration, publish) = (self.channels, self.size, self.duration, &self.publish);
         let channels = if channels == 1 { "1 channel".to_owned() } else { format!("{channels} channels") };
-        format!("{channels}, {rate} of {size} bytes{at_once} for {duration:?} through {publish}")
+        format!("{channels}, {rate} of {size} bytes{burst} for {duration:?} through {publish}")
     }
 
-    fn way(&self) -> String {
+    fn transport_description(&self) -> String {
         let encoding = match self.encoding {
             _ if !self.target.kind().speaks_centrifuge() => "",
             SocketEncoding::Json => " (JSON)",
@@ -349,7 +358,8 @@ impl Setup {
             Rate::PerSecond(rate) => rate.to_string(),
             Rate::Max => format!("max, window {}", self.window),
         };
-        let own = self.own.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let scenario_settings =
+            self.scenario_settings.iter().map(|(name, value)| (name.clone(), value.clone()));
         let name = |value: Option<clap::builder::PossibleValue>| {
             value.map(|value| value.get_name().to_owned()).unwrap_or_default()
         };
@@ -364,11 +374,11 @@ impl Setup {
             ("size", self.size.to_string()),
             ("publish", self.publish.to_string()),
             ("threads", self.threads.to_string()),
-            ("at_once", self.at_once.to_string()),
+            ("connect_concurrency", self.connect_concurrency.to_string()),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
-        .chain(own)
+        .chain(scenario_settings)
         .collect()
     }
 }
@@ -390,7 +400,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Whether this one belongs to a share of all, which is spread over channels and transports. Neighbours go together,
 /// since transports alternate.
-pub(crate) fn is_chosen(index: u32, share: f64) -> bool {
+pub(crate) fn is_selected(index: u32, share: f64) -> bool {
     let pair = f64::from(index / 2);
     (pair * share).round() < ((pair + 1.0) * share).round()
 }
@@ -415,7 +425,7 @@ mod tests {
         options: Options,
     }
 
-    fn setup(line: &str) -> Result<Setup, String> {
+    fn config(line: &str) -> Result<RunConfig, String> {
         let words = std::iter::once("fanout").chain(line.split_ascii_whitespace());
         let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
         line.options.resolve("fanout", &Defaults::default()).map_err(|error| error.to_string())
@@ -436,11 +446,11 @@ mod tests {
     #[test]
     fn each_channel_has_both_transports() {
         for channels in 1..5 {
-            let setup = setup(&format!("--subscribers 20 --channels {channels}")).unwrap();
+            let config = config(&format!("--subscribers 20 --channels {channels}")).unwrap();
             for channel in 0..channels {
                 let of_channel = (0..20).filter(|subscriber| subscriber % channels == channel);
                 let (sse, websocket): (Vec<_>, Vec<_>) =
-                    of_channel.partition(|subscriber| setup.transport_of(*subscriber) == Transport::Sse);
+                    of_channel.partition(|subscriber| config.transport_of(*subscriber) == Transport::Sse);
                 assert!(sse.len().abs_diff(websocket.len()) <= 1, "{channels} channels");
             }
         }
@@ -448,18 +458,18 @@ mod tests {
 
     #[test]
     fn a_share_is_spread_over_both_transports() {
-        let setup = setup("--subscribers 100").unwrap();
+        let config = config("--subscribers 100").unwrap();
         for (share, count) in [(0.0, 0), (0.1, 10), (0.5, 50), (1.0, 100)] {
-            let chosen: Vec<u32> = (0..100).filter(|index| is_chosen(*index, share)).collect();
-            let sse = chosen.iter().filter(|index| setup.transport_of(**index) == Transport::Sse).count();
+            let chosen: Vec<u32> = (0..100).filter(|index| is_selected(*index, share)).collect();
+            let sse = chosen.iter().filter(|index| config.transport_of(**index) == Transport::Sse).count();
             assert_eq!((chosen.len(), sse), (count, count / 2), "{share}");
         }
-        assert_eq!((0..10).filter(|index| is_chosen(*index, 0.1)).count(), 2);
+        assert_eq!((0..10).filter(|index| is_selected(*index, 0.1)).count(), 2);
     }
 
     #[test]
     fn what_cannot_be_run_is_named() {
-        let refusal = |line: &str| setup(line).map(|_| ());
+        let refusal = |line: &str| config(line).map(|_| ());
         assert_eq!(refusal("--subscribers 10"), Ok(()));
         assert_eq!(refusal("--size 50"), Err("--size: a message needs 121 bytes for its stamp".to_owned()));
         assert!(refusal("--rate 0").is_err_and(|text| text.contains("above 0, or `max`")));
@@ -468,14 +478,14 @@ mod tests {
             refusal("--target centrifugo --transport sse").is_err_and(|text| text.contains("centrifugo"))
         );
         assert!(refusal("--subscribers 4000000000").is_err_and(|text| text.contains("ulimit -n 4000000064")));
-        assert!(setup("--target nchan --transport ws").unwrap().check_resumes().is_err());
-        assert!(setup("--target nchan --transport sse").unwrap().check_resumes().is_ok());
+        assert!(config("--target nchan --transport ws").unwrap().check_can_resume().is_err());
+        assert!(config("--target nchan --transport sse").unwrap().check_can_resume().is_ok());
     }
 
     #[test]
     fn a_password_is_in_no_title_and_no_setting() {
-        let setup = setup("--publish redis://:secret@127.0.0.1:6379 --api-key hidden").unwrap();
-        let told = format!("{} {:?}", setup.title(), setup.settings());
+        let config = config("--publish redis://:secret@127.0.0.1:6379 --api-key hidden").unwrap();
+        let told = format!("{} {:?}", config.title(), config.settings());
         assert!(!told.contains("secret") && !told.contains("hidden"), "{told}");
     }
 }

@@ -10,7 +10,7 @@ use crate::resources::machine::Machine;
 use crate::resources::thread::CpuShare;
 
 /// The format that is written. Readers take every one up to it.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,15 +47,18 @@ pub(crate) struct Record {
     /// The same by cohort.
     pub(crate) cohorts: Vec<Cohort>,
     /// How long it took to be subscribed again, from when that was due.
-    pub(crate) returning: Option<Latency>,
+    #[serde(alias = "returning")]
+    pub(crate) reconnecting: Option<Latency>,
     /// What the named processes used.
-    pub(crate) processes: Vec<Process>,
+    pub(crate) processes: Vec<ProcessUsage>,
     /// What this scenario is about, beyond all that.
     pub(crate) measures: Vec<Measure>,
     /// What the load test itself used.
-    pub(crate) meter: Meter,
+    #[serde(alias = "meter")]
+    pub(crate) generator: Generator,
     /// Why the numbers may not be those of the server.
-    pub(crate) doubts: Vec<String>,
+    #[serde(alias = "doubts")]
+    pub(crate) warnings: Vec<String>,
     /// How it went over time.
     pub(crate) series: Vec<Sample>,
 }
@@ -113,7 +116,8 @@ pub(crate) struct Deliveries {
     /// Offsets that did not follow on the one before, without a notice.
     pub(crate) skipped: u64,
     /// Messages of another run.
-    pub(crate) foreign: u64,
+    #[serde(alias = "foreign")]
+    pub(crate) from_other_runs: u64,
     /// Notices of a gap.
     pub(crate) gaps: u64,
     /// Subscriptions that went on where they stood.
@@ -140,7 +144,8 @@ pub(crate) struct Cohort {
     /// How many they are.
     pub(crate) subscribers: u64,
     /// Whether what they missed counts as lost.
-    pub(crate) judged: bool,
+    #[serde(alias = "judged")]
+    pub(crate) verified: bool,
     /// What they got.
     pub(crate) delivered: u64,
     /// What they never got.
@@ -156,7 +161,7 @@ pub(crate) struct Cohort {
 /// What one or more processes used while the load was on, and held before and after.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Process {
+pub(crate) struct ProcessUsage {
     /// As it was named.
     pub(crate) name: String,
     /// How many they are.
@@ -168,9 +173,11 @@ pub(crate) struct Process {
     /// Cores in use, on the average.
     pub(crate) cores: f64,
     /// How full the cores were on which they may run, whoever filled them: interrupts are charged to no process.
-    pub(crate) cores_full: Option<f64>,
+    #[serde(alias = "cores_full")]
+    pub(crate) core_utilization: Option<f64>,
     /// The same in their fullest second.
-    pub(crate) cores_full_worst: Option<f64>,
+    #[serde(alias = "cores_full_worst")]
+    pub(crate) core_utilization_max: Option<f64>,
     /// User time for each delivery, in microseconds.
     pub(crate) user_micros_per_delivery: Option<f64>,
     /// System time for each delivery, in microseconds.
@@ -188,7 +195,7 @@ pub(crate) struct Process {
     pub(crate) bytes_per_connection: Option<f64>,
 }
 
-impl Process {
+impl ProcessUsage {
     /// The share of user space in its processor time.
     pub(crate) fn user_share(&self) -> Option<f64> {
         let all = self.user_seconds + self.system_seconds;
@@ -217,7 +224,7 @@ pub(crate) struct Measure {
 /// What the load test itself used, so that a result can be told from one that shows the load test.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Meter {
+pub(crate) struct Generator {
     /// The busiest thread of subscribers, over the whole time.
     pub(crate) subscribers: Option<CpuShare>,
     /// The busiest thread of subscribers in its busiest second.
@@ -227,17 +234,21 @@ pub(crate) struct Meter {
     /// The cores on which it may run, as the kernel lists them.
     pub(crate) cores: Option<String>,
     /// The share of the time in which they did anything, interrupts and other programs included.
-    pub(crate) cores_full: Option<f64>,
+    #[serde(alias = "cores_full")]
+    pub(crate) core_utilization: Option<f64>,
     /// The same in their fullest second, of a time shorter than two seconds in the fullest third.
-    pub(crate) cores_full_worst: Option<f64>,
+    #[serde(alias = "cores_full_worst")]
+    pub(crate) core_utilization_max: Option<f64>,
     /// The whole process: seconds in user space.
     pub(crate) user_seconds: f64,
     /// The whole process: seconds in the kernel.
     pub(crate) system_seconds: f64,
     /// How late its timers ran.
-    pub(crate) timers: Latency,
+    #[serde(alias = "timers")]
+    pub(crate) timer_delay: Latency,
     /// How long the last of those who were ready together waited to be read.
-    pub(crate) turns: Latency,
+    #[serde(alias = "turns")]
+    pub(crate) read_delay: Latency,
     /// It was at its own limit: rates and latencies are not those of the server.
     pub(crate) bottleneck: bool,
     /// It read so late that latencies are not those of the server.
@@ -327,4 +338,27 @@ fn millis(micros: u64) -> f64 {
 /// So many in a span of so many seconds, each second.
 pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_format_1_is_still_read() {
+        let old = r#"{"format":1,"doubts":["d"],"returning":{"count":1},"cohorts":[{"judged":true}],
+            "deliveries":{"foreign":2},"machine":{"cores_of_the_load_test":"1"},
+            "processes":[{"cores_full":0.5,"cores_full_worst":0.6}],
+            "meter":{"cores_full":0.7,"cores_full_worst":0.8,"timers":{"p99":1.0},"turns":{"p99":2.0}}}"#;
+        let record: Record = serde_json::from_str(old).unwrap();
+        assert_eq!((record.warnings.len(), record.cohorts[0].verified), (1, true));
+        assert_eq!(record.reconnecting.map(|latency| latency.count), Some(1));
+        assert_eq!(record.deliveries.from_other_runs, 2);
+        assert_eq!(record.machine.generator_cores.as_deref(), Some("1"));
+        let process = &record.processes[0];
+        assert_eq!((process.core_utilization, process.core_utilization_max), (Some(0.5), Some(0.6)));
+        let generator = record.generator;
+        assert_eq!((generator.core_utilization, generator.core_utilization_max), (Some(0.7), Some(0.8)));
+        assert_eq!((generator.timer_delay.p99, generator.read_delay.p99), (1.0, 2.0));
+    }
 }

@@ -12,21 +12,22 @@ use serde::{Deserialize, Serialize};
 use crate::bench::server::Server;
 use crate::options::duration;
 
-mod gateways;
 mod measure;
+mod resp;
 mod table;
 
 pub(crate) use table::table;
 
-use measure::Meter;
+use measure::MeasuredRedis;
 
-/// Publishers at a time, and how many publications each has under way: many processes that wait for the answer, as
+/// Publishers at a time, and how many publications each has under pattern: many processes that wait for the answer, as
 /// backends are; and one that does not, as a worker in a loop is. Few at a time would measure how Redis falls asleep.
-const WAYS: [Way; 2] = [Way { publishers: 64, pipeline: 1 }, Way { publishers: 1, pipeline: 64 }];
+const PUBLISH_PATTERNS: [PublishPattern; 2] =
+    [PublishPattern { publishers: 64, pipeline: 1 }, PublishPattern { publishers: 1, pipeline: 64 }];
 /// Gateways that hear a publication.
-const GATEWAYS: [usize; 4] = [0, 1, 2, 8];
+const GATEWAY_COUNTS: [usize; 4] = [0, 1, 2, 8];
 /// Gateways that subscribe to the same channels, one after the other.
-const SUBSCRIBERS: usize = 3;
+const SUBSCRIBER_COUNT: usize = 3;
 
 /// What a publication and a subscription cost Redis itself.
 #[derive(Args, Clone, Debug)]
@@ -54,15 +55,15 @@ pub(crate) struct RedisArgs {
 /// What Redis needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Costs {
+pub(crate) struct RedisCosts {
     /// Bytes of each publication.
     pub(crate) size: u32,
     /// Channels that were subscribed to.
     pub(crate) channels: u32,
     /// Of a publication.
-    pub(crate) publish: Vec<Publish>,
+    pub(crate) publish: Vec<PublishCost>,
     /// Of a subscription: of the first connection to each channel, of the second one, and so on.
-    pub(crate) subscribe: Vec<Subscribe>,
+    pub(crate) subscribe: Vec<SubscribeCost>,
     /// Bytes that a connection takes which was just opened.
     pub(crate) bytes_per_connection: f64,
 }
@@ -70,21 +71,21 @@ pub(crate) struct Costs {
 /// How publications come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Way {
+pub(crate) struct PublishPattern {
     /// Connections that publish.
     pub(crate) publishers: usize,
-    /// Publications that each of them has under way.
+    /// Publications that each of them has under pattern.
     pub(crate) pipeline: usize,
 }
 
 /// What a publication costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Publish {
+pub(crate) struct PublishCost {
     /// Connections that hear it.
     pub(crate) gateways: usize,
     /// How they came.
     #[serde(flatten)]
-    pub(crate) way: Way,
+    pub(crate) pattern: PublishPattern,
     /// Processor time of Redis for each, in microseconds.
     pub(crate) micros: f64,
     /// The same of its core, in which interrupts are that nobody is charged with.
@@ -95,7 +96,7 @@ pub(crate) struct Publish {
 
 /// What a subscription costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Subscribe {
+pub(crate) struct SubscribeCost {
     /// Processor time of Redis for each, in microseconds.
     pub(crate) micros: f64,
     /// Memory of Redis for each, in bytes.
@@ -114,17 +115,17 @@ pub(crate) fn run(args: &RedisArgs) -> Result<(), String> {
     Ok(())
 }
 
-fn measure(args: &RedisArgs) -> Result<Costs, measure::CostError> {
+fn measure(args: &RedisArgs) -> Result<RedisCosts, measure::CostError> {
     let mut publish = Vec::new();
-    for way in WAYS {
-        for gateways in GATEWAYS {
-            let meter = Meter::start(&args.redis, args.server_core)?;
-            publish.push(measure::publish(meter, gateways, way, args.size as usize, args.duration)?);
+    for pattern in PUBLISH_PATTERNS {
+        for gateways in GATEWAY_COUNTS {
+            let redis = MeasuredRedis::start(&args.redis, args.server_core)?;
+            publish.push(measure::publish(redis, gateways, pattern, args.size as usize, args.duration)?);
         }
     }
-    let mut meter = Meter::start(&args.redis, args.server_core)?;
-    let bytes_per_connection = measure::connections(&mut meter)?;
-    let subscribe = measure::subscribe(&mut meter, args.channels, SUBSCRIBERS)?;
+    let mut redis = MeasuredRedis::start(&args.redis, args.server_core)?;
+    let bytes_per_connection = measure::connections(&mut redis)?;
+    let subscribe = measure::subscribe(&mut redis, args.channels, SUBSCRIBER_COUNT)?;
     let (size, channels) = (args.size, args.channels);
-    Ok(Costs { size, channels, publish, subscribe, bytes_per_connection })
+    Ok(RedisCosts { size, channels, publish, subscribe, bytes_per_connection })
 }

@@ -9,13 +9,13 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use crate::ledger::Ledger;
-use crate::options::{Options, Rate, Setup};
+use crate::options::{Options, Rate, RunConfig};
 use crate::record::{
-    Cohort, Connect, Deliveries, FORMAT, Latency, Meter, Process, Published, Record, per_second,
+    Cohort, Connect, Deliveries, FORMAT, Generator, Latency, ProcessUsage, Published, Record, per_second,
 };
-use crate::resources::cores::Fullness;
+use crate::resources::cores::CoreUtilization;
 use crate::resources::machine::{Machine, commit, now};
-use crate::resources::process::{ProcessName, Usage};
+use crate::resources::process::{ProcessName, ResourceUsage};
 use crate::resources::{process, thread::CpuShare};
 use crate::sampler::Sampler;
 use crate::scenario::PublishTotals;
@@ -24,64 +24,64 @@ use crate::tally::Tally;
 
 mod chart;
 mod compare;
-pub(crate) mod doubts;
 mod escape;
 mod page;
 mod table;
+pub(crate) mod validity;
 
 use compare::Comparison;
 use table::Table;
 
 /// What processes had used at the turns of a run.
 #[derive(Debug, Default)]
-pub(crate) struct Marks {
+pub(crate) struct UsageSnapshots {
     /// Before the first connection.
-    pub(crate) before: Vec<Usage>,
+    pub(crate) before: Vec<ResourceUsage>,
     /// With everybody connected.
-    pub(crate) connected: Vec<Usage>,
+    pub(crate) connected: Vec<ResourceUsage>,
     /// At the end, with everybody connected.
-    pub(crate) after: Vec<Usage>,
-    start: Option<Mark>,
+    pub(crate) after: Vec<ResourceUsage>,
+    start: Option<Snapshot>,
     /// The times in which processor time is counted.
-    spans: Vec<(Mark, Mark)>,
+    spans: Vec<(Snapshot, Snapshot)>,
 }
 
 #[derive(Debug)]
-struct Mark {
+struct Snapshot {
     at: Instant,
-    usage: Vec<Usage>,
-    own: Usage,
+    usage: Vec<ResourceUsage>,
+    own: ResourceUsage,
     delivered: u64,
 }
 
-impl Mark {
-    fn now(usage: Vec<Usage>, delivered: u64) -> Self {
-        let own = process::Process::find(&ProcessName::Number(std::process::id()));
+impl Snapshot {
+    fn now(usage: Vec<ResourceUsage>, delivered: u64) -> Self {
+        let own = process::ProcessGroup::find(&ProcessName::Number(std::process::id()));
         let own = own.map(|own| own.usage()).unwrap_or_default();
         Self { at: Instant::now(), usage, own, delivered }
     }
 }
 
-impl Marks {
+impl UsageSnapshots {
     /// Processor time is counted from here on.
-    pub(crate) fn begin(&mut self, usage: Vec<Usage>, delivered: u64) {
-        self.start = Some(Mark::now(usage, delivered));
+    pub(crate) fn begin(&mut self, usage: Vec<ResourceUsage>, delivered: u64) {
+        self.start = Some(Snapshot::now(usage, delivered));
     }
 
     /// Processor time is counted up to here.
-    pub(crate) fn end(&mut self, usage: Vec<Usage>, delivered: u64) {
+    pub(crate) fn end(&mut self, usage: Vec<ResourceUsage>, delivered: u64) {
         if let Some(start) = self.start.take() {
-            self.spans.push((start, Mark::now(usage, delivered)));
+            self.spans.push((start, Snapshot::now(usage, delivered)));
         }
     }
 
     /// Whether it is being counted.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(crate) fn is_measuring(&self) -> bool {
         self.start.is_some()
     }
 
     /// What was added, over all times in which it was counted.
-    fn sum(&self, of: impl Fn(&Mark) -> f64) -> f64 {
+    fn sum(&self, of: impl Fn(&Snapshot) -> f64) -> f64 {
         self.spans.iter().map(|(start, end)| of(end) - of(start)).sum()
     }
 
@@ -92,9 +92,9 @@ impl Marks {
 
 /// What a record is made of.
 #[derive(Debug)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct RecordInputs<'a> {
     /// What was asked for.
-    pub(crate) setup: &'a Setup,
+    pub(crate) config: &'a RunConfig,
     /// What was heard.
     pub(crate) tally: &'a Tally,
     /// What it cost to hear it.
@@ -104,11 +104,11 @@ pub(crate) struct Parts<'a> {
     /// What was published.
     pub(crate) totals: &'a PublishTotals,
     /// What processes used.
-    pub(crate) marks: &'a Marks,
+    pub(crate) snapshots: &'a UsageSnapshots,
     /// How full the cores of the load test were.
-    pub(crate) own_cores: Option<&'a Fullness>,
+    pub(crate) generator_cores: Option<&'a CoreUtilization>,
     /// The same of each process.
-    pub(crate) cores: &'a [Option<Fullness>],
+    pub(crate) cores: &'a [Option<CoreUtilization>],
     /// How long connecting took.
     pub(crate) connecting: Duration,
     /// The operator ended it early.
@@ -116,55 +116,55 @@ pub(crate) struct Parts<'a> {
 }
 
 /// The record of a run.
-pub(crate) fn record(parts: &Parts<'_>, sampler: Sampler) -> Record {
+pub(crate) fn record(inputs: &RecordInputs<'_>, sampler: Sampler) -> Record {
     let names: Vec<(String, usize)> =
         sampler.processes.iter().map(|process| (process.name.clone(), process.numbers.len())).collect();
     let (series, peaks) = sampler.finish();
-    let deliveries = deliveries(parts);
-    let latest = Latency::of(&parts.tally.reconnect_latency);
+    let deliveries = deliveries(inputs);
+    let latest = Latency::of(&inputs.tally.reconnect_latency);
     let mut record = Record {
         format: FORMAT,
-        scenario: parts.setup.scenario.to_owned(),
-        title: parts.setup.title(),
+        scenario: inputs.config.scenario.to_owned(),
+        title: inputs.config.title(),
         date: now(),
         commit: commit(),
         machine: Machine::here(),
-        target: parts.setup.target.kind().name().to_owned(),
-        settings: parts.setup.settings(),
+        target: inputs.config.target.kind().name().to_owned(),
+        settings: inputs.config.settings(),
         clean: deliveries.is_clean(),
-        failure: parts.totals.error.as_ref().map(ToString::to_string),
-        interrupted: parts.interrupted,
-        connect: connect(parts),
-        published: published(parts),
-        cohorts: cohorts(parts),
-        returning: (latest.count > 0).then_some(latest),
-        processes: processes(parts, &names, &peaks),
+        failure: inputs.totals.error.as_ref().map(ToString::to_string),
+        interrupted: inputs.interrupted,
+        connect: connect(inputs),
+        published: published(inputs),
+        cohorts: cohorts(inputs),
+        reconnecting: (latest.count > 0).then_some(latest),
+        processes: processes(inputs, &names, &peaks),
         measures: Vec::new(),
-        meter: meter(parts),
-        doubts: Vec::new(),
+        generator: generator(inputs),
+        warnings: Vec::new(),
         deliveries,
         series,
     };
-    record.doubts = doubts::doubts(&record);
-    record.meter.bottleneck = doubts::is_bottleneck(&record);
-    record.meter.late = doubts::is_late(&record);
+    record.warnings = validity::warnings(&record);
+    record.generator.bottleneck = validity::is_bottleneck(&record);
+    record.generator.late = validity::is_late(&record);
     record
 }
 
-fn connect(parts: &Parts<'_>) -> Connect {
-    let subscribers = u64::from(parts.setup.subscribers);
-    let seconds = parts.connecting.as_secs_f64();
-    let latency = Latency::of(&parts.tally.connect_latency);
+fn connect(inputs: &RecordInputs<'_>) -> Connect {
+    let subscribers = u64::from(inputs.config.subscribers);
+    let seconds = inputs.connecting.as_secs_f64();
+    let latency = Latency::of(&inputs.tally.connect_latency);
     Connect { subscribers, seconds, per_second: per_second(subscribers, seconds), latency }
 }
 
-fn published(parts: &Parts<'_>) -> Published {
-    let PublishTotals { count, scheduled, elapsed, lag, .. } = parts.totals;
+fn published(inputs: &RecordInputs<'_>) -> Published {
+    let PublishTotals { count, scheduled, elapsed, lag, .. } = inputs.totals;
     let seconds = elapsed.as_secs_f64();
     // By the clock the first message is due at once, so n messages span n - 1 intervals.
-    let (asked, intervals) = match parts.setup.rate {
+    let (asked, intervals) = match inputs.config.rate {
         Rate::PerSecond(rate) => {
-            ((*scheduled > 0).then_some(rate), scheduled.saturating_sub(parts.setup.burst))
+            ((*scheduled > 0).then_some(rate), scheduled.saturating_sub(inputs.config.burst))
         }
         Rate::Max => (None, *scheduled),
     };
@@ -177,21 +177,24 @@ fn published(parts: &Parts<'_>) -> Published {
     }
 }
 
-fn deliveries(parts: &Parts<'_>) -> Deliveries {
-    let sum = |count: fn(&Ledger) -> u64| judged(parts).map(|entry| count(&entry.ledger)).sum::<u64>();
-    let lost = judged(parts).map(|entry| entry.ledger.lost(parts.channels[entry.channel as usize])).sum();
-    let (delivered, counts) = (sum(Ledger::delivered), parts.tally.counts);
+fn deliveries(inputs: &RecordInputs<'_>) -> Deliveries {
+    let sum =
+        |count: fn(&Ledger) -> u64| verified_entries(inputs).map(|entry| count(&entry.ledger)).sum::<u64>();
+    let lost = verified_entries(inputs)
+        .map(|entry| entry.ledger.lost(inputs.channels[entry.channel as usize]))
+        .sum();
+    let (delivered, counts) = (sum(Ledger::delivered), inputs.tally.counts);
     Deliveries {
         expected: delivered + lost,
         delivered,
-        per_second: per_second(delivered, parts.totals.elapsed.as_secs_f64()),
+        per_second: per_second(delivered, inputs.totals.elapsed.as_secs_f64()),
         lost,
         duplicates: sum(Ledger::duplicates),
         out_of_order: sum(Ledger::late),
         misrouted: counts.misrouted,
         altered: counts.altered,
         skipped: counts.skipped,
-        foreign: counts.foreign,
+        from_other_runs: counts.foreign,
         gaps: counts.gaps,
         recovered: counts.recovered,
         unrecovered: counts.unrecovered,
@@ -199,20 +202,20 @@ fn deliveries(parts: &Parts<'_>) -> Deliveries {
     }
 }
 
-fn judged<'a>(parts: &'a Parts<'_>) -> impl Iterator<Item = &'a crate::tally::TallyEntry> {
-    let cohorts = &parts.tally.cohorts;
-    parts.tally.entries.iter().filter(|entry| cohorts[usize::from(entry.cohort)].judged)
+fn verified_entries<'a>(inputs: &'a RecordInputs<'_>) -> impl Iterator<Item = &'a crate::tally::TallyEntry> {
+    let cohorts = &inputs.tally.cohorts;
+    inputs.tally.entries.iter().filter(|entry| cohorts[usize::from(entry.cohort)].verified)
 }
 
-fn cohorts(parts: &Parts<'_>) -> Vec<Cohort> {
+fn cohorts(inputs: &RecordInputs<'_>) -> Vec<Cohort> {
     let cohort = |(index, cohort): (usize, &crate::tally::CohortTally)| {
-        let of_it = || parts.tally.entries.iter().filter(move |entry| usize::from(entry.cohort) == index);
+        let of_it = || inputs.tally.entries.iter().filter(move |entry| usize::from(entry.cohort) == index);
         let lost =
-            |entry: &crate::tally::TallyEntry| entry.ledger.lost(parts.channels[entry.channel as usize]);
+            |entry: &crate::tally::TallyEntry| entry.ledger.lost(inputs.channels[entry.channel as usize]);
         Cohort {
             name: cohort.name.to_owned(),
             subscribers: of_it().count() as u64,
-            judged: cohort.judged,
+            verified: cohort.verified,
             delivered: of_it().map(|entry| entry.ledger.delivered()).sum(),
             lost: of_it().map(lost).sum(),
             latency: Latency::of(&cohort.latency),
@@ -220,34 +223,35 @@ fn cohorts(parts: &Parts<'_>) -> Vec<Cohort> {
             closed: cohort.closed.clone(),
         }
     };
-    let cohorts = parts.tally.cohorts.iter().enumerate().map(cohort);
+    let cohorts = inputs.tally.cohorts.iter().enumerate().map(cohort);
     cohorts.filter(|cohort| cohort.subscribers > 0).collect()
 }
 
-fn processes(parts: &Parts<'_>, names: &[(String, usize)], peaks: &[u64]) -> Vec<Process> {
-    let marks = parts.marks;
+fn processes(inputs: &RecordInputs<'_>, names: &[(String, usize)], peaks: &[u64]) -> Vec<ProcessUsage> {
+    let snapshots = inputs.snapshots;
     let process = |(index, (name, count)): (usize, &(String, usize))| {
-        let at = |usage: &[Usage]| usage.get(index).copied().unwrap_or_default();
-        let (before, connected, after) = (at(&marks.before), at(&marks.connected), at(&marks.after));
-        let mut process = Process {
+        let at = |usage: &[ResourceUsage]| usage.get(index).copied().unwrap_or_default();
+        let (before, connected, after) =
+            (at(&snapshots.before), at(&snapshots.connected), at(&snapshots.after));
+        let mut process = ProcessUsage {
             name: name.clone(),
             count: *count,
             resident_before: before.resident,
             resident_connected: connected.resident,
             resident_peak: peaks.get(index).copied().unwrap_or_default().max(connected.resident),
             resident_after: after.resident,
-            bytes_per_connection: per_connection(&before, &connected, parts.setup.subscribers),
-            ..Process::default()
+            bytes_per_connection: per_connection(&before, &connected, inputs.config.subscribers),
+            ..ProcessUsage::default()
         };
-        if !marks.spans.is_empty() {
-            process.user_seconds = marks.sum(|mark| at(&mark.usage).user).max(0.0);
-            process.system_seconds = marks.sum(|mark| at(&mark.usage).system).max(0.0);
+        if !snapshots.spans.is_empty() {
+            process.user_seconds = snapshots.sum(|mark| at(&mark.usage).user).max(0.0);
+            process.system_seconds = snapshots.sum(|mark| at(&mark.usage).system).max(0.0);
             process.cores =
-                (process.user_seconds + process.system_seconds) / marks.seconds().max(f64::EPSILON);
-            let cores = parts.cores.get(index).and_then(Option::as_ref);
-            process.cores_full = cores.and_then(Fullness::whole);
-            process.cores_full_worst = cores.and_then(Fullness::worst);
-            let delivered = marks.sum(|mark| mark.delivered as f64);
+                (process.user_seconds + process.system_seconds) / snapshots.seconds().max(f64::EPSILON);
+            let cores = inputs.cores.get(index).and_then(Option::as_ref);
+            process.core_utilization = cores.and_then(CoreUtilization::mean);
+            process.core_utilization_max = cores.and_then(CoreUtilization::max);
+            let delivered = snapshots.sum(|mark| mark.delivered as f64);
             let each = |seconds: f64| (delivered > 0.0).then(|| seconds * 1e6 / delivered);
             process.user_micros_per_delivery = each(process.user_seconds);
             process.system_micros_per_delivery = each(process.system_seconds);
@@ -257,7 +261,7 @@ fn processes(parts: &Parts<'_>, names: &[(String, usize)], peaks: &[u64]) -> Vec
     names.iter().enumerate().map(process).collect()
 }
 
-fn per_connection(before: &Usage, connected: &Usage, subscribers: u32) -> Option<f64> {
+fn per_connection(before: &ResourceUsage, connected: &ResourceUsage, subscribers: u32) -> Option<f64> {
     let (from, to) = match (before.proportional, connected.proportional) {
         (Some(from), Some(to)) => (from, to),
         _ => (before.resident, connected.resident),
@@ -265,21 +269,21 @@ fn per_connection(before: &Usage, connected: &Usage, subscribers: u32) -> Option
     (to > 0).then(|| (to as f64 - from as f64) / f64::from(subscribers))
 }
 
-fn meter(parts: &Parts<'_>) -> Meter {
-    let GeneratorCost { share, worst_second, timer_delay, read_delay } = parts.cost;
+fn generator(inputs: &RecordInputs<'_>) -> Generator {
+    let GeneratorCost { share, worst_second, timer_delay, read_delay } = inputs.cost;
     let busiest: Option<CpuShare> = CpuShare::worst_of(*worst_second, *share);
-    Meter {
+    Generator {
         subscribers: *share,
         busiest_second: busiest,
-        publisher: parts.totals.cpu,
-        cores: parts.own_cores.map(|cores| cores.list().to_owned()),
-        cores_full: parts.own_cores.and_then(Fullness::whole),
-        cores_full_worst: parts.own_cores.and_then(Fullness::worst),
-        user_seconds: parts.marks.sum(|mark| mark.own.user),
-        system_seconds: parts.marks.sum(|mark| mark.own.system),
-        timers: Latency::of(timer_delay),
-        turns: Latency::of(read_delay),
-        ..Meter::default()
+        publisher: inputs.totals.cpu,
+        cores: inputs.generator_cores.map(|cores| cores.list().to_owned()),
+        core_utilization: inputs.generator_cores.and_then(CoreUtilization::mean),
+        core_utilization_max: inputs.generator_cores.and_then(CoreUtilization::max),
+        user_seconds: inputs.snapshots.sum(|mark| mark.own.user),
+        system_seconds: inputs.snapshots.sum(|mark| mark.own.system),
+        timer_delay: Latency::of(timer_delay),
+        read_delay: Latency::of(read_delay),
+        ..Generator::default()
     }
 }
 

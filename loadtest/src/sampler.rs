@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::progress::{Progress, ProgressMode};
 use crate::record::{Sample, per_second};
-use crate::resources::process::{Process, Usage};
+use crate::resources::process::{ProcessGroup, ResourceUsage};
 use crate::run::{Run, coarse_latencies};
 
 /// The first interval between samples.
@@ -23,7 +23,7 @@ const SAMPLES_MAX: usize = 600;
 pub(crate) struct Sampler {
     run: Arc<Run>,
     /// The named processes.
-    pub(crate) processes: Vec<Process>,
+    pub(crate) processes: Vec<ProcessGroup>,
     /// What is shown.
     pub(crate) progress: Progress,
     start: Instant,
@@ -41,13 +41,13 @@ struct Totals {
     at: Instant,
     published: u64,
     delivered: u64,
-    usage: Vec<Usage>,
+    usage: Vec<ResourceUsage>,
 }
 
 impl Sampler {
     /// Begins to look.
-    pub(crate) fn new(run: Arc<Run>, processes: Vec<Process>, show: ProgressMode) -> Self {
-        let (start, usage) = (Instant::now(), processes.iter().map(Process::usage).collect::<Vec<_>>());
+    pub(crate) fn new(run: Arc<Run>, processes: Vec<ProcessGroup>, show: ProgressMode) -> Self {
+        let (start, usage) = (Instant::now(), processes.iter().map(ProcessGroup::usage).collect::<Vec<_>>());
         let peaks = usage.iter().map(|usage| usage.resident).collect();
         Self {
             run,
@@ -75,7 +75,7 @@ impl Sampler {
             at: Instant::now(),
             published,
             delivered: self.run.delivered(),
-            usage: self.processes.iter().map(Process::usage).collect(),
+            usage: self.processes.iter().map(ProcessGroup::usage).collect(),
         };
         let recent = self.run.take_recent();
         // Both have the same bounds.
@@ -97,7 +97,7 @@ impl Sampler {
         let span = (now.at - self.last.at).as_secs_f64();
         let percentile =
             |at: f64| (!recent.is_empty()).then(|| recent.value_at_percentile(at) as f64 / 1000.0);
-        let cores = |of: fn(&Usage) -> f64| {
+        let cores = |of: fn(&ResourceUsage) -> f64| {
             let pairs = now.usage.iter().zip(&self.last.usage);
             pairs.map(|(now, before)| ((of(now) - of(before)) / span.max(0.001)).max(0.0)).collect()
         };

@@ -27,7 +27,7 @@ const NO_THIRD_COHORT: (&str, bool) = ("nobody", true);
 pub(crate) enum RunError {
     /// The options contradict each other or this machine.
     #[error("{0}")]
-    Usage(String),
+    InvalidOptions(String),
     /// A subscriber could not be had.
     #[error("subscriber: {0}")]
     Subscriber(#[from] ClientError),

@@ -33,12 +33,12 @@ pub(crate) struct SwarmConfig {
     pub(crate) target: Target,
     /// Who subscribes to what, and how.
     pub(crate) plans: Vec<SubscriberPlan>,
-    /// The names of the cohorts, and whether they are judged.
+    /// The names of the cohorts, and whether they are verified.
     pub(crate) cohorts: Vec<(&'static str, bool)>,
     /// How many threads carry them.
     pub(crate) threads: usize,
     /// Connections that are opened at once.
-    pub(crate) at_once: usize,
+    pub(crate) connect_concurrency: usize,
     /// Bytes of the kernel's receive buffer of those who do not read at full pace.
     pub(crate) slow_buffer: usize,
     /// Who loses a connection comes back by itself, to where it stood.
@@ -60,7 +60,7 @@ pub(crate) enum SwarmCommand {
     UnthrottleReads,
     /// Sets so many a second in motion, one after the other; 0 ends it.
     Churn(ChurnKind, f64),
-    /// The time that is judged begins: processor time is counted from here on.
+    /// The time that is verified begins: processor time is counted from here on.
     StartMeasuring,
     /// It ends; it may begin anew.
     StopMeasuring,
@@ -114,7 +114,7 @@ struct WorkerResult {
 /// What it cost to hear it, so that a load test that measured itself can be told.
 #[derive(Debug)]
 pub(crate) struct GeneratorCost {
-    /// The busiest thread finished the whole time that is judged; where there were several, in the busiest of them.
+    /// The busiest thread finished the whole time that is verified; where there were several, in the busiest of them.
     pub(crate) share: Option<CpuShare>,
     /// The busiest thread in its busiest second.
     pub(crate) worst_second: Option<CpuShare>,
@@ -228,7 +228,7 @@ fn spawn_worker(
     receiver: Receiver<SwarmCommand>,
 ) -> io::Result<WorkerHandle> {
     let mut tally =
-        Tally::new(config.cohorts.iter().map(|(name, judged)| CohortTally::new(name, *judged)).collect());
+        Tally::new(config.cohorts.iter().map(|(name, verified)| CohortTally::new(name, *verified)).collect());
     tally.add_subscribers(&plans);
     let worker =
         Worker::new(config, index, plans, Arc::clone(run), tally, Arc::clone(first_error), receiver)?;
@@ -279,12 +279,12 @@ impl SourceAddresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Kind, Paths};
+    use crate::target::{Paths, TargetKind};
 
     #[test]
     fn connections_on_loopback_are_spread_over_its_addresses() {
         let source_addresses = |url: &str| {
-            let target = Target::new(Kind::Earshot, url.parse().unwrap(), Paths::default());
+            let target = Target::new(TargetKind::Earshot, url.parse().unwrap(), Paths::default());
             let mut source_addresses = SourceAddresses::new(&target, &Run::new(128, Vec::new()), 0);
             let mut addresses: Vec<_> = (0..25_000).map(|_| source_addresses.next()).collect();
             addresses.dedup();

@@ -12,13 +12,13 @@ use crate::ledger::{Arrival, Ledger};
 use crate::run::{Run, coarse_latencies, latencies};
 use crate::stamp::Stamp;
 
-/// Subscribers that are judged together.
+/// Subscribers that are verified together.
 #[derive(Clone, Debug)]
 pub(crate) struct CohortTally {
     /// What they have in common, such as `WebSocket`.
     pub(crate) name: &'static str,
     /// Whether what they miss counts as lost. Who does not read cannot complain.
-    pub(crate) judged: bool,
+    pub(crate) verified: bool,
     /// From due to heard, in microseconds.
     pub(crate) latency: Histogram<u64>,
     /// From sent to heard: what a meter sees that waits for its own publisher.
@@ -29,9 +29,9 @@ pub(crate) struct CohortTally {
 
 impl CohortTally {
     /// Nothing heard yet.
-    pub(crate) fn new(name: &'static str, judged: bool) -> Self {
+    pub(crate) fn new(name: &'static str, verified: bool) -> Self {
         let (latency, uncorrected) = (latencies(), latencies());
-        Self { name, judged, latency, uncorrected, closed: BTreeMap::new() }
+        Self { name, verified, latency, uncorrected, closed: BTreeMap::new() }
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct Tally {
     pub(crate) entries: Vec<TallyEntry>,
     /// By index.
     pub(crate) cohorts: Vec<CohortTally>,
-    /// From due to subscribed, in microseconds, before the time that is judged.
+    /// From due to subscribed, in microseconds, before the time that is verified.
     pub(crate) connect_latency: Histogram<u64>,
     /// The same within it: those who came back.
     pub(crate) reconnect_latency: Histogram<u64>,
@@ -223,7 +223,7 @@ impl Recorder<'_> {
             return counts.misrouted += 1;
         }
         let arrival = entry.ledger.record(stamp.sequence);
-        if cohorts[usize::from(entry.cohort)].judged {
+        if cohorts[usize::from(entry.cohort)].verified {
             unflushed.count(arrival);
         }
         if arrival != Arrival::Duplicate {
@@ -236,7 +236,7 @@ impl Recorder<'_> {
         let cohort = &mut self.tally.cohorts[usize::from(self.tally.entries[self.subscriber].cohort)];
         cohort.latency.saturating_record(latency);
         cohort.uncorrected.saturating_record(latency.saturating_sub(u64::from(stamp.late_micros)));
-        if cohort.judged {
+        if cohort.verified {
             self.tally.recent.saturating_record(latency);
         }
     }

@@ -12,7 +12,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 
 /// What kind of server is under test.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TargetKind {
     /// This gateway
     Earshot,
     /// Centrifugo: WebSockets of the same protocol, the same publish API
@@ -28,7 +28,7 @@ pub(crate) enum Kind {
     KernelBaseline,
 }
 
-impl Kind {
+impl TargetKind {
     /// Whether its WebSockets speak the Centrifuge client protocol.
     pub(crate) fn speaks_centrifuge(self) -> bool {
         matches!(self, Self::Earshot | Self::Centrifugo)
@@ -71,7 +71,7 @@ impl Kind {
             Self::Nchan => "nchan",
             Self::RawSse => "raw-sse",
             Self::RawWs => "raw-ws",
-            Self::KernelBaseline => "bare-loop",
+            Self::KernelBaseline => "kernel-baseline",
         }
     }
 }
@@ -90,19 +90,19 @@ pub(crate) struct Paths {
 /// The server under test.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    kind: Kind,
+    kind: TargetKind,
     url: Url,
     paths: Paths,
 }
 
 impl Target {
     /// A server of this kind at this address.
-    pub(crate) fn new(kind: Kind, url: Url, paths: Paths) -> Self {
+    pub(crate) fn new(kind: TargetKind, url: Url, paths: Paths) -> Self {
         Self { kind, url, paths }
     }
 
     /// What it is.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> TargetKind {
         self.kind
     }
 
@@ -119,25 +119,25 @@ impl Target {
     /// Where a WebSocket to a channel is asked for.
     pub(crate) fn websocket_path(&self, channel: &str) -> String {
         let own = match self.kind {
-            Kind::Earshot | Kind::Centrifugo => "/connection/websocket",
-            Kind::Nchan => "/sub/{channel}",
-            Kind::RawSse | Kind::RawWs | Kind::KernelBaseline => "/ws/{channel}",
+            TargetKind::Earshot | TargetKind::Centrifugo => "/connection/websocket",
+            TargetKind::Nchan => "/sub/{channel}",
+            TargetKind::RawSse | TargetKind::RawWs | TargetKind::KernelBaseline => "/ws/{channel}",
         };
         fill(self.paths.subscribe.as_deref().unwrap_or(own), &encoded(channel))
     }
 
     /// Where an event stream of a channel is asked for.
     pub(crate) fn sse_path(&self, channel: &str) -> String {
-        let own = if self.kind == Kind::Nchan { "/sub/{channel}" } else { "/sse/{channel}" };
+        let own = if self.kind == TargetKind::Nchan { "/sub/{channel}" } else { "/sse/{channel}" };
         fill(self.paths.subscribe.as_deref().unwrap_or(own), &encoded(channel))
     }
 
     /// Where to POST a message for a channel.
     pub(crate) fn publish_path(&self, channel: &str) -> String {
         let own = match self.kind {
-            Kind::Earshot | Kind::Centrifugo => "/api/publish",
-            Kind::Nchan => "/pub/{channel}",
-            Kind::RawSse | Kind::RawWs | Kind::KernelBaseline => "/publish/{channel}",
+            TargetKind::Earshot | TargetKind::Centrifugo => "/api/publish",
+            TargetKind::Nchan => "/pub/{channel}",
+            TargetKind::RawSse | TargetKind::RawWs | TargetKind::KernelBaseline => "/publish/{channel}",
         };
         fill(self.paths.publish.as_deref().unwrap_or(own), &encoded(channel))
     }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_paths_unless_others_are_given() {
         let target = |kind, paths| Target::new(kind, "http://127.0.0.1:1".parse().unwrap(), paths);
-        let nchan = target(Kind::Nchan, Paths::default());
+        let nchan = target(TargetKind::Nchan, Paths::default());
         assert_eq!(
             (nchan.sse_path("a b"), nchan.publish_path("a b")),
             ("/sub/a%20b".to_owned(), "/pub/a%20b".to_owned())
@@ -264,10 +264,13 @@ mod tests {
             publish: None,
             hello: vec!["join {channel}".to_owned()],
         };
-        let raw = target(Kind::RawWs, paths);
+        let raw = target(TargetKind::RawWs, paths);
         assert_eq!(raw.websocket_path("c"), "/x?id=c");
         assert_eq!(raw.publish_path("c"), "/publish/c");
         assert_eq!(raw.hello("c d"), ["join c d"]);
-        assert_eq!(target(Kind::Earshot, Paths::default()).websocket_path("c"), "/connection/websocket");
+        assert_eq!(
+            target(TargetKind::Earshot, Paths::default()).websocket_path("c"),
+            "/connection/websocket"
+        );
     }
 }

@@ -1,42 +1,43 @@
-//! The rows about growth: what must stay flat from one number of subscribers to another. Never measures.
+//! The rows about growth: label must stay flat from one number of subscribers to another. Never measures.
 
-use super::Subject::{BareLoop, Earshot};
-use super::goals::{FLAT_PERCENT, GROWTH, Growth};
-use super::summary::{Row, median};
-use super::{Outcome, Subject};
+use super::Subject::{Earshot, KernelBaseline};
+use super::goals::{FLAT_TOLERANCE_PERCENT, GROWTH_METRICS, GrowthMetric};
+use super::summary::{SummaryRow, median};
+use super::{BenchResult, Subject};
 
-/// Subscribers, and what was measured with so many.
+/// Subscribers, and label was measured with so many.
 type Steps = Vec<(u32, f64)>;
 
-/// One row for each, and where the bare loop was measured, too, one for the ratio to it: what grows there as well is the
+/// One row for each, and where the bare loop was measured, too, one for the ratio to it: label grows there as well is the
 /// machine's.
-pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
+pub(crate) fn rows(outcome: &BenchResult) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
-    for growth in GROWTH {
-        let (what, own) = (growth.what, steps(outcome, growth, Earshot));
-        let mut row = row(what, growth.unit, &own);
-        let bare_loop = if growth.has_bare_loop { steps(outcome, growth, BareLoop) } else { Steps::new() };
-        row.bare_loop = mean(&bare_loop);
+    for growth in GROWTH_METRICS {
+        let (label, own) = (growth.label, steps(outcome, growth, Earshot));
+        let mut row = row(label, growth.unit, &own);
+        let kernel_baseline =
+            if growth.has_kernel_baseline { steps(outcome, growth, KernelBaseline) } else { Steps::new() };
+        row.kernel_baseline = mean(&kernel_baseline);
         rows.push(row);
-        if !bare_loop.is_empty() {
-            let ratio = |(step, value): &(u32, f64)| Some((*step, value / at(&bare_loop, *step)?));
+        if !kernel_baseline.is_empty() {
+            let ratio = |(step, value): &(u32, f64)| Some((*step, value / at(&kernel_baseline, *step)?));
             let ratios: Steps = own.iter().filter_map(ratio).collect();
-            rows.push(self::row(&format!("{what}, times the bare loop's"), "", &ratios));
+            rows.push(self::row(&format!("{label}, times the bare loop's"), "", &ratios));
         } else if own.len() > 2 {
             let further = own.windows(2).map(|pair| further(pair[0], pair[1])).collect::<Steps>();
-            rows.push(self::row(&format!("{what} beyond those before"), growth.unit, &further));
+            rows.push(self::row(&format!("{label} beyond those before"), growth.unit, &further));
         }
     }
     rows
 }
 
-fn steps(outcome: &Outcome, growth: &Growth, subject: Subject) -> Steps {
+fn steps(outcome: &BenchResult, growth: &GrowthMetric, subject: Subject) -> Steps {
     let steps = outcome.size.steps().into_iter().filter(|step| *step >= growth.from);
-    let measured = |step| median(&outcome.runs, &format!("growth {step}"), subject, growth.pick);
+    let measured = |step| median(&outcome.runs, &format!("growth {step}"), subject, growth.select);
     steps.filter_map(|step| Some((step, measured(step)?))).collect()
 }
 
-/// What each of those costs that one step has more than the one before: without what all of them share.
+/// What each of those costs that one step has more than the one before: without label all of them share.
 fn further((fewer, of_fewer): (u32, f64), (more, of_more): (u32, f64)) -> (u32, f64) {
     let all = |count: u32, each: f64| f64::from(count) * each;
     (more, (all(more, of_more) - all(fewer, of_fewer)) / f64::from(more - fewer))
@@ -51,12 +52,12 @@ fn mean(steps: &[(u32, f64)]) -> Option<f64> {
 }
 
 /// How far the values are from their mean. One alone has nothing to be compared with.
-fn row(what: &str, unit: &str, steps: &[(u32, f64)]) -> Row {
+fn row(label: &str, unit: &str, steps: &[(u32, f64)]) -> SummaryRow {
     let told: Vec<String> = steps.iter().map(|(step, value)| format!("{step}: {value:.2}")).collect();
-    let mut row = Row {
-        what: format!("{what}, by subscribers ({})", told.join(", ")),
+    let mut row = SummaryRow {
+        label: format!("{label}, by subscribers ({})", told.join(", ")),
         unit: unit.to_owned(),
-        ..Row::default()
+        ..SummaryRow::default()
     };
     let Some(mean) = mean(steps).filter(|mean| *mean > 0.0) else { return row };
     let off = |value: f64| (value / mean - 1.0) * 100.0;
@@ -65,8 +66,9 @@ fn row(what: &str, unit: &str, steps: &[(u32, f64)]) -> Row {
     });
     row.earshot = Some(mean);
     row.spread = Some((low, high));
-    row.goals = vec![format!("{:+.0} % to {:+.0} %, wanted within {FLAT_PERCENT} %", off(low), off(high))];
-    row.met = Some(off(low) >= -FLAT_PERCENT && off(high) <= FLAT_PERCENT);
+    row.goals =
+        vec![format!("{:+.0} % to {:+.0} %, wanted within {FLAT_TOLERANCE_PERCENT} %", off(low), off(high))];
+    row.met = Some(off(low) >= -FLAT_TOLERANCE_PERCENT && off(high) <= FLAT_TOLERANCE_PERCENT);
     row
 }
 
@@ -82,12 +84,12 @@ mod tests {
         assert_eq!(further(at_1000, at_4000), (4000, 1.0));
     }
 
-    fn growth(own: &[(u32, f64)], bare_loop: &[(u32, f64)]) -> Vec<Row> {
+    fn growth(own: &[(u32, f64)], kernel_baseline: &[(u32, f64)]) -> Vec<SummaryRow> {
         let of = |subject, steps: &[(u32, f64)]| {
             let runs = steps.iter().map(|(step, micros)| run(&format!("growth {step}"), subject, *micros));
             runs.collect::<Vec<_>>()
         };
-        rows(&outcome([of(Earshot, own), of(BareLoop, bare_loop)].concat()))
+        rows(&outcome([of(Earshot, own), of(KernelBaseline, kernel_baseline)].concat()))
     }
 
     #[test]
@@ -103,9 +105,9 @@ mod tests {
     fn what_grows_with_the_bare_loop_is_the_machines() {
         let rows = growth(&[(50, 5.5), (500, 5.5), (600, 11.0)], &[(50, 5.0), (500, 5.0), (600, 10.0)]);
         assert_eq!((rows[0].met, rows[1].met), (Some(false), Some(true)), "{rows:#?}");
-        assert_eq!(rows[0].bare_loop, Some(20.0 / 3.0));
+        assert_eq!(rows[0].kernel_baseline, Some(20.0 / 3.0));
         assert_eq!(
-            rows[1].what,
+            rows[1].label,
             "CPU per delivery, times the bare loop's, by subscribers (50: 1.10, 500: 1.10, 600: 1.10)"
         );
         assert_eq!((rows.len(), growth(&[(50, 5.0), (500, 5.0)], &[]).len()), (3, 2));

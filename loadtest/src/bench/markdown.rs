@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use super::summary::{Row, name};
-use super::{Outcome, Run};
+use super::summary::{SummaryRow, name};
+use super::{BenchResult, BenchRun};
 use crate::redis_costs;
 
 /// A load test that waited for its core longer than this, as a share of the time, was not alone on it.
-const STARVED: f64 = 0.2;
+const STARVED_MAX: f64 = 0.2;
 
 /// The table as it can be quoted.
-pub(crate) fn page(outcome: &Outcome) -> String {
+pub(crate) fn page(outcome: &BenchResult) -> String {
     let size = &outcome.size;
     let mut text = format!(
         "# {}\n\n{}, {}. {}.\n\nMedians of {} rounds side by side, each run against a fresh server. The server on one core, the \
@@ -37,7 +37,7 @@ pub(crate) fn page(outcome: &Outcome) -> String {
     text
 }
 
-fn line(row: &Row) -> String {
+fn line(row: &SummaryRow) -> String {
     let value = |value: Option<f64>| value.map_or_else(String::new, number);
     let unit = if row.unit.is_empty() { String::new() } else { format!(", {}", row.unit) };
     let spread =
@@ -50,8 +50,8 @@ fn line(row: &Row) -> String {
     let words: Vec<&str> = row.goals.iter().chain(&row.notes).map(String::as_str).collect();
     format!(
         "| {}{unit} | {} | {} | {} | {} | {spread} | {} | {met} |\n",
-        row.what,
-        value(row.bare_loop),
+        row.label,
+        value(row.kernel_baseline),
         value(row.nchan),
         value(row.centrifugo),
         value(row.earshot),
@@ -59,21 +59,22 @@ fn line(row: &Row) -> String {
     )
 }
 
-/// Where the numbers are not the server's alone.
-fn caveats(outcome: &Outcome) -> String {
+/// Where the metrics are not the server's alone.
+fn caveats(outcome: &BenchResult) -> String {
     let mut text = String::new();
     let all = outcome.runs.len();
-    let those = |wrong: fn(&Run) -> bool| outcome.runs.iter().filter(|run| wrong(run)).collect::<Vec<_>>();
-    for (runs, what) in [
-        (those(|run| !run.numbers.clean), "something was lost, doubled or out of order"),
-        (those(|run| run.numbers.bottleneck), "the load test was at its own limit"),
-        // Elsewhere latency is not what is asked for.
+    let those =
+        |wrong: fn(&BenchRun) -> bool| outcome.runs.iter().filter(|run| wrong(run)).collect::<Vec<_>>();
+    for (runs, label) in [
+        (those(|run| !run.metrics.clean), "something was lost, doubled or out of order"),
+        (those(|run| run.metrics.bottleneck), "the load test was at its own limit"),
+        // Elsewhere latency is not label is asked for.
         (
-            those(|run| run.numbers.late && run.case == "half load"),
+            those(|run| run.metrics.late && run.case == "half load"),
             "latencies include how late the load test was",
         ),
         (
-            those(|run| run.numbers.load_starved.is_some_and(|share| share > STARVED)),
+            those(|run| run.metrics.generator_starved.is_some_and(|share| share > STARVED_MAX)),
             "the load test waited for its core, which had other work (Redis, or another program)",
         ),
     ] {
@@ -85,7 +86,7 @@ fn caveats(outcome: &Outcome) -> String {
         cases.sort_unstable();
         cases.dedup();
         // Writing to a string cannot fail.
-        let _ = write!(text, "\nIn {} of {all} runs {what}: {}.\n", runs.len(), cases.join(", "));
+        let _ = write!(text, "\nIn {} of {all} runs {label}: {}.\n", runs.len(), cases.join(", "));
     }
     text
 }
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn runs_that_cannot_be_believed_are_named() {
         let mut bad = run("highest", Nchan, 1.0);
-        (bad.numbers.clean, bad.numbers.bottleneck) = (false, true);
+        (bad.metrics.clean, bad.metrics.bottleneck) = (false, true);
         let text = page(&outcome(vec![bad, run("highest", Earshot, 1.0)]));
         assert!(
             text.contains("In 1 of 2 runs the load test was at its own limit: highest of nchan."),

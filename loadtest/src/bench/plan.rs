@@ -3,8 +3,8 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::Subject::{BareLoop, Centrifugo, Earshot, Nchan};
-use super::{Run, Subject, summary};
+use super::Subject::{Centrifugo, Earshot, KernelBaseline, Nchan};
+use super::{BenchRun, Subject, summary};
 
 /// How large the benchmark is made. The usual size takes about a quarter of an hour.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,25 +58,25 @@ fn case(name: &str, rounds: u32, lines: &[(Subject, String)]) -> Case {
     Case { name: name.to_owned(), rounds, lines: lines.to_vec() }
 }
 
-/// Messages that may be under way when as many as possible are to be delivered.
+/// Messages that may be under transport when as many as possible are to be delivered.
 const WINDOW: u32 = 8;
 /// The same with a channel for each subscriber: enough for batches, not so many that sockets fill.
-const CHANNELS_WINDOW: u32 = 2000;
+const MANY_CHANNELS_WINDOW: u32 = 2000;
 /// So many times the messages where ten come at once: each costs a fifth.
 const BURST_RATE: f64 = 4.0;
 /// Rounds of what takes long, or has many steps.
-pub(crate) const FEW_ROUNDS: u32 = 3;
+pub(crate) const LONG_CASE_ROUNDS_MAX: u32 = 3;
 
 /// Cases whose rounds are interleaved, since they are compared with each other.
 pub(crate) type Group = Vec<Case>;
 
 /// What can be said beforehand.
-pub(crate) fn first(size: &Size) -> Vec<Group> {
-    let mut groups: Vec<Group> = alone(size).into_iter().map(|case| vec![case]).collect();
+pub(crate) fn initial_groups(size: &Size) -> Vec<Group> {
+    let mut groups: Vec<Group> = single_cases(size).into_iter().map(|case| vec![case]).collect();
     groups.push(growth(size));
     let Size { rounds, idle, idle_seconds, .. } = *size;
     let line = format!("idle --transport ws --subscribers {idle} --duration {idle_seconds}s");
-    groups.push(vec![case("idle", rounds.min(FEW_ROUNDS), &servers("ws", &line))]);
+    groups.push(vec![case("idle", rounds.min(LONG_CASE_ROUNDS_MAX), &all_servers("ws", &line))]);
     groups
 }
 
@@ -86,67 +86,78 @@ fn growth(size: &Size) -> Group {
         let rate = f64::from(size.subscribers) * size.rate / f64::from(step);
         let load =
             format!("--transport ws --subscribers {step} --rate {rate:.3} --duration {}s", size.seconds);
-        let lines = [(BareLoop, format!("limit {load}")), (Earshot, format!("fanout {load}"))];
-        case(&format!("growth {step}"), size.rounds.min(FEW_ROUNDS), &lines)
+        let lines =
+            [(KernelBaseline, format!("kernel-baseline {load}")), (Earshot, format!("fanout {load}"))];
+        case(&format!("growth {step}"), size.rounds.min(LONG_CASE_ROUNDS_MAX), &lines)
     };
     size.steps().into_iter().map(step).collect()
 }
 
-fn alone(size: &Size) -> Vec<Case> {
+fn single_cases(size: &Size) -> Vec<Case> {
     let Size { rounds, seconds, subscribers, rate, channels, .. } = *size;
     let mut cases = Vec::new();
-    for (way, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
-        let common = format!("--transport {way} --subscribers {subscribers}");
+    for (transport, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
+        let common = format!("--transport {transport} --subscribers {subscribers}");
         let load = format!("{common} --rate {rate} --duration {seconds}s");
         let three = |scenario: &str, load: &str, limit: &str, more: &str| {
             let line = format!("{scenario} {load} {more}");
-            [vec![(BareLoop, format!("limit {load} {limit}"))], servers(way, &line)].concat()
+            [vec![(KernelBaseline, format!("kernel-baseline {load} {limit}"))], all_servers(transport, &line)]
+                .concat()
         };
         cases.push(case(&format!("fanout {name}"), rounds, &three("fanout", &load, "", "")));
         // At the same rate there would be a handful of bursts in a run.
         let load = format!("{common} --rate {} --duration {seconds}s", rate * BURST_RATE);
-        let burst = three("burst", &load, "--burst 10", "--burst 10 --rest 2s");
+        let burst = three("burst", &load, "--burst 10", "--burst 10 --cooldown 2s");
         cases.push(case(&format!("burst {name}"), rounds, &burst));
         let idle = format!("idle {common} --duration 1s");
-        cases.push(case(&format!("memory {name}"), rounds, &servers(way, &idle)));
+        cases.push(case(&format!("memory {name}"), rounds, &all_servers(transport, &idle)));
     }
     let most = format!(
         "--transport ws --subscribers {subscribers} --rate max --window {WINDOW} --duration {seconds}s"
     );
-    let lines =
-        [vec![(BareLoop, format!("limit {most}"))], servers("ws", &format!("fanout {most}"))].concat();
+    let lines = [
+        vec![(KernelBaseline, format!("kernel-baseline {most}"))],
+        all_servers("ws", &format!("fanout {most}")),
+    ]
+    .concat();
     cases.push(case("highest", rounds, &lines));
     let many = format!(
-        "--transport ws --subscribers {channels} --channels {channels} --rate max --window {CHANNELS_WINDOW} --duration {seconds}s"
+        "--transport ws --subscribers {channels} --channels {channels} --rate max --window {MANY_CHANNELS_WINDOW} --duration {seconds}s"
     );
-    let lines = [(BareLoop, format!("limit {many}")), (Earshot, format!("many-channels {many}"))];
+    let lines =
+        [(KernelBaseline, format!("kernel-baseline {many}")), (Earshot, format!("many-channels {many}"))];
     cases.push(case("many channels", rounds, &lines));
-    for (way, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
-        let connect = format!("connect --transport {way} --subscribers {channels}");
-        cases.push(case(&format!("connect {name}"), rounds, &servers(way, &connect)));
+    for (transport, name) in [("ws", "WebSocket"), ("sse", "SSE")] {
+        let connect = format!("connect --transport {transport} --subscribers {channels}");
+        cases.push(case(&format!("connect {name}"), rounds, &all_servers(transport, &connect)));
     }
     cases
 }
 
-/// What depends on how much can be done. Earshot shares writes when much is under way, which the bare loop does not: half
+/// What depends on how much can be done. Earshot shares writes when much is under transport, which the bare loop does not: half
 /// of what the slower of both can do is a load for both.
-pub(crate) fn second(size: &Size, runs: &[Run]) -> Vec<Case> {
+pub(crate) fn half_load_cases(size: &Size, runs: &[BenchRun]) -> Vec<Case> {
     let highest =
-        |subject| summary::median(runs, "highest", subject, |numbers| Some(numbers.deliveries_per_second));
-    let (Some(earshot), Some(bare_loop)) = (highest(Earshot), highest(BareLoop)) else { return Vec::new() };
-    let highest = earshot.min(bare_loop);
+        |subject| summary::median(runs, "highest", subject, |metrics| Some(metrics.deliveries_per_second));
+    let (Some(earshot), Some(kernel_baseline)) = (highest(Earshot), highest(KernelBaseline)) else {
+        return Vec::new();
+    };
+    let highest = earshot.min(kernel_baseline);
     let (subscribers, seconds) = (size.subscribers, size.seconds);
     let rate = (highest / 2.0 / f64::from(subscribers)).max(1.0);
     let load = format!("--transport ws --subscribers {subscribers} --rate {rate:.2} --duration {seconds}s");
-    let lines =
-        [vec![(BareLoop, format!("limit {load}"))], servers("ws", &format!("fanout {load}"))].concat();
+    let lines = [
+        vec![(KernelBaseline, format!("kernel-baseline {load}"))],
+        all_servers("ws", &format!("fanout {load}")),
+    ]
+    .concat();
     vec![case("half load", size.rounds, &lines)]
 }
 
-/// One line for all servers. The load test speaks to Centrifugo over WebSockets alone.
-fn servers(way: &str, line: &str) -> Vec<(Subject, String)> {
+/// One line for all all_servers. The load test speaks to Centrifugo over WebSockets single_cases.
+fn all_servers(transport: &str, line: &str) -> Vec<(Subject, String)> {
     let all = [Nchan, Centrifugo, Earshot].into_iter();
-    let those = all.filter(|subject| way == "ws" || *subject != Centrifugo);
+    let those = all.filter(|subject| transport == "ws" || *subject != Centrifugo);
     those.map(|subject| (subject, line.to_owned())).collect()
 }
 
@@ -167,7 +178,7 @@ mod tests {
         let size = Line::parse_from(["bench"]).size;
         assert_eq!(size.steps(), [50, 500, 1000, 5000, 18_000]);
         assert_eq!(size.idle_seconds % 25, 0, "each connection is pinged as often as time goes by");
-        let groups = first(&size);
+        let groups = initial_groups(&size);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [[1; 10].as_slice(), &[5, 1]].concat());
         let redis = "loadtest redis --duration 1s --server-core=0 --redis=redis-server";
         assert!(crate::Cli::try_parse_from(redis.split(' ')).is_ok());

@@ -1,4 +1,4 @@
-//! One run: a fresh server, the load test as a process of its own on the other core, and the few numbers that are kept.
+//! One run: a fresh server, the load test as a process of its own on the other core, and the few metrics that are kept.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,19 +10,21 @@ use serde::{Deserialize, Serialize};
 use super::Subject;
 use super::server::{Programs, Server, pinned};
 use crate::record::{Latency, Record};
-use crate::redis_costs::Costs;
+use crate::redis_costs::RedisCosts;
 
 /// What is kept of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Numbers {
+pub(crate) struct RunMetrics {
     pub(crate) micros_per_delivery: Option<f64>,
     pub(crate) user_share: Option<f64>,
     pub(crate) server_cores: f64,
     /// How full the server's core was, interrupts included, and in its fullest second.
-    pub(crate) server_full: Option<f64>,
+    #[serde(alias = "server_full")]
+    pub(crate) server_core_utilization: Option<f64>,
     /// See above.
-    pub(crate) server_full_worst: Option<f64>,
+    #[serde(alias = "server_full_worst")]
+    pub(crate) server_core_utilization_max: Option<f64>,
     pub(crate) deliveries_per_second: f64,
     pub(crate) delivered: u64,
     pub(crate) lost: u64,
@@ -31,7 +33,8 @@ pub(crate) struct Numbers {
     pub(crate) p99_9: f64,
     pub(crate) bytes_per_connection: Option<f64>,
     /// Memory after a rest, above that of the idle server, in per cent.
-    pub(crate) kept_percent: Option<f64>,
+    #[serde(alias = "kept_percent")]
+    pub(crate) retained_percent: Option<f64>,
     pub(crate) connections_per_second: f64,
     pub(crate) micros_per_connection: Option<f64>,
     pub(crate) cores_per_100000: Option<f64>,
@@ -43,17 +46,22 @@ pub(crate) struct Numbers {
     /// Latencies include how late the load test was.
     pub(crate) late: bool,
     /// The share of a core that the busiest thread of the load test used, and of the time that it waited for one.
-    pub(crate) load_busy: Option<f64>,
+    #[serde(alias = "load_busy")]
+    pub(crate) generator_busy: Option<f64>,
     /// See above.
-    pub(crate) load_starved: Option<f64>,
+    #[serde(alias = "load_starved")]
+    pub(crate) generator_starved: Option<f64>,
     /// How full the load test's core was, Redis and interrupts included, and in its fullest second.
-    pub(crate) load_full: Option<f64>,
+    #[serde(alias = "load_full")]
+    pub(crate) generator_core_utilization: Option<f64>,
     /// See above.
-    pub(crate) load_full_worst: Option<f64>,
-    pub(crate) doubts: Vec<String>,
+    #[serde(alias = "load_full_worst")]
+    pub(crate) generator_core_utilization_max: Option<f64>,
+    #[serde(alias = "doubts")]
+    pub(crate) warnings: Vec<String>,
 }
 
-impl From<&Record> for Numbers {
+impl From<&Record> for RunMetrics {
     fn from(record: &Record) -> Self {
         let (server, none) = (record.processes.first(), Latency::default());
         let latency = record.cohorts.first().map_or(&none, |cohort| &cohort.latency);
@@ -61,11 +69,11 @@ impl From<&Record> for Numbers {
             record.measures.iter().find(|measure| measure.name == name).map(|measure| measure.value)
         };
         Self {
-            micros_per_delivery: server.and_then(crate::record::Process::micros_per_delivery),
-            user_share: server.and_then(crate::record::Process::user_share),
+            micros_per_delivery: server.and_then(crate::record::ProcessUsage::micros_per_delivery),
+            user_share: server.and_then(crate::record::ProcessUsage::user_share),
             server_cores: server.map_or(0.0, |server| server.cores),
-            server_full: server.and_then(|server| server.cores_full),
-            server_full_worst: server.and_then(|server| server.cores_full_worst),
+            server_core_utilization: server.and_then(|server| server.core_utilization),
+            server_core_utilization_max: server.and_then(|server| server.core_utilization_max),
             deliveries_per_second: record.deliveries.per_second,
             delivered: record.deliveries.delivered,
             lost: record.deliveries.lost,
@@ -73,26 +81,26 @@ impl From<&Record> for Numbers {
             p99: latency.p99,
             p99_9: latency.p99_9,
             bytes_per_connection: server.and_then(|server| server.bytes_per_connection),
-            kept_percent: measure("kept_percent_0"),
+            retained_percent: measure("retained_percent_0"),
             connections_per_second: record.connect.per_second,
             micros_per_connection: measure("micros_per_connection_0"),
             cores_per_100000: measure("cores_per_100000_0"),
             mib_per_100000: measure("mib_per_100000_0"),
             clean: record.clean && record.failure.is_none(),
-            bottleneck: record.meter.bottleneck,
-            late: record.meter.late,
-            load_busy: record.meter.subscribers.map(|share| share.busy),
-            load_starved: record.meter.subscribers.map(|share| share.starved),
-            load_full: record.meter.cores_full,
-            load_full_worst: record.meter.cores_full_worst,
-            doubts: record.doubts.clone(),
+            bottleneck: record.generator.bottleneck,
+            late: record.generator.late,
+            generator_busy: record.generator.subscribers.map(|share| share.busy),
+            generator_starved: record.generator.subscribers.map(|share| share.starved),
+            generator_core_utilization: record.generator.core_utilization,
+            generator_core_utilization_max: record.generator.core_utilization_max,
+            warnings: record.warnings.clone(),
         }
     }
 }
 
 /// How runs are made.
 #[derive(Debug)]
-pub(crate) struct Bench {
+pub(crate) struct BenchRunner {
     programs: Programs,
     own: PathBuf,
     server_core: u16,
@@ -100,7 +108,7 @@ pub(crate) struct Bench {
     files: u32,
 }
 
-impl Bench {
+impl BenchRunner {
     /// Looks whether all programs are there.
     pub(crate) fn new(
         programs: Programs,
@@ -151,10 +159,10 @@ impl Bench {
     }
 
     /// One run of the load test.
-    pub(crate) fn run(&self, subject: Subject, line: &str) -> Result<Numbers, String> {
+    pub(crate) fn run(&self, subject: Subject, line: &str) -> Result<RunMetrics, String> {
         let (server, load) = (self.server_core, self.load_core);
         match subject {
-            Subject::BareLoop => self.load(line, &[format!("--server-core={server}")]),
+            Subject::KernelBaseline => self.load(line, &[format!("--server-core={server}")]),
             Subject::Nchan => {
                 let nchan = Server::nchan(&self.programs, server, self.files)?;
                 self.load(line, &against("nchan", &nchan))
@@ -175,17 +183,17 @@ impl Bench {
     }
 
     /// What Redis itself needs, on the server's core.
-    pub(crate) fn redis(&self) -> Result<Costs, String> {
+    pub(crate) fn redis(&self) -> Result<RedisCosts, String> {
         let redis = self.programs.redis.display();
         let more = [format!("--server-core={}", self.server_core), format!("--redis={redis}")];
         // Redis' own clock has microseconds.
         self.json("redis --duration 1s", &more)
     }
 
-    fn load(&self, line: &str, more: &[String]) -> Result<Numbers, String> {
+    fn load(&self, line: &str, more: &[String]) -> Result<RunMetrics, String> {
         let own = ["--threads=1", "--progress=none"].map(str::to_owned);
         let record: Record = self.json(line, &[more, &own].concat())?;
-        if record.interrupted { Err("interrupted".to_owned()) } else { Ok(Numbers::from(&record)) }
+        if record.interrupted { Err("interrupted".to_owned()) } else { Ok(RunMetrics::from(&record)) }
     }
 
     /// What a process of its own on the load's core writes.

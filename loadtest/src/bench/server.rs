@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 const NCHAN: &str = include_str!("../../bench/nchan.conf");
 const CENTRIFUGO: &str = include_str!("../../bench/centrifugo.json");
 
@@ -54,10 +54,10 @@ impl Server {
     pub(crate) fn earshot(programs: &Programs, core: u16, redis: &Self) -> Result<Self, String> {
         let port = free_port();
         let mut command = pinned(core, &programs.earshot);
-        unset(&mut command, &["EARSHOT_", "REDIS_"]);
+        remove_variables(&mut command, &["EARSHOT_", "REDIS_"]);
         command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
         command.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port));
-        Self::start(command, port, own_directory(port)?, |port| {
+        Self::start(command, port, temp_directory(port)?, |port| {
             answers(port, "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n", " 200 ")
         })
     }
@@ -76,13 +76,13 @@ impl Server {
             "--port",
             &port.to_string(),
         ]);
-        Self::start(command, port, own_directory(port)?, |port| answers(port, "PING\r\n", "+PONG"))
+        Self::start(command, port, temp_directory(port)?, |port| answers(port, "PING\r\n", "+PONG"))
     }
 
     /// nginx with nchan, with room for so many files.
     pub(crate) fn nchan(programs: &Programs, core: u16, files: u32) -> Result<Self, String> {
         let port = free_port();
-        let directory = own_directory(port)?;
+        let directory = temp_directory(port)?;
         let file = directory.join("nginx.conf");
         let text = NCHAN
             .replace("{module}", &programs.nchan.display().to_string())
@@ -99,12 +99,12 @@ impl Server {
     /// Centrifugo by itself, which is the fastest that it can be.
     pub(crate) fn centrifugo(program: &Path, core: u16) -> Result<Self, String> {
         let port = free_port();
-        let directory = own_directory(port)?;
+        let directory = temp_directory(port)?;
         let file = directory.join("centrifugo.json");
         let text = CENTRIFUGO.replace("{port}", &port.to_string());
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         let mut command = pinned(core, program);
-        unset(&mut command, &["CENTRIFUGO_"]);
+        remove_variables(&mut command, &["CENTRIFUGO_"]);
         command.arg("--config").arg(&file);
         Self::start(command, port, directory, |port| {
             answers(port, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", " 200 ")
@@ -120,14 +120,14 @@ impl Server {
         let (name, log) = (format!("{command:?}"), directory.join("log"));
         let child = spawn(&mut command, &log).map_err(|error| format!("{name}: {error}"))?;
         let mut server = Self { child, port, directory };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         while !ready(port) {
             if let Ok(Some(status)) = server.child.try_wait() {
                 let log = fs::read_to_string(&log).unwrap_or_default();
                 return Err(format!("{name} has ended: {status}\n{log}"));
             }
             if Instant::now() > deadline {
-                return Err(format!("{name} is not ready after {PATIENCE:?}"));
+                return Err(format!("{name} is not ready after {START_TIMEOUT:?}"));
             }
             thread::park_timeout(Duration::from_millis(10));
         }
@@ -140,7 +140,7 @@ fn spawn(command: &mut Command, log: &Path) -> io::Result<Child> {
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()
 }
 
-fn own_directory(port: u16) -> Result<PathBuf, String> {
+fn temp_directory(port: u16) -> Result<PathBuf, String> {
     let directory = std::env::temp_dir().join(format!("earshot-bench-{}-{port}", std::process::id()));
     fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     Ok(directory)
@@ -154,7 +154,7 @@ pub(crate) fn pinned(core: u16, program: &Path) -> Command {
 }
 
 /// Keeps variables that begin like this from changing what is measured.
-fn unset(command: &mut Command, prefixes: &[&str]) {
+fn remove_variables(command: &mut Command, prefixes: &[&str]) {
     for (name, _) in std::env::vars() {
         if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);

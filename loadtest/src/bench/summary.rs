@@ -2,21 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Subject::{BareLoop, Centrifugo, Earshot, Nchan};
-use super::goals::{Goal, QUESTIONS, Question};
-use super::run::Numbers;
-use super::{Outcome, Run, Subject, growth};
-use crate::report::doubts::had_something_left;
+use super::Subject::{Centrifugo, Earshot, KernelBaseline, Nchan};
+use super::goals::{Goal, METRICS, MetricRow};
+use super::run::RunMetrics;
+use super::{BenchResult, BenchRun, Subject, growth};
+use crate::report::validity::has_spare_capacity;
 
 /// One line of the table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Row {
+pub(crate) struct SummaryRow {
     /// What it is about.
-    pub(crate) what: String,
-    /// Of what its numbers are.
+    #[serde(alias = "what")]
+    pub(crate) label: String,
+    /// Of label its metrics are.
     pub(crate) unit: String,
     /// Medians; `None` where it was not measured.
-    pub(crate) bare_loop: Option<f64>,
+    #[serde(alias = "bare_loop")]
+    pub(crate) kernel_baseline: Option<f64>,
     /// See above.
     pub(crate) nchan: Option<f64>,
     /// See above.
@@ -26,7 +28,7 @@ pub(crate) struct Row {
     pub(crate) earshot: Option<f64>,
     /// The lowest and the highest of Earshot's runs.
     pub(crate) spread: Option<(f64, f64)>,
-    /// What was to be, and what is; and how it stands to the peers'.
+    /// What was to be, and label is; and how it stands to the peers'.
     pub(crate) goals: Vec<String>,
     /// Of rates: whose limit they are not.
     #[serde(default)]
@@ -37,53 +39,59 @@ pub(crate) struct Row {
 
 /// The median of a number over all rounds of a case.
 pub(crate) fn median(
-    runs: &[Run],
+    runs: &[BenchRun],
     case: &str,
     subject: Subject,
-    pick: impl Fn(&Numbers) -> Option<f64>,
+    select: impl Fn(&RunMetrics) -> Option<f64>,
 ) -> Option<f64> {
-    crate::median::median(values(runs, case, subject, pick))
+    crate::median::median(values(runs, case, subject, select))
 }
 
-fn values(runs: &[Run], case: &str, subject: Subject, pick: impl Fn(&Numbers) -> Option<f64>) -> Vec<f64> {
+fn values(
+    runs: &[BenchRun],
+    case: &str,
+    subject: Subject,
+    select: impl Fn(&RunMetrics) -> Option<f64>,
+) -> Vec<f64> {
     let of_it = runs.iter().filter(|run| run.case == case && run.subject == subject);
-    of_it.filter_map(|run| pick(&run.numbers)).collect()
+    of_it.filter_map(|run| select(&run.metrics)).collect()
 }
 
 /// The table.
-pub(crate) fn table(outcome: &Outcome) -> Vec<Row> {
+pub(crate) fn table(outcome: &BenchResult) -> Vec<SummaryRow> {
     let runs = &outcome.runs;
-    let mut rows: Vec<Row> = QUESTIONS.iter().map(|question| row(runs, question)).collect();
+    let mut rows: Vec<SummaryRow> = METRICS.iter().map(|metric| row(runs, metric)).collect();
     rows.extend(growth::rows(outcome));
     rows
 }
 
-fn row(runs: &[Run], question: &Question) -> Row {
-    let of = |subject| median(runs, question.case, subject, question.pick);
-    let values = values(runs, question.case, Earshot, question.pick);
+fn row(runs: &[BenchRun], metric: &MetricRow) -> SummaryRow {
+    let of = |subject| median(runs, metric.case, subject, metric.select);
+    let values = values(runs, metric.case, Earshot, metric.select);
     let earshot = of(Earshot);
-    let mut row = Row {
-        what: question.what.to_owned(),
-        unit: question.unit.to_owned(),
-        bare_loop: of(BareLoop),
+    let mut row = SummaryRow {
+        label: metric.label.to_owned(),
+        unit: metric.unit.to_owned(),
+        kernel_baseline: of(KernelBaseline),
         nchan: of(Nchan),
         centrifugo: of(Centrifugo),
         earshot,
-        spread: least_and_most(&values),
+        spread: min_and_max(&values),
         goals: Vec::new(),
-        notes: if question.is_rate { notes(runs, question.case) } else { Vec::new() },
+        notes: if metric.is_rate { rate_notes(runs, metric.case) } else { Vec::new() },
         met: None,
     };
-    for goal in question.goals {
-        if let Some((words, met)) = judge(*goal, earshot, of) {
+    for goal in metric.goals {
+        if let Some((words, met)) = check_goal(*goal, earshot, of) {
             row.goals.push(words);
             row.met = Some(row.met.unwrap_or(true) && met);
         }
     }
     for peer in [Nchan, Centrifugo] {
-        let says_so = |goal: &Goal| matches!(goal, Goal::Within(_, of) | Goal::Reaches(_, of) if *of == peer);
+        let says_so =
+            |goal: &Goal| matches!(goal, Goal::RatioAtMost(_, of) | Goal::RatioAtLeast(_, of) if *of == peer);
         if let (Some(earshot), Some(its)) = (earshot, of(peer))
-            && !question.goals.iter().any(says_so)
+            && !metric.goals.iter().any(says_so)
             && earshot.min(its) > 0.0
         {
             row.goals.push(format!("{:.2} × {}", earshot / its, name(peer)));
@@ -92,45 +100,49 @@ fn row(runs: &[Run], question: &Question) -> Row {
     row
 }
 
-fn least_and_most(values: &[f64]) -> Option<(f64, f64)> {
+fn min_and_max(values: &[f64]) -> Option<(f64, f64)> {
     let least = values.iter().copied().min_by(f64::total_cmp)?;
     Some((least, values.iter().copied().max_by(f64::total_cmp)?))
 }
 
 /// Who could have done more, in a case whose rate is as much as could be reached.
-fn notes(runs: &[Run], case: &str) -> Vec<String> {
+fn rate_notes(runs: &[BenchRun], case: &str) -> Vec<String> {
     let note = |subject| {
-        let cores = median(runs, case, subject, |numbers| Some(numbers.server_cores))?;
-        let full = median(runs, case, subject, |numbers| numbers.server_full_worst);
+        let cores = median(runs, case, subject, |metrics| Some(metrics.server_cores))?;
+        let full = median(runs, case, subject, |metrics| metrics.server_core_utilization_max);
         let load_full =
-            median(runs, case, subject, |numbers| Some(f64::from(u8::from(numbers.bottleneck))))? > 0.5;
+            median(runs, case, subject, |metrics| Some(f64::from(u8::from(metrics.bottleneck))))? > 0.5;
         let whose = if load_full { "the load test's limit" } else { "not its limit" };
-        had_something_left(cores, full)
+        has_spare_capacity(cores, full)
             .then(|| format!("{} used {cores:.2} of its core: {whose}", name(subject)))
     };
-    [BareLoop, Nchan, Centrifugo, Earshot].into_iter().filter_map(note).collect()
+    [KernelBaseline, Nchan, Centrifugo, Earshot].into_iter().filter_map(note).collect()
 }
 
-fn judge(goal: Goal, value: Option<f64>, other: impl Fn(Subject) -> Option<f64>) -> Option<(String, bool)> {
+fn check_goal(
+    goal: Goal,
+    value: Option<f64>,
+    other: impl Fn(Subject) -> Option<f64>,
+) -> Option<(String, bool)> {
     let value = value?;
     let against = |subject| Some((value / other(subject).filter(|other| *other > 0.0)?, name(subject)));
     Some(match goal {
-        Goal::Within(times, subject) => {
+        Goal::RatioAtMost(times, subject) => {
             let (ratio, name) = against(subject)?;
             (format!("{ratio:.2} × {name}, wanted ≤ {times}"), ratio <= times)
         }
-        Goal::Reaches(times, subject) => {
+        Goal::RatioAtLeast(times, subject) => {
             let (ratio, name) = against(subject)?;
             (format!("{ratio:.2} × {name}, wanted ≥ {times}"), ratio >= times)
         }
-        Goal::NoMoreThan(most) => (format!("wanted ≤ {most}"), value <= most),
-        Goal::NoLessThan(least) => (format!("wanted ≥ {least}"), value >= least),
+        Goal::AtMost(most) => (format!("wanted ≤ {most}"), value <= most),
+        Goal::AtLeast(least) => (format!("wanted ≥ {least}"), value >= least),
     })
 }
 
 pub(super) fn name(subject: Subject) -> &'static str {
     match subject {
-        BareLoop => "bare loop",
+        KernelBaseline => "bare loop",
         Nchan => "nchan",
         Centrifugo => "Centrifugo",
         Earshot => "Earshot",
@@ -143,12 +155,12 @@ pub(super) mod tests {
     use crate::bench::markdown;
     use crate::bench::plan::Size;
 
-    pub(in super::super) fn run(case: &str, subject: Subject, micros: f64) -> Run {
-        let numbers = Numbers { micros_per_delivery: Some(micros), clean: true, ..Numbers::default() };
-        Run { case: case.to_owned(), subject, round: 0, line: String::new(), numbers }
+    pub(in super::super) fn run(case: &str, subject: Subject, micros: f64) -> BenchRun {
+        let metrics = RunMetrics { micros_per_delivery: Some(micros), clean: true, ..RunMetrics::default() };
+        BenchRun { case: case.to_owned(), subject, round: 0, line: String::new(), metrics }
     }
 
-    pub(in super::super) fn outcome(runs: Vec<Run>) -> Outcome {
+    pub(in super::super) fn outcome(runs: Vec<BenchRun>) -> BenchResult {
         let size = Size {
             rounds: 3,
             seconds: 1,
@@ -159,7 +171,7 @@ pub(super) mod tests {
             idle_seconds: 1,
         };
         let (machine, versions) = (Default::default(), vec!["earshot 1".to_owned()]);
-        let mut outcome = Outcome {
+        let mut outcome = BenchResult {
             format: 1,
             date: String::new(),
             commit: None,
@@ -176,14 +188,14 @@ pub(super) mod tests {
 
     #[test]
     fn medians_become_ratios_and_ratios_are_judged() {
-        let mut runs: Vec<Run> =
+        let mut runs: Vec<BenchRun> =
             [9.0, 5.0, 5.5].into_iter().map(|micros| run("fanout WebSocket", Earshot, micros)).collect();
-        runs.extend([5.0, 5.0, 50.0].map(|micros| run("fanout WebSocket", BareLoop, micros)));
+        runs.extend([5.0, 5.0, 50.0].map(|micros| run("fanout WebSocket", KernelBaseline, micros)));
         runs.push(run("fanout WebSocket", Nchan, 7.0));
         runs.push(run("fanout WebSocket", Centrifugo, 11.0));
         let outcome = outcome(runs);
         let row = &outcome.table[0];
-        assert_eq!((row.bare_loop, row.earshot, row.spread), (Some(5.0), Some(5.5), Some((5.0, 9.0))));
+        assert_eq!((row.kernel_baseline, row.earshot, row.spread), (Some(5.0), Some(5.5), Some((5.0, 9.0))));
         let goals = ["1.10 × bare loop, wanted ≤ 1.15", "0.79 × nchan, wanted ≤ 0.75", "0.50 × Centrifugo"];
         assert_eq!(row.goals, goals);
         assert_eq!(row.met, Some(false));
@@ -198,12 +210,12 @@ pub(super) mod tests {
     #[test]
     fn what_nchan_can_do_stands_beside_it_with_a_goal_or_without() {
         let mut runs = vec![run("many channels", Nchan, 4.0), run("many channels", Earshot, 3.0)];
-        let row = |runs: &[Run]| {
+        let row = |runs: &[BenchRun]| {
             let table = outcome(runs.to_vec()).table;
-            table.into_iter().find(|row| row.what == "the same: CPU per delivery").unwrap()
+            table.into_iter().find(|row| row.label == "the same: CPU per delivery").unwrap()
         };
         assert_eq!((row(&runs).goals, row(&runs).met), (vec!["0.75 × nchan".to_owned()], None));
-        runs[0].numbers.micros_per_delivery = Some(0.0);
+        runs[0].metrics.micros_per_delivery = Some(0.0);
         assert_eq!(row(&runs).goals, Vec::<String>::new());
     }
 
@@ -211,9 +223,9 @@ pub(super) mod tests {
     fn a_rate_that_is_not_the_servers_limit_says_so_in_its_row() {
         let rate = |cores, full, bottleneck| {
             let mut run = run("highest", Earshot, 1.0);
-            let numbers = &mut run.numbers;
-            (numbers.deliveries_per_second, numbers.server_cores) = (1000.0, cores);
-            (numbers.server_full_worst, numbers.bottleneck) = (Some(full), bottleneck);
+            let metrics = &mut run.metrics;
+            (metrics.deliveries_per_second, metrics.server_cores) = (1000.0, cores);
+            (metrics.server_core_utilization_max, metrics.bottleneck) = (Some(full), bottleneck);
             outcome(vec![run]).table.into_iter().find(|row| row.earshot == Some(1000.0)).unwrap().notes
         };
         assert_eq!(rate(0.62, 0.7, false), ["Earshot used 0.62 of its core: not its limit"]);

@@ -1,23 +1,23 @@
 //! The model: from what is asked for and what one of each costs to what all of it takes. Pure arithmetic. Never prints.
 
-use super::constants::{BYTES_AROUND, BYTES_KEPT, Constants, KERNEL_BYTES_PER_SOCKET};
-use super::{Demand, Machine};
+use super::constants::{Constants, FRAMING_BYTES, HISTORY_ENTRY_BYTES, KERNEL_BYTES_PER_SOCKET};
+use super::{NodeSize, Workload};
 
 /// No more than this of anything is planned with: the rest is for bursts, for those who come back, and for a node that
 /// is away.
-pub(crate) const PLANNED: f64 = 0.5;
+pub(crate) const UTILIZATION_MAX: f64 = 0.5;
 const GIB: f64 = (1 << 30) as f64;
 
 /// What all of it takes.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Need {
+pub(crate) struct Requirements {
     /// Publications a second, over all channels.
     pub(crate) publications: f64,
     /// Deliveries a second, to all users.
     pub(crate) deliveries: f64,
     /// Users who connect a second.
     pub(crate) connects: f64,
-    /// Cores for deliveries, for publications on their way to shards, for pings, and for connecting.
+    /// Cores for deliveries, for publications on their pattern to shards, for pings, and for connecting.
     pub(crate) cores: [f64; 4],
     /// Bytes of connections and channels, of the kernel's sockets, and of history.
     pub(crate) bytes: [f64; 3],
@@ -28,11 +28,11 @@ pub(crate) struct Need {
     /// Nodes in the end: the most of these, and one that may be away.
     pub(crate) nodes: u64,
     /// Nodes that hear a publication.
-    pub(crate) reach: f64,
+    pub(crate) nodes_per_channel: f64,
     /// Channels that one node hears.
     pub(crate) channels_per_node: f64,
-    /// Seconds of a node, with all of its cores, until the last of its subscribers has a publication.
-    pub(crate) last: f64,
+    /// Seconds of a node, with all of its cores, until the last_delivery of its subscribers has a publication.
+    pub(crate) last_delivery: f64,
     /// Cores of Redis.
     pub(crate) redis_cores: f64,
     /// Redis servers, each of which has one core for all of it, planned with half.
@@ -44,62 +44,64 @@ pub(crate) struct Need {
     /// Bytes of Redis for subscriptions.
     pub(crate) redis_bytes: f64,
     /// Seconds of each of these servers until all is subscribed again when they are back.
-    pub(crate) redis_return: f64,
+    pub(crate) redis_resubscribe: f64,
     /// Users of one node.
     pub(crate) users_per_node: f64,
     /// When a node is lost: the share of a node's cores that the newcomers take on each of the others.
-    pub(crate) return_cores: f64,
+    pub(crate) reconnect_core_share: f64,
     /// What a node has least of.
-    pub(crate) scarce: &'static str,
+    pub(crate) bottleneck: &'static str,
 }
 
-impl Need {
+impl Requirements {
     /// See the module.
-    pub(crate) fn of(constants: &Constants, demand: &Demand, machine: &Machine) -> Self {
-        let need = Self::at(constants, demand, machine);
-        Self { redis_users: redis_users(constants, demand, machine), ..need }
+    pub(crate) fn of(constants: &Constants, workload: &Workload, machine: &NodeSize) -> Self {
+        let requirements = Self::at(constants, workload, machine);
+        Self { redis_users: redis_users(constants, workload, machine), ..requirements }
     }
 
-    fn at(constants: &Constants, demand: &Demand, machine: &Machine) -> Self {
-        let users = demand.users as f64;
-        let audience = (demand.audience as f64).min(users);
-        let channels = users / audience;
-        let rate = demand.per_minute / 60.0;
+    fn at(constants: &Constants, workload: &Workload, machine: &NodeSize) -> Self {
+        let users = workload.users as f64;
+        let subscribers_per_channel = (workload.subscribers_per_channel as f64).min(users);
+        let channels = users / subscribers_per_channel;
+        let rate = workload.per_minute / 60.0;
         let (publications, deliveries) = (channels * rate, users * rate);
-        let connects = users / demand.stay.as_secs_f64();
-        let bits_each = (demand.size as f64 + BYTES_AROUND) * 8.0;
+        let connects = users / workload.session_duration.as_secs_f64();
+        let bits_each = (workload.size as f64 + FRAMING_BYTES) * 8.0;
         let bits = deliveries * bits_each;
-        let kept = (rate * demand.history_ttl.as_secs_f64()).min(demand.history_size as f64);
+        let kept = (rate * workload.history_ttl.as_secs_f64()).min(workload.history_size as f64);
         // How many nodes hear a channel depends on how many there are, and they on it.
         let mut nodes = 1.0_f64;
         loop {
-            let reach = reach(demand.gathered, audience, users, nodes);
+            let nodes_per_channel =
+                nodes_per_channel(workload.colocated, subscribers_per_channel, users, nodes);
             let cores = [
                 deliveries * constants.delivery,
-                publications * reach * constants.publication,
+                publications * nodes_per_channel * constants.publication,
                 users * constants.idle,
                 connects * constants.connect,
             ];
             let bytes = [
-                users * constants.connection_bytes + channels * reach * constants.channel_bytes,
+                users * constants.connection_bytes + channels * nodes_per_channel * constants.channel_bytes,
                 users * KERNEL_BYTES_PER_SOCKET,
-                channels * reach * kept * (demand.size as f64 + BYTES_KEPT),
+                channels * nodes_per_channel * kept * (workload.size as f64 + HISTORY_ENTRY_BYTES),
             ];
             let nodes_by = [
-                cores.iter().sum::<f64>() / (f64::from(machine.cores) * PLANNED),
-                bytes.iter().sum::<f64>() / (machine.memory * GIB * PLANNED),
-                bits / (machine.network * 1e9 * PLANNED),
+                cores.iter().sum::<f64>() / (f64::from(machine.cores) * UTILIZATION_MAX),
+                bytes.iter().sum::<f64>() / (machine.memory * GIB * UTILIZATION_MAX),
+                bits / (machine.network * 1e9 * UTILIZATION_MAX),
             ];
             let enough = nodes_by.into_iter().fold(1.0, f64::max).ceil() + 1.0;
             if enough > nodes {
                 nodes = enough;
                 continue;
             }
-            let redis_cores = publications * (constants.redis_publication + reach * constants.redis_gateway);
-            let redis_servers = redis_cores / PLANNED;
-            let subscriptions = channels * reach;
+            let redis_cores =
+                publications * (constants.redis_publication + nodes_per_channel * constants.redis_gateway);
+            let redis_servers = redis_cores / UTILIZATION_MAX;
+            let subscriptions = channels * nodes_per_channel;
             let users_per_node = users / nodes;
-            let back = users_per_node / demand.back_within.as_secs_f64() * constants.connect;
+            let back = users_per_node / workload.reconnect_within.as_secs_f64() * constants.connect;
             return Self {
                 publications,
                 deliveries,
@@ -109,18 +111,20 @@ impl Need {
                 bits,
                 nodes_by,
                 nodes: nodes as u64,
-                reach,
+                nodes_per_channel,
                 channels_per_node: subscriptions / nodes,
-                last: audience / reach * constants.delivery / f64::from(machine.cores),
+                last_delivery: subscribers_per_channel / nodes_per_channel * constants.delivery
+                    / f64::from(machine.cores),
                 redis_cores,
                 redis_servers,
                 redis_users: f64::INFINITY,
-                redis_bits: publications * reach * bits_each,
+                redis_bits: publications * nodes_per_channel * bits_each,
                 redis_bytes: subscriptions * constants.redis_subscription_bytes,
-                redis_return: subscriptions * constants.redis_subscription / redis_servers.ceil().max(1.0),
+                redis_resubscribe: subscriptions * constants.redis_subscription
+                    / redis_servers.ceil().max(1.0),
                 users_per_node,
-                return_cores: back / (nodes - 1.0) / f64::from(machine.cores),
-                scarce: scarce(nodes_by),
+                reconnect_core_share: back / (nodes - 1.0) / f64::from(machine.cores),
+                bottleneck: bottleneck(nodes_by),
             };
         }
     }
@@ -128,20 +132,21 @@ impl Need {
 
 /// How many of the nodes have a subscriber of a channel, when balancers spread users at random. When they bring them
 /// together, it is as many as it takes to hold them.
-fn reach(gathered: bool, audience: f64, users: f64, nodes: f64) -> f64 {
-    if gathered {
-        (audience * nodes / users).max(1.0)
+fn nodes_per_channel(colocated: bool, subscribers_per_channel: f64, users: f64, nodes: f64) -> f64 {
+    if colocated {
+        (subscribers_per_channel * nodes / users).max(1.0)
     } else {
-        nodes * (1.0 - (1.0 - 1.0 / nodes).powf(audience))
+        nodes * (1.0 - (1.0 - 1.0 / nodes).powf(subscribers_per_channel))
     }
 }
 
 /// With how many of such users one Redis server is full, of which half is planned with. A node more is a start, a server
 /// more is another place for channels: so that is the wall to know of beforehand. Fewer users are on fewer nodes, so this
 /// is no share of what all of them take.
-fn redis_users(constants: &Constants, demand: &Demand, machine: &Machine) -> f64 {
-    let servers = |users| Need::at(constants, &Demand { users, ..demand.clone() }, machine).redis_servers;
-    let (mut enough, mut full) = (0, demand.users);
+fn redis_users(constants: &Constants, workload: &Workload, machine: &NodeSize) -> f64 {
+    let servers =
+        |users| Requirements::at(constants, &Workload { users, ..workload.clone() }, machine).redis_servers;
+    let (mut enough, mut full) = (0, workload.users);
     if servers(full) <= 1.0 {
         return f64::INFINITY;
     }
@@ -157,7 +162,7 @@ fn redis_users(constants: &Constants, demand: &Demand, machine: &Machine) -> f64
 }
 
 /// That by which the most nodes are needed.
-fn scarce([processors, memory, network]: [f64; 3]) -> &'static str {
+fn bottleneck([processors, memory, network]: [f64; 3]) -> &'static str {
     let all = [(processors, "processors"), (memory, "memory"), (network, "network")];
     all.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).map_or("", |(_, name)| name)
 }
@@ -167,7 +172,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::capacity::Transport;
+    use crate::capacity::UserTransport;
 
     const CONSTANTS: Constants = Constants {
         delivery: 8e-6,
@@ -181,89 +186,101 @@ mod tests {
         redis_subscription: 1e-6,
         redis_subscription_bytes: 200.0,
     };
-    const MACHINE: Machine = Machine { cores: 8, memory: 16.0, network: 10.0 };
+    const MACHINE: NodeSize = NodeSize { cores: 8, memory: 16.0, network: 10.0 };
 
-    fn demand(audience: u64, per_minute: f64, gathered: bool) -> Demand {
-        Demand {
+    fn workload(subscribers_per_channel: u64, per_minute: f64, colocated: bool) -> Workload {
+        Workload {
             users: 10_000_000,
-            transport: Transport::Ws,
-            audience,
+            transport: UserTransport::Ws,
+            subscribers_per_channel,
             per_minute,
             size: 128,
             history_ttl: Duration::from_secs(60),
             history_size: 64,
-            back_within: Duration::from_secs(30),
-            stay: Duration::from_secs(1800),
-            gathered,
+            reconnect_within: Duration::from_secs(30),
+            session_duration: Duration::from_secs(1800),
+            colocated,
         }
     }
 
-    fn need(audience: u64, per_minute: f64, gathered: bool) -> Need {
-        Need::of(&CONSTANTS, &demand(audience, per_minute, gathered), &MACHINE)
+    fn requirements(subscribers_per_channel: u64, per_minute: f64, colocated: bool) -> Requirements {
+        Requirements::of(&CONSTANTS, &workload(subscribers_per_channel, per_minute, colocated), &MACHINE)
     }
 
     #[test]
     fn a_channel_of_ones_own_is_heard_by_one_node_and_held_up_by_redis_and_memory() {
-        let need = need(1, 1.0, false);
-        assert!((need.reach - 1.0).abs() < 1e-9);
-        assert!((need.publications - need.deliveries).abs() < 1e-9);
-        assert!((need.redis_cores - 10e6 / 60.0 * 6e-6).abs() < 1e-6, "{need:?}");
-        assert_eq!(need.scarce, "memory", "{need:?}");
+        let requirements = requirements(1, 1.0, false);
+        assert!((requirements.nodes_per_channel - 1.0).abs() < 1e-9);
+        assert!((requirements.publications - requirements.deliveries).abs() < 1e-9);
+        assert!((requirements.redis_cores - 10e6 / 60.0 * 6e-6).abs() < 1e-6, "{requirements:?}");
+        assert_eq!(requirements.bottleneck, "memory", "{requirements:?}");
         // One core a second for ten million, of which half is planned with.
-        assert!((need.redis_users / 5e6 - 1.0).abs() < 0.01, "{need:?}");
-        assert!((need.channels_per_node * need.nodes as f64 - 10e6).abs() < 1.0, "{need:?}");
+        assert!((requirements.redis_users / 5e6 - 1.0).abs() < 0.01, "{requirements:?}");
+        assert!(
+            (requirements.channels_per_node * requirements.nodes as f64 - 10e6).abs() < 1.0,
+            "{requirements:?}"
+        );
     }
 
     #[test]
     fn rooms_are_heard_by_nearly_all_nodes_unless_they_are_gathered() {
-        let (spread, gathered) = (need(50, 60.0, false), need(50, 60.0, true));
-        assert!(spread.reach > 0.7 * spread.nodes.min(50) as f64 && spread.reach < 50.0, "{spread:?}");
-        assert_eq!(spread.scarce, "processors", "{spread:?}");
-        let before = Need::of(
+        let (spread, colocated) = (requirements(50, 60.0, false), requirements(50, 60.0, true));
+        assert!(
+            spread.nodes_per_channel > 0.7 * spread.nodes.min(50) as f64 && spread.nodes_per_channel < 50.0,
+            "{spread:?}"
+        );
+        assert_eq!(spread.bottleneck, "processors", "{spread:?}");
+        let before = Requirements::of(
             &CONSTANTS,
-            &Demand { users: spread.redis_users as u64 * 99 / 100, ..demand(50, 60.0, false) },
+            &Workload { users: spread.redis_users as u64 * 99 / 100, ..workload(50, 60.0, false) },
             &MACHINE,
         );
         assert!(spread.redis_users < 5e6 && before.redis_servers <= 1.0, "{spread:?}");
-        assert!((gathered.reach - 1.0).abs() < 1e-9);
-        assert!(gathered.redis_cores < spread.redis_cores / 2.0);
+        assert!((colocated.nodes_per_channel - 1.0).abs() < 1e-9);
+        assert!(colocated.redis_cores < spread.redis_cores / 2.0);
     }
 
     #[test]
     fn one_channel_for_all_costs_redis_nothing() {
-        let need = need(10_000_000, 60.0, false);
-        assert!((need.publications - 1.0).abs() < 1e-9);
-        assert!(need.redis_cores < 1e-3, "{need:?}");
-        assert!(need.redis_users.is_infinite(), "{need:?}");
-        assert!((need.cores[0] - 80.0).abs() < 1e-6);
+        let requirements = requirements(10_000_000, 60.0, false);
+        assert!((requirements.publications - 1.0).abs() < 1e-9);
+        assert!(requirements.redis_cores < 1e-3, "{requirements:?}");
+        assert!(requirements.redis_users.is_infinite(), "{requirements:?}");
+        assert!((requirements.cores[0] - 80.0).abs() < 1e-6);
         assert_eq!(
-            need.nodes, 23,
-            "80 cores and 4 for pings and a little more, of 8 each half, and one more: {need:?}"
+            requirements.nodes, 23,
+            "80 cores and 4 for pings and a little more, of 8 each half, and one more: {requirements:?}"
         );
         // A 23rd of ten million, by eight cores.
-        assert!((need.last - 10e6 / 23.0 * 1e-6).abs() < 1e-6, "{need:?}");
+        assert!((requirements.last_delivery - 10e6 / 23.0 * 1e-6).abs() < 1e-6, "{requirements:?}");
     }
 
     #[test]
     fn whoever_comes_and_goes_takes_processors() {
-        let connecting = |stay| {
-            let demand = Demand { stay: Duration::from_secs(stay), ..demand(1, 1.0, false) };
-            Need::of(&CONSTANTS, &demand, &MACHINE).cores[3]
+        let connecting = |session_duration| {
+            let workload = Workload {
+                session_duration: Duration::from_secs(session_duration),
+                ..workload(1, 1.0, false)
+            };
+            Requirements::of(&CONSTANTS, &workload, &MACHINE).cores[3]
         };
         assert!((connecting(100) - 10e6 / 100.0 * 20e-6).abs() < 1e-9 && connecting(200) < connecting(100));
     }
 
     #[test]
     fn nobody_is_brought_to_a_node_that_cannot_hold_all_and_a_channel_has_no_more_than_all_users() {
-        let (all, more) = (need(10_000_000, 60.0, true), need(20_000_000, 60.0, true));
-        assert!((all.reach - all.nodes as f64).abs() < 1e-6, "{all:?}");
+        let (all, more) = (requirements(10_000_000, 60.0, true), requirements(20_000_000, 60.0, true));
+        assert!((all.nodes_per_channel - all.nodes as f64).abs() < 1e-6, "{all:?}");
         assert_eq!(all, more);
     }
 
     #[test]
     fn what_is_planned_with_is_half_of_everything_and_one_node_may_go() {
-        let need = need(1000, 60.0, false);
-        let most = need.nodes_by.into_iter().fold(0.0, f64::max);
-        assert!(need.nodes as f64 >= most + 1.0 && (need.nodes as f64) < most + 3.0, "{need:?}");
+        let requirements = requirements(1000, 60.0, false);
+        let most = requirements.nodes_by.into_iter().fold(0.0, f64::max);
+        assert!(
+            requirements.nodes as f64 >= most + 1.0 && (requirements.nodes as f64) < most + 3.0,
+            "{requirements:?}"
+        );
     }
 }

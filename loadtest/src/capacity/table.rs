@@ -2,31 +2,32 @@
 
 use std::fmt::Write as _;
 
-use super::constants::{BYTES_AROUND, Constants, KERNEL_BYTES_PER_SOCKET};
-use super::model::Need;
+use super::constants::{Constants, FRAMING_BYTES, KERNEL_BYTES_PER_SOCKET};
+use super::model::Requirements;
 use crate::bench::markdown::number;
 
 /// What is needed, and the constants that it comes from.
-pub(crate) fn table(name: &str, constants: &Constants, need: &Need) -> String {
-    let (processors, memory) = (need.cores.iter().sum::<f64>(), need.bytes.iter().sum::<f64>());
-    let [by_processors, by_memory, by_network] = need.nodes_by.map(|nodes| nodes.ceil());
+pub(crate) fn table(name: &str, constants: &Constants, requirements: &Requirements) -> String {
+    let (processors, memory) =
+        (requirements.cores.iter().sum::<f64>(), requirements.bytes.iter().sum::<f64>());
+    let [by_processors, by_memory, by_network] = requirements.nodes_by.map(|nodes| nodes.ceil());
     let mut text = String::new();
     let mut line = |what: &str, value: String| {
-        // Writing to a string cannot fail.
+        // Writing to a string context fail.
         let _ = writeln!(text, "{what:<34} {value}");
     };
-    line("publications", format!("{} /s", number(need.publications)));
-    line("deliveries", format!("{} /s", number(need.deliveries)));
-    line("connections", format!("{} /s", number(need.connects)));
+    line("publications", format!("{} /s", number(requirements.publications)));
+    line("deliveries", format!("{} /s", number(requirements.deliveries)));
+    line("connections", format!("{} /s", number(requirements.connects)));
     line(
         "processors of the nodes",
         format!(
             "{} cores: deliveries {}, publications {}, pings {}, connecting {}",
             number(processors),
-            number(need.cores[0]),
-            number(need.cores[1]),
-            number(need.cores[2]),
-            number(need.cores[3])
+            number(requirements.cores[0]),
+            number(requirements.cores[1]),
+            number(requirements.cores[2]),
+            number(requirements.cores[3])
         ),
     );
     line(
@@ -34,18 +35,18 @@ pub(crate) fn table(name: &str, constants: &Constants, need: &Need) -> String {
         format!(
             "{} GiB: connections and channels {}, the kernel's sockets {}, history {}",
             gib(memory),
-            gib(need.bytes[0]),
-            gib(need.bytes[1]),
-            gib(need.bytes[2])
+            gib(requirements.bytes[0]),
+            gib(requirements.bytes[1]),
+            gib(requirements.bytes[2])
         ),
     );
-    line("network of the nodes", format!("{} Gbit/s", number(need.bits / 1e9)));
+    line("network of the nodes", format!("{} Gbit/s", number(requirements.bits / 1e9)));
     line(
         "nodes",
         format!(
             "{} of {} users: by processors {}, memory {}, network {}, and one that may be away",
-            count(need.nodes as f64),
-            count(need.users_per_node),
+            count(requirements.nodes as f64),
+            count(requirements.users_per_node),
             count(by_processors),
             count(by_memory),
             count(by_network)
@@ -55,34 +56,40 @@ pub(crate) fn table(name: &str, constants: &Constants, need: &Need) -> String {
         "each node",
         format!(
             "{} open files, limits.channels {}, limits.history_bytes {} MiB, at the least",
-            count(need.users_per_node),
-            count(need.channels_per_node),
-            number(need.bytes[2] / need.nodes as f64 / f64::from(1 << 20))
+            count(requirements.users_per_node),
+            count(requirements.channels_per_node),
+            number(requirements.bytes[2] / requirements.nodes as f64 / f64::from(1 << 20))
         ),
     );
-    line("nodes that hear a publication", number(need.reach));
-    line("the last subscriber of a node", format!("hears it after {} ms", number(need.last * 1000.0)));
+    line("nodes that hear a publication", number(requirements.nodes_per_channel));
+    line(
+        "the last subscriber of a node",
+        format!("hears it after {} ms", number(requirements.last_delivery * 1000.0)),
+    );
     line(
         "Redis",
         format!(
             "{} cores on {} servers that send {} Gbit/s; {} GiB for subscriptions, {} s of each to make them again",
-            number(need.redis_cores),
-            count(need.redis_servers.max(1.0)),
-            number(need.redis_bits / 1e9),
-            gib(need.redis_bytes),
-            number(need.redis_return)
+            number(requirements.redis_cores),
+            count(requirements.redis_servers.max(1.0)),
+            number(requirements.redis_bits / 1e9),
+            gib(requirements.redis_bytes),
+            number(requirements.redis_resubscribe)
         ),
     );
     line(
         "when a node is lost",
-        format!("the others spend {} % of their cores on its users", number(need.return_cores * 100.0)),
+        format!(
+            "the others spend {} % of their cores on its users",
+            number(requirements.reconnect_core_share * 100.0)
+        ),
     );
-    let redis = if need.redis_users.is_finite() {
-        format!("one Redis is full at {} users", count(need.redis_users))
+    let redis = if requirements.redis_users.is_finite() {
+        format!("one Redis is full at {} users", count(requirements.redis_users))
     } else {
         "one Redis is enough".to_owned()
     };
-    line("the walls", format!("{redis}; a node runs out of {} first", need.scarce));
+    line("the walls", format!("{redis}; a node runs out of {} first", requirements.bottleneck));
     text + &sources(name, constants)
 }
 
@@ -114,6 +121,6 @@ fn sources(name: &str, constants: &Constants) -> String {
         micros(constants.redis_subscription),
         number(constants.redis_subscription_bytes),
         number(KERNEL_BYTES_PER_SOCKET),
-        number(BYTES_AROUND)
+        number(FRAMING_BYTES)
     )
 }

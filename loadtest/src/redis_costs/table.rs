@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::gateways::CHUNK;
-use super::{Costs, Publish, Way};
+use super::resp::SUBSCRIBE_CHUNK;
+use super::{PublishCost, PublishPattern, RedisCosts};
 use crate::bench::markdown::number;
 
 /// The table of some rounds.
-pub(crate) fn table(rounds: &[Costs]) -> String {
+pub(crate) fn table(rounds: &[RedisCosts]) -> String {
     let Some(first) = rounds.first() else { return String::new() };
     let (size, channels) = (first.size, first.channels);
-    let mut ways: Vec<Way> = first.publish.iter().map(|publish| publish.way).collect();
-    ways.dedup();
-    let columns: Vec<String> = ways.iter().map(|way| column(*way)).collect();
+    let mut patterns: Vec<PublishPattern> = first.publish.iter().map(|publish| publish.pattern).collect();
+    patterns.dedup();
+    let columns: Vec<String> = patterns.iter().map(|pattern| column(*pattern)).collect();
     let mut text = format!(
         "| Redis' processor time for a `PUBLISH` of {size} bytes, µs; in brackets, its core with interrupts | {} |\n|---|{}\n",
         columns.join(" | "),
@@ -22,36 +22,42 @@ pub(crate) fn table(rounds: &[Costs]) -> String {
     gateways.sort_unstable();
     gateways.dedup();
     for gateways in gateways {
-        let cells = ways.iter().map(|way| cell(rounds, gateways, *way));
+        let cells = patterns.iter().map(|pattern| cell(rounds, gateways, *pattern));
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "| heard by {} | {} |", who(gateways), cells.collect::<Vec<_>>().join(" | "));
+        let _ = writeln!(
+            text,
+            "| heard by {} | {} |",
+            gateways_label(gateways),
+            cells.collect::<Vec<_>>().join(" | ")
+        );
     }
     let _ = writeln!(
         text,
-        "\n| Redis, {} channels, {CHUNK} in a `SUBSCRIBE` | processor time for each, µs | memory for each, bytes |\n|---|---|---|",
+        "\n| Redis, {} channels, {SUBSCRIBE_CHUNK} in a `SUBSCRIBE` | processor time for each, µs | memory for each, bytes |\n|---|---|---|",
         number(f64::from(channels))
     );
     for index in 0..first.subscribe.len() {
-        let of = |pick: fn(&super::Subscribe) -> f64| {
+        let of = |pick: fn(&super::SubscribeCost) -> f64| {
             median(rounds.iter().filter_map(|costs| costs.subscribe.get(index).map(pick)))
         };
         let (micros, bytes) = (of(|cost| cost.micros), of(|cost| cost.bytes));
-        let who = ["first", "second", "third"].get(index).copied().unwrap_or("further");
-        let _ = writeln!(text, "| each channel's {who} gateway | {micros:.2} | {} |", number(bytes));
+        let gateways_label = ["first", "second", "third"].get(index).copied().unwrap_or("further");
+        let _ =
+            writeln!(text, "| each channel's {gateways_label} gateway | {micros:.2} | {} |", number(bytes));
     }
     let bytes = median(rounds.iter().map(|costs| costs.bytes_per_connection));
     let _ = writeln!(text, "| a connection, just opened | | {} |", number(bytes));
     text
 }
 
-fn column(Way { publishers, pipeline }: Way) -> String {
+fn column(PublishPattern { publishers, pipeline }: PublishPattern) -> String {
     match publishers {
         1 => format!("one publisher, {pipeline} at a time"),
         more => format!("{more} publishers, {pipeline} at a time"),
     }
 }
 
-fn who(gateways: usize) -> String {
+fn gateways_label(gateways: usize) -> String {
     match gateways {
         0 => "nobody".to_owned(),
         1 => "1 gateway".to_owned(),
@@ -59,12 +65,12 @@ fn who(gateways: usize) -> String {
     }
 }
 
-fn cell(rounds: &[Costs], gateways: usize, way: Way) -> String {
+fn cell(rounds: &[RedisCosts], gateways: usize, pattern: PublishPattern) -> String {
     let those = || {
         let all = rounds.iter().flat_map(|costs| &costs.publish);
-        all.filter(|publish| (publish.gateways, publish.way) == (gateways, way))
+        all.filter(|publish| (publish.gateways, publish.pattern) == (gateways, pattern))
     };
-    let micros = median(those().map(|publish: &Publish| publish.micros));
+    let micros = median(those().map(|publish: &PublishCost| publish.micros));
     let core: Vec<f64> = those().filter_map(|publish| publish.core_micros).collect();
     if core.is_empty() {
         format!("{micros:.2}")
@@ -80,23 +86,23 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis_costs::Subscribe;
+    use crate::redis_costs::SubscribeCost;
 
     #[test]
     fn each_number_of_gateways_is_a_row_of_medians() {
         let costs = |micros: f64| {
-            let publish = |gateways, publishers| Publish {
+            let publish = |gateways, publishers| PublishCost {
                 gateways,
-                way: Way { publishers, pipeline: 64 / publishers },
+                pattern: PublishPattern { publishers, pipeline: 64 / publishers },
                 micros: micros * gateways as f64 * publishers as f64 / 64.0,
                 core_micros: (gateways > 0).then_some(9.0),
                 count: 1,
             };
-            Costs {
+            RedisCosts {
                 size: 128,
                 channels: 10,
                 publish: vec![publish(0, 64), publish(2, 64), publish(0, 1), publish(2, 1)],
-                subscribe: vec![Subscribe { micros: 1.5, bytes: 120.4 }; 2],
+                subscribe: vec![SubscribeCost { micros: 1.5, bytes: 120.4 }; 2],
                 bytes_per_connection: 1700.0,
             }
         };

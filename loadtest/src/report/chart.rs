@@ -12,7 +12,7 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 34.0;
 
 /// A logarithmic axis serves when values are further apart than this.
-const FAR_APART: f64 = 50.0;
+const LOG_SCALE_MIN_RATIO: f64 = 50.0;
 /// Lines are told apart by as many colours as the page's style has.
 const COLOURS: usize = 6;
 
@@ -48,11 +48,15 @@ pub(super) struct Chart {
 impl Chart {
     /// As HTML; nothing where there is nothing to draw.
     pub(super) fn html(&self) -> String {
-        let points = || self.lines.iter().flat_map(|line| line.points.iter().map(|point| self.place(*point)));
-        let Some(horizontal) = Range::of(points().map(|point| point.0), self.axis == Axis::Seconds) else {
+        let points =
+            || self.lines.iter().flat_map(|line| line.points.iter().map(|point| self.project(*point)));
+        let Some(horizontal) = AxisRange::of(points().map(|point| point.0), self.axis == Axis::Seconds)
+        else {
             return String::new();
         };
-        let Some(vertical) = Range::of_values(points().map(|point| point.1)) else { return String::new() };
+        let Some(vertical) = AxisRange::of_values(points().map(|point| point.1)) else {
+            return String::new();
+        };
         let mut html = format!(
             "<figure>\n<figcaption>{}, {}</figcaption>\n<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n",
             escaped(&self.title),
@@ -76,14 +80,14 @@ impl Chart {
     }
 
     /// Where a point stands on its axes, before they are scaled.
-    fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
+    fn project(&self, (x, y): (f64, f64)) -> (f64, f64) {
         match self.axis {
             Axis::Seconds => (x, y),
             Axis::Percentiles => (nines(x), y),
         }
     }
 
-    fn draw_grid(&self, horizontal: &Range, vertical: &Range, html: &mut String) {
+    fn draw_grid(&self, horizontal: &AxisRange, vertical: &AxisRange, html: &mut String) {
         for (value, label) in vertical.ticks() {
             let y = vertical.scale(value, HEIGHT - BOTTOM, TOP);
             let _ = writeln!(
@@ -111,8 +115,8 @@ impl Chart {
         }
     }
 
-    fn draw_line(&self, line: &Line, horizontal: &Range, vertical: &Range, html: &mut String) {
-        let points = line.points.iter().map(|point| self.place(*point));
+    fn draw_line(&self, line: &Line, horizontal: &AxisRange, vertical: &AxisRange, html: &mut String) {
+        let points = line.points.iter().map(|point| self.project(*point));
         let points = points.filter(|(_, y)| vertical.shows(*y));
         let mut path = String::new();
         for (x, y) in points {
@@ -151,13 +155,13 @@ fn percentile_ticks(high: f64) -> Vec<(f64, String)> {
 
 /// What an axis spans.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Range {
+struct AxisRange {
     low: f64,
     high: f64,
     logarithmic: bool,
 }
 
-impl Range {
+impl AxisRange {
     /// From the lowest, or from 0, to the highest.
     fn of(values: impl Iterator<Item = f64>, from_zero: bool) -> Option<Self> {
         let (low, high) = extent(values)?;
@@ -170,7 +174,7 @@ impl Range {
         let (_, high) = extent(values.clone())?;
         let positive = extent(values.filter(|value| *value > 0.0));
         match positive {
-            Some((low, high)) if high / low > FAR_APART => {
+            Some((low, high)) if high / low > LOG_SCALE_MIN_RATIO => {
                 Some(Self { low: 10f64.powf(low.log10().floor()), high, logarithmic: true })
             }
             _ => {
@@ -243,22 +247,22 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         let labels = |high| {
-            let range = Range { low: 0.0, high, logarithmic: false };
+            let range = AxisRange { low: 0.0, high, logarithmic: false };
             range.ticks().into_iter().map(|(_, label)| label).collect::<Vec<_>>()
         };
         assert_eq!(labels(10.0), ["0", "2", "4", "6", "8", "10"]);
         assert_eq!(labels(0.7), ["0", "0.2", "0.4", "0.6"]);
         assert_eq!(labels(260_000.0), ["0", "100 k", "200 k"]);
-        let far = Range::of_values([0.0, 0.3, 400.0].into_iter()).unwrap();
+        let far = AxisRange::of_values([0.0, 0.3, 400.0].into_iter()).unwrap();
         let far: Vec<_> = far.ticks().into_iter().map(|(_, label)| label).collect();
         assert_eq!(far, ["0.1", "1", "10", "100"]);
     }
 
     #[test]
     fn values_are_scaled_onto_the_picture() {
-        let range = Range { low: 0.0, high: 10.0, logarithmic: false };
+        let range = AxisRange { low: 0.0, high: 10.0, logarithmic: false };
         assert!((range.scale(5.0, 100.0, 0.0) - 50.0).abs() < 1e-9);
-        let range = Range { low: 1.0, high: 100.0, logarithmic: true };
+        let range = AxisRange { low: 1.0, high: 100.0, logarithmic: true };
         assert!((range.scale(10.0, 0.0, 100.0) - 50.0).abs() < 1e-9);
         assert!((nines(99.9) - 3.0).abs() < 1e-6 && nines(0.0) == 0.0 && nines(100.0) == 7.0);
     }

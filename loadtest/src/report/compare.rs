@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::record::{Latency, Process, Record};
+use crate::record::{Latency, ProcessUsage, Record};
 
 /// Which way a figure gets better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) enum Better {
 
 /// One figure of all runs.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
+pub(super) struct ComparisonRow {
     pub(super) label: String,
     pub(super) unit: String,
     pub(super) better: Better,
@@ -26,7 +26,7 @@ pub(super) struct Row {
     pub(super) values: Vec<Option<f64>>,
 }
 
-impl Row {
+impl ComparisonRow {
     /// How much the run's value differs from the first one's, in per cent.
     pub(super) fn change(&self, run: usize) -> Option<f64> {
         let (first, now) = (self.values.first().copied()??, self.values.get(run).copied()??);
@@ -44,13 +44,13 @@ impl Row {
 }
 
 /// The figures of all runs, in the order of the table.
-pub(super) fn rows(records: &[Record]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+pub(super) fn rows(records: &[Record]) -> Vec<ComparisonRow> {
+    let mut rows: Vec<ComparisonRow> = Vec::new();
     for (run, record) in records.iter().enumerate() {
         for (label, unit, better, value) in figures(record) {
             let index = rows.iter().position(|row| row.label == label).unwrap_or_else(|| {
                 let values = vec![None; records.len()];
-                rows.push(Row { label: label.clone(), unit: unit.clone(), better, values });
+                rows.push(ComparisonRow { label: label.clone(), unit: unit.clone(), better, values });
                 rows.len() - 1
             });
             rows[index].values[run] = Some(value);
@@ -90,18 +90,18 @@ fn figures(record: &Record) -> Vec<Figure> {
         latency(&cohort.name, &cohort.latency, &mut figures);
     }
     latency("connecting", &record.connect.latency, &mut figures);
-    latency("coming back", record.returning.as_ref().unwrap_or(&Latency::default()), &mut figures);
+    latency("coming back", record.reconnecting.as_ref().unwrap_or(&Latency::default()), &mut figures);
     for process in &record.processes {
         processor(process, &mut figures);
     }
     for measure in &record.measures {
         figures.push(figure(&measure.label, &measure.unit, Neither, measure.value));
     }
-    if let Some(share) = record.meter.busiest_second {
+    if let Some(share) = record.generator.busiest_second {
         let label = "load test: busiest thread in its busiest second";
         figures.push(figure(label, "% of a core", Lower, share.busy * 100.0));
     }
-    if let Some(full) = record.meter.cores_full_worst {
+    if let Some(full) = record.generator.core_utilization_max {
         figures.push(figure("load test: its cores in their fullest second", "% full", Lower, full * 100.0));
     }
     figures
@@ -117,7 +117,7 @@ fn latency(name: &str, latency: &Latency, figures: &mut Vec<Figure>) {
     }
 }
 
-fn processor(process: &Process, figures: &mut Vec<Figure>) {
+fn processor(process: &ProcessUsage, figures: &mut Vec<Figure>) {
     let name = &process.name;
     let mut push = |label: &str, unit: &str, value: Option<f64>| {
         if let Some(value) = value {
@@ -135,12 +135,12 @@ fn processor(process: &Process, figures: &mut Vec<Figure>) {
 }
 
 /// Why records may not be comparable.
-pub(super) fn objections(records: &[Record]) -> Vec<String> {
+pub(super) fn comparability_notes(records: &[Record]) -> Vec<String> {
     let Some((first, others)) = records.split_first() else { return Vec::new() };
-    let mut objections = Vec::new();
+    let mut comparability_notes = Vec::new();
     let mut differ = |what: &str, differs: &dyn Fn(&Record) -> bool| {
         if others.iter().any(differs) {
-            objections.push(format!("the runs differ in {what}"));
+            comparability_notes.push(format!("the runs differ in {what}"));
         }
     };
     differ("scenario", &|other| other.scenario != first.scenario);
@@ -156,23 +156,25 @@ pub(super) fn objections(records: &[Record]) -> Vec<String> {
         differ(name, &|other| other.settings.get(name) != first.settings.get(name));
     }
     for (index, record) in records.iter().enumerate() {
-        if record.meter.bottleneck {
-            objections.push(format!("in run {} the load test was at its own limit", letter(index)));
+        if record.generator.bottleneck {
+            comparability_notes
+                .push(format!("in run {} the load test was at its own limit", run_letter(index)));
         }
-        if record.meter.late {
-            objections.push(format!("in run {} latencies include how late the load test was", letter(index)));
+        if record.generator.late {
+            comparability_notes
+                .push(format!("in run {} latencies include how late the load test was", run_letter(index)));
         }
         if !record.clean || record.failure.is_some() {
-            objections.push(format!("run {} is not clean", letter(index)));
+            comparability_notes.push(format!("run {} is not clean", run_letter(index)));
         }
     }
-    objections
+    comparability_notes
 }
 
 /// How a run is called.
-pub(super) fn letter(run: usize) -> String {
-    let letter = u8::try_from(run).ok().filter(|run| *run < 26).map(|run| char::from(b'A' + run));
-    letter.map_or_else(|| (run + 1).to_string(), String::from)
+pub(super) fn run_letter(run: usize) -> String {
+    let run_letter = u8::try_from(run).ok().filter(|run| *run < 26).map(|run| char::from(b'A' + run));
+    run_letter.map_or_else(|| (run + 1).to_string(), String::from)
 }
 
 /// A number with as many digits as it is worth.
@@ -192,14 +194,14 @@ impl fmt::Display for Comparison<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, record) in self.0.iter().enumerate() {
             let commit = record.commit.as_deref().unwrap_or("no commit");
-            writeln!(f, "{}  {}\n   {}, {commit}", letter(index), record.title, record.date)?;
+            writeln!(f, "{}  {}\n   {}, {commit}", run_letter(index), record.title, record.date)?;
         }
         let rows = rows(self.0);
         let width = rows.iter().map(|row| row.label.chars().count() + row.unit.chars().count() + 2).max();
         let width = width.unwrap_or_default();
         write!(f, "\n{:width$}", "")?;
         for index in 0..self.0.len() {
-            write!(f, "{:>12}", letter(index))?;
+            write!(f, "{:>12}", run_letter(index))?;
             write!(f, "{}", if index > 0 { "         " } else { "" })?;
         }
         writeln!(f)?;
@@ -219,7 +221,7 @@ impl fmt::Display for Comparison<'_> {
             }
             writeln!(f)?;
         }
-        for objection in objections(self.0) {
+        for objection in comparability_notes(self.0) {
             writeln!(f, "\nnote: {objection}")?;
         }
         Ok(())
@@ -238,7 +240,7 @@ mod tests {
         Record { cohorts: vec![cohort], connect, clean: true, ..Record::default() }
     }
 
-    fn row(rows: &[Row], label: &str) -> Row {
+    fn row(rows: &[ComparisonRow], label: &str) -> ComparisonRow {
         rows.iter().find(|row| row.label == label).unwrap_or_else(|| panic!("{label}: {rows:?}")).clone()
     }
 
@@ -257,13 +259,13 @@ mod tests {
 
     #[test]
     fn runs_of_different_kinds_are_not_compared_in_silence() {
-        assert_eq!(objections(&[record(1.0, 5), record(2.0, 5)]), Vec::<String>::new());
+        assert_eq!(comparability_notes(&[record(1.0, 5), record(2.0, 5)]), Vec::<String>::new());
         let mut other = record(1.0, 5);
         other.settings.insert("size".to_owned(), "64".to_owned());
         other.clean = false;
         let mut first = record(1.0, 5);
         first.settings.insert("size".to_owned(), "128".to_owned());
-        assert_eq!(objections(&[first, other]), ["the runs differ in size", "run B is not clean"]);
+        assert_eq!(comparability_notes(&[first, other]), ["the runs differ in size", "run B is not clean"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{Axis, Chart, Line};
-use super::compare::{self, letter, number};
+use super::compare::{self, number, run_letter};
 use super::escape::escaped;
 use crate::record::{Latency, Record, Sample};
 
@@ -50,7 +50,7 @@ fn runs(records: &[Record], html: &mut String) {
             html,
             "<p><b class=\"t{}\">{}</b> {}<br/>{}, {}, {}. {verdict}</p>",
             index % 6,
-            letter(index),
+            run_letter(index),
             escaped(&record.title),
             escaped(&record.date),
             escaped(record.commit.as_deref().unwrap_or("no commit")),
@@ -61,9 +61,9 @@ fn runs(records: &[Record], html: &mut String) {
 
 fn notes(records: &[Record], html: &mut String) {
     let doubts = records.iter().enumerate().flat_map(|(index, record)| {
-        record.doubts.iter().map(move |doubt| format!("{}: {doubt}", letter(index)))
+        record.warnings.iter().map(move |doubt| format!("{}: {doubt}", run_letter(index)))
     });
-    let notes: Vec<String> = compare::objections(records).into_iter().chain(doubts).collect();
+    let notes: Vec<String> = compare::comparability_notes(records).into_iter().chain(doubts).collect();
     if notes.is_empty() {
         return;
     }
@@ -77,7 +77,7 @@ fn notes(records: &[Record], html: &mut String) {
 fn figures(records: &[Record], html: &mut String) {
     *html += "<table>\n<thead><tr><th></th>";
     for index in 0..records.len() {
-        let _ = write!(html, "<th>{}</th>{}", letter(index), if index > 0 { "<th></th>" } else { "" });
+        let _ = write!(html, "<th>{}</th>{}", run_letter(index), if index > 0 { "<th></th>" } else { "" });
     }
     *html += "</tr></thead>\n<tbody>\n";
     for row in compare::rows(records) {
@@ -94,7 +94,7 @@ fn figures(records: &[Record], html: &mut String) {
     *html += "</tbody>\n</table>\n";
 }
 
-fn change(row: &compare::Row, index: usize) -> String {
+fn change(row: &compare::ComparisonRow, index: usize) -> String {
     let Some(percent) = row.change(index) else { return "<td></td>".to_owned() };
     let class = match row.is_better(percent) {
         Some(true) => " class=\"good\"",
@@ -141,7 +141,7 @@ fn one_each(records: &[Record], picks: &[(&str, Pick<'_>)]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (colour, record) in records.iter().enumerate() {
         for (dash, (name, pick)) in picks.iter().enumerate() {
-            let name = format!("{} {name}", letter(colour));
+            let name = format!("{} {name}", run_letter(colour));
             let points = record.series.iter().filter_map(|sample| Some((sample.at, pick(sample)?)));
             lines.push(Line { name, colour, dash, points: points.collect() });
         }
@@ -156,7 +156,7 @@ fn for_processes(records: &[Record], picks: &[(&str, PickProcess<'_>)]) -> Vec<L
     for (run, record) in records.iter().enumerate() {
         for (index, process) in record.processes.iter().enumerate() {
             for (dash, (name, pick)) in picks.iter().enumerate() {
-                let name = format!("{} {}: {name}", letter(run), process.name);
+                let name = format!("{} {}: {name}", run_letter(run), process.name);
                 let points =
                     record.series.iter().filter_map(|sample| Some((sample.at, pick(sample, index)?)));
                 lines.push(Line { name, colour: run + index, dash, points: points.collect() });
@@ -169,7 +169,7 @@ fn for_processes(records: &[Record], picks: &[(&str, PickProcess<'_>)]) -> Vec<L
 fn distribution(records: &[Record]) -> Chart {
     let mut lines = Vec::new();
     let mut push = |run: usize, name: &str, dash: usize, latency: &Latency| {
-        let name = format!("{} {name}", letter(run));
+        let name = format!("{} {name}", run_letter(run));
         // The very last is the slowest one alone.
         let points = latency.distribution.iter().copied().filter(|(percentile, _)| *percentile < 100.0);
         lines.push(Line { name, colour: run, dash, points: points.collect() });
@@ -178,7 +178,7 @@ fn distribution(records: &[Record]) -> Chart {
         for (dash, cohort) in record.cohorts.iter().enumerate() {
             push(run, &cohort.name, dash, &cohort.latency);
         }
-        if let Some(returning) = &record.returning {
+        if let Some(returning) = &record.reconnecting {
             push(run, "coming back", record.cohorts.len(), returning);
         }
     }
@@ -191,7 +191,7 @@ fn settings(records: &[Record], html: &mut String) {
     names.dedup();
     *html += "<table>\n<thead><tr><th></th>";
     for index in 0..records.len() {
-        let _ = write!(html, "<th>{}</th>", letter(index));
+        let _ = write!(html, "<th>{}</th>", run_letter(index));
     }
     *html += "</tr></thead>\n<tbody>\n";
     for name in names {
@@ -208,7 +208,7 @@ fn settings(records: &[Record], html: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Cohort, Process};
+    use crate::record::{Cohort, ProcessUsage};
 
     fn record(title: &str) -> Record {
         let latency = Latency {
@@ -230,8 +230,8 @@ mod tests {
             title: title.to_owned(),
             scenario: "fanout".to_owned(),
             cohorts: vec![Cohort { name: "SSE".to_owned(), latency, ..Cohort::default() }],
-            processes: vec![Process { name: "a & b".to_owned(), ..Process::default() }],
-            doubts: vec!["it was < 3".to_owned()],
+            processes: vec![ProcessUsage { name: "a & b".to_owned(), ..ProcessUsage::default() }],
+            warnings: vec!["it was < 3".to_owned()],
             settings: [("publish".to_owned(), "Redis".to_owned())].into(),
             series: vec![sample(0.5), sample(1.0)],
             clean: true,

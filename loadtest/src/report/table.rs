@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::record::{Latency, Meter, Process, Record};
+use crate::record::{Generator, Latency, ProcessUsage, Record};
 
 /// Where latency from sending is less than this of latency from due, the publisher was held up, and both are shown.
-const SAME: f64 = 0.9;
+const UNCORRECTED_RATIO_MAX: f64 = 0.9;
 
 /// A record as it is printed.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ impl fmt::Display for Table<'_> {
         latencies(record, f)?;
         processes(record, f)?;
         measures(record, f)?;
-        meter(record, f)?;
-        for doubt in &record.doubts {
+        generator(record, f)?;
+        for doubt in &record.warnings {
             writeln!(f, "\n  note: {doubt}")?;
         }
         if record.interrupted {
@@ -58,7 +58,7 @@ fn counts(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         ("misrouted", all.misrouted),
         ("altered", all.altered),
         ("offsets skipped", all.skipped),
-        ("of other runs", all.foreign),
+        ("of other runs", all.from_other_runs),
         ("gap notices", all.gaps),
         ("recovered", all.recovered),
         ("not recovered", all.unrecovered),
@@ -78,10 +78,11 @@ fn counts(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 fn latencies(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let heard = record.cohorts.iter().flat_map(|cohort| {
         let uncorrected = Some((" from sending", &cohort.uncorrected));
-        let differs = cohort.uncorrected.p99 < cohort.latency.p99 * SAME;
+        let differs = cohort.uncorrected.p99 < cohort.latency.p99 * UNCORRECTED_RATIO_MAX;
         [(cohort.name.as_str(), &cohort.latency)].into_iter().chain(uncorrected.filter(|_| differs))
     });
-    let others = [("connecting", Some(&record.connect.latency)), ("coming back", record.returning.as_ref())];
+    let others =
+        [("connecting", Some(&record.connect.latency)), ("coming back", record.reconnecting.as_ref())];
     let others = others.into_iter().filter_map(|(name, latency)| Some((name, latency?)));
     let rows: Vec<_> = heard.chain(others).filter(|(_, latency)| latency.count > 0).collect();
     write!(f, "\n  {:<16}", "latency, ms")?;
@@ -120,7 +121,7 @@ fn processes(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn processor_time(process: &Process) -> String {
+fn processor_time(process: &ProcessUsage) -> String {
     let mut text = format!(
         "{:.2} s of a core ({:.2} user + {:.2} system), {:.2} cores",
         process.user_seconds + process.system_seconds,
@@ -128,7 +129,7 @@ fn processor_time(process: &Process) -> String {
         process.system_seconds,
         process.cores
     );
-    if let Some(full) = process.cores_full {
+    if let Some(full) = process.core_utilization {
         // Writing to a string cannot fail.
         let _ = write!(text, " on cores {:.0} % full", full * 100.0);
     }
@@ -150,10 +151,10 @@ fn measures(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn meter(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let meter = &record.meter;
-    let Some(share) = meter.subscribers else { return Ok(()) };
-    let worst = meter.busiest_second.unwrap_or(share);
+fn generator(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let generator = &record.generator;
+    let Some(share) = generator.subscribers else { return Ok(()) };
+    let worst = generator.busiest_second.unwrap_or(share);
     write!(
         f,
         "\n  {:<16}busiest thread {:.0} % of a core ({:.0} % in its busiest second); {}reads within {:.2} ms, \
@@ -161,16 +162,17 @@ fn meter(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         "the load test",
         share.busy * 100.0,
         worst.busy * 100.0,
-        cores(meter),
-        meter.turns.p99,
-        meter.timers.p99
+        cores(generator),
+        generator.read_delay.p99,
+        generator.timer_delay.p99
     )?;
-    writeln!(f, "{}", if meter.bottleneck || meter.late { "; it is in the way" } else { "" })
+    writeln!(f, "{}", if generator.bottleneck || generator.late { "; it is in the way" } else { "" })
 }
 
 /// How full the cores were on which it may run; nothing where the kernel does not tell.
-fn cores(meter: &Meter) -> String {
-    let (Some(list), Some(whole), Some(worst)) = (&meter.cores, meter.cores_full, meter.cores_full_worst)
+fn cores(generator: &Generator) -> String {
+    let (Some(list), Some(whole), Some(worst)) =
+        (&generator.cores, generator.core_utilization, generator.core_utilization_max)
     else {
         return String::new();
     };
@@ -203,11 +205,11 @@ mod tests {
             value: 2.5,
             unit: "KiB".to_owned(),
         };
-        let process = Process {
+        let process = ProcessUsage {
             name: "earshot".to_owned(),
             user_micros_per_delivery: Some(0.5),
             system_micros_per_delivery: Some(4.0),
-            ..Process::default()
+            ..ProcessUsage::default()
         };
         let record = Record {
             cohorts: vec![cohort],

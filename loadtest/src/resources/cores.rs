@@ -11,7 +11,7 @@ use super::TICKS_PER_SECOND;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// How often they are looked at.
-const STEP: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Some of the machine's cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,20 +30,20 @@ impl Cores {
         Some(Self { list: list.to_owned(), numbers })
     }
 
-    fn glance(&self) -> Option<Glance> {
+    fn read_idle(&self) -> Option<IdleReading> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
-        Some(Glance { at: Instant::now(), idle: idle(&stat, &self.numbers)? })
+        Some(IdleReading { at: Instant::now(), idle: idle(&stat, &self.numbers)? })
     }
 
     /// The share of the time between two glances in which they did anything.
-    fn fullness(&self, from: Glance, to: Glance) -> f64 {
+    fn utilization(&self, from: IdleReading, to: IdleReading) -> f64 {
         let all = (to.at - from.at).as_secs_f64() * self.numbers.len() as f64;
         (1.0 - (to.idle - from.idle) / all.max(f64::EPSILON)).clamp(0.0, 1.0)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Glance {
+struct IdleReading {
     at: Instant,
     /// Seconds that all of them together had nothing to do.
     idle: f64,
@@ -77,42 +77,42 @@ fn idle(stat: &str, numbers: &[u16]) -> Option<f64> {
 /// How full some cores are while something is measured, over all such times and in the fullest second of them. Of a time
 /// that is shorter than two seconds it is the fullest third, since its beginning and its end may fill them less.
 #[derive(Clone, Debug)]
-pub(crate) struct Fullness {
+pub(crate) struct CoreUtilization {
     cores: Cores,
-    start: Option<Glance>,
+    start: Option<IdleReading>,
     /// The last two seconds of the present time, at the least.
-    recent: VecDeque<Glance>,
+    recent: VecDeque<IdleReading>,
     busy: f64,
     span: f64,
-    worst: f64,
+    max: f64,
 }
 
-impl Fullness {
+impl CoreUtilization {
     /// Of those that a process may run on. `None` where the kernel does not tell.
     pub(crate) fn of_process(process: &str) -> Option<Self> {
         Some(Self::of(Cores::of_process(process)?))
     }
 
     fn of(cores: Cores) -> Self {
-        Self { cores, start: None, recent: VecDeque::new(), busy: 0.0, span: 0.0, worst: 0.0 }
+        Self { cores, start: None, recent: VecDeque::new(), busy: 0.0, span: 0.0, max: 0.0 }
     }
 
     /// Begins a time that counts.
     pub(crate) fn begin(&mut self) {
-        self.start = self.cores.glance();
+        self.start = self.cores.read_idle();
         self.recent = self.start.into_iter().collect();
     }
 
     /// To be called again and again while it counts, at least ten times a second.
-    pub(crate) fn look(&mut self) {
-        if self.recent.back().is_some_and(|last| last.at.elapsed() >= STEP)
-            && let Some(now) = self.cores.glance()
+    pub(crate) fn poll(&mut self) {
+        if self.recent.back().is_some_and(|last| last.at.elapsed() >= POLL_INTERVAL)
+            && let Some(now) = self.cores.read_idle()
         {
             self.add(now);
         }
     }
 
-    fn add(&mut self, now: Glance) {
+    fn add(&mut self, now: IdleReading) {
         self.recent.push_back(now);
         while self.recent.get(1).is_some_and(|next| now.at - next.at >= 2 * SECOND) {
             self.recent.pop_front();
@@ -120,33 +120,33 @@ impl Fullness {
         self.compare(now, SECOND);
     }
 
-    /// With the latest glance that is so long ago.
-    fn compare(&mut self, now: Glance, window: Duration) {
+    /// With the latest read_idle that is so long ago.
+    fn compare(&mut self, now: IdleReading, window: Duration) {
         if let Some(then) = self.recent.iter().rev().find(|then| now.at - then.at >= window) {
-            self.worst = self.worst.max(self.cores.fullness(*then, now));
+            self.max = self.max.max(self.cores.utilization(*then, now));
         }
     }
 
     /// Ends the time that counts.
     pub(crate) fn end(&mut self) {
-        if let Some(now) = self.cores.glance() {
+        if let Some(now) = self.cores.read_idle() {
             self.end_at(now);
         }
     }
 
-    fn end_at(&mut self, now: Glance) {
+    fn end_at(&mut self, now: IdleReading) {
         let Some(start) = self.start.take() else { return };
         self.add(now);
         let span = now.at - start.at;
         if span < 2 * SECOND {
-            for glance in self.recent.clone() {
-                self.compare(glance, (span / 3).max(STEP));
+            for read_idle in self.recent.clone() {
+                self.compare(read_idle, (span / 3).max(POLL_INTERVAL));
             }
         }
-        let whole = self.cores.fullness(start, now);
-        self.busy += whole * span.as_secs_f64();
+        let mean = self.cores.utilization(start, now);
+        self.busy += mean * span.as_secs_f64();
         self.span += span.as_secs_f64();
-        self.worst = self.worst.max(whole);
+        self.max = self.max.max(mean);
     }
 
     /// Which cores they are.
@@ -154,14 +154,14 @@ impl Fullness {
         &self.cores.list
     }
 
-    /// Over the whole time; `None` where nothing was measured.
-    pub(crate) fn whole(&self) -> Option<f64> {
+    /// Over the mean time; `None` where nothing was measured.
+    pub(crate) fn mean(&self) -> Option<f64> {
         (self.span > 0.0).then(|| self.busy / self.span)
     }
 
     /// In the fullest second.
-    pub(crate) fn worst(&self) -> Option<f64> {
-        (self.span > 0.0).then_some(self.worst)
+    pub(crate) fn max(&self) -> Option<f64> {
+        (self.span > 0.0).then_some(self.max)
     }
 }
 
@@ -189,18 +189,18 @@ mod tests {
     }
 
     /// Glances every 100 ms at two cores, whose idle seconds in each are as given.
-    fn watched(idle: &[f64]) -> Fullness {
+    fn readings(idle: &[f64]) -> CoreUtilization {
         let start = Instant::now();
-        let mut fullness = Fullness::of(Cores { list: "0-1".to_owned(), numbers: vec![0, 1] });
-        let mut now = Glance { at: start, idle: 5.0 };
-        fullness.start = Some(now);
-        fullness.recent.push_back(now);
+        let mut utilization = CoreUtilization::of(Cores { list: "0-1".to_owned(), numbers: vec![0, 1] });
+        let mut now = IdleReading { at: start, idle: 5.0 };
+        utilization.start = Some(now);
+        utilization.recent.push_back(now);
         for idle in idle {
-            now = Glance { at: now.at + STEP, idle: now.idle + idle };
-            fullness.add(now);
+            now = IdleReading { at: now.at + POLL_INTERVAL, idle: now.idle + idle };
+            utilization.add(now);
         }
-        fullness.end_at(now);
-        fullness
+        utilization.end_at(now);
+        utilization
     }
 
     fn near(one: Option<f64>, other: f64) -> bool {
@@ -209,39 +209,42 @@ mod tests {
 
     #[test]
     fn what_is_not_idle_is_full_and_the_fullest_second_counts() {
-        // Two idle seconds, a full one that begins between two whole ones, two half idle ones.
+        // Two idle seconds, a full one that begins between two mean ones, two half idle ones.
         let idle = [[0.2; 15].as_slice(), &[0.0; 10], &[0.1; 25]].concat();
-        let fullness = watched(&idle);
-        assert!(near(fullness.whole(), 1.0 - 5.5 / 10.0) && near(fullness.worst(), 1.0), "{fullness:?}");
-        assert!(fullness.recent.len() <= 22, "{fullness:?}");
+        let utilization = readings(&idle);
+        assert!(
+            near(utilization.mean(), 1.0 - 5.5 / 10.0) && near(utilization.max(), 1.0),
+            "{utilization:?}"
+        );
+        assert!(utilization.recent.len() <= 22, "{utilization:?}");
         // Half a second is none.
-        let fullness = watched(&[[0.2; 15].as_slice(), &[0.0; 5], &[0.2; 15]].concat());
-        assert!(near(fullness.worst(), 0.5), "{fullness:?}");
+        let utilization = readings(&[[0.2; 15].as_slice(), &[0.0; 5], &[0.2; 15]].concat());
+        assert!(near(utilization.max(), 0.5), "{utilization:?}");
         // Ticks are coarse: never more idle than there was time.
-        assert!(near(watched(&[0.22; 30]).worst(), 0.0));
+        assert!(near(readings(&[0.22; 30]).max(), 0.0));
     }
 
     #[test]
     fn of_a_short_time_the_fullest_third_counts() {
-        let fullness = watched(&[0.1, 0.1, 0.0, 0.0, 0.1, 0.2]);
-        assert!(near(fullness.worst(), 1.0) && near(fullness.whole(), 1.0 - 0.5 / 1.2), "{fullness:?}");
-        let fullness = watched(&[0.1, 0.1, 0.0, 0.1, 0.0, 0.2]);
-        assert!(near(fullness.worst(), 0.75), "{fullness:?}");
+        let utilization = readings(&[0.1, 0.1, 0.0, 0.0, 0.1, 0.2]);
+        assert!(near(utilization.max(), 1.0) && near(utilization.mean(), 1.0 - 0.5 / 1.2), "{utilization:?}");
+        let utilization = readings(&[0.1, 0.1, 0.0, 0.1, 0.0, 0.2]);
+        assert!(near(utilization.max(), 0.75), "{utilization:?}");
     }
 
     #[test]
     fn a_core_that_is_kept_busy_is_seen_to_be_in_the_whole_and_in_a_second_of_it() {
-        let mut fullness = Fullness::of_process("self").unwrap();
-        assert_eq!((fullness.whole(), fullness.worst()), (None, None));
-        fullness.begin();
+        let mut utilization = CoreUtilization::of_process("self").unwrap();
+        assert_eq!((utilization.mean(), utilization.max()), (None, None));
+        utilization.begin();
         let end = Instant::now() + Duration::from_millis(100);
         while Instant::now() < end {
-            fullness.look();
+            utilization.poll();
         }
-        fullness.end();
+        utilization.end();
         // One thread keeps one of them busy at the least.
-        let least = 0.5 / fullness.cores.numbers.len() as f64;
-        assert!(fullness.whole().is_some_and(|share| share > least), "{fullness:?}");
-        assert!(fullness.worst() >= fullness.whole(), "{fullness:?}");
+        let least = 0.5 / utilization.cores.numbers.len() as f64;
+        assert!(utilization.mean().is_some_and(|share| share > least), "{utilization:?}");
+        assert!(utilization.max() >= utilization.mean(), "{utilization:?}");
     }
 }

@@ -15,7 +15,8 @@ pub(crate) struct Machine {
     /// Cores of the machine.
     pub(crate) cores: Option<usize>,
     /// Those that the load test may run on.
-    pub(crate) cores_of_the_load_test: Option<String>,
+    #[serde(alias = "cores_of_the_load_test")]
+    pub(crate) generator_cores: Option<String>,
     /// Whether there is a hypervisor below.
     pub(crate) is_virtual: Option<bool>,
     /// Memory in bytes.
@@ -39,7 +40,7 @@ impl Machine {
         Self {
             processor: field(&processors, "model name").map(str::to_owned),
             cores: (cores > 0).then_some(cores),
-            cores_of_the_load_test: field(&status, "Cpus_allowed_list").map(str::to_owned),
+            generator_cores: field(&status, "Cpus_allowed_list").map(str::to_owned),
             is_virtual: field(&processors, "flags")
                 .map(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
             memory: kibibytes.map(|count| count * 1024),

@@ -10,7 +10,7 @@ use super::TICKS_PER_SECOND;
 pub(crate) enum ProcessName {
     /// This one.
     Number(u32),
-    /// All that are called so.
+    /// All that are find_by_name so.
     Name(String),
 }
 
@@ -29,7 +29,7 @@ impl FromStr for ProcessName {
 
 /// What processes have used so far, and hold now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Usage {
+pub(crate) struct ResourceUsage {
     /// Seconds on a core in user space.
     pub(crate) user: f64,
     /// Seconds on a core in the kernel.
@@ -41,7 +41,7 @@ pub(crate) struct Usage {
     pub(crate) proportional: Option<u64>,
 }
 
-impl Usage {
+impl ResourceUsage {
     /// The sum becomes what a finer clock says; ticks still part it.
     fn scale(&mut self, seconds: f64) {
         let ticks = self.user + self.system;
@@ -64,7 +64,7 @@ impl Usage {
 
 /// Processes that are measured as one, found once.
 #[derive(Clone, Debug)]
-pub(crate) struct Process {
+pub(crate) struct ProcessGroup {
     /// As it was named.
     pub(crate) name: String,
     /// Their numbers.
@@ -72,7 +72,7 @@ pub(crate) struct Process {
     page_bytes: u64,
 }
 
-impl Process {
+impl ProcessGroup {
     /// Finds them. The error says that there are none.
     pub(crate) fn find(name: &ProcessName) -> Result<Self, String> {
         let (name, numbers) = match name {
@@ -81,7 +81,7 @@ impl Process {
                     command(*number).ok_or_else(|| format!("--process: there is no process {number}"))?;
                 (name, vec![*number])
             }
-            ProcessName::Name(name) => (name.clone(), called(name)),
+            ProcessName::Name(name) => (name.clone(), find_by_name(name)),
         };
         if numbers.is_empty() {
             return Err(format!("--process: no process is called {name:?}"));
@@ -90,17 +90,17 @@ impl Process {
     }
 
     /// What they have used so far. Those that have ended count no more.
-    pub(crate) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> ResourceUsage {
         self.sum(|_| None)
     }
 
     /// The same, with proportional memory, for which the kernel walks all their pages.
-    pub(crate) fn usage_in_full(&self) -> Usage {
+    pub(crate) fn usage_in_full(&self) -> ResourceUsage {
         self.sum(proportional)
     }
 
-    fn sum(&self, proportional: impl Fn(u32) -> Option<u64>) -> Usage {
-        let mut sum = Usage::default();
+    fn sum(&self, proportional: impl Fn(u32) -> Option<u64>) -> ResourceUsage {
+        let mut sum = ResourceUsage::default();
         for number in &self.numbers {
             let Ok(stat) = fs::read_to_string(format!("/proc/{number}/stat")) else { continue };
             let Some(mut usage) = parse_stat(&stat, self.page_bytes) else { continue };
@@ -133,7 +133,7 @@ fn command(number: u32) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/{number}/comm")).ok()?.trim_end().to_owned())
 }
 
-fn called(name: &str) -> Vec<u32> {
+fn find_by_name(name: &str) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut numbers: Vec<u32> = numbers.filter(|number| command(*number).as_deref() == Some(name)).collect();
@@ -142,12 +142,17 @@ fn called(name: &str) -> Vec<u32> {
 }
 
 /// Fields by proc(5): 14 is user time, 15 system time, 24 resident pages. The name, field 2, may hold anything.
-fn parse_stat(stat: &str, page_bytes: u64) -> Option<Usage> {
+fn parse_stat(stat: &str, page_bytes: u64) -> Option<ResourceUsage> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / TICKS_PER_SECOND);
     let pages: u64 = fields.get(24 - 3)?.parse().ok()?;
-    Some(Usage { user: seconds(14)?, system: seconds(15)?, resident: pages * page_bytes, proportional: None })
+    Some(ResourceUsage {
+        user: seconds(14)?,
+        system: seconds(15)?,
+        resident: pages * page_bytes,
+        proportional: None,
+    })
 }
 
 fn proportional(number: u32) -> Option<u64> {
@@ -182,7 +187,7 @@ mod tests {
     #[test]
     fn a_name_may_hold_anything() {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 250 75 0 0 20 0 4 0 100 1000000 25 18446744073709551615";
-        let usage = Usage { user: 2.5, system: 0.75, resident: 25 * 4096, proportional: None };
+        let usage = ResourceUsage { user: 2.5, system: 0.75, resident: 25 * 4096, proportional: None };
         assert_eq!(parse_stat(stat, 4096), Some(usage));
         assert_eq!(parse_stat("none", 4096), None);
     }
@@ -199,9 +204,9 @@ mod tests {
     #[test]
     fn processes_are_found_by_number_and_by_name() {
         let number = std::process::id();
-        let by_number = Process::find(&ProcessName::Number(number)).unwrap();
+        let by_number = ProcessGroup::find(&ProcessName::Number(number)).unwrap();
         let name = command(number).unwrap();
-        let by_name = Process::find(&ProcessName::Name(name)).unwrap();
+        let by_name = ProcessGroup::find(&ProcessName::Name(name)).unwrap();
         assert!(by_name.numbers.contains(&number), "{by_name:?}");
         let end = Instant::now() + std::time::Duration::from_millis(50);
         while Instant::now() < end {}
@@ -212,10 +217,10 @@ mod tests {
 
     #[test]
     fn time_is_finer_than_ticks_and_parted_by_them() {
-        let mut usage = Usage { user: 0.01, system: 0.03, ..Usage::default() };
+        let mut usage = ResourceUsage { user: 0.01, system: 0.03, ..ResourceUsage::default() };
         usage.scale(0.0484);
         assert!((usage.user - 0.0121).abs() < 1e-9 && (usage.system - 0.0363).abs() < 1e-9, "{usage:?}");
-        let me = Process::find(&ProcessName::Number(std::process::id())).unwrap();
+        let me = ProcessGroup::find(&ProcessName::Number(std::process::id())).unwrap();
         let used = || {
             let usage = me.usage();
             (usage.user + usage.system) * TICKS_PER_SECOND
@@ -234,9 +239,9 @@ mod tests {
     fn nobody_is_named() {
         let missing = ProcessName::from_str("no-such-process").is_err();
         assert!(!missing);
-        let error = Process::find(&ProcessName::Name("no-such-name".to_owned())).unwrap_err();
+        let error = ProcessGroup::find(&ProcessName::Name("no-such-name".to_owned())).unwrap_err();
         assert_eq!(error, "--process: no process is called \"no-such-name\"");
-        assert!(Process::find(&ProcessName::Number(u32::MAX)).is_err());
+        assert!(ProcessGroup::find(&ProcessName::Number(u32::MAX)).is_err());
         assert!(ProcessName::from_str("a-name-that-is-too-long").is_err());
     }
 }

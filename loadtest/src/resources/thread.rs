@@ -10,7 +10,7 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CpuClock {
     taken: Instant,
-    schedule: Option<Schedule>,
+    stat: Option<SchedStat>,
 }
 
 /// How a thread spent a span of time, as shares of it.
@@ -40,7 +40,7 @@ impl CpuShare {
 impl CpuClock {
     /// Begins a span on the present thread.
     pub(crate) fn start() -> Self {
-        Self { taken: Instant::now(), schedule: Schedule::of_this_thread() }
+        Self { taken: Instant::now(), stat: SchedStat::of_this_thread() }
     }
 
     /// How long ago the span began.
@@ -50,7 +50,7 @@ impl CpuClock {
 
     /// Ends the span; to be called on the thread that began it.
     pub(crate) fn share(&self) -> Option<CpuShare> {
-        let (before, after) = (self.schedule?, Schedule::of_this_thread()?);
+        let (before, after) = (self.stat?, SchedStat::of_this_thread()?);
         let span = self.taken.elapsed().as_secs_f64().max(f64::EPSILON);
         let part = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() / span;
         Some(CpuShare {
@@ -61,12 +61,12 @@ impl CpuClock {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Schedule {
+struct SchedStat {
     running: Duration,
     waiting: Duration,
 }
 
-impl Schedule {
+impl SchedStat {
     fn of_this_thread() -> Option<Self> {
         Self::parse(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
     }
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn a_schedule_is_running_and_waiting_time() {
-        let schedule = Schedule { running: Duration::from_nanos(1500), waiting: Duration::from_nanos(20) };
-        assert_eq!(Schedule::parse("1500 20 7\n"), Some(schedule));
-        assert_eq!(Schedule::parse("none"), None);
+        let stat = SchedStat { running: Duration::from_nanos(1500), waiting: Duration::from_nanos(20) };
+        assert_eq!(SchedStat::parse("1500 20 7\n"), Some(stat));
+        assert_eq!(SchedStat::parse("none"), None);
     }
 
     #[test]

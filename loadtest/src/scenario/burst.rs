@@ -21,30 +21,30 @@ pub(crate) struct BurstArgs {
     burst: u64,
     /// How long to rest before the memory is looked at again
     #[arg(long, default_value = "3s", value_parser = duration)]
-    rest: Duration,
+    cooldown: Duration,
 }
 
 /// Runs the scenario.
 pub(crate) fn run(args: &BurstArgs) -> Result<Record, RunError> {
     let defaults = Defaults { rate: 100.0, ..Defaults::default() };
-    let mut setup = args.options.resolve("burst", &defaults)?;
-    setup.burst = args.burst;
-    setup.own.insert("rest".to_owned(), format!("{:?}", args.rest));
-    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
+    let mut config = args.options.resolve("burst", &defaults)?;
+    config.burst = args.burst;
+    config.scenario_settings.insert("cooldown".to_owned(), format!("{:?}", args.cooldown));
+    let mut context = RunContext::new(config, false, NO_THIRD_COHORT, |_, _| {})?;
     context.connect_all(ConnectMode::Unpaced)?;
     context.start_measuring();
     context.start_publishing()?;
     context.finish_publishing()?;
     context.wait_for_deliveries()?;
-    context.sampler.progress.begin("resting", 0);
-    context.run_for(args.rest)?;
+    context.sampler.progress.begin("cooldown", 0);
+    context.run_for(args.cooldown)?;
     let mut record = context.finish()?;
     for index in 0..record.processes.len() {
         let process = &record.processes[index];
         let before = process.resident_connected as f64;
         let grown = (process.resident_after as f64 - before) / before.max(1.0) * 100.0;
         let (name, label) = (
-            format!("kept_percent_{index}"),
+            format!("retained_percent_{index}"),
             format!("memory of {} after the rest, above idle", process.name),
         );
         measure(&mut record, &name, &label, grown, "%");

@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
-use crate::options::{Defaults, Options, is_chosen, share};
+use crate::options::{Defaults, Options, is_selected, share};
 use crate::record::{Record, per_second};
 use crate::swarm::{ChurnKind, ConnectMode, SwarmCommand};
 
@@ -19,27 +19,27 @@ pub(crate) struct ChurnArgs {
     share: f64,
     /// Subscriptions that are given up or taken up a second
     #[arg(long, default_value_t = 500.0)]
-    moves: f64,
+    churn_rate: f64,
 }
 
 /// Runs the scenario.
 pub(crate) fn run(args: &ChurnArgs) -> Result<Record, RunError> {
-    let mut setup = args.options.resolve("churn", &Defaults::default())?;
-    setup.own.insert("share".to_owned(), args.share.to_string());
-    setup.own.insert("moves".to_owned(), args.moves.to_string());
-    let (share, moves) = (args.share, args.moves / setup.threads as f64);
-    if moves.is_nan() || moves <= 0.0 {
-        return Err(RunError::Usage("--moves: wants a number above 0".to_owned()));
+    let mut config = args.options.resolve("churn", &Defaults::default())?;
+    config.scenario_settings.insert("share".to_owned(), args.share.to_string());
+    config.scenario_settings.insert("churn_rate".to_owned(), args.churn_rate.to_string());
+    let (share, churn_rate) = (args.share, args.churn_rate / config.threads as f64);
+    if churn_rate.is_nan() || churn_rate <= 0.0 {
+        return Err(RunError::InvalidOptions("--churn-rate: wants a number above 0".to_owned()));
     }
-    let mut context = RunContext::new(setup, false, ("in motion", true), |index, plan| {
-        if is_chosen(index, share) {
+    let mut context = RunContext::new(config, false, ("in motion", true), |index, plan| {
+        if is_selected(index, share) {
             (plan.churns, plan.cohort) = (true, THIRD_COHORT);
         }
     })?;
     context.connect_all(ConnectMode::Unpaced)?;
     context.start_measuring();
     context.start_publishing()?;
-    context.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, moves));
+    context.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, churn_rate));
     context.finish_publishing()?;
     context.stop_measuring();
     context.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, 0.0));
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<Record, RunError> {
     context.wait_until_idle()?;
     context.verify_subscribers()?;
     let mut record = context.finish()?;
-    let returns = record.returning.as_ref().map_or(0, |returning| returning.count);
+    let returns = record.reconnecting.as_ref().map_or(0, |reconnecting| reconnecting.count);
     let rate = per_second(returns, record.published.seconds);
     measure(&mut record, "resubscribed", "subscriptions taken up again", returns as f64, "");
     measure(&mut record, "resubscribed_per_second", "the same a second", rate, "/s");

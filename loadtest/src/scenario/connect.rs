@@ -24,18 +24,18 @@ pub(crate) struct ConnectArgs {
 
 /// Runs the scenario.
 pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
-    let mut setup = args.options.resolve("connect", &Defaults::default())?;
+    let mut config = args.options.resolve("connect", &Defaults::default())?;
     let opening = match args.connect_rate {
-        Some(rate) if rate.is_finite() && rate > 0.0 => ConnectMode::PerSecond(rate / setup.threads as f64),
-        Some(_) => return Err(RunError::Usage("--connect-rate: wants a number above 0".to_owned())),
+        Some(rate) if rate.is_finite() && rate > 0.0 => ConnectMode::PerSecond(rate / config.threads as f64),
+        Some(_) => return Err(RunError::InvalidOptions("--connect-rate: wants a number above 0".to_owned())),
         None => ConnectMode::Unpaced,
     };
     let rate = args.connect_rate.map_or_else(|| "max".to_owned(), |rate| rate.to_string());
-    setup.instead = Some(format!("{rate} connections a second, rounds: {}", args.rounds));
-    setup.own.insert("connect_rate".to_owned(), rate);
-    setup.own.insert("rounds".to_owned(), args.rounds.to_string());
-    let all = u64::from(setup.subscribers) * u64::from(args.rounds);
-    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
+    config.activity = Some(format!("{rate} connections a second, rounds: {}", args.rounds));
+    config.scenario_settings.insert("connect_rate".to_owned(), rate);
+    config.scenario_settings.insert("rounds".to_owned(), args.rounds.to_string());
+    let all = u64::from(config.subscribers) * u64::from(args.rounds);
+    let mut context = RunContext::new(config, false, NO_THIRD_COHORT, |_, _| {})?;
     for round in 1..=args.rounds {
         context.start_measuring();
         context.connect_all(opening)?;
@@ -46,8 +46,8 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
         }
     }
     let mut record = context.finish()?;
-    // Connecting is all of the time that is judged.
-    record.connect.latency = record.returning.take().unwrap_or_default();
+    // Connecting is all of the time that is verified.
+    record.connect.latency = record.reconnecting.take().unwrap_or_default();
     record.connect.per_second = per_second(all, record.connect.seconds);
     for index in 0..record.processes.len() {
         let process = &mut record.processes[index];

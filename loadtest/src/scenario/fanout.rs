@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::run_context::RunContext;
 use super::{NO_THIRD_COHORT, RunError};
-use crate::options::{Defaults, Options, Setup};
+use crate::options::{Defaults, Options, RunConfig};
 use crate::record::Record;
 use crate::swarm::ConnectMode;
 
@@ -22,8 +22,8 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Record, RunError> {
 }
 
 /// Connects, publishes, waits for what is late.
-pub(crate) fn play(setup: Setup) -> Result<Record, RunError> {
-    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
+pub(crate) fn play(config: RunConfig) -> Result<Record, RunError> {
+    let mut context = RunContext::new(config, false, NO_THIRD_COHORT, |_, _| {})?;
     context.connect_all(ConnectMode::Unpaced)?;
     context.start_measuring();
     context.start_publishing()?;

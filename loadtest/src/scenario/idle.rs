@@ -23,10 +23,10 @@ pub(crate) fn run(args: &IdleArgs) -> Result<Record, RunError> {
     // Whole intervals of Earshot's 25 s between pings. The first comes earlier, all others follow on it: within 60 s of
     // connecting each connection has two, in the place of 2.4.
     let duration = Duration::from_secs(75);
-    let mut setup = args.options.resolve("idle", &Defaults { duration, ..Defaults::default() })?;
-    setup.instead = Some(format!("idle for {:?}", setup.duration));
-    let (span, subscribers) = (setup.duration, f64::from(setup.subscribers));
-    let mut context = RunContext::new(setup, false, NO_THIRD_COHORT, |_, _| {})?;
+    let mut config = args.options.resolve("idle", &Defaults { duration, ..Defaults::default() })?;
+    config.activity = Some(format!("idle for {:?}", config.duration));
+    let (span, subscribers) = (config.duration, f64::from(config.subscribers));
+    let mut context = RunContext::new(config, false, NO_THIRD_COHORT, |_, _| {})?;
     context.connect_all(ConnectMode::Unpaced)?;
     context.start_measuring();
     context.sampler.progress.begin("idle", 0);

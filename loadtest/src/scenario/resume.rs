@@ -19,26 +19,26 @@ pub(crate) struct ResumeArgs {
     pub(crate) options: Options,
     /// How long everybody is away
     #[arg(long, default_value = "1s", value_parser = duration)]
-    away: Duration,
+    downtime: Duration,
 }
 
 /// Runs the scenario.
 pub(crate) fn run(args: &ResumeArgs) -> Result<Record, RunError> {
     // Without a limit: a crowd does not queue.
-    let defaults = Defaults { rate: 10.0, at_once: 1 << 20, ..Defaults::default() };
-    let mut setup = args.options.resolve("resume", &defaults)?;
-    setup.check_resumes()?;
-    setup.own.insert("away".to_owned(), format!("{:?}", args.away));
-    let (before, after) = (setup.duration / 4, setup.duration / 4);
-    let first = ConnectMode::PerSecond(f64::from(setup.subscribers).max(5000.0) / setup.threads as f64);
-    let mut context = RunContext::new(setup, true, NO_THIRD_COHORT, |_, _| {})?;
+    let defaults = Defaults { rate: 10.0, connect_concurrency: 1 << 20, ..Defaults::default() };
+    let mut config = args.options.resolve("resume", &defaults)?;
+    config.check_can_resume()?;
+    config.scenario_settings.insert("downtime".to_owned(), format!("{:?}", args.downtime));
+    let (before, after) = (config.duration / 4, config.duration / 4);
+    let first = ConnectMode::PerSecond(f64::from(config.subscribers).max(5000.0) / config.threads as f64);
+    let mut context = RunContext::new(config, true, NO_THIRD_COHORT, |_, _| {})?;
     context.connect_all(first)?;
     context.start_measuring();
     context.start_publishing()?;
     context.run_for(before)?;
     context.swarm.send(SwarmCommand::Disconnect);
     context.wait_until(|context| context.subscribed() == 0)?;
-    context.run_for(args.away)?;
+    context.run_for(args.downtime)?;
     context.sampler.progress.begin("resuming", context.swarm.size());
     let start = Instant::now();
     context.swarm.send(SwarmCommand::Connect(ConnectMode::Simultaneous));
@@ -49,8 +49,8 @@ pub(crate) fn run(args: &ResumeArgs) -> Result<Record, RunError> {
     context.wait_for_deliveries()?;
     let mut record = context.finish()?;
     let (recovered, all) = (record.deliveries.recovered as f64, record.connect.subscribers as f64);
-    measure(&mut record, "back_seconds", "until everybody was back", back.as_secs_f64(), "s");
-    measure(&mut record, "back_per_second", "came back a second", all / back.as_secs_f64(), "/s");
+    measure(&mut record, "reconnect_seconds", "until everybody was back", back.as_secs_f64(), "s");
+    measure(&mut record, "reconnects_per_second", "came back a second", all / back.as_secs_f64(), "/s");
     measure(&mut record, "recovered_percent", "got everything that was missed", recovered / all * 100.0, "%");
     Ok(record)
 }

@@ -1,4 +1,4 @@
-//! What all scenarios are played on: the subscribers, the publisher, somebody who watches, and the marks between which
+//! What all scenarios are played on: the subscribers, the publisher, somebody who watches, and the snapshots between which
 //! processor time is counted. A scenario says what happens when; here is how. Judges nothing.
 
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::RunError;
 use crate::client::{ReadRate, SubscriberPlan, Transport};
 use crate::interrupt;
-use crate::options::{Rate, Setup};
+use crate::options::{Rate, RunConfig};
 use crate::publisher::{
     PublishError, PublishResult, PublishTarget, Publisher, PublisherConnection, Schedule,
 };
 use crate::record::Record;
-use crate::report::{self, Marks};
-use crate::resources::cores::Fullness;
-use crate::resources::process::{Process, ProcessName, Usage};
+use crate::report::{self, UsageSnapshots};
+use crate::resources::cores::CoreUtilization;
+use crate::resources::process::{ProcessGroup, ProcessName, ResourceUsage};
 use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
 use crate::sampler::Sampler;
@@ -34,7 +34,7 @@ const SUBSCRIBE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deliveries have ceased when none has come for this long.
 const IDLE_GRACE: Duration = Duration::from_millis(300);
 
-/// Who is judged third_cohort.
+/// Who is verified third_cohort.
 pub(crate) const SSE: u8 = 0;
 /// See there.
 pub(crate) const WEBSOCKET: u8 = 1;
@@ -44,7 +44,7 @@ pub(crate) const THIRD_COHORT: u8 = 2;
 /// A run under way.
 #[derive(Debug)]
 pub(crate) struct RunContext {
-    setup: Setup,
+    config: RunConfig,
     /// What is shared with the threads.
     pub(crate) run: Arc<Run>,
     /// The subscribers.
@@ -55,10 +55,10 @@ pub(crate) struct RunContext {
     /// How many messages each channel has got.
     channels: Vec<u64>,
     totals: PublishTotals,
-    marks: Marks,
-    own_cores: Option<Fullness>,
+    snapshots: UsageSnapshots,
+    generator_cores: Option<CoreUtilization>,
     /// Those of each named process.
-    cores: Vec<Option<Fullness>>,
+    cores: Vec<Option<CoreUtilization>>,
     plans: Vec<SubscriberPlan>,
     verifies_third_cohort: bool,
     connecting: Duration,
@@ -91,49 +91,50 @@ impl Default for PublishTotals {
 impl RunContext {
     /// Looks for the processes, tries the publisher's way, starts the threads. `alter` makes some plans different.
     pub(crate) fn new(
-        setup: Setup,
+        config: RunConfig,
         faithful: bool,
         third_cohort: (&'static str, bool),
         alter: impl Fn(u32, &mut SubscriberPlan),
     ) -> Result<Self, RunError> {
-        let processes = find(&setup.processes)?;
-        if setup.publish.can_probe() {
-            PublisherConnection::open(&setup.publish, &setup.target, setup.api_key.as_deref())?;
+        let processes = find(&config.processes)?;
+        if config.publish.can_probe() {
+            PublisherConnection::open(&config.publish, &config.target, config.api_key.as_deref())?;
         }
         let plans: Vec<SubscriberPlan> =
-            (0..setup.subscribers).map(|index| plan(&setup, index, &alter)).collect();
-        let run = Arc::new(Run::new(setup.size, setup.channel_names()));
+            (0..config.subscribers).map(|index| plan(&config, index, &alter)).collect();
+        let run = Arc::new(Run::new(config.size, config.channel_names()));
         interrupt::install_handler(&run);
-        let config = SwarmConfig {
-            target: setup.target.clone(),
+        let swarm_config = SwarmConfig {
+            target: config.target.clone(),
             plans: plans.clone(),
             cohorts: vec![("SSE", true), ("WebSocket", true), third_cohort],
-            threads: setup.threads,
-            at_once: setup.at_once.div_ceil(setup.threads),
+            threads: config.threads,
+            connect_concurrency: config.connect_concurrency.div_ceil(config.threads),
             slow_buffer: 16 * 1024,
             faithful,
         };
-        // Several processes of one name run on the same cores, or nobody could say what they are to be judged by.
-        let cores =
-            processes.iter().map(|process| Fullness::of_process(&process.numbers.first()?.to_string()));
+        // Several processes of one name run on the same cores, or nobody could say what they are to be verified by.
+        let cores = processes
+            .iter()
+            .map(|process| CoreUtilization::of_process(&process.numbers.first()?.to_string()));
         let cores = cores.collect();
-        let sampler = Sampler::new(Arc::clone(&run), processes, setup.progress);
+        let sampler = Sampler::new(Arc::clone(&run), processes, config.progress);
         let mut context = Self {
-            swarm: Swarm::start(&config, &run)?,
-            channels: vec![0; setup.channels as usize],
+            swarm: Swarm::start(&swarm_config, &run)?,
+            channels: vec![0; config.channels as usize],
             publisher: None,
             totals: PublishTotals::default(),
-            marks: Marks::default(),
-            own_cores: Fullness::of_process("self"),
+            snapshots: UsageSnapshots::default(),
+            generator_cores: CoreUtilization::of_process("self"),
             cores,
             connecting: Duration::ZERO,
-            setup,
+            config,
             run,
             sampler,
             plans,
             verifies_third_cohort: third_cohort.1,
         };
-        context.marks.before = context.usage();
+        context.snapshots.before = context.usage();
         Ok(context)
     }
 
@@ -143,13 +144,13 @@ impl RunContext {
     }
 
     /// Looks at the named processes, at all of their memory.
-    fn usage(&self) -> Vec<Usage> {
-        self.sampler.processes.iter().map(Process::usage_in_full).collect()
+    fn usage(&self) -> Vec<ResourceUsage> {
+        self.sampler.processes.iter().map(ProcessGroup::usage_in_full).collect()
     }
 
-    /// Looks at their processor time: to walk their pages would take some of the time that is judged.
-    fn processor_time(&self) -> Vec<Usage> {
-        self.sampler.processes.iter().map(Process::usage).collect()
+    /// Looks at their processor time: to walk their pages would take some of the time that is verified.
+    fn processor_time(&self) -> Vec<ResourceUsage> {
+        self.sampler.processes.iter().map(ProcessGroup::usage).collect()
     }
 
     /// How many are subscribed now.
@@ -184,7 +185,7 @@ impl RunContext {
             }
             thread::park_timeout(POLL_INTERVAL);
             self.sampler.sample_if_due(self.published());
-            self.fullness().for_each(Fullness::look);
+            self.utilizations().for_each(CoreUtilization::poll);
         }
         Ok(())
     }
@@ -205,7 +206,7 @@ impl RunContext {
         self.connecting += start.elapsed();
         self.stop_measuring();
         self.sampler.sample(self.published());
-        self.marks.connected = self.usage();
+        self.snapshots.connected = self.usage();
         Ok(())
     }
 
@@ -231,40 +232,40 @@ impl RunContext {
         Ok(())
     }
 
-    fn fullness(&mut self) -> impl Iterator<Item = &mut Fullness> {
-        self.own_cores.iter_mut().chain(self.cores.iter_mut().flatten())
+    fn utilizations(&mut self) -> impl Iterator<Item = &mut CoreUtilization> {
+        self.generator_cores.iter_mut().chain(self.cores.iter_mut().flatten())
     }
 
     /// From here on processor time is counted.
     pub(crate) fn start_measuring(&mut self) {
         self.swarm.send(SwarmCommand::StartMeasuring);
-        self.marks.begin(self.processor_time(), self.run.delivered());
-        self.fullness().for_each(Fullness::begin);
+        self.snapshots.begin(self.processor_time(), self.run.delivered());
+        self.utilizations().for_each(CoreUtilization::begin);
     }
 
     /// Up to here processor time is counted. It may begin anew; what counts is the sum.
     pub(crate) fn stop_measuring(&mut self) {
-        if !self.marks.is_open() {
+        if !self.snapshots.is_measuring() {
             return;
         }
-        self.fullness().for_each(Fullness::end);
-        self.marks.end(self.processor_time(), self.run.delivered());
+        self.utilizations().for_each(CoreUtilization::end);
+        self.snapshots.end(self.processor_time(), self.run.delivered());
         self.swarm.send(SwarmCommand::StopMeasuring);
     }
 
     /// Begins to publish by the schedule of the options.
     pub(crate) fn start_publishing(&mut self) -> Result<(), RunError> {
-        let schedule = self.setup.schedule(self.channels.clone());
+        let schedule = self.config.schedule(self.channels.clone());
         self.start_schedule(schedule)
     }
 
     fn start_schedule(&mut self, schedule: Schedule) -> Result<(), RunError> {
-        let steps = if self.setup.rate == Rate::Max { 0 } else { schedule.total };
+        let steps = if self.config.rate == Rate::Max { 0 } else { schedule.total };
         self.sampler.progress.begin("publishing", steps);
         let link = PublisherConnection::open(
-            &self.setup.publish,
-            &self.setup.target,
-            self.setup.api_key.as_deref(),
+            &self.config.publish,
+            &self.config.target,
+            self.config.api_key.as_deref(),
         )?;
         let publisher = Publisher::start(link, schedule.clone(), Arc::clone(&self.run))?;
         self.publisher = Some((publisher, schedule));
@@ -316,7 +317,7 @@ impl RunContext {
     }
 
     fn wait_for_count(&mut self, expected_deliveries: u64) -> Result<(), RunError> {
-        let timeout = self.setup.settle;
+        let timeout = self.config.settle;
         let mut last = (self.run.delivered(), Instant::now());
         self.wait_until(|context| {
             let now = context.run.delivered();
@@ -355,35 +356,46 @@ impl RunContext {
     pub(crate) fn finish(mut self) -> Result<Record, RunError> {
         self.collect_publisher(true)?;
         self.sampler.sample(self.published());
-        self.marks.after = self.usage();
+        self.snapshots.after = self.usage();
         self.stop_measuring();
         let interrupted = self.is_interrupted();
-        let Self { setup, swarm, sampler, channels, totals, marks, connecting, own_cores, cores, .. } = self;
+        let Self {
+            config,
+            swarm,
+            sampler,
+            channels,
+            totals,
+            snapshots,
+            connecting,
+            generator_cores,
+            cores,
+            ..
+        } = self;
         let SwarmResult { tally, cost } = swarm.finish()?;
-        let parts = report::Parts {
-            setup: &setup,
+        let inputs = report::RecordInputs {
+            config: &config,
             tally: &tally,
             cost: &cost,
             channels: &channels,
             totals: &totals,
-            marks: &marks,
-            own_cores: own_cores.as_ref(),
+            snapshots: &snapshots,
+            generator_cores: generator_cores.as_ref(),
             cores: &cores,
             connecting,
             interrupted,
         };
-        Ok(report::record(&parts, sampler))
+        Ok(report::record(&inputs, sampler))
     }
 }
 
-fn find(names: &[ProcessName]) -> Result<Vec<Process>, RunError> {
-    names.iter().map(|name| Process::find(name).map_err(RunError::Usage)).collect()
+fn find(names: &[ProcessName]) -> Result<Vec<ProcessGroup>, RunError> {
+    names.iter().map(|name| ProcessGroup::find(name).map_err(RunError::InvalidOptions)).collect()
 }
 
-fn plan(setup: &Setup, subscriber: u32, alter: &impl Fn(u32, &mut SubscriberPlan)) -> SubscriberPlan {
-    let transport = setup.transport_of(subscriber);
+fn plan(config: &RunConfig, subscriber: u32, alter: &impl Fn(u32, &mut SubscriberPlan)) -> SubscriberPlan {
+    let transport = config.transport_of(subscriber);
     let cohort = if transport == Transport::Sse { SSE } else { WEBSOCKET };
-    let channel = subscriber % setup.channels;
+    let channel = subscriber % config.channels;
     let mut plan =
         SubscriberPlan { transport, channel, cohort, read_rate: ReadRate::Unlimited, churns: false };
     alter(subscriber, &mut plan);

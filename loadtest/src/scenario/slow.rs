@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
 use crate::client::ReadRate;
-use crate::options::{Defaults, Options, is_chosen, share};
+use crate::options::{Defaults, Options, is_selected, share};
 use crate::record::Record;
 use crate::report::p99;
 use crate::swarm::{ConnectMode, SwarmCommand};
@@ -22,20 +22,22 @@ pub(crate) struct SlowArgs {
     share: f64,
     /// Bytes a second that a slow one reads; 0: nothing
     #[arg(long, default_value_t = 0)]
-    reads: u32,
+    read_rate: u32,
 }
 
 /// Runs the scenario.
 pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
     let defaults = Defaults { subscribers: 200, rate: 50.0, size: 16 * 1024, ..Defaults::default() };
-    let mut setup = args.options.resolve("slow", &defaults)?;
-    setup.own.insert("share".to_owned(), args.share.to_string());
-    setup.own.insert("reads".to_owned(), args.reads.to_string());
-    let (share, read_rate) =
-        (args.share, if args.reads == 0 { ReadRate::Paused } else { ReadRate::BytesPerSecond(args.reads) });
-    let half = setup.duration / 2;
-    let mut context = RunContext::new(setup, false, ("slow readers", false), |index, plan| {
-        if is_chosen(index, share) {
+    let mut config = args.options.resolve("slow", &defaults)?;
+    config.scenario_settings.insert("share".to_owned(), args.share.to_string());
+    config.scenario_settings.insert("read_rate".to_owned(), args.read_rate.to_string());
+    let (share, read_rate) = (
+        args.share,
+        if args.read_rate == 0 { ReadRate::Paused } else { ReadRate::BytesPerSecond(args.read_rate) },
+    );
+    let half = config.duration / 2;
+    let mut context = RunContext::new(config, false, ("slow readers", false), |index, plan| {
+        if is_selected(index, share) {
             (plan.read_rate, plan.cohort) = (read_rate, THIRD_COHORT);
         }
     })?;
@@ -53,7 +55,7 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
     context.swarm.send(SwarmCommand::UnthrottleReads);
     context.wait_until_idle()?;
     let mut record = context.finish()?;
-    let slow = record.cohorts.iter().find(|cohort| !cohort.judged);
+    let slow = record.cohorts.iter().find(|cohort| !cohort.verified);
     let (slow, closed) =
         slow.map_or((0, 0), |cohort| (cohort.subscribers, cohort.closed.values().sum::<u64>()));
     measure(&mut record, "p99_before", "p99 of the others while all were well", p99(&before), "ms");

@@ -27,14 +27,14 @@ pub(crate) struct SoakArgs {
 /// Runs the scenario.
 pub(crate) fn run(args: &SoakArgs) -> Result<Record, RunError> {
     let duration = Duration::from_secs(3600);
-    let mut setup =
+    let mut config =
         args.options.resolve("soak", &Defaults { duration, rate: 10.0, ..Defaults::default() })?;
-    let reconnects = args.reconnects / setup.threads as f64;
+    let reconnects = args.reconnects / config.threads as f64;
     if reconnects > 0.0 {
-        setup.check_resumes()?;
+        config.check_can_resume()?;
     }
-    setup.own.insert("reconnects".to_owned(), args.reconnects.to_string());
-    let mut context = RunContext::new(setup, true, ("coming and going", true), |_, plan| {
+    config.scenario_settings.insert("reconnects".to_owned(), args.reconnects.to_string());
+    let mut context = RunContext::new(config, true, ("coming and going", true), |_, plan| {
         if reconnects > 0.0 {
             (plan.churns, plan.cohort) = (true, THIRD_COHORT);
         }

@@ -91,13 +91,13 @@ impl ConnectQueue {
     }
 
     /// The next one whose turn has come, and since when it has.
-    pub(super) fn next(&mut self, now: Instant, at_once: usize) -> Option<(usize, Instant)> {
+    pub(super) fn next(&mut self, now: Instant, connect_concurrency: usize) -> Option<(usize, Instant)> {
         let due = match self.pacing {
             ConnectPacing::Unpaced => now,
             ConnectPacing::Simultaneous(since) => since,
             ConnectPacing::PerSecond(..) => self.next_due()?,
         };
-        if due > now || self.in_progress >= at_once {
+        if due > now || self.in_progress >= connect_concurrency {
             return None;
         }
         let subscriber = self.waiting.pop_front()?;

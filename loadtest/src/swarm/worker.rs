@@ -232,7 +232,7 @@ impl Worker {
     }
 
     fn connect_waiting(&mut self) {
-        while let Some((index, due)) = self.queue.next(Instant::now(), self.config.at_once) {
+        while let Some((index, due)) = self.queue.next(Instant::now(), self.config.connect_concurrency) {
             let subscriber = &mut self.subscribers[index];
             (subscriber.state, subscriber.since) = (SubscriberState::Connecting, due);
             if let Err(error) = self.dial(index) {

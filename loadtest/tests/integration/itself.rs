@@ -26,8 +26,8 @@ fn a_load_test_that_could_not_read_in_time_says_so() {
     }
     let outcome = running.end();
     outcome.assert_clean();
-    assert!(outcome.number("meter/timers/max") > 40.0, "{outcome:#?}");
-    assert_eq!(outcome.json["meter"]["late"], true, "{outcome:#?}");
+    assert!(outcome.number("generator/timer_delay/max") > 40.0, "{outcome:#?}");
+    assert_eq!(outcome.json["generator"]["late"], true, "{outcome:#?}");
     assert!(outcome.table.contains("  note: the load test itself ran up to "), "{outcome:#?}");
 }
 
@@ -46,12 +46,13 @@ fn a_load_test_whose_core_is_full_says_so() {
                 .end();
         outcome.assert_clean();
         assert_eq!(
-            (&outcome.json["meter"]["cores"], &outcome.json["meter"]["bottleneck"]),
+            (&outcome.json["generator"]["cores"], &outcome.json["generator"]["bottleneck"]),
             (&core.as_str().into(), &true.into()),
             "{outcome:#?}"
         );
         assert!(
-            outcome.number("meter/cores_full") > 0.9 && outcome.number("processes/0/cores_full") > 0.0,
+            outcome.number("generator/core_utilization") > 0.9
+                && outcome.number("processes/0/core_utilization") > 0.0,
             "{outcome:#?}"
         );
         assert!(outcome.table.contains(&format!("may run ({core}) were ")), "{outcome:#?}");

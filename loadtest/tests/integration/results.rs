@@ -14,7 +14,7 @@ fn keys(value: &Value) -> Vec<&str> {
 fn the_shape_of_the_json_is_a_promise() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
-        "resume {} --process {} --subscribers 10 --rate 20 --duration 1500ms --away 100ms",
+        "resume {} --process {} --subscribers 10 --rate 20 --duration 1500ms --downtime 100ms",
         gateway.url(),
         gateway.id()
     ));
@@ -27,46 +27,46 @@ fn the_shape_of_the_json_is_a_promise() {
         "connect",
         "date",
         "deliveries",
-        "doubts",
         "failure",
         "format",
+        "generator",
         "interrupted",
         "machine",
         "measures",
-        "meter",
         "processes",
         "published",
-        "returning",
+        "reconnecting",
         "scenario",
         "series",
         "settings",
         "target",
         "title",
+        "warnings",
     ];
     assert_eq!(keys(json), names);
     let latency = ["count", "distribution", "max", "mean", "p50", "p90", "p99", "p99_9"];
     assert_eq!(keys(&json["cohorts"][0]["latency"]), latency);
     assert_eq!(keys(&json["cohorts"][0]["uncorrected"]), latency);
     assert_eq!(keys(&json["connect"]), ["latency", "per_second", "seconds", "subscribers"]);
-    let meter = [
+    let generator = [
         "bottleneck",
         "busiest_second",
+        "core_utilization",
+        "core_utilization_max",
         "cores",
-        "cores_full",
-        "cores_full_worst",
         "late",
         "publisher",
+        "read_delay",
         "subscribers",
         "system_seconds",
-        "timers",
-        "turns",
+        "timer_delay",
         "user_seconds",
     ];
-    assert_eq!(keys(&json["meter"]), meter);
+    assert_eq!(keys(&json["generator"]), generator);
     assert!(keys(&json["processes"][0]).contains(&"user_micros_per_delivery"));
-    assert_eq!((&json["format"], &json["scenario"]), (&Value::from(1), &Value::from("resume")));
+    assert_eq!((&json["format"], &json["scenario"]), (&Value::from(2), &Value::from("resume")));
     assert!(json["series"].as_array().unwrap().len() >= 2);
-    assert_eq!(json["measures"][0]["name"], "back_seconds");
+    assert_eq!(json["measures"][0]["name"], "reconnect_seconds");
     assert!(json["date"].as_str().unwrap().ends_with('Z') && json["machine"]["cores"].as_u64().unwrap() > 0);
 }
 
@@ -106,5 +106,5 @@ fn results_are_compared_on_the_terminal_and_as_a_page() {
     assert!(std::fs::read_to_string(file("both.html")).unwrap().contains("B delivered"));
     std::fs::write(file("c"), r#"{"format":99}"#).unwrap();
     let (code, text) = compare(&[&file("a"), &file("c")]);
-    assert!(code == 2 && text.contains("its format is 99, and this reads 1 to 1"), "{text}");
+    assert!(code == 2 && text.contains("its format is 99, and this reads 1 to 2"), "{text}");
 }

@@ -51,13 +51,13 @@ fn many_channels_through_redis() {
 fn burst_and_the_memory_after_it() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
-        "burst {} --process {} --subscribers 20 --rate 200 --duration 500ms --rest 100ms",
+        "burst {} --process {} --subscribers 20 --rate 200 --duration 500ms --cooldown 100ms",
         gateway.url(),
         gateway.id()
     ));
     outcome.assert_clean();
     assert_eq!(outcome.number("deliveries/delivered"), 2000.0);
-    assert!(outcome.measure("kept_percent_0").abs() < 1000.0);
+    assert!(outcome.measure("retained_percent_0").abs() < 1000.0);
 }
 
 #[test]
@@ -90,12 +90,14 @@ fn connect_several_times_over_and_by_a_rate() {
 #[test]
 fn resume_brings_back_everybody_with_what_was_missed() {
     let gateway = gateway(None);
-    let outcome =
-        loadtest(&format!("resume {} --subscribers 60 --rate 20 --duration 2s --away 500ms", gateway.url()));
+    let outcome = loadtest(&format!(
+        "resume {} --subscribers 60 --rate 20 --duration 2s --downtime 500ms",
+        gateway.url()
+    ));
     outcome.assert_clean();
     assert_eq!(outcome.number("deliveries/delivered"), 60.0 * 40.0);
     assert_eq!((outcome.number("deliveries/recovered"), outcome.measure("recovered_percent")), (60.0, 100.0));
-    assert_eq!(outcome.number("returning/count"), 60.0);
+    assert_eq!(outcome.number("reconnecting/count"), 60.0);
 }
 
 /// More is published meanwhile than a channel remembers: that is a loss, and it was told.
@@ -103,7 +105,7 @@ fn resume_brings_back_everybody_with_what_was_missed() {
 fn resume_tells_what_could_not_be_recovered() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
-        "resume {} --subscribers 10 --rate 2000 --duration 1s --away 400ms --settle 300ms",
+        "resume {} --subscribers 10 --rate 2000 --duration 1s --downtime 400ms --settle 300ms",
         gateway.url()
     ));
     assert_eq!(outcome.code, 1, "{outcome:#?}");
@@ -120,7 +122,7 @@ fn slow_readers_are_closed_and_the_others_lose_nothing() {
     ));
     outcome.assert_clean();
     assert_eq!((outcome.measure("slow"), outcome.measure("slow_closed")), (4.0, 4.0), "{outcome:#?}");
-    let slow = outcome.json["cohorts"].as_array().unwrap().iter().find(|cohort| cohort["judged"] == false);
+    let slow = outcome.json["cohorts"].as_array().unwrap().iter().find(|cohort| cohort["verified"] == false);
     let closed = slow.unwrap()["closed"].to_string();
     assert!(closed.contains("3008"), "{closed}");
     assert!(outcome.measure("p99_before") > 0.0 && outcome.measure("p99_during") > 0.0);
@@ -129,8 +131,10 @@ fn slow_readers_are_closed_and_the_others_lose_nothing() {
 #[test]
 fn churn_loses_nothing_for_those_who_stay_nor_for_those_who_come_back() {
     let gateway = gateway(None);
-    let outcome =
-        loadtest(&format!("churn {} --subscribers 40 --rate 100 --duration 1s --moves 400", gateway.url()));
+    let outcome = loadtest(&format!(
+        "churn {} --subscribers 40 --rate 100 --duration 1s --churn-rate 400",
+        gateway.url()
+    ));
     outcome.assert_clean();
     assert!(outcome.measure("resubscribed") > 20.0, "{outcome:#?}");
     let moving =

@@ -34,7 +34,7 @@ fn nchan_over_both_transports() {
 fn nchan_event_streams_resume() {
     let nchan = nchan();
     let outcome = loadtest(&format!(
-        "resume --target nchan --transport sse {} --subscribers 20 --rate 20 --duration 2s --away 300ms --channel-prefix r",
+        "resume --target nchan --transport sse {} --subscribers 20 --rate 20 --duration 2s --downtime 300ms --channel-prefix r",
         nchan.url()
     ));
     outcome.assert_clean();
@@ -56,10 +56,10 @@ fn any_websocket_and_any_event_stream() {
 #[test]
 fn the_bare_loop_is_measured_like_any_server() {
     for arguments in ["", "--transport sse", "--burst 10", "--transport sse --burst 10"] {
-        let outcome = loadtest(&format!("limit {LOAD} {arguments}"));
+        let outcome = loadtest(&format!("kernel-baseline {LOAD} {arguments}"));
         assert_all_arrived(&outcome);
-        assert_eq!(outcome.json["processes"][0]["name"], "bare loop");
-        assert_eq!(outcome.json["scenario"], "limit");
+        assert_eq!(outcome.json["processes"][0]["name"], "kernel baseline");
+        assert_eq!(outcome.json["scenario"], "kernel-baseline");
     }
 }
 

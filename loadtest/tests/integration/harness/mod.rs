@@ -10,16 +10,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long anything may take before a test gives up; generous, because the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until `probe` gives `Some`, at most [`PATIENCE`].
+/// Waits until `probe` gives `Some`, at most [`WAIT_TIMEOUT`].
 pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(outcome) = probe() {
             return outcome;
         }
-        assert!(Instant::now() < deadline, "still waiting after {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "still waiting after {WAIT_TIMEOUT:?}: {what}");
         thread::park_timeout(Duration::from_millis(10));
     }
 }

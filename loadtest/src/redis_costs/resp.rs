@@ -6,35 +6,35 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// Answers that are late by this much do not come.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Channels in one `SUBSCRIBE`, as the gateway has it.
-pub(super) const CHUNK: u32 = 500;
+pub(super) const SUBSCRIBE_CHUNK: u32 = 500;
 
 /// A connection to Redis.
 #[derive(Debug)]
-pub(super) struct Plain {
+pub(super) struct RespConnection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
-impl Plain {
+impl RespConnection {
     pub(super) fn open(port: u16) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.set_write_timeout(Some(READ_TIMEOUT))?;
         Ok(Self { stream, buffer: vec![0; BUFFER_BYTES] })
     }
 
-    pub(super) fn say(&mut self, words: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, words: &[u8]) -> io::Result<()> {
         self.stream.write_all(words)
     }
 
     /// Reads exactly so many bytes, and throws them away but for the last, which must end a line: else the answer was
     /// another one.
-    pub(super) fn skip(&mut self, bytes: usize) -> io::Result<()> {
+    pub(super) fn discard(&mut self, bytes: usize) -> io::Result<()> {
         let mut left = bytes;
         while left > 0 {
             let most = left.min(BUFFER_BYTES);
@@ -63,12 +63,12 @@ pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
 }
 
 /// What a subscriber hears of a publication.
-pub(super) fn heard(channel: &str, payload: &[u8]) -> usize {
+pub(super) fn message_bytes(channel: &str, payload: &[u8]) -> usize {
     command(&[b"message", channel.as_bytes(), payload]).len()
 }
 
-/// How a subscription is confirmed: as the `count`-th of its connection.
-pub(super) fn confirmed(channel: &str, count: u32) -> usize {
+/// How a subscription is confirmation_bytes: as the `count`-th of its connection.
+pub(super) fn confirmation_bytes(channel: &str, count: u32) -> usize {
     command(&[b"subscribe", channel.as_bytes()]).len() + format!(":{count}\r\n").len()
 }
 
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn answers_are_as_long_as_redis_makes_them() {
         assert_eq!(command(&[b"PING"]), b"*1\r\n$4\r\nPING\r\n");
-        assert_eq!(heard("c", b"hello"), b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n".len());
-        assert_eq!(confirmed("c", 12), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:12\r\n".len());
+        assert_eq!(message_bytes("c", b"hello"), b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n".len());
+        assert_eq!(confirmation_bytes("c", 12), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:12\r\n".len());
     }
 }
