@@ -15,7 +15,7 @@ help:
 	@echo "make test    check, then every test; installs what the tests need"
 	@echo "make check   formatting, clippy, rustdoc; warnings are errors"
 	@echo "make bench   micro-benchmarks, then the load test against a release build on loopback (ARGS=\"--subscribers 10000\")"
-	@echo "make bench-peers   the same goals beside its peers and the bare loop: a quarter of an hour, two quiet cores"
+	@echo "make bench-peers   compare with other servers and the kernel baseline: a quarter of an hour, two idle cores"
 	@echo "make microbench   what each step on the way of a message costs, beside the least it can (ARGS=flush for some)"
 	@echo "make audit   licences, banned crates, sources, known vulnerabilities"
 

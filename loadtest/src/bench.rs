@@ -1,6 +1,6 @@
-//! `bench`: Earshot, its peers and the bare loop side by side on two cores, the server on one and the load on the other.
-//! Each run has a fresh server; the servers take turns in each round, so that a machine that drifts does so for all of
-//! them; what counts are medians. Writes the metrics of every run and the table that is made of them.
+//! `bench`: compares Earshot, other servers and the kernel baseline on two cores, one for the server and one for the
+//! load. Each run gets a fresh server. The servers alternate within each round, so that drift of the machine affects
+//! all of them; results are medians. Writes the metrics of every run and a summary table.
 
 use std::fs;
 use std::io::Write as _;
@@ -26,75 +26,75 @@ use run::BenchRunner;
 pub(crate) use run::RunMetrics;
 use server::Programs;
 
-/// What is measured sibling_binary what.
+/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Subject {
-    /// One thread that writes one ready frame to each socket.
+    /// One thread that writes one prepared frame to each socket.
     #[serde(alias = "bare-loop")]
     KernelBaseline,
     /// nginx with nchan.
     Nchan,
-    /// Centrifugo, where it is.
+    /// Centrifugo, if available.
     Centrifugo,
-    /// This gateway, publications through Redis.
+    /// Earshot, with publications through Redis.
     Earshot,
 }
 
-/// Earshot, its peers and the bare loop side by side.
+/// Compares Earshot, other servers and the kernel baseline.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     size: Size,
-    /// The gateway's binary; the one sibling_binary this unless given
+    /// Gateway binary [default: `earshot` in the directory of this binary]
     #[arg(long, value_name = "FILE")]
     earshot: Option<PathBuf>,
-    /// nginx
+    /// nginx binary
     #[arg(long, value_name = "FILE", default_value = "nginx")]
     nginx: PathBuf,
-    /// The module of nchan
+    /// nchan module
     #[arg(long, value_name = "FILE", default_value = "/usr/lib/nginx/modules/ngx_nchan_module.so")]
     nchan: PathBuf,
-    /// Centrifugo, which is not measured unless it is given
+    /// Centrifugo binary; Centrifugo is measured only if this is given
     #[arg(long, value_name = "FILE")]
     centrifugo: Option<PathBuf>,
-    /// Redis, which runs on the load's core
+    /// Redis binary; Redis runs on the core of the load
     #[arg(long, value_name = "FILE", default_value = "redis-server")]
     redis: PathBuf,
-    /// The core of the server
+    /// Core of the server
     #[arg(long, default_value_t = 0)]
     server_core: u16,
-    /// The core of the load
+    /// Core of the load
     #[arg(long, default_value_t = 1)]
     load_core: u16,
-    /// Only what has this in its name
+    /// Run only cases whose name contains this text
     #[arg(long, default_value = "")]
     only: String,
-    /// Where to write DATE.json and DATE.md
+    /// Directory for DATE.json and DATE.md
     #[arg(long, value_name = "DIRECTORY")]
     out: PathBuf,
 }
 
-/// All that a benchmark came to, as it is kept.
+/// Result of a benchmark, as saved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BenchResult {
-    /// The format of this file.
+    /// Format of this file.
     pub(crate) format: u32,
-    /// When it began, in UTC.
+    /// When the benchmark started, in UTC.
     pub(crate) date: String,
-    /// The commit of the working directory.
+    /// Commit of the working directory.
     pub(crate) commit: Option<String>,
-    /// Where.
+    /// Machine.
     pub(crate) machine: Machine,
-    /// What each program says of itself.
+    /// Versions of the programs.
     pub(crate) versions: Vec<String>,
-    /// How large it was made.
+    /// Size of the benchmark.
     pub(crate) size: Size,
-    /// Every run, in the order of time.
+    /// All runs in chronological order.
     pub(crate) runs: Vec<BenchRun>,
-    /// What they came to.
+    /// Summary table.
     pub(crate) table: Vec<summary::SummaryRow>,
-    /// What Redis itself needs, by round.
+    /// Costs of Redis, by round.
     #[serde(default)]
     pub(crate) redis: Vec<RedisCosts>,
 }
@@ -102,20 +102,20 @@ pub(crate) struct BenchResult {
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct BenchRun {
-    /// What was measured.
+    /// Name of the case.
     pub(crate) case: String,
-    /// Of what.
+    /// Server under test.
     pub(crate) subject: Subject,
-    /// In which round.
+    /// Round.
     pub(crate) round: u32,
-    /// The command line of the load test.
+    /// Arguments of the load test.
     pub(crate) line: String,
-    /// What it came to.
+    /// Metrics of the run.
     #[serde(alias = "numbers")]
     pub(crate) metrics: RunMetrics,
 }
 
-/// Runs all of it. The error says what could not be run.
+/// Runs the whole benchmark. The error names the run that failed.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
     let earshot = args.earshot.clone().map_or_else(sibling_binary, Ok)?;
     let programs = Programs {
@@ -140,7 +140,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
     for group in plan::initial_groups(&args.size) {
         run_group(&bench, &group, &args.only, &mut outcome)?;
     }
-    // Half of the highest load is known only now.
+    // The highest rates, of which this case takes half, are known only now.
     let second = plan::half_load_cases(&args.size, &outcome.runs);
     run_group(&bench, &second, &args.only, &mut outcome)?;
     run_redis_costs(&bench, &args.only, &mut outcome)?;
@@ -153,7 +153,7 @@ fn sibling_binary() -> Result<PathBuf, String> {
     Ok(own.with_file_name("earshot"))
 }
 
-/// All rounds of some cases, the cases in turn, and in each its subjects in turn.
+/// Runs all rounds of a group of cases; within a round, the subjects of each case alternate.
 fn run_group(
     bench: &BenchRunner,
     group: &[Case],
@@ -190,7 +190,7 @@ fn run_redis_costs(bench: &BenchRunner, only: &str, outcome: &mut BenchResult) -
 }
 
 fn print_progress(words: &str) {
-    // Nobody need read it.
+    // A closed standard error does not matter.
     let _ = writeln!(std::io::stderr(), "bench: {words}");
 }
 
@@ -204,7 +204,7 @@ fn write(outcome: &BenchResult, directory: &Path) -> Result<(), String> {
     let markdown = markdown::page(outcome);
     fs::write(directory.join(format!("{name}.json")), json).map_err(|error| cannot(&error))?;
     fs::write(directory.join(format!("{name}.md")), &markdown).map_err(|error| cannot(&error))?;
-    // A reader that went away changes nothing.
+    // A closed standard output does not matter.
     let _ = std::io::stdout().write_all(markdown.as_bytes());
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `capacity`: what many users requirements, by what was measured: processors, memory, network, nodes and Redis servers, and
-//! which of them runs out first. Takes its constants from a result of `bench`. Never measures anything itself.
+//! `capacity`: computes processors, memory, network, nodes and Redis servers for many users, and the first bottleneck,
+//! from a result of `bench`.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,10 +18,10 @@ mod table;
 use constants::Constants;
 use model::Requirements;
 
-/// What many users requirements, by what was measured.
+/// Computes the requirements of many users.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CapacityArgs {
-    /// A result of `bench`, as JSON
+    /// Result of `bench` (JSON)
     result: PathBuf,
     #[command(flatten)]
     workload: Workload,
@@ -29,75 +29,76 @@ pub(crate) struct CapacityArgs {
     machine: NodeSize,
 }
 
-/// How users are connected.
+/// Transport of the users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum UserTransport {
-    /// By WebSocket
+    /// WebSocket
     Ws,
-    /// By Server-Sent Events
+    /// Server-Sent Events
     Sse,
 }
 
-/// What is asked for.
+/// The workload.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Workload {
-    /// Users who are connected at a time, one connection each
+    /// Concurrently connected users, one connection each
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) users: u64,
-    /// How they are connected, which decides what connecting costs; all else was measured with WebSockets
+    /// Transport, which determines the cost of connecting; all other costs were measured with WebSockets
     #[arg(long, value_enum, default_value_t = UserTransport::Ws)]
     pub(crate) transport: UserTransport,
-    /// Subscribers of a channel; each user hears one channel
+    /// Subscribers per channel; each user subscribes to one channel
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) subscribers_per_channel: u64,
-    /// Publications a minute on each channel
+    /// Publications per minute and channel
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     pub(crate) per_minute: f64,
-    /// Bytes of a publication: for network and history; processor time is that of the size that was measured
+    /// Size of a publication in bytes, for network and history; CPU costs are those of the measured size
     #[arg(long, default_value_t = 128)]
     pub(crate) size: u64,
-    /// How long publications are kept for those who come back, and how many of a channel
+    /// Time to keep publications for recovery
     #[arg(long, default_value = "1m", value_parser = duration)]
     pub(crate) history_ttl: Duration,
-    /// See above
+    /// Publications to keep per channel
     #[arg(long, default_value_t = 64)]
     pub(crate) history_size: u64,
-    /// Within how long those of a lost node are to be back
+    /// Time within which the users of a failed node must be reconnected
     #[arg(long, default_value = "30s", value_parser = nonzero_duration)]
     pub(crate) reconnect_within: Duration,
     /// How long a user stays connected
     #[arg(long, default_value = "30m", value_parser = nonzero_duration)]
     pub(crate) session_duration: Duration,
-    /// All of a channel's subscribers are brought to the same node, by the balancer in front
+    /// The load balancer routes all subscribers of a channel to the same node
     #[arg(long)]
     pub(crate) colocated: bool,
 }
 
-/// One node, of which no more than half is planned with.
+/// Size of a node. Half of it is used for planning.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NodeSize {
     /// Cores of a node
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cores: u32,
-    /// Memory of a node, in GiB
+    /// Memory of a node in GiB
     #[arg(long, default_value_t = 16.0, value_parser = positive)]
     pub(crate) memory: f64,
-    /// What a node can send, in Gbit/s
+    /// Network bandwidth of a node in Gbit/s
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub(crate) network: f64,
 }
 
-/// What is divided by must not be nothing.
+/// Rejects zero: the value is used as a divisor.
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("wants a number above 0".to_owned()) }
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("must be greater than 0".to_owned()) }
 }
 
 fn nonzero_duration(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|time| if time.is_zero() { Err("wants some time".to_owned()) } else { Ok(time) })
+    duration(text)
+        .and_then(|time| if time.is_zero() { Err("must be greater than 0".to_owned()) } else { Ok(time) })
 }
 
-/// Computes, and tells it.
+/// Computes the requirements and prints them.
 pub(crate) fn run(args: &CapacityArgs) -> Result<(), String> {
     let with_path = |error: &dyn std::fmt::Display| format!("cannot use {}: {error}", args.result.display());
     let text = fs::read_to_string(&args.result).map_err(|error| with_path(&error))?;
@@ -105,7 +106,7 @@ pub(crate) fn run(args: &CapacityArgs) -> Result<(), String> {
     let constants = Constants::of(&outcome, args.workload.transport).map_err(|error| with_path(&error))?;
     let requirements = Requirements::of(&constants, &args.workload, &args.machine);
     let name = args.result.file_name().unwrap_or_default().to_string_lossy();
-    // A reader that went away changes nothing.
+    // A closed standard output does not matter.
     let _ = std::io::stdout().write_all(table::table(&name, &constants, &requirements).as_bytes());
     Ok(())
 }
@@ -115,7 +116,7 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn what_nothing_can_be_computed_of_is_refused() {
+    fn zero_and_invalid_inputs_are_rejected() {
         let fits = |option: &str| {
             let words = ["loadtest", "capacity", "x.json"].into_iter().chain([option]);
             crate::Cli::try_parse_from(words).is_ok()

@@ -1,6 +1,5 @@
-//! One subscriber's connection: a non-blocking socket and the protocol on it. It connects, subscribes, and enters what
-//! it hears into its [`Recorder`]. It never waits, never publishes, never comes back by itself, and never judges what
-//! it heard.
+//! Connection of one subscriber: a non-blocking socket and the protocol on it. Connects, subscribes and records what it
+//! receives through a [`Recorder`]. Never blocks, publishes or reconnects.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,103 +21,103 @@ mod subscriber_protocol;
 pub(crate) use subscriber_protocol::ResumePoint;
 use subscriber_protocol::SubscriberProtocol;
 
-/// How a subscriber is connected.
+/// Transport of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// Server-Sent Events.
     Sse,
-    /// A WebSocket; the encoding matters where the target speaks the Centrifuge protocol.
+    /// WebSocket; the encoding applies to targets that speak the Centrifuge protocol.
     WebSocket(Encoding),
 }
 
-/// How a subscriber reads once it is told to.
+/// How fast a subscriber reads once reads are throttled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadRate {
-    /// As fast as it comes.
+    /// No limit.
     Unlimited,
-    /// So many bytes a second.
+    /// This many bytes per second.
     BytesPerSecond(u32),
-    /// Not at all.
+    /// Does not read.
     Paused,
 }
 
-/// One subscriber as the scenario wants it.
+/// Plan of one subscriber.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SubscriberPlan {
-    /// How it is connected.
+    /// Transport.
     pub(crate) transport: Transport,
-    /// The index of its channel.
+    /// Index of the channel.
     pub(crate) channel: u32,
-    /// The index of its cohort.
+    /// Index of the cohort.
     pub(crate) cohort: u8,
-    /// How it reads once it is told to.
+    /// Read rate once reads are throttled.
     pub(crate) read_rate: ReadRate,
-    /// Whether it is set in motion when some are to be.
+    /// Whether the subscriber takes part in churn.
     pub(crate) churns: bool,
 }
 
-/// Why a subscriber could not be had, or was lost.
+/// Why a subscriber failed to connect, or lost its connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// No connection, or it broke.
-    #[error("the connection failed: {0}")]
+    /// Connecting failed, or the connection broke.
+    #[error("connection failed: {0}")]
     Io(#[from] io::Error),
     /// Not subscribed in time.
     #[error("not subscribed within {0} s")]
     Timeout(u64),
-    /// Another status than the one that opens a stream.
-    #[error("refused with HTTP status {0}")]
+    /// The response has a status that does not open a stream.
+    #[error("rejected with HTTP status {0}")]
     Status(u16),
-    /// The answer is not HTTP.
+    /// The response is not HTTP.
     #[error(transparent)]
     Http(#[from] http::HttpError),
-    /// The answer to the handshake is not for us.
-    #[error("the answer to the WebSocket handshake does not accept it")]
+    /// The response does not match the WebSocket handshake.
+    #[error("the response does not accept the WebSocket handshake")]
     NotAccepted,
-    /// The frames are none.
+    /// The bytes are not valid frames.
     #[error(transparent)]
     Frame(#[from] frames::FrameError),
-    /// A message that is none of the protocol.
-    #[error("not the protocol: {0}")]
+    /// The message does not decode.
+    #[error("invalid protocol message: {0}")]
     Protocol(#[from] earshot_protocol::DecodeError),
-    /// The server answered with an error of the protocol.
+    /// The server replied with a protocol error.
     #[error("error {code}: {message}")]
     Rejected {
-        /// The protocol's error code.
+        /// Error code of the protocol.
         code: u32,
-        /// The same in words.
+        /// Error message of the server.
         message: String,
     },
-    /// The server ended the connection; the text tells how.
+    /// The server closed the connection; contains the reason.
     #[error("closed by the server: {0}")]
     Closed(String),
 }
 
-/// A subscriber's connection.
+/// Connection of a subscriber.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: TcpStream,
     connected: bool,
     protocol: SubscriberProtocol,
-    /// What the socket has not taken yet.
+    /// Bytes not yet written to the socket.
     out: Vec<u8>,
 }
 
-/// Where to dial, and how.
+/// Where and how to connect.
 #[derive(Debug)]
 pub(crate) struct ConnectOptions<'a> {
     /// The server.
     pub(crate) target: &'a Target,
-    /// The channel's name.
+    /// Name of the channel.
     pub(crate) channel: &'a str,
-    /// The local address, where one alone has too few ports.
+    /// Local address, if one address has too few ports.
     pub(crate) source: Option<Ipv4Addr>,
-    /// Bytes of the kernel's receive buffer; its own choice unless given.
+    /// Size of the kernel receive buffer in bytes; the system default if `None`.
     pub(crate) receive_buffer: Option<usize>,
 }
 
 impl Connection {
-    /// Begins to connect. The socket is registered under `token`.
+    /// Starts to connect. Registers the socket under `token`.
     pub(crate) fn dial(
         options: &ConnectOptions<'_>,
         transport: Transport,
@@ -133,17 +132,17 @@ impl Connection {
         Ok(Self { socket, connected: false, protocol, out: request })
     }
 
-    /// Whether everything that is published from now on is expected.
+    /// Whether every message published from now on is expected.
     pub(crate) fn is_subscribed(&self) -> bool {
         self.protocol.is_subscribed()
     }
 
-    /// Where the subscription stands.
+    /// Position to resume from.
     pub(crate) fn resume_point(&self) -> ResumePoint {
         self.protocol.resume_point()
     }
 
-    /// The socket takes bytes.
+    /// Handles a writable socket.
     pub(crate) fn writable(&mut self) -> Result<(), ClientError> {
         if !self.connected {
             if let Some(error) = self.socket.take_error()? {
@@ -171,8 +170,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The socket has bytes: reads them through `buffer`, answers what wants an answer. A read that does not fill
-    /// `buffer` has emptied the socket; whatever comes later is a new event.
+    /// Handles a readable socket: reads through `buffer` and writes replies. A read that does not fill `buffer` has
+    /// drained the socket; more data is a new event.
     pub(crate) fn readable(
         &mut self,
         buffer: &mut [u8],
@@ -182,7 +181,7 @@ impl Connection {
         Ok(())
     }
 
-    /// One read of at most as many bytes as `buffer` has; how many it was.
+    /// Reads once, at most `buffer.len()` bytes; returns the number of bytes.
     pub(crate) fn read_once(
         &mut self,
         buffer: &mut [u8],
@@ -201,21 +200,21 @@ impl Connection {
         Ok(count)
     }
 
-    /// Gives the subscription up, or takes it up anew. False where the protocol knows no such thing.
+    /// Unsubscribes or subscribes. False if the protocol has no such command.
     pub(crate) fn toggle(&mut self, subscribe: bool, channel: &str) -> Result<bool, ClientError> {
         let known = self.protocol.toggle(subscribe, channel, &mut self.out);
         self.flush()?;
         Ok(known)
     }
 
-    /// Lets the poll forget the socket.
+    /// Removes the socket from the poll.
     pub(crate) fn deregister(&mut self, registry: &Registry) {
-        // It is about to be closed, which does the same.
+        // Closing the socket has the same effect.
         let _ = registry.deregister(&mut self.socket);
     }
 }
 
-/// A socket on its way to the server.
+/// Creates a socket and starts to connect it.
 fn connect(options: &ConnectOptions<'_>) -> io::Result<Socket> {
     let address = options.target.address();
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -237,5 +236,5 @@ fn connect(options: &ConnectOptions<'_>) -> io::Result<Socket> {
     }
 }
 
-/// `EINPROGRESS` of Linux, for which the standard library has no stable name.
+/// `EINPROGRESS` on Linux; the standard library has no stable name for it.
 const IN_PROGRESS: i32 = 115;

@@ -1,14 +1,14 @@
-//! Ctrl-C: the first one ends the run and its result is told, the second one ends the process. Never cleans up.
+//! Ctrl-C: the first one ends the run and reports its result, the second one ends the process.
 
 use std::sync::{Arc, Weak};
 use std::thread;
 
 use crate::run::Run;
 
-/// What a shell reports for a process that was interrupted.
+/// Exit code that shells report for SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// Listens on behalf of a run. Where that cannot be done, Ctrl-C ends the process as it does any other.
+/// Installs the handler for a run. If that fails, Ctrl-C ends the process immediately.
 pub(crate) fn install_handler(run: &Arc<Run>) {
     let run = Arc::downgrade(run);
     let thread = thread::Builder::new().name("signals".to_owned());

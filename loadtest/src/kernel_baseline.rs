@@ -1,6 +1,6 @@
-//! `limit`: what the kernel takes in any case. A process of its own, the *bare loop*, writes one ready frame to each of
-//! N sockets from one thread and does nothing else; it is measured with the same clients and the same counters as any
-//! server. Whatever a server needs beyond that is its own.
+//! `kernel-baseline`: the cost of the kernel alone. A separate process writes one prepared frame to each of N sockets
+//! from one thread and does nothing else. It is measured with the same clients and counters as any server, so the
+//! difference is the cost of the server itself.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -19,20 +19,20 @@ mod server;
 
 pub(crate) use server::{BaselineServerArgs, serve};
 
-/// What the kernel takes in any case: one thread that writes one ready frame to each socket.
+/// Kernel baseline: one thread that writes one prepared frame to each socket.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct KernelBaselineArgs {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// Messages at once; above 1 the loop writes them to each socket together
+    /// Messages per burst; above 1, a burst is written to each socket with one call
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     burst: u64,
-    /// The core that the loop runs on, by `taskset`; wherever the kernel puts it unless given
+    /// Core of the server process, set with `taskset` [default: chosen by the kernel]
     #[arg(long, value_name = "CORE")]
     server_core: Option<String>,
 }
 
-/// Runs a fan-out against a bare loop of its own.
+/// Runs a fan-out against its own baseline server.
 pub(crate) fn run(args: &KernelBaselineArgs) -> Result<Record, RunError> {
     let mut options = args.options.clone();
     let server = BaselineServer::start(args)?;
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &KernelBaselineArgs) -> Result<Record, RunError> {
     Ok(record)
 }
 
-/// A bare loop in a process of its own; it ends with its owner.
+/// The baseline server in a child process; killed on drop.
 #[derive(Debug)]
 struct BaselineServer {
     child: Child,
@@ -80,15 +80,15 @@ impl BaselineServer {
         }
         let mut server = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let address = line.trim().parse();
-        server.address =
-            address.map_err(|_| RunError::InvalidOptions(format!("{command:?} has not started")))?;
+        server.address = address
+            .map_err(|_| RunError::InvalidOptions(format!("{command:?} did not print its address")))?;
         Ok(server)
     }
 }
 
 impl Drop for BaselineServer {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! What one subscriber got of one channel: in order, late, twice, never. Knows sequence numbers only; never a
-//! socket, a payload or a clock.
+//! Tracks which sequence numbers of one channel a subscriber has received: in order, late, duplicate or missing. No
+//! sockets, payloads or clocks.
 
 use std::mem;
 use std::ops::Range;
@@ -7,24 +7,24 @@ use std::ops::Range;
 /// How a message arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// After everything that was published before it; so many before it have not come.
+    /// After all earlier messages, except for this many that have been skipped.
     InOrder(u64),
-    /// After something that was published later.
+    /// After a message that was published later.
     Late,
-    /// Once more.
+    /// Received before.
     Duplicate,
 }
 
-/// The account of one subscriber. Sequences begin at 1.
+/// Ledger of one subscriber. Sequence numbers start at 1.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     next: u64,
-    /// What was skipped and has not come since, ascending.
+    /// Skipped sequence numbers that have not arrived since, ascending.
     missing: Vec<Range<u64>>,
     delivered: u64,
     late: u64,
     duplicates: u64,
-    /// Was away of its own will: what comes next begins a new span.
+    /// The subscriber was unsubscribed: the next message may skip any number.
     gap_allowed: bool,
 }
 
@@ -35,7 +35,7 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Enters one message.
+    /// Records one message.
     pub(crate) fn record(&mut self, sequence: u64) -> Arrival {
         if sequence >= self.next {
             let skipped = if mem::take(&mut self.gap_allowed) { 0 } else { sequence - self.next };
@@ -55,12 +55,12 @@ impl Ledger {
         Arrival::Late
     }
 
-    /// The subscriber was away of its own will: what was published meanwhile was not for it.
+    /// Allows the next message to skip any number: the subscriber was unsubscribed meanwhile.
     pub(crate) fn allow_gap(&mut self) {
         self.gap_allowed = true;
     }
 
-    /// Takes one sequence out of the missing; false if it was in none.
+    /// Removes a sequence number from the missing ranges. Returns false if it was not missing.
     fn fill_gap(&mut self, sequence: u64) -> bool {
         let Some(index) = self.missing.iter().position(|gap| gap.contains(&sequence)) else { return false };
         let gap = self.missing[index].clone();
@@ -69,23 +69,23 @@ impl Ledger {
         true
     }
 
-    /// How many different messages came.
+    /// Number of distinct messages received.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    /// How many came after something that was published later.
+    /// Number of messages received after a message that was published later.
     pub(crate) fn late(&self) -> u64 {
         self.late
     }
 
-    /// How many came once more.
+    /// Number of repeated messages.
     pub(crate) fn duplicates(&self) -> u64 {
         self.duplicates
     }
 
-    /// How many of the first `published` messages never came. Of one who came back of its own will and has heard
-    /// nothing since, one is missing if anything was published after its last: a run ends with a message for everyone.
+    /// Number of the first `published` messages that never arrived. For a subscriber that has resubscribed and received
+    /// nothing since, at most one counts as lost: a run ends with one message for every subscriber.
     pub(crate) fn lost(&self, published: u64) -> u64 {
         let skipped: u64 =
             self.missing.iter().map(|gap| gap.end.min(published + 1).saturating_sub(gap.start)).sum();
@@ -108,19 +108,19 @@ mod tests {
         ledger
     }
 
-    /// (lost of five, duplicated, out of order)
+    /// (lost out of five, duplicates, out of order)
     fn verdict(sequences: &[u64]) -> (u64, u64, u64) {
         let ledger = ledger(sequences);
         (ledger.lost(5), ledger.duplicates(), ledger.late())
     }
 
     #[test]
-    fn everything_once_and_in_order_is_clean() {
+    fn complete_ordered_sequence_is_clean() {
         assert_eq!(verdict(&[1, 2, 3, 4, 5]), (0, 0, 0));
     }
 
     #[test]
-    fn a_hole_is_a_loss_wherever_it_is() {
+    fn missing_sequence_is_a_loss_at_any_position() {
         assert_eq!(verdict(&[2, 3, 4, 5]), (1, 0, 0));
         assert_eq!(verdict(&[1, 2, 5]), (2, 0, 0));
         assert_eq!(verdict(&[1, 2, 3]), (2, 0, 0));
@@ -128,24 +128,24 @@ mod tests {
     }
 
     #[test]
-    fn a_second_copy_is_a_duplicate_and_no_disorder() {
+    fn repeated_message_is_a_duplicate_not_out_of_order() {
         assert_eq!(verdict(&[1, 2, 2, 3, 4, 5]), (0, 1, 0));
         assert_eq!(verdict(&[1, 2, 3, 4, 5, 1]), (0, 1, 0));
     }
 
     #[test]
-    fn a_late_one_is_disorder_and_no_loss() {
+    fn late_message_is_out_of_order_not_lost() {
         assert_eq!(verdict(&[1, 3, 2, 4, 5]), (0, 0, 1));
         assert_eq!(verdict(&[5, 4, 3, 2, 1]), (0, 0, 4));
     }
 
     #[test]
-    fn a_late_one_that_comes_twice_is_both() {
+    fn repeated_late_message_is_duplicate_and_out_of_order() {
         assert_eq!(verdict(&[1, 3, 2, 2, 4, 5]), (0, 1, 1));
     }
 
     #[test]
-    fn what_was_published_while_away_is_no_loss_but_silence_after_coming_back_is() {
+    fn messages_while_unsubscribed_are_not_lost_but_silence_after_resubscribing_is() {
         let mut ledger = ledger(&[1, 2]);
         ledger.allow_gap();
         assert_eq!((ledger.lost(2), ledger.lost(9)), (0, 1));
@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_account_agrees_with_a_plain_set(sequences in prop::collection::vec(1u64..40, 0..120), published in 0u64..60) {
+        fn ledger_agrees_with_a_set_model(sequences in prop::collection::vec(1u64..40, 0..120), published in 0u64..60) {
             let ledger = ledger(&sequences);
             let seen: HashSet<u64> = sequences.iter().copied().collect();
             let lost = (1..=published).filter(|sequence| !seen.contains(sequence)).count() as u64;

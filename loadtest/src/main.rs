@@ -1,12 +1,11 @@
-//! `earshot-loadtest`: puts a fan-out gateway, or one of its peers, under load from outside, and tells what arrived,
-//! how often, how late, and what it cost.
-//!
-//! A scenario plans subscribers and a schedule. The [`swarm`] connects the subscribers ([`client`]), whose accounts are
-//! kept in a [`tally`] of [`ledger`]s; the [`publisher`] keeps to the schedule and puts a [`stamp`] on each message;
-//! the [`watch`] looks at both while they are at it. From all three comes the [`record`], and from that alone the
-//! table, the page and the comparison ([`report`]). It shares nothing with the gateway but the wire.
-//!
-//! Exit codes: 0 all arrived, once and in order · 1 something did not · 2 the test could not be run.
+//! `earshot-loadtest`: generates load against Earshot or a comparable server and reports deliveries, losses, latency
+//! and cost.
+//! ⏎ A scenario defines the subscribers and the publish schedule. The [`swarm`] connects the subscribers ([`client`])
+//! and records what each receives in a [`tally`] of [`ledger`]s. The [`publisher`] follows the schedule and puts a
+//! [`stamp`] into each message. The [`sampler`] samples both during the run. The [`record`] is built from all three,
+//! and the table, the HTML page and the comparison are built from the record alone ([`report`]). The crate shares only
+//! the protocol crate with the gateway.
+//! ⏎ Exit codes: 0 every message arrived once and in order · 1 at least one did not · 2 the test could not run.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -43,7 +42,7 @@ mod target;
 const EXIT_UNCLEAN: u8 = 1;
 const EXIT_FAILED: u8 = 2;
 
-/// Puts a fan-out gateway under load
+/// Load test for fan-out servers
 #[derive(Parser, Debug)]
 #[command(name = "earshot-loadtest", version)]
 struct Cli {
@@ -53,69 +52,57 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// N subscribers, R messages a second: what arrives, how often, how late
-    ///
-    /// Unless given: 1000 subscribers on 1 channel, 20 messages of 128 bytes a second for 10 s.
+    /// N subscribers, R messages per second: deliveries, losses, latency
+    /// ⏎ Defaults: 1000 subscribers on 1 channel, 20 messages of 128 bytes per second for 10 s.
     Fanout(Box<fanout::FanoutArgs>),
-    /// N channels, one subscriber each: nothing is shared
-    ///
-    /// Unless given: 10000 channels, 5000 messages of 128 bytes a second for 10 s.
+    /// N channels with one subscriber each; no message is shared
+    /// ⏎ Defaults: 10000 channels, 5000 messages of 128 bytes per second for 10 s.
     ManyChannels(Box<many_channels::ManyChannelsArgs>),
-    /// Several messages at once, then a rest: what sharing a write saves, and whether memory comes back
-    ///
-    /// Unless given: 1000 subscribers on 1 channel, 100 messages of 128 bytes a second, ten at once, for 10 s.
+    /// Bursts of messages, then a cooldown: cost with batched writes, and memory that is not released
+    /// ⏎ Defaults: 1000 subscribers on 1 channel, 100 messages of 128 bytes per second in bursts of ten, for 10 s.
     Burst(Box<burst::BurstArgs>),
-    /// Everybody is connected and nothing is published: what a connection costs by being there
-    ///
-    /// Unless given: 1000 subscribers for 60 s.
+    /// Connected subscribers without traffic: the cost of an idle connection
+    /// ⏎ Defaults: 1000 subscribers for 75 s.
     Idle(Box<idle::IdleArgs>),
-    /// Everybody connects and subscribes: how many a second, and how long each waits
-    ///
-    /// Unless given: 1000 subscribers, once.
+    /// Connect and subscribe: connections per second and time to subscribe
+    /// ⏎ Defaults: 1000 subscribers, one round.
     Connect(Box<connect::ConnectArgs>),
-    /// Everybody loses the connection and comes back at once, and must get what was published meanwhile
-    ///
-    /// Unless given: 1000 subscribers on 1 channel, 10 messages of 128 bytes a second for 10 s.
+    /// Disconnect all subscribers, reconnect them at once and verify that each recovers the messages it missed
+    /// ⏎ Defaults: 1000 subscribers on 1 channel, 10 messages of 128 bytes per second for 10 s.
     Resume(Box<resume::ResumeArgs>),
-    /// A share reads slowly or not at all; the others must not notice
-    ///
-    /// Unless given: 200 subscribers on 1 channel, 50 messages of 16 KiB a second for 10 s; a tenth is slow.
+    /// A share of the subscribers reads slowly or not at all; the others must not be affected
+    /// ⏎ Defaults: 200 subscribers on 1 channel, 50 messages of 16 KiB per second for 10 s; 10 % are slow.
     Slow(Box<slow::SlowArgs>),
-    /// A share subscribes and unsubscribes all the time
-    ///
-    /// Unless given: 1000 subscribers on 1 channel, 20 messages of 128 bytes a second for 10 s; half are in motion.
+    /// A share of the subscribers unsubscribes and resubscribes continuously
+    /// ⏎ Defaults: 1000 subscribers on 1 channel, 20 messages of 128 bytes per second for 10 s; 50 % churn.
     Churn(Box<churn::ChurnArgs>),
-    /// A moderate load for a long time, with reconnections: does anything get lost, does memory grow
-    ///
-    /// Unless given: 1000 subscribers on 1 channel, 10 messages of 128 bytes a second for an hour.
+    /// Moderate load for a long time, with reconnects: losses and memory growth
+    /// ⏎ Defaults: 1000 subscribers on 1 channel, 10 messages of 128 bytes per second for an hour.
     Soak(Box<soak::SoakArgs>),
-    /// What the kernel takes in any case: one thread that writes one ready frame to each socket
-    ///
-    /// Takes the options of `fanout`, but for those that say where the target is.
+    /// Kernel baseline: one thread that writes one prepared frame to each socket
+    /// ⏎ Takes the options of `fanout`, except those that locate the target.
     KernelBaseline(Box<kernel_baseline::KernelBaselineArgs>),
-    /// Puts results that were kept as JSON beside each other
+    /// Compare results that were written with --json
     Compare(CompareArgs),
-    /// Earshot, nchan and the bare loop side by side on two cores, with the goals
-    ///
-    /// `loadtest/bench/run` builds everything and calls it.
+    /// Compare Earshot, nchan and the kernel baseline on two cores, and check the goals
+    /// ⏎ `loadtest/bench/run` builds all binaries and calls this command.
     Bench(Box<bench::BenchArgs>),
-    /// What a publication and a subscription cost Redis itself, for the model of many nodes
-    ///
-    /// Starts a Redis of its own. Run it by `taskset` on another core than --server-core.
+    /// Measure what a publication and a subscription cost Redis, for the capacity model
+    /// ⏎ Starts its own Redis. Run this command with `taskset` on a core other than --server-core.
     Redis(Box<redis_costs::RedisArgs>),
-    /// What many users need, by what was measured: nodes, Redis servers, and what runs out first
+    /// Compute nodes, Redis servers and the first bottleneck for many users from a benchmark result
     Capacity(Box<capacity::CapacityArgs>),
     #[command(hide = true)]
     BaselineServer(kernel_baseline::BaselineServerArgs),
 }
 
-/// Puts results beside each other.
+/// Compares results.
 #[derive(Args, Debug)]
 struct CompareArgs {
-    /// Files that were written with --json; changes are against the first
+    /// Files written with --json; changes are relative to the first
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Write a page with charts, too
+    /// Write an HTML page with charts
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
@@ -137,12 +124,12 @@ fn main() -> ExitCode {
         Command::Redis(args) => done(redis_costs::run(&args)),
         Command::Capacity(args) => done(capacity::run(&args)),
         Command::BaselineServer(args) => {
-            done(kernel_baseline::serve(&args).map_err(|error| format!("the bare loop: {error}")))
+            done(kernel_baseline::serve(&args).map_err(|error| format!("baseline server: {error}")))
         }
     }
 }
 
-/// Tells the result in every way that was asked for.
+/// Writes the result in every requested format.
 fn finish(outcome: Result<Record, RunError>, options: &Options) -> ExitCode {
     let record = match outcome {
         Ok(record) => record,

@@ -1,6 +1,6 @@
-//! The median, of which the load test has one. Pure.
+//! Median of a sample.
 
-/// The middle of the values, or between the two in the middle; `None` without any.
+/// Median of the values; `None` if there are none.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -17,7 +17,7 @@ mod tests {
     use super::median;
 
     #[test]
-    fn half_of_the_values_are_below_and_half_above() {
+    fn median_of_odd_and_even_counts() {
         assert_eq!(median([]), None);
         assert_eq!(median([9.0, 5.0, 5.5]), Some(5.5));
         assert_eq!(median([4.0, 1.0, 9.0, 3.0]), Some(3.5));

@@ -1,5 +1,5 @@
-//! What all scenarios are told on the command line, and what becomes of it: one checked value. Opens nothing but what
-//! it needs to know this machine's limits.
+//! Command-line options that all scenarios share, and [`RunConfig`], the checked value that they become. Reads only
+//! what it needs to know the limits of this machine.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,98 +19,98 @@ use crate::scenario::RunError;
 use crate::stamp::Stamp;
 use crate::target::{Paths, Target, TargetKind, Url};
 
-/// Files that this process needs beside one per subscriber.
+/// Open files of this process besides one per subscriber.
 const EXTRA_OPEN_FILES: u64 = 64;
 
-/// Connections that are opened at once. More would overflow a listener's backlog and measure its retries.
+/// Connections opened concurrently. A larger number would overflow the listen backlog and measure SYN retries.
 const CONNECT_CONCURRENCY: usize = 256;
 
-/// What all scenarios are told.
+/// Options that all scenarios share.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// What kind of server it is
+    /// Kind of server under test
     #[arg(long, value_enum, default_value_t = TargetKind::Earshot)]
     pub(crate) target: TargetKind,
-    /// Where it is
+    /// URL of the server
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     pub(crate) url: Url,
-    /// How many subscribers
+    /// Number of subscribers
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) subscribers: Option<u32>,
-    /// How they are connected; both unless given, where the target has both
+    /// Transport of the subscribers; by default every transport that the target supports
     #[arg(long, value_enum)]
     pub(crate) transport: Option<Transports>,
-    /// What WebSockets of the Centrifuge protocol speak
+    /// Encoding of WebSockets that speak the Centrifuge protocol
     #[arg(long, value_enum, default_value_t = SocketEncoding::Json)]
     pub(crate) encoding: SocketEncoding,
-    /// How many channels the subscribers are spread over
+    /// Number of channels; subscribers are distributed evenly
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) channels: Option<u32>,
-    /// Messages a second, over all channels; `max`: as many as are delivered
+    /// Messages per second over all channels; `max` publishes as fast as messages are delivered
     #[arg(long)]
     pub(crate) rate: Option<Rate>,
-    /// With `--rate max`: messages that may be under transport_description
+    /// With `--rate max`: messages in flight
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) window: u64,
-    /// How long
+    /// How long to publish
     #[arg(long, value_parser = duration)]
     pub(crate) duration: Option<Duration>,
-    /// Bytes of each message
+    /// Size of each message in bytes
     #[arg(long)]
     pub(crate) size: Option<usize>,
-    /// Where to publish: `http` (the target's scenario_settings API) or a Redis URL
+    /// Where to publish: `http` (the API of the target) or a Redis URL
     #[arg(long, default_value = "http", env = "LOADTEST_PUBLISH", hide_env_values = true)]
     pub(crate) publish: PublishTarget,
-    /// The key of the target's API
+    /// API key of the target
     #[arg(long, env = "EARSHOT_API_KEY", hide_env_values = true)]
     pub(crate) api_key: Option<String>,
-    /// Channels are called PREFIX-0, PREFIX-1, …
+    /// Prefix of channel names: PREFIX-0, PREFIX-1, …
     #[arg(long, default_value = "load")]
     pub(crate) channel_prefix: String,
-    /// Where to subscribe, if not at the usual path of the target's kind; {channel} stands for the name
+    /// Path to subscribe at, instead of the default of the target; {channel} is replaced by the channel name
     #[arg(long, value_name = "PATH")]
     pub(crate) subscribe_path: Option<String>,
-    /// Where to publish by HTTP, if not at the usual path of the target's kind
+    /// Path to publish at over HTTP, instead of the default of the target
     #[arg(long, value_name = "PATH")]
     pub(crate) publish_path: Option<String>,
-    /// A text frame that each WebSocket says first; {channel} stands for the name; may be given several times
+    /// Text frame that each WebSocket sends first; {channel} is replaced by the channel name; repeatable
     #[arg(long, value_name = "TEXT")]
     pub(crate) hello: Vec<String>,
-    /// A process to measure: its number, or the name of one or more; may be given several times
+    /// Process to measure, by id or by name (all processes of that name); repeatable
     #[arg(long, value_name = "PID|NAME")]
     pub(crate) process: Vec<ProcessName>,
-    /// Threads that carry subscribers; as many as this process has cores unless given
+    /// Subscriber threads [default: number of cores available to this process]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: Option<u16>,
-    /// Connections that are opened at once
+    /// Connections opened concurrently
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connect_concurrency: Option<u32>,
-    /// How long to wait for stragglers once deliveries have ceased
+    /// How long to wait for late messages after deliveries have stopped
     #[arg(long, default_value = "2s", value_parser = duration)]
     pub(crate) settle: Duration,
-    /// How progress is shown
+    /// How to show progress
     #[arg(long, value_enum, default_value_t = ProgressMode::Bar)]
     pub(crate) progress: ProgressMode,
-    /// Write the result as JSON; `-` for standard output, in place of the table
+    /// Write the result as JSON; `-` writes it to standard output instead of the table
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Write the result as a page with charts
+    /// Write the result as an HTML page with charts
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
 }
 
-/// How subscribers are connected.
+/// Transport of the subscribers.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transports {
-    /// All over Server-Sent Events
+    /// Server-Sent Events only
     Sse,
-    /// All over WebSockets
+    /// WebSocket only
     Ws,
-    /// Half and half
+    /// Half of the subscribers over each
     Both,
 }
 
-/// What WebSockets speak.
+/// Encoding of WebSockets.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketEncoding {
     /// JSON
@@ -119,12 +119,12 @@ pub(crate) enum SocketEncoding {
     Protobuf,
 }
 
-/// How fast to publish.
+/// Publish rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rate {
-    /// So many messages a second.
+    /// A fixed number of messages per second.
     PerSecond(f64),
-    /// As many as are delivered.
+    /// As fast as messages are delivered.
     Max,
 }
 
@@ -135,16 +135,16 @@ impl FromStr for Rate {
         match (text, text.parse::<f64>()) {
             ("max", _) => Ok(Self::Max),
             (_, Ok(rate)) if rate.is_finite() && rate > 0.0 => Ok(Self::PerSecond(rate)),
-            _ => Err("wants a number above 0, or `max`".to_owned()),
+            _ => Err("expected a number greater than 0, or `max`".to_owned()),
         }
     }
 }
 
-/// What a scenario takes where nothing is said.
+/// Defaults of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Defaults {
     pub(crate) subscribers: u32,
-    /// 0: one for each subscriber.
+    /// 0: one channel per subscriber.
     pub(crate) channels: u32,
     pub(crate) rate: f64,
     pub(crate) duration: Duration,
@@ -166,7 +166,7 @@ impl Default for Defaults {
     }
 }
 
-/// The options, checked and complete.
+/// Checked options with defaults applied.
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
     pub(crate) scenario: &'static str,
@@ -188,14 +188,14 @@ pub(crate) struct RunConfig {
     pub(crate) connect_concurrency: usize,
     pub(crate) settle: Duration,
     pub(crate) progress: ProgressMode,
-    /// What is done with the subscribers, in place of what is published.
+    /// Description of what the subscribers do, for scenarios in which publishing is not the subject.
     pub(crate) activity: Option<String>,
-    /// Settings of the scenario alone, for the record.
+    /// Settings specific to the scenario, for the record.
     pub(crate) scenario_settings: BTreeMap<String, String>,
 }
 
 impl Options {
-    /// Completes and checks them.
+    /// Applies the defaults and checks the result.
     pub(crate) fn resolve(&self, scenario: &'static str, defaults: &Defaults) -> Result<RunConfig, RunError> {
         let subscribers = self.subscribers.unwrap_or(defaults.subscribers);
         let channels = self.channels.unwrap_or(defaults.channels);
@@ -247,51 +247,56 @@ fn default_transport(kind: TargetKind) -> Transports {
 }
 
 impl RunConfig {
-    /// Whether that can be done at all, and here.
+    /// Checks that the target supports the options and that this machine can run them.
     fn check(&self) -> Result<(), RunError> {
         let usage = |text: String| Err(RunError::InvalidOptions(text));
         if self.size < Stamp::MIN_BYTES {
-            return usage(format!("--size: a message needs {} bytes for its stamp", Stamp::MIN_BYTES));
+            return usage(format!(
+                "--size: a message needs at least {} bytes for its stamp",
+                Stamp::MIN_BYTES
+            ));
         }
         if self.schedule(Vec::new()).total == 0 {
-            return usage("--rate and --duration: not one message would be published".to_owned());
+            return usage(
+                "--rate and --duration: no message would be published; increase one of them".to_owned(),
+            );
         }
         let (sse, sockets) = self.target.kind().serves();
         if (self.transport != Transports::Ws && !sse) || (self.transport != Transports::Sse && !sockets) {
-            return usage(format!("--transport: {} has no such transport here", self.target.kind().name()));
+            return usage(format!("--transport: not supported for target {}", self.target.kind().name()));
         }
         let needed = u64::from(self.subscribers) + EXTRA_OPEN_FILES;
         match open_file_limit() {
             Some(limit) if limit < needed => usage(format!(
-                "{} subscribers need {needed} open files, and this process may have {limit}: run `ulimit -n {needed}` first",
+                "{} subscribers need {needed} open files, but the limit is {limit}: run `ulimit -n {needed}`",
                 self.subscribers
             )),
             _ => Ok(()),
         }
     }
 
-    /// Whether everybody can come back to where it stood.
+    /// Checks that subscribers of every selected transport can resume from their last position.
     pub(crate) fn check_can_resume(&self) -> Result<(), RunError> {
         let (sse, sockets) = self.target.kind().resumes();
         if (self.transport != Transports::Ws && !sse) || (self.transport != Transports::Sse && !sockets) {
             return Err(RunError::InvalidOptions(format!(
-                "--transport: subscribers of {} cannot come back to where they stood over every transport that was asked for",
+                "--transport: subscribers of {} cannot resume over every selected transport",
                 self.target.kind().name()
             )));
         }
         Ok(())
     }
 
-    /// The names of the channels.
+    /// Names of the channels.
     pub(crate) fn channel_names(&self) -> Vec<String> {
         (0..self.channels).map(|index| format!("{}-{index}", self.channel_prefix)).collect()
     }
 
-    /// What is to be published after each channel has got so many.
+    /// Publish schedule, given the number of messages that each channel has received already.
     pub(crate) fn schedule(&self, before: Vec<u64>) -> Schedule {
         let (rate, total) = match self.rate {
             Rate::PerSecond(per_second) => {
-                // A float to an integer saturates.
+                // A cast from float to integer saturates.
                 let total = (per_second * self.duration.as_secs_f64()).round() as u64;
                 (PublishRate::Rate { per_second, burst: self.burst }, total)
             }
@@ -300,12 +305,12 @@ impl RunConfig {
                 (PublishRate::Window { messages: self.window, deliveries }, u64::MAX)
             }
         };
-        // A schedule by the clock ends with its last message, not with its last moment.
+        // A rate-based schedule ends with its last message, not at a point in time.
         let duration = if self.rate == Rate::Max { self.duration } else { Duration::MAX };
         Schedule { before, rate, total, duration }
     }
 
-    /// Transports alternate within each channel, whatever the number of channels is.
+    /// Transports alternate within each channel, for any number of channels.
     pub(crate) fn transport_of(&self, subscriber: u32) -> Transport {
         let websocket = Transport::WebSocket(match self.encoding {
             SocketEncoding::Json => Encoding::Json,
@@ -320,7 +325,7 @@ impl RunConfig {
         }
     }
 
-    /// One line: what is done.
+    /// One-line description of the run.
     pub(crate) fn title(&self) -> String {
         let (scenario, target, subscribers, transport_description) =
             (self.scenario, &self.target, self.subscribers, self.transport_description());
@@ -330,13 +335,13 @@ impl RunConfig {
 
     fn load_description(&self) -> String {
         let rate = match self.rate {
-            Rate::PerSecond(rate) => format!("{rate}/s"),
-            Rate::Max => "as many as are delivered".to_owned(),
+            Rate::PerSecond(rate) => format!("{rate} messages/s of {} bytes", self.size),
+            Rate::Max => format!("messages of {} bytes as fast as delivered", self.size),
         };
-        let burst = if self.burst > 1 { format!(", {} at once", self.burst) } else { String::new() };
-        let (channels, size, duration, publish) = (self.channels, self.size, self.duration, &self.publish);
+        let burst = if self.burst > 1 { format!(" in bursts of {}", self.burst) } else { String::new() };
+        let (channels, duration, publish) = (self.channels, self.duration, &self.publish);
         let channels = if channels == 1 { "1 channel".to_owned() } else { format!("{channels} channels") };
-        format!("{channels}, {rate} of {size} bytes{burst} for {duration:?} through {publish}")
+        format!("{channels}, {rate}{burst} for {duration:?} through {publish}")
     }
 
     fn transport_description(&self) -> String {
@@ -352,7 +357,7 @@ impl RunConfig {
         }
     }
 
-    /// The settings for the record. No secret is among them.
+    /// Settings for the record. Contains no secrets.
     pub(crate) fn settings(&self) -> BTreeMap<String, String> {
         let rate = match self.rate {
             Rate::PerSecond(rate) => rate.to_string(),
@@ -383,7 +388,7 @@ impl RunConfig {
     }
 }
 
-/// Reads `10s`, `500ms`, `2m` or `1h`.
+/// Parses `10s`, `500ms`, `2m` or `1h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -392,25 +397,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err("wants a number and a unit: 500ms, 10s, 2m, 1h".to_owned()),
+        _ => return Err("expected a number and a unit, such as 500ms, 10s, 2m or 1h".to_owned()),
     };
     let seconds = number.parse::<f64>().map_err(|error| error.to_string())? * scale;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Whether this one belongs to a share of all, which is spread over channels and transports. Neighbours go together,
-/// since transports alternate.
+/// Whether a subscriber belongs to a share of all subscribers that is distributed over channels and transports. Selects
+/// in pairs, since transports alternate.
 pub(crate) fn is_selected(index: u32, share: f64) -> bool {
     let pair = f64::from(index / 2);
     (pair * share).round() < ((pair + 1.0) * share).round()
 }
 
-/// Reads a share: `0.1` or `10%`.
+/// Parses a share: `0.1` or `10%`.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 0.01));
     match number.parse::<f64>() {
         Ok(number) if (0.0..=1.0).contains(&(number * scale)) => Ok(number * scale),
-        _ => Err("wants a share between 0 and 1, such as 0.1 or 10%".to_owned()),
+        _ => Err("expected a share between 0 and 1, such as 0.1 or 10%".to_owned()),
     }
 }
 
@@ -432,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_shares_have_units() {
+    fn durations_and_shares_are_parsed() {
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
@@ -457,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_spread_over_both_transports() {
+    fn share_covers_both_transports_evenly() {
         let config = config("--subscribers 100").unwrap();
         for (share, count) in [(0.0, 0), (0.1, 10), (0.5, 50), (1.0, 100)] {
             let chosen: Vec<u32> = (0..100).filter(|index| is_selected(*index, share)).collect();
@@ -468,11 +473,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_named() {
+    fn invalid_options_are_rejected() {
         let refusal = |line: &str| config(line).map(|_| ());
         assert_eq!(refusal("--subscribers 10"), Ok(()));
-        assert_eq!(refusal("--size 50"), Err("--size: a message needs 121 bytes for its stamp".to_owned()));
-        assert!(refusal("--rate 0").is_err_and(|text| text.contains("above 0, or `max`")));
+        assert_eq!(
+            refusal("--size 50"),
+            Err("--size: a message needs at least 121 bytes for its stamp".to_owned())
+        );
+        assert!(refusal("--rate 0").is_err_and(|text| text.contains("greater than 0, or `max`")));
         assert!(refusal("--rate 1 --duration 100ms").is_err());
         assert!(
             refusal("--target centrifugo --transport sse").is_err_and(|text| text.contains("centrifugo"))
@@ -483,9 +491,9 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_in_no_title_and_no_setting() {
+    fn secrets_are_not_in_title_or_settings() {
         let config = config("--publish redis://:secret@127.0.0.1:6379 --api-key hidden").unwrap();
-        let told = format!("{} {:?}", config.title(), config.settings());
-        assert!(!told.contains("secret") && !told.contains("hidden"), "{told}");
+        let shown = format!("{} {:?}", config.title(), config.settings());
+        assert!(!shown.contains("secret") && !shown.contains("hidden"), "{shown}");
     }
 }

@@ -1,5 +1,4 @@
-//! Live progress on standard error: a bar where that is a terminal, lines where they are asked for. Never decides
-//! anything.
+//! Live progress on standard error: a bar on a terminal, or lines on request.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -7,18 +6,18 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How progress is shown.
+/// How to show progress.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProgressMode {
-    /// A bar, where standard error is a terminal
+    /// A bar, if standard error is a terminal
     Bar,
     /// A line for each sample
     Lines,
-    /// Not at all
+    /// No progress
     None,
 }
 
-/// What is shown of a run, one stage after the other.
+/// Progress of a run, one stage at a time.
 #[derive(Debug)]
 pub(crate) struct Progress {
     mode: ProgressMode,
@@ -27,12 +26,12 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Nothing yet.
+    /// No stage yet.
     pub(crate) fn new(mode: ProgressMode) -> Self {
         Self { mode, bar: ProgressBar::hidden(), stage: "" }
     }
 
-    /// Begins a stage of so many steps.
+    /// Starts a stage with a number of steps.
     pub(crate) fn begin(&mut self, stage: &'static str, steps: u64) {
         self.bar.finish_and_clear();
         self.stage = stage;
@@ -48,17 +47,17 @@ impl Progress {
         self.bar.enable_steady_tick(Duration::from_millis(200));
     }
 
-    /// How many steps are done.
+    /// Sets the number of completed steps.
     pub(crate) fn set(&self, steps: u64) {
         self.bar.set_position(steps);
     }
 
-    /// The newest numbers, in summary.
+    /// Shows the latest figures.
     pub(crate) fn report(&self, at: f64, summary: &str) {
         match self.mode {
             ProgressMode::Bar => self.bar.set_message(summary.to_owned()),
             ProgressMode::Lines => {
-                // Nobody need read it.
+                // A closed standard error does not matter.
                 let _ = writeln!(std::io::stderr(), "{at:8.1} s  {:<10}  {summary}", self.stage);
             }
             ProgressMode::None => {}

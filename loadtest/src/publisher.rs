@@ -1,5 +1,5 @@
-//! The publishing side: a schedule, and a thread that keeps to it. Each message carries the moment it was *due*, so a
-//! publisher that falls behind makes latencies longer instead of hiding them. Never listens.
+//! Publishing: a schedule, and a thread that follows it. Each message carries the time it was *due*, so a publisher
+//! that falls behind increases the measured latency instead of hiding it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,37 +22,37 @@ mod schedule;
 pub(crate) use connection::{PublishError, PublishTarget, PublisherConnection};
 pub(crate) use schedule::{PublishRate, Schedule};
 
-/// Messages that are sent in one go when several are due.
+/// Largest number of messages sent in one batch when several are due.
 const BATCH_MAX: u64 = 256;
 
-/// How often a publisher that waits for deliveries looks.
+/// How often a publisher that waits for deliveries checks the window.
 const WINDOW_POLL_INTERVAL: Duration = Duration::from_micros(100);
 
-/// One message on its way out.
+/// A message to publish.
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a> {
-    /// Where to.
+    /// Channel.
     pub(crate) channel: &'a str,
-    /// What.
+    /// Payload.
     pub(crate) payload: Vec<u8>,
 }
 
-/// How the publishing went.
+/// Result of a publisher.
 #[derive(Debug)]
 pub(crate) struct PublishResult {
-    /// How many messages the gateway or Redis accepted.
+    /// Messages that the gateway or Redis accepted.
     pub(crate) count: u64,
-    /// From the first to the last.
+    /// From the first message to the last.
     pub(crate) elapsed: Duration,
-    /// How late messages were sent, in microseconds.
+    /// Delay from due to sent, in microseconds.
     pub(crate) lag: Histogram<u64>,
-    /// What the publisher's thread used.
+    /// CPU share of the publisher's thread.
     pub(crate) cpu: Option<CpuShare>,
-    /// What ended it early.
+    /// Error that ended publishing early.
     pub(crate) error: Option<PublishError>,
 }
 
-/// A publisher at work on its own thread.
+/// A publisher thread.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     thread: thread::JoinHandle<PublishResult>,
@@ -61,7 +61,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Begins to publish.
+    /// Starts publishing.
     pub(crate) fn start(
         connection: PublisherConnection,
         schedule: Schedule,
@@ -80,19 +80,19 @@ impl Publisher {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing more will be published.
+    /// Whether the publisher has finished.
     pub(crate) fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// No more than what is under way.
+    /// Stops after the current batch.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for the end.
+    /// Waits until the publisher has finished.
     pub(crate) fn join(self) -> std::io::Result<PublishResult> {
-        self.thread.join().map_err(|_| std::io::Error::other("the publisher has panicked"))
+        self.thread.join().map_err(|_| std::io::Error::other("the publisher thread panicked"))
     }
 }
 
@@ -135,7 +135,7 @@ fn publish_all(
     PublishResult { count, elapsed: start.elapsed(), lag, cpu: clock.share(), error }
 }
 
-/// Everything that is due, from message `first` on.
+/// Returns all messages that are due, from message `first` on.
 fn due_now<'a>(
     schedule: &'a Schedule,
     run: &'a Run,
@@ -154,7 +154,7 @@ fn due_now<'a>(
         .collect()
 }
 
-/// As many as there is room for; each is due now.
+/// Returns as many messages as the window has room for; each is due now.
 fn window_batch<'a>(schedule: &'a Schedule, run: &'a Run, first: u64, room: u64) -> Vec<Outgoing<'a>> {
     let now = Instant::now();
     (first..first + room.min(BATCH_MAX)).map(|index| message(schedule, run, index, now, now)).collect()
@@ -170,7 +170,7 @@ fn message<'a>(schedule: &Schedule, run: &'a Run, index: u64, due: Instant, now:
     Outgoing { channel: &run.channels[channel as usize], payload }
 }
 
-/// Blocks this thread: the timers of an async runtime have a grain of a millisecond, which would show in every latency.
+/// Blocks the thread: async timers have a resolution of one millisecond, which would show in every latency.
 fn wait_until(due: Instant, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let left = due.saturating_duration_since(Instant::now());
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_late_carries_the_moment_it_was_due_and_how_late_it_was() {
+    fn late_messages_carry_due_time_and_delay() {
         let run = Run::new(128, vec!["c0".to_owned(), "c1".to_owned()]);
         let rate = PublishRate::Rate { per_second: 1000.0, burst: 1 };
         let schedule = Schedule { before: vec![0; 2], rate, total: 20, duration: Duration::MAX };

@@ -1,5 +1,5 @@
-//! The result of a run as it is kept: the shape of the JSON, from which the table, the page and the comparison are
-//! made. A result that was written years ago must still be read: fields are added, never renamed. Never measures.
+//! The result of a run: the JSON format from which the table, the HTML page and the comparison are made. Results of
+//! every earlier format must remain readable: a renamed field keeps its old name as an alias.
 
 use std::collections::BTreeMap;
 
@@ -9,312 +9,312 @@ use serde::{Deserialize, Serialize};
 use crate::resources::machine::Machine;
 use crate::resources::thread::CpuShare;
 
-/// The format that is written. Readers take every one up to it.
+/// Format that is written. Readers accept all formats up to this one.
 pub(crate) const FORMAT: u32 = 2;
 
-/// The result of one run.
+/// Result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Record {
     /// See [`FORMAT`].
     pub(crate) format: u32,
-    /// Which scenario.
+    /// Name of the scenario.
     pub(crate) scenario: String,
-    /// One line: what was done.
+    /// One-line description.
     pub(crate) title: String,
-    /// When it began, in UTC.
+    /// When the run started, in UTC.
     pub(crate) date: String,
-    /// The commit of the working directory.
+    /// Commit of the working directory.
     pub(crate) commit: Option<String>,
-    /// Where.
+    /// Machine of the load test.
     pub(crate) machine: Machine,
-    /// What kind of server was under test.
+    /// Kind of server under test.
     pub(crate) target: String,
-    /// What was asked for, as the options have it.
+    /// Options of the run.
     pub(crate) settings: BTreeMap<String, String>,
-    /// Everything arrived, once, in order, where it belongs, as it was published.
+    /// Whether every message arrived once, in order, on its channel and unaltered.
     pub(crate) clean: bool,
-    /// What ended the run early.
+    /// Error that ended publishing early.
     pub(crate) failure: Option<String>,
-    /// The operator ended the run early.
+    /// Whether the operator interrupted the run.
     pub(crate) interrupted: bool,
-    /// How connecting went.
+    /// Connecting.
     pub(crate) connect: Connect,
-    /// How publishing went.
+    /// Publishing.
     pub(crate) published: Published,
-    /// What arrived.
+    /// Deliveries.
     pub(crate) deliveries: Deliveries,
-    /// The same by cohort.
+    /// Results by cohort.
     pub(crate) cohorts: Vec<Cohort>,
-    /// How long it took to be subscribed again, from when that was due.
+    /// Time to be subscribed again, from when the reconnect was due.
     #[serde(alias = "returning")]
     pub(crate) reconnecting: Option<Latency>,
-    /// What the named processes used.
+    /// Usage of the named processes.
     pub(crate) processes: Vec<ProcessUsage>,
-    /// What this scenario is about, beyond all that.
+    /// Measures specific to the scenario.
     pub(crate) measures: Vec<Measure>,
-    /// What the load test itself used.
+    /// Usage of the load generator itself.
     #[serde(alias = "meter")]
     pub(crate) generator: Generator,
-    /// Why the numbers may not be those of the server.
+    /// Reasons why the figures may not describe the server alone.
     #[serde(alias = "doubts")]
     pub(crate) warnings: Vec<String>,
-    /// How it went over time.
+    /// Samples over time.
     pub(crate) series: Vec<Sample>,
 }
 
-/// How connecting went.
+/// Results of connecting.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Connect {
-    /// Subscribers.
+    /// Number of subscribers.
     pub(crate) subscribers: u64,
-    /// From the first to the last.
+    /// From the first to the last, in seconds.
     pub(crate) seconds: f64,
-    /// Subscribers a second.
+    /// Subscribers per second.
     pub(crate) per_second: f64,
     /// From due to subscribed.
     pub(crate) latency: Latency,
 }
 
-/// How publishing went.
+/// Results of publishing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Published {
     /// Messages.
     pub(crate) count: u64,
-    /// From the first to the last.
+    /// From the first to the last, in seconds.
     pub(crate) seconds: f64,
-    /// Messages a second.
+    /// Messages per second.
     pub(crate) per_second: f64,
-    /// What was asked for; `None`: as many as are delivered.
+    /// Requested rate; `None` for as fast as messages are delivered.
     pub(crate) asked_per_second: Option<f64>,
-    /// How late messages were sent.
+    /// Delay from due to sent.
     pub(crate) lag: Latency,
 }
 
-/// What arrived at those who are judged.
+/// Deliveries to subscribers whose losses count.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Deliveries {
-    /// What should have been.
+    /// Expected deliveries.
     pub(crate) expected: u64,
-    /// What was, each counted once.
+    /// Distinct messages delivered.
     pub(crate) delivered: u64,
-    /// The same a second, while messages were published.
+    /// Deliveries per second while messages were published.
     pub(crate) per_second: f64,
-    /// Messages that a subscriber never got.
+    /// Messages that never arrived.
     pub(crate) lost: u64,
-    /// Messages that a subscriber got once more.
+    /// Messages that arrived again.
     pub(crate) duplicates: u64,
-    /// Messages that a subscriber got after later ones.
+    /// Messages that arrived after later ones.
     pub(crate) out_of_order: u64,
-    /// Messages that a subscriber got of a foreign channel.
+    /// Messages of a channel that was not subscribed to.
     pub(crate) misrouted: u64,
-    /// Payloads that were not as published.
+    /// Payloads that differ from what was published.
     pub(crate) altered: u64,
-    /// Offsets that did not follow on the one before, without a notice.
+    /// Offsets that do not follow the previous one, without a gap notice.
     pub(crate) skipped: u64,
     /// Messages of another run.
     #[serde(alias = "foreign")]
     pub(crate) from_other_runs: u64,
-    /// Notices of a gap.
+    /// Gap notices.
     pub(crate) gaps: u64,
-    /// Subscriptions that went on where they stood.
+    /// Subscriptions that resumed without loss.
     pub(crate) recovered: u64,
-    /// Subscriptions that were to and could not.
+    /// Subscriptions that could not be recovered.
     pub(crate) unrecovered: u64,
-    /// Attempts to come back that failed and were made again.
+    /// Reconnect attempts that failed and were repeated.
     pub(crate) retries: u64,
 }
 
 impl Deliveries {
-    /// Whether everything arrived, once, in order, where it belongs, as it was published.
+    /// Whether every message arrived once, in order, on its channel and unaltered.
     pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.duplicates + self.out_of_order + self.misrouted + self.altered + self.skipped == 0
     }
 }
 
-/// Subscribers that are judged together.
+/// Results of subscribers that are evaluated together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Cohort {
-    /// What they have in common.
+    /// Name.
     pub(crate) name: String,
-    /// How many they are.
+    /// Number of subscribers.
     pub(crate) subscribers: u64,
-    /// Whether what they missed counts as lost.
+    /// Whether missing messages count as lost.
     #[serde(alias = "judged")]
     pub(crate) verified: bool,
-    /// What they got.
+    /// Messages received.
     pub(crate) delivered: u64,
-    /// What they never got.
+    /// Messages that never arrived.
     pub(crate) lost: u64,
-    /// From due to heard.
+    /// From due to received.
     pub(crate) latency: Latency,
-    /// From sent to heard: without what a publisher that was held up would hide.
+    /// From sent to received: excludes the delay of a blocked publisher.
     pub(crate) uncorrected: Latency,
-    /// Connections that ended early, by the reason.
+    /// Connections that ended early, by reason.
     pub(crate) closed: BTreeMap<String, u64>,
 }
 
-/// What one or more processes used while the load was on, and held before and after.
+/// Usage of one or more processes during the measured periods, and their memory before and after.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct ProcessUsage {
-    /// As it was named.
+    /// Name or id as given.
     pub(crate) name: String,
-    /// How many they are.
+    /// Number of processes.
     pub(crate) count: usize,
-    /// Seconds on a core in user space.
+    /// CPU seconds in user space.
     pub(crate) user_seconds: f64,
-    /// Seconds on a core in the kernel.
+    /// CPU seconds in the kernel.
     pub(crate) system_seconds: f64,
-    /// Cores in use, on the average.
+    /// Average number of cores in use.
     pub(crate) cores: f64,
-    /// How full the cores were on which they may run, whoever filled them: interrupts are charged to no process.
+    /// Utilization of the cores that the processes may run on, by any process: interrupts are not attributed to one.
     #[serde(alias = "cores_full")]
     pub(crate) core_utilization: Option<f64>,
-    /// The same in their fullest second.
+    /// Utilization in the busiest second.
     #[serde(alias = "cores_full_worst")]
     pub(crate) core_utilization_max: Option<f64>,
-    /// User time for each delivery, in microseconds.
+    /// User time per delivery, in microseconds.
     pub(crate) user_micros_per_delivery: Option<f64>,
-    /// System time for each delivery, in microseconds.
+    /// System time per delivery, in microseconds.
     pub(crate) system_micros_per_delivery: Option<f64>,
     /// Resident bytes before the first connection.
     pub(crate) resident_before: u64,
-    /// The same with everybody connected, before the load.
+    /// Resident bytes with all subscribers connected, before the load.
     pub(crate) resident_connected: u64,
-    /// The same at its highest.
+    /// Highest resident bytes.
     pub(crate) resident_peak: u64,
-    /// The same at the end, with everybody connected.
+    /// Resident bytes at the end, with all subscribers connected.
     pub(crate) resident_after: u64,
-    /// What each connection added, in bytes. Shared memory is divided among those who share it, where the kernel
-    /// tells.
+    /// Memory added per connection, in bytes. Shared pages are divided among the processes that share them, if the
+    /// kernel reports that.
     pub(crate) bytes_per_connection: Option<f64>,
 }
 
 impl ProcessUsage {
-    /// The share of user space in its processor time.
+    /// Share of user space in the CPU time.
     pub(crate) fn user_share(&self) -> Option<f64> {
         let all = self.user_seconds + self.system_seconds;
         (all > 0.0).then(|| self.user_seconds / all)
     }
 
-    /// Processor time for each delivery, in microseconds.
+    /// CPU time per delivery, in microseconds.
     pub(crate) fn micros_per_delivery(&self) -> Option<f64> {
         Some(self.user_micros_per_delivery? + self.system_micros_per_delivery?)
     }
 }
 
-/// A number that only some scenarios have.
+/// A measure specific to a scenario.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measure {
-    /// For programs.
+    /// Machine-readable name.
     pub(crate) name: String,
-    /// For people.
+    /// Human-readable label.
     pub(crate) label: String,
-    /// What it came to.
+    /// Value.
     pub(crate) value: f64,
-    /// Of what.
+    /// Unit of the value.
     pub(crate) unit: String,
 }
 
-/// What the load test itself used, so that a result can be told from one that shows the load test.
+/// Usage of the load generator itself. Shows whether a result is limited by the load test instead of the server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Generator {
-    /// The busiest thread of subscribers, over the whole time.
+    /// Busiest subscriber thread, over the whole measured period.
     pub(crate) subscribers: Option<CpuShare>,
-    /// The busiest thread of subscribers in its busiest second.
+    /// Busiest subscriber thread in its busiest second.
     pub(crate) busiest_second: Option<CpuShare>,
-    /// The thread that published.
+    /// Publisher thread.
     pub(crate) publisher: Option<CpuShare>,
-    /// The cores on which it may run, as the kernel lists them.
+    /// Cores that the load test may run on, as the kernel lists them.
     pub(crate) cores: Option<String>,
-    /// The share of the time in which they did anything, interrupts and other programs included.
+    /// Utilization of these cores, including interrupts and other processes.
     #[serde(alias = "cores_full")]
     pub(crate) core_utilization: Option<f64>,
-    /// The same in their fullest second, of a time shorter than two seconds in the fullest third.
+    /// Utilization in the busiest second; in periods shorter than two seconds, in the busiest third.
     #[serde(alias = "cores_full_worst")]
     pub(crate) core_utilization_max: Option<f64>,
-    /// The whole process: seconds in user space.
+    /// CPU seconds of the process in user space.
     pub(crate) user_seconds: f64,
-    /// The whole process: seconds in the kernel.
+    /// CPU seconds of the process in the kernel.
     pub(crate) system_seconds: f64,
-    /// How late its timers ran.
+    /// Delay of timers.
     #[serde(alias = "timers")]
     pub(crate) timer_delay: Latency,
-    /// How long the last of those who were ready together waited to be read.
+    /// Time from wake-up until the last ready socket was read.
     #[serde(alias = "turns")]
     pub(crate) read_delay: Latency,
-    /// It was at its own limit: rates and latencies are not those of the server.
+    /// The load test was at its own limit: rates and latencies do not describe the server alone.
     pub(crate) bottleneck: bool,
-    /// It read so late that latencies are not those of the server.
+    /// The load test read so late that latencies do not describe the server alone.
     pub(crate) late: bool,
 }
 
-/// How it went in one span of time.
+/// One sample.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Sample {
-    /// The end of the span, in seconds from the beginning.
+    /// End of the interval, in seconds since the start.
     pub(crate) at: f64,
-    /// Its length in seconds.
+    /// Length of the interval in seconds.
     pub(crate) span: f64,
-    /// Messages a second.
+    /// Messages per second.
     pub(crate) published: f64,
-    /// Deliveries a second.
+    /// Deliveries per second.
     pub(crate) delivered: f64,
-    /// Messages that were overtaken and have not come, up to here.
+    /// Messages missing so far although a later one has arrived.
     pub(crate) missing: i64,
     /// Subscribers that are subscribed.
     pub(crate) subscribed: u64,
-    /// Median latency, in milliseconds; nothing where nothing was delivered.
+    /// Median latency in milliseconds; `None` without deliveries.
     pub(crate) p50: Option<f64>,
-    /// The 99th percentile.
+    /// 99th percentile.
     pub(crate) p99: Option<f64>,
-    /// The slowest.
+    /// Maximum.
     pub(crate) max: Option<f64>,
-    /// Cores that each named process used in user space.
+    /// Cores in use in user space, by process.
     pub(crate) user: Vec<f64>,
-    /// Cores that each named process used in the kernel.
+    /// Cores in use in the kernel, by process.
     pub(crate) system: Vec<f64>,
-    /// Resident bytes of each named process.
+    /// Resident bytes, by process.
     pub(crate) resident: Vec<u64>,
 }
 
-/// A distribution of milliseconds.
+/// Distribution in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Latency {
-    /// How many values.
+    /// Number of values.
     pub(crate) count: u64,
-    /// Their mean.
+    /// Mean.
     pub(crate) mean: f64,
-    /// Percentiles.
+    /// 50th percentile.
     pub(crate) p50: f64,
-    /// See there.
+    /// 90th percentile.
     pub(crate) p90: f64,
-    /// See there.
+    /// 99th percentile.
     pub(crate) p99: f64,
-    /// See there.
+    /// 99.9th percentile.
     pub(crate) p99_9: f64,
-    /// The largest.
+    /// Maximum.
     pub(crate) max: f64,
-    /// Pairs of percentile and milliseconds, closer together towards 100.
+    /// Pairs of percentile and milliseconds, denser towards 100.
     pub(crate) distribution: Vec<(f64, f64)>,
 }
 
 impl Latency {
-    /// From microseconds.
+    /// Converts a histogram of microseconds.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Self::default();
         }
         let at = |percentile| millis(histogram.value_at_percentile(percentile));
-        // Five steps for each halving of what remains.
+        // Five points for each halving of the remaining share.
         let points = histogram
             .iter_quantiles(5)
             .map(|step| (step.quantile_iterated_to() * 100.0, millis(step.value_iterated_to())));
@@ -335,7 +335,7 @@ fn millis(micros: u64) -> f64 {
     micros as f64 / 1000.0
 }
 
-/// So many in a span of so many seconds, each second.
+/// Rate per second; 0 for an empty time span.
 pub(crate) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_of_format_1_is_still_read() {
+    fn records_of_format_1_are_read() {
         let old = r#"{"format":1,"doubts":["d"],"returning":{"count":1},"cohorts":[{"judged":true}],
             "deliveries":{"foreign":2},"machine":{"cores_of_the_load_test":"1"},
             "processes":[{"cores_full":0.5,"cores_full_worst":0.6}],

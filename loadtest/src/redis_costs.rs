@@ -1,5 +1,5 @@
-//! `redis`: what a publication and a subscription cost Redis itself, for the model of many nodes. Starts a Redis of its
-//! own on its own core, and plays its gateways and its publisher by plain RESP. Never touches another Redis.
+//! `redis`: the cost of a publication and a subscription for Redis itself, for the capacity model. Starts its own Redis
+//! on its own core and simulates gateways and publishers with plain RESP.
 
 use std::fs;
 use std::io::Write as _;
@@ -20,97 +20,97 @@ pub(crate) use table::table;
 
 use measure::MeasuredRedis;
 
-/// Publishers at a time, and how many publications each has under pattern: many processes that wait for the answer, as
-/// backends are; and one that does not, as a worker in a loop is. Few at a time would measure how Redis falls asleep.
+/// Many publishers that wait for each reply, like backends, and one that pipelines, like a worker in a loop. With few
+/// publications in flight the measurement would include Redis going to sleep and waking up.
 const PUBLISH_PATTERNS: [PublishPattern; 2] =
     [PublishPattern { publishers: 64, pipeline: 1 }, PublishPattern { publishers: 1, pipeline: 64 }];
-/// Gateways that hear a publication.
+/// Numbers of gateways that receive a publication.
 const GATEWAY_COUNTS: [usize; 4] = [0, 1, 2, 8];
-/// Gateways that subscribe to the same channels, one after the other.
+/// Number of gateways that subscribe to the same channels, one after the other.
 const SUBSCRIBER_COUNT: usize = 3;
 
-/// What a publication and a subscription cost Redis itself.
+/// Cost of a publication and a subscription for Redis.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RedisArgs {
-    /// Redis
+    /// Redis binary
     #[arg(long, value_name = "FILE", default_value = "redis-server")]
     redis: PathBuf,
-    /// The core that Redis runs on; run this by `taskset` on another one
+    /// Core of Redis; run this command with `taskset` on another core
     #[arg(long, default_value_t = 0)]
     server_core: u16,
-    /// How long for each number of gateways
+    /// Duration of each measurement
     #[arg(long, default_value = "2s", value_parser = duration)]
     duration: Duration,
-    /// Bytes of each publication
+    /// Size of each publication in bytes
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     size: u32,
-    /// Channels that are subscribed to
+    /// Number of channels to subscribe to
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     channels: u32,
-    /// Write the numbers as JSON
+    /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// What Redis needs.
+/// Measured costs of Redis.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RedisCosts {
-    /// Bytes of each publication.
+    /// Size of each publication in bytes.
     pub(crate) size: u32,
-    /// Channels that were subscribed to.
+    /// Number of channels subscribed to.
     pub(crate) channels: u32,
-    /// Of a publication.
+    /// Costs of publications.
     pub(crate) publish: Vec<PublishCost>,
-    /// Of a subscription: of the first connection to each channel, of the second one, and so on.
+    /// Costs of subscriptions: of the first connection to each channel, of the second, and so on.
     pub(crate) subscribe: Vec<SubscribeCost>,
-    /// Bytes that a connection takes which was just opened.
+    /// Memory of a new connection in bytes.
     pub(crate) bytes_per_connection: f64,
 }
 
-/// How publications come.
+/// Pattern of publishing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct PublishPattern {
-    /// Connections that publish.
+    /// Number of publishing connections.
     pub(crate) publishers: usize,
-    /// Publications that each of them has under pattern.
+    /// Publications in flight per connection.
     pub(crate) pipeline: usize,
 }
 
-/// What a publication costs.
+/// Cost of a publication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PublishCost {
-    /// Connections that hear it.
+    /// Number of connections that receive it.
     pub(crate) gateways: usize,
-    /// How they came.
+    /// Pattern of publishing.
     #[serde(flatten)]
     pub(crate) pattern: PublishPattern,
-    /// Processor time of Redis for each, in microseconds.
+    /// CPU time of Redis per publication, in microseconds.
     pub(crate) micros: f64,
-    /// The same of its core, in which interrupts are that nobody is charged with.
+    /// Time of its core per publication, including interrupts, in microseconds.
     pub(crate) core_micros: Option<f64>,
-    /// How many there were.
+    /// Number of publications.
     pub(crate) count: u64,
 }
 
-/// What a subscription costs.
+/// Cost of a subscription.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SubscribeCost {
-    /// Processor time of Redis for each, in microseconds.
+    /// CPU time of Redis, in microseconds.
     pub(crate) micros: f64,
-    /// Memory of Redis for each, in bytes.
+    /// Memory of Redis, in bytes.
     pub(crate) bytes: f64,
 }
 
-/// Measures, and tells it.
+/// Measures the costs and prints them.
 pub(crate) fn run(args: &RedisArgs) -> Result<(), String> {
     let costs = measure(args).map_err(|error| format!("redis: {error}"))?;
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&costs).map_err(|error| error.to_string())? + "\n";
         fs::write(path, json).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    // A reader that went away changes nothing.
+    // A closed standard output does not matter.
     let _ = std::io::stdout().write_all(table(&[costs]).as_bytes());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! From what was counted to the record of a run: sums, ratios, and whether the numbers can be believed. Never measures.
+//! Builds the record of a run from its counters: sums, ratios and validity checks.
 
 use std::fs;
 use std::io::Write as _;
@@ -32,17 +32,17 @@ pub(crate) mod validity;
 use compare::Comparison;
 use table::Table;
 
-/// What processes had used at the turns of a run.
+/// Usage of the measured processes at points of the run.
 #[derive(Debug, Default)]
 pub(crate) struct UsageSnapshots {
     /// Before the first connection.
     pub(crate) before: Vec<ResourceUsage>,
-    /// With everybody connected.
+    /// With all subscribers connected.
     pub(crate) connected: Vec<ResourceUsage>,
-    /// At the end, with everybody connected.
+    /// At the end, with all subscribers connected.
     pub(crate) after: Vec<ResourceUsage>,
     start: Option<Snapshot>,
-    /// The times in which processor time is counted.
+    /// Measured periods.
     spans: Vec<(Snapshot, Snapshot)>,
 }
 
@@ -63,24 +63,24 @@ impl Snapshot {
 }
 
 impl UsageSnapshots {
-    /// Processor time is counted from here on.
+    /// Starts a measured period.
     pub(crate) fn begin(&mut self, usage: Vec<ResourceUsage>, delivered: u64) {
         self.start = Some(Snapshot::now(usage, delivered));
     }
 
-    /// Processor time is counted up to here.
+    /// Ends the measured period.
     pub(crate) fn end(&mut self, usage: Vec<ResourceUsage>, delivered: u64) {
         if let Some(start) = self.start.take() {
             self.spans.push((start, Snapshot::now(usage, delivered)));
         }
     }
 
-    /// Whether it is being counted.
+    /// Whether a measured period is open.
     pub(crate) fn is_measuring(&self) -> bool {
         self.start.is_some()
     }
 
-    /// What was added, over all times in which it was counted.
+    /// Sum of the increases over all measured periods.
     fn sum(&self, of: impl Fn(&Snapshot) -> f64) -> f64 {
         self.spans.iter().map(|(start, end)| of(end) - of(start)).sum()
     }
@@ -90,32 +90,32 @@ impl UsageSnapshots {
     }
 }
 
-/// What a record is made of.
+/// Inputs of a record.
 #[derive(Debug)]
 pub(crate) struct RecordInputs<'a> {
-    /// What was asked for.
+    /// Options of the run.
     pub(crate) config: &'a RunConfig,
-    /// What was heard.
+    /// Results of the subscribers.
     pub(crate) tally: &'a Tally,
-    /// What it cost to hear it.
+    /// Cost of the load generator.
     pub(crate) cost: &'a GeneratorCost,
-    /// How many messages each channel got.
+    /// Messages published, by channel.
     pub(crate) channels: &'a [u64],
-    /// What was published.
+    /// Results of publishing.
     pub(crate) totals: &'a PublishTotals,
-    /// What processes used.
+    /// Usage of the measured processes.
     pub(crate) snapshots: &'a UsageSnapshots,
-    /// How full the cores of the load test were.
+    /// Utilization of the cores of the load test.
     pub(crate) generator_cores: Option<&'a CoreUtilization>,
-    /// The same of each process.
+    /// Utilization of the cores of each process.
     pub(crate) cores: &'a [Option<CoreUtilization>],
-    /// How long connecting took.
+    /// Time spent connecting.
     pub(crate) connecting: Duration,
-    /// The operator ended it early.
+    /// Whether the operator interrupted the run.
     pub(crate) interrupted: bool,
 }
 
-/// The record of a run.
+/// Builds the record of a run.
 pub(crate) fn record(inputs: &RecordInputs<'_>, sampler: Sampler) -> Record {
     let names: Vec<(String, usize)> =
         sampler.processes.iter().map(|process| (process.name.clone(), process.numbers.len())).collect();
@@ -161,7 +161,7 @@ fn connect(inputs: &RecordInputs<'_>) -> Connect {
 fn published(inputs: &RecordInputs<'_>) -> Published {
     let PublishTotals { count, scheduled, elapsed, lag, .. } = inputs.totals;
     let seconds = elapsed.as_secs_f64();
-    // By the clock the first message is due at once, so n messages span n - 1 intervals.
+    // The first message is due immediately, so n messages span n - 1 intervals.
     let (asked, intervals) = match inputs.config.rate {
         Rate::PerSecond(rate) => {
             ((*scheduled > 0).then_some(rate), scheduled.saturating_sub(inputs.config.burst))
@@ -194,7 +194,7 @@ fn deliveries(inputs: &RecordInputs<'_>) -> Deliveries {
         misrouted: counts.misrouted,
         altered: counts.altered,
         skipped: counts.skipped,
-        from_other_runs: counts.foreign,
+        from_other_runs: counts.from_other_runs,
         gaps: counts.gaps,
         recovered: counts.recovered,
         unrecovered: counts.unrecovered,
@@ -287,7 +287,7 @@ fn generator(inputs: &RecordInputs<'_>) -> Generator {
     }
 }
 
-/// Tells a record in every way that was asked for. The error says which file could not be written.
+/// Writes a record in every requested format. The error names the file that could not be written.
 pub(crate) fn publish(record: &Record, options: &Options) -> Result<(), String> {
     let to_stdout = options.json.as_deref().is_some_and(|path| path == Path::new("-"));
     let json = serde_json::to_string_pretty(record).map_err(|error| error.to_string())? + "\n";
@@ -298,30 +298,30 @@ pub(crate) fn publish(record: &Record, options: &Options) -> Result<(), String> 
         write(path, &page::page(std::slice::from_ref(record)))?;
     }
     let text = if to_stdout { json } else { Table(record).to_string() };
-    // A reader that went away does not change the verdict.
+    // A closed standard output does not change the exit code.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
 }
 
-/// Puts results that were kept beside each other. The error says which file is none.
+/// Compares saved results. The error names the file that could not be read.
 pub(crate) fn compare(files: &[PathBuf], html: Option<&Path>) -> Result<(), String> {
     let records = files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     if let Some(path) = html {
         write(path, &page::page(&records))?;
     }
-    // A reader that went away changes nothing.
+    // A closed standard output does not matter.
     let _ = write!(std::io::stdout(), "{}", Comparison(&records));
     Ok(())
 }
 
-/// Reads a result that was kept.
+/// Reads a saved result.
 fn read(path: &Path) -> Result<Record, String> {
     let cannot = |what: &dyn std::fmt::Display| format!("cannot read {}: {what}", path.display());
     let text = fs::read_to_string(path).map_err(|error| cannot(&error))?;
     let record: Record = serde_json::from_str(&text).map_err(|error| cannot(&error))?;
     match record.format {
         1..=FORMAT => Ok(record),
-        other => Err(cannot(&format!("its format is {other}, and this reads 1 to {FORMAT}"))),
+        other => Err(cannot(&format!("format {other} is not supported (supported: 1 to {FORMAT})"))),
     }
 }
 
@@ -329,7 +329,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-/// The 99th percentile in milliseconds; 0 where there is nothing.
+/// 99th percentile in milliseconds; 0 for an empty histogram.
 pub(crate) fn p99(histogram: &Histogram<u64>) -> f64 {
     if histogram.is_empty() { 0.0 } else { histogram.value_at_percentile(99.0) as f64 / 1000.0 }
 }

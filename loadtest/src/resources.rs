@@ -1,5 +1,5 @@
-//! What the load test and the servers under test use of the machine, and which machine it is. Reads `/proc`; where
-//! there is none, it knows nothing and says so with `None`. Never changes a limit.
+//! Resource usage of the load test and of the servers under test, and the description of the machine. Reads `/proc`;
+//! returns `None` where it is not available.
 
 pub(crate) mod cores;
 pub(crate) mod machine;
@@ -8,10 +8,10 @@ pub(crate) mod thread;
 
 use std::fs;
 
-/// Ticks of `/proc/stat` and `/proc/…/stat`. The kernel's `USER_HZ` is 100 on every architecture that matters.
+/// Ticks per second in `/proc/stat` and `/proc/…/stat`: the kernel's `USER_HZ`, 100 on all relevant architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// How many files this process may have open at once.
+/// Soft limit of open files of this process.
 pub(crate) fn open_file_limit() -> Option<u64> {
     parse_open_file_limit(&fs::read_to_string("/proc/self/limits").ok()?)
 }
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_the_soft_one() {
+    fn open_file_limit_is_the_soft_limit() {
         let limits = "Limit          Soft Limit  Hard Limit  Units\n\
                       Max processes  10          20          processes\n\
                       Max open files 1024        524288      files\n";

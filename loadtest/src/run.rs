@@ -1,5 +1,4 @@
-//! What all threads of one run share: which run it is, its channels, and counters that may be looked at while it goes
-//! on. Never measures and never decides.
+//! State shared by all threads of one run: its id, its channels, and counters that can be read while it runs.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,46 +6,46 @@ use std::sync::{Mutex, PoisonError};
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-/// Latencies are kept in microseconds, up to two minutes.
+/// Latencies are recorded in microseconds, up to two minutes.
 const LATENCY_MAX_MICROS: u64 = 120_000_000;
 
-/// One run.
+/// Shared state of one run.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// Tells this run's messages from those of another.
+    /// Distinguishes messages of this run from those of other runs.
     pub(crate) id: u32,
-    /// What the stamps count from.
+    /// Origin of the times in stamps.
     pub(crate) epoch: Instant,
-    /// The size of each message.
+    /// Size of each message.
     pub(crate) size: usize,
-    /// The channels by index.
+    /// Channel names by index.
     pub(crate) channels: Vec<String>,
-    /// What has happened so far.
+    /// Live counters.
     pub(crate) counters: Counters,
-    /// Latencies since somebody last took them.
+    /// Latencies since the last call of [`Run::take_recent`].
     recent: Mutex<Histogram<u64>>,
     interrupted: AtomicBool,
 }
 
-/// What has happened so far, over all subscribers. Each worker adds to them once a turn.
+/// Live counters over all subscribers. Each worker updates them once per loop iteration.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Different messages delivered.
+    /// Distinct messages delivered.
     pub(crate) delivered: AtomicU64,
-    /// Messages that were overtaken and have not come.
+    /// Messages missing although a later message of the channel has arrived.
     pub(crate) missing: AtomicI64,
-    /// Messages that came once more, or after later ones.
+    /// Duplicate or out-of-order messages.
     pub(crate) disorder: AtomicU64,
     /// Subscribers that are subscribed now.
     pub(crate) subscribed: AtomicU64,
-    /// Connections and subscriptions that have succeeded.
+    /// Subscriptions established so far.
     pub(crate) opened: AtomicU64,
-    /// Connections that could not be had, or ended early.
+    /// Connections that failed or ended early.
     pub(crate) broken: AtomicU64,
 }
 
 impl Run {
-    /// A run that begins now.
+    /// Starts a run now.
     pub(crate) fn new(size: usize, channels: Vec<String>) -> Self {
         Self {
             id: fastrand::u32(1..),
@@ -59,7 +58,7 @@ impl Run {
         }
     }
 
-    /// Different messages delivered so far, over all subscribers.
+    /// Distinct messages delivered so far, over all subscribers.
     pub(crate) fn delivered(&self) -> u64 {
         self.counters.delivered.load(Ordering::Relaxed)
     }
@@ -69,26 +68,26 @@ impl Run {
         u64::try_from(moment.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Adds latencies for whoever watches, and empties them.
+    /// Adds latencies for the sampler and resets the given histogram.
     pub(crate) fn add_recent(&self, new: &mut Histogram<u64>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        // Both have the same bounds.
+        // Both histograms have the same bounds.
         let _ = recent.add(&*new);
         new.reset();
     }
 
-    /// Takes the latencies since the last time.
+    /// Returns and resets the latencies since the last call.
     pub(crate) fn take_recent(&self) -> Histogram<u64> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *recent, coarse_latencies())
     }
 
-    /// The operator wants the result now.
+    /// Requests that the run end early.
     pub(crate) fn interrupt(&self) {
         self.interrupted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the operator wants the result now.
+    /// Whether the operator has interrupted the run.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
@@ -100,7 +99,7 @@ pub(crate) fn latencies() -> Histogram<u64> {
         .unwrap_or_else(|_| unreachable!("the bounds are constant"))
 }
 
-/// The same with two digits: small enough to be handed over several times a second.
+/// Latencies with two significant digits: small enough to merge several times per second.
 pub(crate) fn coarse_latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_MAX_MICROS, 2)
         .unwrap_or_else(|_| unreachable!("the bounds are constant"))

@@ -1,5 +1,4 @@
-//! Looks at a run while it goes on: a sample every so often, shown as progress and kept as the series of the result.
-//! Never orders anything.
+//! Samples a run at intervals, for the progress display and for the time series of the result.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,29 +12,29 @@ use crate::record::{Sample, per_second};
 use crate::resources::process::{ProcessGroup, ResourceUsage};
 use crate::run::{Run, coarse_latencies};
 
-/// The first interval between samples.
+/// Initial interval between samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
-/// More samples than this are downsample out, and are taken half as often from then on.
+/// Beyond this number, samples are merged in pairs and the interval is doubled.
 const SAMPLES_MAX: usize = 600;
 
-/// Somebody who looks at a run.
+/// Sampler of a run.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     run: Arc<Run>,
-    /// The named processes.
+    /// Processes to measure.
     pub(crate) processes: Vec<ProcessGroup>,
-    /// What is shown.
+    /// Progress display.
     pub(crate) progress: Progress,
     start: Instant,
     interval: Duration,
     last: Totals,
     samples: Vec<Sample>,
-    /// Latencies since the present phase of the run began.
+    /// Latencies since the current phase of the run began.
     phase: Histogram<u64>,
     peaks: Vec<u64>,
 }
 
-/// The totals at one moment.
+/// Totals at one moment.
 #[derive(Debug)]
 struct Totals {
     at: Instant,
@@ -45,7 +44,7 @@ struct Totals {
 }
 
 impl Sampler {
-    /// Begins to look.
+    /// Starts sampling.
     pub(crate) fn new(run: Arc<Run>, processes: Vec<ProcessGroup>, show: ProgressMode) -> Self {
         let (start, usage) = (Instant::now(), processes.iter().map(ProcessGroup::usage).collect::<Vec<_>>());
         let peaks = usage.iter().map(|usage| usage.resident).collect();
@@ -78,7 +77,7 @@ impl Sampler {
             usage: self.processes.iter().map(ProcessGroup::usage).collect(),
         };
         let recent = self.run.take_recent();
-        // Both have the same bounds.
+        // Both histograms have the same bounds.
         let _ = self.phase.add(&recent);
         let sample = self.compare(&now, &recent);
         self.progress.report(sample.at, &summary(&sample));
@@ -117,14 +116,14 @@ impl Sampler {
         }
     }
 
-    /// The latencies since this was last asked, in microseconds.
+    /// Latencies since the last call, in microseconds.
     pub(crate) fn take_phase_latencies(&mut self) -> Histogram<u64> {
-        // Both have the same bounds.
+        // Both histograms have the same bounds.
         let _ = self.phase.add(self.run.take_recent());
         std::mem::replace(&mut self.phase, coarse_latencies())
     }
 
-    /// What was seen, and the most memory that each process held.
+    /// Returns the samples and the peak memory of each process.
     pub(crate) fn finish(self) -> (Vec<Sample>, Vec<u64>) {
         (self.samples, self.peaks)
     }
@@ -138,7 +137,7 @@ fn summary(sample: &Sample) -> String {
     summary + &format!(", {} missing", sample.missing)
 }
 
-/// Two neighbours become one: rates are averaged, latencies are those of the worse.
+/// Merges neighbouring samples: rates are averaged, latencies are those of the worse one.
 fn downsample(samples: &[Sample]) -> Vec<Sample> {
     let merge = |pair: &[Sample]| match pair {
         [one, other] => merged(one, other),
@@ -177,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_run_keeps_a_bounded_series_that_still_adds_up() {
+    fn long_run_keeps_a_bounded_series_with_correct_totals() {
         let run = Arc::new(Run::new(128, Vec::new()));
         let mut sampler = Sampler::new(run, Vec::new(), ProgressMode::None);
         for published in 0..2000 {

@@ -1,31 +1,30 @@
-//! What each published message carries, so that its way can be judged where it arrives: run, channel, sequence, and
-//! the moments it was due and sent. Never reads a clock, never counts.
-//!
-//! A stamp is a JSON object with a fixed order of fields, padded to the size that was asked for. It is read back
-//! strictly: a payload that was touched on its way does not parse.
+//! Content of a published message: run, channel, sequence number, and when it was due and sent. The receiver uses it to
+//! detect loss and to measure latency.
+//! ⏎ A stamp is a JSON object with a fixed field order, padded to the requested size. Parsing is strict: an altered
+//! payload does not parse.
 
 use std::io::Write as _;
 
 /// Identifies one message of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Which run of the load test: messages of another one are not counted.
+    /// Id of the run; messages of other runs are not counted.
     pub(crate) run: u32,
-    /// The index of the channel it was published to.
+    /// Index of the channel.
     pub(crate) channel: u32,
-    /// Its place among the messages of that channel, from 1.
+    /// Sequence number within the channel, from 1.
     pub(crate) sequence: u64,
-    /// When it was due to be published, in microseconds since the run's epoch.
+    /// When the message was due, in microseconds since the epoch of the run.
     pub(crate) due_micros: u64,
-    /// How much later than that it was sent, in microseconds.
+    /// Delay from due to sent, in microseconds.
     pub(crate) late_micros: u32,
 }
 
 impl Stamp {
-    /// The largest number of bytes that a stamp needs without any padding.
+    /// Size of the largest stamp without padding, in bytes.
     pub(crate) const MIN_BYTES: usize = 121;
 
-    /// Writes the message: exactly `size` bytes, which is at least [`Stamp::MIN_BYTES`].
+    /// Writes exactly `size` bytes; `size` must be at least [`Stamp::MIN_BYTES`].
     pub(crate) fn write(&self, size: usize, out: &mut Vec<u8>) {
         let start = out.len();
         let Self { run, channel, sequence, due_micros, late_micros } = self;
@@ -39,7 +38,7 @@ impl Stamp {
         out.extend_from_slice(br#""}"#);
     }
 
-    /// Reads a message back. `None` for whatever [`Stamp::write`] did not write.
+    /// Parses a message. `None` unless [`Stamp::write`] wrote it.
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let (run, rest) = field(payload, br#"{"run":"#)?;
         let (channel, rest) = field(rest, br#","channel":"#)?;
@@ -55,7 +54,7 @@ impl Stamp {
     }
 }
 
-/// Takes a label and the number after it.
+/// Strips a label and parses the number after it.
 fn field<'a>(input: &'a [u8], label: &[u8]) -> Option<(u64, &'a [u8])> {
     let rest = input.strip_prefix(label)?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -78,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_stamp_is_read_back_at_its_exact_size(
+        fn stamp_round_trips_at_its_exact_size(
             run: u32, channel: u32, sequence in 0..1u64 << 59, due_micros in 0..1u64 << 59, late_micros: u32,
             size in Stamp::MIN_BYTES..4096,
         ) {
@@ -91,7 +90,7 @@ mod tests {
         }
 
         #[test]
-        fn one_changed_byte_is_noticed(at in 0usize..128, byte: u8) {
+        fn changed_byte_is_detected(at in 0usize..128, byte: u8) {
             let stamp = Stamp { run: 7, channel: 3, sequence: 41, due_micros: 1_000_000, late_micros: 40 };
             let mut payload = Vec::new();
             stamp.write(128, &mut payload);
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_size_holds_the_largest_stamp() {
+    fn minimum_size_holds_the_largest_stamp() {
         let mut payload = Vec::new();
         LARGEST.write(Stamp::MIN_BYTES, &mut payload);
         assert_eq!(payload.len(), Stamp::MIN_BYTES);

@@ -1,5 +1,5 @@
-//! The threads that carry the subscribers. Each has a poll of its own and owns its connections outright, so that
-//! thousands of them share a core without sharing anything else. Never publishes.
+//! Threads that run the subscribers. Each thread has its own poll and owns its connections, so thousands of them use
+//! one core without shared state.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -23,68 +23,68 @@ mod worker;
 
 use worker::Worker;
 
-/// Orders that may wait for a worker.
+/// Commands that can be queued for a worker.
 const COMMANDS_MAX: usize = 64;
 
-/// What is known before the first connection.
+/// Configuration of a swarm.
 #[derive(Clone, Debug)]
 pub(crate) struct SwarmConfig {
-    /// The server.
+    /// The server under test.
     pub(crate) target: Target,
-    /// Who subscribes to what, and how.
+    /// Plans of the subscribers.
     pub(crate) plans: Vec<SubscriberPlan>,
-    /// The names of the cohorts, and whether they are verified.
+    /// Names of the cohorts, and whether their losses count.
     pub(crate) cohorts: Vec<(&'static str, bool)>,
-    /// How many threads carry them.
+    /// Number of threads.
     pub(crate) threads: usize,
-    /// Connections that are opened at once.
+    /// Connections opened concurrently.
     pub(crate) connect_concurrency: usize,
-    /// Bytes of the kernel's receive buffer of those who do not read at full pace.
+    /// Size of the kernel receive buffer for subscribers with a limited read rate, in bytes.
     pub(crate) slow_buffer: usize,
-    /// Who loses a connection comes back by itself, to where it stood.
-    pub(crate) faithful: bool,
+    /// Subscribers that lose their connection reconnect and resume on their own.
+    pub(crate) auto_reconnect: bool,
 }
 
-/// What workers are told.
+/// Commands to the workers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SwarmCommand {
-    /// Opens everyone who is not connected.
+    /// Connects all disconnected subscribers.
     Connect(ConnectMode),
-    /// Lets every connection fall.
+    /// Drops all connections; subscribers keep their resume points.
     Disconnect,
-    /// Lets every connection fall, and forgets where it stood.
+    /// Drops all connections and resume points.
     Reset,
-    /// From now on everyone reads at the pace of its plan.
+    /// Subscribers read at the rate of their plan from now on.
     ThrottleReads,
-    /// From now on everyone reads as fast as it can.
+    /// Subscribers read as fast as they can from now on.
     UnthrottleReads,
-    /// Sets so many a second in motion, one after the other; 0 ends it.
+    /// Churns this many subscribers per second; 0 stops.
     Churn(ChurnKind, f64),
-    /// The time that is verified begins: processor time is counted from here on.
+    /// Starts a measured period: processor time is counted.
     StartMeasuring,
-    /// It ends; it may begin anew.
+    /// Ends the measured period; another one may follow.
     StopMeasuring,
-    /// The end.
+    /// Closes all connections and ends the threads.
     Finish,
 }
 
-/// In which order and from when on connections are opened, and from when on they are waited for.
+/// How connections are started, and from when connect latency counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum ConnectMode {
-    /// One place after the other; each counts from when its place was free.
+    /// As concurrency permits; latency counts from the start of each connection attempt.
     Unpaced,
-    /// Everybody counts from now.
+    /// As concurrency permits; latency counts from now for all.
     Simultaneous,
-    /// So many a second on each thread; each counts from when it was due.
+    /// At a rate per thread; latency counts from when each connection was due.
     PerSecond(f64),
 }
 
-/// What a subscriber does that is set in motion.
+/// What a subscriber does when it churns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChurnKind {
-    /// Gives its subscription up, and takes it up anew the next time.
+    /// Unsubscribes, and resubscribes the next time.
     Resubscribe,
-    /// Loses its connection, and comes back to where it stood.
+    /// Drops its connection and resumes from its last position.
     Reconnect,
 }
 
@@ -104,23 +104,23 @@ struct WorkerHandle {
     waker: Arc<Waker>,
 }
 
-/// What a worker says at its end.
+/// Final result of a worker.
 #[derive(Debug)]
 struct WorkerResult {
     tally: Tally,
     cost: GeneratorCost,
 }
 
-/// What it cost to hear it, so that a load test that measured itself can be told.
+/// CPU and delay of the load generator itself, to detect that it was the bottleneck.
 #[derive(Debug)]
 pub(crate) struct GeneratorCost {
-    /// The busiest thread finished the whole time that is verified; where there were several, in the busiest of them.
+    /// Busiest thread over one measured period; with several periods, the busiest of them.
     pub(crate) share: Option<CpuShare>,
-    /// The busiest thread in its busiest second.
+    /// Busiest thread in its busiest second.
     pub(crate) worst_second: Option<CpuShare>,
-    /// How late timers ran, in microseconds.
+    /// Delay of timers, in microseconds.
     pub(crate) timer_delay: Histogram<u64>,
-    /// How long the last of those who were ready together waited to be read, in microseconds.
+    /// Time from wake-up until the last ready socket was read, in microseconds.
     pub(crate) read_delay: Histogram<u64>,
 }
 
@@ -139,17 +139,17 @@ impl GeneratorCost {
     }
 }
 
-/// What a swarm result, and what it cost.
+/// Final result of a swarm.
 #[derive(Debug)]
 pub(crate) struct SwarmResult {
-    /// The accounts of all subscribers.
+    /// Tally of all subscribers.
     pub(crate) tally: Tally,
-    /// What it cost.
+    /// Cost of the load generator.
     pub(crate) cost: GeneratorCost,
 }
 
 impl Swarm {
-    /// Starts the threads; nobody is connected yet.
+    /// Starts the threads. Connects nothing yet.
     pub(crate) fn start(config: &SwarmConfig, run: &Arc<Run>) -> io::Result<Self> {
         let first_error = Arc::new(Mutex::new(None));
         let mut swarm = Self {
@@ -165,12 +165,12 @@ impl Swarm {
         Ok(swarm)
     }
 
-    /// How many subscribers there are.
+    /// Number of subscribers.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// Tells every worker. A worker that has panicked is noticed at the end.
+    /// Sends a command to every worker. A worker that has panicked is reported by [`Swarm::finish`].
     pub(crate) fn send(&self, command: SwarmCommand) {
         for worker in &self.workers {
             let _ = worker.commands.send(command);
@@ -178,28 +178,26 @@ impl Swarm {
         }
     }
 
-    /// Whether everybody is subscribed.
-    pub(crate) fn is_open(&self) -> bool {
+    /// Whether all subscribers are subscribed.
+    pub(crate) fn is_fully_subscribed(&self) -> bool {
         self.run.counters.subscribed.load(Ordering::Relaxed) == self.size
     }
 
-    /// Why somebody could not be had, the first time this is asked.
+    /// Takes the first error of a subscriber.
     pub(crate) fn take_error(&self) -> Option<ClientError> {
         if self.workers.iter().any(|worker| worker.thread.is_finished()) {
-            return Some(ClientError::Io(io::Error::other("a thread of subscribers has ended")));
+            return Some(ClientError::Io(io::Error::other("a subscriber thread exited")));
         }
         self.first_error.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Closes all connections and adds up what they result.
+    /// Closes all connections and merges the results.
     pub(crate) fn finish(mut self) -> io::Result<SwarmResult> {
         self.send(SwarmCommand::Finish);
         let mut result: Option<SwarmResult> = None;
         for worker in self.workers.drain(..) {
-            let WorkerResult { tally, cost } = worker
-                .thread
-                .join()
-                .map_err(|_| io::Error::other("a thread of subscribers has panicked"))??;
+            let WorkerResult { tally, cost } =
+                worker.thread.join().map_err(|_| io::Error::other("a subscriber thread panicked"))??;
             match &mut result {
                 None => result = Some(SwarmResult { tally, cost }),
                 Some(result) => {
@@ -237,7 +235,7 @@ fn spawn_worker(
     Ok(WorkerHandle { thread, commands, waker })
 }
 
-/// Splits the plans evenly.
+/// Distributes the plans evenly.
 fn distribute(plans: &[SubscriberPlan], threads: usize) -> Vec<Vec<SubscriberPlan>> {
     let threads = threads.clamp(1, plans.len().max(1));
     let mut shares = vec![Vec::new(); threads];
@@ -247,8 +245,8 @@ fn distribute(plans: &[SubscriberPlan], threads: usize) -> Vec<Vec<SubscriberPla
     shares
 }
 
-/// Local addresses for many connections. On loopback every address of 127/8 is ours, so that many connections need
-/// not share one's ports, and those of the run before do not stand in the way of this one.
+/// Source addresses for connections over loopback, where every address of 127/8 is local: many connections do not
+/// exhaust the ports of one address or collide with sockets of the previous run in TIME_WAIT.
 #[derive(Clone, Copy, Debug)]
 struct SourceAddresses {
     base: Option<(u8, u8)>,
@@ -256,14 +254,14 @@ struct SourceAddresses {
 }
 
 impl SourceAddresses {
-    /// Connections from one address; the ports of Linux suffice for about 28,000.
+    /// Connections per source address; Linux has about 28,000 ephemeral ports.
     const PER_ADDRESS: u32 = 10_000;
 
     fn new(target: &Target, run: &Run, worker: usize) -> Self {
         let address = target.address();
         let loopback = address.is_ipv4() && address.ip().is_loopback();
         let [_, _, high, low] = run.id.to_be_bytes();
-        // 127.0.0.0/16 is left to the servers.
+        // 127.0.0.0/16 is reserved for servers.
         let worker = u8::try_from(worker).unwrap_or(u8::MAX);
         Self { base: loopback.then_some((1 + high % 250, low.wrapping_add(worker))), count: 0 }
     }
@@ -282,7 +280,7 @@ mod tests {
     use crate::target::{Paths, TargetKind};
 
     #[test]
-    fn connections_on_loopback_are_spread_over_its_addresses() {
+    fn loopback_connections_use_several_source_addresses() {
         let source_addresses = |url: &str| {
             let target = Target::new(TargetKind::Earshot, url.parse().unwrap(), Paths::default());
             let mut source_addresses = SourceAddresses::new(&target, &Run::new(128, Vec::new()), 0);

@@ -1,5 +1,5 @@
-//! What the subscribers of one worker heard. A connection enters what arrives through its [`Recorder`]; the numbers are
-//! added up when the run is over. Never does I/O; belongs to one thread.
+//! What the subscribers of one worker received. A connection records through its [`Recorder`]; the tallies are merged
+//! at the end of the run. No I/O; owned by one thread.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -12,67 +12,68 @@ use crate::ledger::{Arrival, Ledger};
 use crate::run::{Run, coarse_latencies, latencies};
 use crate::stamp::Stamp;
 
-/// Subscribers that are verified together.
+/// Results of subscribers that are evaluated together.
 #[derive(Clone, Debug)]
 pub(crate) struct CohortTally {
-    /// What they have in common, such as `WebSocket`.
+    /// Name of the cohort, such as `WebSocket`.
     pub(crate) name: &'static str,
-    /// Whether what they miss counts as lost. Who does not read cannot complain.
+    /// Whether missing messages count as lost. They do not for subscribers that do not read.
     pub(crate) verified: bool,
-    /// From due to heard, in microseconds.
+    /// From due to received, in microseconds.
     pub(crate) latency: Histogram<u64>,
-    /// From sent to heard: what a meter sees that waits for its own publisher.
+    /// From sent to received: what a load generator reports that waits for its own publisher.
     pub(crate) uncorrected: Histogram<u64>,
-    /// Connections that ended early, by the reason.
+    /// Connections that ended early, by reason.
     pub(crate) closed: BTreeMap<String, u64>,
 }
 
 impl CohortTally {
-    /// Nothing heard yet.
+    /// An empty cohort.
     pub(crate) fn new(name: &'static str, verified: bool) -> Self {
         let (latency, uncorrected) = (latencies(), latencies());
         Self { name, verified, latency, uncorrected, closed: BTreeMap::new() }
     }
 }
 
-/// One subscriber's line.
+/// Results of one subscriber.
 #[derive(Clone, Debug)]
 pub(crate) struct TallyEntry {
-    /// The index of its channel.
+    /// Index of the channel.
     pub(crate) channel: u32,
-    /// The index of its cohort.
+    /// Index of the cohort.
     pub(crate) cohort: u8,
-    /// What it got.
+    /// Messages received.
     pub(crate) ledger: Ledger,
 }
 
-/// Counts of what happened to subscribers, whichever it was.
+/// Event counts over all subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Messages of a channel that was not subscribed to.
     pub(crate) misrouted: u64,
-    /// Payloads that are not as they were published.
+    /// Payloads that differ from what was published.
     pub(crate) altered: u64,
     /// Messages of another run.
-    pub(crate) foreign: u64,
-    /// Notices that something may have been missed.
+    pub(crate) from_other_runs: u64,
+    /// Gap notices.
     pub(crate) gaps: u64,
-    /// Publications whose offset did not follow on the one before, without a notice.
+    /// Publications whose offset does not follow the previous one, without a gap notice.
     pub(crate) skipped: u64,
-    /// Subscriptions that were continued where they stood.
+    /// Subscriptions that resumed without loss.
     pub(crate) recovered: u64,
-    /// Subscriptions that were to be continued and could not be.
+    /// Subscriptions that could not be recovered.
     pub(crate) unrecovered: u64,
-    /// Attempts to connect that failed and were made again.
+    /// Connection attempts that failed and were repeated.
     pub(crate) retries: u64,
 }
 
 impl Counts {
     fn add(&mut self, other: &Self) {
-        let Self { misrouted, altered, foreign, gaps, skipped, recovered, unrecovered, retries } = *other;
+        let Self { misrouted, altered, from_other_runs, gaps, skipped, recovered, unrecovered, retries } =
+            *other;
         self.misrouted += misrouted;
         self.altered += altered;
-        self.foreign += foreign;
+        self.from_other_runs += from_other_runs;
         self.gaps += gaps;
         self.skipped += skipped;
         self.recovered += recovered;
@@ -81,7 +82,7 @@ impl Counts {
     }
 }
 
-/// What has not been added to the run's counters yet.
+/// Counts not yet added to the counters of the run.
 #[derive(Clone, Copy, Debug, Default)]
 struct Unflushed {
     delivered: u64,
@@ -103,25 +104,25 @@ impl Unflushed {
     }
 }
 
-/// The recorder of one worker's subscribers.
+/// Results of the subscribers of one worker.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// One for each subscriber.
+    /// One entry per subscriber.
     pub(crate) entries: Vec<TallyEntry>,
-    /// By index.
+    /// Cohorts by index.
     pub(crate) cohorts: Vec<CohortTally>,
-    /// From due to subscribed, in microseconds, before the time that is verified.
+    /// From due to subscribed outside of measured periods, in microseconds.
     pub(crate) connect_latency: Histogram<u64>,
-    /// The same within it: those who came back.
+    /// From due to subscribed within measured periods: subscribers that returned.
     pub(crate) reconnect_latency: Histogram<u64>,
-    /// Everything else.
+    /// Event counts.
     pub(crate) counts: Counts,
     recent: Histogram<u64>,
     unflushed: Unflushed,
 }
 
 impl Tally {
-    /// Empty accounts.
+    /// An empty tally.
     pub(crate) fn new(cohorts: Vec<CohortTally>) -> Self {
         Self {
             entries: Vec::new(),
@@ -134,7 +135,7 @@ impl Tally {
         }
     }
 
-    /// Opens a line for each plan.
+    /// Adds an entry for each plan.
     pub(crate) fn add_subscribers(&mut self, plans: &[SubscriberPlan]) {
         let entry = |plan: &SubscriberPlan| TallyEntry {
             channel: plan.channel,
@@ -144,7 +145,7 @@ impl Tally {
         self.entries.extend(plans.iter().map(entry));
     }
 
-    /// Adds another worker's recorder.
+    /// Merges the tally of another worker.
     pub(crate) fn add(&mut self, other: Self) {
         self.entries.extend(other.entries);
         for (own, other) in self.cohorts.iter_mut().zip(other.cohorts) {
@@ -159,19 +160,19 @@ impl Tally {
         self.counts.add(&other.counts);
     }
 
-    /// Enters a subscription that has begun, so many microseconds after it was due.
+    /// Records that a subscription was confirmed, and how long after it was due.
     pub(crate) fn record_subscribed(&mut self, micros: u64, returned: bool) {
         let histogram = if returned { &mut self.reconnect_latency } else { &mut self.connect_latency };
         histogram.saturating_record(micros);
     }
 
-    /// Enters the early end of a connection.
+    /// Records that a connection ended early.
     pub(crate) fn record_closed(&mut self, subscriber: usize, reason: String) {
         let cohort = usize::from(self.entries[subscriber].cohort);
         *self.cohorts[cohort].closed.entry(reason).or_default() += 1;
     }
 
-    /// Adds what is new to the run's counters.
+    /// Adds the new counts to the counters of the run.
     pub(crate) fn flush(&mut self, run: &Run) {
         let Unflushed { delivered, missing, disorder } = std::mem::take(&mut self.unflushed);
         if delivered + disorder > 0 || missing != 0 {
@@ -181,7 +182,7 @@ impl Tally {
         }
     }
 
-    /// Gives the latencies since the last time to whoever watches.
+    /// Adds the latencies since the last call to those that the sampler reads.
     pub(crate) fn publish_recent(&mut self, run: &Run) {
         if !self.recent.is_empty() {
             run.add_recent(&mut self.recent);
@@ -189,30 +190,30 @@ impl Tally {
     }
 }
 
-/// One subscriber's hand on the tally while bytes of one read are worked off.
+/// Access of one subscriber to the tally while the bytes of one read are processed.
 #[derive(Debug)]
 pub(crate) struct Recorder<'a> {
     /// The run.
     pub(crate) run: &'a Run,
-    /// The worker's tally.
+    /// Tally of the worker.
     pub(crate) tally: &'a mut Tally,
-    /// Which subscriber.
+    /// Index of the subscriber.
     pub(crate) subscriber: usize,
     /// When the bytes were read.
     pub(crate) now: Instant,
 }
 
 impl Recorder<'_> {
-    /// The name of the subscriber's channel.
+    /// Name of the subscriber's channel.
     pub(crate) fn channel(&self) -> &str {
         &self.run.channels[self.tally.entries[self.subscriber].channel as usize]
     }
 
-    /// Enters a payload that was heard.
+    /// Records a received payload.
     pub(crate) fn record_payload(&mut self, payload: &[u8]) {
         let Some(stamp) = Stamp::parse(payload) else { return self.tally.counts.altered += 1 };
         if stamp.run != self.run.id {
-            return self.tally.counts.foreign += 1;
+            return self.tally.counts.from_other_runs += 1;
         }
         if payload.len() != self.run.size {
             return self.tally.counts.altered += 1;
@@ -241,22 +242,22 @@ impl Recorder<'_> {
         }
     }
 
-    /// Enters a message that came under another channel's name.
+    /// Records a message that arrived under the name of another channel.
     pub(crate) fn record_misrouted(&mut self) {
         self.tally.counts.misrouted += 1;
     }
 
-    /// Enters a notice that something may have been missed.
+    /// Records a gap notice.
     pub(crate) fn record_gap(&mut self) {
         self.tally.counts.gaps += 1;
     }
 
-    /// Enters a publication whose offset does not follow on the one before.
+    /// Records a publication whose offset does not follow the previous one.
     pub(crate) fn record_skipped(&mut self) {
         self.tally.counts.skipped += 1;
     }
 
-    /// Enters how a subscription that was to be continued began.
+    /// Records whether a resumed subscription was recovered.
     pub(crate) fn record_recovery(&mut self, recovered: bool) {
         let counts = &mut self.tally.counts;
         *(if recovered { &mut counts.recovered } else { &mut counts.unrecovered }) += 1;
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn each_payload_is_entered_where_it_belongs() {
+    fn payloads_are_counted_in_the_right_category() {
         let (run, mut tally) = fixture();
         let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 0, now: Instant::now() };
         for sequence in [1, 2, 2, 4] {
@@ -299,16 +300,16 @@ mod tests {
         let ledger = &tally.entries[0].ledger;
         assert_eq!((ledger.delivered(), ledger.duplicates(), ledger.lost(4)), (3, 1, 1));
         let counts = tally.counts;
-        assert_eq!((counts.misrouted, counts.foreign, counts.altered), (1, 1, 2));
+        assert_eq!((counts.misrouted, counts.from_other_runs, counts.altered), (1, 1, 2));
         assert_eq!((run.delivered(), tally.cohorts[0].latency.len()), (3, 3));
         assert_eq!(run.counters.missing.load(Ordering::Relaxed), 1);
         assert_eq!(run.counters.disorder.load(Ordering::Relaxed), 1);
     }
 
-    /// Messages are due every 10 ms. The publisher is held up for a second by the server: what was due meanwhile goes
-    /// out at once afterwards. A meter that counts from sending sees one slow message; the schedule sees a hundred.
+    /// Messages are due every 10 ms. The server blocks the publisher for a second; the messages due meanwhile are sent
+    /// at once afterwards. Latency from sending shows one slow message; latency from the due time shows a hundred.
     #[test]
-    fn a_publisher_that_was_held_up_does_not_hide_it() {
+    fn blocked_publisher_increases_latency() {
         let (run, mut tally) = fixture();
         let mut plain = latencies();
         let ms = |count: u64| Duration::from_millis(count);
@@ -316,25 +317,25 @@ mod tests {
             let due = ms(10 * sequence);
             let stalled = (100..200).contains(&sequence);
             let sent = if stalled && sequence > 100 { ms(2000) } else { due };
-            let heard = if stalled { ms(2000) } else { due } + ms(1);
+            let received = if stalled { ms(2000) } else { due } + ms(1);
             let late_micros = u32::try_from((sent - due).as_micros()).unwrap();
             let due_micros = u64::try_from(due.as_micros()).unwrap();
             let mut message = Vec::new();
             Stamp { run: run.id, channel: 3, sequence, due_micros, late_micros }.write(128, &mut message);
-            let now = run.epoch + heard;
+            let now = run.epoch + received;
             Recorder { run: &run, tally: &mut tally, subscriber: 0, now }.record_payload(&message);
-            plain.saturating_record(u64::try_from((heard - sent).as_micros()).unwrap());
+            plain.saturating_record(u64::try_from((received - sent).as_micros()).unwrap());
         }
         let cohort = &tally.cohorts[0];
         assert_eq!(cohort.uncorrected, plain);
         assert!(cohort.uncorrected.value_at_percentile(99.0) < 2_000);
         assert!(cohort.latency.value_at_percentile(99.0) > 900_000);
-        // HdrHistogram's own correction, which only knows the expected interval, comes to the same.
+        // HdrHistogram's own correction, which only knows the expected interval, gives the same result.
         let corrected = plain.clone_correct(10_000);
         for percentile in [50.0, 90.0, 95.0, 99.0, 100.0] {
             let (own, its) =
                 (cohort.latency.value_at_percentile(percentile), corrected.value_at_percentile(percentile));
-            // It adds the hundred to the count, where the schedule has them already.
+            // It adds a hundred values; the schedule contains them already.
             assert!(own.abs_diff(its) <= 200_000, "{percentile}: {own} {its}");
         }
         assert!(cohort.latency.max().abs_diff(corrected.max()) < 2_000);

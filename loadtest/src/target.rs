@@ -1,4 +1,4 @@
-//! The server under test: what it is, where it is, and which of its paths do what. Never opens a connection.
+//! The server under test: its kind, address and paths. Opens no connection.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -7,23 +7,23 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What a path may hold as it is is left as it is.
+/// Characters that a path segment may contain unencoded are not encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// What kind of server is under test.
+/// Kind of server under test.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TargetKind {
-    /// This gateway
+    /// Earshot
     Earshot,
-    /// Centrifugo: WebSockets of the same protocol, the same publish API
+    /// Centrifugo: same WebSocket protocol and publish API as Earshot
     Centrifugo,
     /// nginx with nchan: WebSocket and SSE at /sub/{channel}, POST /pub/{channel}
     Nchan,
     /// Any server of event streams
     RawSse,
-    /// Any server of WebSockets
+    /// Any WebSocket server
     RawWs,
-    /// The bare loop of `limit`.
+    /// Server of the `kernel-baseline` scenario.
     #[value(skip)]
     KernelBaseline,
 }
@@ -34,17 +34,17 @@ impl TargetKind {
         matches!(self, Self::Earshot | Self::Centrifugo)
     }
 
-    /// Whether its event streams say when they are subscribed, and name what is no message.
+    /// Whether its event streams confirm subscriptions and name events that are not messages.
     pub(crate) fn announces_streams(self) -> bool {
         self == Self::Earshot
     }
 
-    /// Whether its HTTP API takes a JSON object with channel and data.
+    /// Whether its HTTP API expects a JSON object with channel and data.
     pub(crate) fn wraps_publications(self) -> bool {
         self.speaks_centrifuge()
     }
 
-    /// Whether a subscriber can come back to where it stood: over SSE, over WebSocket.
+    /// Whether subscribers can resume from a position: over SSE, over WebSocket.
     pub(crate) fn resumes(self) -> (bool, bool) {
         match self {
             Self::Earshot => (true, true),
@@ -63,7 +63,7 @@ impl TargetKind {
         }
     }
 
-    /// As the command line has it.
+    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Earshot => "earshot",
@@ -76,14 +76,14 @@ impl TargetKind {
     }
 }
 
-/// Paths that are not those of the kind; `{channel}` stands for the channel's name, percent-encoded.
+/// Paths that override the defaults of the kind; `{channel}` is replaced by the percent-encoded channel name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Paths {
-    /// Where to subscribe, over either transport.
+    /// Path to subscribe at, over both transports.
     pub(crate) subscribe: Option<String>,
-    /// Where to publish.
+    /// Path to publish at.
     pub(crate) publish: Option<String>,
-    /// Text frames that a WebSocket says first; `{channel}` is the plain name.
+    /// Text frames that a WebSocket sends first; `{channel}` is replaced by the plain name.
     pub(crate) hello: Vec<String>,
 }
 
@@ -96,27 +96,27 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// A server of this kind at this address.
+    /// Creates a target.
     pub(crate) fn new(kind: TargetKind, url: Url, paths: Paths) -> Self {
         Self { kind, url, paths }
     }
 
-    /// What it is.
+    /// Kind of server.
     pub(crate) fn kind(&self) -> TargetKind {
         self.kind
     }
 
-    /// `host:port` as it was given, for the `Host` header.
+    /// `host:port` as given, for the `Host` header.
     pub(crate) fn authority(&self) -> &str {
         &self.url.authority
     }
 
-    /// The first address that the name resolves to.
+    /// First address that the name resolves to.
     pub(crate) fn address(&self) -> SocketAddr {
         self.url.address
     }
 
-    /// Where a WebSocket to a channel is asked for.
+    /// Path of the WebSocket for a channel.
     pub(crate) fn websocket_path(&self, channel: &str) -> String {
         let own = match self.kind {
             TargetKind::Earshot | TargetKind::Centrifugo => "/connection/websocket",
@@ -126,13 +126,13 @@ impl Target {
         fill(self.paths.subscribe.as_deref().unwrap_or(own), &encoded(channel))
     }
 
-    /// Where an event stream of a channel is asked for.
+    /// Path of the event stream for a channel.
     pub(crate) fn sse_path(&self, channel: &str) -> String {
         let own = if self.kind == TargetKind::Nchan { "/sub/{channel}" } else { "/sse/{channel}" };
         fill(self.paths.subscribe.as_deref().unwrap_or(own), &encoded(channel))
     }
 
-    /// Where to POST a message for a channel.
+    /// Path to POST a message for a channel.
     pub(crate) fn publish_path(&self, channel: &str) -> String {
         let own = match self.kind {
             TargetKind::Earshot | TargetKind::Centrifugo => "/api/publish",
@@ -142,7 +142,7 @@ impl Target {
         fill(self.paths.publish.as_deref().unwrap_or(own), &encoded(channel))
     }
 
-    /// What a WebSocket says first, beside its protocol.
+    /// Text frames to send first, before the protocol.
     pub(crate) fn hello(&self, channel: &str) -> Vec<String> {
         self.paths.hello.iter().map(|text| fill(text, channel)).collect()
     }
@@ -162,29 +162,29 @@ fn fill(template: &str, channel: &str) -> String {
     template.replace("{channel}", channel)
 }
 
-/// Why a `--url` is not one.
+/// Why a `--url` is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UrlError {
-    /// Another scheme, or none.
-    #[error("the address of a target begins with http:// (TLS is not measured here)")]
+    /// Missing or unsupported scheme.
+    #[error("a target URL must begin with http:// (TLS is not supported)")]
     Scheme,
-    /// Something after the port.
-    #[error("the address of a target is http://host:port, without a path")]
+    /// Path after the port.
+    #[error("a target URL must be http://host:port, without a path")]
     Path,
-    /// The name does not resolve, or the port is no port.
+    /// The name does not resolve, or the port is invalid.
     #[error("cannot resolve {authority:?}: {source}")]
     Resolve {
-        /// What was asked for.
+        /// Authority of the URL.
         authority: String,
-        /// What the resolver said.
+        /// Error of the resolver.
         source: std::io::Error,
     },
-    /// The name resolves to nothing.
-    #[error("{0:?} has no address")]
+    /// The name resolves to no address.
+    #[error("{0:?} resolves to no address")]
     NoAddress(String),
 }
 
-/// Where a server is, resolved once.
+/// Address of a server, resolved once.
 #[derive(Clone, Debug)]
 pub(crate) struct Url {
     authority: String,
@@ -240,19 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
-        let scheme = "the address of a target begins with http:// (TLS is not measured here)";
+    fn invalid_urls_are_rejected() {
+        let scheme = "a target URL must begin with http:// (TLS is not supported)";
         assert_eq!(address("127.0.0.1:8000"), scheme);
         assert_eq!(address("https://x"), scheme);
         assert_eq!(
             address("http://127.0.0.1:8000/ws"),
-            "the address of a target is http://host:port, without a path"
+            "a target URL must be http://host:port, without a path"
         );
         assert!(address("http://127.0.0.1:99999").starts_with("cannot resolve"));
     }
 
     #[test]
-    fn each_kind_has_its_paths_unless_others_are_given() {
+    fn paths_default_to_the_kind() {
         let target = |kind, paths| Target::new(kind, "http://127.0.0.1:1".parse().unwrap(), paths);
         let nchan = target(TargetKind::Nchan, Paths::default());
         assert_eq!(

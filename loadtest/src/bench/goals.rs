@@ -1,26 +1,26 @@
-//! The goals: ratios in one run against the bare loop and against nchan, and a few metrics that stand alone.
+//! Goals: ratios to the kernel baseline and to nchan within one run, and absolute limits.
 
 use super::Subject;
 use super::Subject::{KernelBaseline, Nchan};
 use super::run::RunMetrics;
 
-/// A number of a run.
+/// Selects a metric of a run.
 pub(super) type Selector = fn(&RunMetrics) -> Option<f64>;
 
-/// What Earshot's number is to be.
+/// Goal for a metric of Earshot.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Goal {
-    /// At most so many times another's.
+    /// At most this multiple of another subject's value.
     RatioAtMost(f64, Subject),
-    /// At least so many times another's.
+    /// At least this multiple of another subject's value.
     RatioAtLeast(f64, Subject),
-    /// At most this.
+    /// At most this value.
     AtMost(f64),
-    /// At least this.
+    /// At least this value.
     AtLeast(f64),
 }
 
-/// One line of the table.
+/// Row of the summary table.
 #[derive(Clone, Debug)]
 pub(super) struct MetricRow {
     pub(super) label: &'static str,
@@ -28,7 +28,7 @@ pub(super) struct MetricRow {
     pub(super) unit: &'static str,
     pub(super) select: Selector,
     pub(super) goals: &'static [Goal],
-    /// Whether it is as much as could be reached: then it matters who could not do more.
+    /// Whether the metric is a maximum rate. The row then names subjects with spare capacity.
     pub(super) is_rate: bool,
 }
 
@@ -42,7 +42,7 @@ const fn metric(
     MetricRow { label, case, unit, select, goals, is_rate: false }
 }
 
-/// As much as could be reached in a second.
+/// A maximum rate per second.
 const fn rate(
     label: &'static str,
     case: &'static str,
@@ -59,48 +59,42 @@ const RATE: Selector = |metrics| Some(metrics.deliveries_per_second);
 const CONNECTIONS: Selector = |metrics| Some(metrics.connections_per_second);
 const CONNECTION: Selector = |metrics| metrics.micros_per_connection;
 
-/// All lines, in the order of the table. GrowthMetric is apart: see [`GROWTH_METRICS`].
+/// All rows in display order, except those of [`GROWTH_METRICS`].
 pub(super) const METRICS: &[MetricRow] = {
     use Goal::{AtLeast, AtMost, RatioAtLeast, RatioAtMost};
     const BURST: &[Goal] = &[RatioAtMost(1.3, KernelBaseline)];
     const ONE: &[Goal] = &[RatioAtMost(1.15, KernelBaseline), RatioAtMost(0.75, Nchan)];
     &[
         metric("CPU per delivery, WebSocket", "fanout WebSocket", "µs", CPU, ONE),
-        metric("of that in user space", "fanout WebSocket", "%", USER, &[AtMost(15.0)]),
+        metric("of which in user space", "fanout WebSocket", "%", USER, &[AtMost(15.0)]),
         metric("CPU per delivery, SSE", "fanout SSE", "µs", CPU, ONE),
-        metric("of that in user space, SSE", "fanout SSE", "%", USER, &[AtMost(15.0)]),
+        metric("of which in user space, SSE", "fanout SSE", "%", USER, &[AtMost(15.0)]),
         metric("CPU per delivery, WebSocket, bursts of ten", "burst WebSocket", "µs", CPU, BURST),
         metric("CPU per delivery, SSE, bursts of ten", "burst SSE", "µs", CPU, BURST),
         rate(
-            "many channels, one subscriber each: deliveries a second",
+            "many channels, one subscriber each: deliveries per second",
             "many channels",
             RATE,
             &[RatioAtLeast(0.6, KernelBaseline)],
         ),
-        metric("the same: CPU per delivery", "many channels", "µs", CPU, &[]),
-        metric("the same: lost", "many channels", "", |metrics| Some(metrics.lost as f64), &[AtMost(0.0)]),
-        rate("highest rate, one channel: deliveries a second", "highest", RATE, &[]),
+        metric("many channels: CPU per delivery", "many channels", "µs", CPU, &[]),
         metric(
-            "latency at half of the bare loop's, p50",
-            "half load",
-            "ms",
-            |metrics| Some(metrics.p50),
-            &[],
+            "many channels: lost",
+            "many channels",
+            "",
+            |metrics| Some(metrics.lost as f64),
+            &[AtMost(0.0)],
         ),
+        rate("highest rate, one channel: deliveries per second", "highest", RATE, &[]),
+        metric("latency at half load, p50", "half load", "ms", |metrics| Some(metrics.p50), &[]),
         metric(
-            "latency at half of the bare loop's, p99",
+            "latency at half load, p99",
             "half load",
             "ms",
             |metrics| Some(metrics.p99),
             &[RatioAtMost(2.0, KernelBaseline)],
         ),
-        metric(
-            "latency at half of the bare loop's, p99.9",
-            "half load",
-            "ms",
-            |metrics| Some(metrics.p99_9),
-            &[],
-        ),
+        metric("latency at half load, p99.9", "half load", "ms", |metrics| Some(metrics.p99_9), &[]),
         metric("memory per idle connection, WebSocket", "memory WebSocket", "KiB", MEMORY, &[AtMost(2.5)]),
         metric("memory per idle connection, SSE", "memory SSE", "KiB", MEMORY, &[AtMost(2.0)]),
         metric(
@@ -118,14 +112,14 @@ pub(super) const METRICS: &[MetricRow] = {
             &[AtMost(10.0)],
         ),
         rate(
-            "connections accepted and subscribed a second, WebSocket (nchan's need no subscribe command)",
+            "connections accepted and subscribed per second, WebSocket (nchan needs no subscribe command)",
             "connect WebSocket",
             CONNECTIONS,
             &[AtLeast(15_000.0)],
         ),
-        metric("the same: CPU per connection", "connect WebSocket", "µs", CONNECTION, &[]),
-        rate("connections accepted and subscribed a second, SSE", "connect SSE", CONNECTIONS, &[]),
-        metric("the same: CPU per connection, SSE", "connect SSE", "µs", CONNECTION, &[]),
+        metric("CPU per connection, WebSocket", "connect WebSocket", "µs", CONNECTION, &[]),
+        rate("connections accepted and subscribed per second, SSE", "connect SSE", CONNECTIONS, &[]),
+        metric("CPU per connection, SSE", "connect SSE", "µs", CONNECTION, &[]),
         metric(
             "100,000 idle connections: cores",
             "idle",
@@ -143,20 +137,20 @@ pub(super) const METRICS: &[MetricRow] = {
     ]
 };
 
-/// What must stay flat from one number of subscribers to another.
+/// A metric that must not depend on the number of subscribers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GrowthMetric {
     pub(super) label: &'static str,
     pub(super) unit: &'static str,
     pub(super) select: Selector,
-    /// Fewer subscribers say nothing about it.
+    /// Smallest number of subscribers that is considered.
     pub(super) from: u32,
-    /// Whether the bare loop's is worth a comparison.
+    /// Whether the kernel baseline is compared as well.
     pub(super) has_kernel_baseline: bool,
 }
 
-/// Memory per connection says nothing below a thousand: label the server takes for itself is shared by too few. The bare
-/// loop keeps nothing for a connection.
+/// Below 1000 subscribers memory per connection is dominated by what the server uses for itself. The kernel baseline
+/// keeps no memory per connection.
 pub(super) const GROWTH_METRICS: &[GrowthMetric] = &[
     GrowthMetric { label: "CPU per delivery", unit: "µs", select: CPU, from: 0, has_kernel_baseline: true },
     GrowthMetric {
@@ -167,5 +161,5 @@ pub(super) const GROWTH_METRICS: &[GrowthMetric] = &[
         has_kernel_baseline: false,
     },
 ];
-/// RatioAtMost how many per cent of the mean over the metrics of subscribers.
+/// Allowed deviation from the mean over all numbers of subscribers, in per cent.
 pub(super) const FLAT_TOLERANCE_PERCENT: f64 = 20.0;

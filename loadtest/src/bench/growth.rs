@@ -1,15 +1,15 @@
-//! The rows about growth: label must stay flat from one number of subscribers to another. Never measures.
+//! Rows for metrics that must not depend on the number of subscribers.
 
 use super::Subject::{Earshot, KernelBaseline};
 use super::goals::{FLAT_TOLERANCE_PERCENT, GROWTH_METRICS, GrowthMetric};
 use super::summary::{SummaryRow, median};
 use super::{BenchResult, Subject};
 
-/// Subscribers, and label was measured with so many.
+/// Numbers of subscribers, each with its value.
 type Steps = Vec<(u32, f64)>;
 
-/// One row for each, and where the bare loop was measured, too, one for the ratio to it: label grows there as well is the
-/// machine's.
+/// One row per metric. If the kernel baseline was measured, a second row with the ratio to it: growth that both have in
+/// common is caused by the kernel and the hardware.
 pub(crate) fn rows(outcome: &BenchResult) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
     for growth in GROWTH_METRICS {
@@ -22,10 +22,10 @@ pub(crate) fn rows(outcome: &BenchResult) -> Vec<SummaryRow> {
         if !kernel_baseline.is_empty() {
             let ratio = |(step, value): &(u32, f64)| Some((*step, value / at(&kernel_baseline, *step)?));
             let ratios: Steps = own.iter().filter_map(ratio).collect();
-            rows.push(self::row(&format!("{label}, times the bare loop's"), "", &ratios));
+            rows.push(self::row(&format!("{label}, ratio to the kernel baseline"), "", &ratios));
         } else if own.len() > 2 {
             let further = own.windows(2).map(|pair| further(pair[0], pair[1])).collect::<Steps>();
-            rows.push(self::row(&format!("{label} beyond those before"), growth.unit, &further));
+            rows.push(self::row(&format!("{label}, marginal"), growth.unit, &further));
         }
     }
     rows
@@ -37,7 +37,7 @@ fn steps(outcome: &BenchResult, growth: &GrowthMetric, subject: Subject) -> Step
     steps.filter_map(|step| Some((step, measured(step)?))).collect()
 }
 
-/// What each of those costs that one step has more than the one before: without label all of them share.
+/// Marginal cost of the additional subscribers between two steps: excludes fixed costs.
 fn further((fewer, of_fewer): (u32, f64), (more, of_more): (u32, f64)) -> (u32, f64) {
     let all = |count: u32, each: f64| f64::from(count) * each;
     (more, (all(more, of_more) - all(fewer, of_fewer)) / f64::from(more - fewer))
@@ -51,11 +51,11 @@ fn mean(steps: &[(u32, f64)]) -> Option<f64> {
     (steps.len() > 1).then(|| steps.iter().map(|(_, value)| value).sum::<f64>() / steps.len() as f64)
 }
 
-/// How far the values are from their mean. One alone has nothing to be compared with.
+/// Row with the deviation of the values from their mean. Needs at least two values.
 fn row(label: &str, unit: &str, steps: &[(u32, f64)]) -> SummaryRow {
-    let told: Vec<String> = steps.iter().map(|(step, value)| format!("{step}: {value:.2}")).collect();
+    let shown: Vec<String> = steps.iter().map(|(step, value)| format!("{step}: {value:.2}")).collect();
     let mut row = SummaryRow {
-        label: format!("{label}, by subscribers ({})", told.join(", ")),
+        label: format!("{label}, by subscribers ({})", shown.join(", ")),
         unit: unit.to_owned(),
         ..SummaryRow::default()
     };
@@ -67,7 +67,7 @@ fn row(label: &str, unit: &str, steps: &[(u32, f64)]) -> SummaryRow {
     row.earshot = Some(mean);
     row.spread = Some((low, high));
     row.goals =
-        vec![format!("{:+.0} % to {:+.0} %, wanted within {FLAT_TOLERANCE_PERCENT} %", off(low), off(high))];
+        vec![format!("{:+.0} % to {:+.0} %, goal within {FLAT_TOLERANCE_PERCENT} %", off(low), off(high))];
     row.met = Some(off(low) >= -FLAT_TOLERANCE_PERCENT && off(high) <= FLAT_TOLERANCE_PERCENT);
     row
 }
@@ -78,8 +78,8 @@ mod tests {
     use crate::bench::summary::tests::{outcome, run};
 
     #[test]
-    fn a_share_of_what_all_have_in_common_is_not_growth() {
-        // 3000 for all, and 1 for each.
+    fn marginal_cost_excludes_fixed_costs() {
+        // A fixed cost of 3000, and 1 per subscriber.
         let (at_1000, at_4000) = ((1000, 4.0), (4000, 1.75));
         assert_eq!(further(at_1000, at_4000), (4000, 1.0));
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_judged_by_how_far_it_is_from_flat() {
+    fn growth_is_the_deviation_from_the_mean() {
         let flat = |values: &[(u32, f64)]| growth(values, &[])[0].clone();
         let row = flat(&[(50, 5.0), (500, 5.0), (600, 6.0)]);
         assert_eq!(row.met, Some(true), "{row:?}");
@@ -102,13 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_with_the_bare_loop_is_the_machines() {
+    fn growth_shared_with_the_baseline_is_excluded() {
         let rows = growth(&[(50, 5.5), (500, 5.5), (600, 11.0)], &[(50, 5.0), (500, 5.0), (600, 10.0)]);
         assert_eq!((rows[0].met, rows[1].met), (Some(false), Some(true)), "{rows:#?}");
         assert_eq!(rows[0].kernel_baseline, Some(20.0 / 3.0));
         assert_eq!(
             rows[1].label,
-            "CPU per delivery, times the bare loop's, by subscribers (50: 1.10, 500: 1.10, 600: 1.10)"
+            "CPU per delivery, ratio to the kernel baseline, by subscribers (50: 1.10, 500: 1.10, 600: 1.10)"
         );
         assert_eq!((rows.len(), growth(&[(50, 5.0), (500, 5.0)], &[]).len()), (3, 2));
     }

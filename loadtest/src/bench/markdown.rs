@@ -1,4 +1,4 @@
-//! The outcome as a document that can be quoted, row by row. Never judges a goal; names the runs that cannot be believed.
+//! The result as a Markdown document. Names runs whose figures are not reliable.
 
 use std::fmt::Write as _;
 
@@ -6,16 +6,16 @@ use super::summary::{SummaryRow, name};
 use super::{BenchResult, BenchRun};
 use crate::redis_costs;
 
-/// A load test that waited for its core longer than this, as a share of the time, was not alone on it.
+/// Share of the time that the load test may wait for its core. Above it, another process used the core.
 const STARVED_MAX: f64 = 0.2;
 
-/// The table as it can be quoted.
+/// Renders the document.
 pub(crate) fn page(outcome: &BenchResult) -> String {
     let size = &outcome.size;
     let mut text = format!(
-        "# {}\n\n{}, {}. {}.\n\nMedians of {} rounds side by side, each run against a fresh server. The server on one core, the \
-         load and Redis on the other. {} subscribers on one channel, {} messages of 128 bytes a second for {} s, unless the \
-         line says otherwise; Earshot through a plain `PUBLISH`, its peers through their HTTP APIs.\n\n",
+        "# {}\n\n{}, {}. {}.\n\nMedians of {} rounds; each run has a fresh server. The server runs on one core, the load and \
+         Redis on the other. {} subscribers on one channel, {} messages of 128 bytes per second for {} s, unless the row \
+         says otherwise. Messages reach Earshot through a plain `PUBLISH`, the other servers through their HTTP APIs.\n\n",
         outcome.date,
         outcome.commit.as_deref().unwrap_or("no commit"),
         outcome.machine.line(),
@@ -25,7 +25,7 @@ pub(crate) fn page(outcome: &BenchResult) -> String {
         size.rate,
         size.seconds
     );
-    text += "| | bare loop | nchan | Centrifugo | Earshot | lowest – highest | goals, ratios, limits | |\n\
+    text += "| | kernel baseline | nchan | Centrifugo | Earshot | lowest – highest | goals, ratios, limits | |\n\
              |---|---|---|---|---|---|---|---|\n";
     for row in outcome.table.iter().filter(|row| row.earshot.is_some()) {
         text += &line(row);
@@ -59,23 +59,23 @@ fn line(row: &SummaryRow) -> String {
     )
 }
 
-/// Where the metrics are not the server's alone.
+/// Lists runs whose metrics do not describe the server alone.
 fn caveats(outcome: &BenchResult) -> String {
     let mut text = String::new();
     let all = outcome.runs.len();
     let those =
         |wrong: fn(&BenchRun) -> bool| outcome.runs.iter().filter(|run| wrong(run)).collect::<Vec<_>>();
     for (runs, label) in [
-        (those(|run| !run.metrics.clean), "something was lost, doubled or out of order"),
+        (those(|run| !run.metrics.clean), "messages were lost, duplicated or out of order"),
         (those(|run| run.metrics.bottleneck), "the load test was at its own limit"),
-        // Elsewhere latency is not label is asked for.
+        // In other cases latency is not evaluated.
         (
             those(|run| run.metrics.late && run.case == "half load"),
-            "latencies include how late the load test was",
+            "latencies include the read delay of the load test",
         ),
         (
             those(|run| run.metrics.generator_starved.is_some_and(|share| share > STARVED_MAX)),
-            "the load test waited for its core, which had other work (Redis, or another program)",
+            "the load test waited for its core, which another process used (such as Redis)",
         ),
     ] {
         if runs.is_empty() {
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_that_cannot_be_believed_are_named() {
+    fn unreliable_runs_are_listed() {
         let mut bad = run("highest", Nchan, 1.0);
         (bad.metrics.clean, bad.metrics.bottleneck) = (false, true);
         let text = page(&outcome(vec![bad, run("highest", Earshot, 1.0)]));
@@ -123,11 +123,11 @@ mod tests {
             text.contains("In 1 of 2 runs the load test was at its own limit: highest of nchan."),
             "{text}"
         );
-        assert!(text.contains("In 1 of 2 runs something was lost, doubled or out of order"), "{text}");
+        assert!(text.contains("In 1 of 2 runs messages were lost, duplicated or out of order"), "{text}");
     }
 
     #[test]
-    fn numbers_are_as_long_as_they_are_worth() {
+    fn numbers_have_suitable_precision() {
         let shown = [0.0, 0.0123, 4.944, 16.61, 122.2, 1000.0, 12_345.6, 171_661.0].map(number);
         assert_eq!(shown, ["0.00", "0.0123", "4.94", "16.6", "122", "1,000", "12,346", "171,661"]);
     }

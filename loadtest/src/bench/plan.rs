@@ -1,4 +1,4 @@
-//! What is run: cases, their subjects, and the command line of each. Starts nothing.
+//! Plan of the benchmark: cases, their subjects, and the arguments of each run.
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::Subject::{Centrifugo, Earshot, KernelBaseline, Nchan};
 use super::{BenchRun, Subject, summary};
 
-/// How large the benchmark is made. The usual size takes about a quarter of an hour.
+/// Size of the benchmark. The default takes about a quarter of an hour.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Size {
-    /// Rounds of each case; medians are taken over them
+    /// Rounds of each case; results are medians over the rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
     /// Seconds that each run publishes
@@ -18,39 +18,39 @@ pub(crate) struct Size {
     /// Subscribers of one channel
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) subscribers: u32,
-    /// Messages a second on it
+    /// Messages per second on that channel
     #[arg(long, default_value_t = 15.0)]
     pub(crate) rate: f64,
     /// Channels with one subscriber each
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) channels: u32,
-    /// Connections that are idle, and the largest number of subscribers
+    /// Number of idle connections, and the largest number of subscribers
     #[arg(long, default_value_t = 18_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle: u32,
-    /// Seconds that they are; whole intervals of 25 s between pings, or too few of these are counted
+    /// Duration of the idle case in seconds; use multiples of the 25 s between pings to count all of them
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle_seconds: u32,
 }
 
 impl Size {
-    /// Files that a server needs.
+    /// Open files that a server needs.
     pub(crate) fn files(&self) -> u32 {
         self.subscribers.max(self.channels).max(self.idle) + 200
     }
 
-    /// Subscribers at which growth is looked at.
+    /// Numbers of subscribers for the growth cases.
     pub(crate) fn steps(&self) -> Vec<u32> {
         let steps = [50, 500, 1000, 5000, 50_000].into_iter().filter(|step| *step < self.idle);
         steps.chain([self.idle]).collect()
     }
 }
 
-/// One thing that is measured, of several subjects.
+/// A case: one measurement of several subjects.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) rounds: u32,
-    /// By subject, the command line of the load test.
+    /// Arguments of the load test, by subject.
     pub(crate) lines: Vec<(Subject, String)>,
 }
 
@@ -58,19 +58,19 @@ fn case(name: &str, rounds: u32, lines: &[(Subject, String)]) -> Case {
     Case { name: name.to_owned(), rounds, lines: lines.to_vec() }
 }
 
-/// Messages that may be under transport when as many as possible are to be delivered.
+/// Messages in flight when publishing as fast as possible.
 const WINDOW: u32 = 8;
-/// The same with a channel for each subscriber: enough for batches, not so many that sockets fill.
+/// Messages in flight with one channel per subscriber: enough for batches, without filling socket buffers.
 const MANY_CHANNELS_WINDOW: u32 = 2000;
-/// So many times the messages where ten come at once: each costs a fifth.
+/// Factor of the message rate with bursts of ten: a message then costs about a fifth.
 const BURST_RATE: f64 = 4.0;
-/// Rounds of what takes long, or has many steps.
+/// Rounds of cases that take long or have many steps.
 pub(crate) const LONG_CASE_ROUNDS_MAX: u32 = 3;
 
-/// Cases whose rounds are interleaved, since they are compared with each other.
+/// Cases whose rounds are interleaved because they are compared with each other.
 pub(crate) type Group = Vec<Case>;
 
-/// What can be said beforehand.
+/// Groups that do not depend on earlier results.
 pub(crate) fn initial_groups(size: &Size) -> Vec<Group> {
     let mut groups: Vec<Group> = single_cases(size).into_iter().map(|case| vec![case]).collect();
     groups.push(growth(size));
@@ -80,7 +80,7 @@ pub(crate) fn initial_groups(size: &Size) -> Vec<Group> {
     groups
 }
 
-/// The same load for more and more subscribers: as many deliveries for all of them.
+/// The same number of deliveries per second for increasing numbers of subscribers.
 fn growth(size: &Size) -> Group {
     let step = |step: u32| {
         let rate = f64::from(size.subscribers) * size.rate / f64::from(step);
@@ -105,7 +105,7 @@ fn single_cases(size: &Size) -> Vec<Case> {
                 .concat()
         };
         cases.push(case(&format!("fanout {name}"), rounds, &three("fanout", &load, "", "")));
-        // At the same rate there would be a handful of bursts in a run.
+        // At the normal rate a run would contain only a few bursts.
         let load = format!("{common} --rate {} --duration {seconds}s", rate * BURST_RATE);
         let burst = three("burst", &load, "--burst 10", "--burst 10 --cooldown 2s");
         cases.push(case(&format!("burst {name}"), rounds, &burst));
@@ -134,8 +134,8 @@ fn single_cases(size: &Size) -> Vec<Case> {
     cases
 }
 
-/// What depends on how much can be done. Earshot shares writes when much is under transport, which the bare loop does not: half
-/// of what the slower of both can do is a load for both.
+/// Cases that depend on the highest rates. Earshot batches writes under load and the kernel baseline does not, so half
+/// of the lower of the two rates is a valid load for both.
 pub(crate) fn half_load_cases(size: &Size, runs: &[BenchRun]) -> Vec<Case> {
     let highest =
         |subject| summary::median(runs, "highest", subject, |metrics| Some(metrics.deliveries_per_second));
@@ -154,7 +154,7 @@ pub(crate) fn half_load_cases(size: &Size, runs: &[BenchRun]) -> Vec<Case> {
     vec![case("half load", size.rounds, &lines)]
 }
 
-/// One line for all all_servers. The load test speaks to Centrifugo over WebSockets single_cases.
+/// The same arguments for all servers. The load test supports Centrifugo over WebSocket only.
 fn all_servers(transport: &str, line: &str) -> Vec<(Subject, String)> {
     let all = [Nchan, Centrifugo, Earshot].into_iter();
     let those = all.filter(|subject| transport == "ws" || *subject != Centrifugo);
@@ -172,9 +172,9 @@ mod tests {
         size: Size,
     }
 
-    /// A line that the load test does not understand would be found in the middle of the benchmark.
+    /// Invalid arguments would otherwise be detected in the middle of the benchmark.
     #[test]
-    fn every_line_is_one_of_the_load_test() {
+    fn every_planned_command_line_parses() {
         let size = Line::parse_from(["bench"]).size;
         assert_eq!(size.steps(), [50, 500, 1000, 5000, 18_000]);
         assert_eq!(size.idle_seconds % 25, 0, "each connection is pinged as often as time goes by");

@@ -1,4 +1,5 @@
-//! One run: a fresh server, the load test as a process of its own on the other core, and the few metrics that are kept.
+//! Executes one run: a fresh server, the load test in a separate process on the other core, and the metrics that are
+//! saved.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,17 +13,17 @@ use super::server::{Programs, Server, pinned};
 use crate::record::{Latency, Record};
 use crate::redis_costs::RedisCosts;
 
-/// What is kept of a run.
+/// Saved metrics of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct RunMetrics {
     pub(crate) micros_per_delivery: Option<f64>,
     pub(crate) user_share: Option<f64>,
     pub(crate) server_cores: f64,
-    /// How full the server's core was, interrupts included, and in its fullest second.
+    /// Utilization of the server's core, including interrupts.
     #[serde(alias = "server_full")]
     pub(crate) server_core_utilization: Option<f64>,
-    /// See above.
+    /// Utilization of the server's core in the busiest second.
     #[serde(alias = "server_full_worst")]
     pub(crate) server_core_utilization_max: Option<f64>,
     pub(crate) deliveries_per_second: f64,
@@ -32,29 +33,29 @@ pub(crate) struct RunMetrics {
     pub(crate) p99: f64,
     pub(crate) p99_9: f64,
     pub(crate) bytes_per_connection: Option<f64>,
-    /// Memory after a rest, above that of the idle server, in per cent.
+    /// Memory after the cooldown, above that of the idle server, in per cent.
     #[serde(alias = "kept_percent")]
     pub(crate) retained_percent: Option<f64>,
     pub(crate) connections_per_second: f64,
     pub(crate) micros_per_connection: Option<f64>,
     pub(crate) cores_per_100000: Option<f64>,
     pub(crate) mib_per_100000: Option<f64>,
-    /// Everything arrived, once and in order.
+    /// Every message arrived once and in order.
     pub(crate) clean: bool,
     /// The load test was at its own limit.
     pub(crate) bottleneck: bool,
-    /// Latencies include how late the load test was.
+    /// Latencies include a read delay of the load test.
     pub(crate) late: bool,
-    /// The share of a core that the busiest thread of the load test used, and of the time that it waited for one.
+    /// Share of a core that the busiest thread of the load test used.
     #[serde(alias = "load_busy")]
     pub(crate) generator_busy: Option<f64>,
-    /// See above.
+    /// Share of the time that this thread waited for a core.
     #[serde(alias = "load_starved")]
     pub(crate) generator_starved: Option<f64>,
-    /// How full the load test's core was, Redis and interrupts included, and in its fullest second.
+    /// Utilization of the load test's core, including Redis and interrupts.
     #[serde(alias = "load_full")]
     pub(crate) generator_core_utilization: Option<f64>,
-    /// See above.
+    /// Utilization of the load test's core in the busiest second.
     #[serde(alias = "load_full_worst")]
     pub(crate) generator_core_utilization_max: Option<f64>,
     #[serde(alias = "doubts")]
@@ -98,7 +99,7 @@ impl From<&Record> for RunMetrics {
     }
 }
 
-/// How runs are made.
+/// Executes runs.
 #[derive(Debug)]
 pub(crate) struct BenchRunner {
     programs: Programs,
@@ -109,7 +110,7 @@ pub(crate) struct BenchRunner {
 }
 
 impl BenchRunner {
-    /// Looks whether all programs are there.
+    /// Checks that all programs exist and that the open file limit suffices.
     pub(crate) fn new(
         programs: Programs,
         server_core: u16,
@@ -119,18 +120,16 @@ impl BenchRunner {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         if !programs.nchan.exists() {
             let module = programs.nchan.display();
-            return Err(format!(
-                "{module} is not there: install libnginx-mod-nchan, or say where with --nchan"
-            ));
+            return Err(format!("{module} does not exist: install libnginx-mod-nchan or set --nchan"));
         }
         if !programs.earshot.exists() {
             let binary = programs.earshot.display();
-            return Err(format!("{binary} is not there: build it, or say where with --earshot"));
+            return Err(format!("{binary} does not exist: build it or set --earshot"));
         }
         match crate::resources::open_file_limit() {
             Some(limit) if limit < u64::from(files) => {
                 return Err(format!(
-                    "servers need {files} open files, and this process may have {limit}: run `ulimit -n {files}` first, or make --idle smaller"
+                    "servers need {files} open files, but the limit is {limit}: run `ulimit -n {files}` or reduce --idle"
                 ));
             }
             _ => {}
@@ -138,12 +137,12 @@ impl BenchRunner {
         Ok(Self { programs, own, server_core, load_core, files })
     }
 
-    /// Whether it can be measured here.
+    /// Whether the subject is available.
     pub(crate) fn has(&self, subject: Subject) -> bool {
         subject != Subject::Centrifugo || self.programs.centrifugo.is_some()
     }
 
-    /// What each program says of itself.
+    /// Version lines of the programs.
     pub(crate) fn versions(&self) -> Vec<String> {
         let Programs { earshot, nginx, centrifugo, redis, .. } = &self.programs;
         let say = |program: &PathBuf, flag: &str| {
@@ -158,7 +157,7 @@ impl BenchRunner {
             .collect()
     }
 
-    /// One run of the load test.
+    /// Executes one run of the load test.
     pub(crate) fn run(&self, subject: Subject, line: &str) -> Result<RunMetrics, String> {
         let (server, load) = (self.server_core, self.load_core);
         match subject {
@@ -168,7 +167,7 @@ impl BenchRunner {
                 self.load(line, &against("nchan", &nchan))
             }
             Subject::Centrifugo => {
-                let program = self.programs.centrifugo.as_deref().ok_or("Centrifugo is not given")?;
+                let program = self.programs.centrifugo.as_deref().ok_or("--centrifugo is not set")?;
                 let centrifugo = Server::centrifugo(program, server)?;
                 self.load(line, &against("centrifugo", &centrifugo))
             }
@@ -182,11 +181,11 @@ impl BenchRunner {
         }
     }
 
-    /// What Redis itself needs, on the server's core.
+    /// Measures the costs of Redis on the server's core.
     pub(crate) fn redis(&self) -> Result<RedisCosts, String> {
         let redis = self.programs.redis.display();
         let more = [format!("--server-core={}", self.server_core), format!("--redis={redis}")];
-        // Redis' own clock has microseconds.
+        // Redis reports its CPU time in microseconds, so a second suffices.
         self.json("redis --duration 1s", &more)
     }
 
@@ -196,7 +195,7 @@ impl BenchRunner {
         if record.interrupted { Err("interrupted".to_owned()) } else { Ok(RunMetrics::from(&record)) }
     }
 
-    /// What a process of its own on the load's core writes.
+    /// Runs this binary on the core of the load and returns the JSON that it writes.
     fn json<T: DeserializeOwned>(&self, line: &str, more: &[String]) -> Result<T, String> {
         let json = std::env::temp_dir().join(format!("earshot-bench-{}.json", std::process::id()));
         let mut command = pinned(self.load_core, &self.own);
@@ -205,10 +204,10 @@ impl BenchRunner {
         let name = format!("{command:?}");
         let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
         let kept = fs::read_to_string(&json);
-        // The next run writes it anew.
+        // A leftover file does not matter: the next run overwrites it.
         let _ = fs::remove_file(&json);
-        let told = kept.ok().and_then(|text| serde_json::from_str(&text).ok());
-        told.ok_or_else(|| format!("{name}: {}", String::from_utf8_lossy(&output.stderr)))
+        let shown = kept.ok().and_then(|text| serde_json::from_str(&text).ok());
+        shown.ok_or_else(|| format!("{name}: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 

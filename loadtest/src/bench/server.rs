@@ -1,5 +1,5 @@
-//! The servers of the benchmark: started on their core, waited for, and gone with their owner. Never shared by two
-//! runs: memory that one run took must not be the next one's.
+//! Servers of the benchmark: started on their core, awaited, and killed on drop. Each run gets a fresh server, so that
+//! memory of one run does not affect the next.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a server may take to start.
+/// How long a server may take to become ready.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const NCHAN: &str = include_str!("../../bench/nchan.conf");
 const CENTRIFUGO: &str = include_str!("../../bench/centrifugo.json");
 
-/// Where the programs are.
+/// Paths of the programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     pub(crate) earshot: PathBuf,
@@ -26,18 +26,18 @@ pub(crate) struct Programs {
     pub(crate) redis: PathBuf,
 }
 
-/// A server under way.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
-    /// Its log, and what else it writes; removed with it.
+    /// Log and other files; removed on drop.
     directory: PathBuf,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
@@ -45,12 +45,12 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Its process.
+    /// Process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// This gateway, without any configuration but its Redis.
+    /// Earshot, configured only with its Redis.
     pub(crate) fn earshot(programs: &Programs, core: u16, redis: &Self) -> Result<Self, String> {
         let port = free_port();
         let mut command = pinned(core, &programs.earshot);
@@ -62,7 +62,7 @@ impl Server {
         })
     }
 
-    /// A Redis that keeps nothing.
+    /// Redis without persistence.
     pub(crate) fn redis(program: &Path, core: u16) -> Result<Self, String> {
         let port = free_port();
         let mut command = pinned(core, program);
@@ -79,7 +79,7 @@ impl Server {
         Self::start(command, port, temp_directory(port)?, |port| answers(port, "PING\r\n", "+PONG"))
     }
 
-    /// nginx with nchan, with room for so many files.
+    /// nginx with nchan, with the given open file limit.
     pub(crate) fn nchan(programs: &Programs, core: u16, files: u32) -> Result<Self, String> {
         let port = free_port();
         let directory = temp_directory(port)?;
@@ -96,7 +96,7 @@ impl Server {
         Self::start(command, port, directory, |port| TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
-    /// Centrifugo by itself, which is the fastest that it can be.
+    /// Centrifugo as a single node with its memory broker, its fastest configuration.
     pub(crate) fn centrifugo(program: &Path, core: u16) -> Result<Self, String> {
         let port = free_port();
         let directory = temp_directory(port)?;
@@ -124,7 +124,7 @@ impl Server {
         while !ready(port) {
             if let Ok(Some(status)) = server.child.try_wait() {
                 let log = fs::read_to_string(&log).unwrap_or_default();
-                return Err(format!("{name} has ended: {status}\n{log}"));
+                return Err(format!("{name} exited: {status}\n{log}"));
             }
             if Instant::now() > deadline {
                 return Err(format!("{name} is not ready after {START_TIMEOUT:?}"));
@@ -146,14 +146,14 @@ fn temp_directory(port: u16) -> Result<PathBuf, String> {
     Ok(directory)
 }
 
-/// A command on one core that ends with this process, whatever becomes of that.
+/// A command pinned to one core that is killed when this process ends for any reason.
 pub(crate) fn pinned(core: u16, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()]).arg(program);
     command
 }
 
-/// Keeps variables that begin like this from changing what is measured.
+/// Removes environment variables with these prefixes, which could change the measurement.
 fn remove_variables(command: &mut Command, prefixes: &[&str]) {
     for (name, _) in std::env::vars() {
         if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
@@ -174,7 +174,7 @@ fn answers(port: u16, request: &str, expected: &str) -> bool {
     ask().is_some_and(|line| line.contains(expected))
 }
 
-/// A port that nobody listens on, below the range from which the kernel takes those of outgoing connections.
+/// A free port below the ephemeral port range.
 fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(20_000..30_000);

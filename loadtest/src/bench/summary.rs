@@ -1,4 +1,4 @@
-//! From the runs to the rows of the table: medians, ratios, and whether each goal is met. Never measures.
+//! Summarizes runs in rows: medians, ratios and whether goals are met.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,36 +8,36 @@ use super::run::RunMetrics;
 use super::{BenchResult, BenchRun, Subject, growth};
 use crate::report::validity::has_spare_capacity;
 
-/// One line of the table.
+/// Row of the summary table.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SummaryRow {
-    /// What it is about.
+    /// Label.
     #[serde(alias = "what")]
     pub(crate) label: String,
-    /// Of label its metrics are.
+    /// Unit.
     pub(crate) unit: String,
-    /// Medians; `None` where it was not measured.
+    /// Median of the kernel baseline; `None` if not measured.
     #[serde(alias = "bare_loop")]
     pub(crate) kernel_baseline: Option<f64>,
-    /// See above.
+    /// Median of nchan.
     pub(crate) nchan: Option<f64>,
-    /// See above.
+    /// Median of Centrifugo.
     #[serde(default)]
     pub(crate) centrifugo: Option<f64>,
-    /// See above.
+    /// Median of Earshot.
     pub(crate) earshot: Option<f64>,
-    /// The lowest and the highest of Earshot's runs.
+    /// Lowest and highest value of Earshot.
     pub(crate) spread: Option<(f64, f64)>,
-    /// What was to be, and label is; and how it stands to the peers'.
+    /// Each goal with its result, and ratios to the other servers.
     pub(crate) goals: Vec<String>,
-    /// Of rates: whose limit they are not.
+    /// For maximum rates: subjects with spare capacity.
     #[serde(default)]
     pub(crate) notes: Vec<String>,
-    /// Whether all of it is so; `None` where there is no goal, or no number.
+    /// Whether all goals are met; `None` without goals or values.
     pub(crate) met: Option<bool>,
 }
 
-/// The median of a number over all rounds of a case.
+/// Median of a metric over all rounds of a case.
 pub(crate) fn median(
     runs: &[BenchRun],
     case: &str,
@@ -57,7 +57,7 @@ fn values(
     of_it.filter_map(|run| select(&run.metrics)).collect()
 }
 
-/// The table.
+/// Builds the table.
 pub(crate) fn table(outcome: &BenchResult) -> Vec<SummaryRow> {
     let runs = &outcome.runs;
     let mut rows: Vec<SummaryRow> = METRICS.iter().map(|metric| row(runs, metric)).collect();
@@ -105,7 +105,7 @@ fn min_and_max(values: &[f64]) -> Option<(f64, f64)> {
     Some((least, values.iter().copied().max_by(f64::total_cmp)?))
 }
 
-/// Who could have done more, in a case whose rate is as much as could be reached.
+/// Names the subjects with spare capacity in a case that measures a maximum rate.
 fn rate_notes(runs: &[BenchRun], case: &str) -> Vec<String> {
     let note = |subject| {
         let cores = median(runs, case, subject, |metrics| Some(metrics.server_cores))?;
@@ -129,20 +129,20 @@ fn check_goal(
     Some(match goal {
         Goal::RatioAtMost(times, subject) => {
             let (ratio, name) = against(subject)?;
-            (format!("{ratio:.2} × {name}, wanted ≤ {times}"), ratio <= times)
+            (format!("{ratio:.2} × {name}, goal ≤ {times}"), ratio <= times)
         }
         Goal::RatioAtLeast(times, subject) => {
             let (ratio, name) = against(subject)?;
-            (format!("{ratio:.2} × {name}, wanted ≥ {times}"), ratio >= times)
+            (format!("{ratio:.2} × {name}, goal ≥ {times}"), ratio >= times)
         }
-        Goal::AtMost(most) => (format!("wanted ≤ {most}"), value <= most),
-        Goal::AtLeast(least) => (format!("wanted ≥ {least}"), value >= least),
+        Goal::AtMost(most) => (format!("goal ≤ {most}"), value <= most),
+        Goal::AtLeast(least) => (format!("goal ≥ {least}"), value >= least),
     })
 }
 
 pub(super) fn name(subject: Subject) -> &'static str {
     match subject {
-        KernelBaseline => "bare loop",
+        KernelBaseline => "kernel baseline",
         Nchan => "nchan",
         Centrifugo => "Centrifugo",
         Earshot => "Earshot",
@@ -187,7 +187,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn medians_become_ratios_and_ratios_are_judged() {
+    fn goals_are_checked_against_ratios_of_medians() {
         let mut runs: Vec<BenchRun> =
             [9.0, 5.0, 5.5].into_iter().map(|micros| run("fanout WebSocket", Earshot, micros)).collect();
         runs.extend([5.0, 5.0, 50.0].map(|micros| run("fanout WebSocket", KernelBaseline, micros)));
@@ -196,7 +196,7 @@ pub(super) mod tests {
         let outcome = outcome(runs);
         let row = &outcome.table[0];
         assert_eq!((row.kernel_baseline, row.earshot, row.spread), (Some(5.0), Some(5.5), Some((5.0, 9.0))));
-        let goals = ["1.10 × bare loop, wanted ≤ 1.15", "0.79 × nchan, wanted ≤ 0.75", "0.50 × Centrifugo"];
+        let goals = ["1.10 × kernel baseline, goal ≤ 1.15", "0.79 × nchan, goal ≤ 0.75", "0.50 × Centrifugo"];
         assert_eq!(row.goals, goals);
         assert_eq!(row.met, Some(false));
         let text = markdown::page(&outcome);
@@ -208,11 +208,11 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_nchan_can_do_stands_beside_it_with_a_goal_or_without() {
+    fn ratio_to_nchan_is_shown_without_a_goal() {
         let mut runs = vec![run("many channels", Nchan, 4.0), run("many channels", Earshot, 3.0)];
         let row = |runs: &[BenchRun]| {
             let table = outcome(runs.to_vec()).table;
-            table.into_iter().find(|row| row.label == "the same: CPU per delivery").unwrap()
+            table.into_iter().find(|row| row.label == "many channels: CPU per delivery").unwrap()
         };
         assert_eq!((row(&runs).goals, row(&runs).met), (vec!["0.75 × nchan".to_owned()], None));
         runs[0].metrics.micros_per_delivery = Some(0.0);
@@ -220,7 +220,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_rate_that_is_not_the_servers_limit_says_so_in_its_row() {
+    fn spare_capacity_is_noted_in_the_row() {
         let rate = |cores, full, bottleneck| {
             let mut run = run("highest", Earshot, 1.0);
             let metrics = &mut run.metrics;

@@ -1,4 +1,4 @@
-//! What one of each thing costs, out of a result. Never guesses: what was not measured is an error that names it.
+//! Unit costs from a benchmark result. A cost that was not measured is an error that names it.
 
 use crate::bench::Subject::{Earshot, KernelBaseline};
 use crate::bench::{BenchResult, RunMetrics, Subject, median as median_of};
@@ -7,33 +7,34 @@ use crate::redis_costs::{PublishCost, PublishPattern, RedisCosts};
 
 use super::UserTransport;
 
-/// The kernel's memory for an idle connection: what its slab caches grew by with 18,000 connections on loopback, both
-/// ends counted, divided by both (/proc/meminfo, Linux 6.18).
+/// Kernel memory of an idle connection: growth of the slab caches with 18,000 connections on loopback, divided by both
+/// ends (/proc/meminfo, Linux 6.18).
 pub(crate) const KERNEL_BYTES_PER_SOCKET: f64 = 4.5 * 1024.0;
-/// What is around a payload on its pattern: the frame or event (about 64), TCP with timestamps, IP and Ethernet (90, gaps
-/// included).
+/// Overhead of a payload on the network: frame or event (about 64), TCP with timestamps, IP and Ethernet (90, including
+/// the inter-frame gap).
 pub(crate) const FRAMING_BYTES: f64 = 154.0;
-/// What a kept publication takes beside its payload: 10,000 channels with 33 each took 477 bytes for one of 128.
+/// Overhead of a history entry: 10,000 channels with 33 entries each used 477 bytes per entry of 128 bytes.
 pub(crate) const HISTORY_ENTRY_BYTES: f64 = 349.0;
 
-/// Seconds of processor time, and bytes.
+/// Seconds of CPU time, and bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Constants {
-    /// A delivery, one write each, with as many sockets as were measured: their state does not fit into the caches.
+    /// A delivery with one write, with the largest number of sockets measured: their state does not fit into the CPU
+    /// caches.
     pub(crate) delivery: f64,
-    /// A publication on its pattern from Redis to its shard.
+    /// A publication on its path from Redis to its shard.
     pub(crate) publication: f64,
-    /// A connection with its subscription, from accept to answer.
+    /// A connection with its subscription, from accept to reply.
     pub(crate) connect: f64,
-    /// An idle connection, for each second: its pings.
+    /// An idle connection per second: its pings.
     pub(crate) idle: f64,
     /// Memory of an idle connection.
     pub(crate) connection_bytes: f64,
-    /// Memory of a channel that a node hears.
+    /// Memory of a channel on a node.
     pub(crate) channel_bytes: f64,
-    /// Redis: a publication, whoever hears it.
+    /// Redis: a publication without subscribers.
     pub(crate) redis_publication: f64,
-    /// Redis: each gateway that hears it.
+    /// Redis: each additional gateway that receives a publication.
     pub(crate) redis_gateway: f64,
     /// Redis: a subscription.
     pub(crate) redis_subscription: f64,
@@ -42,14 +43,14 @@ pub(crate) struct Constants {
 }
 
 impl Constants {
-    /// Out of the medians of a result.
+    /// Computes the costs from the medians of a result.
     pub(crate) fn of(outcome: &BenchResult, transport: UserTransport) -> Result<Self, String> {
         let of = |case: &str, subject: Subject, what: &str, pick: fn(&RunMetrics) -> Option<f64>| {
             let median = median_of(&outcome.runs, case, subject, pick);
-            median.ok_or_else(|| format!("it has no {what} in the case `{case}`"))
+            median.ok_or_else(|| format!("no {what} in case `{case}`"))
         };
         let micros = |case: &str, subject| {
-            Ok::<f64, String>(of(case, subject, "processor time", |n| n.micros_per_delivery)? / 1e6)
+            Ok::<f64, String>(of(case, subject, "CPU time", |n| n.micros_per_delivery)? / 1e6)
         };
         let memory = |case: &str| of(case, Earshot, "memory", |n| n.bytes_per_connection);
         let largest = format!("growth {}", outcome.size.idle);
@@ -58,12 +59,12 @@ impl Constants {
             UserTransport::Sse => "connect SSE",
         };
         let alone = memory(&largest)?;
-        let redis = Redis::of(outcome).ok_or("it has no costs of Redis")?;
+        let redis = Redis::of(outcome).ok_or("no Redis costs")?;
         Ok(Self {
             delivery: micros(&largest, Earshot)?,
             publication: (micros("many channels", Earshot)? - micros("many channels", KernelBaseline)?)
                 .max(0.0),
-            connect: of(connect, Earshot, "processor time", |n| n.micros_per_connection)? / 1e6,
+            connect: of(connect, Earshot, "CPU time", |n| n.micros_per_connection)? / 1e6,
             idle: of("idle", Earshot, "cores", |n| n.cores_per_100000)? / 1e5,
             connection_bytes: alone,
             channel_bytes: (memory("many channels")? - alone).max(0.0),
@@ -99,7 +100,7 @@ impl Redis {
     }
 }
 
-/// Microseconds of a publication that so many hear, by the pattern of publishing that costs most.
+/// Microseconds per publication for a number of gateways, with the most expensive pattern.
 fn publish_micros(rounds: &[RedisCosts], gateways: usize) -> Option<f64> {
     let those =
         || rounds.iter().flat_map(|costs| &costs.publish).filter(|publish| publish.gateways == gateways);

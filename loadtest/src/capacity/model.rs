@@ -1,60 +1,59 @@
-//! The model: from what is asked for and what one of each costs to what all of it takes. Pure arithmetic. Never prints.
+//! The capacity model: computes requirements from the workload and the unit costs. Pure arithmetic.
 
 use super::constants::{Constants, FRAMING_BYTES, HISTORY_ENTRY_BYTES, KERNEL_BYTES_PER_SOCKET};
 use super::{NodeSize, Workload};
 
-/// No more than this of anything is planned with: the rest is for bursts, for those who come back, and for a node that
-/// is away.
+/// Planned utilization of every resource. The rest is reserved for bursts, reconnects and a failed node.
 pub(crate) const UTILIZATION_MAX: f64 = 0.5;
 const GIB: f64 = (1 << 30) as f64;
 
-/// What all of it takes.
+/// Requirements of a workload.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Requirements {
-    /// Publications a second, over all channels.
+    /// Publications per second, over all channels.
     pub(crate) publications: f64,
-    /// Deliveries a second, to all users.
+    /// Deliveries per second, to all users.
     pub(crate) deliveries: f64,
-    /// Users who connect a second.
+    /// Connections per second.
     pub(crate) connects: f64,
-    /// Cores for deliveries, for publications on their pattern to shards, for pings, and for connecting.
+    /// Cores for deliveries, for publications on their path to shards, for pings, and for connecting.
     pub(crate) cores: [f64; 4],
-    /// Bytes of connections and channels, of the kernel's sockets, and of history.
+    /// Bytes of connections and channels, of kernel sockets, and of history.
     pub(crate) bytes: [f64; 3],
-    /// Bits a second that leave the nodes.
+    /// Bits per second sent by the nodes.
     pub(crate) bits: f64,
-    /// Nodes by processors, by memory and by network, planned with half of each.
+    /// Nodes required by processors, by memory and by network, at the planned utilization.
     pub(crate) nodes_by: [f64; 3],
-    /// Nodes in the end: the most of these, and one that may be away.
+    /// Required nodes: the maximum of these, plus one that may fail.
     pub(crate) nodes: u64,
-    /// Nodes that hear a publication.
+    /// Nodes that receive a publication.
     pub(crate) nodes_per_channel: f64,
-    /// Channels that one node hears.
+    /// Channels per node.
     pub(crate) channels_per_node: f64,
-    /// Seconds of a node, with all of its cores, until the last_delivery of its subscribers has a publication.
+    /// Seconds until the last subscriber of a node receives a publication, with all cores of the node.
     pub(crate) last_delivery: f64,
     /// Cores of Redis.
     pub(crate) redis_cores: f64,
-    /// Redis servers, each of which has one core for all of it, planned with half.
+    /// Redis servers with one core each, at the planned utilization.
     pub(crate) redis_servers: f64,
-    /// Users with whom one Redis server is full.
+    /// Users that one Redis server supports.
     pub(crate) redis_users: f64,
-    /// Bits a second that leave all Redis servers.
+    /// Bits per second sent by all Redis servers.
     pub(crate) redis_bits: f64,
     /// Bytes of Redis for subscriptions.
     pub(crate) redis_bytes: f64,
-    /// Seconds of each of these servers until all is subscribed again when they are back.
+    /// Seconds that each Redis server needs to restore all subscriptions.
     pub(crate) redis_resubscribe: f64,
-    /// Users of one node.
+    /// Users per node.
     pub(crate) users_per_node: f64,
-    /// When a node is lost: the share of a node's cores that the newcomers take on each of the others.
+    /// After the loss of a node: share of a node's cores that reconnecting users need on each of the others.
     pub(crate) reconnect_core_share: f64,
-    /// What a node has least of.
+    /// Resource that limits a node first.
     pub(crate) bottleneck: &'static str,
 }
 
 impl Requirements {
-    /// See the module.
+    /// Computes the requirements.
     pub(crate) fn of(constants: &Constants, workload: &Workload, machine: &NodeSize) -> Self {
         let requirements = Self::at(constants, workload, machine);
         Self { redis_users: redis_users(constants, workload, machine), ..requirements }
@@ -70,7 +69,7 @@ impl Requirements {
         let bits_each = (workload.size as f64 + FRAMING_BYTES) * 8.0;
         let bits = deliveries * bits_each;
         let kept = (rate * workload.history_ttl.as_secs_f64()).min(workload.history_size as f64);
-        // How many nodes hear a channel depends on how many there are, and they on it.
+        // The number of nodes per channel depends on the number of nodes, and vice versa.
         let mut nodes = 1.0_f64;
         loop {
             let nodes_per_channel =
@@ -130,8 +129,8 @@ impl Requirements {
     }
 }
 
-/// How many of the nodes have a subscriber of a channel, when balancers spread users at random. When they bring them
-/// together, it is as many as it takes to hold them.
+/// Number of nodes with a subscriber of a channel. With random balancing it depends on chance; with co-located users it
+/// is the smallest number of nodes that can hold them.
 fn nodes_per_channel(colocated: bool, subscribers_per_channel: f64, users: f64, nodes: f64) -> f64 {
     if colocated {
         (subscribers_per_channel * nodes / users).max(1.0)
@@ -140,9 +139,9 @@ fn nodes_per_channel(colocated: bool, subscribers_per_channel: f64, users: f64, 
     }
 }
 
-/// With how many of such users one Redis server is full, of which half is planned with. A node more is a start, a server
-/// more is another place for channels: so that is the wall to know of beforehand. Fewer users are on fewer nodes, so this
-/// is no share of what all of them take.
+/// Number of such users that one Redis server supports at the planned utilization. Adding a node is simple, while
+/// adding a Redis server moves channels, so this limit must be known in advance. Fewer users need fewer nodes, so the
+/// value is not proportional.
 fn redis_users(constants: &Constants, workload: &Workload, machine: &NodeSize) -> f64 {
     let servers =
         |users| Requirements::at(constants, &Workload { users, ..workload.clone() }, machine).redis_servers;
@@ -161,9 +160,9 @@ fn redis_users(constants: &Constants, workload: &Workload, machine: &NodeSize) -
     full as f64
 }
 
-/// That by which the most nodes are needed.
+/// Resource that requires the most nodes.
 fn bottleneck([processors, memory, network]: [f64; 3]) -> &'static str {
-    let all = [(processors, "processors"), (memory, "memory"), (network, "network")];
+    let all = [(processors, "CPU"), (memory, "memory"), (network, "network")];
     all.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)).map_or("", |(_, name)| name)
 }
 
@@ -208,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_of_ones_own_is_heard_by_one_node_and_held_up_by_redis_and_memory() {
+    fn private_channels_are_limited_by_redis_and_memory() {
         let requirements = requirements(1, 1.0, false);
         assert!((requirements.nodes_per_channel - 1.0).abs() < 1e-9);
         assert!((requirements.publications - requirements.deliveries).abs() < 1e-9);
         assert!((requirements.redis_cores - 10e6 / 60.0 * 6e-6).abs() < 1e-6, "{requirements:?}");
         assert_eq!(requirements.bottleneck, "memory", "{requirements:?}");
-        // One core a second for ten million, of which half is planned with.
+        // One core per second for ten million users, at half utilization.
         assert!((requirements.redis_users / 5e6 - 1.0).abs() < 0.01, "{requirements:?}");
         assert!(
             (requirements.channels_per_node * requirements.nodes as f64 - 10e6).abs() < 1.0,
@@ -223,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn rooms_are_heard_by_nearly_all_nodes_unless_they_are_gathered() {
+    fn rooms_reach_most_nodes_unless_colocated() {
         let (spread, colocated) = (requirements(50, 60.0, false), requirements(50, 60.0, true));
         assert!(
             spread.nodes_per_channel > 0.7 * spread.nodes.min(50) as f64 && spread.nodes_per_channel < 50.0,
             "{spread:?}"
         );
-        assert_eq!(spread.bottleneck, "processors", "{spread:?}");
+        assert_eq!(spread.bottleneck, "CPU", "{spread:?}");
         let before = Requirements::of(
             &CONSTANTS,
             &Workload { users: spread.redis_users as u64 * 99 / 100, ..workload(50, 60.0, false) },
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn one_channel_for_all_costs_redis_nothing() {
+    fn single_channel_costs_redis_almost_nothing() {
         let requirements = requirements(10_000_000, 60.0, false);
         assert!((requirements.publications - 1.0).abs() < 1e-9);
         assert!(requirements.redis_cores < 1e-3, "{requirements:?}");
@@ -251,12 +250,12 @@ mod tests {
             requirements.nodes, 23,
             "80 cores and 4 for pings and a little more, of 8 each half, and one more: {requirements:?}"
         );
-        // A 23rd of ten million, by eight cores.
+        // A 23rd of ten million, on eight cores.
         assert!((requirements.last_delivery - 10e6 / 23.0 * 1e-6).abs() < 1e-6, "{requirements:?}");
     }
 
     #[test]
-    fn whoever_comes_and_goes_takes_processors() {
+    fn shorter_sessions_need_more_cpu() {
         let connecting = |session_duration| {
             let workload = Workload {
                 session_duration: Duration::from_secs(session_duration),
@@ -268,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_brought_to_a_node_that_cannot_hold_all_and_a_channel_has_no_more_than_all_users() {
+    fn colocation_is_limited_by_node_size() {
         let (all, more) = (requirements(10_000_000, 60.0, true), requirements(20_000_000, 60.0, true));
         assert!((all.nodes_per_channel - all.nodes as f64).abs() < 1e-6, "{all:?}");
         assert_eq!(all, more);
     }
 
     #[test]
-    fn what_is_planned_with_is_half_of_everything_and_one_node_may_go() {
+    fn plan_uses_half_of_each_resource_and_a_spare_node() {
         let requirements = requirements(1000, 60.0, false);
         let most = requirements.nodes_by.into_iter().fold(0.0, f64::max);
         assert!(

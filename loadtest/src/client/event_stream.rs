@@ -1,20 +1,20 @@
-//! Reads an event stream by the rules of the HTML standard, from whatever pieces the network delivers. Pure: it owns
-//! no socket and keeps no more than the event that is being read.
+//! Incremental parser for event streams according to the HTML standard. Pure: owns no socket and buffers at most one
+//! event.
 
 use std::mem;
 
-/// One event as an `EventSource` would dispatch it.
+/// An event as `EventSource` would dispatch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event<'a> {
-    /// Empty for an event without a name.
+    /// Event name; empty if there is none.
     pub(crate) name: &'a [u8],
-    /// The lines of data, joined by line feeds.
+    /// Data lines, joined by line feeds.
     pub(crate) data: &'a [u8],
-    /// The last id up to here; empty when there was none.
+    /// Last event id so far; empty if there is none.
     pub(crate) id: &'a [u8],
 }
 
-/// The reader of one stream.
+/// Parser of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct EventReader {
     line: Vec<u8>,
@@ -25,17 +25,17 @@ pub(crate) struct EventReader {
 }
 
 impl EventReader {
-    /// Goes on where an earlier stream ended.
+    /// Starts with the last event id of an earlier stream.
     pub(crate) fn resuming_from(id: &[u8]) -> Self {
         Self { id: id.to_vec(), ..Self::default() }
     }
 
-    /// Where to come back to; empty when the server gave no ids.
+    /// Last event id; empty if the server sent none.
     pub(crate) fn last_id(&self) -> &[u8] {
         &self.id
     }
 
-    /// Takes the next bytes and gives each event that they complete to `dispatch`.
+    /// Processes the next bytes and calls `dispatch` for each complete event.
     pub(crate) fn feed(&mut self, mut input: &[u8], mut dispatch: impl FnMut(Event<'_>)) {
         if !input.is_empty() && mem::take(&mut self.after_carriage_return) {
             input = input.strip_prefix(b"\n").unwrap_or(input);
@@ -49,7 +49,7 @@ impl EventReader {
         self.line.extend_from_slice(input);
     }
 
-    /// Works a line off, whose beginning may have come earlier.
+    /// Processes a line whose start may have arrived earlier.
     fn end_line(&mut self, end: &[u8], dispatch: &mut impl FnMut(Event<'_>)) {
         if self.line.is_empty() {
             return self.process_line(end, dispatch);
@@ -80,7 +80,7 @@ impl EventReader {
         }
     }
 
-    /// An event without data is none.
+    /// Dispatches the event, unless it has no data.
     fn dispatch_event(&mut self, dispatch: &mut impl FnMut(Event<'_>)) {
         if let Some((_, data)) = self.data.split_last() {
             dispatch(Event { name: &self.name, data, id: &self.id });
@@ -111,19 +111,19 @@ mod tests {
     const STREAM: &[u8] = b"retry: 2000\n\nevent: subscribed\ndata: {}\nid: a\n\n:\n\ndata: one\ndata:two\r\ndata\rid: b\r\rdata:  three\r\n\r\nevent: gap\ndata: x\n\ndata: unfinished\n";
 
     #[test]
-    fn a_stream_is_read_as_browsers_do() {
+    fn stream_is_parsed_like_in_browsers() {
         let expected =
             [event("subscribed", "{}"), event("", "one\ntwo\n"), event("", " three"), event("gap", "x")];
         assert_eq!(read(&[STREAM]), expected);
     }
 
     #[test]
-    fn an_event_without_data_is_none_and_loses_its_name() {
+    fn event_without_data_is_not_dispatched() {
         assert_eq!(read(&[b"event: x\n\ndata: 1\n\n"]), [event("", "1")]);
     }
 
     #[test]
-    fn a_line_ending_may_come_in_two_pieces() {
+    fn line_ending_may_be_split() {
         assert_eq!(
             read(&[b"data: 1\r", b"", b"\ndata: 2\r", b"\r", b"\ndata: 3\n", b"\n"]),
             [event("", "1\n2"), event("", "3")]
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_id_stays_until_there_is_another() {
+    fn last_id_persists() {
         let (mut reader, mut ids) = (EventReader::resuming_from(b"z"), Vec::new());
         reader
             .feed(b"data: 0\n\ndata: 1\nid: a\n\ndata: 2\n\nid: b\n\n", |event| ids.push(event.id.to_vec()));

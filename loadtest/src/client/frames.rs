@@ -1,5 +1,5 @@
-//! WebSocket frames by RFC 6455, as a client sees them. Pure: it owns no socket, and keeps no more than a frame or a
-//! message that is incomplete.
+//! WebSocket frames (RFC 6455) from the client's point of view. Pure: owns no socket and buffers at most one incomplete
+//! frame or message.
 
 use std::io::Cursor;
 use std::mem;
@@ -7,42 +7,42 @@ use std::mem;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-/// The longest message that is put together.
+/// Largest message that is reassembled.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// What the server sent.
+/// Message from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
-    /// A text or binary message.
+    /// Text or binary message.
     Data(&'a [u8]),
-    /// Wants a pong with the same bytes.
+    /// Ping with its payload, which the pong must repeat.
     Ping(&'a [u8]),
-    /// The server says goodbye: its code, 0 when it gave none, and its words.
+    /// Close frame: code (0 if absent) and reason.
     Close(u16, &'a [u8]),
 }
 
-/// Why bytes are no frames.
+/// Why the bytes are not valid frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
-    /// Not RFC 6455.
-    #[error("the server breaks RFC 6455: {0}")]
+    /// Violation of RFC 6455.
+    #[error("the server violates RFC 6455: {0}")]
     Violation(&'static str),
-    /// Longer than a load test expects.
-    #[error("a message of more than {MESSAGE_BYTES_MAX} bytes")]
+    /// Larger than [`MESSAGE_BYTES_MAX`].
+    #[error("message exceeds {MESSAGE_BYTES_MAX} bytes")]
     TooLong,
 }
 
-/// What is kept of a connection's bytes between reads.
+/// Bytes of a connection that are kept between reads.
 #[derive(Debug, Default)]
 pub(crate) struct FrameReader {
-    /// An incomplete frame, as it came.
+    /// Incomplete frame.
     partial: Vec<u8>,
-    /// The fragments of a message so far.
+    /// Fragments of an incomplete message.
     fragments: Vec<u8>,
 }
 
 impl FrameReader {
-    /// Takes the next bytes and gives each message that they complete to `on_message`.
+    /// Processes the next bytes and calls `on_message` for each complete message.
     pub(crate) fn feed<E: From<FrameError>>(
         &mut self,
         input: &[u8],
@@ -63,7 +63,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Works whole frames off; returns how many bytes they were.
+    /// Processes all complete frames; returns the number of bytes consumed.
     fn read_frames<E: From<FrameError>>(
         &mut self,
         bytes: &[u8],
@@ -99,13 +99,13 @@ impl FrameReader {
     }
 }
 
-/// The header, and where its payload begins and ends. `None` while it is incomplete.
+/// Parses a frame header; returns it with the range of the payload. `None` if incomplete.
 fn header(bytes: &[u8]) -> Result<Option<(FrameHeader, usize, usize)>, FrameError> {
     let mut cursor = Cursor::new(bytes);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| FrameError::Violation("unknown opcode"))?;
     let Some((header, length)) = parsed else { return Ok(None) };
     if header.mask.is_some() || header.rsv1 || header.rsv2 || header.rsv3 {
-        return Err(FrameError::Violation("a mask or a reserved bit"));
+        return Err(FrameError::Violation("mask or reserved bit set"));
     }
     let start = usize::try_from(cursor.position()).unwrap_or_default();
     match usize::try_from(length) {
@@ -121,7 +121,7 @@ fn close(payload: &[u8]) -> Message<'_> {
     }
 }
 
-/// Appends a frame of a client. Its mask is zero, which is valid and costs nothing.
+/// Appends a client frame. Its mask is zero, which is valid and needs no XOR.
 pub(crate) fn write_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     let header = FrameHeader { opcode, mask: Some([0; 4]), ..FrameHeader::default() };
     // Writing to a vector cannot fail.
@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_must_not_send_is_named() {
-        assert_eq!(read(&[b"\x81\x82abcdxy"]), Err(FrameError::Violation("a mask or a reserved bit")));
-        assert_eq!(read(&[b"\xc1\x00"]), Err(FrameError::Violation("a mask or a reserved bit")));
+    fn invalid_server_frames_are_rejected() {
+        assert_eq!(read(&[b"\x81\x82abcdxy"]), Err(FrameError::Violation("mask or reserved bit set")));
+        assert_eq!(read(&[b"\xc1\x00"]), Err(FrameError::Violation("mask or reserved bit set")));
         assert_eq!(read(&[b"\x81\x7f\x00\x00\x00\x00\xff\xff\xff\xff"]), Err(FrameError::TooLong));
     }
 
     #[test]
-    fn what_a_client_sends_is_masked() {
+    fn client_frames_are_masked() {
         let mut out = Vec::new();
         write_frame(OpCode::Data(Data::Text), b"{}", &mut out);
         assert_eq!(out, b"\x81\x82\0\0\0\0{}");

@@ -1,27 +1,27 @@
-//! Reads HTTP/1.1 responses from whatever pieces the network delivers: head, and a body that is chunked, counted, or
-//! ends with the connection. Pure: it owns no socket. Never keeps a body.
+//! Incremental parser for HTTP/1.1 responses with chunked bodies, bodies with a length, and bodies that end with the
+//! connection. Pure: owns no socket and does not store the body.
 
 use std::mem;
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// What a WebSocket is asked for with. It need not be random: no cache stands in between.
+/// Key of the WebSocket handshake. A constant suffices: there is no cache between client and server.
 pub(crate) const WEBSOCKET_KEY: &str = "ZWFyc2hvdC1sb2FkdGVzdA==";
 
-/// A line of a head, or of a chunk's frame, is never longer.
+/// Largest line of a head or of the chunk framing.
 const LINE_BYTES_MAX: usize = 16 * 1024;
 
-/// Why bytes are no response.
+/// Why the bytes are not a valid response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HttpError {
-    /// The first line is not one of HTTP/1.x.
-    #[error("the answer is not HTTP")]
+    /// The first line is not an HTTP/1.x status line.
+    #[error("the response is not HTTP")]
     StatusLine,
-    /// A line without an end.
-    #[error("a line of the answer is longer than {LINE_BYTES_MAX} bytes")]
+    /// A line exceeds the maximum.
+    #[error("a line of the response exceeds {LINE_BYTES_MAX} bytes")]
     LongLine,
-    /// A length that is none.
-    #[error("the answer's length is malformed")]
+    /// A content length or chunk size is invalid.
+    #[error("invalid content length or chunk size")]
     Length,
 }
 
@@ -38,7 +38,7 @@ enum State {
     Done,
 }
 
-/// One response, read piece by piece.
+/// Parser of one response.
 #[derive(Debug)]
 pub(crate) struct Response {
     state: State,
@@ -61,22 +61,22 @@ impl Default for Response {
 }
 
 impl Response {
-    /// The status, once the head is complete.
+    /// Status, once the head is complete.
     pub(crate) fn status(&self) -> Option<u16> {
         (!matches!(self.state, State::StatusLine | State::Headers)).then_some(self.status)
     }
 
-    /// Whether the head agrees to the WebSocket that was asked for with [`WEBSOCKET_KEY`].
+    /// Whether the head accepts the WebSocket handshake with [`WEBSOCKET_KEY`].
     pub(crate) fn accepts_websocket(&self) -> bool {
         self.accepted
     }
 
-    /// Whether the response has ended by itself.
+    /// Whether the response is complete without the connection being closed.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Takes the next bytes, gives what they hold of the body to `body`, and returns what follows the response.
+    /// Processes the next bytes, passes body bytes to `body`, and returns the bytes after the response.
     pub(crate) fn feed<'a>(
         &mut self,
         mut input: &'a [u8],
@@ -96,7 +96,7 @@ impl Response {
         Ok(input)
     }
 
-    /// Passes on as much as the frame has left.
+    /// Passes on body bytes, up to the end of the chunk or body.
     fn read_body<'a>(
         &mut self,
         input: &'a [u8],
@@ -113,7 +113,7 @@ impl Response {
         rest
     }
 
-    /// Collects a line; when it is complete, it moves the state on.
+    /// Collects a line and advances the state when it is complete.
     fn read_line<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], HttpError> {
         let end = input.iter().position(|byte| *byte == b'\n');
         let (now, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
@@ -162,7 +162,7 @@ impl Response {
         Ok(State::Headers)
     }
 
-    /// What follows the head: 1xx, 204 and 304 never have a body.
+    /// State after the head: responses with status 1xx, 204 or 304 have no body.
     fn body_state(&self) -> State {
         let bodiless = matches!(self.status, 100..=199 | 204 | 304);
         if bodiless || self.body == State::Counted(0) { State::Done } else { self.body }
@@ -192,7 +192,7 @@ mod tests {
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n4\r\nWiki\r\n6;x=y\r\npedia \r\nC\r\nin\r\nchunks.\n\r\n0\r\nTrailer: x\r\n\r\n";
     const COUNTED: &[u8] = b"HTTP/1.1 201 Created\r\ncontent-length: 11\r\nx-other: 1\r\n\r\nhello world";
 
-    /// Status, body, whether it is done, what follows.
+    /// Status, body, whether it is complete, remaining bytes.
     type Reading = (Option<u16>, Vec<u8>, bool, Vec<u8>);
 
     fn read(pieces: &[&[u8]]) -> Result<Reading, HttpError> {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn pipelined_responses_part_at_their_ends() {
+    fn pipelined_responses_are_separated() {
         let both = [COUNTED, CHUNKED].concat();
         assert_eq!(read(&[&both]), Ok((Some(201), b"hello world".to_vec(), true, CHUNKED.to_vec())));
     }
@@ -222,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_content_is_done_with_its_head() {
+    fn response_without_body_ends_with_its_head() {
         assert_eq!(read(&[b"HTTP/1.1 204 No Content\r\n\r\n"]), Ok((Some(204), vec![], true, vec![])));
         let empty = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
         assert_eq!(read(&[empty]), Ok((Some(404), vec![], true, vec![])));
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn invalid_responses_are_rejected() {
         assert_eq!(read(&[b"SSH-2.0-OpenSSH\r\n"]), Err(HttpError::StatusLine));
         assert_eq!(read(&[b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"]), Err(HttpError::Length));
         assert_eq!(read(&[&vec![b'x'; LINE_BYTES_MAX + 1]]), Err(HttpError::LongLine));

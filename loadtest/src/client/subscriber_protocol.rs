@@ -1,5 +1,5 @@
-//! What a connection speaks: the request that opens it, and whatever the target's protocol does with the bytes after
-//! that. Pure: bytes in, bytes out.
+//! Protocol of a subscriber's connection: the request that opens it, and the processing of all bytes after it. Pure:
+//! bytes in, bytes out.
 
 use earshot_protocol::Encoding;
 use memchr::memmem;
@@ -13,54 +13,54 @@ use super::{ClientError, Transport};
 use crate::tally::Recorder;
 use crate::target::Target;
 
-/// How each message of the load test begins.
+/// Start of each message of the load test.
 const STAMP_PREFIX: &[u8] = br#"{"run":"#;
 
-/// Where a subscriber stood when it lost its connection.
+/// Where a subscriber resumes after a reconnect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ResumePoint {
-    /// Nowhere: what was published before is not wanted.
+    /// From now on; earlier messages are not expected.
     #[default]
     Live,
-    /// On a WebSocket of the Centrifuge protocol.
+    /// Stream position of the Centrifuge protocol.
     Position(centrifuge::StreamPosition),
-    /// On an event stream, behind this id.
+    /// After this event id of an event stream.
     EventId(Vec<u8>),
 }
 
-/// The protocol of one connection.
+/// Protocol of one connection.
 #[derive(Debug)]
 pub(super) enum SubscriberProtocol {
-    /// An event stream.
+    /// Event stream.
     Events(Box<EventStream>),
-    /// A WebSocket that is being asked for.
+    /// WebSocket during the handshake.
     Upgrading(Box<PendingUpgrade>),
-    /// A WebSocket.
+    /// Established WebSocket.
     Socket(FrameReader, SocketProtocol),
 }
 
-/// What is reason over a WebSocket.
+/// Protocol over a WebSocket.
 #[derive(Debug)]
 pub(super) enum SocketProtocol {
-    /// The Centrifuge client protocol.
+    /// Centrifuge client protocol.
     Centrifuge(Box<CentrifugeSession>),
-    /// The messages as they are, or with something around them.
+    /// Plain messages, possibly embedded in other text.
     Plain,
 }
 
-/// An event stream.
+/// Event stream.
 #[derive(Debug)]
 pub(super) struct EventStream {
     response: Response,
     events: EventReader,
-    /// The target says by an event when it is subscribed.
+    /// The target confirms the subscription with an event.
     announces_subscription: bool,
     recovering: bool,
     subscribed: bool,
     error: Option<String>,
 }
 
-/// A handshake under way.
+/// WebSocket handshake in progress.
 #[derive(Debug)]
 pub(super) struct PendingUpgrade {
     response: Response,
@@ -70,7 +70,7 @@ pub(super) struct PendingUpgrade {
 }
 
 impl SubscriberProtocol {
-    /// The protocol, and the request that opens it.
+    /// Creates the protocol state and the request that opens the connection.
     pub(super) fn open(
         target: &Target,
         channel: &str,
@@ -139,7 +139,7 @@ impl SubscriberProtocol {
         (Self::Events(Box::new(stream)), request)
     }
 
-    /// Whether everything that is published from now on is expected.
+    /// Whether every message published from now on is expected.
     pub(super) fn is_subscribed(&self) -> bool {
         match self {
             Self::Events(stream) => stream.subscribed,
@@ -149,7 +149,7 @@ impl SubscriberProtocol {
         }
     }
 
-    /// Where the subscription stands.
+    /// Position to resume from.
     pub(super) fn resume_point(&self) -> ResumePoint {
         match self {
             Self::Events(stream) if !stream.events.last_id().is_empty() => {
@@ -162,13 +162,13 @@ impl SubscriberProtocol {
         }
     }
 
-    /// How it ended: the server's own words, where it reason any.
+    /// Why the connection ended: the reason of the server, if it sent one.
     pub(super) fn close_reason(&mut self) -> ClientError {
         let reason = if let Self::Events(stream) = self { stream.error.take() } else { None };
         ClientError::Closed(reason.unwrap_or_else(|| "the connection ended".to_owned()))
     }
 
-    /// Gives the subscription up, or takes it up anew. False where the protocol knows no such thing.
+    /// Unsubscribes or subscribes. False if the protocol has no such command.
     pub(super) fn toggle(&mut self, subscribe: bool, channel: &str, out: &mut Vec<u8>) -> bool {
         let Self::Socket(_, SocketProtocol::Centrifuge(session)) = self else { return false };
         if subscribe {
@@ -179,7 +179,7 @@ impl SubscriberProtocol {
         true
     }
 
-    /// Works off what was read; what is to be answered goes to `out`.
+    /// Processes received bytes; replies are appended to `out`.
     pub(super) fn feed(
         &mut self,
         input: &[u8],
@@ -233,7 +233,7 @@ impl SocketProtocol {
     }
 }
 
-/// Hears the messages that stand somewhere in what a server sent: it may put something around them.
+/// Records stamped messages inside the data of a server that may embed them in other text.
 fn record_embedded(data: &[u8], recorder: &mut Recorder<'_>) {
     if data.len() == recorder.run.size {
         return recorder.record_payload(data);

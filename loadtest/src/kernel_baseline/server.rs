@@ -1,5 +1,5 @@
-//! The bare loop: blocking sockets, one thread, one write for each message and socket. No timer, no queue, no poll, no
-//! subscription that ever ends. It is what a server cannot be faster than; never try to make it a server.
+//! The baseline server: blocking sockets, one thread, one write per message and socket. No timers, no queues, no poll,
+//! no unsubscribing. A lower bound for the cost of a real server; keep it minimal.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -16,24 +16,24 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use crate::publisher::baseline;
 
 const LISTEN_BACKLOG: i32 = 4096;
-/// What is read at once of the publisher's messages; one of them must fit.
+/// Size of the read buffer for the publisher; one message must fit.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// The server of `limit`.
+/// Server of the `kernel-baseline` scenario.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BaselineServerArgs {
-    /// Where to listen; the address is printed
+    /// Address to listen on; the bound address is printed
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Write what was published together in one go
+    /// Write the messages of a burst with one call
     #[arg(long)]
     join: bool,
-    /// End with standard input, as an owner does that cannot say goodbye
+    /// Exit when standard input is closed
     #[arg(long)]
     until_eof: bool,
 }
 
-/// Those who hear a channel, by what they hear it over.
+/// Subscribers of a channel by transport.
 #[derive(Debug, Default)]
 struct Subscribers {
     websockets: Vec<TcpStream>,
@@ -43,16 +43,16 @@ struct Subscribers {
 enum Peer {
     WebSocket(String),
     Stream(String),
-    /// With what it has sent already.
+    /// With the bytes received after the head.
     Publisher(Vec<u8>),
 }
 
-/// Lets everybody in until the publisher comes, then writes what it sends until it goes, and so on for ever.
+/// Accepts subscribers until a publisher connects, then writes its messages until it disconnects; repeats forever.
 pub(crate) fn serve(args: &BaselineServerArgs) -> io::Result<()> {
     if args.until_eof {
         let thread = thread::Builder::new().name("owner".to_owned());
         thread.spawn(|| {
-            // Whatever comes of reading, it is the end.
+            // Standard input is closed, or cannot be read: exit in both cases.
             let _ = io::copy(&mut io::stdin(), &mut io::sink());
             std::process::exit(0);
         })?;
@@ -62,7 +62,7 @@ pub(crate) fn serve(args: &BaselineServerArgs) -> io::Result<()> {
     let mut channels: HashMap<Vec<u8>, Subscribers> = HashMap::new();
     loop {
         let (stream, _) = listener.accept()?;
-        // Somebody who goes in the middle of the handshake is nobody's loss.
+        // A connection that breaks during the handshake is ignored.
         let Ok((stream, peer)) = handshake(stream) else { continue };
         match peer {
             Peer::WebSocket(channel) => {
@@ -74,7 +74,7 @@ pub(crate) fn serve(args: &BaselineServerArgs) -> io::Result<()> {
     }
 }
 
-/// The standard library's backlog of 128 would measure how clients try again.
+/// With the standard library's backlog of 128 the test would measure SYN retries.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.bind(&address.into())?;
@@ -103,7 +103,7 @@ fn handshake(stream: TcpStream) -> io::Result<(TcpStream, Peer)> {
     Ok((stream, Peer::Publisher(rest)))
 }
 
-/// The head of a request, and what came with it.
+/// Reads a request head; returns it with the bytes after it.
 fn read_head(mut stream: &TcpStream) -> io::Result<(String, Vec<u8>)> {
     let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -118,7 +118,7 @@ fn read_head(mut stream: &TcpStream) -> io::Result<(String, Vec<u8>)> {
     }
 }
 
-/// Until the publisher goes.
+/// Writes the publisher's messages to the subscribers until the publisher disconnects.
 fn broadcast(
     mut publisher: TcpStream,
     sent: Vec<u8>,
@@ -155,7 +155,7 @@ fn broadcast(
     }
 }
 
-/// Messages, ready for the sockets.
+/// Encoded messages.
 #[derive(Default)]
 struct Frames {
     websocket: Vec<u8>,
@@ -173,7 +173,7 @@ impl Frames {
         }
     }
 
-    /// Whoever does not take it has gone.
+    /// Writes the frames to all subscribers. Removes those whose connection is broken.
     fn write(&self, subscribers: Option<&mut Subscribers>) {
         let Some(subscribers) = subscribers else { return };
         subscribers.websockets.retain_mut(|socket| socket.write_all(&self.websocket).is_ok());

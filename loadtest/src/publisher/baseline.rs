@@ -1,4 +1,4 @@
-//! A blocking connection to the bare loop of `limit`: channel, payload, no answer. Speaks to nothing else.
+//! Blocking connection to the server of the `kernel-baseline` scenario: channel and payload, no reply.
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use super::Outgoing;
 use super::connection::IO_TIMEOUT;
 
-/// What the bare loop knows its publisher by.
+/// First bytes of a publisher, which distinguish it from a subscriber.
 pub(crate) const PUBLISHER_HELLO: &str = "PUBLISH\r\n\r\n";
 
 /// An open connection.
@@ -40,7 +40,7 @@ fn write(channel: &str, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Takes one message off the front: channel, payload, and how many bytes it was. `None` while it is incomplete.
+/// Parses one message from the front: channel, payload and length in bytes. `None` if incomplete.
 pub(crate) fn read(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     let (lengths, rest) = bytes.split_first_chunk::<8>()?;
     let length =
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_and_nothing_half() {
+    fn written_messages_are_read_when_complete() {
         let mut bytes = Vec::new();
         write("c0", b"hello", &mut bytes);
         assert_eq!(read(&bytes), Some((&b"c0"[..], &b"hello"[..], 15)));

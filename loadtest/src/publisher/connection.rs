@@ -1,5 +1,5 @@
-//! Where messages are published: Redis, or the target's own HTTP API. A connection blocks, keeps the order of its messages,
-//! and never tries one again: whether it arrived the first time is not known.
+//! Connection to publish over: Redis, or the HTTP API of the target. Blocks, preserves the order of messages, and never
+//! retries: the first attempt may have succeeded.
 
 use std::time::Duration;
 
@@ -10,39 +10,39 @@ use super::redis::RedisConnection;
 use crate::client::http::HttpError;
 use crate::target::Target;
 
-/// How long connecting, and each answer, may take.
+/// Timeout for connecting and for each reply.
 pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why messages could not be published.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishError {
-    /// Redis could not be reached, or refused.
+    /// Redis is unreachable or returned an error.
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// The gateway's API could not be reached.
+    /// The API of the target is unreachable.
     #[error("HTTP API: {0}")]
     Io(#[from] std::io::Error),
-    /// The answer is not HTTP.
+    /// The response is not HTTP.
     #[error("HTTP API: {0}")]
     Http(#[from] HttpError),
-    /// The API refused; the text is its answer.
+    /// The API rejected the request.
     #[error("HTTP API: status {status}: {answer}")]
     Refused {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The beginning of the body.
+        /// Start of the response body.
         answer: String,
     },
 }
 
-/// Where to publish, as the command line has it.
+/// Where to publish.
 #[derive(Clone, Debug)]
 pub(crate) enum PublishTarget {
-    /// `POST` to the target, as its kind wants it.
+    /// `POST` to the target, in the format of its kind.
     Http,
-    /// `PUBLISH` at this URL, which may hold a password.
+    /// `PUBLISH` at this URL, which may contain a password.
     Redis(String),
-    /// The target is the bare loop of `limit`.
+    /// The server of the `kernel-baseline` scenario.
     KernelBaseline,
 }
 
@@ -55,7 +55,7 @@ impl std::str::FromStr for PublishTarget {
             url if url.starts_with("redis://") || url.starts_with("rediss://") => {
                 Ok(Self::Redis(url.to_owned()))
             }
-            _ => Err("is neither `http` nor a URL that begins with redis:// or rediss://".to_owned()),
+            _ => Err("expected `http`, or a URL that begins with redis:// or rediss://".to_owned()),
         }
     }
 }
@@ -77,7 +77,7 @@ pub(crate) enum PublisherConnection {
     Http(HttpConnection),
     /// To Redis.
     Redis(RedisConnection),
-    /// To the bare loop.
+    /// To the kernel baseline.
     KernelBaseline(BaselineConnection),
 }
 
@@ -97,7 +97,7 @@ impl PublisherConnection {
         })
     }
 
-    /// Publishes in order, and returns when all are accepted.
+    /// Publishes in order; returns when all messages are accepted.
     pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublishError> {
         match self {
             Self::Http(connection) => connection.publish(batch),
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_never_shown() {
+    fn password_is_not_displayed() {
         let settings: PublishTarget = "redis://:secret@host:6379/0".parse().unwrap();
         assert_eq!(settings.to_string(), "Redis");
         assert!("mysql://x".parse::<PublishTarget>().is_err());

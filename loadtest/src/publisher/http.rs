@@ -1,5 +1,5 @@
-//! A blocking connection to the target's HTTP API that pipelines its requests, so that the order of messages holds and
-//! the round trip is paid once a batch. Never opens a second connection.
+//! Blocking connection to the HTTP API of the target. Pipelines requests over one connection, which preserves the order
+//! of messages and costs one round trip per batch.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use super::connection::{IO_TIMEOUT, PublishError};
 use crate::client::http::Response;
 use crate::target::Target;
 
-/// What is kept of an answer, which is a few dozen bytes long.
+/// Largest response body that is kept; usual ones are a few dozen bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// An open connection.
@@ -17,9 +17,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct HttpConnection {
     stream: TcpStream,
     target: Target,
-    /// The head of each request from behind the path up to the length.
+    /// Part of each request head between the path and the content length.
     head: String,
-    /// Read, and not yet worked off.
+    /// Bytes read but not yet processed.
     unread: Vec<u8>,
 }
 
@@ -81,7 +81,10 @@ impl HttpConnection {
     fn read_more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
         match self.stream.read(&mut buffer)? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the answer")),
+            0 => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection was closed before the response",
+            )),
             count => {
                 self.unread.extend_from_slice(&buffer[..count]);
                 Ok(())
@@ -90,7 +93,7 @@ impl HttpConnection {
     }
 }
 
-/// Where publications are wrapped, the API tells its refusals in the body, under status 200; elsewhere the status does.
+/// APIs with wrapped publications report errors in the body with status 200; others report them with the status.
 fn check_answer(wrapped: bool, status: u16, body: &[u8]) -> Result<(), PublishError> {
     let accepted = if wrapped {
         let answer = serde_json::from_slice::<serde_json::Value>(body);
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_plain_result_is_accepted() {
+    fn error_replies_are_rejected() {
         assert!(check_answer(true, 200, br#"{"result":{"offset":1}}"#).is_ok());
         assert!(check_answer(true, 200, br#"{"error":{"code":102,"message":"unknown channel"}}"#).is_err());
         assert!(check_answer(true, 200, b"<html>").is_err());

@@ -1,4 +1,4 @@
-//! A blocking connection to Redis that pipelines plain `PUBLISH` commands. Nothing else is ever sent.
+//! Blocking connection to Redis that pipelines plain `PUBLISH` commands.
 
 use redis::{Client, Connection};
 
@@ -18,7 +18,7 @@ impl std::fmt::Debug for RedisConnection {
 
 impl RedisConnection {
     pub(super) fn open(url: &str) -> Result<Self, PublishError> {
-        // `rediss://` panics without a provider; a second installation is refused, which is as good.
+        // `rediss://` panics without a crypto provider. A second installation fails, which is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let connection = Client::open(url)?.get_connection_with_timeout(IO_TIMEOUT)?;
         connection.set_read_timeout(Some(IO_TIMEOUT))?;

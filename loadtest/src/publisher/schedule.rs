@@ -1,41 +1,41 @@
-//! What is to be published, and when. Pure: it publishes nothing and reads no clock.
+//! Publish schedule. Pure: publishes nothing and reads no clock.
 
 use std::time::Duration;
 
-/// How fast.
+/// Pacing of messages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PublishRate {
-    /// By the clock, whatever becomes of it: so many a second over all channels, always `burst` of them at once.
+    /// By the clock, regardless of deliveries: a rate over all channels, in bursts.
     Rate {
-        /// Messages a second.
+        /// Messages per second.
         per_second: f64,
-        /// Messages that are due at the same moment.
+        /// Messages that are due at the same time.
         burst: u64,
     },
-    /// As fast as they are delivered: never more than so many whose deliveries have not all come.
+    /// By deliveries: limits the messages that are not yet delivered to all subscribers.
     Window {
-        /// Messages under way.
+        /// Messages in flight.
         messages: u64,
-        /// Deliveries of a message, on the average.
+        /// Average deliveries per message.
         deliveries: f64,
     },
 }
 
-/// What is to be published, and when.
+/// Publish schedule.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
-    /// How many messages each channel has got before. Messages go round the channels, a burst stays on one.
+    /// Messages that each channel has received before. Messages rotate over the channels; a burst stays on one.
     pub(crate) before: Vec<u64>,
-    /// How fast.
+    /// Pacing.
     pub(crate) rate: PublishRate,
-    /// How many at most.
+    /// Maximum number of messages.
     pub(crate) total: u64,
-    /// For how long at most.
+    /// Maximum duration.
     pub(crate) duration: Duration,
 }
 
 impl Schedule {
-    /// One message for each channel, at once.
+    /// One message for each channel, immediately.
     pub(crate) fn one_per_channel(before: Vec<u64>) -> Self {
         let rate = PublishRate::Rate { per_second: 1e9, burst: 1 };
         Self { total: before.len() as u64, before, rate, duration: Duration::MAX }
@@ -45,7 +45,7 @@ impl Schedule {
         self.before.len() as u64
     }
 
-    /// Messages that are due at the same moment.
+    /// Messages that are due at the same time.
     fn burst(&self) -> u64 {
         match self.rate {
             PublishRate::Rate { burst, .. } => burst.max(1),
@@ -53,7 +53,7 @@ impl Schedule {
         }
     }
 
-    /// When the n-th message is due, counted from the first.
+    /// When the n-th message is due, relative to the first.
     pub(crate) fn due(&self, index: u64) -> Duration {
         match self.rate {
             // Exact up to 2^53 messages.
@@ -64,12 +64,12 @@ impl Schedule {
         }
     }
 
-    /// Whether nothing more is to be published.
+    /// Whether the schedule is complete.
     pub(crate) fn is_finished_at(&self, count: u64, elapsed: Duration) -> bool {
         count >= self.total || elapsed >= self.duration
     }
 
-    /// How many more may be under way.
+    /// Number of messages that may be sent now.
     pub(crate) fn room(&self, count: u64, delivered: u64) -> u64 {
         let PublishRate::Window { messages, deliveries } = self.rate else { return 0 };
         let done = (delivered as f64 / deliveries.max(f64::MIN_POSITIVE)) as u64;
@@ -77,7 +77,7 @@ impl Schedule {
         room.min(self.total - count)
     }
 
-    /// The n-th message's channel, and its place among the messages of that channel, from 1.
+    /// Channel of the n-th message, and its sequence number within the channel, from 1.
     pub(crate) fn position(&self, index: u64) -> (u32, u64) {
         let (burst, within) = (index / self.burst(), index % self.burst());
         let (round, channel) = (burst / self.channels(), burst % self.channels());
@@ -85,7 +85,7 @@ impl Schedule {
         (u32::try_from(channel).unwrap_or(u32::MAX), before + round * self.burst() + within + 1)
     }
 
-    /// How many messages each channel has got after the first `count` of this schedule, those before included.
+    /// Messages of each channel after the first `count` messages of this schedule, including earlier ones.
     pub(crate) fn per_channel(&self, count: u64) -> Vec<u64> {
         let burst = self.burst();
         let (bursts, rest) = (count / burst, count % burst);
@@ -111,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn messages_go_round_the_channels() {
+    fn messages_rotate_over_channels() {
         assert_eq!(schedule(3, 1.0, 1).per_channel(8), [3, 3, 2]);
         assert_eq!(schedule(3, 1.0, 1).per_channel(0), [0, 0, 0]);
         assert_eq!(schedule(2, 1.0, 10).per_channel(35), [20, 15]);
     }
 
     #[test]
-    fn a_burst_is_due_at_one_moment_on_one_channel() {
+    fn burst_is_due_at_one_time_on_one_channel() {
         let schedule = schedule(2, 100.0, 10);
         assert_eq!((schedule.due(9), schedule.due(10)), (Duration::ZERO, Duration::from_millis(100)));
         assert_eq!(
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_opens_as_deliveries_come() {
+    fn window_opens_with_deliveries() {
         let rate = PublishRate::Window { messages: 10, deliveries: 5.0 };
         let schedule = Schedule { before: vec![0], rate, total: 100, duration: Duration::from_secs(1) };
         assert_eq!((schedule.room(0, 0), schedule.room(10, 0)), (10, 0));
@@ -141,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_counts_of_channels_are_those_of_the_places(
+        fn channel_counts_match_positions(
             before in prop::collection::vec(0u64..5, 1..5), burst in 1u64..5, count in 0u64..60,
         ) {
             let schedule = Schedule { before: before.clone(), ..schedule(before.len(), 1.0, burst) };

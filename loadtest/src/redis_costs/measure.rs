@@ -1,5 +1,4 @@
-//! A Redis on a core of its own and what it has usage: processor time and memory by its own `INFO`, the core by
-//! `/proc/stat`. Never judges.
+//! Measures a Redis on its own core: CPU time and memory from its `INFO`, utilization of the core from `/proc/stat`.
 
 use std::io;
 use std::path::Path;
@@ -11,37 +10,37 @@ use super::resp::{RespConnection, SUBSCRIBE_CHUNK, command, confirmation_bytes, 
 use super::{PublishCost, PublishPattern, Server, SubscribeCost};
 use crate::resources::cores::CoreUtilization;
 
-/// Publications before it counts.
+/// Publications before the measurement starts.
 const WARM_UP_PUBLICATIONS: usize = 1000;
-/// Connections whose memory is looked at.
+/// Number of connections whose memory is measured.
 const IDLE_CONNECTIONS: usize = 500;
 const CHANNEL: &str = "web-signals";
 
-/// Why it could not be measured.
+/// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CostError {
-    /// Redis has not started; the text says why.
+    /// Redis did not start.
     #[error("{0}")]
     Start(String),
-    /// A connection failed, or an answer was not the expected one.
-    #[error("a connection to it: {0}")]
+    /// A connection failed, or a reply was unexpected.
+    #[error("connection to Redis: {0}")]
     Io(#[from] io::Error),
-    /// Its `INFO` could not be had.
-    #[error("its INFO: {0}")]
+    /// `INFO` failed.
+    #[error("INFO: {0}")]
     Info(#[from] redis::RedisError),
-    /// Its `INFO` lacks something.
-    #[error("its INFO has no {0}")]
+    /// A field is missing in `INFO`.
+    #[error("INFO has no field {0}")]
     Missing(&'static str),
 }
 
-/// A Redis, and what it has usage.
+/// A Redis server under measurement.
 pub(super) struct MeasuredRedis {
     control: redis::Connection,
     cores: Option<CoreUtilization>,
     server: Server,
 }
 
-/// What Redis has usage so far.
+/// Usage of Redis so far.
 #[derive(Clone, Copy, Debug)]
 struct RedisUsage {
     seconds: f64,
@@ -52,7 +51,7 @@ impl MeasuredRedis {
     pub(super) fn start(program: &Path, core: u16) -> Result<Self, CostError> {
         let server = Server::redis(program, core).map_err(CostError::Start)?;
         let control = redis::Client::open(("127.0.0.1", server.port))?.get_connection()?;
-        // The server is a wrapper until it has become Redis; by now it answers, so it has.
+        // The child starts as a wrapper (`setpriv`, `taskset`) and has become Redis once it replies.
         let cores = CoreUtilization::of_process(&server.id().to_string());
         Ok(Self { control, cores, server })
     }
@@ -72,7 +71,8 @@ impl MeasuredRedis {
     }
 }
 
-/// What a publication costs that so many hear. The next ones are not sent before all have expected these: nothing piles up.
+/// Measures the cost of a publication for a number of subscribers. Waits for all deliveries of a round before the next
+/// one, so no queue builds up.
 pub(super) fn publish(
     mut redis: MeasuredRedis,
     gateways: usize,
@@ -118,11 +118,11 @@ pub(super) fn publish(
     Ok(PublishCost { gateways, pattern, micros: each(seconds), core_micros, count })
 }
 
-/// Bytes that a connection takes which does nothing.
+/// Measures the memory of an idle connection.
 pub(super) fn connections(redis: &mut MeasuredRedis) -> Result<f64, CostError> {
     let before = redis.usage()?;
     let idle = (0..IDLE_CONNECTIONS).map(|_| redis.connect()).collect::<io::Result<Vec<_>>>()?;
-    // Who has been answered is known to Redis.
+    // A reply shows that Redis has accepted the connection.
     let mut idle = idle;
     for connection in &mut idle {
         connection.write(&command(&[b"PING"]))?;
@@ -131,7 +131,7 @@ pub(super) fn connections(redis: &mut MeasuredRedis) -> Result<f64, CostError> {
     Ok((redis.usage()?.bytes - before.bytes) / IDLE_CONNECTIONS as f64)
 }
 
-/// What it costs when one connection after the other subscribes to the same channels.
+/// Measures the cost of subscriptions for connections that subscribe to the same channels one after the other.
 pub(super) fn subscribe(
     redis: &mut MeasuredRedis,
     channels: u32,

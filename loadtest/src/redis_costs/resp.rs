@@ -1,15 +1,15 @@
-//! Connections to Redis as gateways have them: they subscribe, read and throw away. Blocking, in lock step with whoever
-//! publishes, since the length of each answer is known beforehand. Never parses what it hears.
+//! Plain RESP connections that subscribe and discard what they receive. Blocking and in lock-step with the publisher:
+//! the length of each reply is known in advance, so replies are not parsed.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Answers that are late by this much do not come.
+/// Time limit for each reply.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is read at once.
+/// Size of the read buffer.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Channels in one `SUBSCRIBE`, as the gateway has it.
+/// Channels per `SUBSCRIBE`, as in the gateway.
 pub(super) const SUBSCRIBE_CHUNK: u32 = 500;
 
 /// A connection to Redis.
@@ -32,8 +32,8 @@ impl RespConnection {
         self.stream.write_all(words)
     }
 
-    /// Reads exactly so many bytes, and throws them away but for the last, which must end a line: else the answer was
-    /// another one.
+    /// Reads and discards exactly this many bytes. The last byte must end a line, otherwise the reply was not the
+    /// expected one.
     pub(super) fn discard(&mut self, bytes: usize) -> io::Result<()> {
         let mut left = bytes;
         while left > 0 {
@@ -44,14 +44,14 @@ impl RespConnection {
             }
             left -= count;
             if left == 0 && self.buffer[count - 1] != b'\n' {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not the expected one"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "unexpected reply"));
             }
         }
         Ok(())
     }
 }
 
-/// A command.
+/// Encodes a command.
 pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
     let mut out = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
@@ -62,12 +62,12 @@ pub(super) fn command(words: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// What a subscriber hears of a publication.
+/// Length of the message that a subscriber receives.
 pub(super) fn message_bytes(channel: &str, payload: &[u8]) -> usize {
     command(&[b"message", channel.as_bytes(), payload]).len()
 }
 
-/// How a subscription is confirmation_bytes: as the `count`-th of its connection.
+/// Length of the confirmation of the `count`-th subscription of a connection.
 pub(super) fn confirmation_bytes(channel: &str, count: u32) -> usize {
     command(&[b"subscribe", channel.as_bytes()]).len() + format!(":{count}\r\n").len()
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_as_long_as_redis_makes_them() {
+    fn reply_lengths_match_redis() {
         assert_eq!(command(&[b"PING"]), b"*1\r\n$4\r\nPING\r\n");
         assert_eq!(message_bytes("c", b"hello"), b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n".len());
         assert_eq!(confirmation_bytes("c", 12), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:12\r\n".len());

@@ -1,4 +1,4 @@
-//! The costs as a table that can be quoted, medians where there were several rounds. Never measures.
+//! The costs as a Markdown table, with medians over several rounds.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::resp::SUBSCRIBE_CHUNK;
 use super::{PublishCost, PublishPattern, RedisCosts};
 use crate::bench::markdown::number;
 
-/// The table of some rounds.
+/// Renders the table of several rounds.
 pub(crate) fn table(rounds: &[RedisCosts]) -> String {
     let Some(first) = rounds.first() else { return String::new() };
     let (size, channels) = (first.size, first.channels);
@@ -14,7 +14,7 @@ pub(crate) fn table(rounds: &[RedisCosts]) -> String {
     patterns.dedup();
     let columns: Vec<String> = patterns.iter().map(|pattern| column(*pattern)).collect();
     let mut text = format!(
-        "| Redis' processor time for a `PUBLISH` of {size} bytes, µs; in brackets, its core with interrupts | {} |\n|---|{}\n",
+        "| Redis CPU time per `PUBLISH` of {size} bytes, µs (in parentheses: its core, including interrupts) | {} |\n|---|{}\n",
         columns.join(" | "),
         "---|".repeat(columns.len())
     );
@@ -26,14 +26,14 @@ pub(crate) fn table(rounds: &[RedisCosts]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| heard by {} | {} |",
+            "| received by {} | {} |",
             gateways_label(gateways),
             cells.collect::<Vec<_>>().join(" | ")
         );
     }
     let _ = writeln!(
         text,
-        "\n| Redis, {} channels, {SUBSCRIBE_CHUNK} in a `SUBSCRIBE` | processor time for each, µs | memory for each, bytes |\n|---|---|---|",
+        "\n| Redis, {} channels, {SUBSCRIBE_CHUNK} per `SUBSCRIBE` | CPU time each, µs | memory each, bytes |\n|---|---|---|",
         number(f64::from(channels))
     );
     for index in 0..first.subscribe.len() {
@@ -43,23 +43,23 @@ pub(crate) fn table(rounds: &[RedisCosts]) -> String {
         let (micros, bytes) = (of(|cost| cost.micros), of(|cost| cost.bytes));
         let gateways_label = ["first", "second", "third"].get(index).copied().unwrap_or("further");
         let _ =
-            writeln!(text, "| each channel's {gateways_label} gateway | {micros:.2} | {} |", number(bytes));
+            writeln!(text, "| {gateways_label} gateway of each channel | {micros:.2} | {} |", number(bytes));
     }
     let bytes = median(rounds.iter().map(|costs| costs.bytes_per_connection));
-    let _ = writeln!(text, "| a connection, just opened | | {} |", number(bytes));
+    let _ = writeln!(text, "| new connection | | {} |", number(bytes));
     text
 }
 
 fn column(PublishPattern { publishers, pipeline }: PublishPattern) -> String {
     match publishers {
-        1 => format!("one publisher, {pipeline} at a time"),
-        more => format!("{more} publishers, {pipeline} at a time"),
+        1 => format!("1 publisher, {pipeline} in flight"),
+        more => format!("{more} publishers, {pipeline} in flight each"),
     }
 }
 
 fn gateways_label(gateways: usize) -> String {
     match gateways {
-        0 => "nobody".to_owned(),
+        0 => "no gateway".to_owned(),
         1 => "1 gateway".to_owned(),
         more => format!("{more} gateways"),
     }
@@ -89,7 +89,7 @@ mod tests {
     use crate::redis_costs::SubscribeCost;
 
     #[test]
-    fn each_number_of_gateways_is_a_row_of_medians() {
+    fn table_has_a_row_of_medians_per_gateway_count() {
         let costs = |micros: f64| {
             let publish = |gateways, publishers| PublishCost {
                 gateways,
@@ -108,11 +108,11 @@ mod tests {
         };
         let text = table(&[costs(1.0), costs(64.0), costs(640.0)]);
         for line in [
-            "with interrupts | 64 publishers, 1 at a time | one publisher, 64 at a time |",
-            "| heard by nobody | 0.00 | 0.00 |",
-            "| heard by 2 gateways | 128.00 (9.00) | 2.00 (9.00) |",
-            "| each channel's second gateway | 1.50 | 120 |",
-            "| a connection, just opened | | 1,700 |",
+            "interrupts) | 64 publishers, 1 in flight each | 1 publisher, 64 in flight |",
+            "| received by no gateway | 0.00 | 0.00 |",
+            "| received by 2 gateways | 128.00 (9.00) | 2.00 (9.00) |",
+            "| second gateway of each channel | 1.50 | 120 |",
+            "| new connection | | 1,700 |",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

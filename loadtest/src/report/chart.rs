@@ -1,4 +1,4 @@
-//! Line charts as inline SVG, drawn without any library or script. Knows numbers and names, never a record.
+//! Line charts as inline SVG, without a library or script. Independent of records.
 
 use std::fmt::Write as _;
 
@@ -11,27 +11,27 @@ const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 34.0;
 
-/// A logarithmic axis serves when values are further apart than this.
+/// Values whose ratio exceeds this get a logarithmic axis.
 const LOG_SCALE_MIN_RATIO: f64 = 50.0;
-/// Lines are told apart by as many colours as the page's style has.
+/// Number of colours in the stylesheet of the page.
 const COLOURS: usize = 6;
 
-/// What runs along the lower edge.
+/// Horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Axis {
-    /// Seconds from the beginning.
+    /// Seconds since the start.
     Seconds,
-    /// Percentiles, each nine as wide as the one before.
+    /// Percentiles; each additional nine has the same width.
     Percentiles,
 }
 
-/// One line.
+/// A line.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) name: String,
     /// Lines of the same run have the same colour …
     pub(super) colour: usize,
-    /// … and are told apart by how they are drawn: 0 is solid.
+    /// … and differ in their dash pattern: 0 is solid.
     pub(super) dash: usize,
     pub(super) points: Vec<(f64, f64)>,
 }
@@ -46,7 +46,7 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// As HTML; nothing where there is nothing to draw.
+    /// Renders HTML; empty if there is nothing to draw.
     pub(super) fn html(&self) -> String {
         let points =
             || self.lines.iter().flat_map(|line| line.points.iter().map(|point| self.project(*point)));
@@ -79,7 +79,7 @@ impl Chart {
         html + "</ul>\n</figure>\n"
     }
 
-    /// Where a point stands on its axes, before they are scaled.
+    /// Maps a point to unscaled axis coordinates.
     fn project(&self, (x, y): (f64, f64)) -> (f64, f64) {
         match self.axis {
             Axis::Seconds => (x, y),
@@ -134,7 +134,7 @@ impl Chart {
     }
 }
 
-/// How many nines a percentile has: 0 for 0, 1 for 90, 2 for 99. 100 has as many as can be drawn.
+/// Number of nines of a percentile: 0 for 0, 1 for 90, 2 for 99. Limited to 7 for 100.
 fn nines(percentile: f64) -> f64 {
     -(1.0 - percentile / 100.0).max(1e-7).log10()
 }
@@ -153,7 +153,7 @@ fn percentile_ticks(high: f64) -> Vec<(f64, String)> {
     ticks.filter(|(at, _)| *at <= high).collect()
 }
 
-/// What an axis spans.
+/// Range of an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct AxisRange {
     low: f64,
@@ -162,14 +162,14 @@ struct AxisRange {
 }
 
 impl AxisRange {
-    /// From the lowest, or from 0, to the highest.
+    /// From the minimum, or 0, to the maximum.
     fn of(values: impl Iterator<Item = f64>, from_zero: bool) -> Option<Self> {
         let (low, high) = extent(values)?;
         let low = if from_zero { 0.0 } else { low };
         Some(Self { low, high: if high > low { high } else { low + 1.0 }, logarithmic: false })
     }
 
-    /// From 0 to the highest; by powers of ten where the values are far apart.
+    /// From 0 to the maximum; logarithmic if the values span more than [`LOG_SCALE_MIN_RATIO`].
     fn of_values(values: impl Iterator<Item = f64> + Clone) -> Option<Self> {
         let (_, high) = extent(values.clone())?;
         let positive = extent(values.filter(|value| *value > 0.0));
@@ -187,7 +187,7 @@ impl AxisRange {
         value.is_finite() && (!self.logarithmic || value > 0.0)
     }
 
-    /// From the axis to the picture.
+    /// Maps a value to picture coordinates.
     fn scale(&self, value: f64, from: f64, to: f64) -> f64 {
         let part = if self.logarithmic {
             (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()
@@ -197,7 +197,7 @@ impl AxisRange {
         from + part.clamp(0.0, 1.0) * (to - from)
     }
 
-    /// Round values along the axis, with their labels.
+    /// Round values along the axis, with labels.
     fn ticks(&self) -> Vec<(f64, String)> {
         if self.logarithmic {
             let first = self.low.log10().round() as i32;
@@ -221,21 +221,21 @@ fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// The next of 1, 2, 5, 10, 20, 50, …
+/// Next value of 1, 2, 5, 10, 20, 50, …
 fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.max(f64::MIN_POSITIVE).log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
     steps.into_iter().find(|round| *round >= step * 0.999).unwrap_or(step)
 }
 
-/// A number on an axis: short, with a unit of thousands.
+/// Short label of a number, with a suffix for thousands and millions.
 fn label(value: f64) -> String {
     let (scaled, suffix) = match value.abs() {
         large if large >= 1e6 => (value / 1e6, " M"),
         large if large >= 1e4 => (value / 1e3, " k"),
         _ => (value, ""),
     };
-    // As many digits as it takes, and no more.
+    // Without trailing zeros.
     let text = format!("{scaled:.3}");
     format!("{}{suffix}", text.trim_end_matches('0').trim_end_matches('.'))
 }
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_round() {
+    fn axis_ticks_are_round() {
         let labels = |high| {
             let range = AxisRange { low: 0.0, high, logarithmic: false };
             range.ticks().into_iter().map(|(_, label)| label).collect::<Vec<_>>()
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_scaled_onto_the_picture() {
+    fn values_are_scaled_to_coordinates() {
         let range = AxisRange { low: 0.0, high: 10.0, logarithmic: false };
         assert!((range.scale(5.0, 100.0, 0.0) - 50.0).abs() < 1e-9);
         let range = AxisRange { low: 1.0, high: 100.0, logarithmic: true };
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_drawn_of_nothing() {
+    fn empty_chart_draws_nothing() {
         let line = Line { name: "a".to_owned(), colour: 0, dash: 0, points: Vec::new() };
         let chart = Chart { title: "t".to_owned(), unit: "ms", axis: Axis::Seconds, lines: vec![line] };
         assert_eq!(chart.html(), "");

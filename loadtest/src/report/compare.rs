@@ -1,18 +1,17 @@
-//! Several records beside each other: the figures that they have in common, and how they changed. Judges only whether
-//! they can be compared.
+//! Compares records: their common figures and how they changed. Also decides whether records are comparable.
 
 use std::fmt::{self, Write as _};
 
 use crate::record::{Latency, ProcessUsage, Record};
 
-/// Which way a figure gets better.
+/// Direction of improvement of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Better {
-    /// The lower, the better.
+    /// Lower is better.
     Lower,
-    /// The higher, the better.
+    /// Higher is better.
     Higher,
-    /// It depends.
+    /// Neither.
     Neither,
 }
 
@@ -22,18 +21,18 @@ pub(super) struct ComparisonRow {
     pub(super) label: String,
     pub(super) unit: String,
     pub(super) better: Better,
-    /// By run; `None` where it has no such figure.
+    /// Values by run; `None` if a run lacks the figure.
     pub(super) values: Vec<Option<f64>>,
 }
 
 impl ComparisonRow {
-    /// How much the run's value differs from the first one's, in per cent.
+    /// Change against the first run, in per cent.
     pub(super) fn change(&self, run: usize) -> Option<f64> {
         let (first, now) = (self.values.first().copied()??, self.values.get(run).copied()??);
         (run > 0 && first != 0.0).then(|| (now - first) / first.abs() * 100.0)
     }
 
-    /// Whether a change is one to the good; `None` when it is none, or when that depends.
+    /// Whether a change is an improvement; `None` if there is no change or no direction.
     pub(super) fn is_better(&self, change: f64) -> Option<bool> {
         match self.better {
             Better::Lower if change != 0.0 => Some(change < 0.0),
@@ -43,7 +42,7 @@ impl ComparisonRow {
     }
 }
 
-/// The figures of all runs, in the order of the table.
+/// Figures of all runs, in display order.
 pub(super) fn rows(records: &[Record]) -> Vec<ComparisonRow> {
     let mut rows: Vec<ComparisonRow> = Vec::new();
     for (run, record) in records.iter().enumerate() {
@@ -70,11 +69,11 @@ fn figures(record: &Record) -> Vec<Figure> {
     let all = &record.deliveries;
     let mut figures = vec![
         figure("subscribers", "", Neither, record.connect.subscribers as f64),
-        figure("connections a second", "/s", Higher, record.connect.per_second),
+        figure("connections per second", "/s", Higher, record.connect.per_second),
     ];
     if record.published.seconds > 0.0 {
-        figures.push(figure("messages a second", "/s", Neither, record.published.per_second));
-        figures.push(figure("deliveries a second", "/s", Higher, all.per_second));
+        figures.push(figure("messages per second", "/s", Neither, record.published.per_second));
+        figures.push(figure("deliveries per second", "/s", Higher, all.per_second));
     }
     let wrong = [
         ("lost", all.lost),
@@ -90,7 +89,7 @@ fn figures(record: &Record) -> Vec<Figure> {
         latency(&cohort.name, &cohort.latency, &mut figures);
     }
     latency("connecting", &record.connect.latency, &mut figures);
-    latency("coming back", record.reconnecting.as_ref().unwrap_or(&Latency::default()), &mut figures);
+    latency("reconnecting", record.reconnecting.as_ref().unwrap_or(&Latency::default()), &mut figures);
     for process in &record.processes {
         processor(process, &mut figures);
     }
@@ -102,7 +101,12 @@ fn figures(record: &Record) -> Vec<Figure> {
         figures.push(figure(label, "% of a core", Lower, share.busy * 100.0));
     }
     if let Some(full) = record.generator.core_utilization_max {
-        figures.push(figure("load test: its cores in their fullest second", "% full", Lower, full * 100.0));
+        figures.push(figure(
+            "load test: utilization of its cores in the busiest second",
+            "%",
+            Lower,
+            full * 100.0,
+        ));
     }
     figures
 }
@@ -125,16 +129,16 @@ fn processor(process: &ProcessUsage, figures: &mut Vec<Figure>) {
         }
     };
     let mebibytes = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
-    push("processor time a delivery", "µs", process.micros_per_delivery());
-    push("of that in user space", "µs", process.user_micros_per_delivery);
+    push("CPU time per delivery", "µs", process.micros_per_delivery());
+    push("of which in user space", "µs", process.user_micros_per_delivery);
     push("share of user space", "%", process.user_share().map(|share| share * 100.0));
     push("cores", "", Some(process.cores));
-    push("memory a connection", "KiB", process.bytes_per_connection.map(|bytes| bytes / 1024.0));
-    push("memory at most", "MiB", mebibytes(process.resident_peak));
+    push("memory per connection", "KiB", process.bytes_per_connection.map(|bytes| bytes / 1024.0));
+    push("peak memory", "MiB", mebibytes(process.resident_peak));
     push("memory at the end", "MiB", mebibytes(process.resident_after));
 }
 
-/// Why records may not be comparable.
+/// Reasons why the records may not be comparable.
 pub(super) fn comparability_notes(records: &[Record]) -> Vec<String> {
     let Some((first, others)) = records.split_first() else { return Vec::new() };
     let mut comparability_notes = Vec::new();
@@ -161,8 +165,10 @@ pub(super) fn comparability_notes(records: &[Record]) -> Vec<String> {
                 .push(format!("in run {} the load test was at its own limit", run_letter(index)));
         }
         if record.generator.late {
-            comparability_notes
-                .push(format!("in run {} latencies include how late the load test was", run_letter(index)));
+            comparability_notes.push(format!(
+                "in run {} latencies include the read delay of the load test",
+                run_letter(index)
+            ));
         }
         if !record.clean || record.failure.is_some() {
             comparability_notes.push(format!("run {} is not clean", run_letter(index)));
@@ -171,13 +177,13 @@ pub(super) fn comparability_notes(records: &[Record]) -> Vec<String> {
     comparability_notes
 }
 
-/// How a run is called.
+/// Label of a run: A, B, ….
 pub(super) fn run_letter(run: usize) -> String {
     let run_letter = u8::try_from(run).ok().filter(|run| *run < 26).map(|run| char::from(b'A' + run));
     run_letter.map_or_else(|| (run + 1).to_string(), String::from)
 }
 
-/// A number with as many digits as it is worth.
+/// Formats a number with a suitable number of digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         large if large >= 1000.0 || value.fract() == 0.0 => format!("{value:.0}"),
@@ -186,7 +192,7 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// Records beside each other on the terminal.
+/// Comparison as a text table.
 #[derive(Debug)]
 pub(crate) struct Comparison<'a>(pub(crate) &'a [Record]);
 
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_against_the_first_run_and_have_a_direction() {
+    fn changes_are_relative_to_the_first_run() {
         let mut second = record(12.0, 5);
         let (name, label, unit) = ("x".to_owned(), "only here".to_owned(), "s".to_owned());
         second.measures.push(Measure { name, label, value: 1.5, unit });
@@ -258,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_different_kinds_are_not_compared_in_silence() {
+    fn different_settings_are_noted() {
         assert_eq!(comparability_notes(&[record(1.0, 5), record(2.0, 5)]), Vec::<String>::new());
         let mut other = record(1.0, 5);
         other.settings.insert("size".to_owned(), "64".to_owned());
@@ -269,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_column_for_each_run() {
+    fn table_has_a_column_per_run() {
         let text = Comparison(&[record(10.0, 5), record(12.0, 5)]).to_string();
         let line = text.lines().find(|line| line.starts_with("SSE: latency p99,")).unwrap();
         let words: Vec<&str> = line.split_ascii_whitespace().skip(4).collect();

@@ -1,6 +1,6 @@
-//! Text as HTML shows it.
+//! HTML escaping.
 
-/// The text, with what HTML would take for markup written out.
+/// Escapes text for HTML content and attributes.
 pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,4 +1,4 @@
-//! One or more records as a page that needs nothing else: no script, no font, no picture from elsewhere. Never judges.
+//! One or more records as a self-contained HTML page: no scripts, fonts or images from elsewhere.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::record::{Latency, Record, Sample};
 
 const STYLE: &str = include_str!("page.css");
 
-/// The page.
+/// Renders the page.
 pub(crate) fn page(records: &[Record]) -> String {
     let title = match records {
         [one] => one.title.clone(),
@@ -37,7 +37,7 @@ pub(crate) fn page(records: &[Record]) -> String {
     html + "</body>\n</html>\n"
 }
 
-/// What was done, where and when, and whether it was clean.
+/// Title, date, machine and verdict of each run.
 fn runs(records: &[Record], html: &mut String) {
     for (index, record) in records.iter().enumerate() {
         let verdict = match (&record.failure, record.clean) {
@@ -60,10 +60,10 @@ fn runs(records: &[Record], html: &mut String) {
 }
 
 fn notes(records: &[Record], html: &mut String) {
-    let doubts = records.iter().enumerate().flat_map(|(index, record)| {
-        record.warnings.iter().map(move |doubt| format!("{}: {doubt}", run_letter(index)))
+    let warnings = records.iter().enumerate().flat_map(|(index, record)| {
+        record.warnings.iter().map(move |warning| format!("{}: {warning}", run_letter(index)))
     });
-    let notes: Vec<String> = compare::comparability_notes(records).into_iter().chain(doubts).collect();
+    let notes: Vec<String> = compare::comparability_notes(records).into_iter().chain(warnings).collect();
     if notes.is_empty() {
         return;
     }
@@ -126,12 +126,12 @@ fn over_time(records: &[Record]) -> Vec<Chart> {
     let memory = for_processes(records, &[("memory", &resident)]);
     let subscribed = one_each(records, &[("subscribed", &|sample| Some(sample.subscribed as f64))]);
     vec![
-        chart("Deliveries", "a second", delivered),
-        chart("Latency in each span", "ms", latency),
-        chart("Overtaken and not come", "messages", missing),
-        chart("Processor time", "cores", cores),
+        chart("Deliveries", "per second", delivered),
+        chart("Latency over time", "ms", latency),
+        chart("Missing messages", "messages", missing),
+        chart("CPU time", "cores", cores),
         chart("Resident memory", "MiB", memory),
-        chart("Subscribers that are subscribed", "subscribers", subscribed),
+        chart("Active subscribers", "subscribers", subscribed),
     ]
 }
 
@@ -170,7 +170,7 @@ fn distribution(records: &[Record]) -> Chart {
     let mut lines = Vec::new();
     let mut push = |run: usize, name: &str, dash: usize, latency: &Latency| {
         let name = format!("{} {name}", run_letter(run));
-        // The very last is the slowest one alone.
+        // The last point is a single value, the maximum.
         let points = latency.distribution.iter().copied().filter(|(percentile, _)| *percentile < 100.0);
         lines.push(Line { name, colour: run, dash, points: points.collect() });
     };
@@ -179,10 +179,15 @@ fn distribution(records: &[Record]) -> Chart {
             push(run, &cohort.name, dash, &cohort.latency);
         }
         if let Some(returning) = &record.reconnecting {
-            push(run, "coming back", record.cohorts.len(), returning);
+            push(run, "reconnecting", record.cohorts.len(), returning);
         }
     }
-    Chart { title: "From due to heard, by percentile".to_owned(), unit: "ms", axis: Axis::Percentiles, lines }
+    Chart {
+        title: "Latency from due to received, by percentile".to_owned(),
+        unit: "ms",
+        axis: Axis::Percentiles,
+        lines,
+    }
 }
 
 fn settings(records: &[Record], html: &mut String) {
@@ -239,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Tags nest and are closed, attributes are quoted, and nothing else looks like markup.
+    /// Checks that tags nest and are closed, attributes are quoted, and text is escaped.
     fn assert_well_formed(html: &str) {
         let html = html.strip_prefix("<!DOCTYPE html>\n").expect("a document type");
         let (mut open, mut rest) = (Vec::new(), html);
@@ -266,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_well_formed_and_needs_nothing_else() {
+    fn page_is_well_formed_and_self_contained() {
         for records in [vec![record("one <b> & \"two\"")], vec![record("a"), record("b"), Record::default()]]
         {
             let html = page(&records);
@@ -279,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn every_run_has_its_lines_and_its_notes() {
+    fn page_shows_lines_and_notes_of_every_run() {
         let html = page(&[record("a"), record("b")]);
         for text in ["A delivered", "B delivered", "A SSE", "B SSE", "A: it was &lt; 3", "B a &amp; b: user"]
         {

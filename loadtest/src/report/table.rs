@@ -1,13 +1,13 @@
-//! A record as a table on the terminal. Never judges.
+//! A record as a text table.
 
 use std::fmt::{self, Write as _};
 
 use crate::record::{Generator, Latency, ProcessUsage, Record};
 
-/// Where latency from sending is less than this of latency from due, the publisher was held up, and both are shown.
+/// If latency from sending is below this share of latency from due, the publisher was blocked and both are shown.
 const UNCORRECTED_RATIO_MAX: f64 = 0.9;
 
-/// A record as it is printed.
+/// A record as a text table.
 #[derive(Debug)]
 pub(crate) struct Table<'a>(pub(crate) &'a Record);
 
@@ -22,11 +22,11 @@ impl fmt::Display for Table<'_> {
         processes(record, f)?;
         measures(record, f)?;
         generator(record, f)?;
-        for doubt in &record.warnings {
-            writeln!(f, "\n  note: {doubt}")?;
+        for warning in &record.warnings {
+            writeln!(f, "\n  note: {warning}")?;
         }
         if record.interrupted {
-            writeln!(f, "\n  interrupted: what was not published any more is not counted")?;
+            writeln!(f, "\n  interrupted: the result covers only what was published until then")?;
         }
         if let Some(failure) = &record.failure {
             writeln!(f, "\n  publishing ended early: {failure}")?;
@@ -76,15 +76,15 @@ fn counts(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn latencies(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let heard = record.cohorts.iter().flat_map(|cohort| {
+    let cohorts = record.cohorts.iter().flat_map(|cohort| {
         let uncorrected = Some((" from sending", &cohort.uncorrected));
         let differs = cohort.uncorrected.p99 < cohort.latency.p99 * UNCORRECTED_RATIO_MAX;
         [(cohort.name.as_str(), &cohort.latency)].into_iter().chain(uncorrected.filter(|_| differs))
     });
     let others =
-        [("connecting", Some(&record.connect.latency)), ("coming back", record.reconnecting.as_ref())];
+        [("connecting", Some(&record.connect.latency)), ("reconnecting", record.reconnecting.as_ref())];
     let others = others.into_iter().filter_map(|(name, latency)| Some((name, latency?)));
-    let rows: Vec<_> = heard.chain(others).filter(|(_, latency)| latency.count > 0).collect();
+    let rows: Vec<_> = cohorts.chain(others).filter(|(_, latency)| latency.count > 0).collect();
     write!(f, "\n  {:<16}", "latency, ms")?;
     for name in ["p50", "p90", "p99", "p99.9", "max"] {
         write!(f, "{name:>11}")?;
@@ -106,7 +106,7 @@ fn processes(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for process in &record.processes {
         writeln!(f, "\n  {}\n  {:<16}{}", process.name, "", processor_time(process))?;
         let mut memory = format!(
-            "{} before, {} connected, {} at most, {} at the end",
+            "{} before, {} connected, {} peak, {} at the end",
             mebibytes(process.resident_before),
             mebibytes(process.resident_connected),
             mebibytes(process.resident_peak),
@@ -114,7 +114,7 @@ fn processes(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         );
         if let Some(bytes) = process.bytes_per_connection {
             // Writing to a string cannot fail.
-            let _ = write!(memory, "; {:.2} KiB a connection", bytes / 1024.0);
+            let _ = write!(memory, "; {:.2} KiB per connection", bytes / 1024.0);
         }
         writeln!(f, "  {:<16}{memory}", "")?;
     }
@@ -123,7 +123,7 @@ fn processes(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn processor_time(process: &ProcessUsage) -> String {
     let mut text = format!(
-        "{:.2} s of a core ({:.2} user + {:.2} system), {:.2} cores",
+        "{:.2} CPU s ({:.2} user + {:.2} system), {:.2} cores",
         process.user_seconds + process.system_seconds,
         process.user_seconds,
         process.system_seconds,
@@ -131,12 +131,12 @@ fn processor_time(process: &ProcessUsage) -> String {
     );
     if let Some(full) = process.core_utilization {
         // Writing to a string cannot fail.
-        let _ = write!(text, " on cores {:.0} % full", full * 100.0);
+        let _ = write!(text, " on cores {:.0} % busy", full * 100.0);
     }
     if let (Some(all), Some(user)) = (process.micros_per_delivery(), process.user_micros_per_delivery) {
         let system = all - user;
         // Writing to a string cannot fail.
-        let _ = write!(text, "; {all:.2} µs a delivery ({user:.2} user + {system:.2} system)");
+        let _ = write!(text, "; {all:.2} µs per delivery ({user:.2} user + {system:.2} system)");
     }
     text
 }
@@ -157,8 +157,8 @@ fn generator(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let worst = generator.busiest_second.unwrap_or(share);
     write!(
         f,
-        "\n  {:<16}busiest thread {:.0} % of a core ({:.0} % in its busiest second); {}reads within {:.2} ms, \
-         timers within {:.2} ms (p99)",
+        "\n  {:<16}busiest thread {:.0} % of a core ({:.0} % in its busiest second); {}read delay {:.2} ms, \
+         timer delay {:.2} ms (p99)",
         "the load test",
         share.busy * 100.0,
         worst.busy * 100.0,
@@ -166,10 +166,10 @@ fn generator(record: &Record, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         generator.read_delay.p99,
         generator.timer_delay.p99
     )?;
-    writeln!(f, "{}", if generator.bottleneck || generator.late { "; it is in the way" } else { "" })
+    writeln!(f, "{}", if generator.bottleneck || generator.late { "; it is the bottleneck" } else { "" })
 }
 
-/// How full the cores were on which it may run; nothing where the kernel does not tell.
+/// Utilization of the cores of the load test; empty if the kernel does not report it.
 fn cores(generator: &Generator) -> String {
     let (Some(list), Some(whole), Some(worst)) =
         (&generator.cores, generator.core_utilization, generator.core_utilization_max)
@@ -178,10 +178,10 @@ fn cores(generator: &Generator) -> String {
     };
     let (kind, whole, worst) =
         (if list.contains(['-', ',']) { "cores" } else { "core" }, whole * 100.0, worst * 100.0);
-    format!("{kind} {list} {whole:.0} % full ({worst:.0} % in the fullest second); ")
+    format!("{kind} {list} {whole:.0} % busy ({worst:.0} % in the busiest second); ")
 }
 
-/// Bytes as people read them.
+/// Formats bytes as MiB.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
 }
@@ -192,7 +192,7 @@ mod tests {
     use crate::record::{Cohort, Deliveries, Measure};
 
     #[test]
-    fn what_went_wrong_is_in_the_table() {
+    fn table_shows_failures() {
         let cohort = Cohort {
             name: "WebSocket".to_owned(),
             closed: [("3008 slow".to_owned(), 2)].into(),
@@ -225,7 +225,7 @@ mod tests {
             "gap notices     1\n",
             "closed early    2 WebSocket: 3008 slow\n",
             "2.50 KiB\n",
-            "4.50 µs a delivery (0.50 user + 4.00 system)",
+            "4.50 µs per delivery (0.50 user + 4.00 system)",
             "publishing ended early: Redis: gone\n",
         ] {
             assert!(table.contains(line), "{line:?} is not in\n{table}");

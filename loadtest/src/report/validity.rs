@@ -1,27 +1,27 @@
-//! Why the numbers of a run may not be those of the server: the load test was at its own limit, the machine was full,
-//! or the check_schedule was not kept. Reads a record, decides nothing else.
+//! Checks whether the figures of a run describe the server: the load test was at its own limit, the machine was fully
+//! used, or the schedule was not kept.
 
 use crate::record::Record;
 
-/// Above this share of a core, a thread of the load test measures itself.
+/// Share of a core above which a thread of the load test is its own bottleneck.
 const THREAD_BUSY_MAX: f64 = 0.9;
-/// Above this share of the time, the cores on which it may run have nothing left for it. Interrupts are in it, which the
-/// clock of no thread shows.
+/// Utilization above which the cores of the load test have no capacity left. Includes interrupts, which no thread's
+/// clock shows.
 const CORE_UTILIZATION_MAX: f64 = 0.95;
-/// A thread that waited for a core longer than this measures the machine.
+/// Share of the time that a thread may wait for a core. Above it, the figures describe the machine.
 const STARVED_MAX: f64 = 0.2;
-/// Less than this of the rate that was asked for is another test.
+/// Share of the requested rate that must be published.
 const RATE_KEPT_MIN: f64 = 0.95;
-/// A publisher that is later than this for one message in a hundred has fallen behind, in milliseconds.
+/// Publish delay at p99 above which the publisher has fallen behind, in milliseconds.
 const PUBLISH_LAG_MAX_MILLIS: f64 = 20.0;
-/// A load test that reads later than this adds to latencies, in milliseconds …
+/// Read delay above which it affects latencies, in milliseconds …
 const READ_DELAY_MAX_MILLIS: f64 = 5.0;
-/// … when that is more than this share of them.
+/// … if it also exceeds this share of the latency.
 const READ_DELAY_SHARE_MAX: f64 = 0.25;
-/// A cohort of fewer deliveries says little about its tail.
+/// Number of deliveries below which p99.9 says little.
 const TAIL_DELIVERIES_MIN: u64 = 1000;
 
-/// In words; nothing where there is nothing to doubt.
+/// Returns a sentence for each problem found.
 pub(super) fn warnings(record: &Record) -> Vec<String> {
     let mut warnings = Vec::new();
     check_threads(record, &mut warnings);
@@ -47,12 +47,12 @@ pub(super) fn is_bottleneck(record: &Record) -> bool {
         || full.into_iter().flatten().any(|full| full > CORE_UTILIZATION_MAX)
 }
 
-/// Whether a server had something left: the rate is then not its limit, but that of whoever asked.
+/// Whether the server had capacity left, so that its rate is not its limit.
 pub(crate) fn has_spare_capacity(cores: f64, core_utilization_max: Option<f64>) -> bool {
     cores < THREAD_BUSY_MAX && core_utilization_max.is_none_or(|full| full <= CORE_UTILIZATION_MAX)
 }
 
-/// Whether it read so late that latencies are not those of the server.
+/// Whether the load test read so late that latencies do not describe the server.
 pub(super) fn is_late(record: &Record) -> bool {
     let latencies = record.cohorts.iter().map(|cohort| cohort.latency.p99);
     let shortest = latencies.filter(|p99| *p99 > 0.0).fold(f64::INFINITY, f64::min);
@@ -60,7 +60,7 @@ pub(super) fn is_late(record: &Record) -> bool {
     late > READ_DELAY_MAX_MILLIS && late > shortest * READ_DELAY_SHARE_MAX
 }
 
-/// At p99, in milliseconds: a thread whose timers run late reads late as well.
+/// Read delay at p99 in milliseconds. A thread whose timers are late also reads late.
 fn read_delay(record: &Record) -> f64 {
     record.generator.read_delay.p99.max(record.generator.timer_delay.p99)
 }
@@ -69,25 +69,23 @@ fn check_threads(record: &Record, warnings: &mut Vec<String>) {
     let generator = &record.generator;
     let over_all = generator.subscribers.is_some_and(|share| share.busy > THREAD_BUSY_MAX);
     let shares = [
-        ("a thread of subscribers was", generator.subscribers, ""),
-        (
-            "a thread of subscribers was",
-            generator.busiest_second.filter(|_| !over_all),
-            " in its busiest second",
-        ),
+        ("a subscriber thread was", generator.subscribers, ""),
+        ("a subscriber thread was", generator.busiest_second.filter(|_| !over_all), " in its busiest second"),
         ("the publisher was", generator.publisher, ""),
     ];
     for (who, share, when) in shares {
         let Some(share) = share else { continue };
         if share.busy > THREAD_BUSY_MAX {
             let percent = share.busy * 100.0;
-            warnings
-                .push(format!("{who} busy {percent:.0} % of a core{when}: the load test is the bottleneck"));
+            warnings.push(format!(
+                "{who} busy {percent:.0} % of the time{when}: the load test is the bottleneck"
+            ));
         }
         if share.starved > STARVED_MAX && when.is_empty() {
             let percent = share.starved * 100.0;
-            warnings
-                .push(format!("{who} {percent:.0} % of the time ready without a core: the machine is full"));
+            warnings.push(format!(
+                "{who} runnable without a core {percent:.0} % of the time: the machine is overloaded"
+            ));
         }
     }
 }
@@ -97,17 +95,17 @@ fn generator_cores(record: &Record, warnings: &mut Vec<String>) {
     let full = |share: Option<f64>| share.filter(|share| *share > CORE_UTILIZATION_MAX);
     let (share, when) = match (full(generator.core_utilization), full(generator.core_utilization_max)) {
         (Some(share), _) => (share, ""),
-        (None, Some(share)) => (share, " in their fullest second"),
+        (None, Some(share)) => (share, " in their busiest second"),
         (None, None) => return,
     };
     let (percent, cores) = (share * 100.0, generator.cores.as_deref().unwrap_or_default());
     warnings.push(format!(
-        "the cores on which the load test may run ({cores}) were {percent:.0} % full{when}, interrupts and other programs \
-         included: the load test is the bottleneck"
+        "the cores of the load test ({cores}) were {percent:.0} % busy{when}, including interrupts and other \
+         processes: the load test is the bottleneck"
     ));
 }
 
-/// Where the rate was whatever could be reached, and a server could have done more.
+/// For runs that publish or connect as fast as possible: warns if a server had capacity left.
 fn check_idle_servers(record: &Record, warnings: &mut Vec<String>) {
     let published = record.published.seconds > 0.0 && record.published.asked_per_second.is_none();
     let connected = record.settings.get("connect_rate").is_some_and(|rate| rate == "max");
@@ -126,11 +124,12 @@ fn check_delays(record: &Record, warnings: &mut Vec<String>) {
     if is_late(record) {
         let late = read_delay(record);
         warnings
-            .push(format!("the load test itself ran up to {late:.1} ms late (p99): latencies include that"));
+            .push(format!("the load test read up to {late:.1} ms late (p99): latencies include this delay"));
     }
     let lag = record.published.lag.p99;
     if lag > PUBLISH_LAG_MAX_MILLIS {
-        warnings.push(format!("the publisher fell behind by {lag:.1} ms at p99: latencies include that"));
+        warnings
+            .push(format!("the publisher fell behind by {lag:.1} ms at p99: latencies include this delay"));
     }
 }
 
@@ -139,7 +138,7 @@ fn check_schedule(record: &Record, warnings: &mut Vec<String>) {
     let Some(asked) = published.asked_per_second else { return };
     if published.count > 1 && published.seconds > 0.0 && published.per_second < asked * RATE_KEPT_MIN {
         let kept = published.per_second;
-        warnings.push(format!("the publisher kept {kept:.0} of {asked:.0} messages a second"));
+        warnings.push(format!("the publisher sent {kept:.0} of {asked:.0} requested messages per second"));
     }
 }
 
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_test_that_measured_itself_says_so() {
+    fn generator_bottleneck_is_reported() {
         let share = |busy, starved| Some(CpuShare { busy, starved });
         let with = |generator: Generator| {
             let record = Record { generator, ..record() };
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn cores_that_are_full_are_told_whoever_filled_them() {
+    fn full_cores_are_reported() {
         let with = |whole, worst| {
             let cores = Some("1".to_owned());
             let generator = Generator {
@@ -202,16 +201,13 @@ mod tests {
         assert_eq!(with(0.9, 0.95), (Vec::new(), false));
         let (notes, bottleneck) = with(0.99, 1.0);
         assert!(bottleneck && notes.len() == 1, "{notes:?}");
-        assert!(
-            notes[0].starts_with("the cores on which the load test may run (1) were 99 % full, "),
-            "{notes:?}"
-        );
+        assert!(notes[0].starts_with("the cores of the load test (1) were 99 % busy, "), "{notes:?}");
         let (notes, bottleneck) = with(0.5, 1.0);
-        assert!(bottleneck && notes[0].contains("100 % full in their fullest second"), "{notes:?}");
+        assert!(bottleneck && notes[0].contains("100 % busy in their busiest second"), "{notes:?}");
     }
 
     #[test]
-    fn a_rate_that_is_not_the_servers_limit_is_told() {
+    fn spare_capacity_of_the_server_is_reported() {
         let notes = |cores, core_utilization_max, published: Published, rate: Option<&str>| {
             let process =
                 ProcessUsage { name: "x".to_owned(), cores, core_utilization_max, ..ProcessUsage::default() };
@@ -226,7 +222,7 @@ mod tests {
         );
         assert_eq!(notes(0.62, None, fast(), None).len(), 1);
         assert_eq!(notes(0.95, Some(0.7), fast(), None), Vec::<String>::new());
-        // The kernel's interrupts had the rest.
+        // Interrupts used the rest of the core.
         assert_eq!(notes(0.62, Some(0.99), fast(), None), Vec::<String>::new());
         assert_eq!(notes(0.62, Some(0.7), record().published, None), Vec::<String>::new());
         let none = Published::default;
@@ -235,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_that_was_not_kept_is_told() {
+    fn missed_schedule_is_reported() {
         let with = |published: Published| warnings(&Record { published, ..record() }).len();
         assert_eq!(with(Published { per_second: 18.0, ..record().published }), 1);
         assert_eq!(with(Published { asked_per_second: None, per_second: 18.0, ..record().published }), 0);

@@ -1,5 +1,5 @@
-//! How full cores are, whoever fills them. The kernel's own work in interrupts is charged to nobody, or to whoever was
-//! on the core, so the clock of a process cannot tell that there is nothing left of its core. Never asks who it was.
+//! Utilization of cores by any activity. Interrupts are attributed to no process, or to the one they interrupt, so the
+//! CPU time of a process does not show that its core is full.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::TICKS_PER_SECOND;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// How often they are looked at.
+/// Minimum time between readings.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Some of the machine's cores.
+/// A set of cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cores {
     /// As the kernel lists them, such as `0-1,4`.
@@ -22,7 +22,7 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// Those that a process may run on; `self` is this one.
+    /// Cores that a process may run on; `self` is this process.
     pub(crate) fn of_process(process: &str) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
         let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
@@ -35,7 +35,7 @@ impl Cores {
         Some(IdleReading { at: Instant::now(), idle: idle(&stat, &self.numbers)? })
     }
 
-    /// The share of the time between two glances in which they did anything.
+    /// Share of the time between two readings that was not idle.
     fn utilization(&self, from: IdleReading, to: IdleReading) -> f64 {
         let all = (to.at - from.at).as_secs_f64() * self.numbers.len() as f64;
         (1.0 - (to.idle - from.idle) / all.max(f64::EPSILON)).clamp(0.0, 1.0)
@@ -45,11 +45,11 @@ impl Cores {
 #[derive(Clone, Copy, Debug)]
 struct IdleReading {
     at: Instant,
-    /// Seconds that all of them together had nothing to do.
+    /// Idle seconds, summed over the cores.
     idle: f64,
 }
 
-/// `0-1,4` is 0, 1 and 4.
+/// Parses `0-1,4` into 0, 1 and 4.
 fn parse_list(list: &str) -> Option<Vec<u16>> {
     let mut numbers = Vec::new();
     for part in list.split(',') {
@@ -59,8 +59,8 @@ fn parse_list(list: &str) -> Option<Vec<u16>> {
     (!numbers.is_empty()).then_some(numbers)
 }
 
-/// Fields by proc_stat(5): the fourth is idle, the fifth waits for a disk. All else is work: of programs, of the kernel,
-/// of interrupts, or of the host's other guests. A core that is not listed is offline.
+/// Fields according to proc_stat(5): the fourth is idle, the fifth is iowait. All other time is work of processes, of
+/// the kernel, of interrupts, or stolen by the hypervisor. A core that is not listed is offline.
 fn idle(stat: &str, numbers: &[u16]) -> Option<f64> {
     let lines = stat.lines().filter_map(|line| {
         let (core, times) = line.strip_prefix("cpu")?.split_once(' ')?;
@@ -74,13 +74,13 @@ fn idle(stat: &str, numbers: &[u16]) -> Option<f64> {
     (ticks.len() == numbers.len()).then(|| ticks.iter().sum::<f64>() / TICKS_PER_SECOND)
 }
 
-/// How full some cores are while something is measured, over all such times and in the fullest second of them. Of a time
-/// that is shorter than two seconds it is the fullest third, since its beginning and its end may fill them less.
+/// Utilization of a set of cores over the measured periods: on average and in the busiest second. For periods shorter
+/// than two seconds, the busiest third counts instead, because their start and end may use the cores less.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreUtilization {
     cores: Cores,
     start: Option<IdleReading>,
-    /// The last two seconds of the present time, at the least.
+    /// Readings of at least the last two seconds.
     recent: VecDeque<IdleReading>,
     busy: f64,
     span: f64,
@@ -88,7 +88,7 @@ pub(crate) struct CoreUtilization {
 }
 
 impl CoreUtilization {
-    /// Of those that a process may run on. `None` where the kernel does not tell.
+    /// For the cores that a process may run on. `None` if the kernel does not report them.
     pub(crate) fn of_process(process: &str) -> Option<Self> {
         Some(Self::of(Cores::of_process(process)?))
     }
@@ -97,13 +97,13 @@ impl CoreUtilization {
         Self { cores, start: None, recent: VecDeque::new(), busy: 0.0, span: 0.0, max: 0.0 }
     }
 
-    /// Begins a time that counts.
+    /// Starts a measured period.
     pub(crate) fn begin(&mut self) {
         self.start = self.cores.read_idle();
         self.recent = self.start.into_iter().collect();
     }
 
-    /// To be called again and again while it counts, at least ten times a second.
+    /// Takes a reading if one is due. Call at least ten times per second during a measured period.
     pub(crate) fn poll(&mut self) {
         if self.recent.back().is_some_and(|last| last.at.elapsed() >= POLL_INTERVAL)
             && let Some(now) = self.cores.read_idle()
@@ -120,14 +120,14 @@ impl CoreUtilization {
         self.compare(now, SECOND);
     }
 
-    /// With the latest read_idle that is so long ago.
+    /// Updates the maximum with the latest reading that is at least `window` old.
     fn compare(&mut self, now: IdleReading, window: Duration) {
         if let Some(then) = self.recent.iter().rev().find(|then| now.at - then.at >= window) {
             self.max = self.max.max(self.cores.utilization(*then, now));
         }
     }
 
-    /// Ends the time that counts.
+    /// Ends the measured period.
     pub(crate) fn end(&mut self) {
         if let Some(now) = self.cores.read_idle() {
             self.end_at(now);
@@ -149,17 +149,17 @@ impl CoreUtilization {
         self.max = self.max.max(mean);
     }
 
-    /// Which cores they are.
+    /// List of the cores.
     pub(crate) fn list(&self) -> &str {
         &self.cores.list
     }
 
-    /// Over the mean time; `None` where nothing was measured.
+    /// Average utilization; `None` if nothing was measured.
     pub(crate) fn mean(&self) -> Option<f64> {
         (self.span > 0.0).then(|| self.busy / self.span)
     }
 
-    /// In the fullest second.
+    /// Utilization in the busiest second.
     pub(crate) fn max(&self) -> Option<f64> {
         (self.span > 0.0).then_some(self.max)
     }
@@ -173,7 +173,7 @@ mod tests {
                         cpu1 1 1 1 400 50 7 7 7 0 0\ncpu10 1 1 1 100 400 7 7 7 0 0\nintr 1\n";
 
     #[test]
-    fn cores_are_listed_as_the_kernel_does() {
+    fn core_lists_are_parsed() {
         assert_eq!(parse_list("0-1,4"), Some(vec![0, 1, 4]));
         assert_eq!(parse_list("7"), Some(vec![7]));
         assert_eq!((parse_list(""), parse_list("x")), (None, None));
@@ -181,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_idle_time_of_the_right_cores_is_not_work() {
+    fn idle_time_covers_the_selected_cores() {
         assert_eq!(idle(STAT, &[0]), Some(10.5));
         assert_eq!(idle(STAT, &[1]), Some(4.5));
         assert_eq!(idle(STAT, &[0, 10]), Some(15.5));
         assert_eq!((idle(STAT, &[2]), idle("", &[0])), (None, None));
     }
 
-    /// Glances every 100 ms at two cores, whose idle seconds in each are as given.
+    /// Takes readings of two cores every 100 ms with the given idle seconds.
     fn readings(idle: &[f64]) -> CoreUtilization {
         let start = Instant::now();
         let mut utilization = CoreUtilization::of(Cores { list: "0-1".to_owned(), numbers: vec![0, 1] });
@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_idle_is_full_and_the_fullest_second_counts() {
-        // Two idle seconds, a full one that begins between two mean ones, two half idle ones.
+    fn maximum_is_the_busiest_second() {
+        // Idle, then busy for one second across a second boundary, then half idle.
         let idle = [[0.2; 15].as_slice(), &[0.0; 10], &[0.1; 25]].concat();
         let utilization = readings(&idle);
         assert!(
@@ -217,15 +217,15 @@ mod tests {
             "{utilization:?}"
         );
         assert!(utilization.recent.len() <= 22, "{utilization:?}");
-        // Half a second is none.
+        // Half a second is shorter than the window.
         let utilization = readings(&[[0.2; 15].as_slice(), &[0.0; 5], &[0.2; 15]].concat());
         assert!(near(utilization.max(), 0.5), "{utilization:?}");
-        // Ticks are coarse: never more idle than there was time.
+        // Ticks are coarse: utilization is never negative.
         assert!(near(readings(&[0.22; 30]).max(), 0.0));
     }
 
     #[test]
-    fn of_a_short_time_the_fullest_third_counts() {
+    fn maximum_of_a_short_period_is_the_busiest_third() {
         let utilization = readings(&[0.1, 0.1, 0.0, 0.0, 0.1, 0.2]);
         assert!(near(utilization.max(), 1.0) && near(utilization.mean(), 1.0 - 0.5 / 1.2), "{utilization:?}");
         let utilization = readings(&[0.1, 0.1, 0.0, 0.1, 0.0, 0.2]);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_is_kept_busy_is_seen_to_be_in_the_whole_and_in_a_second_of_it() {
+    fn busy_core_is_measured() {
         let mut utilization = CoreUtilization::of_process("self").unwrap();
         assert_eq!((utilization.mean(), utilization.max()), (None, None));
         utilization.begin();
@@ -242,7 +242,7 @@ mod tests {
             utilization.poll();
         }
         utilization.end();
-        // One thread keeps one of them busy at the least.
+        // One thread keeps at least one core busy.
         let least = 0.5 / utilization.cores.numbers.len() as f64;
         assert!(utilization.mean().is_some_and(|share| share > least), "{utilization:?}");
         assert!(utilization.max() >= utilization.mean(), "{utilization:?}");

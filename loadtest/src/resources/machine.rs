@@ -1,5 +1,5 @@
-//! Where and when a run was made, so that two results can be told to be comparable or not. Never guesses: what cannot
-//! be read is left out.
+//! Describes the machine and the time of a run, so that results can be checked for comparability. Fields that cannot be
+//! read are omitted.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -7,28 +7,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// The machine that a run was made on.
+/// Machine of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    /// The processor's own name.
+    /// Model name of the processor.
     pub(crate) processor: Option<String>,
-    /// Cores of the machine.
+    /// Number of cores.
     pub(crate) cores: Option<usize>,
-    /// Those that the load test may run on.
+    /// Cores that the load test may run on.
     #[serde(alias = "cores_of_the_load_test")]
     pub(crate) generator_cores: Option<String>,
-    /// Whether there is a hypervisor below.
+    /// Whether the machine is virtual.
     pub(crate) is_virtual: Option<bool>,
     /// Memory in bytes.
     pub(crate) memory: Option<u64>,
-    /// The kernel's release.
+    /// Kernel release.
     pub(crate) kernel: Option<String>,
-    /// Load average over a minute, at the beginning.
+    /// Load average over one minute at the start.
     pub(crate) load: Option<f64>,
 }
 
 impl Machine {
-    /// The one that this runs on.
+    /// Describes this machine.
     pub(crate) fn here() -> Self {
         let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -49,7 +49,7 @@ impl Machine {
         }
     }
 
-    /// In one line.
+    /// One-line description.
     pub(crate) fn line(&self) -> String {
         let kind = match self.is_virtual {
             Some(true) => "virtual, ",
@@ -64,7 +64,7 @@ impl Machine {
     }
 }
 
-/// The value of the first line that begins with `name`, then blanks and a colon.
+/// Value of the first line that starts with `name`, blanks and a colon.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -72,7 +72,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The commit of the working directory, with `-dirty` where it is not all of it. `None` outside a repository.
+/// Commit of the working directory, with `-dirty` for uncommitted changes. `None` outside a repository.
 pub(crate) fn commit() -> Option<String> {
     let describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
     let output = Command::new("git").args(describe).stderr(Stdio::null()).output().ok()?;
@@ -80,7 +80,7 @@ pub(crate) fn commit() -> Option<String> {
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// The present date and time, such as `2026-11-21T07:30:00Z`.
+/// Current date and time, such as `2026-11-21T07:30:00Z`.
 #[expect(clippy::disallowed_methods, reason = "the date of a result is a fact, not a matter of timing")]
 pub(crate) fn now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs());
@@ -93,7 +93,7 @@ fn date_and_time(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-/// Days since 1970 as a date of the Gregorian calendar, counted in years that begin in March.
+/// Converts days since 1970 to a Gregorian date, counting years from March.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_right_around_leap_days() {
+    fn dates_around_leap_days() {
         assert_eq!(date_and_time(0), "1970-01-01T00:00:00Z");
         assert_eq!(date_and_time(951_782_399), "2000-02-28T23:59:59Z");
         assert_eq!(date_and_time(951_782_400), "2000-02-29T00:00:00Z");

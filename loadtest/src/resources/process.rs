@@ -1,16 +1,16 @@
-//! Processor time and memory of other processes, by number or by name. Never sends them anything.
+//! CPU time and memory of other processes, by id or by name.
 
 use std::fs;
 use std::str::FromStr;
 
 use super::TICKS_PER_SECOND;
 
-/// One or more processes that are measured as one.
+/// Selects one or more processes that are measured as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProcessName {
-    /// This one.
+    /// Process id.
     Number(u32),
-    /// All that are find_by_name so.
+    /// All processes of this name.
     Name(String),
 }
 
@@ -20,29 +20,29 @@ impl FromStr for ProcessName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.parse() {
             Ok(number) => Ok(Self::Number(number)),
-            // The kernel keeps no more than 15 bytes of a name.
+            // The kernel truncates names to 15 bytes.
             Err(_) if text.len() <= 15 && !text.is_empty() => Ok(Self::Name(text.to_owned())),
-            Err(_) => Err("wants a process number, or a name of at most 15 bytes".to_owned()),
+            Err(_) => Err("expected a process id, or a name of at most 15 bytes".to_owned()),
         }
     }
 }
 
-/// What processes have used so far, and hold now.
+/// CPU time used so far, and current memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct ResourceUsage {
-    /// Seconds on a core in user space.
+    /// CPU seconds in user space.
     pub(crate) user: f64,
-    /// Seconds on a core in the kernel.
+    /// CPU seconds in the kernel.
     pub(crate) system: f64,
-    /// Bytes of resident memory.
+    /// Resident bytes.
     pub(crate) resident: u64,
-    /// Without the pages of files (code that ran for the first time), and with what is shared divided among those who
-    /// share it. Only where it was asked for.
+    /// Proportional memory without file pages (code that runs for the first time is not the cost of a connection);
+    /// shared pages are divided among the processes that share them. `None` unless requested.
     pub(crate) proportional: Option<u64>,
 }
 
 impl ResourceUsage {
-    /// The sum becomes what a finer clock says; ticks still part it.
+    /// Scales to the total of a finer clock; the tick counts define the ratio.
     fn scale(&mut self, seconds: f64) {
         let ticks = self.user + self.system;
         if ticks > 0.0 {
@@ -62,39 +62,39 @@ impl ResourceUsage {
     }
 }
 
-/// Processes that are measured as one, found once.
+/// Processes that are measured as one, resolved once.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcessGroup {
-    /// As it was named.
+    /// Name or id as given.
     pub(crate) name: String,
-    /// Their numbers.
+    /// Process ids.
     pub(crate) numbers: Vec<u32>,
     page_bytes: u64,
 }
 
 impl ProcessGroup {
-    /// Finds them. The error says that there are none.
+    /// Resolves the processes. The error says that there are none.
     pub(crate) fn find(name: &ProcessName) -> Result<Self, String> {
         let (name, numbers) = match name {
             ProcessName::Number(number) => {
                 let name =
-                    command(*number).ok_or_else(|| format!("--process: there is no process {number}"))?;
+                    command(*number).ok_or_else(|| format!("--process: no process has id {number}"))?;
                 (name, vec![*number])
             }
             ProcessName::Name(name) => (name.clone(), find_by_name(name)),
         };
         if numbers.is_empty() {
-            return Err(format!("--process: no process is called {name:?}"));
+            return Err(format!("--process: no process is named {name:?}"));
         }
         Ok(Self { name, numbers, page_bytes: page_bytes() })
     }
 
-    /// What they have used so far. Those that have ended count no more.
+    /// Usage so far. Processes that have exited no longer count.
     pub(crate) fn usage(&self) -> ResourceUsage {
         self.sum(|_| None)
     }
 
-    /// The same, with proportional memory, for which the kernel walks all their pages.
+    /// Usage with proportional memory, for which the kernel walks the page tables.
     pub(crate) fn usage_in_full(&self) -> ResourceUsage {
         self.sum(proportional)
     }
@@ -114,7 +114,7 @@ impl ProcessGroup {
     }
 }
 
-/// Seconds on a core by the clock of the process itself, in nanoseconds: a tick is several per cent of a short run.
+/// CPU seconds from the clock of the process, in nanoseconds: a tick is several per cent of a short run.
 #[cfg(target_os = "linux")]
 fn clock(number: u32) -> Option<f64> {
     use nix::time::{clock_getcpuclockid, clock_gettime};
@@ -141,7 +141,8 @@ fn find_by_name(name: &str) -> Vec<u32> {
     numbers
 }
 
-/// Fields by proc(5): 14 is user time, 15 system time, 24 resident pages. The name, field 2, may hold anything.
+/// Fields according to proc(5): 14 is user time, 15 system time, 24 resident pages. The name (field 2) may contain any
+/// character.
 fn parse_stat(stat: &str, page_bytes: u64) -> Option<ResourceUsage> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -159,7 +160,8 @@ fn proportional(number: u32) -> Option<u64> {
     parse_rollup(&fs::read_to_string(format!("/proc/{number}/smaps_rollup")).ok()?)
 }
 
-/// Anonymous and shared pages by proc_pid_smaps_rollup(5). Older kernels tell only the sum with those of files.
+/// Anonymous and shared memory according to proc_pid_smaps_rollup(5). Older kernels report only the total including
+/// files.
 fn parse_rollup(rollup: &str) -> Option<u64> {
     let bytes = |name: &str| {
         let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
@@ -169,7 +171,7 @@ fn parse_rollup(rollup: &str) -> Option<u64> {
     own.or_else(|| bytes("Pss:"))
 }
 
-/// The size of a page, from a mapping that is there in any process.
+/// Page size, from any mapping of this process.
 fn page_bytes() -> u64 {
     let read = || {
         let smaps = fs::read_to_string("/proc/self/smaps").ok()?;
@@ -185,7 +187,7 @@ mod tests {
     use tokio::time::Instant;
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn process_name_may_contain_any_character() {
         let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 100 0 0 0 250 75 0 0 20 0 4 0 100 1000000 25 18446744073709551615";
         let usage = ResourceUsage { user: 2.5, system: 0.75, resident: 25 * 4096, proportional: None };
         assert_eq!(parse_stat(stat, 4096), Some(usage));
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_of_files_are_left_out_where_the_kernel_tells_them() {
+    fn file_pages_are_excluded_if_reported() {
         let rollup = "55d-7ff ---p 00000000 00:00 0 [rollup]\nRss: 900 kB\nPss: 700 kB\n";
         assert_eq!(parse_rollup(rollup), Some(700 << 10));
         let parted = format!("{rollup}Pss_Anon: 300 kB\nPss_File: 395 kB\nPss_Shmem: 5 kB\n");
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_found_by_number_and_by_name() {
+    fn processes_are_found_by_id_and_name() {
         let number = std::process::id();
         let by_number = ProcessGroup::find(&ProcessName::Number(number)).unwrap();
         let name = command(number).unwrap();
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_finer_than_ticks_and_parted_by_them() {
+    fn cpu_time_is_finer_than_ticks() {
         let mut usage = ResourceUsage { user: 0.01, system: 0.03, ..ResourceUsage::default() };
         usage.scale(0.0484);
         assert!((usage.user - 0.0121).abs() < 1e-9 && (usage.system - 0.0363).abs() < 1e-9, "{usage:?}");
@@ -225,7 +227,7 @@ mod tests {
             let usage = me.usage();
             (usage.user + usage.system) * TICKS_PER_SECOND
         };
-        // At a hundred moments it would be a whole number of ticks by chance alone.
+        // A whole number of ticks in all of 100 readings would be a coincidence.
         let fine = (0..100).any(|_| {
             let end = Instant::now() + std::time::Duration::from_millis(1);
             while Instant::now() < end {}
@@ -236,11 +238,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_named() {
+    fn missing_process_is_an_error() {
         let missing = ProcessName::from_str("no-such-process").is_err();
         assert!(!missing);
         let error = ProcessGroup::find(&ProcessName::Name("no-such-name".to_owned())).unwrap_err();
-        assert_eq!(error, "--process: no process is called \"no-such-name\"");
+        assert_eq!(error, "--process: no process is named \"no-such-name\"");
         assert!(ProcessGroup::find(&ProcessName::Number(u32::MAX)).is_err());
         assert!(ProcessName::from_str("a-name-that-is-too-long").is_err());
     }

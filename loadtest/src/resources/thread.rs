@@ -1,4 +1,4 @@
-//! Processor time of a thread of the load test itself, and how long it waited for a core.
+//! CPU time of threads of the load test, and the time that they wait for a core.
 
 use std::fs;
 use std::time::Duration;
@@ -6,29 +6,29 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Processor time of the thread that takes it.
+/// CPU clock of the thread that creates it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CpuClock {
     taken: Instant,
     stat: Option<SchedStat>,
 }
 
-/// How a thread spent a span of time, as shares of it.
+/// Shares of a time span that a thread spent running or waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CpuShare {
-    /// On a core.
+    /// Running on a core.
     pub(crate) busy: f64,
-    /// Ready, with no core to run on.
+    /// Runnable without a core.
     pub(crate) starved: f64,
 }
 
 impl CpuShare {
-    /// The worse of two, each way.
+    /// Maximum of both fields.
     pub(crate) fn worst(self, other: Self) -> Self {
         Self { busy: self.busy.max(other.busy), starved: self.starved.max(other.starved) }
     }
 
-    /// The worse of two measurements, where there are any.
+    /// Maximum of two measurements, either of which may be absent.
     pub(crate) fn worst_of(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
             (Some(one), Some(other)) => Some(one.worst(other)),
@@ -38,17 +38,17 @@ impl CpuShare {
 }
 
 impl CpuClock {
-    /// Begins a span on the present thread.
+    /// Starts a time span on the current thread.
     pub(crate) fn start() -> Self {
         Self { taken: Instant::now(), stat: SchedStat::of_this_thread() }
     }
 
-    /// How long ago the span began.
+    /// Time since the start.
     pub(crate) fn age(&self) -> Duration {
         self.taken.elapsed()
     }
 
-    /// Ends the span; to be called on the thread that began it.
+    /// Ends the time span. Call on the thread that started it.
     pub(crate) fn share(&self) -> Option<CpuShare> {
         let (before, after) = (self.stat?, SchedStat::of_this_thread()?);
         let span = self.taken.elapsed().as_secs_f64().max(f64::EPSILON);
@@ -83,14 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schedule_is_running_and_waiting_time() {
+    fn schedstat_is_parsed() {
         let stat = SchedStat { running: Duration::from_nanos(1500), waiting: Duration::from_nanos(20) };
         assert_eq!(SchedStat::parse("1500 20 7\n"), Some(stat));
         assert_eq!(SchedStat::parse("none"), None);
     }
 
     #[test]
-    fn a_thread_that_works_is_busy() {
+    fn busy_thread_is_measured() {
         let clock = CpuClock::start();
         let end = Instant::now() + Duration::from_millis(50);
         while Instant::now() < end {}

@@ -1,5 +1,5 @@
-//! `burst`: several messages at once on a channel, then nothing for a while. Tells what sharing a write saves, and
-//! whether the memory that a burst takes is given back.
+//! `burst`: publishes several messages at once on a channel, then pauses. Measures the effect of batched writes and
+//! whether the server releases the memory of a burst.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::options::{Defaults, Options, duration};
 use crate::record::Record;
 use crate::swarm::ConnectMode;
 
-/// Several messages at once, then a rest: what sharing a write saves, and whether memory comes back.
+/// Bursts of messages, then a cooldown.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BurstArgs {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// Messages at once
+    /// Messages per burst
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     burst: u64,
-    /// How long to rest before the memory is looked at again
+    /// How long to wait before memory is measured again
     #[arg(long, default_value = "3s", value_parser = duration)]
     cooldown: Duration,
 }
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &BurstArgs) -> Result<Record, RunError> {
         let grown = (process.resident_after as f64 - before) / before.max(1.0) * 100.0;
         let (name, label) = (
             format!("retained_percent_{index}"),
-            format!("memory of {} after the rest, above idle", process.name),
+            format!("memory of {} after the cooldown, above idle", process.name),
         );
         measure(&mut record, &name, &label, grown, "%");
     }

@@ -1,5 +1,5 @@
-//! `churn`: a share of the subscribers gives its subscription up and takes it up again, all the time, while the others
-//! stay. Who stays must miss nothing; who comes back must miss nothing from its subscription on.
+//! `churn`: a share of the subscribers unsubscribes and resubscribes continuously. The others must not miss a message;
+//! those that resubscribe must not miss a message after the subscription is confirmed.
 
 use clap::Args;
 
@@ -9,15 +9,15 @@ use crate::options::{Defaults, Options, is_selected, share};
 use crate::record::{Record, per_second};
 use crate::swarm::{ChurnKind, ConnectMode, SwarmCommand};
 
-/// A share subscribes and unsubscribes all the time.
+/// A share of the subscribers unsubscribes and resubscribes continuously.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ChurnArgs {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// How many of the subscribers are in motion
+    /// Share of the subscribers that churn
     #[arg(long, default_value = "50%", value_parser = share)]
     share: f64,
-    /// Subscriptions that are given up or taken up a second
+    /// Subscribe and unsubscribe operations per second
     #[arg(long, default_value_t = 500.0)]
     churn_rate: f64,
 }
@@ -29,9 +29,9 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<Record, RunError> {
     config.scenario_settings.insert("churn_rate".to_owned(), args.churn_rate.to_string());
     let (share, churn_rate) = (args.share, args.churn_rate / config.threads as f64);
     if churn_rate.is_nan() || churn_rate <= 0.0 {
-        return Err(RunError::InvalidOptions("--churn-rate: wants a number above 0".to_owned()));
+        return Err(RunError::InvalidOptions("--churn-rate: must be greater than 0".to_owned()));
     }
-    let mut context = RunContext::new(config, false, ("in motion", true), |index, plan| {
+    let mut context = RunContext::new(config, false, ("churning", true), |index, plan| {
         if is_selected(index, share) {
             (plan.churns, plan.cohort) = (true, THIRD_COHORT);
         }
@@ -44,13 +44,14 @@ pub(crate) fn run(args: &ChurnArgs) -> Result<Record, RunError> {
     context.stop_measuring();
     context.swarm.send(SwarmCommand::Churn(ChurnKind::Resubscribe, 0.0));
     context.wait_until_subscribed()?;
-    // Who has heard nothing since it came back is no witness: now everybody must hear something.
+    // A subscriber that has received nothing since it resubscribed proves nothing. One message on each channel verifies
+    // all.
     context.wait_until_idle()?;
     context.verify_subscribers()?;
     let mut record = context.finish()?;
     let returns = record.reconnecting.as_ref().map_or(0, |reconnecting| reconnecting.count);
     let rate = per_second(returns, record.published.seconds);
-    measure(&mut record, "resubscribed", "subscriptions taken up again", returns as f64, "");
-    measure(&mut record, "resubscribed_per_second", "the same a second", rate, "/s");
+    measure(&mut record, "resubscribed", "resubscriptions", returns as f64, "");
+    measure(&mut record, "resubscribed_per_second", "resubscriptions per second", rate, "/s");
     Ok(record)
 }

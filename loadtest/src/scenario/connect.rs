@@ -1,5 +1,5 @@
-//! `connect`: everybody connects and subscribes, several times over. Tells how many a second, how long each waits, and
-//! what each costs; at the end of each round a message must reach all of them.
+//! `connect`: all subscribers connect and subscribe, in one or more rounds. Measures connections per second, time to
+//! subscribe and cost per connection. At the end of each round a message must reach every subscriber.
 
 use clap::Args;
 
@@ -9,15 +9,15 @@ use crate::options::{Defaults, Options};
 use crate::record::{Record, per_second};
 use crate::swarm::{ConnectMode, SwarmCommand};
 
-/// Everybody connects and subscribes: how many a second, and how long each waits.
+/// Connect and subscribe: connections per second and time to subscribe.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConnectArgs {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// Connections a second; as many as the server takes unless given. Only by a rate do waits count in full
+    /// Connections per second [default: as many as the server accepts]. Waiting time is fully counted only with a rate
     #[arg(long)]
     connect_rate: Option<f64>,
-    /// How often everybody connects
+    /// Number of rounds
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
@@ -27,11 +27,11 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
     let mut config = args.options.resolve("connect", &Defaults::default())?;
     let opening = match args.connect_rate {
         Some(rate) if rate.is_finite() && rate > 0.0 => ConnectMode::PerSecond(rate / config.threads as f64),
-        Some(_) => return Err(RunError::InvalidOptions("--connect-rate: wants a number above 0".to_owned())),
+        Some(_) => return Err(RunError::InvalidOptions("--connect-rate: must be greater than 0".to_owned())),
         None => ConnectMode::Unpaced,
     };
     let rate = args.connect_rate.map_or_else(|| "max".to_owned(), |rate| rate.to_string());
-    config.activity = Some(format!("{rate} connections a second, rounds: {}", args.rounds));
+    config.activity = Some(format!("{rate} connections/s, rounds: {}", args.rounds));
     config.scenario_settings.insert("connect_rate".to_owned(), rate);
     config.scenario_settings.insert("rounds".to_owned(), args.rounds.to_string());
     let all = u64::from(config.subscribers) * u64::from(args.rounds);
@@ -46,17 +46,17 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<Record, RunError> {
         }
     }
     let mut record = context.finish()?;
-    // Connecting is all of the time that is verified.
+    // In this scenario only connecting is measured.
     record.connect.latency = record.reconnecting.take().unwrap_or_default();
     record.connect.per_second = per_second(all, record.connect.seconds);
     for index in 0..record.processes.len() {
         let process = &mut record.processes[index];
         let micros = (process.user_seconds + process.system_seconds) * 1e6 / all as f64;
         (process.user_micros_per_delivery, process.system_micros_per_delivery) = (None, None);
-        let label = format!("processor time of {} for a connection", process.name);
+        let label = format!("CPU time of {} per connection", process.name);
         measure(&mut record, &format!("micros_per_connection_{index}"), &label, micros, "µs");
     }
     let rate = record.connect.per_second;
-    measure(&mut record, "connections_per_second", "connections a second", rate, "/s");
+    measure(&mut record, "connections_per_second", "connections per second", rate, "/s");
     Ok(record)
 }

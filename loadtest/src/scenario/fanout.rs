@@ -1,5 +1,5 @@
-//! `fanout`: N subscribers over M channels, R messages a second over all of them. Everybody is subscribed before the
-//! first message; so every message is expected at every subscriber of its channel, once and in order.
+//! `fanout`: N subscribers over M channels, R messages per second over all channels. All subscribers are subscribed
+//! before the first message, so each message is expected once and in order at every subscriber of its channel.
 
 use clap::Args;
 
@@ -9,7 +9,7 @@ use crate::options::{Defaults, Options, RunConfig};
 use crate::record::Record;
 use crate::swarm::ConnectMode;
 
-/// N subscribers, R messages a second: what arrives, how often, how late.
+/// N subscribers, R messages per second.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FanoutArgs {
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &FanoutArgs) -> Result<Record, RunError> {
     play(args.options.resolve("fanout", &Defaults::default())?)
 }
 
-/// Connects, publishes, waits for what is late.
+/// Connects, publishes, and waits for late messages.
 pub(crate) fn play(config: RunConfig) -> Result<Record, RunError> {
     let mut context = RunContext::new(config, false, NO_THIRD_COHORT, |_, _| {})?;
     context.connect_all(ConnectMode::Unpaced)?;

@@ -1,5 +1,5 @@
-//! `idle`: everybody is connected and nothing is published. Tells what a connection costs by being there; at the end a
-//! message must reach all of them, since a connection that hears nothing any more costs nothing either.
+//! `idle`: connected subscribers, no publications. Measures the cost of an idle connection. At the end a message must
+//! reach every subscriber, to detect connections that no longer receive.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::options::{Defaults, Options};
 use crate::record::Record;
 use crate::swarm::ConnectMode;
 
-/// Everybody is connected and nothing is published: what a connection costs by being there.
+/// Connected subscribers without traffic.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IdleArgs {
     #[command(flatten)]
@@ -20,8 +20,8 @@ pub(crate) struct IdleArgs {
 
 /// Runs the scenario.
 pub(crate) fn run(args: &IdleArgs) -> Result<Record, RunError> {
-    // Whole intervals of Earshot's 25 s between pings. The first comes earlier, all others follow on it: within 60 s of
-    // connecting each connection has two, in the place of 2.4.
+    // Whole multiples of Earshot's ping interval of 25 s. The first ping comes earlier: a run of 60 s would count two
+    // pings per connection instead of 2.4.
     let duration = Duration::from_secs(75);
     let mut config = args.options.resolve("idle", &Defaults { duration, ..Defaults::default() })?;
     config.activity = Some(format!("idle for {:?}", config.duration));

@@ -1,5 +1,5 @@
-//! `many-channels`: N channels with one subscriber each. No message is shared, so each costs what a message costs from
-//! Redis to the socket.
+//! `many-channels`: N channels with one subscriber each. No message is shared, so each costs a full path from Redis to
+//! the socket.
 
 use clap::Args;
 
@@ -7,7 +7,7 @@ use super::{RunError, fanout};
 use crate::options::{Defaults, Options};
 use crate::record::Record;
 
-/// N channels, one subscriber each: nothing is shared.
+/// N channels with one subscriber each.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ManyChannelsArgs {
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! `resume`: while messages are published, everybody loses the connection at the same moment, and all come back at
-//! once to where they stood. Nothing may be missing, doubled or out of order; tells how long it takes.
+//! `resume`: during publishing, all subscribers are disconnected at the same moment and later reconnect at once from
+//! their last position. No message may be missing, duplicated or out of order. Measures how long recovery takes.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use crate::options::{Defaults, Options, duration};
 use crate::record::Record;
 use crate::swarm::{ConnectMode, SwarmCommand};
 
-/// Everybody loses the connection and comes back at once, and must get what was published meanwhile.
+/// Disconnect all subscribers and reconnect them at once.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// How long everybody is away
+    /// How long subscribers stay disconnected
     #[arg(long, default_value = "1s", value_parser = duration)]
     downtime: Duration,
 }
 
 /// Runs the scenario.
 pub(crate) fn run(args: &ResumeArgs) -> Result<Record, RunError> {
-    // Without a limit: a crowd does not queue.
+    // No limit on concurrent connections: real clients do not coordinate their reconnects.
     let defaults = Defaults { rate: 10.0, connect_concurrency: 1 << 20, ..Defaults::default() };
     let mut config = args.options.resolve("resume", &defaults)?;
     config.check_can_resume()?;
@@ -49,8 +49,20 @@ pub(crate) fn run(args: &ResumeArgs) -> Result<Record, RunError> {
     context.wait_for_deliveries()?;
     let mut record = context.finish()?;
     let (recovered, all) = (record.deliveries.recovered as f64, record.connect.subscribers as f64);
-    measure(&mut record, "reconnect_seconds", "until everybody was back", back.as_secs_f64(), "s");
-    measure(&mut record, "reconnects_per_second", "came back a second", all / back.as_secs_f64(), "/s");
-    measure(&mut record, "recovered_percent", "got everything that was missed", recovered / all * 100.0, "%");
+    measure(
+        &mut record,
+        "reconnect_seconds",
+        "time until all subscribers had reconnected",
+        back.as_secs_f64(),
+        "s",
+    );
+    measure(&mut record, "reconnects_per_second", "reconnects per second", all / back.as_secs_f64(), "/s");
+    measure(
+        &mut record,
+        "recovered_percent",
+        "subscribers that recovered all messages",
+        recovered / all * 100.0,
+        "%",
+    );
     Ok(record)
 }

@@ -1,5 +1,5 @@
-//! What all scenarios are played on: the subscribers, the publisher, somebody who watches, and the snapshots between which
-//! processor time is counted. A scenario says what happens when; here is how. Judges nothing.
+//! Executes the steps of a scenario: owns the subscribers, the publisher, the sampler and the snapshots between which
+//! processor time is counted. The scenario decides the order of the steps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,59 +25,59 @@ use crate::run::{Run, latencies};
 use crate::sampler::Sampler;
 use crate::swarm::{ConnectMode, Swarm, SwarmCommand, SwarmConfig, SwarmResult};
 
-/// How often the run is looked at.
+/// How often the state of the run is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How long a duplicate may come after everything has arrived.
+/// How long to wait for duplicates after all messages have arrived.
 const DUPLICATE_GRACE: Duration = Duration::from_millis(200);
-/// How long it may take until everybody is subscribed, from the last one who was.
+/// How long subscribing may make no progress.
 const SUBSCRIBE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// Deliveries have ceased when none has come for this long.
+/// Deliveries have stopped when none arrives for this long.
 const IDLE_GRACE: Duration = Duration::from_millis(300);
 
-/// Who is verified third_cohort.
+/// Cohort of subscribers over Server-Sent Events.
 pub(crate) const SSE: u8 = 0;
-/// See there.
+/// Cohort of subscribers over WebSocket.
 pub(crate) const WEBSOCKET: u8 = 1;
-/// See there.
+/// Cohort that a scenario treats differently.
 pub(crate) const THIRD_COHORT: u8 = 2;
 
-/// A run under way.
+/// An active run.
 #[derive(Debug)]
 pub(crate) struct RunContext {
     config: RunConfig,
-    /// What is shared with the threads.
+    /// State shared with the threads.
     pub(crate) run: Arc<Run>,
     /// The subscribers.
     pub(crate) swarm: Swarm,
-    /// Who watches.
+    /// The sampler.
     pub(crate) sampler: Sampler,
     publisher: Option<(Publisher, Schedule)>,
-    /// How many messages each channel has got.
+    /// Messages published so far, by channel.
     channels: Vec<u64>,
     totals: PublishTotals,
     snapshots: UsageSnapshots,
     generator_cores: Option<CoreUtilization>,
-    /// Those of each named process.
+    /// Core utilization of each named process.
     cores: Vec<Option<CoreUtilization>>,
     plans: Vec<SubscriberPlan>,
     verifies_third_cohort: bool,
     connecting: Duration,
 }
 
-/// The sum of all totals.
+/// Totals over all publishers of the run.
 #[derive(Debug)]
 pub(crate) struct PublishTotals {
     /// Messages.
     pub(crate) count: u64,
-    /// Messages of the schedule, without those that prove that everybody hears.
+    /// Messages of the schedule, without the messages that verify subscribers.
     pub(crate) scheduled: u64,
-    /// How long the schedule took.
+    /// Duration of the schedule.
     pub(crate) elapsed: Duration,
-    /// How late messages were sent, in microseconds.
+    /// Delay between due and sent, in microseconds.
     pub(crate) lag: Histogram<u64>,
-    /// The busiest publisher.
+    /// CPU share of the busiest publisher.
     pub(crate) cpu: Option<CpuShare>,
-    /// What ended it early.
+    /// Error that ended publishing early.
     pub(crate) error: Option<PublishError>,
 }
 
@@ -89,10 +89,10 @@ impl Default for PublishTotals {
 }
 
 impl RunContext {
-    /// Looks for the processes, tries the publisher's way, starts the threads. `alter` makes some plans different.
+    /// Finds the processes, tests the publisher's connection and starts the threads. `alter` adjusts individual plans.
     pub(crate) fn new(
         config: RunConfig,
-        faithful: bool,
+        auto_reconnect: bool,
         third_cohort: (&'static str, bool),
         alter: impl Fn(u32, &mut SubscriberPlan),
     ) -> Result<Self, RunError> {
@@ -111,9 +111,9 @@ impl RunContext {
             threads: config.threads,
             connect_concurrency: config.connect_concurrency.div_ceil(config.threads),
             slow_buffer: 16 * 1024,
-            faithful,
+            auto_reconnect,
         };
-        // Several processes of one name run on the same cores, or nobody could say what they are to be verified by.
+        // Processes of one name are assumed to run on the same cores, so one utilization describes all of them.
         let cores = processes
             .iter()
             .map(|process| CoreUtilization::of_process(&process.numbers.first()?.to_string()));
@@ -143,33 +143,33 @@ impl RunContext {
         self.publisher.is_none() && self.totals.count == 0
     }
 
-    /// Looks at the named processes, at all of their memory.
+    /// Usage of the named processes, including proportional memory.
     fn usage(&self) -> Vec<ResourceUsage> {
         self.sampler.processes.iter().map(ProcessGroup::usage_in_full).collect()
     }
 
-    /// Looks at their processor time: to walk their pages would take some of the time that is verified.
+    /// Usage without proportional memory: walking the page tables would take CPU time that is being measured.
     fn processor_time(&self) -> Vec<ResourceUsage> {
         self.sampler.processes.iter().map(ProcessGroup::usage).collect()
     }
 
-    /// How many are subscribed now.
+    /// Subscribers that are subscribed now.
     pub(crate) fn subscribed(&self) -> u64 {
         self.run.counters.subscribed.load(Ordering::Relaxed)
     }
 
-    /// Messages so far.
+    /// Messages published so far.
     fn published(&self) -> u64 {
         let now = self.publisher.as_ref().map_or(0, |(publisher, _)| publisher.count());
         self.totals.count + now
     }
 
-    /// Whether the operator wants the result now.
+    /// Whether the operator has interrupted the run.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.run.is_interrupted()
     }
 
-    /// Waits until `done`, or the operator wants the result: for what may be cut short without harm.
+    /// Waits until `done` returns true or the operator interrupts the run. For steps that can be cut short.
     pub(crate) fn wait_until_or_interrupted(
         &mut self,
         mut done: impl FnMut(&Self) -> bool,
@@ -177,7 +177,7 @@ impl RunContext {
         self.wait_until(|context| context.is_interrupted() || done(context))
     }
 
-    /// Waits until `done`, or a failure that ends the run.
+    /// Waits until `done` returns true. Returns the first error of a subscriber.
     pub(crate) fn wait_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), RunError> {
         while !done(self) {
             if let Some(error) = self.swarm.take_error() {
@@ -190,14 +190,14 @@ impl RunContext {
         Ok(())
     }
 
-    /// Lets it go on for a while.
+    /// Keeps the run going for a time span.
     pub(crate) fn run_for(&mut self, span: Duration) -> Result<(), RunError> {
         let end = Instant::now() + span;
         self.wait_until_or_interrupted(|_| Instant::now() >= end)
     }
 
-    /// Opens everybody who is not connected, and waits until all are subscribed. If processor time is counted, that is
-    /// where it ceases to be.
+    /// Connects all disconnected subscribers and waits until all are subscribed. Ends the measured period if one is
+    /// open.
     pub(crate) fn connect_all(&mut self, mode: ConnectMode) -> Result<(), RunError> {
         self.sampler.progress.begin("connecting", self.swarm.size());
         let start = Instant::now();
@@ -210,7 +210,7 @@ impl RunContext {
         Ok(())
     }
 
-    /// Waits until all are subscribed. Who makes no progress for long is given up.
+    /// Waits until all are subscribed. Fails when no further subscriber subscribes for [`SUBSCRIBE_STALL_TIMEOUT`].
     pub(crate) fn wait_until_subscribed(&mut self) -> Result<(), RunError> {
         let mut last = (u64::MAX, Instant::now());
         let mut stuck = false;
@@ -221,9 +221,11 @@ impl RunContext {
                 last = (now, Instant::now());
             }
             stuck = last.1.elapsed() > SUBSCRIBE_STALL_TIMEOUT;
-            context.swarm.is_open() || stuck || (context.is_interrupted() && context.is_connecting())
+            context.swarm.is_fully_subscribed()
+                || stuck
+                || (context.is_interrupted() && context.is_connecting())
         })?;
-        if self.is_interrupted() && !self.swarm.is_open() {
+        if self.is_interrupted() && !self.swarm.is_fully_subscribed() {
             return Err(RunError::Interrupted);
         }
         if stuck {
@@ -236,14 +238,14 @@ impl RunContext {
         self.generator_cores.iter_mut().chain(self.cores.iter_mut().flatten())
     }
 
-    /// From here on processor time is counted.
+    /// Starts a measured period: processor time is counted.
     pub(crate) fn start_measuring(&mut self) {
         self.swarm.send(SwarmCommand::StartMeasuring);
         self.snapshots.begin(self.processor_time(), self.run.delivered());
         self.utilizations().for_each(CoreUtilization::begin);
     }
 
-    /// Up to here processor time is counted. It may begin anew; what counts is the sum.
+    /// Ends the measured period. A run can have several; their sum counts.
     pub(crate) fn stop_measuring(&mut self) {
         if !self.snapshots.is_measuring() {
             return;
@@ -253,7 +255,7 @@ impl RunContext {
         self.swarm.send(SwarmCommand::StopMeasuring);
     }
 
-    /// Begins to publish by the schedule of the options.
+    /// Starts publishing according to the options.
     pub(crate) fn start_publishing(&mut self) -> Result<(), RunError> {
         let schedule = self.config.schedule(self.channels.clone());
         self.start_schedule(schedule)
@@ -272,7 +274,7 @@ impl RunContext {
         Ok(())
     }
 
-    /// Waits until everything is published.
+    /// Waits until the schedule is complete.
     pub(crate) fn finish_publishing(&mut self) -> Result<(), RunError> {
         self.wait_until_or_interrupted(|context| {
             let Some((publisher, _)) = &context.publisher else { return true };
@@ -303,12 +305,12 @@ impl RunContext {
         self.plans.iter().filter(|plan| plan.cohort != THIRD_COHORT || self.verifies_third_cohort)
     }
 
-    /// Deliveries that are due to those who never leave of their own will.
+    /// Number of deliveries that verified subscribers must receive.
     fn expected_deliveries(&self) -> u64 {
         self.verified_plans().map(|plan| self.channels[plan.channel as usize]).sum()
     }
 
-    /// Waits until everything has arrived or nothing arrives any more. There processor time ceases to be counted.
+    /// Waits until all messages have arrived or deliveries stop, then ends the measured period.
     pub(crate) fn wait_for_deliveries(&mut self) -> Result<(), RunError> {
         let expected_deliveries = self.expected_deliveries();
         self.wait_for_count(expected_deliveries)?;
@@ -328,7 +330,7 @@ impl RunContext {
         })
     }
 
-    /// Waits until deliveries have ceased.
+    /// Waits until deliveries stop.
     pub(crate) fn wait_until_idle(&mut self) -> Result<(), RunError> {
         let mut last = (self.run.delivered(), Instant::now());
         self.wait_until(|context| {
@@ -340,7 +342,7 @@ impl RunContext {
         })
     }
 
-    /// One message on each channel, which everybody must hear: who is silent is not merely idle.
+    /// Publishes one message on each channel, which every subscriber must receive. Detects silent connections.
     pub(crate) fn verify_subscribers(&mut self) -> Result<(), RunError> {
         let due = self.run.delivered() + self.verified_plans().count() as u64;
         self.start_schedule(Schedule::one_per_channel(self.channels.clone()))?;
@@ -352,7 +354,7 @@ impl RunContext {
         self.run_for(DUPLICATE_GRACE)
     }
 
-    /// Closes everything and makes the record.
+    /// Closes all connections and builds the record.
     pub(crate) fn finish(mut self) -> Result<Record, RunError> {
         self.collect_publisher(true)?;
         self.sampler.sample(self.published());
@@ -403,7 +405,7 @@ fn plan(config: &RunConfig, subscriber: u32, alter: &impl Fn(u32, &mut Subscribe
 }
 
 impl PublishTarget {
-    /// Whether a connection may be tried before it is needed.
+    /// Whether a connection can be tested in advance. The kernel baseline serves one publisher at a time.
     fn can_probe(&self) -> bool {
         !matches!(self, Self::KernelBaseline)
     }

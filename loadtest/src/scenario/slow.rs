@@ -1,5 +1,5 @@
-//! `slow`: in the middle of a run a share of the subscribers begins to read slowly, or not at all. The others must not
-//! notice: they lose nothing, and their latency stays what it was.
+//! `slow`: in the middle of the run a share of the subscribers starts to read slowly or not at all. The others must not
+//! lose a message, and their latency must not change.
 
 use clap::Args;
 use tokio::time::Instant;
@@ -12,15 +12,15 @@ use crate::record::Record;
 use crate::report::p99;
 use crate::swarm::{ConnectMode, SwarmCommand};
 
-/// A share reads slowly or not at all; the others must not notice.
+/// A share of the subscribers reads slowly or not at all.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SlowArgs {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// How many of the subscribers are slow
+    /// Share of the subscribers that are slow
     #[arg(long, default_value = "10%", value_parser = share)]
     share: f64,
-    /// Bytes a second that a slow one reads; 0: nothing
+    /// Bytes per second that a slow subscriber reads; 0 reads nothing
     #[arg(long, default_value_t = 0)]
     read_rate: u32,
 }
@@ -51,16 +51,16 @@ pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
     context.finish_publishing()?;
     context.wait_for_deliveries()?;
     let during = context.sampler.take_phase_latencies();
-    // What became of the slow ones stands behind what they have not read.
+    // The server's close reason follows the data that slow subscribers have not read yet.
     context.swarm.send(SwarmCommand::UnthrottleReads);
     context.wait_until_idle()?;
     let mut record = context.finish()?;
     let slow = record.cohorts.iter().find(|cohort| !cohort.verified);
     let (slow, closed) =
         slow.map_or((0, 0), |cohort| (cohort.subscribers, cohort.closed.values().sum::<u64>()));
-    measure(&mut record, "p99_before", "p99 of the others while all were well", p99(&before), "ms");
-    measure(&mut record, "p99_during", "p99 of the others while some were slow", p99(&during), "ms");
+    measure(&mut record, "p99_before", "p99 of the others before", p99(&before), "ms");
+    measure(&mut record, "p99_during", "p99 of the others with slow readers", p99(&during), "ms");
     measure(&mut record, "slow", "slow readers", slow as f64, "");
-    measure(&mut record, "slow_closed", "of those closed by the server", closed as f64, "");
+    measure(&mut record, "slow_closed", "slow readers closed by the server", closed as f64, "");
     Ok(record)
 }

@@ -1,5 +1,5 @@
-//! `soak`: a moderate load for a long time, while subscribers lose their connections one after the other and come back
-//! to where they stood. Nothing may ever be missing; tells whether memory grows.
+//! `soak`: moderate load for a long time, while subscribers are disconnected one by one and resume from their last
+//! position. No message may be lost. Measures memory growth.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::options::{Defaults, Options};
 use crate::record::{Record, Sample};
 use crate::swarm::{ChurnKind, ConnectMode, SwarmCommand};
 
-/// Of the whole time this much passes before growth is looked for.
+/// Share of the run that is excluded from the growth measurement.
 const WARM_UP: f64 = 0.1;
 
-/// A moderate load for a long time, with reconnections: does anything get lost, does memory grow.
+/// Moderate load for a long time, with reconnects.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SoakArgs {
     #[command(flatten)]
     pub(crate) options: Options,
-    /// Connections that are lost and taken up again a second; 0: none
+    /// Reconnects per second; 0 disables them
     #[arg(long, default_value_t = 5.0)]
     reconnects: f64,
 }
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<Record, RunError> {
         config.check_can_resume()?;
     }
     config.scenario_settings.insert("reconnects".to_owned(), args.reconnects.to_string());
-    let mut context = RunContext::new(config, true, ("coming and going", true), |_, plan| {
+    let mut context = RunContext::new(config, true, ("reconnecting", true), |_, plan| {
         if reconnects > 0.0 {
             (plan.churns, plan.cohort) = (true, THIRD_COHORT);
         }
@@ -52,13 +52,13 @@ pub(crate) fn run(args: &SoakArgs) -> Result<Record, RunError> {
     let mut record = context.finish()?;
     for index in 0..record.processes.len() {
         let slope = growth(&record.series, index);
-        let label = format!("growth of {} in an hour", record.processes[index].name);
+        let label = format!("memory growth of {} per hour", record.processes[index].name);
         measure(&mut record, &format!("growth_mib_per_hour_{index}"), &label, slope, "MiB");
     }
     Ok(record)
 }
 
-/// Of the line through the memory of a process, the slope in MiB an hour: least squares, without the warm-up.
+/// Slope of a process's memory in MiB per hour: least squares, without the warm-up.
 fn growth(series: &[Sample], process: usize) -> f64 {
     let end = series.last().map_or(0.0, |sample| sample.at);
     let points: Vec<(f64, f64)> = series
@@ -79,9 +79,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn growth_is_the_slope_after_the_warm_up() {
+    fn growth_is_the_slope_after_warm_up() {
         let sample = |second: u32| {
-            // Grows by 10 MiB in the first tenth, then by 1 MiB a minute.
+            // Grows by 10 MiB in the first tenth, then by 1 MiB per minute.
             let early = f64::from(second.min(60)) / 60.0 * 10.0;
             let bytes = (early + f64::from(second) / 60.0) * f64::from(1 << 20);
             Sample { at: f64::from(second), resident: vec![bytes as u64], ..Sample::default() }

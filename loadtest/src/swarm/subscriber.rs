@@ -1,4 +1,4 @@
-//! One subscriber of a worker: its plan, its connection if it has one, and where it stands with the server.
+//! One subscriber of a worker: its plan, its connection and its state; and the queue of subscribers to connect.
 
 use std::collections::VecDeque;
 
@@ -6,22 +6,22 @@ use tokio::time::Instant;
 
 use crate::client::{Connection, ReadRate, ResumePoint, SubscriberPlan};
 
-/// Where a subscriber stands with the server.
+/// State of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SubscriberState {
-    /// Not connected, and nobody asked for it.
+    /// Not connected, and not scheduled to connect.
     Disconnected,
-    /// Not connected, and about to be.
+    /// Not connected, scheduled to connect.
     Queued,
-    /// On the way to its subscription.
+    /// Connecting or subscribing.
     Connecting,
-    /// Hears.
+    /// Receives publications.
     Subscribed,
-    /// Has asked to hear no more.
+    /// Has sent an unsubscribe command.
     Unsubscribing,
-    /// Connected, and hears nothing.
+    /// Connected without a subscription.
     Unsubscribed,
-    /// Has asked to hear again.
+    /// Has sent a subscribe command on an existing connection.
     Resubscribing,
 }
 
@@ -31,11 +31,11 @@ pub(super) struct Subscriber {
     pub(super) plan: SubscriberPlan,
     pub(super) connection: Option<Connection>,
     pub(super) state: SubscriberState,
-    /// When what it waits for was due.
+    /// When the awaited event was due.
     pub(super) since: Instant,
-    /// Where it comes back to.
+    /// Where to resume after a reconnect.
     pub(super) resume_point: ResumePoint,
-    /// It was subscribed before: a failure is no reason to give the run up.
+    /// Has been subscribed before: a failure no longer ends the run.
     pub(super) was_subscribed: bool,
 }
 
@@ -45,30 +45,30 @@ impl Subscriber {
         Self { plan, connection, state, since: now, resume_point, was_subscribed: false }
     }
 
-    /// Whether it does not read as fast as it can once it is told to read at its pace.
+    /// Whether the plan limits the read rate.
     pub(super) fn is_slow(&self) -> bool {
         self.plan.read_rate != ReadRate::Unlimited
     }
 }
 
-/// How those who wait for a connection get theirs.
+/// Pacing of connection attempts.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ConnectPacing {
-    /// As fast as it goes; each counts from when its turn has come.
+    /// As concurrency permits; latency counts from the start of each attempt.
     Unpaced,
-    /// As fast as it goes; everybody counts from one moment.
+    /// As concurrency permits; latency counts from one moment for all.
     Simultaneous(Instant),
-    /// So many a second from a moment on; each counts from when it was due.
+    /// At a rate from a moment on; latency counts from when each attempt was due.
     PerSecond(Instant, f64),
 }
 
-/// Those who wait for a connection.
+/// Subscribers waiting to connect.
 #[derive(Debug)]
 pub(super) struct ConnectQueue {
     pub(super) waiting: VecDeque<usize>,
     pub(super) in_progress: usize,
     pub(super) pacing: ConnectPacing,
-    /// How many have been let through in this pacing.
+    /// Connections started with the current pacing.
     started: u64,
 }
 
@@ -77,12 +77,13 @@ impl ConnectQueue {
         Self { waiting: VecDeque::new(), in_progress: 0, pacing: ConnectPacing::Unpaced, started: 0 }
     }
 
-    /// Begins a pacing.
+    /// Sets the pacing of the following connections.
     pub(super) fn begin(&mut self, pacing: ConnectPacing) {
         (self.pacing, self.started) = (pacing, 0);
     }
 
-    /// Somebody comes back. Once those of the last pacing have had their turn, it has none any more.
+    /// Queues a reconnect. Resets the pacing when the queue is empty: a pacing applies only to the subscribers it was
+    /// set for.
     pub(super) fn enqueue(&mut self, subscriber: usize) {
         if self.waiting.is_empty() && self.in_progress == 0 {
             self.begin(ConnectPacing::Unpaced);
@@ -90,7 +91,7 @@ impl ConnectQueue {
         self.waiting.push_back(subscriber);
     }
 
-    /// The next one whose turn has come, and since when it has.
+    /// Next subscriber to connect, and since when it has been due.
     pub(super) fn next(&mut self, now: Instant, connect_concurrency: usize) -> Option<(usize, Instant)> {
         let due = match self.pacing {
             ConnectPacing::Unpaced => now,
@@ -106,7 +107,7 @@ impl ConnectQueue {
         Some((subscriber, due))
     }
 
-    /// When the next one is due, where that is known beforehand.
+    /// When the next connection is due, if the pacing defines it.
     pub(super) fn next_due(&self) -> Option<Instant> {
         match self.pacing {
             ConnectPacing::PerSecond(start, rate) if !self.waiting.is_empty() => {
@@ -123,7 +124,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_rhythm_is_kept_and_counts_from_when_each_was_due() {
+    fn paced_connections_count_from_their_due_time() {
         let (mut queue, start) = (ConnectQueue::new(), Instant::now());
         queue.waiting.extend(0..4);
         queue.begin(ConnectPacing::PerSecond(start, 10.0));
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_are_under_way() {
+    fn concurrency_is_limited() {
         let (mut queue, now) = (ConnectQueue::new(), Instant::now());
         queue.waiting.extend(0..3);
         assert_eq!(

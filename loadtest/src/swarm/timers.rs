@@ -1,4 +1,4 @@
-//! What a worker does at a time, the earliest first. Never reads a clock.
+//! Timers of a worker, ordered by due time. Never reads a clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What is due at a time.
+/// What happens when a timer fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// Latencies are handed finished, slow readers read.
+    /// Latencies are published; throttled subscribers read.
     Tick,
-    /// The worker looks at itself.
+    /// The worker checks its own load and connect timeouts.
     SelfCheck,
-    /// The next one is set in motion.
+    /// The next subscriber churns.
     Churn,
-    /// A subscriber comes back.
+    /// A subscriber reconnects.
     Reconnect(usize),
 }
 
-/// Everything that is due at a time.
+/// All pending timers.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Instant, Timer)>>,
@@ -30,13 +30,13 @@ impl Timers {
         self.heap.push(Reverse((at, timer)));
     }
 
-    /// The next one that is due by now, with the moment it was due.
+    /// Next timer that is due at `now`, with its due time.
     pub(super) fn due(&mut self, now: Instant) -> Option<(Instant, Timer)> {
         let Reverse((at, _)) = self.heap.peek()?;
         (*at <= now).then(|| self.heap.pop().map(|Reverse(entry)| entry))?
     }
 
-    /// How long nothing is due.
+    /// Time until the next timer.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         self.heap.peek().map(|Reverse((at, _))| at.saturating_duration_since(now))
     }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_comes_first_and_nothing_comes_early() {
+    fn timers_fire_in_order_and_never_early() {
         let (mut timers, now) = (Timers::default(), Instant::now());
         let later = |ms| now + Duration::from_millis(ms);
         timers.set(later(20), Timer::SelfCheck);

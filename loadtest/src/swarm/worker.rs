@@ -1,4 +1,4 @@
-//! One thread of subscribers: its poll, its connections, its timers. Owns them outright. Never blocks but in its poll.
+//! A thread of subscribers: owns its poll, connections and timers. Blocks only in its poll.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -21,18 +21,18 @@ mod churn;
 
 use churn::Churn;
 
-/// What is read at once, by all connections of the thread.
+/// Size of the read buffer that all connections of the thread share.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1024;
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
 const SELF_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long connecting and subscribing may take together.
+/// Time limit for connecting and subscribing together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// After a failure a subscriber comes back within this and twice this, as the SDKs do.
+/// A subscriber reconnects after a random delay between one and two times this value, as the SDKs do.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(200);
 const WAKER: Token = Token(usize::MAX);
 
-/// See above.
+/// State of a subscriber thread.
 pub(super) struct Worker {
     config: SwarmConfig,
     run: Arc<Run>,
@@ -46,7 +46,7 @@ pub(super) struct Worker {
     timers: Timers,
     source_addresses: SourceAddresses,
     read_buffer: Vec<u8>,
-    /// Those who are slow read at their pace.
+    /// Subscribers with a limited read rate are throttled.
     throttled: bool,
     churn: Option<Churn>,
     cost: GeneratorCost,
@@ -54,7 +54,7 @@ pub(super) struct Worker {
     finished: bool,
 }
 
-/// Of the time that is judged, and of its present second.
+/// CPU clocks of the measured period and of its current second.
 struct Clocks {
     whole: CpuClock,
     second: CpuClock,
@@ -102,7 +102,7 @@ impl Worker {
         Arc::clone(&self.waker)
     }
 
-    /// Until the end is ordered.
+    /// Runs until the finish command.
     pub(super) fn run(mut self) -> io::Result<WorkerResult> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         while !self.finished {
@@ -168,7 +168,7 @@ impl Worker {
         }
     }
 
-    /// Looks whether a subscriber has got what it waits for.
+    /// Updates the state of a subscriber after its connection has made progress.
     fn update_state(&mut self, index: usize) {
         let subscriber = &mut self.subscribers[index];
         let subscribed = subscriber.connection.as_ref().is_some_and(Connection::is_subscribed);
@@ -191,7 +191,7 @@ impl Worker {
         }
     }
 
-    /// The connection is of no use any more.
+    /// Handles the failure of a connection.
     fn on_error(&mut self, index: usize, error: ClientError) {
         let state = self.disconnect(index);
         if !self.subscribers[index].was_subscribed {
@@ -205,14 +205,14 @@ impl Worker {
         } else {
             self.tally.record_closed(index, error.to_string());
         }
-        if state == SubscriberState::Connecting || self.config.faithful {
+        if state == SubscriberState::Connecting || self.config.auto_reconnect {
             self.subscribers[index].state = SubscriberState::Queued;
             let pause = RECONNECT_DELAY_MIN + RECONNECT_DELAY_MIN.mul_f64(fastrand::f64());
             self.timers.set(Instant::now() + pause, Timer::Reconnect(index));
         }
     }
 
-    /// Closes a connection; returns where it stood.
+    /// Closes a connection; returns the previous state.
     fn disconnect(&mut self, index: usize) -> SubscriberState {
         let subscriber = &mut self.subscribers[index];
         let state = std::mem::replace(&mut subscriber.state, SubscriberState::Disconnected);
@@ -326,12 +326,12 @@ impl Worker {
         if self.throttled {
             self.read_throttled();
         }
-        // Not from when it ran: a thread that was held up is late more than once.
+        // Relative to the due time, so that a stalled thread records each tick that it missed.
         self.timers.set(due + TICK_INTERVAL, Timer::Tick);
     }
 
     fn check_self(&mut self, now: Instant) {
-        // The first one may have been cut short: a few milliseconds are always full.
+        // The first second may have been cut short: a few milliseconds always look fully busy.
         if let Some(clocks) = &mut self.clocks
             && clocks.second.age() >= SELF_CHECK_INTERVAL / 2
         {

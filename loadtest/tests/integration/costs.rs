@@ -1,4 +1,4 @@
-//! What Redis itself costs is measured at a real one, and what cannot be measured is told.
+//! `earshot-loadtest redis` against a real Redis.
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ fn redis(arguments: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn what_a_publication_and_a_subscription_cost_redis() {
+fn redis_costs_are_measured() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("costs.json");
     let (code, table, errors) = redis(&format!("--json {}", file.display()));
@@ -32,14 +32,17 @@ fn what_a_publication_and_a_subscription_cost_redis() {
     );
     let subscribe = costs["subscribe"].as_array().unwrap();
     assert_eq!(subscribe.len(), 3);
-    // A name and two entries in tables of pointers at the least.
+    // At least a name and two pointers in hash tables.
     assert!(subscribe.iter().all(|one| number(&one["bytes"]) > 24.0), "{costs:#}");
     assert!(number(&subscribe[0]["bytes"]) > number(&subscribe[1]["bytes"]), "{costs:#}");
-    assert!(table.contains("| heard by 8 gateways | ") && table.contains("Redis, 2,000 channels"), "{table}");
+    assert!(
+        table.contains("| received by 8 gateways | ") && table.contains("Redis, 2,000 channels"),
+        "{table}"
+    );
 }
 
 #[test]
-fn a_redis_that_does_not_start_is_exit_code_2() {
+fn redis_that_does_not_start_is_exit_code_2() {
     let (code, _, errors) = redis("--redis /bin/false");
-    assert!(code == 2 && errors.contains("/bin/false") && errors.contains("has ended"), "{code}: {errors}");
+    assert!(code == 2 && errors.contains("/bin/false") && errors.contains("exited"), "{code}: {errors}");
 }

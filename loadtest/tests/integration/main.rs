@@ -1,13 +1,12 @@
-//! What the load test promises: every scenario measures a real gateway, what a server does wrong ends with exit code 1,
-//! and the results are what the documents say. Servers that misbehave are the tests' own, since it is the meter that is
-//! tested here; everything else is real.
+//! Integration tests of the load test: every scenario against a real gateway, exit codes for faulty servers, and
+//! documents that quote results. Only the faulty servers are simulated.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod costs;
 mod faults;
+mod generator_limits;
 mod harness;
-mod itself;
 mod quoted;
 mod results;
 mod scenarios;

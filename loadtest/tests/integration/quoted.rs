@@ -1,5 +1,4 @@
-//! What README says of the speed is what was measured: it names the newest committed result, and quotes its rows as they
-//! stand there.
+//! README.md names the newest committed benchmark result and quotes its rows literally.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,15 +12,14 @@ const END: &str = "<!-- /bench -->";
 fn readme_quotes_the_newest_result() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    // Before the first result there is nothing to quote.
+    // Without a result there is nothing to quote.
     let Some(newest) = newest(&root.join("loadtest/bench/results")) else { return };
     let name = newest.file_name().unwrap().to_str().unwrap();
     let wrong = wrong(&readme, name, &fs::read_to_string(&newest).unwrap());
     assert!(wrong.is_empty(), "README.md, section Measured:\n{}", wrong.join("\n"));
 }
 
-/// What docs/scaling.md says of many users is what `capacity` says with the newest result. To renew it: run this test with
-/// `RENEW=1`.
+/// docs/scaling.md quotes the output of `capacity` for the newest result. To update it, run this test with `RENEW=1`.
 #[test]
 fn scaling_quotes_what_capacity_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
@@ -36,7 +34,7 @@ fn scaling_quotes_what_capacity_says() {
     assert!(document == renewed, "docs/scaling.md does not quote {}: run with RENEW=1", newest.display());
 }
 
-/// The document with each block of `<!-- capacity ARGUMENTS -->` as it should be.
+/// Updates each block of `<!-- capacity ARGUMENTS -->`.
 fn renewed(document: &str, result: &Path) -> String {
     let (begin, end) = ("<!-- capacity ", "<!-- /capacity -->");
     let mut parts = document.split(begin);
@@ -49,7 +47,7 @@ fn renewed(document: &str, result: &Path) -> String {
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
         let said = String::from_utf8(output.stdout).unwrap();
-        // Where the numbers come from is the same for all, and stands below the first.
+        // The constants are the same for all blocks; only the first block shows them.
         let (said, from) = said.split_once("\nfrom ").unwrap();
         let first = !renewed.contains(begin);
         let from = if first { format!("\nfrom {from}") } else { String::new() };
@@ -58,14 +56,14 @@ fn renewed(document: &str, result: &Path) -> String {
     renewed
 }
 
-/// Their names are dates.
+/// File names are dates.
 fn newest(directory: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(directory).ok()?;
     let files = entries.map(|entry| entry.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|extension| extension == "md")).max()
 }
 
-/// What README says otherwise than the result.
+/// Differences between README.md and the result.
 fn wrong(readme: &str, name: &str, result: &str) -> Vec<String> {
     let section =
         readme.split("\n## ").find_map(|section| section.strip_prefix("Measured\n")).unwrap_or_default();
@@ -79,7 +77,7 @@ fn wrong(readme: &str, name: &str, result: &str) -> Vec<String> {
         return wrong;
     };
     let rows: Vec<&str> = quoted.lines().filter(|line| line.starts_with('|')).collect();
-    // A head and the line below it are no numbers.
+    // The header and the line below it are not rows.
     if rows.len() < 3 {
         wrong.push(format!("quotes no row between {BEGIN} and {END}"));
     }
@@ -89,7 +87,7 @@ fn wrong(readme: &str, name: &str, result: &str) -> Vec<String> {
 }
 
 #[test]
-fn another_result_or_another_number_is_not_quoted() {
+fn stale_result_or_number_is_detected() {
     let row = "| speed | 5.00 |";
     let result = format!("# date\n\n| | it |\n|---|---|\n{row}\n| more | 1.00 |\n");
     let readme = |name: &str, rows: &str| {
@@ -98,17 +96,17 @@ fn another_result_or_another_number_is_not_quoted() {
     let wrong = |readme: &str| wrong(readme, "2026-11-21-0853.md", &result);
     let good = format!("| | it |\n|---|---|\n{row}\n");
     assert_eq!(wrong(&readme("2026-11-21-0853.md", &good)), Vec::<String>::new());
-    let told = |readme: &str, words: &str| {
+    let shown = |readme: &str, words: &str| {
         let wrong = wrong(readme);
         assert!(wrong.len() == 1 && wrong[0].contains(words), "{words}: {wrong:?}");
     };
-    told(&readme("2026-11-20-0000.md", &good), "does not name loadtest/bench/results/2026-11-21-0853.md");
-    told(
+    shown(&readme("2026-11-20-0000.md", &good), "does not name loadtest/bench/results/2026-11-21-0853.md");
+    shown(
         &readme("2026-11-21-0853.md", &good.replace("5.00", "4.90")),
         "not in 2026-11-21-0853.md: | speed | 4.90 |",
     );
-    told(&readme("2026-11-21-0853.md", ""), "quotes no row");
-    told("# E\n\n## Measured\n2026-11-21-0853.md\n", "quotes nothing");
+    shown(&readme("2026-11-21-0853.md", ""), "quotes no row");
+    shown("# E\n\n## Measured\n2026-11-21-0853.md\n", "quotes nothing");
     let elsewhere = readme("2026-11-21-0853.md", &good).replace("## Measured", "## Else");
     assert_eq!(wrong(&elsewhere).len(), 2);
 }

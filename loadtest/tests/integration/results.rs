@@ -1,17 +1,17 @@
-//! What is written: JSON whose shape programs may rely on, pages, comparisons.
+//! Output formats: JSON with a stable structure, HTML pages, comparisons.
 
 use serde_json::Value;
 
 use crate::harness::loadtest::{command, loadtest};
 use crate::harness::server::gateway;
 
-/// The keys of an object, sorted.
+/// Sorted keys of an object.
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 #[test]
-fn the_shape_of_the_json_is_a_promise() {
+fn json_format_is_stable() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "resume {} --process {} --subscribers 10 --rate 20 --duration 1500ms --downtime 100ms",
@@ -71,7 +71,7 @@ fn the_shape_of_the_json_is_a_promise() {
 }
 
 #[test]
-fn json_can_take_the_place_of_the_table() {
+fn json_can_replace_the_table() {
     let gateway = gateway(None);
     let line = format!("fanout {} --subscribers 4 --duration 200ms --json -", gateway.url());
     let output = command().args(line.split(' ')).output().unwrap();
@@ -106,5 +106,5 @@ fn results_are_compared_on_the_terminal_and_as_a_page() {
     assert!(std::fs::read_to_string(file("both.html")).unwrap().contains("B delivered"));
     std::fs::write(file("c"), r#"{"format":99}"#).unwrap();
     let (code, text) = compare(&[&file("a"), &file("c")]);
-    assert!(code == 2 && text.contains("its format is 99, and this reads 1 to 2"), "{text}");
+    assert!(code == 2 && text.contains("format 99 is not supported (supported: 1 to 2)"), "{text}");
 }

@@ -1,4 +1,5 @@
-//! Each scenario, small, against a real gateway: everything arrives, and what the scenario is about is in the result.
+//! Small runs of each scenario against a real gateway: every message arrives, and the result contains the scenario's
+//! measures.
 
 use crate::harness::loadtest::loadtest;
 use crate::harness::server::{gateway, redis};
@@ -48,7 +49,7 @@ fn many_channels_through_redis() {
 }
 
 #[test]
-fn burst_and_the_memory_after_it() {
+fn burst_measures_retained_memory() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "burst {} --process {} --subscribers 20 --rate 200 --duration 500ms --cooldown 100ms",
@@ -61,7 +62,7 @@ fn burst_and_the_memory_after_it() {
 }
 
 #[test]
-fn idle_and_what_it_costs() {
+fn idle_measures_cost_per_connection() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "idle {} --process {} --subscribers 100 --duration 500ms",
@@ -69,13 +70,13 @@ fn idle_and_what_it_costs() {
         gateway.id()
     ));
     outcome.assert_clean();
-    // One message at the end, to each.
+    // One message to each subscriber at the end.
     assert_eq!(outcome.number("deliveries/delivered"), 100.0);
     assert!(outcome.measure("cores_per_100000_0") >= 0.0 && outcome.measure("mib_per_100000_0").is_finite());
 }
 
 #[test]
-fn connect_several_times_over_and_by_a_rate() {
+fn connect_in_rounds_and_at_a_rate() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!("connect {} --subscribers 60 --rounds 3", gateway.url()));
     outcome.assert_clean();
@@ -88,7 +89,7 @@ fn connect_several_times_over_and_by_a_rate() {
 }
 
 #[test]
-fn resume_brings_back_everybody_with_what_was_missed() {
+fn resume_recovers_missed_messages_for_all() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "resume {} --subscribers 60 --rate 20 --duration 2s --downtime 500ms",
@@ -100,9 +101,9 @@ fn resume_brings_back_everybody_with_what_was_missed() {
     assert_eq!(outcome.number("reconnecting/count"), 60.0);
 }
 
-/// More is published meanwhile than a channel remembers: that is a loss, and it was told.
+/// More messages are published during the downtime than the history holds: they are lost, and the server reports it.
 #[test]
-fn resume_tells_what_could_not_be_recovered() {
+fn resume_reports_unrecovered_subscribers() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "resume {} --subscribers 10 --rate 2000 --duration 1s --downtime 400ms --settle 300ms",
@@ -114,7 +115,7 @@ fn resume_tells_what_could_not_be_recovered() {
 }
 
 #[test]
-fn slow_readers_are_closed_and_the_others_lose_nothing() {
+fn slow_readers_are_closed_and_others_lose_no_messages() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "slow {} --subscribers 20 --share 20% --rate 60 --size 65536 --duration 2s",
@@ -129,7 +130,7 @@ fn slow_readers_are_closed_and_the_others_lose_nothing() {
 }
 
 #[test]
-fn churn_loses_nothing_for_those_who_stay_nor_for_those_who_come_back() {
+fn churn_loses_no_messages() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "churn {} --subscribers 40 --rate 100 --duration 1s --churn-rate 400",
@@ -138,15 +139,15 @@ fn churn_loses_nothing_for_those_who_stay_nor_for_those_who_come_back() {
     outcome.assert_clean();
     assert!(outcome.measure("resubscribed") > 20.0, "{outcome:#?}");
     let moving =
-        outcome.json["cohorts"].as_array().unwrap().iter().find(|cohort| cohort["name"] == "in motion");
+        outcome.json["cohorts"].as_array().unwrap().iter().find(|cohort| cohort["name"] == "churning");
     let moving = moving.unwrap();
     assert_eq!(moving["subscribers"], 20);
-    // They were away for part of the time.
+    // Churning subscribers were unsubscribed for part of the time.
     assert!(moving["delivered"].as_u64().unwrap() < 20 * 101, "{moving}");
 }
 
 #[test]
-fn soak_with_reconnections_loses_nothing() {
+fn soak_with_reconnects_loses_no_messages() {
     let gateway = gateway(None);
     let outcome = loadtest(&format!(
         "soak {} --process {} --subscribers 30 --rate 50 --duration 1500ms --reconnects 40",

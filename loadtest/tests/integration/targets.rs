@@ -1,4 +1,4 @@
-//! Peers and the limit, by the same clients.
+//! Other servers and the kernel baseline with the same clients.
 
 use crate::harness::loadtest::{Outcome, loadtest};
 use crate::harness::server::{gateway, nchan};
@@ -10,9 +10,9 @@ fn assert_all_arrived(outcome: &Outcome) {
     assert_eq!(outcome.number("deliveries/delivered"), 50.0 * 20.0);
 }
 
-/// The protocol is the same; so is the publish API.
+/// Protocol and publish API are the same as Earshot's.
 #[test]
-fn centrifugo_is_spoken_to_in_its_own_protocol() {
+fn centrifugo_target_uses_the_centrifuge_protocol() {
     let gateway = gateway(None);
     for encoding in ["json", "protobuf"] {
         let outcome =
@@ -54,7 +54,7 @@ fn any_websocket_and_any_event_stream() {
 }
 
 #[test]
-fn the_bare_loop_is_measured_like_any_server() {
+fn kernel_baseline_is_measured_like_a_server() {
     for arguments in ["", "--transport sse", "--burst 10", "--transport sse --burst 10"] {
         let outcome = loadtest(&format!("kernel-baseline {LOAD} {arguments}"));
         assert_all_arrived(&outcome);
@@ -64,8 +64,8 @@ fn the_bare_loop_is_measured_like_any_server() {
 }
 
 #[test]
-fn what_a_target_cannot_do_is_told_before_anything_is_done() {
+fn unsupported_options_are_rejected_first() {
     let outcome = loadtest("resume --target nchan --transport ws");
     assert_eq!(outcome.code, 2);
-    assert!(outcome.errors.contains("cannot come back to where they stood"), "{outcome:#?}");
+    assert!(outcome.errors.contains("cannot resume over every selected transport"), "{outcome:#?}");
 }

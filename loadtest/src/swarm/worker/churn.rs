@@ -1,4 +1,4 @@
-//! What a worker does to its subscribers beside hearing them: some read slowly, some are set in motion.
+//! Operations that change subscribers during a run: throttled reads and churn.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::swarm::subscriber::SubscriberState;
 use crate::swarm::timers::Timer;
 use crate::tally;
 
-/// Subscribers in motion.
+/// State of the churn.
 #[derive(Debug)]
 pub(super) struct Churn {
     kind: ChurnKind,
@@ -23,7 +23,7 @@ pub(super) struct Churn {
 }
 
 impl Worker {
-    /// What the slow ones have left in their sockets is read now.
+    /// Reads the data that throttled subscribers have left in their sockets.
     pub(super) fn drain_slow_readers(&mut self) {
         self.throttled = false;
         for index in 0..self.subscribers.len() {
@@ -78,7 +78,7 @@ impl Worker {
         }
     }
 
-    /// Sets in motion whoever is due.
+    /// Churns all subscribers that are due.
     pub(super) fn run_churn(&mut self, now: Instant) {
         let Some(churn) = &mut self.churn else { return };
         let (mut due, kind) = (Vec::new(), churn.kind);
@@ -98,7 +98,7 @@ impl Worker {
         }
     }
 
-    /// The next one that is settled: where everybody is under way, nobody is.
+    /// Next subscriber in a settled state. `None` if all are in transition.
     fn next_to_churn(&mut self) -> Option<usize> {
         let churn = self.churn.as_mut()?;
         for _ in 0..self.subscribers.len() {

@@ -1,4 +1,4 @@
-//! The load test as a process: what it is told, how it ends, what it wrote.
+//! Runs the load test as a child process and collects its result.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,29 +7,29 @@ use tempfile::TempDir;
 
 use super::until;
 
-/// A load test under way.
+/// A running load test.
 pub(crate) struct Loadtest {
     child: Child,
     directory: TempDir,
 }
 
-/// How a load test ended.
+/// Result of a load test.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) code: i32,
     pub(crate) table: String,
     pub(crate) errors: String,
-    /// What it wrote with `--json`; null where it wrote nothing.
+    /// Output of `--json`; null if there is none.
     pub(crate) json: Value,
 }
 
 impl Loadtest {
-    /// Starts it with arguments that are parted by blanks, and `--json`.
+    /// Starts the load test with blank-separated arguments and `--json`.
     pub(crate) fn start(arguments: &str) -> Self {
         Self::spawn(command(), arguments)
     }
 
-    /// The same, on one core.
+    /// Starts the load test on one core.
     pub(crate) fn start_on(core: &str, arguments: &str) -> Self {
         let plain = command();
         let mut command = Command::new("taskset");
@@ -51,13 +51,13 @@ impl Loadtest {
         Self { child, directory }
     }
 
-    /// Sends it a signal by its name, such as `STOP`.
+    /// Sends a signal by name, such as `STOP`.
     pub(crate) fn signal(&self, name: &str) {
         let arguments = [format!("-{name}"), self.child.id().to_string()];
         assert!(Command::new("kill").args(arguments).status().unwrap().success(), "kill -{name}");
     }
 
-    /// Waits for its end. What it prints is short enough for a pipe.
+    /// Waits for the exit. The output fits into the pipe buffers.
     pub(crate) fn end(mut self) -> Outcome {
         until("the load test ends", || self.child.try_wait().unwrap());
         let path = self.directory.path().join("result.json");
@@ -73,14 +73,14 @@ impl Loadtest {
     }
 }
 
-/// The binary, with nothing from outside that could decide what is measured.
+/// The binary, without environment variables that affect the measurement.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_earshot-loadtest"));
     command.env_remove("EARSHOT_API_KEY").env_remove("LOADTEST_PUBLISH");
     command
 }
 
-/// Runs it to its end.
+/// Runs the load test to its end.
 pub(crate) fn loadtest(arguments: &str) -> Outcome {
     Loadtest::start(arguments).end()
 }
@@ -92,7 +92,7 @@ impl Outcome {
         value.and_then(Value::as_f64).unwrap_or_else(|| panic!("no {pointer} in {self:#?}"))
     }
 
-    /// A number that only this scenario has.
+    /// A measure specific to the scenario.
     pub(crate) fn measure(&self, name: &str) -> f64 {
         let measures = self.json["measures"].as_array().unwrap();
         let measure = measures.iter().find(|measure| measure["name"] == name);
@@ -101,7 +101,7 @@ impl Outcome {
             .unwrap_or_else(|| panic!("no {name} in {self:#?}"))
     }
 
-    /// Everything that was published arrived, once and in order, and the load test says so in every way.
+    /// Asserts that every message arrived once and in order, and that all outputs agree.
     pub(crate) fn assert_clean(&self) {
         assert_eq!((self.code, &self.json["clean"]), (0, &Value::Bool(true)), "{self:#?}");
         assert_eq!(self.number("deliveries/delivered"), self.number("deliveries/expected"), "{self:#?}");

@@ -1,26 +1,26 @@
-//! A server of event streams and a publish API that does one thing wrong: to one subscriber of its first channel, with
-//! the third message. It behaves otherwise, as far as the load test can see.
+//! A server of event streams with a publish API that injects one fault, at the third message, for one subscriber of the
+//! first channel. All other messages are delivered correctly.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What goes wrong.
+/// Faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Nothing,
     Loses,
     Doubles,
-    /// Sends it after the fourth.
+    /// Sends it after the fourth message.
     Overtakes,
-    /// Changes one byte of it.
+    /// Changes one byte.
     Alters,
-    /// Gives it a message of the other channel.
+    /// Sends a message of the other channel.
     Misroutes,
-    /// Ends the connection instead.
+    /// Closes the connection instead.
     Hangs,
-    /// Refuses to take it from the publisher.
+    /// Rejects the publish request.
     Refuses,
 }
 
@@ -31,7 +31,7 @@ struct State {
     held: Option<String>,
 }
 
-/// Starts it; returns its port. It ends with the test's process.
+/// Starts the server; returns its port. It ends with the test process.
 pub(crate) fn misbehaving(fault: Fault) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -39,7 +39,7 @@ pub(crate) fn misbehaving(fault: Fault) -> u16 {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let state = Arc::clone(&state);
-            // Whoever goes is not missed.
+            // Closed connections are ignored.
             thread::spawn(move || drop(serve(&stream, fault, &state)));
         }
     });
@@ -78,7 +78,7 @@ fn serve(stream: &TcpStream, fault: Fault, state: &Mutex<State>) -> std::io::Res
     }
 }
 
-/// The data is taken out as it stands, since the load test looks at each byte.
+/// Extracts the data without parsing JSON, since the load test checks every byte.
 fn publish(body: &[u8], fault: Fault, state: &mut State) -> &'static str {
     let body = std::str::from_utf8(body).unwrap();
     let rest = body.strip_prefix(r#"{"channel":""#).unwrap();
@@ -89,7 +89,7 @@ fn publish(body: &[u8], fault: Fault, state: &mut State) -> &'static str {
     if third && fault == Fault::Refuses {
         return r#"{"error":{"code":100,"message":"internal server error"}}"#;
     }
-    // By name: who came first is a matter of chance.
+    // Sorted by name, since the order of connections is random.
     state.subscribers.sort_by(|one, other| one.0.cmp(&other.0));
     let (first, others) = state.subscribers.split_first_mut().unwrap();
     for (own, stream) in others {
@@ -116,6 +116,6 @@ fn publish(body: &[u8], fault: Fault, state: &mut State) -> &'static str {
 }
 
 fn event(stream: &mut TcpStream, data: &str) {
-    // Whoever has gone hears nothing.
+    // Closed connections are ignored.
     let _ = write!(stream, "data: {data}\n\n");
 }

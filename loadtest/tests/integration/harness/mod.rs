@@ -1,4 +1,4 @@
-//! What the tests are made of: servers, the load test as a process, and patience.
+//! Test harness: servers, the load test as a process, and waiting with a deadline.
 
 pub(crate) mod loadtest;
 pub(crate) mod misbehaving;
@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long anything may take before a test gives up; generous, because the machine may be busy.
+/// Deadline for any wait; generous, because the machine may be busy.
 pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until `probe` gives `Some`, at most [`WAIT_TIMEOUT`].
+/// Waits until `probe` returns `Some`. Panics after [`WAIT_TIMEOUT`].
 pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(outcome) = probe() {
             return outcome;
         }
-        assert!(Instant::now() < deadline, "still waiting after {WAIT_TIMEOUT:?}: {what}");
+        assert!(Instant::now() < deadline, "timed out after {WAIT_TIMEOUT:?}: {what}");
         thread::park_timeout(Duration::from_millis(10));
     }
 }
 
-/// One on which this process may run.
+/// First core that this process may run on.
 pub(crate) fn first_core() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();

@@ -1,5 +1,4 @@
-//! Real servers: a gateway, a Redis, an nginx with nchan; each in a process of its own that ends with
-//! its owner.
+//! Real servers: gateway, Redis, and nginx with nchan, each in a child process that is killed on drop.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 
 use super::until;
 
-/// A server's process.
+/// A server process.
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
@@ -40,7 +39,7 @@ impl Server {
         self.child.id()
     }
 
-    /// What the load test is told of it.
+    /// Arguments that select this server.
     pub(crate) fn url(&self) -> String {
         format!("--url http://127.0.0.1:{}", self.port)
     }
@@ -53,7 +52,7 @@ impl Drop for Server {
     }
 }
 
-/// A gateway without any configuration, on the memory broker or on a Redis.
+/// A gateway without a configuration file, with the memory broker or a Redis.
 pub(crate) fn gateway(redis: Option<&Server>) -> Server {
     let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new(gateway_binary());
@@ -70,19 +69,16 @@ pub(crate) fn gateway(redis: Option<&Server>) -> Server {
         .wait_until("the gateway is ready", |port| status(port, "/ready") == 200)
 }
 
-/// The tests of the gateway build it; the whole workspace is tested together.
+/// The gateway's tests build the binary; the workspace is tested as a whole.
 fn gateway_binary() -> PathBuf {
     let beside = || PathBuf::from(env!("CARGO_BIN_EXE_earshot-loadtest")).with_file_name("earshot");
     let path = std::env::var_os("EARSHOT_BIN").map_or_else(beside, PathBuf::from);
     let shown = path.display();
-    assert!(
-        path.exists(),
-        "{shown} is not there: run `cargo test -p earshot --no-run` first, or set EARSHOT_BIN"
-    );
+    assert!(path.exists(), "{shown} does not exist: run `cargo test -p earshot --no-run` or set EARSHOT_BIN");
     path
 }
 
-/// A `redis-server` that keeps nothing.
+/// A `redis-server` without persistence.
 pub(crate) fn redis() -> Server {
     let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new("redis-server");
@@ -94,12 +90,12 @@ pub(crate) fn redis() -> Server {
     })
 }
 
-/// An nginx with nchan: `/sub/{channel}` and `/pub/{channel}`.
+/// nginx with nchan: `/sub/{channel}` and `/pub/{channel}`.
 pub(crate) fn nchan() -> Server {
     let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
     let path = directory.path().display().to_string();
     let module = "/usr/lib/nginx/modules/ngx_nchan_module.so";
-    assert!(std::path::Path::new(module).exists(), "{module} is not there: install libnginx-mod-nchan");
+    assert!(std::path::Path::new(module).exists(), "{module} does not exist: install libnginx-mod-nchan");
     let own = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let own: String = own.iter().map(|name| format!("{name}_temp_path {path}/{name};\n")).collect();
     let text = format!(
@@ -127,8 +123,7 @@ fn status(port: u16, path: &str) -> u16 {
     answer().unwrap_or_default()
 }
 
-/// A port that nobody listens on, that no other test of this process is given, and that lies below the range from
-/// which the kernel takes the ports of outgoing connections.
+/// A free port below the ephemeral port range that no other test of this process uses.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {

@@ -1,4 +1,4 @@
-//! The load test never becomes the bottleneck unnoticed, and can be stopped without losing its result.
+//! The load test reports when it is the bottleneck, and keeps its result when interrupted.
 
 use std::process::{Child, Command};
 use std::thread;
@@ -8,16 +8,16 @@ use crate::harness::first_core;
 use crate::harness::loadtest::Loadtest;
 use crate::harness::server::gateway;
 
-/// The load test is made to hang for a moment, as by a machine that does something else: the server is not to blame,
-/// and the result says so in words and as a field.
+/// The load test is stopped for short times, as on a busy machine. The result must not blame the server: it contains a
+/// note and a field.
 #[test]
-fn a_load_test_that_could_not_read_in_time_says_so() {
+fn late_reads_are_reported() {
     let gateway = gateway(None);
     let running = Loadtest::start(&format!(
         "fanout {} --subscribers 100 --rate 50 --duration 3s --progress lines",
         gateway.url()
     ));
-    // Only what is stopped while messages are published can be late for them.
+    // Only interruptions during publishing delay messages.
     for _ in 0..6 {
         thread::park_timeout(Duration::from_millis(350));
         running.signal("STOP");
@@ -28,13 +28,13 @@ fn a_load_test_that_could_not_read_in_time_says_so() {
     outcome.assert_clean();
     assert!(outcome.number("generator/timer_delay/max") > 40.0, "{outcome:#?}");
     assert_eq!(outcome.json["generator"]["late"], true, "{outcome:#?}");
-    assert!(outcome.table.contains("  note: the load test itself ran up to "), "{outcome:#?}");
+    assert!(outcome.table.contains("  note: the load test read up to "), "{outcome:#?}");
 }
 
-/// Whoever fills its core, the clocks of its own threads do not show it: here another program, elsewhere the kernel's
-/// interrupts.
+/// The CPU clocks of its threads do not show a core that is used by others: another process in this test, interrupts
+/// elsewhere.
 #[test]
-fn a_load_test_whose_core_is_full_says_so() {
+fn full_core_is_reported() {
     let core = first_core();
     let gateway = gateway(None);
     let _filler = Filler::start(&core);
@@ -55,20 +55,21 @@ fn a_load_test_whose_core_is_full_says_so() {
                 && outcome.number("processes/0/core_utilization") > 0.0,
             "{outcome:#?}"
         );
-        assert!(outcome.table.contains(&format!("may run ({core}) were ")), "{outcome:#?}");
+        assert!(outcome.table.contains(&format!("of the load test ({core}) were ")), "{outcome:#?}");
         assert!(
-            outcome.table.contains(&format!("core {core} ")) && outcome.table.contains("it is in the way"),
+            outcome.table.contains(&format!("core {core} "))
+                && outcome.table.contains("it is the bottleneck"),
             "{outcome:#?}"
         );
     }
 }
 
-/// A program that does nothing, as fast as it can.
+/// A process that uses all CPU time it gets.
 struct Filler(Child);
 
 impl Filler {
     fn start(core: &str) -> Self {
-        // It must not outlive a test that is killed.
+        // The process must not outlive a test that is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "taskset", "-c", core, "sh", "-c", "while :; do :; done"]);
         Self(command.spawn().unwrap())
@@ -83,7 +84,7 @@ impl Drop for Filler {
 }
 
 #[test]
-fn an_interrupted_run_tells_what_it_has() {
+fn interrupted_run_reports_its_result() {
     let gateway = gateway(None);
     let running = Loadtest::start(&format!("soak {} --subscribers 20 --progress lines", gateway.url()));
     thread::park_timeout(Duration::from_millis(1500));
