@@ -80,15 +80,18 @@ impl HttpConnection {
 
     fn read_more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 * 1024];
-        match self.stream.read(&mut buffer)? {
-            0 => Err(io::Error::new(
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the connection was closed before the response",
             )),
-            count => {
+            Ok(count) => {
                 self.unread.extend_from_slice(&buffer[..count]);
                 Ok(())
             }
+            // The kernel does not restart a read with a timeout after SIGSTOP and SIGCONT.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

@@ -38,7 +38,11 @@ impl RespConnection {
         let mut left = bytes;
         while left > 0 {
             let most = left.min(BUFFER_BYTES);
-            let count = self.stream.read(&mut self.buffer[..most])?;
+            let count = match self.stream.read(&mut self.buffer[..most]) {
+                // The kernel does not restart a read with a timeout after SIGSTOP and SIGCONT.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                outcome => outcome?,
+            };
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
