@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR
 .PHONY: help run test check bench bench-peers microbench audit install lint rust-tests client-tests compose
 
 help:
-	@echo "make run     start the gateway; needs no Redis and no configuration"
+	@echo "make run     start the gateway in development mode; needs no Redis and no configuration"
 	@echo "make test    check, then every test; installs what the tests need"
 	@echo "make check   formatting, clippy, rustdoc; warnings are errors"
 	@echo "make bench   micro-benchmarks, then the load test against a release build on loopback (ARGS=\"--subscribers 10000\")"
@@ -20,7 +20,7 @@ help:
 	@echo "make audit   licences, banned crates, sources, known vulnerabilities"
 
 run:
-	cargo run --release -p earshot -- serve
+	cargo run --release -p earshot -- serve --dev
 
 # One after the other, whatever -j says: they share two things that cannot be shared, the build directory and the cores.
 test:

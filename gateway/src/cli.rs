@@ -5,6 +5,7 @@
 
 use clap::Parser;
 
+mod access;
 pub mod check;
 pub mod config;
 pub mod drill;

@@ -60,9 +60,10 @@ pub use source::Source;
 pub use transport::{Http, Sse, WebSocket};
 pub use url::RedisUrl;
 
+use self::redis::DEFAULT_INSTANCE;
 use document::{Document, Section};
 use environment::Environment;
-use errors::Problems;
+use errors::{Place, Problems};
 use listen::Resolve;
 use namespace::Placed;
 
@@ -71,11 +72,14 @@ use namespace::Placed;
 pub struct Config {
     /// Where to listen; never empty.
     pub listen: Vec<Listen>,
+    /// Started with `--dev`: on loopback only, every channel open unless the file has namespaces, the API without a
+    /// key, pages of any local origin allowed.
+    pub development: bool,
     /// Which browsers may come besides those of the gateway's own host; `*`: all.
     pub allowed_origins: Vec<String>,
     /// What the log shows, as a filter.
     pub log: String,
-    /// The key of the HTTP API; without one, the API answers on loopback alone.
+    /// The key of the HTTP API; without one, the API answers in development mode only.
     pub api_key: Option<Secret>,
     /// How the process runs.
     pub gateway: GatewayConfig,
@@ -108,6 +112,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--listen`.
     pub listen: Vec<String>,
+    /// `--dev`.
+    pub dev: bool,
 }
 
 /// What a configuration was put together from. Displayed as a list, `defaults` when there was nothing.
@@ -164,7 +170,7 @@ impl Config {
     fn read(document: &Document<'_>, env: &Environment, flags: &Flags, resolve: Resolve) -> Self {
         let mut top = document.top();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
-        let namespaces = read_namespaces(document, &mut top, &redis);
+        let namespaces = read_namespaces(document, &mut top, &redis, env, flags);
         let unused_redis = take_unused(&mut redis, &namespaces);
         let warning =
             |unused: &RedisInstance| format!("no namespace is on redis `{}`: it is not used", unused.name);
@@ -172,7 +178,8 @@ impl Config {
         warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
-            allowed_origins: top::read_origins(&mut top),
+            development: flags.dev,
+            allowed_origins: top::read_origins(document, &mut top, env),
             log: top::read_log(document, &mut top, env),
             api_key: top::read_api_key(&mut top, env),
             gateway: read_section(&mut top, "gateway", GatewayConfig::read),
@@ -191,6 +198,11 @@ impl Config {
         config
     }
 
+    /// Whether clients can reach any channel.
+    pub fn has_open_channels(&self) -> bool {
+        self.namespaces.iter().any(|namespace| !namespace.channels.is_empty())
+    }
+
     /// Whether only this machine can reach the gateway.
     pub fn is_loopback_only(&self) -> bool {
         self.listen.iter().all(Listen::is_loopback)
@@ -198,7 +210,7 @@ impl Config {
 }
 
 impl Default for Config {
-    /// What there is when nobody says anything: the memory broker on loopback, open to all.
+    /// The configuration without file, environment and flags: the memory broker on loopback, no channel open.
     fn default() -> Self {
         let (document, _) = Document::parse(Path::new(""), "", Problems::default());
         let nowhere: Resolve = |_, _| Ok(Vec::new());
@@ -221,20 +233,36 @@ fn read_namespaces(
     document: &Document<'_>,
     top: &mut Section<'_>,
     redis: &[RedisInstance],
+    env: &Environment,
+    flags: &Flags,
 ) -> Vec<Namespace> {
-    let Some(sections) = top.list("namespace") else {
-        let default = redis.iter().find(|instance| instance.name == self::redis::DEFAULT_INSTANCE);
-        if default.is_none() && !redis.is_empty() {
-            let what = "no [[namespace]] is on it: write one, or call the instance `default`";
-            document.refuse(&top.place_of_key("redis"), what);
-        }
-        return vec![Namespace::open(default.map(|instance| instance.name.clone()))];
-    };
+    let default = redis.iter().map(|instance| &instance.name).find(|name| *name == DEFAULT_INSTANCE).cloned();
+    let has_default = default.is_some() || redis.is_empty();
+    let sections = top.list("namespace");
+    if sections.is_none() && !has_default {
+        let what = "no [[namespace]] is on it: write one, or call the instance `default`";
+        document.refuse(&top.place_of_key("redis"), what);
+    }
     if top.is_empty_list("namespace") {
         top.refuse(&top.place_of_key("namespace"), "no namespace at all: every channel would be refused");
     }
-    let (namespaces, placed): (Vec<Namespace>, Vec<Placed<'_>>) =
-        sections.into_iter().map(|section| Namespace::read(section, redis)).unzip();
+    if sections.is_none() && flags.dev {
+        return vec![Namespace::development(default)];
+    }
+    let (mut namespaces, mut placed): (Vec<Namespace>, Vec<Placed<'_>>) =
+        sections.into_iter().flatten().map(|section| Namespace::read(section, redis)).unzip();
+    let open = top::read_open_channels(document, env);
+    if !open.is_empty() {
+        if !has_default && !namespaces.is_empty() {
+            let what = "its channels are on the redis `default`, and there is none: write a [[namespace]]";
+            document.refuse(&Place::Variable(top::OPEN_CHANNELS), what);
+        }
+        let channels = open.iter().map(|found| found.value.clone()).collect();
+        namespaces.push(Namespace::open_channels(channels, default));
+        placed.push(Placed::open_channels(open));
+    } else if namespaces.is_empty() {
+        namespaces.push(Namespace::closed(default));
+    }
     reachable::check(document, &placed);
     namespaces
 }
@@ -251,6 +279,9 @@ fn overrides(env: &Environment, flags: &Flags) -> Vec<&'static str> {
     let mut overrides = env.set.clone();
     if !flags.listen.is_empty() {
         overrides.push("--listen");
+    }
+    if flags.dev {
+        overrides.push("--dev");
     }
     overrides
 }

@@ -73,7 +73,8 @@ impl Gateway {
 
         let limits = shard_limits(config);
         let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
-        let origins = Origins::new(config.allowed_origins.clone(), is_local(config));
+        let allowed = config.allowed_origins.clone();
+        let origins = if config.development { Origins::development(allowed) } else { Origins::new(allowed) };
         let reserved = config.limits.reserved_connections;
         let connections = config.limits.connections.unwrap_or_else(|| descriptors(reserved));
         let gate = Arc::new(Gate {
@@ -96,7 +97,7 @@ impl Gateway {
             started: Instant::now(),
             uid: Uuid::new_v4().to_string(),
         };
-        let router = http::router(Arc::new(context), has_console(config));
+        let router = http::router(Arc::new(context), config.development);
         let acceptor = Acceptor::new(gate, router, accept_limits(config), drain.clone());
         for listener in listeners {
             acceptor.serve(listener)?;
@@ -365,20 +366,7 @@ fn descriptors(reserved: usize) -> usize {
 fn guard(config: &Config) -> Guard {
     match &config.api_key {
         Some(key) => Guard::Key(key.expose().to_owned()),
-        None => {
-            tracing::info!(
-                "no API key is configured (api.key, EARSHOT_API_KEY): /api answers on loopback only"
-            );
-            Guard::Loopback
-        }
+        None if config.development => Guard::Development,
+        None => Guard::Closed,
     }
-}
-
-/// The page is for trying things out on one's own machine.
-fn has_console(config: &Config) -> bool {
-    config.origin.file.is_none() && is_local(config)
-}
-
-fn is_local(config: &Config) -> bool {
-    config.listen.iter().all(config::Listen::is_loopback)
 }

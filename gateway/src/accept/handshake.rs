@@ -122,7 +122,7 @@ mod tests {
                 .header(header::UPGRADE, "websocket")
                 .header(header::SEC_WEBSOCKET_VERSION, "13")
                 .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
-            match judge(&request.body(()).unwrap(), &Origins::new(Vec::new(), true)) {
+            match judge(&request.body(()).unwrap(), &Origins::default()) {
                 Handshake::Granted { response, encoding, refusal: None } => (response, encoding),
                 other => panic!("{uri}: {other:?}"),
             }

@@ -1,7 +1,9 @@
 //! Which browsers may open a stream or call the API: those whose page comes from an allowed origin.
 //!
-//! CORS does not protect WebSockets, so the `Origin` header is looked at in the handshake. Whoever sends none is not a
-//! browser, and is not stopped by this.
+//! CORS does not protect WebSockets, so the `Origin` header is checked in the handshake. A client that sends none is no
+//! page of a foreign origin, unless it says so (`Sec-Fetch-Site`).
+
+use std::net::IpAddr;
 
 use axum::http::{HeaderMap, header};
 
@@ -9,37 +11,49 @@ use axum::http::{HeaderMap, header};
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     allowed: Vec<String>,
-    /// A name that somebody else points to this machine is not a host of ours.
+    /// Pages of every local origin may come.
     local: bool,
 }
 
 impl Origins {
-    /// These origins, such as `https://app.example.org`; `*` allows every one. A gateway that listens on loopback only
-    /// (`local`) takes no page for its own whose host is a name other than `localhost`.
-    pub fn new(allowed: Vec<String>, local: bool) -> Self {
-        Self { allowed, local }
+    /// These origins, such as `https://app.example.org`; `*` allows every one.
+    pub fn new(allowed: Vec<String>) -> Self {
+        Self { allowed, local: false }
+    }
+
+    /// The same, and every origin on this machine: `http://localhost:3000`.
+    pub fn development(allowed: Vec<String>) -> Self {
+        Self { allowed, local: true }
     }
 
     /// Whether a request with these headers may come in.
     pub fn allow(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            // Browsers leave `Origin` out where a page embeds the request (an image, a script, a frame).
+            return !is_cross_site(headers) || self.allows_all();
+        };
         let Ok(origin) = origin.to_str() else { return false };
-        self.owns(origin, headers) || self.lists(origin)
+        is_own(origin, headers) || self.lists(origin)
     }
 
     /// The origin to name in the answer, when the request came from another host that is allowed.
     pub fn named(&self, headers: &HeaderMap) -> Option<String> {
         let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
-        (!self.owns(origin, headers) && self.lists(origin)).then(|| origin.to_owned())
-    }
-
-    fn owns(&self, origin: &str, headers: &HeaderMap) -> bool {
-        is_own(origin, headers) && (!self.local || host(headers).is_some_and(is_local_name))
+        (!is_own(origin, headers) && self.lists(origin)).then(|| origin.to_owned())
     }
 
     fn lists(&self, origin: &str) -> bool {
         self.allowed.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+            || (self.local && is_local_origin(origin))
     }
+
+    fn allows_all(&self) -> bool {
+        self.allowed.iter().any(|allowed| allowed == "*")
+    }
+}
+
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
 }
 
 /// Whether the page comes from the host that it now asks. React Native names the gateway itself.
@@ -54,14 +68,25 @@ fn host(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST)?.to_str().ok()
 }
 
-/// Whether a host is spelled as `localhost` or as an address: nobody else can point such a name here.
-pub fn is_local_name(host: &str) -> bool {
+/// The name or address in `host:port`.
+fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
+    name.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Whether a name means this machine without a look into DNS: `localhost` and what is below it.
+fn is_localhost(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+fn is_local_origin(origin: &str) -> bool {
+    let Some((_, page)) = origin.split_once("://") else { return false };
+    let name = name_of(page);
+    is_localhost(name) || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -79,7 +104,7 @@ mod tests {
 
     #[test]
     fn own_pages_and_listed_ones_may_come() {
-        let origins = Origins::new(vec!["https://app.example.org".to_owned()], true);
+        let origins = Origins::new(vec!["https://app.example.org".to_owned()]);
         let table = [
             (None, true),
             (Some("http://localhost:8000"), true),
@@ -91,17 +116,43 @@ mod tests {
         for (origin, allowed) in table {
             assert_eq!(origins.allow(&headers("localhost:8000", origin)), allowed, "{origin:?}");
         }
-        let all = Origins::new(vec!["*".to_owned()], true);
+        let all = Origins::new(vec!["*".to_owned()]);
         assert!(all.allow(&headers("x", Some("https://evil.example"))));
     }
 
     #[test]
-    fn a_name_that_somebody_points_here_is_not_our_own() {
-        let rebound = headers("evil.example:8000", Some("http://evil.example:8000"));
-        assert!(!Origins::new(Vec::new(), true).allow(&rebound));
-        assert!(Origins::new(Vec::new(), false).allow(&rebound));
-        let emulator = headers("10.0.2.2:8000", Some("http://10.0.2.2:8000"));
-        assert!(Origins::new(Vec::new(), true).allow(&emulator));
+    fn in_development_mode_every_local_origin_may_come() {
+        let origins = Origins::development(Vec::new());
+        let table = [
+            ("http://localhost:3000", true),
+            ("https://app.localhost:5173", true),
+            ("http://127.0.0.2:1", true),
+            ("http://[::1]:3000", true),
+            ("capacitor://localhost", true),
+            ("http://192.168.1.5:3000", false),
+            ("http://localhost.evil.example", false),
+            ("http://evil.example:3000", false),
+            ("null", false),
+        ];
+        for (origin, allowed) in table {
+            let headers = headers("localhost:8000", Some(origin));
+            assert_eq!(origins.allow(&headers), allowed, "{origin}");
+            assert_eq!(origins.named(&headers).is_some(), allowed, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_site_that_sends_no_origin_is_told_by_its_site() {
+        let site = |site: &str| {
+            let mut headers = headers("localhost:8000", None);
+            headers.insert("sec-fetch-site", site.parse().unwrap());
+            headers
+        };
+        for allowed in ["same-origin", "same-site", "none"] {
+            assert!(Origins::new(Vec::new()).allow(&site(allowed)), "{allowed}");
+        }
+        assert!(!Origins::new(vec!["https://a.example".to_owned()]).allow(&site("cross-site")));
+        assert!(Origins::new(vec!["*".to_owned()]).allow(&site("cross-site")));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Args {
     }
 
     fn configured(&self) -> Result<Vec<Server>, String> {
-        let flags = Flags { config: self.config.clone(), listen: Vec::new() };
+        let flags = Flags { config: self.config.clone(), ..Flags::default() };
         let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
         let timed = |server: Server| Server { instance: self.timed(server.instance), ..server };
         let servers: Vec<Server> = config.servers().into_iter().map(timed).collect();

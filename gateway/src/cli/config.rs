@@ -37,7 +37,7 @@ impl Args {
     /// Does it, and says how it went.
     pub fn run(&self) -> ExitCode {
         let (Command::Check(target) | Command::Show(target)) = &self.command;
-        let flags = Flags { config: target.config.clone(), listen: Vec::new() };
+        let flags = Flags { config: target.config.clone(), ..Flags::default() };
         let (text, code) = match (Config::load(&flags), &self.command) {
             (Ok(config), Command::Check(_)) => (summary(&config), ExitCode::SUCCESS),
             (Ok(config), Command::Show(_)) => (config.show(), ExitCode::SUCCESS),
@@ -73,7 +73,11 @@ fn summary(config: &Config) -> String {
         };
         lines.push(format!("redis      {}: {place}{pubsub}", instance.name));
     }
-    lines.extend(config.namespaces.iter().map(describe));
+    let namespaces = config.namespaces.iter().filter(|namespace| !namespace.channels.is_empty());
+    lines.extend(namespaces.map(describe));
+    if !config.has_open_channels() {
+        lines.push("channels   none is open: write a [[namespace]], or set EARSHOT_OPEN_CHANNELS".to_owned());
+    }
     lines.extend(config.warnings.iter().map(|warning| format!("warning    {warning}")));
     lines.join("\n") + "\n"
 }
@@ -100,7 +104,7 @@ mod tests {
             summary(&Config::default()),
             "The configuration is right (from defaults).\n\
              listen     localhost:8000 (127.0.0.1:8000, [::1]:8000)\n\
-             namespace  default: *; on memory; subscribe: anyone, publish: subscribers\n"
+             channels   none is open: write a [[namespace]], or set EARSHOT_OPEN_CHANNELS\n"
         );
     }
 }

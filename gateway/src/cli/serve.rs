@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::access;
 use crate::config::{Config, ConfigErrors, Flags};
 use crate::gateway::Gateway;
 
@@ -32,6 +33,10 @@ pub struct Args {
     /// file's, or localhost:8000]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+    /// Development mode, on loopback only: every channel open unless the file has namespaces, the HTTP API without a
+    /// key, a page for trying things out at /, pages of every local origin allowed
+    #[arg(long)]
+    dev: bool,
 }
 
 impl Args {
@@ -40,7 +45,7 @@ impl Args {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        Config::load(&Flags { config: self.config.clone(), listen: self.listen.clone() })
+        Config::load(&Flags { config: self.config.clone(), listen: self.listen.clone(), dev: self.dev })
     }
 
     /// Serves until SIGTERM or SIGINT; a second one ends at once.
@@ -77,6 +82,7 @@ fn serve(config: &Config) -> io::Result<bool> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    access::log(config);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build()?;
     let ended = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
@@ -141,7 +147,7 @@ mod tests {
 
     fn args(config: &str, text: &str) -> Args {
         std::fs::write(config, text).unwrap();
-        Args { config: Some(config.into()), listen: vec!["127.0.0.1:0".into()] }
+        Args { config: Some(config.into()), listen: vec!["127.0.0.1:0".into()], dev: false }
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub(super) struct Environment {
     /// Addresses, separated by commas.
     pub(super) listen: Option<String>,
     pub(super) log: Option<String>,
+    /// Patterns of channels, separated by commas.
+    pub(super) open_channels: Option<String>,
+    /// Origins, separated by commas.
+    pub(super) allowed_origins: Option<String>,
     pub(super) api_key: Option<Secret>,
     pub(super) redis_url: Option<RedisUrl>,
     pub(super) redis_pubsub_url: Option<RedisUrl>,
@@ -33,6 +37,8 @@ impl Environment {
             config: variables.raw("EARSHOT_CONFIG").map(PathBuf::from),
             listen: variables.text("EARSHOT_LISTEN", |text| Ok(text.into())),
             log: variables.text("EARSHOT_LOG", |text| Ok(text.into())),
+            open_channels: variables.text("EARSHOT_OPEN_CHANNELS", |text| Ok(text.into())),
+            allowed_origins: variables.text("EARSHOT_ALLOWED_ORIGINS", |text| Ok(text.into())),
             api_key: variables.text("EARSHOT_API_KEY", Secret::parse),
             redis_url: variables.text("REDIS_URL", RedisUrl::parse),
             redis_pubsub_url: variables.text("REDIS_PUBSUB_URL", RedisUrl::parse),

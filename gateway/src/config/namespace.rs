@@ -5,12 +5,16 @@
 use super::channel::ChannelPattern;
 use super::choice;
 use super::document::{Found, Section};
+use super::errors::Place;
 use super::history::{Deliver, History};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::show::Shown;
 use super::slow::{Slow, SlowRules, Terminal};
 use super::source::Source;
 use crate::instance::slot;
+
+/// The name of the namespace that `EARSHOT_OPEN_CHANNELS` makes.
+pub(super) const OPEN_CHANNELS: &str = "open-channels";
 
 /// What a namespace is told that wants a log without a Redis.
 const NO_LOG: &str = "a log is kept in Redis: name a `redis` instance, or set REDIS_URL";
@@ -101,13 +105,37 @@ pub(super) struct Placed<'d> {
     pub(super) channels: Vec<Found<'d, ChannelPattern>>,
 }
 
+impl<'d> Placed<'d> {
+    /// The namespace of `EARSHOT_OPEN_CHANNELS`.
+    pub(super) fn open_channels(channels: Vec<Found<'d, ChannelPattern>>) -> Self {
+        let place = Place::Variable(super::top::OPEN_CHANNELS);
+        Self { name: Found { value: OPEN_CHANNELS.into(), place }, channels }
+    }
+}
+
 impl Namespace {
-    /// The one namespace of a file without any: every channel, open to all.
-    pub(super) fn open(redis: Option<String>) -> Self {
+    /// Development mode without a namespace in the file: every channel is open for subscribing and publishing.
+    pub(super) fn development(redis: Option<String>) -> Self {
+        // The pattern is valid. An empty list would refuse every channel.
+        let channels = ChannelPattern::parse("*").into_iter().collect();
+        Self { publish: Who::Subscribers, ..Self::named("default", channels, redis) }
+    }
+
+    /// No namespace in the file and no open channel: the Redis instance is connected and every channel is refused.
+    pub(super) fn closed(redis: Option<String>) -> Self {
+        Self::named("default", Vec::new(), redis)
+    }
+
+    /// The channels of `EARSHOT_OPEN_CHANNELS`: open for subscribing, closed for publishing.
+    pub(super) fn open_channels(channels: Vec<ChannelPattern>, redis: Option<String>) -> Self {
+        Self::named(OPEN_CHANNELS, channels, redis)
+    }
+
+    /// A namespace with the defaults of the file.
+    fn named(name: &str, channels: Vec<ChannelPattern>, redis: Option<String>) -> Self {
         Self {
-            name: "default".into(),
-            // The pattern is well formed; a list that is empty would refuse every channel, which is safe, too.
-            channels: ChannelPattern::parse("*").into_iter().collect(),
+            name: name.into(),
+            channels,
             redis,
             key_prefix: String::new(),
             spread: false,
@@ -116,7 +144,7 @@ impl Namespace {
             history: Source::PubSub.history(),
             deliver: Deliver::default(),
             subscribe: Who::Anyone,
-            publish: Who::Subscribers,
+            publish: Who::Nobody,
             subscribe_pattern: false,
             on_broker_loss: OnBrokerLoss::Local,
             slow: Slow::default(),

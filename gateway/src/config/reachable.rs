@@ -56,5 +56,8 @@ fn check_patterns(document: &Document<'_>, namespaces: &[Placed<'_>]) {
 }
 
 fn first_place(owner: &str, place: &Place<'_>) -> String {
-    format!("namespace `{owner}` (line {})", place.line())
+    match place {
+        Place::Variable(name) => (*name).into(),
+        place => format!("namespace `{owner}` (line {})", place.line()),
+    }
 }

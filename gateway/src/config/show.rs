@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use toml::Value;
 
-use super::Config;
+use super::{Config, Namespace};
 
 /// TOML being written, line by line.
 #[derive(Debug, Default)]
@@ -78,7 +78,11 @@ impl Config {
         out.section("[drain]");
         out.lines(&self.drain.settings());
         self.redis.iter().for_each(|instance| instance.show(&mut out));
-        self.namespaces.iter().for_each(|namespace| namespace.show(&mut out));
+        let has_channels = |namespace: &&Namespace| !namespace.channels.is_empty();
+        if !self.has_open_channels() {
+            out.remark("No channel is open: write a [[namespace]], or set EARSHOT_OPEN_CHANNELS.");
+        }
+        self.namespaces.iter().filter(has_channels).for_each(|namespace| namespace.show(&mut out));
         out.0
     }
 

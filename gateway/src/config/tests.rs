@@ -8,6 +8,7 @@ use super::environment::Environment;
 use super::errors::Problems;
 use super::*;
 
+mod access;
 mod bad_files;
 mod documentation;
 mod good_files;
@@ -26,12 +27,24 @@ fn load(text: &str) -> Result<Config, String> {
 
 /// Loads a text together with variables and `--listen` flags.
 fn load_with(text: &str, variables: Variables<'_>, listen: &[&str]) -> Result<Config, String> {
+    load_by(text, variables, &Flags { listen: texts(listen), ..Flags::default() })
+}
+
+/// The same in development mode.
+fn load_dev(text: &str, variables: Variables<'_>, listen: &[&str]) -> Result<Config, String> {
+    load_by(text, variables, &Flags { listen: texts(listen), dev: true, ..Flags::default() })
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
+}
+
+fn load_by(text: &str, variables: Variables<'_>, flags: &Flags) -> Result<Config, String> {
     let mut problems = Problems::default();
     let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
     let env = Environment::read(find, &mut problems);
-    let flags = Flags { config: None, listen: listen.iter().map(ToString::to_string).collect() };
     let file = (!text.is_empty()).then(|| file::Read { path: "earshot.toml".into(), text: text.into() });
-    Config::assemble(file.as_ref(), &env, &flags, offline, problems).map_err(|errors| errors.to_string())
+    Config::assemble(file.as_ref(), &env, flags, offline, problems).map_err(|errors| errors.to_string())
 }
 
 /// A resolver that needs no network.

@@ -6,12 +6,16 @@
 use tracing_subscriber::EnvFilter;
 
 use super::Flags;
+use super::channel::ChannelPattern;
 use super::document::{Document, Found, Section};
 use super::environment::Environment;
 use super::errors::Place;
 use super::listen::{Listen, Resolve, repeated};
 use super::nearest::nearest;
 use super::secret::Secret;
+
+/// The variable that opens channels without a file.
+pub(super) const OPEN_CHANNELS: &str = "EARSHOT_OPEN_CHANNELS";
 
 /// What the log shows when nobody says otherwise.
 const LOG: &str = "info";
@@ -53,6 +57,13 @@ pub(super) fn read_listen(
     for (found, addr) in repeated(&found) {
         document.refuse(&found.place, format!("{addr} is listened on already"));
     }
+    if flags.dev {
+        for found in found.iter().filter(|found| !found.value.is_loopback()) {
+            let what = "not in development mode (--dev), which is open to everybody who reaches it: listen on \
+                        localhost, or leave --dev out";
+            document.refuse(&found.place, format!("\"{}\": {what}", found.value.text.escape_debug()));
+        }
+    }
     let listen: Vec<Listen> = found.into_iter().map(|found| found.value).collect();
     if listen.is_empty() { vec![Listen::default()] } else { listen }
 }
@@ -70,10 +81,41 @@ pub(super) fn read_log(document: &Document<'_>, top: &mut Section<'_>, env: &Env
     }
 }
 
-/// The origins that browsers may come from, besides the gateway's own.
-pub(super) fn read_origins(top: &mut Section<'_>) -> Vec<String> {
-    let origins = top.texts("allowed_origins", origin).unwrap_or_default();
-    origins.into_iter().map(|found| found.value).collect()
+/// The origins that browsers may come from, besides the gateway's own: of the environment, else of the file.
+pub(super) fn read_origins(document: &Document<'_>, top: &mut Section<'_>, env: &Environment) -> Vec<String> {
+    let file = top.texts("allowed_origins", origin);
+    let found = match &env.allowed_origins {
+        Some(list) => read_list(document, "EARSHOT_ALLOWED_ORIGINS", list, origin),
+        None => file.unwrap_or_default(),
+    };
+    found.into_iter().map(|found| found.value).collect()
+}
+
+/// The channels that are open without a namespace in the file.
+pub(super) fn read_open_channels<'d>(
+    document: &Document<'d>,
+    env: &Environment,
+) -> Vec<Found<'d, ChannelPattern>> {
+    let list = env.open_channels.as_deref().unwrap_or_default();
+    read_list(document, OPEN_CHANNELS, list, ChannelPattern::parse)
+}
+
+/// The elements of a variable, separated by commas. A wrong one is a problem, and is left out.
+fn read_list<'d, T>(
+    document: &Document<'d>,
+    name: &'static str,
+    list: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<Found<'d, T>> {
+    let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
+    let read = |text| match parse(text) {
+        Ok(value) => Some(Found { value, place: Place::Variable(name) }),
+        Err(what) => {
+            document.refuse(&Place::Variable(name), what);
+            None
+        }
+    };
+    texts.filter_map(read).collect()
 }
 
 /// The key of the HTTP API.

@@ -36,7 +36,7 @@ impl OwnGateway {
             .map_err(|error| format!("this program does not find itself to start a gateway: {error}"))?;
         let (port, below) = (free_port()?, directory.below("gateway")?);
         directory::write(&below.join("password"), &passwords.gateway)?;
-        directory::write(&below.join("earshot.toml"), &configuration(port, redis))?;
+        directory::write(&below.join("earshot.toml"), &configuration(port, redis, &passwords.api))?;
         let child = spawn(&program, &below)?;
         Ok(Self { program, directory: below, port, child })
     }
@@ -66,9 +66,10 @@ fn spawn(program: &std::path::Path, directory: &std::path::Path) -> Result<Child
     Child::start(program, &["serve", "--config", "earshot.toml"], directory)
 }
 
-fn configuration(port: u16, redis: SocketAddr) -> String {
+fn configuration(port: u16, redis: SocketAddr, api_key: &str) -> String {
     format!(
         "listen = [\"127.0.0.1:{port}\"]\n\n\
+         [api]\nkey = \"{api_key}\"\n\n\
          [redis.default]\nurl = \"redis://{redis}\"\nusername = \"{USER}\"\npassword_file = \"password\"\n\n\
          [[namespace]]\nname = \"log\"\nchannels = [\"{LOG}\"]\nsource = \"stream\"\n\n\
          [[namespace]]\nname = \"plain\"\nchannels = [\"drill:*\"]\n"

@@ -26,11 +26,13 @@ pub(super) struct Passwords {
     pub(super) admin: String,
     /// The gateway's.
     pub(super) gateway: String,
+    /// The key of the gateway's HTTP API.
+    pub(super) api: String,
 }
 
 impl Passwords {
     pub(super) fn random() -> Self {
-        Self { admin: secret(), gateway: secret() }
+        Self { admin: secret(), gateway: secret(), api: secret() }
     }
 }
 
@@ -121,7 +123,7 @@ fn spawn(program: &Path, directory: &Path) -> Result<Child, String> {
 }
 
 fn configuration(port: u16, passwords: &Passwords) -> String {
-    let Passwords { admin, gateway } = passwords;
+    let Passwords { admin, gateway, .. } = passwords;
     format!(
         "bind 127.0.0.1\nport {port}\nsave \"\"\nappendonly yes\nappendfsync always\nrequirepass {admin}\n\
          masterauth {admin}\nuser {USER} on >{gateway} ~* &* +@all\n"

@@ -161,8 +161,11 @@ async fn own(redis_server: &Path, keep: bool, drain: &Drain) -> Result<Parts, St
     let active = Box::pin(Server::start(&program, &passwords, "redis-1", &directory)).await?;
     let proxy = Proxy::start("127.0.0.1:0", format!("127.0.0.1:{}", active.port()), drain).await?;
     let gateway = OwnGateway::start(proxy.address(), &passwords, &directory)?;
-    let target =
-        Target { authority: format!("127.0.0.1:{}", gateway.port()), api_key: None, drain: drain.clone() };
+    let target = Target {
+        authority: format!("127.0.0.1:{}", gateway.port()),
+        api_key: Some(passwords.api.clone()),
+        drain: drain.clone(),
+    };
     let backend = active.backend().clone();
     Ok(Parts {
         gateway: Some(gateway),

@@ -19,9 +19,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use super::guard::{Denied, Guard};
+use super::guard::Denied;
 use super::{Context, refuse};
-use crate::accept::carry::Peer;
 use crate::broker::BrokerError;
 use crate::broker::Reach;
 use crate::broker::log::Append;
@@ -132,7 +131,7 @@ pub async fn call(
     Path(method): Path<String>,
     request: Request,
 ) -> Response {
-    if let Err(denied) = admit(&context.guard, &request) {
+    if let Err(denied) = admit(&context, &request) {
         return denial(denied);
     }
     let body = axum::body::to_bytes(request.into_body(), context.body.bytes);
@@ -157,15 +156,15 @@ pub async fn call(
 }
 
 /// As Centrifugo does, a key in the query counts where the headers hold none that is right.
-fn admit(guard: &Guard, request: &Request) -> Result<(), Denied> {
-    let peer = request.extensions().get::<Peer>().copied();
-    guard.admit(request.headers(), peer).or_else(|denied| {
+fn admit(context: &Context, request: &Request) -> Result<(), Denied> {
+    let (guard, origins) = (&context.guard, &context.gate.origins);
+    guard.admit(request.headers(), origins).or_else(|denied| {
         let query = request.uri().query().unwrap_or_default();
         let mut pairs = form_urlencoded::parse(query.as_bytes());
         let key = pairs.find(|(name, _)| name == "api_key").ok_or(denied)?.1;
         let mut headers = request.headers().clone();
         headers.insert("x-api-key", HeaderValue::from_str(&key).map_err(|_| denied)?);
-        guard.admit(&headers, peer)
+        guard.admit(&headers, origins)
     })
 }
 
@@ -338,7 +337,7 @@ impl From<Answer> for Body {
 fn denial(denied: Denied) -> Response {
     let (status, code) = match denied {
         Denied::Key => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
-        Denied::NotLocal => (StatusCode::FORBIDDEN, ErrorCode::PermissionDenied),
+        Denied::NoKey | Denied::Origin => (StatusCode::FORBIDDEN, ErrorCode::PermissionDenied),
     };
     (status, Json(Body::from(Err(Fault::new(code, denied.to_string()))))).into_response()
 }

@@ -79,12 +79,12 @@ class Stage {
     return redis;
   }
 
-  /** A gateway process: on `redis` (else on memory), with `config` as its earshot.toml (else without any). */
+  /** A gateway process in development mode: on `redis` (else on memory), with `config` as its earshot.toml, if given. */
   async gateway({ redis, config, env = {} } = {}) {
     assert.ok(existsSync(binary), `no gateway at ${binary}: build it, or set EARSHOT_BIN`);
     const port = await freePort();
     const cwd = this.directory();
-    const args = ["serve", "--listen", `127.0.0.1:${port}`];
+    const args = ["serve", "--dev", "--listen", `127.0.0.1:${port}`];
     if (config !== undefined) {
       writeFileSync(join(cwd, "test.toml"), config);
       args.push("--config", join(cwd, "test.toml"));

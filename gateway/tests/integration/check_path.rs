@@ -123,7 +123,8 @@ async fn a_proxy_that_does_not_upgrade_is_named() {
 
 #[tokio::test]
 async fn a_proxy_that_changes_the_host_makes_own_pages_foreign() {
-    let gateway = Gateway::start().await;
+    let open = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"subscribers\"\n";
+    let gateway = Gateway::settings().production().config(open).start().await;
     let without_host = GOOD.replace("proxy_set_header Host $http_host;", "");
     let nginx = Nginx::before(gateway.address(), &without_host).await;
     let checked = look(&nginx.url(), &[]).await;

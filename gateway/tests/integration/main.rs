@@ -27,6 +27,7 @@ mod check_topology;
 
 mod cli;
 mod client_sharding;
+mod closed;
 mod cluster;
 mod cluster_sharded;
 mod compatibility;

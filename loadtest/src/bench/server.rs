@@ -50,12 +50,12 @@ impl Server {
         self.child.id()
     }
 
-    /// Earshot, configured only with its Redis.
+    /// Earshot in development mode, configured only with its Redis.
     pub(crate) fn earshot(programs: &Programs, core: u16, redis: &Self) -> Result<Self, String> {
         let port = free_port();
         let mut command = pinned(core, &programs.earshot);
         remove_variables(&mut command, &["EARSHOT_", "REDIS_"]);
-        command.args(["serve", "--listen", &format!("127.0.0.1:{port}")]);
+        command.args(["serve", "--dev", "--listen", &format!("127.0.0.1:{port}")]);
         command.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port));
         Self::start(command, port, temp_directory(port)?, |port| {
             answers(port, "GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n", " 200 ")

@@ -19,7 +19,7 @@ impl Instances {
     /// Reads the configuration, where one was given.
     pub(super) fn load(path: Option<&Path>) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self { known: None }) };
-        let flags = Flags { config: Some(path.to_owned()), listen: Vec::new() };
+        let flags = Flags { config: Some(path.to_owned()), ..Flags::default() };
         let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
         Ok(Self { known: Some([config.redis, config.unused_redis].concat()) })
     }

@@ -124,6 +124,8 @@ fn the_manual_names_every_variable() {
         "EARSHOT_CONFIG",
         "EARSHOT_LISTEN",
         "EARSHOT_LOG",
+        "EARSHOT_OPEN_CHANNELS",
+        "EARSHOT_ALLOWED_ORIGINS",
         "EARSHOT_API_KEY",
         "REDIS_URL",
         "REDIS_PUBSUB_URL",

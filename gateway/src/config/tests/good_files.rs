@@ -12,8 +12,7 @@ fn nothing_at_all_is_the_memory_broker_on_loopback() {
     let config = load("").unwrap();
     assert_eq!(config.listen, [Listen::default()]);
     assert!(config.is_loopback_only() && config.redis.is_empty() && config.api_key.is_none());
-    assert_eq!(config.namespaces, [Namespace::open(None)]);
-    assert!(config.namespaces[0].channels[0].matches("any:channel.at-all"));
+    assert_eq!(config.namespaces, [Namespace::closed(None)]);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.origin.to_string(), "defaults");
     assert_eq!(Config::default().show(), config.show());
@@ -24,7 +23,7 @@ fn redis_url_alone_is_complete() {
     let config = load_with("", &[REDIS], &[]).unwrap();
     assert_eq!(config.redis.len(), 1);
     assert_eq!(config.redis[0].url.expose(), "redis://:hunter2@env:6379/0");
-    assert_eq!(config.namespaces, [Namespace::open(Some("default".into()))]);
+    assert_eq!(config.namespaces, [Namespace::closed(Some("default".into()))]);
     assert_eq!(config.origin.to_string(), "REDIS_URL");
     assert!(!format!("{config:?}{}", config.show()).contains("hunter2"));
 }

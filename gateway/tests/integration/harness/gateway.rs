@@ -28,21 +28,22 @@ pub(crate) struct Settings {
     environment: Vec<(&'static str, String)>,
     listen: Option<String>,
     port: u16,
+    dev: bool,
 }
 
 impl Gateway {
-    /// A gateway without any configuration: the memory broker.
+    /// A gateway in development mode without any configuration: the memory broker, every channel open.
     pub(crate) async fn start() -> Self {
         Self::settings().start().await
     }
 
-    /// A gateway on a Redis, by `REDIS_URL` alone.
+    /// The same on a Redis.
     pub(crate) async fn on(redis: &Redis) -> Self {
         Self::settings().redis(redis).start().await
     }
 
     pub(crate) fn settings() -> Settings {
-        Settings { config: None, environment: Vec::new(), listen: None, port: free_port() }
+        Settings { config: None, environment: Vec::new(), listen: None, port: free_port(), dev: true }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -136,6 +137,12 @@ impl Settings {
         self
     }
 
+    /// Without `--dev`, as in production.
+    pub(crate) fn production(mut self) -> Self {
+        self.dev = false;
+        self
+    }
+
     /// Where to listen; `{port}` stands for the port.
     pub(crate) fn listen(mut self, listen: &str) -> Self {
         self.listen = Some(listen.replace("{port}", &self.port.to_string()));
@@ -183,9 +190,14 @@ impl Settings {
     }
 
     fn spawn(self) -> Gateway {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        Gateway { process: self.run(), address }
+    }
+
+    /// Starts the process, and waits for nothing.
+    pub(crate) fn run(self) -> Process {
         let directory = tempfile::tempdir().unwrap();
-        let process = Process::start(self.command(&directory), directory);
-        Gateway { process, address: SocketAddr::from(([127, 0, 0, 1], self.port)) }
+        Process::start(self.command(&directory), directory)
     }
 
     fn command(&self, directory: &TempDir) -> Command {
@@ -197,6 +209,9 @@ impl Settings {
         }
         let listen = self.listen.clone().unwrap_or_else(|| format!("127.0.0.1:{}", self.port));
         command.arg("serve");
+        if self.dev {
+            command.arg("--dev");
+        }
         if !listen.is_empty() {
             command.args(["--listen", &listen]);
         }

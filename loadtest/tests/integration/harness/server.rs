@@ -52,7 +52,7 @@ impl Drop for Server {
     }
 }
 
-/// A gateway without a configuration file, with the memory broker or a Redis.
+/// A gateway in development mode without a configuration file, with the memory broker or a Redis.
 pub(crate) fn gateway(redis: Option<&Server>) -> Server {
     let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new(gateway_binary());
@@ -61,7 +61,7 @@ pub(crate) fn gateway(redis: Option<&Server>) -> Server {
             command.env_remove(name);
         }
     }
-    command.args(["serve", "--listen"]).arg(format!("127.0.0.1:{port}")).env("RUST_LOG", "error");
+    command.args(["serve", "--dev", "--listen"]).arg(format!("127.0.0.1:{port}")).env("RUST_LOG", "error");
     if let Some(redis) = redis {
         command.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port));
     }

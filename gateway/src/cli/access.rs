@@ -1,0 +1,54 @@
+//! What the start of `earshot serve` logs about who may come in.
+//!
+//! Owns the words. Must never change what a configuration allows.
+
+use crate::config::Config;
+
+/// The lines that open a gateway, as shell and `.env` files take them.
+const OPEN_CHANNELS: &str = "EARSHOT_OPEN_CHANNELS=web-signals,jobs:*";
+const API_KEY: &str = "EARSHOT_API_KEY=$(openssl rand -hex 32)";
+const ALLOWED_ORIGINS: &str = "EARSHOT_ALLOWED_ORIGINS=https://app.example.com";
+
+/// Logs development mode, or what is closed and which settings open it.
+pub(super) fn log(config: &Config) {
+    if config.development {
+        tracing::warn!(
+            "development mode (--dev): whoever reaches this machine's loopback can subscribe, publish and call the \
+             HTTP API; in production, start without --dev"
+        );
+    } else if !config.has_open_channels() {
+        tracing::warn!("{}", closed(config));
+    } else if config.api_key.is_none() {
+        tracing::info!("no API key is configured (EARSHOT_API_KEY, or `key` in [api]): /api answers 403");
+    }
+}
+
+/// What is refused while no channel is open, and each line that is missing.
+fn closed(config: &Config) -> String {
+    let api = if config.api_key.is_none() { ", and the HTTP API answers 403" } else { "" };
+    let missing = [
+        Some(OPEN_CHANNELS),
+        config.api_key.is_none().then_some(API_KEY),
+        config.allowed_origins.is_empty().then_some(ALLOWED_ORIGINS),
+    ];
+    let lines: Vec<&str> = missing.into_iter().flatten().collect();
+    format!(
+        "no channel is open: every subscribe is refused with 102 (unknown channel){api}. Set these, with your own \
+         values, or write a [[namespace]]; to try things out on this machine, start `earshot serve --dev`\n{}",
+        lines.join("\n")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_missing_lines_are_shown() {
+        let config = Config::default();
+        let shown = |config: &Config| closed(config).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(shown(&config), [OPEN_CHANNELS, API_KEY, ALLOWED_ORIGINS]);
+        let config = Config { allowed_origins: vec!["https://a.example".to_owned()], ..config };
+        assert_eq!(shown(&config), [OPEN_CHANNELS, API_KEY]);
+    }
+}

@@ -1,0 +1,104 @@
+//! Which channels are open, and to whom, without a word about it, by a variable, and in development mode.
+
+use super::super::*;
+use super::{load, load_dev, load_with};
+
+const REDIS: (&str, &str) = ("REDIS_URL", "redis://env");
+
+/// Whether a client may subscribe to a channel, and publish on it.
+fn is_open(config: &Config, channel: &str) -> (bool, bool) {
+    let matches = |namespace: &&Namespace| namespace.channels.iter().any(|pattern| pattern.matches(channel));
+    let found = config.namespaces.iter().find(matches);
+    found.map_or((false, false), |found| (found.subscribe == Who::Anyone, found.publish != Who::Nobody))
+}
+
+#[test]
+fn no_channel_is_open_until_the_configuration_opens_some() {
+    for config in [load(""), load_with("", &[REDIS], &[]), load_with("", &[REDIS], &["0.0.0.0:80"])] {
+        let config = config.unwrap();
+        assert_eq!(is_open(&config, "a"), (false, false));
+        assert!(!config.has_open_channels() && !config.development);
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+    // The instance is connected all the same: the gateway is ready once it is.
+    assert_eq!(load_with("", &[REDIS], &[]).unwrap().redis.len(), 1);
+}
+
+#[test]
+fn a_variable_opens_channels_for_subscribing_alone() {
+    let open = [REDIS, ("EARSHOT_OPEN_CHANNELS", " web-signals, jobs:* ,")];
+    let config = load_with("", &open, &[]).unwrap();
+    for (channel, open) in [("web-signals", true), ("jobs:1", true), ("web-signals2", false)] {
+        assert_eq!(is_open(&config, channel), (open, false), "{channel}");
+    }
+    assert_eq!(config.namespaces[0].redis.as_deref(), Some("default"));
+    let memory = load_with("", &open[1..], &[]).unwrap();
+    assert_eq!((memory.namespaces[0].redis.as_deref(), memory.redis.len()), (None, 0));
+    assert_eq!(load(&memory.show()).unwrap().namespaces, memory.namespaces);
+}
+
+#[test]
+fn the_namespaces_of_a_file_come_before_those_of_the_variable() {
+    let file = "[[namespace]]\nname = \"a\"\nchannels = \"web-signals\"\nsubscribe = \"nobody\"\n";
+    let config = load_with(file, &[("EARSHOT_OPEN_CHANNELS", "web-*")], &[]).unwrap();
+    assert_eq!(is_open(&config, "web-signals"), (false, false));
+    assert_eq!(is_open(&config, "web-2"), (true, false));
+    let told = load_with(file, &[("EARSHOT_OPEN_CHANNELS", "demo,web-signals")], &[]).unwrap_err();
+    assert_eq!(told, "EARSHOT_OPEN_CHANNELS: `web-signals` stands in namespace `a` (line 3) already");
+    let elsewhere = format!("redis.b.url = \"redis://b\"\n{file}redis = \"b\"\n");
+    let told = load_with(&elsewhere, &[("EARSHOT_OPEN_CHANNELS", "demo")], &[]).unwrap_err();
+    assert_eq!(
+        told,
+        "EARSHOT_OPEN_CHANNELS: its channels are on the redis `default`, and there is none: write a [[namespace]]"
+    );
+}
+
+#[test]
+fn each_mistake_in_a_variable_is_told() {
+    for (name, value, told) in [
+        ("EARSHOT_OPEN_CHANNELS", "a,a", "`a` stands in EARSHOT_OPEN_CHANNELS already"),
+        (
+            "EARSHOT_OPEN_CHANNELS",
+            "*,a",
+            "`a` can never be reached: `*` in EARSHOT_OPEN_CHANNELS covers it; put the narrower one first",
+        ),
+        (
+            "EARSHOT_ALLOWED_ORIGINS",
+            "https://a.example,b",
+            "expected an origin such as \"https://app.example.com\" or \"*\", found \"b\"",
+        ),
+    ] {
+        assert_eq!(load_with("", &[(name, value)], &[]).unwrap_err(), format!("{name}: {told}"));
+    }
+    let origins = [("EARSHOT_ALLOWED_ORIGINS", "https://A.example, http://localhost:3000")];
+    let config = load_with("allowed_origins = \"https://file.example\"", &origins, &[]).unwrap();
+    assert_eq!(config.allowed_origins, ["https://a.example", "http://localhost:3000"]);
+}
+
+#[test]
+fn development_mode_opens_every_channel_unless_the_file_has_namespaces() {
+    let config = load_dev("", &[REDIS], &[]).unwrap();
+    assert_eq!((is_open(&config, "any:channel.at-all"), config.development), ((true, true), true));
+    assert_eq!(config.origin.to_string(), "REDIS_URL, --dev");
+    let file = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\n";
+    let config = load_dev(file, &[("EARSHOT_OPEN_CHANNELS", "b")], &[]).unwrap();
+    let open = ["a", "b", "c"].map(|channel| is_open(&config, channel));
+    assert_eq!(open, [(true, false), (true, false), (false, false)]);
+}
+
+#[test]
+fn development_mode_listens_on_loopback_only() {
+    for listen in ["localhost:8000", "127.0.0.1:0", "[::1]:8000"] {
+        assert!(load_dev("", &[], &[listen]).is_ok(), "{listen}");
+    }
+    let why = "not in development mode (--dev), which is open to everybody who reaches it: listen on localhost, or \
+               leave --dev out";
+    for (text, variables, listen, place, shown) in [
+        ("", &[][..], &[":8000"][..], "--listen", ":8000"),
+        ("", &[("EARSHOT_LISTEN", "127.0.0.1:1, 0.0.0.0:2")], &[], "EARSHOT_LISTEN", "0.0.0.0:2"),
+        ("listen = \"[::]:3\"", &[], &[], "earshot.toml:1: listen", "[::]:3"),
+    ] {
+        let told = load_dev(text, variables, listen).unwrap_err();
+        assert_eq!(told, format!("{place}: \"{shown}\": {why}"));
+    }
+}

@@ -1,0 +1,118 @@
+//! Without `--dev` nothing is open that the configuration does not open; with it, only this machine can come.
+
+use serde_json::json;
+
+use crate::harness::nginx::Nginx;
+use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon};
+
+const PUBLISH: &str = r#"{"channel":"a","data":1}"#;
+
+#[tokio::test]
+async fn redis_url_alone_is_ready_and_refuses_every_channel_on_every_listener() {
+    let redis = Redis::start().await;
+    for listen in ["127.0.0.1:{port}", "0.0.0.0:{port}"] {
+        let gateway = Gateway::settings().redis(&redis).production().listen(listen).start().await;
+        assert_eq!(gateway.fetch("/health").await.json()["cache"], "redis", "{listen}");
+        is_closed(&gateway).await;
+    }
+}
+
+#[tokio::test]
+async fn without_redis_every_channel_is_refused_as_well() {
+    let gateway = Gateway::settings().production().start().await;
+    is_closed(&gateway).await;
+}
+
+#[tokio::test]
+async fn channels_are_opened_for_subscribers_by_a_variable() {
+    let redis = Redis::start().await;
+    let settings = Gateway::settings().redis(&redis).production();
+    let gateway = settings.environment("EARSHOT_OPEN_CHANNELS", "web-signals,jobs:*").start().await;
+    let mut socket = WsClient::open(gateway.address(), &["web-signals", "jobs:1"]).await;
+    let mut stream = SseClient::open(gateway.address(), "/sse/jobs:1").await;
+    redis.publish("jobs:1", b"7").await;
+    assert_eq!(stream.data("message").await, "7");
+    for (channel, code) in [("web-signals", 103), ("jobs:1", 103), ("web-signals2", 102)] {
+        let reply = socket.request("publish", json!({ "channel": channel, "data": 1 })).await;
+        assert_eq!(reply["error"]["code"], code, "{channel}: {reply}");
+    }
+    assert_eq!(http::fetch(gateway.address(), "/sse/other").await.status, 404);
+    assert_eq!(gateway.api("publish", PUBLISH).await.status, 403);
+    assert!(!gateway.process.log().contains("EARSHOT_OPEN_CHANNELS="), "{}", gateway.process.log());
+}
+
+#[tokio::test]
+async fn a_plain_proxy_on_the_same_machine_does_not_open_the_api() {
+    let settings = Gateway::settings().production().environment("EARSHOT_OPEN_CHANNELS", "a");
+    let gateway = settings.start().await;
+    let nginx = Nginx::before(gateway.address(), "").await;
+    let through = std::net::SocketAddr::from(([127, 0, 0, 1], nginx.port));
+    for method in ["publish", "info"] {
+        let answer = http::post(through, &format!("/api/{method}"), &[], PUBLISH).await;
+        assert_eq!(answer.status, 403, "{method}: {answer:?}");
+        assert!(answer.text().contains("EARSHOT_API_KEY"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn development_mode_opens_everything_with_one_warning() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let mut socket = WsClient::open(gateway.address(), &["a"]).await;
+    let reply = socket.request("publish", json!({ "channel": "a", "data": 1 })).await;
+    assert!(reply.get("error").is_none(), "{reply}");
+    let page = ["Origin: http://localhost:3000"];
+    assert_eq!(http::post(gateway.address(), "/api/publish", &page, PUBLISH).await.status, 200);
+    let mut raw = http::Raw::connect(gateway.address()).await;
+    raw.send(format!("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n{}\r\n\r\n", page[0])).await;
+    let head = raw.head().await.unwrap();
+    let allowed = head.header("access-control-allow-origin");
+    assert_eq!((head.status, allowed), (200, Some("http://localhost:3000")));
+    assert_eq!(gateway.fetch("/").await.status, 200, "the page");
+    let log = gateway.process.log();
+    assert!(log.contains("--dev"), "{log}");
+    assert_eq!(warnings(&log), 1, "{log}");
+}
+
+#[tokio::test]
+async fn development_mode_does_not_start_where_others_can_reach_it() {
+    for listen in ["0.0.0.0:{port}", ":{port}"] {
+        let mut process = Gateway::settings().listen(listen).run();
+        let status = soon("the process ends", process.end()).await;
+        assert_eq!(status.code(), Some(2), "{listen}");
+        let log = process.log();
+        assert!(log.contains("--listen: ") && log.contains("--dev") && log.contains("localhost"), "{log}");
+    }
+}
+
+/// Every way in is refused, and the log shows what opens it.
+async fn is_closed(gateway: &Gateway) {
+    let nothing: [&str; 0] = [];
+    let mut socket = WsClient::open(gateway.address(), &nothing).await;
+    let data = json!({ "channel": "a", "data": 1 });
+    let channel = json!({ "channel": "a" });
+    for (method, body) in [("subscribe", &channel), ("publish", &data), ("history", &channel)] {
+        let reply = socket.request(method, body.clone()).await;
+        assert_eq!(reply["error"]["code"], 102, "{method}: {reply}");
+    }
+    assert_eq!(http::fetch(gateway.address(), "/sse/a").await.status, 404);
+    for method in ["publish", "info"] {
+        let answer = gateway.api(method, PUBLISH).await;
+        assert_eq!(answer.status, 403, "{method}: {answer:?}");
+        let text = answer.text();
+        for word in ["EARSHOT_API_KEY", "[api]", "--dev"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+    assert_eq!(http::fetch(gateway.address(), "/").await.status, 404, "no page");
+    let log = gateway.process.log();
+    for line in ["EARSHOT_OPEN_CHANNELS=", "EARSHOT_API_KEY=", "EARSHOT_ALLOWED_ORIGINS="] {
+        assert_eq!(log.lines().filter(|logged| logged.starts_with(line)).count(), 1, "{line}: {log}");
+    }
+    assert_eq!(warnings(&log), 1, "{log}");
+}
+
+/// The warnings of a log, without those about the Redis server of the test.
+fn warnings(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("WARN") && !line.contains("Redis: ")).count()
+}
