@@ -180,6 +180,9 @@ impl State {
 }
 
 /// A name for a new sequence that no other will bear: 48 random bits, never zero.
+///
+/// An epoch is no secret, and need not come from [`crate::random`]: each subscriber of the channel is told it, and who
+/// guesses one can ask for no more of the history than who leaves it empty.
 fn new_epoch() -> Epoch {
     Epoch::from_u64(fastrand::u64(1..1 << 48))
 }
