@@ -154,6 +154,7 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
 fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Drain) -> Arc<Node> {
     let limits = ChannelLimits {
         channels: config.limits.channels,
+        idle_per_creator: config.limits.idle_channels_per_address,
         linger: config.gateway.linger,
         publication_bytes: config.limits.publication_bytes,
         recovery_publications: config.limits.recovery_publications,

@@ -81,6 +81,15 @@ impl Drop for GaugeGuard<'_> {
     }
 }
 
+/// Channels that were let go before their time, by reason.
+#[derive(Debug, Default)]
+pub struct Evictions {
+    /// The limit of channels was reached.
+    pub limit: Counter,
+    /// One address had left too many behind.
+    pub address: Counter,
+}
+
 /// Why a connection that hyper carried was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpTimeout {
@@ -143,6 +152,8 @@ pub struct ControlCounters {
     pub http_connections: Gauge,
     /// Connections that hyper carried and whose time was over, in the order of [`HttpTimeout`].
     pub http_timeouts: [Counter; HTTP_TIMEOUTS.len()],
+    /// Channels without a subscriber that were let go before their time.
+    pub channels_evicted: Evictions,
     /// Messages heard from brokers.
     pub messages: Counter,
     /// Messages of this node's own clients that only they got, since the broker was away.
@@ -308,6 +319,16 @@ impl Totals {
         )?;
         for (reason, count) in HTTP_TIMEOUTS.iter().zip(&self.0.control.http_timeouts) {
             ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", *reason)])?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "channels_evicted",
+            "Channels without a subscriber that were let go before their time",
+            None,
+            MetricType::Counter,
+        )?;
+        let evicted = &self.0.control.channels_evicted;
+        for (reason, count) in [("limit", &evicted.limit), ("address", &evicted.address)] {
+            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", reason)])?)?;
         }
         let mut family = encoder.encode_descriptor(
             "gaps",

@@ -8,13 +8,14 @@
 //! - [`history`]: what a channel remembers, and what can be recovered from it.
 //! - `log`: channels whose sequence is a log in Redis.
 //! - [`registry`]: the channels of one broker; `hearing`: what the broker heard goes in here; `lingering`: how a
-//!   channel is let go; `filling`: what is read from logs.
+//!   channel is let go; `creator`: who has created them; `filling`: what is read from logs.
 //! - [`port`]: the bounded way to a shard.
 //! - [`lane`]: the bounded way back: what shards ask for.
 //! - [`namespace`]: the rules that a channel's name falls under.
 //! - [`publication`]: one message, stamped and encoded once.
 
 pub mod channel;
+mod creator;
 mod filling;
 mod hearing;
 pub mod history;
@@ -29,6 +30,7 @@ pub mod slow;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,11 +171,16 @@ impl Node {
                 forget_next = Instant::now() + FORGET;
             }
             ear.registry.relieve(Instant::now());
-            let next = ear.registry.expire(Instant::now(), |channel| match self.topic(channel) {
-                Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => ear.broker.unsubscribe(&topic),
-                Some(Topic::Pattern(_)) | None => {}
-            });
+            let next = ear.registry.expire(Instant::now(), self.release(ear));
             tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// How a channel is given up at a broker. What a pattern brings is not subscribed to by itself.
+    fn release<'a>(&'a self, ear: &'a Ear) -> impl Fn(&ChannelName) + 'a {
+        |channel| match self.topic(channel) {
+            Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => ear.broker.unsubscribe(&topic),
+            Some(Topic::Pattern(_)) | None => {}
         }
     }
 
@@ -192,9 +199,9 @@ impl Node {
     }
 
     /// A shard wants to hear a channel. The answer goes through the shard's port, in the order of the publications.
-    async fn attach(&self, shard: ShardId, name: ChannelName) {
+    async fn attach(&self, shard: ShardId, name: ChannelName, from: Option<IpAddr>) {
         let port = &self.ports[shard];
-        if let Err(error) = self.try_attach(shard, port, &name).await {
+        if let Err(error) = self.try_attach(shard, port, &name, from).await {
             // The shard has ended when this fails: nobody is left to be told.
             let _ = port.send(Delivery::AttachFailed(name, error)).await;
         }
@@ -212,12 +219,16 @@ impl Node {
         shard: ShardId,
         port: &Port,
         name: &ChannelName,
+        from: Option<IpAddr>,
     ) -> Result<(), SubscribeError> {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
         let ear = &self.ears[namespace.broker(name)];
-        let channel = ear.registry.enter(name, namespace.history, namespace.log.as_ref())?;
+        let channel = {
+            let rules = (namespace.history, namespace.log.as_ref());
+            ear.registry.enter(name, rules, from, self.release(ear))?
+        };
         if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel, namespace.on_loss).await {
-            ear.registry.abandon(&channel);
+            ear.registry.abandon(&channel, self.release(ear));
             return Err(error.into());
         }
         match port.reserve().await {
@@ -225,7 +236,7 @@ impl Node {
                 port.forget_overflow(name);
                 permit.send(Delivery::Attached(name.clone(), position));
             }),
-            None => ear.registry.abandon(&channel),
+            None => ear.registry.abandon(&channel, self.release(ear)),
         }
         Ok(())
     }
@@ -392,7 +403,8 @@ impl Node {
     /// A shard has no subscriber left for a channel.
     fn detach(&self, shard: ShardId, name: &ChannelName) {
         if let Some(namespace) = self.namespace(name) {
-            self.ears[namespace.broker(name)].registry.detach(name, shard);
+            let ear = &self.ears[namespace.broker(name)];
+            ear.registry.detach(name, shard, self.release(ear));
         }
     }
 

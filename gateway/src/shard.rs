@@ -40,6 +40,7 @@ mod wheel;
 mod writing;
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -267,11 +268,11 @@ impl Shards {
     }
 
     /// The same for a response body that hyper carries.
-    pub async fn take_stream(&self, kind: ArrivalKind, permit: Permit) -> StreamBody {
+    pub async fn take_stream(&self, kind: ArrivalKind, permit: Permit, peer: Option<IpAddr>) -> StreamBody {
         let door = self.turn();
         let (link, body) = link::stream(door.wakes.clone());
         let arrival = Arrival {
-            link: Link::Stream(link),
+            link: Link::Stream(link.with_peer(peer)),
             kind,
             permit,
             greeting: Bytes::new(),

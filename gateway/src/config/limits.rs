@@ -43,6 +43,8 @@ knobs! {
         channels_per_connection: usize as Count = 128, in 1, 100_000;
         /// Channels that one node may know at a time, those that linger included.
         channels: usize as Count = 1_000_000, in 1, 100_000_000;
+        /// Channels without a subscriber that one public address may leave behind.
+        idle_channels_per_address: usize as Count = 10_000, in 128, 100_000_000;
         /// Commands in one WebSocket frame.
         commands_per_frame: usize as Count = 1024, in 1, 65_536;
         /// Requests of clients that wait for an answer from the control plane, for each shard.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 
 use super::{Context, refuse};
-use crate::accept::carry::{HeldPermit, Rewound};
+use crate::accept::carry::{HeldPermit, Peer, Rewound};
 use crate::accept::handshake::{self, Handshake};
 use crate::accept::{sse, take_upgraded};
 use crate::admission::Permit;
@@ -30,8 +30,9 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
         Ok(granted) => granted,
         Err(refusal) => return refuse(status(&refusal), refusal.to_string()),
     };
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     let body = match context.gate.admit_inner(granted.kind) {
-        Some((permit, kind)) => Body::from_stream(context.gate.shards.take_stream(kind, permit).await),
+        Some((permit, kind)) => Body::from_stream(context.gate.shards.take_stream(kind, permit, peer).await),
         // It ends at once and is asked for again: a status of 503 would stop an EventSource for good.
         None => Body::empty(),
     };

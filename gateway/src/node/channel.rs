@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
+use super::creator::Creator;
 use super::history::{HistoryBudget, HistoryRules, Recovery, Ring, Since, Unrecoverable};
 use super::log::{Follow, NOWHERE};
 use super::publication::Publication;
@@ -46,10 +47,17 @@ pub(super) struct State {
     pub(super) lingering: bool,
     /// When its last listener left.
     pub(super) idle_since: Option<tokio::time::Instant>,
+    /// The address that it is attributed to, which counts it while it is idle.
+    creator: Option<Arc<Creator>>,
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName, history: HistoryRules, log: Option<Arc<Log>>) -> Self {
+    pub(super) fn new(
+        name: ChannelName,
+        history: HistoryRules,
+        log: Option<Arc<Log>>,
+        creator: Option<Arc<Creator>>,
+    ) -> Self {
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
         let state = State {
             position: if log.is_some() { NOWHERE } else { own },
@@ -60,6 +68,7 @@ impl Channel {
             attaching: 0,
             lingering: false,
             idle_since: None,
+            creator,
         };
         Self { name, history, log, backfill: tokio::sync::Mutex::default(), state: Mutex::new(state) }
     }
@@ -102,10 +111,31 @@ impl State {
         self.gone
     }
 
-    /// The channel is let go, with all that it remembers.
-    pub(super) fn go(&mut self, budget: &HistoryBudget) {
+    /// The channel is let go, with all that it remembers; gives its creator back.
+    pub(super) fn go(&mut self, budget: &HistoryBudget) -> Option<Arc<Creator>> {
         self.gone = true;
         self.ring.clear(budget);
+        self.end_idle();
+        self.creator.take()
+    }
+
+    /// Nobody hears the channel any more; since when.
+    pub(super) fn begin_idle(&mut self, now: tokio::time::Instant) -> tokio::time::Instant {
+        if let (None, Some(creator)) = (self.idle_since, &self.creator) {
+            creator.add_idle();
+        }
+        *self.idle_since.get_or_insert(now)
+    }
+
+    fn end_idle(&mut self) {
+        if let (Some(_), Some(creator)) = (self.idle_since.take(), &self.creator) {
+            creator.remove_idle();
+        }
+    }
+
+    /// How many channels without a subscriber its creator has left behind, this one included.
+    pub(super) fn idle_of_creator(&self) -> usize {
+        self.creator.as_ref().map_or(0, |creator| creator.idle())
     }
 
     /// The oldest offset that is remembered; without any, the one behind the top.
@@ -124,7 +154,7 @@ impl State {
 
     pub(super) fn attach(&mut self, shard: ShardId) {
         self.shards |= 1 << shard;
-        self.idle_since = None;
+        self.end_idle();
     }
 
     pub(super) fn detach(&mut self, shard: ShardId) {

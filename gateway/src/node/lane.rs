@@ -3,6 +3,7 @@
 //! Owns the bound on requests under way. Must never let one slow answer hold up the requests behind it, nor change
 //! the order in which publications of one shard are published.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,7 +24,12 @@ use crate::drain::Drain;
 #[derive(Debug)]
 pub enum Ask {
     /// To hear a channel; answered by `Delivery::Attached` or `Delivery::AttachFailed`.
-    Attach(ChannelName),
+    Attach {
+        /// The channel.
+        channel: ChannelName,
+        /// The address of the client that wants it, which the channel is attributed to when it is new.
+        from: Option<IpAddr>,
+    },
     /// To hear it no longer; not answered.
     Detach(ChannelName),
     /// To be told what a connection has missed of a channel that the shard hears; answered by `Delivery::Recovered`.
@@ -167,7 +173,7 @@ fn begin<'a>(
 
 fn carry_out(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option<Answer>> {
     match ask {
-        Ask::Attach(channel) => node.attach(shard, channel).map(|()| None).boxed(),
+        Ask::Attach { channel, from } => node.attach(shard, channel, from).map(|()| None).boxed(),
         Ask::Detach(_) => std::future::ready(None).boxed(),
         Ask::Publish { channel, data, ticket } => {
             let published = node.publish(&channel, data, Append::default());
@@ -185,7 +191,7 @@ fn carry_out(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option
 /// Too many requests wait for the same broker.
 fn refuse(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option<Answer>> {
     match ask {
-        Ask::Attach(channel) => node.refuse_attach(shard, channel).map(|()| None).boxed(),
+        Ask::Attach { channel, .. } => node.refuse_attach(shard, channel).map(|()| None).boxed(),
         Ask::Publish { ticket, .. } => {
             let busy = Err(PublishError::Broker(BrokerError::Busy));
             std::future::ready(Some(Answer::Published(ticket, busy))).boxed()
@@ -198,8 +204,8 @@ fn refuse(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option<An
 impl Ask {
     fn channel(&self) -> &ChannelName {
         match self {
-            Self::Attach(channel)
-            | Self::Detach(channel)
+            Self::Detach(channel)
+            | Self::Attach { channel, .. }
             | Self::Recover { channel, .. }
             | Self::History { channel, .. }
             | Self::Publish { channel, .. } => channel,

@@ -1,7 +1,7 @@
 //! How a channel is let go when nobody wants it any more.
 //!
-//! Owns the time it lingers after its last listener left: as long as what it remembers is worth something. Must never
-//! let go a channel that somebody is about to enter.
+//! Owns the time it lingers after its last listener left: as long as what it remembers is worth something, and there is
+//! room for it. Must never let go a channel that somebody is about to enter.
 
 use std::collections::BinaryHeap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -46,13 +46,32 @@ impl Ord for Lingering {
     }
 }
 
+/// Why a channel without a subscriber is let go before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eviction {
+    /// The node's limit of channels is reached, and another one is wanted.
+    Limit,
+    /// Its creator has left too many behind.
+    Creator,
+}
+
 impl Registry {
-    pub(super) fn linger(&self, channel: &Arc<Channel>, mut state: MutexGuard<'_, State>) {
+    /// A channel that nobody hears any more is kept for a while; `release` is called when it is not.
+    pub(super) fn linger(
+        &self,
+        channel: &Arc<Channel>,
+        mut state: MutexGuard<'_, State>,
+        release: impl Fn(&ChannelName),
+    ) {
         if !state.is_idle() {
             return;
         }
         // Since its last listener left: whoever asks in vain, again and again, does not keep it.
-        let since = *state.idle_since.get_or_insert_with(Instant::now);
+        let since = state.begin_idle(Instant::now());
+        if state.idle_of_creator() > self.limits.idle_per_creator {
+            drop(state);
+            return self.evict(channel, Eviction::Creator, release);
+        }
         if !std::mem::replace(&mut state.lingering, true) {
             drop(state);
             let due = since + channel.worth(self.limits.linger);
@@ -60,12 +79,40 @@ impl Registry {
         }
     }
 
-    /// Lets go the channels whose time is over, each with a call to `let_go` before anybody can enter it again; and
+    /// Makes room for one more channel: those without a subscriber are a cache, of which those go first whose time would
+    /// be over first. `false` when every channel has a subscriber.
+    pub(super) fn make_room(&self, release: impl Fn(&ChannelName)) -> bool {
+        while self.channels.len() >= self.limits.channels {
+            let Some(Lingering { due, channel }) = self.queue().pop() else { return false };
+            let mut state = channel.state();
+            state.lingering = false;
+            let ends = state.idle_since.map(|since| since + channel.worth(self.limits.linger));
+            drop(state);
+            match ends {
+                // It had subscribers since, and is not as old as it seemed.
+                Some(ends) if ends > due => self.relinger(&channel),
+                _ => self.evict(&channel, Eviction::Limit, &release),
+            }
+        }
+        true
+    }
+
+    fn evict(&self, channel: &Arc<Channel>, why: Eviction, release: impl Fn(&ChannelName)) {
+        if self.let_go_if(channel, release, |_| true) {
+            let evicted = &self.metrics.control.channels_evicted;
+            match why {
+                Eviction::Limit => evicted.limit.add(1),
+                Eviction::Creator => evicted.address.add(1),
+            }
+        }
+    }
+
+    /// Lets go the channels whose time is over, each with a call to `release` before anybody can enter it again; and
     /// says when to ask the next time.
-    pub(super) fn expire(&self, now: Instant, let_go: impl Fn(&ChannelName)) -> Instant {
+    pub(super) fn expire(&self, now: Instant, release: impl Fn(&ChannelName)) -> Instant {
         let mut gone = 0;
         while let Some(channel) = self.next_over(now) {
-            gone += usize::from(self.expire_one(&channel, now, &let_go));
+            gone += usize::from(self.expire_one(&channel, now, &release));
         }
         if gone > 0 {
             self.shrink();
@@ -81,10 +128,11 @@ impl Registry {
         is_over.then(|| queue.pop()).flatten().map(|first| first.channel)
     }
 
-    /// What a crowd needed is not kept for ever: when few channels are left of many, the map gives memory back.
+    /// What a crowd needed is not kept for ever: when few channels are left of many, the maps give memory back.
     fn shrink(&self) {
         if self.channels.capacity() > ROOM_KEPT.max(8 * self.channels.len()) {
             self.channels.shrink_to_fit();
+            self.creators.shrink();
             self.queue().shrink_to_fit();
         }
     }
@@ -94,25 +142,41 @@ impl Registry {
         &self,
         channel: &Arc<Channel>,
         now: Instant,
-        let_go: impl Fn(&ChannelName),
+        release: impl Fn(&ChannelName),
+    ) -> bool {
+        let linger = self.limits.linger;
+        let is_over =
+            |state: &State| state.idle_since.is_some_and(|since| since + channel.worth(linger) <= now);
+        let gone = self.let_go_if(channel, release, is_over);
+        if !gone {
+            channel.state().lingering = false;
+            self.relinger(channel);
+        }
+        gone
+    }
+
+    /// Removes a channel that nobody wants, if it is `over`; says whether it is gone.
+    fn let_go_if(
+        &self,
+        channel: &Arc<Channel>,
+        release: impl Fn(&ChannelName),
+        is_over: impl Fn(&State) -> bool,
     ) -> bool {
         // The map's entry is held while the channel is judged, so that nobody can enter it meanwhile.
         let removed = self.channels.remove_if(&channel.name, |name, present| {
             let over = Arc::ptr_eq(present, channel) && {
                 let state = channel.state();
-                state.is_idle()
-                    && state.idle_since.is_some_and(|since| since + channel.worth(self.limits.linger) <= now)
+                state.is_idle() && is_over(&state)
             };
             if over {
-                let_go(name);
+                release(name);
             }
             over
         });
-        if removed.is_some() {
-            channel.state().go(&self.budget);
-        } else {
-            channel.state().lingering = false;
-            self.relinger(channel);
+        if removed.is_some()
+            && let Some(creator) = channel.state().go(&self.budget)
+        {
+            self.creators.release(creator);
         }
         removed.is_some()
     }
@@ -133,33 +197,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metrics::Metrics;
-    use crate::node::history::{HistoryBudget, HistoryRules};
-    use crate::node::registry::ChannelLimits;
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_asks_in_vain_does_not_keep_a_channel() {
-        let limits = ChannelLimits {
-            channels: 10,
-            linger: Duration::from_secs(30),
-            publication_bytes: 100,
-            recovery_publications: 1,
-        };
-        let registry = Registry::new(Arc::from([]), limits, HistoryBudget::new(100), Metrics::new(1));
-        let name = ChannelName::parse("a").unwrap();
-        let rules = HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 };
-        for second in 0..40 {
-            let channel = registry.enter(&name, rules, None).unwrap();
-            registry.abandon(&channel);
-            assert_eq!(registry.channels(), 1);
-            tokio::time::advance(Duration::from_secs(1)).await;
-            registry.expire(Instant::now(), |_| {});
-            if registry.channels() == 0 {
-                return assert_eq!(second, 29);
-            }
-        }
-        panic!("it is still there");
-    }
-}
+mod tests;

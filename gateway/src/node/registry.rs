@@ -4,6 +4,7 @@
 //! its channel.
 
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use super::SubscribeError;
 use super::channel::{Channel, ShardId};
+use super::creator::Creators;
 use super::history::{HistoryBudget, HistoryRules, Recovery, Since, Unrecoverable};
 use super::lane::{HistoryAnswer, HistoryError};
 use super::lingering::Lingering;
@@ -28,6 +30,8 @@ use crate::metrics::Metrics;
 pub struct ChannelLimits {
     /// Channels that may be known at once (`limits.channels`).
     pub channels: usize,
+    /// Channels without a subscriber that one address may leave behind (`limits.idle_channels_per_address`).
+    pub idle_per_creator: usize,
     /// How long a channel without listeners stays subscribed (`gateway.linger`).
     pub linger: Duration,
     /// The largest publication (`limits.publication_bytes`).
@@ -84,6 +88,8 @@ pub struct History {
 #[derive(Debug)]
 pub struct Registry {
     pub(super) channels: DashMap<ChannelName, Arc<Channel>>,
+    /// Who has created them.
+    pub(super) creators: Creators,
     pub(super) ports: Arc<[Port]>,
     pub(super) limits: ChannelLimits,
     pub(super) budget: Arc<HistoryBudget>,
@@ -107,6 +113,7 @@ impl Registry {
     ) -> Arc<Self> {
         Arc::new(Self {
             channels: DashMap::new(),
+            creators: Creators::default(),
             ports,
             limits,
             budget,
@@ -123,25 +130,28 @@ impl Registry {
         self.channels.len()
     }
 
-    /// The channel, kept from being let go until [`Registry::entered`] or [`Registry::abandon`].
+    /// The channel, kept from being let go until [`Registry::entered`] or [`Registry::abandon`]. A new one is
+    /// attributed to the address that it is entered `from`, and takes the place of one without a subscriber where the
+    /// limit is reached; that is given up by a call to `release`.
     pub(super) fn enter(
         &self,
         name: &ChannelName,
-        history: HistoryRules,
-        log: Option<&Arc<Log>>,
+        (history, log): (HistoryRules, Option<&Arc<Log>>),
+        from: Option<IpAddr>,
+        release: impl Fn(&ChannelName),
     ) -> Result<Arc<Channel>, SubscribeError> {
         if let Some(channel) = self.channels.get(name) {
             channel.state().attaching += 1;
             return Ok(Arc::clone(&channel));
         }
-        if self.channels.len() >= self.limits.channels {
+        if !self.make_room(release) {
             return Err(SubscribeError::TooManyChannels);
         }
         // The entry is held until the channel is marked: nobody can let it go in between.
-        let entry = self
-            .channels
-            .entry(name.clone())
-            .or_insert_with(|| Arc::new(Channel::new(name.clone(), history, log.cloned())));
+        let entry = self.channels.entry(name.clone()).or_insert_with(|| {
+            let creator = from.and_then(|address| self.creators.get(address));
+            Arc::new(Channel::new(name.clone(), history, log.cloned(), creator))
+        });
         entry.state().attaching += 1;
         Ok(Arc::clone(&entry))
     }
@@ -155,10 +165,10 @@ impl Registry {
     }
 
     /// An attach came to nothing.
-    pub(super) fn abandon(&self, channel: &Arc<Channel>) {
+    pub(super) fn abandon(&self, channel: &Arc<Channel>, release: impl Fn(&ChannelName)) {
         let mut state = channel.state();
         state.attaching -= 1;
-        self.linger(channel, state);
+        self.linger(channel, state, release);
     }
 
     /// What a client of a shard has missed; `announce` is called with it, in the sequence's order. `None` when the
@@ -234,11 +244,11 @@ impl Registry {
     }
 
     /// A shard no longer hears the channel.
-    pub(super) fn detach(&self, name: &ChannelName, shard: ShardId) {
+    pub(super) fn detach(&self, name: &ChannelName, shard: ShardId, release: impl Fn(&ChannelName)) {
         let Some(channel) = self.channels.get(name).map(|channel| Arc::clone(&channel)) else { return };
         let mut state = channel.state();
         state.detach(shard);
-        self.linger(&channel, state);
+        self.linger(&channel, state, release);
     }
 
     /// The channel, when it is known.

@@ -142,6 +142,7 @@ fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<R
     let budget = HistoryBudget::new(PLENTY);
     let limits = ChannelLimits {
         channels: PLENTY,
+        idle_per_creator: PLENTY,
         linger: NEVER,
         publication_bytes: PLENTY,
         recovery_publications: 1,

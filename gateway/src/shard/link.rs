@@ -3,6 +3,7 @@
 //! Owns the non-blocking write and read. Must never wait, and never hold a buffer.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +51,14 @@ impl Link {
     #[inline]
     pub(super) fn is_socket(&self) -> bool {
         matches!(self, Self::Socket(_))
+    }
+
+    /// The client's address, as far as this gateway knows it. Asked of the kernel, so that a connection does not hold it.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Socket(socket) => socket.peer_addr().ok().map(|peer| peer.ip()),
+            Self::Stream(stream) => stream.peer,
+        }
     }
 
     /// Writes what waits, until nothing does or the other side takes no more.
@@ -110,6 +119,7 @@ fn flush_socket(
 #[derive(Debug)]
 pub struct StreamLink {
     pieces: mpsc::Sender<Bytes>,
+    peer: Option<IpAddr>,
     shared: Arc<Shared>,
 }
 
@@ -136,10 +146,15 @@ pub(super) fn stream(wakes: StreamWakes) -> (StreamLink, StreamBody) {
     let (sender, receiver) = mpsc::channel(STREAM_PIECES);
     let shared = Arc::new(Shared { key: AtomicU64::new(0), blocked: AtomicBool::new(false), wakes });
     let body = StreamBody { pieces: ReceiverStream::new(receiver), shared: Arc::clone(&shared) };
-    (StreamLink { pieces: sender, shared }, body)
+    (StreamLink { pieces: sender, peer: None, shared }, body)
 }
 
 impl StreamLink {
+    /// The same for a client at this address.
+    pub(super) fn with_peer(self, peer: Option<IpAddr>) -> Self {
+        Self { peer, ..self }
+    }
+
     /// From now on the shard knows the stream by this key.
     pub(super) fn enter(&self, key: u64) {
         self.shared.key.store(key, Ordering::Release);

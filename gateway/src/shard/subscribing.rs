@@ -16,7 +16,9 @@ impl Shard {
         let id = match self.channels.find(&name) {
             Some(id) => id,
             None => {
-                self.asks.try_send(Ask::Attach(name.clone())).map_err(|_| ErrorCode::TooManyRequests)?;
+                let from = self.connections.get(at as usize).and_then(|connection| connection.link.peer());
+                let ask = Ask::Attach { channel: name.clone(), from };
+                self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
                 let slow = self.node.namespace(&name).and_then(|namespace| namespace.slow.clone());
                 self.channels.insert(name, slow)
             }

@@ -20,6 +20,7 @@ mod bad_frames;
 mod bad_heads;
 mod bad_messages;
 mod bounds;
+mod channel_limit;
 mod check_path;
 mod check_redis;
 mod check_tls;

@@ -55,6 +55,7 @@ impl Gateway {
         let (ports, budget) = (Arc::from(ports), HistoryBudget::new(rules.history_bytes));
         let limits = ChannelLimits {
             channels: 1000,
+            idle_per_creator: 1000,
             linger: rules.linger,
             publication_bytes: PUBLICATION_BYTES,
             recovery_publications: rules.recovery_publications,

@@ -1,0 +1,186 @@
+//! Channels that nobody hears any more: how long they stay, and for whom they give way.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::metrics::Metrics;
+use crate::node::SubscribeError;
+use crate::node::history::{HistoryBudget, HistoryRules};
+use crate::node::registry::ChannelLimits;
+
+const NO_HISTORY: HistoryRules = HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 };
+
+const LINGER: Duration = Duration::from_secs(30);
+
+/// A registry, and the channels that it gave up at the broker.
+struct Trial {
+    registry: Arc<Registry>,
+    released: RefCell<Vec<String>>,
+}
+
+impl Trial {
+    fn new(channels: usize, idle_per_creator: usize) -> Self {
+        let limits = ChannelLimits {
+            channels,
+            idle_per_creator,
+            linger: LINGER,
+            publication_bytes: 100,
+            recovery_publications: 1,
+        };
+        let registry = Registry::new(Arc::from([]), limits, HistoryBudget::new(100), Metrics::new(1));
+        Self { registry, released: RefCell::default() }
+    }
+
+    fn release(&self) -> impl Fn(&ChannelName) {
+        |name| self.released.borrow_mut().push(name.as_str().to_owned())
+    }
+
+    /// A shard subscribes to a channel.
+    fn subscribe(&self, name: &str, from: Option<IpAddr>) -> Result<(), SubscribeError> {
+        let name = ChannelName::parse(name).unwrap();
+        let channel = self.registry.enter(&name, (NO_HISTORY, None), from, self.release())?;
+        self.registry.entered(&channel, 0, |_| {});
+        Ok(())
+    }
+
+    fn unsubscribe(&self, name: &str) {
+        self.registry.detach(&ChannelName::parse(name).unwrap(), 0, self.release());
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.registry.find(&ChannelName::parse(name).unwrap()).is_some()
+    }
+
+    fn released(&self) -> Vec<String> {
+        self.released.take()
+    }
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    Some(text.parse().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_in_vain_does_not_keep_a_channel() {
+    let trial = Trial::new(10, 10);
+    let name = ChannelName::parse("a").unwrap();
+    for second in 0..40 {
+        let channel = trial.registry.enter(&name, (NO_HISTORY, None), None, |_| {}).unwrap();
+        trial.registry.abandon(&channel, |_| {});
+        assert_eq!(trial.registry.channels(), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        trial.registry.expire(Instant::now(), |_| {});
+        if trial.registry.channels() == 0 {
+            return assert_eq!(second, 29);
+        }
+    }
+    panic!("it is still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_idle_channels_give_way_and_no_other() {
+    let trial = Trial::new(4, 100);
+    for name in ["used", "first", "second", "third"] {
+        trial.subscribe(name, None).unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(trial.subscribe("more", None), Err(SubscribeError::TooManyChannels));
+    for name in ["first", "second", "third"] {
+        trial.unsubscribe(name);
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    // It is the youngest now, though its entry is the oldest.
+    trial.subscribe("first", None).unwrap();
+    trial.unsubscribe("first");
+    for (name, gives_way) in [("a", "second"), ("b", "third"), ("c", "first")] {
+        trial.subscribe(name, None).unwrap();
+        assert_eq!(trial.released(), [gives_way]);
+        assert!(!trial.has(gives_way) && trial.has("used"));
+    }
+    assert_eq!(trial.subscribe("more", None), Err(SubscribeError::TooManyChannels));
+    assert_eq!((trial.registry.channels(), trial.released().len()), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_leaves_a_bounded_number_of_channels_behind() {
+    let (one, other, proxy) = (address("203.0.113.7"), address("203.0.113.8"), address("10.0.0.1"));
+    let trial = Trial::new(1000, 3);
+    for (from, prefix) in [(one, "one"), (other, "other"), (proxy, "proxy")] {
+        for number in 0..10 {
+            trial.subscribe(&format!("{prefix}-{number}"), from).unwrap();
+        }
+        for number in 0..10 {
+            trial.unsubscribe(&format!("{prefix}-{number}"));
+        }
+    }
+    assert_eq!(trial.registry.channels(), 3 + 3 + 10);
+    assert_eq!(trial.released().len(), 14);
+    // What is used again is not left behind.
+    trial.subscribe("one-0", other).unwrap();
+    trial.subscribe("one-new", one).unwrap();
+    trial.unsubscribe("one-new");
+    assert!(trial.has("one-new"));
+    trial.unsubscribe("one-0");
+    assert!(!trial.has("one-0"), "its creator has left three others behind");
+    tokio::time::advance(LINGER).await;
+    trial.registry.expire(Instant::now(), trial.release());
+    assert_eq!((trial.registry.channels(), trial.registry.creators.len()), (0, 0));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Subscribe(u8, u8),
+    Unsubscribe(u8),
+    Wait,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12u8, 1..3u8).prop_map(|(name, host)| Step::Subscribe(name, host)),
+        4 => (0..12u8).prop_map(Step::Unsubscribe),
+        1 => Just(Step::Wait),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_subscribe_fails_only_where_every_channel_is_used(steps in prop::collection::vec(step(), 0..200)) {
+        const CHANNELS: usize = 5;
+        const IDLE: usize = 2;
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        clock.block_on(async move {
+            let trial = Trial::new(CHANNELS, IDLE);
+            let mut used = std::collections::BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Subscribe(name, host) => {
+                        let from = Some(IpAddr::from([203, 0, 113, host]));
+                        let subscribed = trial.subscribe(&name.to_string(), from).is_ok();
+                        assert_eq!(subscribed, used.contains(&name) || used.len() < CHANNELS);
+                        used.extend(subscribed.then_some(name));
+                    }
+                    Step::Unsubscribe(name) => {
+                        if used.remove(&name) {
+                            trial.unsubscribe(&name.to_string());
+                        }
+                    }
+                    Step::Wait => {
+                        tokio::time::advance(Duration::from_secs(7)).await;
+                        trial.registry.expire(Instant::now(), trial.release());
+                    }
+                }
+                assert!(used.iter().all(|name| trial.has(&name.to_string())));
+                let idle = trial.registry.channels() - used.len();
+                assert!(trial.registry.channels() <= CHANNELS && idle <= 2 * IDLE);
+            }
+            used.iter().for_each(|name| trial.unsubscribe(&name.to_string()));
+            tokio::time::advance(LINGER).await;
+            trial.registry.expire(Instant::now(), trial.release());
+            assert_eq!((trial.registry.channels(), trial.registry.creators.len()), (0, 0));
+            assert!(trial.registry.queue().is_empty());
+        });
+    }
+}
