@@ -14,7 +14,8 @@
 //! - `alone`: what goes on in this node while Redis is away.
 //! - `cluster`: the same over several servers.
 //! - `log`, `log_script`: logs of channels, and the scripts that keep them.
-//! - `probe`, `ping`, `status`: whether a link hears and lives, and what is told about it.
+//! - `probe`, `probe_tracker`, `ping`, `status`: whether a link receives and lives, and what is told about it.
+//! - `error_reply`: what an error reply of a server means.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub mod bench;
 mod cluster;
 mod commands;
 mod echo;
+mod error_reply;
 mod handover;
 mod listening;
 mod log;
@@ -51,6 +53,7 @@ mod log_script;
 mod outbox;
 mod ping;
 mod probe;
+mod probe_tracker;
 mod requests;
 mod route;
 mod settings;

@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, PushInfo, PushKind, ServerError, ServerErrorKind, Value};
+use redis::{Pipeline, PushInfo, PushKind, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::error_reply::ErrorReply;
 use super::log_script::{By, Loading};
 use super::outbox::{Answer, Inbox, Request, Told, Waiting};
 use super::ping::{clock, ping};
@@ -101,6 +102,10 @@ impl Commands {
                     return Err(Failure::Unreachable("the connection was closed".to_owned()));
                 }
                 moved = &mut watch => return Err(moved),
+                () = self.state.reconnect_asked() => {
+                    let cause = "publications go to another server than subscriptions: connecting again";
+                    return Err(Failure::Unreachable(cause.to_owned()));
+                }
                 some = self.inbox.ready() => {
                     if !some {
                         return Ok(());
@@ -184,14 +189,8 @@ pub(super) fn judge(value: Value) -> Answer {
         answer => return Ok(Told::Value(answer)),
     };
     let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
-    if is_passing(&error) { Err(BrokerError::Unavailable(text)) } else { Err(BrokerError::Refused(text)) }
-}
-
-/// Whether an error will pass by itself.
-fn is_passing(error: &ServerError) -> bool {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
-    match error.kind() {
-        Some(kind) => matches!(kind, BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain),
-        None => matches!(error.code(), "BUSY" | "MISCONF" | "OOM" | "NOREPLICAS"),
+    match ErrorReply::of(&text) {
+        ErrorReply::Passing => Err(BrokerError::Unavailable(text)),
+        ErrorReply::Forbidden | ErrorReply::Rejected => Err(BrokerError::Refused(text)),
     }
 }

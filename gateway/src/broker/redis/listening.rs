@@ -7,6 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
@@ -15,13 +16,15 @@ use super::cluster::shard_line::ShardLine;
 use super::cluster::shard_probe::ShardProber;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
-use super::probe::{MISSES, MISSES_WHILE_HEARING, PATIENCE_MIN, Prober, Proof};
+use super::probe::{CHECK_INTERVAL, PATIENCE_MIN, Prober, Proof};
 use super::requests;
 use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
 use crate::instance::{Failure, Watch};
+
+mod verification;
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -46,6 +49,12 @@ pub(super) struct Listening<'a> {
     /// In the place of that one, on a node that carries shard channels.
     shard_prober: Option<ShardProber>,
     probe: Option<BoxFuture<'static, Proof>>,
+    /// Probes between the rounds.
+    checks: FuturesUnordered<BoxFuture<'static, Option<Proof>>>,
+    /// When the connection was established.
+    since: Instant,
+    /// Whether a probe has arrived.
+    receives: bool,
     /// Probes in a row that did not come back.
     misses: u32,
     /// Whether probes may be published and heard. Where they may not, the server is pinged.
@@ -68,6 +77,7 @@ impl<'a> Listening<'a> {
             outbox: link.outbox.clone(),
             commands: Arc::clone(&link.commands),
             limit: link.settings.probe_interval.unwrap_or_default().max(PATIENCE_MIN),
+            is_replicated: bus.is_some(),
         };
         let shard_prober = shard_line.clone().map(|line| ShardProber {
             line,
@@ -89,6 +99,9 @@ impl<'a> Listening<'a> {
             prober,
             shard_prober,
             probe: None,
+            checks: FuturesUnordered::new(),
+            since: Instant::now(),
+            receives: false,
             misses: 0,
             provable: link.settings.probe_interval.is_some(),
             ping: None,
@@ -118,7 +131,10 @@ impl<'a> Listening<'a> {
         if self.provable {
             self.start_first_probe();
         }
+        let mut checks = clock(probe_interval.unwrap_or(CHECK_INTERVAL).min(CHECK_INTERVAL));
         let mut mending = clock(self.link.settings.instance.refused_retry_max);
+        let mut arrivals = self.prober.echoes.arrivals();
+        let mut connections = self.link.commands.connections();
         self.start_round();
         loop {
             let step = tokio::select! {
@@ -131,6 +147,11 @@ impl<'a> Listening<'a> {
                 outcome = answered(&mut self.round) => self.settle(outcome),
                 answer = answered(&mut self.ping) => self.pinged(answer),
                 proof = proven(&mut self.probe) => self.judge(proof),
+                Some(proof) = self.checks.next(), if !self.checks.is_empty() => proof.map_or(Ok(()), |proof| self.judge_loss(&proof)),
+                Ok(()) = arrivals.changed() => { self.find_skipped(); Ok(()) }
+                // The command link may have come to another server.
+                Ok(()) = connections.changed() => { self.verify(); Ok(()) }
+                _ = checks.tick() => { self.start_check(); Ok(()) }
                 bus = answered(&mut self.look), if !self.gated => self.compare(bus),
                 moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
@@ -218,49 +239,6 @@ impl<'a> Listening<'a> {
     fn pinged(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
         self.ping = None;
         self.heard_until(answer?);
-        Ok(())
-    }
-
-    fn start_probe(&mut self) {
-        self.probe = Some(match self.shard_prober.clone() {
-            Some(prober) => Box::pin(prober.round()),
-            None => Box::pin(self.prober.clone().round()),
-        });
-    }
-
-    fn start_first_probe(&mut self) {
-        self.probe = Some(match self.shard_prober.clone() {
-            Some(prober) => Box::pin(prober.first_round()),
-            None => Box::pin(self.prober.clone().first_round()),
-        });
-    }
-
-    fn judge(&mut self, proof: Proof) -> Result<(), Failure> {
-        self.probe = None;
-        let state = self.link.wishes.state();
-        match proof {
-            Proof::Heard(until, lag) => {
-                self.misses = 0;
-                state.proven(until, lag);
-                self.heard_until(until);
-            }
-            Proof::Forbidden(reason) => {
-                self.provable = false;
-                state.unproven(&reason);
-                self.start_ping();
-            }
-            Proof::Missed { heard_others } => {
-                self.misses += 1;
-                if self.misses >= if heard_others { MISSES_WHILE_HEARING } else { MISSES } {
-                    return Err(Failure::Deaf(format!(
-                        "{} probes in a row were published and not heard on the subscription",
-                        self.misses
-                    )));
-                }
-                // In haste, since the next one decides.
-                self.start_probe();
-            }
-        }
         Ok(())
     }
 

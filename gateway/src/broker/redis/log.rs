@@ -73,7 +73,7 @@ pub(super) fn follow(log: &Log, channel: &ChannelName, seen: StreamPosition, lim
 
 /// Few enough bits for a client that keeps numbers as floating point, and never nought, which is nobody's.
 fn new_epoch() -> Bytes {
-    Epoch::from_u64(fastrand::u64(1..1 << 48)).to_string().into()
+    Epoch::from_u64(crate::random::u64() % ((1 << 48) - 1) + 1).to_string().into()
 }
 
 /// Reads entries behind an offset, in order.

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use redis::ErrorKind;
+use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::error_reply::ErrorReply;
 use crate::instance::Failure;
 
 /// Asks once. Returns the moment of the question: the server was alive then or later.
@@ -15,13 +16,22 @@ pub(super) async fn ping(mut connection: MultiplexedConnection, limit: Duration)
     let asked = Instant::now();
     let question = redis::cmd("PING");
     let answer = tokio::time::timeout(limit, connection.send_packed_command(&question)).await;
-    match answer {
+    match answer.map(|answer| answer.and_then(Value::extract_error)) {
         Ok(Ok(_)) => Ok(asked),
-        // An ACL may forbid PING; to be told so is an answer.
-        Ok(Err(error)) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => Ok(asked),
-        Ok(Err(error)) => Err(Failure::Unreachable(error.to_string())),
+        Ok(Err(error)) => match ErrorReply::text(&error) {
+            // An ACL may forbid PING; to be told so is an answer. A server that answers everything with an error is
+            // of no use.
+            Some(text) if ErrorReply::of(&text) != ErrorReply::Rejected && !is_unknown(&text) => Ok(asked),
+            Some(text) => Err(Failure::Unreachable(format!("PING is answered with an error: {text}"))),
+            None => Err(Failure::Unreachable(error.to_string())),
+        },
         Err(_) => Err(Failure::Unreachable(format!("no answer to PING within {limit:?}"))),
     }
+}
+
+/// Whether a server does not know a command. Every server knows PING.
+fn is_unknown(text: &str) -> bool {
+    text.contains("unknown command")
 }
 
 /// A clock that first ticks after one interval, and never catches up on ticks that were missed.

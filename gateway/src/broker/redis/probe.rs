@@ -1,78 +1,109 @@
-//! The proof of hearing: a publication of our own, to a channel of this very link, that must come back on it.
+//! The proof that the subscriber link receives: numbered publications of our own, on a channel of this very connection.
 //!
-//! It is published where all publications go, over the command link, so it catches what an answered PING cannot: a
-//! server that is no longer the one that others publish to, a right that was taken away, a subscription that is not
-//! there. Owns one round of it, and what a missing answer means. Must never take its own trouble for deafness: where
-//! the command link does not answer, the listening connection publishes to itself.
+//! A probe is published where all publications of the node go, over the command link, so it finds what an answered PING
+//! does not: a server that publishers no longer reach, a right that was revoked, a subscription that is not there.
+//!
+//! # What each observation proves
+//!
+//! Let S be the server of the subscription and C the server of the command link. TCP keeps the order of a connection, and
+//! a Redis server writes publications and answers to a connection in the order in which it executed the commands.
+//!
+//! 1. *Probe n arrives.* C reached S when n was published: whatever was published on C before n, and reached S by the same
+//!    way, was received before n. It proves nothing about a probe or publication that took another way.
+//! 2. *Probe m is acknowledged, n is sent after that and arrives, m does not.* m was executed before n. If both were
+//!    executed on S, S wrote m before n: m is lost, and with it possibly everything since the last good probe.
+//! 3. *Probe m is acknowledged, a PING on the subscription is sent after that and answered, m has not arrived.* The same
+//!    proof without a later probe, again only if C is S.
+//! 4. *The acknowledgement counts no receivers.* No subscription of C has the channel: C is not S.
+//! 5. *A probe over the subscriber connection itself arrives.* The subscription works. It proves nothing about C, so it
+//!    does not move the moment from which a gap is counted.
+//! 6. *Nothing arrives and no PING is answered.* Nothing is proven: the answer may stand behind very many publications.
+//!
+//! Per topology:
+//!
+//! - *One server, or the primary of Sentinels*: C is S unless a name, balancer or VIP led the two connections to different
+//!   servers. An earlier probe that was counted by C and arrived shows that C was S (`local`); then 2 and 3 decide, and
+//!   4 after a short wait. The wait is for multi-threaded servers that count before they deliver.
+//! - *A replica*: C (often the primary) replicates publications to S, one ordered stream, but late. 2 decides after a
+//!   grace period, since C may have changed between the probes; 3 and 4 prove nothing.
+//! - *Cluster, plain pub/sub*: the bus from C to S is one ordered stream; the node C may change between the probes. As for
+//!   a replica.
+//! - *Cluster, sharded pub/sub*: the channel's slot may move between C and S. As for a replica, and a probe counts only
+//!   while S owns the slot.
+//! - *Several `urls`*: each is a server with links and probes of its own.
+//!
+//! Where 2 to 4 do not apply, probes without an answer are counted: [`MISSES`] when nothing else arrives,
+//! [`MISSES_WHILE_HEARING`] when other publications do, and [`MISSES_BEHIND`] when besides no PING is answered, which is
+//! what a long backlog looks like.
+//!
+//! Owns one probe at a time, and what a missing answer means. Must never take trouble of the command link for a loss.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use earshot_protocol::ChannelName;
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisError, ServerErrorKind};
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use redis::{RedisError, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::outbox::{Outbox, Request};
+use super::error_reply::ErrorReply;
+use super::outbox::{Answer, Outbox, Request, Told};
+use super::ping::ping;
+use super::probe_tracker::{ProbeSent, ProbeTracker, Skipped};
 use super::status::LinkState;
 use crate::broker::BrokerError;
-use crate::instance::said;
+use crate::random;
 
 /// The least that a round waits for its probe, however often there is one: a moment in which a busy node or server does
-/// nothing is no deafness.
+/// nothing is no loss.
 pub(super) const PATIENCE_MIN: Duration = Duration::from_millis(500);
 
 /// Rounds in a row without an answer after which the link counts as deaf.
 pub(super) const MISSES: u32 = 2;
 
-/// Rounds in a row without an answer after which it does although other publications arrive: it may be that the
-/// answer stands behind very many of them.
-pub(super) const MISSES_WHILE_HEARING: u32 = 10;
+/// The same although other publications arrive, while PINGs on the subscription are answered.
+pub(super) const MISSES_WHILE_HEARING: u32 = 4;
+
+/// The same although other publications arrive, while no PING is answered: the answer may stand behind very many.
+pub(super) const MISSES_BEHIND: u32 = 10;
+
+/// The longest time between two probes over the command link, however long the interval of the rounds: a loss between
+/// two probes that both arrive is not found.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a probe may take that its server counted as delivered to nobody.
+const UNCOUNTED_SETTLE: Duration = Duration::from_millis(100);
+
+/// How long after its acknowledgement a probe may take before PING is asked whether it will come at all.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// What came back, as the reading side of a connection notes it.
 #[derive(Debug)]
 pub(super) struct Echoes {
     channel: String,
-    /// The rounds that may still be answered, the newest at the end.
-    asked: Mutex<VecDeque<Asked>>,
-    /// The number of the latest round whose probe came back: an older one may come after it, by another way.
-    last: AtomicU64,
+    tracker: Mutex<ProbeTracker>,
     /// Things that were heard, confirmations included.
     heard: AtomicU64,
-    came: Notify,
-}
-
-/// A round that was begun.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    /// What is published. Each round has a higher one than the one before it.
-    pub(super) number: u64,
-    /// When.
-    pub(super) at: Instant,
+    /// How many probes have arrived.
+    arrivals: watch::Sender<u64>,
 }
 
 impl Echoes {
     /// For a channel that no other connection has: its name begins with `prefix`.
     pub(super) fn new(prefix: &str) -> Arc<Self> {
-        let channel = format!("{prefix}{:016x}", fastrand::u64(..));
-        let (last, heard, came) = (AtomicU64::new(0), AtomicU64::new(0), Notify::new());
-        Arc::new(Self { channel, asked: Mutex::default(), last, heard, came })
+        Arc::new(Self {
+            channel: format!("{prefix}{:016x}", random::u64()),
+            tracker: Mutex::new(ProbeTracker::new(Instant::now())),
+            heard: AtomicU64::new(0),
+            arrivals: watch::Sender::new(0),
+        })
     }
 
-    /// Begins a round.
-    pub(super) fn ask(&self) -> Asked {
-        let mut rounds = self.asked();
-        // A number that nobody can guess, with room above it for more rounds than there will be.
-        let number = rounds.back().map_or_else(|| fastrand::u64(1..1 << 62), |asked| asked.number + 1);
-        let asked = Asked { number, at: Instant::now() };
-        rounds.push_back(asked);
-        if rounds.len() > MISSES_WHILE_HEARING as usize {
-            rounds.pop_front();
-        }
-        asked
+    /// Takes the next number.
+    pub(super) fn send(&self) -> ProbeSent {
+        self.tracker().send(Instant::now())
     }
 
     /// The server has told something, whatever it is.
@@ -87,11 +118,8 @@ impl Echoes {
         }
         // What somebody else publishes there proves nothing.
         let number = std::str::from_utf8(data).ok().and_then(|text| text.parse().ok());
-        if let Some(number) = number
-            && self.asked().iter().any(|asked| asked.number == number)
-        {
-            self.last.fetch_max(number, Ordering::AcqRel);
-            self.came.notify_one();
+        if number.is_some_and(|number| self.tracker().receive(number)) {
+            self.arrivals.send_modify(|arrivals| *arrivals += 1);
         }
         true
     }
@@ -106,31 +134,82 @@ impl Echoes {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// The latest round whose probe has come back; 0: none.
+    /// Changes with each probe that arrives.
+    pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
+    }
+
+    /// The probes of a channel that is no longer subscribed do not count.
+    pub(super) fn clear(&self) {
+        self.tracker().clear();
+    }
+
+    /// The number of the newest probe that has arrived; 0: none.
     pub(super) fn last(&self) -> u64 {
-        self.last.load(Ordering::Acquire)
+        self.tracker().newest_received().map_or(0, |probe| probe.number)
     }
 
-    /// Resolves when the probe of a round has come back.
+    /// Everything published until this moment, where the command link publishes, was received.
+    pub(super) fn verified(&self) -> Instant {
+        self.tracker().verified()
+    }
+
+    /// Enters what the command link answered to a `PUBLISH`; `None`: nobody knows what became of it.
+    pub(super) fn published(&self, number: u64, answer: Answer) -> Option<Published> {
+        match answer {
+            Ok(Told::Value(value)) => {
+                let counted = matches!(value, Value::Int(receivers) if receivers > 0);
+                self.tracker().acknowledge(number, counted, Instant::now());
+                Some(Published::Acknowledged { counted })
+            }
+            Err(BrokerError::Refused(reason)) => Published::of_error(reason),
+            Ok(Told::ThisNode) | Err(BrokerError::Unavailable(_) | BrokerError::Busy) => None,
+        }
+    }
+
+    /// The probe is published over the subscriber connection, too.
+    pub(super) fn publish_on_subscription(&self, number: u64) {
+        self.tracker().publish_on_subscription(number);
+    }
+
+    /// Takes out what is lost for certain; see [`ProbeTracker::take_skipped`].
+    pub(super) fn take_skipped(&self, is_replicated: bool, grace: Duration) -> Option<Skipped> {
+        self.tracker().take_skipped(Instant::now(), is_replicated, grace)
+    }
+
+    /// Resolves when a probe has arrived.
     pub(super) async fn came_back(&self, number: u64) {
-        while self.last() < number {
-            self.came.notified().await;
-        }
+        let mut arrivals = self.arrivals();
+        // The sender lives as long as `self`.
+        let _ = arrivals.wait_for(|_| self.tracker().is_received(number)).await;
     }
 
-    /// What a round has shown whose own probe did not come back in time. One of an earlier round may have: it comes
-    /// late, but what was published before it has been heard.
-    pub(super) fn late(&self, last_before: u64, heard_before: u64) -> Proof {
-        let last = self.last();
-        let came = self.asked().iter().find(|asked| last > last_before && asked.number == last).copied();
-        match came {
-            Some(Asked { at, .. }) => Proof::Heard(at, at.elapsed()),
-            None => Proof::Missed { heard_others: self.heard() > heard_before },
+    /// What a round has shown whose own probe did not arrive in time. Another one may have: what was published before
+    /// that was received. `answers` asks whether the connection answers a PING.
+    pub(super) async fn late(
+        &self,
+        last_before: u64,
+        heard_before: u64,
+        answers: impl Future<Output = bool>,
+    ) -> Proof {
+        let proof = || {
+            let newest = self.tracker().newest_received().filter(|probe| probe.number > last_before)?;
+            Some(Proof::Heard(newest.at, newest.at.elapsed()))
+        };
+        if let Some(proof) = proof() {
+            return proof;
         }
+        let heard_others = self.heard() > heard_before;
+        let behind = heard_others && !answers.await;
+        proof().unwrap_or(Proof::Missed { heard_others, behind })
     }
 
-    fn asked(&self) -> MutexGuard<'_, VecDeque<Asked>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_local(&self) -> bool {
+        self.tracker().is_local()
+    }
+
+    fn tracker(&self) -> MutexGuard<'_, ProbeTracker> {
+        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,10 +218,42 @@ impl Echoes {
 pub(super) enum Proof {
     /// Everything published until this moment has been heard; and how long the way was.
     Heard(Instant, Duration),
-    /// It did not come back. Whether anything else was heard meanwhile.
-    Missed { heard_others: bool },
+    /// It did not come back. Whether anything else was heard meanwhile, and whether the connection is behind: it did not
+    /// answer a PING either.
+    Missed { heard_others: bool, behind: bool },
+    /// It was published where this subscription does not receive, or it was lost on the way. Why that is certain.
+    Lost(&'static str),
     /// It may not be published, or not be heard: nothing can be proven this way.
     Forbidden(String),
+    /// The server answered with an error that says nothing about a right.
+    Rejected(String),
+}
+
+/// What became of a `PUBLISH`.
+pub(super) enum Published {
+    /// Executed; `counted`: the server delivered it to somebody.
+    Acknowledged {
+        counted: bool,
+    },
+    /// Sent over the subscriber connection, or nobody knows.
+    Unknown,
+    Forbidden(String),
+    Rejected(String),
+}
+
+impl Published {
+    /// What an error reply says about a probe; `None` when it will pass.
+    pub(super) fn of_error(reason: String) -> Option<Self> {
+        match ErrorReply::of(&reason) {
+            ErrorReply::Forbidden => Some(Self::Forbidden(reason)),
+            ErrorReply::Passing => None,
+            ErrorReply::Rejected => Some(Self::Rejected(reason)),
+        }
+    }
+
+    fn of_failure(error: &RedisError) -> Option<Self> {
+        ErrorReply::text(error).and_then(Self::of_error)
+    }
 }
 
 /// Carries out rounds on one connection.
@@ -155,13 +266,17 @@ pub(super) struct Prober {
     pub(super) commands: Arc<LinkState>,
     /// The longest that a round may take.
     pub(super) limit: Duration,
+    /// Publications may reach the server of the subscription from another one.
+    pub(super) is_replicated: bool,
 }
 
 impl Prober {
     /// The first round: before it, the connection begins to hear what the rounds publish.
     pub(super) async fn first_round(mut self) -> Proof {
-        match timeout(self.limit, self.connection.subscribe(self.echoes.channel.as_str())).await {
-            Ok(Err(error)) if is_forbidden(&error) => Proof::Forbidden(said(&error)),
+        let subscribed = timeout(self.limit, self.connection.subscribe(self.echoes.channel.as_str())).await;
+        match subscribed.ok().and_then(Result::err).as_ref().and_then(Published::of_failure) {
+            Some(Published::Forbidden(reason)) => Proof::Forbidden(reason),
+            Some(Published::Rejected(reason)) => Proof::Rejected(reason),
             // Whatever else goes wrong, the round will show.
             _ => self.round().await,
         }
@@ -171,45 +286,81 @@ impl Prober {
     pub(super) async fn round(mut self) -> Proof {
         let echoes = Arc::clone(&self.echoes);
         let (last_before, heard_before) = (echoes.last(), echoes.heard());
-        let Asked { number, at: asked } = echoes.ask();
-        let deadline = asked + self.limit;
-        let published = async {
-            match self.publish(number, deadline).await {
-                Some(forbidden) => forbidden,
-                None => std::future::pending().await,
-            }
-        };
+        let ProbeSent { number, at: sent } = echoes.send();
+        let deadline = sent + self.limit;
         tokio::select! {
             biased;
-            () = echoes.came_back(number) => Proof::Heard(asked, asked.elapsed()),
-            forbidden = published => Proof::Forbidden(forbidden),
-            () = tokio::time::sleep_until(deadline) => echoes.late(last_before, heard_before),
+            () = echoes.came_back(number) => return Proof::Heard(sent, sent.elapsed()),
+            proof = self.publish_and_verify(number, Some(deadline)) => return proof,
+            () = sleep_until(deadline) => {}
+        }
+        let answers = async { ping(self.connection.clone(), self.limit).await.is_ok() };
+        echoes.late(last_before, heard_before, answers).await
+    }
+
+    /// One more probe over the command link, between the rounds. It shows a loss for certain, or nothing.
+    pub(super) async fn check(mut self) -> Option<Proof> {
+        if !self.commands.is_up() {
+            return None;
+        }
+        let echoes = Arc::clone(&self.echoes);
+        let (number, limit) = (echoes.send().number, self.limit * 2);
+        tokio::select! {
+            biased;
+            () = echoes.came_back(number) => None,
+            proof = self.publish_and_verify(number, None) => matches!(proof, Proof::Lost(_)).then_some(proof),
+            () = sleep(limit) => None,
         }
     }
 
-    /// Publishes over the command link, or, when that is of no use at the moment, over the listening connection
-    /// itself. Says why it is forbidden.
-    async fn publish(&mut self, number: u64, deadline: Instant) -> Option<String> {
+    /// Resolves with what the round has shown, unless only the arrival of the probe can show it.
+    async fn publish_and_verify(&mut self, number: u64, deadline: Option<Instant>) -> Proof {
+        match self.publish(number, deadline).await {
+            Published::Acknowledged { counted } => self.verify(counted).await,
+            Published::Unknown => std::future::pending().await,
+            Published::Forbidden(reason) => Proof::Forbidden(reason),
+            Published::Rejected(reason) => Proof::Rejected(reason),
+        }
+    }
+
+    /// Resolves when an acknowledged probe is lost for certain.
+    async fn verify(&self, counted: bool) -> Proof {
+        if !self.is_replicated && self.echoes.is_local() {
+            if !counted {
+                sleep(UNCOUNTED_SETTLE).await;
+                return Proof::Lost("the server that publications go to does not have the subscription");
+            }
+            sleep(SETTLE).await;
+            if ping(self.connection.clone(), self.limit).await.is_ok() {
+                return Proof::Lost(
+                    "a probe was published, and the subscription answers without having brought it",
+                );
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Publishes over the command link, or, when that is of no use at the moment, over the listening connection itself
+    /// until `fallback`.
+    async fn publish(&mut self, number: u64, fallback: Option<Instant>) -> Published {
         let data = number.to_string();
         if self.commands.is_up()
             && let Ok(channel) = ChannelName::parse(&self.echoes.channel)
         {
             let request = Request::Publish { channel, data: data.clone().into(), alone: false };
-            match timeout(self.limit / 2, self.outbox.ask(request)).await {
-                Ok(Ok(_)) => return None,
-                Ok(Err(BrokerError::Refused(reason))) => return Some(reason),
-                Ok(Err(_)) | Err(_) => {}
+            let limit = if fallback.is_some() { self.limit / 2 } else { self.limit };
+            if let Ok(answer) = timeout(limit, self.outbox.ask(request)).await
+                && let Some(published) = self.echoes.published(number, answer)
+            {
+                return published;
             }
         }
+        let Some(deadline) = fallback else { return Published::Unknown };
+        self.echoes.publish_on_subscription(number);
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(&self.echoes.channel).arg(&data);
-        match timeout_at(deadline, self.connection.send_packed_command(&publish)).await {
-            Ok(Err(error)) if is_forbidden(&error) => Some(said(&error)),
-            _ => None,
-        }
+        let sent = timeout_at(deadline, self.connection.send_packed_command(&publish)).await;
+        let failed = sent.ok().and_then(|answer| answer.and_then(Value::extract_error).err());
+        failed.as_ref().and_then(Published::of_failure).unwrap_or(Published::Unknown)
     }
-}
-
-fn is_forbidden(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError))
 }

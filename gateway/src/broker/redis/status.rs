@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::broker::{LinkStatus, Proof};
@@ -20,6 +21,9 @@ pub(super) struct LinkState {
     /// Whether the server is a replica.
     replica: Arc<AtomicBool>,
     state: Mutex<State>,
+    /// How often the link was established, for those who wait for it.
+    connections: watch::Sender<u64>,
+    reconnect: Notify,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,16 @@ impl LinkState {
             proven: None,
             unproven: None,
         });
-        Self { instance: instance.to_owned(), link, address, replica: Arc::default(), state }
+        let (connections, reconnect) = (watch::Sender::new(0), Notify::new());
+        Self {
+            instance: instance.to_owned(),
+            link,
+            address,
+            replica: Arc::default(),
+            state,
+            connections,
+            reconnect,
+        }
     }
 
     /// The same, with the flag that says whether its server is a replica.
@@ -74,6 +87,7 @@ impl LinkState {
         state.up_since = Instant::now();
         let established = state.established;
         drop(state);
+        self.connections.send_replace(established);
         let Self { instance, link, address, .. } = self;
         tracing::info!(%instance, link, %address, established, "Redis link up");
     }
@@ -127,6 +141,41 @@ impl LinkState {
         }
     }
 
+    /// Probes were lost while the link worked on.
+    pub(super) fn skipped(&self, count: usize) {
+        let Self { instance, link, address, .. } = self;
+        tracing::error!(
+            %instance, link, %address, count,
+            "publications were lost between Redis and this subscription: probes that Redis acknowledged did not arrive, \
+             later ones did"
+        );
+    }
+
+    /// Changes whenever the link is established.
+    pub(super) fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
+    }
+
+    /// When the link was established the last time.
+    pub(super) fn up_since(&self) -> Instant {
+        self.lock().up_since
+    }
+
+    /// The link shall connect again: its server is not the right one any more.
+    pub(super) fn ask_reconnect(&self) {
+        self.reconnect.notify_one();
+    }
+
+    /// Resolves when the link shall connect again.
+    pub(super) async fn reconnect_asked(&self) {
+        self.reconnect.notified().await;
+    }
+
+    /// Whether the server is a replica.
+    pub(super) fn is_replica(&self) -> bool {
+        self.replica.load(Ordering::Relaxed)
+    }
+
     /// Since when the link has not worked.
     pub(super) fn down_since(&self) -> Option<Instant> {
         self.lock().down_since
@@ -149,7 +198,7 @@ impl LinkState {
             link: self.link,
             up: state.cause.is_none(),
             cause: state.cause.clone(),
-            replica: self.replica.load(Ordering::Relaxed),
+            replica: self.is_replica(),
             reconnects: state.established.saturating_sub(1),
             losses: LOSSES.into_iter().zip(state.losses).collect(),
             down: state.down_before + state.down_since.map_or(Duration::ZERO, |since| since.elapsed()),

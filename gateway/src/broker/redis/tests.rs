@@ -26,6 +26,7 @@ mod log;
 mod placing;
 mod probe;
 mod refusal;
+mod switching;
 mod table;
 
 /// The longest that anything may take.

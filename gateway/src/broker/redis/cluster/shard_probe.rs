@@ -10,10 +10,10 @@ use earshot_protocol::ChannelName;
 use tokio::time::{sleep_until, timeout};
 
 use super::super::outbox::{Outbox, Request};
-use super::super::probe::{Asked, Echoes, Proof};
+use super::super::probe::{Echoes, Proof, Published};
+use super::super::probe_tracker::ProbeSent;
 use super::super::status::LinkState;
 use super::shard_line::ShardLine;
-use crate::broker::BrokerError;
 use crate::instance::slot::{SLOTS, slot};
 
 /// Names that are tried for each slot that there is: enough for a node that owns one of thousands.
@@ -47,25 +47,28 @@ impl ShardProber {
             Err(proof) => return proof,
         };
         let (last_before, heard_before) = (self.echoes.last(), self.echoes.heard());
-        let Asked { number, at: asked } = self.echoes.ask();
-        let published = async {
+        let ProbeSent { number, at: sent } = self.echoes.send();
+        let refused = async {
             match self.publish(&channel, number).await {
-                Some(forbidden) => forbidden,
-                None => std::future::pending().await,
+                Some(Published::Forbidden(reason)) => Proof::Forbidden(reason),
+                Some(Published::Rejected(reason)) => Proof::Rejected(reason),
+                Some(Published::Acknowledged { .. } | Published::Unknown) | None => {
+                    std::future::pending().await
+                }
             }
         };
         tokio::select! {
             biased;
-            () = self.echoes.came_back(number) => Proof::Heard(asked, asked.elapsed()),
-            forbidden = published => Proof::Forbidden(forbidden),
-            () = sleep_until(asked + self.limit) => {
-                if !self.line.owns(slot(channel.as_str())) {
-                    // Nothing is proven either way; the next round is on another channel.
-                    *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                }
-                self.echoes.late(last_before, heard_before)
-            }
+            () = self.echoes.came_back(number) => return Proof::Heard(sent, sent.elapsed()),
+            proof = refused => return proof,
+            () = sleep_until(sent + self.limit) => {}
         }
+        if !self.line.owns(slot(channel.as_str())) {
+            // Nothing is proven either way; the next round is on another channel.
+            *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        let answers = async { Box::pin(self.line.ping(self.limit)).await.is_ok() };
+        self.echoes.late(last_before, heard_before, answers).await
     }
 
     /// A channel that the node carries and that is heard on this connection.
@@ -74,13 +77,16 @@ impl ShardProber {
         if let Some(channel) = known.filter(|channel| self.line.owns(slot(channel.as_str()))) {
             return Ok(channel);
         }
+        self.echoes.clear();
         let Some(channel) = self.choose() else {
             return Err(Proof::Forbidden(format!("{} owns no slot", self.line.node())));
         };
-        match timeout(self.limit, self.line.hear(&channel)).await {
-            Ok(Some(reason)) => Err(Proof::Forbidden(reason)),
+        let refused = async { self.line.hear(&channel).await.and_then(Published::of_error) };
+        match timeout(self.limit, refused).await {
+            Ok(Some(Published::Forbidden(reason))) => Err(Proof::Forbidden(reason)),
+            Ok(Some(Published::Rejected(reason))) => Err(Proof::Rejected(reason)),
             // Whatever else goes wrong, the round will show.
-            Ok(None) | Err(_) => {
+            Ok(_) | Err(_) => {
                 *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
                 Ok(channel)
             }
@@ -94,18 +100,18 @@ impl ShardProber {
     }
 
     /// Publishes over the command link, or, when that is of no use at the moment, over the listening connection itself.
-    /// Says why it is forbidden.
-    async fn publish(&self, channel: &ChannelName, number: u64) -> Option<String> {
+    async fn publish(&self, channel: &ChannelName, number: u64) -> Option<Published> {
         let data = number.to_string();
         if self.commands.is_up() {
             let (channel, data) = (channel.clone(), data.clone().into());
             let request = Request::PublishSharded { channel, data, alone: false };
-            match timeout(self.limit / 2, self.outbox.ask(request)).await {
-                Ok(Ok(_)) => return None,
-                Ok(Err(BrokerError::Refused(reason))) => return Some(reason),
-                Ok(Err(_)) | Err(_) => {}
+            if let Ok(answer) = timeout(self.limit / 2, self.outbox.ask(request)).await
+                && let Some(published) = self.echoes.published(number, answer)
+            {
+                return Some(published);
             }
         }
-        self.line.say(channel, &data).await
+        self.echoes.publish_on_subscription(number);
+        self.line.say(channel, &data).await.and_then(Published::of_error)
     }
 }

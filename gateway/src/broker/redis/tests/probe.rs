@@ -193,7 +193,7 @@ async fn a_probe_that_comes_late_proves_what_came_before_it() {
 #[tokio::test]
 async fn an_older_probe_behind_a_newer_one_takes_nothing_back() {
     let echoes = probe::Echoes::new("probe:");
-    let (older, newer) = (echoes.ask().number, echoes.ask().number);
+    let (older, newer) = (echoes.send().number, echoes.send().number);
     for number in [newer, older] {
         assert!(echoes.takes(echoes.channel(), number.to_string().as_bytes()));
     }

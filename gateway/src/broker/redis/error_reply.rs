@@ -1,0 +1,63 @@
+//! What an error reply of a server means for whoever asked.
+//!
+//! Owns the one list of errors that pass by themselves. Pure.
+
+use redis::{ErrorKind, RedisError};
+
+use crate::instance::said;
+
+/// The kinds of error replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ErrorReply {
+    /// The user may not, or the server was told not to know the command: the connection itself is good.
+    Forbidden,
+    /// The state of the server, which will pass: it loads, it is busy, its primary is away.
+    Passing,
+    /// Anything else.
+    Rejected,
+}
+
+impl ErrorReply {
+    /// Reads the text of a reply, which begins with its code.
+    pub(super) fn of(text: &str) -> Self {
+        match text.split(' ').next().unwrap_or_default() {
+            "NOPERM" => Self::Forbidden,
+            "ERR" if text.contains("unknown command") => Self::Forbidden,
+            "LOADING" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "TRYAGAIN" | "BUSY" | "MISCONF"
+            | "OOM" | "NOREPLICAS" => Self::Passing,
+            _ => Self::Rejected,
+        }
+    }
+
+    /// The text of an error that a server replied; `None` when the error is the connection's.
+    pub(super) fn text(error: &RedisError) -> Option<String> {
+        matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension).then(|| said(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_says_what_an_error_means() {
+        for (reply, meaning) in [
+            ("-NOPERM User web has no permissions to access one of the channels", ErrorReply::Forbidden),
+            ("-ERR unknown command 'PUBLISH', with args beginning with: ", ErrorReply::Forbidden),
+            ("-LOADING Redis is loading the dataset in memory", ErrorReply::Passing),
+            ("-BUSY Redis is busy running a script", ErrorReply::Passing),
+            ("-ERR", ErrorReply::Rejected),
+            ("-ERR no", ErrorReply::Rejected),
+            ("-MOVED 1 127.0.0.1:1", ErrorReply::Rejected),
+            ("-NOAUTH Authentication required.", ErrorReply::Rejected),
+            ("-DENIED NOPERM", ErrorReply::Rejected),
+        ] {
+            let value = redis::parse_redis_value(format!("{reply}\r\n").as_bytes()).unwrap();
+            let error = value.extract_error().unwrap_err();
+            let text = ErrorReply::text(&error).unwrap();
+            assert_eq!(ErrorReply::of(&text), meaning, "{reply}: {text}");
+        }
+        let lost = RedisError::from(std::io::Error::other("gone"));
+        assert_eq!(ErrorReply::text(&lost), None);
+    }
+}
