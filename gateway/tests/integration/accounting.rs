@@ -4,9 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -14,6 +16,7 @@ use crate::harness::api_publisher::{ApiPublisher, Receipt};
 use crate::harness::encoding::Encoding;
 use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append, gateway, placed, start_again, whole_log};
+use crate::harness::proxy::{Cut, Proxy};
 use crate::harness::publisher::Publisher;
 use crate::harness::{Gateway, PATIENCE, Redis, heavy, until};
 
@@ -221,6 +224,53 @@ async fn over_plain_pubsub_every_hole_is_announced() {
     for Account { way, ledger, .. } in accounts {
         assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{way:?}: {ledger:?}");
         assert!(ledger.missed > 0, "{way:?}: nothing was lost: this test shows nothing");
+    }
+}
+
+/// How long a name leads new connections to another server.
+const EXCURSIONS: [Duration; 4] =
+    [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_name_that_leads_elsewhere_for_a_while_every_hole_is_announced() {
+    let _alone = heavy().await;
+    for cut in [Cut::Commands, Cut::Everything] {
+        let mut rng = Rng::with_seed(seed());
+        let (home, away) = (Redis::start().await, Redis::start().await);
+        let proxy = Proxy::before(home.address()).await;
+        let behind = || Gateway::settings().environment("REDIS_URL", &proxy.url());
+        let gateways = [behind().start().await, behind().start().await];
+        let addresses = [gateways[0].address(), gateways[1].address()];
+        let enough = Arc::new(AtomicU64::new(u64::MAX));
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let way = WAYS[client % WAYS.len()];
+            let follower = Follower::join(addresses[client % 2], way).await;
+            clients.spawn(account_for_holes(follower, way, addresses, rng.fork(), Arc::clone(&enough)));
+        }
+        let publisher = Publisher::steady_at(watch::channel(proxy.url()).1, &[NUMBERS]);
+        let flows = async || {
+            let next = publisher.sent() + 300;
+            until("the load flows", async || (publisher.sent() >= next).then_some(())).await;
+        };
+        for span in EXCURSIONS {
+            flows().await;
+            proxy.lead_to(away.address(), cut);
+            sleep(span).await;
+            proxy.lead_to(home.address(), cut);
+        }
+        flows().await;
+        enough.store(publisher.sent() + 100, Ordering::Relaxed);
+        let accounts = clients.join_all().await;
+        tell(
+            "a name that leads elsewhere",
+            &accounts,
+            accounts.iter().filter_map(|one| one.ledger.last).sum(),
+        );
+        for Account { way, ledger, .. } in accounts {
+            assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{cut:?} {way:?}: {ledger:?}");
+            assert!(ledger.missed > 0, "{cut:?} {way:?}: nothing was lost: this test shows nothing");
+        }
     }
 }
 
