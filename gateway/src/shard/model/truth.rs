@@ -110,7 +110,7 @@ impl Account {
 
     /// The client hears from some publication on, of a channel that has no positions.
     pub(super) fn begin_anywhere(&mut self) {
-        *self = Self { last: self.last, began_anywhere: true, ..Self::default() };
+        *self = Self { began_anywhere: true, ..Self::default() };
     }
 
     /// The client was told that publications up to this one may be missing.
