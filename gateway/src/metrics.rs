@@ -164,6 +164,8 @@ pub struct ControlCounters {
     pub messages_unnumbered: Counter,
     /// Publications handed to a broker for clients and the API.
     pub published: Counter,
+    /// Idempotency keys that were forgotten before their time, since too many are remembered.
+    pub idempotency_keys_evicted: Counter,
     /// Publications that a broker did not take.
     pub publish_failures: Counter,
     /// Channels that may have missed publications, by cause.
@@ -291,6 +293,11 @@ impl Totals {
                 control.messages_unnumbered.value(),
             ),
             ("published", "Publications handed to a broker", control.published.value()),
+            (
+                "idempotency_keys_evicted",
+                "Idempotency keys forgotten before their time, since too many are remembered",
+                control.idempotency_keys_evicted.value(),
+            ),
             ("publish_failures", "Publications that a broker did not take", control.publish_failures.value()),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -12,6 +12,7 @@
 //! - [`port`]: the bounded way to a shard.
 //! - [`lane`]: the bounded way back: what shards ask for.
 //! - [`namespace`]: the rules that a channel's name falls under.
+//! - `idempotency`: results of publications by their keys, where no log keeps them.
 //! - [`publication`]: one message, stamped and encoded once.
 
 pub mod channel;
@@ -19,6 +20,7 @@ mod creator;
 mod filling;
 mod hearing;
 pub mod history;
+mod idempotency;
 pub mod lane;
 mod lingering;
 mod log;
@@ -47,6 +49,7 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
 use history::HistoryBudget;
+use idempotency::Idempotency;
 use lane::{HistoryAnswer, HistoryError, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
 use port::{Delivery, Port};
@@ -88,9 +91,9 @@ pub enum PublishError {
     /// No namespace has the channel.
     #[error("no namespace has this channel")]
     UnknownChannel,
-    /// Tags and keys of idempotency need a log to keep them.
-    #[error("tags and idempotency_key need a namespace with source = \"stream\"")]
-    NoLog,
+    /// Redis's plain pub/sub carries the payload and nothing else.
+    #[error("tags need a namespace with source = \"stream\": a plain PUBLISH carries the payload alone")]
+    NoTags,
     /// The payload is larger than `limits.publication_bytes`.
     #[error("the publication is larger than {limit} bytes")]
     TooLarge {
@@ -132,6 +135,7 @@ pub struct Node {
     ports: Arc<[Port]>,
     budget: Arc<HistoryBudget>,
     publication_bytes: usize,
+    idempotency: Idempotency,
     metrics: Arc<Metrics>,
 }
 
@@ -145,7 +149,8 @@ impl Node {
         publication_bytes: usize,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        Arc::new(Self { namespaces, ears, ports, budget, publication_bytes, metrics })
+        let idempotency = Idempotency::default();
+        Arc::new(Self { namespaces, ears, ports, budget, publication_bytes, idempotency, metrics })
     }
 
     /// Starts what the node does by itself: letting go the channels that nobody wants any more.
@@ -376,7 +381,7 @@ impl Node {
         let publication = |entry: LogEntry| {
             let position = StreamPosition { offset: entry.offset, ..top };
             let publication = Publication::new(name.clone(), position, Payload::new(entry.payload));
-            Arc::new(publication.with_tags(entry.tags))
+            Arc::new(publication.with_attributes(entry.attributes))
         };
         Some(Ok(History { top, publications: entries.into_iter().map(publication).collect() }))
     }
@@ -408,7 +413,8 @@ impl Node {
         }
     }
 
-    /// Publishes a payload, untouched. The place in the order of publications is taken by the call itself.
+    /// Publishes a payload, untouched. The place in the order of publications is taken by the call itself; with an
+    /// idempotency key, by the first poll. The client that publishes is told to others where the way carries that.
     pub fn publish(
         &self,
         channel: &ChannelName,
@@ -428,11 +434,10 @@ impl Node {
                         let seen = registry.seen(channel);
                         Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
                     }
-                    None if extras.is_empty() => Ok(Either::Right(match namespace.sharded {
-                        true => Either::Left(broker.publish_sharded(channel, data, namespace.on_loss)),
-                        false => Either::Right(broker.publish(channel, data, namespace.on_loss)),
-                    })),
-                    None => Err(PublishError::NoLog),
+                    None if !extras.attributes.tags().is_empty() && !broker.carries_attributes() => {
+                        Err(PublishError::NoTags)
+                    }
+                    None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, extras))),
                 }
             }
         };
@@ -450,6 +455,34 @@ impl Node {
                 if result.is_ok() { &metrics.control.published } else { &metrics.control.publish_failures };
             count.add(1);
             result
+        }
+    }
+
+    /// Publishes outside of a log; with an idempotency key, only the first time.
+    fn publish_plain(
+        &self,
+        broker: &Broker,
+        namespace: &Namespace,
+        channel: &ChannelName,
+        data: Bytes,
+        extras: Append,
+    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
+        let (sharded, on_loss) = (namespace.sharded, namespace.on_loss);
+        let Append { attributes, idempotency_key } = extras;
+        let publish = move |broker: &Broker, channel: &ChannelName| match sharded {
+            true => Either::Left(broker.publish_sharded(channel, data, on_loss)),
+            false => Either::Right(broker.publish(channel, data, attributes, on_loss)),
+        };
+        match idempotency_key {
+            None => Either::Left(publish(broker, channel)),
+            Some(key) => {
+                let forgotten = &self.metrics.control.idempotency_keys_evicted;
+                let result = self.idempotency.result(channel, &key, forgotten);
+                let (broker, channel) = (broker.clone(), channel.clone());
+                Either::Right(
+                    async move { result.get_or_try_init(|| publish(&broker, &channel)).await.copied() },
+                )
+            }
         }
     }
 

@@ -1,34 +1,111 @@
-//! Tags as a log and its envelope hold them: a JSON object of texts, or nothing at all.
+//! What travels with a payload where the way has room for it: tags, and the client that published.
 //!
-//! Owns that text, in both directions. Must never fail a publication: its place in the log matters more than its tags.
+//! Owns the values and their text in a log and its envelope: `{"tags":{…},"info":{…}}`, or nothing at all. Must never
+//! fail a publication: its place in the log matters more than its attributes.
 
 use std::fmt;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use earshot_protocol::ClientInfo;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
+use serde_json::value::RawValue;
 
-/// The text; empty when there are no tags.
-pub(in crate::broker) fn to_json(tags: &[(String, String)]) -> Vec<u8> {
-    let mut text = Vec::new();
-    if !tags.is_empty() {
-        // Neither texts nor a vector can fail; if they could, no tags are better than half of them.
-        let pairs = tags.iter().map(|(key, value)| (key, value));
-        if serde_json::Serializer::new(&mut text).collect_map(pairs).is_err() {
-            text.clear();
-        }
-    }
-    text
+/// The attributes of a publication; cloning shares them. Most publications have none, which costs a word.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attributes(Option<Arc<Given>>);
+
+#[derive(Debug, PartialEq)]
+struct Given {
+    tags: Vec<(String, String)>,
+    info: Option<ClientInfo>,
+    /// Counted once: a publication is weighed for each subscriber.
+    cost: usize,
 }
 
-/// The tags in their order. What is no such text holds none.
-pub(in crate::broker) fn from_json(text: &[u8]) -> Vec<(String, String)> {
-    if text.is_empty() {
-        return Vec::new();
+impl Attributes {
+    /// Tags by the publisher, each key once, and the client that it is.
+    pub fn new(tags: Vec<(String, String)>, info: Option<ClientInfo>) -> Self {
+        let any = !tags.is_empty() || info.is_some();
+        Self(any.then(|| Arc::new(Given { cost: cost(&tags, info.as_ref()), tags, info })))
     }
-    serde_json::from_slice::<Pairs>(text).map(|pairs| pairs.0).unwrap_or_default()
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What the publisher attached.
+    pub fn tags(&self) -> &[(String, String)] {
+        self.0.as_ref().map_or(&[], |given| &given.tags)
+    }
+
+    /// The client that published, if it was one.
+    pub fn info(&self) -> Option<&ClientInfo> {
+        self.0.as_ref()?.info.as_ref()
+    }
+
+    /// Bytes that they hold in memory.
+    #[inline]
+    pub fn cost(&self) -> usize {
+        self.0.as_ref().map_or(0, |given| given.cost)
+    }
+
+    /// Their text; empty when there are none.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if self.is_empty() {
+            return text;
+        }
+        text.push(b'{');
+        if !self.tags().is_empty() {
+            text.extend_from_slice(b"\"tags\":");
+            let pairs = self.tags().iter().map(|(key, value)| (key, value));
+            // Neither texts nor a vector can fail; if they could, no attributes are better than half of them.
+            if serde_json::Serializer::new(&mut text).collect_map(pairs).is_err() {
+                return Vec::new();
+            }
+        }
+        if let Some(info) = self.info() {
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            text.extend_from_slice(b"\"info\":");
+            text.extend_from_slice(info.to_json().as_bytes());
+        }
+        text.push(b'}');
+        text
+    }
+
+    /// Reads their text. What cannot be read is left out.
+    pub(super) fn from_json(text: &[u8]) -> Self {
+        if text.is_empty() {
+            return Self::default();
+        }
+        let Ok(Text { tags, info }) = serde_json::from_slice(text) else { return Self::default() };
+        Self::new(tags.0, info.and_then(|info| ClientInfo::from_json(info.get()).ok()))
+    }
+}
+
+fn cost(tags: &[(String, String)], info: Option<&ClientInfo>) -> usize {
+    let tags: usize = tags.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
+    let raw = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let info = info
+        .map_or(0, |info| info.user.len() + info.client.len() + raw(&info.conn_info) + raw(&info.chan_info));
+    size_of::<Given>() + tags + info
+}
+
+#[derive(serde::Deserialize)]
+struct Text<'a> {
+    #[serde(default)]
+    tags: Pairs,
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
 }
 
 /// An object whose keys keep their order.
+#[derive(Default)]
 struct Pairs(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Pairs {
@@ -52,5 +129,52 @@ impl<'de> Visitor<'de> for PairsVisitor {
             pairs.push(pair);
         }
         Ok(Pairs(pairs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn info(user: &str) -> ClientInfo {
+        ClientInfo { user: user.to_owned(), client: "c1".to_owned(), ..ClientInfo::default() }
+    }
+
+    #[test]
+    fn the_text_is_this() {
+        let tags = vec![("kind".to_owned(), "o\"ffer".to_owned())];
+        let all = Attributes::new(tags.clone(), Some(info("")));
+        let text = r#"{"tags":{"kind":"o\"ffer"},"info":{"user":"","client":"c1"}}"#;
+        assert_eq!(all.to_json(), text.as_bytes());
+        assert_eq!(Attributes::new(tags, None).to_json(), br#"{"tags":{"kind":"o\"ffer"}}"#);
+        assert_eq!(
+            Attributes::new(vec![], Some(info("a"))).to_json(),
+            br#"{"info":{"user":"a","client":"c1"}}"#
+        );
+        assert_eq!(Attributes::default().to_json(), b"");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        for text in ["", "{", "[]", r#"{"tags":{"a":1}}"#, "{}", r#"{"later":1}"#, r#"{"info":null}"#] {
+            assert_eq!(Attributes::from_json(text.as_bytes()), Attributes::default(), "{text}");
+        }
+        let read = Attributes::from_json(br#"{"tags":{"a":"b"},"info":[]}"#);
+        assert_eq!(read, Attributes::new(vec![("a".to_owned(), "b".to_owned())], None));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(
+            tags in vec((any::<String>(), any::<String>()), 0..4),
+            user in option::of(any::<String>()),
+        ) {
+            let attributes = Attributes::new(tags, user.map(|user| info(&user)));
+            prop_assert_eq!(Attributes::from_json(&attributes.to_json()), attributes);
+        }
     }
 }

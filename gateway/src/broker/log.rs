@@ -9,12 +9,13 @@ use bytes::Bytes;
 use earshot_protocol::StreamPosition;
 
 mod envelope;
-pub(super) mod tags;
+
+use super::Attributes;
 
 pub use envelope::Envelope;
 
 /// What is published when the entries of a log were removed: every node forgets them. It is no envelope.
-pub const CLEARED: &[u8] = b"\0es1 cleared";
+pub const CLEARED: &[u8] = b"\0es2 cleared";
 
 /// Where and how a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,21 +34,21 @@ pub struct Log {
 }
 
 /// What goes with a publication into the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Append {
-    /// What the publisher attached to it.
-    pub tags: Vec<(String, String)>,
+    /// What travels with it.
+    pub attributes: Attributes,
     /// A second publication with the same key within five minutes is not made.
     pub idempotency_key: Option<String>,
 }
 
 /// An entry of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogEntry {
     /// Its place.
     pub offset: u64,
-    /// What the publisher attached to it.
-    pub tags: Vec<(String, String)>,
+    /// What travels with it.
+    pub attributes: Attributes,
     /// The payload, untouched.
     pub payload: Bytes,
 }
@@ -61,17 +62,10 @@ pub struct LogEntry {
 /// entry is not the one behind the offset that it named), or as a page that ends below `top` and is followed by an
 /// empty one. When it was a loss, the next append begins a new epoch; until then `top` still names the old one. When
 /// the server went back to an older state as a whole, `top` is below what was handed out before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogPage {
     /// Where the log stands; `None` when there is none.
     pub top: Option<StreamPosition>,
     /// Entries in the order of their offsets, or against it where that was asked for.
     pub entries: Vec<LogEntry>,
-}
-
-impl Append {
-    /// Whether a plain `PUBLISH` would say as much.
-    pub fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.idempotency_key.is_none()
-    }
 }

@@ -9,28 +9,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
 
-use super::{Listener, Message};
+use super::{Attributes, Listener, Message};
 
 /// A broker without a server: each publication goes straight to the listener.
 pub struct MemoryBroker {
     listener: Arc<dyn Listener>,
-    /// Serialises the listener's calls; kept between them so that a publication allocates no vector.
-    batch: Mutex<Vec<Message>>,
+    /// Serialises the listener's calls.
+    order: Mutex<()>,
 }
 
 impl MemoryBroker {
     /// A broker that delivers to `listener`.
     pub fn new(listener: Arc<dyn Listener>) -> Self {
-        Self { listener, batch: Mutex::default() }
+        Self { listener, order: Mutex::default() }
     }
 
     /// Delivers one payload at once. The listener must not publish from within its call.
-    pub fn publish(&self, channel: &ChannelName, data: Bytes) {
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
-        // Left over only if the listener panicked on it.
-        batch.clear();
-        batch.push(Message { channel: channel.as_str().to_owned(), data });
-        self.listener.heard(&mut batch);
+    pub fn publish(&self, channel: &ChannelName, data: Bytes, attributes: Attributes) {
+        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        self.listener.heard_with(Message { channel: channel.as_str().to_owned(), data }, attributes);
     }
 }
 
@@ -46,11 +43,15 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Ear(Mutex<Vec<(String, Bytes)>>);
+    struct Ear(Mutex<Vec<(String, Bytes, Attributes)>>);
 
     impl Listener for Ear {
         fn heard(&self, messages: &mut Vec<Message>) {
-            self.0.lock().unwrap().extend(messages.drain(..).map(|m| (m.channel, m.data)));
+            panic!("memory gives each publication with its attributes: {messages:?}");
+        }
+
+        fn heard_with(&self, message: Message, attributes: Attributes) {
+            self.0.lock().unwrap().push((message.channel, message.data, attributes));
         }
 
         fn heard_here(&self, message: Message) {
@@ -68,10 +69,11 @@ mod tests {
         let broker = MemoryBroker::new(ear.clone());
         let channel = ChannelName::parse("news").unwrap();
         let payloads = [Bytes::from_static(b"1"), Bytes::new(), Bytes::from_static(b"\xff\0\r\n")];
+        let attributes = Attributes::new(vec![("a".to_owned(), "b".to_owned())], None);
         for payload in &payloads {
-            broker.publish(&channel, payload.clone());
+            broker.publish(&channel, payload.clone(), attributes.clone());
         }
         let heard = ear.0.lock().unwrap();
-        assert_eq!(*heard, payloads.map(|data| ("news".to_owned(), data)));
+        assert_eq!(*heard, payloads.map(|data| ("news".to_owned(), data, attributes.clone())));
     }
 }

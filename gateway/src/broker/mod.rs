@@ -3,6 +3,7 @@
 //! A broker knows channels and payloads, and the positions of a log that it keeps itself. It must never know a
 //! connection, a subscriber or a position of the node's own: the [`Listener`] (the node) joins it to those.
 //!
+//! - [`attributes`]: what travels with a payload where there is room for it.
 //! - [`memory`]: this process alone; needs nothing.
 //! - [`redis`]: one Redis instance; a plain `PUBLISH` in, a plain `PUBLISH` out.
 //! - [`log`]: what a numbered publication and a part of a log look like.
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 use tokio::time::Instant;
 
+pub mod attributes;
 pub mod log;
 pub mod memory;
 pub mod redis;
@@ -22,6 +24,7 @@ pub mod redis;
 use self::log::{Append, Log, LogPage};
 
 pub use self::redis::RedisBroker;
+pub use attributes::Attributes;
 pub use memory::MemoryBroker;
 
 /// What a broker can be asked to hear.
@@ -114,6 +117,9 @@ pub enum LostTopics {
 pub trait Listener: Send + Sync + 'static {
     /// Publications, in the broker's order. The vector is drained.
     fn heard(&self, messages: &mut Vec<Message>);
+
+    /// One publication of a broker that carries attributes; otherwise as [`Listener::heard`].
+    fn heard_with(&self, message: Message, attributes: Attributes);
 
     /// A publication of this node's own clients, which no broker can take at the moment. May be called at the same time
     /// as the others, from another place.
@@ -223,6 +229,11 @@ impl Broker {
         }
     }
 
+    /// Whether publications outside of a log keep their attributes.
+    pub fn carries_attributes(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+
     /// No longer hears a topic. Takes effect soon; needs no confirmation.
     pub fn unsubscribe(&self, topic: &Topic) {
         match self {
@@ -231,7 +242,8 @@ impl Broker {
         }
     }
 
-    /// Publishes one payload, untouched. Payloads given in order by one caller (who may not wait for the first before
+    /// Publishes one payload, untouched. Redis carries nothing but the payload: `attributes` are dropped there, see
+    /// [`Broker::carries_attributes`]. Payloads given in order by one caller (who may not wait for the first before
     /// giving the second) are published in that order: the place in the order is taken when the call is made, before
     /// the returned future is first polled.
     ///
@@ -241,12 +253,13 @@ impl Broker {
         &self,
         channel: &ChannelName,
         data: Bytes,
+        attributes: Attributes,
         on_loss: OnLoss,
     ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
         use futures::future::Either;
         match self {
             Self::Memory(broker) => {
-                broker.publish(channel, data);
+                broker.publish(channel, data, attributes);
                 Either::Left(std::future::ready(Ok(Reach::Broker)))
             }
             Self::Redis(broker) => Either::Right(broker.publish(channel, data, on_loss)),
@@ -266,7 +279,7 @@ impl Broker {
         use futures::future::Either;
         match self {
             Self::Memory(broker) => {
-                broker.publish(channel, data);
+                broker.publish(channel, data, Attributes::default());
                 Either::Left(std::future::ready(Ok(Reach::Broker)))
             }
             Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data, on_loss)),

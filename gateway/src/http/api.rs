@@ -21,9 +21,8 @@ use serde_json::{Value, json};
 
 use super::guard::Denied;
 use super::{Context, refuse};
-use crate::broker::BrokerError;
-use crate::broker::Reach;
 use crate::broker::log::Append;
+use crate::broker::{Attributes, BrokerError, Reach};
 use crate::node::history::{Since, epoch_text};
 use crate::node::lane::HistoryError;
 use crate::node::publication::Publication;
@@ -102,6 +101,8 @@ struct Shown<'a> {
     data: Option<Data<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     b64data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<Box<RawValue>>,
     offset: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<&'a str, &'a str>,
@@ -239,8 +240,10 @@ impl<'a> Shown<'a> {
             PayloadKind::Text => (Some(text()), None),
             PayloadKind::Binary => (None, Some(base64::prelude::BASE64_STANDARD.encode(bytes))),
         };
-        let tags = publication.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        Self { data, b64data, offset: publication.position.offset, tags }
+        let attributes = &publication.attributes;
+        let info = attributes.info().and_then(|info| RawValue::from_string(info.to_json()).ok());
+        let tags = attributes.tags().iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Self { data, b64data, info, offset: publication.position.offset, tags }
     }
 }
 
@@ -310,8 +313,9 @@ impl Publish<'_> {
     }
 
     fn extras(&self) -> Append {
+        let tags = self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         Append {
-            tags: self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            attributes: Attributes::new(tags, None),
             idempotency_key: self.idempotency_key.clone().filter(|key| !key.is_empty()),
         }
     }
@@ -356,7 +360,7 @@ impl From<PublishError> for Fault {
     fn from(error: PublishError) -> Self {
         let code = match &error {
             PublishError::UnknownChannel => ErrorCode::UnknownChannel,
-            PublishError::NoLog => ErrorCode::NotAvailable,
+            PublishError::NoTags => ErrorCode::NotAvailable,
             PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
             PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
             PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,

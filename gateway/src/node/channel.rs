@@ -10,6 +10,7 @@ use super::creator::Creator;
 use super::history::{HistoryBudget, HistoryRules, Recovery, Ring, Since, Unrecoverable};
 use super::log::{Follow, NOWHERE};
 use super::publication::Publication;
+use crate::broker::Attributes;
 use crate::broker::log::Log;
 
 /// The most shards a node can have: one bit each in a channel's set of listeners.
@@ -78,14 +79,20 @@ impl Channel {
     }
 
     /// Gives a message its place. `None` when no shard hears the channel; it is remembered all the same.
-    pub(super) fn stamp(&self, payload: Payload, budget: &HistoryBudget) -> Option<(u128, Arc<Publication>)> {
+    pub(super) fn stamp(
+        &self,
+        payload: Payload,
+        attributes: Attributes,
+        budget: &HistoryBudget,
+    ) -> Option<(u128, Arc<Publication>)> {
         let mut state = self.state();
         state.position.offset += 1;
         let without_history = self.history.size == 0;
         if state.shards == 0 && without_history {
             return None;
         }
-        let mut publication = Publication::new(self.name.clone(), state.position, payload);
+        let mut publication =
+            Publication::new(self.name.clone(), state.position, payload).with_attributes(attributes);
         publication.without_history = without_history;
         let publication = Arc::new(publication);
         state.ring.push(&publication, &self.history, budget);

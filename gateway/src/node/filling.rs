@@ -83,7 +83,7 @@ impl Registry {
         page.entries.into_iter().filter(|entry| entry.offset <= top.offset).all(|entry| {
             let position = StreamPosition { offset: entry.offset, ..top };
             let publication = Publication::new(channel.name.clone(), position, Payload::new(entry.payload));
-            let publication = publication.with_tags(entry.tags);
+            let publication = publication.with_attributes(entry.attributes);
             state.ring().push_before(&publication, top, &channel.history, &self.budget)
         })
     }

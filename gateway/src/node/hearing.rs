@@ -18,7 +18,7 @@ use super::port::Gap;
 use super::publication::Publication;
 use super::registry::Registry;
 use crate::broker::log::{CLEARED, Envelope};
-use crate::broker::{GapCause, Listener, Loss, LostTopics, Message, Topic};
+use crate::broker::{Attributes, GapCause, Listener, Loss, LostTopics, Message, Topic};
 use crate::metrics::GAP_CAUSES;
 
 impl Listener for Registry {
@@ -26,6 +26,14 @@ impl Listener for Registry {
         self.metrics.control.messages.add(messages.len() as u64);
         let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
         self.take(messages);
+    }
+
+    fn heard_with(&self, message: Message, attributes: Attributes) {
+        self.metrics.control.messages.add(1);
+        let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
+        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
+        self.stamp(message, attributes, &mut batches);
+        self.flush(&mut batches);
     }
 
     fn heard_here(&self, message: Message) {
@@ -52,12 +60,17 @@ impl Registry {
     fn take(&self, messages: &mut Vec<Message>) {
         let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
         for message in messages.drain(..) {
-            self.stamp(message, &mut batches);
+            self.stamp(message, Attributes::default(), &mut batches);
         }
         self.flush(&mut batches);
     }
 
-    pub(super) fn stamp(&self, message: Message, batches: &mut [Vec<Arc<Publication>>]) {
+    pub(super) fn stamp(
+        &self,
+        message: Message,
+        attributes: Attributes,
+        batches: &mut [Vec<Arc<Publication>>],
+    ) {
         let Some(channel) = self.channels.get(message.channel.as_str()) else {
             self.metrics.control.messages_unwanted.add(1);
             return;
@@ -71,7 +84,7 @@ impl Registry {
             self.flush(batches);
             return self.tell_gap(&[channel], GapCause::TooLarge);
         }
-        let stamped = channel.stamp(Payload::new(message.data), &self.budget);
+        let stamped = channel.stamp(Payload::new(message.data), attributes, &self.budget);
         let Some((shards, publication)) = stamped else { return };
         for shard in shards_of(shards) {
             batches[shard].push(Arc::clone(&publication));

@@ -12,6 +12,7 @@ use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 use tokio::time::Instant;
 
 use super::publication::Publication;
+use crate::broker::Attributes;
 
 /// How much a channel remembers (`namespace.history`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +88,7 @@ struct Kept {
     at: Instant,
     position: StreamPosition,
     payload: Payload,
-    tags: Vec<(String, String)>,
+    attributes: Attributes,
     /// The publication while somebody is still being given it, so that its encodings are shared.
     shared: Weak<Publication>,
 }
@@ -140,14 +141,13 @@ impl Since {
 
 impl Kept {
     fn cost(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
-        self.payload.len() + tags + size_of::<Self>() + size_of::<Publication>()
+        self.payload.len() + self.attributes.cost() + size_of::<Self>() + size_of::<Publication>()
     }
 
     fn publication(&mut self, channel: &ChannelName) -> Arc<Publication> {
         self.shared.upgrade().unwrap_or_else(|| {
             let again = Publication::new(channel.clone(), self.position, self.payload.clone());
-            let again = Arc::new(again.with_tags(self.tags.clone()));
+            let again = Arc::new(again.with_attributes(self.attributes.clone()));
             self.shared = Arc::downgrade(&again);
             again
         })
@@ -170,7 +170,7 @@ impl Ring {
             at: now,
             position: publication.position,
             payload: publication.payload.clone(),
-            tags: publication.tags.clone(),
+            attributes: publication.attributes.clone(),
             shared: Arc::downgrade(publication),
         };
         self.bytes += kept.cost();
@@ -199,7 +199,7 @@ impl Ring {
             at: Instant::now(),
             position: publication.position,
             payload: publication.payload.clone(),
-            tags: publication.tags.clone(),
+            attributes: publication.attributes.clone(),
             shared: Weak::new(),
         };
         let room =

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::ChannelName;
+use earshot_protocol::{ChannelName, ClientInfo};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use super::channel::ShardId;
 use super::registry::{History, Page, RecoveryRequest};
 use super::{Node, PublishError, Published};
-use crate::broker::BrokerError;
 use crate::broker::log::Append;
+use crate::broker::{Attributes, BrokerError};
 use crate::drain::Drain;
 
 /// What a shard asks of the node.
@@ -56,6 +56,8 @@ pub enum Ask {
         channel: ChannelName,
         /// The payload, untouched.
         data: Bytes,
+        /// The client, as others may see it.
+        info: ClientInfo,
         /// Who waits for the answer.
         ticket: Ticket,
     },
@@ -175,8 +177,9 @@ fn carry_out(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option
     match ask {
         Ask::Attach { channel, from } => node.attach(shard, channel, from).map(|()| None).boxed(),
         Ask::Detach(_) => std::future::ready(None).boxed(),
-        Ask::Publish { channel, data, ticket } => {
-            let published = node.publish(&channel, data, Append::default());
+        Ask::Publish { channel, data, info, ticket } => {
+            let attributes = Attributes::new(Vec::new(), Some(info));
+            let published = node.publish(&channel, data, Append { attributes, idempotency_key: None });
             published.map(move |result| Some(Answer::Published(ticket, result))).boxed()
         }
         Ask::Recover { channel, request, ticket } => {

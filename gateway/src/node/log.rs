@@ -12,8 +12,8 @@ use super::channel::{Channel, State};
 use super::history::HistoryBudget;
 use super::port::{Gap, Port};
 use super::publication::Publication;
-use crate::broker::GapCause;
 use crate::broker::log::{Envelope, LogEntry, LogPage};
+use crate::broker::{Attributes, GapCause};
 
 /// Bytes that may wait while the log is read; what is beyond them is read from the log, too.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
@@ -70,8 +70,7 @@ impl Follow {
     }
 
     fn wait(&mut self, envelope: Envelope) {
-        let tags: usize = envelope.tags.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
-        self.pending_bytes += envelope.payload.len() + tags + size_of::<Envelope>();
+        self.pending_bytes += envelope.payload.len() + envelope.attributes.cost() + size_of::<Envelope>();
         if self.pending_bytes <= PENDING_BYTES {
             self.pending.push(envelope);
         }
@@ -107,7 +106,7 @@ impl State {
             follow.wait(envelope);
             return Heard::Hole;
         }
-        Heard::Next(self.hand_out(channel, next, &envelope.payload, envelope.tags, budget))
+        Heard::Next(self.hand_out(channel, next, &envelope.payload, envelope.attributes, budget))
     }
 
     fn hand_out(
@@ -115,12 +114,12 @@ impl State {
         channel: &Channel,
         position: StreamPosition,
         payload: &bytes::Bytes,
-        tags: Vec<(String, String)>,
+        attributes: Attributes,
         budget: &HistoryBudget,
     ) -> Arc<Publication> {
         self.set_position(position);
         let publication = Publication::new(channel.name.clone(), position, Payload::new(payload.clone()));
-        let publication = Arc::new(publication.with_tags(tags));
+        let publication = Arc::new(publication.with_attributes(attributes));
         self.ring().push(&publication, &channel.history, budget);
         publication
     }
@@ -216,7 +215,7 @@ impl Filling<'_> {
             return self.gap(state, GapCause::RingTooShort, top);
         }
         let mut handed = Vec::with_capacity(entries.len());
-        for LogEntry { offset, tags, payload } in entries {
+        for LogEntry { offset, attributes, payload } in entries {
             let here = state.position();
             if offset <= here.offset {
                 continue;
@@ -226,7 +225,7 @@ impl Filling<'_> {
                 self.gap(state, GapCause::RingTooShort, StreamPosition { offset: offset - 1, ..here });
             }
             let position = StreamPosition { offset, ..here };
-            handed.push(state.hand_out(self.channel, position, &payload, tags, self.budget));
+            handed.push(state.hand_out(self.channel, position, &payload, attributes, self.budget));
         }
         self.send(state, &handed);
     }
@@ -250,7 +249,13 @@ impl Filling<'_> {
                 hole = true;
                 break;
             }
-            handed.push(state.hand_out(self.channel, next, &envelope.payload, envelope.tags, self.budget));
+            handed.push(state.hand_out(
+                self.channel,
+                next,
+                &envelope.payload,
+                envelope.attributes,
+                self.budget,
+            ));
         }
         self.send(state, &handed);
         if let Some(follow) = state.log() {

@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, Payload, StreamPosition};
 
+use crate::broker::Attributes;
+
 use super::slow::{SlowRule, Succession};
 
 /// The ways in which a publication is written onto a connection. Each is encoded at most once.
@@ -33,8 +35,8 @@ pub struct Publication {
     pub position: StreamPosition,
     /// What was published, untouched.
     pub payload: Payload,
-    /// What the publisher attached to it.
-    pub tags: Vec<(String, String)>,
+    /// What travels with it.
+    pub attributes: Attributes,
     /// The channel has no history: WebSocket clients are not given the offset, from which nothing can be recovered.
     pub without_history: bool,
     /// Apart, so that what a history keeps of a publication that nobody is being given any more is small.
@@ -49,17 +51,17 @@ impl Publication {
             channel,
             position,
             payload,
-            tags: Vec::new(),
+            attributes: Attributes::default(),
             without_history: false,
             encoded: OnceLock::new(),
             succession: OnceLock::new(),
         }
     }
 
-    /// The same with what the publisher attached.
+    /// The same with attributes.
     #[must_use]
-    pub fn with_tags(self, tags: Vec<(String, String)>) -> Self {
-        Self { tags, ..self }
+    pub fn with_attributes(self, attributes: Attributes) -> Self {
+        Self { attributes, ..self }
     }
 
     /// The same once more, to be encoded anew: the bytes that come of it have counts of their own, which no other thread
@@ -67,7 +69,7 @@ impl Publication {
     #[must_use]
     pub fn again(&self) -> Self {
         let again = Self::new(self.channel.clone(), self.position, self.payload.clone());
-        Self { without_history: self.without_history, ..again.with_tags(self.tags.clone()) }
+        Self { without_history: self.without_history, ..again.with_attributes(self.attributes.clone()) }
     }
 
     /// The bytes of one form; `encode` makes them the first time.
@@ -86,8 +88,8 @@ impl Publication {
         self.succession.get()?.key.as_ref()
     }
 
-    /// What it costs in a queue: the payload and the frame around it.
+    /// What it costs in a queue: the payload, what travels with it, and the frame around them.
     pub fn cost(&self) -> usize {
-        self.payload.len() + size_of::<Self>()
+        self.payload.len() + self.attributes.cost() + size_of::<Self>()
     }
 }

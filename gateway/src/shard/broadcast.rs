@@ -290,8 +290,8 @@ pub(super) fn wire(publication: &Publication) -> earshot_protocol::Publication {
     earshot_protocol::Publication {
         data: publication.payload.clone(),
         offset: if publication.without_history { 0 } else { publication.position.offset },
-        tags: publication.tags.clone(),
-        info: None,
+        tags: publication.attributes.tags().to_vec(),
+        info: publication.attributes.info().cloned(),
         time: 0,
     }
 }

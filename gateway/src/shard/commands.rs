@@ -4,7 +4,7 @@
 //! link: the order of replies is [`super::session`]'s.
 
 use earshot_protocol::{
-    ChannelName, Command, ConnectRequest, Disconnect, ErrorCode, HistoryRequest, HistoryResult,
+    ChannelName, ClientInfo, Command, ConnectRequest, Disconnect, ErrorCode, HistoryRequest, HistoryResult,
     PublishRequest, ReplyBody, Request, SubscribeRequest,
 };
 
@@ -248,7 +248,9 @@ impl Shard {
         let subscribed = ChannelName::parse(&request.channel).is_ok_and(|name| self.hears(at, &name));
         let name = self.check_publish(&request, subscribed)?;
         let (ticket, reply) = self.ticket(at)?;
-        let ask = Ask::Publish { channel: name, data: request.data, ticket };
+        let client = self.session(at).and_then(|session| session.client).unwrap_or_default();
+        let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
+        let ask = Ask::Publish { channel: name, data: request.data, info, ticket };
         self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
         Ok(reply)
     }
@@ -304,7 +306,7 @@ pub(super) fn publish_code(error: &PublishError) -> ErrorCode {
     use crate::broker::BrokerError;
     match error {
         PublishError::UnknownChannel => ErrorCode::UnknownChannel,
-        PublishError::NoLog => ErrorCode::NotAvailable,
+        PublishError::NoTags => ErrorCode::NotAvailable,
         PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
         PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
         PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,

@@ -16,6 +16,7 @@ mod accounting;
 mod admission;
 mod alarms;
 mod asleep;
+mod attributes;
 mod bad_frames;
 mod bad_heads;
 mod bad_messages;

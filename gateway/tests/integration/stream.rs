@@ -213,7 +213,7 @@ async fn a_plain_publish_is_ignored_and_counted() {
     let mut client = WsClient::open(first.address(), &["job:1"]).await;
     let mut stream = SseClient::open(first.address(), "/sse/job:1").await;
     append_numbers(&first, "job:1", [1]).await;
-    for payload in ["99", "", "\0es1 ", r#"{"offset":7}"#] {
+    for payload in ["99", "", "\0es2 ", r#"{"offset":7}"#] {
         redis.publish("job:1", payload.as_bytes()).await;
     }
     until("all four are counted", async || {
@@ -236,7 +236,7 @@ async fn an_envelope_that_was_not_published_through_the_log_stops_nothing() {
     assert_eq!(client.publication().await.data, "1");
     let mut connection = redis.connection().await;
     let before = scripts_run(&mut connection).await;
-    for forged in ["\0es1 zzz 7 0\n99".to_owned(), format!("\0es1 {epoch} 7 0\n99")] {
+    for forged in ["\0es2 zzz 7 0\n99".to_owned(), format!("\0es2 {epoch} 7 0\n99")] {
         let read = scripts_run(&mut connection).await;
         redis.publish("job:1", forged.as_bytes()).await;
         // Three readings bring nothing, and one more what came meanwhile: then it is given up.

@@ -5,7 +5,7 @@
 --       3 once     {key_prefix}idempotency:{channel}:{key}   (may be left out)
 -- ARGV  1 channel
 --       2 payload
---       3 tags: a JSON object of texts, or empty
+--       3 attributes: a JSON object, or empty
 --       4 entries to keep
 --       5 how long to keep them, in milliseconds
 --       6 how long to keep meta, in milliseconds: longer, so that a log that was quiet goes on where it stood
@@ -16,7 +16,7 @@
 --
 -- Answers {epoch, offset}, both as texts.
 local stream, meta, once = KEYS[1], KEYS[2], KEYS[3]
-local channel, payload, tags = ARGV[1], ARGV[2], ARGV[3]
+local channel, payload, attributes = ARGV[1], ARGV[2], ARGV[3]
 
 if once then
   local epoch, offset = string.match(redis.call('GET', once) or '', '^(%w+) (%d+)$')
@@ -57,7 +57,7 @@ end
 
 -- Published before it is kept, which nobody can tell from outside, because an ACL may refuse the channel, and this is
 -- still easy to take back.
-local envelope = '\0es1 ' .. epoch .. ' ' .. offset .. ' ' .. #tags .. '\n' .. tags .. payload
+local envelope = '\0es2 ' .. epoch .. ' ' .. offset .. ' ' .. #attributes .. '\n' .. attributes .. payload
 local published = redis.pcall(ARGV[9], channel, envelope)
 if type(published) == 'table' then
   if before[1] then
@@ -75,8 +75,8 @@ if not whole then
   redis.call('DEL', stream)
 end
 local entry = {'d', payload}
-if tags ~= '' then
-  entry = {'d', payload, 't', tags}
+if attributes ~= '' then
+  entry = {'d', payload, 'a', attributes}
 end
 redis.call('XADD', stream, 'MAXLEN', '=', ARGV[4], offset .. '-0', unpack(entry))
 redis.call('HSET', meta, 'length', redis.call('XLEN', stream))

@@ -11,8 +11,9 @@ use earshot_protocol::{ChannelName, Epoch, StreamPosition};
 use redis::Value;
 
 use super::log_script::{APPEND, CLEAR, Call, READ};
+use crate::broker::Attributes;
 use crate::broker::BrokerError;
-use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogPage, tags};
+use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogPage};
 use crate::instance::slot;
 
 /// How long a publication's idempotency key is remembered.
@@ -33,14 +34,14 @@ pub(super) fn append(
     extras: Append,
     seen: Option<StreamPosition>,
 ) -> Call {
-    let Append { tags, idempotency_key } = extras;
+    let Append { attributes, idempotency_key } = extras;
     let mut keys = keys(log, channel);
     let tagged = tagged(log, channel);
     keys.extend(idempotency_key.map(|key| format!("{}idempotency:{tagged}:{key}", log.key_prefix)));
     let mut arguments = vec![
         Bytes::copy_from_slice(channel.as_str().as_bytes()),
         data,
-        tags::to_json(&tags).into(),
+        attributes.to_json().into(),
         log.size.to_string().into(),
         millis(log.ttl),
         millis(log.ttl.saturating_add(POSITION_LINGER)),
@@ -163,16 +164,16 @@ fn place(epoch: Value, offset: Value) -> Option<StreamPosition> {
 fn entry(value: Value) -> Option<LogEntry> {
     let [id, Value::Array(fields)] = array(value)? else { return None };
     let offset = text(id)?.strip_suffix("-0")?.parse().ok()?;
-    let (mut payload, mut tags) = (None, Vec::new());
+    let (mut payload, mut attributes) = (None, Attributes::default());
     let mut fields = fields.into_iter().map(bytes);
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         match &name?[..] {
             b"d" => payload = value,
-            b"t" => tags = tags::from_json(&value?),
+            b"a" => attributes = Attributes::from_json(&value?),
             _ => {}
         }
     }
-    Some(LogEntry { offset, tags, payload: payload? })
+    Some(LogEntry { offset, attributes, payload: payload? })
 }
 
 fn array<const N: usize>(value: Value) -> Option<[Value; N]> {

@@ -13,7 +13,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::*;
-use crate::broker::{GapCause, Loss, LostTopics, Message};
+use crate::broker::{Attributes, GapCause, Loss, LostTopics, Message};
 use crate::instance::InstanceSettings;
 
 mod alone;
@@ -160,6 +160,10 @@ impl Listener for Ear {
             tokio::task::block_in_place(|| drop(self.stall.lock().unwrap()));
         }
         self.events.lock().unwrap().extend(messages.drain(..).map(|m| Event::Heard(m.channel, m.data)));
+    }
+
+    fn heard_with(&self, message: Message, _: Attributes) {
+        panic!("Redis carries no attributes: {message:?}");
     }
 
     fn heard_here(&self, message: Message) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use earshot_protocol::{ChannelName, StreamPosition};
 use tokio::time::Instant;
 
-use crate::broker::{GapCause, LostTopics, Message};
+use crate::broker::{Attributes, GapCause, LostTopics, Message};
 use crate::node::port::Gap;
 use crate::node::publication::Publication;
 use crate::node::registry::Registry;
@@ -14,7 +14,7 @@ use crate::node::registry::Registry;
 impl Registry {
     /// `heard`: the step for each message.
     pub(crate) fn step_stamp(&self, message: Message, batches: &mut [Vec<Arc<Publication>>]) {
-        self.stamp(message, batches);
+        self.stamp(message, Attributes::default(), batches);
     }
 
     /// `heard`: the last step.

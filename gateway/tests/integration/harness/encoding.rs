@@ -71,6 +71,8 @@ struct Body<'a> {
     offset: u64,
     #[serde(default)]
     tags: Value,
+    #[serde(default)]
+    info: Value,
 }
 
 /// A line of JSON; the data of a publication stays as it was written.
@@ -80,9 +82,9 @@ fn json(line: &str) -> Incoming {
     }
     let parsed: Line<'_> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     match parsed.push {
-        Some(Push { channel, publication: Some(Body { data, offset, tags }) }) => {
+        Some(Push { channel, publication: Some(Body { data, offset, tags, info }) }) => {
             let (channel, data) = (channel.unwrap_or_default(), data.get().to_owned());
-            Incoming::Publication(Publication { channel, data, offset, tags })
+            Incoming::Publication(Publication { channel, data, offset, tags, info })
         }
         Some(_) => Incoming::Push(serde_json::from_str(line).unwrap()),
         None => Incoming::Reply(serde_json::from_str(line).unwrap()),

@@ -63,7 +63,9 @@ const PUSH: &[Field] = &[
     (4, "pub", One(PUBLICATION)),
     (7, "unsubscribe", One(&[(2, "code", Number), (3, "reason", Text)])),
 ];
-const PUBLICATION: &[Field] = &[(4, "data", Json), (6, "offset", Number), (7, "tags", Texts)];
+const PUBLICATION: &[Field] =
+    &[(4, "data", Json), (5, "info", One(INFO)), (6, "offset", Number), (7, "tags", Texts)];
+const INFO: &[Field] = &[(1, "user", Text), (2, "client", Text)];
 const CONNECTED: &[Field] = &[
     (1, "client", Text),
     (2, "version", Text),

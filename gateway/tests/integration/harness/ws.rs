@@ -21,13 +21,16 @@ pub(crate) struct Publication {
     pub(crate) data: String,
     pub(crate) offset: u64,
     pub(crate) tags: Value,
+    /// The client that published.
+    pub(crate) info: Value,
 }
 
 impl Publication {
     /// A publication inside a reply.
     pub(crate) fn read(channel: String, value: &Value) -> Self {
         let offset = value["offset"].as_u64().unwrap_or_default();
-        Self { channel, data: value["data"].to_string(), offset, tags: value["tags"].clone() }
+        let (tags, info) = (value["tags"].clone(), value["info"].clone());
+        Self { channel, data: value["data"].to_string(), offset, tags, info }
     }
 }
 

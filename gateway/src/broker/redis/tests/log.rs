@@ -1,8 +1,9 @@
 //! Logs: one sequence whoever writes, kept as long as it should be, and never continued over a loss.
 
-use earshot_protocol::StreamPosition;
+use earshot_protocol::{ClientInfo, StreamPosition};
 
 use super::*;
+use crate::broker::Attributes;
 use crate::broker::log::{Append, Envelope, Log, LogEntry, LogPage};
 
 mod loss;
@@ -76,37 +77,44 @@ async fn two_brokers_at_once_make_one_sequence() {
     eventually("all heard", || labs[0].ear.heard().len() == 2 * EACH).await;
     let page = labs[1].broker.read_log(&log, &name(), 0, usize::MAX).await.unwrap();
     assert_eq!(page.top, Some(StreamPosition { epoch, offset: 2 * EACH as u64 }));
-    let kept = page.entries.into_iter().map(|LogEntry { offset, tags, payload }| {
+    let kept = page.entries.into_iter().map(|LogEntry { offset, attributes, payload }| {
         let position = StreamPosition { epoch, offset };
-        Envelope { position, tags, payload }
+        Envelope { position, attributes, payload }
     });
     assert_eq!(labs[0].envelopes(), kept.collect::<Vec<_>>(), "what is heard is what is kept, in its order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn payloads_and_tags_come_back_as_they_were_given() {
+async fn payloads_and_attributes_come_back_as_they_were_given() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.subscribe(name().as_str()).await;
     let tag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let info = |user: &str| {
+        Some(ClientInfo { user: user.to_owned(), client: "c1".to_owned(), ..ClientInfo::default() })
+    };
     let given = [
-        (Bytes::new(), vec![]),
-        (Bytes::from_static(b"\0es1 z 1 0\n\xff\r\n"), vec![]),
-        (Bytes::from(vec![0xa5; 900 * 1024]), vec![tag("z", "\"\n\0é"), tag("a", "")]),
-        (Bytes::from_static(b"{\"type\":\"offer\"}"), vec![tag("", "x")]),
+        (Bytes::new(), vec![], None),
+        (Bytes::from_static(b"\0es2 z 1 0\n\xff\r\n"), vec![], info("")),
+        (Bytes::from(vec![0xa5; 900 * 1024]), vec![tag("z", "\"\n\0é"), tag("a", "")], None),
+        (Bytes::from_static(b"{\"type\":\"offer\"}"), vec![tag("", "x")], info("\"ann\"\n")),
     ];
     let mut expected = Vec::new();
-    for (payload, tags) in given {
-        let extras = Append { tags: tags.clone(), idempotency_key: None };
+    for (payload, tags, info) in given {
+        let attributes = Attributes::new(tags, info);
+        let extras = Append { attributes: attributes.clone(), idempotency_key: None };
         let position = lab.broker.append(&log(), &name(), payload.clone(), extras).await.unwrap();
-        expected.push(Envelope { position, tags, payload });
+        expected.push(Envelope { position, attributes, payload });
     }
     eventually("all heard", || lab.ear.heard().len() == expected.len()).await;
     assert_eq!(lab.envelopes(), expected);
     let sealed: Vec<_> = expected.iter().map(Envelope::seal).collect();
     let heard: Vec<_> = lab.ear.heard().into_iter().map(|(_, data)| data).collect();
     assert_eq!(heard, sealed, "the script's bytes are the codec's bytes");
-    let entry = |Envelope { position, tags, payload }| LogEntry { offset: position.offset, tags, payload };
+    let entry = |Envelope { position, attributes, payload }| {
+        let offset = position.offset;
+        LogEntry { offset, attributes, payload }
+    };
     assert_eq!(lab.read(0).await.entries, expected.into_iter().map(entry).collect::<Vec<_>>());
 }
 
@@ -158,7 +166,7 @@ async fn a_key_makes_a_publication_once() {
     let lab = Lab::up(&server).await;
     lab.subscribe(name().as_str()).await;
     let once = |key: &str, data: &'static str| {
-        let extras = Append { tags: vec![], idempotency_key: Some(key.to_owned()) };
+        let extras = Append { attributes: Attributes::default(), idempotency_key: Some(key.to_owned()) };
         lab.broker.append(&log(), &name(), data.into(), extras)
     };
     let (first, again, other) = tokio::join!(once("a", "1"), once("a", "2"), once("b", "3"));
@@ -229,7 +237,7 @@ async fn a_cluster_finds_every_key_in_one_slot() {
     let server = Server::start(&["--cluster-enabled", "yes"]).await;
     server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
     let lab = Lab::up(&server).await;
-    let extras = Append { tags: vec![], idempotency_key: Some("key".to_owned()) };
+    let extras = Append { attributes: Attributes::default(), idempotency_key: Some("key".to_owned()) };
     let append = |log: &Log| lab.broker.append(log, &name(), Bytes::from_static(b"x"), extras.clone());
     let mut first = append(&log()).await;
     while matches!(first, Err(BrokerError::Unavailable(_))) {

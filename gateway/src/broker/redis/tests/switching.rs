@@ -111,6 +111,10 @@ impl Listener for Diary {
         self.0.lock().unwrap().extend(events);
     }
 
+    fn heard_with(&self, message: Message, _: Attributes) {
+        panic!("Redis carries no attributes: {message:?}");
+    }
+
     fn heard_here(&self, message: Message) {
         Listener::heard(self, &mut vec![message]);
     }

@@ -1,0 +1,119 @@
+//! Results of publications by idempotency key, for channels without a log: Redis remembers those of the others.
+//!
+//! Owns the bound on what is remembered, in entries and bytes. Must never publish anything itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use earshot_protocol::ChannelName;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use crate::broker::Reach;
+use crate::metrics::Counter;
+
+/// How long a key is remembered after its first use; in Redis as long.
+const TTL: Duration = Duration::from_secs(300);
+
+/// Keys that are remembered at most; then the oldest are forgotten early.
+const ENTRIES_MAX: usize = 100_000;
+
+/// Bytes that the keys may take, counted with [`ENTRY_BYTES`] for each.
+const BYTES_MAX: usize = 32 << 20;
+
+/// What a key costs beside its own text.
+const ENTRY_BYTES: usize = 192;
+
+/// What came of the first publication with a key. Later ones wait for it; when it failed, the next one publishes.
+pub(super) type FirstResult = Arc<OnceCell<Reach>>;
+
+/// The keys that were used a short time ago.
+#[derive(Debug, Default)]
+pub(super) struct Idempotency(Mutex<Keys>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    results: HashMap<Arc<str>, FirstResult>,
+    /// In the order of their first use, which is that of their end.
+    order: VecDeque<(Instant, Arc<str>)>,
+    bytes: usize,
+}
+
+impl Idempotency {
+    /// The result that all publications with this key on this channel share.
+    pub(super) fn result(&self, channel: &ChannelName, key: &str, forgotten: &Counter) -> FirstResult {
+        let now = Instant::now();
+        // No channel name holds a control character.
+        let name: Arc<str> = format!("{channel}\0{key}").into();
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while keys.order.front().is_some_and(|(until, _)| *until <= now) {
+            keys.forget_oldest();
+        }
+        if let Some(result) = keys.results.get(&name) {
+            return Arc::clone(result);
+        }
+        let cost = name.len() + ENTRY_BYTES;
+        while !keys.order.is_empty() && (keys.order.len() >= ENTRIES_MAX || keys.bytes + cost > BYTES_MAX) {
+            keys.forget_oldest();
+            forgotten.add(1);
+        }
+        keys.bytes += cost;
+        keys.order.push_back((now + TTL, Arc::clone(&name)));
+        Arc::clone(keys.results.entry(name).or_default())
+    }
+}
+
+impl Keys {
+    fn forget_oldest(&mut self) {
+        if let Some((_, name)) = self.order.pop_front() {
+            self.bytes -= name.len() + ENTRY_BYTES;
+            self.results.remove(&name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(name: &str) -> ChannelName {
+        ChannelName::parse(name).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_remembered_for_five_minutes_on_its_channel() {
+        let (keys, forgotten) = (Idempotency::default(), Counter::default());
+        let result = |name: &str, key: &str| keys.result(&channel(name), key, &forgotten);
+        result("a", "k").set(Reach::Broker).unwrap();
+        assert_eq!(result("a", "k").get(), Some(&Reach::Broker));
+        assert_eq!((result("a", "l").get(), result("b", "k").get()), (None, None));
+        tokio::time::advance(TTL - Duration::from_millis(1)).await;
+        assert!(result("a", "k").get().is_some());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(result("a", "k").get(), None);
+        let keys = keys.0.lock().unwrap();
+        assert_eq!((keys.results.len(), keys.order.len(), forgotten.value()), (1, 1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_bounded_in_number_and_bytes() {
+        let forgotten = Counter::default();
+        let many = Idempotency::default();
+        for n in 0..ENTRIES_MAX + 10 {
+            many.result(&channel("a"), &n.to_string(), &forgotten);
+        }
+        assert_eq!((many.0.lock().unwrap().results.len(), forgotten.value()), (ENTRIES_MAX, 10));
+        let large = Idempotency::default();
+        for n in 0..50 {
+            large.result(&channel("a"), &format!("{n}{}", "x".repeat(1 << 20)), &forgotten);
+            assert!(large.0.lock().unwrap().bytes <= BYTES_MAX);
+        }
+        let last = large.0.lock().unwrap().results.len();
+        assert!((20..32).contains(&last), "{last}");
+        tokio::time::advance(TTL).await;
+        large.result(&channel("b"), "k", &forgotten);
+        let keys = large.0.lock().unwrap();
+        assert_eq!((keys.results.len(), keys.bytes), (1, "b\0k".len() + ENTRY_BYTES));
+    }
+}

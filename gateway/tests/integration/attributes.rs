@@ -1,0 +1,220 @@
+//! What travels with a payload: tags, and the client that published it. And what a second publication with the same
+//! idempotency key comes to.
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::harness::encoding::Encoding;
+use crate::harness::ws::Publication;
+use crate::harness::{Gateway, Redis, SseClient, WsClient};
+
+const MEMORY: &str = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n";
+
+const REDIS: &str = r#"
+[[namespace]]
+name = "logs"
+channels = ["log:*"]
+source = "stream"
+publish = "anyone"
+
+[[namespace]]
+name = "strict"
+channels = ["strict"]
+publish = "anyone"
+on_broker_loss = "reject"
+
+[[namespace]]
+name = "rest"
+channels = ["*"]
+publish = "anyone"
+
+[redis.default]
+command_timeout = "1s"
+"#;
+
+async fn on(redis: &Redis) -> Gateway {
+    Gateway::settings().config(REDIS).redis(redis).start().await
+}
+
+/// A client, and the id by which others know it.
+async fn client(gateway: &Gateway, encoding: Encoding) -> (WsClient, Value) {
+    let mut client = WsClient::bare(gateway.address(), encoding).await;
+    let reply = client.request("connect", json!({})).await;
+    (client, reply["connect"]["client"].clone())
+}
+
+async fn follower(gateway: &Gateway, encoding: Encoding, channel: &str) -> WsClient {
+    let mut client = WsClient::speaking(gateway.address(), encoding).await;
+    let reply = client.request("subscribe", json!({ "channel": channel })).await;
+    assert!(reply["subscribe"].is_object(), "{reply}");
+    client
+}
+
+async fn publish(client: &mut WsClient, channel: &str, data: &Value) {
+    let reply = client.request("publish", json!({ "channel": channel, "data": data })).await;
+    assert!(reply.get("error").is_none(), "{reply}");
+}
+
+/// Protobuf leaves an empty user out, JSON does not.
+fn assert_info(publication: &Publication, encoding: Encoding, id: &Value) {
+    let expected = match encoding {
+        Encoding::Json => json!({"user": "", "client": id}),
+        Encoding::Protobuf => json!({"client": id}),
+    };
+    assert_eq!(publication.info, expected, "{encoding:?}: {publication:?}");
+}
+
+/// Live, recovered, and in the history of WebSockets and of the API; on SSE there is the payload alone.
+async fn the_publisher_is_told_everywhere(at: &Gateway, elsewhere: &Gateway, channel: &str) {
+    for encoding in Encoding::BOTH {
+        let channel = &format!("{channel}-{encoding:?}");
+        let mut live = follower(elsewhere, encoding, channel).await;
+        let mut events = SseClient::open(elsewhere.address(), &format!("/sse/{channel}")).await;
+        let (mut publisher, id) = client(at, encoding).await;
+        publish(&mut publisher, channel, &json!({"n": 1})).await;
+        at.publish(channel, "2").await;
+
+        let first = live.publication().await;
+        assert_eq!(first.data, r#"{"n":1}"#);
+        assert_info(&first, encoding, &id);
+        assert_eq!(live.publication().await.info, Value::Null, "the API is no client");
+        for data in [r#"{"n":1}"#, "2"] {
+            assert_eq!(events.data("message").await, data);
+        }
+
+        let mut late = WsClient::speaking(elsewhere.address(), encoding).await;
+        let request = json!({"channel": channel, "recover": true, "offset": 0});
+        let reply = late.request("subscribe", request).await;
+        let recovered = Publication::read(String::new(), &reply["subscribe"]["publications"][0]);
+        assert_info(&recovered, encoding, &id);
+        let reply = late.request("history", json!({"channel": channel, "limit": 10})).await;
+        let kept = Publication::read(String::new(), &reply["history"]["publications"][0]);
+        assert_info(&kept, encoding, &id);
+        let body = json!({"channel": channel, "limit": 10}).to_string();
+        let answer = elsewhere.api("history", &body).await.json();
+        let shown = &answer["result"]["publications"];
+        assert_eq!(shown[0]["info"], json!({"user": "", "client": id}), "{answer}");
+        assert!(shown[1].get("info").is_none(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_client_that_published_is_told_without_redis() {
+    let gateway = Gateway::settings().config(MEMORY).start().await;
+    the_publisher_is_told_everywhere(&gateway, &gateway, "room").await;
+}
+
+#[tokio::test]
+async fn the_client_that_published_is_told_of_a_log_on_every_node() {
+    let redis = Redis::start().await;
+    let (first, second) = (on(&redis).await, on(&redis).await);
+    the_publisher_is_told_everywhere(&first, &second, "log:1").await;
+    // A node that has heard nothing reads it from the log.
+    let third = on(&redis).await;
+    let body = json!({"channel": "log:1-Json", "limit": 10}).to_string();
+    let answer = third.api("history", &body).await.json();
+    assert!(answer["result"]["publications"][0]["info"]["client"].is_string(), "{answer}");
+}
+
+#[tokio::test]
+async fn on_plain_channels_of_redis_the_payload_is_all_there_is() {
+    let redis = Redis::start().await;
+    let gateway = on(&redis).await;
+    let mut live = follower(&gateway, Encoding::Json, "room").await;
+    let url = redis::Client::open(redis.url()).unwrap();
+    let mut wire = url.get_async_pubsub().await.unwrap();
+    wire.subscribe("room").await.unwrap();
+    let (mut publisher, _) = client(&gateway, Encoding::Json).await;
+    publish(&mut publisher, "room", &json!({"n": 1})).await;
+    let message = wire.on_message().next().await.unwrap();
+    assert_eq!(message.get_payload::<String>().unwrap(), r#"{"n":1}"#);
+    assert_eq!(live.publication().await.info, Value::Null);
+
+    let tagged = r#"{"channel":"room","data":1,"tags":{"a":"b"}}"#;
+    let error = gateway.api("publish", tagged).await.json()["error"].clone();
+    assert_eq!((&error["code"], &error["message"]), (&json!(108), &json!("not available")), "{error}");
+    assert!(error["detail"].as_str().is_some_and(|detail| detail.contains("tags")), "{error}");
+}
+
+#[tokio::test]
+async fn tags_arrive_without_redis_live_recovered_and_in_the_history() {
+    let gateway = Gateway::settings().config(MEMORY).start().await;
+    for encoding in Encoding::BOTH {
+        let channel = &format!("room-{encoding:?}");
+        let mut live = follower(&gateway, encoding, channel).await;
+        let tags = json!({"state": "active"});
+        let body = json!({"channel": channel, "data": 1, "tags": tags}).to_string();
+        assert_eq!(gateway.api("publish", &body).await.json(), json!({"result": {}}));
+        assert_eq!(live.publication().await.tags, tags);
+        let mut late = WsClient::speaking(gateway.address(), encoding).await;
+        let request = json!({"channel": channel, "recover": true, "offset": 0});
+        let reply = late.request("subscribe", request).await;
+        assert_eq!(reply["subscribe"]["publications"][0]["tags"], tags, "{reply}");
+        let body = json!({"channel": channel, "limit": 1}).to_string();
+        let answer = gateway.api("history", &body).await.json();
+        assert_eq!(answer["result"]["publications"][0]["tags"], tags, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_was_used_before_publishes_nothing() {
+    let redis = Redis::start().await;
+    let without = Gateway::settings().config(MEMORY).start().await;
+    let with = on(&redis).await;
+    for gateway in [&without, &with] {
+        let mut live = WsClient::open(gateway.address(), &["room", "hall"]).await;
+        let publish = async |channel: &str, data: u64, key: &str| {
+            let body = json!({"channel": channel, "data": data, "idempotency_key": key}).to_string();
+            assert_eq!(gateway.api("publish", &body).await.json(), json!({"result": {}}));
+        };
+        publish("room", 1, "order").await;
+        publish("room", 2, "order").await;
+        publish("hall", 3, "order").await;
+        publish("room", 4, "another").await;
+        // An empty key is none.
+        publish("room", 5, "").await;
+        publish("room", 6, "").await;
+        let broadcast = r#"{"channels":["room","room"],"data":7,"idempotency_key":"twice"}"#;
+        let answer = gateway.api("broadcast", broadcast).await.json();
+        assert_eq!(answer["result"]["responses"], json!([{"result": {}}, {"result": {}}]));
+        publish("room", 8, "last").await;
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|last| last != "8") {
+            heard.push(live.publication().await.data);
+        }
+        heard.sort();
+        assert_eq!(heard, ["1", "3", "4", "5", "6", "7", "8"]);
+        assert_eq!(gateway.metric("earshot_idempotency_keys_evicted_total", &[]).await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_publication_failed_can_be_used_again() {
+    let mut redis = Redis::start().await;
+    let gateway = on(&redis).await;
+    let mut live = WsClient::open(gateway.address(), &["strict"]).await;
+    let body = r#"{"channel":"strict","data":1,"idempotency_key":"order"}"#;
+    redis.kill();
+    gateway.answers_ready_with(503).await;
+    assert_eq!(gateway.api("publish", body).await.json()["error"]["code"], 100);
+    redis.restart().await;
+    gateway.answers_ready_with(200).await;
+    for _ in 0..2 {
+        assert_eq!(gateway.api("publish", body).await.json(), json!({"result": {}}));
+    }
+    gateway.publish("strict", "2").await;
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        match live.next().await {
+            crate::harness::ws::Incoming::Publication(publication) => heard.push(publication.data),
+            crate::harness::ws::Incoming::Push(_) => {
+                // The gap of the outage.
+                let reply = live.request("subscribe", json!({"channel": "strict", "recover": true})).await;
+                let recovered = reply["subscribe"]["publications"].as_array().cloned().unwrap_or_default();
+                heard.extend(recovered.iter().map(|publication| publication["data"].to_string()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(heard, ["1", "2"]);
+}
