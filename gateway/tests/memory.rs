@@ -267,3 +267,28 @@ fn after_a_burst_memory_is_back_where_it_was() {
     }
     running.stop();
 }
+
+#[test]
+fn channels_that_are_gone_leave_nothing_behind() {
+    const REQUESTS: usize = 200;
+    const NAMES: usize = 100;
+    let running = Running::start();
+    let before = settled();
+    for request in 0..REQUESTS {
+        let mut socket = TcpStream::connect(running.address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"GET /sse?").unwrap();
+        for name in 0..NAMES {
+            write!(socket, "channel=left-{request}-{name}&").unwrap();
+        }
+        socket.write_all(b" HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        read_until(&mut socket, b"event: subscribed");
+    }
+    let deadline = Instant::now() + PATIENCE;
+    // Less than a byte for each.
+    while held().saturating_sub(before) > REQUESTS * NAMES {
+        assert!(Instant::now() < deadline, "{} B are held, {before} B were before they came", held());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    running.stop();
+}

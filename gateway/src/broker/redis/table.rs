@@ -279,6 +279,12 @@ impl Table {
         wanted.map(|(topic, _)| topic.clone()).collect()
     }
 
+    /// Topics that there is room for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.entries.capacity()
+    }
+
     /// How many topics are in which state.
     pub(super) fn counts(&self) -> Counts {
         self.counts
@@ -297,6 +303,10 @@ impl Table {
         self.counts.replace(before, entry.counts());
         if !entry.wanted && matches!(entry.wire, Wire::Off | Wire::Refused | Wire::Away) {
             self.entries.remove(topic);
+            // What many channels needed is not kept when most of them are gone.
+            if self.entries.len() * 8 < self.entries.capacity() {
+                self.entries.shrink_to(self.entries.len() * 2);
+            }
         } else if !entry.changed && entry.differs() {
             entry.changed = true;
             self.changed.push(topic.clone());
@@ -356,7 +366,7 @@ impl Entry {
     }
 
     fn answer(&mut self, confirmation: &Confirmation) {
-        for waiting in self.waiting.drain(..) {
+        for waiting in std::mem::take(&mut self.waiting) {
             // Whoever has gone does not want to know.
             let _ = waiting.send(confirmation.clone());
         }

@@ -12,6 +12,24 @@ fn done(round: Round) -> Outcome {
     Outcome { subscribed: subscribe, unsubscribed: unsubscribe, ..Outcome::default() }
 }
 
+#[tokio::test(start_paused = true)]
+async fn room_for_many_topics_is_given_back() {
+    let mut table = Table::default();
+    let topics: Vec<Topic> =
+        (0..10_000).map(|number| Topic::Channel(ChannelName::parse(&number.to_string()).unwrap())).collect();
+    for topic in &topics {
+        drop(table.want(topic));
+    }
+    let round = table.round().unwrap();
+    table.settle(done(round));
+    let full = table.capacity();
+    topics.iter().skip(100).for_each(|topic| table.forget(topic));
+    let round = table.round().unwrap();
+    table.settle(done(round));
+    assert_eq!(table.counts().confirmed, 100);
+    assert!(table.capacity() <= 1000 && full >= 10_000, "{full}, then {}", table.capacity());
+}
+
 #[tokio::test]
 async fn a_topic_wanted_again_before_anything_was_sent_was_never_gone() {
     let mut table = Table::default();
