@@ -94,8 +94,8 @@ pub enum PublishError {
     /// Redis's plain pub/sub carries the payload and nothing else.
     #[error("tags need a namespace with source = \"stream\": a plain PUBLISH carries the payload alone")]
     NoTags,
-    /// The payload is larger than `limits.publication_bytes`.
-    #[error("the publication is larger than {limit} bytes")]
+    /// Payload and tags are larger than `limits.publication_bytes`.
+    #[error("the publication is larger than {limit} bytes (limits.publication_bytes)")]
     TooLarge {
         /// The limit.
         limit: usize,
@@ -424,7 +424,7 @@ impl Node {
         let metrics = Arc::clone(&self.metrics);
         let taken = match self.namespace(channel) {
             None => Err(PublishError::UnknownChannel),
-            Some(_) if data.len() > self.publication_bytes => {
+            Some(_) if data.len() + extras.attributes.tag_bytes() > self.publication_bytes => {
                 Err(PublishError::TooLarge { limit: self.publication_bytes })
             }
             Some(namespace) => {

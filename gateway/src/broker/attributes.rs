@@ -41,6 +41,11 @@ impl Attributes {
         self.0.as_ref().map_or(&[], |given| &given.tags)
     }
 
+    /// Bytes of the tags' text.
+    pub fn tag_bytes(&self) -> usize {
+        self.tags().iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
     /// The client that published, if it was one.
     pub fn info(&self) -> Option<&ClientInfo> {
         self.0.as_ref()?.info.as_ref()

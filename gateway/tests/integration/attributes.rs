@@ -157,6 +157,22 @@ async fn tags_arrive_without_redis_live_recovered_and_in_the_history() {
 }
 
 #[tokio::test]
+async fn tags_count_against_the_size_of_a_publication() {
+    let redis = Redis::start().await;
+    let limit = "[limits]\npublication_bytes = \"1KiB\"\n";
+    let without = Gateway::settings().config(&format!("{limit}{MEMORY}")).start().await;
+    let with = Gateway::settings().config(&format!("{limit}{REDIS}")).redis(&redis).start().await;
+    for gateway in [&without, &with] {
+        for (length, code) in [(1021, None), (1022, Some(106))] {
+            let tags = json!({"k": "x".repeat(length)});
+            let body = json!({"channel": "log:1", "data": 10, "tags": tags}).to_string();
+            let answer = gateway.api("publish", &body).await.json();
+            assert_eq!(answer["error"]["code"].as_u64(), code, "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_was_used_before_publishes_nothing() {
     let redis = Redis::start().await;
     let without = Gateway::settings().config(MEMORY).start().await;
