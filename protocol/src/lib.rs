@@ -52,7 +52,7 @@ pub use command::{
     RefreshRequest, Request, RpcRequest, SendRequest, Since, SubRefreshRequest, SubscribeRequest, TagsFilter,
     UnsubscribeRequest,
 };
-pub use cursor::{Cursor, CursorError};
+pub use cursor::{ChannelTag, Cursor, CursorError, CursorPosition};
 pub use disconnect::Disconnect;
 pub use error::ErrorCode;
 pub use payload::{NESTING_MAX, Payload, PayloadKind};

@@ -54,15 +54,17 @@ pub fn payload(payload: &Payload) -> Cow<'_, [u8]> {
     }
 }
 
-/// Appends how long the client is to wait before it comes back.
+/// Appends how long the client is to wait before it reconnects. An event must follow, in the same block: several
+/// parsers dispatch an empty event for a block that holds nothing else.
 pub fn retry(ms: u32, out: &mut Vec<u8>) {
-    let written = write!(out, "retry: {ms}\n\n");
+    let written = writeln!(out, "retry: {ms}");
     debug_assert!(written.is_ok(), "writing to memory does not fail");
 }
 
-/// Appends a comment, which keeps the connection open and reaches no listener.
+/// Appends a comment, which keeps the connection open and reaches no listener. Without an empty line: several parsers
+/// dispatch an empty event for each of those.
 pub fn heartbeat(out: &mut Vec<u8>) {
-    out.extend_from_slice(b":\n\n");
+    out.extend_from_slice(b":\n");
 }
 
 fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use earshot_protocol::{ChannelName, Epoch, StreamPosition};
+use earshot_protocol::{ChannelName, ChannelTag, Epoch, StreamPosition};
 use slab::Slab;
 
 use crate::node::slow::SlowRule;
@@ -20,6 +20,8 @@ pub(super) type ConnectionId = u32;
 #[derive(Debug)]
 pub(super) struct ShardChannel {
     pub(super) name: ChannelName,
+    /// Its name in the cursors of streams, computed once.
+    pub(super) tag: ChannelTag,
     /// Where the sequence stands that the subscribers have been given.
     pub(super) position: StreamPosition,
     /// Up to this position some subscriber was given everything by a recovery, and must not be given it again.
@@ -51,6 +53,7 @@ impl Channels {
         let position = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
         let channel = ShardChannel {
             name: name.clone(),
+            tag: ChannelTag::of(&name),
             position,
             covered: None,
             slow,

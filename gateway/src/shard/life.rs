@@ -136,9 +136,7 @@ impl Shard {
         if websocket {
             return self.close(at, Some(disconnect.code()), disconnect.reason());
         }
-        // The blank line ends an event of which only a part was sent.
-        let mut event = b"\n".to_vec();
-        event.extend(sse::error(u32::from(disconnect.code()), disconnect.reason()));
+        let event = sse::error(u32::from(disconnect.code()), disconnect.reason(), self.retry_ms());
         self.end(at);
         self.control_event(at, &event);
         self.finish(at);

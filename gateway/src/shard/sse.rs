@@ -4,7 +4,7 @@
 //! `gap`, `error`. Must never know a subscription.
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, Cursor, StreamPosition, sse};
+use earshot_protocol::{ChannelName, ChannelTag, Cursor, StreamPosition, sse};
 
 use crate::node::publication::Publication;
 
@@ -50,7 +50,7 @@ pub(super) fn unchunked(chunk: &Bytes) -> Bytes {
 /// A publication for a stream of its channel alone, in a chunk.
 pub(super) fn single(publication: &Publication) -> Bytes {
     let mut id = Vec::new();
-    Cursor::write([(&publication.channel, publication.position)], &mut id);
+    Cursor::write([(ChannelTag::of(&publication.channel), publication.position)], &mut id);
     let mut event = Vec::with_capacity(publication.payload.len() + 64);
     sse::event(None, std::str::from_utf8(&id).ok(), &sse::payload(&publication.payload), &mut event);
     chunk(&event)
@@ -64,7 +64,7 @@ pub(super) fn named(publication: &Publication) -> Bytes {
 }
 
 /// What ends a named event: the cursor over all channels of the stream.
-pub(super) fn id_line<'a>(positions: impl IntoIterator<Item = (&'a ChannelName, StreamPosition)>) -> Vec<u8> {
+pub(super) fn id_line(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>) -> Vec<u8> {
     let mut id = Vec::new();
     Cursor::write(positions, &mut id);
     let mut line = Vec::with_capacity(id.len() + 6);
@@ -81,13 +81,6 @@ pub(super) fn is_rest(piece: &[u8]) -> bool {
     if size.ends_with(b"\r\n") { body.starts_with(b"id: ") } else { piece.starts_with(b"id: ") }
 }
 
-/// How long the client shall wait before it comes again.
-pub(super) fn retry(ms: u32) -> Vec<u8> {
-    let mut out = Vec::new();
-    sse::retry(ms, &mut out);
-    out
-}
-
 /// The comment that keeps an idle stream alive.
 pub(super) fn heartbeat() -> Vec<u8> {
     let mut out = Vec::new();
@@ -95,26 +88,29 @@ pub(super) fn heartbeat() -> Vec<u8> {
     out
 }
 
-/// The first event of a stream: what it hears, and whether it could go on where the client left.
+/// The first event of a stream: its channels, whether each was recovered, and how long the client shall wait before it
+/// reconnects.
 pub(super) fn subscribed<'a>(
-    channels: impl Iterator<Item = (&'a ChannelName, StreamPosition, bool)> + Clone,
+    channels: impl Iterator<Item = (&'a ChannelName, bool)>,
+    positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>,
+    retry_ms: u32,
 ) -> Vec<u8> {
     let states: serde_json::Map<String, serde_json::Value> = channels
-        .clone()
-        .map(|(name, _, recovered)| (name.to_string(), serde_json::json!({ "recovered": recovered })))
+        .map(|(name, recovered)| (name.to_string(), serde_json::json!({ "recovered": recovered })))
         .collect();
     let data = serde_json::json!({ "channels": states }).to_string();
     let mut out = Vec::new();
+    sse::retry(retry_ms, &mut out);
     sse::event_open(Some("subscribed"), data.as_bytes(), &mut out);
-    out.extend(id_line(channels.map(|(name, position, _)| (name, position))));
+    out.extend(id_line(positions));
     out
 }
 
 /// A hole in a channel's sequence; the cursor says where it goes on.
-pub(super) fn gap<'a>(
+pub(super) fn gap(
     channel: &ChannelName,
     reason: &str,
-    positions: impl IntoIterator<Item = (&'a ChannelName, StreamPosition)>,
+    positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>,
 ) -> Vec<u8> {
     let data = serde_json::json!({ "channel": channel.as_str(), "reason": reason }).to_string();
     let mut out = Vec::new();
@@ -123,10 +119,12 @@ pub(super) fn gap<'a>(
     out
 }
 
-/// Why the stream ends.
-pub(super) fn error(code: u32, reason: &str) -> Vec<u8> {
+/// Why the stream ends, and how long the client shall wait before it reconnects: a stream that is refused has no other
+/// event.
+pub(super) fn error(code: u32, reason: &str, retry_ms: u32) -> Vec<u8> {
     let data = serde_json::json!({ "code": code, "reason": reason }).to_string();
     let mut out = Vec::new();
+    sse::retry(retry_ms, &mut out);
     sse::event(Some("error"), None, data.as_bytes(), &mut out);
     out
 }

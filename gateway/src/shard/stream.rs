@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, Disconnect, ErrorCode, StreamPosition};
+use earshot_protocol::{ChannelName, ChannelTag, CursorPosition, Disconnect, ErrorCode, StreamPosition};
 
 use super::channels::{Channels, ConnectionId};
 use super::connection::{Connection, Kind, Opening, Stream};
@@ -23,9 +23,6 @@ impl Shard {
         channels: Vec<ChannelName>,
         refusal: Option<Disconnect>,
     ) {
-        let spread = 0.5 + fastrand::f64();
-        let ms = self.limits.sse_retry.mul_f64(spread).as_millis();
-        self.event(at, &sse::retry(u32::try_from(ms).unwrap_or(u32::MAX)));
         if let Some(refusal) = refusal {
             return self.disconnect(at, refusal);
         }
@@ -37,21 +34,37 @@ impl Shard {
                 return self.stream_refused(at, code);
             }
         }
+        self.set_positions(at);
         self.stream_ready(at);
+    }
+
+    /// How long a client shall wait before it reconnects: spread, so that those of one outage do not come together.
+    pub(super) fn retry_ms(&self) -> u32 {
+        let spread = 0.5 + fastrand::f64();
+        u32::try_from(self.limits.sse_retry.mul_f64(spread).as_millis()).unwrap_or(u32::MAX)
     }
 
     fn open_channel(&mut self, at: ConnectionId, name: ChannelName) -> Result<(), ErrorCode> {
         let last = self.node.namespace(&name).is_some_and(|namespace| namespace.deliver_last);
-        let since = match self.stream(at).map(|stream| &stream.resume) {
-            Some(Resume::From(cursor)) => cursor.position(&name).map(Since::exactly),
-            Some(Resume::Unreadable) => Some(Since::read("?", 0)),
-            Some(Resume::Fresh) | None => None,
-        };
         let channel = self.wish(at, name)?;
         if let Some(stream) = self.stream(at) {
-            stream.openings.push(Opening::new(channel, since, last));
+            stream.openings.push(Opening::new(channel, None, last));
         }
         Ok(())
+    }
+
+    /// Finds the client's position in each channel of the request.
+    fn set_positions(&mut self, at: ConnectionId) {
+        let Some(Connection { kind: Kind::Sse(stream), .. }) = self.connections.get_mut(at as usize) else {
+            return;
+        };
+        // Not kept: a cursor may be as long as the head of a request.
+        let resume = std::mem::replace(&mut stream.resume, Resume::Fresh);
+        let tags: Vec<_> =
+            stream.openings.iter().map(|opening| self.channels.at(opening.channel).tag).collect();
+        for (opening, since) in stream.openings.iter_mut().zip(since(&resume, &tags)) {
+            opening.since = since;
+        }
     }
 
     fn stream(&mut self, at: ConnectionId) -> Option<&mut Stream> {
@@ -80,11 +93,11 @@ impl Shard {
         {
             stream.positions = stands.iter().map(|stand| stand.position).collect();
         }
-        let states = stands.iter().map(|stand| (&stand.name, stand.position, stand.recovered));
-        self.event(at, &sse::subscribed(states));
+        let states = stands.iter().map(|stand| (&stand.name, stand.recovered));
+        let positions = || stands.iter().map(|stand| (stand.tag, stand.position));
+        self.event(at, &sse::subscribed(states, positions(), self.retry_ms()));
         for stand in stands.iter().filter(|stand| stand.lost) {
-            let positions = stands.iter().map(|stand| (&stand.name, stand.position));
-            self.event(at, &sse::gap(&stand.name, "unrecoverable", positions));
+            self.event(at, &sse::gap(&stand.name, "unrecoverable", positions()));
         }
         for publication in stands.iter().flat_map(|stand| &stand.missed) {
             self.push_missed(at, publication);
@@ -94,14 +107,14 @@ impl Shard {
 
     fn stand(&self, opening: Opening) -> Stand {
         let channel = self.channels.at(opening.channel);
-        let (name, now) = (channel.name.clone(), channel.position);
+        let (name, tag, now) = (channel.name.clone(), channel.tag, channel.position);
         let asked = opening.since.is_some();
         let Some(recovery) = opening.recovery else {
-            return Stand { name, position: now, recovered: false, lost: false, missed: Vec::new() };
+            return Stand { name, tag, position: now, recovered: false, lost: false, missed: Vec::new() };
         };
         let position = recovery.start();
         let Recovery { publications, recovered, .. } = recovery;
-        Stand { name, position, recovered, lost: asked && !recovered, missed: publications }
+        Stand { name, tag, position, recovered, lost: asked && !recovered, missed: publications }
     }
 
     fn push_missed(&mut self, at: ConnectionId, publication: &Publication) {
@@ -140,18 +153,18 @@ impl Shard {
             .position(|subscription| self.channels.at(subscription.channel).name == gap.channel);
         let reason = gap.cause.as_str();
         Some(match place.and_then(|place| stream.positions.get_mut(place)) {
-            None => sse::gap(&gap.channel, reason, [(&gap.channel, gap.position)]),
+            None => sse::gap(&gap.channel, reason, [(ChannelTag::of(&gap.channel), gap.position)]),
             Some(position) => {
                 *position = gap.position;
-                let names = connection.subscriptions.iter().map(|s| &self.channels.at(s.channel).name);
-                sse::gap(&gap.channel, reason, names.zip(stream.positions.iter().copied()))
+                let tags = connection.subscriptions.iter().map(|s| self.channels.at(s.channel).tag);
+                sse::gap(&gap.channel, reason, tags.zip(stream.positions.iter().copied()))
             }
         })
     }
 
     /// A channel cannot be heard: the stream says so and ends. The client comes again after a while.
     pub(super) fn stream_refused(&mut self, at: ConnectionId, code: ErrorCode) {
-        self.event(at, &sse::error(code.code(), code.message()));
+        self.event(at, &sse::error(code.code(), code.message(), self.retry_ms()));
         self.finish(at);
     }
 
@@ -168,6 +181,7 @@ impl Shard {
 /// Where a stream stands in one of its channels when it begins.
 struct Stand {
     name: ChannelName,
+    tag: ChannelTag,
     position: StreamPosition,
     recovered: bool,
     lost: bool,
@@ -182,13 +196,13 @@ pub(super) fn push_publication(connection: &mut Connection, channels: &Channels,
     if connection.form == Form::SseSingle {
         return;
     }
-    let names = || connection.subscriptions.iter().map(|s| &channels.at(s.channel).name);
-    if let Some(place) = names().position(|name| *name == publication.channel)
+    let subscribed = || connection.subscriptions.iter().map(|s| channels.at(s.channel));
+    if let Some(place) = subscribed().position(|channel| channel.name == publication.channel)
         && let Some(position) = stream.positions.get_mut(place)
     {
         *position = publication.position;
     }
-    let id = sse::id_line(names().zip(stream.positions.iter().copied()));
+    let id = sse::id_line(subscribed().map(|channel| channel.tag).zip(stream.positions.iter().copied()));
     let id = piece(connection, &id);
     connection.outbox.push(id);
 }
@@ -196,4 +210,23 @@ pub(super) fn push_publication(connection: &mut Connection, channels: &Channels,
 /// Some of an event stream as it is written: hyper makes the chunks of what it carries.
 pub(super) fn piece(connection: &Connection, event: &[u8]) -> Bytes {
     if connection.link.is_socket() { sse::chunk(event) } else { Bytes::copy_from_slice(event) }
+}
+
+/// Where a client continues each of these channels; `None` where it starts fresh.
+fn since(resume: &Resume, tags: &[ChannelTag]) -> Vec<Option<Since>> {
+    // An epoch that no channel has: the client was here before, so it is told of a gap.
+    let unknown = || Some(Since::read("?", 0));
+    match resume {
+        Resume::Fresh => vec![None; tags.len()],
+        Resume::Unreadable => vec![unknown(); tags.len()],
+        Resume::From(cursor) => cursor
+            .positions(tags)
+            .into_iter()
+            .map(|position| match position {
+                CursorPosition::Absent => None,
+                CursorPosition::At(position) => Some(Since::exactly(position)),
+                CursorPosition::Ambiguous => unknown(),
+            })
+            .collect(),
+    }
 }

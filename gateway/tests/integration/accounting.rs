@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::api_publisher::{ApiPublisher, Receipt};
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
+use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way, number};
 use crate::harness::logs::{append, gateway, placed, start_again, whole_log};
 use crate::harness::proxy::{Cut, Proxy};
 use crate::harness::publisher::Publisher;
-use crate::harness::{Gateway, PATIENCE, Redis, heavy, until};
+use crate::harness::{Gateway, PATIENCE, Redis, SseClient, heavy, until};
 
 const CLIENTS: usize = 20;
 const WAYS: [Way; 3] = [Way::Socket(Encoding::Json), Way::Socket(Encoding::Protobuf), Way::Stream];
@@ -297,4 +297,61 @@ async fn account_for_holes(
     })
     .await;
     Account { way, heard, ledger, returns, recoveries: follower.recoveries }
+}
+
+/// Two names with the same 32-bit hash (FNV-1a).
+const COLLIDING: [&str; 2] = ["costarring", "liquid"];
+
+/// Numbers on each of them.
+const COLLIDING_NUMBERS: u64 = 600;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_stream_of_names_that_collide_nothing_is_lost_silently() {
+    let mut rng = Rng::with_seed(seed());
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let progress: Arc<[AtomicU64]> = (0..6).map(|_| AtomicU64::new(0)).collect();
+    let mut clients = JoinSet::new();
+    for client in 0..progress.len() {
+        let path = "/sse?channel=costarring&channel=liquid";
+        let (stream, _) = SseClient::begin_at(gateway.address(), path).await;
+        let (address, mut rng, progress) = (gateway.address(), rng.fork(), Arc::clone(&progress));
+        clients.spawn(async move {
+            let (mut stream, mut returns) = (stream, 0);
+            let mut ledgers = COLLIDING.map(|_| Ledger::from_the_first());
+            while !ledgers.iter().all(|ledger| ledger.has(COLLIDING_NUMBERS)) {
+                let event = stream.event().await;
+                let channel = COLLIDING.iter().position(|name| event.name == *name);
+                if let Some(channel) = channel {
+                    ledgers[channel].enter(Heard::Number(number(&event.data)));
+                } else {
+                    let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+                    let channel = COLLIDING.iter().position(|name| gap["channel"] == *name).unwrap();
+                    ledgers[channel].enter(Heard::Gap);
+                }
+                let least = ledgers.iter().map(|ledger| ledger.last.unwrap_or_default()).min();
+                progress[client].store(least.unwrap_or_default(), Ordering::Relaxed);
+                if rng.u32(..30) == 0 {
+                    (stream, _) = SseClient::resume(address, path, &event.id).await;
+                    returns += 1;
+                }
+            }
+            (returns, ledgers.map(|ledger| ledger.missed))
+        });
+    }
+    for number in 1..=COLLIDING_NUMBERS {
+        let text = number.to_string();
+        redis.publish_all(COLLIDING.map(|name| (name, &text))).await;
+        if number % 20 == 0 {
+            until("the clients keep up", async || {
+                progress.iter().all(|seen| seen.load(Ordering::Relaxed) + 40 > number).then_some(())
+            })
+            .await;
+        }
+    }
+    while let Some(client) = clients.join_next().await {
+        let (returns, missed) = client.unwrap();
+        assert!(returns > 0, "it was never away");
+        assert_eq!(missed, [0, 0], "the history has everything that it missed");
+    }
 }

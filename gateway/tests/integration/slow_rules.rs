@@ -184,5 +184,9 @@ fn read(data: &str) -> (u64, u64, bool) {
 fn offset(event: &Event) -> u64 {
     let cursor = earshot_protocol::Cursor::parse(&event.id).unwrap();
     let channel = earshot_protocol::ChannelName::parse("ticks").unwrap();
-    cursor.position(&channel).unwrap().offset
+    let [position] = cursor.positions(&[earshot_protocol::ChannelTag::of(&channel)])[..] else {
+        unreachable!()
+    };
+    let earshot_protocol::CursorPosition::At(position) = position else { panic!("{position:?}") };
+    position.offset
 }

@@ -2,7 +2,22 @@
 //! it is let in.
 
 use crate::harness::http::Raw;
-use crate::harness::{Gateway, SseClient};
+use crate::harness::{Gateway, SseClient, soon};
+
+/// Some of a stream's body, as text, until `enough` of it has come.
+async fn body(raw: &mut Raw, enough: impl Fn(&str) -> bool) -> String {
+    let mut text = String::new();
+    // Heartbeats come for ever: waiting for something else has an end.
+    soon("some of the body", async {
+        while !enough(&text) {
+            let chunk = raw.chunk().await.unwrap();
+            assert!(!chunk.is_empty(), "the stream ended: {text}");
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    })
+    .await;
+    text
+}
 
 #[tokio::test]
 async fn a_silent_stream_has_a_heartbeat_that_is_no_event() {
@@ -10,14 +25,63 @@ async fn a_silent_stream_has_a_heartbeat_that_is_no_event() {
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send("GET /sse/quiet HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(raw.head().await.unwrap().status, 200);
-    let mut heartbeats = 0;
-    while heartbeats < 3 {
-        let chunk = raw.chunk().await.unwrap();
-        heartbeats += usize::from(chunk.starts_with(b":") && chunk.ends_with(b"\n"));
-    }
+    let text = body(&mut raw, |text| text.ends_with(":\n:\n")).await;
+    let (first, heartbeats) = text.split_once("\n\n").unwrap();
+    // Several parsers make an event of each empty line: there is one behind each event, and nowhere else.
+    assert_eq!(heartbeats, ":\n:\n", "{text}");
+    assert!(first.starts_with("retry: ") && first.contains("\nevent: subscribed\ndata: {"), "{text}");
     let mut stream = SseClient::open(gateway.address(), "/sse/quiet").await;
     gateway.publish("quiet", "1").await;
     assert_eq!(stream.data("message").await, "1");
+}
+
+/// Over a socket of its own, on a connection that hyper carries, and with the event in two pieces.
+#[tokio::test]
+async fn no_block_is_empty_and_no_comment_stands_inside_an_event() {
+    let config = "[sse]\nheartbeat = \"1s\"\n[drain]\ngrace = \"5s\"\nspread = \"100ms\"\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    let large = format!("\"{}\"", "x".repeat(20_000));
+    let mut streams = Vec::new();
+    for path in ["/sse/a", "/sse?channel=a&channel=b"] {
+        for used in [false, true] {
+            let mut raw = Raw::connect(gateway.address()).await;
+            if used {
+                raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+                raw.response().await.unwrap();
+            }
+            raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+            assert_eq!(raw.head().await.unwrap().status, 200);
+            let begun = body(&mut raw, |text| text.contains("\n\n")).await;
+            streams.push((format!("{path} {used}"), raw, begun));
+        }
+    }
+    let heartbeats = |text: &str| text.lines().filter(|line| *line == ":").count();
+    for round in 1..=3 {
+        for (_, raw, text) in &mut streams {
+            let more = body(raw, |more| heartbeats(more) > 0 || heartbeats(text) >= round).await;
+            text.push_str(&more);
+        }
+        gateway.publish("a", &large).await;
+        gateway.publish("a", "1").await;
+    }
+    gateway.process.signal("TERM");
+    for (what, raw, mut text) in streams {
+        text.push_str(&body(&mut { raw }, |more| more.contains("event: error")).await);
+        let mut events = 0;
+        for block in text.split_terminator("\n\n") {
+            let fields: Vec<&str> = block.lines().skip_while(|line| *line == ":").collect();
+            assert!(
+                !fields.is_empty() && !fields.contains(&"") && !fields.contains(&":"),
+                "{what}: {block:.200}"
+            );
+            assert!(fields.iter().any(|line| line.starts_with("data: ")), "{what}: {block:.200}");
+            events += 1;
+        }
+        assert_eq!(events, 8, "{what}");
+        let [first, .., last] = &text.split_terminator("\n\n").collect::<Vec<_>>()[..] else { panic!() };
+        assert!(first.starts_with("retry: ") && last.starts_with("retry: "), "{what}: {first} … {last}");
+        assert!(!text.contains("\n\n\n"), "{what}");
+    }
 }
 
 #[tokio::test]

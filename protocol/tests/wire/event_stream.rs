@@ -145,12 +145,16 @@ fn a_payload_is_carried_as_it_is_unless_it_is_empty_or_not_text() {
 }
 
 #[test]
-fn retry_and_heartbeat_reach_no_listener() {
+fn retry_and_heartbeat_make_no_event_and_no_empty_line() {
     let mut stream = Vec::new();
+    sse::heartbeat(&mut stream);
     sse::retry(2750, &mut stream);
+    assert!(!stream.windows(2).any(|pair| pair == b"\n\n"), "{}", stream.escape_ascii());
+    sse::event(Some("subscribed"), None, b"{}", &mut stream);
     sse::heartbeat(&mut stream);
     let source = EventSource::read(&stream);
-    assert_eq!((source.retry, source.events), (Some(2750), Vec::new()));
+    assert_eq!(source.retry, Some(2750));
+    assert_eq!(source.events.iter().map(|event| event.name.as_str()).collect::<Vec<_>>(), ["subscribed"]);
 }
 
 #[test]

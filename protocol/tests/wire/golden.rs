@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use earshot_protocol::{Encoding, Push, Reply, ReplyBody, sse};
+use earshot_protocol::{
+    ChannelName, ChannelTag, Cursor, Encoding, Epoch, Push, Reply, ReplyBody, StreamPosition, sse,
+};
 
 use crate::values;
 
@@ -134,10 +136,27 @@ fn event_streams() -> Vec<(&'static str, Vec<u8>)> {
         ("message", event(None, Some("Ab-c"), r#"{"type":"offer"}"#)),
         ("named", event(Some("web-signals"), Some("Ab-c"), r#"{"type":"offer"}"#)),
         ("lines", event(None, None, "one\ntwo\r\nthree\rfour\n\n five")),
-        ("subscribed", event(Some("subscribed"), Some("AQ"), r#"{"channels":{"web-signals":{}}}"#)),
-        ("retry", made(|out| sse::retry(1500, out))),
+        (
+            "subscribed",
+            made(|out| {
+                sse::retry(1500, out);
+                sse::event(Some("subscribed"), Some("Ag"), br#"{"channels":{"web-signals":{}}}"#, out);
+            }),
+        ),
+        ("cursor", made(cursor)),
         ("heartbeat", made(sse::heartbeat)),
     ]
+}
+
+/// The cursor of three channels, two of which share their epoch.
+fn cursor(out: &mut Vec<u8>) {
+    let positions =
+        [("web-signals", 0xa1b2_c3d4_e5f6, 41), ("nest-signals", 0xa1b2_c3d4_e5f6, 0), ("☃", 1, 300)];
+    let positions = positions.map(|(name, epoch, offset)| {
+        let channel = ChannelName::parse(name).expect("a channel name");
+        (ChannelTag::of(&channel), StreamPosition { epoch: Epoch::from_u64(epoch), offset })
+    });
+    Cursor::write(positions, out);
 }
 
 /// A file that no test reads would promise something that nobody keeps.

@@ -3,7 +3,7 @@
 //! Owns the checks of a stream: `subscribed` first, cursors that go on by one and stand for every event before them, a
 //! `gap` for each channel that could not be continued. Must never forgive what a page would stumble over.
 
-use earshot_protocol::{Cursor, StreamPosition};
+use earshot_protocol::{ChannelName, ChannelTag, Cursor, CursorPosition, StreamPosition};
 use fastrand::Rng;
 
 use super::client::Around;
@@ -121,7 +121,7 @@ impl SseClient {
                 Resume::Fresh => Asked::Nowhere,
                 Resume::Unreadable => Asked::Unreadable,
                 Resume::From(cursor) => {
-                    cursor.position(&around.truth.names[channel]).map_or(Asked::Nowhere, Asked::At)
+                    position_in(cursor, &around.truth.names[channel]).map_or(Asked::Nowhere, Asked::At)
                 }
             };
             place.owed_gap = false;
@@ -300,7 +300,7 @@ impl Event {
     fn position(&self, channel: usize, around: &Around<'_>) -> Verdict<StreamPosition> {
         let cursor =
             Cursor::parse(self.id.as_deref().unwrap_or_default()).map_err(|error| error.to_string())?;
-        let position = cursor.position(&around.truth.names[channel]);
+        let position = position_in(&cursor, &around.truth.names[channel]);
         position.ok_or_else(|| format!("no position for channel {channel}"))
     }
 
@@ -308,6 +308,13 @@ impl Event {
         let data = self.data.get(..120).unwrap_or(&self.data);
         let at = self.id.as_deref().map(Cursor::parse);
         format!("{:?} {data} {at:?}", self.name)
+    }
+}
+
+fn position_in(cursor: &Cursor, channel: &ChannelName) -> Option<StreamPosition> {
+    match cursor.positions(&[ChannelTag::of(channel)])[..] {
+        [CursorPosition::At(position)] => Some(position),
+        _ => None,
     }
 }
 
