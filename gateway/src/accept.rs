@@ -9,10 +9,12 @@
 //! - [`head`]: reading and judging the head.
 //! - [`handshake`], [`sse`]: what a request for a stream asks for.
 //! - [`origin`]: which browsers may come.
+//! - [`cors`]: how pages of other origins may read the answers.
 //! - [`carry`]: connections that hyper carries; [`activity`]: what happens on one of them.
 
 pub mod activity;
 pub mod carry;
+pub mod cors;
 pub mod handshake;
 pub mod head;
 mod listener;
@@ -66,6 +68,8 @@ pub struct Gate {
     pub shards: Arc<Shards>,
     /// How large they may be.
     pub limits: ShardLimits,
+    /// Bytes of a request's head (`limits.head_bytes`).
+    pub head_bytes: usize,
     /// From where browsers may come.
     pub origins: Origins,
     /// How many connections there may be.
@@ -268,7 +272,7 @@ impl Gate {
             return None;
         }
         let granted = wish.grant(self, request.headers()).ok()?;
-        Some((granted.kind, crate::shard::sse::head(granted.allow_origin.as_deref())))
+        Some((granted.kind, crate::shard::sse::head(&granted.cors)))
     }
 }
 

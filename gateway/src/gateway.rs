@@ -81,6 +81,7 @@ impl Gateway {
             node: Arc::clone(&node),
             shards: Arc::clone(&shards),
             limits,
+            head_bytes: config.limits.head_bytes,
             origins,
             admission: Admission::new(AdmissionLimits { connections, reserved }),
             metrics: Arc::clone(&metrics),

@@ -19,7 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use tokio::time::Instant;
 
 use crate::accept::Gate;
@@ -67,9 +67,9 @@ pub fn router(context: Arc<Context>, with_console: bool) -> Router {
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
-        .route("/sse", get(streams::sse))
-        .route("/sse/", get(streams::sse))
-        .route("/sse/{*channel}", get(streams::sse))
+        .route("/sse", any(streams::sse))
+        .route("/sse/", any(streams::sse))
+        .route("/sse/{*channel}", any(streams::sse))
         .route("/ws", get(streams::websocket))
         .route("/connection/websocket", get(streams::websocket));
     if with_console {

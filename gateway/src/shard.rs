@@ -39,6 +39,7 @@ mod websocket;
 mod wheel;
 mod writing;
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -339,12 +340,17 @@ pub fn admit(
     if names.is_empty() {
         return Err(Refusal::BadRequest("no channel given: /sse/{channel} or /sse?channel=…".to_owned()));
     }
-    if names.len() > limits.channels_per_connection {
-        let limit = limits.channels_per_connection;
-        return Err(Refusal::BadRequest(format!("more than {limit} channels in one stream")));
+    let mut seen = HashSet::new();
+    let distinct: Vec<&String> = names.iter().filter(|name| seen.insert(name.as_str())).collect();
+    if distinct.len() > limits.channels_per_connection {
+        return Err(Refusal::BadRequest(format!(
+            "{} channels in one stream: limits.channels_per_connection is {}: open several streams or raise it",
+            distinct.len(),
+            limits.channels_per_connection
+        )));
     }
-    let mut channels: Vec<ChannelName> = Vec::with_capacity(names.len());
-    for name in names {
+    let mut channels: Vec<ChannelName> = Vec::with_capacity(distinct.len());
+    for name in distinct {
         let channel = ChannelName::parse(name)
             .map_err(|error| Refusal::BadRequest(format!("channel {name:?}: {error}")))?;
         if named && RESERVED_EVENTS.contains(&channel.as_str()) {
@@ -356,9 +362,7 @@ pub fn admit(
         if namespace.subscribe != crate::node::namespace::Who::Anyone {
             return Err(Refusal::Forbidden(channel));
         }
-        if !channels.contains(&channel) {
-            channels.push(channel);
-        }
+        channels.push(channel);
     }
     Ok(channels)
 }

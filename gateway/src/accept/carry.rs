@@ -127,6 +127,7 @@ impl Carrier {
         if is_http2 {
             let mut builder = hyper::server::conn::http2::Builder::new(Spawner(self.drain.clone()));
             builder.timer(TokioTimer::new()).max_send_buf_size(HTTP2_SEND_BUFFER_BYTES);
+            builder.max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
             builder.keep_alive_interval(limits.ping_interval).keep_alive_timeout(limits.ping_timeout);
             builder.max_concurrent_streams(limits.max_concurrent_streams);
             let mut connection = pin!(builder.serve_connection(io, service));

@@ -41,9 +41,16 @@ pub fn is_path(path: &str) -> bool {
 
 /// Judges a request to open a WebSocket.
 pub fn judge(request: &Request<()>, origins: &Origins) -> Handshake {
-    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
-    if !upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) {
-        return refused(426, "this is a WebSocket endpoint");
+    let has = |name, wanted: &str| {
+        let values = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(wanted))
+    };
+    if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
+        return refused(
+            426,
+            "this is a WebSocket endpoint, and the request has no `Connection: Upgrade` and `Upgrade: websocket`: a \
+             proxy must pass these headers on",
+        );
     }
     match request.headers().get(header::SEC_WEBSOCKET_VERSION) {
         Some(version) if version == "13" => {}

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 
 /// The origins that are allowed besides the gateway's own host.
 #[derive(Clone, Debug, Default)]
@@ -33,17 +33,24 @@ impl Origins {
             return !is_cross_site(headers) || self.allows_all();
         };
         let Ok(origin) = origin.to_str() else { return false };
-        is_own(origin, headers) || self.lists(origin)
+        is_own(origin, headers) || self.lists(origin) || self.allows_all()
     }
 
-    /// The origin to name in the answer, when the request came from another host that is allowed.
-    pub fn named(&self, headers: &HeaderMap) -> Option<String> {
-        let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
-        (!is_own(origin, headers) && self.lists(origin)).then(|| origin.to_owned())
+    /// How a request from a page of another host is allowed, if it is.
+    pub fn cross_origin<'h>(&self, headers: &'h HeaderMap) -> Option<CrossOrigin<'h>> {
+        let value = headers.get(header::ORIGIN)?;
+        let origin = value.to_str().ok()?;
+        if is_own(origin, headers) {
+            None
+        } else if self.lists(origin) {
+            Some(CrossOrigin::Listed(value))
+        } else {
+            self.allows_all().then_some(CrossOrigin::Any)
+        }
     }
 
     fn lists(&self, origin: &str) -> bool {
-        self.allowed.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+        self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
             || (self.local && is_local_origin(origin))
     }
 
@@ -54,6 +61,15 @@ impl Origins {
 
 fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+}
+
+/// Why a page of another host is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossOrigin<'h> {
+    /// Its origin is listed.
+    Listed(&'h HeaderValue),
+    /// Every origin is.
+    Any,
 }
 
 /// Whether the page comes from the host that it now asks. React Native names the gateway itself.
@@ -137,7 +153,7 @@ mod tests {
         for (origin, allowed) in table {
             let headers = headers("localhost:8000", Some(origin));
             assert_eq!(origins.allow(&headers), allowed, "{origin}");
-            assert_eq!(origins.named(&headers).is_some(), allowed, "{origin}");
+            assert_eq!(origins.cross_origin(&headers).is_some(), allowed, "{origin}");
         }
     }
 

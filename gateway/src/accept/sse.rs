@@ -1,12 +1,13 @@
 //! What a request for an event stream asks for.
 //!
-//! Owns the two forms of address and the three places of a cursor. Must never answer.
+//! Owns the two forms of address, the three places of a cursor, and whether a client could come back with the largest
+//! one. Must never answer.
 
-use axum::http::{HeaderMap, Method, Request};
+use axum::http::{HeaderMap, Method, Request, Version};
 use earshot_protocol::Cursor;
 use percent_encoding::percent_decode_str;
 
-use super::Gate;
+use super::{Gate, cors};
 use crate::shard::{ArrivalKind, Refusal, Resume, admit};
 
 /// A request for an event stream, not judged yet.
@@ -18,6 +19,8 @@ pub struct Wish {
     pub named: bool,
     /// The cursor as the client sent it.
     pub cursor: Option<String>,
+    /// The length of the request's head without cursors, in bytes.
+    pub head_bytes: usize,
 }
 
 /// A request for an event stream that is granted.
@@ -25,9 +28,12 @@ pub struct Wish {
 pub struct Granted {
     /// What the shard is to do.
     pub kind: ArrivalKind,
-    /// The origin to name in the answer.
-    pub allow_origin: Option<String>,
+    /// The CORS headers of the answer.
+    pub cors: HeaderMap,
 }
+
+const HEADER: &str = "last-event-id";
+const QUERY_KEYS: [&str; 2] = ["last_event_id", "lastEventId"];
 
 /// Reads a request; `None` when it is not one for a stream.
 pub fn wish<B>(request: &Request<B>) -> Option<Wish> {
@@ -48,13 +54,24 @@ pub fn wish<B>(request: &Request<B>) -> Option<Wish> {
             (vec![name.map_or_else(|_| "\u{fffd}\u{0}".to_owned(), |name| name.into_owned())], false)
         }
     };
-    let header = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
+    let header = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
     let cursor = header.map(str::to_owned).or_else(|| {
-        pairs()
-            .find(|(key, _)| key == "last_event_id" || key == "lastEventId")
-            .map(|(_, value)| value.into_owned())
+        pairs().find(|(key, _)| QUERY_KEYS.contains(&&**key)).map(|(_, value)| value.into_owned())
     });
-    Some(Wish { channels, named, cursor: cursor.filter(|cursor| !cursor.is_empty()) })
+    let cursor = cursor.filter(|cursor| !cursor.is_empty());
+    Some(Wish { channels, named, cursor, head_bytes: head_bytes(request) })
+}
+
+/// The length of a request's head without cursors: the text of HTTP/1.1, the list size of HTTP/2 (RFC 9113, 6.5.2).
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let (line, field) = if request.version() == Version::HTTP_2 { (4 * 42, 32) } else { (14, 4) };
+    let is_cursor = |pair: &str| QUERY_KEYS.contains(&pair.split('=').next().unwrap_or_default());
+    let pairs = request.uri().query().into_iter().flat_map(|query| query.split('&'));
+    // Each has a `?` or `&` in front.
+    let query: usize = pairs.filter(|pair| !is_cursor(pair)).map(|pair| pair.len() + 1).sum();
+    let fields = request.headers().iter().filter(|(name, _)| *name != HEADER);
+    let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + field).sum();
+    line + request.method().as_str().len() + request.uri().path().len() + query + fields
 }
 
 impl Wish {
@@ -67,13 +84,30 @@ impl Wish {
             return Err(Refusal::Origin);
         }
         let channels = admit(&gate.node, &self.channels, self.named, &gate.limits)?;
+        self.leaves_room(channels.len(), gate.head_bytes)?;
         let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
             None => Resume::Fresh,
             Some(Ok(cursor)) => Resume::From(cursor),
             Some(Err(_)) => Resume::Unreadable,
         };
         let kind = ArrivalKind::Sse { channels, named: self.named, resume, refusal: None };
-        Ok(Granted { kind, allow_origin: gate.origins.named(headers) })
+        Ok(Granted { kind, cors: cors::headers(&gate.origins, headers) })
+    }
+
+    /// Whether the client could come back with the largest cursor of so many channels. It may do so twice in one
+    /// request: a page puts the cursor into the query, and its `EventSource` adds the header when it reconnects.
+    fn leaves_room(&self, channels: usize, limit: usize) -> Result<(), Refusal> {
+        let cursor = Cursor::max_bytes(channels);
+        let places = "Last-Event-ID: \r\n".len() + "&last_event_id=".len();
+        let needed = self.head_bytes.saturating_add(places).saturating_add(cursor.saturating_mul(2));
+        if needed <= limit {
+            return Ok(());
+        }
+        Err(Refusal::BadRequest(format!(
+            "a stream of {channels} channels could not be resumed: with a Last-Event-ID of up to {cursor} bytes, in \
+             the header and in the query, its request has up to {needed} bytes, and limits.head_bytes is {limit}: \
+             request fewer channels or raise limits.head_bytes"
+        )))
     }
 }
 
@@ -87,17 +121,24 @@ mod tests {
 
     #[test]
     fn both_forms_of_address_are_read() {
-        let wish = |channels: &[&str], named, cursor: Option<&str>| {
+        let wish = |channels: &[&str], named, cursor: Option<&str>, target: &str| {
             let channels = channels.iter().map(ToString::to_string).collect();
-            Some(Wish { channels, named, cursor: cursor.map(str::to_owned) })
+            let head_bytes = format!("GET {target} HTTP/1.1\r\n\r\n").len();
+            Some((channels, named, cursor.map(str::to_owned), head_bytes))
         };
-        assert_eq!(read("/sse/demo"), wish(&["demo"], false, None));
-        assert_eq!(read("/sse/a%2Fb%20c"), wish(&["a/b c"], false, None));
-        assert_eq!(read("/sse?channel=a&channel=b%3A1"), wish(&["a", "b:1"], true, None));
-        assert_eq!(read("/sse/a?lastEventId=xy"), wish(&["a"], false, Some("xy")));
-        assert_eq!(read("/sse/a?last_event_id="), wish(&["a"], false, None));
-        assert_eq!(read("/sse"), wish(&[], true, None));
-        assert_eq!(read("/sse/"), wish(&[""], false, None));
+        let read = |uri: &str| {
+            let Wish { channels, named, cursor, head_bytes } = read(uri)?;
+            Some((channels, named, cursor, head_bytes))
+        };
+        assert_eq!(read("/sse/demo"), wish(&["demo"], false, None, "/sse/demo"));
+        assert_eq!(read("/sse/a%2Fb%20c"), wish(&["a/b c"], false, None, "/sse/a%2Fb%20c"));
+        let several = "/sse?channel=a&channel=b%3A1";
+        assert_eq!(read(several), wish(&["a", "b:1"], true, None, several));
+        assert_eq!(read("/sse/a?lastEventId=xy"), wish(&["a"], false, Some("xy"), "/sse/a"));
+        assert_eq!(read("/sse/a?last_event_id="), wish(&["a"], false, None, "/sse/a"));
+        assert_eq!(read("/sse?channel=a&last_event_id=xy"), wish(&["a"], true, Some("xy"), "/sse?channel=a"));
+        assert_eq!(read("/sse"), wish(&[], true, None, "/sse"));
+        assert_eq!(read("/sse/"), wish(&[""], false, None, "/sse/"));
         assert_eq!(read("/sses"), None);
         assert_eq!(read("/other"), None);
     }

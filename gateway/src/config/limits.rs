@@ -16,8 +16,8 @@ const OUTBOX_PUBLICATIONS: usize = 4;
 knobs! {
     /// How much of everything. What is over a limit is refused; nobody who is there is evicted.
     pub struct Limits {
-        /// The head of a request: request line and headers.
-        head_bytes: usize as Size = 8 * KIB, in KIB, MIB;
+        /// The head of a request: request line and headers. A stream must find room in it for its cursor, twice.
+        head_bytes: usize as Size = 24 * KIB, in KIB, MIB;
         /// How long a client may take over the head of its request.
         head_timeout: Duration as Span = Duration::from_secs(10), in Duration::from_millis(100), Duration::from_secs(300);
         /// Connections at a time; nothing (written 0): as many as the limit of open files allows.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -15,20 +15,31 @@ use hyper_util::rt::TokioIo;
 use super::{Context, refuse};
 use crate::accept::carry::{HeldPermit, Peer, Rewound};
 use crate::accept::handshake::{self, Handshake};
-use crate::accept::{sse, take_upgraded};
+use crate::accept::{cors, sse, take_upgraded};
 use crate::admission::Permit;
 use crate::shard::sse::HEADERS;
 use crate::shard::{ArrivalKind, Refusal};
 
-/// `GET /sse…`
+/// `GET /sse…`, and the preflight of browsers.
 pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Response {
+    let origins = &context.gate.origins;
+    if request.method() == Method::OPTIONS {
+        if !origins.allow(request.headers()) {
+            return refuse(403, Refusal::Origin.to_string());
+        }
+        let allow = [(header::ALLOW, "GET, OPTIONS")];
+        let cors = cors::preflight_headers(origins, request.headers());
+        return (StatusCode::NO_CONTENT, allow, cors).into_response();
+    }
+    let cors = cors::headers(origins, request.headers());
     let Some(wish) = sse::wish(&request) else {
-        return ([(header::ALLOW, "GET")], refuse(405, "an event stream is asked for by GET".to_owned()))
-            .into_response();
+        let allow = [(header::ALLOW, "GET, OPTIONS")];
+        return (allow, cors, refuse(405, "method not allowed: use GET".to_owned())).into_response();
     };
     let granted = match wish.grant(&context.gate, request.headers()) {
         Ok(granted) => granted,
-        Err(refusal) => return refuse(status(&refusal), refusal.to_string()),
+        // A page that uses `fetch` can read the reason.
+        Err(refusal) => return (cors, refuse(status(&refusal), refusal.to_string())).into_response(),
     };
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
     let body = match context.gate.admit_inner(granted.kind) {
@@ -40,12 +51,7 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
     for (name, value) in HEADERS {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    if let Some(origin) = granted.allow_origin.and_then(|origin| HeaderValue::from_str(&origin).ok()) {
-        let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    }
+    response.headers_mut().extend(granted.cors);
     response
 }
 
@@ -79,12 +85,14 @@ pub async fn websocket(State(context): State<Arc<Context>>, mut request: Request
             switching(&response)
         }
         Handshake::Refused { status, reason } => {
-            let upgrade =
-                [(header::SEC_WEBSOCKET_VERSION.as_str(), "13"), (header::UPGRADE.as_str(), "websocket")];
             let mut response = refuse(status, reason);
-            for (name, value) in upgrade.into_iter().filter(|_| status == 426) {
-                if let Ok(name) = HeaderName::try_from(name) {
-                    response.headers_mut().insert(name, HeaderValue::from_static(value));
+            if status == 426 {
+                let headers = response.headers_mut();
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                // HTTP/2 has no headers of a connection.
+                if request.version() <= Version::HTTP_11 {
+                    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 }
             }
             response

@@ -3,6 +3,7 @@
 //! Owns the head of the answer, the chunks around events, and the named events of the gateway itself: `subscribed`,
 //! `gap`, `error`. Must never know a subscription.
 
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ChannelTag, Cursor, StreamPosition, sse};
 
@@ -18,18 +19,16 @@ pub const HEADERS: [(&str, &str); 3] = [
 /// The end of a chunked body.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// The head of the answer over HTTP/1.1; `allow_origin` is named when the request came from another origin.
-pub fn head(allow_origin: Option<&str>) -> Bytes {
-    let mut head = String::from("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n");
-    for (name, value) in HEADERS {
-        head.push_str(&format!("{name}: {value}\r\n"));
+/// The head of the answer over HTTP/1.1, with these headers beside its own.
+pub fn head(headers: &HeaderMap) -> Bytes {
+    let mut head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n".to_vec();
+    let own = HEADERS.iter().map(|(name, value)| (*name, value.as_bytes()));
+    for (name, value) in own.chain(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))) {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            head.extend_from_slice(part);
+        }
     }
-    if let Some(origin) = allow_origin {
-        head.push_str(&format!(
-            "access-control-allow-origin: {origin}\r\naccess-control-allow-credentials: true\r\nvary: origin\r\n"
-        ));
-    }
-    head.push_str("\r\n");
+    head.extend_from_slice(b"\r\n");
     head.into()
 }
 

@@ -21,6 +21,9 @@ async fn each_bad_head_has_its_answer() {
         assert_eq!(answer.status, status, "{what}: {answer:?}");
         if status == 426 {
             assert_eq!(answer.header("sec-websocket-version"), Some("13"), "{what}");
+            assert_eq!(answer.header("upgrade"), Some("websocket"), "{what}");
+            let connection = answer.header("connection").unwrap_or_default().to_ascii_lowercase();
+            assert!(connection.split(", ").any(|option| option == "upgrade"), "{what}: {connection}");
         }
         neighbour.notices_nothing(&mut gateway, what).await;
     }
@@ -48,6 +51,14 @@ fn bad_heads() -> Vec<Row> {
         ("a header without a colon", get("/", "nothing\r\n"), 400),
         ("a header with a NUL", get("/", "X: a\0b\r\n"), 400),
         ("version 12", handshake("/ws", &[KEY, "Sec-WebSocket-Version: 12"]).into(), 426),
+        ("no upgrade", get("/ws", &format!("{KEY}\r\n{VERSION}\r\n")), 426),
+        ("no upgrade, the official path", get("/connection/websocket", ""), 426),
+        (
+            "a proxy that drops the connection option",
+            get("/ws", &format!("Connection: keep-alive\r\nUpgrade: websocket\r\n{KEY}\r\n{VERSION}\r\n")),
+            426,
+        ),
+        ("another protocol", get("/ws", &format!("Connection: Upgrade\r\nUpgrade: h2c\r\n{KEY}\r\n")), 426),
         ("no WebSocket version", handshake("/ws", &[KEY]).into(), 426),
         ("no key", handshake("/ws", &[VERSION]).into(), 400),
         ("a short key", handshake("/ws", &[short_key, VERSION]).into(), 400),
@@ -181,6 +192,5 @@ async fn other_methods_and_paths_are_told_so() {
     assert_eq!(http::fetch(gateway.address(), "/ssewhere").await.status, 404);
     assert_eq!(http::post(gateway.address(), "/sse/demo", &[], "").await.status, 405);
     assert_eq!(http::post(gateway.address(), "/health", &[], "").await.status, 405);
-    let no_upgrade = http::fetch(gateway.address(), "/ws").await.status;
-    assert!([400, 426].contains(&no_upgrade), "{no_upgrade}");
+    assert_eq!(http::fetch(gateway.address(), "/ws").await.status, 426);
 }

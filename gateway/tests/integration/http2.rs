@@ -39,6 +39,29 @@ async fn other_answers_come_over_http2_as_well_and_bad_channels_are_refused_ther
     }
 }
 
+/// HTTP/2 has no Upgrade (RFC 9113, 8.6), and an answer must not name one.
+#[tokio::test]
+async fn a_websocket_path_over_http2_is_426_without_headers_of_a_connection() {
+    let gateway = Gateway::start().await;
+    let connection = Connection::open(&gateway).await;
+    let answer = connection.get("/ws").await;
+    assert_eq!(answer.status(), 426);
+    assert_eq!(answer.headers()["sec-websocket-version"], "13");
+    assert!(!answer.headers().contains_key("upgrade") && !answer.headers().contains_key("connection"));
+}
+
+#[tokio::test]
+async fn a_stream_of_as_many_channels_as_allowed_comes_back_over_http2() {
+    let gateway = Gateway::start().await;
+    let names: Vec<String> = (0..128).map(|number| format!("channel={number:0>40}")).collect();
+    let path = format!("/sse?{}", names.join("&"));
+    let connection = Connection::open(&gateway).await;
+    let id = connection.stream(&path).await.event().await.id;
+    let mut again = connection.stream(&format!("{path}&last_event_id={id}")).await;
+    let subscribed = again.event().await;
+    assert_eq!(subscribed.data.matches("true").count(), 128, "{subscribed:?}");
+}
+
 #[tokio::test]
 async fn payloads_of_every_kind_are_the_same_over_http2() {
     let redis = Redis::start().await;

@@ -33,6 +33,8 @@ mod closed;
 mod cluster;
 mod cluster_sharded;
 mod compatibility;
+mod cors;
+mod cursor;
 mod deaf;
 mod drill;
 mod fanout;

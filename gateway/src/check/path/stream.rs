@@ -9,7 +9,7 @@ use super::super::report::Finding;
 use super::events::{Event, Events};
 use super::way::{Answer, Way};
 
-/// What a proxy must not put off: the gateway writes `retry:` with the head.
+/// What a proxy must not put off: the first event follows the head as soon as Redis has confirmed the channel.
 const BUFFERS: &str = "a proxy collects the stream before it hands it on";
 const UNBUFFER: &str = "nginx: `proxy_buffering off`, and no `proxy_ignore_headers X-Accel-Buffering`; elsewhere: switch response buffering off for /sse";
 

@@ -29,7 +29,7 @@ fn a_stream_that_a_heartbeat_finds_too_slow_is_let_go() {
     let shard = &mut gateway.shards[0];
     while shard.ask_one() | shard.deliver_all() {}
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes).as_millis() / TICK.as_millis();
-    for _ in 0..minutes(20) {
+    for _ in 0..minutes(40) {
         clock.block_on(tokio::time::advance(TICK));
         shard.tick();
     }
