@@ -272,6 +272,12 @@ impl Node {
     async fn backfill(&self, ear: &Ear, name: &ChannelName, request: &RecoveryRequest) -> bool {
         let Some(channel) = ear.registry.find(name) else { return true };
         let Some(log) = channel.log.clone() else { return true };
+        if ear.registry.needs_origin(&channel, request)
+            && let Ok(page) = ear.broker.read_log(&log, name, u64::MAX, 0).await
+        {
+            // Whoever stood before the first publication cannot be judged without it, and then is told of a gap.
+            channel.state().note_origin(&page);
+        }
         let behind = ear.registry.is_behind(&channel, request);
         if !behind && !ear.registry.wants_backfill(&channel, request) {
             return true;
@@ -370,12 +376,12 @@ impl Node {
         } else {
             ear.broker.read_log(log, name, since.unwrap_or(0), page.limit).await
         };
-        let LogPage { top, entries } = match read {
+        let LogPage { top, entries, origin } = match read {
             Ok(page) => page,
             Err(error) => return Some(Err(HistoryError::Broker(error))),
         };
         let top = top?;
-        if page.since.as_ref().is_some_and(|since| !since.fits(top.epoch)) {
+        if page.since.as_ref().is_some_and(|since| !since.fits_log(top.epoch, origin)) {
             return Some(Err(HistoryError::Unrecoverable));
         }
         let publication = |entry: LogEntry| {
@@ -529,7 +535,7 @@ async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>, on_loss: OnLoss)
         && channel.state().log().is_some_and(|follow| follow.is_unknown())
     {
         let page = ear.broker.open_log(log, &channel.name).await?;
-        ear.registry.begin_log(channel, page.top);
+        ear.registry.begin_log(channel, page);
     }
     Ok(())
 }

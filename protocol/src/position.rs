@@ -22,6 +22,8 @@ pub struct StreamPosition {
 }
 
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+/// Tells provisional epochs from all others, which have fewer bits. All fit into a floating-point number.
+const PROVISIONAL: u64 = 1 << 52;
 /// `u64::MAX` in base 36.
 const MAX_DIGITS: usize = 13;
 
@@ -36,6 +38,24 @@ impl Epoch {
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
+    }
+
+    /// The epoch of a channel whose log has no entry yet; `bits`, up to 52 of them, say when that was.
+    #[must_use]
+    pub const fn provisional(bits: u64) -> Self {
+        Self(PROVISIONAL | bits & (PROVISIONAL - 1))
+    }
+
+    /// The bits of a provisional epoch; `None` when it is none.
+    #[must_use]
+    pub const fn provisional_bits(self) -> Option<u64> {
+        if self.0 >> PROVISIONAL.trailing_zeros() == 1 { Some(self.0 & (PROVISIONAL - 1)) } else { None }
+    }
+
+    /// Whether the channel has no publication yet: the first one has an epoch of its own and continues this one.
+    #[must_use]
+    pub const fn is_provisional(self) -> bool {
+        self.0 == 0 || self.provisional_bits().is_some()
     }
 }
 

@@ -9,10 +9,12 @@ use bytes::Bytes;
 use earshot_protocol::StreamPosition;
 
 mod envelope;
+mod origin;
 
 use super::Attributes;
 
 pub use envelope::Envelope;
+pub use origin::LogOrigin;
 
 /// What is published when the entries of a log were removed: every node forgets them. It is no envelope.
 pub const CLEARED: &[u8] = b"\0es2 cleared";
@@ -68,4 +70,7 @@ pub struct LogPage {
     pub top: Option<StreamPosition>,
     /// Entries in the order of their offsets, or against it where that was asked for.
     pub entries: Vec<LogEntry>,
+    /// When its first entry was written, or, when there is no log, when it was read; `None` when that is not known, and
+    /// for a log that began anew because the one before it was lost.
+    pub origin: Option<LogOrigin>,
 }

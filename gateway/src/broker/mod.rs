@@ -310,8 +310,7 @@ impl Broker {
         }
     }
 
-    /// Says where a log stands. One that does not exist yet is begun, so that whoever listens knows its epoch before
-    /// the first entry.
+    /// Says where a log stands. Writes nothing: see [`log::LogOrigin`] for a channel that has no log yet.
     ///
     /// # Errors
     /// See [`BrokerError`].

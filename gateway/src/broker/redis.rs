@@ -220,7 +220,7 @@ impl RedisBroker {
         async move { answer.await.and_then(log::position) }
     }
 
-    /// Says where a log stands; one that does not exist yet is begun.
+    /// Says where a log stands. Writes nothing.
     ///
     /// # Errors
     /// See [`BrokerError`].

@@ -10,7 +10,7 @@ use earshot_protocol::{ChannelName, Payload, StreamPosition};
 
 use super::channel::Channel;
 use super::history::Unrecoverable;
-use super::log::{Filling, NOWHERE};
+use super::log::Filling;
 use super::publication::Publication;
 use super::registry::{RecoveryRequest, Registry};
 use crate::broker::log::LogPage;
@@ -65,12 +65,19 @@ impl Registry {
     }
 
     /// The first look at a channel's log.
-    pub(super) fn begin_log(&self, channel: &Arc<Channel>, top: Option<StreamPosition>) {
-        let begun = channel.state().begin_log(top);
-        let from = top.unwrap_or(NOWHERE);
-        if begun && self.filled(channel, from, LogPage { top, entries: Vec::new() }) {
+    pub(super) fn begin_log(&self, channel: &Arc<Channel>, page: LogPage) {
+        let (begun, from) = {
+            let mut state = channel.state();
+            (state.begin_log(&page), state.position())
+        };
+        if begun && self.filled(channel, from, page) {
             self.must_fill(Arc::clone(channel));
         }
+    }
+
+    /// Whether it must be read when a log began before a client can be told what it missed.
+    pub(super) fn needs_origin(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
+        request.since.as_ref().is_some_and(|since| channel.state().needs_origin(since))
     }
 
     /// Puts entries of the log, from new to old, in front of what a channel remembers; `false` when no more fit.
@@ -98,7 +105,7 @@ impl Registry {
     /// The last position of a log that was handed out here.
     pub(super) fn seen(&self, name: &ChannelName) -> Option<StreamPosition> {
         let position = self.find(name)?.state().position();
-        (position.epoch.as_u64() != 0).then_some(position)
+        (!position.epoch.is_provisional()).then_some(position)
     }
 
     /// Whether the log stands beyond what was handed out here.
@@ -109,8 +116,10 @@ impl Registry {
 
     /// Whether a client has more of the log than this node.
     pub(super) fn is_behind(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
-        let top = channel.state().position();
-        request.since.as_ref().is_some_and(|since| since.fits(top.epoch) && since.offset > top.offset)
+        let mut state = channel.state();
+        let top = state.position();
+        let since = request.since.as_ref().map(|since| state.translate(since));
+        since.is_some_and(|since| since.fits(top.epoch) && since.offset > top.offset)
     }
 
     /// Whether a recovery wants more than the channel remembers, though the log may have it.
@@ -123,7 +132,8 @@ impl Registry {
         let most = self.limits.recovery_publications;
         match &request.since {
             Some(since) => {
-                matches!(state.ring().since(&channel.name, since, top, most), Err(Unrecoverable::TooShort))
+                let since = state.translate(since);
+                matches!(state.ring().since(&channel.name, &since, top, most), Err(Unrecoverable::TooShort))
             }
             None => request.last && state.ring().is_empty(),
         }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::publication::Publication;
 use crate::broker::Attributes;
+use crate::broker::log::LogOrigin;
 
 /// How much a channel remembers (`namespace.history`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,17 @@ impl Since {
     pub fn read(epoch: &str, offset: u64) -> Self {
         let epoch = (!epoch.is_empty()).then(|| epoch.parse().map_err(|_| ()));
         Self { epoch, offset }
+    }
+
+    /// The moment that it names, if it is a position of before the first publication of a log.
+    pub(super) fn provisional(&self) -> Option<LogOrigin> {
+        self.epoch?.ok().and_then(LogOrigin::of_epoch)
+    }
+
+    /// Whether it belongs to a log that began at this moment, or stood before its first publication.
+    pub(super) fn fits_log(&self, epoch: Epoch, origin: Option<LogOrigin>) -> bool {
+        let absent = self.provisional().zip(origin);
+        self.fits(epoch) || absent.is_some_and(|(absent, origin)| origin.is_first_since(absent))
     }
 
     /// Whether it belongs to this sequence.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use earshot_protocol::{Epoch, Payload, StreamPosition};
 
 use super::channel::{Channel, State};
-use super::history::HistoryBudget;
+use super::history::{HistoryBudget, Since};
 use super::port::{Gap, Port};
 use super::publication::Publication;
-use crate::broker::log::{Envelope, LogEntry, LogPage};
+use crate::broker::log::{Envelope, LogEntry, LogOrigin, LogPage};
 use crate::broker::{Attributes, GapCause};
+use crate::random;
 
 /// Bytes that may wait while the log is read; what is beyond them is read from the log, too.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
@@ -37,6 +38,8 @@ pub(super) struct Follow {
     again: bool,
     /// The ring holds as much of the log as it can.
     pub(super) backfilled: bool,
+    /// When the log of an epoch began, as far as the log says so.
+    origin: Option<(Epoch, Option<LogOrigin>)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,13 +152,50 @@ impl State {
     }
 
     /// The first look at the log: where it stands is where the channel begins.
-    pub(super) fn begin_log(&mut self, top: Option<StreamPosition>) -> bool {
+    pub(super) fn begin_log(&mut self, page: &LogPage) -> bool {
         let Some(follow) = self.log().filter(|follow| follow.is_unknown()) else { return false };
         // What waits is judged like a page of the log.
         follow.phase = Phase::Filling;
-        self.set_position(top.unwrap_or(NOWHERE));
+        follow.origin = page.top.map(|top| (top.epoch, page.origin));
+        self.set_position(page.top.unwrap_or_else(|| before_first(page.origin)));
         true
     }
+
+    /// Notes when the log began.
+    pub(super) fn note_origin(&mut self, page: &LogPage) {
+        if let (Some(follow), Some(top)) = (self.log(), page.top) {
+            follow.origin = Some((top.epoch, page.origin));
+        }
+    }
+
+    /// Whether a position can only be judged when it is known when the log began.
+    pub(super) fn needs_origin(&mut self, since: &Since) -> bool {
+        let here = self.position().epoch;
+        let Some(follow) = self.log() else { return false };
+        let known = follow.origin.is_some_and(|(epoch, _)| epoch == here);
+        since.provisional().is_some() && !here.is_provisional() && !known
+    }
+
+    /// A position as it stands in the present epoch, if it is one of before the first publication and nothing can have
+    /// been lost since.
+    pub(super) fn translate(&mut self, since: &Since) -> Since {
+        let here = self.position().epoch;
+        let origin = self.log().and_then(|follow| follow.origin);
+        let Some(absent) = since.provisional() else { return since.clone() };
+        let continues = match (LogOrigin::of_epoch(here), origin) {
+            (Some(still), _) => still.is_same_absence(absent),
+            (None, Some((epoch, Some(origin)))) => epoch == here && origin.is_first_since(absent),
+            (None, _) => false,
+        };
+        let epoch = if continues { Some(Ok(here)) } else { since.epoch };
+        Since { epoch, offset: since.offset }
+    }
+}
+
+/// The position of a channel whose log has no entry yet. A server that does not say who it is gets one that fits nowhere.
+fn before_first(origin: Option<LogOrigin>) -> StreamPosition {
+    let unknown = || Epoch::provisional(random::u64());
+    StreamPosition { epoch: origin.map_or_else(unknown, LogOrigin::epoch), offset: 0 }
 }
 
 /// Hands out what a channel's log holds, to the shards that listen, in one go with the log's order.
@@ -170,8 +210,13 @@ pub(super) struct Filling<'a> {
 impl Filling<'_> {
     /// A page that was read from where the channel stood. `true` when more must be read before the channel is in step.
     pub(super) fn page(&mut self, state: &mut State, page: LogPage) -> bool {
-        let (here, top) = (state.position(), page.top.unwrap_or(NOWHERE));
-        let more = self.read_page(state, here, top, page.entries);
+        let here = state.position();
+        state.note_origin(&page);
+        let more = match page.top {
+            Some(top) => self.read_page(state, here, top, page.entries, page.origin),
+            None if here.epoch.is_provisional() => self.pending(state),
+            None => self.read_page(state, here, NOWHERE, page.entries, None),
+        };
         let moved = state.position() != here;
         let Some(follow) = state.log() else { return false };
         if std::mem::take(&mut follow.again) {
@@ -193,8 +238,12 @@ impl Filling<'_> {
         here: StreamPosition,
         top: StreamPosition,
         entries: Vec<LogEntry>,
+        origin: Option<LogOrigin>,
     ) -> bool {
-        if here.epoch != top.epoch && here.epoch != NOWHERE.epoch || top.offset < here.offset {
+        let absent = LogOrigin::of_epoch(here.epoch);
+        let begins = here == NOWHERE
+            || absent.zip(origin).is_some_and(|(absent, origin)| origin.is_first_since(absent));
+        if here.epoch != top.epoch && !begins || top.offset < here.offset {
             // A log that began anew is handed out from its beginning; one that was cut, from its end.
             let offset = if here.epoch == top.epoch { top.offset } else { 0 };
             self.gap(state, GapCause::LogLost, StreamPosition { offset, ..top });
@@ -290,6 +339,6 @@ impl Filling<'_> {
 
 /// Whether a position is the very next after another; the first of a log follows on nothing.
 fn follows(here: StreamPosition, next: StreamPosition) -> bool {
-    let begins = here == NOWHERE && next.offset == 1;
+    let begins = here.epoch.is_provisional() && here.offset == 0 && next.offset == 1;
     begins || (next.epoch == here.epoch && next.offset == here.offset + 1)
 }

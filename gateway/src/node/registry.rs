@@ -186,7 +186,8 @@ impl Registry {
         let mut state = channel.state();
         state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
         let most = self.limits.recovery_publications;
-        match state.recover(&channel, request.since.as_ref(), request.last, most) {
+        let since = request.since.as_ref().map(|since| state.translate(since));
+        match state.recover(&channel, since.as_ref(), request.last, most) {
             Ok(recovery) => announce(recovery),
             Err((why, recovery)) => {
                 self.count_gaps(why.into(), 1);
@@ -201,7 +202,7 @@ impl Registry {
         let mut state = channel.state();
         state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
         let top = state.position();
-        if page.since.as_ref().is_some_and(|since| !since.fits(top.epoch)) {
+        if page.since.as_ref().is_some_and(|since| !state.translate(since).fits(top.epoch)) {
             return Some(Err(HistoryError::Unrecoverable));
         }
         let since = page.since.as_ref().map(|since| since.offset);

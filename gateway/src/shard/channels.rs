@@ -103,7 +103,7 @@ impl ShardChannel {
     pub(super) fn advance(&mut self, next: StreamPosition) -> bool {
         let last = self.position;
         // The first of a log follows on nothing: there was no epoch before it.
-        let begins = last.epoch.as_u64() == 0 && next.offset == 1;
+        let begins = last.epoch.is_provisional() && last.offset == 0 && next.offset == 1;
         let follows = begins || (last.epoch == next.epoch && next.offset == last.offset + 1);
         if follows {
             self.position = next;

@@ -61,6 +61,7 @@ mod shutdown;
 mod slow;
 mod slow_rules;
 mod stream;
+mod stream_before_first;
 mod stream_deaf;
 mod stream_outage;
 mod stream_return;

@@ -1,7 +1,9 @@
 -- Adds one publication to the log of a channel and publishes it, in one step.
 --
 -- KEYS  1 stream   {key_prefix}stream:{channel}
---       2 meta     {key_prefix}stream-meta:{channel}   a hash: epoch, offset, length, until
+--       2 meta     {key_prefix}stream-meta:{channel}   a hash: epoch, offset, length, until; minute and run_id, which
+--                  say when and on which process of the server the first entry was written; empty when a log before it
+--                  was lost
 --       3 once     {key_prefix}idempotency:{channel}:{key}   (may be left out)
 -- ARGV  1 channel
 --       2 payload
@@ -12,7 +14,7 @@
 --       7 the epoch to begin with where a new one is needed: random, in base 36
 --       8 how long `once` is remembered, in milliseconds
 --       9 PUBLISH or SPUBLISH
---       10, 11 epoch and offset that somebody was given already (may be left out)
+--       10, 11 epoch and offset that somebody was given already (may be left out): of a log, never of its absence
 --
 -- Answers {epoch, offset}, both as texts.
 local stream, meta, once = KEYS[1], KEYS[2], KEYS[3]
@@ -73,6 +75,14 @@ end
 
 if not whole then
   redis.call('DEL', stream)
+  local minute, run_id = '', ''
+  if not (before[1] or ARGV[10]) then
+    -- Nobody knows of a log before this one. An ACL may forbid INFO.
+    local info = redis.pcall('INFO', 'server')
+    minute = string.format('%.0f', math.floor(time[1] / 60))
+    run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+  end
+  redis.call('HSET', meta, 'minute', minute, 'run_id', run_id)
 end
 local entry = {'d', payload}
 if attributes ~= '' then

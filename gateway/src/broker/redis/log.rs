@@ -13,7 +13,7 @@ use redis::Value;
 use super::log_script::{APPEND, CLEAR, Call, READ};
 use crate::broker::Attributes;
 use crate::broker::BrokerError;
-use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogPage};
+use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogOrigin, LogPage};
 use crate::instance::slot;
 
 /// How long a publication's idempotency key is remembered.
@@ -55,17 +55,18 @@ pub(super) fn append(
     Call { source: &APPEND, keys, arguments, answer_bytes: 0 }
 }
 
-/// Asks where the log stands, and begins it when there is none.
+/// Asks where the log stands. Writes nothing.
 pub(super) fn open(log: &Log, channel: &ChannelName) -> Call {
-    let mut call = read(log, channel, ["XRANGE", "-", "+"], 0);
-    let kept = millis(log.ttl.saturating_add(POSITION_LINGER));
-    call.arguments.extend([new_epoch(), millis(log.ttl), kept]);
-    call
+    read(log, channel, ["XRANGE", "-", "+"], 0)
 }
 
-/// Reads entries behind the last position that was handed out; a log that is behind it begins anew.
+/// Reads entries behind the last position that was handed out; a log that is behind it begins anew. Writes nothing when
+/// there was no log at that position.
 pub(super) fn follow(log: &Log, channel: &ChannelName, seen: StreamPosition, limit: usize) -> Call {
     let mut call = read_after(log, channel, seen.offset, limit);
+    if seen.epoch.is_provisional() {
+        return call;
+    }
     let kept = millis(log.ttl.saturating_add(POSITION_LINGER));
     call.arguments.extend([new_epoch(), millis(log.ttl), kept]);
     call.arguments.extend([seen.epoch.to_string().into(), seen.offset.to_string().into()]);
@@ -143,14 +144,22 @@ pub(super) fn position(answer: Value) -> Result<StreamPosition, BrokerError> {
 
 /// What a read answered.
 pub(super) fn page(answer: Value) -> Result<LogPage, BrokerError> {
-    if matches!(&answer, Value::Array(nothing) if nothing.is_empty()) {
-        return Ok(LogPage { top: None, entries: Vec::new() });
-    }
-    let [epoch, offset, entries] = array(answer).ok_or_else(foreign)?;
+    let Value::Array(values) = answer else { return Err(foreign()) };
+    let values = match <[Value; 2]>::try_from(values) {
+        Ok([minute, run_id]) => {
+            return Ok(LogPage { top: None, entries: Vec::new(), origin: origin(minute, run_id) });
+        }
+        Err(values) => values,
+    };
+    let [epoch, offset, entries, minute, run_id] = values.try_into().map_err(|_| foreign())?;
     let (Some(top), Value::Array(entries)) = (place(epoch, offset), entries) else { return Err(foreign()) };
     // An entry that is not ours stands there by somebody else's hand, and goes with the next append.
     let entries = entries.into_iter().filter_map(entry).filter(|entry| entry.offset <= top.offset);
-    Ok(LogPage { top: Some(top), entries: entries.collect() })
+    Ok(LogPage { top: Some(top), entries: entries.collect(), origin: origin(minute, run_id) })
+}
+
+fn origin(minute: Value, run_id: Value) -> Option<LogOrigin> {
+    LogOrigin::read(&text(minute)?, &text(run_id)?)
 }
 
 fn foreign() -> BrokerError {

@@ -5,32 +5,40 @@
 --       2, 3 the range's two ends, in that command's order
 --       4 entries at most
 --       5 bytes at most: the entry that reaches them is the last
---       6, 7, 8 the epoch to begin with when there is no log, how long to keep entries and how long to keep meta, in
---         milliseconds (may be left out: then none is begun)
---       9, 10 epoch and offset that were handed out already (may be left out): a log that is behind them is not the
---         one that handed them out, and begins anew
+--       6, 7, 8 the epoch to begin with when the log is gone that handed out 9 and 10, how long to keep entries and how
+--         long to keep meta, in milliseconds (may be left out: then nothing is written)
+--       9, 10 epoch and offset that were handed out already: a log that is behind them is not the one that handed them
+--         out, and begins anew
 --
--- Answers {epoch, offset, entries}, or {} when there is no log.
+-- Answers {epoch, offset, entries, minute, run id}, the last two of its first entry and maybe empty; or {minute, run id}
+-- of this moment when there is no log.
 local stream, meta = KEYS[1], KEYS[2]
 local from, limit, room = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 -- Entries that are looked at in one go: few, because the bytes are only known afterwards.
 local STEP = 16
 
-local top = redis.call('HMGET', meta, 'epoch', 'offset')
+-- This moment, as log.lua writes it when a log begins. An ACL may forbid INFO.
+local function now()
+  local info = redis.pcall('INFO', 'server')
+  local run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+  return string.format('%.0f', math.floor(redis.call('TIME')[1] / 60)), run_id
+end
+
+local top = redis.call('HMGET', meta, 'epoch', 'offset', 'minute', 'run_id')
 if top[1] and ARGV[9] == top[1] and tonumber(ARGV[10]) > tonumber(top[2] or '0') then
   top = {}
 end
 if not (top[1] and top[2]) then
   if not ARGV[6] then
-    return {}
+    return {now()}
   end
   -- Whoever listens from now on knows what to expect: the first entry of this very epoch.
   local time = redis.call('TIME')
   local expires = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[7])
   redis.call('DEL', stream)
-  redis.call('HSET', meta, 'epoch', ARGV[6], 'offset', '0', 'length', 0, 'until', expires)
+  redis.call('HSET', meta, 'epoch', ARGV[6], 'offset', '0', 'length', 0, 'until', expires, 'minute', '', 'run_id', '')
   redis.call('PEXPIRE', meta, ARGV[8])
-  return {ARGV[6], '0', {}}
+  return {ARGV[6], '0', {}, '', ''}
 end
 
 local entries = {}
@@ -49,4 +57,4 @@ while #entries < limit and room > 0 do
     break
   end
 end
-return {top[1], top[2], entries}
+return {top[1], top[2], entries, top[3] or '', top[4] or ''}

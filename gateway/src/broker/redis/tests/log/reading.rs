@@ -8,7 +8,8 @@ use crate::broker::redis::outbox::{Request, outbox};
 async fn pages_go_forward_and_backward() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
-    assert_eq!(lab.read(0).await, LogPage { top: None, entries: vec![] });
+    let page = lab.read(0).await;
+    assert_eq!((page.top, page.entries), (None, vec![]));
     for n in 1..=50 {
         lab.appending(n.to_string()).await.unwrap();
     }
@@ -27,7 +28,7 @@ async fn pages_go_forward_and_backward() {
     }
     for (after, limit) in [(50, 5), (51, 5), (u64::MAX, 5), (u64::MAX - 1, 5), (u64::MAX, 0), (0, 0)] {
         let page = lab.broker.read_log(&log(), &name(), after, limit).await.unwrap();
-        assert_eq!(page, LogPage { top, entries: vec![] }, "after {after}, {limit}");
+        assert_eq!((page.top, page.entries), (top, vec![]), "after {after}, {limit}");
     }
     for (before, limit, expected) in [
         (None, 1000, 1..=50),
@@ -42,7 +43,7 @@ async fn pages_go_forward_and_backward() {
     }
     for (before, limit) in [(Some(0), 5), (Some(1), 5), (None, 0)] {
         let page = lab.broker.read_log_back(&log(), &name(), before, limit).await.unwrap();
-        assert_eq!(page, LogPage { top, entries: vec![] }, "before {before:?}, {limit}");
+        assert_eq!((page.top, page.entries), (top, vec![]), "before {before:?}, {limit}");
     }
 }
 
