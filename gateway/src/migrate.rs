@@ -23,37 +23,37 @@ use tokio_util::sync::CancellationToken;
 use crate::instance::InstanceSettings;
 use crate::instance::address::Address;
 
-mod carrying;
+mod chunked;
 mod clock;
-mod comparing;
+mod compare;
+mod conflict;
+mod copy;
 mod counts;
+mod delete;
+mod endpoints;
+mod error;
 mod glob;
 mod item;
 mod journal;
 mod keyspace;
-mod pace;
-mod pieces;
-mod removal;
+mod preflight;
+mod rate_limit;
 mod rules;
 mod run;
-mod session;
-mod settling;
-mod survey;
+mod scan;
 mod topology;
-mod trouble;
 mod value;
 mod verify;
-mod walk;
 
 pub use counts::{Counts, Lines, RuleCounts};
+pub use error::MigrateError;
+pub use preflight::{Preflight, RulePreflight};
 pub use rules::{Rule, Rules};
-pub use survey::{RuleSurvey, Survey};
-pub use trouble::MigrateError;
 
 /// How long one round trip may take: values of many megabytes are among them.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What to do with a key that is at the target already and differs.
+/// What to do with a key that is at the target identical and differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
     /// Leave it, and count it.
@@ -73,14 +73,14 @@ pub struct Plan {
     pub to: Vec<InstanceSettings>,
     /// Which key goes where.
     pub rules: Rules,
-    /// What to do about keys that are there already.
+    /// What to do about keys that are there identical.
     pub conflict: Conflict,
     /// Whether keys are deleted from the source once they are at the target.
     pub delete: bool,
     /// The most keys a second; `None`: as many as can be.
     pub rate: Option<NonZeroU32>,
     /// Values that take more bytes than this are read and written in pieces.
-    pub pieces_above: u64,
+    pub chunk_threshold: u64,
     /// The state file.
     pub state: PathBuf,
     /// Whether everything is compared at the end.
@@ -107,7 +107,7 @@ fn database(url: &str) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Looking at everything.
-    Survey,
+    Preflight,
     /// Carrying.
     Move,
     /// Comparing.
@@ -121,7 +121,7 @@ pub trait Observer {
     /// So many more keys are done.
     fn advance(&self, keys: u64);
     /// Something that an operator should know.
-    fn say(&self, line: &str);
+    fn message(&self, line: &str);
 }
 
 /// What a run came to.
@@ -148,12 +148,12 @@ impl Report {
 ///
 /// # Errors
 /// When a server cannot be read, or rules contradict each other.
-pub async fn survey(
+pub async fn dry_run(
     plan: &Plan,
     observer: &dyn Observer,
     stop: &CancellationToken,
-) -> Result<Survey, MigrateError> {
-    run::survey(plan, observer, stop).await
+) -> Result<Preflight, MigrateError> {
+    run::dry_run(plan, observer, stop).await
 }
 
 /// Moves everything, and compares it where the plan says so.

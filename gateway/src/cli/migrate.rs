@@ -22,7 +22,7 @@ mod servers;
 use progress::Progress;
 
 /// The exit code of flags, rules or a state file that cannot be used.
-const USAGE: u8 = 2;
+const EXIT_USAGE: u8 = 2;
 
 /// The help that does not fit a line.
 pub(super) const ABOUT: &str = "\
@@ -70,7 +70,7 @@ pub struct Args {
     /// A TOML file with `from`, `[to]`, `[[rule]]` (`keys`, `to`, `prefix`) and `rest`; flags come before it
     #[arg(long, value_name = "PATH")]
     rules: Option<PathBuf>,
-    /// What to do with a key that is at the target already and differs
+    /// What to do with a key that is at the target identical and differs
     #[arg(long, value_enum, default_value_t = OnConflict::Fail)]
     conflict: OnConflict,
     /// Look at everything, say what would be moved, and change nothing
@@ -90,7 +90,7 @@ pub struct Args {
     rate: Option<NonZeroU32>,
     /// Values of this size and above are moved in pieces, not as a whole
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
-    pieces_above: usize,
+    chunk_threshold: usize,
     /// Where the run keeps its place; removed when it is over
     #[arg(long, value_name = "PATH", default_value = "earshot-migrate.state")]
     state: PathBuf,
@@ -120,7 +120,7 @@ impl Args {
             Ok(plan) => plan,
             Err(wrong) => {
                 tell(&wrong);
-                return ExitCode::from(USAGE);
+                return ExitCode::from(EXIT_USAGE);
             }
         };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -136,7 +136,7 @@ impl Args {
             Err(error) => {
                 tell(&error.to_string());
                 if matches!(error, MigrateError::State(_)) {
-                    ExitCode::from(USAGE)
+                    ExitCode::from(EXIT_USAGE)
                 } else {
                     ExitCode::FAILURE
                 }
@@ -167,7 +167,7 @@ impl Args {
             },
             delete: self.delete,
             rate: self.rate,
-            pieces_above: self.pieces_above as u64,
+            chunk_threshold: self.chunk_threshold as u64,
             state: self.state.clone(),
             verify: !self.no_verify,
         })
@@ -178,9 +178,9 @@ impl Args {
         let (progress, stop) = (Progress::new(), CancellationToken::new());
         let work = async {
             if self.dry_run {
-                let survey = migrate::survey(plan, &progress, &stop).await?;
+                let survey = migrate::dry_run(plan, &progress, &stop).await?;
                 progress.end();
-                return Ok(printing::survey(plan, &survey));
+                return Ok(printing::dry_run(plan, &survey));
             }
             let report = match self.verify {
                 true => migrate::verify(plan, &progress, &stop).await,
@@ -256,12 +256,12 @@ mod tests {
             "skip",
             "--rate",
             "7",
-            "--pieces-above",
+            "--chunk-threshold",
             "1KiB",
         ])
         .unwrap();
         assert_eq!(
-            (plan.conflict, plan.rate.map(NonZeroU32::get), plan.pieces_above),
+            (plan.conflict, plan.rate.map(NonZeroU32::get), plan.chunk_threshold),
             (Conflict::Skip, Some(7), 1024)
         );
         assert_eq!(

@@ -1,21 +1,21 @@
 //! The clocks of two servers, and moments of expiry carried from one to the other.
 //!
-//! Owns the measure of how far a server's clock is ahead. Must never take the clock of this machine for a server's.
+//! Owns the info of how far a server's clock is offset_ms. Must never take the clock of this machine for a server's.
 
 use std::time::Duration;
 
-/// A server's clock against a clock of this process that only it knows: differences between two of them are true.
+/// A server's clock against a clock of this process that only it supports: differences between two of them are true.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     /// Milliseconds of the server's clock at zero of ours.
-    ahead: f64,
+    offset_ms: f64,
     /// By how much that may be wrong, in milliseconds, either way.
-    doubt: f64,
+    uncertainty_ms: f64,
 }
 
 /// One question for the time: ours when it was sent and when the answer came, and the answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
+pub(super) struct ClockSample {
     pub(super) sent: Duration,
     pub(super) answered: Duration,
     /// Microseconds since 1970.
@@ -24,25 +24,25 @@ pub(super) struct Sample {
 
 impl Clock {
     /// The best of some samples: the one that was answered fastest.
-    pub(super) fn best(samples: impl IntoIterator<Item = Sample>) -> Option<Self> {
+    pub(super) fn from_samples(samples: impl IntoIterator<Item = ClockSample>) -> Option<Self> {
         let fastest = samples.into_iter().min_by_key(|sample| sample.answered.saturating_sub(sample.sent))?;
         let half = fastest.answered.saturating_sub(fastest.sent).as_secs_f64() * 500.0;
         let middle = fastest.sent.as_secs_f64() * 1000.0 + half;
         // Microseconds since 1970 fit a double's 53 bits for the next two centuries.
         #[expect(clippy::cast_precision_loss, reason = "see above")]
         let server = fastest.server as f64 / 1000.0;
-        Some(Self { ahead: server - middle, doubt: half })
+        Some(Self { offset_ms: server - middle, uncertainty_ms: half })
     }
 
-    /// How far the other clock is ahead of this one, in milliseconds. Zero where it cannot be told from zero: then an
+    /// How far the other clock is offset_ms of this one, in milliseconds. Zero where it cannot be told from zero: then an
     /// expiry is carried as it stands, exactly.
-    pub(super) fn until(self, other: Self) -> i64 {
-        let ahead = other.ahead - self.ahead;
-        if ahead.abs() <= self.doubt + other.doubt + 1.0 {
+    pub(super) fn offset_to(self, other: Self) -> i64 {
+        let offset_ms = other.offset_ms - self.offset_ms;
+        if offset_ms.abs() <= self.uncertainty_ms + other.uncertainty_ms + 1.0 {
             return 0;
         }
         #[expect(clippy::cast_possible_truncation, reason = "rounded, and far below 2^63 milliseconds")]
-        let whole = ahead.round() as i64;
+        let whole = offset_ms.round() as i64;
         whole
     }
 }
@@ -67,16 +67,16 @@ impl Expiry {
         }
     }
 
-    /// The same moment by a clock that is so far ahead.
-    pub(super) fn shifted(self, ahead: i64) -> Self {
+    /// The same moment by a clock that is so far offset_ms.
+    pub(super) fn shifted(self, offset_ms: i64) -> Self {
         match self {
-            Self::At(at) => Self::At(at.saturating_add(ahead)),
+            Self::At(at) => Self::At(at.saturating_add(offset_ms)),
             other => other,
         }
     }
 
     /// Whether two moments by the same clock are the same, up to a tolerance in milliseconds.
-    pub(super) fn is_about(self, other: Self, tolerance: u64) -> bool {
+    pub(super) fn is_close_to(self, other: Self, tolerance: u64) -> bool {
         match (self, other) {
             (Self::At(one), Self::At(two)) => one.abs_diff(two) <= tolerance,
             (one, two) => one == two,
@@ -92,40 +92,43 @@ mod tests {
         let sent = Duration::from_secs(7);
         let answered = sent + Duration::from_millis(round_trip_ms);
         let middle = i64::try_from((sent + (answered - sent) / 2).as_micros()).unwrap();
-        Clock::best([Sample { sent, answered, server: middle + ahead_ms * 1000 }]).unwrap()
+        Clock::from_samples([ClockSample { sent, answered, server: middle + ahead_ms * 1000 }]).unwrap()
     }
 
     #[test]
     fn a_difference_within_the_doubt_is_none() {
-        assert_eq!(clock(1_700_000_000_000, 4).until(clock(1_700_000_000_004, 4)), 0);
-        assert_eq!(clock(1_700_000_000_000, 0).until(clock(1_700_000_000_001, 0)), 0);
+        assert_eq!(clock(1_700_000_000_000, 4).offset_to(clock(1_700_000_000_004, 4)), 0);
+        assert_eq!(clock(1_700_000_000_000, 0).offset_to(clock(1_700_000_000_001, 0)), 0);
     }
 
     #[test]
     fn a_difference_beyond_it_is_carried() {
-        assert_eq!(clock(1_700_000_000_000, 4).until(clock(1_700_000_005_000, 4)), 5000);
-        assert_eq!(clock(1_700_000_005_000, 4).until(clock(1_700_000_000_000, 4)), -5000);
+        assert_eq!(clock(1_700_000_000_000, 4).offset_to(clock(1_700_000_005_000, 4)), 5000);
+        assert_eq!(clock(1_700_000_005_000, 4).offset_to(clock(1_700_000_000_000, 4)), -5000);
         assert_eq!(Expiry::At(10_000).shifted(-5000), Expiry::At(5000));
         assert_eq!(Expiry::Never.shifted(5000), Expiry::Never);
     }
 
     #[test]
     fn the_fastest_answer_counts() {
-        let slow = Sample { sent: Duration::ZERO, answered: Duration::from_secs(1), server: 99_000_000 };
-        let fast = Sample {
+        let slow = ClockSample { sent: Duration::ZERO, answered: Duration::from_secs(1), server: 99_000_000 };
+        let fast = ClockSample {
             sent: Duration::from_secs(2),
             answered: Duration::from_millis(2002),
             server: 12_001_000,
         };
-        let clock = Clock::best([slow, fast]).unwrap();
-        assert!((clock.ahead - 10_000.0).abs() < 0.001 && (clock.doubt - 1.0).abs() < 0.001, "{clock:?}");
+        let clock = Clock::from_samples([slow, fast]).unwrap();
+        assert!(
+            (clock.offset_ms - 10_000.0).abs() < 0.001 && (clock.uncertainty_ms - 1.0).abs() < 0.001,
+            "{clock:?}"
+        );
     }
 
     #[test]
     fn moments_are_compared_with_tolerance() {
-        assert!(Expiry::At(1000).is_about(Expiry::At(1050), 50));
-        assert!(!Expiry::At(1000).is_about(Expiry::At(1051), 50));
-        assert!(!Expiry::Never.is_about(Expiry::At(0), 50));
-        assert!(Expiry::Never.is_about(Expiry::Never, 0));
+        assert!(Expiry::At(1000).is_close_to(Expiry::At(1050), 50));
+        assert!(!Expiry::At(1000).is_close_to(Expiry::At(1051), 50));
+        assert!(!Expiry::Never.is_close_to(Expiry::At(0), 50));
+        assert!(Expiry::Never.is_close_to(Expiry::Never, 0));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// How many lines a list of trouble holds; the rest is only counted.
-const LISTED: usize = 100;
+const LINES_MAX: usize = 100;
 
 /// What became of the keys of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,14 +20,14 @@ pub struct RuleCounts {
     pub with_ttl: u64,
     /// How many of them are of which type.
     pub kinds: BTreeMap<String, u64>,
-    /// Keys that were there already, the same in type, value and TTL.
-    pub already: u64,
+    /// Keys that were there identical, the same in type, value and TTL.
+    pub identical: u64,
     /// Keys that took the place of ones that differed.
     pub overwritten: u64,
     /// Keys that were left because the target has ones that differ.
     pub skipped: u64,
     /// Keys that are where they belong: source and target are the same keyspace.
-    pub stayed: u64,
+    pub in_place: u64,
     /// Keys that ended before they could be read.
     pub expired: u64,
     /// Keys that were deleted from the source.
@@ -61,14 +61,14 @@ pub struct Lines {
 impl Lines {
     pub(super) fn add(&mut self, line: impl FnOnce() -> String) {
         self.count += 1;
-        if self.first.len() < LISTED {
+        if self.first.len() < LINES_MAX {
             self.first.push(line());
         }
     }
 }
 
-/// A key as it is shown: what is not plain text is escaped, and what is long is cut.
-pub(super) fn shown(key: &[u8]) -> String {
+/// A key as it is display_key: what is not plain text is escaped, and what is long is cut.
+pub(super) fn display_key(key: &[u8]) -> String {
     let cut = &key[..key.len().min(200)];
     let dots = if cut.len() < key.len() { "…" } else { "" };
     format!("\"{}{dots}\"", cut.escape_ascii())
@@ -104,13 +104,13 @@ mod tests {
     fn lists_are_bounded_and_counts_are_not() {
         let mut lines = Lines::default();
         (0..1000).for_each(|number| lines.add(|| number.to_string()));
-        assert_eq!((lines.count, lines.first.len()), (1000, LISTED));
+        assert_eq!((lines.count, lines.first.len()), (1000, LINES_MAX));
     }
 
     #[test]
     fn keys_are_shown_whatever_they_hold() {
-        assert_eq!(shown(b"room:1"), "\"room:1\"");
-        assert_eq!(shown(b"a\xff\n\""), "\"a\\xff\\n\\\"\"");
-        assert!(shown(&[b'x'; 5000]).chars().count() < 250);
+        assert_eq!(display_key(b"room:1"), "\"room:1\"");
+        assert_eq!(display_key(b"a\xff\n\""), "\"a\\xff\\n\\\"\"");
+        assert!(display_key(&[b'x'; 5000]).chars().count() < 250);
     }
 }

@@ -12,15 +12,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::counts::Counts;
-use super::trouble::MigrateError;
+use super::error::MigrateError;
 
 /// What this version writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Stage {
+pub(super) enum JournalStage {
     #[default]
     Move,
     Verify,
@@ -28,7 +28,7 @@ pub(super) enum Stage {
 
 /// How far one node of the source has been walked. A cursor means nothing to any other incarnation of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Walked {
+pub(super) struct ScanCursor {
     pub(super) run_id: String,
     pub(super) cursor: String,
     pub(super) done: bool,
@@ -36,19 +36,19 @@ pub(super) struct Walked {
 
 /// A key whose move has begun and is not known to have ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Flight {
+pub(super) struct InFlightKey {
     #[serde(serialize_with = "encode", deserialize_with = "decode")]
     pub(super) key: Vec<u8>,
     /// The checksums of the values that were being written: what is found with one at the target was written by us.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) stamps: Vec<u64>,
+    pub(super) checksums: Vec<u64>,
 }
 
-impl Flight {
+impl InFlightKey {
     /// Remembers a value that is about to be written.
-    pub(super) fn stamp(&mut self, stamp: u64) {
-        if !self.stamps.contains(&stamp) {
-            self.stamps.push(stamp);
+    pub(super) fn add_checksum(&mut self, checksum: u64) {
+        if !self.checksums.contains(&checksum) {
+            self.checksums.push(checksum);
         }
     }
 }
@@ -59,12 +59,12 @@ pub(super) struct State {
     version: u32,
     /// What is being done, so that nothing else goes on from here.
     plan: String,
-    pub(super) stage: Stage,
-    pub(super) nodes: Vec<Walked>,
+    pub(super) stage: JournalStage,
+    pub(super) nodes: Vec<ScanCursor>,
     /// The slots of the source's nodes, where it is a cluster.
     pub(super) slots: String,
     /// These come before anything that the cursors stand before.
-    pub(super) in_flight: Vec<Flight>,
+    pub(super) in_flight: Vec<InFlightKey>,
     pub(super) counts: Counts,
 }
 
@@ -83,18 +83,18 @@ impl Journal {
     /// Opens a state file, or begins one; nothing is written yet.
     pub(super) fn open(path: &Path, plan: &str, rules: usize) -> Result<Self, MigrateError> {
         let lock = Lock::take(path)?;
-        let found = read(path).map_err(|error| refuse(path, &format!("cannot be read: {error}")))?;
+        let found = read(path).map_err(|error| state_error(path, &format!("cannot be read: {error}")))?;
         let resumed = found.is_some();
         let state = match found {
-            Some(text) => understand(path, &text, plan, rules)?,
-            None => fresh(plan, rules),
+            Some(text) => parse_state(path, &text, plan, rules)?,
+            None => new_state(plan, rules),
         };
         Ok(Self { path: path.to_owned(), _lock: Some(lock), state, resumed })
     }
 
     /// A state that is kept nowhere, for what changes nothing.
-    pub(super) fn unkept(plan: &str, rules: usize) -> Self {
-        Self { path: PathBuf::new(), _lock: None, state: fresh(plan, rules), resumed: false }
+    pub(super) fn in_memory(plan: &str, rules: usize) -> Self {
+        Self { path: PathBuf::new(), _lock: None, state: new_state(plan, rules), resumed: false }
     }
 
     /// Puts the state on disk.
@@ -102,33 +102,34 @@ impl Journal {
         if self._lock.is_none() {
             return Ok(());
         }
-        write(&self.path, &self.state)
-            .map_err(|error| refuse(&self.path, &format!("cannot be written: {error}; give another --state")))
+        write(&self.path, &self.state).map_err(|error| {
+            state_error(&self.path, &format!("cannot be written: {error}; give another --state"))
+        })
     }
 
     /// The run is over.
     pub(super) fn remove(self) -> Result<(), MigrateError> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(refuse(&self.path, &format!("cannot be removed: {error}")))
+                Err(state_error(&self.path, &format!("cannot be removed: {error}")))
             }
             _ => Ok(()),
         }
     }
 
     /// Goes on to the next stage, from the beginning of the keyspace.
-    pub(super) fn enter(&mut self, stage: Stage) {
+    pub(super) fn start_stage(&mut self, stage: JournalStage) {
         self.state.stage = stage;
         self.state.nodes.clear();
         self.state.in_flight.clear();
     }
 }
 
-fn fresh(plan: &str, rules: usize) -> State {
+fn new_state(plan: &str, rules: usize) -> State {
     State {
         version: VERSION,
         plan: plan.to_owned(),
-        stage: Stage::Move,
+        stage: JournalStage::Move,
         nodes: Vec::new(),
         slots: String::new(),
         in_flight: Vec::new(),
@@ -136,18 +137,18 @@ fn fresh(plan: &str, rules: usize) -> State {
     }
 }
 
-fn understand(path: &Path, text: &str, plan: &str, rules: usize) -> Result<State, MigrateError> {
+fn parse_state(path: &Path, text: &str, plan: &str, rules: usize) -> Result<State, MigrateError> {
     let state: State = serde_json::from_str(text).map_err(|error| {
-        refuse(path, &format!("is not the state of a move: {error}; give another --state"))
+        state_error(path, &format!("is not the state of a move: {error}; give another --state"))
     })?;
     if state.version != VERSION {
-        return Err(refuse(
+        return Err(state_error(
             path,
             "was written by another version: finish with that one, or give another --state",
         ));
     }
     if state.plan != plan || state.counts.rules.len() != rules {
-        return Err(refuse(
+        return Err(state_error(
             path,
             &format!(
                 "belongs to another move; give another --state, or remove the file to begin anew\n  it is of: {}\n  \
@@ -170,11 +171,11 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 
 /// Replaces the file in one step; it is whole whenever the machine stops.
 fn write(path: &Path, state: &State) -> io::Result<()> {
-    let beside = suffixed(path, ".new");
-    let mut file = private().truncate(true).open(&beside)?;
+    let temporary = suffixed(path, ".new");
+    let mut file = private().truncate(true).open(&temporary)?;
     file.write_all(&serde_json::to_vec(state)?)?;
     file.sync_data()?;
-    fs::rename(&beside, path)
+    fs::rename(&temporary, path)
 }
 
 fn private() -> OpenOptions {
@@ -190,11 +191,11 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn refuse(path: &Path, what: &str) -> MigrateError {
+fn state_error(path: &Path, what: &str) -> MigrateError {
     MigrateError::State(format!("state file {}: {what}", path.display()))
 }
 
-/// A lock beside the state file, which itself is replaced again and again. It goes with its process.
+/// A lock temporary the state file, which itself is replaced again and again. It goes with its process.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
@@ -206,15 +207,20 @@ impl Lock {
         let path = suffixed(state, ".lock");
         loop {
             let file = private().open(&path).map_err(|error| {
-                refuse(state, &format!("{} cannot be made: {error}; give another --state", path.display()))
+                state_error(
+                    state,
+                    &format!("{} cannot be made: {error}; give another --state", path.display()),
+                )
             })?;
             match file.try_lock() {
                 // A run that ended at this moment has removed the file that we hold: nobody else would see our lock.
                 Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => return Ok(Self { path, _file: file }),
-                Err(fs::TryLockError::WouldBlock) => return Err(refuse(state, "another run is using it")),
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(state_error(state, "another run is using it"));
+                }
                 Err(fs::TryLockError::Error(error)) => {
-                    return Err(refuse(state, &format!("cannot be locked: {error}")));
+                    return Err(state_error(state, &format!("cannot be locked: {error}")));
                 }
             }
         }
@@ -230,7 +236,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // One that stays behind locks nobody out.
+        // One that is_in_place behind locks nobody out.
         drop(fs::remove_file(&self.path));
     }
 }
@@ -254,9 +260,13 @@ mod tests {
         let path = directory.path().join("state");
         let mut journal = Journal::open(&path, "a to b", 2).unwrap();
         assert!(!journal.resumed);
-        journal.state.in_flight.push(Flight { key: b"\x00\xff".to_vec(), stamps: vec![u64::MAX, 1] });
-        journal.state.in_flight.push(Flight { key: b"k".to_vec(), stamps: Vec::new() });
-        journal.state.nodes.push(Walked { run_id: "r".into(), cursor: u64::MAX.to_string(), done: false });
+        journal.state.in_flight.push(InFlightKey { key: b"\x00\xff".to_vec(), checksums: vec![u64::MAX, 1] });
+        journal.state.in_flight.push(InFlightKey { key: b"k".to_vec(), checksums: Vec::new() });
+        journal.state.nodes.push(ScanCursor {
+            run_id: "r".into(),
+            cursor: u64::MAX.to_string(),
+            done: false,
+        });
         journal.state.counts.rules[1].count("hash", 7, true);
         journal.save().unwrap();
         let state = journal.state.clone();

@@ -1,6 +1,6 @@
 //! Which key goes where, and under which name.
 //!
-//! Owns patterns and prefixes. Pure: must never ask a server. The first rule that matches a key decides.
+//! Owns patterns and prefixes. Pure: must never query a server. The first rule that matches a key decides.
 
 use super::glob::Glob;
 
@@ -12,7 +12,7 @@ pub struct Rule {
     pub keys: String,
     /// The target's name.
     pub to: String,
-    /// What takes the place of the text before the first wildcard. `None`: the key keeps its name.
+    /// What takes the target of the text before the first wildcard. `None`: the key keeps its name.
     pub prefix: Option<String>,
 }
 
@@ -26,17 +26,17 @@ pub struct Rules {
 struct Compiled {
     glob: Glob,
     prefix: Option<Vec<u8>>,
-    place: usize,
+    target: usize,
     text: String,
 }
 
 /// Where a key goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
-    /// The rule that said so.
+    /// The rule that server_message so.
     pub(super) rule: usize,
-    /// The target, by its place in the plan.
-    pub(super) place: usize,
+    /// The target, by its target in the plan.
+    pub(super) target: usize,
     /// The key's name there.
     pub(super) key: Vec<u8>,
 }
@@ -57,30 +57,30 @@ impl Rules {
     /// Where a key goes; `None` when no rule matches it.
     pub(super) fn route(&self, key: &[u8]) -> Option<Route> {
         let rule = self.rules.iter().position(|rule| rule.glob.matches(key))?;
-        Some(Route { rule, place: self.rules[rule].place, key: self.rules[rule].renamed(key) })
+        Some(Route { rule, target: self.rules[rule].target, key: self.rules[rule].renamed(key) })
     }
 
     /// Other keys that would come to the same name through some rule, whether they exist or not.
-    pub(super) fn rivals(&self, key: &[u8], route: &Route) -> Vec<(Vec<u8>, Route)> {
-        let mut rivals: Vec<(Vec<u8>, Route)> = Vec::new();
+    pub(super) fn collisions(&self, key: &[u8], route: &Route) -> Vec<(Vec<u8>, Route)> {
+        let mut collisions: Vec<(Vec<u8>, Route)> = Vec::new();
         for rule in &self.rules {
-            let Some(rival) = rule.origin(&route.key) else { continue };
-            if rival == key || rivals.iter().any(|(known, _)| *known == rival) {
+            let Some(other) = rule.source_key(&route.key) else { continue };
+            if other == key || collisions.iter().any(|(known, _)| *known == other) {
                 continue;
             }
-            if let Some(there) = self.route(&rival).filter(|there| there.key == route.key) {
-                rivals.push((rival, there));
+            if let Some(there) = self.route(&other).filter(|there| there.key == route.key) {
+                collisions.push((other, there));
             }
         }
-        rivals
+        collisions
     }
 
     /// Whether every key keeps its name.
-    pub(super) fn keep_names(&self) -> bool {
+    pub(super) fn keeps_all_names(&self) -> bool {
         self.rules.iter().all(|rule| rule.prefix.is_none())
     }
 
-    /// The rules as they are shown, in their order.
+    /// The rules as they are display_key, in their order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| rule.text.as_str())
     }
@@ -88,7 +88,7 @@ impl Rules {
 
 impl Compiled {
     fn new(rule: &Rule, targets: &[String]) -> Result<Self, String> {
-        let Some(place) = targets.iter().position(|name| *name == rule.to) else {
+        let Some(target) = targets.iter().position(|name| *name == rule.to) else {
             let known = targets.join(", ");
             return Err(format!(
                 "rule `{}`: there is no target `{}` (there is: {known}); name it with --to",
@@ -98,7 +98,12 @@ impl Compiled {
         let glob = Glob::new(&rule.keys).map_err(|what| format!("rule `{}`: {what}", rule.keys))?;
         let renamed = rule.prefix.as_ref().map_or(String::new(), |prefix| format!(" as {prefix}…"));
         let text = format!("{} → {}{renamed}", rule.keys, rule.to);
-        Ok(Self { glob, prefix: rule.prefix.as_ref().map(|prefix| prefix.clone().into_bytes()), place, text })
+        Ok(Self {
+            glob,
+            prefix: rule.prefix.as_ref().map(|prefix| prefix.clone().into_bytes()),
+            target,
+            text,
+        })
     }
 
     fn renamed(&self, key: &[u8]) -> Vec<u8> {
@@ -109,7 +114,7 @@ impl Compiled {
     }
 
     /// The key that this rule would rename to `name`, if it renames one to it.
-    fn origin(&self, name: &[u8]) -> Option<Vec<u8>> {
+    fn source_key(&self, name: &[u8]) -> Option<Vec<u8>> {
         match &self.prefix {
             Some(prefix) => Some([self.glob.literal(), name.strip_prefix(prefix.as_slice())?].concat()),
             None => Some(name.to_vec()),
@@ -135,7 +140,7 @@ mod tests {
 
     fn routed(rules: &Rules, key: &str) -> Option<(usize, String)> {
         let route = rules.route(key.as_bytes())?;
-        Some((route.place, String::from_utf8(route.key).unwrap()))
+        Some((route.target, String::from_utf8(route.key).unwrap()))
     }
 
     #[test]
@@ -143,18 +148,18 @@ mod tests {
         let rules = rules(&[
             ("express:*", "express", None),
             ("room:", "express", Some("express:room:")),
-            ("session:*", "nest", Some("nest:session:")),
+            ("endpoints:*", "nest", Some("nest:endpoints:")),
             ("*", "shared", Some("shared:")),
         ]);
-        for (key, place, name) in [
+        for (key, target, name) in [
             ("express:user:1", 0, "express:user:1"),
             ("room:7", 0, "express:room:7"),
             ("room:", 0, "express:room:"),
-            ("session:a:b", 1, "nest:session:a:b"),
+            ("endpoints:a:b", 1, "nest:endpoints:a:b"),
             ("rooms:7", 2, "shared:rooms:7"),
             ("", 2, "shared:"),
         ] {
-            assert_eq!(routed(&rules, key), Some((place, name.to_owned())), "{key}");
+            assert_eq!(routed(&rules, key), Some((target, name.to_owned())), "{key}");
         }
     }
 
@@ -174,12 +179,13 @@ mod tests {
     fn keys_that_would_become_one_are_found() {
         let rules = rules(&[("express:*", "express", None), ("room:*", "express", Some("express:room:"))]);
         let route = rules.route(b"room:1").unwrap();
-        let rivals: Vec<Vec<u8>> = rules.rivals(b"room:1", &route).into_iter().map(|rival| rival.0).collect();
-        assert_eq!(rivals, [b"express:room:1".to_vec()]);
+        let collisions: Vec<Vec<u8>> =
+            rules.collisions(b"room:1", &route).into_iter().map(|other| other.0).collect();
+        assert_eq!(collisions, [b"express:room:1".to_vec()]);
         let route = rules.route(b"express:room:1").unwrap();
-        assert_eq!(rules.rivals(b"express:room:1", &route)[0].0, b"room:1");
+        assert_eq!(rules.collisions(b"express:room:1", &route)[0].0, b"room:1");
         let route = rules.route(b"express:other").unwrap();
-        assert_eq!(rules.rivals(b"express:other", &route), []);
+        assert_eq!(rules.collisions(b"express:other", &route), []);
     }
 
     #[test]

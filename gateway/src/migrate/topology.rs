@@ -1,6 +1,6 @@
 //! Which node of a cluster has which slots.
 //!
-//! Owns the reading of `CLUSTER SLOTS`. Pure: must never ask a server.
+//! Owns the reading of `CLUSTER SLOTS`. Pure: must never query a server.
 
 use redis::Value;
 

@@ -7,23 +7,23 @@ use std::fmt;
 use redis::Value;
 
 use super::clock::Expiry;
-use super::keyspace::{Call, Keyspace, read};
-use super::trouble::{Trouble, said};
+use super::error::{Error, server_message};
+use super::keyspace::{KeyCommand, Keyspace, read};
 
 /// A type of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ValueType {
     String,
     List,
     Set,
     SortedSet,
     Hash,
     Stream,
-    /// A module's, of which only DUMP knows the content.
+    /// A module's, of which only DUMP supports the content.
     Other(String),
 }
 
-impl Kind {
+impl ValueType {
     /// Reads the answer to TYPE; `None`: no such key.
     pub(super) fn read(answer: &str) -> Option<Self> {
         Some(match answer {
@@ -52,7 +52,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ValueType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -67,71 +67,71 @@ pub(super) struct Dump {
 
 impl Dump {
     /// The CRC-64 that every payload ends with.
-    pub(super) fn stamp(&self) -> Option<u64> {
+    pub(super) fn checksum(&self) -> Option<u64> {
         self.payload.last_chunk::<8>().map(|last| u64::from_le_bytes(*last))
     }
 }
 
 /// What asking for a value came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    Gone,
+pub(super) enum DumpReply {
+    Missing,
     Dump(Dump),
     /// The server will not hand it out whole.
-    Refused(String),
+    Rejected(String),
 }
 
 /// Reads values whole, in one round trip.
-pub(super) async fn dumps(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<Found>, Trouble> {
-    if !space.knows("DUMP") {
-        return Ok(vec![Found::Refused(format!("{} does not know DUMP", space.name())); keys.len()]);
+pub(super) async fn dumps(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<DumpReply>, Error> {
+    if !space.supports("DUMP") {
+        return Ok(vec![DumpReply::Rejected(format!("{} does not know DUMP", space.name())); keys.len()]);
     }
-    let calls = keys.iter().flat_map(|key| [Call::new("DUMP", key), space.expiry(key)]).collect();
-    let mut answers = space.ask(calls).await?.into_iter();
+    let calls = keys.iter().flat_map(|key| [KeyCommand::new("DUMP", key), space.expiry(key)]).collect();
+    let mut answers = space.query(calls).await?.into_iter();
     let mut found = Vec::with_capacity(keys.len());
     while let (Some(payload), Some(expiry)) = (answers.next(), answers.next()) {
-        found.push(judge(space, payload, expiry)?);
+        found.push(parse_dump(space, payload, expiry)?);
     }
     Ok(found)
 }
 
-fn judge(space: &Keyspace, payload: Value, expiry: Value) -> Result<Found, Trouble> {
+fn parse_dump(space: &Keyspace, payload: Value, expiry: Value) -> Result<DumpReply, Error> {
     match payload {
         Value::BulkString(payload) => Ok(match space.read_expiry(expiry)? {
-            Expiry::Gone => Found::Gone,
-            expiry => Found::Dump(Dump { payload, expiry }),
+            Expiry::Gone => DumpReply::Missing,
+            expiry => DumpReply::Dump(Dump { payload, expiry }),
         }),
-        Value::Nil => Ok(Found::Gone),
-        Value::ServerError(error) => match Trouble::answer(space.name(), &error) {
-            Trouble::Key(_) => Ok(Found::Refused(said(&error))),
+        Value::Nil => Ok(DumpReply::Missing),
+        Value::ServerError(error) => match Error::answer(space.name(), &error) {
+            Error::Key(_) => Ok(DumpReply::Rejected(server_message(&error))),
             trouble => Err(trouble),
         },
-        _ => Err(Trouble::Key(format!("{}: an answer to DUMP that nobody understands", space.name()))),
+        _ => Err(Error::Key(format!("{}: an answer to DUMP that nobody understands", space.name()))),
     }
 }
 
 /// A key's type, and how many bytes it takes, about; `None`: no such key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Measure {
-    pub(super) kind: Kind,
+pub(super) struct KeyInfo {
+    pub(super) kind: ValueType,
     /// Zero where the server does not tell.
     pub(super) bytes: u64,
 }
 
 /// Measures keys in one round trip.
-pub(super) async fn measure(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<Option<Measure>>, Trouble> {
-    let mut calls: Vec<Call> = keys.iter().map(|key| Call::new("TYPE", key)).collect();
-    if space.knows("MEMORY") {
-        calls.extend(keys.iter().map(|key| Call::sub("MEMORY", "USAGE", key)));
+pub(super) async fn key_info(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<Option<KeyInfo>>, Error> {
+    let mut calls: Vec<KeyCommand> = keys.iter().map(|key| KeyCommand::new("TYPE", key)).collect();
+    if space.supports("MEMORY") {
+        calls.extend(keys.iter().map(|key| KeyCommand::sub("MEMORY", "EXIT_USAGE", key)));
     }
-    let mut kinds = space.ask(calls).await?;
+    let mut kinds = space.query(calls).await?;
     let mut sizes = kinds.split_off(keys.len()).into_iter();
-    let mut measures = Vec::with_capacity(keys.len());
+    let mut infos = Vec::with_capacity(keys.len());
     for kind in kinds {
-        let kind = Kind::read(&read::<String>(space.name(), kind)?);
-        // Where MEMORY USAGE is not allowed, sizes are unknown, and values are taken for small ones.
+        let kind = ValueType::read(&read::<String>(space.name(), kind)?);
+        // Where MEMORY EXIT_USAGE is not allowed, sizes are unknown, and values are taken for small ones.
         let bytes = sizes.next().and_then(|bytes| read::<u64>(space.name(), bytes).ok());
-        measures.push(kind.map(|kind| Measure { kind, bytes: bytes.unwrap_or(0) }));
+        infos.push(kind.map(|kind| KeyInfo { kind, bytes: bytes.unwrap_or(0) }));
     }
-    Ok(measures)
+    Ok(infos)
 }

@@ -5,10 +5,10 @@ use std::io::{self, Write as _};
 
 use indicatif::HumanBytes;
 
-use crate::migrate::{Conflict, Lines, Plan, Report, Survey};
+use crate::migrate::{Conflict, Lines, Plan, Preflight, Report};
 
 /// Prints a dry run, and says whether a move may begin.
-pub(super) fn survey(plan: &Plan, survey: &Survey) -> bool {
+pub(super) fn dry_run(plan: &Plan, survey: &Preflight) -> bool {
     let mut out = String::new();
     for (text, rule) in plan.rules.texts().zip(&survey.rules) {
         out += &format!(
@@ -21,13 +21,13 @@ pub(super) fn survey(plan: &Plan, survey: &Survey) -> bool {
         if let Some((key, name)) = rule.example.as_ref().filter(|(key, name)| key != name) {
             out += &format!("  for example {key} becomes {name}\n");
         }
-        out += &line(rule.stayed, "are where they belong already");
+        out += &line(rule.in_place, "are where they belong already");
         out += &line(rule.taken, "are at the target already, the same or not");
     }
     list(&mut out, "at the target already", &survey.taken);
     list(&mut out, "matched by no rule", &survey.unmatched);
     list(&mut out, "in contradiction", &survey.contradictions);
-    let verdict = survey.judge();
+    let verdict = survey.check();
     match &verdict {
         Err(error) => out += &format!("{error}\n"),
         Ok(()) => out += "nothing was changed: this was a dry run\n",
@@ -50,9 +50,9 @@ pub(super) fn report(plan: &Plan, report: &Report, only_compared: bool) -> bool 
                 kinds(&rule.kinds)
             );
             out += &line(rule.overwritten, "of them took the place of others");
-            out += &line(rule.already, "were there already, the same");
+            out += &line(rule.identical, "were there already, the same");
             out += &line(rule.skipped, "were left: others are in their place");
-            out += &line(rule.stayed, "are where they belong already");
+            out += &line(rule.in_place, "are where they belong already");
             out += &line(rule.expired, "ended before they were moved");
             out += &line(rule.deleted, "were deleted from the source");
             out += &line(rule.failed, "failed");

@@ -1,6 +1,6 @@
 //! How a run goes on, on standard error: a bar on a terminal, a line now and then elsewhere.
 //!
-//! Must never decide anything.
+//! Must never resolve_conflict anything.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::tell;
 use crate::migrate::{Observer, Stage};
 
 /// Between two lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The stage under way.
 struct Line {
@@ -78,13 +78,13 @@ impl Observer for Progress {
             // There may be more than were counted at the beginning.
             bar.set_length(line.keys.max(line.done));
             bar.set_position(line.done);
-        } else if line.told.elapsed() >= LINE_EVERY {
+        } else if line.told.elapsed() >= LINE_INTERVAL {
             line.told = Instant::now();
             tell(&line.text());
         }
     }
 
-    fn say(&self, text: &str) {
+    fn message(&self, text: &str) {
         match self.line.borrow().as_ref().and_then(|line| line.bar.as_ref()) {
             Some(bar) => bar.suspend(|| tell(text)),
             None => tell(text),
@@ -94,7 +94,7 @@ impl Observer for Progress {
 
 fn name(stage: Stage) -> &'static str {
     match stage {
-        Stage::Survey => "looking",
+        Stage::Preflight => "looking",
         Stage::Move => "moving",
         Stage::Verify => "comparing",
     }

@@ -62,7 +62,7 @@ async fn in_pieces_into_a_cluster_and_renamed_to_its_hash_tags() {
         .rule("nest:*=cluster:{nest}:")
         .rule("session:*=cluster:{nest}:session:")
         .rule("express:=cluster:{express}:");
-    migrate.with(&["--rest", "cluster", "--pieces-above", "1B"]).run().await.expect(0);
+    migrate.with(&["--rest", "cluster", "--chunk-threshold", "1B"]).run().await.expect(0);
     let expected: Keys = read(&mut old.connection().await)
         .await
         .into_iter()

@@ -43,7 +43,7 @@ async fn in_pieces_too() {
     fill(&mut here, 300).await;
     let before = keys(&old).await;
     let directory = tempfile::tempdir().unwrap();
-    migrate(&old, &new, &directory).with(&["--pieces-above", "1B"]).run().await.expect(0);
+    migrate(&old, &new, &directory).with(&["--chunk-threshold", "1B"]).run().await.expect(0);
     assert_same(&before, &keys(&new).await);
     assert_eq!(count(&mut here).await, 0);
 }
@@ -125,7 +125,7 @@ async fn what_changes_while_it_is_moved_is_never_deleted_with_an_old_value() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nor_is_it_when_it_is_moved_in_pieces() {
-    nothing_is_lost_under(&["--pieces-above", "1B"]).await;
+    nothing_is_lost_under(&["--chunk-threshold", "1B"]).await;
 }
 
 #[tokio::test]

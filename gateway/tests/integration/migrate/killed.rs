@@ -105,7 +105,7 @@ async fn told_to_stop_it_keeps_its_place() {
         let (fast, state) = (Redis::start().await, pair.directory.path().join(signal));
         Migrate::from(&pair.old.url(), &state)
             .to("fast", &fast.url())
-            .with(&["--rest", "fast", "--pieces-above", "1B"])
+            .with(&["--rest", "fast", "--chunk-threshold", "1B"])
             .run()
             .await
             .expect(0);

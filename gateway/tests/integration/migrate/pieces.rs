@@ -85,7 +85,7 @@ async fn where_a_server_does_not_tell_when_keys_end_or_how_large_they_are() {
 
 #[tokio::test]
 async fn where_every_value_is_too_large() {
-    moved_between(&[], &[], &["--pieces-above", "1B"]).await;
+    moved_between(&[], &[], &["--chunk-threshold", "1B"]).await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_value_of_many_pieces_is_seen_only_when_it_is_whole() {
     fields.exec_async(&mut here).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let migrate = Migrate::from(&old.url(), &directory.path().join("state")).to("new", &new.url());
-    let mut process = migrate.with(&["--rest", "new", "--pieces-above", "100KiB"]).start();
+    let mut process = migrate.with(&["--rest", "new", "--chunk-threshold", "100KiB"]).start();
     let mut there = new.connection().await;
     let status = until("it ends", async || {
         let length: usize = cmd("STRLEN").arg("string").query_async(&mut there).await.unwrap();

@@ -154,10 +154,10 @@ async fn the_rights_that_are_documented_are_enough() {
     run(&["--dry-run"]).run().await.expect(0);
     run(&[]).run().await.expect(0);
     cmd("FLUSHALL").exec_async(&mut new.connection().await).await.unwrap();
-    run(&["--pieces-above", "1B"]).run().await.expect(0);
+    run(&["--chunk-threshold", "1B"]).run().await.expect(0);
     run(&["--delete"]).run().await.expect(0);
     fill(&mut old.connection().await, 300).await;
-    run(&["--delete", "--pieces-above", "1B", "--conflict", "overwrite"]).run().await.expect(0);
+    run(&["--delete", "--chunk-threshold", "1B", "--conflict", "overwrite"]).run().await.expect(0);
     assert_eq!(count(&mut old.connection().await).await, 0);
     assert_eq!(count(&mut new.connection().await).await, 300);
 }

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use redis::Value;
 
-use super::super::keyspace::{Call, Keyspace};
-use super::super::trouble::Trouble;
-use super::piece::existing;
-use super::{ask_all, ask_each};
+use super::super::error::Error;
+use super::super::keyspace::{KeyCommand, Keyspace};
+use super::chunk::existing;
+use super::{execute_all, query_each};
 
 /// How many pending entries are asked for at once.
-const PENDING: usize = 500;
+const PENDING_PAGE: usize = 500;
 
 type Fields = HashMap<String, Value>;
 
@@ -21,9 +21,9 @@ type Fields = HashMap<String, Value>;
 type Pending = (String, Vec<u8>, u64, u64);
 
 /// Makes an empty stream, which no other command can.
-pub(super) async fn begin(target: &mut Keyspace, key: &[u8]) -> Result<(), Trouble> {
-    let create = Call::sub("XGROUP", "CREATE", key).arg("earshot").arg("$").arg("MKSTREAM");
-    ask_all(target, vec![create, Call::sub("XGROUP", "DESTROY", key).arg("earshot")]).await
+pub(super) async fn create_empty(target: &mut Keyspace, key: &[u8]) -> Result<(), Error> {
+    let create = KeyCommand::sub("XGROUP", "CREATE", key).arg("earshot").arg("$").arg("MKSTREAM");
+    execute_all(target, vec![create, KeyCommand::sub("XGROUP", "DESTROY", key).arg("earshot")]).await
 }
 
 /// Carries everything but the entries, which must be there.
@@ -31,78 +31,76 @@ pub(super) async fn copy_groups(
     source: &mut Keyspace,
     key: &[u8],
     target: &mut Keyspace,
-    building: &[u8],
-) -> Result<(), Trouble> {
-    let stream: Fields = source.ask_one(Call::sub("XINFO", "STREAM", key)).await?;
-    set_id(target, building, &stream).await?;
-    let groups: Vec<Fields> = source.ask_one(Call::sub("XINFO", "GROUPS", key)).await?;
+    temp_key: &[u8],
+) -> Result<(), Error> {
+    let stream: Fields = source.query_one(KeyCommand::sub("XINFO", "STREAM", key)).await?;
+    set_id(target, temp_key, &stream).await?;
+    let groups: Vec<Fields> = source.query_one(KeyCommand::sub("XINFO", "GROUPS", key)).await?;
     for group in groups {
         let name = bytes(&group, "name");
-        create_group(target, building, &group, &name).await?;
-        let consumers: Vec<Fields> = source.ask_one(Call::sub("XINFO", "CONSUMERS", key).arg(&name)).await?;
+        create_group(target, temp_key, &group, &name).await?;
+        let consumers: Vec<Fields> =
+            source.query_one(KeyCommand::sub("XINFO", "CONSUMERS", key).arg(&name)).await?;
         let create = |consumer: &Fields| {
-            Call::sub("XGROUP", "CREATECONSUMER", building).arg(&name).arg(bytes(consumer, "name"))
+            KeyCommand::sub("XGROUP", "CREATECONSUMER", temp_key).arg(&name).arg(bytes(consumer, "name"))
         };
-        ask_all(target, consumers.iter().map(create).collect()).await?;
-        copy_pending(source, key, target, building, &name).await?;
+        execute_all(target, consumers.iter().map(create).collect()).await?;
+        copy_pending(source, key, target, temp_key, &name).await?;
     }
     Ok(())
 }
 
-/// The id that follows, and, from 7.0 on, what the stream knows of entries that it no longer has.
-async fn set_id(target: &mut Keyspace, key: &[u8], stream: &Fields) -> Result<(), Trouble> {
+/// The id that follows, and, from 7.0 on, what the stream supports of entries that it no longer has.
+async fn set_id(target: &mut Keyspace, key: &[u8], stream: &Fields) -> Result<(), Error> {
     let last = text(stream, "last-generated-id");
-    let plain = Call::new("XSETID", key).arg(&last);
+    let plain = KeyCommand::new("XSETID", key).arg(&last);
     if stream.contains_key("entries-added") {
         let added =
-            Call::new("XSETID", key).arg(&last).arg("ENTRIESADDED").arg(text(stream, "entries-added"));
+            KeyCommand::new("XSETID", key).arg(&last).arg("ENTRIESADDED").arg(text(stream, "entries-added"));
         let call = added.arg("MAXDELETEDID").arg(text(stream, "max-deleted-entry-id"));
-        if !matches!(target.ask(vec![call]).await?.pop(), Some(Value::ServerError(_))) {
+        if !matches!(target.query(vec![call]).await?.pop(), Some(Value::ServerError(_))) {
             return Ok(());
         }
     }
-    ask_all(target, vec![plain]).await
+    execute_all(target, vec![plain]).await
 }
 
-async fn create_group(target: &mut Keyspace, key: &[u8], group: &Fields, name: &[u8]) -> Result<(), Trouble> {
-    let create = || Call::sub("XGROUP", "CREATE", key).arg(name).arg(text(group, "last-delivered-id"));
+async fn create_group(target: &mut Keyspace, key: &[u8], group: &Fields, name: &[u8]) -> Result<(), Error> {
+    let create = || KeyCommand::sub("XGROUP", "CREATE", key).arg(name).arg(text(group, "last-delivered-id"));
     let read = text(group, "entries-read");
     if !read.is_empty() {
         let call = create().arg("ENTRIESREAD").arg(read);
-        if !matches!(target.ask(vec![call]).await?.pop(), Some(Value::ServerError(_))) {
+        if !matches!(target.query(vec![call]).await?.pop(), Some(Value::ServerError(_))) {
             return Ok(());
         }
     }
-    ask_all(target, vec![create()]).await
+    execute_all(target, vec![create()]).await
 }
 
 async fn copy_pending(
     source: &mut Keyspace,
     key: &[u8],
     target: &mut Keyspace,
-    building: &[u8],
+    temp_key: &[u8],
     group: &[u8],
-) -> Result<(), Trouble> {
+) -> Result<(), Error> {
     let mut from = "-".to_owned();
     loop {
         let pending = pending(source, key, group, &from).await?;
         let claim = |(id, consumer, idle, deliveries): &Pending| {
-            let claim = Call::new("XCLAIM", building).arg(group).arg(consumer).arg(0).arg(id);
+            let claim = KeyCommand::new("XCLAIM", temp_key).arg(group).arg(consumer).arg(0).arg(id);
             claim.arg("IDLE").arg(*idle).arg("RETRYCOUNT").arg(*deliveries).arg("FORCE").arg("JUSTID")
         };
-        ask_all(target, pending.iter().map(claim).collect()).await?;
-        let Some((last, ..)) = pending.last().filter(|_| pending.len() == PENDING) else { return Ok(()) };
+        execute_all(target, pending.iter().map(claim).collect()).await?;
+        let Some((last, ..)) = pending.last().filter(|_| pending.len() == PENDING_PAGE) else {
+            return Ok(());
+        };
         from = format!("({last}");
     }
 }
 
-async fn pending(
-    space: &mut Keyspace,
-    key: &[u8],
-    group: &[u8],
-    from: &str,
-) -> Result<Vec<Pending>, Trouble> {
-    space.ask_one(Call::new("XPENDING", key).arg(group).arg(from).arg("+").arg(PENDING)).await
+async fn pending(space: &mut Keyspace, key: &[u8], group: &[u8], from: &str) -> Result<Vec<Pending>, Error> {
+    space.query_one(KeyCommand::new("XPENDING", key).arg(group).arg(from).arg("+").arg(PENDING_PAGE)).await
 }
 
 /// What differs between two streams whose entries are the same, if anything does.
@@ -111,16 +109,16 @@ pub(super) async fn difference(
     key: &[u8],
     target: &mut Keyspace,
     there: &[u8],
-) -> Result<Option<String>, Trouble> {
-    let stream: Fields = source.ask_one(Call::sub("XINFO", "STREAM", key)).await?;
-    let other: Fields = target.ask_one(Call::sub("XINFO", "STREAM", there)).await?;
+) -> Result<Option<String>, Error> {
+    let stream: Fields = source.query_one(KeyCommand::sub("XINFO", "STREAM", key)).await?;
+    let other: Fields = target.query_one(KeyCommand::sub("XINFO", "STREAM", there)).await?;
     for name in ["last-generated-id", "entries-added", "max-deleted-entry-id"] {
         if differs(&stream, &other, name) {
             return Ok(Some(format!("the stream's {name}")));
         }
     }
-    let groups: Vec<Fields> = source.ask_one(Call::sub("XINFO", "GROUPS", key)).await?;
-    let others: Vec<Fields> = target.ask_one(Call::sub("XINFO", "GROUPS", there)).await?;
+    let groups: Vec<Fields> = source.query_one(KeyCommand::sub("XINFO", "GROUPS", key)).await?;
+    let others: Vec<Fields> = target.query_one(KeyCommand::sub("XINFO", "GROUPS", there)).await?;
     if groups.len() != others.len() {
         return Ok(Some("the stream's groups".to_owned()));
     }
@@ -139,7 +137,7 @@ pub(super) async fn difference(
     Ok(None)
 }
 
-/// Fields that only one of two servers knows are no difference.
+/// Fields that only one of two servers supports are no difference.
 fn differs(one: &Fields, two: &Fields, name: &str) -> bool {
     one.contains_key(name) && two.contains_key(name) && text(one, name) != text(two, name)
 }
@@ -150,12 +148,12 @@ async fn pending_is_same(
     target: &mut Keyspace,
     there: &[u8],
     group: &[u8],
-) -> Result<bool, Trouble> {
+) -> Result<bool, Error> {
     let mut from = "-".to_owned();
     loop {
         let page = pending(source, key, group, &from).await?;
-        let ask = |(id, ..): &Pending| Call::new("XPENDING", there).arg(group).arg(id).arg(id).arg(1);
-        let found: Vec<Vec<Pending>> = ask_each(target, page.iter().map(ask).collect()).await?;
+        let query = |(id, ..): &Pending| KeyCommand::new("XPENDING", there).arg(group).arg(id).arg(id).arg(1);
+        let found: Vec<Vec<Pending>> = query_each(target, page.iter().map(query).collect()).await?;
         let mut missing = Vec::new();
         for ((id, consumer, _, deliveries), twin) in page.iter().zip(found) {
             match twin.first() {
@@ -167,7 +165,7 @@ async fn pending_is_same(
         if existing(source, key, &missing).await?.contains(&true) {
             return Ok(false);
         }
-        let Some((last, ..)) = page.last().filter(|_| page.len() == PENDING) else { return Ok(true) };
+        let Some((last, ..)) = page.last().filter(|_| page.len() == PENDING_PAGE) else { return Ok(true) };
         from = format!("({last}");
     }
 }

@@ -1,17 +1,17 @@
-//! One piece of a value: how it is read, written, and found again.
+//! One chunk of a value: how it is read, written, and found again.
 //!
 //! Owns the commands of each type and the marks between two pieces. Must never interpret an element.
 
 use redis::Value;
 
-use super::super::keyspace::{Call, Keyspace, read as read_answer};
-use super::super::trouble::{Trouble, checked};
-use super::super::value::Kind;
-use super::{PIECE_BYTES, ask_each};
+use super::super::error::{Error, check_reply};
+use super::super::keyspace::{KeyCommand, Keyspace, read as read_answer};
+use super::super::value::ValueType;
+use super::{CHUNK_BYTES, query_each};
 
 /// Some of a value's elements.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Piece {
+pub(super) enum Chunk {
     Bytes(Vec<u8>),
     /// Of a list.
     Items(Vec<Vec<u8>>),
@@ -24,32 +24,33 @@ pub(super) enum Piece {
     Entries(Vec<(String, Vec<Vec<u8>>)>),
 }
 
-/// The mark before the first piece.
-pub(super) fn beginning(kind: &Kind) -> String {
+/// The mark before the first chunk.
+pub(super) fn first_cursor(kind: &ValueType) -> String {
     match kind {
-        Kind::Stream => "-".to_owned(),
+        ValueType::Stream => "-".to_owned(),
         _ => "0".to_owned(),
     }
 }
 
-/// Reads the piece behind a mark, and the mark behind the piece; `None` at the end.
+/// Reads the chunk behind a mark, and the mark behind the chunk; `None` at the end.
 pub(super) async fn read(
     space: &mut Keyspace,
     key: &[u8],
-    kind: &Kind,
+    kind: &ValueType,
     from: &str,
     count: u64,
-) -> Result<(Piece, Option<String>), Trouble> {
+) -> Result<(Chunk, Option<String>), Error> {
     match kind {
-        Kind::Set | Kind::Hash => scan(space, key, kind, from, count).await,
-        Kind::Stream => {
-            let answer =
-                space.ask_one(Call::new("XRANGE", key).arg(from).arg("+").arg("COUNT").arg(count)).await?;
-            let entries = entries(answer).ok_or_else(|| strange("XRANGE"))?;
+        ValueType::Set | ValueType::Hash => scan(space, key, kind, from, count).await,
+        ValueType::Stream => {
+            let answer = space
+                .query_one(KeyCommand::new("XRANGE", key).arg(from).arg("+").arg("COUNT").arg(count))
+                .await?;
+            let entries = entries(answer).ok_or_else(|| unexpected_reply("XRANGE"))?;
             // The mark excludes the entry itself; that needs Redis 6.2.
             let next =
                 entries.last().filter(|_| entries.len() as u64 == count).map(|(id, _)| format!("({id}"));
-            Ok((Piece::Entries(entries), next))
+            Ok((Chunk::Entries(entries), next))
         }
         _ => range(space, key, kind, from, count).await,
     }
@@ -58,52 +59,55 @@ pub(super) async fn read(
 async fn range(
     space: &mut Keyspace,
     key: &[u8],
-    kind: &Kind,
+    kind: &ValueType,
     from: &str,
     count: u64,
-) -> Result<(Piece, Option<String>), Trouble> {
+) -> Result<(Chunk, Option<String>), Error> {
     let start: u64 = from.parse().unwrap_or(0);
-    let step = if *kind == Kind::String { PIECE_BYTES } else { count };
+    let step = if *kind == ValueType::String { CHUNK_BYTES } else { count };
     let last = start + step - 1;
-    let (piece, length) = match kind {
-        Kind::String => {
-            let bytes: Vec<u8> = space.ask_one(Call::new("GETRANGE", key).arg(start).arg(last)).await?;
+    let (chunk, length) = match kind {
+        ValueType::String => {
+            let bytes: Vec<u8> =
+                space.query_one(KeyCommand::new("GETRANGE", key).arg(start).arg(last)).await?;
             let length = bytes.len();
-            (Piece::Bytes(bytes), length)
+            (Chunk::Bytes(bytes), length)
         }
-        Kind::SortedSet => {
-            let call = Call::new("ZRANGE", key).arg(start).arg(last).arg("WITHSCORES");
-            let scored = scored(space.ask_one(call).await?).ok_or_else(|| strange("ZRANGE"))?;
+        ValueType::SortedSet => {
+            let call = KeyCommand::new("ZRANGE", key).arg(start).arg(last).arg("WITHSCORES");
+            let scored = scored(space.query_one(call).await?).ok_or_else(|| unexpected_reply("ZRANGE"))?;
             let length = scored.len();
-            (Piece::Scored(scored), length)
+            (Chunk::Scored(scored), length)
         }
         _ => {
-            let items: Vec<Vec<u8>> = space.ask_one(Call::new("LRANGE", key).arg(start).arg(last)).await?;
+            let items: Vec<Vec<u8>> =
+                space.query_one(KeyCommand::new("LRANGE", key).arg(start).arg(last)).await?;
             let length = items.len();
-            (Piece::Items(items), length)
+            (Chunk::Items(items), length)
         }
     };
-    Ok((piece, (length as u64 == step).then(|| (start + step).to_string())))
+    Ok((chunk, (length as u64 == step).then(|| (start + step).to_string())))
 }
 
 async fn scan(
     space: &mut Keyspace,
     key: &[u8],
-    kind: &Kind,
+    kind: &ValueType,
     from: &str,
     count: u64,
-) -> Result<(Piece, Option<String>), Trouble> {
-    let command = if *kind == Kind::Set { "SSCAN" } else { "HSCAN" };
-    let call = Call::new(command, key).arg(from).arg("COUNT").arg(count);
-    let (cursor, elements): (String, Vec<Vec<u8>>) = space.ask_one(call).await?;
-    let piece = if *kind == Kind::Set { Piece::Members(elements) } else { Piece::Pairs(pairs(elements)) };
-    Ok((piece, (cursor != "0").then_some(cursor)))
+) -> Result<(Chunk, Option<String>), Error> {
+    let command = if *kind == ValueType::Set { "SSCAN" } else { "HSCAN" };
+    let call = KeyCommand::new(command, key).arg(from).arg("COUNT").arg(count);
+    let (cursor, elements): (String, Vec<Vec<u8>>) = space.query_one(call).await?;
+    let chunk =
+        if *kind == ValueType::Set { Chunk::Members(elements) } else { Chunk::Pairs(pairs(elements)) };
+    Ok((chunk, (cursor != "0").then_some(cursor)))
 }
 
-impl Piece {
+impl Chunk {
     /// The commands that add it to a key.
-    pub(super) fn write(self, key: &[u8]) -> Vec<Call> {
-        let one = |name: &str| Call::new(name, key);
+    pub(super) fn write(self, key: &[u8]) -> Vec<KeyCommand> {
+        let one = |name: &str| KeyCommand::new(name, key);
         match self {
             Self::Bytes(bytes) if bytes.is_empty() => vec![one("SET").arg("")],
             Self::Bytes(bytes) => vec![one("APPEND").arg(bytes)],
@@ -125,16 +129,18 @@ impl Piece {
     }
 
     /// Whether a set or hash has all of it. With lengths that are equal, that makes the values equal.
-    pub(super) async fn is_within(&self, space: &mut Keyspace, key: &[u8]) -> Result<bool, Trouble> {
+    pub(super) async fn is_contained_in(&self, space: &mut Keyspace, key: &[u8]) -> Result<bool, Error> {
         match self {
             Self::Members(members) => {
-                let calls = members.iter().map(|member| Call::new("SISMEMBER", key).arg(member)).collect();
-                Ok(ask_each::<i64>(space, calls).await?.into_iter().all(|found| found == 1))
+                let calls =
+                    members.iter().map(|member| KeyCommand::new("SISMEMBER", key).arg(member)).collect();
+                Ok(query_each::<i64>(space, calls).await?.into_iter().all(|found| found == 1))
             }
             Self::Pairs(pairs) if pairs.is_empty() => Ok(true),
             Self::Pairs(pairs) => {
                 let fields: Vec<&[u8]> = pairs.iter().map(|(field, _)| field.as_slice()).collect();
-                let values: Vec<Option<Vec<u8>>> = space.ask_one(Call::new("HMGET", key).arg(fields)).await?;
+                let values: Vec<Option<Vec<u8>>> =
+                    space.query_one(KeyCommand::new("HMGET", key).arg(fields)).await?;
                 Ok(pairs.iter().map(|(_, value)| Some(value)).eq(values.iter().map(Option::as_ref)))
             }
             _ => Ok(false),
@@ -170,18 +176,18 @@ pub(super) fn entries(answer: Value) -> Option<Vec<(String, Vec<Vec<u8>>)>> {
 }
 
 /// Asks for the ids that exist among some of a stream.
-pub(super) async fn existing(space: &mut Keyspace, key: &[u8], ids: &[String]) -> Result<Vec<bool>, Trouble> {
-    let calls = ids.iter().map(|id| Call::new("XRANGE", key).arg(id).arg(id)).collect();
-    let answers = space.ask(calls).await?;
+pub(super) async fn existing(space: &mut Keyspace, key: &[u8], ids: &[String]) -> Result<Vec<bool>, Error> {
+    let calls = ids.iter().map(|id| KeyCommand::new("XRANGE", key).arg(id).arg(id)).collect();
+    let answers = space.query(calls).await?;
     answers
         .into_iter()
         .map(|answer| {
-            read_answer::<Vec<Value>>(space.name(), checked(space.name(), answer)?)
+            read_answer::<Vec<Value>>(space.name(), check_reply(space.name(), answer)?)
                 .map(|rows| !rows.is_empty())
         })
         .collect()
 }
 
-fn strange(command: &str) -> Trouble {
-    Trouble::Key(format!("an answer to {command} that nobody understands"))
+fn unexpected_reply(command: &str) -> Error {
+    Error::Key(format!("an answer to {command} that nobody understands"))
 }

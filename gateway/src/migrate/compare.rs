@@ -6,55 +6,55 @@
 use redis::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::chunked::ChunkedValue;
 use super::clock::Expiry;
-use super::keyspace::Call;
-use super::pieces::Whole;
+use super::endpoints::Endpoints;
+use super::error::Error;
+use super::keyspace::KeyCommand;
 use super::rules::Route;
-use super::session::Session;
-use super::trouble::Trouble;
-use super::value::{Dump, Found, Kind, Measure, dumps};
+use super::value::{Dump, DumpReply, KeyInfo, ValueType, dumps};
 
 /// By how many milliseconds two expiries may differ: round trips stand between two readings of a clock.
-pub(super) const TOLERANCE_MS: u64 = 1000;
+pub(super) const EXPIRY_TOLERANCE_MS: u64 = 1000;
 
 /// Of how many bytes a value without an order may be to be read as a whole.
-const SMALL_BYTES: usize = 64 * 1024;
+const UNORDERED_BYTES_MAX: usize = 64 * 1024;
 
 const MISSING: &str = "it is not at the target";
 
 /// A key with its place at a target.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pair<'k> {
+pub(super) struct KeyPair<'k> {
     pub(super) key: &'k [u8],
     pub(super) route: &'k Route,
-    pub(super) measure: &'k Measure,
+    pub(super) info: &'k KeyInfo,
 }
 
 /// What both sides hand out of a key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sides<'k> {
-    pub(super) pair: Pair<'k>,
-    pub(super) here: &'k Found,
-    pub(super) there: &'k Found,
+pub(super) struct ValuePair<'k> {
+    pub(super) pair: KeyPair<'k>,
+    pub(super) here: &'k DumpReply,
+    pub(super) there: &'k DumpReply,
 }
 
-/// What can be said of two sides at once.
-enum Glance {
+/// What can be server_message of two sides at once.
+enum Comparison {
     Same,
     Differs(String),
     /// Both have a small value without an order: all of these are read in one round trip.
     Unordered,
     /// Read in pieces, each by itself.
-    Apart,
+    Chunked,
 }
 
-impl Session {
+impl Endpoints {
     /// Reads from the targets what stands at the end of some routes.
-    pub(super) async fn dumps_there(&mut self, routes: &[&Route]) -> Result<Vec<Found>, Trouble> {
-        let mut found = vec![Found::Gone; routes.len()];
+    pub(super) async fn target_dumps(&mut self, routes: &[&Route]) -> Result<Vec<DumpReply>, Error> {
+        let mut found = vec![DumpReply::Missing; routes.len()];
         for (place, target) in self.targets.iter_mut().enumerate() {
             let indexes: Vec<usize> =
-                (0..routes.len()).filter(|index| routes[*index].place == place).collect();
+                (0..routes.len()).filter(|index| routes[*index].target == place).collect();
             let keys: Vec<&[u8]> = indexes.iter().map(|index| routes[*index].key.as_slice()).collect();
             for (index, there) in indexes.into_iter().zip(dumps(target, &keys).await?) {
                 found[index] = there;
@@ -66,63 +66,65 @@ impl Session {
     /// What differs, if anything does, of each. That a value cannot be read is a difference, too.
     pub(super) async fn differences(
         &mut self,
-        sides: &[Sides<'_>],
+        sides: &[ValuePair<'_>],
         stop: &CancellationToken,
-    ) -> Result<Vec<Option<String>>, Trouble> {
+    ) -> Result<Vec<Option<String>>, Error> {
         let mut differences = vec![None; sides.len()];
         let (mut unordered, mut apart) = (Vec::new(), Vec::new());
         for (index, sides) in sides.iter().enumerate() {
             match self.glance(*sides) {
-                Glance::Same => {}
-                Glance::Differs(what) => differences[index] = Some(what),
-                Glance::Unordered => unordered.push(index),
-                Glance::Apart => apart.push(index),
+                Comparison::Same => {}
+                Comparison::Differs(what) => differences[index] = Some(what),
+                Comparison::Unordered => unordered.push(index),
+                Comparison::Chunked => apart.push(index),
             }
         }
-        let pairs: Vec<Pair<'_>> = unordered.iter().map(|index| sides[*index].pair).collect();
-        for (index, is_same) in unordered.into_iter().zip(self.unordered_are_same(&pairs).await?) {
+        let pairs: Vec<KeyPair<'_>> = unordered.iter().map(|index| sides[*index].pair).collect();
+        for (index, is_same) in unordered.into_iter().zip(self.unordered_match(&pairs).await?) {
             // Those that are not are looked at again, for what it is that differs.
             if !is_same {
                 apart.push(index);
             }
         }
         for index in apart {
-            differences[index] = match Box::pin(self.whole_difference(sides[index].pair, stop)).await {
-                Err(Trouble::Key(cause)) => Some(cause),
+            differences[index] = match Box::pin(self.chunked_difference(sides[index].pair, stop)).await {
+                Err(Error::Key(cause)) => Some(cause),
                 other => other?,
             };
         }
         Ok(differences)
     }
 
-    fn glance(&self, Sides { pair, here, there }: Sides<'_>) -> Glance {
-        if *there == Found::Gone {
-            return Glance::Differs(MISSING.to_owned());
+    fn glance(&self, ValuePair { pair, here, there }: ValuePair<'_>) -> Comparison {
+        if *there == DumpReply::Missing {
+            return Comparison::Differs(MISSING.to_owned());
         }
-        let (Found::Dump(here), Found::Dump(there)) = (here, there) else { return Glance::Apart };
+        let (DumpReply::Dump(here), DumpReply::Dump(there)) = (here, there) else {
+            return Comparison::Chunked;
+        };
         if let Some(what) = self.expiry_difference(pair, here.expiry, there.expiry) {
-            return Glance::Differs(what);
+            return Comparison::Differs(what);
         }
-        let is_unordered = matches!(pair.measure.kind, Kind::Set | Kind::Hash);
+        let is_unordered = matches!(pair.info.kind, ValueType::Set | ValueType::Hash);
         match here.payload == there.payload {
-            true => Glance::Same,
-            false if is_unordered && here.payload.len() <= SMALL_BYTES => Glance::Unordered,
-            false => Glance::Apart,
+            true => Comparison::Same,
+            false if is_unordered && here.payload.len() <= UNORDERED_BYTES_MAX => Comparison::Unordered,
+            false => Comparison::Chunked,
         }
     }
 
-    async fn unordered_are_same(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<bool>, Trouble> {
-        let reading = |pair: &Pair<'_>, key: &[u8]| {
-            Call::new(if pair.measure.kind == Kind::Set { "SMEMBERS" } else { "HGETALL" }, key)
+    async fn unordered_match(&mut self, pairs: &[KeyPair<'_>]) -> Result<Vec<bool>, Error> {
+        let reading = |pair: &KeyPair<'_>, key: &[u8]| {
+            KeyCommand::new(if pair.info.kind == ValueType::Set { "SMEMBERS" } else { "HGETALL" }, key)
         };
-        let here = self.source.ask(pairs.iter().map(|pair| reading(pair, pair.key)).collect()).await?;
+        let here = self.source.query(pairs.iter().map(|pair| reading(pair, pair.key)).collect()).await?;
         let mut there = vec![Value::Nil; pairs.len()];
         for (place, target) in self.targets.iter_mut().enumerate() {
             let indexes: Vec<usize> =
-                (0..pairs.len()).filter(|index| pairs[*index].route.place == place).collect();
+                (0..pairs.len()).filter(|index| pairs[*index].route.target == place).collect();
             let calls =
                 indexes.iter().map(|index| reading(&pairs[*index], &pairs[*index].route.key)).collect();
-            for (index, answer) in indexes.iter().zip(target.ask(calls).await?) {
+            for (index, answer) in indexes.iter().zip(target.query(calls).await?) {
                 there[*index] = answer;
             }
         }
@@ -131,15 +133,15 @@ impl Session {
     }
 
     /// What differs, if anything does, for values that are not handed out whole.
-    pub(super) async fn whole_difference(
+    pub(super) async fn chunked_difference(
         &mut self,
-        pair: Pair<'_>,
+        pair: KeyPair<'_>,
         stop: &CancellationToken,
-    ) -> Result<Option<String>, Trouble> {
+    ) -> Result<Option<String>, Error> {
         let (here, there) =
-            (self.source.expiry(pair.key), self.targets[pair.route.place].expiry(&pair.route.key));
-        let here = Expiry::read(self.source.ask_one(here).await?);
-        let there = Expiry::read(self.targets[pair.route.place].ask_one(there).await?);
+            (self.source.expiry(pair.key), self.targets[pair.route.target].expiry(&pair.route.key));
+        let here = Expiry::read(self.source.query_one(here).await?);
+        let there = Expiry::read(self.targets[pair.route.target].query_one(there).await?);
         if there == Expiry::Gone {
             return Ok(Some(MISSING.to_owned()));
         }
@@ -151,26 +153,26 @@ impl Session {
 
     async fn content_difference(
         &mut self,
-        pair: Pair<'_>,
+        pair: KeyPair<'_>,
         stop: &CancellationToken,
-    ) -> Result<Option<String>, Trouble> {
-        let target = &mut self.targets[pair.route.place];
-        let Measure { kind, bytes } = pair.measure;
-        let mut whole = Whole { space: &mut self.source, key: pair.key, kind, bytes: *bytes, stop };
+    ) -> Result<Option<String>, Error> {
+        let target = &mut self.targets[pair.route.target];
+        let KeyInfo { kind, bytes } = pair.info;
+        let mut whole = ChunkedValue { space: &mut self.source, key: pair.key, kind, bytes: *bytes, stop };
         // Rare and large: the others need not make room for it.
         Box::pin(whole.difference(target, &pair.route.key)).await
     }
 
-    fn expiry_difference(&self, pair: Pair<'_>, here: Expiry, there: Expiry) -> Option<String> {
-        let expected = self.expiry_there(pair.key, pair.route, here);
-        (!expected.is_about(there, TOLERANCE_MS))
+    fn expiry_difference(&self, pair: KeyPair<'_>, here: Expiry, there: Expiry) -> Option<String> {
+        let expected = self.target_expiry(pair.key, pair.route, here);
+        (!expected.is_close_to(there, EXPIRY_TOLERANCE_MS))
             .then(|| format!("expiry: {} against {}", told(expected), told(there)))
     }
 
     /// The same moment by the clock of the target's server.
-    pub(super) fn expiry_there(&self, key: &[u8], route: &Route, expiry: Expiry) -> Expiry {
-        let target = self.targets[route.place].clock_of(&route.key);
-        expiry.shifted(self.source.clock_of(key).until(target))
+    pub(super) fn target_expiry(&self, key: &[u8], route: &Route, expiry: Expiry) -> Expiry {
+        let target = self.targets[route.target].clock_of(&route.key);
+        expiry.shifted(self.source.clock_of(key).offset_to(target))
     }
 }
 
@@ -199,12 +201,12 @@ fn told(expiry: Expiry) -> String {
     }
 }
 
-impl Found {
+impl DumpReply {
     /// The value, if the server handed it out.
     pub(super) fn dump(&self) -> Option<&Dump> {
         match self {
             Self::Dump(dump) => Some(dump),
-            Self::Gone | Self::Refused(_) => None,
+            Self::Missing | Self::Rejected(_) => None,
         }
     }
 }

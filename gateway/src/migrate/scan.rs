@@ -1,38 +1,38 @@
 //! Walking the source with SCAN, node by node.
 //!
 //! Owns cursors: when one is still good, and when a walk begins anew. Must never skip a key that was there from
-//! beginning to end; it may meet one twice.
+//! beginning to end; it may same_keyspace one twice.
 
 use redis::cmd;
 
-use super::journal::Walked;
-use super::keyspace::{Keyspace, is_nameless};
-use super::trouble::Trouble;
+use super::error::Error;
+use super::journal::ScanCursor;
+use super::keyspace::{Keyspace, has_no_run_id};
 
 /// A walk's cursors, which the journal keeps, and the slots that they belong to.
 #[derive(Debug)]
-pub(super) struct Walk<'j> {
-    pub(super) nodes: &'j mut Vec<Walked>,
+pub(super) struct Scan<'j> {
+    pub(super) nodes: &'j mut Vec<ScanCursor>,
     pub(super) slots: &'j mut String,
 }
 
-impl Walk<'_> {
+impl Scan<'_> {
     /// The next keys; `None` when everything has been walked. May be empty in between.
     pub(super) async fn next(
         &mut self,
         source: &mut Keyspace,
         count: usize,
-    ) -> Result<Option<Vec<Vec<u8>>>, Trouble> {
+    ) -> Result<Option<Vec<Vec<u8>>>, Error> {
         self.align(source);
         let Some(walked) = self.nodes.iter_mut().find(|walked| !walked.done) else {
             return self.end(source).await;
         };
         let Some(node) = source.nodes.iter().position(|node| node.run_id == walked.run_id) else {
-            return Err(Trouble::Passing(format!("{}: a node of the cluster has left", source.name())));
+            return Err(Error::Transient(format!("{}: a node of the cluster has left", source.name())));
         };
         let mut scan = cmd("SCAN");
         scan.arg(&walked.cursor).arg("COUNT").arg(count);
-        let (cursor, keys): (String, Vec<Vec<u8>>) = source.ask_node(node, scan).await?;
+        let (cursor, keys): (String, Vec<Vec<u8>>) = source.query_node(node, scan).await?;
         walked.done = cursor == "0";
         walked.cursor = cursor;
         Ok(Some(keys))
@@ -50,15 +50,15 @@ impl Walk<'_> {
         for node in &source.nodes {
             if !self.nodes.iter().any(|walked| walked.run_id == node.run_id) {
                 let (run_id, cursor) = (node.run_id.clone(), "0".to_owned());
-                self.nodes.push(Walked { run_id, cursor, done: false });
+                self.nodes.push(ScanCursor { run_id, cursor, done: false });
             }
         }
     }
 
     /// Everything has been walked, unless the cluster has changed meanwhile.
-    async fn end(&mut self, source: &mut Keyspace) -> Result<Option<Vec<Vec<u8>>>, Trouble> {
+    async fn end(&mut self, source: &mut Keyspace) -> Result<Option<Vec<Vec<u8>>>, Error> {
         if source.is_cluster() {
-            source.learn_slots().await?;
+            source.refresh_slots().await?;
             self.align(source);
         }
         Ok(self.nodes.iter().any(|walked| !walked.done).then(Vec::new))
@@ -66,6 +66,6 @@ impl Walk<'_> {
 }
 
 /// Forgets cursors that no later connection can be held to: of servers that do not say which incarnation they are.
-pub(super) fn forget_nameless(nodes: &mut Vec<Walked>) {
-    nodes.retain(|walked| !is_nameless(&walked.run_id));
+pub(super) fn forget_unidentified(nodes: &mut Vec<ScanCursor>) {
+    nodes.retain(|walked| !has_no_run_id(&walked.run_id));
 }

@@ -15,7 +15,7 @@ pub enum MigrateError {
     /// The state file cannot be used; nothing was moved by this run.
     #[error("{0}")]
     State(String),
-    /// A key is there already and differs, and conflicts were to end the run.
+    /// A key is there identical and differs, and conflicts were to end the run.
     #[error("{0}")]
     Conflict(String),
     /// A server was lost for too long, or will not go on. The same command goes on from here.
@@ -28,58 +28,58 @@ pub enum MigrateError {
 
 /// What happened, seen from within.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum Error {
     /// May be better soon: connect again, and go on.
-    Passing(String),
+    Transient(String),
     /// Concerns one key.
     Key(String),
     /// Ends the run.
-    Ends(MigrateError),
+    Fatal(MigrateError),
 }
 
-impl From<MigrateError> for Trouble {
+impl From<MigrateError> for Error {
     fn from(error: MigrateError) -> Self {
-        Self::Ends(error)
+        Self::Fatal(error)
     }
 }
 
-impl Trouble {
+impl Error {
     /// What a failed connection means.
     pub(super) fn link(name: &str, failure: &Failure) -> Self {
         match failure {
-            Failure::Unreachable(cause) | Failure::Deaf(cause) => Self::Passing(format!("{name}: {cause}")),
-            Failure::Refused(cause) => Self::Ends(MigrateError::Server(format!("{name}: {cause}"))),
+            Failure::Unreachable(cause) | Failure::Deaf(cause) => Self::Transient(format!("{name}: {cause}")),
+            Failure::Refused(cause) => Self::Fatal(MigrateError::Server(format!("{name}: {cause}"))),
         }
     }
 
     /// What an error means that a server answered with.
     pub(super) fn answer(name: &str, error: &ServerError) -> Self {
-        let text = said(error);
+        let text = server_message(error);
         match error.code() {
             "LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY" | "MOVED" | "ASK" => {
-                Self::Passing(format!("{name}: {text}"))
+                Self::Transient(format!("{name}: {text}"))
             }
-            "READONLY" => Self::Ends(MigrateError::Server(format!(
+            "READONLY" => Self::Fatal(MigrateError::Server(format!(
                 "{name}: {text}: name the primary in the place of a replica"
             ))),
-            "OOM" => Self::Ends(MigrateError::Server(format!(
+            "OOM" => Self::Fatal(MigrateError::Server(format!(
                 "{name}: {text}: give it more memory (maxmemory), then run the same command again"
             ))),
-            "MISCONF" | "NOREPLICAS" => Self::Ends(MigrateError::Server(format!("{name}: {text}"))),
+            "MISCONF" | "NOREPLICAS" => Self::Fatal(MigrateError::Server(format!("{name}: {text}"))),
             _ => Self::Key(format!("{name}: {text}")),
         }
     }
 }
 
 /// A server's error in its own words.
-pub(super) fn said(error: &ServerError) -> String {
+pub(super) fn server_message(error: &ServerError) -> String {
     error.details().map_or_else(|| error.code().to_owned(), |details| format!("{} {details}", error.code()))
 }
 
 /// The answer, unless it is an error.
-pub(super) fn checked(name: &str, value: Value) -> Result<Value, Trouble> {
+pub(super) fn check_reply(name: &str, value: Value) -> Result<Value, Error> {
     match value {
-        Value::ServerError(error) => Err(Trouble::answer(name, &error)),
+        Value::ServerError(error) => Err(Error::answer(name, &error)),
         value => Ok(value),
     }
 }

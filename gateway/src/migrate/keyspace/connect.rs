@@ -3,8 +3,8 @@
 //! Owns what is asked of a server before anything else. Must never show more of a URL than where it leads.
 
 use super::{
-    Clock, Dialer, Failure, InstanceSettings, Instant, Keyspace, MultiplexedConnection, Node, Topology,
-    Trouble, Value, clock, cmd,
+    Clock, Dialer, Error, Failure, InstanceSettings, Instant, Keyspace, KeyspaceNode, MultiplexedConnection,
+    Topology, Value, clock, cmd,
 };
 use crate::instance::NodeAddress;
 
@@ -17,26 +17,22 @@ struct Server {
 
 impl Keyspace {
     /// Connects to a side. `since` is the zero of the clock that both sides are measured by.
-    pub(in crate::migrate) async fn open(
-        settings: &InstanceSettings,
-        since: Instant,
-    ) -> Result<Self, Trouble> {
+    pub(in crate::migrate) async fn open(settings: &InstanceSettings, since: Instant) -> Result<Self, Error> {
         let opened = Box::pin(Self::try_open(settings, since)).await;
-        opened.map_err(|failure| {
-            Trouble::link(&format!("{} ({})", settings.name, settings.location()), &failure)
-        })
+        opened
+            .map_err(|failure| Error::link(&format!("{} ({})", settings.name, settings.location()), &failure))
     }
 
     async fn try_open(settings: &InstanceSettings, since: Instant) -> Result<Self, Failure> {
         let mut first = dial_any(settings).await?;
-        let server = Server::ask(&mut first, "").await?;
-        let lacking = lacking(&mut first).await?;
+        let server = Server::query(&mut first, "").await?;
+        let unsupported = unsupported(&mut first).await?;
         let clock = clock(&mut first, since).await?;
         let mut keyspace = Self {
             settings: settings.clone(),
-            nodes: vec![Node { run_id: server.run_id, address: None, connection: first, clock }],
+            nodes: vec![KeyspaceNode { run_id: server.run_id, address: None, connection: first, clock }],
             slots: None,
-            lacking,
+            unsupported,
             since,
             clocks_read: Instant::now(),
         };
@@ -47,9 +43,9 @@ impl Keyspace {
     }
 
     /// Asks the cluster anew which node has which slot, and connects to nodes that are new.
-    pub(in crate::migrate) async fn learn_slots(&mut self) -> Result<(), Trouble> {
+    pub(in crate::migrate) async fn refresh_slots(&mut self) -> Result<(), Error> {
         let found = Box::pin(self.find_nodes()).await;
-        found.map_err(|failure| Trouble::link(&self.settings.name, &failure))
+        found.map_err(|failure| Error::link(&self.settings.name, &failure))
     }
 
     async fn find_nodes(&mut self) -> Result<(), Failure> {
@@ -76,15 +72,15 @@ impl Keyspace {
     }
 
     /// The node at an address: the connection that is there, or a new one.
-    async fn node(&self, address: &NodeAddress) -> Result<Node, Failure> {
+    async fn node(&self, address: &NodeAddress) -> Result<KeyspaceNode, Failure> {
         if let Some(known) = self.nodes.iter().find(|node| node.address.as_ref() == Some(address)) {
             let (run_id, connection, clock) = (known.run_id.clone(), known.connection.clone(), known.clock);
-            return Ok(Node { run_id, address: known.address.clone(), connection, clock });
+            return Ok(KeyspaceNode { run_id, address: known.address.clone(), connection, clock });
         }
         let mut connection = dial(&self.settings.at(address)).await.map_err(|failure| failure.at(address))?;
-        let server = Server::ask(&mut connection, &address.to_string()).await?;
+        let server = Server::query(&mut connection, &address.to_string()).await?;
         let clock: Clock = clock(&mut connection, self.since).await?;
-        Ok(Node { run_id: server.run_id, address: Some(address.clone()), connection, clock })
+        Ok(KeyspaceNode { run_id: server.run_id, address: Some(address.clone()), connection, clock })
     }
 }
 
@@ -109,12 +105,12 @@ async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, 
 
 impl Server {
     /// An ACL may forbid INFO; then the server is taken for a single one without a name.
-    async fn ask(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, Failure> {
-        let nameless = format!("?{address}");
+    async fn query(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, Failure> {
+        let no_run_id = format!("?{address}");
         let answer = match connection.send_packed_command(cmd("INFO").arg("server")).await {
             Ok(answer) => answer,
             Err(error) => match Failure::from(error) {
-                Failure::Refused(_) => return Ok(Self { run_id: nameless, is_cluster: false }),
+                Failure::Refused(_) => return Ok(Self { run_id: no_run_id, is_cluster: false }),
                 away @ (Failure::Unreachable(_) | Failure::Deaf(_)) => return Err(away),
             },
         };
@@ -125,7 +121,7 @@ impl Server {
                 .unwrap_or_default()
                 .trim()
         };
-        let run_id = Some(field("run_id")).filter(|id| !id.is_empty()).map_or(nameless, str::to_owned);
+        let run_id = Some(field("run_id")).filter(|id| !id.is_empty()).map_or(no_run_id, str::to_owned);
         Ok(Self { run_id, is_cluster: field("redis_mode") == "cluster" })
     }
 }
@@ -134,7 +130,7 @@ impl Server {
 const OPTIONAL: [&str; 5] = ["DUMP", "RESTORE", "MEMORY", "PEXPIRETIME", "HPEXPIRETIME"];
 
 /// Which of the optional commands the server does not know.
-async fn lacking(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, Failure> {
+async fn unsupported(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, Failure> {
     let mut probe = redis::Pipeline::with_capacity(OPTIONAL.len());
     // Without arguments, a command that is known is answered with an error of its own.
     for name in OPTIONAL {

@@ -9,23 +9,23 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// The most keys that are asked for at once.
-const BATCH: u32 = 1000;
+const BATCH_MAX: u32 = 1000;
 
 /// A limit of keys a second.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RateLimit {
     rate: Option<NonZeroU32>,
     next: Instant,
 }
 
-impl Pace {
+impl RateLimit {
     pub(super) fn new(rate: Option<NonZeroU32>) -> Self {
         Self { rate, next: Instant::now() }
     }
 
-    /// How many keys to ask for at once: at most a quarter of a second's.
+    /// How many keys to query for at once: at most a quarter of a second's.
     pub(super) fn batch(&self) -> usize {
-        let most = self.rate.map_or(BATCH, |rate| (rate.get() / 4).clamp(1, BATCH));
+        let most = self.rate.map_or(BATCH_MAX, |rate| (rate.get() / 4).clamp(1, BATCH_MAX));
         most as usize
     }
 
@@ -47,7 +47,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn keys_take_their_time() {
-        let mut pace = Pace::new(NonZeroU32::new(100));
+        let mut pace = RateLimit::new(NonZeroU32::new(100));
         let (start, stop) = (Instant::now(), CancellationToken::new());
         for _ in 0..5 {
             pace.wait(pace.batch(), &stop).await;
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_rate_nobody_waits() {
-        let mut pace = Pace::new(None);
+        let mut pace = RateLimit::new(None);
         let (start, stop) = (Instant::now(), CancellationToken::new());
         pace.wait(1_000_000, &stop).await;
         assert_eq!((start.elapsed(), pace.batch()), (Duration::ZERO, 1000));
@@ -65,7 +65,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_ends_the_wait() {
-        let mut pace = Pace::new(NonZeroU32::new(1));
+        let mut pace = RateLimit::new(NonZeroU32::new(1));
         let (start, stop) = (Instant::now(), CancellationToken::new());
         pace.wait(1_000_000, &stop).await;
         stop.cancel();
