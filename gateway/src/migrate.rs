@@ -1,18 +1,16 @@
-//! Moving a keyspace: every key of one Redis, of any type and with its TTL, to the instances and prefixes that rules
-//! name.
-//!
-//! Owns the order of a move: look at everything first, then carry it in batches, then compare. Must never delete
-//! anything unless told, and then only what was found at the target; must never use KEYS; must never lose its place:
-//! a run that ended in any way goes on from its state file.
-//!
-//! - `rules`, `glob`: which key goes where.
-//! - `keyspace`, `topology`, `clock`: one side, a server or a cluster, and its time.
-//! - `session`: both sides at once, and whether some of them are the same.
-//! - `walk`: SCAN; `journal`: the state file.
-//! - `survey`: what there is, and what speaks against moving it.
-//! - `carrying`, `settling`, `removal`: a batch: read, written, deleted; `item`: one key of it.
-//! - `value`, `pieces`: values as a whole, and type by type.
-//! - `comparing`: whether two keys are the same; `verify`: the pass that asks that of all.
+//! Migration of a keyspace: copies every key of one Redis, of any type and with its TTL, to the instances and prefixes
+//! that rules define.
+//! ⏎ Owns the order of a migration: preflight check, copy in batches, verification. Must never delete a key unless
+//! requested, and then only if the target has the same value; must never use KEYS; must always be resumable: a run that
+//! ended for any reason continues from its state file.
+//! ⏎ - `rules`, `glob`: routing of keys.
+//! - `keyspace`, `topology`, `clock`: one endpoint, a server or a cluster, and its time.
+//! - `endpoints`: source and targets together, and which of them are the same keyspace.
+//! - `scan`: SCAN; `journal`: the state file.
+//! - `preflight`: checks before a migration, and the dry run.
+//! - `copy`, `conflict`, `delete`: a batch is read, written and deleted; `item`: one key of it.
+//! - `value`, `chunked`: values as a whole, and in chunks by type.
+//! - `compare`: comparison of two keys; `verify`: comparison of all keys.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -50,45 +48,46 @@ pub use error::MigrateError;
 pub use preflight::{Preflight, RulePreflight};
 pub use rules::{Rule, Rules};
 
-/// How long one round trip may take: values of many megabytes are among them.
+/// Timeout of one round trip; values can have many megabytes.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What to do with a key that is at the target identical and differs.
+/// How to handle a key that exists at the target with a different value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
-    /// Leave it, and count it.
+    /// Keep the target's value and count the key.
     Skip,
-    /// Let the source's take its place.
+    /// Overwrite it with the source's value.
     Overwrite,
     /// End the run.
     Fail,
 }
 
-/// What is to be moved, and how.
+/// Configuration of a migration.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The source.
     pub from: InstanceSettings,
-    /// The targets; rules name them.
+    /// The targets; rules refer to them by name.
     pub to: Vec<InstanceSettings>,
-    /// Which key goes where.
+    /// Routing of keys.
     pub rules: Rules,
-    /// What to do about keys that are there identical.
+    /// Handling of keys that exist at the target.
     pub conflict: Conflict,
-    /// Whether keys are deleted from the source once they are at the target.
+    /// Whether to delete keys from the source after they have been copied.
     pub delete: bool,
-    /// The most keys a second; `None`: as many as can be.
+    /// Maximum number of keys per second; `None` for no limit.
     pub rate: Option<NonZeroU32>,
-    /// Values that take more bytes than this are read and written in pieces.
+    /// Values of at least this size in bytes are read and written in chunks.
     pub chunk_threshold: u64,
-    /// The state file.
+    /// Path of the state file.
     pub state: PathBuf,
-    /// Whether everything is compared at the end.
+    /// Whether to verify all keys at the end.
     pub verify: bool,
 }
 
 impl Plan {
-    /// What a state file belongs to. Conflicts and rates may be chosen anew when a run goes on.
+    /// Identifies the migration that a state file belongs to. Conflict handling and rate may change when a run is
+    /// resumed.
     fn fingerprint(&self) -> String {
         let side = |side: &InstanceSettings| format!("{}/{}", side.location(), database(&side.url));
         let to: Vec<String> = self.to.iter().map(|to| format!("{}={}", to.name, side(to))).collect();
@@ -98,45 +97,45 @@ impl Plan {
     }
 }
 
-/// The database number of a URL.
+/// Database number of a URL.
 fn database(url: &str) -> u32 {
     Address::parse(url).ok().and_then(|address| address.database).unwrap_or(0)
 }
 
-/// What a run is at.
+/// Stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Looking at everything.
+    /// Checking all keys.
     Preflight,
-    /// Carrying.
+    /// Copying.
     Move,
-    /// Comparing.
+    /// Verifying.
     Verify,
 }
 
-/// Who is told how a run goes on.
+/// Receives the progress of a run.
 pub trait Observer {
-    /// A stage begins; there are about so many keys.
+    /// A stage has started, with about this many keys.
     fn begin(&self, stage: Stage, keys: u64);
-    /// So many more keys are done.
+    /// More keys have been processed.
     fn advance(&self, keys: u64);
-    /// Something that an operator should know.
+    /// A message for the operator.
     fn message(&self, line: &str);
 }
 
-/// What a run came to.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What was done, by this run and those that it went on from.
+    /// Counters of this run and of the runs that it resumed.
     pub counts: Counts,
-    /// How many keys this run found in flight, and settled.
+    /// Number of keys that were in flight when this run started.
     pub settled: u64,
-    /// Whether an earlier run began it.
+    /// Whether this run resumed an earlier one.
     pub resumed: bool,
 }
 
 impl Report {
-    /// Whether the targets hold everything that was to be moved.
+    /// Whether the targets have every key that was to be migrated.
     pub fn is_complete(&self) -> bool {
         let counts = &self.counts;
         let left = counts.sum(|rule| rule.failed + rule.skipped) + counts.unmatched;
@@ -144,10 +143,9 @@ impl Report {
     }
 }
 
-/// Looks at everything and changes nothing.
-///
-/// # Errors
-/// When a server cannot be read, or rules contradict each other.
+/// Checks all keys without changing anything.
+/// ⏎ # Errors
+/// If a server cannot be read.
 pub async fn dry_run(
     plan: &Plan,
     observer: &dyn Observer,
@@ -156,11 +154,10 @@ pub async fn dry_run(
     run::dry_run(plan, observer, stop).await
 }
 
-/// Moves everything, and compares it where the plan says so.
-///
-/// # Errors
-/// Why it ended before its end. Everything but [`MigrateError::Refused`] and [`MigrateError::State`] leaves a state
-/// file from which the same plan goes on.
+/// Migrates all keys, and verifies them if the plan says so.
+/// ⏎ # Errors
+/// Why the run ended early. All errors except [`MigrateError::Refused`] and [`MigrateError::State`] leave a state file
+/// from which the same plan can be resumed.
 pub async fn run(
     plan: &Plan,
     observer: &dyn Observer,
@@ -169,10 +166,9 @@ pub async fn run(
     run::run(plan, observer, stop).await
 }
 
-/// Compares every key of the source with the targets, and changes nothing.
-///
-/// # Errors
-/// When a server cannot be read.
+/// Compares every key of the source with its target without changing anything.
+/// ⏎ # Errors
+/// If a server cannot be read.
 pub async fn verify(
     plan: &Plan,
     observer: &dyn Observer,

@@ -1,7 +1,5 @@
-//! `earshot migrate`: moves a keyspace.
-//!
-//! Owns the flags, the signals and the exit code. Must never know how anything is moved, and never show a URL's
-//! password.
+//! `earshot migrate`: migrates a keyspace.
+//! ⏎ Owns the flags, the signals and the exit code. Must never show the password of a URL.
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
@@ -21,23 +19,23 @@ mod servers;
 
 use progress::Progress;
 
-/// The exit code of flags, rules or a state file that cannot be used.
+/// Exit code for invalid flags, rules or state file.
 const EXIT_USAGE: u8 = 2;
 
-/// The help that does not fit a line.
+/// Long help text.
 pub(super) const ABOUT: &str = "\
-Move a keyspace: every key of one Redis, of any type and with its TTL, to the instances and prefixes that rules name.
+Move a keyspace: copy every key of one Redis, of any type and with its TTL, to the instances and prefixes that rules define.
 
-Nothing is deleted from the source without --delete. A run that was stopped, or killed, goes on from its state file when
-the same command is run again. Stop what writes to the keys first: what changes at the source after it was moved is
-found by the comparison at the end, but not moved.
+Nothing is deleted from the source without --delete. A run that was stopped or killed resumes from its state file when the
+same command is run again. Stop all writers first: keys that change at the source after they were copied are reported by
+the comparison at the end, but not copied again.
 
-SERVER is a URL (redis://, rediss://), or, since a password on a command line is seen by everybody on the machine,
+SERVER is a URL (redis://, rediss://) or, to keep passwords out of the process list,
   env:VARIABLE   a URL in an environment variable,
   file:PATH      a URL in a file,
   NAME           [redis.NAME] in the file given with --config, with its password file, TLS, Sentinels or cluster.";
 
-/// The help behind the flags.
+/// Help text after the flags.
 const EXAMPLE: &str = "\
 Example:
   earshot migrate --from env:OLD_REDIS_URL \\
@@ -46,87 +44,87 @@ Example:
     --rule 'nest:*=nest' --rule 'session:*=nest:nest:session:' --rest shared --dry-run
 
 Exit codes:
-  0  everything is at its target (a dry run: may be moved)
-  1  something is not, differs, or was left; or the run was stopped
-  2  flags, rules or state file cannot be used";
+  0  every key is at its target (dry run: the keys can be moved)
+  1  a key failed, differs or was skipped, or the run was stopped
+  2  invalid flags, rules or state file";
 
-/// The flags of `earshot migrate`.
+/// Flags of `earshot migrate`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
-    /// Where the keys are
+    /// Source of the keys
     #[arg(long, value_name = "SERVER")]
     from: Option<String>,
-    /// A target, and what rules call it; may be repeated. NAME alone is [redis.NAME] of --config
+    /// Target, and its name in rules; repeatable. NAME alone refers to [redis.NAME] of --config
     #[arg(long, value_name = "NAME=SERVER")]
     to: Vec<String>,
-    /// Which keys go to which target: the first rule that matches a key decides. PATTERN is a prefix, or a glob with `*`
-    /// and `?`. With :PREFIX, that takes the place of what stands before the first wildcard. May be repeated
+    /// Target of matching keys; the first rule that matches a key applies. PATTERN is a prefix, or a glob with `*` and
+    /// `?`. PREFIX replaces the text before the first wildcard. Repeatable
     #[arg(long, value_name = "PATTERN=NAME[:PREFIX]")]
     rule: Vec<String>,
-    /// Where keys go that no rule matches. Without it, there must be none, or nothing is moved
+    /// Target of keys that no rule matches. Without it, a key without a rule is an error and nothing is moved
     #[arg(long, value_name = "NAME[:PREFIX]")]
     rest: Option<String>,
-    /// A TOML file with `from`, `[to]`, `[[rule]]` (`keys`, `to`, `prefix`) and `rest`; flags come before it
+    /// TOML file with `from`, `[to]`, `[[rule]]` (`keys`, `to`, `prefix`) and `rest`; flags take precedence
     #[arg(long, value_name = "PATH")]
     rules: Option<PathBuf>,
-    /// What to do with a key that is at the target identical and differs
+    /// How to handle a key that exists at the target with a different value
     #[arg(long, value_enum, default_value_t = OnConflict::Fail)]
     conflict: OnConflict,
-    /// Look at everything, say what would be moved, and change nothing
+    /// Check all keys, print what would be moved, and change nothing
     #[arg(long, conflicts_with_all = ["verify", "no_verify", "delete"])]
     dry_run: bool,
-    /// Only compare every key of the source with its target, and change nothing
+    /// Only compare every key of the source with its target; change nothing
     #[arg(long, conflicts_with_all = ["no_verify", "delete"])]
     verify: bool,
-    /// Do not compare source and targets at the end
+    /// Skip the comparison of source and targets at the end
     #[arg(long)]
     no_verify: bool,
-    /// Delete each key from the source, once it was found at its target and has not changed meanwhile
+    /// Delete each key from the source after the target is found to have the same value
     #[arg(long)]
     delete: bool,
-    /// The most keys a second
+    /// Maximum number of keys per second
     #[arg(long, value_name = "KEYS")]
     rate: Option<NonZeroU32>,
-    /// Values of this size and above are moved in pieces, not as a whole
+    /// Copy values of at least this size in chunks
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     chunk_threshold: usize,
-    /// Where the run keeps its place; removed when it is over
+    /// State file of the run; removed when the run is complete
     #[arg(long, value_name = "PATH", default_value = "earshot-migrate.state")]
     state: PathBuf,
-    /// Configuration file whose [redis.NAME] may be named as servers
+    /// Configuration file with the [redis.NAME] that can be used as servers
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum OnConflict {
-    /// Leave it, and say so at the end
+    /// Keep the target's value and report the key at the end
     Skip,
-    /// Let the source's take its place
+    /// Overwrite it with the source's value
     Overwrite,
-    /// Stop there
+    /// End the run
     Fail,
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    config::size(text).ok_or_else(|| "a size is a number with B, KiB, MiB or GiB, such as 64MiB".to_owned())
+    config::size(text).ok_or_else(|| "expected a size in B, KiB, MiB or GiB, such as 64MiB".to_owned())
 }
 
 impl Args {
-    /// Moves, and says what became of it.
+    /// Runs the migration and prints its result.
     pub fn run(&self) -> ExitCode {
         let plan = match self.plan() {
             Ok(plan) => plan,
             Err(wrong) => {
-                tell(&wrong);
+                print_line(&wrong);
                 return ExitCode::from(EXIT_USAGE);
             }
         };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                tell(&format!("cannot run: {error}"));
+                print_line(&format!("cannot run: {error}"));
                 return ExitCode::FAILURE;
             }
         };
@@ -134,7 +132,7 @@ impl Args {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
-                tell(&error.to_string());
+                print_line(&error.to_string());
                 if matches!(error, MigrateError::State(_)) {
                     ExitCode::from(EXIT_USAGE)
                 } else {
@@ -147,9 +145,9 @@ impl Args {
     fn plan(&self) -> Result<Plan, String> {
         let read = rules::read(self)?;
         let servers = servers::Instances::load(self.config.as_deref())?;
-        let from = read.from.as_deref().ok_or("--from is missing: where are the keys?")?;
+        let from = read.from.as_deref().ok_or("--from is missing: set the source of the keys")?;
         if read.to.is_empty() {
-            return Err("--to is missing: where do the keys go?".to_owned());
+            return Err("--to is missing: set at least one target".to_owned());
         }
         let mut to = Vec::with_capacity(read.to.len());
         for (name, server) in &read.to {
@@ -173,14 +171,14 @@ impl Args {
         })
     }
 
-    /// `true` when everything is as it should be.
+    /// Returns `true` if there is no problem to report.
     async fn act(&self, plan: &Plan) -> Result<bool, MigrateError> {
         let (progress, stop) = (Progress::new(), CancellationToken::new());
         let work = async {
             if self.dry_run {
-                let survey = migrate::dry_run(plan, &progress, &stop).await?;
+                let preflight = migrate::dry_run(plan, &progress, &stop).await?;
                 progress.end();
-                return Ok(printing::dry_run(plan, &survey));
+                return Ok(printing::dry_run(plan, &preflight));
             }
             let report = match self.verify {
                 true => migrate::verify(plan, &progress, &stop).await,
@@ -193,21 +191,21 @@ impl Args {
         tokio::select! {
             biased;
             ended = &mut work => return ended,
-            () = told_to_stop() => {}
+            () = shutdown_signal() => {}
         }
         progress.end();
-        tell("stopping; a second signal ends at once");
+        print_line("stopping; send the signal again to exit immediately");
         stop.cancel();
         tokio::select! {
             ended = &mut work => ended,
-            // The state on disk is good at any moment.
-            () = told_to_stop() => std::process::exit(1),
+            // The state file is consistent at any time.
+            () = shutdown_signal() => std::process::exit(1),
         }
     }
 }
 
-/// Resolves at SIGINT or SIGTERM; never, where signals cannot be had.
-async fn told_to_stop() {
+/// Resolves on SIGINT or SIGTERM; never resolves if signal handlers cannot be installed.
+async fn shutdown_signal() {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -219,8 +217,8 @@ async fn told_to_stop() {
     }
 }
 
-/// Says something on standard error; nobody is left to tell when even that fails.
-fn tell(line: &str) {
+/// Writes a line to standard error; ignores failures.
+fn print_line(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -280,10 +278,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_without_secrets() {
         let good = ["--from", "redis://a:1", "--to", "nest=redis://b:2", "--rest", "nest"];
-        for (flags, told) in [
+        for (flags, message) in [
             (&["--to", "nest=redis://b:2", "--rest", "nest"][..], "--from is missing"),
             (&["--from", "redis://a:1", "--rest", "nest"], "--to is missing"),
-            (&["--from", "redis://a:1", "--to", "nest=redis://b:2"], "no rule"),
+            (&["--from", "redis://a:1", "--to", "nest=redis://b:2"], "no rules"),
             (&[&good[..], &["--rule", "a:*"]].concat(), "PATTERN=NAME"),
             (&[&good[..], &["--rule", "a:*=nets"]].concat(), "no target `nets`"),
             (&[&good[..], &["--rule", "a:*=nest:"]].concat(), "prefix"),
@@ -297,7 +295,7 @@ mod tests {
             (&["--from", "old", "--to", "nest=redis://b:2", "--rest", "nest"], "--config"),
         ] {
             let wrong = plan(flags).unwrap_err();
-            assert!(wrong.contains(told) && !wrong.contains("hunter2"), "{flags:?}: {wrong}");
+            assert!(wrong.contains(message) && !wrong.contains("hunter2"), "{flags:?}: {wrong}");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Values in pieces, type by type: for servers that do not take each other's DUMP, and for values that are too large
-//! to be held as a whole.
-//!
-//! Owns how each type is read, written and compared. Must never hold more than one chunk, and must never let anybody
-//! see a part of a value: it is put together under another name first.
+//! Copies and compares values in chunks, by type: for servers that do not accept each other's DUMP, and for values that
+//! are too large to hold in memory.
+//! ⏎ Owns how each type is read, written and compared. Must never hold more than one chunk. Must never expose a partial
+//! value: it is assembled under a temporary key and renamed.
 
 use redis::Value;
 use tokio_util::sync::CancellationToken;
@@ -18,49 +17,49 @@ mod stream;
 
 use chunk::Chunk;
 
-/// How many bytes of a string are one chunk, and about how many of anything else.
+/// Size of a chunk of a string, and approximate size of other chunks.
 const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The most elements that are one chunk.
+/// Maximum number of elements in a chunk.
 const CHUNK_ITEMS_MAX: u64 = 1000;
 
-/// What the name ends with under which a value is put together.
+/// Suffix of temporary keys.
 const TEMP_SUFFIX: &str = ":earshot-migrate";
 
-/// How long an unfinished value is_in_place behind a run that was killed.
+/// TTL of temporary keys, in case the run is killed.
 const TEMP_KEY_TTL_MS: u64 = 10 * 60 * 1000;
 
-/// A key that has no more milliseconds left than this may have ended by another clock.
+/// Remaining TTL below which a key may have expired already by another clock.
 const EXPIRY_MARGIN_MS: i64 = 1000;
 
-/// A value to be read in pieces.
+/// A value to be read in chunks.
 #[derive(Debug)]
 pub(super) struct ChunkedValue<'v> {
     pub(super) space: &'v mut Keyspace,
     pub(super) key: &'v [u8],
     pub(super) kind: &'v ValueType,
-    /// Its size, about; zero where that is not known.
+    /// Approximate size; zero if unknown.
     pub(super) bytes: u64,
-    /// Ends the work between two pieces.
+    /// Cancels the operation between two chunks.
     pub(super) stop: &'v CancellationToken,
 }
 
-/// How a copy ended.
+/// Result of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CopyStatus {
     Done,
-    /// The key is there identical, and was not to be replaced.
+    /// The key exists and must not be replaced.
     Exists,
-    /// The value ended while it was copied.
+    /// The key expired during the copy.
     Expired,
 }
 
-/// Whether a key is one under which a value is being put together.
+/// Whether a key is a temporary key of a migration.
 pub(super) fn is_temp_key(key: &[u8]) -> bool {
     key.ends_with(TEMP_SUFFIX.as_bytes())
 }
 
-/// A name in the same slot as the key's.
+/// Name of the temporary key, in the same slot as the key.
 fn temp_key(key: &[u8]) -> Vec<u8> {
     let is_tagged = key.contains(&b'{') && key.contains(&b'}');
     let (open, close): (&[u8], &[u8]) = if is_tagged { (b"", b"") } else { (b"{", b"}") };
@@ -68,7 +67,7 @@ fn temp_key(key: &[u8]) -> Vec<u8> {
 }
 
 impl ChunkedValue<'_> {
-    /// Copies it to a key of the target, which comes into being with its expiry, in one step, at the end.
+    /// Copies the value to a key of the target. The key appears complete, with its expiry, in one step at the end.
     pub(super) async fn copy(
         &mut self,
         target: &mut Keyspace,
@@ -78,7 +77,7 @@ impl ChunkedValue<'_> {
     ) -> Result<CopyStatus, Error> {
         let temp_key = temp_key(key);
         if target.is_cluster() && slot_of(&temp_key) != slot_of(key) {
-            return Err(Error::Key("its hash tag leaves no name beside it in the same slot".to_owned()));
+            return Err(Error::Key("its hash tag permits no temporary key in the same slot".to_owned()));
         }
         execute_all(target, vec![KeyCommand::new("UNLINK", &temp_key)]).await?;
         if *self.kind == ValueType::Stream {
@@ -90,12 +89,12 @@ impl ChunkedValue<'_> {
         }
         let copied = finish(target, &temp_key, key, expiry, replace).await?;
         if copied == CopyStatus::Expired && !self.is_expiring().await? {
-            return Err(Error::Key("it was lost while it was put together".to_owned()));
+            return Err(Error::Key("its temporary key was lost during the copy".to_owned()));
         }
         Ok(copied)
     }
 
-    /// Whether the key has ended, or is about to: two clocks are never quite one.
+    /// Whether the key has expired or is about to: the clocks of two servers differ slightly.
     async fn is_expiring(&mut self) -> Result<bool, Error> {
         let left: i64 = self.space.query_one(KeyCommand::new("PTTL", self.key)).await?;
         Ok(left == -2 || (0..EXPIRY_MARGIN_MS).contains(&left))
@@ -118,7 +117,7 @@ impl ChunkedValue<'_> {
         Ok(())
     }
 
-    /// What differs between it and a key of the target, if anything does. Expiry is not looked at.
+    /// First difference between the value and a key of the target, if any. Ignores the expiry.
     pub(super) async fn difference(
         &mut self,
         target: &mut Keyspace,
@@ -126,15 +125,15 @@ impl ChunkedValue<'_> {
     ) -> Result<Option<String>, Error> {
         let kind: String = target.query_one(KeyCommand::new("TYPE", key)).await?;
         if kind != self.kind.as_str() {
-            return Ok(Some(format!("type: {} against {kind}", self.kind)));
+            return Ok(Some(format!("type: {} at the source, {kind} at the target", self.kind)));
         }
         let Some(length) = self.kind.length_command() else {
-            return Ok(Some(format!("{} values of a module are only compared by DUMP", self.kind)));
+            return Ok(Some(format!("values of module type {} can only be compared with DUMP", self.kind)));
         };
         let here: u64 = self.space.query_one(KeyCommand::new(length, self.key)).await?;
         let there: u64 = target.query_one(KeyCommand::new(length, key)).await?;
         if here != there {
-            return Ok(Some(format!("{length}: {here} against {there}")));
+            return Ok(Some(format!("{length}: {here} at the source, {there} at the target")));
         }
         if !self.chunks_match(target, key).await? {
             return Ok(Some("content".to_owned()));
@@ -163,11 +162,11 @@ impl ChunkedValue<'_> {
         Ok(true)
     }
 
-    /// How many elements make a chunk of about the right size.
+    /// Number of elements in a chunk of about [`CHUNK_BYTES`].
     async fn chunk_items(&mut self) -> Result<u64, Error> {
         let Some(length) = self.kind.length_command() else {
             return Err(Error::Key(format!(
-                "{} values of a module are only moved by DUMP and RESTORE",
+                "values of module type {} can only be moved with DUMP and RESTORE",
                 self.kind
             )));
         };
@@ -176,20 +175,20 @@ impl ChunkedValue<'_> {
         Ok((CHUNK_BYTES / each).clamp(1, CHUNK_ITEMS_MAX))
     }
 
-    /// A field of a hash may have a TTL of its own (Redis 7.4 and newer), which only DUMP carries.
+    /// Rejects hashes whose fields have their own TTLs (Redis 7.4 and newer): only DUMP preserves them.
     async fn refuse_expiring_fields(&mut self, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Error> {
-        // A server that does not know the command has no such fields.
+        // A server without this command has no field TTLs.
         if pairs.is_empty() || !self.space.supports("HPEXPIRETIME") {
             return Ok(());
         }
         let fields: Vec<&[u8]> = pairs.iter().map(|(field, _)| field.as_slice()).collect();
         let call = KeyCommand::new("HPEXPIRETIME", self.key).arg("FIELDS").arg(fields.len()).arg(fields);
         match self.space.query_one::<Vec<i64>>(call).await {
-            Ok(times) if times.iter().any(|time| *time >= 0) => Err(Error::Key(
-                "its fields have TTLs of their own, which only DUMP and RESTORE carry".to_owned(),
-            )),
+            Ok(times) if times.iter().any(|time| *time >= 0) => {
+                Err(Error::Key("its fields have TTLs, which only DUMP and RESTORE preserve".to_owned()))
+            }
             Ok(_) | Err(Error::Key(_)) => Ok(()),
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
@@ -198,7 +197,7 @@ impl ChunkedValue<'_> {
     }
 }
 
-/// Gives a value that is whole its expiry and its name.
+/// Sets the expiry of the temporary key and renames it.
 async fn finish(
     target: &mut Keyspace,
     temp_key: &[u8],
@@ -226,10 +225,10 @@ async fn finish(
 }
 
 fn unexpected_reply() -> Error {
-    Error::Key("an answer to RENAME that nobody understands".to_owned())
+    Error::Key("unexpected reply to RENAME".to_owned())
 }
 
-/// Asks things that must all succeed.
+/// Executes commands that must all succeed.
 async fn execute_all(space: &mut Keyspace, calls: Vec<KeyCommand>) -> Result<(), Error> {
     for answer in space.query(calls).await? {
         check_reply(space.name(), answer)?;
@@ -237,7 +236,7 @@ async fn execute_all(space: &mut Keyspace, calls: Vec<KeyCommand>) -> Result<(),
     Ok(())
 }
 
-/// Asks several things and reads each answer the same way.
+/// Executes commands and converts each reply.
 async fn query_each<T: redis::FromRedisValue>(
     space: &mut Keyspace,
     calls: Vec<KeyCommand>,
@@ -265,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_put_together_in_its_own_slot() {
+    fn temporary_key_is_in_the_same_slot() {
         for key in ["room:1", "{express}:room:1", "a{b}c"] {
             let temp_key = temp_key(key.as_bytes());
             assert!(is_temp_key(&temp_key), "{key}");

@@ -1,19 +1,18 @@
-//! The clocks of two servers, and moments of expiry carried from one to the other.
-//!
-//! Owns the info of how far a server's clock is offset_ms. Must never take the clock of this machine for a server's.
+//! Clock offsets between servers, and conversion of expiry times.
+//! ⏎ Owns the measurement of a server's clock offset. Must never use the clock of this machine as a server's clock.
 
 use std::time::Duration;
 
-/// A server's clock against a clock of this process that only it supports: differences between two of them are true.
+/// Offset of a server's clock to a local monotonic clock. Only differences between two offsets are meaningful.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    /// Milliseconds of the server's clock at zero of ours.
+    /// Server time in milliseconds at zero of the local clock.
     offset_ms: f64,
-    /// By how much that may be wrong, in milliseconds, either way.
+    /// Uncertainty of the offset in milliseconds, in both directions.
     uncertainty_ms: f64,
 }
 
-/// One question for the time: ours when it was sent and when the answer came, and the answer.
+/// One TIME command: local times of request and reply, and the server's time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClockSample {
     pub(super) sent: Duration,
@@ -23,19 +22,19 @@ pub(super) struct ClockSample {
 }
 
 impl Clock {
-    /// The best of some samples: the one that was answered fastest.
+    /// Uses the sample with the shortest round trip.
     pub(super) fn from_samples(samples: impl IntoIterator<Item = ClockSample>) -> Option<Self> {
         let fastest = samples.into_iter().min_by_key(|sample| sample.answered.saturating_sub(sample.sent))?;
         let half = fastest.answered.saturating_sub(fastest.sent).as_secs_f64() * 500.0;
         let middle = fastest.sent.as_secs_f64() * 1000.0 + half;
-        // Microseconds since 1970 fit a double's 53 bits for the next two centuries.
+        // Microseconds since 1970 fit into the 53 bits of a double for the next two centuries.
         #[expect(clippy::cast_precision_loss, reason = "see above")]
         let server = fastest.server as f64 / 1000.0;
         Some(Self { offset_ms: server - middle, uncertainty_ms: half })
     }
 
-    /// How far the other clock is offset_ms of this one, in milliseconds. Zero where it cannot be told from zero: then an
-    /// expiry is carried as it stands, exactly.
+    /// Offset of the other clock relative to this one in milliseconds. Zero if it is within the uncertainty, so that
+    /// the expiry is copied exactly.
     pub(super) fn offset_to(self, other: Self) -> i64 {
         let offset_ms = other.offset_ms - self.offset_ms;
         if offset_ms.abs() <= self.uncertainty_ms + other.uncertainty_ms + 1.0 {
@@ -47,10 +46,10 @@ impl Clock {
     }
 }
 
-/// When a key ends, by the clock of its server.
+/// Expiry of a key according to its server's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
-    /// There is no such key.
+    /// The key does not exist.
     Gone,
     Never,
     /// Milliseconds since 1970.
@@ -58,7 +57,7 @@ pub(super) enum Expiry {
 }
 
 impl Expiry {
-    /// Reads the answer to PEXPIRETIME.
+    /// Converts a reply to PEXPIRETIME.
     pub(super) fn read(answer: i64) -> Self {
         match answer {
             -2 => Self::Gone,
@@ -67,7 +66,7 @@ impl Expiry {
         }
     }
 
-    /// The same moment by a clock that is so far offset_ms.
+    /// The same moment on a clock with this offset.
     pub(super) fn shifted(self, offset_ms: i64) -> Self {
         match self {
             Self::At(at) => Self::At(at.saturating_add(offset_ms)),
@@ -75,7 +74,7 @@ impl Expiry {
         }
     }
 
-    /// Whether two moments by the same clock are the same, up to a tolerance in milliseconds.
+    /// Whether two times on the same clock are equal within a tolerance in milliseconds.
     pub(super) fn is_close_to(self, other: Self, tolerance: u64) -> bool {
         match (self, other) {
             (Self::At(one), Self::At(two)) => one.abs_diff(two) <= tolerance,
@@ -96,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_within_the_doubt_is_none() {
+    fn offset_within_the_uncertainty_is_zero() {
         assert_eq!(clock(1_700_000_000_000, 4).offset_to(clock(1_700_000_000_004, 4)), 0);
         assert_eq!(clock(1_700_000_000_000, 0).offset_to(clock(1_700_000_000_001, 0)), 0);
     }
 
     #[test]
-    fn a_difference_beyond_it_is_carried() {
+    fn offset_beyond_the_uncertainty_is_applied() {
         assert_eq!(clock(1_700_000_000_000, 4).offset_to(clock(1_700_000_005_000, 4)), 5000);
         assert_eq!(clock(1_700_000_005_000, 4).offset_to(clock(1_700_000_000_000, 4)), -5000);
         assert_eq!(Expiry::At(10_000).shifted(-5000), Expiry::At(5000));
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_answer_counts() {
+    fn shortest_round_trip_is_used() {
         let slow = ClockSample { sent: Duration::ZERO, answered: Duration::from_secs(1), server: 99_000_000 };
         let fast = ClockSample {
             sent: Duration::from_secs(2),
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_compared_with_tolerance() {
+    fn expiry_times_are_compared_with_tolerance() {
         assert!(Expiry::At(1000).is_close_to(Expiry::At(1050), 50));
         assert!(!Expiry::At(1000).is_close_to(Expiry::At(1051), 50));
         assert!(!Expiry::Never.is_close_to(Expiry::At(0), 50));

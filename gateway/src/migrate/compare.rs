@@ -1,7 +1,6 @@
-//! Whether a key of the source and a key of a target are the same: type, value, expiry.
-//!
-//! Owns what counts as the same. Equal DUMPs are; where they differ, which they do between versions and for unordered
-//! values, the content decides. Must never write.
+//! Compares a key of the source with a key of a target: type, value, expiry.
+//! ⏎ Owns the definition of equality. Keys with equal DUMPs are equal; otherwise the content decides, since DUMPs
+//! differ between versions and for unordered types. Must never write.
 
 use redis::Value;
 use tokio_util::sync::CancellationToken;
@@ -14,15 +13,15 @@ use super::keyspace::KeyCommand;
 use super::rules::Route;
 use super::value::{Dump, DumpReply, KeyInfo, ValueType, dumps};
 
-/// By how many milliseconds two expiries may differ: round trips stand between two readings of a clock.
+/// Allowed difference between two expiry times, caused by the round trips between two clock readings.
 pub(super) const EXPIRY_TOLERANCE_MS: u64 = 1000;
 
-/// Of how many bytes a value without an order may be to be read as a whole.
+/// Maximum size of the DUMP of an unordered value that is compared with one command per side.
 const UNORDERED_BYTES_MAX: usize = 64 * 1024;
 
-const MISSING: &str = "it is not at the target";
+const MISSING: &str = "missing at the target";
 
-/// A key with its place at a target.
+/// A key of the source with its route.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyPair<'k> {
     pub(super) key: &'k [u8],
@@ -30,7 +29,7 @@ pub(super) struct KeyPair<'k> {
     pub(super) info: &'k KeyInfo,
 }
 
-/// What both sides hand out of a key.
+/// Replies of both sides to DUMP for a pair of keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValuePair<'k> {
     pub(super) pair: KeyPair<'k>,
@@ -38,18 +37,18 @@ pub(super) struct ValuePair<'k> {
     pub(super) there: &'k DumpReply,
 }
 
-/// What can be server_message of two sides at once.
+/// Result of comparing two DUMP replies.
 enum Comparison {
     Same,
     Differs(String),
-    /// Both have a small value without an order: all of these are read in one round trip.
+    /// Small unordered values on both sides, which are compared together in one round trip.
     Unordered,
-    /// Read in pieces, each by itself.
+    /// To be compared in chunks, one at a time.
     Chunked,
 }
 
 impl Endpoints {
-    /// Reads from the targets what stands at the end of some routes.
+    /// Reads the DUMPs at the end of the routes.
     pub(super) async fn target_dumps(&mut self, routes: &[&Route]) -> Result<Vec<DumpReply>, Error> {
         let mut found = vec![DumpReply::Missing; routes.len()];
         for (place, target) in self.targets.iter_mut().enumerate() {
@@ -63,7 +62,7 @@ impl Endpoints {
         Ok(found)
     }
 
-    /// What differs, if anything does, of each. That a value cannot be read is a difference, too.
+    /// First difference of each pair, if any. A value that cannot be read counts as a difference.
     pub(super) async fn differences(
         &mut self,
         sides: &[ValuePair<'_>],
@@ -81,7 +80,7 @@ impl Endpoints {
         }
         let pairs: Vec<KeyPair<'_>> = unordered.iter().map(|index| sides[*index].pair).collect();
         for (index, is_same) in unordered.into_iter().zip(self.unordered_match(&pairs).await?) {
-            // Those that are not are looked at again, for what it is that differs.
+            // Different values are compared again to describe the difference.
             if !is_same {
                 apart.push(index);
             }
@@ -132,7 +131,7 @@ impl Endpoints {
         Ok(here.into_iter().zip(there).map(is_same).collect())
     }
 
-    /// What differs, if anything does, for values that are not handed out whole.
+    /// First difference of values that are not available as DUMP.
     pub(super) async fn chunked_difference(
         &mut self,
         pair: KeyPair<'_>,
@@ -159,24 +158,24 @@ impl Endpoints {
         let target = &mut self.targets[pair.route.target];
         let KeyInfo { kind, bytes } = pair.info;
         let mut whole = ChunkedValue { space: &mut self.source, key: pair.key, kind, bytes: *bytes, stop };
-        // Rare and large: the others need not make room for it.
+        // Boxed because it is rare and its future is large.
         Box::pin(whole.difference(target, &pair.route.key)).await
     }
 
     fn expiry_difference(&self, pair: KeyPair<'_>, here: Expiry, there: Expiry) -> Option<String> {
         let expected = self.target_expiry(pair.key, pair.route, here);
         (!expected.is_close_to(there, EXPIRY_TOLERANCE_MS))
-            .then(|| format!("expiry: {} against {}", told(expected), told(there)))
+            .then(|| format!("expiry: expected {}, found {}", expiry_text(expected), expiry_text(there)))
     }
 
-    /// The same moment by the clock of the target's server.
+    /// The same moment on the clock of the target's server.
     pub(super) fn target_expiry(&self, key: &[u8], route: &Route, expiry: Expiry) -> Expiry {
         let target = self.targets[route.target].clock_of(&route.key);
         expiry.shifted(self.source.clock_of(key).offset_to(target))
     }
 }
 
-/// The elements of a set, or the fields and values of a hash, in an order of their own.
+/// Sorted elements of a set, or fields and values of a hash.
 fn elements(answer: Value) -> Option<Vec<(Value, Value)>> {
     let mut elements = match answer {
         Value::Map(pairs) => pairs,
@@ -193,16 +192,16 @@ fn bytes(value: &Value) -> &[u8] {
     if let Value::BulkString(bytes) = value { bytes } else { &[] }
 }
 
-fn told(expiry: Expiry) -> String {
+fn expiry_text(expiry: Expiry) -> String {
     match expiry {
-        Expiry::Gone => "none, it ended".to_owned(),
+        Expiry::Gone => "expired".to_owned(),
         Expiry::Never => "never".to_owned(),
         Expiry::At(at) => format!("{at} ms"),
     }
 }
 
 impl DumpReply {
-    /// The value, if the server handed it out.
+    /// The DUMP, if the server returned one.
     pub(super) fn dump(&self) -> Option<&Dump> {
         match self {
             Self::Dump(dump) => Some(dump),

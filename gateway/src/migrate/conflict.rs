@@ -1,6 +1,6 @@
-//! Keys that are at the target identical: the same, ours from an earlier run, or in conflict; and values in pieces.
-//!
-//! Owns the rule of conflicts. Must never replace what is not ours, unless told.
+//! Handles keys that exist at the target already: equal ones, ones written by an earlier run, and conflicts; and values
+//! copied in chunks.
+//! ⏎ Owns conflict resolution. Must never overwrite a value that a migration did not write, unless requested.
 
 use super::chunked::{ChunkedValue, CopyStatus};
 use super::clock::Expiry;
@@ -14,7 +14,7 @@ use super::value::{Dump, DumpReply};
 use super::{Conflict, keyspace::KeyCommand};
 
 impl Copier<'_> {
-    /// Looks at what stands in the way; what comes back is at the target as it should be.
+    /// Handles keys for which RESTORE returned BUSYKEY. Returns those whose value at the target is correct now.
     pub(super) async fn resolve_existing(
         &mut self,
         busy: Vec<(Item, Dump)>,
@@ -50,7 +50,7 @@ impl Copier<'_> {
         Ok(there)
     }
 
-    /// What differs between values that were read and what was found in their places.
+    /// Differences between values that were read and those found at the target.
     pub(super) async fn differences(
         &mut self,
         whole: &[(Item, DumpReply)],
@@ -62,15 +62,15 @@ impl Copier<'_> {
         self.endpoints.differences(&sides, self.stop).await
     }
 
-    /// What to do about a key that is at the target and differs.
+    /// Decides how to handle a key that exists at the target with a different value.
     fn resolve_conflict(&self, item: &Item, ours: bool, what: &str) -> Result<ConflictAction, Error> {
         match self.plan.conflict {
             _ if ours => Ok(ConflictAction::Replace { overwritten: false }),
             Conflict::Overwrite => Ok(ConflictAction::Replace { overwritten: true }),
             Conflict::Skip => Ok(ConflictAction::Leave),
             Conflict::Fail => Err(MigrateError::Conflict(format!(
-                "{} is at {} already and differs from {} of the source ({what}); run the same command with --conflict \
-                 skip or overwrite to go on from here",
+                "{} exists at {} and differs from {} at the source ({what}); to continue, run the same command with \
+                 --conflict skip or overwrite",
                 display_key(&item.route.key),
                 self.plan.to[item.route.target].name,
                 display_key(&item.in_flight_key.key),
@@ -79,26 +79,26 @@ impl Copier<'_> {
         }
     }
 
-    /// Puts a value in the place of what is there; the inner error concerns this key alone.
+    /// Overwrites the value at the target. The inner error concerns only this key.
     async fn replace(&mut self, item: &Item, dump: &Dump) -> Result<Result<(), String>, Error> {
         let call = self.restore_command(item, dump).arg("REPLACE");
         let target = &mut self.endpoints.targets[item.route.target];
         let replaced: Result<(), Error> = match target.supports("RESTORE") {
             true => target.query_one(call).await,
-            false => Err(Error::Key(format!("{} does not know RESTORE", target.name()))),
+            false => Err(Error::Key(format!("{} does not support RESTORE", target.name()))),
         };
         match replaced {
             Ok(()) => Ok(Ok(())),
             Err(Error::Key(cause)) => match self.copy(item, dump.expiry, true).await {
                 Ok(_) => Ok(Ok(())),
-                Err(Error::Key(other)) => Ok(Err(format!("{cause}; in pieces: {other}"))),
-                Err(trouble) => Err(trouble),
+                Err(Error::Key(other)) => Ok(Err(format!("{cause}; in chunks: {other}"))),
+                Err(error) => Err(error),
             },
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
-    /// Moves one value in pieces, for a cause if it is not its size; what comes back has changed meanwhile.
+    /// Copies values in chunks; `cause` is the reason if it is not their size. Returns items that changed meanwhile.
     pub(super) async fn copy_chunked(
         &mut self,
         items: Vec<Item>,
@@ -124,10 +124,10 @@ impl Copier<'_> {
                 Ok(ending) => done.push((item, KeyResult::not_deleted(ending))),
                 Err(Error::Key(what)) => {
                     let what =
-                        cause.as_ref().map_or(what.clone(), |cause| format!("{cause}; in pieces: {what}"));
+                        cause.as_ref().map_or(what.clone(), |cause| format!("{cause}; in chunks: {what}"));
                     done.push((item, KeyResult::failed(what)));
                 }
-                Err(trouble) => return Err(trouble),
+                Err(error) => return Err(error),
             }
         }
         Ok(again)
@@ -163,7 +163,7 @@ impl Copier<'_> {
         }
     }
 
-    /// Copies a value in pieces.
+    /// Copies one value in chunks.
     async fn copy(&mut self, item: &Item, expiry: Expiry, replace: bool) -> Result<CopyStatus, Error> {
         let key = &item.in_flight_key.key;
         let there = self.endpoints.target_expiry(key, &item.route, expiry);

@@ -1,8 +1,6 @@
-//! Carrying: keys in batches from the source to their targets.
-//!
-//! Owns the order of things within a batch: the journal first says what is about to be written, then it is written,
-//! then it is counted. Must never count anything before it is done, and never write anything that the journal does not
-//! know of.
+//! Copies keys in batches from the source to their targets.
+//! ⏎ Owns the order within a batch: the journal records the intended writes, then the values are written, then they are
+//! counted. Must never count a key before it is written, and never write a key that is not in the journal.
 
 use std::collections::HashMap;
 
@@ -22,13 +20,13 @@ use super::scan::{Scan, forget_unidentified};
 use super::value::{Dump, DumpReply, dumps, key_info};
 use super::{Observer, Plan};
 
-/// A value that nobody wants to compare again after a kill.
+/// After values of this size the state is saved, so that they are not compared again after a crash.
 const SAVE_AFTER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How often a key that changes while it is moved is read again before it is left.
+/// Number of attempts for a key that changes while it is migrated.
 const ATTEMPTS_MAX: usize = 5;
 
-/// The stage that moves.
+/// The copy stage.
 pub(super) struct Copier<'p> {
     pub(super) plan: &'p Plan,
     pub(super) endpoints: Endpoints,
@@ -38,9 +36,9 @@ pub(super) struct Copier<'p> {
 }
 
 impl Copier<'_> {
-    /// Settles what is in in_flight_key, then carries everything that is still to be walked.
+    /// Handles the keys that were in flight, then copies all remaining keys.
     pub(super) async fn run(&mut self) -> Result<(), Error> {
-        let mut pace = RateLimit::new(self.plan.rate);
+        let mut rate_limit = RateLimit::new(self.plan.rate);
         forget_unidentified(&mut self.journal.state.nodes);
         let in_flight = self.journal.state.in_flight.clone();
         let settled = in_flight.len();
@@ -52,14 +50,16 @@ impl Copier<'_> {
             }
             self.refresh_clocks().await?;
             let state = &mut self.journal.state;
-            let mut walk = Scan { nodes: &mut state.nodes, slots: &mut state.slots };
-            let Some(mut keys) = walk.next(&mut self.endpoints.source, pace.batch()).await? else { break };
+            let mut scan = Scan { nodes: &mut state.nodes, slots: &mut state.slots };
+            let Some(mut keys) = scan.next(&mut self.endpoints.source, rate_limit.batch()).await? else {
+                break;
+            };
             keys.retain(|key| !is_temp_key(key));
             let count = keys.len();
-            pace.wait(count, self.stop).await;
+            rate_limit.wait(count, self.stop).await;
             let in_flight_keys: Vec<InFlightKey> =
                 keys.into_iter().map(|key| InFlightKey { key, checksums: Vec::new() }).collect();
-            // With the cursor, which stands behind them now: whatever happens, they are not forgotten.
+            // Recorded together with the cursor, which is past these keys now.
             self.journal.state.in_flight.clone_from(&in_flight_keys);
             Box::pin(self.batch(in_flight_keys)).await?;
             self.observer.advance(count as u64);
@@ -90,7 +90,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Finds out where keys go, and counts those that go nowhere.
+    /// Determines the routes of keys, and counts the keys that need no copy.
     async fn route_batch(&mut self, in_flight_keys: Vec<InFlightKey>) -> Result<Vec<Item>, Error> {
         let keys: Vec<&[u8]> =
             in_flight_keys.iter().map(|in_flight_key| in_flight_key.key.as_slice()).collect();
@@ -126,7 +126,7 @@ impl Copier<'_> {
         Ok(items)
     }
 
-    /// Enters a batch into the journal. Values that go in pieces have no checksum that could be entered later.
+    /// Records a batch in the journal. Values that are copied in chunks have no checksum to record later.
     fn record_batch(&mut self, items: &[Item]) -> Result<(), MigrateError> {
         let is_large = |item: &Item| item.info.bytes >= self.plan.chunk_threshold;
         let in_flight_key = |item: &Item| {
@@ -140,7 +140,8 @@ impl Copier<'_> {
         if items.iter().any(is_large) { self.journal.save() } else { Ok(()) }
     }
 
-    /// Of a key that the source does not have any more: whether an earlier run has moved and deleted it. Else it ended.
+    /// For a key that no longer exists at the source: whether an earlier run copied and deleted it. Otherwise it has
+    /// expired.
     async fn was_moved(&mut self, in_flight_key: &InFlightKey, route: &Route) -> Result<bool, Error> {
         if !self.plan.delete || in_flight_key.checksums.is_empty() {
             return Ok(false);
@@ -149,7 +150,7 @@ impl Copier<'_> {
         Ok(target.query_one::<i64>(KeyCommand::new("EXISTS", &route.key)).await? == 1)
     }
 
-    /// Moves some keys of a batch, and counts them once all of them are done.
+    /// Copies a part of a batch, and counts its keys after all of them are done.
     async fn copy_portion(&mut self, items: Vec<Item>) -> Result<(), Error> {
         let length = items.len();
         let mut done: Vec<(Item, KeyResult)> = Vec::with_capacity(length);
@@ -161,10 +162,8 @@ impl Copier<'_> {
             }
         }
         for item in open {
-            let what = format!(
-                "it was moved, but not deleted: {}",
-                item.last_failure.as_deref().unwrap_or_default()
-            );
+            let what =
+                format!("copied, but not deleted: {}", item.last_failure.as_deref().unwrap_or_default());
             done.push((item, KeyResult::failed(what)));
         }
         for (item, outcome) in done {
@@ -175,7 +174,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// One attempt at each; what comes back has changed at the source since it was read.
+    /// One attempt for each item. Returns the items that have changed at the source since they were read.
     async fn attempt(
         &mut self,
         items: Vec<Item>,
@@ -204,7 +203,7 @@ impl Copier<'_> {
         Ok(again)
     }
 
-    /// Moves values that the source has handed out copy_whole.
+    /// Copies values with RESTORE.
     async fn copy_whole(
         &mut self,
         items: Vec<(Item, Dump)>,
@@ -215,14 +214,14 @@ impl Copier<'_> {
         for ((item, dump), answer) in items.into_iter().zip(answers) {
             let name = self.plan.to[item.route.target].name.as_str();
             let Some(answer) = answer else {
-                refused.push((item, format!("{name} does not know RESTORE")));
+                refused.push((item, format!("{name} does not support RESTORE")));
                 continue;
             };
             match answer {
                 Value::ServerError(error) if error.code() == "BUSYKEY" => busy.push((item, dump)),
                 Value::ServerError(error) => match Error::answer(name, &error) {
                     Error::Key(_) => refused.push((item, server_message(&error))),
-                    trouble => return Err(trouble),
+                    error => return Err(error),
                 },
                 _ => {
                     let ending = moved(&dump, false);
@@ -238,7 +237,7 @@ impl Copier<'_> {
         Ok(again)
     }
 
-    /// Puts on disk what is about to be written.
+    /// Saves the checksums of the values that are about to be written.
     fn record_checksums(
         &mut self,
         copy_whole: &[(Item, Dump)],
@@ -256,7 +255,8 @@ impl Copier<'_> {
         self.journal.save()
     }
 
-    /// Writes values where nothing is yet; the answers stand in the order of the items. `None`: the target cannot.
+    /// Writes values to keys that do not exist. Replies are in the order of the items; `None` if the target does not
+    /// support RESTORE.
     async fn restore(&mut self, items: &[(Item, Dump)]) -> Result<Vec<Option<Value>>, Error> {
         let mut answers = vec![None; items.len()];
         for place in 0..self.endpoints.targets.len() {
@@ -276,7 +276,7 @@ impl Copier<'_> {
         Ok(answers)
     }
 
-    /// The command that writes a value, unless something is there.
+    /// RESTORE command that fails if the key exists.
     pub(super) fn restore_command(&self, item: &Item, dump: &Dump) -> KeyCommand {
         let at = match self.endpoints.target_expiry(&item.in_flight_key.key, &item.route, dump.expiry) {
             Expiry::At(at) => at,

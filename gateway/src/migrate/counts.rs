@@ -1,43 +1,42 @@
-//! What a move has done, in numbers.
-//!
-//! Owns the counters and the bounded lists of what went wrong. Must never hold a value.
+//! Counters of a migration.
+//! ⏎ Owns the counters and the bounded lists of problems. Must never hold a value.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How many lines a list of trouble holds; the rest is only counted.
+/// Maximum number of lines in a list; further ones are only counted.
 const LINES_MAX: usize = 100;
 
-/// What became of the keys of one rule.
+/// Counters of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleCounts {
-    /// Keys that were brought to the target, those that took the place of others included.
+    /// Keys copied to the target, including overwritten ones.
     pub moved: u64,
-    /// Bytes of those, as DUMP gives them or, read in pieces, as the source estimates them.
+    /// Size of the copied values: of their DUMPs or, for values copied in chunks, as estimated by the source.
     pub bytes: u64,
-    /// How many of them have a TTL.
+    /// Copied keys with a TTL.
     pub with_ttl: u64,
-    /// How many of them are of which type.
+    /// Copied keys by type.
     pub kinds: BTreeMap<String, u64>,
-    /// Keys that were there identical, the same in type, value and TTL.
+    /// Keys that existed at the target with the same type, value and TTL.
     pub identical: u64,
-    /// Keys that took the place of ones that differed.
+    /// Keys that were overwritten at the target.
     pub overwritten: u64,
-    /// Keys that were left because the target has ones that differ.
+    /// Keys that were skipped because they differ at the target.
     pub skipped: u64,
-    /// Keys that are where they belong: source and target are the same keyspace.
+    /// Keys whose source and target are the same key of the same keyspace.
     pub in_place: u64,
-    /// Keys that ended before they could be read.
+    /// Keys that expired before they could be read.
     pub expired: u64,
-    /// Keys that were deleted from the source.
+    /// Keys deleted from the source.
     pub deleted: u64,
-    /// Keys that could not be moved, or not be deleted.
+    /// Keys that could not be copied or deleted.
     pub failed: u64,
 }
 
 impl RuleCounts {
-    /// One more key, of this type and size.
+    /// Counts a key of this type and size.
     pub(super) fn count(&mut self, kind: &str, bytes: u64, has_ttl: bool) {
         self.moved += 1;
         self.bytes += bytes;
@@ -49,12 +48,12 @@ impl RuleCounts {
     }
 }
 
-/// Lines about single keys, the first hundred of them.
+/// The first [`LINES_MAX`] messages about single keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lines {
-    /// How many there are in all.
+    /// Total number of messages.
     pub count: u64,
-    /// The first of them.
+    /// The first messages.
     pub first: Vec<String>,
 }
 
@@ -67,30 +66,30 @@ impl Lines {
     }
 }
 
-/// A key as it is display_key: what is not plain text is escaped, and what is long is cut.
+/// Formats a key for display: non-printable bytes are escaped, long keys are truncated.
 pub(super) fn display_key(key: &[u8]) -> String {
     let cut = &key[..key.len().min(200)];
     let dots = if cut.len() < key.len() { "…" } else { "" };
     format!("\"{}{dots}\"", cut.escape_ascii())
 }
 
-/// What a whole run has done.
+/// Counters of a migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// By rule, in the order of the rules.
+    /// By rule, in order.
     pub rules: Vec<RuleCounts>,
-    /// Keys that came while the run went on, and that no rule matches.
+    /// Keys that no rule matches and that appeared during the run.
     pub unmatched: u64,
-    /// What could not be moved, or not be deleted, and why.
+    /// Keys that could not be copied or deleted, with the cause.
     pub failures: Lines,
-    /// Keys that the verification has compared.
+    /// Keys compared by the verification.
     pub compared: u64,
-    /// What the verification found to differ.
+    /// Differences found by the verification.
     pub differences: Lines,
 }
 
 impl Counts {
-    /// Sums one counter over all rules.
+    /// Sums a counter over all rules.
     pub fn sum(&self, counter: impl Fn(&RuleCounts) -> u64) -> u64 {
         self.rules.iter().map(counter).sum()
     }
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_shown_whatever_they_hold() {
+    fn any_key_can_be_displayed() {
         assert_eq!(display_key(b"room:1"), "\"room:1\"");
         assert_eq!(display_key(b"a\xff\n\""), "\"a\\xff\\n\\\"\"");
         assert!(display_key(&[b'x'; 5000]).chars().count() < 250);

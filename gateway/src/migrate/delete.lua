@@ -1,6 +1,6 @@
--- Deletes KEYS[1] if it is what was read: a DUMP of ARGV[1] bytes that ends with the checksum ARGV[2], and that ends at
--- ARGV[3] (milliseconds since 1970, -1: never), up to ARGV[4] milliseconds.
--- 1: deleted. 0: there is no such key. -1: it has changed.
+-- Deletes KEYS[1] if it has not changed: its DUMP has ARGV[1] bytes and ends with the checksum ARGV[2], and it expires at
+-- ARGV[3] (milliseconds since 1970, -1: never) with a tolerance of ARGV[4] milliseconds.
+-- 1: deleted. 0: the key does not exist. -1: it has changed.
 local value = redis.call('DUMP', KEYS[1])
 if not value then
   return 0

@@ -1,7 +1,6 @@
-//! Deleting from the source, where that was asked for.
-//!
-//! Owns the two guards: the target was looked at and has the value, and the source has not changed since that value
-//! was read. Must never delete without both.
+//! Deletes keys from the source, if requested.
+//! ⏎ Owns the two conditions: the target has the same value, and the source has not changed since that value was read.
+//! Must never delete a key unless both are met.
 
 use redis::{Value, cmd};
 
@@ -14,16 +13,16 @@ use super::keyspace::{KeyCommand, read};
 use super::rules::Route;
 use super::value::{Dump, DumpReply};
 
-/// Deletes a key if its value is the one of this length and checksum, and ends at this time.
+/// Deletes a key if its DUMP has the given length and checksum and its expiry is unchanged.
 const DELETE: &str = include_str!("delete.lua");
 
-/// What the script found.
+/// Results of the script.
 const DELETED: i64 = 1;
 const GONE: i64 = 0;
 
 impl Copier<'_> {
-    /// Deletes what is at its target; what comes back has changed since it was read. Without a wish to delete, they are
-    /// done.
+    /// Deletes keys from the source that are at the target. Returns items that have changed since they were read.
+    /// Without `--delete` all items are done.
     pub(super) async fn remove(
         &mut self,
         there: Vec<(Item, Dump, KeyOutcome)>,
@@ -57,17 +56,17 @@ impl Copier<'_> {
                 Ok(found @ (DELETED | GONE)) => {
                     done.push((item, KeyResult { ending, deleted: found == DELETED }))
                 }
-                Ok(_) => again.push(item.retry("it keeps changing".to_owned())),
+                Ok(_) => again.push(item.retry("the key keeps changing".to_owned())),
                 Err(Error::Key(cause)) => {
-                    done.push((item, KeyResult::failed(format!("it was moved, but not deleted: {cause}"))))
+                    done.push((item, KeyResult::failed(format!("copied, but not deleted: {cause}"))))
                 }
-                Err(trouble) => return Err(trouble),
+                Err(error) => return Err(error),
             }
         }
         Ok(again)
     }
 
-    /// Reads from the targets what was written there, and says what differs.
+    /// Reads the written values back from the targets; returns the difference of each, if any.
     async fn compare_with_target(
         &mut self,
         there: Vec<(Item, Dump, KeyOutcome)>,
@@ -86,17 +85,18 @@ impl Copier<'_> {
             .collect())
     }
 
-    /// From here on the source remembers whether a key changes.
+    /// Makes the source detect changes of a key.
     pub(super) async fn watch(&mut self, key: &[u8]) -> Result<(), Error> {
         self.endpoints.source.query_one(KeyCommand::new("WATCH", key)).await
     }
 
-    /// Nothing will be deleted.
+    /// Ends change detection without a deletion.
     pub(super) async fn unwatch(&mut self, key: &[u8]) -> Result<(), Error> {
         self.endpoints.source.query_one(KeyCommand { key: key.to_vec(), cmd: cmd("UNWATCH") }).await
     }
 
-    /// Deletes a key that was watched while it was copied in pieces, if the target has it and nothing has changed.
+    /// Deletes a key that was watched while it was copied in chunks, if the target has the same value and the key has
+    /// not changed.
     pub(super) async fn delete_watched(
         &mut self,
         item: Item,
@@ -117,15 +117,18 @@ impl Copier<'_> {
                 done.push((item, KeyResult { ending, deleted }));
                 Ok(Vec::new())
             }
-            (None, Value::Nil) => Ok(vec![item.retry("it keeps changing".to_owned())]),
+            (None, Value::Nil) => Ok(vec![item.retry("the key keeps changing".to_owned())]),
             (Some(what), _) => Ok(vec![item.retry(what)]),
             (None, other) => {
                 let name = self.endpoints.source.name();
-                let cause = read::<Value>(name, other).err().unwrap_or(Error::Key("not deleted".to_owned()));
+                let cause = read::<Value>(name, other)
+                    .err()
+                    .unwrap_or(Error::Key("unexpected reply to EXEC".to_owned()));
                 match cause {
-                    Error::Key(cause) => done
-                        .push((item, KeyResult::failed(format!("it was moved, but not deleted: {cause}")))),
-                    trouble => return Err(trouble),
+                    Error::Key(cause) => {
+                        done.push((item, KeyResult::failed(format!("copied, but not deleted: {cause}"))))
+                    }
+                    error => return Err(error),
                 }
                 Ok(Vec::new())
             }

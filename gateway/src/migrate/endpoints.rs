@@ -1,7 +1,6 @@
-//! Source and targets, connected, and what is known of them together.
-//!
-//! Owns the connections of a run and the knowledge of which sides are one and the same keyspace. Must never be kept
-//! over a lost connection: a new one is opened.
+//! Connected source and targets.
+//! ⏎ Owns the connections of a run and the knowledge of which endpoints are the same keyspace. Must be replaced after a
+//! connection is lost.
 
 use redis::cmd;
 use tokio::time::Instant;
@@ -11,22 +10,22 @@ use super::keyspace::{KeyCommand, Keyspace};
 use super::rules::Route;
 use super::{Observer, Plan};
 
-/// How long a key lives that is only there to be seen from the other side.
+/// TTL of the key that detects whether two endpoints are the same keyspace.
 const MARKER_TTL_MS: u64 = 60_000;
 
-/// Both sides.
+/// Source and targets.
 #[derive(Debug)]
 pub(super) struct Endpoints {
     pub(super) source: Keyspace,
     pub(super) targets: Vec<Keyspace>,
-    /// Which targets are the source itself.
+    /// Whether each target is the source itself.
     is_source: Vec<bool>,
-    /// Targets that are the same keyspace have the same number.
+    /// Group of each target; targets in the same keyspace have the same group.
     keyspace_group: Vec<usize>,
 }
 
 impl Endpoints {
-    /// Connects to everything.
+    /// Connects to all servers.
     pub(super) async fn open(plan: &Plan) -> Result<Self, Error> {
         let since = Instant::now();
         let mut source = Keyspace::open(&plan.from, since).await?;
@@ -48,12 +47,12 @@ impl Endpoints {
         Ok(Self { source, targets, is_source, keyspace_group: group })
     }
 
-    /// Whether a key is where it belongs identical.
+    /// Whether source and target are the same key of the same keyspace.
     pub(super) fn is_in_place(&self, key: &[u8], route: &Route) -> bool {
         self.is_source[route.target] && route.key == key
     }
 
-    /// Whether a route ends in the keyspace that it begins in.
+    /// Whether a route ends in the source keyspace.
     pub(super) fn targets_source(&self, route: &Route) -> bool {
         self.is_source[route.target]
     }
@@ -63,22 +62,22 @@ impl Endpoints {
         self.keyspace_group[one.target] == self.keyspace_group[two.target]
     }
 
-    /// Warns of targets that throw keys away by themselves.
+    /// Warns about targets that evict keys.
     pub(super) async fn warn(&mut self, observer: &dyn Observer) -> Result<(), Error> {
         for target in &mut self.targets {
             let mut info = cmd("INFO");
             info.arg("memory");
-            // Where INFO is not allowed, there is nothing to be server_message.
+            // Without permission for INFO there is no warning.
             let text: String = match target.query_node(0, info).await {
                 Ok(text) => text,
                 Err(Error::Key(_)) => continue,
-                Err(trouble) => return Err(trouble),
+                Err(error) => return Err(error),
             };
             let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             let policy = field("maxmemory_policy").unwrap_or("noeviction").trim();
             if policy != "noeviction" && field("maxmemory").is_some_and(|most| most.trim() != "0") {
                 observer.message(&format!(
-                    "{}: maxmemory-policy is {policy}: when its memory is full, it drops keys, moved ones, too",
+                    "{}: maxmemory-policy is {policy}: it evicts keys when its memory is full, including copied ones",
                     target.name()
                 ));
             }
@@ -87,24 +86,24 @@ impl Endpoints {
     }
 }
 
-/// Whether two sides are one keyspace: the same server and the same database, whatever their URLs say.
+/// Whether two endpoints are the same database of the same server, regardless of their URLs.
 async fn is_same_keyspace(one: &mut Keyspace, two: &mut Keyspace) -> Result<bool, Error> {
     let no_run_id = |space: &Keyspace| space.nodes.iter().any(|node| node.has_no_run_id());
     let meets = |space: &Keyspace, id: &str| space.nodes.iter().any(|node| node.run_id == id);
     if !no_run_id(one) && !no_run_id(two) && !two.nodes.iter().any(|node| meets(one, &node.run_id)) {
         return Ok(false);
     }
-    // The same server, or one that does not say who it is: only a key shows whether it is the same database.
+    // The same server, or a server without a run id: only a key shows whether it is the same database.
     let sign = format!("earshot:migrate:{}", uuid::Uuid::new_v4());
     let set: Result<(), Error> =
         two.query_one(KeyCommand::new("SET", sign.as_bytes()).arg("").arg("PX").arg(MARKER_TTL_MS)).await;
-    set.map_err(|trouble| match trouble {
+    set.map_err(|error| match error {
         Error::Key(cause) => Error::Fatal(MigrateError::Refused(format!(
-            "{} and {} may be one keyspace, and it cannot be found out: {cause}",
+            "cannot determine whether {} and {} are the same keyspace: {cause}",
             one.name(),
             two.name()
         ))),
-        trouble => trouble,
+        error => error,
     })?;
     let seen: i64 = one.query_one(KeyCommand::new("EXISTS", sign.as_bytes())).await?;
     two.query_one::<i64>(KeyCommand::new("DEL", sign.as_bytes())).await?;

@@ -1,35 +1,34 @@
-//! What can go wrong with a move, by what is to be done about it.
-//!
-//! Owns the wording of servers' errors. Must never hold a value or a URL.
+//! Errors of a migration, by how they are handled.
+//! ⏎ Owns the wording of server errors. Must never hold a value or a URL.
 
 use redis::{ServerError, Value};
 
 use crate::instance::Failure;
 
-/// Why a move did not come to its end.
+/// Why a migration ended early.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MigrateError {
-    /// It cannot be done as it was asked for; nothing was moved by this run.
+    /// The migration is not possible as configured; this run has copied nothing.
     #[error("{0}")]
     Refused(String),
-    /// The state file cannot be used; nothing was moved by this run.
+    /// The state file cannot be used; this run has copied nothing.
     #[error("{0}")]
     State(String),
-    /// A key is there identical and differs, and conflicts were to end the run.
+    /// A key exists at the target with a different value, and the run was to end in this case.
     #[error("{0}")]
     Conflict(String),
-    /// A server was lost for too long, or will not go on. The same command goes on from here.
+    /// A server was unavailable for too long, or rejected a command. The same command resumes the run.
     #[error("{0}")]
     Server(String),
-    /// It was told to stop. The same command goes on from here.
-    #[error("stopped; the same command goes on from here")]
+    /// The run was cancelled. The same command resumes it.
+    #[error("stopped; run the same command again to resume")]
     Stopped,
 }
 
-/// What happened, seen from within.
+/// Internal error, by scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Error {
-    /// May be better soon: connect again, and go on.
+    /// May succeed later: reconnect and continue.
     Transient(String),
     /// Concerns one key.
     Key(String),
@@ -44,7 +43,7 @@ impl From<MigrateError> for Error {
 }
 
 impl Error {
-    /// What a failed connection means.
+    /// Classifies a connection failure.
     pub(super) fn link(name: &str, failure: &Failure) -> Self {
         match failure {
             Failure::Unreachable(cause) | Failure::Deaf(cause) => Self::Transient(format!("{name}: {cause}")),
@@ -52,7 +51,7 @@ impl Error {
         }
     }
 
-    /// What an error means that a server answered with.
+    /// Classifies an error reply.
     pub(super) fn answer(name: &str, error: &ServerError) -> Self {
         let text = server_message(error);
         match error.code() {
@@ -60,10 +59,10 @@ impl Error {
                 Self::Transient(format!("{name}: {text}"))
             }
             "READONLY" => Self::Fatal(MigrateError::Server(format!(
-                "{name}: {text}: name the primary in the place of a replica"
+                "{name}: {text}; use the primary instead of a replica"
             ))),
             "OOM" => Self::Fatal(MigrateError::Server(format!(
-                "{name}: {text}: give it more memory (maxmemory), then run the same command again"
+                "{name}: {text}; increase its maxmemory, then run the same command again"
             ))),
             "MISCONF" | "NOREPLICAS" => Self::Fatal(MigrateError::Server(format!("{name}: {text}"))),
             _ => Self::Key(format!("{name}: {text}")),
@@ -71,12 +70,12 @@ impl Error {
     }
 }
 
-/// A server's error in its own words.
+/// Error message of a server.
 pub(super) fn server_message(error: &ServerError) -> String {
     error.details().map_or_else(|| error.code().to_owned(), |details| format!("{} {details}", error.code()))
 }
 
-/// The answer, unless it is an error.
+/// Returns the reply unless it is an error.
 pub(super) fn check_reply(name: &str, value: Value) -> Result<Value, Error> {
     match value {
         Value::ServerError(error) => Err(Error::answer(name, &error)),

@@ -1,11 +1,10 @@
-//! Globs over keys, which are bytes.
-//!
-//! Owns `*`, `?` and `\`. Must never take a key for text: keys need not be UTF-8.
+//! Glob patterns for keys, which are bytes.
+//! ⏎ Owns `*`, `?` and `\`. Must never assume that a key is UTF-8.
 
-/// A pattern for a whole key.
+/// Pattern that must match a whole key.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
-    /// What stands before the first wildcard.
+    /// Bytes before the first wildcard.
     literal: Vec<u8>,
     rest: Vec<Part>,
 }
@@ -18,7 +17,7 @@ enum Part {
 }
 
 impl Glob {
-    /// Reads a pattern; one without a wildcard is a prefix.
+    /// Parses a pattern; a pattern without a wildcard is a prefix.
     pub(super) fn new(text: &str) -> Result<Self, String> {
         let mut parts = parts(text)?;
         if parts.iter().all(|part| matches!(part, Part::Byte(_))) {
@@ -34,7 +33,7 @@ impl Glob {
         Ok(Self { literal: literal.collect(), rest })
     }
 
-    /// What every key that matches begins with.
+    /// Literal prefix of all matching keys.
     pub(super) fn literal(&self) -> &[u8] {
         &self.literal
     }
@@ -51,7 +50,7 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
         parts.push(match byte {
             b'*' => Part::Any,
             b'?' => Part::One,
-            b'\\' => Part::Byte(bytes.next().ok_or("nothing follows the last `\\`")?),
+            b'\\' => Part::Byte(bytes.next().ok_or("the pattern ends with `\\`")?),
             other => Part::Byte(other),
         });
     }
@@ -59,7 +58,7 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
     Ok(parts)
 }
 
-/// Goes back to the last `*` only, so the time is at most length times length.
+/// Backtracks only to the last `*`, so the time is at most quadratic.
 fn matches(parts: &[Part], key: &[u8]) -> bool {
     let (mut part, mut at) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_the_first_wildcard_is_literal() {
+    fn literal_prefix_ends_at_the_first_wildcard() {
         for (pattern, literal) in
             [("room:", "room:"), ("room:*", "room:"), ("a?b", "a"), ("*", ""), ("a\\*b*", "a*b")]
         {
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_none_is_refused() {
+    fn invalid_patterns_are_rejected() {
         assert!(Glob::new("").is_err());
         assert!(Glob::new("a\\").is_err());
     }

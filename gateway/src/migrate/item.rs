@@ -1,6 +1,5 @@
-//! Keys on their way, and how their moves end.
-//!
-//! Owns what is counted as what. Pure: must never query a server.
+//! Keys being migrated, and their outcomes.
+//! ⏎ Owns how outcomes are counted. Pure: must never query a server.
 
 use super::clock::Expiry;
 use super::compare::KeyPair;
@@ -9,25 +8,25 @@ use super::journal::InFlightKey;
 use super::rules::Route;
 use super::value::{Dump, DumpReply, KeyInfo};
 
-/// About how many bytes are read at once.
+/// Approximate number of bytes that are read at once.
 const PORTION_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The checksum of a value that is written in pieces, and has no checksum.
+/// Placeholder for values that are copied in chunks and have no checksum.
 pub(super) const NO_CHECKSUM: u64 = 0;
 
-/// A key on its way.
+/// A key being migrated.
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) in_flight_key: InFlightKey,
     pub(super) route: Route,
     pub(super) info: KeyInfo,
-    /// Whether what is at the target was written by this very run.
+    /// Whether this run has written the value at the target.
     pub(super) written_by_this_run: bool,
-    /// Why it was not deleted the last time.
+    /// Why the key could not be deleted in the last attempt.
     pub(super) last_failure: Option<String>,
 }
 
-/// How the move of a key ended.
+/// Outcome of a key.
 #[derive(Debug)]
 pub(super) struct KeyResult {
     pub(super) ending: KeyOutcome,
@@ -48,12 +47,12 @@ impl Item {
         KeyPair { key: &self.in_flight_key.key, route: &self.route, info: &self.info }
     }
 
-    /// Whether an earlier run has begun to write it.
+    /// Whether an earlier run may have written it.
     pub(super) fn was_started(&self) -> bool {
         !self.in_flight_key.checksums.is_empty()
     }
 
-    /// Whether what was found at the target was written by us.
+    /// Whether a migration wrote the value found at the target.
     pub(super) fn was_written_by_us(&self, found: &DumpReply) -> bool {
         let checksum = found.dump().and_then(Dump::checksum);
         self.written_by_this_run
@@ -62,7 +61,7 @@ impl Item {
             })
     }
 
-    /// Reads and writes it once more, for a cause. What is at the target was written by us.
+    /// Schedules another attempt with its cause. The value at the target was written by this run.
     pub(super) fn retry(self, cause: String) -> Self {
         Self { written_by_this_run: true, last_failure: Some(cause), ..self }
     }
@@ -77,7 +76,7 @@ impl KeyResult {
         Self::not_deleted(KeyOutcome::Failed(cause))
     }
 
-    /// Adds it to what was done.
+    /// Counts the outcome.
     pub(super) fn count(self, item: &Item, target: &str, counts: &mut Counts) {
         let rule = &mut counts.rules[item.route.rule];
         rule.deleted += u64::from(self.deleted);
@@ -99,13 +98,13 @@ impl KeyResult {
     }
 }
 
-/// A value that has come to its target.
+/// Outcome of a copied value.
 pub(super) fn moved(dump: &Dump, overwritten: bool) -> KeyOutcome {
     let has_ttl = matches!(dump.expiry, Expiry::At(_));
     KeyOutcome::Moved { bytes: dump.payload.len() as u64, has_ttl, overwritten }
 }
 
-/// How many of these are read at once; a value for pieces stands alone.
+/// Number of items to read at once; a value that is copied in chunks is read alone.
 pub(super) fn portion_len(items: &[Item], chunk_threshold: u64) -> usize {
     let mut bytes = 0;
     for (index, item) in items.iter().enumerate() {

@@ -1,7 +1,6 @@
-//! The state file: where a move stands, so that it goes on after any end, a kill included.
-//!
-//! Owns the file. It is replaced as a whole, and is on disk before what it announces is done. It holds names of keys,
-//! so it is readable by its owner alone; it must never hold a value, a URL or a secret.
+//! The state file, from which a run continues after any interruption, including SIGKILL.
+//! ⏎ Owns the file. It is replaced atomically, and intended writes are saved before they are made. It contains key
+//! names, so only its owner can read it; it must never contain a value, a URL or a secret.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -14,10 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::counts::Counts;
 use super::error::MigrateError;
 
-/// What this version writes and reads.
+/// Version of the format that is written and read.
 const VERSION: u32 = 2;
 
-/// How far a run has come.
+/// Stage of the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum JournalStage {
@@ -26,7 +25,7 @@ pub(super) enum JournalStage {
     Verify,
 }
 
-/// How far one node of the source has been walked. A cursor means nothing to any other incarnation of a server.
+/// SCAN position in one node of the source. Cursors are valid only for the same process of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScanCursor {
     pub(super) run_id: String,
@@ -34,18 +33,19 @@ pub(super) struct ScanCursor {
     pub(super) done: bool,
 }
 
-/// A key whose move has begun and is not known to have ended.
+/// A key whose copy has started and is not known to be complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InFlightKey {
     #[serde(serialize_with = "encode", deserialize_with = "decode")]
     pub(super) key: Vec<u8>,
-    /// The checksums of the values that were being written: what is found with one at the target was written by us.
+    /// Checksums of the values that were to be written. A value at the target with one of them was written by this
+    /// migration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) checksums: Vec<u64>,
 }
 
 impl InFlightKey {
-    /// Remembers a value that is about to be written.
+    /// Records a value that is about to be written.
     pub(super) fn add_checksum(&mut self, checksum: u64) {
         if !self.checksums.contains(&checksum) {
             self.checksums.push(checksum);
@@ -53,34 +53,34 @@ impl InFlightKey {
     }
 }
 
-/// Where a move stands.
+/// State of a migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     version: u32,
-    /// What is being done, so that nothing else goes on from here.
+    /// Identifies the migration, so that no other one resumes from this state.
     plan: String,
     pub(super) stage: JournalStage,
     pub(super) nodes: Vec<ScanCursor>,
-    /// The slots of the source's nodes, where it is a cluster.
+    /// Slots of the source's nodes; empty unless it is a cluster.
     pub(super) slots: String,
-    /// These come before anything that the cursors stand before.
+    /// Keys to handle before scanning continues.
     pub(super) in_flight: Vec<InFlightKey>,
     pub(super) counts: Counts,
 }
 
-/// The state with its file.
+/// A state with its file.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    /// Held, so that no two runs go on from one file.
+    /// Prevents concurrent runs with the same state file.
     _lock: Option<Lock>,
     pub(super) state: State,
-    /// Whether an earlier run began it.
+    /// Whether an earlier run created the state.
     pub(super) resumed: bool,
 }
 
 impl Journal {
-    /// Opens a state file, or begins one; nothing is written yet.
+    /// Opens or creates a state. Writes nothing yet.
     pub(super) fn open(path: &Path, plan: &str, rules: usize) -> Result<Self, MigrateError> {
         let lock = Lock::take(path)?;
         let found = read(path).map_err(|error| state_error(path, &format!("cannot be read: {error}")))?;
@@ -92,22 +92,22 @@ impl Journal {
         Ok(Self { path: path.to_owned(), _lock: Some(lock), state, resumed })
     }
 
-    /// A state that is kept nowhere, for what changes nothing.
+    /// A state without a file, for operations that change nothing.
     pub(super) fn in_memory(plan: &str, rules: usize) -> Self {
         Self { path: PathBuf::new(), _lock: None, state: new_state(plan, rules), resumed: false }
     }
 
-    /// Puts the state on disk.
+    /// Saves the state to disk.
     pub(super) fn save(&self) -> Result<(), MigrateError> {
         if self._lock.is_none() {
             return Ok(());
         }
         write(&self.path, &self.state).map_err(|error| {
-            state_error(&self.path, &format!("cannot be written: {error}; give another --state"))
+            state_error(&self.path, &format!("cannot be written: {error}; set another path with --state"))
         })
     }
 
-    /// The run is over.
+    /// Removes the state file after the run is complete.
     pub(super) fn remove(self) -> Result<(), MigrateError> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -117,7 +117,7 @@ impl Journal {
         }
     }
 
-    /// Goes on to the next stage, from the beginning of the keyspace.
+    /// Enters a stage at the start of the keyspace.
     pub(super) fn start_stage(&mut self, stage: JournalStage) {
         self.state.stage = stage;
         self.state.nodes.clear();
@@ -139,20 +139,23 @@ fn new_state(plan: &str, rules: usize) -> State {
 
 fn parse_state(path: &Path, text: &str, plan: &str, rules: usize) -> Result<State, MigrateError> {
     let state: State = serde_json::from_str(text).map_err(|error| {
-        state_error(path, &format!("is not the state of a move: {error}; give another --state"))
+        state_error(
+            path,
+            &format!("is not a state file of a migration: {error}; set another path with --state"),
+        )
     })?;
     if state.version != VERSION {
         return Err(state_error(
             path,
-            "was written by another version: finish with that one, or give another --state",
+            "was written by another version; finish the migration with that version, or set another path with --state",
         ));
     }
     if state.plan != plan || state.counts.rules.len() != rules {
         return Err(state_error(
             path,
             &format!(
-                "belongs to another move; give another --state, or remove the file to begin anew\n  it is of: {}\n  \
-                 asked for: {plan}",
+                "belongs to another migration; set another path with --state, or remove the file to start over\n  \
+                 file: {}\n  requested: {plan}",
                 state.plan
             ),
         ));
@@ -169,7 +172,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Replaces the file in one step; it is whole whenever the machine stops.
+/// Replaces the file atomically.
 fn write(path: &Path, state: &State) -> io::Result<()> {
     let temporary = suffixed(path, ".new");
     let mut file = private().truncate(true).open(&temporary)?;
@@ -195,7 +198,7 @@ fn state_error(path: &Path, what: &str) -> MigrateError {
     MigrateError::State(format!("state file {}: {what}", path.display()))
 }
 
-/// A lock temporary the state file, which itself is replaced again and again. It goes with its process.
+/// A lock file next to the state file, which is replaced on each save. Released when the process exits.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
@@ -209,15 +212,15 @@ impl Lock {
             let file = private().open(&path).map_err(|error| {
                 state_error(
                     state,
-                    &format!("{} cannot be made: {error}; give another --state", path.display()),
+                    &format!("cannot create {}: {error}; set another path with --state", path.display()),
                 )
             })?;
             match file.try_lock() {
-                // A run that ended at this moment has removed the file that we hold: nobody else would see our lock.
+                // A run that has just ended may have removed this file; a lock on it would not be visible to others.
                 Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => return Ok(Self { path, _file: file }),
                 Err(fs::TryLockError::WouldBlock) => {
-                    return Err(state_error(state, "another run is using it"));
+                    return Err(state_error(state, "is in use by another run"));
                 }
                 Err(fs::TryLockError::Error(error)) => {
                     return Err(state_error(state, &format!("cannot be locked: {error}")));
@@ -227,7 +230,7 @@ impl Lock {
     }
 }
 
-/// Whether a path leads to an open file.
+/// Whether a path refers to an open file.
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let (Ok(held), Ok(there)) = (file.metadata(), fs::metadata(path)) else { return false };
@@ -236,7 +239,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // One that is_in_place behind locks nobody out.
+        // A leftover lock file is harmless: the lock is on the open file.
         drop(fs::remove_file(&self.path));
     }
 }
@@ -255,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_is_read_as_it_was_written() {
+    fn state_round_trips() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let mut journal = Journal::open(&path, "a to b", 2).unwrap();
@@ -279,29 +282,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_its_state_is_refused() {
+    fn other_states_are_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         Journal::open(&path, "a to b", 1).unwrap().save().unwrap();
-        let told = Journal::open(&path, "a to c", 1).unwrap_err().to_string();
-        assert!(told.contains("another move") && told.contains("a to b"), "{told}");
+        let message = Journal::open(&path, "a to c", 1).unwrap_err().to_string();
+        assert!(message.contains("another migration") && message.contains("a to b"), "{message}");
         fs::write(&path, "{").unwrap();
         assert!(matches!(Journal::open(&path, "a to b", 1), Err(MigrateError::State(_))));
     }
 
     #[test]
-    fn two_runs_do_not_share_a_state() {
+    fn concurrent_runs_are_rejected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let first = Journal::open(&path, "a", 1).unwrap();
-        let told = Journal::open(&path, "a", 1).unwrap_err().to_string();
-        assert!(told.contains("another run"), "{told}");
+        let message = Journal::open(&path, "a", 1).unwrap_err().to_string();
+        assert!(message.contains("another run"), "{message}");
         drop(first);
         Journal::open(&path, "a", 1).unwrap();
     }
 
     #[test]
-    fn only_its_owner_may_read_it() {
+    fn state_file_is_private() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");

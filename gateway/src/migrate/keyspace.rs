@@ -1,7 +1,6 @@
-//! One side of a move: the keys of one server, or of all primaries of a cluster.
-//!
-//! Owns the connections and the way of a key to its node. Must never read or write anything by itself, and must never
-//! hold more than the commands it is given.
+//! One endpoint of a migration: a server, or all primaries of a cluster.
+//! ⏎ Owns the connections and the mapping of keys to nodes. Must never issue data commands by itself, and never hold
+//! more than the commands passed to it.
 
 use std::time::Duration;
 
@@ -17,15 +16,15 @@ use crate::instance::{Dialer, Failure, InstanceSettings, NodeAddress};
 
 mod connect;
 
-/// How often a command follows its slot to another node before the cluster is given time.
+/// Number of redirects that a command follows before the run backs off.
 const REDIRECTS_MAX: usize = 5;
 
-/// PEXPIRETIME for servers before 7.0, which do not know it.
+/// PEXPIRETIME for servers before 7.0.
 const EXPIRE_TIME: &str = "local now, left = redis.call('TIME'), redis.call('PTTL', KEYS[1]) \
      if left < 0 then return left end \
      return now[1] * 1000 + math.floor(now[2] / 1000) + left";
 
-/// A command with the key that says which node it is for.
+/// A command with the key that determines its node.
 #[derive(Clone, Debug)]
 pub(super) struct KeyCommand {
     pub(super) key: Vec<u8>,
@@ -40,7 +39,7 @@ impl KeyCommand {
         Self { key: key.to_vec(), cmd }
     }
 
-    /// A command of two words whose third is the key, such as `XINFO STREAM key`.
+    /// A command with a subcommand before the key, such as `XINFO STREAM key`.
     pub(super) fn sub(name: &str, word: &str, key: &[u8]) -> Self {
         let mut cmd = cmd(name);
         cmd.arg(word).arg(key);
@@ -53,44 +52,45 @@ impl KeyCommand {
     }
 }
 
-/// One server of a side.
+/// One server of an endpoint.
 #[derive(Debug)]
 pub(super) struct KeyspaceNode {
-    /// Tells one incarnation of a server from another; see [`KeyspaceNode::has_no_run_id`].
+    /// Identifies a process of a server; see [`KeyspaceNode::has_no_run_id`].
     pub(super) run_id: String,
-    /// Where the cluster says that it is; `None`: of a single server.
+    /// Address in the cluster; `None` for a single server.
     address: Option<NodeAddress>,
     connection: MultiplexedConnection,
     clock: Clock,
 }
 
 impl KeyspaceNode {
-    /// Whether the server does not say who it is: then its address stands in, which may be another's after a while.
+    /// Whether the server does not report a run id. Its address is used instead, which may belong to another server
+    /// later.
     pub(super) fn has_no_run_id(&self) -> bool {
         has_no_run_id(&self.run_id)
     }
 }
 
-/// Whether this stands in for a name.
+/// Whether this is an address instead of a run id.
 pub(super) fn has_no_run_id(run_id: &str) -> bool {
     run_id.starts_with('?')
 }
 
-/// One side.
+/// One endpoint.
 #[derive(Debug)]
 pub(super) struct Keyspace {
     settings: InstanceSettings,
     pub(super) nodes: Vec<KeyspaceNode>,
-    /// The node of each slot; `None` for a single server.
+    /// Node of each slot; `None` for a single server.
     slots: Option<Vec<usize>>,
-    /// Commands that it does not know, of those that may be missing.
+    /// Optional commands that the endpoint does not support.
     unsupported: Vec<&'static str>,
     since: Instant,
     clocks_read: Instant,
 }
 
 impl Keyspace {
-    /// Its name, for messages.
+    /// Name for messages.
     pub(super) fn name(&self) -> &str {
         &self.settings.name
     }
@@ -99,7 +99,7 @@ impl Keyspace {
         self.slots.is_some()
     }
 
-    /// Which node has which slots, as one text; empty for a single server.
+    /// Slot assignment as text; empty for a single server.
     pub(super) fn slots_text(&self) -> String {
         let Some(slots) = &self.slots else { return String::new() };
         let mut text = String::new();
@@ -115,13 +115,12 @@ impl Keyspace {
         self.slots.as_ref().map_or(0, |slots| slots[usize::from(slot_of(key))])
     }
 
-    /// The clock of the node that has a key.
+    /// Clock of the node that has a key.
     pub(super) fn clock_of(&self, key: &[u8]) -> Clock {
         self.nodes[self.node_of(key)].clock
     }
 
-    /// Asks everything, in as few round trips as there are nodes; the answers stand in the order of the calls, errors of
-    /// single commands among them.
+    /// Executes commands, with one round trip per node. Replies are in the order of the commands and may be errors.
     pub(super) async fn query(&mut self, calls: Vec<KeyCommand>) -> Result<Vec<Value>, Error> {
         if self.slots.is_some() {
             return self.query_cluster(calls).await;
@@ -134,13 +133,13 @@ impl Keyspace {
         sent.map_err(|failure| Error::link(&self.settings.name, &failure))
     }
 
-    /// Asks one thing and reads the answer.
+    /// Executes one command and converts its reply.
     pub(super) async fn query_one<T: FromRedisValue>(&mut self, call: KeyCommand) -> Result<T, Error> {
         let value = self.query(vec![call]).await?.pop().unwrap_or_default();
         read(&self.settings.name, value)
     }
 
-    /// Asks a node, whatever its keys.
+    /// Executes a command on a node.
     pub(super) async fn query_node<T: FromRedisValue>(&mut self, node: usize, cmd: Cmd) -> Result<T, Error> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.add_command(cmd);
@@ -176,16 +175,16 @@ impl Keyspace {
             }
             self.refresh_slots().await?;
         }
-        Err(Error::Transient(format!("{}: slots of the cluster are being moved", self.settings.name)))
+        Err(Error::Transient(format!("{}: cluster slots are being moved", self.settings.name)))
     }
 
-    /// Whether it supports a command. One that it does not know must not be sent: the error quotes the arguments, and
-    /// those are bytes that no client takes for text.
+    /// Whether a command is supported. An unsupported command must not be sent: its error quotes the arguments, and
+    /// binary data in an error breaks the client's parser.
     pub(super) fn supports(&self, command: &str) -> bool {
         !self.unsupported.contains(&command)
     }
 
-    /// The command that says when a key ends; read its answer with [`Expiry::read`].
+    /// Command for the expiry of a key; convert its reply with [`Expiry::read`].
     pub(super) fn expiry(&self, key: &[u8]) -> KeyCommand {
         if self.supports("PEXPIRETIME") {
             return KeyCommand::new("PEXPIRETIME", key);
@@ -195,12 +194,12 @@ impl Keyspace {
         KeyCommand { key: key.to_vec(), cmd: script }
     }
 
-    /// The answer to [`Keyspace::expiry`].
+    /// Converts the reply to [`Keyspace::expiry`].
     pub(super) fn read_expiry(&self, value: Value) -> Result<Expiry, Error> {
         read::<i64>(&self.settings.name, value).map(Expiry::read)
     }
 
-    /// How many keys there are, about.
+    /// Approximate number of keys.
     pub(super) async fn size(&mut self) -> Result<u64, Error> {
         let mut keys = 0;
         for node in 0..self.nodes.len() {
@@ -209,7 +208,7 @@ impl Keyspace {
         Ok(keys)
     }
 
-    /// Reads the nodes' clocks again when they were read a while ago: they drift.
+    /// Measures the clocks again if the last measurement is old: clocks drift.
     pub(super) async fn refresh_clocks(&mut self) -> Result<(), Error> {
         if self.clocks_read.elapsed() > Duration::from_secs(60) {
             for node in 0..self.nodes.len() {
@@ -223,15 +222,15 @@ impl Keyspace {
     }
 }
 
-/// Whether a node says that another one has the slot.
+/// Whether a node redirects to another one.
 fn redirected(value: &Value) -> bool {
     matches!(value, Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK"))
 }
 
-/// An answer as what it should be.
+/// Converts a reply.
 pub(super) fn read<T: FromRedisValue>(name: &str, value: Value) -> Result<T, Error> {
     redis::from_redis_value(check_reply(name, value)?)
-        .map_err(|_| Error::Key(format!("{name}: an answer that nobody understands")))
+        .map_err(|_| Error::Key(format!("{name}: unexpected reply")))
 }
 
 async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Vec<Value>, Failure> {
@@ -241,7 +240,7 @@ async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Re
     connection.send_packed_commands(pipeline, 0, pipeline.len()).await.map_err(Failure::from)
 }
 
-/// Asks for the time a few times; see [`Clock::best`].
+/// Takes several clock samples; see [`Clock::from_samples`].
 async fn clock(connection: &mut MultiplexedConnection, since: Instant) -> Result<Clock, Failure> {
     let mut samples = Vec::with_capacity(8);
     for _ in 0..8 {
@@ -251,5 +250,5 @@ async fn clock(connection: &mut MultiplexedConnection, since: Instant) -> Result
         let (seconds, micros): (i64, i64) = redis::from_redis_value(time).map_err(redis::RedisError::from)?;
         samples.push(ClockSample { sent, answered, server: seconds * 1_000_000 + micros });
     }
-    Clock::from_samples(samples).ok_or_else(|| Failure::Unreachable("it does not tell the time".to_owned()))
+    Clock::from_samples(samples).ok_or_else(|| Failure::Unreachable("no sample of TIME".to_owned()))
 }

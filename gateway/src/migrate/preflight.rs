@@ -1,7 +1,6 @@
-//! Looking at everything before anything is moved: which keys no rule matches, which would become one, which would be
-//! moved again and again; and, for a dry run, what there is and what is there identical.
-//!
-//! Must never change anything.
+//! Checks all keys before a migration: keys that no rule matches, keys that would be renamed to the same name, and keys
+//! that would be migrated repeatedly. For a dry run also counts keys and finds those that exist at the targets.
+//! ⏎ Must never change anything.
 
 use std::collections::BTreeMap;
 
@@ -20,49 +19,48 @@ use super::scan::Scan;
 use super::value::key_info;
 use super::{Observer, Plan};
 
-/// What a rule would move.
+/// Counters of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RulePreflight {
     /// Keys.
     pub keys: u64,
-    /// The memory they take at the source, as it estimates that.
+    /// Memory of the keys at the source, as estimated by it.
     pub bytes: u64,
-    /// How many of them have a TTL.
+    /// Keys with a TTL.
     pub with_ttl: u64,
-    /// How many of them are of which type.
+    /// Keys by type.
     pub kinds: BTreeMap<String, u64>,
-    /// Keys whose name is taken at the target.
+    /// Keys that exist at the target.
     pub taken: u64,
-    /// Keys that are where they belong.
+    /// Keys whose source and target are the same key of the same keyspace.
     pub in_place: u64,
-    /// A key, and the name that it would get.
+    /// A key and its new name.
     pub example: Option<(String, String)>,
 }
 
-/// What there is.
+/// Result of the check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
-    /// By rule, in the order of the rules.
+    /// By rule, in order.
     pub rules: Vec<RulePreflight>,
     /// Keys that no rule matches.
     pub unmatched: Lines,
-    /// Keys that two rules would give the same name, or that a rule would rename again each time.
+    /// Keys that two rules rename to the same name, or that a rule would rename repeatedly.
     pub contradictions: Lines,
-    /// Keys whose names are taken at the target.
+    /// Keys that exist at the target.
     pub taken: Lines,
 }
 
 impl Preflight {
-    /// Whether a move may begin.
-    ///
-    /// # Errors
-    /// What speaks against it.
+    /// Checks whether a migration can start.
+    /// ⏎ # Errors
+    /// Why it cannot.
     pub fn check(&self) -> Result<(), MigrateError> {
         let (what, lines, advice) = if self.contradictions.count > 0 {
-            ("the rules contradict each other", &self.contradictions, "change the rules")
+            ("the rules conflict", &self.contradictions, "change the rules")
         } else if self.unmatched.count > 0 {
-            let advice = "add rules, or send the rest somewhere with --rest NAME";
-            ("no rule says where these keys go", &self.unmatched, advice)
+            let advice = "add rules, or set a target for other keys with --rest NAME";
+            ("no rule matches some keys", &self.unmatched, advice)
         } else {
             return Ok(());
         };
@@ -76,12 +74,12 @@ impl Preflight {
     }
 }
 
-/// A walk over everything.
+/// A scan over all keys.
 #[derive(Debug)]
 pub(super) struct PreflightScan<'p> {
     pub(super) plan: &'p Plan,
     pub(super) endpoints: Endpoints,
-    /// Whether types, sizes and targets are looked at, too.
+    /// Whether to collect types and sizes and to query the targets.
     pub(super) is_dry_run: bool,
 }
 
@@ -92,36 +90,37 @@ impl PreflightScan<'_> {
         stop: &CancellationToken,
     ) -> Result<Preflight, Error> {
         let rules = self.plan.rules.texts().count();
-        let mut survey = Preflight { rules: vec![RulePreflight::default(); rules], ..Preflight::default() };
-        let mut pace = RateLimit::new(if self.is_dry_run { self.plan.rate } else { None });
+        let mut preflight =
+            Preflight { rules: vec![RulePreflight::default(); rules], ..Preflight::default() };
+        let mut rate_limit = RateLimit::new(if self.is_dry_run { self.plan.rate } else { None });
         let (mut nodes, mut slots): (Vec<ScanCursor>, String) = (Vec::new(), String::new());
-        let mut walk = Scan { nodes: &mut nodes, slots: &mut slots };
-        while let Some(mut keys) = walk.next(&mut self.endpoints.source, pace.batch()).await? {
+        let mut scan = Scan { nodes: &mut nodes, slots: &mut slots };
+        while let Some(mut keys) = scan.next(&mut self.endpoints.source, rate_limit.batch()).await? {
             if stop.is_cancelled() {
                 return Err(MigrateError::Stopped.into());
             }
             keys.retain(|key| !is_temp_key(key));
             let found = keys.len();
-            self.process_batch(keys, &mut survey).await?;
-            pace.wait(found, stop).await;
+            self.process_batch(keys, &mut preflight).await?;
+            rate_limit.wait(found, stop).await;
             observer.advance(found as u64);
         }
-        Ok(survey)
+        Ok(preflight)
     }
 
-    async fn process_batch(&mut self, keys: Vec<Vec<u8>>, survey: &mut Preflight) -> Result<(), Error> {
+    async fn process_batch(&mut self, keys: Vec<Vec<u8>>, preflight: &mut Preflight) -> Result<(), Error> {
         let mut routed = Vec::with_capacity(keys.len());
         for key in keys {
             match self.plan.rules.route(&key) {
-                None => survey.unmatched.add(|| display_key(&key)),
+                None => preflight.unmatched.add(|| display_key(&key)),
                 Some(route) if self.endpoints.is_in_place(&key, &route) => {
-                    survey.rules[route.rule].in_place += 1
+                    preflight.rules[route.rule].in_place += 1
                 }
                 Some(route) => routed.push((key, route)),
             }
         }
-        self.contradictions(&routed, &mut survey.contradictions).await?;
-        if self.is_dry_run { self.count_keys(&routed, survey).await } else { Ok(()) }
+        self.contradictions(&routed, &mut preflight.contradictions).await?;
+        if self.is_dry_run { self.count_keys(&routed, preflight).await } else { Ok(()) }
     }
 
     async fn contradictions(&mut self, routed: &[(Vec<u8>, Route)], found: &mut Lines) -> Result<(), Error> {
@@ -143,7 +142,7 @@ impl PreflightScan<'_> {
                 continue;
             }
             for (other, there) in self.plan.rules.collisions(key, route) {
-                // What is in its place identical is no other but perhaps a conflict.
+                // A key that stays in place is not a collision, at most a conflict.
                 if self.endpoints.same_keyspace(route, &there) && !self.endpoints.is_in_place(&other, &there)
                 {
                     asked.push((key, other, &route.key));
@@ -167,14 +166,18 @@ impl PreflightScan<'_> {
         Ok(())
     }
 
-    async fn count_keys(&mut self, routed: &[(Vec<u8>, Route)], survey: &mut Preflight) -> Result<(), Error> {
+    async fn count_keys(
+        &mut self,
+        routed: &[(Vec<u8>, Route)],
+        preflight: &mut Preflight,
+    ) -> Result<(), Error> {
         let source = &mut self.endpoints.source;
         let keys: Vec<&[u8]> = routed.iter().map(|(key, _)| key.as_slice()).collect();
         let infos = key_info(source, &keys).await?;
         let ends = source.query(keys.iter().map(|key| source.expiry(key)).collect()).await?;
         for (((key, route), info), end) in routed.iter().zip(infos).zip(ends) {
             let (Some(info), expiry) = (info, self.endpoints.source.read_expiry(end)?) else { continue };
-            let rule = &mut survey.rules[route.rule];
+            let rule = &mut preflight.rules[route.rule];
             rule.keys += 1;
             rule.bytes += info.bytes;
             rule.with_ttl += u64::from(matches!(expiry, Expiry::At(_)));
@@ -183,10 +186,10 @@ impl PreflightScan<'_> {
                 rule.example = Some((display_key(key), display_key(&route.key)));
             }
         }
-        self.taken(routed, survey).await
+        self.taken(routed, preflight).await
     }
 
-    async fn taken(&mut self, routed: &[(Vec<u8>, Route)], survey: &mut Preflight) -> Result<(), Error> {
+    async fn taken(&mut self, routed: &[(Vec<u8>, Route)], preflight: &mut Preflight) -> Result<(), Error> {
         for (place, target) in self.endpoints.targets.iter_mut().enumerate() {
             let there: Vec<&Route> =
                 routed.iter().map(|(_, route)| route).filter(|route| route.target == place).collect();
@@ -194,8 +197,8 @@ impl PreflightScan<'_> {
             let answers = target.query(calls).await?;
             for (route, answer) in there.into_iter().zip(answers) {
                 if read::<i64>(target.name(), answer)? == 1 {
-                    survey.rules[route.rule].taken += 1;
-                    survey.taken.add(|| format!("{} at {}", display_key(&route.key), target.name()));
+                    preflight.rules[route.rule].taken += 1;
+                    preflight.taken.add(|| format!("{} at {}", display_key(&route.key), target.name()));
                 }
             }
         }

@@ -1,6 +1,5 @@
-//! How fast a run may go.
-//!
-//! Owns the limit of keys a second. Must never let a pause be made up for later.
+//! Rate limit.
+//! ⏎ Owns the limit of keys per second. Must never compensate for a pause later.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,10 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// The most keys that are asked for at once.
+/// Maximum number of keys per batch.
 const BATCH_MAX: u32 = 1000;
 
-/// A limit of keys a second.
+/// Limit of keys per second.
 #[derive(Debug)]
 pub(super) struct RateLimit {
     rate: Option<NonZeroU32>,
@@ -23,13 +22,13 @@ impl RateLimit {
         Self { rate, next: Instant::now() }
     }
 
-    /// How many keys to query for at once: at most a quarter of a second's.
+    /// Number of keys per batch: at most a quarter of a second's quota.
     pub(super) fn batch(&self) -> usize {
         let most = self.rate.map_or(BATCH_MAX, |rate| (rate.get() / 4).clamp(1, BATCH_MAX));
         most as usize
     }
 
-    /// Waits until so many more keys may be handled, or it is time to stop.
+    /// Waits until the quota allows this many keys, or until cancelled.
     pub(super) async fn wait(&mut self, keys: usize, stop: &CancellationToken) {
         let Some(rate) = self.rate else { return };
         let until = self.next.max(Instant::now());
@@ -46,30 +45,30 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn keys_take_their_time() {
-        let mut pace = RateLimit::new(NonZeroU32::new(100));
+    async fn rate_is_limited() {
+        let mut rate_limit = RateLimit::new(NonZeroU32::new(100));
         let (start, stop) = (Instant::now(), CancellationToken::new());
         for _ in 0..5 {
-            pace.wait(pace.batch(), &stop).await;
+            rate_limit.wait(rate_limit.batch(), &stop).await;
         }
         assert_eq!(start.elapsed(), Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_rate_nobody_waits() {
-        let mut pace = RateLimit::new(None);
+    async fn no_rate_means_no_wait() {
+        let mut rate_limit = RateLimit::new(None);
         let (start, stop) = (Instant::now(), CancellationToken::new());
-        pace.wait(1_000_000, &stop).await;
-        assert_eq!((start.elapsed(), pace.batch()), (Duration::ZERO, 1000));
+        rate_limit.wait(1_000_000, &stop).await;
+        assert_eq!((start.elapsed(), rate_limit.batch()), (Duration::ZERO, 1000));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_the_wait() {
-        let mut pace = RateLimit::new(NonZeroU32::new(1));
+    async fn cancellation_ends_the_wait() {
+        let mut rate_limit = RateLimit::new(NonZeroU32::new(1));
         let (start, stop) = (Instant::now(), CancellationToken::new());
-        pace.wait(1_000_000, &stop).await;
+        rate_limit.wait(1_000_000, &stop).await;
         stop.cancel();
-        pace.wait(1, &stop).await;
+        rate_limit.wait(1, &stop).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

@@ -1,22 +1,20 @@
-//! Which key goes where, and under which name.
-//!
-//! Owns patterns and prefixes. Pure: must never query a server. The first rule that matches a key decides.
+//! Routing of keys to targets and new names.
+//! ⏎ Owns patterns and prefixes. Pure: must never query a server. The first rule that matches a key applies.
 
 use super::glob::Glob;
 
-/// One rule as an operator writes it.
+/// A rule as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// A glob over the whole key (`*`, `?`, `\` before one that is meant as it stands). Without a wildcard it is a
-    /// prefix: `room:` is `room:*`.
+    /// Glob for the whole key (`*`, `?`, `\` to escape). Without a wildcard it is a prefix: `room:` is `room:*`.
     pub keys: String,
-    /// The target's name.
+    /// Name of the target.
     pub to: String,
-    /// What takes the target of the text before the first wildcard. `None`: the key keeps its name.
+    /// Replaces the text before the first wildcard. `None` keeps the name of the key.
     pub prefix: Option<String>,
 }
 
-/// The rules, in their order. Never empty.
+/// Rules in order. Never empty.
 #[derive(Clone, Debug)]
 pub struct Rules {
     rules: Vec<Compiled>,
@@ -30,37 +28,36 @@ struct Compiled {
     text: String,
 }
 
-/// Where a key goes.
+/// Route of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Route {
-    /// The rule that server_message so.
+    /// Index of the rule.
     pub(super) rule: usize,
-    /// The target, by its target in the plan.
+    /// Index of the target.
     pub(super) target: usize,
-    /// The key's name there.
+    /// Name of the key at the target.
     pub(super) key: Vec<u8>,
 }
 
 impl Rules {
-    /// Takes rules, and the names of the targets that they may send keys to.
-    ///
-    /// # Errors
-    /// Which rule is wrong, and how.
+    /// Creates rules for the targets with these names.
+    /// ⏎ # Errors
+    /// Which rule is invalid, and why.
     pub fn new(rules: &[Rule], targets: &[String]) -> Result<Self, String> {
         if rules.is_empty() {
-            return Err("no rule says where keys go: give --rule 'PATTERN=NAME', or --rest NAME".to_owned());
+            return Err("there are no rules: set --rule 'PATTERN=NAME' or --rest NAME".to_owned());
         }
         let compiled = rules.iter().map(|rule| Compiled::new(rule, targets)).collect::<Result<_, _>>()?;
         Ok(Self { rules: compiled })
     }
 
-    /// Where a key goes; `None` when no rule matches it.
+    /// Route of a key; `None` if no rule matches.
     pub(super) fn route(&self, key: &[u8]) -> Option<Route> {
         let rule = self.rules.iter().position(|rule| rule.glob.matches(key))?;
         Some(Route { rule, target: self.rules[rule].target, key: self.rules[rule].renamed(key) })
     }
 
-    /// Other keys that would come to the same name through some rule, whether they exist or not.
+    /// Other keys that some rule would rename to the same name, whether they exist or not.
     pub(super) fn collisions(&self, key: &[u8], route: &Route) -> Vec<(Vec<u8>, Route)> {
         let mut collisions: Vec<(Vec<u8>, Route)> = Vec::new();
         for rule in &self.rules {
@@ -75,12 +72,12 @@ impl Rules {
         collisions
     }
 
-    /// Whether every key keeps its name.
+    /// Whether no rule renames keys.
     pub(super) fn keeps_all_names(&self) -> bool {
         self.rules.iter().all(|rule| rule.prefix.is_none())
     }
 
-    /// The rules as they are display_key, in their order.
+    /// The rules as text, in order.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| rule.text.as_str())
     }
@@ -91,7 +88,7 @@ impl Compiled {
         let Some(target) = targets.iter().position(|name| *name == rule.to) else {
             let known = targets.join(", ");
             return Err(format!(
-                "rule `{}`: there is no target `{}` (there is: {known}); name it with --to",
+                "rule `{}`: no target `{}` (known: {known}); define it with --to",
                 rule.keys, rule.to
             ));
         };
@@ -113,7 +110,7 @@ impl Compiled {
         }
     }
 
-    /// The key that this rule would rename to `name`, if it renames one to it.
+    /// Key that this rule would rename to `name`, if any.
     fn source_key(&self, name: &[u8]) -> Option<Vec<u8>> {
         match &self.prefix {
             Some(prefix) => Some([self.glob.literal(), name.strip_prefix(prefix.as_slice())?].concat()),
@@ -144,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_matches_decides() {
+    fn first_matching_rule_applies() {
         let rules = rules(&[
             ("express:*", "express", None),
             ("room:", "express", Some("express:room:")),
@@ -164,19 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_no_rule_names_has_no_route() {
+    fn unmatched_key_has_no_route() {
         assert_eq!(routed(&rules(&[("a:*", "nest", None)]), "b:1"), None);
     }
 
     #[test]
-    fn the_text_before_the_first_wildcard_gives_way() {
+    fn prefix_replaces_the_literal_prefix() {
         let rules = rules(&[("user:?:status", "shared", Some("u/"))]);
         assert_eq!(routed(&rules, "user:7:status"), Some((2, "u/7:status".to_owned())));
         assert_eq!(routed(&rules, "user:77:status"), None);
     }
 
     #[test]
-    fn keys_that_would_become_one_are_found() {
+    fn name_collisions_are_found() {
         let rules = rules(&[("express:*", "express", None), ("room:*", "express", Some("express:room:"))]);
         let route = rules.route(b"room:1").unwrap();
         let collisions: Vec<Vec<u8>> =
@@ -189,9 +186,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_target_is_refused_by_name() {
+    fn unknown_target_is_rejected() {
         let rule = Rule { keys: "a:*".to_owned(), to: "nets".to_owned(), prefix: None };
-        let told = Rules::new(&[rule], &["nest".to_owned()]).unwrap_err();
-        assert!(told.contains("nets") && told.contains("nest") && told.contains("a:*"), "{told}");
+        let message = Rules::new(&[rule], &["nest".to_owned()]).unwrap_err();
+        assert!(message.contains("nets") && message.contains("nest") && message.contains("a:*"), "{message}");
     }
 }

@@ -1,6 +1,5 @@
-//! A whole run: stages in their order, connections anew when they are lost.
-//!
-//! Owns patience. A lost connection and a killed process are the same to it: what goes on, goes on from the journal.
+//! Runs the stages of a migration in order, and reconnects after connection failures.
+//! ⏎ Owns retries. Handles a lost connection like a killed process: the next attempt continues from the journal.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use super::verify::Verifier;
 use super::{Observer, Plan, Report, Stage};
 use crate::instance::{Backoff, Failure};
 
-/// How long servers may be away at a time.
+/// How long a server may be unavailable without any progress.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A run.
@@ -27,7 +26,7 @@ struct Runner<'p> {
     stop: &'p CancellationToken,
 }
 
-/// The observer, and how far it was told that the run has come.
+/// Passes progress to an observer and counts processed keys.
 struct CountingObserver<'p> {
     observer: &'p dyn Observer,
     done: Cell<u64>,
@@ -138,7 +137,7 @@ impl<'p> Runner<'p> {
         Ok(endpoints)
     }
 
-    /// Does a stage, again and again as long as that may help. What has come further has earned new patience.
+    /// Repeats a stage while its errors are transient. Progress restarts [`RETRY_TIMEOUT`].
     async fn with_retry<T>(
         &self,
         mut stage: impl AsyncFnMut() -> Result<T, Error>,
@@ -158,10 +157,10 @@ impl<'p> Runner<'p> {
             }
             if since.elapsed() > RETRY_TIMEOUT {
                 return Err(MigrateError::Server(format!(
-                    "{cause}; that has been so for {RETRY_TIMEOUT:?}: run the same command again when it is better"
+                    "{cause}; no progress for {RETRY_TIMEOUT:?}: fix the cause, then run the same command again"
                 )));
             }
-            self.observer.message(&format!("{cause}; trying again"));
+            self.observer.message(&format!("{cause}; retrying"));
             let pause = backoff.next(&Failure::Unreachable(cause));
             if timeout(pause, self.stop.cancelled()).await.is_ok() {
                 return Err(MigrateError::Stopped);

@@ -1,22 +1,21 @@
-//! Which node of a cluster has which slots.
-//!
-//! Owns the reading of `CLUSTER SLOTS`. Pure: must never query a server.
+//! Slot assignment of a cluster.
+//! ⏎ Owns the parsing of `CLUSTER SLOTS`. Pure: must never query a server.
 
 use redis::Value;
 
 use crate::instance::slot::SLOTS;
 
-/// The primaries of a cluster with their slots.
+/// Primaries of a cluster with their slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Topology {
-    /// Host and port of each primary that has slots; without a host where it is the one that was asked.
+    /// Host and port of each primary with slots; the host is `None` if it is that of the queried node.
     pub(super) primaries: Vec<(Option<String>, u16)>,
-    /// The primary of each slot, by its place.
+    /// Index of the primary of each slot.
     pub(super) of_slot: Vec<Option<usize>>,
 }
 
 impl Topology {
-    /// Reads the answer to `CLUSTER SLOTS`.
+    /// Parses the reply to `CLUSTER SLOTS`.
     pub(super) fn read(answer: &Value) -> Option<Self> {
         let mut topology = Self { primaries: Vec::new(), of_slot: vec![None; usize::from(SLOTS)] };
         let Value::Array(ranges) = answer else { return None };
@@ -39,7 +38,7 @@ impl Topology {
         })
     }
 
-    /// How many slots nobody has.
+    /// Number of slots without a primary.
     pub(super) fn unserved(&self) -> usize {
         self.of_slot.iter().filter(|place| place.is_none()).count()
     }
@@ -53,7 +52,7 @@ fn address(node: &[Value]) -> Option<(Option<String>, u16)> {
         _ => return None,
     };
     let Value::Int(port) = node.get(1)? else { return None };
-    // `?` stands for a name that the node was not given.
+    // `?` means that the node has no hostname.
     Some((Some(host).filter(|host| !matches!(host.as_str(), "" | "?")), u16::try_from(*port).ok()?))
 }
 
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topology_is_read() {
+    fn topology_is_parsed() {
         let node = |port| Value::Array(vec![Value::BulkString(b"10.0.0.1".to_vec()), Value::Int(port)]);
         let range = |from, to, port| Value::Array(vec![Value::Int(from), Value::Int(to), node(port)]);
         let answer = Value::Array(vec![range(0, 5, 1), range(6, 9, 2), range(10, 16_382, 1)]);

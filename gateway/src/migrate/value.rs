@@ -1,6 +1,5 @@
-//! Values as servers hand them out whole: DUMP, with the moment of expiry.
-//!
-//! Owns what is known of a key and its value. Must never be used for values that are too large to hold.
+//! Whole values: DUMP with the expiry.
+//! ⏎ Owns what is known about a key and its value. Must never be used for values that are too large for memory.
 
 use std::fmt;
 
@@ -10,7 +9,7 @@ use super::clock::Expiry;
 use super::error::{Error, server_message};
 use super::keyspace::{KeyCommand, Keyspace, read};
 
-/// A type of Redis.
+/// Redis type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ValueType {
     String,
@@ -19,12 +18,12 @@ pub(super) enum ValueType {
     SortedSet,
     Hash,
     Stream,
-    /// A module's, of which only DUMP supports the content.
+    /// Type of a module, whose content is accessible only with DUMP.
     Other(String),
 }
 
 impl ValueType {
-    /// Reads the answer to TYPE; `None`: no such key.
+    /// Parses the reply to TYPE; `None` if the key does not exist.
     pub(super) fn read(answer: &str) -> Option<Self> {
         Some(match answer {
             "none" => return None,
@@ -38,7 +37,7 @@ impl ValueType {
         })
     }
 
-    /// As TYPE says it.
+    /// Name as in the reply to TYPE.
     pub(super) fn as_str(&self) -> &str {
         match self {
             Self::String => "string",
@@ -58,7 +57,7 @@ impl fmt::Display for ValueType {
     }
 }
 
-/// A value in the server's own format.
+/// Serialized value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dump {
     pub(super) payload: Vec<u8>,
@@ -66,25 +65,25 @@ pub(super) struct Dump {
 }
 
 impl Dump {
-    /// The CRC-64 that every payload ends with.
+    /// CRC-64 at the end of the payload.
     pub(super) fn checksum(&self) -> Option<u64> {
         self.payload.last_chunk::<8>().map(|last| u64::from_le_bytes(*last))
     }
 }
 
-/// What asking for a value came to.
+/// Result of DUMP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DumpReply {
     Missing,
     Dump(Dump),
-    /// The server will not hand it out whole.
+    /// The server rejected the command.
     Rejected(String),
 }
 
-/// Reads values whole, in one round trip.
+/// Reads values in one round trip.
 pub(super) async fn dumps(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<DumpReply>, Error> {
     if !space.supports("DUMP") {
-        return Ok(vec![DumpReply::Rejected(format!("{} does not know DUMP", space.name())); keys.len()]);
+        return Ok(vec![DumpReply::Rejected(format!("{} does not support DUMP", space.name())); keys.len()]);
     }
     let calls = keys.iter().flat_map(|key| [KeyCommand::new("DUMP", key), space.expiry(key)]).collect();
     let mut answers = space.query(calls).await?.into_iter();
@@ -104,21 +103,21 @@ fn parse_dump(space: &Keyspace, payload: Value, expiry: Value) -> Result<DumpRep
         Value::Nil => Ok(DumpReply::Missing),
         Value::ServerError(error) => match Error::answer(space.name(), &error) {
             Error::Key(_) => Ok(DumpReply::Rejected(server_message(&error))),
-            trouble => Err(trouble),
+            error => Err(error),
         },
-        _ => Err(Error::Key(format!("{}: an answer to DUMP that nobody understands", space.name()))),
+        _ => Err(Error::Key(format!("{}: unexpected reply to DUMP", space.name()))),
     }
 }
 
-/// A key's type, and how many bytes it takes, about; `None`: no such key.
+/// Type and approximate size of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KeyInfo {
     pub(super) kind: ValueType,
-    /// Zero where the server does not tell.
+    /// Zero if the server does not report it.
     pub(super) bytes: u64,
 }
 
-/// Measures keys in one round trip.
+/// Reads type and size of keys in one round trip; `None` for missing keys.
 pub(super) async fn key_info(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec<Option<KeyInfo>>, Error> {
     let mut calls: Vec<KeyCommand> = keys.iter().map(|key| KeyCommand::new("TYPE", key)).collect();
     if space.supports("MEMORY") {
@@ -129,7 +128,7 @@ pub(super) async fn key_info(space: &mut Keyspace, keys: &[&[u8]]) -> Result<Vec
     let mut infos = Vec::with_capacity(keys.len());
     for kind in kinds {
         let kind = ValueType::read(&read::<String>(space.name(), kind)?);
-        // Where MEMORY EXIT_USAGE is not allowed, sizes are unknown, and values are taken for small ones.
+        // Without permission for MEMORY USAGE, sizes are unknown and values are treated as small.
         let bytes = sizes.next().and_then(|bytes| read::<u64>(space.name(), bytes).ok());
         infos.push(kind.map(|kind| KeyInfo { kind, bytes: bytes.unwrap_or(0) }));
     }

@@ -1,6 +1,5 @@
-//! The verification: every key of the source compared with its target.
-//!
-//! Owns the pass and the list of differences. Must never write. What the targets have besides is theirs.
+//! Verification: compares every key of the source with its target.
+//! ⏎ Owns the scan and the list of differences. Must never write. Ignores other keys of the targets.
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,18 +15,18 @@ use super::scan::{Scan, forget_unidentified};
 use super::value::{DumpReply, KeyInfo, dumps, key_info};
 use super::{Observer, Plan};
 
-/// About how many bytes are read from each side at once.
+/// Approximate number of bytes that are read from each side at once.
 const PORTION_BYTES: u64 = 16 * 1024 * 1024;
 
-/// After how many batches the state is put on disk: a verification that is done twice harms nobody.
+/// Number of batches between two saves; batches since the last save are verified again after a crash.
 const SAVE_EVERY_BATCHES: usize = 20;
 
-/// The stage that compares.
+/// The verification stage.
 pub(super) struct Verifier<'p> {
     pub(super) plan: &'p Plan,
     pub(super) endpoints: Endpoints,
     pub(super) journal: &'p mut Journal,
-    /// Whether nothing was moved before, so that nobody has counted the keys that no rule matches.
+    /// Whether no copy preceded, so that keys without a rule have not been counted.
     pub(super) is_standalone: bool,
     pub(super) observer: &'p dyn Observer,
     pub(super) stop: &'p CancellationToken,
@@ -37,7 +36,7 @@ type CheckedKey = (Vec<u8>, Route, KeyInfo);
 
 impl Verifier<'_> {
     pub(super) async fn run(&mut self) -> Result<(), Error> {
-        let mut pace = RateLimit::new(self.plan.rate);
+        let mut rate_limit = RateLimit::new(self.plan.rate);
         self.begin();
         for batch in 1_usize.. {
             if self.stop.is_cancelled() {
@@ -47,13 +46,13 @@ impl Verifier<'_> {
                 self.journal.save()?;
             }
             let before = self.journal.state.clone();
-            match self.batch(&mut pace).await {
+            match self.batch(&mut rate_limit).await {
                 Ok(true) => {}
                 Ok(false) => break,
-                // The batch is done again by whoever goes on.
-                Err(trouble) => {
+                // The next attempt repeats the batch.
+                Err(error) => {
                     self.journal.state = before;
-                    return Err(trouble);
+                    return Err(error);
                 }
             }
         }
@@ -61,27 +60,27 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Goes on where an earlier connection stood, or begins anew, with new sums.
+    /// Continues from the cursors, or restarts with reset counters.
     fn begin(&mut self) {
         let state = &mut self.journal.state;
         forget_unidentified(&mut state.nodes);
         Scan { nodes: &mut state.nodes, slots: &mut state.slots }.align(&self.endpoints.source);
-        if state.nodes.iter().all(|walked| !walked.done && walked.cursor == "0") {
+        if state.nodes.iter().all(|position| !position.done && position.cursor == "0") {
             state.counts.compared = 0;
             state.counts.differences = Lines::default();
         }
     }
 
-    /// Compares some keys; `false` when there are no more.
-    async fn batch(&mut self, pace: &mut RateLimit) -> Result<bool, Error> {
+    /// Compares a batch of keys; `false` when the scan is complete.
+    async fn batch(&mut self, rate_limit: &mut RateLimit) -> Result<bool, Error> {
         let state = &mut self.journal.state;
-        let mut walk = Scan { nodes: &mut state.nodes, slots: &mut state.slots };
-        let Some(mut keys) = walk.next(&mut self.endpoints.source, pace.batch()).await? else {
+        let mut scan = Scan { nodes: &mut state.nodes, slots: &mut state.slots };
+        let Some(mut keys) = scan.next(&mut self.endpoints.source, rate_limit.batch()).await? else {
             return Ok(false);
         };
         keys.retain(|key| !is_temp_key(key));
         let count = keys.len();
-        pace.wait(count, self.stop).await;
+        rate_limit.wait(count, self.stop).await;
         let mut items = self.measured(keys).await?;
         while !items.is_empty() {
             let rest = items.split_off(portion_len(&items, self.plan.chunk_threshold));
@@ -134,7 +133,7 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// A key may have ended, or changed, between the two readings.
+    /// Compares a key again: it may have expired or changed between the two reads.
     async fn recheck(&mut self, pair: KeyPair<'_>, what: String) -> Result<Option<String>, Error> {
         let Some(Some(info)) = key_info(&mut self.endpoints.source, &[pair.key]).await?.pop() else {
             return Ok(None);
@@ -160,7 +159,7 @@ impl Verifier<'_> {
     }
 }
 
-/// A value that is to be compared in pieces.
+/// Replies for values that are compared in chunks.
 fn chunked_pair() -> (DumpReply, DumpReply) {
     (DumpReply::Rejected(String::new()), DumpReply::Rejected(String::new()))
 }

@@ -1,13 +1,12 @@
-//! A keyspace is moved whole: every key, of any type, with its TTL, to the place that rules name, whatever happens on
-//! the way; and nothing but what was asked for is touched.
-//!
-//! What was moved is judged by reading both sides type by type (see `harness::keyspace`), never by what the tool says.
+//! `earshot migrate` copies every key, of any type and with its TTL, to the target that rules define, despite failures,
+//! and changes nothing else.
+//! ⏎ The tests compare both sides type by type (see `harness::keyspace`), independently of the tool's output.
 
+mod chunked;
 mod cluster;
 mod conflicts;
 mod deleting;
 mod killed;
-mod pieces;
-mod refused;
+mod rejected;
 mod running;
 mod whole;

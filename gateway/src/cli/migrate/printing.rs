@@ -1,4 +1,4 @@
-//! What a run came to, for people: a table on standard output, and what went wrong below it.
+//! Prints results: a table on standard output, followed by problems.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -7,10 +7,10 @@ use indicatif::HumanBytes;
 
 use crate::migrate::{Conflict, Lines, Plan, Preflight, Report};
 
-/// Prints a dry run, and says whether a move may begin.
-pub(super) fn dry_run(plan: &Plan, survey: &Preflight) -> bool {
+/// Prints a dry run; returns whether a migration can start.
+pub(super) fn dry_run(plan: &Plan, preflight: &Preflight) -> bool {
     let mut out = String::new();
-    for (text, rule) in plan.rules.texts().zip(&survey.rules) {
+    for (text, rule) in plan.rules.texts().zip(&preflight.rules) {
         out += &format!(
             "{text}\n  {} keys, about {}, {} with a TTL{}\n",
             rule.keys,
@@ -21,22 +21,22 @@ pub(super) fn dry_run(plan: &Plan, survey: &Preflight) -> bool {
         if let Some((key, name)) = rule.example.as_ref().filter(|(key, name)| key != name) {
             out += &format!("  for example {key} becomes {name}\n");
         }
-        out += &line(rule.in_place, "are where they belong already");
-        out += &line(rule.taken, "are at the target already, the same or not");
+        out += &line(rule.in_place, "are in place already");
+        out += &line(rule.taken, "exist at the target");
     }
-    list(&mut out, "at the target already", &survey.taken);
-    list(&mut out, "matched by no rule", &survey.unmatched);
-    list(&mut out, "in contradiction", &survey.contradictions);
-    let verdict = survey.check();
+    list(&mut out, "existing at the target", &preflight.taken);
+    list(&mut out, "without a matching rule", &preflight.unmatched);
+    list(&mut out, "conflicting", &preflight.contradictions);
+    let verdict = preflight.check();
     match &verdict {
         Err(error) => out += &format!("{error}\n"),
         Ok(()) => out += "nothing was changed: this was a dry run\n",
     }
     print(&out);
-    verdict.is_ok() && (survey.taken.count == 0 || plan.conflict != Conflict::Fail)
+    verdict.is_ok() && (preflight.taken.count == 0 || plan.conflict != Conflict::Fail)
 }
 
-/// Prints what was done, and says whether everything is at its target.
+/// Prints the result of a run; returns whether every key is at its target.
 pub(super) fn report(plan: &Plan, report: &Report, only_compared: bool) -> bool {
     let mut out = String::new();
     let counts = &report.counts;
@@ -49,20 +49,20 @@ pub(super) fn report(plan: &Plan, report: &Report, only_compared: bool) -> bool 
                 rule.with_ttl,
                 kinds(&rule.kinds)
             );
-            out += &line(rule.overwritten, "of them took the place of others");
-            out += &line(rule.identical, "were there already, the same");
-            out += &line(rule.skipped, "were left: others are in their place");
-            out += &line(rule.in_place, "are where they belong already");
-            out += &line(rule.expired, "ended before they were moved");
+            out += &line(rule.overwritten, "of them overwrote existing keys");
+            out += &line(rule.identical, "existed at the target with the same value");
+            out += &line(rule.skipped, "were skipped: they differ at the target");
+            out += &line(rule.in_place, "are in place already");
+            out += &line(rule.expired, "expired before they were moved");
             out += &line(rule.deleted, "were deleted from the source");
             out += &line(rule.failed, "failed");
         }
         list(&mut out, "failed", &counts.failures);
         if report.resumed {
-            out += &format!("went on from an earlier run; {} keys were in flight\n", report.settled);
+            out += &format!("resumed an earlier run; {} keys were in flight\n", report.settled);
         }
     }
-    out += &line(counts.unmatched, "are matched by no rule");
+    out += &line(counts.unmatched, "have no matching rule");
     if plan.verify || only_compared {
         out += &format!("compared {} keys: {} differ\n", counts.compared, counts.differences.count);
         list(&mut out, "different", &counts.differences);
@@ -94,7 +94,7 @@ fn list(out: &mut String, what: &str, lines: &Lines) {
     }
 }
 
-/// A reader who has seen enough (`| head`) is no failure.
+/// A closed standard output (`| head`) is not an error.
 fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }

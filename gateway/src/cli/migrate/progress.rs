@@ -1,6 +1,5 @@
-//! How a run goes on, on standard error: a bar on a terminal, a line now and then elsewhere.
-//!
-//! Must never resolve_conflict anything.
+//! Progress on standard error: a bar on a terminal, periodic lines otherwise.
+//! ⏎ Must never influence the run.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,22 +9,22 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
-use super::tell;
+use super::print_line;
 use crate::migrate::{Observer, Stage};
 
-/// Between two lines where there is no terminal.
+/// Interval between lines without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The stage under way.
+/// The current stage.
 struct Line {
     stage: Stage,
     done: u64,
     keys: u64,
-    told: Instant,
+    last_printed: Instant,
     bar: Option<ProgressBar>,
 }
 
-/// Shows the stages of a run, one after the other.
+/// Shows the stages of a run.
 pub(super) struct Progress {
     is_terminal: bool,
     line: RefCell<Option<Line>>,
@@ -36,12 +35,12 @@ impl Progress {
         Self { is_terminal: io::stderr().is_terminal(), line: RefCell::new(None) }
     }
 
-    /// The stage is over: the bar goes, and the last line comes.
+    /// Ends the current stage: removes the bar or prints the last line.
     pub(super) fn end(&self) {
         let Some(line) = self.line.borrow_mut().take() else { return };
         match line.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => tell(&line.text()),
+            None => print_line(&line.text()),
         }
     }
 }
@@ -61,13 +60,13 @@ impl Line {
 impl Observer for Progress {
     fn begin(&self, stage: Stage, keys: u64) {
         if let Some(line) = self.line.borrow_mut().as_mut().filter(|line| line.stage == stage) {
-            // The same stage, connected anew.
+            // The same stage after a reconnect.
             line.keys = keys.max(line.done);
             return;
         }
         self.end();
         let bar = self.is_terminal.then(|| bar(stage, keys));
-        *self.line.borrow_mut() = Some(Line { stage, done: 0, keys, told: Instant::now(), bar });
+        *self.line.borrow_mut() = Some(Line { stage, done: 0, keys, last_printed: Instant::now(), bar });
     }
 
     fn advance(&self, keys: u64) {
@@ -75,26 +74,26 @@ impl Observer for Progress {
         let Some(line) = line.as_mut() else { return };
         line.done += keys;
         if let Some(bar) = &line.bar {
-            // There may be more than were counted at the beginning.
+            // There may be more keys than estimated at the start.
             bar.set_length(line.keys.max(line.done));
             bar.set_position(line.done);
-        } else if line.told.elapsed() >= LINE_INTERVAL {
-            line.told = Instant::now();
-            tell(&line.text());
+        } else if line.last_printed.elapsed() >= LINE_INTERVAL {
+            line.last_printed = Instant::now();
+            print_line(&line.text());
         }
     }
 
     fn message(&self, text: &str) {
         match self.line.borrow().as_ref().and_then(|line| line.bar.as_ref()) {
-            Some(bar) => bar.suspend(|| tell(text)),
-            None => tell(text),
+            Some(bar) => bar.suspend(|| print_line(text)),
+            None => print_line(text),
         }
     }
 }
 
 fn name(stage: Stage) -> &'static str {
     match stage {
-        Stage::Preflight => "looking",
+        Stage::Preflight => "checking",
         Stage::Move => "moving",
         Stage::Verify => "comparing",
     }
@@ -103,7 +102,7 @@ fn name(stage: Stage) -> &'static str {
 fn bar(stage: Stage, keys: u64) -> ProgressBar {
     let bar = ProgressBar::new(keys);
     let speed = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        // A bar without a number is still a bar.
+        // A bar without a rate is still useful.
         let _ = write!(out, "{:.0}/s", state.per_sec());
     };
     let template = "{prefix:>9} {bar:40} {human_pos}/{human_len} {speed} {eta}";

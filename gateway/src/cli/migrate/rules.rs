@@ -1,6 +1,5 @@
-//! Rules, source and targets from flags and from a file.
-//!
-//! Owns how they are written. Must never show a line of the file: it may hold a password.
+//! Reads rules, source and targets from flags and a file.
+//! ⏎ Owns their syntax. Must never show a line of the file: it may contain a password.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,12 +9,12 @@ use serde::Deserialize;
 use super::Args;
 use crate::migrate::Rule;
 
-/// What flags and file say together.
+/// Combined flags and file.
 #[derive(Debug, Default)]
 pub(super) struct Read {
-    /// A server as it is written.
+    /// The source, unparsed.
     pub(super) from: Option<String>,
-    /// Names and servers as they are written.
+    /// Names and unparsed servers of the targets.
     pub(super) to: Vec<(String, String)>,
     pub(super) rules: Vec<Rule>,
 }
@@ -39,12 +38,12 @@ struct RuleOfFile {
     prefix: Option<String>,
 }
 
-/// Reads both; what flags say comes first.
+/// Reads flags and file; flags come first.
 pub(super) fn read(args: &Args) -> Result<Read, String> {
     let file = args.rules.as_deref().map_or(Ok(RulesFile::default()), read_file)?;
     let mut to: Vec<(String, String)> = Vec::new();
     for target in &args.to {
-        // A name alone is that of an instance in the configuration.
+        // A name alone refers to an instance of the configuration.
         let (name, server) = target.split_once('=').unwrap_or((target, target));
         if to.iter().any(|(known, _)| known == name) {
             return Err(format!("--to {name} is given twice"));
@@ -65,7 +64,7 @@ pub(super) fn read(args: &Args) -> Result<Read, String> {
     Ok(Read { from: args.from.clone().or(file.from), to, rules })
 }
 
-/// Reads `PATTERN=NAME[:PREFIX]`.
+/// Parses `PATTERN=NAME[:PREFIX]`.
 fn rule(text: &str) -> Result<Rule, String> {
     let Some((keys, rest)) = text.rsplit_once('=') else {
         return Err(format!(
@@ -76,12 +75,12 @@ fn rule(text: &str) -> Result<Rule, String> {
     Ok(Rule { keys: keys.to_owned(), to, prefix })
 }
 
-/// Reads `NAME[:PREFIX]`.
+/// Parses `NAME[:PREFIX]`.
 fn target(text: &str) -> Result<(String, Option<String>), String> {
     match text.split_once(':') {
         Some((name, "")) => Err(format!(
-            "`{text}`: no prefix follows the `:`; write `{name}` for keys that keep their names, or take prefixes off \
-             with `prefix = \"\"` in a file of --rules"
+            "`{text}`: no prefix after `:`; write `{name}` to keep the names of keys, or remove prefixes with \
+             `prefix = \"\"` in a --rules file"
         )),
         Some((name, prefix)) => Ok((name.to_owned(), Some(prefix.to_owned()))),
         None => Ok((text.to_owned(), None)),
@@ -91,9 +90,9 @@ fn target(text: &str) -> Result<(String, Option<String>), String> {
 fn read_file(path: &Path) -> Result<RulesFile, String> {
     let shown = path.display();
     let text =
-        std::fs::read_to_string(path).map_err(|error| format!("--rules {shown}: cannot be read: {error}"))?;
+        std::fs::read_to_string(path).map_err(|error| format!("--rules: cannot read {shown}: {error}"))?;
     toml::from_str(&text).map_err(|error| {
-        // Only the message: the error's own display quotes the line.
+        // Only the message: the display of the error quotes the line.
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         format!("--rules {shown}:{line}: {}", error.message())
     })
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_what_flags_say() {
+    fn rules_file_is_parsed() {
         let file = from_file(
             "from = \"env:OLD\"\nrest = \"shared\"\n[to]\nexpress = \"redis://a\"\nshared = \"redis://b\"\n\
              [[rule]]\nkeys = \"room:*\"\nto = \"express\"\nprefix = \"express:room:\"\n",
@@ -125,19 +124,19 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_is_refused_with_its_line_and_without_its_text() {
+    fn invalid_file_is_reported_with_its_line_only() {
         for (text, line) in [
             ("from = \"redis://:hunter2@a\"\nfrum = \"redis://:hunter2@a\"\n", ":2: "),
             ("[to]\nx = redis://:hunter2@a\n", ":2: "),
             ("[[rule]]\nkeys = 1\nto = \"x\"\n", ":2: "),
         ] {
-            let told = from_file(text).unwrap_err();
-            assert!(told.contains(line) && !told.contains("hunter2"), "{told}");
+            let message = from_file(text).unwrap_err();
+            assert!(message.contains(line) && !message.contains("hunter2"), "{message}");
         }
     }
 
     #[test]
-    fn a_rule_is_read() {
+    fn rule_is_parsed() {
         let read = |text| rule(text).map(|rule| (rule.keys, rule.to, rule.prefix));
         let prefix = Some("nest:session:".to_owned());
         assert_eq!(

@@ -1,22 +1,21 @@
-//! Servers by URL, by variable, by file, or by their name in a configuration.
-//!
-//! Must never show a URL that may hold a password.
+//! Servers by URL, environment variable, file, or name in a configuration.
+//! ⏎ Must never show a URL that may contain a password.
 
 use std::path::Path;
 
-use super::tell;
+use super::print_line;
 use crate::config::{Config, Flags, RedisInstance, RedisUrl, Servers};
 use crate::instance::InstanceSettings;
 use crate::migrate::COMMAND_TIMEOUT;
 
-/// The instances that may be named.
+/// Instances of a configuration.
 #[derive(Debug)]
 pub(super) struct Instances {
     known: Option<Vec<RedisInstance>>,
 }
 
 impl Instances {
-    /// Reads the configuration, where one was given.
+    /// Reads the configuration, if one is given.
     pub(super) fn load(path: Option<&Path>) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self { known: None }) };
         let flags = Flags { config: Some(path.to_owned()), ..Flags::default() };
@@ -24,21 +23,21 @@ impl Instances {
         Ok(Self { known: Some([config.redis, config.unused_redis].concat()) })
     }
 
-    /// How a server is reached that is written as `text`.
+    /// Resolves a server argument to connection settings.
     pub(super) fn settings(&self, name: &str, text: &str) -> Result<InstanceSettings, String> {
         let url = if let Some(variable) = text.strip_prefix("env:") {
-            let url = std::env::var(variable)
-                .map_err(|_| format!("the variable {variable} is not set to a URL"))?;
+            let url =
+                std::env::var(variable).map_err(|_| format!("environment variable {variable} is not set"))?;
             parse(&url).map_err(|what| format!("{variable}: {what}"))?
         } else if let Some(path) = text.strip_prefix("file:") {
             let url =
-                std::fs::read_to_string(path).map_err(|error| format!("{path} cannot be read: {error}"))?;
+                std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
             parse(&url).map_err(|what| format!("{path}: {what}"))?
         } else if text.contains("://") {
             if text.contains('@') {
-                tell(&format!(
-                    "{name}: a password on the command line is seen by everybody on this machine: use env:VARIABLE or \
-                     file:PATH"
+                print_line(&format!(
+                    "{name}: a password on the command line is visible to all users of this machine; use env:VARIABLE \
+                     or file:PATH"
                 ));
             }
             parse(text)?
@@ -51,14 +50,16 @@ impl Instances {
     fn named(&self, name: &str, instance: &str) -> Result<InstanceSettings, String> {
         let Some(instances) = &self.known else {
             return Err(format!(
-                "`{instance}` is no URL, env:VARIABLE or file:PATH; for [redis.{instance}] of a configuration, give \
-                 --config"
+                "`{instance}` is not a URL, env:VARIABLE or file:PATH; to use [redis.{instance}] of a configuration, \
+                 set --config"
             ));
         };
         let found = instances.iter().find(|known| known.name == instance);
         let found = found.ok_or_else(|| format!("the configuration has no [redis.{instance}]"))?;
         if matches!(found.servers, Servers::Spread(_)) {
-            return Err(format!("[redis.{instance}] is several servers: name one of them by its URL"));
+            return Err(format!(
+                "[redis.{instance}] consists of several servers; use the URL of one of them"
+            ));
         }
         let settings = found.settings(name.to_owned(), &found.url);
         Ok(InstanceSettings { command_timeout: COMMAND_TIMEOUT, ..settings })

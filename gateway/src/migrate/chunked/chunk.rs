@@ -1,6 +1,5 @@
-//! One chunk of a value: how it is read, written, and found again.
-//!
-//! Owns the commands of each type and the marks between two pieces. Must never interpret an element.
+//! A chunk of a value: how it is read, written and compared.
+//! ⏎ Owns the commands of each type and the cursors between chunks. Must never interpret an element.
 
 use redis::Value;
 
@@ -9,22 +8,22 @@ use super::super::keyspace::{KeyCommand, Keyspace, read as read_answer};
 use super::super::value::ValueType;
 use super::{CHUNK_BYTES, query_each};
 
-/// Some of a value's elements.
+/// Some elements of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Chunk {
     Bytes(Vec<u8>),
-    /// Of a list.
+    /// List elements.
     Items(Vec<Vec<u8>>),
-    /// Of a set.
+    /// Set members.
     Members(Vec<Vec<u8>>),
-    /// Of a hash.
+    /// Hash fields with values.
     Pairs(Vec<(Vec<u8>, Vec<u8>)>),
     Scored(Vec<(Vec<u8>, f64)>),
-    /// Of a stream: id, and fields with values.
+    /// Stream entries: id, and fields with values.
     Entries(Vec<(String, Vec<Vec<u8>>)>),
 }
 
-/// The mark before the first chunk.
+/// Cursor of the first chunk.
 pub(super) fn first_cursor(kind: &ValueType) -> String {
     match kind {
         ValueType::Stream => "-".to_owned(),
@@ -32,7 +31,7 @@ pub(super) fn first_cursor(kind: &ValueType) -> String {
     }
 }
 
-/// Reads the chunk behind a mark, and the mark behind the chunk; `None` at the end.
+/// Reads the chunk at a cursor; returns it with the next cursor, or `None` at the end.
 pub(super) async fn read(
     space: &mut Keyspace,
     key: &[u8],
@@ -47,7 +46,7 @@ pub(super) async fn read(
                 .query_one(KeyCommand::new("XRANGE", key).arg(from).arg("+").arg("COUNT").arg(count))
                 .await?;
             let entries = entries(answer).ok_or_else(|| unexpected_reply("XRANGE"))?;
-            // The mark excludes the entry itself; that needs Redis 6.2.
+            // An exclusive range, which needs Redis 6.2.
             let next =
                 entries.last().filter(|_| entries.len() as u64 == count).map(|(id, _)| format!("({id}"));
             Ok((Chunk::Entries(entries), next))
@@ -105,7 +104,7 @@ async fn scan(
 }
 
 impl Chunk {
-    /// The commands that add it to a key.
+    /// Commands that append the chunk to a key.
     pub(super) fn write(self, key: &[u8]) -> Vec<KeyCommand> {
         let one = |name: &str| KeyCommand::new(name, key);
         match self {
@@ -128,7 +127,7 @@ impl Chunk {
         }
     }
 
-    /// Whether a set or hash has all of it. With lengths that are equal, that makes the values equal.
+    /// Whether a set or hash contains the whole chunk. With equal lengths, this implies equality.
     pub(super) async fn is_contained_in(&self, space: &mut Keyspace, key: &[u8]) -> Result<bool, Error> {
         match self {
             Self::Members(members) => {
@@ -169,13 +168,13 @@ fn scored(answer: Value) -> Option<Vec<(Vec<u8>, f64)>> {
     rows.into_iter().map(row).collect()
 }
 
-/// Reads the answer to XRANGE.
+/// Parses a reply to XRANGE.
 pub(super) fn entries(answer: Value) -> Option<Vec<(String, Vec<Vec<u8>>)>> {
     let Value::Array(rows) = answer else { return None };
     rows.into_iter().map(|row| redis::from_redis_value(row).ok()).collect()
 }
 
-/// Asks for the ids that exist among some of a stream.
+/// Whether each of these ids exists in a stream.
 pub(super) async fn existing(space: &mut Keyspace, key: &[u8], ids: &[String]) -> Result<Vec<bool>, Error> {
     let calls = ids.iter().map(|id| KeyCommand::new("XRANGE", key).arg(id).arg(id)).collect();
     let answers = space.query(calls).await?;
@@ -189,5 +188,5 @@ pub(super) async fn existing(space: &mut Keyspace, key: &[u8], ids: &[String]) -
 }
 
 fn unexpected_reply(command: &str) -> Error {
-    Error::Key(format!("an answer to {command} that nobody understands"))
+    Error::Key(format!("unexpected reply to {command}"))
 }

@@ -1,7 +1,6 @@
-//! What a stream has besides its entries: its counters, its groups, their consumers, and what is pending with them.
-//!
-//! Owns how these are carried by commands. Cannot carry the pending state of entries that are deleted from the stream,
-//! nor when a consumer was last seen; DUMP carries both.
+//! State of a stream besides its entries: counters, groups, consumers and pending entries.
+//! ⏎ Owns the commands that copy it. Cannot copy pending state of entries that have been deleted from the stream, or
+//! when a consumer was last seen; DUMP contains both.
 
 use std::collections::HashMap;
 
@@ -12,21 +11,21 @@ use super::super::keyspace::{KeyCommand, Keyspace};
 use super::chunk::existing;
 use super::{execute_all, query_each};
 
-/// How many pending entries are asked for at once.
+/// Number of pending entries per query.
 const PENDING_PAGE: usize = 500;
 
 type Fields = HashMap<String, Value>;
 
-/// A pending entry: id, consumer, milliseconds since it was delivered, how often it was.
+/// Pending entry: id, consumer, milliseconds since its delivery, number of deliveries.
 type Pending = (String, Vec<u8>, u64, u64);
 
-/// Makes an empty stream, which no other command can.
+/// Creates an empty stream; no other command does.
 pub(super) async fn create_empty(target: &mut Keyspace, key: &[u8]) -> Result<(), Error> {
     let create = KeyCommand::sub("XGROUP", "CREATE", key).arg("earshot").arg("$").arg("MKSTREAM");
     execute_all(target, vec![create, KeyCommand::sub("XGROUP", "DESTROY", key).arg("earshot")]).await
 }
 
-/// Carries everything but the entries, which must be there.
+/// Copies everything except the entries, which must exist.
 pub(super) async fn copy_groups(
     source: &mut Keyspace,
     key: &[u8],
@@ -50,7 +49,7 @@ pub(super) async fn copy_groups(
     Ok(())
 }
 
-/// The id that follows, and, from 7.0 on, what the stream supports of entries that it no longer has.
+/// Sets the last id and, from 7.0 on, the counters of removed entries.
 async fn set_id(target: &mut Keyspace, key: &[u8], stream: &Fields) -> Result<(), Error> {
     let last = text(stream, "last-generated-id");
     let plain = KeyCommand::new("XSETID", key).arg(&last);
@@ -103,7 +102,7 @@ async fn pending(space: &mut Keyspace, key: &[u8], group: &[u8], from: &str) -> 
     space.query_one(KeyCommand::new("XPENDING", key).arg(group).arg(from).arg("+").arg(PENDING_PAGE)).await
 }
 
-/// What differs between two streams whose entries are the same, if anything does.
+/// First difference between two streams with equal entries, if any.
 pub(super) async fn difference(
     source: &mut Keyspace,
     key: &[u8],
@@ -137,7 +136,7 @@ pub(super) async fn difference(
     Ok(None)
 }
 
-/// Fields that only one of two servers supports are no difference.
+/// Fields that only one of the servers reports do not count as a difference.
 fn differs(one: &Fields, two: &Fields, name: &str) -> bool {
     one.contains_key(name) && two.contains_key(name) && text(one, name) != text(two, name)
 }
@@ -178,7 +177,7 @@ fn bytes(fields: &Fields, name: &str) -> Vec<u8> {
     }
 }
 
-/// A field as text; empty where it is missing or nil.
+/// A field as text; empty if it is missing or nil.
 fn text(fields: &Fields, name: &str) -> String {
     match fields.get(name) {
         Some(Value::Int(number)) => number.to_string(),

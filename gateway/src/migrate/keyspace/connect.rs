@@ -1,6 +1,5 @@
-//! How a side is connected to: one server, or all primaries of the cluster that it belongs to.
-//!
-//! Owns what is asked of a server before anything else. Must never show more of a URL than where it leads.
+//! Connects to an endpoint: one server, or all primaries of its cluster.
+//! ⏎ Owns the initial queries. Must never show credentials of a URL.
 
 use super::{
     Clock, Dialer, Error, Failure, InstanceSettings, Instant, Keyspace, KeyspaceNode, MultiplexedConnection,
@@ -8,7 +7,7 @@ use super::{
 };
 use crate::instance::NodeAddress;
 
-/// What a server says of itself.
+/// Identity of a server.
 #[derive(Debug)]
 struct Server {
     run_id: String,
@@ -16,7 +15,7 @@ struct Server {
 }
 
 impl Keyspace {
-    /// Connects to a side. `since` is the zero of the clock that both sides are measured by.
+    /// Connects to an endpoint. `since` is zero of the local clock that all endpoints are measured with.
     pub(in crate::migrate) async fn open(settings: &InstanceSettings, since: Instant) -> Result<Self, Error> {
         let opened = Box::pin(Self::try_open(settings, since)).await;
         opened
@@ -42,7 +41,7 @@ impl Keyspace {
         Ok(keyspace)
     }
 
-    /// Asks the cluster anew which node has which slot, and connects to nodes that are new.
+    /// Refreshes the slot assignment and connects to new nodes.
     pub(in crate::migrate) async fn refresh_slots(&mut self) -> Result<(), Error> {
         let found = Box::pin(self.find_nodes()).await;
         found.map_err(|failure| Error::link(&self.settings.name, &failure))
@@ -53,16 +52,16 @@ impl Keyspace {
         slots.arg("SLOTS");
         let answer = self.nodes[0].connection.send_packed_command(&slots).await?;
         let topology = Topology::read(&answer)
-            .ok_or_else(|| Failure::Unreachable("CLUSTER SLOTS is not understood".to_owned()))?;
+            .ok_or_else(|| Failure::Unreachable("unexpected reply to CLUSTER SLOTS".to_owned()))?;
         if topology.unserved() > 0 {
             return Err(Failure::Unreachable(format!(
-                "the cluster has no node for {} slots",
+                "the cluster has {} slots without a primary",
                 topology.unserved()
             )));
         }
         let mut nodes = Vec::with_capacity(topology.primaries.len());
         for (host, port) in topology.primaries {
-            // A node that does not know its own name is where it was asked.
+            // A node without a hostname is on the host that was queried.
             let host = host.or_else(|| NodeAddress::of(&self.settings).map(|asked| asked.host));
             nodes.push(self.node(&NodeAddress { host: host.unwrap_or_default(), port }).await?);
         }
@@ -71,7 +70,7 @@ impl Keyspace {
         Ok(())
     }
 
-    /// The node at an address: the connection that is there, or a new one.
+    /// Reuses the connection to an address, or opens one.
     async fn node(&self, address: &NodeAddress) -> Result<KeyspaceNode, Failure> {
         if let Some(known) = self.nodes.iter().find(|node| node.address.as_ref() == Some(address)) {
             let (run_id, connection, clock) = (known.run_id.clone(), known.connection.clone(), known.clock);
@@ -89,7 +88,7 @@ async fn dial(settings: &InstanceSettings) -> Result<MultiplexedConnection, Fail
     Dialer::new(settings, "migrate").dial(nobody).await
 }
 
-/// The server, or, of a cluster, any of the nodes that are known from the beginning.
+/// Connects to the server or, for a cluster, to any of its configured nodes.
 async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
     let failure = match dial(settings).await {
         Err(failure @ (Failure::Unreachable(_) | Failure::Deaf(_))) => failure,
@@ -104,7 +103,7 @@ async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, 
 }
 
 impl Server {
-    /// An ACL may forbid INFO; then the server is taken for a single one without a name.
+    /// If the ACL forbids INFO, the server is treated as a single one without a run id.
     async fn query(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, Failure> {
         let no_run_id = format!("?{address}");
         let answer = match connection.send_packed_command(cmd("INFO").arg("server")).await {
@@ -126,13 +125,13 @@ impl Server {
     }
 }
 
-/// Commands that are newer than the oldest server, or that managed services and `rename-command` take away.
+/// Commands that older versions lack, or that managed services and `rename-command` disable.
 const OPTIONAL: [&str; 5] = ["DUMP", "RESTORE", "MEMORY", "PEXPIRETIME", "HPEXPIRETIME"];
 
-/// Which of the optional commands the server does not know.
+/// Optional commands that the server does not support.
 async fn unsupported(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, Failure> {
     let mut probe = redis::Pipeline::with_capacity(OPTIONAL.len());
-    // Without arguments, a command that is known is answered with an error of its own.
+    // Without arguments, a supported command returns a different error.
     for name in OPTIONAL {
         probe.cmd(name);
     }

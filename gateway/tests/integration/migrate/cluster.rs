@@ -1,4 +1,4 @@
-//! Clusters on either side: each primary is walked, and each key finds its node.
+//! Clusters as source and target: every primary is scanned, and keys are written to the right node.
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
@@ -8,7 +8,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::keyspace::{Keys, fill, read};
 use crate::harness::{PATIENCE, Redis, until};
 
-/// How many primaries a cluster has.
+/// Number of primaries in a cluster.
 const NODES: usize = 3;
 
 async fn read_all(cluster: &Cluster) -> Keys {
@@ -34,7 +34,7 @@ async fn connection(cluster: &Cluster, node: usize) -> MultiplexedConnection {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_becomes_a_cluster_and_a_cluster_a_server() {
+async fn server_to_cluster_and_back() {
     let (old, cluster, new) = tokio::join!(Redis::start(), Cluster::start(NODES, false), Redis::start());
     fill(&mut old.connection().await, 700).await;
     let before = read(&mut old.connection().await).await;
@@ -53,7 +53,7 @@ async fn a_server_becomes_a_cluster_and_a_cluster_a_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_pieces_into_a_cluster_and_renamed_to_its_hash_tags() {
+async fn chunked_copy_into_a_cluster_with_hash_tags() {
     let (old, cluster) = tokio::join!(Redis::start(), Cluster::start(NODES, false));
     fill(&mut old.connection().await, 300).await;
     let directory = tempfile::tempdir().unwrap();
@@ -78,11 +78,11 @@ async fn in_pieces_into_a_cluster_and_renamed_to_its_hash_tags() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slot_that_moves_meanwhile_is_followed() {
+async fn moving_slot_is_followed() {
     let (old, cluster) = tokio::join!(Redis::start(), Cluster::start(NODES, false));
     fill(&mut old.connection().await, 400).await;
     let directory = tempfile::tempdir().unwrap();
-    // All of them are in one slot.
+    // All keys are in one slot.
     let migrate = Migrate::from(&old.url(), &directory.path().join("state")).to("cluster", &cluster.url(0));
     let mut process = migrate.with(&["--rest", "cluster:{nest}:", "--rate", "200"]).start();
     until("some have come", async || (count_all(&cluster).await > 0).then_some(())).await;
@@ -90,7 +90,7 @@ async fn a_slot_that_moves_meanwhile_is_followed() {
     cluster.move_slot("{nest}", (owner + 1) % NODES).await;
     finish(&mut process).await.expect(0);
     let found = read_all(&cluster).await;
-    // Moving a slot costs the TTLs of its keys some milliseconds, which are not ours.
+    // Moving a slot shifts the TTLs of its keys by some milliseconds.
     let expected = renamed(&read(&mut old.connection().await).await, "", "{nest}:");
     assert_same(&about(expected, &found, 900), &found);
 }

@@ -1,4 +1,4 @@
-//! Keys that are at the target already: left, replaced, or the end of the run; and the same ones never a conflict.
+//! Keys that exist at the target: skipped, overwritten, or the end of the run; equal ones are not conflicts.
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;
@@ -6,7 +6,7 @@ use redis::cmd;
 use super::running::{Migrate, keys};
 use crate::harness::Redis;
 
-/// A source with three keys, and a target where one is the same, one differs, and one is missing.
+/// A source with three keys, and a target where one is equal, one differs and one is missing.
 async fn servers() -> (Redis, Redis, tempfile::TempDir) {
     let (old, new) = tokio::join!(Redis::start(), Redis::start());
     let (mut here, mut there) = (old.connection().await, new.connection().await);
@@ -41,13 +41,19 @@ async fn kind(redis: &Redis, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn left_alone_a_conflict_is_counted_and_told() {
+async fn skipped_conflicts_are_reported() {
     let (old, new, directory) = servers().await;
     let ended = migrate(&old, &new, &directory, "skip").run().await.expect(1);
-    for (count, what) in [(1, "keys moved"), (1, "were there already, the same"), (1, "were left")] {
+    for (count, what) in
+        [(1, "keys moved"), (1, "existed at the target with the same value"), (1, "were skipped")]
+    {
         assert_eq!(ended.sum(what), count, "{what}: {}", ended.text);
     }
-    assert!(ended.text.contains("\"other\" → new \"other\": type: string against list"), "{}", ended.text);
+    assert!(
+        ended.text.contains("\"other\" → new \"other\": type: string at the source, list at the target"),
+        "{}",
+        ended.text
+    );
     assert_eq!(
         (kind(&new, "other").await.as_str(), kind(&new, "missing").await.as_str()),
         ("list", "string")
@@ -55,23 +61,25 @@ async fn left_alone_a_conflict_is_counted_and_told() {
 }
 
 #[tokio::test]
-async fn overwritten_a_conflict_gives_way() {
+async fn conflicts_are_overwritten_on_request() {
     let (old, new, directory) = servers().await;
     let ended = migrate(&old, &new, &directory, "overwrite").run().await.expect(0);
-    for (count, what) in
-        [(2, "keys moved"), (1, "of them took the place"), (1, "were there already, the same")]
-    {
+    for (count, what) in [
+        (2, "keys moved"),
+        (1, "of them overwrote existing keys"),
+        (1, "existed at the target with the same value"),
+    ] {
         assert_eq!(ended.sum(what), count, "{what}: {}", ended.text);
     }
     assert_eq!(keys(&old).await, keys(&new).await);
 }
 
 #[tokio::test]
-async fn a_conflict_that_ends_the_run_can_be_settled_afterwards() {
+async fn run_ended_by_a_conflict_can_be_resumed() {
     let (old, new, directory) = servers().await;
     for _ in 0..2 {
         let ended = migrate(&old, &new, &directory, "fail").run().await.expect(1);
-        assert!(ended.text.contains("\"other\" is at new already and differs"), "{}", ended.text);
+        assert!(ended.text.contains("\"other\" exists at new and differs"), "{}", ended.text);
         assert_eq!(kind(&new, "other").await, "list");
     }
     migrate(&old, &new, &directory, "overwrite").run().await.expect(0);
@@ -79,14 +87,14 @@ async fn a_conflict_that_ends_the_run_can_be_settled_afterwards() {
 }
 
 #[tokio::test]
-async fn another_ttl_is_a_conflict() {
+async fn different_ttl_is_a_conflict() {
     let (old, new, directory) = servers().await;
     let mut there = new.connection().await;
     cmd("DEL").arg("other").exec_async(&mut there).await.unwrap();
     cmd("EXPIRE").arg("same").arg(1000).exec_async(&mut there).await.unwrap();
     let ended = migrate(&old, &new, &directory, "fail").run().await.expect(1);
     assert!(
-        ended.text.contains("\"same\" is at new already and differs") && ended.text.contains("expiry"),
+        ended.text.contains("\"same\" exists at new and differs") && ended.text.contains("expiry"),
         "{}",
         ended.text
     );

@@ -1,4 +1,4 @@
-//! The source is deleted from only when that was asked for, and only what is at the target as it was last.
+//! Keys are deleted from the source only on request, and only if the target has their latest value.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ fn migrate(old: &Redis, new: &Redis, directory: &tempfile::TempDir) -> Migrate {
 }
 
 #[tokio::test]
-async fn what_is_at_the_target_is_deleted_and_nothing_else() {
+async fn only_copied_keys_are_deleted() {
     let (old, new) = tokio::join!(Redis::start(), Redis::start());
     let (mut here, mut there) = (old.connection().await, new.connection().await);
     fill(&mut here, 1000).await;
@@ -37,7 +37,7 @@ async fn what_is_at_the_target_is_deleted_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn in_pieces_too() {
+async fn chunked_keys_are_deleted() {
     let (old, new) = tokio::join!(Redis::start(), Redis::start());
     let mut here = old.connection().await;
     fill(&mut here, 300).await;
@@ -48,7 +48,7 @@ async fn in_pieces_too() {
     assert_eq!(count(&mut here).await, 0);
 }
 
-/// A backend that counts in fifty keys of the source for as long as it finds them, and remembers what was confirmed.
+/// Increments a counter in fifty keys of the source as long as they exist; returns the last confirmed value of each.
 async fn writer(old: &Redis, is_over: Arc<AtomicBool>) -> Vec<u64> {
     let mut connection = old.connection().await;
     let mut confirmed = vec![0; 50];
@@ -95,7 +95,7 @@ async fn nothing_is_lost_under(more: &[&str]) {
         let at_source: Option<u64> = cmd("GET").arg(&name).query_async(&mut here).await.unwrap();
         let at_target: Option<u64> = cmd("GET").arg(&name).query_async(&mut there).await.unwrap();
         match at_source {
-            // It kept changing, and was left: the last word is at the source.
+            // The key kept changing and was not deleted: the latest value is at the source.
             Some(found) => {
                 left += 1;
                 assert_eq!(found, last, "{name}");
@@ -112,24 +112,24 @@ async fn nothing_is_lost_under(more: &[&str]) {
     }
     eprintln!("{moved} moved and {left} left under a writer: {}", ended.text);
     assert_eq!(ended.code(), Some(i32::from(left > 0)), "{}", ended.text);
-    // Once nobody writes, the rest comes.
+    // Without a writer, the remaining keys are migrated.
     migrate(&old, &new, &directory).with(&["--conflict", "overwrite"]).run().await.expect(0);
     assert_eq!(count(&mut here).await, 0);
     assert_eq!(count(&mut there).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_changes_while_it_is_moved_is_never_deleted_with_an_old_value() {
+async fn concurrent_writes_are_not_lost() {
     nothing_is_lost_under(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nor_is_it_when_it_is_moved_in_pieces() {
+async fn concurrent_writes_are_not_lost_in_chunked_copies() {
     nothing_is_lost_under(&["--chunk-threshold", "1B"]).await;
 }
 
 #[tokio::test]
-async fn within_one_keyspace_keys_are_renamed_and_those_that_stay_are_left_alone() {
+async fn keys_are_renamed_within_one_keyspace() {
     let old = Redis::start().await;
     let mut here = old.connection().await;
     for key in ["room:1", "room:2", "express:user:1"] {
@@ -148,7 +148,7 @@ async fn within_one_keyspace_keys_are_renamed_and_those_that_stay_are_left_alone
         names.sort();
         assert_eq!(names, ["express:room:1", "express:room:2", "express:user:1"]);
     }
-    // The same server, another database: another keyspace.
+    // Another database of the same server is another keyspace.
     let other = old.url().replace("/0", "/5");
     let migrate = Migrate::from(&old.url(), &directory.path().join("state"))
         .to("other", &other)
@@ -160,7 +160,7 @@ async fn within_one_keyspace_keys_are_renamed_and_those_that_stay_are_left_alone
 }
 
 #[tokio::test]
-async fn a_key_that_ends_on_the_way_is_no_failure() {
+async fn expiring_keys_are_not_failures() {
     let (old, new) = tokio::join!(Redis::start(), Redis::start());
     let mut here = old.connection().await;
     fill(&mut here, 200).await;
@@ -175,7 +175,7 @@ async fn a_key_that_ends_on_the_way_is_no_failure() {
             .unwrap();
     }
     let directory = tempfile::tempdir().unwrap();
-    // Slow enough that keys end at every stage of it.
+    // Slow enough that keys expire during every step.
     let state = directory.path().join("state");
     let migrate =
         Migrate::from(&old.url(), &state).to("new", &new.url()).with(&["--rest", "new", "--rate", "200"]);

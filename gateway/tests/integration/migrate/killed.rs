@@ -1,4 +1,4 @@
-//! A move that is killed, stopped, or loses its servers goes on: nothing is lost, nothing is done twice.
+//! A migration that is killed, stopped or loses its servers can be resumed: no key is lost or copied twice.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use super::running::{Ended, Migrate, assert_same, count, finish, keys};
 use crate::harness::keyspace::{Keys, fill, size};
 use crate::harness::{Redis, heavy, until};
 
-/// How often a run is killed.
+/// Number of times a run is killed.
 const KILLS: usize = 8;
 
-/// One source, one target, and how they are moved.
+/// One source, one target, and how they are migrated.
 struct Pair {
     old: Redis,
     new: Redis,
@@ -42,7 +42,7 @@ impl Pair {
             .with(more)
     }
 
-    /// Kills a run again and again, each time when so many keys have come that chance chose; then lets one end.
+    /// Kills a run repeatedly after a random number of keys, then lets one finish.
     async fn kill_and_finish(&self, more: &[&str]) -> Ended {
         let mut new = self.new.connection().await;
         for kill in 1..=KILLS {
@@ -55,7 +55,7 @@ impl Pair {
             })
             .await;
             if has_ended {
-                // It was faster than its killer, near the end of the keys.
+                // The run finished before it was killed, near the end of the keys.
                 assert!(kill > KILLS / 2, "killed {} times: {}", kill - 1, process.log());
                 return finish(&mut process).await.expect(0);
             }
@@ -65,15 +65,20 @@ impl Pair {
     }
 }
 
-/// The sums of a run that went on from others: each key once.
+/// Asserts the totals of a resumed run: each key was copied once.
 #[track_caller]
 fn assert_each_once(ended: &Ended, total: usize) {
-    assert!(ended.text.contains("went on from an earlier run"), "{}", ended.text);
-    assert_eq!((ended.sum("keys moved"), ended.sum("already")), (total as u64, 0), "{}", ended.text);
+    assert!(ended.text.contains("resumed an earlier run"), "{}", ended.text);
+    assert_eq!(
+        (ended.sum("keys moved"), ended.sum("with the same value")),
+        (total as u64, 0),
+        "{}",
+        ended.text
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_it_goes_on_and_moves_each_key_once() {
+async fn killed_run_resumes_and_copies_each_key_once() {
     let _alone = heavy().await;
     let pair = Pair::start(size()).await;
     let ended = pair.kill_and_finish(&[]).await;
@@ -83,7 +88,7 @@ async fn killed_at_random_it_goes_on_and_moves_each_key_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_while_it_deletes_it_loses_nothing() {
+async fn killed_run_with_delete_loses_no_key() {
     let _alone = heavy().await;
     let pair = Pair::start(size()).await;
     let ended = pair.kill_and_finish(&["--delete"]).await;
@@ -94,14 +99,14 @@ async fn killed_while_it_deletes_it_loses_nothing() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_keeps_its_place() {
+async fn stopped_run_resumes() {
     let pair = Pair::start(1500).await;
     let mut new = pair.new.connection().await;
     for signal in ["INT", "TERM"] {
         let from = count(&mut new).await;
         let mut process = pair.migrate(&["--rate", "40"]).start();
         until("some have come", async || (count(&mut new).await > from).then_some(())).await;
-        // While another one, who need not keep to a rate, brings everything elsewhere, key by key.
+        // Meanwhile an unlimited run copies all keys to another server, in chunks.
         let (fast, state) = (Redis::start().await, pair.directory.path().join(signal));
         Migrate::from(&pair.old.url(), &state)
             .to("fast", &fast.url())
@@ -111,7 +116,7 @@ async fn told_to_stop_it_keeps_its_place() {
             .expect(0);
         process.signal(signal);
         let ended = finish(&mut process).await.expect(1);
-        assert!(ended.text.contains("goes on from here"), "{}", ended.text);
+        assert!(ended.text.contains("run the same command again to resume"), "{}", ended.text);
         assert!(count(&mut new).await < 1500, "the rate was not kept: all had come");
     }
     let ended = pair.migrate(&[]).run().await.expect(0);
@@ -120,24 +125,24 @@ async fn told_to_stop_it_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn a_target_that_goes_and_comes_back_is_waited_for() {
+async fn restarted_target_is_retried() {
     let mut pair = Pair::between(Redis::start().await, Redis::start_durable().await, 3000).await;
     let mut process = pair.migrate(&["--rate", "2000"]).start();
     let mut new = pair.new.connection().await;
     until("some have come", async || (count(&mut new).await > 0).then_some(())).await;
     pair.new.kill();
-    until("it notices", async || process.log().contains("trying again").then_some(())).await;
+    until("it notices", async || process.log().contains("retrying").then_some(())).await;
     pair.new.restart().await;
     let ended = finish(&mut process).await.expect(0);
-    assert_eq!((ended.sum("keys moved"), ended.sum("already")), (3000, 0), "{}", ended.text);
+    assert_eq!((ended.sum("keys moved"), ended.sum("with the same value")), (3000, 0), "{}", ended.text);
     assert_same(&pair.before, &keys(&pair.new).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_are_cut_again_and_again_are_made_anew() {
+async fn repeatedly_cut_connections_are_reopened() {
     let pair = Pair::start(4000).await;
     let (mut old, mut new) = (pair.old.connection().await, pair.new.connection().await);
-    // Slow enough for several cuts, however late this test has its turns.
+    // Slow enough for several cuts, even on a busy machine.
     let mut process = pair.migrate(&["--rate", "1500", "--delete"]).start();
     let mut cuts = 0;
     let status = until("it ends", async || {
@@ -166,29 +171,29 @@ async fn connections_that_are_cut_again_and_again_are_made_anew() {
 }
 
 #[tokio::test]
-async fn a_source_that_was_restarted_is_walked_from_its_beginning() {
+async fn restarted_source_is_scanned_from_the_start() {
     let mut pair = Pair::between(Redis::start_durable().await, Redis::start().await, 3000).await;
     let mut new = pair.new.connection().await;
     let mut process = pair.migrate(&["--rate", "400"]).start();
     until("some have come", async || (count(&mut new).await > 0).then_some(())).await;
     process.kill();
-    // Its cursors mean nothing to the new process, whose table is another one.
+    // The cursors are invalid for the new process, which has a different hash table.
     pair.old.kill();
     pair.old.restart().await;
     let ended = pair.migrate(&[]).run().await.expect(0);
     assert_eq!(ended.sum("keys moved"), 3000, "{}", ended.text);
-    assert!(ended.sum("already") > 0, "what had been moved was looked at again: {}", ended.text);
+    assert!(ended.sum("with the same value") > 0, "what had been moved was looked at again: {}", ended.text);
     assert_same(&keys(&pair.old).await, &keys(&pair.new).await);
 }
 
 #[tokio::test]
-async fn a_key_that_changed_after_the_kill_is_moved_as_it_is_now() {
+async fn key_changed_after_a_kill_is_copied_again() {
     let pair = Pair::start(0).await;
     let mut old = pair.old.connection().await;
     for key in 0..50 {
         cmd("SET").arg(key).arg("before").exec_async(&mut old).await.unwrap();
     }
-    // The last batch has been written, and the run has been killed before it knew.
+    // The last batch was written, and the run was killed before it recorded that.
     let mut process = pair.migrate(&["--rate", "20"]).start();
     let mut new = pair.new.connection().await;
     until("some have come", async || (count(&mut new).await > 0).then_some(())).await;
@@ -203,21 +208,21 @@ async fn a_key_that_changed_after_the_kill_is_moved_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn a_state_file_is_of_one_move_alone() {
+async fn state_file_belongs_to_one_migration() {
     let pair = Pair::start(600).await;
     let mut new = pair.new.connection().await;
     let mut process = pair.migrate(&["--rate", "100"]).start();
     until("some have come", async || (count(&mut new).await > 0).then_some(())).await;
     let ended = pair.migrate(&[]).run().await.expect(2);
-    assert!(ended.text.contains("another run is using it"), "{}", ended.text);
+    assert!(ended.text.contains("is in use by another run"), "{}", ended.text);
     process.kill();
     let ended = pair.migrate(&["--delete"]).run().await.expect(2);
-    assert!(ended.text.contains("belongs to another move"), "{}", ended.text);
+    assert!(ended.text.contains("belongs to another migration"), "{}", ended.text);
     let text = std::fs::read_to_string(pair.state()).unwrap();
     assert!(text.contains("in_flight"), "it was left as it was: {text}");
 }
 
-/// The keys that a state file says are on their way.
+/// Keys in flight according to a state file.
 fn in_flight(state: &Path) -> Vec<String> {
     use base64::Engine as _;
     let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Running the tool, and what a keyspace must look like once it has run.
+//! Runs the tool and compares keyspaces.
 
 use std::process::{Command, ExitStatus};
 
@@ -10,13 +10,13 @@ use crate::harness::keyspace::{Keys, read};
 use crate::harness::process::Process;
 use crate::harness::{Redis, soon};
 
-/// A run of the tool, to be.
+/// Arguments of a run.
 pub(super) struct Migrate {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
-/// What a run came to, and what it said.
+/// Result of a run.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
@@ -24,7 +24,7 @@ pub(super) struct Ended {
 }
 
 impl Migrate {
-    /// From a server, with a state file.
+    /// Sets the source and the state file.
     pub(super) fn from(url: &str, state: &std::path::Path) -> Self {
         let arguments = vec![
             "migrate".into(),
@@ -54,21 +54,21 @@ impl Migrate {
         self
     }
 
-    /// Starts it.
+    /// Starts the run.
     pub(super) fn start(&self) -> Process {
         let mut command = Command::new(binary());
         command.env_clear().envs(self.environment.iter().cloned()).args(&self.arguments);
         Process::start(command, tempfile::tempdir().unwrap())
     }
 
-    /// Runs it to its end.
+    /// Runs to completion.
     pub(super) async fn run(&self) -> Ended {
         let mut process = self.start();
         finish(&mut process).await
     }
 }
 
-/// Waits for the end of a run, however many keys it has to move.
+/// Waits for the end of a run, regardless of the number of keys.
 pub(super) async fn finish(process: &mut Process) -> Ended {
     let status = loop {
         match process.ended() {
@@ -84,21 +84,21 @@ impl Ended {
         self.status.code()
     }
 
-    /// Asserts the exit code and shows what was said if it is another.
+    /// Asserts the exit code; shows the output otherwise.
     #[track_caller]
     pub(super) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code(), Some(code), "{}", self.text);
         self
     }
 
-    /// The numbers that stand before this text, summed over all lines.
+    /// Sum of the numbers before this text, over all lines.
     pub(super) fn sum(&self, what: &str) -> u64 {
         let number = |line: &str| line.trim().split(' ').next()?.parse::<u64>().ok();
         self.text.lines().filter(|line| line.contains(what)).filter_map(number).sum()
     }
 }
 
-/// How many keys a server has.
+/// Number of keys of a server.
 pub(super) async fn count(connection: &mut MultiplexedConnection) -> usize {
     soon("DBSIZE", cmd("DBSIZE").query_async(connection)).await.unwrap()
 }
@@ -108,15 +108,15 @@ pub(super) async fn keys(redis: &Redis) -> Keys {
     read(&mut redis.connection().await).await
 }
 
-/// The keys with this prefix, with another in its place.
+/// Keys with this prefix, renamed to another prefix.
 pub(super) fn renamed(keys: &Keys, prefix: &str, to: &str) -> Keys {
     let strip = |key: &Vec<u8>| key.strip_prefix(prefix.as_bytes()).map(<[u8]>::to_vec);
     let renamed = |key: Vec<u8>| [to.as_bytes(), &key].concat();
     keys.iter().filter_map(|(key, content)| Some((renamed(strip(key)?), content.clone()))).collect()
 }
 
-/// The keys that are expected, with the moments at which they were found to end where those are nearly the expected ones:
-/// somebody else than the tool may have rounded them.
+/// Expected keys with the expiry times that were found, where they differ by at most this many milliseconds: Redis
+/// itself may have rounded them.
 pub(super) fn about(mut expected: Keys, found: &Keys, milliseconds: u64) -> Keys {
     for (key, content) in &mut expected {
         if let Some(there) =
@@ -128,7 +128,7 @@ pub(super) fn about(mut expected: Keys, found: &Keys, milliseconds: u64) -> Keys
     expected
 }
 
-/// Asserts that two keyspaces are the same, and shows the first keys that are not.
+/// Asserts that two keyspaces are equal; shows the first differences.
 #[track_caller]
 pub(super) fn assert_same(expected: &Keys, found: &Keys) {
     let missing: Vec<_> =

@@ -1,4 +1,4 @@
-//! What cannot be done as it was asked for is refused before anything moves, and no secret is shown.
+//! Invalid migrations are rejected before anything is moved, and no secret is shown.
 
 use redis::cmd;
 
@@ -17,7 +17,7 @@ fn migrate(old: &Redis, new: &Redis, directory: &tempfile::TempDir) -> Migrate {
 }
 
 #[tokio::test]
-async fn keys_that_no_rule_matches_keep_everything_where_it_is() {
+async fn unmatched_keys_prevent_a_migration() {
     let (old, new, directory) = servers().await;
     let ended =
         migrate(&old, &new, &directory).rule("nest:*=new").rule("express:*=new").run().await.expect(1);
@@ -27,7 +27,7 @@ async fn keys_that_no_rule_matches_keep_everything_where_it_is() {
 }
 
 #[tokio::test]
-async fn keys_that_would_become_one_keep_everything_where_it_is() {
+async fn name_collisions_prevent_a_migration() {
     let (old, new, directory) = servers().await;
     cmd("SET").arg("express:room:1").arg("x").exec_async(&mut old.connection().await).await.unwrap();
     let merging = migrate(&old, &new, &directory).rule("room:*=new:express:room:").with(&["--rest", "new"]);
@@ -41,7 +41,7 @@ async fn keys_that_would_become_one_keep_everything_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_rule_that_would_rename_again_and_again_is_refused() {
+async fn repeated_renames_are_rejected() {
     let (old, _, directory) = servers().await;
     let endless =
         migrate(&old, &old, &directory).with(&["--rest", "new:x:", "--delete"]).run().await.expect(1);
@@ -50,12 +50,12 @@ async fn a_rule_that_would_rename_again_and_again_is_refused() {
 }
 
 #[tokio::test]
-async fn flags_that_make_no_sense_are_told_with_code_2() {
+async fn invalid_flags_are_exit_code_2() {
     let (old, new, directory) = servers().await;
     for (more, told) in [
         (&["--rule", "nest:*=nest"][..], "no target `nest`"),
         (&["--rule", "nest:*"], "PATTERN=NAME"),
-        (&[], "no rule"),
+        (&[], "no rules"),
         (&["--rest", "new", "--dry-run", "--delete"], "cannot be used with"),
         (&["--rest", "new", "--rate", "0"], "--rate"),
         (&["--rest", "new", "--to", "other=env:NOT_SET"], "NOT_SET"),
@@ -99,7 +99,7 @@ async fn passwords_are_used_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_target_that_is_full_or_a_replica_ends_the_run_with_the_reason() {
+async fn full_or_replica_target_ends_the_run_with_a_reason() {
     let (old, new, directory) = servers().await;
     let mut there = new.connection().await;
     let configure = async |there: &mut _, value: &str| {
@@ -120,7 +120,7 @@ async fn a_target_that_is_full_or_a_replica_ends_the_run_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_target_that_drops_keys_when_it_is_full_is_warned_of() {
+async fn evicting_target_causes_a_warning() {
     let (old, new, directory) = servers().await;
     let mut there = new.connection().await;
     for (key, value) in [("maxmemory", "1gb"), ("maxmemory-policy", "allkeys-lru")] {
@@ -131,7 +131,7 @@ async fn a_target_that_drops_keys_when_it_is_full_is_warned_of() {
 }
 
 #[tokio::test]
-async fn the_rights_that_are_documented_are_enough() {
+async fn documented_permissions_are_sufficient() {
     let (old, new, directory) = servers().await;
     let user = async |server: &Redis, rights: &str| {
         let mut set = cmd("ACL");

@@ -1,4 +1,4 @@
-//! Type by type: where a server does not take another's DUMP, and where a value is too large to be held.
+//! Copies in chunks: for servers that do not accept another's DUMP, and for large values.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::harness::keyspace::{fill, read, read_with};
 use crate::harness::process::{Process, free_port};
 use crate::harness::{PATIENCE, until};
 
-/// A `redis-server` with arguments of its own.
+/// A `redis-server` with additional arguments.
 struct Server {
     port: u16,
     _process: Process,
@@ -41,7 +41,7 @@ impl Server {
     }
 }
 
-/// Each shape three or four times.
+/// Each value shape three or four times.
 const KEYS: usize = 400;
 
 async fn moved_between(from: &[&str], to: &[&str], more: &[&str]) {
@@ -58,38 +58,42 @@ async fn moved_between(from: &[&str], to: &[&str], more: &[&str]) {
     let renaming =
         |key: Vec<u8>| key.strip_prefix(b"nest:").map(|rest| [b"{nest}:", rest].concat()).unwrap_or(key);
     let expected = before.into_iter().map(|(key, content)| (renaming(key), content)).collect();
-    // A server that does not tell when a key ends is asked how long it has and what time it is: two looks at its clock,
-    // between which a busy machine may do something else.
+    // Without PEXPIRETIME the expiry is computed from TTL and TIME, two readings that a busy machine can separate.
     let expected = if renamed { about(expected, &found, 100) } else { expected };
     assert_same(&expected, &found);
-    // What is there already is compared type by type as well, and nothing is written again.
+    // Existing values are compared by type as well, and nothing is written again.
     let again = migrate.run().await.expect(0);
-    assert_eq!((again.sum("keys moved"), again.sum("already")), (0, KEYS as u64), "{}", again.text);
+    assert_eq!(
+        (again.sum("keys moved"), again.sum("with the same value")),
+        (0, KEYS as u64),
+        "{}",
+        again.text
+    );
 }
 
 #[tokio::test]
-async fn where_restore_is_refused() {
+async fn restore_is_rejected() {
     moved_between(&[], &["--rename-command", "RESTORE", ""], &[]).await;
 }
 
 #[tokio::test]
-async fn where_dump_is_refused() {
+async fn dump_is_rejected() {
     moved_between(&["--rename-command", "DUMP", ""], &[], &[]).await;
 }
 
 #[tokio::test]
-async fn where_a_server_does_not_tell_when_keys_end_or_how_large_they_are() {
+async fn pexpiretime_and_memory_usage_are_unavailable() {
     moved_between(&["--rename-command", "PEXPIRETIME", "WHEN", "--rename-command", "MEMORY", ""], &[], &[])
         .await;
 }
 
 #[tokio::test]
-async fn where_every_value_is_too_large() {
+async fn every_value_is_chunked() {
     moved_between(&[], &[], &["--chunk-threshold", "1B"]).await;
 }
 
 #[tokio::test]
-async fn a_value_of_many_pieces_is_seen_only_when_it_is_whole() {
+async fn chunked_value_appears_complete() {
     let (old, new) = tokio::join!(Server::start(&[]), Server::start(&[]));
     let mut here = old.connection().await;
     cmd("SETRANGE").arg("string").arg(30_000_000).arg("end").exec_async(&mut here).await.unwrap();
