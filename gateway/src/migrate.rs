@@ -1,9 +1,11 @@
 //! Migration of a keyspace: copies every key of one Redis, of any type and with its TTL, to the instances and prefixes
 //! that rules define.
-//! ⏎ Owns the order of a migration: preflight check, copy in batches, verification. Must never delete a key unless
+//!
+//! Owns the order of a migration: preflight check, copy in batches, verification. Must never delete a key unless
 //! requested, and then only if the target has the same value; must never use KEYS; must always be resumable: a run that
 //! ended for any reason continues from its state file.
-//! ⏎ - `rules`, `glob`: routing of keys.
+//!
+//! - `rules`, `glob`: routing of keys.
 //! - `keyspace`, `topology`, `clock`: one endpoint, a server or a cluster, and its time.
 //! - `endpoints`: source and targets together, and which of them are the same keyspace.
 //! - `scan`: SCAN; `journal`: the state file.
@@ -144,7 +146,8 @@ impl Report {
 }
 
 /// Checks all keys without changing anything.
-/// ⏎ # Errors
+///
+/// # Errors
 /// If a server cannot be read.
 pub async fn dry_run(
     plan: &Plan,
@@ -155,7 +158,8 @@ pub async fn dry_run(
 }
 
 /// Migrates all keys, and verifies them if the plan says so.
-/// ⏎ # Errors
+///
+/// # Errors
 /// Why the run ended early. All errors except [`MigrateError::Refused`] and [`MigrateError::State`] leave a state file
 /// from which the same plan can be resumed.
 pub async fn run(
@@ -167,7 +171,8 @@ pub async fn run(
 }
 
 /// Compares every key of the source with its target without changing anything.
-/// ⏎ # Errors
+///
+/// # Errors
 /// If a server cannot be read.
 pub async fn verify(
     plan: &Plan,

@@ -1,5 +1,6 @@
 //! Clock offsets between servers, and conversion of expiry times.
-//! ⏎ Owns the measurement of a server's clock offset. Must never use the clock of this machine as a server's clock.
+//!
+//! Owns the measurement of a server's clock offset. Must never use the clock of this machine as a server's clock.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Compares a key of the source with a key of a target: type, value, expiry.
-//! ⏎ Owns the definition of equality. Keys with equal DUMPs are equal; otherwise the content decides, since DUMPs
+//!
+//! Owns the definition of equality. Keys with equal DUMPs are equal; otherwise the content decides, since DUMPs
 //! differ between versions and for unordered types. Must never write.
 
 use redis::Value;

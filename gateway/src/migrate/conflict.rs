@@ -1,6 +1,7 @@
 //! Handles keys that exist at the target already: equal ones, ones written by an earlier run, and conflicts; and values
 //! copied in chunks.
-//! ⏎ Owns conflict resolution. Must never overwrite a value that a migration did not write, unless requested.
+//!
+//! Owns conflict resolution. Must never overwrite a value that a migration did not write, unless requested.
 
 use super::chunked::{ChunkedValue, CopyStatus};
 use super::clock::Expiry;

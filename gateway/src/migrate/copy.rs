@@ -1,5 +1,6 @@
 //! Copies keys in batches from the source to their targets.
-//! ⏎ Owns the order within a batch: the journal records the intended writes, then the values are written, then they are
+//!
+//! Owns the order within a batch: the journal records the intended writes, then the values are written, then they are
 //! counted. Must never count a key before it is written, and never write a key that is not in the journal.
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! Counters of a migration.
-//! ⏎ Owns the counters and the bounded lists of problems. Must never hold a value.
+//!
+//! Owns the counters and the bounded lists of problems. Must never hold a value.
 
 use std::collections::BTreeMap;
 

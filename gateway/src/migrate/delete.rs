@@ -1,5 +1,6 @@
 //! Deletes keys from the source, if requested.
-//! ⏎ Owns the two conditions: the target has the same value, and the source has not changed since that value was read.
+//!
+//! Owns the two conditions: the target has the same value, and the source has not changed since that value was read.
 //! Must never delete a key unless both are met.
 
 use redis::{Value, cmd};

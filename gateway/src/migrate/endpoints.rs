@@ -1,5 +1,6 @@
 //! Connected source and targets.
-//! ⏎ Owns the connections of a run and the knowledge of which endpoints are the same keyspace. Must be replaced after a
+//!
+//! Owns the connections of a run and the knowledge of which endpoints are the same keyspace. Must be replaced after a
 //! connection is lost.
 
 use redis::cmd;

@@ -1,5 +1,6 @@
 //! Errors of a migration, by how they are handled.
-//! ⏎ Owns the wording of server errors. Must never hold a value or a URL.
+//!
+//! Owns the wording of server errors. Must never hold a value or a URL.
 
 use redis::{ServerError, Value};
 

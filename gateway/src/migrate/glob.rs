@@ -1,5 +1,6 @@
 //! Glob patterns for keys, which are bytes.
-//! ⏎ Owns `*`, `?` and `\`. Must never assume that a key is UTF-8.
+//!
+//! Owns `*`, `?` and `\`. Must never assume that a key is UTF-8.
 
 /// Pattern that must match a whole key.
 #[derive(Clone, Debug)]

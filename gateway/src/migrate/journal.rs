@@ -1,5 +1,6 @@
 //! The state file, from which a run continues after any interruption, including SIGKILL.
-//! ⏎ Owns the file. It is replaced atomically, and intended writes are saved before they are made. It contains key
+//!
+//! Owns the file. It is replaced atomically, and intended writes are saved before they are made. It contains key
 //! names, so only its owner can read it; it must never contain a value, a URL or a secret.
 
 use std::fs::{self, File, OpenOptions};

@@ -1,5 +1,6 @@
 //! One endpoint of a migration: a server, or all primaries of a cluster.
-//! ⏎ Owns the connections and the mapping of keys to nodes. Must never issue data commands by itself, and never hold
+//!
+//! Owns the connections and the mapping of keys to nodes. Must never issue data commands by itself, and never hold
 //! more than the commands passed to it.
 
 use std::time::Duration;

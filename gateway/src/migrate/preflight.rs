@@ -1,6 +1,7 @@
 //! Checks all keys before a migration: keys that no rule matches, keys that would be renamed to the same name, and keys
 //! that would be migrated repeatedly. For a dry run also counts keys and finds those that exist at the targets.
-//! ⏎ Must never change anything.
+//!
+//! Must never change anything.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +54,8 @@ pub struct Preflight {
 
 impl Preflight {
     /// Checks whether a migration can start.
-    /// ⏎ # Errors
+    ///
+    /// # Errors
     /// Why it cannot.
     pub fn check(&self) -> Result<(), MigrateError> {
         let (what, lines, advice) = if self.contradictions.count > 0 {

@@ -1,5 +1,6 @@
 //! Rate limit.
-//! ⏎ Owns the limit of keys per second. Must never compensate for a pause later.
+//!
+//! Owns the limit of keys per second. Must never compensate for a pause later.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Routing of keys to targets and new names.
-//! ⏎ Owns patterns and prefixes. Pure: must never query a server. The first rule that matches a key applies.
+//!
+//! Owns patterns and prefixes. Pure: must never query a server. The first rule that matches a key applies.
 
 use super::glob::Glob;
 
@@ -41,7 +42,8 @@ pub(super) struct Route {
 
 impl Rules {
     /// Creates rules for the targets with these names.
-    /// ⏎ # Errors
+    ///
+    /// # Errors
     /// Which rule is invalid, and why.
     pub fn new(rules: &[Rule], targets: &[String]) -> Result<Self, String> {
         if rules.is_empty() {

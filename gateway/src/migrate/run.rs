@@ -1,5 +1,6 @@
 //! Runs the stages of a migration in order, and reconnects after connection failures.
-//! ⏎ Owns retries. Handles a lost connection like a killed process: the next attempt continues from the journal.
+//!
+//! Owns retries. Handles a lost connection like a killed process: the next attempt continues from the journal.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Slot assignment of a cluster.
-//! ⏎ Owns the parsing of `CLUSTER SLOTS`. Pure: must never query a server.
+//!
+//! Owns the parsing of `CLUSTER SLOTS`. Pure: must never query a server.
 
 use redis::Value;
 

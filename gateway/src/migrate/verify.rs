@@ -1,5 +1,6 @@
 //! Verification: compares every key of the source with its target.
-//! ⏎ Owns the scan and the list of differences. Must never write. Ignores other keys of the targets.
+//!
+//! Owns the scan and the list of differences. Must never write. Ignores other keys of the targets.
 
 use tokio_util::sync::CancellationToken;
 

@@ -1,5 +1,6 @@
 //! A chunk of a value: how it is read, written and compared.
-//! ⏎ Owns the commands of each type and the cursors between chunks. Must never interpret an element.
+//!
+//! Owns the commands of each type and the cursors between chunks. Must never interpret an element.
 
 use redis::Value;
 

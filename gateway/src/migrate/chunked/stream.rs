@@ -1,5 +1,6 @@
 //! State of a stream besides its entries: counters, groups, consumers and pending entries.
-//! ⏎ Owns the commands that copy it. Cannot copy pending state of entries that have been deleted from the stream, or
+//!
+//! Owns the commands that copy it. Cannot copy pending state of entries that have been deleted from the stream, or
 //! when a consumer was last seen; DUMP contains both.
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! Connects to an endpoint: one server, or all primaries of its cluster.
-//! ⏎ Owns the initial queries. Must never show credentials of a URL.
+//!
+//! Owns the initial queries. Must never show credentials of a URL.
 
 use super::{
     Clock, Dialer, Error, Failure, InstanceSettings, Instant, Keyspace, KeyspaceNode, MultiplexedConnection,
