@@ -1,40 +1,40 @@
-//! Looking for what is wrong: with a Redis, as the gateway would use it, and with the way to a gateway, as a client
-//! sees it.
+//! Diagnostics for a Redis server, as the gateway would use it, and for the network path to a gateway, as a client sees
+//! it.
 //!
-//! Owns what is looked at, in which order, and what each sight means: the likely cause, and what to do. Must never
-//! change anything that outlives the look (a test key has a random name and expires), never wait without a bound,
-//! and never put a secret into a report.
+//! Owns the order of the checks and their interpretation: the likely cause and the fix. Must never change anything
+//! permanently (test keys have random names and expire), never wait without a limit, and never put a secret into a
+//! report.
 //!
-//! - `report`: findings, and their two forms: text and JSON.
-//! - `endpoint`, `network`, `tls`: what lies below any protocol: names, addresses, certificates.
-//! - `sample`: names of our own.
+//! - `report`: findings, as text and as JSON.
+//! - `endpoint`, `network`, `tls`: names, addresses, certificates.
+//! - `test_names`: names for test channels and keys.
 //! - `redis`: one Redis server.
-//! - `path`: a deployed gateway, through whatever stands before it.
+//! - `client_path`: a deployed gateway, through the proxies in front of it.
 
 use std::time::Duration;
 
+pub mod client_path;
 mod endpoint;
 mod network;
-pub mod path;
 pub mod redis;
 mod report;
-mod sample;
+mod test_names;
 mod tls;
 
 pub use report::{Finding, Level, Report, Section};
 
-/// How long one step may take where nothing else is said.
-pub const STEP: Duration = Duration::from_secs(10);
+/// Default time limit of one step.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a step comes to, or else the finding that it took too long.
+/// Runs a step with a time limit; returns a finding if it times out.
 async fn within<T>(
     limit: Duration,
     check: &'static str,
     step: impl Future<Output = T>,
 ) -> Result<T, Finding> {
     tokio::time::timeout(limit, step).await.map_err(|_| {
-        Finding::failed(check, format!("no answer within {limit:?}"))
-            .because("the server hangs or is overloaded, or the network between has lost the connection")
-            .advise("look at the server's CPU and slow log; a larger --timeout tells slow from dead")
+        Finding::failed(check, format!("no reply within {limit:?}"))
+            .cause("the server hangs or is overloaded, or the network dropped the connection")
+            .fix("check the server's CPU usage and slow log; repeat with a larger --timeout to see whether it is only slow")
     })
 }

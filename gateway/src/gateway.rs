@@ -186,7 +186,7 @@ fn look_at_servers(config: &Config, drain: &Drain) {
         drain.spawn(async move {
             let findings = async {
                 loop {
-                    if let Some(findings) = check::redis::advise(&server, LOOK_TIMEOUT).await {
+                    if let Some(findings) = check::redis::warnings(&server, LOOK_TIMEOUT).await {
                         break findings;
                     }
                     tokio::time::sleep(LOOK_AGAIN).await;
@@ -198,7 +198,7 @@ fn look_at_servers(config: &Config, drain: &Drain) {
             };
             for finding in findings {
                 let (check, instance) = (finding.check, &server.name);
-                tracing::warn!(instance, check, "Redis: {}", finding.in_words());
+                tracing::warn!(instance, check, "Redis: {}", finding.one_line());
             }
         });
     }

@@ -1,11 +1,13 @@
 //! `earshot-loadtest`: generates load against Earshot or a comparable server and reports deliveries, losses, latency
 //! and cost.
-//! ⏎ A scenario defines the subscribers and the publish schedule. The [`swarm`] connects the subscribers ([`client`])
+//!
+//! A scenario defines the subscribers and the publish schedule. The [`swarm`] connects the subscribers ([`client`])
 //! and records what each receives in a [`tally`] of [`ledger`]s. The [`publisher`] follows the schedule and puts a
 //! [`stamp`] into each message. The [`sampler`] samples both during the run. The [`record`] is built from all three,
 //! and the table, the HTML page and the comparison are built from the record alone ([`report`]). The crate shares only
 //! the protocol crate with the gateway.
-//! ⏎ Exit codes: 0 every message arrived once and in order · 1 at least one did not · 2 the test could not run.
+//!
+//! Exit codes: 0 every message arrived once and in order · 1 at least one did not · 2 the test could not run.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -53,42 +55,54 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// N subscribers, R messages per second: deliveries, losses, latency
-    /// ⏎ Defaults: 1000 subscribers on 1 channel, 20 messages of 128 bytes per second for 10 s.
+    ///
+    /// Defaults: 1000 subscribers on 1 channel, 20 messages of 128 bytes per second for 10 s.
     Fanout(Box<fanout::FanoutArgs>),
     /// N channels with one subscriber each; no message is shared
-    /// ⏎ Defaults: 10000 channels, 5000 messages of 128 bytes per second for 10 s.
+    ///
+    /// Defaults: 10000 channels, 5000 messages of 128 bytes per second for 10 s.
     ManyChannels(Box<many_channels::ManyChannelsArgs>),
     /// Bursts of messages, then a cooldown: cost with batched writes, and memory that is not released
-    /// ⏎ Defaults: 1000 subscribers on 1 channel, 100 messages of 128 bytes per second in bursts of ten, for 10 s.
+    ///
+    /// Defaults: 1000 subscribers on 1 channel, 100 messages of 128 bytes per second in bursts of ten, for 10 s.
     Burst(Box<burst::BurstArgs>),
     /// Connected subscribers without traffic: the cost of an idle connection
-    /// ⏎ Defaults: 1000 subscribers for 75 s.
+    ///
+    /// Defaults: 1000 subscribers for 75 s.
     Idle(Box<idle::IdleArgs>),
     /// Connect and subscribe: connections per second and time to subscribe
-    /// ⏎ Defaults: 1000 subscribers, one round.
+    ///
+    /// Defaults: 1000 subscribers, one round.
     Connect(Box<connect::ConnectArgs>),
     /// Disconnect all subscribers, reconnect them at once and verify that each recovers the messages it missed
-    /// ⏎ Defaults: 1000 subscribers on 1 channel, 10 messages of 128 bytes per second for 10 s.
+    ///
+    /// Defaults: 1000 subscribers on 1 channel, 10 messages of 128 bytes per second for 10 s.
     Resume(Box<resume::ResumeArgs>),
     /// A share of the subscribers reads slowly or not at all; the others must not be affected
-    /// ⏎ Defaults: 200 subscribers on 1 channel, 50 messages of 16 KiB per second for 10 s; 10 % are slow.
+    ///
+    /// Defaults: 200 subscribers on 1 channel, 50 messages of 16 KiB per second for 10 s; 10 % are slow.
     Slow(Box<slow::SlowArgs>),
     /// A share of the subscribers unsubscribes and resubscribes continuously
-    /// ⏎ Defaults: 1000 subscribers on 1 channel, 20 messages of 128 bytes per second for 10 s; 50 % churn.
+    ///
+    /// Defaults: 1000 subscribers on 1 channel, 20 messages of 128 bytes per second for 10 s; 50 % churn.
     Churn(Box<churn::ChurnArgs>),
     /// Moderate load for a long time, with reconnects: losses and memory growth
-    /// ⏎ Defaults: 1000 subscribers on 1 channel, 10 messages of 128 bytes per second for an hour.
+    ///
+    /// Defaults: 1000 subscribers on 1 channel, 10 messages of 128 bytes per second for an hour.
     Soak(Box<soak::SoakArgs>),
     /// Kernel baseline: one thread that writes one prepared frame to each socket
-    /// ⏎ Takes the options of `fanout`, except those that locate the target.
+    ///
+    /// Takes the options of `fanout`, except those that locate the target.
     KernelBaseline(Box<kernel_baseline::KernelBaselineArgs>),
     /// Compare results that were written with --json
     Compare(CompareArgs),
     /// Compare Earshot, nchan and the kernel baseline on two cores, and check the goals
-    /// ⏎ `loadtest/bench/run` builds all binaries and calls this command.
+    ///
+    /// `loadtest/bench/run` builds all binaries and calls this command.
     Bench(Box<bench::BenchArgs>),
     /// Measure what a publication and a subscription cost Redis, for the capacity model
-    /// ⏎ Starts its own Redis. Run this command with `taskset` on a core other than --server-core.
+    ///
+    /// Starts its own Redis. Run this command with `taskset` on a core other than --server-core.
     Redis(Box<redis_costs::RedisArgs>),
     /// Compute nodes, Redis servers and the first bottleneck for many users from a benchmark result
     Capacity(Box<capacity::CapacityArgs>),

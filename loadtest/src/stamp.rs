@@ -1,6 +1,7 @@
 //! Content of a published message: run, channel, sequence number, and when it was due and sent. The receiver uses it to
 //! detect loss and to measure latency.
-//! ⏎ A stamp is a JSON object with a fixed field order, padded to the requested size. Parsing is strict: an altered
+//!
+//! A stamp is a JSON object with a fixed field order, padded to the requested size. Parsing is strict: an altered
 //! payload does not parse.
 
 use std::io::Write as _;

@@ -1,20 +1,20 @@
-//! Where a server is: host, port, and whether TLS is spoken there.
+//! Host, port and TLS of a server.
 //!
-//! Must never hold more than that: user and password stay out.
+//! Must never hold more than that, in particular no user or password.
 
 use std::net::IpAddr;
 
-/// A host and a port, and whether TLS is spoken there.
+/// Host and port, and whether TLS is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
-    /// A name or an address, without brackets.
+    /// Host name or address, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) tls: bool,
 }
 
 impl Endpoint {
-    /// Reads `http://host[:port]` or `https://…`; `None` when it is something else.
+    /// Parses `http://host[:port]` or `https://…`; `None` for anything else.
     pub(super) fn read(url: &str) -> Option<Self> {
         let (scheme, authority) = url.split_once("://")?;
         let (tls, default) = match scheme {
@@ -30,7 +30,7 @@ impl Endpoint {
         (!host.is_empty()).then(|| Self { host: host.to_owned(), port, tls })
     }
 
-    /// The address, when the host is none that has to be resolved.
+    /// The address, unless the host needs resolution.
     pub(super) fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }

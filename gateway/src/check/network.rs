@@ -1,6 +1,6 @@
-//! Names and addresses: what a host resolves to, and which of it can be connected to.
+//! Name resolution and TCP connections.
 //!
-//! Must never send a byte: what is spoken over a connection is for others to know.
+//! Must never send a byte.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,45 +13,45 @@ use tokio::time::Instant;
 use super::endpoint::Endpoint;
 use super::report::Finding;
 
-/// Every address of a host.
+/// Resolves all addresses of a host.
 pub(super) async fn resolve(endpoint: &Endpoint, limit: Duration) -> (Finding, Vec<SocketAddr>) {
     let Endpoint { host, port, .. } = endpoint;
     if let Some(ip) = endpoint.ip() {
-        return (Finding::ok("name", format!("{ip} is an address")), vec![SocketAddr::new(ip, *port)]);
+        return (Finding::ok("dns", format!("{ip} needs no resolution")), vec![SocketAddr::new(ip, *port)]);
     }
     let began = Instant::now();
     match tokio::time::timeout(limit, lookup_host((host.as_str(), *port))).await {
         Ok(Ok(found)) => {
             let mut addresses: Vec<SocketAddr> = Vec::new();
-            // A hosts file may name one address twice.
+            // A hosts file can list an address twice.
             found.for_each(|address| {
                 if !addresses.contains(&address) {
                     addresses.push(address);
                 }
             });
             let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            let said = format!("{host} is {} ({})", shown.join(", "), millis(began.elapsed()));
-            (Finding::ok("name", said).with("addresses", shown), addresses)
+            let message = format!("{host} resolves to {} ({})", shown.join(", "), millis(began.elapsed()));
+            (Finding::ok("dns", message).with("addresses", shown), addresses)
         }
         Ok(Err(error)) => {
-            let finding = Finding::failed("name", format!("{host} cannot be resolved: {error}"))
-                .because(
-                    "a typing error, or a private name that the name server of this machine does not know \
+            let finding = Finding::failed("dns", format!("{host} cannot be resolved: {error}"))
+                .cause(
+                    "a typo, or a private name that the DNS server of this machine does not resolve \
                      (another VPC, another container network, no VPN)",
                 )
-                .advise(format!("run `getent hosts {host}` on the machine that the gateway runs on"));
+                .fix(format!("run `getent hosts {host}` on the machine of the gateway"));
             (finding, Vec::new())
         }
         Err(_) => {
-            let finding = Finding::failed("name", format!("{host} is not resolved within {limit:?}"))
-                .because("the name server does not answer")
-                .advise("look at /etc/resolv.conf, and at what filters port 53");
+            let finding = Finding::failed("dns", format!("{host} did not resolve within {limit:?}"))
+                .cause("the DNS server does not respond")
+                .fix("check /etc/resolv.conf and firewalls for port 53");
             (finding, Vec::new())
         }
     }
 }
 
-/// Connects to every address at once. Those that answer come back, in their order.
+/// Connects to all addresses concurrently. Returns those that accept, in order.
 pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> (Vec<Finding>, Vec<SocketAddr>) {
     let attempts = addresses.iter().map(|address| async move {
         let began = Instant::now();
@@ -61,16 +61,16 @@ pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> (Vec<F
     let attempts = join_all(attempts).await;
     let reached: Vec<SocketAddr> =
         attempts.iter().filter(|(.., outcome)| outcome.is_ok()).map(|(address, ..)| *address).collect();
-    let judge = |(address, took, outcome): &(SocketAddr, Duration, io::Result<TcpStream>)| match outcome {
-        Ok(_) => Finding::ok("tcp", format!("{address} answers in {}", millis(*took)))
+    let evaluate = |(address, took, outcome): &(SocketAddr, Duration, io::Result<TcpStream>)| match outcome {
+        Ok(_) => Finding::ok("tcp", format!("connected to {address} in {}", millis(*took)))
             .with("address", address.to_string())
             .with("microseconds", micros(*took)),
         Err(error) => unreached(*address, error, !reached.is_empty(), limit),
     };
-    (attempts.iter().map(judge).collect(), reached)
+    (attempts.iter().map(evaluate).collect(), reached)
 }
 
-/// One connection.
+/// Opens one connection.
 pub(super) async fn open(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let stream = tokio::time::timeout(limit, TcpStream::connect(address))
         .await
@@ -82,29 +82,29 @@ pub(super) async fn open(address: SocketAddr, limit: Duration) -> io::Result<Tcp
 fn unreached(address: SocketAddr, error: &io::Error, others_answer: bool, limit: Duration) -> Finding {
     let level = if others_answer { Finding::warning } else { Finding::failed };
     let finding = match error.kind() {
-        io::ErrorKind::ConnectionRefused => level("tcp", format!("{address} refuses the connection"))
-            .because("nobody listens there: the server is not running, has another port, or is bound to another address (`bind`)")
-            .advise("look at the server's port and `bind`; in containers, localhost is the container itself"),
-        io::ErrorKind::TimedOut => level("tcp", format!("{address} does not answer within {limit:?}"))
-            .because("packets are dropped on the way: a security group, a firewall, a network ACL, or a wrong subnet")
-            .advise(format!("allow TCP port {} from this machine in the server's security group or firewall", address.port())),
+        io::ErrorKind::ConnectionRefused => level("tcp", format!("{address} refused the connection"))
+            .cause("nothing listens there: the server is not running, uses another port, or is bound to another address (`bind`)")
+            .fix("check the server's port and `bind`; in a container, localhost is the container itself"),
+        io::ErrorKind::TimedOut => level("tcp", format!("{address} did not respond within {limit:?}"))
+            .cause("packets are dropped by a security group, a firewall or a network ACL, or the subnet is wrong")
+            .fix(format!("allow TCP port {} from this machine in the server's security group or firewall", address.port())),
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-            level("tcp", format!("there is no way to {address}: {error}"))
-                .because("no route: a VPN or peering is missing, or this machine has no IPv6")
-                .advise("look at the routes of this machine")
+            level("tcp", format!("{address} is unreachable: {error}"))
+                .cause("no route: a VPN or peering is missing, or this machine has no IPv6")
+                .fix("check the routes of this machine")
         }
-        _ => level("tcp", format!("{address}: {error}")).because("the network or the server ended the attempt"),
+        _ => level("tcp", format!("{address}: {error}")).cause("the network or the server closed the connection"),
     };
     finding.with("address", address.to_string())
 }
 
-/// A time for people, with as many digits as mean something.
+/// Formats a duration for display.
 pub(super) fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1000.0;
     if millis < 10.0 { format!("{millis:.2} ms") } else { format!("{millis:.0} ms") }
 }
 
-/// A time for scripts.
+/// A duration in microseconds for scripts.
 pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
@@ -132,13 +132,13 @@ mod tests {
     async fn one_address_of_several_is_enough() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = listener.local_addr().unwrap();
-        // A port that was ours a moment ago and is nobody's now.
+        // A port that has just been closed.
         let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let (findings, reached) = connect(&[gone, there], LIMIT).await;
         assert_eq!(reached, [there]);
         assert_eq!(findings.iter().map(|f| f.level).collect::<Vec<_>>(), [Level::Warning, Level::Ok]);
         let (findings, reached) = connect(&[gone], LIMIT).await;
         assert!(reached.is_empty() && findings[0].level == Level::Failed);
-        assert!(findings[0].said.contains("refuses"), "{findings:?}");
+        assert!(findings[0].message.contains("refused"), "{findings:?}");
     }
 }

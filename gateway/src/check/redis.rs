@@ -1,16 +1,16 @@
-//! One Redis server, looked at as the gateway would use it.
+//! Checks one Redis server as the gateway would use it.
 //!
-//! Owns the order: from the name up to a publication that is heard, as far as it goes. Must never dial otherwise than
-//! the gateway does ([`Dialer`]), but below it, to see what a failed attempt hides.
+//! Owns the order of the checks, from name resolution to the delivery of a publication. Must connect like the gateway
+//! ([`Dialer`]), in addition to lower-level checks that explain a failure.
 //!
-//! - `plan`: what the gateway is to do with the server, and so what it must be allowed.
-//! - `sentinel`: whether the Sentinels know where the primary is.
-//! - `greeting`: who answers on the port at all.
-//! - `sign_in`: the gateway's own way in, and why it is refused.
-//! - `rights`: whether each command may be run.
-//! - `facts`, `settings`: what the server says of itself, and what that means.
-//! - `nodes`: the other servers of a cluster.
-//! - `trial`, `ears`: a test key, a publication that must be heard, latency, clock.
+//! - `plan`: how the gateway will use the server, and which permissions it needs.
+//! - `sentinel`: whether the Sentinels know the primary.
+//! - `protocol_detect`: which protocol the port speaks.
+//! - `auth`: authentication.
+//! - `acl`: permission for each command.
+//! - `server_info`, `settings`: state and settings of the server, and their consequences.
+//! - `nodes`: other servers of a cluster.
+//! - `live_probes`, `push_buffer`: a test key, a test publication, latency, clock.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisResult, Value};
 
-use self::facts::Facts;
+use self::server_info::ServerInfo;
 use super::endpoint::Endpoint;
 use super::report::{Finding, Level, Section};
 use super::tls::{self, Trust};
@@ -26,81 +26,85 @@ use super::{network, within};
 use crate::instance::address::{Address, Place};
 use crate::instance::{Dialer, InstanceSettings};
 
-mod ears;
-mod facts;
-mod greeting;
+mod acl;
+mod auth;
+mod live_probes;
 mod nodes;
 mod plan;
-mod rights;
+mod protocol_detect;
+mod push_buffer;
 mod sentinel;
+mod server_info;
 mod settings;
-mod sign_in;
-mod trial;
 
 pub use plan::{Plan, PlannedChannel, PlannedLog};
 
-/// A server to look at.
+/// A server to check.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// What the report calls it.
+    /// Name in the report.
     pub name: String,
-    /// How it is reached.
+    /// Connection settings.
     pub instance: InstanceSettings,
-    /// What it is for.
+    /// How the gateway will use it.
     pub plan: Plan,
 }
 
-/// Looks at everything, as far as it goes; each step takes at most `limit`.
+/// Runs all checks; each step takes at most `limit`.
 pub async fn inspect(server: &Server, limit: Duration) -> Section {
     let mut section = Section::new("redis", &server.name, server.instance.location());
-    // Of a cluster, the first of the named nodes that can be reached tells of the others.
+    // In a cluster, the first reachable seed node provides the others.
     let seeds = server.instance.cluster.iter().flatten();
     let places = std::iter::once(server.instance.clone()).chain(seeds.map(|seed| server.instance.at(seed)));
     for instance in places {
-        if Box::pin(visit(server, &instance, &mut section, limit)).await {
+        if Box::pin(inspect_server(server, &instance, &mut section, limit)).await {
             return section;
         }
     }
-    section.add(Finding::skipped("rest", "not looked at, for want of a connection"));
+    section.add(Finding::skipped("rest", "skipped: no connection"));
     section
 }
 
-/// What a server's version and settings will do to a gateway, without trying anything: the findings that somebody
-/// should see. `None`: it cannot be asked now.
-pub async fn advise(server: &Server, limit: Duration) -> Option<Vec<Finding>> {
-    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
-    let dialled = Box::pin(Dialer::new(&server.instance, "check").dial(deaf)).await;
+/// Warnings about the version and settings of a server, without active tests. `None` if it cannot be queried now.
+pub async fn warnings(server: &Server, limit: Duration) -> Option<Vec<Finding>> {
+    let ignore_pushes = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    let dialled = Box::pin(Dialer::new(&server.instance, "check").dial(ignore_pushes)).await;
     let mut connection = dialled.ok()?;
-    let facts = tokio::time::timeout(limit, Facts::read(&mut connection)).await.ok()?;
-    let findings = settings::judge(&facts, &server.plan).into_iter();
+    let facts = tokio::time::timeout(limit, ServerInfo::read(&mut connection)).await.ok()?;
+    let findings = settings::evaluate(&facts, &server.plan).into_iter();
     Some(findings.filter(|finding| finding.level >= Level::Warning).collect())
 }
 
-/// Looks at one server; whether it let us in.
-async fn visit(server: &Server, instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
-    let seen_before = section.findings.len();
-    let is_local = below(instance, section, limit).await;
-    // The gateway's own way in counts, whatever was seen below it.
+/// Checks one server; returns whether it accepted the connection.
+async fn inspect_server(
+    server: &Server,
+    instance: &InstanceSettings,
+    section: &mut Section,
+    limit: Duration,
+) -> bool {
+    let findings_before = section.findings.len();
+    let is_local = inspect_network(instance, section, limit).await;
+    // The connection of the gateway decides, regardless of the lower-level checks.
     let dialer = Dialer::new(instance, "check");
-    let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
-    match Box::pin(dialer.dial(deaf)).await {
+    let ignore_pushes = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+    match Box::pin(dialer.dial(ignore_pushes)).await {
         Ok(connection) => {
-            let mut visit = Visit { connection, server, instance, is_local, limit, section };
-            Box::pin(visit.make(&dialer)).await;
+            let mut inspection = Inspection { connection, server, instance, is_local, limit, section };
+            Box::pin(inspection.run(&dialer)).await;
             true
         }
         Err(failure) => {
-            // What was seen below it says more than the attempt does.
-            if section.findings[seen_before..].iter().all(|finding| finding.level < Level::Failed) {
-                section.add(sign_in::refused(&failure, instance));
+            // The lower-level checks explain the failure better.
+            if section.findings[findings_before..].iter().all(|finding| finding.level < Level::Failed) {
+                section.add(auth::refused(&failure, instance));
             }
             false
         }
     }
 }
 
-/// What lies below Redis' protocol: name, TCP, TLS, and who answers. Whether only this machine gets there.
-async fn below(instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
+/// Checks name, TCP, TLS and protocol. Returns whether the server is reachable only from this machine.
+async fn inspect_network(instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
     let address = match &instance.sentinel {
         None => Address::parse(&instance.url).ok(),
         Some(sentinels) => {
@@ -110,20 +114,20 @@ async fn below(instance: &InstanceSettings, section: &mut Section, limit: Durati
         }
     };
     match address {
-        // That the URL cannot be read is told by the attempt to dial it.
+        // The connection attempt reports an invalid URL.
         None => false,
         Some(Address { place: Place::Unix(path), .. }) => {
-            section.findings.extend(greeting::over_socket(&path, limit).await);
+            section.findings.extend(protocol_detect::over_socket(&path, limit).await);
             true
         }
         Some(Address { place: Place::Tcp { host, port }, tls, .. }) => {
             let endpoint = Endpoint { host, port: port.unwrap_or(6379), tls };
-            over_network(instance, &endpoint, section, limit).await
+            inspect_tcp(instance, &endpoint, section, limit).await
         }
     }
 }
 
-async fn over_network(
+async fn inspect_tcp(
     instance: &InstanceSettings,
     endpoint: &Endpoint,
     section: &mut Section,
@@ -135,81 +139,96 @@ async fn over_network(
     section.findings.extend(findings);
     let Some(address) = reached.first() else { return false };
     let found = match Trust::new(&endpoint.host, &instance.tls, "ca_file (--ca-file)") {
-        Ok(trust) if endpoint.tls => secured(*address, &trust, limit).await,
-        Ok(trust) => greeting::plain(*address, &instance.name, &trust, limit).await.into_iter().collect(),
-        Err(why) => vec![unreadable(why)],
+        Ok(trust) if endpoint.tls => inspect_tls(*address, &trust, limit).await,
+        Ok(trust) => {
+            protocol_detect::plain(*address, &instance.name, &trust, limit).await.into_iter().collect()
+        }
+        Err(why) => vec![unreadable_file(why)],
     };
     section.findings.extend(found);
     reached.iter().all(|address| address.ip().is_loopback())
 }
 
-fn unreadable(why: String) -> Finding {
+fn unreadable_file(why: String) -> Finding {
     Finding::failed("tls", why)
-        .because("the file is not there, is not what it should be, or may not be read by this user")
-        .advise("look at ca_file, cert_file and key_file, and at who may read them")
+        .cause("the file does not exist, is not a valid PEM file, or is not readable by this user")
+        .fix("check the paths and permissions of ca_file, cert_file and key_file")
 }
 
-async fn secured(address: SocketAddr, trust: &Trust, limit: Duration) -> Vec<Finding> {
+async fn inspect_tls(address: SocketAddr, trust: &Trust, limit: Duration) -> Vec<Finding> {
     match Box::pin(tls::inspect(address, trust, limit)).await {
-        Ok(mut secured) => {
-            let refused = greeting::over_tls(&mut secured, limit).await;
-            secured.findings.into_iter().chain(refused).collect()
+        Ok(mut inspect_tls) => {
+            let refused = protocol_detect::over_tls(&mut inspect_tls, limit).await;
+            inspect_tls.findings.into_iter().chain(refused).collect()
         }
-        Err(insecure) => vec![greeting::instead_of_tls(address, insecure, limit).await],
+        Err(insecure) => vec![protocol_detect::instead_of_tls(address, insecure, limit).await],
     }
 }
 
-/// A connection that stands, and what is looked at over it.
-struct Visit<'a> {
+/// An established connection and the checks that use it.
+struct Inspection<'a> {
     connection: MultiplexedConnection,
     server: &'a Server,
     /// How it was reached.
     instance: &'a InstanceSettings,
-    /// Only this machine reaches the server by the address that was dialled.
+    /// The address is reachable only from this machine.
     is_local: bool,
     limit: Duration,
     section: &'a mut Section,
 }
 
-impl Visit<'_> {
-    async fn make(&mut self, dialer: &Dialer) {
+impl Inspection<'_> {
+    async fn run(&mut self, dialer: &Dialer) {
         let Self { connection, server, limit, .. } = self;
         let plan = &server.plan;
-        let facts = within(*limit, "facts", Facts::read(connection)).await;
+        let facts = within(*limit, "server-info", ServerInfo::read(connection)).await;
         let facts = match facts {
             Ok(facts) => facts,
             Err(finding) => {
                 self.section.add(finding);
-                self.section.add(Finding::skipped("rest", "not looked at, for want of answers"));
+                self.section.add(Finding::skipped("rest", "skipped: no replies"));
                 return;
             }
         };
-        let signed_in = sign_in::accepted(&facts, self.instance, self.is_local);
+        let signed_in = auth::accepted(&facts, self.instance, self.is_local);
         self.section.add(signed_in);
-        self.step("rights", async |visit| rights::inspect(&mut visit.connection, plan, &facts).await).await;
-        self.section.findings.extend(settings::judge(&facts, plan));
+        self.step("permissions", async |inspection| {
+            acl::inspect(&mut inspection.connection, plan, &facts).await
+        })
+        .await;
+        self.section.findings.extend(settings::evaluate(&facts, plan));
         if facts.is_cluster() {
             let (instance, limit) = (self.instance, self.limit);
-            self.step("nodes", async |visit| {
-                nodes::inspect(&mut visit.connection, instance, plan, limit).await
+            self.step("nodes", async |inspection| {
+                nodes::inspect(&mut inspection.connection, instance, plan, limit).await
             })
             .await;
         }
-        self.step("keys", async |visit| trial::keys(&mut visit.connection, plan, &facts).await).await;
-        self.step("hearing", async |visit| trial::hearing(&mut visit.connection, dialer, plan).await).await;
+        self.step("keys", async |inspection| {
+            live_probes::keys(&mut inspection.connection, plan, &facts).await
+        })
+        .await;
+        self.step("pubsub", async |inspection| {
+            live_probes::pubsub(&mut inspection.connection, dialer, plan).await
+        })
+        .await;
         let half = self.limit / 2;
-        self.step("latency", async |visit| vec![trial::latency(&mut visit.connection, half).await]).await;
-        self.step("clock", async |visit| vec![trial::clock(&mut visit.connection).await]).await;
+        self.step("latency", async |inspection| {
+            vec![live_probes::latency(&mut inspection.connection, half).await]
+        })
+        .await;
+        self.step("clock", async |inspection| vec![live_probes::clock(&mut inspection.connection).await])
+            .await;
     }
 
-    /// Does one step, for as long as it may take.
+    /// Runs one step with the time limit.
     async fn step(&mut self, check: &'static str, step: impl AsyncFnOnce(&mut Self) -> Vec<Finding>) {
         let found = within(self.limit, check, Box::pin(step(self))).await;
         self.section.findings.extend(found.unwrap_or_else(|late| vec![late]));
     }
 }
 
-/// Asks for one thing.
+/// Executes one command.
 async fn ask<A: AsRef<str>>(connection: &mut MultiplexedConnection, words: &[A]) -> RedisResult<Value> {
     connection.send_packed_command(&command(words)).await.and_then(Value::extract_error)
 }

@@ -1,24 +1,23 @@
-//! What was found, and how it is told.
+//! Findings and their presentation.
 //!
-//! Owns the two forms of a report: lines for people, and one JSON document, whose keys stay as they are. Must never
-//! judge: whoever looks does.
+//! Owns the two forms of a report: text, and one JSON document with stable keys. Must never evaluate anything.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// How bad it is.
+/// Severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Could not be looked at; the text says why.
+    /// Not tested; the message says why.
     Skipped,
-    /// It works, but something will hurt sooner or later.
+    /// Works, but will cause problems.
     Warning,
-    /// It does not work.
+    /// Does not work.
     Failed,
 }
 
@@ -36,66 +35,66 @@ impl Level {
 /// One line of a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// What was looked at: a word that stays the same, for scripts.
+    /// Name of the check, stable for scripts.
     pub check: &'static str,
-    /// How bad it is.
+    /// Severity.
     pub level: Level,
-    /// What was seen.
-    pub said: String,
-    /// The likely cause, where something is wrong.
+    /// What was found.
+    pub message: String,
+    /// Likely cause of a problem.
     pub cause: Option<String>,
-    /// What to do about it.
-    pub advice: Option<String>,
-    /// What was measured, for scripts. Names say the unit.
+    /// How to fix it.
+    pub fix: Option<String>,
+    /// Measurements for scripts. Names contain the unit.
     pub facts: Map<String, Value>,
 }
 
 impl Finding {
-    fn new(check: &'static str, level: Level, said: impl Into<String>) -> Self {
-        Self { check, level, said: said.into(), cause: None, advice: None, facts: Map::new() }
+    fn new(check: &'static str, level: Level, message: impl Into<String>) -> Self {
+        Self { check, level, message: message.into(), cause: None, fix: None, facts: Map::new() }
     }
 
-    /// All is well.
-    pub fn ok(check: &'static str, said: impl Into<String>) -> Self {
-        Self::new(check, Level::Ok, said)
+    /// No problem.
+    pub fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Level::Ok, message)
     }
 
-    /// It could not be looked at.
-    pub fn skipped(check: &'static str, said: impl Into<String>) -> Self {
-        Self::new(check, Level::Skipped, said)
+    /// Not tested.
+    pub fn skipped(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Level::Skipped, message)
     }
 
-    /// It works, for now.
-    pub fn warning(check: &'static str, said: impl Into<String>) -> Self {
-        Self::new(check, Level::Warning, said)
+    /// Works, with a problem.
+    pub fn warning(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Level::Warning, message)
     }
 
-    /// It does not work.
-    pub fn failed(check: &'static str, said: impl Into<String>) -> Self {
-        Self::new(check, Level::Failed, said)
+    /// Does not work.
+    pub fn failed(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Level::Failed, message)
     }
 
-    /// Names the likely cause.
+    /// Sets the likely cause.
     #[must_use]
-    pub fn because(mut self, cause: impl Into<String>) -> Self {
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// Says what to do.
+    /// Sets the fix.
     #[must_use]
-    pub fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
         self
     }
 
-    /// All of it in one line.
-    pub fn in_words(&self) -> String {
-        let parts = [Some(&self.said), self.cause.as_ref(), self.advice.as_ref()];
+    /// Message, cause and fix in one line.
+    pub fn one_line(&self) -> String {
+        let parts = [Some(&self.message), self.cause.as_ref(), self.fix.as_ref()];
         parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 
-    /// Adds what was measured.
+    /// Adds a measurement.
     #[must_use]
     pub fn with(mut self, fact: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(fact.to_owned(), value.into());
@@ -103,21 +102,21 @@ impl Finding {
     }
 }
 
-/// Everything about one server, or one way.
+/// Findings about one server or one client path.
 #[derive(Clone, Debug, Serialize)]
 pub struct Section {
     /// `redis` or `path`.
     pub kind: &'static str,
-    /// What the configuration calls it.
+    /// Name in the configuration.
     pub name: String,
-    /// Where it is, without any secret.
+    /// Address without secrets.
     pub address: String,
-    /// In the order in which it was looked at.
+    /// Findings in order.
     pub findings: Vec<Finding>,
 }
 
 impl Section {
-    /// A section without findings yet.
+    /// Creates an empty section.
     pub fn new(kind: &'static str, name: impl Into<String>, address: impl Into<String>) -> Self {
         Self { kind, name: name.into(), address: address.into(), findings: Vec::new() }
     }
@@ -127,32 +126,32 @@ impl Section {
         self.findings.push(finding);
     }
 
-    /// How bad the worst is.
+    /// Highest severity.
     pub fn worst(&self) -> Level {
         self.findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
     }
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// One for each server or way.
+    /// One section for each server or client path.
     pub sections: Vec<Section>,
 }
 
 impl Report {
-    /// Whether nothing failed. Warnings and what could not be looked at are no failures.
+    /// Whether nothing failed. Warnings and skipped checks are not failures.
     pub fn is_good(&self) -> bool {
         self.count(Level::Failed) == 0
     }
 
-    /// How many findings are of a level.
+    /// Number of findings of a level.
     pub fn count(&self, level: Level) -> usize {
         let findings = self.sections.iter().flat_map(|section| &section.findings);
         findings.filter(|finding| finding.level == level).count()
     }
 
-    /// The JSON document. Keys may be added to it, none changes its meaning.
+    /// JSON document. Keys can be added; their meaning never changes.
     pub fn to_json(&self) -> Value {
         serde_json::json!({
             "earshot": env!("CARGO_PKG_VERSION"),
@@ -164,7 +163,7 @@ impl Report {
     }
 }
 
-/// The text for people.
+/// Text form.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for section in &self.sections {
@@ -172,8 +171,8 @@ impl fmt::Display for Report {
         }
         let (failed, warnings) = (self.count(Level::Failed), self.count(Level::Warning));
         match (failed, warnings) {
-            (0, 0) => writeln!(f, "All is well."),
-            (0, warnings) => writeln!(f, "It works. Warnings: {warnings}."),
+            (0, 0) => writeln!(f, "No problems found."),
+            (0, warnings) => writeln!(f, "No failures. Warnings: {warnings}."),
             (failed, warnings) => writeln!(f, "Failed: {failed}. Warnings: {warnings}."),
         }
     }
@@ -188,8 +187,8 @@ impl fmt::Display for Section {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  {:<8} {:<13} {}", self.level.as_str(), self.check, self.said)?;
-        for (word, text) in [("cause", &self.cause), ("do", &self.advice)] {
+        writeln!(f, "  {:<8} {:<13} {}", self.level.as_str(), self.check, self.message)?;
+        for (word, text) in [("cause", &self.cause), ("fix", &self.fix)] {
             if let Some(text) = text {
                 writeln!(f, "  {:<8} {word:>13}: {text}", "")?;
             }
@@ -204,8 +203,8 @@ mod tests {
 
     fn report() -> Report {
         let mut section = Section::new("redis", "default", "redis://h:6379");
-        section.add(Finding::ok("name", "h is 10.0.0.1").with("addresses", 1));
-        section.add(Finding::warning("timeout", "5 s").because("a short one").advise("raise it"));
+        section.add(Finding::ok("dns", "h is 10.0.0.1").with("addresses", 1));
+        section.add(Finding::warning("timeout", "5 s").cause("a short one").fix("raise the limit"));
         Report { sections: vec![section] }
     }
 
@@ -216,9 +215,9 @@ mod tests {
         assert_eq!(
             text,
             "redis default: redis://h:6379\n  \
-               ok       name          h is 10.0.0.1\n  \
-               warning  timeout       5 s\n                   cause: a short one\n                      do: raise it\n\n\
-             It works. Warnings: 1.\n"
+               ok       dns           h is 10.0.0.1\n  \
+               warning  timeout       5 s\n                   cause: a short one\n                     fix: raise the limit\n\n\
+             No failures. Warnings: 1.\n"
         );
         report.sections[0].add(Finding::failed("auth", "no"));
         assert!(report.to_string().ends_with("Failed: 1. Warnings: 1.\n") && !report.is_good());

@@ -1,9 +1,9 @@
-//! TLS as a server offers it: versions, certificate, names, expiry, whether it wants a certificate of ours.
+//! Checks TLS of a server: versions, certificate, names, expiry, client certificates.
 //!
-//! Owns the judgement of certificates and of handshakes that fail. Must never be how anything but a check speaks TLS:
-//! the handshake is let through whatever the certificate says, so that the rest can be seen, too.
+//! Owns the evaluation of certificates and failed handshakes. Must never be used outside of checks: the handshake
+//! accepts any certificate, so that the remaining checks can run.
 //!
-//! - `recorder`: the verifier that lets through and remembers.
+//! - `recorder`: a verifier that accepts and records certificates.
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,28 +26,28 @@ use recorder::{Recorder, Seen};
 mod expiry;
 mod recorder;
 
-/// Certificates that end within this time are warned of.
-const EXPIRES_SOON: Duration = Duration::from_secs(21 * 86_400);
+/// Certificates that expire within this time cause a warning.
+const EXPIRY_WARNING: Duration = Duration::from_secs(21 * 86_400);
 
-/// Whom to trust, and who we are.
+/// Trust settings and client certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
-    /// The name that the certificate must be for.
+    /// Name that the certificate must be valid for.
     pub(super) name: String,
-    /// The authorities that are trusted.
+    /// Trusted CAs.
     pub(super) roots: Arc<RootCertStore>,
-    /// Our own certificate with its chain, and its key.
+    /// Client certificate with chain and key.
     pub(super) identity: Option<Arc<Identity>>,
-    /// Whether the connections that are not for looking verify at all.
+    /// Whether the gateway's connections verify the certificate.
     pub(super) verifies: bool,
-    /// Protocols to offer, the preferred one first.
+    /// ALPN protocols, in order of preference.
     pub(super) protocols: Vec<Vec<u8>>,
-    /// What an operator changes to be given another authority.
+    /// Name of the setting for CA certificates.
     pub(super) authorities_key: &'static str,
 }
 
 impl Trust {
-    /// What is expected of a host, as the gateway is told to expect it.
+    /// Expectations for a host, according to the gateway's settings.
     pub(super) fn new(host: &str, tls: &TlsSettings, authorities_key: &'static str) -> Result<Self, String> {
         Ok(Self {
             name: tls.server_name.clone().unwrap_or_else(|| host.to_owned()),
@@ -60,32 +60,32 @@ impl Trust {
     }
 }
 
-/// A handshake that went through, whatever the certificate is worth.
+/// A completed handshake, with any certificate.
 pub(super) struct Secured {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) findings: Vec<Finding>,
-    /// The server asked for a certificate, and was given none.
+    /// The server requested a client certificate, and none is configured.
     pub(super) wants_identity: bool,
 }
 
-/// A handshake that did not.
+/// A failed handshake.
 pub(super) struct Insecure {
     pub(super) finding: Finding,
-    /// The other side may speak no TLS at all.
+    /// The server may not use TLS at all.
     pub(super) may_be_plain: bool,
 }
 
-/// Looks at the TLS of a server.
+/// Checks the TLS of a server.
 pub(super) async fn inspect(
     address: SocketAddr,
     trust: &Trust,
     limit: Duration,
 ) -> Result<Secured, Insecure> {
-    let refuse = |said: String| Insecure { finding: Finding::failed("tls", said), may_be_plain: false };
+    let refuse = |message: String| Insecure { finding: Finding::failed("tls", message), may_be_plain: false };
     let recorder = Recorder::new(verifier(trust).map_err(refuse)?);
     let (outcome, seen) =
         handshake(address, trust, &[&TLS13, &TLS12], &recorder, limit).await.map_err(refuse)?;
-    let stream = outcome.map_err(|error| judge_failure(&error, &seen, trust, limit))?;
+    let stream = outcome.map_err(|error| handshake_failure(&error, &seen, trust, limit))?;
     let (_, session) = stream.get_ref();
     let version = session.protocol_version();
     let suite = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
@@ -96,14 +96,15 @@ pub(super) async fn inspect(
             offered.push("TLS 1.2");
         }
     }
-    let said = format!("{} with {}", offered.join(" and "), suite.as_deref().unwrap_or("an unknown suite"));
-    let mut findings = vec![Finding::ok("tls", said).with("versions", offered)];
-    findings.push(judge_certificate(&seen, &recorder, trust));
+    let message =
+        format!("{} with {}", offered.join(" and "), suite.as_deref().unwrap_or("an unknown cipher suite"));
+    let mut findings = vec![Finding::ok("tls", message).with("versions", offered)];
+    findings.push(evaluate_certificate(&seen, &recorder, trust));
     let wants_identity = seen.asked_for_identity && trust.identity.is_none();
     Ok(Secured { stream, findings, wants_identity })
 }
 
-/// A connection as it comes, whatever the certificate is worth: its worth has been told.
+/// Opens a TLS connection with any certificate, which has been evaluated before.
 pub(super) async fn connect(
     address: SocketAddr,
     trust: &Trust,
@@ -113,7 +114,7 @@ pub(super) async fn connect(
     handshake(address, trust, &[&TLS13, &TLS12], &recorder, limit).await.map_err(io::Error::other)?.0
 }
 
-/// One handshake; what was seen of the other side comes with it even when it fails.
+/// One handshake; returns what was recorded, even if it fails.
 async fn handshake(
     address: SocketAddr,
     trust: &Trust,
@@ -124,7 +125,7 @@ async fn handshake(
     let mut config = client(trust, versions, recorder)?;
     config.alpn_protocols.clone_from(&trust.protocols);
     let name = ServerName::try_from(trust.name.clone())
-        .map_err(|_| format!("{} is no name that a certificate can be for", trust.name))?;
+        .map_err(|_| format!("{} is not a valid server name for TLS", trust.name))?;
     let attempt = async {
         let stream = open(address, limit).await?;
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
@@ -149,36 +150,35 @@ fn client(
         return Ok(builder.with_client_cert_resolver(Arc::<Recorder>::clone(recorder)));
     };
     let (chain, key) = (identity.0.clone(), identity.1.clone_key());
-    builder.with_client_auth_cert(chain, key).map_err(|error| format!("the client certificate: {error}"))
+    builder.with_client_auth_cert(chain, key).map_err(|error| format!("client certificate: {error}"))
 }
 
 fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     WebPkiServerVerifier::builder_with_provider(Arc::clone(&trust.roots), provider)
         .build()
-        .map_err(|error| format!("the authorities in {}: {error}", trust.authorities_key))
+        .map_err(|error| format!("certificate authorities in {}: {error}", trust.authorities_key))
 }
 
-fn judge_certificate(seen: &Seen, recorder: &Recorder, trust: &Trust) -> Finding {
+fn evaluate_certificate(seen: &Seen, recorder: &Recorder, trust: &Trust) -> Finding {
     let ends = recorder.not_after(seen);
     let until = ends.map_or_else(String::new, |ends| format!(", until {}", expiry::day(ends)));
     let finding = match recorder.verdict(seen, Duration::ZERO) {
-        Ok(()) => match recorder.verdict(seen, EXPIRES_SOON) {
+        Ok(()) => match recorder.verdict(seen, EXPIRY_WARNING) {
             Ok(()) if trust.verifies => {
-                Finding::ok("certificate", format!("it is for {}{until}", trust.name))
+                Finding::ok("certificate", format!("valid for {}{until}", trust.name))
             }
             Ok(()) => Finding::warning(
                 "certificate",
-                format!("it is for {}{until}; but nobody looks at it", trust.name),
+                format!("valid for {}{until}, but not verified", trust.name),
             )
-            .because("insecure_skip_verify is on: whoever is on the way can read and change everything")
-            .advise("take insecure_skip_verify out: this certificate needs none"),
-            Err(_) => Finding::warning(
-                "certificate",
-                format!("it is for {}, but ends soon{until}", trust.name),
-            )
-            .because("it, or one of the chain above it, is not renewed yet")
-            .advise("renew it; a server may have to be told to read the new one (CONFIG SET tls-cert-file)"),
+            .cause("insecure_skip_verify is on: an attacker on the network can read and change all traffic")
+            .fix("remove insecure_skip_verify: this certificate passes verification"),
+            Err(_) => {
+                Finding::warning("certificate", format!("valid for {}, but expires soon{until}", trust.name))
+                    .cause("the certificate, or one of its chain, has not been renewed yet")
+                    .fix("renew it; the server may need to reload it (CONFIG SET tls-cert-file)")
+            }
         },
         Err(error) => expiry::refused(&error, seen, trust, ends),
     };
@@ -189,19 +189,21 @@ fn judge_certificate(seen: &Seen, recorder: &Recorder, trust: &Trust) -> Finding
     finding.with("chain", seen.certificates())
 }
 
-/// Why there was no handshake.
-fn judge_failure(error: &io::Error, seen: &Seen, trust: &Trust, limit: Duration) -> Insecure {
-    let finding = |said: &str| Finding::failed("tls", said);
+/// Interprets a failed handshake.
+fn handshake_failure(error: &io::Error, seen: &Seen, trust: &Trust, limit: Duration) -> Insecure {
+    let finding = |message: &str| Finding::failed("tls", message);
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let (finding, may_be_plain) = match (inner, error.kind()) {
-        (Some(rustls::Error::InvalidMessage(_)), _) => {
-            (finding("what answers is no TLS").because("the server speaks plain on this port"), true)
-        }
-        (Some(rustls::Error::AlertReceived(alert)), _) => (judge_alert(*alert, seen, trust), false),
+        (Some(rustls::Error::InvalidMessage(_)), _) => (
+            finding("the response is not TLS: no TLS on this port")
+                .cause("the server expects unencrypted connections on this port"),
+            true,
+        ),
+        (Some(rustls::Error::AlertReceived(alert)), _) => (alert_failure(*alert, seen, trust), false),
         (Some(error), _) => (finding(&format!("the handshake failed: {error}")), false),
         (None, io::ErrorKind::TimedOut) => (
-            finding(&format!("no answer to the handshake within {limit:?}"))
-                .because("the server hangs, or speaks no TLS on this port"),
+            finding(&format!("no reply to the TLS handshake within {limit:?}"))
+                .cause("the server hangs, or does not support TLS on this port"),
             true,
         ),
         (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
@@ -210,34 +212,34 @@ fn judge_failure(error: &io::Error, seen: &Seen, trust: &Trust, limit: Duration)
             (no_identity(), false)
         }
         (None, _) => (
-            finding(&format!("the connection ended in the handshake: {error}"))
-                .because("the server speaks no TLS on this port, or something between cuts it"),
+            finding(&format!("the connection was closed during the TLS handshake: {error}"))
+                .cause("no TLS on this port, or a device in between closes the connection"),
             true,
         ),
     };
     Insecure { finding, may_be_plain }
 }
 
-fn judge_alert(alert: AlertDescription, seen: &Seen, trust: &Trust) -> Finding {
-    let finding = Finding::failed("tls", format!("the server refuses the handshake: {alert:?}"));
+fn alert_failure(alert: AlertDescription, seen: &Seen, trust: &Trust) -> Finding {
+    let finding = Finding::failed("tls", format!("the server rejected the TLS handshake: {alert:?}"));
     match alert {
         _ if wants_identity(seen, trust) => no_identity(),
         AlertDescription::ProtocolVersion => finding
-            .because("it offers nothing newer than TLS 1.1")
-            .advise("allow TLS 1.2 or 1.3 on the server (tls-protocols)"),
+            .cause("the server supports only TLS 1.1 or older")
+            .fix("allow TLS 1.2 or 1.3 on the server (tls-protocols)"),
         AlertDescription::UnrecognisedName => finding
-            .because("it serves no certificate for this name")
-            .advise("dial the name that the certificate is for"),
+            .cause("the server has no certificate for this name")
+            .fix("connect to a name of the certificate"),
         AlertDescription::UnknownCA
         | AlertDescription::BadCertificate
         | AlertDescription::CertificateExpired
         | AlertDescription::CertificateUnknown => finding
-            .because("it does not accept our client certificate")
-            .advise("give one that is valid and that the server's authority has signed"),
+            .cause("the server does not accept the client certificate")
+            .fix("use a valid certificate issued by a CA that the server trusts"),
         _ if trust.identity.is_some() => finding
-            .because("it does not accept our client certificate (signed by another authority than it trusts), or no cipher suite is common")
-            .advise("compare the authority that signed ours with the server's tls-ca-cert-file"),
-        _ => finding.because("no cipher suite is common, or a client certificate is needed"),
+            .cause("the server does not accept the client certificate (its CA is not trusted there), or there is no common cipher suite")
+            .fix("compare the issuer of the client certificate with the server's tls-ca-cert-file"),
+        _ => finding.cause("there is no common cipher suite, or the server requires a client certificate"),
     }
 }
 
@@ -245,11 +247,11 @@ fn wants_identity(seen: &Seen, trust: &Trust) -> bool {
     seen.asked_for_identity && trust.identity.is_none()
 }
 
-/// The finding when a server cannot do without a certificate of ours.
+/// Finding for a server that requires a client certificate.
 pub(super) fn no_identity() -> Finding {
-    Finding::failed("tls", "the server wants a client certificate, and there is none")
-        .because("it asks every client for one (tls-auth-clients yes)")
-        .advise("give cert_file and key_file, or set tls-auth-clients to optional on the server")
+    Finding::failed("tls", "the server requires a client certificate, and none is configured")
+        .cause("the server requires one from every client (tls-auth-clients yes)")
+        .fix("set cert_file and key_file, or set tls-auth-clients to optional on the server")
 }
 
 fn version_name(version: Option<ProtocolVersion>) -> &'static str {

@@ -1,52 +1,52 @@
-//! `earshot check`: what is wrong with a Redis, or with the way to a gateway.
+//! `earshot check`: diagnostics for Redis servers and for the path to a gateway.
 //!
-//! Owns the flags, where a URL may come from, and the exit code. Must never show a secret, nor take one where `ps`
-//! shows it without saying so.
+//! Owns the flags, the sources of a URL, and the exit code. Must never show a secret, and must warn about secrets in
+//! arguments.
 
 use std::io::{self, Read as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::check::path::Target;
+use crate::check::client_path::Target;
 use crate::check::redis::{Plan, Server};
 use crate::check::{self, Report};
 use crate::config::{Config, Flags, RedisUrl};
 use crate::instance::{InstanceSettings, TlsSettings};
 
-/// The exit code of a command line, a URL or a configuration that is wrong.
-const WRONG: u8 = 2;
+/// Exit code for an invalid command line, URL or configuration.
+const EXIT_USAGE: u8 = 2;
 
-/// The flags of `earshot check`.
+/// Flags of `earshot check`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 it works (warnings included), 1 something failed, 2 the command line or the configuration is wrong."
+    after_help = "Exit codes: 0 no failures (possibly warnings), 1 a check failed, 2 invalid command line or configuration."
 )]
 pub struct Args {
-    /// URL of a Redis; `-` reads it from standard input. What is written here is visible to everybody in `ps`: a URL
-    /// with a password is better given in REDIS_URL or by `-` [default: every Redis of the configuration]
+    /// URL of a Redis; `-` reads it from standard input. Arguments are visible to all users in `ps`: pass a URL with a
+    /// password in REDIS_URL or with `-` [default: every Redis of the configuration]
     #[arg(value_name = "URL", conflicts_with_all = ["config", "path"])]
     url: Option<String>,
-    /// Configuration file whose Redis instances are looked at [default: EARSHOT_CONFIG, or earshot.toml in the working
-    /// directory if it is there; REDIS_URL counts as for `earshot serve`]
+    /// Configuration file whose Redis instances are checked [default: EARSHOT_CONFIG, or earshot.toml in the working
+    /// directory if it exists; REDIS_URL is used as by `earshot serve`]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// Look at a deployed gateway from a client's side, at `https://host:port/prefix` or `http://…`
+    /// Check a deployed gateway from a client's side, at `https://host:port/prefix` or `http://…`
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     path: Option<String>,
-    /// With --path: the origin of the page that clients come from, as scheme://host [default: the gateway's own host]
+    /// With --path: origin of the page, as scheme://host [default: the gateway's own host]
     #[arg(long, value_name = "ORIGIN", requires = "path")]
     origin: Option<String>,
-    /// With --path: the channel to open, or a glob of which a name is made up; where the configuration admits only some
+    /// With --path: channel to subscribe to, or a glob; needed if the configuration allows only certain channels
     #[arg(long, value_name = "CHANNEL", requires = "path")]
     channel: Option<String>,
-    /// With --path: how long a silent connection must live, in seconds; 0: not looked at
+    /// With --path: how long an idle connection must stay open, in seconds; 0 skips the test
     #[arg(long, value_name = "SECONDS", default_value = "75", value_parser = idle, requires = "path")]
     idle: Duration,
-    /// With --path or a URL: certificates (PEM) of the authorities to trust, in the place of the system's
+    /// With --path or a URL: CA certificates (PEM) to trust instead of the system's
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     ca_file: Option<PathBuf>,
-    /// The longest that one step may take, in seconds
+    /// Time limit of one step, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     timeout: Duration,
     /// Print one JSON document
@@ -70,14 +70,14 @@ fn within(text: &str, least: f64) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// What is looked at.
+/// What to check.
 enum Targets {
     Servers(Vec<Server>),
     Path(Target),
 }
 
 impl Args {
-    /// Looks, prints, and tells the exit code.
+    /// Runs the checks and prints the report.
     pub fn run(&self) -> ExitCode {
         let targets = match &self.path {
             Some(url) => self.target(url).map(Targets::Path),
@@ -86,22 +86,22 @@ impl Args {
         let targets = match targets {
             Ok(targets) => targets,
             Err(why) => {
-                say(&why);
-                return ExitCode::from(WRONG);
+                print_message(&why);
+                return ExitCode::from(EXIT_USAGE);
             }
         };
         if let Targets::Path(target) = &targets
             && !target.idle.is_zero()
         {
-            say(&format!(
-                "this takes {:?} and a little more: silence is listened to (--idle 0 leaves that out)",
+            print_message(&format!(
+                "takes about {:?} because of the idle test; skip it with --idle 0",
                 target.idle
             ));
         }
-        match look(&targets, self.timeout) {
+        match run_checks(&targets, self.timeout) {
             Ok(report) => self.print(&report),
             Err(error) => {
-                say(&format!("nothing can be looked at: {error}"));
+                print_message(&format!("cannot run the checks: {error}"));
                 ExitCode::FAILURE
             }
         }
@@ -115,8 +115,7 @@ impl Args {
             let is_origin =
                 origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
             if !is_origin || !origin.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err("--origin: expected scheme://host[:port], as browsers write it, without a path"
-                    .to_owned());
+                return Err("--origin: expected scheme://host[:port] without a path".to_owned());
             }
         }
         target.origin.clone_from(&self.origin);
@@ -128,7 +127,7 @@ impl Args {
     fn print(&self, report: &Report) -> ExitCode {
         let text = if self.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
         let code = if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        // A reader who has seen enough (`| head`) is no failure.
+        // A closed standard output (`| head`) is not an error.
         match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
             _ => code,
@@ -138,7 +137,7 @@ impl Args {
     fn servers(&self) -> Result<Vec<Server>, String> {
         let Some(url) = &self.url else { return self.configured() };
         let url = if url == "-" { from_stdin()? } else { url.clone() };
-        let url = RedisUrl::parse(url.trim()).map_err(|what| format!("the URL: {what}"))?;
+        let url = RedisUrl::parse(url.trim()).map_err(|what| format!("invalid URL: {what}"))?;
         let tls = TlsSettings { ca_file: self.ca_file.clone(), ..TlsSettings::default() };
         let instance = InstanceSettings { url: url.expose().to_owned(), tls, ..InstanceSettings::default() };
         let instance = self.timed(instance);
@@ -151,7 +150,7 @@ impl Args {
         let timed = |server: Server| Server { instance: self.timed(server.instance), ..server };
         let servers: Vec<Server> = config.servers().into_iter().map(timed).collect();
         if servers.is_empty() {
-            return Err("there is no Redis to look at: give a URL, set REDIS_URL, or name a file with [redis.NAME] by --config".to_owned());
+            return Err("no Redis to check: pass a URL, set REDIS_URL, or use --config with a file that has [redis.NAME]".to_owned());
         }
         Ok(servers)
     }
@@ -163,29 +162,29 @@ impl Args {
 
 fn from_stdin() -> Result<String, String> {
     let mut text = String::new();
-    // No URL is longer; whatever is, is none.
+    // Longer input is not a URL.
     let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
-    read.map_err(|error| format!("no URL could be read from standard input: {error}"))?;
+    read.map_err(|error| format!("cannot read a URL from standard input: {error}"))?;
     Ok(text)
 }
 
-fn look(targets: &Targets, limit: Duration) -> io::Result<Report> {
+fn run_checks(targets: &Targets, limit: Duration) -> io::Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sections = runtime.block_on(async {
         match targets {
-            // Side by side: one that hangs costs no time of another.
+            // Concurrently, so that a hanging server does not delay the others.
             Targets::Servers(servers) => {
                 futures::future::join_all(servers.iter().map(|server| check::redis::inspect(server, limit)))
                     .await
             }
-            Targets::Path(target) => vec![Box::pin(check::path::inspect(target, limit)).await],
+            Targets::Path(target) => vec![Box::pin(check::client_path::inspect(target, limit)).await],
         }
     });
     Ok(Report { sections })
 }
 
-/// For people, beside the report.
-fn say(text: &str) {
-    // Nobody is left to tell when even this cannot be written.
+/// Prints a message for the operator.
+fn print_message(text: &str) {
+    // Failures are ignored: there is no other output.
     let _ = writeln!(io::stderr(), "{text}");
 }

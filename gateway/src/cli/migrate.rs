@@ -1,5 +1,6 @@
 //! `earshot migrate`: migrates a keyspace.
-//! ⏎ Owns the flags, the signals and the exit code. Must never show the password of a URL.
+//!
+//! Owns the flags, the signals and the exit code. Must never show the password of a URL.
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;

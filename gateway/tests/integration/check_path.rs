@@ -1,22 +1,22 @@
-//! `earshot check --path`: a deployed gateway from a client's side. Behind a real nginx, each thing that a proxy can do
-//! to a stream or a WebSocket is done, and is named.
+//! `earshot check --path`: a deployed gateway from a client's side. A real nginx is configured with each mistake that
+//! affects streams or WebSockets, and the check must identify it.
 
 use crate::harness::Gateway;
 use crate::harness::certificates::{Authority, FAR};
 use crate::harness::check::{Checked, check};
 use crate::harness::nginx::Nginx;
 
-/// What a WebSocket and the gateway's own pages need of nginx.
+/// nginx settings that WebSockets and same-origin pages need.
 const GOOD: &str = "proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; \
                     proxy_set_header Connection upgrade;";
 
-/// Signs of life every second or two.
+/// Heartbeats and pings every second or two.
 const LIVELY: &str =
     "[sse]\nheartbeat = \"1s\"\n[websocket]\nping_interval = \"2s\"\npong_timeout = \"1900ms\"\n";
 
-/// Everything that is looked at without TLS, in the order in which it is told.
+/// All checks without TLS, in order.
 const CHECKS: [&str; 13] = [
-    "name",
+    "dns",
     "tcp",
     "health",
     "http",
@@ -40,7 +40,7 @@ async fn a_gateway_that_nothing_stands_before_passes() {
     let names: Vec<&str> = findings.iter().map(|finding| finding["check"].as_str().unwrap()).collect();
     assert_eq!(names, CHECKS);
     checked.expect("health", "ok", &[env!("CARGO_PKG_VERSION"), "directly"]);
-    checked.expect("headers", "ok", &["X-Accel-Buffering is kept"]);
+    checked.expect("headers", "ok", &["X-Accel-Buffering is present"]);
     for idle in checked.findings("idle") {
         assert!(idle["facts"]["signs_of_life"].as_u64().unwrap() > 0, "{idle}");
     }
@@ -53,20 +53,18 @@ async fn the_nginx_of_the_documentation_passes() {
     let checked = look(&nginx.url(), &["--idle", "4"]).await;
     assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
     checked.expect("health", "ok", &["through nginx"]);
-    checked.expect("headers", "ok", &["X-Accel-Buffering is taken off"]);
+    checked.expect("headers", "ok", &["X-Accel-Buffering is removed"]);
     checked.expect("delivery", "ok", &[]);
-    checked.expect("idle", "ok", &["the stream lives on"]);
-    checked.expect("idle", "ok", &["the WebSocket lives on"]);
+    checked.expect("idle", "ok", &["the stream is still open"]);
+    checked.expect("idle", "ok", &["the WebSocket is still open"]);
 }
 
 #[tokio::test]
 async fn a_proxy_that_collects_the_stream_is_named() {
     let gateway = Gateway::start().await;
-    // What comes in one piece until its end, as over HTTP/1.0, waits for a whole buffer.
+    // With HTTP/1.0 nginx waits for a full buffer.
     let collecting = "proxy_set_header Host $http_host; proxy_ignore_headers X-Accel-Buffering;";
-    for (more, text) in
-        [("", "the stream does not begin"), ("postpone_output 0;", "but not one byte within 1s")]
-    {
+    for (more, text) in [("", "the stream does not start"), ("postpone_output 0;", "but no data within 1s")] {
         let nginx = Nginx::before(gateway.address(), &format!("{collecting} {more}")).await;
         let checked = look(&nginx.url(), &["--timeout", "1"]).await;
         assert_eq!((checked.code, checked.failed()), (1, vec!["sse", "websocket"]), "{}", checked.text);
@@ -83,12 +81,12 @@ async fn a_proxy_that_packs_the_stream_is_named() {
     assert_eq!((checked.code, checked.warned()), (0, vec!["compression"]), "{}", checked.text);
     checked.expect("compression", "warning", &["gzip", "gzip_types"]);
     checked.expect("delivery", "ok", &[]);
-    // And where it is collected as well, browsers see nothing at all, though whoever takes no gzip does.
+    // With buffering as well, browsers receive nothing, while clients without gzip do.
     let nginx =
         Nginx::before(gateway.address(), &format!("{packing} proxy_ignore_headers X-Accel-Buffering;")).await;
     let checked = look(&nginx.url(), &["--timeout", "1"]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["compression"]), "{}", checked.text);
-    checked.expect("compression", "failed", &["does not begin", "gzip_types"]);
+    checked.expect("compression", "failed", &["does not start", "gzip_types"]);
 }
 
 #[tokio::test]
@@ -97,8 +95,8 @@ async fn a_proxy_that_bears_no_silence_is_named_with_the_time() {
     let nginx = Nginx::before(gateway.address(), &format!("{GOOD} proxy_read_timeout 1s;")).await;
     let checked = look(&nginx.url(), &["--idle", "5"]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["idle"]), "{}", checked.text);
-    checked.expect("idle", "failed", &["the stream is cut after", "proxy_read_timeout"]);
-    checked.expect("idle", "failed", &["the WebSocket is cut after", "proxy_read_timeout"]);
+    checked.expect("idle", "failed", &["the stream was closed after", "proxy_read_timeout"]);
+    checked.expect("idle", "failed", &["the WebSocket was closed after", "proxy_read_timeout"]);
     for idle in checked.findings("idle") {
         let seconds = idle["facts"]["seconds"].as_f64().unwrap();
         assert!((0.1..5.0).contains(&seconds), "{idle}");
@@ -108,15 +106,11 @@ async fn a_proxy_that_bears_no_silence_is_named_with_the_time() {
 #[tokio::test]
 async fn a_proxy_that_does_not_upgrade_is_named() {
     let gateway = Gateway::start().await;
-    // HTTP/1.0 and no Upgrade: what nginx does when nothing is said.
+    // HTTP/1.0 without Upgrade: the nginx default.
     let nginx = Nginx::before(gateway.address(), "proxy_set_header Host $http_host;").await;
     let checked = look(&nginx.url(), &[]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["websocket"]), "{}", checked.text);
-    checked.expect(
-        "websocket",
-        "failed",
-        &["426 in the place of 101", "speaks HTTP/1.0", "proxy_http_version 1.1"],
-    );
+    checked.expect("websocket", "failed", &["426 instead of 101", "uses HTTP/1.0", "proxy_http_version 1.1"]);
     checked.expect("sse", "ok", &[]);
     checked.expect("delivery", "skipped", &["both"]);
 }
@@ -129,8 +123,8 @@ async fn a_proxy_that_changes_the_host_makes_own_pages_foreign() {
     let nginx = Nginx::before(gateway.address(), &without_host).await;
     let checked = look(&nginx.url(), &[]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["origin"]), "{}", checked.text);
-    checked.expect("origin", "failed", &["refused (403)", "proxy_set_header Host $http_host"]);
-    // The rest is looked at all the same.
+    checked.expect("origin", "failed", &["rejected (403)", "proxy_set_header Host $http_host"]);
+    // The other checks still run.
     checked.expect("delivery", "ok", &[]);
 }
 
@@ -192,11 +186,15 @@ async fn who_answers_in_the_place_of_a_gateway_is_recognised() {
     let mut gateway = Gateway::start().await;
     let nginx = Nginx::before(gateway.address(), GOOD).await;
     gateway.process.kill();
-    look(&nginx.url(), &[]).await.expect("health", "failed", &["by nginx", "502", "reaches no gateway"]);
+    look(&nginx.url(), &[]).await.expect(
+        "health",
+        "failed",
+        &["by nginx", "502", "cannot connect to a gateway"],
+    );
     for (answer, text) in [
-        ("return 301 https://$host$request_uri;", "sends clients elsewhere"),
-        ("return 200 '<html>a shop</html>';", "another site answers"),
-        ("return 403;", "asks who comes"),
+        ("return 301 https://$host$request_uri;", "redirects clients"),
+        ("return 200 '<html>a shop</html>';", "another site responds"),
+        ("return 403;", "requires authentication"),
     ] {
         let nginx = Nginx::serving(&format!("server {{ listen 127.0.0.1:{{port}}; {answer} }}")).await;
         let checked = look(&nginx.url(), &[]).await;
@@ -229,7 +227,7 @@ async fn channels_are_those_that_clients_may_hear() {
     let checked = look(&url, &["--channel", "web-*"]).await;
     assert_eq!(checked.code, 0, "{}", checked.text);
     checked.expect("delivery", "skipped", &["clients may not publish"]);
-    look(&url, &["--channel", "web-signals"]).await.expect("delivery", "skipped", &["others may hear"]);
+    look(&url, &["--channel", "web-signals"]).await.expect("delivery", "skipped", &["others may receive"]);
 }
 
 #[tokio::test]
@@ -239,7 +237,7 @@ async fn a_gateway_whose_redis_is_away_says_so() {
     let gateway = Gateway::settings().config(config).environment("REDIS_URL", &nobody).start_unready().await;
     let checked = look(&format!("http://{}", gateway.address()), &[]).await;
     checked.expect("health", "warning", &["degraded"]);
-    checked.expect("sse", "failed", &["the gateway ends the stream", "Redis is away"]);
+    checked.expect("sse", "failed", &["the gateway ended the stream", "Redis is down"]);
 }
 
 #[tokio::test]
@@ -267,11 +265,7 @@ async fn over_tls_the_certificate_and_the_http_version_are_looked_at() {
     checked.expect("certificate", "ok", &["until 2099-01-01"]);
     checked.expect("http", "ok", &["HTTP/2"]);
     checked.expect("delivery", "ok", &[]);
-    look(&url(&good), &[]).await.expect(
-        "certificate",
-        "failed",
-        &["no authority that is known", "--ca-file"],
-    );
+    look(&url(&good), &[]).await.expect("certificate", "failed", &["its issuer is not trusted", "--ca-file"]);
 
     let old = nginx(&names, FAR, "").await;
     look(&url(&old), &known).await.expect("http", "warning", &["six streams", "http2"]);
@@ -279,10 +273,10 @@ async fn over_tls_the_certificate_and_the_http_version_are_looked_at() {
     look(&url(&other), &known).await.expect(
         "certificate",
         "failed",
-        &["not for localhost, but for other.example"],
+        &["not valid for localhost, but for other.example"],
     );
     let ended = nginx(&names, (2021, 3, 4), "").await;
-    look(&url(&ended), &known).await.expect("certificate", "failed", &["ended on 2021-03-04", "renew it"]);
+    look(&url(&ended), &known).await.expect("certificate", "failed", &["expired on 2021-03-04", "renew it"]);
 
     let plain = format!("https://{}", gateway.address());
     look(&plain, &known).await.expect("tls", "failed", &["no TLS"]);
@@ -292,7 +286,7 @@ async fn over_tls_the_certificate_and_the_http_version_are_looked_at() {
 async fn what_cannot_be_looked_at_is_refused() {
     for (arguments, text) in [
         (&["--path", "localhost:8000"][..], "expected http(s)://"),
-        (&["--path", "http://u:hunter2@h"][..], "leave them out"),
+        (&["--path", "http://u:hunter2@h"][..], "remove them"),
         (&["--path", "http://h", "--origin", "app.example"][..], "--origin"),
         (&["--path", "https://h", "--ca-file", "/nowhere.pem"][..], "/nowhere.pem"),
         (&["--origin", "https://app.example"][..], "--path"),
@@ -304,13 +298,13 @@ async fn what_cannot_be_looked_at_is_refused() {
     }
 }
 
-/// Looks at a way; silence is not listened to, unless `more` says so.
+/// Checks a path, without the idle test unless `more` sets it.
 async fn look(url: &str, more: &[&str]) -> Checked {
     let brief = if more.contains(&"--idle") { &[][..] } else { &["--idle", "0"] };
     check(&[&["--path", url], brief, more].concat()).await
 }
 
-/// The nginx of `docs/operations.md`, with one gateway.
+/// The nginx configuration from `docs/operations.md`, with one gateway.
 fn documented(gateway: &Gateway) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
     let text = std::fs::read_to_string(path).unwrap();

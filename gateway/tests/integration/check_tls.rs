@@ -1,4 +1,4 @@
-//! `earshot check` of a Redis that speaks TLS, or does not: what is wrong with it is named, not merely that something is.
+//! `earshot check` of a Redis with and without TLS: problems are identified precisely.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,9 +8,9 @@ use crate::harness::certificates::{Authority, Day, FAR};
 use crate::harness::check::{Checked, check, check_configured};
 use crate::harness::process::free_port;
 
-/// A server that also speaks TLS, on a port of its own.
+/// A server with an additional TLS port.
 struct Secured {
-    /// Kept, so that the server lives.
+    /// Keeps the server running.
     redis: Redis,
     port: u16,
     ca_file: String,
@@ -31,7 +31,7 @@ impl Secured {
         format!("rediss://localhost:{}", self.port)
     }
 
-    /// Checks as an instance that trusts the server's authority, with these keys besides.
+    /// Checks as an instance that trusts the server's CA, with additional keys.
     async fn configured(&self, keys: &str) -> Checked {
         let (url, ca_file) = (self.url(), &self.ca_file);
         check_configured(&format!("[redis.default]\nurl = {url:?}\nca_file = {ca_file:?}\n{keys}")).await
@@ -47,7 +47,7 @@ fn shown(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// The server asks nobody for a certificate.
+/// The server does not request client certificates.
 const ANYBODY: [&str; 2] = ["--tls-auth-clients", "no"];
 
 #[tokio::test]
@@ -56,10 +56,10 @@ async fn tls_against_plain_and_plain_against_tls_are_told_apart() {
     let server = Secured::start(&authority, &["localhost"], FAR, &ANYBODY).await;
     let plain = check(&[&format!("redis://127.0.0.1:{}", server.port)]).await;
     assert_eq!((plain.code, plain.failed()), (1, vec!["tls"]), "{}", plain.text);
-    plain.expect("tls", "failed", &["the server speaks TLS, the URL does not", "rediss://"]);
+    plain.expect("tls", "failed", &["the server expects TLS, but the URL does not", "rediss://"]);
     let tls = check(&[&server.redis.url().replace("redis://", "rediss://"), "--timeout", "2"]).await;
     assert_eq!((tls.code, tls.failed()), (1, vec!["tls"]), "{}", tls.text);
-    tls.expect("tls", "failed", &["the server speaks plain", "redis:// in the place of rediss://"]);
+    tls.expect("tls", "failed", &["the server does not on this port", "redis:// instead of rediss://"]);
 }
 
 #[tokio::test]
@@ -69,9 +69,9 @@ async fn a_certificate_that_is_worth_nothing_is_told_with_the_reason() {
     let checked = check(&[&unknown.url()]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["certificate"]), "{}", checked.text);
     checked.expect("tls", "ok", &["TLS 1.3 and TLS 1.2"]);
-    checked.expect("certificate", "failed", &["no authority that is known", "ca_file"]);
+    checked.expect("certificate", "failed", &["its issuer is not trusted", "ca_file"]);
     let ended = Secured::start(&authority, &["localhost"], (2021, 3, 4), &ANYBODY).await;
-    check(&[&ended.url()]).await.expect("certificate", "failed", &["ended on 2021-03-04", "renew it"]);
+    check(&[&ended.url()]).await.expect("certificate", "failed", &["expired on 2021-03-04", "renew it"]);
 }
 
 #[tokio::test]
@@ -81,16 +81,16 @@ async fn a_certificate_of_a_trusted_authority_is_judged_by_its_name_and_its_end(
     for checked in [good.configured("").await, check(&[&good.url(), "--ca-file", &good.ca_file]).await] {
         assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
         checked.expect("certificate", "ok", &["localhost", "until 2099-01-01"]);
-        checked.expect("hearing", "ok", &[]);
+        checked.expect("pubsub", "ok", &[]);
     }
-    // Who has switched verification off is told what it would have said.
+    // With verification disabled, the result of the verification is still reported.
     let blind = good.unverified().await;
     assert_eq!((blind.code, blind.warned()), (0, vec!["certificate"]), "{}", blind.text);
 
     let other = Secured::start(&authority, &["redis.example"], FAR, &ANYBODY).await;
     let wrong = other.configured("").await;
     assert_eq!((wrong.code, wrong.failed()), (1, vec!["certificate"]), "{}", wrong.text);
-    wrong.expect("certificate", "failed", &["not for localhost, but for redis.example", "server_name"]);
+    wrong.expect("certificate", "failed", &["not valid for localhost, but for redis.example", "server_name"]);
     assert_eq!(other.configured("server_name = \"redis.example\"\n").await.code, 0);
     let blind = other.unverified().await;
     assert_eq!((blind.code, blind.warned()), (0, vec!["certificate"]), "{}", blind.text);
@@ -100,7 +100,7 @@ async fn a_certificate_of_a_trusted_authority_is_judged_by_its_name_and_its_end(
     let soon = (soon.year(), u8::from(soon.month()), soon.day());
     let ending = Secured::start(&authority, &["localhost"], soon, &ANYBODY).await.configured("").await;
     assert_eq!((ending.code, ending.warned()), (0, vec!["certificate"]), "{}", ending.text);
-    ending.expect("certificate", "warning", &["ends soon", "renew it"]);
+    ending.expect("certificate", "warning", &["expires soon", "renew it"]);
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_server_that_wants_a_certificate_of_ours_says_so() {
         let server = Secured::start(&authority, &["localhost"], FAR, more).await;
         let checked = server.configured("").await;
         assert_eq!((checked.code, checked.failed()), (1, vec!["tls"]), "{}", checked.text);
-        checked.expect("tls", "failed", &["wants a client certificate", "tls-auth-clients", "cert_file"]);
+        checked.expect("tls", "failed", &["requires a client certificate", "tls-auth-clients", "cert_file"]);
         let given = |authority: &Authority, name: &str| {
             let own = authority.issue(&[name], FAR);
             format!("cert_file = {:?}\nkey_file = {:?}\n", shown(&own.certificate), shown(&own.key))
@@ -119,6 +119,6 @@ async fn a_server_that_wants_a_certificate_of_ours_says_so() {
         assert_eq!(known.code, 0, "{}", known.text);
         let foreign = server.configured(&given(&Authority::new(), "a stranger")).await;
         assert_eq!((foreign.code, foreign.failed()), (1, vec!["tls"]), "{}", foreign.text);
-        foreign.expect("tls", "failed", &["our client certificate"]);
+        foreign.expect("tls", "failed", &["the client certificate"]);
     }
 }

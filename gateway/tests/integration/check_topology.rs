@@ -1,5 +1,5 @@
-//! `earshot check` where there is more than one server: replicas, Sentinels, clusters, several servers as one instance,
-//! several instances.
+//! `earshot check` with several servers: replicas, Sentinels, clusters, several servers as one instance, several
+//! instances.
 
 use crate::harness::check::{check, check_configured};
 use crate::harness::cluster::Cluster;
@@ -18,10 +18,10 @@ async fn a_replica_is_named() {
     })
     .await;
     let checked = check(&[&replica.url()]).await;
-    checked.expect("role", "failed", &["this is a replica", "link to the primary is up", "dial the primary"]);
+    checked.expect("role", "failed", &["this is a replica", "link to the primary is up", "use the primary"]);
     checked.expect("keys", "failed", &["READONLY"]);
-    // It hears what is published on it: that is what makes it treacherous.
-    checked.expect("hearing", "ok", &[]);
+    // It receives messages published on itself, which hides the problem.
+    checked.expect("pubsub", "ok", &[]);
     check(&[&primary.url()]).await.expect("role", "ok", &["replicas: 1"]);
 }
 
@@ -49,16 +49,18 @@ async fn every_node_of_a_cluster_is_reached_and_heard_from() {
     assert_eq!((good.code, good.warned()), (0, vec![]), "{}", good.text);
     assert_eq!(good.findings("nodes").len(), 4);
     for node in 0..2 {
-        let primary =
-            format!("{}: primary of 8192 slots, replicas: 1; heard from here", cluster.address(node));
+        let primary = format!(
+            "{}: primary of 8192 slots, replicas: 1; publications on it are received",
+            cluster.address(node)
+        );
         good.expect("nodes", "ok", &[&primary]);
     }
-    // A configuration that takes the cluster for one server, and one that takes a server for a cluster.
+    // A configuration that expects a single server for a cluster, and one that expects a cluster for a server.
     let single = format!("[redis.default]\nurl = \"{}\"\n", cluster.url(0));
     check_configured(&single).await.expect("cluster", "failed", &["cluster = true"]);
     let redis = Redis::start().await;
     let alone = format!("[redis.default]\nurl = \"{}\"\ncluster = true\n", redis.url());
-    check_configured(&alone).await.expect("cluster", "failed", &["takes it for a cluster"]);
+    check_configured(&alone).await.expect("cluster", "failed", &["says `cluster`"]);
 
     cluster.kill(3);
     let one_gone = check_configured(&config).await;
@@ -66,12 +68,12 @@ async fn every_node_of_a_cluster_is_reached_and_heard_from() {
     one_gone.expect("nodes", "failed", &[&cluster.address(3).to_string(), "cluster-announce-ip"]);
     cluster.restart(3).await;
     cluster.agrees().await;
-    // The first that is named is away: the next one tells.
+    // The first seed is down; the next one responds.
     cluster.kill(2);
     let from_another = config.replacen(&cluster.url(0), &cluster.url(2), 1);
     let told = check_configured(&from_another).await;
-    told.expect("tcp", "failed", &[&cluster.address(2).to_string(), "refuses"]);
-    told.expect("hearing", "ok", &[]);
+    told.expect("tcp", "failed", &[&cluster.address(2).to_string(), "refused"]);
+    told.expect("pubsub", "ok", &[]);
 }
 
 #[tokio::test]
@@ -87,7 +89,7 @@ async fn rights_on_shard_channels_are_those_of_shard_channels() {
         cluster.run(0, &rules.split(' ').collect::<Vec<_>>()).await;
         let checked = check_configured(&config).await;
         assert_eq!(checked.code, 1, "{lack}: {}", checked.text);
-        checked.expect("rights", "failed", &[named]);
+        checked.expect("permissions", "failed", &[named]);
     }
 }
 
@@ -132,7 +134,7 @@ async fn sentinels_are_asked_one_by_one_and_lead_to_the_primary() {
         "[redis.default]\nsentinels = [\"{}\"]\nsentinel_master = \"mymaster\"\n",
         group.servers[0].address()
     );
-    check_configured(&no_sentinel).await.expect("sentinel", "failed", &["it is no Sentinel"]);
+    check_configured(&no_sentinel).await.expect("sentinel", "failed", &["it is not a Sentinel"]);
 }
 
 #[tokio::test]
@@ -151,5 +153,5 @@ async fn every_instance_of_a_configuration_is_looked_at_by_itself() {
     let sections = checked.report["sections"].as_array().unwrap();
     let named: Vec<_> = sections.iter().map(|section| section["name"].as_str().unwrap()).collect();
     assert_eq!(named, ["nest", "nest (pubsub_url)", "web"]);
-    checked.expect("eviction", "ok", &["nothing is kept here"]);
+    checked.expect("eviction", "ok", &["no data is stored here"]);
 }

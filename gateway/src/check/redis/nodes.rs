@@ -1,7 +1,7 @@
-//! The nodes of a cluster: whether each can be reached where the cluster says that it is, and whether what is published
-//! on one is heard on another.
+//! Checks the nodes of a cluster: whether each is reachable at its announced address, and whether publications on one
+//! arrive at another.
 //!
-//! Owns what the announced addresses are worth from here. Must never publish but on a channel of its own.
+//! Owns the evaluation of the announced addresses. Must never publish on a channel that others may use.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use redis::{FromRedisValue, PushInfo, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::super::report::Finding;
-use super::super::sample::random;
+use super::super::test_names::random_name;
 use super::ask;
-use super::ears::Ears;
+use super::live_probes::is_message;
 use super::plan::Plan;
-use super::trial::is_word;
+use super::push_buffer::PushBuffer;
 use crate::instance::{Dialer, InstanceSettings, NodeAddress, said};
 
 const CHECK: &str = "nodes";
 
-/// What the cluster says of a node.
+/// State of a node according to the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Node {
     slots: u64,
@@ -29,7 +29,7 @@ struct Node {
     replicas: usize,
 }
 
-/// Looks at every node that has slots, or copies of them.
+/// Checks all nodes with slots and their replicas.
 pub(super) async fn inspect(
     connection: &mut MultiplexedConnection,
     instance: &InstanceSettings,
@@ -41,35 +41,33 @@ pub(super) async fn inspect(
         Ok(answer) => read(answer, asked.as_ref()),
         Err(error) => {
             let finding =
-                Finding::failed(CHECK, format!("the cluster does not tell its nodes: {}", said(&error)));
-            return vec![
-                finding.because("the ACL forbids CLUSTER SLOTS").advise("ACL SETUSER … +cluster|slots"),
-            ];
+                Finding::failed(CHECK, format!("cannot read the nodes of the cluster: {}", said(&error)));
+            return vec![finding.cause("the ACL forbids CLUSTER SLOTS").fix("ACL SETUSER … +cluster|slots")];
         }
     };
     let members = ask(connection, &["CLUSTER", "NODES"]).await.map(String::from_redis_value);
     if let Ok(Ok(members)) = members {
         add_replicas(&mut nodes, &members);
     }
-    // So that the whole of it ends within the step.
+    // The whole check must finish within the time limit of the step.
     let limit = limit / 3;
-    let hearing = Hearing::begin(instance, plan, limit).await;
-    let mut reached = join_all(nodes.keys().map(|address| reach(address, instance, limit))).await;
-    let heard = match &hearing {
-        Some(hearing) => hearing.collect(&mut reached, limit).await,
+    let probe = PubsubProbe::begin(instance, plan, limit).await;
+    let mut reached = join_all(nodes.keys().map(|address| connect_to(address, instance, limit))).await;
+    let received = match &probe {
+        Some(probe) => probe.collect(&mut reached, limit).await,
         None => HashMap::new(),
     };
     let mut findings: Vec<Finding> = reached
         .iter()
-        .map(|(address, outcome)| judge(address, &nodes[address], outcome, heard.get(address).copied()))
+        .map(|(address, outcome)| evaluate(address, &nodes[address], outcome, received.get(address).copied()))
         .collect();
-    findings.sort_by(|one, other| one.said.cmp(&other.said));
-    let strangers = instance.cluster.iter().flatten().filter(|seed| !nodes.contains_key(*seed));
-    findings.extend(strangers.map(stranger));
+    findings.sort_by(|one, other| one.message.cmp(&other.message));
+    let unknown_nodes = instance.cluster.iter().flatten().filter(|seed| !nodes.contains_key(*seed));
+    findings.extend(unknown_nodes.map(unknown_node));
     findings
 }
 
-/// Reads an answer to CLUSTER SLOTS: ranges, each with its primary and then its replicas.
+/// Parses a reply to CLUSTER SLOTS: ranges, each with its primary and replicas.
 fn read(answer: Value, asked: Option<&NodeAddress>) -> HashMap<NodeAddress, Node> {
     let mut nodes: HashMap<NodeAddress, Node> = HashMap::new();
     for range in <Vec<Vec<Value>>>::from_redis_value(answer).unwrap_or_default() {
@@ -85,7 +83,7 @@ fn read(answer: Value, asked: Option<&NodeAddress>) -> HashMap<NodeAddress, Node
     nodes
 }
 
-/// Adds what CLUSTER NODES says of replicas: CLUSTER SLOTS leaves out those that nothing was replicated to yet.
+/// Adds replicas from CLUSTER NODES: CLUSTER SLOTS omits those that have not synchronised yet.
 fn add_replicas(nodes: &mut HashMap<NodeAddress, Node>, members: &str) {
     let lines = || members.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let place = |fields: &[&str]| NodeAddress::parse(fields.get(1)?.split('@').next()?);
@@ -110,7 +108,7 @@ fn add_replicas(nodes: &mut HashMap<NodeAddress, Node>, members: &str) {
     }
 }
 
-/// A node without a host is the one that was asked.
+/// A node without a host is the queried one.
 fn address(owner: &Value, asked: Option<&NodeAddress>) -> Option<NodeAddress> {
     let Value::Array(fields) = owner else { return None };
     let [host, Value::Int(port), ..] = &fields[..] else { return None };
@@ -123,66 +121,67 @@ fn address(owner: &Value, asked: Option<&NodeAddress>) -> Option<NodeAddress> {
 
 type Reached = (NodeAddress, Result<(MultiplexedConnection, Duration), String>);
 
-async fn reach(address: &NodeAddress, instance: &InstanceSettings, limit: Duration) -> Reached {
+async fn connect_to(address: &NodeAddress, instance: &InstanceSettings, limit: Duration) -> Reached {
     let settings = InstanceSettings { connect_timeout: limit, ..instance.at(address) };
     let began = Instant::now();
-    let deaf = |_: PushInfo| Ok::<_, SendError>(());
-    let outcome = Box::pin(Dialer::new(&settings, "check").dial(deaf)).await;
+    let ignore_pushes = |_: PushInfo| Ok::<_, SendError>(());
+    let outcome = Box::pin(Dialer::new(&settings, "check").dial(ignore_pushes)).await;
     (
         address.clone(),
         outcome.map(|connection| (connection, began.elapsed())).map_err(|failure| failure.to_string()),
     )
 }
 
-/// A subscription on the node that was asked, to a channel of our own.
-struct Hearing {
+/// Subscription to a unique channel on the queried node.
+struct PubsubProbe {
     channel: String,
-    ears: Ears,
-    /// Kept, so that it hears.
+    pushes: PushBuffer,
+    /// Keeps the subscription open.
     _subscriber: MultiplexedConnection,
 }
 
-impl Hearing {
-    /// `None` when it may not be: hearing itself is looked at elsewhere.
+impl PubsubProbe {
+    /// `None` if it is not permitted; the pubsub check reports that.
     async fn begin(instance: &InstanceSettings, plan: &Plan, limit: Duration) -> Option<Self> {
         let prefix = plan.probe_prefix.as_deref().unwrap_or_default();
-        let (channel, ears) = (format!("{prefix}{}", random()), Ears::default());
+        let (channel, pushes) = (format!("{prefix}{}", random_name()), PushBuffer::default());
         let settings = InstanceSettings { connect_timeout: limit, ..instance.clone() };
-        let dialled = Box::pin(Dialer::new(&settings, "check").dial(ears.clone().sender())).await;
+        let dialled = Box::pin(Dialer::new(&settings, "check").dial(pushes.clone().sender())).await;
         let mut subscriber = dialled.ok()?;
         subscriber.subscribe(&channel).await.ok()?;
-        Some(Self { channel, ears, _subscriber: subscriber })
+        Some(Self { channel, pushes, _subscriber: subscriber })
     }
 
-    /// Publishes on each node; which of them were heard. Where it may not be published, nothing is said.
+    /// Publishes on each node; returns from which ones the message arrived. Omits nodes on which publishing is not
+    /// permitted.
     async fn collect(&self, reached: &mut [Reached], limit: Duration) -> HashMap<NodeAddress, bool> {
-        let mut words = HashMap::new();
+        let mut tokens = HashMap::new();
         for (address, outcome) in reached {
             let Ok((connection, _)) = outcome else { continue };
-            let word = random();
-            if ask(connection, &["PUBLISH", &self.channel, &word]).await.is_ok() {
-                words.insert(address.clone(), word);
+            let token = random_name();
+            if ask(connection, &["PUBLISH", &self.channel, &token]).await.is_ok() {
+                tokens.insert(address.clone(), token);
             }
         }
-        let mut heard: HashMap<NodeAddress, bool> =
-            words.keys().map(|address| (address.clone(), false)).collect();
+        let mut received: HashMap<NodeAddress, bool> =
+            tokens.keys().map(|address| (address.clone(), false)).collect();
         let until = Instant::now() + limit;
-        while heard.values().any(|heard| !heard) {
-            let Ok(push) = timeout_at(until, self.ears.next()).await else { break };
-            let from = words.iter().find(|(_, word)| is_word(&push, &self.channel, word));
+        while received.values().any(|received| !received) {
+            let Ok(push) = timeout_at(until, self.pushes.next()).await else { break };
+            let from = tokens.iter().find(|(_, token)| is_message(&push, &self.channel, token));
             if let Some((address, _)) = from {
-                heard.insert(address.clone(), true);
+                received.insert(address.clone(), true);
             }
         }
-        heard
+        received
     }
 }
 
-fn judge(
+fn evaluate(
     address: &NodeAddress,
     node: &Node,
     outcome: &Result<(MultiplexedConnection, Duration), String>,
-    heard: Option<bool>,
+    received: Option<bool>,
 ) -> Finding {
     let what = match (node.is_primary, node.replicas) {
         (true, replicas) => format!("{address}: primary of {} slots, replicas: {replicas}", node.slots),
@@ -190,27 +189,27 @@ fn judge(
     };
     match outcome {
         Err(why) => Finding::failed(CHECK, format!("{what}; {why}"))
-            .because(
-                "the address that the cluster announces cannot be reached from here: behind NAT or in containers it \
+            .cause(
+                "the address that the cluster announces is unreachable from here: behind NAT or in containers it \
                  announces addresses of its own network",
             )
-            .advise("cluster-announce-ip, or cluster-announce-hostname with cluster-preferred-endpoint-type hostname"),
-        Ok(_) if heard == Some(false) => {
-            Finding::failed(CHECK, format!("{what}; what is published there is not heard here"))
-                .because("the nodes do not reach each other's bus (port + 10000), or one is cut off")
-                .advise("let the nodes reach each other on the bus port; see CLUSTER LINKS")
+            .fix("set cluster-announce-ip, or cluster-announce-hostname with cluster-preferred-endpoint-type hostname"),
+        Ok(_) if received == Some(false) => {
+            Finding::failed(CHECK, format!("{what}; publications on it are not received here"))
+                .cause("the nodes cannot connect to each other's cluster bus (port + 10000), or one is isolated")
+                .fix("allow the bus port between the nodes; see CLUSTER LINKS")
         }
         Ok(_) if node.is_primary && node.replicas == 0 => {
-            Finding::warning(CHECK, what).because("nobody takes over when it fails").advise("give it a replica")
+            Finding::warning(CHECK, what).cause("there is no failover if it fails").fix("add a replica")
         }
-        Ok(_) => Finding::ok(CHECK, if heard == Some(true) { format!("{what}; heard from here") } else { what }),
+        Ok(_) => Finding::ok(CHECK, if received == Some(true) { format!("{what}; publications on it are received") } else { what }),
     }
 }
 
-fn stranger(seed: &NodeAddress) -> Finding {
-    Finding::warning(CHECK, format!("{seed} is named in `cluster`, but is no node that has slots"))
-        .because("it was taken out of the cluster, or is known to it by another address")
-        .advise("name nodes as CLUSTER SLOTS does")
+fn unknown_node(seed: &NodeAddress) -> Finding {
+    Finding::warning(CHECK, format!("{seed} is listed in `cluster`, but is not a node with slots"))
+        .cause("it was removed from the cluster, or the cluster uses another address for it")
+        .fix("use the addresses of CLUSTER SLOTS")
 }
 
 #[cfg(test)]

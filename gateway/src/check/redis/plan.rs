@@ -1,30 +1,30 @@
-//! What the gateway is to do with a server.
+//! How the gateway will use a server.
 //!
-//! Owns what is assumed when nobody says. Must never know how any of it is tried.
+//! Owns the defaults without a configuration. Must never know how the tests work.
 
 use std::time::Duration;
 
-/// What is planned on one server.
+/// Planned use of one server.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The channels, in the order of the configuration.
+    /// Channels in the order of the configuration.
     pub channels: Vec<PlannedChannel>,
-    /// The logs that are kept there.
+    /// Streams stored on the server.
     pub logs: Vec<PlannedLog>,
-    /// The largest publication.
+    /// Maximum size of a publication.
     pub publication_bytes: usize,
-    /// How often each link asks whether the server lives.
+    /// Ping interval of the links.
     pub ping_interval: Duration,
-    /// What the channels begin with on which hearing is proven; `None`: it is not.
+    /// Prefix of probe channels; `None` if probing is disabled.
     pub probe_prefix: Option<String>,
-    /// It is taken for a node of a cluster.
+    /// The configuration says that it is a cluster.
     pub cluster: bool,
-    /// Nobody has said what is planned: everything may be, and nothing must.
+    /// There is no configuration: everything is possible, nothing is required.
     pub assumed: bool,
 }
 
 impl Default for Plan {
-    /// Of a server of which only the URL is known.
+    /// For a server of which only the URL is known.
     fn default() -> Self {
         Self {
             channels: vec![PlannedChannel { name: "*".to_owned(), pattern: None, sharded: false }],
@@ -38,22 +38,22 @@ impl Default for Plan {
     }
 }
 
-/// A channel, or the glob of many.
+/// A channel or a glob.
 #[derive(Clone, Debug)]
 pub struct PlannedChannel {
-    /// An exact name, or a glob with `*` and `?`.
+    /// Exact name, or a glob with `*` and `?`.
     pub name: String,
-    /// The pattern that is subscribed in its place, as Redis writes it.
+    /// Pattern that is subscribed to instead, in Redis syntax.
     pub pattern: Option<String>,
-    /// It is a shard channel of a cluster.
+    /// Sharded channel of a cluster.
     pub sharded: bool,
 }
 
-/// Logs that are kept in Redis.
+/// Streams stored in Redis.
 #[derive(Clone, Debug)]
 pub struct PlannedLog {
-    /// What stands before its keys.
+    /// Prefix of their keys.
     pub key_prefix: String,
-    /// The channel, or the glob of many.
+    /// Channel or glob.
     pub channel: String,
 }

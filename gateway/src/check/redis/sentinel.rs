@@ -1,6 +1,6 @@
-//! The Sentinels of a primary: whether each answers, and whether they agree.
+//! Checks the Sentinels of a primary: whether each responds and whether they agree.
 //!
-//! Owns what their answers mean for a fail-over to come. Must never change anything at a Sentinel.
+//! Owns the consequences for a future failover. Must never change anything on a Sentinel.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use redis::aio::SendError;
 
 use super::super::report::{Finding, Level};
 use super::ask;
-use super::facts::pairs;
+use super::server_info::pairs;
 use crate::instance::address::{Address, Place};
 use crate::instance::{Dialer, InstanceSettings, SentinelSettings, TlsSettings, said};
 
-/// What a Sentinel says of the primary.
+/// A Sentinel's view of the primary.
 type View = HashMap<String, String>;
 
-/// Asks all at once. The address of the primary comes with it, when somebody knows one.
+/// Queries all Sentinels concurrently. Also returns the address of the primary, if one of them knows it.
 pub(super) async fn inspect(
     instance: &InstanceSettings,
     sentinels: &SentinelSettings,
@@ -29,7 +29,7 @@ pub(super) async fn inspect(
     let findings = answers
         .iter()
         .map(|(shown, answer)| match answer {
-            Ok(view) => judge(shown, view, primary.as_ref(), sentinels),
+            Ok(view) => evaluate(shown, view, primary.as_ref(), sentinels),
             Err(why) => silent(shown, why, somebody_knows),
         })
         .collect();
@@ -53,20 +53,20 @@ async fn ask_one(
         url: format!("{scheme}://{shown}"),
         username: sentinels.username.clone(),
         password_file: sentinels.password_file.clone(),
-        // The name in `server_name` is that of the primary.
+        // `server_name` is the name of the primary.
         tls: TlsSettings { server_name: None, ..instance.tls.clone() },
         sentinel: None,
         ..instance.clone()
     };
-    let deaf = |_: PushInfo| Ok::<_, SendError>(());
-    let answer = match Box::pin(Dialer::new(&settings, "check").dial(deaf)).await {
+    let ignore_pushes = |_: PushInfo| Ok::<_, SendError>(());
+    let answer = match Box::pin(Dialer::new(&settings, "check").dial(ignore_pushes)).await {
         Ok(mut connection) => ask(&mut connection, &["SENTINEL", "MASTER", &sentinels.master]).await,
         Err(failure) => return (shown, Err(failure.to_string())),
     };
     (shown, answer.map(pairs).map_err(|error| said(&error)))
 }
 
-/// The view with the highest configuration epoch, as Sentinels themselves count.
+/// The view with the highest configuration epoch, as used by Sentinels themselves.
 fn newest(answers: &[(String, Result<View, String>)]) -> Option<&View> {
     answers
         .iter()
@@ -82,37 +82,37 @@ fn place(view: &View) -> (&str, u64) {
     (view.get("ip").map_or("?", String::as_str), number(view, "port"))
 }
 
-fn judge(shown: &str, view: &View, primary: Option<&View>, sentinels: &SentinelSettings) -> Finding {
+fn evaluate(shown: &str, view: &View, primary: Option<&View>, sentinels: &SentinelSettings) -> Finding {
     const CHECK: &str = "sentinel";
     let (host, port) = place(view);
     let (others, replicas) = (number(view, "num-other-sentinels"), number(view, "num-slaves"));
     let flags = view.get("flags").map_or("", String::as_str);
-    let said = format!(
+    let message = format!(
         "{shown}: `{}` is {host}:{port}; replicas: {replicas}, other Sentinels: {others}, quorum: {}",
         sentinels.master,
         number(view, "quorum"),
     );
     if primary.is_some_and(|primary| place(primary) != (host, port)) {
-        return Finding::warning(CHECK, format!("{said}; another Sentinel knows better"))
-            .because("a fail-over is under way, or this one was cut off during the last")
-            .advise("SENTINEL RESET on this one, if it does not pass");
+        return Finding::warning(CHECK, format!("{message}; another Sentinel has a newer configuration"))
+            .cause("a failover is in progress, or this Sentinel missed the last one")
+            .fix("run SENTINEL RESET on it if this persists");
     }
     if flags.contains("down") || flags.contains("disconnected") {
-        return Finding::warning(CHECK, format!("{said}; it sees the primary as {flags}"))
-            .because("the primary does not answer this Sentinel")
-            .advise("look at the primary, and at the network between");
+        return Finding::warning(CHECK, format!("{message}; its view of the primary: {flags}"))
+            .cause("the primary does not reply to this Sentinel")
+            .fix("check the primary and the network in between");
     }
     if replicas == 0 {
-        return Finding::warning(CHECK, said)
-            .because("there is no replica to fail over to")
-            .advise("give the primary a replica");
+        return Finding::warning(CHECK, message)
+            .cause("there is no replica for a failover")
+            .fix("add a replica");
     }
     if others + 1 != sentinels.addresses.len() as u64 {
-        return Finding::warning(CHECK, format!("{said}, but {} are configured", sentinels.addresses.len()))
-            .because("`sentinels` does not name all of them, or they do not know each other")
-            .advise("name every Sentinel in `sentinels`; SENTINEL SENTINELS shows who knows whom");
+        return Finding::warning(CHECK, format!("{message}, but {} are configured", sentinels.addresses.len()))
+            .cause("`sentinels` does not list all of them, or they have not discovered each other")
+            .fix("list every Sentinel in `sentinels`; see SENTINEL SENTINELS");
     }
-    Finding::ok(CHECK, said)
+    Finding::ok(CHECK, message)
 }
 
 fn silent(shown: &str, why: &str, somebody_knows: bool) -> Finding {
@@ -122,14 +122,17 @@ fn silent(shown: &str, why: &str, somebody_knows: bool) -> Finding {
         _ => Finding::failed("sentinel", format!("{shown}: {why}")),
     };
     let (cause, advice) = if why.contains("No such master") {
-        ("it watches no primary of this name", "`sentinel_master` as in its `sentinel monitor`")
+        (
+            "it does not monitor a primary of this name",
+            "set `sentinel_master` to the name in its `sentinel monitor`",
+        )
     } else if why.contains("nknown command") {
-        ("it is no Sentinel; these usually listen on port 26379", "look at the port")
+        ("it is not a Sentinel; Sentinels usually listen on port 26379", "check the port")
     } else {
         (
-            "it is not running, cannot be reached, or will not have us",
-            "look at it; most of them must agree before anybody takes over",
+            "it is not running, unreachable, or rejects the connection",
+            "check it; a failover needs a majority of the Sentinels",
         )
     };
-    finding.because(cause).advise(advice)
+    finding.cause(cause).fix(advice)
 }

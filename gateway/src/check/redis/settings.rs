@@ -1,20 +1,20 @@
-//! What a server's state and settings mean for a gateway.
+//! Evaluates the state and settings of a server.
 //!
-//! Owns the thresholds. Must never ask the server anything: it judges [`Facts`].
+//! Owns the thresholds. Must never query the server: it evaluates [`ServerInfo`].
 
 use super::super::report::Finding;
-use super::facts::Facts;
 use super::plan::Plan;
+use super::server_info::ServerInfo;
 
-/// Two links, what a reconnect holds for a moment, and as much again.
-const LINKS: u64 = 8;
-/// A `timeout` below this cuts off clients that are merely quiet for a moment.
-const IDLE_SHORT: u64 = 60;
-/// A burst that a subscriber must survive while the gateway is busy.
+/// Two links, two more during a reconnect, and a reserve of the same size.
+const CONNECTIONS_RESERVED: u64 = 8;
+/// A `timeout` below this also disconnects clients that are idle for a short time.
+const IDLE_TIMEOUT_MIN_SECS: u64 = 60;
+/// Size of a burst that the output buffer must hold while the gateway is busy.
 const BURST_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Judges everything that can be read.
-pub(super) fn judge(facts: &Facts, plan: &Plan) -> Vec<Finding> {
+/// Evaluates everything that could be read.
+pub(super) fn evaluate(facts: &ServerInfo, plan: &Plan) -> Vec<Finding> {
     let mut findings = vec![role(facts), version(facts)];
     findings.extend(untold(facts));
     findings.extend([clients(facts), output_buffer(facts, plan), idle(facts, plan)]);
@@ -22,54 +22,54 @@ pub(super) fn judge(facts: &Facts, plan: &Plan) -> Vec<Finding> {
     findings
 }
 
-fn untold(facts: &Facts) -> Vec<Finding> {
+fn untold(facts: &ServerInfo) -> Vec<Finding> {
     let config = facts.config_refused.as_ref().map(|why| {
         Finding::ok(
             "config",
-            format!("CONFIG is not told ({why}), as managed services have it: what INFO says is taken"),
+            format!("CONFIG is not permitted ({why}), common on managed services; using INFO instead"),
         )
     });
     let info = facts.info_refused.as_ref().map(|why| {
         Finding::skipped(
             "info",
-            format!("INFO is not told ({why}): memory, clients and eviction cannot be judged"),
+            format!("INFO is not permitted ({why}): memory, clients and eviction are unknown"),
         )
-        .advise("ACL SETUSER … +info")
+        .fix("ACL SETUSER … +info")
     });
     config.into_iter().chain(info).collect()
 }
 
-fn role(facts: &Facts) -> Finding {
+fn role(facts: &ServerInfo) -> Finding {
     match facts.role() {
         Some("primary") => {
             let replicas = facts.number("connected_slaves").unwrap_or(0);
             Finding::ok("role", format!("primary, replicas: {replicas}")).with("replicas", replicas)
         }
-        Some("sentinel") => Finding::failed("role", "this is a Sentinel, which keeps no data")
-            .because("the URL names a Sentinel's port (26379 by default) in the place of the server's")
-            .advise("name the primary, or configure the Sentinels as such"),
+        Some("sentinel") => Finding::failed("role", "this is a Sentinel, not a data server")
+            .cause("the URL has the port of a Sentinel (26379 by default) instead of the server")
+            .fix("use the primary, or configure `sentinels`"),
         Some(role) => {
             let link = facts.info.get("master_link_status").map_or("", String::as_str);
             let link =
                 if link.is_empty() { String::new() } else { format!(", its link to the primary is {link}") };
             Finding::failed("role", format!("this is a replica ({role}{link})"))
-                .because("the URL is that of a reader endpoint, or a fail-over has demoted the server")
-                .advise(
-                    "dial the primary: what is published through a replica reaches that replica's subscribers \
-                     alone, and logs cannot be written there",
+                .cause("the URL is a reader endpoint, or a failover has demoted the server")
+                .fix(
+                    "use the primary: a publication on a replica reaches only the subscribers of that replica, \
+                     and streams cannot be written there",
                 )
         }
-        None => Finding::skipped("role", "not told: neither ROLE nor INFO may be run"),
+        None => Finding::skipped("role", "unknown: neither ROLE nor INFO is permitted"),
     }
 }
 
-fn version(facts: &Facts) -> Finding {
+fn version(facts: &ServerInfo) -> Finding {
     let name = facts.info.get("server_name").or_else(|| facts.hello.get("server"));
     let is_valkey = facts.info.contains_key("valkey_version") || name.is_some_and(|name| name == "valkey");
     let own = facts.info.get("valkey_version").or_else(|| facts.hello.get("version"));
     let compatible = facts.info.get("redis_version").or(own);
     let Some(version) = compatible else {
-        return Finding::skipped("version", "not told");
+        return Finding::skipped("version", "unknown");
     };
     let shown = match (is_valkey, own) {
         (true, Some(own)) => format!("Valkey {own}"),
@@ -78,14 +78,14 @@ fn version(facts: &Facts) -> Finding {
     let finding = match numbers(version) {
         Some(at) if at < (6, 2) => {
             Finding::warning("version", format!("{shown}: `source = \"stream\"` needs 6.2"))
-                .because("the scripts that keep a log use ranges that older servers do not know")
-                .advise("upgrade, or keep every namespace at `source = \"pubsub\"`")
+                .cause("the stream scripts use exclusive ranges, which older servers do not support")
+                .fix("upgrade, or use only namespaces with `source = \"pubsub\"`")
         }
         Some(at) if at < (7, 0) => {
-            Finding::ok("version", format!("{shown}; it has no sharded pub/sub (7.0), all else is there"))
+            Finding::ok("version", format!("{shown}; all features except sharded pub/sub (7.0)"))
         }
-        Some(_) => Finding::ok("version", format!("{shown}, which has everything")),
-        None => Finding::skipped("version", format!("{shown}: unknown, so nothing can be said of it")),
+        Some(_) => Finding::ok("version", format!("{shown}, all features supported")),
+        None => Finding::skipped("version", format!("{shown}: unknown version")),
     };
     finding.with("version", version.as_str())
 }
@@ -95,49 +95,49 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
-fn clients(facts: &Facts) -> Finding {
+fn clients(facts: &ServerInfo) -> Finding {
     let (Some(connected), most) = (facts.number("connected_clients"), facts.setting("maxclients")) else {
-        return Finding::skipped("clients", "not told");
+        return Finding::skipped("clients", "unknown");
     };
     let Some(most) = most.and_then(|most| most.parse::<u64>().ok()).filter(|most| *most > 0) else {
-        return Finding::ok("clients", format!("{connected} connected; the most is not told"))
+        return Finding::ok("clients", format!("{connected} connected; maxclients is unknown"))
             .with("connected", connected);
     };
-    let said = format!("{connected} of {most} (maxclients) connected");
-    let finding = if most < connected + LINKS {
-        Finding::failed("clients", said)
-            .because("connections are never closed by some application, or maxclients is too low")
-            .advise("see who holds them (CLIENT LIST), close what leaks, then raise maxclients; a gateway needs two, and two more while it dials anew")
+    let message = format!("{connected} of {most} (maxclients) connected");
+    let finding = if most < connected + CONNECTIONS_RESERVED {
+        Finding::failed("clients", message)
+            .cause("an application leaks connections, or maxclients is too low")
+            .fix("find the clients with CLIENT LIST, fix connection leaks, then raise maxclients; a gateway needs two connections, and two more during a reconnect")
     } else if connected * 5 > most * 4 {
-        Finding::warning("clients", said)
-            .because("connections are never closed by some application, or maxclients is too low")
-            .advise("see who holds them (CLIENT LIST), close what leaks, then raise maxclients")
+        Finding::warning("clients", message)
+            .cause("an application leaks connections, or maxclients is too low")
+            .fix("find the clients with CLIENT LIST, fix connection leaks, then raise maxclients")
     } else {
-        Finding::ok("clients", said)
+        Finding::ok("clients", message)
     };
     finding.with("connected", connected).with("maxclients", most)
 }
 
 /// `client-output-buffer-limit pubsub`: hard limit, soft limit, seconds.
-fn output_buffer(facts: &Facts, plan: &Plan) -> Finding {
+fn output_buffer(facts: &ServerInfo, plan: &Plan) -> Finding {
     const CHECK: &str = "output-buffer";
     let Some((hard, soft, seconds)) = facts.setting("client-output-buffer-limit").and_then(pubsub_limit)
     else {
-        return Finding::skipped(CHECK, "client-output-buffer-limit is not told")
-            .advise("see the service's parameters: client-output-buffer-limit-pubsub-hard-limit and its siblings; 32 MiB is the usual");
+        return Finding::skipped(CHECK, "client-output-buffer-limit is unknown")
+            .fix("check the service's parameters client-output-buffer-limit-pubsub-*; the default hard limit is 32 MiB");
     };
-    let said = format!("pubsub: {} at once, or {} for {seconds} s", size(hard), size(soft));
+    let message = format!("pubsub: hard limit {}, soft limit {} for {seconds} s", size(hard), size(soft));
     let largest = plan.publication_bytes as u64;
     let least = [hard, soft].into_iter().filter(|limit| *limit > 0).min();
     let finding = match least {
-        Some(least) if least < 2 * largest => Finding::failed(CHECK, said)
-            .because(format!("a publication may have {} (publication_bytes): a few of them would have the link cut, which is a gap for every client", size(largest)))
-            .advise("CONFIG SET client-output-buffer-limit \"pubsub 32mb 8mb 60\", or more"),
-        Some(_) if hard > 0 && hard < BURST_BYTES => Finding::warning(CHECK, said)
-            .because("a burst that the gateway cannot read at once would have the link cut, which is a gap for every client")
-            .advise("CONFIG SET client-output-buffer-limit \"pubsub 32mb 8mb 60\", or more"),
-        Some(_) => Finding::ok(CHECK, said),
-        None => Finding::ok(CHECK, "pubsub: without a limit"),
+        Some(least) if least < 2 * largest => Finding::failed(CHECK, message)
+            .cause(format!("a publication can have {} (publication_bytes): a few of them would exceed the limit and disconnect the gateway, a gap for every client", size(largest)))
+            .fix("CONFIG SET client-output-buffer-limit \"pubsub 32mb 8mb 60\", or more"),
+        Some(_) if hard > 0 && hard < BURST_BYTES => Finding::warning(CHECK, message)
+            .cause("a burst can exceed the limit and disconnect the gateway, a gap for every client")
+            .fix("CONFIG SET client-output-buffer-limit \"pubsub 32mb 8mb 60\", or more"),
+        Some(_) => Finding::ok(CHECK, message),
+        None => Finding::ok(CHECK, "pubsub: no limit"),
     };
     finding.with("hard_bytes", hard).with("soft_bytes", soft).with("soft_seconds", seconds)
 }
@@ -147,108 +147,109 @@ fn pubsub_limit(text: &str) -> Option<(u64, u64, u64)> {
     Some((words.next()?.ok()?, words.next()?.ok()?, words.next()?.ok()?))
 }
 
-/// `timeout`: how long a client may be quiet.
-fn idle(facts: &Facts, plan: &Plan) -> Finding {
+/// `timeout`: how long a client may be idle.
+fn idle(facts: &ServerInfo, plan: &Plan) -> Finding {
     let Some(timeout) = facts.setting("timeout").and_then(|text| text.parse::<u64>().ok()) else {
-        return Finding::skipped("timeout", "not told; links are pinged often enough for any usual one");
+        return Finding::skipped("timeout", "unknown; links are pinged often enough for common values");
     };
     let ping = plan.ping_interval;
     let finding = if timeout == 0 {
-        Finding::ok("timeout", "quiet clients are never cut off")
+        Finding::ok("timeout", "idle clients are not disconnected")
     } else if ping.as_secs() * 2 >= timeout {
         Finding::failed(
             "timeout",
-            format!("quiet clients are cut off after {timeout} s, but links are pinged every {ping:?}"),
+            format!("idle clients are disconnected after {timeout} s, but links are pinged every {ping:?}"),
         )
-        .because("`timeout` on the server, or `ping_interval` of the instance")
-        .advise("lower ping_interval below half of it, or raise `timeout`")
-    } else if timeout < IDLE_SHORT {
-        Finding::warning("timeout", format!("quiet clients are cut off after {timeout} s; links are pinged every {ping:?} and stay"))
-            .because("backends that publish now and then are cut off as well, and may lose what they publish at that moment")
-            .advise("CONFIG SET timeout 300, or 0")
+        .cause("`timeout` on the server, or `ping_interval` of the instance")
+        .fix("set ping_interval below half of `timeout`, or raise `timeout`")
+    } else if timeout < IDLE_TIMEOUT_MIN_SECS {
+        Finding::warning(
+            "timeout",
+            format!("idle clients are disconnected after {timeout} s; links are pinged every {ping:?}"),
+        )
+        .cause("backends that publish rarely are disconnected too, and can lose a publication at that moment")
+        .fix("CONFIG SET timeout 300, or 0")
     } else {
         Finding::ok(
             "timeout",
-            format!("quiet clients are cut off after {timeout} s; links are pinged every {ping:?} and stay"),
+            format!("idle clients are disconnected after {timeout} s; links are pinged every {ping:?}"),
         )
     };
     finding.with("seconds", timeout)
 }
 
-fn eviction(facts: &Facts, plan: &Plan) -> Finding {
+fn eviction(facts: &ServerInfo, plan: &Plan) -> Finding {
     const CHECK: &str = "eviction";
     let Some(policy) = facts.setting("maxmemory-policy") else {
-        return Finding::skipped(CHECK, "maxmemory-policy is not told");
+        return Finding::skipped(CHECK, "maxmemory-policy is unknown");
     };
     let bounded = facts.setting("maxmemory").is_some_and(|most| most != "0");
     let finding = if plan.logs.is_empty() {
-        Finding::ok(CHECK, format!("{policy}; nothing is kept here"))
+        Finding::ok(CHECK, format!("{policy}; no data is stored here"))
     } else if policy == "noeviction" {
-        Finding::ok(CHECK, "noeviction: what is kept here stays")
+        Finding::ok(CHECK, "noeviction: stored data is never evicted")
     } else if !bounded {
-        Finding::ok(CHECK, format!("{policy}, but without maxmemory nothing is ever evicted"))
+        Finding::ok(CHECK, format!("{policy}, but nothing is evicted without maxmemory"))
     } else {
-        Finding::warning(CHECK, format!("{policy}: when memory is full, logs of `stream` channels are evicted, too"))
-            .because("every key that the gateway keeps expires, so no policy but noeviction spares it")
-            .advise("keep logs on an instance with noeviction, or leave it enough memory; an evicted log is a gap (log-lost)")
+        Finding::warning(CHECK, format!("{policy}: streams of `stream` channels can be evicted when memory is full"))
+            .cause("all keys of the gateway have a TTL, so only noeviction protects them")
+            .fix("store streams on an instance with noeviction, or provide enough memory; an evicted stream causes a gap (log-lost)")
     };
     finding.with("policy", policy)
 }
 
-fn memory(facts: &Facts) -> Finding {
-    let Some(used) = facts.number("used_memory") else { return Finding::skipped("memory", "not told") };
+fn memory(facts: &ServerInfo) -> Finding {
+    let Some(used) = facts.number("used_memory") else { return Finding::skipped("memory", "unknown") };
     let most = facts.setting("maxmemory").and_then(|text| text.parse::<u64>().ok()).filter(|most| *most > 0);
     let whole = most.or_else(|| facts.number("total_system_memory").filter(|whole| *whole > 0));
     let Some(whole) = whole else {
         return Finding::ok("memory", format!("{} used", size(used))).with("used_bytes", used);
     };
-    let of = if most.is_some() { "maxmemory" } else { "the machine's; there is no maxmemory" };
-    let said = format!("{} of {} ({of}) used", size(used), size(whole));
+    let of = if most.is_some() { "maxmemory" } else { "memory of the machine; maxmemory is not set" };
+    let message = format!("{} of {} ({of}) used", size(used), size(whole));
     let evicts = facts.setting("maxmemory-policy").is_some_and(|policy| policy != "noeviction");
     let finding = match used.saturating_mul(100) / whole {
-        91.. if !evicts => Finding::failed("memory", said)
-            .because("when it is full, every write is refused (OOM)")
-            .advise("raise maxmemory, or have fewer or shorter-lived keys"),
-        81.. => Finding::warning("memory", said)
-            .because(if evicts {
-                "when it is full, keys are evicted"
+        91.. if !evicts => Finding::failed("memory", message)
+            .cause("when memory is full, every write fails (OOM)")
+            .fix("raise maxmemory, or store fewer keys or use shorter TTLs"),
+        81.. => Finding::warning("memory", message)
+            .cause(if evicts {
+                "when memory is full, keys are evicted"
             } else {
-                "when it is full, every write is refused (OOM)"
+                "when memory is full, every write fails (OOM)"
             })
-            .advise("raise maxmemory, or have fewer or shorter-lived keys"),
-        _ => Finding::ok("memory", said),
+            .fix("raise maxmemory, or store fewer keys or use shorter TTLs"),
+        _ => Finding::ok("memory", message),
     };
     finding.with("used_bytes", used).with("most_bytes", whole)
 }
 
-fn cluster(facts: &Facts, plan: &Plan) -> Finding {
+fn cluster(facts: &ServerInfo, plan: &Plan) -> Finding {
     if !facts.is_cluster() {
-        let said = "no: one server has everything";
+        let message = "not a cluster";
         return if plan.cluster {
-            Finding::failed("cluster", said)
-                .because("the configuration takes it for a cluster")
-                .advise("take `cluster` out of [redis.NAME], or dial a node of the cluster")
+            Finding::failed("cluster", message)
+                .cause("the configuration says `cluster`")
+                .fix("remove `cluster` from [redis.NAME], or use a node of the cluster")
         } else {
-            Finding::ok("cluster", said)
+            Finding::ok("cluster", message)
         };
     }
     let field = |name: &str| facts.cluster.get(name).map_or("?", String::as_str);
-    let said = format!(
+    let message = format!(
         "yes: state {}, {} of 16384 slots served, {} nodes",
         field("cluster_state"),
         field("cluster_slots_ok"),
         field("cluster_known_nodes")
     );
     match field("cluster_state") {
-        "ok" | "?" if plan.cluster || plan.assumed => Finding::ok("cluster", said),
-        "ok" | "?" => Finding::failed("cluster", said)
-            .because("the configuration takes it for a single server: what belongs to other nodes is refused")
-            .advise("cluster = true in [redis.NAME]"),
-        _ => Finding::failed("cluster", said)
-            .because(
-                "a primary is gone without a replica in its place, slots are nobody's, or this node is cut off from the others",
-            )
-            .advise("see CLUSTER NODES on several of them"),
+        "ok" | "?" if plan.cluster || plan.assumed => Finding::ok("cluster", message),
+        "ok" | "?" => Finding::failed("cluster", message)
+            .cause("the configuration expects a single server: commands for keys of other nodes are rejected")
+            .fix("set cluster = true in [redis.NAME]"),
+        _ => Finding::failed("cluster", message)
+            .cause("a primary failed without a replica, slots are unassigned, or this node is isolated")
+            .fix("compare CLUSTER NODES on several nodes"),
     }
 }
 
@@ -272,18 +273,18 @@ mod tests {
     use super::*;
     use crate::check::Level;
 
-    fn facts(info: &[(&str, &str)], config: &[(&str, &str)]) -> Facts {
+    fn facts(info: &[(&str, &str)], config: &[(&str, &str)]) -> ServerInfo {
         let map = |pairs: &[(&str, &str)]| {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        Facts { info: map(info), config: map(config), ..Facts::default() }
+        ServerInfo { info: map(info), config: map(config), ..ServerInfo::default() }
     }
 
     #[test]
     fn versions_are_told_apart() {
         for (info, level, text) in [
             (vec![("redis_version", "5.0.7")], Level::Warning, "needs 6.2"),
-            (vec![("redis_version", "6.2.14")], Level::Ok, "no sharded"),
+            (vec![("redis_version", "6.2.14")], Level::Ok, "except sharded"),
             (vec![("redis_version", "8.2.1")], Level::Ok, "Redis 8.2.1"),
             (
                 vec![("redis_version", "7.2.4"), ("server_name", "valkey"), ("valkey_version", "8.1.0")],
@@ -291,10 +292,10 @@ mod tests {
                 "Valkey 8.1.0",
             ),
             (vec![("redis_version", "unstable")], Level::Skipped, "unknown"),
-            (vec![], Level::Skipped, "not told"),
+            (vec![], Level::Skipped, "unknown"),
         ] {
             let finding = version(&facts(&info, &[]));
-            assert!(finding.level == level && finding.said.contains(text), "{finding:?}");
+            assert!(finding.level == level && finding.message.contains(text), "{finding:?}");
         }
     }
 

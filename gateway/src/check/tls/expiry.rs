@@ -1,4 +1,4 @@
-//! What it means that a certificate is refused, and days for people.
+//! Interpretation of certificate errors, and date formatting.
 
 use rustls::{CertificateError, Error};
 
@@ -8,59 +8,59 @@ use super::recorder::Seen;
 
 const DAY: u64 = 86_400;
 
-/// Why a certificate is worth nothing.
+/// Finding for an invalid certificate.
 pub(super) fn refused(error: &Error, seen: &Seen, trust: &Trust, ends: Option<u64>) -> Finding {
-    // Who has switched verification off on purpose is told, but nothing fails.
+    // With verification disabled, an invalid certificate is only a warning.
     let level = if trust.verifies { Finding::failed } else { Finding::warning };
-    let finding = |said: String| level("certificate", said);
-    let Error::InvalidCertificate(error) = error else { return finding(format!("it is refused: {error}")) };
+    let finding = |message: String| level("certificate", message);
+    let Error::InvalidCertificate(error) = error else { return finding(format!("it is invalid: {error}")) };
     match error {
-        CertificateError::UnknownIssuer => finding("no authority that is known here has signed it".to_owned())
-            .because("it is of a private authority, or signed by itself; or the server leaves out the certificates between")
-            .advise(format!("give the authority's certificate in {}", trust.authorities_key)),
+        CertificateError::UnknownIssuer => finding("its issuer is not trusted here".to_owned())
+            .cause("it was issued by a private CA or is self-signed, or the server omits intermediate certificates")
+            .fix(format!("set the CA certificate in {}", trust.authorities_key)),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             let since = ends.filter(|ends| *ends < seen.now());
-            let said = since.map_or_else(
-                || "a certificate of the chain has ended".to_owned(),
-                |ends| format!("it ended on {} ({} days ago)", day(ends), (seen.now() - ends) / DAY),
+            let message = since.map_or_else(
+                || "a certificate of the chain has expired".to_owned(),
+                |ends| format!("it expired on {} ({} days ago)", day(ends), (seen.now() - ends) / DAY),
             );
-            finding(said)
-                .because("nobody renewed it, or the server has not read the new one")
-                .advise("renew it and have the server read it; if it is fresh, set this machine's clock")
+            finding(message)
+                .cause("it was not renewed, or the server has not reloaded it")
+                .fix("renew it and reload it on the server; if it is new, set this machine's clock")
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             finding("it is not valid yet".to_owned())
-                .because("the clock of this machine, or of the one that signed it, is wrong")
-                .advise("set the clock (NTP)")
+                .cause("the clock of this machine or of its issuer is wrong")
+                .fix("set the clock (NTP)")
         }
         CertificateError::NotValidForName => wrong_name(&finding, trust, &[]),
         CertificateError::NotValidForNameContext { presented, .. } => wrong_name(&finding, trust, presented),
-        other => finding(format!("it is refused: {other}"))
-            .because("it was not made for a server, or signed by itself as if it were an authority")
-            .advise("have it made anew, for servers, by an authority"),
+        other => finding(format!("it is invalid: {other}"))
+            .cause("it is not a server certificate, or a self-signed CA certificate")
+            .fix("reissue it as a server certificate from a CA"),
     }
 }
 
 fn wrong_name(finding: &dyn Fn(String) -> Finding, trust: &Trust, presented: &[String]) -> Finding {
     let name = &trust.name;
-    let said = match presented {
-        [] => format!("it is not for {name}, nor for any other name"),
+    let message = match presented {
+        [] => format!("it is not valid for {name} or any other name"),
         names => format!(
-            "it is not for {name}, but for {}",
+            "it is not valid for {name}, but for {}",
             names.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ")
         ),
     };
-    finding(said)
-        .because("the server is dialled by another name, by its address, or through a tunnel")
-        .advise("dial one of its names, have it made for this one, or, of a Redis, set server_name")
+    finding(message)
+        .cause("the connection uses another name, an address, or a tunnel")
+        .fix("connect to one of its names, reissue it for this name, or set server_name (Redis only)")
 }
 
-/// A name as it stands in the certificate: `DnsName("x")` is `x`.
+/// A name without its type: `DnsName("x")` becomes `x`.
 fn bare(name: &str) -> &str {
     name.split_once('"').and_then(|(_, rest)| rest.split_once('"')).map_or(name, |(name, _)| name)
 }
 
-/// The day of a moment, in UTC, as `2026-11-21`. (Days to a date: Howard Hinnant's `civil_from_days`.)
+/// UTC date such as `2026-11-21`. (Howard Hinnant's `civil_from_days`.)
 pub(super) fn day(unix_seconds: u64) -> String {
     let days = unix_seconds / DAY + 719_468;
     let era = days / 146_097;

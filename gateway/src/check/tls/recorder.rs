@@ -1,7 +1,7 @@
-//! The verifier that lets every certificate through and remembers it.
+//! A certificate verifier that accepts every certificate and records it.
 //!
-//! Owns what was seen in a handshake. Must never stand where anything but a look depends on it: signatures are
-//! verified, the certificate's worth is not.
+//! Owns what was recorded in a handshake. Must never be used for real connections: signatures are verified, the
+//! certificate is not.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-/// Later than any certificate ends.
-const FOREVER: Duration = Duration::from_secs(1 << 42);
+/// Later than the expiry of any certificate.
+const LATER_THAN_ANY_EXPIRY: Duration = Duration::from_secs(1 << 42);
 
-/// What a server showed.
+/// What the server presented.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     shown: Option<Shown>,
-    /// The server asked for a certificate of ours.
+    /// The server requested a client certificate.
     pub(super) asked_for_identity: bool,
 }
 
@@ -32,18 +32,18 @@ struct Shown {
 }
 
 impl Seen {
-    /// How many certificates the server sent.
+    /// Number of certificates that the server sent.
     pub(super) fn certificates(&self) -> usize {
         self.shown.as_ref().map_or(0, |shown| 1 + shown.chain.len())
     }
 
-    /// The moment at which it was looked at, in seconds since 1970.
+    /// Time of the handshake, in seconds since 1970.
     pub(super) fn now(&self) -> u64 {
         self.shown.as_ref().map_or(0, |shown| shown.now.as_secs())
     }
 }
 
-/// See the module.
+/// The recording verifier.
 #[derive(Debug)]
 pub(super) struct Recorder {
     inner: Arc<WebPkiServerVerifier>,
@@ -63,17 +63,17 @@ impl Recorder {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What verification says of what was seen, at a time after the look.
+    /// Result of the verification at a time after the handshake.
     pub(super) fn verdict(&self, seen: &Seen, later: Duration) -> Result<(), Error> {
         let Some(shown) = &seen.shown else { return Err(Error::NoCertificatesPresented) };
         let at = UnixTime::since_unix_epoch(Duration::from_secs(shown.now.as_secs()) + later);
         self.inner.verify_server_cert(&shown.leaf, &shown.chain, &shown.name, &[], at).map(drop)
     }
 
-    /// When the server's own certificate ends, in seconds since 1970. Asked of the verifier itself: it names the end
-    /// when it refuses a certificate for being too old, and looks at that first.
+    /// Expiry of the server's certificate, in seconds since 1970. Obtained from the verifier, which checks the expiry
+    /// first and reports it in its error.
     pub(super) fn not_after(&self, seen: &Seen) -> Option<u64> {
-        match self.verdict(seen, FOREVER) {
+        match self.verdict(seen, LATER_THAN_ANY_EXPIRY) {
             Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
                 Some(not_after.as_secs())
             }
@@ -124,7 +124,7 @@ impl ServerCertVerifier for Recorder {
     }
 }
 
-/// Stands where a certificate of ours would be: it has none, and notes that it was asked.
+/// Client certificate resolver without a certificate; records that one was requested.
 impl ResolvesClientCert for Recorder {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).asked_for_identity = true;

@@ -1,5 +1,6 @@
 //! Reads rules, source and targets from flags and a file.
-//! ⏎ Owns their syntax. Must never show a line of the file: it may contain a password.
+//!
+//! Owns their syntax. Must never show a line of the file: it may contain a password.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Servers by URL, environment variable, file, or name in a configuration.
-//! ⏎ Must never show a URL that may contain a password.
+//!
+//! Must never show a URL that may contain a password.
 
 use std::path::Path;
 

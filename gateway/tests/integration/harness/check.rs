@@ -1,5 +1,4 @@
-//! `earshot check`, run to its end, with its report read. It must never see more than a script would: the exit code and
-//! the JSON document.
+//! Runs `earshot check` and parses its report. Uses only what a script sees: the exit code and the JSON document.
 
 use std::process::{Output, Stdio};
 
@@ -10,26 +9,26 @@ use tokio::process::Command;
 use super::gateway::binary;
 use super::soon;
 
-/// A run that is over.
+/// A finished run.
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) code: i32,
     pub(crate) report: Value,
-    /// Everything that was printed, by both streams.
+    /// Standard output and standard error.
     pub(crate) text: String,
 }
 
-/// Checks with these arguments and a clean environment.
+/// Runs with these arguments and a clean environment.
 pub(crate) async fn check(arguments: &[&str]) -> Checked {
     run(arguments, &[], None, "").await
 }
 
-/// Checks what a configuration says.
+/// Runs with a configuration.
 pub(crate) async fn check_configured(config: &str) -> Checked {
     run(&[], &[], Some(config), "").await
 }
 
-/// Checks with an environment and a standard input of its own.
+/// Runs with an environment and standard input.
 pub(crate) async fn run(
     arguments: &[&str],
     environment: &[(&str, &str)],
@@ -46,7 +45,7 @@ pub(crate) async fn run(
     }
 }
 
-/// What it prints for people.
+/// The text report.
 pub(crate) async fn told(arguments: &[&str]) -> String {
     String::from_utf8(raw(arguments, &[], None, "").await.stdout).unwrap()
 }
@@ -62,14 +61,14 @@ async fn raw(arguments: &[&str], environment: &[(&str, &str)], config: Option<&s
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // Whoever does not read it may have ended already.
+    // The process may exit without reading it.
     drop(stdin.write_all(input.as_bytes()).await);
     drop(stdin);
     soon("the check ends", child.wait_with_output()).await.unwrap()
 }
 
 impl Checked {
-    /// All findings of a check, of all sections.
+    /// All findings of a check, over all sections.
     pub(crate) fn findings(&self, check: &str) -> Vec<&Value> {
         let sections =
             self.report["sections"].as_array().unwrap_or_else(|| panic!("no report: {}", self.text));
@@ -77,7 +76,7 @@ impl Checked {
         all.filter(|finding| finding["check"] == check).collect()
     }
 
-    /// Fails unless one finding of a check has this level, and says, explains or advises each of these texts.
+    /// Asserts that a finding of the check has this level and contains each of these texts.
     pub(crate) fn expect(&self, check: &str, level: &str, texts: &[&str]) {
         let found = self.findings(check);
         let fits = |finding: &&Value| {
@@ -85,7 +84,7 @@ impl Checked {
             finding["level"] == level && texts.iter().all(|text| said.contains(text))
         };
         assert!(found.iter().any(fits), "{check} is not {level} with {texts:?}: {}", self.text);
-        // A finding that is no good tells what to do.
+        // Every problem must have a cause.
         for finding in
             found.iter().filter(|finding| finding["level"] == "failed" || finding["level"] == "warning")
         {
@@ -93,12 +92,12 @@ impl Checked {
         }
     }
 
-    /// The checks that failed, each once.
+    /// Failed checks, each once.
     pub(crate) fn failed(&self) -> Vec<&str> {
         self.with_level("failed")
     }
 
-    /// The checks that a warning was given of, each once; but for latency, which tells of the machine of the tests.
+    /// Checks with a warning, each once; except latency, which depends on the test machine.
     pub(crate) fn warned(&self) -> Vec<&str> {
         let mut names = self.with_level("warning");
         names.retain(|name| *name != "latency");

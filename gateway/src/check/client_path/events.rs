@@ -1,15 +1,15 @@
-//! An event stream, read as it comes.
+//! Event stream parser.
 //!
-//! Owns what an event is to a check: its name and its data; comments are counted, for they are heartbeats. Must never
-//! hold more than one unfinished event of bounded size.
+//! Owns events with name and data; comments are counted, since they are heartbeats. Must never hold more than one
+//! unfinished event of limited size.
 
-/// Bytes of an event; more is no event of ours.
-const EVENT_MOST: usize = 256 * 1024;
+/// Maximum size of an event.
+const EVENT_BYTES_MAX: usize = 256 * 1024;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Event {
-    /// `message` when it has no name.
+    /// `message` if the event has no name.
     pub(super) name: String,
     pub(super) data: String,
 }
@@ -36,7 +36,7 @@ impl Events {
             let line = String::from_utf8_lossy(&line);
             events.extend(self.line(line.trim_end_matches(['\r', '\n'])));
         }
-        if self.buffer.len() > EVENT_MOST {
+        if self.buffer.len() > EVENT_BYTES_MAX {
             self.foreign += 1;
             self.buffer.clear();
         }

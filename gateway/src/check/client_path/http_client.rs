@@ -1,7 +1,7 @@
-//! Connections and requests, as a browser makes them.
+//! HTTP connections and requests like those of a browser.
 //!
-//! Owns the choice of HTTP version, which is the server's, and the bound of each exchange. Must never unpack what comes
-//! back: whether it was compressed is what is asked.
+//! Owns the HTTP version, which the server chooses, and the time limit of each exchange. Must never decompress a
+//! response: the check is whether it was compressed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,37 +22,37 @@ use super::super::tls::{self, Trust};
 use super::Target;
 use crate::drain::Drain;
 
-/// What browsers say that they can unpack.
+/// Encodings that browsers accept.
 const ENCODINGS: &str = "gzip, deflate, br, zstd";
-/// Bytes of an answer that are looked at.
-const BODY_MOST: usize = 64 * 1024;
+/// Maximum number of body bytes that are read.
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// A connection, with or without TLS.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+/// A connection with or without TLS.
+pub(super) trait IoStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> IoStream for T {}
 
-/// The way to a gateway.
-pub(super) struct Way {
+/// Client for one gateway.
+pub(super) struct HttpClient {
     address: SocketAddr,
     trust: Option<Trust>,
     authority: String,
     prefix: String,
     drain: Drain,
-    /// The longest that one exchange may take.
+    /// Time limit of one exchange.
     pub(super) limit: Duration,
 }
 
-/// The head of an answer, with its body to come.
+/// Response head with the body to be read.
 pub(super) struct Answer {
     pub(super) version: Version,
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     body: BodyDataStream,
-    /// From the request to the head.
+    /// Time from the request to the response head.
     pub(super) took: Duration,
 }
 
-impl Way {
+impl HttpClient {
     pub(super) fn new(
         target: &Target,
         address: SocketAddr,
@@ -70,7 +70,7 @@ impl Way {
         Ok(Self { address, trust, authority, prefix, drain, limit })
     }
 
-    /// What is to be said about TLS, where it is spoken.
+    /// Findings about TLS, if it is used.
     pub(super) async fn inspect_tls(&self) -> Vec<Finding> {
         let Some(trust) = &self.trust else { return Vec::new() };
         match Box::pin(tls::inspect(self.address, trust, self.limit)).await {
@@ -79,12 +79,12 @@ impl Way {
         }
     }
 
-    /// Whether TLS is spoken.
+    /// Whether TLS is used.
     pub(super) fn is_secure(&self) -> bool {
         self.trust.is_some()
     }
 
-    /// Asks for a path below the prefix, with these headers besides a browser's own.
+    /// Requests a path below the prefix, with additional headers.
     pub(super) async fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
         let exchange = Box::pin(self.exchange(path, headers));
         match tokio::time::timeout(self.limit, exchange).await {
@@ -94,7 +94,7 @@ impl Way {
     }
 
     async fn exchange(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
-        let (wire, is_http2) = self.open(&[]).await?;
+        let (io, is_http2) = self.open(&[]).await?;
         let mut request = Request::get(self.uri(path, is_http2)).header(header::ACCEPT, "*/*");
         let own = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
         if !is_http2 {
@@ -108,7 +108,7 @@ impl Way {
         }
         let request = request.body(Body::empty()).map_err(io::Error::other)?;
         let began = Instant::now();
-        let response = self.send(wire, is_http2, request).await.map_err(io::Error::other)?;
+        let response = self.send(io, is_http2, request).await.map_err(io::Error::other)?;
         let (head, body) = response.into_parts();
         Ok(Answer {
             version: head.version,
@@ -121,22 +121,22 @@ impl Way {
 
     async fn send(
         &self,
-        wire: Box<dyn Wire>,
+        io: Box<dyn IoStream>,
         is_http2: bool,
         request: Request<Body>,
     ) -> hyper::Result<hyper::Response<hyper::body::Incoming>> {
-        let wire = TokioIo::new(wire);
+        let io = TokioIo::new(io);
         if is_http2 {
-            let (mut sender, connection) = http2::handshake(Tasks(self.drain.clone()), wire).await?;
+            let (mut sender, connection) = http2::handshake(Tasks(self.drain.clone()), io).await?;
             self.drive(connection);
             return sender.send_request(request).await;
         }
-        let (mut sender, connection) = http1::handshake(wire).await?;
+        let (mut sender, connection) = http1::handshake(io).await?;
         self.drive(connection);
         sender.send_request(request).await
     }
 
-    /// Lets a connection live until the look is over.
+    /// Drives a connection until the check ends.
     fn drive<T>(&self, connection: impl Future<Output = T> + Send + 'static) {
         let drain = self.drain.clone();
         self.drain.spawn(async move {
@@ -147,8 +147,8 @@ impl Way {
         });
     }
 
-    /// A connection; whether HTTP/2 is spoken on it. `only`: these protocols in the place of a browser's.
-    pub(super) async fn open(&self, only: &[&[u8]]) -> io::Result<(Box<dyn Wire>, bool)> {
+    /// Opens a connection; returns whether it uses HTTP/2. `only` replaces the browser's ALPN protocols.
+    pub(super) async fn open(&self, only: &[&[u8]]) -> io::Result<(Box<dyn IoStream>, bool)> {
         let Some(trust) = &self.trust else {
             return Ok((Box::new(open(self.address, self.limit).await?), false));
         };
@@ -166,7 +166,7 @@ impl Way {
         if is_whole { format!("https://{}{path}", self.authority) } else { path }
     }
 
-    /// The address of a WebSocket.
+    /// URL of a WebSocket.
     pub(super) fn socket_url(&self, path: &str) -> String {
         let scheme = if self.is_secure() { "wss" } else { "ws" };
         format!("{scheme}://{}{}{path}", self.authority, self.prefix)
@@ -174,35 +174,35 @@ impl Way {
 }
 
 impl Answer {
-    /// The value of a header, if it is there and is text.
+    /// Value of a header, if present and valid text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// More of the body; `None` at its end.
+    /// Next part of the body; `None` at the end.
     pub(super) async fn more(&mut self) -> Option<Result<Bytes, String>> {
         let more = self.body.next().await?;
         Some(more.map_err(|error| error.to_string()))
     }
 
-    /// The whole body, of an answer that ends.
+    /// Whole body of a response that ends.
     pub(super) async fn text(mut self, limit: Duration) -> String {
         let mut bytes = Vec::new();
         let read = async {
             while let Some(Ok(more)) = self.more().await {
                 bytes.extend_from_slice(&more);
-                if bytes.len() > BODY_MOST {
+                if bytes.len() > BODY_BYTES_MAX {
                     break;
                 }
             }
         };
-        // What came in time is enough.
+        // A partial body is sufficient.
         let _ = tokio::time::timeout(limit, read).await;
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
-/// Starts what an HTTP/2 connection needs beside it.
+/// Executor for HTTP/2 connection tasks.
 #[derive(Clone)]
 struct Tasks(Drain);
 

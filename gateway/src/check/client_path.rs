@@ -1,64 +1,63 @@
-//! A deployed gateway, seen from where its clients are: through every proxy and balancer that stands before it.
+//! Checks a deployed gateway from a client's side, through the proxies and load balancers in front of it.
 //!
-//! Owns the order, and what a client of either transport would suffer. Must never publish on a channel that somebody
-//! else may hear.
+//! Owns the order of the checks. Must never publish on a channel that others may have subscribed to.
 //!
-//! - `way`: connections and requests, as a browser makes them.
-//! - `events`: the event stream, read.
-//! - `arrival`: who answers, and over which HTTP.
-//! - `stream`: SSE: the first byte, headers, compression.
-//! - `origin`, `cookies`: what a page of another origin, and one with cookies, may do.
+//! - `http_client`: connections and requests, like those of a browser.
+//! - `events`: event stream parser.
+//! - `health`: which server responds, and over which HTTP version.
+//! - `stream`: SSE: first byte, headers, compression.
+//! - `origin`, `cookies`: CORS and cookies.
 //! - `websocket`: upgrade, connect, ping.
-//! - `delivery`: something published is heard.
-//! - `idle`: how long silence is borne.
+//! - `delivery`: a publication arrives.
+//! - `idle`: idle timeouts.
 
 use std::time::Duration;
 
-use self::way::Way;
+use self::http_client::HttpClient;
 use super::endpoint::Endpoint;
 use super::report::{Finding, Section};
-use super::{network, sample};
+use super::{network, test_names};
 use crate::drain::Drain;
 use crate::instance::TlsSettings;
 
-mod arrival;
 mod cookies;
 mod delivery;
 mod events;
+mod health;
+mod http_client;
 mod idle;
 mod origin;
 mod stream;
-mod way;
 mod websocket;
 
-/// The way to look at.
+/// The gateway to check.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// `http` or `https`, host and port.
     endpoint: Endpoint,
-    /// What stands before every route; no slash at its end.
+    /// Path prefix of every route, without a trailing slash.
     prefix: String,
-    /// The page that clients come from; `None`: the gateway's own host.
+    /// Origin of the page; `None` for the gateway's own host.
     pub origin: Option<String>,
-    /// The channel to subscribe to, or a glob that it fits; `None`: any.
+    /// Channel to subscribe to, or a glob; `None` for any.
     pub channel: Option<String>,
-    /// How long to stay silent.
+    /// Duration of the idle test.
     pub idle: Duration,
-    /// Whom to trust.
+    /// TLS trust settings.
     pub tls: TlsSettings,
 }
 
 impl Target {
-    /// Reads `http(s)://host[:port][/prefix]`.
+    /// Parses `http(s)://host[:port][/prefix]`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is invalid.
     pub fn parse(url: &str) -> Result<Self, String> {
         let wrong = || "expected http(s)://host[:port][/prefix]".to_owned();
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err("a URL with user and password is not sent: leave them out".to_owned());
+            return Err("the URL must not contain a user or password; remove them".to_owned());
         }
         let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte);
         if !rest.bytes().all(is_plain) {
@@ -75,12 +74,12 @@ impl Target {
         })
     }
 
-    /// The origin of pages that the gateway's own host would serve.
+    /// Origin of pages served by the gateway's own host.
     fn own_origin(&self) -> String {
         format!("{}://{}", if self.endpoint.tls { "https" } else { "http" }, self.authority())
     }
 
-    /// Host and port, as a browser writes them.
+    /// Host and port as browsers write them.
     fn authority(&self) -> String {
         let Endpoint { host, port, tls } = &self.endpoint;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
@@ -92,58 +91,63 @@ impl Target {
     }
 }
 
-/// Looks at everything, as far as it goes; each step takes at most `limit`, silence apart.
+/// Runs all checks; each step takes at most `limit`, except the idle test.
 pub async fn inspect(target: &Target, limit: Duration) -> Section {
     let mut section = Section::new("path", "gateway", target.url());
     let drain = Drain::default();
-    if let Some(way) = Box::pin(reach(target, &drain, &mut section, limit)).await {
-        Box::pin(walk(target, &way, &mut section)).await;
+    if let Some(client) = Box::pin(connect(target, &drain, &mut section, limit)).await {
+        Box::pin(inspect_routes(target, &client, &mut section)).await;
     }
     drain.stop().await;
     section
 }
 
-/// Name, TCP and TLS.
-async fn reach(target: &Target, drain: &Drain, section: &mut Section, limit: Duration) -> Option<Way> {
+/// DNS, TCP and TLS.
+async fn connect(
+    target: &Target,
+    drain: &Drain,
+    section: &mut Section,
+    limit: Duration,
+) -> Option<HttpClient> {
     let (finding, addresses) = network::resolve(&target.endpoint, limit).await;
     section.add(finding);
     let (findings, reached) = network::connect(&addresses, limit).await;
     section.findings.extend(findings);
-    match Way::new(target, *reached.first()?, drain.clone(), limit) {
-        Ok(way) => {
-            let findings = way.inspect_tls().await;
+    match HttpClient::new(target, *reached.first()?, drain.clone(), limit) {
+        Ok(client) => {
+            let findings = client.inspect_tls().await;
             let is_open =
                 findings.iter().all(|finding| finding.check != "tls" || finding.level < super::Level::Failed);
             section.findings.extend(findings);
-            is_open.then_some(way)
+            is_open.then_some(client)
         }
         Err(why) => {
-            section.add(Finding::failed("tls", why).because("the file given by --ca-file"));
+            section.add(Finding::failed("tls", why).cause("the file given by --ca-file"));
             None
         }
     }
 }
 
-async fn walk(target: &Target, way: &Way, section: &mut Section) {
-    let (findings, is_there) = arrival::inspect(way).await;
+async fn inspect_routes(target: &Target, client: &HttpClient, section: &mut Section) {
+    let (findings, is_there) = health::inspect(client).await;
     section.findings.extend(findings);
     if !is_there {
-        section.add(Finding::skipped("rest", "not looked at: no gateway answers"));
+        section.add(Finding::skipped("rest", "skipped: no gateway responded"));
         return;
     }
     let channel = target.channel.as_deref().unwrap_or("*");
-    let sample = sample::Sample::of(channel);
-    let origin = origin::inspect(target, way, &sample.name).await;
+    let sample = test_names::TestName::of(channel);
+    let origin = origin::inspect(target, client, &sample.name).await;
     section.findings.extend(origin.findings);
-    // Whoever's origin is refused still wants to know the rest.
+    // Even if the origin is rejected, the other checks are useful.
     let origin = origin.allowed;
-    let opened = stream::inspect(way, &sample.name, origin.as_deref()).await;
+    let opened = stream::inspect(client, &sample.name, origin.as_deref()).await;
     section.findings.extend(opened.findings);
-    let (findings, socket) = websocket::inspect(way, origin.as_deref()).await;
+    let (findings, socket) = websocket::inspect(client, origin.as_deref()).await;
     section.findings.extend(findings);
-    section.findings.extend(cookies::inspect(way, &sample.name, origin.as_deref()).await);
+    section.findings.extend(cookies::inspect(client, &sample.name, origin.as_deref()).await);
     let (mut stream, mut socket) = (opened.stream, socket);
-    section.add(delivery::inspect(&sample, stream.as_mut(), socket.as_mut(), way.limit).await);
+    section.add(delivery::inspect(&sample, stream.as_mut(), socket.as_mut(), client.limit).await);
     section.findings.extend(idle::inspect(stream, socket, target.idle).await);
 }
 

@@ -1,6 +1,6 @@
-//! Who answers on a port at all: Redis, TLS, something else, or nobody.
+//! Detects which protocol a port speaks: Redis, TLS, another one, or none.
 //!
-//! Owns one inline PING, by hand, because the client hides what it does not understand. Must never sign in.
+//! Owns an inline PING without the client library, which hides unexpected replies. Must never authenticate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,19 +14,19 @@ use super::super::network::open;
 use super::super::report::Finding;
 use super::super::tls::{self, Insecure, Secured, Trust};
 
-/// What came back.
+/// Result of the PING.
 enum Answer {
-    /// Redis: the first line of its answer.
+    /// Redis, with the first line of its reply.
     Redis(String),
-    /// Something that is no Redis.
+    /// Another protocol.
     Foreign(String),
-    /// The connection was closed instead, or TLS ended it.
+    /// The connection was closed, possibly with a TLS alert.
     Closed(io::Error),
-    /// Nothing within the time.
+    /// No reply within the time limit.
     Silence,
 }
 
-/// Speaks plain, as the URL says; `None` when a Redis answers that will have us.
+/// Tests without TLS; `None` if Redis replies without an error.
 pub(super) async fn plain(
     address: SocketAddr,
     name: &str,
@@ -41,16 +41,16 @@ pub(super) async fn plain(
         Answer::Redis(line) => said_no(&line),
         Answer::Foreign(text) => Some(foreign(&text)),
         Answer::Closed(error) if speaks_tls(address, trust, limit).await => Some(
-            Finding::failed("tls", format!("the server speaks TLS, the URL does not ({error})"))
-                .because("the server takes TLS alone on this port, as managed services do")
-                .advise(format!("write rediss:// in the place of redis:// in the URL of `{name}`, or set tls = true (REDIS_TLS=true)")),
+            Finding::failed("tls", format!("the server expects TLS, but the URL does not use it ({error})"))
+                .cause("the server accepts only TLS on this port, like most managed services")
+                .fix(format!("use rediss:// instead of redis:// in the URL of `{name}`, or set tls = true (REDIS_TLS=true)")),
         ),
         Answer::Closed(error) => Some(closed(&error)),
         Answer::Silence => Some(silence(limit)),
     }
 }
 
-/// Speaks over a socket of this machine.
+/// Tests over a Unix socket.
 pub(super) async fn over_socket(path: &Path, limit: Duration) -> Vec<Finding> {
     let shown = path.display();
     let mut stream = match UnixStream::connect(path).await {
@@ -63,7 +63,7 @@ pub(super) async fn over_socket(path: &Path, limit: Duration) -> Vec<Finding> {
         Answer::Closed(error) => Some(closed(&error)),
         Answer::Silence => Some(silence(limit)),
     };
-    let there = Finding::ok("socket", format!("{shown} answers"));
+    let there = Finding::ok("socket", format!("{shown} responds"));
     vec![answered.unwrap_or(there)]
 }
 
@@ -71,52 +71,51 @@ fn no_socket(path: &Path, error: &io::Error) -> Finding {
     let finding = Finding::failed("socket", format!("{}: {error}", path.display()));
     match error.kind() {
         io::ErrorKind::NotFound => finding
-            .because("the server makes no socket (`unixsocket`), makes it elsewhere, or is not running")
-            .advise("look at `unixsocket`; in containers, the directory has to be shared"),
+            .cause("the server does not create a socket (`unixsocket`), uses another path, or is not running")
+            .fix("check `unixsocket`; in containers, the directory must be shared"),
         io::ErrorKind::PermissionDenied => finding
-            .because("this user may not use the socket")
-            .advise("`unixsocketperm 770`, and this user in the server's group"),
+            .cause("this user has no permission for the socket")
+            .fix("set `unixsocketperm 770` and add this user to the server's group"),
         io::ErrorKind::ConnectionRefused => {
-            finding.because("the server that made it is gone").advise("start the server")
+            finding.cause("the server that created it has exited and is gone").fix("start the server")
         }
-        _ => finding.because("what is there is no socket that anybody listens on").advise("look at the path"),
+        _ => finding.cause("the file is not a socket with a listener").fix("check the path"),
     }
 }
 
 fn closed(error: &io::Error) -> Finding {
-    Finding::failed("protocol", format!("the connection is closed at the first word: {error}"))
-        .because("a proxy or balancer without a server behind it, or a server that is about to stop")
-        .advise("look at the server's log")
+    Finding::failed("protocol", format!("the connection was closed after the first command: {error}"))
+        .cause("a proxy or load balancer without a backend, or a server that is shutting down")
+        .fix("check the server's log")
 }
 
-/// Speaks over TLS, where a refusal of our certificate comes only after the handshake.
+/// Tests over TLS, where a client certificate is rejected only after the handshake.
 pub(super) async fn over_tls(secured: &mut Secured, limit: Duration) -> Option<Finding> {
     match ping(&mut secured.stream, limit).await {
         Answer::Redis(line) => said_no(&line),
         Answer::Foreign(text) => Some(foreign(&text)),
         Answer::Closed(_) if secured.wants_identity => Some(tls::no_identity()),
         Answer::Closed(error) => Some(
-            Finding::failed("tls", format!("the server ends the connection after the handshake: {error}"))
-                .because(
-                    "it does not accept our client certificate, or stands behind something that is no Redis",
-                )
-                .advise("look at the server's log"),
+            Finding::failed(
+                "tls",
+                format!("the server closed the connection after the TLS handshake: {error}"),
+            )
+            .cause("the server does not accept the client certificate, or is not Redis")
+            .fix("check the server's log"),
         ),
         Answer::Silence => Some(silence(limit)),
     }
 }
 
-/// A handshake has failed: perhaps because the server speaks plain.
+/// Checks after a failed handshake whether the server speaks Redis without TLS.
 pub(super) async fn instead_of_tls(address: SocketAddr, insecure: Insecure, limit: Duration) -> Finding {
     if insecure.may_be_plain
         && let Ok(mut stream) = open(address, limit).await
         && let Answer::Redis(_) = ping(&mut stream, limit).await
     {
-        return Finding::failed("tls", "the URL says TLS, but the server speaks plain on this port")
-            .because("encryption in transit is off, or TLS has a port of its own (`tls-port`)")
-            .advise(
-                "write redis:// in the place of rediss://, or dial the port on which the server speaks TLS",
-            );
+        return Finding::failed("tls", "the URL uses TLS, but the server does not on this port")
+            .cause("encryption in transit is disabled, or TLS uses another port (`tls-port`)")
+            .fix("use redis:// instead of rediss://, or the TLS port of the server");
     }
     insecure.finding
 }
@@ -144,7 +143,7 @@ async fn ping(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), limit: Duratio
     match tokio::time::timeout(limit, exchange).await {
         Err(_) => Answer::Silence,
         Ok(Err(error)) => Answer::Closed(error),
-        // The record of an alert: TLS says no to what is no TLS.
+        // Record type of a TLS alert.
         Ok(Ok(bytes)) if bytes.first() == Some(&0x15) => {
             Answer::Closed(io::Error::new(io::ErrorKind::InvalidData, "a TLS alert"))
         }
@@ -156,23 +155,23 @@ async fn ping(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), limit: Duratio
     }
 }
 
-/// What a server says to whoever comes, before anybody signs in. To be asked for a password is no refusal.
+/// Errors that a server sends before authentication. A request for a password is not an error.
 fn said_no(line: &str) -> Option<Finding> {
     let failed = || Finding::failed("protocol", line.trim_start_matches('-').to_owned());
     if line.starts_with("-DENIED") {
         return Some(
             failed()
-                .because(
-                    "protected mode: the server has no password, and so answers to its own machine alone",
+                .cause(
+                    "protected mode: without a password the server accepts only connections from its own machine",
                 )
-                .advise("give the server a password (requirepass, or ACLs) and the gateway the same"),
+                .fix("set a password on the server (requirepass or ACLs) and in the gateway's configuration"),
         );
     }
     if line.contains("max number of clients") {
         return Some(
             failed()
-                .because("`maxclients` connections are open, or the server has run out of open files")
-                .advise("see who holds them (CLIENT LIST), close what leaks, then raise maxclients"),
+                .cause("the limit `maxclients` is reached, or the server is out of file descriptors")
+                .fix("find the clients with CLIENT LIST, fix connection leaks, then raise maxclients"),
         );
     }
     None
@@ -180,17 +179,17 @@ fn said_no(line: &str) -> Option<Finding> {
 
 fn foreign(text: &str) -> Finding {
     let shown: String = text.chars().filter(|letter| !letter.is_control()).take(60).collect();
-    let finding = Finding::failed("protocol", format!("what answers is no Redis: {shown:?}"));
+    let finding = Finding::failed("protocol", format!("not a Redis server; it replied {shown:?}"));
     let cause = if shown.starts_with("HTTP/") {
-        "a web server listens on this port; Upstash's REST address, for one, is not its Redis address"
+        "a web server listens on this port (the REST URL of Upstash, for example, is not its Redis URL)"
     } else {
         "another kind of server listens on this port"
     };
-    finding.because(cause).advise("look at host and port of the URL")
+    finding.cause(cause).fix("check host and port of the URL")
 }
 
 fn silence(limit: Duration) -> Finding {
-    Finding::failed("protocol", format!("the connection stands, but nothing is answered within {limit:?}"))
-        .because("the server hangs (a slow script, swapping, stopped), or a proxy or NAT takes connections for a server that is gone")
-        .advise("look at the server itself: `redis-cli PING` on its own machine")
+    Finding::failed("protocol", format!("connected, but no reply within {limit:?}"))
+        .cause("the server hangs (slow script, swapping, stopped), or a proxy or NAT accepts connections for a server that is down")
+        .fix("run `redis-cli PING` on the server's own machine")
 }

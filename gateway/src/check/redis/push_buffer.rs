@@ -1,30 +1,30 @@
-//! What a subscription of a check hears, kept until somebody waits for it.
+//! Buffer for the pushes of a subscription.
 //!
-//! Owns the bound: a busy channel may bring more than anybody waits for. Must never block the connection.
+//! Owns the size limit: a busy channel can deliver more than is consumed. Must never block the connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::PushInfo;
 use tokio::sync::Notify;
 
-/// Pushes that are kept; the oldest are enough.
-const HEARD_MOST: usize = 1024;
+/// Maximum number of pushes; the oldest are kept.
+const PUSHES_MAX: usize = 1024;
 
-/// See the module. All clones are one.
+/// A buffer; all clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ears {
+pub(super) struct PushBuffer {
     heard: Arc<Mutex<std::collections::VecDeque<PushInfo>>>,
     more: Arc<Notify>,
 }
 
-impl Ears {
-    /// Where the connection puts what it hears.
+impl PushBuffer {
+    /// Callback that receives pushes from the connection.
     pub(super) fn sender(
         self,
     ) -> impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static {
         move |push| {
             let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            if heard.len() < HEARD_MOST {
+            if heard.len() < PUSHES_MAX {
                 heard.push_back(push);
                 self.more.notify_one();
             }
@@ -32,7 +32,7 @@ impl Ears {
         }
     }
 
-    /// The next push.
+    /// Waits for the next push.
     pub(super) async fn next(&self) -> PushInfo {
         loop {
             if let Some(push) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {

@@ -1,6 +1,6 @@
-//! What a server says of itself: HELLO, INFO, CONFIG, ROLE, CLUSTER INFO.
+//! State of a server: HELLO, INFO, CONFIG, ROLE, CLUSTER INFO.
 //!
-//! Owns the asking. What a server will not tell is absent, never an error: managed services forbid CONFIG.
+//! Owns the queries. Missing permissions are not errors, since managed services forbid CONFIG: the fields are absent.
 
 use std::collections::HashMap;
 
@@ -10,33 +10,33 @@ use redis::{FromRedisValue, RedisError, Value};
 use super::ask;
 use crate::instance::said;
 
-/// The settings that matter to a gateway.
+/// Settings that affect a gateway.
 const CONFIG: [&str; 5] =
     ["maxclients", "client-output-buffer-limit", "timeout", "maxmemory-policy", "maxmemory"];
 
-/// See the module.
+/// State and settings of a server.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Facts {
-    /// The user as whom we are signed in.
+pub(super) struct ServerInfo {
+    /// Authenticated user.
     pub(super) user: Option<String>,
-    /// The fields of INFO.
+    /// Fields of INFO.
     pub(super) info: HashMap<String, String>,
-    /// Why INFO is not told.
+    /// Why INFO failed.
     pub(super) info_refused: Option<String>,
-    /// Settings by CONFIG GET.
+    /// Settings from CONFIG GET.
     pub(super) config: HashMap<String, String>,
-    /// Why CONFIG is not told.
+    /// Why CONFIG failed.
     pub(super) config_refused: Option<String>,
-    /// What ROLE begins with: `master`, `slave`, `sentinel`.
+    /// First element of ROLE: `master`, `slave`, `sentinel`.
     pub(super) role: Option<String>,
-    /// The fields of HELLO: server, version, mode.
+    /// Fields of HELLO: server, version, mode.
     pub(super) hello: HashMap<String, String>,
-    /// The fields of CLUSTER INFO, of a member of a cluster.
+    /// Fields of CLUSTER INFO, for a cluster node.
     pub(super) cluster: HashMap<String, String>,
 }
 
-impl Facts {
-    /// Asks for all of it.
+impl ServerInfo {
+    /// Runs all queries.
     pub(super) async fn read(connection: &mut MultiplexedConnection) -> Self {
         let user = ask(connection, &["ACL", "WHOAMI"]).await.ok().and_then(text);
         let mut facts = Self { user, ..Self::default() };
@@ -63,31 +63,31 @@ impl Facts {
         self.config_refused.get_or_insert_with(|| said(error));
     }
 
-    /// A field of INFO as a number.
+    /// A numeric field of INFO.
     pub(super) fn number(&self, field: &str) -> Option<u64> {
         self.info.get(field)?.parse().ok()
     }
 
-    /// A setting: by CONFIG, or else by the field of INFO that tells the same.
+    /// A setting from CONFIG, or from the corresponding field of INFO.
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
         let from_info = || self.info.get(&name.replace('-', "_"));
         self.config.get(name).or_else(from_info).map(String::as_str)
     }
 
-    /// `primary` or whatever the server says; `None` when it tells nobody.
+    /// `primary` or the role reported by the server; `None` if unknown.
     pub(super) fn role(&self) -> Option<&str> {
-        let said = self.role.as_ref().or_else(|| self.info.get("role")).or_else(|| self.hello.get("role"));
-        said.map(|role| if role == "master" { "primary" } else { role.as_str() })
+        let message = self.role.as_ref().or_else(|| self.info.get("role")).or_else(|| self.hello.get("role"));
+        message.map(|role| if role == "master" { "primary" } else { role.as_str() })
     }
 
-    /// Whether it is a member of a cluster.
+    /// Whether it is a cluster node.
     pub(super) fn is_cluster(&self) -> bool {
         self.info.get("cluster_enabled").is_some_and(|enabled| enabled == "1")
             || self.hello.get("mode").is_some_and(|mode| mode == "cluster")
     }
 }
 
-/// Lines of `name:value`; remarks begin with `#`.
+/// Parses lines of `name:value`; comments start with `#`.
 fn fields(text: &str) -> HashMap<String, String> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -100,7 +100,7 @@ fn text(value: Value) -> Option<String> {
     String::from_redis_value(value).ok()
 }
 
-/// A map of texts; what is no text (a list of modules) is left out.
+/// A map of strings; other values (such as the list of modules) are omitted.
 pub(super) fn pairs(value: Value) -> HashMap<String, String> {
     let pairs: Vec<(Value, Value)> = match value {
         Value::Map(pairs) => pairs,

@@ -1,26 +1,26 @@
-//! Cookies: whether large ones get through, and which the way itself sets.
+//! Checks large cookies, and cookies that a proxy sets.
 //!
 //! Must never show the value of a cookie.
 
 use super::super::report::Finding;
+use super::http_client::{Answer, HttpClient};
 use super::stream::path;
-use super::way::{Answer, Way};
 
-/// What browsers hold for a site at the least (RFC 6265, 6.1).
+/// Minimum size that browsers support per cookie (RFC 6265, 6.1).
 const COOKIE_BYTES: usize = 4096;
 
-/// Asks for a stream with as large a cookie as a browser may send.
-pub(super) async fn inspect(way: &Way, channel: &str, origin: Option<&str>) -> Vec<Finding> {
+/// Requests a stream with the largest cookie that a browser may send.
+pub(super) async fn inspect(client: &HttpClient, channel: &str, origin: Option<&str>) -> Vec<Finding> {
     let cookie = format!("earshot-check={}", "x".repeat(COOKIE_BYTES));
     let mut headers = vec![("cookie", cookie.as_str()), ("accept", "text/event-stream")];
     headers.extend(origin.map(|origin| ("origin", origin)));
-    match way.fetch(&path(channel), &headers).await {
-        // That no stream begins is told where streams are looked at.
+    match client.fetch(&path(channel), &headers).await {
+        // The stream check reports this failure.
         Err(_) => Vec::new(),
         Ok(answer) if matches!(answer.status, 400 | 413 | 431 | 494) => vec![
-            Finding::warning("cookies", format!("a request with {COOKIE_BYTES} bytes of cookies is refused ({})", answer.status))
-                .because("the head is too large for a proxy (nginx: large_client_header_buffers) or the gateway (head_bytes)")
-                .advise("raise the smaller of the two; pages with many cookies cannot open a stream"),
+            Finding::warning("cookies", format!("a request with {COOKIE_BYTES} bytes of cookies is rejected ({})", answer.status))
+                .cause("the request header is too large for a proxy (nginx: large_client_header_buffers) or the gateway (head_bytes)")
+                .fix("raise the smaller of the two; pages with many cookies cannot open a stream"),
         ],
         Ok(answer) => vec![set_by_the_way(&answer)],
     }
@@ -32,17 +32,17 @@ fn set_by_the_way(answer: &Answer) -> Finding {
     if set.is_empty() {
         return Finding::ok(
             "cookies",
-            format!("{COOKIE_BYTES} bytes of cookies get through; none is set on the way"),
+            format!("{COOKIE_BYTES} bytes of cookies pass; no cookie is set by a proxy"),
         );
     }
-    let said = format!("{COOKIE_BYTES} bytes of cookies get through; set on the way: {}", set.join(", "));
+    let message = format!("{COOKIE_BYTES} bytes of cookies pass; set by a proxy: {}", set.join(", "));
     Finding::ok(
         "cookies",
-        format!("{said}. A page of another site sends it back only with SameSite=None and Secure"),
+        format!("{message}. pages of another site send it only with SameSite=None and Secure"),
     )
 }
 
-/// A cookie's name and what browsers make of it, without its value.
+/// Name and relevant attributes of a cookie, without its value.
 fn described(cookie: &str) -> String {
     let mut parts = cookie.split(';').map(str::trim);
     let name = parts.next().and_then(|pair| pair.split('=').next()).unwrap_or_default();
