@@ -20,12 +20,12 @@ pub enum Cli {
     Serve(serve::Args),
     /// Check or show the configuration
     Config(config::Args),
-    /// Move a keyspace: every key of one Redis, with its TTL, to the instances and prefixes that rules name
+    /// Copy all keys of a Redis, with their TTL, to other instances and prefixes, by rules
     #[command(long_about = migrate::ABOUT)]
     Migrate(migrate::Args),
-    /// Look for what is wrong with a Redis, or with the way to a gateway
+    /// Diagnose a Redis server, or the path to a gateway
     Check(check::Args),
-    /// Take Redis away in every way, and prove that all heals
+    /// Run failure drills against Redis and verify recovery
     Drill(Box<drill::Args>),
 }
 

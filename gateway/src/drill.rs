@@ -1,17 +1,17 @@
-//! The drill: a Redis is taken away in every way that there is, and it is proven that the gateway knows, says so, heals,
-//! and loses nothing without a word.
+//! Failure drills: inject faults into Redis, and verify that the gateway detects and reports each fault, recovers, and
+//! loses no message silently.
 //!
-//! Owns what is done, in which order, and what is expected of whom. It stands outside: it is a client of the gateway, a
-//! backend of the Redis, and the network between. Must never leave behind a process, a directory, or a Redis that is
-//! not as it was; and must never break what it did not start unless it was told to.
+//! Owns the order of the faults and the assertions. Runs outside the gateway: as its client, as a publisher to Redis,
+//! and as the network between both. Must never leave behind a process, a directory or a changed Redis; must never break
+//! what it did not start unless permitted.
 //!
-//! - `exercise`: what can be done to a Redis, and what must follow.
-//! - `stage`: everything that an exercise needs; `own_gateway`, `server`: its own children; `child`, `directory`:
-//!   processes and their places; `restore`: what was changed at others.
-//! - `backend`: a Redis, spoken to; `proxy`: the network before it; `http`: the gateway, asked.
-//! - `publisher`; `listener`, `witnesses`, `crowd`: who publishes and who hears; `ledger`: the arithmetic.
-//! - `watch`, `scrape`: what the gateway says of itself.
-//! - `report`: what came of it.
+//! - `fault`: the faults, their requirements and their assertions.
+//! - `environment`: what a fault requires; `gateway_process`, `server`: child processes; `child`, `directory`:
+//!   processes and their directories; `undo`: changes to be undone.
+//! - `backend`: a Redis connection; `proxy`: the network before Redis; `http`: requests to the gateway.
+//! - `publisher`: sends; `subscriber`, `verifying_clients`, `background_load`: receive; `ledger`: the accounting.
+//! - `health_monitor`, `scrape`: health and metrics of the gateway.
+//! - `report`: the results.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,143 +22,143 @@ use crate::drain::Drain;
 use crate::instance::InstanceSettings;
 
 mod backend;
+mod background_load;
 mod child;
-mod crowd;
 mod directory;
-mod exercise;
+mod environment;
+mod fault;
+mod gateway_process;
+mod health_monitor;
 mod http;
 mod ledger;
-mod listener;
-mod own_gateway;
 mod proxy;
 mod publisher;
 mod report;
-mod restore;
 mod scrape;
 mod server;
-mod stage;
-mod watch;
-mod witnesses;
+mod subscriber;
+mod undo;
+mod verifying_clients;
 
-pub use exercise::Exercise;
-pub use report::{Account, Check, Outcome, Report, Return, Tally, Verdict};
+pub use fault::Fault;
+pub use report::{Account, Check, Outcome, Recovery, Report, Totals, Verdict};
 
-use self::restore::Restore;
-use self::stage::Stage;
+use self::environment::Environment;
+use self::undo::Undo;
 
-/// Between two looks at a condition.
-const GLANCE: Duration = Duration::from_millis(2);
+/// Interval between checks of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// What is done.
+/// Options of a drill.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What it is done to.
-    pub place: Place,
-    /// The exercises, in order.
-    pub exercises: Vec<Exercise>,
-    /// How long the long ones last: outage, stop, half-open.
+    /// What is tested.
+    pub target: TargetKind,
+    /// The faults, in order.
+    pub faults: Vec<Fault>,
+    /// Duration of the long faults: outage, stop, half-open.
     pub outage: Duration,
-    /// Channels that are subscribed to beside those that are accounted for.
+    /// Number of channels subscribed to as background load.
     pub channels: usize,
 }
 
-/// A gateway and its Redis.
+/// The gateway and Redis to test.
 #[derive(Clone, Debug)]
-pub enum Place {
-    /// Children of the drill's own, which end with it.
+pub enum TargetKind {
+    /// Child processes, which end with the drill.
     Own {
         /// `redis-server`: a path, or a name in PATH.
         redis_server: PathBuf,
-        /// Whether the directory with the configurations and logs of the children is kept.
+        /// Keep the directory with the configurations and logs of the child processes.
         keep: bool,
     },
-    /// Somebody else's, which may be broken.
-    Named(Box<Named>),
+    /// A gateway and a Redis that the drill did not start.
+    External(Box<External>),
 }
 
-/// A gateway and a Redis that somebody else has started.
+/// A gateway and a Redis that the drill did not start.
 #[derive(Clone, Debug)]
-pub struct Named {
-    /// Where the gateway listens, as `host:port`, without TLS.
+pub struct External {
+    /// Address of the gateway, `host:port`, without TLS.
     pub gateway: String,
-    /// The key of its HTTP API, if it wants one.
+    /// Key of its HTTP API, if it has one.
     pub api_key: Option<String>,
-    /// The Redis that its `pubsub` channels are on, with a user who may break it.
+    /// The Redis of its `pubsub` channels, with a user that may change users and settings.
     pub redis: InstanceSettings,
-    /// Where the drill listens in the place of that Redis, if the gateway reaches it through the drill.
+    /// Address on which the drill listens in place of that Redis, if the gateway connects through the drill.
     pub proxy: Option<String>,
-    /// A `pubsub` channel of the gateway's that nobody else publishes on.
+    /// A `pubsub` channel on which nobody else publishes.
     pub channel: String,
-    /// A `stream` channel of the gateway's, if there is one for the drill.
+    /// A `stream` channel on which nobody else publishes, if there is one.
     pub stream_channel: Option<String>,
 }
 
-/// Does everything, or stops when `interrupted` resolves; then, too, nothing is left behind. What is being done is told
-/// to `tell`.
+/// Runs the drill, or stops when `interrupted` resolves. Undoes all changes in both cases. Reports progress to
+/// `progress`.
 ///
 /// # Errors
-/// Why it could not begin, or that it was interrupted, and what could not be made as it was.
+/// Returns why the drill could not start or was interrupted, and which changes could not be undone.
 pub async fn run(
     settings: &Settings,
-    tell: &(dyn Fn(&str) + Sync),
+    progress: &(dyn Fn(&str) + Sync),
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report, String> {
-    let (drain, restore) = (Drain::default(), Restore::default());
+    let (drain, undo) = (Drain::default(), Undo::default());
     let outcome = tokio::select! {
-        outcome = Box::pin(all(settings, tell, &drain, &restore)) => outcome,
+        outcome = Box::pin(all(settings, progress, &drain, &undo)) => outcome,
         () = interrupted => Err("interrupted".to_owned()),
     };
-    if matches!(settings.place, Place::Own { .. }) {
-        restore.forget();
+    if matches!(settings.target, TargetKind::Own { .. }) {
+        undo.clear();
     }
-    let restored = restore.carry_out_in_time().await;
+    let undone = undo.run_all_in_time().await;
     drain.stop().await;
-    match (outcome, restored) {
+    match (outcome, undone) {
         (outcome, Ok(())) => outcome,
-        (_, Err(why)) => Err(format!(
-            "the Redis is not as it was: {why}; look at its ACL and at client-output-buffer-limit"
+        (_, Err(error)) => Err(format!(
+            "cannot undo a change in Redis: {error}; check its ACL and client-output-buffer-limit"
         )),
     }
 }
 
 async fn all(
     settings: &Settings,
-    tell: &(dyn Fn(&str) + Sync),
+    progress: &(dyn Fn(&str) + Sync),
     drain: &Drain,
-    restore: &Restore,
+    undo: &Undo,
 ) -> Result<Report, String> {
-    tell("preparing");
-    let mut stage = Box::pin(Stage::set(settings, drain, restore)).await?;
+    progress("preparing");
+    let mut environment = Box::pin(Environment::build(settings, drain, undo)).await?;
     let mut report = Report {
-        redis: stage.redis_location(),
-        gateway: stage.gateway_location(),
+        redis: environment.redis_location(),
+        gateway: environment.gateway_location(),
         channels: settings.channels,
         outcomes: Vec::new(),
     };
-    let steady = Box::pin(exercise::carry_out(Exercise::Steady, &mut stage)).await;
-    let hears = steady.verdict == Verdict::Passed;
-    tell(steady.to_string().trim_end());
-    report.outcomes.push(steady);
-    // Without a fault it does not work: what faults would show would be nothing new.
-    for exercise in settings.exercises.iter().copied().filter(|_| hears) {
-        tell(&format!("{} …", exercise.name()));
-        let outcome = Box::pin(exercise::carry_out(exercise, &mut stage)).await;
-        tell(outcome.to_string().trim_end());
+    let baseline = Box::pin(fault::run(Fault::Baseline, &mut environment)).await;
+    let is_working = baseline.verdict == Verdict::Passed;
+    progress(baseline.to_string().trim_end());
+    report.outcomes.push(baseline);
+    // Without a passed baseline the results of faults mean nothing.
+    for fault in settings.faults.iter().copied().filter(|_| is_working) {
+        progress(&format!("{} …", fault.name()));
+        let outcome = Box::pin(fault::run(fault, &mut environment)).await;
+        progress(outcome.to_string().trim_end());
         report.outcomes.push(outcome);
     }
     Ok(report)
 }
 
-/// Waits until something is so, at most `limit`; whether it is.
-async fn until(limit: Duration, pace: Duration, mut so: impl FnMut() -> bool) -> bool {
+/// Waits until `condition` is true, at most `limit`. Returns whether it became true.
+async fn until(limit: Duration, interval: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     loop {
-        if so() {
+        if condition() {
             return true;
         }
         if Instant::now() > deadline {
             return false;
         }
-        sleep(pace).await;
+        sleep(interval).await;
     }
 }

@@ -1,7 +1,7 @@
-//! `earshot drill`: takes Redis away in every way, and proves that all heals.
+//! `earshot drill`: runs failure drills against Redis and verifies recovery.
 //!
-//! Owns the flags, the signals, and the exit code. Must never show a secret, nor break what the drill did not start
-//! unless it was told twice.
+//! Owns the flags, the signals and the exit code. Must never show a secret; must never break what the drill did not
+//! start without `--allow-destructive`.
 
 use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::path::PathBuf;
@@ -11,111 +11,111 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{RedisUrl, duration};
-use crate::drill::{self, Exercise, Named, Place, Report, Settings};
+use crate::drill::{self, External, Fault, Report, Settings, TargetKind};
 use crate::instance::{InstanceSettings, TlsSettings};
 
-/// The exit code of a command line that is wrong.
-const WRONG: u8 = 2;
+/// Exit code for an invalid command line.
+const EXIT_USAGE: u8 = 2;
 
-/// The flags of `earshot drill`.
+/// Flags of `earshot drill`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 everything passed, 1 something did not, or it could not be done, 2 the command line is wrong."
+    after_help = "Exit codes: 0 all checks passed, 1 a check failed or the drill could not be run, 2 invalid command line."
 )]
 pub struct Args {
-    /// The exercises to do, by their names, separated by commas [default: all of them]
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = exercise)]
-    only: Vec<Exercise>,
-    /// Print the exercises, and do none
+    /// Faults to inject, separated by commas [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = fault)]
+    only: Vec<Fault>,
+    /// List the faults and exit
     #[arg(long)]
     list: bool,
-    /// How long the long faults last
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = lasting)]
+    /// Duration of the long faults
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = outage_duration)]
     outage: Duration,
-    /// So many channels are subscribed to beside those that are accounted for
+    /// Number of additional channels to subscribe to as background load
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     channels: usize,
-    /// The program that a Redis of the drill's own is started by: a path, or a name in PATH
+    /// redis-server program to start: a path, or a name in PATH
     #[arg(long, value_name = "PATH", default_value = "redis-server", conflicts_with = "redis")]
     redis_server: PathBuf,
-    /// Keep the directory with the configurations and logs of the drill's own children
+    /// Keep the directory with the configurations and logs of the child processes
     #[arg(long, conflicts_with = "redis")]
     keep: bool,
-    /// A gateway to be drilled in the place of one of its own: http://host:port, without a proxy before it. Its key is
-    /// taken from EARSHOT_API_KEY
+    /// Test this gateway instead of a temporary one: http://host:port, without a proxy in front. The API key is read
+    /// from EARSHOT_API_KEY
     #[arg(long, value_name = "URL", requires = "redis")]
     gateway: Option<String>,
-    /// The Redis of that gateway, with a user who may break it; `-` reads it from standard input, since what is
-    /// written here is visible to everybody in `ps`
+    /// Redis of that gateway, with a user that may run CLIENT, ACL and CONFIG; `-` reads the URL from standard input,
+    /// because arguments are visible to all users in `ps`
     #[arg(long, value_name = "URL", requires = "gateway")]
     redis: Option<String>,
-    /// That gateway and that Redis may be broken: clients lose their connection, passwords and rights are changed for
-    /// seconds
+    /// Permit faults in that gateway and that Redis: connections are closed, and passwords and permissions are changed
+    /// for some seconds
     #[arg(long)]
-    i_mean_it: bool,
-    /// Listen here in the place of that Redis: the gateway's configuration must lead here
+    allow_destructive: bool,
+    /// Listen on this address in place of that Redis; the gateway must be configured to connect here
     #[arg(long, value_name = "ADDR", requires = "redis")]
     proxy: Option<String>,
-    /// With --redis: certificates (PEM) of the authorities to trust, in the place of the system's
+    /// With --redis: trust the CA certificates (PEM) of this file instead of the system's
     #[arg(long, value_name = "PATH", requires = "redis")]
     ca_file: Option<PathBuf>,
-    /// With --gateway: a `pubsub` channel that nobody else publishes on [default: drill: and a random end]
+    /// With --gateway: a `pubsub` channel on which nobody else publishes [default: drill: and a random suffix]
     #[arg(long, value_name = "CHANNEL", requires = "gateway")]
     channel: Option<String>,
-    /// With --gateway: a `stream` channel that nobody else publishes on [default: logs are left out]
+    /// With --gateway: a `stream` channel on which nobody else publishes [default: none]
     #[arg(long, value_name = "CHANNEL", requires = "gateway")]
     stream_channel: Option<String>,
-    /// Print one JSON document
+    /// Print the report as JSON
     #[arg(long)]
     json: bool,
 }
 
-fn exercise(name: &str) -> Result<Exercise, String> {
-    let names = || Exercise::ALL.map(Exercise::name).join(", ");
-    Exercise::named(name).ok_or_else(|| format!("expected one of {}", names()))
+fn fault(name: &str) -> Result<Fault, String> {
+    let names = || Fault::ALL.map(Fault::name).join(", ");
+    Fault::by_name(name).ok_or_else(|| format!("expected one of {}", names()))
 }
 
-fn lasting(text: &str) -> Result<Duration, String> {
+fn outage_duration(text: &str) -> Result<Duration, String> {
     let range = Duration::from_secs(1)..=Duration::from_secs(3600);
-    let lasting = duration(text).ok_or("expected a time such as 10s or 1m")?;
-    if range.contains(&lasting) { Ok(lasting) } else { Err("expected 1s to 1h".to_owned()) }
+    let outage_duration = duration(text).ok_or("expected a duration such as 10s or 1m")?;
+    if range.contains(&outage_duration) { Ok(outage_duration) } else { Err("expected 1s to 1h".to_owned()) }
 }
 
 impl Args {
-    /// Drills, prints, and tells the exit code.
+    /// Runs the drill, prints the report and returns the exit code.
     pub fn run(&self) -> ExitCode {
         if self.list {
-            return end(&list(), ExitCode::SUCCESS);
+            return write_stdout(&list(), ExitCode::SUCCESS);
         }
         let settings = match self.settings() {
             Ok(settings) => settings,
-            Err(why) => {
-                say(&why);
-                return ExitCode::from(WRONG);
+            Err(error) => {
+                print_message(&error);
+                return ExitCode::from(EXIT_USAGE);
             }
         };
         match self.drill(&settings) {
             Ok(report) => self.print(&report),
-            Err(why) => {
-                say(&format!("the drill has not come to its end: {why}"));
+            Err(error) => {
+                print_message(&format!("the drill was not completed: {error}"));
                 ExitCode::FAILURE
             }
         }
     }
 
     fn settings(&self) -> Result<Settings, String> {
-        let exercises = if self.only.is_empty() { Exercise::ALL.to_vec() } else { self.only.clone() };
-        let place = match (&self.gateway, &self.redis) {
-            (Some(gateway), Some(redis)) => Place::Named(Box::new(self.named(gateway, redis)?)),
-            _ => Place::Own { redis_server: self.redis_server.clone(), keep: self.keep },
+        let faults = if self.only.is_empty() { Fault::ALL.to_vec() } else { self.only.clone() };
+        let target = match (&self.gateway, &self.redis) {
+            (Some(gateway), Some(redis)) => TargetKind::External(Box::new(self.external(gateway, redis)?)),
+            _ => TargetKind::Own { redis_server: self.redis_server.clone(), keep: self.keep },
         };
-        Ok(Settings { place, exercises, outage: self.outage, channels: self.channels })
+        Ok(Settings { target, faults, outage: self.outage, channels: self.channels })
     }
 
-    fn named(&self, gateway: &str, redis: &str) -> Result<Named, String> {
-        if !self.i_mean_it {
-            return Err("the drill breaks the gateway and the Redis that it is given: their clients are cut off, and \
-                        passwords and rights are changed for seconds. Say --i-mean-it if that is wanted"
+    fn external(&self, gateway: &str, redis: &str) -> Result<External, String> {
+        if !self.allow_destructive {
+            return Err("the drill injects faults into the given gateway and Redis: connections are closed, and \
+                        passwords and permissions are changed for some seconds; use --allow-destructive to permit this"
                 .to_owned());
         }
         let gateway = gateway.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
@@ -125,14 +125,14 @@ impl Args {
                 && !rest.contains(['/', '@', '?'])
         };
         let gateway = gateway.filter(is_authority).ok_or(
-            "--gateway: expected http://host:port, the gateway's own address (TLS ends before it: `earshot check \
-             --path` looks at that)",
+            "--gateway: expected http://host:port, the address of the gateway itself without TLS (`earshot check \
+             --path` checks the public path)",
         )?;
-        let url = if redis == "-" { from_stdin()? } else { redis.to_owned() };
+        let url = if redis == "-" { read_stdin()? } else { redis.to_owned() };
         let url = RedisUrl::parse(url.trim()).map_err(|what| format!("--redis: {what}"))?;
         let tls = TlsSettings { ca_file: self.ca_file.clone(), ..TlsSettings::default() };
         let channel = || format!("drill:{:08x}", fastrand::u32(..));
-        Ok(Named {
+        Ok(External {
             gateway: gateway.to_owned(),
             api_key: std::env::var("EARSHOT_API_KEY").ok().filter(|key| !key.is_empty()),
             redis: InstanceSettings { url: url.expose().to_owned(), tls, ..InstanceSettings::default() },
@@ -143,30 +143,30 @@ impl Args {
     }
 
     fn drill(&self, settings: &Settings) -> Result<Report, String> {
-        // One provider of cryptography for all of TLS; a second installation would be refused, and is not tried.
+        // One crypto provider for all TLS. A second installation is rejected, which is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let tells = !self.json || io::stderr().is_terminal();
-        let tell = |text: &str| {
-            if tells {
-                say(text);
+        let prints_progress = !self.json || io::stderr().is_terminal();
+        let progress = |text: &str| {
+            if prints_progress {
+                print_message(text);
             }
         };
         runtime.block_on(async {
-            let interrupted = interruption().map_err(|error| error.to_string())?;
-            Box::pin(drill::run(settings, &tell, interrupted)).await
+            let interrupted = interrupted().map_err(|error| error.to_string())?;
+            Box::pin(drill::run(settings, &progress, interrupted)).await
         })
     }
 
     fn print(&self, report: &Report) -> ExitCode {
         let text = if self.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
-        end(&text, if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        write_stdout(&text, if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// Resolves when somebody wants the drill to end.
-fn interruption() -> io::Result<impl Future<Output = ()>> {
+/// Resolves on SIGINT, SIGTERM or SIGHUP.
+fn interrupted() -> io::Result<impl Future<Output = ()>> {
     let mut signals = Vec::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         signals.push(signal(kind)?);
@@ -178,28 +178,28 @@ fn interruption() -> io::Result<impl Future<Output = ()>> {
 }
 
 fn list() -> String {
-    let line = |exercise: Exercise| format!("{:<18} {}\n", exercise.name(), exercise.about());
-    Exercise::ALL.map(line).concat()
+    let line = |fault: Fault| format!("{:<18} {}\n", fault.name(), fault.description());
+    Fault::ALL.map(line).concat()
 }
 
-fn from_stdin() -> Result<String, String> {
+fn read_stdin() -> Result<String, String> {
     let mut text = String::new();
-    // No URL is longer; whatever is, is none.
+    // Longer than any URL.
     let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
-    read.map_err(|error| format!("no URL could be read from standard input: {error}"))?;
+    read.map_err(|error| format!("cannot read a URL from standard input: {error}"))?;
     Ok(text)
 }
 
-/// A reader who has seen enough (`| head`) is no failure.
-fn end(text: &str, code: ExitCode) -> ExitCode {
+/// A closed pipe (`| head`) is not an error.
+fn write_stdout(text: &str, code: ExitCode) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => code,
     }
 }
 
-/// For people, beside the report.
-fn say(text: &str) {
-    // Nobody is left to tell when even this cannot be written.
+/// Prints a message to standard error.
+fn print_message(text: &str) {
+    // There is no other place to report this error.
     let _ = writeln!(io::stderr(), "{text}");
 }

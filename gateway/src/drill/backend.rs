@@ -1,9 +1,9 @@
-//! Speaking to a Redis as a backend or an operator does.
+//! Redis commands of a publisher or an operator.
 //!
-//! Owns what the drill asks of a Redis, over connections that are dialled as the gateway's are. Must never keep a
-//! connection that failed, and never say a password.
+//! Owns the commands that the drill uses, over connections that are opened as the gateway opens its own. Must never
+//! reuse a failed connection, and never show a password.
 //!
-//! - `acl`: a user as the server knows it.
+//! - `acl`: ACL users.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,32 +17,32 @@ mod acl;
 
 pub(super) use acl::AclUser;
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(2);
-/// How long a command may: longer than a server is stopped. What is given up may still be carried out later.
-const COMMAND: Duration = Duration::from_secs(600);
-/// Commands on their way at a time.
-const CHUNK: usize = 1000;
+/// Time limit of a connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time limit of a command, longer than a server is suspended. A command that timed out may still be executed.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+/// Maximum number of commands in a pipeline.
+const PIPELINE_MAX: usize = 1000;
 
-/// A Redis.
+/// A Redis server.
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
     dialer: Arc<Dialer>,
     location: String,
 }
 
-/// A connection of the gateway's, as the server lists it.
+/// A connection of a gateway, as listed by the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct GatewayLink {
+pub(super) struct GatewayConnection {
     pub(super) id: String,
-    /// What it is for: `commands` or `subscriptions`.
+    /// `commands` or `subscriptions`.
     pub(super) purpose: String,
-    /// The ACL user.
+    /// ACL user.
     pub(super) user: String,
 }
 
 impl Backend {
-    /// The server at a URL.
+    /// The server with this URL.
     pub(super) fn at(url: &str) -> Self {
         Self::of(&InstanceSettings { url: url.to_owned(), ..InstanceSettings::default() })
     }
@@ -51,60 +51,61 @@ impl Backend {
     pub(super) fn of(settings: &InstanceSettings) -> Self {
         let settings = InstanceSettings {
             name: "drill".to_owned(),
-            connect_timeout: CONNECT,
-            command_timeout: COMMAND,
+            connect_timeout: CONNECT_TIMEOUT,
+            command_timeout: COMMAND_TIMEOUT,
             ..settings.clone()
         };
         Self { dialer: Arc::new(Dialer::new(&settings, "backend")), location: settings.location() }
     }
 
-    /// Where it is, without any secret.
+    /// Location, without credentials.
     pub(super) fn location(&self) -> &str {
         &self.location
     }
 
-    /// Connects.
-    pub(super) async fn connect(&self) -> Result<Link, String> {
+    /// Opens a connection.
+    pub(super) async fn connect(&self) -> Result<Connection, String> {
         let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
         let connection = Box::pin(self.dialer.dial(deaf)).await.map_err(|failure| failure.to_string())?;
-        Ok(Link { connection })
+        Ok(Connection { connection })
     }
 
-    /// Runs one command on a connection of its own.
+    /// Runs one command on a new connection.
     pub(super) async fn run(&self, words: &[&str]) -> Result<Value, String> {
         self.connect().await?.run(words).await
     }
 
-    /// Runs one command whose answer is a text.
+    /// Runs one command with a text reply.
     pub(super) async fn text(&self, words: &[&str]) -> Result<String, String> {
         let value = self.run(words).await?;
-        redis::from_redis_value(value).map_err(|_| format!("{} is answered with no text", words[0]))
+        redis::from_redis_value(value).map_err(|_| format!("unexpected reply to {}: not a text", words[0]))
     }
 
-    /// What CONFIG GET says of a setting.
+    /// Value of a setting (CONFIG GET).
     pub(super) async fn setting(&self, name: &str) -> Result<String, String> {
         let answer = self.run(&["CONFIG", "GET", name]).await?;
-        let value = acl::under(answer, name).map(acl::texts).and_then(|texts| texts.into_iter().next());
-        value.ok_or_else(|| format!("the server does not tell {name}"))
+        let value =
+            acl::map_value(answer, name).map(acl::strings).and_then(|strings| strings.into_iter().next());
+        value.ok_or_else(|| format!("CONFIG GET does not return {name}"))
     }
 
-    /// A user, as ACL GETUSER tells it.
+    /// An ACL user (ACL GETUSER).
     pub(super) async fn acl_user(&self, name: &str) -> Result<AclUser, String> {
         Ok(AclUser::read(name, &self.run(&["ACL", "GETUSER", name]).await?))
     }
 
     /// The connections of gateways.
-    pub(super) async fn gateway_links(&self) -> Result<Vec<GatewayLink>, String> {
-        Ok(links(&self.text(&["CLIENT", "LIST"]).await?))
+    pub(super) async fn gateway_connections(&self) -> Result<Vec<GatewayConnection>, String> {
+        Ok(parse_client_list(&self.text(&["CLIENT", "LIST"]).await?))
     }
 
-    /// Cuts connections, and tells how many they were.
-    pub(super) async fn cut(&self, links: &[GatewayLink]) -> Result<usize, String> {
+    /// Kills connections. Returns how many were killed.
+    pub(super) async fn kill_connections(&self, targets: &[GatewayConnection]) -> Result<usize, String> {
         let mut connection = self.connect().await?;
         let mut count = 0;
-        for link in links {
-            // One that is gone already is as good as cut.
-            count += usize::from(connection.run(&["CLIENT", "KILL", "ID", &link.id]).await.is_ok());
+        for target in targets {
+            // A connection that has already ended does not count.
+            count += usize::from(connection.run(&["CLIENT", "KILL", "ID", &target.id]).await.is_ok());
         }
         Ok(count)
     }
@@ -112,11 +113,11 @@ impl Backend {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Connection {
     connection: MultiplexedConnection,
 }
 
-impl Link {
+impl Connection {
     /// Runs one command.
     pub(super) async fn run(&mut self, words: &[&str]) -> Result<Value, String> {
         let mut command = redis::Cmd::new();
@@ -127,14 +128,14 @@ impl Link {
         answer.map_err(|error| format!("{}: {error}", words[0]))
     }
 
-    /// Publishes one number, and tells how many heard it.
+    /// Publishes one number.
     pub(super) async fn publish(&mut self, channel: &str, number: u64) -> Result<(), String> {
         self.run(&["PUBLISH", channel, &number.to_string()]).await.map(|_| ())
     }
 
     /// Publishes one number on many channels.
     pub(super) async fn publish_all(&mut self, channels: &[String], number: u64) -> Result<(), String> {
-        for chunk in channels.chunks(CHUNK) {
+        for chunk in channels.chunks(PIPELINE_MAX) {
             let mut pipeline = redis::pipe();
             chunk.iter().for_each(|channel| {
                 pipeline.cmd("PUBLISH").arg(channel).arg(number).ignore();
@@ -144,7 +145,7 @@ impl Link {
         Ok(())
     }
 
-    /// Publishes in one step, so that nothing of it leaves the server before all of it waits there.
+    /// Publishes in one transaction, so that all messages are queued before the first is sent to a subscriber.
     pub(super) async fn publish_at_once(
         &mut self,
         channel: &str,
@@ -160,19 +161,23 @@ impl Link {
     }
 }
 
-/// Reads CLIENT LIST: gateways name their connections.
-fn links(list: &str) -> Vec<GatewayLink> {
-    list.lines().filter_map(link).collect()
+/// Parses CLIENT LIST. Gateways name their connections.
+fn parse_client_list(list: &str) -> Vec<GatewayConnection> {
+    list.lines().filter_map(connection).collect()
 }
 
-fn link(line: &str) -> Option<GatewayLink> {
+fn connection(line: &str) -> Option<GatewayConnection> {
     let field = |name: &str| {
         line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('=')).map(ToOwned::to_owned)
     };
     let name = field("name")?;
     let (_, purpose) = name.strip_prefix("earshot:")?.rsplit_once(':')?;
     let is_gateway = matches!(purpose, "commands" | "subscriptions");
-    is_gateway.then_some(GatewayLink { id: field("id")?, purpose: purpose.to_owned(), user: field("user")? })
+    is_gateway.then_some(GatewayConnection {
+        id: field("id")?,
+        purpose: purpose.to_owned(),
+        user: field("user")?,
+    })
 }
 
 #[cfg(test)]
@@ -185,11 +190,14 @@ mod tests {
                     id=4 addr=127.0.0.1:2 name=earshot:a:b:subscriptions user=default\n\
                     id=5 addr=127.0.0.1:3 name= user=default\n\
                     id=6 addr=127.0.0.1:4 name=earshot:drill:backend user=default\n";
-        let link = |id: &str, purpose: &str, user: &str| GatewayLink {
+        let connection = |id: &str, purpose: &str, user: &str| GatewayConnection {
             id: id.to_owned(),
             purpose: purpose.to_owned(),
             user: user.to_owned(),
         };
-        assert_eq!(links(list), [link("3", "commands", "bob"), link("4", "subscriptions", "default")]);
+        assert_eq!(
+            parse_client_list(list),
+            [connection("3", "commands", "bob"), connection("4", "subscriptions", "default")]
+        );
     }
 }

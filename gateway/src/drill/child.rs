@@ -1,6 +1,7 @@
-//! A process that the drill started: killed, stopped, and gone when dropped.
+//! Child processes of the drill.
 //!
-//! Owns starting and signals. Must never outlive the drill, nor touch a process that is not a child of it.
+//! Owns their start and signals; they are killed when dropped. Must never outlive the drill, nor signal a process that
+//! is not its child.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -12,8 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Ports below the range from which kernels take those of outgoing connections: a server that is down for a while
-/// finds its own free again.
+/// Ports below the range of outgoing connections, so that a server finds its port free after a restart.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 /// A running process.
@@ -23,7 +23,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts a program in a directory, which gets its log. It inherits no environment, and no signal of the terminal.
+    /// Starts a program in a directory, which also gets its log. It inherits no environment and no terminal signals.
     pub(super) fn start(program: &Path, arguments: &[&str], directory: &Path) -> Result<Self, String> {
         let log = directory.join("log");
         let open = || File::options().create(true).append(true).open(&log);
@@ -39,35 +39,35 @@ impl Child {
                 .stderr(errors)
                 .spawn()
         };
-        let process = start().map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
+        let process = start().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         Ok(Self { process })
     }
 
-    /// Ends it at once, as a crash would, and waits until it is gone.
+    /// Sends SIGKILL, as a crash would end it, and waits for its end.
     pub(super) fn kill(&mut self) {
-        // It fails where the process has ended by itself.
+        // Fails if the process has exited by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
-    /// Lets it hang.
-    pub(super) fn stop(&self) -> Result<(), String> {
+    /// Sends SIGSTOP.
+    pub(super) fn suspend(&self) -> Result<(), String> {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Lets it go on.
-    pub(super) fn go_on(&self) -> Result<(), String> {
+    /// Sends SIGCONT.
+    pub(super) fn resume(&self) -> Result<(), String> {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Whether it has ended by itself.
-    pub(super) fn has_ended(&mut self) -> bool {
+    /// Whether it has exited by itself.
+    pub(super) fn has_exited(&mut self) -> bool {
         !matches!(self.process.try_wait(), Ok(None))
     }
 
     fn signal(&self, signal: Signal) -> Result<(), String> {
         let id = i32::try_from(self.process.id()).map_err(|_| "no process id")?;
-        kill(Pid::from_raw(id), signal).map_err(|error| format!("a child takes no signal: {error}"))
+        kill(Pid::from_raw(id), signal).map_err(|error| format!("cannot signal a child process: {error}"))
     }
 }
 
@@ -77,7 +77,7 @@ impl Drop for Child {
     }
 }
 
-/// A program by its path, or by its name in PATH.
+/// Finds a program by its path, or by its name in PATH.
 pub(super) fn find(program: &Path) -> Option<std::path::PathBuf> {
     if program.components().count() > 1 {
         return program.canonicalize().ok();
@@ -86,9 +86,9 @@ pub(super) fn find(program: &Path) -> Option<std::path::PathBuf> {
     std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
-/// A port of this machine that nobody listens on at this moment.
+/// A free port on 127.0.0.1.
 pub(super) fn free_port() -> Result<u16, String> {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let tries = std::iter::repeat_with(|| fastrand::u16(PORTS)).take(1000);
-    tries.into_iter().find(free).ok_or_else(|| format!("no port is free on 127.0.0.1 in {PORTS:?}"))
+    tries.into_iter().find(free).ok_or_else(|| format!("no free port on 127.0.0.1 in {PORTS:?}"))
 }

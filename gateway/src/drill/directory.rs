@@ -1,14 +1,14 @@
-//! A temporary directory of the drill's own: configurations, logs, what a Redis keeps.
+//! The temporary directory of a drill: configurations, logs, Redis data.
 //!
-//! Owns its life. Nobody but this user may look into it, since the passwords of the children are in there. Must never
-//! remove what it did not make.
+//! Owns its lifetime. Accessible to this user only, since it contains passwords. Must never remove what it did not
+//! create.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Removed when dropped, unless it is to be kept.
+/// Removed when dropped, unless `keep` is set.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
@@ -22,8 +22,8 @@ impl Directory {
         Ok(Self { path, keep })
     }
 
-    /// A directory inside.
-    pub(super) fn below(&self, name: &str) -> Result<PathBuf, String> {
+    /// Creates a subdirectory.
+    pub(super) fn subdirectory(&self, name: &str) -> Result<PathBuf, String> {
         let path = self.path.join(name);
         create(&path)?;
         Ok(path)
@@ -33,7 +33,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         if !self.keep {
-            // Nobody is left to tell; what is left there is in the directory of temporary files.
+            // There is no place to report an error, and the directory is a temporary one.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
@@ -41,16 +41,18 @@ impl Drop for Directory {
 
 fn create(path: &Path) -> Result<(), String> {
     let made = DirBuilder::new().mode(0o700).create(path);
-    made.map_err(|error| format!("{} cannot be made: {error}; TMPDIR names another place", path.display()))
+    made.map_err(|error| {
+        format!("cannot create {}: {error}; set TMPDIR to use another directory", path.display())
+    })
 }
 
-/// Writes a file that nobody else may read.
+/// Writes a file that only this user may read.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())
     };
-    write().map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    write().map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -62,7 +64,7 @@ mod tests {
     #[test]
     fn it_is_for_nobody_else_and_goes_with_what_is_in_it() {
         let directory = Directory::make(false).unwrap();
-        let inner = directory.below("a").unwrap();
+        let inner = directory.subdirectory("a").unwrap();
         let file = inner.join("secret");
         write(&file, "x").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

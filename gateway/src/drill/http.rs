@@ -1,6 +1,6 @@
-//! Requests to the gateway, and the connections that event streams begin on.
+//! HTTP requests to the gateway, and the connections of event streams.
 //!
-//! Owns the bound of each exchange. Must never repeat a request by itself: what was asked may have been done.
+//! Owns the limits of each exchange. Must never repeat a request by itself, since it may have been processed.
 
 use std::time::Duration;
 
@@ -17,33 +17,33 @@ use tokio::time::timeout;
 
 use crate::drain::Drain;
 
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Bytes of an answer that are taken.
-const BODY_MOST: usize = 4 * 1024 * 1024;
+/// Time limit of a connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum size of a response body.
+const BODY_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The gateway, as its clients find it.
+/// The gateway, as seen by clients.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     /// `host:port`.
     pub(super) authority: String,
-    /// The key of its API, if it wants one.
+    /// Key of its API, if it has one.
     pub(super) api_key: Option<String>,
     pub(super) drain: Drain,
 }
 
 impl Target {
-    /// A TCP connection.
+    /// Opens a TCP connection.
     pub(super) async fn connect(&self) -> Result<TcpStream, String> {
-        let connected = timeout(CONNECT, TcpStream::connect(&self.authority)).await;
-        let stream = connected.map_err(|_| format!("no connection within {CONNECT:?}"))?;
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority)).await;
+        let stream = connected.map_err(|_| format!("no connection within {CONNECT_TIMEOUT:?}"))?;
         let stream = stream.map_err(|error| error.to_string())?;
-        // Waiting for more to send is for those who send much.
+        // Requests are small, so Nagle's algorithm only delays them.
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
 
-    /// A connection for requests.
+    /// Opens a connection for HTTP requests.
     pub(super) async fn open(&self) -> Result<SendRequest<Body>, String> {
         let stream = TokioIo::new(self.connect().await?);
         let (sender, connection) = http1::handshake(stream).await.map_err(|error| error.to_string())?;
@@ -57,7 +57,7 @@ impl Target {
         Ok(sender)
     }
 
-    /// A request.
+    /// Builds a request.
     pub(super) fn request(
         &self,
         method: Method,
@@ -74,7 +74,7 @@ impl Target {
     }
 }
 
-/// One connection for requests, opened anew when it has ended.
+/// One connection for requests, which is reopened after it has ended.
 #[derive(Debug)]
 pub(super) struct Client {
     target: Target,
@@ -83,18 +83,18 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// No answer is waited for longer than `limit`.
+    /// `limit`: time limit of each exchange.
     pub(super) fn new(target: Target, limit: Duration) -> Self {
         Self { target, limit, sender: None }
     }
 
-    /// Asks for a page: the status and the body.
+    /// GET: returns status and body.
     pub(super) async fn fetch(&mut self, path: &str) -> Result<(u16, Bytes), String> {
         let request = self.target.request(Method::GET, path, &[], Body::empty())?;
         self.exchange(request).await
     }
 
-    /// Asks the HTTP API for something: the status and the answer.
+    /// Calls a method of the HTTP API: returns status and result.
     pub(super) async fn call(&mut self, method: &str, body: &Value) -> Result<(u16, Value), String> {
         let key = self.target.api_key.clone().unwrap_or_default();
         let mut headers = vec![("content-type", "application/json")];
@@ -107,7 +107,7 @@ impl Client {
 
     async fn exchange(&mut self, request: Request<Body>) -> Result<(u16, Bytes), String> {
         let outcome = timeout(self.limit, Box::pin(self.send(request))).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.limit)));
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("no response within {:?}", self.limit)));
         if outcome.is_err() {
             self.sender = None;
         }
@@ -129,5 +129,5 @@ impl Client {
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes, String> {
-    axum::body::to_bytes(Body::new(response.into_body()), BODY_MOST).await.map_err(|error| error.to_string())
+    axum::body::to_bytes(Body::new(response.into_body()), BODY_LIMIT).await.map_err(|error| error.to_string())
 }

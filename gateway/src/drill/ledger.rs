@@ -1,99 +1,101 @@
-//! What one client was given and told of one channel, against what was published: 1, 2, 3 and so on.
+//! Compares what one client received on one channel with what was published: 1, 2, 3 and so on.
 //!
-//! Owns the arithmetic: delivered + announced + lost = published, and nothing twice. Pure: it knows no socket, and the
-//! time is given to it. Must never forgive: a hole that was not told before what follows it is a loss.
+//! Owns the arithmetic: delivered + reported + lost = published, without duplicates. Pure: uses no socket, and the time
+//! is an argument. Must never ignore missing numbers: those without a gap notice before the next message are lost.
 
 use tokio::time::Instant;
 
-/// The account of one channel.
+/// Ledger of one channel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
-    /// The last number that was heard, or written off.
+    /// The last number that was received or counted as missing.
     pub(super) last: u64,
-    pub(super) count: Count,
-    /// A gap was told, and nothing has come since.
-    told: bool,
-    /// From which number on the first arrival counts, and when it came.
-    awaited: Option<u64>,
-    came: Option<Instant>,
+    pub(super) count: Counts,
+    /// A gap was reported, and nothing was received since.
+    gap_reported: bool,
+    /// The first number that counts as an arrival, and when it was received.
+    expected_from: Option<u64>,
+    first_arrival: Option<Instant>,
 }
 
-/// What became of numbers.
+/// Counted numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
+pub(super) struct Counts {
     pub(super) delivered: u64,
-    /// Missing, and the client was told.
-    pub(super) announced: u64,
-    /// Missing without a word.
+    /// Missing, and reported as a gap.
+    pub(super) reported: u64,
+    /// Missing, and not reported.
     pub(super) lost: u64,
-    /// Once more, or after a later one.
-    pub(super) twice: u64,
-    /// How often the client was told of a gap.
+    /// Received twice, or out of order.
+    pub(super) duplicates: u64,
+    /// Number of gap notices.
     pub(super) gaps: u64,
 }
 
-impl Count {
-    /// The sum of both.
+impl Counts {
+    /// Sum of both.
     pub(super) fn plus(self, other: Self) -> Self {
         self.with(other, |one, other| one + other)
     }
 
-    /// What has been added since an earlier count.
+    /// Difference from an earlier state.
     pub(super) fn since(self, earlier: Self) -> Self {
         self.with(earlier, u64::saturating_sub)
     }
 
-    fn with(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+    fn with(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
         Self {
-            delivered: of(self.delivered, other.delivered),
-            announced: of(self.announced, other.announced),
-            lost: of(self.lost, other.lost),
-            twice: of(self.twice, other.twice),
-            gaps: of(self.gaps, other.gaps),
+            delivered: combine(self.delivered, other.delivered),
+            reported: combine(self.reported, other.reported),
+            lost: combine(self.lost, other.lost),
+            duplicates: combine(self.duplicates, other.duplicates),
+            gaps: combine(self.gaps, other.gaps),
         }
     }
 }
 
 impl Ledger {
-    /// A number came.
-    pub(super) fn heard(&mut self, number: u64, now: Instant) {
+    /// A number was received.
+    pub(super) fn received(&mut self, number: u64, now: Instant) {
         if number <= self.last {
-            self.count.twice += 1;
+            self.count.duplicates += 1;
             return;
         }
-        self.miss(number - self.last - 1);
+        self.record_missing(number - self.last - 1);
         self.count.delivered += 1;
-        (self.last, self.told) = (number, false);
-        if self.came.is_none() && self.awaited.is_some_and(|awaited| number >= awaited) {
-            self.came = Some(now);
+        (self.last, self.gap_reported) = (number, false);
+        if self.first_arrival.is_none()
+            && self.expected_from.is_some_and(|expected_from| number >= expected_from)
+        {
+            self.first_arrival = Some(now);
         }
     }
 
-    /// The client was told that something may be missing here.
+    /// A gap notice was received.
     pub(super) fn gap(&mut self) {
         self.count.gaps += 1;
-        self.told = true;
+        self.gap_reported = true;
     }
 
-    /// Nothing more will come of what was published until now.
+    /// Counts everything published and not received as missing.
     pub(super) fn close(&mut self, published: u64) {
-        self.miss(published.saturating_sub(self.last));
+        self.record_missing(published.saturating_sub(self.last));
         self.last = self.last.max(published);
     }
 
-    /// Looks out for the first arrival from a number on.
-    pub(super) fn look_out(&mut self, number: u64) {
-        (self.awaited, self.came) = (Some(number), None);
+    /// Records the first arrival of this number or a later one.
+    pub(super) fn expect_from(&mut self, number: u64) {
+        (self.expected_from, self.first_arrival) = (Some(number), None);
     }
 
-    /// When the first arrival was that is looked out for.
-    pub(super) fn came(&self) -> Option<Instant> {
-        self.came
+    /// When that arrival was.
+    pub(super) fn first_arrival(&self) -> Option<Instant> {
+        self.first_arrival
     }
 
-    fn miss(&mut self, numbers: u64) {
-        let place = if self.told { &mut self.count.announced } else { &mut self.count.lost };
-        *place += numbers;
+    fn record_missing(&mut self, numbers: u64) {
+        let counter = if self.gap_reported { &mut self.count.reported } else { &mut self.count.lost };
+        *counter += numbers;
     }
 }
 
@@ -101,24 +103,24 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn ledger(story: &[Option<u64>]) -> Ledger {
+    fn ledger(events: &[Option<u64>]) -> Ledger {
         let mut ledger = Ledger::default();
-        for word in story {
-            match word {
-                Some(number) => ledger.heard(*number, Instant::now()),
+        for event in events {
+            match event {
+                Some(number) => ledger.received(*number, Instant::now()),
                 None => ledger.gap(),
             }
         }
         ledger
     }
 
-    /// delivered, announced, lost, twice, gaps
-    fn count(story: &[Option<u64>], published: u64) -> [u64; 5] {
-        let mut ledger = ledger(story);
+    /// delivered, reported, lost, duplicates, gaps
+    fn count(events: &[Option<u64>], published: u64) -> [u64; 5] {
+        let mut ledger = ledger(events);
         ledger.close(published);
-        let Count { delivered, announced, lost, twice, gaps } = ledger.count;
-        assert_eq!(delivered + announced + lost, published, "{story:?}");
-        [delivered, announced, lost, twice, gaps]
+        let Counts { delivered, reported, lost, duplicates, gaps } = ledger.count;
+        assert_eq!(delivered + reported + lost, published, "{events:?}");
+        [delivered, reported, lost, duplicates, gaps]
     }
 
     #[test]
@@ -144,12 +146,12 @@ mod tests {
     #[test]
     fn an_arrival_is_looked_out_for() {
         let mut ledger = ledger(&[Some(1)]);
-        ledger.look_out(3);
-        ledger.heard(2, Instant::now());
-        assert_eq!(ledger.came(), None);
+        ledger.expect_from(3);
+        ledger.received(2, Instant::now());
+        assert_eq!(ledger.first_arrival(), None);
         let now = Instant::now();
-        ledger.heard(4, now);
-        ledger.heard(5, Instant::now());
-        assert_eq!(ledger.came(), Some(now));
+        ledger.received(4, now);
+        ledger.received(5, Instant::now());
+        assert_eq!(ledger.first_arrival(), Some(now));
     }
 }

@@ -1,6 +1,6 @@
-//! The network between a gateway and its Redis: it carries, swallows, cuts, and leads elsewhere.
+//! A TCP proxy between a gateway and its Redis, which can drop, close, reset and redirect.
 //!
-//! Owns the connections through it. Must never change a byte that it carries.
+//! Owns the connections through it. Must never change a byte.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,35 +14,36 @@ use tokio::time::sleep;
 
 use crate::drain::Drain;
 
-const PIECE: usize = 16 * 1024;
+const BUFFER_BYTES: usize = 16 * 1024;
 
-/// What becomes of connections.
+/// Treatment of connections.
 #[derive(Clone, Debug)]
-struct Passage {
-    /// Where new connections lead.
+struct ProxyMode {
+    /// Target of new connections.
     server: String,
-    /// Connections stay open, and nothing gets through.
-    swallows: bool,
-    /// Connections of earlier ages may not be there any more.
-    age: u64,
-    /// They are reset in the place of being closed.
-    resets: bool,
+    /// Connections stay open and their data is dropped.
+    blackhole: bool,
+    /// Connections of an earlier generation end.
+    generation: u64,
+    /// They are reset instead of closed.
+    reset: bool,
 }
 
-/// Stands between a gateway and its Redis until the drain stops.
+/// Runs until the drain stops.
 #[derive(Debug)]
 pub(super) struct Proxy {
     address: SocketAddr,
-    passage: watch::Sender<Passage>,
+    mode: watch::Sender<ProxyMode>,
 }
 
 impl Proxy {
-    /// Listens, and leads to `server`, as `host:port`.
+    /// Listens, and forwards to `server`, `host:port`.
     pub(super) async fn start(listen: &str, server: String, drain: &Drain) -> Result<Self, String> {
         let bound = TcpListener::bind(listen).await;
         let listener = bound.map_err(|error| format!("the proxy cannot listen on {listen}: {error}"))?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
-        let (passage, state) = watch::channel(Passage { server, swallows: false, age: 0, resets: false });
+        let (mode, state) =
+            watch::channel(ProxyMode { server, blackhole: false, generation: 0, reset: false });
         let (accepting, stopped) = (accept(listener, state, drain.clone()), drain.clone());
         drain.spawn(async move {
             tokio::select! {
@@ -50,91 +51,91 @@ impl Proxy {
                 () = stopped.stopped() => {}
             }
         });
-        Ok(Self { address, passage })
+        Ok(Self { address, mode })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Closes every connection; new ones get through.
+    /// Closes all connections. New ones are forwarded.
     pub(super) fn cut(&self) {
-        self.passage.send_modify(|passage| (passage.age, passage.resets) = (passage.age + 1, false));
+        self.mode.send_modify(|mode| (mode.generation, mode.reset) = (mode.generation + 1, false));
     }
 
-    /// Lets nothing through from now on, while all stays open.
-    pub(super) fn swallow(&self) {
-        self.passage.send_modify(|passage| passage.swallows = true);
+    /// Drops all data from now on, while connections stay open.
+    pub(super) fn blackhole(&self) {
+        self.mode.send_modify(|mode| mode.blackhole = true);
     }
 
-    /// Resets every connection; new ones get through.
+    /// Resets all connections. New ones are forwarded.
     pub(super) fn reset(&self) {
-        self.passage.send_modify(|passage| {
-            (passage.age, passage.resets, passage.swallows) = (passage.age + 1, true, false);
+        self.mode.send_modify(|mode| {
+            (mode.generation, mode.reset, mode.blackhole) = (mode.generation + 1, true, false);
         });
     }
 
-    /// Leads new connections to another server; the present ones stay where they are.
-    pub(super) fn lead_to(&self, server: String) {
-        self.passage.send_modify(|passage| passage.server = server);
+    /// Forwards new connections to another server. Existing ones stay.
+    pub(super) fn redirect(&self, server: String) {
+        self.mode.send_modify(|mode| mode.server = server);
     }
 }
 
-async fn accept(listener: TcpListener, passage: watch::Receiver<Passage>, drain: Drain) {
+async fn accept(listener: TcpListener, mode: watch::Receiver<ProxyMode>, drain: Drain) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
-            // No descriptors at this moment: a loop without a wait would not bring any.
+            // Out of file descriptors: wait for some to be closed.
             sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let (carrying, stopped) = (carry(client, passage.clone()), drain.clone());
+        let (forwarding, stopped) = (forward(client, mode.clone()), drain.clone());
         drain.spawn(async move {
             tokio::select! {
-                // How a connection ends is for both its ends to see.
-                _ = carrying => {}
+                // Both ends see how a connection ended.
+                _ = forwarding => {}
                 () = stopped.stopped() => {}
             }
         });
     }
 }
 
-/// Carries one connection until one side ends it, or it may not be there any more.
-async fn carry(mut client: TcpStream, mut passage: watch::Receiver<Passage>) -> io::Result<()> {
-    let born = passage.borrow_and_update().clone();
-    let mut server = TcpStream::connect(&born.server).await?;
+/// Forwards one connection until it ends or its generation ends.
+async fn forward(mut client: TcpStream, mut mode: watch::Receiver<ProxyMode>) -> io::Result<()> {
+    let initial = mode.borrow_and_update().clone();
+    let mut server = TcpStream::connect(&initial.server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (mut up, mut down) = (vec![0; PIECE], vec![0; PIECE]);
+    let (mut up, mut down) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
     loop {
-        let now = passage.borrow_and_update().clone();
-        if now.age > born.age {
-            if now.resets {
+        let current = mode.borrow_and_update().clone();
+        if current.generation > initial.generation {
+            if current.reset {
                 SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
             }
             return Ok(());
         }
         tokio::select! {
-            changed = passage.changed() => changed.map_err(io::Error::other)?,
+            changed = mode.changed() => changed.map_err(io::Error::other)?,
             read = client.read(&mut up) => {
-                pass(read?, &up, &mut server, &passage).await?;
+                copy(read?, &up, &mut server, &mode).await?;
             }
             read = server.read(&mut down) => {
-                pass(read?, &down, &mut client, &passage).await?;
+                copy(read?, &down, &mut client, &mode).await?;
             }
         }
     }
 }
 
-async fn pass(
+async fn copy(
     count: usize,
     bytes: &[u8],
     to: &mut TcpStream,
-    passage: &watch::Receiver<Passage>,
+    mode: &watch::Receiver<ProxyMode>,
 ) -> io::Result<()> {
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    if passage.borrow().swallows {
+    if mode.borrow().blackhole {
         return Ok(());
     }
     to.write_all(&bytes[..count]).await

@@ -1,8 +1,8 @@
-//! Backends that count: they publish 1, 2, 3 and so on, through whatever happens.
+//! Publishers that count: they publish 1, 2, 3 and so on, through all faults.
 //!
-//! Owns two of them: a plain `PUBLISH` in Redis, which is never repeated, since nobody knows whether it came; and the
-//! HTTP API with an idempotency key, which is asked until it confirms. Must never publish a number twice where that
-//! would be heard twice.
+//! Owns two of them: `PUBLISH` in Redis, which is never repeated, since its outcome may be unknown; and the HTTP API
+//! with an idempotency key, which is retried until it is confirmed. Must never publish a number twice where both would
+//! be received.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,69 +12,72 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::backend::{Backend, Link};
+use super::backend::{Backend, Connection};
 use super::http::{Client, Target};
 use crate::drain::Drain;
 
-/// Between two numbers.
-const PLAIN_PACE: Duration = Duration::from_millis(2);
-const LOG_PACE: Duration = Duration::from_millis(5);
-/// Before another attempt.
-const AGAIN: Duration = Duration::from_millis(5);
-/// How long the API may take; it waits for Redis for `command_timeout` (5 s).
-const ANSWER: Duration = Duration::from_secs(8);
+/// Interval between messages.
+const PLAIN_INTERVAL: Duration = Duration::from_millis(2);
+const LOG_INTERVAL: Duration = Duration::from_millis(5);
+/// Interval between attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+/// Time limit of the API, which waits for Redis up to `command_timeout` (5 s).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A publisher at work, until the drain stops.
+/// A publisher that runs until the drain stops.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    goes: watch::Sender<bool>,
-    rests: watch::Receiver<bool>,
+    running: watch::Sender<bool>,
+    paused: watch::Receiver<bool>,
     last: Arc<AtomicU64>,
 }
 
-/// What a publisher's task has of it.
-struct Pen {
-    goes: watch::Receiver<bool>,
-    rests: watch::Sender<bool>,
+/// The publisher task's side of the control.
+struct PublisherControl {
+    running: watch::Receiver<bool>,
+    paused: watch::Sender<bool>,
     last: Arc<AtomicU64>,
 }
 
 impl Publisher {
-    fn new() -> (Self, Pen) {
-        let (goes, may_go) = watch::channel(false);
-        let (resting, rests) = watch::channel(true);
+    fn new() -> (Self, PublisherControl) {
+        let (running, running_receiver) = watch::channel(false);
+        let (paused_sender, paused) = watch::channel(true);
         let last = Arc::new(AtomicU64::new(0));
-        (Self { goes, rests, last: Arc::clone(&last) }, Pen { goes: may_go, rests: resting, last })
+        (
+            Self { running, paused, last: Arc::clone(&last) },
+            PublisherControl { running: running_receiver, paused: paused_sender, last },
+        )
     }
 
-    /// One that says `PUBLISH` at a Redis, which may become another one.
+    /// A publisher that uses `PUBLISH` in the current Redis.
     pub(super) fn plain(backend: watch::Receiver<Backend>, channel: String, drain: &Drain) -> Self {
-        let (publisher, pen) = Self::new();
-        run(drain, publish_plain(pen, backend, channel));
+        let (publisher, control) = Self::new();
+        run(drain, publish_plain(control, backend, channel));
         publisher
     }
 
-    /// One that asks the HTTP API of the gateway.
+    /// A publisher that uses the HTTP API of the gateway.
     pub(super) fn of_log(target: &Target, channel: String) -> Self {
-        let (publisher, pen) = Self::new();
-        run(&target.drain, publish_log(pen, target.clone(), channel));
+        let (publisher, control) = Self::new();
+        run(&target.drain, publish_log(control, target.clone(), channel));
         publisher
     }
 
-    /// Publishes from now on.
-    pub(super) fn go(&self) {
-        self.goes.send_replace(true);
+    /// Starts publishing.
+    pub(super) fn resume(&self) {
+        self.running.send_replace(true);
     }
 
-    /// Publishes no more; the last number, which was confirmed.
-    pub(super) async fn rest(&mut self, limit: Duration) -> Result<u64, String> {
-        self.goes.send_replace(false);
-        let rests = matches!(timeout(limit, self.rests.wait_for(|rests| *rests)).await, Ok(Ok(_)));
+    /// Stops publishing. Returns the last number, which is confirmed.
+    pub(super) async fn pause(&mut self, limit: Duration) -> Result<u64, String> {
+        self.running.send_replace(false);
+        let paused = matches!(timeout(limit, self.paused.wait_for(|paused| *paused)).await, Ok(Ok(_)));
         let last = self.last();
-        if rests { Ok(last) } else { Err(format!("number {last} is not confirmed within {limit:?}")) }
+        if paused { Ok(last) } else { Err(format!("message {last} was not confirmed within {limit:?}")) }
     }
 
-    /// The number that was published last, or is on its way.
+    /// The number that was published last, or is in flight.
     pub(super) fn last(&self) -> u64 {
         self.last.load(Ordering::Acquire)
     }
@@ -90,64 +93,68 @@ fn run(drain: &Drain, publishing: impl Future<Output = ()> + Send + 'static) {
     });
 }
 
-impl Pen {
-    /// Waits until it may go on; the next number.
+impl PublisherControl {
+    /// Waits until publishing is permitted. Returns the next number.
     async fn next(&mut self) -> u64 {
-        if !*self.goes.borrow_and_update() {
-            self.rests.send_replace(true);
-            // Nobody is left to let it go on: it rests for good.
-            if self.goes.wait_for(|goes| *goes).await.is_err() {
+        if !*self.running.borrow_and_update() {
+            self.paused.send_replace(true);
+            // The publisher was dropped, so it stays paused.
+            if self.running.wait_for(|running| *running).await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
-        self.rests.send_replace(false);
-        self.another()
+        self.paused.send_replace(false);
+        self.allocate()
     }
 
-    /// A number in the place of one that may have been published.
-    fn another(&self) -> u64 {
+    /// Takes a new number, in place of one that may have been published.
+    fn allocate(&self) -> u64 {
         self.last.fetch_add(1, Ordering::AcqRel) + 1
     }
 }
 
-async fn publish_plain(mut pen: Pen, mut backend: watch::Receiver<Backend>, channel: String) {
-    let mut link: Option<Link> = None;
+async fn publish_plain(
+    mut control: PublisherControl,
+    mut backend: watch::Receiver<Backend>,
+    channel: String,
+) {
+    let mut connection: Option<Connection> = None;
     loop {
-        let mut number = pen.next().await;
+        let mut number = control.next().await;
         loop {
             if backend.has_changed().unwrap_or(false) {
-                link = None;
+                connection = None;
             }
-            let present = backend.borrow_and_update().clone();
-            if link.is_none() {
-                link = present.connect().await.ok();
+            let current = backend.borrow_and_update().clone();
+            if connection.is_none() {
+                connection = current.connect().await.ok();
             }
-            if let Some(connected) = &mut link {
+            if let Some(connected) = &mut connection {
                 if connected.publish(&channel, number).await.is_ok() {
                     break;
                 }
-                // Whether it was published is not known, so it is given up for another one.
-                number = pen.another();
+                // The outcome is unknown, so the number is given up.
+                number = control.allocate();
             }
-            link = None;
-            sleep(AGAIN).await;
+            connection = None;
+            sleep(RETRY_INTERVAL).await;
         }
-        sleep(PLAIN_PACE).await;
+        sleep(PLAIN_INTERVAL).await;
     }
 }
 
-async fn publish_log(mut pen: Pen, target: Target, channel: String) {
-    let mut client = Client::new(target, ANSWER);
-    // Keys of another drill on the same channel are others.
+async fn publish_log(mut control: PublisherControl, target: Target, channel: String) {
+    let mut client = Client::new(target, REQUEST_TIMEOUT);
+    // Other drills on the same channel have other keys.
     let drill = fastrand::u64(..);
     loop {
-        let number = pen.next().await;
+        let number = control.next().await;
         let key = format!("drill-{drill:016x}-{number}");
         let body = json!({ "channel": channel, "data": number, "idempotency_key": key });
         while !confirms(client.call("publish", &body).await) {
-            sleep(AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
         }
-        sleep(LOG_PACE).await;
+        sleep(LOG_INTERVAL).await;
     }
 }
 

@@ -1,7 +1,6 @@
-//! What came of the exercises, and how it is told.
+//! Results of the faults, as a table for people and as a JSON document.
 //!
-//! Owns the two forms of a report: a table for people, and one JSON document, whose keys stay as they are. Must never
-//! judge: whoever looks does.
+//! Owns both formats; JSON keys are stable. Must never evaluate anything.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,17 +8,17 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ledger::Count;
+use super::ledger::Counts;
 
-/// How an exercise went.
+/// Result of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Everything was as it should be.
+    /// All checks passed.
     Passed,
-    /// Something was not.
+    /// At least one check failed.
     Failed,
-    /// It could not be done; the text says why.
+    /// The fault could not be injected, for the given reason.
     Skipped,
 }
 
@@ -33,139 +32,139 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// A word that stays the same, for scripts.
+    /// Stable identifier, for scripts.
     pub check: &'static str,
-    /// Whether it was as it should be.
+    /// Whether it passed.
     pub ok: bool,
-    /// What was seen.
-    pub said: String,
+    /// What was observed.
+    pub message: String,
 }
 
-/// What became of what was published on a channel, at one client or at all together.
+/// Messages of one channel, for one client or for all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// Numbers that were published, once for each client.
+pub struct Totals {
+    /// Published numbers, once for each client.
     pub published: u64,
-    /// Numbers that came.
+    /// Received numbers.
     pub delivered: u64,
-    /// Numbers that are missing, and were announced as a gap.
-    pub announced: u64,
-    /// Numbers that are missing without a word.
+    /// Missing numbers that were reported as a gap.
+    pub reported: u64,
+    /// Missing numbers that were not reported.
     pub lost: u64,
-    /// Numbers that came once more, or after a later one.
-    pub twice: u64,
-    /// Gaps that were told.
+    /// Numbers received twice or out of order.
+    pub duplicates: u64,
+    /// Gap notices.
     pub gaps: u64,
 }
 
-impl Tally {
-    pub(super) fn of(count: Count, published: u64) -> Self {
-        let Count { delivered, announced, lost, twice, gaps } = count;
-        Self { published, delivered, announced, lost, twice, gaps }
+impl Totals {
+    pub(super) fn of(count: Counts, published: u64) -> Self {
+        let Counts { delivered, reported, lost, duplicates, gaps } = count;
+        Self { published, delivered, reported, lost, duplicates, gaps }
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             published: self.published + other.published,
             delivered: self.delivered + other.delivered,
-            announced: self.announced + other.announced,
+            reported: self.reported + other.reported,
             lost: self.lost + other.lost,
-            twice: self.twice + other.twice,
+            duplicates: self.duplicates + other.duplicates,
             gaps: self.gaps + other.gaps,
         }
     }
 
-    /// Whether the books balance, with nothing lost and nothing twice.
-    pub(super) fn is_good(&self) -> bool {
-        self.lost == 0 && self.twice == 0 && self.delivered + self.announced == self.published
+    /// Whether the numbers add up, with nothing lost or duplicated.
+    pub(super) fn is_ok(&self) -> bool {
+        self.lost == 0 && self.duplicates == 0 && self.delivered + self.reported == self.published
     }
 }
 
-/// The account of one client in one channel.
+/// Totals of one client on one channel.
 #[derive(Clone, Debug, Serialize)]
 pub struct Account {
     /// `websocket-json`, `websocket-protobuf` or `sse`.
     pub client: &'static str,
     /// `plain` or `log`.
     pub channel: &'static str,
-    /// What became of it.
+    /// The totals.
     #[serde(flatten)]
-    pub tally: Tally,
+    pub totals: Totals,
 }
 
-/// Whence a gateway comes back, which says what the time until it hears again means.
+/// What recovers, on which the meaning of the recovery time depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Return {
-    /// Redis, or the way to it, was away or silent.
+pub enum Recovery {
+    /// Redis, or the network to it, was unavailable.
     Redis,
-    /// Redis refused, and haste helps nobody then.
-    Refusal,
+    /// Redis rejected the gateway, which then retries slowly.
+    Rejection,
     /// The gateway itself.
     Gateway,
 }
 
-/// What came of one exercise.
+/// Result of one fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// Its name.
-    pub exercise: &'static str,
-    /// How it went.
+    /// Name of the fault.
+    pub fault: &'static str,
+    /// The result.
     pub verdict: Verdict,
-    /// Why it was not done, or could not be ended.
-    pub why: Option<String>,
-    /// What came back.
-    pub returned: Return,
-    /// From the fault until the gateway said so.
-    #[serde(rename = "known_milliseconds", serialize_with = "milliseconds")]
-    pub known: Option<Duration>,
-    /// From the return until the first client heard again.
-    #[serde(rename = "heard_milliseconds", serialize_with = "milliseconds")]
-    pub heard: Option<Duration>,
-    /// From the return until the last of the clients that keep account heard again.
-    #[serde(rename = "heard_by_all_milliseconds", serialize_with = "milliseconds")]
-    pub heard_by_all: Option<Duration>,
-    /// The sum of the accounts.
-    pub total: Tally,
-    /// Each client and channel.
+    /// Why it was skipped or ended early.
+    pub reason: Option<String>,
+    /// What recovered.
+    pub recovery: Recovery,
+    /// From the fault until the gateway reported it.
+    #[serde(rename = "detected_milliseconds", serialize_with = "milliseconds")]
+    pub detected: Option<Duration>,
+    /// From the end of the fault until the first client received a message.
+    #[serde(rename = "recovered_milliseconds", serialize_with = "milliseconds")]
+    pub recovered: Option<Duration>,
+    /// From the end of the fault until the last verifying client received a message.
+    #[serde(rename = "recovered_by_all_milliseconds", serialize_with = "milliseconds")]
+    pub recovered_by_all: Option<Duration>,
+    /// Sum of the accounts.
+    pub total: Totals,
+    /// For each client and channel.
     pub accounts: Vec<Account>,
-    /// The many channels of `--channels`, all together.
-    pub crowd: Option<Tally>,
-    /// What was looked at.
+    /// Background load of `--channels`, all channels together.
+    pub background: Option<Totals>,
+    /// All checks.
     pub checks: Vec<Check>,
 }
 
 impl Outcome {
-    pub(super) fn new(exercise: &'static str, returned: Return) -> Self {
+    pub(super) fn new(fault: &'static str, recovery: Recovery) -> Self {
         Self {
-            exercise,
+            fault,
             verdict: Verdict::Passed,
-            why: None,
-            returned,
-            known: None,
-            heard: None,
-            heard_by_all: None,
-            total: Tally::default(),
+            reason: None,
+            recovery,
+            detected: None,
+            recovered: None,
+            recovered_by_all: None,
+            total: Totals::default(),
             accounts: Vec::new(),
-            crowd: None,
+            background: None,
             checks: Vec::new(),
         }
     }
 
-    pub(super) fn ended(mut self, verdict: Verdict, why: String) -> Self {
-        (self.verdict, self.why) = (verdict, Some(why));
+    pub(super) fn finished(mut self, verdict: Verdict, reason: String) -> Self {
+        (self.verdict, self.reason) = (verdict, Some(reason));
         self
     }
 
-    /// Looks at something.
-    pub(super) fn check(&mut self, check: &'static str, ok: bool, said: impl Into<String>) {
+    /// Records a check.
+    pub(super) fn check(&mut self, check: &'static str, ok: bool, message: impl Into<String>) {
         if !ok {
             self.verdict = Verdict::Failed;
         }
-        self.checks.push(Check { check, ok, said: said.into() });
+        self.checks.push(Check { check, ok, message: message.into() });
     }
 }
 
@@ -173,22 +172,22 @@ fn milliseconds<S: serde::Serializer>(time: &Option<Duration>, to: S) -> Result<
     time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3).serialize(to)
 }
 
-/// Everything that was done.
+/// Results of a drill.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Where the Redis is, without any secret.
+    /// Location of Redis, without credentials.
     pub redis: String,
-    /// Where the gateway is.
+    /// Location of the gateway.
     pub gateway: String,
-    /// Channels that were subscribed to beside those that are accounted for.
+    /// Number of channels of the background load.
     pub channels: usize,
-    /// In the order in which they were done.
+    /// In the order of execution.
     pub outcomes: Vec<Outcome>,
 }
 
 impl Report {
-    /// Whether nothing failed, and something was done.
-    pub fn is_good(&self) -> bool {
+    /// Whether at least one fault passed and none failed.
+    pub fn is_ok(&self) -> bool {
         self.count(Verdict::Failed) == 0
             && self.outcomes.iter().any(|outcome| outcome.verdict == Verdict::Passed)
     }
@@ -197,98 +196,101 @@ impl Report {
         self.outcomes.iter().filter(|outcome| outcome.verdict == verdict).count()
     }
 
-    /// The longest time between a fault and its being known.
-    pub fn worst_known(&self) -> Option<Duration> {
+    /// Longest detection time.
+    pub fn worst_detected(&self) -> Option<Duration> {
         self.outcomes
             .iter()
-            .filter(|outcome| outcome.returned != Return::Gateway)
-            .filter_map(|outcome| outcome.known)
+            .filter(|outcome| outcome.recovery != Recovery::Gateway)
+            .filter_map(|outcome| outcome.detected)
             .max()
     }
 
-    /// The longest time from a return of this kind to hearing.
-    pub fn worst_heard(&self, returned: Return) -> Option<Duration> {
+    /// Longest recovery time of this kind.
+    pub fn worst_recovered(&self, recovery: Recovery) -> Option<Duration> {
         self.outcomes
             .iter()
-            .filter(|outcome| outcome.returned == returned)
-            .filter_map(|outcome| outcome.heard)
+            .filter(|outcome| outcome.recovery == recovery)
+            .filter_map(|outcome| outcome.recovered)
             .max()
     }
 
-    /// The JSON document. Keys may be added to it, none changes its meaning.
+    /// The JSON document. Keys may be added; existing ones keep their meaning.
     pub fn to_json(&self) -> Value {
         let millis = |time: Option<Duration>| time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3);
         serde_json::json!({
             "earshot": env!("CARGO_PKG_VERSION"),
-            "result": if self.is_good() { "ok" } else { "failed" },
+            "result": if self.is_ok() { "ok" } else { "failed" },
             "redis": self.redis,
             "gateway": self.gateway,
             "channels": self.channels,
             "worst": {
-                "known_milliseconds": millis(self.worst_known()),
-                "heard_milliseconds": millis(self.worst_heard(Return::Redis)),
-                "heard_after_refusal_milliseconds": millis(self.worst_heard(Return::Refusal)),
+                "detected_milliseconds": millis(self.worst_detected()),
+                "recovered_milliseconds": millis(self.worst_recovered(Recovery::Redis)),
+                "recovered_after_rejection_milliseconds": millis(self.worst_recovered(Recovery::Rejection)),
             },
-            "exercises": self.outcomes,
+            "faults": self.outcomes,
         })
     }
 }
 
-/// The text for people.
+/// The table for people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { redis, gateway, channels, .. } = self;
-        writeln!(f, "gateway {gateway}, Redis {redis}, {channels} more channels\n")?;
+        writeln!(f, "gateway {gateway}, Redis {redis}, {channels} background channels\n")?;
         writeln!(
             f,
             "{:<18} {:>11} {:>11} {:>11} {:>10} {:>10} {:>6}  verdict",
-            "exercise", "known after", "heard again", "by all", "delivered", "announced", "lost"
+            "fault", "detected", "recovered", "by all", "delivered", "reported", "lost"
         )?;
         self.outcomes.iter().try_for_each(|outcome| write!(f, "{outcome}"))?;
         writeln!(f)?;
         for (what, time) in [
-            ("from a fault to knowing it", self.worst_known()),
-            ("from Redis' return to hearing", self.worst_heard(Return::Redis)),
-            ("from the end of a refusal to hearing", self.worst_heard(Return::Refusal)),
+            ("detection of a fault", self.worst_detected()),
+            ("recovery of the first client after Redis is available", self.worst_recovered(Recovery::Redis)),
+            (
+                "recovery of the first client after a rejection ended",
+                self.worst_recovered(Recovery::Rejection),
+            ),
         ] {
             if let Some(time) = time {
-                writeln!(f, "worst {what}: {}", shown(time))?;
+                writeln!(f, "worst {what}: {}", format_duration(time))?;
             }
         }
         let (failed, skipped) = (self.count(Verdict::Failed), self.count(Verdict::Skipped));
         match failed {
-            0 if self.is_good() => writeln!(f, "All passed. Skipped: {skipped}."),
-            0 => writeln!(f, "Nothing was done. Skipped: {skipped}."),
-            failed => writeln!(f, "Failed: {failed}. Skipped: {skipped}."),
+            0 if self.is_ok() => writeln!(f, "all passed, skipped: {skipped}"),
+            0 => writeln!(f, "nothing was tested, skipped: {skipped}"),
+            failed => writeln!(f, "failed: {failed}, skipped: {skipped}"),
         }
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), shown);
-        let Tally { delivered, announced, lost, .. } = self.total;
+        let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), format_duration);
+        let Totals { delivered, reported, lost, .. } = self.total;
         writeln!(
             f,
-            "{:<18} {:>11} {:>11} {:>11} {delivered:>10} {announced:>10} {lost:>6}  {}",
-            self.exercise,
-            time(self.known),
-            time(self.heard),
-            time(self.heard_by_all),
+            "{:<18} {:>11} {:>11} {:>11} {delivered:>10} {reported:>10} {lost:>6}  {}",
+            self.fault,
+            time(self.detected),
+            time(self.recovered),
+            time(self.recovered_by_all),
             self.verdict.as_str()
         )?;
-        if let Some(why) = &self.why {
-            writeln!(f, "    {why}")?;
+        if let Some(reason) = &self.reason {
+            writeln!(f, "    {reason}")?;
         }
         self.checks
             .iter()
             .filter(|check| !check.ok)
-            .try_for_each(|check| writeln!(f, "    {}: {}", check.check, check.said))
+            .try_for_each(|check| writeln!(f, "    {}: {}", check.check, check.message))
     }
 }
 
-/// A time as people read it.
-fn shown(time: Duration) -> String {
+/// Formats a duration for people.
+fn format_duration(time: Duration) -> String {
     match time.as_millis() {
         0..10 => format!("{:.1} ms", time.as_secs_f64() * 1e3),
         10..1000 => format!("{} ms", time.as_millis()),
@@ -301,13 +303,15 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let tally = Tally { published: 10, delivered: 8, announced: 2, ..Tally::default() };
-        let mut kill = Outcome::new("kill", Return::Redis);
-        (kill.known, kill.heard) = (Some(Duration::from_micros(3400)), Some(Duration::from_millis(1500)));
-        kill.total = tally;
-        kill.check("accounts", tally.is_good(), "8 + 2 of 10");
-        let gateway = Outcome::new("gateway-killed", Return::Gateway);
-        let skipped = gateway.ended(Verdict::Skipped, "it is not a child".to_owned());
+        let totals = Totals { published: 10, delivered: 8, reported: 2, ..Totals::default() };
+        let mut kill = Outcome::new("kill", Recovery::Redis);
+        (kill.detected, kill.recovered) =
+            (Some(Duration::from_micros(3400)), Some(Duration::from_millis(1500)));
+        kill.total = totals;
+        kill.check("accounts", totals.is_ok(), "8 + 2 of 10");
+        let gateway = Outcome::new("gateway-killed", Recovery::Gateway);
+        let skipped =
+            gateway.finished(Verdict::Skipped, "requires a gateway started by the drill".to_owned());
         Report {
             redis: "redis://h".to_owned(),
             gateway: "h:1".to_owned(),
@@ -321,28 +325,35 @@ mod tests {
         let text = report().to_string();
         assert!(text.contains("kill                    3.4 ms      1.50 s           -          8          2      0  passed\n"), "{text}");
         assert!(
-            text.contains("    it is not a child\n") && text.ends_with("All passed. Skipped: 1.\n"),
+            text.contains("    requires a gateway started by the drill\n")
+                && text.ends_with("all passed, skipped: 1\n"),
             "{text}"
         );
         let mut report = report();
-        report.outcomes[0].check("told", false, "nobody was told");
+        report.outcomes[0].check("notified", false, "no client was notified");
         let text = report.to_string();
-        assert!(text.contains("FAILED\n    told: nobody was told\n") && !report.is_good(), "{text}");
+        assert!(text.contains("FAILED\n    notified: no client was notified\n") && !report.is_ok(), "{text}");
     }
 
     #[test]
     fn scripts_read_one_document() {
         let json = report().to_json();
-        assert_eq!((&json["result"], &json["worst"]["heard_milliseconds"]), (&"ok".into(), &1500.0.into()));
-        let kill = &json["exercises"][0];
-        assert_eq!((&kill["known_milliseconds"], &kill["total"]["announced"]), (&3.4.into(), &2.into()));
-        assert_eq!((&kill["verdict"], &kill["heard_by_all_milliseconds"]), (&"passed".into(), &Value::Null));
+        assert_eq!(
+            (&json["result"], &json["worst"]["recovered_milliseconds"]),
+            (&"ok".into(), &1500.0.into())
+        );
+        let kill = &json["faults"][0];
+        assert_eq!((&kill["detected_milliseconds"], &kill["total"]["reported"]), (&3.4.into(), &2.into()));
+        assert_eq!(
+            (&kill["verdict"], &kill["recovered_by_all_milliseconds"]),
+            (&"passed".into(), &Value::Null)
+        );
     }
 
     #[test]
     fn a_drill_that_did_nothing_is_no_good_one() {
         let mut report = report();
         report.outcomes.remove(0);
-        assert!(!report.is_good());
+        assert!(!report.is_ok());
     }
 }

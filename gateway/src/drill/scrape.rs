@@ -1,41 +1,41 @@
-//! What `/metrics` says, as far as the drill looks at it.
+//! The metrics of the gateway that the drill checks.
 
 use super::http::Client;
 
-/// One look at the metrics.
+/// One scrape.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scrape {
     text: String,
 }
 
-/// The numbers that an exercise moves.
+/// Metrics that faults change.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Numbers {
-    /// The worst of `redis_up`; 0 where there is no link.
+    /// Minimum of `redis_up`; 0 without a connection.
     pub(super) up: f64,
-    /// Links that worked and were given up, whatever the cause.
+    /// Working connections that were lost, for any cause.
     pub(super) lost: f64,
-    /// Of those, the ones that were open and did not hear.
+    /// Of those, connections that were open and received nothing.
     pub(super) deaf: f64,
-    /// Gaps of channels, because a link was down.
+    /// Gaps because a connection was down.
     pub(super) deaf_gaps: f64,
-    /// Logs that Redis has lost, or that were trimmed before they were read on.
+    /// Gaps of streams that lost entries or were trimmed too early.
     pub(super) log_gaps: f64,
     pub(super) wanted: f64,
     pub(super) confirmed: f64,
 }
 
 impl Scrape {
-    /// Asks for it.
+    /// Reads the metrics.
     pub(super) async fn take(client: &mut Client) -> Result<Self, String> {
         let (status, body) = client.fetch("/metrics").await?;
         if status != 200 {
-            return Err(format!("/metrics answers {status}"));
+            return Err(format!("/metrics returned {status}"));
         }
         Ok(Self { text: String::from_utf8_lossy(&body).into_owned() })
     }
 
-    /// What is looked at of it.
+    /// The values of the checked metrics.
     pub(super) fn numbers(&self) -> Numbers {
         let sum = |name: &str, label: &str| self.samples(name, label).sum();
         let up = self.samples("earshot_redis_up", "").fold(f64::INFINITY, f64::min);
@@ -77,6 +77,6 @@ mod tests {
         let numbers = Scrape { text: text.to_owned() }.numbers();
         assert_eq!((numbers.up, numbers.lost, numbers.deaf), (0.0, 5.0, 3.0));
         assert_eq!((numbers.deaf_gaps, numbers.wanted, numbers.confirmed), (7.0, 20003.0, 0.0));
-        assert_eq!(Scrape::default().numbers().up, 0.0, "no link is none that works");
+        assert_eq!(Scrape::default().numbers().up, 0.0, "no connection means down");
     }
 }

@@ -1,7 +1,7 @@
-//! Redis servers of the drill's own: one that is broken, and a replica that takes over.
+//! Redis servers as child processes: one for the faults, and a replica that is promoted.
 //!
-//! Owns their configuration: a random password, an ACL user for the gateway, and everything kept that was confirmed, so
-//! that a log outlives a kill. Must never listen elsewhere than on loopback.
+//! Owns their configuration: random passwords, an ACL user for the gateway, and full durability, so that streams
+//! survive a kill. Must never listen on an address other than loopback.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,21 +12,21 @@ use super::backend::Backend;
 use super::child::{Child, free_port};
 use super::directory::{self, Directory};
 
-/// The ACL user that the gateway signs in as.
+/// ACL user of the gateway.
 pub(super) const USER: &str = "earshot";
 
-/// How long a server may take to answer after its start.
-const START: Duration = Duration::from_secs(20);
-const GLANCE: Duration = Duration::from_millis(2);
+/// Time limit for the start of a server.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Passwords of a drill.
 #[derive(Clone)]
 pub(super) struct Passwords {
-    /// The default user's: the drill's own, and that of a replica at its primary.
+    /// Of the default user: for the drill, and for a replica at its primary.
     pub(super) admin: String,
-    /// The gateway's.
+    /// Of the gateway's user.
     pub(super) gateway: String,
-    /// The key of the gateway's HTTP API.
+    /// Key of the gateway's HTTP API.
     pub(super) api: String,
 }
 
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Passwords {
     }
 }
 
-/// A random text that no server has seen.
+/// A random secret.
 pub(super) fn secret() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
@@ -58,7 +58,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts one and waits until it answers.
+    /// Starts a server and waits until it responds.
     pub(super) async fn start(
         program: &Path,
         passwords: &Passwords,
@@ -66,12 +66,12 @@ impl Server {
         directory: &Directory,
     ) -> Result<Self, String> {
         let port = free_port()?;
-        let below = directory.below(name)?;
-        directory::write(&below.join("redis.conf"), &configuration(port, passwords))?;
+        let subdirectory = directory.subdirectory(name)?;
+        directory::write(&subdirectory.join("redis.conf"), &configuration(port, passwords))?;
         let backend = Backend::at(&format!("redis://:{}@127.0.0.1:{port}", passwords.admin));
-        let child = spawn(program, &below)?;
-        let mut server = Self { program: program.to_owned(), directory: below, port, child, backend };
-        server.answers().await?;
+        let child = spawn(program, &subdirectory)?;
+        let mut server = Self { program: program.to_owned(), directory: subdirectory, port, child, backend };
+        server.wait_until_up().await?;
         Ok(server)
     }
 
@@ -83,37 +83,37 @@ impl Server {
         &self.backend
     }
 
-    /// Ends it at once.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
         self.child.kill();
     }
 
-    /// Starts it again, and waits until it answers.
-    pub(super) async fn start_again(&mut self) -> Result<(), String> {
+    /// Starts it again and waits until it responds.
+    pub(super) async fn restart(&mut self) -> Result<(), String> {
         self.child = spawn(&self.program, &self.directory)?;
-        self.answers().await
+        self.wait_until_up().await
     }
 
-    /// Lets it hang.
-    pub(super) fn stop(&self) -> Result<(), String> {
-        self.child.stop()
+    /// Sends SIGSTOP.
+    pub(super) fn suspend(&self) -> Result<(), String> {
+        self.child.suspend()
     }
 
-    /// Lets it go on.
-    pub(super) fn go_on(&self) -> Result<(), String> {
-        self.child.go_on()
+    /// Sends SIGCONT.
+    pub(super) fn resume(&self) -> Result<(), String> {
+        self.child.resume()
     }
 
-    async fn answers(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + START;
+    async fn wait_until_up(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + STARTUP_TIMEOUT;
         loop {
             let Err(why) = self.backend.run(&["PING"]).await else { return Ok(()) };
-            if self.child.has_ended() || Instant::now() > deadline {
-                let said = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-                let last = said.lines().last().unwrap_or("it says nothing").to_owned();
-                return Err(format!("{} does not come up: {why}; {last}", self.program.display()));
+            if self.child.has_exited() || Instant::now() > deadline {
+                let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                let last = log.lines().last().unwrap_or("its log is empty").to_owned();
+                return Err(format!("{} did not start: {why}; {last}", self.program.display()));
             }
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -107,7 +107,8 @@ async fn first_event(answer: Answer, limit: Duration) -> (Finding, Option<Stream
     let mut stream = Stream::new(answer);
     let began = Instant::now();
     let Ok(mut next) = tokio::time::timeout(limit, stream.next()).await else {
-        let message = format!("the response head arrived after {}, but no data within {limit:?}", millis(head));
+        let message =
+            format!("the response head arrived after {}, but no data within {limit:?}", millis(head));
         return (Finding::failed("sse", message).cause(BUFFERS).fix(UNBUFFER), None);
     };
     let byte = head + began.elapsed();

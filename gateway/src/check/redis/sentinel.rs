@@ -108,9 +108,12 @@ fn evaluate(shown: &str, view: &View, primary: Option<&View>, sentinels: &Sentin
             .fix("add a replica");
     }
     if others + 1 != sentinels.addresses.len() as u64 {
-        return Finding::warning(CHECK, format!("{message}, but {} are configured", sentinels.addresses.len()))
-            .cause("`sentinels` does not list all of them, or they have not discovered each other")
-            .fix("list every Sentinel in `sentinels`; see SENTINEL SENTINELS");
+        return Finding::warning(
+            CHECK,
+            format!("{message}, but {} are configured", sentinels.addresses.len()),
+        )
+        .cause("`sentinels` does not list all of them, or they have not discovered each other")
+        .fix("list every Sentinel in `sentinels`; see SENTINEL SENTINELS");
     }
     Finding::ok(CHECK, message)
 }

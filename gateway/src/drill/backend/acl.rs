@@ -1,10 +1,10 @@
-//! A user as the server knows it, so that it can be made so again.
+//! ACL users, as they can be restored.
 //!
-//! Owns the reading of ACL GETUSER, whose form differs between versions. Passwords are known as hashes alone.
+//! Owns the parsing of ACL GETUSER, whose format depends on the version. Passwords are known as hashes only.
 
 use redis::Value;
 
-/// What of a user is changed for a while.
+/// The parts of a user that the drill changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::drill) struct AclUser {
     name: String,
@@ -16,26 +16,26 @@ pub(in crate::drill) struct AclUser {
 
 impl AclUser {
     pub(super) fn read(name: &str, user: &Value) -> Self {
-        let field = |name: &str| under(user.clone(), name).map(texts).unwrap_or_default();
+        let field = |name: &str| map_value(user.clone(), name).map(strings).unwrap_or_default();
         let passwords = if field("flags").iter().any(|flag| flag == "nopass") {
             vec!["nopass".to_owned()]
         } else {
             field("passwords").into_iter().map(|hash| format!("#{hash}")).collect()
         };
-        // Redis 6 lists them, 7 writes them in one text.
+        // Redis 6 returns a list, Redis 7 one text.
         let listed = field("channels");
         let patterns = listed.iter().flat_map(|text| text.split(' ')).filter(|pattern| !pattern.is_empty());
         let channels = patterns.map(|pattern| format!("&{}", pattern.trim_start_matches('&'))).collect();
         Self { name: name.to_owned(), passwords, channels }
     }
 
-    /// The command that gives it its passwords back.
-    pub(in crate::drill) fn restores_passwords(&self) -> Vec<String> {
+    /// The command that restores the passwords.
+    pub(in crate::drill) fn restore_passwords(&self) -> Vec<String> {
         self.command("resetpass", &self.passwords)
     }
 
-    /// The command that gives it its channels back.
-    pub(in crate::drill) fn restores_channels(&self) -> Vec<String> {
+    /// The command that restores the channels.
+    pub(in crate::drill) fn restore_channels(&self) -> Vec<String> {
         self.command("resetchannels", &self.channels)
     }
 
@@ -45,19 +45,19 @@ impl AclUser {
     }
 }
 
-/// Texts of an answer that is a list or a map of them.
-pub(super) fn texts(value: Value) -> Vec<String> {
+/// Strings of a list or a map.
+pub(super) fn strings(value: Value) -> Vec<String> {
     match value {
-        Value::Array(values) | Value::Set(values) => values.into_iter().flat_map(texts).collect(),
+        Value::Array(values) | Value::Set(values) => values.into_iter().flat_map(strings).collect(),
         Value::Map(pairs) => {
-            pairs.into_iter().flat_map(|(key, value)| [key, value]).flat_map(texts).collect()
+            pairs.into_iter().flat_map(|(key, value)| [key, value]).flat_map(strings).collect()
         }
         value => redis::from_redis_value(value).into_iter().collect(),
     }
 }
 
-/// What a map of an answer holds under a key.
-pub(super) fn under(value: Value, wanted: &str) -> Option<Value> {
+/// Value of a key in a map.
+pub(super) fn map_value(value: Value, wanted: &str) -> Option<Value> {
     let is_wanted =
         |key: &Value| redis::from_redis_value::<String>(key.clone()).is_ok_and(|key| key == wanted);
     match value {
@@ -78,8 +78,8 @@ mod tests {
         Value::BulkString(text.as_bytes().to_vec())
     }
 
-    fn list(texts: &[&str]) -> Value {
-        Value::Array(texts.iter().copied().map(text).collect())
+    fn list(strings: &[&str]) -> Value {
+        Value::Array(strings.iter().copied().map(text).collect())
     }
 
     #[test]
@@ -87,8 +87,8 @@ mod tests {
         let array = list(&["a", "1", "b", "2"]);
         let map = Value::Map(vec![(text("a"), text("1")), (text("b"), text("2"))]);
         for value in [array, map] {
-            assert_eq!(under(value.clone(), "b"), Some(text("2")));
-            assert_eq!(under(value, "c"), None);
+            assert_eq!(map_value(value.clone(), "b"), Some(text("2")));
+            assert_eq!(map_value(value, "c"), None);
         }
     }
 
@@ -99,7 +99,7 @@ mod tests {
             let fields = [("flags", flags), ("passwords", passwords), ("channels", channels)];
             let user = Value::Map(fields.map(|(name, value)| (text(name), value)).to_vec());
             let user = AclUser::read("bob", &user);
-            (user.restores_passwords().join(" "), user.restores_channels().join(" "))
+            (user.restore_passwords().join(" "), user.restore_channels().join(" "))
         };
         let of_seven = restores(list(&["on"]), text("&web-* &nest"));
         let of_six = restores(list(&["on"]), list(&["web-*", "nest"]));

@@ -1,7 +1,7 @@
-//! The gateway of the drill's own: this very program as `serve`, with the times that production has.
+//! A gateway as a child process: this program with `serve` and production settings.
 //!
-//! Owns its configuration, which says only what must be said: everything else is the default, so the default is what is
-//! proven. Must never be given a secret by an argument or the environment.
+//! Owns its configuration, which contains only what is required: the drill tests the defaults. Must never pass a secret
+//! in an argument or the environment.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,55 +10,55 @@ use super::child::{Child, free_port};
 use super::directory::{self, Directory};
 use super::server::{Passwords, USER};
 
-/// What its channels are called.
+/// Names of its channels.
 pub(super) const PLAIN: &str = "drill:plain";
 pub(super) const LOG: &str = "drill:log";
-/// What the names of many channels begin with.
-pub(super) const CROWD: &str = "drill:crowd:";
+/// Prefix of the channels of the background load.
+pub(super) const BACKGROUND_PREFIX: &str = "drill:crowd:";
 
 /// A gateway that can be killed.
 #[derive(Debug)]
-pub(super) struct OwnGateway {
+pub(super) struct GatewayProcess {
     program: PathBuf,
     directory: PathBuf,
     port: u16,
     child: Child,
 }
 
-impl OwnGateway {
-    /// Starts one whose Redis is behind an address.
+impl GatewayProcess {
+    /// Starts a gateway for the Redis at this address.
     pub(super) fn start(
         redis: SocketAddr,
         passwords: &Passwords,
         directory: &Directory,
     ) -> Result<Self, String> {
         let program = std::env::current_exe()
-            .map_err(|error| format!("this program does not find itself to start a gateway: {error}"))?;
-        let (port, below) = (free_port()?, directory.below("gateway")?);
-        directory::write(&below.join("password"), &passwords.gateway)?;
-        directory::write(&below.join("earshot.toml"), &configuration(port, redis, &passwords.api))?;
-        let child = spawn(&program, &below)?;
-        Ok(Self { program, directory: below, port, child })
+            .map_err(|error| format!("cannot determine the path of this program: {error}"))?;
+        let (port, subdirectory) = (free_port()?, directory.subdirectory("gateway")?);
+        directory::write(&subdirectory.join("password"), &passwords.gateway)?;
+        directory::write(&subdirectory.join("earshot.toml"), &configuration(port, redis, &passwords.api))?;
+        let child = spawn(&program, &subdirectory)?;
+        Ok(Self { program, directory: subdirectory, port, child })
     }
 
     pub(super) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends it at once.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
         self.child.kill();
     }
 
-    pub(super) fn start_again(&mut self) -> Result<(), String> {
+    pub(super) fn restart(&mut self) -> Result<(), String> {
         self.child = spawn(&self.program, &self.directory)?;
         Ok(())
     }
 
-    /// The last line of its log, when it has ended by itself.
-    pub(super) fn last_words(&mut self) -> Option<String> {
+    /// Last line of its log, if it has exited.
+    pub(super) fn exit_reason(&mut self) -> Option<String> {
         let log = || std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-        self.child.has_ended().then(|| log().lines().last().unwrap_or("it says nothing").to_owned())
+        self.child.has_exited().then(|| log().lines().last().unwrap_or("its log is empty").to_owned())
     }
 }
 

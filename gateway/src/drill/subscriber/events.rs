@@ -1,12 +1,12 @@
-//! The text of an event stream, read as it comes.
+//! Parser of event streams.
 //!
-//! Owns what an event is to a client: name, data, the id to come back with, and how long to wait before that. Must
-//! never hold more than one unfinished event.
+//! Owns the fields of an event: name, data, id, and the reconnection time. Must never hold more than one incomplete
+//! event.
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Event {
-    /// Empty for an event without a name.
+    /// Empty without a name.
     pub(super) name: String,
     pub(super) data: String,
 }
@@ -16,40 +16,40 @@ pub(super) struct Event {
 pub(super) struct Events {
     line: Vec<u8>,
     next: Event,
-    /// The id of the last event that was whole, as an `EventSource` keeps it.
+    /// The id of the last complete event, as an `EventSource` keeps it.
     pub(super) last_id: Option<String>,
     id: Option<String>,
     /// Milliseconds.
-    pub(super) retry: Option<u64>,
+    pub(super) retry_delay: Option<u64>,
 }
 
 impl Events {
-    /// What a new connection begins with: the id goes on, half an event does not.
-    pub(super) fn begin_anew(&mut self) {
-        *self = Self { last_id: self.last_id.take(), retry: self.retry, ..Self::default() };
+    /// Resets the state for a new connection: keeps the id and drops an incomplete event.
+    pub(super) fn begin_connection(&mut self) {
+        *self = Self { last_id: self.last_id.take(), retry_delay: self.retry_delay, ..Self::default() };
     }
 
-    /// Takes what came, and gives each event that is whole with it to `dispatch`.
-    pub(super) fn take(&mut self, mut bytes: &[u8], mut dispatch: impl FnMut(Event)) {
+    /// Parses bytes, and passes each complete event to `dispatch`.
+    pub(super) fn push_bytes(&mut self, mut bytes: &[u8], mut dispatch: impl FnMut(Event)) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             self.line.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
             let line = std::mem::take(&mut self.line);
             let text = String::from_utf8_lossy(&line);
-            if let Some(event) = self.take_line(text.trim_end_matches('\r')) {
+            if let Some(event) = self.push_line(text.trim_end_matches('\r')) {
                 dispatch(event);
             }
         }
         self.line.extend_from_slice(bytes);
     }
 
-    fn take_line(&mut self, line: &str) -> Option<Event> {
+    fn push_line(&mut self, line: &str) -> Option<Event> {
         if line.is_empty() {
             if let Some(id) = self.id.take() {
                 self.last_id = Some(id);
             }
             let mut event = std::mem::take(&mut self.next);
-            // Each line of data ends in a break, the last one's is none.
+            // Every data line ends in a line break, except the last.
             return event.data.pop().map(|_| event);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -61,7 +61,7 @@ impl Events {
                 self.next.data.push('\n');
             }
             "id" => self.id = Some(value.to_owned()),
-            "retry" => self.retry = value.parse().ok().or(self.retry),
+            "retry" => self.retry_delay = value.parse().ok().or(self.retry_delay),
             // Comments are heartbeats.
             _ => {}
         }
@@ -80,19 +80,19 @@ mod tests {
         let event = |name: &str, data: &str| Event { name: name.to_owned(), data: data.to_owned() };
         for size in [1, 7, TEXT.len()] {
             let (mut reader, mut events) = (Events::default(), Vec::new());
-            TEXT.chunks(size).for_each(|piece| reader.take(piece, |event| events.push(event)));
+            TEXT.chunks(size).for_each(|piece| reader.push_bytes(piece, |event| events.push(event)));
             assert_eq!(events, [event("subscribed", "{}"), event("", "a\nb")]);
-            assert_eq!((reader.last_id.as_deref(), reader.retry), (Some("y"), Some(2296)));
+            assert_eq!((reader.last_id.as_deref(), reader.retry_delay), (Some("y"), Some(2296)));
         }
     }
 
     #[test]
     fn half_an_event_ends_with_its_connection_and_its_id_with_it() {
         let mut reader = Events::default();
-        reader.take(TEXT, |_| ());
-        reader.begin_anew();
+        reader.push_bytes(TEXT, |_| ());
+        reader.begin_connection();
         let mut events = Vec::new();
-        reader.take(b"data: 1\n\n", |event| events.push(event.data));
+        reader.push_bytes(b"data: 1\n\n", |event| events.push(event.data));
         assert_eq!((events, reader.last_id.as_deref()), (vec!["1".to_owned()], Some("y")));
     }
 }

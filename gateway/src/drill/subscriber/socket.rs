@@ -1,5 +1,4 @@
-//! A client over a WebSocket: it subscribes again from where it stands when it is told of a gap, and comes back when its
-//! connection ends, as the SDKs do.
+//! WebSocket subscriber: resumes from its position after a gap notice or a disconnect, as SDKs do.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,44 +16,44 @@ use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::{End, Listener, Transport};
+use super::{Disconnect, Subscriber, Transport};
 use crate::drill::http::Target;
 
-/// How long before coming back, and before asking again for a channel that is refused for the moment.
-const RETRY: std::ops::Range<u64> = 100..500;
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Delay before a reconnect, and before a rejected channel is subscribed to again.
+const RETRY_DELAY: std::ops::Range<u64> = 100..500;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where a client stands in a channel.
+/// Position in a channel.
 #[derive(Clone, Debug, Default)]
 struct Position {
     epoch: String,
     offset: u64,
-    /// It was subscribed once, so there is something to come back to.
-    known: bool,
+    /// It was subscribed before, so it can resume.
+    subscribed_before: bool,
 }
 
-/// The state that outlives a connection.
+/// State that survives a connection.
 pub(super) struct Socket<'a> {
-    listener: &'a Listener,
+    subscriber: &'a Subscriber,
     target: &'a Target,
     encoding: Encoding,
     positions: Vec<Position>,
 }
 
 impl<'a> Socket<'a> {
-    pub(super) fn new(listener: &'a Listener, target: &'a Target) -> Self {
+    pub(super) fn new(subscriber: &'a Subscriber, target: &'a Target) -> Self {
         let encoding =
-            if listener.transport == Transport::Protobuf { Encoding::Protobuf } else { Encoding::Json };
-        Self { listener, target, encoding, positions: vec![Position::default(); listener.channels.len()] }
+            if subscriber.transport == Transport::Protobuf { Encoding::Protobuf } else { Encoding::Json };
+        Self { subscriber, target, encoding, positions: vec![Position::default(); subscriber.channels.len()] }
     }
 
-    /// Connects, and follows until the connection ends.
-    pub(super) async fn follow(&mut self) -> End {
-        let why = match Box::pin(self.connect()).await {
-            Ok(stream) => Box::pin(Visit::new(self, stream).stay()).await,
-            Err(why) => why,
+    /// Connects, and runs until the connection ends.
+    pub(super) async fn follow(&mut self) -> Disconnect {
+        let reason = match Box::pin(self.connect()).await {
+            Ok(stream) => Box::pin(Connection::new(self, stream).run()).await,
+            Err(reason) => reason,
         };
-        End { why, wait: retry() }
+        Disconnect { reason, delay: retry_delay() }
     }
 
     async fn connect(&self) -> Result<WebSocketStream<TcpStream>, String> {
@@ -64,70 +63,71 @@ impl<'a> Socket<'a> {
             request = request.with_sub_protocol("centrifuge-protobuf");
         }
         let stream = self.target.connect().await?;
-        // Of the default, 128 KiB are taken for reading at once.
+        // The default buffer of 128 KiB for each connection would use too much memory.
         let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);
-        let shaken = timeout(HANDSHAKE, Box::pin(client_async_with_config(request, stream, Some(config))));
+        let shaken =
+            timeout(HANDSHAKE_TIMEOUT, Box::pin(client_async_with_config(request, stream, Some(config))));
         match shaken.await {
             Ok(Ok((stream, _))) => Ok(stream),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no handshake within {HANDSHAKE:?}")),
+            Err(_) => Err(format!("no handshake within {HANDSHAKE_TIMEOUT:?}")),
         }
     }
 }
 
-fn retry() -> Duration {
-    Duration::from_millis(fastrand::u64(RETRY))
+fn retry_delay() -> Duration {
+    Duration::from_millis(fastrand::u64(RETRY_DELAY))
 }
 
 /// One connection.
-struct Visit<'v, 'a> {
+struct Connection<'v, 'a> {
     socket: &'v mut Socket<'a>,
     stream: WebSocketStream<TcpStream>,
     last_id: u32,
-    /// Subscribe commands on their way, with the place of the channel.
-    asked: HashMap<u32, usize>,
-    /// Channels to ask for again, and when.
-    again: Vec<usize>,
-    again_at: Instant,
-    /// Channels that are subscribed to.
-    joined: usize,
+    /// Subscribe commands in flight, with the index of the channel.
+    pending: HashMap<u32, usize>,
+    /// Channels to subscribe to again, and when.
+    retry_channels: Vec<usize>,
+    retry_at: Instant,
+    /// Number of subscribed channels.
+    subscribed_count: usize,
     frame: Vec<u8>,
 }
 
-impl<'v, 'a> Visit<'v, 'a> {
+impl<'v, 'a> Connection<'v, 'a> {
     fn new(socket: &'v mut Socket<'a>, stream: WebSocketStream<TcpStream>) -> Self {
         Self {
             socket,
             stream,
             last_id: 0,
-            asked: HashMap::new(),
-            again: Vec::new(),
-            again_at: Instant::now(),
-            joined: 0,
+            pending: HashMap::new(),
+            retry_channels: Vec::new(),
+            retry_at: Instant::now(),
+            subscribed_count: 0,
             frame: Vec::new(),
         }
     }
 
-    /// Why it ended.
-    async fn stay(mut self) -> String {
+    /// Runs until the connection ends. Returns why.
+    async fn run(mut self) -> String {
         let connect = ConnectRequest { name: "drill".to_owned(), ..ConnectRequest::default() };
-        self.command(Request::Connect(connect));
+        self.queue_command(Request::Connect(connect));
         for channel in 0..self.socket.positions.len() {
             self.subscribe(channel);
         }
         loop {
-            if let Err(why) = self.flush().await {
-                return why;
+            if let Err(reason) = self.flush().await {
+                return reason;
             }
-            let waits = !self.again.is_empty();
+            let waits = !self.retry_channels.is_empty();
             tokio::select! {
                 message = self.stream.next() => {
-                    if let Err(why) = self.take(message) {
-                        return why;
+                    if let Err(reason) = self.handle(message) {
+                        return reason;
                     }
                 }
-                () = sleep_until(self.again_at), if waits => {
-                    for channel in std::mem::take(&mut self.again) {
+                () = sleep_until(self.retry_at), if waits => {
+                    for channel in std::mem::take(&mut self.retry_channels) {
                         self.subscribe(channel);
                     }
                 }
@@ -135,7 +135,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         }
     }
 
-    fn command(&mut self, request: Request) {
+    fn queue_command(&mut self, request: Request) {
         let id = if request == Request::Pong { 0 } else { self.last_id + 1 };
         self.last_id = self.last_id.max(id);
         if !self.frame.is_empty() {
@@ -145,19 +145,19 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn subscribe(&mut self, channel: usize) {
-        let Position { epoch, offset, known } = self.socket.positions[channel].clone();
+        let Position { epoch, offset, subscribed_before } = self.socket.positions[channel].clone();
         let request = SubscribeRequest {
-            channel: self.socket.listener.channels[channel].clone(),
-            recover: known,
+            channel: self.socket.subscriber.channels[channel].clone(),
+            recover: subscribed_before,
             epoch,
             offset,
             ..SubscribeRequest::default()
         };
-        self.command(Request::Subscribe(request));
-        self.asked.insert(self.last_id, channel);
+        self.queue_command(Request::Subscribe(request));
+        self.pending.insert(self.last_id, channel);
     }
 
-    /// Sends the commands that wait.
+    /// Sends the queued commands.
     async fn flush(&mut self) -> Result<(), String> {
         if self.frame.is_empty() {
             return Ok(());
@@ -170,7 +170,7 @@ impl<'v, 'a> Visit<'v, 'a> {
         self.stream.send(message).await.map_err(|error| error.to_string())
     }
 
-    fn take(
+    fn handle(
         &mut self,
         message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
     ) -> Result<(), String> {
@@ -183,7 +183,7 @@ impl<'v, 'a> Visit<'v, 'a> {
             Some(Ok(Message::Close(None))) => return Err("closed without a code".to_owned()),
             Some(Ok(_)) => return Ok(()),
             Some(Err(error)) => return Err(error.to_string()),
-            None => return Err("the connection ended".to_owned()),
+            None => return Err("the connection was closed".to_owned()),
         };
         for reply in self.socket.encoding.decode_replies(&frame) {
             self.reply(reply.map_err(|error| error.to_string())?);
@@ -193,17 +193,17 @@ impl<'v, 'a> Visit<'v, 'a> {
 
     fn reply(&mut self, Reply { id, body }: Reply) {
         match body {
-            ReplyBody::Ping => self.command(Request::Pong),
+            ReplyBody::Ping => self.queue_command(Request::Pong),
             ReplyBody::Push(push) => self.push(push),
             ReplyBody::Subscribe(result) => {
-                if let Some(channel) = self.asked.remove(&id) {
+                if let Some(channel) = self.pending.remove(&id) {
                     self.subscribed(channel, result);
                 }
             }
             ReplyBody::Error(_) => {
-                if let Some(channel) = self.asked.remove(&id) {
-                    self.again.push(channel);
-                    self.again_at = Instant::now() + retry();
+                if let Some(channel) = self.pending.remove(&id) {
+                    self.retry_channels.push(channel);
+                    self.retry_at = Instant::now() + retry_delay();
                 }
             }
             _ => {}
@@ -211,27 +211,27 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 
     fn subscribed(&mut self, channel: usize, result: SubscribeResult) {
-        let Socket { listener, positions, .. } = &mut *self.socket;
-        if positions[channel].known && !result.recovered {
-            listener.gap(channel);
+        let Socket { subscriber, positions, .. } = &mut *self.socket;
+        if positions[channel].subscribed_before && !result.recovered {
+            subscriber.gap(channel);
         }
-        positions[channel] = Position { epoch: result.epoch, offset: result.offset, known: true };
+        positions[channel] = Position { epoch: result.epoch, offset: result.offset, subscribed_before: true };
         for publication in &result.publications {
-            hear(listener, positions, channel, publication);
+            receive(subscriber, positions, channel, publication);
         }
-        self.joined += 1;
-        if self.joined == positions.len() {
-            listener.arrived();
+        self.subscribed_count += 1;
+        if self.subscribed_count == positions.len() {
+            subscriber.subscribed_all();
         }
     }
 
     fn push(&mut self, Push { channel, body }: Push) {
-        let Some(channel) = self.socket.listener.place(&channel) else { return };
-        let Socket { listener, positions, .. } = &mut *self.socket;
+        let Some(channel) = self.socket.subscriber.channel_index(&channel) else { return };
+        let Socket { subscriber, positions, .. } = &mut *self.socket;
         match body {
-            PushBody::Publication(publication) => hear(listener, positions, channel, &publication),
+            PushBody::Publication(publication) => receive(subscriber, positions, channel, &publication),
             PushBody::Unsubscribe(_) => {
-                self.joined -= 1;
+                self.subscribed_count -= 1;
                 self.subscribe(channel);
             }
             _ => {}
@@ -239,7 +239,7 @@ impl<'v, 'a> Visit<'v, 'a> {
     }
 }
 
-fn hear(listener: &Listener, positions: &mut [Position], channel: usize, publication: &Publication) {
+fn receive(subscriber: &Subscriber, positions: &mut [Position], channel: usize, publication: &Publication) {
     positions[channel].offset = publication.offset;
-    listener.heard(channel, publication.data.bytes());
+    subscriber.received(channel, publication.data.bytes());
 }
