@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_read_with_their_prefix() {
+    fn urls_are_parsed_with_their_prefix() {
         for (url, shown) in [
             ("http://localhost:8000", "http://localhost:8000"),
             ("http://h:80/", "http://h"),

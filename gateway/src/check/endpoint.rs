@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_and_ports_are_read() {
+    fn hosts_and_ports_are_parsed() {
         let endpoint = |host: &str, port, tls| Some(Endpoint { host: host.to_owned(), port, tls });
         assert_eq!(Endpoint::read("http://h.example:1"), endpoint("h.example", 1, false));
         assert_eq!(Endpoint::read("https://h.example"), endpoint("h.example", 443, true));

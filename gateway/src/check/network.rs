@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_nobody_has_is_said_to_be_one() {
+    async fn unknown_name_is_reported() {
         let (finding, addresses) = resolve(&endpoint("no-such-host.invalid"), LIMIT).await;
         assert_eq!((finding.level, addresses.len()), (Level::Failed, 0));
         let (finding, addresses) = resolve(&endpoint("::1"), LIMIT).await;
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_of_several_is_enough() {
+    async fn one_reachable_address_is_sufficient() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = listener.local_addr().unwrap();
         // A port that has just been closed.

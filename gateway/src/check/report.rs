@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_lines_with_cause_and_advice() {
+    fn lines_with_cause_and_fix_for_people() {
         let mut report = report();
         let text = report.to_string();
         assert_eq!(
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_read_one_document() {
+    fn json_document() {
         let json = report().to_json();
         assert_eq!((&json["result"], &json["warnings"]), (&"ok".into(), &1.into()));
         let finding = &json["sections"][0]["findings"][0];

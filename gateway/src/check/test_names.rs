@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_fit_their_globs_and_are_nobody_elses() {
+    fn test_names_match_their_globs_and_are_unique() {
         for glob in ["*", "web-*", "a*b", "*:x", "a*b*c", "j?b:*"] {
             let sample = TestName::of(glob);
             assert!(

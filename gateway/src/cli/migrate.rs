@@ -271,13 +271,13 @@ mod tests {
     }
 
     #[test]
-    fn the_help_says_where_passwords_belong() {
+    fn help_describes_password_sources() {
         let help = crate::cli::Cli::try_parse_from(["earshot", "migrate", "--help"]).unwrap_err().to_string();
         assert!(help.contains("env:VARIABLE") && help.contains("Exit codes"), "{help}");
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_secrets() {
+    fn errors_contain_no_secret() {
         let good = ["--from", "redis://a:1", "--to", "nest=redis://b:2", "--rest", "nest"];
         for (flags, message) in [
             (&["--to", "nest=redis://b:2", "--rest", "nest"][..], "--from is missing"),

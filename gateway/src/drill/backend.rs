@@ -65,8 +65,8 @@ impl Backend {
 
     /// Opens a connection.
     pub(super) async fn connect(&self) -> Result<Connection, String> {
-        let deaf = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
-        let connection = Box::pin(self.dialer.dial(deaf)).await.map_err(|failure| failure.to_string())?;
+        let discard = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
+        let connection = Box::pin(self.dialer.dial(discard)).await.map_err(|failure| failure.to_string())?;
         Ok(Connection { connection })
     }
 
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_connections_of_gateways_are_told_from_others() {
+    fn gateway_connections_are_recognised() {
         let list = "id=3 addr=127.0.0.1:1 name=earshot:default:commands user=bob lib-name=earshot\n\
                     id=4 addr=127.0.0.1:2 name=earshot:a:b:subscriptions user=default\n\
                     id=5 addr=127.0.0.1:3 name= user=default\n\

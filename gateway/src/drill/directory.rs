@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_for_nobody_else_and_goes_with_what_is_in_it() {
+    fn directory_is_private_and_removed() {
         let directory = Directory::make(false).unwrap();
         let inner = directory.subdirectory("a").unwrap();
         let file = inner.join("secret");

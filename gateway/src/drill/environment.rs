@@ -213,7 +213,7 @@ async fn external(external: &External, drain: &Drain) -> Result<EnvironmentParts
         target,
         channel: external.channel.clone(),
         stream_channel: external.stream_channel.clone(),
-        background_prefix: format!("{}:crowd:", external.channel),
+        background_prefix: format!("{}:background:", external.channel),
     })
 }
 

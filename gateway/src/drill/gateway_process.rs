@@ -14,7 +14,7 @@ use super::server::{Passwords, USER};
 pub(super) const PLAIN: &str = "drill:plain";
 pub(super) const LOG: &str = "drill:log";
 /// Prefix of the channels of the background load.
-pub(super) const BACKGROUND_PREFIX: &str = "drill:crowd:";
+pub(super) const BACKGROUND_PREFIX: &str = "drill:background:";
 
 /// A gateway that can be killed.
 #[derive(Debug)]

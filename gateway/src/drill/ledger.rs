@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_is_delivered_announced_or_lost() {
+    fn every_number_is_delivered_reported_or_lost() {
         assert_eq!(count(&[Some(1), Some(2), Some(3)], 3), [3, 0, 0, 0, 0]);
         assert_eq!(count(&[Some(1), None, Some(4)], 4), [2, 2, 0, 0, 1]);
         assert_eq!(count(&[Some(1), Some(4)], 4), [2, 0, 2, 0, 0]);
@@ -133,18 +133,18 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_excuses_the_hole_that_follows_it_and_no_other() {
+    fn gap_notice_covers_the_next_missing_numbers_only() {
         assert_eq!(count(&[None, Some(2), Some(4)], 4), [2, 1, 1, 0, 1]);
         assert_eq!(count(&[Some(2), None, Some(4)], 4), [2, 1, 1, 0, 1]);
     }
 
     #[test]
-    fn what_comes_again_or_too_late_is_counted_apart() {
+    fn late_and_repeated_numbers_are_duplicates() {
         assert_eq!(count(&[Some(1), Some(1), Some(3), Some(2)], 3), [2, 0, 1, 2, 0]);
     }
 
     #[test]
-    fn an_arrival_is_looked_out_for() {
+    fn first_arrival_is_recorded() {
         let mut ledger = ledger(&[Some(1)]);
         ledger.expect_from(3);
         ledger.received(2, Instant::now());

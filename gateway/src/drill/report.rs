@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_a_table() {
+    fn table_for_people() {
         let text = report().to_string();
         assert!(text.contains("kill                    3.4 ms      1.50 s           -          8          2      0  passed\n"), "{text}");
         assert!(
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_read_one_document() {
+    fn json_document() {
         let json = report().to_json();
         assert_eq!(
             (&json["result"], &json["worst"]["recovered_milliseconds"]),
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drill_that_did_nothing_is_no_good_one() {
+    fn empty_drill_does_not_pass() {
         let mut report = report();
         report.outcomes.remove(0);
         assert!(!report.is_ok());

@@ -16,9 +16,9 @@ pub(super) struct Numbers {
     /// Working connections that were lost, for any cause.
     pub(super) lost: f64,
     /// Of those, connections that were open and received nothing.
-    pub(super) deaf: f64,
+    pub(super) not_receiving: f64,
     /// Gaps because a connection was down.
-    pub(super) deaf_gaps: f64,
+    pub(super) link_gaps: f64,
     /// Gaps of streams that lost entries or were trimmed too early.
     pub(super) log_gaps: f64,
     pub(super) wanted: f64,
@@ -42,8 +42,8 @@ impl Scrape {
         Numbers {
             up: if up.is_finite() { up } else { 0.0 },
             lost: sum("earshot_redis_lost_total", ""),
-            deaf: sum("earshot_redis_lost_total", "cause=\"deaf\""),
-            deaf_gaps: sum("earshot_gaps_total", "cause=\"deaf\""),
+            not_receiving: sum("earshot_redis_lost_total", "cause=\"deaf\""),
+            link_gaps: sum("earshot_gaps_total", "cause=\"deaf\""),
             log_gaps: sum("earshot_gaps_total", "cause=\"log-lost\"")
                 + sum("earshot_gaps_total", "cause=\"ring-too-short\""),
             wanted: sum("earshot_redis_topics", "state=\"wanted\""),
@@ -75,8 +75,8 @@ mod tests {
                     earshot_gaps_total{cause=\"deaf\"} 7\n\
                     earshot_redis_topics{instance=\"a\",link=\"subscriptions\",state=\"wanted\"} 20003\n";
         let numbers = Scrape { text: text.to_owned() }.numbers();
-        assert_eq!((numbers.up, numbers.lost, numbers.deaf), (0.0, 5.0, 3.0));
-        assert_eq!((numbers.deaf_gaps, numbers.wanted, numbers.confirmed), (7.0, 20003.0, 0.0));
+        assert_eq!((numbers.up, numbers.lost, numbers.not_receiving), (0.0, 5.0, 3.0));
+        assert_eq!((numbers.link_gaps, numbers.wanted, numbers.confirmed), (7.0, 20003.0, 0.0));
         assert_eq!(Scrape::default().numbers().up, 0.0, "no connection means down");
     }
 }

@@ -32,7 +32,7 @@ const CHECKS: [&str; 13] = [
 ];
 
 #[tokio::test]
-async fn a_gateway_that_nothing_stands_before_passes() {
+async fn gateway_without_a_proxy_passes() {
     let gateway = Gateway::settings().config(LIVELY).start().await;
     let checked = look(&format!("http://{}", gateway.address()), &["--idle", "4"]).await;
     assert_eq!((checked.code, checked.failed(), checked.warned()), (0, vec![], vec![]), "{}", checked.text);
@@ -47,7 +47,7 @@ async fn a_gateway_that_nothing_stands_before_passes() {
 }
 
 #[tokio::test]
-async fn the_nginx_of_the_documentation_passes() {
+async fn documented_nginx_configuration_passes() {
     let gateway = Gateway::settings().config(LIVELY).start().await;
     let nginx = Nginx::serving(&documented(&gateway)).await;
     let checked = look(&nginx.url(), &["--idle", "4"]).await;
@@ -60,7 +60,7 @@ async fn the_nginx_of_the_documentation_passes() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_collects_the_stream_is_named() {
+async fn buffering_proxy_is_reported() {
     let gateway = Gateway::start().await;
     // With HTTP/1.0 nginx waits for a full buffer.
     let collecting = "proxy_set_header Host $http_host; proxy_ignore_headers X-Accel-Buffering;";
@@ -73,7 +73,7 @@ async fn a_proxy_that_collects_the_stream_is_named() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_packs_the_stream_is_named() {
+async fn compressing_proxy_is_reported() {
     let gateway = Gateway::start().await;
     let packing = format!("{GOOD} gzip on; gzip_min_length 0; gzip_types text/event-stream;");
     let nginx = Nginx::before(gateway.address(), &packing).await;
@@ -90,7 +90,7 @@ async fn a_proxy_that_packs_the_stream_is_named() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_bears_no_silence_is_named_with_the_time() {
+async fn idle_timeout_of_a_proxy_is_measured() {
     let gateway = Gateway::start().await;
     let nginx = Nginx::before(gateway.address(), &format!("{GOOD} proxy_read_timeout 1s;")).await;
     let checked = look(&nginx.url(), &["--idle", "5"]).await;
@@ -104,7 +104,7 @@ async fn a_proxy_that_bears_no_silence_is_named_with_the_time() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_upgrade_is_named() {
+async fn proxy_without_websocket_upgrade_is_reported() {
     let gateway = Gateway::start().await;
     // HTTP/1.0 without Upgrade: the nginx default.
     let nginx = Nginx::before(gateway.address(), "proxy_set_header Host $http_host;").await;
@@ -116,7 +116,7 @@ async fn a_proxy_that_does_not_upgrade_is_named() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_changes_the_host_makes_own_pages_foreign() {
+async fn changed_host_header_rejects_same_origin_pages() {
     let open = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"subscribers\"\n";
     let gateway = Gateway::settings().production().config(open).start().await;
     let without_host = GOOD.replace("proxy_set_header Host $http_host;", "");
@@ -129,7 +129,7 @@ async fn a_proxy_that_changes_the_host_makes_own_pages_foreign() {
 }
 
 #[tokio::test]
-async fn pages_of_another_origin_are_let_in_by_name_and_once() {
+async fn allowed_origin_is_accepted_once() {
     let gateway = Gateway::settings().config("allowed_origins = [\"https://app.example\"]\n").start().await;
     let own = format!("http://{}", gateway.address());
     let from = |origin: &'static str| ["--origin", origin];
@@ -151,14 +151,14 @@ async fn pages_of_another_origin_are_let_in_by_name_and_once() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_lets_in_every_origin_is_warned_of() {
+async fn open_origins_cause_a_warning() {
     let gateway = Gateway::settings().config("allowed_origins = [\"*\"]\n").start().await;
     let checked = look(&format!("http://{}", gateway.address()), &[]).await;
     assert_eq!((checked.code, checked.warned()), (0, vec!["origin"]), "{}", checked.text);
 }
 
 #[tokio::test]
-async fn changed_headers_and_cookies_are_seen_and_no_cookie_is_shown() {
+async fn changed_headers_and_cookies_are_reported_without_values() {
     let gateway = Gateway::start().await;
     let meddling = "proxy_hide_header Cache-Control; add_header Cache-Control max-age=60; \
                     add_header Set-Cookie 'route=s3cret; Path=/; SameSite=None; Secure';";
@@ -182,7 +182,7 @@ async fn changed_headers_and_cookies_are_seen_and_no_cookie_is_shown() {
 }
 
 #[tokio::test]
-async fn who_answers_in_the_place_of_a_gateway_is_recognised() {
+async fn other_servers_are_recognised() {
     let mut gateway = Gateway::start().await;
     let nginx = Nginx::before(gateway.address(), GOOD).await;
     gateway.process.kill();
@@ -204,7 +204,7 @@ async fn who_answers_in_the_place_of_a_gateway_is_recognised() {
 }
 
 #[tokio::test]
-async fn a_gateway_under_a_prefix_is_found() {
+async fn gateway_under_a_path_prefix_is_found() {
     let gateway = Gateway::start().await;
     let under = format!(
         "server {{ listen 127.0.0.1:{{port}}; location /push/ {{ proxy_pass http://{}/; {GOOD} }} }}",
@@ -217,7 +217,7 @@ async fn a_gateway_under_a_prefix_is_found() {
 }
 
 #[tokio::test]
-async fn channels_are_those_that_clients_may_hear() {
+async fn channels_are_client_channels() {
     let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\n\
                   [[namespace]]\nname = \"own\"\nchannels = [\"own\"]\nsubscribe = \"nobody\"\n";
     let gateway = Gateway::settings().config(config).start().await;
@@ -231,7 +231,7 @@ async fn channels_are_those_that_clients_may_hear() {
 }
 
 #[tokio::test]
-async fn a_gateway_whose_redis_is_away_says_so() {
+async fn unavailable_redis_of_a_gateway_is_reported() {
     let nobody = format!("redis://127.0.0.1:{}", crate::harness::process::free_port());
     let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"500ms\"\n";
     let gateway = Gateway::settings().config(config).environment("REDIS_URL", &nobody).start_unready().await;
@@ -241,7 +241,7 @@ async fn a_gateway_whose_redis_is_away_says_so() {
 }
 
 #[tokio::test]
-async fn over_tls_the_certificate_and_the_http_version_are_looked_at() {
+async fn certificate_and_http_version_are_checked_over_tls() {
     let (gateway, authority) = (Gateway::start().await, Authority::new());
     let file = authority.file();
     let known = ["--ca-file", file.to_str().unwrap()];
@@ -283,7 +283,7 @@ async fn over_tls_the_certificate_and_the_http_version_are_looked_at() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_looked_at_is_refused() {
+async fn invalid_path_arguments_are_exit_code_2() {
     for (arguments, text) in [
         (&["--path", "localhost:8000"][..], "expected http(s)://"),
         (&["--path", "http://u:hunter2@h"][..], "remove them"),

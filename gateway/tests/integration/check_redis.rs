@@ -49,7 +49,7 @@ key_prefix = "jobs:"
 "#;
 
 #[tokio::test]
-async fn a_good_server_passes_and_keeps_nothing_of_it() {
+async fn healthy_server_passes_unchanged() {
     let redis = Redis::start().await;
     let checked = check(&[&redis.url()]).await;
     assert_eq!((checked.code, checked.failed(), checked.warned()), (0, vec![], vec![]), "{}", checked.text);
@@ -77,7 +77,7 @@ async fn a_good_server_passes_and_keeps_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_ours_is_neither_heard_nor_touched() {
+async fn foreign_keys_and_channels_are_not_touched() {
     let redis = Redis::start().await;
     admin(&redis, "SET jobs:stream:job:1 theirs").await;
     let mut ears = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
@@ -109,7 +109,7 @@ async fn what_is_not_ours_is_neither_heard_nor_touched() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_named_however_it_can_be_asked_for() {
+async fn missing_permission_is_reported_by_each_method() {
     let redis = Redis::start().await;
     let own =
         "+subscribe +unsubscribe +publish +ping +hello +@scripting +@stream +@hash +@string +@keyspace +time";
@@ -130,7 +130,7 @@ async fn a_right_that_is_missing_is_named_however_it_can_be_asked_for() {
 }
 
 #[tokio::test]
-async fn the_rights_of_the_documentation_are_enough() {
+async fn documented_permissions_are_sufficient() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
     let text = std::fs::read_to_string(path).unwrap();
     let quoted = |opening: &str| {
@@ -149,7 +149,7 @@ async fn the_rights_of_the_documentation_are_enough() {
 }
 
 #[tokio::test]
-async fn a_pattern_must_stand_in_the_acl_as_it_is() {
+async fn pattern_must_be_in_the_acl_literally() {
     let redis = Redis::start().await;
     admin(&redis, "ACL SETUSER app reset on >pw ~* resetchannels &w* +@all").await;
     let space = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\nsubscribe_pattern = true\n";
@@ -164,7 +164,7 @@ async fn a_pattern_must_stand_in_the_acl_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_refused_password_is_told_without_showing_any() {
+async fn rejected_password_is_reported_and_not_shown() {
     let redis = Redis::start().await;
     admin(&redis, "ACL SETUSER app reset on >hunter2 ~* &* +@all").await;
     admin(&redis, "CONFIG SET requirepass hunter2").await;
@@ -186,7 +186,7 @@ async fn a_refused_password_is_told_without_showing_any() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_know_hello_repeats_no_password() {
+async fn server_without_hello_shows_no_password() {
     let redis = Redis::start_given(&[
         "--rename-command",
         "HELLO",
@@ -214,7 +214,7 @@ async fn a_server_that_does_not_know_hello_repeats_no_password() {
 }
 
 #[tokio::test]
-async fn settings_that_will_hurt_are_named() {
+async fn harmful_settings_are_reported() {
     let redis = Redis::start_given(&["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"]).await;
     for words in
         ["CONFIG SET timeout 5", "CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory 1gb"]
@@ -233,7 +233,7 @@ async fn settings_that_will_hurt_are_named() {
 }
 
 #[tokio::test]
-async fn memory_that_runs_out_is_named() {
+async fn low_memory_is_reported() {
     let redis = Redis::start().await;
     // Memory usage varies slightly; this is large in comparison.
     admin(&redis, "SETRANGE large 50000000 x").await;
@@ -253,7 +253,7 @@ async fn memory_that_runs_out_is_named() {
 }
 
 #[tokio::test]
-async fn too_few_connections_are_named_before_and_after_they_have_run_out() {
+async fn too_few_connections_are_reported() {
     let redis = Redis::start_given(&["--maxclients", "8"]).await;
     let checked = check(&[&redis.url()]).await;
     checked.expect("clients", "failed", &["of 8", "CLIENT LIST"]);
@@ -270,7 +270,7 @@ async fn too_few_connections_are_named_before_and_after_they_have_run_out() {
 }
 
 #[tokio::test]
-async fn where_config_is_forbidden_info_is_asked() {
+async fn info_replaces_a_denied_config() {
     let redis = Redis::start_given(&["--maxclients", "8"]).await;
     admin(&redis, "ACL SETUSER app reset on >pw ~* &* +@all -config").await;
     let checked = check(&[&format!("redis://app:pw@{}", redis.address())]).await;
@@ -281,7 +281,7 @@ async fn where_config_is_forbidden_info_is_asked() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_can_reach_is_told_apart_by_how() {
+async fn unreachable_servers_are_distinguished() {
     let nobody = format!("redis://127.0.0.1:{}", free_port());
     check(&[&nobody]).await.expect("tcp", "failed", &["refused", "bind"]);
     check(&["redis://nobody.invalid"]).await.expect("dns", "failed", &["nobody.invalid", "getent hosts"]);
@@ -300,14 +300,14 @@ async fn a_server_that_nobody_can_reach_is_told_apart_by_how() {
 }
 
 #[tokio::test]
-async fn something_else_on_the_port_is_recognised() {
+async fn other_protocols_are_recognised() {
     let gateway = Gateway::start().await;
     let checked = check(&[&format!("redis://{}", gateway.address())]).await;
     checked.expect("protocol", "failed", &["not a Redis server", "HTTP/1.1 400", "a web server"]);
 }
 
 #[tokio::test]
-async fn a_server_that_throws_everybody_out_ends_the_check_with_a_report() {
+async fn disconnecting_server_is_reported() {
     let redis = Redis::start().await;
     let url = redis.url();
     let arguments = [url.as_str(), "--timeout", "2"];
@@ -323,7 +323,7 @@ async fn a_server_that_throws_everybody_out_ends_the_check_with_a_report() {
 }
 
 #[tokio::test]
-async fn a_server_in_protected_mode_answers_its_own_machine_alone() {
+async fn protected_mode_is_reported() {
     // The address by which other machines reach this one, if there is one.
     let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     let Ok(IpAddr::V4(own)) =
@@ -338,7 +338,7 @@ async fn a_server_in_protected_mode_answers_its_own_machine_alone() {
 }
 
 #[tokio::test]
-async fn a_password_is_read_from_its_file() {
+async fn password_is_read_from_a_file() {
     let redis = Redis::start().await;
     admin(&redis, "ACL SETUSER app reset on >hunter2 ~* &* +@all").await;
     let directory = tempfile::tempdir().unwrap();
@@ -358,7 +358,7 @@ async fn a_password_is_read_from_its_file() {
 }
 
 #[tokio::test]
-async fn a_socket_of_this_machine_is_looked_at_as_well() {
+async fn unix_socket_is_checked() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("redis.sock");
     let shown = path.to_str().unwrap();
@@ -375,7 +375,7 @@ async fn a_socket_of_this_machine_is_looked_at_as_well() {
 }
 
 #[tokio::test]
-async fn where_hearing_cannot_be_proven_that_is_said() {
+async fn unverifiable_delivery_causes_a_warning() {
     let redis = Redis::start().await;
     admin(&redis, "ACL SETUSER app reset on >pw ~* resetchannels &web-* &job:* +@all").await;
     let config = configured(&redis, "app:pw").replace("\"web-signals\", ", "");
@@ -392,7 +392,7 @@ async fn where_hearing_cannot_be_proven_that_is_said() {
 }
 
 #[tokio::test]
-async fn a_slow_way_is_named() {
+async fn high_latency_is_reported() {
     let redis = Redis::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -404,7 +404,7 @@ async fn a_slow_way_is_named() {
 }
 
 #[tokio::test]
-async fn a_url_comes_from_the_command_line_standard_input_or_the_environment() {
+async fn url_sources() {
     let redis = Redis::start().await;
     let url = redis.url();
     assert_eq!(run(&["-"], &[], None, &format!("{url}\n")).await.code, 0);
@@ -488,7 +488,7 @@ async fn delay(listener: TcpListener, server: std::net::SocketAddr, late: Durati
 }
 
 #[tokio::test]
-async fn a_gateway_says_at_its_start_what_the_settings_of_its_redis_will_do() {
+async fn gateway_logs_harmful_redis_settings_at_startup() {
     let limits = ["--timeout", "5", "--client-output-buffer-limit", "pubsub", "1mb", "0", "0"];
     let redis = Redis::start_given(&limits).await;
     let said = |log: &str| log.contains("output-buffer") && log.contains("timeout");

@@ -51,7 +51,7 @@ fn shown(path: &Path) -> String {
 const ANYBODY: [&str; 2] = ["--tls-auth-clients", "no"];
 
 #[tokio::test]
-async fn tls_against_plain_and_plain_against_tls_are_told_apart() {
+async fn tls_mismatch_is_reported() {
     let authority = Authority::new();
     let server = Secured::start(&authority, &["localhost"], FAR, &ANYBODY).await;
     let plain = check(&[&format!("redis://127.0.0.1:{}", server.port)]).await;
@@ -63,7 +63,7 @@ async fn tls_against_plain_and_plain_against_tls_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_worth_nothing_is_told_with_the_reason() {
+async fn invalid_certificate_is_reported_with_the_reason() {
     let authority = Authority::new();
     let unknown = Secured::start(&authority, &["localhost"], FAR, &ANYBODY).await;
     let checked = check(&[&unknown.url()]).await;
@@ -75,7 +75,7 @@ async fn a_certificate_that_is_worth_nothing_is_told_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_trusted_authority_is_judged_by_its_name_and_its_end() {
+async fn name_and_expiry_of_a_certificate_are_checked() {
     let authority = Authority::new();
     let good = Secured::start(&authority, &["localhost"], FAR, &ANYBODY).await;
     for checked in [good.configured("").await, check(&[&good.url(), "--ca-file", &good.ca_file]).await] {
@@ -104,7 +104,7 @@ async fn a_certificate_of_a_trusted_authority_is_judged_by_its_name_and_its_end(
 }
 
 #[tokio::test]
-async fn a_server_that_wants_a_certificate_of_ours_says_so() {
+async fn required_client_certificate_is_reported() {
     let authority = Authority::new();
     for more in [&[][..], &["--tls-protocols", "TLSv1.2"]] {
         let server = Secured::start(&authority, &["localhost"], FAR, more).await;

@@ -8,7 +8,7 @@ use crate::harness::sentinel::Group;
 use crate::harness::{Redis, until};
 
 #[tokio::test]
-async fn a_replica_is_named() {
+async fn replica_is_reported() {
     let primary = Redis::start_given(&["--repl-diskless-sync-delay", "0"]).await;
     let (host, port) = (primary.address().ip(), primary.address().port());
     let replica = Redis::start_given(&["--replicaof", &host.to_string(), &port.to_string()]).await;
@@ -26,7 +26,7 @@ async fn a_replica_is_named() {
 }
 
 #[tokio::test]
-async fn a_cluster_is_recognised_and_must_be_whole() {
+async fn cluster_must_cover_all_slots() {
     let port = free_port().to_string();
     let redis = Redis::start_given(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
     let checked = check(&[&redis.url()]).await;
@@ -42,7 +42,7 @@ async fn a_cluster_is_recognised_and_must_be_whole() {
 }
 
 #[tokio::test]
-async fn every_node_of_a_cluster_is_reached_and_heard_from() {
+async fn every_cluster_node_is_checked() {
     let mut cluster = Cluster::start(2, true).await;
     let config = format!("[redis.default]\n{}", cluster.settings());
     let good = check_configured(&config).await;
@@ -77,7 +77,7 @@ async fn every_node_of_a_cluster_is_reached_and_heard_from() {
 }
 
 #[tokio::test]
-async fn rights_on_shard_channels_are_those_of_shard_channels() {
+async fn shard_channel_permissions_are_checked() {
     let cluster = Cluster::start(1, false).await;
     let space = "[[namespace]]\nname = \"s\"\nchannels = [\"s:*\"]\nsharded = true\n";
     let config =
@@ -94,7 +94,7 @@ async fn rights_on_shard_channels_are_those_of_shard_channels() {
 }
 
 #[tokio::test]
-async fn servers_that_are_one_instance_are_looked_at_one_by_one() {
+async fn servers_of_an_instance_are_checked_separately() {
     let (one, other) = (Redis::start().await, Redis::start().await);
     other.run(&["CONFIG", "SET", "timeout", "5"]).await;
     let config = format!(
@@ -114,7 +114,7 @@ async fn servers_that_are_one_instance_are_looked_at_one_by_one() {
 }
 
 #[tokio::test]
-async fn sentinels_are_asked_one_by_one_and_lead_to_the_primary() {
+async fn sentinels_are_checked_and_provide_the_primary() {
     let mut group = Group::start().await;
     let config = format!("[redis.default]\n{}", group.settings());
     let good = check_configured(&config).await;
@@ -138,7 +138,7 @@ async fn sentinels_are_asked_one_by_one_and_lead_to_the_primary() {
 }
 
 #[tokio::test]
-async fn every_instance_of_a_configuration_is_looked_at_by_itself() {
+async fn instances_are_checked_separately() {
     let (commands, pubsub) = (Redis::start().await, Redis::start().await);
     let nobody = free_port();
     let config = format!(

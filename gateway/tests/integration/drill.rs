@@ -13,7 +13,7 @@ fn url(gateway: &Gateway) -> String {
 }
 
 #[tokio::test]
-async fn it_passes_on_children_of_its_own_and_its_report_tells_all() {
+async fn temporary_environment_passes_with_a_complete_report() {
     let drilled = drill(&["--only", "kill,cut,subscriber-killed", "--outage", "1s"], "").await;
     assert_eq!((drilled.code, &drilled.report["result"]), (Some(0), &"ok".into()), "{}", drilled.text);
     let names: Vec<_> =
@@ -45,7 +45,7 @@ async fn it_passes_on_children_of_its_own_and_its_report_tells_all() {
 }
 
 #[tokio::test]
-async fn many_channels_are_heard_again_too() {
+async fn background_channels_recover() {
     let drilled = drill(&["--only", "cut", "--channels", "300"], "").await;
     assert_eq!(drilled.code, Some(0), "{}", drilled.text);
     let background = &drilled.outcome("cut")["background"];
@@ -55,11 +55,11 @@ async fn many_channels_are_heard_again_too() {
         "{background}"
     );
     assert!(background["delivered"].as_u64() >= Some(300), "{background}");
-    assert!(background["gaps"].as_u64() >= Some(300), "each was told: {background}");
+    assert!(background["gaps"].as_u64() >= Some(300), "each was notified: {background}");
 }
 
 #[tokio::test]
-async fn a_gateway_that_listens_elsewhere_fails() {
+async fn gateway_with_another_redis_fails() {
     let (redis, other) = (Redis::start().await, Redis::start().await);
     let gateway = Gateway::on(&redis).await;
     let arguments = ["--gateway", &url(&gateway), "--redis", &other.url(), "--allow-destructive"];
@@ -72,7 +72,7 @@ async fn a_gateway_that_listens_elsewhere_fails() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_started_is_broken_only_where_that_is_meant() {
+async fn external_targets_require_allow_destructive() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let drilled = drill(&["--gateway", &url(&gateway), "--redis", &redis.url()], "").await;
@@ -108,7 +108,7 @@ fn signed_in(url: &str, user: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_somebody_else_started_is_drilled_as_far_as_it_goes() {
+async fn external_targets_skip_impossible_faults() {
     let redis = redis_with_users().await;
     let proxy = format!("127.0.0.1:{}", free_port());
     let behind = redis.url().replace(&redis.address().to_string(), &proxy);
@@ -141,7 +141,7 @@ async fn what_somebody_else_started_is_drilled_as_far_as_it_goes() {
 }
 
 #[tokio::test]
-async fn an_interrupted_drill_gives_back_what_it_took_away() {
+async fn interrupted_drill_undoes_its_changes() {
     let redis = redis_with_users().await;
     let before = users(&redis).await;
     let gateway = Gateway::settings().environment("REDIS_URL", &signed_in(&redis.url(), "gateway:g-s3cret"));
@@ -159,7 +159,7 @@ async fn an_interrupted_drill_gives_back_what_it_took_away() {
 }
 
 #[tokio::test]
-async fn an_interrupted_drill_leaves_no_child_and_no_directory() {
+async fn interrupted_drill_leaves_no_process_and_no_directory() {
     let _alone = heavy().await;
     for signal in ["INT", "TERM"] {
         let mut drill = Drill::start(&["--only", "stop"], "").await;

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_is_shown() {
+    fn no_cookie_value_is_shown() {
         let shown = described("AWSALB=s3cret; Path=/; SameSite=None; Secure; Expires=Thu");
         assert_eq!(shown, "AWSALB SameSite=None Secure");
     }

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_the_same_however_they_are_cut() {
+    fn events_are_independent_of_chunks() {
         let text =
             "retry: 2296\n\n:\n\nevent: subscribed\ndata: {}\nid: x\n\ndata: a\ndata: b\r\n\r\n<html>\n";
         let whole = Events::default().take(text.as_bytes());

@@ -368,7 +368,7 @@ mod tests {
 
     /// Commands that the gateway's scripts call must be in the list.
     #[test]
-    fn every_command_of_the_scripts_is_asked_for() {
+    fn every_command_of_the_scripts_is_checked() {
         let scripts = [
             include_str!("../../broker/redis/log.lua"),
             include_str!("../../broker/redis/log_read.lua"),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_others_could_notice_is_ever_tried() {
+    fn noticeable_commands_are_not_run() {
         let mut plan = Plan { assumed: false, ..Plan::default() };
         plan.channels[0].name = "web-signals".to_owned();
         plan.logs[0].channel = "web-signals".to_owned();

@@ -279,7 +279,7 @@ mod tests {
     use crate::check::Level;
 
     #[test]
-    fn clocks_may_be_a_little_apart_either_way() {
+    fn small_clock_offsets_are_accepted() {
         let at = Duration::from_secs;
         for (server, ours, level, text) in [
             (at(100), at(100), Level::Ok, "behind"),

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_read_with_their_slots_and_replicas() {
+    fn nodes_are_parsed_with_slots_and_replicas() {
         let range = |first, last, mut owners: Vec<Value>| {
             let mut range = vec![Value::Int(first), Value::Int(last)];
             range.append(&mut owners);

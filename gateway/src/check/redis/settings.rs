@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_told_apart() {
+    fn versions_are_compared() {
         for (info, level, text) in [
             (vec![("redis_version", "5.0.7")], Level::Warning, "needs 6.2"),
             (vec![("redis_version", "6.2.14")], Level::Ok, "except sharded"),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn room_for_clients_is_judged_by_what_info_says_as_well() {
+    fn client_limit_of_info_is_used() {
         for (connected, level) in [("10", Level::Ok), ("81", Level::Warning), ("95", Level::Failed)] {
             let told = [("connected_clients", connected), ("maxclients", "100")];
             assert_eq!(clients(&facts(&told, &[])).level, level);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_judged_against_what_there_is() {
+    fn memory_is_compared_with_the_limit() {
         let told = |used, policy| {
             facts(&[("used_memory", used), ("maxmemory", "1000")], &[("maxmemory-policy", policy)])
         };
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_for_people() {
+    fn sizes_are_formatted() {
         for (bytes, shown) in
             [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (33_554_432, "32 MiB")]
         {

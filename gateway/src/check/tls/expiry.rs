@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn days_match_the_calendar() {
         for (seconds, shown) in [
             (0, "1970-01-01"),
             (951_782_400, "2000-02-29"),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_shown_bare() {
+    fn names_are_shown_without_encoding() {
         assert_eq!((bare("DnsName(\"a.b\")"), bare("IpAddress(1.2.3.4)")), ("a.b", "IpAddress(1.2.3.4)"));
     }
 }

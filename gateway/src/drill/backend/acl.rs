@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_are_read_in_both_forms() {
+    fn maps_are_parsed_in_both_formats() {
         let array = list(&["a", "1", "b", "2"]);
         let map = Value::Map(vec![(text("a"), text("1")), (text("b"), text("2"))]);
         for value in [array, map] {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_made_as_it_was_in_either_form() {
+    fn user_is_restored_in_both_formats() {
         let restores = |flags: Value, channels: Value| {
             let passwords = list(&["12ab", "34cd"]);
             let fields = [("flags", flags), ("passwords", passwords), ("channels", channels)];

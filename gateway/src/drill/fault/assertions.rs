@@ -114,14 +114,14 @@ fn check_metrics(fault: Fault, evidence: &Evidence, outcome: &mut Outcome) {
     let lost = increase(|numbers| numbers.lost);
     outcome.check("losses", lost > 0.0, format!("earshot_redis_lost_total increased by {lost}"));
     if matches!(fault, Fault::Stop | Fault::HalfOpen) {
-        let deaf = increase(|numbers| numbers.deaf);
+        let not_receiving = increase(|numbers| numbers.not_receiving);
         outcome.check(
             "not_receiving",
-            deaf > 0.0,
-            format!("earshot_redis_lost_total{{cause=\"deaf\"}} increased by {deaf}"),
+            not_receiving > 0.0,
+            format!("earshot_redis_lost_total{{cause=\"deaf\"}} increased by {not_receiving}"),
         );
     }
-    let gaps = increase(|numbers| numbers.deaf_gaps);
+    let gaps = increase(|numbers| numbers.link_gaps);
     outcome.check("gaps", gaps > 0.0, format!("earshot_gaps_total{{cause=\"deaf\"}} increased by {gaps}"));
     let logs = increase(|numbers| numbers.log_gaps);
     outcome.check("logs", logs == 0.0, format!("gaps of stream channels: {logs}"));

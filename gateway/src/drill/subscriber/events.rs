@@ -76,7 +76,7 @@ mod tests {
     const TEXT: &[u8] = b"retry: 2296\n\n:\n\nevent: subscribed\ndata: {}\nid: x\n\ndata: a\ndata: b\r\nid: y\r\n\r\ndata: half\nid: z\n";
 
     #[test]
-    fn events_are_the_same_however_they_are_cut() {
+    fn events_are_independent_of_chunks() {
         let event = |name: &str, data: &str| Event { name: name.to_owned(), data: data.to_owned() };
         for size in [1, 7, TEXT.len()] {
             let (mut reader, mut events) = (Events::default(), Vec::new());
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_event_ends_with_its_connection_and_its_id_with_it() {
+    fn incomplete_event_is_dropped_with_its_id() {
         let mut reader = Events::default();
         reader.push_bytes(TEXT, |_| ());
         reader.begin_connection();

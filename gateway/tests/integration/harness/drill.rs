@@ -52,7 +52,7 @@ impl Drill {
     pub(crate) async fn says(&mut self, words: &str) {
         while !self.output.contains(words) {
             let line = soon(words, self.stderr.next_line()).await.unwrap();
-            let line = line.unwrap_or_else(|| panic!("it never said {words}: {}", self.output));
+            let line = line.unwrap_or_else(|| panic!("no output with {words}: {}", self.output));
             self.output += &(line + "\n");
         }
     }
