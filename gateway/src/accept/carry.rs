@@ -91,7 +91,11 @@ impl Carrier {
         let is_reserved = permit.is_reserved();
         let ended = tokio::select! {
             () = self.serve(socket, peer, read, permit, &activity) => return,
-            () = activity.idle_for(self.limits.idle_timeout) => HttpTimeout::Idle,
+            // Its client was asked to end it, and has not.
+            () = async {
+                activity.idle_for(self.limits.idle_timeout).await;
+                activity.must_end(self.limits.end).await;
+            } => return,
             () = tokio::time::sleep(self.limits.reserved_timeout), if is_reserved => HttpTimeout::Reserved,
             () = async {
                 self.drain.draining().await;
@@ -99,7 +103,19 @@ impl Carrier {
             } => HttpTimeout::Shutdown,
         };
         // Its streams end with it: their bodies are dropped.
-        self.metrics.control.http_timeouts[ended as usize].add(1);
+        self.count(ended);
+    }
+
+    fn count(&self, timeout: HttpTimeout) {
+        self.metrics.control.http_timeouts[timeout as usize].add(1);
+    }
+
+    /// Resolves when no more requests are to be taken on a connection.
+    async fn is_over(&self, activity: &Activity) {
+        tokio::select! {
+            () = self.drain.draining() => {}
+            () = activity.idle_for(self.limits.idle_timeout) => self.count(HttpTimeout::Idle),
+        }
     }
 
     async fn serve(
@@ -133,15 +149,14 @@ impl Carrier {
             let mut connection = pin!(builder.serve_connection(io, service));
             tokio::select! {
                 _ = connection.as_mut() => return,
-                () = self.drain.draining() => connection.as_mut().graceful_shutdown(),
+                () = self.is_over(activity) => connection.as_mut().graceful_shutdown(),
             }
             // Its streams end with their shards.
             let _ = connection.await;
         } else {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            // hyper takes the time from the end of the request before: a connection that is kept alive may be idle for
-            // so long.
-            builder.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout);
+            // A head that does not come is no progress: `Activity` ends its connection.
+            builder.header_read_timeout(None);
             builder.max_buf_size(limits.head_bytes.max(8192));
             builder.keep_alive(!is_reserved);
             // Who says no more after asking still wants the answer. Who has gone is noticed at the next write to it.
@@ -149,7 +164,7 @@ impl Carrier {
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
                 _ = connection.as_mut() => return,
-                () = self.drain.draining() => connection.as_mut().graceful_shutdown(),
+                () = self.is_over(activity) => connection.as_mut().graceful_shutdown(),
             }
             let _ = connection.await;
         }

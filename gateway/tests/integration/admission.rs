@@ -179,6 +179,20 @@ async fn a_connection_with_streams_is_not_idle() {
 }
 
 #[tokio::test]
+async fn a_kept_alive_connection_ends_when_it_is_idle() {
+    let config = "[http]\nidle_timeout = \"1s\"\n[websocket]\nclose_timeout = \"100ms\"\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    for begun in ["", "GET /health HTTP/1.1\r\nHost"] {
+        let mut raw = Raw::connect(gateway.address()).await;
+        raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(raw.response().await.unwrap().status, 200);
+        raw.send(begun).await;
+        assert!(raw.is_closed().await, "{begun}");
+    }
+    assert_eq!(gateway.metric("earshot_http_timeouts_total", &[r#"reason="idle""#]).await, 2.0);
+}
+
+#[tokio::test]
 async fn an_answer_that_is_not_read_ends_its_connection() {
     let gateway = Gateway::settings().config("[http]\nidle_timeout = \"1s\"\n").start().await;
     let mut unread = Raw::over(gateway.narrow_connection());
