@@ -2,7 +2,8 @@
 //!
 //! Owns the stamp. Must never hold its lock across an await or a send that can wait.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
@@ -216,12 +217,16 @@ impl State {
     }
 }
 
-/// A name for a new sequence that no other will bear: 48 random bits, never zero.
+/// A name for a new sequence that no other will bear: never zero, and counted on from a random start of 48 bits.
 ///
-/// An epoch is no secret, and need not come from [`crate::random`]: each subscriber of the channel is told it, and who
-/// guesses one can ask for no more of the history than who leaves it empty.
+/// That two processes give one name to two sequences of a channel is as unlikely as if each name were random. Those of
+/// one process lie close together, and the cursors of streams, which hold differences, are short by that. An epoch is no
+/// secret: each subscriber of the channel is told it, and who guesses one can ask for no more of the history than who
+/// leaves it empty.
 fn new_epoch() -> Epoch {
-    Epoch::from_u64(fastrand::u64(1..1 << 48))
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(crate::random::u64() % ((1 << 48) - (1 << 40)) + 1));
+    Epoch::from_u64(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The shards in a set.

@@ -65,6 +65,7 @@ async fn a_stream_of_as_many_channels_as_allowed_can_come_back() {
     let (mut stream, _) = SseClient::begin_at(gateway.address(), &path).await;
     redis.publish(name, b"1").await;
     let id = stream.event().await.id;
+    assert!(id.len() < 16 * 128, "{} bytes behind each event", id.len());
     drop(stream);
     redis.publish(name, b"2").await;
     let (mut stream, subscribed) = SseClient::resume(gateway.address(), &path, &id).await;
