@@ -174,8 +174,10 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
         ears.push(Ear { name: "memory".to_owned(), registry, broker, required: true });
     }
     let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
+    let probe_prefixes: Vec<String> = config.redis.iter().map(|redis| redis.probe_prefix.clone()).collect();
+    let namespaces = Namespaces::new(namespaces, &probe_prefixes);
     let publication_bytes = config.limits.publication_bytes;
-    Node::new(Namespaces::new(namespaces), ears, ports, budget, publication_bytes, Arc::clone(metrics))
+    Node::new(namespaces, ears, ports, budget, publication_bytes, Arc::clone(metrics))
 }
 
 /// Says, once, what the version and the settings of each Redis server will do to this gateway. One that cannot be
@@ -252,6 +254,7 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
     let name = namespace.redis.as_deref().unwrap_or("memory");
     let pattern = |pattern: &config::ChannelPattern| ChannelPattern {
         glob: WildMatch::new(&pattern.text),
+        is_exact: pattern.is_exact(),
         broker_pattern: (namespace.subscribe_pattern && !pattern.is_exact())
             .then(|| pattern.as_redis_pattern().into()),
     };

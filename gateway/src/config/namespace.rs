@@ -12,6 +12,7 @@ use super::show::Shown;
 use super::slow::{Slow, SlowRules, Terminal};
 use super::source::Source;
 use crate::instance::slot;
+use crate::node::namespace::PROTECTED;
 
 /// The name of the namespace that `EARSHOT_OPEN_CHANNELS` makes.
 pub(super) const OPEN_CHANNELS: &str = "open-channels";
@@ -219,8 +220,20 @@ impl Namespace {
     }
 }
 
+/// Reads a pattern of channels; a glob that can match protected channels only is refused.
+pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
+    let pattern = ChannelPattern::parse(text)?;
+    let covers = |protected: &&&str| ChannelPattern::parse(protected).is_ok_and(|all| all.covers(&pattern));
+    match PROTECTED.iter().find(covers) {
+        Some(protected) if !pattern.is_exact() => Err(format!(
+            "`{pattern}` matches protected channels only (`{protected}`), which a namespace must name exactly"
+        )),
+        _ => Ok(pattern),
+    }
+}
+
 fn read_channels<'d>(section: &mut Section<'d>) -> Vec<Found<'d, ChannelPattern>> {
-    let channels = section.texts("channels", ChannelPattern::parse);
+    let channels = section.texts("channels", channel_pattern);
     if channels.is_none() {
         section.refuse(&section.place(), "has no `channels`, such as channels = [\"web-*\"]");
     } else if section.is_empty_list("channels") {

@@ -3,9 +3,11 @@
 //! Owns what namespaces must not be to each other: of one name, or so ordered that an earlier pattern takes every
 //! channel of a later one. Must never judge a namespace alone.
 
+use super::channel::ChannelPattern;
 use super::document::{Document, Found};
 use super::errors::Place;
 use super::namespace::Placed;
+use crate::node::namespace::is_protected;
 
 /// Each pattern is compared with each other; more would also be too many to tell apart, for people and for Redis.
 const MOST_PATTERNS: usize = 1000;
@@ -27,7 +29,7 @@ fn check_names(document: &Document<'_>, namespaces: &[Placed<'_>]) {
 }
 
 fn check_patterns(document: &Document<'_>, namespaces: &[Placed<'_>]) {
-    let patterns: Vec<(&str, &Found<'_, _>)> = namespaces
+    let patterns: Vec<(&str, &Found<'_, ChannelPattern>)> = namespaces
         .iter()
         .flat_map(|Placed { name, channels }| channels.iter().map(|found| (name.value.as_str(), found)))
         .collect();
@@ -37,9 +39,10 @@ fn check_patterns(document: &Document<'_>, namespaces: &[Placed<'_>]) {
         return;
     }
     for (index, (_, found)) in patterns.iter().enumerate() {
-        let Some((owner, first)) =
-            patterns[..index].iter().find(|(_, first)| first.value.covers(&found.value))
-        else {
+        // No glob takes a protected channel.
+        let is_kept = found.value.is_exact() && is_protected(&found.value.text);
+        let takes = |first: &ChannelPattern| first.covers(&found.value) && (first.is_exact() || !is_kept);
+        let Some((owner, first)) = patterns[..index].iter().find(|(_, first)| takes(&first.value)) else {
             continue;
         };
         let place = first_place(owner, &first.place);

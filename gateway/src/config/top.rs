@@ -11,6 +11,7 @@ use super::document::{Document, Found, Section};
 use super::environment::Environment;
 use super::errors::Place;
 use super::listen::{Listen, Resolve, repeated};
+use super::namespace::channel_pattern;
 use super::nearest::nearest;
 use super::secret::Secret;
 
@@ -97,7 +98,7 @@ pub(super) fn read_open_channels<'d>(
     env: &Environment,
 ) -> Vec<Found<'d, ChannelPattern>> {
     let list = env.open_channels.as_deref().unwrap_or_default();
-    read_list(document, OPEN_CHANNELS, list, ChannelPattern::parse)
+    read_list(document, OPEN_CHANNELS, list, channel_pattern)
 }
 
 /// The elements of a variable, separated by commas. A wrong one is a problem, and is left out.

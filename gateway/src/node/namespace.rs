@@ -13,6 +13,26 @@ use crate::broker::OnLoss;
 use crate::broker::log::Log;
 use crate::instance::slot::slot;
 
+/// Channels of other programs on the same Redis, and of the gateway itself. A glob never takes them: a namespace must
+/// name such a channel exactly. The list of docs/configuration.md is this one.
+pub const PROTECTED: [&str; 10] = [
+    // Redis itself: keyspace events, client-side caching, Sentinels.
+    "__keyspace@*",
+    "__keyevent@*",
+    "__redis__:*",
+    "__sentinel__:*",
+    // Celery: commands to workers and their answers, events of workers and tasks.
+    "*celery.pidbox",
+    "*.celeryev*",
+    "celeryev*",
+    // Commands to workers of RQ.
+    "rq:pubsub:*",
+    // What Bull and BullMQ call their own.
+    "bull:*",
+    // The gateway's own: probes.
+    "earshot:*",
+];
+
 /// Who may do a thing with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -67,25 +87,50 @@ impl Namespace {
 pub struct ChannelPattern {
     /// The pattern by which the channel is matched.
     pub glob: WildMatch,
+    /// It names one channel.
+    pub is_exact: bool,
     /// The pattern in Redis' syntax, when the broker shall hear the pattern and not exact names.
     pub broker_pattern: Option<Arc<str>>,
 }
 
 /// All namespaces, in their order.
 #[derive(Clone, Debug)]
-pub struct Namespaces(Vec<Namespace>);
+pub struct Namespaces {
+    namespaces: Vec<Namespace>,
+    protected: Vec<WildMatch>,
+}
 
 impl Namespaces {
-    /// Namespaces in the order in which they are tried.
-    pub fn new(namespaces: Vec<Namespace>) -> Self {
-        Self(namespaces)
+    /// Namespaces in the order in which they are tried. The channels that begin with one of `own_prefixes` are
+    /// protected like those of [`PROTECTED`].
+    pub fn new(namespaces: Vec<Namespace>, own_prefixes: &[String]) -> Self {
+        let own = own_prefixes.iter().map(|prefix| WildMatch::new(&format!("{prefix}*")));
+        Self { namespaces, protected: PROTECTED.iter().map(|glob| WildMatch::new(glob)).chain(own).collect() }
     }
 
     /// The rules for a channel, and the pattern it matched; `None` when no namespace has it.
     pub fn resolve(&self, channel: &ChannelName) -> Option<(&Namespace, &ChannelPattern)> {
-        self.0.iter().find_map(|namespace| {
-            let pattern = namespace.channels.iter().find(|pattern| pattern.glob.matches(channel.as_str()))?;
-            Some((namespace, pattern))
+        let (namespace, pattern) = self.find(channel, |_| true)?;
+        if !pattern.is_exact && self.protected.iter().any(|glob| glob.matches(channel.as_str())) {
+            return self.find(channel, |pattern| pattern.is_exact);
+        }
+        Some((namespace, pattern))
+    }
+
+    fn find(
+        &self,
+        channel: &ChannelName,
+        counts: impl Fn(&ChannelPattern) -> bool,
+    ) -> Option<(&Namespace, &ChannelPattern)> {
+        self.namespaces.iter().find_map(|namespace| {
+            let matches =
+                |pattern: &&ChannelPattern| counts(pattern) && pattern.glob.matches(channel.as_str());
+            Some((namespace, namespace.channels.iter().find(matches)?))
         })
     }
+}
+
+/// Whether a channel is one of [`PROTECTED`].
+pub fn is_protected(channel: &str) -> bool {
+    PROTECTED.iter().any(|glob| WildMatch::new(glob).matches(channel))
 }

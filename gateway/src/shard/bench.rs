@@ -150,9 +150,9 @@ fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<R
     let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
     let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
     let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
-    let namespaces = Namespaces::new(vec![Namespace {
+    let all = Namespace {
         name: "all".to_owned(),
-        channels: vec![ChannelPattern { glob: WildMatch::new("*"), broker_pattern: None }],
+        channels: vec![ChannelPattern { glob: WildMatch::new("*"), is_exact: false, broker_pattern: None }],
         brokers: Box::new([0]),
         subscribe: Who::Anyone,
         publish: Who::Nobody,
@@ -162,7 +162,8 @@ fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<R
         on_loss: OnLoss::Reject,
         deliver_last: false,
         slow: None,
-    }]);
+    };
+    let namespaces = Namespaces::new(vec![all], &[]);
     (registry, Node::new(namespaces, vec![ear], ports, budget, PLENTY, Arc::clone(metrics)))
 }
 

@@ -1,5 +1,6 @@
 //! Without `--dev` nothing is open that the configuration does not open; with it, only this machine can come.
 
+use futures::StreamExt as _;
 use serde_json::json;
 
 use crate::harness::nginx::Nginx;
@@ -83,6 +84,54 @@ async fn development_mode_does_not_start_where_others_can_reach_it() {
         let log = process.log();
         assert!(log.contains("--listen: ") && log.contains("--dev") && log.contains("localhost"), "{log}");
     }
+}
+
+#[tokio::test]
+async fn protected_channels_are_reached_by_their_exact_name_alone() {
+    let redis = Redis::start().await;
+    redis.run(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]).await;
+    let protected = [
+        "celery.pidbox",
+        "/0.celery.pidbox",
+        "/0.celeryev/worker.heartbeat",
+        "__keyspace@0__:sess:1",
+        "__keyevent@0__:set",
+        "bull:mail:events",
+        "earshot:probe:default",
+    ];
+    let everything = || Gateway::settings().redis(&redis);
+    for settings in [everything(), everything().production().environment("EARSHOT_OPEN_CHANNELS", "*")] {
+        let gateway = settings.environment("EARSHOT_API_KEY", "open-sesame").start().await;
+        let mut pidbox = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
+        pidbox.subscribe("celery.pidbox").await.unwrap();
+        let mut socket = WsClient::open(gateway.address(), &["usual"]).await;
+        for channel in protected {
+            for method in ["subscribe", "publish", "history"] {
+                let mut body = json!({ "channel": channel });
+                if method == "publish" {
+                    body["data"] = json!({ "method": "shutdown" });
+                }
+                let reply = socket.request(method, body).await;
+                assert_eq!(reply["error"]["code"], 102, "{method} {channel}: {reply}");
+            }
+            let path = format!("/sse?channel=usual&channel={}", channel.replace('/', "%2F"));
+            assert_eq!(gateway.fetch(&path).await.status, 404, "{channel}");
+            let body = json!({ "channel": channel, "data": 1 }).to_string();
+            let key = ["X-API-Key: open-sesame"];
+            let answer = http::post(gateway.address(), "/api/publish", &key, &body).await.json();
+            assert_eq!(answer["error"]["code"], 102, "{channel}: {answer}");
+        }
+        // Nothing came before this.
+        redis.publish("celery.pidbox", b"by its owner").await;
+        let first = soon("a command to the worker", pidbox.on_message().next()).await.unwrap();
+        assert_eq!(first.get_payload::<String>().unwrap(), "by its owner");
+    }
+    let exact = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\n\
+                 [[namespace]]\nname = \"keys\"\nchannels = [\"__keyevent@0__:set\"]\n";
+    let gateway = everything().config(exact).start().await;
+    let mut stream = SseClient::open(gateway.address(), "/sse/__keyevent@0__:set").await;
+    redis.run(&["SET", "k", "1"]).await;
+    assert_eq!(stream.data("message").await, "k");
 }
 
 /// Every way in is refused, and the log shows what opens it.

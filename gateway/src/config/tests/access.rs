@@ -102,3 +102,29 @@ fn development_mode_listens_on_loopback_only() {
         assert_eq!(told, format!("{place}: \"{shown}\": {why}"));
     }
 }
+
+#[test]
+fn a_protected_channel_is_opened_by_its_exact_name_alone() {
+    let exact = "[[namespace]]\nname = \"all\"\nchannels = \"*\"\n\n\
+                 [[namespace]]\nname = \"events\"\nchannels = \"__keyevent@0__:expired\"\n";
+    assert_eq!(load(exact).unwrap().namespaces.len(), 2);
+    for (glob, protected) in
+        [("bull:*", "bull:*"), ("__keyspace@0__:*", "__keyspace@*"), ("?.celeryev.*", "*.celeryev*")]
+    {
+        let told = load(&format!("[[namespace]]\nname = \"a\"\nchannels = \"{glob}\"\n")).unwrap_err();
+        let what = format!(
+            "`{glob}` matches protected channels only (`{protected}`), which a namespace must name exactly"
+        );
+        assert_eq!(told, format!("earshot.toml:3: namespace.channels: {what}"));
+        let told = load_with("", &[("EARSHOT_OPEN_CHANNELS", glob)], &[]).unwrap_err();
+        assert_eq!(told, format!("EARSHOT_OPEN_CHANNELS: {what}"));
+    }
+}
+
+#[test]
+fn the_manual_lists_every_protected_channel() {
+    let manual = include_str!("../../../../docs/configuration.md");
+    for glob in crate::node::namespace::PROTECTED {
+        assert!(manual.contains(&format!("`{glob}`")), "{glob}");
+    }
+}

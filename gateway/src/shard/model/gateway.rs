@@ -64,7 +64,7 @@ impl Gateway {
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
         let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
         let namespaces =
-            Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect());
+            Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect(), &[]);
         let node = Node::new(namespaces, vec![ear], ports, budget, PUBLICATION_BYTES, Arc::clone(&metrics));
         let shards = inboxes
             .into_iter()
@@ -80,7 +80,7 @@ fn namespace(rules: &Rules, channel: usize) -> Namespace {
     Namespace {
         sharded: false,
         name: String::new(),
-        channels: vec![ChannelPattern { glob, broker_pattern: None }],
+        channels: vec![ChannelPattern { glob, is_exact: false, broker_pattern: None }],
         brokers: Box::new([0]),
         subscribe: Who::Anyone,
         publish: Who::Nobody,
