@@ -10,11 +10,13 @@
 //! - [`handshake`], [`sse`]: what a request for a stream asks for.
 //! - [`origin`]: which browsers may come.
 //! - [`cors`]: how pages of other origins may read the answers.
+//! - `credentials`: tokens that nothing can check.
 //! - [`carry`]: connections that hyper carries; [`activity`]: what happens on one of them.
 
 pub mod activity;
 pub mod carry;
 pub mod cors;
+mod credentials;
 pub mod handshake;
 pub mod head;
 mod listener;

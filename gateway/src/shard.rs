@@ -35,6 +35,7 @@ pub mod sse;
 mod stream;
 mod subscribing;
 mod timers;
+pub mod token;
 mod websocket;
 mod wheel;
 mod writing;
@@ -316,6 +317,9 @@ pub enum Refusal {
     /// The page that asks comes from an origin that is not allowed.
     #[error("this origin is not allowed: add it to `allowed_origins`")]
     Origin,
+    /// A token is presented, and nothing can check it.
+    #[error("a token is presented, and no login is configured: no token can be checked")]
+    Token,
     /// The channel may not be heard by this client.
     #[error("channel {0}: permission denied")]
     Forbidden(ChannelName),

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use earshot_protocol::{Disconnect, Encoding};
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 
+use super::credentials;
 use super::origin::Origins;
+use crate::shard::token;
 
 const JSON: &str = "centrifuge-json";
 const PROTOBUF: &str = "centrifuge-protobuf";
@@ -64,8 +66,18 @@ pub fn judge(request: &Request<()>, origins: &Origins) -> Handshake {
     let encoding = encoding(request.uri().query(), &offered);
     let chosen = offered.into_iter().find(|name| *name == JSON || *name == PROTOBUF);
     let response = answer(response.headers(), chosen);
-    let refusal = (!origins.allow(request.headers())).then_some(Disconnect::PermissionDenied);
+    let refusal = refusal(request, origins);
     Handshake::Granted { response, encoding, refusal }
+}
+
+fn refusal(request: &Request<()>, origins: &Origins) -> Option<Disconnect> {
+    if !origins.allow(request.headers()) {
+        return Some(Disconnect::PermissionDenied);
+    }
+    credentials::are_presented(request).then(|| {
+        token::log_refused("in the handshake of a WebSocket");
+        Disconnect::InvalidToken
+    })
 }
 
 /// The answer as it stands on the wire.

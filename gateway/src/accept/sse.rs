@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method, Request, Version};
 use earshot_protocol::Cursor;
 use percent_encoding::percent_decode_str;
 
-use super::{Gate, cors};
+use super::{Gate, cors, credentials};
 use crate::shard::{ArrivalKind, Refusal, Resume, admit};
 
 /// A request for an event stream, not judged yet.
@@ -21,6 +21,8 @@ pub struct Wish {
     pub cursor: Option<String>,
     /// The length of the request's head without cursors, in bytes.
     pub head_bytes: usize,
+    /// A token is presented.
+    pub has_token: bool,
 }
 
 /// A request for an event stream that is granted.
@@ -59,7 +61,8 @@ pub fn wish<B>(request: &Request<B>) -> Option<Wish> {
         pairs().find(|(key, _)| QUERY_KEYS.contains(&&**key)).map(|(_, value)| value.into_owned())
     });
     let cursor = cursor.filter(|cursor| !cursor.is_empty());
-    Some(Wish { channels, named, cursor, head_bytes: head_bytes(request) })
+    let has_token = credentials::are_presented(request);
+    Some(Wish { channels, named, cursor, head_bytes: head_bytes(request), has_token })
 }
 
 /// The length of a request's head without cursors: the text of HTTP/1.1, the list size of HTTP/2 (RFC 9113, 6.5.2).
@@ -82,6 +85,9 @@ impl Wish {
     pub fn grant(&self, gate: &Gate, headers: &HeaderMap) -> Result<Granted, Refusal> {
         if !gate.origins.allow(headers) {
             return Err(Refusal::Origin);
+        }
+        if self.has_token {
+            return Err(Refusal::Token);
         }
         let channels = admit(&gate.node, &self.channels, self.named, &gate.limits)?;
         self.leaves_room(channels.len(), gate.head_bytes)?;
@@ -127,7 +133,7 @@ mod tests {
             Some((channels, named, cursor.map(str::to_owned), head_bytes))
         };
         let read = |uri: &str| {
-            let Wish { channels, named, cursor, head_bytes } = read(uri)?;
+            let Wish { channels, named, cursor, head_bytes, .. } = read(uri)?;
             Some((channels, named, cursor, head_bytes))
         };
         assert_eq!(read("/sse/demo"), wish(&["demo"], false, None, "/sse/demo"));

@@ -58,6 +58,7 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
 fn status(refusal: &Refusal) -> u16 {
     match refusal {
         Refusal::BadRequest(_) => 400,
+        Refusal::Token => 401,
         Refusal::Origin | Refusal::Forbidden(_) => 403,
         Refusal::Unknown(_) => 404,
     }

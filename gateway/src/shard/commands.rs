@@ -13,6 +13,7 @@ use super::channels::ConnectionId;
 use super::connection::{Deadline, Opening};
 use super::pending::{Asked, Slot};
 use super::reactor::Shard;
+use super::token;
 use crate::node::history::{Since, epoch_text};
 use crate::node::lane::{Ask, HistoryAnswer, HistoryError, Ticket};
 use crate::node::namespace::Who;
@@ -99,6 +100,10 @@ impl Shard {
     }
 
     fn connect(&mut self, at: ConnectionId, id: u32, request: &ConnectRequest) -> Outcome {
+        if !request.token.is_empty() {
+            token::log_refused("in a connect command");
+            return Outcome::Disconnect(Disconnect::InvalidToken);
+        }
         // One system call, of the dozen or so that a connection takes.
         let client = random::uuid();
         let Some(session) = self.session(at) else { return Outcome::Silence };
@@ -135,6 +140,10 @@ impl Shard {
         let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
         let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
         check_options(request)?;
+        if !request.token.is_empty() {
+            token::log_refused("in a subscribe command");
+            return Err(ErrorCode::PermissionDenied.into());
+        }
         match namespace.subscribe {
             Who::Anyone => Ok((name, namespace.deliver_last)),
             Who::Subscribers | Who::Nobody => Err(ErrorCode::PermissionDenied.into()),

@@ -3,7 +3,9 @@
 use futures::StreamExt as _;
 use serde_json::json;
 
+use crate::harness::encoding::Encoding;
 use crate::harness::nginx::Nginx;
+use crate::harness::wire::RawWebSocket;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon};
 
 const PUBLISH: &str = r#"{"channel":"a","data":1}"#;
@@ -164,4 +166,36 @@ async fn is_closed(gateway: &Gateway) {
 /// The warnings of a log, without those about the Redis server of the test.
 fn warnings(log: &str) -> usize {
     log.lines().filter(|line| line.contains("WARN") && !line.contains("Redis: ")).count()
+}
+
+#[tokio::test]
+async fn a_token_that_nothing_can_check_is_refused_wherever_it_stands() {
+    for settings in [Gateway::settings(), Gateway::settings().production()] {
+        let gateway = settings.environment("EARSHOT_OPEN_CHANNELS", "a").start().await;
+        let address = gateway.address();
+        let mut raw = RawWebSocket::open(address).await;
+        raw.text(r#"{"id":1,"connect":{"token":"x.y.z"}}"#).await;
+        assert_eq!(raw.close().await, Some((3500, "invalid token".to_owned())));
+        let mut socket = WsClient::speaking(address, Encoding::Json).await;
+        let reply = socket.request("subscribe", json!({ "channel": "a", "token": "x.y.z" })).await;
+        assert_eq!(reply["error"]["code"], 103, "{reply}");
+        for (path, line) in [("/ws", "Authorization: Bearer x.y.z"), ("/ws?token=x.y.z", "A: b")] {
+            let mut raw = RawWebSocket::open_with(address, path, &[line]).await;
+            assert_eq!(raw.close().await, Some((3500, "invalid token".to_owned())), "{path} {line}");
+        }
+        for (path, line) in [
+            ("/sse/a", "Authorization: Bearer x.y.z"),
+            ("/sse/a?token=x.y.z", "A: b"),
+            ("/sse/a?ticket=x.y.z", "A: b"),
+        ] {
+            let mut raw = http::Raw::connect(address).await;
+            raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n")).await;
+            let refused = raw.response().await.unwrap();
+            assert_eq!(refused.status, 401, "{path} {line}");
+            assert!(refused.text().contains("no login is configured"), "{refused:?}");
+        }
+        let log = gateway.process.log();
+        assert!(log.contains("no login is configured") && !log.contains("x.y.z"), "{log}");
+        assert_eq!(log.matches("presented a token").count(), 1, "one line in ten seconds: {log}");
+    }
 }
