@@ -10,6 +10,7 @@ pub mod check;
 pub mod config;
 pub mod drill;
 pub mod migrate;
+mod output;
 pub mod serve;
 
 /// Real-time fan-out: a plain Redis PUBLISH reaches every EventSource and WebSocket that may hear it.

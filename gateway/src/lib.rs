@@ -15,7 +15,7 @@
 //! - [`migrate`]: moving a keyspace from one Redis to others.
 //! - [`instance`]: one Redis server, and how it is dialled.
 //! - [`metrics`], [`drain`], [`random`]: what everybody counts; how everything stops; unpredictable numbers.
-//! - [`admission`]: permits for connections.
+//! - [`admission`]: permits for connections. [`redact`]: hides credentials in texts.
 
 pub mod accept;
 pub mod admission;
@@ -32,4 +32,5 @@ pub mod metrics;
 pub mod migrate;
 pub mod node;
 pub mod random;
+pub mod redact;
 pub mod shard;

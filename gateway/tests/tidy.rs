@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the gateway with their ranks: imports go strictly down, siblings never meet.
-const LADDER: [(&str, u8); 16] = [
+const LADDER: [(&str, u8); 17] = [
     ("cli", 9),
     ("gateway", 8),
     ("config", 7),
@@ -23,6 +23,7 @@ const LADDER: [(&str, u8); 16] = [
     ("metrics", 1),
     ("drain", 1),
     ("random", 1),
+    ("redact", 1),
     ("admission", 1),
 ];
 

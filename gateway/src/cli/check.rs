@@ -3,11 +3,12 @@
 //! Owns the flags, the sources of a URL, and the exit code. Must never show a secret, and must warn about secrets in
 //! arguments.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::output::{print_message, write_stdout};
 use crate::check::client_path::Target;
 use crate::check::redis::{Plan, Server};
 use crate::check::{self, Report};
@@ -127,11 +128,7 @@ impl Args {
     fn print(&self, report: &Report) -> ExitCode {
         let text = if self.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
         let code = if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        // A closed standard output (`| head`) is not an error.
-        match io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            _ => code,
-        }
+        write_stdout(&text, code)
     }
 
     fn servers(&self) -> Result<Vec<Server>, String> {
@@ -181,10 +178,4 @@ fn run_checks(targets: &Targets, limit: Duration) -> io::Result<Report> {
         }
     });
     Ok(Report { sections })
-}
-
-/// Prints a message for the operator.
-fn print_message(text: &str) {
-    // Failures are ignored: there is no other output.
-    let _ = writeln!(io::stderr(), "{text}");
 }

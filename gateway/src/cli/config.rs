@@ -2,10 +2,10 @@
 //!
 //! Owns what they print. Must never print a secret: it has only what masks itself.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::output::{print_message, write_stdout};
 use crate::config::{Config, Flags, Namespace};
 
 /// What `earshot config` is given when the configuration is wrong.
@@ -41,17 +41,12 @@ impl Args {
         let (text, code) = match (Config::load(&flags), &self.command) {
             (Ok(config), Command::Check(_)) => (summary(&config), ExitCode::SUCCESS),
             (Ok(config), Command::Show(_)) => (config.show(), ExitCode::SUCCESS),
-            (Err(errors), _) => return end(writeln!(io::stderr(), "{errors}"), ExitCode::from(WRONG)),
+            (Err(errors), _) => {
+                print_message(&errors.to_string());
+                return ExitCode::from(WRONG);
+            }
         };
-        end(io::stdout().write_all(text.as_bytes()), code)
-    }
-}
-
-/// A reader who has seen enough (`| head`) is no failure.
-fn end(written: io::Result<()>, code: ExitCode) -> ExitCode {
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        _ => code,
+        write_stdout(&text, code)
     }
 }
 

@@ -3,13 +3,14 @@
 //! Owns the flags, the signals and the exit code. Must never show a secret; must never break what the drill did not
 //! start without `--allow-destructive`.
 
-use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output::{print_message, write_stdout};
 use crate::config::{RedisUrl, duration};
 use crate::drill::{self, External, Fault, Report, Settings, TargetKind};
 use crate::instance::{InstanceSettings, TlsSettings};
@@ -188,18 +189,4 @@ fn read_stdin() -> Result<String, String> {
     let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
     read.map_err(|error| format!("cannot read a URL from standard input: {error}"))?;
     Ok(text)
-}
-
-/// A closed pipe (`| head`) is not an error.
-fn write_stdout(text: &str, code: ExitCode) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        _ => code,
-    }
-}
-
-/// Prints a message to standard error.
-fn print_message(text: &str) {
-    // There is no other place to report this error.
-    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -2,7 +2,6 @@
 //!
 //! Owns the flags, the signals and the exit code. Must never show the password of a URL.
 
-use std::io::{self, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::output::print_message;
 use crate::config;
 use crate::migrate::{self, Conflict, MigrateError, Plan};
 
@@ -220,7 +220,7 @@ async fn shutdown_signal() {
 
 /// Writes a line to standard error; ignores failures.
 fn print_line(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    print_message(line);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Owns the signals and the exit code. Must never know how anything is served.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::access;
+use super::output::{LogWriter, print_message};
 use crate::config::{Config, ConfigErrors, Flags};
 use crate::gateway::Gateway;
 
@@ -53,14 +54,13 @@ impl Args {
         let config = match self.load() {
             Ok(config) => config,
             Err(errors) => {
-                // Nobody is left to tell when even this cannot be written.
-                let _ = writeln!(io::stderr(), "{errors}");
+                print_message(&errors.to_string());
                 return ExitCode::from(WRONG);
             }
         };
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(&config.log))
-            .with_writer(io::stderr)
+            .with_writer(|| LogWriter)
             .with_target(false)
             .init();
         match serve(&config) {

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::redact;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Problem {
@@ -72,7 +74,10 @@ pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
     pub(super) fn add(&mut self, place: &Place<'_>, what: impl Into<String>) {
-        self.0.push(Problem { line: place.line(), place: place.to_string(), what: what.into() });
+        // A URL may stand anywhere, in a wrong place and as a key as well.
+        let redact = |text: String| redact::addresses(&text).into_owned();
+        let (line, place, what) = (place.line(), redact(place.to_string()), redact(what.into()));
+        self.0.push(Problem { line, place, what });
     }
 
     /// The value if nothing was wrong.

@@ -1,10 +1,11 @@
 //! Prints results: a table on standard output, followed by problems.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 
+use crate::cli::output;
 use crate::migrate::{Conflict, Lines, Plan, Preflight, Report};
 
 /// Prints a dry run; returns whether a migration can start.
@@ -96,5 +97,5 @@ fn list(out: &mut String, what: &str, lines: &Lines) {
 
 /// A closed standard output (`| head`) is not an error.
 fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+    let _ = output::write_stdout(text, ExitCode::SUCCESS);
 }
