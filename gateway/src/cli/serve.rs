@@ -68,6 +68,10 @@ impl Args {
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
                 tracing::error!(%error, "the gateway cannot run");
+                if !tracing::enabled!(tracing::Level::ERROR) {
+                    // No log filter hides why the process ends.
+                    print_message(&format!("the gateway cannot run: {error}"));
+                }
                 ExitCode::FAILURE
             }
         }
@@ -87,12 +91,14 @@ fn serve(config: &Config) -> io::Result<bool> {
     let ended = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let hangup = signal(SignalKind::hangup())?;
         let gateway = Gateway::start(config)?;
         let addresses: Vec<String> = gateway.addresses().iter().map(|addr| format!("http://{addr}")).collect();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.origin, "listening on {}", addresses.join(" and "));
         tokio::select! {
             () = first_of(&mut terminate, &mut interrupt) => {}
             () = give_back_memory() => {}
+            () = ignore(hangup) => {}
         }
         tracing::info!(grace = ?config.drain.grace, "stopping; a second signal ends at once");
         tokio::select! {
@@ -121,6 +127,16 @@ async fn give_back_memory() {
         look.tick().await;
         drop(std::hint::black_box(Vec::<u8>::with_capacity(OWN_PAGE_BYTES)));
     }
+}
+
+/// Logs each SIGHUP, which would otherwise end the process.
+async fn ignore(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!(
+            "SIGHUP is ignored: the configuration is read at the start only; restart to change it"
+        );
+    }
+    std::future::pending().await
 }
 
 async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {

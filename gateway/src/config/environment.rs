@@ -6,9 +6,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::errors::{Place, Problems};
+use super::nearest::nearest;
 use super::secret::Secret;
 use super::url::RedisUrl;
 use crate::instance::address::Address;
+
+/// What the names of the gateway's own variables begin with.
+const PREFIX: &str = "EARSHOT_";
 
 /// What the environment says. A variable that is set to nothing counts as not set.
 #[derive(Clone, Debug, Default)]
@@ -25,14 +29,17 @@ pub(super) struct Environment {
     pub(super) redis_url: Option<RedisUrl>,
     pub(super) redis_pubsub_url: Option<RedisUrl>,
     pub(super) redis_parts: RedisParts,
-    pub(super) redis_tls: Option<bool>,
+    /// Whether TLS is asked for, and the variable that says so.
+    pub(super) redis_tls: Option<(bool, &'static str)>,
     /// The variables that are set.
     pub(super) set: Vec<&'static str>,
+    /// The variables that are read.
+    known: Vec<&'static str>,
 }
 
 impl Environment {
     pub(super) fn read(lookup: impl Fn(&str) -> Option<OsString>, problems: &mut Problems) -> Self {
-        let mut variables = Variables { lookup, problems, set: Vec::new() };
+        let mut variables = Variables { lookup, problems, set: Vec::new(), known: Vec::new() };
         Self {
             config: variables.raw("EARSHOT_CONFIG").map(PathBuf::from),
             listen: variables.text("EARSHOT_LISTEN", |text| Ok(text.into())),
@@ -43,9 +50,30 @@ impl Environment {
             redis_url: variables.text("REDIS_URL", RedisUrl::parse),
             redis_pubsub_url: variables.text("REDIS_PUBSUB_URL", RedisUrl::parse),
             redis_parts: RedisParts::read(&mut variables),
-            redis_tls: variables.text("REDIS_TLS", yes_or_no),
+            redis_tls: read_tls(&mut variables),
             set: variables.set,
+            known: variables.known,
         }
+    }
+
+    /// A warning for each of these variables that begins with `EARSHOT_` and is not read.
+    pub(super) fn unknown(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
+        let unknown = |name: &String| {
+            name.starts_with(PREFIX) && !self.known.contains(&name.as_str()) && !is_service_link(name)
+        };
+        let mut unknown: Vec<String> =
+            names.filter_map(|name| name.into_string().ok()).filter(unknown).collect();
+        unknown.sort();
+        let known = || self.known.iter().copied().filter(|name| name.starts_with(PREFIX));
+        let warning = |name: String| {
+            // The prefix, which they have in common, makes none of them alike.
+            let meant = nearest(&name[PREFIX.len()..], known().map(|name| &name[PREFIX.len()..]));
+            let meant = meant.map(|meant| format!("; did you mean {PREFIX}{meant}?"));
+            let meant =
+                meant.unwrap_or_else(|| format!("; known: {}", known().collect::<Vec<_>>().join(", ")));
+            format!("{}: no such setting{meant}", name.escape_debug())
+        };
+        unknown.into_iter().map(warning).collect()
     }
 
     /// Whether a Redis server is named here.
@@ -72,9 +100,8 @@ impl RedisParts {
             _ => Err("is not a port: a number from 1 to 65535".into()),
         };
         // Kubernetes sets this of itself where a service is called `redis`, and means something else by it.
-        let is_service_link =
-            |value: &OsString| value.to_str().is_some_and(|text| text.starts_with("tcp://"));
-        let is_port = !(variables.lookup)("REDIS_PORT").is_some_and(|value| is_service_link(&value));
+        let is_link = |value: &OsString| value.to_str().is_some_and(|text| text.starts_with("tcp://"));
+        let is_port = !(variables.lookup)("REDIS_PORT").is_some_and(|value| is_link(&value));
         Self {
             host: variables.text("REDIS_HOST", Address::of_host),
             port: is_port.then(|| variables.text("REDIS_PORT", port)).flatten(),
@@ -85,6 +112,31 @@ impl RedisParts {
             }),
         }
     }
+}
+
+/// Whether Kubernetes sets this of itself where a service is called `earshot`, or `earshot-something`.
+fn is_service_link(name: &str) -> bool {
+    name.starts_with("EARSHOT_PORT")
+        || name.starts_with("EARSHOT_SERVICE_")
+        || ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|end| name.contains(end))
+        || name.ends_with("_PORT")
+        || ["_TCP", "_UDP"]
+            .iter()
+            .any(|protocol| name.split_once("_PORT_").is_some_and(|(_, link)| link.contains(protocol)))
+}
+
+/// `REDIS_TLS` and `REDIS_SSL` mean the same.
+fn read_tls<L: Fn(&str) -> Option<OsString>>(
+    variables: &mut Variables<'_, L>,
+) -> Option<(bool, &'static str)> {
+    let tls = variables.text("REDIS_TLS", yes_or_no);
+    let ssl = variables.text("REDIS_SSL", yes_or_no);
+    if let (Some(tls), Some(ssl)) = (tls, ssl)
+        && tls != ssl
+    {
+        variables.problems.add(&Place::Variable("REDIS_SSL"), "contradicts REDIS_TLS: set one of them");
+    }
+    tls.map(|tls| (tls, "REDIS_TLS")).or(ssl.map(|ssl| (ssl, "REDIS_SSL")))
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {
@@ -99,10 +151,12 @@ struct Variables<'p, L> {
     lookup: L,
     problems: &'p mut Problems,
     set: Vec<&'static str>,
+    known: Vec<&'static str>,
 }
 
 impl<L: Fn(&str) -> Option<OsString>> Variables<'_, L> {
     fn raw(&mut self, name: &'static str) -> Option<OsString> {
+        self.known.push(name);
         let value = (self.lookup)(name).filter(|value| !value.is_empty())?;
         self.set.push(name);
         Some(value)
@@ -146,6 +200,42 @@ mod tests {
              REDIS_URL: expected redis://host:port/database, rediss:// for TLS, or unix:///path for a socket of this \
              machine"
         );
+    }
+
+    #[test]
+    fn an_unknown_variable_of_ours_is_told_with_what_was_meant() {
+        let (env, _) = read(&[]);
+        let warnings = |names: &[&str]| env.unknown(names.iter().map(OsString::from));
+        assert_eq!(
+            warnings(&["EARSHOT_LOGS", "PATH", "EARSHOT_API_KEY", "EARSHOT_APIKEY"]),
+            [
+                "EARSHOT_APIKEY: no such setting; did you mean EARSHOT_API_KEY?",
+                "EARSHOT_LOGS: no such setting; did you mean EARSHOT_LOG?",
+            ]
+        );
+        let other = warnings(&["EARSHOT_COLOUR"]);
+        assert!(
+            other[0].starts_with("EARSHOT_COLOUR: no such setting; known: EARSHOT_CONFIG, "),
+            "{other:?}"
+        );
+        let kubernetes = [
+            "EARSHOT_PORT",
+            "EARSHOT_PORT_8000_TCP_ADDR",
+            "EARSHOT_SERVICE_HOST",
+            "EARSHOT_SERVICE_PORT_HTTP",
+            "EARSHOT_GATEWAY_SERVICE_HOST",
+            "EARSHOT_GATEWAY_PORT",
+            "EARSHOT_GATEWAY_PORT_8000_TCP",
+        ];
+        assert_eq!(warnings(&kubernetes), Vec::<String>::new());
+    }
+
+    #[test]
+    fn redis_ssl_is_redis_tls() {
+        assert_eq!(read(&[("REDIS_SSL", "true")]).0.redis_tls, Some((true, "REDIS_SSL")));
+        assert_eq!(read(&[("REDIS_TLS", "no"), ("REDIS_SSL", "0")]).0.redis_tls, Some((false, "REDIS_TLS")));
+        let (_, errors) = read(&[("REDIS_TLS", "yes"), ("REDIS_SSL", "no")]);
+        assert_eq!(errors, "REDIS_SSL: contradicts REDIS_TLS: set one of them");
     }
 
     #[test]

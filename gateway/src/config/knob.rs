@@ -227,7 +227,7 @@ pub(super) fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-fn quote(text: &str, mark: &str) -> String {
+pub(super) fn quote(text: &str, mark: &str) -> String {
     const LONGEST: usize = 40;
     if text.chars().count() <= LONGEST {
         return format!("{mark}{text}{mark}");

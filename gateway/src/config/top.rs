@@ -10,6 +10,7 @@ use super::channel::ChannelPattern;
 use super::document::{Document, Found, Section};
 use super::environment::Environment;
 use super::errors::Place;
+use super::knob::quote;
 use super::listen::{Listen, Resolve, repeated};
 use super::namespace::channel_pattern;
 use super::nearest::nearest;
@@ -17,6 +18,9 @@ use super::secret::Secret;
 
 /// The variable that opens channels without a file.
 pub(super) const OPEN_CHANNELS: &str = "EARSHOT_OPEN_CHANNELS";
+
+/// The crate whose modules a log filter names.
+const OWN_CRATE: &str = "earshot";
 
 /// What the log shows when nobody says otherwise.
 const LOG: &str = "info";
@@ -128,20 +132,55 @@ pub(super) fn read_api_key(top: &mut Section<'_>, env: &Environment) -> Option<S
 }
 
 fn filter(text: &str) -> Result<String, String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     // EnvFilter cuts the text at byte positions and panics on what is not ASCII.
     if !text.is_ascii() {
         return Err("a log filter is made of ASCII characters".into());
     }
     EnvFilter::builder().parse(text).map_err(|error| format!("not a log filter: {error}"))?;
-    for word in text.split(',').map(str::trim) {
-        // To the filter, a mistyped level is the name of a module, and the log stays empty.
-        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
-        if let Some(level) = nearest(word, LEVELS).filter(|_| !is_level) {
-            return Err(format!("\"{}\" is no level; did you mean \"{level}\"?", word.escape_debug()));
-        }
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        check_directive(word)?;
     }
     Ok(text.into())
+}
+
+/// To EnvFilter a mistyped level is the name of a module, and so is a mistyped module: the log stays empty, fatal errors
+/// included.
+fn check_directive(word: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let shown = quote(&word.escape_debug().to_string(), "\"");
+    let module = word.split(['=', '[']).next().unwrap_or_default();
+    let is_alone = module.len() == word.len();
+    let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let root = module.split("::").next().unwrap_or_default();
+    if is_level || root.is_empty() || root == OWN_CRATE {
+        return Ok(());
+    }
+    if nearest(root, [OWN_CRATE]).is_some() {
+        return Err(format!("{shown} names no module of Earshot; did you mean \"{OWN_CRATE}\"?"));
+    }
+    if !is_alone {
+        return Ok(());
+    }
+    match meant_level(word).or_else(|| nearest(word, LEVELS)) {
+        Some(level) => Err(format!("{shown} is no level; did you mean \"{level}\"?")),
+        None => Err(format!(
+            "{shown} is no level: {}; by module: \"info,{OWN_CRATE}::broker=debug\"",
+            LEVELS.join(", ")
+        )),
+    }
+}
+
+/// What other programs call the levels.
+fn meant_level(word: &str) -> Option<&'static str> {
+    match word.to_ascii_lowercase().as_str() {
+        "none" | "silent" | "quiet" => Some("off"),
+        "fatal" | "critical" | "crit" | "err" => Some("error"),
+        "warning" => Some("warn"),
+        "notice" | "information" => Some("info"),
+        "verbose" => Some("debug"),
+        "all" | "silly" => Some("trace"),
+        _ => None,
+    }
 }
 
 /// An origin as browsers send it.

@@ -46,6 +46,18 @@ fn an_address_that_is_taken_ends_the_start_with_a_reason() {
 }
 
 #[test]
+fn no_log_filter_hides_why_the_gateway_cannot_run() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (filter, code) in [("verbose", 2), ("off", 1), ("earshot::node=info", 1)] {
+        let log = format!("log = \"{filter}\"\n");
+        let refused = earshot(&["serve", "--listen", &address], &log);
+        assert_eq!(refused.status.code(), Some(code), "{filter}");
+        assert!(!refused.stderr.is_empty(), "{filter}");
+    }
+}
+
+#[test]
 fn the_version_is_told() {
     let version = Command::new(binary()).arg("--version").output().unwrap();
     assert!(version.status.success());

@@ -274,3 +274,15 @@ impl Publisher {
         self.task.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn sighup_is_ignored_with_a_line_in_the_log() {
+    let mut gateway = Gateway::start().await;
+    let mut stream = SseClient::open(gateway.address(), "/sse/a").await;
+    gateway.process.signal("HUP");
+    until("the log has a line", async || gateway.process.log().contains("SIGHUP is ignored").then_some(()))
+        .await;
+    gateway.publish("a", "1").await;
+    assert_eq!(stream.data("message").await, "1");
+    gateway.assert_alive();
+}

@@ -79,7 +79,7 @@ pub(super) fn refuse_orphans(document: &Document<'_>, env: &Environment) {
     let parts = &env.redis_parts;
     for (is_set, name) in [
         (env.redis_pubsub_url.is_some(), "REDIS_PUBSUB_URL"),
-        (env.redis_tls.is_some(), "REDIS_TLS"),
+        (env.redis_tls.is_some(), env.redis_tls.map_or("REDIS_TLS", |(_, name)| name)),
         (parts.port.is_some(), "REDIS_PORT"),
         (parts.username.is_some(), "REDIS_USERNAME"),
         (parts.password.is_some(), "REDIS_PASSWORD"),

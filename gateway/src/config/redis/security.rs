@@ -114,7 +114,7 @@ pub(super) fn read_tls(
 fn read_wish<'d>(section: &mut Section<'d>, env: Option<&Environment>) -> (Option<bool>, Place<'d>) {
     let own = section.read("tls", |value| value.as_bool().ok_or_else(|| "expected true or false".to_owned()));
     match (env.and_then(|env| env.redis_tls), own) {
-        (Some(wanted), _) => (Some(wanted), Place::Variable("REDIS_TLS")),
+        (Some((wanted, name)), _) => (Some(wanted), Place::Variable(name)),
         (None, Some(own)) => (Some(own.value), own.place),
         (None, None) => (None, section.place()),
     }

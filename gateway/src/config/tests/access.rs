@@ -128,3 +128,27 @@ fn the_manual_lists_every_protected_channel() {
         assert!(manual.contains(&format!("`{glob}`")), "{glob}");
     }
 }
+
+#[test]
+fn a_log_filter_that_would_show_nothing_is_refused() {
+    for (filter, told) in [
+        ("verbose", "\"verbose\" is no level; did you mean \"debug\"?"),
+        ("WARNING", "\"WARNING\" is no level; did you mean \"warn\"?"),
+        ("info,fatal", "\"fatal\" is no level; did you mean \"error\"?"),
+        ("erashot=debug", "\"erashot=debug\" names no module of Earshot; did you mean \"earshot\"?"),
+        (
+            "loud",
+            "\"loud\" is no level: off, error, warn, info, debug, trace; by module: \"info,earshot::broker=debug\"",
+        ),
+    ] {
+        assert_eq!(
+            load_with("", &[("EARSHOT_LOG", filter)], &[]).unwrap_err(),
+            format!("EARSHOT_LOG: {told}")
+        );
+        let told = format!("earshot.toml:1: log: {told}");
+        assert_eq!(load(&format!("log = \"{filter}\"")).unwrap_err(), told);
+    }
+    for filter in ["", "off", "Debug", "info,hyper=off", "earshot::node=trace", "warn,earshot[span]=debug"] {
+        assert!(load(&format!("log = \"{filter}\"")).is_ok(), "{filter}");
+    }
+}

@@ -130,6 +130,7 @@ fn the_manual_names_every_variable() {
         "REDIS_URL",
         "REDIS_PUBSUB_URL",
         "REDIS_TLS",
+        "REDIS_SSL",
         "REDIS_HOST",
         "REDIS_PORT",
         "REDIS_USERNAME",

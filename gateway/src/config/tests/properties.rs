@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::{load, load_with};
+use super::super::*;
+use super::{load, load_with, offline};
+use crate::redact;
 
 const EXAMPLE: &str = include_str!("../../../../docs/earshot.toml");
 
@@ -23,6 +25,83 @@ fn mutated(changes: &[(usize, usize, usize)]) -> String {
         letters.splice(from..to, PIECES[*piece].chars());
     }
     letters.into_iter().collect()
+}
+
+/// Every section and key that is read, a section as the head that begins it.
+fn every_key() -> Vec<(String, &'static str)> {
+    let (document, _) = Document::parse(Path::new(""), EXAMPLE, Problems::default());
+    Config::read(&document, &Environment::default(), &Flags::default(), offline);
+    let head = |section: &str| match section.split_once('.') {
+        _ if section.is_empty() => String::new(),
+        Some(("namespace", _)) => format!("[[namespace]]\n[{section}]"),
+        _ if section == "namespace" => "[[namespace]]".to_owned(),
+        _ => format!("[{}]", section.replace("NAME", "default")),
+    };
+    document.known_keys().into_iter().map(|(section, key)| (head(&section), key)).collect()
+}
+
+/// The variables whose values are read.
+const VARIABLES: [&str; 14] = [
+    "EARSHOT_LISTEN",
+    "EARSHOT_LOG",
+    "EARSHOT_OPEN_CHANNELS",
+    "EARSHOT_ALLOWED_ORIGINS",
+    "EARSHOT_API_KEY",
+    "REDIS_URL",
+    "REDIS_PUBSUB_URL",
+    "REDIS_TLS",
+    "REDIS_SSL",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_USERNAME",
+    "REDIS_PASSWORD",
+    "REDIS_DB",
+];
+
+/// What is told of a configuration with a text in one of the places that there are for one; `true`: in an error.
+fn told_of(text: &str, place: usize, form: usize) -> (bool, String) {
+    let quoted = toml::Value::from(text).to_string();
+    let keys = every_key();
+    let loaded = match keys.get(place % (keys.len() + VARIABLES.len() + 2)) {
+        Some((head, key)) => {
+            let line = match form {
+                0 => format!("{key} = {quoted}"),
+                1 => format!("{key} = [{quoted}, {quoted}]"),
+                2 => format!("{key} = {{ {quoted} = {quoted} }}"),
+                _ => format!("{quoted} = 1"),
+            };
+            load(&format!("{head}\n{line}\n"))
+        }
+        None => match VARIABLES.get(place % (keys.len() + VARIABLES.len() + 2) - keys.len()) {
+            Some(name) => load_with("", &[(name, text)], &[text]),
+            None if form == 0 => load(text),
+            None => load(&format!("[redis.{quoted}]\nurl = {quoted}\n")),
+        },
+    };
+    match loaded {
+        Ok(config) => (false, format!("{}{:?}{}", config.show(), config.warnings, config.origin)),
+        Err(told) => (true, told),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #[test]
+    fn no_password_of_a_url_is_told_wherever_it_stands(
+        scheme in prop::sample::select(vec!["redis://", "rediss://", "https://", "amqp://", ""]),
+        user in "[a-z]{0,5}",
+        password in "[!#-~]{8,60}",
+        (place, form) in (any::<usize>(), 0..4_usize),
+    ) {
+        // Without a scheme only a single token can be told from other text.
+        prop_assume!(!scheme.is_empty() || !password.contains(['\\', '\'', '`', ',', ';', '(', ')', '<', '>']));
+        let (is_error, told) = told_of(&format!("{scheme}{user}:{password}@host:6379"), place, form);
+        // Without a scheme it may be the name of a channel, which is shown as any other.
+        if is_error || !scheme.is_empty() {
+            prop_assert!(!redact::urls(&told).contains(&password), "{}", told);
+        }
+        prop_assert!(!is_error || !told.contains(&password), "{}", told);
+    }
 }
 
 proptest! {
