@@ -8,7 +8,7 @@
 //! - [`listener`]: listening sockets, and the options of all connections.
 //! - [`head`]: reading and judging the head.
 //! - [`handshake`], [`sse`]: what a request for a stream asks for.
-//! - [`origin`]: which browsers may come.
+//! - [`origin`]: which browsers may come, and for which hosts.
 //! - [`cors`]: how pages of other origins may read the answers.
 //! - `credentials`: tokens that nothing can check.
 //! - [`carry`]: connections that hyper carries; [`activity`]: what happens on one of them.
@@ -24,7 +24,7 @@ pub mod origin;
 pub mod sse;
 
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,12 +37,12 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::shard::{Arrival, ArrivalKind, Link, ShardLimits, Shards};
-use carry::{Carrier, CarryLimits};
+use carry::{Carrier, CarryLimits, Peer};
 use handshake::Handshake;
 use head::{Head, HeadError};
 use listener::Listener;
 pub use listener::bind;
-use origin::Origins;
+use origin::{Hosts, Origins};
 
 /// Requests for the state of the gateway, which are answered when nothing else is.
 const STATE_PATHS: [&str; 3] = ["/health", "/ready", "/metrics"];
@@ -74,6 +74,8 @@ pub struct Gate {
     pub head_bytes: usize,
     /// From where browsers may come.
     pub origins: Origins,
+    /// Which hosts they may ask for.
+    pub hosts: Hosts,
     /// How many connections there may be.
     pub admission: Admission,
     /// Where refusals are counted.
@@ -92,7 +94,8 @@ pub struct Acceptor {
 impl Acceptor {
     /// Ready to serve listeners; `router` answers whatever is not a stream.
     pub fn new(gate: Arc<Gate>, router: Router, limits: AcceptLimits, drain: Drain) -> Arc<Self> {
-        let carrier = Carrier::new(router, limits.carry, Arc::clone(&gate.metrics), drain.clone());
+        let carrier =
+            Carrier::new(router, gate.hosts.clone(), limits.carry, Arc::clone(&gate.metrics), drain.clone());
         Arc::new(Self { gate, carrier, limits, drain })
     }
 
@@ -101,21 +104,24 @@ impl Acceptor {
     /// # Errors
     /// When the listener cannot be polled.
     pub fn serve(self: &Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        let by_loopback = listener.local_addr()?.ip().is_loopback();
         let listener = Listener::watch(listener)?;
         let acceptor = Arc::clone(self);
         self.drain.spawn(async move {
             tokio::select! {
-                () = acceptor.accept(&listener) => {}
+                () = acceptor.accept(&listener, by_loopback) => {}
                 () = acceptor.drain.draining() => {}
             }
         });
         Ok(())
     }
 
-    async fn accept(self: &Arc<Self>, listener: &Listener) {
+    async fn accept(self: &Arc<Self>, listener: &Listener, by_loopback: bool) {
         let mut scratch = vec![0; FIRST_READ_BYTES];
         loop {
-            let turn = listener.accept(|socket, peer| self.accepted(socket, peer, &mut scratch)).await;
+            let accepted =
+                |socket, address| self.accepted(socket, Peer { address, by_loopback }, &mut scratch);
+            let turn = listener.accept(accepted).await;
             if let Err(error) = turn {
                 // Out of file descriptors or memory: those who are here go on, the newcomers wait.
                 tracing::warn!(%error, "cannot accept: raise the limit of open files");
@@ -126,7 +132,7 @@ impl Acceptor {
 
     /// Most clients have asked by the time they are accepted: those for a stream go to their shard at once, without a
     /// task, a timer and a poll of their own.
-    fn accepted(self: &Arc<Self>, mut socket: mio::net::TcpStream, peer: SocketAddr, scratch: &mut [u8]) {
+    fn accepted(self: &Arc<Self>, mut socket: mio::net::TcpStream, peer: Peer, scratch: &mut [u8]) {
         self.gate.metrics.control.accepted.add(1);
         let begun = match socket.read(scratch) {
             Ok(0) => return,
@@ -137,7 +143,7 @@ impl Acceptor {
         let head = Head::parse(begun, self.limits.head_bytes).ok().flatten();
         let Some(permit) = self.gate.permit(head.as_ref()) else { return };
         let Some((head, (kind, greeting))) =
-            head.and_then(|head| self.gate.stream(&head).map(|stream| (head, stream)))
+            head.and_then(|head| self.gate.stream(&head, peer).map(|stream| (head, stream)))
         else {
             return self.attend(socket, peer, begun.into(), permit);
         };
@@ -155,13 +161,7 @@ impl Acceptor {
     }
 
     /// Somebody who takes longer, or wants something else, of whom `begun` has been read.
-    fn attend(
-        self: &Arc<Self>,
-        socket: mio::net::TcpStream,
-        peer: SocketAddr,
-        begun: BytesMut,
-        permit: Permit,
-    ) {
+    fn attend(self: &Arc<Self>, socket: mio::net::TcpStream, peer: Peer, begun: BytesMut, permit: Permit) {
         // Out of memory for a poll: the connection is closed.
         let Ok(socket) = tokio::net::TcpStream::from_std(socket.into()) else { return };
         let acceptor = Arc::clone(self);
@@ -182,7 +182,7 @@ impl Acceptor {
     async fn serve_one(
         &self,
         mut socket: tokio::net::TcpStream,
-        peer: SocketAddr,
+        peer: Peer,
         begun: BytesMut,
         permit: Permit,
     ) {
@@ -202,7 +202,7 @@ impl Acceptor {
             Ok(Err(error)) => return self.refuse(socket, error).await,
             Err(_) => return self.refuse(socket, HeadError::TooSlow).await,
         };
-        match self.gate.stream(&head) {
+        match self.gate.stream(&head, peer) {
             Some((kind, greeting)) => {
                 let (permit, kind) = self.gate.admit(permit, kind);
                 // A copy, since a slice would keep the whole head in memory.
@@ -259,8 +259,13 @@ impl Gate {
     }
 
     /// What to do with a request for a stream that can be granted; `None` for anything else.
-    fn stream(&self, head: &Head) -> Option<(ArrivalKind, Bytes)> {
+    fn stream(&self, head: &Head, peer: Peer) -> Option<(ArrivalKind, Bytes)> {
         let request = head.request();
+        let is_absolute = request.uri().authority().is_some();
+        let host = request.headers().get(axum::http::header::HOST);
+        if is_absolute || !self.hosts.admit(host, peer.by_loopback) {
+            return None;
+        }
         if handshake::is_path(request.uri().path()) {
             return match handshake::judge(request, &self.origins) {
                 Handshake::Granted { response, encoding, refusal } => {

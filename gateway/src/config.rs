@@ -77,6 +77,9 @@ pub struct Config {
     pub development: bool,
     /// Which browsers may come besides those of the gateway's own host; `*`: all.
     pub allowed_origins: Vec<String>,
+    /// The hosts that requests may name besides local ones, on every listener; empty: the hosts of
+    /// `allowed_origins`, on loopback listeners only.
+    pub hosts: Vec<String>,
     /// What the log shows, as a filter.
     pub log: String,
     /// The key of the HTTP API; without one, the API answers in development mode only.
@@ -146,7 +149,9 @@ impl Config {
         let file = file::read(flags.config.as_deref().or(env.config.as_deref()))?;
         let resolve: Resolve =
             |host, port| Ok(std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.collect());
-        Self::assemble(file.as_ref(), &env, flags, resolve, problems)
+        let mut config = Self::assemble(file.as_ref(), &env, flags, resolve, problems)?;
+        config.warnings.extend(env.unknown(std::env::vars_os().map(|(name, _)| name)));
+        Ok(config)
     }
 
     fn assemble(
@@ -180,6 +185,7 @@ impl Config {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
             development: flags.dev,
             allowed_origins: top::read_origins(document, &mut top, env),
+            hosts: top::read_hosts(&mut top),
             log: top::read_log(document, &mut top, env),
             api_key: top::read_api_key(&mut top, env),
             gateway: read_section(&mut top, "gateway", GatewayConfig::read),

@@ -13,7 +13,7 @@ use wildmatch::WildMatch;
 
 use crate::accept::activity::EndLimits;
 use crate::accept::carry::CarryLimits;
-use crate::accept::origin::Origins;
+use crate::accept::origin::{Hosts, Origins};
 use crate::accept::{self, AcceptLimits, Acceptor, Gate};
 use crate::admission::{Admission, AdmissionLimits};
 use crate::broker::log::Log;
@@ -83,6 +83,7 @@ impl Gateway {
             limits,
             head_bytes: config.limits.head_bytes,
             origins,
+            hosts: Hosts::new(&config.hosts, &config.allowed_origins),
             admission: Admission::new(AdmissionLimits { connections, reserved }),
             metrics: Arc::clone(&metrics),
         });

@@ -12,7 +12,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderValue, Request, Response, header};
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use bytes::{Buf, Bytes};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::activity::{Activity, EndLimits, WatchedBody};
+use super::origin::Hosts;
 use crate::admission::Permit;
 use crate::drain::Drain;
 use crate::metrics::{HttpTimeout, Metrics};
@@ -51,9 +53,14 @@ pub struct CarryLimits {
     pub head_bytes: usize,
 }
 
-/// The peer's address, in a request's extensions.
+/// Where a connection comes from; in the extensions of its requests.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// It came by a listener on loopback.
+    pub by_loopback: bool,
+}
 
 /// The permit of the connection that a request came on, in its extensions: whoever takes the connection over takes it.
 #[derive(Clone, Debug)]
@@ -74,18 +81,25 @@ impl HeldPermit {
 #[derive(Debug)]
 pub struct Carrier {
     router: Router,
+    hosts: Hosts,
     limits: CarryLimits,
     metrics: Arc<Metrics>,
     drain: Drain,
 }
 
 impl Carrier {
-    pub(super) fn new(router: Router, limits: CarryLimits, metrics: Arc<Metrics>, drain: Drain) -> Self {
-        Self { router, limits, metrics, drain }
+    pub(super) fn new(
+        router: Router,
+        hosts: Hosts,
+        limits: CarryLimits,
+        metrics: Arc<Metrics>,
+        drain: Drain,
+    ) -> Self {
+        Self { router, hosts, limits, metrics, drain }
     }
 
     /// Serves one connection to its end.
-    pub(super) async fn carry(&self, socket: TcpStream, peer: SocketAddr, read: Bytes, permit: Permit) {
+    pub(super) async fn carry(&self, socket: TcpStream, peer: Peer, read: Bytes, permit: Permit) {
         let _counted = self.metrics.control.http_connections.enter();
         let activity = Activity::new();
         let is_reserved = permit.is_reserved();
@@ -121,7 +135,7 @@ impl Carrier {
     async fn serve(
         &self,
         socket: TcpStream,
-        peer: SocketAddr,
+        peer: Peer,
         read: Bytes,
         permit: Permit,
         activity: &Arc<Activity>,
@@ -131,11 +145,13 @@ impl Carrier {
         let is_http2 = read.starts_with(b"PRI * HTTP/2.0");
         let permit = HeldPermit::new(permit);
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(peer);
             if !is_http2 {
                 request.extensions_mut().insert(permit.clone());
             }
-            answer_by(self.router.clone(), request, Arc::clone(activity))
+            name_host(&mut request);
+            let refusal = self.refuse_host(&request, peer);
+            answer_by(self.router.clone(), request, refusal, Arc::clone(activity))
         });
         // On HTTP/2 pings are written, too, which is no progress.
         let writes = (!is_http2).then(|| Arc::clone(activity));
@@ -169,21 +185,49 @@ impl Carrier {
             let _ = connection.await;
         }
     }
+
+    /// The refusal of a request for a host that is not served here.
+    fn refuse_host(&self, request: &Request<Incoming>, peer: Peer) -> Option<Response<Body>> {
+        let host = request.headers().get(header::HOST);
+        (!self.hosts.admit(host, peer.by_loopback)).then(|| misdirected(host))
+    }
 }
 
 async fn answer_by(
     mut router: Router,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
+    refusal: Option<Response<Body>>,
     activity: Arc<Activity>,
 ) -> Result<Response<WatchedBody>, Infallible> {
-    // HTTP/2 names the host elsewhere.
+    let answer = async {
+        match refusal {
+            Some(refusal) => refusal,
+            None => router.call(request).await.unwrap_or_else(|never| match never {}),
+        }
+    };
+    Ok(activity.watch(answer).await)
+}
+
+/// HTTP/2 names the host in `:authority`. A target in absolute form counts more than `Host` (RFC 9112, 3.2.2).
+fn name_host(request: &mut Request<Incoming>) {
     if let Some(authority) = request.uri().authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
-        request.headers_mut().entry(header::HOST).or_insert(host);
+        request.headers_mut().insert(header::HOST, host);
     }
-    let answer = async { router.call(request).await.unwrap_or_else(|never| match never {}) };
-    Ok(activity.watch(answer).await)
+}
+
+fn misdirected(host: Option<&HeaderValue>) -> Response<Body> {
+    const CHARACTERS_MAX: usize = 100;
+    let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).unwrap_or_default();
+    let host: String = host.escape_debug().take(CHARACTERS_MAX).collect();
+    tracing::debug!(host, "request refused: its host is not listed");
+    let text = format!(
+        "host \"{host}\" is not served here: list it in `hosts`, or the origin of its pages in `allowed_origins`\n"
+    );
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    response
 }
 
 /// Answers a request that is not worth hyper's time, and closes the connection.

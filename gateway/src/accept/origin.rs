@@ -1,4 +1,5 @@
-//! Which browsers may open a stream or call the API: those whose page comes from an allowed origin.
+//! Which browsers may open a stream or call the API: those whose page comes from an allowed origin, and that ask for a
+//! host of this gateway.
 //!
 //! CORS does not protect WebSockets, so the `Origin` header is checked in the handshake. A client that sends none is no
 //! page of a foreign origin, unless it says so (`Sec-Fetch-Site`).
@@ -59,6 +60,50 @@ impl Origins {
     }
 }
 
+/// Which hosts a request may name.
+///
+/// A page whose name was pointed at this machine (DNS rebinding) is of the same origin as the gateway to its browser,
+/// and sends no `Origin`; the host that it asks for is all that tells it.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    names: Vec<String>,
+    all: bool,
+    on_every_listener: bool,
+}
+
+impl Hosts {
+    /// These hosts besides local ones, on every listener; `*`: all. Without any: the hosts of these origins, on
+    /// loopback listeners only.
+    pub fn new(hosts: &[String], origins: &[String]) -> Self {
+        let names: Vec<String> = match hosts {
+            [] => origins.iter().map(|origin| host_of(origin).to_ascii_lowercase()).collect(),
+            hosts => hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+        };
+        let all = names.iter().any(|name| name == "*");
+        Self { names, all, on_every_listener: !hosts.is_empty() }
+    }
+
+    /// Whether a request that came by a listener, on loopback or not, may name this host. Addresses and `localhost`
+    /// always may, since no name server decides what they mean; so may a request without a host, which no browser
+    /// sends.
+    pub fn admit(&self, host: Option<&HeaderValue>, loopback: bool) -> bool {
+        if self.all || !(loopback || self.on_every_listener) {
+            return true;
+        }
+        let Some(host) = host else { return true };
+        let Ok(host) = host.to_str() else { return false };
+        let name = name_of(host);
+        is_localhost(name)
+            || name.parse::<IpAddr>().is_ok()
+            || self.names.iter().any(|listed| listed.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The name or address in an origin; all of it where there is none.
+fn host_of(origin: &str) -> &str {
+    name_of(origin.split_once("://").map_or(origin, |(_, host)| host))
+}
+
 fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
 }
@@ -100,8 +145,10 @@ fn is_localhost(name: &str) -> bool {
 }
 
 fn is_local_origin(origin: &str) -> bool {
-    let Some((_, page)) = origin.split_once("://") else { return false };
-    let name = name_of(page);
+    if !origin.contains("://") {
+        return false;
+    }
+    let name = host_of(origin);
     is_localhost(name) || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
@@ -169,6 +216,30 @@ mod tests {
         }
         assert!(!Origins::new(vec!["https://a.example".to_owned()]).allow(&site("cross-site")));
         assert!(Origins::new(vec!["*".to_owned()]).allow(&site("cross-site")));
+    }
+
+    #[test]
+    fn a_host_is_local_or_listed() {
+        let admit = |hosts: &[&str], origins: &[&str], host: &str, loopback| {
+            let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+            Hosts::new(&texts(hosts), &texts(origins)).admit(Some(&host.parse().unwrap()), loopback)
+        };
+        for local in
+            ["localhost:8000", "LOCALHOST", "a.localhost", "127.0.0.1", "[::1]:8000", "10.0.2.2:8000"]
+        {
+            assert!(admit(&[], &[], local, true), "{local}");
+        }
+        for foreign in
+            ["evil.example:8000", "localhost.evil.example", "", "127.0.0.1.evil.example", "chat.example"]
+        {
+            assert!(!admit(&[], &[], foreign, true), "{foreign}");
+            assert!(admit(&[], &[], foreign, false), "{foreign}");
+            assert!(!admit(&["b.example"], &["https://chat.example"], foreign, false), "{foreign}");
+        }
+        assert!(admit(&[], &["https://chat.example:8443"], "Chat.Example", true));
+        assert!(admit(&["B.example"], &[], "b.example:443", true));
+        assert!(admit(&["*"], &[], "evil.example", true) && admit(&[], &["*"], "evil.example", true));
+        assert!(Hosts::default().admit(None, true));
     }
 
     #[test]

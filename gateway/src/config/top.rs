@@ -96,6 +96,11 @@ pub(super) fn read_origins(document: &Document<'_>, top: &mut Section<'_>, env: 
     found.into_iter().map(|found| found.value).collect()
 }
 
+/// The hosts that requests may name.
+pub(super) fn read_hosts(top: &mut Section<'_>) -> Vec<String> {
+    top.texts("hosts", host).unwrap_or_default().into_iter().map(|found| found.value).collect()
+}
+
 /// The channels that are open without a namespace in the file.
 pub(super) fn read_open_channels<'d>(
     document: &Document<'d>,
@@ -181,6 +186,19 @@ fn meant_level(word: &str) -> Option<&'static str> {
         "all" | "silly" => Some("trace"),
         _ => None,
     }
+}
+
+/// A host as requests name it, without its port.
+fn host(text: &str) -> Result<String, String> {
+    let is_name =
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if text == "*" || is_name {
+        return Ok(text.to_ascii_lowercase());
+    }
+    let shown = text.escape_debug();
+    Err(format!(
+        "expected a host such as \"app.example.com\", without scheme and port, or \"*\", found \"{shown}\""
+    ))
 }
 
 /// An origin as browsers send it.

@@ -41,7 +41,7 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
         // A page that uses `fetch` can read the reason.
         Err(refusal) => return (cors, refuse(status(&refusal), refusal.to_string())).into_response(),
     };
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
     let body = match context.gate.admit_inner(granted.kind) {
         Some((permit, kind)) => Body::from_stream(context.gate.shards.take_stream(kind, permit, peer).await),
         // It ends at once and is asked for again: a status of 503 would stop an EventSource for good.

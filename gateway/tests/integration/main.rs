@@ -41,6 +41,7 @@ mod fanout;
 mod gaps;
 mod given_back;
 mod history;
+mod hosts;
 mod http2;
 mod http_api;
 mod ipv6;

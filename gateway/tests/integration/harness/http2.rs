@@ -39,7 +39,12 @@ impl Connection {
     }
 
     pub(crate) async fn get(&self, path: &str) -> http::Response<RecvStream> {
-        let request = http::Request::get(format!("http://localhost{path}")).body(()).unwrap();
+        self.get_from("localhost", path).await
+    }
+
+    /// `GET` with this `:authority`.
+    pub(crate) async fn get_from(&self, host: &str, path: &str) -> http::Response<RecvStream> {
+        let request = http::Request::get(format!("http://{host}{path}")).body(()).unwrap();
         let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
         let (answer, _) = requests.send_request(request, true).unwrap();
         soon("the answer", answer).await.unwrap()
