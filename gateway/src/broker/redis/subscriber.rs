@@ -2,7 +2,7 @@
 //!
 //! Owns the connection's whole life (dial, replay, listen, be lost, dial again) and every call to the listener, which
 //! makes their order plain: what the old connection heard, then the loss, then what the new one hears. Must never
-//! take an open socket for hearing: that is proven by an answered PING alone.
+//! take an open socket for a proof: see [`super::probe`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
