@@ -314,6 +314,7 @@ fn shard_limits(config: &Config) -> ShardLimits {
     ShardLimits {
         message_bytes: config.limits.message_bytes,
         outbox_bytes: config.limits.outbox_bytes,
+        recovery_page: crate::shard::RECOVERY_PAGE,
         pending_command_bytes: config.limits.pending_command_bytes,
         outbox_age: config.limits.outbox_age,
         channels_per_connection: config.limits.channels_per_connection,

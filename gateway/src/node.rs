@@ -48,13 +48,13 @@ use crate::broker::{Broker, BrokerError, LinkStatus, OnLoss, Reach, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
-use history::HistoryBudget;
+use history::{HistoryBudget, RecoveryRequest, Since};
 use idempotency::Idempotency;
 use lane::{HistoryAnswer, HistoryError, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
 use port::{Delivery, Port};
 use publication::Publication;
-use registry::{History, Page, RecoveryRequest, Registry};
+use registry::{History, Page, Registry};
 
 /// The time between two looks for publications that are too old to be remembered.
 const FORGET: Duration = Duration::from_secs(5);
@@ -251,9 +251,10 @@ impl Node {
     async fn recover(&self, shard: ShardId, channel: ChannelName, request: RecoveryRequest, ticket: Ticket) {
         let Some(namespace) = self.namespace(&channel) else { return };
         let ear = &self.ears[namespace.broker(&channel)];
-        let read = self.backfill(ear, &channel, &request).await;
+        let since = request.since.as_ref();
+        let read = request.goes_on || self.backfill(ear, &channel, since, request.last).await;
         let known = ear.registry.find(&channel);
-        if !read && known.is_some_and(|known| ear.registry.is_behind(&known, &request)) {
+        if !read && known.is_some_and(|known| ear.registry.is_behind(&known, since)) {
             // This node cannot see what another has handed out. To go on from here would give the client part of it
             // twice: it is asked to come again.
             let error = SubscribeError::Behind;
@@ -269,17 +270,17 @@ impl Node {
     }
 
     /// Reads the log of a channel for all who come back to it, once. `false` when it could not be read.
-    async fn backfill(&self, ear: &Ear, name: &ChannelName, request: &RecoveryRequest) -> bool {
+    async fn backfill(&self, ear: &Ear, name: &ChannelName, since: Option<&Since>, last: bool) -> bool {
         let Some(channel) = ear.registry.find(name) else { return true };
         let Some(log) = channel.log.clone() else { return true };
-        if ear.registry.needs_origin(&channel, request)
+        if ear.registry.needs_origin(&channel, since)
             && let Ok(page) = ear.broker.read_log(&log, name, u64::MAX, 0).await
         {
             // Whoever stood before the first publication cannot be judged without it, and then is told of a gap.
             channel.state().note_origin(&page);
         }
-        let behind = ear.registry.is_behind(&channel, request);
-        if !behind && !ear.registry.wants_backfill(&channel, request) {
+        let behind = ear.registry.is_behind(&channel, since);
+        if !behind && !ear.registry.wants_backfill(&channel, since, last) {
             return true;
         }
         let asked = Instant::now();
@@ -289,7 +290,7 @@ impl Node {
             return false;
         }
         // Another node has handed out what this one has not heard: it missed something.
-        if behind && ear.registry.is_behind(&channel, request) {
+        if behind && ear.registry.is_behind(&channel, since) {
             // A look at the log first: what a client claims must not hold up the channel.
             match ear.broker.read_log(&log, name, u64::MAX, 0).await {
                 Ok(page) if ear.registry.lags(&channel, page.top) => {
@@ -310,7 +311,7 @@ impl Node {
                 }
             }
         }
-        if !ear.registry.wants_backfill(&channel, request) {
+        if !ear.registry.wants_backfill(&channel, since, last) {
             return true;
         }
         let mut wanted = channel.history.size;
@@ -364,7 +365,8 @@ impl Node {
         if let (Some(log), None) = (&namespace.log, ear.registry.find(channel)) {
             return self.logged(ear, log, channel, page).await;
         }
-        self.backfill(ear, channel, &RecoveryRequest::everything()).await;
+        let everything = Since { epoch: None, offset: 0 };
+        self.backfill(ear, channel, Some(&everything), true).await;
         ear.registry.history(channel, page)
     }
 

@@ -8,6 +8,7 @@
 //! - [`life`]: how a connection arrives, ends and is gone; [`timers`]: its pings and deadlines.
 //! - [`subscribing`]: which channels the shard hears, and for whom.
 //! - [`recovery`]: what a client missed, and the one sequence of reply, recovered and live publications.
+//! - [`paged_recovery`]: recoveries that are longer than one page.
 //! - [`broadcast`]: publications and gaps on their way to subscribers; [`writing`]: from outboxes onto links.
 //! - [`pending`]: replies that wait for their turn, and the commands that wait with them.
 //! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream; [`commands`]: what each command does.
@@ -26,6 +27,7 @@ mod link;
 #[cfg(test)]
 mod model;
 mod outbox;
+mod paged_recovery;
 mod pending;
 mod reactor;
 mod recovery;
@@ -58,6 +60,7 @@ use crate::admission::Permit;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::node::history::PageLimit;
 use crate::node::lane::{LaneEnd, lane};
 use crate::node::port::Inbox;
 use link::StreamWakes;
@@ -67,6 +70,9 @@ const REPLIES_WAITING_MAX: usize = 1024;
 
 /// How long a client that is refused may take to answer its close.
 const REFUSED_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One page of a recovery; the next one is asked for once no more bytes than these wait for the client.
+pub const RECOVERY_PAGE: PageLimit = PageLimit { publications: 512, bytes: 64 * 1024 };
 
 /// Connections that may wait for a shard to take them.
 const ARRIVALS_WAITING_MAX: usize = 1024;
@@ -86,6 +92,8 @@ pub struct ShardLimits {
     pub channels_per_connection: usize,
     /// Commands in one WebSocket message (`limits.commands_per_frame`).
     pub commands_per_frame: usize,
+    /// What one page of a recovery may hold.
+    pub recovery_page: PageLimit,
     /// Publications in one page of history (`limits.recovery_publications`).
     pub recovery_publications: usize,
     /// Requests of one shard that may wait for the node (`limits.requests_outstanding`).

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
 use super::creator::Creator;
-use super::history::{HistoryBudget, HistoryRules, Recovery, Ring, Since, Unrecoverable};
+use super::history::{HistoryBudget, HistoryRules, Recovery, RecoveryRequest, Ring, Unrecoverable};
 use super::log::{Follow, NOWHERE};
 use super::publication::Publication;
 use crate::broker::Attributes;
@@ -180,29 +180,32 @@ impl State {
         self.position
     }
 
-    /// What a client that stood there has missed; without a position, the newest publication if `last` is asked for.
+    /// A page of what a client has missed; without a position, the newest publication if `last` is asked for.
     pub(super) fn recover(
         &mut self,
         channel: &Channel,
-        since: Option<&Since>,
-        last: bool,
+        request: &RecoveryRequest,
         most: usize,
     ) -> Result<Recovery, (Unrecoverable, Recovery)> {
-        let (name, top) = (&channel.name, self.position);
-        let with = |publications, recovered| Recovery { top, publications, recovered };
-        let missed = match since {
-            Some(since) => self.ring.since(name, since, top, most),
-            None => Ok(Vec::new()),
+        let RecoveryRequest { since, last, page, goes_on } = request;
+        let top = self.position;
+        // A recovery that has begun may become longer than one that begins may be.
+        let most = if *goes_on { usize::MAX } else { most };
+        let missed = since.as_ref().map(|since| {
+            let since = self.translate(since);
+            self.ring.missed(&since, top, most)
+        });
+        let (count, recovered) = match missed {
+            Some(Ok(count)) => (count, true),
+            // A client that wants the newest only has missed nothing by a gap before it.
+            _ if *last && !self.ring.is_empty() => (1, since.is_some()),
+            None => return Ok(Recovery::nothing(top, false)),
+            Some(Err(why)) => return Err((why, Recovery::nothing(top, false))),
         };
-        match missed {
-            Ok(missed) if since.is_some() => Ok(with(missed, true)),
-            missed => match (last.then(|| self.ring.last(name)).flatten(), missed) {
-                // Whoever wants the newest only has missed nothing by a gap before it.
-                (Some(newest), _) => Ok(with(vec![newest], since.is_some())),
-                (None, Ok(_)) => Ok(with(Vec::new(), false)),
-                (None, Err(why)) => Err((why, with(Vec::new(), false))),
-            },
-        }
+        let publications = self.ring.newest(&channel.name, count, *page, *goes_on);
+        let start = StreamPosition { offset: top.offset - count as u64, ..top };
+        let is_complete = publications.len() == count;
+        Ok(Recovery { top, start, publications, recovered, is_complete })
     }
 
     pub(super) fn ring(&mut self) -> &mut Ring {

@@ -9,10 +9,10 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use earshot_protocol::{ChannelName, Payload, StreamPosition};
 
 use super::channel::Channel;
-use super::history::Unrecoverable;
+use super::history::{Since, Unrecoverable};
 use super::log::Filling;
 use super::publication::Publication;
-use super::registry::{RecoveryRequest, Registry};
+use super::registry::Registry;
 use crate::broker::log::LogPage;
 
 impl Registry {
@@ -76,8 +76,8 @@ impl Registry {
     }
 
     /// Whether it must be read when a log began before a client can be told what it missed.
-    pub(super) fn needs_origin(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
-        request.since.as_ref().is_some_and(|since| channel.state().needs_origin(since))
+    pub(super) fn needs_origin(&self, channel: &Channel, since: Option<&Since>) -> bool {
+        since.is_some_and(|since| channel.state().needs_origin(since))
     }
 
     /// Puts entries of the log, from new to old, in front of what a channel remembers; `false` when no more fit.
@@ -115,27 +115,28 @@ impl Registry {
     }
 
     /// Whether a client has more of the log than this node.
-    pub(super) fn is_behind(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
+    pub(super) fn is_behind(&self, channel: &Channel, since: Option<&Since>) -> bool {
         let mut state = channel.state();
         let top = state.position();
-        let since = request.since.as_ref().map(|since| state.translate(since));
+        let since = since.map(|since| state.translate(since));
         since.is_some_and(|since| since.fits(top.epoch) && since.offset > top.offset)
     }
 
-    /// Whether a recovery wants more than the channel remembers, though the log may have it.
-    pub(super) fn wants_backfill(&self, channel: &Channel, request: &RecoveryRequest) -> bool {
+    /// Whether a client that stood there, or wants the newest publication, wants more than the channel remembers,
+    /// though the log may have it.
+    pub(super) fn wants_backfill(&self, channel: &Channel, since: Option<&Since>, last: bool) -> bool {
         let mut state = channel.state();
         let top = state.position();
         if state.log().is_none_or(|follow| follow.backfilled) || top.offset == 0 {
             return false;
         }
         let most = self.limits.recovery_publications;
-        match &request.since {
+        match since {
             Some(since) => {
                 let since = state.translate(since);
-                matches!(state.ring().since(&channel.name, &since, top, most), Err(Unrecoverable::TooShort))
+                matches!(state.ring().missed(&since, top, most), Err(Unrecoverable::TooShort))
             }
-            None => request.last && state.ring().is_empty(),
+            None => last && state.ring().is_empty(),
         }
     }
 }

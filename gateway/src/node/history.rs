@@ -42,24 +42,71 @@ pub struct Since {
     pub offset: u64,
 }
 
+/// What a client that comes back asks for.
+#[derive(Clone, Debug)]
+pub struct RecoveryRequest {
+    /// Where it stood; `None`: it was not here before.
+    pub since: Option<Since>,
+    /// The newest publication is wanted in any case.
+    pub last: bool,
+    /// How much one page may hold.
+    pub page: PageLimit,
+    /// It asks for the next page: at least one publication, and nothing that must be read from a log.
+    pub goes_on: bool,
+}
+
 /// What a client that comes back is given.
 #[derive(Clone, Debug)]
 pub struct Recovery {
-    /// Where the channel stood at that moment: live publications follow on it.
+    /// Where the channel stood at that moment: when this is all, live publications follow on it.
     pub top: StreamPosition,
-    /// What was missed, in order and without a hole; nothing when it could not be recovered.
+    /// Where the client stands before it is given what it missed.
+    pub start: StreamPosition,
+    /// What was missed, in order and without a hole, as much as one page holds.
     pub publications: Vec<Arc<Publication>>,
-    /// Whether nothing else was missed.
+    /// Whether nothing was missed but what follows `start`.
     pub recovered: bool,
+    /// Whether the publications reach the top; otherwise there are more pages.
+    pub is_complete: bool,
+}
+
+/// What one page of a recovery may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Publications.
+    pub publications: usize,
+    /// Bytes, by [`Publication::cost`].
+    pub bytes: usize,
 }
 
 impl Recovery {
-    /// Where the client stands before it is given what it missed.
-    pub fn start(&self) -> StreamPosition {
-        match self.publications.first() {
-            Some(first) => StreamPosition { offset: first.position.offset.saturating_sub(1), ..self.top },
-            None => self.top,
-        }
+    /// Nothing was missed, or nothing of it can be recovered.
+    pub fn nothing(top: StreamPosition, recovered: bool) -> Self {
+        Self { top, start: top, publications: Vec::new(), recovered, is_complete: true }
+    }
+
+    /// Where the client stands after it was given these publications.
+    pub fn end(&self) -> StreamPosition {
+        self.publications.last().map_or(self.start, |last| last.position)
+    }
+}
+
+impl PageLimit {
+    /// What each of several pages may hold that are written together.
+    #[must_use]
+    pub fn shared_by(self, pages: usize) -> Self {
+        let pages = pages.max(1);
+        Self { publications: self.publications / pages, bytes: self.bytes / pages }
+    }
+
+    /// How many publications of these costs fit; at least one, if that is asked for.
+    pub fn fitting(self, costs: impl Iterator<Item = usize>, at_least_one: bool) -> usize {
+        let mut bytes = 0;
+        let fits = |cost: &usize| {
+            bytes += cost;
+            bytes <= self.bytes
+        };
+        costs.take(self.publications).take_while(fits).count().max(usize::from(at_least_one))
     }
 }
 
@@ -262,14 +309,13 @@ impl Ring {
         }
     }
 
-    /// What follows a position, up to the top of the channel.
-    pub(super) fn since(
-        &mut self,
-        channel: &ChannelName,
+    /// How many publications follow a position, up to the top of the channel; all of them are remembered.
+    pub(super) fn missed(
+        &self,
         since: &Since,
         top: StreamPosition,
         most: usize,
-    ) -> Result<Vec<Arc<Publication>>, Unrecoverable> {
+    ) -> Result<usize, Unrecoverable> {
         if !since.fits(top.epoch) || since.offset > top.offset {
             return Err(Unrecoverable::Epoch);
         }
@@ -277,13 +323,21 @@ impl Ring {
         if missed > self.kept.len() || missed > most {
             return Err(Unrecoverable::TooShort);
         }
-        let from = self.kept.len() - missed;
-        Ok(self.kept.range_mut(from..).map(|kept| kept.publication(channel)).collect())
+        Ok(missed)
     }
 
-    /// The newest publication.
-    pub(super) fn last(&mut self, channel: &ChannelName) -> Option<Arc<Publication>> {
-        self.kept.back_mut().map(|kept| kept.publication(channel))
+    /// The first of the newest publications, as many as a page holds.
+    pub(super) fn newest(
+        &mut self,
+        channel: &ChannelName,
+        count: usize,
+        page: PageLimit,
+        at_least_one: bool,
+    ) -> Vec<Arc<Publication>> {
+        let from = self.kept.len() - count;
+        let costs = self.kept.range(from..).map(|kept| kept.payload.len() + size_of::<Publication>());
+        let fitting = page.fitting(costs, at_least_one && count > 0);
+        self.kept.range_mut(from..from + fitting).map(|kept| kept.publication(channel)).collect()
     }
 
     /// A page of the ring: what lies behind (or, in reverse, before) an offset, at most so many.
@@ -333,6 +387,7 @@ mod tests {
         #[test]
         fn a_recovery_is_whole_or_refused(
             size in 1usize..20, published in 0u64..60, since in 0u64..70, most in 1usize..30,
+            page in (0usize..10, 0usize..2000), at_least_one: bool,
         ) {
             let name = ChannelName::parse("c").unwrap();
             let rules = HistoryRules { size, ttl: Duration::from_secs(60), bytes: 1 << 20 };
@@ -342,8 +397,17 @@ mod tests {
             }
             let top = StreamPosition { epoch: Epoch::from_u64(7), offset: published };
             let asked = Since { epoch: None, offset: since };
-            match ring.since(&name, &asked, top, most) {
-                Ok(missed) => prop_assert_eq!(offsets(&missed), (since + 1..=published).collect::<Vec<_>>()),
+            match ring.missed(&asked, top, most) {
+                Ok(missed) => {
+                    let all = PageLimit { publications: usize::MAX, bytes: usize::MAX };
+                    let all = offsets(&ring.newest(&name, missed, all, false));
+                    prop_assert_eq!(&all, &(since + 1..=published).collect::<Vec<_>>());
+                    let page = PageLimit { publications: page.0, bytes: page.1 };
+                    let first = offsets(&ring.newest(&name, missed, page, at_least_one));
+                    prop_assert_eq!(&first[..], &all[..first.len()]);
+                    prop_assert!(first.len() <= page.publications.max(1));
+                    prop_assert!(!at_least_one || !first.is_empty() || missed == 0);
+                }
                 Err(Unrecoverable::Epoch) => prop_assert!(since > published),
                 Err(Unrecoverable::TooShort) => {
                     let missed = usize::try_from(published - since).unwrap();
@@ -368,14 +432,13 @@ mod tests {
 
     #[test]
     fn another_epoch_is_never_continued() {
-        let name = ChannelName::parse("c").unwrap();
         let top = StreamPosition { epoch: Epoch::from_u64(7), offset: 3 };
         for epoch in ["8", "not an epoch!"] {
-            let recovered = Ring::default().since(&name, &Since::read(epoch, 3), top, 10);
-            assert_eq!(recovered.map(|_| ()), Err(Unrecoverable::Epoch), "{epoch}");
+            let missed = Ring::default().missed(&Since::read(epoch, 3), top, 10);
+            assert_eq!(missed, Err(Unrecoverable::Epoch), "{epoch}");
         }
         for epoch in ["", "7"] {
-            assert!(Ring::default().since(&name, &Since::read(epoch, 3), top, 10).is_ok(), "{epoch}");
+            assert_eq!(Ring::default().missed(&Since::read(epoch, 3), top, 10), Ok(0), "{epoch}");
         }
     }
 }

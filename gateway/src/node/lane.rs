@@ -14,7 +14,8 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::channel::ShardId;
-use super::registry::{History, Page, RecoveryRequest};
+use super::history::RecoveryRequest;
+use super::registry::{History, Page};
 use super::{Node, PublishError, Published};
 use crate::broker::log::Append;
 use crate::broker::{Attributes, BrokerError};

@@ -35,6 +35,17 @@ pub enum Delivery {
     Census(oneshot::Sender<Vec<(ChannelName, u32)>>),
 }
 
+impl Delivery {
+    /// The publications in it.
+    pub fn publications(&self) -> usize {
+        match self {
+            Self::Publications(publications) => publications.len(),
+            Self::Recovered(_, _, recovery) => recovery.publications.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A hole in a channel's sequence.
 #[derive(Clone, Debug)]
 pub struct Gap {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::SubscribeError;
 use super::channel::{Channel, ShardId};
 use super::creator::Creators;
-use super::history::{HistoryBudget, HistoryRules, Recovery, Since, Unrecoverable};
+use super::history::{HistoryBudget, HistoryRules, Recovery, RecoveryRequest, Since, Unrecoverable};
 use super::lane::{HistoryAnswer, HistoryError};
 use super::lingering::Lingering;
 use super::port::Port;
@@ -42,22 +42,6 @@ pub struct ChannelLimits {
 
 /// How often the age that a publication may reach is halved, at the most, to make room.
 const HALVINGS_MAX: u32 = 16;
-
-/// What a client that comes back asks for.
-#[derive(Clone, Debug)]
-pub struct RecoveryRequest {
-    /// Where it stood; `None`: it was not here before.
-    pub since: Option<Since>,
-    /// The newest publication is wanted in any case.
-    pub last: bool,
-}
-
-impl RecoveryRequest {
-    /// As much as there is.
-    pub fn everything() -> Self {
-        Self { since: Some(Since { epoch: None, offset: 0 }), last: true }
-    }
-}
 
 /// A part of a channel's history.
 #[derive(Clone, Debug)]
@@ -181,13 +165,12 @@ impl Registry {
     ) {
         let Some(channel) = self.channels.get(name).map(|channel| Arc::clone(&channel)) else {
             let top = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
-            return announce(Recovery { top, publications: Vec::new(), recovered: false });
+            return announce(Recovery::nothing(top, false));
         };
         let mut state = channel.state();
         state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
         let most = self.limits.recovery_publications;
-        let since = request.since.as_ref().map(|since| state.translate(since));
-        match state.recover(&channel, since.as_ref(), request.last, most) {
+        match state.recover(&channel, request, most) {
             Ok(recovery) => announce(recovery),
             Err((why, recovery)) => {
                 self.count_gaps(why.into(), 1);

@@ -176,6 +176,7 @@ fn limits() -> ShardLimits {
         channels_per_connection: 128,
         commands_per_frame: 1024,
         recovery_publications: 300,
+        recovery_page: super::RECOVERY_PAGE,
         requests_outstanding: 1024,
         ping_interval: NEVER,
         pong_timeout: NEVER,

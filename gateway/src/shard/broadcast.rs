@@ -105,8 +105,7 @@ impl Shard {
     ) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         if let Some(held) = &mut connection.held {
-            held.bytes += publication.cost();
-            held.items.push(HeldItem::Publication(Arc::clone(publication)));
+            held.push(HeldItem::Publication(Arc::clone(publication)));
             if held.bytes > self.limits.outbox_bytes {
                 self.slow.push(at);
             }
@@ -215,13 +214,13 @@ impl Shard {
             subscription.covered = None;
         }
         if let Some(held) = &mut connection.held {
-            held.items.push(HeldItem::Gap(gap));
+            held.push(HeldItem::Gap(gap));
             return;
         }
         self.counters.gaps.add(1);
         match &connection.kind {
             Kind::Sse(_) if connection.backlog.is_some() => self.put_off_gap(at, gap),
-            Kind::Sse(_) => self.stream_gap(at, &gap),
+            Kind::Sse(_) => self.stream_gap(at, &gap.channel, gap.cause.as_str(), gap.position),
             Kind::WebSocket(_) => {
                 connection.gapped.push(gap.channel.clone());
                 self.notices.push_back((key(at, connection.generation), gap.channel));

@@ -3,6 +3,7 @@
 //! Owns nothing but the state: what waits to be written, what it subscribes to, when it is to be looked at again.
 //! The rules are in [`super::session`] (WebSocket), [`super::stream`] (SSE) and [`super::reactor`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, Encoding, StreamPosition};
@@ -13,6 +14,7 @@ use super::backlog::Backlog;
 use super::channels::ChannelId;
 use super::link::Link;
 use super::outbox::Outbox;
+use super::paged_recovery::PagedRecovery;
 use super::pending::{PendingReplies, Slot};
 use super::websocket::Inbound;
 use super::wheel::Tick;
@@ -55,6 +57,8 @@ pub(super) struct Connection {
     pub(super) backlog: Option<Box<Backlog>>,
     /// Bytes of a recovery in the outbox: they do not count against the bound, since nobody was slow yet.
     pub(super) allowance: usize,
+    /// Channels whose recovery goes on.
+    pub(super) paged_recovery: Option<Box<PagedRecovery>>,
     /// A reply waits until some of what was recovered before it has been read.
     pub(super) unread_replies: bool,
     /// Its place among the connections of the gateway, free again when this is dropped.
@@ -68,6 +72,16 @@ pub(super) struct Connection {
 pub(super) struct Held {
     pub(super) items: Vec<HeldItem>,
     pub(super) bytes: usize,
+}
+
+impl Held {
+    pub(super) fn push(&mut self, item: HeldItem) {
+        self.bytes += size_of::<HeldItem>();
+        if let HeldItem::Publication(publication) = &item {
+            self.bytes += publication.cost();
+        }
+        self.items.push(item);
+    }
 }
 
 /// One thing that waits.
@@ -94,10 +108,12 @@ pub(super) struct Opening {
     pub(super) since: Option<Since>,
     /// The newest publication is wanted in any case.
     pub(super) last: bool,
-    /// The node was asked what was missed.
-    pub(super) asked: bool,
-    /// What it said.
+    /// The number of the request that asked the node what was missed.
+    pub(super) asked: Option<u32>,
+    /// What it said: the part that is written with the reply or event.
     pub(super) recovery: Option<Recovery>,
+    /// The part that follows.
+    pub(super) rest: VecDeque<Arc<Publication>>,
 }
 
 /// Where a connection stands in its life.
@@ -143,6 +159,8 @@ pub(super) enum Status {
     Waiting,
     /// The channel is live; the reply has not been written yet.
     Ready,
+    /// The reply has been written; it hears the channel once its recovery has come to its end.
+    Recovering,
     /// It hears the channel, at this place in the channel's list.
     Joined(u32),
 }
@@ -180,7 +198,7 @@ pub(super) struct Stream {
     pub(super) openings: Vec<Opening>,
     /// The `subscribed` event was sent.
     pub(super) began: bool,
-    /// Where the client stood when it was here before.
+    /// Where the client stood when it was here before; taken when the stream is opened.
     pub(super) resume: Resume,
     /// Where the client stands in each of its channels, in their order; only of a stream of several.
     pub(super) positions: Vec<StreamPosition>,
@@ -217,6 +235,12 @@ impl Connection {
         if self.subscriptions.is_empty() {
             self.subscriptions = Vec::new();
         }
+        if let Some(paged) = &mut self.paged_recovery {
+            paged.forget(channel);
+            if paged.is_empty() {
+                self.paged_recovery = None;
+            }
+        }
         Some(status)
     }
 
@@ -230,7 +254,7 @@ impl Connection {
 
 impl Opening {
     pub(super) fn new(channel: ChannelId, since: Option<Since>, last: bool) -> Self {
-        Self { channel, since, last, asked: false, recovery: None }
+        Self { channel, since, last, asked: None, recovery: None, rest: VecDeque::new() }
     }
 
     /// Whether it cannot begin before the node has said what was missed.

@@ -63,6 +63,7 @@ impl Shard {
             held: None,
             backlog: None,
             allowance: 0,
+            paged_recovery: None,
             unread_replies: false,
             permit,
             kind,

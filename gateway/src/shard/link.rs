@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::outbox::{Outbox, SLICES_MAX};
 
-/// Pieces that may wait between a shard and hyper for one stream, and the size to which frames are gathered.
+/// Pieces that may wait between a shard and hyper for one stream, and the size to which frames are gathered or cut.
 const STREAM_PIECES: usize = 8;
 const STREAM_PIECE_BYTES: usize = 16 * 1024;
 
@@ -166,23 +166,18 @@ impl StreamLink {
     }
 
     fn flush(&self, outbox: &mut Outbox, flushed: &mut Flushed) -> io::Result<Written> {
-        while let Some(piece) = outbox.take(STREAM_PIECE_BYTES) {
-            let bytes = piece.len() as u64;
+        while !outbox.is_empty() {
             // Said before trying: the reader looks at it after it has made room.
             self.shared.blocked.store(true, Ordering::SeqCst);
-            match self.pieces.try_send(piece) {
-                Ok(()) => {
+            match self.pieces.try_reserve() {
+                Ok(place) => {
+                    let piece = outbox.take(STREAM_PIECE_BYTES);
                     flushed.writes += 1;
-                    flushed.bytes += bytes;
+                    flushed.bytes += piece.len() as u64;
+                    place.send(piece);
                 }
-                Err(TrySendError::Full(piece)) => {
-                    outbox.put_back(piece);
-                    return Ok(Written::Blocked);
-                }
-                Err(TrySendError::Closed(piece)) => {
-                    outbox.put_back(piece);
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
+                Err(TrySendError::Full(())) => return Ok(Written::Blocked),
+                Err(TrySendError::Closed(())) => return Err(io::ErrorKind::BrokenPipe.into()),
             }
         }
         self.shared.blocked.store(false, Ordering::SeqCst);

@@ -104,28 +104,23 @@ impl Outbox {
         self.mark = self.mark.min(self.left + self.bytes as u64);
     }
 
-    /// Takes the next frames as one piece of at most `limit` bytes, or one frame.
-    pub(super) fn take(&mut self, limit: usize) -> Option<Bytes> {
-        let first = self.frames.pop_front()?;
-        if self.frames.front().is_none_or(|next| first.len() + next.len() > limit) {
-            self.bytes -= first.len();
-            self.left += first.len() as u64;
-            return Some(first);
-        }
-        let mut piece = Vec::from(first);
-        while let Some(next) = self.frames.pop_front_if(|next| piece.len() + next.len() <= limit) {
-            piece.extend_from_slice(&next);
-        }
-        self.bytes -= piece.len();
-        self.left += piece.len() as u64;
-        Some(piece.into())
-    }
-
-    /// Puts back what could not be sent after all.
-    pub(super) fn put_back(&mut self, piece: Bytes) {
-        self.bytes += piece.len();
-        self.left -= piece.len() as u64;
-        self.frames.push_front(piece);
+    /// Takes the next frames as one piece of at most `limit` bytes; a longer frame is cut.
+    pub(super) fn take(&mut self, limit: usize) -> Bytes {
+        let mut frames = self.frames.iter().scan(0, |bytes, frame| {
+            *bytes += frame.len();
+            (*bytes <= limit).then_some(frame)
+        });
+        let piece = match (frames.next(), frames.next()) {
+            (Some(first), None) => first.clone(),
+            (Some(first), Some(second)) => {
+                let mut piece = [&first[..], second].concat();
+                frames.for_each(|frame| piece.extend_from_slice(frame));
+                piece.into()
+            }
+            (None, _) => self.frames.front().map(|front| front.slice(..limit)).unwrap_or_default(),
+        };
+        self.advance(piece.len());
+        piece
     }
 }
 
@@ -135,6 +130,25 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn whatever_is_pushed_comes_out_in_pieces_of_a_bounded_size(
+            frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..20),
+            limit in 1usize..30,
+        ) {
+            let mut outbox = Outbox::default();
+            for frame in &frames {
+                outbox.push(Bytes::from(frame.clone()));
+            }
+            let mut taken = Vec::new();
+            while !outbox.is_empty() {
+                let piece = outbox.take(limit);
+                prop_assert!((1..=limit).contains(&piece.len()));
+                taken.extend_from_slice(&piece);
+            }
+            prop_assert_eq!(taken, frames.concat());
+            prop_assert_eq!(outbox.bytes(), 0);
+        }
+
         #[test]
         fn whatever_is_pushed_comes_out_once_and_in_order(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..20),

@@ -27,8 +27,10 @@ use crate::node::Node;
 use crate::node::lane::{Answer, Ask};
 use crate::node::port::{Delivery, Inbox};
 
-/// Deliveries taken in one turn.
+/// Deliveries taken in one turn, and the publications in them after which no more are taken: a delivery may hold
+/// hundreds.
 const DELIVERIES_PER_TURN: usize = 64;
+const PUBLICATIONS_PER_TURN: usize = 256;
 
 /// Arrivals and answers taken in one turn.
 const ORDERS_PER_TURN: usize = 128;
@@ -74,6 +76,11 @@ pub(super) struct Shard {
     /// Notices of gaps that are still to be sent, and how many may be sent in this tick.
     pub(super) notices: VecDeque<(u64, ChannelName)>,
     pub(super) notices_left: usize,
+    /// The number of the last request for a recovery.
+    pub(super) recoveries: u32,
+    /// Requests under way for pages of recoveries that go on, and the connections whose turn comes next.
+    pub(super) pages: Vec<u32>,
+    pub(super) waiting_for_page: VecDeque<u64>,
     /// Connections that wait to ask for a recovery, since the lane was full.
     pub(super) unrecovered: Vec<u64>,
     /// Channels to be given up, for which the lane had no room.
@@ -146,6 +153,9 @@ impl Shard {
             slow: Vec::new(),
             notices: VecDeque::new(),
             notices_left: NOTICES_PER_TICK,
+            recoveries: 0,
+            pages: Vec::new(),
+            waiting_for_page: VecDeque::new(),
             unrecovered: Vec::new(),
             detaching: Vec::new(),
             streams: Vec::new(),
@@ -183,8 +193,12 @@ impl Shard {
                 // Through the runtime, so that its timers and the other sources are looked at, too.
                 () = tokio::task::yield_now(), if more => Wake::More,
             };
-            self.work(wake, &mut sources, &mut events);
+            let has_more = self.work(wake, &mut sources, &mut events);
             self.finish_turn();
+            if has_more {
+                // While deliveries are always there, the runtime looks at sockets and timers only when it is let.
+                tokio::task::yield_now().await;
+            }
         }
         Ok(())
     }
@@ -193,12 +207,14 @@ impl Shard {
     pub(super) fn finish_turn(&mut self) {
         self.read_rest();
         self.flush_some();
+        self.next_pages();
     }
 
-    fn work(&mut self, wake: Wake, sources: &mut Sources, events: &mut Events) {
+    /// Does what there is to do; whether the turn ended before all deliveries were taken.
+    fn work(&mut self, wake: Wake, sources: &mut Sources, events: &mut Events) -> bool {
         match wake {
             Wake::Sockets => self.sockets(events),
-            Wake::Delivery(first) => self.deliveries(first, &mut sources.inbox),
+            Wake::Delivery(first) => return self.deliveries(first, &mut sources.inbox),
             Wake::Order(order) => {
                 self.order(order);
                 for _ in 0..ORDERS_PER_TURN {
@@ -221,19 +237,22 @@ impl Shard {
             Wake::Tick => self.tick(),
             Wake::More => {}
         }
+        false
     }
 
-    pub(super) fn deliveries(&mut self, first: Option<Delivery>, inbox: &mut Inbox) {
+    /// Takes deliveries, as many as one turn has time for; whether there may be more.
+    pub(super) fn deliveries(&mut self, first: Option<Delivery>, inbox: &mut Inbox) -> bool {
         let mut next = first;
-        for _ in 0..DELIVERIES_PER_TURN {
-            let Some(delivery) = next else { break };
+        let (mut taken, mut publications) = (0, 0);
+        while let Some(delivery) = next.take() {
+            (taken, publications) = (taken + 1, publications + delivery.publications());
             self.deliver(delivery);
-            next = inbox.try_next();
-        }
-        if let Some(delivery) = next {
-            self.deliver(delivery);
+            if taken < DELIVERIES_PER_TURN && publications < PUBLICATIONS_PER_TURN {
+                next = inbox.try_next();
+            }
         }
         self.gaps(inbox.take_overflow());
+        taken == DELIVERIES_PER_TURN || publications >= PUBLICATIONS_PER_TURN
     }
 
     fn sockets(&mut self, events: &Events) {

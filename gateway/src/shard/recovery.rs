@@ -4,42 +4,40 @@
 //! twice and nothing left out. The node reads the ring at a moment of the channel's sequence that it names; whatever
 //! the shard still has to hand out up to that moment is skipped for the one who was given it already.
 
-use std::sync::Arc;
+use earshot_protocol::{ChannelName, StreamPosition, SubscribeResult};
 
-use earshot_protocol::{ChannelName, SubscribeResult};
-
+use super::ShardLimits;
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{HeldItem, Kind, Opening, Status};
+use super::connection::{Connection, HeldItem, Kind, Opening, Status};
 use super::reactor::{Shard, key};
 use crate::node::SubscribeError;
-use crate::node::history::{Recovery, epoch_text};
+use crate::node::history::{PageLimit, Recovery, RecoveryRequest, epoch_text};
 use crate::node::lane::{Ask, Ticket};
-use crate::node::publication::Publication;
-use crate::node::registry::RecoveryRequest;
-
-/// Bytes of recovered publications inside one reply; the others follow it as pushes.
-const REPLY_PUBLICATIONS_BYTES: usize = 64 * 1024;
 
 impl Shard {
     /// Whether everything is known that the next reply or event of a connection has to say; asks for what is not.
     pub(super) fn opened(&mut self, at: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(at as usize) else { return false };
         let key = key(at, connection.generation);
-        let waits: Vec<_> = connection.openings().iter().map(|opening| opening.channel).collect();
-        let waits = waits
-            .into_iter()
-            .any(|channel| connection.subscription(channel).is_some_and(|s| s.status == Status::Waiting));
+        let channels: Vec<_> = connection.openings().iter().map(|opening| opening.channel).collect();
+        let waits = channels
+            .iter()
+            .any(|channel| connection.subscription(*channel).is_some_and(|s| s.status == Status::Waiting));
         if waits {
             return false;
         }
         // What was recovered before is not judged as slowness, so it must have been read before there is more of it.
-        if connection.weight() > self.limits.outbox_bytes
+        let room = recovery_room(connection, &self.limits);
+        if room.is_none()
             && matches!(connection.kind, Kind::WebSocket(_))
-            && connection.openings().iter().any(|opening| opening.lacks_recovery() && !opening.asked)
+            && connection.openings().iter().any(|opening| opening.lacks_recovery() && opening.asked.is_none())
         {
             connection.unread_replies = true;
             return false;
         }
+        // What is recovered is kept for the client, as long as what waits for it stays within the bound.
+        let publications = self.limits.recovery_publications * channels.len().max(1);
+        let page = PageLimit { publications, bytes: room.unwrap_or(0) }.shared_by(channels.len());
         let mut complete = true;
         let mut full = false;
         for opening in connection.openings() {
@@ -47,14 +45,17 @@ impl Shard {
                 continue;
             }
             complete = false;
-            if opening.asked {
+            if opening.asked.is_some() {
                 continue;
             }
+            self.recoveries = self.recoveries.wrapping_add(1);
             let channel = self.channels.at(opening.channel).name.clone();
-            let request = RecoveryRequest { since: opening.since.clone(), last: opening.last };
-            let ask = Ask::Recover { channel, request, ticket: Ticket { connection: key, reply: 0 } };
-            opening.asked = self.asks.try_send(ask).is_ok();
-            full |= !opening.asked;
+            let (since, last) = (opening.since.clone(), opening.last);
+            let request = RecoveryRequest { since, last, page, goes_on: false };
+            let ticket = Ticket { connection: key, reply: self.recoveries };
+            let asked = self.asks.try_send(Ask::Recover { channel, request, ticket }).is_ok();
+            opening.asked = asked.then_some(self.recoveries);
+            full |= !asked;
         }
         if full {
             self.unrecovered.push(key);
@@ -71,17 +72,39 @@ impl Shard {
         }
     }
 
-    /// The node has said what a connection missed: from that moment on the connection hears the channel.
-    pub(super) fn recovered(&mut self, ticket: Ticket, name: &ChannelName, recovery: Recovery) {
+    /// The node has said what a connection missed. When that is all, the connection hears the channel from that moment
+    /// on.
+    pub(super) fn recovered(&mut self, ticket: Ticket, name: &ChannelName, mut recovery: Recovery) {
+        self.pages.retain(|page| *page != ticket.reply);
         let Some(at) = self.find(ticket.connection) else { return };
         let Some(id) = self.channels.find(name) else { return };
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        let Some(opening) = connection.openings().iter_mut().find(|o| o.channel == id && o.lacks_recovery())
-        else {
+        if connection.paged_recovery.as_ref().is_some_and(|paged| paged.asks(ticket.reply)) {
+            return self.page(at, &recovery);
+        }
+        let form = connection.form;
+        let page = self.page_limit(form);
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let openings = connection.openings();
+        // The first pages of all channels are written together.
+        let page = page.shared_by(openings.len());
+        let Some(opening) = openings.iter_mut().find(|opening| opening.asked == Some(ticket.reply)) else {
             return;
         };
-        let top = recovery.top;
-        opening.recovery = Some(recovery);
+        let (top, first) =
+            (recovery.top, page.fitting(recovery.publications.iter().map(|p| p.cost()), false));
+        opening.rest = recovery.publications.split_off(first).into();
+        let is_complete = recovery.is_complete && opening.rest.is_empty();
+        opening.recovery = Some(Recovery { is_complete, ..recovery });
+        if is_complete {
+            self.cover(at, id, top);
+        }
+        self.go_on(at);
+    }
+
+    /// A connection was given everything up to a position: it hears what follows.
+    pub(super) fn cover(&mut self, at: ConnectionId, id: ChannelId, top: StreamPosition) {
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
         let channel = self.channels.at_mut(id);
         // The node tells things in their order: another epoch is one that the shard has not come to yet, and none of
         // an earlier one follows.
@@ -94,24 +117,28 @@ impl Shard {
             subscription.covered = covered;
         }
         self.join(at, id);
-        self.go_on(at);
     }
 
     /// The node cannot say what a connection missed: it is asked to come again.
     pub(super) fn recover_failed(&mut self, ticket: Ticket, name: &ChannelName, error: &SubscribeError) {
+        self.pages.retain(|page| *page != ticket.reply);
         let Some(at) = self.find(ticket.connection) else { return };
         let Some(id) = self.channels.find(name) else { return };
-        self.leave(at, id);
-        self.refused(at, id, error);
+        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        if connection.openings().iter().any(|opening| opening.asked == Some(ticket.reply)) {
+            self.leave(at, id);
+            self.refused(at, id, error);
+        }
     }
 
     /// A connection has read something: replies that had to wait for that may have their turn.
     pub(super) fn has_read(&mut self, at: ConnectionId) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        if connection.unread_replies && connection.weight() <= self.limits.outbox_bytes {
+        if connection.unread_replies && recovery_room(connection, &self.limits).is_some() {
             connection.unread_replies = false;
             self.advance(at);
         }
+        self.want_page(at);
     }
 
     fn go_on(&mut self, at: ConnectionId) {
@@ -122,36 +149,29 @@ impl Shard {
         }
     }
 
-    /// What a subscribe is answered, and the recovered publications that found no room in the answer. From now on
-    /// the connection hears the channel.
-    pub(super) fn begin(
-        &mut self,
-        at: ConnectionId,
-        opening: Opening,
-    ) -> (SubscribeResult, Vec<Arc<Publication>>) {
-        self.join(at, opening.channel);
+    /// Whether a recovery is all that was missed: then the connection hears the channel from now on. Otherwise the other
+    /// pages follow.
+    pub(super) fn begin_hearing(&mut self, at: ConnectionId, opening: &mut Opening) {
+        match &opening.recovery {
+            Some(first) if !first.is_complete => {
+                let rest = std::mem::take(&mut opening.rest);
+                self.begin_pages(at, opening.channel, first.end(), rest);
+            }
+            _ => self.join(at, opening.channel),
+        }
+    }
+
+    /// What a subscribe is answered.
+    pub(super) fn begin(&mut self, at: ConnectionId, mut opening: Opening) -> SubscribeResult {
+        self.begin_hearing(at, &mut opening);
         let remembers = self.remembers(opening.channel);
         let channel = self.channels.at(opening.channel);
-        let recovery = opening.recovery.unwrap_or(Recovery {
-            top: channel.position,
-            publications: Vec::new(),
-            recovered: false,
-        });
-        let start = recovery.start();
-        let Recovery { mut publications, recovered, .. } = recovery;
-        let mut bytes = 0;
-        let fits = publications
-            .iter()
-            .take_while(|publication| {
-                bytes += publication.payload.len();
-                bytes <= REPLY_PUBLICATIONS_BYTES
-            })
-            .count();
-        let rest = publications.split_off(fits);
+        let recovery = opening.recovery.unwrap_or(Recovery::nothing(channel.position, false));
+        let Recovery { start, publications, recovered, .. } = recovery;
         // A position that nothing can be recovered from is no use to the client.
         let (epoch, offset) =
             if remembers { (epoch_text(start.epoch), start.offset) } else { (String::new(), 0) };
-        let result = SubscribeResult {
+        SubscribeResult {
             recoverable: remembers,
             positioned: remembers,
             epoch,
@@ -163,8 +183,7 @@ impl Shard {
             recovered: recovered && remembers,
             was_recovering: opening.since.is_some(),
             ..SubscribeResult::default()
-        };
-        (result, rest)
+        }
     }
 
     /// Whether a channel has a history.
@@ -196,4 +215,12 @@ impl Shard {
         }
         self.relieve_slow();
     }
+}
+
+/// What a recovery may hold so that no more than `outbox_bytes` wait for the client; `None` when that is less than a page.
+fn recovery_room(connection: &Connection, limits: &ShardLimits) -> Option<usize> {
+    let kept = connection.paged_recovery.as_ref().map_or(0, |paged| paged.bytes());
+    let waiting = connection.weight() + kept;
+    let room = limits.outbox_bytes.saturating_sub(waiting);
+    (waiting == 0 || room >= limits.recovery_page.bytes).then_some(room)
 }

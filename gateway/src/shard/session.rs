@@ -4,14 +4,11 @@
 //! and the reply to a subscribe stands before its first publication. Must never write onto a link, nor judge a command:
 //! that is for [`super::commands`].
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use earshot_protocol::{
     ChannelName, Command, ConnectResult, Disconnect, ErrorCode, PublishResult, Reply, ReplyBody, Request,
 };
 
-use super::broadcast;
 use super::channels::{ChannelId, ConnectionId};
 use super::commands::{self, Outcome, Refusal};
 use super::connection::{Opening, Session, Status};
@@ -20,7 +17,6 @@ use super::reactor::Shard;
 use super::websocket::{self, Decoder, Message, Violation};
 use crate::broker::Reach;
 use crate::node::lane::Answer;
-use crate::node::publication::Publication;
 use crate::node::{Published, SubscribeError};
 
 impl Shard {
@@ -138,7 +134,7 @@ impl Shard {
         let pending = opening
             || id
                 .and_then(|id| connection.subscription(id))
-                .is_some_and(|subscription| !matches!(subscription.status, Status::Joined(_)));
+                .is_some_and(|subscription| matches!(subscription.status, Status::Waiting | Status::Ready));
         let waits = pending || connection.session().is_some_and(|session| session.pending.defers(&name));
         waits.then_some(name)
     }
@@ -285,15 +281,12 @@ impl Shard {
 
     fn connected(&mut self, at: ConnectionId, id: u32, openings: Vec<Opening>) {
         let mut subs = Vec::with_capacity(openings.len());
-        let mut rest = Vec::new();
         for opening in openings {
             let name = self.channels.at(opening.channel).name.clone();
-            let (result, pushes) = self.begin(at, opening);
-            subs.push((name.to_string(), result));
+            subs.push((name.to_string(), self.begin(at, opening)));
             if let Some(session) = self.session(at) {
                 session.server_side.push(name);
             }
-            rest.extend(pushes);
         }
         let client = self.session(at).and_then(|session| session.client).unwrap_or_default();
         let result = ConnectResult {
@@ -304,7 +297,7 @@ impl Shard {
             pong: true,
             ..ConnectResult::default()
         };
-        self.push_first(at, id, ReplyBody::Connect(result), &rest);
+        self.push_first(at, id, ReplyBody::Connect(result));
     }
 
     fn subscribed(&mut self, at: ConnectionId, id: u32, opening: Opening, strict: bool) {
@@ -316,21 +309,17 @@ impl Shard {
             self.leave(at, channel);
             return self.push_reply(at, id, ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()));
         }
-        let (result, rest) = self.begin(at, opening);
-        self.push_first(at, id, ReplyBody::Subscribe(result), &rest);
+        let result = self.begin(at, opening);
+        self.push_first(at, id, ReplyBody::Subscribe(result));
     }
 
-    /// A reply with recovered publications, those that found no room in it, and what came in meanwhile.
-    fn push_first(&mut self, at: ConnectionId, id: u32, body: ReplyBody, rest: &[Arc<Publication>]) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        let form = connection.form;
-        let Some(session) = connection.session() else { return };
+    /// A reply with the first page of what was recovered, and what came in meanwhile.
+    fn push_first(&mut self, at: ConnectionId, id: u32, body: ReplyBody) {
+        let Some(session) = self.session(at) else { return };
         let frame = encode(session, &Reply { id, body });
         self.push_recovered(at, frame);
-        for publication in rest {
-            self.push_recovered(at, broadcast::encoded(form, publication).clone());
-        }
         self.release(at);
+        self.want_page(at);
     }
 }
 

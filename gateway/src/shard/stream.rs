@@ -15,6 +15,9 @@ use crate::node::history::{Recovery, Since};
 use crate::node::port::Gap;
 use crate::node::publication::{Form, Publication};
 
+/// Why a channel cannot be continued from where a client stood.
+pub(super) const UNRECOVERABLE: &str = "unrecoverable";
+
 impl Shard {
     /// Begins to hear the channels of the request; [`Shard::stream_ready`] follows when all are live.
     pub(super) fn open_stream(
@@ -82,9 +85,9 @@ impl Shard {
         }
         let Some(stream) = self.stream(at) else { return };
         stream.began = true;
-        let openings = std::mem::take(&mut stream.openings);
-        for opening in &openings {
-            self.join(at, opening.channel);
+        let mut openings = std::mem::take(&mut stream.openings);
+        for opening in &mut openings {
+            self.begin_hearing(at, opening);
         }
         let stands: Vec<Stand> = openings.into_iter().map(|opening| self.stand(opening)).collect();
         if let Some(connection) = self.connections.get_mut(at as usize)
@@ -97,12 +100,13 @@ impl Shard {
         let positions = || stands.iter().map(|stand| (stand.tag, stand.position));
         self.event(at, &sse::subscribed(states, positions(), self.retry_ms()));
         for stand in stands.iter().filter(|stand| stand.lost) {
-            self.event(at, &sse::gap(&stand.name, "unrecoverable", positions()));
+            self.event(at, &sse::gap(&stand.name, UNRECOVERABLE, positions()));
         }
         for publication in stands.iter().flat_map(|stand| &stand.missed) {
             self.push_missed(at, publication);
         }
         self.release(at);
+        self.want_page(at);
     }
 
     fn stand(&self, opening: Opening) -> Stand {
@@ -112,52 +116,49 @@ impl Shard {
         let Some(recovery) = opening.recovery else {
             return Stand { name, tag, position: now, recovered: false, lost: false, missed: Vec::new() };
         };
-        let position = recovery.start();
-        let Recovery { publications, recovered, .. } = recovery;
+        let Recovery { start: position, publications, recovered, .. } = recovery;
         Stand { name, tag, position, recovered, lost: asked && !recovered, missed: publications }
     }
 
-    fn push_missed(&mut self, at: ConnectionId, publication: &Publication) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        if !connection.is_open() {
-            return;
-        }
-        let before = connection.outbox.bytes();
-        push_publication(connection, &self.channels, publication);
-        let pushed = connection.outbox.bytes() - before;
-        connection.allowance += pushed;
-        self.counters.outbox_bytes.add(pushed as u64);
-        self.mark(at);
-    }
-
-    /// Tells of a hole in a channel's sequence.
-    pub(super) fn stream_gap(&mut self, at: ConnectionId, gap: &Gap) {
-        if let Some(event) = self.gap_event(at, gap) {
+    /// Tells of a hole in a channel's sequence, which goes on from a position.
+    pub(super) fn stream_gap(
+        &mut self,
+        at: ConnectionId,
+        channel: &ChannelName,
+        reason: &str,
+        position: StreamPosition,
+    ) {
+        if let Some(event) = self.gap_event(at, channel, reason, position) {
             self.event(at, &event);
         }
     }
 
     /// The same, whatever waits in the outbox.
     pub(super) fn write_gap(&mut self, at: ConnectionId, gap: &Gap) {
-        if let Some(event) = self.gap_event(at, gap) {
+        if let Some(event) = self.gap_event(at, &gap.channel, gap.cause.as_str(), gap.position) {
             self.control_event(at, &event);
         }
     }
 
-    fn gap_event(&mut self, at: ConnectionId, gap: &Gap) -> Option<Vec<u8>> {
+    fn gap_event(
+        &mut self,
+        at: ConnectionId,
+        channel: &ChannelName,
+        reason: &str,
+        goes_on: StreamPosition,
+    ) -> Option<Vec<u8>> {
         let connection = self.connections.get_mut(at as usize)?;
         let Kind::Sse(stream) = &mut connection.kind else { return None };
         let place = connection
             .subscriptions
             .iter()
-            .position(|subscription| self.channels.at(subscription.channel).name == gap.channel);
-        let reason = gap.cause.as_str();
+            .position(|subscription| self.channels.at(subscription.channel).name == *channel);
         Some(match place.and_then(|place| stream.positions.get_mut(place)) {
-            None => sse::gap(&gap.channel, reason, [(ChannelTag::of(&gap.channel), gap.position)]),
+            None => sse::gap(channel, reason, [(ChannelTag::of(channel), goes_on)]),
             Some(position) => {
-                *position = gap.position;
+                *position = goes_on;
                 let tags = connection.subscriptions.iter().map(|s| self.channels.at(s.channel).tag);
-                sse::gap(&gap.channel, reason, tags.zip(stream.positions.iter().copied()))
+                sse::gap(channel, reason, tags.zip(stream.positions.iter().copied()))
             }
         })
     }

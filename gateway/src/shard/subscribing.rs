@@ -38,7 +38,7 @@ impl Shard {
     pub(super) fn join(&mut self, at: ConnectionId, id: ChannelId) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         let Some(subscription) = connection.subscription_mut(id) else { return };
-        if subscription.status == Status::Ready {
+        if matches!(subscription.status, Status::Ready | Status::Recovering) {
             let channel = self.channels.at_mut(id);
             channel.waiters.remove(&at);
             subscription.status = Status::Joined(channel.join(at));
@@ -60,7 +60,7 @@ impl Shard {
                     subscription.status = Status::Joined(place);
                 }
             }
-            Status::Waiting | Status::Ready => {
+            Status::Waiting | Status::Ready | Status::Recovering => {
                 channel.waiters.remove(&at);
             }
         }

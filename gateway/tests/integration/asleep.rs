@@ -19,16 +19,16 @@ const PACE: Duration = Duration::from_millis(1);
 /// The first part of a recovery is in the reply, as far as it fits.
 const IN_REPLY: usize = 64 << 10;
 
-const CONFIG: &str = r#"
-[limits]
-outbox_bytes = "128KiB"
-publication_bytes = "64KiB"
+/// More than the outbox may hold, which stays in the history until it is read; and a history that drops what was missed
+/// while it is read, of which the outbox may hold everything.
+const CONFIGS: [(&str, u64); 2] = [("128KiB", ASLEEP + LIVE), ("2MiB", ASLEEP)];
 
-[[namespace]]
-name = "all"
-channels = ["*"]
-history = { size = 300, bytes = "8MiB" }
-"#;
+fn config((outbox_bytes, size): (&str, u64)) -> String {
+    format!(
+        "[limits]\noutbox_bytes = \"{outbox_bytes}\"\npublication_bytes = \"64KiB\"\n[[namespace]]\n\
+         name = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = {size}, bytes = \"8MiB\" }}\n"
+    )
+}
 
 /// A gateway that has heard what the sleeper missed.
 struct Night {
@@ -40,9 +40,9 @@ struct Night {
 }
 
 impl Night {
-    async fn pass() -> Self {
+    async fn pass(limits: (&str, u64)) -> Self {
         let redis = Redis::start().await;
-        let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
+        let gateway = Gateway::settings().config(&config(limits)).redis(&redis).start().await;
         let (witness, subscribed) = SseClient::begin_at(gateway.address(), "/sse/large").await;
         let mut night = Self { redis, gateway, witness, evening: subscribed.id };
         for first in (1..=ASLEEP).step_by(10) {
@@ -72,8 +72,8 @@ fn large(number: u64) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_large_publications_reach_a_socket_that_reads_slowly() {
     let _alone = heavy().await;
-    for encoding in Encoding::BOTH {
-        let mut night = Night::pass().await;
+    for (encoding, limits) in Encoding::BOTH.into_iter().zip(CONFIGS) {
+        let mut night = Night::pass(limits).await;
         let mut client = WsClient::over(night.gateway.narrow_connection(), encoding).await;
         client.request("connect", json!({})).await;
         let reply = client.request("subscribe", json!({"channel": "large", "recover": true})).await;
@@ -104,8 +104,9 @@ async fn three_hundred_large_publications_reach_a_socket_that_reads_slowly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_large_publications_reach_a_stream_that_reads_slowly() {
     let _alone = heavy().await;
-    for (path, name) in [("/sse/large", "message"), ("/sse?channel=aside&channel=large", "large")] {
-        let mut night = Night::pass().await;
+    let paths = [("/sse/large", "message"), ("/sse?channel=aside&channel=large", "large")];
+    for (limits, (path, name)) in CONFIGS.into_iter().flat_map(|limits| paths.map(|path| (limits, path))) {
+        let mut night = Night::pass(limits).await;
         let raw = Raw::over(night.gateway.narrow_connection());
         let (mut stream, subscribed) = SseClient::resume_over(raw, path, &night.evening).await;
         assert!(subscribed.data.contains(r#""large":{"recovered":true}"#), "{subscribed:?}");

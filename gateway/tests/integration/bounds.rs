@@ -1,6 +1,7 @@
 //! Whatever a client sends or does not read: what waits for it in the gateway is bounded in bytes, and nothing of it is
 //! lost.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Gateway, Redis, heavy, soon, until};
+use crate::harness::http::Raw;
+use crate::harness::{Gateway, Redis, SseClient, heavy, soon, until};
 
 /// Publishers that wait for Redis as long as the test lets it hang, and may fall behind with what they are sent back.
 const PATIENT: &str = r#"
@@ -114,6 +116,87 @@ async fn a_client_that_is_gone_is_noticed_although_nothing_is_read_from_it() {
     })
     .await;
     redis.signal("CONT");
+}
+
+const LOGS: &str = r#"
+[gateway]
+shards = 1
+[[namespace]]
+name = "logs"
+channels = ["log:*"]
+source = "stream"
+history = { size = 300 }
+"#;
+
+/// Streams of so many channels, each of which has missed so many publications of each.
+const READERS: usize = 4;
+const CHANNELS: usize = 120;
+const MISSED: usize = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_of_many_channels_waits_in_the_log_until_its_client_reads() {
+    let _alone = heavy().await;
+    let redis = Redis::start().await;
+    let gateway = Gateway::settings().config(LOGS).redis(&redis).start().await;
+    let names: Vec<String> = (0..CHANNELS).map(|channel| format!("log:{channel}")).collect();
+    let path = format!("/sse?channel={}", names.join("&channel="));
+    let (stream, begun) = SseClient::begin_at(gateway.address(), &path).await;
+    drop(stream);
+    for number in 1..=MISSED {
+        let answer = gateway.api("broadcast", &json!({"channels": names, "data": number}).to_string()).await;
+        assert!(!answer.text().contains("error"), "{}", answer.text());
+    }
+    let before = gateway.memory();
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let raw = Raw::over(gateway.narrow_connection());
+        let (reader, subscribed) = SseClient::resume_over(raw, &path, &begun.id).await;
+        assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
+        readers.push((reader, Read::default()));
+    }
+    let waiting = gateway.metric("earshot_outbox_bytes", &[]).await;
+    assert!(waiting <= (READERS << 20) as f64, "{waiting} bytes wait for {READERS} clients");
+    let growth = gateway.memory().saturating_sub(before);
+    assert!(growth < (READERS as u64) * (5 << 20), "the process grew by {growth} bytes");
+
+    // What is published meanwhile comes after what was missed.
+    for (reader, read) in &mut readers {
+        read.events(reader, CHANNELS * MISSED / 2).await;
+    }
+    gateway.api("broadcast", &json!({"channels": names, "data": MISSED + 1}).to_string()).await;
+    // One of them goes and comes back in the middle.
+    let (mut last, mut read) = readers.pop().unwrap();
+    read.events(&mut last, 7).await;
+    drop(last);
+    let (last, subscribed) = SseClient::resume(gateway.address(), &path, &read.id).await;
+    assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
+    readers.push((last, read));
+    for (reader, read) in &mut readers {
+        let rest = CHANNELS * (MISSED + 1) - read.count;
+        read.events(reader, rest).await;
+    }
+}
+
+/// What a stream was given: of each channel, each number after the one before it.
+#[derive(Default)]
+struct Read {
+    last: HashMap<String, usize>,
+    count: usize,
+    id: String,
+}
+
+impl Read {
+    async fn events(&mut self, stream: &mut SseClient, count: usize) {
+        for _ in 0..count {
+            let event = stream.event().await;
+            let number: usize = event.data.parse().unwrap_or_else(|_| panic!("{event:?}"));
+            let last = self.last.entry(event.name).or_default();
+            assert_eq!(number, *last + 1);
+            *last = number;
+            self.id = event.id;
+            self.count += 1;
+        }
+    }
 }
 
 /// A client that answers no ping, until it is closed for that.

@@ -2,7 +2,7 @@
 
 use crate::harness::http::Raw;
 use crate::harness::http2::Connection;
-use crate::harness::{Gateway, Redis, SseClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
 
 const STREAMS: usize = 20;
 
@@ -131,4 +131,38 @@ async fn a_stream_that_is_not_read_costs_a_bounded_amount_and_holds_up_nobody() 
         (gateway.metric("earshot_connections", &[r#"transport="sse""#]).await <= 1.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_missed_waits_in_the_history_until_the_stream_is_read() {
+    const CHANNELS: usize = 4;
+    const MISSED: usize = 60;
+    let _alone = heavy().await;
+    let redis = Redis::start().await;
+    let gateway = Gateway::on(&redis).await;
+    let connection = Connection::open(&gateway).await;
+    let names: Vec<String> = (0..CHANNELS).map(|channel| format!("missed-{channel}")).collect();
+    let path = format!("/sse?channel={}", names.join("&channel="));
+    let mut stream = connection.stream(&path).await;
+    let id = stream.event().await.id;
+    drop(stream);
+    let payload = |number: usize| format!("\"{number} {}\"", "x".repeat(10_000));
+    let mut witness = WsClient::open(gateway.address(), &names).await;
+    for name in &names {
+        redis.publish_all((1..=MISSED).map(|number| (name.as_str(), payload(number)))).await;
+    }
+    for _ in 0..CHANNELS * MISSED {
+        witness.publication().await;
+    }
+    let mut stream = connection.stream(&format!("{path}&last_event_id={id}")).await;
+    let subscribed = stream.event().await;
+    assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
+    let waiting = gateway.metric("earshot_outbox_bytes", &[]).await;
+    assert!(waiting <= f64::from(256 << 10), "{waiting} bytes wait");
+    let mut last = std::collections::HashMap::new();
+    for _ in 0..CHANNELS * MISSED {
+        let event = stream.event().await;
+        let number: usize = *last.entry(event.name).and_modify(|last| *last += 1).or_insert(1);
+        assert!(event.data == payload(number), "not number {number}");
+    }
 }

@@ -39,7 +39,7 @@ requests_outstanding = 16
 [[namespace]]
 name = "all"
 channels = ["*"]
-history = { size = 10000, bytes = "64MiB" }
+history = { size = 10000, bytes = "64MiB", ttl = "10m" }
 "#;
 
 /// What a client was given of each channel.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::node::history::HistoryRules;
+use crate::node::history::{HistoryRules, PageLimit};
 use crate::node::port::PortLimits;
 use crate::shard::ShardLimits;
 
@@ -56,6 +56,7 @@ pub(super) struct Rules {
     pub(super) lane: usize,
     pub(super) outbox_bytes: usize,
     pub(super) pending_command_bytes: usize,
+    pub(super) recovery_page: PageLimit,
     /// Clients read only one time in so many, so that what they do not read piles up.
     pub(super) lazy: u8,
     /// Of eight of their turns, those that clients, shards and the node let pass.
@@ -110,6 +111,10 @@ impl Rules {
             lane: if calm { 1000 } else { pick(rng, &[1, 2, 100]) },
             outbox_bytes: tight(rng, &[450, 450, 1000, 100_000]) + if large { 52_000 } else { 0 },
             pending_command_bytes: pick(rng, &[1, 800, 1 << 20]),
+            recovery_page: PageLimit {
+                publications: pick(rng, &[0, 1, 3, 512]),
+                bytes: pick(rng, &[0, 300, 1000, 65_536]),
+            },
             burst: pick(rng, &[1, 4, 12]),
             idle_clients: idle(rng),
             idle_shards: idle(rng),
@@ -124,6 +129,7 @@ impl Rules {
             message_bytes: 65_536,
             outbox_bytes: self.outbox_bytes,
             pending_command_bytes: self.pending_command_bytes,
+            recovery_page: self.recovery_page,
             outbox_age: (self.weather != Weather::Calm).then_some(Duration::from_secs(10)),
             channels_per_connection: 100,
             commands_per_frame: 100,
