@@ -230,14 +230,14 @@ mod tests {
     use super::*;
 
     #[derive(clap::Parser)]
-    struct Alone {
+    struct TestCli {
         #[command(flatten)]
         args: Args,
     }
 
     fn plan(flags: &[&str]) -> Result<Plan, String> {
         let flags = ["migrate"].iter().chain(flags);
-        Alone::try_parse_from(flags).map_err(|error| error.to_string())?.args.plan()
+        TestCli::try_parse_from(flags).map_err(|error| error.to_string())?.args.plan()
     }
 
     #[test]

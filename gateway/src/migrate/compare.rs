@@ -72,7 +72,7 @@ impl Endpoints {
         let mut differences = vec![None; sides.len()];
         let (mut unordered, mut apart) = (Vec::new(), Vec::new());
         for (index, sides) in sides.iter().enumerate() {
-            match self.glance(*sides) {
+            match self.compare_dumps(*sides) {
                 Comparison::Same => {}
                 Comparison::Differs(what) => differences[index] = Some(what),
                 Comparison::Unordered => unordered.push(index),
@@ -95,7 +95,7 @@ impl Endpoints {
         Ok(differences)
     }
 
-    fn glance(&self, ValuePair { pair, here, there }: ValuePair<'_>) -> Comparison {
+    fn compare_dumps(&self, ValuePair { pair, here, there }: ValuePair<'_>) -> Comparison {
         if *there == DumpReply::Missing {
             return Comparison::Differs(MISSING.to_owned());
         }

@@ -232,9 +232,10 @@ async fn channels_are_client_channels() {
 
 #[tokio::test]
 async fn unavailable_redis_of_a_gateway_is_reported() {
-    let nobody = format!("redis://127.0.0.1:{}", crate::harness::process::free_port());
+    let unreachable = format!("redis://127.0.0.1:{}", crate::harness::process::free_port());
     let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"500ms\"\n";
-    let gateway = Gateway::settings().config(config).environment("REDIS_URL", &nobody).start_unready().await;
+    let gateway =
+        Gateway::settings().config(config).environment("REDIS_URL", &unreachable).start_unready().await;
     let checked = look(&format!("http://{}", gateway.address()), &[]).await;
     checked.expect("health", "warning", &["degraded"]);
     checked.expect("sse", "failed", &["the gateway ended the stream", "Redis is down"]);

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until};
 
-use crate::harness::check::{Checked, check, check_configured, run, told};
+use crate::harness::check::{Checked, check, check_configured, output_of, run};
 use crate::harness::process::free_port;
 use crate::harness::{Gateway, Redis, until};
 
@@ -68,7 +68,7 @@ async fn healthy_server_passes_unchanged() {
         assert!(checked.findings(check)[0]["facts"][fact].is_u64(), "{check}: {fact}: {}", checked.text);
     }
     assert_eq!(admin(&redis, "DBSIZE").await, redis::Value::Int(0));
-    let text = told(&[&redis.url()]).await;
+    let text = output_of(&[&redis.url()]).await;
     assert!(
         text.contains("  ok       pubsub ") && text.contains("\nNo problems found.\n")
             || text.contains("\nNo failures."),
@@ -80,8 +80,8 @@ async fn healthy_server_passes_unchanged() {
 async fn foreign_keys_and_channels_are_not_touched() {
     let redis = Redis::start().await;
     admin(&redis, "SET jobs:stream:job:1 theirs").await;
-    let mut ears = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
-    ears.psubscribe("*").await.unwrap();
+    let mut subscribers = redis::Client::open(redis.url()).unwrap().get_async_pubsub().await.unwrap();
+    subscribers.psubscribe("*").await.unwrap();
     // The three ways to test permissions: a transaction, ACL DRYRUN, running the commands.
     let own =
         "+subscribe +unsubscribe +publish +ping +hello +@scripting +@stream +@hash +@string +@keyspace +time";
@@ -92,17 +92,17 @@ async fn foreign_keys_and_channels_are_not_touched() {
         assert_eq!(checked.code, 0, "{rights}: {}", checked.text);
     }
     redis.publish("over", b"").await;
-    let heard: Vec<String> = ears
+    let received: Vec<String> = subscribers
         .into_on_message()
         .map(|message| message.get_channel_name().to_owned())
         .take_while(|channel| futures::future::ready(channel != "over"))
         .collect()
         .await;
     assert!(
-        heard.iter().all(|channel| channel.contains("earshot-check:")),
-        "clients heard something: {heard:?}"
+        received.iter().all(|channel| channel.contains("earshot-check:")),
+        "clients received something: {received:?}"
     );
-    assert!(heard.len() >= users.len(), "each trial was heard");
+    assert!(received.len() >= users.len(), "each test message was received");
     // Test keys have been deleted.
     assert_eq!(admin(&redis, "DBSIZE").await, redis::Value::Int(1));
     assert_eq!(admin(&redis, "GET jobs:stream:job:1").await, redis::Value::BulkString(b"theirs".into()));
@@ -178,7 +178,7 @@ async fn rejected_password_is_reported_and_not_shown() {
         assert_eq!((checked.code, checked.failed()), (1, vec!["auth"]), "{}", checked.text);
         checked.expect("auth", "failed", &texts);
         checked.expect("rest", "skipped", &[]);
-        assert!(!(checked.text + &told(&[&url]).await).contains("hunter"), "{url}");
+        assert!(!(checked.text + &output_of(&[&url]).await).contains("hunter"), "{url}");
     }
     let good = check(&[&format!("redis://app:hunter2@{address}")]).await;
     assert!(good.code == 0 && !good.text.contains("hunter"), "{}", good.text);
@@ -205,12 +205,12 @@ async fn server_without_hello_shows_no_password() {
     checked.expect("auth", "failed", &["HELLO", "older than Redis 6"]);
     assert!(!checked.text.contains("hunter2"), "{}", checked.text);
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
-    until("the refusal is told", async || {
+    until("the rejection is reported", async || {
         gateway.fetch("/health").await.text().contains("HELLO").then_some(())
     })
     .await;
-    let told = gateway.fetch("/health").await.text() + &gateway.process.log();
-    assert!(!told.contains("hunter2"), "{told}");
+    let shown = gateway.fetch("/health").await.text() + &gateway.process.log();
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn too_few_connections_are_reported() {
     for _ in 0..8 {
         others.push(TcpStream::connect(redis.address()).await.unwrap());
     }
-    let full = until("nobody is let in", async || {
+    let full = until("connections are rejected", async || {
         let checked = check(&[&redis.url()]).await;
         (checked.failed() == ["protocol"]).then_some(checked)
     })
@@ -282,8 +282,8 @@ async fn info_replaces_a_denied_config() {
 
 #[tokio::test]
 async fn unreachable_servers_are_distinguished() {
-    let nobody = format!("redis://127.0.0.1:{}", free_port());
-    check(&[&nobody]).await.expect("tcp", "failed", &["refused", "bind"]);
+    let unreachable = format!("redis://127.0.0.1:{}", free_port());
+    check(&[&unreachable]).await.expect("tcp", "failed", &["refused", "bind"]);
     check(&["redis://nobody.invalid"]).await.expect("dns", "failed", &["nobody.invalid", "getent hosts"]);
 
     let hole = BlackHole::dig();

@@ -59,8 +59,8 @@ async fn every_cluster_node_is_checked() {
     let single = format!("[redis.default]\nurl = \"{}\"\n", cluster.url(0));
     check_configured(&single).await.expect("cluster", "failed", &["cluster = true"]);
     let redis = Redis::start().await;
-    let alone = format!("[redis.default]\nurl = \"{}\"\ncluster = true\n", redis.url());
-    check_configured(&alone).await.expect("cluster", "failed", &["says `cluster`"]);
+    let single_server = format!("[redis.default]\nurl = \"{}\"\ncluster = true\n", redis.url());
+    check_configured(&single_server).await.expect("cluster", "failed", &["says `cluster`"]);
 
     cluster.kill(3);
     let one_gone = check_configured(&config).await;
@@ -71,9 +71,9 @@ async fn every_cluster_node_is_checked() {
     // The first seed is down; the next one responds.
     cluster.kill(2);
     let from_another = config.replacen(&cluster.url(0), &cluster.url(2), 1);
-    let told = check_configured(&from_another).await;
-    told.expect("tcp", "failed", &[&cluster.address(2).to_string(), "refused"]);
-    told.expect("pubsub", "ok", &[]);
+    let checked = check_configured(&from_another).await;
+    checked.expect("tcp", "failed", &[&cluster.address(2).to_string(), "refused"]);
+    checked.expect("pubsub", "ok", &[]);
 }
 
 #[tokio::test]
@@ -140,9 +140,9 @@ async fn sentinels_are_checked_and_provide_the_primary() {
 #[tokio::test]
 async fn instances_are_checked_separately() {
     let (commands, pubsub) = (Redis::start().await, Redis::start().await);
-    let nobody = free_port();
+    let unused_port = free_port();
     let config = format!(
-        "[redis.nest]\nurl = \"{}\"\npubsub_url = \"{}\"\n[redis.web]\nurl = \"redis://127.0.0.1:{nobody}\"\n\
+        "[redis.nest]\nurl = \"{}\"\npubsub_url = \"{}\"\n[redis.web]\nurl = \"redis://127.0.0.1:{unused_port}\"\n\
          [[namespace]]\nname = \"nest\"\nchannels = [\"nest:*\"]\nredis = \"nest\"\n\
          [[namespace]]\nname = \"web\"\nchannels = [\"web:*\"]\nredis = \"web\"\n",
         commands.url(),

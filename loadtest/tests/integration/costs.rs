@@ -21,11 +21,11 @@ fn redis_costs_are_measured() {
     let costs: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{costs:#}"));
     let publish = costs["publish"].as_array().unwrap();
-    let heard: Vec<_> =
+    let received: Vec<_> =
         publish.iter().map(|one| (number(&one["gateways"]), number(&one["publishers"]))).collect();
     let gateways = [0.0, 1.0, 2.0, 8.0];
     let expected = [64.0, 1.0].map(|publishers| gateways.map(|gateways| (gateways, publishers)));
-    assert_eq!(heard, expected.concat());
+    assert_eq!(received, expected.concat());
     assert!(
         publish.iter().all(|one| number(&one["micros"]) > 0.0 && number(&one["count"]) > 0.0),
         "{costs:#}"

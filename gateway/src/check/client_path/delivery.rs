@@ -51,7 +51,7 @@ pub(super) async fn inspect(
                 .cause("the connection was closed");
         }
     }
-    match tokio::time::timeout(limit, hear(stream, &word)).await {
+    match tokio::time::timeout(limit, receive(stream, &word)).await {
         Ok(Ok(())) => {
             let took = began.elapsed();
             Finding::ok("delivery", format!("a publication arrived on the stream after {}", millis(took)))
@@ -70,7 +70,7 @@ pub(super) async fn inspect(
     }
 }
 
-async fn hear(stream: &mut Stream, word: &str) -> Result<(), String> {
+async fn receive(stream: &mut Stream, word: &str) -> Result<(), String> {
     loop {
         match stream.next().await {
             Next::Event(event) if event.data.contains(word) => return Ok(()),

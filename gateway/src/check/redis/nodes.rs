@@ -216,7 +216,7 @@ fn unknown_node(seed: &NodeAddress) -> Finding {
 mod tests {
     use super::*;
 
-    fn told(host: Option<&str>, port: i64) -> Value {
+    fn node_address(host: Option<&str>, port: i64) -> Value {
         let host = host.map_or(Value::Nil, |host| Value::BulkString(host.into()));
         Value::Array(vec![host, Value::Int(port), Value::BulkString(b"id".to_vec())])
     }
@@ -229,9 +229,9 @@ mod tests {
             Value::Array(range)
         };
         let answer = Value::Array(vec![
-            range(0, 9, vec![told(Some("a"), 1), told(Some("b"), 2)]),
-            range(20, 29, vec![told(Some("a"), 1), told(Some("b"), 2)]),
-            range(30, 30, vec![told(None, 3)]),
+            range(0, 9, vec![node_address(Some("a"), 1), node_address(Some("b"), 2)]),
+            range(20, 29, vec![node_address(Some("a"), 1), node_address(Some("b"), 2)]),
+            range(30, 30, vec![node_address(None, 3)]),
         ]);
         let node = |host: &str, port| NodeAddress { host: host.to_owned(), port };
         let nodes = read(answer, Some(&node("here", 9)));

@@ -13,7 +13,7 @@ const PUSHES_MAX: usize = 1024;
 /// A buffer; all clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PushBuffer {
-    heard: Arc<Mutex<std::collections::VecDeque<PushInfo>>>,
+    pushes: Arc<Mutex<std::collections::VecDeque<PushInfo>>>,
     more: Arc<Notify>,
 }
 
@@ -23,9 +23,9 @@ impl PushBuffer {
         self,
     ) -> impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static {
         move |push| {
-            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            if heard.len() < PUSHES_MAX {
-                heard.push_back(push);
+            let mut pushes = self.pushes.lock().unwrap_or_else(PoisonError::into_inner);
+            if pushes.len() < PUSHES_MAX {
+                pushes.push_back(push);
                 self.more.notify_one();
             }
             Ok(())
@@ -35,7 +35,7 @@ impl PushBuffer {
     /// Waits for the next push.
     pub(super) async fn next(&self) -> PushInfo {
         loop {
-            if let Some(push) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            if let Some(push) = self.pushes.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
                 return push;
             }
             self.more.notified().await;

@@ -302,9 +302,9 @@ mod tests {
     #[test]
     fn client_limit_of_info_is_used() {
         for (connected, level) in [("10", Level::Ok), ("81", Level::Warning), ("95", Level::Failed)] {
-            let told = [("connected_clients", connected), ("maxclients", "100")];
-            assert_eq!(clients(&facts(&told, &[])).level, level);
-            assert_eq!(clients(&facts(&told[..1], &[("maxclients", "100")])).level, level);
+            let reply = [("connected_clients", connected), ("maxclients", "100")];
+            assert_eq!(clients(&facts(&reply, &[])).level, level);
+            assert_eq!(clients(&facts(&reply[..1], &[("maxclients", "100")])).level, level);
         }
     }
 
@@ -319,14 +319,14 @@ mod tests {
             ("pubsub 33554432 1024 1", Level::Failed),
             ("normal 0 0 0", Level::Skipped),
         ] {
-            let told = facts(&[], &[("client-output-buffer-limit", limit)]);
-            assert_eq!(output_buffer(&told, &plan).level, level, "{limit}");
+            let reply = facts(&[], &[("client-output-buffer-limit", limit)]);
+            assert_eq!(output_buffer(&reply, &plan).level, level, "{limit}");
         }
     }
 
     #[test]
     fn memory_is_compared_with_the_limit() {
-        let told = |used, policy| {
+        let reply = |used, policy| {
             facts(&[("used_memory", used), ("maxmemory", "1000")], &[("maxmemory-policy", policy)])
         };
         for (used, policy, level) in [
@@ -335,7 +335,7 @@ mod tests {
             ("911", "noeviction", Level::Failed),
             ("999", "allkeys-lru", Level::Warning),
         ] {
-            assert_eq!(memory(&told(used, policy)).level, level, "{used} {policy}");
+            assert_eq!(memory(&reply(used, policy)).level, level, "{used} {policy}");
         }
     }
 

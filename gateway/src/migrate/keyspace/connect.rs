@@ -85,8 +85,8 @@ impl Keyspace {
 }
 
 async fn dial(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
-    let nobody = |_: redis::PushInfo| Ok::<_, redis::aio::SendError>(());
-    Dialer::new(settings, "migrate").dial(nobody).await
+    let discard = |_: redis::PushInfo| Ok::<_, redis::aio::SendError>(());
+    Dialer::new(settings, "migrate").dial(discard).await
 }
 
 /// Connects to the server or, for a cluster, to any of its configured nodes.

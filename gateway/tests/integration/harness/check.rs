@@ -46,7 +46,7 @@ pub(crate) async fn run(
 }
 
 /// The text report.
-pub(crate) async fn told(arguments: &[&str]) -> String {
+pub(crate) async fn output_of(arguments: &[&str]) -> String {
     String::from_utf8(raw(arguments, &[], None, "").await.stdout).unwrap()
 }
 

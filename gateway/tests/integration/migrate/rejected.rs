@@ -52,7 +52,7 @@ async fn repeated_renames_are_rejected() {
 #[tokio::test]
 async fn invalid_flags_are_exit_code_2() {
     let (old, new, directory) = servers().await;
-    for (more, told) in [
+    for (more, expected) in [
         (&["--rule", "nest:*=nest"][..], "no target `nest`"),
         (&["--rule", "nest:*"], "PATTERN=NAME"),
         (&[], "no rules"),
@@ -62,7 +62,7 @@ async fn invalid_flags_are_exit_code_2() {
         (&["--rest", "new", "--rules", "/no/such/file"], "/no/such/file"),
     ] {
         let ended = migrate(&old, &new, &directory).with(more).run().await.expect(2);
-        assert!(ended.text.contains(told), "{more:?}: {}", ended.text);
+        assert!(ended.text.contains(expected), "{more:?}: {}", ended.text);
     }
 }
 
