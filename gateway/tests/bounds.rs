@@ -1,0 +1,390 @@
+//! What one connection can cost, counted by the allocator itself: clients that send whatever they may and read nothing,
+//! over WebSocket and SSE, beside a Redis that answers and beside one that hangs.
+//!
+//! The bound is the formula of `docs/operations.md`. A seed can be repeated: `EARSHOT_SEED=… cargo test -p earshot
+//! --test bounds`. Clients must never read what the gateway sends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may panic, read the clock and start processes of its own"
+)]
+
+use std::alloc::System;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use earshot::config::{Config, Flags};
+use earshot::gateway::Gateway;
+use fastrand::Rng;
+use socket2::{Domain, Protocol, Socket, Type};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CONFIG: &str = r#"
+[gateway]
+shards = 1
+linger = "0s"
+[limits]
+outbox_bytes = "256KiB"
+publication_bytes = "64KiB"
+pending_command_bytes = "256KiB"
+message_bytes = "64KiB"
+[websocket]
+ping_interval = "10m"
+[sse]
+heartbeat = "10m"
+[drain]
+spread = "0s"
+grace = "2s"
+[redis.default]
+url = "REDIS"
+command_timeout = "20s"
+[[namespace]]
+name = "kept"
+channels = ["kept:*"]
+redis = "memory"
+subscribe = "anyone"
+publish = "anyone"
+history = { size = 64, bytes = "256KiB", ttl = "1h" }
+[[namespace]]
+name = "plain"
+channels = ["plain:*"]
+redis = "memory"
+subscribe = "anyone"
+publish = "anyone"
+history = { size = 0 }
+[[namespace]]
+name = "away"
+channels = ["away:*"]
+subscribe = "anyone"
+publish = "anyone"
+history = { size = 0 }
+on_broker_loss = "reject"
+[[namespace]]
+name = "logs"
+channels = ["log:*"]
+source = "stream"
+subscribe = "anyone"
+publish = "anyone"
+"#;
+
+const KIB: usize = 1024;
+
+/// The formula of `docs/operations.md`, with the limits above.
+const CONNECTION: usize = (256 + 256 + 4 * 64 + 64 + 256 + 512) * KIB;
+
+/// What does not belong to a connection: the runtimes, the links to Redis, the test itself.
+const OTHER: usize = 2 * KIB * KIB;
+
+/// Connections at a time, and the messages that each of them tries to send.
+const CONNECTIONS: usize = 8;
+const MESSAGES: usize = 300;
+
+/// Channels with a history, and what each of them is filled with: more than it keeps.
+const CHANNELS: usize = 24;
+const FILL: usize = 40;
+const FILL_BYTES: usize = 8 * KIB;
+
+/// Cases in one run.
+const CASES: u64 = 8;
+
+/// How long anything may take; generous, because the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// So long nothing more must be taken from any client before a case is over.
+const QUIET: Duration = Duration::from_millis(300);
+
+#[test]
+fn whatever_a_client_sends_or_does_not_read_its_connection_costs_a_bounded_amount() {
+    let redis = Redis::start();
+    let running = Running::start(&redis);
+    let cursor = running.fill();
+    let given = std::env::var("EARSHOT_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+    let first = given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2));
+    let mut most = 0;
+    for seed in first..first + if given.is_some() { 1 } else { CASES } {
+        let mut rng = Rng::with_seed(seed);
+        let hangs = seed % 2 == 0;
+        if hangs {
+            redis.signal("STOP");
+        }
+        let before = settled();
+        let mut clients: Vec<Client> =
+            (0..CONNECTIONS).map(|_| Client::open(running.address, &cursor, &mut rng)).collect();
+        let height = flood(&mut clients, &mut rng).saturating_sub(before);
+        println!(
+            "EARSHOT_SEED={seed}, Redis hangs: {hangs}: {} KiB a connection",
+            height / CONNECTIONS / KIB
+        );
+        most = most.max(height);
+        assert!(
+            height <= CONNECTIONS * CONNECTION + OTHER,
+            "EARSHOT_SEED={seed}: {height} bytes, {} for each connection",
+            height / CONNECTIONS
+        );
+        drop(clients);
+        if hangs {
+            redis.signal("CONT");
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while held() > before + OTHER {
+            assert!(Instant::now() < deadline, "EARSHOT_SEED={seed}: {} bytes are kept", held() - before);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    println!("{most} bytes at most, {} KiB a connection are promised", CONNECTION / KIB);
+    running.stop();
+}
+
+/// Lets every client send what it can, one after the other, until nothing more is taken; the most bytes on the heap.
+fn flood(clients: &mut [Client], rng: &mut Rng) -> usize {
+    let (mut most, mut progress) = (held(), Instant::now());
+    let deadline = Instant::now() + PATIENCE;
+    while progress.elapsed() < QUIET {
+        assert!(Instant::now() < deadline, "the clients never come to an end");
+        for client in &mut *clients {
+            if client.send(rng) {
+                progress = Instant::now();
+            }
+        }
+        most = most.max(held());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    most
+}
+
+/// Bytes on the heap.
+fn held() -> usize {
+    let stats = HEAP.stats();
+    stats.bytes_allocated - stats.bytes_deallocated
+}
+
+/// Bytes on the heap once they no longer change by much.
+fn settled() -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut last, mut since) = (held(), Instant::now());
+    while since.elapsed() < Duration::from_millis(200) {
+        assert!(Instant::now() < deadline, "the heap does not come to rest");
+        std::thread::sleep(Duration::from_millis(10));
+        let now = held();
+        if now.abs_diff(last) > 64 * KIB {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
+}
+
+struct Redis {
+    child: Child,
+    url: String,
+}
+
+impl Redis {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { child, url: format!("redis://127.0.0.1:{port}/0") }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success(), "kill -{name}");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+struct Running {
+    gateway: Gateway,
+    runtime: tokio::runtime::Runtime,
+    address: SocketAddr,
+}
+
+impl Running {
+    fn start(redis: &Redis) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bounds.toml");
+        std::fs::write(&file, CONFIG.replace("REDIS", &redis.url)).unwrap();
+        let flags = Flags { config: Some(file), listen: vec!["127.0.0.1:0".to_owned()], dev: true };
+        let config = Config::load(&flags).unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let gateway = runtime.block_on(async { Gateway::start(&config) }).unwrap();
+        let address = gateway.addresses()[0];
+        Self { gateway, runtime, address }
+    }
+
+    /// Fills the histories; the cursor of a stream of all of them that has missed everything.
+    fn fill(&self) -> String {
+        let mut stream = connect(self.address, 64 * KIB);
+        write!(stream, "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", stream_path()).unwrap();
+        let begun = read_until(&mut stream, b"\n\n\r\n", b"event: subscribed");
+        let cursor = begun.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+        let mut publisher = connect(self.address, 64 * KIB);
+        publisher.write_all(HANDSHAKE.as_bytes()).unwrap();
+        read_until(&mut publisher, b"\r\n\r\n", b"101");
+        publisher.write_all(&frame(r#"{"id":1,"connect":{}}"#)).unwrap();
+        let data = "x".repeat(FILL_BYTES);
+        for number in 0..FILL {
+            for channel in 0..CHANNELS {
+                let id = 2 + number * CHANNELS + channel;
+                let publish =
+                    format!(r#"{{"id":{id},"publish":{{"channel":"kept:{channel}","data":"{data}"}}}}"#);
+                publisher.write_all(&frame(&publish)).unwrap();
+                read_until(&mut publisher, b"}", format!(r#"{{"id":{id},"#).as_bytes());
+            }
+        }
+        cursor
+    }
+
+    fn stop(self) {
+        self.runtime.block_on(self.gateway.stop());
+    }
+}
+
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// A client that reads nothing but what its handshake needs.
+struct Client {
+    socket: TcpStream,
+    /// What is left of the message that is being sent.
+    message: Vec<u8>,
+    /// Messages that may yet be sent.
+    left: usize,
+    id: usize,
+    /// It does nothing but publish on a channel that it waits for.
+    floods: bool,
+}
+
+impl Client {
+    fn open(address: SocketAddr, cursor: &str, rng: &mut Rng) -> Self {
+        let mut socket = connect(address, 8 * KIB);
+        let client = if rng.u8(..3) == 0 {
+            let path = stream_path();
+            write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {cursor}\r\n\r\n")
+                .unwrap();
+            Self { socket, message: Vec::new(), left: 0, id: 1, floods: false }
+        } else {
+            socket.write_all(HANDSHAKE.as_bytes()).unwrap();
+            read_until(&mut socket, b"\r\n\r\n", b"101");
+            let subs: Vec<String> =
+                (0..CHANNELS).map(|channel| format!(r#""kept:{channel}":{{"recover":true}}"#)).collect();
+            let subs = if rng.bool() { subs.join(",") } else { String::new() };
+            let message = frame(&format!(r#"{{"id":1,"connect":{{"subs":{{{subs}}}}}}}"#));
+            Self { socket, message, left: MESSAGES, id: 1, floods: rng.bool() }
+        };
+        client.socket.set_nonblocking(true).unwrap();
+        client
+    }
+
+    /// Sends what the gateway takes; whether it took anything.
+    fn send(&mut self, rng: &mut Rng) -> bool {
+        let mut some = false;
+        loop {
+            if self.message.is_empty() {
+                if self.left == 0 {
+                    return some;
+                }
+                self.left -= 1;
+                self.id += 1;
+                self.message = frame(&if self.floods { flooding(self.id) } else { command(self.id, rng) });
+            }
+            match self.socket.write(&self.message) {
+                Ok(0) => return some,
+                Ok(written) => {
+                    self.message.drain(..written);
+                    some = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return some,
+                // The gateway has closed it.
+                Err(_) => {
+                    (self.message, self.left) = (Vec::new(), 0);
+                    return some;
+                }
+            }
+        }
+    }
+}
+
+/// A subscription that Redis must confirm, and then large publications on the same channel.
+fn flooding(id: usize) -> String {
+    if id == 2 {
+        return r#"{"id":2,"subscribe":{"channel":"away:flood"}}"#.to_owned();
+    }
+    format!(r#"{{"id":{id},"publish":{{"channel":"away:flood","data":"{}"}}}}"#, "x".repeat(60_000))
+}
+
+/// Any command, about any channel.
+fn command(id: usize, rng: &mut Rng) -> String {
+    let channel = match rng.u8(..8) {
+        0..4 => format!("kept:{}", rng.usize(..CHANNELS)),
+        4 | 5 => format!("plain:{}", rng.u8(..4)),
+        6 => format!("away:{}", rng.u8(..40)),
+        _ => format!("log:{}", rng.u8(..4)),
+    };
+    let text = |rng: &mut Rng| "x".repeat(rng.usize(1..60_000));
+    let (method, rest) = match rng.u8(..16) {
+        0..4 => ("subscribe", r#","recover":true"#.to_owned()),
+        4 => ("subscribe", format!(r#","token":"{}""#, text(rng))),
+        5 | 6 => ("unsubscribe", String::new()),
+        7..11 => ("publish", format!(r#","data":"{}""#, text(rng))),
+        11..14 => ("history", r#","limit":-1"#.to_owned()),
+        14 => return format!(r#"{{"id":{id},"rpc":{{"method":"m","data":"{}"}}}}"#, text(rng)),
+        _ => return format!(r#"{{"id":{id},"ping":{{}}}}"#),
+    };
+    format!(r#"{{"id":{id},"{method}":{{"channel":"{channel}"{rest}}}}}"#)
+}
+
+fn stream_path() -> String {
+    let channels: Vec<String> = (0..CHANNELS).map(|channel| format!("channel=kept:{channel}")).collect();
+    format!("/sse?{}", channels.join("&"))
+}
+
+/// A connection whose kernel takes little, so that what it does not read waits in the gateway.
+fn connect(address: SocketAddr, receive: usize) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_recv_buffer_size(receive).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// A text message; its mask changes nothing.
+fn frame(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+    let mut frame = vec![0x81, 0xfe, length[0], length[1], 0, 0, 0, 0];
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+/// Reads until what came contains `word` and ends with `end`.
+fn read_until(socket: &mut TcpStream, end: &[u8], word: &[u8]) -> String {
+    let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
+    while !(answer.ends_with(end) && answer.windows(word.len()).any(|window| window == word)) {
+        let read = socket.read(&mut chunk).unwrap();
+        assert!(read > 0, "closed: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
