@@ -29,7 +29,7 @@ const WEBSOCKET_PROMISE: usize = 2560;
 const SSE_PROMISE: usize = 2048;
 
 /// What it costs today, in bytes. Whoever makes a connection larger raises these on purpose.
-const WEBSOCKET: usize = 580;
+const WEBSOCKET: usize = 592;
 const SSE: usize = 540;
 /// What a channel costs that one client alone hears, on top of that.
 const CHANNEL: usize = 700;
