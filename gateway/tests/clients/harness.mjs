@@ -7,7 +7,7 @@ import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, wri
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
@@ -18,6 +18,7 @@ const binary = resolve(process.env.EARSHOT_BIN ?? join(here, "../../../target/de
 export const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 20_000);
 
 const running = new Set();
+const stages = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 
 /** A test with a `Stage` of its own: whatever it started is ended, and its logs are shown when it fails. */
@@ -27,11 +28,22 @@ export function scenario(name, body) {
     try {
       await body(stage);
     } catch (error) {
-      stage.tell();
+      for (const { tell } of stages) tell();
       throw error;
     } finally {
       await stage.end();
     }
+  });
+}
+
+/** Scenarios that share what `start` returns; it is ended behind the last of them. */
+export function shared(name, start, scenarios) {
+  describe(name, () => {
+    const stage = new Stage();
+    const things = {};
+    before(async () => Object.assign(things, await start(stage)), { timeout: 6 * PATIENCE_MS });
+    after(() => stage.end());
+    scenarios(things);
   });
 }
 
@@ -58,6 +70,10 @@ class Stage {
   #endings = [];
   #logs = [];
 
+  constructor() {
+    stages.add(this);
+  }
+
   /** Runs `ending` when the test is over, last one first. */
   after(ending) {
     this.#endings.push(ending);
@@ -79,17 +95,14 @@ class Stage {
     return redis;
   }
 
-  /** A gateway process in development mode: on `redis` (else on memory), with `config` as its earshot.toml, if given. */
-  async gateway({ redis, config, env = {} } = {}) {
-    assert.ok(existsSync(binary), `no gateway at ${binary}: build it, or set EARSHOT_BIN`);
+  /**
+   * A gateway process on `redis` (else on memory), with `config` as its earshot.toml, if given. It is in development
+   * mode unless `flags` says otherwise, and listens on `address`.
+   */
+  async gateway({ redis, flags = ["--dev"], address = "127.0.0.1", ...settings } = {}) {
     const port = await freePort();
-    const cwd = this.directory();
-    const args = ["serve", "--dev", "--listen", `127.0.0.1:${port}`];
-    if (config !== undefined) {
-      writeFileSync(join(cwd, "test.toml"), config);
-      args.push("--config", join(cwd, "test.toml"));
-    }
-    const child = this.#spawn(binary, args, { cwd, env: { ...cleanEnvironment(), ...environment(redis), ...env } });
+    const env = { ...environment(redis), ...settings.env };
+    const child = this.earshot(["serve", ...flags, "--listen", `${address}:${port}`], { ...settings, env });
     const gateway = new Gateway(port, child);
     await until("the gateway is ready", async () => {
       assert.equal(child.exitCode, null, "the gateway ended while it was starting");
@@ -98,14 +111,33 @@ class Stage {
     return gateway;
   }
 
+  /** Starts `earshot` with these arguments. */
+  earshot(args, { config, env = {} } = {}) {
+    assert.ok(existsSync(binary), `no gateway at ${binary}: build it, or set EARSHOT_BIN`);
+    const cwd = this.directory();
+    if (config !== undefined) {
+      writeFileSync(join(cwd, "test.toml"), config);
+      args = [...args, "--config", join(cwd, "test.toml")];
+    }
+    return this.#spawn(binary, args, { cwd, env: { ...cleanEnvironment(), ...env } });
+  }
+
+  /** Runs `earshot` to its end; what it said is `output`. */
+  async run(args, settings) {
+    const child = this.earshot(args, settings);
+    await until(`earshot ${args.join(" ")} ends`, () => child.exitCode !== null || child.signalCode !== null);
+    return { code: child.exitCode, output: child.said() };
+  }
+
   /** Shows what the processes said. */
-  tell() {
+  tell = () => {
     for (const { name, path } of this.#logs) {
       console.error(`--- ${name}\n${readFileSync(path, "utf8").split("\n").slice(-60).join("\n")}`);
     }
-  }
+  };
 
   async end() {
+    stages.delete(this);
     for (const ending of this.#endings.reverse()) await ending();
   }
 
@@ -117,6 +149,7 @@ class Stage {
     running.add(child);
     const ended = new Promise((done) => child.once("exit", done));
     child.once("error", (error) => writeFileSync(path, `${error}`));
+    child.said = () => readFileSync(path, "utf8");
     this.#logs.push({ name: `${command} ${args.join(" ")}`, path });
     this.after(async () => {
       child.kill("SIGKILL");
@@ -176,6 +209,11 @@ class Gateway {
     this.ws = `ws://127.0.0.1:${port}/connection/websocket`;
   }
 
+  /** What it has said until now, without colours. */
+  log() {
+    return this.process.said().replaceAll(/\x1b\[[0-9;]*m/g, "");
+  }
+
   /** Calls one method of the HTTP API. */
   async api(method, body) {
     const response = await fetch(`${this.http}/api/${method}`, {
@@ -211,7 +249,7 @@ function environment(redis) {
 let nextPort = process.pid % 8000;
 
 /** A port that nobody listens on, below the range from which the kernel takes the ports of outgoing connections. */
-async function freePort() {
+export async function freePort() {
   for (;;) {
     nextPort = (nextPort + 1) % 8000;
     const port = 10_000 + nextPort;
