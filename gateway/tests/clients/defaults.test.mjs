@@ -424,6 +424,8 @@ scenario("REDIS_SSL is read as REDIS_TLS", async (stage) => {
 const SECRET = "hunter2secret";
 const LEAKY = `redis://:${SECRET}@host:6379`;
 const PLACES = {
+  url: { config: `[redis.default]\nurl = "${LEAKY}"\n[[namespace]]\nname = "a"\nchannels = ["a"]\n` },
+  "the API's key": { config: `[api]\nkey = "${SECRET}${SECRET}"\n` },
   cluster: { config: `[redis.default]\nurl = "redis://h"\ncluster = ["${LEAKY}"]\n` },
   sentinels: { config: `[redis.default]\nsentinels = ["${LEAKY}"]\nsentinel_master = "m"\n` },
   sentinel_master: { config: `[redis.default]\nurl = "redis://h"\nsentinel_master = "${LEAKY}"\n` },
@@ -470,6 +472,24 @@ for (const [place, settings] of Object.entries(PLACES)) {
     }
   });
 }
+
+scenario("neither log, /health, /ready, /metrics nor errors show the password of a Redis that works, and then refuses it", async (stage) => {
+  const redis = await stage.redis();
+  await redis.cli(["CONFIG", "SET", "requirepass", SECRET]);
+  const env = { REDIS_URL: `redis://:${SECRET}@127.0.0.1:${redis.port}`, EARSHOT_OPEN_CHANNELS: "a", EARSHOT_API_KEY: KEY };
+  const gateway = await stage.gateway({ flags: CLOSED, env });
+  const said = async () => {
+    const answers = await Promise.all(["/health", "/ready", "/metrics"].map((path) => ask(gateway.port, path)));
+    const { text } = await call(gateway, "publish", { channel: "a", data: 1 }, { "x-api-key": KEY });
+    return [gateway.log(), ...answers.map((answer) => answer.text), text].join("\n");
+  };
+  const ready = async (status) => (await ask(gateway.port, "/ready")).status === status;
+  assert.ok(!(await said()).includes(SECRET));
+  await redis.cli(["-a", SECRET, "CONFIG", "SET", "requirepass", "another"]);
+  await redis.cli(["-a", "another", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+  await until("it is refused", () => ready(503));
+  assert.ok(!(await said()).includes(SECRET));
+});
 
 scenario("no message shows the password of a URL among the arguments", async (stage) => {
   const listen = ["--listen", `127.0.0.1:${await freePort()}`];
