@@ -113,7 +113,7 @@ export class Commands {
 
   /** Sends `command` with an id, and waits for its reply, or for the close code in its place. */
   async command(command) {
-    await until("the WebSocket is open", () => this.socket.readyState !== WebSocket.CONNECTING);
+    await until("the WebSocket is open", () => this.closed ?? this.socket.readyState === WebSocket.OPEN);
     const id = (this.#id += 1);
     if (!this.closed) this.socket.send(JSON.stringify({ id, ...command }));
     const mine = () => this.lines().find((line) => line.startsWith(`{"id":${id},`) || line.startsWith(`{"id":${id}}`));
