@@ -105,9 +105,9 @@ class Stage {
     const child = this.earshot(["serve", ...flags, "--listen", `${address}:${port}`], { ...settings, env });
     const gateway = new Gateway(port, child);
     await until("the gateway is ready", async () => {
-      assert.equal(child.exitCode, null, "the gateway ended while it was starting");
-      return (await fetch(`${gateway.http}/ready`)).status === 200;
+      return child.exitCode !== null || (await fetch(`${gateway.http}/ready`)).status === 200;
     });
+    assert.equal(child.exitCode, null, "the gateway ended while it was starting");
     return gateway;
   }
 

@@ -97,15 +97,15 @@ const CONNECT = { id: 1, connect: {} };
 const ATTACKS = {
   "1015 publications of 60 KB behind a recovery that waits": (client, subs) => {
     client.send(CONNECT, ...recoveries(subs));
-    for (let id = 100; id < 1115; id += 1) client.send({ id, publish: { channel: "full:0", data: BIG } });
+    client.flood(1015, { id: 100, publish: { channel: "full:0", data: BIG } });
   },
   "400 publications of 60 KB that it may not send": (client, subs) => {
     client.send(CONNECT, ...recoveries(subs));
-    for (let id = 100; id < 500; id += 1) client.send({ id, publish: { channel: "log:shut", data: BIG } });
+    client.flood(400, { id: 100, publish: { channel: "log:shut", data: BIG } });
   },
   "1000 histories of 1 MB": (client) => {
     client.send(CONNECT, { id: 2, subscribe: { channel: "full:0" } });
-    for (let id = 3; id < 1003; id += 1) client.send({ id, history: { channel: "full:0", limit: -1 } });
+    client.flood(1000, { id: 3, history: { channel: "full:0", limit: -1 } });
   },
   "300 recoveries of 1 MB, one after the other": (client, subs) => {
     client.send(CONNECT);
@@ -115,10 +115,10 @@ const ATTACKS = {
   },
   "300 commands of 60 KB that are answered at once": (client) => {
     client.send(CONNECT);
-    for (let id = 2; id < 302; id += 1) client.send({ id, rpc: { method: "x", data: BIG } });
+    client.flood(300, { id: 2, rpc: { method: "x", data: BIG } });
   },
   "commands before connect": (client) => {
-    for (let id = 1; id < 400; id += 1) client.send({ id, publish: { channel: "full:0", data: BIG } });
+    client.flood(400, { id: 1, publish: { channel: "full:0", data: BIG } });
   },
 };
 
@@ -152,7 +152,7 @@ scenario("a WebSocket whose subscribe waits for a hanging Redis costs a bounded 
   for (let n = 0; n < CLIENTS; n += 1) {
     const client = await new Deaf(stage, gateway).upgrade();
     client.send(CONNECT, { id: 2, subscribe: { channel: `new:${n}` } });
-    for (let id = 3; id < 1018; id += 1) client.send({ id, publish: { channel: `new:${n}`, data: BIG } });
+    client.flood(1015, { id: 3, publish: { channel: `new:${n}`, data: BIG } });
     clients.push(client);
   }
   await settled(gateway, clients);
@@ -398,7 +398,7 @@ scenario("an HTTP/2 connection with a live stream is not idle", async (stage) =>
 
 for (const [what, bytes] of [["nothing", ""], ["half a head", "GET /sse/demo HTTP/1.1\r\nHost:"], ["half an HTTP/2 preface", "PRI * HTTP/2.0\r\n"]]) {
   scenario(`connections that sent ${what} do not keep /health from answering, and are ended`, async (stage) => {
-    const config = FEW_CONNECTIONS.replace("[http]", 'head_timeout = "1s"\n[http]');
+    const config = FEW_CONNECTIONS.replace("[http]", 'head_timeout = "200ms"\n[http]');
     const gateway = await stage.gateway({ config });
     const clients = Array.from({ length: 60 }, () => deafRequest(stage, gateway, bytes));
     for (const { socket } of clients) socket.resume();
@@ -442,7 +442,7 @@ const STALLED = {
   "a WebSocket that reads nothing": async (stage, gateway) => {
     const client = await new Deaf(stage, gateway).upgrade();
     client.send(CONNECT, { id: 2, subscribe: { channel: "full:0" } });
-    for (let id = 3; id < 40; id += 1) client.send({ id, history: { channel: "full:0", limit: -1 } });
+    client.flood(40, { id: 3, history: { channel: "full:0", limit: -1 } });
   },
   "half a request": (stage, gateway) => deafRequest(stage, gateway, "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"),
 };

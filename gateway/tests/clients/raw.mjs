@@ -172,9 +172,10 @@ export class Deaf {
     return this.socket.write(textFrame(commands.map((command) => JSON.stringify(command)).join("\n")));
   }
 
-  /** Whether all that was sent has left this process. */
-  sent() {
-    return this.closed || this.socket.writableLength === 0;
+  /** Sends the same command `count` times, each in a message of its own. */
+  flood(count, command) {
+    const frame = textFrame(JSON.stringify(command));
+    for (let n = 0; n < count; n += 1) this.socket.write(frame);
   }
 }
 
