@@ -503,7 +503,7 @@ shared("one gateway on Redis", async (stage) => {
   }
 
   scenario("whatever stream is accepted comes back", async (stage) => {
-    for (const length of [44, 48, 50, 52, 53, 54, 55, 56, 57, 60]) {
+    for (const length of [44, 52, 56, 60, 80, 100, 110, 120, 130, 140, 160]) {
       const channels = Array.from({ length: 128 }, (_, index) => `plain:${String(index).padStart(length - 6, "y")}`);
       const path = `/sse?${channels.map((channel) => `channel=${channel}`).join("&")}`;
       const first = await stream(stage, path);

@@ -99,9 +99,9 @@ const ATTACKS = {
     client.send(CONNECT, ...recoveries(subs));
     client.flood(1015, { id: 100, publish: { channel: "full:0", data: BIG } });
   },
-  "400 publications of 60 KB that it may not send": (client, subs) => {
+  "200 publications of 60 KB that it may not send": (client, subs) => {
     client.send(CONNECT, ...recoveries(subs));
-    client.flood(400, { id: 100, publish: { channel: "log:shut", data: BIG } });
+    client.flood(200, { id: 100, publish: { channel: "log:shut", data: BIG } });
   },
   "1000 histories of 1 MB": (client) => {
     client.send(CONNECT, { id: 2, subscribe: { channel: "full:0" } });
@@ -118,7 +118,7 @@ const ATTACKS = {
     client.flood(300, { id: 2, rpc: { method: "x", data: BIG } });
   },
   "commands before connect": (client) => {
-    client.flood(400, { id: 1, publish: { channel: "full:0", data: BIG } });
+    client.flood(100, { id: 1, publish: { channel: "full:0", data: BIG } });
   },
 };
 

@@ -8,10 +8,10 @@ import WebSocket from "ws";
 import { until } from "./harness.mjs";
 
 /** One HTTP request with these headers: status, headers and text of its answer. Of an event stream only the head. */
-export function ask(port, path, { method = "GET", headers = {}, body, host = "127.0.0.1" } = {}) {
+export function ask(port, path, { method = "GET", headers = {}, body } = {}) {
   return new Promise((done, failed) => {
     const named = Object.keys(headers).some((name) => name.toLowerCase() === "host");
-    const outgoing = request({ host, port, path, method, headers, agent: false, setHost: !named }, (incoming) => {
+    const outgoing = request({ host: "127.0.0.1", port, path, method, headers, agent: false, setHost: !named }, (incoming) => {
       const answer = { status: incoming.statusCode, headers: incoming.headers, text: "" };
       if (/event-stream/.test(incoming.headers["content-type"])) {
         incoming.on("error", () => {});
