@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { connect as connectHttp2 } from "node:http2";
 
-import { RedisSubscriber } from "./clients.mjs";
+import { RedisSubscriber, Sdk } from "./clients.mjs";
 import { freePort, scenario, shared, until } from "./harness.mjs";
 import { Commands, ask, call, refusal } from "./raw.mjs";
 
@@ -176,8 +176,10 @@ shared("EARSHOT_OPEN_CHANNELS, on a loopback listener", async (stage) => {
     });
   }
 
-  scenario("a Host that is the address of another machine is neither local nor listed, and gets nothing", async () => {
-    assert.notEqual((await ask(given.gateway.port, "/health", { headers: { host: "10.0.0.1" } })).status, 200);
+  scenario("an address as Host is let in, since no name leads to it", async () => {
+    for (const host of ["10.0.0.1", "192.168.1.2:8000", "[fd00::1]:8000"]) {
+      assert.equal((await ask(given.gateway.port, "/health", { headers: { host } })).status, 200, host);
+    }
   });
 
   scenario("a foreign Host gets no WebSocket", async (stage) => {
@@ -227,10 +229,22 @@ shared("EARSHOT_OPEN_CHANNELS, on a loopback listener", async (stage) => {
     assert.deepEqual(connected.connect?.subs ?? {}, {});
   });
 
-  scenario("a bearer token on SSE is refused, and the log says why", async (stage) => {
-    const { status } = await ask(given.gateway.port, "/sse/web-signals", { headers: { authorization: "Bearer a.b.c" } });
-    assert.ok(status === 401 || status === 403, String(status));
-    await until("the log tells of it", () => /token/i.test(given.gateway.log()));
+  for (const [where, query, headers] of [["a bearer token", "", { authorization: "Bearer a.b.c" }], ["a token in the query", "token=a.b.c", {}]]) {
+    scenario(`${where} is refused on SSE and WebSocket, and the log says why`, async (stage) => {
+      const { status } = await ask(given.gateway.port, `/sse/web-signals?${query}`, { headers });
+      assert.ok(status === 401 || status === 403, String(status));
+      const { connected } = await new Commands(stage, given.gateway, { path: `/ws?${query}`, headers }).connect();
+      assert.equal(connected.connect, undefined);
+      await until("the log tells of it", () => /token/i.test(given.gateway.log()));
+      assert.doesNotMatch(given.gateway.log(), /a\.b\.c/);
+    });
+  }
+
+  scenario("the SDK that has a token stops, and does not come back without an end", async (stage) => {
+    const sdk = new Sdk(stage, given.gateway, "json", { token: "a.b.c" });
+    sdk.client.connect();
+    await until("the SDK is disconnected", () => sdk.client.state === "disconnected" || sdk.client.state === "connected");
+    assert.equal(sdk.client.state, "disconnected");
   });
 });
 
@@ -247,7 +261,8 @@ scenario("a listener that is not on loopback answers health checks under any Hos
 });
 
 const RESERVED = ["__keyspace@0__:session:1", "__keyevent@0__:expired", "__keyevent@15__:set", "celery.pidbox",
-  "myapp.celery.pidbox", "reply.celery.pidbox", "worker.celeryev.1", "x.celeryev", "bull:mail:events", "bull:", "earshot:probe:1"];
+  "myapp.celery.pidbox", "reply.celery.pidbox", "worker.celeryev.1", "x.celeryev", "celeryev.x", "bull:mail:events", "bull:",
+  "rq:pubsub:command:1", "__redis__:invalidate", "__sentinel__:hello", "earshot:probe:1", "earshot:x"];
 
 shared("names that no client reaches", async (stage) => {
   const redis = await stage.redis();
@@ -294,6 +309,13 @@ publish = "anyone"
       assert.deepEqual(backend.payloads("celery.pidbox").map(String), ["after"]);
     });
   }
+
+  scenario("they are unknown to the API, too", async () => {
+    for (const channel of RESERVED) {
+      const { text } = await call(given.dev, "publish", { channel, data: 1 });
+      assert.equal(JSON.parse(text).error?.code, 102, channel);
+    }
+  });
 
   scenario("a namespace that names one exactly opens it", async (stage) => {
     const client = await new Commands(stage, given.file).connect();
