@@ -219,6 +219,50 @@ scenario("an SSE stream that is far behind in many channels and reads nothing co
   assert.deepEqual(tally(again.events()), tally(events.slice(-rest)));
 });
 
+for (const source of ["log", "plain"]) {
+  scenario(`${source}: who is far behind in many channels and pauses while more is published misses nothing without a gap`, async (stage) => {
+    const gateway = await stage.gateway({ redis: await stage.redis(), config: CONFIG });
+    const channels = Array.from({ length: 20 }, (_, n) => `${source}:${n}`);
+    const path = `/sse?${channels.map((channel) => `channel=${channel}`).join("&")}`;
+    let published = 0;
+    const publish = async (times) => {
+      for (let n = 0; n < times; n += 1) await call(gateway, "broadcast", { channels, data: `${(published += 1)} `.padEnd(8000, "x") });
+    };
+    const first = await new Stream(stage, gateway, path).begun();
+    let { id } = first.of("subscribed")[0];
+    first.close();
+    await publish(60);
+    const heard = Object.fromEntries(channels.map((channel) => [channel, []]));
+    const complete = () => channels.every((channel) => heard[channel].at(-1) === published);
+    for (let round = 0; !complete(); round += 1) {
+      assert.ok(round < 10, "it comes to an end");
+      const stream = new Stream(stage, gateway, path, { "last-event-id": id });
+      await until("the stream is answered", () => stream.status);
+      if (round === 0) {
+        stream.incoming.pause();
+        await publish(20);
+        stream.incoming.resume();
+      }
+      const last = () => channels.every((channel) => stream.text.includes(`event: ${channel}\ndata: "${published} `));
+      await until("all has come, or the stream has ended", () => stream.ended || last());
+      stream.close();
+      for (const event of stream.events()) {
+        if (event.name in heard) heard[event.name].push(Number(/^"(\d+) /.exec(event.data)[1]));
+        else if (event.name === "gap") heard[JSON.parse(event.data).channel].push("gap");
+        id = event.id ?? id;
+      }
+    }
+    for (const channel of channels) {
+      const numbers = heard[channel];
+      assert.ok(numbers.includes("gap") || numbers.length === published, `${channel}: ${numbers}`);
+      numbers.forEach((number, index) => {
+        const before = index === 0 ? 0 : numbers[index - 1];
+        assert.ok(number === "gap" || before === "gap" || number === before + 1, `${channel}: ${numbers}`);
+      });
+    }
+  });
+}
+
 /** How many publications of each channel are among `events`. */
 function tally(events) {
   const counts = {};
