@@ -14,90 +14,113 @@ const KEY = "0123456789abcdef0123456789abcdef";
 const SUGGESTED = ["EARSHOT_OPEN_CHANNELS", "EARSHOT_API_KEY", "EARSHOT_ALLOWED_ORIGINS"];
 const METHODS = ["publish", "broadcast", "history", "history_remove", "channels", "info"];
 
-shared("REDIS_URL alone", async (stage) => {
-  const redis = await stage.redis();
-  return { redis, gateway: await stage.gateway({ redis, flags: CLOSED }) };
-}, (given) => {
-  scenario("it is enough to start and to be ready", async () => {
-    assert.equal((await ask(given.gateway.port, "/ready")).status, 200);
-    assert.equal(JSON.parse((await ask(given.gateway.port, "/health")).text).cache, "redis");
-  });
+shared(
+  "REDIS_URL alone",
+  async (stage) => {
+    const redis = await stage.redis();
+    return { redis, gateway: await stage.gateway({ redis, flags: CLOSED }) };
+  },
+  (given) => {
+    scenario("it is enough to start and to be ready", async () => {
+      assert.equal((await ask(given.gateway.port, "/ready")).status, 200);
+      assert.equal(JSON.parse((await ask(given.gateway.port, "/health")).text).cache, "redis");
+    });
 
-  scenario("a WebSocket client is refused on every channel with 102", async (stage) => {
-    const client = await new Commands(stage, given.gateway).connect();
-    for (const channel of ["demo", "web-signals", "a", "celery.pidbox", "__keyevent@0__:expired"]) {
-      const reply = await client.command({ subscribe: { channel } });
-      assert.equal(refusal(reply), 102, `${channel}: ${JSON.stringify(reply)}`);
-    }
-  });
+    scenario("a WebSocket client is refused on every channel with 102", async (stage) => {
+      const client = await new Commands(stage, given.gateway).connect();
+      for (const channel of ["demo", "web-signals", "a", "celery.pidbox", "__keyevent@0__:expired"]) {
+        const reply = await client.command({ subscribe: { channel } });
+        assert.equal(refusal(reply), 102, `${channel}: ${JSON.stringify(reply)}`);
+      }
+    });
 
-  scenario("a client's publication is refused, and no subscriber of Redis hears it", async (stage) => {
-    const backend = await new RedisSubscriber(stage, given.redis).subscribe("demo");
-    const client = await new Commands(stage, given.gateway).connect();
-    assert.ok([102, 103].includes(refusal(await client.command({ publish: { channel: "demo", data: { evil: true } } }))));
-    await given.redis.publish("demo", "after");
-    await until("what follows is heard", () => backend.payloads("demo").length > 0);
-    assert.deepEqual(backend.payloads("demo").map(String), ["after"]);
-  });
+    scenario("a client's publication is refused, and no subscriber of Redis hears it", async (stage) => {
+      const backend = await new RedisSubscriber(stage, given.redis).subscribe("demo");
+      const client = await new Commands(stage, given.gateway).connect();
+      assert.ok(
+        [102, 103].includes(refusal(await client.command({ publish: { channel: "demo", data: { evil: true } } }))),
+      );
+      await given.redis.publish("demo", "after");
+      await until("what follows is heard", () => backend.payloads("demo").length > 0);
+      assert.deepEqual(backend.payloads("demo").map(String), ["after"]);
+    });
 
-  scenario("channels in the connect command are refused, too", async (stage) => {
-    const { connected } = await new Commands(stage, given.gateway).connect({ subs: { demo: {} } });
-    assert.deepEqual(connected.connect?.subs ?? {}, {});
-  });
+    scenario("channels in the connect command are refused, too", async (stage) => {
+      const { connected } = await new Commands(stage, given.gateway).connect({ subs: { demo: {} } });
+      assert.deepEqual(connected.connect?.subs ?? {}, {});
+    });
 
-  scenario("SSE is refused on every channel, with one and with several", async () => {
-    for (const path of ["/sse/demo", "/sse?channel=demo&channel=web-signals", "/sse/celery.pidbox"]) {
-      assert.equal((await ask(given.gateway.port, path)).status, 404, path);
-    }
-  });
+    scenario("SSE is refused on every channel, with one and with several", async () => {
+      for (const path of ["/sse/demo", "/sse?channel=demo&channel=web-signals", "/sse/celery.pidbox"]) {
+        assert.equal((await ask(given.gateway.port, path)).status, 404, path);
+      }
+    });
 
-  scenario("the keyless API answers each method with 403, and says what to set", async () => {
-    for (const method of METHODS) {
-      const { status, text } = await call(given.gateway, method, { channel: "demo", channels: ["demo"], data: 1 });
-      assert.equal(status, 403, method);
-      assert.match(text, /EARSHOT_API_KEY/, method);
-    }
-  });
+    scenario("the keyless API answers each method with 403, and says what to set", async () => {
+      for (const method of METHODS) {
+        const { status, text } = await call(given.gateway, method, { channel: "demo", channels: ["demo"], data: 1 });
+        assert.equal(status, 403, method);
+        assert.match(text, /EARSHOT_API_KEY/, method);
+      }
+    });
 
-  scenario("the keyless API stays closed to what a plain nginx hands on", async () => {
-    // `proxy_pass http://127.0.0.1:PORT` alone: HTTP/1.0, a loopback Host, no header that says that it is a proxy.
-    const headers = { host: `127.0.0.1:${given.gateway.port}`, connection: "close" };
-    assert.equal((await call(given.gateway, "publish", { channel: "demo", data: 1 }, headers)).status, 403);
-  });
+    scenario("the keyless API stays closed to what a plain nginx hands on", async () => {
+      // `proxy_pass http://127.0.0.1:PORT` alone: HTTP/1.0, a loopback Host, no header that says that it is a proxy.
+      const headers = { host: `127.0.0.1:${given.gateway.port}`, connection: "close" };
+      assert.equal((await call(given.gateway, "publish", { channel: "demo", data: 1 }, headers)).status, 403);
+    });
 
-  scenario("the keyless API is opened by no key that a client makes up", async () => {
-    for (const headers of [{ "x-api-key": "" }, { "x-api-key": "x" }, { authorization: "apikey " }, { authorization: "apikey x" }]) {
-      assert.ok([401, 403].includes((await call(given.gateway, "info", {}, headers)).status), JSON.stringify(headers));
-    }
-    const { status } = await ask(given.gateway.port, "/api/info?api_key=", { method: "POST", body: "{}" });
-    assert.ok([401, 403].includes(status));
-  });
+    scenario("the keyless API is opened by no key that a client makes up", async () => {
+      for (const headers of [
+        { "x-api-key": "" },
+        { "x-api-key": "x" },
+        { authorization: "apikey " },
+        { authorization: "apikey x" },
+      ]) {
+        assert.ok(
+          [401, 403].includes((await call(given.gateway, "info", {}, headers)).status),
+          JSON.stringify(headers),
+        );
+      }
+      const { status } = await ask(given.gateway.port, "/api/info?api_key=", { method: "POST", body: "{}" });
+      assert.ok([401, 403].includes(status));
+    });
 
-  scenario("there is no page for trying things out", async () => {
-    assert.notEqual((await ask(given.gateway.port, "/")).status, 200);
-  });
+    scenario("there is no page for trying things out", async () => {
+      assert.notEqual((await ask(given.gateway.port, "/")).status, 200);
+    });
 
-  scenario("the start-up log shows the three lines that are missing", async () => {
-    for (const name of SUGGESTED) assert.match(given.gateway.log(), new RegExp(`^${name}=\\S`, "m"));
-  });
+    scenario("the start-up log shows the three lines that are missing", async () => {
+      for (const name of SUGGESTED) assert.match(given.gateway.log(), new RegExp(`^${name}=\\S`, "m"));
+    });
 
-  scenario("the three lines, pasted into a shell, open the channels and the API", async (stage) => {
-    const lines = given.gateway.log().split("\n").filter((line) => SUGGESTED.some((name) => line.startsWith(`${name}=`)));
-    const shell = spawnSync("sh", ["-ec", `set -a\n${lines.join("\n")}\nenv`], { encoding: "utf8" });
-    const set = shell.stdout.split("\n").map((line) => line.split(/=(.*)/s)).filter(([name]) => SUGGESTED.includes(name));
-    const env = Object.fromEntries(set.map(([name, value]) => [name, value]));
-    const gateway = await stage.gateway({ redis: given.redis, flags: CLOSED, env });
-    const channel = env.EARSHOT_OPEN_CHANNELS.split(",")[0];
-    const client = await new Commands(stage, gateway).connect();
-    assert.equal(refusal(await client.command({ subscribe: { channel } })), 0);
-    const key = { "x-api-key": env.EARSHOT_API_KEY };
-    assert.equal((await call(gateway, "publish", { channel, data: 1 }, key)).text, '{"result":{}}');
-    const origin = env.EARSHOT_ALLOWED_ORIGINS.split(",")[0];
-    assert.equal((await ask(gateway.port, `/sse/${channel}`, { headers: { origin } })).status, 200);
-  });
-});
+    scenario("the three lines, pasted into a shell, open the channels and the API", async (stage) => {
+      const lines = given.gateway
+        .log()
+        .split("\n")
+        .filter((line) => SUGGESTED.some((name) => line.startsWith(`${name}=`)));
+      const shell = spawnSync("sh", ["-ec", `set -a\n${lines.join("\n")}\nenv`], { encoding: "utf8" });
+      const set = shell.stdout
+        .split("\n")
+        .map((line) => line.split(/=(.*)/s))
+        .filter(([name]) => SUGGESTED.includes(name));
+      const env = Object.fromEntries(set.map(([name, value]) => [name, value]));
+      const gateway = await stage.gateway({ redis: given.redis, flags: CLOSED, env });
+      const channel = env.EARSHOT_OPEN_CHANNELS.split(",")[0];
+      const client = await new Commands(stage, gateway).connect();
+      assert.equal(refusal(await client.command({ subscribe: { channel } })), 0);
+      const key = { "x-api-key": env.EARSHOT_API_KEY };
+      assert.equal((await call(gateway, "publish", { channel, data: 1 }, key)).text, '{"result":{}}');
+      const origin = env.EARSHOT_ALLOWED_ORIGINS.split(",")[0];
+      assert.equal((await ask(gateway.port, `/sse/${channel}`, { headers: { origin } })).status, 200);
+    });
+  },
+);
 
-for (const [what, settings] of [["without Redis", {}], ["on every address", { address: "0.0.0.0" }]]) {
+for (const [what, settings] of [
+  ["without Redis", {}],
+  ["on every address", { address: "0.0.0.0" }],
+]) {
   scenario(`${what}, it is closed as well`, async (stage) => {
     const gateway = await stage.gateway({ flags: CLOSED, ...settings });
     const client = await new Commands(stage, gateway).connect();
@@ -108,150 +131,199 @@ for (const [what, settings] of [["without Redis", {}], ["on every address", { ad
   });
 }
 
-shared("EARSHOT_OPEN_CHANNELS, on a loopback listener", async (stage) => {
-  const env = { EARSHOT_OPEN_CHANNELS: "nest-signals,web-*", EARSHOT_API_KEY: KEY, EARSHOT_ALLOWED_ORIGINS: "https://app.example.com" };
-  const redis = await stage.redis();
-  return { redis, gateway: await stage.gateway({ redis, flags: CLOSED, env }) };
-}, (given) => {
-  const key = { "x-api-key": KEY };
-  const local = () => `127.0.0.1:${given.gateway.port}`;
+shared(
+  "EARSHOT_OPEN_CHANNELS, on a loopback listener",
+  async (stage) => {
+    const env = {
+      EARSHOT_OPEN_CHANNELS: "nest-signals,web-*",
+      EARSHOT_API_KEY: KEY,
+      EARSHOT_ALLOWED_ORIGINS: "https://app.example.com",
+    };
+    const redis = await stage.redis();
+    return { redis, gateway: await stage.gateway({ redis, flags: CLOSED, env }) };
+  },
+  (given) => {
+    const key = { "x-api-key": KEY };
+    const local = () => `127.0.0.1:${given.gateway.port}`;
 
-  scenario("exact names and globs are open to anonymous subscribers", async (stage) => {
-    const client = await new Commands(stage, given.gateway).connect();
-    for (const channel of ["nest-signals", "web-signals", "web-"]) {
-      assert.equal(refusal(await client.command({ subscribe: { channel } })), 0, channel);
-      assert.equal((await ask(given.gateway.port, `/sse/${channel}`)).status, 200, channel);
-    }
-    await given.redis.publish("web-signals", '{"type":"offer"}');
-    await until("the publication is heard", () => client.publications("web-signals").length === 1);
-  });
+    scenario("exact names and globs are open to anonymous subscribers", async (stage) => {
+      const client = await new Commands(stage, given.gateway).connect();
+      for (const channel of ["nest-signals", "web-signals", "web-"]) {
+        assert.equal(refusal(await client.command({ subscribe: { channel } })), 0, channel);
+        assert.equal((await ask(given.gateway.port, `/sse/${channel}`)).status, 200, channel);
+      }
+      await given.redis.publish("web-signals", '{"type":"offer"}');
+      await until("the publication is heard", () => client.publications("web-signals").length === 1);
+    });
 
-  scenario("other channels stay closed", async (stage) => {
-    const client = await new Commands(stage, given.gateway).connect();
-    for (const channel of ["nest-signals2", "nest", "xweb-", "demo"]) {
-      assert.equal(refusal(await client.command({ subscribe: { channel } })), 102, channel);
-      assert.equal((await ask(given.gateway.port, `/sse/${channel}`)).status, 404, channel);
-    }
-  });
-
-  scenario("publishing by clients stays closed", async (stage) => {
-    const client = await new Commands(stage, given.gateway).connect();
-    await client.command({ subscribe: { channel: "web-signals" } });
-    assert.equal(refusal(await client.command({ publish: { channel: "web-signals", data: 1 } })), 103);
-  });
-
-  scenario("the API takes its key from X-API-Key, Authorization and the query", async () => {
-    assert.equal((await call(given.gateway, "info", {}, key)).status, 200);
-    assert.equal((await call(given.gateway, "info", {}, { authorization: `apikey ${KEY}` })).status, 200);
-    assert.equal((await ask(given.gateway.port, `/api/info?api_key=${KEY}`, { method: "POST", body: "{}" })).status, 200);
-  });
-
-  scenario("the API refuses no key and a wrong one", async () => {
-    for (const headers of [{}, { "x-api-key": `${KEY}0` }, { "x-api-key": KEY.slice(1) }, { authorization: `Bearer ${KEY}` }]) {
-      assert.equal((await call(given.gateway, "info", {}, headers)).status, 401, JSON.stringify(headers));
-    }
-    assert.equal((await ask(given.gateway.port, "/api/info?api_key=x", { method: "POST", body: "{}" })).status, 401);
-  });
-
-  scenario("pages of localhost are not allowed outside of development mode", async (stage) => {
-    const headers = { origin: "http://localhost:5173" };
-    assert.equal((await ask(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
-    const client = await new Commands(stage, given.gateway, { headers }).connect();
-    assert.equal(refusal(client.connected), 3507);
-  });
-
-  for (const path of ["/health", "/ready", "/metrics", "/sse/web-signals", "/sse?channel=web-signals"]) {
-    scenario(`a foreign Host gets nothing of ${path}`, async () => {
-      for (const host of ["evil.example", `evil.example:${given.gateway.port}`, "localhost.evil.example", "127.0.0.1.nip.io"]) {
-        const { status, text } = await ask(given.gateway.port, path, { headers: { host, "sec-fetch-site": "same-origin" } });
-        assert.ok(status >= 400 && status < 500, `${host}: ${status}`);
-        assert.doesNotMatch(text, /uptime|earshot_|"ready"/, host);
+    scenario("other channels stay closed", async (stage) => {
+      const client = await new Commands(stage, given.gateway).connect();
+      for (const channel of ["nest-signals2", "nest", "xweb-", "demo"]) {
+        assert.equal(refusal(await client.command({ subscribe: { channel } })), 102, channel);
+        assert.equal((await ask(given.gateway.port, `/sse/${channel}`)).status, 404, channel);
       }
     });
 
-    scenario(`a local Host, and the host of an allowed origin, get ${path}`, async () => {
-      const { port } = given.gateway;
-      const hosts = ["localhost", `localhost:${port}`, `127.0.0.1:${port}`, "127.0.0.1", `[::1]:${port}`, "LOCALHOST", "app.example.com", "app.example.com:443"];
-      for (const host of hosts) assert.equal((await ask(port, path, { headers: { host } })).status, 200, host);
+    scenario("publishing by clients stays closed", async (stage) => {
+      const client = await new Commands(stage, given.gateway).connect();
+      await client.command({ subscribe: { channel: "web-signals" } });
+      assert.equal(refusal(await client.command({ publish: { channel: "web-signals", data: 1 } })), 103);
     });
-  }
 
-  scenario("an address as Host is let in, since no name leads to it", async () => {
-    for (const host of ["10.0.0.1", "192.168.1.2:8000", "[fd00::1]:8000"]) {
-      assert.equal((await ask(given.gateway.port, "/health", { headers: { host } })).status, 200, host);
-    }
-  });
+    scenario("the API takes its key from X-API-Key, Authorization and the query", async () => {
+      assert.equal((await call(given.gateway, "info", {}, key)).status, 200);
+      assert.equal((await call(given.gateway, "info", {}, { authorization: `apikey ${KEY}` })).status, 200);
+      assert.equal(
+        (await ask(given.gateway.port, `/api/info?api_key=${KEY}`, { method: "POST", body: "{}" })).status,
+        200,
+      );
+    });
 
-  scenario("a foreign Host gets no WebSocket", async (stage) => {
-    for (const headers of [{ host: "evil.example" }, { host: "evil.example", origin: "http://evil.example" }]) {
+    scenario("the API refuses no key and a wrong one", async () => {
+      for (const headers of [
+        {},
+        { "x-api-key": `${KEY}0` },
+        { "x-api-key": KEY.slice(1) },
+        { authorization: `Bearer ${KEY}` },
+      ]) {
+        assert.equal((await call(given.gateway, "info", {}, headers)).status, 401, JSON.stringify(headers));
+      }
+      assert.equal((await ask(given.gateway.port, "/api/info?api_key=x", { method: "POST", body: "{}" })).status, 401);
+    });
+
+    scenario("pages of localhost are not allowed outside of development mode", async (stage) => {
+      const headers = { origin: "http://localhost:5173" };
+      assert.equal((await ask(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
       const client = await new Commands(stage, given.gateway, { headers }).connect();
-      assert.equal(client.connected.connect, undefined, JSON.stringify(headers));
-    }
-  });
-
-  scenario("a foreign Host gets nothing of the API, key or not", async () => {
-    const { status } = await call(given.gateway, "info", {}, { ...key, host: "evil.example" });
-    assert.ok(status >= 400 && status < 500, String(status));
-  });
-
-  scenario("a foreign authority gets nothing over HTTP/2", async (stage) => {
-    const session = connectHttp2(`http://${local()}`);
-    stage.after(() => session.destroy());
-    session.on("error", () => {});
-    for (const [authority, good] of [[local(), true], ["evil.example", false]]) {
-      const stream = session.request({ ":path": "/health", ":authority": authority });
-      let status;
-      stream.on("response", (headers) => (status = headers[":status"]));
-      stream.on("error", () => (status ??= 421));
-      stream.resume();
-      await until("it is answered", () => status);
-      assert.equal(status === 200, good, `${authority}: ${status}`);
-    }
-  });
-
-  scenario("a page of another site that embeds a stream is refused", async () => {
-    const headers = { host: local(), "sec-fetch-site": "cross-site" };
-    assert.equal((await ask(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
-  });
-
-  scenario("a token in connect is refused, and the log says why", async (stage) => {
-    const client = await new Commands(stage, given.gateway).connect({ token: "eyJhbGciOiJIUzI1NiJ9.e30.c2VjcmV0" });
-    assert.equal(client.connected.connect, undefined, JSON.stringify(client.connected));
-    assert.notEqual(refusal(client.connected), 0);
-    await until("the log tells of it", () => /token/i.test(given.gateway.log()));
-    assert.doesNotMatch(given.gateway.log(), /c2VjcmV0/);
-  });
-
-  scenario("a token in subscribe, and one in the subscriptions of connect, are refused", async (stage) => {
-    const client = await new Commands(stage, given.gateway).connect();
-    assert.notEqual(refusal(await client.command({ subscribe: { channel: "web-signals", token: "a.b.c" } })), 0);
-    const { connected } = await new Commands(stage, given.gateway).connect({ subs: { "web-signals": { token: "a.b.c" } } });
-    assert.deepEqual(connected.connect?.subs ?? {}, {});
-  });
-
-  for (const [where, query, headers] of [["a bearer token", "", { authorization: "Bearer a.b.c" }], ["a token in the query", "token=a.b.c", {}]]) {
-    scenario(`${where} is refused on SSE and WebSocket, and the log says why`, async (stage) => {
-      const { status } = await ask(given.gateway.port, `/sse/web-signals?${query}`, { headers });
-      assert.ok(status === 401 || status === 403, String(status));
-      const { connected } = await new Commands(stage, given.gateway, { path: `/ws?${query}`, headers }).connect();
-      assert.equal(connected.connect, undefined);
-      await until("the log tells of it", () => /token/i.test(given.gateway.log()));
-      assert.doesNotMatch(given.gateway.log(), /a\.b\.c/);
+      assert.equal(refusal(client.connected), 3507);
     });
-  }
 
-  scenario("the SDK that has a token stops, and does not come back without an end", async (stage) => {
-    const sdk = new Sdk(stage, given.gateway, "json", { token: "a.b.c" });
-    sdk.client.connect();
-    await until("the SDK is disconnected", () => sdk.client.state === "disconnected" || sdk.client.state === "connected");
-    assert.equal(sdk.client.state, "disconnected");
-  });
-});
+    for (const path of ["/health", "/ready", "/metrics", "/sse/web-signals", "/sse?channel=web-signals"]) {
+      scenario(`a foreign Host gets nothing of ${path}`, async () => {
+        for (const host of [
+          "evil.example",
+          `evil.example:${given.gateway.port}`,
+          "localhost.evil.example",
+          "127.0.0.1.nip.io",
+        ]) {
+          const { status, text } = await ask(given.gateway.port, path, {
+            headers: { host, "sec-fetch-site": "same-origin" },
+          });
+          assert.ok(status >= 400 && status < 500, `${host}: ${status}`);
+          assert.doesNotMatch(text, /uptime|earshot_|"ready"/, host);
+        }
+      });
+
+      scenario(`a local Host, and the host of an allowed origin, get ${path}`, async () => {
+        const { port } = given.gateway;
+        const hosts = [
+          "localhost",
+          `localhost:${port}`,
+          `127.0.0.1:${port}`,
+          "127.0.0.1",
+          `[::1]:${port}`,
+          "LOCALHOST",
+          "app.example.com",
+          "app.example.com:443",
+        ];
+        for (const host of hosts) assert.equal((await ask(port, path, { headers: { host } })).status, 200, host);
+      });
+    }
+
+    scenario("an address as Host is let in, since no name leads to it", async () => {
+      for (const host of ["10.0.0.1", "192.168.1.2:8000", "[fd00::1]:8000"]) {
+        assert.equal((await ask(given.gateway.port, "/health", { headers: { host } })).status, 200, host);
+      }
+    });
+
+    scenario("a foreign Host gets no WebSocket", async (stage) => {
+      for (const headers of [{ host: "evil.example" }, { host: "evil.example", origin: "http://evil.example" }]) {
+        const client = await new Commands(stage, given.gateway, { headers }).connect();
+        assert.equal(client.connected.connect, undefined, JSON.stringify(headers));
+      }
+    });
+
+    scenario("a foreign Host gets nothing of the API, key or not", async () => {
+      const { status } = await call(given.gateway, "info", {}, { ...key, host: "evil.example" });
+      assert.ok(status >= 400 && status < 500, String(status));
+    });
+
+    scenario("a foreign authority gets nothing over HTTP/2", async (stage) => {
+      const session = connectHttp2(`http://${local()}`);
+      stage.after(() => session.destroy());
+      session.on("error", () => {});
+      for (const [authority, good] of [
+        [local(), true],
+        ["evil.example", false],
+      ]) {
+        const stream = session.request({ ":path": "/health", ":authority": authority });
+        let status;
+        stream.on("response", (headers) => (status = headers[":status"]));
+        stream.on("error", () => (status ??= 421));
+        stream.resume();
+        await until("it is answered", () => status);
+        assert.equal(status === 200, good, `${authority}: ${status}`);
+      }
+    });
+
+    scenario("a page of another site that embeds a stream is refused", async () => {
+      const headers = { host: local(), "sec-fetch-site": "cross-site" };
+      assert.equal((await ask(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
+    });
+
+    scenario("a token in connect is refused, and the log says why", async (stage) => {
+      const client = await new Commands(stage, given.gateway).connect({ token: "eyJhbGciOiJIUzI1NiJ9.e30.c2VjcmV0" });
+      assert.equal(client.connected.connect, undefined, JSON.stringify(client.connected));
+      assert.notEqual(refusal(client.connected), 0);
+      await until("the log tells of it", () => /token/i.test(given.gateway.log()));
+      assert.doesNotMatch(given.gateway.log(), /c2VjcmV0/);
+    });
+
+    scenario("a token in subscribe, and one in the subscriptions of connect, are refused", async (stage) => {
+      const client = await new Commands(stage, given.gateway).connect();
+      assert.notEqual(refusal(await client.command({ subscribe: { channel: "web-signals", token: "a.b.c" } })), 0);
+      const { connected } = await new Commands(stage, given.gateway).connect({
+        subs: { "web-signals": { token: "a.b.c" } },
+      });
+      assert.deepEqual(connected.connect?.subs ?? {}, {});
+    });
+
+    for (const [where, query, headers] of [
+      ["a bearer token", "", { authorization: "Bearer a.b.c" }],
+      ["a token in the query", "token=a.b.c", {}],
+    ]) {
+      scenario(`${where} is refused on SSE and WebSocket, and the log says why`, async (stage) => {
+        const { status } = await ask(given.gateway.port, `/sse/web-signals?${query}`, { headers });
+        assert.ok(status === 401 || status === 403, String(status));
+        const { connected } = await new Commands(stage, given.gateway, { path: `/ws?${query}`, headers }).connect();
+        assert.equal(connected.connect, undefined);
+        await until("the log tells of it", () => /token/i.test(given.gateway.log()));
+        assert.doesNotMatch(given.gateway.log(), /a\.b\.c/);
+      });
+    }
+
+    scenario("the SDK that has a token stops, and does not come back without an end", async (stage) => {
+      const sdk = new Sdk(stage, given.gateway, "json", { token: "a.b.c" });
+      sdk.client.connect();
+      await until(
+        "the SDK is disconnected",
+        () => sdk.client.state === "disconnected" || sdk.client.state === "connected",
+      );
+      assert.equal(sdk.client.state, "disconnected");
+    });
+  },
+);
 
 scenario("hosts in the configuration are let in by a loopback listener, others are not", async (stage) => {
-  const gateway = await stage.gateway({ flags: CLOSED, config: 'hosts = ["gateway.internal"]\nallowed_origins = ["https://app.example.com"]\n' });
+  const gateway = await stage.gateway({
+    flags: CLOSED,
+    config: 'hosts = ["gateway.internal"]\nallowed_origins = ["https://app.example.com"]\n',
+  });
   assert.equal((await ask(gateway.port, "/health", { headers: { host: "gateway.internal" } })).status, 200);
-  assert.equal((await ask(gateway.port, "/health", { headers: { host: `gateway.internal:${gateway.port}` } })).status, 200);
+  assert.equal(
+    (await ask(gateway.port, "/health", { headers: { host: `gateway.internal:${gateway.port}` } })).status,
+    200,
+  );
   assert.notEqual((await ask(gateway.port, "/health", { headers: { host: "evil.example" } })).status, 200);
 });
 
@@ -260,13 +332,30 @@ scenario("a listener that is not on loopback answers health checks under any Hos
   assert.equal((await ask(gateway.port, "/health", { headers: { host: "10.0.0.7:8000" } })).status, 200);
 });
 
-const RESERVED = ["__keyspace@0__:session:1", "__keyevent@0__:expired", "__keyevent@15__:set", "celery.pidbox",
-  "myapp.celery.pidbox", "reply.celery.pidbox", "worker.celeryev.1", "x.celeryev", "celeryev.x", "bull:mail:events", "bull:",
-  "rq:pubsub:command:1", "__redis__:invalidate", "__sentinel__:hello", "earshot:probe:1", "earshot:x"];
+const RESERVED = [
+  "__keyspace@0__:session:1",
+  "__keyevent@0__:expired",
+  "__keyevent@15__:set",
+  "celery.pidbox",
+  "myapp.celery.pidbox",
+  "reply.celery.pidbox",
+  "worker.celeryev.1",
+  "x.celeryev",
+  "celeryev.x",
+  "bull:mail:events",
+  "bull:",
+  "rq:pubsub:command:1",
+  "__redis__:invalidate",
+  "__sentinel__:hello",
+  "earshot:probe:1",
+  "earshot:x",
+];
 
-shared("names that no client reaches", async (stage) => {
-  const redis = await stage.redis();
-  const config = `[[namespace]]
+shared(
+  "names that no client reaches",
+  async (stage) => {
+    const redis = await stage.redis();
+    const config = `[[namespace]]
 name = "exact"
 channels = ["bull:mail:events"]
 publish = "anyone"
@@ -275,103 +364,135 @@ name = "wide"
 channels = ["*"]
 publish = "anyone"
 `;
-  return {
-    redis,
-    open: await stage.gateway({ redis, flags: CLOSED, env: { EARSHOT_OPEN_CHANNELS: "*" } }),
-    dev: await stage.gateway({ redis }),
-    file: await stage.gateway({ redis, flags: CLOSED, config }),
-  };
-}, (given) => {
-  for (const [which, exact] of [["open", []], ["dev", []], ["file", ["bull:mail:events"]]]) {
-    const how = { open: "EARSHOT_OPEN_CHANNELS=*", dev: "development mode", file: "a namespace for *" }[which];
+    return {
+      redis,
+      open: await stage.gateway({ redis, flags: CLOSED, env: { EARSHOT_OPEN_CHANNELS: "*" } }),
+      dev: await stage.gateway({ redis }),
+      file: await stage.gateway({ redis, flags: CLOSED, config }),
+    };
+  },
+  (given) => {
+    for (const [which, exact] of [
+      ["open", []],
+      ["dev", []],
+      ["file", ["bull:mail:events"]],
+    ]) {
+      const how = { open: "EARSHOT_OPEN_CHANNELS=*", dev: "development mode", file: "a namespace for *" }[which];
 
-    scenario(`${how} does not open them for subscribing`, async (stage) => {
-      const client = await new Commands(stage, given[which]).connect();
-      for (const channel of RESERVED.filter((name) => !exact.includes(name))) {
-        const reply = await client.command({ subscribe: { channel } });
-        assert.ok([102, 103].includes(refusal(reply)), `${channel}: ${JSON.stringify(reply)}`);
-        for (const path of [`/sse/${encodeURIComponent(channel)}`, `/sse?channel=a&channel=${encodeURIComponent(channel)}`]) {
-          const { status } = await ask(given[which].port, path);
-          assert.ok(status === 403 || status === 404, `${path}: ${status}`);
+      scenario(`${how} does not open them for subscribing`, async (stage) => {
+        const client = await new Commands(stage, given[which]).connect();
+        for (const channel of RESERVED.filter((name) => !exact.includes(name))) {
+          const reply = await client.command({ subscribe: { channel } });
+          assert.ok([102, 103].includes(refusal(reply)), `${channel}: ${JSON.stringify(reply)}`);
+          for (const path of [
+            `/sse/${encodeURIComponent(channel)}`,
+            `/sse?channel=a&channel=${encodeURIComponent(channel)}`,
+          ]) {
+            const { status } = await ask(given[which].port, path);
+            assert.ok(status === 403 || status === 404, `${path}: ${status}`);
+          }
+        }
+      });
+
+      scenario(`${how} does not open them for publishing`, async (stage) => {
+        const client = await new Commands(stage, given[which]).connect();
+        const backend = await new RedisSubscriber(stage, given.redis).subscribe("celery.pidbox");
+        for (const channel of RESERVED.filter((name) => !exact.includes(name))) {
+          const reply = await client.command({ publish: { channel, data: { method: "shutdown" } } });
+          assert.ok([102, 103].includes(refusal(reply)), `${channel}: ${JSON.stringify(reply)}`);
+        }
+        await given.redis.publish("celery.pidbox", "after");
+        await until("what follows is heard", () => backend.payloads("celery.pidbox").length > 0);
+        assert.deepEqual(backend.payloads("celery.pidbox").map(String), ["after"]);
+      });
+    }
+
+    scenario("they are unknown to the API, too", async () => {
+      for (const channel of RESERVED) {
+        const { text } = await call(given.dev, "publish", { channel, data: 1 });
+        assert.equal(JSON.parse(text).error?.code, 102, channel);
+      }
+    });
+
+    scenario("a namespace that names one exactly opens it", async (stage) => {
+      const client = await new Commands(stage, given.file).connect();
+      assert.equal(refusal(await client.command({ subscribe: { channel: "bull:mail:events" } })), 0);
+      assert.equal((await ask(given.file.port, "/sse/bull:mail:events")).status, 200);
+    });
+
+    scenario("ordinary names are open there", async (stage) => {
+      for (const which of ["open", "dev", "file"]) {
+        const client = await new Commands(stage, given[which]).connect();
+        for (const channel of ["demo", "bulletin", "celery", "earshots"]) {
+          assert.equal(refusal(await client.command({ subscribe: { channel } })), 0, `${which} ${channel}`);
         }
       }
     });
+  },
+);
 
-    scenario(`${how} does not open them for publishing`, async (stage) => {
-      const client = await new Commands(stage, given[which]).connect();
-      const backend = await new RedisSubscriber(stage, given.redis).subscribe("celery.pidbox");
-      for (const channel of RESERVED.filter((name) => !exact.includes(name))) {
-        const reply = await client.command({ publish: { channel, data: { method: "shutdown" } } });
-        assert.ok([102, 103].includes(refusal(reply)), `${channel}: ${JSON.stringify(reply)}`);
-      }
-      await given.redis.publish("celery.pidbox", "after");
-      await until("what follows is heard", () => backend.payloads("celery.pidbox").length > 0);
-      assert.deepEqual(backend.payloads("celery.pidbox").map(String), ["after"]);
+shared(
+  "development mode",
+  async (stage) => ({ gateway: await stage.gateway() }),
+  (given) => {
+    scenario("every channel is open, for subscribing and publishing", async (stage) => {
+      const client = await new Commands(stage, given.gateway).connect();
+      assert.equal(refusal(await client.command({ subscribe: { channel: "whatever" } })), 0);
+      assert.equal(refusal(await client.command({ publish: { channel: "whatever", data: 1 } })), 0);
+      assert.equal((await ask(given.gateway.port, "/sse/whatever")).status, 200);
     });
-  }
 
-  scenario("they are unknown to the API, too", async () => {
-    for (const channel of RESERVED) {
-      const { text } = await call(given.dev, "publish", { channel, data: 1 });
-      assert.equal(JSON.parse(text).error?.code, 102, channel);
-    }
-  });
+    scenario("the API needs no key, and the page is on", async () => {
+      assert.equal((await call(given.gateway, "info", {})).status, 200);
+      assert.equal((await ask(given.gateway.port, "/")).status, 200);
+    });
 
-  scenario("a namespace that names one exactly opens it", async (stage) => {
-    const client = await new Commands(stage, given.file).connect();
-    assert.equal(refusal(await client.command({ subscribe: { channel: "bull:mail:events" } })), 0);
-    assert.equal((await ask(given.file.port, "/sse/bull:mail:events")).status, 200);
-  });
-
-  scenario("ordinary names are open there", async (stage) => {
-    for (const which of ["open", "dev", "file"]) {
-      const client = await new Commands(stage, given[which]).connect();
-      for (const channel of ["demo", "bulletin", "celery", "earshots"]) {
-        assert.equal(refusal(await client.command({ subscribe: { channel } })), 0, `${which} ${channel}`);
+    scenario("pages of any local origin may come, others may not", async (stage) => {
+      for (const origin of [
+        "http://localhost:5173",
+        "https://localhost",
+        "http://app.localhost:3000",
+        "http://127.0.0.1:8080",
+        "http://[::1]:3000",
+      ]) {
+        assert.equal((await ask(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 200, origin);
+        const client = await new Commands(stage, given.gateway, { headers: { origin } }).connect();
+        assert.ok(client.connected.connect, origin);
       }
-    }
-  });
-});
+      for (const origin of ["https://evil.example", "http://localhost.evil.example", "null"]) {
+        assert.equal((await ask(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 403, origin);
+        const client = await new Commands(stage, given.gateway, { headers: { origin } }).connect();
+        assert.equal(refusal(client.connected), 3507, origin);
+      }
+    });
 
-shared("development mode", async (stage) => ({ gateway: await stage.gateway() }), (given) => {
-  scenario("every channel is open, for subscribing and publishing", async (stage) => {
-    const client = await new Commands(stage, given.gateway).connect();
-    assert.equal(refusal(await client.command({ subscribe: { channel: "whatever" } })), 0);
-    assert.equal(refusal(await client.command({ publish: { channel: "whatever", data: 1 } })), 0);
-    assert.equal((await ask(given.gateway.port, "/sse/whatever")).status, 200);
-  });
+    scenario("a foreign page, and a foreign Host, do not reach the keyless API", async () => {
+      for (const headers of [
+        { origin: "https://evil.example" },
+        { host: "evil.example" },
+        { host: "evil.example", origin: "http://evil.example" },
+      ]) {
+        const { status } = await call(
+          given.gateway,
+          "publish",
+          { channel: "demo", data: 1 },
+          { ...headers, "content-type": "text/plain" },
+        );
+        assert.ok(status >= 400 && status < 500, `${JSON.stringify(headers)}: ${status}`);
+      }
+    });
 
-  scenario("the API needs no key, and the page is on", async () => {
-    assert.equal((await call(given.gateway, "info", {})).status, 200);
-    assert.equal((await ask(given.gateway.port, "/")).status, 200);
-  });
-
-  scenario("pages of any local origin may come, others may not", async (stage) => {
-    for (const origin of ["http://localhost:5173", "https://localhost", "http://app.localhost:3000", "http://127.0.0.1:8080", "http://[::1]:3000"]) {
-      assert.equal((await ask(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 200, origin);
-      const client = await new Commands(stage, given.gateway, { headers: { origin } }).connect();
-      assert.ok(client.connected.connect, origin);
-    }
-    for (const origin of ["https://evil.example", "http://localhost.evil.example", "null"]) {
-      assert.equal((await ask(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 403, origin);
-      const client = await new Commands(stage, given.gateway, { headers: { origin } }).connect();
-      assert.equal(refusal(client.connected), 3507, origin);
-    }
-  });
-
-  scenario("a foreign page, and a foreign Host, do not reach the keyless API", async () => {
-    for (const headers of [{ origin: "https://evil.example" }, { host: "evil.example" }, { host: "evil.example", origin: "http://evil.example" }]) {
-      const { status } = await call(given.gateway, "publish", { channel: "demo", data: 1 }, { ...headers, "content-type": "text/plain" });
-      assert.ok(status >= 400 && status < 500, `${JSON.stringify(headers)}: ${status}`);
-    }
-  });
-
-  scenario("the log warns of it in one line", async () => {
-    const warnings = given.gateway.log().split(/listening/)[0].split("\n").filter((line) => /WARN/.test(line));
-    assert.equal(warnings.length, 1, warnings.join("\n"));
-    assert.match(warnings[0], /dev/i);
-  });
-});
+    scenario("the log warns of it in one line", async () => {
+      const warnings = given.gateway
+        .log()
+        .split(/listening/)[0]
+        .split("\n")
+        .filter((line) => /WARN/.test(line));
+      assert.equal(warnings.length, 1, warnings.join("\n"));
+      assert.match(warnings[0], /dev/i);
+    });
+  },
+);
 
 for (const address of ["0.0.0.0", "", "[::]"]) {
   scenario(`development mode does not start on ${address || "every address"}`, async (stage) => {
@@ -424,15 +545,28 @@ scenario("the known levels of EARSHOT_LOG are right", async (stage) => {
 });
 
 scenario("an unknown EARSHOT_ variable is warned of, with a suggestion", async (stage) => {
-  const gateway = await stage.gateway({ flags: CLOSED, env: { EARSHOT_LISTN: "127.0.0.1:1", EARSHOT_ALLOWED_ORIGIN: "https://a.example" } });
-  const warnings = gateway.log().split("\n").filter((line) => /WARN/.test(line)).join("\n");
+  const gateway = await stage.gateway({
+    flags: CLOSED,
+    env: { EARSHOT_LISTN: "127.0.0.1:1", EARSHOT_ALLOWED_ORIGIN: "https://a.example" },
+  });
+  const warnings = gateway
+    .log()
+    .split("\n")
+    .filter((line) => /WARN/.test(line))
+    .join("\n");
   assert.match(warnings, /EARSHOT_LISTN\b[^]*EARSHOT_LISTEN\b/);
   assert.match(warnings, /EARSHOT_ALLOWED_ORIGIN\b[^]*EARSHOT_ALLOWED_ORIGINS\b/);
 });
 
 scenario("the variables that Kubernetes injects for a service called earshot are not warned of", async (stage) => {
-  const env = { EARSHOT_PORT: "tcp://10.0.0.1:80", EARSHOT_PORT_80_TCP: "tcp://10.0.0.1:80", EARSHOT_PORT_80_TCP_ADDR: "10.0.0.1",
-    EARSHOT_SERVICE_HOST: "10.0.0.1", EARSHOT_SERVICE_PORT: "80", EARSHOT_SERVICE_PORT_HTTP: "80" };
+  const env = {
+    EARSHOT_PORT: "tcp://10.0.0.1:80",
+    EARSHOT_PORT_80_TCP: "tcp://10.0.0.1:80",
+    EARSHOT_PORT_80_TCP_ADDR: "10.0.0.1",
+    EARSHOT_SERVICE_HOST: "10.0.0.1",
+    EARSHOT_SERVICE_PORT: "80",
+    EARSHOT_SERVICE_PORT_HTTP: "80",
+  };
   const gateway = await stage.gateway({ flags: CLOSED, env });
   assert.doesNotMatch(gateway.log(), /EARSHOT_(PORT|SERVICE)/);
 });
@@ -440,10 +574,17 @@ scenario("the variables that Kubernetes injects for a service called earshot are
 scenario("REDIS_SSL is read as REDIS_TLS", async (stage) => {
   const shown = async (env) => stage.run(["config", "show"], { env: { REDIS_URL: "redis://127.0.0.1:6379", ...env } });
   const [tls, ssl, none] = [await shown({ REDIS_TLS: "true" }), await shown({ REDIS_SSL: "true" }), await shown({})];
-  const settings = ({ output }) => output.split("\n").filter((line) => !line.startsWith("#")).join("\n");
+  const settings = ({ output }) =>
+    output
+      .split("\n")
+      .filter((line) => !line.startsWith("#"))
+      .join("\n");
   assert.equal(settings(ssl), settings(tls));
   assert.notEqual(settings(ssl), settings(none));
-  assert.equal((await stage.run(["config", "check"], { env: { REDIS_URL: "redis://h:1", REDIS_SSL: "perhaps" } })).code, 2);
+  assert.equal(
+    (await stage.run(["config", "check"], { env: { REDIS_URL: "redis://h:1", REDIS_SSL: "perhaps" } })).code,
+    2,
+  );
 });
 
 const SECRET = "hunter2secret";
@@ -491,41 +632,63 @@ const PLACES = {
 
 for (const [place, settings] of Object.entries(PLACES)) {
   scenario(`no message shows the password of a URL in the place of: ${place}`, async (stage) => {
-    for (const command of [["config", "check"], ["config", "show"]]) {
+    for (const command of [
+      ["config", "check"],
+      ["config", "show"],
+    ]) {
       const { code, output } = await stage.run(command, settings);
       assert.ok(!output.includes(SECRET), `${command.join(" ")} (exit code ${code}): ${output}`);
     }
   });
 }
 
-scenario("neither log, /health, /ready, /metrics nor errors show the password of a Redis that works, and then refuses it", async (stage) => {
-  const redis = await stage.redis();
-  await redis.cli(["CONFIG", "SET", "requirepass", SECRET]);
-  const env = { REDIS_URL: `redis://:${SECRET}@127.0.0.1:${redis.port}`, EARSHOT_OPEN_CHANNELS: "a", EARSHOT_API_KEY: KEY };
-  const gateway = await stage.gateway({ flags: CLOSED, env });
-  const said = async () => {
-    const answers = await Promise.all(["/health", "/ready", "/metrics"].map((path) => ask(gateway.port, path)));
-    const { text } = await call(gateway, "publish", { channel: "a", data: 1 }, { "x-api-key": KEY });
-    return [gateway.log(), ...answers.map((answer) => answer.text), text].join("\n");
-  };
-  const ready = async (status) => (await ask(gateway.port, "/ready")).status === status;
-  assert.ok(!(await said()).includes(SECRET));
-  await redis.cli(["-a", SECRET, "CONFIG", "SET", "requirepass", "another"]);
-  await redis.cli(["-a", "another", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-  await until("it is refused", () => ready(503));
-  assert.ok(!(await said()).includes(SECRET));
-});
+scenario(
+  "neither log, /health, /ready, /metrics nor errors show the password of a Redis that works, and then refuses it",
+  async (stage) => {
+    const redis = await stage.redis();
+    await redis.cli(["CONFIG", "SET", "requirepass", SECRET]);
+    const env = {
+      REDIS_URL: `redis://:${SECRET}@127.0.0.1:${redis.port}`,
+      EARSHOT_OPEN_CHANNELS: "a",
+      EARSHOT_API_KEY: KEY,
+    };
+    const gateway = await stage.gateway({ flags: CLOSED, env });
+    const said = async () => {
+      const answers = await Promise.all(["/health", "/ready", "/metrics"].map((path) => ask(gateway.port, path)));
+      const { text } = await call(gateway, "publish", { channel: "a", data: 1 }, { "x-api-key": KEY });
+      return [gateway.log(), ...answers.map((answer) => answer.text), text].join("\n");
+    };
+    const ready = async (status) => (await ask(gateway.port, "/ready")).status === status;
+    assert.ok(!(await said()).includes(SECRET));
+    await redis.cli(["-a", SECRET, "CONFIG", "SET", "requirepass", "another"]);
+    await redis.cli(["-a", "another", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    await until("it is refused", () => ready(503));
+    assert.ok(!(await said()).includes(SECRET));
+  },
+);
 
 scenario("no message shows the password of a URL among the arguments", async (stage) => {
   const listen = ["--listen", `127.0.0.1:${await freePort()}`];
-  const commands = [["serve", "--listen", LEAKY], ["serve", "--config", LEAKY], ["serve", LEAKY], ["serve", `--${LEAKY}`], [LEAKY],
-    ["check", `http://:${SECRET}@127.0.0.1:1`], ["check", `redis://:${SECRET}@127.0.0.1:1`], ["check", "--path", LEAKY],
-    ["check", "--path", `http://u:${SECRET}@127.0.0.1:1`], ["check", "--timeout", LEAKY],
+  const commands = [
+    ["serve", "--listen", LEAKY],
+    ["serve", "--config", LEAKY],
+    ["serve", LEAKY],
+    ["serve", `--${LEAKY}`],
+    [LEAKY],
+    ["check", `http://:${SECRET}@127.0.0.1:1`],
+    ["check", `redis://:${SECRET}@127.0.0.1:1`],
+    ["check", "--path", LEAKY],
+    ["check", "--path", `http://u:${SECRET}@127.0.0.1:1`],
+    ["check", "--timeout", LEAKY],
     ["migrate", "--from", `http://:${SECRET}@h`, "--to", `a=http://:${SECRET}@h`, "--rest", LEAKY],
-    ["drill", "--gateway", LEAKY, "--redis", LEAKY], ["drill", "--only", LEAKY]];
+    ["drill", "--gateway", LEAKY, "--redis", LEAKY],
+    ["drill", "--only", LEAKY],
+  ];
   const leaks = [];
   for (const command of commands) {
-    const { code, output } = await stage.run(command[0] === "serve" && command[1] !== "--listen" ? [...command, ...listen] : command);
+    const { code, output } = await stage.run(
+      command[0] === "serve" && command[1] !== "--listen" ? [...command, ...listen] : command,
+    );
     assert.notEqual(code, 0, command.join(" "));
     if (output.includes(SECRET)) leaks.push(output.split("\n").find((line) => line.includes(SECRET)));
   }

@@ -11,19 +11,22 @@ import { until } from "./harness.mjs";
 export function ask(port, path, { method = "GET", headers = {}, body } = {}) {
   return new Promise((done, failed) => {
     const named = Object.keys(headers).some((name) => name.toLowerCase() === "host");
-    const outgoing = request({ host: "127.0.0.1", port, path, method, headers, agent: false, setHost: !named }, (incoming) => {
-      const answer = { status: incoming.statusCode, headers: incoming.headers, text: "" };
-      if (/event-stream/.test(incoming.headers["content-type"])) {
-        incoming.on("error", () => {});
-        outgoing.destroy();
-        done(answer);
-        return;
-      }
-      incoming.setEncoding("utf8");
-      incoming.on("data", (chunk) => (answer.text += chunk));
-      incoming.on("end", () => done(answer));
-      incoming.on("error", failed);
-    });
+    const outgoing = request(
+      { host: "127.0.0.1", port, path, method, headers, agent: false, setHost: !named },
+      (incoming) => {
+        const answer = { status: incoming.statusCode, headers: incoming.headers, text: "" };
+        if (/event-stream/.test(incoming.headers["content-type"])) {
+          incoming.on("error", () => {});
+          outgoing.destroy();
+          done(answer);
+          return;
+        }
+        incoming.setEncoding("utf8");
+        incoming.on("data", (chunk) => (answer.text += chunk));
+        incoming.on("end", () => done(answer));
+        incoming.on("error", failed);
+      },
+    );
     outgoing.on("error", failed);
     outgoing.end(body);
   });
@@ -32,7 +35,11 @@ export function ask(port, path, { method = "GET", headers = {}, body } = {}) {
 /** A call of the HTTP API, with its answer as text. */
 export function call(gateway, method, body, headers = {}) {
   const text = typeof body === "string" ? body : JSON.stringify(body);
-  return ask(gateway.port, `/api/${method}`, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: text });
+  return ask(gateway.port, `/api/${method}`, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body: text,
+  });
 }
 
 /** An event stream as it is on the wire. */
@@ -59,7 +66,8 @@ export class Stream {
   /** Waits until it is answered, and unless it was refused until it is subscribed. */
   async begun() {
     await until("the stream is answered", () => this.status ?? this.error);
-    if (this.status === 200) await until("the stream says subscribed", () => this.of("subscribed").length > 0 || this.ended);
+    if (this.status === 200)
+      await until("the stream says subscribed", () => this.of("subscribed").length > 0 || this.ended);
     return this;
   }
 
@@ -133,8 +141,11 @@ export class Commands {
 
   /** The publications that were pushed on `channel`. */
   publications(channel) {
-    return this.lines().filter((line) => line.startsWith('{"push"')).map((line) => JSON.parse(line).push)
-      .filter((push) => push.channel === channel && push.pub).map(({ pub }) => pub);
+    return this.lines()
+      .filter((line) => line.startsWith('{"push"'))
+      .map((line) => JSON.parse(line).push)
+      .filter((push) => push.channel === channel && push.pub)
+      .map(({ pub }) => pub);
   }
 }
 
