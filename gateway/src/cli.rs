@@ -4,6 +4,7 @@
 //! prints.
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 mod access;
 pub mod check;
@@ -12,6 +13,8 @@ pub mod drill;
 pub mod migrate;
 mod output;
 pub mod serve;
+
+use crate::redact;
 
 /// Real-time fan-out: a plain Redis PUBLISH reaches every EventSource and WebSocket that may hear it.
 #[derive(Debug, Parser)]
@@ -30,9 +33,26 @@ pub enum Cli {
     Drill(Box<drill::Args>),
 }
 
-/// Reads the command line; prints help, version or what is wrong with it, and ends the process, where that is due.
+/// Reads the command line. Prints help, the version or an error, and ends the process, where that is due.
 pub fn parse() -> Cli {
-    Cli::parse()
+    Cli::try_parse().unwrap_or_else(|error| match error_message(&error) {
+        Some(message) => {
+            output::print_message(&message);
+            std::process::exit(error.exit_code())
+        }
+        None => error.exit(),
+    })
+}
+
+/// The text of an error about arguments, without the credentials of addresses among them. `None`: help or version, whose
+/// text holds no argument.
+fn error_message(error: &clap::Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => None,
+        _ => Some(redact::addresses(error.render().to_string().trim_end()).into_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -64,5 +84,27 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(&wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn errors_about_arguments_show_no_credentials() {
+        let message =
+            |args: &[&str]| error_message(&Cli::try_parse_from([&["earshot"], args].concat()).unwrap_err());
+        let url = "redis://user:hunter2@host:6379";
+        let option = format!("--{url}");
+        for args in [
+            &["serve", url][..],
+            &["serve", &option],
+            &["serve", ":hunter2@host"],
+            &[url],
+            &["check", "--timeout", url],
+            &["drill", "--only", url],
+        ] {
+            let message = message(args).unwrap();
+            assert!(!message.contains("hunter2") && message.contains("***@host"), "{message}");
+        }
+        assert_eq!(message(&["--help"]), None);
+        assert_eq!(message(&["--version"]), None);
+        assert_eq!(message(&["config"]), None);
     }
 }
