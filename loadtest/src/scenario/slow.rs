@@ -1,6 +1,8 @@
 //! `slow`: in the middle of the run a share of the subscribers starts to read slowly or not at all. The others must not
 //! lose a message, and their latency must not change.
 
+use std::time::Duration;
+
 use clap::Args;
 use tokio::time::Instant;
 
@@ -27,7 +29,10 @@ pub(crate) struct SlowArgs {
 
 /// Runs the scenario.
 pub(crate) fn run(args: &SlowArgs) -> Result<Record, RunError> {
-    let defaults = Defaults { subscribers: 200, rate: 50.0, size: 16 * 1024, ..Defaults::default() };
+    // 12 MB in the second half: more than a queue of 4 MiB and the socket buffers hold.
+    let duration = Duration::from_secs(30);
+    let defaults =
+        Defaults { subscribers: 200, rate: 50.0, size: 16 * 1024, duration, ..Defaults::default() };
     let mut config = args.options.resolve("slow", &defaults)?;
     config.scenario_settings.insert("share".to_owned(), args.share.to_string());
     config.scenario_settings.insert("read_rate".to_owned(), args.read_rate.to_string());

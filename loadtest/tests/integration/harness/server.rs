@@ -54,6 +54,11 @@ impl Drop for Server {
 
 /// A gateway in development mode without a configuration file, with the memory broker or a Redis.
 pub(crate) fn gateway(redis: Option<&Server>) -> Server {
+    gateway_with_config(redis, "")
+}
+
+/// The same, with this configuration file.
+pub(crate) fn gateway_with_config(redis: Option<&Server>, config: &str) -> Server {
     let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new(gateway_binary());
     for (name, _) in std::env::vars() {
@@ -62,6 +67,9 @@ pub(crate) fn gateway(redis: Option<&Server>) -> Server {
         }
     }
     command.args(["serve", "--dev", "--listen"]).arg(format!("127.0.0.1:{port}")).env("RUST_LOG", "error");
+    let file = directory.path().join("test.toml");
+    std::fs::write(&file, config).unwrap();
+    command.arg("--config").arg(file);
     if let Some(redis) = redis {
         command.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port));
     }
