@@ -223,7 +223,8 @@ fn misdirected(host: Option<&HeaderValue>) -> Response<Body> {
     let host: String = host.escape_debug().take(CHARACTERS_MAX).collect();
     tracing::debug!(host, "request refused: its host is not listed");
     let text = format!(
-        "host \"{host}\" is not served here: list it in `hosts`, or the origin of its pages in `allowed_origins`\n"
+        "host \"{host}\" is not served here: list it in `hosts`, or the origin of its pages in `allowed_origins` (\"*\" \
+         names no host)\n"
     );
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;

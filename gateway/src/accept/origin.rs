@@ -37,11 +37,13 @@ impl Origins {
         is_own(origin, headers) || self.lists(origin) || self.allows_all()
     }
 
-    /// How a request from a page of another host is allowed, if it is.
+    /// How a request from a page of another origin is allowed, if it is. A listed origin may be the gateway's own.
     pub fn cross_origin<'h>(&self, headers: &'h HeaderMap) -> Option<CrossOrigin<'h>> {
         let value = headers.get(header::ORIGIN)?;
         let origin = value.to_str().ok()?;
-        if is_own(origin, headers) {
+        // To its browser, a listed page of the same host but another scheme is of another origin. The gateway does not
+        // know its own scheme behind a proxy, so an origin that is listed by name is never its own.
+        if is_own(origin, headers) && !self.names(origin) {
             None
         } else if self.lists(origin) {
             Some(CrossOrigin::Listed(value))
@@ -51,8 +53,11 @@ impl Origins {
     }
 
     fn lists(&self, origin: &str) -> bool {
+        self.names(origin) || (self.local && is_local_origin(origin))
+    }
+
+    fn names(&self, origin: &str) -> bool {
         self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-            || (self.local && is_local_origin(origin))
     }
 
     fn allows_all(&self) -> bool {
@@ -73,10 +78,13 @@ pub struct Hosts {
 
 impl Hosts {
     /// These hosts besides local ones, on every listener; `*`: all. Without any: the hosts of these origins, on
-    /// loopback listeners only.
+    /// loopback listeners only. The origin `*` names no host.
     pub fn new(hosts: &[String], origins: &[String]) -> Self {
         let names: Vec<String> = match hosts {
-            [] => origins.iter().map(|origin| host_of(origin).to_ascii_lowercase()).collect(),
+            [] => {
+                let origins = origins.iter().filter(|origin| *origin != "*");
+                origins.map(|origin| host_of(origin).to_ascii_lowercase()).collect()
+            }
             hosts => hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
         };
         let all = names.iter().any(|name| name == "*");
@@ -238,8 +246,20 @@ mod tests {
         }
         assert!(admit(&[], &["https://chat.example:8443"], "Chat.Example", true));
         assert!(admit(&["B.example"], &[], "b.example:443", true));
-        assert!(admit(&["*"], &[], "evil.example", true) && admit(&[], &["*"], "evil.example", true));
+        assert!(admit(&["*"], &[], "evil.example", true));
+        assert!(!admit(&[], &["*"], "evil.example", true) && admit(&[], &["*"], "localhost", true));
+        assert!(admit(&[], &["*", "https://chat.example"], "chat.example", true));
         assert!(Hosts::default().admit(None, true));
+    }
+
+    #[test]
+    fn a_listed_origin_of_the_same_host_is_a_cross_origin() {
+        let listed = Origins::new(vec!["http://app.example".to_owned()]);
+        let page = headers("app.example", Some("http://app.example"));
+        assert!(matches!(listed.cross_origin(&page), Some(CrossOrigin::Listed(_))));
+        for own in [Origins::new(Vec::new()), Origins::new(vec!["*".to_owned()])] {
+            assert_eq!(own.cross_origin(&page), None);
+        }
     }
 
     #[test]

@@ -70,6 +70,17 @@ async fn a_proxy_may_pass_a_host_that_is_listed() {
 }
 
 #[tokio::test]
+async fn an_origin_that_allows_every_page_does_not_open_the_check_of_hosts() {
+    let gateway = open().config("allowed_origins = [\"*\"]\n").start().await;
+    for path in PATHS {
+        let refused = get(gateway.address(), "evil.example", path).await;
+        assert_eq!(refused.status, 421, "{path}: {refused:?}");
+        assert!(refused.text().contains("\"*\" names no host"), "{refused:?}");
+    }
+    assert_eq!(get(gateway.address(), "localhost", "/health").await.status, 200);
+}
+
+#[tokio::test]
 async fn other_listeners_take_every_host_unless_hosts_are_set() {
     let gateway = open().listen("0.0.0.0:{port}").start().await;
     assert_eq!(get(gateway.address(), "chat.example", "/sse/a").await.status, 200);
