@@ -18,7 +18,7 @@ use crate::accept::handshake::{self, Handshake};
 use crate::accept::{cors, sse, take_upgraded};
 use crate::admission::Permit;
 use crate::shard::sse::HEADERS;
-use crate::shard::{ArrivalKind, Refusal};
+use crate::shard::{ArrivalKind, Refusal, token};
 
 /// `GET /sse…`, and the preflight of browsers.
 pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Response {
@@ -38,8 +38,13 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
     };
     let granted = match wish.grant(&context.gate, request.headers()) {
         Ok(granted) => granted,
-        // A page that uses `fetch` can read the reason.
-        Err(refusal) => return (cors, refuse(status(&refusal), refusal.to_string())).into_response(),
+        Err(refusal) => {
+            if matches!(refusal, Refusal::Token) {
+                token::log_refused("in a request for an event stream");
+            }
+            // A page that uses `fetch` can read the reason.
+            return (cors, refuse(status(&refusal), refusal.to_string())).into_response();
+        }
     };
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
     let body = match context.gate.admit_inner(granted.kind) {

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::harness::encoding::Encoding;
 use crate::harness::nginx::Nginx;
 use crate::harness::wire::RawWebSocket;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon, until};
 
 const PUBLISH: &str = r#"{"channel":"a","data":1}"#;
 
@@ -166,6 +166,20 @@ async fn is_closed(gateway: &Gateway) {
 /// The warnings of a log, without those about the Redis server of the test.
 fn warnings(log: &str) -> usize {
     log.lines().filter(|line| line.contains("WARN") && !line.contains("Redis: ")).count()
+}
+
+/// On a gateway of its own: the log line is written at most once in ten seconds.
+#[tokio::test]
+async fn a_refused_token_of_a_stream_is_logged() {
+    let gateway = Gateway::start().await;
+    let mut raw = http::Raw::connect(gateway.address()).await;
+    raw.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x.y.z\r\n\r\n").await;
+    assert_eq!(raw.response().await.unwrap().status, 401);
+    until("the refusal is logged", async || {
+        gateway.process.log().contains("presented a token").then_some(())
+    })
+    .await;
+    assert!(!gateway.process.log().contains("x.y.z"));
 }
 
 #[tokio::test]
