@@ -86,7 +86,7 @@ scenario("no publication makes a frame unreadable, for JavaScript or for Python"
     "1e999",
     "9".repeat(5000),
     nested(30_000),
-    nested(120),
+    nested(58),
     '{"a":1.10,"a":12345678901234567890}',
     '"\\ud83d\\ude00"',
   ];
