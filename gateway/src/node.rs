@@ -537,7 +537,7 @@ async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>, on_loss: OnLoss)
         && channel.state().log().is_some_and(|follow| follow.is_unknown())
     {
         let page = ear.broker.open_log(log, &channel.name).await?;
-        ear.registry.begin_log(channel, page);
+        ear.registry.begin_log(channel, &page);
     }
     Ok(())
 }

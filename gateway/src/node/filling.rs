@@ -65,12 +65,9 @@ impl Registry {
     }
 
     /// The first look at a channel's log.
-    pub(super) fn begin_log(&self, channel: &Arc<Channel>, page: LogPage) {
-        let (begun, from) = {
-            let mut state = channel.state();
-            (state.begin_log(&page), state.position())
-        };
-        if begun && self.filled(channel, from, page) {
+    pub(super) fn begin_log(&self, channel: &Arc<Channel>, page: &LogPage) {
+        let mut filling = Filling { channel, ports: &self.ports, budget: &self.budget, told: Vec::new() };
+        if filling.begin(&mut channel.state(), page) {
             self.must_fill(Arc::clone(channel));
         }
     }

@@ -181,9 +181,11 @@ impl Since {
         Self { epoch, offset }
     }
 
-    /// The moment that it names, if it is a position of before the first publication of a log.
+    /// The moment that it names, if it is a position of before the first publication of a log. A client that has
+    /// received a publication since names one of a log that it cannot identify: its position is never accepted.
     pub(super) fn provisional(&self) -> Option<LogOrigin> {
-        self.epoch?.ok().and_then(LogOrigin::of_epoch)
+        let epoch = self.epoch?.ok().filter(|_| self.offset == 0)?;
+        LogOrigin::of_epoch(epoch)
     }
 
     /// Whether it belongs to a log that began at this moment, or stood before its first publication.

@@ -22,7 +22,7 @@ const PENDING_BYTES: usize = 4 * 1024 * 1024;
 /// Readings of the log in a row that may bring nothing, before what waits is taken for no part of it.
 const IDLE_READINGS_MAX: u32 = 3;
 
-/// Where a log that does not exist yet stands: its first entry follows on it.
+/// The position of a channel before the first look at its log.
 pub(super) const NOWHERE: StreamPosition = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
 
 /// How a channel keeps in step with its log.
@@ -151,8 +151,8 @@ impl State {
         }
     }
 
-    /// The first look at the log: where it stands is where the channel begins.
-    pub(super) fn begin_log(&mut self, page: &LogPage) -> bool {
+    /// The first look at the log: where it stands is where the channel begins. `false` when there was one before.
+    fn begin_log(&mut self, page: &LogPage) -> bool {
         let Some(follow) = self.log().filter(|follow| follow.is_unknown()) else { return false };
         // What waits is judged like a page of the log.
         follow.phase = Phase::Filling;
@@ -214,9 +214,29 @@ impl Filling<'_> {
         state.note_origin(&page);
         let more = match page.top {
             Some(top) => self.read_page(state, here, top, page.entries, page.origin),
-            None if here.epoch.is_provisional() => self.pending(state),
-            None => self.read_page(state, here, NOWHERE, page.entries, None),
+            None => {
+                let absent = LogOrigin::of_epoch(here.epoch).zip(page.origin);
+                if !absent.is_some_and(|(then, now)| now.is_same_absence(then)) {
+                    self.gap(state, GapCause::LogLost, before_first(page.origin));
+                }
+                self.pending(state)
+            }
         };
+        self.settle(state, here, more)
+    }
+
+    /// The first look at the log, as a page without entries. `true` when the log must be read.
+    pub(super) fn begin(&mut self, state: &mut State, page: &LogPage) -> bool {
+        if !state.begin_log(page) {
+            return false;
+        }
+        let here = state.position();
+        let more = self.pending(state);
+        self.settle(state, here, more)
+    }
+
+    /// Notes whether a reading brought the channel any further than `here`. `true` when more must be read.
+    fn settle(&mut self, state: &mut State, here: StreamPosition, more: bool) -> bool {
         let moved = state.position() != here;
         let Some(follow) = state.log() else { return false };
         if std::mem::take(&mut follow.again) {
@@ -241,8 +261,7 @@ impl Filling<'_> {
         origin: Option<LogOrigin>,
     ) -> bool {
         let absent = LogOrigin::of_epoch(here.epoch);
-        let begins = here == NOWHERE
-            || absent.zip(origin).is_some_and(|(absent, origin)| origin.is_first_since(absent));
+        let begins = absent.zip(origin).is_some_and(|(absent, origin)| origin.is_first_since(absent));
         if here.epoch != top.epoch && !begins || top.offset < here.offset {
             // A log that began anew is handed out from its beginning; one that was cut, from its end.
             let offset = if here.epoch == top.epoch { top.offset } else { 0 };

@@ -63,6 +63,7 @@ mod slow;
 mod slow_rules;
 mod stream;
 mod stream_before_first;
+mod stream_before_first_lost;
 mod stream_deaf;
 mod stream_outage;
 mod stream_return;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::encoding::Encoding;
 use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
-use crate::harness::logs::{append_numbers, gateway};
+use crate::harness::logs::{append_numbers, gateway, scripts_run};
 use crate::harness::{Redis, SseClient, WsClient, until};
 
 /// How many keys Redis has.
@@ -28,11 +28,12 @@ async fn who_subscribes_to_a_channel_without_a_log_writes_nothing() {
     }
     let _stream = SseClient::open(first.address(), "/sse?channel=nobody:a&channel=nobody:b").await;
     let follower = Follower::join(first.address(), Way::Stream).await;
-    // After the link was cut, the log is read again.
+    // After the link was cut, each of the 23 logs is read again.
+    let mut connection = redis.connection().await;
+    let before = scripts_run(&mut connection).await;
     redis.cut_subscribers().await;
-    until("the link is up again", async || {
-        let reconnects = first.metric("earshot_redis_reconnects_total", &[r#"link="subscriptions""#]).await;
-        (reconnects > 0.0).then_some(())
+    until("the logs are read again", async || {
+        (scripts_run(&mut connection).await >= before + 23).then_some(())
     })
     .await;
     first.answers_ready_with(200).await;
@@ -64,15 +65,18 @@ async fn what_is_published_first_is_recovered_on_another_node() {
             first.process.kill();
             append_numbers(&other, NUMBERS, before + 1..=5).await;
             assert!(follower.go_to(third.address()).await);
-            whole(&mut follower, &mut ledger, 5, way).await;
+            // A socket that received publications since cannot name their log: a gap, and the rest of it is missing.
+            let unknown = before > 0 && matches!(way, Way::Socket(_));
+            if unknown {
+                assert_eq!(follower.next().await, Heard::Gap, "{way:?}");
+                ledger.enter(Heard::Gap);
+            } else {
+                whole(&mut follower, &mut ledger, 5, way).await;
+            }
             assert!(follower.go_to(other.address()).await);
             append_numbers(&third, NUMBERS, 6..=7).await;
             whole(&mut follower, &mut ledger, 7, way).await;
-            assert_eq!(
-                follower.recoveries.iter().filter(|recovered| !**recovered).count(),
-                0,
-                "{way:?} {before}"
-            );
+            assert_eq!(follower.recoveries, [!unknown, true], "{way:?} {before}");
         }
     }
 }
@@ -87,9 +91,7 @@ async fn who_comes_back_before_anything_was_published_has_missed_nothing() {
         assert!(follower.go_to(other.address()).await);
         append_numbers(&first, NUMBERS, 1..=3).await;
         whole(&mut follower, &mut ledger, 3, way).await;
-        assert!(follower.go_to(first.address()).await);
-        append_numbers(&other, NUMBERS, 4..=4).await;
-        whole(&mut follower, &mut ledger, 4, way).await;
+        assert_eq!(follower.recoveries, [true], "{way:?}");
     }
 }
 

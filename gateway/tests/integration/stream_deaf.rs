@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 async fn one_is_deaf(redis: &Redis, passage: Passage) -> ([Gateway; 2], Proxy, Vec<(Follower, Ledger, Way)>) {
     let hearing = gateway(redis).await;
     let (deaf, network) = gateway_behind(redis).await;
+    // They come to a log: a socket with a position of before it could not return after a publication.
+    append_numbers(&hearing, NUMBERS, 0..=0).await;
     let mut followers = Vec::new();
     for way in Way::ALL {
         for address in [hearing.address(), deaf.address()] {

@@ -200,6 +200,8 @@ async fn come_back(address: SocketAddr, client: usize, place: Place) {
 async fn a_gateway_that_never_heard_a_channel_resumes_it() {
     let redis = Redis::start().await;
     let first = gateway(&redis).await;
+    // They come to a log: a socket with a position of before it could not return after a publication.
+    append_numbers(&first, NUMBERS, 0..=0).await;
     let mut followers = Vec::new();
     for way in Way::ALL {
         followers.push((Follower::join(first.address(), way).await, Ledger::from_the_first(), way));

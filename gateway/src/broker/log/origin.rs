@@ -1,16 +1,17 @@
 //! Since when a channel has a log, and the position of a channel that has none yet.
 //!
 //! A subscriber of a channel without a log needs a position, and must be able to come back with it to any node after the
-//! first publication, although reading a log writes nothing. So the position says when, by the server's clock, and on
-//! which server process there was no log: a *provisional* epoch. The log keeps when and where its first entry was
-//! written, its [`LogOrigin`]. A provisional position belongs to the log when nothing can have been published and lost
-//! in between. Pure. Must never accept a position where that is in doubt.
+//! first publication, although reading a log writes nothing. So the position says when, by the server's clock, and in
+//! which state of the server there was no log: a *provisional* epoch. The log keeps when and in which state its first
+//! entry was written, its [`LogOrigin`]. A provisional position belongs to the log when nothing can have been published
+//! and lost in between. A restart, a promotion of a replica, and an eviction change the state; deletion of the keys does
+//! not, and is not detected. Pure. Must never accept a position where continuity is in doubt.
 
 use earshot_protocol::Epoch;
 
 /// Minutes that fit into an epoch beside the server: more than a century.
 const MINUTE_BITS: u32 = 26;
-/// Bits of the server's run id that an epoch keeps.
+/// Bits of the digest of the server's state that an epoch keeps.
 const SERVER_BITS: u32 = 26;
 
 /// The longest time, in minutes, between a provisional position and the first entry of its log. What remains of a log
@@ -23,15 +24,15 @@ const MINUTES_MAX: u32 = 24 * 60 - 2;
 pub struct LogOrigin {
     /// Minutes since 1970, by the server's clock.
     minute: u32,
-    /// Part of the run id of the server's process: a restart may lose data.
+    /// Part of the digest of the server's state, which changes when the server may have lost a log.
     server: u32,
 }
 
 impl LogOrigin {
-    /// Reads what a server says; `None` when it does not say who it is.
-    pub fn read(minute: &str, run_id: &str) -> Option<Self> {
+    /// Reads the minute and the digest that the scripts answer; `None` when the digest is not known.
+    pub fn read(minute: &str, digest: &str) -> Option<Self> {
         let minute = minute.parse::<u32>().ok().filter(|minute| *minute < 1 << MINUTE_BITS)?;
-        let server = u32::from_str_radix(run_id.get(..8)?, 16).ok()? >> (u32::BITS - SERVER_BITS);
+        let server = u32::from_str_radix(digest.get(..8)?, 16).ok()? >> (u32::BITS - SERVER_BITS);
         Some(Self { minute, server })
     }
 
@@ -64,10 +65,10 @@ impl LogOrigin {
 mod tests {
     use super::*;
 
-    const RUN_ID: &str = "0123456789abcdef0123456789abcdef01234567";
+    const DIGEST: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn origin(minute: u32) -> LogOrigin {
-        LogOrigin::read(&minute.to_string(), RUN_ID).unwrap()
+        LogOrigin::read(&minute.to_string(), DIGEST).unwrap()
     }
 
     #[test]
@@ -80,10 +81,10 @@ mod tests {
         for epoch in [0, 1, (1 << 48) - 1, 1 << 51, 1 << 53, u64::MAX] {
             assert_eq!(LogOrigin::of_epoch(Epoch::from_u64(epoch)), None, "{epoch}");
         }
-        for (minute, run_id) in
-            [("", RUN_ID), ("x", RUN_ID), ("99999999999", RUN_ID), ("1", ""), ("1", "xyzxyzxyz")]
+        for (minute, digest) in
+            [("", DIGEST), ("x", DIGEST), ("99999999999", DIGEST), ("1", ""), ("1", "xyzxyzxyz")]
         {
-            assert_eq!(LogOrigin::read(minute, run_id), None, "{minute:?} {run_id:?}");
+            assert_eq!(LogOrigin::read(minute, digest), None, "{minute:?} {digest:?}");
         }
     }
 

@@ -1,9 +1,9 @@
 -- Adds one publication to the log of a channel and publishes it, in one step.
 --
 -- KEYS  1 stream   {key_prefix}stream:{channel}
---       2 meta     {key_prefix}stream-meta:{channel}   a hash: epoch, offset, length, until; minute and run_id, which
---                  say when and on which process of the server the first entry was written; empty when a log before it
---                  was lost
+--       2 meta     {key_prefix}stream-meta:{channel}   a hash: epoch, offset, length, until; minute and server, which
+--                  say when and in which state of the server the first entry was written, see log_origin.lua; empty
+--                  when a log before it was lost
 --       3 once     {key_prefix}idempotency:{channel}:{key}   (may be left out)
 -- ARGV  1 channel
 --       2 payload
@@ -75,14 +75,12 @@ end
 
 if not whole then
   redis.call('DEL', stream)
-  local minute, run_id = '', ''
+  local minute, server = '', ''
+  -- Only if no log before this one is known, neither to the server nor to the publishing node.
   if not (before[1] or ARGV[10]) then
-    -- Nobody knows of a log before this one. An ACL may forbid INFO.
-    local info = redis.pcall('INFO', 'server')
-    minute = string.format('%.0f', math.floor(time[1] / 60))
-    run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+    minute, server = origin(time)
   end
-  redis.call('HSET', meta, 'minute', minute, 'run_id', run_id)
+  redis.call('HSET', meta, 'minute', minute, 'server', server)
 end
 local entry = {'d', payload}
 if attributes ~= '' then

@@ -146,20 +146,20 @@ pub(super) fn position(answer: Value) -> Result<StreamPosition, BrokerError> {
 pub(super) fn page(answer: Value) -> Result<LogPage, BrokerError> {
     let Value::Array(values) = answer else { return Err(foreign()) };
     let values = match <[Value; 2]>::try_from(values) {
-        Ok([minute, run_id]) => {
-            return Ok(LogPage { top: None, entries: Vec::new(), origin: origin(minute, run_id) });
+        Ok([minute, server]) => {
+            return Ok(LogPage { top: None, entries: Vec::new(), origin: origin(minute, server) });
         }
         Err(values) => values,
     };
-    let [epoch, offset, entries, minute, run_id] = values.try_into().map_err(|_| foreign())?;
+    let [epoch, offset, entries, minute, server] = values.try_into().map_err(|_| foreign())?;
     let (Some(top), Value::Array(entries)) = (place(epoch, offset), entries) else { return Err(foreign()) };
     // An entry that is not ours stands there by somebody else's hand, and goes with the next append.
     let entries = entries.into_iter().filter_map(entry).filter(|entry| entry.offset <= top.offset);
-    Ok(LogPage { top: Some(top), entries: entries.collect(), origin: origin(minute, run_id) })
+    Ok(LogPage { top: Some(top), entries: entries.collect(), origin: origin(minute, server) })
 }
 
-fn origin(minute: Value, run_id: Value) -> Option<LogOrigin> {
-    LogOrigin::read(&text(minute)?, &text(run_id)?)
+fn origin(minute: Value, server: Value) -> Option<LogOrigin> {
+    LogOrigin::read(&text(minute)?, &text(server)?)
 }
 
 fn foreign() -> BrokerError {

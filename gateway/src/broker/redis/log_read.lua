@@ -10,33 +10,26 @@
 --       9, 10 epoch and offset that were handed out already: a log that is behind them is not the one that handed them
 --         out, and begins anew
 --
--- Answers {epoch, offset, entries, minute, run id}, the last two of its first entry and maybe empty; or {minute, run id}
--- of this moment when there is no log.
+-- Answers {epoch, offset, entries, minute, server}, the last two of its first entry and maybe empty; or {minute, server}
+-- of this moment when there is no log. For these two, see log_origin.lua.
 local stream, meta = KEYS[1], KEYS[2]
 local from, limit, room = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
 -- Entries that are looked at in one go: few, because the bytes are only known afterwards.
 local STEP = 16
 
--- This moment, as log.lua writes it when a log begins. An ACL may forbid INFO.
-local function now()
-  local info = redis.pcall('INFO', 'server')
-  local run_id = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
-  return string.format('%.0f', math.floor(redis.call('TIME')[1] / 60)), run_id
-end
-
-local top = redis.call('HMGET', meta, 'epoch', 'offset', 'minute', 'run_id')
+local top = redis.call('HMGET', meta, 'epoch', 'offset', 'minute', 'server')
 if top[1] and ARGV[9] == top[1] and tonumber(ARGV[10]) > tonumber(top[2] or '0') then
   top = {}
 end
 if not (top[1] and top[2]) then
   if not ARGV[6] then
-    return {now()}
+    return {origin(redis.call('TIME'))}
   end
   -- Whoever listens from now on knows what to expect: the first entry of this very epoch.
   local time = redis.call('TIME')
   local expires = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[7])
   redis.call('DEL', stream)
-  redis.call('HSET', meta, 'epoch', ARGV[6], 'offset', '0', 'length', 0, 'until', expires, 'minute', '', 'run_id', '')
+  redis.call('HSET', meta, 'epoch', ARGV[6], 'offset', '0', 'length', 0, 'until', expires, 'minute', '', 'server', '')
   redis.call('PEXPIRE', meta, ARGV[8])
   return {ARGV[6], '0', {}, '', ''}
 end

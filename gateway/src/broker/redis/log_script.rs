@@ -25,8 +25,8 @@ pub(super) static READ: Source = Source { text: READ_TEXT, hash: LazyLock::new(|
 /// Removes the entries.
 pub(super) static CLEAR: Source = Source { text: CLEAR_TEXT, hash: LazyLock::new(|| hash_of(CLEAR_TEXT)) };
 
-const APPEND_TEXT: &str = include_str!("log.lua");
-const READ_TEXT: &str = include_str!("log_read.lua");
+const APPEND_TEXT: &str = concat!(include_str!("log_origin.lua"), include_str!("log.lua"));
+const READ_TEXT: &str = concat!(include_str!("log_origin.lua"), include_str!("log_read.lua"));
 const CLEAR_TEXT: &str = include_str!("log_clear.lua");
 
 fn hash_of(text: &str) -> String {

@@ -85,6 +85,35 @@ async fn a_server_that_is_behind_what_was_handed_out_begins_another_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_may_have_lost_a_log_reports_another_state() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    let absent = lab.read(0).await.origin.unwrap();
+    assert!(lab.read(0).await.origin.unwrap().is_same_absence(absent));
+    let epoch = lab.append("x").await.epoch;
+    let begun = lab.read(0).await;
+    assert_eq!(begun.top.unwrap().epoch, epoch);
+    assert!(begun.origin.unwrap().is_first_since(absent));
+    // Redis evicts everything.
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    while server.command(&["DBSIZE"]).await != Value::Int(0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let evicted = lab.read(0).await.origin.unwrap();
+    assert!(!evicted.is_same_absence(absent));
+    lab.append("x").await;
+    let begun = lab.read(0).await.origin.unwrap();
+    assert!(begun.is_first_since(evicted) && !begun.is_first_since(absent));
+    // The server was replaced by another one, and is the primary again.
+    server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    server.command(&["REPLICAOF", "NO", "ONE"]).await;
+    server.command(&["FLUSHALL"]).await;
+    assert!(!lab.read(0).await.origin.unwrap().is_same_absence(evicted));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_cleared_goes_on() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;

@@ -63,6 +63,22 @@ async fn a_forbidden_channel_or_key_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_info_the_state_of_the_server_is_unknown_and_no_call_is_refused() {
+    let server = Server::start(&[]).await;
+    for rights in [&["+@all", "-info", "~*", "&*"][..], &["+@all", "-info", "+info|server", "~*", "&*"]] {
+        server.command(&["ACL", "LOG", "RESET"]).await;
+        let lab = bob(&server, rights).await;
+        let page = lab.read(0).await;
+        assert_eq!((page.top, page.origin), (None, None), "{rights:?}");
+        lab.append("x").await;
+        let page = lab.read(0).await;
+        assert_eq!((payloads(&page), page.origin), (vec![&b"x"[..]], None), "{rights:?}");
+        assert_eq!(server.command(&["ACL", "LOG"]).await, Value::Array(Vec::new()), "{rights:?}");
+        server.command(&["FLUSHALL"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_breaks_off_is_not_taken_for_whole() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;

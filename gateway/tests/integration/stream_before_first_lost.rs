@@ -1,0 +1,97 @@
+//! Subscribers of a `stream` channel that had no log yet: a log that began and was lost meanwhile is a gap.
+
+use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
+use crate::harness::logs::{append_numbers, gateway, gateway_behind, scripts_run};
+use crate::harness::proxy::Passage;
+use crate::harness::{Redis, until};
+
+/// Reads until this number, and asserts that a gap comes before the first number beyond `last`.
+async fn gap_after(follower: &mut Follower, ledger: &mut Ledger, last: u64, until: u64, place: &str) {
+    while !ledger.has(until) {
+        let heard = follower.next().await;
+        assert!(
+            heard == Heard::Gap || ledger.gaps > 0 || !ledger.has(last),
+            "{place}: {heard:?}: {ledger:?}"
+        );
+        ledger.enter(heard);
+    }
+}
+
+#[tokio::test]
+async fn a_log_lost_while_the_link_was_down_is_a_gap() {
+    for way in Way::ALL {
+        let mut redis = Redis::start().await;
+        let (cut_off, network) = gateway_behind(&redis).await;
+        let (other, mut third) = (gateway(&redis).await, gateway(&redis).await);
+        let mut present = Follower::join(cut_off.address(), way).await;
+        let mut returning = Follower::join(third.address(), way).await;
+        third.process.kill();
+        network.allow(Passage::Closed);
+        cut_off.answers_ready_with(503).await;
+        append_numbers(&other, NUMBERS, 1..=3).await;
+        redis.kill();
+        other.answers_ready_with(503).await;
+        redis.restart().await;
+        other.answers_ready_with(200).await;
+        network.allow(Passage::Open);
+        cut_off.answers_ready_with(200).await;
+        let mut connection = redis.connection().await;
+        until("the log is read", async || (scripts_run(&mut connection).await > 0).then_some(())).await;
+        assert!(returning.go_to(cut_off.address()).await);
+        append_numbers(&other, NUMBERS, 4..=4).await;
+        for (follower, place) in [(&mut present, "present"), (&mut returning, "returning")] {
+            assert_eq!(follower.next().await, Heard::Gap, "{way:?} {place}");
+        }
+        append_numbers(&other, NUMBERS, 5..=5).await;
+        while present.next().await != Heard::Number(5) {}
+        while returning.next().await != Heard::Number(5) {}
+    }
+}
+
+#[tokio::test]
+async fn a_log_evicted_before_the_client_returns_is_a_gap() {
+    let mut redis = Redis::start_given(&["--maxmemory-policy", "volatile-lru"]).await;
+    for way in Way::ALL {
+        let (mut first, mut second, third) =
+            (gateway(&redis).await, gateway(&redis).await, gateway(&redis).await);
+        let mut follower = Follower::join(first.address(), way).await;
+        first.process.kill();
+        append_numbers(&second, NUMBERS, 1..=5).await;
+        second.process.kill();
+        evict_everything(&mut redis).await;
+        append_numbers(&third, NUMBERS, 6..=6).await;
+        assert!(follower.go_to(third.address()).await);
+        append_numbers(&third, NUMBERS, 7..=7).await;
+        gap_after(&mut follower, &mut Ledger::from_the_first(), 0, 7, &format!("{way:?}")).await;
+        redis.run(&["FLUSHALL"]).await;
+    }
+}
+
+/// Redis evicts every key and takes writes again.
+async fn evict_everything(redis: &mut Redis) {
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    until("the keys are evicted", async || {
+        (redis.run(&["DBSIZE"]).await == redis::Value::Int(0)).then_some(())
+    })
+    .await;
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+}
+
+#[tokio::test]
+async fn a_log_deleted_after_live_publications_is_a_gap() {
+    for way in Way::ALL {
+        let redis = Redis::start().await;
+        let (mut first, other, third) = (gateway(&redis).await, gateway(&redis).await, gateway(&redis).await);
+        let mut follower = Follower::join(first.address(), way).await;
+        let mut ledger = Ledger::from_the_first();
+        append_numbers(&other, NUMBERS, 1..=3).await;
+        ledger.read(&mut follower, 3).await;
+        first.process.kill();
+        redis.run(&["DEL", "stream:numbers", "stream-meta:numbers"]).await;
+        assert_eq!(redis.run(&["DBSIZE"]).await, redis::Value::Int(0));
+        append_numbers(&other, NUMBERS, 4..=8).await;
+        assert!(follower.go_to(third.address()).await);
+        append_numbers(&third, NUMBERS, 9..=9).await;
+        gap_after(&mut follower, &mut ledger, 3, 9, &format!("{way:?}")).await;
+    }
+}
