@@ -115,8 +115,13 @@ impl Registry {
     pub(super) fn is_behind(&self, channel: &Channel, since: Option<&Since>) -> bool {
         let mut state = channel.state();
         let top = state.position();
-        let since = since.map(|since| state.translate(since));
-        since.is_some_and(|since| since.fits(top.epoch) && since.offset > top.offset)
+        since.is_some_and(|since| {
+            // The log may have begun without this node's knowledge.
+            let names_a_log =
+                since.epoch.is_some_and(|epoch| epoch.is_ok_and(|epoch| !epoch.is_provisional()));
+            let since = state.translate(since);
+            top.epoch.is_provisional() && names_a_log || since.fits(top.epoch) && since.offset > top.offset
+        })
     }
 
     /// Whether a client that stood there, or wants the newest publication, wants more than the channel remembers,

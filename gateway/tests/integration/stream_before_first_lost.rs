@@ -95,3 +95,32 @@ async fn a_log_deleted_after_live_publications_is_a_gap() {
         gap_after(&mut follower, &mut ledger, 3, 9, &format!("{way:?}")).await;
     }
 }
+
+/// A gateway that is not receiving has a subscriber from before the log; a client comes that has received part of it.
+#[tokio::test]
+async fn a_client_ahead_of_a_gateway_that_knows_no_log_yet_recovers() {
+    for way in Way::ALL {
+        let redis = Redis::start().await;
+        let (behind, network) = gateway_behind(&redis).await;
+        let other = gateway(&redis).await;
+        let mut waiting = Follower::join(behind.address(), way).await;
+        append_numbers(&other, "unrelated", 1..=1).await;
+        network.allow(Passage::Commands);
+        behind.answers_ready_with(503).await;
+        append_numbers(&other, NUMBERS, 1..=1).await;
+        // It subscribes after the first publication: its position is one of the log.
+        let mut coming = Follower::join(other.address(), way).await;
+        let mut ahead = Ledger::default();
+        append_numbers(&other, NUMBERS, 2..=3).await;
+        ahead.read(&mut coming, 3).await;
+        assert!(coming.go_to(behind.address()).await);
+        network.allow(Passage::Open);
+        behind.answers_ready_with(200).await;
+        append_numbers(&other, NUMBERS, 4..=4).await;
+        ahead.read(&mut coming, 4).await;
+        assert_eq!((ahead.gaps, coming.recoveries), (0, vec![true]), "{way:?}");
+        let mut ledger = Ledger::from_the_first();
+        ledger.read(&mut waiting, 4).await;
+        assert_eq!(ledger.gaps, 0, "{way:?}");
+    }
+}
