@@ -378,14 +378,15 @@ impl Node {
         } else {
             ear.broker.read_log(log, name, since.unwrap_or(0), page.limit).await
         };
-        let LogPage { top, entries, origin } = match read {
-            Ok(page) => page,
+        let read = match read {
+            Ok(read) => read,
             Err(error) => return Some(Err(HistoryError::Broker(error))),
         };
-        let top = top?;
-        if page.since.as_ref().is_some_and(|since| !since.fits_log(top.epoch, origin)) {
+        if page.since.as_ref().is_some_and(|since| !since.fits_log(&read)) {
             return Some(Err(HistoryError::Unrecoverable));
         }
+        let LogPage { top, entries, .. } = read;
+        let top = top?;
         let publication = |entry: LogEntry| {
             let position = StreamPosition { offset: entry.offset, ..top };
             let publication = Publication::new(name.clone(), position, Payload::new(entry.payload));

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::publication::Publication;
 use crate::broker::Attributes;
-use crate::broker::log::LogOrigin;
+use crate::broker::log::{LogOrigin, LogPage};
 
 /// How much a channel remembers (`namespace.history`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,10 +188,15 @@ impl Since {
         LogOrigin::of_epoch(epoch)
     }
 
-    /// Whether it belongs to a log that began at this moment, or stood before its first publication.
-    pub(super) fn fits_log(&self, epoch: Epoch, origin: Option<LogOrigin>) -> bool {
-        let absent = self.provisional().zip(origin);
-        self.fits(epoch) || absent.is_some_and(|(absent, origin)| origin.is_first_since(absent))
+    /// Whether it belongs to a log as a page of it shows it, or is a position of before its first publication.
+    pub(super) fn fits_log(&self, page: &LogPage) -> bool {
+        let absent = self.provisional().zip(page.origin);
+        match page.top {
+            Some(top) => {
+                self.fits(top.epoch) || absent.is_some_and(|(absent, origin)| origin.is_first_since(absent))
+            }
+            None => self.epoch.is_none() || absent.is_some_and(|(absent, now)| now.is_same_absence(absent)),
+        }
     }
 
     /// Whether it belongs to this sequence.

@@ -1,5 +1,7 @@
 //! Subscribers of a `stream` channel that had no log yet: a log that began and was lost meanwhile is a gap.
 
+use serde_json::json;
+
 use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append_numbers, gateway, gateway_behind, scripts_run};
 use crate::harness::proxy::Passage;
@@ -122,5 +124,23 @@ async fn a_client_ahead_of_a_gateway_that_knows_no_log_yet_recovers() {
         let mut ledger = Ledger::from_the_first();
         ledger.read(&mut waiting, 4).await;
         assert_eq!(ledger.gaps, 0, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn history_since_another_epoch_is_an_error_also_without_a_log() {
+    let redis = Redis::start().await;
+    let gateway = gateway(&redis).await;
+    for since in [json!({"offset": 1, "epoch": "other"}), json!({"offset": 0, "epoch": "2n9c"})] {
+        let request = json!({"channel": "nobody", "limit": 1, "since": since}).to_string();
+        let answer = gateway.api("history", &request).await.json();
+        assert_eq!(answer["error"]["code"], 112, "{request}: {answer}");
+    }
+    for request in [
+        json!({"channel": "nobody"}),
+        json!({"channel": "nobody", "limit": 1, "since": {"offset": 0, "epoch": ""}}),
+    ] {
+        let answer = gateway.api("history", &request.to_string()).await.json();
+        assert!(answer["result"].is_object(), "{request}: {answer}");
     }
 }
