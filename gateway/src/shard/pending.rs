@@ -34,71 +34,79 @@ pub(super) enum Asked {
     History,
 }
 
-/// The replies that wait, and the bytes that they hold.
+/// The replies that wait. Boxed, since an idle connection has none.
 #[derive(Debug, Default)]
-pub(super) struct PendingReplies {
+pub(super) struct PendingReplies(Option<Box<Queue>>);
+
+/// At least one reply, and the bytes that all of them hold.
+#[derive(Debug, Default)]
+struct Queue {
     slots: VecDeque<Slot>,
     bytes: usize,
 }
 
 impl PendingReplies {
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.0.as_ref().map_or(0, |queue| queue.slots.len())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.0.is_none()
     }
 
     /// Bytes that the waiting commands and replies hold, about. The answers of the node are not counted: those of
     /// publish commands are small, and there is at most one page of history.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |queue| queue.bytes)
     }
 
     pub(super) fn front_mut(&mut self) -> Option<&mut Slot> {
-        self.slots.front_mut()
+        self.0.as_mut()?.slots.front_mut()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.slots.iter_mut()
+        self.0.iter_mut().flat_map(|queue| queue.slots.iter_mut())
     }
 
     pub(super) fn push_back(&mut self, slot: Slot) {
-        self.bytes += slot.bytes();
-        self.slots.push_back(slot);
+        let queue = self.0.get_or_insert_default();
+        queue.bytes += slot.bytes();
+        queue.slots.push_back(slot);
     }
 
     pub(super) fn push_front(&mut self, slot: Slot) {
-        self.bytes += slot.bytes();
-        self.slots.push_front(slot);
+        let queue = self.0.get_or_insert_default();
+        queue.bytes += slot.bytes();
+        queue.slots.push_front(slot);
     }
 
     pub(super) fn pop_front(&mut self) -> Option<Slot> {
-        let slot = self.slots.pop_front()?;
-        self.bytes -= slot.bytes();
-        if self.slots.is_empty() {
-            // An idle connection owns no buffer.
-            self.slots = VecDeque::new();
+        let queue = self.0.as_mut()?;
+        let slot = queue.slots.pop_front()?;
+        queue.bytes -= slot.bytes();
+        if queue.slots.is_empty() {
+            self.0 = None;
         }
         Some(slot)
     }
 
     /// Whether a command on this channel was deferred, so that later ones must wait behind it.
     pub(super) fn defers(&self, channel: &ChannelName) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| matches!(slot, Slot::Deferred { channel: other, .. } if other == channel))
+        self.iter().any(|slot| matches!(slot, Slot::Deferred { channel: other, .. } if other == channel))
     }
 
     /// Whether a page of history waits. The next one is asked for after it was written: answers are large, and they are
     /// not counted.
     pub(super) fn has_history(&self) -> bool {
-        self.slots.iter().any(|slot| match slot {
+        self.iter().any(|slot| match slot {
             Slot::Asked { asked, .. } => *asked == Asked::History,
             Slot::Deferred { command, .. } => matches!(command.request, Request::History(_)),
             Slot::Ready(_) | Slot::Connect { .. } | Slot::Subscribe { .. } => false,
         })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.0.iter().flat_map(|queue| &queue.slots)
     }
 }
 
@@ -147,6 +155,6 @@ mod tests {
         pending.push_front(Slot::Ready(Bytes::from_static(b"reply")));
         assert!((120_000..123_000).contains(&pending.bytes()), "{}", pending.bytes());
         while pending.pop_front().is_some() {}
-        assert_eq!(pending.bytes(), 0);
+        assert_eq!((pending.bytes(), pending.is_empty()), (0, true));
     }
 }
