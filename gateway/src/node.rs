@@ -16,7 +16,7 @@
 //! - [`publication`]: one message, stamped and encoded once.
 
 pub mod channel;
-mod creator;
+pub(crate) mod creator;
 mod filling;
 mod hearing;
 pub mod history;
@@ -177,6 +177,8 @@ impl Node {
             }
             ear.registry.relieve(Instant::now());
             let next = ear.registry.expire(Instant::now(), self.release(ear));
+            // A sleep whose time has come does not yield.
+            tokio::task::yield_now().await;
             tokio::time::sleep_until(next).await;
         }
     }
@@ -415,10 +417,10 @@ impl Node {
     }
 
     /// A shard has no subscriber left for a channel.
-    fn detach(&self, shard: ShardId, name: &ChannelName) {
+    fn detach(&self, shard: ShardId, name: &ChannelName, shared: bool) {
         if let Some(namespace) = self.namespace(name) {
             let ear = &self.ears[namespace.broker(name)];
-            ear.registry.detach(name, shard, self.release(ear));
+            ear.registry.detach(name, shard, shared, self.release(ear));
         }
     }
 

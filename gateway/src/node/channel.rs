@@ -2,12 +2,13 @@
 //!
 //! Owns the stamp. Must never hold its lock across an await or a send that can wait.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
-use super::creator::Creator;
+use super::creator::Attribution;
 use super::history::{HistoryBudget, HistoryRules, Recovery, RecoveryRequest, Ring, Unrecoverable};
 use super::log::{Follow, NOWHERE};
 use super::publication::Publication;
@@ -28,8 +29,8 @@ pub(super) struct Channel {
     pub(super) history: HistoryRules,
     /// The log that its sequence is, if it is one.
     pub(super) log: Option<Arc<Log>>,
-    /// Held while the ring is filled from the log, so that this is done once for all who come back.
-    /// When that failed the last time, so that the others need not find out for themselves.
+    /// Held while the ring is filled from the log, so that this is done once for all clients that return. Contains the
+    /// time of the last failure, which those that waited for the lock share.
     pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     state: Mutex<State>,
 }
@@ -49,8 +50,8 @@ pub(super) struct State {
     pub(super) lingering: bool,
     /// When its last listener left.
     pub(super) idle_since: Option<tokio::time::Instant>,
-    /// The address that it is attributed to, which counts it while it is idle.
-    creator: Option<Arc<Creator>>,
+    /// The address that alone has used it.
+    attribution: Option<Attribution>,
 }
 
 impl Channel {
@@ -58,7 +59,7 @@ impl Channel {
         name: ChannelName,
         history: HistoryRules,
         log: Option<Arc<Log>>,
-        creator: Option<Arc<Creator>>,
+        attribution: Option<Attribution>,
     ) -> Self {
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
         let state = State {
@@ -70,7 +71,7 @@ impl Channel {
             attaching: 0,
             lingering: false,
             idle_since: None,
-            creator,
+            attribution,
         };
         Self { name, history, log, backfill: tokio::sync::Mutex::default(), state: Mutex::new(state) }
     }
@@ -119,31 +120,49 @@ impl State {
         self.gone
     }
 
-    /// The channel is let go, with all that it remembers; gives its creator back.
-    pub(super) fn go(&mut self, budget: &HistoryBudget) -> Option<Arc<Creator>> {
+    /// The channel is let go, with all that it remembers. Returns its attribution, to be released.
+    pub(super) fn go(&mut self, budget: &HistoryBudget) -> Option<Attribution> {
         self.gone = true;
         self.ring.clear(budget);
         self.end_idle();
-        self.creator.take()
+        self.attribution.take()
     }
 
-    /// Nobody hears the channel any more; since when.
-    pub(super) fn begin_idle(&mut self, now: tokio::time::Instant) -> tokio::time::Instant {
-        if let (None, Some(creator)) = (self.idle_since, &self.creator) {
-            creator.add_idle();
-        }
-        *self.idle_since.get_or_insert(now)
+    /// The channel has no subscriber, unless one is attaching. Returns the oldest idle channels of its creator, as many
+    /// as it has more than `most`.
+    pub(super) fn begin_idle(
+        &mut self,
+        name: &ChannelName,
+        now: tokio::time::Instant,
+        most: usize,
+    ) -> Vec<ChannelName> {
+        self.idle_since.get_or_insert(now);
+        self.attribution.as_mut().map_or_else(Vec::new, |attribution| {
+            attribution.begin_idle(name);
+            attribution.excess(most)
+        })
     }
 
     fn end_idle(&mut self) {
-        if let (Some(_), Some(creator)) = (self.idle_since.take(), &self.creator) {
-            creator.remove_idle();
+        self.idle_since = None;
+        if let Some(attribution) = &mut self.attribution {
+            attribution.end_idle();
         }
     }
 
-    /// How many channels without a subscriber its creator has left behind, this one included.
-    pub(super) fn idle_of_creator(&self) -> usize {
-        self.creator.as_ref().map_or(0, |creator| creator.idle())
+    /// Ends the attribution if a client of this address is another than the creator. Returns it, to be released.
+    pub(super) fn share(&mut self, address: Option<IpAddr>) -> Option<Attribution> {
+        self.attribution.take_if(|attribution| attribution.is_other(address))
+    }
+
+    /// Ends the attribution. Returns it, to be released.
+    pub(super) fn take_attribution(&mut self) -> Option<Attribution> {
+        self.attribution.take()
+    }
+
+    /// Whether a creator counts the channel as idle.
+    pub(super) fn is_counted(&self) -> bool {
+        self.attribution.as_ref().is_some_and(Attribution::is_idle)
     }
 
     /// The oldest offset that is remembered; without any, the one behind the top.

@@ -3,11 +3,13 @@
 //! Owns which addresses are counted: those behind which there is one client, as far as one can tell. Must never know a
 //! connection.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
+use earshot_protocol::ChannelName;
 
 /// The first 64 bits of an IPv6 address: most clients have all addresses of such a network.
 const IPV6_NETWORK: u128 = !0 << 64;
@@ -20,55 +22,105 @@ pub(super) struct Creators(DashMap<IpAddr, Arc<Creator>>);
 #[derive(Debug)]
 pub(super) struct Creator {
     address: IpAddr,
-    idle: AtomicUsize,
+    idle: Mutex<IdleChannels>,
+}
+
+/// The channels of one creator without a subscriber, oldest first.
+#[derive(Debug, Default)]
+struct IdleChannels {
+    last: u64,
+    by_age: BTreeMap<NonZeroU64, ChannelName>,
+}
+
+/// That a channel is attributed to a creator, which counts it while it is idle.
+#[derive(Debug)]
+pub(super) struct Attribution {
+    creator: Arc<Creator>,
+    /// The key among the creator's idle channels, while it is one.
+    idle: Option<NonZeroU64>,
 }
 
 impl Creators {
-    /// The creator that an address stands for. `None`: it is not counted.
-    pub(super) fn get(&self, address: IpAddr) -> Option<Arc<Creator>> {
+    /// Attributes a new channel to an address. `None`: the address is not counted.
+    pub(super) fn attribute(&self, address: IpAddr) -> Option<Attribution> {
         let address = attributed(address)?;
-        let creator = || Arc::new(Creator { address, idle: AtomicUsize::new(0) });
-        Some(Arc::clone(&self.0.entry(address).or_insert_with(creator)))
+        let creator = || Arc::new(Creator { address, idle: Mutex::default() });
+        let creator = Arc::clone(&self.0.entry(address).or_insert_with(creator));
+        Some(Attribution { creator, idle: None })
     }
 
-    /// A channel of this creator is gone; so is the creator, when it was the last one.
-    pub(super) fn release(&self, creator: Arc<Creator>) {
-        let address = creator.address;
-        drop(creator);
+    /// Ends an attribution; the creator is removed with its last one.
+    pub(super) fn release(&self, mut attribution: Attribution) {
+        attribution.end_idle();
+        let address = attribution.creator.address;
+        drop(attribution);
         self.0.remove_if(&address, |_, creator| Arc::strong_count(creator) == 1);
     }
 
-    /// Gives memory back that many addresses needed.
-    pub(super) fn shrink(&self) {
-        self.0.shrink_to_fit();
+    /// Gives memory back that many addresses needed; room for `kept` stays.
+    pub(super) fn shrink(&self, kept: usize) {
+        if self.0.capacity() > kept.max(8 * self.0.len()) {
+            self.0.shrink_to_fit();
+        }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+
+    /// The most idle channels of one creator.
+    #[cfg(test)]
+    pub(super) fn idle_max(&self) -> usize {
+        self.0.iter().map(|creator| creator.idle().by_age.len()).max().unwrap_or(0)
+    }
 }
 
 impl Creator {
-    /// One of its channels has no subscriber any more.
-    pub(super) fn add_idle(&self) {
-        self.idle.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One of its idle channels has a subscriber again, or is gone.
-    pub(super) fn remove_idle(&self) {
-        self.idle.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Its channels without a subscriber.
-    pub(super) fn idle(&self) -> usize {
-        self.idle.load(Ordering::Relaxed)
+    fn idle(&self) -> MutexGuard<'_, IdleChannels> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The address that a channel is attributed to. `None`: addresses of this machine and of private networks, behind which
+impl Attribution {
+    /// The channel has no subscriber any more.
+    pub(super) fn begin_idle(&mut self, name: &ChannelName) {
+        if self.idle.is_none() {
+            let mut idle = self.creator.idle();
+            idle.last += 1;
+            self.idle = NonZeroU64::new(idle.last);
+            idle.by_age.extend(self.idle.map(|key| (key, name.clone())));
+        }
+    }
+
+    /// The channel has a subscriber again, or is gone.
+    pub(super) fn end_idle(&mut self) {
+        if let Some(key) = self.idle.take() {
+            self.creator.idle().by_age.remove(&key);
+        }
+    }
+
+    /// Whether a client of this address is another than the creator. An unknown address is not.
+    pub(super) fn is_other(&self, address: Option<IpAddr>) -> bool {
+        address.is_some_and(|address| attributed(address) != Some(self.creator.address))
+    }
+
+    /// The oldest idle channels of the creator, as many as it has more than `most`.
+    pub(super) fn excess(&self, most: usize) -> Vec<ChannelName> {
+        let idle = self.creator.idle();
+        let excess = idle.by_age.len().saturating_sub(most);
+        idle.by_age.values().take(excess).cloned().collect()
+    }
+
+    /// Whether the channel is counted as idle.
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle.is_some()
+    }
+}
+
+/// The address that a channel is attributed to when a client of this address creates it. `None`: addresses of this machine and of private networks, behind which
 /// there may be a proxy with any number of clients.
-fn attributed(address: IpAddr) -> Option<IpAddr> {
+pub(crate) fn attributed(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address).then_some(IpAddr::V4(address)),
         IpAddr::V6(address) => is_public_v6(address).then(|| {

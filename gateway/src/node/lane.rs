@@ -32,7 +32,12 @@ pub enum Ask {
         from: Option<IpAddr>,
     },
     /// To hear it no longer; not answered.
-    Detach(ChannelName),
+    Detach {
+        /// The channel.
+        channel: ChannelName,
+        /// Clients of several addresses were subscribed to it in this shard: it is attributed to none of them.
+        shared: bool,
+    },
     /// To be told what a connection has missed of a channel that the shard hears; answered by `Delivery::Recovered`.
     Recover {
         /// The channel.
@@ -164,8 +169,8 @@ fn begin<'a>(
     waiting: &mut [usize],
 ) -> Option<Work<'a>> {
     let ear = node.namespace(ask.channel())?.broker(ask.channel());
-    if let Ask::Detach(channel) = &ask {
-        node.detach(shard, channel);
+    if let Ask::Detach { channel, shared } = &ask {
+        node.detach(shard, channel, *shared);
         return None;
     }
     let busy = waiting[ear] >= most;
@@ -177,7 +182,7 @@ fn begin<'a>(
 fn carry_out(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option<Answer>> {
     match ask {
         Ask::Attach { channel, from } => node.attach(shard, channel, from).map(|()| None).boxed(),
-        Ask::Detach(_) => std::future::ready(None).boxed(),
+        Ask::Detach { .. } => std::future::ready(None).boxed(),
         Ask::Publish { channel, data, info, ticket } => {
             let attributes = Attributes::new(Vec::new(), Some(info));
             let published = node.publish(&channel, data, Append { attributes, idempotency_key: None });
@@ -201,14 +206,14 @@ fn refuse(node: &Arc<Node>, shard: ShardId, ask: Ask) -> BoxFuture<'_, Option<An
             std::future::ready(Some(Answer::Published(ticket, busy))).boxed()
         }
         // These wait for nothing.
-        Ask::Detach(_) | Ask::Recover { .. } | Ask::History { .. } => carry_out(node, shard, ask),
+        Ask::Detach { .. } | Ask::Recover { .. } | Ask::History { .. } => carry_out(node, shard, ask),
     }
 }
 
 impl Ask {
     fn channel(&self) -> &ChannelName {
         match self {
-            Self::Detach(channel)
+            Self::Detach { channel, .. }
             | Self::Attach { channel, .. }
             | Self::Recover { channel, .. }
             | Self::History { channel, .. }

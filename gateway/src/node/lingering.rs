@@ -16,8 +16,11 @@ use super::registry::Registry;
 /// How long the node waits at the most before it looks for channels to let go.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Room for this many channels is kept in any case.
-const ROOM_KEPT: usize = 1024;
+/// Channels for which the maps keep room in any case.
+const ROOM_KEPT: usize = 128;
+
+/// Channels that are let go in one turn at most: a million may be due at once, and other tasks wait for the thread.
+const EXPIRED_PER_TURN_MAX: usize = 1000;
 
 /// A channel that may be let go, first due first out.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ impl Ord for Lingering {
 enum Eviction {
     /// The node's limit of channels is reached, and another one is wanted.
     Limit,
-    /// Its creator has left too many behind.
+    /// Its creator has too many channels without a subscriber, and this is the oldest of them.
     Creator,
 }
 
@@ -66,57 +69,76 @@ impl Registry {
         if !state.is_idle() {
             return;
         }
-        // Since its last listener left: whoever asks in vain, again and again, does not keep it.
-        let since = state.begin_idle(Instant::now());
-        if state.idle_of_creator() > self.limits.idle_per_creator {
-            drop(state);
-            return self.evict(channel, Eviction::Creator, release);
-        }
-        if !std::mem::replace(&mut state.lingering, true) {
-            drop(state);
-            let due = since + channel.worth(self.limits.linger);
-            self.queue().push(Lingering { due, channel: Arc::clone(channel) });
+        // The time counts from the end of the last subscription: subscribes that fail do not prolong it.
+        let excess = state.begin_idle(&channel.name, Instant::now(), self.limits.idle_per_creator);
+        self.enqueue(channel, state);
+        for name in excess {
+            if let Some(oldest) = self.find(&name) {
+                self.evict(&oldest, Eviction::Creator, &release, State::is_counted);
+            }
         }
     }
 
-    /// Makes room for one more channel: those without a subscriber are a cache, of which those go first whose time would
-    /// be over first. `false` when every channel has a subscriber.
+    /// Enters an idle channel into the queue, unless it is there.
+    fn enqueue(&self, channel: &Arc<Channel>, mut state: MutexGuard<'_, State>) {
+        let Some(since) = state.idle_since.filter(|_| state.is_idle()) else { return };
+        if std::mem::replace(&mut state.lingering, true) {
+            return;
+        }
+        drop(state);
+        let due = since + channel.worth(self.limits.linger);
+        let channels = self.channels.len();
+        let mut queue = self.queue();
+        queue.push(Lingering { due, channel: Arc::clone(channel) });
+        // Evicted channels leave their entries behind, which hold the channels in memory. Each other channel has one
+        // entry at most, so this happens once in many calls.
+        if queue.len() > 2 * channels + ROOM_KEPT {
+            queue.retain(|entry| !entry.channel.state().is_gone());
+        }
+    }
+
+    /// Makes room for one more channel: those without a subscriber are a cache. The one whose time would be over first
+    /// is evicted first. `false` when every channel has a subscriber.
     pub(super) fn make_room(&self, release: impl Fn(&ChannelName)) -> bool {
         while self.channels.len() >= self.limits.channels {
             let Some(Lingering { due, channel }) = self.queue().pop() else { return false };
-            let mut state = channel.state();
-            state.lingering = false;
-            let ends = state.idle_since.map(|since| since + channel.worth(self.limits.linger));
-            drop(state);
-            match ends {
-                // It had subscribers since, and is not as old as it seemed.
-                Some(ends) if ends > due => self.relinger(&channel),
-                _ => self.evict(&channel, Eviction::Limit, &release),
+            channel.state().lingering = false;
+            let worth = channel.worth(self.limits.linger);
+            // If it had subscribers since it was entered into the queue, its time ends later than `due`.
+            let is_due = |state: &State| state.idle_since.is_some_and(|since| since + worth <= due);
+            if !self.evict(&channel, Eviction::Limit, &release, is_due) {
+                self.enqueue(&channel, channel.state());
             }
         }
         true
     }
 
-    fn evict(&self, channel: &Arc<Channel>, why: Eviction, release: impl Fn(&ChannelName)) {
-        if self.let_go_if(channel, release, |_| true) {
+    fn evict(
+        &self,
+        channel: &Arc<Channel>,
+        why: Eviction,
+        release: impl Fn(&ChannelName),
+        is_over: impl Fn(&State) -> bool,
+    ) -> bool {
+        let gone = self.let_go_if(channel, release, is_over);
+        if gone {
             let evicted = &self.metrics.control.channels_evicted;
             match why {
                 Eviction::Limit => evicted.limit.add(1),
                 Eviction::Creator => evicted.address.add(1),
             }
         }
+        gone
     }
 
-    /// Lets go the channels whose time is over, each with a call to `release` before anybody can enter it again; and
-    /// says when to ask the next time.
+    /// Lets go channels whose time is over, each with a call to `release` before it can be entered again. Returns when
+    /// to call it again: `now` when more are due than one turn lets go.
     pub(super) fn expire(&self, now: Instant, release: impl Fn(&ChannelName)) -> Instant {
-        let mut gone = 0;
-        while let Some(channel) = self.next_over(now) {
-            gone += usize::from(self.expire_one(&channel, now, &release));
+        for _ in 0..EXPIRED_PER_TURN_MAX {
+            let Some(channel) = self.next_over(now) else { break };
+            self.expire_one(&channel, now, &release);
         }
-        if gone > 0 {
-            self.shrink();
-        }
+        self.shrink();
         let latest = now + LOOK;
         self.queue().peek().map_or(latest, |first| first.due.min(latest))
     }
@@ -128,12 +150,15 @@ impl Registry {
         is_over.then(|| queue.pop()).flatten().map(|first| first.channel)
     }
 
-    /// What a crowd needed is not kept for ever: when few channels are left of many, the maps give memory back.
+    /// Gives memory back when few channels are left of many.
     fn shrink(&self) {
         if self.channels.capacity() > ROOM_KEPT.max(8 * self.channels.len()) {
             self.channels.shrink_to_fit();
-            self.creators.shrink();
-            self.queue().shrink_to_fit();
+        }
+        self.creators.shrink(ROOM_KEPT);
+        let mut queue = self.queue();
+        if queue.capacity() > ROOM_KEPT.max(8 * queue.len()) {
+            queue.shrink_to_fit();
         }
     }
 
@@ -149,8 +174,9 @@ impl Registry {
             |state: &State| state.idle_since.is_some_and(|since| since + channel.worth(linger) <= now);
         let gone = self.let_go_if(channel, release, is_over);
         if !gone {
-            channel.state().lingering = false;
-            self.relinger(channel);
+            let mut state = channel.state();
+            state.lingering = false;
+            self.enqueue(channel, state);
         }
         gone
     }
@@ -174,21 +200,11 @@ impl Registry {
             over
         });
         if removed.is_some()
-            && let Some(creator) = channel.state().go(&self.budget)
+            && let Some(attribution) = channel.state().go(&self.budget)
         {
-            self.creators.release(creator);
+            self.creators.release(attribution);
         }
         removed.is_some()
-    }
-
-    pub(super) fn relinger(&self, channel: &Arc<Channel>) {
-        let mut state = channel.state();
-        let Some(since) = state.idle_since.filter(|_| state.is_idle()) else { return };
-        if !std::mem::replace(&mut state.lingering, true) {
-            drop(state);
-            let due = since + channel.worth(self.limits.linger);
-            self.queue().push(Lingering { due, channel: Arc::clone(channel) });
-        }
     }
 
     pub(super) fn queue(&self) -> MutexGuard<'_, BinaryHeap<Lingering>> {

@@ -115,8 +115,8 @@ impl Registry {
     }
 
     /// The channel, kept from being let go until [`Registry::entered`] or [`Registry::abandon`]. A new one is
-    /// attributed to the address that it is entered `from`, and takes the place of one without a subscriber where the
-    /// limit is reached; that is given up by a call to `release`.
+    /// attributed to the address that it is entered `from`, until a client of another address enters it. At the limit,
+    /// one without a subscriber is evicted for it, with a call to `release`.
     pub(super) fn enter(
         &self,
         name: &ChannelName,
@@ -124,20 +124,28 @@ impl Registry {
         from: Option<IpAddr>,
         release: impl Fn(&ChannelName),
     ) -> Result<Arc<Channel>, SubscribeError> {
-        if let Some(channel) = self.channels.get(name) {
-            channel.state().attaching += 1;
-            return Ok(Arc::clone(&channel));
+        if let Some(channel) = self.find_attaching(name) {
+            let other = channel.state().share(from);
+            other.into_iter().for_each(|attribution| self.creators.release(attribution));
+            return Ok(channel);
         }
         if !self.make_room(release) {
             return Err(SubscribeError::TooManyChannels);
         }
         // The entry is held until the channel is marked: nobody can let it go in between.
         let entry = self.channels.entry(name.clone()).or_insert_with(|| {
-            let creator = from.and_then(|address| self.creators.get(address));
-            Arc::new(Channel::new(name.clone(), history, log.cloned(), creator))
+            let attribution = from.and_then(|address| self.creators.attribute(address));
+            Arc::new(Channel::new(name.clone(), history, log.cloned(), attribution))
         });
         entry.state().attaching += 1;
         Ok(Arc::clone(&entry))
+    }
+
+    /// The channel, when it is known, kept from being let go.
+    fn find_attaching(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        let channel = self.channels.get(name)?;
+        channel.state().attaching += 1;
+        Some(Arc::clone(&channel))
     }
 
     /// A shard hears the channel from now on; `announce` is called with the position, in the sequence's order.
@@ -227,12 +235,20 @@ impl Registry {
         }
     }
 
-    /// A shard no longer hears the channel.
-    pub(super) fn detach(&self, name: &ChannelName, shard: ShardId, release: impl Fn(&ChannelName)) {
-        let Some(channel) = self.channels.get(name).map(|channel| Arc::clone(&channel)) else { return };
+    /// A shard no longer hears the channel, which was `shared` by clients of several addresses.
+    pub(super) fn detach(
+        &self,
+        name: &ChannelName,
+        shard: ShardId,
+        shared: bool,
+        release: impl Fn(&ChannelName),
+    ) {
+        let Some(channel) = self.find(name) else { return };
         let mut state = channel.state();
         state.detach(shard);
+        let attribution = if shared { state.take_attribution() } else { None };
         self.linger(&channel, state, release);
+        attribution.into_iter().for_each(|attribution| self.creators.release(attribution));
     }
 
     /// The channel, when it is known.

@@ -3,6 +3,7 @@
 //! Owns the lists of subscribers. Must never know how a publication is written, nor what a connection is.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, ChannelTag, Epoch, StreamPosition};
@@ -30,10 +31,21 @@ pub(super) struct ShardChannel {
     pub(super) slow: Option<Arc<SlowRule>>,
     /// The node has confirmed it; before that, connections wait.
     pub(super) live: bool,
+    /// The address that it is attributed to as long as only clients of this address subscribe to it.
+    pub(super) creator: Option<IpAddr>,
+    /// Clients of several addresses have subscribed to it.
+    pub(super) shared: bool,
     /// Connections that hear it.
     pub(super) subscribers: Vec<ConnectionId>,
     /// Connections that wait for it to become live.
     pub(super) waiters: HashSet<ConnectionId>,
+}
+
+/// A channel to be given up.
+#[derive(Debug)]
+pub(super) struct Detaching {
+    pub(super) channel: ChannelName,
+    pub(super) shared: bool,
 }
 
 /// All channels of a shard.
@@ -49,7 +61,12 @@ impl Channels {
     }
 
     /// Enters a channel that waits to become live.
-    pub(super) fn insert(&mut self, name: ChannelName, slow: Option<Arc<SlowRule>>) -> ChannelId {
+    pub(super) fn insert(
+        &mut self,
+        name: ChannelName,
+        slow: Option<Arc<SlowRule>>,
+        creator: Option<IpAddr>,
+    ) -> ChannelId {
         let position = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
         let channel = ShardChannel {
             name: name.clone(),
@@ -58,6 +75,8 @@ impl Channels {
             covered: None,
             slow,
             live: false,
+            creator,
+            shared: false,
             subscribers: Vec::new(),
             waiters: HashSet::new(),
         };

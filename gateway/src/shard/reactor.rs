@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::channels::{Channels, ConnectionId};
+use super::channels::{Channels, ConnectionId, Detaching};
 use super::connection::{Connection, Kind, Session};
 use super::link::Link;
 use super::wheel::{TICK, Wheel};
@@ -84,7 +84,7 @@ pub(super) struct Shard {
     /// Connections that wait to ask for a recovery, since the lane was full.
     pub(super) unrecovered: Vec<u64>,
     /// Channels to be given up, for which the lane had no room.
-    pub(super) detaching: Vec<ChannelName>,
+    pub(super) detaching: Vec<Detaching>,
     /// Connections that are streams inside a connection of hyper's.
     pub(super) streams: Vec<u64>,
     pub(super) wheel: Wheel,

@@ -5,22 +5,33 @@
 
 use earshot_protocol::{ChannelName, ErrorCode};
 
-use super::channels::{ChannelId, ConnectionId};
+use super::channels::{ChannelId, ConnectionId, Detaching, ShardChannel};
 use super::connection::{Status, Subscription};
 use super::reactor::Shard;
+use crate::node::creator::attributed;
 use crate::node::lane::Ask;
 
 impl Shard {
     /// Enters a subscription: ready when the shard hears the channel already, waiting otherwise.
     pub(super) fn wish(&mut self, at: ConnectionId, name: ChannelName) -> Result<ChannelId, ErrorCode> {
+        let peer = || self.connections.get(at as usize).and_then(|connection| connection.link.peer());
         let id = match self.channels.find(&name) {
-            Some(id) => id,
+            Some(id) => {
+                let channel = self.channels.at_mut(id);
+                // An unknown address counts as that of the creator.
+                if channel.creator.is_some() && peer().is_some_and(|peer| attributed(peer) != channel.creator)
+                {
+                    channel.creator = None;
+                    channel.shared = true;
+                }
+                id
+            }
             None => {
-                let from = self.connections.get(at as usize).and_then(|connection| connection.link.peer());
+                let from = peer();
                 let ask = Ask::Attach { channel: name.clone(), from };
                 self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
                 let slow = self.node.namespace(&name).and_then(|namespace| namespace.slow.clone());
-                self.channels.insert(name, slow)
+                self.channels.insert(name, slow, from.and_then(attributed))
             }
         };
         let channel = self.channels.at_mut(id);
@@ -79,21 +90,21 @@ impl Shard {
     pub(super) fn give_up(&mut self, id: ChannelId) {
         let channel = self.channels.at(id);
         if channel.live && channel.is_unused() {
-            let name = self.channels.remove(id).name;
-            self.detaching.push(name);
+            let ShardChannel { name: channel, shared, .. } = self.channels.remove(id);
+            self.detaching.push(Detaching { channel, shared });
             self.give_up_channels();
         }
     }
 
     pub(super) fn give_up_channels(&mut self) {
-        while let Some(name) = self.detaching.pop() {
+        while let Some(Detaching { channel, shared }) = self.detaching.pop() {
             // Wanted again meanwhile: the node is asked anew, and a late detach would make the shard deaf.
-            if self.channels.find(&name).is_some() {
+            if self.channels.find(&channel).is_some() {
                 continue;
             }
-            if let Err(refused) = self.asks.try_send(Ask::Detach(name)) {
-                if let Ask::Detach(name) = refused.into_inner() {
-                    self.detaching.push(name);
+            if let Err(refused) = self.asks.try_send(Ask::Detach { channel, shared }) {
+                if let Ask::Detach { channel, shared } = refused.into_inner() {
+                    self.detaching.push(Detaching { channel, shared });
                 }
                 return;
             }

@@ -224,7 +224,9 @@ impl Table {
             self.counts.replace(entry.counts(), Counts::default());
             Some(Stray { topic, deaf: entry.deaf, heard: entry.heard, waiting: entry.waiting })
         });
-        (strays.collect(), again)
+        let strays = strays.collect();
+        self.shrink();
+        (strays, again)
     }
 
     /// Takes a wish over from another table.
@@ -252,6 +254,7 @@ impl Table {
     /// The connection is gone. What was heard on it was heard for certain until `proven`.
     pub(super) fn link_lost(&mut self, proven: Instant) {
         self.entries.retain(|_, entry| entry.wanted);
+        self.shrink();
         self.changed.clear();
         for (topic, entry) in &mut self.entries {
             if entry.wire == Wire::On {
@@ -303,15 +306,19 @@ impl Table {
         self.counts.replace(before, entry.counts());
         if !entry.wanted && matches!(entry.wire, Wire::Off | Wire::Refused | Wire::Away) {
             self.entries.remove(topic);
-            // What many channels needed is not kept when most of them are gone.
-            if self.entries.len() * 8 < self.entries.capacity() {
-                self.entries.shrink_to(self.entries.len() * 2);
-            }
+            self.shrink();
         } else if !entry.changed && entry.differs() {
             entry.changed = true;
             self.changed.push(topic.clone());
         }
         Some(result)
+    }
+
+    /// Gives memory back when most of the topics are gone.
+    fn shrink(&mut self) {
+        if self.entries.len() * 8 < self.entries.capacity() {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl Trial {
     }
 
     fn unsubscribe(&self, name: &str) {
-        self.registry.detach(&ChannelName::parse(name).unwrap(), 0, self.release());
+        self.registry.detach(&ChannelName::parse(name).unwrap(), 0, false, self.release());
     }
 
     fn has(&self, name: &str) -> bool {
@@ -118,16 +118,97 @@ async fn one_address_leaves_a_bounded_number_of_channels_behind() {
     }
     assert_eq!(trial.registry.channels(), 3 + 3 + 10);
     assert_eq!(trial.released().len(), 14);
-    // What is used again is not left behind.
-    trial.subscribe("one-0", other).unwrap();
+    for (number, stays) in [(0, false), (6, false), (7, true), (8, true), (9, true)] {
+        assert_eq!(trial.has(&format!("one-{number}")), stays, "{number}: the oldest are evicted");
+    }
+    // A channel that is used again is not idle, and the youngest afterwards.
+    trial.subscribe("one-7", one).unwrap();
     trial.subscribe("one-new", one).unwrap();
     trial.unsubscribe("one-new");
-    assert!(trial.has("one-new"));
-    trial.unsubscribe("one-0");
-    assert!(!trial.has("one-0"), "its creator has left three others behind");
+    assert_eq!(trial.released().len(), 0);
+    trial.unsubscribe("one-7");
+    assert_eq!(trial.released(), ["one-8"]);
     tokio::time::advance(LINGER).await;
     trial.registry.expire(Instant::now(), trial.release());
     assert_eq!((trial.registry.channels(), trial.registry.creators.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_several_addresses_use_is_attributed_to_none() {
+    let (one, other) = (address("203.0.113.7"), address("203.0.113.8"));
+    let trial = Trial::new(1000, 3);
+    let shared = ChannelName::parse("shared-in-a-shard").unwrap();
+    for name in ["news", "own", "unknown", shared.as_str()] {
+        trial.subscribe(name, one).unwrap();
+    }
+    // The client that has gone already has no address any more.
+    trial.subscribe("unknown", None).unwrap();
+    trial.subscribe("news", other).unwrap();
+    trial.registry.detach(&shared, 0, true, trial.release());
+    ["news", "own", "unknown"].iter().for_each(|name| trial.unsubscribe(name));
+    for number in 0..10 {
+        let name = format!("one-{number}");
+        trial.subscribe(&name, one).unwrap();
+        trial.unsubscribe(&name);
+    }
+    assert!(trial.has("news") && trial.has(shared.as_str()));
+    assert!(!trial.has("own") && !trial.has("unknown"));
+    assert_eq!(trial.registry.channels(), 2 + 3);
+    tokio::time::advance(LINGER).await;
+    trial.registry.expire(Instant::now(), trial.release());
+    assert_eq!((trial.registry.channels(), trial.registry.creators.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_does_not_keep_evicted_channels() {
+    let one = address("203.0.113.7");
+    let trial = Trial::new(1000, 3);
+    for number in 0..10_000 {
+        let name = number.to_string();
+        trial.subscribe(&name, one).unwrap();
+        trial.unsubscribe(&name);
+        let (entries, channels) = (trial.registry.queue().len(), trial.registry.channels());
+        // The channel that is evicted counts when the queue is looked at.
+        let most = 2 * (channels + 1) + ROOM_KEPT;
+        assert!(channels <= 3 && entries <= most, "{entries} entries, {channels} channels");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_lets_go_a_bounded_number_of_channels() {
+    const MANY: usize = 2 * EXPIRED_PER_TURN_MAX + 1;
+    let trial = Trial::new(MANY, 1);
+    for number in 0..MANY {
+        trial.subscribe(&number.to_string(), None).unwrap();
+        trial.unsubscribe(&number.to_string());
+    }
+    tokio::time::advance(LINGER).await;
+    let now = Instant::now();
+    for left in [EXPIRED_PER_TURN_MAX + 1, 1] {
+        assert!(trial.registry.expire(now, trial.release()) <= now, "more are due");
+        assert_eq!(trial.registry.channels(), left);
+    }
+    assert!(trial.registry.expire(now, trial.release()) > now);
+    assert_eq!(trial.registry.channels(), 0);
+    let (map, queue) = (trial.registry.channels.capacity(), trial.registry.queue().capacity());
+    assert!(map <= ROOM_KEPT && queue <= ROOM_KEPT, "{map} and {queue} are kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn evictions_alone_give_memory_back() {
+    const MANY: usize = 2000;
+    let trial = Trial::new(MANY, 0);
+    for number in 0..MANY {
+        trial.subscribe(&number.to_string(), address("203.0.113.7")).unwrap();
+    }
+    for number in 0..MANY {
+        trial.unsubscribe(&number.to_string());
+    }
+    assert_eq!(trial.registry.channels(), 0);
+    tokio::time::advance(LINGER / 2).await;
+    trial.registry.expire(Instant::now(), trial.release());
+    let (map, queue) = (trial.registry.channels.capacity(), trial.registry.queue().capacity());
+    assert!(map <= ROOM_KEPT && queue <= 8 * ROOM_KEPT, "{map} and {queue} are kept");
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,8 +254,8 @@ proptest! {
                     }
                 }
                 assert!(used.iter().all(|name| trial.has(&name.to_string())));
-                let idle = trial.registry.channels() - used.len();
-                assert!(trial.registry.channels() <= CHANNELS && idle <= 2 * IDLE);
+                assert!(trial.registry.channels() <= CHANNELS);
+                assert!(trial.registry.creators.idle_max() <= IDLE);
             }
             used.iter().for_each(|name| trial.unsubscribe(&name.to_string()));
             tokio::time::advance(LINGER).await;
