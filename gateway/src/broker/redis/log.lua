@@ -4,7 +4,7 @@
 --       2 meta     {key_prefix}stream-meta:{channel}   a hash: epoch, offset, length, until; minute and server, which
 --                  say when and in which state of the server the first entry was written, see log_origin.lua; empty
 --                  when a log before it was lost
---       3 once     {key_prefix}idempotency:{channel}:{key}   (may be left out)
+--       3 once     {key_prefix}idempotency:{length of channel}:{channel}:{key}   (may be left out)
 -- ARGV  1 channel
 --       2 payload
 --       3 attributes: a JSON object, or empty

@@ -37,7 +37,9 @@ pub(super) fn append(
     let Append { attributes, idempotency_key } = extras;
     let mut keys = keys(log, channel);
     let tagged = tagged(log, channel);
-    keys.extend(idempotency_key.map(|key| format!("{}idempotency:{tagged}:{key}", log.key_prefix)));
+    // The length of the channel: otherwise (a, b:c) and (a:b, c) had one key.
+    let length = tagged.len();
+    keys.extend(idempotency_key.map(|key| format!("{}idempotency:{length}:{tagged}:{key}", log.key_prefix)));
     let mut arguments = vec![
         Bytes::copy_from_slice(channel.as_str().as_bytes()),
         data,

@@ -113,7 +113,7 @@ fn log_commands(prefix: &str, sample: &TestName) -> Vec<RequiredCommand> {
     const NOTHING: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
     let stream = &format!("{prefix}stream:{}", sample.name);
     let meta = &format!("{prefix}stream-meta:{}", sample.name);
-    let once = &format!("{prefix}idempotency:{}:check", sample.name);
+    let once = &format!("{prefix}idempotency:{}:{}:check", sample.name.len(), sample.name);
     let mut commands = vec![
         command_for(Need::Logs, &["SCRIPT", "LOAD", "return 1"]),
         command_for(Need::Logs, &["EVALSHA", NOTHING, "0"]),

@@ -177,12 +177,26 @@ async fn a_key_makes_a_publication_once() {
     assert_eq!(once("a", "5").await, Ok(first), "nor later");
     eventually("three heard", || lab.ear.heard().len() >= 3).await;
     assert_eq!(payloads(&lab.read(0).await), [b"1", b"3", b"4"]);
-    let Value::Int(ttl) = server.command(&["PTTL", "{t}:idempotency:web:чат:a"]).await else { panic!() };
+    let Value::Int(ttl) = server.command(&["PTTL", "{t}:idempotency:10:web:чат:a"]).await else {
+        panic!()
+    };
     assert!((290_000..=300_000).contains(&ttl), "{ttl}");
     server.command(&["DEL", STREAM, META]).await;
     assert_eq!(once("a", "6").await, Ok(first), "nor in another epoch");
     assert_eq!(lab.read(0).await.top, None);
     assert_eq!(lab.ear.heard().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_different_channels_do_not_collide() {
+    let server = Server::start(&[]).await;
+    let lab = Lab::up(&server).await;
+    for (channel, key) in [("order", "42:paid"), ("order:42", "paid")] {
+        let channel = ChannelName::parse(channel).unwrap();
+        let extras = Append { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
+        assert!(lab.broker.append(&log(), &channel, "1".into(), extras).await.is_ok());
+        assert_eq!(lab.broker.read_log(&log(), &channel, 0, 10).await.unwrap().entries.len(), 1, "{channel}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
