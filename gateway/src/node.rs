@@ -20,7 +20,7 @@ pub(crate) mod creator;
 mod filling;
 mod hearing;
 pub mod history;
-mod idempotency;
+pub mod idempotency;
 pub mod lane;
 mod lingering;
 mod log;

@@ -3,6 +3,7 @@
 //! Owns the values, and the [`Envelope`] in which a numbered publication travels over pub/sub. Must never know how a
 //! log is kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,7 +42,7 @@ pub struct Append {
     /// What travels with it.
     pub attributes: Attributes,
     /// A second publication with the same key within five minutes is not made.
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<Arc<str>>,
 }
 
 /// An entry of a log.

@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ErrorCode, PayloadKind};
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
@@ -24,10 +25,14 @@ use super::{Context, refuse};
 use crate::broker::log::Append;
 use crate::broker::{Attributes, BrokerError, Reach};
 use crate::node::history::{Since, epoch_text};
+use crate::node::idempotency::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::node::lane::HistoryError;
 use crate::node::publication::Publication;
 use crate::node::registry::Page;
 use crate::node::{PublishError, Published};
+
+/// Publications of one broadcast that may be in progress at a time.
+const BROADCAST_CONCURRENCY_MAX: usize = 256;
 
 /// Why a call fails. Clients match the words of the code, so what happened here is in a field of its own.
 #[derive(Debug)]
@@ -172,17 +177,26 @@ fn admit(context: &Context, request: &Request) -> Result<(), Denied> {
 async fn publish(context: &Context, body: &[u8]) -> Answer {
     let request: Publish<'_> = read(body)?;
     let channel = request.channel.as_ref().ok_or_else(|| Fault::missing("channel"))?;
-    publish_one(context, channel, request.payload()?, request.extras()).await
+    publish_one(context, channel, request.payload()?, request.extras()?).await
 }
 
 async fn broadcast(context: &Context, body: &[u8]) -> Answer {
     let request: Publish<'_> = read(body)?;
     let channels = request.channels.as_ref().filter(|channels| !channels.is_empty());
     let channels = channels.ok_or_else(|| Fault::missing("channels"))?;
-    let data = request.payload()?;
-    let published =
-        channels.iter().map(|channel| publish_one(context, channel, data.clone(), request.extras()));
-    let responses: Vec<Body> = join_all(published).await.into_iter().map(Body::from).collect();
+    // Built once and shared by all publications.
+    let (data, extras) = (request.payload()?, request.extras()?);
+    let mut responses: Vec<Body> = Vec::with_capacity(channels.len());
+    let mut published = FuturesOrdered::new();
+    for channel in channels {
+        if published.len() >= BROADCAST_CONCURRENCY_MAX {
+            responses.extend(published.next().await.map(Body::from));
+        }
+        published.push_back(publish_one(context, channel, data.clone(), extras.clone()));
+    }
+    while let Some(answer) = published.next().await {
+        responses.push(answer.into());
+    }
     answer(&BTreeMap::from([("responses", responses)]))
 }
 
@@ -293,9 +307,7 @@ impl Publish<'_> {
             _ => Err(Fault::new(ErrorCode::BadRequest, "give either data or b64data")),
         }
     }
-}
 
-impl Publish<'_> {
     /// Refuses what changes the meaning of a publication and is not built.
     fn check_options(&self) -> Result<(), Fault> {
         let given = [
@@ -312,12 +324,18 @@ impl Publish<'_> {
         }
     }
 
-    fn extras(&self) -> Append {
-        let tags = self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        Append {
-            attributes: Attributes::new(tags, None),
-            idempotency_key: self.idempotency_key.clone().filter(|key| !key.is_empty()),
+    fn extras(&self) -> Result<Append, Fault> {
+        let idempotency_key = self.idempotency_key.as_deref().filter(|key| !key.is_empty());
+        if let Some(key) = idempotency_key
+            && key.len() > IDEMPOTENCY_KEY_BYTES_MAX
+        {
+            let most = IDEMPOTENCY_KEY_BYTES_MAX;
+            let detail = format!("idempotency_key has {} bytes: at most {most} are allowed", key.len());
+            return Err(Fault::new(ErrorCode::LimitExceeded, detail));
         }
+        let tags = self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let attributes = Attributes::new(tags, None);
+        Ok(Append { attributes, idempotency_key: idempotency_key.map(Arc::from) })
     }
 }
 

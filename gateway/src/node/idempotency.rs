@@ -19,6 +19,9 @@ const TTL: Duration = Duration::from_secs(300);
 /// Keys that are remembered at most; then the oldest are forgotten early.
 const ENTRIES_MAX: usize = 100_000;
 
+/// The longest key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
 /// Bytes that the keys may take, counted with [`ENTRY_BYTES`] for each.
 const BYTES_MAX: usize = 32 << 20;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::encoding::Encoding;
 use crate::harness::ws::Publication;
-use crate::harness::{Gateway, Redis, SseClient, WsClient};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
 
 const MEMORY: &str = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n";
 
@@ -233,4 +233,33 @@ async fn a_key_whose_publication_failed_can_be_used_again() {
         }
     }
     assert_eq!(heard, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_has_a_bounded_length() {
+    let gateway = Gateway::settings().config(MEMORY).start().await;
+    for (length, code) in [(256, None), (257, Some(106))] {
+        let body = json!({"channel": "room", "data": 1, "idempotency_key": "k".repeat(length)}).to_string();
+        let answer = gateway.api("publish", &body).await.json();
+        assert_eq!(answer["error"]["code"].as_u64(), code, "{answer}");
+        let body =
+            json!({"channels": ["room"], "data": 1, "idempotency_key": "k".repeat(length)}).to_string();
+        let answer = gateway.api("broadcast", &body).await.json();
+        assert_eq!(answer["error"]["code"].as_u64(), code, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_broadcast_holds_its_tags_once() {
+    let _alone = heavy().await;
+    const CHANNELS: usize = 4000;
+    const TAG: usize = 256 << 10;
+    let gateway = Gateway::settings().config(MEMORY).start().await;
+    let channels: Vec<String> = (0..CHANNELS).map(|number| format!("room-{number}")).collect();
+    let body = json!({"channels": channels, "data": 1, "tags": {"k": "x".repeat(TAG)}}).to_string();
+    let answer = gateway.api("broadcast", &body).await.json();
+    let responses = answer["result"]["responses"].as_array().map(Vec::len);
+    assert_eq!(responses, Some(CHANNELS), "{answer}");
+    let peak = gateway.memory_peak();
+    assert!(peak < 256 << 20, "{peak} bytes were held");
 }

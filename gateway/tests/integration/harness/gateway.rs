@@ -82,8 +82,17 @@ impl Gateway {
 
     /// Resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    /// The most resident memory so far, in bytes.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        self.memory_line("VmHWM:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     }
 

@@ -166,7 +166,7 @@ async fn a_key_makes_a_publication_once() {
     let lab = Lab::up(&server).await;
     lab.subscribe(name().as_str()).await;
     let once = |key: &str, data: &'static str| {
-        let extras = Append { attributes: Attributes::default(), idempotency_key: Some(key.to_owned()) };
+        let extras = Append { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
         lab.broker.append(&log(), &name(), data.into(), extras)
     };
     let (first, again, other) = tokio::join!(once("a", "1"), once("a", "2"), once("b", "3"));
@@ -251,7 +251,7 @@ async fn a_cluster_finds_every_key_in_one_slot() {
     let server = Server::start(&["--cluster-enabled", "yes"]).await;
     server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
     let lab = Lab::up(&server).await;
-    let extras = Append { attributes: Attributes::default(), idempotency_key: Some("key".to_owned()) };
+    let extras = Append { attributes: Attributes::default(), idempotency_key: Some("key".into()) };
     let append = |log: &Log| lab.broker.append(log, &name(), Bytes::from_static(b"x"), extras.clone());
     let mut first = append(&log()).await;
     while matches!(first, Err(BrokerError::Unavailable(_))) {
