@@ -68,7 +68,7 @@ impl Gateway {
         let (ports, inboxes): (Vec<Port>, Vec<_>) =
             (0..config.gateway.shards).map(|_| port(port_limits)).unzip();
         let node = node(config, ports.into(), &metrics, &drain);
-        node.start(&drain);
+        node.start();
         look_at_servers(config, &drain);
 
         let limits = shard_limits(config);
@@ -178,7 +178,7 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     let probe_prefixes: Vec<String> = config.redis.iter().map(|redis| redis.probe_prefix.clone()).collect();
     let namespaces = Namespaces::new(namespaces, &probe_prefixes);
     let publication_bytes = config.limits.publication_bytes;
-    Node::new(namespaces, ears, ports, budget, publication_bytes, Arc::clone(metrics))
+    Node::new(namespaces, ears, ports, budget, publication_bytes, drain.clone(), Arc::clone(metrics))
 }
 
 /// Says, once, what the version and the settings of each Redis server will do to this gateway. One that cannot be

@@ -41,6 +41,7 @@ use earshot_protocol::{ChannelName, Payload, StreamPosition};
 use futures::future::Either;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::broker::log::{Append, Log, LogEntry, LogPage};
@@ -136,6 +137,7 @@ pub struct Node {
     budget: Arc<HistoryBudget>,
     publication_bytes: usize,
     idempotency: Idempotency,
+    drain: Drain,
     metrics: Arc<Metrics>,
 }
 
@@ -147,17 +149,18 @@ impl Node {
         ports: Arc<[Port]>,
         budget: Arc<HistoryBudget>,
         publication_bytes: usize,
+        drain: Drain,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let idempotency = Idempotency::default();
-        Arc::new(Self { namespaces, ears, ports, budget, publication_bytes, idempotency, metrics })
+        Arc::new(Self { namespaces, ears, ports, budget, publication_bytes, idempotency, drain, metrics })
     }
 
     /// Starts what the node does by itself: letting go the channels that nobody wants any more.
-    pub fn start(self: &Arc<Self>, drain: &Drain) {
+    pub fn start(self: &Arc<Self>) {
         for place in 0..self.ears.len() {
-            let (node, stop) = (Arc::clone(self), drain.clone());
-            drain.spawn(async move {
+            let (node, stop) = (Arc::clone(self), self.drain.clone());
+            self.drain.spawn(async move {
                 tokio::select! {
                     () = node.let_go(place) => {}
                     () = node.fill(place) => {}
@@ -173,6 +176,7 @@ impl Node {
         loop {
             if forget_next <= Instant::now() {
                 ear.registry.forget_old(Instant::now());
+                self.idempotency.expire(Instant::now());
                 forget_next = Instant::now() + FORGET;
             }
             ear.registry.relieve(Instant::now());
@@ -425,7 +429,7 @@ impl Node {
     }
 
     /// Publishes a payload, untouched. The place in the order of publications is taken by the call itself; with an
-    /// idempotency key, by the first poll. The client that publishes is told to others where the way carries that.
+    /// idempotency key, by a task after the first poll. The client that publishes is told to others where the way carries that.
     pub fn publish(
         &self,
         channel: &ChannelName,
@@ -489,10 +493,18 @@ impl Node {
             Some(key) => {
                 let forgotten = &self.metrics.control.idempotency_keys_evicted;
                 let result = self.idempotency.result(channel, &key, forgotten);
-                let (broker, channel) = (broker.clone(), channel.clone());
-                Either::Right(
-                    async move { result.get_or_try_init(|| publish(&broker, &channel)).await.copied() },
-                )
+                let (broker, channel, drain) = (broker.clone(), channel.clone(), self.drain.clone());
+                Either::Right(async move {
+                    if let Some(reach) = result.get() {
+                        return Ok(*reach);
+                    }
+                    // A task of its own: a caller that is cancelled cannot take back a publication that is under way,
+                    // and its result belongs to the callers after it.
+                    let first =
+                        async move { result.get_or_try_init(|| publish(&broker, &channel)).await.copied() };
+                    let failed = |error: JoinError| BrokerError::Unavailable(error.to_string());
+                    drain.spawn_work(first).await.map_err(failed)?
+                })
             }
         }
     }

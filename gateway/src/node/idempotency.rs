@@ -50,9 +50,7 @@ impl Idempotency {
         // No channel name holds a control character.
         let name: Arc<str> = format!("{channel}\0{key}").into();
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while keys.order.front().is_some_and(|(until, _)| *until <= now) {
-            keys.forget_oldest();
-        }
+        keys.forget_old(now);
         if let Some(result) = keys.results.get(&name) {
             return Arc::clone(result);
         }
@@ -65,9 +63,28 @@ impl Idempotency {
         keys.order.push_back((now + TTL, Arc::clone(&name)));
         Arc::clone(keys.results.entry(name).or_default())
     }
+
+    /// Forgets the keys whose time is over, and gives their memory back.
+    pub(super) fn expire(&self, now: Instant) {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.forget_old(now);
+        let kept = 2 * keys.order.len();
+        if 4 * kept < keys.order.capacity() {
+            keys.order.shrink_to(kept);
+        }
+        if 4 * kept < keys.results.capacity() {
+            keys.results.shrink_to(kept);
+        }
+    }
 }
 
 impl Keys {
+    fn forget_old(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_oldest();
+        }
+    }
+
     fn forget_oldest(&mut self) {
         if let Some((_, name)) = self.order.pop_front() {
             self.bytes -= name.len() + ENTRY_BYTES;
@@ -97,6 +114,30 @@ mod tests {
         assert_eq!(result("a", "k").get(), None);
         let keys = keys.0.lock().unwrap();
         assert_eq!((keys.results.len(), keys.order.len(), forgotten.value()), (1, 1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_forgotten_without_another_publication() {
+        let (keys, forgotten) = (Idempotency::default(), Counter::default());
+        for n in 0..10_000 {
+            keys.result(&channel("a"), &n.to_string(), &forgotten);
+        }
+        tokio::time::advance(TTL / 2).await;
+        keys.result(&channel("a"), "last", &forgotten);
+        keys.expire(Instant::now());
+        assert_eq!(keys.0.lock().unwrap().results.len(), 10_001);
+        tokio::time::advance(TTL / 2).await;
+        keys.expire(Instant::now());
+        let held = || {
+            let keys = keys.0.lock().unwrap();
+            (keys.results.len(), keys.order.len(), keys.bytes, keys.results.capacity(), keys.order.capacity())
+        };
+        let (results, order, bytes, map, queue) = held();
+        assert_eq!((results, order, bytes), (1, 1, "a\0last".len() + ENTRY_BYTES));
+        assert!(map < 100 && queue < 100, "{map} and {queue} are kept");
+        tokio::time::advance(TTL / 2).await;
+        keys.expire(Instant::now());
+        assert_eq!(held(), (0, 0, 0, 0, 0));
     }
 
     #[tokio::test(start_paused = true)]

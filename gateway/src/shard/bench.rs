@@ -15,6 +15,7 @@ use super::reactor::Shard;
 use super::{Arrival, ArrivalKind, Link, ShardLimits, broadcast, link};
 use crate::admission::Permit;
 use crate::broker::{Broker, Listener, MemoryBroker, Message, OnLoss};
+use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::lane::{Ask, lane};
@@ -164,7 +165,7 @@ fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<R
         slow: None,
     };
     let namespaces = Namespaces::new(vec![all], &[]);
-    (registry, Node::new(namespaces, vec![ear], ports, budget, PLENTY, Arc::clone(metrics)))
+    (registry, Node::new(namespaces, vec![ear], ports, budget, PLENTY, Drain::default(), Arc::clone(metrics)))
 }
 
 fn limits() -> ShardLimits {

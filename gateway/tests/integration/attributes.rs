@@ -5,6 +5,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::encoding::Encoding;
+use crate::harness::http2::Connection;
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
 
@@ -233,6 +234,33 @@ async fn a_key_whose_publication_failed_can_be_used_again() {
         }
     }
     assert_eq!(heard, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_has_published_once_for_those_after_it() {
+    let redis = Redis::start().await;
+    let gateway = on(&redis).await;
+    let mut live = WsClient::open(gateway.address(), &["room"]).await;
+    let body = r#"{"channel":"room","data":1,"idempotency_key":"order"}"#;
+    // PING and INFO are answered meanwhile, PUBLISH is not.
+    redis.run(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
+    let first = Connection::open(&gateway).await;
+    let (answer, mut stream) = first.post("/api/publish", body).await;
+    first.get("/health").await;
+    first.get("/health").await;
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    first.get("/health").await;
+    first.get("/health").await;
+    let (one, other, ()) = tokio::join!(gateway.api("publish", body), gateway.api("publish", body), async {
+        first.get("/health").await;
+        first.get("/health").await;
+        redis.run(&["CLIENT", "UNPAUSE"]).await;
+    });
+    assert_eq!([one.json(), other.json()], [json!({"result": {}}), json!({"result": {}})]);
+    gateway.publish("room", "2").await;
+    let received = [live.publication().await.data, live.publication().await.data];
+    assert_eq!(received, ["1", "2"]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use wildmatch::WildMatch;
 
 use super::rules::{PUBLICATION_BYTES, Rules, Slow};
 use crate::broker::{Broker, MemoryBroker, OnLoss};
+use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::history::HistoryBudget;
 use crate::node::lane::{Answer, Ask, lane};
@@ -65,7 +66,15 @@ impl Gateway {
         let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
         let namespaces =
             Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect(), &[]);
-        let node = Node::new(namespaces, vec![ear], ports, budget, PUBLICATION_BYTES, Arc::clone(&metrics));
+        let node = Node::new(
+            namespaces,
+            vec![ear],
+            ports,
+            budget,
+            PUBLICATION_BYTES,
+            Drain::default(),
+            Arc::clone(&metrics),
+        );
         let shards = inboxes
             .into_iter()
             .enumerate()

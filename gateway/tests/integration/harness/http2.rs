@@ -50,6 +50,22 @@ impl Connection {
         soon("the answer", answer).await.unwrap()
     }
 
+    /// A `POST` that can be taken back with [`h2::SendStream::send_reset`] while its answer is awaited.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        body: &str,
+    ) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
+        let request = http::Request::post(format!("http://localhost{path}"))
+            .header("content-type", "application/json")
+            .body(())
+            .unwrap();
+        let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
+        let (answer, mut stream) = requests.send_request(request, false).unwrap();
+        stream.send_data(Bytes::from(body.to_owned()), true).unwrap();
+        (answer, stream)
+    }
+
     pub(crate) async fn stream(&self, path: &str) -> Stream {
         let answer = self.get(path).await;
         assert_eq!(answer.status(), 200, "{path}");
