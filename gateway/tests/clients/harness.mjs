@@ -12,7 +12,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const binary = resolve(process.env.EARSHOT_BIN ?? join(here, "../../../target/debug/earshot"));
+/** The gateway under test. */
+export const binary = resolve(process.env.EARSHOT_BIN ?? join(here, "../../../target/debug/earshot"));
 
 /** How long a condition may take before a test gives up; generous, because the machine may be busy. */
 export const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 20_000);
@@ -141,6 +142,12 @@ class Stage {
     for (const ending of this.#endings.reverse()) await ending();
   }
 
+  /** Runs a program and its children until the test is over; its output, of both streams, is kept. */
+  program(command, args, { env = {}, cwd = this.directory() } = {}) {
+    const child = this.#spawn(command, args, { cwd, env: { ...cleanEnvironment(), ...env }, detached: true });
+    return { child, output: child.said };
+  }
+
   #spawn(command, args, options) {
     const path = join(this.directory(), "log");
     const log = openSync(path, "w");
@@ -152,6 +159,8 @@ class Stage {
     child.said = () => readFileSync(path, "utf8");
     this.#logs.push({ name: `${command} ${args.join(" ")}`, path });
     this.after(async () => {
+      // A detached child leads a process group, which may outlive it.
+      if (options.detached && child.pid) killGroup(child.pid);
       child.kill("SIGKILL");
       if (child.pid) await ended;
       running.delete(child);
@@ -223,6 +232,14 @@ class Gateway {
     });
     assert.equal(response.status, 200, `${method}: ${response.status}`);
     return response.json();
+  }
+}
+
+function killGroup(pid) {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch (error) {
+    if (error.code !== "ESRCH") throw error;
   }
 }
 
