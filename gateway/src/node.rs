@@ -5,7 +5,8 @@
 //! lingers for a while. Must never know a connection, nor what a broker is made of.
 //!
 //! - [`channel`]: one channel: stamp, listening shards.
-//! - [`history`]: what a channel remembers, and what can be recovered from it.
+//! - [`history`]: what a channel remembers, and what can be recovered from it; [`recovery`]: what a client asks for and
+//!   is given.
 //! - `log`: channels whose sequence is a log in Redis.
 //! - [`registry`]: the channels of one broker; `hearing`: what the broker heard goes in here; `lingering`: how a
 //!   channel is let go; `creator`: who has created them; `filling`: what is read from logs.
@@ -27,6 +28,7 @@ mod log;
 pub mod namespace;
 pub mod port;
 pub mod publication;
+pub mod recovery;
 pub mod registry;
 pub mod slow;
 
@@ -49,12 +51,13 @@ use crate::broker::{Broker, BrokerError, LinkStatus, OnLoss, Reach, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
-use history::{HistoryBudget, RecoveryRequest, Since};
+use history::HistoryBudget;
 use idempotency::Idempotency;
 use lane::{HistoryAnswer, HistoryError, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
 use port::{Delivery, Port};
 use publication::Publication;
+use recovery::{RecoveryRequest, Since};
 use registry::{History, Page, Registry};
 
 /// The time between two looks for publications that are too old to be remembered.

@@ -60,9 +60,9 @@ use crate::admission::Permit;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::node::history::PageLimit;
 use crate::node::lane::{LaneEnd, lane};
 use crate::node::port::Inbox;
+use crate::node::recovery::PageLimit;
 use link::StreamWakes;
 
 /// Replies of one connection that may wait for the node.

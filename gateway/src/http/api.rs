@@ -24,10 +24,11 @@ use super::guard::Denied;
 use super::{Context, refuse};
 use crate::broker::log::Append;
 use crate::broker::{Attributes, BrokerError, Reach};
-use crate::node::history::{Since, epoch_text};
+use crate::node::history::epoch_text;
 use crate::node::idempotency::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::node::lane::HistoryError;
 use crate::node::publication::Publication;
+use crate::node::recovery::Since;
 use crate::node::registry::Page;
 use crate::node::{PublishError, Published};
 

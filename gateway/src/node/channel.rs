@@ -9,9 +9,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
 use super::creator::Attribution;
-use super::history::{HistoryBudget, HistoryRules, Recovery, RecoveryRequest, Ring, Unrecoverable};
+use super::history::{HistoryBudget, HistoryRules, Ring, Unrecoverable};
 use super::log::{Follow, NOWHERE};
 use super::publication::Publication;
+use super::recovery::{Recovery, RecoveryRequest};
 use crate::broker::Attributes;
 use crate::broker::log::Log;
 

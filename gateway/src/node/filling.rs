@@ -9,9 +9,10 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use earshot_protocol::{ChannelName, Payload, StreamPosition};
 
 use super::channel::Channel;
-use super::history::{Since, Unrecoverable};
+use super::history::Unrecoverable;
 use super::log::Filling;
 use super::publication::Publication;
+use super::recovery::Since;
 use super::registry::Registry;
 use crate::broker::log::LogPage;
 

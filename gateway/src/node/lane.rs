@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::channel::ShardId;
-use super::history::RecoveryRequest;
+use super::recovery::RecoveryRequest;
 use super::registry::{History, Page};
 use super::{Node, PublishError, Published};
 use crate::broker::log::Append;

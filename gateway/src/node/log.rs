@@ -9,9 +9,10 @@ use std::sync::Arc;
 use earshot_protocol::{Epoch, Payload, StreamPosition};
 
 use super::channel::{Channel, State};
-use super::history::{HistoryBudget, Since};
+use super::history::HistoryBudget;
 use super::port::{Gap, Port};
 use super::publication::Publication;
+use super::recovery::Since;
 use crate::broker::log::{Envelope, LogEntry, LogOrigin, LogPage};
 use crate::broker::{Attributes, GapCause};
 use crate::random;

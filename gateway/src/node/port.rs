@@ -11,9 +11,9 @@ use earshot_protocol::{ChannelName, StreamPosition};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::SubscribeError;
-use super::history::Recovery;
 use super::lane::Ticket;
 use super::publication::Publication;
+use super::recovery::Recovery;
 use crate::broker::GapCause;
 
 /// What the node tells a shard, in the order in which it happened.

@@ -19,9 +19,9 @@ use super::pending::{PendingReplies, Slot};
 use super::websocket::Inbound;
 use super::wheel::Tick;
 use crate::admission::Permit;
-use crate::node::history::{Recovery, Since};
 use crate::node::port::Gap;
 use crate::node::publication::{Form, Publication};
+use crate::node::recovery::{Recovery, Since};
 
 /// A client connection.
 #[derive(Debug)]

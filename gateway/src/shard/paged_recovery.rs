@@ -16,10 +16,10 @@ use super::connection::{Connection, Kind, Status};
 use super::reactor::{Shard, key};
 use super::{broadcast, stream};
 use crate::broker::GapCause;
-use crate::node::history::{PageLimit, Recovery, RecoveryRequest, Since};
 use crate::node::lane::{Ask, Ticket};
 use crate::node::port::Gap;
 use crate::node::publication::{Form, Publication};
+use crate::node::recovery::{PageLimit, Recovery, RecoveryRequest, Since};
 
 /// Pages of one shard that may be under way at a time: publications stand behind no more than these.
 const PAGES_UNDER_WAY_MAX: usize = 4;

@@ -11,8 +11,9 @@ use super::channels::{ChannelId, ConnectionId};
 use super::connection::{Connection, HeldItem, Kind, Opening, Status};
 use super::reactor::{Shard, key};
 use crate::node::SubscribeError;
-use crate::node::history::{PageLimit, Recovery, RecoveryRequest, epoch_text};
+use crate::node::history::epoch_text;
 use crate::node::lane::{Ask, Ticket};
+use crate::node::recovery::{PageLimit, Recovery, RecoveryRequest};
 
 impl Shard {
     /// Whether everything is known that the next reply or event of a connection has to say; asks for what is not.

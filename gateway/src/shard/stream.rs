@@ -11,9 +11,9 @@ use super::channels::{Channels, ConnectionId};
 use super::connection::{Connection, Kind, Opening, Stream};
 use super::reactor::Shard;
 use super::{Resume, broadcast, sse};
-use crate::node::history::{Recovery, Since};
 use crate::node::port::Gap;
 use crate::node::publication::{Form, Publication};
+use crate::node::recovery::{Recovery, Since};
 
 /// Why a channel cannot be continued from where a client stood.
 pub(super) const UNRECOVERABLE: &str = "unrecoverable";

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::node::history::{HistoryRules, PageLimit};
+use crate::node::history::HistoryRules;
 use crate::node::port::PortLimits;
+use crate::node::recovery::PageLimit;
 use crate::shard::ShardLimits;
 
 /// What may happen.
