@@ -54,6 +54,7 @@ mod outbox;
 mod ping;
 mod probe;
 mod probe_tracker;
+mod prober;
 mod requests;
 mod route;
 mod settings;

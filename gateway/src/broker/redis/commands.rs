@@ -48,9 +48,9 @@ impl Commands {
             let closed = Arc::new(Notify::new());
             let failure = match self.connect(closed.clone()).await {
                 Some(Ok((connection, watch))) => {
-                    self.state.up();
+                    let number = self.state.up();
                     let since = Instant::now();
-                    let Err(failure) = self.serve(connection, watch, &closed).await else { return };
+                    let Err(failure) = self.serve(number, connection, watch, &closed).await else { return };
                     // See the subscriber: one that is thrown out again must not hurry.
                     if since.elapsed() > self.settings.instance.retry_max {
                         backoff.reset();
@@ -86,9 +86,10 @@ impl Commands {
         }
     }
 
-    /// Asks until the connection fails (`Err`), or nobody can ask any more (`Ok`).
+    /// Asks until the connection fails (`Err`), or nobody can ask any more (`Ok`). `number`: of the connection.
     async fn serve(
         &mut self,
+        number: u64,
         connection: MultiplexedConnection,
         mut watch: Watch,
         closed: &Notify,
@@ -102,31 +103,33 @@ impl Commands {
                     return Err(Failure::Unreachable("the connection was closed".to_owned()));
                 }
                 moved = &mut watch => return Err(moved),
-                () = self.state.reconnect_asked() => {
-                    let cause = "publications go to another server than subscriptions: connecting again";
+                () = self.state.reconnect_requested(number) => {
+                    let cause = "probes over this connection are rejected or do not reach the subscription: reconnecting";
                     return Err(Failure::Unreachable(cause.to_owned()));
+                }
+                // Before the requests: while all of them are answered with errors, PING decides.
+                _ = pings.tick() => {
+                    ping(connection.clone(), self.settings.ping_timeout).await?;
                 }
                 some = self.inbox.ready() => {
                     if !some {
                         return Ok(());
                     }
-                    carry_out(connection.clone(), &mut scripts, self.inbox.batch()).await?;
-                    pings.reset();
-                }
-                _ = pings.tick() => {
-                    ping(connection.clone(), self.settings.ping_timeout).await?;
+                    if carry_out(connection.clone(), &mut scripts, self.inbox.batch()).await? {
+                        pings.reset();
+                    }
                 }
             }
         }
     }
 }
 
-/// Carries out a batch and gives each caller its own answer.
+/// Carries out a batch and gives each caller its own answer. Returns whether any of the replies is no error.
 async fn carry_out(
     mut connection: MultiplexedConnection,
     scripts: &mut Loading,
     batch: VecDeque<Waiting>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     if batch.iter().any(|waiting| matches!(waiting.request, Request::Script(_)))
         && let Err(failure) = scripts.load(&mut connection).await
     {
@@ -134,27 +137,32 @@ async fn carry_out(
     }
     // Scripts that the server has forgotten (`SCRIPT FLUSH`) come after publications of the same batch; their own
     // order stays.
-    let unknown = send(&mut connection, By::Hash, batch).await?;
-    for forgotten_again in send(&mut connection, By::Text, unknown).await? {
-        forgotten_again.answer(Err(BrokerError::Unavailable("Redis knows no script".to_owned())));
+    let (unknown, is_served) = send(&mut connection, By::Hash, batch).await?;
+    let (forgotten_again, is_served_again) = send(&mut connection, By::Text, unknown).await?;
+    for waiting in forgotten_again {
+        waiting.answer(Err(BrokerError::Unavailable("Redis knows no script".to_owned())));
     }
-    Ok(())
+    Ok(is_served || is_served_again)
 }
 
-/// Sends a batch in one pipeline, and gives back those whose script the server does not know.
+/// Sends a batch in one pipeline, and gives back those whose script the server does not know, and whether any of the
+/// replies is no error.
 async fn send(
     connection: &mut MultiplexedConnection,
     by: By,
     mut batch: VecDeque<Waiting>,
-) -> Result<VecDeque<Waiting>, Failure> {
+) -> Result<(VecDeque<Waiting>, bool), Failure> {
     batch.retain(|waiting| !waiting.is_late());
     if batch.is_empty() {
-        return Ok(batch);
+        return Ok((batch, false));
     }
     let mut pipeline = Pipeline::with_capacity(batch.len());
     batch.iter().for_each(|waiting| waiting.request.write(by, &mut pipeline));
     match connection.send_packed_commands(&pipeline, 0, batch.len()).await {
-        Ok(values) => Ok(answer_all(batch, values)),
+        Ok(values) => {
+            let is_served = values.iter().any(|value| !matches!(value, Value::ServerError(_)));
+            Ok((answer_all(batch, values), is_served))
+        }
         Err(error) => Err(fail(batch, Failure::Unreachable(error.to_string()))),
     }
 }
@@ -191,6 +199,8 @@ pub(super) fn judge(value: Value) -> Answer {
     let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
     match ErrorReply::of(&text) {
         ErrorReply::Passing => Err(BrokerError::Unavailable(text)),
-        ErrorReply::Forbidden | ErrorReply::Rejected => Err(BrokerError::Refused(text)),
+        ErrorReply::Forbidden | ErrorReply::UnknownCommand | ErrorReply::Rejected => {
+            Err(BrokerError::Refused(text))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What an error reply of a server means for whoever asked.
+//! What an error reply of a server means for the request and its connection.
 //!
 //! Owns the one list of errors that pass by themselves. Pure.
 
@@ -9,8 +9,10 @@ use crate::instance::said;
 /// The kinds of error replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorReply {
-    /// The user may not, or the server was told not to know the command: the connection itself is good.
+    /// The ACL denies the request to the user: the connection itself is good.
     Forbidden,
+    /// The server does not know the command. Some servers disable commands; all know PING.
+    UnknownCommand,
     /// The state of the server, which will pass: it loads, it is busy, its primary is away.
     Passing,
     /// Anything else.
@@ -22,7 +24,7 @@ impl ErrorReply {
     pub(super) fn of(text: &str) -> Self {
         match text.split(' ').next().unwrap_or_default() {
             "NOPERM" => Self::Forbidden,
-            "ERR" if text.contains("unknown command") => Self::Forbidden,
+            "ERR" if text.contains("unknown command") => Self::UnknownCommand,
             "LOADING" | "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" | "TRYAGAIN" | "BUSY" | "MISCONF"
             | "OOM" | "NOREPLICAS" => Self::Passing,
             _ => Self::Rejected,
@@ -43,7 +45,7 @@ mod tests {
     fn the_code_says_what_an_error_means() {
         for (reply, meaning) in [
             ("-NOPERM User web has no permissions to access one of the channels", ErrorReply::Forbidden),
-            ("-ERR unknown command 'PUBLISH', with args beginning with: ", ErrorReply::Forbidden),
+            ("-ERR unknown command 'PUBLISH', with args beginning with: ", ErrorReply::UnknownCommand),
             ("-LOADING Redis is loading the dataset in memory", ErrorReply::Passing),
             ("-BUSY Redis is busy running a script", ErrorReply::Passing),
             ("-ERR", ErrorReply::Rejected),

@@ -16,7 +16,8 @@ use super::cluster::shard_line::ShardLine;
 use super::cluster::shard_probe::ShardProber;
 use super::handover::{Handover, Taken};
 use super::ping::{clock, ping};
-use super::probe::{CHECK_INTERVAL, PATIENCE_MIN, Prober, Proof};
+use super::probe::{CHECK_INTERVAL, Proof, ROUND_TIMEOUT_MIN};
+use super::prober::Prober;
 use super::requests;
 use super::route::Line;
 use super::subscriber::Subscriber;
@@ -25,6 +26,8 @@ use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
 use crate::instance::{Failure, Watch};
 
 mod verification;
+
+use verification::StaleCommands;
 
 /// Messages handed on in one call.
 const BATCH: usize = 256;
@@ -57,6 +60,10 @@ pub(super) struct Listening<'a> {
     receives: bool,
     /// Probes in a row that did not come back.
     misses: u32,
+    /// Losses in a row on this connection that no arrival of a probe came between.
+    drops: u32,
+    /// The command connection that leads to another server, until it has ended.
+    stale_commands: Option<StaleCommands>,
     /// Whether probes may be published and heard. Where they may not, the server is pinged.
     provable: bool,
     ping: Pending<Instant>,
@@ -76,8 +83,7 @@ impl<'a> Listening<'a> {
             echoes,
             outbox: link.outbox.clone(),
             commands: Arc::clone(&link.commands),
-            limit: link.settings.probe_interval.unwrap_or_default().max(PATIENCE_MIN),
-            is_replicated: bus.is_some(),
+            limit: link.settings.probe_interval.unwrap_or_default().max(ROUND_TIMEOUT_MIN),
         };
         let shard_prober = shard_line.clone().map(|line| ShardProber {
             line,
@@ -103,6 +109,8 @@ impl<'a> Listening<'a> {
             since: Instant::now(),
             receives: false,
             misses: 0,
+            drops: 0,
+            stale_commands: None,
             provable: link.settings.probe_interval.is_some(),
             ping: None,
             bus,
@@ -120,7 +128,7 @@ impl<'a> Listening<'a> {
         while !self.gated && self.hand_on().is_ok() {
             tokio::task::yield_now().await;
         }
-        self.link.wishes.table().link_lost(self.proven);
+        self.link.wishes.table().link_lost(self.lost_from());
         failure
     }
 
@@ -150,8 +158,8 @@ impl<'a> Listening<'a> {
                 Some(proof) = self.checks.next(), if !self.checks.is_empty() => proof.map_or(Ok(()), |proof| self.judge_loss(&proof)),
                 Ok(()) = arrivals.changed() => { self.find_skipped(); Ok(()) }
                 // The command link may have come to another server.
-                Ok(()) = connections.changed() => { self.verify(); Ok(()) }
-                _ = checks.tick() => { self.start_check(); Ok(()) }
+                Ok(()) = connections.changed() => { self.report_stale_commands(); self.verify(); Ok(()) }
+                _ = checks.tick() => { self.report_stale_commands(); self.start_check(); Ok(()) }
                 bus = answered(&mut self.look), if !self.gated => self.compare(bus),
                 moved = &mut self.watch => Err(moved),
                 () = self.link.wishes.changed(), if self.round.is_none() => { self.start_round(); Ok(()) }
@@ -245,7 +253,7 @@ impl<'a> Listening<'a> {
     /// What waits behind the gate may yet be dropped, and then it was not heard.
     fn heard_until(&mut self, moment: Instant) {
         if !self.gated {
-            self.proven = moment;
+            self.proven = self.proven.max(moment);
         }
     }
 

@@ -1,6 +1,6 @@
 //! PING with a time-out: the proof that a connection lives.
 //!
-//! Owns the question, not its consequences: whoever asks drops the connection when there is no answer.
+//! Owns the question, not its consequences: the caller drops the connection when there is no answer.
 
 use std::time::Duration;
 
@@ -19,19 +19,18 @@ pub(super) async fn ping(mut connection: MultiplexedConnection, limit: Duration)
     match answer.map(|answer| answer.and_then(Value::extract_error)) {
         Ok(Ok(_)) => Ok(asked),
         Ok(Err(error)) => match ErrorReply::text(&error) {
-            // An ACL may forbid PING; to be told so is an answer. A server that answers everything with an error is
-            // of no use.
-            Some(text) if ErrorReply::of(&text) != ErrorReply::Rejected && !is_unknown(&text) => Ok(asked),
-            Some(text) => Err(Failure::Unreachable(format!("PING is answered with an error: {text}"))),
+            Some(text) => match ErrorReply::of(&text) {
+                // An ACL may deny PING: that reply is an answer, too.
+                ErrorReply::Forbidden | ErrorReply::Passing => Ok(asked),
+                // A server that answers everything with an error is of no use.
+                ErrorReply::UnknownCommand | ErrorReply::Rejected => {
+                    Err(Failure::Unreachable(format!("PING is answered with an error: {text}")))
+                }
+            },
             None => Err(Failure::Unreachable(error.to_string())),
         },
         Err(_) => Err(Failure::Unreachable(format!("no answer to PING within {limit:?}"))),
     }
-}
-
-/// Whether a server does not know a command. Every server knows PING.
-fn is_unknown(text: &str) -> bool {
-    text.contains("unknown command")
 }
 
 /// A clock that first ticks after one interval, and never catches up on ticks that were missed.

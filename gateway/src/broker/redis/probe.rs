@@ -22,8 +22,9 @@
 //! Per topology:
 //!
 //! - *One server, or the primary of Sentinels*: C is S unless a name, balancer or VIP led the two connections to different
-//!   servers. An earlier probe that was counted by C and arrived shows that C was S (`local`); then 2 and 3 decide, and
-//!   4 after a short wait. The wait is for multi-threaded servers that count before they deliver.
+//!   servers. An earlier probe that was counted by C and arrived shows that C was S (`local`); then 2 and 3 decide.
+//!   Once the subscription to the probe channel is confirmed, 4 decides after a short wait, which is for a replica that
+//!   does not say that it is one. If an uncounted probe has arrived (`forwarded`), S is such a replica.
 //! - *A replica*: C (often the primary) replicates publications to S, one ordered stream, but late. 2 decides after a
 //!   grace period, since C may have changed between the probes; 3 and 4 prove nothing.
 //! - *Cluster, plain pub/sub*: the bus from C to S is one ordered stream; the node C may change between the probes. As for
@@ -32,52 +33,44 @@
 //!   while S owns the slot.
 //! - *Several `urls`*: each is a server with links and probes of its own.
 //!
-//! Where 2 to 4 do not apply, probes without an answer are counted: [`MISSES`] when nothing else arrives,
-//! [`MISSES_WHILE_HEARING`] when other publications do, and [`MISSES_BEHIND`] when besides no PING is answered, which is
-//! what a long backlog looks like.
+//! Where 2 to 4 do not apply, probes without an answer are counted: [`MISSES_MAX`] when nothing else arrives,
+//! [`MISSES_WHILE_RECEIVING_MAX`] when other publications do, and [`MISSES_WHILE_BEHIND_MAX`] when besides no PING is
+//! answered, which is what a long backlog looks like.
 //!
-//! Owns one probe at a time, and what a missing answer means. Must never take trouble of the command link for a loss.
+//! Owns what has arrived, and what an answer to a `PUBLISH` means; [`super::prober`] publishes. Must never take trouble of
+//! the command link for a loss.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use earshot_protocol::ChannelName;
-use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::Instant;
 
 use super::error_reply::ErrorReply;
-use super::outbox::{Answer, Outbox, Request, Told};
-use super::ping::ping;
+use super::outbox::{Answer, Told};
 use super::probe_tracker::{ProbeSent, ProbeTracker, Skipped};
-use super::status::LinkState;
+use super::status::LinkConnection;
 use crate::broker::BrokerError;
 use crate::random;
 
 /// The least that a round waits for its probe, however often there is one: a moment in which a busy node or server does
 /// nothing is no loss.
-pub(super) const PATIENCE_MIN: Duration = Duration::from_millis(500);
+pub(super) const ROUND_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
 /// Rounds in a row without an answer after which the link counts as deaf.
-pub(super) const MISSES: u32 = 2;
+pub(super) const MISSES_MAX: u32 = 2;
 
 /// The same although other publications arrive, while PINGs on the subscription are answered.
-pub(super) const MISSES_WHILE_HEARING: u32 = 4;
+pub(super) const MISSES_WHILE_RECEIVING_MAX: u32 = 4;
 
 /// The same although other publications arrive, while no PING is answered: the answer may stand behind very many.
-pub(super) const MISSES_BEHIND: u32 = 10;
+pub(super) const MISSES_WHILE_BEHIND_MAX: u32 = 10;
 
 /// The longest time between two probes over the command link, however long the interval of the rounds: a loss between
 /// two probes that both arrive is not found.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long a probe may take that its server counted as delivered to nobody.
-const UNCOUNTED_SETTLE: Duration = Duration::from_millis(100);
-
-/// How long after its acknowledgement a probe may take before PING is asked whether it will come at all.
-const SETTLE: Duration = Duration::from_millis(250);
 
 /// What came back, as the reading side of a connection notes it.
 #[derive(Debug)]
@@ -139,9 +132,15 @@ impl Echoes {
         self.arrivals.subscribe()
     }
 
-    /// The probes of a channel that is no longer subscribed do not count.
+    /// Discards the probes that are under way; see [`ProbeTracker::clear`].
     pub(super) fn clear(&self) {
         self.tracker().clear();
+        self.wake();
+    }
+
+    /// Whether any probe was acknowledged and has not arrived.
+    pub(super) fn has_missing(&self) -> bool {
+        self.tracker().has_missing()
     }
 
     /// The number of the newest probe that has arrived; 0: none.
@@ -154,7 +153,8 @@ impl Echoes {
         self.tracker().verified()
     }
 
-    /// Enters what the command link answered to a `PUBLISH`; `None`: nobody knows what became of it.
+    /// Enters what the command link answered to a `PUBLISH`; `None`: it is not known whether the probe was published, or
+    /// it was not, for a reason that says nothing about the subscription.
     pub(super) fn published(&self, number: u64, answer: Answer) -> Option<Published> {
         match answer {
             Ok(Told::Value(value)) => {
@@ -162,7 +162,13 @@ impl Echoes {
                 self.tracker().acknowledge(number, counted, Instant::now());
                 Some(Published::Acknowledged { counted })
             }
-            Err(BrokerError::Refused(reason)) => Published::of_error(reason),
+            Err(BrokerError::Refused(reason)) => match Published::of_error(reason) {
+                Some(Published::Rejected(_)) => {
+                    self.tracker().reject();
+                    None
+                }
+                published => published,
+            },
             Ok(Told::ThisNode) | Err(BrokerError::Unavailable(_) | BrokerError::Busy) => None,
         }
     }
@@ -173,42 +179,55 @@ impl Echoes {
     }
 
     /// Takes out what is lost for certain; see [`ProbeTracker::take_skipped`].
-    pub(super) fn take_skipped(&self, is_replicated: bool, grace: Duration) -> Option<Skipped> {
-        self.tracker().take_skipped(Instant::now(), is_replicated, grace)
+    pub(super) fn take_skipped(&self, is_replicated: bool) -> Option<Skipped> {
+        let skipped = self.tracker().take_skipped(Instant::now(), is_replicated);
+        if skipped.is_some() {
+            self.wake();
+        }
+        skipped
     }
 
-    /// Resolves when a probe has arrived.
-    pub(super) async fn came_back(&self, number: u64) {
+    /// Resolves when a probe has arrived (`true`) or was discarded (`false`).
+    pub(super) async fn came_back(&self, number: u64) -> bool {
         let mut arrivals = self.arrivals();
+        let is_settled = |_: &u64| {
+            let tracker = self.tracker();
+            tracker.is_received(number) || tracker.is_discarded(number)
+        };
         // The sender lives as long as `self`.
-        let _ = arrivals.wait_for(|_| self.tracker().is_received(number)).await;
+        let _ = arrivals.wait_for(is_settled).await;
+        self.tracker().is_received(number)
+    }
+
+    /// Wakes the rounds and checks whose probes were discarded.
+    fn wake(&self) {
+        self.arrivals.send_modify(|_| ());
     }
 
     /// What a round has shown whose own probe did not arrive in time. Another one may have: what was published before
     /// that was received. `answers` asks whether the connection answers a PING.
     pub(super) async fn late(
         &self,
+        number: u64,
         last_before: u64,
         heard_before: u64,
         answers: impl Future<Output = bool>,
     ) -> Proof {
         let proof = || {
             let newest = self.tracker().newest_received().filter(|probe| probe.number > last_before)?;
-            Some(Proof::Heard(newest.at, newest.at.elapsed()))
+            Some(Proof::Heard(self.verified(), newest.at.elapsed()))
         };
         if let Some(proof) = proof() {
             return proof;
         }
         let heard_others = self.heard() > heard_before;
         let behind = heard_others && !answers.await;
-        proof().unwrap_or(Proof::Missed { heard_others, behind })
+        let missed = Proof::Missed { heard_others, behind };
+        proof().unwrap_or(if self.tracker().is_discarded(number) { Proof::Inconclusive } else { missed })
     }
 
-    fn is_local(&self) -> bool {
-        self.tracker().is_local()
-    }
-
-    fn tracker(&self) -> MutexGuard<'_, ProbeTracker> {
+    /// The probes, for less than an await.
+    pub(super) fn tracker(&self) -> MutexGuard<'_, ProbeTracker> {
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -216,14 +235,19 @@ impl Echoes {
 /// What a round has shown.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// Everything published until this moment has been heard; and how long the way was.
+    /// The subscription receives: everything published until this moment, where the command link publishes; and how long
+    /// the probe took.
     Heard(Instant, Duration),
     /// It did not come back. Whether anything else was heard meanwhile, and whether the connection is behind: it did not
     /// answer a PING either.
     Missed { heard_others: bool, behind: bool },
-    /// It was published where this subscription does not receive, or it was lost on the way. Why that is certain.
-    Lost(&'static str),
-    /// It may not be published, or not be heard: nothing can be proven this way.
+    /// The server published it on this subscription, and it was lost on the way.
+    Dropped,
+    /// The server of this command connection does not have the subscription.
+    OtherServer(LinkConnection),
+    /// The probe was discarded while it was under way: nothing follows from it.
+    Inconclusive,
+    /// The server denies to publish or to receive it: nothing can be proven this way.
     Forbidden(String),
     /// The server answered with an error that says nothing about a right.
     Rejected(String),
@@ -245,122 +269,14 @@ impl Published {
     /// What an error reply says about a probe; `None` when it will pass.
     pub(super) fn of_error(reason: String) -> Option<Self> {
         match ErrorReply::of(&reason) {
-            ErrorReply::Forbidden => Some(Self::Forbidden(reason)),
+            ErrorReply::Forbidden | ErrorReply::UnknownCommand => Some(Self::Forbidden(reason)),
             ErrorReply::Passing => None,
             ErrorReply::Rejected => Some(Self::Rejected(reason)),
         }
     }
 
-    fn of_failure(error: &RedisError) -> Option<Self> {
+    /// The same of a failed request; `None`, too, when the connection failed.
+    pub(super) fn of_failure(error: &RedisError) -> Option<Self> {
         ErrorReply::text(error).and_then(Self::of_error)
-    }
-}
-
-/// Carries out rounds on one connection.
-#[derive(Clone, Debug)]
-pub(super) struct Prober {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) echoes: Arc<Echoes>,
-    pub(super) outbox: Outbox,
-    /// The state of the link that the outbox leads to.
-    pub(super) commands: Arc<LinkState>,
-    /// The longest that a round may take.
-    pub(super) limit: Duration,
-    /// Publications may reach the server of the subscription from another one.
-    pub(super) is_replicated: bool,
-}
-
-impl Prober {
-    /// The first round: before it, the connection begins to hear what the rounds publish.
-    pub(super) async fn first_round(mut self) -> Proof {
-        let subscribed = timeout(self.limit, self.connection.subscribe(self.echoes.channel.as_str())).await;
-        match subscribed.ok().and_then(Result::err).as_ref().and_then(Published::of_failure) {
-            Some(Published::Forbidden(reason)) => Proof::Forbidden(reason),
-            Some(Published::Rejected(reason)) => Proof::Rejected(reason),
-            // Whatever else goes wrong, the round will show.
-            _ => self.round().await,
-        }
-    }
-
-    /// One round.
-    pub(super) async fn round(mut self) -> Proof {
-        let echoes = Arc::clone(&self.echoes);
-        let (last_before, heard_before) = (echoes.last(), echoes.heard());
-        let ProbeSent { number, at: sent } = echoes.send();
-        let deadline = sent + self.limit;
-        tokio::select! {
-            biased;
-            () = echoes.came_back(number) => return Proof::Heard(sent, sent.elapsed()),
-            proof = self.publish_and_verify(number, Some(deadline)) => return proof,
-            () = sleep_until(deadline) => {}
-        }
-        let answers = async { ping(self.connection.clone(), self.limit).await.is_ok() };
-        echoes.late(last_before, heard_before, answers).await
-    }
-
-    /// One more probe over the command link, between the rounds. It shows a loss for certain, or nothing.
-    pub(super) async fn check(mut self) -> Option<Proof> {
-        if !self.commands.is_up() {
-            return None;
-        }
-        let echoes = Arc::clone(&self.echoes);
-        let (number, limit) = (echoes.send().number, self.limit * 2);
-        tokio::select! {
-            biased;
-            () = echoes.came_back(number) => None,
-            proof = self.publish_and_verify(number, None) => matches!(proof, Proof::Lost(_)).then_some(proof),
-            () = sleep(limit) => None,
-        }
-    }
-
-    /// Resolves with what the round has shown, unless only the arrival of the probe can show it.
-    async fn publish_and_verify(&mut self, number: u64, deadline: Option<Instant>) -> Proof {
-        match self.publish(number, deadline).await {
-            Published::Acknowledged { counted } => self.verify(counted).await,
-            Published::Unknown => std::future::pending().await,
-            Published::Forbidden(reason) => Proof::Forbidden(reason),
-            Published::Rejected(reason) => Proof::Rejected(reason),
-        }
-    }
-
-    /// Resolves when an acknowledged probe is lost for certain.
-    async fn verify(&self, counted: bool) -> Proof {
-        if !self.is_replicated && self.echoes.is_local() {
-            if !counted {
-                sleep(UNCOUNTED_SETTLE).await;
-                return Proof::Lost("the server that publications go to does not have the subscription");
-            }
-            sleep(SETTLE).await;
-            if ping(self.connection.clone(), self.limit).await.is_ok() {
-                return Proof::Lost(
-                    "a probe was published, and the subscription answers without having brought it",
-                );
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Publishes over the command link, or, when that is of no use at the moment, over the listening connection itself
-    /// until `fallback`.
-    async fn publish(&mut self, number: u64, fallback: Option<Instant>) -> Published {
-        let data = number.to_string();
-        if self.commands.is_up()
-            && let Ok(channel) = ChannelName::parse(&self.echoes.channel)
-        {
-            let request = Request::Publish { channel, data: data.clone().into(), alone: false };
-            let limit = if fallback.is_some() { self.limit / 2 } else { self.limit };
-            if let Ok(answer) = timeout(limit, self.outbox.ask(request)).await
-                && let Some(published) = self.echoes.published(number, answer)
-            {
-                return published;
-            }
-        }
-        let Some(deadline) = fallback else { return Published::Unknown };
-        self.echoes.publish_on_subscription(number);
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&self.echoes.channel).arg(&data);
-        let sent = timeout_at(deadline, self.connection.send_packed_command(&publish)).await;
-        let failed = sent.ok().and_then(|answer| answer.and_then(Value::extract_error).err());
-        failed.as_ref().and_then(Published::of_failure).unwrap_or(Published::Unknown)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{LinkStatus, Proof};
@@ -23,7 +23,16 @@ pub(super) struct LinkState {
     state: Mutex<State>,
     /// How often the link was established, for those who wait for it.
     connections: watch::Sender<u64>,
-    reconnect: Notify,
+    /// The newest connection that shall end.
+    superseded: watch::Sender<u64>,
+}
+
+/// One connection of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkConnection {
+    /// Connections of the link are numbered from 1.
+    pub(super) number: u64,
+    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
@@ -59,15 +68,14 @@ impl LinkState {
             proven: None,
             unproven: None,
         });
-        let (connections, reconnect) = (watch::Sender::new(0), Notify::new());
         Self {
             instance: instance.to_owned(),
             link,
             address,
             replica: Arc::default(),
             state,
-            connections,
-            reconnect,
+            connections: watch::Sender::new(0),
+            superseded: watch::Sender::new(0),
         }
     }
 
@@ -76,8 +84,8 @@ impl LinkState {
         Self { replica, ..self }
     }
 
-    /// The link works from now on.
-    pub(super) fn up(&self) {
+    /// The link works from now on. Returns the number of its connection.
+    pub(super) fn up(&self) -> u64 {
         let mut state = self.lock();
         state.cause = None;
         state.established += 1;
@@ -90,6 +98,7 @@ impl LinkState {
         self.connections.send_replace(established);
         let Self { instance, link, address, .. } = self;
         tracing::info!(%instance, link, %address, established, "Redis link up");
+        established
     }
 
     /// The link does not work. Only a change is worth a warning: endless retries must not fill the log.
@@ -147,7 +156,7 @@ impl LinkState {
         tracing::error!(
             %instance, link, %address, count,
             "publications were lost between Redis and this subscription: probes that Redis acknowledged did not arrive, \
-             later ones did"
+             although later ones did or a later PING was answered"
         );
     }
 
@@ -156,19 +165,31 @@ impl LinkState {
         self.connections.subscribe()
     }
 
-    /// When the link was established the last time.
-    pub(super) fn up_since(&self) -> Instant {
-        self.lock().up_since
+    /// The present connection, or, while the link is down, the last one.
+    pub(super) fn connection(&self) -> LinkConnection {
+        let state = self.lock();
+        LinkConnection { number: state.established, since: state.up_since }
     }
 
-    /// The link shall connect again: its server is not the right one any more.
-    pub(super) fn ask_reconnect(&self) {
-        self.reconnect.notify_one();
+    /// Whether a connection of the link has ended.
+    pub(super) fn has_ended(&self, connection: LinkConnection) -> bool {
+        let state = self.lock();
+        state.cause.is_some() || state.established > connection.number
     }
 
-    /// Resolves when the link shall connect again.
-    pub(super) async fn reconnect_asked(&self) {
-        self.reconnect.notified().await;
+    /// Requests that the link reconnects. A request for a connection that has ended does not concern the next one.
+    pub(super) fn request_reconnect(&self, connection: LinkConnection) {
+        self.superseded.send_if_modified(|newest| {
+            let is_newer = connection.number > *newest;
+            *newest = connection.number.max(*newest);
+            is_newer
+        });
+    }
+
+    /// Resolves when a connection shall end.
+    pub(super) async fn reconnect_requested(&self, number: u64) {
+        // The sender lives as long as `self`.
+        let _ = self.superseded.subscribe().wait_for(|superseded| *superseded >= number).await;
     }
 
     /// Whether the server is a replica.
@@ -215,5 +236,27 @@ impl LinkState {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_request_to_reconnect_does_not_outlive_its_connection() {
+        let state = LinkState::new("lab", "commands", String::new());
+        let first = state.up();
+        let stale = state.connection();
+        state.request_reconnect(stale);
+        assert!(state.reconnect_requested(first).now_or_never().is_some());
+        let second = state.up();
+        // The verdict about the first connection comes again.
+        state.request_reconnect(stale);
+        assert!(state.has_ended(stale) && state.reconnect_requested(second).now_or_never().is_none());
+        state.request_reconnect(state.connection());
+        assert!(state.reconnect_requested(second).now_or_never().is_some());
     }
 }

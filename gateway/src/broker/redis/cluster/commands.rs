@@ -375,7 +375,9 @@ impl ClusterCommands {
         }
         match &trouble {
             Some(failure) => self.state.down(failure),
-            None => self.state.up(),
+            None => {
+                self.state.up();
+            }
         }
         self.told = trouble;
     }

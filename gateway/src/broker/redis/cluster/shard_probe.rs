@@ -59,7 +59,10 @@ impl ShardProber {
         };
         tokio::select! {
             biased;
-            () = self.echoes.came_back(number) => return Proof::Heard(sent, sent.elapsed()),
+            arrived = self.echoes.came_back(number) => return match arrived {
+                true => Proof::Heard(self.echoes.verified(), sent.elapsed()),
+                false => Proof::Inconclusive,
+            },
             proof = refused => return proof,
             () = sleep_until(sent + self.limit) => {}
         }
@@ -68,7 +71,7 @@ impl ShardProber {
             *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         let answers = async { Box::pin(self.line.ping(self.limit)).await.is_ok() };
-        self.echoes.late(last_before, heard_before, answers).await
+        self.echoes.late(number, last_before, heard_before, answers).await
     }
 
     /// A channel that the node carries and that is heard on this connection.

@@ -3,7 +3,10 @@
 //! Owns when a probe is published and the judgement of its outcome; what an outcome proves is the probe's: see
 //! [`super::super::probe`].
 
-use super::super::probe::{MISSES, MISSES_BEHIND, MISSES_WHILE_HEARING, Prober, Proof};
+use tokio::time::Instant;
+
+use super::super::probe::{MISSES_MAX, MISSES_WHILE_BEHIND_MAX, MISSES_WHILE_RECEIVING_MAX, Proof};
+use super::super::status::LinkConnection;
 use super::Listening;
 use crate::broker::{GapCause, Loss, LostTopics};
 use crate::instance::Failure;
@@ -11,23 +14,27 @@ use crate::instance::Failure;
 /// Checks that may be under way at one time; each ends by itself.
 const CHECKS_MAX: usize = 16;
 
+/// A command connection to a server that does not have the subscription.
+#[derive(Debug)]
+pub(super) struct StaleCommands {
+    connection: LinkConnection,
+    /// Everything published until this moment was received.
+    from: Instant,
+}
+
 impl Listening<'_> {
     pub(super) fn start_probe(&mut self) {
         self.probe = Some(match self.shard_prober.clone() {
             Some(prober) => Box::pin(prober.round()),
-            None => Box::pin(self.prober().round()),
+            None => Box::pin(self.prober.clone().round(self.is_replicated())),
         });
     }
 
     pub(super) fn start_first_probe(&mut self) {
         self.probe = Some(match self.shard_prober.clone() {
             Some(prober) => Box::pin(prober.first_round()),
-            None => Box::pin(self.prober().first_round()),
+            None => Box::pin(self.prober.clone().first_round(self.is_replicated())),
         });
-    }
-
-    fn prober(&self) -> Prober {
-        Prober { is_replicated: self.is_replicated(), ..self.prober.clone() }
     }
 
     /// Whether publications may reach the server of the subscription from another one.
@@ -39,7 +46,7 @@ impl Listening<'_> {
     pub(super) fn start_check(&mut self) {
         let is_cluster = self.bus.is_some() || self.shard_line.is_some();
         if self.receives && self.provable && !is_cluster && self.checks.len() < CHECKS_MAX {
-            self.checks.push(Box::pin(self.prober().check()));
+            self.checks.push(Box::pin(self.prober.clone().check(self.is_replicated())));
         }
     }
 
@@ -53,27 +60,85 @@ impl Listening<'_> {
 
     /// A probe that was skipped is a loss of everything since the one before it.
     pub(super) fn find_skipped(&mut self) {
-        let skipped = self.prober.echoes.take_skipped(self.is_replicated(), self.prober.limit);
-        if let Some(skipped) = skipped {
+        if let Some(skipped) = self.prober.echoes.take_skipped(self.is_replicated()) {
             self.link.wishes.state().skipped(skipped.count);
-            self.link.tell_loss(Loss { topics: LostTopics::All, cause: GapCause::Deaf, from: skipped.from });
+            self.tell_lost_from(skipped.from);
         }
     }
 
-    /// The two links are on different servers. The one that was connected first is the stale one, and connects again.
+    /// Judges what a probe has shown to be lost for certain.
     pub(super) fn judge_loss(&mut self, proof: &Proof) -> Result<(), Failure> {
-        let Proof::Lost(why) = proof else { return Ok(()) };
-        let (echoes, commands) = (&self.prober.echoes, &self.link.commands);
-        self.proven = self.proven.min(echoes.verified());
-        if self.since <= commands.up_since() || !commands.is_up() {
-            return Err(Failure::Deaf((*why).to_owned()));
+        match proof {
+            Proof::Dropped => self.judge_dropped(),
+            Proof::OtherServer(commands) => self.judge_other_server(*commands),
+            _ => Ok(()),
         }
-        let loss = Loss { topics: LostTopics::All, cause: GapCause::Deaf, from: echoes.verified() };
-        echoes.clear();
-        self.checks.clear();
-        self.link.tell_loss(loss);
-        commands.ask_reconnect();
+    }
+
+    /// The server published a probe on this connection, and it was lost on the way. What is lost once is a gap, and the
+    /// connection goes on.
+    fn judge_dropped(&mut self) -> Result<(), Failure> {
+        let from = self.prober.echoes.verified();
+        self.proven = self.proven.min(from);
+        self.drops += 1;
+        if self.drops >= MISSES_MAX {
+            let cause = "probes were acknowledged and did not arrive, although PING is answered";
+            return Err(Failure::Deaf(cause.to_owned()));
+        }
+        self.link.wishes.state().skipped(1);
+        self.discard_probes();
+        self.tell_lost_from(from);
+        if self.probe.is_none() {
+            self.start_probe();
+        }
         Ok(())
+    }
+
+    /// The two links are on different servers. The one that was connected first is the stale one, and reconnects.
+    fn judge_other_server(&mut self, commands: LinkConnection) -> Result<(), Failure> {
+        let from = self.prober.echoes.verified();
+        self.proven = self.proven.min(from);
+        if self.since <= commands.since {
+            let cause = "the server that publications go to does not have the subscription";
+            return Err(Failure::Deaf(cause.to_owned()));
+        }
+        self.discard_probes();
+        self.link.commands.request_reconnect(commands);
+        self.stale_commands.get_or_insert(StaleCommands { connection: commands, from });
+        self.report_stale_commands();
+        Ok(())
+    }
+
+    /// Reports the loss after the stale command connection has ended: until then, what it publishes is lost.
+    pub(super) fn report_stale_commands(&mut self) {
+        let commands = &self.link.commands;
+        if let Some(stale) = self.stale_commands.take_if(|stale| commands.has_ended(stale.connection)) {
+            self.tell_lost_from(stale.from);
+        }
+    }
+
+    /// Until when everything published was received, for a connection that has failed.
+    pub(super) fn lost_from(&self) -> Instant {
+        self.stale_commands.as_ref().map_or(self.proven, |stale| self.proven.min(stale.from))
+    }
+
+    /// The probes under way prove nothing any more.
+    fn discard_probes(&mut self) {
+        self.checks.clear();
+        self.prober.echoes.clear();
+    }
+
+    fn tell_lost_from(&self, from: Instant) {
+        self.link.tell_loss(Loss { topics: LostTopics::All, cause: GapCause::Deaf, from });
+    }
+
+    /// Probes that the command link published do not arrive on this connection, which was connected later: nothing shows
+    /// which of the two leads to the wrong server, so the command link reconnects, too.
+    fn reconnect_older_commands(&self) {
+        let commands = self.link.commands.connection();
+        if !self.is_replicated() && self.prober.echoes.has_missing() && commands.since < self.since {
+            self.link.commands.request_reconnect(commands);
+        }
     }
 
     pub(super) fn judge(&mut self, proof: Proof) -> Result<(), Failure> {
@@ -81,7 +146,7 @@ impl Listening<'_> {
         let state = self.link.wishes.state();
         match proof {
             Proof::Heard(until, lag) => {
-                self.misses = 0;
+                (self.misses, self.drops) = (0, 0);
                 self.receives = true;
                 state.proven(until, lag);
                 self.heard_until(until);
@@ -91,22 +156,23 @@ impl Listening<'_> {
                 state.unproven(&reason);
                 self.start_ping();
             }
-            Proof::Lost(_) => return self.judge_loss(&proof),
+            Proof::Dropped | Proof::OtherServer(_) => return self.judge_loss(&proof),
+            Proof::Inconclusive => self.start_probe(),
             Proof::Rejected(reason) => {
                 self.misses += 1;
-                if self.misses >= MISSES {
+                if self.misses >= MISSES_MAX {
                     return Err(Failure::Unreachable(format!("a probe is answered with an error: {reason}")));
                 }
-                self.start_probe();
             }
             Proof::Missed { heard_others, behind } => {
                 self.misses += 1;
                 let most = match (heard_others, behind) {
-                    (false, _) => MISSES,
-                    (true, false) => MISSES_WHILE_HEARING,
-                    (true, true) => MISSES_BEHIND,
+                    (false, _) => MISSES_MAX,
+                    (true, false) => MISSES_WHILE_RECEIVING_MAX,
+                    (true, true) => MISSES_WHILE_BEHIND_MAX,
                 };
                 if self.misses >= most {
+                    self.reconnect_older_commands();
                     return Err(Failure::Deaf(format!(
                         "{} probes in a row were published and not heard on the subscription",
                         self.misses

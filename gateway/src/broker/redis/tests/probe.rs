@@ -173,7 +173,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
 async fn a_probe_that_comes_late_proves_what_came_before_it() {
     let server = Server::start(&[]).await;
     // There and back takes longer than a probe is waited for.
-    let port = long_way(server.port, probe::PATIENCE_MIN * 6 / 10).await;
+    let port = long_way(server.port, probe::ROUND_TIMEOUT_MIN * 6 / 10).await;
     let mut settings = quick(&format!("redis://127.0.0.1:{port}"));
     settings.probe_interval = Some(Duration::from_millis(100));
     settings.ping_timeout = DEADLINE;
@@ -182,7 +182,7 @@ async fn a_probe_that_comes_late_proves_what_came_before_it() {
     let probes = server.calls("publish").await;
     let deadline = Instant::now() + DEADLINE;
     // More than may be missed in a row.
-    while server.calls("publish").await < probes + 3 * u64::from(probe::MISSES_WHILE_HEARING) {
+    while server.calls("publish").await < probes + 3 * u64::from(probe::MISSES_WHILE_RECEIVING_MAX) {
         assert!(Instant::now() < deadline, "no more probes");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -197,7 +197,33 @@ async fn an_older_probe_behind_a_newer_one_takes_nothing_back() {
     for number in [newer, older] {
         assert!(echoes.takes(echoes.channel(), number.to_string().as_bytes()));
     }
-    echoes.came_back(newer).await;
+    assert!(echoes.came_back(newer).await);
     assert!(echoes.takes(echoes.channel(), (newer + 1).to_string().as_bytes()), "it is our channel");
     assert_eq!(echoes.last(), newer, "what was never asked proves nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_over_the_subscriber_connection_does_not_move_the_start_of_a_gap() {
+    let echoes = probe::Echoes::new("probe:");
+    let start = echoes.verified();
+    for (is_own, verified) in [(true, Duration::ZERO), (false, Duration::from_secs(2))] {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (last, number) = (echoes.last(), echoes.send().number);
+        if is_own {
+            echoes.publish_on_subscription(number);
+        }
+        assert!(echoes.takes(echoes.channel(), number.to_string().as_bytes()));
+        let proof = echoes.late(number, last, 0, std::future::ready(true)).await;
+        assert_eq!(proof, probe::Proof::Heard(start + verified, Duration::ZERO));
+    }
+}
+
+#[tokio::test]
+async fn a_round_whose_probe_is_discarded_ends_without_a_verdict() {
+    let echoes = probe::Echoes::new("probe:");
+    let number = echoes.send().number;
+    let (arrived, ()) = tokio::join!(echoes.came_back(number), async { echoes.clear() });
+    assert!(!arrived);
+    let proof = echoes.late(number, 0, 0, std::future::ready(true)).await;
+    assert_eq!(proof, probe::Proof::Inconclusive);
 }

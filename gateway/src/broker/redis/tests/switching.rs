@@ -1,104 +1,20 @@
 //! A name that leads new connections to another server for a while, and a network that drops bytes: each publication
 //! that Redis acknowledged is received, or a loss is reported for it.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener as Listening, TcpStream};
 use tokio::time::sleep;
 
 use super::*;
 
+mod proxy;
+
+use proxy::{Answering, Dropped, Proxy};
+
 const NUMBERS: &str = "numbers";
 /// A loss may be reported after what follows it, but not much later.
 const LATE: Duration = Duration::from_secs(5);
-
-/// What passes a proxy, by the kind of connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dropped {
-    Subscription,
-    Answers,
-    Commands,
-}
-
-/// A TCP proxy in front of two servers.
-#[derive(Default)]
-struct Proxy {
-    port: u16,
-    target: AtomicU16,
-    /// Bytes are dropped: `Dropped` as a number from 1, or 0.
-    dropped: AtomicU16,
-    bytes: AtomicU64,
-}
-
-impl Proxy {
-    async fn open(target: u16) -> Arc<Self> {
-        let listener = Listening::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let proxy = Arc::new(Self { port, target: AtomicU16::new(target), ..Self::default() });
-        let run = Arc::clone(&proxy);
-        Drain::default().spawn(async move {
-            let inside = Drain::default();
-            while let Ok((near, _)) = listener.accept().await {
-                inside.spawn(Arc::clone(&run).join(near));
-            }
-        });
-        proxy
-    }
-
-    async fn join(self: Arc<Self>, mut near: TcpStream) {
-        let target = self.target.load(Ordering::Relaxed);
-        let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
-        let (mut up, mut down) = ([0; 16 * 1024], [0; 16 * 1024]);
-        let mut subscribes = false;
-        loop {
-            let sent = tokio::select! {
-                read = near.read(&mut up) => match read {
-                    Ok(length @ 1..) => {
-                        subscribes |= up[..length].windows(9).any(|word| word == b"SUBSCRIBE");
-                        if !subscribes && self.drops(Dropped::Commands, length) {
-                            continue;
-                        }
-                        far.write_all(&up[..length]).await
-                    }
-                    _ => return,
-                },
-                read = far.read(&mut down) => match read {
-                    Ok(length @ 1..) => {
-                        let kind = if subscribes { Dropped::Subscription } else { Dropped::Answers };
-                        if self.drops(kind, length) {
-                            continue;
-                        }
-                        near.write_all(&down[..length]).await
-                    }
-                    _ => return,
-                },
-            };
-            if sent.is_err() {
-                return;
-            }
-        }
-    }
-
-    fn drops(&self, kind: Dropped, length: usize) -> bool {
-        let drops = self.dropped.load(Ordering::Relaxed) == kind as u16 + 1;
-        if drops {
-            self.bytes.fetch_add(length as u64, Ordering::Relaxed);
-        }
-        drops
-    }
-
-    async fn drop_for(&self, kind: Dropped, span: Duration) {
-        self.dropped.store(kind as u16 + 1, Ordering::Relaxed);
-        sleep(span).await;
-        self.dropped.store(0, Ordering::Relaxed);
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
 
 /// A listener that remembers when.
 #[derive(Default)]
@@ -139,7 +55,8 @@ impl Diary {
 /// Publishes 1, 2, 3 and so on, at one address, through whatever happens.
 struct Counting {
     name: &'static str,
-    acknowledged: Arc<Mutex<Vec<u64>>>,
+    /// Each number that Redis acknowledged, and when.
+    acknowledged: Arc<Mutex<Vec<(u64, Instant)>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -161,7 +78,7 @@ impl Counting {
                     if publish.exec_async(&mut connection).await.is_err() {
                         break;
                     }
-                    acknowledged.lock().unwrap().push(number);
+                    acknowledged.lock().unwrap().push((number, Instant::now()));
                     sleep(Duration::from_millis(2)).await;
                 }
             }
@@ -170,12 +87,14 @@ impl Counting {
     }
 
     fn last(&self) -> u64 {
-        self.acknowledged.lock().unwrap().last().copied().unwrap_or(0)
+        self.acknowledged.lock().unwrap().last().map_or(0, |(number, _)| *number)
     }
 
-    /// Each acknowledged number was heard, or a loss was reported since the last one that was.
+    /// Checks that each acknowledged number was received, or that a loss was reported that begins before the number was
+    /// published. Returns how many were received and how many are missing.
     fn account(&self, diary: &Diary) -> (usize, usize) {
-        let acknowledged: HashSet<u64> = self.acknowledged.lock().unwrap().iter().copied().collect();
+        let acknowledged: BTreeMap<u64, Instant> =
+            self.acknowledged.lock().unwrap().iter().copied().collect();
         let events = diary.0.lock().unwrap();
         let (mut last, mut last_at, mut heard, mut missing) = (0, 0, 0, 0);
         for (at, (when, event)) in events.iter().enumerate() {
@@ -185,11 +104,14 @@ impl Counting {
                 continue;
             };
             assert!(number > last, "{}: {number} after {last}", self.name);
-            let hole = (last + 1..number).filter(|number| acknowledged.contains(number)).count();
-            let reported = events[last_at..]
-                .iter()
-                .any(|(told, event)| matches!(event, Event::Lost(_)) && *told <= *when + LATE);
-            assert!(hole == 0 || reported, "{}: {hole} lost in silence before {number}", self.name);
+            let hole = acknowledged.range(last + 1..number).count();
+            if let Some((_, published)) = acknowledged.range(last + 1..number).next() {
+                let reported = events[last_at..].iter().any(|(told, event)| match event {
+                    Event::Lost(loss) => loss.from <= *published && *told <= *when + LATE,
+                    Event::Heard(..) => false,
+                });
+                assert!(reported, "{}: {hole} lost in silence before {number}", self.name);
+            }
             (last, last_at) = (number, at);
             heard += 1;
             missing += hole;
@@ -219,12 +141,15 @@ async fn start(proxy: &Proxy) -> (Arc<Diary>, Arc<RedisBroker>, Drain) {
 enum Cut {
     /// All but subscriptions.
     Commands,
+    Subscriptions,
     Everything,
 }
 
 async fn cut(server: &Server, cut: Cut) {
-    server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
-    if cut == Cut::Everything {
+    if cut != Cut::Subscriptions {
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    }
+    if cut != Cut::Commands {
         server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     }
 }
@@ -233,7 +158,7 @@ async fn cut(server: &Server, cut: Cut) {
 async fn excursion(span: Duration, whose: Cut) {
     let (home, away) = (Server::start(&[]).await, Server::start(&[]).await);
     let proxy = Proxy::open(home.port).await;
-    let (diary, _broker, _drain) = start(&proxy).await;
+    let (diary, broker, _drain) = start(&proxy).await;
     let through = Counting::start("through", proxy.url());
     let at_home = Counting::start("at-home", home.url());
     let at_away = Counting::start("at-away", away.url());
@@ -258,14 +183,44 @@ async fn excursion(span: Duration, whose: Cut) {
     }
     eprintln!("{span:?} {whose:?}: {heard:?} heard, {missing:?} missing, {} losses", diary.losses());
     assert!(diary.losses() > 0 && *missing.lock().unwrap() > 0, "{span:?} {whose:?}: this shows nothing");
+    // There and back: at most one loss for the cut, and one for the link that stayed behind.
+    assert!(diary.losses() <= 4, "{span:?} {whose:?}: {} losses", diary.losses());
+    assert!(
+        broker.links().iter().all(|link| link.reconnects <= 3),
+        "{span:?} {whose:?}: {:?}",
+        broker.links()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_excursion_of_the_name_is_a_reported_loss() {
     let spans = [300, 1000, 3000, 8000].map(Duration::from_millis);
-    let all =
-        spans.into_iter().flat_map(|span| [Cut::Commands, Cut::Everything].map(|cut| excursion(span, cut)));
+    let all = spans.into_iter().flat_map(|span| {
+        [Cut::Commands, Cut::Subscriptions, Cut::Everything].map(|cut| excursion(span, cut))
+    });
     futures::future::join_all(all).await;
+}
+
+fn link(broker: &RedisBroker, name: &str) -> LinkStatus {
+    broker.links().into_iter().find(|link| link.link == name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_link_that_was_left_on_the_old_server_reconnects() {
+    let (home, away) = (Server::start(&[]).await, Server::start(&[]).await);
+    let proxy = Proxy::open(home.port).await;
+    let (diary, broker, _drain) = start(&proxy).await;
+    proxy.target.store(away.port, Ordering::Relaxed);
+    cut(&home, Cut::Subscriptions).await;
+    eventually("the command link reconnects", || link(&broker, "commands").reconnects > 0).await;
+    eventually("both links are up", || broker.links().iter().all(|link| link.up)).await;
+    let name = ChannelName::parse(NUMBERS).unwrap();
+    broker.publish(&name, "own 1".into(), OnLoss::Reject).await.unwrap();
+    eventually("the new server carries publications", || diary.has("own", 1)).await;
+    assert_eq!(link(&broker, "commands").reconnects, 1);
+    assert_eq!(link(&broker, "subscriptions").reconnects, 1, "the first one was cut, the second one is good");
+    assert!(away.calls("publish").await > 0);
+    assert_eq!(diary.losses(), 2, "one for the cut, one for the old server");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,7 +228,7 @@ async fn a_proxy_that_drops_bytes_is_a_reported_loss() {
     for kind in [Dropped::Subscription, Dropped::Answers, Dropped::Commands] {
         let server = Server::start(&[]).await;
         let proxy = Proxy::open(server.port).await;
-        let (diary, _broker, _drain) = start(&proxy).await;
+        let (diary, broker, _drain) = start(&proxy).await;
         let direct = Counting::start("direct", server.url());
         for _ in 0..4 {
             let next = direct.last() + 200;
@@ -288,6 +243,12 @@ async fn a_proxy_that_drops_bytes_is_a_reported_loss() {
         eprintln!("{kind:?}: {heard} heard, {missing} missing, {} losses", diary.losses());
         assert!(proxy.bytes.load(Ordering::Relaxed) > 0, "{kind:?}: nothing was dropped");
         assert_eq!(missing > 0, kind == Dropped::Subscription, "{kind:?}");
+        let most = if kind == Dropped::Subscription { 4 } else { 0 };
+        assert!(diary.losses() <= most, "{kind:?}: {} losses", diary.losses());
+        assert_eq!(link(&broker, "subscriptions").reconnects, 0, "{kind:?}");
+        if kind == Dropped::Subscription {
+            assert_eq!(link(&broker, "commands").reconnects, 0, "both links are good");
+        }
     }
 }
 
@@ -315,10 +276,30 @@ async fn a_server_that_is_busy_for_a_while_has_lost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_stalls_and_catches_up_has_lost_nothing() {
+    let server = Server::start(&[]).await;
+    let proxy = Proxy::open(server.port).await;
+    let (diary, broker, _drain) = start(&proxy).await;
+    let direct = Counting::start("direct", server.url());
+    // Longer than a probe is waited for before PING decides; the answer arrives together with the probe.
+    for span in [260, 300, 350, 400, 450, 600, 260, 300, 350, 400, 450, 600] {
+        let next = direct.last() + 10;
+        eventually("the load flows", || diary.has("direct", next)).await;
+        proxy.hold_for(Duration::from_millis(span)).await;
+    }
+    let next = direct.last() + 200;
+    eventually("the load flows", || diary.has("direct", next)).await;
+    direct.stop.store(true, Ordering::Relaxed);
+    assert_eq!(direct.account(&diary).1, 0);
+    assert_eq!(diary.losses(), 0, "{:?}", broker.links());
+    assert!(broker.links().iter().all(|link| link.reconnects == 0), "{:?}", broker.links());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_answers_with_errors_only_is_not_ready() {
     for reply in ["-ERR no\r\n", "-ERR unknown command\r\n", "-MOVED 1 127.0.0.1:1\r\n"] {
         let server = Server::start(&[]).await;
-        let proxy = Answering::open(server.port, reply).await;
+        let proxy = Answering::open(server.port, reply, false).await;
         let url = format!("redis://127.0.0.1:{}", proxy.port);
         let mut settings = settings(&url);
         // Nothing but the probes finds it.
@@ -333,48 +314,28 @@ async fn a_server_that_answers_with_errors_only_is_not_ready() {
     }
 }
 
-/// A proxy that begins to answer by itself, everything with an error.
-struct Answering {
-    port: u16,
-    answers: Arc<AtomicBool>,
-}
-
-impl Answering {
-    async fn open(target: u16, reply: &'static str) -> Self {
-        let listener = Listening::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let answers = Arc::new(AtomicBool::new(false));
-        let run = Arc::clone(&answers);
-        Drain::default().spawn(async move {
-            let inside = Drain::default();
-            while let Ok((near, _)) = listener.accept().await {
-                inside.spawn(answer(near, target, reply, Arc::clone(&run)));
-            }
-        });
-        Self { port, answers }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_survives_a_command_link_that_answers_with_errors_only() {
+    let server = Server::start(&[]).await;
+    let proxy = Answering::open(server.port, "-ERR no\r\n", true).await;
+    let mut settings = settings(&format!("redis://127.0.0.1:{}", proxy.port));
+    // Longer than the time between two probes.
+    settings.ping_interval = Duration::from_secs(1);
+    let lab = Lab::new(settings);
+    lab.both_up().await;
+    lab.subscribe("news").await;
+    eventually("it is proven", || lab.subscriptions().proof.is_some()).await;
+    proxy.answers.store(true, Ordering::Relaxed);
+    eventually("the command link ends", || !link(&lab.broker, "commands").up).await;
+    // The subscriber connection publishes the probes itself.
+    let probes = server.calls("publish").await;
+    let deadline = Instant::now() + DEADLINE;
+    while server.calls("publish").await < probes + 3 {
+        assert!(Instant::now() < deadline, "no more probes");
+        sleep(Duration::from_millis(20)).await;
     }
-}
-
-async fn answer(mut near: TcpStream, target: u16, reply: &'static str, answers: Arc<AtomicBool>) {
-    let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
-    let (mut up, mut down) = ([0; 16 * 1024], [0; 16 * 1024]);
-    loop {
-        let done = tokio::select! {
-            read = near.read(&mut up) => match read {
-                Ok(length @ 1..) if answers.load(Ordering::Relaxed) => {
-                    let commands = up[..length].windows(2).filter(|word| word[0] == b'*' && word[1].is_ascii_digit());
-                    near.write_all(reply.repeat(commands.count()).as_bytes()).await
-                }
-                Ok(length @ 1..) => far.write_all(&up[..length]).await,
-                _ => return,
-            },
-            read = far.read(&mut down) => match read {
-                Ok(length @ 1..) => near.write_all(&down[..length]).await,
-                _ => return,
-            },
-        };
-        if done.is_err() {
-            return;
-        }
-    }
+    proxy.answers.store(false, Ordering::Relaxed);
+    lab.both_up().await;
+    assert_eq!(lab.subscriptions().reconnects, 0);
+    assert!(lab.ear.losses().is_empty());
 }
