@@ -243,9 +243,9 @@ impl State {
 /// A name for a new sequence that no other will bear: never zero, and counted on from a random start of 48 bits.
 ///
 /// That two processes give one name to two sequences of a channel is as unlikely as if each name were random. Those of
-/// one process lie close together, and the cursors of streams, which hold differences, are short by that. An epoch is no
-/// secret: each subscriber of the channel is told it, and who guesses one can ask for no more of the history than who
-/// leaves it empty.
+/// one process lie close together, which keeps the cursors of streams short, since they hold differences. An epoch is not
+/// a secret: each subscriber of the channel receives it, and a client that guesses one gets no more of the history than
+/// a client that leaves it empty.
 fn new_epoch() -> Epoch {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(crate::random::u64() % ((1 << 48) - (1 << 40)) + 1));

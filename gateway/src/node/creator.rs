@@ -1,4 +1,4 @@
-//! Which addresses have created channels, and how many of those have no subscriber left.
+//! Which addresses have created channels that no other address uses, and which of those have no subscriber.
 //!
 //! Owns which addresses are counted: those behind which there is one client, as far as one can tell. Must never know a
 //! connection.

@@ -1,7 +1,7 @@
-//! How a channel is let go when nobody wants it any more.
+//! How a channel without a subscriber is let go.
 //!
-//! Owns the time it lingers after its last listener left: as long as what it remembers is worth something, and there is
-//! room for it. Must never let go a channel that somebody is about to enter.
+//! Owns the time that it stays after its last subscriber left, and which channel is evicted earlier to make room. Must
+//! never let go a channel that is being entered.
 
 use std::collections::BinaryHeap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -59,7 +59,8 @@ enum Eviction {
 }
 
 impl Registry {
-    /// A channel that nobody hears any more is kept for a while; `release` is called when it is not.
+    /// Keeps a channel without a subscriber for a while. The oldest idle channels of its creator are evicted beyond
+    /// `limits.idle_channels_per_address`, each with a call to `release`.
     pub(super) fn linger(
         &self,
         channel: &Arc<Channel>,

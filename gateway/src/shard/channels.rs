@@ -9,6 +9,7 @@ use std::sync::Arc;
 use earshot_protocol::{ChannelName, ChannelTag, Epoch, StreamPosition};
 use slab::Slab;
 
+use crate::node::creator::attributed;
 use crate::node::slow::SlowRule;
 
 /// A channel's place in the table.
@@ -130,6 +131,15 @@ impl ShardChannel {
         follows
     }
 
+    /// Another client subscribes: if its address is not that of the creator, the channel is attributed to no address. An
+    /// unknown address counts as that of the creator. `peer` is called only while the channel is attributed.
+    pub(super) fn share(&mut self, peer: impl FnOnce() -> Option<IpAddr>) {
+        if self.creator.is_some() && peer().is_some_and(|peer| attributed(peer) != self.creator) {
+            self.creator = None;
+            self.shared = true;
+        }
+    }
+
     /// Adds a subscriber and says at which place.
     pub(super) fn join(&mut self, connection: ConnectionId) -> u32 {
         self.subscribers.push(connection);
@@ -148,5 +158,37 @@ impl ShardChannel {
     /// Nobody hears it or waits for it.
     pub(super) fn is_unused(&self) -> bool {
         self.subscribers.is_empty() && self.waiters.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_is_shared_once_a_client_of_another_address_subscribes() {
+        let table = [
+            ("203.0.113.7", Some("203.0.113.7"), false),
+            ("203.0.113.7", None, false),
+            ("203.0.113.7", Some("203.0.113.8"), true),
+            ("203.0.113.7", Some("10.0.0.1"), true),
+            ("2001:db8::1", Some("2001:db8::2"), false),
+            ("2001:db8::1", Some("2001:db8:0:1::1"), true),
+        ];
+        for (creator, peer, shared) in table {
+            let mut channels = Channels::default();
+            let name = ChannelName::parse("news").unwrap();
+            let id = channels.insert(name, None, attributed(creator.parse().unwrap()));
+            channels.at_mut(id).share(|| peer.map(|peer| peer.parse().unwrap()));
+            assert_eq!(channels.remove(id).shared, shared, "{creator}, {peer:?}");
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_attributed_to_no_address_asks_for_none() {
+        let mut channels = Channels::default();
+        let id = channels.insert(ChannelName::parse("news").unwrap(), None, None);
+        channels.at_mut(id).share(|| panic!("the address was asked for"));
+        assert!(!channels.remove(id).shared);
     }
 }

@@ -17,13 +17,7 @@ impl Shard {
         let peer = || self.connections.get(at as usize).and_then(|connection| connection.link.peer());
         let id = match self.channels.find(&name) {
             Some(id) => {
-                let channel = self.channels.at_mut(id);
-                // An unknown address counts as that of the creator.
-                if channel.creator.is_some() && peer().is_some_and(|peer| attributed(peer) != channel.creator)
-                {
-                    channel.creator = None;
-                    channel.shared = true;
-                }
+                self.channels.at_mut(id).share(peer);
                 id
             }
             None => {

@@ -1,4 +1,4 @@
-//! Channels that nobody hears any more: how long they stay, and for whom they give way.
+//! Channels without a subscriber: how long they stay, and which of them are evicted.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -64,7 +64,7 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_asks_in_vain_does_not_keep_a_channel() {
+async fn subscribes_that_fail_do_not_keep_a_channel() {
     let trial = Trial::new(10, 10);
     let name = ChannelName::parse("a").unwrap();
     for second in 0..40 {
