@@ -14,6 +14,7 @@
 //! - [`lane`]: the bounded way back: what shards ask for.
 //! - [`namespace`]: the rules that a channel's name falls under.
 //! - `idempotency`: results of publications by their keys, where no log keeps them.
+//! - `publishing`: the way of a publication to its broker.
 //! - [`publication`]: one message, stamped and encoded once.
 
 pub mod channel;
@@ -28,26 +29,23 @@ mod log;
 pub mod namespace;
 pub mod port;
 pub mod publication;
+mod publishing;
 pub mod recovery;
 pub mod registry;
 pub mod slow;
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use earshot_protocol::{ChannelName, Payload, StreamPosition};
-use futures::future::Either;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
-use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use crate::broker::log::{Append, Log, LogEntry, LogPage};
-use crate::broker::{Broker, BrokerError, LinkStatus, OnLoss, Reach, Topic};
+use crate::broker::log::{Log, LogEntry, LogPage};
+use crate::broker::{Broker, BrokerError, LinkStatus, OnLoss, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
@@ -57,6 +55,7 @@ use lane::{HistoryAnswer, HistoryError, Ticket};
 use namespace::{ChannelPattern, Namespace, Namespaces};
 use port::{Delivery, Port};
 use publication::Publication;
+pub use publishing::{PublishError, Published};
 use recovery::{RecoveryRequest, Since};
 use registry::{History, Page, Registry};
 
@@ -87,35 +86,6 @@ pub enum SubscribeError {
     /// The broker could not or would not.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-}
-
-/// Why a publication was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// No namespace has the channel.
-    #[error("no namespace has this channel")]
-    UnknownChannel,
-    /// Redis's plain pub/sub carries the payload and nothing else.
-    #[error("tags need a namespace with source = \"stream\": a plain PUBLISH carries the payload alone")]
-    NoTags,
-    /// Payload and tags are larger than `limits.publication_bytes`.
-    #[error("the publication is larger than {limit} bytes (limits.publication_bytes)")]
-    TooLarge {
-        /// The limit.
-        limit: usize,
-    },
-    /// The broker could not or would not.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-}
-
-/// What came of a publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// It has this place in its log.
-    Numbered(StreamPosition),
-    /// It came so far; each node that hears it numbers it for itself.
-    Plain(Reach),
 }
 
 /// A broker with its name and its channels.
@@ -428,87 +398,6 @@ impl Node {
         if let Some(namespace) = self.namespace(name) {
             let ear = &self.ears[namespace.broker(name)];
             ear.registry.detach(name, shard, shared, self.release(ear));
-        }
-    }
-
-    /// Publishes a payload, untouched. The place in the order of publications is taken by the call itself; with an
-    /// idempotency key, by a task after the first poll. The client that publishes is told to others where the way carries that.
-    pub fn publish(
-        &self,
-        channel: &ChannelName,
-        data: Bytes,
-        extras: Append,
-    ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
-        let metrics = Arc::clone(&self.metrics);
-        let taken = match self.namespace(channel) {
-            None => Err(PublishError::UnknownChannel),
-            Some(_) if data.len() + extras.attributes.tag_bytes() > self.publication_bytes => {
-                Err(PublishError::TooLarge { limit: self.publication_bytes })
-            }
-            Some(namespace) => {
-                let Ear { broker, registry, .. } = &self.ears[namespace.broker(channel)];
-                match &namespace.log {
-                    Some(log) => {
-                        let seen = registry.seen(channel);
-                        Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
-                    }
-                    None if !extras.attributes.tags().is_empty() && !broker.carries_attributes() => {
-                        Err(PublishError::NoTags)
-                    }
-                    None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, extras))),
-                }
-            }
-        };
-        async move {
-            let result = match taken {
-                Ok(Either::Left(appended)) => {
-                    appended.await.map(Published::Numbered).map_err(PublishError::from)
-                }
-                Ok(Either::Right(published)) => {
-                    published.await.map(Published::Plain).map_err(PublishError::from)
-                }
-                Err(error) => Err(error),
-            };
-            let count =
-                if result.is_ok() { &metrics.control.published } else { &metrics.control.publish_failures };
-            count.add(1);
-            result
-        }
-    }
-
-    /// Publishes outside of a log; with an idempotency key, only the first time.
-    fn publish_plain(
-        &self,
-        broker: &Broker,
-        namespace: &Namespace,
-        channel: &ChannelName,
-        data: Bytes,
-        extras: Append,
-    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
-        let (sharded, on_loss) = (namespace.sharded, namespace.on_loss);
-        let Append { attributes, idempotency_key } = extras;
-        let publish = move |broker: &Broker, channel: &ChannelName| match sharded {
-            true => Either::Left(broker.publish_sharded(channel, data, on_loss)),
-            false => Either::Right(broker.publish(channel, data, attributes, on_loss)),
-        };
-        match idempotency_key {
-            None => Either::Left(publish(broker, channel)),
-            Some(key) => {
-                let forgotten = &self.metrics.control.idempotency_keys_evicted;
-                let result = self.idempotency.result(channel, &key, forgotten);
-                let (broker, channel, drain) = (broker.clone(), channel.clone(), self.drain.clone());
-                Either::Right(async move {
-                    if let Some(reach) = result.get() {
-                        return Ok(*reach);
-                    }
-                    // A task of its own: a caller that is cancelled cannot take back a publication that is under way,
-                    // and its result belongs to the callers after it.
-                    let first =
-                        async move { result.get_or_try_init(|| publish(&broker, &channel)).await.copied() };
-                    let failed = |error: JoinError| BrokerError::Unavailable(error.to_string());
-                    drain.spawn_work(first).await.map_err(failed)?
-                })
-            }
         }
     }
 
