@@ -224,6 +224,23 @@ async fn a_command_link_that_was_left_on_the_old_server_reconnects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_link_on_the_old_server_reconnects_although_a_pattern_counts_the_probes() {
+    let (home, away) = (Server::start(&[]).await, Server::start(&[]).await);
+    let proxy = Proxy::open(home.port).await;
+    let (diary, broker, _drain) = start(&proxy).await;
+    let mut monitor = redis::Client::open(home.url()).unwrap().get_async_pubsub().await.unwrap();
+    proxy.target.store(away.port, Ordering::Relaxed);
+    cut(&home, Cut::Subscriptions).await;
+    // From now on the old server counts a receiver of each probe.
+    monitor.psubscribe("*").await.unwrap();
+    eventually("the command link reconnects", || link(&broker, "commands").reconnects > 0).await;
+    eventually("both links are up", || broker.links().iter().all(|link| link.up)).await;
+    let name = ChannelName::parse(NUMBERS).unwrap();
+    broker.publish(&name, "own 1".into(), OnLoss::Reject).await.unwrap();
+    eventually("the new server carries publications", || diary.has("own", 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_drops_bytes_is_a_reported_loss() {
     for kind in [Dropped::Subscription, Dropped::Answers, Dropped::Commands] {
         let server = Server::start(&[]).await;
