@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, StreamPosition};
+use earshot_protocol::{ChannelName, ErrorCode, StreamPosition};
 use futures::future::Either;
 use tokio::task::JoinError;
 
@@ -33,6 +33,20 @@ pub enum PublishError {
     /// The broker could not or would not.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+}
+
+impl PublishError {
+    /// The error code that the client gets.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownChannel => ErrorCode::UnknownChannel,
+            Self::NoTags => ErrorCode::NotAvailable,
+            Self::TooLarge { .. } => ErrorCode::LimitExceeded,
+            Self::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
+            Self::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
+            Self::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
+        }
+    }
 }
 
 /// What came of a publication.

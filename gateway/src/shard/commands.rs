@@ -14,12 +14,12 @@ use super::connection::{Deadline, Opening};
 use super::pending::{Asked, Slot};
 use super::reactor::Shard;
 use super::token;
+use crate::node::SubscribeError;
 use crate::node::history::epoch_text;
 use crate::node::lane::{Ask, HistoryAnswer, HistoryError, Ticket};
 use crate::node::namespace::Who;
 use crate::node::recovery::Since;
 use crate::node::registry::Page;
-use crate::node::{PublishError, SubscribeError};
 use crate::random;
 
 /// The bit of a subscribe command's flags that asks for an error where the position cannot be recovered.
@@ -33,27 +33,27 @@ pub(super) enum Outcome {
     Slot(Slot),
     /// No answer at all.
     Silence,
-    /// The end.
+    /// The connection is closed.
     Disconnect(Disconnect),
 }
 
 /// Why a subscription does not begin.
-pub(super) enum Refusal {
+pub(super) enum CommandRefusal {
     Error(ErrorCode),
     Disconnect(Disconnect),
 }
 
-impl From<ErrorCode> for Refusal {
+impl From<ErrorCode> for CommandRefusal {
     fn from(code: ErrorCode) -> Self {
         Self::Error(code)
     }
 }
 
-impl From<Refusal> for Outcome {
-    fn from(refusal: Refusal) -> Self {
+impl From<CommandRefusal> for Outcome {
+    fn from(refusal: CommandRefusal) -> Self {
         match refusal {
-            Refusal::Error(code) => code.into(),
-            Refusal::Disconnect(disconnect) => Self::Disconnect(disconnect),
+            CommandRefusal::Error(code) => code.into(),
+            CommandRefusal::Disconnect(disconnect) => Self::Disconnect(disconnect),
         }
     }
 }
@@ -124,7 +124,7 @@ impl Shard {
     }
 
     /// Whether a command may be kept until its turn comes. What depends on the commands before it is checked then.
-    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), Refusal> {
+    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), CommandRefusal> {
         match request {
             Request::Publish(request) => Ok(self.check_publish(request, true).map(drop)?),
             Request::Subscribe(request) => self.check_subscribe(&request.channel, request).map(drop),
@@ -137,7 +137,7 @@ impl Shard {
         &self,
         name: &str,
         request: &SubscribeRequest,
-    ) -> Result<(ChannelName, bool), Refusal> {
+    ) -> Result<(ChannelName, bool), CommandRefusal> {
         let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
         let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
         check_options(request)?;
@@ -157,7 +157,7 @@ impl Shard {
         at: ConnectionId,
         name: &str,
         request: &SubscribeRequest,
-    ) -> Result<Opening, Refusal> {
+    ) -> Result<Opening, CommandRefusal> {
         let (name, last) = self.check_subscribe(name, request)?;
         let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
         connection.gapped.retain(|gapped| *gapped != name);
@@ -267,19 +267,19 @@ impl Shard {
 }
 
 /// Refuses what changes the meaning of a subscription and is not built, with the codes of Centrifugo.
-fn check_options(request: &SubscribeRequest) -> Result<(), Refusal> {
+fn check_options(request: &SubscribeRequest) -> Result<(), CommandRefusal> {
     match request.kind {
         0 => {}
         // Maps, and maps of clients and of users: no channel is one.
         1..=3 => return Err(ErrorCode::PermissionDenied.into()),
         // Shared polls.
         4 => return Err(ErrorCode::NotAvailable.into()),
-        _ => return Err(Refusal::Disconnect(Disconnect::InternalServerError)),
+        _ => return Err(CommandRefusal::Disconnect(Disconnect::InternalServerError)),
     }
     match request.delta.as_str() {
         // An offer that may be declined: the reply says nothing of it, so whole publications follow.
         "" | "fossil" => {}
-        _ => return Err(Refusal::Disconnect(Disconnect::BadRequest)),
+        _ => return Err(CommandRefusal::Disconnect(Disconnect::BadRequest)),
     }
     if request.tf.is_some() {
         return Err(ErrorCode::BadRequest.into());
@@ -309,17 +309,5 @@ pub(super) fn subscribe_code(error: &SubscribeError) -> ErrorCode {
         SubscribeError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
         SubscribeError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
         SubscribeError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
-    }
-}
-
-pub(super) fn publish_code(error: &PublishError) -> ErrorCode {
-    use crate::broker::BrokerError;
-    match error {
-        PublishError::UnknownChannel => ErrorCode::UnknownChannel,
-        PublishError::NoTags => ErrorCode::NotAvailable,
-        PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
-        PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
-        PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
-        PublishError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
     }
 }

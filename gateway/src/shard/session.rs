@@ -10,7 +10,7 @@ use earshot_protocol::{
 };
 
 use super::channels::{ChannelId, ConnectionId};
-use super::commands::{self, Outcome, Refusal};
+use super::commands::{self, CommandRefusal, Outcome};
 use super::connection::{Opening, Session, Status};
 use super::pending::Slot;
 use super::reactor::Shard;
@@ -98,8 +98,8 @@ impl Shard {
         if let Some(channel) = self.must_wait(at, &command.request) {
             return match self.check_deferred(&command.request) {
                 Ok(()) => self.place(at, Slot::Deferred { channel, command }),
-                Err(Refusal::Error(code)) => self.reply(at, id, ReplyBody::Error(code.into())),
-                Err(Refusal::Disconnect(disconnect)) => self.disconnect(at, disconnect),
+                Err(CommandRefusal::Error(code)) => self.reply(at, id, ReplyBody::Error(code.into())),
+                Err(CommandRefusal::Disconnect(disconnect)) => self.disconnect(at, disconnect),
             };
         }
         match self.execute(at, command) {
@@ -146,9 +146,7 @@ impl Shard {
                 let local = published == Published::Plain(Reach::ThisNode);
                 (ticket, ReplyBody::Publish(PublishResult { local }))
             }
-            Answer::Published(ticket, Err(error)) => {
-                (ticket, ReplyBody::Error(commands::publish_code(&error).into()))
-            }
+            Answer::Published(ticket, Err(error)) => (ticket, ReplyBody::Error(error.code().into())),
             Answer::History(ticket, history) => (ticket, commands::history_body(history)),
         };
         let Some(at) = self.find(ticket.connection) else { return };
