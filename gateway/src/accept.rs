@@ -8,9 +8,9 @@
 //! - [`listener`]: listening sockets, and the options of all connections.
 //! - [`head`]: reading and judging the head.
 //! - [`handshake`], [`sse`]: what a request for a stream asks for.
-//! - [`origin`]: which browsers may come, and for which hosts.
+//! - [`origin`]: which origins and hosts are allowed.
 //! - [`cors`]: how pages of other origins may read the answers.
-//! - `credentials`: tokens that nothing can check.
+//! - `credentials`: tokens, which cannot be verified without a login.
 //! - [`carry`]: connections that hyper carries; [`activity`]: what happens on one of them.
 
 pub mod activity;
@@ -123,7 +123,7 @@ impl Acceptor {
                 |socket, address| self.accepted(socket, Peer { address, by_loopback }, &mut scratch);
             let turn = listener.accept(accepted).await;
             if let Err(error) = turn {
-                // Out of file descriptors or memory: those who are here go on, the newcomers wait.
+                // Out of file descriptors or memory: existing connections are served, new ones wait.
                 tracing::warn!(%error, "cannot accept: raise the limit of open files");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -160,7 +160,7 @@ impl Acceptor {
         }
     }
 
-    /// Somebody who takes longer, or wants something else, of whom `begun` has been read.
+    /// Serves a connection whose request is incomplete or is not for a stream; `begun` has been read of it.
     fn attend(self: &Arc<Self>, socket: mio::net::TcpStream, peer: Peer, begun: BytesMut, permit: Permit) {
         // Out of memory for a poll: the connection is closed.
         let Ok(socket) = tokio::net::TcpStream::from_std(socket.into()) else { return };
@@ -193,7 +193,7 @@ impl Acceptor {
         let read = head::read(&mut socket, begun, self.limits.head_bytes);
         let read = tokio::select! {
             read = tokio::time::timeout(time, read) => read,
-            // Whoever has not asked for anything yet can ask elsewhere.
+            // A client that has not sent a request yet can send it to another node.
             () = self.drain.draining() => return,
         };
         let (head, bytes) = match read {
@@ -240,8 +240,8 @@ impl Gate {
         permit
     }
 
-    /// A stream on a connection with this permit. Beyond the limit its client is told to come again later; nobody who is
-    /// here makes room for it.
+    /// A stream on a connection with this permit. Beyond the limit, its client is asked to reconnect later: no
+    /// connection is closed to make room.
     pub fn admit(&self, permit: Permit, kind: ArrivalKind) -> (Permit, ArrivalKind) {
         let permit = self.admission.promote(permit);
         if !permit.is_reserved() {

@@ -5,7 +5,7 @@
 //!
 //! Three pools, each with a bound of its own:
 //! - *connections* (`limits.connections`): connections that are served for as long as they last.
-//! - *reserve*: connections beyond that. They are told that the gateway is full, or fetch one answer, and have a short
+//! - *reserve*: connections beyond that. They are rejected with a reason, or get one response, and have a short
 //!   lifetime.
 //! - *state*: requests for the state of the gateway when the reserve is exhausted, too. Only a connection that has
 //!   sent such a request whole gets in.
@@ -93,7 +93,7 @@ impl Admission {
 }
 
 impl Permit {
-    /// Whether the connection is beyond the limit, and is to be gone soon.
+    /// Whether the connection is beyond the limit, and has a short lifetime.
     pub fn is_reserved(&self) -> bool {
         self.0.is_reserve
     }

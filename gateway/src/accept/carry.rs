@@ -28,7 +28,7 @@ use crate::admission::Permit;
 use crate::drain::Drain;
 use crate::metrics::{HttpTimeout, Metrics};
 
-/// How long a refused client may take to fetch its answer.
+/// How long a rejected client may take to read its response.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Unsent bytes that hyper may hold for one HTTP/2 stream.
@@ -62,7 +62,8 @@ pub struct Peer {
     pub by_loopback: bool,
 }
 
-/// The permit of the connection that a request came on, in its extensions: whoever takes the connection over takes it.
+/// The permit of the connection that a request came on, in its extensions. A stream that takes the connection over takes
+/// the permit.
 #[derive(Clone, Debug)]
 pub struct HeldPermit(Arc<Mutex<Option<Permit>>>);
 
@@ -71,7 +72,7 @@ impl HeldPermit {
         Self(Arc::new(Mutex::new(Some(permit))))
     }
 
-    /// The permit, unless somebody has taken it.
+    /// The permit, unless it was taken before.
     pub fn take(&self) -> Option<Permit> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -105,7 +106,7 @@ impl Carrier {
         let is_reserved = permit.is_reserved();
         let ended = tokio::select! {
             () = self.serve(socket, peer, read, permit, &activity) => return,
-            // Its client was asked to end it, and has not.
+            // Its client was asked to close it, and has not; `is_over` has counted it.
             () = async {
                 activity.idle_for(self.limits.idle_timeout).await;
                 activity.must_end(self.limits.end).await;
@@ -175,7 +176,8 @@ impl Carrier {
             builder.header_read_timeout(None);
             builder.max_buf_size(limits.head_bytes.max(8192));
             builder.keep_alive(!is_reserved);
-            // Who says no more after asking still wants the answer. Who has gone is noticed at the next write to it.
+            // A client that closes its side after the request still reads the response. A closed connection shows at
+            // the next write.
             builder.half_close(true);
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
@@ -246,7 +248,7 @@ pub async fn answer(mut socket: TcpStream, status: u16, reason: &str) {
         // Bytes left unread would turn the close into a reset, and the answer could be lost.
         tokio::io::copy(&mut socket.take(64 * 1024), &mut tokio::io::sink()).await
     };
-    // A client that does not even fetch its refusal is let go.
+    // A client that does not read its rejection is disconnected.
     let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 

@@ -47,7 +47,14 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
         }
     };
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-    let body = match context.gate.admit_inner(granted.kind) {
+    // Over HTTP/1 the stream takes the permit of its connection, which serves nothing after it.
+    let permit = request.extensions().get::<HeldPermit>().and_then(HeldPermit::take);
+    let is_last = permit.is_some();
+    let admitted = match permit {
+        Some(permit) => Some(context.gate.admit(permit, granted.kind)),
+        None => context.gate.admit_inner(granted.kind),
+    };
+    let body = match admitted {
         Some((permit, kind)) => Body::from_stream(context.gate.shards.take_stream(kind, permit, peer).await),
         // It ends at once and is asked for again: a status of 503 would stop an EventSource for good.
         None => Body::empty(),
@@ -57,6 +64,9 @@ pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Respo
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     response.headers_mut().extend(granted.cors);
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
