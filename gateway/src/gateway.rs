@@ -22,8 +22,9 @@ use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
 use crate::check;
 use crate::config::{self, Config};
 use crate::drain::Drain;
+use crate::http::body::BodyLimits;
 use crate::http::guard::Guard;
-use crate::http::{self, BodyLimits, Context};
+use crate::http::{self, Context};
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
@@ -95,7 +96,11 @@ impl Gateway {
             drain: drain.clone(),
             guard: guard(config),
             history_most: config.limits.recovery_publications,
-            body: BodyLimits { bytes: config.limits.api_body_bytes, timeout: config.limits.head_timeout },
+            body: BodyLimits::new(
+                config.limits.api_body_bytes,
+                config.limits.head_timeout,
+                config.limits.api_buffer_bytes,
+            ),
             started: Instant::now(),
             uid: Uuid::new_v4().to_string(),
         };

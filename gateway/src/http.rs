@@ -3,18 +3,19 @@
 //! Must never touch a connection of a shard; a stream is asked for, and read like any body.
 //!
 //! - [`api`]: `POST /api/{method}` in the shape of Centrifugo's server API.
+//! - [`body`]: the bodies of its requests.
 //! - [`guard`]: who may call the API.
 //! - [`status`]: `/health`, `/ready`, `/metrics`.
 //! - [`streams`]: SSE over HTTP/2 and on connections that were used before; WebSocket upgrades there.
 
 pub mod api;
+pub mod body;
 pub mod guard;
 mod links;
 pub mod status;
 pub mod streams;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -26,6 +27,7 @@ use crate::accept::Gate;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use body::BodyLimits;
 use guard::Guard;
 
 /// What the routes need.
@@ -43,21 +45,12 @@ pub struct Context {
     pub guard: Guard,
     /// Publications in one page of history (`limits.recovery_publications`).
     pub history_most: usize,
-    /// How large a call may be, and how slow.
+    /// The bounds of the bodies of API requests.
     pub body: BodyLimits,
     /// When the gateway was started.
     pub started: Instant,
     /// This node's name to the world.
     pub uid: String,
-}
-
-/// The bounds of an API request's body.
-#[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
-    /// Bytes (`limits.api_body_bytes`).
-    pub bytes: usize,
-    /// The time for it (`limits.head_timeout`, once more).
-    pub timeout: Duration,
 }
 
 /// All routes; `with_console`: `/` is the page for trying things out.

@@ -148,6 +148,8 @@ pub struct ControlCounters {
     pub heads_refused: Counter,
     /// Connections refused because the limit `connections` was reached.
     pub connections_refused: Counter,
+    /// API requests rejected because `limits.api_buffer_bytes` was reached.
+    pub api_requests_rejected: Counter,
     /// Connections that hyper carries now.
     pub http_connections: Gauge,
     /// Connections that hyper carried and whose time was over, in the order of [`HttpTimeout`].
@@ -275,6 +277,11 @@ impl Totals {
                 "connections_refused",
                 "Connections over the limit `connections`",
                 control.connections_refused.value(),
+            ),
+            (
+                "api_requests_rejected",
+                "API requests rejected because api_buffer_bytes was reached",
+                control.api_requests_rejected.value(),
             ),
             ("messages", "Messages heard from brokers", control.messages.value()),
             (

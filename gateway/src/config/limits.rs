@@ -33,6 +33,8 @@ knobs! {
         publication_bytes: usize as Size = MIB, in KIB, 64 * MIB;
         /// The body of one request to the HTTP API.
         api_body_bytes: usize as Size = 2 * MIB, in KIB, 256 * MIB;
+        /// The bodies of all requests to the HTTP API that are in progress.
+        api_buffer_bytes: usize as Size = 64 * MIB, in MIB, 16 * GIB;
         /// What may wait for one client; one that falls further behind is slow.
         outbox_bytes: usize as Size = OUTBOX_PUBLICATIONS * MIB, in 4 * KIB, GIB;
         /// Commands of one WebSocket client that may wait; beyond it, nothing more is read from the client.
@@ -63,25 +65,27 @@ knobs! {
 impl Limits {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut limits = Self::read_knobs(section, Self::default());
+        // A default gives way, a contradiction in the file does not.
+        let make_room = |key, room: &mut usize, default_min, min, what| {
+            if !section.has(key) {
+                *room = (*room).max(default_min);
+            } else if *room < min {
+                let (room_size, min_size) = (show_size(*room), show_size(min));
+                let what = format!("{room_size} holds no {what} ({min_size}): raise this or lower that");
+                section.refuse(&section.place_of_key(key), what);
+                *room = min;
+            }
+        };
         let publication = limits.publication_bytes;
         for (key, room, default_min) in [
             ("outbox_bytes", &mut limits.outbox_bytes, OUTBOX_PUBLICATIONS * publication),
             ("handover_bytes", &mut limits.handover_bytes, publication),
             ("api_body_bytes", &mut limits.api_body_bytes, publication),
         ] {
-            // A default gives way, a contradiction in the file does not.
-            if !section.has(key) {
-                *room = (*room).max(default_min);
-            } else if *room < publication {
-                let what = format!(
-                    "{} holds no publication of `publication_bytes` ({}): raise this or lower that",
-                    show_size(*room),
-                    show_size(publication)
-                );
-                section.refuse(&section.place_of_key(key), what);
-                *room = publication;
-            }
+            make_room(key, room, default_min, publication, "publication of `publication_bytes`");
         }
+        let body = limits.api_body_bytes;
+        make_room("api_buffer_bytes", &mut limits.api_buffer_bytes, body, body, "body of `api_body_bytes`");
         limits
     }
 }

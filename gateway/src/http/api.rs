@@ -20,10 +20,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use super::body::BodyError;
 use super::guard::Denied;
 use super::{Context, refuse};
 use crate::broker::log::Append;
-use crate::broker::{Attributes, BrokerError, Reach};
+use crate::broker::{Attributes, Reach};
 use crate::node::history::epoch_text;
 use crate::node::idempotency::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::node::lane::HistoryError;
@@ -141,19 +142,18 @@ pub async fn call(
     if let Err(denied) = admit(&context, &request) {
         return denial(denied);
     }
-    let body = axum::body::to_bytes(request.into_body(), context.body.bytes);
-    let body = match tokio::time::timeout(context.body.timeout, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return refuse(413, format!("the request is larger than {} bytes", context.body.bytes)),
-        Err(_) => return refuse(408, "the request did not come in time".to_owned()),
+    let body = match context.body.read(request.into_body()).await {
+        Ok(body) => body,
+        Err(error) => return body_error(&context, &error),
     };
+    let body = body.bytes();
     let answer = match method.as_str() {
-        "publish" => publish(&context, &body).await,
-        "broadcast" => broadcast(&context, &body).await,
-        "channels" => channels(&context, &body).await,
+        "publish" => publish(&context, body).await,
+        "broadcast" => broadcast(&context, body).await,
+        "channels" => channels(&context, body).await,
         "info" => info(&context).await,
-        "history" => history(&context, &body).await,
-        "history_remove" => history_remove(&context, &body).await,
+        "history" => history(&context, body).await,
+        "history_remove" => history_remove(&context, body).await,
         _ => {
             let fault = Fault::new(ErrorCode::MethodNotFound, format!("no method {method:?}"));
             return (StatusCode::NOT_FOUND, Json(Body::from(Err(fault)))).into_response();
@@ -357,6 +357,20 @@ impl From<Answer> for Body {
     }
 }
 
+fn body_error(context: &Context, error: &BodyError) -> Response {
+    let status = match error {
+        BodyError::TooLarge(_) => 413,
+        BodyError::Timeout => 408,
+        BodyError::Incomplete => 400,
+        BodyError::Busy(_) => {
+            context.metrics.control.api_requests_rejected.add(1);
+            let fault = Fault::new(ErrorCode::TooManyRequests, error.to_string());
+            return (StatusCode::TOO_MANY_REQUESTS, Json(Body::from(Err(fault)))).into_response();
+        }
+    };
+    refuse(status, error.to_string())
+}
+
 fn denial(denied: Denied) -> Response {
     let (status, code) = match denied {
         Denied::Key => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
@@ -377,14 +391,6 @@ impl Fault {
 
 impl From<PublishError> for Fault {
     fn from(error: PublishError) -> Self {
-        let code = match &error {
-            PublishError::UnknownChannel => ErrorCode::UnknownChannel,
-            PublishError::NoTags => ErrorCode::NotAvailable,
-            PublishError::TooLarge { .. } => ErrorCode::LimitExceeded,
-            PublishError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
-            PublishError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
-            PublishError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
-        };
-        Self::new(code, error.to_string())
+        Self::new(error.code(), error.to_string())
     }
 }

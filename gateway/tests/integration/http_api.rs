@@ -1,8 +1,12 @@
 //! The HTTP API in the shape of Centrifugo's server API, who may use it, and what the gateway tells of itself.
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Redis, SseClient, WsClient, http, until};
+use crate::harness::http2::Connection;
+use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon, until};
 
 #[tokio::test]
 async fn publish_reaches_every_subscriber_and_redis_untouched() {
@@ -212,4 +216,40 @@ async fn secrets_of_a_redis_url_are_never_shown() {
     for told in [health, metrics, ready, gateway.process.log()] {
         assert!(!told.contains("hunter2"), "{told}");
     }
+}
+
+#[tokio::test]
+async fn bodies_of_requests_in_progress_are_bounded_together() {
+    const LAST: usize = (1 << 20) - 1;
+    let config =
+        "[limits]\npublication_bytes = \"64KiB\"\napi_body_bytes = \"1MiB\"\napi_buffer_bytes = \"2MiB\"\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    let connection = Connection::open(&gateway).await;
+    let padding = " ".repeat(1 << 20);
+    let body = Bytes::from(format!(r#"{{"channel":"a","data":1}}{padding}"#)).slice(..=LAST);
+    let (mut answers, mut bodies) = (FuturesUnordered::new(), Vec::new());
+    for number in 0..4 {
+        let (answer, mut sender) = connection.begin_post("/api/publish").await;
+        sender.send_data(body.slice(..LAST), false).unwrap();
+        answers.push(async move { (number, answer.await.unwrap()) });
+        bodies.push(sender);
+    }
+    // Two fit, in whatever order their parts arrive. None of them is complete.
+    let mut refused = Vec::new();
+    for _ in 0..2 {
+        let (number, answer) = soon("a refusal", answers.next()).await.unwrap();
+        assert_eq!(answer.status(), 429);
+        let text = soon("its reason", answer.into_body().data()).await.unwrap().unwrap();
+        let error = serde_json::from_slice::<Value>(&text).unwrap()["error"].take();
+        assert!(error["code"] == 111 && error["detail"].to_string().contains("api_buffer_bytes"), "{error}");
+        refused.push(number);
+    }
+    let accepted = (0..4).filter(|number| !refused.contains(number));
+    accepted.for_each(|number| bodies[number].send_data(body.slice(LAST..), true).unwrap());
+    for _ in 0..2 {
+        assert_eq!(soon("an answer", answers.next()).await.unwrap().1.status(), 200);
+    }
+    assert_eq!(gateway.metric("earshot_api_requests_rejected_total", &[]).await, 2.0);
+    let body = String::from_utf8(body.to_vec()).unwrap();
+    assert_eq!(gateway.api("publish", &body).await.json(), json!({"result": {}}), "the bytes are free again");
 }

@@ -85,6 +85,10 @@ const ROWS: &[(&str, &str)] = &[
         "[limits]\noutbox_bytes = \"64KiB\"",
         "2: limits.outbox_bytes: 64KiB holds no publication of `publication_bytes` (1MiB): raise this or lower that",
     ),
+    (
+        "[limits]\napi_buffer_bytes = \"1MiB\"",
+        "2: limits.api_buffer_bytes: 1MiB holds no body of `api_body_bytes` (2MiB): raise this or lower that",
+    ),
     ("[gateway]\nshards = 5000", "2: gateway.shards: 5000 is out of range: 1 to 128"),
     // Texts at the top
     ("listen = \"localhost\"", "1: listen: expected host:port, found \"localhost\""),

@@ -2,8 +2,8 @@
 //! It must never mend what it got.
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use hyper::http;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -50,20 +50,21 @@ impl Connection {
         soon("the answer", answer).await.unwrap()
     }
 
-    /// A `POST` that can be taken back with [`h2::SendStream::send_reset`] while its answer is awaited.
-    pub(crate) async fn post(
-        &self,
-        path: &str,
-        body: &str,
-    ) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
+    /// A `POST` that can be taken back with [`SendStream::send_reset`] while its answer is awaited.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> (ResponseFuture, SendStream<Bytes>) {
+        let (answer, mut stream) = self.begin_post(path).await;
+        stream.send_data(Bytes::from(body.to_owned()), true).unwrap();
+        (answer, stream)
+    }
+
+    /// A `POST` whose body is still to be sent.
+    pub(crate) async fn begin_post(&self, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
         let request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/json")
             .body(())
             .unwrap();
         let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
-        let (answer, mut stream) = requests.send_request(request, false).unwrap();
-        stream.send_data(Bytes::from(body.to_owned()), true).unwrap();
-        (answer, stream)
+        requests.send_request(request, false).unwrap()
     }
 
     pub(crate) async fn stream(&self, path: &str) -> Stream {
