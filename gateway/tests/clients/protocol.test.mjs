@@ -3,6 +3,9 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import { ENCODINGS, PlainWebSocket, Sdk } from "./clients.mjs";
 import { scenario, until } from "./harness.mjs";
@@ -98,7 +101,8 @@ scenario("no publication makes a frame unreadable, for JavaScript or for Python"
   assert.deepEqual(heard.slice(5), sent.slice(5).map((text) => JSON.parse(text)), "as they are");
 
   const script = "import json, sys\nfor line in sys.stdin: json.loads(line)['push']['pub']['data']";
-  const python = spawnSync("python3", ["-c", script], { input: frames().join("\n"), encoding: "utf8" });
-  // Without Python there is nothing to ask.
-  if (python.error?.code !== "ENOENT") assert.equal(python.status, 0, python.stderr);
+  const interpreter = join(dirname(fileURLToPath(import.meta.url)), ".tools/python/bin/python");
+  assert.ok(existsSync(interpreter), `${interpreter} is missing: run .ci/install`);
+  const python = spawnSync(interpreter, ["-c", script], { input: frames().join("\n"), encoding: "utf8" });
+  assert.equal(python.status, 0, python.stderr);
 });
