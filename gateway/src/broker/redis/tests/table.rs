@@ -30,6 +30,23 @@ async fn room_for_many_topics_is_given_back() {
     assert!(table.capacity() <= 1000 && full >= 10_000, "{full}, then {}", table.capacity());
 }
 
+#[tokio::test(start_paused = true)]
+async fn room_is_given_back_when_topics_go_with_their_link_or_to_another_one() {
+    let topics: Vec<Topic> =
+        (0..10_000).map(|number| Topic::Channel(ChannelName::parse(&number.to_string()).unwrap())).collect();
+    let (mut lost, mut left) = (Table::default(), Table::default());
+    for table in [&mut lost, &mut left] {
+        topics.iter().for_each(|topic| drop(table.want(topic)));
+    }
+    let round = lost.round().unwrap();
+    lost.settle(done(round));
+    topics.iter().skip(100).for_each(|topic| lost.forget(topic));
+    lost.link_lost(tokio::time::Instant::now());
+    let (strays, _) = left.strays(|topic| topics[..100].contains(topic));
+    assert_eq!(strays.len(), 9900);
+    assert!(lost.capacity() <= 1000 && left.capacity() <= 1000, "{}, {}", lost.capacity(), left.capacity());
+}
+
 #[tokio::test]
 async fn a_topic_wanted_again_before_anything_was_sent_was_never_gone() {
     let mut table = Table::default();
