@@ -1,5 +1,5 @@
-// What is closed until it is opened: channels, the HTTP API, foreign hosts and pages, tokens; and what the process says
-// of its surroundings.
+// What is closed by default: channels, the HTTP API, foreign hosts and origins, tokens; and what the process reports about
+// its environment.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -275,7 +275,7 @@ shared(
       const client = await new Commands(stage, given.gateway).connect({ token: "eyJhbGciOiJIUzI1NiJ9.e30.c2VjcmV0" });
       assert.equal(client.connected.connect, undefined, JSON.stringify(client.connected));
       assert.notEqual(refusal(client.connected), 0);
-      await until("the log tells of it", () => /token/i.test(given.gateway.log()));
+      await until("it is logged", () => /token/i.test(given.gateway.log()));
       assert.doesNotMatch(given.gateway.log(), /c2VjcmV0/);
     });
 
@@ -297,7 +297,7 @@ shared(
         assert.ok(status === 401 || status === 403, String(status));
         const { connected } = await new Commands(stage, given.gateway, { path: `/ws?${query}`, headers }).connect();
         assert.equal(connected.connect, undefined);
-        await until("the log tells of it", () => /token/i.test(given.gateway.log()));
+        await until("it is logged", () => /token/i.test(given.gateway.log()));
         assert.doesNotMatch(given.gateway.log(), /a\.b\.c/);
       });
     }

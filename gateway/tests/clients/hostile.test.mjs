@@ -1,5 +1,5 @@
-// Clients that read nothing, fill what can be filled, and never go: what they may cost in memory, and what everybody
-// else still has. Memory is that of the process, from /proc.
+// Clients that read nothing, fill every queue and stay connected: the memory that they take is bounded, and other clients
+// are served. Memory is that of the process, from /proc.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -7,13 +7,13 @@ import { connect as connectHttp2 } from "node:http2";
 import { connect, createServer } from "node:net";
 
 import { scenario, until } from "./harness.mjs";
-import { Commands, Deaf, Stream, ask, call, refusal } from "./raw.mjs";
+import { Commands, StalledClient, Stream, ask, call, refusal } from "./raw.mjs";
 
 const MIB = 1024 * 1024;
 
-/** What one client may cost: its queue (4 MiB by default), 1 MiB of commands, one message; and 2 MiB for what is wasted. */
+/** Memory of one client: its queue (4 MiB by default), 1 MiB of commands, one message; and 2 MiB of overhead. */
 const PER_CLIENT = 8 * MIB;
-/** What a gateway needs for itself once it is at work. */
+/** Memory that a gateway takes for itself under load. */
 const WARM = 8 * MIB;
 
 const MEMORY = `
@@ -87,16 +87,16 @@ async function fill(stage, gateway, count = 1, publications = 17, bytes = 60_000
   return subs;
 }
 
-/** Waits until a newcomer is let in, who then must hear what is published. */
+/** Waits until a new client is accepted, which then must receive what is published. */
 async function usable(stage, gateway) {
-  const client = await until("a newcomer is let in", async () => {
+  const client = await until("a new client is accepted", async () => {
     const candidate = await new Commands(stage, gateway).connect();
     return candidate.connected.connect && candidate;
   });
   assert.equal(refusal(await client.command({ subscribe: { channel: "others" } })), 0);
   const { text } = await call(gateway, "publish", { channel: "others", data: "hi" });
   assert.equal(text, '{"result":{}}');
-  await until("others hear", () => client.publications("others").length === 1);
+  await until("others receive it", () => client.publications("others").length === 1);
 }
 
 const CLIENTS = 4;
@@ -142,7 +142,7 @@ for (const [what, attack] of Object.entries(ATTACKS)) {
     const subs = await fill(stage, gateway, 12);
     const memory = watch(stage, gateway);
     const clients = [];
-    for (let n = 0; n < CLIENTS; n += 1) clients.push(await new Deaf(stage, gateway).upgrade());
+    for (let n = 0; n < CLIENTS; n += 1) clients.push(await new StalledClient(stage, gateway).upgrade());
     for (const client of clients) attack(client, subs);
     await settled(gateway, clients);
     await usable(stage, gateway);
@@ -163,7 +163,7 @@ scenario("a WebSocket whose subscribe waits for a hanging Redis costs a bounded 
   const memory = watch(stage, gateway);
   const clients = [];
   for (let n = 0; n < CLIENTS; n += 1) {
-    const client = await new Deaf(stage, gateway).upgrade();
+    const client = await new StalledClient(stage, gateway).upgrade();
     client.send(CONNECT, { id: 2, subscribe: { channel: `new:${n}` } });
     client.flood(1015, { id: 3, publish: { channel: `new:${n}`, data: BIG } });
     clients.push(client);
@@ -185,7 +185,7 @@ scenario(
     const memory = watch(stage, gateway);
     const clients = [];
     for (let n = 0; n < CLIENTS; n += 1) {
-      const client = await new Deaf(stage, gateway).upgrade();
+      const client = await new StalledClient(stage, gateway).upgrade();
       client.send({ id: 1, connect: { subs } });
       clients.push(client);
     }
@@ -194,7 +194,7 @@ scenario(
     assert.ok(grown < CLIENTS * PER_CLIENT + WARM, `${CLIENTS} clients took ${Math.round(grown / MIB)} MiB`);
     const reader = await new Commands(stage, gateway).connect({ subs });
     const publications = () => reader.frames.join("").split('xxx"').length - 1;
-    await until("who reads gets all", () => publications() === 30 * 17);
+    await until("a client that reads receives all", () => publications() === 30 * 17);
   },
 );
 
@@ -216,13 +216,13 @@ scenario(
     }
     const memory = watch(stage, gateway);
     const clients = Array.from({ length: 6 }, () =>
-      deafRequest(stage, gateway, `GET ${path} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: ${id}\r\n\r\n`),
+      stalledRequest(stage, gateway, `GET ${path} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: ${id}\r\n\r\n`),
     );
     await settled(gateway, clients);
     await usable(stage, gateway);
     const grown = memory.grown();
     assert.ok(grown < 6 * PER_CLIENT + WARM, `6 streams of 8 MB took ${Math.round(grown / MIB)} MiB`);
-    // Who reads gets everything, once.
+    // A client that reads receives everything, once.
     const reader = await new Stream(stage, gateway, path, { "last-event-id": id }).begun();
     const got = () => reader.text.split(data).length - 1;
     await until("all that was missed comes", () => got() >= 295 * channels.length);
@@ -240,7 +240,7 @@ scenario(
 
 for (const source of ["log", "plain"]) {
   scenario(
-    `${source}: who is far behind in many channels and pauses while more is published misses nothing without a gap`,
+    `${source}: a stream that is far behind in many channels and pauses while more is published misses nothing without a gap`,
     async (stage) => {
       const gateway = await stage.gateway({ redis: await stage.redis(), config: CONFIG });
       const channels = Array.from({ length: 20 }, (_, n) => `${source}:${n}`);
@@ -294,7 +294,7 @@ function tally(events) {
 }
 
 /** A connection that sends `text` and reads nothing. */
-function deafRequest(stage, gateway, text) {
+function stalledRequest(stage, gateway, text) {
   const socket = connect(gateway.port, "127.0.0.1");
   const client = { socket, closed: false };
   socket.pause();
@@ -311,7 +311,7 @@ scenario("pipelined requests whose answers are not read cost a bounded amount of
   const memory = watch(stage, gateway);
   const body = '{"channel":"full:0","limit":-1}';
   const request = `POST /api/history HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
-  const clients = Array.from({ length: CLIENTS }, () => deafRequest(stage, gateway, request.repeat(1000)));
+  const clients = Array.from({ length: CLIENTS }, () => stalledRequest(stage, gateway, request.repeat(1000)));
   await settled(gateway, clients);
   await usable(stage, gateway);
   const grown = memory.grown();
@@ -419,7 +419,7 @@ for (const on of ["Redis", "memory"]) {
     assert.doesNotMatch(text, /^event: error/m);
     for (const channel of ["settled", "streamed", "new:1"]) await call(gateway, "publish", { channel, data: "hi" });
     await until(
-      "those who are there hear",
+      "connected clients receive it",
       () =>
         settler.publications("settled").length === 1 &&
         client.publications("new:1").length === 1 &&
@@ -430,7 +430,7 @@ for (const on of ["Redis", "memory"]) {
   });
 }
 
-scenario("who comes back to a channel that gave way is told of the gap", async (stage) => {
+scenario("a client that returns to an evicted channel gets a gap", async (stage) => {
   const gateway = await stage.gateway({ config: FEW_CHANNELS });
   const first = await new Stream(stage, gateway, "/sse/early").begun();
   await call(gateway, "publish", { channel: "early", data: 1 });
@@ -444,7 +444,7 @@ scenario("who comes back to a channel that gave way is told of the gap", async (
   assert.ok(again.of("message").some(({ data }) => data === "2") || again.of("gap").length > 0, again.text);
 });
 
-scenario("channels with subscribers still fill the table, and never give way", async (stage) => {
+scenario("channels with subscribers fill the table, and are never evicted", async (stage) => {
   const gateway = await stage.gateway({ config: FEW_CHANNELS });
   const streams = [];
   for (let round = 0; round < 9; round += 1) {
@@ -454,7 +454,7 @@ scenario("channels with subscribers still fill the table, and never give way", a
   const refused = streams.filter(({ text }) => text.includes('"code":106'));
   assert.equal(refused.length, 2, "1152 channels are more than 1000");
   await call(gateway, "publish", { channel: "busy:0:0", data: 1 });
-  await until("the first one still hears", () => streams[0].of("busy:0:0").length === 1);
+  await until("the first one still receives", () => streams[0].of("busy:0:0").length === 1);
 });
 
 // Connections that do nothing.
@@ -490,7 +490,7 @@ scenario("an HTTP/2 connection with a live stream is not idle", async (stage) =>
   await until("it is subscribed", () => text.includes("subscribed"));
   await until("the idle one is ended", () => lazy.closed || lazy.destroyed);
   await call(gateway, "publish", { channel: "demo", data: "still there" });
-  await until("the live one hears", () => text.includes("still there"));
+  await until("the live one receives it", () => text.includes("still there"));
 });
 
 for (const [what, bytes] of [
@@ -501,7 +501,7 @@ for (const [what, bytes] of [
   scenario(`connections that sent ${what} do not keep /health from answering, and are ended`, async (stage) => {
     const config = FEW_CONNECTIONS.replace("[http]", 'head_timeout = "200ms"\n[http]');
     const gateway = await stage.gateway({ config });
-    const clients = Array.from({ length: 60 }, () => deafRequest(stage, gateway, bytes));
+    const clients = Array.from({ length: 60 }, () => stalledRequest(stage, gateway, bytes));
     for (const { socket } of clients) socket.resume();
     await until("all are connected, or ended", () =>
       clients.every(({ socket, closed }) => closed || !socket.connecting),
@@ -540,21 +540,21 @@ const STALLED = {
   "an idle HTTP/2 connection": (stage, gateway) => idle(stage, gateway, 1),
   "an unread pipelined answer": (stage, gateway) => {
     const body = '{"channel":"full:0","limit":-1}';
-    deafRequest(
+    stalledRequest(
       stage,
       gateway,
       `POST /api/history HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n${body}`.repeat(50),
     );
   },
   "an unread event stream": (stage, gateway) =>
-    deafRequest(stage, gateway, "GET /sse/full:0 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    stalledRequest(stage, gateway, "GET /sse/full:0 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
   "a WebSocket that reads nothing": async (stage, gateway) => {
-    const client = await new Deaf(stage, gateway).upgrade();
+    const client = await new StalledClient(stage, gateway).upgrade();
     client.send(CONNECT, { id: 2, subscribe: { channel: "full:0" } });
     client.flood(40, { id: 3, history: { channel: "full:0", limit: -1 } });
   },
   "half a request": (stage, gateway) =>
-    deafRequest(stage, gateway, "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"),
+    stalledRequest(stage, gateway, "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"),
 };
 
 /** A request over HTTP/2 from a client that allows no byte of an answer's body. */

@@ -1,5 +1,5 @@
-// Clients without a library, who choose each header and each byte of what they send, and may read nothing.
-// They must never mend what they got: an answer is handed on as it came.
+// Clients without a library, which choose each header and each byte that they send, and may read nothing.
+// They must never repair a response: it is passed on unchanged.
 
 import { request } from "node:http";
 import { connect } from "node:net";
@@ -154,8 +154,8 @@ export function refusal(reply) {
   return reply.error?.code ?? reply.closed?.code ?? 0;
 }
 
-/** A connection that sends what it is told, and after its first answer reads nothing. */
-export class Deaf {
+/** A connection that sends commands, and reads nothing after its first response. */
+export class StalledClient {
   closed = false;
 
   constructor(stage, gateway) {
