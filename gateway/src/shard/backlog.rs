@@ -10,14 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
+use super::outbox::WAITING_OVERHEAD_BYTES;
 use super::wheel::Tick;
 use crate::broker::GapCause;
 use crate::node::port::Gap;
 use crate::node::publication::Publication;
 use crate::node::slow::SlowRule;
-
-/// What an item costs beside its bytes, about.
-const ITEM_WEIGHT: usize = 64;
 
 /// What waits, in order.
 #[derive(Debug, Default)]
@@ -145,7 +143,7 @@ impl Backlog {
         }
         marks.hole = Some(at);
         let gap = Gap { channel: channel.clone(), cause: GapCause::Slow, position: *position };
-        self.bytes += ITEM_WEIGHT;
+        self.bytes += WAITING_OVERHEAD_BYTES;
         self.items.insert(at, Waiting { since: now, item: Item::Gap(gap) });
         Some(Hole::New)
     }
@@ -203,7 +201,7 @@ impl Backlog {
 
 impl Item {
     fn weight(&self) -> usize {
-        ITEM_WEIGHT
+        WAITING_OVERHEAD_BYTES
             + match self {
                 Self::Frame(frame) => frame.len(),
                 Self::Publication(publication) => publication.payload.len(),
