@@ -5,14 +5,14 @@
 
 use axum::http::{Request, header};
 
-/// Parameters of a query that carry a token.
-const PARAMETERS: [&str; 3] = ["token", "access_token", "ticket"];
+use crate::shard::token;
 
-/// Whether a request presents a token: as `Authorization: Bearer`, or in its query.
+/// Parameters of a query that carry a token.
+const PARAMETERS: [&str; 5] = ["token", "access_token", "ticket", "jwt", "authorization"];
+
+/// Whether a request presents a token: in an `Authorization` header, or in its query.
 pub(super) fn are_presented<B>(request: &Request<B>) -> bool {
-    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let scheme = authorization.and_then(|value| value.split(' ').next());
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer"))
+    request.headers().get_all(header::AUTHORIZATION).iter().any(|value| token::is_token(value.as_bytes()))
         || request.uri().query().is_some_and(|query| {
             form_urlencoded::parse(query.as_bytes()).any(|(key, _)| PARAMETERS.contains(&key.as_ref()))
         })
@@ -27,13 +27,23 @@ mod tests {
         let request = |uri: &str, authorization: &str| {
             Request::get(uri).header(header::AUTHORIZATION, authorization).body(()).unwrap()
         };
-        assert!(are_presented(&request("/ws", "Bearer a.b.c")) && are_presented(&request("/ws", "bearer a")));
-        for uri in ["/sse/a?token=x", "/sse?channel=a&ticket=x", "/ws?access_token="] {
+        for authorization in
+            ["Bearer a.b.c", "bearer a", "Bearer\ta", " Bearer a", "Token a", "JWT a", "DPoP a"]
+        {
+            assert!(are_presented(&request("/ws", authorization)), "{authorization}");
+        }
+        let mut second = request("/ws", "Basic dTpw");
+        second.headers_mut().append(header::AUTHORIZATION, "Bearer a".parse().unwrap());
+        assert!(are_presented(&second), "the second of two headers");
+        for uri in ["/sse/a?token=x", "/sse?channel=a&ticket=x", "/ws?access_token=", "/ws?jwt=x"] {
             assert!(are_presented(&request(uri, "")), "{uri}");
         }
-        for (uri, authorization) in
-            [("/sse/a", "Basic dTpw"), ("/sse/token?room=token", "apikey k"), ("/ws", "")]
-        {
+        for (uri, authorization) in [
+            ("/sse/a", "Basic dTpw"),
+            ("/sse/token?room=token", "apikey k"),
+            ("/ws", ""),
+            ("/ws", "Negotiate x"),
+        ] {
             assert!(!are_presented(&request(uri, authorization)), "{uri} {authorization}");
         }
     }

@@ -101,7 +101,7 @@ impl Shard {
     }
 
     fn connect(&mut self, at: ConnectionId, id: u32, request: &ConnectRequest) -> Outcome {
-        if !request.token.is_empty() {
+        if !request.token.is_empty() || emulates_authorization(request) {
             token::log_refused("in a connect command");
             return Outcome::Disconnect(Disconnect::InvalidToken);
         }
@@ -264,6 +264,14 @@ impl Shard {
         self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
         Ok(reply)
     }
+}
+
+/// Whether a connect command carries a token in the headers that SDKs emulate where a browser cannot set them.
+fn emulates_authorization(request: &ConnectRequest) -> bool {
+    request
+        .headers
+        .iter()
+        .any(|(name, value)| name.eq_ignore_ascii_case("authorization") && token::is_token(value.as_bytes()))
 }
 
 /// Refuses what changes the meaning of a subscription and is not built, with the codes of Centrifugo.

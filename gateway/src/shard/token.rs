@@ -1,6 +1,6 @@
-//! The log line of clients that are refused for their token.
+//! What counts as a token in an `Authorization` value, and the log line of clients that are refused for one.
 //!
-//! Owns how often it is written. Must never hold a token.
+//! Owns how often the line is written. Must never hold a token.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,17 @@ use tokio::time::Instant;
 
 /// The least time between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Schemes that carry no token of ours: what browsers and proxies add by themselves, and the API key.
+const OTHER_SCHEMES: [&str; 5] = ["basic", "digest", "negotiate", "ntlm", "apikey"];
+
+/// Whether the value of an `Authorization` header is a token (RFC 9110, section 11.4: a scheme, then white space).
+pub fn is_token(authorization: &[u8]) -> bool {
+    let scheme = authorization.split(u8::is_ascii_whitespace).find(|part| !part.is_empty());
+    scheme.is_some_and(|scheme| {
+        !OTHER_SCHEMES.iter().any(|other| scheme.eq_ignore_ascii_case(other.as_bytes()))
+    })
+}
 
 /// Logs that a client presented a token and was refused, at most once in ten seconds, with the number since the last
 /// line. It never waits.

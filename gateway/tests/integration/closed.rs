@@ -187,9 +187,11 @@ async fn a_token_that_nothing_can_check_is_refused_wherever_it_stands() {
     for settings in [Gateway::settings(), Gateway::settings().production()] {
         let gateway = settings.environment("EARSHOT_OPEN_CHANNELS", "a").start().await;
         let address = gateway.address();
-        let mut raw = RawWebSocket::open(address).await;
-        raw.text(r#"{"id":1,"connect":{"token":"x.y.z"}}"#).await;
-        assert_eq!(raw.close().await, Some((3500, "invalid token".to_owned())));
+        for connect in [r#"{"token":"x.y.z"}"#, r#"{"headers":{"Authorization":"Bearer x.y.z"}}"#] {
+            let mut raw = RawWebSocket::open(address).await;
+            raw.text(&format!(r#"{{"id":1,"connect":{connect}}}"#)).await;
+            assert_eq!(raw.close().await, Some((3500, "invalid token".to_owned())), "{connect}");
+        }
         let mut socket = WsClient::speaking(address, Encoding::Json).await;
         let reply = socket.request("subscribe", json!({ "channel": "a", "token": "x.y.z" })).await;
         assert_eq!(reply["error"]["code"], 103, "{reply}");
