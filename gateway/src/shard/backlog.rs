@@ -10,12 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
-use super::outbox::WAITING_OVERHEAD_BYTES;
 use super::wheel::Tick;
 use crate::broker::GapCause;
 use crate::node::port::Gap;
 use crate::node::publication::Publication;
 use crate::node::slow::SlowRule;
+
+/// What an item costs beside its bytes, about.
+const ITEM_WEIGHT: usize = 64;
 
 /// What waits, in order.
 #[derive(Debug, Default)]
@@ -143,7 +145,7 @@ impl Backlog {
         }
         marks.hole = Some(at);
         let gap = Gap { channel: channel.clone(), cause: GapCause::Slow, position: *position };
-        self.bytes += WAITING_OVERHEAD_BYTES;
+        self.bytes += ITEM_WEIGHT;
         self.items.insert(at, Waiting { since: now, item: Item::Gap(gap) });
         Some(Hole::New)
     }
@@ -201,7 +203,7 @@ impl Backlog {
 
 impl Item {
     fn weight(&self) -> usize {
-        WAITING_OVERHEAD_BYTES
+        ITEM_WEIGHT
             + match self {
                 Self::Frame(frame) => frame.len(),
                 Self::Publication(publication) => publication.payload.len(),

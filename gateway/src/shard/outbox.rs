@@ -13,10 +13,8 @@ use super::wheel::Tick;
 /// The most frames given to one write call.
 pub(super) const SLICES_MAX: usize = 64;
 
-/// Bytes that a waiting publication costs beside its payload when no other connection waits for it: the publication
-/// with its reference counts and the slots of its encodings, the frame's own allocation, and a place in a queue. Measured
-/// as resident memory with payloads of one byte.
-pub(super) const WAITING_OVERHEAD_BYTES: usize = 384;
+/// What the shortest frame costs in memory, about.
+const FRAME_WEIGHT_MIN: usize = 64;
 
 /// Frames in order, the first of them perhaps half written.
 #[derive(Debug, Default)]
@@ -39,7 +37,7 @@ impl Outbox {
 
     /// What waits weighs this much against a bound: what it holds, but never next to nothing.
     pub(super) fn weight(&self) -> usize {
-        self.bytes.max(self.frames.len() * WAITING_OVERHEAD_BYTES)
+        self.bytes.max(self.frames.len() * FRAME_WEIGHT_MIN)
     }
 
     /// How long the oldest byte has waited at the least, in ticks; it may be up to twice as long.
