@@ -11,6 +11,7 @@ use toml::de::DeValue;
 
 use super::document::{Section, kind_of};
 use super::quantity;
+use crate::redact;
 
 /// How a kind of knob is read and written.
 pub(super) trait Kind {
@@ -227,8 +228,11 @@ pub(super) fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
+/// A text between marks, at a bounded length. Credentials are hidden before it is cut: without its `@` the beginning of a
+/// URL cannot be told from other text.
 pub(super) fn quote(text: &str, mark: &str) -> String {
     const LONGEST: usize = 40;
+    let text = &*redact::urls(text);
     if text.chars().count() <= LONGEST {
         return format!("{mark}{text}{mark}");
     }

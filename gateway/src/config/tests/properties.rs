@@ -84,6 +84,13 @@ fn told_of(text: &str, place: usize, form: usize) -> (bool, String) {
     }
 }
 
+#[test]
+fn a_password_is_hidden_before_its_url_is_cut() {
+    let password = r"\secret##(and-more-of-it-than-is-shown";
+    let told = load(&format!("[[namespace]]\ndeliver = 'redis://user:{password}@host:6379'\n")).unwrap_err();
+    assert!(told.contains("redis://***") && !told.contains("secret"), "{told}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
     #[test]
