@@ -29,7 +29,8 @@ publish = "subscribers"
 
 for (const encoding of ENCODINGS) {
   scenario(`${encoding}: the SDK goes on at another gateway when its own was killed`, async (stage) => {
-    const { gateways, door, sdk, job } = await follow(stage, encoding);
+    // A client that subscribed before the first publication holds a provisional position; see docs/protocol.md.
+    const { gateways, door, sdk, job } = await follow(stage, encoding, (gateway) => append(gateway, [0]));
     await append(gateways[1], [1, 2, 3]);
     await until("the first ones are heard", () => job.heard.length === 3);
     await move(gateways, door, sdk, () => append(gateways[1], [4, 5, 6]));
@@ -37,7 +38,7 @@ for (const encoding of ENCODINGS) {
     await append(gateways[1], [7]);
     await until("what follows is heard", () => job.heard.length === 7);
     assert.deepEqual(job.heard, numbers(1, 7), "everything once, in order");
-    assert.deepEqual(job.offsets, numbers(1, 7));
+    assert.deepEqual(job.offsets, numbers(2, 8));
     const { wasRecovering, recovered } = job.contexts.at(-1);
     assert.deepEqual({ wasRecovering, recovered }, { wasRecovering: true, recovered: true });
     const [before, after] = [job.contexts[0], job.contexts.at(-1)].map(({ streamPosition }) => streamPosition.epoch);
@@ -148,10 +149,11 @@ function both(stage, redis) {
   return Promise.all([stage.gateway({ redis, config: CONFIG }), stage.gateway({ redis, config: CONFIG })]);
 }
 
-/** An SDK that follows `job:1` through a door that leads to the first of two gateways. */
-async function follow(stage, encoding) {
+/** An SDK that follows `job:1` through a door that leads to the first of two gateways, after `before` is over. */
+async function follow(stage, encoding, before = async () => {}) {
   const redis = await stage.redis();
   const gateways = await both(stage, redis);
+  await before(gateways[1]);
   const door = { port: gateways[0].port };
   const sdk = new Sdk(stage, await Proxy.before(stage, door), encoding, EAGER);
   const job = { heard: [], offsets: [], tags: [], contexts: [] };
