@@ -4,6 +4,8 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY protocol protocol
+COPY redis-link redis-link
+COPY ops ops
 COPY gateway gateway
 COPY loadtest loadtest
 # The caches outlive the build, the binary must not live in one of them.

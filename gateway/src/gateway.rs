@@ -11,20 +11,19 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 use wildmatch::WildMatch;
 
-use crate::accept::activity::EndLimits;
-use crate::accept::carry::CarryLimits;
-use crate::accept::origin::{Hosts, Origins};
-use crate::accept::{self, AcceptLimits, Acceptor, Gate};
 use crate::admission::{Admission, AdmissionLimits};
 use crate::broker::log::Log;
 use crate::broker::redis::RedisSettings;
 use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
-use crate::check;
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::body::BodyLimits;
 use crate::http::guard::Guard;
 use crate::http::{self, Context};
+use crate::ingress::activity::EndLimits;
+use crate::ingress::carry::CarryLimits;
+use crate::ingress::origin::{Hosts, Origins};
+use crate::ingress::{self, AcceptLimits, Acceptor, Gate};
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
@@ -33,6 +32,7 @@ use crate::node::registry::{ChannelLimits, Registry};
 use crate::node::slow::{SlowRule, Terminal};
 use crate::node::{Ear, Node};
 use crate::shard::{ShardLimits, Shards};
+use earshot_ops::check;
 
 /// The longest that the settings of a Redis server are waited for, and the wait before it is asked again.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,7 +143,7 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
         let mut bound = Vec::new();
         let mut failed = None;
         for addr in &listen.addrs {
-            match accept::bind(*addr) {
+            match ingress::bind(*addr) {
                 Ok(listener) => bound.push(listener),
                 // A name of both families may be had where one family is missing.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => failed = Some(error),

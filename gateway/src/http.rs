@@ -23,8 +23,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get, post};
 use tokio::time::Instant;
 
-use crate::accept::Gate;
 use crate::drain::Drain;
+use crate::ingress::Gate;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use body::BodyLimits;

@@ -1,8 +1,8 @@
 //! The head of a request, and what is answered to a handshake: beside the parser alone.
 
-use earshot::accept::handshake;
-use earshot::accept::head::Head;
-use earshot::accept::origin::Origins;
+use earshot::ingress::handshake;
+use earshot::ingress::head::Head;
+use earshot::ingress::origin::Origins;
 
 use crate::race::{Race, of};
 

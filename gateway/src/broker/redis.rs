@@ -37,7 +37,7 @@ use self::subscriber::{Subscriber, Wishes};
 use super::log::{Append, Log, LogPage};
 use super::{BrokerError, LinkStatus, Listener, OnLoss, Reach, Topic};
 use crate::drain::Drain;
-use crate::instance::Dialer;
+use earshot_redis_link::Dialer;
 
 mod alone;
 #[doc(hidden)]

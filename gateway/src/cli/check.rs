@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::output::{print_message, write_stdout};
-use crate::check::client_path::Target;
-use crate::check::redis::{Plan, Server};
-use crate::check::{self, Report};
 use crate::config::{Config, Flags, RedisUrl};
-use crate::instance::{InstanceSettings, TlsSettings};
+use earshot_ops::check::client_path::Target;
+use earshot_ops::check::redis::{Plan, Server};
+use earshot_ops::check::{self, Report};
+use earshot_redis_link::{InstanceSettings, TlsSettings};
 
 /// Exit code for an invalid command line, URL or configuration.
 const EXIT_USAGE: u8 = 2;

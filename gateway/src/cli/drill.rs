@@ -12,8 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{print_message, write_stdout};
 use crate::config::{RedisUrl, duration};
-use crate::drill::{self, External, Fault, Report, Settings, TargetKind};
-use crate::instance::{InstanceSettings, TlsSettings};
+use earshot_ops::drill::{self, External, Fault, Report, Settings, TargetKind};
+use earshot_redis_link::{InstanceSettings, TlsSettings};
 
 /// Exit code for an invalid command line.
 const EXIT_USAGE: u8 = 2;

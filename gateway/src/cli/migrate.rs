@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::print_message;
 use crate::config;
-use crate::migrate::{self, Conflict, MigrateError, Plan};
+use earshot_ops::migrate::{self, Conflict, MigrateError, Plan};
 
 mod printing;
 mod progress;

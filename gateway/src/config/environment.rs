@@ -9,7 +9,7 @@ use super::errors::{Place, Problems};
 use super::nearest::nearest;
 use super::secret::Secret;
 use super::url::RedisUrl;
-use crate::instance::address::Address;
+use earshot_redis_link::address::Address;
 
 /// What the names of the gateway's own variables begin with.
 const PREFIX: &str = "EARSHOT_";

@@ -11,8 +11,8 @@ use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::show::Shown;
 use super::slow::{Slow, SlowRules, Terminal};
 use super::source::Source;
-use crate::instance::slot;
 use crate::node::namespace::PROTECTED;
+use earshot_redis_link::slot;
 
 /// The name of the namespace that `EARSHOT_OPEN_CHANNELS` makes.
 pub(super) const OPEN_CHANNELS: &str = "open-channels";

@@ -14,7 +14,7 @@ use super::environment::Environment;
 use super::knob::knobs;
 use super::show::Shown;
 use super::url::RedisUrl;
-use crate::instance::{InstanceSettings, SentinelSettings, TlsSettings};
+use earshot_redis_link::{InstanceSettings, SentinelSettings, TlsSettings};
 
 mod place;
 mod security;

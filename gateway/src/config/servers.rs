@@ -3,7 +3,7 @@
 //! Owns which servers those are, and what namespaces are going to do there. Must never ask one anything.
 
 use super::{Config, Namespace, RedisInstance, RedisUrl, Servers, Source};
-use crate::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
+use earshot_ops::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
 
 impl Config {
     /// Every server that namespaces are on.

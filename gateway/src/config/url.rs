@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::instance::address::{Address, Place};
+use earshot_redis_link::address::{Address, Place};
 
 /// A URL of a Redis server, complete and checked. Formatting it hides user and password.
 #[derive(Clone)]

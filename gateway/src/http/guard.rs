@@ -5,7 +5,7 @@
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
-use crate::accept::origin::Origins;
+use crate::ingress::origin::Origins;
 
 /// The rule by which a call is let in.
 #[derive(Clone)]

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 
 use super::{Context, refuse};
-use crate::accept::carry::{HeldPermit, Peer, Rewound};
-use crate::accept::handshake::{self, Handshake};
-use crate::accept::{cors, sse, take_upgraded};
 use crate::admission::Permit;
+use crate::ingress::carry::{HeldPermit, Peer, Rewound};
+use crate::ingress::handshake::{self, Handshake};
+use crate::ingress::{cors, sse, take_upgraded};
 use crate::shard::sse::HEADERS;
 use crate::shard::{ArrivalKind, Refusal, token};
 

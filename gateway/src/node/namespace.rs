@@ -11,7 +11,7 @@ use super::history::HistoryRules;
 use super::slow::SlowRule;
 use crate::broker::OnLoss;
 use crate::broker::log::Log;
-use crate::instance::slot::slot;
+use earshot_redis_link::slot::slot;
 
 /// Channels of other programs on the same Redis, and of the gateway itself. A glob never takes them: a namespace must
 /// name such a channel exactly. The list of docs/configuration.md is this one.

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use super::settings::RedisSettings;
 use crate::drain::Drain;
-use crate::instance::{Backoff, Dialer, Failure, InstanceSettings, NodeAddress};
+use earshot_redis_link::{Backoff, Dialer, Failure, InstanceSettings, NodeAddress};
 
 pub(super) mod bus;
 pub(super) mod commands;

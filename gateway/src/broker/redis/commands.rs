@@ -20,7 +20,7 @@ use super::settings::RedisSettings;
 use super::status::LinkState;
 use crate::broker::BrokerError;
 use crate::drain::Drain;
-use crate::instance::{Backoff, Dialer, Failure, Watch};
+use earshot_redis_link::{Backoff, Dialer, Failure, Watch};
 
 /// The task of the link.
 pub(super) struct Commands {

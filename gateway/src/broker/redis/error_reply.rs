@@ -4,7 +4,7 @@
 
 use redis::{ErrorKind, RedisError};
 
-use crate::instance::said;
+use earshot_redis_link::said;
 
 /// The kinds of error replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

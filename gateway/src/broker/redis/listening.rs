@@ -23,7 +23,7 @@ use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
-use crate::instance::{Failure, Watch};
+use earshot_redis_link::{Failure, Watch};
 
 mod verification;
 

@@ -14,7 +14,7 @@ use super::log_script::{APPEND, CLEAR, Call, READ};
 use crate::broker::Attributes;
 use crate::broker::BrokerError;
 use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogOrigin, LogPage};
-use crate::instance::slot;
+use earshot_redis_link::slot;
 
 /// How long a publication's idempotency key is remembered.
 const IDEMPOTENCY: Duration = Duration::from_secs(300);

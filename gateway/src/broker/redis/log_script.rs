@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Script};
 
-use crate::instance::Failure;
+use earshot_redis_link::Failure;
 
 /// A script's text, and the name by which a server that has seen it knows it.
 #[derive(Debug)]

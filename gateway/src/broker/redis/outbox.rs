@@ -18,7 +18,7 @@ use super::alone::Alone;
 use super::log_script::{By, Call};
 use super::settings::RedisSettings;
 use crate::broker::{BrokerError, Reach};
-use crate::instance::slot;
+use earshot_redis_link::slot;
 
 /// Requests in one pipeline.
 pub(super) const BATCH: usize = 128;

@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::error_reply::ErrorReply;
-use crate::instance::Failure;
+use earshot_redis_link::Failure;
 
 /// Asks once. Returns the moment of the question: the server was alive then or later.
 pub(super) async fn ping(mut connection: MultiplexedConnection, limit: Duration) -> Result<Instant, Failure> {

@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
 use super::table::{Outcome, Round};
 use crate::broker::Topic;
-use crate::instance::{Failure, said};
+use earshot_redis_link::{Failure, said};
 
 /// Chunks that may await their confirmation at one time: enough to hide the round trip, too few to swamp a server.
 const IN_FLIGHT: usize = 4;

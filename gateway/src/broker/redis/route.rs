@@ -15,7 +15,7 @@ use super::cluster::shard_line::ShardLine;
 use super::handover::Handover;
 use super::probe::Echoes;
 use super::settings::RedisSettings;
-use crate::instance::{Dialer, Failure, NodeAddress, Watch};
+use earshot_redis_link::{Dialer, Failure, NodeAddress, Watch};
 
 /// Where to connect to.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::instance::InstanceSettings;
+use earshot_redis_link::InstanceSettings;
 
 /// Settings of one Redis broker.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{LinkStatus, Proof};
-use crate::instance::Failure;
+use earshot_redis_link::Failure;
 
 /// The state of one link.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use super::status::LinkState;
 use super::table::{Confirmation, Table};
 use crate::broker::{LinkStatus, Listener, Loss, LostTopics, Topic};
 use crate::drain::Drain;
-use crate::instance::{Backoff, Failure};
+use earshot_redis_link::{Backoff, Failure};
 
 /// How often a topic that is on its way to the server is looked at by those who would do without.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);

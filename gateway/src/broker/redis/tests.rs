@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::broker::{Attributes, GapCause, Loss, LostTopics, Message};
-use crate::instance::InstanceSettings;
+use earshot_redis_link::InstanceSettings;
 
 mod alone;
 mod commands;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use indicatif::HumanBytes;
 
 use crate::cli::output;
-use crate::migrate::{Conflict, Lines, Plan, Preflight, Report};
+use earshot_ops::migrate::{Conflict, Lines, Plan, Preflight, Report};
 
 /// Prints a dry run; returns whether a migration can start.
 pub(super) fn dry_run(plan: &Plan, preflight: &Preflight) -> bool {

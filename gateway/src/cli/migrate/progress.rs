@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
 use super::print_line;
-use crate::migrate::{Observer, Stage};
+use earshot_ops::migrate::{Observer, Stage};
 
 /// Interval between lines without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::Args;
-use crate::migrate::Rule;
+use earshot_ops::migrate::Rule;
 
 /// Combined flags and file.
 #[derive(Debug, Default)]

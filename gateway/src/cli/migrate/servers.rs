@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::print_line;
 use crate::config::{Config, Flags, RedisInstance, RedisUrl, Servers};
-use crate::instance::InstanceSettings;
-use crate::migrate::COMMAND_TIMEOUT;
+use earshot_ops::migrate::COMMAND_TIMEOUT;
+use earshot_redis_link::InstanceSettings;
 
 /// Instances of a configuration.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::{DEFAULT_INSTANCE, RedisUrl};
 use crate::config::document::{Document, Found, Section};
 use crate::config::environment::{Environment, RedisParts};
 use crate::config::errors::Place;
-use crate::instance::address;
+use earshot_redis_link::address;
 
 /// The URLs of an instance with the places that they come from.
 pub(super) struct Urls<'d> {

@@ -12,7 +12,7 @@ use crate::config::document::Section;
 use crate::config::environment::Environment;
 use crate::config::errors::Place;
 use crate::config::show::Shown;
-use crate::instance::{TlsSettings, address, files};
+use earshot_redis_link::{TlsSettings, address, files};
 
 /// What only TLS has a use for.
 const TLS_KEYS: [&str; 5] = ["ca_file", "cert_file", "key_file", "server_name", "insecure_skip_verify"];

@@ -6,8 +6,8 @@ use super::RedisUrl;
 use super::security::{read_pair, show_optional, show_path};
 use crate::config::document::Section;
 use crate::config::show::Shown;
-use crate::instance::SentinelSettings;
-use crate::instance::address::{Address, Place};
+use earshot_redis_link::SentinelSettings;
+use earshot_redis_link::address::{Address, Place};
 
 /// The port of a Sentinel that is written without one.
 const PORT: u16 = 26379;

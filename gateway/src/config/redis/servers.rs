@@ -10,7 +10,7 @@ use crate::config::document::{Found, Section, kind_of, text_of};
 use crate::config::environment::Environment;
 use crate::config::errors::Place;
 use crate::config::show::Shown;
-use crate::instance::{NodeAddress, address};
+use earshot_redis_link::{NodeAddress, address};
 
 /// What one instance is made of.
 #[derive(Clone, Debug, Default)]

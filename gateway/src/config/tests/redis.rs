@@ -24,7 +24,7 @@ fn a_url_may_come_in_parts() {
     ];
     let config = load_with("", &parts, &[]).unwrap();
     assert_eq!(config.redis[0].url.to_string(), "rediss://***@[::1]:6380/2");
-    let read = crate::instance::address::Address::parse(config.redis[0].url.expose()).unwrap();
+    let read = earshot_redis_link::address::Address::parse(config.redis[0].url.expose()).unwrap();
     assert_eq!(read.password.as_deref(), Some("a@b/c#%41 \"d"), "as it was set");
     let user = [("REDIS_HOST", "h"), ("REDIS_USERNAME", "bob"), ("REDIS_PASSWORD", "pw")];
     assert_eq!(url(&user), "redis://bob:pw@h:6379/0");

@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
-use crate::instance::Failure;
+use earshot_redis_link::Failure;
 
 /// What a node's bus is like at one moment.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ use super::bus::Bus;
 use super::lane::{Batch, Lane};
 use super::nodes::{Nodes, Reach, Up};
 use crate::drain::Drain;
-use crate::instance::{Backoff, Failure, NodeAddress};
+use earshot_redis_link::{Backoff, Failure, NodeAddress};
 
 /// How often what had to wait is looked at.
 const LOOK: Duration = Duration::from_millis(20);

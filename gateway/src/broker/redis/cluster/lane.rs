@@ -14,7 +14,7 @@ use super::super::commands::{is_unknown_script, judge};
 use super::super::outbox::{Answer, BATCH, BATCH_BYTES, Waiting};
 use super::topology::redirection;
 use crate::broker::BrokerError;
-use crate::instance::NodeAddress;
+use earshot_redis_link::NodeAddress;
 
 /// The longest wait before something that did not run is sent again.
 const PATIENCE_MAX: Duration = Duration::from_millis(200);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use crate::instance::{Backoff, Failure, InstanceSettings, NodeAddress};
+use earshot_redis_link::{Backoff, Failure, InstanceSettings, NodeAddress};
 
 /// Every node that was needed so far.
 #[derive(Debug)]

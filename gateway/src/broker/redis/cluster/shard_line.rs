@@ -21,7 +21,7 @@ use super::Cluster;
 use super::bus;
 use super::topology::redirection;
 use crate::broker::Topic;
-use crate::instance::{Failure, NodeAddress};
+use earshot_redis_link::{Failure, NodeAddress};
 
 /// PINGs until answers and questions must be in step again.
 const RESYNC_MAX: u32 = 1000;

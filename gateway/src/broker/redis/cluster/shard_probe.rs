@@ -14,7 +14,7 @@ use super::super::probe::{Echoes, Proof, Published};
 use super::super::probe_tracker::ProbeSent;
 use super::super::status::LinkState;
 use super::shard_line::ShardLine;
-use crate::instance::slot::{SLOTS, slot};
+use earshot_redis_link::slot::{SLOTS, slot};
 
 /// Names that are tried for each slot that there is: enough for a node that owns one of thousands.
 const TRIES: u32 = 16 * SLOTS as u32;

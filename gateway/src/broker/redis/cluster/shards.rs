@@ -20,8 +20,8 @@ use super::Cluster;
 use super::topology::Topology;
 use crate::broker::{LinkStatus, Listener, Proof, Topic};
 use crate::drain::Drain;
-use crate::instance::NodeAddress;
-use crate::instance::slot::slot;
+use earshot_redis_link::NodeAddress;
+use earshot_redis_link::slot::slot;
 
 /// How often it is looked for which link a channel is on.
 const LOOK: Duration = Duration::from_millis(200);

@@ -5,8 +5,8 @@
 
 use redis::Value;
 
-use crate::instance::NodeAddress;
-use crate::instance::slot::SLOTS;
+use earshot_redis_link::NodeAddress;
+use earshot_redis_link::slot::SLOTS;
 
 /// The map of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

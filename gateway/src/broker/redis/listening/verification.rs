@@ -9,7 +9,7 @@ use super::super::probe::{MISSES_MAX, MISSES_WHILE_BEHIND_MAX, MISSES_WHILE_RECE
 use super::super::status::LinkConnection;
 use super::Listening;
 use crate::broker::{GapCause, Loss, LostTopics};
-use crate::instance::Failure;
+use earshot_redis_link::Failure;
 
 /// Checks that may be under way at one time; each ends by itself.
 const CHECKS_MAX: usize = 16;

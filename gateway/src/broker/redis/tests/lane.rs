@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use super::super::cluster::lane::{Batch, Lane, Moved};
 use super::super::outbox;
 use super::*;
-use crate::instance::NodeAddress;
+use earshot_redis_link::NodeAddress;
 
 const HERE: &str = "127.0.0.1:7000";
 

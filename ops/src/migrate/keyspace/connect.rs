@@ -1,0 +1,150 @@
+//! Connects to an endpoint: one server, or all primaries of its cluster.
+//!
+//! Owns the initial queries. Must never show credentials of a URL.
+
+use super::{
+    Clock, Dialer, Error, Failure, InstanceSettings, Instant, Keyspace, KeyspaceNode, MultiplexedConnection,
+    Topology, Value, clock, cmd,
+};
+use earshot_redis_link::NodeAddress;
+
+/// Identity of a server.
+#[derive(Debug)]
+struct Server {
+    run_id: String,
+    is_cluster: bool,
+}
+
+impl Keyspace {
+    /// Connects to an endpoint. `since` is zero of the local clock that all endpoints are measured with.
+    pub(in crate::migrate) async fn open(settings: &InstanceSettings, since: Instant) -> Result<Self, Error> {
+        let opened = Box::pin(Self::try_open(settings, since)).await;
+        opened
+            .map_err(|failure| Error::link(&format!("{} ({})", settings.name, settings.location()), &failure))
+    }
+
+    async fn try_open(settings: &InstanceSettings, since: Instant) -> Result<Self, Failure> {
+        let mut first = dial_any(settings).await?;
+        let server = Server::query(&mut first, "").await?;
+        let unsupported = unsupported(&mut first).await?;
+        let clock = clock(&mut first, since).await?;
+        let mut keyspace = Self {
+            settings: settings.clone(),
+            nodes: vec![KeyspaceNode { run_id: server.run_id, address: None, connection: first, clock }],
+            slots: None,
+            unsupported,
+            since,
+            clocks_read: Instant::now(),
+        };
+        if server.is_cluster {
+            Box::pin(keyspace.find_nodes()).await?;
+        }
+        Ok(keyspace)
+    }
+
+    /// Refreshes the slot assignment and connects to new nodes.
+    pub(in crate::migrate) async fn refresh_slots(&mut self) -> Result<(), Error> {
+        let found = Box::pin(self.find_nodes()).await;
+        found.map_err(|failure| Error::link(&self.settings.name, &failure))
+    }
+
+    async fn find_nodes(&mut self) -> Result<(), Failure> {
+        let mut slots = cmd("CLUSTER");
+        slots.arg("SLOTS");
+        let answer = self.nodes[0].connection.send_packed_command(&slots).await?;
+        let topology = Topology::read(&answer)
+            .ok_or_else(|| Failure::Unreachable("unexpected reply to CLUSTER SLOTS".to_owned()))?;
+        if topology.unserved() > 0 {
+            return Err(Failure::Unreachable(format!(
+                "the cluster has {} slots without a primary",
+                topology.unserved()
+            )));
+        }
+        let mut nodes = Vec::with_capacity(topology.primaries.len());
+        for (host, port) in topology.primaries {
+            // A node without a hostname is on the host that was queried.
+            let host = host.or_else(|| NodeAddress::of(&self.settings).map(|asked| asked.host));
+            nodes.push(self.node(&NodeAddress { host: host.unwrap_or_default(), port }).await?);
+        }
+        self.nodes = nodes;
+        self.slots = Some(topology.of_slot.into_iter().flatten().collect());
+        Ok(())
+    }
+
+    /// Reuses the connection to an address, or opens one.
+    async fn node(&self, address: &NodeAddress) -> Result<KeyspaceNode, Failure> {
+        if let Some(known) = self.nodes.iter().find(|node| node.address.as_ref() == Some(address)) {
+            let (run_id, connection, clock) = (known.run_id.clone(), known.connection.clone(), known.clock);
+            return Ok(KeyspaceNode { run_id, address: known.address.clone(), connection, clock });
+        }
+        let mut connection = dial(&self.settings.at(address)).await.map_err(|failure| failure.at(address))?;
+        let server = Server::query(&mut connection, &address.to_string()).await?;
+        let clock: Clock = clock(&mut connection, self.since).await?;
+        Ok(KeyspaceNode { run_id: server.run_id, address: Some(address.clone()), connection, clock })
+    }
+}
+
+async fn dial(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
+    let discard = |_: redis::PushInfo| Ok::<_, redis::aio::SendError>(());
+    Dialer::new(settings, "migrate").dial(discard).await
+}
+
+/// Connects to the server or, for a cluster, to any of its configured nodes.
+async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
+    let failure = match dial(settings).await {
+        Err(failure @ (Failure::Unreachable(_) | Failure::Deaf(_))) => failure,
+        other => return other,
+    };
+    for seed in settings.cluster.iter().flatten() {
+        if let Ok(connection) = dial(&settings.at(seed)).await {
+            return Ok(connection);
+        }
+    }
+    Err(failure)
+}
+
+impl Server {
+    /// If the ACL forbids INFO, the server is treated as a single one without a run id.
+    async fn query(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, Failure> {
+        let no_run_id = format!("?{address}");
+        let answer = match connection.send_packed_command(cmd("INFO").arg("server")).await {
+            Ok(answer) => answer,
+            Err(error) => match Failure::from(error) {
+                Failure::Refused(_) => return Ok(Self { run_id: no_run_id, is_cluster: false }),
+                away @ (Failure::Unreachable(_) | Failure::Deaf(_)) => return Err(away),
+            },
+        };
+        let text: String = redis::from_redis_value(answer).unwrap_or_default();
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or_default()
+                .trim()
+        };
+        let run_id = Some(field("run_id")).filter(|id| !id.is_empty()).map_or(no_run_id, str::to_owned);
+        Ok(Self { run_id, is_cluster: field("redis_mode") == "cluster" })
+    }
+}
+
+/// Commands that older versions lack, or that managed services and `rename-command` disable.
+const OPTIONAL: [&str; 5] = ["DUMP", "RESTORE", "MEMORY", "PEXPIRETIME", "HPEXPIRETIME"];
+
+/// Optional commands that the server does not support.
+async fn unsupported(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, Failure> {
+    let mut probe = redis::Pipeline::with_capacity(OPTIONAL.len());
+    // Without arguments, a supported command returns a different error.
+    for name in OPTIONAL {
+        probe.cmd(name);
+    }
+    let answers = connection.send_packed_commands(&probe, 0, OPTIONAL.len()).await?;
+    let is_unknown = |answer: &Value| match answer {
+        Value::ServerError(error) => error.details().is_some_and(|text| text.contains("unknown command")),
+        _ => false,
+    };
+    Ok(OPTIONAL
+        .into_iter()
+        .zip(&answers)
+        .filter(|(_, answer)| is_unknown(answer))
+        .map(|(name, _)| name)
+        .collect())
+}
