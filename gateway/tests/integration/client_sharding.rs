@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append_numbers, placed, whole_log};
 use crate::harness::publisher::Publisher;
+use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 

@@ -10,8 +10,8 @@ use crate::harness::certificates::Authority;
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append, append_numbers, placed, whole_log};
+use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::{Gateway, PATIENCE, SseClient, WsClient, until};
 
 async fn gateway(cluster: &Cluster) -> Gateway {

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
+use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, SseClient, WsClient, until};
 

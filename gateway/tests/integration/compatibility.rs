@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::harness::encoding::Encoding;
-use crate::harness::wire::{BINARY, RawWebSocket, frame};
 use crate::harness::ws::Incoming;
+use crate::harness::ws_frames::{BINARY, RawWebSocket, frame};
 use crate::harness::{Gateway, Redis, WsClient};
 
 const CONFIG: &str = r#"

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::harness::http::Raw;
 use crate::harness::sse::Next;
-use crate::harness::wire::{RawWebSocket, TEXT, frame};
+use crate::harness::ws_frames::{RawWebSocket, TEXT, frame};
 use crate::harness::{Gateway, Redis, SseClient, heavy, soon, until};
 
 /// Between two messages of a steady publisher.

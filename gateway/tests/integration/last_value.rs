@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{NUMBERS, number};
 use crate::harness::publisher::{Pace, Publisher};
+use crate::harness::subscriber::{NUMBERS, number};
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
 

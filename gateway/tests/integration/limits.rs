@@ -1,7 +1,7 @@
 //! A limit rejects the newcomer, in a way that it understands, and never evicts the one who is there.
 
 use crate::harness::http::Raw;
-use crate::harness::wire::RawWebSocket;
+use crate::harness::ws_frames::RawWebSocket;
 use crate::harness::{Gateway, SseClient, http, until};
 
 #[tokio::test]

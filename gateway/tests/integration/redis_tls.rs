@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::harness::certificates::{Authority, Day, FAR, Issued};
+use crate::harness::outage_subscribers::Witnesses;
 use crate::harness::process::free_port;
-use crate::harness::witness::Witnesses;
 use crate::harness::{Gateway, Redis, WsClient};
 
 /// Long before any test.

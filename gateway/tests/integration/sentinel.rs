@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::harness::certificates::{Authority, FAR};
-use crate::harness::follower::NUMBERS;
+use crate::harness::outage_subscribers::Witnesses;
 use crate::harness::process::free_port;
 use crate::harness::publisher::Publisher;
 use crate::harness::sentinel::{Group, Guard};
-use crate::harness::witness::Witnesses;
+use crate::harness::subscriber::NUMBERS;
 use crate::harness::{Gateway, WsClient, until};
 
 async fn gateway(group: &Group, keys: &str) -> Gateway {

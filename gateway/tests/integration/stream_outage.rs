@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::harness::api_publisher::ApiPublisher;
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Position, Way};
 use crate::harness::logs::{append_numbers, gateway};
+use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Position, Way};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::encoding::Encoding;
 use crate::harness::nginx::Nginx;
-use crate::harness::wire::RawWebSocket;
+use crate::harness::ws_frames::RawWebSocket;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon, until};
 
 const PUBLISH: &str = r#"{"channel":"a","data":1}"#;

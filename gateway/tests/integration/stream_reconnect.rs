@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append, append_numbers, gateway, scripts_run, start_again};
+use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::harness::encoding::Encoding;
 use crate::harness::http::Raw;
 use crate::harness::http2::Connection;
-use crate::harness::wire::{self, RawWebSocket};
+use crate::harness::ws_frames::{self, RawWebSocket};
 use crate::harness::{Gateway, SseClient, WsClient, heavy, http, until};
 
 /// More than `connections` of these tests and the reserve together.
@@ -59,7 +59,8 @@ async fn admitted(mut raw: Raw) -> Option<Raw> {
 async fn permits_return_however_a_connection_ends() {
     let gateway = Gateway::settings().config("[limits]\nconnections = 4\n").start().await;
     let address = gateway.address();
-    let foreign = wire::handshake("/ws", &[wire::KEY, wire::VERSION, "Origin: https://evil.example"]);
+    let foreign =
+        ws_frames::handshake("/ws", &[ws_frames::KEY, ws_frames::VERSION, "Origin: https://evil.example"]);
     let ends = [
         String::new(),
         "GET /sse/a HTTP/1.1\r\nHost".to_owned(),
@@ -92,7 +93,7 @@ async fn permits_return_however_a_connection_ends() {
     let mut refused = RawWebSocket::open(address).await;
     assert_eq!(refused.close().await.map(|(code, _)| code), Some(3013));
     // The connection that was used before has a permit already, and takes it along.
-    used.send(wire::handshake("/ws", &[wire::KEY, wire::VERSION])).await;
+    used.send(ws_frames::handshake("/ws", &[ws_frames::KEY, ws_frames::VERSION])).await;
     assert_eq!(used.head().await.unwrap().status, 101);
     drop((residents, refused, used));
     assert_permits_return(&gateway).await;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append_numbers, gateway, gateway_behind};
 use crate::harness::proxy::{Passage, Proxy};
+use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::{Gateway, PATIENCE, Redis, until};
 
 /// Before somebody who was sent away comes again.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::follower::{Follower, Ledger, NUMBERS, Way};
 use super::publisher::Publisher;
+use super::subscriber::{Follower, Ledger, NUMBERS, Way};
 use super::{GLANCE, Gateway, PATIENCE, encoding::Encoding, until};
 
 /// One client of each kind that is told of gaps in its own way.

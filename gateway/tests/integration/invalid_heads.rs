@@ -1,8 +1,8 @@
 //! Request heads that no good client sends: each has its exact answer, and nobody else notices.
 
+use crate::harness::control_clients::Neighbour;
 use crate::harness::http::Raw;
-use crate::harness::neighbour::Neighbour;
-use crate::harness::wire::{KEY, VERSION, handshake};
+use crate::harness::ws_frames::{KEY, VERSION, handshake};
 use crate::harness::{Gateway, http};
 
 const CONFIG: &str = "[limits]\nhead_bytes = \"8KiB\"\nhead_timeout = \"1s\"\n";

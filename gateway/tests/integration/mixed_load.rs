@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::api_publisher::{ApiPublisher, Receipt};
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way, number};
 use crate::harness::logs::{append, gateway, placed, start_again, whole_log};
 use crate::harness::proxy::{Cut, Proxy};
 use crate::harness::publisher::Publisher;
+use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way, number};
 use crate::harness::{Gateway, PATIENCE, Redis, SseClient, heavy, until};
 
 const CLIENTS: usize = 20;

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append_numbers, gateway, gateway_behind, scripts_run};
 use crate::harness::proxy::Passage;
+use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::{Redis, until};
 
 /// Reads until this number, and asserts that a gap comes before the first number beyond `last`.

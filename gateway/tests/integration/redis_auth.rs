@@ -3,9 +3,9 @@
 
 use serde_json::json;
 
-use crate::harness::follower::NUMBERS;
+use crate::harness::outage_subscribers::Witnesses;
 use crate::harness::publisher::Publisher;
-use crate::harness::witness::Witnesses;
+use crate::harness::subscriber::NUMBERS;
 use crate::harness::{Gateway, Redis, WsClient, until};
 
 /// A Redis whose gateway is a user of its own, so that the test can go on as the default one.

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Heard, Ledger, number};
 use crate::harness::publisher::{Pace, Publisher};
+use crate::harness::subscriber::{Heard, Ledger, number};
 use crate::harness::ws::{Incoming, Publication};
 use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
 

@@ -6,7 +6,7 @@ use crate::harness::gateway::Settings;
 use crate::harness::http::{Raw, Response};
 use crate::harness::http2::Connection;
 use crate::harness::nginx::Nginx;
-use crate::harness::wire::{KEY, VERSION};
+use crate::harness::ws_frames::{KEY, VERSION};
 use crate::harness::{Gateway, SseClient};
 
 /// Every kind of request, as a page of `evil.example` makes it: of its own origin, so without `Origin`.

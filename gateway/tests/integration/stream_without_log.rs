@@ -5,8 +5,8 @@ use redis::Value as RedisValue;
 use serde_json::json;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::logs::{append_numbers, gateway, scripts_run};
+use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
 use crate::harness::{Redis, SseClient, WsClient, until};
 
 /// How many keys Redis has.

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::harness::neighbour::Neighbour;
-use crate::harness::wire::{BINARY, RawWebSocket, TEXT, frame};
+use crate::harness::control_clients::Neighbour;
+use crate::harness::ws_frames::{BINARY, RawWebSocket, TEXT, frame};
 use crate::harness::{Gateway, Redis, SseClient, WsClient};
 
 const CONFIG: &str = r#"

@@ -1,8 +1,8 @@
 //! WebSocket frames that break RFC 6455: each is closed with its exact code, and nobody else notices.
 
 use crate::harness::Gateway;
-use crate::harness::neighbour::Neighbour;
-use crate::harness::wire::{
+use crate::harness::control_clients::Neighbour;
+use crate::harness::ws_frames::{
     BINARY, CLOSE, LAST, PING, PONG, RawWebSocket, TEXT, frame, head, unfinished, unmasked,
 };
 
@@ -161,7 +161,7 @@ async fn greeted(gateway: &Gateway, request: &str) -> bool {
 }
 
 fn handshake_of(host: &str, origin: &str) -> String {
-    use crate::harness::wire::{KEY, VERSION};
+    use crate::harness::ws_frames::{KEY, VERSION};
     format!(
         "GET /ws HTTP/1.1\r\n{host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{KEY}\r\n{VERSION}\r\n{origin}\r\n\r\n"
     )

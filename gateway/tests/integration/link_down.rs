@@ -8,9 +8,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::http::Raw;
 use crate::harness::publisher::Publisher;
+use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
 

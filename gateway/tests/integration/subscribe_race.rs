@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinSet;
 
-use crate::harness::follower::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::publisher::{Pace, Publisher};
+use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
 use crate::harness::{Gateway, Redis, heavy};
 
 /// Clients of each kind, and how often each comes back.
