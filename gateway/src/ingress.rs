@@ -133,7 +133,7 @@ impl Acceptor {
     /// Most clients have asked by the time they are accepted: those for a stream go to their shard at once, without a
     /// task, a timer and a poll of their own.
     fn accepted(self: &Arc<Self>, mut socket: mio::net::TcpStream, peer: Peer, scratch: &mut [u8]) {
-        self.gate.metrics.control.accepted.add(1);
+        self.gate.metrics.control.connections_accepted.add(1);
         let begun = match socket.read(scratch) {
             Ok(0) => return,
             Ok(length) => &scratch[..length],
@@ -222,7 +222,7 @@ impl Acceptor {
     }
 
     async fn refuse(&self, socket: tokio::net::TcpStream, error: HeadError) {
-        self.gate.metrics.control.heads_refused.add(1);
+        self.gate.metrics.control.requests_rejected.add(1);
         carry::answer(socket, error.status(), &error.to_string()).await;
     }
 }
@@ -235,7 +235,7 @@ impl Gate {
         let permit = self.admission.admit();
         let permit = permit.or_else(|| asks_for_state().then(|| self.admission.admit_state_request())?);
         if permit.is_none() {
-            self.metrics.control.connections_refused.add(1);
+            self.metrics.control.connections_rejected.add(1);
         }
         permit
     }
@@ -247,7 +247,7 @@ impl Gate {
         if !permit.is_reserved() {
             return (permit, kind);
         }
-        self.metrics.control.connections_refused.add(1);
+        self.metrics.control.connections_rejected.add(1);
         (permit, kind.refused(Disconnect::TooManyRequests))
     }
 

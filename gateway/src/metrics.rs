@@ -128,13 +128,13 @@ pub struct ShardCounters {
     /// Gap notices given to subscribers.
     pub gaps: Cell,
     /// Publications that gave way to their successors, since a client was slow.
-    pub superseded: Cell,
+    pub conflated: Cell,
     /// Publications dropped for slow clients, who are told.
-    pub dropped: Cell,
+    pub slow_consumer_dropped: Cell,
     /// Holes that dropping left in the sequence of a subscriber.
     pub slow_gaps: Cell,
     /// Connections that this gateway closed, by the place of the code in [`Disconnect::ALL`].
-    pub disconnects: [Cell; Disconnect::ALL.len()],
+    pub server_disconnects: [Cell; Disconnect::ALL.len()],
     /// Connections closed for a violation of RFC 6455 or HTTP.
     pub protocol_errors: Cell,
 }
@@ -143,11 +143,11 @@ pub struct ShardCounters {
 #[derive(Debug, Default)]
 pub struct ControlCounters {
     /// Connections accepted.
-    pub accepted: Counter,
+    pub connections_accepted: Counter,
     /// Heads refused, for whatever reason.
-    pub heads_refused: Counter,
+    pub requests_rejected: Counter,
     /// Connections refused because the limit `connections` was reached.
-    pub connections_refused: Counter,
+    pub connections_rejected: Counter,
     /// API requests rejected because `limits.api_buffer_bytes` was reached.
     pub api_requests_rejected: Counter,
     /// Connections that hyper carries now.
@@ -161,9 +161,9 @@ pub struct ControlCounters {
     /// Messages of this node's own clients that only they got, since the broker was away.
     pub messages_local: Counter,
     /// Messages heard that nobody here subscribes to.
-    pub messages_unwanted: Counter,
+    pub messages_no_subscriber: Counter,
     /// Messages heard on a channel with a log that were not published through it.
-    pub messages_unnumbered: Counter,
+    pub messages_outside_log: Counter,
     /// Publications handed to a broker for clients and the API.
     pub published: Counter,
     /// Idempotency keys that were forgotten before their time, since too many are remembered.
@@ -176,7 +176,7 @@ pub struct ControlCounters {
 
 /// The causes of gaps, as label values, in the order of [`ControlCounters::gaps`].
 pub const GAP_CAUSES: [&str; 6] =
-    ["deaf", "handover-full", "too-large", "unknown-position", "ring-too-short", "log-lost"];
+    ["link-down", "queue-full", "too-large", "unknown-position", "history-too-short", "log-lost"];
 
 /// All counters of a gateway.
 #[derive(Debug)]
@@ -238,7 +238,7 @@ impl Totals {
         }
         for (name, help, value) in [
             ("subscriptions", "Subscriptions of clients now", metrics.sum(|s| &s.subscriptions)),
-            ("outbox_bytes", "Bytes that wait for clients now", metrics.sum(|s| &s.outbox_bytes)),
+            ("client_queue_bytes", "Bytes that wait for clients now", metrics.sum(|s| &s.outbox_bytes)),
             (
                 "http_connections",
                 "Connections now that carry requests, or streams over HTTP/2",
@@ -265,18 +265,22 @@ impl Totals {
             ),
             ("gap_notices", "Gap notices given to subscribers", metrics.sum(|s| &s.gaps)),
             (
-                "superseded",
+                "conflated",
                 "Publications that gave way to their successors for slow clients",
-                metrics.sum(|s| &s.superseded),
+                metrics.sum(|s| &s.conflated),
             ),
-            ("dropped", "Publications dropped for slow clients, who are told", metrics.sum(|s| &s.dropped)),
-            ("protocol_errors", "Connections closed for broken framing", metrics.sum(|s| &s.protocol_errors)),
-            ("accepted", "Connections accepted", control.accepted.value()),
-            ("heads_refused", "Request heads refused", control.heads_refused.value()),
             (
-                "connections_refused",
+                "slow_consumer_dropped",
+                "Publications dropped for slow clients, who are told",
+                metrics.sum(|s| &s.slow_consumer_dropped),
+            ),
+            ("protocol_errors", "Connections closed for broken framing", metrics.sum(|s| &s.protocol_errors)),
+            ("connections_accepted", "Connections accepted", control.connections_accepted.value()),
+            ("requests_rejected", "Request heads refused", control.requests_rejected.value()),
+            (
+                "connections_rejected",
                 "Connections over the limit `connections`",
-                control.connections_refused.value(),
+                control.connections_rejected.value(),
             ),
             (
                 "api_requests_rejected",
@@ -290,14 +294,14 @@ impl Totals {
                 control.messages_local.value(),
             ),
             (
-                "messages_unwanted",
+                "messages_no_subscriber",
                 "Messages heard that nobody here subscribes to",
-                control.messages_unwanted.value(),
+                control.messages_no_subscriber.value(),
             ),
             (
-                "messages_unnumbered",
+                "messages_outside_log",
                 "Messages on channels with a log that were not published through it",
-                control.messages_unnumbered.value(),
+                control.messages_outside_log.value(),
             ),
             ("published", "Publications handed to a broker", control.published.value()),
             (
@@ -315,13 +319,13 @@ impl Totals {
 
     fn labelled(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut family = encoder.encode_descriptor(
-            "disconnects",
+            "server_disconnects",
             "Connections closed by this gateway",
             None,
             MetricType::Counter,
         )?;
         for (place, disconnect) in Disconnect::ALL.iter().enumerate() {
-            let value = self.0.sum(|s| &s.disconnects[place]);
+            let value = self.0.sum(|s| &s.server_disconnects[place]);
             ConstCounter::new(value)
                 .encode(family.encode_family(&[("code", u64::from(disconnect.code()))])?)?;
         }
@@ -351,11 +355,11 @@ impl Totals {
             MetricType::Counter,
         )?;
         for (cause, count) in GAP_CAUSES.iter().zip(&self.0.control.gaps) {
-            ConstCounter::new(count.value()).encode(family.encode_family(&[("cause", *cause)])?)?;
+            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", *cause)])?)?;
         }
         // Of a single subscriber, where the others are of all who hear the channel.
         let slow = self.0.sum(|s| &s.slow_gaps);
-        ConstCounter::new(slow).encode(family.encode_family(&[("cause", "slow")])?)?;
+        ConstCounter::new(slow).encode(family.encode_family(&[("reason", "slow-consumer")])?)?;
         Ok(())
     }
 }

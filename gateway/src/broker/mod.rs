@@ -80,13 +80,13 @@ impl GapCause {
     /// The stable name, for clients and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Deaf => "deaf",
-            Self::HandoverFull => "handover-full",
+            Self::Deaf => "link-down",
+            Self::HandoverFull => "queue-full",
             Self::TooLarge => "too-large",
             Self::UnknownPosition => "unknown-position",
-            Self::RingTooShort => "ring-too-short",
+            Self::RingTooShort => "history-too-short",
             Self::LogLost => "log-lost",
-            Self::Slow => "slow",
+            Self::Slow => "slow-consumer",
         }
     }
 }
@@ -174,7 +174,7 @@ pub struct LinkStatus {
     pub replica: bool,
     /// How often it was established anew since the start.
     pub reconnects: u64,
-    /// How often it was given up, by cause: `lost` (no connection, or no answer), `deaf`, `refused`.
+    /// How often it was given up, by reason: `unreachable`, `not-receiving`, `rejected`.
     pub losses: Vec<(&'static str, u64)>,
     /// How long it has not worked since the start; subscriptions count from the last proof of hearing.
     pub down: Duration,

@@ -16,23 +16,23 @@ use crate::node::Ear;
 
 /// A link in `/health`.
 pub(super) fn state(ear: &Ear, link: LinkStatus) -> Value {
-    let (proven, lag, unproven) = match link.proof {
+    let (age, rtt, error) = match link.proof {
         Some(Proof::Heard { age, lag }) => (Some(age.as_secs_f64()), Some(lag.as_secs_f64()), None),
         Some(Proof::Impossible(reason)) => (None, None, Some(reason)),
         None => (None, None, None),
     };
     json!({
-        "redis": ear.name, "link": link.link, "required": ear.required,
+        "redis": ear.name, "link": link.link, "affects_readiness": ear.required,
         "up": link.up, "cause": link.cause, "replica": link.replica,
-        "proven_seconds_ago": proven, "lag_seconds": lag, "unproven": unproven,
-        "reconnects": link.reconnects, "wanted": link.wanted, "confirmed": link.confirmed,
+        "last_probe_age_seconds": age, "probe_rtt_seconds": rtt, "probe_error": error,
+        "reconnects": link.reconnects, "desired": link.wanted, "active": link.confirmed,
     })
 }
 
 type Links<'a> = [(&'a Ear, LinkStatus)];
 
 fn labels(ear: &Ear, link: &LinkStatus) -> [(&'static str, String); 2] {
-    [("instance", ear.name.clone()), ("link", link.link.to_owned())]
+    [("redis", ear.name.clone()), ("link", link.link.to_owned())]
 }
 
 /// The metrics of all links.
@@ -48,11 +48,11 @@ pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> 
         ConstCounter::new(link.down.as_secs_f64()).encode(down.encode_family(&labels(ear, link))?)?;
     }
     let help = "How often a link to Redis that worked was given up";
-    let mut lost = encoder.encode_descriptor("redis_lost", help, None, MetricType::Counter)?;
+    let mut lost = encoder.encode_descriptor("redis_link_failures", help, None, MetricType::Counter)?;
     for (ear, link) in links {
-        for (cause, count) in &link.losses {
-            let [instance, name] = labels(ear, link);
-            let labels = [instance, name, ("cause", (*cause).to_owned())];
+        for (reason, count) in &link.losses {
+            let [redis, name] = labels(ear, link);
+            let labels = [redis, name, ("reason", (*reason).to_owned())];
             ConstCounter::new(*count).encode(lost.encode_family(&labels)?)?;
         }
     }
@@ -74,12 +74,13 @@ fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<
         })
     };
     let help = "Since when no publication of our own has come back from Redis";
-    let mut ages = encoder.encode_descriptor("redis_proven_age_seconds", help, None, MetricType::Gauge)?;
+    let mut ages =
+        encoder.encode_descriptor("redis_last_probe_age_seconds", help, None, MetricType::Gauge)?;
     for (labels, age, _) in proofs() {
         ConstGauge::new(age.as_secs_f64()).encode(ages.encode_family(&labels)?)?;
     }
     let help = "How long the last publication of our own took to come back from Redis";
-    let mut lags = encoder.encode_descriptor("redis_lag_seconds", help, None, MetricType::Gauge)?;
+    let mut lags = encoder.encode_descriptor("redis_probe_rtt_seconds", help, None, MetricType::Gauge)?;
     for (labels, _, lag) in proofs() {
         ConstGauge::new(lag.as_secs_f64()).encode(lags.encode_family(&labels)?)?;
     }
@@ -88,17 +89,18 @@ fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<
 
 fn encode_topics(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "Bytes that were heard from Redis and wait for the node";
-    let mut handover = encoder.encode_descriptor("redis_handover_bytes", help, None, MetricType::Gauge)?;
+    let mut handover =
+        encoder.encode_descriptor("redis_receive_queue_bytes", help, None, MetricType::Gauge)?;
     for (ear, link) in links {
         let labels = labels(ear, link);
         gauge(link.handover_bytes as u64).encode(handover.encode_family(&labels)?)?;
     }
     let help = "Subscriptions at Redis";
-    let mut topics = encoder.encode_descriptor("redis_topics", help, None, MetricType::Gauge)?;
+    let mut topics = encoder.encode_descriptor("redis_subscriptions", help, None, MetricType::Gauge)?;
     for (ear, link) in links {
-        for (state, count) in [("wanted", link.wanted), ("confirmed", link.confirmed)] {
-            let [instance, name] = labels(ear, link);
-            let labels = [instance, name, ("state", state.to_owned())];
+        for (state, count) in [("desired", link.wanted), ("active", link.confirmed)] {
+            let [redis, name] = labels(ear, link);
+            let labels = [redis, name, ("state", state.to_owned())];
             gauge(count as u64).encode(topics.encode_family(&labels)?)?;
         }
     }

@@ -72,7 +72,7 @@ impl Registry {
         batches: &mut [Vec<Arc<Publication>>],
     ) {
         let Some(channel) = self.channels.get(message.channel.as_str()) else {
-            self.metrics.control.messages_unwanted.add(1);
+            self.metrics.control.messages_no_subscriber.add(1);
             return;
         };
         if channel.log.is_some() {
@@ -96,7 +96,7 @@ impl Registry {
             return channel.state().forget_log(&self.budget);
         }
         let Some(envelope) = Envelope::open(data) else {
-            return self.metrics.control.messages_unnumbered.add(1);
+            return self.metrics.control.messages_outside_log.add(1);
         };
         let mut state = channel.state();
         let heard = state.follow(channel, envelope, &self.budget);

@@ -366,7 +366,7 @@ impl Shard {
 
     pub(super) fn count_disconnect(&self, disconnect: Disconnect) {
         if let Some(place) = Disconnect::ALL.iter().position(|other| *other == disconnect) {
-            self.counters.disconnects[place].add(1);
+            self.counters.server_disconnects[place].add(1);
         }
     }
 }

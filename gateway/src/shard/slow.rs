@@ -44,7 +44,7 @@ impl Shard {
         let now = self.wheel.now();
         let rule = rule.map(|rule| &**rule);
         let superseded = self.backlog(at, |backlog| backlog.publication(Arc::clone(publication), rule, now));
-        self.counters.superseded.add(u64::from(superseded == Some(true)));
+        self.counters.conflated.add(u64::from(superseded == Some(true)));
         let Some(connection) = self.connections.get(at as usize) else { return };
         if connection.weight() > self.limits.outbox_bytes + connection.allowance || self.is_stale(at) {
             self.slow.push(at);
@@ -121,7 +121,7 @@ impl Shard {
         if matches!(connection.kind, Kind::Sse(_)) {
             let now = self.wheel.now();
             let hole = self.backlog(at, |backlog| backlog.drop_oldest(now)).flatten();
-            self.counters.dropped.add(u64::from(hole.is_some()));
+            self.counters.slow_consumer_dropped.add(u64::from(hole.is_some()));
             let new = u64::from(hole == Some(Hole::New));
             self.counters.slow_gaps.add(new);
             self.counters.gaps.add(new);
@@ -131,7 +131,7 @@ impl Shard {
         let Some((count, last)) = self.backlog(at, |backlog| backlog.drop_channel(&channel)) else {
             return false;
         };
-        self.counters.dropped.add(count);
+        self.counters.slow_consumer_dropped.add(count);
         let Some(position) = last else { return false };
         // It may have left the channel meanwhile.
         if let Some(id) = self.channels.find(&channel)

@@ -136,7 +136,7 @@ async fn two_of_three_servers_down_concern_their_own_channels_alone() {
     }
     lab.gateway.answers_ready_with(200).await;
     socket.come_back(others.len()).await;
-    assert!(events.data("gap").await.contains("deaf"));
+    assert!(events.data("gap").await.contains("link-down"));
     for name in &others {
         let place = PLACES.iter().find(|(known, _)| known == name).unwrap().1;
         assert_eq!(lab.servers[place].publish(name, b"2").await, 1);

@@ -154,7 +154,7 @@ async fn a_node_that_is_cut_off_is_left() {
     let left = cluster.carrier("subscriptions").await;
     // It answers, it takes subscriptions, and it hears nobody any more.
     cluster.run(left, &["CLUSTER", "RESET", "SOFT"]).await;
-    assert!(events.data("gap").await.contains("deaf"));
+    assert!(events.data("gap").await.contains("link-down"));
     until("another node is listened to", async || {
         (cluster.carrier("subscriptions").await != left).then_some(())
     })

@@ -167,7 +167,7 @@ async fn a_resharded_cluster_is_heard_whole() {
     cluster.reshard(&moving, 0).await;
     socket.come_back(moving.len()).await;
     until("every channel is confirmed", async || {
-        let confirmed = gateway.metric("earshot_redis_topics", &[r#"state="confirmed""#]).await as usize;
+        let confirmed = gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize;
         (confirmed == NAMES).then_some(())
     })
     .await;
@@ -209,7 +209,7 @@ async fn whoever_subscribes_while_slots_move_is_heard() {
     };
     let ((_sockets, names), ()) = tokio::join!(subscribe, reshard);
     until("every channel is confirmed", async || {
-        let confirmed = gateway.metric("earshot_redis_topics", &[r#"state="confirmed""#]).await as usize;
+        let confirmed = gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize;
         (confirmed == MOVING + names.len()).then_some(())
     })
     .await;

@@ -78,7 +78,7 @@ async fn external_targets_require_allow_destructive() {
     let drilled = drill(&["--gateway", &url(&gateway), "--redis", &redis.url()], "").await;
     assert_eq!(drilled.code, Some(2), "{}", drilled.text);
     assert!(drilled.text.contains("use --allow-destructive"), "{}", drilled.text);
-    let lost = gateway.metric("earshot_redis_lost_total", &[]).await;
+    let lost = gateway.metric("earshot_redis_link_failures_total", &[]).await;
     assert_eq!(lost, 0.0, "nothing was touched");
     for wrong in [
         &["--only", "nonsense"][..],

@@ -68,7 +68,7 @@ async fn an_overflow_between_redis_and_the_clients_is_a_gap_event() {
     let publishing = publish_through_it_all(&redis.url(), FLOOD, FLOOD);
     let gaps = soon("the last number is heard", following).await.unwrap();
     publishing.abort();
-    let overflowed = gateway.metric("earshot_gaps_total", &[r#"cause="handover-full""#]).await;
+    let overflowed = gateway.metric("earshot_gaps_total", &[r#"reason="queue-full""#]).await;
     assert!(overflowed > 0.0, "the queue was never full: this test shows nothing");
     assert!(gaps > 0);
 }

@@ -157,7 +157,7 @@ async fn what_was_missed_waits_in_the_history_until_the_stream_is_read() {
     let mut stream = connection.stream(&format!("{path}&last_event_id={id}")).await;
     let subscribed = stream.event().await;
     assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
-    let waiting = gateway.metric("earshot_outbox_bytes", &[]).await;
+    let waiting = gateway.metric("earshot_client_queue_bytes", &[]).await;
     assert!(waiting <= f64::from(256 << 10), "{waiting} bytes wait");
     let mut last = std::collections::HashMap::new();
     for _ in 0..CHANNELS * MISSED {

@@ -194,7 +194,7 @@ async fn an_overflow_inside_the_gateway_costs_a_socket_nothing_while_the_ring_su
         followers.push((follower, Ledger::from_the_first()));
     }
     let mut flood = 0;
-    while flood < 3 || gateway.metric("earshot_gaps_total", &[r#"cause="handover-full""#]).await == 0.0 {
+    while flood < 3 || gateway.metric("earshot_gaps_total", &[r#"reason="queue-full""#]).await == 0.0 {
         flood += 1;
         assert!(flood < FLOODS_MAX, "the queue was never full: this test shows nothing");
         let numbers = FLOOD * (flood - 1) + 1..=FLOOD * flood;

@@ -41,7 +41,7 @@ async fn most_of_what_a_burst_needed_is_given_back() {
                 client.take(read);
             }
         }
-        (gateway.metric("earshot_outbox_bytes", &[]).await == 0.0).then_some(())
+        (gateway.metric("earshot_client_queue_bytes", &[]).await == 0.0).then_some(())
     })
     .await;
     // How much stays behind is the allocator's chance; without being given back, it is nearly half.

@@ -154,7 +154,7 @@ async fn a_recovery_of_many_channels_waits_in_the_log_until_its_client_reads() {
         assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
         readers.push((reader, Read::default()));
     }
-    let waiting = gateway.metric("earshot_outbox_bytes", &[]).await;
+    let waiting = gateway.metric("earshot_client_queue_bytes", &[]).await;
     assert!(waiting <= (READERS << 20) as f64, "{waiting} bytes wait for {READERS} clients");
     let growth = gateway.memory().saturating_sub(before);
     assert!(growth < (READERS as u64) * (5 << 20), "the process grew by {growth} bytes");

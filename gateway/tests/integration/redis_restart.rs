@@ -59,7 +59,7 @@ async fn streams_stay_open_while_redis_is_away_and_say_that_there_was_a_gap() {
     redis.publish("web-signals", b"2").await;
     let gap: serde_json::Value = serde_json::from_str(&events.data("gap").await).unwrap();
     assert_eq!(gap["channel"], "web-signals");
-    assert_eq!(gap["reason"], "deaf");
+    assert_eq!(gap["reason"], "link-down");
     assert_eq!(events.data("message").await, "2");
 }
 
@@ -169,7 +169,7 @@ fn channels(socket: usize) -> Vec<String> {
 }
 
 async fn confirmed(gateway: &Gateway) -> usize {
-    gateway.metric("earshot_redis_topics", &[r#"state="confirmed""#]).await as usize
+    gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize
 }
 
 /// Publishes once on every channel; each socket must get exactly its own, and stays open.

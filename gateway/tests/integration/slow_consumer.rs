@@ -100,7 +100,7 @@ async fn recoveries_that_nobody_reads_do_not_pile_up() {
     }
     let mut most: f64 = 0.0;
     until("every command has arrived", async || {
-        most = most.max(gateway.metric("earshot_outbox_bytes", &[]).await);
+        most = most.max(gateway.metric("earshot_client_queue_bytes", &[]).await);
         (gateway.metric("earshot_commands_total", &[]).await >= f64::from(2 * RETURNS + 1)).then_some(())
     })
     .await;
@@ -108,8 +108,11 @@ async fn recoveries_that_nobody_reads_do_not_pile_up() {
     let (mut replied, mut recovered) = (1, 0);
     while replied <= 2 * RETURNS {
         let Some(Ok(Message::Text(text))) = idle.next().await else { panic!("it ended after {replied}") };
-        most =
-            most.max(if replied % 20 == 0 { gateway.metric("earshot_outbox_bytes", &[]).await } else { 0.0 });
+        most = most.max(if replied % 20 == 0 {
+            gateway.metric("earshot_client_queue_bytes", &[]).await
+        } else {
+            0.0
+        });
         for line in text.split('\n') {
             let reply: Value = serde_json::from_str(line).unwrap();
             let publications = reply["subscribe"]["publications"].as_array().map_or(0, Vec::len);

@@ -56,7 +56,7 @@ async fn with_latest_a_slow_stream_gets_the_newest_of_each_and_every_last_state(
         assert_eq!(newest[&job], MESSAGES - (JOBS - job) % JOBS, "the newest of job {job}");
     }
     assert_eq!(done, (1..=MESSAGES).filter(|number| is_last(*number)).count() as u64);
-    let superseded = gateway.metric("earshot_superseded_total", &[]).await;
+    let superseded = gateway.metric("earshot_conflated_total", &[]).await;
     assert!(superseded >= (MESSAGES - got) as f64, "{superseded} of {}", MESSAGES - got);
 }
 
@@ -72,7 +72,7 @@ async fn with_drop_oldest_a_slow_stream_is_told_of_what_was_dropped_and_goes_on(
     while last < MESSAGES {
         let Next::Event(event) = slow.next().await else { panic!("it ended after {last}") };
         if event.name == "gap" {
-            assert!(event.data.contains(r#""slow""#), "{event:?}");
+            assert!(event.data.contains(r#""slow-consumer""#), "{event:?}");
             // The first offset is that of the first message, so offsets are numbers.
             let offset = offset(&event);
             assert!(offset > last, "a gap up to {offset} is told after {last}");
@@ -84,8 +84,8 @@ async fn with_drop_oldest_a_slow_stream_is_told_of_what_was_dropped_and_goes_on(
         last = number;
     }
     assert!(dropped > 0, "it got everything: it was never slow");
-    assert_eq!(gateway.metric("earshot_dropped_total", &[]).await as u64, dropped);
-    assert!(gateway.metric("earshot_gaps_total", &[r#"cause="slow""#]).await > 0.0);
+    assert_eq!(gateway.metric("earshot_slow_consumer_dropped_total", &[]).await as u64, dropped);
+    assert!(gateway.metric("earshot_gaps_total", &[r#"reason="slow-consumer""#]).await > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,7 +129,7 @@ async fn whoever_takes_nothing_for_too_long_is_disconnected_however_little_waits
             number += 1;
             redis.publish("slowly", message(number).as_bytes()).await;
         }
-        let closed = gateway.metric("earshot_disconnects_total", &[r#"code="3008""#]).await;
+        let closed = gateway.metric("earshot_server_disconnects_total", &[r#"code="3008""#]).await;
         (closed > 0.0).then_some(())
     })
     .await;

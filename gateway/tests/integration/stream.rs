@@ -217,7 +217,7 @@ async fn a_plain_publish_is_ignored_and_counted() {
         redis.publish("job:1", payload.as_bytes()).await;
     }
     until("all four are counted", async || {
-        let ignored = first.metric("earshot_messages_unnumbered_total", &[]).await;
+        let ignored = first.metric("earshot_messages_outside_log_total", &[]).await;
         (ignored == 4.0).then_some(())
     })
     .await;

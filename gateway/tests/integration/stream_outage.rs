@@ -164,7 +164,7 @@ async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
     }
     for gateway in &gateways {
         gateway.answers_ready_with(200).await;
-        assert_eq!(gateway.metric("earshot_gaps_total", &[r#"cause="log-lost""#]).await, 1.0);
+        assert_eq!(gateway.metric("earshot_gaps_total", &[r#"reason="log-lost""#]).await, 1.0);
     }
     let (after, offset) = append_numbers(&gateways[1], NUMBERS, 6..=7).await;
     assert_eq!(offset, 2, "the log began anew");

@@ -21,8 +21,8 @@ pub(super) struct Numbers {
     pub(super) link_gaps: f64,
     /// Gaps of streams that lost entries or were trimmed too early.
     pub(super) log_gaps: f64,
-    pub(super) wanted: f64,
-    pub(super) confirmed: f64,
+    pub(super) desired: f64,
+    pub(super) active: f64,
 }
 
 impl Scrape {
@@ -41,13 +41,13 @@ impl Scrape {
         let up = self.samples("earshot_redis_up", "").fold(f64::INFINITY, f64::min);
         Numbers {
             up: if up.is_finite() { up } else { 0.0 },
-            lost: sum("earshot_redis_lost_total", ""),
-            not_receiving: sum("earshot_redis_lost_total", "cause=\"deaf\""),
-            link_gaps: sum("earshot_gaps_total", "cause=\"deaf\""),
-            log_gaps: sum("earshot_gaps_total", "cause=\"log-lost\"")
-                + sum("earshot_gaps_total", "cause=\"ring-too-short\""),
-            wanted: sum("earshot_redis_topics", "state=\"wanted\""),
-            confirmed: sum("earshot_redis_topics", "state=\"confirmed\""),
+            lost: sum("earshot_redis_link_failures_total", ""),
+            not_receiving: sum("earshot_redis_link_failures_total", "reason=\"not-receiving\""),
+            link_gaps: sum("earshot_gaps_total", "reason=\"link-down\""),
+            log_gaps: sum("earshot_gaps_total", "reason=\"log-lost\"")
+                + sum("earshot_gaps_total", "reason=\"history-too-short\""),
+            desired: sum("earshot_redis_subscriptions", "state=\"desired\""),
+            active: sum("earshot_redis_subscriptions", "state=\"active\""),
         }
     }
 
@@ -68,15 +68,15 @@ mod tests {
     #[test]
     fn samples_are_summed_by_their_labels() {
         let text = "# TYPE earshot_redis_up gauge\n\
-                    earshot_redis_up{instance=\"a\",link=\"commands\"} 1\n\
-                    earshot_redis_up{instance=\"a\",link=\"subscriptions\"} 0\n\
-                    earshot_redis_lost_total{instance=\"a\",link=\"commands\",cause=\"lost\"} 2\n\
-                    earshot_redis_lost_total{instance=\"a\",link=\"commands\",cause=\"deaf\"} 3\n\
-                    earshot_gaps_total{cause=\"deaf\"} 7\n\
-                    earshot_redis_topics{instance=\"a\",link=\"subscriptions\",state=\"wanted\"} 20003\n";
+                    earshot_redis_up{redis=\"a\",link=\"commands\"} 1\n\
+                    earshot_redis_up{redis=\"a\",link=\"subscriptions\"} 0\n\
+                    earshot_redis_link_failures_total{redis=\"a\",link=\"commands\",reason=\"unreachable\"} 2\n\
+                    earshot_redis_link_failures_total{redis=\"a\",link=\"commands\",reason=\"not-receiving\"} 3\n\
+                    earshot_gaps_total{reason=\"link-down\"} 7\n\
+                    earshot_redis_subscriptions{redis=\"a\",link=\"subscriptions\",state=\"desired\"} 20003\n";
         let numbers = Scrape { text: text.to_owned() }.numbers();
         assert_eq!((numbers.up, numbers.lost, numbers.not_receiving), (0.0, 5.0, 3.0));
-        assert_eq!((numbers.link_gaps, numbers.wanted, numbers.confirmed), (7.0, 20003.0, 0.0));
+        assert_eq!((numbers.link_gaps, numbers.desired, numbers.active), (7.0, 20003.0, 0.0));
         assert_eq!(Scrape::default().numbers().up, 0.0, "no connection means down");
     }
 }

@@ -53,7 +53,7 @@ struct State {
 }
 
 /// Why a link that worked was given up, in the order of [`State::losses`].
-const LOSSES: [&str; 3] = ["lost", "deaf", "refused"];
+const LOSSES: [&str; 3] = ["unreachable", "not-receiving", "rejected"];
 
 impl LinkState {
     /// A link that has not been tried yet.
@@ -110,9 +110,9 @@ impl LinkState {
             let heard_until = state.proven.map_or_else(Instant::now, |(until, _)| until);
             state.down_since = Some(heard_until.max(state.up_since));
             let loss = match failure {
-                Failure::Unreachable(_) => "lost",
-                Failure::Deaf(_) => "deaf",
-                Failure::Refused(_) => "refused",
+                Failure::Unreachable(_) => "unreachable",
+                Failure::Deaf(_) => "not-receiving",
+                Failure::Refused(_) => "rejected",
             };
             if let Some(place) = LOSSES.iter().position(|label| *label == loss) {
                 state.losses[place] += 1;

@@ -219,8 +219,8 @@ impl SseClient {
         let reason = data["reason"].as_str().unwrap_or_default();
         let allowed = match around.rules.weather {
             Weather::Calm => false,
-            Weather::Crowded if reason == "slow" => around.rules.slow[channel] == Slow::DropOldest,
-            Weather::Crowded => reason == "handover-full",
+            Weather::Crowded if reason == "slow-consumer" => around.rules.slow[channel] == Slow::DropOldest,
+            Weather::Crowded => reason == "queue-full",
             Weather::Rough => true,
         };
         if !allowed {

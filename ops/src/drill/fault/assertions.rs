@@ -112,17 +112,23 @@ fn check_metrics(fault: Fault, evidence: &Evidence, outcome: &mut Outcome) {
     let increase = |of: fn(&Numbers) -> f64| of(&after) - of(&evidence.before);
     outcome.check("metrics", after.up == 1.0, format!("earshot_redis_up is {} after recovery", after.up));
     let lost = increase(|numbers| numbers.lost);
-    outcome.check("losses", lost > 0.0, format!("earshot_redis_lost_total increased by {lost}"));
+    outcome.check("losses", lost > 0.0, format!("earshot_redis_link_failures_total increased by {lost}"));
     if matches!(fault, Fault::Stop | Fault::HalfOpen) {
         let not_receiving = increase(|numbers| numbers.not_receiving);
         outcome.check(
             "not_receiving",
             not_receiving > 0.0,
-            format!("earshot_redis_lost_total{{cause=\"deaf\"}} increased by {not_receiving}"),
+            format!(
+                "earshot_redis_link_failures_total{{reason=\"not-receiving\"}} increased by {not_receiving}"
+            ),
         );
     }
     let gaps = increase(|numbers| numbers.link_gaps);
-    outcome.check("gaps", gaps > 0.0, format!("earshot_gaps_total{{cause=\"deaf\"}} increased by {gaps}"));
+    outcome.check(
+        "gaps",
+        gaps > 0.0,
+        format!("earshot_gaps_total{{reason=\"link-down\"}} increased by {gaps}"),
+    );
     let logs = increase(|numbers| numbers.log_gaps);
     outcome.check("logs", logs == 0.0, format!("gaps of stream channels: {logs}"));
 }

@@ -133,9 +133,9 @@ async fn settle(environment: &mut Environment, removed_at: Instant) -> Option<St
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
         let missing = match Scrape::take(&mut environment.client).await.map(|scrape| scrape.numbers()) {
-            Ok(Numbers { wanted, confirmed, up, .. }) if wanted == confirmed && up == 1.0 => return None,
-            Ok(Numbers { wanted, confirmed, .. }) => {
-                format!("{confirmed} of {wanted} subscriptions confirmed")
+            Ok(Numbers { desired, active, up, .. }) if desired == active && up == 1.0 => return None,
+            Ok(Numbers { desired, active, .. }) => {
+                format!("{active} of {desired} subscriptions active")
             }
             Err(reason) => reason,
         };

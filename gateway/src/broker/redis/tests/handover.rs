@@ -44,7 +44,7 @@ async fn a_loss_stands_where_it_happened() {
     push(&handover, "lost", b"");
     assert!(matches!(handover.take(&mut batch, 1), Taken::Messages));
     push(&handover, "c", b"");
-    let lost = format!("handover-full {:?}", LostTopics::Some(vec![channel("lost")]));
+    let lost = format!("queue-full {:?}", LostTopics::Some(vec![channel("lost")]));
     assert_eq!(everything(&handover), ["b", &lost, "c"]);
 }
 
@@ -65,10 +65,10 @@ async fn too_many_names_become_all() {
     for n in 0..100_000 {
         push(&handover, &format!("n{n}"), b"");
     }
-    assert_eq!(everything(&handover), ["handover-full All"]);
+    assert_eq!(everything(&handover), ["queue-full All"]);
     push(&handover, "after", b"");
     assert_eq!(everything(&handover).len(), 1);
-    assert!(!everything(&handover).contains(&"handover-full All".to_owned()), "the names are given back");
+    assert!(!everything(&handover).contains(&"queue-full All".to_owned()), "the names are given back");
 }
 
 #[tokio::test]

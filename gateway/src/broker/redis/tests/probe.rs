@@ -50,7 +50,7 @@ async fn a_server_that_others_no_longer_publish_to_is_deaf_although_it_answers()
     old.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     eventually("deafness is noticed", || {
         let losses = lab.subscriptions().losses;
-        losses.iter().any(|(cause, count)| *cause == "deaf" && *count > 0)
+        losses.iter().any(|(reason, count)| *reason == "not-receiving" && *count > 0)
     })
     .await;
     eventually("it hears at the other server", || lab.subscriptions().up && is_proven(&lab)).await;
@@ -187,7 +187,7 @@ async fn a_probe_that_comes_late_proves_what_came_before_it() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(is_proven(&lab));
-    assert_eq!(lab.subscriptions().losses, [("lost", 0), ("deaf", 0), ("refused", 0)]);
+    assert_eq!(lab.subscriptions().losses, [("unreachable", 0), ("not-receiving", 0), ("rejected", 0)]);
 }
 
 #[tokio::test]
