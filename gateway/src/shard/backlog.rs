@@ -10,14 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
+use super::outbox::DEFERRED_OVERHEAD_BYTES;
 use super::wheel::Tick;
 use crate::broker::GapCause;
 use crate::node::port::Gap;
 use crate::node::publication::Publication;
 use crate::node::slow::SlowRule;
-
-/// What an item costs beside its bytes, about.
-const ITEM_WEIGHT: usize = 64;
 
 /// What waits, in order.
 #[derive(Debug, Default)]
@@ -66,7 +64,7 @@ pub(super) enum Item {
 }
 
 impl Backlog {
-    /// Bytes that wait, about.
+    /// Bytes of memory that what waits occupies, about.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -145,7 +143,7 @@ impl Backlog {
         }
         marks.hole = Some(at);
         let gap = Gap { channel: channel.clone(), cause: GapCause::Slow, position: *position };
-        self.bytes += ITEM_WEIGHT;
+        self.bytes += DEFERRED_OVERHEAD_BYTES;
         self.items.insert(at, Waiting { since: now, item: Item::Gap(gap) });
         Some(Hole::New)
     }
@@ -202,12 +200,16 @@ impl Backlog {
 }
 
 impl Item {
+    /// Bytes of memory that it occupies, about. Does not change while it waits: all publications of a channel with a rule
+    /// are judged before they are pushed, those of other channels never.
     fn weight(&self) -> usize {
-        ITEM_WEIGHT
-            + match self {
-                Self::Frame(frame) => frame.len(),
-                Self::Publication(publication) => publication.payload.len(),
-                Self::Gap(_) => 0,
+        let held = match self {
+            Self::Frame(frame) => frame.len(),
+            Self::Publication(publication) => {
+                publication.cost() + publication.key().map_or(0, |key| key.len())
             }
+            Self::Gap(_) => 0,
+        };
+        DEFERRED_OVERHEAD_BYTES + held
     }
 }

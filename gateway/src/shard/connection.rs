@@ -55,7 +55,7 @@ pub(super) struct Connection {
     pub(super) held: Option<Box<Held>>,
     /// What waits behind the outbox, where something may give way.
     pub(super) backlog: Option<Box<Backlog>>,
-    /// Bytes of a recovery in the outbox: they do not count against the bound, since nobody was slow yet.
+    /// Weight of a recovery in the outbox: it does not count against the bound, since nobody was slow yet.
     pub(super) allowance: usize,
     /// Channels whose recovery goes on.
     pub(super) paged_recovery: Option<Box<PagedRecovery>>,

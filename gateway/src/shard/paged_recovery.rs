@@ -224,11 +224,10 @@ impl Shard {
                 self.push_recovered(at, broadcast::encoded(form, publication).clone());
             }
             Form::SseSingle | Form::SseNamed => {
-                let before = connection.outbox.bytes();
+                let (before, weight) = (connection.outbox.bytes(), connection.outbox.weight());
                 stream::push_publication(connection, &self.channels, publication);
-                let pushed = connection.outbox.bytes() - before;
-                connection.allowance += pushed;
-                self.counters.outbox_bytes.add(pushed as u64);
+                connection.allowance += connection.outbox.weight() - weight;
+                self.counters.outbox_bytes.add((connection.outbox.bytes() - before) as u64);
                 self.mark(at);
             }
         }

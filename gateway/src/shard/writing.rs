@@ -12,6 +12,7 @@ use mio::{Interest, Token};
 use super::channels::ConnectionId;
 use super::connection::{Connection, Kind, Phase};
 use super::link::{Flushed, Link, Written};
+use super::outbox::FRAME_OVERHEAD_BYTES;
 use super::reactor::{Shard, key};
 
 /// Connections flushed in one turn.
@@ -28,7 +29,7 @@ impl Shard {
         if !connection.is_open() {
             return;
         }
-        let room = (limit + connection.allowance).saturating_sub(frame.len());
+        let room = (limit + connection.allowance).saturating_sub(frame.len() + FRAME_OVERHEAD_BYTES);
         if connection.weight() > room {
             self.offer(at);
             if !self.relieve(at, room) {
@@ -61,7 +62,7 @@ impl Shard {
     /// A frame of a recovery: whoever was away is not slow.
     pub(super) fn push_recovered(&mut self, at: ConnectionId, frame: Bytes) {
         if let Some(connection) = self.connections.get_mut(at as usize) {
-            connection.allowance += frame.len();
+            connection.allowance += frame.len() + FRAME_OVERHEAD_BYTES;
             self.push_behind(at, frame);
         }
     }
@@ -156,15 +157,14 @@ fn write_out(
     registry: &mio::Registry,
     flushed: &mut Flushed,
 ) -> io::Result<Written> {
-    let before = flushed.bytes;
+    let (before, weight) = (flushed.bytes, connection.outbox.weight());
     let written = connection.link.flush(&mut connection.outbox, flushed)?;
     if written == Written::Blocked {
         watch(connection, at, registry)?;
     }
     connection.blocked = written == Written::Blocked;
-    let written_now = usize::try_from(flushed.bytes - before).unwrap_or(usize::MAX);
-    connection.progress |= written_now > 0;
-    connection.allowance = connection.allowance.saturating_sub(written_now);
+    connection.progress |= flushed.bytes > before;
+    connection.allowance = connection.allowance.saturating_sub(weight - connection.outbox.weight());
     Ok(written)
 }
 

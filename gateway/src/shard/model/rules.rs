@@ -110,7 +110,7 @@ impl Rules {
             port: PortLimits { items, bytes: tight(rng, &[300, 1000, 1 << 20]) },
             asks: if calm { 1000 } else { pick(rng, &[channels, channels, 4, 100]) },
             lane: if calm { 1000 } else { pick(rng, &[1, 2, 100]) },
-            outbox_bytes: tight(rng, &[450, 450, 1000, 100_000]) + if large { 52_000 } else { 0 },
+            outbox_bytes: tight(rng, &[1000, 1000, 2400, 100_000]) + if large { 52_000 } else { 0 },
             pending_command_bytes: pick(rng, &[1, 800, 1 << 20]),
             recovery_page: PageLimit {
                 publications: pick(rng, &[0, 1, 3, 512]),

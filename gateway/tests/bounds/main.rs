@@ -10,10 +10,13 @@
     reason = "a test may panic, read the clock and start processes of its own"
 )]
 
+mod tiny;
+
 use std::alloc::System;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use earshot::config::{Config, Flags};
@@ -24,6 +27,9 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The allocator counts for all threads: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 const CONFIG: &str = r#"
 [gateway]
@@ -101,8 +107,9 @@ const QUIET: Duration = Duration::from_millis(300);
 
 #[test]
 fn whatever_a_client_sends_or_does_not_read_its_connection_costs_a_bounded_amount() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let redis = Redis::start();
-    let running = Running::start(&redis);
+    let running = Running::start(&CONFIG.replace("REDIS", &redis.url));
     let cursor = running.fill();
     let given = std::env::var("EARSHOT_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let first = given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2));
@@ -220,10 +227,10 @@ struct Running {
 }
 
 impl Running {
-    fn start(redis: &Redis) -> Self {
+    fn start(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("bounds.toml");
-        std::fs::write(&file, CONFIG.replace("REDIS", &redis.url)).unwrap();
+        std::fs::write(&file, config).unwrap();
         let flags = Flags { config: Some(file), listen: vec!["127.0.0.1:0".to_owned()], dev: true };
         let config = Config::load(&flags).unwrap();
         let runtime =

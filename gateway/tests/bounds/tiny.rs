@@ -1,0 +1,132 @@
+//! What a slow client costs when publications have next to no payload: the queue must count what an entry occupies
+//! beside its bytes.
+//!
+//! Each slow client has a channel of its own, so no other connection shares what waits for it.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::PoisonError;
+
+use super::{ALONE, HANDSHAKE, KIB, Running, connect, frame, held, read_until, settled};
+
+const CONFIG: &str = r#"
+[gateway]
+shards = 1
+linger = "0s"
+[limits]
+outbox_bytes = "1MiB"
+publication_bytes = "64KiB"
+[websocket]
+ping_interval = "10m"
+[sse]
+heartbeat = "10m"
+[drain]
+spread = "0s"
+grace = "2s"
+[[namespace]]
+name = "disconnect"
+channels = ["disconnect:*"]
+redis = "memory"
+subscribe = "anyone"
+publish = "anyone"
+history = { size = 0 }
+[[namespace]]
+name = "latest"
+channels = ["latest:*"]
+redis = "memory"
+subscribe = "anyone"
+publish = "anyone"
+history = { size = 0 }
+slow = "latest"
+slow_key = "/k"
+[[namespace]]
+name = "drop-oldest"
+channels = ["drop-oldest:*"]
+redis = "memory"
+subscribe = "anyone"
+publish = "anyone"
+history = { size = 0 }
+slow = "drop-oldest"
+"#;
+
+/// `limits.outbox_bytes` above.
+const QUEUE: usize = 1024 * KIB;
+
+/// What a client may cost beside its queue here: a channel, a subscription, and buffers that grow by doubling.
+const OTHER: usize = 128 * KIB;
+
+const CLIENTS: usize = 4;
+
+/// Publications on each channel in one round, and the rounds after which the heap has stopped growing.
+const ROUND: usize = 100;
+const QUIET_ROUNDS: usize = 40;
+
+#[test]
+fn bounds_the_memory_of_a_slow_client_for_payloads_of_one_byte() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let running = Running::start(CONFIG);
+    let mut publisher = connect(running.address, 64 * KIB);
+    open_websocket(&mut publisher, "{}");
+    let mut id = 1;
+    for policy in ["disconnect", "latest", "drop-oldest"] {
+        for transport in ["WebSocket", "SSE single", "SSE named"] {
+            let before = settled();
+            let clients: Vec<TcpStream> =
+                (0..CLIENTS).map(|n| slow_client(&running, transport, &format!("{policy}:{n}"))).collect();
+            let (mut peak, mut quiet, mut rounds) = (held(), 0, 0);
+            while quiet < QUIET_ROUNDS {
+                publish_round(&mut publisher, policy, &mut id);
+                let now = held();
+                quiet = if now > peak + 4 * KIB { 0 } else { quiet + 1 };
+                (peak, rounds) = (peak.max(now), rounds + 1);
+            }
+            let cost = peak.saturating_sub(before) / CLIENTS;
+            println!("{policy}, {transport}: {} KiB a client after {rounds} rounds", cost / KIB);
+            assert!(cost <= QUEUE + OTHER, "{policy}, {transport}: {cost} bytes for each client");
+            drop(clients);
+        }
+    }
+    drop(publisher);
+    running.stop();
+}
+
+/// A client that is subscribed to `channel` and reads nothing from then on.
+fn slow_client(running: &Running, transport: &str, channel: &str) -> TcpStream {
+    let mut socket = connect(running.address, 4 * KIB);
+    if transport == "WebSocket" {
+        open_websocket(&mut socket, &format!(r#"{{"subs":{{"{channel}":{{}}}}}}"#));
+        return socket;
+    }
+    let path = match transport {
+        "SSE single" => format!("/sse/{channel}"),
+        _ => format!("/sse?channel={channel}&channel={channel}:other"),
+    };
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    read_until(&mut socket, b"\n\n\r\n", b"event: subscribed");
+    socket
+}
+
+fn open_websocket(socket: &mut TcpStream, connect: &str) {
+    socket.write_all(HANDSHAKE.as_bytes()).unwrap();
+    read_until(socket, b"\r\n\r\n", b"101");
+    socket.write_all(&frame(&format!(r#"{{"id":1,"connect":{connect}}}"#))).unwrap();
+    read_until(socket, b"}", br#"{"id":1,"#);
+}
+
+/// Publishes on the channel of each client and waits for the replies. With `latest` each payload names another key.
+fn publish_round(publisher: &mut TcpStream, policy: &str, id: &mut usize) {
+    let mut commands = String::new();
+    for _ in 0..ROUND {
+        for client in 0..CLIENTS {
+            *id += 1;
+            let data = if policy == "latest" { format!(r#"{{"k":{id}}}"#) } else { "1".to_owned() };
+            let _ = writeln!(
+                commands,
+                r#"{{"id":{id},"publish":{{"channel":"{policy}:{client}","data":{data}}}}}"#
+            );
+        }
+    }
+    publisher.write_all(&frame(commands.trim_end())).unwrap();
+    read_until(publisher, b"}", format!(r#"{{"id":{id},"#).as_bytes());
+}
