@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 /// Channels of one request, as many as one connection may have.
 const PER_REQUEST: usize = 128;
@@ -17,7 +17,7 @@ const LIMIT: usize = 512;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_fills_the_channels_keeps_nobody_out() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let config = format!("[limits]\nchannels = {LIMIT}\n");
     let mut gateway = Gateway::settings().config(&config).redis(&redis).start().await;
@@ -79,7 +79,7 @@ fn path(request: &str) -> String {
 }
 
 async fn assert_subscribes(gateway: &Gateway, channel: &str) {
-    let mut client = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    let mut client = WsClient::connect(gateway.address(), Encoding::Json).await;
     let reply = client.request("subscribe", json!({ "channel": channel })).await;
     assert!(reply.get("error").is_none(), "{reply}");
 }

@@ -187,7 +187,7 @@ async fn rejected_password_is_reported_and_not_shown() {
 
 #[tokio::test]
 async fn server_without_hello_shows_no_password() {
-    let redis = Redis::start_given(&[
+    let redis = Redis::start_with_arguments(&[
         "--rename-command",
         "HELLO",
         "",
@@ -215,7 +215,8 @@ async fn server_without_hello_shows_no_password() {
 
 #[tokio::test]
 async fn harmful_settings_are_reported() {
-    let redis = Redis::start_given(&["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"]).await;
+    let redis =
+        Redis::start_with_arguments(&["--client-output-buffer-limit", "pubsub", "1mb", "0", "0"]).await;
     for words in
         ["CONFIG SET timeout 5", "CONFIG SET maxmemory-policy allkeys-lru", "CONFIG SET maxmemory 1gb"]
     {
@@ -254,7 +255,7 @@ async fn low_memory_is_reported() {
 
 #[tokio::test]
 async fn too_few_connections_are_reported() {
-    let redis = Redis::start_given(&["--maxclients", "8"]).await;
+    let redis = Redis::start_with_arguments(&["--maxclients", "8"]).await;
     let checked = check(&[&redis.url()]).await;
     checked.expect("clients", "failed", &["of 8", "CLIENT LIST"]);
     let mut others = Vec::new();
@@ -271,7 +272,7 @@ async fn too_few_connections_are_reported() {
 
 #[tokio::test]
 async fn info_replaces_a_denied_config() {
-    let redis = Redis::start_given(&["--maxclients", "8"]).await;
+    let redis = Redis::start_with_arguments(&["--maxclients", "8"]).await;
     admin(&redis, "ACL SETUSER app reset on >pw ~* &* +@all -config").await;
     let checked = check(&[&format!("redis://app:pw@{}", redis.address())]).await;
     checked.expect("config", "ok", &["managed services"]);
@@ -315,7 +316,7 @@ async fn disconnecting_server_is_reported() {
     let checked = loop {
         tokio::select! {
             checked = &mut running => break checked,
-            () = redis.cut_all() => {}
+            () = redis.disconnect_all() => {}
         }
     };
     assert_eq!(checked.code, 1, "{}", checked.text);
@@ -332,7 +333,7 @@ async fn protected_mode_is_reported() {
         return;
     };
     let own = own.to_string();
-    let redis = Redis::start_given(&["--bind", "127.0.0.1", &own, "--protected-mode", "yes"]).await;
+    let redis = Redis::start_with_arguments(&["--bind", "127.0.0.1", &own, "--protected-mode", "yes"]).await;
     let checked = check(&[&format!("redis://{own}:{}", redis.address().port())]).await;
     checked.expect("protocol", "failed", &["DENIED", "protected mode", "requirepass"]);
 }
@@ -362,7 +363,7 @@ async fn unix_socket_is_checked() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("redis.sock");
     let shown = path.to_str().unwrap();
-    let mut redis = Redis::start_given(&["--unixsocket", shown]).await;
+    let mut redis = Redis::start_with_arguments(&["--unixsocket", shown]).await;
     let url = format!("unix://{shown}");
     let good = check(&[&url]).await;
     assert_eq!((good.code, good.warned()), (0, vec![]), "{}", good.text);
@@ -396,9 +397,9 @@ async fn high_latency_is_reported() {
     let redis = Redis::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let way = tokio::spawn(delay(listener, redis.address(), Duration::from_millis(60)));
+    let transport = tokio::spawn(delay(listener, redis.address(), Duration::from_millis(60)));
     let checked = check(&[&format!("redis://{address}"), "--timeout", "4"]).await;
-    way.abort();
+    transport.abort();
     assert_eq!(checked.code, 0, "{}", checked.text);
     checked.expect("latency", "warning", &["p99", "SLOWLOG"]);
 }
@@ -490,7 +491,7 @@ async fn delay(listener: TcpListener, server: std::net::SocketAddr, late: Durati
 #[tokio::test]
 async fn gateway_logs_harmful_redis_settings_at_startup() {
     let limits = ["--timeout", "5", "--client-output-buffer-limit", "pubsub", "1mb", "0", "0"];
-    let redis = Redis::start_given(&limits).await;
+    let redis = Redis::start_with_arguments(&limits).await;
     let said = |log: &str| log.contains("output-buffer") && log.contains("timeout");
     let gateway = Gateway::settings().redis(&redis).start().await;
     until("both are said", async || said(&gateway.process.log()).then_some(())).await;

@@ -23,7 +23,8 @@ impl Secured {
         let (own, key) = (shown(&issued.certificate), shown(&issued.key));
         let port_text = port.to_string();
         let tls = ["--tls-port", &port_text, "--tls-cert-file", &own, "--tls-key-file", &key];
-        let redis = Redis::start_given(&[&tls[..], &["--tls-ca-cert-file", &ca_file], more].concat()).await;
+        let redis =
+            Redis::start_with_arguments(&[&tls[..], &["--tls-ca-cert-file", &ca_file], more].concat()).await;
         Self { redis, port, ca_file }
     }
 

@@ -9,9 +9,9 @@ use crate::harness::{Redis, until};
 
 #[tokio::test]
 async fn replica_is_reported() {
-    let primary = Redis::start_given(&["--repl-diskless-sync-delay", "0"]).await;
+    let primary = Redis::start_with_arguments(&["--repl-diskless-sync-delay", "0"]).await;
     let (host, port) = (primary.address().ip(), primary.address().port());
-    let replica = Redis::start_given(&["--replicaof", &host.to_string(), &port.to_string()]).await;
+    let replica = Redis::start_with_arguments(&["--replicaof", &host.to_string(), &port.to_string()]).await;
     until("the replica is in step", async || {
         let info = format!("{:?}", replica.run(&["INFO", "replication"]).await);
         info.contains("master_link_status:up").then_some(())
@@ -28,7 +28,7 @@ async fn replica_is_reported() {
 #[tokio::test]
 async fn cluster_must_cover_all_slots() {
     let port = free_port().to_string();
-    let redis = Redis::start_given(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
+    let redis = Redis::start_with_arguments(&["--cluster-enabled", "yes", "--cluster-port", &port]).await;
     let checked = check(&[&redis.url()]).await;
     checked.expect("cluster", "failed", &["state fail", "CLUSTER NODES"]);
     redis.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
@@ -67,7 +67,7 @@ async fn every_cluster_node_is_checked() {
     assert_eq!(one_gone.code, 1, "{}", one_gone.text);
     one_gone.expect("nodes", "failed", &[&cluster.address(3).to_string(), "cluster-announce-ip"]);
     cluster.restart(3).await;
-    cluster.agrees().await;
+    cluster.wait_until_stable().await;
     // The first seed is down; the next one responds.
     cluster.kill(2);
     let from_another = config.replacen(&cluster.url(0), &cluster.url(2), 1);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::harness::logs::{append_numbers, placed, whole_log};
+use crate::harness::logs::{append_numbers, offsets_and_data, read_log};
 use crate::harness::publisher::Publisher;
-use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::subscriber::{Ledger, NUMBERS, Subscriber, Transport};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
@@ -88,8 +88,8 @@ async fn logs_and_patterns_are_spread_as_well() {
     for log in 0..9 {
         let channel = format!("log:{log}");
         append_numbers(&lab.gateway, &channel, 1..=3).await;
-        let (_, publications) = whole_log(&lab.gateway, &channel).await;
-        assert_eq!(placed(&publications), [(1, json!(1)), (2, json!(2)), (3, json!(3))]);
+        let (_, publications) = read_log(&lab.gateway, &channel).await;
+        assert_eq!(offsets_and_data(&publications), [(1, json!(1)), (2, json!(2)), (3, json!(3))]);
     }
     assert_eq!(lab.calls("xadd").await, [true; SERVERS]);
     let names: Vec<String> = (0..9).map(|number| format!("glob:{number}")).collect();
@@ -107,8 +107,8 @@ async fn logs_and_patterns_are_spread_as_well() {
 #[tokio::test]
 async fn two_of_three_servers_down_concern_their_own_channels_alone() {
     let mut lab = Lab::start().await;
-    let mut stays = Follower::join(lab.gateway.address(), Way::Stream).await;
-    let mut ledger = Ledger::from_the_first();
+    let mut stays = Subscriber::connect(lab.gateway.address(), Transport::Sse).await;
+    let mut ledger = Ledger::from_start();
     let home = PLACES.iter().find(|(name, _)| *name == NUMBERS).unwrap().1;
     let publisher = Publisher::steady(&lab.servers[home], &[NUMBERS]);
     let away: Vec<usize> = (0..SERVERS).filter(|place| *place != home).collect();
@@ -134,8 +134,8 @@ async fn two_of_three_servers_down_concern_their_own_channels_alone() {
     for place in &away {
         lab.servers[*place].restart().await;
     }
-    lab.gateway.answers_ready_with(200).await;
-    socket.come_back(others.len()).await;
+    lab.gateway.wait_for_ready_status(200).await;
+    socket.resubscribe_after_gaps(others.len()).await;
     assert!(events.data("gap").await.contains("link-down"));
     for name in &others {
         let place = PLACES.iter().find(|(known, _)| known == name).unwrap().1;

@@ -10,9 +10,9 @@ use crate::harness::certificates::Authority;
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
-use crate::harness::logs::{append, append_numbers, placed, whole_log};
-use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
-use crate::harness::{Gateway, PATIENCE, SseClient, WsClient, until};
+use crate::harness::logs::{append, append_numbers, offsets_and_data, read_log};
+use crate::harness::subscriber::{Ledger, NUMBERS, Received, Subscriber, Transport};
+use crate::harness::{Gateway, SseClient, WAIT_TIMEOUT, WsClient, until};
 
 async fn gateway(cluster: &Cluster) -> Gateway {
     let config = format!(
@@ -62,14 +62,18 @@ async fn logs_are_kept_where_their_slots_are() {
         let request = json!({"data": 6, "idempotency_key": "six", "tags": {"a": "b"}});
         let position = append(&gateway, &channel, request.clone()).await;
         assert_eq!(append(&gateway, &channel, request).await, position);
-        let (_, publications) = whole_log(&gateway, &channel).await;
+        let (_, publications) = read_log(&gateway, &channel).await;
         let expected: Vec<_> = (1..=6).map(|number| (number, json!(number))).collect();
-        assert_eq!(placed(&publications), expected);
+        assert_eq!(offsets_and_data(&publications), expected);
     }
     assert_eq!(owners.len(), 3, "logs on every node");
     for odd in ["log:}x", "log:a}b{", "log:{}", "log:{a", "log:{tag}:x"] {
         append_numbers(&gateway, odd, 1..=2).await;
-        assert_eq!(placed(&whole_log(&gateway, odd).await.1), [(1, json!(1)), (2, json!(2))], "{odd}");
+        assert_eq!(
+            offsets_and_data(&read_log(&gateway, odd).await.1),
+            [(1, json!(1)), (2, json!(2))],
+            "{odd}"
+        );
     }
 }
 
@@ -77,19 +81,19 @@ async fn logs_are_kept_where_their_slots_are() {
 async fn another_node_takes_over_when_the_one_that_we_listen_to_dies() {
     let mut cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
-    let mut followers = Vec::new();
-    for way in [Way::Stream, Way::Socket(Encoding::Json)] {
-        followers.push((Follower::join(gateway.address(), way).await, Ledger::from_the_first()));
+    let mut subscribers = Vec::new();
+    for transport in [Transport::Sse, Transport::WebSocket(Encoding::Json)] {
+        subscribers.push((Subscriber::connect(gateway.address(), transport).await, Ledger::from_start()));
     }
-    let carrier = cluster.carrier("subscriptions").await;
+    let carrier = cluster.node_with_connection("subscriptions").await;
     let publisher = ClusterPublisher::plain(&cluster, &[(carrier + 1) % 3], NUMBERS);
-    for (follower, ledger) in &mut followers {
-        ledger.read(follower, 50).await;
+    for (subscriber, ledger) in &mut subscribers {
+        ledger.read(subscriber, 50).await;
     }
     cluster.kill(carrier);
     let sent = publisher.sent();
-    for (follower, ledger) in &mut followers {
-        ledger.read(follower, sent + 100).await;
+    for (subscriber, ledger) in &mut subscribers {
+        ledger.read(subscriber, sent + 100).await;
         assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
         // The node that took over may itself lose its connection to the dead one a moment later, and says so.
         assert!((1..=2).contains(&ledger.gaps), "{ledger:?}");
@@ -100,23 +104,23 @@ async fn another_node_takes_over_when_the_one_that_we_listen_to_dies() {
 async fn what_another_node_may_have_taken_with_it_is_announced() {
     let mut cluster = Cluster::start(3, true).await;
     let gateway = gateway(&cluster).await;
-    let mut follower = Follower::join(gateway.address(), Way::Stream).await;
-    let carrier = cluster.carrier("subscriptions").await;
+    let mut subscriber = Subscriber::connect(gateway.address(), Transport::Sse).await;
+    let carrier = cluster.node_with_connection("subscriptions").await;
     let victim = (0..3).find(|node| *node != carrier).unwrap();
     let publisher = ClusterPublisher::plain(&cluster, &[victim, carrier], NUMBERS);
-    while follower.next().await != Heard::Number(50) {}
+    while subscriber.next().await != Received::Number(50) {}
     cluster.kill(victim);
     // Nobody can say what was on its way: it is told although nothing may be missing.
     let until = publisher.sent() + 20;
     let (mut gaps, mut last) = (0, 0);
     while gaps == 0 || last < until {
-        match follower.next().await {
-            Heard::Gap => gaps += 1,
-            Heard::Number(number) => last = number,
+        match subscriber.next().await {
+            Received::Gap => gaps += 1,
+            Received::Number(number) => last = number,
         }
         assert!(last < until + 5000, "no word of it");
     }
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
 }
 
 #[tokio::test]
@@ -151,12 +155,12 @@ async fn a_node_that_is_cut_off_is_left() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let mut events = SseClient::open(gateway.address(), "/sse/web-signals").await;
-    let left = cluster.carrier("subscriptions").await;
+    let left = cluster.node_with_connection("subscriptions").await;
     // It answers, it takes subscriptions, and it hears nobody any more.
     cluster.run(left, &["CLUSTER", "RESET", "SOFT"]).await;
     assert!(events.data("gap").await.contains("link-down"));
     until("another node is listened to", async || {
-        (cluster.carrier("subscriptions").await != left).then_some(())
+        (cluster.node_with_connection("subscriptions").await != left).then_some(())
     })
     .await;
     cluster.run((left + 1) % 3, &["PUBLISH", "web-signals", "1"]).await;
@@ -167,16 +171,16 @@ async fn a_node_that_is_cut_off_is_left() {
 async fn a_node_without_a_majority_is_not_taken_for_hearing() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
-    let alone = cluster.carrier("subscriptions").await;
+    let alone = cluster.node_with_connection("subscriptions").await;
     let others: Vec<usize> = (0..3).filter(|node| *node != alone).collect();
     others.iter().for_each(|node| cluster.signal(*node, "STOP"));
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     until("/health tells why", async || {
         gateway.fetch("/health").await.text().contains("cut off from its cluster").then_some(())
     })
     .await;
     others.iter().for_each(|node| cluster.signal(*node, "CONT"));
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
 }
 
 #[tokio::test]
@@ -195,7 +199,7 @@ async fn a_node_that_hangs_holds_up_nothing_but_its_own_slots() {
             break;
         }
     }
-    let hung = cluster.carrier("commands").await;
+    let hung = cluster.node_with_connection("commands").await;
     cluster.signal(hung, "STOP");
     let on = |node: usize| logs.iter().find(|(owner, _)| *owner == node).unwrap().1.clone();
     let body = json!({"channel": on(hung), "data": 2}).to_string();
@@ -219,7 +223,7 @@ async fn a_node_that_hangs_holds_up_nothing_but_its_own_slots() {
     })
     .await;
     cluster.signal(hung, "CONT");
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
     append(&gateway, &on(hung), json!({ "data": 3 })).await;
 }
 
@@ -242,16 +246,16 @@ async fn what_one_client_publishes_stays_in_order_while_its_slot_moves() {
     let moves = async {
         for step in 1..=6 {
             let (from, to) = ((home + step - 1) % 3, (home + step) % 3);
-            cluster.is_of_one_epoch().await;
-            cluster.open_slot("log:order", from, to).await;
+            cluster.wait_for_one_epoch().await;
+            cluster.begin_slot_move("log:order", from, to).await;
             tokio::task::yield_now().await;
-            cluster.close_slot("log:order", from, to).await;
+            cluster.finish_slot_move("log:order", from, to).await;
         }
     };
     tokio::join!(publish, moves);
-    let (_, publications) = whole_log(&gateway, "log:order").await;
+    let (_, publications) = read_log(&gateway, "log:order").await;
     let expected: Vec<_> = (1..=NUMBERS_ALL).map(|number| (number, json!(number))).collect();
-    assert!(placed(&publications) == expected, "not each once, in order: {publications:?}");
+    assert!(offsets_and_data(&publications) == expected, "not each once, in order: {publications:?}");
 }
 
 #[tokio::test]
@@ -259,9 +263,11 @@ async fn a_log_that_moves_is_whole_for_every_client() {
     let cluster = Cluster::start(3, false).await;
     let gateways = [gateway_of_logs(&cluster).await, gateway_of_logs(&cluster).await];
     let addresses = [gateways[0].address(), gateways[1].address()];
-    let mut followers = Vec::new();
-    for (address, way) in addresses.into_iter().zip([Way::Stream, Way::Socket(Encoding::Json)]) {
-        followers.push((Follower::join(address, way).await, Ledger::from_the_first()));
+    let mut subscribers = Vec::new();
+    for (address, transport) in
+        addresses.into_iter().zip([Transport::Sse, Transport::WebSocket(Encoding::Json)])
+    {
+        subscribers.push((Subscriber::connect(address, transport).await, Ledger::from_start()));
     }
     let publisher = ApiPublisher::start(addresses.to_vec(), NUMBERS, 0);
     publisher.allow(400);
@@ -275,8 +281,8 @@ async fn a_log_that_moves_is_whole_for_every_client() {
         assert_eq!(receipt.offset, place as u64 + 1, "each number once");
         assert_eq!(receipt.epoch, receipts[0].epoch, "one epoch");
     }
-    for (follower, ledger) in &mut followers {
-        ledger.read(follower, 400).await;
+    for (subscriber, ledger) in &mut subscribers {
+        ledger.read(subscriber, 400).await;
         assert_eq!((ledger.delivered, ledger.gaps), (400, 0), "{ledger:?}");
     }
 }
@@ -285,21 +291,21 @@ async fn a_log_that_moves_is_whole_for_every_client() {
 async fn a_log_whose_primary_dies_goes_on_at_the_replica() {
     let mut cluster = Cluster::start(3, true).await;
     let gateway = gateway_of_logs(&cluster).await;
-    let mut follower = Follower::join(gateway.address(), Way::Stream).await;
-    let mut ledger = Ledger::from_the_first();
+    let mut subscriber = Subscriber::connect(gateway.address(), Transport::Sse).await;
+    let mut ledger = Ledger::from_start();
     let publisher = ApiPublisher::start(vec![gateway.address()], NUMBERS, 0);
     publisher.allow(300);
-    ledger.read(&mut follower, 100).await;
+    ledger.read(&mut subscriber, 100).await;
     let home = cluster.owner(NUMBERS).await;
     cluster.kill(home);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     let receipts = publisher.finish().await;
     assert!(Instant::now() < deadline);
     assert_eq!(receipts.len(), 300);
     // What the replica had not yet may be gone; then the log has begun anew, and that is told.
-    ledger.read(&mut follower, 300).await;
+    ledger.read(&mut subscriber, 300).await;
     assert_eq!(ledger.delivered + ledger.missed, 300, "{ledger:?}");
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
 }
 
 /// For longer than a gateway waits before it goes on alone.
@@ -313,7 +319,7 @@ async fn a_node_that_is_away_keeps_nothing_here_that_another_takes() {
     for log in 0..12 {
         append_numbers(&gateway, &format!("log:{log}"), 1..=1).await;
     }
-    let mut socket = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    let mut socket = WsClient::connect(gateway.address(), Encoding::Json).await;
     socket.requests("publish", (0..50).map(|number| json!({"channel": "room", "data": number}))).await;
     let mut published = Vec::new();
     for node in 0..3 {
@@ -323,9 +329,9 @@ async fn a_node_that_is_away_keeps_nothing_here_that_another_takes() {
         published.push((calls, node));
     }
     let (_, publishes): (u64, usize) = *published.iter().max().unwrap();
-    let hears = cluster.carrier("subscriptions").await;
+    let hears = cluster.node_with_connection("subscriptions").await;
     cluster.kill((0..3).find(|node| ![publishes, hears].contains(node)).unwrap());
-    gateway.tells("refused").await;
+    gateway.wait_for_cause("refused").await;
     let began = Instant::now();
     let mut sent = 0;
     while began.elapsed() < LONG {

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::cluster::Cluster;
 use crate::harness::cluster_publisher::ClusterPublisher;
 use crate::harness::encoding::Encoding;
-use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
+use crate::harness::subscriber::{Ledger, NUMBERS, Received, Subscriber, Transport};
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, SseClient, WsClient, until};
 
@@ -104,7 +104,7 @@ async fn a_node_with_channels_of_several_slots_is_heard_again_and_only_they_are_
         }
     }
     assert_eq!(killed, 1, "one connection for a node");
-    on_cut.come_back(cut.len()).await;
+    on_cut.resubscribe_after_gaps(cut.len()).await;
     for name in cut.iter().chain(&others[..4]) {
         assert_eq!(spublish(&cluster, name, "1").await, 1, "{name}");
     }
@@ -127,23 +127,23 @@ async fn a_slot_that_moves_takes_its_channels_along() {
     let home = cluster.owner(NUMBERS).await;
     let beside = names_at(&cluster, home, 3).await;
     let mut stays = WsClient::open(gateway.address(), &as_strs(&beside)).await;
-    let mut followers = Vec::new();
-    for way in [Way::Stream, Way::Socket(Encoding::Json)] {
-        followers.push((Follower::join(gateway.address(), way).await, Ledger::from_the_first()));
+    let mut subscribers = Vec::new();
+    for transport in [Transport::Sse, Transport::WebSocket(Encoding::Json)] {
+        subscribers.push((Subscriber::connect(gateway.address(), transport).await, Ledger::from_start()));
     }
     let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
     for step in 1..=6 {
         cluster.move_slot(NUMBERS, (home + step) % 3).await;
         let sent = publisher.sent();
-        for (follower, ledger) in &mut followers {
-            ledger.read(follower, sent + 5).await;
+        for (subscriber, ledger) in &mut subscribers {
+            ledger.read(subscriber, sent + 5).await;
         }
     }
-    for (_, ledger) in &followers {
+    for (_, ledger) in &subscribers {
         assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
         assert!((1..=12).contains(&ledger.gaps), "{ledger:?}");
     }
-    eprintln!("{:?}", followers.iter().map(|(_, ledger)| ledger).collect::<Vec<_>>());
+    eprintln!("{:?}", subscribers.iter().map(|(_, ledger)| ledger).collect::<Vec<_>>());
     // The channels beside it on the same connections noticed nothing.
     for name in &beside {
         spublish(&cluster, name, "1").await;
@@ -165,7 +165,7 @@ async fn a_resharded_cluster_is_heard_whole() {
         }
     }
     cluster.reshard(&moving, 0).await;
-    socket.come_back(moving.len()).await;
+    socket.resubscribe_after_gaps(moving.len()).await;
     until("every channel is confirmed", async || {
         let confirmed = gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize;
         (confirmed == NAMES).then_some(())
@@ -231,23 +231,23 @@ async fn a_primary_that_dies_is_followed_by_its_replica() {
     let home = cluster.owner(NUMBERS).await;
     let others = names_at(&cluster, (home + 1) % 3, 3).await;
     let mut elsewhere = WsClient::open(gateway.address(), &as_strs(&others)).await;
-    let mut follower = Follower::join(gateway.address(), Way::Stream).await;
+    let mut subscriber = Subscriber::connect(gateway.address(), Transport::Sse).await;
     let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
-    let mut ledger = Ledger::from_the_first();
-    ledger.read(&mut follower, 50).await;
+    let mut ledger = Ledger::from_start();
+    ledger.read(&mut subscriber, 50).await;
     cluster.kill(home);
-    assert_eq!(cluster.owner_but(NUMBERS, home).await, home + 3);
+    assert_eq!(cluster.wait_for_owner_other_than(NUMBERS, home).await, home + 3);
     let sent = publisher.sent();
-    ledger.read(&mut follower, sent + 100).await;
+    ledger.read(&mut subscriber, sent + 100).await;
     assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
     assert!(ledger.gaps >= 1, "{ledger:?}");
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
     // The old one comes back as the replica of its replica, and nobody hears by it.
     cluster.restart(home).await;
-    cluster.agrees().await;
+    cluster.wait_until_stable().await;
     let sent = publisher.sent();
     let gaps = ledger.gaps;
-    ledger.read(&mut follower, sent + 50).await;
+    ledger.read(&mut subscriber, sent + 50).await;
     assert_eq!(ledger.gaps, gaps, "{ledger:?}");
     for name in &others {
         spublish(&cluster, name, "1").await;
@@ -259,8 +259,8 @@ async fn a_primary_that_dies_is_followed_by_its_replica() {
 async fn without_its_node_a_channel_goes_on_in_this_node_and_the_others_as_ever() {
     let mut cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
-    let carrier = cluster.carrier("subscriptions").await;
-    let speaker = cluster.carrier("commands").await;
+    let carrier = cluster.node_with_connection("subscriptions").await;
+    let speaker = cluster.node_with_connection("commands").await;
     let gone = (0..3).find(|node| *node != carrier && *node != speaker).unwrap();
     let lost = names_at(&cluster, gone, 1).await.remove(0);
     let mut socket = WsClient::open(gateway.address(), &[&*lost]).await;
@@ -287,9 +287,9 @@ async fn without_its_node_a_channel_goes_on_in_this_node_and_the_others_as_ever(
         }
     }
     cluster.restart(gone).await;
-    socket.come_back(1).await;
-    newcomer.come_back(1).await;
-    gateway.answers_ready_with(200).await;
+    socket.resubscribe_after_gaps(1).await;
+    newcomer.resubscribe_after_gaps(1).await;
+    gateway.wait_for_ready_status(200).await;
     let reply = publish(&mut newcomer, channel).await;
     assert_eq!(reply["publish"], json!({}), "{reply}");
     assert_eq!(socket.publication().await.channel, lost);
@@ -300,28 +300,28 @@ async fn a_primary_that_hangs_is_followed_by_its_replica_and_left_when_it_goes_o
     let cluster = Cluster::start(3, true).await;
     let gateway = gateway(&cluster).await;
     let home = cluster.owner(NUMBERS).await;
-    let mut follower = Follower::join(gateway.address(), Way::Stream).await;
+    let mut subscriber = Subscriber::connect(gateway.address(), Transport::Sse).await;
     let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
-    let mut ledger = Ledger::from_the_first();
-    ledger.read(&mut follower, 50).await;
+    let mut ledger = Ledger::from_start();
+    ledger.read(&mut subscriber, 50).await;
     cluster.signal(home, "STOP");
-    assert_eq!(cluster.owner_seen_by((home + 1) % 3, NUMBERS, home).await, home + 3);
+    assert_eq!(cluster.wait_for_owner_seen_by((home + 1) % 3, NUMBERS, home).await, home + 3);
     let sent = publisher.sent();
-    ledger.read(&mut follower, sent + 50).await;
+    ledger.read(&mut subscriber, sent + 50).await;
     cluster.signal(home, "CONT");
-    cluster.agrees().await;
+    cluster.wait_until_stable().await;
     let (until, mut late) = (publisher.sent() + 50, 0);
     while !ledger.has(until) {
-        match follower.next().await {
+        match subscriber.next().await {
             // The one that was in the hands of the node that hung: it has told its shard now.
-            Heard::Number(number) if ledger.has(number) => late += 1,
-            heard => ledger.enter(heard),
+            Received::Number(number) if ledger.has(number) => late += 1,
+            received => ledger.record(received),
         }
     }
     assert!(late <= 1, "{late} numbers came twice or in disorder");
     assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
     assert!(ledger.gaps >= 1, "{ledger:?}");
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
 }
 
 #[tokio::test]

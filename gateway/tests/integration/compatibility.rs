@@ -38,7 +38,7 @@ async fn subscriptions_that_are_not_built_are_refused() {
         (json!({"channel": "room-1", "tf": filter}), 107),
         (json!({"channel": "room-1", "tf": {}}), 107),
     ];
-    let mut client = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    let mut client = WsClient::connect(gateway.address(), Encoding::Json).await;
     for (request, code) in rows {
         let reply = client.request("subscribe", request.clone()).await;
         assert_eq!(reply["error"]["code"], code, "{request}: {reply}");
@@ -73,7 +73,7 @@ async fn what_the_protocol_does_not_define_is_closed() {
 #[tokio::test]
 async fn subscriptions_of_the_connect_command_that_are_not_built_are_left_out() {
     let gateway = gateway().await;
-    let mut client = WsClient::bare(gateway.address(), Encoding::Json).await;
+    let mut client = WsClient::handshake_only(gateway.address(), Encoding::Json).await;
     let subs = json!({"room-1": {}, "room-2": {"type": 1}, "room-3": {"tf": {}}, "room-4": {"type": 99}});
     let reply = client.request("connect", json!({ "subs": subs })).await;
     let given: Vec<&String> = reply["connect"]["subs"].as_object().unwrap().keys().collect();
@@ -96,14 +96,14 @@ async fn a_channel_without_history_has_no_positions() {
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     for encoding in Encoding::BOTH {
-        let mut client = WsClient::speaking(gateway.address(), encoding).await;
+        let mut client = WsClient::connect(gateway.address(), encoding).await;
         let reply = client.request("subscribe", json!({"channel": "plain-1"})).await;
         assert_eq!(reply["subscribe"].as_object().map(|fields| fields.len()), Some(0), "{reply}");
         redis.publish("plain-1", b"1").await;
         let publication = client.publication().await;
         assert_eq!((publication.data.as_str(), publication.offset), ("1", 0), "{encoding:?}");
 
-        let mut again = WsClient::speaking(gateway.address(), encoding).await;
+        let mut again = WsClient::connect(gateway.address(), encoding).await;
         for offset in 0..3 {
             let request = json!({"channel": "plain-1", "recover": true, "offset": offset});
             let reply = again.request("subscribe", request).await;
@@ -163,12 +163,12 @@ async fn no_publication_breaks_a_json_frame() {
         let push: Value = serde_json::from_str(&frame).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(push["push"]["pub"]["data"], payload.as_str());
     }
-    let mut late = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    let mut late = WsClient::connect(gateway.address(), Encoding::Json).await;
     let reply = late.request("subscribe", json!({"channel": "room-1", "recover": true})).await;
     let recovered: Vec<&Value> =
         reply["subscribe"]["publications"].as_array().unwrap().iter().map(|p| &p["data"]).collect();
     assert_eq!(recovered, hostile().iter().collect::<Vec<_>>());
-    assert!(late.came_early().iter().all(|incoming| matches!(incoming, Incoming::Publication(_))));
+    assert!(late.pending_pushes().iter().all(|incoming| matches!(incoming, Incoming::Publication(_))));
 
     let answer = gateway.api("history", r#"{"channel":"room-1","limit":10}"#).await.json();
     let told: Vec<&Value> =

@@ -10,7 +10,7 @@ use crate::harness::encoding::Encoding;
 use crate::harness::http::Raw;
 use crate::harness::http2::Connection;
 use crate::harness::ws_frames::{self, RawWebSocket};
-use crate::harness::{Gateway, SseClient, WsClient, heavy, http, until};
+use crate::harness::{Gateway, SseClient, WsClient, exclusive, http, until};
 
 /// More than `connections` of these tests and the reserve together.
 const HOSTILE: usize = 200;
@@ -19,7 +19,7 @@ const HOSTILE: usize = 200;
 async fn the_limit_is_exact_when_many_arrive_at_once() {
     const LIMIT: usize = 40;
     const CLIENTS: usize = 160;
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let gateway = Gateway::settings().config(&format!("[limits]\nconnections = {LIMIT}\n")).start().await;
     for _ in 0..3 {
         let (ready, mut clients) = (Arc::new(Barrier::new(CLIENTS)), JoinSet::new());
@@ -196,9 +196,9 @@ async fn a_kept_alive_connection_ends_when_it_is_idle() {
 #[tokio::test]
 async fn an_answer_that_is_not_read_ends_its_connection() {
     let gateway = Gateway::settings().config("[http]\nidle_timeout = \"1s\"\n").start().await;
-    let mut unread = Raw::over(gateway.narrow_connection());
+    let mut unread = Raw::over(gateway.small_buffer_connection());
     unread.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000)).await;
-    let stalled = Connection::without_window(&gateway).await;
+    let stalled = Connection::with_zero_window(&gateway).await;
     let _answer = stalled.get("/metrics").await;
     until("both have ended", async || {
         let ended = gateway.metric("earshot_http_timeouts_total", &[r#"reason="idle""#]).await;
@@ -240,6 +240,6 @@ async fn assert_permits_return(gateway: &Gateway) {
         (held == 1.0).then_some(())
     })
     .await;
-    let mut client = WsClient::speaking(gateway.address(), Encoding::Json).await;
+    let mut client = WsClient::connect(gateway.address(), Encoding::Json).await;
     assert!(client.request("ping", serde_json::json!({})).await.get("error").is_none());
 }

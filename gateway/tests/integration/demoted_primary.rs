@@ -23,7 +23,7 @@ async fn a_primary_that_is_made_a_replica_is_dialled_anew_and_told_of() {
         (are_replicas(&gateway).await == [true, true]).then_some(())
     })
     .await;
-    socket.come_back(1).await;
+    socket.resubscribe_after_gaps(1).await;
     let log = gateway.process.log();
     assert!(log.contains("has become a replica") && log.contains("this Redis is a replica"), "{log}");
     until("what is published on the primary is replicated", async || {

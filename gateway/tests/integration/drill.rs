@@ -5,7 +5,7 @@ use redis::Value;
 
 use crate::harness::drill::{Drill, drill};
 use crate::harness::process::free_port;
-use crate::harness::{Gateway, Redis, heavy, until};
+use crate::harness::{Gateway, Redis, exclusive, until};
 
 /// URL of a test gateway.
 fn url(gateway: &Gateway) -> String {
@@ -155,12 +155,12 @@ async fn interrupted_drill_undoes_its_changes() {
     assert_eq!(drilled.code, Some(1), "{}", drilled.text);
     assert!(drilled.text.contains("interrupted"), "{}", drilled.text);
     assert_eq!(users(&redis).await, before);
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
 }
 
 #[tokio::test]
 async fn interrupted_drill_leaves_no_process_and_no_directory() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     for signal in ["INT", "TERM"] {
         let mut drill = Drill::start(&["--only", "stop"], "").await;
         drill.says("stop …").await;

@@ -2,13 +2,13 @@
 //! it is let in.
 
 use crate::harness::http::Raw;
-use crate::harness::{Gateway, SseClient, soon};
+use crate::harness::{Gateway, SseClient, within_timeout};
 
 /// Some of a stream's body, as text, until `enough` of it has come.
 async fn body(raw: &mut Raw, enough: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
     // Heartbeats come for ever: waiting for something else has an end.
-    soon("some of the body", async {
+    within_timeout("some of the body", async {
         while !enough(&text) {
             let chunk = raw.chunk().await.unwrap();
             assert!(!chunk.is_empty(), "the stream ended: {text}");

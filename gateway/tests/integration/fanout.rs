@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::sse::Next;
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
 const CLIENTS: usize = 100;
 const CHANNELS: usize = 200;
@@ -18,11 +18,11 @@ const PUBLISHERS: usize = 3;
 const END: &str = r#""end""#;
 
 /// What one client got: the payloads of each channel, in the order of arrival.
-type Heard = BTreeMap<String, Vec<String>>;
+type Received = BTreeMap<String, Vec<String>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_clients_on_two_gateways_get_ten_thousand_messages_each_where_it_belongs() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Arc::new(Redis::start().await);
     let gateways = [Gateway::on(&redis).await, Gateway::on(&redis).await];
 
@@ -32,10 +32,10 @@ async fn a_hundred_clients_on_two_gateways_get_ten_thousand_messages_each_where_
         let channels = subscriptions(client);
         if client / 2 % 2 == 0 {
             let mut events = SseClient::open(gateway.address(), &path(&channels)).await;
-            clients.spawn(async move { (client, hear_events(&mut events, channels.len()).await) });
+            clients.spawn(async move { (client, receive_events(&mut events, channels.len()).await) });
         } else {
             let mut socket = WsClient::open(gateway.address(), &channels).await;
-            clients.spawn(async move { (client, hear_socket(&mut socket, channels.len()).await) });
+            clients.spawn(async move { (client, receive_socket(&mut socket, channels.len()).await) });
         }
     }
 
@@ -49,30 +49,30 @@ async fn a_hundred_clients_on_two_gateways_get_ten_thousand_messages_each_where_
         .publish_all((0..CHANNELS).map(|channel| name(channel).leak() as &str).map(|name| (name, END)))
         .await;
 
-    let heard = clients.join_all().await;
-    assert_eq!(heard.len(), CLIENTS);
-    for (client, heard) in heard {
-        assert_belongs(client, &heard);
+    let received = clients.join_all().await;
+    assert_eq!(received.len(), CLIENTS);
+    for (client, received) in received {
+        assert_belongs(client, &received);
     }
 }
 
 /// Each channel of the client held exactly what each publisher said there, in that order, and nothing else.
-fn assert_belongs(client: usize, heard: &Heard) {
-    let channels: BTreeSet<String> = heard.keys().cloned().collect();
+fn assert_belongs(client: usize, received: &Received) {
+    let channels: BTreeSet<String> = received.keys().cloned().collect();
     assert_eq!(channels, subscriptions(client).into_iter().collect(), "client {client}");
     for publisher in 0..PUBLISHERS {
         let sent = published(publisher);
         let mark = format!(r#"{{"publisher":{publisher},"#);
-        for (channel, payloads) in heard {
+        for (channel, payloads) in received {
             let got: Vec<&String> = payloads.iter().filter(|payload| payload.starts_with(&mark)).collect();
             let expected: Vec<&String> =
                 sent.iter().filter(|(name, _)| name == channel).map(|(_, payload)| payload).collect();
             assert_eq!(got, expected, "client {client}, {channel}, publisher {publisher}");
         }
     }
-    let total: usize = heard.values().map(Vec::len).sum();
+    let total: usize = received.values().map(Vec::len).sum();
     let expected: usize =
-        (0..PUBLISHERS).flat_map(published).filter(|(channel, _)| heard.contains_key(channel)).count();
+        (0..PUBLISHERS).flat_map(published).filter(|(channel, _)| received.contains_key(channel)).count();
     assert_eq!(total, expected, "client {client} got what nobody sent");
 }
 
@@ -106,28 +106,28 @@ fn path(channels: &[String]) -> String {
     format!("/sse?{}", query.join("&"))
 }
 
-async fn hear_events(events: &mut SseClient, mut open: usize) -> Heard {
-    let mut heard = Heard::new();
+async fn receive_events(events: &mut SseClient, mut open: usize) -> Received {
+    let mut received = Received::new();
     while open > 0 {
         match events.next().await {
             Next::Event(event) if event.data == END => open -= 1,
-            Next::Event(event) => heard.entry(event.name).or_default().push(event.data),
+            Next::Event(event) => received.entry(event.name).or_default().push(event.data),
             end => panic!("the stream ended: {end:?}"),
         }
     }
-    heard
+    received
 }
 
-async fn hear_socket(socket: &mut WsClient, mut open: usize) -> Heard {
-    let mut heard = Heard::new();
+async fn receive_socket(socket: &mut WsClient, mut open: usize) -> Received {
+    let mut received = Received::new();
     while open > 0 {
         match socket.next().await {
             Incoming::Publication(publication) if publication.data == END => open -= 1,
             Incoming::Publication(publication) => {
-                heard.entry(publication.channel).or_default().push(publication.data);
+                received.entry(publication.channel).or_default().push(publication.data);
             }
             other => panic!("not a publication: {other:?}"),
         }
     }
-    heard
+    received
 }

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::harness::http::Raw;
 use crate::harness::sse::Next;
 use crate::harness::ws_frames::{RawWebSocket, TEXT, frame};
-use crate::harness::{Gateway, Redis, SseClient, heavy, soon, until};
+use crate::harness::{Gateway, Redis, SseClient, exclusive, until, within_timeout};
 
 /// Between two messages of a steady publisher.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -24,31 +24,31 @@ const CROWD: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hole_in_an_event_stream_comes_after_a_gap_event() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let mut events = SseClient::open(gateway.address(), "/sse/numbers").await;
     let following = tokio::spawn(async move { follow(&mut events, LAST).await });
     let publishing = publish_through_it_all(&redis.url(), 0, LAST);
     for _ in 0..3 {
-        let heard = gateway.metric("earshot_messages_total", &[]).await;
+        let received = gateway.metric("earshot_messages_total", &[]).await;
         until("the load flows", async || {
-            (gateway.metric("earshot_messages_total", &[]).await > heard + 100.0).then_some(())
+            (gateway.metric("earshot_messages_total", &[]).await > received + 100.0).then_some(())
         })
         .await;
         redis.kill();
-        gateway.answers_ready_with(503).await;
+        gateway.wait_for_ready_status(503).await;
         redis.restart().await;
-        gateway.answers_ready_with(200).await;
+        gateway.wait_for_ready_status(200).await;
     }
-    let gaps = soon("the last number is heard", following).await.unwrap();
+    let gaps = within_timeout("the last number is received", following).await.unwrap();
     assert!(gaps >= 3, "three outages, {gaps} gaps told");
     publishing.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overflow_between_redis_and_the_clients_is_a_gap_event() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let config = "[limits]\nhandover_items = 16\n\n[gateway]\nshards = 1\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
@@ -66,7 +66,7 @@ async fn an_overflow_between_redis_and_the_clients_is_a_gap_event() {
     let numbers: Vec<String> = (0..FLOOD).map(|number| number.to_string()).collect();
     redis.publish_all(numbers.iter().map(|number| ("numbers", number))).await;
     let publishing = publish_through_it_all(&redis.url(), FLOOD, FLOOD);
-    let gaps = soon("the last number is heard", following).await.unwrap();
+    let gaps = within_timeout("the last number is received", following).await.unwrap();
     publishing.abort();
     let overflowed = gateway.metric("earshot_gaps_total", &[r#"reason="queue-full""#]).await;
     assert!(overflowed > 0.0, "the queue was never full: this test shows nothing");
@@ -93,9 +93,9 @@ async fn a_positioned_subscription_is_ended_with_2500_when_redis_was_away() {
     assert_eq!(reply["id"], 2, "{reply}");
     let positioned = reply["subscribe"]["positioned"] == true || reply["subscribe"]["recoverable"] == true;
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
     redis.publish("a", b"1").await;
     let next: serde_json::Value = serde_json::from_slice(&socket.frame().await.unwrap().payload).unwrap();
     if positioned {
@@ -103,7 +103,7 @@ async fn a_positioned_subscription_is_ended_with_2500_when_redis_was_away() {
     } else {
         assert_eq!(
             next["push"]["pub"]["data"], 1,
-            "who was promised no position is simply heard again: {next}"
+            "who was promised no position is simply received again: {next}"
         );
     }
 }

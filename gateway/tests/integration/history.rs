@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::encoding::Encoding;
 use crate::harness::ws::Publication;
-use crate::harness::{Gateway, Redis, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, WsClient, exclusive, until};
 
 const CONFIG: &str = r#"
 [limits]
@@ -27,7 +27,7 @@ channels = ["room-*"]
 
 /// A subscriber of a channel on which 1 to 10 were published.
 async fn reader(redis: &Redis, gateway: &Gateway, encoding: Encoding, channel: &str) -> (WsClient, Value) {
-    let mut client = WsClient::speaking(gateway.address(), encoding).await;
+    let mut client = WsClient::connect(gateway.address(), encoding).await;
     let reply = client.request("subscribe", json!({ "channel": channel })).await;
     for number in 1..=10 {
         redis.publish(channel, number.to_string().as_bytes()).await;
@@ -163,7 +163,7 @@ const NEWEST: usize = 1 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_full_rings_stay_within_the_bound_of_the_node() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let config = format!(
         "[limits]\nhistory_bytes = \"4MiB\"\nchannels_per_connection = {CHANNELS}\n\n\
@@ -179,12 +179,12 @@ async fn ten_thousand_full_rings_stay_within_the_bound_of_the_node() {
     for round in 1..=EACH {
         let payload = format!("{{\"number\":{round},\"fill\":\"{}\"}}", "x".repeat(PAYLOAD));
         redis.publish_all(names.iter().map(|name| (name.as_str(), &payload))).await;
-        until("the gateway has heard the round", async || {
+        until("the gateway has received the round", async || {
             let kept = gateway.metric("earshot_history_bytes", &[]).await;
             assert!(kept <= (BOUND + NEWEST) as f64, "{kept} bytes are kept");
             most = most.max(kept);
-            let heard = gateway.metric("earshot_messages_total", &[]).await;
-            (heard >= (round * CHANNELS) as f64).then_some(())
+            let received = gateway.metric("earshot_messages_total", &[]).await;
+            (received >= (round * CHANNELS) as f64).then_some(())
         })
         .await;
     }
@@ -199,7 +199,7 @@ async fn ten_thousand_full_rings_stay_within_the_bound_of_the_node() {
 /// What was dropped for want of room is announced, never a hole.
 async fn recovers_all_or_says_so(gateway: &Gateway, channel: &str) {
     for offset in [0, EACH - 1, EACH] {
-        let mut client = WsClient::speaking(gateway.address(), Encoding::Json).await;
+        let mut client = WsClient::connect(gateway.address(), Encoding::Json).await;
         let request = json!({"channel": channel, "recover": true, "offset": offset});
         let reply = client.request("subscribe", request).await;
         let publications = reply["subscribe"]["publications"].as_array().map_or(0, Vec::len);

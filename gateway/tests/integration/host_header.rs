@@ -24,7 +24,7 @@ async fn a_foreign_host_is_refused_on_loopback_whatever_it_asks_for() {
                 refused.text().contains("evil.example") && refused.text().contains("hosts"),
                 "{refused:?}"
             );
-            let refused = Connection::open(&gateway).await.get_from("evil.example", path).await;
+            let refused = Connection::open(&gateway).await.get_with_authority("evil.example", path).await;
             assert_eq!(refused.status(), 421, "{path} over HTTP/2");
         }
         let post = "POST /api/publish HTTP/1.1\r\nHost: evil.example\r\nX-API-Key: open-sesame\r\n\

@@ -2,7 +2,7 @@
 
 use crate::harness::http::Raw;
 use crate::harness::http2::Connection;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 const STREAMS: usize = 20;
 
@@ -107,22 +107,22 @@ async fn a_stream_ends_for_the_gateway_when_its_http2_client_leaves() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_not_read_costs_a_bounded_amount_and_holds_up_nobody() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let config = "[limits]\noutbox_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let connection = Connection::open(&gateway).await;
     let mut slow = connection.stream("/sse/flood").await;
     assert_eq!(slow.event().await.name, "subscribed");
-    let mut neighbour = connection.stream("/sse/flood").await;
-    assert_eq!(neighbour.event().await.name, "subscribed");
+    let mut control = connection.stream("/sse/flood").await;
+    assert_eq!(control.event().await.name, "subscribed");
     let before = gateway.memory();
     let fill = "x".repeat(1000);
     for round in 0..160 {
         let round: Vec<String> = (0..100).map(|number| format!(r#""{round}-{number} {fill}""#)).collect();
         redis.publish_all(round.iter().map(|message| ("flood", message))).await;
         for message in &round {
-            assert_eq!(&neighbour.event().await.data, message);
+            assert_eq!(&control.event().await.data, message);
         }
     }
     let growth = gateway.memory().saturating_sub(before);
@@ -137,7 +137,7 @@ async fn a_stream_that_is_not_read_costs_a_bounded_amount_and_holds_up_nobody() 
 async fn what_was_missed_waits_in_the_history_until_the_stream_is_read() {
     const CHANNELS: usize = 4;
     const MISSED: usize = 60;
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let connection = Connection::open(&gateway).await;

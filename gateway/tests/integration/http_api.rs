@@ -6,7 +6,7 @@ use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
 use crate::harness::http2::Connection;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, http, until, within_timeout};
 
 #[tokio::test]
 async fn publish_reaches_every_subscriber_and_redis_untouched() {
@@ -29,9 +29,9 @@ async fn broadcast_reaches_every_channel_and_answers_for_each() {
     let mut socket = WsClient::open(gateway.address(), &["a", "b"]).await;
     let answer = gateway.api("broadcast", r#"{"channels":["a","b"],"data":{"n":1}}"#).await.json();
     assert_eq!(answer, json!({"result": {"responses": [{"result": {}}, {"result": {}}]}}));
-    let mut heard = [socket.publication().await.channel, socket.publication().await.channel];
-    heard.sort();
-    assert_eq!(heard, ["a", "b"]);
+    let mut received = [socket.publication().await.channel, socket.publication().await.channel];
+    received.sort();
+    assert_eq!(received, ["a", "b"]);
     let mixed = gateway.api("broadcast", r#"{"channels":["a",""],"data":1}"#).await.json();
     assert_eq!(mixed["result"]["responses"][0], json!({"result": {}}), "{mixed}");
     assert_eq!(mixed["result"]["responses"][1]["error"]["code"], 107, "{mixed}");
@@ -237,9 +237,9 @@ async fn bodies_of_requests_in_progress_are_bounded_together() {
     // Two fit, in whatever order their parts arrive. None of them is complete.
     let mut refused = Vec::new();
     for _ in 0..2 {
-        let (number, answer) = soon("a refusal", answers.next()).await.unwrap();
+        let (number, answer) = within_timeout("a refusal", answers.next()).await.unwrap();
         assert_eq!(answer.status(), 429);
-        let text = soon("its reason", answer.into_body().data()).await.unwrap().unwrap();
+        let text = within_timeout("its reason", answer.into_body().data()).await.unwrap().unwrap();
         let error = serde_json::from_slice::<Value>(&text).unwrap()["error"].take();
         assert!(error["code"] == 111 && error["detail"].to_string().contains("api_buffer_bytes"), "{error}");
         refused.push(number);
@@ -247,7 +247,7 @@ async fn bodies_of_requests_in_progress_are_bounded_together() {
     let accepted = (0..4).filter(|number| !refused.contains(number));
     accepted.for_each(|number| bodies[number].send_data(body.slice(LAST..), true).unwrap());
     for _ in 0..2 {
-        assert_eq!(soon("an answer", answers.next()).await.unwrap().1.status(), 200);
+        assert_eq!(within_timeout("an answer", answers.next()).await.unwrap().1.status(), 200);
     }
     assert_eq!(gateway.metric("earshot_api_requests_rejected_total", &[]).await, 2.0);
     let body = String::from_utf8(body.to_vec()).unwrap();

@@ -1,7 +1,7 @@
 //! WebSocket frames that break RFC 6455: each is closed with its exact code, and nobody else notices.
 
 use crate::harness::Gateway;
-use crate::harness::control_clients::Neighbour;
+use crate::harness::control_clients::ControlClients;
 use crate::harness::ws_frames::{
     BINARY, CLOSE, LAST, PING, PONG, RawWebSocket, TEXT, frame, head, unfinished, unmasked,
 };
@@ -15,14 +15,14 @@ type Row = (&'static str, Vec<u8>, u16);
 #[tokio::test]
 async fn each_bad_frame_has_its_close_code() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     for (what, bytes, code) in bad_frames() {
         let mut socket = RawWebSocket::connected(gateway.address()).await;
         socket.send(bytes).await;
         let (closed_with, reason) = socket.close().await.unwrap_or_else(|| panic!("{what}: no close frame"));
         assert_eq!(closed_with, code, "{what}: {reason}");
         assert!(socket.is_closed().await, "{what}: the connection stays open");
-        neighbour.notices_nothing(&mut gateway, what).await;
+        control.assert_unaffected(&mut gateway, what).await;
     }
 }
 

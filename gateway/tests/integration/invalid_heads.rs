@@ -1,6 +1,6 @@
 //! Request heads that no good client sends: each has its exact answer, and nobody else notices.
 
-use crate::harness::control_clients::Neighbour;
+use crate::harness::control_clients::ControlClients;
 use crate::harness::http::Raw;
 use crate::harness::ws_frames::{KEY, VERSION, handshake};
 use crate::harness::{Gateway, http};
@@ -13,7 +13,7 @@ type Row = (&'static str, Vec<u8>, u16);
 #[tokio::test]
 async fn each_bad_head_has_its_answer() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     for (what, bytes, status) in bad_heads() {
         let mut raw = Raw::connect(gateway.address()).await;
         raw.send(bytes).await;
@@ -25,7 +25,7 @@ async fn each_bad_head_has_its_answer() {
             let connection = answer.header("connection").unwrap_or_default().to_ascii_lowercase();
             assert!(connection.split(", ").any(|option| option == "upgrade"), "{what}: {connection}");
         }
-        neighbour.notices_nothing(&mut gateway, what).await;
+        control.assert_unaffected(&mut gateway, what).await;
     }
 }
 
@@ -91,7 +91,7 @@ fn get(path: &str, lines: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_head_that_does_not_come_in_time_is_given_up() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     for begun in ["", "G", "GET /sse/a HTTP/1.1\r\nHost: loc"] {
         let mut raw = Raw::connect(gateway.address()).await;
         raw.send(begun).await;
@@ -101,14 +101,14 @@ async fn a_head_that_does_not_come_in_time_is_given_up() {
             "{answer:?}"
         );
         assert!(raw.is_closed().await);
-        neighbour.notices_nothing(&mut gateway, "a slow head").await;
+        control.assert_unaffected(&mut gateway, "a slow head").await;
     }
 }
 
 #[tokio::test]
 async fn a_head_that_trickles_in_is_given_up_as_well() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send("GET /sse/a HTTP/1.1\r\n").await;
     let mut lines = tokio::time::interval(std::time::Duration::from_millis(100));
@@ -122,13 +122,13 @@ async fn a_head_that_trickles_in_is_given_up_as_well() {
         assert!(begun.elapsed().as_secs() < 10, "a head may trickle in for ever");
     };
     assert!(!matches!(ended, Ok(true)) || raw.buffered().starts_with(b"HTTP/1.1 408 "));
-    neighbour.notices_nothing(&mut gateway, "a trickling head").await;
+    control.assert_unaffected(&mut gateway, "a trickling head").await;
 }
 
 #[tokio::test]
 async fn a_head_that_is_cut_off_is_closed() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     for begun in ["", "GET", "GET /sse/a HTTP/1.1\r\nHost: localhost\r\n"] {
         let mut raw = Raw::connect(gateway.address()).await;
         raw.send(begun).await;
@@ -138,7 +138,7 @@ async fn a_head_that_is_cut_off_is_closed() {
             answer.as_ref().is_err() || answer.as_ref().is_ok_and(|answer| answer.status == 400),
             "{answer:?}"
         );
-        neighbour.notices_nothing(&mut gateway, "a head that was cut off").await;
+        control.assert_unaffected(&mut gateway, "a head that was cut off").await;
     }
 }
 

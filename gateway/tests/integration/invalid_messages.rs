@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::control_clients::Neighbour;
+use crate::harness::control_clients::ControlClients;
 use crate::harness::ws_frames::{BINARY, RawWebSocket, TEXT, frame};
 use crate::harness::{Gateway, Redis, SseClient, WsClient};
 
@@ -29,14 +29,14 @@ publish = "nobody"
 
 [[namespace]]
 name = "open"
-channels = ["open-*", "neighbour"]
+channels = ["open-*", "control"]
 publish = "subscribers"
 "#;
 
 #[tokio::test]
 async fn each_command_that_breaks_the_protocol_is_closed_with_its_code() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     let crowd = (2..=66).map(|id| format!(r#"{{"id":{id},"ping":{{}}}}"#)).collect::<Vec<_>>().join("\n");
     let rows: [(&str, &str, u16); 12] = [
         ("no JSON", "hello", 3501),
@@ -56,14 +56,14 @@ async fn each_command_that_breaks_the_protocol_is_closed_with_its_code() {
         let mut socket = RawWebSocket::connected(gateway.address()).await;
         socket.text(text).await;
         assert_closed(&mut socket, code, what).await;
-        neighbour.notices_nothing(&mut gateway, what).await;
+        control.assert_unaffected(&mut gateway, what).await;
     }
 }
 
 #[tokio::test]
 async fn a_bad_beginning_is_closed_with_its_code() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     let mut early = RawWebSocket::open(gateway.address()).await;
     early.text(r#"{"id":1,"subscribe":{"channel":"open-1"}}"#).await;
     assert_closed(&mut early, 3501, "a command before connect").await;
@@ -74,7 +74,7 @@ async fn a_bad_beginning_is_closed_with_its_code() {
     let mut binary = RawWebSocket::open_with(gateway.address(), "/ws?cf_protocol=protobuf", &[]).await;
     binary.send(frame(BINARY, &[0x7f, 1, 2, 3])).await;
     assert_closed(&mut binary, 3501, "Protobuf that is cut off").await;
-    neighbour.notices_nothing(&mut gateway, "bad beginnings").await;
+    control.assert_unaffected(&mut gateway, "bad beginnings").await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_client_that_answers_pings_lives_and_so_does_one_whose_ping_is_an_empt
 #[tokio::test]
 async fn each_refused_command_has_its_error_and_the_connection_lives() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
-    let mut neighbour = Neighbour::of(&gateway).await;
+    let mut control = ControlClients::connect(&gateway).await;
     let mut socket = WsClient::open(gateway.address(), &["open-1", "quiet-1"]).await;
     let rows = [
         ("subscribe", json!({"channel": "open-1"}), 105),
@@ -124,7 +124,7 @@ async fn each_refused_command_has_its_error_and_the_connection_lives() {
         let reply = socket.request(method, body.clone()).await;
         assert_eq!(reply["error"]["code"], code, "{method} {body}: {reply}");
         assert!(reply["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{reply}");
-        neighbour.notices_nothing(&mut gateway, method).await;
+        control.assert_unaffected(&mut gateway, method).await;
     }
     assert!(socket.request("subscribe", json!({"channel": "open-3"})).await.get("error").is_none());
     let one_too_many = socket.request("subscribe", json!({"channel": "open-4"})).await;
@@ -224,7 +224,7 @@ async fn a_payload_above_the_limit_is_a_gap_and_not_silence() {
     let gap: serde_json::Value = serde_json::from_str(&events.data("gap").await).unwrap();
     assert_eq!((&gap["channel"], &gap["reason"]), (&json!("odd"), &json!("too-large")));
     assert_eq!(events.data("message").await, "1");
-    socket.come_back(1).await;
+    socket.resubscribe_after_gaps(1).await;
     redis.publish("odd", b"2").await;
     assert_eq!(socket.publication().await.data, "2");
     gateway.assert_alive();

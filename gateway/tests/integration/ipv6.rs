@@ -38,7 +38,7 @@ async fn listen_may_be_given_by_the_environment_and_in_the_file() {
     for config in [true, false] {
         let port = crate::harness::process::free_port();
         let listen = format!("127.0.0.1:{port}");
-        let settings = Gateway::settings().listen_elsewhere(port);
+        let settings = Gateway::settings().listen_from_config(port);
         let settings = if config {
             settings.config(&format!("listen = \"{listen}\"\n"))
         } else {

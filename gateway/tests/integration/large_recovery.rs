@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::encoding::Encoding;
 use crate::harness::http::Raw;
 use crate::harness::ws::{Incoming, WsClient};
-use crate::harness::{Gateway, Redis, SseClient, heavy};
+use crate::harness::{Gateway, Redis, SseClient, exclusive};
 
 /// As much as one recovery may hold, and what comes live while its client still reads.
 const ASLEEP: u64 = 300;
@@ -43,7 +43,7 @@ impl Night {
     async fn pass(limits: (&str, u64)) -> Self {
         let redis = Redis::start().await;
         let gateway = Gateway::settings().config(&config(limits)).redis(&redis).start().await;
-        let (witness, subscribed) = SseClient::begin_at(gateway.address(), "/sse/large").await;
+        let (witness, subscribed) = SseClient::connect(gateway.address(), "/sse/large").await;
         let mut night = Self { redis, gateway, witness, evening: subscribed.id };
         for first in (1..=ASLEEP).step_by(10) {
             night.publish(first..=first + 9).await;
@@ -71,10 +71,10 @@ fn large(number: u64) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_large_publications_reach_a_socket_that_reads_slowly() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     for (encoding, limits) in Encoding::BOTH.into_iter().zip(CONFIGS) {
         let mut night = Night::pass(limits).await;
-        let mut client = WsClient::over(night.gateway.narrow_connection(), encoding).await;
+        let mut client = WsClient::over(night.gateway.small_buffer_connection(), encoding).await;
         client.request("connect", json!({})).await;
         let reply = client.request("subscribe", json!({"channel": "large", "recover": true})).await;
         let result = &reply["subscribe"];
@@ -103,11 +103,11 @@ async fn three_hundred_large_publications_reach_a_socket_that_reads_slowly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_large_publications_reach_a_stream_that_reads_slowly() {
-    let _alone = heavy().await;
-    let paths = [("/sse/large", "message"), ("/sse?channel=aside&channel=large", "large")];
+    let _exclusive = exclusive().await;
+    let paths = [("/sse/large", "message"), ("/sse?channel=other&channel=large", "large")];
     for (limits, (path, name)) in CONFIGS.into_iter().flat_map(|limits| paths.map(|path| (limits, path))) {
         let mut night = Night::pass(limits).await;
-        let raw = Raw::over(night.gateway.narrow_connection());
+        let raw = Raw::over(night.gateway.small_buffer_connection());
         let (mut stream, subscribed) = SseClient::resume_over(raw, path, &night.evening).await;
         assert!(subscribed.data.contains(r#""large":{"recovered":true}"#), "{subscribed:?}");
         night.dawn().await;

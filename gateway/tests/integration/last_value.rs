@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::publisher::{Pace, Publisher};
+use crate::harness::publisher::{Load, Publisher};
 use crate::harness::subscriber::{NUMBERS, number};
 use crate::harness::ws::Publication;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 const CONFIG: &str = r#"
 [[namespace]]
@@ -71,7 +71,7 @@ async fn a_socket_gets_the_newest_in_the_reply_and_then_what_follows() {
     for encoding in Encoding::BOTH {
         let (redis, gateway) = scene().await;
         publish(&redis, &gateway, "video:1", &["1", "2", "3"]).await;
-        let mut client = WsClient::speaking(gateway.address(), encoding).await;
+        let mut client = WsClient::connect(gateway.address(), encoding).await;
         let (result, newest) = subscribe(&mut client, "video:1").await;
         assert_eq!(data(&newest), ["3"], "{result}");
         assert_eq!(newest[0].offset, 3);
@@ -145,7 +145,7 @@ async fn who_comes_back_gets_what_follows_its_place_and_ends_with_the_newest() {
     for encoding in Encoding::BOTH {
         let (redis, gateway) = scene().await;
         publish(&redis, &gateway, "video:1", &["1", "2", "3"]).await;
-        let mut client = WsClient::speaking(gateway.address(), encoding).await;
+        let mut client = WsClient::connect(gateway.address(), encoding).await;
         for (offset, expected) in [(3, vec![]), (2, vec!["3"])] {
             let request = json!({"channel": "video:1", "recover": true, "offset": offset});
             let reply = client.request("subscribe", request).await;
@@ -167,7 +167,7 @@ async fn the_subscriptions_of_a_connect_command_begin_with_the_newest() {
     for encoding in Encoding::BOTH {
         let (redis, gateway) = scene().await;
         publish(&redis, &gateway, "video:1", &["1", "2"]).await;
-        let mut client = WsClient::bare(gateway.address(), encoding).await;
+        let mut client = WsClient::handshake_only(gateway.address(), encoding).await;
         let reply = client.request("connect", json!({"subs": {"video:1": {}}})).await;
         let newest = publications("video:1", &reply["connect"]["subs"]["video:1"]);
         assert_eq!(data(&newest), ["2"], "{reply}");
@@ -206,7 +206,7 @@ async fn a_page_that_opens_when_all_others_have_gone_gets_the_newest() {
     })
     .await;
     redis.publish("video:1", b"2").await;
-    until("the gateway has heard it", async || {
+    until("the gateway has received it", async || {
         let mut stream = SseClient::open(gateway.address(), "/sse/video:1").await;
         (stream.data("message").await == "2").then_some(())
     })
@@ -218,12 +218,12 @@ const TIMES: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_while_a_publisher_runs_begins_with_one_and_misses_none_after_it() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let (redis, gateway) = scene().await;
     // The channel is heard before the first publication: those who come find a newest one, however late they are.
     let _first = WsClient::open(gateway.address(), &[NUMBERS]).await;
     let marks: Arc<[AtomicU64]> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
-    let pace = Pace { channels: &[NUMBERS], batch: 16, fill: 0, ahead: 500 };
+    let pace = Load { channels: &[NUMBERS], batch: 16, padding: 0, max_lead: 500 };
     let publisher = Publisher::start(&redis, pace, Arc::clone(&marks));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
@@ -247,9 +247,9 @@ async fn who_comes_while_a_publisher_runs_begins_with_one_and_misses_none_after_
 const FOLLOWING: u64 = 50;
 
 async fn through_a_socket(address: SocketAddr, mark: &AtomicU64) {
-    let mut client = WsClient::speaking(address, Encoding::Json).await;
+    let mut client = WsClient::connect(address, Encoding::Json).await;
     let (result, newest) = subscribe(&mut client, NUMBERS).await;
-    assert!(client.came_early().is_empty(), "before the reply: {:?}", client.came_early());
+    assert!(client.pending_pushes().is_empty(), "before the reply: {:?}", client.pending_pushes());
     assert!(newest.len() <= 1, "{result}");
     let mut last = newest.first().map(|publication| (number(&publication.data), publication.offset));
     for _ in 0..FOLLOWING {

@@ -10,56 +10,66 @@ use tokio::task::JoinSet;
 use crate::harness::encoding::Encoding;
 use crate::harness::http::Raw;
 use crate::harness::publisher::Publisher;
-use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::subscriber::{Ledger, NUMBERS, Subscriber, Transport};
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 const OUTAGES: usize = 3;
 const EACH: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_delivered_and_what_was_announced_as_missing_make_up_what_was_published() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let enough = Arc::new(AtomicU64::new(u64::MAX));
-    let mut followers = JoinSet::new();
-    for way in [Way::ALL; EACH].concat() {
-        let follower = Follower::join(gateway.address(), way).await;
-        followers.spawn(follow(follower, way, Arc::clone(&enough)));
+    let mut subscribers = JoinSet::new();
+    for transport in [Transport::ALL; EACH].concat() {
+        let subscriber = Subscriber::connect(gateway.address(), transport).await;
+        subscribers.spawn(follow(subscriber, transport, Arc::clone(&enough)));
     }
-    let publisher = Publisher::steady(&redis, &[NUMBERS, "aside"]);
+    let publisher = Publisher::steady(&redis, &[NUMBERS, "other"]);
     for _ in 0..OUTAGES {
         let sent = publisher.sent();
         until("the load flows", async || (publisher.sent() > sent + 100).then_some(())).await;
         outage(&mut redis, &gateway).await;
     }
     enough.store(publisher.sent() + 100, Ordering::Relaxed);
-    while let Some(done) = followers.join_next().await {
-        let (way, ledger, recoveries) = done.unwrap();
+    while let Some(done) = subscribers.join_next().await {
+        let (transport, ledger, recoveries) = done.unwrap();
         let last = ledger.last.unwrap();
-        eprintln!("{way:?}: {last} published, {} delivered, {} announced", ledger.delivered, ledger.missed);
-        assert_eq!(ledger.first + ledger.delivered + ledger.missed - 1, last, "{way:?}");
-        assert!(ledger.missed > 0, "{way:?}: nothing was lost: this test shows nothing");
-        assert!(ledger.gaps >= OUTAGES, "{way:?}: {OUTAGES} outages, {} gaps told", ledger.gaps);
-        assert!(!recoveries.contains(&true), "{way:?}: nobody can recover what the gateway did not hear");
+        eprintln!(
+            "{transport:?}: {last} published, {} delivered, {} announced",
+            ledger.delivered, ledger.missed
+        );
+        assert_eq!(ledger.first + ledger.delivered + ledger.missed - 1, last, "{transport:?}");
+        assert!(ledger.missed > 0, "{transport:?}: nothing was lost: this test shows nothing");
+        assert!(ledger.gaps >= OUTAGES, "{transport:?}: {OUTAGES} outages, {} gaps told", ledger.gaps);
+        assert!(
+            !recoveries.contains(&true),
+            "{transport:?}: nobody can recover what the gateway did not hear"
+        );
     }
 }
 
-async fn follow(mut follower: Follower, way: Way, enough: Arc<AtomicU64>) -> (Way, Ledger, Vec<bool>) {
+async fn follow(
+    mut subscriber: Subscriber,
+    transport: Transport,
+    enough: Arc<AtomicU64>,
+) -> (Transport, Ledger, Vec<bool>) {
     let mut ledger = Ledger::default();
     while !ledger.has(enough.load(Ordering::Relaxed)) {
-        ledger.enter(follower.next().await);
+        ledger.record(subscriber.next().await);
     }
-    (way, ledger, follower.recoveries)
+    (transport, ledger, subscriber.recoveries)
 }
 
 /// Redis dies and comes back, and the gateway knows of both.
 async fn outage(redis: &mut Redis, gateway: &Gateway) {
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
 }
 
 #[tokio::test]
@@ -67,7 +77,7 @@ async fn after_a_deaf_spell_a_channel_has_another_epoch_and_the_old_one_cannot_b
     for encoding in Encoding::BOTH {
         let mut redis = Redis::start().await;
         let gateway = Gateway::on(&redis).await;
-        let mut client = WsClient::speaking(gateway.address(), encoding).await;
+        let mut client = WsClient::connect(gateway.address(), encoding).await;
         let before = client.request("subscribe", json!({"channel": "news"})).await["subscribe"].clone();
         redis.publish("news", b"1").await;
         assert_eq!(client.publication().await.data, "1");
@@ -92,7 +102,7 @@ async fn a_subscription_of_the_connect_command_is_disconnected_with_3010() {
     for encoding in Encoding::BOTH {
         let mut redis = Redis::start().await;
         let gateway = Gateway::on(&redis).await;
-        let mut client = WsClient::bare(gateway.address(), encoding).await;
+        let mut client = WsClient::handshake_only(gateway.address(), encoding).await;
         let reply = client.request("connect", json!({"subs": {"news": {}}})).await;
         assert_eq!(reply["connect"]["subs"]["news"]["recoverable"], true, "{reply}");
         outage(&mut redis, &gateway).await;
@@ -109,13 +119,13 @@ async fn a_channel_without_history_is_heard_again_and_its_streams_are_told() {
     let config = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = { size = 0 }\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut events = SseClient::open(gateway.address(), "/sse/news").await;
-    let mut follower = WsClient::open(gateway.address(), &["news"]).await;
+    let mut subscriber = WsClient::open(gateway.address(), &["news"]).await;
     outage(&mut redis, &gateway).await;
     redis.publish("news", b"1").await;
     assert!(events.data("gap").await.contains(r#""news""#));
     assert_eq!(events.data("message").await, "1");
     // Whether such a socket is told as well is the gateway's to say; deaf it must not be.
-    match follower.next().await {
+    match subscriber.next().await {
         Incoming::Publication(publication) => assert_eq!(publication.data, "1"),
         Incoming::Push(push) => assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{push}"),
         other => panic!("{other:?}"),
@@ -124,11 +134,11 @@ async fn a_channel_without_history_is_heard_again_and_its_streams_are_told() {
 
 #[tokio::test]
 async fn the_id_of_a_gap_event_resumes_and_an_id_from_before_it_does_not() {
-    for path in ["/sse/news", "/sse?channel=aside&channel=news"] {
+    for path in ["/sse/news", "/sse?channel=other&channel=news"] {
         let name = if path == "/sse/news" { "message" } else { "news" };
         let mut redis = Redis::start().await;
         let gateway = Gateway::on(&redis).await;
-        let (mut stream, _) = SseClient::begin_at(gateway.address(), path).await;
+        let (mut stream, _) = SseClient::connect(gateway.address(), path).await;
         redis.publish("news", b"1").await;
         let before = stream.event().await;
         assert_eq!(before.data, "1");
@@ -176,7 +186,7 @@ history = { size = 10000, bytes = "16MiB" }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overflow_inside_the_gateway_costs_a_socket_nothing_while_the_ring_suffices() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(NARROW).redis(&redis).start().await;
     let mut crowd = JoinSet::new();
@@ -188,10 +198,10 @@ async fn an_overflow_inside_the_gateway_costs_a_socket_nothing_while_the_ring_su
         (there >= CROWD as f64).then_some(())
     })
     .await;
-    let mut followers = Vec::new();
+    let mut subscribers = Vec::new();
     for encoding in Encoding::BOTH {
-        let follower = Follower::join(gateway.address(), Way::Socket(encoding)).await;
-        followers.push((follower, Ledger::from_the_first()));
+        let subscriber = Subscriber::connect(gateway.address(), Transport::WebSocket(encoding)).await;
+        subscribers.push((subscriber, Ledger::from_start()));
     }
     let mut flood = 0;
     while flood < 3 || gateway.metric("earshot_gaps_total", &[r#"reason="queue-full""#]).await == 0.0 {
@@ -200,19 +210,19 @@ async fn an_overflow_inside_the_gateway_costs_a_socket_nothing_while_the_ring_su
         let numbers = FLOOD * (flood - 1) + 1..=FLOOD * flood;
         redis.publish_all(numbers.map(|number| (NUMBERS, payload(number)))).await;
         let mut following = JoinSet::new();
-        for (mut follower, mut ledger) in followers {
+        for (mut subscriber, mut ledger) in subscribers {
             following.spawn(async move {
                 while !ledger.has(FLOOD * flood) {
-                    ledger.enter(follower.next().await);
+                    ledger.record(subscriber.next().await);
                 }
-                (follower, ledger)
+                (subscriber, ledger)
             });
         }
-        followers = following.join_all().await;
+        subscribers = following.join_all().await;
     }
-    for (follower, ledger) in followers {
-        assert!(!follower.recoveries.is_empty(), "it was told: {ledger:?}");
-        assert!(!follower.recoveries.contains(&false), "the ring sufficed every time: {ledger:?}");
+    for (subscriber, ledger) in subscribers {
+        assert!(!subscriber.recoveries.is_empty(), "it was told: {ledger:?}");
+        assert!(!subscriber.recoveries.contains(&false), "the ring sufficed every time: {ledger:?}");
         assert_eq!((ledger.missed, ledger.delivered), (0, FLOOD * flood), "{ledger:?}");
     }
 }

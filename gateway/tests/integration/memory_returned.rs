@@ -4,7 +4,7 @@ use futures::FutureExt;
 use serde_json::json;
 
 use crate::harness::http::Raw;
-use crate::harness::{Gateway, WsClient, heavy, until};
+use crate::harness::{Gateway, WsClient, exclusive, until};
 
 const CONFIG: &str =
     "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = { size = 0 }\npublish = \"anyone\"\n";
@@ -15,11 +15,11 @@ const PER_ROUND: usize = 100;
 
 #[tokio::test]
 async fn most_of_what_a_burst_needed_is_given_back() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let gateway = Gateway::settings().config(CONFIG).start().await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        let mut raw = Raw::over(gateway.narrow_connection());
+        let mut raw = Raw::over(gateway.small_buffer_connection());
         raw.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert_eq!(raw.head().await.unwrap().status, 200);
         clients.push(raw);

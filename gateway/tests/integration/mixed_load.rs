@@ -14,14 +14,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::api_publisher::{ApiPublisher, Receipt};
 use crate::harness::encoding::Encoding;
-use crate::harness::logs::{append, gateway, placed, start_again, whole_log};
-use crate::harness::proxy::{Cut, Proxy};
+use crate::harness::logs::{append, gateway, offsets_and_data, read_log, restart_empty};
+use crate::harness::proxy::{Disconnect, Proxy};
 use crate::harness::publisher::Publisher;
-use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way, number};
-use crate::harness::{Gateway, PATIENCE, Redis, SseClient, heavy, until};
+use crate::harness::subscriber::{Ledger, NUMBERS, Received, Subscriber, Transport, number};
+use crate::harness::{Gateway, Redis, SseClient, WAIT_TIMEOUT, exclusive, until};
 
 const CLIENTS: usize = 20;
-const WAYS: [Way; 3] = [Way::Socket(Encoding::Json), Way::Socket(Encoding::Protobuf), Way::Stream];
+const TRANSPORTS: [Transport; 3] =
+    [Transport::WebSocket(Encoding::Json), Transport::WebSocket(Encoding::Protobuf), Transport::Sse];
 
 /// Publishers over the log, what stands before the numbers of each, and how many each has.
 const PUBLISHERS: u64 = 2;
@@ -45,26 +46,26 @@ fn seed() -> u64 {
 /// Follows until `hear` says that it was enough; drops and comes back at random, to one gateway or the other. Gives
 /// how often it came back.
 async fn wander(
-    follower: &mut Follower,
+    subscriber: &mut Subscriber,
     gateways: [SocketAddr; 2],
     mut rng: Rng,
-    mut hear: impl FnMut(Heard, SocketAddr) -> bool,
+    mut hear: impl FnMut(Received, SocketAddr) -> bool,
 ) -> usize {
     let (mut returns, mut stay) = (0, rng.u32(1..400));
     loop {
         // An error: its gateway was killed.
-        if let Ok(heard) = follower.next_or_end().await {
-            if hear(heard, follower.address()) {
+        if let Ok(received) = subscriber.next_or_end().await {
+            if hear(received, subscriber.address()) {
                 return returns;
             }
             stay = stay.saturating_sub(1);
-            if stay > 0 || !follower.is_between_messages() {
+            if stay > 0 || !subscriber.is_between_messages() {
                 continue;
             }
         }
         (returns, stay) = (returns + 1, rng.u32(1..400));
-        let deadline = Instant::now() + PATIENCE;
-        while !follower.go_to(gateways[rng.usize(..2)]).await {
+        let deadline = Instant::now() + WAIT_TIMEOUT;
+        while !subscriber.reconnect_to(gateways[rng.usize(..2)]).await {
             assert!(Instant::now() < deadline, "nobody lets it in");
             sleep(std::time::Duration::from_millis(rng.u64(1..20))).await;
         }
@@ -73,9 +74,9 @@ async fn wander(
 
 /// What one client came to.
 struct Account {
-    way: Way,
+    transport: Transport,
     /// Everything that it heard, in its order.
-    heard: Vec<u64>,
+    received: Vec<u64>,
     ledger: Ledger,
     returns: usize,
     recoveries: Vec<bool>,
@@ -90,7 +91,7 @@ fn tell(source: &str, accounts: &[Account], due: u64) {
         "{source}: {} clients, {due} deliveries due: {} delivered, {} announced as missing by {} gaps; {} returns, \
          {recovered} of {} recoveries whole",
         accounts.len(),
-        sum(|account| account.heard.len() as u64),
+        sum(|account| account.received.len() as u64),
         sum(|account| account.ledger.missed),
         sum(|account| account.ledger.gaps as u64),
         sum(|account| account.returns as u64),
@@ -112,14 +113,14 @@ async fn trouble(
         match tenth {
             4 => gateways[0].process.kill(),
             5 => again(&mut gateways[0]).await,
-            _ => drop(redis.cut_subscribers().await),
+            _ => drop(redis.disconnect_subscribers().await),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_a_log_nothing_is_missing_and_nothing_comes_twice() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let mut rng = Rng::with_seed(seed());
     let redis = Redis::start_durable().await;
     let mut gateways = [gateway(&redis).await, gateway(&redis).await];
@@ -129,15 +130,15 @@ async fn over_a_log_nothing_is_missing_and_nothing_comes_twice() {
     gateways[0].api("history_remove", &json!({ "channel": NUMBERS }).to_string()).await;
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let way = WAYS[client % WAYS.len()];
-        let follower = Follower::join(addresses[client % 2], way).await;
-        clients.spawn(account_for_all(follower, way, addresses, rng.fork()));
+        let transport = TRANSPORTS[client % TRANSPORTS.len()];
+        let subscriber = Subscriber::connect(addresses[client % 2], transport).await;
+        clients.spawn(account_for_all(subscriber, transport, addresses, rng.fork()));
     }
     let publisher = |number| ApiPublisher::start(addresses.to_vec(), NUMBERS, BASE * number);
     let publishers: Vec<_> = (0..PUBLISHERS).map(publisher).collect();
     publishers.iter().for_each(|publisher| publisher.allow(EACH));
     let progress = || publishers.iter().map(ApiPublisher::confirmed).sum();
-    let restart = async |killed: &mut Gateway| start_again(killed, &redis).await;
+    let restart = async |killed: &mut Gateway| restart_empty(killed, &redis).await;
     trouble(&redis, &mut gateways, (progress, EACH * PUBLISHERS), &mut rng, restart).await;
     let mut receipts = Vec::new();
     for publisher in publishers {
@@ -149,10 +150,14 @@ async fn over_a_log_nothing_is_missing_and_nothing_comes_twice() {
     tell("stream", &accounts, receipts.len() as u64 * CLIENTS as u64);
 
     let log = confirmed_log(receipts);
-    for Account { way, heard, ledger, recoveries, .. } in accounts {
-        assert!(heard == log, "{way:?}: what it heard is not the log: {}", difference(&heard, &log));
-        assert_eq!(ledger.gaps, 0, "{way:?}: and nobody told it otherwise");
-        assert!(!recoveries.contains(&false), "{way:?}: {recoveries:?}");
+    for Account { transport, received, ledger, recoveries, .. } in accounts {
+        assert!(
+            received == log,
+            "{transport:?}: what it received is not the log: {}",
+            difference(&received, &log)
+        );
+        assert_eq!(ledger.gaps, 0, "{transport:?}: and nobody told it otherwise");
+        assert!(!recoveries.contains(&false), "{transport:?}: {recoveries:?}");
     }
     for gateway in &gateways {
         tells(gateway, &log).await;
@@ -166,17 +171,22 @@ fn difference(one: &[u64], other: &[u64]) -> String {
     format!("after {same} {} and {}", on(one), on(other))
 }
 
-async fn account_for_all(mut follower: Follower, way: Way, gateways: [SocketAddr; 2], rng: Rng) -> Account {
-    let (mut heard, mut ledger) = (Vec::new(), Ledger::default());
-    let returns = wander(&mut follower, gateways, rng, |next, _| {
+async fn account_for_all(
+    mut subscriber: Subscriber,
+    transport: Transport,
+    gateways: [SocketAddr; 2],
+    rng: Rng,
+) -> Account {
+    let (mut received, mut ledger) = (Vec::new(), Ledger::default());
+    let returns = wander(&mut subscriber, gateways, rng, |next, _| {
         match next {
-            Heard::Number(number) => heard.push(number),
-            Heard::Gap => ledger.gaps += 1,
+            Received::Number(number) => received.push(number),
+            Received::Gap => ledger.gaps += 1,
         }
-        next == Heard::Number(END)
+        next == Received::Number(END)
     })
     .await;
-    Account { way, heard, ledger, returns, recoveries: follower.recoveries }
+    Account { transport, received, ledger, returns, recoveries: subscriber.recoveries }
 }
 
 /// The log as its publishers know it: every number once, in the order of its publisher, without a hole.
@@ -196,14 +206,15 @@ fn confirmed_log(mut receipts: Vec<Receipt>) -> Vec<u64> {
 
 /// A gateway tells the log as its publishers know it.
 async fn tells(gateway: &Gateway, log: &[u64]) {
-    let (_, publications) = whole_log(gateway, NUMBERS).await;
-    let told: Vec<u64> = placed(&publications).iter().map(|(_, data)| data.as_u64().unwrap()).collect();
+    let (_, publications) = read_log(gateway, NUMBERS).await;
+    let told: Vec<u64> =
+        offsets_and_data(&publications).iter().map(|(_, data)| data.as_u64().unwrap()).collect();
     assert!(told == log, "the history is not the log: {}", difference(&told, log));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_plain_pubsub_every_hole_is_announced() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let mut rng = Rng::with_seed(seed());
     let redis = Redis::start().await;
     let mut gateways = [Gateway::on(&redis).await, Gateway::on(&redis).await];
@@ -211,9 +222,9 @@ async fn over_plain_pubsub_every_hole_is_announced() {
     let enough = Arc::new(AtomicU64::new(u64::MAX));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let way = WAYS[client % WAYS.len()];
-        let follower = Follower::join(addresses[client % 2], way).await;
-        clients.spawn(account_for_holes(follower, way, addresses, rng.fork(), Arc::clone(&enough)));
+        let transport = TRANSPORTS[client % TRANSPORTS.len()];
+        let subscriber = Subscriber::connect(addresses[client % 2], transport).await;
+        clients.spawn(account_for_holes(subscriber, transport, addresses, rng.fork(), Arc::clone(&enough)));
     }
     let publisher = Publisher::steady(&redis, &[NUMBERS]);
     let restart = async |killed: &mut Gateway| {
@@ -224,9 +235,9 @@ async fn over_plain_pubsub_every_hole_is_announced() {
     let accounts = clients.join_all().await;
     // Each had enough at a number of its own.
     tell("pubsub", &accounts, accounts.iter().filter_map(|account| account.ledger.last).sum());
-    for Account { way, ledger, .. } in accounts {
-        assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{way:?}: {ledger:?}");
-        assert!(ledger.missed > 0, "{way:?}: nothing was lost: this test shows nothing");
+    for Account { transport, ledger, .. } in accounts {
+        assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{transport:?}: {ledger:?}");
+        assert!(ledger.missed > 0, "{transport:?}: nothing was lost: this test shows nothing");
     }
 }
 
@@ -236,8 +247,8 @@ const EXCURSIONS: [Duration; 4] =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_a_name_that_leads_elsewhere_for_a_while_every_hole_is_announced() {
-    let _alone = heavy().await;
-    for cut in [Cut::Commands, Cut::Everything] {
+    let _exclusive = exclusive().await;
+    for cut in [Disconnect::Commands, Disconnect::Everything] {
         let mut rng = Rng::with_seed(seed());
         let (home, away) = (Redis::start().await, Redis::start().await);
         let proxy = Proxy::before(home.address()).await;
@@ -247,9 +258,15 @@ async fn over_a_name_that_leads_elsewhere_for_a_while_every_hole_is_announced() 
         let enough = Arc::new(AtomicU64::new(u64::MAX));
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
-            let way = WAYS[client % WAYS.len()];
-            let follower = Follower::join(addresses[client % 2], way).await;
-            clients.spawn(account_for_holes(follower, way, addresses, rng.fork(), Arc::clone(&enough)));
+            let transport = TRANSPORTS[client % TRANSPORTS.len()];
+            let subscriber = Subscriber::connect(addresses[client % 2], transport).await;
+            clients.spawn(account_for_holes(
+                subscriber,
+                transport,
+                addresses,
+                rng.fork(),
+                Arc::clone(&enough),
+            ));
         }
         let publisher = Publisher::steady_at(watch::channel(proxy.url()).1, &[NUMBERS]);
         let flows = async || {
@@ -258,9 +275,9 @@ async fn over_a_name_that_leads_elsewhere_for_a_while_every_hole_is_announced() 
         };
         for span in EXCURSIONS {
             flows().await;
-            proxy.lead_to(away.address(), cut);
+            proxy.redirect(away.address(), cut);
             sleep(span).await;
-            proxy.lead_to(home.address(), cut);
+            proxy.redirect(home.address(), cut);
         }
         flows().await;
         enough.store(publisher.sent() + 100, Ordering::Relaxed);
@@ -270,36 +287,40 @@ async fn over_a_name_that_leads_elsewhere_for_a_while_every_hole_is_announced() 
             &accounts,
             accounts.iter().filter_map(|one| one.ledger.last).sum(),
         );
-        for Account { way, ledger, .. } in accounts {
-            assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{cut:?} {way:?}: {ledger:?}");
-            assert!(ledger.missed > 0, "{cut:?} {way:?}: nothing was lost: this test shows nothing");
+        for Account { transport, ledger, .. } in accounts {
+            assert_eq!(
+                ledger.delivered + ledger.missed,
+                ledger.last.unwrap(),
+                "{cut:?} {transport:?}: {ledger:?}"
+            );
+            assert!(ledger.missed > 0, "{cut:?} {transport:?}: nothing was lost: this test shows nothing");
         }
     }
 }
 
 async fn account_for_holes(
-    mut follower: Follower,
-    way: Way,
+    mut subscriber: Subscriber,
+    transport: Transport,
     gateways: [SocketAddr; 2],
     rng: Rng,
     enough: Arc<AtomicU64>,
 ) -> Account {
-    let (mut heard, mut ledger, mut home) = (Vec::new(), Ledger::from_the_first(), follower.address());
-    let returns = wander(&mut follower, gateways, rng, |next, gateway| {
-        if let Heard::Number(number) = next {
+    let (mut received, mut ledger, mut home) = (Vec::new(), Ledger::from_start(), subscriber.address());
+    let returns = wander(&mut subscriber, gateways, rng, |next, gateway| {
+        if let Received::Number(number) = next {
             // One gateway may hear Redis a little later than the other: after its gap it tells the last numbers again.
-            if gateway != home && ledger.told && ledger.has(number) {
+            if gateway != home && ledger.gap_reported && ledger.has(number) {
                 return false;
             }
             home = gateway;
-            heard.push(number);
+            received.push(number);
         }
         // A number that is twice, in disorder, or behind a hole that was not told ends the test here.
-        ledger.enter(next);
+        ledger.record(next);
         ledger.has(enough.load(Ordering::Relaxed))
     })
     .await;
-    Account { way, heard, ledger, returns, recoveries: follower.recoveries }
+    Account { transport, received, ledger, returns, recoveries: subscriber.recoveries }
 }
 
 /// Two names with the same 32-bit hash (FNV-1a).
@@ -317,20 +338,20 @@ async fn on_a_stream_of_names_that_collide_nothing_is_lost_silently() {
     let mut clients = JoinSet::new();
     for client in 0..progress.len() {
         let path = "/sse?channel=costarring&channel=liquid";
-        let (stream, _) = SseClient::begin_at(gateway.address(), path).await;
+        let (stream, _) = SseClient::connect(gateway.address(), path).await;
         let (address, mut rng, progress) = (gateway.address(), rng.fork(), Arc::clone(&progress));
         clients.spawn(async move {
             let (mut stream, mut returns) = (stream, 0);
-            let mut ledgers = COLLIDING.map(|_| Ledger::from_the_first());
+            let mut ledgers = COLLIDING.map(|_| Ledger::from_start());
             while !ledgers.iter().all(|ledger| ledger.has(COLLIDING_NUMBERS)) {
                 let event = stream.event().await;
                 let channel = COLLIDING.iter().position(|name| event.name == *name);
                 if let Some(channel) = channel {
-                    ledgers[channel].enter(Heard::Number(number(&event.data)));
+                    ledgers[channel].record(Received::Number(number(&event.data)));
                 } else {
                     let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
                     let channel = COLLIDING.iter().position(|name| gap["channel"] == *name).unwrap();
-                    ledgers[channel].enter(Heard::Gap);
+                    ledgers[channel].record(Received::Gap);
                 }
                 let least = ledgers.iter().map(|ledger| ledger.last.unwrap_or_default()).min();
                 progress[client].store(least.unwrap_or_default(), Ordering::Relaxed);

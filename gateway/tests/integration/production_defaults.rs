@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::harness::encoding::Encoding;
 use crate::harness::nginx::Nginx;
 use crate::harness::ws_frames::RawWebSocket;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, http, soon, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, http, until, within_timeout};
 
 const PUBLISH: &str = r#"{"channel":"a","data":1}"#;
 
@@ -81,7 +81,7 @@ async fn development_mode_opens_everything_with_one_warning() {
 async fn development_mode_does_not_start_where_others_can_reach_it() {
     for listen in ["0.0.0.0:{port}", ":{port}"] {
         let mut process = Gateway::settings().listen(listen).run();
-        let status = soon("the process ends", process.end()).await;
+        let status = within_timeout("the process ends", process.end()).await;
         assert_eq!(status.code(), Some(2), "{listen}");
         let log = process.log();
         assert!(log.contains("--listen: ") && log.contains("--dev") && log.contains("localhost"), "{log}");
@@ -125,7 +125,7 @@ async fn protected_channels_are_reached_by_their_exact_name_alone() {
         }
         // Nothing came before this.
         redis.publish("celery.pidbox", b"by its owner").await;
-        let first = soon("a command to the worker", pidbox.on_message().next()).await.unwrap();
+        let first = within_timeout("a command to the worker", pidbox.on_message().next()).await.unwrap();
         assert_eq!(first.get_payload::<String>().unwrap(), "by its owner");
     }
     let exact = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\n\
@@ -192,7 +192,7 @@ async fn a_token_that_nothing_can_check_is_refused_wherever_it_stands() {
             raw.text(&format!(r#"{{"id":1,"connect":{connect}}}"#)).await;
             assert_eq!(raw.close().await, Some((3500, "invalid token".to_owned())), "{connect}");
         }
-        let mut socket = WsClient::speaking(address, Encoding::Json).await;
+        let mut socket = WsClient::connect(address, Encoding::Json).await;
         let reply = socket.request("subscribe", json!({ "channel": "a", "token": "x.y.z" })).await;
         assert_eq!(reply["error"]["code"], 103, "{reply}");
         for (path, line) in [("/ws", "Authorization: Bearer x.y.z"), ("/ws?token=x.y.z", "A: b")] {

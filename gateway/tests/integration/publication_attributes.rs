@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::encoding::Encoding;
 use crate::harness::http2::Connection;
 use crate::harness::ws::Publication;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
 const MEMORY: &str = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n";
 
@@ -39,13 +39,13 @@ async fn on(redis: &Redis) -> Gateway {
 
 /// A client, and the id by which others know it.
 async fn client(gateway: &Gateway, encoding: Encoding) -> (WsClient, Value) {
-    let mut client = WsClient::bare(gateway.address(), encoding).await;
+    let mut client = WsClient::handshake_only(gateway.address(), encoding).await;
     let reply = client.request("connect", json!({})).await;
     (client, reply["connect"]["client"].clone())
 }
 
-async fn follower(gateway: &Gateway, encoding: Encoding, channel: &str) -> WsClient {
-    let mut client = WsClient::speaking(gateway.address(), encoding).await;
+async fn subscriber(gateway: &Gateway, encoding: Encoding, channel: &str) -> WsClient {
+    let mut client = WsClient::connect(gateway.address(), encoding).await;
     let reply = client.request("subscribe", json!({ "channel": channel })).await;
     assert!(reply["subscribe"].is_object(), "{reply}");
     client
@@ -69,7 +69,7 @@ fn assert_info(publication: &Publication, encoding: Encoding, id: &Value) {
 async fn the_publisher_is_told_everywhere(at: &Gateway, elsewhere: &Gateway, channel: &str) {
     for encoding in Encoding::BOTH {
         let channel = &format!("{channel}-{encoding:?}");
-        let mut live = follower(elsewhere, encoding, channel).await;
+        let mut live = subscriber(elsewhere, encoding, channel).await;
         let mut events = SseClient::open(elsewhere.address(), &format!("/sse/{channel}")).await;
         let (mut publisher, id) = client(at, encoding).await;
         publish(&mut publisher, channel, &json!({"n": 1})).await;
@@ -83,7 +83,7 @@ async fn the_publisher_is_told_everywhere(at: &Gateway, elsewhere: &Gateway, cha
             assert_eq!(events.data("message").await, data);
         }
 
-        let mut late = WsClient::speaking(elsewhere.address(), encoding).await;
+        let mut late = WsClient::connect(elsewhere.address(), encoding).await;
         let request = json!({"channel": channel, "recover": true, "offset": 0});
         let reply = late.request("subscribe", request).await;
         let recovered = Publication::read(String::new(), &reply["subscribe"]["publications"][0]);
@@ -121,7 +121,7 @@ async fn the_client_that_published_is_told_of_a_log_on_every_node() {
 async fn on_plain_channels_of_redis_the_payload_is_all_there_is() {
     let redis = Redis::start().await;
     let gateway = on(&redis).await;
-    let mut live = follower(&gateway, Encoding::Json, "room").await;
+    let mut live = subscriber(&gateway, Encoding::Json, "room").await;
     let url = redis::Client::open(redis.url()).unwrap();
     let mut wire = url.get_async_pubsub().await.unwrap();
     wire.subscribe("room").await.unwrap();
@@ -142,12 +142,12 @@ async fn tags_arrive_without_redis_live_recovered_and_in_the_history() {
     let gateway = Gateway::settings().config(MEMORY).start().await;
     for encoding in Encoding::BOTH {
         let channel = &format!("room-{encoding:?}");
-        let mut live = follower(&gateway, encoding, channel).await;
+        let mut live = subscriber(&gateway, encoding, channel).await;
         let tags = json!({"state": "active"});
         let body = json!({"channel": channel, "data": 1, "tags": tags}).to_string();
         assert_eq!(gateway.api("publish", &body).await.json(), json!({"result": {}}));
         assert_eq!(live.publication().await.tags, tags);
-        let mut late = WsClient::speaking(gateway.address(), encoding).await;
+        let mut late = WsClient::connect(gateway.address(), encoding).await;
         let request = json!({"channel": channel, "recover": true, "offset": 0});
         let reply = late.request("subscribe", request).await;
         assert_eq!(reply["subscribe"]["publications"][0]["tags"], tags, "{reply}");
@@ -195,12 +195,12 @@ async fn a_key_that_was_used_before_publishes_nothing() {
         let answer = gateway.api("broadcast", broadcast).await.json();
         assert_eq!(answer["result"]["responses"], json!([{"result": {}}, {"result": {}}]));
         publish("room", 8, "last").await;
-        let mut heard = Vec::new();
-        while heard.last().is_none_or(|last| last != "8") {
-            heard.push(live.publication().await.data);
+        let mut received = Vec::new();
+        while received.last().is_none_or(|last| last != "8") {
+            received.push(live.publication().await.data);
         }
-        heard.sort();
-        assert_eq!(heard, ["1", "3", "4", "5", "6", "7", "8"]);
+        received.sort();
+        assert_eq!(received, ["1", "3", "4", "5", "6", "7", "8"]);
         assert_eq!(gateway.metric("earshot_idempotency_keys_evicted_total", &[]).await, 0.0);
     }
 }
@@ -212,28 +212,28 @@ async fn a_key_whose_publication_failed_can_be_used_again() {
     let mut live = WsClient::open(gateway.address(), &["strict"]).await;
     let body = r#"{"channel":"strict","data":1,"idempotency_key":"order"}"#;
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     assert_eq!(gateway.api("publish", body).await.json()["error"]["code"], 100);
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
     for _ in 0..2 {
         assert_eq!(gateway.api("publish", body).await.json(), json!({"result": {}}));
     }
     gateway.publish("strict", "2").await;
-    let mut heard = Vec::new();
-    while heard.len() < 2 {
+    let mut received = Vec::new();
+    while received.len() < 2 {
         match live.next().await {
-            crate::harness::ws::Incoming::Publication(publication) => heard.push(publication.data),
+            crate::harness::ws::Incoming::Publication(publication) => received.push(publication.data),
             crate::harness::ws::Incoming::Push(_) => {
                 // The gap of the outage.
                 let reply = live.request("subscribe", json!({"channel": "strict", "recover": true})).await;
                 let recovered = reply["subscribe"]["publications"].as_array().cloned().unwrap_or_default();
-                heard.extend(recovered.iter().map(|publication| publication["data"].to_string()));
+                received.extend(recovered.iter().map(|publication| publication["data"].to_string()));
             }
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(heard, ["1", "2"]);
+    assert_eq!(received, ["1", "2"]);
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn an_idempotency_key_has_a_bounded_length() {
 
 #[tokio::test]
 async fn a_broadcast_holds_its_tags_once() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     const CHANNELS: usize = 4000;
     const TAG: usize = 256 << 10;
     let gateway = Gateway::settings().config(MEMORY).start().await;

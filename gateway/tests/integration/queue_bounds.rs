@@ -14,7 +14,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::http::Raw;
-use crate::harness::{Gateway, Redis, SseClient, heavy, soon, until};
+use crate::harness::{Gateway, Redis, SseClient, exclusive, until, within_timeout};
 
 /// Publishers that wait for Redis as long as the test lets it hang, and may fall behind with what they are sent back.
 const PATIENT: &str = r#"
@@ -49,7 +49,7 @@ const GROWTH_OF_EACH: u64 = 4 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_that_wait_for_a_hanging_redis_are_bounded_in_bytes_and_none_is_lost() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(PATIENT).redis(&redis).start().await;
     let before = gateway.memory();
@@ -71,7 +71,7 @@ async fn commands_that_wait_for_a_hanging_redis_are_bounded_in_bytes_and_none_is
     }
     redis.signal("CONT");
     for client in clients {
-        let replies = soon("every command is answered", client.replies).await.unwrap();
+        let replies = within_timeout("every command is answered", client.replies).await.unwrap();
         let failed = replies.iter().find(|reply| reply.get("error").is_some());
         assert!(failed.is_none(), "{failed:?}");
     }
@@ -79,7 +79,7 @@ async fn commands_that_wait_for_a_hanging_redis_are_bounded_in_bytes_and_none_is
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_without_permission_is_refused_before_it_waits() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(PATIENT).redis(&redis).start().await;
     let before = gateway.memory();
@@ -93,14 +93,14 @@ async fn a_command_without_permission_is_refused_before_it_waits() {
     assert!(growth < GROWTH_OF_EACH, "the process grew by {growth} bytes");
     assert_eq!(gateway.metric("earshot_reads_paused_total", &[]).await, 0.0);
     redis.signal("CONT");
-    let replies = soon("every command is answered", client.replies).await.unwrap();
+    let replies = within_timeout("every command is answered", client.replies).await.unwrap();
     assert!(replies[1]["subscribe"].is_object(), "{}", replies[1]);
     assert!(replies[2..].iter().all(|reply| reply["error"]["code"] == 103), "{}", replies[2]);
 }
 
 #[tokio::test]
 async fn a_client_that_is_gone_is_noticed_although_nothing_is_read_from_it() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(PATIENT).redis(&redis).start().await;
     redis.signal("STOP");
@@ -135,12 +135,12 @@ const MISSED: usize = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovery_of_many_channels_waits_in_the_log_until_its_client_reads() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(LOGS).redis(&redis).start().await;
     let names: Vec<String> = (0..CHANNELS).map(|channel| format!("log:{channel}")).collect();
     let path = format!("/sse?channel={}", names.join("&channel="));
-    let (stream, begun) = SseClient::begin_at(gateway.address(), &path).await;
+    let (stream, begun) = SseClient::connect(gateway.address(), &path).await;
     drop(stream);
     for number in 1..=MISSED {
         let answer = gateway.api("broadcast", &json!({"channels": names, "data": number}).to_string()).await;
@@ -149,7 +149,7 @@ async fn a_recovery_of_many_channels_waits_in_the_log_until_its_client_reads() {
     let before = gateway.memory();
     let mut readers = Vec::new();
     for _ in 0..READERS {
-        let raw = Raw::over(gateway.narrow_connection());
+        let raw = Raw::over(gateway.small_buffer_connection());
         let (reader, subscribed) = SseClient::resume_over(raw, &path, &begun.id).await;
         assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
         readers.push((reader, Read::default()));
@@ -206,7 +206,7 @@ async fn is_closed_without_a_pong(gateway: &Gateway) {
     let (mut silent, _) = client_async(url, stream).await.unwrap();
     silent.send(Message::text(r#"{"id":1,"connect":{}}"#)).await.unwrap();
     loop {
-        match soon("the close", silent.next()).await {
+        match within_timeout("the close", silent.next()).await {
             Some(Ok(Message::Close(Some(close)))) => return assert_eq!(u16::from(close.code), 3012),
             Some(Ok(_)) => {}
             end => panic!("no close: {end:?}"),

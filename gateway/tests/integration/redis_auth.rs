@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::harness::outage_subscribers::Witnesses;
+use crate::harness::outage_subscribers::OutageSubscribers;
 use crate::harness::publisher::Publisher;
 use crate::harness::subscriber::NUMBERS;
 use crate::harness::{Gateway, Redis, WsClient, until};
@@ -43,15 +43,15 @@ async fn a_password_that_is_rotated_at_the_server_heals_when_its_file_is_rotated
     let file = directory.path().join("password");
     std::fs::write(&file, format!("{first}\n")).unwrap();
     let gateway = gateway_with(&redis, &file).await;
-    let mut witnesses = Witnesses::on(&gateway, &redis).await;
-    witnesses.hear().await;
+    let mut subscribers = OutageSubscribers::on(&gateway, &redis).await;
+    subscribers.wait_until_receiving().await;
 
     redis.run(&["ACL", "SETUSER", "gateway", "resetpass", ">second-s3cret"]).await;
     redis.run(&["CLIENT", "KILL", "USER", "gateway"]).await;
-    gateway.tells(&format!("WRONGPASS invalid username-password pair or user is disabled. (user or password is wrong, or the user is switched off; the password is from {}", file.display())).await;
+    gateway.wait_for_cause(&format!("WRONGPASS invalid username-password pair or user is disabled. (user or password is wrong, or the user is switched off; the password is from {}", file.display())).await;
     std::fs::write(&file, "second-s3cret\n").unwrap();
-    gateway.answers_ready_with(200).await;
-    witnesses.account(1).await;
+    gateway.wait_for_ready_status(200).await;
+    subscribers.verify(1).await;
     let log = gateway.process.log();
     assert!(log.contains("Redis refuses us") && !log.contains("s3cret") && !log.contains("a1#"), "{log}");
 }
@@ -60,11 +60,11 @@ async fn a_password_that_was_wrong_is_taken_when_it_is_right_at_the_server() {
     let redis = redis_with("other").await;
     let url = redis.url().replace("redis://", "redis://gateway:right-s3cret@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
-    gateway.tells("the password is from the URL").await;
+    gateway.wait_for_cause("the password is from the URL").await;
     redis.run(&["ACL", "SETUSER", "gateway", "off", ">right-s3cret"]).await;
-    gateway.tells("WRONGPASS").await;
+    gateway.wait_for_cause("WRONGPASS").await;
     redis.run(&["ACL", "SETUSER", "gateway", "on"]).await;
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
     assert!(!gateway.process.log().contains("s3cret"));
 }
 
@@ -72,35 +72,38 @@ async fn a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone() {
     let redis = redis_with("pw").await;
     let url = redis.url().replace("redis://", "redis://gateway:pw@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start().await;
-    let mut witnesses = Witnesses::of(&gateway, || Publisher::steady(&redis, &[NUMBERS])).await;
-    let mut neighbour = WsClient::open(gateway.address(), &["kept"]).await;
+    let mut subscribers = OutageSubscribers::start(&gateway, || Publisher::steady(&redis, &[NUMBERS])).await;
+    let mut control = WsClient::open(gateway.address(), &["kept"]).await;
     let mut lonely = WsClient::open(gateway.address(), &["taken"]).await;
-    witnesses.hear().await;
+    subscribers.wait_until_receiving().await;
 
     // Redis cuts off whoever is subscribed to what its user may not hear any more.
     redis.run(&["ACL", "SETUSER", "gateway", "resetchannels", "&kept"]).await;
-    gateway.tells("2 topics that were heard before are refused now").await;
-    gateway.answers_ready_with(503).await;
-    neighbour.come_back(1).await;
+    gateway.wait_for_cause("2 topics that were heard before are refused now").await;
+    gateway.wait_for_ready_status(503).await;
+    control.resubscribe_after_gaps(1).await;
     redis.publish("kept", b"1").await;
-    assert_eq!(neighbour.publication().await.data, "1", "its own channel is heard all the time");
-    let refused = neighbour.request("subscribe", json!({"channel": "another"})).await;
+    assert_eq!(control.publication().await.data, "1", "its own channel is received all the time");
+    let refused = control.request("subscribe", json!({"channel": "another"})).await;
     assert_eq!(refused["error"]["code"], 103, "{refused}");
-    lonely.is_told_of_gaps(1).await;
+    lonely.wait_for_gaps(1).await;
     let refused = lonely.request("subscribe", json!({"channel": "taken"})).await;
-    assert_eq!(refused["error"]["temporary"], true, "what an SDK heard before it asks for again: {refused}");
+    assert_eq!(
+        refused["error"]["temporary"], true,
+        "what an SDK received before it asks for again: {refused}"
+    );
     redis.run(&["ACL", "SETUSER", "gateway", "allchannels"]).await;
-    gateway.answers_ready_with(200).await;
-    witnesses.account(1).await;
+    gateway.wait_for_ready_status(200).await;
+    subscribers.verify(1).await;
     redis.publish("kept", b"2").await;
-    assert_eq!(neighbour.publication().await.data, "2");
+    assert_eq!(control.publication().await.data, "2");
 }
 
 async fn a_database_that_is_not_there_is_named() {
-    let redis = Redis::start_given(&["--databases", "2"]).await;
+    let redis = Redis::start_with_arguments(&["--databases", "2"]).await;
     let url = redis.url().replace("/0", "/2");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
-    gateway.tells("DB index is out of range").await;
+    gateway.wait_for_cause("DB index is out of range").await;
 }
 
 async fn a_server_that_is_full_is_named_and_let_in_when_it_is_not() {
@@ -112,16 +115,16 @@ async fn a_server_that_is_full_is_named_and_let_in_when_it_is_not() {
     };
     set("1").await;
     let gateway = Gateway::settings().redis(&redis).start_unready().await;
-    gateway.tells("ERR max number of clients reached (`maxclients` of the server is used up").await;
+    gateway.wait_for_cause("ERR max number of clients reached (`maxclients` of the server is used up").await;
     set("100").await;
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
 }
 
 async fn a_server_without_hello_is_named_and_repeats_no_password() {
-    let redis = Redis::start_given(&["--rename-command", "HELLO", ""]).await;
+    let redis = Redis::start_with_arguments(&["--rename-command", "HELLO", ""]).await;
     let url = redis.url().replace("redis://", "redis://:s3cret@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
-    gateway.tells("does not know HELLO 3").await;
+    gateway.wait_for_cause("does not know HELLO 3").await;
     let told = gateway.fetch("/health").await.text() + &gateway.fetch("/ready").await.text();
     assert!(!told.contains("s3cret") && !gateway.process.log().contains("s3cret"), "{told}");
 }
@@ -130,7 +133,8 @@ async fn a_server_without_hello_is_named_and_repeats_no_password() {
 async fn a_socket_of_this_machine_is_as_good_as_a_port() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("redis.sock");
-    let mut redis = Redis::start_given(&["--unixsocket", path.to_str().unwrap(), "--requirepass", ""]).await;
+    let mut redis =
+        Redis::start_with_arguments(&["--unixsocket", path.to_str().unwrap(), "--requirepass", ""]).await;
     redis.run(&["ACL", "SETUSER", "gateway", "on", ">p@ss", "+@all", "~*", "&*"]).await;
     let url = format!("unix://gateway:p%40ss@{}?db=3", path.display());
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start().await;
@@ -139,11 +143,11 @@ async fn a_socket_of_this_machine_is_as_good_as_a_port() {
     assert_eq!(socket.publication().await.data, "1");
 
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     redis.restart().await;
     redis.run(&["ACL", "SETUSER", "gateway", "on", ">p@ss", "+@all", "~*", "&*"]).await;
-    gateway.answers_ready_with(200).await;
-    socket.come_back(1).await;
+    gateway.wait_for_ready_status(200).await;
+    socket.resubscribe_after_gaps(1).await;
     redis.publish("a", b"2").await;
     assert_eq!(socket.publication().await.data, "2");
 }

@@ -45,7 +45,7 @@ async fn clients_of_a_node_go_on_without_redis_and_are_told_of_the_gap_afterward
     assert_eq!(health(&gateway).await["cache"], "redis");
 
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     let state = health(&gateway).await;
     assert_eq!((&state["status"], &state["cache"]), (&json!("degraded"), &json!("memory")), "{state}");
 
@@ -72,9 +72,9 @@ async fn clients_of_a_node_go_on_without_redis_and_are_told_of_the_gap_afterward
     }
 
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
-    before.come_back(1).await;
-    newcomer.come_back(2).await;
+    gateway.wait_for_ready_status(200).await;
+    before.resubscribe_after_gaps(1).await;
+    newcomer.resubscribe_after_gaps(2).await;
     let Next::Event(gap) = stream.next().await else { panic!("the stream goes on") };
     assert_eq!(gap.name, "gap");
     redis.publish("room", b"\"after\"").await;
@@ -94,8 +94,8 @@ async fn a_gateway_that_starts_without_redis_serves_its_clients_and_heals() {
     assert_eq!(answer["publish"]["local"], true, "{answer}");
     assert_eq!(client.publication().await.data, "\"alone\"");
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
-    client.come_back(1).await;
+    gateway.wait_for_ready_status(200).await;
+    client.resubscribe_after_gaps(1).await;
     redis.publish("room", b"1").await;
     assert_eq!(client.publication().await.data, "1");
 }

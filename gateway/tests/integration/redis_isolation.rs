@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-use crate::harness::publisher::{Pace, Publisher};
+use crate::harness::publisher::{Load, Publisher};
 use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn one_instance_that_is_gone_and_one_that_hangs_cost_the_third_nothing() {
     let mut lost = WsClient::open(gateway.address(), &["gone:a", "hung:a"]).await;
     let mut stream = SseClient::open(gateway.address(), "/sse/good:numbers").await;
     let marks: Arc<[AtomicU64]> = [AtomicU64::new(0)].into();
-    let pace = Pace { channels: &["good:numbers"], batch: 1, fill: 0, ahead: 100 };
+    let pace = Load { channels: &["good:numbers"], batch: 1, padding: 0, max_lead: 100 };
     let _publisher = Publisher::start(&good, pace, Arc::clone(&marks));
 
     gone.kill();
@@ -66,8 +66,8 @@ async fn one_instance_that_is_gone_and_one_that_hangs_cost_the_third_nothing() {
 
     gone.restart().await;
     hung.signal("CONT");
-    gateway.answers_ready_with(200).await;
-    lost.come_back(2).await;
+    gateway.wait_for_ready_status(200).await;
+    lost.resubscribe_after_gaps(2).await;
     for (redis, channel) in [(&gone, "gone:a"), (&hung, "hung:a")] {
         redis.publish(channel, b"1").await;
         assert_eq!(lost.publication().await.channel, channel);

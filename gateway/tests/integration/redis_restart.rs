@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 const SOCKETS: usize = 200;
 const CHANNELS_EACH: usize = 100;
@@ -17,7 +17,7 @@ type Numbered = (usize, WsClient);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_channels_are_heard_again_when_redis_was_killed() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let mut sockets = Vec::new();
@@ -28,15 +28,15 @@ async fn twenty_thousand_channels_are_heard_again_when_redis_was_killed() {
     sockets = hear_everything(&redis, sockets, "before").await;
 
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     assert_eq!(gateway.fetch("/health").await.status, 200, "it lives, although it is not ready");
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
-    assert_eq!(confirmed(&gateway).await, CHANNELS, "ready means that every channel is heard");
+    gateway.wait_for_ready_status(200).await;
+    assert_eq!(confirmed(&gateway).await, CHANNELS, "ready means that every channel is received");
     let mut back = JoinSet::new();
     for (number, mut socket) in sockets {
         back.spawn(async move {
-            socket.come_back(CHANNELS_EACH).await;
+            socket.resubscribe_after_gaps(CHANNELS_EACH).await;
             (number, socket)
         });
     }
@@ -53,9 +53,9 @@ async fn streams_stay_open_while_redis_is_away_and_say_that_there_was_a_gap() {
     assert_eq!(events.data("message").await, "1");
 
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
     redis.publish("web-signals", b"2").await;
     let gap: serde_json::Value = serde_json::from_str(&events.data("gap").await).unwrap();
     assert_eq!(gap["channel"], "web-signals");
@@ -90,7 +90,7 @@ async fn a_gateway_that_starts_before_its_redis_becomes_ready_when_redis_comes()
     let gateway = Gateway::settings().redis(&redis).start_unready().await;
     assert_eq!(gateway.fetch("/ready").await.status, 503);
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
+    gateway.wait_for_ready_status(200).await;
     let mut socket = WsClient::open(gateway.address(), &["late"]).await;
     redis.publish("late", b"1").await;
     assert_eq!(socket.publication().await.data, "1");
@@ -128,8 +128,8 @@ async fn a_redis_that_hangs_is_noticed_and_heals() {
     })
     .await;
     redis.signal("CONT");
-    gateway.answers_ready_with(200).await;
-    socket.come_back(1).await;
+    gateway.wait_for_ready_status(200).await;
+    socket.resubscribe_after_gaps(1).await;
     redis.publish("a", b"1").await;
     assert_eq!(socket.publication().await.data, "1");
 }
@@ -142,7 +142,7 @@ async fn who_publishes_or_subscribes_while_redis_is_away_is_told_to_try_again() 
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     redis.kill();
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_ready_status(503).await;
     for (method, body) in
         [("publish", json!({"channel": "a", "data": 1})), ("subscribe", json!({"channel": "b"}))]
     {
@@ -157,8 +157,8 @@ async fn who_publishes_or_subscribes_while_redis_is_away_is_told_to_try_again() 
     assert_eq!(answer["error"]["code"], 100, "{answer}");
 
     redis.restart().await;
-    gateway.answers_ready_with(200).await;
-    socket.come_back(1).await;
+    gateway.wait_for_ready_status(200).await;
+    socket.resubscribe_after_gaps(1).await;
     assert!(socket.request("subscribe", json!({"channel": "b"})).await.get("error").is_none());
     assert!(socket.request("publish", json!({"channel": "b", "data": 2})).await.get("error").is_none());
     assert_eq!(socket.publication().await.data, "2", "what failed was not published later");
@@ -204,7 +204,7 @@ async fn hear_each_once(socket: &mut WsClient, number: usize, payload: &str) {
 #[tokio::test]
 async fn a_server_that_closes_idle_connections_finds_none_of_ours_idle() {
     const IDLE: u64 = 5;
-    let redis = Redis::start_given(&["--timeout", &IDLE.to_string()]).await;
+    let redis = Redis::start_with_arguments(&["--timeout", &IDLE.to_string()]).await;
     let gateway = Gateway::on(&redis).await;
     let mut socket = WsClient::open(gateway.address(), &["quiet"]).await;
     let mut connection = redis.connection().await;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::harness::certificates::{Authority, Day, FAR, Issued};
-use crate::harness::outage_subscribers::Witnesses;
+use crate::harness::outage_subscribers::OutageSubscribers;
 use crate::harness::process::free_port;
 use crate::harness::{Gateway, Redis, WsClient};
 
@@ -25,7 +25,7 @@ impl Secure {
         let authority = Authority::new();
         let own = authority.issue(&["localhost", "127.0.0.1"], FAR);
         let port = free_port();
-        let redis = Redis::start_given(&[
+        let redis = Redis::start_with_arguments(&[
             "--tls-port",
             &port.to_string(),
             "--tls-cert-file",
@@ -57,7 +57,7 @@ impl Secure {
     async fn show(&self, issued: &Issued) {
         let (certificate, key) = (shown(&issued.certificate), shown(&issued.key));
         self.redis.run(&["CONFIG", "SET", "tls-cert-file", &certificate, "tls-key-file", &key]).await;
-        self.redis.cut_all().await;
+        self.redis.disconnect_all().await;
     }
 }
 
@@ -118,8 +118,8 @@ async fn a_client_certificate_is_shown_where_the_server_wants_one() {
     let own = server.authority.issue(&["gateway"], FAR);
     let (certificate, key) = (shown(&own.certificate), shown(&own.key));
     let gateway = server.gateway(&format!("cert_file = {certificate:?}\nkey_file = {key:?}\n")).await;
-    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
-    witnesses.hear().await;
+    let mut subscribers = OutageSubscribers::on(&gateway, &server.redis).await;
+    subscribers.wait_until_receiving().await;
 
     // Ours is replaced by one that the server does not know, then by none at all, then it is right again.
     let right = (std::fs::read(&own.certificate).unwrap(), std::fs::read(&own.key).unwrap());
@@ -127,12 +127,12 @@ async fn a_client_certificate_is_shown_where_the_server_wants_one() {
     let foreign = stranger.issue(&["gateway"], FAR);
     std::fs::copy(&foreign.certificate, &own.certificate).unwrap();
     std::fs::copy(&foreign.key, &own.key).unwrap();
-    server.redis.cut_all().await;
-    gateway.tells("does not trust the authority of our client certificate").await;
+    server.redis.disconnect_all().await;
+    gateway.wait_for_cause("does not trust the authority of our client certificate").await;
     std::fs::write(&own.certificate, right.0).unwrap();
     std::fs::write(&own.key, right.1).unwrap();
-    gateway.answers_ready_with(200).await;
-    witnesses.account(1).await;
+    gateway.wait_for_ready_status(200).await;
+    subscribers.verify(1).await;
 }
 
 /// A refusal is tried again after 2 to 10 seconds: waiting is best done together.
@@ -152,14 +152,14 @@ async fn whatever_is_wrong_with_tls_is_named_and_heals_once_it_is_right() {
 async fn heals_from(names: &[&str], until: Day, words: &str) {
     let server = Secure::start().await;
     let gateway = server.gateway("").await;
-    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
-    witnesses.hear().await;
+    let mut subscribers = OutageSubscribers::on(&gateway, &server.redis).await;
+    subscribers.wait_until_receiving().await;
     server.show(&server.authority.issue(names, until)).await;
-    gateway.tells(words).await;
-    gateway.answers_ready_with(503).await;
+    gateway.wait_for_cause(words).await;
+    gateway.wait_for_ready_status(503).await;
     server.show(&server.authority.issue(&["127.0.0.1"], FAR)).await;
-    gateway.answers_ready_with(200).await;
-    witnesses.account(1).await;
+    gateway.wait_for_ready_status(200).await;
+    subscribers.verify(1).await;
 }
 
 async fn a_certificate_for_another_name_is_refused_until_it_is_right() {
@@ -176,31 +176,36 @@ async fn an_authority_that_is_not_trusted_is_refused_until_its_file_is_right() {
     let trusted = directory.path().join("ca.pem");
     std::fs::copy(server.authority.file(), &trusted).unwrap();
     let gateway = server.gateway_trusting(&trusted, "").await;
-    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
-    witnesses.hear().await;
+    let mut subscribers = OutageSubscribers::on(&gateway, &server.redis).await;
+    subscribers.wait_until_receiving().await;
     std::fs::copy(Authority::new().file(), &trusted).unwrap();
-    server.redis.cut_all().await;
+    server.redis.disconnect_all().await;
     gateway
-        .tells(&format!("signed by none of the authorities that are trusted (`ca_file` {}", shown(&trusted)))
+        .wait_for_cause(&format!(
+            "signed by none of the authorities that are trusted (`ca_file` {}",
+            shown(&trusted)
+        ))
         .await;
     std::fs::remove_file(&trusted).unwrap();
-    gateway.tells("ca.pem cannot be read: No such file").await;
+    gateway.wait_for_cause("ca.pem cannot be read: No such file").await;
     std::fs::copy(server.authority.file(), &trusted).unwrap();
-    gateway.answers_ready_with(200).await;
-    witnesses.account(1).await;
+    gateway.wait_for_ready_status(200).await;
+    subscribers.verify(1).await;
 }
 
 async fn a_missing_client_certificate_is_named_as_the_cause() {
     let server = Secure::start().await;
     let gateway = server.gateway("").await;
-    let mut witnesses = Witnesses::on(&gateway, &server.redis).await;
-    witnesses.hear().await;
+    let mut subscribers = OutageSubscribers::on(&gateway, &server.redis).await;
+    subscribers.wait_until_receiving().await;
     server.redis.run(&["CONFIG", "SET", "tls-auth-clients", "yes"]).await;
-    server.redis.cut_all().await;
-    gateway.tells("most likely because it wants a client certificate: `cert_file` and `key_file`").await;
+    server.redis.disconnect_all().await;
+    gateway
+        .wait_for_cause("most likely because it wants a client certificate: `cert_file` and `key_file`")
+        .await;
     server.redis.run(&["CONFIG", "SET", "tls-auth-clients", "no"]).await;
-    gateway.answers_ready_with(200).await;
-    witnesses.account(1).await;
+    gateway.wait_for_ready_status(200).await;
+    subscribers.verify(1).await;
 }
 
 async fn tls_to_a_plain_port_and_plain_to_a_tls_port_are_told_apart_from_an_outage() {
@@ -211,7 +216,7 @@ async fn tls_to_a_plain_port_and_plain_to_a_tls_port_are_told_apart_from_an_outa
         (format!("redis://127.0.0.1:{}", server.port), "speaks TLS: the URL begins with rediss://"),
     ] {
         let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
-        gateway.tells(words).await;
+        gateway.wait_for_cause(words).await;
         assert!(gateway.process.log().contains("Redis refuses us"), "loudly");
     }
 }

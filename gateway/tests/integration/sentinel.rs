@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::harness::certificates::{Authority, FAR};
-use crate::harness::outage_subscribers::Witnesses;
+use crate::harness::outage_subscribers::OutageSubscribers;
 use crate::harness::process::free_port;
 use crate::harness::publisher::Publisher;
-use crate::harness::sentinel::{Group, Guard};
+use crate::harness::sentinel::{Group, GroupOptions};
 use crate::harness::subscriber::NUMBERS;
 use crate::harness::{Gateway, WsClient, until};
 
@@ -32,17 +32,18 @@ async fn fails_over(signal: &str) {
     // Nothing but the Sentinels tells of a primary that hangs.
     let gateway = gateway(&group, "ping_interval = \"5m\"\n").await;
     let old = group.servers[0].address().port();
-    let (leader, following) = group.leader();
-    let mut witnesses = Witnesses::of(&gateway, || Publisher::steady_at(leader, &[NUMBERS])).await;
-    witnesses.hear().await;
+    let (leader, following) = group.follow_primary();
+    let mut subscribers =
+        OutageSubscribers::start(&gateway, || Publisher::steady_at(leader, &[NUMBERS])).await;
+    subscribers.wait_until_receiving().await;
 
     group.servers[0].signal(signal);
-    let new = group.moved_from(old).await;
+    let new = group.wait_for_failover_from(old).await;
     let since = Instant::now();
     assert_eq!(new, group.servers[1].address().port());
-    witnesses.hear().await;
-    eprintln!("{signal}: heard again {:?} after the Sentinels named the successor", since.elapsed());
-    gateway.answers_ready_with(200).await;
+    subscribers.wait_until_receiving().await;
+    eprintln!("{signal}: received again {:?} after the Sentinels named the successor", since.elapsed());
+    gateway.wait_for_ready_status(200).await;
 
     if signal == "STOP" {
         let log = gateway.process.log();
@@ -58,10 +59,10 @@ async fn fails_over(signal: &str) {
         })
         .await;
         let before = reconnects(&gateway).await;
-        witnesses.hear().await;
+        subscribers.wait_until_receiving().await;
         assert_eq!(reconnects(&gateway).await, before);
     }
-    witnesses.account(1).await;
+    subscribers.verify(1).await;
     following.abort();
 }
 
@@ -72,9 +73,9 @@ async fn a_fail_over_that_somebody_asks_for_is_followed() {
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     let old = group.servers[0].address().port();
     group.fail_over().await;
-    group.moved_from(old).await;
-    socket.come_back(1).await;
-    gateway.answers_ready_with(200).await;
+    group.wait_for_failover_from(old).await;
+    socket.resubscribe_after_gaps(1).await;
+    gateway.wait_for_ready_status(200).await;
     until("the gateway is at the new primary", async || {
         (group.servers[1].publish("a", b"1").await == 1).then_some(())
     })
@@ -92,9 +93,9 @@ async fn a_sentinel_that_hangs_and_one_that_is_gone_are_done_without() {
     group.sentinels[2].process.kill();
     let old = group.servers[0].address().port();
     group.servers[0].signal("STOP");
-    group.moved_from(old).await;
-    socket.come_back(1).await;
-    gateway.answers_ready_with(200).await;
+    group.wait_for_failover_from(old).await;
+    socket.resubscribe_after_gaps(1).await;
+    gateway.wait_for_ready_status(200).await;
     group.servers[1].publish("a", b"1").await;
     assert_eq!(socket.publication().await.data, "1");
 }
@@ -116,7 +117,7 @@ async fn sentinels_have_passwords_and_tls_of_their_own() {
         ["tls-replication", "yes"],
     ];
     let user = "--user gateway on >g#pw ~* &* +@all".split(' ');
-    let guard = Guard {
+    let options = GroupOptions {
         servers: tls
             .iter()
             .flat_map(|[key, value]| [format!("--{key}"), (*value).to_owned()])
@@ -129,9 +130,9 @@ async fn sentinels_have_passwords_and_tls_of_their_own() {
             .collect(),
         ports: Some([free_port(), free_port()]),
         password: Some("s3ntinel".to_owned()),
-        ..Guard::default()
+        ..GroupOptions::default()
     };
-    let group = Group::start_guarded(guard).await;
+    let group = Group::start_with_options(options).await;
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -147,18 +148,20 @@ async fn sentinels_have_passwords_and_tls_of_their_own() {
     let other = config.replace("\"mymaster\"", "\"mastered\"");
     let start = |config: &str| Gateway::settings().config(config).start_unready();
     let (without, wrong, other) = (start(&bare).await, start(&config).await, start(&other).await);
-    without.tells("the server wants a password, and none is configured: `sentinel_password_file`").await;
-    wrong.tells("WRONGPASS").await;
+    without
+        .wait_for_cause("the server wants a password, and none is configured: `sentinel_password_file`")
+        .await;
+    wrong.wait_for_cause("WRONGPASS").await;
     file("sentinel", "s3ntinel");
-    other.tells("ERR No such master with that name: `sentinel_master` must be the name").await;
-    wrong.answers_ready_with(200).await;
+    other.wait_for_cause("ERR No such master with that name: `sentinel_master` must be the name").await;
+    wrong.wait_for_ready_status(200).await;
 
     let mut socket = WsClient::open(wrong.address(), &["a"]).await;
     let old = group.primary(0).await.unwrap();
     group.fail_over().await;
-    group.moved_from(old).await;
-    socket.come_back(1).await;
-    wrong.answers_ready_with(200).await;
+    group.wait_for_failover_from(old).await;
+    socket.resubscribe_after_gaps(1).await;
+    wrong.wait_for_ready_status(200).await;
     group.servers[1].publish("a", b"1").await;
     assert_eq!(socket.publication().await.data, "1");
     let log = wrong.process.log();

@@ -12,7 +12,7 @@ use crate::harness::http::Raw;
 use crate::harness::http2::Connection;
 use crate::harness::sse::Next;
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, http, soon, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, http, until, within_timeout};
 
 /// Clients of each kind.
 const CLIENTS: usize = 20;
@@ -27,7 +27,7 @@ const IMPATIENT: &str = "[drain]\ngrace = \"4s\"\nspread = \"1s\"\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_gateway_that_stops_lose_nothing_they_were_sent_and_go_on_at_another() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Arc::new(Redis::start().await);
     let mut leaving = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     let staying = Gateway::on(&redis).await;
@@ -52,7 +52,7 @@ async fn clients_of_a_gateway_that_stops_lose_nothing_they_were_sent_and_go_on_a
     let status = leaving.process.end().await;
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(told.elapsed() < Duration::from_secs(20), "the grace was overrun: {:?}", told.elapsed());
-    soon("everyone goes on at the other gateway", clients.join_all()).await;
+    within_timeout("everyone goes on at the other gateway", clients.join_all()).await;
     publisher.stop().await;
 }
 
@@ -121,7 +121,7 @@ async fn a_kept_alive_connection_does_not_hold_up_the_end() {
 #[tokio::test]
 async fn a_stalled_http2_stream_does_not_hold_up_the_end() {
     let gateway = Gateway::settings().config(ENDLESS).start().await;
-    let stalled = Connection::without_window(&gateway).await;
+    let stalled = Connection::with_zero_window(&gateway).await;
     let _stream = stalled.get("/sse/a").await;
     let _answer = stalled.get("/metrics").await;
     assert_ends_long_before_the_grace(gateway).await;
@@ -130,7 +130,7 @@ async fn a_stalled_http2_stream_does_not_hold_up_the_end() {
 #[tokio::test]
 async fn unread_pipelined_answers_do_not_hold_up_the_end() {
     let gateway = Gateway::settings().config(ENDLESS).start().await;
-    let mut unread = Raw::over(gateway.narrow_connection());
+    let mut unread = Raw::over(gateway.small_buffer_connection());
     unread.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000)).await;
     let mut received = 0;
     until("the gateway cannot write any more", async || {

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::http::Raw;
 use crate::harness::sse::Next;
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 /// A bound that is soon reached, and a time-out that leaves the slow client time to read its close frame.
 const CONFIG: &str = "[limits]\noutbox_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n\n[websocket]\nclose_timeout = \"30s\"\n";
@@ -26,10 +26,10 @@ const GROWTH: u64 = 12 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_that_stops_reading_is_closed_with_3008_and_the_others_get_everything() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let mut slow = WsClient::open_over(gateway.narrow_connection(), &["flood"]).await;
+    let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["flood"]).await;
 
     flood(&redis, &gateway).await;
 
@@ -50,10 +50,10 @@ async fn a_websocket_that_stops_reading_is_closed_with_3008_and_the_others_get_e
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_stream_that_stops_reading_is_told_so_and_the_others_get_everything() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let mut slow = SseClient::open_over(Raw::over(gateway.narrow_connection()), "/sse/flood").await;
+    let mut slow = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/flood").await;
 
     flood(&redis, &gateway).await;
 
@@ -85,13 +85,13 @@ async fn recoveries_that_nobody_reads_do_not_pile_up() {
     let config =
         format!("{CONFIG}\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = 64 }}\n");
     let gateway = Gateway::settings().config(&config).redis(&redis).start().await;
-    let mut neighbour = WsClient::open(gateway.address(), &["kept"]).await;
+    let mut control = WsClient::open(gateway.address(), &["kept"]).await;
     for number in 0..KEPT {
         redis.publish("kept", message(number).as_bytes()).await;
-        neighbour.publication().await;
+        control.publication().await;
     }
     let url = format!("ws://{}/connection/websocket", gateway.address());
-    let (mut idle, _) = client_async(url, gateway.narrow_connection()).await.unwrap();
+    let (mut idle, _) = client_async(url, gateway.small_buffer_connection()).await.unwrap();
     idle.send(Message::text(json!({"id": 1, "connect": {}}).to_string())).await.unwrap();
     for number in 1..=RETURNS {
         let subscribe = json!({"id": 2 * number, "subscribe": {"channel": "kept", "recover": true}});
@@ -134,8 +134,8 @@ const LARGE: usize = 3;
 async fn a_client_that_reads_is_not_slow_when_large_publications_come_together() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
-    let mut socket = WsClient::open_over(gateway.narrow_connection(), &["large"]).await;
-    let mut stream = SseClient::open_over(Raw::over(gateway.narrow_connection()), "/sse/large").await;
+    let mut socket = WsClient::open_over(gateway.small_buffer_connection(), &["large"]).await;
+    let mut stream = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/large").await;
     let large = |number: usize| format!("\"{number}{}\"", "x".repeat(1_000_000));
     redis.publish_all((0..LARGE).map(|number| ("large", large(number)))).await;
     for number in 0..LARGE {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::harness::http::Raw;
 use crate::harness::sse::{Event, Next};
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 const CONFIG: &str = r#"
 [limits]
@@ -36,9 +36,9 @@ const JOBS: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_latest_a_slow_stream_gets_the_newest_of_each_and_every_last_state() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let (redis, gateway) = start().await;
-    let mut slow = SseClient::open_over(Raw::over(gateway.narrow_connection()), "/sse/progress").await;
+    let mut slow = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/progress").await;
 
     flood(&redis, &gateway, "progress").await;
 
@@ -62,9 +62,9 @@ async fn with_latest_a_slow_stream_gets_the_newest_of_each_and_every_last_state(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_drop_oldest_a_slow_stream_is_told_of_what_was_dropped_and_goes_on() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let (redis, gateway) = start().await;
-    let mut slow = SseClient::open_over(Raw::over(gateway.narrow_connection()), "/sse/ticks").await;
+    let mut slow = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/ticks").await;
 
     flood(&redis, &gateway, "ticks").await;
 
@@ -90,9 +90,9 @@ async fn with_drop_oldest_a_slow_stream_is_told_of_what_was_dropped_and_goes_on(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_drop_oldest_a_slow_websocket_is_made_to_subscribe_again_and_keeps_its_connection() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let (redis, gateway) = start().await;
-    let mut slow = WsClient::open_over(gateway.narrow_connection(), &["ticks"]).await;
+    let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["ticks"]).await;
 
     flood(&redis, &gateway, "ticks").await;
 
@@ -122,7 +122,7 @@ async fn whoever_takes_nothing_for_too_long_is_disconnected_however_little_waits
     let redis = Redis::start().await;
     let config = "[limits]\noutbox_age = \"1s\"\noutbox_bytes = \"1GiB\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
-    let mut slow = WsClient::open_over(gateway.narrow_connection(), &["slowly"]).await;
+    let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["slowly"]).await;
     let mut number = 0;
     until("it is disconnected", async || {
         for _ in 0..20 {
@@ -151,16 +151,12 @@ async fn start() -> (Redis, Gateway) {
 
 /// Publishes everything, as fast as a neighbour who keeps up hears it.
 async fn flood(redis: &Redis, gateway: &Gateway, channel: &str) {
-    let mut neighbour = WsClient::open(gateway.address(), &[channel]).await;
+    let mut control = WsClient::open(gateway.address(), &[channel]).await;
     let numbers: Vec<u64> = (1..=MESSAGES).collect();
     for batch in numbers.chunks(BATCH) {
         redis.publish_all(batch.iter().map(|number| (channel, message(*number)))).await;
         for number in batch {
-            assert_eq!(
-                read(&neighbour.publication().await.data).0,
-                *number,
-                "the neighbour hears everything"
-            );
+            assert_eq!(read(&control.publication().await.data).0, *number, "the control hears everything");
         }
     }
 }

@@ -32,7 +32,7 @@ async fn channels_whose_names_collide_in_32_bits_are_both_recovered() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let path = query(COLLIDING.map(str::to_owned));
-    let (mut stream, _) = SseClient::begin_at(gateway.address(), &path).await;
+    let (mut stream, _) = SseClient::connect(gateway.address(), &path).await;
     let mut id = String::new();
     for name in COLLIDING {
         redis.publish(name, b"1").await;
@@ -51,7 +51,7 @@ async fn channels_whose_names_collide_in_32_bits_are_both_recovered() {
     assert_eq!(missed, COLLIDING.map(|name| (name.to_owned(), "2".to_owned())));
 
     // One of them, with a cursor of the other, starts fresh.
-    let (_, subscribed) = SseClient::begin_at(gateway.address(), "/sse/liquid").await;
+    let (_, subscribed) = SseClient::connect(gateway.address(), "/sse/liquid").await;
     let (_, other) = SseClient::resume(gateway.address(), "/sse/costarring", &subscribed.id).await;
     assert_eq!(recovered(&other), json!({"costarring": false}));
 }
@@ -62,7 +62,7 @@ async fn a_stream_of_as_many_channels_as_allowed_can_come_back() {
     let gateway = Gateway::on(&redis).await;
     let path = query(long_names());
     let name = &long_names()[77];
-    let (mut stream, _) = SseClient::begin_at(gateway.address(), &path).await;
+    let (mut stream, _) = SseClient::connect(gateway.address(), &path).await;
     redis.publish(name, b"1").await;
     let id = stream.event().await.id;
     assert!(id.len() < 16 * 128, "{} bytes behind each event", id.len());
@@ -74,7 +74,7 @@ async fn a_stream_of_as_many_channels_as_allowed_can_come_back() {
     assert_eq!(stream.data(name).await, "2");
     // A page that opens the stream again by hand, and then its EventSource after a lost connection: both ids.
     let reopened = format!("{path}&last_event_id={id}");
-    let (mut stream, _) = SseClient::begin_at(gateway.address(), &reopened).await;
+    let (mut stream, _) = SseClient::connect(gateway.address(), &reopened).await;
     let event = stream.event().await;
     assert_eq!((&event.name, event.data.as_str()), (name, "2"));
     redis.publish(name, b"3").await;
@@ -98,7 +98,7 @@ async fn a_stream_that_could_not_come_back_is_refused_at_once() {
     }
     // Fewer channels: accepted, and accepted again with the cursor.
     let path = query(long_names().into_iter().take(40));
-    let (_, subscribed) = SseClient::begin_at(gateway.address(), &path).await;
+    let (_, subscribed) = SseClient::connect(gateway.address(), &path).await;
     SseClient::resume(gateway.address(), &path, &subscribed.id).await;
 }
 
@@ -121,7 +121,7 @@ async fn a_channel_that_is_named_again_does_not_count() {
 async fn the_bound_is_the_same_on_a_connection_that_was_used_before() {
     let gateway = Gateway::start().await;
     let path = query(long_names());
-    let (_, subscribed) = SseClient::begin_at(gateway.address(), &path).await;
+    let (_, subscribed) = SseClient::connect(gateway.address(), &path).await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     raw.response().await.unwrap();

@@ -72,10 +72,10 @@ async fn gap(stream: &mut SseClient, channel: &str) -> Event {
 
 #[tokio::test]
 async fn the_last_id_is_taken_from_the_header_and_from_either_name_in_the_query() {
-    for path in ["/sse/news", "/sse?channel=aside&channel=news"] {
+    for path in ["/sse/news", "/sse?channel=other&channel=news"] {
         let name = if path == "/sse/news" { "message" } else { "news" };
         let (redis, gateway) = scene().await;
-        let (mut stream, _) = SseClient::begin_at(gateway.address(), path).await;
+        let (mut stream, _) = SseClient::connect(gateway.address(), path).await;
         publish(&redis, "news", 1..=4).await;
         let id = expect(&mut stream, [(name, 1), (name, 2)]).await.unwrap().id;
         expect(&mut stream, [(name, 3), (name, 4)]).await;
@@ -85,7 +85,7 @@ async fn the_last_id_is_taken_from_the_header_and_from_either_name_in_the_query(
         let in_query = |key: &str| format!("{path}{mark}{key}={id}");
         let mut streams = vec![SseClient::resume(gateway.address(), path, &id).await];
         for key in ["last_event_id", "lastEventId"] {
-            streams.push(SseClient::begin_at(gateway.address(), &in_query(key)).await);
+            streams.push(SseClient::connect(gateway.address(), &in_query(key)).await);
         }
         for (stream, subscribed) in &mut streams {
             assert_eq!(recovered(subscribed)["news"], true, "{subscribed:?}");
@@ -104,7 +104,7 @@ async fn the_id_of_every_event_is_a_place_to_resume_from() {
     let two: &[_] = &[("a", "a"), ("b", "b")];
     for (path, channels) in [("/sse/a", one), ("/sse?channel=a&channel=b", two)] {
         let (redis, gateway) = scene().await;
-        let (mut stream, subscribed) = SseClient::begin_at(gateway.address(), path).await;
+        let (mut stream, subscribed) = SseClient::connect(gateway.address(), path).await;
         let (mut events, mut ids) = (Vec::new(), vec![subscribed.id]);
         for number in 1..=5 {
             for (channel, name) in channels {
@@ -144,10 +144,10 @@ async fn the_id_of_every_event_is_a_place_to_resume_from() {
 
 #[tokio::test]
 async fn who_heard_nothing_but_subscribed_can_resume() {
-    for path in ["/sse/news", "/sse?channel=news&channel=aside"] {
+    for path in ["/sse/news", "/sse?channel=news&channel=other"] {
         let name = if path == "/sse/news" { "message" } else { "news" };
         let (redis, gateway) = scene().await;
-        let (stream, subscribed) = SseClient::begin_at(gateway.address(), path).await;
+        let (stream, subscribed) = SseClient::connect(gateway.address(), path).await;
         assert_eq!(recovered(&subscribed)["news"], false, "there was nothing to recover: {subscribed:?}");
         drop(stream);
         publish(&redis, "news", 1..=2).await;
@@ -161,7 +161,7 @@ async fn who_heard_nothing_but_subscribed_can_resume() {
 async fn a_client_that_drops_again_and_again_misses_nothing() {
     let (redis, gateway) = scene().await;
     let path = "/sse?channel=a&channel=b";
-    let (_, subscribed) = SseClient::begin_at(gateway.address(), path).await;
+    let (_, subscribed) = SseClient::connect(gateway.address(), path).await;
     let mut id = subscribed.id;
     for round in 1..=20 {
         publish(&redis, "a", 2 * round - 1..=2 * round).await;
@@ -186,7 +186,7 @@ async fn a_client_that_drops_again_and_again_misses_nothing() {
 async fn a_channel_that_cannot_be_continued_has_a_gap_and_the_others_go_on() {
     let (redis, gateway) = scene().await;
     let path = "/sse?channel=small&channel=news";
-    let (mut stream, _) = SseClient::begin_at(gateway.address(), path).await;
+    let (mut stream, _) = SseClient::connect(gateway.address(), path).await;
     publish(&redis, "news", 1..=1).await;
     let id = expect(&mut stream, [("news", 1)]).await.unwrap().id;
     publish(&redis, "small", 1..=3).await;
@@ -218,7 +218,7 @@ async fn a_channel_that_cannot_be_continued_has_a_gap_and_the_others_go_on() {
 #[tokio::test]
 async fn a_single_stream_that_cannot_be_continued_says_so_and_goes_on() {
     let (redis, gateway) = scene().await;
-    let (mut stream, _) = SseClient::begin_at(gateway.address(), "/sse/small").await;
+    let (mut stream, _) = SseClient::connect(gateway.address(), "/sse/small").await;
     publish(&redis, "small", 1..=4).await;
     let id = expect(&mut stream, [("message", 1)]).await.unwrap().id;
     expect(&mut stream, [("message", 2), ("message", 3), ("message", 4)]).await;
@@ -233,7 +233,7 @@ async fn a_single_stream_that_cannot_be_continued_says_so_and_goes_on() {
 #[tokio::test]
 async fn without_history_coming_back_is_a_gap_whenever_something_may_be_missing() {
     let (redis, gateway) = scene().await;
-    let (mut stream, _) = SseClient::begin_at(gateway.address(), "/sse/none").await;
+    let (mut stream, _) = SseClient::connect(gateway.address(), "/sse/none").await;
     publish(&redis, "none", 1..=2).await;
     let id = expect(&mut stream, [("message", 1)]).await.unwrap().id;
     expect(&mut stream, [("message", 2)]).await;
@@ -247,8 +247,8 @@ async fn without_history_coming_back_is_a_gap_whenever_something_may_be_missing(
 #[tokio::test]
 async fn a_changed_list_continues_what_was_in_it_and_begins_what_was_not() {
     let (redis, gateway) = scene().await;
-    let (mut stream, _) = SseClient::begin_at(gateway.address(), "/sse?channel=a&channel=b").await;
-    let (mut keeps_c_known, _) = SseClient::begin_at(gateway.address(), "/sse/c").await;
+    let (mut stream, _) = SseClient::connect(gateway.address(), "/sse?channel=a&channel=b").await;
+    let (mut keeps_c_known, _) = SseClient::connect(gateway.address(), "/sse/c").await;
     publish(&redis, "a", 1..=1).await;
     let id = expect(&mut stream, [("a", 1)]).await.unwrap().id;
     for channel in ["a", "b", "c"] {
@@ -288,7 +288,7 @@ async fn a_cursor_of_another_gateway_or_of_none_at_all_is_a_gap() {
     let (redis, gateway) = scene().await;
     let other = Gateway::on(&redis).await;
     let path = "/sse?channel=a&channel=b";
-    let (_, subscribed) = SseClient::begin_at(other.address(), path).await;
+    let (_, subscribed) = SseClient::connect(other.address(), path).await;
     for cursor in [subscribed.id.as_str(), "garbage", "AAAA"] {
         let (mut stream, subscribed) = SseClient::resume(gateway.address(), path, cursor).await;
         assert_eq!(recovered(&subscribed), json!({"a": false, "b": false}), "{cursor}");

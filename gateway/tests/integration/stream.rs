@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::harness::encoding::Encoding;
-use crate::harness::logs::{append, append_numbers, gateway, placed, scripts_run, start_again, whole_log};
+use crate::harness::logs::{
+    append, append_numbers, gateway, offsets_and_data, read_log, restart_empty, scripts_run,
+};
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
@@ -26,7 +28,7 @@ async fn two_gateways_give_the_same_positions_over_both_transports() {
     let mut streams = Vec::new();
     for gateway in &gateways {
         for encoding in Encoding::BOTH {
-            let mut socket = WsClient::speaking(gateway.address(), encoding).await;
+            let mut socket = WsClient::connect(gateway.address(), encoding).await;
             let result = subscribe(&mut socket, json!({"channel": "job:1"})).await;
             assert_eq!((&result["recoverable"], &result["positioned"]), (&json!(true), &json!(true)));
             sockets.push(socket);
@@ -59,7 +61,7 @@ async fn two_gateways_give_the_same_positions_over_both_transports() {
         assert_eq!((&ids[0], &ids[1]), (&ids[2], &ids[3]), "a cursor does not tell of its gateway");
     }
     for gateway in &gateways {
-        let mut late = WsClient::speaking(gateway.address(), Encoding::Json).await;
+        let mut late = WsClient::connect(gateway.address(), Encoding::Json).await;
         let result = subscribe(&mut late, json!({"channel": "job:1"})).await;
         assert_eq!((&result["epoch"], &result["offset"]), (&json!(epochs[0]), &json!(20)));
     }
@@ -69,9 +71,9 @@ async fn two_gateways_give_the_same_positions_over_both_transports() {
 async fn a_gateway_that_was_killed_goes_on_with_the_same_numbers() {
     let (redis, [mut first, second]) = scene().await;
     let (epoch, _) = append_numbers(&first, "job:1", 1..=5).await;
-    start_again(&mut first, &redis).await;
+    restart_empty(&mut first, &redis).await;
     assert_eq!(append_numbers(&first, "job:1", [6]).await, (epoch.clone(), 6));
-    let mut client = WsClient::speaking(first.address(), Encoding::Json).await;
+    let mut client = WsClient::connect(first.address(), Encoding::Json).await;
     let result = subscribe(&mut client, json!({"channel": "job:1"})).await;
     assert_eq!((&result["epoch"], &result["offset"]), (&json!(epoch), &json!(6)));
     append_numbers(&second, "job:1", [7]).await;
@@ -82,7 +84,7 @@ async fn a_gateway_that_was_killed_goes_on_with_the_same_numbers() {
 async fn tags_arrive_with_their_publication_live_recovered_and_in_the_history() {
     for encoding in Encoding::BOTH {
         let (_redis, [first, second]) = scene().await;
-        let mut live = WsClient::speaking(second.address(), encoding).await;
+        let mut live = WsClient::connect(second.address(), encoding).await;
         subscribe(&mut live, json!({"channel": "job:1"})).await;
         let tags = json!({"state": "active", "naïve \"key\"": "line\nbreak"});
         append(&first, "job:1", json!({"data": {"a": 1}, "tags": tags})).await;
@@ -93,11 +95,11 @@ async fn tags_arrive_with_their_publication_live_recovered_and_in_the_history() 
         assert_eq!((plain.data.as_str(), &plain.tags), ("2", &Value::Null));
 
         let request = json!({"channel": "job:1", "recover": true, "offset": 0});
-        let mut late = WsClient::speaking(first.address(), encoding).await;
+        let mut late = WsClient::connect(first.address(), encoding).await;
         let result = subscribe(&mut late, request).await;
         let recovered = Publication::read(String::new(), &result["publications"][0]);
         assert_eq!((recovered.data.as_str(), &recovered.tags), (r#"{"a":1}"#, &tags), "{result}");
-        let (_, publications) = whole_log(&second, "job:1").await;
+        let (_, publications) = read_log(&second, "job:1").await;
         assert_eq!(publications[0]["tags"], tags, "{publications:?}");
         assert!(publications[1].get("tags").is_none(), "{publications:?}");
     }
@@ -112,19 +114,19 @@ async fn a_second_call_with_the_same_key_gets_the_first_position_and_publishes_n
     assert_eq!(append(&first, "job:1", request(2)).await, position);
     assert_eq!(append(&second, "job:1", request(3)).await, position, "at whichever gateway");
     append_numbers(&first, "job:1", [4]).await;
-    start_again(&mut first, &redis).await;
+    restart_empty(&mut first, &redis).await;
     assert_eq!(append(&first, "job:1", request(5)).await, position, "whatever was published meanwhile");
     append(&first, "job:2", request(6)).await;
     append(&first, "job:1", json!({"data": 7, "idempotency_key": "order-2"})).await;
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..4 {
         let Publication { channel, data, offset, .. } = client.publication().await;
-        heard.push((channel, offset, data));
+        received.push((channel, offset, data));
     }
-    heard.sort();
+    received.sort();
     let expected = [("job:1", 1, "1"), ("job:1", 2, "4"), ("job:1", 3, "7"), ("job:2", 1, "6")];
     let expected = expected.map(|(channel, offset, data)| (channel.to_owned(), offset, data.to_owned()));
-    assert_eq!(heard, expected, "a key belongs to its channel");
+    assert_eq!(received, expected, "a key belongs to its channel");
 }
 
 #[tokio::test]
@@ -148,13 +150,13 @@ async fn any_gateway_tells_the_whole_history_also_of_a_channel_that_nobody_hears
     let third = gateway(&redis).await;
     let expected: Vec<_> = (1..=7).map(|number| (number, json!(number))).collect();
     for gateway in [&first, &second, &third] {
-        let (told, publications) = whole_log(gateway, "job:1").await;
-        assert_eq!((told, placed(&publications)), (epoch.clone(), expected.clone()));
+        let (told, publications) = read_log(gateway, "job:1").await;
+        assert_eq!((told, offsets_and_data(&publications)), (epoch.clone(), expected.clone()));
         let request = json!({"channel": "job:1", "limit": 2, "since": {"offset": 3, "epoch": epoch}});
         let answer = gateway.api("history", &request.to_string()).await.json();
         assert_eq!(answer["result"]["offset"], 7, "{answer}");
         let publications = answer["result"]["publications"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        assert_eq!(placed(publications), expected[3..5], "{answer}");
+        assert_eq!(offsets_and_data(publications), expected[3..5], "{answer}");
     }
 }
 
@@ -172,10 +174,10 @@ async fn what_was_removed_is_gone_on_every_gateway_and_the_numbers_go_on() {
     assert!(answer["result"].is_object(), "{answer}");
     let third = gateway(&redis).await;
     for gateway in [&first, &second, &third] {
-        let (_, publications) = whole_log(gateway, "job:1").await;
-        assert_eq!(placed(&publications), []);
+        let (_, publications) = read_log(gateway, "job:1").await;
+        assert_eq!(offsets_and_data(&publications), []);
         let request = json!({"channel": "job:1", "recover": true, "offset": 1, "epoch": epoch});
-        let mut late = WsClient::speaking(gateway.address(), Encoding::Json).await;
+        let mut late = WsClient::connect(gateway.address(), Encoding::Json).await;
         let result = subscribe(&mut late, request).await;
         assert_eq!(result["publications"].as_array().map_or(0, Vec::len), 0, "{result}");
         assert!(result["recovered"] != true, "what it missed is gone: {result}");
@@ -184,8 +186,8 @@ async fn what_was_removed_is_gone_on_every_gateway_and_the_numbers_go_on() {
     assert_eq!(client.publication().await.offset, 4, "who was there notices nothing");
     assert_eq!(here.publication().await.offset, 4, "who was there notices nothing");
     for gateway in [&first, &second, &third] {
-        let (_, publications) = whole_log(gateway, "job:1").await;
-        assert_eq!(placed(&publications), [(4, json!(4))]);
+        let (_, publications) = read_log(gateway, "job:1").await;
+        assert_eq!(offsets_and_data(&publications), [(4, json!(4))]);
     }
 }
 
@@ -194,7 +196,7 @@ async fn what_a_client_publishes_goes_through_the_log_as_well() {
     for encoding in Encoding::BOTH {
         let (_redis, [first, second]) = scene().await;
         append_numbers(&first, "job:1", [1]).await;
-        let mut app = WsClient::speaking(first.address(), encoding).await;
+        let mut app = WsClient::connect(first.address(), encoding).await;
         subscribe(&mut app, json!({"channel": "job:1"})).await;
         let mut browser = SseClient::open(second.address(), "/sse/job:1").await;
         let reply = app.request("publish", json!({"channel": "job:1", "data": {"n": 2}})).await;
@@ -202,8 +204,8 @@ async fn what_a_client_publishes_goes_through_the_log_as_well() {
         let publication = app.publication().await;
         assert_eq!((publication.offset, publication.data.as_str()), (2, r#"{"n":2}"#));
         assert_eq!(browser.data("message").await, r#"{"n":2}"#);
-        let (_, publications) = whole_log(&second, "job:1").await;
-        assert_eq!(placed(&publications), [(1, json!(1)), (2, json!({"n": 2}))]);
+        let (_, publications) = read_log(&second, "job:1").await;
+        assert_eq!(offsets_and_data(&publications), [(1, json!(1)), (2, json!({"n": 2}))]);
     }
 }
 
@@ -267,19 +269,19 @@ async fn payloads_of_every_kind_are_the_same_live_recovered_and_on_the_other_gat
     for request in &sent {
         append(&first, "job:1", request.clone()).await;
     }
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for _ in &sent {
         let publication = live.publication().await;
-        heard.push((publication.offset, publication.data, publication.tags));
+        received.push((publication.offset, publication.data, publication.tags));
     }
     let expected = [r#"{"pretty":[1,2.50,null]}"#, "\"text\"", &large, "\"not json\"", "\"AP/+gA==\""];
-    for ((_, data, _), expected) in heard.iter().zip(expected) {
+    for ((_, data, _), expected) in received.iter().zip(expected) {
         let same: Value = serde_json::from_str(expected).unwrap();
         assert_eq!(serde_json::from_str::<Value>(data).unwrap(), same);
     }
-    assert_eq!(heard[4].2, json!({"encoding": "base64"}));
+    assert_eq!(received[4].2, json!({"encoding": "base64"}));
     for gateway in [&first, &second] {
-        let mut late = WsClient::speaking(gateway.address(), Encoding::Json).await;
+        let mut late = WsClient::connect(gateway.address(), Encoding::Json).await;
         let result = subscribe(&mut late, json!({"channel": "job:1", "recover": true, "offset": 0})).await;
         let publications = result["publications"].as_array().into_iter().flatten();
         let mut got: Vec<_> = publications
@@ -287,10 +289,10 @@ async fn payloads_of_every_kind_are_the_same_live_recovered_and_on_the_other_gat
             .map(|publication| (publication.offset, publication.data, publication.tags))
             .collect();
         // What does not fit into the reply follows it.
-        while got.len() < heard.len() {
+        while got.len() < received.len() {
             let publication = late.publication().await;
             got.push((publication.offset, publication.data, publication.tags));
         }
-        assert_eq!(got, heard);
+        assert_eq!(got, received);
     }
 }

@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use crate::harness::api_publisher::ApiPublisher;
 use crate::harness::encoding::Encoding;
 use crate::harness::logs::{append_numbers, gateway};
-use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Position, Way};
+use crate::harness::subscriber::{Ledger, NUMBERS, Position, Received, Subscriber, Transport};
 use crate::harness::ws::Incoming;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy, until};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 /// Deaf spells in one run, and what is published between two.
 const SPELLS: usize = 4;
@@ -22,7 +22,7 @@ struct Scene {
     redis: Redis,
     gateways: [Gateway; 2],
     publisher: ApiPublisher,
-    following: JoinSet<(Way, Ledger, Vec<bool>)>,
+    following: JoinSet<(Transport, Ledger, Vec<bool>)>,
     enough: Arc<AtomicU64>,
 }
 
@@ -32,9 +32,9 @@ impl Scene {
         let enough = Arc::new(AtomicU64::new(u64::MAX));
         let mut following = JoinSet::new();
         for gateway in &gateways {
-            for way in Way::ALL {
-                let follower = Follower::join(gateway.address(), way).await;
-                following.spawn(follow(follower, way, Arc::clone(&enough)));
+            for transport in Transport::ALL {
+                let subscriber = Subscriber::connect(gateway.address(), transport).await;
+                following.spawn(follow(subscriber, transport, Arc::clone(&enough)));
             }
         }
         let addresses = gateways.iter().map(Gateway::address).collect();
@@ -50,7 +50,7 @@ impl Scene {
 
     async fn both_answer_ready_with(&self, status: u16) {
         for gateway in &self.gateways {
-            gateway.answers_ready_with(status).await;
+            gateway.wait_for_ready_status(status).await;
         }
     }
 
@@ -59,47 +59,51 @@ impl Scene {
         self.flows().await;
         self.enough.store(self.publisher.confirmed() + BETWEEN, Ordering::Relaxed);
         while let Some(done) = self.following.join_next().await {
-            let (way, ledger, recoveries) = done.unwrap();
-            assert_eq!((ledger.gaps, ledger.missed), (0, 0), "{way:?}");
-            assert_eq!(ledger.last, Some(ledger.delivered), "{way:?}: everything from 1 on, once");
-            assert!(recoveries.is_empty(), "{way:?}: it was to stay subscribed: {recoveries:?}");
+            let (transport, ledger, recoveries) = done.unwrap();
+            assert_eq!((ledger.gaps, ledger.missed), (0, 0), "{transport:?}");
+            assert_eq!(ledger.last, Some(ledger.delivered), "{transport:?}: everything from 1 on, once");
+            assert!(recoveries.is_empty(), "{transport:?}: it was to stay subscribed: {recoveries:?}");
         }
     }
 }
 
-async fn follow(mut follower: Follower, way: Way, enough: Arc<AtomicU64>) -> (Way, Ledger, Vec<bool>) {
-    let mut ledger = Ledger::from_the_first();
+async fn follow(
+    mut subscriber: Subscriber,
+    transport: Transport,
+    enough: Arc<AtomicU64>,
+) -> (Transport, Ledger, Vec<bool>) {
+    let mut ledger = Ledger::from_start();
     while !ledger.has(enough.load(Ordering::Relaxed)) {
-        ledger.enter(follower.next().await);
+        ledger.record(subscriber.next().await);
     }
-    (way, ledger, follower.recoveries)
+    (transport, ledger, subscriber.recoveries)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_that_the_subscriptions_were_cut() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let scene = Scene::on(Redis::start().await).await;
     for _ in 0..SPELLS {
         scene.flows().await;
         scene.both_answer_ready_with(200).await;
-        assert_eq!(scene.redis.cut_subscribers().await, 2, "each gateway has its link");
+        assert_eq!(scene.redis.disconnect_subscribers().await, 2, "each gateway has its link");
     }
     scene.flows().await;
     scene.both_answer_ready_with(200).await;
     let mut unheard = 0.0;
     for gateway in &scene.gateways {
-        let heard = gateway.metric("earshot_messages_total", &[]).await;
-        unheard += scene.publisher.confirmed() as f64 - heard;
+        let received = gateway.metric("earshot_messages_total", &[]).await;
+        unheard += scene.publisher.confirmed() as f64 - received;
     }
     // One or two may be on their way at this moment.
-    assert!(unheard > 5.0, "all was heard in spite of it: this test shows nothing");
-    eprintln!("{unheard} of {} were not heard and came from the log", scene.publisher.confirmed());
+    assert!(unheard > 5.0, "all was received in spite of it: this test shows nothing");
+    eprintln!("{unheard} of {} were not received and came from the log", scene.publisher.confirmed());
     scene.nobody_has_noticed().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_that_redis_hung() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let scene = Scene::on(Redis::start().await).await;
     for _ in 0..2 {
         scene.flows().await;
@@ -113,7 +117,7 @@ async fn nobody_notices_that_redis_hung() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_notices_that_a_redis_that_keeps_everything_was_killed() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let mut scene = Scene::on(Redis::start_durable().await).await;
     for _ in 0..SPELLS {
         scene.flows().await;
@@ -129,7 +133,7 @@ async fn nobody_notices_that_a_redis_that_keeps_everything_was_killed() {
 async fn lose(redis: &mut Redis, gateways: &[Gateway]) {
     redis.kill();
     for gateway in gateways {
-        gateway.answers_ready_with(503).await;
+        gateway.wait_for_ready_status(503).await;
     }
     redis.restart().await;
 }
@@ -143,7 +147,7 @@ async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
     let mut streams = Vec::new();
     for gateway in &gateways {
         for encoding in Encoding::BOTH {
-            let mut socket = WsClient::speaking(gateway.address(), encoding).await;
+            let mut socket = WsClient::connect(gateway.address(), encoding).await;
             socket.request("subscribe", json!({ "channel": NUMBERS })).await;
             sockets.push(socket);
         }
@@ -163,7 +167,7 @@ async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
         assert!(reply["subscribe"]["epoch"] != before.as_str(), "{reply}");
     }
     for gateway in &gateways {
-        gateway.answers_ready_with(200).await;
+        gateway.wait_for_ready_status(200).await;
         assert_eq!(gateway.metric("earshot_gaps_total", &[r#"reason="log-lost""#]).await, 1.0);
     }
     let (after, offset) = append_numbers(&gateways[1], NUMBERS, 6..=7).await;
@@ -183,39 +187,50 @@ async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
 /// A log that grew beyond where everybody stood, before anybody could look at it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_log_is_announced_also_when_the_new_one_is_longer_at_once() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let mut redis = Redis::start().await;
     let gateways = [gateway(&redis).await, gateway(&redis).await];
-    let mut followers = Vec::new();
+    let mut subscribers = Vec::new();
     for gateway in &gateways {
         // These come before the log is there.
-        for way in Way::ALL {
-            followers.push((Follower::join(gateway.address(), way).await, Ledger::from_the_first(), way));
+        for transport in Transport::ALL {
+            subscribers.push((
+                Subscriber::connect(gateway.address(), transport).await,
+                Ledger::from_start(),
+                transport,
+            ));
         }
     }
     let (before, _) = append_numbers(&gateways[0], NUMBERS, 1..=5).await;
-    for (follower, ledger, _) in &mut followers {
+    for (subscriber, ledger, _) in &mut subscribers {
         while !ledger.has(5) {
-            ledger.enter(follower.next().await);
+            ledger.record(subscriber.next().await);
         }
     }
     for gateway in &gateways {
         // And these when it is, and both gateways have heard all of it.
-        for way in Way::ALL {
-            followers.push((Follower::join(gateway.address(), way).await, Ledger::default(), way));
+        for transport in Transport::ALL {
+            subscribers.push((
+                Subscriber::connect(gateway.address(), transport).await,
+                Ledger::default(),
+                transport,
+            ));
         }
     }
     let enough = Arc::new(AtomicU64::new(u64::MAX));
     let mut following = JoinSet::new();
-    for (mut follower, mut ledger, way) in followers {
+    for (mut subscriber, mut ledger, transport) in subscribers {
         let enough = Arc::clone(&enough);
         following.spawn(async move {
             while !ledger.has(enough.load(Ordering::Relaxed)) {
-                let heard = follower.next().await;
-                assert!(heard == Heard::Gap || ledger.gaps > 0, "{way:?}: {heard:?} of another log");
-                ledger.enter(heard);
+                let received = subscriber.next().await;
+                assert!(
+                    received == Received::Gap || ledger.gaps > 0,
+                    "{transport:?}: {received:?} of another log"
+                );
+                ledger.record(received);
             }
-            (follower, ledger, way)
+            (subscriber, ledger, transport)
         });
     }
     let publisher = ApiPublisher::start(gateways.iter().map(Gateway::address).collect(), NUMBERS, 5);
@@ -224,19 +239,19 @@ async fn a_lost_log_is_announced_also_when_the_new_one_is_longer_at_once() {
     until("the new log is longer", async || (publisher.confirmed() > 50).then_some(())).await;
     enough.store(publisher.confirmed() + 100, Ordering::Relaxed);
     while let Some(done) = following.join_next().await {
-        let (follower, ledger, way) = done.unwrap();
-        let place = format!("{way:?}, subscribed before the log was there: {}", ledger.first == 1);
+        let (subscriber, ledger, transport) = done.unwrap();
+        let place = format!("{transport:?}, subscribed before the log was there: {}", ledger.first == 1);
         assert_eq!(ledger.gaps, 1, "{place}: told once");
-        match follower.position() {
+        match subscriber.position() {
             Position::Offset { epoch, .. } => {
                 assert_ne!(*epoch, before, "{place}");
                 assert_eq!(
-                    follower.recoveries,
+                    subscriber.recoveries,
                     [false],
                     "{place}: it must not believe that it has everything"
                 );
             }
-            Position::Cursor(_) => assert!(follower.recoveries.is_empty(), "{place}"),
+            Position::Cursor(_) => assert!(subscriber.recoveries.is_empty(), "{place}"),
         }
     }
 }

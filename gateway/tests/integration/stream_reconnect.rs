@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::logs::{append, append_numbers, gateway, scripts_run, start_again};
-use crate::harness::subscriber::{Follower, Ledger, NUMBERS, Way};
+use crate::harness::logs::{append, append_numbers, gateway, restart_empty, scripts_run};
+use crate::harness::subscriber::{Ledger, NUMBERS, Subscriber, Transport};
 use crate::harness::ws::Publication;
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
 #[tokio::test]
 async fn who_was_on_a_gateway_that_was_killed_goes_on_there_and_elsewhere() {
@@ -18,43 +18,51 @@ async fn who_was_on_a_gateway_that_was_killed_goes_on_there_and_elsewhere() {
     let mut killed = gateway(&redis).await;
     let other = gateway(&redis).await;
     append_numbers(&other, NUMBERS, 1..=3).await;
-    let mut followers = Vec::new();
-    for way in Way::ALL {
+    let mut subscribers = Vec::new();
+    for transport in Transport::ALL {
         for _ in 0..2 {
-            followers.push((Follower::join(killed.address(), way).await, Ledger::default(), way));
+            subscribers.push((
+                Subscriber::connect(killed.address(), transport).await,
+                Ledger::default(),
+                transport,
+            ));
         }
     }
     let mut last = 3;
     for round in 0..3 {
         append_numbers(&killed, NUMBERS, last + 1..=last + 5).await;
-        for (follower, ledger, _) in &mut followers {
-            ledger.read(follower, last + 5).await;
+        for (subscriber, ledger, _) in &mut subscribers {
+            ledger.read(subscriber, last + 5).await;
         }
         killed.process.kill();
         // Half of them go to the gateway that is left, the others wait for theirs.
-        for (place, (follower, ..)) in followers.iter_mut().enumerate() {
-            assert!(follower.next_or_end().await.is_err());
+        for (place, (subscriber, ..)) in subscribers.iter_mut().enumerate() {
+            assert!(subscriber.next_or_end().await.is_err());
             if place % 2 == round % 2 {
-                assert!(follower.go_to(other.address()).await);
+                assert!(subscriber.reconnect_to(other.address()).await);
             }
         }
         append_numbers(&other, NUMBERS, last + 6..=last + 400).await;
-        start_again(&mut killed, &redis).await;
-        for (place, (follower, ledger, way)) in followers.iter_mut().enumerate() {
+        restart_empty(&mut killed, &redis).await;
+        for (place, (subscriber, ledger, transport)) in subscribers.iter_mut().enumerate() {
             if place % 2 == round % 2 {
-                ledger.read(follower, last + 400).await;
+                ledger.read(subscriber, last + 400).await;
             }
-            assert!(follower.go_to(killed.address()).await, "{way:?}");
+            assert!(subscriber.reconnect_to(killed.address()).await, "{transport:?}");
         }
         append_numbers(&killed, NUMBERS, last + 401..=last + 403).await;
         last += 403;
-        for (follower, ledger, _) in &mut followers {
-            ledger.read(follower, last).await;
+        for (subscriber, ledger, _) in &mut subscribers {
+            ledger.read(subscriber, last).await;
         }
     }
-    for (follower, ledger, way) in followers {
-        assert_eq!((ledger.gaps, ledger.delivered, ledger.last), (0, last - 3, Some(last)), "{way:?}");
-        assert!(follower.recoveries.iter().all(|recovered| *recovered), "{way:?}: {:?}", follower.recoveries);
+    for (subscriber, ledger, transport) in subscribers {
+        assert_eq!((ledger.gaps, ledger.delivered, ledger.last), (0, last - 3, Some(last)), "{transport:?}");
+        assert!(
+            subscriber.recoveries.iter().all(|recovered| *recovered),
+            "{transport:?}: {:?}",
+            subscriber.recoveries
+        );
     }
 }
 
@@ -65,11 +73,11 @@ async fn the_newest_value_outlives_its_gateway() {
     for state in ["queued", "running", "done"] {
         append(&first, "status:7", json!({"data": state, "tags": {"by": "worker"}})).await;
     }
-    start_again(&mut first, &redis).await;
+    restart_empty(&mut first, &redis).await;
     let second = gateway(&redis).await;
     for gateway in [&first, &second] {
         for encoding in Encoding::BOTH {
-            let mut page = WsClient::speaking(gateway.address(), encoding).await;
+            let mut page = WsClient::connect(gateway.address(), encoding).await;
             let reply = page.request("subscribe", json!({"channel": "status:7"})).await;
             let newest: Vec<_> =
                 reply["subscribe"]["publications"].as_array().into_iter().flatten().collect();
@@ -107,7 +115,7 @@ enum Place {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_come_back_at_once_after_a_restart_and_redis_is_read_once_a_channel() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let mut first = gateway(&redis).await;
     let other = gateway(&redis).await;
@@ -123,14 +131,14 @@ async fn a_thousand_come_back_at_once_after_a_restart_and_redis_is_read_once_a_c
     for channel in 0..CHANNELS {
         append_numbers(&other, &name(channel), BEFORE + 1..=BEFORE + MISSED).await;
     }
-    start_again(&mut first, &redis).await;
+    restart_empty(&mut first, &redis).await;
 
     let mut connection = redis.connection().await;
     let before = scripts_run(&mut connection).await;
     let began = Instant::now();
     let mut returning = JoinSet::new();
     for (client, place) in crowd {
-        returning.spawn(come_back(first.address(), client, place));
+        returning.spawn(resubscribe_after_gaps(first.address(), client, place));
     }
     let mut took = Vec::new();
     while let Some(whole) = returning.join_next().await {
@@ -155,25 +163,25 @@ fn name(channel: usize) -> String {
 async fn join(address: SocketAddr, client: usize) -> (usize, Place) {
     let channel = name(client % CHANNELS);
     let place = if client.is_multiple_of(2) {
-        let mut socket = WsClient::speaking(address, Encoding::BOTH[client / 2 % 2]).await;
+        let mut socket = WsClient::connect(address, Encoding::BOTH[client / 2 % 2]).await;
         let reply = socket.request("subscribe", json!({ "channel": channel })).await;
         let (epoch, offset) = (reply["subscribe"]["epoch"].clone(), &reply["subscribe"]["offset"]);
         Place::Socket { epoch, offset: offset.as_u64().unwrap() }
     } else {
-        let (_, subscribed) = SseClient::begin_at(address, &format!("/sse/{channel}")).await;
+        let (_, subscribed) = SseClient::connect(address, &format!("/sse/{channel}")).await;
         Place::Stream { id: subscribed.id }
     };
     (client, place)
 }
 
 /// Comes back, and gets all that it missed and nothing else.
-async fn come_back(address: SocketAddr, client: usize, place: Place) {
+async fn resubscribe_after_gaps(address: SocketAddr, client: usize, place: Place) {
     let channel = name(client % CHANNELS);
     let expected: Vec<String> = (BEFORE + 1..=BEFORE + MISSED).map(|number| number.to_string()).collect();
     let mut got = Vec::new();
     match place {
         Place::Socket { epoch, offset } => {
-            let mut socket = WsClient::speaking(address, Encoding::BOTH[client / 2 % 2]).await;
+            let mut socket = WsClient::connect(address, Encoding::BOTH[client / 2 % 2]).await;
             let request = json!({"channel": channel, "recover": true, "epoch": epoch, "offset": offset});
             let reply = socket.request("subscribe", request).await;
             assert_eq!(reply["subscribe"]["recovered"], true, "{reply}");
@@ -202,22 +210,26 @@ async fn a_gateway_that_never_heard_a_channel_resumes_it() {
     let first = gateway(&redis).await;
     // They come to a log: a socket with a position of before it could not return after a publication.
     append_numbers(&first, NUMBERS, 0..=0).await;
-    let mut followers = Vec::new();
-    for way in Way::ALL {
-        followers.push((Follower::join(first.address(), way).await, Ledger::from_the_first(), way));
+    let mut subscribers = Vec::new();
+    for transport in Transport::ALL {
+        subscribers.push((
+            Subscriber::connect(first.address(), transport).await,
+            Ledger::from_start(),
+            transport,
+        ));
     }
     append_numbers(&first, NUMBERS, 1..=10).await;
-    for (follower, ledger, _) in &mut followers {
-        ledger.read(follower, 10).await;
+    for (subscriber, ledger, _) in &mut subscribers {
+        ledger.read(subscriber, 10).await;
     }
     append_numbers(&first, NUMBERS, 11..=20).await;
     let second: Gateway = gateway(&redis).await;
-    for (mut follower, mut ledger, way) in followers {
+    for (mut subscriber, mut ledger, transport) in subscribers {
         while ledger.last < Some(13) {
-            ledger.enter(follower.next().await);
+            ledger.record(subscriber.next().await);
         }
-        assert!(follower.go_to(second.address()).await);
-        ledger.read(&mut follower, 20).await;
-        assert_eq!((ledger.gaps, follower.recoveries), (0, vec![true]), "{way:?}");
+        assert!(subscriber.reconnect_to(second.address()).await);
+        ledger.read(&mut subscriber, 20).await;
+        assert_eq!((ledger.gaps, subscriber.recoveries), (0, vec![true]), "{transport:?}");
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::encoding::Encoding;
 use crate::harness::logs::{append_numbers, gateway, scripts_run};
-use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
+use crate::harness::subscriber::{Ledger, NUMBERS, Received, Subscriber, Transport};
 use crate::harness::{Redis, SseClient, WsClient, until};
 
 /// How many keys Redis has.
@@ -19,7 +19,7 @@ async fn who_subscribes_to_a_channel_without_a_log_writes_nothing() {
     let redis = Redis::start().await;
     let first = gateway(&redis).await;
     for encoding in Encoding::BOTH {
-        let mut client = WsClient::speaking(first.address(), encoding).await;
+        let mut client = WsClient::connect(first.address(), encoding).await;
         for number in 0..20 {
             let channel = format!("nobody:{number}");
             let reply = client.request("subscribe", json!({"channel": channel, "recover": true})).await;
@@ -27,97 +27,97 @@ async fn who_subscribes_to_a_channel_without_a_log_writes_nothing() {
         }
     }
     let _stream = SseClient::open(first.address(), "/sse?channel=nobody:a&channel=nobody:b").await;
-    let follower = Follower::join(first.address(), Way::Stream).await;
+    let subscriber = Subscriber::connect(first.address(), Transport::Sse).await;
     // After the link was cut, each of the 23 logs is read again.
     let mut connection = redis.connection().await;
     let before = scripts_run(&mut connection).await;
-    redis.cut_subscribers().await;
+    redis.disconnect_subscribers().await;
     until("the logs are read again", async || {
         (scripts_run(&mut connection).await >= before + 23).then_some(())
     })
     .await;
-    first.answers_ready_with(200).await;
+    first.wait_for_ready_status(200).await;
     assert_eq!(keys(&redis).await, RedisValue::Int(0));
-    drop(follower);
+    drop(subscriber);
 }
 
 /// Reads until this number; every one must come, without a gap.
-async fn whole(follower: &mut Follower, ledger: &mut Ledger, last: u64, way: Way) {
+async fn whole(subscriber: &mut Subscriber, ledger: &mut Ledger, last: u64, transport: Transport) {
     while !ledger.has(last) {
-        let heard = follower.next().await;
-        assert_ne!(heard, Heard::Gap, "{way:?}: {ledger:?}");
-        ledger.enter(heard);
+        let received = subscriber.next().await;
+        assert_ne!(received, Received::Gap, "{transport:?}: {ledger:?}");
+        ledger.record(received);
     }
 }
 
 #[tokio::test]
 async fn what_is_published_first_is_recovered_on_another_node() {
-    for way in Way::ALL {
+    for transport in Transport::ALL {
         for before in [0, 2] {
             let redis = Redis::start().await;
             let (mut first, other, third) =
                 (gateway(&redis).await, gateway(&redis).await, gateway(&redis).await);
-            let mut follower = Follower::join(first.address(), way).await;
-            let mut ledger = Ledger::from_the_first();
+            let mut subscriber = Subscriber::connect(first.address(), transport).await;
+            let mut ledger = Ledger::from_start();
             // What comes live has offsets alone: the client still names the epoch of before.
             append_numbers(&other, NUMBERS, 1..=before).await;
-            whole(&mut follower, &mut ledger, before, way).await;
+            whole(&mut subscriber, &mut ledger, before, transport).await;
             first.process.kill();
             append_numbers(&other, NUMBERS, before + 1..=5).await;
-            assert!(follower.go_to(third.address()).await);
+            assert!(subscriber.reconnect_to(third.address()).await);
             // A socket that received publications since cannot name their log: a gap, and the rest of it is missing.
-            let unknown = before > 0 && matches!(way, Way::Socket(_));
+            let unknown = before > 0 && matches!(transport, Transport::WebSocket(_));
             if unknown {
-                assert_eq!(follower.next().await, Heard::Gap, "{way:?}");
-                ledger.enter(Heard::Gap);
+                assert_eq!(subscriber.next().await, Received::Gap, "{transport:?}");
+                ledger.record(Received::Gap);
             } else {
-                whole(&mut follower, &mut ledger, 5, way).await;
+                whole(&mut subscriber, &mut ledger, 5, transport).await;
             }
-            assert!(follower.go_to(other.address()).await);
+            assert!(subscriber.reconnect_to(other.address()).await);
             append_numbers(&third, NUMBERS, 6..=7).await;
-            whole(&mut follower, &mut ledger, 7, way).await;
-            assert_eq!(follower.recoveries, [!unknown, true], "{way:?} {before}");
+            whole(&mut subscriber, &mut ledger, 7, transport).await;
+            assert_eq!(subscriber.recoveries, [!unknown, true], "{transport:?} {before}");
         }
     }
 }
 
 #[tokio::test]
 async fn who_comes_back_before_anything_was_published_has_missed_nothing() {
-    for way in Way::ALL {
+    for transport in Transport::ALL {
         let redis = Redis::start().await;
         let (first, other) = (gateway(&redis).await, gateway(&redis).await);
-        let mut follower = Follower::join(first.address(), way).await;
-        let mut ledger = Ledger::from_the_first();
-        assert!(follower.go_to(other.address()).await);
+        let mut subscriber = Subscriber::connect(first.address(), transport).await;
+        let mut ledger = Ledger::from_start();
+        assert!(subscriber.reconnect_to(other.address()).await);
         append_numbers(&first, NUMBERS, 1..=3).await;
-        whole(&mut follower, &mut ledger, 3, way).await;
-        assert_eq!(follower.recoveries, [true], "{way:?}");
+        whole(&mut subscriber, &mut ledger, 3, transport).await;
+        assert_eq!(subscriber.recoveries, [true], "{transport:?}");
     }
 }
 
 #[tokio::test]
 async fn a_log_that_was_lost_meanwhile_is_a_gap_for_who_came_before_it() {
-    for way in Way::ALL {
+    for transport in Transport::ALL {
         let mut redis = Redis::start().await;
         let first = gateway(&redis).await;
-        let mut follower = Follower::join(first.address(), way).await;
-        let mut ledger = Ledger::from_the_first();
+        let mut subscriber = Subscriber::connect(first.address(), transport).await;
+        let mut ledger = Ledger::from_start();
         append_numbers(&first, NUMBERS, 1..=2).await;
-        whole(&mut follower, &mut ledger, 2, way).await;
+        whole(&mut subscriber, &mut ledger, 2, transport).await;
         drop(first);
         // Nothing is kept: another log begins, and becomes longer.
         redis.kill();
         redis.restart().await;
         let second = gateway(&redis).await;
         append_numbers(&second, NUMBERS, 3..=8).await;
-        assert!(follower.go_to(second.address()).await);
+        assert!(subscriber.reconnect_to(second.address()).await);
         append_numbers(&second, NUMBERS, 9..=9).await;
         let mut gaps = 0;
         while !ledger.has(9) {
-            let heard = follower.next().await;
-            gaps += usize::from(heard == Heard::Gap);
-            ledger.enter(heard);
+            let received = subscriber.next().await;
+            gaps += usize::from(received == Received::Gap);
+            ledger.record(received);
         }
-        assert!(gaps > 0, "{way:?}: {ledger:?}");
+        assert!(gaps > 0, "{transport:?}: {ledger:?}");
     }
 }

@@ -2,69 +2,69 @@
 
 use serde_json::json;
 
-use crate::harness::logs::{append_numbers, gateway, gateway_behind, scripts_run};
-use crate::harness::proxy::Passage;
-use crate::harness::subscriber::{Follower, Heard, Ledger, NUMBERS, Way};
+use crate::harness::logs::{append_numbers, gateway, gateway_behind_proxy, scripts_run};
+use crate::harness::proxy::ProxyMode;
+use crate::harness::subscriber::{Ledger, NUMBERS, Received, Subscriber, Transport};
 use crate::harness::{Redis, until};
 
 /// Reads until this number, and asserts that a gap comes before the first number beyond `last`.
-async fn gap_after(follower: &mut Follower, ledger: &mut Ledger, last: u64, until: u64, place: &str) {
+async fn gap_after(subscriber: &mut Subscriber, ledger: &mut Ledger, last: u64, until: u64, place: &str) {
     while !ledger.has(until) {
-        let heard = follower.next().await;
+        let received = subscriber.next().await;
         assert!(
-            heard == Heard::Gap || ledger.gaps > 0 || !ledger.has(last),
-            "{place}: {heard:?}: {ledger:?}"
+            received == Received::Gap || ledger.gaps > 0 || !ledger.has(last),
+            "{place}: {received:?}: {ledger:?}"
         );
-        ledger.enter(heard);
+        ledger.record(received);
     }
 }
 
 #[tokio::test]
 async fn a_log_lost_while_the_link_was_down_is_a_gap() {
-    for way in Way::ALL {
+    for transport in Transport::ALL {
         let mut redis = Redis::start().await;
-        let (cut_off, network) = gateway_behind(&redis).await;
+        let (cut_off, network) = gateway_behind_proxy(&redis).await;
         let (other, mut third) = (gateway(&redis).await, gateway(&redis).await);
-        let mut present = Follower::join(cut_off.address(), way).await;
-        let mut returning = Follower::join(third.address(), way).await;
+        let mut present = Subscriber::connect(cut_off.address(), transport).await;
+        let mut returning = Subscriber::connect(third.address(), transport).await;
         third.process.kill();
-        network.allow(Passage::Closed);
-        cut_off.answers_ready_with(503).await;
+        network.allow(ProxyMode::Closed);
+        cut_off.wait_for_ready_status(503).await;
         append_numbers(&other, NUMBERS, 1..=3).await;
         redis.kill();
-        other.answers_ready_with(503).await;
+        other.wait_for_ready_status(503).await;
         redis.restart().await;
-        other.answers_ready_with(200).await;
-        network.allow(Passage::Open);
-        cut_off.answers_ready_with(200).await;
+        other.wait_for_ready_status(200).await;
+        network.allow(ProxyMode::Open);
+        cut_off.wait_for_ready_status(200).await;
         let mut connection = redis.connection().await;
         until("the log is read", async || (scripts_run(&mut connection).await > 0).then_some(())).await;
-        assert!(returning.go_to(cut_off.address()).await);
+        assert!(returning.reconnect_to(cut_off.address()).await);
         append_numbers(&other, NUMBERS, 4..=4).await;
-        for (follower, place) in [(&mut present, "present"), (&mut returning, "returning")] {
-            assert_eq!(follower.next().await, Heard::Gap, "{way:?} {place}");
+        for (subscriber, place) in [(&mut present, "present"), (&mut returning, "returning")] {
+            assert_eq!(subscriber.next().await, Received::Gap, "{transport:?} {place}");
         }
         append_numbers(&other, NUMBERS, 5..=5).await;
-        while present.next().await != Heard::Number(5) {}
-        while returning.next().await != Heard::Number(5) {}
+        while present.next().await != Received::Number(5) {}
+        while returning.next().await != Received::Number(5) {}
     }
 }
 
 #[tokio::test]
 async fn a_log_evicted_before_the_client_returns_is_a_gap() {
-    let mut redis = Redis::start_given(&["--maxmemory-policy", "volatile-lru"]).await;
-    for way in Way::ALL {
+    let mut redis = Redis::start_with_arguments(&["--maxmemory-policy", "volatile-lru"]).await;
+    for transport in Transport::ALL {
         let (mut first, mut second, third) =
             (gateway(&redis).await, gateway(&redis).await, gateway(&redis).await);
-        let mut follower = Follower::join(first.address(), way).await;
+        let mut subscriber = Subscriber::connect(first.address(), transport).await;
         first.process.kill();
         append_numbers(&second, NUMBERS, 1..=5).await;
         second.process.kill();
         evict_everything(&mut redis).await;
         append_numbers(&third, NUMBERS, 6..=6).await;
-        assert!(follower.go_to(third.address()).await);
+        assert!(subscriber.reconnect_to(third.address()).await);
         append_numbers(&third, NUMBERS, 7..=7).await;
-        gap_after(&mut follower, &mut Ledger::from_the_first(), 0, 7, &format!("{way:?}")).await;
+        gap_after(&mut subscriber, &mut Ledger::from_start(), 0, 7, &format!("{transport:?}")).await;
         redis.run(&["FLUSHALL"]).await;
     }
 }
@@ -81,49 +81,49 @@ async fn evict_everything(redis: &mut Redis) {
 
 #[tokio::test]
 async fn a_log_deleted_after_live_publications_is_a_gap() {
-    for way in Way::ALL {
+    for transport in Transport::ALL {
         let redis = Redis::start().await;
         let (mut first, other, third) = (gateway(&redis).await, gateway(&redis).await, gateway(&redis).await);
-        let mut follower = Follower::join(first.address(), way).await;
-        let mut ledger = Ledger::from_the_first();
+        let mut subscriber = Subscriber::connect(first.address(), transport).await;
+        let mut ledger = Ledger::from_start();
         append_numbers(&other, NUMBERS, 1..=3).await;
-        ledger.read(&mut follower, 3).await;
+        ledger.read(&mut subscriber, 3).await;
         first.process.kill();
         redis.run(&["DEL", "stream:numbers", "stream-meta:numbers"]).await;
         assert_eq!(redis.run(&["DBSIZE"]).await, redis::Value::Int(0));
         append_numbers(&other, NUMBERS, 4..=8).await;
-        assert!(follower.go_to(third.address()).await);
+        assert!(subscriber.reconnect_to(third.address()).await);
         append_numbers(&third, NUMBERS, 9..=9).await;
-        gap_after(&mut follower, &mut ledger, 3, 9, &format!("{way:?}")).await;
+        gap_after(&mut subscriber, &mut ledger, 3, 9, &format!("{transport:?}")).await;
     }
 }
 
 /// A gateway that is not receiving has a subscriber from before the log; a client comes that has received part of it.
 #[tokio::test]
 async fn a_client_ahead_of_a_gateway_that_knows_no_log_yet_recovers() {
-    for way in Way::ALL {
+    for transport in Transport::ALL {
         let redis = Redis::start().await;
-        let (behind, network) = gateway_behind(&redis).await;
+        let (behind, network) = gateway_behind_proxy(&redis).await;
         let other = gateway(&redis).await;
-        let mut waiting = Follower::join(behind.address(), way).await;
+        let mut waiting = Subscriber::connect(behind.address(), transport).await;
         append_numbers(&other, "unrelated", 1..=1).await;
-        network.allow(Passage::Commands);
-        behind.answers_ready_with(503).await;
+        network.allow(ProxyMode::Commands);
+        behind.wait_for_ready_status(503).await;
         append_numbers(&other, NUMBERS, 1..=1).await;
         // It subscribes after the first publication: its position is one of the log.
-        let mut coming = Follower::join(other.address(), way).await;
+        let mut coming = Subscriber::connect(other.address(), transport).await;
         let mut ahead = Ledger::default();
         append_numbers(&other, NUMBERS, 2..=3).await;
         ahead.read(&mut coming, 3).await;
-        assert!(coming.go_to(behind.address()).await);
-        network.allow(Passage::Open);
-        behind.answers_ready_with(200).await;
+        assert!(coming.reconnect_to(behind.address()).await);
+        network.allow(ProxyMode::Open);
+        behind.wait_for_ready_status(200).await;
         append_numbers(&other, NUMBERS, 4..=4).await;
         ahead.read(&mut coming, 4).await;
-        assert_eq!((ahead.gaps, coming.recoveries), (0, vec![true]), "{way:?}");
-        let mut ledger = Ledger::from_the_first();
+        assert_eq!((ahead.gaps, coming.recoveries), (0, vec![true]), "{transport:?}");
+        let mut ledger = Ledger::from_start();
         ledger.read(&mut waiting, 4).await;
-        assert_eq!(ledger.gaps, 0, "{way:?}");
+        assert_eq!(ledger.gaps, 0, "{transport:?}");
     }
 }
 

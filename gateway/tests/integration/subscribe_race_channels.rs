@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
 use crate::harness::encoding::Encoding;
-use crate::harness::publisher::{Pace, Publisher};
-use crate::harness::subscriber::{Heard, Ledger, number};
+use crate::harness::publisher::{Load, Publisher};
+use crate::harness::subscriber::{Ledger, Received, number};
 use crate::harness::ws::{Incoming, Publication};
-use crate::harness::{Gateway, Redis, SseClient, WsClient, heavy};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
 const CHANNELS: usize = 60;
 const CLIENTS: usize = 6;
@@ -47,7 +47,7 @@ type Ledgers = BTreeMap<String, Ledger>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_back_to_many_channels_gets_each_of_them_whole() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     let channels: &'static [&'static str] =
@@ -63,7 +63,7 @@ async fn who_comes_back_to_many_channels_gets_each_of_them_whole() {
         let (address, marks) = (gateway.address(), Arc::clone(&marks));
         if client % 2 == 0 {
             let path = format!("/sse?channel={}", channels.join("&channel="));
-            let first = SseClient::begin_at(address, &path).await;
+            let first = SseClient::connect(address, &path).await;
             clients.spawn(async move { streams(address, &path, first, channels, &marks[client]).await });
         } else {
             let encoding = Encoding::BOTH[client / 2 % 2];
@@ -72,14 +72,14 @@ async fn who_comes_back_to_many_channels_gets_each_of_them_whole() {
             clients.spawn(async move { sockets(socket, first, channels, &marks[client]).await });
         }
     }
-    let pace = Pace { channels, batch: 1, fill: 0, ahead: 200 };
+    let pace = Load { channels, batch: 1, padding: 0, max_lead: 200 };
     let publisher = Publisher::start(&redis, pace, marks);
     clients.join_all().await;
     drop(publisher);
 }
 
 fn ledgers(channels: &[&str]) -> Ledgers {
-    channels.iter().map(|channel| ((*channel).to_owned(), Ledger::from_the_first())).collect()
+    channels.iter().map(|channel| ((*channel).to_owned(), Ledger::from_start())).collect()
 }
 
 /// The number that every channel has reached.
@@ -87,9 +87,9 @@ fn reached(ledgers: &Ledgers) -> u64 {
     ledgers.values().map(|ledger| ledger.last.unwrap_or_default()).min().unwrap_or_default()
 }
 
-fn enter(ledgers: &mut Ledgers, channel: &str, data: &str) {
+fn record(ledgers: &mut Ledgers, channel: &str, data: &str) {
     let ledger = ledgers.get_mut(channel).unwrap_or_else(|| panic!("{channel}: {data}"));
-    ledger.enter(Heard::Number(number(data)));
+    ledger.record(Received::Number(number(data)));
 }
 
 /// An event stream that is cut and resumed, again and again.
@@ -105,7 +105,7 @@ async fn streams(
         let enough = reached(&ledgers) + STAY;
         while reached(&ledgers) < enough {
             let event = stream.event().await;
-            enter(&mut ledgers, &event.name, &event.data);
+            record(&mut ledgers, &event.name, &event.data);
             id = event.id;
             mark.store(reached(&ledgers), Ordering::Relaxed);
         }
@@ -140,9 +140,9 @@ impl Socket {
                 (channel.clone(), from)
             })
             .collect();
-        let mut client = WsClient::bare(self.address, self.encoding).await;
+        let mut client = WsClient::handshake_only(self.address, self.encoding).await;
         let reply = client.request("connect", json!({ "subs": subs })).await;
-        assert!(client.came_early().is_empty(), "before the reply: {:?}", client.came_early());
+        assert!(client.pending_pushes().is_empty(), "before the reply: {:?}", client.pending_pushes());
         for (channel, (epoch, last)) in &mut self.positions {
             let result = &reply["connect"]["subs"][channel];
             assert_eq!(result["recovered"] == true, recover, "{channel}: {result}");
@@ -150,7 +150,7 @@ impl Socket {
             for publication in result["publications"].as_array().into_iter().flatten() {
                 let publication = Publication::read(channel.clone(), publication);
                 *last = publication.offset;
-                enter(ledgers, channel, &publication.data);
+                record(ledgers, channel, &publication.data);
             }
         }
         client
@@ -164,7 +164,7 @@ async fn sockets(mut socket: Socket, mut client: WsClient, channels: &[&str], ma
         while reached(&ledgers) < enough {
             match client.next().await {
                 Incoming::Publication(Publication { channel, data, offset, .. }) => {
-                    enter(&mut ledgers, &channel, &data);
+                    record(&mut ledgers, &channel, &data);
                     socket.positions.get_mut(&channel).unwrap().1 = offset;
                 }
                 other => panic!("{:?}: {other:?}", socket.encoding),

@@ -61,7 +61,7 @@ impl Scene {
 
     /// A new connection, and what its subscribe is answered.
     async fn subscribe(&self, mut request: Value) -> (WsClient, Value) {
-        let mut client = WsClient::speaking(self.gateway.address(), self.encoding).await;
+        let mut client = WsClient::connect(self.gateway.address(), self.encoding).await;
         request["channel"] = self.channel.clone().into();
         let reply = client.request("subscribe", request).await;
         (client, reply)
@@ -217,7 +217,7 @@ async fn who_wants_all_or_nothing_is_refused_with_112_where_it_cannot_be_recover
         let scene = Scene::new(encoding, "small-1").await;
         scene.publish(1..=5).await;
         let strict = |offset: u64, epoch: &str| json!({"channel": "small-1", "recover": true, "offset": offset, "epoch": epoch, "flag": 2});
-        let mut client = WsClient::speaking(scene.gateway.address(), encoding).await;
+        let mut client = WsClient::connect(scene.gateway.address(), encoding).await;
         for (offset, epoch) in [(1, scene.epoch.as_str()), (5, "another"), (6, scene.epoch.as_str())] {
             let reply = client.request("subscribe", strict(offset, epoch)).await;
             assert_eq!(reply["error"]["code"], 112, "{reply}");
@@ -238,13 +238,13 @@ async fn who_wants_all_or_nothing_is_refused_with_112_where_it_cannot_be_recover
 async fn who_was_refused_with_112_hears_nothing_of_the_channel() {
     let scene = Scene::new(Encoding::Json, "small-1").await;
     scene.publish(1..=5).await;
-    let mut client = WsClient::speaking(scene.gateway.address(), Encoding::Json).await;
+    let mut client = WsClient::connect(scene.gateway.address(), Encoding::Json).await;
     let request = json!({"channel": "small-1", "recover": true, "epoch": scene.epoch, "flag": 2});
     assert_eq!(client.request("subscribe", request).await["error"]["code"], 112);
-    client.request("subscribe", json!({"channel": "aside"})).await;
+    client.request("subscribe", json!({"channel": "other"})).await;
     scene.publish(6..=6).await;
-    scene.redis.publish("aside", b"1").await;
-    assert_eq!(client.publication().await.channel, "aside");
+    scene.redis.publish("other", b"1").await;
+    assert_eq!(client.publication().await.channel, "other");
 }
 
 #[tokio::test]
@@ -289,18 +289,18 @@ async fn subscriptions_of_the_connect_command_recover_as_others_do() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "news").await;
         scene.publish(1..=3).await;
-        let mut client = WsClient::bare(scene.gateway.address(), encoding).await;
+        let mut client = WsClient::handshake_only(scene.gateway.address(), encoding).await;
         let from = json!({"recover": true, "offset": 1, "epoch": scene.epoch});
         let lost = json!({"recover": true, "offset": 1, "epoch": "another"});
-        let reply = client.request("connect", json!({"subs": {"news": from, "aside": lost}})).await;
+        let reply = client.request("connect", json!({"subs": {"news": from, "other": lost}})).await;
         let subs = &reply["connect"]["subs"];
         assert_eq!(
             (&subs["news"]["recovered"], numbers(&subs["news"])),
             (&json!(true), vec![2, 3]),
             "{reply}"
         );
-        assert_eq!(subs["aside"]["was_recovering"], true, "{reply}");
-        assert_ne!(subs["aside"]["recovered"], true, "{reply}");
+        assert_eq!(subs["other"]["was_recovering"], true, "{reply}");
+        assert_ne!(subs["other"]["recovered"], true, "{reply}");
         scene.goes_on(&mut client, 4).await;
     }
 }

@@ -1,5 +1,6 @@
-//! A backend that counts through the HTTP API. It asks again, with the same idempotency key and at another gateway,
-//! until a number is confirmed: so each number is to be in the log once, and in order, whatever dies meanwhile.
+//! A backend that publishes consecutive numbers over the HTTP API. It retries each number with the same idempotency key
+//! at the next gateway until it is confirmed, so each number must be in the log once and in order, even when gateways
+//! are killed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::http::Raw;
-use super::{PATIENCE, soon};
+use super::{WAIT_TIMEOUT, within_timeout};
 
-/// Between two numbers, between two looks at whether it may go on, and before it asks again.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Interval between numbers, polls and retries.
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Where a number was put.
+/// The position of a confirmed number.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt {
     pub(crate) number: u64,
@@ -25,39 +26,39 @@ pub(crate) struct Receipt {
     pub(crate) offset: u64,
 }
 
-/// A publisher at work; ended when dropped.
+/// A running publisher; stopped when dropped.
 pub(crate) struct ApiPublisher {
     confirmed: Arc<AtomicU64>,
     allowed: Arc<AtomicU64>,
-    /// Taken by who waits for its end.
+    /// Taken by `finish`.
     task: Option<JoinHandle<Vec<Receipt>>>,
 }
 
 struct Run {
     channel: &'static str,
     gateways: Vec<SocketAddr>,
-    /// What stands before the numbers of this publisher: the first one is `base + 1`.
+    /// Offset of the numbers: the first one is `base + 1`.
     base: u64,
     confirmed: Arc<AtomicU64>,
     allowed: Arc<AtomicU64>,
 }
 
 impl ApiPublisher {
-    /// Publishes `base + 1`, `base + 2` and so on, at one gateway after the other, once it is allowed to.
+    /// Publishes `base + 1`, `base + 2` and so on, round-robin over the gateways, up to the allowed count.
     pub(crate) fn start(gateways: Vec<SocketAddr>, channel: &'static str, base: u64) -> Self {
         let (confirmed, allowed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let run = Run { channel, gateways, base, confirmed: confirmed.clone(), allowed: allowed.clone() };
         Self { confirmed, allowed, task: Some(tokio::spawn(run.publish())) }
     }
 
-    /// One after the other, for ever.
+    /// Publishes without a limit.
     pub(crate) fn steady(gateways: Vec<SocketAddr>, channel: &'static str) -> Self {
         let publisher = Self::start(gateways, channel, 0);
         publisher.allow(DONE - 1);
         publisher
     }
 
-    /// So many numbers may be published.
+    /// Sets how many numbers may be published.
     pub(crate) fn allow(&self, numbers: u64) {
         self.allowed.store(numbers, Ordering::Relaxed);
     }
@@ -67,7 +68,7 @@ impl ApiPublisher {
         self.confirmed.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything that is allowed is confirmed.
+    /// Waits until all allowed numbers are confirmed.
     pub(crate) async fn finish(mut self) -> Vec<Receipt> {
         self.allowed.fetch_or(DONE, Ordering::Relaxed);
         self.task.take().unwrap().await.unwrap()
@@ -82,7 +83,7 @@ impl Drop for ApiPublisher {
     }
 }
 
-/// Beside the numbers that are allowed: no more will be.
+/// Flag in the allowed count: the count is final.
 const DONE: u64 = 1 << 63;
 
 impl Run {
@@ -98,37 +99,43 @@ impl Run {
                 if allowed & DONE != 0 {
                     return receipts;
                 }
-                sleep(PAUSE).await;
+                sleep(RETRY_INTERVAL).await;
             }
             receipts.push(self.confirm(self.base + count, &mut connections).await);
             self.confirmed.store(count, Ordering::Relaxed);
-            sleep(PAUSE).await;
+            sleep(RETRY_INTERVAL).await;
         }
         receipts
     }
 
-    /// Asks until somebody confirms.
+    /// Publishes a number, with retries until it is confirmed.
     async fn confirm(&self, number: u64, connections: &mut [Option<Raw>]) -> Receipt {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         let mut place = usize::try_from(number).unwrap();
         loop {
             place = (place + 1) % self.gateways.len();
-            let answer = self.ask(number, self.gateways[place], &mut connections[place]).await;
+            let answer = self.try_publish(number, self.gateways[place], &mut connections[place]).await;
             let result = answer.as_ref().map(|answer| &answer["result"]).filter(|result| result.is_object());
             if let Some(result) = result {
                 let (epoch, offset) = (result["epoch"].as_str().unwrap(), result["offset"].as_u64().unwrap());
                 return Receipt { number, epoch: epoch.to_owned(), offset };
             }
-            assert!(Instant::now() < deadline, "nobody takes {number}: {answer:?}");
-            sleep(PAUSE).await;
+            assert!(Instant::now() < deadline, "{number} is not confirmed: {answer:?}");
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
-    /// `None` when the gateway is gone.
-    async fn ask(&self, number: u64, gateway: SocketAddr, connection: &mut Option<Raw>) -> Option<Value> {
+    /// Returns `None` if the gateway is gone.
+    async fn try_publish(
+        &self,
+        number: u64,
+        gateway: SocketAddr,
+        connection: &mut Option<Raw>,
+    ) -> Option<Value> {
         let raw = match connection {
             Some(raw) => raw,
-            None => connection.insert(Raw::over(soon("connect", TcpStream::connect(gateway)).await.ok()?)),
+            None => connection
+                .insert(Raw::over(within_timeout("connect", TcpStream::connect(gateway)).await.ok()?)),
         };
         let key = format!("number-{number}");
         let body = json!({"channel": self.channel, "data": number, "idempotency_key": key}).to_string();

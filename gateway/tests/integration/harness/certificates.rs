@@ -1,18 +1,17 @@
-//! Certificates for servers under test: an authority of the test's own, and what it signs, as PEM files.
-//! It must never be an authority that anybody else trusts.
+//! Test certificates: a private certificate authority (CA) and the certificates that it signs, as PEM files.
 
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-/// A year, a month and a day.
+/// Year, month and day.
 pub(crate) type Day = (i32, u8, u8);
 
-/// Long after any test.
+/// A date long after any test run.
 pub(crate) const FAR: Day = (2099, 1, 1);
 
-/// An authority, with everything that it signs in one directory.
+/// A CA; its directory has everything that it signs.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     directory: TempDir,
@@ -36,12 +35,12 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), directory }
     }
 
-    /// The authority's own certificate.
+    /// The certificate of the CA.
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
     }
 
-    /// Signs a certificate for these names (or addresses), good until the end of a day.
+    /// Signs a certificate for these names or addresses, valid until a day.
     pub(crate) fn issue(&self, names: &[&str], until: Day) -> Issued {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::gateway::binary;
-use super::soon;
+use super::within_timeout;
 
 /// A finished run.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ async fn raw(arguments: &[&str], environment: &[(&str, &str)], config: Option<&s
     // The process may exit without reading it.
     drop(stdin.write_all(input.as_bytes()).await);
     drop(stdin);
-    soon("the check ends", child.wait_with_output()).await.unwrap()
+    within_timeout("the check ends", child.wait_with_output()).await.unwrap()
 }
 
 impl Checked {

@@ -1,4 +1,4 @@
-//! A real Redis Cluster on free ports, and what is done to one: nodes that die, hang and come back, slots that move.
+//! A real Redis Cluster on free ports; its nodes can crash, hang and restart, and its slots can move.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,25 +12,25 @@ use super::certificates::{Authority, FAR, Issued};
 use super::process::{Process, free_port};
 use super::until;
 
-/// How long the nodes wait before they take one for gone.
+/// The node timeout: a node is marked as failing after this time.
 const NODE_TIMEOUT: &str = "1000";
 const SLOTS: u32 = 16_384;
 
-/// Primaries, each with its share of the slots, and their replicas behind them.
+/// Primaries with equal shares of the slots, and their replicas.
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
     primaries: usize,
-    /// Of its certificates.
+    /// The CA file of its certificates.
     authority: Option<PathBuf>,
 }
 
-/// The password of every node of a secured cluster: characters that a URL must have encoded.
+/// The password of every node of a secured cluster; its characters need encoding in a URL.
 const PASSWORD: &str = "p%s/w@rd";
 
 struct Node {
-    /// Where the test speaks to it.
+    /// The plain port.
     port: u16,
-    /// Where it speaks TLS, if it does.
+    /// The TLS port, if the cluster is secured.
     tls_port: Option<u16>,
     bus: u16,
     arguments: Vec<String>,
@@ -41,13 +41,13 @@ struct Node {
 }
 
 impl Cluster {
-    /// Primaries, each with one replica when `replicas` says so: the replica of the node `n` is `n + primaries`.
+    /// Starts primaries, each with one replica if `replicas` is set: the replica of node `n` is node `n + primaries`.
     pub(crate) async fn start(primaries: usize, replicas: bool) -> Self {
         let count = if replicas { 2 * primaries } else { primaries };
         Self::start_with(count, primaries, None).await
     }
 
-    /// Three primaries with a password, which clients reach over TLS.
+    /// Starts three primaries with a password and TLS.
     pub(crate) async fn start_secured(authority: &Authority) -> Self {
         Self::start_with(3, 3, Some(authority)).await
     }
@@ -60,18 +60,18 @@ impl Cluster {
             let mut arguments = vec!["--port".to_owned(), port.to_string()];
             let tls_port = authority.map(|_| free_port());
             if let (Some(authority), Some(issued), Some(tls_port)) = (authority, &issued, tls_port) {
-                arguments.extend(secured(authority, issued, tls_port));
+                arguments.extend(tls_arguments(authority, issued, tls_port));
             }
             let process = spawn(&arguments, bus, &kept);
             let (id, is_down) = (String::new(), false);
             nodes.push(Node { port, tls_port, bus, arguments, process, kept, id, is_down });
         }
         let mut cluster = Self { nodes, primaries, authority: authority.map(Authority::file) };
-        cluster.meet().await;
+        cluster.join_nodes().await;
         cluster
     }
 
-    async fn meet(&mut self) {
+    async fn join_nodes(&mut self) {
         for node in 0..self.nodes.len() {
             self.answers(node).await;
             self.nodes[node].id = self.command(node, &["CLUSTER", "MYID"]).await;
@@ -91,7 +91,7 @@ impl Cluster {
                 self.run(node, &["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
             }
         }
-        self.agrees().await;
+        self.wait_until_stable().await;
         for replica in self.primaries..self.nodes.len() {
             let of = self.nodes[replica - self.primaries].id.clone();
             until("the replica knows its primary", async || {
@@ -100,21 +100,21 @@ impl Cluster {
             .await;
         }
         if self.nodes.len() > self.primaries {
-            self.is_replicated().await;
+            self.wait_for_replicas().await;
         }
     }
 
-    /// Every primary has a replica that is in step.
-    async fn is_replicated(&self) {
+    /// Waits until every primary has a replica in sync.
+    async fn wait_for_replicas(&self) {
         for replica in self.primaries..self.nodes.len() {
-            until("the replica is in step", async || {
+            until("the replica is in sync", async || {
                 let info: String = self.try_command(replica, &["INFO", "replication"]).await?;
                 info.contains("master_link_status:up").then_some(())
             })
             .await;
         }
-        until("every node knows the replicas", async || {
-            for node in self.alive() {
+        until("every node lists the replicas", async || {
+            for node in self.running_nodes() {
                 let nodes: String = self.try_command(node, &["CLUSTER", "NODES"]).await?;
                 let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
                 if replicas != self.nodes.len() - self.primaries {
@@ -126,11 +126,11 @@ impl Cluster {
         .await;
     }
 
-    /// Waits until every node that is alive finds all others, and the cluster well.
-    pub(crate) async fn agrees(&self) {
+    /// Waits until every running node lists all others and reports the cluster as ok.
+    pub(crate) async fn wait_until_stable(&self) {
         let expected = format!("cluster_known_nodes:{}\r", self.nodes.len());
-        until("the cluster agrees", async || {
-            for node in self.alive() {
+        until("every node reports the cluster as ok", async || {
+            for node in self.running_nodes() {
                 let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
                 let nodes: String = self.try_command(node, &["CLUSTER", "NODES"]).await?;
                 let well = info.contains("cluster_state:ok") && info.contains(&expected);
@@ -146,11 +146,11 @@ impl Cluster {
         .await;
     }
 
-    fn alive(&self) -> impl Iterator<Item = usize> {
+    fn running_nodes(&self) -> impl Iterator<Item = usize> {
         (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_down)
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -163,7 +163,7 @@ impl Cluster {
         format!("redis://127.0.0.1:{}/0", self.nodes[node].port)
     }
 
-    /// `url = …` and `cluster = […]` of an instance that knows these nodes from the start.
+    /// The keys `url` and `cluster` of a Redis section that lists these nodes.
     pub(crate) fn settings(&self) -> String {
         let place = |node: &Node| format!("127.0.0.1:{}", node.tls_port.unwrap_or(node.port));
         let seeds: Vec<_> = self.nodes[1..].iter().map(|node| format!("\"{}\"", place(node))).collect();
@@ -187,7 +187,7 @@ impl Cluster {
         self.nodes[node].is_down = true;
     }
 
-    /// Starts a node again that was killed; it remembers who it is.
+    /// Restarts a node that was killed, with the same identity.
     pub(crate) async fn restart(&mut self, node: usize) {
         let Node { arguments, bus, kept, .. } = &self.nodes[node];
         self.nodes[node].process = spawn(arguments, *bus, kept);
@@ -220,7 +220,7 @@ impl Cluster {
         Client::open(info.set_redis_settings(sign_in)).unwrap()
     }
 
-    /// The connections of a node that came by its plain port.
+    /// The connections to the plain port of a node.
     pub(crate) async fn clients(&self, node: usize) -> String {
         let port = format!("laddr=127.0.0.1:{} ", self.nodes[node].port);
         let all: String = self.command(node, &["CLIENT", "LIST"]).await;
@@ -228,13 +228,13 @@ impl Cluster {
     }
 
     async fn answers(&self, node: usize) {
-        until("a node answers", async || self.try_command::<String>(node, &["PING"]).await).await;
+        until("a node responds", async || self.try_command::<String>(node, &["PING"]).await).await;
     }
 
-    /// Which node carries the connection that a gateway gave this name.
-    pub(crate) async fn carrier(&self, purpose: &str) -> usize {
-        until("somebody carries the connection", async || {
-            for node in self.alive() {
+    /// The node that has a connection with this name.
+    pub(crate) async fn node_with_connection(&self, purpose: &str) -> usize {
+        until("a node has the connection", async || {
+            for node in self.running_nodes() {
                 let clients: String = self.try_command(node, &["CLIENT", "LIST"]).await?;
                 if clients.contains(&format!("name=earshot:default:{purpose} ")) {
                     return Some(node);
@@ -245,17 +245,17 @@ impl Cluster {
         .await
     }
 
-    /// The slot of a key or a shard channel.
+    /// The slot of a key or sharded channel.
     pub(crate) async fn slot(&self, name: &str) -> u16 {
-        let node = self.alive().next().unwrap();
+        let node = self.running_nodes().next().unwrap();
         self.command(node, &["CLUSTER", "KEYSLOT", name]).await
     }
 
-    /// The node that owns a name's slot, as the first node that is alive sees it.
+    /// The node that owns the slot of a name, according to the first running node.
     pub(crate) async fn owner(&self, name: &str) -> usize {
-        let asked = self.alive().next().unwrap();
+        let asked = self.running_nodes().next().unwrap();
         let slot = self.slot(name).await;
-        until("somebody owns the slot", async || self.owner_at(asked, slot).await).await
+        until("a node owns the slot", async || self.owner_at(asked, slot).await).await
     }
 
     async fn owner_at(&self, asked: usize, slot: u16) -> Option<usize> {
@@ -264,11 +264,11 @@ impl Cluster {
         let range = ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
         let Value::Array(primary) = &range[2] else { return None };
         let port = number(&primary[1]);
-        self.alive().find(|node| self.nodes[*node].port == port)
+        self.running_nodes().find(|node| self.nodes[*node].port == port)
     }
 
-    /// The node that owns a name's slot once it is not this one any more, as another node sees it.
-    pub(crate) async fn owner_seen_by(&self, asked: usize, name: &str, not: usize) -> usize {
+    /// Waits until another node than `not` owns the slot of a name, according to the node `asked`.
+    pub(crate) async fn wait_for_owner_seen_by(&self, asked: usize, name: &str, not: usize) -> usize {
         let slot = self.command(asked, &["CLUSTER", "KEYSLOT", name]).await;
         until("another node owns the slot", async || {
             self.owner_at(asked, slot).await.filter(|owner| *owner != not)
@@ -276,8 +276,8 @@ impl Cluster {
         .await
     }
 
-    /// The node that owns a name's slot once it is not this one any more.
-    pub(crate) async fn owner_but(&self, name: &str, node: usize) -> usize {
+    /// Waits until another node than `node` owns the slot of a name.
+    pub(crate) async fn wait_for_owner_other_than(&self, name: &str, node: usize) -> usize {
         until("another node owns the slot", async || {
             Some(self.owner(name).await).filter(|owner| *owner != node)
         })
@@ -289,24 +289,24 @@ impl Cluster {
         self.reshard(&[name], to).await;
     }
 
-    /// Moves the slots of names to one node, whose word is then the newest of all.
+    /// Moves the slots of names to one node, which then has the highest configuration epoch.
     pub(crate) async fn reshard(&self, names: &[&str], to: usize) {
-        self.is_of_one_epoch().await;
+        self.wait_for_one_epoch().await;
         for name in names {
             let from = self.owner(name).await;
             if from != to {
-                self.open_slot(name, from, to).await;
-                self.close_slot(name, from, to).await;
+                self.begin_slot_move(name, from, to).await;
+                self.finish_slot_move(name, from, to).await;
             }
         }
     }
 
-    /// Every node knows of what was decided last. A node that does not may put a later decision before it, and then
-    /// the cluster takes the later one back.
-    pub(crate) async fn is_of_one_epoch(&self) {
-        until("the nodes are of one epoch", async || {
+    /// Waits until all nodes have the same current epoch. A node with an older one could claim the slot again with a
+    /// conflicting epoch.
+    pub(crate) async fn wait_for_one_epoch(&self) {
+        until("the nodes have the same epoch", async || {
             let mut epochs = BTreeSet::new();
-            for node in self.alive() {
+            for node in self.running_nodes() {
                 let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
                 epochs
                     .insert(info.lines().find(|line| line.starts_with("cluster_current_epoch:"))?.to_owned());
@@ -316,16 +316,16 @@ impl Cluster {
         .await;
     }
 
-    /// The first half of a move: from now on the slot is on its way.
-    pub(crate) async fn open_slot(&self, name: &str, from: usize, to: usize) {
+    /// First half of a slot move: marks the slot as migrating.
+    pub(crate) async fn begin_slot_move(&self, name: &str, from: usize, to: usize) {
         let slot = self.slot(name).await.to_string();
         let (from_id, to_id) = (self.nodes[from].id.clone(), self.nodes[to].id.clone());
         self.run(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
         self.run(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
     }
 
-    /// The keys, and the end of a move.
-    pub(crate) async fn close_slot(&self, name: &str, from: usize, to: usize) {
+    /// Second half of a slot move: migrates the keys and assigns the slot.
+    pub(crate) async fn finish_slot_move(&self, name: &str, from: usize, to: usize) {
         let slot = self.slot(name).await.to_string();
         let (to_id, port) = (self.nodes[to].id.clone(), self.nodes[to].port.to_string());
         loop {
@@ -337,16 +337,16 @@ impl Cluster {
                 break;
             }
         }
-        // The rest, too, as `redis-cli` does: one that hears of it by rumour may take it for a rumour of yesterday.
-        let rest = self.alive().filter(|node| *node < self.primaries && *node != to && *node != from);
+        // Notify the other nodes too, as `redis-cli` does: gossip alone may reach them late or out of order.
+        let rest = self.running_nodes().filter(|node| *node < self.primaries && *node != to && *node != from);
         for node in [to, from].into_iter().chain(rest) {
             self.run(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
         }
     }
 }
 
-/// TLS for clients and between the nodes, and a password.
-fn secured(authority: &Authority, issued: &Issued, tls_port: u16) -> Vec<String> {
+/// Arguments for TLS to clients and between nodes, and for a password.
+fn tls_arguments(authority: &Authority, issued: &Issued, tls_port: u16) -> Vec<String> {
     let path = |path: &std::path::Path| path.display().to_string();
     let (ca, certificate, key) = (path(&authority.file()), path(&issued.certificate), path(&issued.key));
     let port = tls_port.to_string();

@@ -1,29 +1,29 @@
-//! Two well-behaved clients on the same gateway as somebody who is not: after each misdeed they must still be heard.
+//! Two well-behaved clients on the gateway under attack. They verify that the gateway still serves others.
 
 use super::{Gateway, SseClient, WsClient};
 
-/// The clients, and how often they were asked.
-pub(crate) struct Neighbour {
+/// The clients, and the number of checks so far.
+pub(crate) struct ControlClients {
     socket: WsClient,
     events: SseClient,
-    asked: usize,
+    checks: usize,
 }
 
-impl Neighbour {
-    pub(crate) async fn of(gateway: &Gateway) -> Self {
+impl ControlClients {
+    pub(crate) async fn connect(gateway: &Gateway) -> Self {
         Self {
-            socket: WsClient::open(gateway.address(), &["neighbour"]).await,
-            events: SseClient::open(gateway.address(), "/sse/neighbour").await,
-            asked: 0,
+            socket: WsClient::open(gateway.address(), &["control"]).await,
+            events: SseClient::open(gateway.address(), "/sse/control").await,
+            checks: 0,
         }
     }
 
-    /// The process lives, and a message still reaches both clients, the next one and nothing else.
-    pub(crate) async fn notices_nothing(&mut self, gateway: &mut Gateway, after: &str) {
+    /// Asserts that the process is alive and that a publication reaches both clients, and nothing else does.
+    pub(crate) async fn assert_unaffected(&mut self, gateway: &mut Gateway, after: &str) {
         gateway.assert_alive();
-        self.asked += 1;
-        let data = self.asked.to_string();
-        gateway.publish("neighbour", &data).await;
+        self.checks += 1;
+        let data = self.checks.to_string();
+        gateway.publish("control", &data).await;
         assert_eq!(self.socket.publication().await.data, data, "after {after}");
         assert_eq!(self.events.data("message").await, data, "after {after}");
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 use super::gateway::binary;
-use super::soon;
+use super::within_timeout;
 
 /// A finished run.
 pub(crate) struct Drilled {
@@ -51,7 +51,7 @@ impl Drill {
     /// Waits for output that contains these words.
     pub(crate) async fn says(&mut self, words: &str) {
         while !self.output.contains(words) {
-            let line = soon(words, self.stderr.next_line()).await.unwrap();
+            let line = within_timeout(words, self.stderr.next_line()).await.unwrap();
             let line = line.unwrap_or_else(|| panic!("no output with {words}: {}", self.output));
             self.output += &(line + "\n");
         }
@@ -77,10 +77,10 @@ impl Drill {
 
     /// Waits for its end.
     pub(crate) async fn end(mut self) -> Drilled {
-        while let Some(line) = soon("the drill ends", self.stderr.next_line()).await.unwrap() {
+        while let Some(line) = within_timeout("the drill ends", self.stderr.next_line()).await.unwrap() {
             self.output += &(line + "\n");
         }
-        let output = soon("the drill ends", self.child.wait_with_output()).await.unwrap();
+        let output = within_timeout("the drill ends", self.child.wait_with_output()).await.unwrap();
         let out = String::from_utf8(output.stdout).unwrap();
         assert!(is_empty(self.directory.path()), "something is left behind");
         let report = serde_json::from_str(&out).unwrap_or_default();

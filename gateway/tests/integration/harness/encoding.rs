@@ -1,4 +1,4 @@
-//! The two encodings of the WebSocket protocol: commands out, whatever comes in. It must never mend what it got.
+//! The two encodings of the WebSocket protocol: encodes commands, decodes messages. It must never repair a message.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use super::protobuf;
 use super::ws::{Incoming, Publication};
 
-/// How a client speaks.
+/// The encoding of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,
@@ -17,7 +17,7 @@ pub(crate) enum Encoding {
 impl Encoding {
     pub(crate) const BOTH: [Self; 2] = [Self::Json, Self::Protobuf];
 
-    /// Where a client of this encoding connects to.
+    /// The path that selects this encoding.
     pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Json => "/connection/websocket",
@@ -25,7 +25,7 @@ impl Encoding {
         }
     }
 
-    /// One message that holds these commands.
+    /// One message with these commands.
     pub(crate) fn commands(self, commands: &[Value]) -> Message {
         match self {
             Self::Json => Message::text(commands.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")),
@@ -33,7 +33,7 @@ impl Encoding {
         }
     }
 
-    /// The answer to a ping of the protocol.
+    /// The response to a protocol ping.
     pub(crate) fn pong(self) -> Message {
         match self {
             Self::Json => Message::text("{}"),
@@ -41,7 +41,7 @@ impl Encoding {
         }
     }
 
-    /// Everything that a message of the gateway holds, in its order.
+    /// Everything in a message of the gateway, in order.
     pub(crate) fn decode(self, message: &[u8]) -> Vec<Incoming> {
         match self {
             Self::Json => std::str::from_utf8(message).unwrap().split('\n').map(json).collect(),
@@ -75,7 +75,7 @@ struct Body<'a> {
     info: Value,
 }
 
-/// A line of JSON; the data of a publication stays as it was written.
+/// Decodes a line of JSON; the data of a publication is kept as received.
 fn json(line: &str) -> Incoming {
     if line == "{}" {
         return Incoming::Ping;
@@ -91,7 +91,7 @@ fn json(line: &str) -> Incoming {
     }
 }
 
-/// A reply of Protobuf, in the shape that it has in JSON.
+/// Converts a Protobuf reply, which already has the shape of its JSON.
 fn value(reply: Value) -> Incoming {
     if reply.as_object().is_some_and(serde_json::Map::is_empty) {
         return Incoming::Ping;

@@ -1,4 +1,4 @@
-//! A gateway process: started, waited for until it is ready, watched.
+//! A gateway process: starts it, waits until it is ready, and reads its state.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -17,12 +17,12 @@ pub(crate) struct Gateway {
     address: SocketAddr,
 }
 
-/// The gateway that is tested.
+/// The binary under test.
 pub(crate) fn binary() -> String {
     std::env::var("EARSHOT_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_earshot").to_owned())
 }
 
-/// How a gateway is to be started.
+/// Settings of a gateway to start.
 pub(crate) struct Settings {
     config: Option<String>,
     environment: Vec<(&'static str, String)>,
@@ -32,12 +32,12 @@ pub(crate) struct Settings {
 }
 
 impl Gateway {
-    /// A gateway in development mode without any configuration: the memory broker, every channel open.
+    /// A gateway in development mode without configuration: memory broker, every channel open.
     pub(crate) async fn start() -> Self {
         Self::settings().start().await
     }
 
-    /// The same on a Redis.
+    /// A gateway in development mode on this Redis.
     pub(crate) async fn on(redis: &Redis) -> Self {
         Self::settings().redis(redis).start().await
     }
@@ -54,25 +54,26 @@ impl Gateway {
         http::fetch(self.address, path).await
     }
 
-    /// Posts JSON to one method of the HTTP API.
+    /// Posts JSON to a method of the HTTP API.
     pub(crate) async fn api(&self, method: &str, body: &str) -> Response {
         http::post(self.address, &format!("/api/{method}"), &[], body).await
     }
 
-    /// Publishes by the HTTP API; `data` is JSON.
+    /// Publishes over the HTTP API; `data` is JSON.
     pub(crate) async fn publish(&self, channel: &str, data: &str) {
         let channel = serde_json::Value::from(channel);
         let answer = self.api("publish", &format!(r#"{{"channel":{channel},"data":{data}}}"#)).await;
         assert!(answer.status == 200 && answer.text().starts_with(r#"{"result":"#), "{answer:?}");
     }
 
-    /// The sum of a metric over its samples with these labels (written as on the page, such as `transport="sse"`).
+    /// The sum of the samples of a metric that have these labels, written as in the output (for example
+    /// `transport="sse"`).
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         metrics::sum(&self.fetch("/metrics").await.text(), name, labels)
     }
 
-    /// A connection whose receive buffer is too small to hide that its client reads slowly.
-    pub(crate) fn narrow_connection(&self) -> TcpStream {
+    /// A connection with a receive buffer so small that a slow reader soon blocks the gateway.
+    pub(crate) fn small_buffer_connection(&self) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.set_recv_buffer_size(16 * 1024).unwrap();
         socket.connect(&self.address.into()).unwrap();
@@ -85,7 +86,7 @@ impl Gateway {
         self.memory_line("VmRSS:")
     }
 
-    /// The most resident memory so far, in bytes.
+    /// Peak resident memory in bytes.
     pub(crate) fn memory_peak(&self) -> u64 {
         self.memory_line("VmHWM:")
     }
@@ -96,33 +97,33 @@ impl Gateway {
         1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     }
 
-    /// Fails when the process has ended.
+    /// Asserts that the process has not exited.
     pub(crate) fn assert_alive(&mut self) {
         let ended = self.process.ended();
-        assert!(ended.is_none(), "the gateway has ended: {ended:?}");
+        assert!(ended.is_none(), "the gateway exited: {ended:?}");
     }
 
-    /// Waits until every link that is down tells a cause with these words, and at least one is down.
-    pub(crate) async fn tells(&self, words: &str) {
+    /// Waits until at least one link is down and every link that is down has a cause with this text.
+    pub(crate) async fn wait_for_cause(&self, text: &str) {
         let mut last = String::new();
-        until(&format!("/health tells: {words}"), async || {
+        until(&format!("/health reports: {text}"), async || {
             let health = self.fetch("/health").await.json();
             let links = health["links"].as_array().cloned().unwrap_or_default();
             let mut causes = links.iter().filter_map(|link| link["cause"].as_str()).peekable();
-            let told = causes.peek().is_some() && causes.all(|cause| cause.contains(words));
+            let matches = causes.peek().is_some() && causes.all(|cause| cause.contains(text));
             let now = health["links"].to_string();
             if now != last {
                 eprintln!("{now}");
                 last = now;
             }
-            told.then_some(())
+            matches.then_some(())
         })
         .await;
     }
 
-    /// Waits until `/ready` answers with a status.
-    pub(crate) async fn answers_ready_with(&self, status: u16) {
-        until(&format!("/ready answers {status}"), async || {
+    /// Waits until `/ready` returns this status.
+    pub(crate) async fn wait_for_ready_status(&self, status: u16) {
+        until(&format!("/ready returns {status}"), async || {
             let answer = http::try_fetch(self.address, "/ready").await.ok()?;
             (answer.status == status).then_some(())
         })
@@ -152,20 +153,20 @@ impl Settings {
         self
     }
 
-    /// Where to listen; `{port}` stands for the port.
+    /// The listen address; `{port}` is replaced by the port.
     pub(crate) fn listen(mut self, listen: &str) -> Self {
         self.listen = Some(listen.replace("{port}", &self.port.to_string()));
         self
     }
 
-    /// In the place of a gateway that is gone.
+    /// On the port of a gateway that is gone.
     pub(crate) fn at(mut self, address: SocketAddr) -> Self {
         self.port = address.port();
         self
     }
 
-    /// No `--listen`: the port comes from somewhere else.
-    pub(crate) fn listen_elsewhere(mut self, port: u16) -> Self {
+    /// Without `--listen`: the configuration or the environment has this port.
+    pub(crate) fn listen_from_config(mut self, port: u16) -> Self {
         (self.listen, self.port) = (Some(String::new()), port);
         self
     }
@@ -175,9 +176,9 @@ impl Settings {
         self.start_until("the gateway is ready", |status| status == 200).await
     }
 
-    /// Starts a gateway that cannot be ready yet, and waits until it answers.
+    /// Starts a gateway that cannot become ready, and waits until it responds.
     pub(crate) async fn start_unready(self) -> Gateway {
-        self.start_until("the gateway answers", |_| true).await
+        self.start_until("the gateway responds", |_| true).await
     }
 
     async fn start_until(self, what: &str, enough: fn(u16) -> bool) -> Gateway {
@@ -203,7 +204,7 @@ impl Settings {
         Gateway { process: self.run(), address }
     }
 
-    /// Starts the process, and waits for nothing.
+    /// Starts the process without waiting for it.
     pub(crate) fn run(self) -> Process {
         let directory = tempfile::tempdir().unwrap();
         Process::start(self.command(&directory), directory)

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand, so that any bytes can be sent and none that came back is hidden.
+//! A hand-written HTTP/1.1 client that sends any bytes and shows all bytes received.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::soon;
+use super::within_timeout;
 
-/// An answer: its head, and as much of its body as its framing says.
+/// A response: its head, and its body according to its framing.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -17,7 +17,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// The value of a header, by its name in lower case.
+    /// The value of a header; `name` is in lower case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(present, _)| present == name).map(|(_, value)| value.as_str())
     }
@@ -31,7 +31,7 @@ impl Response {
     }
 }
 
-/// A connection on which anything can be sent.
+/// A connection that sends any bytes.
 pub(crate) struct Raw {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -39,48 +39,48 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self::over(soon("connect", TcpStream::connect(address)).await.unwrap())
+        Self::over(within_timeout("connect", TcpStream::connect(address)).await.unwrap())
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Sends bytes. That the other side has closed already is no failure: its answer is still to be read.
+    /// Sends bytes. Ignores a closed connection: its response may still be readable.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        drop(soon("send", self.stream.write_all(bytes.as_ref())).await);
+        drop(within_timeout("send", self.stream.write_all(bytes.as_ref())).await);
     }
 
-    /// Ends this side's half of the connection.
+    /// Shuts down the write side.
     pub(crate) async fn finish(&mut self) {
         drop(self.stream.shutdown().await);
     }
 
-    /// More bytes into the buffer; `false` when there are no more.
+    /// Reads into the buffer; returns `false` at the end of the stream.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 16 * 1024];
-        let read = soon("bytes from the gateway", self.stream.read(&mut chunk)).await?;
+        let read = within_timeout("bytes from the gateway", self.stream.read(&mut chunk)).await?;
         self.buffer.extend_from_slice(&chunk[..read]);
         Ok(read > 0)
     }
 
-    /// What was read and not taken yet.
+    /// Bytes that were read and not taken.
     pub(crate) fn buffered(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// Bytes that the kernel holds for this side, without taking them from there.
+    /// How many bytes are in the kernel's receive buffer; they stay there.
     pub(crate) fn waiting_bytes(&self) -> usize {
         let mut most = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
         socket2::SockRef::from(&self.stream).peek(&mut most).unwrap_or(0)
     }
 
-    /// Takes bytes off the front of what was read.
+    /// Takes bytes from the front of the buffer.
     pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
         self.buffer.drain(..bytes).collect()
     }
 
-    /// Reads until so many bytes are there, and takes them.
+    /// Reads until the buffer has this many bytes, and takes them.
     pub(crate) async fn exactly(&mut self, bytes: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < bytes {
             if !self.fill().await? {
@@ -90,7 +90,7 @@ impl Raw {
         Ok(self.take(bytes))
     }
 
-    /// Reads through the next CRLF; gives the line without it.
+    /// Reads one line; returns it without its CRLF.
     async fn line(&mut self) -> io::Result<String> {
         let end = loop {
             match self.buffer.windows(2).position(|pair| pair == b"\r\n") {
@@ -104,7 +104,7 @@ impl Raw {
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
-    /// The head of an answer; its body is left in the stream.
+    /// The head of a response; its body stays in the stream.
     pub(crate) async fn head(&mut self) -> io::Result<Response> {
         let first = self.line().await?;
         let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -118,7 +118,7 @@ impl Raw {
         Ok(Response { status, headers, body: Vec::new() })
     }
 
-    /// One chunk of a chunked body; empty when it was the last. Nothing is lost when this is given up half-way.
+    /// One chunk of a chunked body; the last one is empty. Cancel-safe.
     pub(crate) async fn chunk(&mut self) -> io::Result<Vec<u8>> {
         loop {
             if let Some(chunk) = self.buffered_chunk()? {
@@ -130,7 +130,7 @@ impl Raw {
         }
     }
 
-    /// The next chunk, when all of it is here.
+    /// The next chunk, if it is complete.
     fn buffered_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let Some(start) = self.buffer.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
         let size = String::from_utf8_lossy(&self.buffer[..start]).into_owned();
@@ -143,7 +143,7 @@ impl Raw {
         Ok(Some(chunk.split_off(start + 2)))
     }
 
-    /// A whole answer.
+    /// A whole response.
     pub(crate) async fn response(&mut self) -> io::Result<Response> {
         let mut response = self.head().await?;
         let chunked = response.header("transfer-encoding").is_some_and(|coding| coding.contains("chunked"));
@@ -160,25 +160,25 @@ impl Raw {
         Ok(response)
     }
 
-    /// Whether the other side ends the connection now, having sent nothing more.
+    /// Waits for more bytes; returns whether the peer closed the connection without sending any.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && !matches!(self.fill().await, Ok(true))
     }
 }
 
-/// `GET`, with its answer.
+/// Sends a `GET` and returns the response.
 pub(crate) async fn fetch(address: SocketAddr, path: &str) -> Response {
     try_fetch(address, path).await.unwrap_or_else(|error| panic!("GET {path}: {error}"))
 }
 
-/// `GET`, of somebody who may not be there.
+/// Sends a `GET` to a server that may be down.
 pub(crate) async fn try_fetch(address: SocketAddr, path: &str) -> io::Result<Response> {
-    let mut raw = Raw::over(soon("connect", TcpStream::connect(address)).await?);
+    let mut raw = Raw::over(within_timeout("connect", TcpStream::connect(address)).await?);
     raw.send(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await;
     raw.response().await
 }
 
-/// `POST` of JSON, with these header lines besides.
+/// Sends a `POST` of JSON with additional header lines.
 pub(crate) async fn post(address: SocketAddr, path: &str, headers: &[&str], body: &str) -> Response {
     let mut raw = Raw::connect(address).await;
     let more: String = headers.iter().map(|line| format!("{line}\r\n")).collect();

@@ -1,5 +1,4 @@
-//! An HTTP/2 client that holds as many streams as it likes.
-//! It must never mend what it got.
+//! An HTTP/2 client with any number of streams. It must never repair a response.
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -9,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::sse::{Event, Parser};
-use super::{Gateway, soon, until};
+use super::{Gateway, until, within_timeout};
 
 /// An HTTP/2 connection with prior knowledge.
 pub(crate) struct Connection {
@@ -20,50 +19,51 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn open(gateway: &Gateway) -> Self {
         let stream = TcpStream::connect(gateway.address()).await.unwrap();
-        let (requests, driver) = soon("the HTTP/2 preface", h2::client::handshake(stream)).await.unwrap();
+        let (requests, driver) =
+            within_timeout("the HTTP/2 preface", h2::client::handshake(stream)).await.unwrap();
         Self { requests, driver: tokio::spawn(driver) }
     }
 
-    /// One whose streams take no byte of an answer's body.
-    pub(crate) async fn without_window(gateway: &Gateway) -> Self {
+    /// A connection whose streams have a flow-control window of zero.
+    pub(crate) async fn with_zero_window(gateway: &Gateway) -> Self {
         let stream = TcpStream::connect(gateway.address()).await.unwrap();
         let mut builder = h2::client::Builder::new();
         let handshake = builder.initial_window_size(0).handshake(stream);
-        let (requests, driver) = soon("the HTTP/2 preface", handshake).await.unwrap();
+        let (requests, driver) = within_timeout("the HTTP/2 preface", handshake).await.unwrap();
         Self { requests, driver: tokio::spawn(driver) }
     }
 
-    /// Waits until the gateway has ended the connection.
+    /// Waits until the gateway has closed the connection.
     pub(crate) async fn ended(&self) {
-        until("the gateway ends the connection", async || self.driver.is_finished().then_some(())).await;
+        until("the gateway closes the connection", async || self.driver.is_finished().then_some(())).await;
     }
 
     pub(crate) async fn get(&self, path: &str) -> http::Response<RecvStream> {
-        self.get_from("localhost", path).await
+        self.get_with_authority("localhost", path).await
     }
 
     /// `GET` with this `:authority`.
-    pub(crate) async fn get_from(&self, host: &str, path: &str) -> http::Response<RecvStream> {
+    pub(crate) async fn get_with_authority(&self, host: &str, path: &str) -> http::Response<RecvStream> {
         let request = http::Request::get(format!("http://{host}{path}")).body(()).unwrap();
-        let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
+        let mut requests = within_timeout("a free stream", self.requests.clone().ready()).await.unwrap();
         let (answer, _) = requests.send_request(request, true).unwrap();
-        soon("the answer", answer).await.unwrap()
+        within_timeout("the response", answer).await.unwrap()
     }
 
-    /// A `POST` that can be taken back with [`SendStream::send_reset`] while its answer is awaited.
+    /// Sends a `POST` that can be cancelled with [`SendStream::send_reset`].
     pub(crate) async fn post(&self, path: &str, body: &str) -> (ResponseFuture, SendStream<Bytes>) {
         let (answer, mut stream) = self.begin_post(path).await;
         stream.send_data(Bytes::from(body.to_owned()), true).unwrap();
         (answer, stream)
     }
 
-    /// A `POST` whose body is still to be sent.
+    /// Sends the head of a `POST`; the body follows.
     pub(crate) async fn begin_post(&self, path: &str) -> (ResponseFuture, SendStream<Bytes>) {
         let request = http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/json")
             .body(())
             .unwrap();
-        let mut requests = soon("a free stream", self.requests.clone().ready()).await.unwrap();
+        let mut requests = within_timeout("a free stream", self.requests.clone().ready()).await.unwrap();
         requests.send_request(request, false).unwrap()
     }
 
@@ -93,7 +93,8 @@ impl Stream {
             if let Some(event) = self.parser.next() {
                 return event;
             }
-            let bytes = soon("an event", self.body.data()).await.expect("the stream ended").unwrap();
+            let bytes =
+                within_timeout("an event", self.body.data()).await.expect("the stream ended").unwrap();
             self.body.flow_control().release_capacity(bytes.len()).unwrap();
             self.parser.take(&bytes);
         }

@@ -1,4 +1,4 @@
-//! Gateways whose channels are logs in Redis, and what the HTTP API says of a log.
+//! Gateways whose channels are logs in Redis streams, and the history of a log over the HTTP API.
 
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::proxy::Proxy;
 use super::{Gateway, Redis};
 
-/// Every channel is a log that keeps more than any of these tests publishes.
+/// Every channel is a log that keeps more entries than any of these tests publishes.
 const CONFIG: &str = r#"
 [limits]
 recovery_publications = 10000
@@ -31,22 +31,22 @@ pub(crate) async fn gateway(redis: &Redis) -> Gateway {
     Gateway::settings().config(CONFIG).redis(redis).start().await
 }
 
-/// A gateway on this Redis behind a network that can be cut. Whoever comes is beside those who are there: it has one
-/// shard, which need not ask Redis for a channel that it hears already.
-pub(crate) async fn gateway_behind(redis: &Redis) -> (Gateway, Proxy) {
+/// A gateway on this Redis behind a proxy that can cut connections. With one shard, a new subscriber needs no Redis
+/// request for a channel that the gateway is already subscribed to.
+pub(crate) async fn gateway_behind_proxy(redis: &Redis) -> (Gateway, Proxy) {
     let proxy = Proxy::before(redis.address()).await;
     let url = format!("redis://{}/0", proxy.address);
     let config = format!("[gateway]\nshards = 1\n{CONFIG}");
     (Gateway::settings().config(&config).environment("REDIS_URL", &url).start().await, proxy)
 }
 
-/// Another gateway in the place of one that was killed: it remembers nothing.
-pub(crate) async fn start_again(gateway: &mut Gateway, redis: &Redis) {
+/// Replaces a killed gateway by a new one on the same port, without its state.
+pub(crate) async fn restart_empty(gateway: &mut Gateway, redis: &Redis) {
     gateway.process.kill();
     *gateway = Gateway::settings().config(CONFIG).redis(redis).at(gateway.address()).start().await;
 }
 
-/// Publishes by the HTTP API with whatever else the request says; gives the position.
+/// Publishes over the HTTP API with the other fields of the request; returns the position.
 pub(crate) async fn append(gateway: &Gateway, channel: &str, mut request: Value) -> (String, u64) {
     request["channel"] = channel.into();
     let answer = gateway.api("publish", &request.to_string()).await.json();
@@ -56,7 +56,7 @@ pub(crate) async fn append(gateway: &Gateway, channel: &str, mut request: Value)
     (epoch.to_owned(), offset)
 }
 
-/// Publishes these numbers; the last position.
+/// Publishes these numbers; returns the last position.
 pub(crate) async fn append_numbers(
     gateway: &Gateway,
     channel: &str,
@@ -69,8 +69,8 @@ pub(crate) async fn append_numbers(
     last
 }
 
-/// The whole log as this gateway tells it: its epoch, and its publications from the oldest on.
-pub(crate) async fn whole_log(gateway: &Gateway, channel: &str) -> (String, Vec<Value>) {
+/// Reads the whole log over this gateway: its epoch, and its publications, oldest first.
+pub(crate) async fn read_log(gateway: &Gateway, channel: &str) -> (String, Vec<Value>) {
     let request = json!({"channel": channel, "limit": -1});
     let answer = gateway.api("history", &request.to_string()).await.json();
     let result = &answer["result"];
@@ -78,8 +78,8 @@ pub(crate) async fn whole_log(gateway: &Gateway, channel: &str) -> (String, Vec<
     (result["epoch"].as_str().unwrap().to_owned(), publications.clone())
 }
 
-/// The offsets and the data of publications.
-pub(crate) fn placed(publications: &[Value]) -> Vec<(u64, Value)> {
+/// Offset and data of each publication.
+pub(crate) fn offsets_and_data(publications: &[Value]) -> Vec<(u64, Value)> {
     let place = |publication: &Value| publication["offset"].as_u64().unwrap();
     publications.iter().map(|publication| (place(publication), publication["data"].clone())).collect()
 }

@@ -1,6 +1,6 @@
-//! The Prometheus text format, as far as the tests read it.
+//! The parts of the Prometheus text format that the tests read.
 
-/// The sum of all samples of `name` that carry these labels, written as on the page.
+/// The sum of the samples of `name` that have these labels, written as in the output.
 pub(crate) fn sum(page: &str, name: &str, labels: &[&str]) -> f64 {
     page.lines()
         .filter_map(|line| sample(line, name))
@@ -9,7 +9,7 @@ pub(crate) fn sum(page: &str, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-/// The labels and the value of a line that is a sample of `name`.
+/// Labels and value of a line, if it is a sample of `name`.
 fn sample<'a>(line: &'a str, name: &str) -> Option<(&'a str, f64)> {
     let rest = line.strip_prefix(name)?;
     let (labels, value) = match rest.strip_prefix('{') {

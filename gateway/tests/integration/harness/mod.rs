@@ -1,4 +1,4 @@
-//! What the tests are made of: processes, clients, and patience. It must never fake an answer.
+//! Building blocks of the tests: real processes, clients, and waiting with a deadline. It must never fake a response.
 
 pub(crate) mod api_publisher;
 pub(crate) mod certificates;
@@ -37,36 +37,36 @@ pub(crate) use redis_server::Redis;
 pub(crate) use sse::SseClient;
 pub(crate) use ws::WsClient;
 
-/// How long anything may take before a test gives up; generous, because the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait before a test fails. Generous, because the machine may be busy.
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
+/// Interval at which a condition is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Held by a test that loads the machine: such tests run one at a time.
-static HEAVY: Mutex<()> = Mutex::const_new(());
+/// Held by tests that put load on the machine: they run one at a time.
+static EXCLUSIVE: Mutex<()> = Mutex::const_new(());
 
-/// Waits for the other heavy tests to end.
-pub(crate) async fn heavy() -> MutexGuard<'static, ()> {
-    HEAVY.lock().await
+/// Waits until no other exclusive test runs; held until dropped.
+pub(crate) async fn exclusive() -> MutexGuard<'static, ()> {
+    EXCLUSIVE.lock().await
 }
 
-/// The outcome of `work`, which must come within [`PATIENCE`].
-pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, work).await {
+/// Returns the output of `work`. Panics after [`WAIT_TIMEOUT`].
+pub(crate) async fn within_timeout<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match timeout(WAIT_TIMEOUT, work).await {
         Ok(outcome) => outcome,
-        Err(_) => panic!("still waiting after {PATIENCE:?}: {what}"),
+        Err(_) => panic!("still waiting after {WAIT_TIMEOUT:?}: {what}"),
     }
 }
 
-/// Waits until `probe` gives `Some`, at most [`PATIENCE`].
+/// Polls until `probe` returns `Some`. Panics after [`WAIT_TIMEOUT`].
 pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         if let Some(outcome) = probe().await {
             return outcome;
         }
-        assert!(Instant::now() < deadline, "still waiting after {PATIENCE:?}: {what}");
-        sleep(GLANCE).await;
+        assert!(Instant::now() < deadline, "still waiting after {WAIT_TIMEOUT:?}: {what}");
+        sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A real nginx before a gateway. It must never be configured but by the text that a test gives.
+//! A real nginx in front of a gateway, configured only by the text that a test passes.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -15,7 +15,7 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// One server that hands everything on to a gateway, with these directives in its `location /`.
+    /// A server that proxies everything to a gateway, with these directives in its `location /`.
     pub(crate) async fn before(gateway: SocketAddr, directives: &str) -> Self {
         Self::serving(&format!(
             "server {{ listen 127.0.0.1:{{port}}; location / {{ proxy_pass http://{gateway}; {directives} }} }}"
@@ -23,7 +23,7 @@ impl Nginx {
         .await
     }
 
-    /// What stands in `http { … }`; `{port}` is the port.
+    /// Starts with this content of `http { … }`; `{port}` is replaced by the port.
     pub(crate) async fn serving(http: &str) -> Self {
         let port = free_port();
         let directory = tempfile::tempdir().unwrap();
@@ -31,7 +31,7 @@ impl Nginx {
         let own = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let own: String = own.iter().map(|name| format!("{name}_temp_path {path}/{name};\n")).collect();
         let http = http.replace("{port}", &port.to_string());
-        // One process, so that nothing of it is left when it is killed.
+        // A single process, so that killing it leaves nothing behind.
         let text = format!(
             "daemon off; master_process off; pid {path}/pid; error_log stderr info;\n\
              events {{}}\nhttp {{ access_log off;\n{own}{http}\n}}\n"
@@ -42,7 +42,7 @@ impl Nginx {
         command.args(["-e", "stderr", "-p"]).arg(directory.path()).arg("-c").arg(&file);
         let mut nginx = Self { port, process: Process::start(command, directory) };
         until("nginx listens", async || {
-            assert!(nginx.process.ended().is_none(), "nginx has ended");
+            assert!(nginx.process.ended().is_none(), "nginx exited");
             TcpStream::connect(("127.0.0.1", port)).await.ok()
         })
         .await;

@@ -1,5 +1,5 @@
-//! Witnesses of an outage: a publisher that counts, and clients that follow it and account for every number. They must
-//! never be given a hole that they were not told of.
+//! Subscribers during an outage, and a publisher of consecutive numbers. They verify that every missing number is
+//! covered by a gap notice.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,44 +9,44 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::publisher::Publisher;
-use super::subscriber::{Follower, Ledger, NUMBERS, Way};
-use super::{GLANCE, Gateway, PATIENCE, encoding::Encoding, until};
+use super::subscriber::{Ledger, NUMBERS, Subscriber, Transport};
+use super::{Gateway, POLL_INTERVAL, WAIT_TIMEOUT, encoding::Encoding, until};
 
-/// One client of each kind that is told of gaps in its own way.
-const WAYS: [Way; 2] = [Way::Stream, Way::Socket(Encoding::Json)];
+/// One transport per kind of gap notice.
+const TRANSPORTS: [Transport; 2] = [Transport::Sse, Transport::WebSocket(Encoding::Json)];
 
-/// Clients of one gateway, at work.
-pub(crate) struct Witnesses {
+/// Running clients of one gateway.
+pub(crate) struct OutageSubscribers {
     publisher: Publisher,
     enough: Arc<AtomicU64>,
-    /// The least of what they have heard.
+    /// The last number that each client received.
     marks: Arc<[AtomicU64]>,
-    clients: JoinSet<(Way, Ledger, Vec<bool>)>,
+    clients: JoinSet<(Transport, Ledger, Vec<bool>)>,
 }
 
-impl Witnesses {
-    /// Who follows [`NUMBERS`], which the publisher must count on.
-    pub(crate) async fn of(gateway: &Gateway, publisher: impl FnOnce() -> Publisher) -> Self {
+impl OutageSubscribers {
+    /// Connects clients that subscribe to [`NUMBERS`], the channel that the publisher must publish to.
+    pub(crate) async fn start(gateway: &Gateway, publisher: impl FnOnce() -> Publisher) -> Self {
         let enough = Arc::new(AtomicU64::new(u64::MAX));
-        let marks: Arc<[AtomicU64]> = WAYS.iter().map(|_| AtomicU64::new(0)).collect();
+        let marks: Arc<[AtomicU64]> = TRANSPORTS.iter().map(|_| AtomicU64::new(0)).collect();
         let mut clients = JoinSet::new();
-        for (place, way) in WAYS.into_iter().enumerate() {
-            let follower = Follower::join(gateway.address(), way).await;
+        for (place, transport) in TRANSPORTS.into_iter().enumerate() {
+            let subscriber = Subscriber::connect(gateway.address(), transport).await;
             let at = (gateway.address(), place);
-            clients.spawn(follow(follower, way, Arc::clone(&enough), Arc::clone(&marks), at));
+            clients.spawn(follow(subscriber, transport, Arc::clone(&enough), Arc::clone(&marks), at));
         }
         Self { publisher: publisher(), enough, marks, clients }
     }
 
-    /// As a backend on one server publishes.
+    /// With a publisher on one Redis server.
     pub(crate) async fn on(gateway: &Gateway, redis: &super::Redis) -> Self {
-        Self::of(gateway, || Publisher::steady(redis, &[NUMBERS])).await
+        Self::start(gateway, || Publisher::steady(redis, &[NUMBERS])).await
     }
 
-    /// Waits until every client has heard something that is published from now on.
-    pub(crate) async fn hear(&mut self) {
+    /// Waits until every client has received a number that is published from now on.
+    pub(crate) async fn wait_until_receiving(&mut self) {
         let now = self.publisher.sent() + 20;
-        until("every witness hears what is published now", async || {
+        until("every subscriber receives new publications", async || {
             if let Some(Err(error)) = self.clients.try_join_next() {
                 std::panic::resume_unwind(error.into_panic());
             }
@@ -55,46 +55,49 @@ impl Witnesses {
         .await;
     }
 
-    /// Ends, and holds each client's account against what was published: delivered and announced make up everything, and
-    /// something was announced, at least so many times.
-    pub(crate) async fn account(mut self, outages: usize) {
-        self.hear().await;
+    /// Stops, and verifies for each client that delivered and missing numbers add up to what was published, with at
+    /// least this many gap notices.
+    pub(crate) async fn verify(mut self, outages: usize) {
+        self.wait_until_receiving().await;
         self.enough.store(self.publisher.sent(), Ordering::Relaxed);
         while let Some(done) = self.clients.join_next().await {
-            let (way, ledger, recoveries) = done.unwrap();
+            let (transport, ledger, recoveries) = done.unwrap();
             let last = ledger.last.unwrap();
             eprintln!(
-                "{way:?}: {last} published, {} delivered, {} announced as missing by {} gaps",
+                "{transport:?}: {last} published, {} delivered, {} announced as missing by {} gaps",
                 ledger.delivered, ledger.missed, ledger.gaps
             );
-            assert_eq!(ledger.first + ledger.delivered + ledger.missed - 1, last, "{way:?}");
-            assert!(ledger.gaps >= outages, "{way:?}: {outages} outages, {} gaps told", ledger.gaps);
-            assert!(!recoveries.contains(&true), "{way:?}: nobody can recover what the gateway did not hear");
+            assert_eq!(ledger.first + ledger.delivered + ledger.missed - 1, last, "{transport:?}");
+            assert!(ledger.gaps >= outages, "{transport:?}: {outages} outages, {} gap notices", ledger.gaps);
+            assert!(
+                !recoveries.contains(&true),
+                "{transport:?}: nobody can recover what the gateway did not hear"
+            );
         }
     }
 }
 
 async fn follow(
-    mut follower: Follower,
-    way: Way,
+    mut subscriber: Subscriber,
+    transport: Transport,
     enough: Arc<AtomicU64>,
     marks: Arc<[AtomicU64]>,
     (address, place): (SocketAddr, usize),
-) -> (Way, Ledger, Vec<bool>) {
-    let mut ledger = Ledger::from_the_first();
+) -> (Transport, Ledger, Vec<bool>) {
+    let mut ledger = Ledger::from_start();
     while !ledger.has(enough.load(Ordering::Relaxed)) {
-        match follower.next_or_end().await {
-            Ok(heard) => ledger.enter(heard),
-            // What an SDK does that was told to try again.
+        match subscriber.next_or_end().await {
+            Ok(received) => ledger.record(received),
+            // An SDK retries after a temporary error.
             Err(_) => {
-                let deadline = Instant::now() + PATIENCE;
-                while !follower.go_to(address).await {
-                    assert!(Instant::now() < deadline, "{way:?}: not let in again");
-                    sleep(GLANCE).await;
+                let deadline = Instant::now() + WAIT_TIMEOUT;
+                while !subscriber.reconnect_to(address).await {
+                    assert!(Instant::now() < deadline, "{transport:?}: cannot reconnect");
+                    sleep(POLL_INTERVAL).await;
                 }
             }
         }
         marks[place].store(ledger.last.unwrap_or_default(), Ordering::Relaxed);
     }
-    (way, ledger, follower.recoveries)
+    (transport, ledger, subscriber.recoveries)
 }

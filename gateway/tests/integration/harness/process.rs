@@ -1,5 +1,4 @@
-//! A process under test: its log in a file, shown when the test fails; killed when dropped.
-//! It must never outlive its test.
+//! A process under test. Its output goes to a file that is shown if the test fails. It must never outlive its test.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -11,17 +10,17 @@ use tempfile::TempDir;
 
 use super::until;
 
-/// A running process with a directory of its own.
+/// A running process with its own directory.
 pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    /// Removed with the process.
+    /// Deleted with the process.
     _directory: TempDir,
 }
 
 impl Process {
-    /// Starts a command in a fresh directory, which also holds its log.
+    /// Starts a command in a fresh directory, which also holds its output.
     pub(crate) fn start(mut command: Command, directory: TempDir) -> Self {
         let log = directory.path().join("log");
         let out = File::create(&log).unwrap();
@@ -40,27 +39,27 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal by its name, such as `TERM`.
+    /// Sends a signal by name, for example `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.id())).status().unwrap();
         assert!(sent.success(), "kill -{name}");
     }
 
-    /// How the process ended, when it has.
+    /// The exit status, if the process has exited.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process exits.
     pub(crate) async fn end(&mut self) -> ExitStatus {
-        until(&format!("{} ends", self.name), async || self.child.try_wait().unwrap()).await
+        until(&format!("{} exits", self.name), async || self.child.try_wait().unwrap()).await
     }
 
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Kills the process and waits until it is gone.
+    /// Kills the process and waits for it.
     pub(crate) fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -79,8 +78,8 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on, on either loopback address, that no other test of this process is given, and that
-/// lies below the range from which the kernel takes the ports of outgoing connections.
+/// A port without a listener on both loopback addresses. Each call in this process returns another one, below the
+/// kernel's range of ephemeral ports.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {

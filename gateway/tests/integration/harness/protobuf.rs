@@ -1,9 +1,9 @@
-//! The Protobuf encoding by hand, from tables of the schema's numbers: what is not in them is a failure.
-//! Values have the shape of the JSON encoding. It must know nothing of the gateway's own codec.
+//! The Protobuf encoding by hand, from tables of field numbers; an unknown field fails the test. Values have the shape
+//! of the JSON encoding. It must never use the codec of the gateway.
 
 use serde_json::{Map, Value};
 
-/// A field: its number, its name, and what it holds.
+/// A field: number, name and kind.
 type Field = (u64, &'static str, Kind);
 
 #[derive(Clone, Copy)]
@@ -16,7 +16,7 @@ enum Kind {
     One(&'static [Field]),
     Many(&'static [Field]),
     Map(&'static [Field]),
-    /// Texts by name.
+    /// A map of strings.
     Texts,
 }
 
@@ -83,7 +83,7 @@ const SUBSCRIBED: &[Field] = &[
     (12, "was_recovering", Flag),
 ];
 
-/// A command with its length before it.
+/// A length-delimited command.
 pub(super) fn command(command: &Value) -> Vec<u8> {
     delimited(&encode(command, COMMAND))
 }
@@ -103,7 +103,7 @@ fn encode(value: &Value, fields: &[Field]) -> Vec<u8> {
     for (name, value) in value.as_object().unwrap() {
         let (number, _, kind) = fields.iter().find(|(_, known, _)| known == name).unwrap();
         match kind {
-            // A negative number has all 64 bits of its complement.
+            // A negative number is encoded as 64-bit two's complement.
             Number => {
                 let bits = value.as_u64().unwrap_or_else(|| value.as_i64().unwrap().cast_unsigned());
                 out.extend([varint(number << 3), varint(bits)].concat());

@@ -1,5 +1,5 @@
-//! A network between a gateway and its Redis that can be cut, wholly or for the subscriptions alone, and that can lead
-//! new connections to another server. It must never touch a byte.
+//! A TCP proxy between a gateway and Redis that can cut all connections or only subscriptions, and redirect new
+//! connections to another server. It must never change a byte.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,42 +9,42 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Who gets through.
+/// Which connections are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Passage {
+pub(crate) enum ProxyMode {
     Open,
-    /// All but those who subscribe.
+    /// All except those that subscribe.
     Commands,
     Closed,
 }
 
-/// Whose connections end when new ones are led to another server.
+/// Which connections are closed when new ones are redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// All but those who subscribe.
+pub(crate) enum Disconnect {
+    /// All except those that subscribe.
     Commands,
     Everything,
 }
 
-/// Stands in front of a Redis; ended when dropped.
+/// A running proxy; stopped when dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    passage: watch::Sender<Passage>,
-    target: watch::Sender<(SocketAddr, Cut)>,
+    mode: watch::Sender<ProxyMode>,
+    target: watch::Sender<(SocketAddr, Disconnect)>,
     task: JoinHandle<()>,
 }
 
 impl Proxy {
     pub(crate) async fn before(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (passage, state) = watch::channel(Passage::Open);
-        let (target, leads_to) = watch::channel((server, Cut::Everything));
+        let (mode, state) = watch::channel(ProxyMode::Open);
+        let (target, leads_to) = watch::channel((server, Disconnect::Everything));
         let address = listener.local_addr().unwrap();
-        Self { address, passage, target, task: tokio::spawn(run(listener, leads_to, state)) }
+        Self { address, mode, target, task: tokio::spawn(run(listener, leads_to, state)) }
     }
 
-    /// New connections come to another server from now on.
-    pub(crate) fn lead_to(&self, server: SocketAddr, cut: Cut) {
+    /// Redirects new connections to another server.
+    pub(crate) fn redirect(&self, server: SocketAddr, cut: Disconnect) {
         self.target.send_replace((server, cut));
     }
 
@@ -52,9 +52,9 @@ impl Proxy {
         format!("redis://{}/0", self.address)
     }
 
-    /// Ends the connections that may not be there any more.
-    pub(crate) fn allow(&self, passage: Passage) {
-        self.passage.send_replace(passage);
+    /// Sets the mode and closes the connections that it does not allow.
+    pub(crate) fn allow(&self, mode: ProxyMode) {
+        self.mode.send_replace(mode);
     }
 }
 
@@ -66,20 +66,20 @@ impl Drop for Proxy {
 
 async fn run(
     listener: TcpListener,
-    target: watch::Receiver<(SocketAddr, Cut)>,
-    passage: watch::Receiver<Passage>,
+    target: watch::Receiver<(SocketAddr, Disconnect)>,
+    mode: watch::Receiver<ProxyMode>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
-        let (target, passage) = (target.clone(), passage.clone());
-        tokio::spawn(async move { drop(join(client, target, passage).await) });
+        let (target, mode) = (target.clone(), mode.clone());
+        tokio::spawn(async move { drop(join(client, target, mode).await) });
     }
 }
 
-/// Carries one connection until one of both ends it, or it may not be there.
+/// Forwards one connection until one side closes it or the mode no longer allows it.
 async fn join(
     mut client: TcpStream,
-    mut target: watch::Receiver<(SocketAddr, Cut)>,
-    mut passage: watch::Receiver<Passage>,
+    mut target: watch::Receiver<(SocketAddr, Disconnect)>,
+    mut mode: watch::Receiver<ProxyMode>,
 ) -> io::Result<()> {
     let (server, _) = *target.borrow_and_update();
     let mut server = TcpStream::connect(server).await?;
@@ -87,19 +87,19 @@ async fn join(
     let mut subscribes = false;
     loop {
         tokio::select! {
-            changed = passage.changed() => changed.map_err(io::Error::other)?,
+            changed = mode.changed() => changed.map_err(io::Error::other)?,
             changed = target.changed() => {
                 changed.map_err(io::Error::other)?;
                 let (_, cut) = *target.borrow_and_update();
-                if cut == Cut::Everything || !subscribes {
+                if cut == Disconnect::Everything || !subscribes {
                     return Ok(());
                 }
             }
             read = client.read(&mut up) => {
                 let bytes = &up[..read?];
                 subscribes |= bytes.windows(9).any(|word| word == b"SUBSCRIBE");
-                // Whoever may not subscribe is gone before the server hears of it.
-                if bytes.is_empty() || !may_pass(*passage.borrow(), subscribes) {
+                // Close before the server receives a command that is not allowed.
+                if bytes.is_empty() || !may_pass(*mode.borrow(), subscribes) {
                     return Ok(());
                 }
                 server.write_all(bytes).await?;
@@ -109,16 +109,16 @@ async fn join(
                 read => client.write_all(&down[..read]).await?,
             }
         }
-        if !may_pass(*passage.borrow(), subscribes) {
+        if !may_pass(*mode.borrow(), subscribes) {
             return Ok(());
         }
     }
 }
 
-fn may_pass(passage: Passage, subscribes: bool) -> bool {
-    match passage {
-        Passage::Open => true,
-        Passage::Commands => !subscribes,
-        Passage::Closed => false,
+fn may_pass(mode: ProxyMode, subscribes: bool) -> bool {
+    match mode {
+        ProxyMode::Open => true,
+        ProxyMode::Commands => !subscribes,
+        ProxyMode::Closed => false,
     }
 }

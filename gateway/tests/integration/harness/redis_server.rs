@@ -1,4 +1,4 @@
-//! A real `redis-server` on a free port, and publishing into it as a backend does.
+//! A real `redis-server` on a free port, and publishing to it as a backend does.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,30 +9,30 @@ use redis::{AsyncConnectionConfig, Client, Pipeline};
 use tempfile::TempDir;
 
 use super::process::{Process, free_port};
-use super::{PATIENCE, until};
+use super::{WAIT_TIMEOUT, until};
 
 /// A `redis-server`.
 pub(crate) struct Redis {
     port: u16,
     process: Process,
-    /// Where it keeps everything that it has confirmed, if it keeps anything.
+    /// The data directory of a durable server.
     kept: Option<TempDir>,
-    /// What it is started with beside that.
+    /// Additional arguments.
     arguments: Vec<String>,
 }
 
 impl Redis {
-    /// A server that keeps nothing.
+    /// Starts a server without persistence.
     pub(crate) async fn start() -> Self {
         Self::start_with(None, Vec::new()).await
     }
 
-    /// A server that keeps nothing, with further arguments.
-    pub(crate) async fn start_given(arguments: &[&str]) -> Self {
+    /// Starts a server without persistence, with additional arguments.
+    pub(crate) async fn start_with_arguments(arguments: &[&str]) -> Self {
         Self::start_with(None, arguments.iter().map(ToString::to_string).collect()).await
     }
 
-    /// A server that loses nothing when it is killed.
+    /// Starts a server that loses nothing when it is killed.
     pub(crate) async fn start_durable() -> Self {
         Self::start_with(Some(tempfile::tempdir().unwrap()), Vec::new()).await
     }
@@ -52,36 +52,36 @@ impl Redis {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Lets the server hang (`STOP`) or go on (`CONT`).
+    /// Suspends (`STOP`) or resumes (`CONT`) the server.
     pub(crate) fn signal(&self, name: &str) {
         self.process.signal(name);
     }
 
-    /// Ends the server at once, as a crash would.
+    /// Kills the server, as a crash would.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts the server again on the same port.
+    /// Restarts the server on the same port.
     pub(crate) async fn restart(&mut self) {
         self.process = spawn(self.port, self.kept.as_ref(), &self.arguments);
         self.answers().await;
     }
 
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
-        // The machine may be busy, far longer than the half second that is the default.
-        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        // The machine may be busy for longer than the default timeout of half a second.
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(WAIT_TIMEOUT));
         let client = Client::open(self.url()).unwrap();
         client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
-    /// Publishes one payload, and tells how many subscribers Redis gave it to.
+    /// Publishes one payload; returns how many subscribers received it.
     pub(crate) async fn publish(&self, channel: &str, payload: &[u8]) -> usize {
         let mut connection = self.connection().await;
         redis::cmd("PUBLISH").arg(channel).arg(payload).query_async(&mut connection).await.unwrap()
     }
 
-    /// Publishes everything in order, in few round trips.
+    /// Publishes messages in order, pipelined.
     pub(crate) async fn publish_all<'a, P: AsRef<[u8]> + 'a>(
         &self,
         messages: impl IntoIterator<Item = (&'a str, P)>,
@@ -100,13 +100,13 @@ impl Redis {
         }
     }
 
-    /// Cuts the connections of all who subscribe, and tells how many they were.
-    pub(crate) async fn cut_subscribers(&self) -> usize {
+    /// Closes all subscriber connections; returns how many there were.
+    pub(crate) async fn disconnect_subscribers(&self) -> usize {
         let mut connection = self.connection().await;
         redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query_async(&mut connection).await.unwrap()
     }
 
-    /// Runs one command, which must not fail.
+    /// Runs one command. Panics on an error.
     pub(crate) async fn run(&self, words: &[&str]) -> redis::Value {
         let mut connection = self.connection().await;
         let mut command = redis::cmd(words[0]);
@@ -114,8 +114,8 @@ impl Redis {
         command.query_async(&mut connection).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Cuts every connection but the one that says so, and tells how many they were.
-    pub(crate) async fn cut_all(&self) {
+    /// Closes all connections except its own.
+    pub(crate) async fn disconnect_all(&self) {
         for kind in ["pubsub", "normal"] {
             self.run(&["CLIENT", "KILL", "TYPE", kind]).await;
         }
@@ -123,7 +123,7 @@ impl Redis {
 
     async fn answers(&self) {
         let client = Client::open(self.url()).unwrap();
-        until("redis-server answers", async || {
+        until("redis-server responds", async || {
             let mut connection = client.get_multiplexed_async_connection().await.ok()?;
             redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
         })

@@ -1,5 +1,4 @@
-//! A primary with a replica and three Sentinels that watch over them, all real. It must never fail over by itself: the
-//! Sentinels decide.
+//! A primary, a replica and three Sentinels, all real. Only the Sentinels decide on a failover.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -14,16 +13,16 @@ use super::{Redis, until};
 
 const SENTINELS: usize = 3;
 
-/// What makes a group another one than the plainest.
+/// Options of a group.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Guard {
+pub(crate) struct GroupOptions {
     /// Arguments of every server.
     pub(crate) servers: Vec<String>,
-    /// Lines in the configuration of every Sentinel, about itself; `{port}` is a port besides the plain one.
+    /// Global lines in the configuration of every Sentinel; `{port}` is replaced by a second port.
     pub(crate) sentinels: Vec<String>,
-    /// Lines in the configuration of every Sentinel, about the primary.
+    /// Lines about the primary in the configuration of every Sentinel.
     pub(crate) monitor: Vec<String>,
-    /// Where to reach a server as Sentinels do, when that is not its plain port.
+    /// The ports under which Sentinels know the servers, if not the plain ones.
     pub(crate) ports: Option<[u16; 2]>,
     /// The password of the Sentinels.
     pub(crate) password: Option<String>,
@@ -31,7 +30,7 @@ pub(crate) struct Guard {
 
 /// Two servers and their Sentinels.
 pub(crate) struct Group {
-    /// The first is the primary to begin with.
+    /// The first is the initial primary.
     pub(crate) servers: [Redis; 2],
     pub(crate) sentinels: Vec<Sentinel>,
     password: Option<String>,
@@ -41,46 +40,46 @@ pub(crate) struct Group {
 pub(crate) struct Sentinel {
     /// Its plain port.
     port: u16,
-    /// The port for others than the test.
+    /// The port that gateways connect to.
     public: u16,
     pub(crate) process: Process,
 }
 
 impl Group {
     pub(crate) async fn start() -> Self {
-        Self::start_guarded(Guard::default()).await
+        Self::start_with_options(GroupOptions::default()).await
     }
 
-    pub(crate) async fn start_guarded(guard: Guard) -> Self {
+    pub(crate) async fn start_with_options(options: GroupOptions) -> Self {
         let own = |ports: [u16; 2], index: usize| ["--tls-port".to_owned(), ports[index].to_string()];
         let arguments = |index: usize, more: &[String]| {
-            let mut arguments = guard.servers.clone();
+            let mut arguments = options.servers.clone();
             arguments.extend(["--repl-diskless-sync-delay".to_owned(), "0".to_owned()]);
-            arguments.extend(guard.ports.map(|ports| own(ports, index)).into_iter().flatten());
+            arguments.extend(options.ports.map(|ports| own(ports, index)).into_iter().flatten());
             arguments.extend_from_slice(more);
             arguments
         };
         let given = |arguments: Vec<String>| async move {
-            Redis::start_given(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
+            Redis::start_with_arguments(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
         };
         let primary = given(arguments(0, &[])).await;
-        let seen = guard.ports.map_or(primary.address().port(), |ports| ports[0]);
+        let seen = options.ports.map_or(primary.address().port(), |ports| ports[0]);
         let of_primary = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), seen.to_string()];
         let replica = given(arguments(1, &of_primary)).await;
-        let sentinels = (0..SENTINELS).map(|_| Sentinel::start(seen, &guard)).collect();
-        let group = Self { servers: [primary, replica], sentinels, password: guard.password };
-        group.settled().await;
+        let sentinels = (0..SENTINELS).map(|_| Sentinel::start(seen, &options)).collect();
+        let group = Self { servers: [primary, replica], sentinels, password: options.password };
+        group.wait_until_settled().await;
         group
     }
 
-    /// The keys of an instance that these Sentinels watch over.
+    /// The keys of a Redis section with these Sentinels.
     pub(crate) fn settings(&self) -> String {
         let addresses: Vec<_> =
             self.sentinels.iter().map(|sentinel| format!("\"127.0.0.1:{}\"", sentinel.public)).collect();
         format!("sentinels = [{}]\nsentinel_master = \"mymaster\"\n", addresses.join(", "))
     }
 
-    /// The port of the primary as a Sentinel knows it.
+    /// The port of the primary according to a Sentinel.
     pub(crate) async fn primary(&self, sentinel: usize) -> Option<u16> {
         let mut connection = self.sentinels[sentinel].connection(self.password.as_deref()).await?;
         let mut ask = redis::cmd("SENTINEL");
@@ -89,24 +88,24 @@ impl Group {
         Some(port)
     }
 
-    /// Asks for a fail-over although nothing is wrong.
+    /// Forces a failover.
     pub(crate) async fn fail_over(&self) {
         let mut connection = self.sentinels[0].connection(self.password.as_deref()).await.unwrap();
         let mut ask = redis::cmd("SENTINEL");
         ask.arg("FAILOVER").arg("mymaster").exec_async(&mut connection).await.unwrap();
     }
 
-    /// Waits until a Sentinel calls another one the primary, and gives the port.
-    pub(crate) async fn moved_from(&self, port: u16) -> u16 {
-        until("the Sentinels have failed over", async || {
+    /// Waits until a Sentinel reports another primary than `port`; returns its port.
+    pub(crate) async fn wait_for_failover_from(&self, port: u16) -> u16 {
+        until("the Sentinels report another primary", async || {
             let now = self.primary(0).await?;
             (now != port).then_some(now)
         })
         .await
     }
 
-    /// The URL of whichever server the Sentinels call the primary, and what keeps it true.
-    pub(crate) fn leader(self: &Arc<Self>) -> (watch::Receiver<String>, JoinHandle<()>) {
+    /// The URL of the current primary according to the Sentinels, and the task that updates it.
+    pub(crate) fn follow_primary(self: &Arc<Self>) -> (watch::Receiver<String>, JoinHandle<()>) {
         let (url, follows) = watch::channel(self.servers[0].url());
         let group = Arc::clone(self);
         let task = tokio::spawn(async move {
@@ -116,14 +115,14 @@ impl Group {
                         url.send_replace(format!("redis://127.0.0.1:{port}/0"));
                     }
                 }
-                tokio::time::sleep(super::GLANCE).await;
+                tokio::time::sleep(super::POLL_INTERVAL).await;
             }
         });
         (follows, task)
     }
 
-    /// Waits until each Sentinel knows the others and a replica that could take over.
-    async fn settled(&self) {
+    /// Waits until each Sentinel knows the others and a replica that can be promoted.
+    async fn wait_until_settled(&self) {
         for sentinel in &self.sentinels {
             until("the Sentinels know each other and the replica", async || {
                 let mut connection = sentinel.connection(self.password.as_deref()).await?;
@@ -143,17 +142,17 @@ impl Group {
 }
 
 impl Sentinel {
-    fn start(primary: u16, guard: &Guard) -> Self {
+    fn start(primary: u16, options: &GroupOptions) -> Self {
         let port = free_port();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sentinel.conf");
         let mut lines = vec![format!("port {port}"), "bind 127.0.0.1".to_owned()];
-        let public = if guard.sentinels.is_empty() { port } else { free_port() };
-        lines.extend(guard.sentinels.iter().map(|line| line.replace("{port}", &public.to_string())));
+        let public = if options.sentinels.is_empty() { port } else { free_port() };
+        lines.extend(options.sentinels.iter().map(|line| line.replace("{port}", &public.to_string())));
         lines.push(format!("sentinel monitor mymaster 127.0.0.1 {primary} 2"));
         lines.push("sentinel down-after-milliseconds mymaster 700".to_owned());
         lines.push("sentinel failover-timeout mymaster 4000".to_owned());
-        lines.extend(guard.monitor.iter().cloned());
+        lines.extend(options.monitor.iter().cloned());
         std::fs::write(&file, lines.join("\n") + "\n").unwrap();
         let mut command = Command::new("redis-server");
         command.arg(&file).arg("--sentinel");

@@ -1,5 +1,4 @@
-//! An SSE client by hand: the chunked stream of a plain socket, taken apart by the rules of `EventSource`.
-//! It must never hide how a stream ended.
+//! A hand-written SSE client: parses a chunked response as `EventSource` does. It must never hide how a stream ended.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,25 +6,25 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 use super::http::{Raw, Response};
-use super::soon;
+use super::within_timeout;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// `message` when the stream gave no name.
+    /// `message` if the event has no name.
     pub(crate) name: String,
     pub(crate) data: String,
-    /// The last id that the stream gave.
+    /// The last event id.
     pub(crate) id: String,
 }
 
-/// What came next on a stream.
+/// The next item of a stream.
 #[derive(Debug)]
 pub(crate) enum Next {
     Event(Event),
-    /// The last chunk: the gateway ended the stream in good order.
+    /// The last chunk: the gateway completed the response.
     End,
-    /// The connection went away in the middle.
+    /// The connection was lost before the last chunk.
     Broken(io::Error),
 }
 
@@ -39,37 +38,37 @@ pub(crate) struct SseClient {
 impl SseClient {
     /// Opens a stream and waits for its `subscribed` event.
     pub(crate) async fn open(address: SocketAddr, path: &str) -> Self {
-        let stream = soon("connect", TcpStream::connect(address)).await.unwrap();
+        let stream = within_timeout("connect", TcpStream::connect(address)).await.unwrap();
         Self::open_over(Raw::over(stream), path).await
     }
 
-    /// The same, on a connection that is there already.
+    /// Opens a stream on an existing connection.
     pub(crate) async fn open_over(raw: Raw, path: &str) -> Self {
         Self::begin(raw, path, "").await.0
     }
 
-    /// Comes back with the last id it had, as `EventSource` does; gives the `subscribed` event.
+    /// Reconnects with `Last-Event-ID`, as `EventSource` does; also returns the `subscribed` event.
     pub(crate) async fn resume(address: SocketAddr, path: &str, last: &str) -> (Self, Event) {
         Self::resume_over(Raw::connect(address).await, path, last).await
     }
 
-    /// The same, on a connection that is there already.
+    /// Reconnects with `Last-Event-ID` on an existing connection.
     pub(crate) async fn resume_over(raw: Raw, path: &str, last: &str) -> (Self, Event) {
         Self::begin(raw, path, &format!("Last-Event-ID: {last}\r\n")).await
     }
 
-    /// Opens a stream for the first time; gives the `subscribed` event.
-    pub(crate) async fn begin_at(address: SocketAddr, path: &str) -> (Self, Event) {
+    /// Opens a stream; also returns the `subscribed` event.
+    pub(crate) async fn connect(address: SocketAddr, path: &str) -> (Self, Event) {
         Self::begin(Raw::connect(address).await, path, "").await
     }
 
-    /// The same with a gateway that may go away at any time: `None` when it has. `last` is the last id, if there is one.
+    /// Opens a stream at a gateway that may be down, with the last event id if there is one; returns `None` if it is.
     pub(crate) async fn try_begin(
         address: SocketAddr,
         path: &str,
         last: Option<&str>,
     ) -> Option<(Self, Event)> {
-        let raw = Raw::over(soon("connect", TcpStream::connect(address)).await.ok()?);
+        let raw = Raw::over(within_timeout("connect", TcpStream::connect(address)).await.ok()?);
         let line = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
         Self::try_begin_over(raw, path, &line).await.ok()
     }
@@ -89,22 +88,22 @@ impl SseClient {
         match client.next().await {
             Next::Event(event) if event.name == "subscribed" => Ok((client, event)),
             Next::Broken(error) => Err(error),
-            // It wants to be asked again.
+            // The gateway asks for a retry.
             Next::Event(event) if event.name == "error" => Err(io::Error::other(event.data)),
             other => panic!("GET {path}: not `subscribed`: {other:?}"),
         }
     }
 
-    /// The next event; the stream must not end.
+    /// The next event. Panics if the stream ends.
     pub(crate) async fn event(&mut self) -> Event {
-        // Heartbeats are no event: waiting for one has an end, although bytes come all the time.
-        match soon("an event", self.next()).await {
+        // The timeout covers the whole wait, because heartbeats keep bytes coming.
+        match within_timeout("an event", self.next()).await {
             Next::Event(event) => event,
             end => panic!("the stream ended: {end:?}"),
         }
     }
 
-    /// The data of the next event, which must be one of this name.
+    /// The data of the next event, which must have this name.
     pub(crate) async fn data(&mut self, name: &str) -> String {
         let event = self.event().await;
         assert_eq!(event.name, name, "{event:?}");
@@ -125,7 +124,7 @@ impl SseClient {
     }
 }
 
-/// The parser of the WHATWG's event stream, over any split of the input.
+/// A parser for event streams (WHATWG HTML) over any split of the input.
 #[derive(Default)]
 pub(crate) struct Parser {
     buffer: Vec<u8>,
@@ -139,7 +138,7 @@ impl Parser {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole event, if it is there.
+    /// The next complete event.
     pub(crate) fn next(&mut self) -> Option<Event> {
         while let Some(line) = self.line() {
             if line.is_empty() {

@@ -1,5 +1,5 @@
-//! A client that follows one channel as an SDK or an `EventSource` does: it remembers where it stands, and comes back
-//! from there. The ledger holds it to the promise: what it is given has no hole that it was not told of.
+//! A client that follows one channel as an SDK or an `EventSource` does: it remembers its position and resumes from it
+//! after a reconnect. The ledger verifies that every missing message is covered by a gap notice.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,97 +10,98 @@ use super::encoding::Encoding;
 use super::sse::{Event, Next, SseClient};
 use super::ws::{Incoming, Publication, WsClient};
 
-/// The channel that followers follow; each payload tells its number.
+/// The channel of the subscribers; each payload contains its number.
 pub(crate) const NUMBERS: &str = "numbers";
 
-/// The channel that is beside it on a stream of several: there, too, everything must come.
-const ASIDE: &str = "aside";
+/// The second channel of a multi-channel event stream; its messages are verified too.
+const OTHER_CHANNEL: &str = "other";
 
-/// Over what a follower hears.
+/// Transport and encoding of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// An event stream of the one channel.
-    Stream,
+pub(crate) enum Transport {
+    /// An event stream of one channel.
+    Sse,
     /// An event stream of several channels.
-    Streams,
-    Socket(Encoding),
+    SseMulti,
+    WebSocket(Encoding),
 }
 
-impl Way {
+impl Transport {
     pub(crate) const ALL: [Self; 4] =
-        [Self::Stream, Self::Streams, Self::Socket(Encoding::Json), Self::Socket(Encoding::Protobuf)];
+        [Self::Sse, Self::SseMulti, Self::WebSocket(Encoding::Json), Self::WebSocket(Encoding::Protobuf)];
 
     fn path(self) -> &'static str {
         match self {
-            Self::Streams => "/sse?channel=aside&channel=numbers",
+            Self::SseMulti => "/sse?channel=other&channel=numbers",
             _ => "/sse/numbers",
         }
     }
 }
 
-/// Where a client stands.
+/// The position of a client.
 #[derive(Clone, Debug)]
 pub(crate) enum Position {
     Cursor(String),
     Offset { epoch: String, offset: u64 },
 }
 
-/// What a follower came to know.
+/// What a subscriber receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     Number(u64),
-    /// It was told that something may be missing here.
+    /// A gap notice: messages may be missing here.
     Gap,
 }
 
-/// A client that follows [`NUMBERS`].
-pub(crate) struct Follower {
+/// A client that subscribes to [`NUMBERS`].
+pub(crate) struct Subscriber {
     address: SocketAddr,
-    way: Way,
+    transport: Transport,
     client: Client,
     position: Position,
-    /// What the last reply brought and was not looked at yet.
-    recovered: VecDeque<Heard>,
-    /// What came on the other channel of a stream of several.
-    aside: Ledger,
-    /// How often it was told by 2500 or came back by itself, and with which outcome.
+    /// Content of the last reply that is not consumed yet.
+    recovered: VecDeque<Received>,
+    /// What arrived on the second channel of a multi-channel stream.
+    other: Ledger,
+    /// The `recovered` flag of each resubscribe, after a 2500 or a reconnect.
     pub(crate) recoveries: Vec<bool>,
 }
 
 enum Client {
-    /// It has left.
-    Away,
+    /// Disconnected.
+    Disconnected,
     Stream(Box<SseClient>),
     Socket(Box<WsClient>),
 }
 
-impl Follower {
-    /// Comes for the first time.
-    pub(crate) async fn join(address: SocketAddr, way: Way) -> Self {
-        let follower = Self::enter(address, way, None).await;
-        follower.unwrap_or_else(|| panic!("nobody is at {address}"))
+impl Subscriber {
+    /// Connects for the first time.
+    pub(crate) async fn connect(address: SocketAddr, transport: Transport) -> Self {
+        let subscriber = Self::try_connect(address, transport, None).await;
+        subscriber.unwrap_or_else(|| panic!("cannot connect to {address}"))
     }
 
-    /// Drops its connection, without a word, and comes back from where it stands.
-    pub(crate) async fn come_again(mut self) -> Self {
-        assert!(self.go_to(self.address).await, "nobody is at {} any more", self.address);
+    /// Drops the connection without closing it and resumes from the current position.
+    pub(crate) async fn reconnect(mut self) -> Self {
+        assert!(self.reconnect_to(self.address).await, "cannot reconnect to {}", self.address);
         self
     }
 
-    /// Drops its connection, without a word, and goes to a gateway from where it stands; `false` when that one is gone.
-    pub(crate) async fn go_to(&mut self, address: SocketAddr) -> bool {
-        assert!(self.recovered.is_empty(), "it leaves between two messages, not inside a reply");
-        self.client = Client::Away;
-        let Some(mut there) = Self::enter(address, self.way, Some(self.position.clone())).await else {
+    /// Drops the connection without closing it and resumes at a gateway; returns `false` if the gateway is gone.
+    pub(crate) async fn reconnect_to(&mut self, address: SocketAddr) -> bool {
+        assert!(self.recovered.is_empty(), "must not disconnect inside a reply");
+        self.client = Client::Disconnected;
+        let Some(mut there) = Self::try_connect(address, self.transport, Some(self.position.clone())).await
+        else {
             return false;
         };
         there.recoveries.splice(0..0, std::mem::take(&mut self.recoveries));
-        there.aside = std::mem::take(&mut self.aside);
+        there.other = std::mem::take(&mut self.other);
         *self = there;
         true
     }
 
-    /// The gateway it is at.
+    /// The gateway that it is connected to.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -109,46 +110,46 @@ impl Follower {
         &self.position
     }
 
-    /// Nothing of the last reply is left to be looked at.
+    /// Whether the last reply is consumed.
     pub(crate) fn is_between_messages(&self) -> bool {
         self.recovered.is_empty()
     }
 
-    /// `None` when the gateway is gone.
-    async fn enter(address: SocketAddr, way: Way, from: Option<Position>) -> Option<Self> {
-        let mut follower = match way {
-            Way::Socket(encoding) => {
-                let client = Client::Socket(Box::new(WsClient::try_speaking(address, encoding).await?));
+    /// Returns `None` if the gateway is gone.
+    async fn try_connect(address: SocketAddr, transport: Transport, from: Option<Position>) -> Option<Self> {
+        let mut subscriber = match transport {
+            Transport::WebSocket(encoding) => {
+                let client = Client::Socket(Box::new(WsClient::try_connect(address, encoding).await?));
                 let position = Position::Offset { epoch: String::new(), offset: 0 };
-                Self::new(address, way, client, position)
+                Self::new(address, transport, client, position)
             }
-            Way::Stream | Way::Streams => return Self::open(address, way, from).await,
+            Transport::Sse | Transport::SseMulti => return Self::open(address, transport, from).await,
         };
-        follower.subscribe(from).await.then_some(follower)
+        subscriber.subscribe(from).await.then_some(subscriber)
     }
 
-    fn new(address: SocketAddr, way: Way, client: Client, position: Position) -> Self {
-        let (recovered, aside, recoveries) = (VecDeque::new(), Ledger::default(), Vec::new());
-        Self { address, way, client, position, recovered, aside, recoveries }
+    fn new(address: SocketAddr, transport: Transport, client: Client, position: Position) -> Self {
+        let (recovered, other, recoveries) = (VecDeque::new(), Ledger::default(), Vec::new());
+        Self { address, transport, client, position, recovered, other, recoveries }
     }
 
-    async fn open(address: SocketAddr, way: Way, from: Option<Position>) -> Option<Self> {
+    async fn open(address: SocketAddr, transport: Transport, from: Option<Position>) -> Option<Self> {
         let last = match &from {
             Some(Position::Cursor(cursor)) => Some(cursor.as_str()),
             _ => None,
         };
-        let (stream, subscribed) = SseClient::try_begin(address, way.path(), last).await?;
+        let (stream, subscribed) = SseClient::try_begin(address, transport.path(), last).await?;
         let state: Value = serde_json::from_str(&subscribed.data).unwrap();
         let client = Client::Stream(Box::new(stream));
-        let mut follower = Self::new(address, way, client, Position::Cursor(subscribed.id));
+        let mut subscriber = Self::new(address, transport, client, Position::Cursor(subscribed.id));
         if from.is_some() {
-            follower.recoveries.push(state["channels"][NUMBERS]["recovered"] == true);
+            subscriber.recoveries.push(state["channels"][NUMBERS]["recovered"] == true);
         }
-        Some(follower)
+        Some(subscriber)
     }
 
-    /// Subscribes over a socket: what was missed is heard before anything else. `false` when the gateway is gone, or
-    /// wants to be asked again.
+    /// Subscribes over WebSocket; recovered messages are received before anything else. Returns `false` if the gateway
+    /// is gone or asks for a retry.
     async fn subscribe(&mut self, from: Option<Position>) -> bool {
         let request = match &from {
             Some(Position::Offset { epoch, offset }) => {
@@ -161,46 +162,46 @@ impl Follower {
         if reply["error"]["temporary"] == true {
             return false;
         }
-        let early = socket.came_early();
-        assert!(early.is_empty(), "before the reply to the subscribe: {early:?}");
+        let early = socket.pending_pushes();
+        assert!(early.is_empty(), "received before the subscribe reply: {early:?}");
         let result = &reply["subscribe"];
         assert!(result.is_object(), "{reply}");
         assert_eq!(result["was_recovering"] == true, from.is_some(), "{reply}");
         if from.is_some() {
             self.recoveries.push(result["recovered"] == true);
             if result["recovered"] != true {
-                self.recovered.push_back(Heard::Gap);
+                self.recovered.push_back(Received::Gap);
             }
         }
         let epoch = result["epoch"].as_str().unwrap_or_default().to_owned();
         let mut last = result["offset"].as_u64().unwrap_or_default();
         for publication in result["publications"].as_array().into_iter().flatten() {
             let publication = Publication::read(NUMBERS.to_owned(), publication);
-            assert_eq!(publication.offset, last + 1, "inside the reply: {publication:?}");
+            assert_eq!(publication.offset, last + 1, "in the reply: {publication:?}");
             last = publication.offset;
-            self.recovered.push_back(Heard::Number(number(&publication.data)));
+            self.recovered.push_back(Received::Number(number(&publication.data)));
         }
         self.position = Position::Offset { epoch, offset: last };
         true
     }
 
-    /// What it hears next; its connection must not end.
-    pub(crate) async fn next(&mut self) -> Heard {
+    /// The next message. Panics if the connection ends.
+    pub(crate) async fn next(&mut self) -> Received {
         match self.next_or_end().await {
-            Ok(heard) => heard,
-            Err(end) => panic!("{:?}: {end}", self.way),
+            Ok(received) => received,
+            Err(end) => panic!("{:?}: {end}", self.transport),
         }
     }
 
-    /// What it hears next, or how its connection ended.
-    pub(crate) async fn next_or_end(&mut self) -> Result<Heard, String> {
+    /// The next message, or the reason why the connection ended.
+    pub(crate) async fn next_or_end(&mut self) -> Result<Received, String> {
         loop {
-            if let Some(heard) = self.recovered.pop_front() {
-                return Ok(heard);
+            if let Some(received) = self.recovered.pop_front() {
+                return Ok(received);
             }
             match &mut self.client {
-                Client::Away => return Err("it has left".to_owned()),
-                Client::Stream(stream) => match super::soon("an event", stream.next()).await {
+                Client::Disconnected => return Err("it has left".to_owned()),
+                Client::Stream(stream) => match super::within_timeout("an event", stream.next()).await {
                     Next::Event(event) => self.event(event),
                     end => return Err(format!("{end:?}")),
                 },
@@ -212,7 +213,7 @@ impl Follower {
                         }
                     }
                     Incoming::Closed(why) => return Err(format!("closed: {why:?}")),
-                    other => panic!("{:?}: {other:?}", self.way),
+                    other => panic!("{:?}: {other:?}", self.transport),
                 },
             }
         }
@@ -220,72 +221,72 @@ impl Follower {
 
     fn event(&mut self, Event { name, data, id }: Event) {
         self.position = Position::Cursor(id);
-        let of_aside = |data: &str| data.contains(r#""channel":"aside""#);
+        let of_aside = |data: &str| data.contains(r#""channel":"other""#);
         match name.as_str() {
-            "gap" if of_aside(&data) => self.aside.enter(Heard::Gap),
-            "gap" => self.recovered.push_back(Heard::Gap),
-            "message" | NUMBERS => self.recovered.push_back(Heard::Number(number(&data))),
-            ASIDE => self.aside.enter(Heard::Number(number(&data))),
-            _ => panic!("{:?}: an event {name}: {data}", self.way),
+            "gap" if of_aside(&data) => self.other.record(Received::Gap),
+            "gap" => self.recovered.push_back(Received::Gap),
+            "message" | NUMBERS => self.recovered.push_back(Received::Number(number(&data))),
+            OTHER_CHANNEL => self.other.record(Received::Number(number(&data))),
+            _ => panic!("{:?}: an event {name}: {data}", self.transport),
         }
     }
 
-    /// What SDKs rely on: the next offset is the last one and one.
-    fn publication(&mut self, publication: &Publication) -> Heard {
+    /// SDKs rely on it: the next offset is the last one plus one.
+    fn publication(&mut self, publication: &Publication) -> Received {
         let Position::Offset { offset, .. } = &mut self.position else { unreachable!() };
-        assert_eq!(publication.offset, *offset + 1, "a hole that was not told: {publication:?}");
+        assert_eq!(publication.offset, *offset + 1, "missing messages without a gap notice: {publication:?}");
         *offset = publication.offset;
-        Heard::Number(number(&publication.data))
+        Received::Number(number(&publication.data))
     }
 }
 
-/// The number that a payload tells: alone, or as a field.
+/// The number in a payload: the payload itself or its `number` field.
 pub(crate) fn number(data: &str) -> u64 {
     let value: Value = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}"));
     value.as_u64().or_else(|| value["number"].as_u64()).unwrap_or_else(|| panic!("no number: {data}"))
 }
 
-/// What one client was given and told, against what was published: 1, 2, 3 and so on.
+/// What one client received, compared to what was published: 1, 2, 3 and so on.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// The first number that was heard.
+    /// The first number received.
     pub(crate) first: u64,
     pub(crate) last: Option<u64>,
     pub(crate) delivered: u64,
-    /// Numbers that are missing, each hole told of.
+    /// Missing numbers; a gap notice precedes each hole.
     pub(crate) missed: u64,
     pub(crate) gaps: usize,
-    /// A gap was told, and nothing has come since.
-    pub(crate) told: bool,
+    /// A gap notice was received, and no message since.
+    pub(crate) gap_reported: bool,
 }
 
 impl Ledger {
-    /// The ledger of somebody who was there before the first number.
-    pub(crate) fn from_the_first() -> Self {
+    /// The ledger of a client that subscribed before the first publication.
+    pub(crate) fn from_start() -> Self {
         Self { first: 1, last: Some(0), ..Self::default() }
     }
 
-    /// Delivered and announced make up everything; nothing comes twice or in disorder.
-    pub(crate) fn enter(&mut self, heard: Heard) {
-        let Heard::Number(number) = heard else {
-            (self.gaps, self.told) = (self.gaps + 1, true);
+    /// Records a message. Panics on a duplicate, on a wrong order, and on missing numbers without a gap notice.
+    pub(crate) fn record(&mut self, received: Received) {
+        let Received::Number(number) = received else {
+            (self.gaps, self.gap_reported) = (self.gaps + 1, true);
             return;
         };
         if let Some(last) = self.last {
-            assert!(number > last, "{number} after {last}: twice, or in disorder");
-            assert!(number == last + 1 || self.told, "{number} after {last}, and no gap was told");
+            assert!(number > last, "{number} after {last}: duplicate or out of order");
+            assert!(number == last + 1 || self.gap_reported, "{number} after {last} without a gap notice");
             self.missed += number - last - 1;
         } else {
             self.first = number;
         }
         self.delivered += 1;
-        (self.last, self.told) = (Some(number), false);
+        (self.last, self.gap_reported) = (Some(number), false);
     }
 
-    /// Has a follower read until this number.
-    pub(crate) async fn read(&mut self, follower: &mut Follower, number: u64) {
+    /// Receives until this number.
+    pub(crate) async fn read(&mut self, subscriber: &mut Subscriber, number: u64) {
         while !self.has(number) {
-            self.enter(follower.next().await);
+            self.record(subscriber.next().await);
         }
     }
 

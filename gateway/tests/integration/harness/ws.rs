@@ -1,5 +1,4 @@
-//! A well-behaved WebSocket client that answers the gateway's pings.
-//! It must never mend what it got.
+//! A well-behaved WebSocket client that responds to pings. It must never repair a message.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,21 +11,21 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::encoding::Encoding;
-use super::soon;
+use super::within_timeout;
 
-/// One publication, its data as it was on the wire.
+/// One publication; its data is unchanged from the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
     pub(crate) channel: String,
     pub(crate) data: String,
     pub(crate) offset: u64,
     pub(crate) tags: Value,
-    /// The client that published.
+    /// Client info of the publisher.
     pub(crate) info: Value,
 }
 
 impl Publication {
-    /// A publication inside a reply.
+    /// Parses a publication from a reply.
     pub(crate) fn read(channel: String, value: &Value) -> Self {
         let offset = value["offset"].as_u64().unwrap_or_default();
         let (tags, info) = (value["tags"].clone(), value["info"].clone());
@@ -34,16 +33,16 @@ impl Publication {
     }
 }
 
-/// What came next.
+/// A received item.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Reply(Value),
     Publication(Publication),
-    /// A push that is no publication.
+    /// A push that is not a publication.
     Push(#[allow(dead_code, reason = "shown when it was not expected")] Value),
-    /// Answered by the client itself.
+    /// The client itself responds to it.
     Ping,
-    /// The end: the code and reason of the close frame, if one came.
+    /// The end of the connection: code and reason of the close frame, if there was one.
     Closed(Option<(u16, String)>),
 }
 
@@ -51,21 +50,21 @@ pub(crate) enum Incoming {
 pub(crate) struct WsClient {
     encoding: Encoding,
     stream: WebSocketStream<TcpStream>,
-    /// What came in one message and was not looked at yet.
+    /// Items of the last message that are not consumed.
     received: VecDeque<Incoming>,
-    /// Publications and pushes that came while a reply was awaited.
+    /// Publications and pushes that arrived while the client waited for a reply.
     waiting: VecDeque<Incoming>,
     last_id: u32,
 }
 
 impl WsClient {
-    /// Connects, and subscribes to these channels in the same first frame.
+    /// Connects and subscribes to these channels in its first frame.
     pub(crate) async fn open<C: AsRef<str>>(address: SocketAddr, channels: &[C]) -> Self {
-        let stream = soon("connect", TcpStream::connect(address)).await.unwrap();
+        let stream = within_timeout("connect", TcpStream::connect(address)).await.unwrap();
         Self::open_over(stream, channels).await
     }
 
-    /// The same, on a connection that is there already.
+    /// Connects and subscribes on an existing connection.
     pub(crate) async fn open_over<C: AsRef<str>>(stream: TcpStream, channels: &[C]) -> Self {
         let mut client = Self::over(stream, Encoding::Json).await;
         let mut commands = vec![client.command("connect", &json!({}))];
@@ -81,34 +80,34 @@ impl WsClient {
         client
     }
 
-    /// A socket on which nothing was said yet: not even the connect command.
-    pub(crate) async fn bare(address: SocketAddr, encoding: Encoding) -> Self {
-        Self::over(soon("connect", TcpStream::connect(address)).await.unwrap(), encoding).await
+    /// Completes the WebSocket handshake without a connect command.
+    pub(crate) async fn handshake_only(address: SocketAddr, encoding: Encoding) -> Self {
+        Self::over(within_timeout("connect", TcpStream::connect(address)).await.unwrap(), encoding).await
     }
 
-    /// Connects in an encoding, and subscribes to nothing.
-    pub(crate) async fn speaking(address: SocketAddr, encoding: Encoding) -> Self {
-        let client = Self::try_speaking(address, encoding).await;
-        client.unwrap_or_else(|| panic!("nobody speaks at {address}"))
+    /// Connects in this encoding without subscribing.
+    pub(crate) async fn connect(address: SocketAddr, encoding: Encoding) -> Self {
+        let client = Self::try_connect(address, encoding).await;
+        client.unwrap_or_else(|| panic!("cannot connect to {address}"))
     }
 
-    /// The same, to a gateway that may go away at any time; `None` when it has.
-    pub(crate) async fn try_speaking(address: SocketAddr, encoding: Encoding) -> Option<Self> {
-        let stream = soon("connect", TcpStream::connect(address)).await.ok()?;
+    /// Connects to a gateway that may be down; returns `None` if it is.
+    pub(crate) async fn try_connect(address: SocketAddr, encoding: Encoding) -> Option<Self> {
+        let stream = within_timeout("connect", TcpStream::connect(address)).await.ok()?;
         let mut client = Self::try_over(stream, encoding).await?;
         let reply = client.try_request("connect", json!({})).await?;
         assert!(reply["connect"]["client"].is_string(), "{reply}");
         Some(client)
     }
 
-    /// The same, on a connection that is there already.
+    /// Completes the WebSocket handshake on an existing connection.
     pub(crate) async fn over(stream: TcpStream, encoding: Encoding) -> Self {
         Self::try_over(stream, encoding).await.unwrap_or_else(|| panic!("no handshake"))
     }
 
     async fn try_over(stream: TcpStream, encoding: Encoding) -> Option<Self> {
         let url = format!("ws://{}{}", stream.peer_addr().ok()?, encoding.path());
-        let (stream, _) = soon("handshake", client_async(url, stream)).await.ok()?;
+        let (stream, _) = within_timeout("handshake", client_async(url, stream)).await.ok()?;
         let (received, waiting) = (VecDeque::new(), VecDeque::new());
         Some(Self { encoding, stream, received, waiting, last_id: 0 })
     }
@@ -119,11 +118,11 @@ impl WsClient {
         reply.unwrap_or_else(|| panic!("closed before the reply to {method}"))
     }
 
-    /// Sends several commands at once, and waits for their replies, which come in the same order.
+    /// Sends several commands at once and waits for their replies, which arrive in the same order.
     pub(crate) async fn requests(&mut self, method: &str, bodies: impl Iterator<Item = Value>) -> Vec<Value> {
         let first = self.last_id + 1;
         let commands: Vec<_> = bodies.map(|body| self.command(method, &body)).collect();
-        soon("send", self.stream.send(self.encoding.commands(&commands))).await.unwrap();
+        within_timeout("send", self.stream.send(self.encoding.commands(&commands))).await.unwrap();
         let mut replies = Vec::new();
         for id in first..=self.last_id {
             let reply =
@@ -134,43 +133,43 @@ impl WsClient {
         replies
     }
 
-    /// The same, to a gateway that may go away at any time; `None` when it has.
+    /// Sends one command and waits for its reply; returns `None` if the connection closes.
     pub(crate) async fn try_request(&mut self, method: &str, body: Value) -> Option<Value> {
         let command = self.command(method, &body);
-        soon("send", self.stream.send(self.encoding.commands(&[command]))).await.ok()?;
+        within_timeout("send", self.stream.send(self.encoding.commands(&[command]))).await.ok()?;
         let reply = self.try_reply().await?;
         assert_eq!(reply["id"], self.last_id, "{reply}");
         Some(reply)
     }
 
-    /// What came before the last reply and was not taken yet.
-    pub(crate) fn came_early(&self) -> Vec<&Incoming> {
+    /// Pushes that arrived before the last reply.
+    pub(crate) fn pending_pushes(&self) -> Vec<&Incoming> {
         self.waiting.iter().collect()
     }
 
-    /// Waits until the gateway has ended so many subscriptions because of a gap, and says of which channels.
-    pub(crate) async fn is_told_of_gaps(&mut self, subscriptions: usize) -> Vec<Value> {
+    /// Waits until the gateway has ended this many subscriptions with 2500 (gap); returns their channels.
+    pub(crate) async fn wait_for_gaps(&mut self, subscriptions: usize) -> Vec<Value> {
         let mut ended = Vec::new();
         while ended.len() < subscriptions {
             match self.next().await {
                 Incoming::Push(reply) if reply["push"]["unsubscribe"]["code"] == 2500 => {
                     ended.push(reply["push"]["channel"].clone());
                 }
-                other => panic!("not the notice of a gap: {other:?}"),
+                other => panic!("not a gap notice: {other:?}"),
             }
         }
         ended
     }
 
-    /// Waits for so many such notices, and subscribes again, as an SDK does.
-    pub(crate) async fn come_back(&mut self, subscriptions: usize) {
-        for channel in self.is_told_of_gaps(subscriptions).await {
+    /// Waits for this many gap notices and resubscribes, as an SDK does.
+    pub(crate) async fn resubscribe_after_gaps(&mut self, subscriptions: usize) {
+        for channel in self.wait_for_gaps(subscriptions).await {
             let reply = self.request("subscribe", serde_json::json!({ "channel": channel })).await;
             assert!(reply.get("error").is_none(), "{reply}");
         }
     }
 
-    /// The next publication; nothing else may come.
+    /// The next item, which must be a publication.
     pub(crate) async fn publication(&mut self) -> Publication {
         match self.next().await {
             Incoming::Publication(publication) => publication,
@@ -178,16 +177,16 @@ impl WsClient {
         }
     }
 
-    /// Whatever comes next.
+    /// The next item.
     pub(crate) async fn next(&mut self) -> Incoming {
         match self.waiting.pop_front() {
             Some(incoming) => incoming,
-            None => soon("something from the gateway", self.receive()).await,
+            None => within_timeout("a message from the gateway", self.receive()).await,
         }
     }
 
     async fn send(&mut self, message: Message) {
-        soon("send", self.stream.send(message)).await.unwrap();
+        within_timeout("send", self.stream.send(message)).await.unwrap();
     }
 
     fn command(&mut self, method: &str, body: &Value) -> Value {
@@ -201,7 +200,7 @@ impl WsClient {
 
     async fn try_reply(&mut self) -> Option<Value> {
         loop {
-            match soon("a reply", self.receive()).await {
+            match within_timeout("a reply", self.receive()).await {
                 Incoming::Reply(reply) => return Some(reply),
                 Incoming::Closed(_) => return None,
                 other => self.waiting.push_back(other),
@@ -226,7 +225,7 @@ impl WsClient {
         }
     }
 
-    /// Answers a ping of the protocol. The gateway may be gone already: that is seen by reading.
+    /// Responds to a protocol ping. If the gateway is gone, the next read shows it.
     async fn pong(&mut self) {
         drop(self.stream.send(self.encoding.pong()).await);
     }

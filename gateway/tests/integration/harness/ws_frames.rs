@@ -1,4 +1,4 @@
-//! WebSocket frames by hand: any bits can be set, and what comes back is shown as it is.
+//! Hand-written WebSocket frames: sets any bits, and shows received frames unchanged.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,15 +12,15 @@ pub(crate) const CLOSE: u8 = FIN | 0x8;
 pub(crate) const PING: u8 = FIN | 0x9;
 pub(crate) const PONG: u8 = FIN | 0xA;
 
-/// The first byte of a frame that is not the last one of its message.
+/// The first byte of a frame that is not the final one of its message.
 pub(crate) const fn unfinished(first: u8) -> u8 {
     first & !FIN
 }
 
-/// The first byte of the last continuation frame of a message.
+/// The first byte of the final continuation frame of a message.
 pub(crate) const LAST: u8 = FIN;
 
-/// The request that opens a WebSocket, with these lines in the place of the usual ones.
+/// The opening request of a WebSocket, with these header lines instead of the usual ones.
 pub(crate) fn handshake(path: &str, lines: &[&str]) -> String {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     format!(
@@ -31,7 +31,7 @@ pub(crate) fn handshake(path: &str, lines: &[&str]) -> String {
 pub(crate) const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
 pub(crate) const VERSION: &str = "Sec-WebSocket-Version: 13";
 
-/// A masked frame of a client.
+/// A masked client frame.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = head(first, payload.len(), true);
     let mask = [0x37, 0xfa, 0x21, 0x3d];
@@ -40,14 +40,14 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame without a mask, which a client must never send.
+/// A frame without a mask, which a client must not send.
 pub(crate) fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = head(first, payload.len(), false);
     frame.extend(payload);
     frame
 }
 
-/// The head of a frame: first byte, mask bit and length.
+/// The header of a frame: first byte, mask bit and length.
 pub(crate) fn head(first: u8, length: usize, masked: bool) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };
     match length {
@@ -57,13 +57,13 @@ pub(crate) fn head(first: u8, length: usize, masked: bool) -> Vec<u8> {
     }
 }
 
-/// A WebSocket whose frames are written by hand.
+/// A WebSocket with hand-written frames.
 pub(crate) struct RawWebSocket {
     raw: Raw,
     pub(crate) head: Response,
 }
 
-/// A frame of the gateway.
+/// A frame from the gateway.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) first: u8,
@@ -76,7 +76,7 @@ impl RawWebSocket {
         Self::open_with(address, "/ws", &[]).await
     }
 
-    /// Opens a WebSocket with these header lines besides.
+    /// Opens a WebSocket with additional header lines.
     pub(crate) async fn open_with(address: SocketAddr, path: &str, lines: &[&str]) -> Self {
         let mut raw = Raw::connect(address).await;
         raw.send(handshake(path, &[&[KEY, VERSION], lines].concat())).await;
@@ -85,7 +85,7 @@ impl RawWebSocket {
         Self { raw, head }
     }
 
-    /// Opens a WebSocket and has its connect command answered.
+    /// Opens a WebSocket and completes its connect command.
     pub(crate) async fn connected(address: SocketAddr) -> Self {
         let mut socket = Self::open(address).await;
         socket.text(r#"{"id":1,"connect":{}}"#).await;
@@ -102,7 +102,7 @@ impl RawWebSocket {
         self.raw.send(bytes).await;
     }
 
-    /// The next frame of the gateway.
+    /// The next frame from the gateway.
     pub(crate) async fn frame(&mut self) -> io::Result<Frame> {
         let [first, length] = self.raw.exactly(2).await?[..] else { unreachable!() };
         let length = match length {
@@ -112,11 +112,11 @@ impl RawWebSocket {
             }
             short => usize::from(short),
         };
-        assert!(length < 1 << 24, "a server's frame is never masked, nor this long: {first:#x} {length}");
+        assert!(length < 1 << 24, "masked or oversized frame: {first:#x} {length}");
         Ok(Frame { first, payload: self.raw.exactly(length).await? })
     }
 
-    /// Reads through the gateway's close frame: its code and its reason. `None` when there was none.
+    /// Reads until the close frame: its code and reason. `None` if the connection ends without one.
     pub(crate) async fn close(&mut self) -> Option<(u16, String)> {
         loop {
             let frame = self.frame().await.ok()?;
@@ -128,7 +128,7 @@ impl RawWebSocket {
         }
     }
 
-    /// Whether the gateway ends the connection now, having sent nothing more.
+    /// Waits for more bytes; returns whether the gateway closed the connection without sending any.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.raw.is_closed().await
     }

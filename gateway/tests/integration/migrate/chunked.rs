@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, Client, cmd};
 use super::running::{Migrate, about, assert_same};
 use crate::harness::keyspace::{fill, read, read_with};
 use crate::harness::process::{Process, free_port};
-use crate::harness::{PATIENCE, until};
+use crate::harness::{WAIT_TIMEOUT, until};
 
 /// A `redis-server` with additional arguments.
 struct Server {
@@ -31,7 +31,7 @@ impl Server {
     }
 
     async fn try_connection(&self) -> Option<MultiplexedConnection> {
-        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(WAIT_TIMEOUT));
         let client = Client::open(self.url()).unwrap();
         client.get_multiplexed_async_connection_with_config(&patient).await.ok()
     }

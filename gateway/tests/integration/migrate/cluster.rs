@@ -6,7 +6,7 @@ use redis::{AsyncConnectionConfig, Client};
 use super::running::{Migrate, about, assert_same, count, finish, renamed};
 use crate::harness::cluster::Cluster;
 use crate::harness::keyspace::{Keys, fill, read};
-use crate::harness::{PATIENCE, Redis, until};
+use crate::harness::{Redis, WAIT_TIMEOUT, until};
 
 /// Number of primaries in a cluster.
 const NODES: usize = 3;
@@ -28,7 +28,7 @@ async fn count_all(cluster: &Cluster) -> usize {
 }
 
 async fn connection(cluster: &Cluster, node: usize) -> MultiplexedConnection {
-    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(WAIT_TIMEOUT));
     let client = Client::open(cluster.url(node)).unwrap();
     client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }

@@ -6,7 +6,7 @@ use redis::cmd;
 
 use super::running::{Ended, Migrate, assert_same, count, finish, keys};
 use crate::harness::keyspace::{Keys, fill, size};
-use crate::harness::{Redis, heavy, until};
+use crate::harness::{Redis, exclusive, until};
 
 /// Number of times a run is killed.
 const KILLS: usize = 8;
@@ -79,7 +79,7 @@ fn assert_each_once(ended: &Ended, total: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_run_resumes_and_copies_each_key_once() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let pair = Pair::start(size()).await;
     let ended = pair.kill_and_finish(&[]).await;
     assert_each_once(&ended, size());
@@ -89,7 +89,7 @@ async fn killed_run_resumes_and_copies_each_key_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_run_with_delete_loses_no_key() {
-    let _alone = heavy().await;
+    let _exclusive = exclusive().await;
     let pair = Pair::start(size()).await;
     let ended = pair.kill_and_finish(&["--delete"]).await;
     assert_each_once(&ended, size());

@@ -8,7 +8,7 @@ use redis::cmd;
 use crate::harness::gateway::binary;
 use crate::harness::keyspace::{Keys, read};
 use crate::harness::process::Process;
-use crate::harness::{Redis, soon};
+use crate::harness::{Redis, within_timeout};
 
 /// Arguments of a run.
 pub(super) struct Migrate {
@@ -100,7 +100,7 @@ impl Ended {
 
 /// Number of keys of a server.
 pub(super) async fn count(connection: &mut MultiplexedConnection) -> usize {
-    soon("DBSIZE", cmd("DBSIZE").query_async(connection)).await.unwrap()
+    within_timeout("DBSIZE", cmd("DBSIZE").query_async(connection)).await.unwrap()
 }
 
 /// All keys of a server.
