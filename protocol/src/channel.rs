@@ -1,37 +1,36 @@
-//! Owns the name of a channel and the rules that make a text such a name.
-//! Must never know which channels exist or who may hear them.
+//! Channel names and their validation. Which channels exist and who may subscribe is decided elsewhere.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
-/// The name of a channel, checked. Cloning shares the text.
+/// A valid channel name. Clones share the text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
-/// Why a text is not a channel name.
+/// Why a channel name is invalid.
 #[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
 pub enum ChannelNameError {
-    /// The text is empty.
+    /// The name is empty.
     #[error("a channel name must not be empty")]
     Empty,
-    /// The text is longer than [`ChannelName::MAX_BYTES`].
+    /// The name is longer than [`ChannelName::MAX_BYTES`].
     #[error("a channel name has at most {} bytes, this one has {bytes}", ChannelName::MAX_BYTES)]
     TooLong {
-        /// The length of the text.
+        /// The length of the name.
         bytes: usize,
     },
-    /// The text holds a control character, which would break the `event:` line of an SSE stream.
-    #[error("a channel name must not hold a control character")]
+    /// The name contains a control character, which would break the `event:` line of an SSE stream.
+    #[error("a channel name must not contain a control character")]
     ControlCharacter,
 }
 
 impl ChannelName {
-    /// The longest name, in bytes of UTF-8.
+    /// The maximum length of a name, in bytes of UTF-8.
     pub const MAX_BYTES: usize = 255;
 
-    /// Checks a text.
+    /// Validates a channel name.
     ///
     /// # Errors
-    /// When the text is empty, too long, or holds a control character.
+    /// When the name is empty, too long, or contains a control character.
     pub fn parse(name: &str) -> Result<Self, ChannelNameError> {
         if name.is_empty() {
             return Err(ChannelNameError::Empty);
@@ -81,20 +80,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_kept_as_it_was_written() {
+    fn keeps_a_valid_name_unchanged() {
         for name in ["web-signals", "asl:title-screening", "#7", "комната", " "] {
             assert_eq!(ChannelName::parse(name).unwrap().as_str(), name);
         }
     }
 
     #[test]
-    fn the_longest_name_passes_and_one_byte_more_does_not() {
+    fn rejects_a_name_over_the_maximum_length() {
         assert!(ChannelName::parse(&"x".repeat(255)).is_ok());
         assert_eq!(ChannelName::parse(&"x".repeat(256)), Err(ChannelNameError::TooLong { bytes: 256 }));
     }
 
     #[test]
-    fn empty_names_and_control_characters_are_refused() {
+    fn rejects_empty_names_and_control_characters() {
         assert_eq!(ChannelName::parse(""), Err(ChannelNameError::Empty));
         for name in ["a\nb", "a\rb", "a\0b", "\u{7f}", "\u{85}"] {
             assert_eq!(ChannelName::parse(name), Err(ChannelNameError::ControlCharacter));

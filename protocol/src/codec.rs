@@ -1,5 +1,5 @@
-//! Owns the two encodings of the wire and how messages share a frame.
-//! Must never know a transport, nor keep state between frames.
+//! The two encodings, and frames that contain several messages. Independent of the transport; keeps no state between
+//! frames.
 
 use std::iter::FusedIterator;
 
@@ -7,46 +7,46 @@ use memchr::memchr;
 
 use crate::{Command, Publication, Reply, json, protobuf};
 
-/// How a connection writes its messages. It never changes in mid-connection.
+/// The encoding of a connection's messages. Fixed for the life of the connection.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// One JSON object per message, line breaks between them.
+    /// One JSON object per message, separated by line breaks.
     Json,
-    /// Protobuf messages, each behind its length as a varint.
+    /// Protobuf messages, each preceded by its length as a varint.
     Protobuf,
 }
 
-/// Why a frame cannot be read.
+/// Why a frame cannot be decoded.
 #[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
 pub enum DecodeError {
-    /// The frame holds no message.
+    /// The frame contains no message.
     #[error("the frame is empty")]
     Empty,
-    /// The frame is not in the encoding. The text tells where, and never repeats what the client sent.
+    /// The frame is not valid in this encoding. The text gives the position and never repeats what the client sent.
     #[error("malformed frame: {0}")]
     Malformed(String),
-    /// A command without a method that is known.
+    /// A command without a known method.
     #[error("a command names no known method")]
     UnknownCommand,
     /// A command with more than one method.
     #[error("a command names more than one method")]
-    SeveralCommands,
-    /// A reply or push without a body that is known.
+    DuplicateMethod,
+    /// A reply or push without a known body.
     #[error("a reply has no known body")]
     UnknownReply,
     /// A reply or push with more than one body.
     #[error("a reply has more than one body")]
-    SeveralReplies,
+    DuplicateBody,
 }
 
 impl Encoding {
-    /// Reads the commands of a frame, in order.
+    /// Decodes the commands of a frame, in order.
     #[must_use]
     pub fn decode_commands(self, frame: &[u8]) -> Commands<'_> {
         Commands(Messages::new(self, frame))
     }
 
-    /// Reads the replies of a frame, in order.
+    /// Decodes the replies of a frame, in order.
     #[must_use]
     pub fn decode_replies(self, frame: &[u8]) -> Replies<'_> {
         Replies(Messages::new(self, frame))
@@ -68,8 +68,7 @@ impl Encoding {
         }
     }
 
-    /// Appends the push of one publication: the bytes of [`Self::encode_reply`], without a [`Reply`]
-    /// having to be made.
+    /// Appends the push of one publication: the same bytes as [`Self::encode_reply`], without building a [`Reply`].
     pub fn encode_publication(self, channel: &str, publication: &Publication, out: &mut Vec<u8>) {
         match self {
             Self::Json => json::write_push(channel, publication, out),
@@ -77,8 +76,8 @@ impl Encoding {
         }
     }
 
-    /// Appends what stands between two messages of one frame.
-    pub fn join(self, out: &mut Vec<u8>) {
+    /// Appends the separator between two messages of one frame.
+    pub fn write_separator(self, out: &mut Vec<u8>) {
         match self {
             Self::Json => out.push(b'\n'),
             Self::Protobuf => {}
@@ -86,7 +85,7 @@ impl Encoding {
     }
 }
 
-/// The commands of a frame. Nothing follows an error.
+/// Iterator over the commands of a frame. Ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Commands<'a>(Messages<'a>);
 
@@ -100,7 +99,7 @@ impl Iterator for Commands<'_> {
 
 impl FusedIterator for Commands<'_> {}
 
-/// The replies of a frame. Nothing follows an error.
+/// Iterator over the replies of a frame. Ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Replies<'a>(Messages<'a>);
 
@@ -114,7 +113,7 @@ impl Iterator for Replies<'_> {
 
 impl FusedIterator for Replies<'_> {}
 
-/// The messages of a frame, cut apart.
+/// Splits a frame into its messages.
 #[derive(Clone, Debug)]
 struct Messages<'a> {
     encoding: Encoding,
@@ -125,7 +124,7 @@ struct Messages<'a> {
 impl<'a> Messages<'a> {
     fn new(encoding: Encoding, frame: &'a [u8]) -> Self {
         let frame = match encoding {
-            // SDKs end the last line, too, or do not.
+            // Some SDKs end the last line with a line break.
             Encoding::Json => frame.trim_ascii_end(),
             Encoding::Protobuf => frame,
         };

@@ -1,59 +1,58 @@
-//! Owns what a client asks for, as values. Channel names are plain text here: whether one is well
-//! formed is a matter of the reply, not of the frame.
-//! Must never judge a request; that is for the rules of the session.
+//! Commands of a client. Channel names are plain text here: an invalid name fails its command, not the frame.
+//! Commands are validated by the session.
 
 use bytes::Bytes;
 
 /// One command of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
-    /// Repeated in the reply; 0 where none is due. A [`Request::Pong`] has none on the wire.
+    /// Repeated in the reply; 0 if no reply is expected. A [`Request::Pong`] has no id on the wire.
     pub id: u32,
-    /// What is asked for.
+    /// The request.
     pub request: Request,
 }
 
-/// What a command asks for.
+/// The request in a command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
-    /// The answer to a ping of the server: an empty command.
+    /// Replies to a ping of the server: an empty command.
     Pong,
-    /// Begins the session; always the first command.
+    /// Starts the session; always the first command.
     Connect(ConnectRequest),
-    /// Begins to hear a channel.
+    /// Subscribes to a channel.
     Subscribe(SubscribeRequest),
-    /// Ceases to hear a channel.
+    /// Unsubscribes from a channel.
     Unsubscribe(UnsubscribeRequest),
-    /// Publishes into a channel.
+    /// Publishes to a channel.
     Publish(PublishRequest),
-    /// Who is in a channel.
+    /// Requests the subscribers of a channel.
     Presence(PresenceRequest),
-    /// How many are in a channel.
+    /// Requests the number of subscribers of a channel.
     PresenceStats(PresenceStatsRequest),
-    /// Past publications of a channel.
+    /// Requests past publications of a channel.
     History(HistoryRequest),
-    /// A sign of life that is answered.
+    /// Requests a pong.
     Ping,
-    /// A message to the application that is not answered.
+    /// Sends a message to the application; no reply.
     Send(SendRequest),
-    /// A call to the application.
+    /// Calls a method of the application.
     Rpc(RpcRequest),
-    /// A new token for the connection.
+    /// Presents a new token for the connection.
     Refresh(RefreshRequest),
-    /// A new token for a subscription.
+    /// Presents a new token for a subscription.
     SubRefresh(SubRefreshRequest),
 }
 
-/// The session's beginning.
+/// Starts a session.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ConnectRequest {
     /// The connection token.
     pub token: String,
-    /// For the application: JSON in the JSON encoding.
+    /// Application data: JSON in the JSON encoding.
     pub data: Option<Bytes>,
-    /// Server-side subscriptions to recover, by channel, in the order as written; a channel may come twice.
+    /// Server-side subscriptions to recover, by channel, in the order received; a channel may occur twice.
     pub subs: Vec<(String, SubscribeRequest)>,
-    /// What kind of client this is, such as `js`.
+    /// The name of the client library, such as `js`.
     pub name: String,
     /// The client's version.
     pub version: String,
@@ -61,7 +60,7 @@ pub struct ConnectRequest {
     pub headers: Vec<(String, String)>,
 }
 
-/// A subscription, perhaps with the position to take up from.
+/// Subscribes to a channel, optionally from a position.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct SubscribeRequest {
     /// The channel; empty inside [`ConnectRequest::subs`].
@@ -70,78 +69,78 @@ pub struct SubscribeRequest {
     pub token: String,
     /// Whether `epoch` and `offset` are a position to recover from.
     pub recover: bool,
-    /// The epoch last seen.
+    /// The last epoch received.
     pub epoch: String,
-    /// The offset last seen.
+    /// The last offset received.
     pub offset: u64,
-    /// For the application: JSON in the JSON encoding.
+    /// Application data: JSON in the JSON encoding.
     pub data: Option<Bytes>,
-    /// Asks for positions to be checked.
+    /// Requests position checks.
     pub positioned: bool,
-    /// Asks for positions that can be recovered from.
+    /// Requests positions for recovery.
     pub recoverable: bool,
-    /// Asks for join and leave pushes.
+    /// Requests join and leave pushes.
     pub join_leave: bool,
-    /// A compression that the client offers, such as `fossil`.
+    /// A delta compression that the client supports, such as `fossil`.
     pub delta: String,
     /// A filter by tags.
     pub tf: Option<TagsFilter>,
-    /// Bits that newer clients set.
+    /// Option bits of newer clients.
     pub flag: i64,
-    /// What kind of subscription (`type`): 0 for an ordinary one.
+    /// The subscription type (`type`); 0 is a stream subscription.
     pub kind: i32,
 }
 
-/// A filter by tags. Only its presence is kept: no filter is evaluated.
+/// A filter by tags. Only its presence is decoded: filters are not evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct TagsFilter {}
 
-/// A subscription's end.
+/// Unsubscribes from a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct UnsubscribeRequest {
     /// The channel.
     pub channel: String,
 }
 
-/// A publication by a client.
+/// Publishes to a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PublishRequest {
     /// The channel.
     pub channel: String,
-    /// What to publish: the JSON text as written, or the bytes. Empty if there was none.
+    /// The payload: the JSON text unchanged, or the bytes. Empty if the field is missing.
     pub data: Bytes,
-    /// What kind of publication (`type`): 0 for an ordinary one.
+    /// The publication type (`type`); 0 is a stream publication.
     pub kind: i32,
 }
 
-/// A question for who is in a channel.
+/// Requests the subscribers of a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PresenceRequest {
     /// The channel.
     pub channel: String,
 }
 
-/// A question for how many are in a channel.
+/// Requests the number of subscribers of a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PresenceStatsRequest {
     /// The channel.
     pub channel: String,
 }
 
-/// A question for past publications.
+/// Requests past publications of a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct HistoryRequest {
     /// The channel.
     pub channel: String,
-    /// How many at most; 0: only the top position; -1: as many as the server gives.
+    /// The maximum number of publications; 0: only the top position; -1: the maximum of the server.
     pub limit: i32,
-    /// From where on.
+    /// The position to start after.
     pub since: Option<Since>,
-    /// From new to old.
+    /// Newest first.
     pub reverse: bool,
 }
 
-/// A position as a client gives it, whose epoch may be of any form.
+/// A position as received from a client; the epoch is not validated.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Since {
     /// The offset.
@@ -153,16 +152,16 @@ pub struct Since {
 /// A message to the application.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct SendRequest {
-    /// The message: the JSON text as written, or the bytes.
+    /// The message: the JSON text unchanged, or the bytes.
     pub data: Bytes,
 }
 
-/// A call to the application.
+/// A call of an application method.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct RpcRequest {
-    /// The argument: the JSON text as written, or the bytes.
+    /// The argument: the JSON text unchanged, or the bytes.
     pub data: Bytes,
-    /// The name of what is called.
+    /// The name of the method.
     pub method: String,
 }
 

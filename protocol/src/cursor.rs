@@ -1,9 +1,9 @@
-//! Owns the SSE cursor: the id of an event, which holds the positions of all channels of a stream.
-//! Must never hold a channel's name in clear: ids are short, and they end up in logs.
+//! The SSE cursor: the id of an event, which contains the positions of all channels of a stream. It contains no channel
+//! names: ids must be short, and proxies log them.
 //!
-//! Binary form: a version byte, then for each channel its [`ChannelTag`] (8 bytes, big-endian), the difference of its
-//! epoch to that of the channel before it (zigzag varint, so an epoch that channels share costs one byte) and the
-//! offset (varint). Text form: base64 for URLs, without padding.
+//! Binary format: a version byte, then for each channel its [`ChannelTag`] (8 bytes, big-endian), the difference between
+//! its epoch and the epoch of the previous channel (zigzag varint: a shared epoch takes one byte), and the offset
+//! (varint). Text format: URL-safe base64 without padding.
 
 use std::io::Write;
 
@@ -15,36 +15,36 @@ use sha2::{Digest, Sha256};
 
 use crate::{ChannelName, Epoch, StreamPosition};
 
-/// Names a channel in a cursor: the first 64 bits of the SHA-256 of its name, the same on every node.
+/// Identifies a channel in a cursor: the first 64 bits of the SHA-256 of its name. The same on every node.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelTag(u64);
 
-/// The positions of a stream's channels, as a client presented them.
+/// The positions of a stream's channels, as received from a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// Sorted by tag.
     positions: Vec<(ChannelTag, StreamPosition)>,
 }
 
-/// What a cursor says about one channel.
+/// The position of one channel in a cursor.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum CursorPosition {
-    /// Nothing: the client did not have the channel.
+    /// The cursor does not contain the channel.
     Absent,
-    /// The client has everything up to this position.
+    /// The client has received everything up to this position.
     At(StreamPosition),
-    /// Two channels have the same tag, so the position may be that of the other one.
+    /// Two channels have the same tag, so the position may belong to the other channel.
     Ambiguous,
 }
 
-/// Why a text is not a cursor.
+/// Why a cursor cannot be decoded.
 #[derive(thiserror::Error, Debug, Copy, Clone, PartialEq, Eq)]
 pub enum CursorError {
-    /// The text is not what a server writes.
+    /// The text is not valid base64, or the content is not valid.
     #[error("the cursor is malformed")]
     Malformed,
-    /// Another version of the server wrote it.
-    #[error("the cursor has version {0}, which is unknown")]
+    /// The cursor has another version.
+    #[error("unknown cursor version {0}")]
     UnknownVersion(u8),
 }
 
@@ -63,10 +63,10 @@ impl ChannelTag {
 }
 
 impl Cursor {
-    /// Reads an id. The caller bounds the length of the text.
+    /// Decodes an event id. The caller limits the length of the text.
     ///
     /// # Errors
-    /// When the text is malformed, or of another version.
+    /// When the text is malformed or has another version.
     pub fn parse(text: &str) -> Result<Self, CursorError> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError::Malformed)?;
         let (version, mut rest) = bytes.split_first().ok_or(CursorError::Malformed)?;
@@ -82,10 +82,10 @@ impl Cursor {
         Ok(Self { positions })
     }
 
-    /// Where the client stands in each of these channels, in their order.
+    /// Returns the position of each channel, in the order of `tags`.
     ///
-    /// The channels need not be those that the cursor was written for. A tag that two channels have, of the cursor or
-    /// of `tags`, is [`CursorPosition::Ambiguous`] for both.
+    /// The cursor may have been written for other channels. A tag that occurs twice, in the cursor or in `tags`, is
+    /// [`CursorPosition::Ambiguous`] for both channels.
     #[must_use]
     pub fn positions(&self, tags: &[ChannelTag]) -> Vec<CursorPosition> {
         let mut sorted = tags.to_vec();
@@ -108,7 +108,7 @@ impl Cursor {
         &self.positions[start..end]
     }
 
-    /// Appends the id that stands for these positions.
+    /// Appends the event id for these positions.
     pub fn write(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>, out: &mut Vec<u8>) {
         let mut text = EncoderWriter::new(out, &URL_SAFE_NO_PAD);
         let mut entry = Vec::with_capacity(1 + TAG_BYTES + 2 * VARINT_BYTES_MAX);
@@ -127,7 +127,7 @@ impl Cursor {
         debug_assert!(finished.is_ok(), "writing to memory does not fail");
     }
 
-    /// The length of the longest id that a stream of so many channels can have, in bytes.
+    /// Returns the maximum length in bytes of the id of a stream with this number of channels.
     #[must_use]
     pub const fn max_bytes(channels: usize) -> usize {
         let bytes = channels.saturating_mul(TAG_BYTES + 2 * VARINT_BYTES_MAX).saturating_add(1);
@@ -140,7 +140,7 @@ fn append(text: &mut impl Write, bytes: &[u8]) {
     debug_assert!(written.is_ok(), "writing to memory does not fail");
 }
 
-/// Reads one channel; `epoch` is that of the channel before it.
+/// Decodes the position of one channel; `epoch` is the epoch of the previous channel, and is updated.
 fn entry(rest: &mut &[u8], epoch: &mut u64) -> Result<(ChannelTag, StreamPosition), CursorError> {
     let tag =
         rest.split_off(..TAG_BYTES).and_then(|tag| tag.try_into().ok()).ok_or(CursorError::Malformed)?;
@@ -150,7 +150,7 @@ fn entry(rest: &mut &[u8], epoch: &mut u64) -> Result<(ChannelTag, StreamPositio
     Ok((ChannelTag(u64::from_be_bytes(tag)), StreamPosition { epoch: Epoch::from_u64(*epoch), offset }))
 }
 
-/// Makes a small number of a small difference, whichever sign it has.
+/// Maps a small difference of either sign to a small number.
 const fn zigzag(difference: u64) -> u64 {
     (difference << 1) ^ (difference.cast_signed() >> 63).cast_unsigned()
 }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_is_stable() {
+    fn the_format_is_stable() {
         // The first 8 bytes of `printf abc | sha256sum`, the test vector of FIPS 180-2.
         assert_eq!(tag("abc"), ChannelTag(0xba78_16bf_8f01_cfea));
         let bytes = [&[2][..], &0xba78_16bf_8f01_cfea_u64.to_be_bytes(), &[0xd8, 0x04, 7]].concat();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_that_channels_share_costs_one_byte() {
+    fn a_shared_epoch_takes_one_byte() {
         let epoch = (1 << 48) - 1;
         let [one, two, other] = [
             written(&[(tag("a"), at(epoch, 1))]),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn each_channel_finds_its_own_position_in_whichever_list_it_is() {
+    fn finds_the_position_of_each_channel_in_any_order() {
         let (nest, web, other) = (tag("nest-signals"), tag("web-signals"), tag("other"));
         let cursor = Cursor::parse(&written(&[(web, at(1, 2)), (nest, at(u64::MAX, 0))])).unwrap();
         let expected =
@@ -208,26 +208,26 @@ mod tests {
     }
 
     #[test]
-    fn names_that_collide_in_32_bits_are_told_apart() {
+    fn distinguishes_names_that_collide_in_32_bits() {
         let (a, b) = (tag("costarring"), tag("liquid"));
         let cursor = Cursor::parse(&written(&[(a, at(1, 1)), (b, at(1, 2))])).unwrap();
         assert_eq!(cursor.positions(&[b, a]), [at(1, 2), at(1, 1)].map(CursorPosition::At));
     }
 
     #[test]
-    fn a_tag_that_two_channels_have_is_ambiguous() {
+    fn a_repeated_tag_is_ambiguous() {
         let (twin, single) = (ChannelTag(7), ChannelTag(8));
         let both =
             Cursor::parse(&written(&[(twin, at(1, 1)), (single, at(1, 3)), (twin, at(1, 2))])).unwrap();
         let expected = [CursorPosition::Ambiguous, CursorPosition::At(at(1, 3))];
-        assert_eq!(both.positions(&[twin, single]), expected, "both are in the cursor");
+        assert_eq!(both.positions(&[twin, single]), expected, "repeated in the cursor");
         let one = Cursor::parse(&written(&[(twin, at(1, 1)), (single, at(1, 3))])).unwrap();
         let expected = [CursorPosition::Ambiguous, CursorPosition::At(at(1, 3)), CursorPosition::Ambiguous];
-        assert_eq!(one.positions(&[twin, single, twin]), expected, "both are in the request");
+        assert_eq!(one.positions(&[twin, single, twin]), expected, "repeated in the request");
     }
 
     #[test]
-    fn other_texts_are_no_cursors() {
+    fn rejects_invalid_cursors() {
         for version in [0, 1, 3, 255] {
             let text = BASE64_URL_SAFE_NO_PAD.encode([version]);
             assert_eq!(Cursor::parse(&text), Err(CursorError::UnknownVersion(version)));
@@ -240,6 +240,6 @@ mod tests {
             assert_eq!(Cursor::parse(text), Err(CursorError::Malformed), "{text:?}");
         }
         let endless = BASE64_URL_SAFE_NO_PAD.encode([&[2; 9][..], &[0xff; 11]].concat());
-        assert_eq!(Cursor::parse(&endless), Err(CursorError::Malformed), "a varint that is too long");
+        assert_eq!(Cursor::parse(&endless), Err(CursorError::Malformed), "varint too long");
     }
 }

@@ -1,16 +1,15 @@
-//! Owns the reasons for which the server ends a connection, with their close codes. SDKs decide by the
-//! number whether to come back: they never change.
-//! Must never hold what only fails a request; see [`crate::ErrorCode`].
+//! Close codes: why the server closes a connection. Codes never change: SDKs decide by the code whether to reconnect.
+//! For errors of a request, see [`crate::ErrorCode`].
 
-/// Why the server ends a connection.
+/// Why the server closes a connection.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum Disconnect {
     /// The connection was lost.
     ConnectionClosed = 3000,
-    /// The server is going away; another one may serve.
+    /// The server shuts down; the client reconnects to another node.
     Shutdown = 3001,
-    /// Something in the server failed.
+    /// An error in the server.
     InternalServerError = 3004,
     /// The connection was not refreshed in time.
     ConnectionExpired = 3005,
@@ -20,38 +19,38 @@ pub enum Disconnect {
     Slow = 3008,
     /// Writing to the client failed.
     WriteError = 3009,
-    /// Publications were missed; coming back recovers them.
+    /// Publications were missed; the client recovers them after it reconnects.
     InsufficientState = 3010,
-    /// The server wishes the client to come back.
+    /// The server requests a reconnect.
     ForceReconnect = 3011,
-    /// The client did not answer a ping in time.
+    /// The client did not reply to a ping in time.
     NoPong = 3012,
-    /// The client sends too many commands.
+    /// The client sent too many commands.
     TooManyRequests = 3013,
-    /// The token is not valid.
+    /// The token is invalid.
     InvalidToken = 3500,
-    /// The client broke the protocol.
+    /// The client violated the protocol.
     BadRequest = 3501,
-    /// The client did not begin a session in time.
+    /// The client did not send a connect command in time.
     Stale = 3502,
-    /// The server wishes the client to stay away.
+    /// The server disconnects the client; no reconnect.
     ForceDisconnect = 3503,
     /// The server or the user has too many connections.
     ConnectionLimit = 3504,
     /// The connection has too many channels.
     ChannelLimit = 3505,
-    /// The encoding does not fit what would have to be sent.
+    /// The encoding cannot represent the data to be sent.
     InappropriateProtocol = 3506,
     /// The client may not connect.
     PermissionDenied = 3507,
-    /// The server does not offer this.
+    /// The feature is not available.
     NotAvailable = 3508,
-    /// The client makes too many mistakes.
+    /// The client caused too many errors.
     TooManyErrors = 3509,
 }
 
 impl Disconnect {
-    /// All of them, in the order of their codes.
+    /// All close codes, in ascending order.
     pub const ALL: &[Self] = &[
         Self::ConnectionClosed,
         Self::Shutdown,
@@ -76,13 +75,13 @@ impl Disconnect {
         Self::TooManyErrors,
     ];
 
-    /// The number on the wire.
+    /// The code on the wire.
     #[must_use]
     pub const fn code(self) -> u16 {
         self as u16
     }
 
-    /// The same in words.
+    /// The reason text in the close frame.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -110,9 +109,9 @@ impl Disconnect {
         }
     }
 
-    /// Whether SDKs come back after it.
+    /// Whether SDKs reconnect after this code.
     #[must_use]
-    pub const fn reconnects(self) -> bool {
+    pub const fn should_reconnect(self) -> bool {
         self.code() < 3500
     }
 }
@@ -122,23 +121,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_codes_are_those_of_the_protocol() {
+    fn codes_match_the_centrifuge_protocol() {
         let codes = Disconnect::ALL.iter().map(|disconnect| disconnect.code());
-        let coming_back = [3000, 3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013];
-        assert!(codes.eq(coming_back.into_iter().chain(3500..=3509)));
+        let reconnecting = [3000, 3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013];
+        assert!(codes.eq(reconnecting.into_iter().chain(3500..=3509)));
     }
 
     #[test]
-    fn a_reason_is_never_empty_and_fits_a_close_frame() {
-        // An empty reason makes the JavaScript SDK come back after a terminal code.
+    fn each_reason_is_not_empty_and_fits_a_close_frame() {
+        // With an empty reason the JavaScript SDK reconnects after a terminal code.
         assert!(Disconnect::ALL.iter().all(|disconnect| (1..=123).contains(&disconnect.reason().len())));
     }
 
     #[test]
-    fn clients_come_back_after_codes_below_3500() {
+    fn clients_reconnect_after_codes_below_3500() {
         assert!(
-            Disconnect::ALL.iter().all(|disconnect| disconnect.reconnects() == (disconnect.code() < 3500))
+            Disconnect::ALL
+                .iter()
+                .all(|disconnect| disconnect.should_reconnect() == (disconnect.code() < 3500))
         );
-        assert!(Disconnect::TooManyRequests.reconnects() && !Disconnect::InvalidToken.reconnects());
+        assert!(
+            Disconnect::TooManyRequests.should_reconnect() && !Disconnect::InvalidToken.should_reconnect()
+        );
     }
 }

@@ -1,40 +1,40 @@
-//! Owns the errors that a reply may carry, with their codes. SDKs act on the numbers: they never change.
-//! Must never hold what ends a connection; see [`crate::Disconnect`].
+//! Error codes: why a request failed. Codes never change: SDKs act on them. For errors that close the connection, see
+//! [`crate::Disconnect`].
 
 /// Why a request failed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum ErrorCode {
-    /// Something in the server failed; the same request may succeed later.
+    /// An error in the server; the same request may succeed later.
     Internal = 100,
-    /// The client has not proved who it is.
+    /// The client is not authenticated.
     Unauthorized = 101,
-    /// No namespace has this channel.
+    /// No namespace matches the channel.
     UnknownChannel = 102,
-    /// The client may not do this.
+    /// The client lacks the permission.
     PermissionDenied = 103,
-    /// The application has no such method.
+    /// The method does not exist.
     MethodNotFound = 104,
-    /// The client hears this channel already.
+    /// The client is already subscribed to the channel.
     AlreadySubscribed = 105,
     /// A limit of the namespace or of the connection is reached.
     LimitExceeded = 106,
-    /// The request makes no sense.
+    /// The request is invalid.
     BadRequest = 107,
-    /// The feature is not switched on.
+    /// The feature is not available.
     NotAvailable = 108,
-    /// The client should fetch a new token.
+    /// The token has expired; the client requests a new one.
     TokenExpired = 109,
     /// The connection or subscription has expired.
     Expired = 110,
-    /// The client should slow down.
+    /// Too many requests; the client retries later.
     TooManyRequests = 111,
-    /// The history does not reach back that far.
+    /// The history no longer contains the position.
     UnrecoverablePosition = 112,
 }
 
 impl ErrorCode {
-    /// All of them, in the order of their codes.
+    /// All error codes, in ascending order.
     pub const ALL: &[Self] = &[
         Self::Internal,
         Self::Unauthorized,
@@ -51,13 +51,13 @@ impl ErrorCode {
         Self::UnrecoverablePosition,
     ];
 
-    /// The number on the wire.
+    /// The code on the wire.
     #[must_use]
     pub const fn code(self) -> u32 {
         self as u32
     }
 
-    /// The same in words.
+    /// The message text. SDKs match it: it never changes.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl ErrorCode {
 
     /// Whether the same request may succeed later.
     #[must_use]
-    pub const fn temporary(self) -> bool {
+    pub const fn is_temporary(self) -> bool {
         matches!(self, Self::Internal | Self::TooManyRequests)
     }
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_codes_are_those_of_the_protocol() {
+    fn codes_match_the_centrifuge_protocol() {
         let codes: Vec<u32> = ErrorCode::ALL.iter().map(|error| error.code()).collect();
         assert_eq!(codes, (100..=112).collect::<Vec<u32>>());
         assert!(ErrorCode::ALL.iter().all(|error| !error.message().is_empty()));
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn only_100_and_111_are_temporary() {
-        let temporary = ErrorCode::ALL.iter().filter(|error| error.temporary());
+        let temporary = ErrorCode::ALL.iter().filter(|error| error.is_temporary());
         assert!(temporary.map(|error| error.code()).eq([100, 111]));
     }
 }

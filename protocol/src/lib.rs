@@ -1,10 +1,9 @@
-//! The wire of Earshot as values and codecs: the Centrifuge client protocol, in JSON and in Protobuf,
-//! and the text of Server-Sent Events. Pure: no I/O, no clock, no async, no randomness.
+//! Types and codecs of the wire protocols: the Centrifuge client protocol in JSON and in Protobuf, and Server-Sent
+//! Events. Pure: no I/O, no clock, no async, no randomness.
 //!
-//! A frame comes in: [`Encoding::decode_commands`] makes [`Command`]s of it. The session's rules answer
-//! with [`Reply`]s, which [`Encoding::encode_reply`] appends to a buffer. A [`Publication`], whose
-//! [`Payload`] is looked through once, goes out by [`Encoding::encode_publication`] or by [`sse`], to
-//! which a [`Cursor`] lends its ids.
+//! [`Encoding::decode_commands`] decodes a frame to [`Command`]s. The session replies with [`Reply`]s, which
+//! [`Encoding::encode_reply`] appends to a buffer. [`Encoding::encode_publication`] and [`sse`] encode a
+//! [`Publication`], whose [`Payload`] is classified once. [`Cursor`] encodes the ids of SSE events.
 //!
 //! ```
 //! use earshot_protocol::{Encoding, Payload, Publication, Request};
@@ -20,19 +19,17 @@
 //! # Ok::<(), earshot_protocol::DecodeError>(())
 //! ```
 //!
-//! In the order of that way:
-//! - names and places: `channel`, `position`, `cursor`;
-//! - what travels: `payload`, `publication`, `command`, `reply`, `push`;
-//! - the coded tables: `error`, `disconnect`, `unsubscribe`;
-//! - the wire itself: `codec`, above `schema`, which is the table of all fields, `envelope`, `json` and
-//!   `protobuf`; and `sse`.
+//! Modules:
+//! - channel names and positions: `channel`, `position`, `cursor`;
+//! - messages: `payload`, `publication`, `command`, `reply`, `push`;
+//! - codes: `error`, `disconnect`, `unsubscribe`;
+//! - encodings: `codec`, `schema` (the table of all fields), `raw_message`, `json`, `protobuf`, `sse`.
 
 mod channel;
 mod codec;
 mod command;
 mod cursor;
 mod disconnect;
-mod envelope;
 mod error;
 mod json;
 mod payload;
@@ -40,6 +37,7 @@ mod position;
 mod protobuf;
 mod publication;
 mod push;
+mod raw_message;
 mod reply;
 mod schema;
 pub mod sse;
@@ -59,7 +57,7 @@ pub use payload::{NESTING_MAX, Payload, PayloadKind};
 pub use position::{Epoch, EpochError, StreamPosition};
 pub use publication::{ClientInfo, Publication};
 pub use push::{
-    ConnectPush, DisconnectPush, MemberPush, MessagePush, Push, PushBody, RefreshPush, SubscribePush,
+    ConnectPush, DisconnectPush, JoinLeavePush, MessagePush, Push, PushBody, RefreshPush, SubscribePush,
     UnsubscribePush,
 };
 pub use reply::{

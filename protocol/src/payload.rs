@@ -1,6 +1,5 @@
-//! Owns one publication's data and what it was found to be: JSON, text, or bytes.
-//! Must never change a byte of it, nor recurse into it beyond a fixed depth: the publisher decides how
-//! deep it is.
+//! The data of a publication and its kind: JSON, text, or binary. The bytes are never changed. Recursion is bounded: the
+//! publisher controls the nesting depth.
 
 mod portable;
 
@@ -15,37 +14,37 @@ pub struct Payload {
     kind: PayloadKind,
 }
 
-/// What a payload is, and so how each wire carries it.
+/// The kind of a payload; it decides how each encoding carries it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum PayloadKind {
-    /// Exactly one JSON value that every parser takes, white space around it allowed.
+    /// Exactly one JSON value that every parser accepts, with optional white space around it.
     Json,
-    /// Any other valid UTF-8, nothing at all included.
+    /// Any other valid UTF-8, including the empty text.
     Text,
-    /// Anything else.
+    /// Bytes that are not UTF-8.
     Binary,
 }
 
 impl Payload {
-    /// Looks through the bytes once to tell what they are.
+    /// Classifies the bytes in one pass.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
         let kind = PayloadKind::of(&bytes);
         Self { bytes, kind }
     }
 
-    /// Takes the bytes for JSON without a look, since they were cut from JSON.
+    /// A JSON payload, without classification: the bytes are a slice of valid JSON.
     pub(crate) fn json(bytes: Bytes) -> Self {
         Self { bytes, kind: PayloadKind::Json }
     }
 
-    /// The bytes as they were published.
+    /// The published bytes.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
-    /// What the bytes are.
+    /// The kind of the bytes.
     #[must_use]
     pub fn kind(&self) -> PayloadKind {
         self.kind
@@ -57,7 +56,7 @@ impl Payload {
         self.bytes.len()
     }
 
-    /// Whether nothing was published.
+    /// Whether the payload is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -71,11 +70,11 @@ impl Default for Payload {
 }
 
 impl PayloadKind {
-    /// Tells what these bytes are.
+    /// Classifies bytes.
     ///
-    /// JSON that clients with a strict parser refuse counts as text: a lone surrogate escape (`"\ud800"`), a number
-    /// that no 64-bit floating point number can hold (`1e999`), more than [`NESTING_MAX`] levels of arrays and
-    /// objects. Such a payload in place of a JSON value would make the whole frame unreadable.
+    /// JSON that strict parsers reject is text: a lone surrogate escape (`"\ud800"`), a number outside the range of a
+    /// 64-bit float (`1e999`), more than [`NESTING_MAX`] levels of arrays and objects. Embedded as a JSON value, such a
+    /// payload would make the whole frame unreadable.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         match simdutf8::basic::from_utf8(bytes) {
@@ -91,14 +90,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_json_value_is_json() {
+    fn classifies_one_json_value_as_json() {
         for text in ["{}", " {\"a\": [1, 2]}\r\n", "null", "-1.5e3", "\"x\"", "\"\\ud83d\\ude00\""] {
             assert_eq!(PayloadKind::of(text.as_bytes()), PayloadKind::Json, "{text:?}");
         }
     }
 
     #[test]
-    fn other_utf8_is_text() {
+    fn classifies_other_utf8_as_text() {
         for text in
             ["", " ", "hello", "{} {}", "{\"a\":1", "01", "\"a\nb\"", "'x'", "NaN", "\u{feff}1", "[1,]"]
         {
@@ -107,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_binary() {
+    fn classifies_other_bytes_as_binary() {
         for bytes in [&b"\xff"[..], b"\"\xc3\"", b"{\"a\":\"\xed\xa0\x80\"}"] {
             assert_eq!(PayloadKind::of(bytes), PayloadKind::Binary, "{bytes:?}");
         }
     }
 
     #[test]
-    fn a_million_brackets_do_not_exhaust_the_stack() {
+    fn deep_nesting_does_not_exhaust_the_stack() {
         let depth = 1_000_000;
         let nested = [b"[".repeat(depth), b"]".repeat(depth)].concat();
         assert_eq!(PayloadKind::of(&nested), PayloadKind::Text);

@@ -1,58 +1,58 @@
-//! Owns the place of a publication in its channel: the epoch of the log and the offset within it.
-//! Must never compare offsets across epochs: they count different logs.
+//! The position of a publication in its channel: the epoch of the sequence and the offset in it. Offsets of different
+//! epochs are not comparable.
 
 use std::{fmt, str::FromStr};
 
-/// Names one life of a channel's log. Its text form is lowercase base 36.
+/// Identifies one sequence of a channel's publications. The text format is lowercase base 36.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch(u64);
 
-/// The text is not an epoch in lowercase base 36.
+/// The text is not a valid epoch.
 #[derive(thiserror::Error, Debug, Copy, Clone, PartialEq, Eq)]
-#[error("not an epoch: one to thirteen digits and lowercase letters are expected")]
+#[error("invalid epoch: expected one to thirteen digits and lowercase letters")]
 pub struct EpochError;
 
-/// The place of a publication in its channel.
+/// The position of a publication in its channel.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct StreamPosition {
-    /// The log that `offset` counts.
+    /// The epoch that `offset` belongs to.
     pub epoch: Epoch,
-    /// The number of the last publication, 0 before the first one.
+    /// The number of the last publication; 0 before the first one.
     pub offset: u64,
 }
 
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-/// Tells provisional epochs from all others, which have fewer bits. All fit into a floating-point number.
+/// The bit that marks provisional epochs; other epochs have fewer bits. All fit into a 64-bit float.
 const PROVISIONAL: u64 = 1 << 52;
 /// `u64::MAX` in base 36.
 const MAX_DIGITS: usize = 13;
 
 impl Epoch {
-    /// The epoch of this number.
+    /// Creates an epoch from its number.
     #[must_use]
     pub const fn from_u64(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number behind the text form.
+    /// The number of the epoch.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The epoch of a channel whose log has no entry yet; `bits`, up to 52 of them, say when that was.
+    /// The epoch of a channel whose log has no entry yet; the lower 52 bits of `bits` encode the time.
     #[must_use]
     pub const fn provisional(bits: u64) -> Self {
         Self(PROVISIONAL | bits & (PROVISIONAL - 1))
     }
 
-    /// The bits of a provisional epoch; `None` when it is none.
+    /// The bits of a provisional epoch; `None` for other epochs.
     #[must_use]
     pub const fn provisional_bits(self) -> Option<u64> {
         if self.0 >> PROVISIONAL.trailing_zeros() == 1 { Some(self.0 & (PROVISIONAL - 1)) } else { None }
     }
 
-    /// Whether the channel has no publication yet: the first one has an epoch of its own and continues this one.
+    /// Whether the channel has no publication yet. The first publication gets another epoch, which continues this one.
     #[must_use]
     pub const fn is_provisional(self) -> bool {
         self.0 == 0 || self.provisional_bits().is_some()
@@ -77,7 +77,7 @@ impl FromStr for Epoch {
     type Err = EpochError;
 
     fn from_str(text: &str) -> Result<Self, EpochError> {
-        // `from_str_radix` alone would let a sign and capitals pass.
+        // `from_str_radix` alone accepts signs and upper case.
         let lowercase = text.bytes().all(|byte| DIGITS.contains(&byte));
         if text.len() > MAX_DIGITS || !lowercase {
             return Err(EpochError);
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_is_written_in_base_36() {
+    fn formats_an_epoch_in_base_36() {
         for (number, text) in [(0, "0"), (35, "z"), (36, "10"), (u64::MAX, "3w5e11264sgsf")] {
             assert_eq!(Epoch::from_u64(number).to_string(), text);
             assert_eq!(text.parse(), Ok(Epoch::from_u64(number)));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_epochs() {
+    fn rejects_invalid_epochs() {
         for text in ["", "+1", "-1", "A", "a b", "3w5e11264sgsg", "00000000000001"] {
             assert_eq!(text.parse::<Epoch>(), Err(EpochError), "{text:?}");
         }

@@ -1,55 +1,54 @@
-//! Owns what the server tells a client unasked, as values.
-//! Must never know how many clients are told.
+//! Pushes: messages that the server sends without a request.
 
 use bytes::Bytes;
 
 use crate::{ClientInfo, Disconnect, Publication, SubscribeResult, UnsubscribeCode};
 
-/// News of a channel, or of the connection where the channel is empty.
+/// A push for a channel, or for the connection if the channel is empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Push {
     /// The channel.
     pub channel: String,
-    /// The news.
+    /// The content.
     pub body: PushBody,
 }
 
-/// The news in a push.
+/// The content of a push.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PushBody {
     /// A publication.
     Publication(Publication),
-    /// A client came into the channel.
-    Join(MemberPush),
+    /// A client joined the channel.
+    Join(JoinLeavePush),
     /// A client left the channel.
-    Leave(MemberPush),
-    /// The subscription has ended.
+    Leave(JoinLeavePush),
+    /// The server ended the subscription.
     Unsubscribe(UnsubscribePush),
     /// A message of the application to this client.
     Message(MessagePush),
-    /// A server-side subscription has begun.
+    /// The server started a subscription.
     Subscribe(SubscribePush),
-    /// The session has begun, on transports without commands.
+    /// The session started, on transports without commands.
     Connect(ConnectPush),
-    /// The connection is about to end, on transports without close codes.
+    /// The server closes the connection, on transports without close codes.
     Disconnect(DisconnectPush),
-    /// The connection's lifetime has changed.
+    /// The expiry of the connection changed.
     Refresh(RefreshPush),
 }
 
-/// A client came or went.
+/// A client joined or left a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct MemberPush {
+pub struct JoinLeavePush {
     /// The client.
     pub info: ClientInfo,
 }
 
-/// The subscription has ended.
+/// The server ended the subscription.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct UnsubscribePush {
-    /// Below 2500 the client leaves the channel; from 2500 on it subscribes again.
+    /// Below 2500: the client stays unsubscribed. 2500 and above: it resubscribes.
     pub code: u32,
-    /// The same in words.
+    /// The reason text.
     pub reason: String,
 }
 
@@ -66,56 +65,56 @@ pub struct MessagePush {
     pub data: Bytes,
 }
 
-/// A server-side subscription has begun.
+/// The server started a subscription.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct SubscribePush {
-    /// Whether a lost connection can be recovered from.
+    /// Whether the client can recover after a reconnect.
     pub recoverable: bool,
-    /// The epoch of the channel's log.
+    /// The epoch of the channel's sequence.
     pub epoch: String,
-    /// The position that live publications follow on.
+    /// The offset before the first live publication.
     pub offset: u64,
     /// Whether positions are checked.
     pub positioned: bool,
-    /// From the application: JSON in the JSON encoding.
+    /// Application data: JSON in the JSON encoding.
     pub data: Option<Bytes>,
 }
 
-/// The session has begun; the fields are those of [`crate::ConnectResult`].
+/// The session started; the fields are those of [`crate::ConnectResult`].
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ConnectPush {
     /// The id of the connection.
     pub client: String,
     /// The server's version.
     pub version: String,
-    /// From the application: JSON in the JSON encoding.
+    /// Application data: JSON in the JSON encoding.
     pub data: Option<Bytes>,
     /// Server-side subscriptions, by channel.
     pub subs: Vec<(String, SubscribeResult)>,
     /// Whether the connection expires.
     pub expires: bool,
-    /// Seconds until it does.
+    /// Seconds until the connection expires.
     pub ttl: u32,
     /// Seconds between the server's pings.
     pub ping: u32,
     /// Whether the server expects pongs.
     pub pong: bool,
-    /// The session, for transports that need to name it.
+    /// The session id, for transports that require it.
     pub session: String,
-    /// The node, for transports that need to name it.
+    /// The node id, for transports that require it.
     pub node: String,
-    /// The server's clock, in milliseconds since 1970.
+    /// The server time in milliseconds since 1970.
     pub time: i64,
 }
 
-/// The connection is about to end.
+/// The server closes the connection.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct DisconnectPush {
     /// See [`Disconnect`].
     pub code: u32,
-    /// The same in words.
+    /// The reason text.
     pub reason: String,
-    /// Whether the client should come back.
+    /// Whether the client should reconnect.
     pub reconnect: bool,
 }
 
@@ -124,16 +123,16 @@ impl From<Disconnect> for DisconnectPush {
         Self {
             code: u32::from(disconnect.code()),
             reason: disconnect.reason().to_owned(),
-            reconnect: disconnect.reconnects(),
+            reconnect: disconnect.should_reconnect(),
         }
     }
 }
 
-/// The connection's lifetime has changed.
+/// The expiry of the connection changed.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct RefreshPush {
     /// Whether the connection expires.
     pub expires: bool,
-    /// Seconds until it does.
+    /// Seconds until the connection expires.
     pub ttl: u32,
 }

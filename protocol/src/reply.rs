@@ -1,5 +1,4 @@
-//! Owns what the server answers, as values. A push is a reply that nobody asked for.
-//! Must never decide what to answer.
+//! Replies of the server. A push is a reply without a request.
 
 use std::borrow::Cow;
 
@@ -10,58 +9,59 @@ use crate::{ClientInfo, ErrorCode, Publication, Push};
 /// One reply of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// The id of the command, 0 for pushes. A [`ReplyBody::Ping`] has none on the wire.
+    /// The id of the command; 0 for pushes. A [`ReplyBody::Ping`] has no id on the wire.
     pub id: u32,
-    /// The answer.
+    /// The content.
     pub body: ReplyBody,
 }
 
-/// The answer in a reply.
+/// The content of a reply.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReplyBody {
     /// The server's ping: an empty reply.
     Ping,
     /// The request failed.
     Error(ReplyError),
-    /// News for the client.
+    /// A push.
     Push(Push),
-    /// The session has begun.
+    /// The session started.
     Connect(ConnectResult),
-    /// The subscription has begun.
+    /// The subscription started.
     Subscribe(SubscribeResult),
-    /// The subscription has ended.
+    /// The subscription ended.
     Unsubscribe,
-    /// The publication is accepted.
+    /// The publication was accepted.
     Publish(PublishResult),
-    /// Who is in the channel.
+    /// The subscribers of the channel.
     Presence(PresenceResult),
-    /// How many are in the channel.
+    /// The number of subscribers of the channel.
     PresenceStats(PresenceStatsResult),
     /// Past publications.
     History(HistoryResult),
-    /// The answer to a client's ping.
+    /// The reply to a client's ping.
     Pong,
-    /// The application's answer.
+    /// The result of an application method.
     Rpc(RpcResult),
-    /// The connection goes on.
+    /// The connection was extended.
     Refresh(RefreshResult),
-    /// The subscription goes on.
+    /// The subscription was extended.
     SubRefresh(SubRefreshResult),
 }
 
-/// The answer to a publish.
+/// The publication was accepted.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PublishResult {
-    /// It reached the clients of this node alone: what is behind it is away. An addition to the Centrifuge protocol.
+    /// The publication reached only the clients of this node, because the broker is unavailable. An extension of the
+    /// Centrifuge protocol.
     pub local: bool,
 }
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ReplyError {
-    /// See [`ErrorCode`]; 400 to 1999 are the application's own.
+    /// See [`ErrorCode`]; 400 to 1999 are defined by the application.
     pub code: u32,
-    /// The same in words.
+    /// The message text.
     pub message: Cow<'static, str>,
     /// Whether the same request may succeed later.
     pub temporary: bool,
@@ -69,11 +69,11 @@ pub struct ReplyError {
 
 impl From<ErrorCode> for ReplyError {
     fn from(code: ErrorCode) -> Self {
-        Self { code: code.code(), message: Cow::Borrowed(code.message()), temporary: code.temporary() }
+        Self { code: code.code(), message: Cow::Borrowed(code.message()), temporary: code.is_temporary() }
     }
 }
 
-/// The session has begun.
+/// The session started.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ConnectResult {
     /// The id of the connection.
@@ -82,9 +82,9 @@ pub struct ConnectResult {
     pub version: String,
     /// Whether the connection expires.
     pub expires: bool,
-    /// Seconds until it does.
+    /// Seconds until the connection expires.
     pub ttl: u32,
-    /// From the application: JSON in the JSON encoding.
+    /// Application data: JSON in the JSON encoding.
     pub data: Option<Bytes>,
     /// Server-side subscriptions, by channel.
     pub subs: Vec<(String, SubscribeResult)>,
@@ -92,54 +92,54 @@ pub struct ConnectResult {
     pub ping: u32,
     /// Whether the server expects pongs.
     pub pong: bool,
-    /// The session, for transports that need to name it.
+    /// The session id, for transports that require it.
     pub session: String,
-    /// The node, for transports that need to name it.
+    /// The node id, for transports that require it.
     pub node: String,
-    /// The server's clock, in milliseconds since 1970.
+    /// The server time in milliseconds since 1970.
     pub time: i64,
 }
 
-/// The subscription has begun.
+/// The subscription started.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct SubscribeResult {
     /// Whether the subscription expires.
     pub expires: bool,
-    /// Seconds until it does.
+    /// Seconds until the subscription expires.
     pub ttl: u32,
-    /// Whether a lost connection can be recovered from.
+    /// Whether the client can recover after a reconnect.
     pub recoverable: bool,
-    /// The epoch of the channel's log.
+    /// The epoch of the channel's sequence.
     pub epoch: String,
-    /// What was missed.
+    /// The recovered publications.
     pub publications: Vec<Publication>,
-    /// Whether nothing else was missed.
+    /// Whether the recovery is complete.
     pub recovered: bool,
-    /// The position that live publications follow on, or, after a recovery, the one asked from.
+    /// The offset before the first live publication; after a recovery, the offset that the client recovered from.
     pub offset: u64,
     /// Whether positions are checked.
     pub positioned: bool,
-    /// From the application: JSON in the JSON encoding.
+    /// Application data: JSON in the JSON encoding.
     pub data: Option<Bytes>,
-    /// Whether a recovery was tried.
+    /// Whether the client requested a recovery.
     pub was_recovering: bool,
     /// Whether publications may be deltas.
     pub delta: bool,
 }
 
-/// Who is in the channel.
+/// The subscribers of a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PresenceResult {
-    /// The clients, by connection id.
+    /// The clients by connection id.
     pub presence: Vec<(String, ClientInfo)>,
 }
 
-/// How many are in the channel.
+/// The number of subscribers of a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct PresenceStatsResult {
-    /// Connections.
+    /// The number of connections.
     pub num_clients: u32,
-    /// Users.
+    /// The number of distinct users.
     pub num_users: u32,
 }
 
@@ -148,20 +148,20 @@ pub struct PresenceStatsResult {
 pub struct HistoryResult {
     /// The publications.
     pub publications: Vec<Publication>,
-    /// The epoch of the channel's log.
+    /// The epoch of the channel's sequence.
     pub epoch: String,
-    /// The top of the log.
+    /// The offset of the last publication.
     pub offset: u64,
 }
 
-/// The application's answer.
+/// The result of an application method.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct RpcResult {
-    /// The answer: JSON in the JSON encoding. Empty if there is none.
+    /// The result: JSON in the JSON encoding; may be empty.
     pub data: Bytes,
 }
 
-/// The connection goes on.
+/// The connection was extended.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct RefreshResult {
     /// The id of the connection.
@@ -170,15 +170,15 @@ pub struct RefreshResult {
     pub version: String,
     /// Whether the connection expires.
     pub expires: bool,
-    /// Seconds until it does.
+    /// Seconds until the connection expires.
     pub ttl: u32,
 }
 
-/// The subscription goes on.
+/// The subscription was extended.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct SubRefreshResult {
     /// Whether the subscription expires.
     pub expires: bool,
-    /// Seconds until it does.
+    /// Seconds until the subscription expires.
     pub ttl: u32,
 }

@@ -1,10 +1,10 @@
-//! Owns the schema of the Centrifuge client protocol: each field's number in Protobuf beside its name in
-//! JSON, which is also its name in the struct. Both encodings are made of this one table.
-//! Must never change a number or a name: clients in the field speak them.
+//! The schema of the Centrifuge client protocol: for each field its Protobuf number and its JSON name, which is also the
+//! name of the struct field. Both encodings are generated from this table. Numbers and names never change: deployed
+//! clients use them.
 
 use crate::{
     ClientInfo, ConnectPush, ConnectRequest, ConnectResult, DisconnectPush, HistoryRequest, HistoryResult,
-    MemberPush, MessagePush, PresenceRequest, PresenceResult, PresenceStatsRequest, PresenceStatsResult,
+    JoinLeavePush, MessagePush, PresenceRequest, PresenceResult, PresenceStatsRequest, PresenceStatsResult,
     Publication, PublishRequest, PublishResult, PushBody, RefreshPush, RefreshRequest, RefreshResult,
     ReplyBody, ReplyError, Request, RpcRequest, RpcResult, SendRequest, Since, SubRefreshRequest,
     SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, TagsFilter, UnsubscribePush,
@@ -15,31 +15,31 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Empty;
 
-/// What a map of the protocol may hold.
-pub(crate) trait Entry {
-    /// How many a map may hold. The bound guards the server against commands whose entries are a few
-    /// bytes on the wire and a few hundred in memory; it is far above what clients send.
+/// A value type of a map.
+pub(crate) trait MapValue {
+    /// The maximum number of entries in a map. An entry takes a few bytes on the wire and a few hundred in memory, so
+    /// the bound protects the server; clients send far fewer.
     const MAX: usize;
 }
 
-impl Entry for String {
+impl MapValue for String {
     const MAX: usize = 1024;
 }
 
-impl Entry for SubscribeRequest {
+impl MapValue for SubscribeRequest {
     const MAX: usize = 1024;
 }
 
-// Only replies hold these, and they come from a server that the client chose.
-impl Entry for SubscribeResult {
+// Only replies contain these: the client trusts its server.
+impl MapValue for SubscribeResult {
     const MAX: usize = usize::MAX;
 }
 
-impl Entry for ClientInfo {
+impl MapValue for ClientInfo {
     const MAX: usize = usize::MAX;
 }
 
-/// The name of a field in JSON: that in the struct, unless another one is given.
+/// The JSON name of a field: the name of the struct field unless another name is given.
 macro_rules! json_name {
     ($name:ident) => {
         stringify!($name)
@@ -58,7 +58,7 @@ macro_rules! write_json {
     };
 }
 
-/// `= "name"`: the field has another name in JSON. `(always)`: JSON holds the field also when it is zero.
+/// `= "name"`: the JSON name differs. `(always)`: JSON contains the field even if it is zero.
 macro_rules! message {
     ($type:ident { $($number:literal $name:ident $(= $json:literal)? $(($always:ident))?),* }) => {
         impl json::Message for $type {
@@ -108,20 +108,19 @@ macro_rules! protobuf_message {
     };
 }
 
-/// Variants that hold a message; then those that are empty on the wire; then the one that leaves even its
-/// own field out.
+/// Variants with a message; then variants with an empty message; then the variant without a field of its own.
 macro_rules! one_of {
     ($type:ident {
         $($number:literal $name:literal $variant:ident),* ;
         $($unit_number:literal $unit_name:literal $unit:ident),* ;
-        $($blank:ident)?
+        $($empty:ident)?
     }) => {
         impl json::OneOf for $type {
             fn write_member(&self, object: &mut json::Object<'_>) {
                 match self {
                     $(Self::$variant(body) => object.member($name, body),)*
                     $(Self::$unit => object.member($unit_name, &Empty),)*
-                    $(Self::$blank => {})?
+                    $(Self::$empty => {})?
                 }
             }
 
@@ -145,7 +144,7 @@ macro_rules! one_of {
                 match self {
                     $(Self::$variant(body) => protobuf::body_len($number, body),)*
                     $(Self::$unit => protobuf::body_len($unit_number, &Empty),)*
-                    $(Self::$blank => 0)?
+                    $(Self::$empty => 0)?
                 }
             }
 
@@ -153,7 +152,7 @@ macro_rules! one_of {
                 match self {
                     $(Self::$variant(body) => protobuf::write_body($number, body, out),)*
                     $(Self::$unit => protobuf::write_body($unit_number, &Empty, out),)*
-                    $(Self::$blank => {})?
+                    $(Self::$empty => {})?
                 }
             }
 
@@ -210,7 +209,7 @@ message!(SubscribeResult {
     1 expires, 2 ttl, 3 recoverable, 6 epoch, 7 publications, 8 recovered, 9 offset, 10 positioned, 11 data,
     12 was_recovering, 13 delta
 });
-// A number that the protocol itself will hardly come to.
+// An extension; the number is far above those of the Centrifuge protocol.
 message!(PublishResult { 1000 local });
 message!(PresenceResult { 1 presence (always) });
 message!(PresenceStatsResult { 1 num_clients (always), 2 num_users (always) });
@@ -224,7 +223,7 @@ one_of!(PushBody {
     9 "subscribe" Subscribe, 10 "connect" Connect, 11 "disconnect" Disconnect, 12 "refresh" Refresh;
     ;
 });
-message!(MemberPush { 1 info });
+message!(JoinLeavePush { 1 info });
 message!(UnsubscribePush { 2 code, 3 reason });
 message!(MessagePush { 1 data });
 message!(SubscribePush { 1 recoverable, 4 epoch, 5 offset, 6 positioned, 7 data });
@@ -234,7 +233,7 @@ message!(ConnectPush {
 message!(DisconnectPush { 1 code, 2 reason, 3 reconnect });
 message!(RefreshPush { 1 expires, 2 ttl });
 
-// Its JSON, in which the data decides about the tags, is in `json::publication`.
+// The JSON of a publication is in `json::publication`: its tags depend on the data.
 protobuf_message!(Publication { 4 data, 5 info, 6 offset, 7 tags, 9 time });
 message!(ClientInfo { 1 user (always), 2 client (always), 3 conn_info, 4 chan_info });
 

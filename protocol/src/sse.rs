@@ -1,6 +1,5 @@
-//! Owns the text of a Server-Sent Events stream.
-//! Must never write what parsers read differently: an event without data, an id with a NUL, a block
-//! that holds an id alone.
+//! The text of a Server-Sent Events stream. Avoids what parsers interpret differently: an event without data, an id with
+//! a NUL, a block with only an id.
 
 use std::{borrow::Cow, io::Write};
 
@@ -9,18 +8,18 @@ use memchr::memchr2;
 
 use crate::{Payload, PayloadKind};
 
-/// What stands for an empty payload: the empty JSON string.
+/// The data of an empty payload: the empty JSON string.
 const EMPTY: &[u8] = b"\"\"";
 
-/// Appends a whole event.
+/// Appends a complete event.
 pub fn event(name: Option<&str>, id: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
     event_open(name, data, out);
     event_close(id, out);
 }
 
-/// Appends the part of an event that all its hearers share; [`event_close`] must follow.
+/// Appends the part of an event that all subscribers share; [`event_close`] must follow.
 ///
-/// A line break in the data, of whichever of the three kinds, arrives as `\n`.
+/// The client receives each of the three kinds of line break in the data as `\n`.
 pub fn event_open(name: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
     debug_assert!(!data.is_empty(), "parsers differ on an event without data");
     debug_assert!(name.is_none_or(is_one_line), "an event's name is one line");
@@ -35,7 +34,7 @@ pub fn event_open(name: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the end of an event, with the id that this hearer is to present when it comes back.
+/// Appends the end of an event, with the id that this subscriber sends when it reconnects.
 pub fn event_close(id: Option<&str>, out: &mut Vec<u8>) {
     debug_assert!(id.is_none_or(is_id), "parsers differ on such an id");
     if let Some(id) = id.filter(|id| is_id(id)) {
@@ -44,7 +43,7 @@ pub fn event_close(id: Option<&str>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// What the stream carries of a payload: JSON and text as they are, other bytes as base64.
+/// Returns the data of an event: JSON and text unchanged, other bytes as base64.
 #[must_use]
 pub fn payload(payload: &Payload) -> Cow<'_, [u8]> {
     match payload.kind() {
@@ -54,15 +53,15 @@ pub fn payload(payload: &Payload) -> Cow<'_, [u8]> {
     }
 }
 
-/// Appends how long the client is to wait before it reconnects. An event must follow, in the same block: several
-/// parsers dispatch an empty event for a block that holds nothing else.
+/// Appends the reconnect delay. An event must follow in the same block: several parsers dispatch an empty event for a
+/// block without data.
 pub fn retry(ms: u32, out: &mut Vec<u8>) {
     let written = writeln!(out, "retry: {ms}");
     debug_assert!(written.is_ok(), "writing to memory does not fail");
 }
 
-/// Appends a comment, which keeps the connection open and reaches no listener. Without an empty line: several parsers
-/// dispatch an empty event for each of those.
+/// Appends a comment, which keeps the connection open and dispatches no event. No empty line follows: several parsers
+/// dispatch an empty event for it.
 pub fn heartbeat(out: &mut Vec<u8>) {
     out.extend_from_slice(b":\n");
 }
@@ -75,7 +74,7 @@ fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// The first line, and what follows its break, if there is one.
+/// Splits off the first line; `None` if no line break follows it.
 fn split_line(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let Some(end) = memchr2(b'\n', b'\r', text) else {
         return (text, None);

@@ -1,29 +1,29 @@
-//! Owns the reasons for which the server ends a subscription, with their codes.
-//! Must never hold what ends the whole connection; see [`crate::Disconnect`].
+//! Unsubscribe codes: why the server ends a subscription. For codes that close the connection, see
+//! [`crate::Disconnect`].
 
 /// Why the server ends a subscription.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum UnsubscribeCode {
-    /// The server wishes it; the client leaves the channel.
+    /// The server unsubscribed the client; it does not resubscribe.
     Server = 2000,
-    /// Publications were missed; the client subscribes again and recovers.
+    /// Publications were missed; the client resubscribes and recovers.
     InsufficientState = 2500,
-    /// The subscription was not refreshed in time; the client subscribes again.
+    /// The subscription was not refreshed in time; the client resubscribes.
     Expired = 2501,
 }
 
 impl UnsubscribeCode {
-    /// All of them, in the order of their codes.
+    /// All unsubscribe codes, in ascending order.
     pub const ALL: &[Self] = &[Self::Server, Self::InsufficientState, Self::Expired];
 
-    /// The number on the wire.
+    /// The code on the wire.
     #[must_use]
     pub const fn code(self) -> u32 {
         self as u32
     }
 
-    /// The same in words.
+    /// The reason text.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_codes_are_those_of_the_protocol() {
+    fn codes_match_the_centrifuge_protocol() {
         let codes = UnsubscribeCode::ALL.iter().map(|code| code.code());
         assert!(codes.eq([2000, 2500, 2501]));
         assert!(UnsubscribeCode::ALL.iter().all(|code| !code.reason().is_empty()));

@@ -52,7 +52,7 @@ impl CentrifugeSession {
         let connect = ConnectRequest { name: "loadtest".to_owned(), ..ConnectRequest::default() };
         let mut frame = Vec::new();
         self.command(Request::Connect(connect), &mut frame);
-        self.encoding.join(&mut frame);
+        self.encoding.write_separator(&mut frame);
         self.command(Request::Subscribe(self.request(channel)), &mut frame);
         self.write(&frame, out);
     }

@@ -1,5 +1,5 @@
-//! Owns fields that hold fields: messages, arrays and maps of them.
-//! Must never grow without a bound on what a command makes it hold; see [`Entry::MAX`].
+//! Compound fields: messages, arrays and maps. The number of map entries in a command is bounded; see
+//! [`MapValue::MAX`].
 
 use std::{fmt, marker::PhantomData};
 
@@ -9,7 +9,7 @@ use super::{
     field::{Field, Message, Name, Seed, read_value},
     object::Object,
 };
-use crate::schema::Entry;
+use crate::schema::MapValue;
 
 impl<T: Message> Field for T {
     fn is_zero(&self) -> bool {
@@ -65,7 +65,7 @@ impl<T: Message> Field for Vec<T> {
     }
 }
 
-impl<T: Field + Entry> Field for Vec<(String, T)> {
+impl<T: Field + MapValue> Field for Vec<(String, T)> {
     fn is_zero(&self) -> bool {
         self.is_empty()
     }
@@ -83,7 +83,7 @@ impl<T: Field + Entry> Field for Vec<(String, T)> {
     }
 }
 
-/// What each visitor of something that may be null says of the null.
+/// The methods with which a visitor of a nullable value handles `null`.
 macro_rules! nullable {
     ($what:literal, $read:ident) => {
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,7 +138,7 @@ impl<'de, T: Message> Visitor<'de> for ArrayVisitor<T> {
 
 struct MapVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Field + Entry> Visitor<'de> for MapVisitor<T> {
+impl<'de, T: Field + MapValue> Visitor<'de> for MapVisitor<T> {
     type Value = Vec<(String, T)>;
 
     nullable!("an object", deserialize_map);

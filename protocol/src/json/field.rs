@@ -1,5 +1,4 @@
-//! Owns how each type of field is written and read.
-//! Must never refuse a `null`: SDKs send it for what is not set.
+//! Encoding and decoding of each field type. `null` is accepted for every field: SDKs send it for unset fields.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -15,7 +14,7 @@ use crate::{Payload, PayloadKind};
 
 /// A value of a field.
 pub(crate) trait Field: Sized {
-    /// Whether the field is left out.
+    /// Whether the field is omitted.
     fn is_zero(&self) -> bool;
 
     fn write(&self, out: &mut Vec<u8>);
@@ -23,20 +22,20 @@ pub(crate) trait Field: Sized {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
 }
 
-/// An object whose fields are known; see `schema`.
+/// An object with known fields; see `schema`.
 pub(crate) trait Message: Default {
     fn write_fields(&self, object: &mut Object<'_>);
 
-    /// Reads the value that belongs to this name, or skips it.
+    /// Decodes the value of the field `name`; skips it if the field is unknown.
     fn read_field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// Reads the value of the name just read.
+/// Decodes the value that follows a name.
 pub(crate) fn read_value<'de, T: Field, A: MapAccess<'de>>(map: &mut A) -> Result<T, A::Error> {
     map.next_value_seed(Seed(PhantomData))
 }
 
-/// Skips the value of the name just read.
+/// Skips the value that follows a name.
 pub(crate) fn ignore_value<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(|_| ())
 }
@@ -51,7 +50,7 @@ impl<'de, T: Field> DeserializeSeed<'de> for Seed<T> {
     }
 }
 
-/// The name of a field, borrowed from the frame where it has no escapes.
+/// A field name, borrowed from the frame if it contains no escapes.
 pub(super) struct Name<'de>(pub(super) Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -111,7 +110,7 @@ fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de str, D::Error>
     <&RawValue>::deserialize(deserializer).map(RawValue::get)
 }
 
-/// Raw JSON, in which a `null` is a value like any other.
+/// Raw JSON. `null` is a value.
 impl Field for Bytes {
     fn is_zero(&self) -> bool {
         self.is_empty()
@@ -126,7 +125,7 @@ impl Field for Bytes {
     }
 }
 
-/// Raw JSON, in which a `null` is none.
+/// Raw JSON. `null` is `None`.
 impl Field for Option<Bytes> {
     fn is_zero(&self) -> bool {
         self.as_ref().is_none_or(Bytes::is_empty)
@@ -141,7 +140,7 @@ impl Field for Option<Bytes> {
     }
 }
 
-/// Unlike other zero values an empty payload is written: a publication always has data.
+/// An empty payload is encoded, unlike other zero values: a publication always has data.
 impl Field for Payload {
     fn is_zero(&self) -> bool {
         false

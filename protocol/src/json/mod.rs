@@ -1,6 +1,5 @@
-//! Owns the JSON encoding: objects without zero values, payloads in place as raw JSON.
-//! Must never write a line break, which would end the message in mid-frame, nor repeat in an error what
-//! a client sent, which may be a secret.
+//! The JSON encoding: zero values are omitted, payloads are embedded as raw JSON. A message contains no line break,
+//! which would end it. Errors never repeat what a client sent: it may be a secret.
 
 mod compound;
 mod field;
@@ -14,7 +13,7 @@ pub(crate) use publication::write_push;
 
 use serde_json::error::Category;
 
-use crate::{ClientInfo, Command, DecodeError, Reply, envelope::Envelope};
+use crate::{ClientInfo, Command, DecodeError, Reply, raw_message::RawMessage};
 use field::Field;
 
 pub(crate) fn write_command(command: &Command, out: &mut Vec<u8>) {
@@ -47,20 +46,20 @@ pub(crate) fn read_client_info(text: &str) -> Result<ClientInfo, DecodeError> {
     Ok(info)
 }
 
-fn read<B: OneOf>(line: &[u8]) -> Result<Envelope<u32, B>, DecodeError> {
+fn read<B: OneOf>(line: &[u8]) -> Result<RawMessage<u32, B>, DecodeError> {
     let text =
         simdutf8::basic::from_utf8(line).map_err(|_| DecodeError::Malformed("not UTF-8".to_owned()))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let envelope = object::read("id", &mut deserializer).map_err(|error| malformed(&error))?;
+    let message = object::read("id", &mut deserializer).map_err(|error| malformed(&error))?;
     deserializer.end().map_err(|error| malformed(&error))?;
-    Ok(envelope)
+    Ok(message)
 }
 
 fn malformed(error: &serde_json::Error) -> DecodeError {
     let what = match error.classify() {
         Category::Syntax | Category::Io => "not JSON",
         Category::Eof => "cut off",
-        Category::Data => "not as the protocol has it",
+        Category::Data => "unexpected type or value",
     };
     DecodeError::Malformed(format!("{what}, at byte {} of the message", error.column()))
 }

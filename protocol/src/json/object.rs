@@ -1,5 +1,4 @@
-//! Owns the writing of objects, and the objects that hold one of several members.
-//! Must never know the fields of a particular message; see `schema`.
+//! Encoding of objects, and of objects with exactly one of several members. The fields of each message are in `schema`.
 
 use std::{fmt, marker::PhantomData};
 
@@ -9,54 +8,54 @@ use super::{
     field::{Field, Name, ignore_value, read_value},
     text,
 };
-use crate::{Push, envelope::Envelope};
+use crate::{Push, raw_message::RawMessage};
 
-/// An object that is being written.
+/// Encodes an object.
 pub(crate) struct Object<'a> {
     out: &'a mut Vec<u8>,
-    empty: bool,
+    is_empty: bool,
 }
 
 impl<'a> Object<'a> {
     pub(super) fn open(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
-        Self { out, empty: true }
+        Self { out, is_empty: true }
     }
 
     pub(super) fn close(self) {
         self.out.push(b'}');
     }
 
-    /// Writes a field unless it is zero.
+    /// Appends a field unless it is zero.
     pub(crate) fn field(&mut self, name: &str, value: &impl Field) {
         if !value.is_zero() {
             self.member(name, value);
         }
     }
 
-    /// Writes a field.
+    /// Appends a field.
     pub(crate) fn member(&mut self, name: &str, value: &impl Field) {
         value.write(self.key(name));
     }
 
-    /// Writes a name; the value is the caller's to write.
+    /// Appends a name; the caller appends the value.
     pub(super) fn key(&mut self, name: &str) -> &mut Vec<u8> {
-        if !self.empty {
+        if !self.is_empty {
             self.out.push(b',');
         }
-        self.empty = false;
+        self.is_empty = false;
         text::string(name, self.out);
         self.out.push(b':');
         self.out
     }
 }
 
-/// The bodies that a message chooses from.
+/// The possible bodies of a message.
 pub(crate) trait OneOf: Sized {
-    /// Writes the body under its name.
+    /// Appends the body as a member of the object.
     fn write_member(&self, object: &mut Object<'_>);
 
-    /// Reads the body of this name; `None`, and nothing read, if there is no such body.
+    /// Decodes the body with this name. Returns `None` and consumes nothing if the name is unknown.
     fn read_member<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Option<Self>, A::Error>;
 }
 
@@ -67,40 +66,43 @@ pub(super) fn write(head_name: &str, head: &impl Field, body: &impl OneOf, out: 
     object.close();
 }
 
-pub(super) fn read<'de, H, B, D>(head_name: &'static str, deserializer: D) -> Result<Envelope<H, B>, D::Error>
+pub(super) fn read<'de, H, B, D>(
+    head_name: &'static str,
+    deserializer: D,
+) -> Result<RawMessage<H, B>, D::Error>
 where
     H: Field + Default,
     B: OneOf,
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_map(EnvelopeVisitor { head_name, envelope: PhantomData })
+    deserializer.deserialize_map(RawMessageVisitor { head_name, message: PhantomData })
 }
 
-struct EnvelopeVisitor<H, B> {
+struct RawMessageVisitor<H, B> {
     head_name: &'static str,
-    envelope: PhantomData<Envelope<H, B>>,
+    message: PhantomData<RawMessage<H, B>>,
 }
 
-impl<'de, H: Field + Default, B: OneOf> Visitor<'de> for EnvelopeVisitor<H, B> {
-    type Value = Envelope<H, B>;
+impl<'de, H: Field + Default, B: OneOf> Visitor<'de> for RawMessageVisitor<H, B> {
+    type Value = RawMessage<H, B>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut envelope = Envelope::new();
+        let mut message = RawMessage::new();
         while let Some(Name(name)) = map.next_key()? {
             if name == self.head_name {
-                envelope.head = read_value(&mut map)?;
+                message.head = read_value(&mut map)?;
             } else if let Some(body) = B::read_member(&name, &mut map)? {
-                envelope.insert(body);
+                message.insert(body);
             } else {
-                envelope.unknown = true;
+                message.has_unknown = true;
                 ignore_value(&mut map)?;
             }
         }
-        Ok(envelope)
+        Ok(message)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Owns the JSON of a publication, in which data that is not text brings a tag along.
-//! Must never be slower than a copy of the payload: this is what is broadcast.
+//! The JSON of a publication; binary data sets a tag. This is the broadcast path: it must cost about one copy of the
+//! payload.
 
 use serde::de::MapAccess;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{PayloadKind, Publication};
 
-/// Appends the push of a publication, the same bytes as of a reply that holds it.
+/// Appends the push of a publication: the same bytes as a reply that contains the push.
 pub(crate) fn write_push(channel: &str, publication: &Publication, out: &mut Vec<u8>) {
     out.reserve(64 + channel.len() + publication.data.len());
     out.extend_from_slice(b"{\"push\":{");
@@ -49,7 +49,7 @@ impl Message for Publication {
     }
 }
 
-/// A publisher's own `encoding` gives way: it does not speak of the base64 that is added here.
+/// Replaces an `encoding` tag of the publisher: that tag does not describe the base64 added here.
 fn write_binary_tags(tags: &[(String, String)], out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     text::string("base64", object.key("encoding"));

@@ -1,5 +1,4 @@
-//! Owns the writing of JSON's scalars and of raw JSON.
-//! Must never write anything that is not valid JSON on one line.
+//! Encoding of JSON scalars and of raw JSON. The output is valid JSON without line breaks.
 
 use std::{fmt::Display, io::Write};
 
@@ -22,9 +21,9 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// How many bytes stand before the first that must be escaped, if there is one.
+/// Returns the number of bytes before the first byte that must be escaped; `None` if there is none.
 fn plain(bytes: &[u8]) -> Option<usize> {
-    // Without a branch within a chunk, so that it is looked at in one piece.
+    // No branch within a chunk, so that the compiler vectorises the check.
     let is_plain = |chunk: &[u8; 16]| !chunk.iter().fold(false, |any, byte| any | must_escape(*byte));
     let (chunks, _) = bytes.as_chunks::<16>();
     let skipped = 16 * chunks.iter().take_while(|chunk| is_plain(chunk)).count();
@@ -55,8 +54,7 @@ pub(super) fn integer(number: impl Display, out: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "writing to memory does not fail");
 }
 
-/// Appends bytes in place of a JSON value: JSON as it is but for its line breaks, text as a string,
-/// anything else as a string of base64.
+/// Appends bytes as a JSON value: JSON without its line breaks, text as a string, other bytes as a base64 string.
 pub(super) fn raw(bytes: &[u8], kind: PayloadKind, out: &mut Vec<u8>) {
     match (kind, simdutf8::basic::from_utf8(bytes)) {
         (PayloadKind::Json, _) => without_line_breaks(bytes, out),
@@ -65,7 +63,7 @@ pub(super) fn raw(bytes: &[u8], kind: PayloadKind, out: &mut Vec<u8>) {
     }
 }
 
-/// In valid JSON a bare line break stands between tokens only, where nothing is as good.
+/// Appends JSON without its line breaks. In valid JSON, unescaped line breaks occur between tokens only.
 fn without_line_breaks(json: &[u8], out: &mut Vec<u8>) {
     out.reserve(json.len());
     let mut start = 0;

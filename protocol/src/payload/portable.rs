@@ -1,22 +1,21 @@
-//! Owns the check whether a JSON text can stand in a frame that parsers of all languages must be able to read.
+//! Checks whether JSON parsers of all languages accept a JSON text.
 //!
-//! The strict parser is serde_json. It runs only on what a few quick searches cannot clear; everything else is checked
-//! for well-formedness alone, as no publication may cost more than a small multiple of reading it.
+//! The reference is serde_json, a strict parser. It runs only if a few fast searches find suspicious bytes; other texts
+//! are only checked for well-formedness. The cost of a publication must stay a small multiple of reading it.
 
 use std::fmt;
 
 use memchr::{memchr2_iter, memmem};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Levels of arrays and objects up to which a payload is carried as JSON. A frame has at most six levels around a
-/// payload, and parsers count from the frame on: System.Text.Json (.NET) accepts 64 by default, Ruby 100, serde_json
-/// 127, Python about 1000, Go 10000.
+/// The maximum nesting of arrays and objects of a JSON payload. A frame adds at most six levels, and parsers count them:
+/// System.Text.Json (.NET) accepts 64 by default, Ruby 100, serde_json 127, Python about 1000, Go 10000.
 pub const NESTING_MAX: usize = 58;
 
-/// Digits in a row that may be part of a number that is too large: 1e99 times so many digits is.
+/// Number of consecutive digits from which a number may be out of range, together with an exponent below 100.
 const LONG_DIGITS: usize = 200;
 
-/// Whether a text is one JSON value without anything that common strict parsers reject.
+/// Whether a text is one JSON value that strict parsers accept.
 pub(super) fn is_portable_json(text: &str) -> bool {
     let bytes = text.as_bytes();
     if is_too_deep(bytes) {
@@ -30,7 +29,7 @@ pub(super) fn is_portable_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// Whether arrays and objects are nested more deeply than they may be, in JSON. Of other text it may say anything.
+/// Whether JSON is nested more than [`NESTING_MAX`] levels. The result is meaningless for text that is not JSON.
 fn is_too_deep(bytes: &[u8]) -> bool {
     if memchr2_iter(b'[', b'{', bytes).nth(NESTING_MAX).is_none() {
         return false;
@@ -58,7 +57,7 @@ fn may_hold_surrogates(bytes: &[u8]) -> bool {
     memmem::find_iter(bytes, b"\\u").any(|at| matches!(bytes.get(at + 2), Some(b'd' | b'D')))
 }
 
-/// A number is too large by its exponent, by its digits, or by both.
+/// Whether a number may be out of range: by its exponent, its digits, or both.
 fn may_hold_huge_numbers(bytes: &[u8]) -> bool {
     let has_large_exponent = |at: usize| {
         let digits = match bytes.get(at + 1) {
@@ -69,13 +68,13 @@ fn may_hold_huge_numbers(bytes: &[u8]) -> bool {
             && bytes[at - 1].is_ascii_digit()
             && bytes.get(digits..digits + 3).is_some_and(|three| three.iter().all(u8::is_ascii_digit))
     };
-    // A row of that many digits holds a whole chunk of half as many.
+    // That many consecutive digits contain a whole chunk of half the size.
     let has_long_digits =
         || bytes.chunks_exact(LONG_DIGITS / 2).any(|chunk| chunk.iter().all(u8::is_ascii_digit));
     memchr2_iter(b'e', b'E', bytes).any(has_large_exponent) || has_long_digits()
 }
 
-/// Reads a value as a client would, and keeps nothing of it. The recursion ends at the parser's own limit.
+/// Decodes a value like a strict client and discards it. The parser limits the recursion.
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strict_parsers_refuse_is_not_portable() {
+    fn rejects_what_strict_parsers_reject() {
         for text in [
             r#""\ud800""#,
             r#""\uDC00""#,
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is() {
+    fn accepts_other_json() {
         for text in [
             r#""\ud83d\ude00""#,
             r#""\\ud800""#,
@@ -184,7 +183,7 @@ mod tests {
         assert!(is_portable_json(&format!("[\"\\\"{}\"]", "[".repeat(1000))));
     }
 
-    /// Text that is near the border, in both directions.
+    /// Text that is close to the boundary, on both sides.
     fn suspicious() -> impl Strategy<Value = String> {
         let part = prop_oneof![
             Just(r"\ud83d".to_owned()),
@@ -206,9 +205,9 @@ mod tests {
     }
 
     proptest! {
-        /// Apart from the depth, the quick searches must say what the strict parser says.
+        /// Except for the depth, the fast searches must agree with the strict parser.
         #[test]
-        fn the_strict_parser_has_the_last_word(text in suspicious()) {
+        fn agrees_with_the_strict_parser(text in suspicious()) {
             prop_assert_eq!(is_portable_json(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
     }

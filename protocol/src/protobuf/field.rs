@@ -1,5 +1,4 @@
-//! Owns how each type of field is written and read.
-//! Must never take a field's length at its word: content is cut from the frame before it is copied.
+//! Encoding and decoding of each field type. A field's length is checked against the frame before its content is copied.
 
 use std::borrow::Cow;
 
@@ -11,15 +10,15 @@ use super::{
     message::{Body, Message, content, fields, write_body},
     open,
 };
-use crate::{DecodeError, Payload, schema::Entry};
+use crate::{DecodeError, Payload, schema::MapValue};
 
-/// A field of a message; zero values are left out.
+/// A field of a message; zero values are omitted.
 pub(crate) trait Field {
     fn field_len(&self, number: u32) -> usize;
 
     fn write_field(&self, number: u32, out: &mut Vec<u8>);
 
-    /// Reads the content; repeated fields grow, others are replaced.
+    /// Decodes the content. Repeated fields are appended to; other fields are replaced.
     fn merge(&mut self, wire: WireType, buf: &mut &[u8]) -> Result<(), DecodeError>;
 }
 
@@ -79,7 +78,7 @@ impl Field for Cow<'static, str> {
     }
 }
 
-/// Nothing and no bytes are one on the wire.
+/// `None` and empty bytes have the same encoding.
 impl Field for Option<Bytes> {
     fn field_len(&self, number: u32) -> usize {
         self.as_ref().map_or(0, |bytes| bytes.field_len(number))
@@ -162,8 +161,8 @@ impl<T: Message> Field for Vec<T> {
 const MAP_KEY: u32 = 1;
 const MAP_VALUE: u32 = 2;
 
-/// Each entry is a message of its own.
-impl<T: Field + Default + Entry> Field for Vec<(String, T)> {
+/// Each entry is encoded as a message.
+impl<T: Field + Default + MapValue> Field for Vec<(String, T)> {
     fn field_len(&self, number: u32) -> usize {
         self.iter().map(|entry| delimited_len(number, entry_len(entry))).sum()
     }

@@ -1,12 +1,12 @@
-//! Owns messages as sequences of fields, and messages that hold one of several bodies.
-//! Must never know the fields of a particular message; see `schema`.
+//! Messages as sequences of fields, and messages with exactly one of several bodies. The fields of each message are in
+//! `schema`.
 
 use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, skip_field};
 
 use super::{CHANNEL, Field, delimited_len, malformed, open, split_message};
-use crate::{DecodeError, Push, envelope::Envelope};
+use crate::{DecodeError, Push, raw_message::RawMessage};
 
-/// What stands before each field.
+/// The key of a field: its number and wire type.
 #[derive(Copy, Clone)]
 pub(crate) struct Key {
     pub(crate) number: u32,
@@ -25,17 +25,17 @@ impl Key {
     }
 }
 
-/// A message whose fields are known; see `schema`.
+/// A message with known fields; see `schema`.
 pub(crate) trait Message: Default {
     fn fields_len(&self) -> usize;
 
     fn write_fields(&self, out: &mut Vec<u8>);
 
-    /// Reads the field's content, or skips it.
+    /// Decodes the field's content; skips it if the field is unknown.
     fn merge_field(&mut self, key: Key, buf: &mut &[u8]) -> Result<(), DecodeError>;
 }
 
-/// The content of a field that has a length.
+/// The content of a length-delimited field.
 pub(crate) trait Body: Sized {
     fn content_len(&self) -> usize;
 
@@ -44,13 +44,13 @@ pub(crate) trait Body: Sized {
     fn read_content(content: &[u8]) -> Result<Self, DecodeError>;
 }
 
-/// The bodies that a message chooses from.
+/// The possible bodies of a message.
 pub(crate) trait OneOf: Sized {
     fn member_len(&self) -> usize;
 
     fn write_member(&self, out: &mut Vec<u8>);
 
-    /// Reads the body of this number; `None`, and nothing read, if there is no such body.
+    /// Decodes the body with this field number. Returns `None` and consumes nothing if the number is unknown.
     fn read_member(key: Key, buf: &mut &[u8]) -> Result<Option<Self>, DecodeError>;
 }
 
@@ -67,13 +67,13 @@ pub(crate) fn read_body<B: Body>(key: Key, buf: &mut &[u8]) -> Result<B, DecodeE
     B::read_content(content(key.wire, buf)?)
 }
 
-/// Takes the content of a field that must have a length.
+/// Splits off the content of a length-delimited field.
 pub(super) fn content<'a>(wire: WireType, buf: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
     check_wire_type(WireType::LengthDelimited, wire).map_err(|error| malformed(&error))?;
     split_message(buf)
 }
 
-/// Walks through the fields of a message.
+/// Calls `read` for each field of a message.
 pub(super) fn fields(
     mut content: &[u8],
     mut read: impl FnMut(Key, &mut &[u8]) -> Result<(), DecodeError>,
@@ -102,43 +102,43 @@ impl<T: Message> Body for T {
 
 impl Body for Push {
     fn content_len(&self) -> usize {
-        envelope_len(CHANNEL, &self.channel, &self.body)
+        message_len(CHANNEL, &self.channel, &self.body)
     }
 
     fn write_content(&self, out: &mut Vec<u8>) {
-        write_envelope(CHANNEL, &self.channel, &self.body, out);
+        write_message(CHANNEL, &self.channel, &self.body, out);
     }
 
     fn read_content(content: &[u8]) -> Result<Self, DecodeError> {
-        read_envelope(CHANNEL, content)?.try_into()
+        read_message(CHANNEL, content)?.try_into()
     }
 }
 
-pub(super) fn envelope_len(head_number: u32, head: &impl Field, body: &impl OneOf) -> usize {
+pub(super) fn message_len(head_number: u32, head: &impl Field, body: &impl OneOf) -> usize {
     head.field_len(head_number) + body.member_len()
 }
 
-pub(super) fn write_envelope(head_number: u32, head: &impl Field, body: &impl OneOf, out: &mut Vec<u8>) {
+pub(super) fn write_message(head_number: u32, head: &impl Field, body: &impl OneOf, out: &mut Vec<u8>) {
     head.write_field(head_number, out);
     body.write_member(out);
 }
 
-pub(super) fn read_envelope<H, B>(head_number: u32, content: &[u8]) -> Result<Envelope<H, B>, DecodeError>
+pub(super) fn read_message<H, B>(head_number: u32, content: &[u8]) -> Result<RawMessage<H, B>, DecodeError>
 where
     H: Field + Default,
     B: OneOf,
 {
-    let mut envelope = Envelope::<H, B>::new();
+    let mut message = RawMessage::<H, B>::new();
     fields(content, |key, buf| {
         if key.number == head_number {
-            envelope.head.merge(key.wire, buf)?;
+            message.head.merge(key.wire, buf)?;
         } else if let Some(body) = B::read_member(key, buf)? {
-            envelope.insert(body);
+            message.insert(body);
         } else {
-            envelope.unknown = true;
+            message.has_unknown = true;
             key.skip(buf)?;
         }
         Ok(())
     })?;
-    Ok(envelope)
+    Ok(message)
 }

@@ -1,5 +1,5 @@
-//! Owns the Protobuf encoding: each message behind its length.
-//! Must never change a payload, nor allocate for a length that the frame only claims.
+//! The Protobuf encoding: each message is preceded by its length. Payloads are unchanged. A length is checked against
+//! the frame before memory is allocated for it.
 
 mod field;
 mod message;
@@ -7,7 +7,7 @@ mod message;
 pub(crate) use field::Field;
 pub(crate) use message::{Key, Message, OneOf, body_len, read_body, write_body};
 
-use message::{Body, envelope_len, read_envelope, write_envelope};
+use message::{Body, message_len, read_message, write_message};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use crate::{Command, DecodeError, Publication, Reply, ReplyBody, Request};
@@ -23,17 +23,17 @@ const PUBLICATION: u32 = 4;
 pub(crate) fn write_command(command: &Command, out: &mut Vec<u8>) {
     // A pong with an id would be an unknown command.
     let id = if matches!(command.request, Request::Pong) { 0 } else { command.id };
-    encode_varint(envelope_len(ID, &id, &command.request) as u64, out);
-    write_envelope(ID, &id, &command.request, out);
+    encode_varint(message_len(ID, &id, &command.request) as u64, out);
+    write_message(ID, &id, &command.request, out);
 }
 
 pub(crate) fn write_reply(reply: &Reply, out: &mut Vec<u8>) {
     let id = if matches!(reply.body, ReplyBody::Ping) { 0 } else { reply.id };
-    encode_varint(envelope_len(ID, &id, &reply.body) as u64, out);
-    write_envelope(ID, &id, &reply.body, out);
+    encode_varint(message_len(ID, &id, &reply.body) as u64, out);
+    write_message(ID, &id, &reply.body, out);
 }
 
-/// Appends the push of a publication, the same bytes as of a reply that holds it.
+/// Appends the push of a publication: the same bytes as a reply that contains the push.
 pub(crate) fn write_push(channel: &str, publication: &Publication, out: &mut Vec<u8>) {
     let publication_len = publication.content_len();
     let push_len = field::text_len(CHANNEL, channel) + delimited_len(PUBLICATION, publication_len);
@@ -47,26 +47,26 @@ pub(crate) fn write_push(channel: &str, publication: &Publication, out: &mut Vec
 }
 
 pub(crate) fn read_command(body: &[u8]) -> Result<Command, DecodeError> {
-    read_envelope(ID, body)?.try_into()
+    read_message(ID, body)?.try_into()
 }
 
 pub(crate) fn read_reply(body: &[u8]) -> Result<Reply, DecodeError> {
-    read_envelope(ID, body)?.try_into()
+    read_message(ID, body)?.try_into()
 }
 
-/// Takes the length and as many bytes off the front.
+/// Splits off a length and the bytes that it counts.
 pub(crate) fn split_message<'a>(buf: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
     let len = prost::encoding::decode_varint(buf).map_err(|error| malformed(&error))?;
     let len = usize::try_from(len).map_err(|_| cut_off())?;
     buf.split_off(..len).ok_or_else(cut_off)
 }
 
-/// How long a field is whose content is this long.
+/// Returns the encoded length of a field with content of length `len`.
 fn delimited_len(number: u32, len: usize) -> usize {
     key_len(number) + encoded_len_varint(len as u64) + len
 }
 
-/// Writes what stands before the content of a field.
+/// Appends the key and the length of a field.
 fn open(number: u32, len: usize, out: &mut Vec<u8>) {
     encode_key(number, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);

@@ -1,4 +1,4 @@
-//! What is read besides the golden frames: what SDKs may do is forgiven, anything else has its answer.
+//! Decoding of frames beyond the golden files: variations of SDKs are accepted, everything else is a specific error.
 
 use earshot_protocol::{
     Command, ConnectRequest, DecodeError, Encoding, PublishRequest, Request, SubscribeRequest, TagsFilter,
@@ -26,7 +26,7 @@ fn assert_malformed(read: &[Result<Command, DecodeError>], frame: &str) {
 }
 
 #[test]
-fn lines_may_end_in_either_way_and_the_last_one_too() {
+fn accepts_either_line_break_also_after_the_last_line() {
     let two = [ping(1), ping(2)];
     for frame in [
         "{\"id\":1,\"ping\":{}}\n{\"id\":2,\"ping\":{}}",
@@ -39,7 +39,7 @@ fn lines_may_end_in_either_way_and_the_last_one_too() {
 }
 
 #[test]
-fn a_null_stands_for_what_is_not_set() {
+fn null_is_an_unset_field() {
     assert_eq!(json(r#"{"id":1,"ping":null}"#), [ping(1)]);
     let connect = Command { id: 1, request: Request::Connect(ConnectRequest::default()) };
     for frame in [
@@ -51,18 +51,18 @@ fn a_null_stands_for_what_is_not_set() {
 }
 
 #[test]
-fn no_bytes_are_no_data() {
+fn empty_bytes_are_no_data() {
     let connect = Command { id: 1, request: Request::Connect(ConnectRequest::default()) };
     assert_eq!(protobuf(b"\x06\x08\x01\x22\x02\x12\x00"), [Ok(connect)]);
 }
 
 #[test]
-fn names_may_be_escaped() {
+fn accepts_escaped_names() {
     assert_eq!(json(r#"{"\u0069d":1,"p\u0069ng":{}}"#), [ping(1)]);
 }
 
 #[test]
-fn unknown_fields_are_ignored_at_any_depth_and_of_any_depth() {
+fn ignores_unknown_fields_of_any_depth() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let frame = format!(
         r#"{{"id":2,"new":{deep},"subscribe":{{"channel":"room","tf":{{"op":"and","nodes":{deep}}},"type":3}}}}"#
@@ -73,7 +73,7 @@ fn unknown_fields_are_ignored_at_any_depth_and_of_any_depth() {
 }
 
 #[test]
-fn payloads_are_taken_as_they_were_written() {
+fn keeps_payloads_unchanged() {
     for data in ["{ \"a\" : 1.0 ,\t\"a\":1e2}", "\"\\u0041\\/\"", "12345678901234567890.5", "null"] {
         let frame = format!("{{\"id\":1,\"publish\":{{\"channel\":\"c\\u0041\",\"data\": {data} }}}}");
         let request = PublishRequest { channel: "cA".to_owned(), data: data.to_owned().into(), kind: 0 };
@@ -82,7 +82,7 @@ fn payloads_are_taken_as_they_were_written() {
 }
 
 #[test]
-fn an_empty_frame_is_an_error() {
+fn rejects_an_empty_frame() {
     for frame in ["", "\n", " \r\n\t"] {
         assert_eq!(json(frame), [Err(DecodeError::Empty)], "{frame:?}");
     }
@@ -99,7 +99,7 @@ fn an_empty_command_is_a_pong() {
 }
 
 #[test]
-fn a_command_without_a_known_method_is_unknown() {
+fn rejects_a_command_without_a_known_method() {
     for frame in [r#"{"id":1}"#, r#"{"shout":{}}"#, r#"{"id":1,"shout":{}}"#, r#"{"id":1,"PING":{}}"#] {
         assert_eq!(json(frame), [Err(DecodeError::UnknownCommand)], "{frame}");
     }
@@ -110,19 +110,19 @@ fn a_command_without_a_known_method_is_unknown() {
 }
 
 #[test]
-fn two_methods_in_one_command_are_an_error() {
+fn rejects_two_methods_in_one_command() {
     for frame in [
         r#"{"id":1,"ping":{},"connect":{}}"#,
         r#"{"id":1,"ping":{},"ping":{}}"#,
         r#"{"id":1,"ping":null,"send":null}"#,
     ] {
-        assert_eq!(json(frame), [Err(DecodeError::SeveralCommands)], "{frame}");
+        assert_eq!(json(frame), [Err(DecodeError::DuplicateMethod)], "{frame}");
     }
-    assert_eq!(protobuf(b"\x06\x08\x01\x5a\x00\x22\x00"), [Err(DecodeError::SeveralCommands)]);
+    assert_eq!(protobuf(b"\x06\x08\x01\x5a\x00\x22\x00"), [Err(DecodeError::DuplicateMethod)]);
 }
 
 #[test]
-fn what_is_not_a_command_is_malformed() {
+fn rejects_malformed_json_commands() {
     for frame in [
         "null",
         "[]",
@@ -152,19 +152,19 @@ fn what_is_not_a_command_is_malformed() {
 }
 
 #[test]
-fn protobuf_that_is_cut_off_or_of_a_wrong_type_is_malformed() {
+fn rejects_truncated_or_mistyped_protobuf() {
     for frame in [
         &b"\x80"[..],                                // half a length
-        b"\x02\x08",                                 // less than the length says
-        b"\xff\xff\xff\xff\x0f",                     // 4 GiB, says the length
-        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", // the longest length
-        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", // and a longer one
+        b"\x02\x08",                                 // shorter than its length
+        b"\xff\xff\xff\xff\x0f",                     // a length of 4 GiB
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", // the maximum length
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", // a length out of range
         b"\x02\x08\x80",                             // half an id
-        b"\x02\x58\x00",                             // a number in place of a message
+        b"\x02\x58\x00",                             // a number instead of a message
         b"\x04\x2a\x7f\x0a\x00",                     // a message longer than its command
         b"\x06\x2a\x04\x0a\x02\xff\xfe",             // a channel that is not UTF-8
-        b"\x01\x0c",                                 // the end of a group that did not begin
-        b"\x01\x07",                                 // a wire type that there is not
+        b"\x01\x0c",                                 // the end of a group without its start
+        b"\x01\x07",                                 // an unknown wire type
         b"\x01\x00",                                 // field number 0
     ] {
         assert_malformed(&protobuf(frame), &frame.escape_ascii().to_string());
@@ -172,7 +172,7 @@ fn protobuf_that_is_cut_off_or_of_a_wrong_type_is_malformed() {
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_malformed_wherever_they_stand() {
+fn rejects_json_that_is_not_utf8() {
     for frame in [&b"\xff"[..], b"{\"id\":1,\"send\":{\"data\":\"\xff\"}}", b"{\"x\":\"\xc3\",\"ping\":{}}"] {
         let read: Vec<_> = Encoding::Json.decode_commands(frame).collect();
         assert_malformed(&read, &frame.escape_ascii().to_string());
@@ -180,7 +180,7 @@ fn bytes_that_are_not_utf8_are_malformed_wherever_they_stand() {
 }
 
 #[test]
-fn commands_before_an_error_are_read_and_none_after_it() {
+fn decodes_commands_before_an_error_and_none_after_it() {
     let frame = "{\"id\":1,\"ping\":{}}\nx\n{\"id\":2,\"ping\":{}}";
     let mut commands = Encoding::Json.decode_commands(frame.as_bytes());
     assert_eq!(commands.next(), Some(ping(1)));
@@ -195,15 +195,15 @@ fn commands_before_an_error_are_read_and_none_after_it() {
 }
 
 #[test]
-fn a_blank_line_between_commands_is_an_error() {
+fn rejects_a_blank_line_between_commands() {
     let read = json("{}\n\n{}");
     assert_eq!(read[0], pong());
     assert_malformed(&read[1..], "a blank line");
 }
 
-/// Entries are a few bytes on the wire and a few hundred in memory.
+/// An entry takes a few bytes on the wire and a few hundred in memory.
 #[test]
-fn a_connect_with_more_entries_than_anybody_sends_is_refused() {
+fn rejects_a_connect_with_too_many_entries() {
     let subs = |count: usize| {
         let entries: Vec<String> = (0..count).map(|index| format!("\"{index}\":{{}}")).collect();
         format!("{{\"id\":1,\"connect\":{{\"subs\":{{{}}}}}}}", entries.join(","))
@@ -221,7 +221,7 @@ fn a_connect_with_more_entries_than_anybody_sends_is_refused() {
 }
 
 #[test]
-fn an_error_never_repeats_what_was_sent() {
+fn errors_never_contain_client_data() {
     for frame in [
         r#"{"id":1,"connect":"s3cret"}"#,
         r#"{"id":1,"connect":{"headers":"s3cret"}}"#,

@@ -1,4 +1,4 @@
-//! What an `EventSource` makes of the stream, by a reader written after the WHATWG's rules.
+//! Parses the stream with an `EventSource` parser written from the WHATWG specification.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ impl EventSource {
     fn read(stream: &[u8]) -> Self {
         let mut source = Self::default();
         let text = String::from_utf8_lossy(stream);
-        // A line ends in any of the three ways; what follows the last end is no line.
+        // There are three line breaks; bytes after the last one are not a line.
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let lines = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
         for line in lines.split('\n') {
@@ -67,7 +67,7 @@ impl EventSource {
     }
 }
 
-/// All that is lost on the way: which kind of line break it was.
+/// The data with every line break as `\n`: the only change on the way.
 fn normalised(data: &[u8]) -> String {
     std::str::from_utf8(data).expect("UTF-8").replace("\r\n", "\n").replace('\r', "\n")
 }
@@ -82,7 +82,7 @@ fn id() -> impl Strategy<Value = Option<String>> {
 
 proptest! {
     #[test]
-    fn an_event_source_hears_each_payload_as_it_was_published(
+    fn an_event_source_receives_each_payload_unchanged(
         events in vec((name(), id(), strategies::any_payload()), 1..6),
     ) {
         let mut stream = Vec::new();
@@ -100,7 +100,7 @@ proptest! {
     }
 
     #[test]
-    fn the_shared_part_and_the_end_make_the_event(
+    fn open_and_close_append_the_whole_event(
         name in name(),
         id in id(),
         payload in strategies::any_payload(),
@@ -114,24 +114,24 @@ proptest! {
     }
 
     #[test]
-    fn each_block_has_data_that_is_not_empty(payload in strategies::any_payload()) {
+    fn each_event_has_non_empty_data(payload in strategies::any_payload()) {
         let mut stream = Vec::new();
         sse::event(None, Some("AQ"), &sse::payload(&payload), &mut stream);
-        let heard = EventSource::read(&stream).events;
-        prop_assert_eq!(heard.len(), 1);
-        prop_assert!(!heard[0].data.is_empty());
+        let received = EventSource::read(&stream).events;
+        prop_assert_eq!(received.len(), 1);
+        prop_assert!(!received[0].data.is_empty());
     }
 }
 
 #[test]
-fn the_first_character_is_kept_even_if_it_is_a_space() {
+fn keeps_a_leading_space() {
     let mut stream = Vec::new();
     sse::event(None, None, b" a\n  b", &mut stream);
     assert_eq!(EventSource::read(&stream).events[0].data, " a\n  b");
 }
 
 #[test]
-fn a_payload_is_carried_as_it_is_unless_it_is_empty_or_not_text() {
+fn only_empty_and_binary_payloads_are_rewritten() {
     let carried = |bytes: &'static [u8]| {
         let payload = Payload::new(Bytes::from_static(bytes));
         sse::payload(&payload).into_owned()
@@ -145,7 +145,7 @@ fn a_payload_is_carried_as_it_is_unless_it_is_empty_or_not_text() {
 }
 
 #[test]
-fn retry_and_heartbeat_make_no_event_and_no_empty_line() {
+fn retry_and_heartbeat_dispatch_no_event() {
     let mut stream = Vec::new();
     sse::heartbeat(&mut stream);
     sse::retry(2750, &mut stream);
@@ -159,7 +159,7 @@ fn retry_and_heartbeat_make_no_event_and_no_empty_line() {
 
 #[test]
 #[cfg(debug_assertions)]
-fn what_parsers_read_differently_is_a_mistake_of_the_caller() {
+fn ambiguous_input_is_a_debug_assertion() {
     let panics = |write: fn(&mut Vec<u8>)| std::panic::catch_unwind(|| write(&mut Vec::new())).is_err();
     assert!(panics(|out| sse::event(None, Some("a\0b"), b"x", out)));
     assert!(panics(|out| sse::event(None, Some("a\nb"), b"x", out)));
@@ -170,7 +170,7 @@ fn what_parsers_read_differently_is_a_mistake_of_the_caller() {
 
 #[test]
 #[cfg(not(debug_assertions))]
-fn what_parsers_read_differently_is_left_out() {
+fn ambiguous_input_is_omitted() {
     let mut stream = Vec::new();
     sse::event(Some("a\nb"), Some("a\0b"), b"", &mut stream);
     assert_eq!(stream, b"data: \"\"\n\n");

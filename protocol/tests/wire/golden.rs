@@ -1,7 +1,7 @@
-//! The bytes of each frame, in both encodings and both directions, as clients in the field know them.
+//! The bytes of each frame, in both encodings and both directions.
 //!
-//! `*.json` holds the text of a message, `*.hex` its Protobuf with the length before it; the latter were
-//! made by another implementation of the protocol. Changing a file here breaks deployed clients.
+//! `*.json` contains the text of a message, `*.hex` its Protobuf with its length; another implementation of the protocol
+//! produced the latter. Changing one of these files breaks deployed clients.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -35,7 +35,7 @@ fn from_hex(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// A push, and nothing else, is what a push reply holds.
+/// A reply that contains only this push.
 fn reply(push: Push) -> Reply {
     Reply { id: 0, body: ReplyBody::Push(push) }
 }
@@ -59,7 +59,7 @@ fn assert_bytes(folder: &str, name: &str, encoding: Encoding, written: &[u8]) {
 }
 
 #[test]
-fn commands_are_written_as_ever() {
+fn encodes_commands_as_in_the_golden_files() {
     for encoding in [Encoding::Json, Encoding::Protobuf] {
         for (name, command) in values::commands() {
             let mut out = Vec::new();
@@ -70,7 +70,7 @@ fn commands_are_written_as_ever() {
 }
 
 #[test]
-fn commands_are_read_as_ever() {
+fn decodes_commands_from_the_golden_files() {
     for encoding in [Encoding::Json, Encoding::Protobuf] {
         for (name, command) in values::commands() {
             let frame = golden("commands", name, encoding);
@@ -81,7 +81,7 @@ fn commands_are_read_as_ever() {
 }
 
 #[test]
-fn replies_and_pushes_are_written_as_ever() {
+fn encodes_replies_and_pushes_as_in_the_golden_files() {
     let rewritten = values::rewritten_pushes().into_iter().map(|(name, push)| ("pushes", name, reply(push)));
     let all: Vec<_> = replies().into_iter().chain(rewritten).collect();
     for encoding in [Encoding::Json, Encoding::Protobuf] {
@@ -94,7 +94,7 @@ fn replies_and_pushes_are_written_as_ever() {
 }
 
 #[test]
-fn replies_and_pushes_are_read_as_ever() {
+fn decodes_replies_and_pushes_from_the_golden_files() {
     for encoding in [Encoding::Json, Encoding::Protobuf] {
         for (folder, name, reply) in replies() {
             let frame = golden(folder, name, encoding);
@@ -105,7 +105,7 @@ fn replies_and_pushes_are_read_as_ever() {
 }
 
 #[test]
-fn protobuf_carries_any_payload_untouched() {
+fn protobuf_keeps_any_payload_unchanged() {
     for (name, push) in values::rewritten_pushes() {
         let frame = golden("pushes", name, Encoding::Protobuf);
         let read: Vec<_> = Encoding::Protobuf.decode_replies(&frame).collect();
@@ -114,7 +114,7 @@ fn protobuf_carries_any_payload_untouched() {
 }
 
 #[test]
-fn event_streams_are_written_as_ever() {
+fn encodes_event_streams_as_in_the_golden_files() {
     for (name, written) in event_streams() {
         let expected = fs::read(folder("sse").join(format!("{name}.txt"))).unwrap();
         assert_eq!(written.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{name}");
@@ -148,7 +148,7 @@ fn event_streams() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The cursor of three channels, two of which share their epoch.
+/// The cursor of three channels, two of which have the same epoch.
 fn cursor(out: &mut Vec<u8>) {
     let positions =
         [("web-signals", 0xa1b2_c3d4_e5f6, 41), ("nest-signals", 0xa1b2_c3d4_e5f6, 0), ("☃", 1, 300)];
@@ -159,9 +159,9 @@ fn cursor(out: &mut Vec<u8>) {
     Cursor::write(positions, out);
 }
 
-/// A file that no test reads would promise something that nobody keeps.
+/// A golden file without a test would not be checked.
 #[test]
-fn no_golden_file_is_left_over() {
+fn every_golden_file_is_tested() {
     let mut known: BTreeSet<PathBuf> = BTreeSet::new();
     let pushes =
         values::pushes().into_iter().chain(values::rewritten_pushes()).map(|(name, _)| ("pushes", name));

@@ -1,5 +1,6 @@
-//! The promises of the wire: it never changes (`golden`), it forgives what SDKs do and nothing else
-//! (`decoding`), nothing is lost and nothing panics (`properties`), browsers read it (`event_stream`).
+//! Tests of the wire protocols: encoded frames never change (`golden`), decoding accepts the variations of SDKs and
+//! rejects everything else (`decoding`), messages round-trip and no input panics (`properties`), an `EventSource` parses
+//! the stream (`event_stream`).
 
 mod decoding;
 mod event_stream;

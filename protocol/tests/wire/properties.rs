@@ -1,4 +1,4 @@
-//! What holds of every value and of every input.
+//! Property tests: every message round-trips, and no input panics.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ fn frame_of_commands(encoding: Encoding, commands: &[Command]) -> Vec<u8> {
     let mut frame = Vec::new();
     for (index, command) in commands.iter().enumerate() {
         if index > 0 {
-            encoding.join(&mut frame);
+            encoding.write_separator(&mut frame);
         }
         encoding.encode_command(command, &mut frame);
     }
@@ -30,19 +30,19 @@ fn frame_of_replies(encoding: Encoding, replies: &[Reply]) -> Vec<u8> {
     let mut frame = Vec::new();
     for (index, reply) in replies.iter().enumerate() {
         if index > 0 {
-            encoding.join(&mut frame);
+            encoding.write_separator(&mut frame);
         }
         encoding.encode_reply(reply, &mut frame);
     }
     frame
 }
 
-/// Reads a frame as everything that it might be; the answers do not matter, that they come does.
+/// Decodes a frame in every way, and checks that decoding terminates.
 fn read(frame: &[u8]) {
     for encoding in [Encoding::Json, Encoding::Protobuf] {
         let commands = encoding.decode_commands(frame).count();
         let replies = encoding.decode_replies(frame).count();
-        // Each message takes a byte; an error may come on top.
+        // Each message takes at least one byte; an error may follow.
         assert!(commands <= frame.len() + 1 && replies <= frame.len() + 1);
     }
 }
@@ -60,7 +60,7 @@ fn read_push(encoding: Encoding, frame: &[u8]) -> Publication {
     publication
 }
 
-/// What the JSON encoding makes of a payload, said in another way than the encoder's.
+/// The JSON value of a payload, computed independently of the encoder.
 fn as_json(payload: &Payload) -> serde_json::Value {
     match payload.kind() {
         PayloadKind::Json => serde_json::from_slice(payload.bytes()).expect("JSON"),
@@ -74,14 +74,14 @@ fn as_json(payload: &Payload) -> serde_json::Value {
 
 proptest! {
     #[test]
-    fn commands_come_through_in_order(encoding in encoding(), commands in vec(strategies::command(), 1..5)) {
+    fn commands_round_trip_in_order(encoding in encoding(), commands in vec(strategies::command(), 1..5)) {
         let frame = frame_of_commands(encoding, &commands);
         let read: Vec<_> = encoding.decode_commands(&frame).collect::<Result<_, _>>().unwrap();
         prop_assert_eq!(read, commands);
     }
 
     #[test]
-    fn replies_come_through_in_order(encoding in encoding(), replies in vec(strategies::reply(), 1..5)) {
+    fn replies_round_trip_in_order(encoding in encoding(), replies in vec(strategies::reply(), 1..5)) {
         let frame = frame_of_replies(encoding, &replies);
         let read: Vec<_> = encoding.decode_replies(&frame).collect::<Result<_, _>>().unwrap();
         prop_assert_eq!(read, replies);
@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn a_publication_is_written_as_the_reply_that_holds_it(
+    fn encode_publication_equals_encode_reply(
         encoding in encoding(),
         channel in strategies::any_channel(),
         publication in strategies::any_publication(),
@@ -110,13 +110,13 @@ proptest! {
     }
 
     #[test]
-    fn protobuf_carries_any_publication_untouched(publication in strategies::any_publication()) {
+    fn protobuf_round_trips_any_publication(publication in strategies::any_publication()) {
         let frame = written_push(Encoding::Protobuf, "c", &publication);
         prop_assert_eq!(read_push(Encoding::Protobuf, &frame), publication);
     }
 
     #[test]
-    fn json_carries_any_payload_on_one_line_as_it_was_meant(publication in strategies::any_publication()) {
+    fn json_encodes_any_payload_on_one_line(publication in strategies::any_publication()) {
         let frame = written_push(Encoding::Json, "c", &publication);
         prop_assert!(!frame.iter().any(|byte| b"\r\n".contains(byte)));
         let read = read_push(Encoding::Json, &frame);
@@ -130,13 +130,13 @@ proptest! {
     }
 
     #[test]
-    fn json_without_line_breaks_is_carried_byte_for_byte(publication in strategies::publication()) {
+    fn json_without_line_breaks_round_trips_byte_for_byte(publication in strategies::publication()) {
         let read = read_push(Encoding::Json, &written_push(Encoding::Json, "c", &publication));
         prop_assert_eq!(read, publication);
     }
 
     #[test]
-    fn a_strict_parser_reads_each_json_frame_whatever_was_published(publication in strategies::any_publication()) {
+    fn a_strict_parser_accepts_each_json_frame(publication in strategies::any_publication()) {
         let publications = vec![publication.clone()];
         let sub = SubscribeResult { publications: publications.clone(), ..SubscribeResult::default() };
         let subs = vec![("c".to_owned(), sub.clone())];
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn data_that_is_not_json_never_breaks_a_json_frame(bytes in vec(any::<u8>(), 1..60)) {
+    fn other_data_keeps_a_json_frame_valid(bytes in vec(any::<u8>(), 1..60)) {
         let data = Bytes::from(bytes);
         let rpc = earshot_protocol::RpcResult { data };
         let frame = frame_of_replies(Encoding::Json, &[Reply { id: 1, body: ReplyBody::Rpc(rpc) }]);
@@ -164,12 +164,12 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_without_a_panic(frame in vec(any::<u8>(), 0..200)) {
+    fn decoding_any_bytes_does_not_panic(frame in vec(any::<u8>(), 0..200)) {
         read(&frame);
     }
 
     #[test]
-    fn a_frame_cut_anywhere_gives_the_commands_before_the_cut(
+    fn a_truncated_frame_yields_the_commands_before_the_cut(
         encoding in encoding(),
         commands in vec(strategies::command(), 1..4),
         cut in any::<Index>(),
@@ -183,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_frame_is_read_without_a_panic(
+    fn decoding_a_corrupted_frame_does_not_panic(
         encoding in encoding(),
         commands in vec(strategies::command(), 1..4),
         replies in vec(strategies::reply(), 1..4),
@@ -199,9 +199,9 @@ proptest! {
     }
 
     #[test]
-    fn a_payload_is_json_exactly_if_a_strict_parser_says_so(payload in strategies::any_payload()) {
+    fn a_payload_is_json_exactly_if_a_strict_parser_accepts_it(payload in strategies::any_payload()) {
         let is_json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).is_ok();
-        // serde_json takes 127 levels.
+        // serde_json accepts 127 levels.
         let around = 127 - NESTING_MAX;
         let inside = [&b"[".repeat(around)[..], payload.bytes(), &b"]".repeat(around)].concat();
         prop_assert_eq!(payload.kind() == PayloadKind::Json, is_json(payload.bytes()) && is_json(&inside));
@@ -210,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn an_epoch_comes_back_from_its_text(number in any::<u64>()) {
+    fn an_epoch_round_trips(number in any::<u64>()) {
         let epoch = Epoch::from_u64(number);
         prop_assert_eq!(epoch.to_string().parse(), Ok(epoch));
     }
@@ -225,7 +225,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_behind_the_version_are_a_cursor_or_an_error(bytes in vec(any::<u8>(), 0..80)) {
+    fn any_bytes_after_the_version_are_a_cursor_or_an_error(bytes in vec(any::<u8>(), 0..80)) {
         let text = BASE64_URL_SAFE_NO_PAD.encode([&[2][..], &bytes].concat());
         if let Ok(cursor) = Cursor::parse(&text) {
             prop_assert_eq!(cursor.positions(&[tag("web-signals")]).len(), 1);
@@ -233,7 +233,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cursor_gives_each_channel_its_position_whatever_the_list(
+    fn a_cursor_returns_the_position_of_each_channel(
         written in vec((0..24_u8, strategies::position()), 0..20),
         asked in vec(0..24_u8, 0..20),
     ) {

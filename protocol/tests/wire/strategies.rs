@@ -1,9 +1,9 @@
-//! Owns the making of arbitrary values, biased to what is hard: quotes, line breaks, zeros, limits.
+//! Strategies for arbitrary values, biased towards edge cases: quotes, line breaks, zeros, limits.
 
 use bytes::Bytes;
 use earshot_protocol::{
     ChannelName, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, DisconnectPush, Epoch,
-    HistoryRequest, HistoryResult, MemberPush, MessagePush, Payload, PresenceRequest, PresenceResult,
+    HistoryRequest, HistoryResult, JoinLeavePush, MessagePush, Payload, PresenceRequest, PresenceResult,
     PresenceStatsRequest, PresenceStatsResult, Publication, PublishRequest, PublishResult, Push, PushBody,
     RefreshPush, RefreshRequest, RefreshResult, Reply, ReplyBody, ReplyError, Request, RpcRequest, RpcResult,
     SendRequest, Since, StreamPosition, SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest,
@@ -19,7 +19,7 @@ fn map<T: std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Val
     vec((text(), value), 0..4)
 }
 
-/// Any JSON on one line; `null` is what an optional field reads as nothing.
+/// Any JSON on one line except `null`, which an optional field decodes as `None`.
 fn json() -> impl Strategy<Value = Bytes> {
     let scalar = prop_oneof![
         any::<bool>().prop_map(|value| value.to_string()),
@@ -49,7 +49,7 @@ pub(crate) fn publication() -> impl Strategy<Value = Publication> {
     publication_of(payload())
 }
 
-/// JSON over several lines, text, and bytes, too.
+/// A payload of JSON on one or several lines, text, or bytes.
 pub(crate) fn any_payload() -> impl Strategy<Value = Payload> {
     let spread = json().prop_map(|json| {
         let json = String::from_utf8_lossy(&json).replace(" , ", "\r,\n ");
@@ -61,7 +61,7 @@ pub(crate) fn any_payload() -> impl Strategy<Value = Payload> {
     prop_oneof![json(), spread, texts, lines, bytes, hostile()].prop_map(Payload::new)
 }
 
-/// JSON that some parsers take and others refuse, and what is close to it.
+/// JSON that only some parsers accept, and similar texts.
 fn hostile() -> impl Strategy<Value = Bytes> {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let value = prop_oneof![
@@ -86,7 +86,7 @@ fn client_info() -> impl Strategy<Value = ClientInfo> {
         .prop_map(|(user, client, conn_info, chan_info)| ClientInfo { user, client, conn_info, chan_info })
 }
 
-/// A publisher may use the very tag that the JSON encoding sets.
+/// Tags, sometimes with the key `encoding`, which the JSON encoding sets itself.
 fn tags() -> impl Strategy<Value = Vec<(String, String)>> {
     vec((prop_oneof![4 => text(), 1 => Just("encoding".to_owned())], text()), 0..4)
 }
@@ -240,7 +240,7 @@ fn subscribe_push() -> impl Strategy<Value = SubscribePush> {
 }
 
 fn push_body() -> impl Strategy<Value = PushBody> {
-    let member = || client_info().prop_map(|info| MemberPush { info });
+    let member = || client_info().prop_map(|info| JoinLeavePush { info });
     prop_oneof![
         publication().prop_map(PushBody::Publication),
         member().prop_map(PushBody::Join),

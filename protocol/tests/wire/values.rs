@@ -1,13 +1,13 @@
-//! Owns the values whose wire form is kept in `tests/golden`, by the names of the files.
+//! The values whose encodings are in `tests/golden`, by file name.
 
 use bytes::Bytes;
 use earshot_protocol::{
     ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, HistoryRequest,
-    HistoryResult, MemberPush, MessagePush, Payload, PresenceRequest, PresenceResult, PresenceStatsRequest,
-    PresenceStatsResult, Publication, PublishRequest, PublishResult, Push, PushBody, RefreshPush,
-    RefreshRequest, RefreshResult, Reply, ReplyBody, Request, RpcRequest, RpcResult, SendRequest, Since,
-    SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest, SubscribeResult, TagsFilter,
-    UnsubscribeCode, UnsubscribeRequest,
+    HistoryResult, JoinLeavePush, MessagePush, Payload, PresenceRequest, PresenceResult,
+    PresenceStatsRequest, PresenceStatsResult, Publication, PublishRequest, PublishResult, Push, PushBody,
+    RefreshPush, RefreshRequest, RefreshResult, Reply, ReplyBody, Request, RpcRequest, RpcResult,
+    SendRequest, Since, SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest,
+    SubscribeResult, TagsFilter, UnsubscribeCode, UnsubscribeRequest,
 };
 
 fn raw(json: &'static str) -> Bytes {
@@ -195,8 +195,8 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
     vec![
         ("pub", publication(br#"{"type":"offer"}"#)),
         ("pub-full", full_publication()),
-        ("join", in_room(PushBody::Join(MemberPush { info: ann() }))),
-        ("leave", in_room(PushBody::Leave(MemberPush { info: ann() }))),
+        ("join", in_room(PushBody::Join(JoinLeavePush { info: ann() }))),
+        ("leave", in_room(PushBody::Leave(JoinLeavePush { info: ann() }))),
         ("unsubscribe", in_room(PushBody::Unsubscribe(UnsubscribeCode::InsufficientState.into()))),
         ("message", to_all(PushBody::Message(MessagePush { data: raw(r#"{"m":1}"#) }))),
         ("subscribe", in_room(PushBody::Subscribe(subscribe_push()))),
@@ -206,7 +206,7 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
     ]
 }
 
-/// Publications that JSON cannot carry as they are: reading gives back what JSON made of them.
+/// Publications that JSON cannot carry unchanged: they do not round-trip.
 pub(crate) fn rewritten_pushes() -> Vec<(&'static str, Push)> {
     let mut binary = publication(&[255, 0, 1, 128]);
     if let PushBody::Publication(publication) = &mut binary.body {

@@ -166,7 +166,7 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a\\nb\"",
-        "3: namespace.channels: a channel name must not hold a control character",
+        "3: namespace.channels: a channel name must not contain a control character",
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nredis = \"b\"",

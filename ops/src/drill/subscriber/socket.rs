@@ -139,7 +139,7 @@ impl<'v, 'a> Connection<'v, 'a> {
         let id = if request == Request::Pong { 0 } else { self.last_id + 1 };
         self.last_id = self.last_id.max(id);
         if !self.frame.is_empty() {
-            self.socket.encoding.join(&mut self.frame);
+            self.socket.encoding.write_separator(&mut self.frame);
         }
         self.socket.encoding.encode_command(&Command { id, request }, &mut self.frame);
     }
