@@ -1,31 +1,31 @@
-//! Admission: how many connections there may be, and the permits that they hold.
+//! The limit of connections, and the permits that connections hold.
 //!
-//! Owns the counts that decide. A permit travels with its connection and is released when it is dropped, wherever that
-//! happens, so no path can forget it. Must never read a metric: metrics only observe.
+//! A permit moves with its connection and is released on drop, so every code path releases it. Admission counts its own
+//! permits and never reads a metric.
 //!
-//! Three pools, each with a bound of its own:
-//! - *connections* (`limits.connections`): connections that are served for as long as they last.
-//! - *reserve*: connections beyond that. They are rejected with a reason, or get one response, and have a short
+//! Three pools, each with its own limit:
+//! - *connections* (`limits.connections`): connections that are served without a time limit.
+//! - *reserve*: connections beyond that. They receive a rejection with a reason, or one response, and have a short
 //!   lifetime.
-//! - *state*: requests for the state of the gateway when the reserve is exhausted, too. Only a connection that has
-//!   sent such a request whole gets in.
+//! - *state*: requests for `/health`, `/ready` and `/metrics` when the reserve is exhausted, too. Only a connection that
+//!   has sent such a request completely is admitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The part of the reserve that is kept for requests for the state of the gateway: one in so many.
+/// The pool *state* gets one in this many permits of the reserve.
 const STATE_SHARE: usize = 4;
 
-/// The bounds of admission.
+/// The limits of admission.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionLimits {
     /// Connections that are served (`limits.connections`).
     pub connections: usize,
-    /// Connections beyond that which are answered (`limits.reserved_connections`).
+    /// Further connections that get a response (`limits.reserved_connections`).
     pub reserved: usize,
 }
 
-/// Gives permits to connections.
+/// Issues permits for connections.
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<Pool>,
@@ -33,18 +33,18 @@ pub struct Admission {
     state: Arc<Pool>,
 }
 
-/// One connection's place, held until it is dropped.
+/// The permit of one connection, released on drop.
 #[derive(Debug)]
 pub struct Permit(Arc<Pool>);
 
-/// How much of a pool is in use.
+/// The usage of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolUsage {
     /// `connections`, `reserve` or `state`.
     pub pool: &'static str,
-    /// Permits that are held.
+    /// Permits in use.
     pub used: usize,
-    /// Permits that there are.
+    /// The number of permits.
     pub limit: usize,
 }
 
@@ -57,7 +57,7 @@ struct Pool {
 }
 
 impl Admission {
-    /// All permits are free.
+    /// Creates the pools; all permits are free.
     pub fn new(limits: AdmissionLimits) -> Self {
         let state = limits.reserved / STATE_SHARE;
         Self {
@@ -67,22 +67,22 @@ impl Admission {
         }
     }
 
-    /// A permit for a connection: of the limit while that is not reached, else of the reserve. `None`: neither has one.
+    /// Acquires a permit of the pool *connections*, or of the *reserve* if that pool is exhausted. `None`: both are.
     pub fn admit(&self) -> Option<Permit> {
         self.connections.acquire().or_else(|| self.reserve.acquire())
     }
 
-    /// A permit for a request for the state of the gateway, when [`Admission::admit`] has none.
+    /// Acquires a permit of the pool *state*, after [`Admission::admit`] returned `None`.
     pub fn admit_state_request(&self) -> Option<Permit> {
         self.state.acquire()
     }
 
-    /// Exchanges a permit of the reserve for one of the limit, if one is free by now.
+    /// Exchanges a permit of the reserve for one of the pool *connections*, if one is free.
     pub fn promote(&self, permit: Permit) -> Permit {
         if permit.is_reserved() { self.connections.acquire().unwrap_or(permit) } else { permit }
     }
 
-    /// How many permits are held.
+    /// Returns the usage of each pool.
     pub fn usage(&self) -> [PoolUsage; 3] {
         [&self.connections, &self.reserve, &self.state].map(|pool| PoolUsage {
             pool: pool.name,
@@ -93,12 +93,12 @@ impl Admission {
 }
 
 impl Permit {
-    /// Whether the connection is beyond the limit, and has a short lifetime.
+    /// Whether the connection exceeds the limit and has a short lifetime.
     pub fn is_reserved(&self) -> bool {
         self.0.is_reserve
     }
 
-    /// A permit that nothing counts, for tests and benchmarks of a shard.
+    /// A permit outside the limits, for tests and benchmarks of a shard.
     pub fn unlimited() -> Self {
         let pool = Pool::new("unlimited", usize::MAX, false);
         pool.used.store(1, Ordering::Relaxed);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn pools_are_used_in_their_order_and_given_back() {
+    fn acquires_from_the_pools_in_order_and_releases_on_drop() {
         let admission = admission(2, 4);
         let mut permits: Vec<Permit> = std::iter::from_fn(|| admission.admit()).collect();
         let reserved: Vec<bool> = permits.iter().map(Permit::is_reserved).collect();
@@ -152,14 +152,14 @@ mod tests {
         drop(permits.remove(0));
         let promoted = admission.promote(permits.pop().unwrap());
         assert!(!promoted.is_reserved());
-        assert!(admission.promote(permits.pop().unwrap()).is_reserved(), "the limit is reached again");
+        assert!(admission.promote(permits.pop().unwrap()).is_reserved(), "no permit is free");
         assert_eq!(used(&admission), [2, 1, 1]);
         drop((permits, promoted, state));
         assert_eq!(used(&admission), [0, 0, 0]);
     }
 
     #[test]
-    fn the_limit_holds_while_many_threads_come_and_go() {
+    fn the_limit_holds_with_concurrent_threads() {
         const LIMIT: usize = 3;
         let admission = admission(LIMIT, 0);
         let inside = AtomicUsize::new(0);

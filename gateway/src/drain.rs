@@ -1,7 +1,7 @@
-//! How the gateway stops: every task of the control plane is started here, told here to stop, and waited for here.
+//! Graceful shutdown: starts every task of the control plane, signals the shutdown, and waits for the tasks.
 //!
-//! Owns the two signals of a shutdown (*draining*: refuse newcomers, let the present ones go; *stop*: end now) and
-//! the set of running tasks. Must never decide what a task does on its way out.
+//! A shutdown has two signals: *draining* (reject new connections, disconnect clients) and *stop* (end all tasks). What
+//! a task does after a signal is up to the task.
 
 use std::future::Future;
 
@@ -9,18 +9,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Starts tasks, tells them to stop, waits for them. Cheap to clone; all clones are one.
+/// Starts tasks, signals them to stop, and waits for them. Clones are cheap and share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     draining: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
-    work: TaskTracker,
+    connections: TaskTracker,
 }
 
 impl Drain {
-    /// Starts a task on the control plane. It should watch [`Drain::stopped`] and end soon after.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that starts tasks")]
+    /// Starts a task on the control plane. The task must end soon after [`Drain::stopped`] resolves.
+    #[expect(clippy::disallowed_methods, reason = "only `Drain` starts tasks")]
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -29,23 +29,22 @@ impl Drain {
         tokio::spawn(self.tasks.track_future(task))
     }
 
-    /// Starts a task that serves somebody, and ends by itself when that one has been served: [`Drain::idle`] waits for
-    /// it.
-    pub fn spawn_work<F>(&self, task: F) -> JoinHandle<F::Output>
+    /// Starts a task that serves a connection or a request. [`Drain::idle`] waits for it.
+    pub fn spawn_connection<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.spawn(self.work.track_future(task))
+        self.spawn(self.connections.track_future(task))
     }
 
-    /// Resolves when nobody is being served any more.
+    /// Resolves when all tasks of [`Drain::spawn_connection`] have ended.
     pub async fn idle(&self) {
-        self.work.close();
-        self.work.wait().await;
+        self.connections.close();
+        self.connections.wait().await;
     }
 
-    /// Begins the drain: readiness goes false, newcomers are refused.
+    /// Begins the drain: the node is no longer ready and rejects new connections.
     pub fn begin(&self) {
         self.draining.cancel();
     }
@@ -60,7 +59,7 @@ impl Drain {
         self.draining.cancelled().await;
     }
 
-    /// Tells every task to end, and waits until the last one has.
+    /// Signals all tasks to end, and waits for them.
     pub async fn stop(&self) {
         self.begin();
         self.stop.cancel();

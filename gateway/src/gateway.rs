@@ -17,13 +17,13 @@ use crate::broker::redis::RedisSettings;
 use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
 use crate::config::{self, Config};
 use crate::drain::Drain;
+use crate::http::api_auth::ApiAuth;
 use crate::http::body::BodyLimits;
-use crate::http::guard::Guard;
-use crate::http::{self, Context};
-use crate::ingress::activity::EndLimits;
-use crate::ingress::carry::CarryLimits;
-use crate::ingress::origin::{Hosts, Origins};
-use crate::ingress::{self, AcceptLimits, Acceptor, Gate};
+use crate::http::{self, AppState};
+use crate::ingress::activity::DrainTimeouts;
+use crate::ingress::http_server::HttpLimits;
+use crate::ingress::origin::{HostPolicy, OriginPolicy};
+use crate::ingress::{self, Acceptor, IngressLimits, StreamContext};
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
@@ -75,27 +75,28 @@ impl Gateway {
         let limits = shard_limits(config);
         let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
         let allowed = config.allowed_origins.clone();
-        let origins = if config.development { Origins::development(allowed) } else { Origins::new(allowed) };
+        let origins =
+            if config.development { OriginPolicy::development(allowed) } else { OriginPolicy::new(allowed) };
         let reserved = config.limits.reserved_connections;
         let connections = config.limits.connections.unwrap_or_else(|| descriptors(reserved));
-        let gate = Arc::new(Gate {
+        let streams = Arc::new(StreamContext {
             node: Arc::clone(&node),
             shards: Arc::clone(&shards),
             limits,
             head_bytes: config.limits.head_bytes,
             origins,
-            hosts: Hosts::new(&config.hosts, &config.allowed_origins),
+            hosts: HostPolicy::new(&config.hosts, &config.allowed_origins),
             admission: Admission::new(AdmissionLimits { connections, reserved }),
             metrics: Arc::clone(&metrics),
         });
 
-        let context = Context {
+        let state = AppState {
             node,
-            gate: Arc::clone(&gate),
+            streams: Arc::clone(&streams),
             metrics: Arc::clone(&metrics),
             drain: drain.clone(),
-            guard: guard(config),
-            history_most: config.limits.recovery_publications,
+            auth: api_auth(config),
+            history_limit_max: config.limits.recovery_publications,
             body: BodyLimits::new(
                 config.limits.api_body_bytes,
                 config.limits.head_timeout,
@@ -104,8 +105,8 @@ impl Gateway {
             started: Instant::now(),
             uid: Uuid::new_v4().to_string(),
         };
-        let router = http::router(Arc::new(context), config.development);
-        let acceptor = Acceptor::new(gate, router, accept_limits(config), drain.clone());
+        let router = http::router(Arc::new(state), config.development);
+        let acceptor = Acceptor::new(streams, router, ingress_limits(config), drain.clone());
         for listener in listeners {
             acceptor.serve(listener)?;
         }
@@ -336,21 +337,21 @@ fn shard_limits(config: &Config) -> ShardLimits {
     }
 }
 
-fn accept_limits(config: &Config) -> AcceptLimits {
+fn ingress_limits(config: &Config) -> IngressLimits {
     let (limits, http) = (&config.limits, &config.http);
     let spread = config.drain.spread;
     let patience = close_patience(&config.drain);
     let close_timeout = config.websocket.close_timeout.min(patience);
-    AcceptLimits {
+    IngressLimits {
         head_bytes: limits.head_bytes,
         head_timeout: limits.head_timeout,
-        carry: CarryLimits {
+        http: HttpLimits {
             idle_timeout: http.idle_timeout,
             ping_interval: http.ping_interval,
             ping_timeout: http.ping_timeout,
             max_concurrent_streams: u32::try_from(http.max_concurrent_streams).unwrap_or(u32::MAX),
             reserved_timeout: limits.reserved_timeout,
-            end: EndLimits {
+            drain: DrainTimeouts {
                 idle: close_timeout,
                 streams: spread + close_timeout,
                 requests: spread + patience,
@@ -375,10 +376,10 @@ fn descriptors(reserved: usize) -> usize {
     descriptors.saturating_sub(DESCRIPTORS_KEPT + reserved).max(1)
 }
 
-fn guard(config: &Config) -> Guard {
+fn api_auth(config: &Config) -> ApiAuth {
     match &config.api_key {
-        Some(key) => Guard::Key(key.expose().to_owned()),
-        None if config.development => Guard::Development,
-        None => Guard::Closed,
+        Some(key) => ApiAuth::Key(key.expose().to_owned()),
+        None if config.development => ApiAuth::Development,
+        None => ApiAuth::Disabled,
     }
 }

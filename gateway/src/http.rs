@@ -1,19 +1,19 @@
-//! Everything that is answered by axum: the publish API, health, metrics, the page, and streams that hyper carries.
+//! The routes of axum: the server API, health, metrics, the console page, and streams on connections that hyper serves.
 //!
-//! Must never touch a connection of a shard; a stream is asked for, and read like any body.
+//! Handlers never access a connection of a shard. A stream is requested from a shard and read as a response body.
 //!
-//! - [`api`]: `POST /api/{method}` in the shape of Centrifugo's server API.
-//! - [`body`]: the bodies of its requests.
-//! - [`guard`]: who may call the API.
-//! - [`status`]: `/health`, `/ready`, `/metrics`.
-//! - [`streams`]: SSE over HTTP/2 and on connections that were used before; WebSocket upgrades there.
+//! - [`api`]: `POST /api/{method}`, compatible with Centrifugo's server API.
+//! - [`body`]: request bodies of the API.
+//! - [`api_auth`]: authentication of API requests.
+//! - [`health`]: `/health`, `/ready`, `/metrics`; `link_metrics`: the state of the links to Redis in them.
+//! - [`hyper_streams`]: SSE over HTTP/2, SSE and WebSocket on reused HTTP/1.1 connections.
 
 pub mod api;
+pub mod api_auth;
 pub mod body;
-pub mod guard;
-mod links;
-pub mod status;
-pub mod streams;
+pub mod health;
+pub mod hyper_streams;
+mod link_metrics;
 
 use std::sync::Arc;
 
@@ -24,51 +24,51 @@ use axum::routing::{any, get, post};
 use tokio::time::Instant;
 
 use crate::drain::Drain;
-use crate::ingress::Gate;
+use crate::ingress::StreamContext;
 use crate::metrics::Metrics;
 use crate::node::Node;
+use api_auth::ApiAuth;
 use body::BodyLimits;
-use guard::Guard;
 
-/// What the routes need.
+/// The state of all routes.
 #[derive(Debug)]
-pub struct Context {
+pub struct AppState {
     /// The node.
     pub node: Arc<Node>,
-    /// Where streams go.
-    pub gate: Arc<Gate>,
-    /// The counters.
+    /// Authorizes streams and passes them to shards.
+    pub streams: Arc<StreamContext>,
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether the gateway is about to stop.
+    /// The state of the shutdown.
     pub drain: Drain,
-    /// Who may call the API.
-    pub guard: Guard,
-    /// Publications in one page of history (`limits.recovery_publications`).
-    pub history_most: usize,
-    /// The bounds of the bodies of API requests.
+    /// The authentication of API requests.
+    pub auth: ApiAuth,
+    /// The maximum number of publications in one page of history (`limits.recovery_publications`).
+    pub history_limit_max: usize,
+    /// The limits of API request bodies.
     pub body: BodyLimits,
-    /// When the gateway was started.
+    /// The start time of the gateway.
     pub started: Instant,
-    /// This node's name to the world.
+    /// The id of this node.
     pub uid: String,
 }
 
-/// All routes; `with_console`: `/` is the page for trying things out.
-pub fn router(context: Arc<Context>, with_console: bool) -> Router {
+/// Returns all routes; `with_console`: `/` is the console page.
+pub fn router(state: Arc<AppState>, with_console: bool) -> Router {
     let mut router = Router::new()
         .route("/api/{method}", post(api::call))
-        .route("/health", get(status::health))
-        .route("/ready", get(status::ready))
-        .route("/metrics", get(status::metrics))
-        .route("/sse", any(streams::sse))
-        .route("/sse/", any(streams::sse))
-        .route("/sse/{*channel}", any(streams::sse))
-        .route("/ws", get(streams::websocket))
-        .route("/connection/websocket", get(streams::websocket));
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/sse", any(hyper_streams::sse))
+        .route("/sse/", any(hyper_streams::sse))
+        .route("/sse/{*channel}", any(hyper_streams::sse))
+        .route("/ws", get(hyper_streams::websocket))
+        .route("/connection/websocket", get(hyper_streams::websocket));
     if with_console {
         router = router.route("/", get(console));
     }
-    router.with_state(context)
+    router.with_state(state)
 }
 
 async fn console() -> Response {
@@ -79,8 +79,8 @@ async fn console() -> Response {
     (headers, Html(include_str!("http/console.html"))).into_response()
 }
 
-/// A plain refusal.
-fn refuse(status: u16, reason: String) -> Response {
+/// Returns an error response with a plain text body.
+fn plain_error(status: u16, reason: String) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     (status, reason + "\n").into_response()
 }

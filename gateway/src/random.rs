@@ -1,22 +1,22 @@
-//! Unpredictable numbers from the operating system.
+//! Unpredictable random numbers from the operating system.
 //!
-//! For whatever a client, or another user of the same Redis, must not be able to guess: client ids, names of probe
-//! channels, probe numbers. `fastrand` is predictable and stays where that does not matter: jitter, load balancing.
+//! Used for values that a client, or another user of the same Redis, must not be able to guess: client ids, names of
+//! probe channels, probe numbers. `fastrand` is predictable and is used for jitter and load balancing.
 
 use uuid::Uuid;
 
-/// 64 random bits.
+/// Returns 64 random bits.
 ///
 /// # Panics
-/// When the operating system has no source of randomness: nothing that relies on it would be safe.
+/// When the operating system has no source of randomness: ids would be predictable.
 pub fn u64() -> u64 {
     match getrandom::u64() {
         Ok(number) => number,
-        Err(error) => panic!("the operating system gives no random numbers: {error}"),
+        Err(error) => panic!("cannot read random numbers from the operating system: {error}"),
     }
 }
 
-/// A version 4 UUID: 122 random bits.
+/// Returns a version 4 UUID: 122 random bits.
 ///
 /// # Panics
 /// As [`u64()`].
@@ -29,7 +29,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn no_number_comes_twice() {
+    fn numbers_are_unique() {
         let numbers: HashSet<u64> = (0..1000).map(|_| super::u64()).collect();
         let ids: HashSet<_> = (0..1000).map(|_| super::uuid()).collect();
         assert_eq!((numbers.len(), ids.len()), (1000, 1000));

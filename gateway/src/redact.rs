@@ -1,26 +1,26 @@
-//! Hides what URLs carry before their host.
+//! Redacts credentials in URLs.
 //!
-//! Owns what looks like a URL with credentials, in any text that is shown: a diagnostic, a log line, a report. It is the
-//! last defence, for a URL in a place where none belongs; a secret that is known as one is masked where it is kept.
+//! Finds URLs with credentials in any text that is displayed: a diagnostic, a log line, a report. This is the last
+//! defence, for a URL in an unexpected place; known secrets are masked by their own types.
 
 use std::borrow::Cow;
 
-/// What stands where credentials would.
+/// The replacement of credentials.
 const MASK: &str = "***";
 
-/// Characters that end a token: white space, quotes, also escaped ones, and what stands between values.
+/// Characters that end a token: white space, quotes, the backslash of escaped quotes, and separators of values.
 const ENDS: [char; 12] = [' ', '\t', '\\', '"', '\'', '`', ',', ';', '(', ')', '<', '>'];
 
-/// Credentials of examples in our own messages.
+/// Placeholders for credentials in the gateway's own messages.
 const EXAMPLES: [&str; 2] = [":password", "[[user]:password"];
 
-/// A text with `***` instead of user and password in each URL.
+/// Returns the text with `***` instead of user and password in each URL.
 pub fn urls(text: &str) -> Cow<'_, str> {
     by_line(text, "://", url_line)
 }
 
-/// The same, also where the scheme is missing: `:password@host`. For texts that hold no names of keys or channels that
-/// look alike.
+/// Like [`urls`], and also redacts addresses without a scheme (`:password@host`). For texts without names of keys or
+/// channels, which may look the same.
 pub fn addresses(text: &str) -> Cow<'_, str> {
     match urls(text) {
         Cow::Borrowed(text) => by_line(text, "@", address_line),
@@ -43,8 +43,8 @@ fn url_line(line: &str) -> String {
         shown.push_str(head);
         rest = tail;
         let token = first_token(rest);
-        // A password may hold anything, the ends of tokens included: what is up to the last `@` before the next URL
-        // counts as credentials, unless the token is a host without a port.
+        // A password may contain any character, including those that end a token. Everything before the last `@` in
+        // front of the next URL counts as credentials, unless the token is a host without a port.
         let next_url = rest.find("://").unwrap_or(rest.len());
         let end = match rest[..token.len().max(next_url)].rfind('@') {
             Some(at) if EXAMPLES.contains(&&rest[..at]) => 0,
@@ -85,12 +85,12 @@ fn first_token(text: &str) -> &str {
     &text[..text.find(ENDS).unwrap_or(text.len())]
 }
 
-/// Whether what has no `@` may be the beginning of credentials: `user:password`.
+/// Whether a token without `@` may be the beginning of credentials (`user:password`) in a truncated text.
 fn is_cut_off(token: &str) -> bool {
     token.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains(':'))
 }
 
-/// Whether the part of a URL behind the scheme is a host, with or without port and path, or an example of one.
+/// Whether the part of a URL after the scheme is a host, optionally with port and path, or a placeholder for a host.
 fn is_host(text: &str) -> bool {
     let authority = text.split(['/', '?', '#']).next().unwrap_or_default();
     let is_name =
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_hidden_and_nothing_else() {
+    fn redacts_credentials_only() {
         for (text, shown) in [
             ("", ""),
             ("found \"redis://:hunter2@host:1/0\"; why", "found \"redis://***@host:1/0\"; why"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_its_scheme_is_hidden_in_diagnostics() {
+    fn redacts_addresses_without_a_scheme() {
         assert_eq!(addresses("seed \":hunter2@host:7000\" is wrong"), "seed \"***@host:7000\" is wrong");
         assert_eq!(addresses("`__keyevent@*`, a@b.example"), "`__keyevent@*`, a@b.example");
         assert_eq!(urls("key user:7@example.com"), "key user:7@example.com");
@@ -144,15 +144,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_password_is_left(user in "[a-z]{0,5}", password in "[ -~é]{6,30}", before in "[ -~]{0,20}", after in "[ -?A-~]{0,20}") {
+        fn redacts_any_password(user in "[a-z]{0,5}", password in "[ -~é]{6,30}", before in "[ -~]{0,20}", after in "[ -?A-~]{0,20}") {
             let shown = urls(&format!("{before} redis://{user}:{password}@host{after}")).into_owned();
-            // What stands elsewhere is not hidden.
+            // Text outside the URL is not redacted.
             prop_assume!(!before.contains(&password) && !after.contains(&password));
             prop_assert!(!shown.contains(&password), "{}", shown);
         }
 
         #[test]
-        fn any_text_is_taken(text in "\\PC{0,80}") {
+        fn accepts_any_text(text in "\\PC{0,80}") {
             let _ = addresses(&text);
         }
     }

@@ -1,8 +1,8 @@
 //! The head of a request, and what is answered to a handshake: beside the parser alone.
 
 use earshot::ingress::handshake;
-use earshot::ingress::head::Head;
-use earshot::ingress::origin::Origins;
+use earshot::ingress::head::RequestHead;
+use earshot::ingress::origin::OriginPolicy;
 
 use crate::race::{Race, of};
 
@@ -22,14 +22,14 @@ const SSE: &str = "GET /sse/web-signals HTTP/1.1\r\nHost: live.example.com\r\nCo
     Accept-Language: en-GB,en;q=0.9\r\n\r\n";
 
 pub(crate) fn run(race: &Race) {
-    let parse = |head: &'static str| of(move || Head::parse(head.as_bytes(), 8192).unwrap().unwrap());
+    let parse = |head: &'static str| of(move || RequestHead::parse(head.as_bytes(), 8192).unwrap().unwrap());
     race.run("head: of a WebSocket", parse(WEBSOCKET), "httparse", httparse(WEBSOCKET));
     race.run("head: of an event stream", parse(SSE), "httparse", httparse(SSE));
-    let head = Head::parse(WEBSOCKET.as_bytes(), 8192).unwrap().unwrap();
-    let origins = Origins::default();
+    let head = RequestHead::parse(WEBSOCKET.as_bytes(), 8192).unwrap().unwrap();
+    let origins = OriginPolicy::default();
     race.run(
         "head: judged and answered",
-        of(|| handshake::judge(head.request(), &origins)),
+        of(|| handshake::negotiate(head.request(), &origins)),
         "httparse",
         httparse(WEBSOCKET),
     );

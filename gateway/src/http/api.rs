@@ -1,7 +1,6 @@
-//! The publish API, in the shape of Centrifugo's server API v6.
+//! The server API, compatible with Centrifugo's server API v6.
 //!
-//! Owns the shapes of requests and answers. A payload goes through as it was written. What a method offers elsewhere
-//! and does not do here is refused, never ignored.
+//! Payloads pass through byte for byte. Options of Centrifugo that are not supported are rejected, never ignored.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,9 +19,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use super::api_auth::ApiAuthError;
 use super::body::BodyError;
-use super::guard::Denied;
-use super::{Context, refuse};
+use super::{AppState, plain_error};
 use crate::broker::log::Append;
 use crate::broker::{Attributes, Reach};
 use crate::node::history::epoch_text;
@@ -33,33 +32,33 @@ use crate::node::recovery::Since;
 use crate::node::registry::Page;
 use crate::node::{PublishError, Published};
 
-/// Publications of one broadcast that may be in progress at a time.
+/// The maximum number of concurrent publications of one broadcast.
 const BROADCAST_CONCURRENCY_MAX: usize = 256;
 
-/// Why a call fails. Clients match the words of the code, so what happened here is in a field of its own.
+/// Why an API request fails. Clients match the message of the code, so the details are in a separate field.
 #[derive(Debug)]
-struct Fault {
+struct ApiError {
     code: ErrorCode,
     detail: String,
 }
 
-/// A result as JSON text: payloads in it are not parsed.
-type Answer = Result<Box<RawValue>, Fault>;
+/// The result of a method as JSON text: payloads are not parsed.
+type ApiResult = Result<Box<RawValue>, ApiError>;
 
-/// What every call is answered.
+/// The response body of every method.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Body {
+enum ApiResponse {
     Result(Box<RawValue>),
     Error { code: u32, message: &'static str, detail: String },
 }
 
-/// What `publish` and `broadcast` are given; one names a channel, the other several.
+/// The parameters of `publish` (`channel`) and `broadcast` (`channels`).
 #[derive(Debug, Deserialize)]
-struct Publish<'a> {
+struct PublishParams<'a> {
     channel: Option<String>,
     channels: Option<Vec<String>>,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "some_raw_value")]
     data: Option<&'a RawValue>,
     b64data: Option<String>,
     tags: Option<BTreeMap<String, String>>,
@@ -70,42 +69,42 @@ struct Publish<'a> {
     version_epoch: Option<String>,
 }
 
-/// A `null` that is written down is a payload.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+/// An explicit `null` is a payload; only a missing field is `None`.
+fn some_raw_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Debug, Deserialize)]
-struct History {
+struct HistoryParams {
     channel: String,
     #[serde(default)]
     limit: i32,
-    since: Option<Position>,
+    since: Option<SinceParam>,
     #[serde(default)]
     reverse: bool,
 }
 
 #[derive(Debug, Deserialize)]
-struct Position {
+struct SinceParam {
     #[serde(default)]
     offset: u64,
     #[serde(default)]
     epoch: String,
 }
 
-/// A page of a channel's history.
+/// The result of `history`.
 #[derive(Debug, Default, Serialize)]
 struct HistoryResult<'a> {
-    publications: Vec<Shown<'a>>,
+    publications: Vec<PublicationView<'a>>,
     epoch: String,
     offset: u64,
 }
 
-/// A publication: JSON as it was published, text as a string, other bytes as base64.
+/// A publication in a result: JSON unchanged, text as a string, other bytes as base64.
 #[derive(Debug, Default, Serialize)]
-struct Shown<'a> {
+struct PublicationView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Data<'a>>,
+    data: Option<PublicationData<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     b64data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,94 +116,94 @@ struct Shown<'a> {
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Data<'a> {
+enum PublicationData<'a> {
     Json(&'a RawValue),
     Text(Cow<'a, str>),
 }
 
 #[derive(Debug, Deserialize)]
-struct Channel {
+struct HistoryRemoveParams {
     channel: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Channels {
+struct ChannelsParams {
     #[serde(default)]
     pattern: String,
 }
 
-/// `POST /api/{method}`
+/// Handles `POST /api/{method}`.
 pub async fn call(
-    State(context): State<Arc<Context>>,
+    State(state): State<Arc<AppState>>,
     Path(method): Path<String>,
     request: Request,
 ) -> Response {
-    if let Err(denied) = admit(&context, &request) {
-        return denial(denied);
+    if let Err(error) = authorize(&state, &request) {
+        return auth_error(error);
     }
-    let body = match context.body.read(request.into_body()).await {
+    let body = match state.body.read(request.into_body()).await {
         Ok(body) => body,
-        Err(error) => return body_error(&context, &error),
+        Err(error) => return body_error(&state, &error),
     };
     let body = body.bytes();
-    let answer = match method.as_str() {
-        "publish" => publish(&context, body).await,
-        "broadcast" => broadcast(&context, body).await,
-        "channels" => channels(&context, body).await,
-        "info" => info(&context).await,
-        "history" => history(&context, body).await,
-        "history_remove" => history_remove(&context, body).await,
+    let result = match method.as_str() {
+        "publish" => publish(&state, body).await,
+        "broadcast" => broadcast(&state, body).await,
+        "channels" => channels(&state, body).await,
+        "info" => info(&state).await,
+        "history" => history(&state, body).await,
+        "history_remove" => history_remove(&state, body).await,
         _ => {
-            let fault = Fault::new(ErrorCode::MethodNotFound, format!("no method {method:?}"));
-            return (StatusCode::NOT_FOUND, Json(Body::from(Err(fault)))).into_response();
+            let error = ApiError::new(ErrorCode::MethodNotFound, format!("unknown method {method:?}"));
+            return (StatusCode::NOT_FOUND, Json(ApiResponse::from(Err(error)))).into_response();
         }
     };
-    Json(Body::from(answer)).into_response()
+    Json(ApiResponse::from(result)).into_response()
 }
 
-/// As Centrifugo does, a key in the query counts where the headers hold none that is right.
-fn admit(context: &Context, request: &Request) -> Result<(), Denied> {
-    let (guard, origins) = (&context.guard, &context.gate.origins);
-    guard.admit(request.headers(), origins).or_else(|denied| {
+/// Authenticates a request. Like in Centrifugo, a key in the query is checked if the headers contain no valid key.
+fn authorize(state: &AppState, request: &Request) -> Result<(), ApiAuthError> {
+    let (auth, origins) = (&state.auth, &state.streams.origins);
+    auth.check(request.headers(), origins).or_else(|error| {
         let query = request.uri().query().unwrap_or_default();
         let mut pairs = form_urlencoded::parse(query.as_bytes());
-        let key = pairs.find(|(name, _)| name == "api_key").ok_or(denied)?.1;
+        let key = pairs.find(|(name, _)| name == "api_key").ok_or(error)?.1;
         let mut headers = request.headers().clone();
-        headers.insert("x-api-key", HeaderValue::from_str(&key).map_err(|_| denied)?);
-        guard.admit(&headers, origins)
+        headers.insert("x-api-key", HeaderValue::from_str(&key).map_err(|_| error)?);
+        auth.check(&headers, origins)
     })
 }
 
-async fn publish(context: &Context, body: &[u8]) -> Answer {
-    let request: Publish<'_> = read(body)?;
-    let channel = request.channel.as_ref().ok_or_else(|| Fault::missing("channel"))?;
-    publish_one(context, channel, request.payload()?, request.extras()?).await
+async fn publish(state: &AppState, body: &[u8]) -> ApiResult {
+    let request: PublishParams<'_> = parse_body(body)?;
+    let channel = request.channel.as_ref().ok_or_else(|| ApiError::missing("channel"))?;
+    publish_one(state, channel, request.payload()?, request.publish_options()?).await
 }
 
-async fn broadcast(context: &Context, body: &[u8]) -> Answer {
-    let request: Publish<'_> = read(body)?;
+async fn broadcast(state: &AppState, body: &[u8]) -> ApiResult {
+    let request: PublishParams<'_> = parse_body(body)?;
     let channels = request.channels.as_ref().filter(|channels| !channels.is_empty());
-    let channels = channels.ok_or_else(|| Fault::missing("channels"))?;
-    // Built once and shared by all publications.
-    let (data, extras) = (request.payload()?, request.extras()?);
-    let mut responses: Vec<Body> = Vec::with_capacity(channels.len());
+    let channels = channels.ok_or_else(|| ApiError::missing("channels"))?;
+    // Parsed once and shared by all publications.
+    let (data, publish_options) = (request.payload()?, request.publish_options()?);
+    let mut responses: Vec<ApiResponse> = Vec::with_capacity(channels.len());
     let mut published = FuturesOrdered::new();
     for channel in channels {
         if published.len() >= BROADCAST_CONCURRENCY_MAX {
-            responses.extend(published.next().await.map(Body::from));
+            responses.extend(published.next().await.map(ApiResponse::from));
         }
-        published.push_back(publish_one(context, channel, data.clone(), extras.clone()));
+        published.push_back(publish_one(state, channel, data.clone(), publish_options.clone()));
     }
-    while let Some(answer) = published.next().await {
-        responses.push(answer.into());
+    while let Some(result) = published.next().await {
+        responses.push(result.into());
     }
-    answer(&BTreeMap::from([("responses", responses)]))
+    to_result(&BTreeMap::from([("responses", responses)]))
 }
 
-async fn publish_one(context: &Context, channel: &str, data: Bytes, extras: Append) -> Answer {
-    let name = name(channel)?;
-    let published = context.node.publish(&name, data, extras).await.map_err(Fault::from)?;
-    answer(&match published {
+async fn publish_one(state: &AppState, channel: &str, data: Bytes, publish_options: Append) -> ApiResult {
+    let name = parse_channel(channel)?;
+    let published = state.node.publish(&name, data, publish_options).await.map_err(ApiError::from)?;
+    to_result(&match published {
         Published::Numbered(position) => {
             json!({ "offset": position.offset, "epoch": position.epoch.to_string() })
         }
@@ -213,44 +212,44 @@ async fn publish_one(context: &Context, channel: &str, data: Bytes, extras: Appe
     })
 }
 
-async fn history(context: &Context, body: &[u8]) -> Answer {
-    let request: History = read(body)?;
-    let name = name(&request.channel)?;
-    let namespace = context.node.namespace(&name).ok_or(PublishError::UnknownChannel)?;
+async fn history(state: &AppState, body: &[u8]) -> ApiResult {
+    let request: HistoryParams = parse_body(body)?;
+    let name = parse_channel(&request.channel)?;
+    let namespace = state.node.namespace(&name).ok_or(PublishError::UnknownChannel)?;
     if namespace.history.size == 0 {
-        return Err(Fault::new(ErrorCode::NotAvailable, "the namespace of this channel keeps no history"));
+        return Err(ApiError::new(ErrorCode::NotAvailable, "the namespace of this channel has no history"));
     }
     let since = request.since.map(|since| Since::read(&since.epoch, since.offset));
-    let page = Page::new(since, request.limit, context.history_most, request.reverse);
-    match context.node.history(&name, &page).await {
-        // Nobody here hears the channel, so nothing of it is remembered.
-        None => answer(&HistoryResult::default()),
+    let page = Page::new(since, request.limit, state.history_limit_max, request.reverse);
+    match state.node.history(&name, &page).await {
+        // This node is not subscribed to the channel, so it has no history.
+        None => to_result(&HistoryResult::default()),
         Some(Err(HistoryError::Unrecoverable)) => {
-            Err(Fault::new(ErrorCode::UnrecoverablePosition, "the position is of another sequence"))
+            Err(ApiError::new(ErrorCode::UnrecoverablePosition, "the epoch of the position does not match"))
         }
         Some(Err(HistoryError::Broker(error))) => Err(PublishError::from(error).into()),
         Some(Ok(history)) => {
             let publications =
-                history.publications.iter().map(|publication| Shown::new(publication)).collect();
+                history.publications.iter().map(|publication| PublicationView::new(publication)).collect();
             let (epoch, offset) = (epoch_text(history.top.epoch), history.top.offset);
-            answer(&HistoryResult { publications, epoch, offset })
+            to_result(&HistoryResult { publications, epoch, offset })
         }
     }
 }
 
-async fn history_remove(context: &Context, body: &[u8]) -> Answer {
-    let request: Channel = read(body)?;
-    context.node.forget_history(&name(&request.channel)?).await?;
-    answer(&json!({}))
+async fn history_remove(state: &AppState, body: &[u8]) -> ApiResult {
+    let request: HistoryRemoveParams = parse_body(body)?;
+    state.node.forget_history(&parse_channel(&request.channel)?).await?;
+    to_result(&json!({}))
 }
 
-impl<'a> Shown<'a> {
+impl<'a> PublicationView<'a> {
     fn new(publication: &'a Publication) -> Self {
         let bytes = publication.payload.bytes();
-        let text = || Data::Text(String::from_utf8_lossy(bytes));
+        let text = || PublicationData::Text(String::from_utf8_lossy(bytes));
         let (data, b64data) = match publication.payload.kind() {
             PayloadKind::Json => {
-                (Some(serde_json::from_slice(bytes).map_or_else(|_| text(), Data::Json)), None)
+                (Some(serde_json::from_slice(bytes).map_or_else(|_| text(), PublicationData::Json)), None)
             }
             PayloadKind::Text => (Some(text()), None),
             PayloadKind::Binary => (None, Some(base64::prelude::BASE64_STANDARD.encode(bytes))),
@@ -262,15 +261,15 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn name(channel: &str) -> Result<ChannelName, Fault> {
+fn parse_channel(channel: &str) -> Result<ChannelName, ApiError> {
     ChannelName::parse(channel)
-        .map_err(|error| Fault::new(ErrorCode::BadRequest, format!("channel {channel:?}: {error}")))
+        .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("channel {channel:?}: {error}")))
 }
 
-async fn channels(context: &Context, body: &[u8]) -> Answer {
-    let request: Channels = read(if body.is_empty() { b"{}" } else { body })?;
+async fn channels(state: &AppState, body: &[u8]) -> ApiResult {
+    let request: ChannelsParams = parse_body(if body.is_empty() { b"{}" } else { body })?;
     let pattern = wildmatch::WildMatch::new(&request.pattern);
-    let channels: BTreeMap<String, Value> = context
+    let channels: BTreeMap<String, Value> = state
         .node
         .census()
         .await
@@ -278,39 +277,39 @@ async fn channels(context: &Context, body: &[u8]) -> Answer {
         .filter(|(name, count)| *count > 0 && (request.pattern.is_empty() || pattern.matches(name.as_str())))
         .map(|(name, count)| (name.to_string(), json!({ "num_clients": count })))
         .collect();
-    answer(&json!({ "channels": channels }))
+    to_result(&json!({ "channels": channels }))
 }
 
-async fn info(context: &Context) -> Answer {
-    let (metrics, node) = (&context.metrics, &context.node);
+async fn info(state: &AppState) -> ApiResult {
+    let (metrics, node) = (&state.metrics, &state.node);
     let clients = metrics.sum(|shard| &shard.websockets) + metrics.sum(|shard| &shard.sse);
     let channels = node.census().await.values().filter(|count| **count > 0).count();
-    answer(&json!({ "nodes": [{
-        "uid": context.uid,
+    to_result(&json!({ "nodes": [{
+        "uid": state.uid,
         "name": "earshot",
         "version": env!("CARGO_PKG_VERSION"),
         "num_clients": clients,
         "num_subs": metrics.sum(|shard| &shard.subscriptions),
         "num_channels": channels,
-        "uptime": context.started.elapsed().as_secs(),
+        "uptime": state.started.elapsed().as_secs(),
     }] }))
 }
 
-impl Publish<'_> {
-    fn payload(&self) -> Result<Bytes, Fault> {
+impl PublishParams<'_> {
+    fn payload(&self) -> Result<Bytes, ApiError> {
         self.check_options()?;
         match (self.data, self.b64data.as_deref()) {
             (Some(data), None | Some("")) => Ok(Bytes::copy_from_slice(data.get().as_bytes())),
             (None, Some(text)) => base64::prelude::BASE64_STANDARD
                 .decode(text)
                 .map(Bytes::from)
-                .map_err(|error| Fault::new(ErrorCode::BadRequest, format!("b64data: {error}"))),
-            _ => Err(Fault::new(ErrorCode::BadRequest, "give either data or b64data")),
+                .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("b64data: {error}"))),
+            _ => Err(ApiError::new(ErrorCode::BadRequest, "either data or b64data is required")),
         }
     }
 
-    /// Refuses what changes the meaning of a publication and is not built.
-    fn check_options(&self) -> Result<(), Fault> {
+    /// Rejects options that are not supported and would change the publication.
+    fn check_options(&self) -> Result<(), ApiError> {
         let given = [
             ("delta", self.delta == Some(true)),
             ("skip_history", self.skip_history == Some(true)),
@@ -319,20 +318,22 @@ impl Publish<'_> {
         ];
         match given.into_iter().find(|(_, given)| *given) {
             Some((name, _)) => {
-                Err(Fault::new(ErrorCode::NotAvailable, format!("{name} is not supported: leave it out")))
+                Err(ApiError::new(ErrorCode::NotAvailable, format!("{name} is not supported: remove it")))
             }
             None => Ok(()),
         }
     }
 
-    fn extras(&self) -> Result<Append, Fault> {
+    fn publish_options(&self) -> Result<Append, ApiError> {
         let idempotency_key = self.idempotency_key.as_deref().filter(|key| !key.is_empty());
         if let Some(key) = idempotency_key
             && key.len() > IDEMPOTENCY_KEY_BYTES_MAX
         {
-            let most = IDEMPOTENCY_KEY_BYTES_MAX;
-            let detail = format!("idempotency_key has {} bytes: at most {most} are allowed", key.len());
-            return Err(Fault::new(ErrorCode::LimitExceeded, detail));
+            let detail = format!(
+                "idempotency_key has {} bytes; the maximum is {IDEMPOTENCY_KEY_BYTES_MAX}",
+                key.len()
+            );
+            return Err(ApiError::new(ErrorCode::LimitExceeded, detail));
         }
         let tags = self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         let attributes = Attributes::new(tags, None);
@@ -340,46 +341,50 @@ impl Publish<'_> {
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Fault> {
-    serde_json::from_slice(body).map_err(|error| Fault::new(ErrorCode::BadRequest, error.to_string()))
+fn parse_body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))
 }
 
-fn answer(result: &impl Serialize) -> Answer {
-    to_raw_value(result).map_err(|error| Fault::new(ErrorCode::Internal, error.to_string()))
+fn to_result(result: &impl Serialize) -> ApiResult {
+    to_raw_value(result).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
 }
 
-impl From<Answer> for Body {
-    fn from(answer: Answer) -> Self {
-        match answer {
+impl From<ApiResult> for ApiResponse {
+    fn from(result: ApiResult) -> Self {
+        match result {
             Ok(result) => Self::Result(result),
-            Err(Fault { code, detail }) => Self::Error { code: code.code(), message: code.message(), detail },
+            Err(ApiError { code, detail }) => {
+                Self::Error { code: code.code(), message: code.message(), detail }
+            }
         }
     }
 }
 
-fn body_error(context: &Context, error: &BodyError) -> Response {
+fn body_error(state: &AppState, error: &BodyError) -> Response {
     let status = match error {
         BodyError::TooLarge(_) => 413,
         BodyError::Timeout => 408,
         BodyError::Incomplete => 400,
         BodyError::Busy(_) => {
-            context.metrics.control.api_requests_rejected.add(1);
-            let fault = Fault::new(ErrorCode::TooManyRequests, error.to_string());
-            return (StatusCode::TOO_MANY_REQUESTS, Json(Body::from(Err(fault)))).into_response();
+            state.metrics.control.api_requests_rejected.add(1);
+            let error = ApiError::new(ErrorCode::TooManyRequests, error.to_string());
+            return (StatusCode::TOO_MANY_REQUESTS, Json(ApiResponse::from(Err(error)))).into_response();
         }
     };
-    refuse(status, error.to_string())
+    plain_error(status, error.to_string())
 }
 
-fn denial(denied: Denied) -> Response {
-    let (status, code) = match denied {
-        Denied::Key => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
-        Denied::NoKey | Denied::Origin => (StatusCode::FORBIDDEN, ErrorCode::PermissionDenied),
+fn auth_error(error: ApiAuthError) -> Response {
+    let (status, code) = match error {
+        ApiAuthError::InvalidKey => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
+        ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin => {
+            (StatusCode::FORBIDDEN, ErrorCode::PermissionDenied)
+        }
     };
-    (status, Json(Body::from(Err(Fault::new(code, denied.to_string()))))).into_response()
+    (status, Json(ApiResponse::from(Err(ApiError::new(code, error.to_string()))))).into_response()
 }
 
-impl Fault {
+impl ApiError {
     fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
@@ -389,7 +394,7 @@ impl Fault {
     }
 }
 
-impl From<PublishError> for Fault {
+impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         Self::new(error.code(), error.to_string())
     }

@@ -1,6 +1,5 @@
-//! The bodies of API requests.
-//!
-//! Owns their bounds: the size of one, the time for it, and the bytes of all that are held at a time.
+//! Request bodies of the API, with limits: the size of a body, the time to receive it, and the total size of all bodies
+//! in memory.
 
 use std::time::Duration;
 
@@ -9,24 +8,24 @@ use bytes::BytesMut;
 use futures::TryStreamExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The bounds of API request bodies.
+/// The limits of API request bodies.
 #[derive(Debug)]
 pub struct BodyLimits {
     bytes: usize,
     timeout: Duration,
     buffer_bytes: usize,
-    /// One permit for each byte of `buffer_bytes` that no request holds.
+    /// One permit for each free byte of `buffer_bytes`.
     free: Semaphore,
 }
 
-/// A body that has arrived. Its bytes count until it is dropped.
+/// A complete body. Its bytes count towards the total limit until it is dropped.
 #[derive(Debug)]
 pub(super) struct ApiBody<'l> {
     bytes: BytesMut,
     _held: SemaphorePermit<'l>,
 }
 
-/// Why a body is not accepted.
+/// Why a body is rejected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
     #[error("the request body is larger than {0} bytes (limits.api_body_bytes)")]
@@ -36,19 +35,20 @@ pub(super) enum BodyError {
     #[error("the connection failed before the request body was complete")]
     Incomplete,
     #[error(
-        "API requests that are in progress hold {0} bytes (limits.api_buffer_bytes): try again later or raise the limit"
+        "the bodies of concurrent API requests exceed {0} bytes (limits.api_buffer_bytes): try again later or raise the \
+         limit"
     )]
     Busy(usize),
 }
 
 impl BodyLimits {
-    /// At most `bytes` for one body, within `timeout`; at most `buffer_bytes` for all.
+    /// Limits one body to `bytes` within `timeout`, and all bodies to `buffer_bytes`.
     pub fn new(bytes: usize, timeout: Duration, buffer_bytes: usize) -> Self {
         let buffer_bytes = buffer_bytes.min(Semaphore::MAX_PERMITS);
         Self { bytes, timeout, buffer_bytes, free: Semaphore::new(buffer_bytes) }
     }
 
-    /// Reads a body to its end. It never waits for other requests.
+    /// Reads a complete body. Fails instead of waiting if concurrent requests use the whole buffer.
     pub(super) async fn read(&self, body: Body) -> Result<ApiBody<'_>, BodyError> {
         tokio::time::timeout(self.timeout, self.collect(body)).await.unwrap_or(Err(BodyError::Timeout))
     }
@@ -66,7 +66,7 @@ impl BodyLimits {
                 return Err(BodyError::TooLarge(self.bytes));
             }
             held.merge(self.hold(chunk.len())?);
-            // A copy, since a small chunk may keep a large buffer of the connection.
+            // A copy: a small chunk may keep a large buffer of the connection in memory.
             bytes.extend_from_slice(&chunk);
         }
         Ok(ApiBody { bytes, _held: held })

@@ -1,11 +1,8 @@
-//! What happens on one connection that hyper carries, as far as its time-outs need to know.
+//! The activity of a connection that hyper serves, for its timeouts.
 //!
-//! Owns the difference between a connection on which something is under way and one that only exists. Must never look at
-//! a request.
-//!
-//! A connection is busy while a request is being answered, or while an answer waits for the gateway, as an event stream
-//! does between two events. While an answer waits for its client it is not busy: then only bytes that the client takes
-//! keep the connection.
+//! A connection is busy while a request is being processed, or while a response body waits for data from the gateway, as
+//! an event stream does between two events. While a response waits for the client to read, the connection is not busy:
+//! only bytes that the client reads keep it open.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,56 +16,56 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-/// How often a connection that is to end is looked at.
-const END_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the deadline of a connection is evaluated during the drain.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a connection may last once the gateway drains, from the beginning of the drain.
+/// How long a connection may last, from the start of the drain.
 #[derive(Clone, Copy, Debug)]
-pub struct EndLimits {
-    /// Without anything under way, or when its client takes no more: from the last progress.
+pub struct DrainTimeouts {
+    /// An idle connection, or one whose client does not read: from the last progress.
     pub idle: Duration,
-    /// With an event stream: those are told to leave over a window.
+    /// A connection with an event stream: streams are closed spread over a window.
     pub streams: Duration,
-    /// With a request that is being answered.
+    /// A connection with a request that is being processed.
     pub requests: Duration,
 }
 
-/// The state of one connection.
+/// The activity of one connection.
 #[derive(Debug)]
 pub(super) struct Activity {
-    began: Instant,
-    /// Requests that are being answered.
+    started: Instant,
+    /// Requests that are being processed.
     requests: AtomicUsize,
-    /// Answers that wait for the gateway.
+    /// Response bodies that wait for data from the gateway.
     waiting: AtomicUsize,
-    /// Milliseconds from the beginning to the last progress.
+    /// Milliseconds from the start to the last progress.
     progress: AtomicU64,
 }
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
         let (requests, waiting, progress) = Default::default();
-        Arc::new(Self { began: Instant::now(), requests, waiting, progress })
+        Arc::new(Self { started: Instant::now(), requests, waiting, progress })
     }
 
-    /// The client has taken something, or has been given something to wait for.
-    pub(super) fn progressed(&self) {
-        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    /// Records that the client has read data, or has received a response to wait for.
+    pub(super) fn record_progress(&self) {
+        let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.progress.fetch_max(millis, Ordering::Relaxed);
     }
 
-    /// Answers a request, and watches the answer.
-    pub(super) async fn watch(
+    /// Counts a request until its response is ready, and tracks the body of the response.
+    pub(super) async fn track(
         self: Arc<Self>,
-        answer: impl Future<Output = Response<Body>>,
-    ) -> Response<WatchedBody> {
-        let request = Counted::begin(&self, |activity| &activity.requests);
-        let response = answer.await;
+        response: impl Future<Output = Response<Body>>,
+    ) -> Response<TrackedBody> {
+        let request = InFlight::begin(&self, |activity| &activity.requests);
+        let response = response.await;
         drop(request);
-        response.map(|body| WatchedBody { body, activity: self, waits: None })
+        response.map(|body| TrackedBody { body, activity: self, waiting: None })
     }
 
-    /// Resolves when nothing has happened for so long.
+    /// Resolves when the connection has been idle for this time.
     pub(super) async fn idle_for(&self, time: Duration) {
         loop {
             let now = Instant::now();
@@ -80,22 +77,22 @@ impl Activity {
         }
     }
 
-    /// Resolves when the connection has had its time, now that the gateway drains.
-    pub(super) async fn must_end(&self, limits: EndLimits) {
-        let began = Instant::now();
+    /// Resolves when the time of the connection in the drain has expired. Call it when the drain begins.
+    pub(super) async fn drain_expired(&self, limits: DrainTimeouts) {
+        let drain_began = Instant::now();
         loop {
             let end = if self.requests.load(Ordering::Relaxed) > 0 {
-                began + limits.requests
+                drain_began + limits.requests
             } else if self.is_busy() {
-                began + limits.streams
+                drain_began + limits.streams
             } else {
-                (self.last_progress().max(began) + limits.idle).min(began + limits.streams)
+                (self.last_progress().max(drain_began) + limits.idle).min(drain_began + limits.streams)
             };
             let now = Instant::now();
             if end <= now {
                 return;
             }
-            tokio::time::sleep_until(end.min(now + END_POLL_INTERVAL)).await;
+            tokio::time::sleep_until(end.min(now + DRAIN_POLL_INTERVAL)).await;
         }
     }
 
@@ -104,41 +101,41 @@ impl Activity {
     }
 
     fn last_progress(&self) -> Instant {
-        self.began + Duration::from_millis(self.progress.load(Ordering::Relaxed))
+        self.started + Duration::from_millis(self.progress.load(Ordering::Relaxed))
     }
 }
 
-/// Counts as one of something until it is dropped, which is progress.
+/// Increments a counter until it is dropped; dropping it is progress.
 #[derive(Debug)]
-struct Counted {
+struct InFlight {
     activity: Arc<Activity>,
     count: fn(&Activity) -> &AtomicUsize,
 }
 
-impl Counted {
+impl InFlight {
     fn begin(activity: &Arc<Activity>, count: fn(&Activity) -> &AtomicUsize) -> Self {
         count(activity).fetch_add(1, Ordering::Relaxed);
         Self { activity: Arc::clone(activity), count }
     }
 }
 
-impl Drop for Counted {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.activity.progressed();
+        self.activity.record_progress();
         (self.count)(&self.activity).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The body of an answer, which hyper asks for more when its client has taken what there was.
+/// The body of a response. hyper polls it when the client has read the data before.
 #[derive(Debug)]
-pub(super) struct WatchedBody {
+pub(super) struct TrackedBody {
     body: Body,
     activity: Arc<Activity>,
-    /// Held while the body has nothing for its client.
-    waits: Option<Counted>,
+    /// Present while the body waits for data from the gateway.
+    waiting: Option<InFlight>,
 }
 
-impl HttpBody for WatchedBody {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -146,11 +143,11 @@ impl HttpBody for WatchedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.activity.progressed();
+        self.activity.record_progress();
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        self.waits = match (frame.is_pending(), self.waits.take()) {
-            (true, None) => Some(Counted::begin(&self.activity, |activity| &activity.waiting)),
-            (true, waits) => waits,
+        self.waiting = match (frame.is_pending(), self.waiting.take()) {
+            (true, None) => Some(InFlight::begin(&self.activity, |activity| &activity.waiting)),
+            (true, waiting) => waiting,
             (false, _) => None,
         };
         frame
@@ -169,27 +166,27 @@ impl HttpBody for WatchedBody {
 mod tests {
     use super::*;
 
-    const LIMITS: EndLimits = EndLimits {
+    const LIMITS: DrainTimeouts = DrainTimeouts {
         idle: Duration::from_secs(1),
         streams: Duration::from_secs(5),
         requests: Duration::from_secs(20),
     };
 
     async fn seconds(wait: impl Future<Output = ()>) -> u64 {
-        let began = Instant::now();
+        let started = Instant::now();
         wait.await;
-        began.elapsed().as_secs()
+        started.elapsed().as_secs()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_out_counts_from_the_last_progress() {
+    async fn the_idle_timeout_counts_from_the_last_progress() {
         let activity = Activity::new();
         let idle = Duration::from_secs(10);
         let later = async {
             tokio::time::sleep(Duration::from_secs(7)).await;
-            activity.progressed();
+            activity.record_progress();
             tokio::time::sleep(Duration::from_secs(5)).await;
-            let request = Counted::begin(&activity, |activity| &activity.requests);
+            let request = InFlight::begin(&activity, |activity| &activity.requests);
             tokio::time::sleep(Duration::from_secs(100)).await;
             drop(request);
         };
@@ -198,23 +195,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_under_way_decides_how_long_a_connection_may_last() {
+    async fn the_drain_deadline_depends_on_the_activity() {
         let activity = Activity::new();
-        assert_eq!(seconds(activity.must_end(LIMITS)).await, 1);
-        let stream = Counted::begin(&activity, |activity| &activity.waiting);
-        assert_eq!(seconds(activity.must_end(LIMITS)).await, 5);
-        let request = Counted::begin(&activity, |activity| &activity.requests);
-        assert_eq!(seconds(activity.must_end(LIMITS)).await, 20);
+        assert_eq!(seconds(activity.drain_expired(LIMITS)).await, 1);
+        let stream = InFlight::begin(&activity, |activity| &activity.waiting);
+        assert_eq!(seconds(activity.drain_expired(LIMITS)).await, 5);
+        let request = InFlight::begin(&activity, |activity| &activity.requests);
+        assert_eq!(seconds(activity.drain_expired(LIMITS)).await, 20);
         drop((stream, request));
-        let takes_a_byte_a_moment = async {
+        let reads_slowly = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(900)).await;
-                activity.progressed();
+                activity.record_progress();
             }
         };
         tokio::select! {
-            ended = seconds(activity.must_end(LIMITS)) => assert_eq!(ended, 5),
-            () = takes_a_byte_a_moment => {}
+            ended = seconds(activity.drain_expired(LIMITS)) => assert_eq!(ended, 5),
+            () = reads_slowly => {}
         }
     }
 }

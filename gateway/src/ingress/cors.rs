@@ -1,26 +1,24 @@
-//! The CORS headers of event streams: what lets a page of another origin open one and read its answers.
-//!
-//! One place renders them: for the heads that shards write, for what hyper carries, and for refusals.
+//! The CORS headers of event streams. They allow a page of another origin to open a stream and to read errors.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-use super::origin::{CrossOrigin, Origins};
+use super::origin::{CorsOrigin, OriginPolicy};
 
-/// What clients of streams send beside what is always allowed: `EventSource` polyfills and `fetch`.
+/// Request headers that clients of event streams (`EventSource` polyfills, `fetch`) send beyond the safelisted ones.
 const ALLOWED_HEADERS: &str = "Authorization, Last-Event-ID, Cache-Control, Accept, Content-Type";
 
-/// How long a browser may remember the answer to a preflight, in seconds: the most that Chromium does.
+/// How long a browser may cache a preflight response, in seconds: the maximum of Chromium.
 const MAX_AGE: &str = "7200";
 
-/// The headers with which a page of another allowed origin may read an answer; none for any other request.
+/// Returns the headers that allow a page of another origin to read the response; empty for any other request.
 ///
-/// Cookies are for listed origins alone: with `*`, any page could use those of its visitor.
-pub fn headers(origins: &Origins, request: &HeaderMap) -> HeaderMap {
+/// Only listed origins may send cookies: with `*`, any page could use the cookies of its visitor.
+pub fn headers(origins: &OriginPolicy, request: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let origin = match origins.cross_origin(request) {
+    let origin = match origins.cors_origin(request) {
         None => return headers,
-        Some(CrossOrigin::Any) => HeaderValue::from_static("*"),
-        Some(CrossOrigin::Listed(origin)) => {
+        Some(CorsOrigin::Any) => HeaderValue::from_static("*"),
+        Some(CorsOrigin::Listed(origin)) => {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
             origin.clone()
         }
@@ -30,8 +28,8 @@ pub fn headers(origins: &Origins, request: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// The same for the question that a browser asks before a request with headers such as `Last-Event-ID`.
-pub fn preflight_headers(origins: &Origins, request: &HeaderMap) -> HeaderMap {
+/// Returns the headers of the response to a preflight request.
+pub fn preflight_headers(origins: &OriginPolicy, request: &HeaderMap) -> HeaderMap {
     let mut headers = headers(origins, request);
     if !headers.is_empty() {
         for (name, value) in [

@@ -1,7 +1,7 @@
-//! The WebSocket handshake: what a client asks for and what it is answered.
+//! The WebSocket handshake: validates the request and negotiates the encoding.
 //!
-//! Owns the choice of the encoding and the refusals that are made in HTTP. Refusals that a client must be able to tell
-//! apart are made after the handshake, by a close code: React Native sees a refused upgrade as 1006 only.
+//! Errors of the handshake itself are HTTP errors. Rejections that a client must be able to distinguish follow the
+//! handshake as a close code: React Native reports any failed upgrade as 1006.
 
 use axum::http::{HeaderMap, Request, header};
 use bytes::Bytes;
@@ -9,84 +9,84 @@ use earshot_protocol::{Disconnect, Encoding};
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 
 use super::credentials;
-use super::origin::Origins;
+use super::origin::OriginPolicy;
 use crate::shard::token;
 
 const JSON: &str = "centrifuge-json";
 const PROTOBUF: &str = "centrifuge-protobuf";
 
-/// What comes of a handshake.
+/// The result of a handshake.
 #[derive(Debug)]
 pub enum Handshake {
-    /// It is granted.
-    Granted {
-        /// The answer, ready to be written.
+    /// The connection is upgraded.
+    Accepted {
+        /// The response head, ready to be written.
         response: Bytes,
         /// The encoding of the connection.
         encoding: Encoding,
-        /// The connection is to be closed at once with this code.
+        /// The connection must be closed with this code after the handshake.
         refusal: Option<Disconnect>,
     },
-    /// It is not one, or a wrong one.
-    Refused {
-        /// 400 or 426.
+    /// The request is not a valid handshake.
+    Rejected {
+        /// The HTTP status: 400 or 426.
         status: u16,
-        /// Why.
+        /// The reason, for the client.
         reason: String,
     },
 }
 
-/// Whether WebSockets are spoken at this path.
-pub fn is_path(path: &str) -> bool {
+/// Whether this is the path of a WebSocket endpoint.
+pub fn is_websocket_path(path: &str) -> bool {
     matches!(path, "/ws" | "/connection/websocket")
 }
 
-/// Judges a request to open a WebSocket.
-pub fn judge(request: &Request<()>, origins: &Origins) -> Handshake {
+/// Validates a WebSocket handshake and selects the encoding.
+pub fn negotiate(request: &Request<()>, origins: &OriginPolicy) -> Handshake {
     let has = |name, wanted: &str| {
         let values = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(wanted))
     };
     if !has(header::UPGRADE, "websocket") || !has(header::CONNECTION, "upgrade") {
-        return refused(
+        return rejected(
             426,
-            "this is a WebSocket endpoint, and the request has no `Connection: Upgrade` and `Upgrade: websocket`: a \
-             proxy must pass these headers on",
+            "this is a WebSocket endpoint, and the request lacks `Connection: Upgrade` or `Upgrade: websocket`: proxies \
+             must forward these headers",
         );
     }
     match request.headers().get(header::SEC_WEBSOCKET_VERSION) {
         Some(version) if version == "13" => {}
-        _ => return refused(426, "only version 13 of the WebSocket protocol is spoken here"),
+        _ => return rejected(426, "only version 13 of the WebSocket protocol is supported"),
     }
     let response = match create_response(request) {
         Ok(response) => response,
-        Err(error) => return refused(400, &error.to_string()),
+        Err(error) => return rejected(400, &error.to_string()),
     };
-    let offered = offered(request.headers());
+    let offered = offered_subprotocols(request.headers());
     let encoding = encoding(request.uri().query(), &offered);
     let chosen = offered.into_iter().find(|name| *name == JSON || *name == PROTOBUF);
-    let response = answer(response.headers(), chosen);
-    let refusal = refusal(request, origins);
-    Handshake::Granted { response, encoding, refusal }
+    let response = response_head(response.headers(), chosen);
+    let refusal = close_code(request, origins);
+    Handshake::Accepted { response, encoding, refusal }
 }
 
-fn refusal(request: &Request<()>, origins: &Origins) -> Option<Disconnect> {
-    if !origins.allow(request.headers()) {
+fn close_code(request: &Request<()>, origins: &OriginPolicy) -> Option<Disconnect> {
+    if !origins.is_allowed(request.headers()) {
         return Some(Disconnect::PermissionDenied);
     }
-    credentials::are_presented(request).then(|| {
+    credentials::has_token(request).then(|| {
         token::log_refused("in the handshake of a WebSocket");
         Disconnect::InvalidToken
     })
 }
 
-/// The answer as it stands on the wire.
-fn answer(headers: &HeaderMap, protocol: Option<&str>) -> Bytes {
-    let mut answer = Vec::with_capacity(192);
-    answer.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+/// Renders the response head.
+fn response_head(headers: &HeaderMap, protocol: Option<&str>) -> Bytes {
+    let mut head = Vec::with_capacity(192);
+    head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     let mut line = |name: &str, value: &[u8]| {
         for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-            answer.extend_from_slice(part);
+            head.extend_from_slice(part);
         }
     };
     for (name, value) in headers {
@@ -95,16 +95,16 @@ fn answer(headers: &HeaderMap, protocol: Option<&str>) -> Bytes {
     if let Some(protocol) = protocol {
         line(header::SEC_WEBSOCKET_PROTOCOL.as_str(), protocol.as_bytes());
     }
-    answer.extend_from_slice(b"\r\n");
-    answer.into()
+    head.extend_from_slice(b"\r\n");
+    head.into()
 }
 
-fn refused(status: u16, reason: &str) -> Handshake {
-    Handshake::Refused { status, reason: reason.to_owned() }
+fn rejected(status: u16, reason: &str) -> Handshake {
+    Handshake::Rejected { status, reason: reason.to_owned() }
 }
 
-/// The sub-protocols in the client's order. An empty header is legal to us: older clients send one.
-fn offered(headers: &HeaderMap) -> Vec<&str> {
+/// The subprotocols that the client offers, in its order. An empty header is accepted: older clients send one.
+fn offered_subprotocols(headers: &HeaderMap) -> Vec<&str> {
     headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -130,25 +130,25 @@ fn encoding(query: Option<&str>, offered: &[&str]) -> Encoding {
 mod tests {
     use super::*;
 
-    /// docs/scaling.md has a balancer hash it.
+    /// docs/scaling.md describes a load balancer that hashes a query parameter.
     #[test]
-    fn a_query_parameter_of_ones_own_changes_nothing() {
-        let granted = |uri: &str| {
-            assert!(is_path(uri.split('?').next().unwrap()));
+    fn ignores_unknown_query_parameters() {
+        let accepted = |uri: &str| {
+            assert!(is_websocket_path(uri.split('?').next().unwrap()));
             let request = Request::get(uri)
                 .header(header::HOST, "localhost")
                 .header(header::CONNECTION, "Upgrade")
                 .header(header::UPGRADE, "websocket")
                 .header(header::SEC_WEBSOCKET_VERSION, "13")
                 .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
-            match judge(&request.body(()).unwrap(), &Origins::default()) {
-                Handshake::Granted { response, encoding, refusal: None } => (response, encoding),
+            match negotiate(&request.body(()).unwrap(), &OriginPolicy::default()) {
+                Handshake::Accepted { response, encoding, refusal: None } => (response, encoding),
                 other => panic!("{uri}: {other:?}"),
             }
         };
-        assert_eq!(granted("/ws?room=7"), granted("/ws"));
-        assert_eq!(granted("/ws?room=7&cf_protocol=protobuf"), granted("/ws?cf_protocol=protobuf"));
-        assert_eq!(granted("/connection/websocket?format=protobuf").1, Encoding::Protobuf);
-        assert_eq!(granted("/connection/websocket?format=json").1, Encoding::Json);
+        assert_eq!(accepted("/ws?room=7"), accepted("/ws"));
+        assert_eq!(accepted("/ws?room=7&cf_protocol=protobuf"), accepted("/ws?cf_protocol=protobuf"));
+        assert_eq!(accepted("/connection/websocket?format=protobuf").1, Encoding::Protobuf);
+        assert_eq!(accepted("/connection/websocket?format=json").1, Encoding::Json);
     }
 }

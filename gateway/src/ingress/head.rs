@@ -1,6 +1,5 @@
-//! The head of a connection's first request.
-//!
-//! Owns its bound in bytes and which mistake is answered with which status. Must never read a body.
+//! The head of the first request of a connection: reads it within a size limit, parses it, and maps errors to a status.
+//! Bodies are read by hyper.
 
 use std::mem::MaybeUninit;
 
@@ -8,105 +7,109 @@ use axum::http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Header lines in one head.
+/// The maximum number of header fields.
 const HEADERS_MAX: usize = 100;
 
-/// Room for the next read.
-const FREE_MIN: usize = 1024;
+/// The minimum free space of the buffer for the next read.
+const FREE_BYTES_MIN: usize = 1024;
 
-/// What HTTP/2 begins with, when it is spoken without having been agreed upon (RFC 9113, 3.4).
+/// The connection preface of HTTP/2 with prior knowledge (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A head at the beginning of some bytes.
+/// A complete request head.
 #[derive(Debug)]
-pub struct Head {
+pub struct RequestHead {
     length: usize,
     request: Request<()>,
 }
 
-/// Why a head is refused.
+/// Why a request head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
-    /// The client went away.
-    #[error("the connection was closed")]
+pub enum RequestHeadError {
+    /// The client closed the connection.
+    #[error("the client closed the connection")]
     Closed,
-    /// The head is not HTTP.
-    #[error("the request is malformed")]
+    /// The head is not valid HTTP.
+    #[error("malformed request")]
     Malformed,
-    /// It speaks a version of HTTP that is not spoken here.
-    #[error("this version of HTTP is not supported")]
+    /// The HTTP version is not supported.
+    #[error("unsupported HTTP version")]
     Version,
-    /// It is larger than `limits.head_bytes`, or has too many headers.
-    #[error("the request's head is too large")]
+    /// The head is larger than `limits.head_bytes`, or has too many header fields.
+    #[error("request head too large")]
     TooLarge,
-    /// It was not whole within `limits.head_timeout`.
-    #[error("the request did not come in time")]
-    TooSlow,
+    /// The head was incomplete after `limits.head_timeout`.
+    #[error("timeout: the request head is incomplete")]
+    Timeout,
 }
 
-impl HeadError {
-    /// The status that the client sees.
+impl RequestHeadError {
+    /// The HTTP status of the error response.
     pub fn status(self) -> u16 {
         match self {
             Self::Closed | Self::Malformed => 400,
-            Self::TooSlow => 408,
+            Self::Timeout => 408,
             Self::TooLarge => 431,
             Self::Version => 505,
         }
     }
 }
 
-impl Head {
-    /// The head that bytes begin with; `None` while it is incomplete.
+impl RequestHead {
+    /// Parses the head at the start of `bytes`; `None` if it is incomplete.
     ///
     /// # Errors
-    /// See [`HeadError`].
-    pub fn parse(bytes: &[u8], limit: usize) -> Result<Option<Self>, HeadError> {
+    /// See [`RequestHeadError`].
+    pub fn parse(bytes: &[u8], limit: usize) -> Result<Option<Self>, RequestHeadError> {
         match parse(bytes)? {
-            Some((length, _)) if length > limit => Err(HeadError::TooLarge),
+            Some((length, _)) if length > limit => Err(RequestHeadError::TooLarge),
             Some((length, request)) => Ok(Some(Self { length, request })),
-            None if bytes.len() > limit => Err(HeadError::TooLarge),
+            None if bytes.len() > limit => Err(RequestHeadError::TooLarge),
             None => Ok(None),
         }
     }
 
-    /// The request without its body. For HTTP/2 only the version means anything.
+    /// The request without its body. For HTTP/2 only the version is meaningful.
     pub fn request(&self) -> &Request<()> {
         &self.request
     }
 
-    /// What came behind the head in the bytes that it was read from.
+    /// Returns the bytes after the head; `bytes` are those that it was parsed from.
     pub fn rest<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         &bytes[self.length..]
     }
 }
 
-/// Reads until the head is whole, of which `bytes` have come already; says what was read in all.
+/// Reads from the socket until the head is complete; `bytes` have been read before. Returns the head and all bytes.
 ///
 /// # Errors
-/// See [`HeadError`].
+/// See [`RequestHeadError`].
 pub async fn read(
     socket: &mut (impl AsyncRead + Unpin),
     mut bytes: BytesMut,
     limit: usize,
-) -> Result<(Head, Bytes), HeadError> {
+) -> Result<(RequestHead, Bytes), RequestHeadError> {
     loop {
-        if let Some(head) = Head::parse(&bytes, limit)? {
+        if let Some(head) = RequestHead::parse(&bytes, limit)? {
             return Ok((head, bytes.freeze()));
         }
-        bytes.reserve(FREE_MIN);
-        let read = socket.read_buf(&mut bytes).await.map_err(|_| HeadError::Closed)?;
+        bytes.reserve(FREE_BYTES_MIN);
+        let read = socket.read_buf(&mut bytes).await.map_err(|_| RequestHeadError::Closed)?;
         if read == 0 {
-            return Err(if bytes.is_empty() { HeadError::Closed } else { HeadError::Malformed });
+            return Err(if bytes.is_empty() {
+                RequestHeadError::Closed
+            } else {
+                RequestHeadError::Malformed
+            });
         }
     }
 }
 
-/// The length of the head and what it says; `None` while it is incomplete.
-fn parse(bytes: &[u8]) -> Result<Option<(usize, Request<()>)>, HeadError> {
+/// Returns the length of the head and the request; `None` if the head is incomplete.
+fn parse(bytes: &[u8]) -> Result<Option<(usize, Request<()>)>, RequestHeadError> {
     if bytes.starts_with(HTTP2_PREFACE) {
         let request = Request::builder().version(Version::HTTP_2).body(());
-        return request.map(|request| Some((0, request))).map_err(|_| HeadError::Malformed);
+        return request.map(|request| Some((0, request))).map_err(|_| RequestHeadError::Malformed);
     }
     if HTTP2_PREFACE.starts_with(bytes) {
         return Ok(None);
@@ -115,12 +118,12 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Request<()>)>, HeadError> {
     let mut head = httparse::Request::new(&mut []);
     match head.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(httparse::Status::Complete(length)) => {
-            request(&head).map(|request| Some((length, request))).ok_or(HeadError::Malformed)
+            request(&head).map(|request| Some((length, request))).ok_or(RequestHeadError::Malformed)
         }
         Ok(httparse::Status::Partial) => Ok(None),
-        Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
-        Err(httparse::Error::Version) => Err(HeadError::Version),
-        Err(_) => Err(HeadError::Malformed),
+        Err(httparse::Error::TooManyHeaders) => Err(RequestHeadError::TooLarge),
+        Err(httparse::Error::Version) => Err(RequestHeadError::Version),
+        Err(_) => Err(RequestHeadError::Malformed),
     }
 }
 
@@ -146,12 +149,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&bytes);
         }
 
         #[test]
-        fn any_cut_of_a_head_is_incomplete(at in 0usize..62) {
+        fn a_truncated_head_is_incomplete(at in 0usize..62) {
             let head = b"GET /sse/demo HTTP/1.1\r\nHost: localhost\r\nAccept: text/x\r\n\r\n";
             let at = at.min(head.len() - 1);
             prop_assert!(matches!(parse(&head[..at]), Ok(None)));
@@ -159,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_has_its_status() {
-        let table: [(&[u8], HeadError); 6] = [
-            (b"GET / HTTP/1.1\r\n\r\n", HeadError::Malformed),
-            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", HeadError::Malformed),
-            (b"GET / HTTP/3.0\r\n\r\n", HeadError::Version),
-            (b"GET\r\n\r\n", HeadError::Malformed),
-            (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", HeadError::Malformed),
-            (b"\x16\x03\x01\x02\x00", HeadError::Malformed),
+    fn rejects_invalid_heads() {
+        let table: [(&[u8], RequestHeadError); 6] = [
+            (b"GET / HTTP/1.1\r\n\r\n", RequestHeadError::Malformed),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", RequestHeadError::Malformed),
+            (b"GET / HTTP/3.0\r\n\r\n", RequestHeadError::Version),
+            (b"GET\r\n\r\n", RequestHeadError::Malformed),
+            (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", RequestHeadError::Malformed),
+            (b"\x16\x03\x01\x02\x00", RequestHeadError::Malformed),
         ];
         for (bytes, error) in table {
             assert_eq!(parse(bytes).map(|_| ()).unwrap_err(), error, "{}", String::from_utf8_lossy(bytes));

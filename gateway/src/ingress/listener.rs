@@ -1,7 +1,6 @@
 //! Listening sockets.
 //!
-//! Owns the options of every connection: they are set once, on the listener, and handed down by accept(2), which costs
-//! a connection no call of its own. Must never read a byte.
+//! Socket options are set on the listener; accepted connections inherit them, which saves system calls per connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,29 +12,29 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Connections that the kernel may hold for us.
+/// The length of the kernel's accept queue.
 const BACKLOG: i32 = 4096;
 
-/// Connections accepted in one turn, before others of the runtime have theirs.
+/// Connections accepted before the task yields to other tasks.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// Unsent bytes above which the kernel takes no more from us: what a slow client has not fetched stays countable.
+/// The maximum of unsent bytes in the kernel: the queue of a slow client stays in the gateway, which counts it.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 
-/// How long written bytes may stay unacknowledged before the connection is given up.
+/// How long sent data may stay unacknowledged before the kernel closes the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The silence after which the kernel asks whether a peer is still there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The idle time before the kernel sends keepalive probes.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 
-/// How many seconds the kernel keeps a connection that asks for nothing to itself, about.
+/// Approximate time in seconds that the kernel waits for data before it reports a new connection.
 #[cfg(target_os = "linux")]
-const REQUEST_PATIENCE: u32 = 1;
+const DEFER_ACCEPT_SECONDS: u32 = 1;
 
 /// Binds a listener.
 ///
 /// # Errors
-/// When the address cannot be had; the error names it.
+/// When the address cannot be bound; the error names it.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let listen = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -44,8 +43,8 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
-        prepare(&socket)?;
-        await_request(&socket);
+        set_options(&socket)?;
+        defer_accept(&socket);
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))
@@ -54,29 +53,29 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
         .map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
 }
 
-/// What is set on a listener is set on what it accepts.
-fn prepare(socket: &Socket) -> io::Result<()> {
+/// Sets the options that accepted connections inherit.
+fn set_options(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))
 }
 
-/// The kernel hands a connection over with the first bytes of its request, or [`REQUEST_PATIENCE`] later: one wake, and
-/// no task that waits for them.
+/// Makes the kernel report a connection with the first bytes of its request, or after [`DEFER_ACCEPT_SECONDS`]: one
+/// wake-up, and no task that waits for the bytes.
 #[cfg(target_os = "linux")]
-fn await_request(socket: &Socket) {
+fn defer_accept(socket: &Socket) {
     use nix::sys::socket::SetSockOpt as _;
-    // A kernel without it hands connections over earlier; both ways are served.
-    let _ = DeferAccept.set(socket, &REQUEST_PATIENCE);
+    // Without the option the kernel reports connections earlier, which is served as well.
+    let _ = DeferAccept.set(socket, &DEFER_ACCEPT_SECONDS);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn await_request(_: &Socket) {}
+fn defer_accept(_: &Socket) {}
 
 #[cfg(target_os = "linux")]
 sockopt_impl!(
-    /// `TCP_DEFER_ACCEPT`, tcp(7): in seconds, as many as a few resent SYN-ACKs take.
+    /// `TCP_DEFER_ACCEPT`, tcp(7): in seconds, rounded to the retransmissions of the SYN-ACK.
     DeferAccept,
     SetOnly,
     libc::IPPROTO_TCP,
@@ -84,39 +83,41 @@ sockopt_impl!(
     u32
 );
 
-/// A listener that is waited for on the runtime. What it accepts is registered with no poll yet.
+/// A listener on the Tokio runtime. Accepted sockets are not registered with any poll.
 #[derive(Debug)]
 pub(super) struct Listener(AsyncFd<mio::net::TcpListener>);
 
 impl Listener {
+    /// Registers the listener with the runtime.
+    ///
     /// # Errors
-    /// When it cannot be polled.
+    /// When the registration fails.
     #[expect(
         deprecated,
-        reason = "its successor is unsafe for types that may lie about their descriptor; mio's listener does not"
+        reason = "the replacement is `unsafe`, for types that may change their descriptor; mio's listener does not"
     )]
-    pub(super) fn watch(listener: TcpListener) -> io::Result<Self> {
+    pub(super) fn register(listener: TcpListener) -> io::Result<Self> {
         let listener = mio::net::TcpListener::from_std(listener);
         AsyncFd::with_interest(listener, Interest::READABLE).map(Self)
     }
 
-    /// Waits for connections, and accepts those that wait; a bounded number, so that others have their turn, too.
+    /// Waits for connections and accepts those that are queued, up to [`ACCEPTS_PER_TURN`].
     ///
     /// # Errors
-    /// When there is no more room for one: descriptors, memory. It goes on waiting in the kernel.
+    /// When descriptors or memory are exhausted. The connection stays in the kernel's queue.
     pub(super) async fn accept(
         &self,
-        mut accepted: impl FnMut(mio::net::TcpStream, SocketAddr),
+        mut on_accept: impl FnMut(mio::net::TcpStream, SocketAddr),
     ) -> io::Result<()> {
         let mut ready = self.0.readable().await?;
         for _ in 0..ACCEPTS_PER_TURN {
             match self.0.get_ref().accept() {
-                Ok((socket, peer)) => accepted(socket, peer),
+                Ok((socket, peer)) => on_accept(socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready.clear_ready();
                     return Ok(());
                 }
-                Err(error) if is_of_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -125,8 +126,8 @@ impl Listener {
     }
 }
 
-/// Errors of accept(2) that concern one connection only.
-fn is_of_connection(error: &io::Error) -> bool {
+/// Whether an error of accept(2) concerns one connection only.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
@@ -136,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_of_the_listener_are_those_of_its_connections() {
+    fn connections_inherit_the_options_of_the_listener() {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let mut client = std::net::TcpStream::connect(address).unwrap();
@@ -148,12 +149,12 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_connection_comes_with_its_request_or_a_while_later() {
+    fn a_connection_is_accepted_with_its_first_bytes_or_after_a_delay() {
         use std::io::{Read as _, Write as _};
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
@@ -163,9 +164,9 @@ mod tests {
         listener.set_nonblocking(false).unwrap();
         let (mut first, peer) = listener.accept().unwrap();
         assert_eq!(peer, asking.local_addr().unwrap());
-        let mut begun = [0; 3];
+        let mut received = [0; 3];
         first.set_nonblocking(true).unwrap();
-        first.read_exact(&mut begun).unwrap();
+        first.read_exact(&mut received).unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer, silent.local_addr().unwrap());
     }

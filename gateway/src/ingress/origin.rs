@@ -1,84 +1,83 @@
-//! Which browsers may open a stream or call the API: those whose page comes from an allowed origin, and that ask for a
-//! host of this gateway.
+//! Which origins and hosts a request may name.
 //!
-//! CORS does not protect WebSockets, so the `Origin` header is checked in the handshake. A client that sends none is no
-//! page of a foreign origin, unless it says so (`Sec-Fetch-Site`).
+//! CORS does not protect WebSockets, so the handshake checks the `Origin` header. Requests without `Origin` are treated
+//! as non-browser requests and accepted, unless `Sec-Fetch-Site` says that they are cross-site.
 
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// The origins that are allowed besides the gateway's own host.
+/// The origins that are allowed, in addition to pages of the gateway's own host.
 #[derive(Clone, Debug, Default)]
-pub struct Origins {
+pub struct OriginPolicy {
     allowed: Vec<String>,
-    /// Pages of every local origin may come.
-    local: bool,
+    /// Allows all origins on this machine.
+    allows_local: bool,
 }
 
-impl Origins {
-    /// These origins, such as `https://app.example.org`; `*` allows every one.
+impl OriginPolicy {
+    /// Allows these origins, such as `https://app.example.org`; `*` allows all.
     pub fn new(allowed: Vec<String>) -> Self {
-        Self { allowed, local: false }
+        Self { allowed, allows_local: false }
     }
 
-    /// The same, and every origin on this machine: `http://localhost:3000`.
+    /// Allows these origins and all origins on this machine, such as `http://localhost:3000`.
     pub fn development(allowed: Vec<String>) -> Self {
-        Self { allowed, local: true }
+        Self { allowed, allows_local: true }
     }
 
-    /// Whether a request with these headers may come in.
-    pub fn allow(&self, headers: &HeaderMap) -> bool {
+    /// Whether a request with these headers is allowed.
+    pub fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else {
-            // Browsers leave `Origin` out where a page embeds the request (an image, a script, a frame).
-            return !is_cross_site(headers) || self.allows_all();
+            // Browsers omit `Origin` in requests for embedded content (images, scripts, frames).
+            return !is_cross_site(headers) || self.allows_any();
         };
         let Ok(origin) = origin.to_str() else { return false };
-        is_own(origin, headers) || self.lists(origin) || self.allows_all()
+        is_same_origin(origin, headers) || self.is_listed(origin) || self.allows_any()
     }
 
-    /// How a request from a page of another origin is allowed, if it is. A listed origin may be the gateway's own.
-    pub fn cross_origin<'h>(&self, headers: &'h HeaderMap) -> Option<CrossOrigin<'h>> {
+    /// The origin to allow in CORS headers; `None` for same-origin requests and for origins that are not allowed.
+    pub fn cors_origin<'h>(&self, headers: &'h HeaderMap) -> Option<CorsOrigin<'h>> {
         let value = headers.get(header::ORIGIN)?;
         let origin = value.to_str().ok()?;
-        // To its browser, a listed page of the same host but another scheme is of another origin. The gateway does not
-        // know its own scheme behind a proxy, so an origin that is listed by name is never its own.
-        if is_own(origin, headers) && !self.names(origin) {
+        // For a browser, the same host with another scheme is another origin. Behind a proxy the gateway does not know
+        // its own scheme, so an origin that is listed by name never counts as the same origin.
+        if is_same_origin(origin, headers) && !self.is_listed_by_name(origin) {
             None
-        } else if self.lists(origin) {
-            Some(CrossOrigin::Listed(value))
+        } else if self.is_listed(origin) {
+            Some(CorsOrigin::Listed(value))
         } else {
-            self.allows_all().then_some(CrossOrigin::Any)
+            self.allows_any().then_some(CorsOrigin::Any)
         }
     }
 
-    fn lists(&self, origin: &str) -> bool {
-        self.names(origin) || (self.local && is_local_origin(origin))
+    fn is_listed(&self, origin: &str) -> bool {
+        self.is_listed_by_name(origin) || (self.allows_local && is_local_origin(origin))
     }
 
-    fn names(&self, origin: &str) -> bool {
+    fn is_listed_by_name(&self, origin: &str) -> bool {
         self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
 
-    fn allows_all(&self) -> bool {
+    fn allows_any(&self) -> bool {
         self.allowed.iter().any(|allowed| allowed == "*")
     }
 }
 
-/// Which hosts a request may name.
+/// The hosts that a request may name.
 ///
-/// A page whose name was pointed at this machine (DNS rebinding) is of the same origin as the gateway to its browser,
-/// and sends no `Origin`; the host that it asks for is all that tells it.
+/// Protects against DNS rebinding: to the browser, a page whose host name resolves to this machine has the same origin
+/// as the gateway, so only the `Host` header reveals it.
 #[derive(Clone, Debug, Default)]
-pub struct Hosts {
+pub struct HostPolicy {
     names: Vec<String>,
     all: bool,
-    on_every_listener: bool,
+    applies_to_all_listeners: bool,
 }
 
-impl Hosts {
-    /// These hosts besides local ones, on every listener; `*`: all. Without any: the hosts of these origins, on
-    /// loopback listeners only. The origin `*` names no host.
+impl HostPolicy {
+    /// Allows these hosts and local ones, on every listener; `*` allows all. If `hosts` is empty, the hosts of `origins`
+    /// are allowed, and only loopback listeners check them. The origin `*` does not allow any host.
     pub fn new(hosts: &[String], origins: &[String]) -> Self {
         let names: Vec<String> = match hosts {
             [] => {
@@ -88,14 +87,14 @@ impl Hosts {
             hosts => hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
         };
         let all = names.iter().any(|name| name == "*");
-        Self { names, all, on_every_listener: !hosts.is_empty() }
+        Self { names, all, applies_to_all_listeners: !hosts.is_empty() }
     }
 
-    /// Whether a request that came by a listener, on loopback or not, may name this host. Addresses and `localhost`
-    /// always may, since no name server decides what they mean; so may a request without a host, which no browser
-    /// sends.
-    pub fn admit(&self, host: Option<&HeaderValue>, loopback: bool) -> bool {
-        if self.all || !(loopback || self.on_every_listener) {
+    /// Whether a request may name this host; `loopback`: its listener is bound to a loopback address. IP addresses and
+    /// `localhost` are always allowed, since DNS does not resolve them. Requests without a host are allowed: browsers
+    /// always send one.
+    pub fn is_allowed(&self, host: Option<&HeaderValue>, loopback: bool) -> bool {
+        if self.all || !(loopback || self.applies_to_all_listeners) {
             return true;
         }
         let Some(host) = host else { return true };
@@ -107,7 +106,7 @@ impl Hosts {
     }
 }
 
-/// The name or address in an origin; all of it where there is none.
+/// The host name or address of an origin.
 fn host_of(origin: &str) -> &str {
     name_of(origin.split_once("://").map_or(origin, |(_, host)| host))
 }
@@ -116,17 +115,17 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
 }
 
-/// Why a page of another host is allowed.
+/// The value of `Access-Control-Allow-Origin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CrossOrigin<'h> {
-    /// Its origin is listed.
+pub enum CorsOrigin<'h> {
+    /// The origin of the request, which is listed.
     Listed(&'h HeaderValue),
-    /// Every origin is.
+    /// Every origin (`*`).
     Any,
 }
 
-/// Whether the page comes from the host that it now asks. React Native names the gateway itself.
-pub fn is_own(origin: &str, headers: &HeaderMap) -> bool {
+/// Whether the origin has the same host and port as the request. React Native sends the gateway's own origin.
+pub fn is_same_origin(origin: &str, headers: &HeaderMap) -> bool {
     let Some((scheme, page)) = origin.split_once("://") else { return false };
     let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
     let bare = |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
@@ -137,7 +136,7 @@ fn host(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::HOST)?.to_str().ok()
 }
 
-/// The name or address in `host:port`.
+/// The host name or address of `host:port`.
 fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -146,7 +145,7 @@ fn name_of(host: &str) -> &str {
     name.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Whether a name means this machine without a look into DNS: `localhost` and what is below it.
+/// Whether a name is `localhost` or below `.localhost`, which needs no DNS.
 fn is_localhost(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost")
@@ -174,8 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn own_pages_and_listed_ones_may_come() {
-        let origins = Origins::new(vec!["https://app.example.org".to_owned()]);
+    fn allows_same_origin_and_listed_origins() {
+        let origins = OriginPolicy::new(vec!["https://app.example.org".to_owned()]);
         let table = [
             (None, true),
             (Some("http://localhost:8000"), true),
@@ -185,15 +184,15 @@ mod tests {
             (Some("null"), false),
         ];
         for (origin, allowed) in table {
-            assert_eq!(origins.allow(&headers("localhost:8000", origin)), allowed, "{origin:?}");
+            assert_eq!(origins.is_allowed(&headers("localhost:8000", origin)), allowed, "{origin:?}");
         }
-        let all = Origins::new(vec!["*".to_owned()]);
-        assert!(all.allow(&headers("x", Some("https://evil.example"))));
+        let all = OriginPolicy::new(vec!["*".to_owned()]);
+        assert!(all.is_allowed(&headers("x", Some("https://evil.example"))));
     }
 
     #[test]
-    fn in_development_mode_every_local_origin_may_come() {
-        let origins = Origins::development(Vec::new());
+    fn development_mode_allows_local_origins() {
+        let origins = OriginPolicy::development(Vec::new());
         let table = [
             ("http://localhost:3000", true),
             ("https://app.localhost:5173", true),
@@ -207,65 +206,65 @@ mod tests {
         ];
         for (origin, allowed) in table {
             let headers = headers("localhost:8000", Some(origin));
-            assert_eq!(origins.allow(&headers), allowed, "{origin}");
-            assert_eq!(origins.cross_origin(&headers).is_some(), allowed, "{origin}");
+            assert_eq!(origins.is_allowed(&headers), allowed, "{origin}");
+            assert_eq!(origins.cors_origin(&headers).is_some(), allowed, "{origin}");
         }
     }
 
     #[test]
-    fn a_page_of_another_site_that_sends_no_origin_is_told_by_its_site() {
+    fn rejects_cross_site_requests_without_an_origin() {
         let site = |site: &str| {
             let mut headers = headers("localhost:8000", None);
             headers.insert("sec-fetch-site", site.parse().unwrap());
             headers
         };
         for allowed in ["same-origin", "same-site", "none"] {
-            assert!(Origins::new(Vec::new()).allow(&site(allowed)), "{allowed}");
+            assert!(OriginPolicy::new(Vec::new()).is_allowed(&site(allowed)), "{allowed}");
         }
-        assert!(!Origins::new(vec!["https://a.example".to_owned()]).allow(&site("cross-site")));
-        assert!(Origins::new(vec!["*".to_owned()]).allow(&site("cross-site")));
+        assert!(!OriginPolicy::new(vec!["https://a.example".to_owned()]).is_allowed(&site("cross-site")));
+        assert!(OriginPolicy::new(vec!["*".to_owned()]).is_allowed(&site("cross-site")));
     }
 
     #[test]
-    fn a_host_is_local_or_listed() {
-        let admit = |hosts: &[&str], origins: &[&str], host: &str, loopback| {
+    fn allows_local_and_listed_hosts() {
+        let is_allowed = |hosts: &[&str], origins: &[&str], host: &str, loopback| {
             let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
-            Hosts::new(&texts(hosts), &texts(origins)).admit(Some(&host.parse().unwrap()), loopback)
+            HostPolicy::new(&texts(hosts), &texts(origins)).is_allowed(Some(&host.parse().unwrap()), loopback)
         };
         for local in
             ["localhost:8000", "LOCALHOST", "a.localhost", "127.0.0.1", "[::1]:8000", "10.0.2.2:8000"]
         {
-            assert!(admit(&[], &[], local, true), "{local}");
+            assert!(is_allowed(&[], &[], local, true), "{local}");
         }
         for foreign in
             ["evil.example:8000", "localhost.evil.example", "", "127.0.0.1.evil.example", "chat.example"]
         {
-            assert!(!admit(&[], &[], foreign, true), "{foreign}");
-            assert!(admit(&[], &[], foreign, false), "{foreign}");
-            assert!(!admit(&["b.example"], &["https://chat.example"], foreign, false), "{foreign}");
+            assert!(!is_allowed(&[], &[], foreign, true), "{foreign}");
+            assert!(is_allowed(&[], &[], foreign, false), "{foreign}");
+            assert!(!is_allowed(&["b.example"], &["https://chat.example"], foreign, false), "{foreign}");
         }
-        assert!(admit(&[], &["https://chat.example:8443"], "Chat.Example", true));
-        assert!(admit(&["B.example"], &[], "b.example:443", true));
-        assert!(admit(&["*"], &[], "evil.example", true));
-        assert!(!admit(&[], &["*"], "evil.example", true) && admit(&[], &["*"], "localhost", true));
-        assert!(admit(&[], &["*", "https://chat.example"], "chat.example", true));
-        assert!(Hosts::default().admit(None, true));
+        assert!(is_allowed(&[], &["https://chat.example:8443"], "Chat.Example", true));
+        assert!(is_allowed(&["B.example"], &[], "b.example:443", true));
+        assert!(is_allowed(&["*"], &[], "evil.example", true));
+        assert!(!is_allowed(&[], &["*"], "evil.example", true) && is_allowed(&[], &["*"], "localhost", true));
+        assert!(is_allowed(&[], &["*", "https://chat.example"], "chat.example", true));
+        assert!(HostPolicy::default().is_allowed(None, true));
     }
 
     #[test]
-    fn a_listed_origin_of_the_same_host_is_a_cross_origin() {
-        let listed = Origins::new(vec!["http://app.example".to_owned()]);
+    fn a_listed_origin_of_the_same_host_gets_cors_headers() {
+        let listed = OriginPolicy::new(vec!["http://app.example".to_owned()]);
         let page = headers("app.example", Some("http://app.example"));
-        assert!(matches!(listed.cross_origin(&page), Some(CrossOrigin::Listed(_))));
-        for own in [Origins::new(Vec::new()), Origins::new(vec!["*".to_owned()])] {
-            assert_eq!(own.cross_origin(&page), None);
+        assert!(matches!(listed.cors_origin(&page), Some(CorsOrigin::Listed(_))));
+        for own in [OriginPolicy::new(Vec::new()), OriginPolicy::new(vec!["*".to_owned()])] {
+            assert_eq!(own.cors_origin(&page), None);
         }
     }
 
     #[test]
-    fn the_port_of_the_scheme_may_be_left_out() {
-        assert!(is_own("https://h:443", &headers("h", None)));
-        assert!(is_own("http://h", &headers("h:80", None)));
-        assert!(!is_own("https://h:80", &headers("h", None)));
+    fn the_default_port_is_optional() {
+        assert!(is_same_origin("https://h:443", &headers("h", None)));
+        assert!(is_same_origin("http://h", &headers("h:80", None)));
+        assert!(!is_same_origin("https://h:80", &headers("h", None)));
     }
 }

@@ -125,7 +125,7 @@ pub fn lane(outstanding: usize) -> (Lane, LaneEnd) {
 impl LaneEnd {
     /// Serves the lane of one shard until the shard has ended and everything it asked for is done.
     pub fn serve(self, node: Arc<Node>, shard: ShardId, drain: &Drain) {
-        drain.spawn_work(async move { self.run(&node, shard).await });
+        drain.spawn_connection(async move { self.run(&node, shard).await });
     }
 
     pub(crate) async fn run(mut self, node: &Arc<Node>, shard: ShardId) {

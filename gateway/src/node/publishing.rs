@@ -134,7 +134,7 @@ impl Node {
                     let first =
                         async move { result.get_or_try_init(|| publish(&broker, &channel)).await.copied() };
                     let failed = |error: JoinError| BrokerError::Unavailable(error.to_string());
-                    drain.spawn_work(first).await.map_err(failed)?
+                    drain.spawn_connection(first).await.map_err(failed)?
                 })
             }
         }

@@ -1,6 +1,4 @@
-//! How the links to Redis stand, as `/health` and `/metrics` tell it.
-//!
-//! Owns the names that operators see. Must never show a secret: causes come without any.
+//! The state of the links to Redis in `/health` and `/metrics`. Causes contain no secrets: the links redact them.
 
 use std::fmt;
 
@@ -14,7 +12,7 @@ use crate::broker::{LinkStatus, Proof};
 use crate::metrics::gauge;
 use crate::node::Ear;
 
-/// A link in `/health`.
+/// Returns the entry of a link in `/health`.
 pub(super) fn state(ear: &Ear, link: LinkStatus) -> Value {
     let (age, rtt, error) = match link.proof {
         Some(Proof::Heard { age, lag }) => (Some(age.as_secs_f64()), Some(lag.as_secs_f64()), None),
@@ -35,19 +33,20 @@ fn labels(ear: &Ear, link: &LinkStatus) -> [(&'static str, String); 2] {
     [("redis", ear.name.clone()), ("link", link.link.to_owned())]
 }
 
-/// The metrics of all links.
+/// Encodes the metrics of all links.
 pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut up =
-        encoder.encode_descriptor("redis_up", "Whether a link to Redis works", None, MetricType::Gauge)?;
+        encoder.encode_descriptor("redis_up", "Whether a link to Redis is up", None, MetricType::Gauge)?;
     for (ear, link) in links {
         ConstGauge::new(i64::from(link.up)).encode(up.encode_family(&labels(ear, link))?)?;
     }
-    let help = "How long a link to Redis has not worked; for subscriptions since the last proof of hearing";
+    let help =
+        "Seconds that a link to Redis was down; for subscriptions counted from the last successful probe";
     let mut down = encoder.encode_descriptor("redis_down_seconds", help, None, MetricType::Counter)?;
     for (ear, link) in links {
         ConstCounter::new(link.down.as_secs_f64()).encode(down.encode_family(&labels(ear, link))?)?;
     }
-    let help = "How often a link to Redis that worked was given up";
+    let help = "Failures of a link to Redis that was up";
     let mut lost = encoder.encode_descriptor("redis_link_failures", help, None, MetricType::Counter)?;
     for (ear, link) in links {
         for (reason, count) in &link.losses {
@@ -56,7 +55,7 @@ pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> 
             ConstCounter::new(*count).encode(lost.encode_family(&labels)?)?;
         }
     }
-    let help = "How often a link to Redis was established anew";
+    let help = "Reconnects of a link to Redis";
     let mut reconnects = encoder.encode_descriptor("redis_reconnects", help, None, MetricType::Counter)?;
     for (ear, link) in links {
         ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels(ear, link))?)?;
@@ -73,13 +72,13 @@ fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<
             _ => None,
         })
     };
-    let help = "Since when no publication of our own has come back from Redis";
+    let help = "Seconds since the last successful Redis probe";
     let mut ages =
         encoder.encode_descriptor("redis_last_probe_age_seconds", help, None, MetricType::Gauge)?;
     for (labels, age, _) in proofs() {
         ConstGauge::new(age.as_secs_f64()).encode(ages.encode_family(&labels)?)?;
     }
-    let help = "How long the last publication of our own took to come back from Redis";
+    let help = "Round-trip time of the last Redis probe";
     let mut lags = encoder.encode_descriptor("redis_probe_rtt_seconds", help, None, MetricType::Gauge)?;
     for (labels, _, lag) in proofs() {
         ConstGauge::new(lag.as_secs_f64()).encode(lags.encode_family(&labels)?)?;
@@ -88,7 +87,7 @@ fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<
 }
 
 fn encode_topics(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let help = "Bytes that were heard from Redis and wait for the node";
+    let help = "Bytes received from Redis that are queued for the node";
     let mut handover =
         encoder.encode_descriptor("redis_receive_queue_bytes", help, None, MetricType::Gauge)?;
     for (ear, link) in links {

@@ -1,7 +1,5 @@
-//! Streams on connections that hyper carries: over HTTP/2, over HTTP/1.0, or on a connection that was used before.
-//! Refusals of streams are made here for all of them.
-//!
-//! Owns the way from a request to a shard and back as a body. Must never decide what may be heard.
+//! Streams on connections that hyper serves: over HTTP/2, over HTTP/1.0, and on reused connections. Also the error
+//! responses for all rejected requests for streams.
 
 use std::sync::Arc;
 
@@ -12,58 +10,58 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 
-use super::{Context, refuse};
+use super::{AppState, plain_error};
 use crate::admission::Permit;
-use crate::ingress::carry::{HeldPermit, Peer, Rewound};
 use crate::ingress::handshake::{self, Handshake};
-use crate::ingress::{cors, sse, take_upgraded};
+use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
+use crate::ingress::{accept_upgraded, cors, sse_request};
 use crate::shard::sse::HEADERS;
 use crate::shard::{ArrivalKind, Refusal, token};
 
-/// `GET /sse…`, and the preflight of browsers.
-pub async fn sse(State(context): State<Arc<Context>>, request: Request) -> Response {
-    let origins = &context.gate.origins;
+/// Handles `GET /sse…` and preflight requests.
+pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let origins = &state.streams.origins;
     if request.method() == Method::OPTIONS {
-        if !origins.allow(request.headers()) {
-            return refuse(403, Refusal::Origin.to_string());
+        if !origins.is_allowed(request.headers()) {
+            return plain_error(403, Refusal::Origin.to_string());
         }
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         let cors = cors::preflight_headers(origins, request.headers());
         return (StatusCode::NO_CONTENT, allow, cors).into_response();
     }
     let cors = cors::headers(origins, request.headers());
-    let Some(wish) = sse::wish(&request) else {
+    let Some(sse) = sse_request::parse(&request) else {
         let allow = [(header::ALLOW, "GET, OPTIONS")];
-        return (allow, cors, refuse(405, "method not allowed: use GET".to_owned())).into_response();
+        return (allow, cors, plain_error(405, "method not allowed: use GET".to_owned())).into_response();
     };
-    let granted = match wish.grant(&context.gate, request.headers()) {
-        Ok(granted) => granted,
+    let accepted = match sse.authorize(&state.streams, request.headers()) {
+        Ok(accepted) => accepted,
         Err(refusal) => {
             if matches!(refusal, Refusal::Token) {
                 token::log_refused("in a request for an event stream");
             }
-            // A page that uses `fetch` can read the reason.
-            return (cors, refuse(status(&refusal), refusal.to_string())).into_response();
+            // A page that uses `fetch` can read the error.
+            return (cors, plain_error(status(&refusal), refusal.to_string())).into_response();
         }
     };
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
-    // Over HTTP/1 the stream takes the permit of its connection, which serves nothing after it.
-    let permit = request.extensions().get::<HeldPermit>().and_then(HeldPermit::take);
+    // Over HTTP/1 the stream takes the permit of its connection, which serves no further requests.
+    let permit = request.extensions().get::<SharedPermit>().and_then(SharedPermit::take);
     let is_last = permit.is_some();
     let admitted = match permit {
-        Some(permit) => Some(context.gate.admit(permit, granted.kind)),
-        None => context.gate.admit_inner(granted.kind),
+        Some(permit) => Some(state.streams.admit(permit, accepted.kind)),
+        None => state.streams.admit_multiplexed(accepted.kind),
     };
     let body = match admitted {
-        Some((permit, kind)) => Body::from_stream(context.gate.shards.take_stream(kind, permit, peer).await),
-        // It ends at once and is asked for again: a status of 503 would stop an EventSource for good.
+        Some((permit, kind)) => Body::from_stream(state.streams.shards.take_stream(kind, permit, peer).await),
+        // An empty stream, after which an EventSource reconnects: after a 503 it would not.
         None => Body::empty(),
     };
     let mut response = Response::new(body);
     for (name, value) in HEADERS {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    response.headers_mut().extend(granted.cors);
+    response.headers_mut().extend(accepted.cors);
     if is_last {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -79,33 +77,33 @@ fn status(refusal: &Refusal) -> u16 {
     }
 }
 
-/// `GET /ws` and `GET /connection/websocket`.
-pub async fn websocket(State(context): State<Arc<Context>>, mut request: Request) -> Response {
+/// Handles `GET /ws` and `GET /connection/websocket`.
+pub async fn websocket(State(state): State<Arc<AppState>>, mut request: Request) -> Response {
     let mut head = axum::http::Request::new(());
     *head.uri_mut() = request.uri().clone();
     *head.version_mut() = request.version();
     *head.headers_mut() = request.headers().clone();
-    match handshake::judge(&head, &context.gate.origins) {
-        Handshake::Granted { response, encoding, refusal } => {
-            let permit = request.extensions_mut().remove::<HeldPermit>();
+    match handshake::negotiate(&head, &state.streams.origins) {
+        Handshake::Accepted { response, encoding, refusal } => {
+            let permit = request.extensions_mut().remove::<SharedPermit>();
             let upgrade = hyper::upgrade::on(&mut request);
-            let later = Arc::clone(&context);
-            context.drain.spawn_work(async move {
+            let app = Arc::clone(&state);
+            state.drain.spawn_connection(async move {
                 let upgraded = upgrade.await;
                 let permit = permit.and_then(|permit| permit.take());
                 if let (Ok(upgraded), Some(permit)) = (upgraded, permit) {
-                    let admitted = later.gate.admit(permit, ArrivalKind::WebSocket { encoding, refusal });
-                    upgraded_to_shard(&later, upgraded, admitted).await;
+                    let admitted = app.streams.admit(permit, ArrivalKind::WebSocket { encoding, refusal });
+                    hand_to_shard(&app, upgraded, admitted).await;
                 }
             });
-            switching(&response)
+            upgrade_response(&response)
         }
-        Handshake::Refused { status, reason } => {
-            let mut response = refuse(status, reason);
+        Handshake::Rejected { status, reason } => {
+            let mut response = plain_error(status, reason);
             if status == 426 {
                 let headers = response.headers_mut();
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-                // HTTP/2 has no headers of a connection.
+                // HTTP/2 forbids these headers.
                 if request.version() <= Version::HTTP_11 {
                     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -116,12 +114,12 @@ pub async fn websocket(State(context): State<Arc<Context>>, mut request: Request
     }
 }
 
-/// The answer to a handshake, as hyper wants to hear it.
-fn switching(response: &[u8]) -> Response {
+/// Converts the response head of a handshake to a response for hyper.
+fn upgrade_response(response: &[u8]) -> Response {
     let mut headers = [httparse::EMPTY_HEADER; 8];
     let mut parsed = httparse::Response::new(&mut headers);
     if parsed.parse(response).is_err() {
-        return refuse(400, "handshake failed".to_owned());
+        return plain_error(400, "handshake failed".to_owned());
     }
     let mut answer = StatusCode::SWITCHING_PROTOCOLS.into_response();
     for header in parsed.headers.iter() {
@@ -134,18 +132,18 @@ fn switching(response: &[u8]) -> Response {
     answer
 }
 
-async fn upgraded_to_shard(
-    context: &Context,
+async fn hand_to_shard(
+    state: &AppState,
     upgraded: hyper::upgrade::Upgraded,
     admitted: (Permit, ArrivalKind),
 ) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<Rewound>>() else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<Rewind>>() else { return };
     let (socket, mut early) = parts.io.into_inner().into_parts();
     if !parts.read_buf.is_empty() {
-        // What hyper read was in front of what it had not come to yet.
+        // hyper's buffer comes first: it precedes the bytes that hyper has not read.
         early = Bytes::from([&parts.read_buf[..], &early[..]].concat());
     }
     if let Ok(socket) = socket.into_std() {
-        take_upgraded(&context.gate, socket, admitted, early).await;
+        accept_upgraded(&state.streams, socket, admitted, early).await;
     }
 }

@@ -1,6 +1,6 @@
-//! `/health`, `/ready` and `/metrics`: what operators and balancers ask.
+//! `/health`, `/ready` and `/metrics`, for operators and load balancers.
 //!
-//! Must never ask a shard: it answers when every shard is busy.
+//! Handlers never send a request to a shard: they respond while every shard is busy.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use serde_json::json;
 
-use super::{Context, links};
+use super::{AppState, link_metrics};
 use crate::broker::LinkStatus;
 use crate::metrics;
 
-/// `GET /health`: the process lives; how each link stands. Always 200.
-pub async fn health(State(context): State<Arc<Context>>) -> Response {
-    let (node, metrics) = (&context.node, &context.metrics);
-    let hearing = node.is_hearing();
-    let links: Vec<_> = node.links().into_iter().map(|(ear, link)| links::state(ear, link)).collect();
+/// Handles `GET /health`: the state of the node and of each link. Always 200.
+pub async fn health(State(state): State<Arc<AppState>>) -> Response {
+    let (node, metrics) = (&state.node, &state.metrics);
+    let links_up = node.is_hearing();
+    let links: Vec<_> = node.links().into_iter().map(|(ear, link)| link_metrics::state(ear, link)).collect();
     Json(json!({
-        "status": if hearing { "ok" } else { "degraded" },
-        "cache": if node.has_broker() && hearing { "redis" } else { "memory" },
+        "status": if links_up { "ok" } else { "degraded" },
+        "cache": if node.has_broker() && links_up { "redis" } else { "memory" },
         "version": env!("CARGO_PKG_VERSION"),
-        "node": context.uid,
-        "uptime_seconds": context.started.elapsed().as_secs(),
-        "draining": context.drain.is_draining(),
+        "node": state.uid,
+        "uptime_seconds": state.started.elapsed().as_secs(),
+        "draining": state.drain.is_draining(),
         "connections": {
             "websocket": metrics.sum(|shard| &shard.websockets),
             "sse": metrics.sum(|shard| &shard.sse),
@@ -39,14 +39,14 @@ pub async fn health(State(context): State<Arc<Context>>) -> Response {
     .into_response()
 }
 
-/// `GET /ready`: 200 when newcomers are welcome, 503 when they should go elsewhere.
-pub async fn ready(State(context): State<Arc<Context>>) -> Response {
-    let reason = if context.drain.is_draining() {
+/// Handles `GET /ready`: 200 if the node accepts new connections, else 503.
+pub async fn ready(State(state): State<Arc<AppState>>) -> Response {
+    let reason = if state.drain.is_draining() {
         Some("draining".to_owned())
     } else {
-        let links = context.node.links();
-        let deaf_one = links.iter().find(|(ear, link)| ear.required && !link.up);
-        deaf_one.map(|(ear, link)| deaf(&ear.name, link))
+        let links = state.node.links();
+        let link_down = links.iter().find(|(ear, link)| ear.required && !link.up);
+        link_down.map(|(ear, link)| link_down_reason(&ear.name, link))
     };
     match reason {
         None => Json(json!({ "ready": true })).into_response(),
@@ -57,29 +57,29 @@ pub async fn ready(State(context): State<Arc<Context>>) -> Response {
     }
 }
 
-fn deaf(broker: &str, link: &LinkStatus) -> String {
+fn link_down_reason(broker: &str, link: &LinkStatus) -> String {
     let cause = link.cause.as_deref().unwrap_or("not connected yet");
     format!("redis {broker}, {}: {cause}", link.link)
 }
 
-/// `GET /metrics`: the Prometheus text.
-pub async fn metrics(State(context): State<Arc<Context>>) -> Response {
-    let text = metrics::encode(&context.metrics, |registry| {
-        registry.register_collector(Box::new(NodeState(Arc::clone(&context))));
+/// Handles `GET /metrics`.
+pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
+    let text = metrics::encode(&state.metrics, |registry| {
+        registry.register_collector(Box::new(NodeCollector(Arc::clone(&state))));
     });
     match text {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
-        Err(error) => super::refuse(500, error.to_string()),
+        Err(error) => super::plain_error(500, error.to_string()),
     }
 }
 
 #[derive(Debug)]
-struct NodeState(Arc<Context>);
+struct NodeCollector(Arc<AppState>);
 
-impl Collector for NodeState {
+impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let node = &self.0.node;
         let channels =
@@ -87,15 +87,15 @@ impl Collector for NodeState {
         metrics::gauge(node.channels() as u64).encode(channels)?;
         let history = encoder.encode_descriptor(
             "history_bytes",
-            "Bytes that channels remember on this node",
+            "Bytes in the channel histories of this node",
             None,
             MetricType::Gauge,
         )?;
         metrics::gauge(node.history_bytes() as u64).encode(history)?;
-        let permits = self.0.gate.admission.usage();
+        let permits = self.0.streams.admission.usage();
         let mut family = encoder.encode_descriptor(
             "connection_permits",
-            "Permits for connections that are held",
+            "Connection permits in use",
             None,
             MetricType::Gauge,
         )?;
@@ -104,13 +104,13 @@ impl Collector for NodeState {
         }
         let mut family = encoder.encode_descriptor(
             "connection_permits_max",
-            "Permits for connections that there are",
+            "Number of connection permits",
             None,
             MetricType::Gauge,
         )?;
         for usage in permits {
             metrics::gauge(usage.limit as u64).encode(family.encode_family(&[("pool", usage.pool)])?)?;
         }
-        links::encode(&node.links(), &mut encoder)
+        link_metrics::encode(&node.links(), &mut encoder)
     }
 }

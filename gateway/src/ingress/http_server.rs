@@ -1,7 +1,7 @@
-//! Connections that hyper carries: everything that is not a stream on a socket of its own.
+//! Serves HTTP with hyper on connections that are not passed to a shard.
 //!
-//! Owns the bytes read before hyper came in, the choice between HTTP/1.1 and HTTP/2, and how long such connections may
-//! last: while they are idle, beyond the limit, and when the gateway drains. Must never know a route.
+//! Replays the bytes read before hyper took over, selects HTTP/1.1 or HTTP/2, and enforces the timeouts of such
+//! connections: idle, beyond the limit of connections, and during the drain. Routes belong to the router.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,143 +22,148 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::activity::{Activity, EndLimits, WatchedBody};
-use super::origin::Hosts;
+use super::activity::{Activity, DrainTimeouts, TrackedBody};
+use super::origin::HostPolicy;
 use crate::admission::Permit;
 use crate::drain::Drain;
 use crate::metrics::{HttpTimeout, Metrics};
 
-/// How long a rejected client may take to read its response.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a client may take to read an error response before the connection is closed.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Unsent bytes that hyper may hold for one HTTP/2 stream.
 const HTTP2_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// The bounds of connections that hyper carries.
+/// The limits of connections that hyper serves.
 #[derive(Clone, Copy, Debug)]
-pub struct CarryLimits {
-    /// How long nothing may happen on one (`http.idle_timeout`).
+pub struct HttpLimits {
+    /// How long a connection may be idle (`http.idle_timeout`).
     pub idle_timeout: Duration,
     /// How often an HTTP/2 client is pinged (`http.ping_interval`).
     pub ping_interval: Duration,
-    /// The time for its answer (`http.ping_timeout`).
+    /// The timeout of its reply (`http.ping_timeout`).
     pub ping_timeout: Duration,
-    /// Streams at a time on one HTTP/2 connection (`http.max_concurrent_streams`).
+    /// Concurrent streams of one HTTP/2 connection (`http.max_concurrent_streams`).
     pub max_concurrent_streams: u32,
-    /// How long one beyond the limit of connections may last (`limits.reserved_timeout`).
+    /// The lifetime of a connection beyond the limit (`limits.reserved_timeout`).
     pub reserved_timeout: Duration,
-    /// How long one may last once the gateway drains.
-    pub end: EndLimits,
-    /// Bytes of a request's head (`limits.head_bytes`).
+    /// How long a connection may last during the drain.
+    pub drain: DrainTimeouts,
+    /// The maximum size of a request head (`limits.head_bytes`).
     pub head_bytes: usize,
 }
 
-/// Where a connection comes from; in the extensions of its requests.
+/// The peer of a connection; an extension of its requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
-    /// Its address.
+    /// The address of the peer.
     pub address: SocketAddr,
-    /// It came by a listener on loopback.
-    pub by_loopback: bool,
+    /// The listener that accepted the connection is bound to a loopback address.
+    pub via_loopback: bool,
 }
 
-/// The permit of the connection that a request came on, in its extensions. A stream that takes the connection over takes
-/// the permit.
+/// The permit of a connection; an extension of its requests. A stream that takes over the connection takes the permit.
 #[derive(Clone, Debug)]
-pub struct HeldPermit(Arc<Mutex<Option<Permit>>>);
+pub struct SharedPermit(Arc<Mutex<Option<Permit>>>);
 
-impl HeldPermit {
+impl SharedPermit {
     fn new(permit: Permit) -> Self {
         Self(Arc::new(Mutex::new(Some(permit))))
     }
 
-    /// The permit, unless it was taken before.
+    /// Takes the permit; `None` if it was taken before.
     pub fn take(&self) -> Option<Permit> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Serves HTTP on sockets whose first bytes are read already.
+/// Serves HTTP on sockets whose first bytes have been read.
 #[derive(Debug)]
-pub struct Carrier {
+pub struct HttpServer {
     router: Router,
-    hosts: Hosts,
-    limits: CarryLimits,
+    hosts: HostPolicy,
+    limits: HttpLimits,
     metrics: Arc<Metrics>,
     drain: Drain,
 }
 
-impl Carrier {
+impl HttpServer {
     pub(super) fn new(
         router: Router,
-        hosts: Hosts,
-        limits: CarryLimits,
+        hosts: HostPolicy,
+        limits: HttpLimits,
         metrics: Arc<Metrics>,
         drain: Drain,
     ) -> Self {
         Self { router, hosts, limits, metrics, drain }
     }
 
-    /// Serves one connection to its end.
-    pub(super) async fn carry(&self, socket: TcpStream, peer: Peer, read: Bytes, permit: Permit) {
+    /// Serves a connection until it ends; `prefetched` are the bytes read from it before.
+    pub(super) async fn serve_connection(
+        &self,
+        socket: TcpStream,
+        peer: Peer,
+        prefetched: Bytes,
+        permit: Permit,
+    ) {
         let _counted = self.metrics.control.http_connections.enter();
         let activity = Activity::new();
         let is_reserved = permit.is_reserved();
-        let ended = tokio::select! {
-            () = self.serve(socket, peer, read, permit, &activity) => return,
-            // Its client was asked to close it, and has not; `is_over` has counted it.
+        let timeout = tokio::select! {
+            () = self.run_hyper(socket, peer, prefetched, permit, &activity) => return,
+            // The client did not close the connection after the graceful shutdown, which `shutdown_requested` counted.
             () = async {
                 activity.idle_for(self.limits.idle_timeout).await;
-                activity.must_end(self.limits.end).await;
+                activity.drain_expired(self.limits.drain).await;
             } => return,
             () = tokio::time::sleep(self.limits.reserved_timeout), if is_reserved => HttpTimeout::Reserved,
             () = async {
                 self.drain.draining().await;
-                activity.must_end(self.limits.end).await;
+                activity.drain_expired(self.limits.drain).await;
             } => HttpTimeout::Shutdown,
         };
-        // Its streams end with it: their bodies are dropped.
-        self.count(ended);
+        // Dropping the connection drops the bodies of its streams, which ends them.
+        self.count(timeout);
     }
 
     fn count(&self, timeout: HttpTimeout) {
         self.metrics.control.http_timeouts[timeout as usize].add(1);
     }
 
-    /// Resolves when no more requests are to be taken on a connection.
-    async fn is_over(&self, activity: &Activity) {
+    /// Resolves when the connection must not accept further requests.
+    async fn shutdown_requested(&self, activity: &Activity) {
         tokio::select! {
             () = self.drain.draining() => {}
             () = activity.idle_for(self.limits.idle_timeout) => self.count(HttpTimeout::Idle),
         }
     }
 
-    async fn serve(
+    async fn run_hyper(
         &self,
         socket: TcpStream,
         peer: Peer,
-        read: Bytes,
+        prefetched: Bytes,
         permit: Permit,
         activity: &Arc<Activity>,
     ) {
         let limits = &self.limits;
         let is_reserved = permit.is_reserved();
-        let is_http2 = read.starts_with(b"PRI * HTTP/2.0");
-        let permit = HeldPermit::new(permit);
+        let is_http2 = prefetched.starts_with(b"PRI * HTTP/2.0");
+        let permit = SharedPermit::new(permit);
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             if !is_http2 {
                 request.extensions_mut().insert(permit.clone());
             }
-            name_host(&mut request);
-            let refusal = self.refuse_host(&request, peer);
-            answer_by(self.router.clone(), request, refusal, Arc::clone(activity))
+            set_host_header(&mut request);
+            let rejection = self.reject_host(&request, peer);
+            respond(self.router.clone(), request, rejection, Arc::clone(activity))
         });
-        // On HTTP/2 pings are written, too, which is no progress.
-        let writes = (!is_http2).then(|| Arc::clone(activity));
-        let io = TokioIo::new(Rewound { read, socket, writes });
+        // HTTP/2 connections also write pings, which are not progress.
+        let record_writes = (!is_http2).then(|| Arc::clone(activity));
+        let io = TokioIo::new(Rewind { prefetched, socket, record_writes });
         if is_http2 {
-            let mut builder = hyper::server::conn::http2::Builder::new(Spawner(self.drain.clone()));
+            let mut builder = hyper::server::conn::http2::Builder::new(DrainExecutor(self.drain.clone()));
             builder.timer(TokioTimer::new()).max_send_buf_size(HTTP2_SEND_BUFFER_BYTES);
             builder.max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
             builder.keep_alive_interval(limits.ping_interval).keep_alive_timeout(limits.ping_timeout);
@@ -166,52 +171,52 @@ impl Carrier {
             let mut connection = pin!(builder.serve_connection(io, service));
             tokio::select! {
                 _ = connection.as_mut() => return,
-                () = self.is_over(activity) => connection.as_mut().graceful_shutdown(),
+                () = self.shutdown_requested(activity) => connection.as_mut().graceful_shutdown(),
             }
-            // Its streams end with their shards.
+            // Shards end the streams of the connection.
             let _ = connection.await;
         } else {
             let mut builder = hyper::server::conn::http1::Builder::new();
-            // A head that does not come is no progress: `Activity` ends its connection.
+            // `Activity` enforces the timeout: an incomplete head is not progress.
             builder.header_read_timeout(None);
             builder.max_buf_size(limits.head_bytes.max(8192));
             builder.keep_alive(!is_reserved);
-            // A client that closes its side after the request still reads the response. A closed connection shows at
-            // the next write.
+            // A client that shuts down its side after the request still reads the response. The next write detects a
+            // closed connection.
             builder.half_close(true);
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             tokio::select! {
                 _ = connection.as_mut() => return,
-                () = self.is_over(activity) => connection.as_mut().graceful_shutdown(),
+                () = self.shutdown_requested(activity) => connection.as_mut().graceful_shutdown(),
             }
             let _ = connection.await;
         }
     }
 
-    /// The refusal of a request for a host that is not served here.
-    fn refuse_host(&self, request: &Request<Incoming>, peer: Peer) -> Option<Response<Body>> {
+    /// Returns an error response if the request names a host that is not allowed.
+    fn reject_host(&self, request: &Request<Incoming>, peer: Peer) -> Option<Response<Body>> {
         let host = request.headers().get(header::HOST);
-        (!self.hosts.admit(host, peer.by_loopback)).then(|| misdirected(host))
+        (!self.hosts.is_allowed(host, peer.via_loopback)).then(|| misdirected_response(host))
     }
 }
 
-async fn answer_by(
+async fn respond(
     mut router: Router,
     request: Request<Incoming>,
-    refusal: Option<Response<Body>>,
+    rejection: Option<Response<Body>>,
     activity: Arc<Activity>,
-) -> Result<Response<WatchedBody>, Infallible> {
-    let answer = async {
-        match refusal {
-            Some(refusal) => refusal,
+) -> Result<Response<TrackedBody>, Infallible> {
+    let response = async {
+        match rejection {
+            Some(rejection) => rejection,
             None => router.call(request).await.unwrap_or_else(|never| match never {}),
         }
     };
-    Ok(activity.watch(answer).await)
+    Ok(activity.track(response).await)
 }
 
-/// HTTP/2 names the host in `:authority`. A target in absolute form counts more than `Host` (RFC 9112, 3.2.2).
-fn name_host(request: &mut Request<Incoming>) {
+/// Sets `Host` from `:authority` (HTTP/2) or from an absolute request target, which overrides `Host` (RFC 9112, 3.2.2).
+fn set_host_header(request: &mut Request<Incoming>) {
     if let Some(authority) = request.uri().authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
@@ -219,82 +224,82 @@ fn name_host(request: &mut Request<Incoming>) {
     }
 }
 
-fn misdirected(host: Option<&HeaderValue>) -> Response<Body> {
+fn misdirected_response(host: Option<&HeaderValue>) -> Response<Body> {
     const CHARACTERS_MAX: usize = 100;
     let host = host.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).unwrap_or_default();
     let host: String = host.escape_debug().take(CHARACTERS_MAX).collect();
-    tracing::debug!(host, "request refused: its host is not listed");
+    tracing::debug!(host, "request rejected: the host is not allowed");
     let text = format!(
-        "host \"{host}\" is not served here: list it in `hosts`, or the origin of its pages in `allowed_origins` (\"*\" \
-         names no host)\n"
+        "host \"{host}\" is not allowed: add it to `hosts`, or add the origin of its pages to `allowed_origins` (\"*\" \
+         does not allow any host)\n"
     );
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
     response
 }
 
-/// Answers a request that is not worth hyper's time, and closes the connection.
-pub async fn answer(mut socket: TcpStream, status: u16, reason: &str) {
+/// Writes an error response for an invalid request, and closes the connection.
+pub async fn write_error_response(mut socket: TcpStream, status: u16, reason: &str) {
     let phrase = axum::http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 {status} {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
          content-length: {}\r\n\r\n{reason}\n",
         phrase.unwrap_or_default(),
         reason.len() + 1,
     );
-    let farewell = async {
-        socket.write_all(answer.as_bytes()).await?;
+    let write_and_close = async {
+        socket.write_all(response.as_bytes()).await?;
         socket.shutdown().await?;
-        // Bytes left unread would turn the close into a reset, and the answer could be lost.
+        // With unread bytes, closing the socket sends a reset, and the client may lose the response.
         tokio::io::copy(&mut socket.take(64 * 1024), &mut tokio::io::sink()).await
     };
-    // A client that does not read its rejection is disconnected.
-    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    // A client that does not read the response is disconnected.
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, write_and_close).await;
 }
 
-/// A socket in front of which the bytes read so far stand again.
+/// A socket with bytes that were read from it before; they are read first.
 #[derive(Debug)]
-pub struct Rewound {
-    read: Bytes,
+pub struct Rewind {
+    prefetched: Bytes,
     socket: TcpStream,
-    /// Where bytes that the client takes count as progress.
-    writes: Option<Arc<Activity>>,
+    /// Records each write as progress.
+    record_writes: Option<Arc<Activity>>,
 }
 
-impl Rewound {
-    /// The socket, and what was not read again.
+impl Rewind {
+    /// Returns the socket and the bytes that were not read again.
     pub fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.socket, self.read)
+        (self.socket, self.prefetched)
     }
 
-    fn wrote(&self, written: io::Result<usize>) -> io::Result<usize> {
-        if let Some(activity) = self.writes.as_ref().filter(|_| written.is_ok()) {
-            activity.progressed();
+    fn record_write(&self, written: io::Result<usize>) -> io::Result<usize> {
+        if let Some(activity) = self.record_writes.as_ref().filter(|_| written.is_ok()) {
+            activity.record_progress();
         }
         written
     }
 }
 
-impl AsyncRead for Rewound {
+impl AsyncRead for Rewind {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
+        if self.prefetched.is_empty() {
             return Pin::new(&mut self.socket).poll_read(cx, buffer);
         }
-        let length = self.read.len().min(buffer.remaining());
-        buffer.put_slice(&self.read[..length]);
-        self.read.advance(length);
+        let length = self.prefetched.len().min(buffer.remaining());
+        buffer.put_slice(&self.prefetched[..length]);
+        self.prefetched.advance(length);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Rewound {
+impl AsyncWrite for Rewind {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.socket).poll_write(cx, bytes));
-        Poll::Ready(self.wrote(written))
+        Poll::Ready(self.record_write(written))
     }
 
     fn poll_write_vectored(
@@ -303,7 +308,7 @@ impl AsyncWrite for Rewound {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, slices));
-        Poll::Ready(self.wrote(written))
+        Poll::Ready(self.record_write(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -319,16 +324,16 @@ impl AsyncWrite for Rewound {
     }
 }
 
-/// Starts the streams of an HTTP/2 connection as tasks that are waited for.
+/// Starts the streams of an HTTP/2 connection as tasks of [`Drain`].
 #[derive(Clone, Debug)]
-struct Spawner(Drain);
+struct DrainExecutor(Drain);
 
-impl<F> Executor<F> for Spawner
+impl<F> Executor<F> for DrainExecutor
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     fn execute(&self, task: F) {
-        self.0.spawn_work(task);
+        self.0.spawn_connection(task);
     }
 }

@@ -1,0 +1,153 @@
+//! Requests for event streams: parses channels and cursor, and checks that the client can reconnect with the largest
+//! cursor.
+
+use axum::http::{HeaderMap, Method, Request, Version};
+use earshot_protocol::Cursor;
+use percent_encoding::percent_decode_str;
+
+use super::{StreamContext, cors, credentials};
+use crate::shard::{ArrivalKind, Refusal, Resume, admit};
+
+/// A request for an event stream, not yet authorized.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SseRequest {
+    /// The channels, not validated.
+    pub channels: Vec<String>,
+    /// Events are named after their channels.
+    pub named: bool,
+    /// The cursor, not decoded.
+    pub cursor: Option<String>,
+    /// The length of the request head without cursors, in bytes.
+    pub head_bytes: usize,
+    /// The request contains a token.
+    pub has_token: bool,
+}
+
+/// An authorized request for an event stream.
+#[derive(Debug)]
+pub struct SseAccepted {
+    /// The new connection, for a shard.
+    pub kind: ArrivalKind,
+    /// The CORS headers of the response.
+    pub cors: HeaderMap,
+}
+
+const CURSOR_HEADER: &str = "last-event-id";
+const CURSOR_PARAMETERS: [&str; 2] = ["last_event_id", "lastEventId"];
+
+/// Parses a request; `None` if it is not a `GET` of an event stream.
+pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
+    if request.method() != Method::GET {
+        return None;
+    }
+    let query = request.uri().query().unwrap_or_default();
+    let pairs = || form_urlencoded::parse(query.as_bytes());
+    let (channels, named) = match request.uri().path().strip_prefix("/sse")? {
+        "" => {
+            let channels =
+                pairs().filter(|(key, _)| key == "channel").map(|(_, value)| value.into_owned()).collect();
+            (channels, true)
+        }
+        path => {
+            let name = percent_decode_str(path.strip_prefix('/')?).decode_utf8();
+            // A name that is not UTF-8 is replaced by an invalid one, which is rejected later.
+            (vec![name.map_or_else(|_| "\u{fffd}\u{0}".to_owned(), |name| name.into_owned())], false)
+        }
+    };
+    let header = request.headers().get(CURSOR_HEADER).and_then(|value| value.to_str().ok());
+    let cursor = header.map(str::to_owned).or_else(|| {
+        pairs().find(|(key, _)| CURSOR_PARAMETERS.contains(&&**key)).map(|(_, value)| value.into_owned())
+    });
+    let cursor = cursor.filter(|cursor| !cursor.is_empty());
+    let has_token = credentials::has_token(request);
+    Some(SseRequest { channels, named, cursor, head_bytes: head_bytes(request), has_token })
+}
+
+/// Returns the length of a request head without cursors: the text of HTTP/1.1, the header list size of HTTP/2 (RFC 9113,
+/// 6.5.2).
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let (line, field) = if request.version() == Version::HTTP_2 { (4 * 42, 32) } else { (14, 4) };
+    let is_cursor = |pair: &str| CURSOR_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
+    let pairs = request.uri().query().into_iter().flat_map(|query| query.split('&'));
+    // Each pair follows a `?` or `&`.
+    let query: usize = pairs.filter(|pair| !is_cursor(pair)).map(|pair| pair.len() + 1).sum();
+    let fields = request.headers().iter().filter(|(name, _)| *name != CURSOR_HEADER);
+    let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len() + field).sum();
+    line + request.method().as_str().len() + request.uri().path().len() + query + fields
+}
+
+impl SseRequest {
+    /// Authorizes the request.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn authorize(&self, streams: &StreamContext, headers: &HeaderMap) -> Result<SseAccepted, Refusal> {
+        if !streams.origins.is_allowed(headers) {
+            return Err(Refusal::Origin);
+        }
+        if self.has_token {
+            return Err(Refusal::Token);
+        }
+        let channels = admit(&streams.node, &self.channels, self.named, &streams.limits)?;
+        self.check_resumable(channels.len(), streams.head_bytes)?;
+        let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
+            None => Resume::Fresh,
+            Some(Ok(cursor)) => Resume::From(cursor),
+            Some(Err(_)) => Resume::Unreadable,
+        };
+        let kind = ArrivalKind::Sse { channels, named: self.named, resume, refusal: None };
+        Ok(SseAccepted { kind, cors: cors::headers(&streams.origins, headers) })
+    }
+
+    /// Checks that the client can reconnect with the largest cursor of this number of channels. A request may contain
+    /// two cursors: a page puts one into the query, and its `EventSource` adds the header when it reconnects.
+    fn check_resumable(&self, channels: usize, limit: usize) -> Result<(), Refusal> {
+        let cursor = Cursor::max_bytes(channels);
+        let places = "Last-Event-ID: \r\n".len() + "&last_event_id=".len();
+        let needed = self.head_bytes.saturating_add(places).saturating_add(cursor.saturating_mul(2));
+        if needed <= limit {
+            return Ok(());
+        }
+        Err(Refusal::BadRequest(format!(
+            "a stream of {channels} channels could not be resumed: with a Last-Event-ID of up to {cursor} bytes in the \
+             header and in the query, the request head has up to {needed} bytes, and limits.head_bytes is {limit}: \
+             request fewer channels or raise limits.head_bytes"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(uri: &str) -> Option<SseRequest> {
+        parse(&Request::get(uri).body(()).unwrap())
+    }
+
+    #[test]
+    fn parses_path_and_query_forms() {
+        let expected = |channels: &[&str], named, cursor: Option<&str>, target: &str| {
+            let channels = channels.iter().map(ToString::to_string).collect();
+            let head_bytes = format!("GET {target} HTTP/1.1\r\n\r\n").len();
+            Some((channels, named, cursor.map(str::to_owned), head_bytes))
+        };
+        let read = |uri: &str| {
+            let SseRequest { channels, named, cursor, head_bytes, .. } = read(uri)?;
+            Some((channels, named, cursor, head_bytes))
+        };
+        assert_eq!(read("/sse/demo"), expected(&["demo"], false, None, "/sse/demo"));
+        assert_eq!(read("/sse/a%2Fb%20c"), expected(&["a/b c"], false, None, "/sse/a%2Fb%20c"));
+        let several = "/sse?channel=a&channel=b%3A1";
+        assert_eq!(read(several), expected(&["a", "b:1"], true, None, several));
+        assert_eq!(read("/sse/a?lastEventId=xy"), expected(&["a"], false, Some("xy"), "/sse/a"));
+        assert_eq!(read("/sse/a?last_event_id="), expected(&["a"], false, None, "/sse/a"));
+        assert_eq!(
+            read("/sse?channel=a&last_event_id=xy"),
+            expected(&["a"], true, Some("xy"), "/sse?channel=a")
+        );
+        assert_eq!(read("/sse"), expected(&[], true, None, "/sse"));
+        assert_eq!(read("/sse/"), expected(&[""], false, None, "/sse/"));
+        assert_eq!(read("/sses"), None);
+        assert_eq!(read("/other"), None);
+    }
+}
