@@ -36,7 +36,7 @@ mod running;
 mod secret;
 mod servers;
 mod show;
-mod slow;
+mod slow_consumer;
 mod source;
 mod top;
 mod transport;
@@ -48,14 +48,14 @@ mod tests;
 pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes, Servers};
 pub use channel::ChannelPattern;
 pub use errors::ConfigErrors;
-pub use history::{Deliver, History};
+pub use history::{History, Replay};
 pub use limits::Limits;
 pub use listen::Listen;
-pub use namespace::{Namespace, OnBrokerLoss, Who};
+pub use namespace::{Namespace, WhenRedisDown, Who};
 pub use quantity::{duration, size};
 pub use running::{DrainConfig, GatewayConfig};
 pub use secret::Secret;
-pub use slow::{Slow, Terminal};
+pub use slow_consumer::{SlowConsumer, SlowConsumerPolicy, TerminalStates};
 pub use source::Source;
 pub use transport::{Http, Sse, WebSocket};
 pub use url::RedisUrl;
@@ -79,7 +79,7 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// The hosts that requests may name besides local ones, on every listener; empty: the hosts of
     /// `allowed_origins`, on loopback listeners only.
-    pub hosts: Vec<String>,
+    pub allowed_hosts: Vec<String>,
     /// What the log shows, as a filter.
     pub log: String,
     /// The key of the HTTP API; without one, the API answers in development mode only.
@@ -185,7 +185,7 @@ impl Config {
             listen: top::read_listen(document, &mut top, env, flags, resolve),
             development: flags.dev,
             allowed_origins: top::read_origins(document, &mut top, env),
-            hosts: top::read_hosts(&mut top),
+            allowed_hosts: top::read_allowed_hosts(&mut top),
             log: top::read_log(document, &mut top, env),
             api_key: top::read_api_key(&mut top, env),
             gateway: read_section(&mut top, "gateway", GatewayConfig::read),

@@ -65,7 +65,7 @@ impl Gateway {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
 
         let port_limits =
-            PortLimits { items: config.limits.handover_items, bytes: config.limits.handover_bytes };
+            PortLimits { items: config.limits.shard_queue_items, bytes: config.limits.shard_queue_bytes };
         let (ports, inboxes): (Vec<Port>, Vec<_>) =
             (0..config.gateway.shards).map(|_| port(port_limits)).unzip();
         let node = node(config, ports.into(), &metrics, &drain);
@@ -83,9 +83,9 @@ impl Gateway {
             node: Arc::clone(&node),
             shards: Arc::clone(&shards),
             limits,
-            head_bytes: config.limits.head_bytes,
+            request_header_bytes: config.limits.request_header_bytes,
             origins,
-            hosts: HostPolicy::new(&config.hosts, &config.allowed_origins),
+            hosts: HostPolicy::new(&config.allowed_hosts, &config.allowed_origins),
             admission: Admission::new(AdmissionLimits { connections, reserved }),
             metrics: Arc::clone(&metrics),
         });
@@ -99,7 +99,7 @@ impl Gateway {
             history_limit_max: config.limits.recovery_publications,
             body: BodyLimits::new(
                 config.limits.api_body_bytes,
-                config.limits.head_timeout,
+                config.limits.request_header_timeout,
                 config.limits.api_buffer_bytes,
             ),
             started: Instant::now(),
@@ -122,10 +122,10 @@ impl Gateway {
     /// whether all had gone within the grace.
     pub async fn stop(self) -> bool {
         self.drain.begin();
-        let config::DrainConfig { grace, spread, .. } = self.times;
+        let config::DrainConfig { shutdown_timeout, disconnect_window, .. } = self.times;
         let patience = close_patience(&self.times);
-        let ended = timeout(grace, async {
-            self.shards.leave(spread, patience).await;
+        let ended = timeout(shutdown_timeout, async {
+            self.shards.leave(disconnect_window, patience).await;
             let shards = Arc::clone(&self.shards);
             // The threads are waited for where waiting blocks nobody.
             let joined = tokio::task::spawn_blocking(move || shards.join());
@@ -163,7 +163,7 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     let limits = ChannelLimits {
         channels: config.limits.channels,
         idle_per_creator: config.limits.idle_channels_per_address,
-        linger: config.gateway.linger,
+        linger: config.gateway.unsubscribe_delay,
         publication_bytes: config.limits.publication_bytes,
         recovery_publications: config.limits.recovery_publications,
     };
@@ -172,13 +172,13 @@ fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Dra
     let mut ears: Vec<Ear> = Vec::new();
     for redis in &config.redis {
         let servers = servers(redis, config).into_iter();
-        ears.extend(servers.map(|settings| redis_ear(settings, redis.required, registry(), drain)));
+        ears.extend(servers.map(|settings| redis_ear(settings, redis.affects_readiness, registry(), drain)));
     }
     if config.namespaces.iter().any(|namespace| namespace.redis.is_none()) {
         let registry = registry();
         let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(listener)));
-        ears.push(Ear { name: "memory".to_owned(), registry, broker, required: true });
+        ears.push(Ear { name: "memory".to_owned(), registry, broker, affects_readiness: true });
     }
     let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
     let probe_prefixes: Vec<String> = config.redis.iter().map(|redis| redis.probe_prefix.clone()).collect();
@@ -238,17 +238,22 @@ fn redis_settings(
         ping_interval: redis.times.ping_interval,
         probe_interval: redis.times.probe_interval,
         probe_prefix: redis.probe_prefix.clone(),
-        handover_bytes: config.limits.handover_bytes,
+        handover_bytes: config.limits.redis_queue_bytes,
         message_bytes: config.limits.publication_bytes,
         ..RedisSettings::default()
     }
 }
 
-fn redis_ear(settings: RedisSettings, required: bool, registry: Arc<Registry>, drain: &Drain) -> Ear {
+fn redis_ear(
+    settings: RedisSettings,
+    affects_readiness: bool,
+    registry: Arc<Registry>,
+    drain: &Drain,
+) -> Ear {
     let name = settings.instance.name.clone();
     let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
     let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
-    Ear { name, registry, broker, required }
+    Ear { name, registry, broker, affects_readiness }
 }
 
 /// The places of the brokers of an instance: its only one, or those of its servers in their order.
@@ -280,31 +285,33 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
             Arc::new(Log {
                 key_prefix: namespace.key_prefix.clone(),
                 spread: namespace.spread,
-                sharded: namespace.sharded,
+                sharded: namespace.sharded_pubsub,
                 size: namespace.history.size,
                 ttl: namespace.history.ttl,
             })
         }),
-        sharded: namespace.sharded,
-        on_loss: match namespace.on_broker_loss {
-            config::OnBrokerLoss::Local => OnLoss::Local,
-            config::OnBrokerLoss::Reject => OnLoss::Reject,
+        sharded: namespace.sharded_pubsub,
+        on_loss: match namespace.when_redis_down {
+            config::WhenRedisDown::Local => OnLoss::Local,
+            config::WhenRedisDown::Reject => OnLoss::Reject,
         },
-        deliver_last: namespace.deliver == config::Deliver::Last,
+        replay_last: namespace.replay == config::Replay::Last,
         slow: slow(namespace).map(Arc::new),
     }
 }
 
 fn slow(namespace: &config::Namespace) -> Option<SlowRule> {
-    let terminal =
-        |terminal: &config::Terminal| Terminal { key: terminal.key.clone(), values: terminal.values.clone() };
-    match namespace.slow {
-        config::Slow::Disconnect => None,
-        config::Slow::DropOldest => Some(SlowRule::DropOldest),
-        config::Slow::Latest => Some(SlowRule::Latest {
-            key: namespace.slow_key.clone(),
-            terminal: namespace.slow_terminal.as_ref().map(terminal),
-        }),
+    let terminal = |terminal: &config::TerminalStates| Terminal {
+        key: terminal.key.clone(),
+        values: terminal.values.clone(),
+    };
+    let config::SlowConsumer { policy, conflation_key, terminal: states } = &namespace.slow_consumer;
+    match policy {
+        config::SlowConsumerPolicy::Disconnect => None,
+        config::SlowConsumerPolicy::DropOldest => Some(SlowRule::DropOldest),
+        config::SlowConsumerPolicy::Latest => {
+            Some(SlowRule::Latest { key: conflation_key.clone(), terminal: states.as_ref().map(terminal) })
+        }
     }
 }
 
@@ -319,14 +326,14 @@ fn who(who: config::Who) -> Who {
 fn shard_limits(config: &Config) -> ShardLimits {
     ShardLimits {
         message_bytes: config.limits.message_bytes,
-        outbox_bytes: config.limits.outbox_bytes,
+        client_queue_bytes: config.limits.client_queue_bytes,
         recovery_page: crate::shard::RECOVERY_PAGE,
         pending_command_bytes: config.limits.pending_command_bytes,
-        outbox_age: config.limits.outbox_age,
+        client_queue_age: config.limits.client_queue_age,
         channels_per_connection: config.limits.channels_per_connection,
         commands_per_frame: config.limits.commands_per_frame,
         recovery_publications: config.limits.recovery_publications,
-        requests_outstanding: config.limits.requests_outstanding,
+        inflight_requests: config.limits.inflight_requests,
         ping_interval: config.websocket.ping_interval,
         pong_timeout: config.websocket.pong_timeout,
         connect_timeout: config.websocket.connect_timeout,
@@ -339,12 +346,12 @@ fn shard_limits(config: &Config) -> ShardLimits {
 
 fn ingress_limits(config: &Config) -> IngressLimits {
     let (limits, http) = (&config.limits, &config.http);
-    let spread = config.drain.spread;
+    let window = config.drain.disconnect_window;
     let patience = close_patience(&config.drain);
     let close_timeout = config.websocket.close_timeout.min(patience);
     IngressLimits {
-        head_bytes: limits.head_bytes,
-        head_timeout: limits.head_timeout,
+        request_header_bytes: limits.request_header_bytes,
+        request_header_timeout: limits.request_header_timeout,
         http: HttpLimits {
             idle_timeout: http.idle_timeout,
             ping_interval: http.ping_interval,
@@ -353,17 +360,17 @@ fn ingress_limits(config: &Config) -> IngressLimits {
             reserved_timeout: limits.reserved_timeout,
             drain: DrainTimeouts {
                 idle: close_timeout,
-                streams: spread + close_timeout,
-                requests: spread + patience,
+                streams: window + close_timeout,
+                requests: window + patience,
             },
-            head_bytes: limits.head_bytes,
+            request_header_bytes: limits.request_header_bytes,
         },
     }
 }
 
 /// How long a client may take over its end at the most, so that the grace is kept.
 fn close_patience(times: &config::DrainConfig) -> Duration {
-    times.grace.saturating_sub(times.spread) * 3 / 4
+    times.shutdown_timeout.saturating_sub(times.disconnect_window) * 3 / 4
 }
 
 /// How many connections the limit of open files allows, once it is raised as far as it may be.

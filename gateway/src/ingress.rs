@@ -56,10 +56,10 @@ const FIRST_READ_BYTES: usize = 4096;
 /// The limits of new connections.
 #[derive(Clone, Copy, Debug)]
 pub struct IngressLimits {
-    /// The maximum size of a request head (`limits.head_bytes`).
-    pub head_bytes: usize,
-    /// The timeout of the request head (`limits.head_timeout`).
-    pub head_timeout: Duration,
+    /// The maximum size of a request head (`limits.request_header_bytes`).
+    pub request_header_bytes: usize,
+    /// The timeout of the request head (`limits.request_header_timeout`).
+    pub request_header_timeout: Duration,
     /// The limits of connections that hyper serves.
     pub http: HttpLimits,
 }
@@ -73,8 +73,8 @@ pub struct StreamContext {
     pub shards: Arc<Shards>,
     /// The limits of streams.
     pub limits: ShardLimits,
-    /// The maximum size of a request head (`limits.head_bytes`).
-    pub head_bytes: usize,
+    /// The maximum size of a request head (`limits.request_header_bytes`).
+    pub request_header_bytes: usize,
     /// The allowed origins.
     pub origins: OriginPolicy,
     /// The allowed hosts.
@@ -152,7 +152,7 @@ impl Acceptor {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => &[],
             Err(_) => return,
         };
-        let head = RequestHead::parse(prefetched, self.limits.head_bytes).ok().flatten();
+        let head = RequestHead::parse(prefetched, self.limits.request_header_bytes).ok().flatten();
         let Some(permit) = self.streams.acquire_permit(head.as_ref()) else { return };
         let Some((head, (kind, greeting))) =
             head.and_then(|head| self.streams.route_stream(&head, peer).map(|stream| (head, stream)))
@@ -204,11 +204,11 @@ impl Acceptor {
         prefetched: BytesMut,
         permit: Permit,
     ) {
-        let mut timeout = self.limits.head_timeout;
+        let mut timeout = self.limits.request_header_timeout;
         if permit.is_reserved() {
             timeout = timeout.min(self.limits.http.reserved_timeout);
         }
-        let read = head::read(&mut socket, prefetched, self.limits.head_bytes);
+        let read = head::read(&mut socket, prefetched, self.limits.request_header_bytes);
         let read = tokio::select! {
             read = tokio::time::timeout(timeout, read) => read,
             // A client without a complete request can send it to another node.

@@ -120,7 +120,7 @@ pub struct ShardCounters {
     /// Bytes written to sockets.
     pub bytes_out: Cell,
     /// Bytes that wait in outboxes now.
-    pub outbox_bytes: Cell,
+    pub client_queue_bytes: Cell,
     /// Commands received from clients.
     pub commands: Cell,
     /// Times that reading from a client was paused.
@@ -238,7 +238,7 @@ impl Totals {
         }
         for (name, help, value) in [
             ("subscriptions", "Subscriptions of clients now", metrics.sum(|s| &s.subscriptions)),
-            ("client_queue_bytes", "Bytes that wait for clients now", metrics.sum(|s| &s.outbox_bytes)),
+            ("client_queue_bytes", "Bytes that wait for clients now", metrics.sum(|s| &s.client_queue_bytes)),
             (
                 "http_connections",
                 "Connections now that carry requests, or streams over HTTP/2",

@@ -98,7 +98,7 @@ pub struct Ear {
     /// The broker.
     pub broker: Broker,
     /// Whether the node is ready only while this broker is heard.
-    pub required: bool,
+    pub affects_readiness: bool,
 }
 
 /// Joins brokers to shards.

@@ -82,12 +82,12 @@ const ARRIVALS_WAITING_MAX: usize = 1024;
 pub struct ShardLimits {
     /// Bytes of one message from a client (`limits.message_bytes`).
     pub message_bytes: usize,
-    /// Bytes that may wait for one client (`limits.outbox_bytes`).
-    pub outbox_bytes: usize,
+    /// Bytes that may wait for one client (`limits.client_queue_bytes`).
+    pub client_queue_bytes: usize,
     /// Bytes of commands of one client that may wait (`limits.pending_command_bytes`).
     pub pending_command_bytes: usize,
-    /// How long the oldest of that may wait, about (`limits.outbox_age`); `None`: for ever.
-    pub outbox_age: Option<Duration>,
+    /// How long the oldest of that may wait, about (`limits.client_queue_age`); `None`: for ever.
+    pub client_queue_age: Option<Duration>,
     /// Channels that one connection may subscribe to (`limits.channels_per_connection`).
     pub channels_per_connection: usize,
     /// Commands in one WebSocket message (`limits.commands_per_frame`).
@@ -96,8 +96,8 @@ pub struct ShardLimits {
     pub recovery_page: PageLimit,
     /// Publications in one page of history (`limits.recovery_publications`).
     pub recovery_publications: usize,
-    /// Requests of one shard that may wait for the node (`limits.requests_outstanding`).
-    pub requests_outstanding: usize,
+    /// Requests of one shard that may wait for the node (`limits.inflight_requests`).
+    pub inflight_requests: usize,
     /// The time between pings (`websocket.ping_interval`).
     pub ping_interval: Duration,
     /// The time for a pong (`websocket.pong_timeout`).
@@ -244,7 +244,7 @@ impl Shards {
         for (id, inbox) in inboxes.into_iter().enumerate() {
             let (orders, ordered) = mpsc::channel(ARRIVALS_WAITING_MAX);
             let (wakes, woken) = mpsc::channel(ARRIVALS_WAITING_MAX);
-            let (lane, end) = lane(limits.requests_outstanding);
+            let (lane, end) = lane(limits.inflight_requests);
             LaneEnd::serve(end, Arc::clone(node), id, drain);
             let sources = reactor::Sources { inbox, orders: ordered, woken, answers: lane.answers };
             let (node, counters) = (Arc::clone(node), Arc::clone(&metrics.shards[id]));

@@ -46,13 +46,13 @@ static ALONE: Mutex<()> = Mutex::new(());
 const CONFIG: &str = r#"
 [gateway]
 shards = 1
-linger = "0s"
+unsubscribe_delay = "0s"
 [websocket]
 ping_interval = "10m"
 [sse]
 heartbeat = "10m"
 [drain]
-spread = "0s"
+disconnect_window = "0s"
 [[namespace]]
 name = "all"
 channels = ["*"]

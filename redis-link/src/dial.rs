@@ -31,7 +31,7 @@ pub struct Dialer {
     server: Result<Server, String>,
     sentinels: Option<Arc<Sentinels>>,
     connect_timeout: Duration,
-    role_interval: Duration,
+    primary_check_interval: Duration,
     /// What the Sentinels said last.
     seen: Mutex<Option<View>>,
     /// Whether the server is a replica, and it was said.
@@ -46,7 +46,7 @@ impl Dialer {
             server: Server::of(settings, purpose),
             sentinels: sentinels.map(|sentinel| Arc::new(Sentinels::new(settings, sentinel, purpose))),
             connect_timeout: settings.connect_timeout,
-            role_interval: settings.role_interval,
+            primary_check_interval: settings.primary_check_interval,
             seen: Mutex::default(),
             replica: Arc::default(),
         }
@@ -91,7 +91,7 @@ impl Dialer {
         }
         self.replica.store(is_replica, Ordering::Relaxed);
         let connection = watched.connection.clone();
-        let moved = watched.moved(self.role_interval, Arc::clone(&self.replica));
+        let moved = watched.moved(self.primary_check_interval, Arc::clone(&self.replica));
         Ok((connection, moved.boxed()))
     }
 
@@ -141,7 +141,7 @@ impl Dialer {
             )));
         }
         let connection = watched.connection.clone();
-        let demoted = watched.moved(self.role_interval, Arc::clone(&self.replica));
+        let demoted = watched.moved(self.primary_check_interval, Arc::clone(&self.replica));
         let moved = async move {
             tokio::select! {
                 failure = elsewhere => failure,

@@ -56,7 +56,7 @@ pub struct InstanceSettings {
     /// Who tells where the primary is.
     pub sentinel: Option<SentinelSettings>,
     /// How often a connected server is asked for its role, and Sentinels for the primary.
-    pub role_interval: Duration,
+    pub primary_check_interval: Duration,
     /// The longest that one attempt to connect may take: resolving, TCP, TLS and sign-in together.
     pub connect_timeout: Duration,
     /// The longest that a command may wait for its answer.
@@ -81,7 +81,7 @@ impl Default for InstanceSettings {
             password_file: None,
             tls: TlsSettings::default(),
             sentinel: None,
-            role_interval: Duration::from_secs(5),
+            primary_check_interval: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(5),
             retry_min: Duration::from_millis(50),

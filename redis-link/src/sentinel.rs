@@ -80,7 +80,7 @@ impl Sentinels {
             servers: sentinel.addresses.iter().map(server).collect(),
             master: sentinel.master.clone(),
             patience: (settings.connect_timeout / 2).min(PATIENCE),
-            interval: settings.role_interval,
+            interval: settings.primary_check_interval,
         }
     }
 

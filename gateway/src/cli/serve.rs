@@ -100,7 +100,7 @@ fn serve(config: &Config) -> io::Result<bool> {
             () = give_back_memory() => {}
             () = ignore(hangup) => {}
         }
-        tracing::info!(grace = ?config.drain.grace, "stopping; a second signal ends at once");
+        tracing::info!(timeout = ?config.drain.shutdown_timeout, "stopping; a second signal ends at once");
         tokio::select! {
             in_time = gateway.stop() => {
                 if !in_time {

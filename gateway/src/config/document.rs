@@ -21,7 +21,7 @@ pub(super) struct Document<'d> {
     text: &'d str,
     root: DeTable<'d>,
     problems: RefCell<Problems>,
-    /// Every key that some section asked for, with its section: `limits.head_bytes`.
+    /// Every key that some section asked for, with its section: `limits.request_header_bytes`.
     known: RefCell<Vec<(String, &'static str)>>,
     unknown: RefCell<Vec<Unknown>>,
 }

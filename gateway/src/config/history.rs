@@ -1,4 +1,4 @@
-//! `history` and `deliver` in a namespace: what is kept of a channel, and what of it a subscriber is given unasked.
+//! `history` and `replay` in a namespace: what is kept of a channel, and what of it a subscriber is given unasked.
 //!
 //! Owns how much and how long. Must never know where it is kept: that is the source's.
 
@@ -42,29 +42,29 @@ impl History {
 
 /// What a subscriber is given unasked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Deliver {
+pub enum Replay {
     /// All that is published from then on.
     #[default]
-    All,
+    None,
     /// The newest publication at once, and all that is published from then on.
     Last,
 }
 
-impl Deliver {
+impl Replay {
     /// As the file says it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::All => "all",
+            Self::None => "none",
             Self::Last => "last",
         }
     }
 
     /// Reads what a namespace delivers out of this history.
     pub(super) fn read(section: &mut Section<'_>, history: &History) -> Self {
-        let found = choice::read(section, "deliver", &[Self::All, Self::Last], Self::as_str);
+        let found = choice::read(section, "replay", &[Self::None, Self::Last], Self::as_str);
         let Some(found) = found else { return Self::default() };
         if found.value == Self::Last && history.size == 0 {
-            section.refuse(&found.place, "nothing is kept that could be delivered: `history.size` is 0");
+            section.refuse(&found.place, "no history to replay: `history.size` is 0");
         }
         found.value
     }

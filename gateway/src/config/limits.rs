@@ -9,17 +9,17 @@ use super::document::Section;
 use super::knob::knobs;
 use super::quantity::{GIB, KIB, MIB, TIB, show_size};
 
-/// Publications of the largest size that the default of `outbox_bytes` holds. With room for only one, a client that
+/// Publications of the largest size that the default of `client_queue_bytes` holds. With room for only one, a client that
 /// reads well is closed as slow when two of them come within milliseconds.
-const OUTBOX_PUBLICATIONS: usize = 4;
+const CLIENT_QUEUE_PUBLICATIONS: usize = 4;
 
 knobs! {
     /// How much of everything. What is over a limit is refused; nobody who is there is evicted.
     pub struct Limits {
         /// The head of a request: request line and headers. A stream must find room in it for its cursor, twice.
-        head_bytes: usize as Size = 24 * KIB, in KIB, MIB;
+        request_header_bytes: usize as Size = 24 * KIB, in KIB, MIB;
         /// How long a client may take over the head of its request.
-        head_timeout: Duration as Span = Duration::from_secs(10), in Duration::from_millis(100), Duration::from_secs(300);
+        request_header_timeout: Duration as Span = Duration::from_secs(10), in Duration::from_millis(100), Duration::from_secs(300);
         /// Connections at a time; nothing (written 0): as many as the limit of open files allows.
         connections: Option<usize> as OptionalCount = None, in 1, 10_000_000;
         /// Connections beyond `connections` that are answered all the same: told that the gateway is full, or shown its
@@ -36,11 +36,11 @@ knobs! {
         /// The bodies of all requests to the HTTP API that are in progress.
         api_buffer_bytes: usize as Size = 64 * MIB, in MIB, 16 * GIB;
         /// What may wait for one client; one that falls further behind is slow.
-        outbox_bytes: usize as Size = OUTBOX_PUBLICATIONS * MIB, in 4 * KIB, GIB;
+        client_queue_bytes: usize as Size = CLIENT_QUEUE_PUBLICATIONS * MIB, in 4 * KIB, GIB;
         /// Commands of one WebSocket client that may wait; beyond it, nothing more is read from the client.
         pending_command_bytes: usize as Size = MIB, in KIB, 64 * MIB;
         /// How long a publication may wait for a slow client; nothing: for ever.
-        outbox_age: Option<Duration> as OptionalSpan = Some(Duration::from_secs(30)), in Duration::from_secs(1), Duration::from_secs(3600);
+        client_queue_age: Option<Duration> as OptionalSpan = Some(Duration::from_secs(30)), in Duration::from_secs(1), Duration::from_secs(3600);
         /// Channels that one connection may be subscribed to.
         channels_per_connection: usize as Count = 128, in 1, 100_000;
         /// Channels that one node may know at a time, those that linger included.
@@ -50,11 +50,13 @@ knobs! {
         /// Commands in one WebSocket frame.
         commands_per_frame: usize as Count = 1024, in 1, 65_536;
         /// Requests of clients that wait for an answer from the control plane, for each shard.
-        requests_outstanding: usize as Count = 4096, in 16, 1_000_000;
+        inflight_requests: usize as Count = 4096, in 16, 1_000_000;
         /// Batches of publications on the way to one shard; more is a gap.
-        handover_items: usize as Count = 4096, in 16, 1_000_000;
-        /// Bytes of publications between a Redis link and a shard; more is a gap.
-        handover_bytes: usize as Size = 64 * MIB, in MIB, 4 * GIB;
+        shard_queue_items: usize as Count = 4096, in 16, 1_000_000;
+        /// Bytes of publications queued for one shard; more is a gap.
+        shard_queue_bytes: usize as Size = 64 * MIB, in MIB, 4 * GIB;
+        /// Bytes of publications received on one Redis link and queued for the node; more is a gap.
+        redis_queue_bytes: usize as Size = 64 * MIB, in MIB, 4 * GIB;
         /// What one node keeps in its memory of the history of all channels together.
         history_bytes: usize as Size = 256 * MIB, in MIB, TIB;
         /// Publications in one recovery; a client that missed more is told of a gap.
@@ -78,8 +80,9 @@ impl Limits {
         };
         let publication = limits.publication_bytes;
         for (key, room, default_min) in [
-            ("outbox_bytes", &mut limits.outbox_bytes, OUTBOX_PUBLICATIONS * publication),
-            ("handover_bytes", &mut limits.handover_bytes, publication),
+            ("client_queue_bytes", &mut limits.client_queue_bytes, CLIENT_QUEUE_PUBLICATIONS * publication),
+            ("shard_queue_bytes", &mut limits.shard_queue_bytes, publication),
+            ("redis_queue_bytes", &mut limits.redis_queue_bytes, publication),
             ("api_body_bytes", &mut limits.api_body_bytes, publication),
         ] {
             make_room(key, room, default_min, publication, "publication of `publication_bytes`");

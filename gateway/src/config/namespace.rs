@@ -6,10 +6,10 @@ use super::channel::ChannelPattern;
 use super::choice;
 use super::document::{Found, Section};
 use super::errors::Place;
-use super::history::{Deliver, History};
+use super::history::{History, Replay};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::show::Shown;
-use super::slow::{Slow, SlowRules, Terminal};
+use super::slow_consumer::SlowConsumer;
 use super::source::Source;
 use crate::node::namespace::PROTECTED;
 use earshot_redis_link::slot;
@@ -35,13 +35,13 @@ pub struct Namespace {
     /// Its Redis is a cluster and `key_prefix` holds no hash tag: the keys of each channel have a slot of their own.
     pub spread: bool,
     /// Its publishers say `SPUBLISH`: a cluster carries a channel where its slot is, and nowhere else.
-    pub sharded: bool,
+    pub sharded_pubsub: bool,
     /// Where its publications come from.
     pub source: Source,
     /// What is kept of each channel.
     pub history: History,
     /// What a subscriber is given unasked.
-    pub deliver: Deliver,
+    pub replay: Replay,
     /// Which clients may subscribe.
     pub subscribe: Who,
     /// Which clients may publish.
@@ -49,14 +49,9 @@ pub struct Namespace {
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) in the place of the exact names that clients ask for.
     pub subscribe_pattern: bool,
     /// What is done while the Redis instance is away.
-    pub on_broker_loss: OnBrokerLoss,
-    /// What becomes of a client that is too slow.
-    pub slow: Slow,
-    /// With [`Slow::Latest`]: where a payload says what it is about, as a JSON pointer; nothing: all of a channel are
-    /// about the same.
-    pub slow_key: Option<String>,
-    /// Which publications are never replaced or dropped.
-    pub slow_terminal: Option<Terminal>,
+    pub when_redis_down: WhenRedisDown,
+    /// What happens to slow consumers.
+    pub slow_consumer: SlowConsumer,
 }
 
 /// Which clients may do something.
@@ -83,14 +78,14 @@ impl Who {
 
 /// What is done for a channel whose Redis instance is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnBrokerLoss {
+pub enum WhenRedisDown {
     /// The clients of this node may subscribe, and hear each other.
     Local,
     /// What Redis is needed for fails.
     Reject,
 }
 
-impl OnBrokerLoss {
+impl WhenRedisDown {
     /// As the file says it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,17 +135,15 @@ impl Namespace {
             redis,
             key_prefix: String::new(),
             spread: false,
-            sharded: false,
+            sharded_pubsub: false,
             source: Source::PubSub,
             history: Source::PubSub.history(),
-            deliver: Deliver::default(),
+            replay: Replay::default(),
             subscribe: Who::Anyone,
             publish: Who::Nobody,
             subscribe_pattern: false,
-            on_broker_loss: OnBrokerLoss::Local,
-            slow: Slow::default(),
-            slow_key: None,
-            slow_terminal: None,
+            when_redis_down: WhenRedisDown::Local,
+            slow_consumer: SlowConsumer::default(),
         }
     }
 
@@ -166,17 +159,16 @@ impl Namespace {
         let cluster = is_cluster(redis.as_deref(), instances);
         let key_prefix = section.text("key_prefix", |text| key_prefix(text, cluster));
         let key_prefix = key_prefix.map(|found| found.value).unwrap_or_default();
-        let sharded = read_sharded(&mut section, cluster, source, &key_prefix);
-        let slow = SlowRules::read(&mut section);
+        let sharded_pubsub = read_sharded_pubsub(&mut section, cluster, source, &key_prefix);
         let namespace = Self {
             name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
             channels: channels.iter().map(|found| found.value.clone()).collect(),
             redis,
             spread: cluster && slot::hash_tag(&key_prefix).is_none(),
-            sharded,
+            sharded_pubsub,
             key_prefix,
             source,
-            deliver: Deliver::read(&mut section, &history),
+            replay: Replay::read(&mut section, &history),
             history,
             subscribe: read_who(&mut section, "subscribe", Who::Anyone, &[Who::Nobody, Who::Anyone]),
             publish: read_who(
@@ -185,11 +177,9 @@ impl Namespace {
                 Who::Nobody,
                 &[Who::Nobody, Who::Subscribers, Who::Anyone],
             ),
-            subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded),
-            on_broker_loss: read_on_broker_loss(&mut section, source),
-            slow: slow.slow,
-            slow_key: slow.key,
-            slow_terminal: slow.terminal,
+            subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded_pubsub),
+            when_redis_down: read_when_redis_down(&mut section, source),
+            slow_consumer: SlowConsumer::read(&mut section),
         };
         let name = name.unwrap_or(Found { value: String::new(), place: section.place() });
         section.finish();
@@ -202,21 +192,15 @@ impl Namespace {
         out.texts("channels", self.channels.iter().map(|pattern| pattern.text.as_str()));
         out.text("redis", self.redis.as_deref().unwrap_or(MEMORY));
         out.text("key_prefix", &self.key_prefix);
-        out.line("sharded", &self.sharded.to_string());
+        out.line("sharded_pubsub", &self.sharded_pubsub.to_string());
         out.text("source", self.source.as_str());
         out.inline("history", &self.history.settings());
-        out.text("deliver", self.deliver.as_str());
+        out.text("replay", self.replay.as_str());
         out.text("subscribe", self.subscribe.as_str());
         out.text("publish", self.publish.as_str());
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
-        out.text("on_broker_loss", self.on_broker_loss.as_str());
-        out.text("slow", self.slow.as_str());
-        if let Some(key) = &self.slow_key {
-            out.text("slow_key", key);
-        }
-        if let Some(terminal) = &self.slow_terminal {
-            terminal.show(out);
-        }
+        out.text("when_redis_down", self.when_redis_down.as_str());
+        self.slow_consumer.show(out);
     }
 }
 
@@ -276,50 +260,47 @@ fn read_who(section: &mut Section<'_>, key: &'static str, default: Who, choices:
     choice::read(section, key, choices, Who::as_str).map_or(default, |found| found.value)
 }
 
-fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded: bool) -> bool {
+fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded_pubsub: bool) -> bool {
     let by_pattern = section.flag("subscribe_pattern", false);
     if by_pattern && source == Source::Stream {
         let what = "a log is read channel by channel: only with source = \"pubsub\"";
         section.refuse(&section.place_of_key("subscribe_pattern"), what);
-    } else if by_pattern && sharded {
+    } else if by_pattern && sharded_pubsub {
         section.refuse(&section.place_of_key("subscribe_pattern"), "shard channels have no patterns");
     }
     by_pattern
 }
 
 /// Where Redis numbers, nothing goes on without it.
-fn read_on_broker_loss(section: &mut Section<'_>, source: Source) -> OnBrokerLoss {
-    let choices = [OnBrokerLoss::Local, OnBrokerLoss::Reject];
-    let found = choice::read(section, "on_broker_loss", &choices, OnBrokerLoss::as_str);
+fn read_when_redis_down(section: &mut Section<'_>, source: Source) -> WhenRedisDown {
+    let choices = [WhenRedisDown::Local, WhenRedisDown::Reject];
+    let found = choice::read(section, "when_redis_down", &choices, WhenRedisDown::as_str);
     let can_be_local = source == Source::PubSub;
     match found {
-        Some(found) if found.value == OnBrokerLoss::Local && !can_be_local => {
+        Some(found) if found.value == WhenRedisDown::Local && !can_be_local => {
             section.refuse(&found.place, "only with source = \"pubsub\": a log is numbered in Redis");
-            OnBrokerLoss::Reject
+            WhenRedisDown::Reject
         }
         Some(found) => found.value,
-        None if can_be_local => OnBrokerLoss::Local,
-        None => OnBrokerLoss::Reject,
+        None if can_be_local => WhenRedisDown::Local,
+        None => WhenRedisDown::Reject,
     }
 }
 
-fn read_sharded(section: &mut Section<'_>, cluster: bool, source: Source, key_prefix: &str) -> bool {
-    let sharded = section.flag("sharded", false);
-    if !sharded {
+fn read_sharded_pubsub(section: &mut Section<'_>, cluster: bool, source: Source, key_prefix: &str) -> bool {
+    let sharded_pubsub = section.flag("sharded_pubsub", false);
+    if !sharded_pubsub {
         return false;
     }
-    let place = section.place_of_key("sharded");
+    let place = section.place_of_key("sharded_pubsub");
     if !cluster {
-        section.refuse(
-            &place,
-            "only a cluster has shard channels: the `redis` of this namespace has no `cluster`",
-        );
+        section.refuse(&place, "requires a cluster: the `redis` of this namespace has no `cluster`");
     } else if source == Source::Stream && slot::hash_tag(key_prefix).is_some() {
         let what =
             "the hash tag in `key_prefix` keeps all logs in one slot, away from their channels: leave it out";
         section.refuse(&place, what);
     }
-    sharded
+    sharded_pubsub
 }
 
 fn is_cluster(name: Option<&str>, instances: &[RedisInstance]) -> bool {

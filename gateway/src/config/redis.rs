@@ -55,7 +55,7 @@ pub struct RedisInstance {
     /// What the names of the channels begin with by which hearing is proven.
     pub probe_prefix: String,
     /// Whether the gateway is ready only while this instance is heard.
-    pub required: bool,
+    pub affects_readiness: bool,
 }
 
 knobs! {
@@ -74,7 +74,7 @@ knobs! {
         /// How often a link for subscriptions proves that it hears; nothing: never.
         probe_interval: Option<Duration> as OptionalSpan = Some(Duration::from_secs(1)), in Duration::from_millis(100), Duration::from_secs(300);
         /// How often a connected server is asked whether it is still the primary, and each Sentinel which one is.
-        role_interval: Duration as Span = Duration::from_secs(5), in Duration::from_millis(100), Duration::from_secs(300);
+        primary_check_interval: Duration as Span = Duration::from_secs(5), in Duration::from_millis(100), Duration::from_secs(300);
     }
 }
 
@@ -129,7 +129,7 @@ impl RedisInstance {
         let times = RedisTimes::read(&mut section);
         let probe_prefix = section.text("probe_prefix", probe_prefix).map(|found| found.value);
         let probe_prefix = probe_prefix.unwrap_or_else(|| PROBE_PREFIX.into());
-        let required = section.flag("required", true);
+        let affects_readiness = section.flag("affects_readiness", true);
         section.finish();
         let servers = several.servers(&urls.spread);
         let pubsub_url = urls.pubsub.map(|found| found.value);
@@ -143,7 +143,7 @@ impl RedisInstance {
             servers,
             times,
             probe_prefix,
-            required,
+            affects_readiness,
         }
     }
 
@@ -164,7 +164,7 @@ impl RedisInstance {
             password_file: self.sign_in.password_file.clone(),
             tls: self.tls.clone(),
             sentinel: self.sentinel.clone(),
-            role_interval: self.times.role_interval,
+            primary_check_interval: self.times.primary_check_interval,
             ..InstanceSettings::default()
         }
     }
@@ -193,7 +193,7 @@ impl RedisInstance {
         security::show_tls(&self.tls, &self.url, out);
         out.lines(&self.times.settings());
         out.text("probe_prefix", &self.probe_prefix);
-        out.line("required", &self.required.to_string());
+        out.line("affects_readiness", &self.affects_readiness.to_string());
     }
 }
 

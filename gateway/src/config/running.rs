@@ -14,7 +14,7 @@ knobs! {
         /// Threads that own connections; 0 or absent: one for each core.
         shards: usize as Threads = Threads::one_per_core(), in 1, 128;
         /// How long a channel whose last subscriber left stays subscribed at the broker.
-        linger: Duration as Span = Duration::from_secs(30), in Duration::ZERO, Duration::from_secs(3600);
+        unsubscribe_delay: Duration as Span = Duration::from_secs(30), in Duration::ZERO, Duration::from_secs(3600);
     }
 }
 
@@ -28,23 +28,24 @@ knobs! {
     /// How the process stops.
     pub struct DrainConfig {
         /// The whole time from the first signal to the end of the process.
-        grace: Duration as Span = Duration::from_secs(25), in Duration::from_millis(100), Duration::from_secs(3600);
+        shutdown_timeout: Duration as Span = Duration::from_secs(25), in Duration::from_millis(100), Duration::from_secs(3600);
         /// The window over which clients are told to go, so that they do not all come back at once.
-        spread: Duration as Span = Duration::from_secs(5), in Duration::ZERO, Duration::from_secs(3600);
+        disconnect_window: Duration as Span = Duration::from_secs(5), in Duration::ZERO, Duration::from_secs(3600);
     }
 }
 
 impl DrainConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut times = Self::read_knobs(section, Self::default());
-        if times.spread >= times.grace {
+        if times.disconnect_window >= times.shutdown_timeout {
             // A default gives way, a contradiction in the file does not.
-            if section.has("spread") {
-                let grace = show_duration(times.grace);
-                let what = format!("what is sent last must arrive, too: less than `grace` ({grace})");
-                section.refuse(&section.place_of_key("spread"), what);
+            if section.has("disconnect_window") {
+                let timeout = show_duration(times.shutdown_timeout);
+                let window = show_duration(times.disconnect_window);
+                let what = format!("{window} is not shorter than `shutdown_timeout` ({timeout})");
+                section.refuse(&section.place_of_key("disconnect_window"), what);
             }
-            times.spread = times.grace / 2;
+            times.disconnect_window = times.shutdown_timeout / 2;
         }
         times
     }

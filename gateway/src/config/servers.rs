@@ -65,6 +65,6 @@ fn channels(space: &Namespace) -> impl Iterator<Item = PlannedChannel> {
     space.channels.iter().map(|channel| PlannedChannel {
         name: channel.text.clone(),
         pattern: (space.subscribe_pattern && !channel.is_exact()).then(|| channel.as_redis_pattern()),
-        sharded: space.sharded,
+        sharded: space.sharded_pubsub,
     })
 }

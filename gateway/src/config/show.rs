@@ -89,7 +89,7 @@ impl Config {
     fn show_top(&self, out: &mut Shown) {
         out.texts("listen", self.listen.iter().map(|listen| listen.text.as_str()));
         out.texts("allowed_origins", self.allowed_origins.iter().map(String::as_str));
-        out.texts("hosts", self.hosts.iter().map(String::as_str));
+        out.texts("allowed_hosts", self.allowed_hosts.iter().map(String::as_str));
         out.text("log", &self.log);
         if let Some(key) = &self.api_key {
             out.section("[api]");

@@ -97,8 +97,8 @@ pub(super) fn read_origins(document: &Document<'_>, top: &mut Section<'_>, env: 
 }
 
 /// The hosts that requests may name.
-pub(super) fn read_hosts(top: &mut Section<'_>) -> Vec<String> {
-    top.texts("hosts", host).unwrap_or_default().into_iter().map(|found| found.value).collect()
+pub(super) fn read_allowed_hosts(top: &mut Section<'_>) -> Vec<String> {
+    top.texts("allowed_hosts", host).unwrap_or_default().into_iter().map(|found| found.value).collect()
 }
 
 /// The channels that are open without a namespace in the file.

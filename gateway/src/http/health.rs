@@ -45,7 +45,7 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Response {
         Some("draining".to_owned())
     } else {
         let links = state.node.links();
-        let link_down = links.iter().find(|(ear, link)| ear.required && !link.up);
+        let link_down = links.iter().find(|(ear, link)| ear.affects_readiness && !link.up);
         link_down.map(|(ear, link)| link_down_reason(&ear.name, link))
     };
     match reason {

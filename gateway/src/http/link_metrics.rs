@@ -20,7 +20,7 @@ pub(super) fn state(ear: &Ear, link: LinkStatus) -> Value {
         None => (None, None, None),
     };
     json!({
-        "redis": ear.name, "link": link.link, "affects_readiness": ear.required,
+        "redis": ear.name, "link": link.link, "affects_readiness": ear.affects_readiness,
         "up": link.up, "cause": link.cause, "replica": link.replica,
         "last_probe_age_seconds": age, "probe_rtt_seconds": rtt, "probe_error": error,
         "reconnects": link.reconnects, "desired": link.wanted, "active": link.confirmed,

@@ -35,10 +35,10 @@ pub enum RequestHeadError {
     /// The HTTP version is not supported.
     #[error("unsupported HTTP version")]
     Version,
-    /// The head is larger than `limits.head_bytes`, or has too many header fields.
+    /// The head is larger than `limits.request_header_bytes`, or has too many header fields.
     #[error("request head too large")]
     TooLarge,
-    /// The head was incomplete after `limits.head_timeout`.
+    /// The head was incomplete after `limits.request_header_timeout`.
     #[error("timeout: the request head is incomplete")]
     Timeout,
 }

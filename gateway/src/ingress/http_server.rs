@@ -49,8 +49,8 @@ pub struct HttpLimits {
     pub reserved_timeout: Duration,
     /// How long a connection may last during the drain.
     pub drain: DrainTimeouts,
-    /// The maximum size of a request head (`limits.head_bytes`).
-    pub head_bytes: usize,
+    /// The maximum size of a request head (`limits.request_header_bytes`).
+    pub request_header_bytes: usize,
 }
 
 /// The peer of a connection; an extension of its requests.
@@ -165,7 +165,7 @@ impl HttpServer {
         if is_http2 {
             let mut builder = hyper::server::conn::http2::Builder::new(DrainExecutor(self.drain.clone()));
             builder.timer(TokioTimer::new()).max_send_buf_size(HTTP2_SEND_BUFFER_BYTES);
-            builder.max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
+            builder.max_header_list_size(u32::try_from(limits.request_header_bytes).unwrap_or(u32::MAX));
             builder.keep_alive_interval(limits.ping_interval).keep_alive_timeout(limits.ping_timeout);
             builder.max_concurrent_streams(limits.max_concurrent_streams);
             let mut connection = pin!(builder.serve_connection(io, service));
@@ -179,7 +179,7 @@ impl HttpServer {
             let mut builder = hyper::server::conn::http1::Builder::new();
             // `Activity` enforces the timeout: an incomplete head is not progress.
             builder.header_read_timeout(None);
-            builder.max_buf_size(limits.head_bytes.max(8192));
+            builder.max_buf_size(limits.request_header_bytes.max(8192));
             builder.keep_alive(!is_reserved);
             // A client that shuts down its side after the request still reads the response. The next write detects a
             // closed connection.
@@ -230,7 +230,7 @@ fn misdirected_response(host: Option<&HeaderValue>) -> Response<Body> {
     let host: String = host.escape_debug().take(CHARACTERS_MAX).collect();
     tracing::debug!(host, "request rejected: the host is not allowed");
     let text = format!(
-        "host \"{host}\" is not allowed: add it to `hosts`, or add the origin of its pages to `allowed_origins` (\"*\" \
+        "host \"{host}\" is not allowed: add it to `allowed_hosts`, or add the origin of its pages to `allowed_origins` (\"*\" \
          does not allow any host)\n"
     );
     let mut response = Response::new(Body::from(text));

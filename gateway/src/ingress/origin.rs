@@ -76,7 +76,7 @@ pub struct HostPolicy {
 }
 
 impl HostPolicy {
-    /// Allows these hosts and local ones, on every listener; `*` allows all. If `hosts` is empty, the hosts of `origins`
+    /// Allows these hosts and local ones, on every listener; `*` allows all. If `allowed_hosts` is empty, the hosts of `origins`
     /// are allowed, and only loopback listeners check them. The origin `*` does not allow any host.
     pub fn new(hosts: &[String], origins: &[String]) -> Self {
         let names: Vec<String> = match hosts {

@@ -18,7 +18,7 @@ pub struct SseRequest {
     /// The cursor, not decoded.
     pub cursor: Option<String>,
     /// The length of the request head without cursors, in bytes.
-    pub head_bytes: usize,
+    pub request_header_bytes: usize,
     /// The request contains a token.
     pub has_token: bool,
 }
@@ -60,12 +60,18 @@ pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
     });
     let cursor = cursor.filter(|cursor| !cursor.is_empty());
     let has_token = credentials::has_token(request);
-    Some(SseRequest { channels, named, cursor, head_bytes: head_bytes(request), has_token })
+    Some(SseRequest {
+        channels,
+        named,
+        cursor,
+        request_header_bytes: request_header_bytes(request),
+        has_token,
+    })
 }
 
 /// Returns the length of a request head without cursors: the text of HTTP/1.1, the header list size of HTTP/2 (RFC 9113,
 /// 6.5.2).
-fn head_bytes<B>(request: &Request<B>) -> usize {
+fn request_header_bytes<B>(request: &Request<B>) -> usize {
     let (line, field) = if request.version() == Version::HTTP_2 { (4 * 42, 32) } else { (14, 4) };
     let is_cursor = |pair: &str| CURSOR_PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
     let pairs = request.uri().query().into_iter().flat_map(|query| query.split('&'));
@@ -89,7 +95,7 @@ impl SseRequest {
             return Err(Refusal::Token);
         }
         let channels = admit(&streams.node, &self.channels, self.named, &streams.limits)?;
-        self.check_resumable(channels.len(), streams.head_bytes)?;
+        self.check_resumable(channels.len(), streams.request_header_bytes)?;
         let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
             None => Resume::Fresh,
             Some(Ok(cursor)) => Resume::From(cursor),
@@ -104,14 +110,15 @@ impl SseRequest {
     fn check_resumable(&self, channels: usize, limit: usize) -> Result<(), Refusal> {
         let cursor = Cursor::max_bytes(channels);
         let places = "Last-Event-ID: \r\n".len() + "&last_event_id=".len();
-        let needed = self.head_bytes.saturating_add(places).saturating_add(cursor.saturating_mul(2));
+        let needed =
+            self.request_header_bytes.saturating_add(places).saturating_add(cursor.saturating_mul(2));
         if needed <= limit {
             return Ok(());
         }
         Err(Refusal::BadRequest(format!(
             "a stream of {channels} channels could not be resumed: with a Last-Event-ID of up to {cursor} bytes in the \
-             header and in the query, the request head has up to {needed} bytes, and limits.head_bytes is {limit}: \
-             request fewer channels or raise limits.head_bytes"
+             header and in the query, the request head has up to {needed} bytes, and limits.request_header_bytes is {limit}: \
+             request fewer channels or raise limits.request_header_bytes"
         )))
     }
 }
@@ -128,12 +135,12 @@ mod tests {
     fn parses_path_and_query_forms() {
         let expected = |channels: &[&str], named, cursor: Option<&str>, target: &str| {
             let channels = channels.iter().map(ToString::to_string).collect();
-            let head_bytes = format!("GET {target} HTTP/1.1\r\n\r\n").len();
-            Some((channels, named, cursor.map(str::to_owned), head_bytes))
+            let request_header_bytes = format!("GET {target} HTTP/1.1\r\n\r\n").len();
+            Some((channels, named, cursor.map(str::to_owned), request_header_bytes))
         };
         let read = |uri: &str| {
-            let SseRequest { channels, named, cursor, head_bytes, .. } = read(uri)?;
-            Some((channels, named, cursor, head_bytes))
+            let SseRequest { channels, named, cursor, request_header_bytes, .. } = read(uri)?;
+            Some((channels, named, cursor, request_header_bytes))
         };
         assert_eq!(read("/sse/demo"), expected(&["demo"], false, None, "/sse/demo"));
         assert_eq!(read("/sse/a%2Fb%20c"), expected(&["a/b c"], false, None, "/sse/a%2Fb%20c"));

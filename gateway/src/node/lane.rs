@@ -115,7 +115,7 @@ pub struct LaneEnd {
     answers: mpsc::Sender<Answer>,
 }
 
-/// Makes a lane for at most `outstanding` requests (`limits.requests_outstanding`).
+/// Makes a lane for at most `outstanding` requests (`limits.inflight_requests`).
 pub fn lane(outstanding: usize) -> (Lane, LaneEnd) {
     let (asks, asked) = mpsc::channel(outstanding);
     let (answer, answers) = mpsc::channel(outstanding);

@@ -66,7 +66,7 @@ pub struct Namespace {
     /// What is done while the broker is away.
     pub on_loss: OnLoss,
     /// Whoever subscribes gets the newest publication at once.
-    pub deliver_last: bool,
+    pub replay_last: bool,
     /// What gives way when a client is slow; without a rule, the client does.
     pub slow: Option<Arc<SlowRule>>,
 }

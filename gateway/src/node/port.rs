@@ -60,9 +60,9 @@ pub struct Gap {
 /// The bounds of the way to a shard.
 #[derive(Clone, Copy, Debug)]
 pub struct PortLimits {
-    /// Deliveries that may wait (`limits.handover_items`).
+    /// Deliveries that may wait (`limits.shard_queue_items`).
     pub items: usize,
-    /// Bytes of publications that may wait (`limits.handover_bytes`).
+    /// Bytes of publications that may wait (`limits.shard_queue_bytes`).
     pub bytes: usize,
 }
 

@@ -33,7 +33,7 @@ pub struct ChannelLimits {
     pub channels: usize,
     /// Channels without a subscriber that one address may leave behind (`limits.idle_channels_per_address`).
     pub idle_per_creator: usize,
-    /// How long a channel without listeners stays subscribed (`gateway.linger`).
+    /// How long a channel without listeners stays subscribed (`gateway.unsubscribe_delay`).
     pub linger: Duration,
     /// The largest publication (`limits.publication_bytes`).
     pub publication_bytes: usize,

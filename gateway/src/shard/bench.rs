@@ -150,7 +150,8 @@ fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<R
     };
     let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
     let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
-    let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
+    let ear =
+        Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, affects_readiness: true };
     let all = Namespace {
         name: "all".to_owned(),
         channels: vec![ChannelPattern { glob: WildMatch::new("*"), is_exact: false, broker_pattern: None }],
@@ -161,7 +162,7 @@ fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<R
         history: HistoryRules { size: 64, ttl: NEVER, bytes: PLENTY },
         log: None,
         on_loss: OnLoss::Reject,
-        deliver_last: false,
+        replay_last: false,
         slow: None,
     };
     let namespaces = Namespaces::new(vec![all], &[]);
@@ -171,14 +172,14 @@ fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<R
 fn limits() -> ShardLimits {
     ShardLimits {
         message_bytes: 64 * 1024,
-        outbox_bytes: 1024 * 1024,
+        client_queue_bytes: 1024 * 1024,
         pending_command_bytes: 1024 * 1024,
-        outbox_age: Some(NEVER),
+        client_queue_age: Some(NEVER),
         channels_per_connection: 128,
         commands_per_frame: 1024,
         recovery_publications: 300,
         recovery_page: super::RECOVERY_PAGE,
-        requests_outstanding: 1024,
+        inflight_requests: 1024,
         ping_interval: NEVER,
         pong_timeout: NEVER,
         connect_timeout: NEVER,

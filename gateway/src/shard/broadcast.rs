@@ -106,12 +106,12 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         if let Some(held) = &mut connection.held {
             held.push(HeldItem::Publication(Arc::clone(publication)));
-            if held.bytes > self.limits.outbox_bytes {
+            if held.bytes > self.limits.client_queue_bytes {
                 self.slow.push(at);
             }
             return;
         }
-        let limit = self.limits.outbox_bytes + connection.allowance;
+        let limit = self.limits.client_queue_bytes + connection.allowance;
         if connection.backlog.is_some() || (rule.is_some() && self.is_behind(at)) {
             return self.put_off(at, publication, rule);
         }
@@ -142,7 +142,7 @@ impl Shard {
                 stream::push_publication(connection, &self.channels, publication);
             }
         }
-        self.counters.outbox_bytes.add((connection.outbox.bytes() - before) as u64);
+        self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
         self.mark(at);
     }
 

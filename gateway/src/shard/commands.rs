@@ -146,7 +146,7 @@ impl Shard {
             return Err(ErrorCode::PermissionDenied.into());
         }
         match namespace.subscribe {
-            Who::Anyone => Ok((name, namespace.deliver_last)),
+            Who::Anyone => Ok((name, namespace.replay_last)),
             Who::Subscribers | Who::Nobody => Err(ErrorCode::PermissionDenied.into()),
         }
     }

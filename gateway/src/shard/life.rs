@@ -130,7 +130,7 @@ impl Shard {
             connection.backlog = None;
             // An event without its id would come to the client, and come again when it is back.
             connection.outbox.drop_unsent(sse::is_rest);
-            self.counters.outbox_bytes.sub((waited - connection.outbox.bytes()) as u64);
+            self.counters.client_queue_bytes.sub((waited - connection.outbox.bytes()) as u64);
         }
         let websocket = matches!(connection.kind, Kind::WebSocket(_));
         self.count_disconnect(disconnect);
@@ -194,7 +194,7 @@ impl Shard {
         }
         self.leave_channels(at);
         let mut connection = self.connections.remove(at as usize);
-        self.counters.outbox_bytes.sub((connection.outbox.bytes() + connection.backlog_bytes()) as u64);
+        self.counters.client_queue_bytes.sub((connection.outbox.bytes() + connection.backlog_bytes()) as u64);
         match connection.kind {
             Kind::WebSocket(_) => self.counters.websockets.sub(1),
             Kind::Sse(_) => self.counters.sse.sub(1),

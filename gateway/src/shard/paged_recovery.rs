@@ -2,7 +2,7 @@
 //!
 //! A channel whose recovery did not fit into the first page hears nothing live until its last page: whatever is
 //! published meanwhile is in the history, and so in the pages. The next page is written only while little waits for the
-//! client. As much of the recovery as `outbox_bytes` allow is kept for the client, not encoded and shared with the
+//! client. As much of the recovery as `client_queue_bytes` allow is kept for the client, not encoded and shared with the
 //! history; the rest stays in the history, and a client that is overtaken by the end of that is told of a gap. Must
 //! never hand out a page that does not follow on the last one.
 
@@ -227,7 +227,7 @@ impl Shard {
                 let (before, weight) = (connection.outbox.bytes(), connection.outbox.weight());
                 stream::push_publication(connection, &self.channels, publication);
                 connection.allowance += connection.outbox.weight() - weight;
-                self.counters.outbox_bytes.add((connection.outbox.bytes() - before) as u64);
+                self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
                 self.mark(at);
             }
         }

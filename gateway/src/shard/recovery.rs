@@ -218,10 +218,10 @@ impl Shard {
     }
 }
 
-/// What a recovery may hold so that no more than `outbox_bytes` wait for the client; `None` when that is less than a page.
+/// What a recovery may hold so that no more than `client_queue_bytes` wait for the client; `None` when that is less than a page.
 fn recovery_room(connection: &Connection, limits: &ShardLimits) -> Option<usize> {
     let kept = connection.paged_recovery.as_ref().map_or(0, |paged| paged.bytes());
     let waiting = connection.weight() + kept;
-    let room = limits.outbox_bytes.saturating_sub(waiting);
+    let room = limits.client_queue_bytes.saturating_sub(waiting);
     (waiting == 0 || room >= limits.recovery_page.bytes).then_some(room)
 }

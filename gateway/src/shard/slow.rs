@@ -29,7 +29,7 @@ impl Shard {
         if self.connections.get(at as usize).is_some_and(|connection| weight(connection) > REFILL_BYTES) {
             self.write_early(at);
         }
-        let limit = self.limits.outbox_bytes;
+        let limit = self.limits.client_queue_bytes;
         let Some(connection) = self.connections.get(at as usize) else { return false };
         connection.blocked || weight(connection) > limit + connection.allowance
     }
@@ -46,7 +46,7 @@ impl Shard {
         let superseded = self.backlog(at, |backlog| backlog.publication(Arc::clone(publication), rule, now));
         self.counters.conflated.add(u64::from(superseded == Some(true)));
         let Some(connection) = self.connections.get(at as usize) else { return };
-        if connection.weight() > self.limits.outbox_bytes + connection.allowance || self.is_stale(at) {
+        if connection.weight() > self.limits.client_queue_bytes + connection.allowance || self.is_stale(at) {
             self.slow.push(at);
         }
     }
@@ -67,8 +67,8 @@ impl Shard {
         let before = backlog.bytes();
         let result = change(backlog);
         let after = backlog.bytes();
-        self.counters.outbox_bytes.add(after.saturating_sub(before) as u64);
-        self.counters.outbox_bytes.sub(before.saturating_sub(after) as u64);
+        self.counters.client_queue_bytes.add(after.saturating_sub(before) as u64);
+        self.counters.client_queue_bytes.sub(before.saturating_sub(after) as u64);
         Some(result)
     }
 
@@ -80,7 +80,7 @@ impl Shard {
     }
 
     fn age_in_ticks(&self) -> Tick {
-        self.limits.outbox_age.map_or(Tick::MAX, |age| self.wheel.ticks(age))
+        self.limits.client_queue_age.map_or(Tick::MAX, |age| self.wheel.ticks(age))
     }
 
     /// Makes room for those that a broadcast found too slow, or closes them.
@@ -91,9 +91,9 @@ impl Shard {
         for at in slow {
             self.offer(at);
             let Some(connection) = self.connections.get(at as usize) else { continue };
-            let room = self.limits.outbox_bytes + connection.allowance;
+            let room = self.limits.client_queue_bytes + connection.allowance;
             let held = connection.held.as_ref().map_or(0, |held| held.bytes);
-            if held > self.limits.outbox_bytes || self.is_stale(at) || !self.relieve(at, room) {
+            if held > self.limits.client_queue_bytes || self.is_stale(at) || !self.relieve(at, room) {
                 self.disconnect(at, Disconnect::Slow);
             }
         }

@@ -48,7 +48,7 @@ impl Shard {
     }
 
     fn open_channel(&mut self, at: ConnectionId, name: ChannelName) -> Result<(), ErrorCode> {
-        let last = self.node.namespace(&name).is_some_and(|namespace| namespace.deliver_last);
+        let last = self.node.namespace(&name).is_some_and(|namespace| namespace.replay_last);
         let channel = self.wish(at, name)?;
         if let Some(stream) = self.stream(at) {
             stream.openings.push(Opening::new(channel, None, last));

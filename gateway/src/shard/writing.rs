@@ -24,7 +24,7 @@ pub(super) const EARLY_WRITES_PER_TURN: usize = 256;
 impl Shard {
     /// Puts a frame into a connection's outbox. Whoever lets too much pile up is closed as slow.
     pub(super) fn push(&mut self, at: ConnectionId, frame: Bytes) {
-        let limit = self.limits.outbox_bytes;
+        let limit = self.limits.client_queue_bytes;
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         if !connection.is_open() {
             return;
@@ -53,7 +53,7 @@ impl Shard {
     /// A frame that is written next, whatever else waits.
     pub(super) fn push_control(&mut self, at: ConnectionId, frame: Bytes) {
         if let Some(connection) = self.connections.get_mut(at as usize) {
-            self.counters.outbox_bytes.add(frame.len() as u64);
+            self.counters.client_queue_bytes.add(frame.len() as u64);
             connection.outbox.push(frame);
             self.mark(at);
         }
@@ -134,7 +134,7 @@ impl Shard {
     }
 
     fn count(&self, flushed: &Flushed) {
-        self.counters.outbox_bytes.sub(flushed.bytes);
+        self.counters.client_queue_bytes.sub(flushed.bytes);
         self.counters.writes.add(flushed.writes);
         self.counters.bytes_out.add(flushed.bytes);
     }

@@ -34,9 +34,9 @@ static ALONE: Mutex<()> = Mutex::new(());
 const CONFIG: &str = r#"
 [gateway]
 shards = 1
-linger = "0s"
+unsubscribe_delay = "0s"
 [limits]
-outbox_bytes = "256KiB"
+client_queue_bytes = "256KiB"
 publication_bytes = "64KiB"
 pending_command_bytes = "256KiB"
 message_bytes = "64KiB"
@@ -45,8 +45,8 @@ ping_interval = "10m"
 [sse]
 heartbeat = "10m"
 [drain]
-spread = "0s"
-grace = "2s"
+disconnect_window = "0s"
+shutdown_timeout = "2s"
 [redis.default]
 url = "REDIS"
 command_timeout = "20s"
@@ -70,7 +70,7 @@ channels = ["away:*"]
 subscribe = "anyone"
 publish = "anyone"
 history = { size = 0 }
-on_broker_loss = "reject"
+when_redis_down = "reject"
 [[namespace]]
 name = "logs"
 channels = ["log:*"]

@@ -13,17 +13,17 @@ use super::{ALONE, HANDSHAKE, KIB, Running, connect, frame, held, read_until, se
 const CONFIG: &str = r#"
 [gateway]
 shards = 1
-linger = "0s"
+unsubscribe_delay = "0s"
 [limits]
-outbox_bytes = "1MiB"
+client_queue_bytes = "1MiB"
 publication_bytes = "64KiB"
 [websocket]
 ping_interval = "10m"
 [sse]
 heartbeat = "10m"
 [drain]
-spread = "0s"
-grace = "2s"
+disconnect_window = "0s"
+shutdown_timeout = "2s"
 [[namespace]]
 name = "disconnect"
 channels = ["disconnect:*"]
@@ -38,8 +38,8 @@ redis = "memory"
 subscribe = "anyone"
 publish = "anyone"
 history = { size = 0 }
-slow = "latest"
-slow_key = "/k"
+slow_consumer.policy = "latest"
+slow_consumer.conflation_key = "/k"
 [[namespace]]
 name = "drop-oldest"
 channels = ["drop-oldest:*"]
@@ -47,10 +47,10 @@ redis = "memory"
 subscribe = "anyone"
 publish = "anyone"
 history = { size = 0 }
-slow = "drop-oldest"
+slow_consumer.policy = "drop-oldest"
 "#;
 
-/// `limits.outbox_bytes` above.
+/// `limits.client_queue_bytes` above.
 const QUEUE: usize = 1024 * KIB;
 
 /// What a client may cost beside its queue here: a channel, a subscription, and buffers that grow by doubling.

@@ -317,7 +317,7 @@ shared(
 scenario("hosts in the configuration are let in by a loopback listener, others are not", async (stage) => {
   const gateway = await stage.gateway({
     flags: CLOSED,
-    config: 'hosts = ["gateway.internal"]\nallowed_origins = ["https://app.example.com"]\n',
+    config: 'allowed_hosts = ["gateway.internal"]\nallowed_origins = ["https://app.example.com"]\n',
   });
   assert.equal((await ask(gateway.port, "/health", { headers: { host: "gateway.internal" } })).status, 200);
   assert.equal(
@@ -598,12 +598,12 @@ const PLACES = {
   listen: { config: `listen = ["${LEAKY}"]\n` },
   log: { config: `log = "${LEAKY}"\n` },
   allowed_origins: { config: `allowed_origins = ["https://u:${SECRET}@app.example.com/x"]\n` },
-  hosts: { config: `hosts = ["${LEAKY}"]\n` },
+  hosts: { config: `allowed_hosts = ["${LEAKY}"]\n` },
   "a namespace's redis": { config: `[[namespace]]\nname = "a"\nchannels = ["a"]\nredis = "${LEAKY}"\n` },
   "a namespace's source": { config: `[[namespace]]\nname = "a"\nchannels = ["a"]\nsource = "${LEAKY}"\n` },
   "a namespace's name": { config: `[[namespace]]\nname = "${LEAKY}"\nchannels = []\n` },
   "an instance's name": { config: `[redis."${LEAKY}"]\nurl = "x"\n` },
-  "a size": { config: `[limits]\nhead_bytes = "${LEAKY}"\n` },
+  "a size": { config: `[limits]\nrequest_header_bytes = "${LEAKY}"\n` },
   "a duration": { config: `[sse]\nretry = "${LEAKY}"\n` },
   "an unknown key": { config: `"${LEAKY}" = 1\n` },
   "an unknown key's line": { config: `ulr = "${LEAKY}"\n` },

@@ -64,7 +64,7 @@ async function settled(gateway, clients) {
       clients.map(({ socket, closed }) => [closed, socket.bytesWritten - socket.writableLength]),
       await metric(gateway, "commands_total"),
       await metric(gateway, "reads_paused_total"),
-      await metric(gateway, "outbox_bytes"),
+      await metric(gateway, "client_queue_bytes"),
       Math.round(resident(gateway) / MIB),
     ]);
     same = now === last ? same + 1 : 0;
@@ -499,7 +499,7 @@ for (const [what, bytes] of [
   ["half an HTTP/2 preface", "PRI * HTTP/2.0\r\n"],
 ]) {
   scenario(`connections that sent ${what} do not keep /health from answering, and are ended`, async (stage) => {
-    const config = FEW_CONNECTIONS.replace("[http]", 'head_timeout = "200ms"\n[http]');
+    const config = FEW_CONNECTIONS.replace("[http]", 'request_header_timeout = "200ms"\n[http]');
     const gateway = await stage.gateway({ config });
     const clients = Array.from({ length: 60 }, () => stalledRequest(stage, gateway, bytes));
     for (const { socket } of clients) socket.resume();
@@ -515,10 +515,10 @@ for (const [what, bytes] of [
 // SIGTERM.
 
 const DRAIN = `[drain]
-grace = "15s"
-spread = "0s"
+shutdown_timeout = "15s"
+disconnect_window = "0s"
 [limits]
-head_timeout = "1s"
+request_header_timeout = "1s"
 reserved_timeout = "500ms"
 [websocket]
 close_timeout = "500ms"

@@ -101,7 +101,7 @@ for (const encoding of ENCODINGS) {
   });
 
   scenario(`${encoding}: the SDK begins with the newest publication where the namespace delivers it`, async (stage) => {
-    const config = namespace('deliver = "last"');
+    const config = namespace('replay = "last"');
     const { redis, gateway, channel } = await follow(stage, encoding, config);
     await publish(redis, channel, [1, 2]);
     const late = new Sdk(stage, gateway, encoding);

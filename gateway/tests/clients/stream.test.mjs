@@ -18,7 +18,7 @@ retry = "100ms"
 name = "status"
 channels = ["status:*"]
 source = "stream"
-deliver = "last"
+replay = "last"
 
 [[namespace]]
 name = "jobs"

@@ -79,7 +79,7 @@ async fn every_cluster_node_is_checked() {
 #[tokio::test]
 async fn shard_channel_permissions_are_checked() {
     let cluster = Cluster::start(1, false).await;
-    let space = "[[namespace]]\nname = \"s\"\nchannels = [\"s:*\"]\nsharded = true\n";
+    let space = "[[namespace]]\nname = \"s\"\nchannels = [\"s:*\"]\nsharded_pubsub = true\n";
     let config =
         format!("[redis.default]\nurl = \"redis://app:pw@{}\"\ncluster = true\n{space}", cluster.address(0));
     for (lack, named) in

@@ -39,7 +39,7 @@ impl Lab {
              [[namespace]]\nname = \"logs\"\nredis = \"all\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
              [[namespace]]\nname = \"globs\"\nredis = \"all\"\nchannels = [\"glob:*\"]\nsubscribe_pattern = true\n\
              [[namespace]]\nname = \"all\"\nredis = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n\
-             on_broker_loss = \"reject\"\n",
+             when_redis_down = \"reject\"\n",
             urls.join(", ")
         );
         Self { servers, gateway: Gateway::settings().config(&config).start().await }

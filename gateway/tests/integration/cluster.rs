@@ -129,7 +129,7 @@ async fn tls_and_sign_in_hold_for_every_node() {
     let cluster = Cluster::start_secured(&authority).await;
     let config = format!(
         "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
-         [[namespace]]\nname = \"sharded\"\nchannels = [\"s:*\"]\nsharded = true\n\
+         [[namespace]]\nname = \"sharded\"\nchannels = [\"s:*\"]\nsharded_pubsub = true\n\
          [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n",
         cluster.settings()
     );

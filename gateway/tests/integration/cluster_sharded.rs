@@ -16,8 +16,8 @@ async fn gateway(cluster: &Cluster) -> Gateway {
     let config = format!(
         "[redis.default]\n{}\n\
          [[namespace]]\nname = \"plain\"\nchannels = [\"plain\", \"other\"]\npublish = \"anyone\"\n\
-         [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\nsharded = true\n\
-         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nsharded = true\n",
+         [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\nsharded_pubsub = true\n\
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nsharded_pubsub = true\n",
         cluster.settings()
     );
     Gateway::settings().config(&config).start().await

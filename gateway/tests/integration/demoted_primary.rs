@@ -12,7 +12,7 @@ async fn are_replicas(gateway: &Gateway) -> Vec<bool> {
 #[tokio::test]
 async fn a_primary_that_is_made_a_replica_is_dialled_anew_and_told_of() {
     let (one, other) = (Redis::start().await, Redis::start().await);
-    let config = format!("[redis.default]\nurl = {:?}\nrole_interval = \"100ms\"\n", one.url());
+    let config = format!("[redis.default]\nurl = {:?}\nprimary_check_interval = \"100ms\"\n", one.url());
     let gateway = Gateway::settings().config(&config).start().await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     assert_eq!(are_replicas(&gateway).await, [false, false]);

@@ -38,7 +38,8 @@ async fn a_silent_stream_has_a_heartbeat_that_is_no_event() {
 /// Over a socket of its own, on a connection that hyper carries, and with the event in two pieces.
 #[tokio::test]
 async fn no_block_is_empty_and_no_comment_stands_inside_an_event() {
-    let config = "[sse]\nheartbeat = \"1s\"\n[drain]\ngrace = \"5s\"\nspread = \"100ms\"\n";
+    let config =
+        "[sse]\nheartbeat = \"1s\"\n[drain]\nshutdown_timeout = \"5s\"\ndisconnect_window = \"100ms\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let large = format!("\"{}\"", "x".repeat(20_000));
     let mut streams = Vec::new();

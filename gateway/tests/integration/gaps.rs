@@ -50,7 +50,7 @@ async fn a_hole_in_an_event_stream_comes_after_a_gap_event() {
 async fn an_overflow_between_redis_and_the_clients_is_a_gap_event() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
-    let config = "[limits]\nhandover_items = 16\n\n[gateway]\nshards = 1\n";
+    let config = "[limits]\nshard_queue_items = 16\n\n[gateway]\nshards = 1\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut events = SseClient::open(gateway.address(), "/sse/numbers").await;
     let following = tokio::spawn(async move { follow(&mut events, FLOOD).await });

@@ -63,7 +63,7 @@ async fn a_proxy_may_pass_a_host_that_is_listed() {
     let nginx = Nginx::before(gateway.address(), "proxy_set_header Host chat.example;").await;
     assert_eq!(get(([127, 0, 0, 1], nginx.port).into(), "anything.example", "/health").await.status, 200);
     SseClient::open(([127, 0, 0, 1], nginx.port).into(), "/sse/a").await;
-    let config = "hosts = [\"live.example\"]\nallowed_origins = [\"https://chat.example\"]\n";
+    let config = "allowed_hosts = [\"live.example\"]\nallowed_origins = [\"https://chat.example\"]\n";
     let gateway = open().config(config).start().await;
     assert_eq!(get(gateway.address(), "live.example", "/health").await.status, 200);
     assert_eq!(get(gateway.address(), "chat.example", "/health").await.status, 421, "only what is in hosts");
@@ -84,7 +84,7 @@ async fn an_origin_that_allows_every_page_does_not_open_the_check_of_hosts() {
 async fn other_listeners_take_every_host_unless_hosts_are_set() {
     let gateway = open().listen("0.0.0.0:{port}").start().await;
     assert_eq!(get(gateway.address(), "chat.example", "/sse/a").await.status, 200);
-    let hosts = "hosts = \"chat.example\"\n";
+    let hosts = "allowed_hosts = \"chat.example\"\n";
     let gateway = open().listen("0.0.0.0:{port}").config(hosts).start().await;
     for (host, status) in [("chat.example", 200), ("127.0.0.1", 200), ("evil.example", 421)] {
         assert_eq!(get(gateway.address(), host, "/health").await.status, status, "{host}");

@@ -109,7 +109,7 @@ async fn a_stream_ends_for_the_gateway_when_its_http2_client_leaves() {
 async fn a_stream_that_is_not_read_costs_a_bounded_amount_and_holds_up_nobody() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
-    let config = "[limits]\noutbox_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n";
+    let config = "[limits]\nclient_queue_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let connection = Connection::open(&gateway).await;
     let mut slow = connection.stream("/sse/flood").await;

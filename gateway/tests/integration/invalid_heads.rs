@@ -5,7 +5,7 @@ use crate::harness::http::Raw;
 use crate::harness::ws_frames::{KEY, VERSION, handshake};
 use crate::harness::{Gateway, http};
 
-const CONFIG: &str = "[limits]\nhead_bytes = \"8KiB\"\nhead_timeout = \"1s\"\n";
+const CONFIG: &str = "[limits]\nrequest_header_bytes = \"8KiB\"\nrequest_header_timeout = \"1s\"\n";
 
 /// What is sent, and the status that answers it.
 type Row = (&'static str, Vec<u8>, u16);

@@ -23,9 +23,9 @@ const IN_REPLY: usize = 64 << 10;
 /// while it is read, of which the outbox may hold everything.
 const CONFIGS: [(&str, u64); 2] = [("128KiB", ASLEEP + LIVE), ("2MiB", ASLEEP)];
 
-fn config((outbox_bytes, size): (&str, u64)) -> String {
+fn config((client_queue_bytes, size): (&str, u64)) -> String {
     format!(
-        "[limits]\noutbox_bytes = \"{outbox_bytes}\"\npublication_bytes = \"64KiB\"\n[[namespace]]\n\
+        "[limits]\nclient_queue_bytes = \"{client_queue_bytes}\"\npublication_bytes = \"64KiB\"\n[[namespace]]\n\
          name = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = {size}, bytes = \"8MiB\" }}\n"
     )
 }

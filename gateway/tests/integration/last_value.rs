@@ -1,4 +1,4 @@
-//! `deliver = "last"`: whoever opens the page gets the newest publication at once, once, then what follows it.
+//! `replay = "last"`: whoever opens the page gets the newest publication at once, once, then what follows it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const CONFIG: &str = r#"
 [[namespace]]
 name = "brief"
 channels = ["brief-*"]
-deliver = "last"
+replay = "last"
 history = { size = 1, ttl = "1s" }
 
 [[namespace]]
@@ -29,7 +29,7 @@ channels = ["plain-*"]
 [[namespace]]
 name = "status"
 channels = ["*"]
-deliver = "last"
+replay = "last"
 "#;
 
 async fn scene() -> (Redis, Gateway) {

@@ -174,8 +174,8 @@ const NARROW: &str = r#"
 shards = 1
 
 [limits]
-handover_items = 16
-outbox_bytes = "64MiB"
+shard_queue_items = 16
+client_queue_bytes = "64MiB"
 recovery_publications = 10000
 
 [[namespace]]

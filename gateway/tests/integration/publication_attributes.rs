@@ -22,7 +22,7 @@ publish = "anyone"
 name = "strict"
 channels = ["strict"]
 publish = "anyone"
-on_broker_loss = "reject"
+when_redis_down = "reject"
 
 [[namespace]]
 name = "rest"

@@ -21,7 +21,7 @@ const PATIENT: &str = r#"
 [gateway]
 shards = 1
 [limits]
-outbox_bytes = "256MiB"
+client_queue_bytes = "256MiB"
 [websocket]
 ping_interval = "1s"
 pong_timeout = "500ms"
@@ -31,12 +31,12 @@ command_timeout = "30s"
 name = "open"
 channels = ["open:*"]
 publish = "anyone"
-on_broker_loss = "reject"
+when_redis_down = "reject"
 history = { size = 0 }
 [[namespace]]
 name = "closed"
 channels = ["closed:*"]
-on_broker_loss = "reject"
+when_redis_down = "reject"
 "#;
 
 const CLIENTS: usize = 4;

@@ -11,7 +11,7 @@ const CONFIG: &str = r#"
 name = "strict"
 channels = ["strict"]
 publish = "anyone"
-on_broker_loss = "reject"
+when_redis_down = "reject"
 
 [[namespace]]
 name = "log"

@@ -17,7 +17,7 @@ async fn one_instance_that_is_gone_and_one_that_hangs_cost_the_third_nothing() {
         let url = redis.url();
         config += &format!(
             "[redis.{name}]\nurl = {url:?}\ncommand_timeout = \"2s\"\n[[namespace]]\nname = {name:?}\nchannels = [\"{name}:*\"]\n\
-             redis = {name:?}\npublish = \"anyone\"\non_broker_loss = \"reject\"\n"
+             redis = {name:?}\npublish = \"anyone\"\nwhen_redis_down = \"reject\"\n"
         );
     }
     let gateway = Gateway::settings().config(&config).start().await;

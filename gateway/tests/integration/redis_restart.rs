@@ -99,7 +99,7 @@ async fn a_gateway_that_starts_before_its_redis_becomes_ready_when_redis_comes()
 #[tokio::test]
 async fn a_channel_that_nobody_hears_any_more_is_given_up_at_redis() {
     let redis = Redis::start().await;
-    let config = "[gateway]\nlinger = \"1s\"\n\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\
+    let config = "[gateway]\nunsubscribe_delay = \"1s\"\n\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\
                   history = { size = 0 }\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut socket = WsClient::open(gateway.address(), &["brief", "kept"]).await;
@@ -138,7 +138,7 @@ async fn a_redis_that_hangs_is_noticed_and_heals() {
 async fn who_publishes_or_subscribes_while_redis_is_away_is_told_to_try_again() {
     let mut redis = Redis::start().await;
     let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"1s\"\n\n[[namespace]]\n\
-                  name = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\non_broker_loss = \"reject\"\n";
+                  name = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nwhen_redis_down = \"reject\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     redis.kill();

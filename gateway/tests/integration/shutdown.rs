@@ -17,13 +17,13 @@ use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, http, until
 /// Clients of each kind.
 const CLIENTS: usize = 20;
 
-const CONFIG: &str = "[drain]\ngrace = \"20s\"\nspread = \"1s\"\n";
+const CONFIG: &str = "[drain]\nshutdown_timeout = \"20s\"\ndisconnect_window = \"1s\"\n";
 
 /// A grace that no test waits for.
-const ENDLESS: &str = "[drain]\ngrace = \"1h\"\nspread = \"100ms\"\n[websocket]\nclose_timeout = \"500ms\"\n";
+const ENDLESS: &str = "[drain]\nshutdown_timeout = \"1h\"\ndisconnect_window = \"100ms\"\n[websocket]\nclose_timeout = \"500ms\"\n";
 
 /// Times that a client could sit out.
-const IMPATIENT: &str = "[drain]\ngrace = \"4s\"\nspread = \"1s\"\n";
+const IMPATIENT: &str = "[drain]\nshutdown_timeout = \"4s\"\ndisconnect_window = \"1s\"\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_gateway_that_stops_lose_nothing_they_were_sent_and_go_on_at_another() {
@@ -68,7 +68,7 @@ async fn a_gateway_without_clients_ends_at_once_with_zero() {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let config = "[drain]\ngrace = \"60s\"\nspread = \"50s\"\n";
+    let config = "[drain]\nshutdown_timeout = \"60s\"\ndisconnect_window = \"50s\"\n";
     let mut gateway = Gateway::settings().config(config).start().await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {

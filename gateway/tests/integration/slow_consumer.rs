@@ -14,7 +14,7 @@ use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 /// A bound that is soon reached, and a time-out that leaves the slow client time to read its close frame.
-const CONFIG: &str = "[limits]\noutbox_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n\n[websocket]\nclose_timeout = \"30s\"\n";
+const CONFIG: &str = "[limits]\nclient_queue_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n\n[websocket]\nclose_timeout = \"30s\"\n";
 
 const ROUNDS: usize = 160;
 const PER_ROUND: usize = 100;

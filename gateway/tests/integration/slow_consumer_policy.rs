@@ -12,21 +12,21 @@ use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 const CONFIG: &str = r#"
 [limits]
-outbox_bytes = "256KiB"
+client_queue_bytes = "256KiB"
 publication_bytes = "64KiB"
 
 [[namespace]]
 name = "progress"
 channels = ["progress"]
-slow = "latest"
-slow_key = "/job/id"
-slow_terminal = { key = "/state", values = ["done"] }
+slow_consumer.policy = "latest"
+slow_consumer.conflation_key = "/job/id"
+slow_consumer.terminal = { key = "/state", values = ["done"] }
 
 [[namespace]]
 name = "ticks"
 channels = ["ticks"]
 history = { size = 100, ttl = "60s" }
-slow = "drop-oldest"
+slow_consumer.policy = "drop-oldest"
 "#;
 
 /// Twenty times what may wait for one client.
@@ -120,7 +120,7 @@ async fn with_drop_oldest_a_slow_websocket_is_made_to_subscribe_again_and_keeps_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_takes_nothing_for_too_long_is_disconnected_however_little_waits() {
     let redis = Redis::start().await;
-    let config = "[limits]\noutbox_age = \"1s\"\noutbox_bytes = \"1GiB\"\n";
+    let config = "[limits]\nclient_queue_age = \"1s\"\nclient_queue_bytes = \"1GiB\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["slowly"]).await;
     let mut number = 0;

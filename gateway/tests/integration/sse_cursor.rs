@@ -85,7 +85,7 @@ async fn a_stream_of_as_many_channels_as_allowed_can_come_back() {
 
 #[tokio::test]
 async fn a_stream_that_could_not_come_back_is_refused_at_once() {
-    let gateway = Gateway::settings().config("[limits]\nhead_bytes = \"8KiB\"\n").start().await;
+    let gateway = Gateway::settings().config("[limits]\nrequest_header_bytes = \"8KiB\"\n").start().await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send(format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", query(long_names()))).await;
     let mut refused = raw.head().await.unwrap();
@@ -93,7 +93,7 @@ async fn a_stream_that_could_not_come_back_is_refused_at_once() {
     let length = refused.header("content-length").unwrap().parse().unwrap();
     refused.body = raw.exactly(length).await.unwrap();
     let text = refused.text();
-    for part in ["128 channels", "Last-Event-ID", "limits.head_bytes", "8192"] {
+    for part in ["128 channels", "Last-Event-ID", "limits.request_header_bytes", "8192"] {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
     // Fewer channels: accepted, and accepted again with the cursor.

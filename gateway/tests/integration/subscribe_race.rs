@@ -21,8 +21,8 @@ const AHEAD: u64 = 2000;
 const CONFIG: &str = r#"
 [limits]
 recovery_publications = 10000
-outbox_bytes = "64MiB"
-handover_items = 1000000
+client_queue_bytes = "64MiB"
+shard_queue_items = 1000000
 
 [[namespace]]
 name = "all"

@@ -32,9 +32,9 @@ ping_interval = "1h"
 
 [limits]
 recovery_publications = 10000
-outbox_bytes = "64MiB"
-handover_items = 1000000
-requests_outstanding = 16
+client_queue_bytes = "64MiB"
+shard_queue_items = 1000000
+inflight_requests = 16
 
 [[namespace]]
 name = "all"

@@ -117,7 +117,7 @@ fn resume_reports_unrecovered_subscribers() {
 /// A slow reader misses 4 MB, which is more than the queue and the socket buffers hold with this limit.
 #[test]
 fn slow_readers_are_closed_and_others_lose_no_messages() {
-    let gateway = gateway_with_config(None, "[limits]\noutbox_bytes = \"1MiB\"\n");
+    let gateway = gateway_with_config(None, "[limits]\nclient_queue_bytes = \"1MiB\"\n");
     let outcome = loadtest(&format!(
         "slow {} --subscribers 20 --share 20% --rate 60 --size 65536 --duration 2s",
         gateway.url()

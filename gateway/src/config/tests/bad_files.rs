@@ -7,8 +7,11 @@ const ROWS: &[(&str, &str)] = &[
     // Unknown keys
     ("lisen = \":1\"", "1: lisen: unknown key; did you mean `listen`?"),
     ("allowed-origins = \"*\"", "1: allowed-origins: unknown key; did you mean `allowed_origins`?"),
-    ("\n[limit]\nhead_bytes = 1", "2: limit: unknown key; did you mean `limits`?"),
-    ("[limits]\nhead_byte = 1", "2: limits.head_byte: unknown key; did you mean `head_bytes`?"),
+    ("\n[limit]\nrequest_header_bytes = 1", "2: limit: unknown key; did you mean `limits`?"),
+    (
+        "[limits]\nrequest_header_byte = 1",
+        "2: limits.request_header_byte: unknown key; did you mean `request_header_bytes`?",
+    ),
     ("[limits]\nheartbeat = \"3s\"", "2: limits.heartbeat: unknown key; `heartbeat` belongs to [sse]"),
     (
         "[sse]\nlog = \"info\"",
@@ -53,21 +56,21 @@ const ROWS: &[(&str, &str)] = &[
         "2: websocket.pong_timeout: a pong is due before the next ping: less than `ping_interval` (25s)",
     ),
     (
-        "[drain]\ngrace = \"5s\"\nspread = \"5s\"",
-        "3: drain.spread: what is sent last must arrive, too: less than `grace` (5s)",
+        "[drain]\nshutdown_timeout = \"5s\"\ndisconnect_window = \"5s\"",
+        "3: drain.disconnect_window: 5s is not shorter than `shutdown_timeout` (5s)",
     ),
-    ("[limits]\nhead_bytes = 0", "2: limits.head_bytes: 0 is out of range: 1KiB to 1MiB"),
+    ("[limits]\nrequest_header_bytes = 0", "2: limits.request_header_bytes: 0 is out of range: 1KiB to 1MiB"),
     (
-        "[limits]\nhead_bytes = -1",
-        "2: limits.head_bytes: expected a size such as \"64KiB\" or a number of bytes, found -1",
-    ),
-    (
-        "[limits]\nhead_bytes = 1.5",
-        "2: limits.head_bytes: expected a size such as \"64KiB\" or a number of bytes, found a number with a point",
+        "[limits]\nrequest_header_bytes = -1",
+        "2: limits.request_header_bytes: expected a size such as \"64KiB\" or a number of bytes, found -1",
     ),
     (
-        "[limits]\nhead_bytes = \"64KB\"",
-        "2: limits.head_bytes: expected a size such as \"64KiB\" or a number of bytes, found \"64KB\"",
+        "[limits]\nrequest_header_bytes = 1.5",
+        "2: limits.request_header_bytes: expected a size such as \"64KiB\" or a number of bytes, found a number with a point",
+    ),
+    (
+        "[limits]\nrequest_header_bytes = \"64KB\"",
+        "2: limits.request_header_bytes: expected a size such as \"64KiB\" or a number of bytes, found \"64KB\"",
     ),
     (
         "[limits]\nchannels_per_connection = 0",
@@ -82,8 +85,8 @@ const ROWS: &[(&str, &str)] = &[
         "2: limits.connections: expected a whole number, found 99999999999999999999999",
     ),
     (
-        "[limits]\noutbox_bytes = \"64KiB\"",
-        "2: limits.outbox_bytes: 64KiB holds no publication of `publication_bytes` (1MiB): raise this or lower that",
+        "[limits]\nclient_queue_bytes = \"64KiB\"",
+        "2: limits.client_queue_bytes: 64KiB holds no publication of `publication_bytes` (1MiB): raise this or lower that",
     ),
     (
         "[limits]\napi_buffer_bytes = \"1MiB\"",
@@ -245,13 +248,13 @@ pub(super) fn assert_told<'t>(files: impl IntoIterator<Item = (impl AsRef<str>, 
 
 #[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_the_lines() {
-    let text = "[sse]\nretri = \"1s\"\n[limits]\nhead_bytes = 0\n[drain]\ngrace = 5\n";
+    let text = "[sse]\nretri = \"1s\"\n[limits]\nrequest_header_bytes = 0\n[drain]\nshutdown_timeout = 5\n";
     let variables = [("REDIS_URL", "redis://"), ("EARSHOT_LISTEN", ":1,x"), ("EARSHOT_LOG", "eror")];
     assert_eq!(
         load_with(text, &variables, &[]).unwrap_err(),
         "earshot.toml:2: sse.retri: unknown key; did you mean `retry`?\n\
-         earshot.toml:4: limits.head_bytes: 0 is out of range: 1KiB to 1MiB\n\
-         earshot.toml:6: drain.grace: expected a duration such as \"25s\" or \"100ms\", found 5\n\
+         earshot.toml:4: limits.request_header_bytes: 0 is out of range: 1KiB to 1MiB\n\
+         earshot.toml:6: drain.shutdown_timeout: expected a duration such as \"25s\" or \"100ms\", found 5\n\
          REDIS_URL: has no host; expected redis://host:port/database\n\
          EARSHOT_LISTEN: expected host:port, found \"x\"\n\
          EARSHOT_LOG: \"eror\" is no level; did you mean \"error\"?"
@@ -293,8 +296,11 @@ fn no_mistake_shows_a_secret() {
 
 #[test]
 fn what_is_shown_is_bounded_and_keeps_to_its_line() {
-    let told =
-        load(&format!("log = \"{}\\u001b\"\nlimits.head_bytes = \"\\n{}\"", "x".repeat(10), "y".repeat(900)));
+    let told = load(&format!(
+        "log = \"{}\\u001b\"\nlimits.request_header_bytes = \"\\n{}\"",
+        "x".repeat(10),
+        "y".repeat(900)
+    ));
     let told = told.map(|_| ()).unwrap_err();
     assert!(told.lines().count() <= 2 && told.len() < 300 && !told.contains('\u{1b}'), "{told}");
 }

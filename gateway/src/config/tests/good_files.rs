@@ -99,16 +99,15 @@ fn a_namespace_says_memory_where_there_is_redis() {
 
 #[test]
 fn defaults_give_way_to_what_is_written() {
-    let text =
-        "limits.publication_bytes = \"8MiB\"\nwebsocket.ping_interval = \"4s\"\ndrain.grace = \"2s\"\n";
+    let text = "limits.publication_bytes = \"8MiB\"\nwebsocket.ping_interval = \"4s\"\ndrain.shutdown_timeout = \"2s\"\n";
     let config = load(text).unwrap();
     let limits = config.limits;
     assert_eq!(
-        (limits.outbox_bytes, limits.api_body_bytes, limits.handover_bytes),
+        (limits.client_queue_bytes, limits.api_body_bytes, limits.shard_queue_bytes),
         (32 << 20, 8 << 20, 64 << 20)
     );
     assert_eq!(
-        (config.websocket.pong_timeout, config.drain.spread),
+        (config.websocket.pong_timeout, config.drain.disconnect_window),
         (Duration::from_secs(2), Duration::from_secs(1))
     );
     let config = load_with("[redis.default]\nretry_max = \"20ms\"", &[REDIS], &[]).unwrap();
@@ -129,8 +128,8 @@ fn zero_and_none_mean_no_limit_where_the_documentation_says_so() {
 
 #[test]
 fn sizes_are_numbers_or_texts() {
-    let config = load("limits.head_bytes = 4096\nlimits.message_bytes = \"16KiB\"\n").unwrap();
-    assert_eq!((config.limits.head_bytes, config.limits.message_bytes), (4096, 16_384));
+    let config = load("limits.request_header_bytes = 4096\nlimits.message_bytes = \"16KiB\"\n").unwrap();
+    assert_eq!((config.limits.request_header_bytes, config.limits.message_bytes), (4096, 16_384));
 }
 
 #[test]

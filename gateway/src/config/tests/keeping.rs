@@ -41,21 +41,29 @@ fn each_source_keeps_what_suits_it() {
 #[test]
 fn the_slow_are_disconnected_unless_the_namespace_says_otherwise() {
     let silent = only("");
-    assert_eq!((silent.slow, silent.slow_key, silent.slow_terminal), (Slow::Disconnect, None, None));
-    assert_eq!(only(r#"slow = "drop-oldest""#).slow, Slow::DropOldest);
-    let latest = only(r#"slow = "latest""#);
-    assert_eq!((latest.slow, latest.slow_key, latest.slow_terminal), (Slow::Latest, None, None));
+    assert_eq!(silent.slow_consumer, SlowConsumer::default());
+    assert_eq!(
+        only(r#"slow_consumer.policy = "drop-oldest""#).slow_consumer.policy,
+        SlowConsumerPolicy::DropOldest
+    );
+    let latest = SlowConsumer { policy: SlowConsumerPolicy::Latest, ..SlowConsumer::default() };
+    assert_eq!(only(r#"slow_consumer.policy = "latest""#).slow_consumer, latest);
     let latest = only(
         r#"
-        slow = "latest"
-        slow_key = "/job/id"
-        slow_terminal = { key = "", values = ["done", "a\nb"] }
+        slow_consumer.policy = "latest"
+        slow_consumer.conflation_key = "/job/id"
+        slow_consumer.terminal = { key = "", values = ["done", "a\nb"] }
         "#,
-    );
-    assert_eq!(latest.slow_key.as_deref(), Some("/job/id"));
+    )
+    .slow_consumer;
+    assert_eq!(latest.conflation_key.as_deref(), Some("/job/id"));
     let values = vec!["done".to_owned(), "a\nb".to_owned()];
-    assert_eq!(latest.slow_terminal, Some(Terminal { key: String::new(), values }));
-    let single = only("slow = \"latest\"\nslow_terminal = { key = \"/s\", values = \"done\" }").slow_terminal;
+    assert_eq!(latest.terminal, Some(TerminalStates { key: String::new(), values }));
+    let single = only(
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/s\", values = \"done\" }",
+    )
+    .slow_consumer
+    .terminal;
     assert_eq!(single.unwrap().values, ["done"]);
 }
 
@@ -68,9 +76,9 @@ fn a_log_may_be_on_the_default_redis() {
 
 #[test]
 fn the_newest_is_delivered_where_something_is_kept() {
-    assert_eq!((only("").deliver, only(r#"deliver = "all""#).deliver), (Deliver::All, Deliver::All));
-    assert_eq!(only(r#"deliver = "last""#).deliver, Deliver::Last);
-    assert_eq!(only("deliver = \"last\"\nhistory = { size = 1 }").deliver, Deliver::Last);
+    assert_eq!((only("").replay, only(r#"replay = "none""#).replay), (Replay::None, Replay::None));
+    assert_eq!(only(r#"replay = "last""#).replay, Replay::Last);
+    assert_eq!(only("replay = \"last\"\nhistory = { size = 1 }").replay, Replay::Last);
 }
 
 #[test]
@@ -78,11 +86,11 @@ fn what_is_kept_is_shown_as_it_is_read() {
     for keys in [
         "",
         r#"source = "stream""#,
-        "source = \"stream\"\nhistory = { size = 7 }\ndeliver = \"last\"",
-        "history = { size = 0, ttl = \"168h\", bytes = 1025 }\nslow = \"drop-oldest\"",
-        "slow = \"latest\"\nslow_key = \"\"",
-        "slow = \"latest\"\nslow_terminal = { key = \"/~0 ' \\\" \\\\ é\", values = \"\" }",
-        "slow = \"latest\"\nslow_terminal = { key = \"/a\\nb\", values = [\"a\\n\\u0000\", \"''' \\\"\\\"\\\"\\n\"] }",
+        "source = \"stream\"\nhistory = { size = 7 }\nreplay = \"last\"",
+        "history = { size = 0, ttl = \"168h\", bytes = 1025 }\nslow_consumer.policy = \"drop-oldest\"",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.conflation_key = \"\"",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/~0 ' \\\" \\\\ é\", values = \"\" }",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/a\\nb\", values = [\"a\\n\\u0000\", \"''' \\\"\\\"\\\"\\n\"] }",
     ] {
         let config = load(&format!("{ON_REDIS}{keys}")).unwrap();
         let shown = config.show();
@@ -94,10 +102,14 @@ fn what_is_kept_is_shown_as_it_is_read() {
 
 #[test]
 fn the_limits_of_keeping_are_read_and_shown() {
-    let text = "limits = { history_bytes = \"1TiB\", recovery_publications = 1, outbox_age = \"none\" }";
+    let text =
+        "limits = { history_bytes = \"1TiB\", recovery_publications = 1, client_queue_age = \"none\" }";
     let config = load(text).unwrap();
     let limits = &config.limits;
-    assert_eq!((limits.history_bytes, limits.recovery_publications, limits.outbox_age), (1 << 40, 1, None));
+    assert_eq!(
+        (limits.history_bytes, limits.recovery_publications, limits.client_queue_age),
+        (1 << 40, 1, None)
+    );
     assert_eq!(load(&config.show()).unwrap().limits, config.limits);
     let limits = Limits::default();
     assert_eq!((limits.history_bytes, limits.recovery_publications), (256 << 20, 300));
@@ -115,10 +127,10 @@ const WRONG: &[(&str, &str)] = &[
     ("history.ttl = \"999ms\"", "7: namespace.history.ttl: \"999ms\" is out of range: 1s to 168h"),
     ("[namespace.history]\nttl = \"169h\"", "8: namespace.history.ttl: \"169h\" is out of range: 1s to 168h"),
     ("history = { bytes = 1023 }", "7: namespace.history.bytes: 1023 is out of range: 1KiB to 256MiB"),
-    ("deliver = \"first\"", "7: namespace.deliver: expected \"all\" or \"last\", found \"first\""),
+    ("replay = \"first\"", "7: namespace.replay: expected \"none\" or \"last\", found \"first\""),
     (
-        "deliver = \"last\"\nhistory = { size = 0 }",
-        "7: namespace.deliver: nothing is kept that could be delivered: `history.size` is 0",
+        "replay = \"last\"\nhistory = { size = 0 }",
+        "7: namespace.replay: no history to replay: `history.size` is 0",
     ),
     (
         "source = \"stream\"\nsubscribe_pattern = true",
@@ -130,55 +142,61 @@ const WRONG: &[(&str, &str)] = &[
     ),
     // Told once, wherever the size stands, and not again for what would be delivered of it.
     (
-        "deliver = \"last\"\nsource = \"stream\"\n[namespace.history]\nttl = \"1m\"\nsize = 0",
+        "replay = \"last\"\nsource = \"stream\"\n[namespace.history]\nttl = \"1m\"\nsize = 0",
         "11: namespace.history.size: a log that keeps nothing has nothing to read: set 1 or more, or source = \"pubsub\"",
     ),
     // What goes with a word that is none is not judged.
     (
-        "slow = \"drop\"\nslow_key = \"/a\"",
-        "7: namespace.slow: expected \"disconnect\" or \"latest\" or \"drop-oldest\", found \"drop\"",
-    ),
-    ("slow = 1", "7: namespace.slow: expected a text in quotes, found an integer"),
-    ("slow_key = \"/a\"", "7: namespace.slow_key: goes with slow = \"latest\"; here it is \"disconnect\""),
-    (
-        "slow = \"drop-oldest\"\nslow_terminal = { key = \"/a\", values = \"b\" }",
-        "8: namespace.slow_terminal: goes with slow = \"latest\"; here it is \"drop-oldest\"",
+        "slow_consumer.policy = \"drop\"\nslow_consumer.conflation_key = \"/a\"",
+        "7: namespace.slow_consumer.policy: expected \"disconnect\" or \"latest\" or \"drop-oldest\", found \"drop\"",
     ),
     (
-        "slow = \"latest\"\nslow_key = \"job.id\"",
-        "8: namespace.slow_key: expected a JSON pointer such as \"/job/id\" (or \"\": the whole), found \"job.id\"",
+        "slow_consumer.policy = 1",
+        "7: namespace.slow_consumer.policy: expected a text in quotes, found an integer",
     ),
     (
-        "slow = \"latest\"\nslow_key = \"/a~b\"",
-        "8: namespace.slow_key: in a JSON pointer, `~` is written `~0` (and `/` in a name `~1`): \"/a~b\"",
+        "slow_consumer.conflation_key = \"/a\"",
+        "7: namespace.slow_consumer.conflation_key: requires policy = \"latest\"; the policy is \"disconnect\"",
     ),
     (
-        "slow = \"latest\"\nslow_terminal = \"done\"",
-        "8: namespace.slow_terminal: expected a section such as { key = \"/state\", values = [\"completed\", \"failed\"] }, found a text",
+        "slow_consumer.policy = \"drop-oldest\"\nslow_consumer.terminal = { key = \"/a\", values = \"b\" }",
+        "8: namespace.slow_consumer.terminal: requires policy = \"latest\"; the policy is \"drop-oldest\"",
     ),
     (
-        "slow = \"latest\"\nslow_terminal = { values = \"done\" }",
-        "8: namespace.slow_terminal: has no `key`, such as key = \"/state\"",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.conflation_key = \"job.id\"",
+        "8: namespace.slow_consumer.conflation_key: expected a JSON pointer such as \"/job/id\" (\"\" is the entire payload), found \"job.id\"",
     ),
     (
-        "slow = \"latest\"\nslow_terminal = { key = \"state\", values = \"done\" }",
-        "8: namespace.slow_terminal.key: expected a JSON pointer such as \"/job/id\" (or \"\": the whole), found \"state\"",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.conflation_key = \"/a~b\"",
+        "8: namespace.slow_consumer.conflation_key: invalid escape in a JSON pointer, where `~0` is `~` and `~1` is `/`: \"/a~b\"",
     ),
     (
-        "slow = \"latest\"\nslow_terminal = { key = \"/state\" }",
-        "8: namespace.slow_terminal: has no `values`, such as values = [\"completed\"]",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = \"done\"",
+        "8: namespace.slow_consumer.terminal: expected a section such as { key = \"/state\", values = [\"completed\", \"failed\"] }, found a text",
     ),
     (
-        "slow = \"latest\"\nslow_terminal = { key = \"/state\", values = [] }",
-        "8: namespace.slow_terminal.values: no value at all: nothing would be terminal",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { values = \"done\" }",
+        "8: namespace.slow_consumer.terminal: missing `key`, such as key = \"/state\"",
     ),
     (
-        "slow = \"latest\"\nslow_terminal = { key = \"/state\", values = [1] }",
-        "8: namespace.slow_terminal.values: expected a text in quotes, found an integer",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"state\", values = \"done\" }",
+        "8: namespace.slow_consumer.terminal.key: expected a JSON pointer such as \"/job/id\" (\"\" is the entire payload), found \"state\"",
     ),
     (
-        "slow = \"latest\"\nslow_terminal = { key = \"/s\", value = \"done\", values = \"done\" }",
-        "8: namespace.slow_terminal.value: unknown key; did you mean `values`?",
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/state\" }",
+        "8: namespace.slow_consumer.terminal: missing `values`, such as values = [\"completed\"]",
+    ),
+    (
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/state\", values = [] }",
+        "8: namespace.slow_consumer.terminal.values: empty list: no state would be terminal",
+    ),
+    (
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/state\", values = [1] }",
+        "8: namespace.slow_consumer.terminal.values: expected a text in quotes, found an integer",
+    ),
+    (
+        "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/s\", value = \"done\", values = \"done\" }",
+        "8: namespace.slow_consumer.terminal.value: unknown key; did you mean `values`?",
     ),
     ("[limits]\nhistory_bytes = \"2TiB\"", "8: limits.history_bytes: \"2TiB\" is out of range: 1MiB to 1TiB"),
     ("[limits]\nrecovery_publications = 0", "8: limits.recovery_publications: 0 is out of range: 1 to 10000"),

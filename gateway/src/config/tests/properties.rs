@@ -87,7 +87,7 @@ fn told_of(text: &str, place: usize, form: usize) -> (bool, String) {
 #[test]
 fn a_password_is_hidden_before_its_url_is_cut() {
     let password = r"\secret##(and-more-of-it-than-is-shown";
-    let told = load(&format!("[[namespace]]\ndeliver = 'redis://user:{password}@host:6379'\n")).unwrap_err();
+    let told = load(&format!("[[namespace]]\nreplay = 'redis://user:{password}@host:6379'\n")).unwrap_err();
     assert!(told.contains("redis://***") && !told.contains("secret"), "{told}");
 }
 
@@ -120,7 +120,7 @@ proptest! {
     #[test]
     fn any_bytes_in_a_value_are_loaded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         let text = String::from_utf8_lossy(&bytes);
-        for key in ["listen", "log", "allowed_origins", "api.key", "redis.default.url", "limits.head_bytes", "sse.retry"] {
+        for key in ["listen", "log", "allowed_origins", "api.key", "redis.default.url", "limits.request_header_bytes", "sse.retry"] {
             let _ = load(&format!("{key} = {}", toml::Value::from(text.as_ref())));
         }
         let _ = load(&text);

@@ -42,7 +42,7 @@ fn logs_in_a_cluster_have_a_slot_each_unless_the_prefix_has_a_tag() {
     assert!(only(r#"key_prefix = "express:""#).spread);
     assert!(!only(r#"key_prefix = "{express}:""#).spread);
     assert!(!load(&ON_CLUSTER.replace("true", "false")).unwrap().namespaces[0].spread);
-    assert!(only("sharded = true\nsource = \"stream\"").sharded);
+    assert!(only("sharded_pubsub = true\nsource = \"stream\"").sharded_pubsub);
 }
 
 #[test]
@@ -62,19 +62,22 @@ fn each_mistake_in_servers_is_told() {
     let on_cluster = |keys: &str| format!("{ON_CLUSTER}{keys}");
     let instance = |keys: &str| format!("redis.default = {{ {keys} }}");
     assert_told([
-        (on_cluster("sharded = 1"), "8: namespace.sharded: expected true or false, found an integer"),
         (
-            on_cluster("sharded = true\nkey_prefix = \"{a}\"\nsource = \"stream\""),
-            "8: namespace.sharded: the hash tag in `key_prefix` keeps all logs in one slot, away from their channels: \
+            on_cluster("sharded_pubsub = 1"),
+            "8: namespace.sharded_pubsub: expected true or false, found an integer",
+        ),
+        (
+            on_cluster("sharded_pubsub = true\nkey_prefix = \"{a}\"\nsource = \"stream\""),
+            "8: namespace.sharded_pubsub: the hash tag in `key_prefix` keeps all logs in one slot, away from their channels: \
              leave it out",
         ),
         (
-            on_cluster("sharded = true\nsubscribe_pattern = true"),
+            on_cluster("sharded_pubsub = true\nsubscribe_pattern = true"),
             "9: namespace.subscribe_pattern: shard channels have no patterns",
         ),
         (
-            on_cluster("sharded = true").replace("cluster = true", ""),
-            "8: namespace.sharded: only a cluster has shard channels: the `redis` of this namespace has no `cluster`",
+            on_cluster("sharded_pubsub = true").replace("cluster = true", ""),
+            "8: namespace.sharded_pubsub: requires a cluster: the `redis` of this namespace has no `cluster`",
         ),
         (
             on_cluster("key_prefix = \"{a\""),

@@ -19,7 +19,7 @@ fn a_stream_that_a_heartbeat_finds_too_slow_is_let_go() {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let _entered = clock.enter();
     let mut rules = Rules::draw(&mut Rng::with_seed(7), Weather::Crowded);
-    (rules.outbox_bytes, rules.asks, rules.lane) = (150, 100, 100);
+    (rules.client_queue_bytes, rules.asks, rules.lane) = (150, 100, 100);
     let mut gateway = Gateway::new(&rules);
     gateway.shards[0].shard.limits.sse_max_age = None;
     let channels = vec![ChannelName::parse("a").unwrap()];
@@ -64,7 +64,7 @@ fn nothing_comes_after_the_close_that_what_gave_way_led_to() {
         }
     }
     // Almost as much waits as may: the answer to this finds no room.
-    gateway.shards[0].shard.limits.outbox_bytes = backlog(&gateway).1 + 100;
+    gateway.shards[0].shard.limits.client_queue_bytes = backlog(&gateway).1 + 100;
     line.sent = client_frame(0x89, &[b'x'; 120]);
     line.arrive(&mut gateway);
     while line.read(100) | gateway.shards[0].wake() {}

@@ -63,7 +63,12 @@ impl Gateway {
         };
         let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(&metrics));
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
-        let ear = Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, required: true };
+        let ear = Ear {
+            name: "memory".to_owned(),
+            registry: Arc::clone(&registry),
+            broker,
+            affects_readiness: true,
+        };
         let namespaces =
             Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect(), &[]);
         let node = Node::new(
@@ -96,7 +101,7 @@ fn namespace(rules: &Rules, channel: usize) -> Namespace {
         history: rules.history,
         log: None,
         on_loss: OnLoss::Reject,
-        deliver_last: rules.delivers_last(channel),
+        replay_last: rules.delivers_last(channel),
         slow: slow(rules.slow[channel]).map(Arc::new),
     }
 }

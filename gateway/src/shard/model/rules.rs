@@ -55,7 +55,7 @@ pub(super) struct Rules {
     /// Requests that a shard may have before the node has seen them, and that the node works on at a time.
     pub(super) asks: usize,
     pub(super) lane: usize,
-    pub(super) outbox_bytes: usize,
+    pub(super) client_queue_bytes: usize,
     pub(super) pending_command_bytes: usize,
     pub(super) recovery_page: PageLimit,
     /// Clients read only one time in so many, so that what they do not read piles up.
@@ -110,7 +110,7 @@ impl Rules {
             port: PortLimits { items, bytes: tight(rng, &[300, 1000, 1 << 20]) },
             asks: if calm { 1000 } else { pick(rng, &[channels, channels, 4, 100]) },
             lane: if calm { 1000 } else { pick(rng, &[1, 2, 100]) },
-            outbox_bytes: tight(rng, &[1000, 1000, 2400, 100_000]) + if large { 52_000 } else { 0 },
+            client_queue_bytes: tight(rng, &[1000, 1000, 2400, 100_000]) + if large { 52_000 } else { 0 },
             pending_command_bytes: pick(rng, &[1, 800, 1 << 20]),
             recovery_page: PageLimit {
                 publications: pick(rng, &[0, 1, 3, 512]),
@@ -128,14 +128,14 @@ impl Rules {
     pub(super) fn shard(&self) -> ShardLimits {
         ShardLimits {
             message_bytes: 65_536,
-            outbox_bytes: self.outbox_bytes,
+            client_queue_bytes: self.client_queue_bytes,
             pending_command_bytes: self.pending_command_bytes,
             recovery_page: self.recovery_page,
-            outbox_age: (self.weather != Weather::Calm).then_some(Duration::from_secs(10)),
+            client_queue_age: (self.weather != Weather::Calm).then_some(Duration::from_secs(10)),
             channels_per_connection: 100,
             commands_per_frame: 100,
             recovery_publications: self.recovery_publications,
-            requests_outstanding: self.asks,
+            inflight_requests: self.asks,
             ping_interval: Duration::from_secs(20),
             pong_timeout: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(1000),

@@ -15,9 +15,9 @@ use crate::shard::{ArrivalKind, Resume};
 const CHANNEL: &str = "a";
 
 /// A gateway in which so many streams hear one channel and have read nothing yet.
-fn streams<const N: usize>(outbox_bytes: usize, slow: Slow) -> (Gateway, [Line; N]) {
+fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [Line; N]) {
     let mut rules = Rules::draw(&mut Rng::with_seed(7), Weather::Calm);
-    (rules.asks, rules.lane, rules.outbox_bytes) = (100, 100, outbox_bytes);
+    (rules.asks, rules.lane, rules.client_queue_bytes) = (100, 100, client_queue_bytes);
     (rules.channels, rules.last, rules.slow) = (1, None, vec![slow]);
     let mut gateway = Gateway::new(&rules);
     let channels = vec![ChannelName::parse(CHANNEL).unwrap()];

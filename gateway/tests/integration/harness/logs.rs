@@ -10,13 +10,13 @@ use super::{Gateway, Redis};
 const CONFIG: &str = r#"
 [limits]
 recovery_publications = 10000
-outbox_bytes = "16MiB"
+client_queue_bytes = "16MiB"
 
 [[namespace]]
 name = "status"
 channels = ["status:*"]
 source = "stream"
-deliver = "last"
+replay = "last"
 
 [[namespace]]
 name = "logs"

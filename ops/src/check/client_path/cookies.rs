@@ -19,7 +19,7 @@ pub(super) async fn inspect(client: &HttpClient, channel: &str, origin: Option<&
         Err(_) => Vec::new(),
         Ok(answer) if matches!(answer.status, 400 | 413 | 431 | 494) => vec![
             Finding::warning("cookies", format!("a request with {COOKIE_BYTES} bytes of cookies is rejected ({})", answer.status))
-                .cause("the request header is too large for a proxy (nginx: large_client_header_buffers) or the gateway (head_bytes)")
+                .cause("the request header is too large for a proxy (nginx: large_client_header_buffers) or the gateway (request_header_bytes)")
                 .fix("raise the smaller of the two; pages with many cookies cannot open a stream"),
         ],
         Ok(answer) => vec![set_by_the_way(&answer)],

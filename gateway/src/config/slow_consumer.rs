@@ -1,0 +1,164 @@
+//! `slow_consumer` in a namespace: what happens to a client that reads more slowly than its channels publish.
+//!
+//! Owns which of its keys fit together. Must never decide when a client is slow: that depends on `limits`.
+
+use super::choice;
+use super::document::{Found, Section};
+use super::show::Shown;
+
+/// The policy for slow consumers of one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlowConsumer {
+    /// What happens to a slow consumer.
+    pub policy: SlowConsumerPolicy,
+    /// With [`SlowConsumerPolicy::Latest`]: JSON pointer to the part of a payload that identifies its subject; `None`:
+    /// all publications of a channel have the same subject.
+    pub conflation_key: Option<String>,
+    /// With [`SlowConsumerPolicy::Latest`]: publications that are never replaced.
+    pub terminal: Option<TerminalStates>,
+}
+
+/// What happens to a slow consumer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowConsumerPolicy {
+    /// It is disconnected, and recovers when it reconnects.
+    #[default]
+    Disconnect,
+    /// A queued publication is replaced by the next one with the same subject.
+    Latest,
+    /// The oldest queued publications are dropped, and the client gets a gap notice.
+    DropOldest,
+}
+
+impl SlowConsumerPolicy {
+    const ALL: [Self; 3] = [Self::Disconnect, Self::Latest, Self::DropOldest];
+
+    /// The value in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Latest => "latest",
+            Self::DropOldest => "drop-oldest",
+        }
+    }
+}
+
+/// Publications that are never replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TerminalStates {
+    /// JSON pointer to the state in a payload.
+    pub key: String,
+    /// The terminal states; never empty.
+    pub values: Vec<String>,
+}
+
+impl SlowConsumer {
+    /// The section in error messages.
+    const EXPECTED: &str = "{ policy = \"latest\", conflation_key = \"/job/id\" }";
+
+    pub(super) fn read(namespace: &mut Section<'_>) -> Self {
+        let mut section = namespace.inline("slow_consumer", Self::EXPECTED);
+        let policy =
+            choice::read(&mut section, "policy", &SlowConsumerPolicy::ALL, SlowConsumerPolicy::as_str);
+        let conflation_key = section.text("conflation_key", json_pointer).map(|found| found.value);
+        let terminal = TerminalStates::read(&mut section);
+        // An invalid policy is an error already; nothing is known about the keys that go with it.
+        let is_invalid = policy.is_none() && section.has("policy");
+        let policy = policy.map_or(SlowConsumerPolicy::default(), |Found { value, .. }| value);
+        if policy != SlowConsumerPolicy::Latest && !is_invalid {
+            refuse_without_latest(&section, policy);
+        }
+        section.finish();
+        Self { policy, conflation_key, terminal }
+    }
+
+    /// Writes the section as [`Self::read`] reads it.
+    pub(super) fn show(&self, out: &mut Shown) {
+        out.text("slow_consumer.policy", self.policy.as_str());
+        if let Some(key) = &self.conflation_key {
+            out.text("slow_consumer.conflation_key", key);
+        }
+        if let Some(terminal) = &self.terminal {
+            terminal.show(out);
+        }
+    }
+}
+
+fn refuse_without_latest(section: &Section<'_>, policy: SlowConsumerPolicy) {
+    for key in ["conflation_key", "terminal"] {
+        if section.has(key) {
+            let what = format!("requires policy = \"latest\"; the policy is \"{}\"", policy.as_str());
+            section.refuse(&section.place_of_key(key), what);
+        }
+    }
+}
+
+impl TerminalStates {
+    /// The section in error messages.
+    const EXPECTED: &str = "{ key = \"/state\", values = [\"completed\", \"failed\"] }";
+
+    fn read(slow_consumer: &mut Section<'_>) -> Option<Self> {
+        let mut section = slow_consumer.inline("terminal", Self::EXPECTED);
+        let key = section.text("key", json_pointer);
+        let values = section.texts("values", |text| Ok(text.to_owned()));
+        if section.exists() {
+            if !section.has("key") {
+                section.refuse(&section.place(), "missing `key`, such as key = \"/state\"");
+            }
+            if values.is_none() {
+                section.refuse(&section.place(), "missing `values`, such as values = [\"completed\"]");
+            } else if section.is_empty_list("values") {
+                section.refuse(&section.place_of_key("values"), "empty list: no state would be terminal");
+            }
+        }
+        section.finish();
+        let values = values?.into_iter().map(|found| found.value).collect();
+        Some(Self { key: key?.value, values })
+    }
+
+    fn show(&self, out: &mut Shown) {
+        let values: Vec<_> = self.values.iter().map(String::as_str).map(toml::Value::from).collect();
+        out.inline(
+            "slow_consumer.terminal",
+            &[
+                ("key", toml::Value::from(self.key.as_str()).to_string()),
+                ("values", toml::Value::from(values).to_string()),
+            ],
+        );
+    }
+}
+
+/// Reads a JSON pointer (RFC 6901).
+fn json_pointer(text: &str) -> Result<String, String> {
+    const LENGTH_MAX: usize = 256;
+    if text.len() > LENGTH_MAX {
+        return Err(format!("a JSON pointer has at most {LENGTH_MAX} bytes"));
+    }
+    let shown = text.escape_debug();
+    if !text.is_empty() && !text.starts_with('/') {
+        return Err(format!(
+            "expected a JSON pointer such as \"/job/id\" (\"\" is the entire payload), found \"{shown}\""
+        ));
+    }
+    if text.split('~').skip(1).any(|rest| !rest.starts_with(['0', '1'])) {
+        return Err(format!(
+            "invalid escape in a JSON pointer, where `~0` is `~` and `~1` is `/`: \"{shown}\""
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_pointers_are_empty_or_begin_with_a_slash() {
+        for pointer in ["", "/", "/job/id", "/a~1b/m~0n", "/0/ /é", "//"] {
+            assert_eq!(json_pointer(pointer).as_deref(), Ok(pointer));
+        }
+        for wrong in ["job", "job.id", "#/job", " /job", "/a~", "/a~2b", "/~/", "/~~0", &"/x".repeat(200)] {
+            assert!(json_pointer(wrong).is_err(), "{wrong}");
+        }
+    }
+}
