@@ -147,6 +147,8 @@ pub enum ArrivalKind {
         channels: Vec<ChannelName>,
         /// Events are named after their channels.
         named: bool,
+        /// Heartbeats are `ping` events instead of comments.
+        ping: bool,
         /// Where the client stood when it was here before.
         resume: Resume,
         /// It is to be ended at once for this reason: a status of 4xx or 5xx would stop the client for good.
@@ -337,7 +339,7 @@ pub enum Refusal {
 }
 
 /// Names that the events of a stream of several channels cannot have, since they mean something else there.
-const RESERVED_EVENTS: [&str; 5] = ["error", "gap", "message", "open", "subscribed"];
+const RESERVED_EVENTS: [&str; 6] = ["error", "gap", "message", "open", "ping", "subscribed"];
 
 /// Checks what a stream wants to hear.
 ///

@@ -15,6 +15,8 @@ pub struct SseRequest {
     pub channels: Vec<String>,
     /// Events are named after their channels.
     pub named: bool,
+    /// Heartbeats are `ping` events instead of comments.
+    pub ping: bool,
     /// The cursor, not decoded.
     pub cursor: Option<String>,
     /// The length of the request head without cursors, in bytes.
@@ -34,6 +36,7 @@ pub struct SseAccepted {
 
 const CURSOR_HEADER: &str = "last-event-id";
 const CURSOR_PARAMETERS: [&str; 2] = ["last_event_id", "lastEventId"];
+const PING_PARAMETER: (&str, &str) = ("ping", "true");
 
 /// Parses a request; `None` if it is not a `GET` of an event stream.
 pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
@@ -59,10 +62,12 @@ pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
         pairs().find(|(key, _)| CURSOR_PARAMETERS.contains(&&**key)).map(|(_, value)| value.into_owned())
     });
     let cursor = cursor.filter(|cursor| !cursor.is_empty());
+    let ping = pairs().any(|(key, value)| (&*key, &*value) == PING_PARAMETER);
     let has_token = credentials::has_token(request);
     Some(SseRequest {
         channels,
         named,
+        ping,
         cursor,
         request_header_bytes: request_header_bytes(request),
         has_token,
@@ -101,7 +106,7 @@ impl SseRequest {
             Some(Ok(cursor)) => Resume::From(cursor),
             Some(Err(_)) => Resume::Unreadable,
         };
-        let kind = ArrivalKind::Sse { channels, named: self.named, resume, refusal: None };
+        let kind = ArrivalKind::Sse { channels, named: self.named, ping: self.ping, resume, refusal: None };
         Ok(SseAccepted { kind, cors: cors::headers(&streams.origins, headers) })
     }
 
@@ -129,6 +134,16 @@ mod tests {
 
     fn read(uri: &str) -> Option<SseRequest> {
         parse(&Request::get(uri).body(()).unwrap())
+    }
+
+    #[test]
+    fn requests_ping_events_by_the_value_true_only() {
+        let ping = |uri: &str| read(uri).map(|request| request.ping);
+        assert_eq!(ping("/sse/a?ping=true"), Some(true));
+        assert_eq!(ping("/sse?channel=a&ping=true&last_event_id=xy"), Some(true));
+        assert_eq!(ping("/sse/a"), Some(false));
+        assert_eq!(ping("/sse/a?ping=1"), Some(false));
+        assert_eq!(ping("/sse/ping"), Some(false));
     }
 
     #[test]

@@ -198,6 +198,8 @@ pub(super) struct Stream {
     pub(super) openings: Vec<Opening>,
     /// The `subscribed` event was sent.
     pub(super) began: bool,
+    /// Heartbeats are `ping` events instead of comments.
+    pub(super) ping: bool,
     /// Where the client stood when it was here before; taken when the stream is opened.
     pub(super) resume: Resume,
     /// Where the client stands in each of its channels, in their order; only of a stream of several.

@@ -229,8 +229,9 @@ fn begin(kind: ArrivalKind, ends: Option<Tick>) -> (Kind, Begin) {
         ArrivalKind::WebSocket { encoding, refusal } => {
             (Kind::WebSocket(Box::new(Session::new(encoding))), Begin::WebSocket(refusal))
         }
-        ArrivalKind::Sse { channels, resume, refusal, .. } => {
-            let stream = Stream { openings: Vec::new(), began: false, resume, positions: Vec::new(), ends };
+        ArrivalKind::Sse { channels, ping, resume, refusal, .. } => {
+            let (openings, positions) = (Vec::new(), Vec::new());
+            let stream = Stream { openings, began: false, ping, resume, positions, ends };
             (Kind::Sse(Box::new(stream)), Begin::Sse(channels, refusal))
         }
     }

@@ -3,6 +3,8 @@
 //! Owns the head of the answer, the chunks around events, and the named events of the gateway itself: `subscribed`,
 //! `gap`, `error`. Must never know a subscription.
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ChannelTag, Cursor, StreamPosition, sse};
@@ -84,6 +86,15 @@ pub(super) fn is_rest(piece: &[u8]) -> bool {
 pub(super) fn heartbeat() -> Vec<u8> {
     let mut out = Vec::new();
     sse::heartbeat(&mut out);
+    out
+}
+
+/// The event that replaces the comment on streams that request it; a page can see it, unlike a comment. Its data is the
+/// longest time until the next one.
+pub(super) fn ping(interval: Duration) -> Vec<u8> {
+    let data = serde_json::json!({ "interval_ms": interval.as_millis() }).to_string();
+    let mut out = Vec::new();
+    sse::event(Some("ping"), None, data.as_bytes(), &mut out);
     out
 }
 

@@ -105,6 +105,9 @@ impl Shard {
         for publication in stands.iter().flat_map(|stand| &stand.missed) {
             self.push_missed(at, publication);
         }
+        if self.stream(at).is_some_and(|stream| stream.ping) {
+            self.event(at, &self.stream_ping());
+        }
         self.release(at);
         self.want_page(at);
     }

@@ -16,6 +16,10 @@ use super::{sse, websocket};
 /// Ticks between two looks at the streams that hyper carries, in case a wake was lost.
 const STREAM_LOOK_TICKS: u64 = 5;
 
+/// The range of factors that [`jittered`] applies.
+const JITTER_MIN: f64 = 0.8;
+const JITTER_MAX: f64 = 1.2;
+
 impl Shard {
     /// What is to happen with a connection next, and when.
     pub(super) fn set_deadline(&mut self, at: ConnectionId, deadline: Deadline, wait: Duration) {
@@ -53,8 +57,14 @@ impl Shard {
         if stream.ends.is_some_and(|ends| ends <= self.wheel.now()) {
             return self.finish(at);
         }
-        self.event(at, &sse::heartbeat());
+        let heartbeat = if stream.ping { self.stream_ping() } else { sse::heartbeat() };
+        self.event(at, &heartbeat);
         self.set_heartbeat(at);
+    }
+
+    /// The ping of a stream that requests such events.
+    pub(super) fn stream_ping(&self) -> Vec<u8> {
+        sse::ping(self.limits.sse_heartbeat.mul_f64(JITTER_MAX))
     }
 
     pub(super) fn tick(&mut self) {
@@ -128,7 +138,7 @@ impl Shard {
     }
 }
 
-/// A time, give or take a fifth.
+/// A random duration within 20 % of `time`.
 pub(super) fn jittered(time: Duration) -> Duration {
-    time.mul_f64(0.8 + fastrand::f64() * 0.4)
+    time.mul_f64(JITTER_MIN + fastrand::f64() * (JITTER_MAX - JITTER_MIN))
 }

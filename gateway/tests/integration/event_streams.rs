@@ -35,6 +35,30 @@ async fn a_silent_stream_has_a_heartbeat_that_is_no_event() {
     assert_eq!(stream.data("message").await, "1");
 }
 
+#[tokio::test]
+async fn sends_ping_events_on_request_after_the_recovered_publications() {
+    let gateway = Gateway::settings().config("[sse]\nheartbeat = \"1s\"\n").start().await;
+    let cursor = {
+        let mut stream = SseClient::open(gateway.address(), "/sse/quiet").await;
+        gateway.publish("quiet", "1").await;
+        stream.event().await.id
+    };
+    gateway.publish("quiet", "2").await;
+    for path in ["/sse/quiet?", "/sse?channel=quiet&channel=other&"] {
+        let mut raw = Raw::connect(gateway.address()).await;
+        let head = format!("GET {path}ping=true&last_event_id={cursor} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        raw.send(head).await;
+        assert_eq!(raw.head().await.unwrap().status, 200);
+        let ping = "event: ping\ndata: {\"interval_ms\":1200}";
+        let text = body(&mut raw, |text| text.matches(ping).count() == 3 && text.ends_with("\n\n")).await;
+        let blocks: Vec<&str> = text.trim_end().split("\n\n").collect();
+        assert!(blocks[0].contains("event: subscribed"), "{text}");
+        assert!(blocks[1].contains("data: 2\nid: "), "{text}");
+        // No comment, no id, and no other event between two of them.
+        assert_eq!(blocks[2..], [ping; 3], "{text}");
+    }
+}
+
 /// Over a socket of its own, on a connection that hyper carries, and with the event in two pieces.
 #[tokio::test]
 async fn no_block_is_empty_and_no_comment_stands_inside_an_event() {

@@ -23,7 +23,7 @@ fn a_stream_that_a_heartbeat_finds_too_slow_is_let_go() {
     let mut gateway = Gateway::new(&rules);
     gateway.shards[0].shard.limits.sse_max_age = None;
     let channels = vec![ChannelName::parse("a").unwrap()];
-    let kind = ArrivalKind::Sse { channels, named: false, resume: Resume::Fresh, refusal: None };
+    let kind = ArrivalKind::Sse { channels, named: false, ping: false, resume: Resume::Fresh, refusal: None };
     // Its client reads nothing, ever.
     let _line = Line::open(&mut gateway, 0, kind);
     let shard = &mut gateway.shards[0];

@@ -23,7 +23,11 @@ fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [
     let channels = vec![ChannelName::parse(CHANNEL).unwrap()];
     let lines = [0; N].map(|_| {
         let (channels, resume) = (channels.clone(), Resume::Fresh);
-        Line::open(&mut gateway, 0, ArrivalKind::Sse { channels, named: false, resume, refusal: None })
+        Line::open(
+            &mut gateway,
+            0,
+            ArrivalKind::Sse { channels, named: false, ping: false, resume, refusal: None },
+        )
     });
     while gateway.shards[0].ask_one() | gateway.shards[0].deliver_all() {}
     (gateway, lines)

@@ -133,7 +133,7 @@ impl SseClient {
             .story
             .tell(|| format!("client {} opens {:?} on shard {shard}: {resume:?}", self.id, self.channels));
         let channels = self.channels.iter().map(|channel| around.truth.names[*channel].clone()).collect();
-        let kind = ArrivalKind::Sse { channels, named: self.named, resume, refusal: None };
+        let kind = ArrivalKind::Sse { channels, named: self.named, ping: false, resume, refusal: None };
         self.line = Some(Line::open(around.gateway, shard, kind));
     }
 
