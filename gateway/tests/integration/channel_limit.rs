@@ -1,4 +1,4 @@
-//! Channels that nobody hears any more are a cache: they never keep a newcomer out, at Redis neither.
+//! Channels without subscribers are a cache: they never block a new subscriber, and are unsubscribed at Redis.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use tokio::task::JoinHandle;
 use crate::harness::encoding::Encoding;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
-/// Channels of one request, as many as one connection may have.
+/// Channels per request: the maximum of one connection.
 const PER_REQUEST: usize = 128;
 
 const LIMIT: usize = 512;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_fills_the_channels_keeps_nobody_out() {
+async fn client_that_exhausts_the_channel_limit_does_not_block_others() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let config = format!("[limits]\nchannels = {LIMIT}\n");
     let mut gateway = Gateway::settings().config(&config).redis(&redis).start().await;
     let mut kept = WsClient::open(gateway.address(), &["kept"]).await;
-    let attack = Attack::begin(gateway.address());
-    until("the channels are full", async || {
+    let attack = Attack::start(gateway.address());
+    until("the channel limit is reached", async || {
         (gateway.metric("earshot_channels", &[]).await >= LIMIT as f64).then_some(())
     })
     .await;
@@ -31,28 +31,28 @@ async fn a_client_that_fills_the_channels_keeps_nobody_out() {
         assert_subscribes(&gateway, &format!("during-{number}")).await;
     }
     assert!(gateway.metric("earshot_channels_evicted_total", &[r#"reason="limit""#]).await > 0.0);
-    let requests = attack.end().await;
+    let requests = attack.stop().await;
     assert!(requests * PER_REQUEST > LIMIT, "{requests} requests are too few");
     assert_subscribes(&gateway, "after").await;
     redis.publish("kept", b"1").await;
-    assert_eq!(kept.publication().await.data, "1", "whoever subscribes keeps its channel");
-    until("what gave way is unsubscribed at Redis", async || {
+    assert_eq!(kept.publication().await.data, "1", "a channel with subscribers is never evicted");
+    until("evicted channels are unsubscribed at Redis", async || {
         let redis::Value::Array(channels) = redis.run(&["PUBSUB", "CHANNELS"]).await else { return None };
-        // One is the gateway's own, for its probes.
+        // One is the probe channel of the gateway.
         (channels.len() <= LIMIT + 1).then_some(())
     })
     .await;
     gateway.assert_alive();
 }
 
-/// A client that names new channels in each request and leaves.
+/// A client that repeatedly subscribes to new channels and disconnects.
 struct Attack {
     stop: Arc<AtomicBool>,
     task: JoinHandle<usize>,
 }
 
 impl Attack {
-    fn begin(address: SocketAddr) -> Self {
+    fn start(address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
@@ -66,7 +66,7 @@ impl Attack {
         Self { stop, task }
     }
 
-    async fn end(self) -> usize {
+    async fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap()
     }

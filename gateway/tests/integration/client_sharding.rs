@@ -1,4 +1,4 @@
-//! Several servers as one instance: each channel is on one of them, and one that is away is missed by its own alone.
+//! Client-side sharding: each channel is on one of several servers, and an outage of one affects only its own channels.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
 const SERVERS: usize = 3;
 
-/// Channels and the server that each is on: slots as `CLUSTER KEYSLOT` answers, modulo three.
-const PLACES: [(&str, usize); 6] = [
+/// Channels and their servers: the slot (as `CLUSTER KEYSLOT` returns it) modulo three.
+const SERVER_OF: [(&str, usize); 6] = [
     ("foo", 12_182 % 3),
     ("bar", 5061 % 3),
     ("x{foo}y", 12_182 % 3),
@@ -45,7 +45,7 @@ impl Lab {
         Self { servers, gateway: Gateway::settings().config(&config).start().await }
     }
 
-    /// How often each server was asked for something since it was started.
+    /// Whether each server has received a command since its start.
     async fn calls(&self, command: &str) -> Vec<bool> {
         let mut calls = Vec::new();
         for server in &self.servers {
@@ -57,8 +57,8 @@ impl Lab {
         calls
     }
 
-    /// What `/health` says of each server's subscriptions.
-    async fn hearing(&self) -> BTreeMap<String, bool> {
+    /// The state of each server's subscriptions in `/health`.
+    async fn links_up(&self) -> BTreeMap<String, bool> {
         let health = self.gateway.fetch("/health").await.json();
         let links = health["links"].as_array().unwrap().iter();
         let links = links.filter(|link| link["link"] == "subscriptions");
@@ -67,13 +67,17 @@ impl Lab {
 }
 
 #[tokio::test]
-async fn each_channel_is_on_the_server_that_its_slot_says() {
+async fn each_channel_is_on_the_server_of_its_slot() {
     let lab = Lab::start().await;
-    let names = PLACES.map(|(name, _)| name);
+    let names = SERVER_OF.map(|(name, _)| name);
     let mut socket = WsClient::open(lab.gateway.address(), &names).await;
-    for (name, place) in &PLACES[..5] {
-        for (number, server) in lab.servers.iter().enumerate() {
-            assert_eq!(server.publish(name, b"1").await, usize::from(number == *place), "{name} on {number}");
+    for (name, server) in &SERVER_OF[..5] {
+        for (index, redis) in lab.servers.iter().enumerate() {
+            assert_eq!(
+                redis.publish(name, b"1").await,
+                usize::from(index == *server),
+                "{name} on server {index}"
+            );
         }
         assert_eq!(socket.publication().await.channel, *name);
         let reply = socket.request("publish", json!({"channel": name, "data": 2})).await;
@@ -83,7 +87,7 @@ async fn each_channel_is_on_the_server_that_its_slot_says() {
 }
 
 #[tokio::test]
-async fn logs_and_patterns_are_spread_as_well() {
+async fn logs_and_patterns_are_sharded() {
     let lab = Lab::start().await;
     for log in 0..9 {
         let channel = format!("log:{log}");
@@ -97,7 +101,7 @@ async fn logs_and_patterns_are_spread_as_well() {
     let mut socket = WsClient::open(lab.gateway.address(), &names).await;
     assert_eq!(lab.calls("psubscribe").await, [true; SERVERS]);
     for name in names {
-        // On the one that its slot says; the others are asked, too, and must not be heard twice.
+        // Published on the server of its slot; the pattern subscriptions of the others must not deliver it again.
         let reply = lab.gateway.api("publish", &json!({"channel": name, "data": 1}).to_string()).await.json();
         assert!(reply["result"].is_object(), "{reply}");
         assert_eq!(socket.publication().await.channel, name);
@@ -105,46 +109,47 @@ async fn logs_and_patterns_are_spread_as_well() {
 }
 
 #[tokio::test]
-async fn two_of_three_servers_down_concern_their_own_channels_alone() {
+async fn outage_of_two_servers_affects_only_their_channels() {
     let mut lab = Lab::start().await;
-    let mut stays = Subscriber::connect(lab.gateway.address(), Transport::Sse).await;
+    let mut unaffected = Subscriber::connect(lab.gateway.address(), Transport::Sse).await;
     let mut ledger = Ledger::from_start();
-    let home = PLACES.iter().find(|(name, _)| *name == NUMBERS).unwrap().1;
-    let publisher = Publisher::steady(&lab.servers[home], &[NUMBERS]);
-    let away: Vec<usize> = (0..SERVERS).filter(|place| *place != home).collect();
+    let numbers_server = SERVER_OF.iter().find(|(name, _)| *name == NUMBERS).unwrap().1;
+    let publisher = Publisher::steady(&lab.servers[numbers_server], &[NUMBERS]);
+    let down: Vec<usize> = (0..SERVERS).filter(|server| *server != numbers_server).collect();
     let others: Vec<&str> =
-        PLACES.iter().filter(|(_, place)| away.contains(place)).map(|(name, _)| *name).collect();
-    assert_eq!(others, ["bar", "nest-signals"], "one on each of both");
+        SERVER_OF.iter().filter(|(_, server)| down.contains(server)).map(|(name, _)| *name).collect();
+    assert_eq!(others, ["bar", "nest-signals"], "one channel on each of the two servers");
     let mut socket = WsClient::open(lab.gateway.address(), &others).await;
     let mut events = SseClient::open(lab.gateway.address(), &format!("/sse/{}", others[0])).await;
-    for place in &away {
-        lab.servers[*place].kill();
+    for server in &down {
+        lab.servers[*server].kill();
     }
-    until("/health names both", async || {
-        let hearing = lab.hearing().await;
-        let expected = (0..SERVERS).map(|place| (format!("all.{place}"), place == home)).collect();
-        (hearing == expected).then_some(())
+    until("/health reports both as down", async || {
+        let links_up = lab.links_up().await;
+        let expected =
+            (0..SERVERS).map(|server| (format!("all.{server}"), server == numbers_server)).collect();
+        (links_up == expected).then_some(())
     })
     .await;
     assert_eq!(lab.gateway.fetch("/ready").await.status, 503);
     let reply = socket.request("publish", json!({"channel": others[0], "data": 1})).await;
     assert_eq!(reply["error"]["temporary"], true, "{reply}");
-    ledger.read(&mut stays, publisher.sent() + 50).await;
+    ledger.read(&mut unaffected, publisher.sent() + 50).await;
 
-    for place in &away {
-        lab.servers[*place].restart().await;
+    for server in &down {
+        lab.servers[*server].restart().await;
     }
     lab.gateway.wait_for_ready_status(200).await;
     socket.resubscribe_after_gaps(others.len()).await;
     assert!(events.data("gap").await.contains("link-down"));
     for name in &others {
-        let place = PLACES.iter().find(|(known, _)| known == name).unwrap().1;
-        assert_eq!(lab.servers[place].publish(name, b"2").await, 1);
+        let server = SERVER_OF.iter().find(|(known, _)| known == name).unwrap().1;
+        assert_eq!(lab.servers[server].publish(name, b"2").await, 1);
         match socket.next().await {
             Incoming::Publication(publication) => assert_eq!(publication.channel, *name),
             other => panic!("{other:?}"),
         }
     }
-    ledger.read(&mut stays, publisher.sent() + 50).await;
-    assert_eq!((ledger.gaps, ledger.missed), (0, 0), "the third one noticed nothing: {ledger:?}");
+    ledger.read(&mut unaffected, publisher.sent() + 50).await;
+    assert_eq!((ledger.gaps, ledger.missed), (0, 0), "the third server is unaffected: {ledger:?}");
 }

@@ -1,4 +1,4 @@
-//! A Redis Cluster: plain publications reach every node, logs are where their slots are, and nodes come and go.
+//! Redis Cluster: plain publications reach every node, logs follow their slots, and nodes fail and return.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ async fn gateway(cluster: &Cluster) -> Gateway {
     Gateway::settings().config(&config).start().await
 }
 
-/// The same, but the followers' channel is a log.
+/// A gateway on which every channel is a log.
 async fn gateway_of_logs(cluster: &Cluster) -> Gateway {
     let config = format!(
         "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"*\"]\nsource = \"stream\"\n\
@@ -36,7 +36,7 @@ async fn gateway_of_logs(cluster: &Cluster) -> Gateway {
 }
 
 #[tokio::test]
-async fn a_plain_publish_at_any_node_is_heard() {
+async fn plain_publish_at_any_node_is_received() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let mut events = SseClient::open(gateway.address(), "/sse/web-signals").await;
@@ -51,7 +51,7 @@ async fn a_plain_publish_at_any_node_is_heard() {
 }
 
 #[tokio::test]
-async fn logs_are_kept_where_their_slots_are() {
+async fn logs_are_stored_on_the_node_of_their_slot() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let mut owners = BTreeSet::new();
@@ -67,50 +67,50 @@ async fn logs_are_kept_where_their_slots_are() {
         assert_eq!(offsets_and_data(&publications), expected);
     }
     assert_eq!(owners.len(), 3, "logs on every node");
-    for odd in ["log:}x", "log:a}b{", "log:{}", "log:{a", "log:{tag}:x"] {
-        append_numbers(&gateway, odd, 1..=2).await;
+    for unusual in ["log:}x", "log:a}b{", "log:{}", "log:{a", "log:{tag}:x"] {
+        append_numbers(&gateway, unusual, 1..=2).await;
         assert_eq!(
-            offsets_and_data(&read_log(&gateway, odd).await.1),
+            offsets_and_data(&read_log(&gateway, unusual).await.1),
             [(1, json!(1)), (2, json!(2))],
-            "{odd}"
+            "{unusual}"
         );
     }
 }
 
 #[tokio::test]
-async fn another_node_takes_over_when_the_one_that_we_listen_to_dies() {
+async fn subscriptions_move_to_another_node_after_a_crash() {
     let mut cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let mut subscribers = Vec::new();
     for transport in [Transport::Sse, Transport::WebSocket(Encoding::Json)] {
         subscribers.push((Subscriber::connect(gateway.address(), transport).await, Ledger::from_start()));
     }
-    let carrier = cluster.node_with_connection("subscriptions").await;
-    let publisher = ClusterPublisher::plain(&cluster, &[(carrier + 1) % 3], NUMBERS);
+    let subscribed_node = cluster.node_with_connection("subscriptions").await;
+    let publisher = ClusterPublisher::plain(&cluster, &[(subscribed_node + 1) % 3], NUMBERS);
     for (subscriber, ledger) in &mut subscribers {
         ledger.read(subscriber, 50).await;
     }
-    cluster.kill(carrier);
+    cluster.kill(subscribed_node);
     let sent = publisher.sent();
     for (subscriber, ledger) in &mut subscribers {
         ledger.read(subscriber, sent + 100).await;
         assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
-        // The node that took over may itself lose its connection to the dead one a moment later, and says so.
+        // The new node may lose its own connection to the crashed one a moment later, which is reported too.
         assert!((1..=2).contains(&ledger.gaps), "{ledger:?}");
     }
 }
 
 #[tokio::test]
-async fn what_another_node_may_have_taken_with_it_is_announced() {
+async fn crash_of_a_publishing_node_is_reported_as_a_gap() {
     let mut cluster = Cluster::start(3, true).await;
     let gateway = gateway(&cluster).await;
     let mut subscriber = Subscriber::connect(gateway.address(), Transport::Sse).await;
-    let carrier = cluster.node_with_connection("subscriptions").await;
-    let victim = (0..3).find(|node| *node != carrier).unwrap();
-    let publisher = ClusterPublisher::plain(&cluster, &[victim, carrier], NUMBERS);
+    let subscribed_node = cluster.node_with_connection("subscriptions").await;
+    let victim = (0..3).find(|node| *node != subscribed_node).unwrap();
+    let publisher = ClusterPublisher::plain(&cluster, &[victim, subscribed_node], NUMBERS);
     while subscriber.next().await != Received::Number(50) {}
     cluster.kill(victim);
-    // Nobody can say what was on its way: it is told although nothing may be missing.
+    // Messages in flight are unknown, so a gap is reported even if none is lost.
     let until = publisher.sent() + 20;
     let (mut gaps, mut last) = (0, 0);
     while gaps == 0 || last < until {
@@ -118,13 +118,13 @@ async fn what_another_node_may_have_taken_with_it_is_announced() {
             Received::Gap => gaps += 1,
             Received::Number(number) => last = number,
         }
-        assert!(last < until + 5000, "no word of it");
+        assert!(last < until + 5000, "no gap notice");
     }
     gateway.wait_for_ready_status(200).await;
 }
 
 #[tokio::test]
-async fn tls_and_sign_in_hold_for_every_node() {
+async fn tls_and_password_apply_to_every_node() {
     let authority = Authority::new();
     let cluster = Cluster::start_secured(&authority).await;
     let config = format!(
@@ -145,21 +145,21 @@ async fn tls_and_sign_in_hold_for_every_node() {
     for log in 0..6 {
         append_numbers(&gateway, &format!("log:{log}"), 1..=2).await;
     }
-    assert_eq!(owners.len(), 3, "every node was asked");
+    assert_eq!(owners.len(), 3, "every node owns a channel");
     let plain = cluster.clients(0).await;
     assert!(!plain.contains("name=earshot"), "only over TLS: {plain}");
 }
 
 #[tokio::test]
-async fn a_node_that_is_cut_off_is_left() {
+async fn subscriptions_leave_a_node_without_a_cluster() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let mut events = SseClient::open(gateway.address(), "/sse/web-signals").await;
     let left = cluster.node_with_connection("subscriptions").await;
-    // It answers, it takes subscriptions, and it hears nobody any more.
+    // The node still responds and accepts subscriptions, but receives no messages from other nodes.
     cluster.run(left, &["CLUSTER", "RESET", "SOFT"]).await;
     assert!(events.data("gap").await.contains("link-down"));
-    until("another node is listened to", async || {
+    until("subscriptions are on another node", async || {
         (cluster.node_with_connection("subscriptions").await != left).then_some(())
     })
     .await;
@@ -168,14 +168,14 @@ async fn a_node_that_is_cut_off_is_left() {
 }
 
 #[tokio::test]
-async fn a_node_without_a_majority_is_not_taken_for_hearing() {
+async fn node_without_a_majority_makes_the_gateway_unready() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
-    let alone = cluster.node_with_connection("subscriptions").await;
-    let others: Vec<usize> = (0..3).filter(|node| *node != alone).collect();
+    let isolated = cluster.node_with_connection("subscriptions").await;
+    let others: Vec<usize> = (0..3).filter(|node| *node != isolated).collect();
     others.iter().for_each(|node| cluster.signal(*node, "STOP"));
     gateway.wait_for_ready_status(503).await;
-    until("/health tells why", async || {
+    until("/health reports the cause", async || {
         gateway.fetch("/health").await.text().contains("cut off from its cluster").then_some(())
     })
     .await;
@@ -184,7 +184,7 @@ async fn a_node_without_a_majority_is_not_taken_for_hearing() {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_holds_up_nothing_but_its_own_slots() {
+async fn hanging_node_delays_only_its_own_slots() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let mut logs: Vec<(usize, String)> = Vec::new();
@@ -215,9 +215,9 @@ async fn a_node_that_hangs_holds_up_nothing_but_its_own_slots() {
     };
     let (stuck, others) = tokio::join!(stuck, others);
     assert!(stuck.text().contains("error"), "{stuck:?}");
-    // Nobody waited for the one that hangs, which takes the whole time of a command.
+    // No request waited for the hanging node, which takes the whole command timeout.
     assert!(others < std::time::Duration::from_secs(4), "{others:?}");
-    until("plain publications go by another node", async || {
+    until("plain publications use another node", async || {
         let answer = gateway.api("publish", r#"{"channel":"x","data":1}"#).await.text();
         answer.contains("result").then_some(())
     })
@@ -228,7 +228,7 @@ async fn a_node_that_hangs_holds_up_nothing_but_its_own_slots() {
 }
 
 #[tokio::test]
-async fn what_one_client_publishes_stays_in_order_while_its_slot_moves() {
+async fn publications_of_a_client_stay_in_order_during_a_slot_move() {
     const NUMBERS_ALL: u64 = 300;
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
@@ -255,11 +255,14 @@ async fn what_one_client_publishes_stays_in_order_while_its_slot_moves() {
     tokio::join!(publish, moves);
     let (_, publications) = read_log(&gateway, "log:order").await;
     let expected: Vec<_> = (1..=NUMBERS_ALL).map(|number| (number, json!(number))).collect();
-    assert!(offsets_and_data(&publications) == expected, "not each once, in order: {publications:?}");
+    assert!(
+        offsets_and_data(&publications) == expected,
+        "duplicate, missing or out of order: {publications:?}"
+    );
 }
 
 #[tokio::test]
-async fn a_log_that_moves_is_whole_for_every_client() {
+async fn log_is_complete_after_slot_moves() {
     let cluster = Cluster::start(3, false).await;
     let gateways = [gateway_of_logs(&cluster).await, gateway_of_logs(&cluster).await];
     let addresses = [gateways[0].address(), gateways[1].address()];
@@ -273,13 +276,13 @@ async fn a_log_that_moves_is_whole_for_every_client() {
     publisher.allow(400);
     let home = cluster.owner(NUMBERS).await;
     for step in 1..=4 {
-        until("the load flows", async || (publisher.confirmed() >= 80 * step).then_some(())).await;
+        until("messages are flowing", async || (publisher.confirmed() >= 80 * step).then_some(())).await;
         cluster.move_slot(NUMBERS, (home + usize::try_from(step).unwrap()) % 3).await;
     }
     let receipts = publisher.finish().await;
-    for (place, receipt) in receipts.iter().enumerate() {
-        assert_eq!(receipt.offset, place as u64 + 1, "each number once");
-        assert_eq!(receipt.epoch, receipts[0].epoch, "one epoch");
+    for (index, receipt) in receipts.iter().enumerate() {
+        assert_eq!(receipt.offset, index as u64 + 1, "duplicate or missing offset");
+        assert_eq!(receipt.epoch, receipts[0].epoch, "more than one epoch");
     }
     for (subscriber, ledger) in &mut subscribers {
         ledger.read(subscriber, 400).await;
@@ -288,7 +291,7 @@ async fn a_log_that_moves_is_whole_for_every_client() {
 }
 
 #[tokio::test]
-async fn a_log_whose_primary_dies_goes_on_at_the_replica() {
+async fn log_continues_at_the_replica_after_a_crash() {
     let mut cluster = Cluster::start(3, true).await;
     let gateway = gateway_of_logs(&cluster).await;
     let mut subscriber = Subscriber::connect(gateway.address(), Transport::Sse).await;
@@ -302,20 +305,20 @@ async fn a_log_whose_primary_dies_goes_on_at_the_replica() {
     let receipts = publisher.finish().await;
     assert!(Instant::now() < deadline);
     assert_eq!(receipts.len(), 300);
-    // What the replica had not yet may be gone; then the log has begun anew, and that is told.
+    // Entries that were not replicated may be lost; then a new log begins, which is reported as a gap.
     ledger.read(&mut subscriber, 300).await;
     assert_eq!(ledger.delivered + ledger.missed, 300, "{ledger:?}");
     gateway.wait_for_ready_status(200).await;
 }
 
-/// For longer than a gateway waits before it goes on alone.
-const LONG: std::time::Duration = std::time::Duration::from_secs(3);
+/// Longer than a gateway waits before it switches to local delivery.
+const OBSERVATION_TIME: std::time::Duration = std::time::Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_away_keeps_nothing_here_that_another_takes() {
+async fn publications_use_another_node_when_one_is_down() {
     let mut cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
-    // Each node is needed by now, so that it is missed.
+    // The gateway needs every node by now, so it detects that one is down.
     for log in 0..12 {
         append_numbers(&gateway, &format!("log:{log}"), 1..=1).await;
     }
@@ -329,12 +332,12 @@ async fn a_node_that_is_away_keeps_nothing_here_that_another_takes() {
         published.push((calls, node));
     }
     let (_, publishes): (u64, usize) = *published.iter().max().unwrap();
-    let hears = cluster.node_with_connection("subscriptions").await;
-    cluster.kill((0..3).find(|node| ![publishes, hears].contains(node)).unwrap());
+    let subscribed = cluster.node_with_connection("subscriptions").await;
+    cluster.kill((0..3).find(|node| ![publishes, subscribed].contains(node)).unwrap());
     gateway.wait_for_cause("refused").await;
     let began = Instant::now();
     let mut sent = 0;
-    while began.elapsed() < LONG {
+    while began.elapsed() < OBSERVATION_TIME {
         let bodies = (0..300).map(|_| json!({"channel": "room", "data": 1}));
         for reply in socket.requests("publish", bodies).await {
             sent += 1;

@@ -1,4 +1,4 @@
-//! Shard channels of a Redis Cluster: heard where their slots are, wherever those go.
+//! Sharded pub/sub of a Redis Cluster: subscriptions follow their slots.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,13 +23,13 @@ async fn gateway(cluster: &Cluster) -> Gateway {
     Gateway::settings().config(&config).start().await
 }
 
-/// Publishes for the shard, at the node that owns the slot.
+/// Publishes with SPUBLISH at the node that owns the slot.
 async fn spublish(cluster: &Cluster, channel: &str, payload: &str) -> usize {
     let owner = cluster.owner(channel).await;
     cluster.command(owner, &["SPUBLISH", channel, payload]).await
 }
 
-/// Names whose slots are at this node, each in another slot.
+/// Channel names with different slots of this node.
 async fn names_at(cluster: &Cluster, node: usize, count: usize) -> Vec<String> {
     let (mut names, mut slots) = (Vec::new(), BTreeSet::new());
     for number in 0.. {
@@ -49,7 +49,7 @@ fn as_strs(names: &[String]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_is_published_for_the_shard_is_heard_and_nothing_else() {
+async fn sharded_channels_receive_only_spublish() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let names = ["a", "b", "c", "d", "plain"];
@@ -67,13 +67,13 @@ async fn what_is_published_for_the_shard_is_heard_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn each_node_that_carries_channels_is_proven_by_itself() {
+async fn each_node_with_subscriptions_has_its_own_probe() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let names = [names_at(&cluster, 0, 1).await, names_at(&cluster, 2, 1).await].concat();
     let _socket = WsClient::open(gateway.address(), &as_strs(&names)).await;
     for node in 0..3 {
-        until("the probes go where the channels are", async || {
+        until("probes run on the nodes with channels", async || {
             let channels: Vec<String> = cluster.command(node, &["PUBSUB", "SHARDCHANNELS"]).await;
             let probes = channels.iter().filter(|channel| !names.contains(channel)).count();
             let stats: String = cluster.command(node, &["INFO", "commandstats"]).await;
@@ -86,7 +86,7 @@ async fn each_node_that_carries_channels_is_proven_by_itself() {
 }
 
 #[tokio::test]
-async fn a_node_with_channels_of_several_slots_is_heard_again_and_only_they_are_told() {
+async fn reconnect_to_a_node_reports_gaps_only_for_its_channels() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let cut = names_at(&cluster, 1, 5).await;
@@ -103,7 +103,7 @@ async fn a_node_with_channels_of_several_slots_is_heard_again_and_only_they_are_
             killed += 1;
         }
     }
-    assert_eq!(killed, 1, "one connection for a node");
+    assert_eq!(killed, 1, "one connection per node");
     on_cut.resubscribe_after_gaps(cut.len()).await;
     for name in cut.iter().chain(&others[..4]) {
         assert_eq!(spublish(&cluster, name, "1").await, 1, "{name}");
@@ -121,12 +121,12 @@ async fn a_node_with_channels_of_several_slots_is_heard_again_and_only_they_are_
 }
 
 #[tokio::test]
-async fn a_slot_that_moves_takes_its_channels_along() {
+async fn subscriptions_follow_a_moved_slot() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let home = cluster.owner(NUMBERS).await;
-    let beside = names_at(&cluster, home, 3).await;
-    let mut stays = WsClient::open(gateway.address(), &as_strs(&beside)).await;
+    let neighbours = names_at(&cluster, home, 3).await;
+    let mut unaffected = WsClient::open(gateway.address(), &as_strs(&neighbours)).await;
     let mut subscribers = Vec::new();
     for transport in [Transport::Sse, Transport::WebSocket(Encoding::Json)] {
         subscribers.push((Subscriber::connect(gateway.address(), transport).await, Ledger::from_start()));
@@ -144,15 +144,15 @@ async fn a_slot_that_moves_takes_its_channels_along() {
         assert!((1..=12).contains(&ledger.gaps), "{ledger:?}");
     }
     eprintln!("{:?}", subscribers.iter().map(|(_, ledger)| ledger).collect::<Vec<_>>());
-    // The channels beside it on the same connections noticed nothing.
-    for name in &beside {
+    // Other channels on the same connections are unaffected.
+    for name in &neighbours {
         spublish(&cluster, name, "1").await;
-        assert_eq!(stays.publication().await.channel, *name);
+        assert_eq!(unaffected.publication().await.channel, *name);
     }
 }
 
 #[tokio::test]
-async fn a_resharded_cluster_is_heard_whole() {
+async fn all_channels_are_subscribed_after_resharding() {
     const NAMES: usize = 60;
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
@@ -166,7 +166,7 @@ async fn a_resharded_cluster_is_heard_whole() {
     }
     cluster.reshard(&moving, 0).await;
     socket.resubscribe_after_gaps(moving.len()).await;
-    until("every channel is confirmed", async || {
+    until("every subscription is active", async || {
         let confirmed = gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize;
         (confirmed == NAMES).then_some(())
     })
@@ -184,11 +184,11 @@ async fn a_resharded_cluster_is_heard_whole() {
 }
 
 #[tokio::test]
-async fn whoever_subscribes_while_slots_move_is_heard() {
+async fn subscribing_during_slot_moves_succeeds() {
     const MOVING: usize = 60;
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
-    // Their slots' going is told while others are being asked for on the same connections.
+    // Redis unsubscribes these while other subscriptions are pending on the same connections.
     let moving: Vec<String> = (0..MOVING).map(|number| format!("m{number}")).collect();
     let _first = WsClient::open(gateway.address(), &as_strs(&moving)).await;
     let done = AtomicBool::new(false);
@@ -208,7 +208,7 @@ async fn whoever_subscribes_while_slots_move_is_heard() {
         done.store(true, Ordering::Relaxed);
     };
     let ((_sockets, names), ()) = tokio::join!(subscribe, reshard);
-    until("every channel is confirmed", async || {
+    until("every subscription is active", async || {
         let confirmed = gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize;
         (confirmed == MOVING + names.len()).then_some(())
     })
@@ -220,12 +220,12 @@ async fn whoever_subscribes_while_slots_move_is_heard() {
         let held: Vec<(String, u64)> = cluster.command(node, &words).await;
         held.iter().zip(&mut holders).for_each(|((_, held), holders)| *holders += held);
     }
-    let unheard: Vec<_> = names.iter().zip(holders).filter(|(_, holders)| *holders != 1).collect();
-    assert!(unheard.is_empty(), "of {} that are confirmed: {unheard:?}", names.len());
+    let missing: Vec<_> = names.iter().zip(holders).filter(|(_, holders)| *holders != 1).collect();
+    assert!(missing.is_empty(), "of {} active subscriptions: {missing:?}", names.len());
 }
 
 #[tokio::test]
-async fn a_primary_that_dies_is_followed_by_its_replica() {
+async fn replica_takes_over_from_a_crashed_primary() {
     let mut cluster = Cluster::start(3, true).await;
     let gateway = gateway(&cluster).await;
     let home = cluster.owner(NUMBERS).await;
@@ -242,7 +242,7 @@ async fn a_primary_that_dies_is_followed_by_its_replica() {
     assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
     assert!(ledger.gaps >= 1, "{ledger:?}");
     gateway.wait_for_ready_status(200).await;
-    // The old one comes back as the replica of its replica, and nobody hears by it.
+    // The old primary returns as a replica; the gateway must not subscribe there.
     cluster.restart(home).await;
     cluster.wait_until_stable().await;
     let sent = publisher.sent();
@@ -256,15 +256,15 @@ async fn a_primary_that_dies_is_followed_by_its_replica() {
 }
 
 #[tokio::test]
-async fn without_its_node_a_channel_goes_on_in_this_node_and_the_others_as_ever() {
+async fn channel_of_a_crashed_node_is_delivered_locally() {
     let mut cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
-    let carrier = cluster.node_with_connection("subscriptions").await;
-    let speaker = cluster.node_with_connection("commands").await;
-    let gone = (0..3).find(|node| *node != carrier && *node != speaker).unwrap();
-    let lost = names_at(&cluster, gone, 1).await.remove(0);
+    let subscribed_node = cluster.node_with_connection("subscriptions").await;
+    let command_node = cluster.node_with_connection("commands").await;
+    let crashed = (0..3).find(|node| *node != subscribed_node && *node != command_node).unwrap();
+    let lost = names_at(&cluster, crashed, 1).await.remove(0);
     let mut socket = WsClient::open(gateway.address(), &[&*lost]).await;
-    cluster.kill(gone);
+    cluster.kill(crashed);
     let channel = lost.as_str();
     let publish = async |socket: &mut WsClient, channel: &str| {
         socket.request("publish", json!({"channel": channel, "data": 1})).await
@@ -272,21 +272,21 @@ async fn without_its_node_a_channel_goes_on_in_this_node_and_the_others_as_ever(
     let reply = publish(&mut socket, channel).await;
     assert_eq!(reply["publish"], json!({ "local": true }), "{reply}");
     assert_eq!(socket.publication().await.channel, lost);
-    // Whoever comes now is let in as well, and hears this node.
+    // A new subscriber is accepted and receives local publications.
     let mut newcomer = WsClient::open(gateway.address(), &[channel]).await;
     let reply = publish(&mut newcomer, channel).await;
     assert_eq!(reply["publish"], json!({ "local": true }), "{reply}");
     for client in [&mut newcomer, &mut socket] {
         assert_eq!(client.publication().await.channel, lost);
     }
-    // The plain ones go out as ever, over the nodes that are left.
+    // Plain publications are unaffected and use the remaining nodes.
     for _ in 0..20 {
         let many = (0..500).map(|number| json!({"channel": "other", "data": number}));
         for reply in newcomer.requests("publish", many).await {
             assert_eq!(reply["publish"], json!({}), "{reply}");
         }
     }
-    cluster.restart(gone).await;
+    cluster.restart(crashed).await;
     socket.resubscribe_after_gaps(1).await;
     newcomer.resubscribe_after_gaps(1).await;
     gateway.wait_for_ready_status(200).await;
@@ -296,7 +296,7 @@ async fn without_its_node_a_channel_goes_on_in_this_node_and_the_others_as_ever(
 }
 
 #[tokio::test]
-async fn a_primary_that_hangs_is_followed_by_its_replica_and_left_when_it_goes_on() {
+async fn replica_takes_over_from_a_hanging_primary() {
     let cluster = Cluster::start(3, true).await;
     let gateway = gateway(&cluster).await;
     let home = cluster.owner(NUMBERS).await;
@@ -313,19 +313,19 @@ async fn a_primary_that_hangs_is_followed_by_its_replica_and_left_when_it_goes_o
     let (until, mut late) = (publisher.sent() + 50, 0);
     while !ledger.has(until) {
         match subscriber.next().await {
-            // The one that was in the hands of the node that hung: it has told its shard now.
+            // Published by the hanging node when it resumes.
             Received::Number(number) if ledger.has(number) => late += 1,
             received => ledger.record(received),
         }
     }
-    assert!(late <= 1, "{late} numbers came twice or in disorder");
+    assert!(late <= 1, "{late} duplicate or out-of-order numbers");
     assert_eq!(ledger.delivered + ledger.missed, ledger.last.unwrap(), "{ledger:?}");
     assert!(ledger.gaps >= 1, "{ledger:?}");
     gateway.wait_for_ready_status(200).await;
 }
 
 #[tokio::test]
-async fn a_log_over_shard_channels_moves_without_a_gap() {
+async fn log_with_sharded_pubsub_moves_without_a_gap() {
     let cluster = Cluster::start(3, false).await;
     let gateway = gateway(&cluster).await;
     let mut events = SseClient::open(gateway.address(), "/sse/log:a").await;

@@ -1,5 +1,4 @@
-//! What Centrifugo answers to the same commands: codes, fields that are there or not, and what is refused because it is
-//! not built.
+//! Compatibility with Centrifugo: error codes, presence of fields, and rejection of unsupported features.
 
 use serde_json::{Value, json};
 
@@ -26,7 +25,7 @@ async fn gateway() -> Gateway {
 }
 
 #[tokio::test]
-async fn subscriptions_that_are_not_built_are_refused() {
+async fn unsupported_subscription_types_are_rejected() {
     let gateway = gateway().await;
     let filter = json!({"key": "kind", "cmp": "eq", "val": "offer"});
     let rows = [
@@ -43,13 +42,13 @@ async fn subscriptions_that_are_not_built_are_refused() {
         let reply = client.request("subscribe", request.clone()).await;
         assert_eq!(reply["error"]["code"], code, "{request}: {reply}");
     }
-    // None of them left anything behind.
+    // The rejected ones left no state behind.
     let reply = client.request("subscribe", json!({"channel": "room-1", "delta": "fossil"})).await;
     assert!(reply.get("error").is_none() && reply["subscribe"].get("delta").is_none(), "{reply}");
 }
 
 #[tokio::test]
-async fn what_the_protocol_does_not_define_is_closed() {
+async fn undefined_values_close_the_connection() {
     let gateway = gateway().await;
     let rows = [
         ("subscribe", json!({"channel": "room-1", "type": 99}), 3004),
@@ -71,7 +70,7 @@ async fn what_the_protocol_does_not_define_is_closed() {
 }
 
 #[tokio::test]
-async fn subscriptions_of_the_connect_command_that_are_not_built_are_left_out() {
+async fn unsupported_subscriptions_of_connect_are_ignored() {
     let gateway = gateway().await;
     let mut client = WsClient::handshake_only(gateway.address(), Encoding::Json).await;
     let subs = json!({"room-1": {}, "room-2": {"type": 1}, "room-3": {"tf": {}}, "room-4": {"type": 99}});
@@ -81,7 +80,7 @@ async fn subscriptions_of_the_connect_command_that_are_not_built_are_left_out() 
 }
 
 #[tokio::test]
-async fn map_publications_are_refused() {
+async fn map_publications_are_rejected() {
     let gateway = gateway().await;
     let mut client = WsClient::open(gateway.address(), &["room-1"]).await;
     for (kind, code) in [(1, 103), (2, 107)] {
@@ -92,7 +91,7 @@ async fn map_publications_are_refused() {
 }
 
 #[tokio::test]
-async fn a_channel_without_history_has_no_positions() {
+async fn channel_without_history_has_no_positions() {
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     for encoding in Encoding::BOTH {
@@ -117,7 +116,7 @@ async fn a_channel_without_history_has_no_positions() {
 }
 
 #[tokio::test]
-async fn an_empty_history_is_written_out() {
+async fn empty_history_has_an_empty_array() {
     let gateway = gateway().await;
     let mut socket = RawWebSocket::connected(gateway.address()).await;
     socket.text(r#"{"id":2,"subscribe":{"channel":"room-1"}}"#).await;
@@ -134,14 +133,14 @@ async fn format_in_the_query_selects_protobuf() {
     let gateway = gateway().await;
     let path = "/connection/websocket?format=protobuf";
     let mut socket = RawWebSocket::open_with(gateway.address(), path, &[]).await;
-    // An id of 1, and an empty connect request.
+    // Id 1 and an empty connect request.
     socket.send(frame(BINARY, &[4, 8, 1, 34, 0])).await;
     let reply = socket.frame().await.unwrap();
     assert_eq!(reply.first, BINARY, "{:?}", reply.payload);
 }
 
-/// Payloads that JSON parsers differ on.
-fn hostile() -> Vec<String> {
+/// Payloads that JSON parsers disagree on.
+fn ambiguous_payloads() -> Vec<String> {
     vec![
         r#""\ud800""#.to_owned(),
         r#"{"\udfff":[1e999]}"#.to_owned(),
@@ -151,13 +150,13 @@ fn hostile() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_publication_breaks_a_json_frame() {
+async fn every_publication_is_a_valid_json_frame() {
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     let mut socket = RawWebSocket::connected(gateway.address()).await;
     socket.text(r#"{"id":2,"subscribe":{"channel":"room-1"}}"#).await;
     socket.frame().await.unwrap();
-    for payload in hostile() {
+    for payload in ambiguous_payloads() {
         redis.publish("room-1", payload.as_bytes()).await;
         let frame = String::from_utf8(socket.frame().await.unwrap().payload).unwrap();
         let push: Value = serde_json::from_str(&frame).unwrap_or_else(|error| panic!("{error}"));
@@ -167,11 +166,11 @@ async fn no_publication_breaks_a_json_frame() {
     let reply = late.request("subscribe", json!({"channel": "room-1", "recover": true})).await;
     let recovered: Vec<&Value> =
         reply["subscribe"]["publications"].as_array().unwrap().iter().map(|p| &p["data"]).collect();
-    assert_eq!(recovered, hostile().iter().collect::<Vec<_>>());
+    assert_eq!(recovered, ambiguous_payloads().iter().collect::<Vec<_>>());
     assert!(late.pending_pushes().iter().all(|incoming| matches!(incoming, Incoming::Publication(_))));
 
     let answer = gateway.api("history", r#"{"channel":"room-1","limit":10}"#).await.json();
-    let told: Vec<&Value> =
+    let history: Vec<&Value> =
         answer["result"]["publications"].as_array().unwrap().iter().map(|p| &p["data"]).collect();
-    assert_eq!(told, hostile().iter().collect::<Vec<_>>());
+    assert_eq!(history, ambiguous_payloads().iter().collect::<Vec<_>>());
 }

@@ -1,5 +1,5 @@
-//! Every connection holds a permit: the limit is exact, a permit always comes back, and clients that do nothing never
-//! shut out a request for the state of the gateway.
+//! The connection limit: it is exact, every permit is returned, and idle clients never block requests to `/health`,
+//! `/ready` and `/metrics`.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::harness::http2::Connection;
 use crate::harness::ws_frames::{self, RawWebSocket};
 use crate::harness::{Gateway, SseClient, WsClient, exclusive, http, until};
 
-/// More than `connections` of these tests and the reserve together.
-const HOSTILE: usize = 200;
+/// More connections than any `connections` setting of these tests plus the reserve.
+const IDLE_CONNECTIONS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_limit_is_exact_when_many_arrive_at_once() {
+async fn limit_is_exact_under_concurrent_connects() {
     const LIMIT: usize = 40;
     const CLIENTS: usize = 160;
     let _exclusive = exclusive().await;
@@ -24,7 +24,7 @@ async fn the_limit_is_exact_when_many_arrive_at_once() {
     for _ in 0..3 {
         let (ready, mut clients) = (Arc::new(Barrier::new(CLIENTS)), JoinSet::new());
         for _ in 0..CLIENTS {
-            clients.spawn(arrive(gateway.address(), Arc::clone(&ready)));
+            clients.spawn(connect_at_once(gateway.address(), Arc::clone(&ready)));
         }
         let clients = clients.join_all().await;
         assert_eq!(clients.iter().flatten().count(), LIMIT);
@@ -33,17 +33,17 @@ async fn the_limit_is_exact_when_many_arrive_at_once() {
     }
 }
 
-/// Asks for a stream at the same moment as the others; `None` when it is not admitted.
-async fn arrive(address: std::net::SocketAddr, ready: Arc<Barrier>) -> Option<Raw> {
+/// Requests a stream at the same moment as the other clients; returns `None` if it is rejected.
+async fn connect_at_once(address: std::net::SocketAddr, ready: Arc<Barrier>) -> Option<Raw> {
     let mut raw = Raw::connect(address).await;
     raw.send("GET /sse/a HTTP/1.1\r\nHost: ").await;
     ready.wait().await;
     raw.send("localhost\r\n\r\n").await;
-    admitted(raw).await
+    into_admitted(raw).await
 }
 
-/// The connection, when the stream that it asked for has begun.
-async fn admitted(mut raw: Raw) -> Option<Raw> {
+/// Returns the connection if its stream begins.
+async fn into_admitted(mut raw: Raw) -> Option<Raw> {
     raw.head().await.ok()?;
     loop {
         let text = String::from_utf8_lossy(&raw.chunk().await.ok()?).into_owned();
@@ -56,7 +56,7 @@ async fn admitted(mut raw: Raw) -> Option<Raw> {
 }
 
 #[tokio::test]
-async fn permits_return_however_a_connection_ends() {
+async fn every_kind_of_disconnect_returns_its_permit() {
     let gateway = Gateway::settings().config("[limits]\nconnections = 4\n").start().await;
     let address = gateway.address();
     let foreign =
@@ -82,20 +82,20 @@ async fn permits_return_however_a_connection_ends() {
         assert_permits_return(&gateway).await;
     }
 
-    let residents = [
+    let admitted = [
         SseClient::open(address, "/sse/a").await,
         SseClient::open(address, "/sse/a").await,
         SseClient::open(address, "/sse/a").await,
     ];
-    let mut used = Raw::connect(address).await;
-    used.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    assert_eq!(used.response().await.unwrap().status, 200);
+    let mut keep_alive = Raw::connect(address).await;
+    keep_alive.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(keep_alive.response().await.unwrap().status, 200);
     let mut refused = RawWebSocket::open(address).await;
     assert_eq!(refused.close().await.map(|(code, _)| code), Some(3013));
-    // The connection that was used before has a permit already, and takes it along.
-    used.send(ws_frames::handshake("/ws", &[ws_frames::KEY, ws_frames::VERSION])).await;
-    assert_eq!(used.head().await.unwrap().status, 101);
-    drop((residents, refused, used));
+    // The kept-alive connection already holds a permit, which the WebSocket keeps.
+    keep_alive.send(ws_frames::handshake("/ws", &[ws_frames::KEY, ws_frames::VERSION])).await;
+    assert_eq!(keep_alive.head().await.unwrap().status, 101);
+    drop((admitted, refused, keep_alive));
     assert_permits_return(&gateway).await;
 
     let connection = Connection::open(&gateway).await;
@@ -105,38 +105,38 @@ async fn permits_return_however_a_connection_ends() {
         assert_eq!(stream.event().await.name, "subscribed");
         streams.push(stream);
     }
-    assert_eq!(connection.stream("/sse/a").await.event().await.name, "error", "it is full");
+    assert_eq!(connection.stream("/sse/a").await.event().await.name, "error", "the limit is reached");
     assert_eq!(connection.get("/health").await.status(), 200);
     drop((streams, connection));
     assert_permits_return(&gateway).await;
 }
 
 #[tokio::test]
-async fn idle_http2_connections_never_shut_out_a_request_for_the_state() {
+async fn idle_http2_connections_do_not_block_status_requests() {
     let gateway = Gateway::settings().config("[limits]\nconnections = 8\n").start().await;
     let _idle = idle_connections(&gateway).await;
     for _ in 0..20 {
-        assert_state_is_shown(&gateway).await;
+        assert_status_is_served(&gateway).await;
     }
 }
 
 #[tokio::test]
-async fn idle_http2_connections_end_and_make_room() {
+async fn idle_http2_connections_are_closed() {
     let config = "[limits]\nconnections = 8\n[http]\nidle_timeout = \"1s\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let _idle = idle_connections(&gateway).await;
-    until("a newcomer is admitted", async || {
+    until("a new client is into_admitted", async || {
         let mut stream = Raw::connect(gateway.address()).await;
         stream.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        admitted(stream).await.map(drop)
+        into_admitted(stream).await.map(drop)
     })
     .await;
 }
 
-/// Connections that speak HTTP/2 and ask for nothing: the preface, and settings.
+/// HTTP/2 connections without requests: preface and settings only.
 async fn idle_connections(gateway: &Gateway) -> Vec<Raw> {
     let mut idle = Vec::new();
-    for _ in 0..HOSTILE {
+    for _ in 0..IDLE_CONNECTIONS {
         let mut raw = Raw::connect(gateway.address()).await;
         raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
         idle.push(raw);
@@ -145,15 +145,15 @@ async fn idle_connections(gateway: &Gateway) -> Vec<Raw> {
 }
 
 #[tokio::test]
-async fn half_heads_never_shut_out_a_request_for_the_state() {
+async fn incomplete_request_heads_do_not_block_status_requests() {
     let gateway = Gateway::settings().config("[limits]\nconnections = 8\n").start().await;
     let mut begun = Vec::new();
-    for _ in 0..HOSTILE {
+    for _ in 0..IDLE_CONNECTIONS {
         let mut raw = Raw::connect(gateway.address()).await;
         raw.send("GET /sse/a HTTP/1.1\r\nHost").await;
         begun.push(raw);
     }
-    assert_state_is_shown(&gateway).await;
+    assert_status_is_served(&gateway).await;
 }
 
 #[tokio::test]
@@ -165,12 +165,12 @@ async fn a_connection_with_streams_is_not_idle() {
     let mut stream = busy.stream("/sse/a").await;
     assert_eq!(stream.event().await.name, "subscribed");
     idle.ended().await;
-    // The idle one is younger in its silence; the other has been silent for as long.
+    // This connection begins its idle time after the stream was last active, so the stream has been silent for longer.
     let second = Connection::open(&gateway).await;
     second.ended().await;
     gateway.publish("a", "1").await;
     assert_eq!(stream.event().await.data, "1");
-    until("the time-outs are counted", async || {
+    until("the timeouts are counted", async || {
         let ended = gateway.metric("earshot_http_timeouts_total", &[r#"reason="idle""#]).await;
         (ended >= 2.0).then_some(())
     })
@@ -180,7 +180,7 @@ async fn a_connection_with_streams_is_not_idle() {
 }
 
 #[tokio::test]
-async fn a_kept_alive_connection_ends_when_it_is_idle() {
+async fn idle_keep_alive_connection_is_closed() {
     let config = "[http]\nidle_timeout = \"1s\"\n[websocket]\nclose_timeout = \"100ms\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     for begun in ["", "GET /health HTTP/1.1\r\nHost"] {
@@ -194,13 +194,13 @@ async fn a_kept_alive_connection_ends_when_it_is_idle() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_read_ends_its_connection() {
+async fn unread_response_closes_its_connection() {
     let gateway = Gateway::settings().config("[http]\nidle_timeout = \"1s\"\n").start().await;
     let mut unread = Raw::over(gateway.small_buffer_connection());
     unread.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000)).await;
     let stalled = Connection::with_zero_window(&gateway).await;
     let _answer = stalled.get("/metrics").await;
-    until("both have ended", async || {
+    until("both connections timed out", async || {
         let ended = gateway.metric("earshot_http_timeouts_total", &[r#"reason="idle""#]).await;
         (ended >= 2.0).then_some(())
     })
@@ -210,14 +210,14 @@ async fn an_answer_that_is_not_read_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn a_stream_on_a_kept_alive_connection_holds_one_permit() {
+async fn stream_on_a_keep_alive_connection_holds_one_permit() {
     let gateway = Gateway::start().await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(raw.response().await.unwrap().status, 200);
     raw.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    let stream = admitted(raw).await.expect("the stream begins");
-    // The permit of an earlier request returns when the gateway has noticed that its connection closed.
+    let stream = into_admitted(raw).await.expect("the stream begins");
+    // The permit of an earlier request returns once the gateway has noticed that its connection is closed.
     until("one permit for the stream, one for the request that reads the metric", async || {
         (gateway.metric("earshot_connection_permits", &[]).await == 2.0).then_some(())
     })
@@ -226,16 +226,16 @@ async fn a_stream_on_a_kept_alive_connection_holds_one_permit() {
     assert_permits_return(&gateway).await;
 }
 
-async fn assert_state_is_shown(gateway: &Gateway) {
+async fn assert_status_is_served(gateway: &Gateway) {
     for path in ["/health", "/ready", "/metrics"] {
         let answer = http::try_fetch(gateway.address(), path).await;
         assert_eq!(answer.map(|answer| answer.status).ok(), Some(200), "{path}");
     }
 }
 
-/// Waits until nobody holds a permit but the request that asks.
+/// Waits until only the metrics request itself holds a permit.
 async fn assert_permits_return(gateway: &Gateway) {
-    until("all permits are back", async || {
+    until("all permits are returned", async || {
         let held = gateway.metric("earshot_connection_permits", &[]).await;
         (held == 1.0).then_some(())
     })

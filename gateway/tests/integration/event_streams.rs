@@ -1,14 +1,13 @@
-//! An event stream lives: its heartbeat keeps proxies from cutting it, and whatever cursor a client comes back with,
-//! it is let in.
+//! Event streams: heartbeats prevent proxy timeouts, and no cursor value makes a request fail.
 
 use crate::harness::http::Raw;
 use crate::harness::{Gateway, SseClient, within_timeout};
 
-/// Some of a stream's body, as text, until `enough` of it has come.
+/// Reads the body as text until `enough` returns true.
 async fn body(raw: &mut Raw, enough: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
-    // Heartbeats come for ever: waiting for something else has an end.
-    within_timeout("some of the body", async {
+    // The timeout covers the whole wait, because heartbeats keep bytes coming.
+    within_timeout("the expected part of the body", async {
         while !enough(&text) {
             let chunk = raw.chunk().await.unwrap();
             assert!(!chunk.is_empty(), "the stream ended: {text}");
@@ -20,14 +19,14 @@ async fn body(raw: &mut Raw, enough: impl Fn(&str) -> bool) -> String {
 }
 
 #[tokio::test]
-async fn a_silent_stream_has_a_heartbeat_that_is_no_event() {
+async fn idle_stream_sends_heartbeats_that_are_not_events() {
     let gateway = Gateway::settings().config("[sse]\nheartbeat = \"1s\"\n").start().await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send("GET /sse/quiet HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(raw.head().await.unwrap().status, 200);
     let text = body(&mut raw, |text| text.ends_with(":\n:\n")).await;
     let (first, heartbeats) = text.split_once("\n\n").unwrap();
-    // Several parsers make an event of each empty line: there is one behind each event, and nowhere else.
+    // Several parsers emit an event for every empty line: exactly one must follow each event.
     assert_eq!(heartbeats, ":\n:\n", "{text}");
     assert!(first.starts_with("retry: ") && first.contains("\nevent: subscribed\ndata: {"), "{text}");
     let mut stream = SseClient::open(gateway.address(), "/sse/quiet").await;
@@ -59,11 +58,10 @@ async fn sends_ping_events_on_request_after_the_recovered_publications() {
     }
 }
 
-/// Over a socket of its own, on a connection that hyper carries, and with the event in two pieces.
+/// On a dedicated connection, on a connection served by hyper, and with an event in two chunks.
 #[tokio::test]
-async fn no_block_is_empty_and_no_comment_stands_inside_an_event() {
-    let config =
-        "[sse]\nheartbeat = \"1s\"\n[drain]\nshutdown_timeout = \"5s\"\ndisconnect_window = \"100ms\"\n";
+async fn events_contain_no_comment_and_no_empty_block() {
+    let config = "[sse]\nheartbeat = \"1s\"\n[drain]\nshutdown_timeout = \"5s\"\ndisconnect_window = \"100ms\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let large = format!("\"{}\"", "x".repeat(20_000));
     let mut streams = Vec::new();
@@ -110,7 +108,7 @@ async fn no_block_is_empty_and_no_comment_stands_inside_an_event() {
 }
 
 #[tokio::test]
-async fn no_cursor_keeps_a_client_out() {
+async fn invalid_cursor_is_accepted() {
     let gateway = Gateway::start().await;
     let long = "A".repeat(5000);
     for cursor in ["", "0", "garbage", "AQ", "%00", "----", long.as_str()] {
@@ -126,7 +124,7 @@ async fn no_cursor_keeps_a_client_out() {
 }
 
 #[tokio::test]
-async fn one_connection_may_name_a_channel_twice_and_hears_it_once() {
+async fn duplicate_channel_in_a_request_is_delivered_once() {
     let gateway = Gateway::start().await;
     let mut stream = SseClient::open(gateway.address(), "/sse?channel=a&channel=b&channel=a").await;
     for (channel, data) in [("a", "1"), ("b", "2"), ("a", "3")] {

@@ -1,4 +1,4 @@
-//! Every message reaches exactly those who subscribed to its channel: once, and in its publisher's order.
+//! Every message reaches exactly the subscribers of its channel, once, in the order of its publisher.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ const CHANNELS: usize = 200;
 const MESSAGES: usize = 10_000;
 const PUBLISHERS: usize = 3;
 
-/// Said on each channel when all publishers are done: what came twice would come before it.
+/// Published to each channel after all publishers are done: a duplicate would arrive before it.
 const END: &str = r#""end""#;
 
-/// What one client got: the payloads of each channel, in the order of arrival.
+/// Payloads that one client received, by channel, in the order of arrival.
 type Received = BTreeMap<String, Vec<String>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_clients_on_two_gateways_get_ten_thousand_messages_each_where_it_belongs() {
+async fn every_message_reaches_exactly_its_subscribers() {
     let _exclusive = exclusive().await;
     let redis = Arc::new(Redis::start().await);
     let gateways = [Gateway::on(&redis).await, Gateway::on(&redis).await];
@@ -52,12 +52,12 @@ async fn a_hundred_clients_on_two_gateways_get_ten_thousand_messages_each_where_
     let received = clients.join_all().await;
     assert_eq!(received.len(), CLIENTS);
     for (client, received) in received {
-        assert_belongs(client, &received);
+        assert_complete(client, &received);
     }
 }
 
-/// Each channel of the client held exactly what each publisher said there, in that order, and nothing else.
-fn assert_belongs(client: usize, received: &Received) {
+/// Asserts that the client received exactly what was published to its channels, in the order of each publisher.
+fn assert_complete(client: usize, received: &Received) {
     let channels: BTreeSet<String> = received.keys().cloned().collect();
     assert_eq!(channels, subscriptions(client).into_iter().collect(), "client {client}");
     for publisher in 0..PUBLISHERS {
@@ -73,19 +73,19 @@ fn assert_belongs(client: usize, received: &Received) {
     let total: usize = received.values().map(Vec::len).sum();
     let expected: usize =
         (0..PUBLISHERS).flat_map(published).filter(|(channel, _)| received.contains_key(channel)).count();
-    assert_eq!(total, expected, "client {client} got what nobody sent");
+    assert_eq!(total, expected, "client {client} received messages that were not published");
 }
 
 fn name(channel: usize) -> String {
     format!("room:{channel}")
 }
 
-/// The channels of one client: eight or so, so that each channel has four clients of both kinds on both gateways.
+/// The channels of one client, about eight: each channel gets clients of both transports on both gateways.
 fn subscriptions(client: usize) -> Vec<String> {
     (0..CHANNELS).filter(|channel| (channel * 31 + client * 17).is_multiple_of(25)).map(name).collect()
 }
 
-/// What one publisher says, in order: channel and payload.
+/// Messages of one publisher in order: channel and payload.
 fn published(publisher: usize) -> Vec<(String, String)> {
     (publisher..MESSAGES)
         .step_by(PUBLISHERS)

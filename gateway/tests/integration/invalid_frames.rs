@@ -1,4 +1,4 @@
-//! WebSocket frames that break RFC 6455: each is closed with its exact code, and nobody else notices.
+//! WebSocket frames that violate RFC 6455: each is closed with its code, and other clients are unaffected.
 
 use crate::harness::Gateway;
 use crate::harness::control_clients::ControlClients;
@@ -9,14 +9,14 @@ use crate::harness::ws_frames::{
 const CONFIG: &str = "[limits]\nmessage_bytes = \"64KiB\"\n";
 const LIMIT: usize = 64 * 1024;
 
-/// What is sent after a good connect command, and the close code that answers it.
+/// Bytes sent after a valid connect command, and the expected close code.
 type Row = (&'static str, Vec<u8>, u16);
 
 #[tokio::test]
-async fn each_bad_frame_has_its_close_code() {
+async fn each_invalid_frame_has_its_close_code() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
     let mut control = ControlClients::connect(&gateway).await;
-    for (what, bytes, code) in bad_frames() {
+    for (what, bytes, code) in invalid_frames() {
         let mut socket = RawWebSocket::connected(gateway.address()).await;
         socket.send(bytes).await;
         let (closed_with, reason) = socket.close().await.unwrap_or_else(|| panic!("{what}: no close frame"));
@@ -26,59 +26,59 @@ async fn each_bad_frame_has_its_close_code() {
     }
 }
 
-fn bad_frames() -> Vec<Row> {
+fn invalid_frames() -> Vec<Row> {
     let command = br#"{"id":2,"ping":{}}"#;
     let half = frame(unfinished(TEXT), &[b' '; LIMIT / 2]);
     let too_many_halves = [half.clone(), frame(0, &[b' '; LIMIT / 2]), frame(LAST, b"  ")].concat();
     let mut rows = vec![
         ("an unmasked frame", unmasked(TEXT, command), 1002),
         ("an unmasked close", unmasked(CLOSE, &1000u16.to_be_bytes()), 1002),
-        ("a message too long", frame(TEXT, &vec![b' '; LIMIT + 1]), 1009),
-        ("the mere head of a message too long", [head(TEXT, 1 << 30, true), vec![0; 4]].concat(), 1009),
-        ("fragments too long together", too_many_halves, 1009),
+        ("a message that is too long", frame(TEXT, &vec![b' '; LIMIT + 1]), 1009),
+        ("the header of a message that is too long", [head(TEXT, 1 << 30, true), vec![0; 4]].concat(), 1009),
+        ("fragments that are too long together", too_many_halves, 1009),
         ("the first reserved bit", frame(TEXT | 0x40, command), 1002),
         ("the second reserved bit", frame(TEXT | 0x20, command), 1002),
         ("the third reserved bit", frame(TEXT | 0x10, command), 1002),
         ("a reserved opcode", frame(0x83, command), 1002),
         ("a reserved control opcode", frame(0x8B, b""), 1002),
-        ("text that is no UTF-8", frame(TEXT, b"{\"id\":2,\"\xff\":{}}"), 1007),
-        ("text that ends within a character", frame(TEXT, b"\xe2\x82"), 1007),
-        ("a continuation of nothing", frame(LAST, command), 1002),
-        ("a second beginning", [half.clone(), frame(TEXT, command)].concat(), 1002),
+        ("text that is not UTF-8", frame(TEXT, b"{\"id\":2,\"\xff\":{}}"), 1007),
+        ("text that ends inside a character", frame(TEXT, b"\xe2\x82"), 1007),
+        ("a continuation without a message", frame(LAST, command), 1002),
+        ("a second first frame", [half.clone(), frame(TEXT, command)].concat(), 1002),
     ];
-    rows.extend(bad_control_frames(half));
+    rows.extend(invalid_control_frames(half));
     rows
 }
 
-fn bad_control_frames(half: Vec<u8>) -> Vec<Row> {
+fn invalid_control_frames(half: Vec<u8>) -> Vec<Row> {
     let code = |code: u16| frame(CLOSE, &code.to_be_bytes());
     vec![
-        ("a close code that none may send", code(1005), 1002),
-        ("a close code that nobody knows", code(999), 1002),
+        ("a close code that must not be sent", code(1005), 1002),
+        ("an undefined close code", code(999), 1002),
         ("a close code out of range", code(5000), 1002),
         ("half a close code", frame(CLOSE, &[3]), 1002),
-        ("a close reason that is no UTF-8", frame(CLOSE, b"\x03\xe8\xff\xfe"), 1007),
-        ("a ping too long", frame(PING, &[0; 126]), 1002),
-        ("a close too long", frame(CLOSE, &[b'a'; 126]), 1002),
-        ("a ping in fragments", frame(unfinished(PING), b"a"), 1002),
-        ("a close in fragments amid a message", [half, frame(unfinished(CLOSE), b"")].concat(), 1002),
+        ("a close reason that is not UTF-8", frame(CLOSE, b"\x03\xe8\xff\xfe"), 1007),
+        ("a ping that is too long", frame(PING, &[0; 126]), 1002),
+        ("a close that is too long", frame(CLOSE, &[b'a'; 126]), 1002),
+        ("a fragmented ping", frame(unfinished(PING), b"a"), 1002),
+        ("a fragmented close inside a message", [half, frame(unfinished(CLOSE), b"")].concat(), 1002),
     ]
 }
 
 #[tokio::test]
-async fn what_is_legal_though_rare_is_understood() {
+async fn unusual_but_valid_frames_are_accepted() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
     let mut socket = RawWebSocket::connected(gateway.address()).await;
     let in_three = [
         frame(unfinished(TEXT), br#"{"id":2,"su"#),
-        frame(PING, b"amid a message"),
+        frame(PING, b"inside a message"),
         frame(0, "bscribe\":{\"channel\":\"\u{fc}".as_bytes().split_last().unwrap().1),
-        frame(PONG, b"that nobody asked for"),
+        frame(PONG, b"unsolicited"),
         frame(LAST, b"\xbc\"}}"),
     ];
     socket.send(in_three.concat()).await;
     let pong = socket.frame().await.unwrap();
-    assert_eq!((pong.first, &pong.payload[..]), (PONG, &b"amid a message"[..]));
+    assert_eq!((pong.first, &pong.payload[..]), (PONG, &b"inside a message"[..]));
     let reply = socket.frame().await.unwrap();
     assert!(reply.payload.starts_with(br#"{"id":2,"subscribe":{"#), "{reply:?}");
 
@@ -91,7 +91,7 @@ async fn what_is_legal_though_rare_is_understood() {
 }
 
 #[tokio::test]
-async fn the_longest_legal_message_is_taken() {
+async fn largest_valid_message_is_accepted() {
     let gateway = Gateway::settings().config(CONFIG).start().await;
     let mut socket = RawWebSocket::connected(gateway.address()).await;
     let mut text = br#"{"id":2,"ping":{}}"#.to_vec();
@@ -101,20 +101,20 @@ async fn the_longest_legal_message_is_taken() {
 }
 
 #[tokio::test]
-async fn a_close_is_answered_with_a_close_and_the_connection_ends() {
+async fn close_frame_is_echoed_and_the_connection_closed() {
     let gateway = Gateway::start().await;
     for payload in [&b""[..], b"\x03\xe8", b"\x03\xe8done", b"\x0b\xb8", b"\x0f\xa0own"] {
         let mut socket = RawWebSocket::connected(gateway.address()).await;
         socket.send(frame(CLOSE, payload)).await;
         let answer = socket.frame().await.unwrap();
         assert_eq!(answer.first, CLOSE, "{payload:?}");
-        assert_eq!(answer.payload.get(..2), payload.get(..2), "the code comes back");
+        assert_eq!(answer.payload.get(..2), payload.get(..2), "the code is echoed");
         assert!(socket.is_closed().await, "{payload:?}");
     }
 }
 
 #[tokio::test]
-async fn the_subprotocol_is_chosen_and_nothing_else_is_promised() {
+async fn subprotocol_is_negotiated_without_extensions() {
     let gateway = Gateway::start().await;
     let offers = [
         ("Sec-WebSocket-Protocol: centrifuge-json", Some("centrifuge-json")),
@@ -135,19 +135,19 @@ async fn the_subprotocol_is_chosen_and_nothing_else_is_promised() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_is_not_let_in_and_an_app_of_our_own_origin_is() {
+async fn foreign_origin_is_rejected_and_same_origin_accepted() {
     let gateway = Gateway::start().await;
     let same = format!("Origin: http://{}", gateway.address());
     let host = format!("Host: {}", gateway.address());
-    for (origin, lives) in [(same.as_str(), true), ("Origin: https://evil.example", false)] {
-        let request = handshake_of(&host, origin);
-        let answer = greeted(&gateway, &request).await;
-        assert_eq!(answer, lives, "{origin}");
+    for (origin, accepted) in [(same.as_str(), true), ("Origin: https://evil.example", false)] {
+        let request = handshake_with_origin(&host, origin);
+        let answer = is_accepted(&gateway, &request).await;
+        assert_eq!(answer, accepted, "{origin}");
     }
 }
 
-/// Whether a connect command is answered with a result after this opening request.
-async fn greeted(gateway: &Gateway, request: &str) -> bool {
+/// Whether a connect command succeeds after this opening request.
+async fn is_accepted(gateway: &Gateway, request: &str) -> bool {
     let mut raw = crate::harness::http::Raw::connect(gateway.address()).await;
     raw.send(request).await;
     raw.send(frame(TEXT, br#"{"id":1,"connect":{}}"#)).await;
@@ -160,7 +160,7 @@ async fn greeted(gateway: &Gateway, request: &str) -> bool {
     false
 }
 
-fn handshake_of(host: &str, origin: &str) -> String {
+fn handshake_with_origin(host: &str, origin: &str) -> String {
     use crate::harness::ws_frames::{KEY, VERSION};
     format!(
         "GET /ws HTTP/1.1\r\n{host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{KEY}\r\n{VERSION}\r\n{origin}\r\n\r\n"

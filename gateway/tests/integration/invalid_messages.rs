@@ -1,4 +1,4 @@
-//! Commands that break the protocol, and payloads from Redis that nobody expects: each has its exact answer.
+//! Invalid commands, and unusual payloads from Redis: each has its exact response.
 
 use serde_json::json;
 
@@ -34,23 +34,23 @@ publish = "subscribers"
 "#;
 
 #[tokio::test]
-async fn each_command_that_breaks_the_protocol_is_closed_with_its_code() {
+async fn each_protocol_violation_has_its_close_code() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
     let mut control = ControlClients::connect(&gateway).await;
-    let crowd = (2..=66).map(|id| format!(r#"{{"id":{id},"ping":{{}}}}"#)).collect::<Vec<_>>().join("\n");
+    let too_many = (2..=66).map(|id| format!(r#"{{"id":{id},"ping":{{}}}}"#)).collect::<Vec<_>>().join("\n");
     let rows: [(&str, &str, u16); 12] = [
-        ("no JSON", "hello", 3501),
-        ("half of JSON", r#"{"id":2,"ping":"#, 3501),
-        ("no object", "[1]", 3501),
+        ("invalid JSON", "hello", 3501),
+        ("truncated JSON", r#"{"id":2,"ping":"#, 3501),
+        ("not an object", "[1]", 3501),
         ("an unknown command", r#"{"id":2,"fly":{}}"#, 3501),
-        ("a number for a name", r#"{"id":2,"subscribe":{"channel":7}}"#, 3501),
-        ("an id that is none", r#"{"id":-2,"ping":{}}"#, 3501),
+        ("a number as channel name", r#"{"id":2,"subscribe":{"channel":7}}"#, 3501),
+        ("a negative id", r#"{"id":-2,"ping":{}}"#, 3501),
         ("an empty frame", "", 3501),
-        ("a frame of white space", " \n ", 3501),
+        ("a frame of whitespace", " \n ", 3501),
         ("a second connect", r#"{"id":2,"connect":{}}"#, 3501),
-        ("two commands in one", r#"{"id":2,"ping":{},"rpc":{}}"#, 3501),
-        ("a pong that nobody asked for", "{}", 3501),
-        ("too many commands in a frame", &crowd, 3501),
+        ("two methods in one command", r#"{"id":2,"ping":{},"rpc":{}}"#, 3501),
+        ("an unsolicited pong", "{}", 3501),
+        ("too many commands in a frame", &too_many, 3501),
     ];
     for (what, text, code) in rows {
         let mut socket = RawWebSocket::connected(gateway.address()).await;
@@ -61,7 +61,7 @@ async fn each_command_that_breaks_the_protocol_is_closed_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_bad_beginning_is_closed_with_its_code() {
+async fn invalid_first_message_has_its_close_code() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
     let mut control = ControlClients::connect(&gateway).await;
     let mut early = RawWebSocket::open(gateway.address()).await;
@@ -73,12 +73,12 @@ async fn a_bad_beginning_is_closed_with_its_code() {
 
     let mut binary = RawWebSocket::open_with(gateway.address(), "/ws?cf_protocol=protobuf", &[]).await;
     binary.send(frame(BINARY, &[0x7f, 1, 2, 3])).await;
-    assert_closed(&mut binary, 3501, "Protobuf that is cut off").await;
-    control.assert_unaffected(&mut gateway, "bad beginnings").await;
+    assert_closed(&mut binary, 3501, "truncated Protobuf").await;
+    control.assert_unaffected(&mut gateway, "invalid first messages").await;
 }
 
 #[tokio::test]
-async fn who_does_not_answer_a_ping_is_closed_with_3012() {
+async fn client_without_pong_is_closed_with_3012() {
     let gateway = Gateway::settings().config(CONFIG).start().await;
     let mut socket = RawWebSocket::connected(gateway.address()).await;
     let ping = socket.frame().await.unwrap();
@@ -87,18 +87,18 @@ async fn who_does_not_answer_a_ping_is_closed_with_3012() {
 }
 
 #[tokio::test]
-async fn a_client_that_answers_pings_lives_and_so_does_one_whose_ping_is_an_empty_binary_message() {
+async fn pong_and_empty_binary_messages_keep_the_connection_open() {
     let gateway = Gateway::settings().config(CONFIG).start().await;
     let mut socket = RawWebSocket::connected(gateway.address()).await;
     for _ in 0..3 {
         socket.send(frame(BINARY, b"")).await;
-        assert_eq!(socket.frame().await.unwrap().payload, b"{}", "nothing but pings comes");
+        assert_eq!(socket.frame().await.unwrap().payload, b"{}", "only pings are sent");
         socket.text("{}").await;
     }
 }
 
 #[tokio::test]
-async fn each_refused_command_has_its_error_and_the_connection_lives() {
+async fn each_rejected_command_has_its_error_code() {
     let mut gateway = Gateway::settings().config(CONFIG).start().await;
     let mut control = ControlClients::connect(&gateway).await;
     let mut socket = WsClient::open(gateway.address(), &["open-1", "quiet-1"]).await;
@@ -134,7 +134,7 @@ async fn each_refused_command_has_its_error_and_the_connection_lives() {
 }
 
 #[tokio::test]
-async fn json_that_is_too_deep_arrives_as_text() {
+async fn deeply_nested_json_is_delivered_as_a_string() {
     let mut gateway = Gateway::start().await;
     let mut socket = RawWebSocket::connected(gateway.address()).await;
     let deep = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
@@ -153,7 +153,7 @@ async fn json_that_is_too_deep_arrives_as_text() {
 }
 
 #[tokio::test]
-async fn commands_of_one_frame_are_answered_in_order_and_the_reply_comes_before_the_publication() {
+async fn commands_of_one_frame_are_answered_in_order() {
     let gateway = Gateway::start().await;
     let mut socket = RawWebSocket::open(gateway.address()).await;
     let commands = [
@@ -190,7 +190,7 @@ async fn commands_of_one_frame_are_answered_in_order_and_the_reply_comes_before_
 }
 
 #[tokio::test]
-async fn payloads_from_redis_that_nobody_expects_do_no_harm() {
+async fn unusual_payloads_from_redis_are_delivered() {
     let redis = Redis::start().await;
     let config = "[limits]\npublication_bytes = \"64KiB\"\n";
     let mut gateway = Gateway::settings().config(config).redis(&redis).start().await;
@@ -213,7 +213,7 @@ async fn payloads_from_redis_that_nobody_expects_do_no_harm() {
 }
 
 #[tokio::test]
-async fn a_payload_above_the_limit_is_a_gap_and_not_silence() {
+async fn oversized_payload_causes_a_gap_notice() {
     let redis = Redis::start().await;
     let config = "[limits]\npublication_bytes = \"64KiB\"\n";
     let mut gateway = Gateway::settings().config(config).redis(&redis).start().await;

@@ -1,4 +1,5 @@
-//! A laptop that slept, over a slow link: it recovers more than its outbox may hold, and is not taken for a slow client.
+//! A client that was suspended recovers over a slow link more than its queue may hold, without being treated as a slow
+//! consumer.
 
 use std::time::Duration;
 
@@ -9,19 +10,19 @@ use crate::harness::http::Raw;
 use crate::harness::ws::{Incoming, WsClient};
 use crate::harness::{Gateway, Redis, SseClient, exclusive};
 
-/// As much as one recovery may hold, and what comes live while its client still reads.
-const ASLEEP: u64 = 300;
+/// Missed publications (the maximum of one recovery), and publications that arrive while the client still reads.
+const MISSED: u64 = 300;
 const LIVE: u64 = 20;
 
-/// What one publication takes on the slow link: 4 KiB a millisecond.
-const PACE: Duration = Duration::from_millis(1);
+/// Time per publication on the slow link: 4 KiB per millisecond.
+const READ_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The first part of a recovery is in the reply, as far as it fits.
-const IN_REPLY: usize = 64 << 10;
+/// The reply contains the first part of a recovery, up to this many bytes.
+const REPLY_BYTES_MAX: usize = 64 << 10;
 
-/// More than the outbox may hold, which stays in the history until it is read; and a history that drops what was missed
-/// while it is read, of which the outbox may hold everything.
-const CONFIGS: [(&str, u64); 2] = [("128KiB", ASLEEP + LIVE), ("2MiB", ASLEEP)];
+/// A queue that is smaller than the recovery, with a history that keeps everything until it is read; and a queue that
+/// holds everything, with a history that drops missed publications during the recovery.
+const CONFIGS: [(&str, u64); 2] = [("128KiB", MISSED + LIVE), ("2MiB", MISSED)];
 
 fn config((client_queue_bytes, size): (&str, u64)) -> String {
     format!(
@@ -30,51 +31,51 @@ fn config((client_queue_bytes, size): (&str, u64)) -> String {
     )
 }
 
-/// A gateway that has heard what the sleeper missed.
-struct Night {
+/// A gateway that has received what the suspended client misses.
+struct Backlog {
     redis: Redis,
     gateway: Gateway,
-    witness: SseClient,
-    /// The cursor from before the first publication.
-    evening: String,
+    control: SseClient,
+    /// The cursor before the first publication.
+    cursor: String,
 }
 
-impl Night {
-    async fn pass(limits: (&str, u64)) -> Self {
+impl Backlog {
+    async fn publish_missed(limits: (&str, u64)) -> Self {
         let redis = Redis::start().await;
         let gateway = Gateway::settings().config(&config(limits)).redis(&redis).start().await;
-        let (witness, subscribed) = SseClient::connect(gateway.address(), "/sse/large").await;
-        let mut night = Self { redis, gateway, witness, evening: subscribed.id };
-        for first in (1..=ASLEEP).step_by(10) {
-            night.publish(first..=first + 9).await;
+        let (control, subscribed) = SseClient::connect(gateway.address(), "/sse/large").await;
+        let mut backlog = Self { redis, gateway, control, cursor: subscribed.id };
+        for first in (1..=MISSED).step_by(10) {
+            backlog.publish(first..=first + 9).await;
         }
-        night
+        backlog
     }
 
     async fn publish(&mut self, numbers: std::ops::RangeInclusive<u64>) {
         self.redis.publish_all(numbers.clone().map(|number| ("large", large(number)))).await;
         for number in numbers {
-            assert_eq!(self.witness.data("message").await, large(number));
+            assert_eq!(self.control.data("message").await, large(number));
         }
     }
 
-    /// Live ones come while the sleeper has read next to nothing of its recovery.
-    async fn dawn(&mut self) {
-        self.publish(ASLEEP + 1..=ASLEEP + LIVE).await;
+    /// Publishes while the client has read almost nothing of its recovery.
+    async fn publish_live(&mut self) {
+        self.publish(MISSED + 1..=MISSED + LIVE).await;
     }
 }
 
-/// A payload of 4 KiB that tells its number.
+/// A payload of 4 KiB with this number.
 fn large(number: u64) -> String {
     format!(r#"{{"fill":"{}","number":{number}}}"#, "x".repeat(4070))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_hundred_large_publications_reach_a_socket_that_reads_slowly() {
+async fn websocket_recovers_more_than_its_queue_over_a_slow_link() {
     let _exclusive = exclusive().await;
     for (encoding, limits) in Encoding::BOTH.into_iter().zip(CONFIGS) {
-        let mut night = Night::pass(limits).await;
-        let mut client = WsClient::over(night.gateway.small_buffer_connection(), encoding).await;
+        let mut backlog = Backlog::publish_missed(limits).await;
+        let mut client = WsClient::over(backlog.gateway.small_buffer_connection(), encoding).await;
         client.request("connect", json!({})).await;
         let reply = client.request("subscribe", json!({"channel": "large", "recover": true})).await;
         let result = &reply["subscribe"];
@@ -83,37 +84,41 @@ async fn three_hundred_large_publications_reach_a_socket_that_reads_slowly() {
         let payloads: Vec<String> =
             inside.iter().map(|publication| publication["data"].to_string()).collect();
         let bytes: usize = payloads.iter().map(String::len).sum();
-        assert!(!inside.is_empty() && bytes <= IN_REPLY, "{} publications, {bytes} bytes", inside.len());
+        assert!(
+            !inside.is_empty() && bytes <= REPLY_BYTES_MAX,
+            "{} publications, {bytes} bytes",
+            inside.len()
+        );
         let mut last = inside.len() as u64;
         assert_eq!(payloads, (1..=last).map(large).collect::<Vec<_>>());
 
-        night.dawn().await;
-        while last < ASLEEP + LIVE {
+        backlog.publish_live().await;
+        while last < MISSED + LIVE {
             last += 1;
             match client.next().await {
                 Incoming::Publication(publication) => {
                     assert_eq!((publication.offset, publication.data), (last, large(last)));
                 }
-                other => panic!("{encoding:?}, in the place of {last}: {other:?}"),
+                other => panic!("{encoding:?}, expected {last}: {other:?}"),
             }
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(READ_INTERVAL).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_hundred_large_publications_reach_a_stream_that_reads_slowly() {
+async fn event_stream_recovers_more_than_its_queue_over_a_slow_link() {
     let _exclusive = exclusive().await;
     let paths = [("/sse/large", "message"), ("/sse?channel=other&channel=large", "large")];
     for (limits, (path, name)) in CONFIGS.into_iter().flat_map(|limits| paths.map(|path| (limits, path))) {
-        let mut night = Night::pass(limits).await;
-        let raw = Raw::over(night.gateway.small_buffer_connection());
-        let (mut stream, subscribed) = SseClient::resume_over(raw, path, &night.evening).await;
+        let mut backlog = Backlog::publish_missed(limits).await;
+        let raw = Raw::over(backlog.gateway.small_buffer_connection());
+        let (mut stream, subscribed) = SseClient::resume_over(raw, path, &backlog.cursor).await;
         assert!(subscribed.data.contains(r#""large":{"recovered":true}"#), "{subscribed:?}");
-        night.dawn().await;
-        for number in 1..=ASLEEP + LIVE {
-            assert_eq!(stream.data(name).await, large(number), "in the place of {number}");
-            tokio::time::sleep(PACE).await;
+        backlog.publish_live().await;
+        for number in 1..=MISSED + LIVE {
+            assert_eq!(stream.data(name).await, large(number), "expected {number}");
+            tokio::time::sleep(READ_INTERVAL).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Without `--dev` nothing is open that the configuration does not open; with it, only this machine can come.
+//! Without `--dev` only what the configuration opens is open; with it, the gateway is only reachable from this machine.
 
 use futures::StreamExt as _;
 use serde_json::json;
@@ -11,23 +11,23 @@ use crate::harness::{Gateway, Redis, SseClient, WsClient, http, until, within_ti
 const PUBLISH: &str = r#"{"channel":"a","data":1}"#;
 
 #[tokio::test]
-async fn redis_url_alone_is_ready_and_refuses_every_channel_on_every_listener() {
+async fn redis_url_alone_opens_no_channel() {
     let redis = Redis::start().await;
     for listen in ["127.0.0.1:{port}", "0.0.0.0:{port}"] {
         let gateway = Gateway::settings().redis(&redis).production().listen(listen).start().await;
         assert_eq!(gateway.fetch("/health").await.json()["cache"], "redis", "{listen}");
-        is_closed(&gateway).await;
+        assert_closed(&gateway).await;
     }
 }
 
 #[tokio::test]
-async fn without_redis_every_channel_is_refused_as_well() {
+async fn memory_broker_opens_no_channel() {
     let gateway = Gateway::settings().production().start().await;
-    is_closed(&gateway).await;
+    assert_closed(&gateway).await;
 }
 
 #[tokio::test]
-async fn channels_are_opened_for_subscribers_by_a_variable() {
+async fn open_channels_variable_allows_subscribers() {
     let redis = Redis::start().await;
     let settings = Gateway::settings().redis(&redis).production();
     let gateway = settings.environment("EARSHOT_OPEN_CHANNELS", "web-signals,jobs:*").start().await;
@@ -45,15 +45,15 @@ async fn channels_are_opened_for_subscribers_by_a_variable() {
 }
 
 #[tokio::test]
-async fn a_plain_proxy_on_the_same_machine_does_not_open_the_api() {
+async fn local_proxy_does_not_open_the_api() {
     let settings = Gateway::settings().production().environment("EARSHOT_OPEN_CHANNELS", "a");
     let gateway = settings.start().await;
     let nginx = Nginx::before(gateway.address(), "").await;
-    let through = std::net::SocketAddr::from(([127, 0, 0, 1], nginx.port));
+    let proxy_address = std::net::SocketAddr::from(([127, 0, 0, 1], nginx.port));
     for method in ["publish", "info"] {
-        let answer = http::post(through, &format!("/api/{method}"), &[], PUBLISH).await;
-        assert_eq!(answer.status, 403, "{method}: {answer:?}");
-        assert!(answer.text().contains("EARSHOT_API_KEY"), "{answer:?}");
+        let response = http::post(proxy_address, &format!("/api/{method}"), &[], PUBLISH).await;
+        assert_eq!(response.status, 403, "{method}: {response:?}");
+        assert!(response.text().contains("EARSHOT_API_KEY"), "{response:?}");
     }
 }
 
@@ -78,10 +78,10 @@ async fn development_mode_opens_everything_with_one_warning() {
 }
 
 #[tokio::test]
-async fn development_mode_does_not_start_where_others_can_reach_it() {
+async fn development_mode_requires_a_loopback_listener() {
     for listen in ["0.0.0.0:{port}", ":{port}"] {
         let mut process = Gateway::settings().listen(listen).run();
-        let status = within_timeout("the process ends", process.end()).await;
+        let status = within_timeout("the process exits", process.end()).await;
         assert_eq!(status.code(), Some(2), "{listen}");
         let log = process.log();
         assert!(log.contains("--listen: ") && log.contains("--dev") && log.contains("localhost"), "{log}");
@@ -89,7 +89,7 @@ async fn development_mode_does_not_start_where_others_can_reach_it() {
 }
 
 #[tokio::test]
-async fn protected_channels_are_reached_by_their_exact_name_alone() {
+async fn protected_channels_require_their_exact_name() {
     let redis = Redis::start().await;
     redis.run(&["CONFIG", "SET", "notify-keyspace-events", "KEA"]).await;
     let protected = [
@@ -120,10 +120,10 @@ async fn protected_channels_are_reached_by_their_exact_name_alone() {
             assert_eq!(gateway.fetch(&path).await.status, 404, "{channel}");
             let body = json!({ "channel": channel, "data": 1 }).to_string();
             let key = ["X-API-Key: open-sesame"];
-            let answer = http::post(gateway.address(), "/api/publish", &key, &body).await.json();
-            assert_eq!(answer["error"]["code"], 102, "{channel}: {answer}");
+            let response = http::post(gateway.address(), "/api/publish", &key, &body).await.json();
+            assert_eq!(response["error"]["code"], 102, "{channel}: {response}");
         }
-        // Nothing came before this.
+        // The first message proves that no_channels was published before.
         redis.publish("celery.pidbox", b"by its owner").await;
         let first = within_timeout("a command to the worker", pidbox.on_message().next()).await.unwrap();
         assert_eq!(first.get_payload::<String>().unwrap(), "by its owner");
@@ -136,10 +136,10 @@ async fn protected_channels_are_reached_by_their_exact_name_alone() {
     assert_eq!(stream.data("message").await, "k");
 }
 
-/// Every way in is refused, and the log shows what opens it.
-async fn is_closed(gateway: &Gateway) {
-    let nothing: [&str; 0] = [];
-    let mut socket = WsClient::open(gateway.address(), &nothing).await;
+/// Asserts that every entry point is closed and that the log names the settings that open it.
+async fn assert_closed(gateway: &Gateway) {
+    let no_channels: [&str; 0] = [];
+    let mut socket = WsClient::open(gateway.address(), &no_channels).await;
     let data = json!({ "channel": "a", "data": 1 });
     let channel = json!({ "channel": "a" });
     for (method, body) in [("subscribe", &channel), ("publish", &data), ("history", &channel)] {
@@ -148,14 +148,14 @@ async fn is_closed(gateway: &Gateway) {
     }
     assert_eq!(http::fetch(gateway.address(), "/sse/a").await.status, 404);
     for method in ["publish", "info"] {
-        let answer = gateway.api(method, PUBLISH).await;
-        assert_eq!(answer.status, 403, "{method}: {answer:?}");
-        let text = answer.text();
+        let response = gateway.api(method, PUBLISH).await;
+        assert_eq!(response.status, 403, "{method}: {response:?}");
+        let text = response.text();
         for word in ["EARSHOT_API_KEY", "[api]", "--dev"] {
             assert!(text.contains(word), "{word}: {text}");
         }
     }
-    assert_eq!(http::fetch(gateway.address(), "/").await.status, 404, "no page");
+    assert_eq!(http::fetch(gateway.address(), "/").await.status, 404, "the page is not served");
     let log = gateway.process.log();
     for line in ["EARSHOT_OPEN_CHANNELS=", "EARSHOT_API_KEY=", "EARSHOT_ALLOWED_ORIGINS="] {
         assert_eq!(log.lines().filter(|logged| logged.starts_with(line)).count(), 1, "{line}: {log}");
@@ -163,19 +163,19 @@ async fn is_closed(gateway: &Gateway) {
     assert_eq!(warnings(&log), 1, "{log}");
 }
 
-/// The warnings of a log, without those about the Redis server of the test.
+/// Counts warnings in a log, without those about the Redis server of the test.
 fn warnings(log: &str) -> usize {
     log.lines().filter(|line| line.contains("WARN") && !line.contains("Redis: ")).count()
 }
 
-/// On a gateway of its own: the log line is written at most once in ten seconds.
+/// With its own gateway, because the line is logged at most once in ten seconds.
 #[tokio::test]
-async fn a_refused_token_of_a_stream_is_logged() {
+async fn rejected_stream_token_is_logged() {
     let gateway = Gateway::start().await;
     let mut raw = http::Raw::connect(gateway.address()).await;
     raw.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x.y.z\r\n\r\n").await;
     assert_eq!(raw.response().await.unwrap().status, 401);
-    until("the refusal is logged", async || {
+    until("the rejection is logged", async || {
         gateway.process.log().contains("presented a token").then_some(())
     })
     .await;
@@ -183,7 +183,7 @@ async fn a_refused_token_of_a_stream_is_logged() {
 }
 
 #[tokio::test]
-async fn a_token_that_nothing_can_check_is_refused_wherever_it_stands() {
+async fn token_without_configured_login_is_rejected_everywhere() {
     for settings in [Gateway::settings(), Gateway::settings().production()] {
         let gateway = settings.environment("EARSHOT_OPEN_CHANNELS", "a").start().await;
         let address = gateway.address();
@@ -206,9 +206,9 @@ async fn a_token_that_nothing_can_check_is_refused_wherever_it_stands() {
         ] {
             let mut raw = http::Raw::connect(address).await;
             raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n")).await;
-            let refused = raw.response().await.unwrap();
-            assert_eq!(refused.status, 401, "{path} {line}");
-            assert!(refused.text().contains("no login is configured"), "{refused:?}");
+            let rejected = raw.response().await.unwrap();
+            assert_eq!(rejected.status, 401, "{path} {line}");
+            assert!(rejected.text().contains("no login is configured"), "{rejected:?}");
         }
         let log = gateway.process.log();
         assert!(log.contains("no login is configured") && !log.contains("x.y.z"), "{log}");

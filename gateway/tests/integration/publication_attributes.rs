@@ -1,5 +1,4 @@
-//! What travels with a payload: tags, and the client that published it. And what a second publication with the same
-//! idempotency key comes to.
+//! Attributes of a publication: tags and publisher info. Idempotency keys.
 
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -37,7 +36,7 @@ async fn on(redis: &Redis) -> Gateway {
     Gateway::settings().config(REDIS).redis(redis).start().await
 }
 
-/// A client, and the id by which others know it.
+/// A client and its client id.
 async fn client(gateway: &Gateway, encoding: Encoding) -> (WsClient, Value) {
     let mut client = WsClient::handshake_only(gateway.address(), encoding).await;
     let reply = client.request("connect", json!({})).await;
@@ -56,7 +55,7 @@ async fn publish(client: &mut WsClient, channel: &str, data: &Value) {
     assert!(reply.get("error").is_none(), "{reply}");
 }
 
-/// Protobuf leaves an empty user out, JSON does not.
+/// Protobuf omits an empty user, JSON does not.
 fn assert_info(publication: &Publication, encoding: Encoding, id: &Value) {
     let expected = match encoding {
         Encoding::Json => json!({"user": "", "client": id}),
@@ -65,8 +64,8 @@ fn assert_info(publication: &Publication, encoding: Encoding, id: &Value) {
     assert_eq!(publication.info, expected, "{encoding:?}: {publication:?}");
 }
 
-/// Live, recovered, and in the history of WebSockets and of the API; on SSE there is the payload alone.
-async fn the_publisher_is_told_everywhere(at: &Gateway, elsewhere: &Gateway, channel: &str) {
+/// Asserts the publisher info live, recovered, and in the history over WebSocket and API; SSE has only the payload.
+async fn assert_publisher_info(at: &Gateway, elsewhere: &Gateway, channel: &str) {
     for encoding in Encoding::BOTH {
         let channel = &format!("{channel}-{encoding:?}");
         let mut live = subscriber(elsewhere, encoding, channel).await;
@@ -78,7 +77,7 @@ async fn the_publisher_is_told_everywhere(at: &Gateway, elsewhere: &Gateway, cha
         let first = live.publication().await;
         assert_eq!(first.data, r#"{"n":1}"#);
         assert_info(&first, encoding, &id);
-        assert_eq!(live.publication().await.info, Value::Null, "the API is no client");
+        assert_eq!(live.publication().await.info, Value::Null, "the API is not a client");
         for data in [r#"{"n":1}"#, "2"] {
             assert_eq!(events.data("message").await, data);
         }
@@ -100,17 +99,17 @@ async fn the_publisher_is_told_everywhere(at: &Gateway, elsewhere: &Gateway, cha
 }
 
 #[tokio::test]
-async fn the_client_that_published_is_told_without_redis() {
+async fn publisher_info_is_delivered_by_the_memory_broker() {
     let gateway = Gateway::settings().config(MEMORY).start().await;
-    the_publisher_is_told_everywhere(&gateway, &gateway, "room").await;
+    assert_publisher_info(&gateway, &gateway, "room").await;
 }
 
 #[tokio::test]
-async fn the_client_that_published_is_told_of_a_log_on_every_node() {
+async fn publisher_info_of_a_log_is_delivered_by_every_node() {
     let redis = Redis::start().await;
     let (first, second) = (on(&redis).await, on(&redis).await);
-    the_publisher_is_told_everywhere(&first, &second, "log:1").await;
-    // A node that has heard nothing reads it from the log.
+    assert_publisher_info(&first, &second, "log:1").await;
+    // A node without subscribers reads it from the log.
     let third = on(&redis).await;
     let body = json!({"channel": "log:1-Json", "limit": 10}).to_string();
     let answer = third.api("history", &body).await.json();
@@ -118,7 +117,7 @@ async fn the_client_that_published_is_told_of_a_log_on_every_node() {
 }
 
 #[tokio::test]
-async fn on_plain_channels_of_redis_the_payload_is_all_there_is() {
+async fn plain_redis_channels_carry_only_the_payload() {
     let redis = Redis::start().await;
     let gateway = on(&redis).await;
     let mut live = subscriber(&gateway, Encoding::Json, "room").await;
@@ -138,7 +137,7 @@ async fn on_plain_channels_of_redis_the_payload_is_all_there_is() {
 }
 
 #[tokio::test]
-async fn tags_arrive_without_redis_live_recovered_and_in_the_history() {
+async fn memory_broker_delivers_tags_live_recovered_and_in_history() {
     let gateway = Gateway::settings().config(MEMORY).start().await;
     for encoding in Encoding::BOTH {
         let channel = &format!("room-{encoding:?}");
@@ -158,7 +157,7 @@ async fn tags_arrive_without_redis_live_recovered_and_in_the_history() {
 }
 
 #[tokio::test]
-async fn tags_count_against_the_size_of_a_publication() {
+async fn tags_count_towards_the_publication_size() {
     let redis = Redis::start().await;
     let limit = "[limits]\npublication_bytes = \"1KiB\"\n";
     let without = Gateway::settings().config(&format!("{limit}{MEMORY}")).start().await;
@@ -174,7 +173,7 @@ async fn tags_count_against_the_size_of_a_publication() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_used_before_publishes_nothing() {
+async fn repeated_idempotency_key_publishes_nothing() {
     let redis = Redis::start().await;
     let without = Gateway::settings().config(MEMORY).start().await;
     let with = on(&redis).await;
@@ -188,7 +187,7 @@ async fn a_key_that_was_used_before_publishes_nothing() {
         publish("room", 2, "order").await;
         publish("hall", 3, "order").await;
         publish("room", 4, "another").await;
-        // An empty key is none.
+        // An empty key means no key.
         publish("room", 5, "").await;
         publish("room", 6, "").await;
         let broadcast = r#"{"channels":["room","room"],"data":7,"idempotency_key":"twice"}"#;
@@ -206,7 +205,7 @@ async fn a_key_that_was_used_before_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn a_key_whose_publication_failed_can_be_used_again() {
+async fn idempotency_key_of_a_failed_publication_can_be_reused() {
     let mut redis = Redis::start().await;
     let gateway = on(&redis).await;
     let mut live = WsClient::open(gateway.address(), &["strict"]).await;
@@ -237,12 +236,12 @@ async fn a_key_whose_publication_failed_can_be_used_again() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cancelled_has_published_once_for_those_after_it() {
+async fn cancelled_call_still_publishes_exactly_once() {
     let redis = Redis::start().await;
     let gateway = on(&redis).await;
     let mut live = WsClient::open(gateway.address(), &["room"]).await;
     let body = r#"{"channel":"room","data":1,"idempotency_key":"order"}"#;
-    // PING and INFO are answered meanwhile, PUBLISH is not.
+    // Redis answers PING and INFO meanwhile, but not PUBLISH.
     redis.run(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
     let first = Connection::open(&gateway).await;
     let (answer, mut stream) = first.post("/api/publish", body).await;
@@ -264,7 +263,7 @@ async fn a_call_that_is_cancelled_has_published_once_for_those_after_it() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_has_a_bounded_length() {
+async fn idempotency_key_length_is_limited() {
     let gateway = Gateway::settings().config(MEMORY).start().await;
     for (length, code) in [(256, None), (257, Some(106))] {
         let body = json!({"channel": "room", "data": 1, "idempotency_key": "k".repeat(length)}).to_string();
@@ -278,7 +277,7 @@ async fn an_idempotency_key_has_a_bounded_length() {
 }
 
 #[tokio::test]
-async fn a_broadcast_holds_its_tags_once() {
+async fn broadcast_keeps_its_tags_in_memory_once() {
     let _exclusive = exclusive().await;
     const CHANNELS: usize = 4000;
     const TAG: usize = 256 << 10;
@@ -289,5 +288,5 @@ async fn a_broadcast_holds_its_tags_once() {
     let responses = answer["result"]["responses"].as_array().map(Vec::len);
     assert_eq!(responses, Some(CHANNELS), "{answer}");
     let peak = gateway.memory_peak();
-    assert!(peak < 256 << 20, "{peak} bytes were held");
+    assert!(peak < 256 << 20, "peak memory: {peak} bytes");
 }

@@ -1,5 +1,4 @@
-//! Whatever a client sends or does not read: what waits for it in the gateway is bounded in bytes, and nothing of it is
-//! lost.
+//! Memory per client is bounded in bytes, whatever a client sends and however slowly it reads, and nothing is lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::harness::http::Raw;
 use crate::harness::{Gateway, Redis, SseClient, exclusive, until, within_timeout};
 
-/// Publishers that wait for Redis as long as the test lets it hang, and may fall behind with what they are sent back.
-const PATIENT: &str = r#"
+/// Commands that wait longer for Redis than the test suspends it, and a queue large enough for all publications.
+const LONG_TIMEOUT: &str = r#"
 [gateway]
 shards = 1
 [limits]
@@ -43,31 +42,30 @@ const CLIENTS: usize = 4;
 const PUBLISHES: usize = 400;
 const PAYLOAD: usize = 60_000;
 
-/// What one client may make the gateway hold: 1 MiB of commands, what it reads from the socket at once, and as much again
-/// for what the allocator keeps.
-const GROWTH_OF_EACH: u64 = 4 << 20;
+/// Memory growth allowed per client: 1 MiB of commands, one progress from the socket, and the same again for the allocator.
+const GROWTH_PER_CLIENT: u64 = 4 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_that_wait_for_a_hanging_redis_are_bounded_in_bytes_and_none_is_lost() {
+async fn commands_waiting_for_a_hanging_redis_are_bounded_and_not_lost() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
-    let gateway = Gateway::settings().config(PATIENT).redis(&redis).start().await;
+    let gateway = Gateway::settings().config(LONG_TIMEOUT).redis(&redis).start().await;
     let before = gateway.memory();
     redis.signal("STOP");
     let clients: Vec<_> =
         (0..CLIENTS).map(|client| Flooder::start(&gateway, format!("open:{client}"))).collect();
-    until("nothing more is taken from the clients", async || {
+    until("the gateway stops reading from the clients", async || {
         let sent = clients.iter().map(Flooder::sent).sum::<usize>();
         let paused = gateway.metric("earshot_reads_paused_total", &[]).await;
         (paused >= CLIENTS as f64 || sent == CLIENTS * PUBLISHES).then_some(())
     })
     .await;
     let growth = gateway.memory().saturating_sub(before);
-    assert!(growth < GROWTH_OF_EACH * CLIENTS as u64, "the process grew by {growth} bytes");
-    // The pongs of the clients stand behind what is not read. Two who come now and answer nothing are closed one after
-    // the other, so a ping and the time for its pong have passed.
+    assert!(growth < GROWTH_PER_CLIENT * CLIENTS as u64, "the process grew by {growth} bytes");
+    // The pongs of the clients are not progress either. Two silent clients are closed one after the other, so a ping and
+    // its pong timeout have passed.
     for _ in 0..2 {
-        is_closed_without_a_pong(&gateway).await;
+        wait_for_pong_timeout(&gateway).await;
     }
     redis.signal("CONT");
     for client in clients {
@@ -78,10 +76,10 @@ async fn commands_that_wait_for_a_hanging_redis_are_bounded_in_bytes_and_none_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_without_permission_is_refused_before_it_waits() {
+async fn command_without_permission_is_rejected_without_waiting() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
-    let gateway = Gateway::settings().config(PATIENT).redis(&redis).start().await;
+    let gateway = Gateway::settings().config(LONG_TIMEOUT).redis(&redis).start().await;
     let before = gateway.memory();
     redis.signal("STOP");
     let client = Flooder::start(&gateway, "closed:1".to_owned());
@@ -90,7 +88,7 @@ async fn a_command_without_permission_is_refused_before_it_waits() {
     })
     .await;
     let growth = gateway.memory().saturating_sub(before);
-    assert!(growth < GROWTH_OF_EACH, "the process grew by {growth} bytes");
+    assert!(growth < GROWTH_PER_CLIENT, "the process grew by {growth} bytes");
     assert_eq!(gateway.metric("earshot_reads_paused_total", &[]).await, 0.0);
     redis.signal("CONT");
     let replies = within_timeout("every command is answered", client.replies).await.unwrap();
@@ -99,18 +97,18 @@ async fn a_command_without_permission_is_refused_before_it_waits() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_is_noticed_although_nothing_is_read_from_it() {
+async fn disconnect_is_detected_while_reads_are_paused() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
-    let gateway = Gateway::settings().config(PATIENT).redis(&redis).start().await;
+    let gateway = Gateway::settings().config(LONG_TIMEOUT).redis(&redis).start().await;
     redis.signal("STOP");
     let client = Flooder::start(&gateway, "open:1".to_owned());
-    until("nothing more is read", async || {
+    until("reads are paused", async || {
         (gateway.metric("earshot_reads_paused_total", &[]).await >= 1.0).then_some(())
     })
     .await;
     client.replies.abort();
-    until("the connection is gone", async || {
+    until("the connection is closed", async || {
         let connections = gateway.metric("earshot_connections", &[r#"transport="websocket""#]).await;
         (connections == 0.0).then_some(())
     })
@@ -128,19 +126,19 @@ source = "stream"
 history = { size = 300 }
 "#;
 
-/// Streams of so many channels, each of which has missed so many publications of each.
+/// Streams, channels per stream, and missed publications per channel.
 const READERS: usize = 4;
 const CHANNELS: usize = 120;
 const MISSED: usize = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recovery_of_many_channels_waits_in_the_log_until_its_client_reads() {
+async fn recovery_of_many_channels_reads_the_log_as_the_client_reads() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(LOGS).redis(&redis).start().await;
     let names: Vec<String> = (0..CHANNELS).map(|channel| format!("log:{channel}")).collect();
     let path = format!("/sse?channel={}", names.join("&channel="));
-    let (stream, begun) = SseClient::connect(gateway.address(), &path).await;
+    let (stream, first) = SseClient::connect(gateway.address(), &path).await;
     drop(stream);
     for number in 1..=MISSED {
         let answer = gateway.api("broadcast", &json!({"channels": names, "data": number}).to_string()).await;
@@ -150,42 +148,42 @@ async fn a_recovery_of_many_channels_waits_in_the_log_until_its_client_reads() {
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let raw = Raw::over(gateway.small_buffer_connection());
-        let (reader, subscribed) = SseClient::resume_over(raw, &path, &begun.id).await;
+        let (reader, subscribed) = SseClient::resume_over(raw, &path, &first.id).await;
         assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
-        readers.push((reader, Read::default()));
+        readers.push((reader, Progress::default()));
     }
     let waiting = gateway.metric("earshot_client_queue_bytes", &[]).await;
-    assert!(waiting <= (READERS << 20) as f64, "{waiting} bytes wait for {READERS} clients");
+    assert!(waiting <= (READERS << 20) as f64, "{waiting} bytes are queued for {READERS} clients");
     let growth = gateway.memory().saturating_sub(before);
     assert!(growth < (READERS as u64) * (5 << 20), "the process grew by {growth} bytes");
 
-    // What is published meanwhile comes after what was missed.
-    for (reader, read) in &mut readers {
-        read.events(reader, CHANNELS * MISSED / 2).await;
+    // Publications during the recovery arrive after the missed ones.
+    for (reader, progress) in &mut readers {
+        progress.events(reader, CHANNELS * MISSED / 2).await;
     }
     gateway.api("broadcast", &json!({"channels": names, "data": MISSED + 1}).to_string()).await;
-    // One of them goes and comes back in the middle.
-    let (mut last, mut read) = readers.pop().unwrap();
-    read.events(&mut last, 7).await;
+    // One client reconnects during its recovery.
+    let (mut last, mut progress) = readers.pop().unwrap();
+    progress.events(&mut last, 7).await;
     drop(last);
-    let (last, subscribed) = SseClient::resume(gateway.address(), &path, &read.id).await;
+    let (last, subscribed) = SseClient::resume(gateway.address(), &path, &progress.id).await;
     assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
-    readers.push((last, read));
-    for (reader, read) in &mut readers {
-        let rest = CHANNELS * (MISSED + 1) - read.count;
-        read.events(reader, rest).await;
+    readers.push((last, progress));
+    for (reader, progress) in &mut readers {
+        let rest = CHANNELS * (MISSED + 1) - progress.count;
+        progress.events(reader, rest).await;
     }
 }
 
-/// What a stream was given: of each channel, each number after the one before it.
+/// What a stream received: consecutive numbers of each channel.
 #[derive(Default)]
-struct Read {
+struct Progress {
     last: HashMap<String, usize>,
     count: usize,
     id: String,
 }
 
-impl Read {
+impl Progress {
     async fn events(&mut self, stream: &mut SseClient, count: usize) {
         for _ in 0..count {
             let event = stream.event().await;
@@ -199,8 +197,8 @@ impl Read {
     }
 }
 
-/// A client that answers no ping, until it is closed for that.
-async fn is_closed_without_a_pong(gateway: &Gateway) {
+/// A client that responds to no ping until it is closed.
+async fn wait_for_pong_timeout(gateway: &Gateway) {
     let stream = TcpStream::connect(gateway.address()).await.unwrap();
     let url = format!("ws://{}/connection/websocket", gateway.address());
     let (mut silent, _) = client_async(url, stream).await.unwrap();
@@ -214,7 +212,7 @@ async fn is_closed_without_a_pong(gateway: &Gateway) {
     }
 }
 
-/// A client that connects, subscribes, and publishes large payloads on the same channel, as fast as it can.
+/// A client that connects, subscribes, and publishes large payloads to the same channel as fast as it can.
 struct Flooder {
     sent: Arc<AtomicUsize>,
     /// The replies, in the order of the commands.
@@ -227,29 +225,29 @@ impl Flooder {
         let counter = Arc::clone(&sent);
         let replies = tokio::spawn(async move {
             let stream = TcpStream::connect(address).await.unwrap();
-            // When the client goes, it goes with a reset, as one does that was killed with data unread.
+            // A reset on close, as after a kill with unread data.
             stream.set_zero_linger().unwrap();
             let url = format!("ws://{address}/connection/websocket");
             let (mut commands, mut incoming) = client_async(url, stream).await.unwrap().0.split();
-            let (pings, mut pinged) = mpsc::unbounded_channel();
+            let (pings, mut ping_received) = mpsc::unbounded_channel();
             let write = async move {
                 let first = json!({"id": 1, "connect": {}});
                 let second = json!({"id": 2, "subscribe": {"channel": channel}});
                 commands.send(Message::text(format!("{first}\n{second}"))).await.unwrap();
                 let data = "x".repeat(PAYLOAD);
                 for id in 3..PUBLISHES + 3 {
-                    while pinged.try_recv().is_ok() {
+                    while ping_received.try_recv().is_ok() {
                         commands.send(Message::text("{}")).await.unwrap();
                     }
                     let publish = json!({"id": id, "publish": {"channel": channel, "data": data}});
                     commands.send(Message::text(publish.to_string())).await.unwrap();
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
-                while pinged.recv().await.is_some() {
+                while ping_received.recv().await.is_some() {
                     commands.send(Message::text("{}")).await.unwrap();
                 }
             };
-            let read = async move {
+            let progress = async move {
                 let mut replies = Vec::new();
                 while replies.len() < PUBLISHES + 2 {
                     let message = incoming.next().await.unwrap().unwrap();
@@ -266,7 +264,7 @@ impl Flooder {
                 }
                 replies
             };
-            tokio::join!(write, read).1
+            tokio::join!(write, progress).1
         });
         Self { sent, replies }
     }

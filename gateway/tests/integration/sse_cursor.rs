@@ -1,4 +1,4 @@
-//! The cursor of a stream: whatever its channels are called and however many there are, the client can come back.
+//! The cursor of an event stream allows a reconnect for any channel names and up to the maximum number of channels.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,13 @@ use crate::harness::{Gateway, Redis, SseClient, http};
 /// Two names with the same 32-bit FNV-1a hash.
 const COLLIDING: [&str; 2] = ["costarring", "liquid"];
 
-/// The query of a stream of these channels.
+/// The path and query of a stream of these channels.
 fn query(channels: impl IntoIterator<Item = String>) -> String {
     let pairs: Vec<String> = channels.into_iter().map(|channel| format!("channel={channel}")).collect();
     format!("/sse?{}", pairs.join("&"))
 }
 
-/// As many names of 40 bytes as a stream may have by default.
+/// The default maximum of channels, with names of 40 bytes.
 fn long_names() -> Vec<String> {
     (0..128).map(|number| format!("{number:0>40}")).collect()
 }
@@ -28,7 +28,7 @@ fn recovered(subscribed: &Event) -> Value {
 }
 
 #[tokio::test]
-async fn channels_whose_names_collide_in_32_bits_are_both_recovered() {
+async fn channels_with_colliding_name_hashes_are_recovered() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let path = query(COLLIDING.map(str::to_owned));
@@ -50,14 +50,14 @@ async fn channels_whose_names_collide_in_32_bits_are_both_recovered() {
     missed.sort();
     assert_eq!(missed, COLLIDING.map(|name| (name.to_owned(), "2".to_owned())));
 
-    // One of them, with a cursor of the other, starts fresh.
+    // A cursor of the other channel is not accepted.
     let (_, subscribed) = SseClient::connect(gateway.address(), "/sse/liquid").await;
     let (_, other) = SseClient::resume(gateway.address(), "/sse/costarring", &subscribed.id).await;
     assert_eq!(recovered(&other), json!({"costarring": false}));
 }
 
 #[tokio::test]
-async fn a_stream_of_as_many_channels_as_allowed_can_come_back() {
+async fn stream_with_the_maximum_of_channels_recovers() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let path = query(long_names());
@@ -65,14 +65,14 @@ async fn a_stream_of_as_many_channels_as_allowed_can_come_back() {
     let (mut stream, _) = SseClient::connect(gateway.address(), &path).await;
     redis.publish(name, b"1").await;
     let id = stream.event().await.id;
-    assert!(id.len() < 16 * 128, "{} bytes behind each event", id.len());
+    assert!(id.len() < 16 * 128, "{} bytes of id per event", id.len());
     drop(stream);
     redis.publish(name, b"2").await;
     let (mut stream, subscribed) = SseClient::resume(gateway.address(), &path, &id).await;
     let states = recovered(&subscribed);
     assert!(states.as_object().unwrap().values().all(|recovered| recovered == true), "{states}");
     assert_eq!(stream.data(name).await, "2");
-    // A page that opens the stream again by hand, and then its EventSource after a lost connection: both ids.
+    // A page that reopens the stream itself and an `EventSource` that reconnects later: both ids are sent.
     let reopened = format!("{path}&last_event_id={id}");
     let (mut stream, _) = SseClient::connect(gateway.address(), &reopened).await;
     let event = stream.event().await;
@@ -84,26 +84,26 @@ async fn a_stream_of_as_many_channels_as_allowed_can_come_back() {
 }
 
 #[tokio::test]
-async fn a_stream_that_could_not_come_back_is_refused_at_once() {
-    let gateway = Gateway::settings().config("[limits]\nrequest_header_bytes = \"8KiB\"\n").start().await;
+async fn stream_whose_cursor_would_exceed_the_header_limit_is_rejected() {
+    let gateway = Gateway::settings().config("[limits]\nhead_bytes = \"8KiB\"\n").start().await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send(format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", query(long_names()))).await;
-    let mut refused = raw.head().await.unwrap();
-    assert_eq!(refused.status, 400);
-    let length = refused.header("content-length").unwrap().parse().unwrap();
-    refused.body = raw.exactly(length).await.unwrap();
-    let text = refused.text();
+    let mut rejected = raw.head().await.unwrap();
+    assert_eq!(rejected.status, 400);
+    let length = rejected.header("content-length").unwrap().parse().unwrap();
+    rejected.body = raw.exactly(length).await.unwrap();
+    let text = rejected.text();
     for part in ["128 channels", "Last-Event-ID", "limits.request_header_bytes", "8192"] {
         assert!(text.contains(part), "{part} is missing in: {text}");
     }
-    // Fewer channels: accepted, and accepted again with the cursor.
+    // With fewer channels, the stream and its reconnect are accepted.
     let path = query(long_names().into_iter().take(40));
     let (_, subscribed) = SseClient::connect(gateway.address(), &path).await;
     SseClient::resume(gateway.address(), &path, &subscribed.id).await;
 }
 
 #[tokio::test]
-async fn a_channel_that_is_named_again_does_not_count() {
+async fn duplicate_channels_count_once() {
     let gateway = Gateway::start().await;
     let names = (0..129).map(|number| ["a", "b", "c"][number % 3].to_owned());
     let mut stream = SseClient::open(gateway.address(), &query(names)).await;
@@ -112,13 +112,13 @@ async fn a_channel_that_is_named_again_does_not_count() {
         assert_eq!(stream.data(channel).await, data);
     }
     let distinct = query((0..129).map(|number| number.to_string()));
-    let refused = http::fetch(gateway.address(), &distinct).await;
-    assert_eq!((refused.status, refused.text().contains("128")), (400, true), "{refused:?}");
+    let rejected = http::fetch(gateway.address(), &distinct).await;
+    assert_eq!((rejected.status, rejected.text().contains("128")), (400, true), "{rejected:?}");
 }
 
-/// hyper carries what is not the first request of its connection: the same bound, and the same answer.
+/// hyper serves later requests of a connection: the limit and the response are the same.
 #[tokio::test]
-async fn the_bound_is_the_same_on_a_connection_that_was_used_before() {
+async fn cursor_limit_is_the_same_on_a_keep_alive_connection() {
     let gateway = Gateway::start().await;
     let path = query(long_names());
     let (_, subscribed) = SseClient::connect(gateway.address(), &path).await;
