@@ -20,7 +20,12 @@ fn invalid_configuration_is_rejected_with_file_line_and_key() {
     let twice = "[[namespace]]\nname = \"a\"\nchannels = [\"x\"]\n\n[[namespace]]\nname = \"b\"\nchannels = [\"x\"]\n";
     let rows = [
         ("an unknown key", "\n[limits]\nhaed_bytes = 1024\n", "test.toml:3", "haed_bytes"),
-        ("an invalid value", "[limits]\nhead_bytes = \"much\"\n", "test.toml:2", "request_header_bytes"),
+        (
+            "an invalid value",
+            "[limits]\nrequest_header_bytes = \"much\"\n",
+            "test.toml:2",
+            "request_header_bytes",
+        ),
         ("a value out of range", "[websocket]\nping_interval = \"0s\"\n", "test.toml:2", "ping_interval"),
         ("a duplicate pattern", twice, "test.toml:7", "x"),
         ("invalid TOML", "listen = \n", "test.toml:1", "not valid TOML"),

@@ -61,7 +61,8 @@ async fn sends_ping_events_on_request_after_the_recovered_publications() {
 /// On a dedicated connection, on a connection served by hyper, and with an event in two chunks.
 #[tokio::test]
 async fn events_contain_no_comment_and_no_empty_block() {
-    let config = "[sse]\nheartbeat = \"1s\"\n[drain]\nshutdown_timeout = \"5s\"\ndisconnect_window = \"100ms\"\n";
+    let config =
+        "[sse]\nheartbeat = \"1s\"\n[drain]\nshutdown_timeout = \"5s\"\ndisconnect_window = \"100ms\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let large = format!("\"{}\"", "x".repeat(20_000));
     let mut streams = Vec::new();

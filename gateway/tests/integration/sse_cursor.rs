@@ -85,7 +85,7 @@ async fn stream_with_the_maximum_of_channels_recovers() {
 
 #[tokio::test]
 async fn stream_whose_cursor_would_exceed_the_header_limit_is_rejected() {
-    let gateway = Gateway::settings().config("[limits]\nhead_bytes = \"8KiB\"\n").start().await;
+    let gateway = Gateway::settings().config("[limits]\nrequest_header_bytes = \"8KiB\"\n").start().await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send(format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", query(long_names()))).await;
     let mut rejected = raw.head().await.unwrap();
