@@ -1,8 +1,8 @@
-//! A server that is made a replica while it is connected closes nothing, and is noticed all the same.
+//! A connected primary that becomes a replica closes no connection; the gateway detects it anyway.
 
 use crate::harness::{Gateway, Redis, WsClient, until};
 
-/// What `/health` says of each link's `replica`.
+/// Whether each link in `/health` is up and connected to a replica.
 async fn are_replicas(gateway: &Gateway) -> Vec<bool> {
     let health = gateway.fetch("/health").await.json();
     let links = health["links"].as_array().cloned().unwrap_or_default();
@@ -10,7 +10,7 @@ async fn are_replicas(gateway: &Gateway) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn a_primary_that_is_made_a_replica_is_dialled_anew_and_told_of() {
+async fn demoted_primary_is_reconnected_and_reported() {
     let (one, other) = (Redis::start().await, Redis::start().await);
     let config = format!("[redis.default]\nurl = {:?}\nprimary_check_interval = \"100ms\"\n", one.url());
     let gateway = Gateway::settings().config(&config).start().await;
@@ -19,27 +19,27 @@ async fn a_primary_that_is_made_a_replica_is_dialled_anew_and_told_of() {
 
     let port = other.address().port().to_string();
     one.run(&["REPLICAOF", "127.0.0.1", &port]).await;
-    until("both links know of the replica", async || {
+    until("both links report the replica", async || {
         (are_replicas(&gateway).await == [true, true]).then_some(())
     })
     .await;
     socket.resubscribe_after_gaps(1).await;
     let log = gateway.process.log();
     assert!(log.contains("has become a replica") && log.contains("this Redis is a replica"), "{log}");
-    until("what is published on the primary is replicated", async || {
+    until("publications on the primary are replicated", async || {
         other.publish("b", b"0").await;
         let info: String = redis::from_redis_value(one.run(&["INFO", "replication"]).await).unwrap();
         info.contains("master_link_status:up").then_some(())
     })
     .await;
     other.publish("a", b"1").await;
-    assert_eq!(socket.publication().await.data, "1", "a replica carries what its primary is told");
+    assert_eq!(socket.publication().await.data, "1", "a replica receives the publications of its primary");
 
     one.run(&["REPLICAOF", "NO", "ONE"]).await;
-    until("both links know of the primary", async || {
+    until("both links report the primary", async || {
         (are_replicas(&gateway).await == [false, false]).then_some(())
     })
     .await;
     one.publish("a", b"2").await;
-    assert_eq!(socket.publication().await.data, "2", "and nobody was cut off for that");
+    assert_eq!(socket.publication().await.data, "2", "no connection was closed");
 }

@@ -1,4 +1,4 @@
-//! DNS rebinding: a page whose name was pointed at this machine learns nothing from a gateway on loopback.
+//! DNS rebinding: a page whose host name resolves to this machine cannot read from a gateway on loopback.
 
 use std::net::SocketAddr;
 
@@ -9,23 +9,23 @@ use crate::harness::nginx::Nginx;
 use crate::harness::ws_frames::{KEY, VERSION};
 use crate::harness::{Gateway, SseClient};
 
-/// Every kind of request, as a page of `evil.example` makes it: of its own origin, so without `Origin`.
+/// Every kind of request, as a page of `evil.example` sends it: same-origin, so without `Origin`.
 const PATHS: [&str; 8] =
     ["/sse/a", "/sse?channel=a", "/health", "/ready", "/metrics", "/", "/nowhere", "/api/info"];
 
 #[tokio::test]
-async fn a_foreign_host_is_refused_on_loopback_whatever_it_asks_for() {
+async fn foreign_host_is_rejected_on_loopback() {
     for settings in [Gateway::settings(), open().environment("EARSHOT_API_KEY", "open-sesame")] {
         let gateway = settings.start().await;
         for path in PATHS {
-            let refused = get(gateway.address(), "evil.example:8000", path).await;
-            assert_eq!(refused.status, 421, "{path}: {refused:?}");
+            let rejected = get(gateway.address(), "evil.example:8000", path).await;
+            assert_eq!(rejected.status, 421, "{path}: {rejected:?}");
             assert!(
-                refused.text().contains("evil.example") && refused.text().contains("hosts"),
-                "{refused:?}"
+                rejected.text().contains("evil.example") && rejected.text().contains("hosts"),
+                "{rejected:?}"
             );
-            let refused = Connection::open(&gateway).await.get_with_authority("evil.example", path).await;
-            assert_eq!(refused.status(), 421, "{path} over HTTP/2");
+            let rejected = Connection::open(&gateway).await.get_with_authority("evil.example", path).await;
+            assert_eq!(rejected.status(), 421, "{path} over HTTP/2");
         }
         let post = "POST /api/publish HTTP/1.1\r\nHost: evil.example\r\nX-API-Key: open-sesame\r\n\
                     Content-Length: 24\r\n\r\n{\"channel\":\"a\",\"data\":1}";
@@ -36,7 +36,7 @@ async fn a_foreign_host_is_refused_on_loopback_whatever_it_asks_for() {
              {VERSION}\r\n{origin}\r\n\r\n"
         );
         assert_eq!(send(gateway.address(), &socket).await.status, 421);
-        // On a connection that served before, and with the host in the request's target.
+        // On a keep-alive connection, and with the host in the request target.
         let mut raw = Raw::connect(gateway.address()).await;
         raw.send("GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert_eq!(raw.response().await.unwrap().status, 200);
@@ -48,7 +48,7 @@ async fn a_foreign_host_is_refused_on_loopback_whatever_it_asks_for() {
 }
 
 #[tokio::test]
-async fn local_hosts_and_requests_without_one_are_served() {
+async fn local_hosts_and_requests_without_host_are_accepted() {
     let gateway = open().start().await;
     for host in ["localhost", "localhost:8000", "127.0.0.1:1", "[::1]", "10.0.2.2:8000", "app.localhost"] {
         assert_eq!(get(gateway.address(), host, "/health").await.status, 200, "{host}");
@@ -57,7 +57,7 @@ async fn local_hosts_and_requests_without_one_are_served() {
 }
 
 #[tokio::test]
-async fn a_proxy_may_pass_a_host_that_is_listed() {
+async fn listed_host_from_a_proxy_is_accepted() {
     let config = "allowed_origins = [\"https://chat.example\"]\n";
     let gateway = open().config(config).start().await;
     let nginx = Nginx::before(gateway.address(), "proxy_set_header Host chat.example;").await;
@@ -66,22 +66,26 @@ async fn a_proxy_may_pass_a_host_that_is_listed() {
     let config = "allowed_hosts = [\"live.example\"]\nallowed_origins = [\"https://chat.example\"]\n";
     let gateway = open().config(config).start().await;
     assert_eq!(get(gateway.address(), "live.example", "/health").await.status, 200);
-    assert_eq!(get(gateway.address(), "chat.example", "/health").await.status, 421, "only what is in hosts");
+    assert_eq!(
+        get(gateway.address(), "chat.example", "/health").await.status,
+        421,
+        "only the hosts in `hosts`"
+    );
 }
 
 #[tokio::test]
-async fn an_origin_that_allows_every_page_does_not_open_the_check_of_hosts() {
+async fn wildcard_origin_does_not_disable_the_host_check() {
     let gateway = open().config("allowed_origins = [\"*\"]\n").start().await;
     for path in PATHS {
-        let refused = get(gateway.address(), "evil.example", path).await;
-        assert_eq!(refused.status, 421, "{path}: {refused:?}");
-        assert!(refused.text().contains("\"*\" does not allow any host"), "{refused:?}");
+        let rejected = get(gateway.address(), "evil.example", path).await;
+        assert_eq!(rejected.status, 421, "{path}: {rejected:?}");
+        assert!(rejected.text().contains("\"*\" does not allow any host"), "{rejected:?}");
     }
     assert_eq!(get(gateway.address(), "localhost", "/health").await.status, 200);
 }
 
 #[tokio::test]
-async fn other_listeners_take_every_host_unless_hosts_are_set() {
+async fn other_listeners_accept_every_host_unless_configured() {
     let gateway = open().listen("0.0.0.0:{port}").start().await;
     assert_eq!(get(gateway.address(), "chat.example", "/sse/a").await.status, 200);
     let hosts = "allowed_hosts = \"chat.example\"\n";
@@ -92,7 +96,7 @@ async fn other_listeners_take_every_host_unless_hosts_are_set() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_site_cannot_embed_a_stream_or_the_api() {
+async fn cross_site_page_cannot_embed_a_stream_or_the_api() {
     let gateway = Gateway::start().await;
     for (site, status) in [("cross-site", 403), ("same-origin", 200), ("same-site", 200), ("none", 200)] {
         let line = format!("Host: localhost\r\nSec-Fetch-Site: {site}");
@@ -105,12 +109,12 @@ async fn a_page_of_another_site_cannot_embed_a_stream_or_the_api() {
     }
 }
 
-/// Without `--dev`, with a channel.
+/// Without `--dev`, with one open channel.
 fn open() -> Settings {
     Gateway::settings().production().environment("EARSHOT_OPEN_CHANNELS", "a")
 }
 
-/// `GET` for a host. Of a stream, only the head.
+/// `GET` with a host; of a stream, only the head.
 async fn get(address: SocketAddr, host: &str, path: &str) -> Response {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let stream = head(address, &request).await;

@@ -1,4 +1,4 @@
-//! SSE over HTTP/2, where a browser may hold more than six streams, and on a connection that served before.
+//! SSE over HTTP/2, where a browser can open more than six streams, and SSE on a keep-alive connection.
 
 use crate::harness::http::Raw;
 use crate::harness::http2::Connection;
@@ -31,7 +31,7 @@ async fn many_streams_share_one_http2_connection() {
 }
 
 #[tokio::test]
-async fn other_answers_come_over_http2_as_well_and_bad_channels_are_refused_there_too() {
+async fn http2_serves_status_and_rejects_invalid_channels() {
     let gateway = Gateway::start().await;
     let connection = Connection::open(&gateway).await;
     for (path, status) in [("/health", 200), ("/sse/a%07b", 400), ("/sse", 400), ("/nowhere", 404)] {
@@ -39,19 +39,19 @@ async fn other_answers_come_over_http2_as_well_and_bad_channels_are_refused_ther
     }
 }
 
-/// HTTP/2 has no Upgrade (RFC 9113, 8.6), and an answer must not name one.
+/// HTTP/2 has no Upgrade (RFC 9113, section 8.6), so a response must not name it.
 #[tokio::test]
-async fn a_websocket_path_over_http2_is_426_without_headers_of_a_connection() {
+async fn websocket_path_over_http2_is_426_without_connection_headers() {
     let gateway = Gateway::start().await;
     let connection = Connection::open(&gateway).await;
-    let answer = connection.get("/ws").await;
-    assert_eq!(answer.status(), 426);
-    assert_eq!(answer.headers()["sec-websocket-version"], "13");
-    assert!(!answer.headers().contains_key("upgrade") && !answer.headers().contains_key("connection"));
+    let response = connection.get("/ws").await;
+    assert_eq!(response.status(), 426);
+    assert_eq!(response.headers()["sec-websocket-version"], "13");
+    assert!(!response.headers().contains_key("upgrade") && !response.headers().contains_key("connection"));
 }
 
 #[tokio::test]
-async fn a_stream_of_as_many_channels_as_allowed_comes_back_over_http2() {
+async fn stream_with_the_maximum_of_channels_recovers_over_http2() {
     let gateway = Gateway::start().await;
     let names: Vec<String> = (0..128).map(|number| format!("channel={number:0>40}")).collect();
     let path = format!("/sse?{}", names.join("&"));
@@ -63,7 +63,7 @@ async fn a_stream_of_as_many_channels_as_allowed_comes_back_over_http2() {
 }
 
 #[tokio::test]
-async fn payloads_of_every_kind_are_the_same_over_http2() {
+async fn http2_delivers_every_kind_of_payload() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let connection = Connection::open(&gateway).await;
@@ -77,7 +77,7 @@ async fn payloads_of_every_kind_are_the_same_over_http2() {
 }
 
 #[tokio::test]
-async fn a_stream_may_follow_other_requests_on_a_kept_alive_connection() {
+async fn keep_alive_connection_can_open_a_stream() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let mut raw = Raw::connect(gateway.address()).await;
@@ -92,49 +92,49 @@ async fn a_stream_may_follow_other_requests_on_a_kept_alive_connection() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_for_the_gateway_when_its_http2_client_leaves() {
+async fn http2_disconnect_ends_the_stream() {
     let gateway = Gateway::start().await;
     let connection = Connection::open(&gateway).await;
     let mut stream = connection.stream("/sse/brief").await;
     assert_eq!(stream.event().await.name, "subscribed");
     assert!(gateway.api("channels", "{}").await.text().contains("brief"));
     drop((stream, connection));
-    until("the channel has nobody", async || {
+    until("the channel has no subscriber", async || {
         (!gateway.api("channels", "{}").await.text().contains("brief")).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_not_read_costs_a_bounded_amount_and_holds_up_nobody() {
+async fn unread_http2_stream_is_bounded_and_does_not_delay_others() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let config = "[limits]\nclient_queue_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let connection = Connection::open(&gateway).await;
-    let mut slow = connection.stream("/sse/flood").await;
+    let mut slow = connection.stream("/sse/burst").await;
     assert_eq!(slow.event().await.name, "subscribed");
-    let mut control = connection.stream("/sse/flood").await;
+    let mut control = connection.stream("/sse/burst").await;
     assert_eq!(control.event().await.name, "subscribed");
     let before = gateway.memory();
     let fill = "x".repeat(1000);
     for round in 0..160 {
         let round: Vec<String> = (0..100).map(|number| format!(r#""{round}-{number} {fill}""#)).collect();
-        redis.publish_all(round.iter().map(|message| ("flood", message))).await;
+        redis.publish_all(round.iter().map(|message| ("burst", message))).await;
         for message in &round {
             assert_eq!(&control.event().await.data, message);
         }
     }
     let growth = gateway.memory().saturating_sub(before);
     assert!(growth < 12 << 20, "the process grew by {growth} bytes");
-    until("the slow stream is cut off", async || {
+    until("the slow stream is closed", async || {
         (gateway.metric("earshot_connections", &[r#"transport="sse""#]).await <= 1.0).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_missed_waits_in_the_history_until_the_stream_is_read() {
+async fn recovery_reads_the_history_as_the_client_reads() {
     const CHANNELS: usize = 4;
     const MISSED: usize = 60;
     let _exclusive = exclusive().await;
@@ -147,22 +147,22 @@ async fn what_was_missed_waits_in_the_history_until_the_stream_is_read() {
     let id = stream.event().await.id;
     drop(stream);
     let payload = |number: usize| format!("\"{number} {}\"", "x".repeat(10_000));
-    let mut witness = WsClient::open(gateway.address(), &names).await;
+    let mut control = WsClient::open(gateway.address(), &names).await;
     for name in &names {
         redis.publish_all((1..=MISSED).map(|number| (name.as_str(), payload(number)))).await;
     }
     for _ in 0..CHANNELS * MISSED {
-        witness.publication().await;
+        control.publication().await;
     }
     let mut stream = connection.stream(&format!("{path}&last_event_id={id}")).await;
     let subscribed = stream.event().await;
     assert!(!subscribed.data.contains("false"), "{}", subscribed.data);
     let waiting = gateway.metric("earshot_client_queue_bytes", &[]).await;
-    assert!(waiting <= f64::from(256 << 10), "{waiting} bytes wait");
+    assert!(waiting <= f64::from(256 << 10), "{waiting} bytes are queued");
     let mut last = std::collections::HashMap::new();
     for _ in 0..CHANNELS * MISSED {
         let event = stream.event().await;
         let number: usize = *last.entry(event.name).and_modify(|last| *last += 1).or_insert(1);
-        assert!(event.data == payload(number), "not number {number}");
+        assert!(event.data == payload(number), "expected number {number}");
     }
 }

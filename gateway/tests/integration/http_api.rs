@@ -1,4 +1,4 @@
-//! The HTTP API in the shape of Centrifugo's server API, who may use it, and what the gateway tells of itself.
+//! The HTTP API, compatible with Centrifugo's server API: methods, authorization, and status endpoints.
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -9,7 +9,7 @@ use crate::harness::http2::Connection;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, http, until, within_timeout};
 
 #[tokio::test]
-async fn publish_reaches_every_subscriber_and_redis_untouched() {
+async fn publish_delivers_the_payload_unchanged() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let mut socket = WsClient::open(gateway.address(), &["web-signals"]).await;
@@ -24,7 +24,7 @@ async fn publish_reaches_every_subscriber_and_redis_untouched() {
 }
 
 #[tokio::test]
-async fn broadcast_reaches_every_channel_and_answers_for_each() {
+async fn broadcast_reaches_every_channel_and_responds_for_each() {
     let gateway = Gateway::start().await;
     let mut socket = WsClient::open(gateway.address(), &["a", "b"]).await;
     let answer = gateway.api("broadcast", r#"{"channels":["a","b"],"data":{"n":1}}"#).await.json();
@@ -38,7 +38,7 @@ async fn broadcast_reaches_every_channel_and_answers_for_each() {
 }
 
 #[tokio::test]
-async fn null_is_a_payload_like_any_other() {
+async fn null_is_a_valid_payload() {
     let gateway = Gateway::start().await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     for body in [r#"{"channel":"a","data":null}"#, r#"{"channel":"a","b64data":"bnVsbA=="}"#] {
@@ -51,7 +51,7 @@ async fn null_is_a_payload_like_any_other() {
 }
 
 #[tokio::test]
-async fn history_gives_each_payload_back_byte_for_byte() {
+async fn history_returns_payloads_byte_for_byte() {
     let gateway = Gateway::start().await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     let data = r#"{"z":1.10,"a":1E2,"a":[12345678901234567890123,"\u00e9\/"], "b" : null}"#;
@@ -62,7 +62,7 @@ async fn history_gives_each_payload_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn channels_lists_who_is_subscribed_and_info_tells_of_the_node() {
+async fn channels_counts_subscribers_and_info_describes_the_node() {
     let gateway = Gateway::start().await;
     let socket = WsClient::open(gateway.address(), &["room:1", "other"]).await;
     let events = SseClient::open(gateway.address(), "/sse/room:1").await;
@@ -81,7 +81,7 @@ async fn channels_lists_who_is_subscribed_and_info_tells_of_the_node() {
         assert!(node[text].as_str().is_some_and(|text| !text.is_empty()), "{text}: {info}");
     }
     drop((socket, events));
-    until("nobody is counted any more", async || {
+    until("no client is counted", async || {
         let info = gateway.api("info", "{}").await.json();
         let left = info["result"]["nodes"][0].get("num_clients").and_then(Value::as_u64).unwrap_or(0);
         (left == 0).then_some(())
@@ -90,13 +90,13 @@ async fn channels_lists_who_is_subscribed_and_info_tells_of_the_node() {
 }
 
 #[tokio::test]
-async fn a_request_s_own_fault_is_an_error_with_code_and_message() {
+async fn invalid_request_is_an_error_with_code_and_message() {
     let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\n";
     let gateway = Gateway::settings().config(config).start().await;
     let rows = [
         ("publish", r#"{"channel":"","data":1}"#, 107),
         ("publish", r#"{"data":1}"#, 107),
-        ("publish", "no JSON", 107),
+        ("publish", "not JSON", 107),
         ("publish", "", 107),
         ("publish", r#"{"channel":"web-1"}"#, 107),
         ("publish", r#"{"channel":"elsewhere","data":1}"#, 102),
@@ -116,7 +116,7 @@ async fn a_request_s_own_fault_is_an_error_with_code_and_message() {
         let message = [(102, "unknown channel"), (107, "bad request"), (108, "not available")]
             .into_iter()
             .find_map(|(number, message)| (number == code).then_some(message));
-        assert_eq!(error["message"].as_str(), message, "clients match the protocol's words: {error}");
+        assert_eq!(error["message"].as_str(), message, "clients match the message of the protocol: {error}");
         assert!(error["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{error}");
     }
     let unknown = gateway.api("fly", "{}").await;
@@ -126,7 +126,7 @@ async fn a_request_s_own_fault_is_an_error_with_code_and_message() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_configured_is_asked_for() {
+async fn configured_api_key_is_required() {
     let gateway = Gateway::settings().config("[api]\nkey = \"open-sesame-0123456789\"\n").start().await;
     let body = r#"{"channel":"a","data":1}"#;
     let rows: [(&[&str], u16); 7] = [
@@ -149,9 +149,9 @@ async fn a_key_that_is_configured_is_asked_for() {
         let answer = http::post(gateway.address(), &format!("/api/publish{query}"), &[], body).await;
         assert_eq!(answer.status, status, "{query}");
     }
-    let refused = http::post(gateway.address(), "/api/publish", &[], body).await.json();
+    let rejected = http::post(gateway.address(), "/api/publish", &[], body).await.json();
     assert_eq!(
-        (&refused["error"]["code"], &refused["error"]["message"]),
+        (&rejected["error"]["code"], &rejected["error"]["message"]),
         (&json!(101), &json!("unauthorized"))
     );
     for (headers, status) in rows {
@@ -162,7 +162,7 @@ async fn a_key_that_is_configured_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_web_page_of_another_site_cannot_use_the_keyless_api() {
+async fn cross_site_page_cannot_use_the_keyless_api() {
     let gateway = Gateway::start().await;
     let body = r#"{"channel":"a","data":1}"#;
     let foreign =
@@ -173,7 +173,7 @@ async fn a_web_page_of_another_site_cannot_use_the_keyless_api() {
 }
 
 #[tokio::test]
-async fn health_ready_and_metrics_tell_how_it_stands() {
+async fn health_ready_and_metrics_report_the_state() {
     let gateway = Gateway::start().await;
     let _socket = WsClient::open(gateway.address(), &["a"]).await;
     let _events = SseClient::open(gateway.address(), "/sse/a").await;
@@ -182,7 +182,7 @@ async fn health_ready_and_metrics_tell_how_it_stands() {
     assert_eq!(health.json()["cache"], "memory");
     assert_eq!(gateway.fetch("/ready").await.status, 200);
     gateway.publish("a", "1").await;
-    until("the counters move", async || {
+    until("the counters are updated", async || {
         let page = gateway.fetch("/metrics").await;
         assert!(page.header("content-type").is_some_and(|kind| kind.contains("text")), "{page:?}");
         let counted = [
@@ -197,7 +197,7 @@ async fn health_ready_and_metrics_tell_how_it_stands() {
 }
 
 #[tokio::test]
-async fn the_page_is_there_in_development_mode() {
+async fn development_mode_serves_the_page() {
     let gateway = Gateway::start().await;
     let page = gateway.fetch("/").await;
     assert_eq!(page.status, 200);
@@ -213,13 +213,13 @@ async fn secrets_of_a_redis_url_are_never_shown() {
     let health = gateway.fetch("/health").await.text();
     let metrics = gateway.fetch("/metrics").await.text();
     let ready = gateway.fetch("/ready").await.text();
-    for told in [health, metrics, ready, gateway.process.log()] {
-        assert!(!told.contains("hunter2"), "{told}");
+    for text in [health, metrics, ready, gateway.process.log()] {
+        assert!(!text.contains("hunter2"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn bodies_of_requests_in_progress_are_bounded_together() {
+async fn bodies_of_concurrent_requests_are_bounded_together() {
     const LAST: usize = (1 << 20) - 1;
     let config =
         "[limits]\npublication_bytes = \"64KiB\"\napi_body_bytes = \"1MiB\"\napi_buffer_bytes = \"2MiB\"\n";
@@ -234,22 +234,22 @@ async fn bodies_of_requests_in_progress_are_bounded_together() {
         answers.push(async move { (number, answer.await.unwrap()) });
         bodies.push(sender);
     }
-    // Two fit, in whatever order their parts arrive. None of them is complete.
-    let mut refused = Vec::new();
+    // Two bodies fit, in whatever order their parts arrive; none of them is complete.
+    let mut rejected = Vec::new();
     for _ in 0..2 {
-        let (number, answer) = within_timeout("a refusal", answers.next()).await.unwrap();
+        let (number, answer) = within_timeout("a rejection", answers.next()).await.unwrap();
         assert_eq!(answer.status(), 429);
         let text = within_timeout("its reason", answer.into_body().data()).await.unwrap().unwrap();
         let error = serde_json::from_slice::<Value>(&text).unwrap()["error"].take();
         assert!(error["code"] == 111 && error["detail"].to_string().contains("api_buffer_bytes"), "{error}");
-        refused.push(number);
+        rejected.push(number);
     }
-    let accepted = (0..4).filter(|number| !refused.contains(number));
+    let accepted = (0..4).filter(|number| !rejected.contains(number));
     accepted.for_each(|number| bodies[number].send_data(body.slice(LAST..), true).unwrap());
     for _ in 0..2 {
         assert_eq!(within_timeout("an answer", answers.next()).await.unwrap().1.status(), 200);
     }
     assert_eq!(gateway.metric("earshot_api_requests_rejected_total", &[]).await, 2.0);
     let body = String::from_utf8(body.to_vec()).unwrap();
-    assert_eq!(gateway.api("publish", &body).await.json(), json!({"result": {}}), "the bytes are free again");
+    assert_eq!(gateway.api("publish", &body).await.json(), json!({"result": {}}), "the buffer is free again");
 }

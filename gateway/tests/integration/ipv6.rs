@@ -1,4 +1,4 @@
-//! `localhost` is both families: whichever address a client's resolver gives, somebody listens there.
+//! `localhost` covers both address families: the gateway listens on whichever one a resolver returns.
 
 use std::net::SocketAddr;
 
@@ -26,15 +26,15 @@ async fn localhost_listens_on_both_families() {
 }
 
 #[tokio::test]
-async fn one_family_alone_can_be_had() {
+async fn single_address_family_can_be_configured() {
     let gateway = Gateway::settings().listen("[::1]:{port}").start().await;
     let [v4, v6] = both(gateway.address().port());
     assert_eq!(gateway.address(), v6);
-    assert!(http::try_fetch(v4, "/health").await.is_err(), "nobody listens on IPv4");
+    assert!(http::try_fetch(v4, "/health").await.is_err(), "nothing listens on IPv4");
 }
 
 #[tokio::test]
-async fn listen_may_be_given_by_the_environment_and_in_the_file() {
+async fn listen_address_is_read_from_environment_and_file() {
     for config in [true, false] {
         let port = crate::harness::process::free_port();
         let listen = format!("127.0.0.1:{port}");

@@ -1,4 +1,4 @@
-//! `replay = "last"`: whoever opens the page gets the newest publication at once, once, then what follows it.
+//! `deliver = "last"`: a new subscriber receives the last publication once, then what follows.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,24 +32,24 @@ channels = ["*"]
 replay = "last"
 "#;
 
-async fn scene() -> (Redis, Gateway) {
+async fn start() -> (Redis, Gateway) {
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     (redis, gateway)
 }
 
-/// Somebody was on the channel before, and heard these.
+/// Subscribes first and publishes, so that the gateway has received these payloads.
 async fn publish(redis: &Redis, gateway: &Gateway, channel: &str, payloads: &[&str]) {
-    let mut witness = WsClient::open(gateway.address(), &["witness"]).await;
-    let earlier = subscribe(&mut witness, channel).await.1.len();
+    let mut control = WsClient::open(gateway.address(), &["control"]).await;
+    let earlier = subscribe(&mut control, channel).await.1.len();
     assert!(earlier <= 1);
     for payload in payloads {
         redis.publish(channel, payload.as_bytes()).await;
-        assert_eq!(witness.publication().await.data, *payload);
+        assert_eq!(control.publication().await.data, *payload);
     }
 }
 
-/// The result of a subscribe, and the publications in it.
+/// The result of a subscribe, and its publications.
 async fn subscribe(client: &mut WsClient, channel: &str) -> (Value, Vec<Publication>) {
     let reply = client.request("subscribe", json!({ "channel": channel })).await;
     let result = reply["subscribe"].clone();
@@ -67,9 +67,9 @@ fn data(publications: &[Publication]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_socket_gets_the_newest_in_the_reply_and_then_what_follows() {
+async fn websocket_receives_the_last_publication_in_its_reply() {
     for encoding in Encoding::BOTH {
-        let (redis, gateway) = scene().await;
+        let (redis, gateway) = start().await;
         publish(&redis, &gateway, "video:1", &["1", "2", "3"]).await;
         let mut client = WsClient::connect(gateway.address(), encoding).await;
         let (result, newest) = subscribe(&mut client, "video:1").await;
@@ -77,15 +77,15 @@ async fn a_socket_gets_the_newest_in_the_reply_and_then_what_follows() {
         assert_eq!(newest[0].offset, 3);
         for number in ["4", "5"] {
             redis.publish("video:1", number.as_bytes()).await;
-            assert_eq!(client.publication().await.data, number, "once, and in order");
+            assert_eq!(client.publication().await.data, number, "duplicate or out of order");
         }
     }
 }
 
 #[tokio::test]
-async fn a_stream_gets_the_newest_after_subscribed_and_then_what_follows() {
+async fn event_stream_receives_the_last_publication_after_subscribed() {
     for (path, name) in [("/sse/video:1", "message"), ("/sse?channel=video:1&channel=video:2", "video:1")] {
-        let (redis, gateway) = scene().await;
+        let (redis, gateway) = start().await;
         publish(&redis, &gateway, "video:1", &["1", "2", "3"]).await;
         let mut stream = SseClient::open(gateway.address(), path).await;
         let newest = stream.event().await;
@@ -94,7 +94,7 @@ async fn a_stream_gets_the_newest_after_subscribed_and_then_what_follows() {
         assert_eq!(stream.data(name).await, "4");
 
         let (mut again, _) = SseClient::resume(gateway.address(), path, &newest.id).await;
-        assert_eq!(again.data(name).await, "4", "who has the newest is not given it again");
+        assert_eq!(again.data(name).await, "4", "the last publication is not repeated after a reconnect");
         redis.publish("video:1", b"5").await;
         assert_eq!(again.data(name).await, "5");
         assert_eq!(stream.data(name).await, "5");
@@ -102,8 +102,8 @@ async fn a_stream_gets_the_newest_after_subscribed_and_then_what_follows() {
 }
 
 #[tokio::test]
-async fn every_channel_of_a_stream_begins_with_its_newest() {
-    let (redis, gateway) = scene().await;
+async fn every_channel_of_a_stream_begins_with_its_last_publication() {
+    let (redis, gateway) = start().await;
     publish(&redis, &gateway, "a", &["1", "2"]).await;
     publish(&redis, &gateway, "b", &["3"]).await;
     publish(&redis, &gateway, "plain-1", &["4"]).await;
@@ -113,13 +113,13 @@ async fn every_channel_of_a_stream_begins_with_its_newest() {
     got.sort();
     assert_eq!(got, [("a", "2"), ("b", "3")].map(|(name, data)| (name.to_owned(), data.to_owned())));
     redis.publish("plain-1", b"5").await;
-    assert_eq!(stream.data("plain-1").await, "5", "nothing else came before it");
+    assert_eq!(stream.data("plain-1").await, "5", "no other event precedes it");
 }
 
 #[tokio::test]
-async fn where_nothing_was_said_yet_there_is_nothing_to_begin_with() {
-    let (redis, gateway) = scene().await;
-    let mut client = WsClient::open(gateway.address(), &["witness"]).await;
+async fn channel_without_publications_begins_empty() {
+    let (redis, gateway) = start().await;
+    let mut client = WsClient::open(gateway.address(), &["control"]).await;
     let (_, newest) = subscribe(&mut client, "silent").await;
     assert_eq!(data(&newest), [] as [&str; 0]);
     let mut stream = SseClient::open(gateway.address(), "/sse/silent").await;
@@ -129,10 +129,10 @@ async fn where_nothing_was_said_yet_there_is_nothing_to_begin_with() {
 }
 
 #[tokio::test]
-async fn other_namespaces_begin_with_nothing() {
-    let (redis, gateway) = scene().await;
+async fn other_namespaces_begin_empty() {
+    let (redis, gateway) = start().await;
     publish(&redis, &gateway, "plain-1", &["1"]).await;
-    let mut client = WsClient::open(gateway.address(), &["witness"]).await;
+    let mut client = WsClient::open(gateway.address(), &["control"]).await;
     let (_, newest) = subscribe(&mut client, "plain-1").await;
     assert_eq!(data(&newest), [] as [&str; 0]);
     let mut stream = SseClient::open(gateway.address(), "/sse/plain-1").await;
@@ -141,9 +141,9 @@ async fn other_namespaces_begin_with_nothing() {
 }
 
 #[tokio::test]
-async fn who_comes_back_gets_what_follows_its_place_and_ends_with_the_newest() {
+async fn reconnecting_client_ends_with_the_last_publication() {
     for encoding in Encoding::BOTH {
-        let (redis, gateway) = scene().await;
+        let (redis, gateway) = start().await;
         publish(&redis, &gateway, "video:1", &["1", "2", "3"]).await;
         let mut client = WsClient::connect(gateway.address(), encoding).await;
         for (offset, expected) in [(3, vec![]), (2, vec!["3"])] {
@@ -156,16 +156,16 @@ async fn who_comes_back_gets_what_follows_its_place_and_ends_with_the_newest() {
         let request = json!({"channel": "video:1", "recover": true, "offset": 3, "epoch": "another"});
         let reply = client.request("subscribe", request).await;
         let newest = publications("video:1", &reply["subscribe"]);
-        assert_eq!(data(&newest), ["3"], "whoever stood elsewhere needs the newest, too: {reply}");
+        assert_eq!(data(&newest), ["3"], "an unknown position also receives the last publication: {reply}");
         redis.publish("video:1", b"4").await;
         assert_eq!(client.publication().await.data, "4");
     }
 }
 
 #[tokio::test]
-async fn the_subscriptions_of_a_connect_command_begin_with_the_newest() {
+async fn connect_subscriptions_begin_with_the_last_publication() {
     for encoding in Encoding::BOTH {
-        let (redis, gateway) = scene().await;
+        let (redis, gateway) = start().await;
         publish(&redis, &gateway, "video:1", &["1", "2"]).await;
         let mut client = WsClient::handshake_only(gateway.address(), encoding).await;
         let reply = client.request("connect", json!({"subs": {"video:1": {}}})).await;
@@ -177,31 +177,31 @@ async fn the_subscriptions_of_a_connect_command_begin_with_the_newest() {
 }
 
 #[tokio::test]
-async fn the_newest_is_given_within_its_time_and_not_after_it() {
-    let (redis, gateway) = scene().await;
+async fn last_publication_expires() {
+    let (redis, gateway) = start().await;
     let before = Instant::now();
     publish(&redis, &gateway, "brief-1", &["1"]).await;
-    let mut client = WsClient::open(gateway.address(), &["witness"]).await;
+    let mut client = WsClient::open(gateway.address(), &["control"]).await;
     let (_, newest) = subscribe(&mut client, "brief-1").await;
     if before.elapsed() < Duration::from_millis(900) {
         assert_eq!(data(&newest), ["1"]);
     }
-    until("the newest is too old", async || {
-        let mut late = WsClient::open(gateway.address(), &["witness"]).await;
+    until("the last publication has expired", async || {
+        let mut late = WsClient::open(gateway.address(), &["control"]).await;
         subscribe(&mut late, "brief-1").await.1.is_empty().then_some(())
     })
     .await;
-    assert!(before.elapsed() >= Duration::from_secs(1), "it was given up too early");
+    assert!(before.elapsed() >= Duration::from_secs(1), "it expired too early");
     let mut stream = SseClient::open(gateway.address(), "/sse/brief-1").await;
     redis.publish("brief-1", b"2").await;
-    assert_eq!(stream.data("message").await, "2", "what is too old does not come over a stream either");
+    assert_eq!(stream.data("message").await, "2", "the expired publication is not delivered to a stream");
 }
 
 #[tokio::test]
-async fn a_page_that_opens_when_all_others_have_gone_gets_the_newest() {
-    let (redis, gateway) = scene().await;
+async fn last_publication_is_updated_without_subscribers() {
+    let (redis, gateway) = start().await;
     publish(&redis, &gateway, "video:1", &["1"]).await;
-    until("nobody is there", async || {
+    until("no client is connected", async || {
         (gateway.metric("earshot_connections", &[]).await == 0.0).then_some(())
     })
     .await;
@@ -214,46 +214,46 @@ async fn a_page_that_opens_when_all_others_have_gone_gets_the_newest() {
 }
 
 const CLIENTS: usize = 40;
-const TIMES: usize = 10;
+const ROUNDS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_while_a_publisher_runs_begins_with_one_and_misses_none_after_it() {
+async fn subscribing_during_publications_misses_none() {
     let _exclusive = exclusive().await;
-    let (redis, gateway) = scene().await;
-    // The channel is heard before the first publication: those who come find a newest one, however late they are.
+    let (redis, gateway) = start().await;
+    // Subscribe before the first publication, so that every client finds a last publication.
     let _first = WsClient::open(gateway.address(), &[NUMBERS]).await;
-    let marks: Arc<[AtomicU64]> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
-    let pace = Load { channels: &[NUMBERS], batch: 16, padding: 0, max_lead: 500 };
-    let publisher = Publisher::start(&redis, pace, Arc::clone(&marks));
+    let progress: Arc<[AtomicU64]> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
+    let load = Load { channels: &[NUMBERS], batch: 16, padding: 0, max_lead: 500 };
+    let publisher = Publisher::start(&redis, load, Arc::clone(&progress));
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let (address, marks) = (gateway.address(), Arc::clone(&marks));
+        let (address, progress) = (gateway.address(), Arc::clone(&progress));
         clients.spawn(async move {
-            for _ in 0..TIMES {
+            for _ in 0..ROUNDS {
                 match client % 2 {
-                    0 => through_a_socket(address, &marks[client]).await,
-                    _ => through_a_stream(address, &marks[client]).await,
+                    0 => through_a_socket(address, &progress[client]).await,
+                    _ => through_a_stream(address, &progress[client]).await,
                 }
             }
-            // Nobody waits for those who are done.
-            marks[client].store(u64::MAX, Ordering::Relaxed);
+            // The publisher does not wait for clients that are done.
+            progress[client].store(u64::MAX, Ordering::Relaxed);
         });
     }
     clients.join_all().await;
     drop(publisher);
 }
 
-/// How many follow the newest before a client leaves.
+/// Publications that a client receives after the last one before it disconnects.
 const FOLLOWING: u64 = 50;
 
-async fn through_a_socket(address: SocketAddr, mark: &AtomicU64) {
+async fn through_a_socket(address: SocketAddr, progress: &AtomicU64) {
     let mut client = WsClient::connect(address, Encoding::Json).await;
     let (result, newest) = subscribe(&mut client, NUMBERS).await;
-    assert!(client.pending_pushes().is_empty(), "before the reply: {:?}", client.pending_pushes());
+    assert!(client.pending_pushes().is_empty(), "received before the reply: {:?}", client.pending_pushes());
     assert!(newest.len() <= 1, "{result}");
     let mut last = newest.first().map(|publication| (number(&publication.data), publication.offset));
     for _ in 0..FOLLOWING {
-        mark.store(last.map_or(0, |(number, _)| number), Ordering::Relaxed);
+        progress.store(last.map_or(0, |(number, _)| number), Ordering::Relaxed);
         let publication = client.publication().await;
         let next = (number(&publication.data), publication.offset);
         if let Some((number, offset)) = last {
@@ -263,11 +263,11 @@ async fn through_a_socket(address: SocketAddr, mark: &AtomicU64) {
     }
 }
 
-async fn through_a_stream(address: SocketAddr, mark: &AtomicU64) {
+async fn through_a_stream(address: SocketAddr, progress: &AtomicU64) {
     let mut stream = SseClient::open(address, &format!("/sse/{NUMBERS}")).await;
     let mut last = number(&stream.data("message").await);
     for _ in 0..FOLLOWING {
-        mark.store(last, Ordering::Relaxed);
+        progress.store(last, Ordering::Relaxed);
         let next = number(&stream.data("message").await);
         assert_eq!(next, last + 1);
         last = next;

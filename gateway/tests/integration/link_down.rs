@@ -1,4 +1,4 @@
-//! While the gateway could not hear, messages may be lost: each client is told, and can account for every number.
+//! While a Redis link is down, messages may be lost: each client receives gap notices and can account for every number.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,39 +15,39 @@ use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
 const OUTAGES: usize = 3;
-const EACH: usize = 5;
+const CLIENTS_EACH: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_delivered_and_what_was_announced_as_missing_make_up_what_was_published() {
+async fn delivered_and_missing_messages_add_up_to_published_messages() {
     let _exclusive = exclusive().await;
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
-    let enough = Arc::new(AtomicU64::new(u64::MAX));
+    let stop_at = Arc::new(AtomicU64::new(u64::MAX));
     let mut subscribers = JoinSet::new();
-    for transport in [Transport::ALL; EACH].concat() {
+    for transport in [Transport::ALL; CLIENTS_EACH].concat() {
         let subscriber = Subscriber::connect(gateway.address(), transport).await;
-        subscribers.spawn(follow(subscriber, transport, Arc::clone(&enough)));
+        subscribers.spawn(follow(subscriber, transport, Arc::clone(&stop_at)));
     }
     let publisher = Publisher::steady(&redis, &[NUMBERS, "other"]);
     for _ in 0..OUTAGES {
         let sent = publisher.sent();
-        until("the load flows", async || (publisher.sent() > sent + 100).then_some(())).await;
+        until("messages are flowing", async || (publisher.sent() > sent + 100).then_some(())).await;
         outage(&mut redis, &gateway).await;
     }
-    enough.store(publisher.sent() + 100, Ordering::Relaxed);
+    stop_at.store(publisher.sent() + 100, Ordering::Relaxed);
     while let Some(done) = subscribers.join_next().await {
         let (transport, ledger, recoveries) = done.unwrap();
         let last = ledger.last.unwrap();
         eprintln!(
-            "{transport:?}: {last} published, {} delivered, {} announced",
+            "{transport:?}: {last} published, {} delivered, {} missing",
             ledger.delivered, ledger.missed
         );
         assert_eq!(ledger.first + ledger.delivered + ledger.missed - 1, last, "{transport:?}");
-        assert!(ledger.missed > 0, "{transport:?}: nothing was lost: this test shows nothing");
-        assert!(ledger.gaps >= OUTAGES, "{transport:?}: {OUTAGES} outages, {} gaps told", ledger.gaps);
+        assert!(ledger.missed > 0, "{transport:?}: nothing was lost: the test is void");
+        assert!(ledger.gaps >= OUTAGES, "{transport:?}: {OUTAGES} outages, {} gap notices", ledger.gaps);
         assert!(
             !recoveries.contains(&true),
-            "{transport:?}: nobody can recover what the gateway did not hear"
+            "{transport:?}: messages that the gateway did not receive cannot be recovered"
         );
     }
 }
@@ -55,16 +55,16 @@ async fn what_was_delivered_and_what_was_announced_as_missing_make_up_what_was_p
 async fn follow(
     mut subscriber: Subscriber,
     transport: Transport,
-    enough: Arc<AtomicU64>,
+    stop_at: Arc<AtomicU64>,
 ) -> (Transport, Ledger, Vec<bool>) {
     let mut ledger = Ledger::default();
-    while !ledger.has(enough.load(Ordering::Relaxed)) {
+    while !ledger.has(stop_at.load(Ordering::Relaxed)) {
         ledger.record(subscriber.next().await);
     }
     (transport, ledger, subscriber.recoveries)
 }
 
-/// Redis dies and comes back, and the gateway knows of both.
+/// Restarts Redis and waits until the gateway has noticed.
 async fn outage(redis: &mut Redis, gateway: &Gateway) {
     redis.kill();
     gateway.wait_for_ready_status(503).await;
@@ -73,7 +73,7 @@ async fn outage(redis: &mut Redis, gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn after_a_deaf_spell_a_channel_has_another_epoch_and_the_old_one_cannot_be_recovered() {
+async fn outage_changes_the_epoch_and_prevents_recovery() {
     for encoding in Encoding::BOTH {
         let mut redis = Redis::start().await;
         let gateway = Gateway::on(&redis).await;
@@ -98,7 +98,7 @@ async fn after_a_deaf_spell_a_channel_has_another_epoch_and_the_old_one_cannot_b
 }
 
 #[tokio::test]
-async fn a_subscription_of_the_connect_command_is_disconnected_with_3010() {
+async fn client_with_connect_subscriptions_is_disconnected_with_3010() {
     for encoding in Encoding::BOTH {
         let mut redis = Redis::start().await;
         let gateway = Gateway::on(&redis).await;
@@ -114,7 +114,7 @@ async fn a_subscription_of_the_connect_command_is_disconnected_with_3010() {
 }
 
 #[tokio::test]
-async fn a_channel_without_history_is_heard_again_and_its_streams_are_told() {
+async fn channel_without_history_continues_with_a_gap_event() {
     let mut redis = Redis::start().await;
     let config = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = { size = 0 }\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
@@ -124,7 +124,7 @@ async fn a_channel_without_history_is_heard_again_and_its_streams_are_told() {
     redis.publish("news", b"1").await;
     assert!(events.data("gap").await.contains(r#""news""#));
     assert_eq!(events.data("message").await, "1");
-    // Whether such a socket is told as well is the gateway's to say; deaf it must not be.
+    // Such a subscription may be ended with 2500, but it must not stay silent.
     match subscriber.next().await {
         Incoming::Publication(publication) => assert_eq!(publication.data, "1"),
         Incoming::Push(push) => assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{push}"),
@@ -133,7 +133,7 @@ async fn a_channel_without_history_is_heard_again_and_its_streams_are_told() {
 }
 
 #[tokio::test]
-async fn the_id_of_a_gap_event_resumes_and_an_id_from_before_it_does_not() {
+async fn id_of_a_gap_event_resumes_but_earlier_ids_do_not() {
     for path in ["/sse/news", "/sse?channel=other&channel=news"] {
         let name = if path == "/sse/news" { "message" } else { "news" };
         let mut redis = Redis::start().await;
@@ -157,7 +157,7 @@ async fn the_id_of_a_gap_event_resumes_and_an_id_from_before_it_does_not() {
         redis.publish("news", b"2").await;
         let (mut resumed, subscribed) = SseClient::resume(gateway.address(), path, &after).await;
         assert!(subscribed.data.contains(r#""news":{"recovered":true}"#), "{subscribed:?}");
-        assert_eq!(resumed.data(name).await, "2", "nothing is lost between the gap and the return");
+        assert_eq!(resumed.data(name).await, "2", "nothing is lost between the gap and the reconnect");
 
         let (mut lost, subscribed) = SseClient::resume(gateway.address(), path, &before.id).await;
         assert!(subscribed.data.contains(r#""news":{"recovered":false}"#), "{subscribed:?}");
@@ -165,11 +165,11 @@ async fn the_id_of_a_gap_event_resumes_and_an_id_from_before_it_does_not() {
     }
 }
 
-/// More at once than the way to the shard holds, to more clients than it can serve at that rate.
-const FLOOD: u64 = 9500;
-const FLOODS_MAX: u64 = 20;
-const CROWD: usize = 100;
-const NARROW: &str = r#"
+/// More at once than the shard queue holds, to more clients than the shard can serve at that rate.
+const BURST: u64 = 9500;
+const BURSTS_MAX: u64 = 20;
+const BURST_CLIENTS: usize = 100;
+const SMALL_QUEUE: &str = r#"
 [gateway]
 shards = 1
 
@@ -185,17 +185,17 @@ history = { size = 10000, bytes = "16MiB" }
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_overflow_inside_the_gateway_costs_a_socket_nothing_while_the_ring_suffices() {
+async fn websocket_recovers_from_a_full_shard_queue() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
-    let gateway = Gateway::settings().config(NARROW).redis(&redis).start().await;
-    let mut crowd = JoinSet::new();
-    for _ in 0..CROWD {
-        crowd.spawn(read_on(gateway.address()));
+    let gateway = Gateway::settings().config(SMALL_QUEUE).redis(&redis).start().await;
+    let mut clients = JoinSet::new();
+    for _ in 0..BURST_CLIENTS {
+        clients.spawn(read_and_discard(gateway.address()));
     }
-    until("the crowd is there", async || {
+    until("all clients are connected", async || {
         let there = gateway.metric("earshot_connections", &[r#"transport="sse""#]).await;
-        (there >= CROWD as f64).then_some(())
+        (there >= BURST_CLIENTS as f64).then_some(())
     })
     .await;
     let mut subscribers = Vec::new();
@@ -203,16 +203,16 @@ async fn an_overflow_inside_the_gateway_costs_a_socket_nothing_while_the_ring_su
         let subscriber = Subscriber::connect(gateway.address(), Transport::WebSocket(encoding)).await;
         subscribers.push((subscriber, Ledger::from_start()));
     }
-    let mut flood = 0;
-    while flood < 3 || gateway.metric("earshot_gaps_total", &[r#"reason="queue-full""#]).await == 0.0 {
-        flood += 1;
-        assert!(flood < FLOODS_MAX, "the queue was never full: this test shows nothing");
-        let numbers = FLOOD * (flood - 1) + 1..=FLOOD * flood;
+    let mut bursts = 0;
+    while bursts < 3 || gateway.metric("earshot_gaps_total", &[r#"reason="queue-full""#]).await == 0.0 {
+        bursts += 1;
+        assert!(bursts < BURSTS_MAX, "the queue was never full: the test is void");
+        let numbers = BURST * (bursts - 1) + 1..=BURST * bursts;
         redis.publish_all(numbers.map(|number| (NUMBERS, payload(number)))).await;
         let mut following = JoinSet::new();
         for (mut subscriber, mut ledger) in subscribers {
             following.spawn(async move {
-                while !ledger.has(FLOOD * flood) {
+                while !ledger.has(BURST * bursts) {
                     ledger.record(subscriber.next().await);
                 }
                 (subscriber, ledger)
@@ -221,19 +221,19 @@ async fn an_overflow_inside_the_gateway_costs_a_socket_nothing_while_the_ring_su
         subscribers = following.join_all().await;
     }
     for (subscriber, ledger) in subscribers {
-        assert!(!subscriber.recoveries.is_empty(), "it was told: {ledger:?}");
-        assert!(!subscriber.recoveries.contains(&false), "the ring sufficed every time: {ledger:?}");
-        assert_eq!((ledger.missed, ledger.delivered), (0, FLOOD * flood), "{ledger:?}");
+        assert!(!subscriber.recoveries.is_empty(), "no gap notice: {ledger:?}");
+        assert!(!subscriber.recoveries.contains(&false), "the history was too short: {ledger:?}");
+        assert_eq!((ledger.missed, ledger.delivered), (0, BURST * bursts), "{ledger:?}");
     }
 }
 
-/// Of 400 bytes, so that the crowd keeps the gateway busy.
+/// A payload of 400 bytes, so that the clients keep the gateway busy.
 fn payload(number: u64) -> String {
     format!(r#"{{"number":{number},"fill":"{}"}}"#, "x".repeat(375))
 }
 
-/// Reads a stream and throws it away.
-async fn read_on(address: SocketAddr) {
+/// Reads a stream and discards its data.
+async fn read_and_discard(address: SocketAddr) {
     let mut raw = Raw::connect(address).await;
     raw.send(format!("GET /sse/{NUMBERS} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     while raw.fill().await.is_ok_and(|more| more) {

@@ -1,4 +1,4 @@
-//! What a burst needed is given back to the system once it has passed, not only to the allocator.
+//! Memory used by a burst is returned to the operating system, not only to the allocator.
 
 use futures::FutureExt;
 use serde_json::json;
@@ -14,7 +14,7 @@ const PUBLICATIONS: usize = 2000;
 const PER_ROUND: usize = 100;
 
 #[tokio::test]
-async fn most_of_what_a_burst_needed_is_given_back() {
+async fn most_memory_of_a_burst_is_returned() {
     let _exclusive = exclusive().await;
     let gateway = Gateway::settings().config(CONFIG).start().await;
     let mut clients = Vec::new();
@@ -32,9 +32,9 @@ async fn most_of_what_a_burst_needed_is_given_back() {
         publisher.requests("publish", std::iter::repeat_n(publish.clone(), PER_ROUND)).await;
     }
     let burst = gateway.memory();
-    assert!(burst > 2 * idle, "nothing waits: {burst} B against {idle} B idle");
+    assert!(burst > 2 * idle, "nothing is queued: {burst} bytes, {idle} bytes when idle");
 
-    until("what waited is read", async || {
+    until("the queued messages are read", async || {
         for client in &mut clients {
             while client.fill().now_or_never().is_some_and(|read| read.unwrap()) {
                 let read = client.buffered().len();
@@ -44,10 +44,10 @@ async fn most_of_what_a_burst_needed_is_given_back() {
         (gateway.metric("earshot_client_queue_bytes", &[]).await == 0.0).then_some(())
     })
     .await;
-    // How much stays behind is the allocator's chance; without being given back, it is nearly half.
-    until("the memory is given back", async || {
-        let left = gateway.memory().saturating_sub(idle);
-        (left <= (burst - idle) / 4).then_some(())
+    // How much remains depends on the allocator; without returning memory, it is nearly half.
+    until("the memory is returned", async || {
+        let remaining = gateway.memory().saturating_sub(idle);
+        (remaining <= (burst - idle) / 4).then_some(())
     })
     .await;
 }

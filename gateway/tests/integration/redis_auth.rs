@@ -1,5 +1,5 @@
-//! Passwords and rights at Redis: what is wrong is named and heals by itself once it is right. In between nobody is
-//! disconnected, and every hole is announced.
+//! Redis passwords and permissions: problems are reported and the gateway recovers once they are fixed. No client is
+//! disconnected meanwhile, and every gap is reported.
 
 use serde_json::json;
 
@@ -8,14 +8,14 @@ use crate::harness::publisher::Publisher;
 use crate::harness::subscriber::NUMBERS;
 use crate::harness::{Gateway, Redis, WsClient, until};
 
-/// A Redis whose gateway is a user of its own, so that the test can go on as the default one.
+/// A Redis with a separate user for the gateway, so that the test can use the default one.
 async fn redis_with(password: &str) -> Redis {
     let redis = Redis::start().await;
     redis.run(&["ACL", "SETUSER", "gateway", "on", &format!(">{password}"), "+@all", "~*", "&*"]).await;
     redis
 }
 
-/// A gateway that signs in with the password in a file.
+/// A gateway with its password in a file.
 async fn gateway_with(redis: &Redis, file: &std::path::Path) -> Gateway {
     let (url, file) = (redis.url(), file.display().to_string());
     let config =
@@ -23,20 +23,20 @@ async fn gateway_with(redis: &Redis, file: &std::path::Path) -> Gateway {
     Gateway::settings().config(&config).start().await
 }
 
-/// A refusal is tried again after 2 to 10 seconds: waiting is best done together.
+/// A rejected connection is retried after 2 to 10 seconds, so these tests wait concurrently.
 #[tokio::test]
-async fn whatever_is_wrong_with_the_sign_in_is_named_and_heals_once_it_is_right() {
+async fn authentication_problems_are_reported_and_recovered() {
     tokio::join!(
-        Box::pin(a_password_that_is_rotated_at_the_server_heals_when_its_file_is_rotated()),
-        Box::pin(a_password_that_was_wrong_is_taken_when_it_is_right_at_the_server()),
-        Box::pin(a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone()),
-        Box::pin(a_database_that_is_not_there_is_named()),
-        Box::pin(a_server_that_is_full_is_named_and_let_in_when_it_is_not()),
-        Box::pin(a_server_without_hello_is_named_and_repeats_no_password()),
+        Box::pin(rotated_password_is_read_from_its_file()),
+        Box::pin(wrong_password_is_accepted_once_the_server_has_it()),
+        Box::pin(revoked_channel_permission_affects_only_that_channel()),
+        Box::pin(missing_database_is_reported()),
+        Box::pin(connection_limit_of_the_server_is_reported()),
+        Box::pin(server_without_hello_is_reported_without_the_password()),
     );
 }
 
-async fn a_password_that_is_rotated_at_the_server_heals_when_its_file_is_rotated() {
+async fn rotated_password_is_read_from_its_file() {
     let first = r#"a1#?%&^$!<>{}|~`';:,.-_+=()[]*-and-a-tail-that-makes-it-as-long-as-tokens-are-0123456789"#;
     let redis = redis_with(first).await;
     let directory = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ async fn a_password_that_is_rotated_at_the_server_heals_when_its_file_is_rotated
     assert!(log.contains("Redis refuses us") && !log.contains("s3cret") && !log.contains("a1#"), "{log}");
 }
 
-async fn a_password_that_was_wrong_is_taken_when_it_is_right_at_the_server() {
+async fn wrong_password_is_accepted_once_the_server_has_it() {
     let redis = redis_with("other").await;
     let url = redis.url().replace("redis://", "redis://gateway:right-s3cret@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
@@ -68,30 +68,27 @@ async fn a_password_that_was_wrong_is_taken_when_it_is_right_at_the_server() {
     assert!(!gateway.process.log().contains("s3cret"));
 }
 
-async fn a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone() {
+async fn revoked_channel_permission_affects_only_that_channel() {
     let redis = redis_with("pw").await;
     let url = redis.url().replace("redis://", "redis://gateway:pw@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start().await;
     let mut subscribers = OutageSubscribers::start(&gateway, || Publisher::steady(&redis, &[NUMBERS])).await;
     let mut control = WsClient::open(gateway.address(), &["kept"]).await;
-    let mut lonely = WsClient::open(gateway.address(), &["taken"]).await;
+    let mut revoked = WsClient::open(gateway.address(), &["taken"]).await;
     subscribers.wait_until_receiving().await;
 
-    // Redis cuts off whoever is subscribed to what its user may not hear any more.
+    // Redis disconnects clients that are subscribed to channels that their user may no longer access.
     redis.run(&["ACL", "SETUSER", "gateway", "resetchannels", "&kept"]).await;
     gateway.wait_for_cause("2 topics that were heard before are refused now").await;
     gateway.wait_for_ready_status(503).await;
     control.resubscribe_after_gaps(1).await;
     redis.publish("kept", b"1").await;
-    assert_eq!(control.publication().await.data, "1", "its own channel is received all the time");
-    let refused = control.request("subscribe", json!({"channel": "another"})).await;
-    assert_eq!(refused["error"]["code"], 103, "{refused}");
-    lonely.wait_for_gaps(1).await;
-    let refused = lonely.request("subscribe", json!({"channel": "taken"})).await;
-    assert_eq!(
-        refused["error"]["temporary"], true,
-        "what an SDK received before it asks for again: {refused}"
-    );
+    assert_eq!(control.publication().await.data, "1", "a permitted channel is still received");
+    let rejected = control.request("subscribe", json!({"channel": "another"})).await;
+    assert_eq!(rejected["error"]["code"], 103, "{rejected}");
+    revoked.wait_for_gaps(1).await;
+    let rejected = revoked.request("subscribe", json!({"channel": "taken"})).await;
+    assert_eq!(rejected["error"]["temporary"], true, "a temporary error, so that an SDK retries: {rejected}");
     redis.run(&["ACL", "SETUSER", "gateway", "allchannels"]).await;
     gateway.wait_for_ready_status(200).await;
     subscribers.verify(1).await;
@@ -99,14 +96,14 @@ async fn a_right_on_one_channel_that_is_taken_away_costs_that_channel_alone() {
     assert_eq!(control.publication().await.data, "2");
 }
 
-async fn a_database_that_is_not_there_is_named() {
+async fn missing_database_is_reported() {
     let redis = Redis::start_with_arguments(&["--databases", "2"]).await;
     let url = redis.url().replace("/0", "/2");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
     gateway.wait_for_cause("DB index is out of range").await;
 }
 
-async fn a_server_that_is_full_is_named_and_let_in_when_it_is_not() {
+async fn connection_limit_of_the_server_is_reported() {
     let redis = Redis::start().await;
     let mut held = redis.connection().await;
     let mut set = async |most: &str| {
@@ -120,17 +117,17 @@ async fn a_server_that_is_full_is_named_and_let_in_when_it_is_not() {
     gateway.wait_for_ready_status(200).await;
 }
 
-async fn a_server_without_hello_is_named_and_repeats_no_password() {
+async fn server_without_hello_is_reported_without_the_password() {
     let redis = Redis::start_with_arguments(&["--rename-command", "HELLO", ""]).await;
     let url = redis.url().replace("redis://", "redis://:s3cret@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
     gateway.wait_for_cause("does not know HELLO 3").await;
-    let told = gateway.fetch("/health").await.text() + &gateway.fetch("/ready").await.text();
-    assert!(!told.contains("s3cret") && !gateway.process.log().contains("s3cret"), "{told}");
+    let text = gateway.fetch("/health").await.text() + &gateway.fetch("/ready").await.text();
+    assert!(!text.contains("s3cret") && !gateway.process.log().contains("s3cret"), "{text}");
 }
 
 #[tokio::test]
-async fn a_socket_of_this_machine_is_as_good_as_a_port() {
+async fn unix_socket_is_supported() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("redis.sock");
     let mut redis =
@@ -153,7 +150,7 @@ async fn a_socket_of_this_machine_is_as_good_as_a_port() {
 }
 
 #[tokio::test]
-async fn the_variables_of_a_server_in_parts_are_enough() {
+async fn separate_redis_variables_are_supported() {
     let redis = redis_with("a@b/c#%41 d").await;
     let gateway = Gateway::settings()
         .environment("REDIS_HOST", "127.0.0.1")
@@ -163,7 +160,7 @@ async fn the_variables_of_a_server_in_parts_are_enough() {
         .environment("REDIS_DB", "1")
         .start()
         .await;
-    until("both links are at the database", async || {
+    until("both links use the database", async || {
         let text: String = redis::from_redis_value(redis.run(&["CLIENT", "LIST"]).await).unwrap();
         (text.lines().filter(|line| line.contains("user=gateway") && line.contains(" db=1 ")).count() == 2)
             .then_some(())

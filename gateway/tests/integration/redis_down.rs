@@ -1,5 +1,5 @@
-//! Redis is away: the clients of a node go on hearing each other, whoever publishes is told how far it came, and when
-//! Redis is back nobody is left in the belief of having heard everything.
+//! Redis is down: clients of a node still receive each other's messages, publishers learn that delivery was local, and
+//! every client receives a gap notice when Redis is back.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ async fn publish(client: &mut WsClient, channel: &str, data: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_a_node_go_on_without_redis_and_are_told_of_the_gap_afterwards() {
+async fn clients_receive_local_messages_and_a_gap_notice_afterwards() {
     let mut redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     let mut before = WsClient::open(gateway.address(), &["room"]).await;
@@ -49,49 +49,49 @@ async fn clients_of_a_node_go_on_without_redis_and_are_told_of_the_gap_afterward
     let state = health(&gateway).await;
     assert_eq!((&state["status"], &state["cache"]), (&json!("degraded"), &json!("memory")), "{state}");
 
-    // A newcomer, to a channel that is known and to one that is not.
-    let mut newcomer = WsClient::open(gateway.address(), &["room", "lobby"]).await;
+    // A new client subscribes to a known channel and to an unknown one.
+    let mut new_client = WsClient::open(gateway.address(), &["room", "lobby"]).await;
     for number in 0..3 {
-        let answer = publish(&mut newcomer, "room", &number.to_string()).await;
-        assert_eq!(answer["publish"], json!({ "local": true }), "{answer}");
+        let reply = publish(&mut new_client, "room", &number.to_string()).await;
+        assert_eq!(reply["publish"], json!({ "local": true }), "{reply}");
     }
     for number in 0..3 {
         let expected = format!("\"{number}\"");
         assert_eq!(before.publication().await.data, expected);
-        assert_eq!(newcomer.publication().await.data, expected);
+        assert_eq!(new_client.publication().await.data, expected);
         assert_eq!(stream.data("message").await, expected);
     }
-    let answer = gateway.api("publish", r#"{"channel":"lobby","data":{"from":"api"}}"#).await.text();
-    assert_eq!(answer, r#"{"result":{"local":true}}"#);
-    assert_eq!(newcomer.publication().await.data, r#"{"from":"api"}"#);
+    let reply = gateway.api("publish", r#"{"channel":"lobby","data":{"from":"api"}}"#).await.text();
+    assert_eq!(reply, r#"{"result":{"local":true}}"#);
+    assert_eq!(new_client.publication().await.data, r#"{"from":"api"}"#);
     assert!(gateway.metric("earshot_messages_local_total", &[]).await >= 4.0);
 
     for channel in ["strict", "log"] {
-        let answer = publish(&mut newcomer, channel, "x").await;
-        assert_eq!(answer["error"]["code"], 100, "{channel}: {answer}");
+        let reply = publish(&mut new_client, channel, "x").await;
+        assert_eq!(reply["error"]["code"], 100, "{channel}: {reply}");
     }
 
     redis.restart().await;
     gateway.wait_for_ready_status(200).await;
     before.resubscribe_after_gaps(1).await;
-    newcomer.resubscribe_after_gaps(2).await;
-    let Next::Event(gap) = stream.next().await else { panic!("the stream goes on") };
+    new_client.resubscribe_after_gaps(2).await;
+    let Next::Event(gap) = stream.next().await else { panic!("the stream stays open") };
     assert_eq!(gap.name, "gap");
     redis.publish("room", b"\"after\"").await;
     assert_eq!(before.publication().await.data, "\"after\"");
-    assert_eq!(newcomer.publication().await.data, "\"after\"");
+    assert_eq!(new_client.publication().await.data, "\"after\"");
     assert_eq!(stream.data("message").await, "\"after\"");
     assert_eq!(health(&gateway).await["status"], "ok");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_starts_without_redis_serves_its_clients_and_heals() {
+async fn gateway_started_without_redis_serves_and_recovers() {
     let mut redis = Redis::start().await;
     redis.kill();
     let gateway = Gateway::settings().redis(&redis).start_unready().await;
     let mut client = WsClient::open(gateway.address(), &["room"]).await;
-    let answer = publish(&mut client, "room", "alone").await;
-    assert_eq!(answer["publish"]["local"], true, "{answer}");
+    let reply = publish(&mut client, "room", "alone").await;
+    assert_eq!(reply["publish"]["local"], true, "{reply}");
     assert_eq!(client.publication().await.data, "\"alone\"");
     redis.restart().await;
     gateway.wait_for_ready_status(200).await;

@@ -1,4 +1,4 @@
-//! Several instances side by side: one that is gone and one that hangs cost the others nothing.
+//! Several Redis servers: a failure of one does not affect channels on the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use crate::harness::publisher::{Load, Publisher};
 use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
 #[tokio::test]
-async fn one_instance_that_is_gone_and_one_that_hangs_cost_the_third_nothing() {
-    let mut gone = Redis::start().await;
-    let (hung, good) = (Redis::start().await, Redis::start().await);
+async fn failing_and_hanging_redis_do_not_affect_the_third() {
+    let mut down = Redis::start().await;
+    let (hung, healthy) = (Redis::start().await, Redis::start().await);
     let mut config = String::new();
-    for (name, redis) in [("gone", &gone), ("hung", &hung), ("good", &good)] {
+    for (name, redis) in [("down", &down), ("hung", &hung), ("healthy", &healthy)] {
         let url = redis.url();
         config += &format!(
             "[redis.{name}]\nurl = {url:?}\ncommand_timeout = \"2s\"\n[[namespace]]\nname = {name:?}\nchannels = [\"{name}:*\"]\n\
@@ -21,55 +21,59 @@ async fn one_instance_that_is_gone_and_one_that_hangs_cost_the_third_nothing() {
         );
     }
     let gateway = Gateway::settings().config(&config).start().await;
-    let mut lost = WsClient::open(gateway.address(), &["gone:a", "hung:a"]).await;
-    let mut stream = SseClient::open(gateway.address(), "/sse/good:numbers").await;
-    let marks: Arc<[AtomicU64]> = [AtomicU64::new(0)].into();
-    let pace = Load { channels: &["good:numbers"], batch: 1, padding: 0, max_lead: 100 };
-    let _publisher = Publisher::start(&good, pace, Arc::clone(&marks));
+    let mut affected = WsClient::open(gateway.address(), &["down:a", "hung:a"]).await;
+    let mut stream = SseClient::open(gateway.address(), "/sse/healthy:numbers").await;
+    let progress: Arc<[AtomicU64]> = [AtomicU64::new(0)].into();
+    let load = Load { channels: &["healthy:numbers"], batch: 1, padding: 0, max_lead: 100 };
+    let _publisher = Publisher::start(&healthy, load, Arc::clone(&progress));
 
-    gone.kill();
+    down.kill();
     hung.signal("STOP");
-    // Some of it comes while nobody knows yet, the rest when both are known to be away.
+    // Some messages arrive before the failures are detected, the others after.
     let mut number = 0;
-    until("both are known to be away", async || {
+    until("both failures are detected", async || {
         for _ in 0..20 {
             number += 1;
-            assert_eq!(stream.data("message").await, number.to_string(), "in order, nothing missing, no gap");
-            marks[0].store(number, Ordering::Relaxed);
+            assert_eq!(
+                stream.data("message").await,
+                number.to_string(),
+                "duplicate, missing or out of order"
+            );
+            progress[0].store(number, Ordering::Relaxed);
         }
         let health = gateway.fetch("/health").await.json();
         let links = health["links"].as_array().cloned().unwrap_or_default();
         let up = |name: &str| links.iter().filter(|link| link["redis"] == name && link["up"] == true).count();
-        assert_eq!(up("good"), 2, "{health}");
-        (up("gone") + up("hung") == 0).then_some(())
+        assert_eq!(up("healthy"), 2, "{health}");
+        (up("down") + up("hung") == 0).then_some(())
     })
     .await;
-    // Somebody waits for those that are away; whoever asks the third is answered meanwhile.
-    let waits = async {
+    // A request to a failed server waiting; meanwhile the healthy server responds.
+    let waiting = async {
         let mut socket = WsClient::open::<&str>(gateway.address(), &[]).await;
         socket.request("publish", json!({"channel": "hung:a", "data": 1})).await
     };
-    let asks = async {
-        let mut socket = WsClient::open(gateway.address(), &["good:a"]).await;
-        for asked in 0..20 {
-            let reply = socket.request("publish", json!({"channel": "good:a", "data": asked})).await;
+    let requests = async {
+        let mut socket = WsClient::open(gateway.address(), &["healthy:a"]).await;
+        for number in 0..20 {
+            let reply = socket.request("publish", json!({"channel": "healthy:a", "data": number})).await;
             assert!(reply.get("error").is_none(), "{reply}");
-            assert_eq!(socket.publication().await.data, asked.to_string());
+            assert_eq!(socket.publication().await.data, number.to_string());
         }
     };
-    let mut waits = Box::pin(waits);
+    let mut waiting = Box::pin(waiting);
     tokio::select! {
-        reply = &mut waits => panic!("answered before the third: {reply}"),
-        () = Box::pin(asks) => {}
+        reply = &mut waiting => panic!("the failed server responded first: {reply}"),
+        () = Box::pin(requests) => {}
     }
-    assert_eq!(waits.await["error"]["temporary"], true);
+    assert_eq!(waiting.await["error"]["temporary"], true);
 
-    gone.restart().await;
+    down.restart().await;
     hung.signal("CONT");
     gateway.wait_for_ready_status(200).await;
-    lost.resubscribe_after_gaps(2).await;
-    for (redis, channel) in [(&gone, "gone:a"), (&hung, "hung:a")] {
+    affected.resubscribe_after_gaps(2).await;
+    for (redis, channel) in [(&down, "down:a"), (&hung, "hung:a")] {
         redis.publish(channel, b"1").await;
-        assert_eq!(lost.publication().await.channel, channel);
+        assert_eq!(affected.publication().await.channel, channel);
     }
 }

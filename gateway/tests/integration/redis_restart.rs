@@ -1,4 +1,4 @@
-//! Redis dies and comes back: nobody is disconnected, readiness tells the truth, every channel is heard again.
+//! A Redis restart: no client is disconnected, readiness reflects the state, and every channel is subscribed again.
 
 use std::collections::BTreeSet;
 
@@ -12,11 +12,11 @@ const SOCKETS: usize = 200;
 const CHANNELS_EACH: usize = 100;
 const CHANNELS: usize = SOCKETS * CHANNELS_EACH;
 
-/// A socket, and the number that tells its channels.
+/// A socket, and the number that selects its channels.
 type Numbered = (usize, WsClient);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_thousand_channels_are_heard_again_when_redis_was_killed() {
+async fn twenty_thousand_channels_are_resubscribed_after_a_crash() {
     let _exclusive = exclusive().await;
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
@@ -24,28 +24,32 @@ async fn twenty_thousand_channels_are_heard_again_when_redis_was_killed() {
     for socket in 0..SOCKETS {
         sockets.push((socket, WsClient::open(gateway.address(), &channels(socket)).await));
     }
-    assert_eq!(confirmed(&gateway).await, CHANNELS);
-    sockets = hear_everything(&redis, sockets, "before").await;
+    assert_eq!(active_subscriptions(&gateway).await, CHANNELS);
+    sockets = receive_everything(&redis, sockets, "before").await;
 
     redis.kill();
     gateway.wait_for_ready_status(503).await;
-    assert_eq!(gateway.fetch("/health").await.status, 200, "it lives, although it is not ready");
+    assert_eq!(gateway.fetch("/health").await.status, 200, "alive, although not ready");
     redis.restart().await;
     gateway.wait_for_ready_status(200).await;
-    assert_eq!(confirmed(&gateway).await, CHANNELS, "ready means that every channel is received");
-    let mut back = JoinSet::new();
+    assert_eq!(
+        active_subscriptions(&gateway).await,
+        CHANNELS,
+        "ready requires every subscription to be active"
+    );
+    let mut resubscribing = JoinSet::new();
     for (number, mut socket) in sockets {
-        back.spawn(async move {
+        resubscribing.spawn(async move {
             socket.resubscribe_after_gaps(CHANNELS_EACH).await;
             (number, socket)
         });
     }
-    let sockets = back.join_all().await;
-    hear_everything(&redis, sockets, "after").await;
+    let sockets = resubscribing.join_all().await;
+    receive_everything(&redis, sockets, "after").await;
 }
 
 #[tokio::test]
-async fn streams_stay_open_while_redis_is_away_and_say_that_there_was_a_gap() {
+async fn streams_stay_open_during_an_outage_and_receive_a_gap_event() {
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let mut events = SseClient::open(gateway.address(), "/sse/web-signals").await;
@@ -64,27 +68,27 @@ async fn streams_stay_open_while_redis_is_away_and_say_that_there_was_a_gap() {
 }
 
 #[tokio::test]
-async fn health_says_degraded_while_redis_is_away_and_ok_again_afterwards() {
+async fn health_is_degraded_during_an_outage() {
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let health = gateway.fetch("/health").await.json();
     assert_eq!((&health["cache"], &health["status"]), (&"redis".into(), &"ok".into()), "{health}");
     redis.kill();
-    until("/health says degraded", async || {
+    until("/health reports degraded", async || {
         let answer = gateway.fetch("/health").await;
         assert_eq!(answer.status, 200);
         (answer.json()["status"] == "degraded").then_some(())
     })
     .await;
     redis.restart().await;
-    until("/health says ok", async || {
+    until("/health reports ok", async || {
         (gateway.fetch("/health").await.json()["status"] == "ok").then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_starts_before_its_redis_becomes_ready_when_redis_comes() {
+async fn gateway_started_before_redis_becomes_ready() {
     let mut redis = Redis::start().await;
     redis.kill();
     let gateway = Gateway::settings().redis(&redis).start_unready().await;
@@ -97,7 +101,7 @@ async fn a_gateway_that_starts_before_its_redis_becomes_ready_when_redis_comes()
 }
 
 #[tokio::test]
-async fn a_channel_that_nobody_hears_any_more_is_given_up_at_redis() {
+async fn channel_without_subscribers_is_unsubscribed_at_redis() {
     let redis = Redis::start().await;
     let config = "[gateway]\nunsubscribe_delay = \"1s\"\n\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\
                   history = { size = 0 }\n";
@@ -116,7 +120,7 @@ async fn a_channel_that_nobody_hears_any_more_is_given_up_at_redis() {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_is_noticed_and_heals() {
+async fn hanging_redis_is_detected() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
@@ -135,7 +139,7 @@ async fn a_redis_that_hangs_is_noticed_and_heals() {
 }
 
 #[tokio::test]
-async fn who_publishes_or_subscribes_while_redis_is_away_is_told_to_try_again() {
+async fn requests_during_an_outage_fail_with_a_temporary_error() {
     let mut redis = Redis::start().await;
     let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"1s\"\n\n[[namespace]]\n\
                   name = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nwhen_redis_down = \"reject\"\n";
@@ -161,40 +165,40 @@ async fn who_publishes_or_subscribes_while_redis_is_away_is_told_to_try_again() 
     socket.resubscribe_after_gaps(1).await;
     assert!(socket.request("subscribe", json!({"channel": "b"})).await.get("error").is_none());
     assert!(socket.request("publish", json!({"channel": "b", "data": 2})).await.get("error").is_none());
-    assert_eq!(socket.publication().await.data, "2", "what failed was not published later");
+    assert_eq!(socket.publication().await.data, "2", "a failed publication is not published later");
 }
 
 fn channels(socket: usize) -> Vec<String> {
     (0..CHANNELS_EACH).map(|number| format!("session:{socket}:{number}")).collect()
 }
 
-async fn confirmed(gateway: &Gateway) -> usize {
+async fn active_subscriptions(gateway: &Gateway) -> usize {
     gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize
 }
 
-/// Publishes once on every channel; each socket must get exactly its own, and stays open.
-async fn hear_everything(redis: &Redis, sockets: Vec<Numbered>, word: &str) -> Vec<Numbered> {
-    let payload = format!("{word:?}");
-    let mut hearing = JoinSet::new();
+/// Publishes once to every channel; each socket must receive exactly its own messages and stay open.
+async fn receive_everything(redis: &Redis, sockets: Vec<Numbered>, text: &str) -> Vec<Numbered> {
+    let payload = format!("{text:?}");
+    let mut receivers = JoinSet::new();
     for (number, mut socket) in sockets {
         let payload = payload.clone();
-        hearing.spawn(async move {
-            hear_each_once(&mut socket, number, &payload).await;
+        receivers.spawn(async move {
+            receive_each_once(&mut socket, number, &payload).await;
             (number, socket)
         });
     }
     let names: Vec<String> = (0..SOCKETS).flat_map(channels).collect();
     redis.publish_all(names.iter().map(|name| (name.as_str(), payload.as_bytes()))).await;
-    hearing.join_all().await
+    receivers.join_all().await
 }
 
-async fn hear_each_once(socket: &mut WsClient, number: usize, payload: &str) {
+async fn receive_each_once(socket: &mut WsClient, number: usize, payload: &str) {
     let mut missing: BTreeSet<String> = channels(number).into_iter().collect();
     while !missing.is_empty() {
         match socket.next().await {
             Incoming::Publication(publication) => {
                 assert_eq!(publication.data, payload);
-                assert!(missing.remove(&publication.channel), "twice or not subscribed: {publication:?}");
+                assert!(missing.remove(&publication.channel), "duplicate or not subscribed: {publication:?}");
             }
             other => panic!("socket {number}, {} channels missing: {other:?}", missing.len()),
         }
@@ -202,13 +206,13 @@ async fn hear_each_once(socket: &mut WsClient, number: usize, payload: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_idle_connections_finds_none_of_ours_idle() {
+async fn probes_prevent_the_idle_timeout_of_the_server() {
     const IDLE: u64 = 5;
     let redis = Redis::start_with_arguments(&["--timeout", &IDLE.to_string()]).await;
     let gateway = Gateway::on(&redis).await;
     let mut socket = WsClient::open(gateway.address(), &["quiet"]).await;
     let mut connection = redis.connection().await;
-    until("the server has looked for idle connections long enough", async || {
+    until("the idle timeout has passed twice", async || {
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.unwrap();
         let uptime = info.lines().find_map(|line| line.strip_prefix("uptime_in_seconds:")).unwrap();
         (uptime.trim().parse::<u64>().unwrap() > 2 * IDLE).then_some(())

@@ -1,5 +1,5 @@
-//! TLS to Redis: what is right is heard, what is wrong is named, and heals by itself once it is right. In between nobody
-//! is disconnected, and every hole is announced.
+//! TLS to Redis: problems are reported and the gateway recovers once they are fixed. No client is disconnected
+//! meanwhile, and every gap is reported.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use crate::harness::outage_subscribers::OutageSubscribers;
 use crate::harness::process::free_port;
 use crate::harness::{Gateway, Redis, WsClient};
 
-/// Long before any test.
+/// A date long before any test run.
 const PAST: Day = (2001, 1, 1);
 
-/// A Redis that speaks TLS to the gateway, and plainly to the test beside it.
+/// A Redis with TLS for the gateway and a plain port for the test.
 struct Secure {
     authority: Authority,
     redis: Redis,
@@ -29,11 +29,11 @@ impl Secure {
             "--tls-port",
             &port.to_string(),
             "--tls-cert-file",
-            &shown(&own.certificate),
+            &text_of(&own.certificate),
             "--tls-key-file",
-            &shown(&own.key),
+            &text_of(&own.key),
             "--tls-ca-cert-file",
-            &shown(&authority.file()),
+            &text_of(&authority.file()),
             "--tls-auth-clients",
             "no",
         ])
@@ -41,32 +41,32 @@ impl Secure {
         Self { authority, redis, port }
     }
 
-    /// A gateway that trusts the server's authority.
+    /// A gateway that trusts the CA of the server.
     async fn gateway(&self, keys: &str) -> Gateway {
         self.gateway_trusting(&self.authority.file(), keys).await
     }
 
     async fn gateway_trusting(&self, ca_file: &Path, keys: &str) -> Gateway {
-        let (port, ca_file) = (self.port, shown(ca_file));
+        let (port, ca_file) = (self.port, text_of(ca_file));
         let config =
             format!("[redis.default]\nurl = \"rediss://127.0.0.1:{port}\"\nca_file = {ca_file:?}\n{keys}");
         Gateway::settings().config(&config).start().await
     }
 
-    /// Gives the server another certificate, and cuts every connection, so that all have to come again.
-    async fn show(&self, issued: &Issued) {
-        let (certificate, key) = (shown(&issued.certificate), shown(&issued.key));
+    /// Changes the certificate of the server and closes every connection, so that all reconnect.
+    async fn change_certificate(&self, issued: &Issued) {
+        let (certificate, key) = (text_of(&issued.certificate), text_of(&issued.key));
         self.redis.run(&["CONFIG", "SET", "tls-cert-file", &certificate, "tls-key-file", &key]).await;
         self.redis.disconnect_all().await;
     }
 }
 
-fn shown(path: &Path) -> String {
+fn text_of(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// What is published on either side is heard on the other.
-async fn carries_both_ways(gateway: &Gateway, redis: &Redis) {
+/// Asserts that publications pass in both directions.
+async fn assert_both_directions(gateway: &Gateway, redis: &Redis) {
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     redis.publish("a", b"1").await;
     assert_eq!(socket.publication().await.data, "1");
@@ -76,101 +76,101 @@ async fn carries_both_ways(gateway: &Gateway, redis: &Redis) {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_by_its_file() {
+async fn private_ca_is_trusted_by_its_file() {
     let server = Secure::start().await;
     let gateway = server.gateway("").await;
-    carries_both_ways(&gateway, &server.redis).await;
+    assert_both_directions(&gateway, &server.redis).await;
 }
 
 #[tokio::test]
-async fn the_environment_alone_is_enough_where_the_system_trusts_the_authority() {
+async fn environment_suffices_with_a_trusted_ca() {
     let server = Secure::start().await;
     let gateway = Gateway::settings()
         .environment("REDIS_URL", &format!("redis://localhost:{}?ssl_cert_reqs=required", server.port))
         .environment("REDIS_TLS", "true")
-        .environment("SSL_CERT_FILE", &shown(&server.authority.file()))
+        .environment("SSL_CERT_FILE", &text_of(&server.authority.file()))
         .start()
         .await;
-    carries_both_ways(&gateway, &server.redis).await;
+    assert_both_directions(&gateway, &server.redis).await;
 }
 
 #[tokio::test]
-async fn a_certificate_may_be_for_another_name_that_was_said() {
+async fn configured_server_name_is_verified() {
     let server = Secure::start().await;
-    server.show(&server.authority.issue(&["redis.internal"], FAR)).await;
+    server.change_certificate(&server.authority.issue(&["redis.internal"], FAR)).await;
     let gateway = server.gateway("server_name = \"redis.internal\"\n").await;
-    carries_both_ways(&gateway, &server.redis).await;
+    assert_both_directions(&gateway, &server.redis).await;
 }
 
 #[tokio::test]
-async fn verification_is_switched_off_by_the_insecure_key_alone_and_loudly() {
+async fn verification_is_disabled_only_by_its_key_with_a_warning() {
     let server = Secure::start().await;
     let url = format!("rediss://127.0.0.1:{}", server.port);
     let config = format!("[redis.default]\nurl = {url:?}\ninsecure_skip_verify = true\n");
     let gateway = Gateway::settings().config(&config).start().await;
-    carries_both_ways(&gateway, &server.redis).await;
+    assert_both_directions(&gateway, &server.redis).await;
     assert!(gateway.process.log().contains("no certificate is verified (insecure_skip_verify)"));
 }
 
-async fn a_client_certificate_is_shown_where_the_server_wants_one() {
+async fn client_certificate_is_sent() {
     let server = Secure::start().await;
     server.redis.run(&["CONFIG", "SET", "tls-auth-clients", "yes"]).await;
     let own = server.authority.issue(&["gateway"], FAR);
-    let (certificate, key) = (shown(&own.certificate), shown(&own.key));
+    let (certificate, key) = (text_of(&own.certificate), text_of(&own.key));
     let gateway = server.gateway(&format!("cert_file = {certificate:?}\nkey_file = {key:?}\n")).await;
     let mut subscribers = OutageSubscribers::on(&gateway, &server.redis).await;
     subscribers.wait_until_receiving().await;
 
-    // Ours is replaced by one that the server does not know, then by none at all, then it is right again.
-    let right = (std::fs::read(&own.certificate).unwrap(), std::fs::read(&own.key).unwrap());
-    let stranger = Authority::new();
-    let foreign = stranger.issue(&["gateway"], FAR);
+    // The certificate is replaced by one of an unknown CA, then restored.
+    let valid = (std::fs::read(&own.certificate).unwrap(), std::fs::read(&own.key).unwrap());
+    let unknown_ca = Authority::new();
+    let foreign = unknown_ca.issue(&["gateway"], FAR);
     std::fs::copy(&foreign.certificate, &own.certificate).unwrap();
     std::fs::copy(&foreign.key, &own.key).unwrap();
     server.redis.disconnect_all().await;
     gateway.wait_for_cause("does not trust the authority of our client certificate").await;
-    std::fs::write(&own.certificate, right.0).unwrap();
-    std::fs::write(&own.key, right.1).unwrap();
+    std::fs::write(&own.certificate, valid.0).unwrap();
+    std::fs::write(&own.key, valid.1).unwrap();
     gateway.wait_for_ready_status(200).await;
     subscribers.verify(1).await;
 }
 
-/// A refusal is tried again after 2 to 10 seconds: waiting is best done together.
+/// A rejected connection is retried after 2 to 10 seconds, so these tests wait concurrently.
 #[tokio::test]
-async fn whatever_is_wrong_with_tls_is_named_and_heals_once_it_is_right() {
+async fn tls_problems_are_reported_and_recovered() {
     tokio::join!(
-        Box::pin(a_certificate_for_another_name_is_refused_until_it_is_right()),
-        Box::pin(an_expired_certificate_is_refused_until_it_is_renewed()),
-        Box::pin(an_authority_that_is_not_trusted_is_refused_until_its_file_is_right()),
-        Box::pin(a_missing_client_certificate_is_named_as_the_cause()),
-        Box::pin(a_client_certificate_is_shown_where_the_server_wants_one()),
-        Box::pin(tls_to_a_plain_port_and_plain_to_a_tls_port_are_told_apart_from_an_outage()),
+        Box::pin(certificate_for_another_name_is_rejected()),
+        Box::pin(expired_certificate_is_rejected()),
+        Box::pin(untrusted_ca_is_rejected()),
+        Box::pin(missing_client_certificate_is_reported()),
+        Box::pin(client_certificate_is_sent()),
+        Box::pin(tls_mismatch_of_url_and_port_is_reported()),
     );
 }
 
-/// The server's certificate goes bad while everybody is connected, and is put right.
-async fn heals_from(names: &[&str], until: Day, words: &str) {
+/// Replaces the certificate of the server by an invalid one while clients are connected, then by a valid one.
+async fn assert_recovers_from(names: &[&str], until: Day, words: &str) {
     let server = Secure::start().await;
     let gateway = server.gateway("").await;
     let mut subscribers = OutageSubscribers::on(&gateway, &server.redis).await;
     subscribers.wait_until_receiving().await;
-    server.show(&server.authority.issue(names, until)).await;
+    server.change_certificate(&server.authority.issue(names, until)).await;
     gateway.wait_for_cause(words).await;
     gateway.wait_for_ready_status(503).await;
-    server.show(&server.authority.issue(&["127.0.0.1"], FAR)).await;
+    server.change_certificate(&server.authority.issue(&["127.0.0.1"], FAR)).await;
     gateway.wait_for_ready_status(200).await;
     subscribers.verify(1).await;
 }
 
-async fn a_certificate_for_another_name_is_refused_until_it_is_right() {
-    heals_from(&["elsewhere.example"], FAR, "is for elsewhere.example, not for 127.0.0.1").await;
+async fn certificate_for_another_name_is_rejected() {
+    assert_recovers_from(&["elsewhere.example"], FAR, "is for elsewhere.example, not for 127.0.0.1").await;
 }
 
-async fn an_expired_certificate_is_refused_until_it_is_renewed() {
-    heals_from(&["127.0.0.1"], PAST, "has expired: renew it at the server").await;
+async fn expired_certificate_is_rejected() {
+    assert_recovers_from(&["127.0.0.1"], PAST, "has expired: renew it at the server").await;
 }
 
-async fn an_authority_that_is_not_trusted_is_refused_until_its_file_is_right() {
+async fn untrusted_ca_is_rejected() {
     let server = Secure::start().await;
     let directory = tempfile::tempdir().unwrap();
     let trusted = directory.path().join("ca.pem");
@@ -183,7 +183,7 @@ async fn an_authority_that_is_not_trusted_is_refused_until_its_file_is_right() {
     gateway
         .wait_for_cause(&format!(
             "signed by none of the authorities that are trusted (`ca_file` {}",
-            shown(&trusted)
+            text_of(&trusted)
         ))
         .await;
     std::fs::remove_file(&trusted).unwrap();
@@ -193,7 +193,7 @@ async fn an_authority_that_is_not_trusted_is_refused_until_its_file_is_right() {
     subscribers.verify(1).await;
 }
 
-async fn a_missing_client_certificate_is_named_as_the_cause() {
+async fn missing_client_certificate_is_reported() {
     let server = Secure::start().await;
     let gateway = server.gateway("").await;
     let mut subscribers = OutageSubscribers::on(&gateway, &server.redis).await;
@@ -208,7 +208,7 @@ async fn a_missing_client_certificate_is_named_as_the_cause() {
     subscribers.verify(1).await;
 }
 
-async fn tls_to_a_plain_port_and_plain_to_a_tls_port_are_told_apart_from_an_outage() {
+async fn tls_mismatch_of_url_and_port_is_reported() {
     let server = Secure::start().await;
     let plain = server.redis.address().port();
     for (url, words) in [
@@ -217,6 +217,6 @@ async fn tls_to_a_plain_port_and_plain_to_a_tls_port_are_told_apart_from_an_outa
     ] {
         let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
         gateway.wait_for_cause(words).await;
-        assert!(gateway.process.log().contains("Redis refuses us"), "loudly");
+        assert!(gateway.process.log().contains("Redis refuses us"), "logged");
     }
 }

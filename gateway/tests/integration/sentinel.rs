@@ -1,5 +1,5 @@
-//! Sentinels say where the primary is: after a fail-over everybody hears again, whether or not the old primary closed
-//! anything.
+//! Sentinel: after a failover the gateway connects to the new primary, whether or not the old one closed its
+//! connections.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,25 +16,25 @@ async fn gateway(group: &Group, keys: &str) -> Gateway {
     Gateway::settings().config(&format!("[redis.default]\n{}{keys}", group.settings())).start().await
 }
 
-/// How often each link was connected, the first time included, is one more than what is counted here.
+/// Reconnects of both links; the first connection of each is not counted.
 async fn reconnects(gateway: &Gateway) -> f64 {
     gateway.metric("earshot_redis_reconnects_total", &[]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_primary_that_dies_or_hangs_is_left_for_its_successor() {
-    tokio::join!(Box::pin(fails_over("KILL")), Box::pin(fails_over("STOP")));
+async fn gateway_follows_a_failover() {
+    tokio::join!(Box::pin(assert_failover("KILL")), Box::pin(assert_failover("STOP")));
 }
 
-/// The primary is killed, which closes its sockets, or stopped, which closes nothing.
-async fn fails_over(signal: &str) {
+/// The primary is killed, which closes its sockets, or suspended, which does not.
+async fn assert_failover(signal: &str) {
     let group = Arc::new(Group::start().await);
-    // Nothing but the Sentinels tells of a primary that hangs.
+    // Only the Sentinels can detect a hanging primary.
     let gateway = gateway(&group, "ping_interval = \"5m\"\n").await;
     let old = group.servers[0].address().port();
-    let (leader, following) = group.follow_primary();
+    let (primary_url, following) = group.follow_primary();
     let mut subscribers =
-        OutageSubscribers::start(&gateway, || Publisher::steady_at(leader, &[NUMBERS])).await;
+        OutageSubscribers::start(&gateway, || Publisher::steady_at(primary_url, &[NUMBERS])).await;
     subscribers.wait_until_receiving().await;
 
     group.servers[0].signal(signal);
@@ -42,7 +42,7 @@ async fn fails_over(signal: &str) {
     let since = Instant::now();
     assert_eq!(new, group.servers[1].address().port());
     subscribers.wait_until_receiving().await;
-    eprintln!("{signal}: received again {:?} after the Sentinels named the successor", since.elapsed());
+    eprintln!("{signal}: received again {:?} after the Sentinels reported the new primary", since.elapsed());
     gateway.wait_for_ready_status(200).await;
 
     if signal == "STOP" {
@@ -50,7 +50,7 @@ async fn fails_over(signal: &str) {
         assert!(log.contains(&format!("`mymaster` is 127.0.0.1:{new} now, say the Sentinels")), "{log}");
     }
 
-    // The old one comes back as a replica, and nobody goes back to it.
+    // The old primary returns as a replica; the gateway must not reconnect to it.
     if signal == "STOP" {
         group.servers[0].signal("CONT");
         until("the old primary is a replica", async || {
@@ -67,7 +67,7 @@ async fn fails_over(signal: &str) {
 }
 
 #[tokio::test]
-async fn a_fail_over_that_somebody_asks_for_is_followed() {
+async fn gateway_follows_a_forced_failover() {
     let group = Group::start().await;
     let gateway = gateway(&group, "").await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
@@ -76,7 +76,7 @@ async fn a_fail_over_that_somebody_asks_for_is_followed() {
     group.wait_for_failover_from(old).await;
     socket.resubscribe_after_gaps(1).await;
     gateway.wait_for_ready_status(200).await;
-    until("the gateway is at the new primary", async || {
+    until("the gateway is connected to the new primary", async || {
         (group.servers[1].publish("a", b"1").await == 1).then_some(())
     })
     .await;
@@ -84,7 +84,7 @@ async fn a_fail_over_that_somebody_asks_for_is_followed() {
 }
 
 #[tokio::test]
-async fn a_sentinel_that_hangs_and_one_that_is_gone_are_done_without() {
+async fn gateway_tolerates_a_hanging_and_a_dead_sentinel() {
     let mut group = Group::start().await;
     group.sentinels[1].process.signal("STOP");
     let gateway = gateway(&group, "ping_interval = \"5m\"\n").await;
@@ -101,7 +101,7 @@ async fn a_sentinel_that_hangs_and_one_that_is_gone_are_done_without() {
 }
 
 #[tokio::test]
-async fn sentinels_have_passwords_and_tls_of_their_own() {
+async fn sentinels_have_separate_passwords_and_tls() {
     let authority = Authority::new();
     let own = authority.issue(&["127.0.0.1"], FAR);
     let (certificate, key, ca) = (
@@ -143,11 +143,11 @@ async fn sentinels_have_passwords_and_tls_of_their_own() {
     let keys =
         format!("username = \"gateway\"\npassword_file = {password:?}\ntls = true\nca_file = {ca:?}\n");
 
-    let bare = format!("[redis.default]\n{}{keys}", group.settings());
-    let config = format!("{bare}sentinel_password_file = {sentinel_password:?}\n");
+    let without_password = format!("[redis.default]\n{}{keys}", group.settings());
+    let config = format!("{without_password}sentinel_password_file = {sentinel_password:?}\n");
     let other = config.replace("\"mymaster\"", "\"mastered\"");
     let start = |config: &str| Gateway::settings().config(config).start_unready();
-    let (without, wrong, other) = (start(&bare).await, start(&config).await, start(&other).await);
+    let (without, wrong, other) = (start(&without_password).await, start(&config).await, start(&other).await);
     without
         .wait_for_cause("the server wants a password, and none is configured: `sentinel_password_file`")
         .await;

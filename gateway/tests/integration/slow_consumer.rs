@@ -1,4 +1,5 @@
-//! A client that stops reading costs only itself: the others get everything, and it is told why it is cut off.
+//! A slow consumer affects only itself: other clients receive everything, and it receives the reason for its
+//! disconnect.
 
 use std::time::Duration;
 
@@ -13,74 +14,75 @@ use crate::harness::sse::Next;
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
-/// A bound that is soon reached, and a time-out that leaves the slow client time to read its close frame.
+/// A queue that fills quickly, and a timeout that leaves the slow client time to read its close frame.
 const CONFIG: &str = "[limits]\nclient_queue_bytes = \"256KiB\"\npublication_bytes = \"64KiB\"\n\n[websocket]\nclose_timeout = \"30s\"\n";
 
 const ROUNDS: usize = 160;
 const PER_ROUND: usize = 100;
 const MESSAGES: usize = ROUNDS * PER_ROUND;
-const NEIGHBOURS: usize = 8;
+const OTHERS: usize = 8;
 
-/// How much the process may grow while 16 MiB are published to a client that takes none of them.
-const GROWTH: u64 = 12 << 20;
+/// Maximum memory growth while 16 MiB are published to a client that reads nothing.
+const GROWTH_MAX: u64 = 12 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_websocket_that_stops_reading_is_closed_with_3008_and_the_others_get_everything() {
+async fn slow_websocket_is_closed_with_3008() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["flood"]).await;
+    let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["burst"]).await;
 
-    flood(&redis, &gateway).await;
+    publish_rounds(&redis, &gateway).await;
 
-    let mut got = 0;
+    let mut count = 0;
     let why = loop {
         match slow.next().await {
             Incoming::Publication(publication) => {
-                assert_eq!(publication.data, message(got), "what came before the end has no hole");
-                got += 1;
+                assert_eq!(publication.data, message(count), "messages before the end are complete");
+                count += 1;
             }
             Incoming::Closed(why) => break why,
-            other => panic!("neither a publication nor the end: {other:?}"),
+            other => panic!("unexpected message: {other:?}"),
         }
     };
-    assert!(got < MESSAGES, "the slow client got everything: it was never slow");
-    assert_eq!(why.map(|(code, _)| code), Some(3008), "after {got} messages");
+    assert!(count < MESSAGES, "the slow client received everything: the test is void");
+    assert_eq!(why.map(|(code, _)| code), Some(3008), "after {count} messages");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_stream_that_stops_reading_is_told_so_and_the_others_get_everything() {
+async fn slow_event_stream_ends_with_an_error_event() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let mut slow = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/flood").await;
+    let mut slow =
+        SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/burst").await;
 
-    flood(&redis, &gateway).await;
+    publish_rounds(&redis, &gateway).await;
 
-    let mut got = 0;
+    let mut count = 0;
     let notice = loop {
         match slow.next().await {
             Next::Event(event) if event.name == "message" => {
-                assert_eq!(event.data, message(got), "what came before the end has no hole");
-                got += 1;
+                assert_eq!(event.data, message(count), "messages before the end are complete");
+                count += 1;
             }
             Next::Event(event) => break event,
-            end => panic!("the stream ended without a word after {got} messages: {end:?}"),
+            end => panic!("the stream ended without an error event after {count} messages: {end:?}"),
         }
     };
-    assert!(got < MESSAGES, "the slow client got everything: it was never slow");
+    assert!(count < MESSAGES, "the slow client received everything: the test is void");
     assert_eq!(notice.name, "error", "{notice:?}");
     assert!(notice.data.contains("3008"), "{notice:?}");
-    assert!(matches!(slow.next().await, Next::End), "the stream ends in good order");
+    assert!(matches!(slow.next().await, Next::End), "the stream is completed");
 }
 
-/// How often a client asks for the same again, and how much it is each time: what fits into one reply, since a client
-/// that unsubscribes gives up the rest.
-const RETURNS: u32 = 100;
+/// Number of repeated recoveries, and publications in each: what fits in one reply, because an unsubscribe discards the
+/// rest.
+const RECOVERIES: u32 = 100;
 const KEPT: usize = 50;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recoveries_that_nobody_reads_do_not_pile_up() {
+async fn unread_recoveries_do_not_accumulate() {
     let redis = Redis::start().await;
     let config =
         format!("{CONFIG}\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = 64 }}\n");
@@ -93,22 +95,22 @@ async fn recoveries_that_nobody_reads_do_not_pile_up() {
     let url = format!("ws://{}/connection/websocket", gateway.address());
     let (mut idle, _) = client_async(url, gateway.small_buffer_connection()).await.unwrap();
     idle.send(Message::text(json!({"id": 1, "connect": {}}).to_string())).await.unwrap();
-    for number in 1..=RETURNS {
+    for number in 1..=RECOVERIES {
         let subscribe = json!({"id": 2 * number, "subscribe": {"channel": "kept", "recover": true}});
         let unsubscribe = json!({"id": 2 * number + 1, "unsubscribe": {"channel": "kept"}});
         idle.send(Message::text(format!("{subscribe}\n{unsubscribe}"))).await.unwrap();
     }
-    let mut most: f64 = 0.0;
+    let mut peak: f64 = 0.0;
     until("every command has arrived", async || {
-        most = most.max(gateway.metric("earshot_client_queue_bytes", &[]).await);
-        (gateway.metric("earshot_commands_total", &[]).await >= f64::from(2 * RETURNS + 1)).then_some(())
+        peak = peak.max(gateway.metric("earshot_client_queue_bytes", &[]).await);
+        (gateway.metric("earshot_commands_total", &[]).await >= f64::from(2 * RECOVERIES + 1)).then_some(())
     })
     .await;
-    // And all of it comes as soon as it is read.
+    // All of it is delivered once the client reads.
     let (mut replied, mut recovered) = (1, 0);
-    while replied <= 2 * RETURNS {
+    while replied <= 2 * RECOVERIES {
         let Some(Ok(Message::Text(text))) = idle.next().await else { panic!("it ended after {replied}") };
-        most = most.max(if replied % 20 == 0 {
+        peak = peak.max(if replied % 20 == 0 {
             gateway.metric("earshot_client_queue_bytes", &[]).await
         } else {
             0.0
@@ -123,15 +125,15 @@ async fn recoveries_that_nobody_reads_do_not_pile_up() {
             }
         }
     }
-    assert_eq!(recovered, KEPT * RETURNS as usize);
-    assert!(most < f64::from(512 << 10), "{most} bytes waited for one client");
+    assert_eq!(recovered, KEPT * RECOVERIES as usize);
+    assert!(peak < f64::from(512 << 10), "{peak} bytes were queued for one client");
 }
 
-/// Publications just below `publication_bytes`, one right after the other.
+/// Publications just below `publication_bytes`, back to back.
 const LARGE: usize = 3;
 
 #[tokio::test]
-async fn a_client_that_reads_is_not_slow_when_large_publications_come_together() {
+async fn reading_client_is_not_slow_after_large_publications() {
     let redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let mut socket = WsClient::open_over(gateway.small_buffer_connection(), &["large"]).await;
@@ -144,37 +146,37 @@ async fn a_client_that_reads_is_not_slow_when_large_publications_come_together()
     }
 }
 
-/// Publishes everything, round by round: each round must have reached every neighbour before the next one.
-async fn flood(redis: &Redis, gateway: &Gateway) {
-    let mut neighbours = Neighbours::open(gateway).await;
+/// Publishes everything in rounds: each round must have reached every other client before the next one.
+async fn publish_rounds(redis: &Redis, gateway: &Gateway) {
+    let mut others = OtherClients::open(gateway).await;
     let before = gateway.memory();
     for round in 0..ROUNDS {
         let numbers = round * PER_ROUND..(round + 1) * PER_ROUND;
-        redis.publish_all(numbers.clone().map(|number| ("flood", message(number)))).await;
-        neighbours = neighbours.hear(numbers).await;
+        redis.publish_all(numbers.clone().map(|number| ("burst", message(number)))).await;
+        others = others.receive(numbers).await;
     }
     let growth = gateway.memory().saturating_sub(before);
-    assert!(growth < GROWTH, "the process grew by {growth} bytes");
+    assert!(growth < GROWTH_MAX, "the process grew by {growth} bytes");
 }
 
-/// Clients of both kinds that read all the time.
-struct Neighbours {
+/// Clients of both transports that read all the time.
+struct OtherClients {
     sockets: Vec<WsClient>,
     streams: Vec<SseClient>,
 }
 
-impl Neighbours {
+impl OtherClients {
     async fn open(gateway: &Gateway) -> Self {
-        let mut neighbours = Self { sockets: Vec::new(), streams: Vec::new() };
-        for _ in 0..NEIGHBOURS / 2 {
-            neighbours.sockets.push(WsClient::open(gateway.address(), &["flood"]).await);
-            neighbours.streams.push(SseClient::open(gateway.address(), "/sse/flood").await);
+        let mut others = Self { sockets: Vec::new(), streams: Vec::new() };
+        for _ in 0..OTHERS / 2 {
+            others.sockets.push(WsClient::open(gateway.address(), &["burst"]).await);
+            others.streams.push(SseClient::open(gateway.address(), "/sse/burst").await);
         }
-        neighbours
+        others
     }
 
-    /// Every neighbour gets exactly these messages, in order.
-    async fn hear(self, numbers: std::ops::Range<usize>) -> Self {
+    /// Asserts that every client receives exactly these messages, in order.
+    async fn receive(self, numbers: std::ops::Range<usize>) -> Self {
         let mut sockets = JoinSet::new();
         for mut socket in self.sockets {
             let numbers = numbers.clone();
@@ -195,13 +197,14 @@ impl Neighbours {
                 stream
             });
         }
-        let hearing = async { Self { sockets: sockets.join_all().await, streams: streams.join_all().await } };
-        let in_time = tokio::time::timeout(Duration::from_secs(10), hearing).await;
-        in_time.expect("the neighbours of a slow client are not held up")
+        let receiving =
+            async { Self { sockets: sockets.join_all().await, streams: streams.join_all().await } };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), receiving).await;
+        in_time.expect("other clients are not delayed")
     }
 }
 
-/// A payload of 1 KiB that tells its number.
+/// A payload of 1 KiB with this number.
 fn message(number: usize) -> String {
     format!(r#"{{"number":"{number:08}","fill":"{}"}}"#, "x".repeat(990))
 }

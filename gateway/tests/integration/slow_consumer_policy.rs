@@ -1,5 +1,5 @@
-//! What a namespace says of the slow: the newest of each kind, or the oldest dropped with a notice; nothing else is
-//! lost, and nobody else notices.
+//! Slow consumer policies of a namespace: the last publication per key, or the oldest dropped with a gap notice;
+//! nothing else is lost, and other clients are unaffected.
 
 use std::collections::HashMap;
 
@@ -29,72 +29,72 @@ history = { size = 100, ttl = "60s" }
 slow_consumer.policy = "drop-oldest"
 "#;
 
-/// Twenty times what may wait for one client.
+/// Twenty times what fits in the queue of a client.
 const MESSAGES: u64 = 5000;
 const BATCH: usize = 100;
 const JOBS: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_latest_a_slow_stream_gets_the_newest_of_each_and_every_last_state() {
+async fn latest_policy_delivers_the_last_publication_per_key() {
     let _exclusive = exclusive().await;
     let (redis, gateway) = start().await;
     let mut slow = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/progress").await;
 
-    flood(&redis, &gateway, "progress").await;
+    publish_all(&redis, &gateway, "progress").await;
 
-    let (mut last, mut got, mut newest, mut done) = (0, 0, HashMap::new(), 0);
+    let (mut last, mut count, mut last_numbers, mut done) = (0, 0, HashMap::new(), 0);
     while last < MESSAGES {
         let Next::Event(event) = slow.next().await else { panic!("it ended after {last}") };
-        assert_eq!(event.name, "message", "nothing is to be told: {event:?}");
+        assert_eq!(event.name, "message", "unexpected event: {event:?}");
         let (number, job, is_done) = read(&event.data);
-        assert!(number > last, "{number} came after {last}");
-        (last, got, done) = (number, got + 1, done + u64::from(is_done));
-        newest.insert(job, number);
+        assert!(number > last, "{number} after {last}");
+        (last, count, done) = (number, count + 1, done + u64::from(is_done));
+        last_numbers.insert(job, number);
     }
-    assert!(got < MESSAGES, "it got everything: it was never slow");
+    assert!(count < MESSAGES, "it received everything: the test is void");
     for job in 0..JOBS {
-        assert_eq!(newest[&job], MESSAGES - (JOBS - job) % JOBS, "the newest of job {job}");
+        assert_eq!(last_numbers[&job], MESSAGES - (JOBS - job) % JOBS, "the last_numbers of job {job}");
     }
-    assert_eq!(done, (1..=MESSAGES).filter(|number| is_last(*number)).count() as u64);
-    let superseded = gateway.metric("earshot_conflated_total", &[]).await;
-    assert!(superseded >= (MESSAGES - got) as f64, "{superseded} of {}", MESSAGES - got);
+    assert_eq!(done, (1..=MESSAGES).filter(|number| is_terminal(*number)).count() as u64);
+    let conflated = gateway.metric("earshot_conflated_total", &[]).await;
+    assert!(conflated >= (MESSAGES - count) as f64, "{conflated} of {}", MESSAGES - count);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_drop_oldest_a_slow_stream_is_told_of_what_was_dropped_and_goes_on() {
+async fn drop_oldest_policy_reports_a_gap_to_a_slow_stream() {
     let _exclusive = exclusive().await;
     let (redis, gateway) = start().await;
     let mut slow = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/ticks").await;
 
-    flood(&redis, &gateway, "ticks").await;
+    publish_all(&redis, &gateway, "ticks").await;
 
     let (mut last, mut dropped) = (0, 0);
     while last < MESSAGES {
         let Next::Event(event) = slow.next().await else { panic!("it ended after {last}") };
         if event.name == "gap" {
             assert!(event.data.contains(r#""slow-consumer""#), "{event:?}");
-            // The first offset is that of the first message, so offsets are numbers.
+            // The first message has offset 1, so offsets equal numbers.
             let offset = offset(&event);
-            assert!(offset > last, "a gap up to {offset} is told after {last}");
+            assert!(offset > last, "gap up to {offset} after {last}");
             (last, dropped) = (offset, dropped + offset - last);
             continue;
         }
         let (number, ..) = read(&event.data);
-        assert_eq!(number, last + 1, "what was dropped is told before what follows it");
+        assert_eq!(number, last + 1, "the gap event precedes the next message");
         last = number;
     }
-    assert!(dropped > 0, "it got everything: it was never slow");
+    assert!(dropped > 0, "it received everything: the test is void");
     assert_eq!(gateway.metric("earshot_slow_consumer_dropped_total", &[]).await as u64, dropped);
     assert!(gateway.metric("earshot_gaps_total", &[r#"reason="slow-consumer""#]).await > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_drop_oldest_a_slow_websocket_is_made_to_subscribe_again_and_keeps_its_connection() {
+async fn drop_oldest_policy_resubscribes_a_slow_websocket() {
     let _exclusive = exclusive().await;
     let (redis, gateway) = start().await;
     let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["ticks"]).await;
 
-    flood(&redis, &gateway, "ticks").await;
+    publish_all(&redis, &gateway, "ticks").await;
 
     let mut last = 0;
     let notice = loop {
@@ -106,7 +106,7 @@ async fn with_drop_oldest_a_slow_websocket_is_made_to_subscribe_again_and_keeps_
             }
             Incoming::Ping => {}
             Incoming::Push(push) => break push,
-            other => panic!("neither a publication nor the notice: {other:?}"),
+            other => panic!("unexpected message: {other:?}"),
         }
     };
     assert_eq!(notice["push"]["unsubscribe"]["code"], 2500, "{notice}");
@@ -118,13 +118,13 @@ async fn with_drop_oldest_a_slow_websocket_is_made_to_subscribe_again_and_keeps_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_takes_nothing_for_too_long_is_disconnected_however_little_waits() {
+async fn stalled_client_is_disconnected_after_the_queue_age() {
     let redis = Redis::start().await;
     let config = "[limits]\nclient_queue_age = \"1s\"\nclient_queue_bytes = \"1GiB\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut slow = WsClient::open_over(gateway.small_buffer_connection(), &["slowly"]).await;
     let mut number = 0;
-    until("it is disconnected", async || {
+    until("the client is disconnected", async || {
         for _ in 0..20 {
             number += 1;
             redis.publish("slowly", message(number).as_bytes()).await;
@@ -137,7 +137,7 @@ async fn whoever_takes_nothing_for_too_long_is_disconnected_however_little_waits
         match slow.next().await {
             Incoming::Publication(_) | Incoming::Ping => {}
             Incoming::Closed(why) => break why,
-            other => panic!("neither a publication nor the end: {other:?}"),
+            other => panic!("unexpected message: {other:?}"),
         }
     };
     assert_eq!(why.map(|(code, _)| code), Some(3008));
@@ -149,24 +149,28 @@ async fn start() -> (Redis, Gateway) {
     (redis, gateway)
 }
 
-/// Publishes everything, as fast as a neighbour who keeps up hears it.
-async fn flood(redis: &Redis, gateway: &Gateway, channel: &str) {
+/// Publishes everything, as fast as a control client receives it.
+async fn publish_all(redis: &Redis, gateway: &Gateway, channel: &str) {
     let mut control = WsClient::open(gateway.address(), &[channel]).await;
     let numbers: Vec<u64> = (1..=MESSAGES).collect();
     for batch in numbers.chunks(BATCH) {
         redis.publish_all(batch.iter().map(|number| (channel, message(*number)))).await;
         for number in batch {
-            assert_eq!(read(&control.publication().await.data).0, *number, "the control hears everything");
+            assert_eq!(
+                read(&control.publication().await.data).0,
+                *number,
+                "the control client receives everything"
+            );
         }
     }
 }
 
-fn is_last(number: u64) -> bool {
+fn is_terminal(number: u64) -> bool {
     number % 250 == 7
 }
 
 fn message(number: u64) -> String {
-    let (job, state) = (number % JOBS, if is_last(number) { "done" } else { "active" });
+    let (job, state) = (number % JOBS, if is_terminal(number) { "done" } else { "active" });
     let fill = "x".repeat(950);
     format!(r#"{{"number":{number},"job":{{"id":{job}}},"state":"{state}","fill":"{fill}"}}"#)
 }
@@ -176,7 +180,7 @@ fn read(data: &str) -> (u64, u64, bool) {
     (value["number"].as_u64().unwrap(), value["job"]["id"].as_u64().unwrap(), value["state"] == "done")
 }
 
-/// Where the sequence goes on after an event.
+/// The offset in the id of an event.
 fn offset(event: &Event) -> u64 {
     let cursor = earshot_protocol::Cursor::parse(&event.id).unwrap();
     let channel = earshot_protocol::ChannelName::parse("ticks").unwrap();

@@ -1,4 +1,5 @@
-//! An event stream that was cut goes on where its client stood, or says for which channel it cannot.
+//! An event stream that reconnects continues from the position of its client, or reports each channel that cannot be
+//! recovered.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::sse::Event;
 use crate::harness::{Gateway, Redis, SseClient};
 
-/// One channel keeps little, one nothing, all others enough.
+/// One channel with a short history, one without, all others with a sufficient one.
 const CONFIG: &str = r#"
 [[namespace]]
 name = "small"
@@ -24,7 +25,7 @@ name = "rest"
 channels = ["*"]
 "#;
 
-async fn scene() -> (Redis, Gateway) {
+async fn start() -> (Redis, Gateway) {
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     (redis, gateway)
@@ -35,7 +36,7 @@ async fn publish(redis: &Redis, channel: &str, numbers: RangeInclusive<u64>) {
     redis.publish_all(numbers.iter().map(|number| (channel, number))).await;
 }
 
-/// The next events are these, as (name, data); gives the last one.
+/// Asserts the next events, as (name, data); returns the last one.
 async fn expect<D: ToString>(
     stream: &mut SseClient,
     events: impl IntoIterator<Item = (&str, D)>,
@@ -49,7 +50,7 @@ async fn expect<D: ToString>(
     last
 }
 
-/// What a `subscribed` event says of each channel.
+/// The recovery state of each channel in a `subscribed` event.
 fn recovered(subscribed: &Event) -> Value {
     let data: Value = serde_json::from_str(&subscribed.data).unwrap();
     data["channels"]
@@ -61,7 +62,7 @@ fn recovered(subscribed: &Event) -> Value {
         .into()
 }
 
-/// The next event is a gap of this channel.
+/// Asserts that the next event is a gap of this channel.
 async fn gap(stream: &mut SseClient, channel: &str) -> Event {
     let event = stream.event().await;
     let data: Value = serde_json::from_str(&event.data).unwrap();
@@ -71,18 +72,18 @@ async fn gap(stream: &mut SseClient, channel: &str) -> Event {
 }
 
 #[tokio::test]
-async fn the_last_id_is_taken_from_the_header_and_from_either_name_in_the_query() {
+async fn last_event_id_is_read_from_header_and_query() {
     for path in ["/sse/news", "/sse?channel=other&channel=news"] {
         let name = if path == "/sse/news" { "message" } else { "news" };
-        let (redis, gateway) = scene().await;
+        let (redis, gateway) = start().await;
         let (mut stream, _) = SseClient::connect(gateway.address(), path).await;
         publish(&redis, "news", 1..=4).await;
         let id = expect(&mut stream, [(name, 1), (name, 2)]).await.unwrap().id;
         expect(&mut stream, [(name, 3), (name, 4)]).await;
         drop(stream);
 
-        let mark = if path.contains('?') { '&' } else { '?' };
-        let in_query = |key: &str| format!("{path}{mark}{key}={id}");
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let in_query = |key: &str| format!("{path}{separator}{key}={id}");
         let mut streams = vec![SseClient::resume(gateway.address(), path, &id).await];
         for key in ["last_event_id", "lastEventId"] {
             streams.push(SseClient::connect(gateway.address(), &in_query(key)).await);
@@ -99,11 +100,11 @@ async fn the_last_id_is_taken_from_the_header_and_from_either_name_in_the_query(
 }
 
 #[tokio::test]
-async fn the_id_of_every_event_is_a_place_to_resume_from() {
+async fn every_event_id_can_be_resumed() {
     let one: &[_] = &[("a", "message")];
     let two: &[_] = &[("a", "a"), ("b", "b")];
     for (path, channels) in [("/sse/a", one), ("/sse?channel=a&channel=b", two)] {
-        let (redis, gateway) = scene().await;
+        let (redis, gateway) = start().await;
         let (mut stream, subscribed) = SseClient::connect(gateway.address(), path).await;
         let (mut events, mut ids) = (Vec::new(), vec![subscribed.id]);
         for number in 1..=5 {
@@ -113,7 +114,7 @@ async fn the_id_of_every_event_is_a_place_to_resume_from() {
                 events.push((name.to_string(), number.to_string()));
             }
         }
-        let mut back = Vec::new();
+        let mut resumed = Vec::new();
         for (known, id) in ids.iter().enumerate() {
             let (mut again, subscribed) = SseClient::resume(gateway.address(), path, id).await;
             assert_eq!(recovered(&subscribed)["a"], true, "{subscribed:?}");
@@ -125,28 +126,28 @@ async fn the_id_of_every_event_is_a_place_to_resume_from() {
                 end = event.id;
             }
             for (_, name) in channels {
-                // Each channel has its order; between channels there is none to keep.
+                // Each channel is ordered; there is no order between channels.
                 let of = |events: &[(String, String)]| -> Vec<String> {
                     events.iter().filter(|(own, _)| own == name).map(|(_, data)| data.clone()).collect()
                 };
                 assert_eq!(of(&missed), of(&events[known..]), "{name} from the id after {known} events");
             }
-            back.push(again);
-            // What the replay ended with is a place to resume from, too.
-            back.push(SseClient::resume(gateway.address(), path, &end).await.0);
+            resumed.push(again);
+            // The last id of a recovery can be resumed, too.
+            resumed.push(SseClient::resume(gateway.address(), path, &end).await.0);
         }
         publish(&redis, "a", 6..=6).await;
-        for mut stream in back {
+        for mut stream in resumed {
             expect(&mut stream, [(channels[0].1, 6)]).await;
         }
     }
 }
 
 #[tokio::test]
-async fn who_heard_nothing_but_subscribed_can_resume() {
+async fn id_of_the_subscribed_event_can_be_resumed() {
     for path in ["/sse/news", "/sse?channel=news&channel=other"] {
         let name = if path == "/sse/news" { "message" } else { "news" };
-        let (redis, gateway) = scene().await;
+        let (redis, gateway) = start().await;
         let (stream, subscribed) = SseClient::connect(gateway.address(), path).await;
         assert_eq!(recovered(&subscribed)["news"], false, "there was nothing to recover: {subscribed:?}");
         drop(stream);
@@ -158,8 +159,8 @@ async fn who_heard_nothing_but_subscribed_can_resume() {
 }
 
 #[tokio::test]
-async fn a_client_that_drops_again_and_again_misses_nothing() {
-    let (redis, gateway) = scene().await;
+async fn repeated_reconnects_lose_nothing() {
+    let (redis, gateway) = start().await;
     let path = "/sse?channel=a&channel=b";
     let (_, subscribed) = SseClient::connect(gateway.address(), path).await;
     let mut id = subscribed.id;
@@ -183,8 +184,8 @@ async fn a_client_that_drops_again_and_again_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_channel_that_cannot_be_continued_has_a_gap_and_the_others_go_on() {
-    let (redis, gateway) = scene().await;
+async fn unrecoverable_channel_has_a_gap_event_and_others_continue() {
+    let (redis, gateway) = start().await;
     let path = "/sse?channel=small&channel=news";
     let (mut stream, _) = SseClient::connect(gateway.address(), path).await;
     publish(&redis, "news", 1..=1).await;
@@ -202,7 +203,7 @@ async fn a_channel_that_cannot_be_continued_has_a_gap_and_the_others_go_on() {
     publish(&redis, "small", 4..=4).await;
     expect(&mut stream, [("small", 4)]).await;
 
-    // Whoever was cut off right after the gap has not been given what followed it, and is not told of it twice.
+    // A client that disconnects right after the gap event recovers what follows it, without a second gap event.
     let (mut stream, subscribed) = SseClient::resume(gateway.address(), path, &gap_id).await;
     assert_eq!(recovered(&subscribed), json!({"small": true, "news": true}));
     let mut got = Vec::new();
@@ -216,8 +217,8 @@ async fn a_channel_that_cannot_be_continued_has_a_gap_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_single_stream_that_cannot_be_continued_says_so_and_goes_on() {
-    let (redis, gateway) = scene().await;
+async fn unrecoverable_single_channel_has_a_gap_event_and_continues() {
+    let (redis, gateway) = start().await;
     let (mut stream, _) = SseClient::connect(gateway.address(), "/sse/small").await;
     publish(&redis, "small", 1..=4).await;
     let id = expect(&mut stream, [("message", 1)]).await.unwrap().id;
@@ -231,8 +232,8 @@ async fn a_single_stream_that_cannot_be_continued_says_so_and_goes_on() {
 }
 
 #[tokio::test]
-async fn without_history_coming_back_is_a_gap_whenever_something_may_be_missing() {
-    let (redis, gateway) = scene().await;
+async fn reconnect_without_history_has_a_gap_event() {
+    let (redis, gateway) = start().await;
     let (mut stream, _) = SseClient::connect(gateway.address(), "/sse/none").await;
     publish(&redis, "none", 1..=2).await;
     let id = expect(&mut stream, [("message", 1)]).await.unwrap().id;
@@ -245,17 +246,17 @@ async fn without_history_coming_back_is_a_gap_whenever_something_may_be_missing(
 }
 
 #[tokio::test]
-async fn a_changed_list_continues_what_was_in_it_and_begins_what_was_not() {
-    let (redis, gateway) = scene().await;
+async fn changed_channel_list_recovers_the_channels_of_both_lists() {
+    let (redis, gateway) = start().await;
     let (mut stream, _) = SseClient::connect(gateway.address(), "/sse?channel=a&channel=b").await;
-    let (mut keeps_c_known, _) = SseClient::connect(gateway.address(), "/sse/c").await;
+    let (mut subscriber_of_c, _) = SseClient::connect(gateway.address(), "/sse/c").await;
     publish(&redis, "a", 1..=1).await;
     let id = expect(&mut stream, [("a", 1)]).await.unwrap().id;
     for channel in ["a", "b", "c"] {
         publish(&redis, channel, 2..=3).await;
     }
     expect(&mut stream, [("a", 2), ("a", 3), ("b", 2), ("b", 3)]).await;
-    expect(&mut keeps_c_known, [("message", 2), ("message", 3)]).await;
+    expect(&mut subscriber_of_c, [("message", 2), ("message", 3)]).await;
     drop(stream);
 
     let (mut changed, subscribed) =
@@ -269,23 +270,27 @@ async fn a_changed_list_continues_what_was_in_it_and_begins_what_was_not() {
     assert_eq!(recovered(&subscribed), json!({"a": true}), "from several channels to one");
     let id_of_one = expect(&mut alone, [("message", 2), ("message", 3)]).await.unwrap().id;
 
-    let (mut turned, subscribed) =
+    let (mut reordered, subscribed) =
         SseClient::resume(gateway.address(), "/sse?channel=b&channel=a", &id_of_one).await;
     assert_eq!(recovered(&subscribed), json!({"a": true, "b": false}), "from one channel to several");
     publish(&redis, "b", 4..=4).await;
-    expect(&mut turned, [("b", 4)]).await;
+    expect(&mut reordered, [("b", 4)]).await;
 
-    let (mut turned, subscribed) =
+    let (mut reordered, subscribed) =
         SseClient::resume(gateway.address(), "/sse?channel=b&channel=c", &id_of_changed).await;
-    assert_eq!(recovered(&subscribed), json!({"b": true, "c": true}), "another order is no other list");
-    let mut got = [turned.event().await, turned.event().await].map(|event| (event.name, event.data));
+    assert_eq!(
+        recovered(&subscribed),
+        json!({"b": true, "c": true}),
+        "the order of channels does not matter"
+    );
+    let mut got = [reordered.event().await, reordered.event().await].map(|event| (event.name, event.data));
     got.sort();
     assert_eq!(got, [("b", "4"), ("c", "4")].map(|(name, data)| (name.to_owned(), data.to_owned())));
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_gateway_or_of_none_at_all_is_a_gap() {
-    let (redis, gateway) = scene().await;
+async fn unknown_cursor_has_a_gap_event() {
+    let (redis, gateway) = start().await;
     let other = Gateway::on(&redis).await;
     let path = "/sse?channel=a&channel=b";
     let (_, subscribed) = SseClient::connect(other.address(), path).await;

@@ -1,4 +1,4 @@
-//! `source = "stream"`: the log in Redis says where a publication stands, and every gateway says the same.
+//! `source = "stream"`: the log in Redis defines positions, which are the same on every gateway.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::harness::logs::{
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
-async fn scene() -> (Redis, [Gateway; 2]) {
+async fn start() -> (Redis, [Gateway; 2]) {
     let redis = Redis::start().await;
     let gateways = [gateway(&redis).await, gateway(&redis).await];
     (redis, gateways)
@@ -22,8 +22,8 @@ async fn subscribe(client: &mut WsClient, request: Value) -> Value {
 }
 
 #[tokio::test]
-async fn two_gateways_give_the_same_positions_over_both_transports() {
-    let (_redis, gateways) = scene().await;
+async fn gateways_return_the_same_positions_over_both_transports() {
+    let (_redis, gateways) = start().await;
     let mut sockets = Vec::new();
     let mut streams = Vec::new();
     for gateway in &gateways {
@@ -40,7 +40,7 @@ async fn two_gateways_give_the_same_positions_over_both_transports() {
     let mut epochs = Vec::new();
     for number in 1..=20_u64 {
         let (epoch, offset) = append_numbers(&gateways[(number % 2) as usize], "job:1", [number]).await;
-        assert_eq!(offset, number, "whichever gateway numbers it");
+        assert_eq!(offset, number, "the same sequence on either gateway");
         epochs.push(epoch);
     }
     epochs.dedup();
@@ -58,7 +58,7 @@ async fn two_gateways_give_the_same_positions_over_both_transports() {
             assert_eq!(event.data, number.to_string());
             ids.push(event.id);
         }
-        assert_eq!((&ids[0], &ids[1]), (&ids[2], &ids[3]), "a cursor does not tell of its gateway");
+        assert_eq!((&ids[0], &ids[1]), (&ids[2], &ids[3]), "a cursor does not depend on its gateway");
     }
     for gateway in &gateways {
         let mut late = WsClient::connect(gateway.address(), Encoding::Json).await;
@@ -68,8 +68,8 @@ async fn two_gateways_give_the_same_positions_over_both_transports() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_was_killed_goes_on_with_the_same_numbers() {
-    let (redis, [mut first, second]) = scene().await;
+async fn restarted_gateway_continues_the_offsets() {
+    let (redis, [mut first, second]) = start().await;
     let (epoch, _) = append_numbers(&first, "job:1", 1..=5).await;
     restart_empty(&mut first, &redis).await;
     assert_eq!(append_numbers(&first, "job:1", [6]).await, (epoch.clone(), 6));
@@ -81,9 +81,9 @@ async fn a_gateway_that_was_killed_goes_on_with_the_same_numbers() {
 }
 
 #[tokio::test]
-async fn tags_arrive_with_their_publication_live_recovered_and_in_the_history() {
+async fn tags_are_delivered_live_recovered_and_in_history() {
     for encoding in Encoding::BOTH {
-        let (_redis, [first, second]) = scene().await;
+        let (_redis, [first, second]) = start().await;
         let mut live = WsClient::connect(second.address(), encoding).await;
         subscribe(&mut live, json!({"channel": "job:1"})).await;
         let tags = json!({"state": "active", "naïve \"key\"": "line\nbreak"});
@@ -106,16 +106,16 @@ async fn tags_arrive_with_their_publication_live_recovered_and_in_the_history() 
 }
 
 #[tokio::test]
-async fn a_second_call_with_the_same_key_gets_the_first_position_and_publishes_nothing() {
-    let (redis, [mut first, second]) = scene().await;
+async fn repeated_idempotency_key_returns_the_first_position() {
+    let (redis, [mut first, second]) = start().await;
     let mut client = WsClient::open(second.address(), &["job:1", "job:2"]).await;
     let request = |data: u64| json!({"data": data, "idempotency_key": "order-1"});
     let position = append(&first, "job:1", request(1)).await;
     assert_eq!(append(&first, "job:1", request(2)).await, position);
-    assert_eq!(append(&second, "job:1", request(3)).await, position, "at whichever gateway");
+    assert_eq!(append(&second, "job:1", request(3)).await, position, "on either gateway");
     append_numbers(&first, "job:1", [4]).await;
     restart_empty(&mut first, &redis).await;
-    assert_eq!(append(&first, "job:1", request(5)).await, position, "whatever was published meanwhile");
+    assert_eq!(append(&first, "job:1", request(5)).await, position, "after other publications");
     append(&first, "job:2", request(6)).await;
     append(&first, "job:1", json!({"data": 7, "idempotency_key": "order-2"})).await;
     let mut received = Vec::new();
@@ -126,12 +126,12 @@ async fn a_second_call_with_the_same_key_gets_the_first_position_and_publishes_n
     received.sort();
     let expected = [("job:1", 1, "1"), ("job:1", 2, "4"), ("job:1", 3, "7"), ("job:2", 1, "6")];
     let expected = expected.map(|(channel, offset, data)| (channel.to_owned(), offset, data.to_owned()));
-    assert_eq!(received, expected, "a key belongs to its channel");
+    assert_eq!(received, expected, "keys are scoped to their channel");
 }
 
 #[tokio::test]
-async fn a_broadcast_says_where_it_stands_in_each_channel() {
-    let (_redis, [first, second]) = scene().await;
+async fn broadcast_returns_the_position_in_each_channel() {
+    let (_redis, [first, second]) = start().await;
     append_numbers(&first, "job:2", 1..=2).await;
     let request =
         json!({"channels": ["job:1", "job:2"], "data": 9, "idempotency_key": "b", "tags": {"k": "v"}});
@@ -144,14 +144,14 @@ async fn a_broadcast_says_where_it_stands_in_each_channel() {
 }
 
 #[tokio::test]
-async fn any_gateway_tells_the_whole_history_also_of_a_channel_that_nobody_hears() {
-    let (redis, [first, second]) = scene().await;
+async fn every_gateway_returns_the_history_of_any_channel() {
+    let (redis, [first, second]) = start().await;
     let (epoch, _) = append_numbers(&first, "job:1", 1..=7).await;
     let third = gateway(&redis).await;
     let expected: Vec<_> = (1..=7).map(|number| (number, json!(number))).collect();
     for gateway in [&first, &second, &third] {
-        let (told, publications) = read_log(gateway, "job:1").await;
-        assert_eq!((told, offsets_and_data(&publications)), (epoch.clone(), expected.clone()));
+        let (found_epoch, publications) = read_log(gateway, "job:1").await;
+        assert_eq!((found_epoch, offsets_and_data(&publications)), (epoch.clone(), expected.clone()));
         let request = json!({"channel": "job:1", "limit": 2, "since": {"offset": 3, "epoch": epoch}});
         let answer = gateway.api("history", &request.to_string()).await.json();
         assert_eq!(answer["result"]["offset"], 7, "{answer}");
@@ -161,8 +161,8 @@ async fn any_gateway_tells_the_whole_history_also_of_a_channel_that_nobody_hears
 }
 
 #[tokio::test]
-async fn what_was_removed_is_gone_on_every_gateway_and_the_numbers_go_on() {
-    let (redis, [first, second]) = scene().await;
+async fn removed_history_is_gone_on_every_gateway_and_offsets_continue() {
+    let (redis, [first, second]) = start().await;
     let mut client = WsClient::open(second.address(), &["job:1"]).await;
     let mut here = WsClient::open(first.address(), &["job:1"]).await;
     let (epoch, _) = append_numbers(&first, "job:1", 1..=3).await;
@@ -180,11 +180,11 @@ async fn what_was_removed_is_gone_on_every_gateway_and_the_numbers_go_on() {
         let mut late = WsClient::connect(gateway.address(), Encoding::Json).await;
         let result = subscribe(&mut late, request).await;
         assert_eq!(result["publications"].as_array().map_or(0, Vec::len), 0, "{result}");
-        assert!(result["recovered"] != true, "what it missed is gone: {result}");
+        assert!(result["recovered"] != true, "missed publications were removed: {result}");
     }
     assert_eq!(append_numbers(&second, "job:1", [4]).await, (epoch, 4));
-    assert_eq!(client.publication().await.offset, 4, "who was there notices nothing");
-    assert_eq!(here.publication().await.offset, 4, "who was there notices nothing");
+    assert_eq!(client.publication().await.offset, 4, "subscribers are unaffected");
+    assert_eq!(here.publication().await.offset, 4, "subscribers are unaffected");
     for gateway in [&first, &second, &third] {
         let (_, publications) = read_log(gateway, "job:1").await;
         assert_eq!(offsets_and_data(&publications), [(4, json!(4))]);
@@ -192,9 +192,9 @@ async fn what_was_removed_is_gone_on_every_gateway_and_the_numbers_go_on() {
 }
 
 #[tokio::test]
-async fn what_a_client_publishes_goes_through_the_log_as_well() {
+async fn client_publications_are_appended_to_the_log() {
     for encoding in Encoding::BOTH {
-        let (_redis, [first, second]) = scene().await;
+        let (_redis, [first, second]) = start().await;
         append_numbers(&first, "job:1", [1]).await;
         let mut app = WsClient::connect(first.address(), encoding).await;
         subscribe(&mut app, json!({"channel": "job:1"})).await;
@@ -210,8 +210,8 @@ async fn what_a_client_publishes_goes_through_the_log_as_well() {
 }
 
 #[tokio::test]
-async fn a_plain_publish_is_ignored_and_counted() {
-    let (redis, [first, _second]) = scene().await;
+async fn plain_publish_is_ignored_and_counted() {
+    let (redis, [first, _second]) = start().await;
     let mut client = WsClient::open(first.address(), &["job:1"]).await;
     let mut stream = SseClient::open(first.address(), "/sse/job:1").await;
     append_numbers(&first, "job:1", [1]).await;
@@ -231,8 +231,8 @@ async fn a_plain_publish_is_ignored_and_counted() {
 }
 
 #[tokio::test]
-async fn an_envelope_that_was_not_published_through_the_log_stops_nothing() {
-    let (redis, [first, _second]) = scene().await;
+async fn forged_envelope_does_not_stop_delivery() {
+    let (redis, [first, _second]) = start().await;
     let mut client = WsClient::open(first.address(), &["job:1"]).await;
     let (epoch, _) = append_numbers(&first, "job:1", [1]).await;
     assert_eq!(client.publication().await.data, "1");
@@ -241,22 +241,28 @@ async fn an_envelope_that_was_not_published_through_the_log_stops_nothing() {
     for forged in ["\0es2 zzz 7 0\n99".to_owned(), format!("\0es2 {epoch} 7 0\n99")] {
         let read = scripts_run(&mut connection).await;
         redis.publish("job:1", forged.as_bytes()).await;
-        // Three readings bring nothing, and one more what came meanwhile: then it is given up.
-        until("it is given up", async || (scripts_run(&mut connection).await >= read + 4).then_some(()))
-            .await;
+        // Three reads return nothing, and one more returns what arrived meanwhile; then the gateway gives up.
+        until("the gateway has stopped reading the log", async || {
+            (scripts_run(&mut connection).await >= read + 4).then_some(())
+        })
+        .await;
     }
     for number in 2..=9 {
         append_numbers(&first, "job:1", [number]).await;
         let publication = client.publication().await;
-        assert_eq!((publication.offset, publication.data), (number, number.to_string()), "what the log says");
+        assert_eq!(
+            (publication.offset, publication.data),
+            (number, number.to_string()),
+            "the content of the log"
+        );
     }
     let scripts = scripts_run(&mut connection).await - before;
-    assert!(scripts < 60, "{scripts} scripts for 8 publications: the log is read over and over");
+    assert!(scripts < 60, "{scripts} scripts for 8 publications: the log is read repeatedly");
 }
 
 #[tokio::test]
-async fn payloads_of_every_kind_are_the_same_live_recovered_and_on_the_other_gateway() {
-    let (_redis, [first, second]) = scene().await;
+async fn every_kind_of_payload_is_delivered_live_and_recovered() {
+    let (_redis, [first, second]) = start().await;
     let mut live = WsClient::open(second.address(), &["job:1"]).await;
     let large = format!("\"{}\"", "x".repeat(200_000));
     let sent = [
@@ -284,15 +290,15 @@ async fn payloads_of_every_kind_are_the_same_live_recovered_and_on_the_other_gat
         let mut late = WsClient::connect(gateway.address(), Encoding::Json).await;
         let result = subscribe(&mut late, json!({"channel": "job:1", "recover": true, "offset": 0})).await;
         let publications = result["publications"].as_array().into_iter().flatten();
-        let mut got: Vec<_> = publications
+        let mut recovered: Vec<_> = publications
             .map(|publication| Publication::read(String::new(), publication))
             .map(|publication| (publication.offset, publication.data, publication.tags))
             .collect();
-        // What does not fit into the reply follows it.
-        while got.len() < received.len() {
+        // Publications that do not fit in the reply follow it.
+        while recovered.len() < received.len() {
             let publication = late.publication().await;
-            got.push((publication.offset, publication.data, publication.tags));
+            recovered.push((publication.offset, publication.data, publication.tags));
         }
-        assert_eq!(got, received);
+        assert_eq!(recovered, received);
     }
 }

@@ -1,4 +1,4 @@
-//! A log outlives deaf spells: whoever listens notices nothing. A log that was lost is announced to everybody.
+//! A log outlives outages of the link: subscribers are unaffected. A lost log is reported to every subscriber.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,56 +13,58 @@ use crate::harness::subscriber::{Ledger, NUMBERS, Position, Received, Subscriber
 use crate::harness::ws::Incoming;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 
-/// Deaf spells in one run, and what is published between two.
-const SPELLS: usize = 4;
-const BETWEEN: u64 = 100;
+/// Outages per run, and publications between two of them.
+const OUTAGES: usize = 4;
+const NUMBERS_BETWEEN: u64 = 100;
 
-/// Two gateways on a Redis, followers of every kind on each, and a publisher.
+/// Two gateways on one Redis, subscribers of every transport on each, and a publisher.
 struct Scene {
     redis: Redis,
     gateways: [Gateway; 2],
     publisher: ApiPublisher,
     following: JoinSet<(Transport, Ledger, Vec<bool>)>,
-    enough: Arc<AtomicU64>,
+    stop_at: Arc<AtomicU64>,
 }
 
 impl Scene {
     async fn on(redis: Redis) -> Self {
         let gateways = [gateway(&redis).await, gateway(&redis).await];
-        let enough = Arc::new(AtomicU64::new(u64::MAX));
+        let stop_at = Arc::new(AtomicU64::new(u64::MAX));
         let mut following = JoinSet::new();
         for gateway in &gateways {
             for transport in Transport::ALL {
                 let subscriber = Subscriber::connect(gateway.address(), transport).await;
-                following.spawn(follow(subscriber, transport, Arc::clone(&enough)));
+                following.spawn(follow(subscriber, transport, Arc::clone(&stop_at)));
             }
         }
         let addresses = gateways.iter().map(Gateway::address).collect();
         let publisher = ApiPublisher::steady(addresses, NUMBERS);
-        Self { redis, gateways, publisher, following, enough }
+        Self { redis, gateways, publisher, following, stop_at }
     }
 
-    async fn flows(&self) {
+    async fn wait_for_publications(&self) {
         let confirmed = self.publisher.confirmed();
-        until("the load flows", async || (self.publisher.confirmed() > confirmed + BETWEEN).then_some(()))
-            .await;
+        until("the load wait_for_publications", async || {
+            (self.publisher.confirmed() > confirmed + NUMBERS_BETWEEN).then_some(())
+        })
+        .await;
     }
 
-    async fn both_answer_ready_with(&self, status: u16) {
+    async fn wait_for_ready_status(&self, status: u16) {
         for gateway in &self.gateways {
             gateway.wait_for_ready_status(status).await;
         }
     }
 
-    /// Everybody has heard everything, without a gap, without having been told to subscribe again.
-    async fn nobody_has_noticed(mut self) {
-        self.flows().await;
-        self.enough.store(self.publisher.confirmed() + BETWEEN, Ordering::Relaxed);
+    /// Asserts that every subscriber has received everything without a gap and without resubscribing.
+    async fn assert_unaffected(mut self) {
+        self.wait_for_publications().await;
+        self.stop_at.store(self.publisher.confirmed() + NUMBERS_BETWEEN, Ordering::Relaxed);
         while let Some(done) = self.following.join_next().await {
             let (transport, ledger, recoveries) = done.unwrap();
             assert_eq!((ledger.gaps, ledger.missed), (0, 0), "{transport:?}");
-            assert_eq!(ledger.last, Some(ledger.delivered), "{transport:?}: everything from 1 on, once");
-            assert!(recoveries.is_empty(), "{transport:?}: it was to stay subscribed: {recoveries:?}");
+            assert_eq!(ledger.last, Some(ledger.delivered), "{transport:?}: duplicate or missing");
+            assert!(recoveries.is_empty(), "{transport:?}: it must stay subscribed: {recoveries:?}");
         }
     }
 }
@@ -70,67 +72,67 @@ impl Scene {
 async fn follow(
     mut subscriber: Subscriber,
     transport: Transport,
-    enough: Arc<AtomicU64>,
+    stop_at: Arc<AtomicU64>,
 ) -> (Transport, Ledger, Vec<bool>) {
     let mut ledger = Ledger::from_start();
-    while !ledger.has(enough.load(Ordering::Relaxed)) {
+    while !ledger.has(stop_at.load(Ordering::Relaxed)) {
         ledger.record(subscriber.next().await);
     }
     (transport, ledger, subscriber.recoveries)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_notices_that_the_subscriptions_were_cut() {
+async fn disconnected_subscriptions_cause_no_gap() {
     let _exclusive = exclusive().await;
     let scene = Scene::on(Redis::start().await).await;
-    for _ in 0..SPELLS {
-        scene.flows().await;
-        scene.both_answer_ready_with(200).await;
-        assert_eq!(scene.redis.disconnect_subscribers().await, 2, "each gateway has its link");
+    for _ in 0..OUTAGES {
+        scene.wait_for_publications().await;
+        scene.wait_for_ready_status(200).await;
+        assert_eq!(scene.redis.disconnect_subscribers().await, 2, "one link per gateway");
     }
-    scene.flows().await;
-    scene.both_answer_ready_with(200).await;
-    let mut unheard = 0.0;
+    scene.wait_for_publications().await;
+    scene.wait_for_ready_status(200).await;
+    let mut missed = 0.0;
     for gateway in &scene.gateways {
         let received = gateway.metric("earshot_messages_total", &[]).await;
-        unheard += scene.publisher.confirmed() as f64 - received;
+        missed += scene.publisher.confirmed() as f64 - received;
     }
-    // One or two may be on their way at this moment.
-    assert!(unheard > 5.0, "all was received in spite of it: this test shows nothing");
-    eprintln!("{unheard} of {} were not received and came from the log", scene.publisher.confirmed());
-    scene.nobody_has_noticed().await;
+    // One or two messages may be in flight.
+    assert!(missed > 5.0, "everything was received live: the test is void");
+    eprintln!("{missed} of {} were read from the log", scene.publisher.confirmed());
+    scene.assert_unaffected().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_notices_that_redis_hung() {
+async fn hanging_redis_causes_no_gap() {
     let _exclusive = exclusive().await;
     let scene = Scene::on(Redis::start().await).await;
     for _ in 0..2 {
-        scene.flows().await;
+        scene.wait_for_publications().await;
         scene.redis.signal("STOP");
-        scene.both_answer_ready_with(503).await;
+        scene.wait_for_ready_status(503).await;
         scene.redis.signal("CONT");
-        scene.both_answer_ready_with(200).await;
+        scene.wait_for_ready_status(200).await;
     }
-    scene.nobody_has_noticed().await;
+    scene.assert_unaffected().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_notices_that_a_redis_that_keeps_everything_was_killed() {
+async fn restart_of_a_durable_redis_causes_no_gap() {
     let _exclusive = exclusive().await;
     let mut scene = Scene::on(Redis::start_durable().await).await;
-    for _ in 0..SPELLS {
-        scene.flows().await;
+    for _ in 0..OUTAGES {
+        scene.wait_for_publications().await;
         scene.redis.kill();
-        scene.both_answer_ready_with(503).await;
+        scene.wait_for_ready_status(503).await;
         scene.redis.restart().await;
     }
-    scene.both_answer_ready_with(200).await;
-    scene.nobody_has_noticed().await;
+    scene.wait_for_ready_status(200).await;
+    scene.assert_unaffected().await;
 }
 
-/// A Redis that keeps nothing dies and comes back.
-async fn lose(redis: &mut Redis, gateways: &[Gateway]) {
+/// Restarts a Redis without persistence.
+async fn lose_log(redis: &mut Redis, gateways: &[Gateway]) {
     redis.kill();
     for gateway in gateways {
         gateway.wait_for_ready_status(503).await;
@@ -139,7 +141,7 @@ async fn lose(redis: &mut Redis, gateways: &[Gateway]) {
 }
 
 #[tokio::test]
-async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
+async fn lost_log_is_reported_to_every_subscriber() {
     let mut redis = Redis::start().await;
     let gateways = [gateway(&redis).await, gateway(&redis).await];
     let (before, _) = append_numbers(&gateways[0], NUMBERS, 1..=5).await;
@@ -153,7 +155,7 @@ async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
         }
         streams.push(SseClient::open(gateway.address(), "/sse/numbers").await);
     }
-    lose(&mut redis, &gateways).await;
+    lose_log(&mut redis, &gateways).await;
     for stream in &mut streams {
         let gap: Value = serde_json::from_str(&stream.data("gap").await).unwrap();
         assert_eq!(gap, json!({"channel": NUMBERS, "reason": "log-lost"}));
@@ -171,7 +173,7 @@ async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
         assert_eq!(gateway.metric("earshot_gaps_total", &[r#"reason="log-lost""#]).await, 1.0);
     }
     let (after, offset) = append_numbers(&gateways[1], NUMBERS, 6..=7).await;
-    assert_eq!(offset, 2, "the log began anew");
+    assert_eq!(offset, 2, "a new log begins");
     assert_ne!(after, before);
     for socket in &mut sockets {
         for number in 6..=7 {
@@ -184,15 +186,15 @@ async fn everybody_is_told_when_redis_lost_the_log_and_hears_what_follows() {
     }
 }
 
-/// A log that grew beyond where everybody stood, before anybody could look at it.
+/// The new log becomes longer than every known position before a gateway can read it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_log_is_announced_also_when_the_new_one_is_longer_at_once() {
+async fn lost_log_is_reported_even_if_the_new_one_is_longer() {
     let _exclusive = exclusive().await;
     let mut redis = Redis::start().await;
     let gateways = [gateway(&redis).await, gateway(&redis).await];
     let mut subscribers = Vec::new();
     for gateway in &gateways {
-        // These come before the log is there.
+        // These subscribe before the log exists.
         for transport in Transport::ALL {
             subscribers.push((
                 Subscriber::connect(gateway.address(), transport).await,
@@ -208,7 +210,7 @@ async fn a_lost_log_is_announced_also_when_the_new_one_is_longer_at_once() {
         }
     }
     for gateway in &gateways {
-        // And these when it is, and both gateways have heard all of it.
+        // These subscribe when it exists and both gateways have received all of it.
         for transport in Transport::ALL {
             subscribers.push((
                 Subscriber::connect(gateway.address(), transport).await,
@@ -217,16 +219,16 @@ async fn a_lost_log_is_announced_also_when_the_new_one_is_longer_at_once() {
             ));
         }
     }
-    let enough = Arc::new(AtomicU64::new(u64::MAX));
+    let stop_at = Arc::new(AtomicU64::new(u64::MAX));
     let mut following = JoinSet::new();
     for (mut subscriber, mut ledger, transport) in subscribers {
-        let enough = Arc::clone(&enough);
+        let stop_at = Arc::clone(&stop_at);
         following.spawn(async move {
-            while !ledger.has(enough.load(Ordering::Relaxed)) {
+            while !ledger.has(stop_at.load(Ordering::Relaxed)) {
                 let received = subscriber.next().await;
                 assert!(
                     received == Received::Gap || ledger.gaps > 0,
-                    "{transport:?}: {received:?} of another log"
+                    "{transport:?}: {received:?} from another log"
                 );
                 ledger.record(received);
             }
@@ -234,24 +236,20 @@ async fn a_lost_log_is_announced_also_when_the_new_one_is_longer_at_once() {
         });
     }
     let publisher = ApiPublisher::start(gateways.iter().map(Gateway::address).collect(), NUMBERS, 5);
-    lose(&mut redis, &gateways).await;
+    lose_log(&mut redis, &gateways).await;
     publisher.allow(u64::MAX / 2);
     until("the new log is longer", async || (publisher.confirmed() > 50).then_some(())).await;
-    enough.store(publisher.confirmed() + 100, Ordering::Relaxed);
+    stop_at.store(publisher.confirmed() + 100, Ordering::Relaxed);
     while let Some(done) = following.join_next().await {
         let (subscriber, ledger, transport) = done.unwrap();
-        let place = format!("{transport:?}, subscribed before the log was there: {}", ledger.first == 1);
-        assert_eq!(ledger.gaps, 1, "{place}: told once");
+        let which = format!("{transport:?}, subscribed before the log existed: {}", ledger.first == 1);
+        assert_eq!(ledger.gaps, 1, "{which}: one gap");
         match subscriber.position() {
             Position::Offset { epoch, .. } => {
-                assert_ne!(*epoch, before, "{place}");
-                assert_eq!(
-                    subscriber.recoveries,
-                    [false],
-                    "{place}: it must not believe that it has everything"
-                );
+                assert_ne!(*epoch, before, "{which}");
+                assert_eq!(subscriber.recoveries, [false], "{which}: the recovery must not succeed");
             }
-            Position::Cursor(_) => assert!(subscriber.recoveries.is_empty(), "{place}"),
+            Position::Cursor(_) => assert!(subscriber.recoveries.is_empty(), "{which}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A log outlives gateways: whoever comes back, to the same one or to another, goes on where it stood.
+//! A log outlives gateways: a client that reconnects, to the same gateway or another, continues from its position.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
 #[tokio::test]
-async fn who_was_on_a_gateway_that_was_killed_goes_on_there_and_elsewhere() {
+async fn clients_of_a_killed_gateway_recover_there_and_elsewhere() {
     let redis = Redis::start().await;
     let mut killed = gateway(&redis).await;
     let other = gateway(&redis).await;
@@ -35,7 +35,7 @@ async fn who_was_on_a_gateway_that_was_killed_goes_on_there_and_elsewhere() {
             ledger.read(subscriber, last + 5).await;
         }
         killed.process.kill();
-        // Half of them go to the gateway that is left, the others wait for theirs.
+        // Half of them reconnect to the other gateway, the rest wait for their own.
         for (place, (subscriber, ..)) in subscribers.iter_mut().enumerate() {
             assert!(subscriber.next_or_end().await.is_err());
             if place % 2 == round % 2 {
@@ -67,7 +67,7 @@ async fn who_was_on_a_gateway_that_was_killed_goes_on_there_and_elsewhere() {
 }
 
 #[tokio::test]
-async fn the_newest_value_outlives_its_gateway() {
+async fn last_value_outlives_its_gateway() {
     let redis = Redis::start().await;
     let mut first = gateway(&redis).await;
     for state in ["queued", "running", "done"] {
@@ -77,8 +77,8 @@ async fn the_newest_value_outlives_its_gateway() {
     let second = gateway(&redis).await;
     for gateway in [&first, &second] {
         for encoding in Encoding::BOTH {
-            let mut page = WsClient::connect(gateway.address(), encoding).await;
-            let reply = page.request("subscribe", json!({"channel": "status:7"})).await;
+            let mut client = WsClient::connect(gateway.address(), encoding).await;
+            let reply = client.request("subscribe", json!({"channel": "status:7"})).await;
             let newest: Vec<_> =
                 reply["subscribe"]["publications"].as_array().into_iter().flatten().collect();
             assert_eq!(newest.len(), 1, "{reply}");
@@ -89,16 +89,16 @@ async fn the_newest_value_outlives_its_gateway() {
         for (path, name) in
             [("/sse/status:7", "message"), ("/sse?channel=status:8&channel=status:7", "status:7")]
         {
-            let mut page = SseClient::open(gateway.address(), path).await;
-            assert_eq!(page.data(name).await, "\"done\"");
+            let mut client = SseClient::open(gateway.address(), path).await;
+            assert_eq!(client.data(name).await, "\"done\"");
         }
     }
-    let mut page = SseClient::open(second.address(), "/sse/status:7").await;
+    let mut client = SseClient::open(second.address(), "/sse/status:7").await;
     append(&first, "status:7", json!({"data": "again"})).await;
     assert_eq!(
-        [page.data("message").await, page.data("message").await],
+        [client.data("message").await, client.data("message").await],
         ["\"done\"", "\"again\""],
-        "once each"
+        "duplicate or missing"
     );
 }
 
@@ -107,14 +107,14 @@ const CHANNELS: usize = 10;
 const BEFORE: u64 = 20;
 const MISSED: u64 = 50;
 
-/// Where a client of the crowd stands.
-enum Place {
+/// The position of a client.
+enum LastPosition {
     Socket { epoch: Value, offset: u64 },
     Stream { id: String },
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_come_back_at_once_after_a_restart_and_redis_is_read_once_a_channel() {
+async fn mass_reconnect_reads_each_log_once() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let mut first = gateway(&redis).await;
@@ -122,11 +122,11 @@ async fn a_thousand_come_back_at_once_after_a_restart_and_redis_is_read_once_a_c
     for channel in 0..CHANNELS {
         append_numbers(&other, &name(channel), 1..=BEFORE).await;
     }
-    let mut joining = JoinSet::new();
+    let mut subscribing = JoinSet::new();
     for client in 0..CLIENTS {
-        joining.spawn(join(first.address(), client));
+        subscribing.spawn(subscribe(first.address(), client));
     }
-    let crowd = joining.join_all().await;
+    let clients = subscribing.join_all().await;
     first.process.kill();
     for channel in 0..CHANNELS {
         append_numbers(&other, &name(channel), BEFORE + 1..=BEFORE + MISSED).await;
@@ -137,22 +137,22 @@ async fn a_thousand_come_back_at_once_after_a_restart_and_redis_is_read_once_a_c
     let before = scripts_run(&mut connection).await;
     let began = Instant::now();
     let mut returning = JoinSet::new();
-    for (client, place) in crowd {
-        returning.spawn(resubscribe_after_gaps(first.address(), client, place));
+    for (client, place) in clients {
+        returning.spawn(assert_recovers(first.address(), client, place));
     }
     let mut took = Vec::new();
-    while let Some(whole) = returning.join_next().await {
-        whole.unwrap();
+    while let Some(done) = returning.join_next().await {
+        done.unwrap();
         took.push(began.elapsed());
     }
     let reads = scripts_run(&mut connection).await - before;
     eprintln!(
-        "{CLIENTS} clients of {CHANNELS} channels came back at once, {MISSED} missed by each: half were whole after \
+        "{CLIENTS} clients of {CHANNELS} channels reconnected at once and missed {MISSED} each: half recovered within \
          {:?}, the last after {:?}; Redis ran {reads} scripts",
         took[CLIENTS / 2],
         took[CLIENTS - 1]
     );
-    // A look and a read for each channel, or one for each shard that asks at the same moment; not one for each client.
+    // A check and a read per channel, or per shard that asks at the same moment; not per client.
     assert!(reads <= 8 * CHANNELS as u64, "{reads} reads for {CHANNELS} channels");
 }
 
@@ -160,55 +160,55 @@ fn name(channel: usize) -> String {
     format!("job:{channel}")
 }
 
-async fn join(address: SocketAddr, client: usize) -> (usize, Place) {
+async fn subscribe(address: SocketAddr, client: usize) -> (usize, LastPosition) {
     let channel = name(client % CHANNELS);
     let place = if client.is_multiple_of(2) {
         let mut socket = WsClient::connect(address, Encoding::BOTH[client / 2 % 2]).await;
         let reply = socket.request("subscribe", json!({ "channel": channel })).await;
         let (epoch, offset) = (reply["subscribe"]["epoch"].clone(), &reply["subscribe"]["offset"]);
-        Place::Socket { epoch, offset: offset.as_u64().unwrap() }
+        LastPosition::Socket { epoch, offset: offset.as_u64().unwrap() }
     } else {
         let (_, subscribed) = SseClient::connect(address, &format!("/sse/{channel}")).await;
-        Place::Stream { id: subscribed.id }
+        LastPosition::Stream { id: subscribed.id }
     };
     (client, place)
 }
 
-/// Comes back, and gets all that it missed and nothing else.
-async fn resubscribe_after_gaps(address: SocketAddr, client: usize, place: Place) {
+/// Reconnects and asserts that the client receives exactly what it missed.
+async fn assert_recovers(address: SocketAddr, client: usize, place: LastPosition) {
     let channel = name(client % CHANNELS);
     let expected: Vec<String> = (BEFORE + 1..=BEFORE + MISSED).map(|number| number.to_string()).collect();
-    let mut got = Vec::new();
+    let mut received = Vec::new();
     match place {
-        Place::Socket { epoch, offset } => {
+        LastPosition::Socket { epoch, offset } => {
             let mut socket = WsClient::connect(address, Encoding::BOTH[client / 2 % 2]).await;
             let request = json!({"channel": channel, "recover": true, "epoch": epoch, "offset": offset});
             let reply = socket.request("subscribe", request).await;
             assert_eq!(reply["subscribe"]["recovered"], true, "{reply}");
             for publication in reply["subscribe"]["publications"].as_array().into_iter().flatten() {
-                got.push(Publication::read(String::new(), publication).data);
+                received.push(Publication::read(String::new(), publication).data);
             }
-            while got.len() < expected.len() {
-                got.push(socket.publication().await.data);
+            while received.len() < expected.len() {
+                received.push(socket.publication().await.data);
             }
         }
-        Place::Stream { id } => {
+        LastPosition::Stream { id } => {
             let (mut stream, subscribed) = SseClient::resume(address, &format!("/sse/{channel}"), &id).await;
             assert!(subscribed.data.contains(r#""recovered":true"#), "{subscribed:?}");
-            while got.len() < expected.len() {
-                got.push(stream.data("message").await);
+            while received.len() < expected.len() {
+                received.push(stream.data("message").await);
             }
         }
     }
-    assert_eq!(got, expected, "{channel}");
+    assert_eq!(received, expected, "{channel}");
 }
 
-/// All of one channel, on a gateway that has never heard of it.
+/// Recovers all of a channel on a gateway that has never subscribed to it.
 #[tokio::test]
-async fn a_gateway_that_never_heard_a_channel_resumes_it() {
+async fn gateway_recovers_a_channel_it_never_subscribed_to() {
     let redis = Redis::start().await;
     let first = gateway(&redis).await;
-    // They come to a log: a socket with a position of before it could not return after a publication.
+    // The log exists first: a WebSocket with a position from before it could not recover after a publication.
     append_numbers(&first, NUMBERS, 0..=0).await;
     let mut subscribers = Vec::new();
     for transport in Transport::ALL {

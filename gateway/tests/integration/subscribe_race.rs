@@ -1,5 +1,5 @@
-//! Subscribing while publications come is exact: the reply, what was missed, and the first live one are one sequence
-//! without a hole and without a duplicate, whatever is published meanwhile.
+//! Subscribing while publications arrive: the reply, recovered publications and live ones form one sequence without
+//! holes or duplicates.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +10,14 @@ use crate::harness::publisher::{Load, Publisher};
 use crate::harness::subscriber::{Ledger, NUMBERS, Subscriber, Transport};
 use crate::harness::{Gateway, Redis, exclusive};
 
-/// Clients of each kind, and how often each comes back.
-const EACH: usize = 12;
-const TIMES: usize = 30;
+/// Clients per transport, and reconnects of each.
+const CLIENTS_EACH: usize = 12;
+const RECONNECTS: usize = 30;
 
-/// How far the publisher may be ahead of the slowest client: less than a ring holds, more than one reply may hold.
-const AHEAD: u64 = 2000;
+/// Maximum lead of the publisher over the slowest client: less than the history holds, more than one reply holds.
+const LEAD_MAX: u64 = 2000;
 
-/// Rings that suffice, and queues that never are the reason for a gap.
+/// History and queues that are large enough to never cause a gap.
 const CONFIG: &str = r#"
 [limits]
 recovery_publications = 10000
@@ -31,48 +31,50 @@ history = { size = 10000, bytes = "64MiB" }
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_while_a_publisher_runs_flat_out_gets_one_whole_sequence() {
+async fn reconnecting_under_load_recovers_one_complete_sequence() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let marks: Arc<[AtomicU64]> = (0..Transport::ALL.len() * EACH).map(|_| AtomicU64::new(0)).collect();
+    let progress: Arc<[AtomicU64]> =
+        (0..Transport::ALL.len() * CLIENTS_EACH).map(|_| AtomicU64::new(0)).collect();
     let mut subscribers = JoinSet::new();
-    for client in 0..marks.len() {
-        let (transport, marks) = (Transport::ALL[client % Transport::ALL.len()], Arc::clone(&marks));
+    for client in 0..progress.len() {
+        let (transport, progress) = (Transport::ALL[client % Transport::ALL.len()], Arc::clone(&progress));
         let subscriber = Subscriber::connect(gateway.address(), transport).await;
-        subscribers
-            .spawn(async move { (transport, come_and_go(subscriber, &marks[client], client as u64).await) });
+        subscribers.spawn(async move {
+            (transport, receive_with_reconnects(subscriber, &progress[client], client as u64).await)
+        });
     }
-    let pace = Load { channels: &[NUMBERS, "other"], batch: 64, padding: 60, max_lead: AHEAD };
-    let publisher = Publisher::start(&redis, pace, marks);
+    let load = Load { channels: &[NUMBERS, "other"], batch: 64, padding: 60, max_lead: LEAD_MAX };
+    let publisher = Publisher::start(&redis, load, progress);
     while let Some(done) = subscribers.join_next().await {
         let (transport, (ledger, recoveries)) = done.unwrap();
-        assert_eq!(recoveries, vec![true; TIMES], "{transport:?}: the ring suffices every time");
-        assert_eq!(
-            (ledger.gaps, ledger.missed),
-            (0, 0),
-            "{transport:?}: nothing is missing, and nothing was told to be"
-        );
-        assert_eq!(ledger.last, Some(ledger.delivered), "{transport:?}: everything from 1 on, once");
+        assert_eq!(recoveries, vec![true; RECONNECTS], "{transport:?}: the history is long enough");
+        assert_eq!((ledger.gaps, ledger.missed), (0, 0), "{transport:?}: missing messages or gap notices");
+        assert_eq!(ledger.last, Some(ledger.delivered), "{transport:?}: duplicate or missing");
     }
     drop(publisher);
 }
 
-/// Hears some, drops, comes back from there; again and again.
-async fn come_and_go(mut subscriber: Subscriber, mark: &AtomicU64, seed: u64) -> (Ledger, Vec<bool>) {
+/// Receives, disconnects and resumes repeatedly.
+async fn receive_with_reconnects(
+    mut subscriber: Subscriber,
+    progress: &AtomicU64,
+    seed: u64,
+) -> (Ledger, Vec<bool>) {
     let mut ledger = Ledger::from_start();
-    for time in 0..=TIMES as u64 {
-        // Some leave right after the replay has begun, some far into the live part.
-        let stay = ledger.last.unwrap_or_default() + 1 + (seed * 37 + time * 101) % 400;
+    for round in 0..=RECONNECTS as u64 {
+        // Some clients disconnect right after the recovery, some well into the live messages.
+        let stay = ledger.last.unwrap_or_default() + 1 + (seed * 37 + round * 101) % 400;
         while !(ledger.has(stay) && subscriber.is_between_messages()) {
             ledger.record(subscriber.next().await);
-            mark.store(ledger.last.unwrap_or_default(), Ordering::Relaxed);
+            progress.store(ledger.last.unwrap_or_default(), Ordering::Relaxed);
         }
-        if time < TIMES as u64 {
+        if round < RECONNECTS as u64 {
             subscriber = subscriber.reconnect().await;
         }
     }
-    // Nobody waits for those who are done.
-    mark.store(u64::MAX, Ordering::Relaxed);
+    // The publisher does not wait for clients that are done.
+    progress.store(u64::MAX, Ordering::Relaxed);
     (ledger, subscriber.recoveries)
 }

@@ -1,5 +1,5 @@
-//! Who comes back to many channels at once, while a publisher runs flat out on all of them, gets each of them whole:
-//! also what comes for one while the others are still being looked up.
+//! A client that resubscribes to many channels at once under load recovers each of them completely, including what
+//! arrives for one channel while the others are still being recovered.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
 const CHANNELS: usize = 60;
 const CLIENTS: usize = 6;
-const TIMES: usize = 25;
+const RECONNECTS: usize = 25;
 
-/// Numbers that each channel hears before its client leaves again.
-const STAY: u64 = 4;
+/// Numbers that each channel receives before its client disconnects again.
+const NUMBERS_PER_ROUND: u64 = 4;
 
-/// Few requests at a time: looking up all channels of a client takes a while, in which more is published.
+/// Few concurrent requests: recovering all channels of a client takes a while, during which more is published.
 const CONFIG: &str = r#"
 [gateway]
 shards = 1
@@ -42,38 +42,38 @@ channels = ["*"]
 history = { size = 10000, bytes = "64MiB", ttl = "10m" }
 "#;
 
-/// What a client was given of each channel.
+/// What a client received, by channel.
 type Ledgers = BTreeMap<String, Ledger>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_to_many_channels_gets_each_of_them_whole() {
+async fn reconnecting_to_many_channels_recovers_each_completely() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     let channels: &'static [&'static str] =
         (0..CHANNELS).map(|n| &*format!("room-{n}").leak()).collect::<Vec<_>>().leak();
-    // They never read: all they are for is that every channel is heard all the time.
-    let mut _listeners = Vec::new();
+    // These clients never read: they keep every channel subscribed.
+    let mut _subscribers = Vec::new();
     for channels in channels.chunks(8) {
-        _listeners.push(WsClient::open(gateway.address(), channels).await);
+        _subscribers.push(WsClient::open(gateway.address(), channels).await);
     }
-    let marks: Arc<[AtomicU64]> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
+    let progress: Arc<[AtomicU64]> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let (address, marks) = (gateway.address(), Arc::clone(&marks));
+        let (address, progress) = (gateway.address(), Arc::clone(&progress));
         if client % 2 == 0 {
             let path = format!("/sse?channel={}", channels.join("&channel="));
             let first = SseClient::connect(address, &path).await;
-            clients.spawn(async move { streams(address, &path, first, channels, &marks[client]).await });
+            clients.spawn(async move { streams(address, &path, first, channels, &progress[client]).await });
         } else {
             let encoding = Encoding::BOTH[client / 2 % 2];
             let mut socket = Socket { address, encoding, positions: positions(channels) };
             let first = socket.connect(false, &mut ledgers(channels)).await;
-            clients.spawn(async move { sockets(socket, first, channels, &marks[client]).await });
+            clients.spawn(async move { sockets(socket, first, channels, &progress[client]).await });
         }
     }
-    let pace = Load { channels, batch: 1, padding: 0, max_lead: 200 };
-    let publisher = Publisher::start(&redis, pace, marks);
+    let load = Load { channels, batch: 1, padding: 0, max_lead: 200 };
+    let publisher = Publisher::start(&redis, load, progress);
     clients.join_all().await;
     drop(publisher);
 }
@@ -82,7 +82,7 @@ fn ledgers(channels: &[&str]) -> Ledgers {
     channels.iter().map(|channel| ((*channel).to_owned(), Ledger::from_start())).collect()
 }
 
-/// The number that every channel has reached.
+/// The last number that every channel has reached.
 fn reached(ledgers: &Ledgers) -> u64 {
     ledgers.values().map(|ledger| ledger.last.unwrap_or_default()).min().unwrap_or_default()
 }
@@ -92,33 +92,33 @@ fn record(ledgers: &mut Ledgers, channel: &str, data: &str) {
     ledger.record(Received::Number(number(data)));
 }
 
-/// An event stream that is cut and resumed, again and again.
+/// An event stream that disconnects and resumes repeatedly.
 async fn streams(
     address: SocketAddr,
     path: &str,
     (mut stream, subscribed): (SseClient, crate::harness::sse::Event),
     channels: &[&str],
-    mark: &AtomicU64,
+    progress: &AtomicU64,
 ) {
     let (mut ledgers, mut id) = (ledgers(channels), subscribed.id);
-    for time in 0..=TIMES {
-        let enough = reached(&ledgers) + STAY;
-        while reached(&ledgers) < enough {
+    for round in 0..=RECONNECTS {
+        let target = reached(&ledgers) + NUMBERS_PER_ROUND;
+        while reached(&ledgers) < target {
             let event = stream.event().await;
             record(&mut ledgers, &event.name, &event.data);
             id = event.id;
-            mark.store(reached(&ledgers), Ordering::Relaxed);
+            progress.store(reached(&ledgers), Ordering::Relaxed);
         }
-        if time < TIMES {
+        if round < RECONNECTS {
             let subscribed;
             (stream, subscribed) = SseClient::resume(address, path, &id).await;
-            assert!(!subscribed.data.contains("false"), "the rings suffice: {subscribed:?}");
+            assert!(!subscribed.data.contains("false"), "the history is too short: {subscribed:?}");
         }
     }
-    mark.store(u64::MAX, Ordering::Relaxed);
+    progress.store(u64::MAX, Ordering::Relaxed);
 }
 
-/// The connect command of a socket that subscribes to everything in it.
+/// A WebSocket client that subscribes to all channels in its connect command.
 struct Socket {
     address: SocketAddr,
     encoding: Encoding,
@@ -142,7 +142,11 @@ impl Socket {
             .collect();
         let mut client = WsClient::handshake_only(self.address, self.encoding).await;
         let reply = client.request("connect", json!({ "subs": subs })).await;
-        assert!(client.pending_pushes().is_empty(), "before the reply: {:?}", client.pending_pushes());
+        assert!(
+            client.pending_pushes().is_empty(),
+            "received before the reply: {:?}",
+            client.pending_pushes()
+        );
         for (channel, (epoch, last)) in &mut self.positions {
             let result = &reply["connect"]["subs"][channel];
             assert_eq!(result["recovered"] == true, recover, "{channel}: {result}");
@@ -157,11 +161,11 @@ impl Socket {
     }
 }
 
-async fn sockets(mut socket: Socket, mut client: WsClient, channels: &[&str], mark: &AtomicU64) {
+async fn sockets(mut socket: Socket, mut client: WsClient, channels: &[&str], progress: &AtomicU64) {
     let mut ledgers = ledgers(channels);
-    for time in 0..=TIMES {
-        let enough = reached(&ledgers) + STAY;
-        while reached(&ledgers) < enough {
+    for round in 0..=RECONNECTS {
+        let target = reached(&ledgers) + NUMBERS_PER_ROUND;
+        while reached(&ledgers) < target {
             match client.next().await {
                 Incoming::Publication(Publication { channel, data, offset, .. }) => {
                     record(&mut ledgers, &channel, &data);
@@ -169,13 +173,13 @@ async fn sockets(mut socket: Socket, mut client: WsClient, channels: &[&str], ma
                 }
                 other => panic!("{:?}: {other:?}", socket.encoding),
             }
-            mark.store(reached(&ledgers), Ordering::Relaxed);
+            progress.store(reached(&ledgers), Ordering::Relaxed);
         }
-        if time < TIMES {
+        if round < RECONNECTS {
             drop(client);
             client = socket.connect(true, &mut ledgers).await;
-            mark.store(reached(&ledgers), Ordering::Relaxed);
+            progress.store(reached(&ledgers), Ordering::Relaxed);
         }
     }
-    mark.store(u64::MAX, Ordering::Relaxed);
+    progress.store(u64::MAX, Ordering::Relaxed);
 }

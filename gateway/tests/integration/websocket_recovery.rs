@@ -1,4 +1,4 @@
-//! A WebSocket client that was away gets exactly what it missed, or is told that it cannot.
+//! A WebSocket client that reconnects recovers exactly what it missed, or is notified that recovery is impossible.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::harness::encoding::Encoding;
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
-/// Rings of several sizes, by the channel's name.
+/// History sizes by channel name.
 const CONFIG: &str = r#"
 [limits]
 recovery_publications = 8
@@ -31,7 +31,7 @@ name = "rest"
 channels = ["*"]
 "#;
 
-/// A client of one encoding on a gateway with rings, and a channel on which so many numbers were published.
+/// A gateway, and a client of one encoding for one channel.
 struct Scene {
     gateway: Gateway,
     redis: Redis,
@@ -50,16 +50,16 @@ impl Scene {
         scene
     }
 
-    /// Publishes numbers, and waits until the gateway has heard them.
+    /// Publishes numbers, and waits until the gateway has received them.
     async fn publish(&self, numbers: std::ops::RangeInclusive<u64>) {
-        let mut witness = SseClient::open(self.gateway.address(), &format!("/sse/{}", self.channel)).await;
+        let mut control = SseClient::open(self.gateway.address(), &format!("/sse/{}", self.channel)).await;
         for number in numbers {
             self.redis.publish(&self.channel, number.to_string().as_bytes()).await;
-            assert_eq!(witness.data("message").await, number.to_string());
+            assert_eq!(control.data("message").await, number.to_string());
         }
     }
 
-    /// A new connection, and what its subscribe is answered.
+    /// Subscribes on a new connection; returns the reply.
     async fn subscribe(&self, mut request: Value) -> (WsClient, Value) {
         let mut client = WsClient::connect(self.gateway.address(), self.encoding).await;
         request["channel"] = self.channel.clone().into();
@@ -74,15 +74,15 @@ impl Scene {
         (client, reply["subscribe"].clone())
     }
 
-    /// The client hears the next number, and nothing before it.
-    async fn goes_on(&self, client: &mut WsClient, number: u64) {
+    /// Asserts that the client receives the next number and nothing before it.
+    async fn assert_continues(&self, client: &mut WsClient, number: u64) {
         self.publish(number..=number).await;
         let publication = client.publication().await;
         assert_eq!((publication.data, publication.offset), (number.to_string(), number));
     }
 }
 
-/// The numbers inside a reply; each has the offset of its number.
+/// The numbers in a reply; each one equals its offset.
 fn numbers(result: &Value) -> Vec<u64> {
     let publications = result["publications"].as_array().map(Vec::as_slice).unwrap_or_default();
     let numbers = publications.iter().map(|publication| {
@@ -93,14 +93,14 @@ fn numbers(result: &Value) -> Vec<u64> {
     numbers.collect()
 }
 
-fn is_refused(result: &Value, top: u64) {
+fn assert_not_recovered(result: &Value, top: u64) {
     assert_ne!(result["recovered"], true, "{result}");
     assert_eq!(numbers(result), [] as [u64; 0], "{result}");
-    assert_eq!(result["offset"], top, "it goes on from the top: {result}");
+    assert_eq!(result["offset"], top, "it continues from the last position: {result}");
 }
 
 #[tokio::test]
-async fn a_subscribe_says_where_the_channel_stands() {
+async fn subscribe_reply_has_the_position() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "news").await;
         assert!(!scene.epoch.is_empty());
@@ -109,13 +109,13 @@ async fn a_subscribe_says_where_the_channel_stands() {
         let result = &reply["subscribe"];
         assert_eq!((&result["recoverable"], &result["positioned"]), (&json!(true), &json!(true)), "{result}");
         assert_eq!((&result["epoch"], &result["offset"]), (&json!(scene.epoch), &json!(2)), "{result}");
-        assert_ne!(result["was_recovering"], true, "it was not here before: {result}");
-        assert_eq!(numbers(result), [] as [u64; 0], "who comes for the first time missed nothing");
+        assert_ne!(result["was_recovering"], true, "first subscription: {result}");
+        assert_eq!(numbers(result), [] as [u64; 0], "a first subscription recovers nothing");
     }
 }
 
 #[tokio::test]
-async fn what_was_missed_is_in_the_reply_and_nothing_of_it_comes_again() {
+async fn missed_publications_are_in_the_reply_only() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "news").await;
         scene.publish(1..=5).await;
@@ -125,56 +125,56 @@ async fn what_was_missed_is_in_the_reply_and_nothing_of_it_comes_again() {
         assert_eq!(
             (&result["offset"], &result["epoch"]),
             (&json!(2), &json!(scene.epoch)),
-            "where it asked from"
+            "the requested position"
         );
-        scene.goes_on(&mut client, 6).await;
+        scene.assert_continues(&mut client, 6).await;
     }
 }
 
 #[tokio::test]
-async fn who_missed_nothing_has_recovered() {
+async fn recovery_without_missed_publications_succeeds() {
     let scene = Scene::new(Encoding::Json, "news").await;
     scene.publish(1..=2).await;
     let (mut client, result) = scene.recover(2, &scene.epoch).await;
     assert_eq!((&result["recovered"], &result["offset"]), (&json!(true), &json!(2)), "{result}");
     assert_eq!(numbers(&result), [] as [u64; 0]);
-    scene.goes_on(&mut client, 3).await;
+    scene.assert_continues(&mut client, 3).await;
 }
 
 #[tokio::test]
-async fn a_ring_that_is_just_long_enough_recovers_and_one_more_missed_does_not() {
+async fn recovery_succeeds_up_to_the_history_size() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "small-1").await;
         scene.publish(1..=5).await;
         let (_, result) = scene.recover(2, &scene.epoch).await;
         assert_eq!((&result["recovered"], numbers(&result)), (&json!(true), vec![3, 4, 5]), "{result}");
         let (mut client, result) = scene.recover(1, &scene.epoch).await;
-        is_refused(&result, 5);
-        scene.goes_on(&mut client, 6).await;
+        assert_not_recovered(&result, 5);
+        scene.assert_continues(&mut client, 6).await;
     }
 }
 
 #[tokio::test]
-async fn a_recovery_has_at_most_as_many_publications_as_the_limit_says() {
+async fn recovery_is_limited_in_publications() {
     let scene = Scene::new(Encoding::Json, "news").await;
     scene.publish(1..=10).await;
     let (_, result) = scene.recover(2, &scene.epoch).await;
     assert_eq!((&result["recovered"], numbers(&result)), (&json!(true), (3..=10).collect()), "{result}");
     let (_, result) = scene.recover(1, &scene.epoch).await;
-    is_refused(&result, 10);
+    assert_not_recovered(&result, 10);
 }
 
 #[tokio::test]
-async fn another_epoch_is_never_continued_and_no_epoch_fits_any() {
+async fn recovery_requires_the_same_epoch_or_none() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "news").await;
         scene.publish(1..=3).await;
         let other = Scene::new(encoding, "news").await.epoch;
-        assert_ne!(other, scene.epoch, "each gateway has epochs of its own");
+        assert_ne!(other, scene.epoch, "each gateway has its own epochs");
         for epoch in [other.as_str(), "no epoch at all", "ÿ", &"z".repeat(1000)] {
             let (mut client, result) = scene.recover(3, epoch).await;
-            is_refused(&result, 3);
-            assert_eq!(result["epoch"], scene.epoch.as_str(), "it learns the present one");
+            assert_not_recovered(&result, 3);
+            assert_eq!(result["epoch"], scene.epoch.as_str(), "the reply has the current epoch");
             drop(client.request("unsubscribe", json!({"channel": "news"})).await);
         }
         let (_, result) = scene.recover(1, "").await;
@@ -183,23 +183,23 @@ async fn another_epoch_is_never_continued_and_no_epoch_fits_any() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_ahead_of_the_channel_is_not_believed() {
+async fn offset_beyond_the_last_publication_is_not_recovered() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "news").await;
         scene.publish(1..=3).await;
         for offset in [4, 1000, (1 << 53) - 1] {
             let (mut client, result) = scene.recover(offset, &scene.epoch).await;
-            is_refused(&result, 3);
+            assert_not_recovered(&result, 3);
             drop(client.request("unsubscribe", json!({"channel": "news"})).await);
         }
         let (mut client, result) = scene.recover(4, &scene.epoch).await;
-        is_refused(&result, 3);
-        scene.goes_on(&mut client, 4).await;
+        assert_not_recovered(&result, 3);
+        scene.assert_continues(&mut client, 4).await;
     }
 }
 
 #[tokio::test]
-async fn a_channel_without_history_promises_nothing() {
+async fn channel_without_history_is_not_recoverable() {
     let scene = Scene::new(Encoding::Json, "none-1").await;
     scene.publish(1..=3).await;
     let (_, reply) = scene.subscribe(json!({"recoverable": true, "positioned": true})).await;
@@ -212,7 +212,7 @@ async fn a_channel_without_history_promises_nothing() {
 }
 
 #[tokio::test]
-async fn who_wants_all_or_nothing_is_refused_with_112_where_it_cannot_be_recovered() {
+async fn strict_recovery_fails_with_112() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "small-1").await;
         scene.publish(1..=5).await;
@@ -221,21 +221,21 @@ async fn who_wants_all_or_nothing_is_refused_with_112_where_it_cannot_be_recover
         for (offset, epoch) in [(1, scene.epoch.as_str()), (5, "another"), (6, scene.epoch.as_str())] {
             let reply = client.request("subscribe", strict(offset, epoch)).await;
             assert_eq!(reply["error"]["code"], 112, "{reply}");
-            assert_ne!(reply["error"]["temporary"], true, "it will not get better: {reply}");
+            assert_ne!(reply["error"]["temporary"], true, "a retry does not help: {reply}");
         }
         let reply = client.request("subscribe", strict(3, &scene.epoch)).await;
         let result = &reply["subscribe"];
         assert_eq!((&result["recovered"], numbers(result)), (&json!(true), vec![4, 5]), "{reply}");
-        scene.goes_on(&mut client, 6).await;
+        scene.assert_continues(&mut client, 6).await;
         let reply = client.request("unsubscribe", json!({"channel": "small-1"})).await;
         assert!(reply["unsubscribe"].is_object(), "{reply}");
         let reply = client.request("subscribe", json!({"channel": "small-1", "flag": 2})).await;
-        assert_eq!(reply["subscribe"]["offset"], 6, "who asks for no recovery cannot fail at it: {reply}");
+        assert_eq!(reply["subscribe"]["offset"], 6, "no recovery requested: {reply}");
     }
 }
 
 #[tokio::test]
-async fn who_was_refused_with_112_hears_nothing_of_the_channel() {
+async fn failed_strict_recovery_does_not_subscribe() {
     let scene = Scene::new(Encoding::Json, "small-1").await;
     scene.publish(1..=5).await;
     let mut client = WsClient::connect(scene.gateway.address(), Encoding::Json).await;
@@ -248,44 +248,44 @@ async fn who_was_refused_with_112_hears_nothing_of_the_channel() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_it_may_be_is_not_recovered() {
+async fn expired_publications_are_not_recovered() {
     let scene = Scene::new(Encoding::Json, "brief-1").await;
     scene.publish(1..=2).await;
-    let result = until("the publications are forgotten", async || {
+    let result = until("the publications have expired", async || {
         let (_, result) = scene.recover(1, &scene.epoch).await;
         (result["recovered"] != true).then_some(result)
     })
     .await;
-    is_refused(&result, 2);
+    assert_not_recovered(&result, 2);
     let (mut client, result) = scene.recover(2, &scene.epoch).await;
-    assert_eq!(result["recovered"], true, "who missed nothing needs no history: {result}");
-    scene.goes_on(&mut client, 3).await;
+    assert_eq!(result["recovered"], true, "nothing was missed: {result}");
+    scene.assert_continues(&mut client, 3).await;
 }
 
 #[tokio::test]
-async fn a_client_on_its_own_that_drops_for_a_moment_misses_nothing() {
+async fn only_subscriber_recovers_after_a_short_disconnect() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "news").await;
         let (mut client, _) = scene.subscribe(json!({})).await;
         scene.redis.publish("news", b"1").await;
         assert_eq!(client.publication().await.data, "1");
         drop(client);
-        until("nobody is there", async || {
+        until("no client is connected", async || {
             (scene.gateway.metric("earshot_connections", &[]).await == 0.0).then_some(())
         })
         .await;
-        assert_eq!(scene.redis.publish("news", b"2").await, 1, "the gateway still listens");
+        assert_eq!(scene.redis.publish("news", b"2").await, 1, "the gateway is still subscribed");
         let (mut client, result) = scene.recover(1, &scene.epoch).await;
         assert_eq!(result["recovered"], true, "{result}");
         if numbers(&result).is_empty() {
             assert_eq!(client.publication().await.data, "2");
         }
-        scene.goes_on(&mut client, 3).await;
+        scene.assert_continues(&mut client, 3).await;
     }
 }
 
 #[tokio::test]
-async fn subscriptions_of_the_connect_command_recover_as_others_do() {
+async fn connect_subscriptions_recover() {
     for encoding in Encoding::BOTH {
         let scene = Scene::new(encoding, "news").await;
         scene.publish(1..=3).await;
@@ -301,6 +301,6 @@ async fn subscriptions_of_the_connect_command_recover_as_others_do() {
         );
         assert_eq!(subs["other"]["was_recovering"], true, "{reply}");
         assert_ne!(subs["other"]["recovered"], true, "{reply}");
-        scene.goes_on(&mut client, 4).await;
+        scene.assert_continues(&mut client, 4).await;
     }
 }
