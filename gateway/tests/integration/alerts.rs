@@ -86,10 +86,10 @@ async fn prometheus_raises_the_alert_when_redis_is_down() {
     let mut redis = Redis::start().await;
     let gateway = Gateway::on(&redis).await;
     let prometheus = Prometheus::watching(&gateway).await;
-    prometheus.answers(r#"count(earshot_redis_up{redis="default"} == 1)"#, "2").await;
+    prometheus.wait_for_answer(r#"count(earshot_redis_up{redis="default"} == 1)"#, "2").await;
     redis.kill();
     let query = r#"ALERTS{alertname="EarshotRedisLinkDown",redis="default",severity="critical"}"#;
-    prometheus.answers(&format!("count({query})"), "2").await;
+    prometheus.wait_for_answer(&format!("count({query})"), "2").await;
 }
 
 /// A running Prometheus with the alerts of the documentation.
@@ -116,7 +116,7 @@ impl Prometheus {
     }
 
     /// Waits until a query returns this value.
-    async fn answers(&self, query: &str, answer: &str) {
+    async fn wait_for_answer(&self, query: &str, answer: &str) {
         let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], self.port));
         until(&format!("Prometheus returns {answer} for {query}"), async || {

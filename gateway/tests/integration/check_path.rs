@@ -7,11 +7,11 @@ use crate::harness::check::{Checked, check};
 use crate::harness::nginx::Nginx;
 
 /// nginx settings that WebSockets and same-origin pages need.
-const GOOD: &str = "proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; \
+const VALID_PROXY: &str = "proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade; \
                     proxy_set_header Connection upgrade;";
 
 /// Heartbeats and pings every second or two.
-const LIVELY: &str =
+const SHORT_INTERVALS: &str =
     "[sse]\nheartbeat = \"1s\"\n[websocket]\nping_interval = \"2s\"\npong_timeout = \"1900ms\"\n";
 
 /// All checks without TLS, in order.
@@ -33,8 +33,8 @@ const CHECKS: [&str; 13] = [
 
 #[tokio::test]
 async fn gateway_without_a_proxy_passes() {
-    let gateway = Gateway::settings().config(LIVELY).start().await;
-    let checked = look(&format!("http://{}", gateway.address()), &["--idle", "4"]).await;
+    let gateway = Gateway::settings().config(SHORT_INTERVALS).start().await;
+    let checked = check_gateway(&format!("http://{}", gateway.address()), &["--idle", "4"]).await;
     assert_eq!((checked.code, checked.failed(), checked.warned()), (0, vec![], vec![]), "{}", checked.text);
     let findings = checked.report["sections"][0]["findings"].as_array().unwrap();
     let names: Vec<&str> = findings.iter().map(|finding| finding["check"].as_str().unwrap()).collect();
@@ -48,9 +48,9 @@ async fn gateway_without_a_proxy_passes() {
 
 #[tokio::test]
 async fn documented_nginx_configuration_passes() {
-    let gateway = Gateway::settings().config(LIVELY).start().await;
+    let gateway = Gateway::settings().config(SHORT_INTERVALS).start().await;
     let nginx = Nginx::serving(&documented(&gateway)).await;
-    let checked = look(&nginx.url(), &["--idle", "4"]).await;
+    let checked = check_gateway(&nginx.url(), &["--idle", "4"]).await;
     assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
     checked.expect("health", "ok", &["through nginx"]);
     checked.expect("headers", "ok", &["X-Accel-Buffering is removed"]);
@@ -66,7 +66,7 @@ async fn buffering_proxy_is_reported() {
     let collecting = "proxy_set_header Host $http_host; proxy_ignore_headers X-Accel-Buffering;";
     for (more, text) in [("", "the stream does not start"), ("postpone_output 0;", "but no data within 1s")] {
         let nginx = Nginx::before(gateway.address(), &format!("{collecting} {more}")).await;
-        let checked = look(&nginx.url(), &["--timeout", "1"]).await;
+        let checked = check_gateway(&nginx.url(), &["--timeout", "1"]).await;
         assert_eq!((checked.code, checked.failed()), (1, vec!["sse", "websocket"]), "{}", checked.text);
         checked.expect("sse", "failed", &[text, "proxy_buffering off"]);
     }
@@ -75,16 +75,16 @@ async fn buffering_proxy_is_reported() {
 #[tokio::test]
 async fn compressing_proxy_is_reported() {
     let gateway = Gateway::start().await;
-    let packing = format!("{GOOD} gzip on; gzip_min_length 0; gzip_types text/event-stream;");
+    let packing = format!("{VALID_PROXY} gzip on; gzip_min_length 0; gzip_types text/event-stream;");
     let nginx = Nginx::before(gateway.address(), &packing).await;
-    let checked = look(&nginx.url(), &[]).await;
+    let checked = check_gateway(&nginx.url(), &[]).await;
     assert_eq!((checked.code, checked.warned()), (0, vec!["compression"]), "{}", checked.text);
     checked.expect("compression", "warning", &["gzip", "gzip_types"]);
     checked.expect("delivery", "ok", &[]);
     // With buffering as well, browsers receive nothing, while clients without gzip do.
     let nginx =
         Nginx::before(gateway.address(), &format!("{packing} proxy_ignore_headers X-Accel-Buffering;")).await;
-    let checked = look(&nginx.url(), &["--timeout", "1"]).await;
+    let checked = check_gateway(&nginx.url(), &["--timeout", "1"]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["compression"]), "{}", checked.text);
     checked.expect("compression", "failed", &["does not start", "gzip_types"]);
 }
@@ -92,8 +92,8 @@ async fn compressing_proxy_is_reported() {
 #[tokio::test]
 async fn idle_timeout_of_a_proxy_is_measured() {
     let gateway = Gateway::start().await;
-    let nginx = Nginx::before(gateway.address(), &format!("{GOOD} proxy_read_timeout 1s;")).await;
-    let checked = look(&nginx.url(), &["--idle", "5"]).await;
+    let nginx = Nginx::before(gateway.address(), &format!("{VALID_PROXY} proxy_read_timeout 1s;")).await;
+    let checked = check_gateway(&nginx.url(), &["--idle", "5"]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["idle"]), "{}", checked.text);
     checked.expect("idle", "failed", &["the stream was closed after", "proxy_read_timeout"]);
     checked.expect("idle", "failed", &["the WebSocket was closed after", "proxy_read_timeout"]);
@@ -108,7 +108,7 @@ async fn proxy_without_websocket_upgrade_is_reported() {
     let gateway = Gateway::start().await;
     // HTTP/1.0 without Upgrade: the nginx default.
     let nginx = Nginx::before(gateway.address(), "proxy_set_header Host $http_host;").await;
-    let checked = look(&nginx.url(), &[]).await;
+    let checked = check_gateway(&nginx.url(), &[]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["websocket"]), "{}", checked.text);
     checked.expect("websocket", "failed", &["426 instead of 101", "uses HTTP/1.0", "proxy_http_version 1.1"]);
     checked.expect("sse", "ok", &[]);
@@ -119,9 +119,9 @@ async fn proxy_without_websocket_upgrade_is_reported() {
 async fn changed_host_header_rejects_same_origin_pages() {
     let open = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"subscribers\"\n";
     let gateway = Gateway::settings().production().config(open).start().await;
-    let without_host = GOOD.replace("proxy_set_header Host $http_host;", "");
+    let without_host = VALID_PROXY.replace("proxy_set_header Host $http_host;", "");
     let nginx = Nginx::before(gateway.address(), &without_host).await;
-    let checked = look(&nginx.url(), &[]).await;
+    let checked = check_gateway(&nginx.url(), &[]).await;
     assert_eq!((checked.code, checked.failed()), (1, vec!["origin"]), "{}", checked.text);
     checked.expect("origin", "failed", &["rejected (403)", "proxy_set_header Host $http_host"]);
     // The other checks still run.
@@ -133,27 +133,27 @@ async fn allowed_origin_is_accepted_once() {
     let gateway = Gateway::settings().config("allowed_origins = [\"https://app.example\"]\n").start().await;
     let own = format!("http://{}", gateway.address());
     let from = |origin: &'static str| ["--origin", origin];
-    let welcome = look(&own, &from("https://app.example")).await;
-    assert_eq!((welcome.code, welcome.warned()), (0, vec![]), "{}", welcome.text);
-    welcome.expect("origin", "ok", &["with cookies"]);
-    let refused = look(&own, &from("https://evil.example")).await;
-    assert_eq!(refused.failed(), ["origin"], "{}", refused.text);
-    refused.expect("origin", "failed", &["https://evil.example", "allowed_origins"]);
+    let accepted = check_gateway(&own, &from("https://app.example")).await;
+    assert_eq!((accepted.code, accepted.warned()), (0, vec![]), "{}", accepted.text);
+    accepted.expect("origin", "ok", &["with cookies"]);
+    let rejected = check_gateway(&own, &from("https://evil.example")).await;
+    assert_eq!(rejected.failed(), ["origin"], "{}", rejected.text);
+    rejected.expect("origin", "failed", &["https://evil.example", "allowed_origins"]);
 
     for (meddling, level, text) in [
         ("add_header Access-Control-Allow-Origin *;", "failed", "https://app.example and *"),
         ("proxy_hide_header Access-Control-Allow-Origin;", "failed", "is missing"),
         ("proxy_hide_header Access-Control-Allow-Credentials;", "warning", "not with cookies"),
     ] {
-        let nginx = Nginx::before(gateway.address(), &format!("{GOOD} {meddling}")).await;
-        look(&nginx.url(), &from("https://app.example")).await.expect("origin", level, &[text]);
+        let nginx = Nginx::before(gateway.address(), &format!("{VALID_PROXY} {meddling}")).await;
+        check_gateway(&nginx.url(), &from("https://app.example")).await.expect("origin", level, &[text]);
     }
 }
 
 #[tokio::test]
 async fn open_origins_cause_a_warning() {
     let gateway = Gateway::settings().config("allowed_origins = [\"*\"]\n").start().await;
-    let checked = look(&format!("http://{}", gateway.address()), &[]).await;
+    let checked = check_gateway(&format!("http://{}", gateway.address()), &[]).await;
     assert_eq!((checked.code, checked.warned()), (0, vec!["origin"]), "{}", checked.text);
 }
 
@@ -162,19 +162,19 @@ async fn changed_headers_and_cookies_are_reported_without_values() {
     let gateway = Gateway::start().await;
     let meddling = "proxy_hide_header Cache-Control; add_header Cache-Control max-age=60; \
                     add_header Set-Cookie 'route=s3cret; Path=/; SameSite=None; Secure';";
-    let nginx = Nginx::before(gateway.address(), &format!("{GOOD} {meddling}")).await;
-    let checked = look(&nginx.url(), &[]).await;
+    let nginx = Nginx::before(gateway.address(), &format!("{VALID_PROXY} {meddling}")).await;
+    let checked = check_gateway(&nginx.url(), &[]).await;
     checked.expect("headers", "warning", &["max-age=60"]);
     checked.expect("cookies", "ok", &["route SameSite=None Secure"]);
     assert!(!checked.text.contains("s3cret"), "{}", checked.text);
 
     let narrow = format!(
         "large_client_header_buffers 4 1k; server {{ listen 127.0.0.1:{{port}}; \
-         location / {{ proxy_pass http://{}; {GOOD} }} }}",
+         location / {{ proxy_pass http://{}; {VALID_PROXY} }} }}",
         gateway.address()
     );
     let nginx = Nginx::serving(&narrow).await;
-    look(&nginx.url(), &[]).await.expect(
+    check_gateway(&nginx.url(), &[]).await.expect(
         "cookies",
         "warning",
         &["4096 bytes", "large_client_header_buffers"],
@@ -184,9 +184,9 @@ async fn changed_headers_and_cookies_are_reported_without_values() {
 #[tokio::test]
 async fn other_servers_are_recognised() {
     let mut gateway = Gateway::start().await;
-    let nginx = Nginx::before(gateway.address(), GOOD).await;
+    let nginx = Nginx::before(gateway.address(), VALID_PROXY).await;
     gateway.process.kill();
-    look(&nginx.url(), &[]).await.expect(
+    check_gateway(&nginx.url(), &[]).await.expect(
         "health",
         "failed",
         &["by nginx", "502", "cannot connect to a gateway"],
@@ -197,7 +197,7 @@ async fn other_servers_are_recognised() {
         ("return 403;", "requires authentication"),
     ] {
         let nginx = Nginx::serving(&format!("server {{ listen 127.0.0.1:{{port}}; {answer} }}")).await;
-        let checked = look(&nginx.url(), &[]).await;
+        let checked = check_gateway(&nginx.url(), &[]).await;
         assert_eq!((checked.code, checked.failed()), (1, vec!["health"]), "{}", checked.text);
         checked.expect("health", "failed", &[text]);
     }
@@ -207,12 +207,12 @@ async fn other_servers_are_recognised() {
 async fn gateway_under_a_path_prefix_is_found() {
     let gateway = Gateway::start().await;
     let under = format!(
-        "server {{ listen 127.0.0.1:{{port}}; location /push/ {{ proxy_pass http://{}/; {GOOD} }} }}",
+        "server {{ listen 127.0.0.1:{{port}}; location /push/ {{ proxy_pass http://{}/; {VALID_PROXY} }} }}",
         gateway.address()
     );
     let nginx = Nginx::serving(&under).await;
-    look(&nginx.url(), &[]).await.expect("health", "failed", &["404", "prefix"]);
-    let checked = look(&format!("{}/push", nginx.url()), &[]).await;
+    check_gateway(&nginx.url(), &[]).await.expect("health", "failed", &["404", "prefix"]);
+    let checked = check_gateway(&format!("{}/push", nginx.url()), &[]).await;
     assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
 }
 
@@ -222,12 +222,16 @@ async fn channels_are_client_channels() {
                   [[namespace]]\nname = \"own\"\nchannels = [\"own\"]\nsubscribe = \"nobody\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let url = format!("http://{}", gateway.address());
-    look(&url, &[]).await.expect("sse", "failed", &["404", "--channel"]);
-    look(&url, &["--channel", "own"]).await.expect("sse", "failed", &["403", "--channel"]);
-    let checked = look(&url, &["--channel", "web-*"]).await;
+    check_gateway(&url, &[]).await.expect("sse", "failed", &["404", "--channel"]);
+    check_gateway(&url, &["--channel", "own"]).await.expect("sse", "failed", &["403", "--channel"]);
+    let checked = check_gateway(&url, &["--channel", "web-*"]).await;
     assert_eq!(checked.code, 0, "{}", checked.text);
     checked.expect("delivery", "skipped", &["clients may not publish"]);
-    look(&url, &["--channel", "web-signals"]).await.expect("delivery", "skipped", &["others may receive"]);
+    check_gateway(&url, &["--channel", "web-signals"]).await.expect(
+        "delivery",
+        "skipped",
+        &["others may receive"],
+    );
 }
 
 #[tokio::test]
@@ -236,7 +240,7 @@ async fn unavailable_redis_of_a_gateway_is_reported() {
     let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"500ms\"\n";
     let gateway =
         Gateway::settings().config(config).environment("REDIS_URL", &unreachable).start_unready().await;
-    let checked = look(&format!("http://{}", gateway.address()), &[]).await;
+    let checked = check_gateway(&format!("http://{}", gateway.address()), &[]).await;
     checked.expect("health", "warning", &["degraded"]);
     checked.expect("sse", "failed", &["the gateway ended the stream", "Redis is down"]);
 }
@@ -253,34 +257,42 @@ async fn certificate_and_http_version_are_checked_over_tls() {
         let at = gateway.address();
         let http = format!(
             "server {{ listen 127.0.0.1:{{port}} ssl{more}; ssl_certificate {certificate}; \
-             ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; location / {{ proxy_pass http://{at}; {GOOD} }} }}"
+             ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; location / {{ proxy_pass http://{at}; {VALID_PROXY} }} }}"
         );
         Nginx::serving(&http).await
     };
     let url = |nginx: &Nginx| format!("https://localhost:{}", nginx.port);
 
     let good = nginx(&names, FAR, " http2").await;
-    let checked = look(&url(&good), &known).await;
+    let checked = check_gateway(&url(&good), &known).await;
     assert_eq!((checked.code, checked.warned()), (0, vec![]), "{}", checked.text);
     checked.expect("tls", "ok", &["TLS 1.3 and TLS 1.2"]);
     checked.expect("certificate", "ok", &["until 2099-01-01"]);
     checked.expect("http", "ok", &["HTTP/2"]);
     checked.expect("delivery", "ok", &[]);
-    look(&url(&good), &[]).await.expect("certificate", "failed", &["its issuer is not trusted", "--ca-file"]);
+    check_gateway(&url(&good), &[]).await.expect(
+        "certificate",
+        "failed",
+        &["its issuer is not trusted", "--ca-file"],
+    );
 
     let old = nginx(&names, FAR, "").await;
-    look(&url(&old), &known).await.expect("http", "warning", &["six streams", "http2"]);
+    check_gateway(&url(&old), &known).await.expect("http", "warning", &["six streams", "http2"]);
     let other = nginx(&["other.example"], FAR, "").await;
-    look(&url(&other), &known).await.expect(
+    check_gateway(&url(&other), &known).await.expect(
         "certificate",
         "failed",
         &["not valid for localhost, but for other.example"],
     );
     let ended = nginx(&names, (2021, 3, 4), "").await;
-    look(&url(&ended), &known).await.expect("certificate", "failed", &["expired on 2021-03-04", "renew it"]);
+    check_gateway(&url(&ended), &known).await.expect(
+        "certificate",
+        "failed",
+        &["expired on 2021-03-04", "renew it"],
+    );
 
     let plain = format!("https://{}", gateway.address());
-    look(&plain, &known).await.expect("tls", "failed", &["no TLS"]);
+    check_gateway(&plain, &known).await.expect("tls", "failed", &["no TLS"]);
 }
 
 #[tokio::test]
@@ -293,14 +305,14 @@ async fn invalid_path_arguments_are_exit_code_2() {
         (&["--origin", "https://app.example"][..], "--path"),
         (&["--path", "http://h", "redis://h"][..], "cannot be used with"),
     ] {
-        let refused = check(arguments).await;
-        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.text);
-        assert!(refused.text.contains(text) && !refused.text.contains("hunter2"), "{}", refused.text);
+        let rejected = check(arguments).await;
+        assert_eq!(rejected.code, 2, "{arguments:?}: {}", rejected.text);
+        assert!(rejected.text.contains(text) && !rejected.text.contains("hunter2"), "{}", rejected.text);
     }
 }
 
 /// Checks a path, without the idle test unless `more` sets it.
-async fn look(url: &str, more: &[&str]) -> Checked {
+async fn check_gateway(url: &str, more: &[&str]) -> Checked {
     let brief = if more.contains(&"--idle") { &[][..] } else { &["--idle", "0"] };
     check(&[&["--path", url], brief, more].concat()).await
 }

@@ -418,9 +418,9 @@ async fn url_sources() {
         (&["--config", "/nowhere.toml"][..], "/nowhere.toml"),
         (&["--config", "a.toml", &url][..], "cannot be used with"),
     ] {
-        let refused: Checked = check(arguments).await;
-        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.text);
-        assert!(refused.text.contains(text) && !refused.text.contains("hunter2"), "{}", refused.text);
+        let rejected: Checked = check(arguments).await;
+        assert_eq!(rejected.code, 2, "{arguments:?}: {}", rejected.text);
+        assert!(rejected.text.contains(text) && !rejected.text.contains("hunter2"), "{}", rejected.text);
     }
 }
 
@@ -492,7 +492,7 @@ async fn delay(listener: TcpListener, server: std::net::SocketAddr, late: Durati
 async fn gateway_logs_harmful_redis_settings_at_startup() {
     let limits = ["--timeout", "5", "--client-output-buffer-limit", "pubsub", "1mb", "0", "0"];
     let redis = Redis::start_with_arguments(&limits).await;
-    let said = |log: &str| log.contains("output-buffer") && log.contains("timeout");
+    let is_logged = |log: &str| log.contains("output-buffer") && log.contains("timeout");
     let gateway = Gateway::settings().redis(&redis).start().await;
-    until("both are said", async || said(&gateway.process.log()).then_some(())).await;
+    until("both are logged", async || is_logged(&gateway.process.log()).then_some(())).await;
 }

@@ -112,13 +112,13 @@ async fn required_client_certificate_is_reported() {
         let checked = server.configured("").await;
         assert_eq!((checked.code, checked.failed()), (1, vec!["tls"]), "{}", checked.text);
         checked.expect("tls", "failed", &["requires a client certificate", "tls-auth-clients", "cert_file"]);
-        let given = |authority: &Authority, name: &str| {
+        let client_certificate = |authority: &Authority, name: &str| {
             let own = authority.issue(&[name], FAR);
             format!("cert_file = {:?}\nkey_file = {:?}\n", shown(&own.certificate), shown(&own.key))
         };
-        let known = server.configured(&given(&authority, "a gateway")).await;
+        let known = server.configured(&client_certificate(&authority, "a gateway")).await;
         assert_eq!(known.code, 0, "{}", known.text);
-        let foreign = server.configured(&given(&Authority::new(), "a stranger")).await;
+        let foreign = server.configured(&client_certificate(&Authority::new(), "a stranger")).await;
         assert_eq!((foreign.code, foreign.failed()), (1, vec!["tls"]), "{}", foreign.text);
         foreign.expect("tls", "failed", &["the client certificate"]);
     }

@@ -90,12 +90,12 @@ async fn every_kind_of_disconnect_returns_its_permit() {
     let mut keep_alive = Raw::connect(address).await;
     keep_alive.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(keep_alive.response().await.unwrap().status, 200);
-    let mut refused = RawWebSocket::open(address).await;
-    assert_eq!(refused.close().await.map(|(code, _)| code), Some(3013));
+    let mut rejected = RawWebSocket::open(address).await;
+    assert_eq!(rejected.close().await.map(|(code, _)| code), Some(3013));
     // The kept-alive connection already holds a permit, which the WebSocket keeps.
     keep_alive.send(ws_frames::handshake("/ws", &[ws_frames::KEY, ws_frames::VERSION])).await;
     assert_eq!(keep_alive.head().await.unwrap().status, 101);
-    drop((admitted, refused, keep_alive));
+    drop((admitted, rejected, keep_alive));
     assert_permits_return(&gateway).await;
 
     let connection = Connection::open(&gateway).await;

@@ -1,5 +1,5 @@
 //! `earshot drill`: passes if the gateway recovers, fails otherwise, breaks nothing without permission, and leaves
-//! nothing behind.
+//! nothing proxy_url.
 
 use redis::Value;
 
@@ -111,8 +111,8 @@ fn signed_in(url: &str, user: &str) -> String {
 async fn external_targets_skip_impossible_faults() {
     let redis = redis_with_users().await;
     let proxy = format!("127.0.0.1:{}", free_port());
-    let behind = redis.url().replace(&redis.address().to_string(), &proxy);
-    let gateway = Gateway::settings().environment("REDIS_URL", &signed_in(&behind, "gateway:g-s3cret"));
+    let proxy_url = redis.url().replace(&redis.address().to_string(), &proxy);
+    let gateway = Gateway::settings().environment("REDIS_URL", &signed_in(&proxy_url, "gateway:g-s3cret"));
     let gateway = gateway.start_unready().await;
     let some = "kill,cut,output-buffer,gateway-killed";
     let arguments = [
@@ -133,7 +133,7 @@ async fn external_targets_skip_impossible_faults() {
     {
         let outcome = drilled.outcome(fault);
         assert_eq!(outcome["verdict"], verdict, "{outcome}");
-        assert_eq!(outcome["reason"].is_string(), verdict == "skipped", "it says why: {outcome}");
+        assert_eq!(outcome["reason"].is_string(), verdict == "skipped", "missing reason: {outcome}");
     }
     assert!(!drilled.text.contains("s3cret"), "{}", drilled.text);
     let limit = redis.run(&["CONFIG", "GET", "client-output-buffer-limit"]).await;
@@ -163,7 +163,7 @@ async fn interrupted_drill_leaves_no_process_and_no_directory() {
     let _exclusive = exclusive().await;
     for signal in ["INT", "TERM"] {
         let mut drill = Drill::start(&["--only", "stop"], "").await;
-        drill.says("stop …").await;
+        drill.wait_for_output("stop …").await;
         let children = drill.children();
         assert_eq!(children.len(), 2, "a Redis and a gateway: {children:?}");
         until("Redis hangs", async || children.iter().any(|id| state(*id) == Some('T')).then_some(())).await;

@@ -62,12 +62,13 @@ fn assert_complete(client: usize, received: &Received) {
     assert_eq!(channels, subscriptions(client).into_iter().collect(), "client {client}");
     for publisher in 0..PUBLISHERS {
         let sent = published(publisher);
-        let mark = format!(r#"{{"publisher":{publisher},"#);
+        let prefix = format!(r#"{{"publisher":{publisher},"#);
         for (channel, payloads) in received {
-            let got: Vec<&String> = payloads.iter().filter(|payload| payload.starts_with(&mark)).collect();
+            let actual: Vec<&String> =
+                payloads.iter().filter(|payload| payload.starts_with(&prefix)).collect();
             let expected: Vec<&String> =
                 sent.iter().filter(|(name, _)| name == channel).map(|(_, payload)| payload).collect();
-            assert_eq!(got, expected, "client {client}, {channel}, publisher {publisher}");
+            assert_eq!(actual, expected, "client {client}, {channel}, publisher {publisher}");
         }
     }
     let total: usize = received.values().map(Vec::len).sum();

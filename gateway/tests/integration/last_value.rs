@@ -72,9 +72,9 @@ async fn websocket_receives_the_last_publication_in_its_reply() {
         let (redis, gateway) = start().await;
         publish(&redis, &gateway, "video:1", &["1", "2", "3"]).await;
         let mut client = WsClient::connect(gateway.address(), encoding).await;
-        let (result, newest) = subscribe(&mut client, "video:1").await;
-        assert_eq!(data(&newest), ["3"], "{result}");
-        assert_eq!(newest[0].offset, 3);
+        let (result, last_publications) = subscribe(&mut client, "video:1").await;
+        assert_eq!(data(&last_publications), ["3"], "{result}");
+        assert_eq!(last_publications[0].offset, 3);
         for number in ["4", "5"] {
             redis.publish("video:1", number.as_bytes()).await;
             assert_eq!(client.publication().await.data, number, "duplicate or out of order");
@@ -88,12 +88,12 @@ async fn event_stream_receives_the_last_publication_after_subscribed() {
         let (redis, gateway) = start().await;
         publish(&redis, &gateway, "video:1", &["1", "2", "3"]).await;
         let mut stream = SseClient::open(gateway.address(), path).await;
-        let newest = stream.event().await;
-        assert_eq!((newest.name.as_str(), newest.data.as_str()), (name, "3"));
+        let last_publications = stream.event().await;
+        assert_eq!((last_publications.name.as_str(), last_publications.data.as_str()), (name, "3"));
         redis.publish("video:1", b"4").await;
         assert_eq!(stream.data(name).await, "4");
 
-        let (mut again, _) = SseClient::resume(gateway.address(), path, &newest.id).await;
+        let (mut again, _) = SseClient::resume(gateway.address(), path, &last_publications.id).await;
         assert_eq!(again.data(name).await, "4", "the last publication is not repeated after a reconnect");
         redis.publish("video:1", b"5").await;
         assert_eq!(again.data(name).await, "5");
@@ -109,9 +109,9 @@ async fn every_channel_of_a_stream_begins_with_its_last_publication() {
     publish(&redis, &gateway, "plain-1", &["4"]).await;
     let path = "/sse?channel=a&channel=nothing&channel=plain-1&channel=b";
     let mut stream = SseClient::open(gateway.address(), path).await;
-    let mut got = [stream.event().await, stream.event().await].map(|event| (event.name, event.data));
-    got.sort();
-    assert_eq!(got, [("a", "2"), ("b", "3")].map(|(name, data)| (name.to_owned(), data.to_owned())));
+    let mut events = [stream.event().await, stream.event().await].map(|event| (event.name, event.data));
+    events.sort();
+    assert_eq!(events, [("a", "2"), ("b", "3")].map(|(name, data)| (name.to_owned(), data.to_owned())));
     redis.publish("plain-1", b"5").await;
     assert_eq!(stream.data("plain-1").await, "5", "no other event precedes it");
 }
@@ -120,8 +120,8 @@ async fn every_channel_of_a_stream_begins_with_its_last_publication() {
 async fn channel_without_publications_begins_empty() {
     let (redis, gateway) = start().await;
     let mut client = WsClient::open(gateway.address(), &["control"]).await;
-    let (_, newest) = subscribe(&mut client, "silent").await;
-    assert_eq!(data(&newest), [] as [&str; 0]);
+    let (_, last_publications) = subscribe(&mut client, "silent").await;
+    assert_eq!(data(&last_publications), [] as [&str; 0]);
     let mut stream = SseClient::open(gateway.address(), "/sse/silent").await;
     redis.publish("silent", b"1").await;
     assert_eq!(client.publication().await.data, "1");
@@ -133,8 +133,8 @@ async fn other_namespaces_begin_empty() {
     let (redis, gateway) = start().await;
     publish(&redis, &gateway, "plain-1", &["1"]).await;
     let mut client = WsClient::open(gateway.address(), &["control"]).await;
-    let (_, newest) = subscribe(&mut client, "plain-1").await;
-    assert_eq!(data(&newest), [] as [&str; 0]);
+    let (_, last_publications) = subscribe(&mut client, "plain-1").await;
+    assert_eq!(data(&last_publications), [] as [&str; 0]);
     let mut stream = SseClient::open(gateway.address(), "/sse/plain-1").await;
     redis.publish("plain-1", b"2").await;
     assert_eq!(stream.data("message").await, "2");
@@ -155,8 +155,12 @@ async fn reconnecting_client_ends_with_the_last_publication() {
         }
         let request = json!({"channel": "video:1", "recover": true, "offset": 3, "epoch": "another"});
         let reply = client.request("subscribe", request).await;
-        let newest = publications("video:1", &reply["subscribe"]);
-        assert_eq!(data(&newest), ["3"], "an unknown position also receives the last publication: {reply}");
+        let last_publications = publications("video:1", &reply["subscribe"]);
+        assert_eq!(
+            data(&last_publications),
+            ["3"],
+            "an unknown position also receives the last publication: {reply}"
+        );
         redis.publish("video:1", b"4").await;
         assert_eq!(client.publication().await.data, "4");
     }
@@ -169,8 +173,8 @@ async fn connect_subscriptions_begin_with_the_last_publication() {
         publish(&redis, &gateway, "video:1", &["1", "2"]).await;
         let mut client = WsClient::handshake_only(gateway.address(), encoding).await;
         let reply = client.request("connect", json!({"subs": {"video:1": {}}})).await;
-        let newest = publications("video:1", &reply["connect"]["subs"]["video:1"]);
-        assert_eq!(data(&newest), ["2"], "{reply}");
+        let last_publications = publications("video:1", &reply["connect"]["subs"]["video:1"]);
+        assert_eq!(data(&last_publications), ["2"], "{reply}");
         redis.publish("video:1", b"3").await;
         assert_eq!(client.publication().await.data, "3");
     }
@@ -182,9 +186,9 @@ async fn last_publication_expires() {
     let before = Instant::now();
     publish(&redis, &gateway, "brief-1", &["1"]).await;
     let mut client = WsClient::open(gateway.address(), &["control"]).await;
-    let (_, newest) = subscribe(&mut client, "brief-1").await;
+    let (_, last_publications) = subscribe(&mut client, "brief-1").await;
     if before.elapsed() < Duration::from_millis(900) {
-        assert_eq!(data(&newest), ["1"]);
+        assert_eq!(data(&last_publications), ["1"]);
     }
     until("the last publication has expired", async || {
         let mut late = WsClient::open(gateway.address(), &["control"]).await;
@@ -248,10 +252,11 @@ const FOLLOWING: u64 = 50;
 
 async fn through_a_socket(address: SocketAddr, progress: &AtomicU64) {
     let mut client = WsClient::connect(address, Encoding::Json).await;
-    let (result, newest) = subscribe(&mut client, NUMBERS).await;
+    let (result, last_publications) = subscribe(&mut client, NUMBERS).await;
     assert!(client.pending_pushes().is_empty(), "received before the reply: {:?}", client.pending_pushes());
-    assert!(newest.len() <= 1, "{result}");
-    let mut last = newest.first().map(|publication| (number(&publication.data), publication.offset));
+    assert!(last_publications.len() <= 1, "{result}");
+    let mut last =
+        last_publications.first().map(|publication| (number(&publication.data), publication.offset));
     for _ in 0..FOLLOWING {
         progress.store(last.map_or(0, |(number, _)| number), Ordering::Relaxed);
         let publication = client.publication().await;

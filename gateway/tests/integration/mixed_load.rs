@@ -37,8 +37,8 @@ const PLAIN_NUMBERS: u64 = 4000;
 
 /// The seed of a run: `TEST_SEED`, or a random one.
 fn seed() -> u64 {
-    let given = std::env::var("TEST_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    let configured = std::env::var("TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = configured.unwrap_or_else(|| fastrand::u64(..));
     eprintln!("TEST_SEED={seed}");
     seed
 }
@@ -252,8 +252,8 @@ async fn temporary_redirect_to_another_server_reports_every_gap() {
         let mut rng = Rng::with_seed(seed());
         let (home, elsewhere) = (Redis::start().await, Redis::start().await);
         let proxy = Proxy::before(home.address()).await;
-        let behind = || Gateway::settings().environment("REDIS_URL", &proxy.url());
-        let gateways = [behind().start().await, behind().start().await];
+        let settings = || Gateway::settings().environment("REDIS_URL", &proxy.url());
+        let gateways = [settings().start().await, settings().start().await];
         let addresses = [gateways[0].address(), gateways[1].address()];
         let stop_at = Arc::new(AtomicU64::new(u64::MAX));
         let mut clients = JoinSet::new();

@@ -54,8 +54,7 @@ async fn slow_event_stream_ends_with_an_error_event() {
     let _exclusive = exclusive().await;
     let redis = Redis::start().await;
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
-    let mut slow =
-        SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/burst").await;
+    let mut slow = SseClient::open_over(Raw::over(gateway.small_buffer_connection()), "/sse/burst").await;
 
     publish_rounds(&redis, &gateway).await;
 

@@ -79,12 +79,12 @@ async fn last_value_outlives_its_gateway() {
         for encoding in Encoding::BOTH {
             let mut client = WsClient::connect(gateway.address(), encoding).await;
             let reply = client.request("subscribe", json!({"channel": "status:7"})).await;
-            let newest: Vec<_> =
+            let last_publication: Vec<_> =
                 reply["subscribe"]["publications"].as_array().into_iter().flatten().collect();
-            assert_eq!(newest.len(), 1, "{reply}");
-            let newest = Publication::read(String::new(), newest[0]);
-            assert_eq!((newest.offset, newest.data.as_str()), (3, "\"done\""), "{reply}");
-            assert_eq!(newest.tags, json!({"by": "worker"}), "{reply}");
+            assert_eq!(last_publication.len(), 1, "{reply}");
+            let last_publication = Publication::read(String::new(), last_publication[0]);
+            assert_eq!((last_publication.offset, last_publication.data.as_str()), (3, "\"done\""), "{reply}");
+            assert_eq!(last_publication.tags, json!({"by": "worker"}), "{reply}");
         }
         for (path, name) in
             [("/sse/status:7", "message"), ("/sse?channel=status:8&channel=status:7", "status:7")]

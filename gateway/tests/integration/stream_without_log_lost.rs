@@ -103,21 +103,21 @@ async fn log_deleted_after_live_publications_is_a_gap() {
 async fn client_ahead_of_a_gateway_without_the_log_recovers() {
     for transport in Transport::ALL {
         let redis = Redis::start().await;
-        let (behind, proxy) = gateway_behind_proxy(&redis).await;
+        let (affected, proxy) = gateway_behind_proxy(&redis).await;
         let other = gateway(&redis).await;
-        let mut waiting = Subscriber::connect(behind.address(), transport).await;
+        let mut waiting = Subscriber::connect(affected.address(), transport).await;
         append_numbers(&other, "unrelated", 1..=1).await;
         proxy.allow(ProxyMode::Commands);
-        behind.wait_for_ready_status(503).await;
+        affected.wait_for_ready_status(503).await;
         append_numbers(&other, NUMBERS, 1..=1).await;
         // It subscribes after the first publication, so it has a position in the log.
         let mut reconnecting = Subscriber::connect(other.address(), transport).await;
         let mut ahead = Ledger::default();
         append_numbers(&other, NUMBERS, 2..=3).await;
         ahead.read(&mut reconnecting, 3).await;
-        assert!(reconnecting.reconnect_to(behind.address()).await);
+        assert!(reconnecting.reconnect_to(affected.address()).await);
         proxy.allow(ProxyMode::Open);
-        behind.wait_for_ready_status(200).await;
+        affected.wait_for_ready_status(200).await;
         append_numbers(&other, NUMBERS, 4..=4).await;
         ahead.read(&mut reconnecting, 4).await;
         assert_eq!((ahead.gaps, reconnecting.recoveries), (0, vec![true]), "{transport:?}");

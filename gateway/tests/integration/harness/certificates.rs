@@ -48,9 +48,9 @@ impl Authority {
         params.not_before = rcgen::date_time_ymd(2000, 1, 1);
         params.not_after = rcgen::date_time_ymd(until.0, until.1, until.2);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let place =
+        let path =
             |what: &str| self.directory.path().join(format!("{}-{}.{what}.pem", names.join("-"), until.0));
-        let issued = Issued { certificate: place("certificate"), key: place("key") };
+        let issued = Issued { certificate: path("certificate"), key: path("key") };
         std::fs::write(&issued.certificate, certificate.pem()).unwrap();
         std::fs::write(&issued.key, key.serialize_pem()).unwrap();
         issued

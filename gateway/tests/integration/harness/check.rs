@@ -79,11 +79,11 @@ impl Checked {
     /// Asserts that a finding of the check has this level and contains each of these texts.
     pub(crate) fn expect(&self, check: &str, level: &str, texts: &[&str]) {
         let found = self.findings(check);
-        let fits = |finding: &&Value| {
-            let said = finding.to_string();
-            finding["level"] == level && texts.iter().all(|text| said.contains(text))
+        let matches = |finding: &&Value| {
+            let report = finding.to_string();
+            finding["level"] == level && texts.iter().all(|text| report.contains(text))
         };
-        assert!(found.iter().any(fits), "{check} is not {level} with {texts:?}: {}", self.text);
+        assert!(found.iter().any(matches), "{check} is not {level} with {texts:?}: {}", self.text);
         // Every problem must have a cause.
         for finding in
             found.iter().filter(|finding| finding["level"] == "failed" || finding["level"] == "warning")

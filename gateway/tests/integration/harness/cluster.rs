@@ -79,7 +79,7 @@ impl Cluster {
             self.run(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
         }
         let share =
-            |place: usize| SLOTS * u32::try_from(place).unwrap() / u32::try_from(self.primaries).unwrap();
+            |address: usize| SLOTS * u32::try_from(address).unwrap() / u32::try_from(self.primaries).unwrap();
         for node in 0..self.primaries {
             let (first, last) = (share(node).to_string(), (share(node + 1) - 1).to_string());
             self.run(node, &["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
@@ -133,8 +133,8 @@ impl Cluster {
             for node in self.running_nodes() {
                 let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
                 let nodes: String = self.try_command(node, &["CLUSTER", "NODES"]).await?;
-                let well = info.contains("cluster_state:ok") && info.contains(&expected);
-                if !well
+                let is_ok = info.contains("cluster_state:ok") && info.contains(&expected);
+                if !is_ok
                     || (!self.nodes.iter().any(|node| node.is_down) && nodes.contains("fail"))
                     || nodes.contains("handshake")
                 {
@@ -165,9 +165,9 @@ impl Cluster {
 
     /// The keys `url` and `cluster` of a Redis section that lists these nodes.
     pub(crate) fn settings(&self) -> String {
-        let place = |node: &Node| format!("127.0.0.1:{}", node.tls_port.unwrap_or(node.port));
-        let seeds: Vec<_> = self.nodes[1..].iter().map(|node| format!("\"{}\"", place(node))).collect();
-        let first = place(&self.nodes[0]);
+        let address = |node: &Node| format!("127.0.0.1:{}", node.tls_port.unwrap_or(node.port));
+        let seeds: Vec<_> = self.nodes[1..].iter().map(|node| format!("\"{}\"", address(node))).collect();
+        let first = address(&self.nodes[0]);
         let url = match &self.authority {
             Some(file) => {
                 let password = PASSWORD.replace('%', "%25").replace('/', "%2F").replace('@', "%40");
@@ -196,8 +196,8 @@ impl Cluster {
     }
 
     pub(crate) async fn command<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> T {
-        let answer = self.query(node, words).await;
-        answer.unwrap_or_else(|error| panic!("{words:?} at node {node}: {error}"))
+        let reply = self.query(node, words).await;
+        reply.unwrap_or_else(|error| panic!("{words:?} at node {node}: {error}"))
     }
 
     pub(crate) async fn run(&self, node: usize, words: &[&str]) {
@@ -253,13 +253,13 @@ impl Cluster {
 
     /// The node that owns the slot of a name, according to the first running node.
     pub(crate) async fn owner(&self, name: &str) -> usize {
-        let asked = self.running_nodes().next().unwrap();
+        let observer = self.running_nodes().next().unwrap();
         let slot = self.slot(name).await;
-        until("a node owns the slot", async || self.owner_at(asked, slot).await).await
+        until("a node owns the slot", async || self.owner_at(observer, slot).await).await
     }
 
-    async fn owner_at(&self, asked: usize, slot: u16) -> Option<usize> {
-        let ranges: Vec<Vec<Value>> = self.try_command(asked, &["CLUSTER", "SLOTS"]).await?;
+    async fn owner_at(&self, observer: usize, slot: u16) -> Option<usize> {
+        let ranges: Vec<Vec<Value>> = self.try_command(observer, &["CLUSTER", "SLOTS"]).await?;
         let number = |value: &Value| u16::from_redis_value(value.clone()).unwrap();
         let range = ranges.iter().find(|range| (number(&range[0])..=number(&range[1])).contains(&slot))?;
         let Value::Array(primary) = &range[2] else { return None };
@@ -267,11 +267,11 @@ impl Cluster {
         self.running_nodes().find(|node| self.nodes[*node].port == port)
     }
 
-    /// Waits until another node than `not` owns the slot of a name, according to the node `asked`.
-    pub(crate) async fn wait_for_owner_seen_by(&self, asked: usize, name: &str, not: usize) -> usize {
-        let slot = self.command(asked, &["CLUSTER", "KEYSLOT", name]).await;
+    /// Waits until another node than `not` owns the slot of a name, according to the node `observer`.
+    pub(crate) async fn wait_for_owner_seen_by(&self, observer: usize, name: &str, not: usize) -> usize {
+        let slot = self.command(observer, &["CLUSTER", "KEYSLOT", name]).await;
         until("another node owns the slot", async || {
-            self.owner_at(asked, slot).await.filter(|owner| *owner != not)
+            self.owner_at(observer, slot).await.filter(|owner| *owner != not)
         })
         .await
     }

@@ -48,11 +48,11 @@ impl Drill {
         Self { child, stderr, output: String::new(), directory }
     }
 
-    /// Waits for output that contains these words.
-    pub(crate) async fn says(&mut self, words: &str) {
-        while !self.output.contains(words) {
-            let line = within_timeout(words, self.stderr.next_line()).await.unwrap();
-            let line = line.unwrap_or_else(|| panic!("no output with {words}: {}", self.output));
+    /// Waits for output that contains these text.
+    pub(crate) async fn wait_for_output(&mut self, text: &str) {
+        while !self.output.contains(text) {
+            let line = within_timeout(text, self.stderr.next_line()).await.unwrap();
+            let line = line.unwrap_or_else(|| panic!("no output with {text}: {}", self.output));
             self.output += &(line + "\n");
         }
     }
@@ -82,7 +82,7 @@ impl Drill {
         }
         let output = within_timeout("the drill ends", self.child.wait_with_output()).await.unwrap();
         let out = String::from_utf8(output.stdout).unwrap();
-        assert!(is_empty(self.directory.path()), "something is left behind");
+        assert!(is_empty(self.directory.path()), "files are left behind");
         let report = serde_json::from_str(&out).unwrap_or_default();
         Drilled { code: output.status.code(), report, text: out + &self.output }
     }

@@ -62,8 +62,8 @@ impl Gateway {
     /// Publishes over the HTTP API; `data` is JSON.
     pub(crate) async fn publish(&self, channel: &str, data: &str) {
         let channel = serde_json::Value::from(channel);
-        let answer = self.api("publish", &format!(r#"{{"channel":{channel},"data":{data}}}"#)).await;
-        assert!(answer.status == 200 && answer.text().starts_with(r#"{"result":"#), "{answer:?}");
+        let response = self.api("publish", &format!(r#"{{"channel":{channel},"data":{data}}}"#)).await;
+        assert!(response.status == 200 && response.text().starts_with(r#"{"result":"#), "{response:?}");
     }
 
     /// The sum of the samples of a metric that have these labels, written as in the output (for example
@@ -124,8 +124,8 @@ impl Gateway {
     /// Waits until `/ready` returns this status.
     pub(crate) async fn wait_for_ready_status(&self, status: u16) {
         until(&format!("/ready returns {status}"), async || {
-            let answer = http::try_fetch(self.address, "/ready").await.ok()?;
-            (answer.status == status).then_some(())
+            let response = http::try_fetch(self.address, "/ready").await.ok()?;
+            (response.status == status).then_some(())
         })
         .await;
     }
@@ -181,14 +181,15 @@ impl Settings {
         self.start_until("the gateway responds", |_| true).await
     }
 
-    async fn start_until(self, what: &str, enough: fn(u16) -> bool) -> Gateway {
+    async fn start_until(self, what: &str, is_expected: fn(u16) -> bool) -> Gateway {
         let port = self.port;
         let mut gateway = self.spawn();
         until(what, async || {
             gateway.assert_alive();
             for host in ["127.0.0.1", "::1"] {
                 let address = SocketAddr::new(host.parse().unwrap(), port);
-                if http::try_fetch(address, "/ready").await.is_ok_and(|answer| enough(answer.status)) {
+                if http::try_fetch(address, "/ready").await.is_ok_and(|response| is_expected(response.status))
+                {
                     gateway.address = address;
                     return Some(());
                 }
@@ -213,7 +214,7 @@ impl Settings {
     fn command(&self, directory: &TempDir) -> Command {
         let mut command = Command::new(binary());
         for (name, _) in std::env::vars() {
-            if ["EARSHOT_", "REDIS_", "QUEUE_PREFIX"].iter().any(|ours| name.starts_with(ours)) {
+            if ["EARSHOT_", "REDIS_", "QUEUE_PREFIX"].iter().any(|prefix| name.starts_with(prefix)) {
                 command.env_remove(name);
             }
         }

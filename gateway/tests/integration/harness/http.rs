@@ -71,8 +71,8 @@ impl Raw {
 
     /// How many bytes are in the kernel's receive buffer; they stay there.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        let mut most = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
-        socket2::SockRef::from(&self.stream).peek(&mut most).unwrap_or(0)
+        let mut buffer = vec![std::mem::MaybeUninit::uninit(); 1 << 20];
+        socket2::SockRef::from(&self.stream).peek(&mut buffer).unwrap_or(0)
     }
 
     /// Takes bytes from the front of the buffer.

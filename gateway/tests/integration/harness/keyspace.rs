@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, Value, cmd};
 
-/// The first words of keys: three have rules of their own, two share one, one has none.
+/// Key prefixes: three have a rule each, two share one, one has none.
 pub(crate) const PREFIXES: [&str; 6] = ["express:", "room:", "nest:", "session:", "shared:", "stray-"];
 
 /// What is known of a key: its type, a hash of its content, and when it ends (-1: never).
@@ -32,7 +32,7 @@ pub(crate) async fn fill(connection: &mut MultiplexedConnection, keys: usize) {
     for number in 0..keys {
         let key = format!("{}{number}", PREFIXES[number % PREFIXES.len()]);
         write(&mut pipeline, key.as_bytes(), number / PREFIXES.len());
-        // Far enough that none ends within a test, and odd to the millisecond.
+        // An expiry far in the future, with odd milliseconds.
         if !(number / PREFIXES.len() + number).is_multiple_of(3) {
             pipeline.cmd("PEXPIRE").arg(&key).arg(3_600_000 + number * 977).ignore();
         }
@@ -85,7 +85,7 @@ fn write(pipeline: &mut Pipeline, key: &[u8], number: usize) {
     }
 }
 
-/// A stream with groups, consumers, pending entries, and entries that are gone.
+/// A stream with groups, consumers, pending entries and deleted entries.
 fn stream(pipeline: &mut Pipeline, key: &[u8], entries: usize) {
     for entry in 1..=entries {
         pipeline
@@ -111,7 +111,7 @@ fn stream(pipeline: &mut Pipeline, key: &[u8], entries: usize) {
     read(pipeline, "bob", 1);
     pipeline.cmd("XACK").arg(key).arg("workers").arg("1-1").ignore();
     pipeline.cmd("XGROUP").arg("CREATECONSUMER").arg(key).arg("workers").arg("new").ignore();
-    // Its last entry: the next id must not be given twice.
+    // Delete the last entry: its id must not be reused.
     pipeline.cmd("XDEL").arg(key).arg(format!("{entries}-{}", entries % 3)).ignore();
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn read(connection: &mut MultiplexedConnection) -> Keys {
     read_with(connection, "PEXPIRETIME").await
 }
 
-/// As [`read`], where the command that tells when a key ends has another name.
+/// As [`read`], for servers where the expiry command has another name.
 pub(crate) async fn read_with(connection: &mut MultiplexedConnection, expiry: &str) -> Keys {
     let mut keys = Keys::new();
     let mut cursor = 0_u64;
@@ -208,7 +208,7 @@ fn sorted(parts: impl Iterator<Item = String>) -> String {
     parts.concat()
 }
 
-/// What a stream has besides its entries. How long an entry has been pending differs by the time that it took to ask.
+/// The groups of a stream. The idle time of pending entries is left out, because it depends on the time of the request.
 async fn groups(connection: &mut MultiplexedConnection, key: &[u8]) -> String {
     let mut pipeline = Pipeline::new();
     pipeline.cmd("XINFO").arg("STREAM").arg(key);

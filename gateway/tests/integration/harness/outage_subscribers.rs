@@ -18,24 +18,24 @@ const TRANSPORTS: [Transport; 2] = [Transport::Sse, Transport::WebSocket(Encodin
 /// Running clients of one gateway.
 pub(crate) struct OutageSubscribers {
     publisher: Publisher,
-    enough: Arc<AtomicU64>,
+    stop_at: Arc<AtomicU64>,
     /// The last number that each client received.
-    marks: Arc<[AtomicU64]>,
+    progress: Arc<[AtomicU64]>,
     clients: JoinSet<(Transport, Ledger, Vec<bool>)>,
 }
 
 impl OutageSubscribers {
     /// Connects clients that subscribe to [`NUMBERS`], the channel that the publisher must publish to.
     pub(crate) async fn start(gateway: &Gateway, publisher: impl FnOnce() -> Publisher) -> Self {
-        let enough = Arc::new(AtomicU64::new(u64::MAX));
-        let marks: Arc<[AtomicU64]> = TRANSPORTS.iter().map(|_| AtomicU64::new(0)).collect();
+        let stop_at = Arc::new(AtomicU64::new(u64::MAX));
+        let progress: Arc<[AtomicU64]> = TRANSPORTS.iter().map(|_| AtomicU64::new(0)).collect();
         let mut clients = JoinSet::new();
-        for (place, transport) in TRANSPORTS.into_iter().enumerate() {
+        for (index, transport) in TRANSPORTS.into_iter().enumerate() {
             let subscriber = Subscriber::connect(gateway.address(), transport).await;
-            let at = (gateway.address(), place);
-            clients.spawn(follow(subscriber, transport, Arc::clone(&enough), Arc::clone(&marks), at));
+            let at = (gateway.address(), index);
+            clients.spawn(follow(subscriber, transport, Arc::clone(&stop_at), Arc::clone(&progress), at));
         }
-        Self { publisher: publisher(), enough, marks, clients }
+        Self { publisher: publisher(), stop_at, progress, clients }
     }
 
     /// With a publisher on one Redis server.
@@ -50,7 +50,7 @@ impl OutageSubscribers {
             if let Some(Err(error)) = self.clients.try_join_next() {
                 std::panic::resume_unwind(error.into_panic());
             }
-            self.marks.iter().all(|mark| mark.load(Ordering::Relaxed) >= now).then_some(())
+            self.progress.iter().all(|last| last.load(Ordering::Relaxed) >= now).then_some(())
         })
         .await;
     }
@@ -59,7 +59,7 @@ impl OutageSubscribers {
     /// least this many gap notices.
     pub(crate) async fn verify(mut self, outages: usize) {
         self.wait_until_receiving().await;
-        self.enough.store(self.publisher.sent(), Ordering::Relaxed);
+        self.stop_at.store(self.publisher.sent(), Ordering::Relaxed);
         while let Some(done) = self.clients.join_next().await {
             let (transport, ledger, recoveries) = done.unwrap();
             let last = ledger.last.unwrap();
@@ -71,7 +71,7 @@ impl OutageSubscribers {
             assert!(ledger.gaps >= outages, "{transport:?}: {outages} outages, {} gap notices", ledger.gaps);
             assert!(
                 !recoveries.contains(&true),
-                "{transport:?}: nobody can recover what the gateway did not hear"
+                "{transport:?}: messages that the gateway did not receive cannot be recovered"
             );
         }
     }
@@ -80,12 +80,12 @@ impl OutageSubscribers {
 async fn follow(
     mut subscriber: Subscriber,
     transport: Transport,
-    enough: Arc<AtomicU64>,
-    marks: Arc<[AtomicU64]>,
-    (address, place): (SocketAddr, usize),
+    stop_at: Arc<AtomicU64>,
+    progress: Arc<[AtomicU64]>,
+    (address, index): (SocketAddr, usize),
 ) -> (Transport, Ledger, Vec<bool>) {
     let mut ledger = Ledger::from_start();
-    while !ledger.has(enough.load(Ordering::Relaxed)) {
+    while !ledger.has(stop_at.load(Ordering::Relaxed)) {
         match subscriber.next_or_end().await {
             Ok(received) => ledger.record(received),
             // An SDK retries after a temporary error.
@@ -97,7 +97,7 @@ async fn follow(
                 }
             }
         }
-        marks[place].store(ledger.last.unwrap_or_default(), Ordering::Relaxed);
+        progress[index].store(ledger.last.unwrap_or_default(), Ordering::Relaxed);
     }
     (transport, ledger, subscriber.recoveries)
 }

@@ -33,8 +33,8 @@ pub(crate) struct Load {
 
 impl Publisher {
     /// Starts. `progress` has the last number of each client that the publisher must wait for.
-    pub(crate) fn start(redis: &Redis, pace: Load, marks: Arc<[AtomicU64]>) -> Self {
-        Self::start_at(watch::channel(redis.url()).1, pace, marks)
+    pub(crate) fn start(redis: &Redis, load: Load, progress: Arc<[AtomicU64]>) -> Self {
+        Self::start_at(watch::channel(redis.url()).1, load, progress)
     }
 
     /// Publishes about one number per millisecond to a server whose URL may change.
@@ -43,9 +43,9 @@ impl Publisher {
     }
 
     /// Starts with a server whose URL may change, as after a failover.
-    fn start_at(url: watch::Receiver<String>, pace: Load, marks: Arc<[AtomicU64]>) -> Self {
+    fn start_at(url: watch::Receiver<String>, load: Load, progress: Arc<[AtomicU64]>) -> Self {
         let sent = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(run(url, pace, marks, Arc::clone(&sent)));
+        let task = tokio::spawn(run(url, load, progress, Arc::clone(&sent)));
         Self { sent, task }
     }
 
@@ -66,7 +66,7 @@ impl Drop for Publisher {
     }
 }
 
-async fn run(url: watch::Receiver<String>, pace: Load, marks: Arc<[AtomicU64]>, sent: Arc<AtomicU64>) {
+async fn run(url: watch::Receiver<String>, load: Load, progress: Arc<[AtomicU64]>, sent: Arc<AtomicU64>) {
     loop {
         let client = Client::open(url.borrow().clone()).unwrap();
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
@@ -75,36 +75,36 @@ async fn run(url: watch::Receiver<String>, pace: Load, marks: Arc<[AtomicU64]>, 
         };
         loop {
             let first = sent.load(Ordering::Relaxed) + 1;
-            if first > slowest(&marks).saturating_add(pace.max_lead) {
+            if first > slowest(&progress).saturating_add(load.max_lead) {
                 sleep(PUBLISH_INTERVAL).await;
                 continue;
             }
-            let batch = batch(&pace, first);
-            sent.fetch_add(pace.batch, Ordering::Relaxed);
+            let batch = batch(&load, first);
+            sent.fetch_add(load.batch, Ordering::Relaxed);
             // A failed publication is lost: this backend does not retry.
             if batch.exec_async(&mut connection).await.is_err() {
                 break;
             }
-            if pace.batch == 1 {
+            if load.batch == 1 {
                 sleep(PUBLISH_INTERVAL).await;
             }
         }
     }
 }
 
-fn slowest(marks: &[AtomicU64]) -> u64 {
-    marks.iter().map(|mark| mark.load(Ordering::Relaxed)).min().unwrap_or(u64::MAX)
+fn slowest(progress: &[AtomicU64]) -> u64 {
+    progress.iter().map(|last| last.load(Ordering::Relaxed)).min().unwrap_or(u64::MAX)
 }
 
-fn batch(pace: &Load, first: u64) -> Pipeline {
+fn batch(load: &Load, first: u64) -> Pipeline {
     let mut pipeline = Pipeline::new();
-    let padding = "x".repeat(pace.padding);
-    for number in first..first + pace.batch {
-        let payload = match pace.padding {
+    let padding = "x".repeat(load.padding);
+    for number in first..first + load.batch {
+        let payload = match load.padding {
             0 => number.to_string(),
             _ => format!(r#"{{"number":{number},"padding":"{padding}"}}"#),
         };
-        for channel in pace.channels {
+        for channel in load.channels {
             pipeline.cmd("PUBLISH").arg(channel).arg(&payload).ignore();
         }
     }

@@ -59,13 +59,13 @@ impl Group {
             arguments.extend_from_slice(more);
             arguments
         };
-        let given = |arguments: Vec<String>| async move {
+        let start_server = |arguments: Vec<String>| async move {
             Redis::start_with_arguments(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
         };
-        let primary = given(arguments(0, &[])).await;
+        let primary = start_server(arguments(0, &[])).await;
         let seen = options.ports.map_or(primary.address().port(), |ports| ports[0]);
         let of_primary = ["--replicaof".to_owned(), "127.0.0.1".to_owned(), seen.to_string()];
-        let replica = given(arguments(1, &of_primary)).await;
+        let replica = start_server(arguments(1, &of_primary)).await;
         let sentinels = (0..SENTINELS).map(|_| Sentinel::start(seen, &options)).collect();
         let group = Self { servers: [primary, replica], sentinels, password: options.password };
         group.wait_until_settled().await;
@@ -82,17 +82,17 @@ impl Group {
     /// The port of the primary according to a Sentinel.
     pub(crate) async fn primary(&self, sentinel: usize) -> Option<u16> {
         let mut connection = self.sentinels[sentinel].connection(self.password.as_deref()).await?;
-        let mut ask = redis::cmd("SENTINEL");
-        ask.arg("GET-MASTER-ADDR-BY-NAME").arg("mymaster");
-        let (_, port): (String, u16) = ask.query_async(&mut connection).await.ok()?;
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg("mymaster");
+        let (_, port): (String, u16) = command.query_async(&mut connection).await.ok()?;
         Some(port)
     }
 
     /// Forces a failover.
     pub(crate) async fn fail_over(&self) {
         let mut connection = self.sentinels[0].connection(self.password.as_deref()).await.unwrap();
-        let mut ask = redis::cmd("SENTINEL");
-        ask.arg("FAILOVER").arg("mymaster").exec_async(&mut connection).await.unwrap();
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("FAILOVER").arg("mymaster").exec_async(&mut connection).await.unwrap();
     }
 
     /// Waits until a Sentinel reports another primary than `port`; returns its port.
@@ -126,12 +126,12 @@ impl Group {
         for sentinel in &self.sentinels {
             until("the Sentinels know each other and the replica", async || {
                 let mut connection = sentinel.connection(self.password.as_deref()).await?;
-                let mut ask = redis::cmd("SENTINEL");
+                let mut command = redis::cmd("SENTINEL");
                 let master: std::collections::HashMap<String, String> =
-                    ask.arg("MASTER").arg("mymaster").query_async(&mut connection).await.ok()?;
-                let mut ask = redis::cmd("SENTINEL");
+                    command.arg("MASTER").arg("mymaster").query_async(&mut connection).await.ok()?;
+                let mut command = redis::cmd("SENTINEL");
                 let replicas: Vec<std::collections::HashMap<String, String>> =
-                    ask.arg("REPLICAS").arg("mymaster").query_async(&mut connection).await.ok()?;
+                    command.arg("REPLICAS").arg("mymaster").query_async(&mut connection).await.ok()?;
                 let ready =
                     replicas.iter().any(|one| one["master-link-status"] == "ok" && one["flags"] == "slave");
                 (master["num-other-sentinels"] == "2" && ready).then_some(())

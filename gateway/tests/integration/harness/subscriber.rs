@@ -91,13 +91,14 @@ impl Subscriber {
     pub(crate) async fn reconnect_to(&mut self, address: SocketAddr) -> bool {
         assert!(self.recovered.is_empty(), "must not disconnect inside a reply");
         self.client = Client::Disconnected;
-        let Some(mut there) = Self::try_connect(address, self.transport, Some(self.position.clone())).await
+        let Some(mut reconnected) =
+            Self::try_connect(address, self.transport, Some(self.position.clone())).await
         else {
             return false;
         };
-        there.recoveries.splice(0..0, std::mem::take(&mut self.recoveries));
-        there.other = std::mem::take(&mut self.other);
-        *self = there;
+        reconnected.recoveries.splice(0..0, std::mem::take(&mut self.recoveries));
+        reconnected.other = std::mem::take(&mut self.other);
+        *self = reconnected;
         true
     }
 
@@ -209,7 +210,7 @@ impl Subscriber {
                     Incoming::Publication(publication) => return Ok(self.publication(&publication)),
                     Incoming::Push(push) if push["push"]["unsubscribe"]["code"] == 2500 => {
                         if !self.subscribe(Some(self.position.clone())).await {
-                            return Err("gone while it subscribed again".to_owned());
+                            return Err("closed while it resubscribed".to_owned());
                         }
                     }
                     Incoming::Closed(why) => return Err(format!("closed: {why:?}")),
