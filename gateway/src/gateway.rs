@@ -12,9 +12,9 @@ use uuid::Uuid;
 use wildmatch::WildMatch;
 
 use crate::admission::{Admission, AdmissionLimits};
-use crate::broker::log::Log;
+use crate::broker::log::LogConfig;
 use crate::broker::redis::RedisSettings;
-use crate::broker::{Broker, Listener, MemoryBroker, OnLoss, RedisBroker};
+use crate::broker::{Broker, BrokerEventHandler, MemoryBroker, RedisBroker, WhenUnavailable};
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::api_auth::ApiAuth;
@@ -25,12 +25,12 @@ use crate::ingress::http_server::HttpLimits;
 use crate::ingress::origin::{HostPolicy, OriginPolicy};
 use crate::ingress::{self, Acceptor, IngressLimits, StreamContext};
 use crate::metrics::Metrics;
+use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
 use crate::node::history::{HistoryBudget, HistoryRules};
-use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
-use crate::node::port::{Port, PortLimits, port};
-use crate::node::registry::{ChannelLimits, Registry};
-use crate::node::slow::{SlowRule, Terminal};
-use crate::node::{Ear, Node};
+use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
+use crate::node::registry::{ChannelLimits, ChannelRegistry};
+use crate::node::shard_queue::{ShardQueueLimits, ShardSender, shard_queue};
+use crate::node::{BrokerBinding, Node};
 use crate::shard::{ShardLimits, Shards};
 use earshot_ops::check;
 
@@ -64,16 +64,18 @@ impl Gateway {
         let listeners = listen(config)?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
 
-        let port_limits =
-            PortLimits { items: config.limits.shard_queue_items, bytes: config.limits.shard_queue_bytes };
-        let (ports, inboxes): (Vec<Port>, Vec<_>) =
-            (0..config.gateway.shards).map(|_| port(port_limits)).unzip();
-        let node = node(config, ports.into(), &metrics, &drain);
+        let queue_limits = ShardQueueLimits {
+            items: config.limits.shard_queue_items,
+            bytes: config.limits.shard_queue_bytes,
+        };
+        let (shard_senders, shard_receivers): (Vec<ShardSender>, Vec<_>) =
+            (0..config.gateway.shards).map(|_| shard_queue(queue_limits)).unzip();
+        let node = node(config, shard_senders.into(), &metrics, &drain);
         node.start();
         look_at_servers(config, &drain);
 
         let limits = shard_limits(config);
-        let shards = Shards::start(&node, inboxes, limits, &metrics, &drain)?;
+        let shards = Shards::start(&node, shard_receivers, limits, &metrics, &drain)?;
         let allowed = config.allowed_origins.clone();
         let origins =
             if config.development { OriginPolicy::development(allowed) } else { OriginPolicy::new(allowed) };
@@ -159,32 +161,48 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-fn node(config: &Config, ports: Arc<[Port]>, metrics: &Arc<Metrics>, drain: &Drain) -> Arc<Node> {
+fn node(
+    config: &Config,
+    shard_senders: Arc<[ShardSender]>,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+) -> Arc<Node> {
     let limits = ChannelLimits {
         channels: config.limits.channels,
         idle_per_creator: config.limits.idle_channels_per_address,
-        linger: config.gateway.unsubscribe_delay,
+        unsubscribe_delay: config.gateway.unsubscribe_delay,
         publication_bytes: config.limits.publication_bytes,
         recovery_publications: config.limits.recovery_publications,
     };
     let budget = HistoryBudget::new(config.limits.history_bytes);
-    let registry = || Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
-    let mut ears: Vec<Ear> = Vec::new();
+    let registry =
+        || ChannelRegistry::new(Arc::clone(&shard_senders), limits, Arc::clone(&budget), Arc::clone(metrics));
+    let mut bindings: Vec<BrokerBinding> = Vec::new();
     for redis in &config.redis {
         let servers = servers(redis, config).into_iter();
-        ears.extend(servers.map(|settings| redis_ear(settings, redis.affects_readiness, registry(), drain)));
+        bindings.extend(
+            servers.map(|settings| redis_binding(settings, redis.affects_readiness, registry(), drain)),
+        );
     }
     if config.namespaces.iter().any(|namespace| namespace.redis.is_none()) {
         let registry = registry();
-        let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
+        let listener: Arc<dyn BrokerEventHandler> = Arc::<ChannelRegistry>::clone(&registry);
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(listener)));
-        ears.push(Ear { name: "memory".to_owned(), registry, broker, affects_readiness: true });
+        bindings.push(BrokerBinding { name: "memory".to_owned(), registry, broker, affects_readiness: true });
     }
-    let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &ears)).collect();
+    let namespaces = config.namespaces.iter().map(|ns| namespace(ns, &bindings)).collect();
     let probe_prefixes: Vec<String> = config.redis.iter().map(|redis| redis.probe_prefix.clone()).collect();
     let namespaces = Namespaces::new(namespaces, &probe_prefixes);
     let publication_bytes = config.limits.publication_bytes;
-    Node::new(namespaces, ears, ports, budget, publication_bytes, drain.clone(), Arc::clone(metrics))
+    Node::new(
+        namespaces,
+        bindings,
+        shard_senders,
+        budget,
+        publication_bytes,
+        drain.clone(),
+        Arc::clone(metrics),
+    )
 }
 
 /// Says, once, what the version and the settings of each Redis server will do to this gateway. One that cannot be
@@ -238,31 +256,33 @@ fn redis_settings(
         ping_interval: redis.times.ping_interval,
         probe_interval: redis.times.probe_interval,
         probe_prefix: redis.probe_prefix.clone(),
-        handover_bytes: config.limits.redis_queue_bytes,
+        receive_queue_bytes: config.limits.redis_queue_bytes,
         message_bytes: config.limits.publication_bytes,
         ..RedisSettings::default()
     }
 }
 
-fn redis_ear(
+fn redis_binding(
     settings: RedisSettings,
     affects_readiness: bool,
-    registry: Arc<Registry>,
+    registry: Arc<ChannelRegistry>,
     drain: &Drain,
-) -> Ear {
+) -> BrokerBinding {
     let name = settings.instance.name.clone();
-    let listener: Arc<dyn Listener> = Arc::<Registry>::clone(&registry);
+    let listener: Arc<dyn BrokerEventHandler> = Arc::<ChannelRegistry>::clone(&registry);
     let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
-    Ear { name, registry, broker, affects_readiness }
+    BrokerBinding { name, registry, broker, affects_readiness }
 }
 
 /// The places of the brokers of an instance: its only one, or those of its servers in their order.
-fn places(name: &str, ears: &[Ear]) -> Box<[usize]> {
-    let is_of = |ear: &Ear| ear.name == name || ear.name.rsplit_once('.').is_some_and(|(own, _)| own == name);
-    ears.iter().enumerate().filter(|(_, ear)| is_of(ear)).map(|(place, _)| place).collect()
+fn places(name: &str, bindings: &[BrokerBinding]) -> Box<[usize]> {
+    let is_of = |binding: &BrokerBinding| {
+        binding.name == name || binding.name.rsplit_once('.').is_some_and(|(own, _)| own == name)
+    };
+    bindings.iter().enumerate().filter(|(_, binding)| is_of(binding)).map(|(place, _)| place).collect()
 }
 
-fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
+fn namespace(namespace: &config::Namespace, bindings: &[BrokerBinding]) -> Namespace {
     let name = namespace.redis.as_deref().unwrap_or("memory");
     let pattern = |pattern: &config::ChannelPattern| ChannelPattern {
         glob: WildMatch::new(&pattern.text),
@@ -273,53 +293,54 @@ fn namespace(namespace: &config::Namespace, ears: &[Ear]) -> Namespace {
     Namespace {
         name: namespace.name.clone(),
         channels: namespace.channels.iter().map(pattern).collect(),
-        brokers: places(name, ears),
-        subscribe: who(namespace.subscribe),
-        publish: who(namespace.publish),
+        brokers: places(name, bindings),
+        subscribe: access(namespace.subscribe),
+        publish: access(namespace.publish),
         history: HistoryRules {
             size: namespace.history.size,
             ttl: namespace.history.ttl,
             bytes: namespace.history.bytes,
         },
         log: (namespace.source == config::Source::Stream).then(|| {
-            Arc::new(Log {
+            Arc::new(LogConfig {
                 key_prefix: namespace.key_prefix.clone(),
-                spread: namespace.spread,
+                channel_hash_tag: namespace.spread,
                 sharded: namespace.sharded_pubsub,
                 size: namespace.history.size,
                 ttl: namespace.history.ttl,
             })
         }),
         sharded: namespace.sharded_pubsub,
-        on_loss: match namespace.when_redis_down {
-            config::WhenRedisDown::Local => OnLoss::Local,
-            config::WhenRedisDown::Reject => OnLoss::Reject,
+        when_unavailable: match namespace.when_redis_down {
+            config::WhenRedisDown::Local => WhenUnavailable::Local,
+            config::WhenRedisDown::Reject => WhenUnavailable::Reject,
         },
         replay_last: namespace.replay == config::Replay::Last,
-        slow: slow(namespace).map(Arc::new),
+        backpressure: backpressure(namespace).map(Arc::new),
     }
 }
 
-fn slow(namespace: &config::Namespace) -> Option<SlowRule> {
-    let terminal = |terminal: &config::TerminalStates| Terminal {
+fn backpressure(namespace: &config::Namespace) -> Option<BackpressurePolicy> {
+    let terminal = |terminal: &config::TerminalStates| TerminalStates {
         key: terminal.key.clone(),
         values: terminal.values.clone(),
     };
     let config::SlowConsumer { policy, conflation_key, terminal: states } = &namespace.slow_consumer;
     match policy {
         config::SlowConsumerPolicy::Disconnect => None,
-        config::SlowConsumerPolicy::DropOldest => Some(SlowRule::DropOldest),
-        config::SlowConsumerPolicy::Latest => {
-            Some(SlowRule::Latest { key: conflation_key.clone(), terminal: states.as_ref().map(terminal) })
-        }
+        config::SlowConsumerPolicy::DropOldest => Some(BackpressurePolicy::DropOldest),
+        config::SlowConsumerPolicy::Latest => Some(BackpressurePolicy::Latest {
+            key: conflation_key.clone(),
+            terminal: states.as_ref().map(terminal),
+        }),
     }
 }
 
-fn who(who: config::Who) -> Who {
-    match who {
-        config::Who::Anyone => Who::Anyone,
-        config::Who::Subscribers => Who::Subscribers,
-        config::Who::Nobody => Who::Nobody,
+fn access(access: config::Who) -> Access {
+    match access {
+        config::Who::Anyone => Access::Anyone,
+        config::Who::Subscribers => Access::Subscribers,
+        config::Who::Nobody => Access::Nobody,
     }
 }
 

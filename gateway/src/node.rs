@@ -4,35 +4,33 @@
 //! the broker hear them. The first shard that attaches subscribes at the broker; after the last one left, the wish
 //! lingers for a while. Must never know a connection, nor what a broker is made of.
 //!
-//! - [`channel`]: one channel: stamp, listening shards.
-//! - [`history`]: what a channel remembers, and what can be recovered from it; [`recovery`]: what a client asks for and
-//!   is given.
-//! - `log`: channels whose sequence is a log in Redis.
-//! - [`registry`]: the channels of one broker; `hearing`: what the broker heard goes in here; `lingering`: how a
-//!   channel is let go; `creator`: who has created them; `filling`: what is read from logs.
-//! - [`port`]: the bounded way to a shard.
-//! - [`lane`]: the bounded way back: what shards ask for.
-//! - [`namespace`]: the rules that a channel's name falls under.
-//! - `idempotency`: results of publications by their keys, where no log keeps them.
-//! - `publishing`: the way of a publication to its broker.
-//! - [`publication`]: one message, stamped and encoded once.
+//! - [`messages`]: what a shard requests, what the node answers, and what the node sends.
+//! - [`shard_queue`]: the bounded queue to a shard; [`requests`]: the bounded queue of its requests.
+//! - [`channel`]: one channel: its sequence and its shards. [`history`]: its newest publications.
+//! - [`registry`]: the channels of one broker. `hearing`: messages of the broker enter here. `lingering`: the delayed
+//!   unsubscribe. `creator`: the client addresses that created channels.
+//! - `log`, `filling`: channels whose sequence is a log in Redis.
+//! - [`namespace`]: the rules of a channel, by its name. [`backpressure_policy`]: what is dropped for slow clients.
+//! - `idempotency`: results of publications by idempotency key, for channels without a log.
+//! - `publishing`: publications of clients and of the API.
+//! - [`publication`]: one message with its position, encoded once.
 
+pub mod backpressure_policy;
 pub mod channel;
 pub(crate) mod creator;
 mod filling;
 mod hearing;
 pub mod history;
 pub mod idempotency;
-pub mod lane;
 mod lingering;
 mod log;
+pub mod messages;
 pub mod namespace;
-pub mod port;
 pub mod publication;
 mod publishing;
-pub mod recovery;
 pub mod registry;
-pub mod slow;
+pub mod requests;
+pub mod shard_queue;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -44,20 +42,21 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::broker::log::{Log, LogEntry, LogPage};
-use crate::broker::{Broker, BrokerError, LinkStatus, OnLoss, Topic};
+use crate::broker::log::{LogConfig, LogEntry, LogPage};
+use crate::broker::{Broker, BrokerError, LinkStatus, Topic, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use channel::{Channel, ShardId};
 use history::HistoryBudget;
 use idempotency::Idempotency;
-use lane::{HistoryAnswer, HistoryError, Ticket};
+use messages::{
+    HistoryError, HistoryPage, HistoryQuery, HistoryResponse, NodeEvent, PublishError, RecoverFrom,
+    RecoveryEpoch, RecoveryRequest, RequestId, SubscribeError,
+};
 use namespace::{ChannelPattern, Namespace, Namespaces};
-use port::{Delivery, Port};
 use publication::Publication;
-pub use publishing::{PublishError, Published};
-use recovery::{RecoveryRequest, Since};
-use registry::{History, Page, Registry};
+use registry::ChannelRegistry;
+use shard_queue::ShardSender;
 
 /// The time between two looks for publications that are too old to be remembered.
 const FORGET: Duration = Duration::from_secs(5);
@@ -71,30 +70,13 @@ const FILLS_AT_ONCE: usize = 64;
 /// The wait before a log is read again that could not be read.
 const FILL_RETRY: Duration = Duration::from_millis(250);
 
-/// Why a channel cannot be heard.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
-    /// No namespace has the channel.
-    #[error("no namespace has this channel")]
-    UnknownChannel,
-    /// A client has more of the log than this node can see at the moment.
-    #[error("the log cannot be read up to where the client stood")]
-    Behind,
-    /// The node's limit of channels is reached.
-    #[error("too many channels on this node")]
-    TooManyChannels,
-    /// The broker could not or would not.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-}
-
 /// A broker with its name and its channels.
 #[derive(Debug)]
-pub struct Ear {
+pub struct BrokerBinding {
     /// The name of the Redis instance, or `memory`.
     pub name: String,
     /// What it hears is stamped and handed on here.
-    pub registry: Arc<Registry>,
+    pub registry: Arc<ChannelRegistry>,
     /// The broker.
     pub broker: Broker,
     /// Whether the node is ready only while this broker is heard.
@@ -105,8 +87,8 @@ pub struct Ear {
 #[derive(Debug)]
 pub struct Node {
     namespaces: Namespaces,
-    ears: Vec<Ear>,
-    ports: Arc<[Port]>,
+    bindings: Vec<BrokerBinding>,
+    shard_senders: Arc<[ShardSender]>,
     budget: Arc<HistoryBudget>,
     publication_bytes: usize,
     idempotency: Idempotency,
@@ -118,20 +100,29 @@ impl Node {
     /// Joins these brokers, which the namespaces name by their place, to these shards.
     pub fn new(
         namespaces: Namespaces,
-        ears: Vec<Ear>,
-        ports: Arc<[Port]>,
+        bindings: Vec<BrokerBinding>,
+        shard_senders: Arc<[ShardSender]>,
         budget: Arc<HistoryBudget>,
         publication_bytes: usize,
         drain: Drain,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let idempotency = Idempotency::default();
-        Arc::new(Self { namespaces, ears, ports, budget, publication_bytes, idempotency, drain, metrics })
+        Arc::new(Self {
+            namespaces,
+            bindings,
+            shard_senders,
+            budget,
+            publication_bytes,
+            idempotency,
+            drain,
+            metrics,
+        })
     }
 
     /// Starts what the node does by itself: letting go the channels that nobody wants any more.
     pub fn start(self: &Arc<Self>) {
-        for place in 0..self.ears.len() {
+        for place in 0..self.bindings.len() {
             let (node, stop) = (Arc::clone(self), self.drain.clone());
             self.drain.spawn(async move {
                 tokio::select! {
@@ -144,16 +135,16 @@ impl Node {
     }
 
     async fn let_go(&self, place: usize) {
-        let ear = &self.ears[place];
+        let binding = &self.bindings[place];
         let mut forget_next = Instant::now();
         loop {
             if forget_next <= Instant::now() {
-                ear.registry.forget_old(Instant::now());
+                binding.registry.forget_old(Instant::now());
                 self.idempotency.expire(Instant::now());
                 forget_next = Instant::now() + FORGET;
             }
-            ear.registry.relieve(Instant::now());
-            let next = ear.registry.expire(Instant::now(), self.release(ear));
+            binding.registry.relieve(Instant::now());
+            let next = binding.registry.expire(Instant::now(), self.release(binding));
             // A sleep whose time has come does not yield.
             tokio::task::yield_now().await;
             tokio::time::sleep_until(next).await;
@@ -161,9 +152,9 @@ impl Node {
     }
 
     /// How a channel is given up at a broker. What a pattern brings is not subscribed to by itself.
-    fn release<'a>(&'a self, ear: &'a Ear) -> impl Fn(&ChannelName) + 'a {
+    fn release<'a>(&'a self, binding: &'a BrokerBinding) -> impl Fn(&ChannelName) + 'a {
         |channel| match self.topic(channel) {
-            Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => ear.broker.unsubscribe(&topic),
+            Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => binding.broker.unsubscribe(&topic),
             Some(Topic::Pattern(_)) | None => {}
         }
     }
@@ -182,84 +173,100 @@ impl Node {
         self.namespaces.resolve(channel).map(|(namespace, pattern)| topic(channel, namespace, pattern))
     }
 
-    /// A shard wants to hear a channel. The answer goes through the shard's port, in the order of the publications.
+    /// A shard wants to hear a channel. The answer goes through the shard's shard_queue, in the order of the publications.
     async fn attach(&self, shard: ShardId, name: ChannelName, from: Option<IpAddr>) {
-        let port = &self.ports[shard];
-        if let Err(error) = self.try_attach(shard, port, &name, from).await {
+        let shard_queue = &self.shard_senders[shard];
+        if let Err(error) = self.try_attach(shard, shard_queue, &name, from).await {
             // The shard has ended when this fails: nobody is left to be told.
-            let _ = port.send(Delivery::AttachFailed(name, error)).await;
+            let _ = shard_queue.send(NodeEvent::AttachFailed(name, error)).await;
         }
     }
 
     /// The channel cannot be heard now: too much waits for its broker.
-    async fn refuse_attach(&self, shard: ShardId, name: ChannelName) {
+    async fn reject_attach(&self, shard: ShardId, name: ChannelName) {
         let busy = SubscribeError::Broker(BrokerError::Busy);
         // The shard has ended when this fails: nobody is left to be told.
-        let _ = self.ports[shard].send(Delivery::AttachFailed(name, busy)).await;
+        let _ = self.shard_senders[shard].send(NodeEvent::AttachFailed(name, busy)).await;
     }
 
     async fn try_attach(
         &self,
         shard: ShardId,
-        port: &Port,
+        shard_queue: &ShardSender,
         name: &ChannelName,
         from: Option<IpAddr>,
     ) -> Result<(), SubscribeError> {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
-        let ear = &self.ears[namespace.broker(name)];
+        let binding = &self.bindings[namespace.broker(name)];
         let channel = {
             let rules = (namespace.history, namespace.log.as_ref());
-            ear.registry.enter(name, rules, from, self.release(ear))?
+            binding.registry.enter(name, rules, from, self.release(binding))?
         };
-        if let Err(error) = hear(ear, &topic(name, namespace, pattern), &channel, namespace.on_loss).await {
-            ear.registry.abandon(&channel, self.release(ear));
+        if let Err(error) =
+            hear(binding, &topic(name, namespace, pattern), &channel, namespace.when_unavailable).await
+        {
+            binding.registry.abandon(&channel, self.release(binding));
             return Err(error.into());
         }
-        match port.reserve().await {
-            Some(permit) => ear.registry.entered(&channel, shard, |position| {
-                port.forget_overflow(name);
-                permit.send(Delivery::Attached(name.clone(), position));
+        match shard_queue.reserve().await {
+            Some(permit) => binding.registry.entered(&channel, shard, |position| {
+                shard_queue.discard_overflow(name);
+                permit.send(NodeEvent::Attached(name.clone(), position));
             }),
-            None => ear.registry.abandon(&channel, self.release(ear)),
+            None => binding.registry.abandon(&channel, self.release(binding)),
         }
         Ok(())
     }
 
-    /// A connection comes back to a channel that its shard hears. The answer goes through the port, in the order of the
+    /// A connection comes back to a channel that its shard hears. The answer goes through the shard_queue, in the order of the
     /// publications: what comes after it comes after the recovery's top.
-    async fn recover(&self, shard: ShardId, channel: ChannelName, request: RecoveryRequest, ticket: Ticket) {
+    async fn recover(
+        &self,
+        shard: ShardId,
+        channel: ChannelName,
+        request: RecoveryRequest,
+        request_id: RequestId,
+    ) {
         let Some(namespace) = self.namespace(&channel) else { return };
-        let ear = &self.ears[namespace.broker(&channel)];
+        let binding = &self.bindings[namespace.broker(&channel)];
         let since = request.since.as_ref();
-        let read = request.goes_on || self.backfill(ear, &channel, since, request.last).await;
-        let known = ear.registry.find(&channel);
-        if !read && known.is_some_and(|known| ear.registry.is_behind(&known, since)) {
+        let read =
+            request.is_continuation || self.backfill(binding, &channel, since, request.replay_last).await;
+        let known = binding.registry.find(&channel);
+        if !read && known.is_some_and(|known| binding.registry.is_behind(&known, since)) {
             // This node cannot see what another has handed out. To go on from here would give the client part of it
             // twice: it is asked to come again.
-            let error = SubscribeError::Behind;
+            let error = SubscribeError::NodeBehind;
             // A shard that has ended needs no answer.
-            let _ = self.ports[shard].send(Delivery::RecoverFailed(ticket, channel, error)).await;
+            let _ =
+                self.shard_senders[shard].send(NodeEvent::RecoverFailed(request_id, channel, error)).await;
             return;
         }
-        if let Some(permit) = self.ports[shard].reserve().await {
-            ear.registry.recover(&channel, &request, |recovery| {
-                permit.send(Delivery::Recovered(ticket, channel.clone(), recovery));
+        if let Some(permit) = self.shard_senders[shard].reserve().await {
+            binding.registry.recover(&channel, &request, |recovery| {
+                permit.send(NodeEvent::Recovered(request_id, channel.clone(), recovery));
             });
         }
     }
 
     /// Reads the log of a channel for all who come back to it, once. `false` when it could not be read.
-    async fn backfill(&self, ear: &Ear, name: &ChannelName, since: Option<&Since>, last: bool) -> bool {
-        let Some(channel) = ear.registry.find(name) else { return true };
+    async fn backfill(
+        &self,
+        binding: &BrokerBinding,
+        name: &ChannelName,
+        since: Option<&RecoverFrom>,
+        last: bool,
+    ) -> bool {
+        let Some(channel) = binding.registry.find(name) else { return true };
         let Some(log) = channel.log.clone() else { return true };
-        if ear.registry.needs_origin(&channel, since)
-            && let Ok(page) = ear.broker.read_log(&log, name, u64::MAX, 0).await
+        if binding.registry.needs_origin(&channel, since)
+            && let Ok(page) = binding.broker.read_log(&log, name, u64::MAX, 0).await
         {
             // Whoever stood before the first publication cannot be judged without it, and then is told of a gap.
             channel.state().note_origin(&page);
         }
-        let behind = ear.registry.is_behind(&channel, since);
-        if !behind && !ear.registry.wants_backfill(&channel, since, last) {
+        let behind = binding.registry.is_behind(&channel, since);
+        if !behind && !binding.registry.wants_backfill(&channel, since, last) {
             return true;
         }
         let asked = Instant::now();
@@ -269,17 +276,17 @@ impl Node {
             return false;
         }
         // Another node has handed out what this one has not heard: it missed something.
-        if behind && ear.registry.is_behind(&channel, since) {
+        if behind && binding.registry.is_behind(&channel, since) {
             // A look at the log first: what a client claims must not hold up the channel.
-            match ear.broker.read_log(&log, name, u64::MAX, 0).await {
-                Ok(page) if ear.registry.lags(&channel, page.top) => {
+            match binding.broker.read_log(&log, name, u64::MAX, 0).await {
+                Ok(page) if binding.registry.lags(&channel, page.top) => {
                     if !channel.state().lose_log() {
                         // It is being read already, and until then nobody can be told where the channel stands.
                         return false;
                     }
-                    if let Some(channel) = fill_one(ear, Arc::clone(&channel)).await {
+                    if let Some(channel) = fill_one(binding, Arc::clone(&channel)).await {
                         *failed = Some(Instant::now());
-                        ear.registry.fill_again(channel);
+                        binding.registry.fill_again(channel);
                         return false;
                     }
                 }
@@ -290,13 +297,13 @@ impl Node {
                 }
             }
         }
-        if !ear.registry.wants_backfill(&channel, since, last) {
+        if !binding.registry.wants_backfill(&channel, since, last) {
             return true;
         }
         let mut wanted = channel.history.size;
         let mut before = channel.state().oldest();
         while wanted > 0 {
-            let page = match ear.broker.read_log_back(&log, name, before, wanted.min(FILL_PAGE)).await {
+            let page = match binding.broker.read_log_back(&log, name, before, wanted.min(FILL_PAGE)).await {
                 Ok(page) => page,
                 // Whoever asks now is told that it cannot be recovered; the next one asks again.
                 Err(error) => {
@@ -307,23 +314,23 @@ impl Node {
             };
             wanted -= page.entries.len().min(wanted);
             before = page.entries.last().map(|entry| entry.offset);
-            if before.is_none() || !ear.registry.backfill(&channel, page) {
+            if before.is_none() || !binding.registry.backfill(&channel, page) {
                 break;
             }
         }
-        ear.registry.backfilled(&channel);
+        binding.registry.backfilled(&channel);
         true
     }
 
     /// Reads the logs of channels that may have missed something, several at a time.
     async fn fill(&self, place: usize) {
-        let ear = &self.ears[place];
+        let binding = &self.bindings[place];
         let (mut reading, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             let room = FILLS_AT_ONCE - reading.len();
             tokio::select! {
-                channels = ear.registry.to_fill(room), if room > 0 => {
-                    reading.extend(channels.into_iter().map(|channel| fill_one(ear, channel)));
+                channels = binding.registry.to_fill(room), if room > 0 => {
+                    reading.extend(channels.into_iter().map(|channel| fill_one(binding, channel)));
                 }
                 Some(failed) = reading.next() => {
                     // A log that cannot be read takes nobody's place while it waits.
@@ -332,36 +339,42 @@ impl Node {
                         channel
                     }));
                 }
-                Some(channel) = waiting.next() => ear.registry.fill_again(channel),
+                Some(channel) = waiting.next() => binding.registry.fill_again(channel),
             }
         }
     }
 
     /// A part of what a channel remembers; `None` when the channel is not known on this node.
-    pub async fn history(&self, channel: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
+    pub async fn history(&self, channel: &ChannelName, page: &HistoryQuery) -> Option<HistoryResponse> {
         let namespace = self.namespace(channel)?;
-        let ear = &self.ears[namespace.broker(channel)];
-        if let (Some(log), None) = (&namespace.log, ear.registry.find(channel)) {
-            return self.logged(ear, log, channel, page).await;
+        let binding = &self.bindings[namespace.broker(channel)];
+        if let (Some(log), None) = (&namespace.log, binding.registry.find(channel)) {
+            return self.logged(binding, log, channel, page).await;
         }
-        let everything = Since { epoch: None, offset: 0 };
-        self.backfill(ear, channel, Some(&everything), true).await;
-        ear.registry.history(channel, page)
+        let everything = RecoverFrom { epoch: RecoveryEpoch::Any, offset: 0 };
+        self.backfill(binding, channel, Some(&everything), true).await;
+        binding.registry.history(channel, page)
     }
 
     /// A part of a log that nobody on this node hears.
-    async fn logged(&self, ear: &Ear, log: &Log, name: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
+    async fn logged(
+        &self,
+        binding: &BrokerBinding,
+        log: &LogConfig,
+        name: &ChannelName,
+        page: &HistoryQuery,
+    ) -> Option<HistoryResponse> {
         let since = page.since.as_ref().map(|since| since.offset);
         let read = if page.reverse {
-            ear.broker.read_log_back(log, name, since, page.limit).await
+            binding.broker.read_log_back(log, name, since, page.limit).await
         } else {
-            ear.broker.read_log(log, name, since.unwrap_or(0), page.limit).await
+            binding.broker.read_log(log, name, since.unwrap_or(0), page.limit).await
         };
         let read = match read {
             Ok(read) => read,
             Err(error) => return Some(Err(HistoryError::Broker(error))),
         };
-        if page.since.as_ref().is_some_and(|since| !since.fits_log(&read)) {
+        if page.since.as_ref().is_some_and(|since| !since.matches_log(&read)) {
             return Some(Err(HistoryError::Unrecoverable));
         }
         let LogPage { top, entries, .. } = read;
@@ -371,20 +384,20 @@ impl Node {
             let publication = Publication::new(name.clone(), position, Payload::new(entry.payload));
             Arc::new(publication.with_attributes(entry.attributes))
         };
-        Some(Ok(History { top, publications: entries.into_iter().map(publication).collect() }))
+        Some(Ok(HistoryPage { top, publications: entries.into_iter().map(publication).collect() }))
     }
 
     /// Forgets what a channel remembers, here and in its log.
     ///
     /// # Errors
     /// When the log cannot be reached.
-    pub async fn forget_history(&self, channel: &ChannelName) -> Result<(), PublishError> {
+    pub async fn clear_history(&self, channel: &ChannelName) -> Result<(), PublishError> {
         let namespace = self.namespace(channel).ok_or(PublishError::UnknownChannel)?;
-        let ear = &self.ears[namespace.broker(channel)];
+        let binding = &self.bindings[namespace.broker(channel)];
         if let Some(log) = &namespace.log {
-            ear.broker.clear_log(log, channel).await?;
+            binding.broker.clear_log(log, channel).await?;
         }
-        ear.registry.forget(channel);
+        binding.registry.forget(channel);
         Ok(())
     }
 
@@ -396,17 +409,17 @@ impl Node {
     /// A shard has no subscriber left for a channel.
     fn detach(&self, shard: ShardId, name: &ChannelName, shared: bool) {
         if let Some(namespace) = self.namespace(name) {
-            let ear = &self.ears[namespace.broker(name)];
-            ear.registry.detach(name, shard, shared, self.release(ear));
+            let binding = &self.bindings[namespace.broker(name)];
+            binding.registry.detach(name, shard, shared, self.release(binding));
         }
     }
 
     /// How many subscribers each channel has on this node, asked of every shard.
-    pub async fn census(&self) -> HashMap<ChannelName, u32> {
+    pub async fn subscriber_counts(&self) -> HashMap<ChannelName, u32> {
         let mut total = HashMap::new();
-        for port in &*self.ports {
+        for shard_queue in &*self.shard_senders {
             let (answer, counts) = oneshot::channel();
-            if !port.send(Delivery::Census(answer)).await {
+            if !shard_queue.send(NodeEvent::CountSubscribers(answer)).await {
                 continue;
             }
             for (channel, subscribers) in counts.await.unwrap_or_default() {
@@ -418,45 +431,53 @@ impl Node {
 
     /// Channels known on this node, those that linger included.
     pub fn channels(&self) -> usize {
-        self.ears.iter().map(|ear| ear.registry.channels()).sum()
+        self.bindings.iter().map(|binding| binding.registry.channels()).sum()
     }
 
     /// The state of every link, with its broker.
-    pub fn links(&self) -> Vec<(&Ear, LinkStatus)> {
-        self.ears.iter().flat_map(|ear| ear.broker.links().into_iter().map(move |link| (ear, link))).collect()
+    pub fn links(&self) -> Vec<(&BrokerBinding, LinkStatus)> {
+        self.bindings
+            .iter()
+            .flat_map(|binding| binding.broker.links().into_iter().map(move |link| (binding, link)))
+            .collect()
     }
 
     /// Whether every link hears and speaks.
-    pub fn is_hearing(&self) -> bool {
+    pub fn all_links_up(&self) -> bool {
         self.links().iter().all(|(_, link)| link.up)
     }
 
     /// Whether any channel is carried by something beyond this process.
-    pub fn has_broker(&self) -> bool {
-        self.ears.iter().any(|ear| matches!(ear.broker, Broker::Redis(_)))
+    pub fn has_remote_broker(&self) -> bool {
+        self.bindings.iter().any(|binding| matches!(binding.broker, Broker::Redis(_)))
     }
 }
 
 /// Hears a topic, and knows where its log stands.
-async fn hear(ear: &Ear, topic: &Topic, channel: &Arc<Channel>, on_loss: OnLoss) -> Result<(), BrokerError> {
-    ear.broker.subscribe(topic, on_loss).await?;
+async fn hear(
+    binding: &BrokerBinding,
+    topic: &Topic,
+    channel: &Arc<Channel>,
+    when_unavailable: WhenUnavailable,
+) -> Result<(), BrokerError> {
+    binding.broker.subscribe(topic, when_unavailable).await?;
     if let Some(log) = &channel.log
         && channel.state().log().is_some_and(|follow| follow.is_unknown())
     {
-        let page = ear.broker.open_log(log, &channel.name).await?;
-        ear.registry.begin_log(channel, &page);
+        let page = binding.broker.open_log(log, &channel.name).await?;
+        binding.registry.begin_log(channel, &page);
     }
     Ok(())
 }
 
 /// Reads a channel's log until the channel is in step with it; gives the channel back when it cannot be read.
-async fn fill_one(ear: &Ear, channel: Arc<Channel>) -> Option<Arc<Channel>> {
+async fn fill_one(binding: &BrokerBinding, channel: Arc<Channel>) -> Option<Arc<Channel>> {
     let log = channel.log.clone()?;
     loop {
         let from = channel.state().position();
-        match ear.broker.follow_log(&log, &channel.name, from, FILL_PAGE).await {
+        match binding.broker.follow_log(&log, &channel.name, from, FILL_PAGE).await {
             Ok(page) => {
-                if !ear.registry.filled(&channel, from, page) {
+                if !binding.registry.filled(&channel, from, page) {
                     return None;
                 }
             }

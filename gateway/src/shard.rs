@@ -60,9 +60,9 @@ use crate::admission::Permit;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::node::lane::{LaneEnd, lane};
-use crate::node::port::Inbox;
-use crate::node::recovery::PageLimit;
+use crate::node::messages::PageLimit;
+use crate::node::requests::{RequestServer, request_queue};
+use crate::node::shard_queue::ShardReceiver;
 use link::StreamWakes;
 
 /// Replies of one connection that may wait for the node.
@@ -236,7 +236,7 @@ impl Shards {
     /// When a thread or its poll cannot be had.
     pub fn start(
         node: &Arc<Node>,
-        inboxes: Vec<Inbox>,
+        inboxes: Vec<ShardReceiver>,
         limits: ShardLimits,
         metrics: &Arc<Metrics>,
         drain: &Drain,
@@ -246,11 +246,11 @@ impl Shards {
         for (id, inbox) in inboxes.into_iter().enumerate() {
             let (orders, ordered) = mpsc::channel(ARRIVALS_WAITING_MAX);
             let (wakes, woken) = mpsc::channel(ARRIVALS_WAITING_MAX);
-            let (lane, end) = lane(limits.inflight_requests);
-            LaneEnd::serve(end, Arc::clone(node), id, drain);
-            let sources = reactor::Sources { inbox, orders: ordered, woken, answers: lane.answers };
+            let (node_handle, request_server) = request_queue(limits.inflight_requests);
+            RequestServer::serve(request_server, Arc::clone(node), id, drain);
+            let sources = reactor::Sources { inbox, orders: ordered, woken, answers: node_handle.responses };
             let (node, counters) = (Arc::clone(node), Arc::clone(&metrics.shards[id]));
-            let mut shard = reactor::Shard::new(node, limits, lane.asks, counters)?;
+            let mut shard = reactor::Shard::new(node, limits, node_handle.requests, counters)?;
             shard.has_siblings = has_siblings;
             let thread = std::thread::Builder::new().name(format!("shard-{id}"));
             threads.push(thread.spawn(move || reactor::run(shard, sources))?);
@@ -373,7 +373,7 @@ pub fn admit(
             )));
         }
         let namespace = node.namespace(&channel).ok_or_else(|| Refusal::Unknown(channel.clone()))?;
-        if namespace.subscribe != crate::node::namespace::Who::Anyone {
+        if namespace.subscribe != crate::node::namespace::Access::Anyone {
             return Err(Refusal::Forbidden(channel));
         }
         channels.push(channel);

@@ -1,7 +1,7 @@
 //! Encoding a publication, once for each form: beside a copy of the bytes that come out.
 
 use bytes::Bytes;
-use earshot::node::publication::{Form, Publication};
+use earshot::node::publication::{FrameEncoding, Publication};
 use earshot::shard::bench::encode;
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
@@ -10,9 +10,9 @@ use crate::race::{Race, of};
 pub(crate) fn run(race: &Race) {
     for (size, label) in [(128, "128 B"), (4096, "4 KiB")] {
         for (form, name) in [
-            (Form::WebSocketJson, "WebSocket JSON"),
-            (Form::WebSocketProtobuf, "WebSocket Protobuf"),
-            (Form::SseSingle, "SSE"),
+            (FrameEncoding::WebSocketJson, "WebSocket JSON"),
+            (FrameEncoding::WebSocketProtobuf, "WebSocket Protobuf"),
+            (FrameEncoding::SseSingle, "SSE"),
         ] {
             let publication = publication(size);
             let frame = encode(form, &publication);

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use earshot::broker::Message;
+use earshot::broker::BrokerMessage;
 use earshot::broker::redis::bench::Hearing;
 
 use crate::encode::payload;
@@ -45,13 +45,13 @@ fn wire(payload: &[u8]) -> Vec<u8> {
 }
 
 /// Nothing but this one kind of message.
-fn read(wire: &[u8]) -> Option<Message> {
+fn read(wire: &[u8]) -> Option<BrokerMessage> {
     let rest = wire.strip_prefix(b">3\r\n")?;
     let (_, rest) = bulk(rest)?;
     let (channel, rest) = bulk(rest)?;
     let (data, _) = bulk(rest)?;
     let channel = std::str::from_utf8(channel).ok()?.to_owned();
-    Some(Message { channel, data: Bytes::copy_from_slice(data) })
+    Some(BrokerMessage { channel, data: Bytes::copy_from_slice(data) })
 }
 
 fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use bytes::Bytes;
-use earshot::broker::Message;
+use earshot::broker::BrokerMessage;
 use earshot::shard::ArrivalKind;
 use earshot::shard::bench::Stage;
 use earshot_protocol::Encoding;
@@ -59,7 +59,7 @@ fn dispatch(race: &Race) {
 
 /// One message on each channel, as far as the outboxes.
 fn dispatch_once(stage: &mut Stage, channels: usize) -> std::time::Duration {
-    let mut messages: Vec<Message> = (0..channels).map(message).collect();
+    let mut messages: Vec<BrokerMessage> = (0..channels).map(message).collect();
     let begun = Instant::now();
     stage.hear(&mut messages);
     stage.dispatch();
@@ -104,7 +104,7 @@ fn flush(race: &Race, burst: usize) {
     race.run(
         &format!("flush: {burst} to each of {SOCKETS} sockets"),
         measured(SOCKETS, || {
-            let mut messages: Vec<Message> = (0..burst).map(|_| message(0)).collect();
+            let mut messages: Vec<BrokerMessage> = (0..burst).map(|_| message(0)).collect();
             stage.hear(&mut messages);
             stage.dispatch();
             let begun = Instant::now();
@@ -126,8 +126,8 @@ fn flush(race: &Race, burst: usize) {
     );
 }
 
-fn message(channel: usize) -> Message {
-    Message { channel: format!("c{channel}"), data: payload(128) }
+fn message(channel: usize) -> BrokerMessage {
+    BrokerMessage { channel: format!("c{channel}"), data: payload(128) }
 }
 
 fn websocket() -> ArrivalKind {

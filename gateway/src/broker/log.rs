@@ -1,6 +1,6 @@
 //! Logs in a broker: what one channel's publications are numbered by, wherever they come from.
 //!
-//! Owns the values, and the [`Envelope`] in which a numbered publication travels over pub/sub. Must never know how a
+//! Owns the values, and the [`LoggedMessage`] in which a numbered publication travels over pub/sub. Must never know how a
 //! log is kept.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ mod origin;
 
 use super::Attributes;
 
-pub use envelope::Envelope;
+pub use envelope::LoggedMessage;
 pub use origin::LogOrigin;
 
 /// What is published when the entries of a log were removed: every node forgets them. It is no envelope.
@@ -22,12 +22,12 @@ pub const CLEARED: &[u8] = b"\0es2 cleared";
 
 /// Where and how a log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// What the keys begin with.
     pub key_prefix: String,
     /// The channel is the hash tag of its keys, so that in a cluster each log has a slot of its own. Without it, the
     /// prefix must hold one: a script touches several keys.
-    pub spread: bool,
+    pub channel_hash_tag: bool,
     /// What is published travels to those alone who hear the channel as [`super::Topic::Sharded`].
     pub sharded: bool,
     /// Entries that are kept.
@@ -38,7 +38,7 @@ pub struct Log {
 
 /// What goes with a publication into the log.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Append {
+pub struct AppendOptions {
     /// What travels with it.
     pub attributes: Attributes,
     /// A second publication with the same key within five minutes is not made.

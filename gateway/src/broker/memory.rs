@@ -9,25 +9,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
 
-use super::{Attributes, Listener, Message};
+use super::{Attributes, BrokerEventHandler, BrokerMessage};
 
 /// A broker without a server: each publication goes straight to the listener.
 pub struct MemoryBroker {
-    listener: Arc<dyn Listener>,
+    listener: Arc<dyn BrokerEventHandler>,
     /// Serialises the listener's calls.
     order: Mutex<()>,
 }
 
 impl MemoryBroker {
     /// A broker that delivers to `listener`.
-    pub fn new(listener: Arc<dyn Listener>) -> Self {
+    pub fn new(listener: Arc<dyn BrokerEventHandler>) -> Self {
         Self { listener, order: Mutex::default() }
     }
 
     /// Delivers one payload at once. The listener must not publish from within its call.
     pub fn publish(&self, channel: &ChannelName, data: Bytes, attributes: Attributes) {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        self.listener.heard_with(Message { channel: channel.as_str().to_owned(), data }, attributes);
+        self.listener.on_message(BrokerMessage { channel: channel.as_str().to_owned(), data }, attributes);
     }
 }
 
@@ -39,27 +39,27 @@ impl fmt::Debug for MemoryBroker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Loss;
+    use super::super::TopicGap;
     use super::*;
 
     #[derive(Default)]
     struct Ear(Mutex<Vec<(String, Bytes, Attributes)>>);
 
-    impl Listener for Ear {
-        fn heard(&self, messages: &mut Vec<Message>) {
+    impl BrokerEventHandler for Ear {
+        fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
             panic!("memory gives each publication with its attributes: {messages:?}");
         }
 
-        fn heard_with(&self, message: Message, attributes: Attributes) {
+        fn on_message(&self, message: BrokerMessage, attributes: Attributes) {
             self.0.lock().unwrap().push((message.channel, message.data, attributes));
         }
 
-        fn heard_here(&self, message: Message) {
+        fn on_local_publish(&self, message: BrokerMessage) {
             panic!("memory is never away: {message:?}");
         }
 
-        fn lost(&self, loss: Loss) {
-            panic!("memory loses nothing: {loss:?}");
+        fn on_gap(&self, gap: TopicGap) {
+            panic!("memory loses nothing: {gap:?}");
         }
     }
 

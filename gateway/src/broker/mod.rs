@@ -1,7 +1,7 @@
 //! Brokers: where publications come from and go to.
 //!
 //! A broker knows channels and payloads, and the positions of a log that it keeps itself. It must never know a
-//! connection, a subscriber or a position of the node's own: the [`Listener`] (the node) joins it to those.
+//! connection, a subscriber or a position of the node's own: the [`BrokerEventHandler`] (the node) joins it to those.
 //!
 //! - [`attributes`]: what travels with a payload where there is room for it.
 //! - [`memory`]: this process alone; needs nothing.
@@ -21,7 +21,7 @@ pub mod log;
 pub mod memory;
 pub mod redis;
 
-use self::log::{Append, Log, LogPage};
+use self::log::{AppendOptions, LogConfig, LogPage};
 
 pub use self::redis::RedisBroker;
 pub use attributes::Attributes;
@@ -50,7 +50,7 @@ impl fmt::Display for Topic {
 
 /// One publication as the broker heard it.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct BrokerMessage {
     /// The channel's name as the publisher wrote it.
     pub channel: String,
     /// The payload, untouched.
@@ -61,50 +61,50 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapCause {
     /// The link to the broker was down, or its hearing was not proven.
-    Deaf,
+    LinkDown,
     /// A bounded queue between link and subscribers was full.
-    HandoverFull,
+    QueueFull,
     /// A publication was larger than the configured limit.
     TooLarge,
     /// A client's position belongs to a sequence that is no more: the node or the log began anew.
     UnknownPosition,
     /// A client was away for longer than the ring remembers.
-    RingTooShort,
+    HistoryTooShort,
     /// The log in the broker is shorter than what was handed out.
     LogLost,
     /// A client was too slow, in a namespace that then drops the oldest.
-    Slow,
+    SlowConsumer,
 }
 
 impl GapCause {
     /// The stable name, for clients and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Deaf => "link-down",
-            Self::HandoverFull => "queue-full",
+            Self::LinkDown => "link-down",
+            Self::QueueFull => "queue-full",
             Self::TooLarge => "too-large",
             Self::UnknownPosition => "unknown-position",
-            Self::RingTooShort => "history-too-short",
+            Self::HistoryTooShort => "history-too-short",
             Self::LogLost => "log-lost",
-            Self::Slow => "slow-consumer",
+            Self::SlowConsumer => "slow-consumer",
         }
     }
 }
 
 /// A spell in which a broker may have missed publications.
 #[derive(Clone, Debug)]
-pub struct Loss {
+pub struct TopicGap {
     /// The topics concerned. For a pattern: every channel that matches it.
-    pub topics: LostTopics,
+    pub topics: AffectedTopics,
     /// Why.
     pub cause: GapCause,
     /// The first moment that may have gone unheard.
     pub from: Instant,
 }
 
-/// Which topics a [`Loss`] concerns.
+/// Which topics a [`TopicGap`] concerns.
 #[derive(Clone, Debug)]
-pub enum LostTopics {
+pub enum AffectedTopics {
     /// Everything that this broker hears.
     All,
     /// These.
@@ -114,36 +114,36 @@ pub enum LostTopics {
 /// Who listens to a broker: the node. Both calls are synchronous, quick, and never block. For each topic a broker
 /// makes them from one place at a time, in the order in which things happened; it may call from several places at once
 /// for different topics.
-pub trait Listener: Send + Sync + 'static {
+pub trait BrokerEventHandler: Send + Sync + 'static {
     /// Publications, in the broker's order. The vector is drained.
-    fn heard(&self, messages: &mut Vec<Message>);
+    fn on_messages(&self, messages: &mut Vec<BrokerMessage>);
 
-    /// One publication of a broker that carries attributes; otherwise as [`Listener::heard`].
-    fn heard_with(&self, message: Message, attributes: Attributes);
+    /// One publication of a broker that carries attributes; otherwise as [`BrokerEventHandler::heard`].
+    fn on_message(&self, message: BrokerMessage, attributes: Attributes);
 
     /// A publication of this node's own clients, which no broker can take at the moment. May be called at the same time
     /// as the others, from another place.
-    fn heard_here(&self, message: Message);
+    fn on_local_publish(&self, message: BrokerMessage);
 
     /// Publications may have been missed. Said before anything that was heard afterwards.
-    fn lost(&self, loss: Loss);
+    fn on_gap(&self, gap: TopicGap);
 }
 
 /// What a node does for a channel whose broker is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnLoss {
+pub enum WhenUnavailable {
     /// It goes on by itself: its clients may subscribe, and hear each other.
     Local,
     /// It refuses what the broker would be needed for.
     Reject,
 }
 
-/// How far a publication has come.
+/// Which clients a publication reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To the broker, and so to everybody.
-    Broker,
-    /// To the clients of this node alone: the broker is away.
+pub enum DeliveryScope {
+    /// The clients of every node.
+    AllNodes,
+    /// Only the clients of this node: the broker is unavailable.
     ThisNode,
 }
 
@@ -169,37 +169,37 @@ pub struct LinkStatus {
     /// Whether it works at this moment: connected, and for subscriptions: every wanted topic confirmed.
     pub up: bool,
     /// What is wrong when it is not up; never a secret.
-    pub cause: Option<String>,
+    pub error: Option<String>,
     /// Whether its server is a replica, through which nothing should be published.
     pub replica: bool,
     /// How often it was established anew since the start.
     pub reconnects: u64,
     /// How often it was given up, by reason: `unreachable`, `not-receiving`, `rejected`.
-    pub losses: Vec<(&'static str, u64)>,
+    pub failures: Vec<(&'static str, u64)>,
     /// How long it has not worked since the start; subscriptions count from the last proof of hearing.
-    pub down: Duration,
+    pub downtime: Duration,
     /// What is known of its hearing (subscriptions only); `None`: nothing yet.
-    pub proof: Option<Proof>,
+    pub probe: Option<ProbeState>,
     /// Topics that are wanted (subscriptions only).
-    pub wanted: usize,
+    pub desired: usize,
     /// Topics that the server has confirmed on the present connection (subscriptions only).
-    pub confirmed: usize,
+    pub active: usize,
     /// Bytes that were heard and wait to be handed on (subscriptions only).
-    pub handover_bytes: usize,
+    pub receive_queue_bytes: usize,
 }
 
 /// What is known of a link's hearing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum ProbeState {
     /// A publication of our own came back.
-    Heard {
+    Verified {
         /// How long ago it was published: everything that others published before that was heard, too.
         age: Duration,
         /// How long it took.
-        lag: Duration,
+        rtt: Duration,
     },
     /// It may not be published or heard; that the server answers is all that is known.
-    Impossible(String),
+    Unavailable(String),
 }
 
 /// A broker of one namespace or several.
@@ -220,17 +220,21 @@ impl Broker {
     /// [`BrokerError::Unavailable`] when it was not confirmed within the command time-out (the wish stays, and is
     /// fulfilled when the link is back), or was confirmed before and is refused now, which may be mended;
     /// [`BrokerError::Refused`] when the broker refused a topic that was never heard. With
-    /// [`OnLoss::Local`] a broker that has been away for a while is not waited for: the topic counts as heard, and as
+    /// [`WhenUnavailable::Local`] a broker that has been away for a while is not waited for: the topic counts as heard, and as
     /// lost from then on until the broker is back.
-    pub async fn subscribe(&self, topic: &Topic, on_loss: OnLoss) -> Result<(), BrokerError> {
+    pub async fn subscribe(
+        &self,
+        topic: &Topic,
+        when_unavailable: WhenUnavailable,
+    ) -> Result<(), BrokerError> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Redis(broker) => broker.subscribe(topic, on_loss).await,
+            Self::Redis(broker) => broker.subscribe(topic, when_unavailable).await,
         }
     }
 
     /// Whether publications outside of a log keep their attributes.
-    pub fn carries_attributes(&self) -> bool {
+    pub fn supports_attributes(&self) -> bool {
         matches!(self, Self::Memory(_))
     }
 
@@ -243,7 +247,7 @@ impl Broker {
     }
 
     /// Publishes one payload, untouched. Redis carries nothing but the payload: `attributes` are dropped there, see
-    /// [`Broker::carries_attributes`]. Payloads given in order by one caller (who may not wait for the first before
+    /// [`Broker::supports_attributes`]. Payloads given in order by one caller (who may not wait for the first before
     /// giving the second) are published in that order: the place in the order is taken when the call is made, before
     /// the returned future is first polled.
     ///
@@ -254,15 +258,15 @@ impl Broker {
         channel: &ChannelName,
         data: Bytes,
         attributes: Attributes,
-        on_loss: OnLoss,
-    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
+        when_unavailable: WhenUnavailable,
+    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
         use futures::future::Either;
         match self {
             Self::Memory(broker) => {
                 broker.publish(channel, data, attributes);
-                Either::Left(std::future::ready(Ok(Reach::Broker)))
+                Either::Left(std::future::ready(Ok(DeliveryScope::AllNodes)))
             }
-            Self::Redis(broker) => Either::Right(broker.publish(channel, data, on_loss)),
+            Self::Redis(broker) => Either::Right(broker.publish(channel, data, when_unavailable)),
         }
     }
 
@@ -274,19 +278,19 @@ impl Broker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-        on_loss: OnLoss,
-    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
+        when_unavailable: WhenUnavailable,
+    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
         use futures::future::Either;
         match self {
             Self::Memory(broker) => {
                 broker.publish(channel, data, Attributes::default());
-                Either::Left(std::future::ready(Ok(Reach::Broker)))
+                Either::Left(std::future::ready(Ok(DeliveryScope::AllNodes)))
             }
-            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data, on_loss)),
+            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data, when_unavailable)),
         }
     }
 
-    /// Numbers a payload in a log and publishes it in its [`log::Envelope`], in one step. The place in the order, among
+    /// Numbers a payload in a log and publishes it in its [`log::LoggedMessage`], in one step. The place in the order, among
     /// plain publications, too, is taken by the call itself: see [`Broker::publish`].
     ///
     /// `seen` is the last position that somebody was given. When the log is behind it (a replica that had not everything
@@ -295,18 +299,18 @@ impl Broker {
     /// # Errors
     /// See [`BrokerError`]. After [`BrokerError::Unavailable`] nobody knows whether it was published; with an
     /// idempotency key it can be tried again without harm.
-    pub fn append_behind(
+    pub fn append(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         data: Bytes,
-        extras: Append,
+        extras: AppendOptions,
         seen: Option<StreamPosition>,
     ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + use<> {
         use futures::future::Either;
         match self {
             Self::Memory(_) => Either::Left(std::future::ready(Err(no_log()))),
-            Self::Redis(broker) => Either::Right(broker.append_behind(log, channel, data, extras, seen)),
+            Self::Redis(broker) => Either::Right(broker.append(log, channel, data, extras, seen)),
         }
     }
 
@@ -314,7 +318,7 @@ impl Broker {
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn open_log(&self, log: &Log, channel: &ChannelName) -> Result<LogPage, BrokerError> {
+    pub async fn open_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<LogPage, BrokerError> {
         match self {
             Self::Memory(_) => Err(no_log()),
             Self::Redis(broker) => broker.open_log(log, channel).await,
@@ -328,7 +332,7 @@ impl Broker {
     /// See [`BrokerError`].
     pub async fn follow_log(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         seen: StreamPosition,
         limit: usize,
@@ -345,7 +349,7 @@ impl Broker {
     /// See [`BrokerError`].
     pub async fn read_log(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         after: u64,
         limit: usize,
@@ -362,7 +366,7 @@ impl Broker {
     /// See [`BrokerError`].
     pub async fn read_log_back(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         before: Option<u64>,
         limit: usize,
@@ -377,7 +381,7 @@ impl Broker {
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn clear_log(&self, log: &Log, channel: &ChannelName) -> Result<(), BrokerError> {
+    pub async fn clear_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<(), BrokerError> {
         match self {
             Self::Memory(_) => Err(no_log()),
             Self::Redis(broker) => broker.clear_log(log, channel).await,

@@ -34,8 +34,8 @@ use self::outbox::{Outbox, Request, Told};
 use self::route::Route;
 use self::status::LinkState;
 use self::subscriber::{Subscriber, Wishes};
-use super::log::{Append, Log, LogPage};
-use super::{BrokerError, LinkStatus, Listener, OnLoss, Reach, Topic};
+use super::log::{AppendOptions, LogConfig, LogPage};
+use super::{BrokerError, BrokerEventHandler, DeliveryScope, LinkStatus, Topic, WhenUnavailable};
 use crate::drain::Drain;
 use earshot_redis_link::Dialer;
 
@@ -78,7 +78,7 @@ pub struct RedisBroker {
 
 impl RedisBroker {
     /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
-    pub fn start(settings: RedisSettings, listener: Arc<dyn Listener>, drain: &Drain) -> Arc<Self> {
+    pub fn start(settings: RedisSettings, listener: Arc<dyn BrokerEventHandler>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
         let address = settings.instance.location();
         let (hears, says) =
@@ -121,7 +121,11 @@ impl RedisBroker {
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
-    pub async fn subscribe(&self, topic: &Topic, on_loss: OnLoss) -> Result<(), BrokerError> {
+    pub async fn subscribe(
+        &self,
+        topic: &Topic,
+        when_unavailable: WhenUnavailable,
+    ) -> Result<(), BrokerError> {
         let wish = match (topic, &self.shards) {
             (Topic::Sharded(_), Some(shards)) => shards.want(topic),
             (Topic::Sharded(_), None) => {
@@ -138,7 +142,7 @@ impl RedisBroker {
                 Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
                 Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
             },
-            () = self.go_without(topic), if on_loss == OnLoss::Local => Ok(()),
+            () = self.go_without(topic), if when_unavailable == WhenUnavailable::Local => Ok(()),
         }
     }
 
@@ -167,9 +171,9 @@ impl RedisBroker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-        on_loss: OnLoss,
-    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + 'static + use<> {
-        let alone = on_loss == OnLoss::Local;
+        when_unavailable: WhenUnavailable,
+    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + 'static + use<> {
+        let alone = when_unavailable == WhenUnavailable::Local;
         let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data, alone });
         async move { answer.await.map(|told| told.reach()) }
     }
@@ -182,39 +186,24 @@ impl RedisBroker {
         &self,
         channel: &ChannelName,
         data: Bytes,
-        on_loss: OnLoss,
-    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + 'static + use<> {
-        let alone = on_loss == OnLoss::Local;
+        when_unavailable: WhenUnavailable,
+    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + 'static + use<> {
+        let alone = when_unavailable == WhenUnavailable::Local;
         let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data, alone });
         async move { answer.await.map(|told| told.reach()) }
     }
 
-    /// Numbers a payload in a log and publishes it in its [`super::log::Envelope`]. The place in the order, among
-    /// plain publications, too, is taken at once. See [`super::Broker::append_behind`].
+    /// Appends a payload to a log and publishes it as a [`super::log::LoggedMessage`], in one step. The place in the
+    /// order, among plain publications too, is taken by the call itself. See [`super::Broker::append`].
     ///
     /// # Errors
     /// See [`BrokerError`].
     pub fn append(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         data: Bytes,
-        extras: Append,
-    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + 'static + use<> {
-        self.append_behind(log, channel, data, extras, None)
-    }
-
-    /// As [`RedisBroker::append`], for a caller who knows the last position that somebody was given. A server that
-    /// took over and is behind it would give it out a second time; so the log begins anew.
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub fn append_behind(
-        &self,
-        log: &Log,
-        channel: &ChannelName,
-        data: Bytes,
-        extras: Append,
+        extras: AppendOptions,
         seen: Option<StreamPosition>,
     ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + 'static + use<> {
         let answer = self.call(log::append(log, channel, data, extras, seen));
@@ -225,7 +214,7 @@ impl RedisBroker {
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn open_log(&self, log: &Log, channel: &ChannelName) -> Result<LogPage, BrokerError> {
+    pub async fn open_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<LogPage, BrokerError> {
         self.call(log::open(log, channel)).await.and_then(log::page)
     }
 
@@ -235,7 +224,7 @@ impl RedisBroker {
     /// See [`BrokerError`].
     pub async fn follow_log(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         seen: StreamPosition,
         limit: usize,
@@ -249,7 +238,7 @@ impl RedisBroker {
     /// See [`BrokerError`].
     pub async fn read_log(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         after: u64,
         limit: usize,
@@ -263,7 +252,7 @@ impl RedisBroker {
     /// See [`BrokerError`].
     pub async fn read_log_back(
         &self,
-        log: &Log,
+        log: &LogConfig,
         channel: &ChannelName,
         before: Option<u64>,
         limit: usize,
@@ -275,7 +264,7 @@ impl RedisBroker {
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn clear_log(&self, log: &Log, channel: &ChannelName) -> Result<(), BrokerError> {
+    pub async fn clear_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<(), BrokerError> {
         self.call(log::clear(log, channel)).await.map(drop)
     }
 

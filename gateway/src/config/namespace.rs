@@ -11,7 +11,7 @@ use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::show::Shown;
 use super::slow_consumer::SlowConsumer;
 use super::source::Source;
-use crate::node::namespace::PROTECTED;
+use crate::node::namespace::PROTECTED_CHANNELS;
 use earshot_redis_link::slot;
 
 /// The name of the namespace that `EARSHOT_OPEN_CHANNELS` makes.
@@ -208,7 +208,7 @@ impl Namespace {
 pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
     let pattern = ChannelPattern::parse(text)?;
     let covers = |protected: &&&str| ChannelPattern::parse(protected).is_ok_and(|all| all.covers(&pattern));
-    match PROTECTED.iter().find(covers) {
+    match PROTECTED_CHANNELS.iter().find(covers) {
         Some(protected) if !pattern.is_exact() => Err(format!(
             "`{pattern}` matches protected channels only (`{protected}`), which a namespace must name exactly"
         )),

@@ -22,15 +22,12 @@ use serde_json::{Value, json};
 use super::api_auth::ApiAuthError;
 use super::body::BodyError;
 use super::{AppState, plain_error};
-use crate::broker::log::Append;
-use crate::broker::{Attributes, Reach};
-use crate::node::history::epoch_text;
+use crate::broker::log::AppendOptions;
+use crate::broker::{Attributes, DeliveryScope};
+use crate::node::history::encode_epoch;
 use crate::node::idempotency::IDEMPOTENCY_KEY_BYTES_MAX;
-use crate::node::lane::HistoryError;
+use crate::node::messages::{HistoryError, HistoryQuery, PublishError, Published, RecoverFrom};
 use crate::node::publication::Publication;
-use crate::node::recovery::Since;
-use crate::node::registry::Page;
-use crate::node::{PublishError, Published};
 
 /// The maximum number of concurrent publications of one broadcast.
 const BROADCAST_CONCURRENCY_MAX: usize = 256;
@@ -200,15 +197,20 @@ async fn broadcast(state: &AppState, body: &[u8]) -> ApiResult {
     to_result(&BTreeMap::from([("responses", responses)]))
 }
 
-async fn publish_one(state: &AppState, channel: &str, data: Bytes, publish_options: Append) -> ApiResult {
+async fn publish_one(
+    state: &AppState,
+    channel: &str,
+    data: Bytes,
+    publish_options: AppendOptions,
+) -> ApiResult {
     let name = parse_channel(channel)?;
     let published = state.node.publish(&name, data, publish_options).await.map_err(ApiError::from)?;
     to_result(&match published {
-        Published::Numbered(position) => {
+        Published::Logged(position) => {
             json!({ "offset": position.offset, "epoch": position.epoch.to_string() })
         }
-        Published::Plain(Reach::Broker) => json!({}),
-        Published::Plain(Reach::ThisNode) => json!({ "local": true }),
+        Published::Broadcast(DeliveryScope::AllNodes) => json!({}),
+        Published::Broadcast(DeliveryScope::ThisNode) => json!({ "local": true }),
     })
 }
 
@@ -219,8 +221,8 @@ async fn history(state: &AppState, body: &[u8]) -> ApiResult {
     if namespace.history.size == 0 {
         return Err(ApiError::new(ErrorCode::NotAvailable, "the namespace of this channel has no history"));
     }
-    let since = request.since.map(|since| Since::read(&since.epoch, since.offset));
-    let page = Page::new(since, request.limit, state.history_limit_max, request.reverse);
+    let since = request.since.map(|since| RecoverFrom::parse(&since.epoch, since.offset));
+    let page = HistoryQuery::new(since, request.limit, state.history_limit_max, request.reverse);
     match state.node.history(&name, &page).await {
         // This node is not subscribed to the channel, so it has no history.
         None => to_result(&HistoryResult::default()),
@@ -231,7 +233,7 @@ async fn history(state: &AppState, body: &[u8]) -> ApiResult {
         Some(Ok(history)) => {
             let publications =
                 history.publications.iter().map(|publication| PublicationView::new(publication)).collect();
-            let (epoch, offset) = (epoch_text(history.top.epoch), history.top.offset);
+            let (epoch, offset) = (encode_epoch(history.top.epoch), history.top.offset);
             to_result(&HistoryResult { publications, epoch, offset })
         }
     }
@@ -239,7 +241,7 @@ async fn history(state: &AppState, body: &[u8]) -> ApiResult {
 
 async fn history_remove(state: &AppState, body: &[u8]) -> ApiResult {
     let request: HistoryRemoveParams = parse_body(body)?;
-    state.node.forget_history(&parse_channel(&request.channel)?).await?;
+    state.node.clear_history(&parse_channel(&request.channel)?).await?;
     to_result(&json!({}))
 }
 
@@ -271,7 +273,7 @@ async fn channels(state: &AppState, body: &[u8]) -> ApiResult {
     let pattern = wildmatch::WildMatch::new(&request.pattern);
     let channels: BTreeMap<String, Value> = state
         .node
-        .census()
+        .subscriber_counts()
         .await
         .into_iter()
         .filter(|(name, count)| *count > 0 && (request.pattern.is_empty() || pattern.matches(name.as_str())))
@@ -283,7 +285,7 @@ async fn channels(state: &AppState, body: &[u8]) -> ApiResult {
 async fn info(state: &AppState) -> ApiResult {
     let (metrics, node) = (&state.metrics, &state.node);
     let clients = metrics.sum(|shard| &shard.websockets) + metrics.sum(|shard| &shard.sse);
-    let channels = node.census().await.values().filter(|count| **count > 0).count();
+    let channels = node.subscriber_counts().await.values().filter(|count| **count > 0).count();
     to_result(&json!({ "nodes": [{
         "uid": state.uid,
         "name": "earshot",
@@ -324,7 +326,7 @@ impl PublishParams<'_> {
         }
     }
 
-    fn publish_options(&self) -> Result<Append, ApiError> {
+    fn publish_options(&self) -> Result<AppendOptions, ApiError> {
         let idempotency_key = self.idempotency_key.as_deref().filter(|key| !key.is_empty());
         if let Some(key) = idempotency_key
             && key.len() > IDEMPOTENCY_KEY_BYTES_MAX
@@ -337,7 +339,7 @@ impl PublishParams<'_> {
         }
         let tags = self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         let attributes = Attributes::new(tags, None);
-        Ok(Append { attributes, idempotency_key: idempotency_key.map(Arc::from) })
+        Ok(AppendOptions { attributes, idempotency_key: idempotency_key.map(Arc::from) })
     }
 }
 

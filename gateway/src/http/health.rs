@@ -20,11 +20,12 @@ use crate::metrics;
 /// Handles `GET /health`: the state of the node and of each link. Always 200.
 pub async fn health(State(state): State<Arc<AppState>>) -> Response {
     let (node, metrics) = (&state.node, &state.metrics);
-    let links_up = node.is_hearing();
-    let links: Vec<_> = node.links().into_iter().map(|(ear, link)| link_metrics::state(ear, link)).collect();
+    let links_up = node.all_links_up();
+    let links: Vec<_> =
+        node.links().into_iter().map(|(binding, link)| link_metrics::state(binding, link)).collect();
     Json(json!({
         "status": if links_up { "ok" } else { "degraded" },
-        "cache": if node.has_broker() && links_up { "redis" } else { "memory" },
+        "cache": if node.has_remote_broker() && links_up { "redis" } else { "memory" },
         "version": env!("CARGO_PKG_VERSION"),
         "node": state.uid,
         "uptime_seconds": state.started.elapsed().as_secs(),
@@ -45,8 +46,8 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Response {
         Some("draining".to_owned())
     } else {
         let links = state.node.links();
-        let link_down = links.iter().find(|(ear, link)| ear.affects_readiness && !link.up);
-        link_down.map(|(ear, link)| link_down_reason(&ear.name, link))
+        let link_down = links.iter().find(|(binding, link)| binding.affects_readiness && !link.up);
+        link_down.map(|(binding, link)| link_down_reason(&binding.name, link))
     };
     match reason {
         None => Json(json!({ "ready": true })).into_response(),
@@ -58,7 +59,7 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Response {
 }
 
 fn link_down_reason(broker: &str, link: &LinkStatus) -> String {
-    let cause = link.cause.as_deref().unwrap_or("not connected yet");
+    let cause = link.error.as_deref().unwrap_or("not connected yet");
     format!("redis {broker}, {}: {cause}", link.link)
 }
 

@@ -8,67 +8,70 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use serde_json::{Value, json};
 
-use crate::broker::{LinkStatus, Proof};
+use crate::broker::{LinkStatus, ProbeState};
 use crate::metrics::gauge;
-use crate::node::Ear;
+use crate::node::BrokerBinding;
 
 /// Returns the entry of a link in `/health`.
-pub(super) fn state(ear: &Ear, link: LinkStatus) -> Value {
-    let (age, rtt, error) = match link.proof {
-        Some(Proof::Heard { age, lag }) => (Some(age.as_secs_f64()), Some(lag.as_secs_f64()), None),
-        Some(Proof::Impossible(reason)) => (None, None, Some(reason)),
+pub(super) fn state(binding: &BrokerBinding, link: LinkStatus) -> Value {
+    let (age, rtt, error) = match link.probe {
+        Some(ProbeState::Verified { age, rtt }) => (Some(age.as_secs_f64()), Some(rtt.as_secs_f64()), None),
+        Some(ProbeState::Unavailable(reason)) => (None, None, Some(reason)),
         None => (None, None, None),
     };
     json!({
-        "redis": ear.name, "link": link.link, "affects_readiness": ear.affects_readiness,
-        "up": link.up, "cause": link.cause, "replica": link.replica,
+        "redis": binding.name, "link": link.link, "affects_readiness": binding.affects_readiness,
+        "up": link.up, "cause": link.error, "replica": link.replica,
         "last_probe_age_seconds": age, "probe_rtt_seconds": rtt, "probe_error": error,
-        "reconnects": link.reconnects, "desired": link.wanted, "active": link.confirmed,
+        "reconnects": link.reconnects, "desired": link.desired, "active": link.active,
     })
 }
 
-type Links<'a> = [(&'a Ear, LinkStatus)];
+type Links<'a> = [(&'a BrokerBinding, LinkStatus)];
 
-fn labels(ear: &Ear, link: &LinkStatus) -> [(&'static str, String); 2] {
-    [("redis", ear.name.clone()), ("link", link.link.to_owned())]
+fn labels(binding: &BrokerBinding, link: &LinkStatus) -> [(&'static str, String); 2] {
+    [("redis", binding.name.clone()), ("link", link.link.to_owned())]
 }
 
 /// Encodes the metrics of all links.
 pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut up =
         encoder.encode_descriptor("redis_up", "Whether a link to Redis is up", None, MetricType::Gauge)?;
-    for (ear, link) in links {
-        ConstGauge::new(i64::from(link.up)).encode(up.encode_family(&labels(ear, link))?)?;
+    for (binding, link) in links {
+        ConstGauge::new(i64::from(link.up)).encode(up.encode_family(&labels(binding, link))?)?;
     }
     let help =
         "Seconds that a link to Redis was down; for subscriptions counted from the last successful probe";
     let mut down = encoder.encode_descriptor("redis_down_seconds", help, None, MetricType::Counter)?;
-    for (ear, link) in links {
-        ConstCounter::new(link.down.as_secs_f64()).encode(down.encode_family(&labels(ear, link))?)?;
+    for (binding, link) in links {
+        ConstCounter::new(link.downtime.as_secs_f64()).encode(down.encode_family(&labels(binding, link))?)?;
     }
     let help = "Failures of a link to Redis that was up";
     let mut lost = encoder.encode_descriptor("redis_link_failures", help, None, MetricType::Counter)?;
-    for (ear, link) in links {
-        for (reason, count) in &link.losses {
-            let [redis, name] = labels(ear, link);
+    for (binding, link) in links {
+        for (reason, count) in &link.failures {
+            let [redis, name] = labels(binding, link);
             let labels = [redis, name, ("reason", (*reason).to_owned())];
             ConstCounter::new(*count).encode(lost.encode_family(&labels)?)?;
         }
     }
     let help = "Reconnects of a link to Redis";
     let mut reconnects = encoder.encode_descriptor("redis_reconnects", help, None, MetricType::Counter)?;
-    for (ear, link) in links {
-        ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels(ear, link))?)?;
+    for (binding, link) in links {
+        ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels(binding, link))?)?;
     }
     let listening: Vec<_> = links.iter().filter(|(_, link)| link.link != "commands").collect();
     encode_proofs(&listening, encoder)?;
     encode_topics(&listening, encoder)
 }
 
-fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+fn encode_proofs(
+    links: &[&(&BrokerBinding, LinkStatus)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
     let proofs = || {
-        links.iter().filter_map(|(ear, link)| match link.proof {
-            Some(Proof::Heard { age, lag }) => Some((labels(ear, link), age, lag)),
+        links.iter().filter_map(|(binding, link)| match link.probe {
+            Some(ProbeState::Verified { age, rtt }) => Some((labels(binding, link), age, rtt)),
             _ => None,
         })
     };
@@ -80,25 +83,28 @@ fn encode_proofs(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<
     }
     let help = "Round-trip time of the last Redis probe";
     let mut lags = encoder.encode_descriptor("redis_probe_rtt_seconds", help, None, MetricType::Gauge)?;
-    for (labels, _, lag) in proofs() {
-        ConstGauge::new(lag.as_secs_f64()).encode(lags.encode_family(&labels)?)?;
+    for (labels, _, rtt) in proofs() {
+        ConstGauge::new(rtt.as_secs_f64()).encode(lags.encode_family(&labels)?)?;
     }
     Ok(())
 }
 
-fn encode_topics(links: &[&(&Ear, LinkStatus)], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+fn encode_topics(
+    links: &[&(&BrokerBinding, LinkStatus)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
     let help = "Bytes received from Redis that are queued for the node";
     let mut handover =
         encoder.encode_descriptor("redis_receive_queue_bytes", help, None, MetricType::Gauge)?;
-    for (ear, link) in links {
-        let labels = labels(ear, link);
-        gauge(link.handover_bytes as u64).encode(handover.encode_family(&labels)?)?;
+    for (binding, link) in links {
+        let labels = labels(binding, link);
+        gauge(link.receive_queue_bytes as u64).encode(handover.encode_family(&labels)?)?;
     }
     let help = "Subscriptions at Redis";
     let mut topics = encoder.encode_descriptor("redis_subscriptions", help, None, MetricType::Gauge)?;
-    for (ear, link) in links {
-        for (state, count) in [("desired", link.wanted), ("active", link.confirmed)] {
-            let [redis, name] = labels(ear, link);
+    for (binding, link) in links {
+        for (state, count) in [("desired", link.desired), ("active", link.active)] {
+            let [redis, name] = labels(binding, link);
             let labels = [redis, name, ("state", state.to_owned())];
             gauge(count as u64).encode(topics.encode_family(&labels)?)?;
         }

@@ -11,10 +11,10 @@ use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 use super::creator::Attribution;
 use super::history::{HistoryBudget, HistoryRules, Ring, Unrecoverable};
 use super::log::{Follow, NOWHERE};
+use super::messages::{Recovery, RecoveryRequest};
 use super::publication::Publication;
-use super::recovery::{Recovery, RecoveryRequest};
 use crate::broker::Attributes;
-use crate::broker::log::Log;
+use crate::broker::log::LogConfig;
 
 /// The most shards a node can have: one bit each in a channel's set of listeners.
 pub const SHARDS_MAX: usize = 128;
@@ -29,7 +29,7 @@ pub(super) struct Channel {
     /// How much it remembers.
     pub(super) history: HistoryRules,
     /// The log that its sequence is, if it is one.
-    pub(super) log: Option<Arc<Log>>,
+    pub(super) log: Option<Arc<LogConfig>>,
     /// Held while the ring is filled from the log, so that this is done once for all clients that return. Contains the
     /// time of the last failure, which those that waited for the lock share.
     pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
@@ -59,7 +59,7 @@ impl Channel {
     pub(super) fn new(
         name: ChannelName,
         history: HistoryRules,
-        log: Option<Arc<Log>>,
+        log: Option<Arc<LogConfig>>,
         attribution: Option<Attribution>,
     ) -> Self {
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
@@ -207,10 +207,10 @@ impl State {
         request: &RecoveryRequest,
         most: usize,
     ) -> Result<Recovery, (Unrecoverable, Recovery)> {
-        let RecoveryRequest { since, last, page, goes_on } = request;
+        let RecoveryRequest { since, replay_last, page, is_continuation } = request;
         let top = self.position;
         // A recovery that has begun may become longer than one that begins may be.
-        let most = if *goes_on { usize::MAX } else { most };
+        let most = if *is_continuation { usize::MAX } else { most };
         let missed = since.as_ref().map(|since| {
             let since = self.translate(since);
             self.ring.missed(&since, top, most)
@@ -218,11 +218,11 @@ impl State {
         let (count, recovered) = match missed {
             Some(Ok(count)) => (count, true),
             // A client that wants the newest only has missed nothing by a gap before it.
-            _ if *last && !self.ring.is_empty() => (1, since.is_some()),
-            None => return Ok(Recovery::nothing(top, false)),
-            Some(Err(why)) => return Err((why, Recovery::nothing(top, false))),
+            _ if *replay_last && !self.ring.is_empty() => (1, since.is_some()),
+            None => return Ok(Recovery::empty(top, false)),
+            Some(Err(why)) => return Err((why, Recovery::empty(top, false))),
         };
-        let publications = self.ring.newest(&channel.name, count, *page, *goes_on);
+        let publications = self.ring.newest(&channel.name, count, *page, *is_continuation);
         let start = StreamPosition { offset: top.offset - count as u64, ..top };
         let is_complete = publications.len() == count;
         Ok(Recovery { top, start, publications, recovered, is_complete })

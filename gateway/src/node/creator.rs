@@ -43,7 +43,7 @@ pub(super) struct Attribution {
 impl Creators {
     /// Attributes a new channel to an address. `None`: the address is not counted.
     pub(super) fn attribute(&self, address: IpAddr) -> Option<Attribution> {
-        let address = attributed(address)?;
+        let address = attribution_address(address)?;
         let creator = || Arc::new(Creator { address, idle: Mutex::default() });
         let creator = Arc::clone(&self.0.entry(address).or_insert_with(creator));
         Some(Attribution { creator, idle: None })
@@ -102,7 +102,7 @@ impl Attribution {
 
     /// Whether a client of this address is another than the creator. An unknown address is not.
     pub(super) fn is_other(&self, address: Option<IpAddr>) -> bool {
-        address.is_some_and(|address| attributed(address) != Some(self.creator.address))
+        address.is_some_and(|address| attribution_address(address) != Some(self.creator.address))
     }
 
     /// The oldest idle channels of the creator, as many as it has more than `most`.
@@ -120,7 +120,7 @@ impl Attribution {
 
 /// The address that a channel is attributed to when a client of this address creates it. `None`: addresses of this machine and of private networks, behind which
 /// there may be a proxy with any number of clients.
-pub(crate) fn attributed(address: IpAddr) -> Option<IpAddr> {
+pub(crate) fn attribution_address(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address).then_some(IpAddr::V4(address)),
         IpAddr::V6(address) => is_public_v6(address).then(|| {
@@ -171,7 +171,7 @@ mod tests {
         ];
         for (address, attributed_to) in table {
             let expected = attributed_to.map(|address| address.parse::<IpAddr>().unwrap());
-            assert_eq!(attributed(address.parse().unwrap()), expected, "{address}");
+            assert_eq!(attribution_address(address.parse().unwrap()), expected, "{address}");
         }
     }
 }

@@ -11,12 +11,12 @@ use earshot_protocol::{ChannelName, Payload, StreamPosition};
 use super::channel::Channel;
 use super::history::Unrecoverable;
 use super::log::Filling;
+use super::messages::{RecoverFrom, RecoveryEpoch};
 use super::publication::Publication;
-use super::recovery::Since;
-use super::registry::Registry;
+use super::registry::ChannelRegistry;
 use crate::broker::log::LogPage;
 
-impl Registry {
+impl ChannelRegistry {
     pub(super) fn must_fill(&self, channel: Arc<Channel>) {
         self.fills().push_back(channel);
         self.fill.notify_one();
@@ -48,7 +48,8 @@ impl Registry {
 
     /// Hands out a page of a channel's log that was read from where the channel stood; `true` when more must be read.
     pub(super) fn filled(&self, channel: &Channel, from: StreamPosition, page: LogPage) -> bool {
-        let mut filling = Filling { channel, ports: &self.ports, budget: &self.budget, told: Vec::new() };
+        let mut filling =
+            Filling { channel, shard_senders: &self.shard_senders, budget: &self.budget, told: Vec::new() };
         let mut state = channel.state();
         if state.is_gone() {
             return false;
@@ -67,14 +68,15 @@ impl Registry {
 
     /// The first look at a channel's log.
     pub(super) fn begin_log(&self, channel: &Arc<Channel>, page: &LogPage) {
-        let mut filling = Filling { channel, ports: &self.ports, budget: &self.budget, told: Vec::new() };
+        let mut filling =
+            Filling { channel, shard_senders: &self.shard_senders, budget: &self.budget, told: Vec::new() };
         if filling.begin(&mut channel.state(), page) {
             self.must_fill(Arc::clone(channel));
         }
     }
 
     /// Whether it must be read when a log began before a client can be told what it missed.
-    pub(super) fn needs_origin(&self, channel: &Channel, since: Option<&Since>) -> bool {
+    pub(super) fn needs_origin(&self, channel: &Channel, since: Option<&RecoverFrom>) -> bool {
         since.is_some_and(|since| channel.state().needs_origin(since))
     }
 
@@ -113,21 +115,20 @@ impl Registry {
     }
 
     /// Whether a client has more of the log than this node.
-    pub(super) fn is_behind(&self, channel: &Channel, since: Option<&Since>) -> bool {
+    pub(super) fn is_behind(&self, channel: &Channel, since: Option<&RecoverFrom>) -> bool {
         let mut state = channel.state();
         let top = state.position();
         since.is_some_and(|since| {
             // The log may have begun without this node's knowledge.
-            let names_a_log =
-                since.epoch.is_some_and(|epoch| epoch.is_ok_and(|epoch| !epoch.is_provisional()));
+            let names_a_log = matches!(since.epoch, RecoveryEpoch::Exact(epoch) if !epoch.is_provisional());
             let since = state.translate(since);
-            top.epoch.is_provisional() && names_a_log || since.fits(top.epoch) && since.offset > top.offset
+            top.epoch.is_provisional() && names_a_log || since.matches(top.epoch) && since.offset > top.offset
         })
     }
 
     /// Whether a client that stood there, or wants the newest publication, wants more than the channel remembers,
     /// though the log may have it.
-    pub(super) fn wants_backfill(&self, channel: &Channel, since: Option<&Since>, last: bool) -> bool {
+    pub(super) fn wants_backfill(&self, channel: &Channel, since: Option<&RecoverFrom>, last: bool) -> bool {
         let mut state = channel.state();
         let top = state.position();
         if state.log().is_none_or(|follow| follow.backfilled) || top.offset == 0 {

@@ -14,51 +14,53 @@ use earshot_protocol::Payload;
 
 use super::channel::{Channel, shards_of};
 use super::log::Heard;
-use super::port::Gap;
+use super::messages::ChannelGap;
 use super::publication::Publication;
-use super::registry::Registry;
-use crate::broker::log::{CLEARED, Envelope};
-use crate::broker::{Attributes, GapCause, Listener, Loss, LostTopics, Message, Topic};
+use super::registry::ChannelRegistry;
+use crate::broker::log::{CLEARED, LoggedMessage};
+use crate::broker::{
+    AffectedTopics, Attributes, BrokerEventHandler, BrokerMessage, GapCause, Topic, TopicGap,
+};
 use crate::metrics::GAP_CAUSES;
 
-impl Listener for Registry {
-    fn heard(&self, messages: &mut Vec<Message>) {
+impl BrokerEventHandler for ChannelRegistry {
+    fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
         self.metrics.control.messages.add(messages.len() as u64);
         let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
         self.take(messages);
     }
 
-    fn heard_with(&self, message: Message, attributes: Attributes) {
+    fn on_message(&self, message: BrokerMessage, attributes: Attributes) {
         self.metrics.control.messages.add(1);
         let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
-        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
+        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.shard_senders.len()];
         self.stamp(message, attributes, &mut batches);
         self.flush(&mut batches);
     }
 
-    fn heard_here(&self, message: Message) {
+    fn on_local_publish(&self, message: BrokerMessage) {
         self.metrics.control.messages_local.add(1);
         let _aside = self.aside.write().unwrap_or_else(PoisonError::into_inner);
         self.take(&mut vec![message]);
     }
 
-    fn lost(&self, loss: Loss) {
+    fn on_gap(&self, gap: TopicGap) {
         let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
         let (logs, own): (Vec<_>, Vec<_>) =
-            self.lost_channels(&loss.topics).into_iter().partition(|channel| channel.log.is_some());
+            self.lost_channels(&gap.topics).into_iter().partition(|channel| channel.log.is_some());
         for channel in logs {
             let lost = channel.state().lose_log();
             if lost {
                 self.must_fill(channel);
             }
         }
-        self.tell_gap(&own, loss.cause);
+        self.tell_gap(&own, gap.cause);
     }
 }
 
-impl Registry {
-    fn take(&self, messages: &mut Vec<Message>) {
-        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.ports.len()];
+impl ChannelRegistry {
+    fn take(&self, messages: &mut Vec<BrokerMessage>) {
+        let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.shard_senders.len()];
         for message in messages.drain(..) {
             self.stamp(message, Attributes::default(), &mut batches);
         }
@@ -67,7 +69,7 @@ impl Registry {
 
     pub(super) fn stamp(
         &self,
-        message: Message,
+        message: BrokerMessage,
         attributes: Attributes,
         batches: &mut [Vec<Arc<Publication>>],
     ) {
@@ -95,7 +97,7 @@ impl Registry {
         if data[..] == *CLEARED {
             return channel.state().forget_log(&self.budget);
         }
-        let Some(envelope) = Envelope::open(data) else {
+        let Some(envelope) = LoggedMessage::decode(data) else {
             return self.metrics.control.messages_outside_log.add(1);
         };
         let mut state = channel.state();
@@ -118,11 +120,11 @@ impl Registry {
     }
 
     pub(super) fn flush(&self, batches: &mut [Vec<Arc<Publication>>]) {
-        for (port, batch) in self.ports.iter().zip(batches) {
+        for (shard_queue, batch) in self.shard_senders.iter().zip(batches) {
             if !batch.is_empty()
-                && let Err(full) = port.publications(std::mem::take(batch))
+                && let Err(full) = shard_queue.send_publications(std::mem::take(batch))
             {
-                self.count_gaps(GapCause::HandoverFull, full.channels);
+                self.count_gaps(GapCause::QueueFull, full.channels);
             }
         }
     }
@@ -132,8 +134,8 @@ impl Registry {
     }
 
     /// Interrupts the sequences of channels, and says what each shard must be told.
-    fn interrupt(&self, channels: &[Arc<Channel>], cause: GapCause) -> Vec<Vec<Gap>> {
-        let mut gaps: Vec<Vec<Gap>> = vec![Vec::new(); self.ports.len()];
+    fn interrupt(&self, channels: &[Arc<Channel>], cause: GapCause) -> Vec<Vec<ChannelGap>> {
+        let mut gaps: Vec<Vec<ChannelGap>> = vec![Vec::new(); self.shard_senders.len()];
         for channel in channels {
             let (position, shards) = {
                 let mut state = channel.state();
@@ -144,17 +146,17 @@ impl Registry {
                 (position, state.shards())
             };
             for shard in shards_of(shards) {
-                gaps[shard].push(Gap { channel: channel.name.clone(), cause, position });
+                gaps[shard].push(ChannelGap { channel: channel.name.clone(), cause, position });
             }
         }
         self.count_gaps(cause, channels.len());
         gaps
     }
 
-    fn hand_gaps(&self, gaps: Vec<Vec<Gap>>) {
-        for (port, gaps) in self.ports.iter().zip(gaps) {
+    fn hand_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
+        for (shard_queue, gaps) in self.shard_senders.iter().zip(gaps) {
             if !gaps.is_empty() {
-                port.gaps(gaps);
+                shard_queue.send_gaps(gaps);
             }
         }
     }
@@ -165,12 +167,12 @@ impl Registry {
         }
     }
 
-    pub(super) fn lost_channels(&self, topics: &LostTopics) -> Vec<Arc<Channel>> {
+    pub(super) fn lost_channels(&self, topics: &AffectedTopics) -> Vec<Arc<Channel>> {
         match topics {
-            LostTopics::All => self.channels.iter().map(|entry| Arc::clone(entry.value())).collect(),
-            LostTopics::Some(topics) => {
+            AffectedTopics::All => self.channels.iter().map(|entry| Arc::clone(entry.value())).collect(),
+            AffectedTopics::Some(topics) => {
                 if topics.iter().any(|topic| matches!(topic, Topic::Pattern(_))) {
-                    return self.lost_channels(&LostTopics::All);
+                    return self.lost_channels(&AffectedTopics::All);
                 }
                 let find = |topic: &Topic| match topic {
                     Topic::Channel(name) | Topic::Sharded(name) => {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 use tokio::time::Instant;
 
+use super::messages::{PageLimit, RecoverFrom};
 use super::publication::Publication;
-use super::recovery::{PageLimit, Since};
 use crate::broker::Attributes;
 
 /// How much a channel remembers (`namespace.history`).
@@ -34,7 +34,7 @@ pub struct HistoryBudget {
 }
 
 /// An epoch as clients are told it: one that nobody has drawn yet is empty.
-pub fn epoch_text(epoch: Epoch) -> String {
+pub fn encode_epoch(epoch: Epoch) -> String {
     if epoch.as_u64() == 0 { String::new() } else { epoch.to_string() }
 }
 
@@ -204,11 +204,11 @@ impl Ring {
     /// How many publications follow a position, up to the top of the channel; all of them are remembered.
     pub(super) fn missed(
         &self,
-        since: &Since,
+        since: &RecoverFrom,
         top: StreamPosition,
         most: usize,
     ) -> Result<usize, Unrecoverable> {
-        if !since.fits(top.epoch) || since.offset > top.offset {
+        if !since.matches(top.epoch) || since.offset > top.offset {
             return Err(Unrecoverable::Epoch);
         }
         let missed = usize::try_from(top.offset - since.offset).unwrap_or(usize::MAX);
@@ -288,7 +288,7 @@ mod tests {
                 ring.push(&publication(offset), &rules, &budget);
             }
             let top = StreamPosition { epoch: Epoch::from_u64(7), offset: published };
-            let asked = Since { epoch: None, offset: since };
+            let asked = RecoverFrom { epoch: crate::node::messages::RecoveryEpoch::Any, offset: since };
             match ring.missed(&asked, top, most) {
                 Ok(missed) => {
                     let all = PageLimit { publications: usize::MAX, bytes: usize::MAX };
@@ -326,11 +326,11 @@ mod tests {
     fn another_epoch_is_never_continued() {
         let top = StreamPosition { epoch: Epoch::from_u64(7), offset: 3 };
         for epoch in ["8", "not an epoch!"] {
-            let missed = Ring::default().missed(&Since::read(epoch, 3), top, 10);
+            let missed = Ring::default().missed(&RecoverFrom::parse(epoch, 3), top, 10);
             assert_eq!(missed, Err(Unrecoverable::Epoch), "{epoch}");
         }
         for epoch in ["", "7"] {
-            assert_eq!(Ring::default().missed(&Since::read(epoch, 3), top, 10), Ok(0), "{epoch}");
+            assert_eq!(Ring::default().missed(&RecoverFrom::parse(epoch, 3), top, 10), Ok(0), "{epoch}");
         }
     }
 }

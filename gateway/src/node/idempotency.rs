@@ -10,7 +10,7 @@ use earshot_protocol::ChannelName;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use crate::broker::Reach;
+use crate::broker::DeliveryScope;
 use crate::metrics::Counter;
 
 /// How long a key is remembered after its first use; in Redis as long.
@@ -29,7 +29,7 @@ const BYTES_MAX: usize = 32 << 20;
 const ENTRY_BYTES: usize = 192;
 
 /// What came of the first publication with a key. Later ones wait for it; when it failed, the next one publishes.
-pub(super) type FirstResult = Arc<OnceCell<Reach>>;
+pub(super) type FirstResult = Arc<OnceCell<DeliveryScope>>;
 
 /// The keys that were used a short time ago.
 #[derive(Debug, Default)]
@@ -105,8 +105,8 @@ mod tests {
     async fn a_key_is_remembered_for_five_minutes_on_its_channel() {
         let (keys, forgotten) = (Idempotency::default(), Counter::default());
         let result = |name: &str, key: &str| keys.result(&channel(name), key, &forgotten);
-        result("a", "k").set(Reach::Broker).unwrap();
-        assert_eq!(result("a", "k").get(), Some(&Reach::Broker));
+        result("a", "k").set(DeliveryScope::AllNodes).unwrap();
+        assert_eq!(result("a", "k").get(), Some(&DeliveryScope::AllNodes));
         assert_eq!((result("a", "l").get(), result("b", "k").get()), (None, None));
         tokio::time::advance(TTL - Duration::from_millis(1)).await;
         assert!(result("a", "k").get().is_some());

@@ -11,7 +11,7 @@ use earshot_protocol::ChannelName;
 use tokio::time::Instant;
 
 use super::channel::{Channel, State};
-use super::registry::Registry;
+use super::registry::ChannelRegistry;
 
 /// How long the node waits at the most before it looks for channels to let go.
 const LOOK: Duration = Duration::from_millis(500);
@@ -58,7 +58,7 @@ enum Eviction {
     Creator,
 }
 
-impl Registry {
+impl ChannelRegistry {
     /// Keeps a channel without a subscriber for a while. The oldest idle channels of its creator are evicted beyond
     /// `limits.idle_channels_per_address`, each with a call to `release`.
     pub(super) fn linger(
@@ -87,7 +87,7 @@ impl Registry {
             return;
         }
         drop(state);
-        let due = since + channel.worth(self.limits.linger);
+        let due = since + channel.worth(self.limits.unsubscribe_delay);
         let channels = self.channels.len();
         let mut queue = self.queue();
         queue.push(Lingering { due, channel: Arc::clone(channel) });
@@ -104,7 +104,7 @@ impl Registry {
         while self.channels.len() >= self.limits.channels {
             let Some(Lingering { due, channel }) = self.queue().pop() else { return false };
             channel.state().lingering = false;
-            let worth = channel.worth(self.limits.linger);
+            let worth = channel.worth(self.limits.unsubscribe_delay);
             // If it had subscribers since it was entered into the queue, its time ends later than `due`.
             let is_due = |state: &State| state.idle_since.is_some_and(|since| since + worth <= due);
             if !self.evict(&channel, Eviction::Limit, &release, is_due) {
@@ -170,7 +170,7 @@ impl Registry {
         now: Instant,
         release: impl Fn(&ChannelName),
     ) -> bool {
-        let linger = self.limits.linger;
+        let linger = self.limits.unsubscribe_delay;
         let is_over =
             |state: &State| state.idle_since.is_some_and(|since| since + channel.worth(linger) <= now);
         let gone = self.let_go_if(channel, release, is_over);

@@ -10,10 +10,11 @@ use earshot_protocol::{Epoch, Payload, StreamPosition};
 
 use super::channel::{Channel, State};
 use super::history::HistoryBudget;
-use super::port::{Gap, Port};
+use super::messages::ChannelGap;
+use super::messages::{RecoverFrom, RecoveryEpoch};
 use super::publication::Publication;
-use super::recovery::Since;
-use crate::broker::log::{Envelope, LogEntry, LogOrigin, LogPage};
+use super::shard_queue::ShardSender;
+use crate::broker::log::{LogEntry, LogOrigin, LogPage, LoggedMessage};
 use crate::broker::{Attributes, GapCause};
 use crate::random;
 
@@ -31,7 +32,7 @@ pub(super) const NOWHERE: StreamPosition = StreamPosition { epoch: Epoch::from_u
 pub(super) struct Follow {
     phase: Phase,
     /// What was heard while the log was to be read.
-    pending: Vec<Envelope>,
+    pending: Vec<LoggedMessage>,
     pending_bytes: usize,
     /// Readings of the log in a row that brought the channel no further.
     idle_readings: u32,
@@ -73,8 +74,9 @@ impl Follow {
         self.phase == Phase::Filling
     }
 
-    fn wait(&mut self, envelope: Envelope) {
-        self.pending_bytes += envelope.payload.len() + envelope.attributes.cost() + size_of::<Envelope>();
+    fn wait(&mut self, envelope: LoggedMessage) {
+        self.pending_bytes +=
+            envelope.payload.len() + envelope.attributes.cost() + size_of::<LoggedMessage>();
         if self.pending_bytes <= PENDING_BYTES {
             self.pending.push(envelope);
         }
@@ -86,7 +88,7 @@ impl Follow {
         self.idle_readings = 0;
     }
 
-    fn take_pending(&mut self) -> Vec<Envelope> {
+    fn take_pending(&mut self) -> Vec<LoggedMessage> {
         self.pending_bytes = 0;
         std::mem::take(&mut self.pending)
     }
@@ -94,7 +96,12 @@ impl Follow {
 
 impl State {
     /// Something was heard on the channel.
-    pub(super) fn follow(&mut self, channel: &Channel, envelope: Envelope, budget: &HistoryBudget) -> Heard {
+    pub(super) fn follow(
+        &mut self,
+        channel: &Channel,
+        envelope: LoggedMessage,
+        budget: &HistoryBudget,
+    ) -> Heard {
         let here = self.position();
         let Some(follow) = self.log() else { return Heard::Nothing };
         if follow.phase != Phase::Live {
@@ -170,7 +177,7 @@ impl State {
     }
 
     /// Whether a position can only be judged when it is known when the log began.
-    pub(super) fn needs_origin(&mut self, since: &Since) -> bool {
+    pub(super) fn needs_origin(&mut self, since: &RecoverFrom) -> bool {
         let here = self.position().epoch;
         let Some(follow) = self.log() else { return false };
         let known = follow.origin.is_some_and(|(epoch, _)| epoch == here);
@@ -179,7 +186,7 @@ impl State {
 
     /// A position as it stands in the present epoch, if it is one of before the first publication and nothing can have
     /// been lost since.
-    pub(super) fn translate(&mut self, since: &Since) -> Since {
+    pub(super) fn translate(&mut self, since: &RecoverFrom) -> RecoverFrom {
         let here = self.position().epoch;
         let origin = self.log().and_then(|follow| follow.origin);
         let Some(absent) = since.provisional() else { return since.clone() };
@@ -188,8 +195,8 @@ impl State {
             (None, Some((epoch, Some(origin)))) => epoch == here && origin.is_first_since(absent),
             (None, _) => false,
         };
-        let epoch = if continues { Some(Ok(here)) } else { since.epoch };
-        Since { epoch, offset: since.offset }
+        let epoch = if continues { RecoveryEpoch::Exact(here) } else { since.epoch };
+        RecoverFrom { epoch, offset: since.offset }
     }
 }
 
@@ -202,7 +209,7 @@ fn before_first(origin: Option<LogOrigin>) -> StreamPosition {
 /// Hands out what a channel's log holds, to the shards that listen, in one go with the log's order.
 pub(super) struct Filling<'a> {
     pub(super) channel: &'a Channel,
-    pub(super) ports: &'a [Port],
+    pub(super) shard_senders: &'a [ShardSender],
     pub(super) budget: &'a HistoryBudget,
     /// Gaps that were told, by cause.
     pub(super) told: Vec<GapCause>,
@@ -281,7 +288,7 @@ impl Filling<'_> {
 
     fn entries(&mut self, state: &mut State, top: StreamPosition, entries: Vec<LogEntry>) {
         if entries.is_empty() && state.position().offset < top.offset {
-            return self.gap(state, GapCause::RingTooShort, top);
+            return self.gap(state, GapCause::HistoryTooShort, top);
         }
         let mut handed = Vec::with_capacity(entries.len());
         for LogEntry { offset, attributes, payload } in entries {
@@ -291,7 +298,7 @@ impl Filling<'_> {
             }
             if offset != here.offset + 1 {
                 self.send(state, &std::mem::take(&mut handed));
-                self.gap(state, GapCause::RingTooShort, StreamPosition { offset: offset - 1, ..here });
+                self.gap(state, GapCause::HistoryTooShort, StreamPosition { offset: offset - 1, ..here });
             }
             let position = StreamPosition { offset, ..here };
             handed.push(state.hand_out(self.channel, position, &payload, attributes, self.budget));
@@ -342,7 +349,11 @@ impl Filling<'_> {
         }
         self.told.push(cause);
         for shard in super::channel::shards_of(state.shards()) {
-            self.ports[shard].gaps(vec![Gap { channel: self.channel.name.clone(), cause, position }]);
+            self.shard_senders[shard].send_gaps(vec![ChannelGap {
+                channel: self.channel.name.clone(),
+                cause,
+                position,
+            }]);
         }
     }
 
@@ -352,7 +363,7 @@ impl Filling<'_> {
         }
         for shard in super::channel::shards_of(state.shards()) {
             // What finds no room is a hole in the shard's sequence, which it notices and tells.
-            let _ = self.ports[shard].publications(publications.to_vec());
+            let _ = self.shard_senders[shard].send_publications(publications.to_vec());
         }
     }
 }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
+use super::backpressure_policy::BackpressurePolicy;
 use super::history::HistoryRules;
-use super::slow::SlowRule;
-use crate::broker::OnLoss;
-use crate::broker::log::Log;
+use crate::broker::WhenUnavailable;
+use crate::broker::log::LogConfig;
 use earshot_redis_link::slot::slot;
 
 /// Channels of other programs on the same Redis, and of the gateway itself. A glob never takes them: a namespace must
 /// name such a channel exactly. The list of docs/configuration.md is this one.
-pub const PROTECTED: [&str; 10] = [
+pub const PROTECTED_CHANNELS: [&str; 10] = [
     // Redis itself: keyspace events, client-side caching, Sentinels.
     "__keyspace@*",
     "__keyevent@*",
@@ -33,9 +33,9 @@ pub const PROTECTED: [&str; 10] = [
     "earshot:*",
 ];
 
-/// Who may do a thing with a channel.
+/// Access may do a thing with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Access {
     /// Every client.
     Anyone,
     /// Clients that are subscribed to the channel.
@@ -53,22 +53,22 @@ pub struct Namespace {
     pub channels: Vec<ChannelPattern>,
     /// The places of its brokers in the node's list; never empty. Each channel is on one of them.
     pub brokers: Box<[usize]>,
-    /// Who may subscribe.
-    pub subscribe: Who,
-    /// Who may publish from a client.
-    pub publish: Who,
+    /// Access may subscribe.
+    pub subscribe: Access,
+    /// Access may publish from a client.
+    pub publish: Access,
     /// Its channels are carried where their slots are, and nowhere else.
     pub sharded: bool,
     /// How much its channels remember.
     pub history: HistoryRules,
     /// The log that the sequences of its channels are; without one, each node numbers what it hears.
-    pub log: Option<Arc<Log>>,
+    pub log: Option<Arc<LogConfig>>,
     /// What is done while the broker is away.
-    pub on_loss: OnLoss,
+    pub when_unavailable: WhenUnavailable,
     /// Whoever subscribes gets the newest publication at once.
     pub replay_last: bool,
     /// What gives way when a client is slow; without a rule, the client does.
-    pub slow: Option<Arc<SlowRule>>,
+    pub backpressure: Option<Arc<BackpressurePolicy>>,
 }
 
 impl Namespace {
@@ -102,10 +102,13 @@ pub struct Namespaces {
 
 impl Namespaces {
     /// Namespaces in the order in which they are tried. The channels that begin with one of `own_prefixes` are
-    /// protected like those of [`PROTECTED`].
+    /// protected like those of [`PROTECTED_CHANNELS`].
     pub fn new(namespaces: Vec<Namespace>, own_prefixes: &[String]) -> Self {
         let own = own_prefixes.iter().map(|prefix| WildMatch::new(&format!("{prefix}*")));
-        Self { namespaces, protected: PROTECTED.iter().map(|glob| WildMatch::new(glob)).chain(own).collect() }
+        Self {
+            namespaces,
+            protected: PROTECTED_CHANNELS.iter().map(|glob| WildMatch::new(glob)).chain(own).collect(),
+        }
     }
 
     /// The rules for a channel, and the pattern it matched; `None` when no namespace has it.
@@ -130,7 +133,7 @@ impl Namespaces {
     }
 }
 
-/// Whether a channel is one of [`PROTECTED`].
+/// Whether a channel is one of [`PROTECTED_CHANNELS`].
 pub fn is_protected(channel: &str) -> bool {
-    PROTECTED.iter().any(|glob| WildMatch::new(glob).matches(channel))
+    PROTECTED_CHANNELS.iter().any(|glob| WildMatch::new(glob).matches(channel))
 }

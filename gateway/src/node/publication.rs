@@ -9,11 +9,11 @@ use earshot_protocol::{ChannelName, Payload, StreamPosition};
 
 use crate::broker::Attributes;
 
-use super::slow::{SlowRule, Succession};
+use super::backpressure_policy::{BackpressurePolicy, ConflationInfo};
 
 /// The ways in which a publication is written onto a connection. Each is encoded at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum FrameEncoding {
     /// A WebSocket text frame with a Centrifuge push in JSON.
     WebSocketJson = 0,
     /// A WebSocket binary frame with a Centrifuge push in Protobuf.
@@ -41,7 +41,7 @@ pub struct Publication {
     pub without_history: bool,
     /// Apart, so that what a history keeps of a publication that nobody is being given any more is small.
     encoded: OnceLock<Box<[OnceLock<Bytes>; FORMS]>>,
-    succession: OnceLock<Box<Succession>>,
+    conflation: OnceLock<Box<ConflationInfo>>,
 }
 
 impl Publication {
@@ -54,7 +54,7 @@ impl Publication {
             attributes: Attributes::default(),
             without_history: false,
             encoded: OnceLock::new(),
-            succession: OnceLock::new(),
+            conflation: OnceLock::new(),
         }
     }
 
@@ -67,25 +67,25 @@ impl Publication {
     /// The same once more, to be encoded anew: the bytes that come of it have counts of their own, which no other thread
     /// writes.
     #[must_use]
-    pub fn again(&self) -> Self {
+    pub fn clone_unshared(&self) -> Self {
         let again = Self::new(self.channel.clone(), self.position, self.payload.clone());
         Self { without_history: self.without_history, ..again.with_attributes(self.attributes.clone()) }
     }
 
     /// The bytes of one form; `encode` makes them the first time.
     #[inline]
-    pub fn form(&self, form: Form, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
+    pub fn encoded(&self, form: FrameEncoding, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
         self.encoded.get_or_init(Box::default)[form as usize].get_or_init(|| encode(self))
     }
 
     /// How it stands to others of its channel; judged the first time that somebody is slow.
-    pub fn succession(&self, rule: &SlowRule) -> &Succession {
-        self.succession.get_or_init(|| Box::new(rule.succession(&self.payload)))
+    pub fn conflation(&self, rule: &BackpressurePolicy) -> &ConflationInfo {
+        self.conflation.get_or_init(|| Box::new(rule.conflation(&self.payload)))
     }
 
     /// What it is about, if somebody has asked before.
-    pub fn key(&self) -> Option<&Arc<str>> {
-        self.succession.get()?.key.as_ref()
+    pub fn conflation_key(&self) -> Option<&Arc<str>> {
+        self.conflation.get()?.key.as_ref()
     }
 
     /// What it costs in a queue: the payload, what travels with it, and the frame around them.

@@ -6,57 +6,15 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, ErrorCode, StreamPosition};
+use earshot_protocol::ChannelName;
 use futures::future::Either;
 use tokio::task::JoinError;
 
+use super::messages::{PublishError, Published};
 use super::namespace::Namespace;
-use super::{Ear, Node};
-use crate::broker::log::Append;
-use crate::broker::{Broker, BrokerError, Reach};
-
-/// Why a publication was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// No namespace has the channel.
-    #[error("no namespace has this channel")]
-    UnknownChannel,
-    /// Redis's plain pub/sub carries the payload and nothing else.
-    #[error("tags need a namespace with source = \"stream\": a plain PUBLISH carries the payload alone")]
-    NoTags,
-    /// Payload and tags are larger than `limits.publication_bytes`.
-    #[error("the publication is larger than {limit} bytes (limits.publication_bytes)")]
-    TooLarge {
-        /// The limit.
-        limit: usize,
-    },
-    /// The broker could not or would not.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-}
-
-impl PublishError {
-    /// The error code that the client gets.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::UnknownChannel => ErrorCode::UnknownChannel,
-            Self::NoTags => ErrorCode::NotAvailable,
-            Self::TooLarge { .. } => ErrorCode::LimitExceeded,
-            Self::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
-            Self::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
-            Self::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
-        }
-    }
-}
-
-/// What came of a publication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// It has this place in its log.
-    Numbered(StreamPosition),
-    /// It came so far; each node that hears it numbers it for itself.
-    Plain(Reach),
-}
+use super::{BrokerBinding, Node};
+use crate::broker::log::AppendOptions;
+use crate::broker::{Broker, BrokerError, DeliveryScope};
 
 impl Node {
     /// Publishes a payload, untouched. The place in the order of publications is taken by the call itself; with an
@@ -65,7 +23,7 @@ impl Node {
         &self,
         channel: &ChannelName,
         data: Bytes,
-        extras: Append,
+        extras: AppendOptions,
     ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
         let metrics = Arc::clone(&self.metrics);
         let taken = match self.namespace(channel) {
@@ -74,14 +32,14 @@ impl Node {
                 Err(PublishError::TooLarge { limit: self.publication_bytes })
             }
             Some(namespace) => {
-                let Ear { broker, registry, .. } = &self.ears[namespace.broker(channel)];
+                let BrokerBinding { broker, registry, .. } = &self.bindings[namespace.broker(channel)];
                 match &namespace.log {
                     Some(log) => {
                         let seen = registry.seen(channel);
-                        Ok(Either::Left(broker.append_behind(log, channel, data, extras, seen)))
+                        Ok(Either::Left(broker.append(log, channel, data, extras, seen)))
                     }
-                    None if !extras.attributes.tags().is_empty() && !broker.carries_attributes() => {
-                        Err(PublishError::NoTags)
+                    None if !extras.attributes.tags().is_empty() && !broker.supports_attributes() => {
+                        Err(PublishError::TagsUnsupported)
                     }
                     None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, extras))),
                 }
@@ -90,10 +48,10 @@ impl Node {
         async move {
             let result = match taken {
                 Ok(Either::Left(appended)) => {
-                    appended.await.map(Published::Numbered).map_err(PublishError::from)
+                    appended.await.map(Published::Logged).map_err(PublishError::from)
                 }
                 Ok(Either::Right(published)) => {
-                    published.await.map(Published::Plain).map_err(PublishError::from)
+                    published.await.map(Published::Broadcast).map_err(PublishError::from)
                 }
                 Err(error) => Err(error),
             };
@@ -111,13 +69,13 @@ impl Node {
         namespace: &Namespace,
         channel: &ChannelName,
         data: Bytes,
-        extras: Append,
-    ) -> impl Future<Output = Result<Reach, BrokerError>> + Send + use<> {
-        let (sharded, on_loss) = (namespace.sharded, namespace.on_loss);
-        let Append { attributes, idempotency_key } = extras;
+        extras: AppendOptions,
+    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
+        let (sharded, when_unavailable) = (namespace.sharded, namespace.when_unavailable);
+        let AppendOptions { attributes, idempotency_key } = extras;
         let publish = move |broker: &Broker, channel: &ChannelName| match sharded {
-            true => Either::Left(broker.publish_sharded(channel, data, on_loss)),
-            false => Either::Right(broker.publish(channel, data, attributes, on_loss)),
+            true => Either::Left(broker.publish_sharded(channel, data, when_unavailable)),
+            false => Either::Right(broker.publish(channel, data, attributes, when_unavailable)),
         };
         match idempotency_key {
             None => Either::Left(publish(broker, channel)),

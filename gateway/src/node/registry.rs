@@ -13,17 +13,16 @@ use earshot_protocol::{ChannelName, Epoch, StreamPosition};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::SubscribeError;
 use super::channel::{Channel, ShardId};
 use super::creator::Creators;
 use super::history::{HistoryBudget, HistoryRules, Unrecoverable};
-use super::lane::{HistoryAnswer, HistoryError};
 use super::lingering::Lingering;
-use super::port::Port;
-use super::publication::Publication;
-use super::recovery::{Recovery, RecoveryRequest, Since};
+use super::messages::{
+    HistoryError, HistoryPage, HistoryQuery, HistoryResponse, Recovery, RecoveryRequest, SubscribeError,
+};
+use super::shard_queue::ShardSender;
 use crate::broker::GapCause;
-use crate::broker::log::Log;
+use crate::broker::log::LogConfig;
 use crate::metrics::Metrics;
 
 /// Bounds of a node's channels.
@@ -34,7 +33,7 @@ pub struct ChannelLimits {
     /// Channels without a subscriber that one address may leave behind (`limits.idle_channels_per_address`).
     pub idle_per_creator: usize,
     /// How long a channel without listeners stays subscribed (`gateway.unsubscribe_delay`).
-    pub linger: Duration,
+    pub unsubscribe_delay: Duration,
     /// The largest publication (`limits.publication_bytes`).
     pub publication_bytes: usize,
     /// Publications in one recovery (`limits.recovery_publications`).
@@ -44,38 +43,13 @@ pub struct ChannelLimits {
 /// How often the age that a publication may reach is halved, at the most, to make room.
 const HALVINGS_MAX: u32 = 16;
 
-/// A part of a channel's history.
-#[derive(Clone, Debug)]
-pub struct Page {
-    pub(super) since: Option<Since>,
-    pub(super) limit: usize,
-    pub(super) reverse: bool,
-}
-
-impl Page {
-    /// Behind (in reverse: before) a position, as many as `limit` says: 0: only the top's position; below 0: as many
-    /// as there may be, which is `most`.
-    pub fn new(since: Option<Since>, limit: i32, most: usize, reverse: bool) -> Self {
-        Self { since, limit: usize::try_from(limit).unwrap_or(most).min(most), reverse }
-    }
-}
-
-/// What a channel remembers.
-#[derive(Clone, Debug)]
-pub struct History {
-    /// The position of its top.
-    pub top: StreamPosition,
-    /// The publications asked for.
-    pub publications: Vec<Arc<Publication>>,
-}
-
 /// The channels of one broker.
 #[derive(Debug)]
-pub struct Registry {
+pub struct ChannelRegistry {
     pub(super) channels: DashMap<ChannelName, Arc<Channel>>,
-    /// Who has created them.
+    /// Access has created them.
     pub(super) creators: Creators,
-    pub(super) ports: Arc<[Port]>,
+    pub(super) shard_senders: Arc<[ShardSender]>,
     pub(super) limits: ChannelLimits,
     pub(super) budget: Arc<HistoryBudget>,
     /// Channels whose log must be read; each at most once.
@@ -88,10 +62,10 @@ pub struct Registry {
     pub(super) metrics: Arc<Metrics>,
 }
 
-impl Registry {
+impl ChannelRegistry {
     /// An empty registry in front of these shards.
     pub fn new(
-        ports: Arc<[Port]>,
+        shard_senders: Arc<[ShardSender]>,
         limits: ChannelLimits,
         budget: Arc<HistoryBudget>,
         metrics: Arc<Metrics>,
@@ -99,7 +73,7 @@ impl Registry {
         Arc::new(Self {
             channels: DashMap::new(),
             creators: Creators::default(),
-            ports,
+            shard_senders,
             limits,
             budget,
             fills: Mutex::default(),
@@ -115,13 +89,13 @@ impl Registry {
         self.channels.len()
     }
 
-    /// The channel, kept from being let go until [`Registry::entered`] or [`Registry::abandon`]. A new one is
+    /// The channel, kept from being let go until [`ChannelRegistry::entered`] or [`ChannelRegistry::abandon`]. A new one is
     /// attributed to the address that it is entered `from`, until a client of another address enters it. At the limit,
     /// one without a subscriber is evicted for it, with a call to `release`.
     pub(super) fn enter(
         &self,
         name: &ChannelName,
-        (history, log): (HistoryRules, Option<&Arc<Log>>),
+        (history, log): (HistoryRules, Option<&Arc<LogConfig>>),
         from: Option<IpAddr>,
         release: impl Fn(&ChannelName),
     ) -> Result<Arc<Channel>, SubscribeError> {
@@ -174,7 +148,7 @@ impl Registry {
     ) {
         let Some(channel) = self.channels.get(name).map(|channel| Arc::clone(&channel)) else {
             let top = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
-            return announce(Recovery::nothing(top, false));
+            return announce(Recovery::empty(top, false));
         };
         let mut state = channel.state();
         state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
@@ -189,17 +163,17 @@ impl Registry {
     }
 
     /// A page of a channel's history, with the position of its top. `None` when the channel is not known here.
-    pub(super) fn history(&self, name: &ChannelName, page: &Page) -> Option<HistoryAnswer> {
+    pub(super) fn history(&self, name: &ChannelName, page: &HistoryQuery) -> Option<HistoryResponse> {
         let channel = self.channels.get(name).map(|channel| Arc::clone(&channel))?;
         let mut state = channel.state();
         state.ring().forget_old(Instant::now(), &channel.history, &self.budget);
         let top = state.position();
-        if page.since.as_ref().is_some_and(|since| !state.translate(since).fits(top.epoch)) {
+        if page.since.as_ref().is_some_and(|since| !state.translate(since).matches(top.epoch)) {
             return Some(Err(HistoryError::Unrecoverable));
         }
         let since = page.since.as_ref().map(|since| since.offset);
         let publications = state.ring().page(name, since, page.limit, page.reverse);
-        Some(Ok(History { top, publications }))
+        Some(Ok(HistoryPage { top, publications }))
     }
 
     /// Forgets a channel's publications; its sequence goes on.
@@ -262,7 +236,7 @@ impl From<Unrecoverable> for GapCause {
     fn from(why: Unrecoverable) -> Self {
         match why {
             Unrecoverable::Epoch => Self::UnknownPosition,
-            Unrecoverable::TooShort => Self::RingTooShort,
+            Unrecoverable::TooShort => Self::HistoryTooShort,
         }
     }
 }

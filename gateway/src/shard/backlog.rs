@@ -13,9 +13,9 @@ use earshot_protocol::{ChannelName, StreamPosition};
 use super::outbox::DEFERRED_OVERHEAD_BYTES;
 use super::wheel::Tick;
 use crate::broker::GapCause;
-use crate::node::port::Gap;
+use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
-use crate::node::slow::SlowRule;
 
 /// What waits, in order.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ pub(super) enum Item {
     /// A publication, not encoded yet.
     Publication(Arc<Publication>),
     /// A hole in the sequence of a channel.
-    Gap(Gap),
+    Gap(ChannelGap),
 }
 
 impl Backlog {
@@ -75,7 +75,7 @@ impl Backlog {
     }
 
     /// Appends a gap.
-    pub(super) fn gap(&mut self, gap: Gap, now: Tick) {
+    pub(super) fn gap(&mut self, gap: ChannelGap, now: Tick) {
         let channel = gap.channel.clone();
         let at = self.push(Item::Gap(gap), now);
         self.marks.entry(channel).or_default().told.insert(at);
@@ -85,7 +85,7 @@ impl Backlog {
     pub(super) fn publication(
         &mut self,
         publication: Arc<Publication>,
-        rule: Option<&SlowRule>,
+        rule: Option<&BackpressurePolicy>,
         now: Tick,
     ) -> bool {
         let Some(rule) = rule else {
@@ -93,15 +93,15 @@ impl Backlog {
             return false;
         };
         let channel = publication.channel.clone();
-        let succession = publication.succession(rule).clone();
+        let conflation = publication.conflation(rule).clone();
         let at = self.push(Item::Publication(publication), now);
-        if matches!(rule, SlowRule::DropOldest) {
+        if matches!(rule, BackpressurePolicy::DropOldest) {
             self.droppable.insert(at);
         }
-        let Some(key) = succession.key else { return false };
+        let Some(key) = conflation.key else { return false };
         let kind = (channel, key);
         let before =
-            if succession.terminal { self.newest.remove(&kind) } else { self.newest.insert(kind, at) };
+            if conflation.terminal { self.newest.remove(&kind) } else { self.newest.insert(kind, at) };
         before.and_then(|before| self.take(before)).is_some()
     }
 
@@ -142,7 +142,7 @@ impl Backlog {
             return Some(Hole::Grown);
         }
         marks.hole = Some(at);
-        let gap = Gap { channel: channel.clone(), cause: GapCause::Slow, position: *position };
+        let gap = ChannelGap { channel: channel.clone(), cause: GapCause::SlowConsumer, position: *position };
         self.bytes += DEFERRED_OVERHEAD_BYTES;
         self.items.insert(at, Waiting { since: now, item: Item::Gap(gap) });
         Some(Hole::New)
@@ -190,7 +190,7 @@ impl Backlog {
 
     /// A publication is on its way: nothing can replace it any more.
     fn leave(&mut self, publication: &Publication, at: u64) {
-        if let Some(key) = publication.key() {
+        if let Some(key) = publication.conflation_key() {
             let kind = (publication.channel.clone(), Arc::clone(key));
             if self.newest.get(&kind) == Some(&at) {
                 self.newest.remove(&kind);
@@ -206,7 +206,7 @@ impl Item {
         let held = match self {
             Self::Frame(frame) => frame.len(),
             Self::Publication(publication) => {
-                publication.cost() + publication.key().map_or(0, |key| key.len())
+                publication.cost() + publication.conflation_key().map_or(0, |key| key.len())
             }
             Self::Gap(_) => 0,
         };

@@ -14,16 +14,17 @@ use wildmatch::WildMatch;
 use super::reactor::Shard;
 use super::{Arrival, ArrivalKind, Link, ShardLimits, broadcast, link};
 use crate::admission::Permit;
-use crate::broker::{Broker, Listener, MemoryBroker, Message, OnLoss};
+use crate::broker::{Broker, BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::history::{HistoryBudget, HistoryRules};
-use crate::node::lane::{Ask, lane};
-use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
-use crate::node::port::{Inbox, PortLimits, port};
-use crate::node::publication::{Form, Publication};
-use crate::node::registry::{ChannelLimits, Registry};
-use crate::node::{Ear, Node};
+use crate::node::messages::NodeRequest;
+use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
+use crate::node::publication::{FrameEncoding, Publication};
+use crate::node::registry::{ChannelLimits, ChannelRegistry};
+use crate::node::requests::request_queue;
+use crate::node::shard_queue::{ShardQueueLimits, ShardReceiver, shard_queue};
+use crate::node::{BrokerBinding, Node};
 
 /// A bound that nothing here reaches.
 const PLENTY: usize = 1 << 30;
@@ -32,18 +33,18 @@ const PLENTY: usize = 1 << 30;
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// The frame or event of a publication, encoded anew.
-pub fn encode(form: Form, publication: &Publication) -> Bytes {
+pub fn encode(form: FrameEncoding, publication: &Publication) -> Bytes {
     broadcast::encode(form, publication)
 }
 
 /// A node with the memory broker, and its only shard.
 pub struct Stage {
-    registry: Arc<Registry>,
+    registry: Arc<ChannelRegistry>,
     shard: Shard,
-    inbox: Inbox,
+    inbox: ShardReceiver,
     wakes: mpsc::Sender<u64>,
-    asked: mpsc::Receiver<Ask>,
-    asks: mpsc::Sender<Ask>,
+    asked: mpsc::Receiver<NodeRequest>,
+    asks: mpsc::Sender<NodeRequest>,
     /// The node's side of the lane, as it runs as a task elsewhere.
     lane: Pin<Box<dyn Future<Output = ()>>>,
     /// What is given to streams is not read.
@@ -64,14 +65,14 @@ impl Stage {
     /// When there is no poll to be had.
     pub fn new() -> io::Result<Self> {
         let metrics = Metrics::new(1);
-        let (port, inbox) = port(PortLimits { items: PLENTY >> 8, bytes: PLENTY });
+        let (port, inbox) = shard_queue(ShardQueueLimits { items: PLENTY >> 8, bytes: PLENTY });
         let (registry, node) = node(Arc::from([port]), &metrics);
         let (asks_first, asked) = mpsc::channel(1024);
-        let (ends, end) = lane(1024);
+        let (node_handle, request_server) = request_queue(1024);
         let (wakes, woken) = mpsc::channel(1024);
         let shard = Shard::new(Arc::clone(&node), limits(), asks_first, Arc::clone(&metrics.shards[0]))?;
-        let lane = Box::pin(async move { end.run(&node, 0).await });
-        let (asks, bodies) = (ends.asks, Vec::new());
+        let lane = Box::pin(async move { request_server.run(&node, 0).await });
+        let (asks, bodies) = (node_handle.requests, Vec::new());
         Ok(Self { registry, shard, inbox, wakes, asked, asks, lane, bodies, _woken: woken })
     }
 
@@ -107,8 +108,8 @@ impl Stage {
     }
 
     /// Messages that a broker heard are stamped and put into the way to the shard.
-    pub fn hear(&self, messages: &mut Vec<Message>) {
-        self.registry.heard(messages);
+    pub fn hear(&self, messages: &mut Vec<BrokerMessage>) {
+        self.registry.on_messages(messages);
     }
 
     /// What is in the way to the shard is put into outboxes.
@@ -139,34 +140,44 @@ impl Stage {
     }
 }
 
-fn node(ports: Arc<[crate::node::port::Port]>, metrics: &Arc<Metrics>) -> (Arc<Registry>, Arc<Node>) {
+fn node(
+    ports: Arc<[crate::node::shard_queue::ShardSender]>,
+    metrics: &Arc<Metrics>,
+) -> (Arc<ChannelRegistry>, Arc<Node>) {
     let budget = HistoryBudget::new(PLENTY);
     let limits = ChannelLimits {
         channels: PLENTY,
         idle_per_creator: PLENTY,
-        linger: NEVER,
+        unsubscribe_delay: NEVER,
         publication_bytes: PLENTY,
         recovery_publications: 1,
     };
-    let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
-    let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
-    let ear =
-        Ear { name: "memory".to_owned(), registry: Arc::clone(&registry), broker, affects_readiness: true };
+    let registry = ChannelRegistry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
+    let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry))));
+    let binding = BrokerBinding {
+        name: "memory".to_owned(),
+        registry: Arc::clone(&registry),
+        broker,
+        affects_readiness: true,
+    };
     let all = Namespace {
         name: "all".to_owned(),
         channels: vec![ChannelPattern { glob: WildMatch::new("*"), is_exact: false, broker_pattern: None }],
         brokers: Box::new([0]),
-        subscribe: Who::Anyone,
-        publish: Who::Nobody,
+        subscribe: Access::Anyone,
+        publish: Access::Nobody,
         sharded: false,
         history: HistoryRules { size: 64, ttl: NEVER, bytes: PLENTY },
         log: None,
-        on_loss: OnLoss::Reject,
+        when_unavailable: WhenUnavailable::Reject,
         replay_last: false,
-        slow: None,
+        backpressure: None,
     };
     let namespaces = Namespaces::new(vec![all], &[]);
-    (registry, Node::new(namespaces, vec![ear], ports, budget, PLENTY, Drain::default(), Arc::clone(metrics)))
+    (
+        registry,
+        Node::new(namespaces, vec![binding], ports, budget, PLENTY, Drain::default(), Arc::clone(metrics)),
+    )
 }
 
 fn limits() -> ShardLimits {

@@ -15,10 +15,9 @@ use super::connection::{HeldItem, Kind, Status};
 use super::reactor::{Shard, key};
 use super::{session, sse, stream, websocket};
 use crate::broker::GapCause;
-use crate::node::SubscribeError;
-use crate::node::port::{Delivery, Gap};
-use crate::node::publication::{Form, Publication};
-use crate::node::slow::SlowRule;
+use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::messages::{ChannelGap, NodeEvent, SubscribeError};
+use crate::node::publication::{FrameEncoding, Publication};
 
 /// Subscribers from which on a shard encodes a publication for itself. Each frame in an outbox counts as a reference,
 /// and a count that all shards write at the same time travels between their cores at every delivery.
@@ -26,20 +25,22 @@ const OWN_FROM: usize = if cfg!(test) { 2 } else { 64 };
 
 impl Shard {
     /// What the node tells, in its order.
-    pub(super) fn deliver(&mut self, delivery: Delivery) {
+    pub(super) fn deliver(&mut self, delivery: NodeEvent) {
         match delivery {
-            Delivery::Publications(publications) => {
+            NodeEvent::Publications(publications) => {
                 for run in publications.chunk_by(|one, next| one.channel == next.channel) {
                     self.publications(run);
                 }
             }
-            Delivery::Attached(name, position) => self.attached(&name, position),
-            Delivery::Recovered(ticket, name, recovery) => self.recovered(ticket, &name, recovery),
-            Delivery::RecoverFailed(ticket, name, error) => self.recover_failed(ticket, &name, &error),
-            Delivery::AttachFailed(name, error) => self.attach_failed(&name, &error),
-            Delivery::Gaps(gaps) => self.gaps(gaps),
+            NodeEvent::Attached(name, position) => self.attached(&name, position),
+            NodeEvent::Recovered(request_id, name, recovery) => self.recovered(request_id, &name, recovery),
+            NodeEvent::RecoverFailed(request_id, name, error) => {
+                self.recover_failed(request_id, &name, &error)
+            }
+            NodeEvent::AttachFailed(name, error) => self.attach_failed(&name, &error),
+            NodeEvent::Gaps(gaps) => self.gaps(gaps),
             // Whoever asked may have gone.
-            Delivery::Census(answer) => drop(answer.send(self.channels.census())),
+            NodeEvent::CountSubscribers(answer) => drop(answer.send(self.channels.census())),
         }
     }
 
@@ -56,7 +57,7 @@ impl Shard {
             let count = run.iter().take_while(|publication| channel.advance(publication.position)).count();
             if count == 0 {
                 let offset = first.position.offset.saturating_sub(1);
-                self.gap(id, GapCause::HandoverFull, StreamPosition { offset, ..first.position });
+                self.gap(id, GapCause::QueueFull, StreamPosition { offset, ..first.position });
                 continue;
             }
             self.broadcast(id, &run[..count]);
@@ -72,7 +73,7 @@ impl Shard {
         let subscribers = std::mem::take(&mut channel.subscribers);
         let own: Vec<Arc<Publication>>;
         let run = if subscribers.len() >= OWN_FROM && self.has_siblings {
-            own = run.iter().map(|publication| Arc::new(publication.again())).collect();
+            own = run.iter().map(|publication| Arc::new(publication.clone_unshared())).collect();
             &own
         } else {
             run
@@ -101,7 +102,7 @@ impl Shard {
         &mut self,
         at: ConnectionId,
         publication: &Arc<Publication>,
-        rule: Option<&Arc<SlowRule>>,
+        rule: Option<&Arc<BackpressurePolicy>>,
     ) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         if let Some(held) = &mut connection.held {
@@ -135,10 +136,10 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         let before = connection.outbox.bytes();
         match connection.form {
-            form @ (Form::WebSocketJson | Form::WebSocketProtobuf) => {
+            form @ (FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf) => {
                 connection.outbox.push(encoded(form, publication).clone());
             }
-            Form::SseSingle | Form::SseNamed => {
+            FrameEncoding::SseSingle | FrameEncoding::SseNamed => {
                 stream::push_publication(connection, &self.channels, publication);
             }
         }
@@ -183,8 +184,8 @@ impl Shard {
     }
 
     /// Holes in the sequences of channels.
-    pub(super) fn gaps(&mut self, gaps: Vec<Gap>) {
-        for Gap { channel, cause, position } in gaps {
+    pub(super) fn gaps(&mut self, gaps: Vec<ChannelGap>) {
+        for ChannelGap { channel, cause, position } in gaps {
             let Some(id) = self.channels.find(&channel) else { continue };
             let channel = self.channels.at(id);
             if channel.live && !channel.had(position) {
@@ -202,13 +203,13 @@ impl Shard {
             if self.has(at, id, position) {
                 continue;
             }
-            self.tell_gap(at, id, Gap { channel: name.clone(), cause, position });
+            self.tell_gap(at, id, ChannelGap { channel: name.clone(), cause, position });
         }
     }
 
     /// A subscriber is told of a hole. A stream goes on; a WebSocket client is made to subscribe again, from where it
     /// stood, so that it recovers what can be recovered and knows what cannot.
-    pub(super) fn tell_gap(&mut self, at: ConnectionId, id: ChannelId, gap: Gap) {
+    pub(super) fn tell_gap(&mut self, at: ConnectionId, id: ChannelId, gap: ChannelGap) {
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
         if let Some(subscription) = connection.subscription_mut(id) {
             subscription.covered = None;
@@ -264,17 +265,17 @@ fn reaches(covered: Option<StreamPosition>, position: StreamPosition) -> bool {
 }
 
 /// The shared frame or event of a publication.
-pub(super) fn encoded(form: Form, publication: &Publication) -> &Bytes {
-    publication.form(form, |this| encode(form, this))
+pub(super) fn encoded(form: FrameEncoding, publication: &Publication) -> &Bytes {
+    publication.encoded(form, |this| encode(form, this))
 }
 
 /// The frame or event of a publication.
-pub(super) fn encode(form: Form, publication: &Publication) -> Bytes {
+pub(super) fn encode(form: FrameEncoding, publication: &Publication) -> Bytes {
     match form {
-        Form::WebSocketJson => websocket::text(&push(Encoding::Json, publication)),
-        Form::WebSocketProtobuf => websocket::binary(&push(Encoding::Protobuf, publication)),
-        Form::SseSingle => sse::single(publication),
-        Form::SseNamed => sse::named(publication),
+        FrameEncoding::WebSocketJson => websocket::text(&push(Encoding::Json, publication)),
+        FrameEncoding::WebSocketProtobuf => websocket::binary(&push(Encoding::Protobuf, publication)),
+        FrameEncoding::SseSingle => sse::single(publication),
+        FrameEncoding::SseNamed => sse::named(publication),
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use earshot_protocol::{ChannelName, ChannelTag, Epoch, StreamPosition};
 use slab::Slab;
 
-use crate::node::creator::attributed;
-use crate::node::slow::SlowRule;
+use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::creator::attribution_address;
 
 /// A channel's place in the table.
 pub(super) type ChannelId = u32;
@@ -29,7 +29,7 @@ pub(super) struct ShardChannel {
     /// Up to this position some subscriber was given everything by a recovery, and must not be given it again.
     pub(super) covered: Option<StreamPosition>,
     /// What gives way when a subscriber is slow; without a rule, the subscriber does.
-    pub(super) slow: Option<Arc<SlowRule>>,
+    pub(super) slow: Option<Arc<BackpressurePolicy>>,
     /// The node has confirmed it; before that, connections wait.
     pub(super) live: bool,
     /// The address that it is attributed to as long as only clients of this address subscribe to it.
@@ -65,7 +65,7 @@ impl Channels {
     pub(super) fn insert(
         &mut self,
         name: ChannelName,
-        slow: Option<Arc<SlowRule>>,
+        slow: Option<Arc<BackpressurePolicy>>,
         creator: Option<IpAddr>,
     ) -> ChannelId {
         let position = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
@@ -134,7 +134,7 @@ impl ShardChannel {
     /// Another client subscribes: if its address is not that of the creator, the channel is attributed to no address. An
     /// unknown address counts as that of the creator. `peer` is called only while the channel is attributed.
     pub(super) fn share(&mut self, peer: impl FnOnce() -> Option<IpAddr>) {
-        if self.creator.is_some() && peer().is_some_and(|peer| attributed(peer) != self.creator) {
+        if self.creator.is_some() && peer().is_some_and(|peer| attribution_address(peer) != self.creator) {
             self.creator = None;
             self.shared = true;
         }
@@ -178,7 +178,7 @@ mod tests {
         for (creator, peer, shared) in table {
             let mut channels = Channels::default();
             let name = ChannelName::parse("news").unwrap();
-            let id = channels.insert(name, None, attributed(creator.parse().unwrap()));
+            let id = channels.insert(name, None, attribution_address(creator.parse().unwrap()));
             channels.at_mut(id).share(|| peer.map(|peer| peer.parse().unwrap()));
             assert_eq!(channels.remove(id).shared, shared, "{creator}, {peer:?}");
         }

@@ -14,12 +14,11 @@ use super::connection::{Deadline, Opening};
 use super::pending::{Asked, Slot};
 use super::reactor::Shard;
 use super::token;
-use crate::node::SubscribeError;
-use crate::node::history::epoch_text;
-use crate::node::lane::{Ask, HistoryAnswer, HistoryError, Ticket};
-use crate::node::namespace::Who;
-use crate::node::recovery::Since;
-use crate::node::registry::Page;
+use crate::node::history::encode_epoch;
+use crate::node::messages::{
+    HistoryError, HistoryQuery, HistoryResponse, NodeRequest, RecoverFrom, RequestId, SubscribeError,
+};
+use crate::node::namespace::Access;
 use crate::random;
 
 /// The bit of a subscribe command's flags that asks for an error where the position cannot be recovered.
@@ -146,8 +145,8 @@ impl Shard {
             return Err(ErrorCode::PermissionDenied.into());
         }
         match namespace.subscribe {
-            Who::Anyone => Ok((name, namespace.replay_last)),
-            Who::Subscribers | Who::Nobody => Err(ErrorCode::PermissionDenied.into()),
+            Access::Anyone => Ok((name, namespace.replay_last)),
+            Access::Subscribers | Access::Nobody => Err(ErrorCode::PermissionDenied.into()),
         }
     }
 
@@ -167,7 +166,7 @@ impl Shard {
         if connection.subscriptions.len() >= self.limits.channels_per_connection {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        let since = request.recover.then(|| Since::read(&request.epoch, request.offset));
+        let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
         Ok(Opening::new(self.wish(at, name)?, since, last))
     }
 
@@ -206,10 +205,11 @@ impl Shard {
         if !self.hears(at, &name) {
             return Err(ErrorCode::PermissionDenied);
         }
-        let since = request.since.as_ref().map(|since| Since::read(&since.epoch, since.offset));
-        let page = Page::new(since, request.limit, self.limits.recovery_publications, request.reverse);
-        let (ticket, reply) = self.ticket(at)?;
-        let ask = Ask::History { channel: name, page, ticket };
+        let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
+        let query =
+            HistoryQuery::new(since, request.limit, self.limits.recovery_publications, request.reverse);
+        let (request_id, reply) = self.request_id(at)?;
+        let ask = NodeRequest::History { channel: name, query, request_id };
         self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
         Ok(reply)
     }
@@ -223,12 +223,12 @@ impl Shard {
     }
 
     /// Names a reply that waits for the node.
-    fn ticket(&mut self, at: ConnectionId) -> Result<(Ticket, u32), ErrorCode> {
+    fn request_id(&mut self, at: ConnectionId) -> Result<(RequestId, u32), ErrorCode> {
         let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
         let key = super::reactor::key(at, connection.generation);
         let session = connection.session().ok_or(ErrorCode::Internal)?;
         session.next_reply = session.next_reply.wrapping_add(1);
-        Ok((Ticket { connection: key, reply: session.next_reply }, session.next_reply))
+        Ok((RequestId { connection: key, reply: session.next_reply }, session.next_reply))
     }
 
     /// The channel that a client may publish to, and who may.
@@ -241,9 +241,9 @@ impl Shard {
             _ => return Err(ErrorCode::BadRequest),
         }
         let allowed = match self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish {
-            Who::Anyone => true,
-            Who::Subscribers => subscribed,
-            Who::Nobody => false,
+            Access::Anyone => true,
+            Access::Subscribers => subscribed,
+            Access::Nobody => false,
         };
         if !allowed {
             return Err(ErrorCode::PermissionDenied);
@@ -257,10 +257,10 @@ impl Shard {
     fn try_publish(&mut self, at: ConnectionId, request: PublishRequest) -> Result<u32, ErrorCode> {
         let subscribed = ChannelName::parse(&request.channel).is_ok_and(|name| self.hears(at, &name));
         let name = self.check_publish(&request, subscribed)?;
-        let (ticket, reply) = self.ticket(at)?;
+        let (request_id, reply) = self.request_id(at)?;
         let client = self.session(at).and_then(|session| session.client).unwrap_or_default();
         let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
-        let ask = Ask::Publish { channel: name, data: request.data, info, ticket };
+        let ask = NodeRequest::Publish { channel: name, data: request.data, info, request_id };
         self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
         Ok(reply)
     }
@@ -295,11 +295,11 @@ fn check_options(request: &SubscribeRequest) -> Result<(), CommandRefusal> {
     Ok(())
 }
 
-pub(super) fn history_body(history: Option<HistoryAnswer>) -> ReplyBody {
+pub(super) fn history_body(history: Option<HistoryResponse>) -> ReplyBody {
     match history {
         Some(Ok(history)) => ReplyBody::History(HistoryResult {
             publications: history.publications.iter().map(|p| broadcast::wire(p)).collect(),
-            epoch: epoch_text(history.top.epoch),
+            epoch: encode_epoch(history.top.epoch),
             offset: history.top.offset,
         }),
         Some(Err(HistoryError::Unrecoverable)) => ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()),
@@ -313,7 +313,7 @@ pub(super) fn subscribe_code(error: &SubscribeError) -> ErrorCode {
     match error {
         SubscribeError::UnknownChannel => ErrorCode::UnknownChannel,
         SubscribeError::TooManyChannels => ErrorCode::LimitExceeded,
-        SubscribeError::Behind => ErrorCode::Internal,
+        SubscribeError::NodeBehind => ErrorCode::Internal,
         SubscribeError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
         SubscribeError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
         SubscribeError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,

@@ -19,9 +19,8 @@ use super::pending::{PendingReplies, Slot};
 use super::websocket::Inbound;
 use super::wheel::Tick;
 use crate::admission::Permit;
-use crate::node::port::Gap;
-use crate::node::publication::{Form, Publication};
-use crate::node::recovery::{Recovery, Since};
+use crate::node::messages::{ChannelGap, RecoverFrom, Recovery};
+use crate::node::publication::{FrameEncoding, Publication};
 
 /// A client connection.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ pub(super) struct Connection {
     /// Tells this connection from an earlier one in the same place.
     pub(super) generation: u32,
     /// How publications are written onto it. Here, so that a broadcast need not look at what is particular to transports.
-    pub(super) form: Form,
+    pub(super) form: FrameEncoding,
     pub(super) outbox: Outbox,
     /// It is in the queue of those to be flushed.
     pub(super) dirty: bool,
@@ -88,7 +87,7 @@ impl Held {
 #[derive(Debug)]
 pub(super) enum HeldItem {
     Publication(Arc<Publication>),
-    Gap(Gap),
+    Gap(ChannelGap),
 }
 
 impl HeldItem {
@@ -105,7 +104,7 @@ impl HeldItem {
 pub(super) struct Opening {
     pub(super) channel: ChannelId,
     /// Where the client stood.
-    pub(super) since: Option<Since>,
+    pub(super) since: Option<RecoverFrom>,
     /// The newest publication is wanted in any case.
     pub(super) last: bool,
     /// The number of the request that asked the node what was missed.
@@ -255,7 +254,7 @@ impl Connection {
 }
 
 impl Opening {
-    pub(super) fn new(channel: ChannelId, since: Option<Since>, last: bool) -> Self {
+    pub(super) fn new(channel: ChannelId, since: Option<RecoverFrom>, last: bool) -> Self {
         Self { channel, since, last, asked: None, recovery: None, rest: VecDeque::new() }
     }
 

@@ -16,7 +16,7 @@ use super::outbox::Outbox;
 use super::reactor::{Shard, key};
 use super::wheel::Tick;
 use super::{Arrival, ArrivalKind, Order, REFUSED_CLOSE_TIMEOUT, sse, stream, websocket};
-use crate::node::publication::Form;
+use crate::node::publication::FrameEncoding;
 
 impl Shard {
     pub(super) fn order(&mut self, order: Order) {
@@ -215,12 +215,12 @@ enum Begin {
 }
 
 /// How publications are written onto it.
-fn form(kind: &ArrivalKind) -> Form {
+fn form(kind: &ArrivalKind) -> FrameEncoding {
     match kind {
-        ArrivalKind::WebSocket { encoding: Encoding::Json, .. } => Form::WebSocketJson,
-        ArrivalKind::WebSocket { encoding: Encoding::Protobuf, .. } => Form::WebSocketProtobuf,
-        ArrivalKind::Sse { named: false, .. } => Form::SseSingle,
-        ArrivalKind::Sse { named: true, .. } => Form::SseNamed,
+        ArrivalKind::WebSocket { encoding: Encoding::Json, .. } => FrameEncoding::WebSocketJson,
+        ArrivalKind::WebSocket { encoding: Encoding::Protobuf, .. } => FrameEncoding::WebSocketProtobuf,
+        ArrivalKind::Sse { named: false, .. } => FrameEncoding::SseSingle,
+        ArrivalKind::Sse { named: true, .. } => FrameEncoding::SseNamed,
     }
 }
 

@@ -16,10 +16,10 @@ use super::connection::{Connection, Kind, Status};
 use super::reactor::{Shard, key};
 use super::{broadcast, stream};
 use crate::broker::GapCause;
-use crate::node::lane::{Ask, Ticket};
-use crate::node::port::Gap;
-use crate::node::publication::{Form, Publication};
-use crate::node::recovery::{PageLimit, Recovery, RecoveryRequest, Since};
+use crate::node::messages::{
+    ChannelGap, NodeRequest, PageLimit, RecoverFrom, Recovery, RecoveryRequest, RequestId,
+};
+use crate::node::publication::{FrameEncoding, Publication};
 
 /// Pages of one shard that may be under way at a time: publications stand behind no more than these.
 const PAGES_UNDER_WAY_MAX: usize = 4;
@@ -74,13 +74,15 @@ impl PagedRecovery {
 
 impl Shard {
     /// What one page may hold that is written in this form.
-    pub(super) fn page_limit(&self, form: Form) -> PageLimit {
+    pub(super) fn page_limit(&self, form: FrameEncoding) -> PageLimit {
         let limit = self.limits.recovery_page;
         match form {
-            Form::SseNamed => {
+            FrameEncoding::SseNamed => {
                 PageLimit { publications: limit.publications.min(NAMED_PAGE_PUBLICATIONS), ..limit }
             }
-            Form::WebSocketJson | Form::WebSocketProtobuf | Form::SseSingle => limit,
+            FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf | FrameEncoding::SseSingle => {
+                limit
+            }
         }
     }
 
@@ -164,7 +166,7 @@ impl Shard {
         let (wants, form) = (wants_page(connection, page), connection.form);
         let (number, limit) = (self.next_recovery(), self.page_limit(form));
         let Some(connection) = self.connections.get_mut(at as usize) else { return true };
-        let ticket = Ticket { connection: key(at, connection.generation), reply: number };
+        let request_id = RequestId { connection: key(at, connection.generation), reply: number };
         let Some(paged) = &mut connection.paged_recovery else { return true };
         let next = paged.channels.front().map(|pages| (pages.channel, pages.position));
         let Some((id, position)) = next.filter(|_| wants) else {
@@ -172,9 +174,9 @@ impl Shard {
             return true;
         };
         let channel = self.channels.at(id).name.clone();
-        let since = Some(Since::exactly(position));
-        let request = RecoveryRequest { since, last: false, page: limit, goes_on: true };
-        if self.asks.try_send(Ask::Recover { channel, request, ticket }).is_err() {
+        let since = Some(RecoverFrom::position(position));
+        let request = RecoveryRequest { since, replay_last: false, page: limit, is_continuation: true };
+        if self.asks.try_send(NodeRequest::Recover { channel, request, request_id }).is_err() {
             return false;
         }
         (paged.asked, paged.queued) = (Some(number), false);
@@ -195,7 +197,11 @@ impl Shard {
         if !recovery.recovered || start != position {
             let channel = self.channels.at(id).name.clone();
             if matches!(connection.kind, Kind::WebSocket(_)) {
-                self.tell_gap(at, id, Gap { channel, cause: GapCause::RingTooShort, position: start });
+                self.tell_gap(
+                    at,
+                    id,
+                    ChannelGap { channel, cause: GapCause::HistoryTooShort, position: start },
+                );
                 return self.want_page(at);
             }
             self.counters.gaps.add(1);
@@ -220,10 +226,10 @@ impl Shard {
             return;
         }
         match connection.form {
-            form @ (Form::WebSocketJson | Form::WebSocketProtobuf) => {
+            form @ (FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf) => {
                 self.push_recovered(at, broadcast::encoded(form, publication).clone());
             }
-            Form::SseSingle | Form::SseNamed => {
+            FrameEncoding::SseSingle | FrameEncoding::SseNamed => {
                 let (before, weight) = (connection.outbox.bytes(), connection.outbox.weight());
                 stream::push_publication(connection, &self.channels, publication);
                 connection.allowance += connection.outbox.weight() - weight;

@@ -24,8 +24,8 @@ use super::writing::EARLY_WRITES_PER_TURN;
 use super::{Order, ShardLimits};
 use crate::metrics::ShardCounters;
 use crate::node::Node;
-use crate::node::lane::{Answer, Ask};
-use crate::node::port::{Delivery, Inbox};
+use crate::node::messages::{NodeEvent, NodeRequest, NodeResponse};
+use crate::node::shard_queue::ShardReceiver;
 
 /// Deliveries taken in one turn, and the publications in them after which no more are taken: a delivery may hold
 /// hundreds.
@@ -50,10 +50,10 @@ const READ_BYTES: usize = 64 * 1024;
 /// What a shard waits for.
 #[derive(Debug)]
 pub(super) struct Sources {
-    pub(super) inbox: Inbox,
+    pub(super) inbox: ShardReceiver,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) woken: mpsc::Receiver<u64>,
-    pub(super) answers: mpsc::Receiver<Answer>,
+    pub(super) answers: mpsc::Receiver<NodeResponse>,
 }
 
 /// The state of a shard.
@@ -61,7 +61,7 @@ pub(super) struct Sources {
 pub(super) struct Shard {
     pub(super) node: Arc<Node>,
     pub(super) limits: ShardLimits,
-    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) asks: mpsc::Sender<NodeRequest>,
     pub(super) counters: Arc<ShardCounters>,
     pub(super) connections: Slab<Connection>,
     pub(super) channels: Channels,
@@ -99,10 +99,10 @@ pub(super) struct Shard {
 
 enum Wake {
     Sockets,
-    Delivery(Option<Delivery>),
+    NodeEvent(Option<NodeEvent>),
     Order(Order),
     Stream(u64),
-    Answer(Answer),
+    NodeResponse(NodeResponse),
     Tick,
     More,
 }
@@ -136,7 +136,7 @@ impl Shard {
     pub(super) fn new(
         node: Arc<Node>,
         limits: ShardLimits,
-        asks: mpsc::Sender<Ask>,
+        asks: mpsc::Sender<NodeRequest>,
         counters: Arc<ShardCounters>,
     ) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
@@ -185,10 +185,10 @@ impl Shard {
                     }
                     Wake::Sockets
                 }
-                delivery = sources.inbox.next() => Wake::Delivery(delivery),
+                delivery = sources.inbox.next() => Wake::NodeEvent(delivery),
                 Some(order) = sources.orders.recv() => Wake::Order(order),
                 Some(key) = sources.woken.recv() => Wake::Stream(key),
-                Some(answer) = sources.answers.recv() => Wake::Answer(answer),
+                Some(answer) = sources.answers.recv() => Wake::NodeResponse(answer),
                 _ = tick.tick() => Wake::Tick,
                 // Through the runtime, so that its timers and the other sources are looked at, too.
                 () = tokio::task::yield_now(), if more => Wake::More,
@@ -214,7 +214,7 @@ impl Shard {
     fn work(&mut self, wake: Wake, sources: &mut Sources, events: &mut Events) -> bool {
         match wake {
             Wake::Sockets => self.sockets(events),
-            Wake::Delivery(first) => return self.deliveries(first, &mut sources.inbox),
+            Wake::NodeEvent(first) => return self.deliveries(first, &mut sources.inbox),
             Wake::Order(order) => {
                 self.order(order);
                 for _ in 0..ORDERS_PER_TURN {
@@ -227,7 +227,7 @@ impl Shard {
                     self.stream_woken(at);
                 }
             }
-            Wake::Answer(answer) => {
+            Wake::NodeResponse(answer) => {
                 self.answered(answer);
                 for _ in 0..ORDERS_PER_TURN {
                     let Ok(answer) = sources.answers.try_recv() else { break };
@@ -241,7 +241,7 @@ impl Shard {
     }
 
     /// Takes deliveries, as many as one turn has time for; whether there may be more.
-    pub(super) fn deliveries(&mut self, first: Option<Delivery>, inbox: &mut Inbox) -> bool {
+    pub(super) fn deliveries(&mut self, first: Option<NodeEvent>, inbox: &mut ShardReceiver) -> bool {
         let mut next = first;
         let (mut taken, mut publications) = (0, 0);
         while let Some(delivery) = next.take() {

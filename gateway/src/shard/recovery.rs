@@ -10,10 +10,8 @@ use super::ShardLimits;
 use super::channels::{ChannelId, ConnectionId};
 use super::connection::{Connection, HeldItem, Kind, Opening, Status};
 use super::reactor::{Shard, key};
-use crate::node::SubscribeError;
-use crate::node::history::epoch_text;
-use crate::node::lane::{Ask, Ticket};
-use crate::node::recovery::{PageLimit, Recovery, RecoveryRequest};
+use crate::node::history::encode_epoch;
+use crate::node::messages::{NodeRequest, PageLimit, Recovery, RecoveryRequest, RequestId, SubscribeError};
 
 impl Shard {
     /// Whether everything is known that the next reply or event of a connection has to say; asks for what is not.
@@ -52,9 +50,9 @@ impl Shard {
             self.recoveries = self.recoveries.wrapping_add(1);
             let channel = self.channels.at(opening.channel).name.clone();
             let (since, last) = (opening.since.clone(), opening.last);
-            let request = RecoveryRequest { since, last, page, goes_on: false };
-            let ticket = Ticket { connection: key, reply: self.recoveries };
-            let asked = self.asks.try_send(Ask::Recover { channel, request, ticket }).is_ok();
+            let request = RecoveryRequest { since, replay_last: last, page, is_continuation: false };
+            let request_id = RequestId { connection: key, reply: self.recoveries };
+            let asked = self.asks.try_send(NodeRequest::Recover { channel, request, request_id }).is_ok();
             opening.asked = asked.then_some(self.recoveries);
             full |= !asked;
         }
@@ -75,12 +73,12 @@ impl Shard {
 
     /// The node has said what a connection missed. When that is all, the connection hears the channel from that moment
     /// on.
-    pub(super) fn recovered(&mut self, ticket: Ticket, name: &ChannelName, mut recovery: Recovery) {
-        self.pages.retain(|page| *page != ticket.reply);
-        let Some(at) = self.find(ticket.connection) else { return };
+    pub(super) fn recovered(&mut self, request_id: RequestId, name: &ChannelName, mut recovery: Recovery) {
+        self.pages.retain(|page| *page != request_id.reply);
+        let Some(at) = self.find(request_id.connection) else { return };
         let Some(id) = self.channels.find(name) else { return };
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        if connection.paged_recovery.as_ref().is_some_and(|paged| paged.asks(ticket.reply)) {
+        if connection.paged_recovery.as_ref().is_some_and(|paged| paged.asks(request_id.reply)) {
             return self.page(at, &recovery);
         }
         let form = connection.form;
@@ -89,7 +87,8 @@ impl Shard {
         let openings = connection.openings();
         // The first pages of all channels are written together.
         let page = page.shared_by(openings.len());
-        let Some(opening) = openings.iter_mut().find(|opening| opening.asked == Some(ticket.reply)) else {
+        let Some(opening) = openings.iter_mut().find(|opening| opening.asked == Some(request_id.reply))
+        else {
             return;
         };
         let (top, first) =
@@ -121,12 +120,17 @@ impl Shard {
     }
 
     /// The node cannot say what a connection missed: it is asked to come again.
-    pub(super) fn recover_failed(&mut self, ticket: Ticket, name: &ChannelName, error: &SubscribeError) {
-        self.pages.retain(|page| *page != ticket.reply);
-        let Some(at) = self.find(ticket.connection) else { return };
+    pub(super) fn recover_failed(
+        &mut self,
+        request_id: RequestId,
+        name: &ChannelName,
+        error: &SubscribeError,
+    ) {
+        self.pages.retain(|page| *page != request_id.reply);
+        let Some(at) = self.find(request_id.connection) else { return };
         let Some(id) = self.channels.find(name) else { return };
         let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        if connection.openings().iter().any(|opening| opening.asked == Some(ticket.reply)) {
+        if connection.openings().iter().any(|opening| opening.asked == Some(request_id.reply)) {
             self.leave(at, id);
             self.refused(at, id, error);
         }
@@ -167,11 +171,11 @@ impl Shard {
         self.begin_hearing(at, &mut opening);
         let remembers = self.remembers(opening.channel);
         let channel = self.channels.at(opening.channel);
-        let recovery = opening.recovery.unwrap_or(Recovery::nothing(channel.position, false));
+        let recovery = opening.recovery.unwrap_or(Recovery::empty(channel.position, false));
         let Recovery { start, publications, recovered, .. } = recovery;
         // A position that nothing can be recovered from is no use to the client.
         let (epoch, offset) =
-            if remembers { (epoch_text(start.epoch), start.offset) } else { (String::new(), 0) };
+            if remembers { (encode_epoch(start.epoch), start.offset) } else { (String::new(), 0) };
         SubscribeResult {
             recoverable: remembers,
             positioned: remembers,

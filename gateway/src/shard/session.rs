@@ -15,9 +15,8 @@ use super::connection::{Opening, Session, Status};
 use super::pending::Slot;
 use super::reactor::Shard;
 use super::websocket::{self, Decoder, Message, Violation};
-use crate::broker::Reach;
-use crate::node::lane::Answer;
-use crate::node::{Published, SubscribeError};
+use crate::broker::DeliveryScope;
+use crate::node::messages::{NodeResponse, Published, SubscribeError};
 
 impl Shard {
     /// What a client sent, as one read brought it.
@@ -140,19 +139,21 @@ impl Shard {
     }
 
     /// The node has answered.
-    pub(super) fn answered(&mut self, answer: Answer) {
-        let (ticket, body) = match answer {
-            Answer::Published(ticket, Ok(published)) => {
-                let local = published == Published::Plain(Reach::ThisNode);
-                (ticket, ReplyBody::Publish(PublishResult { local }))
+    pub(super) fn answered(&mut self, answer: NodeResponse) {
+        let (request_id, body) = match answer {
+            NodeResponse::Published(request_id, Ok(published)) => {
+                let local = published == Published::Broadcast(DeliveryScope::ThisNode);
+                (request_id, ReplyBody::Publish(PublishResult { local }))
             }
-            Answer::Published(ticket, Err(error)) => (ticket, ReplyBody::Error(error.code().into())),
-            Answer::History(ticket, history) => (ticket, commands::history_body(history)),
+            NodeResponse::Published(request_id, Err(error)) => {
+                (request_id, ReplyBody::Error(error.code().into()))
+            }
+            NodeResponse::History(request_id, history) => (request_id, commands::history_body(history)),
         };
-        let Some(at) = self.find(ticket.connection) else { return };
+        let Some(at) = self.find(request_id.connection) else { return };
         let Some(session) = self.session(at) else { return };
         let waiting = session.pending.iter_mut().find_map(|slot| match slot {
-            Slot::Asked { reply, body, .. } if *reply == ticket.reply => Some(body),
+            Slot::Asked { reply, body, .. } if *reply == request_id.reply => Some(body),
             _ => None,
         });
         if let Some(waiting) = waiting {

@@ -14,9 +14,9 @@ use super::connection::{Connection, Kind};
 use super::reactor::Shard;
 use super::wheel::Tick;
 use crate::broker::GapCause;
-use crate::node::port::Gap;
+use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
-use crate::node::slow::SlowRule;
 
 /// Bytes that are moved from a backlog to the outbox at a time: more could not be replaced any more.
 const REFILL_BYTES: usize = 16 * 1024;
@@ -39,7 +39,7 @@ impl Shard {
         &mut self,
         at: ConnectionId,
         publication: &Arc<Publication>,
-        rule: Option<&Arc<SlowRule>>,
+        rule: Option<&Arc<BackpressurePolicy>>,
     ) {
         let now = self.wheel.now();
         let rule = rule.map(|rule| &**rule);
@@ -56,7 +56,7 @@ impl Shard {
         self.backlog(at, |backlog| backlog.frame(frame, now));
     }
 
-    pub(super) fn put_off_gap(&mut self, at: ConnectionId, gap: Gap) {
+    pub(super) fn put_off_gap(&mut self, at: ConnectionId, gap: ChannelGap) {
         let now = self.wheel.now();
         self.backlog(at, |backlog| backlog.gap(gap, now));
     }
@@ -141,7 +141,7 @@ impl Shard {
                 .is_some_and(|connection| connection.subscription(id).is_some())
         {
             self.counters.slow_gaps.add(1);
-            self.tell_gap(at, id, Gap { channel, cause: GapCause::Slow, position });
+            self.tell_gap(at, id, ChannelGap { channel, cause: GapCause::SlowConsumer, position });
         }
         true
     }

@@ -11,9 +11,8 @@ use super::channels::{Channels, ConnectionId};
 use super::connection::{Connection, Kind, Opening, Stream};
 use super::reactor::Shard;
 use super::{Resume, broadcast, sse};
-use crate::node::port::Gap;
-use crate::node::publication::{Form, Publication};
-use crate::node::recovery::{Recovery, Since};
+use crate::node::messages::{ChannelGap, RecoverFrom, Recovery};
+use crate::node::publication::{FrameEncoding, Publication};
 
 /// Why a channel cannot be continued from where a client stood.
 pub(super) const UNRECOVERABLE: &str = "unrecoverable";
@@ -92,7 +91,7 @@ impl Shard {
         let stands: Vec<Stand> = openings.into_iter().map(|opening| self.stand(opening)).collect();
         if let Some(connection) = self.connections.get_mut(at as usize)
             && let Kind::Sse(stream) = &mut connection.kind
-            && connection.form == Form::SseNamed
+            && connection.form == FrameEncoding::SseNamed
         {
             stream.positions = stands.iter().map(|stand| stand.position).collect();
         }
@@ -137,7 +136,7 @@ impl Shard {
     }
 
     /// The same, whatever waits in the outbox.
-    pub(super) fn write_gap(&mut self, at: ConnectionId, gap: &Gap) {
+    pub(super) fn write_gap(&mut self, at: ConnectionId, gap: &ChannelGap) {
         if let Some(event) = self.gap_event(at, &gap.channel, gap.cause.as_str(), gap.position) {
             self.control_event(at, &event);
         }
@@ -197,7 +196,7 @@ pub(super) fn push_publication(connection: &mut Connection, channels: &Channels,
     let Kind::Sse(stream) = &mut connection.kind else { return };
     let chunk = broadcast::encoded(connection.form, publication);
     connection.outbox.push(if connection.link.is_socket() { chunk.clone() } else { sse::unchunked(chunk) });
-    if connection.form == Form::SseSingle {
+    if connection.form == FrameEncoding::SseSingle {
         return;
     }
     let subscribed = || connection.subscriptions.iter().map(|s| channels.at(s.channel));
@@ -217,9 +216,9 @@ pub(super) fn piece(connection: &Connection, event: &[u8]) -> Bytes {
 }
 
 /// Where a client continues each of these channels; `None` where it starts fresh.
-fn since(resume: &Resume, tags: &[ChannelTag]) -> Vec<Option<Since>> {
+fn since(resume: &Resume, tags: &[ChannelTag]) -> Vec<Option<RecoverFrom>> {
     // An epoch that no channel has: the client was here before, so it is told of a gap.
-    let unknown = || Some(Since::read("?", 0));
+    let unknown = || Some(RecoverFrom::parse("?", 0));
     match resume {
         Resume::Fresh => vec![None; tags.len()],
         Resume::Unreadable => vec![unknown(); tags.len()],
@@ -228,7 +227,7 @@ fn since(resume: &Resume, tags: &[ChannelTag]) -> Vec<Option<Since>> {
             .into_iter()
             .map(|position| match position {
                 CursorPosition::Absent => None,
-                CursorPosition::At(position) => Some(Since::exactly(position)),
+                CursorPosition::At(position) => Some(RecoverFrom::position(position)),
                 CursorPosition::Ambiguous => unknown(),
             })
             .collect(),

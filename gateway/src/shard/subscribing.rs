@@ -8,8 +8,8 @@ use earshot_protocol::{ChannelName, ErrorCode};
 use super::channels::{ChannelId, ConnectionId, Detaching, ShardChannel};
 use super::connection::{Status, Subscription};
 use super::reactor::Shard;
-use crate::node::creator::attributed;
-use crate::node::lane::Ask;
+use crate::node::creator::attribution_address;
+use crate::node::messages::NodeRequest;
 
 impl Shard {
     /// Enters a subscription: ready when the shard hears the channel already, waiting otherwise.
@@ -22,10 +22,10 @@ impl Shard {
             }
             None => {
                 let from = peer();
-                let ask = Ask::Attach { channel: name.clone(), from };
+                let ask = NodeRequest::Attach { channel: name.clone(), client_address: from };
                 self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
-                let slow = self.node.namespace(&name).and_then(|namespace| namespace.slow.clone());
-                self.channels.insert(name, slow, from.and_then(attributed))
+                let slow = self.node.namespace(&name).and_then(|namespace| namespace.backpressure.clone());
+                self.channels.insert(name, slow, from.and_then(attribution_address))
             }
         };
         let channel = self.channels.at_mut(id);
@@ -96,8 +96,8 @@ impl Shard {
             if self.channels.find(&channel).is_some() {
                 continue;
             }
-            if let Err(refused) = self.asks.try_send(Ask::Detach { channel, shared }) {
-                if let Ask::Detach { channel, shared } = refused.into_inner() {
+            if let Err(refused) = self.asks.try_send(NodeRequest::Detach { channel, shared }) {
+                if let NodeRequest::Detach { channel, shared } = refused.into_inner() {
                     self.detaching.push(Detaching { channel, shared });
                 }
                 return;

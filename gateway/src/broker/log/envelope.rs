@@ -16,7 +16,7 @@ const HEAD_MOST: usize = MARK.len() + 13 + 1 + 20 + 1 + 20 + 1;
 
 /// A publication with its place, as it travels over pub/sub.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Envelope {
+pub struct LoggedMessage {
     /// Its place.
     pub position: StreamPosition,
     /// What travels with it.
@@ -25,9 +25,9 @@ pub struct Envelope {
     pub payload: Bytes,
 }
 
-impl Envelope {
+impl LoggedMessage {
     /// Reads what was heard; `None` when it is no envelope. The payload is a slice of it.
-    pub fn open(heard: &Bytes) -> Option<Self> {
+    pub fn decode(heard: &Bytes) -> Option<Self> {
         let rest = heard.strip_prefix(MARK)?;
         let head = &rest[..rest.len().min(HEAD_MOST - MARK.len())];
         let end = memchr::memchr(b'\n', head)?;
@@ -38,7 +38,7 @@ impl Envelope {
     }
 
     /// The bytes of an envelope, as the script in Redis makes them.
-    pub fn seal(&self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         let StreamPosition { epoch, offset } = self.position;
         let attributes = self.attributes.to_json();
         let numbers = format!("{epoch} {offset} {}\n", attributes.len());
@@ -72,8 +72,8 @@ mod tests {
 
     use super::*;
 
-    fn open(heard: &'static [u8]) -> Option<Envelope> {
-        Envelope::open(&Bytes::from_static(heard))
+    fn open(heard: &'static [u8]) -> Option<LoggedMessage> {
+        LoggedMessage::decode(&Bytes::from_static(heard))
     }
 
     fn position(epoch: u64, offset: u64) -> StreamPosition {
@@ -84,16 +84,16 @@ mod tests {
     fn the_bytes_are_these() {
         let attributes = Attributes::new(vec![("kind".to_owned(), "o\"ffer".to_owned())], None);
         let payload = Bytes::from_static(b"\xff\0\n");
-        let envelope = Envelope { position: position(35, 7), attributes, payload };
-        assert_eq!(&envelope.seal()[..], b"\0es2 z 7 27\n{\"tags\":{\"kind\":\"o\\\"ffer\"}}\xff\0\n");
-        let bare = Envelope { attributes: Attributes::default(), ..envelope };
-        assert_eq!(&bare.seal()[..], b"\0es2 z 7 0\n\xff\0\n");
+        let envelope = LoggedMessage { position: position(35, 7), attributes, payload };
+        assert_eq!(&envelope.encode()[..], b"\0es2 z 7 27\n{\"tags\":{\"kind\":\"o\\\"ffer\"}}\xff\0\n");
+        let bare = LoggedMessage { attributes: Attributes::default(), ..envelope };
+        assert_eq!(&bare.encode()[..], b"\0es2 z 7 0\n\xff\0\n");
     }
 
     #[test]
     fn the_payload_is_a_slice() {
         let heard = Bytes::from_static(b"\0es2 a 1 2\n{}payload");
-        let payload = Envelope::open(&heard).unwrap().payload;
+        let payload = LoggedMessage::decode(&heard).unwrap().payload;
         assert_eq!(payload.as_ptr(), heard[13..].as_ptr());
         assert_eq!(&payload[..], b"payload");
     }
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn the_longest_head_is_read() {
         let position = position(u64::MAX, u64::MAX);
-        let envelope = Envelope { position, attributes: Attributes::default(), payload: Bytes::new() };
-        assert_eq!(Envelope::open(&envelope.seal()), Some(envelope));
+        let envelope = LoggedMessage { position, attributes: Attributes::default(), payload: Bytes::new() };
+        assert_eq!(LoggedMessage::decode(&envelope.encode()), Some(envelope));
     }
 
     #[test]
@@ -149,19 +149,19 @@ mod tests {
             payload in vec(any::<u8>(), 0..200),
         ) {
             let attributes = Attributes::new(tags, None);
-            let envelope = Envelope { position: position(epoch, offset), attributes, payload: payload.into() };
-            prop_assert_eq!(Envelope::open(&envelope.seal()), Some(envelope));
+            let envelope = LoggedMessage { position: position(epoch, offset), attributes, payload: payload.into() };
+            prop_assert_eq!(LoggedMessage::decode(&envelope.encode()), Some(envelope));
         }
 
         #[test]
         fn no_bytes_panic(bytes in vec(any::<u8>(), 0..100)) {
-            let _ = Envelope::open(&bytes.clone().into());
-            let _ = Envelope::open(&[MARK, &bytes].concat().into());
+            let _ = LoggedMessage::decode(&bytes.clone().into());
+            let _ = LoggedMessage::decode(&[MARK, &bytes].concat().into());
         }
 
         #[test]
         fn no_head_panics(head in "[0-9a-z +-]{0,80}\n?[\\PC]{0,20}") {
-            let _ = Envelope::open(&[MARK, head.as_bytes()].concat().into());
+            let _ = LoggedMessage::decode(&[MARK, head.as_bytes()].concat().into());
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::outbox::{Request, Told, Waiting};
 use super::status::LinkState;
-use crate::broker::{Listener, Message};
+use crate::broker::{BrokerEventHandler, BrokerMessage};
 
 /// How long Redis must have been away: a shorter absence is waited for, and nothing is kept from other nodes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Alone {
     /// The link on which publications go out.
     pub(super) state: Arc<LinkState>,
-    pub(super) listener: Arc<dyn Listener>,
+    pub(super) listener: Arc<dyn BrokerEventHandler>,
 }
 
 impl Alone {
@@ -38,7 +38,8 @@ impl Alone {
     pub(super) fn hand_on(&self, waiting: Waiting) {
         use Request::{Publish, PublishSharded};
         if let Publish { channel, data, .. } | PublishSharded { channel, data, .. } = &waiting.request {
-            self.listener.heard_here(Message { channel: channel.to_string(), data: data.clone() });
+            self.listener
+                .on_local_publish(BrokerMessage { channel: channel.to_string(), data: data.clone() });
         }
         waiting.answer(Ok(Told::ThisNode));
     }

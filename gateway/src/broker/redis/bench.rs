@@ -5,7 +5,7 @@ use redis::{PushInfo, Value};
 
 use super::handover::{Handover, Taken};
 use super::settings::RedisSettings;
-use crate::broker::Message;
+use crate::broker::BrokerMessage;
 
 /// What a subscriber link hears with.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Hearing {
     }
 
     /// Takes up to `most` of what was heard.
-    pub fn take(&self, batch: &mut Vec<Message>, most: usize) -> bool {
+    pub fn take(&self, batch: &mut Vec<BrokerMessage>, most: usize) -> bool {
         matches!(self.0.take(batch, most), Taken::Messages)
     }
 }

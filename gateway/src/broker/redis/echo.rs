@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::broker::Message;
+use crate::broker::BrokerMessage;
 
 /// The last publication, and the ways by which it came (`None`: by name).
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(super) struct Echo {
 
 impl Echo {
     /// Whether this arrival is one more of the publication before it.
-    pub(super) fn is_echo(&mut self, message: &Message, way: Option<&[u8]>) -> bool {
+    pub(super) fn is_echo(&mut self, message: &BrokerMessage, way: Option<&[u8]>) -> bool {
         let same = self
             .last
             .as_ref()
@@ -40,7 +40,7 @@ mod tests {
         let mut echo = Echo::default();
         let of = |(channel, data, way): &(&str, &'static str, Option<&str>)| {
             let message =
-                Message { channel: (*channel).to_owned(), data: Bytes::from_static(data.as_bytes()) };
+                BrokerMessage { channel: (*channel).to_owned(), data: Bytes::from_static(data.as_bytes()) };
             echo.is_echo(&message, way.map(str::as_bytes))
         };
         arrivals.iter().map(of).collect()

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::echo::Echo;
 use super::probe::Echoes;
 use super::settings::RedisSettings;
-use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
+use crate::broker::{AffectedTopics, BrokerMessage, GapCause, Topic, TopicGap};
 
 /// Topics that may be named in all losses that wait together; beyond, a loss concerns all.
 const NAMED: usize = 128;
@@ -57,8 +57,8 @@ struct Queue {
 
 #[derive(Debug)]
 enum Item {
-    Message(Message),
-    Loss(Loss),
+    Message(BrokerMessage),
+    TopicGap(TopicGap),
     Gone(Topic),
 }
 
@@ -68,7 +68,7 @@ pub(super) enum Taken {
     /// Messages were put into the batch.
     Messages,
     /// A loss; it comes before whatever is taken next.
-    Loss(Loss),
+    TopicGap(TopicGap),
     /// A shard channel that the server carries no longer: its slot has moved.
     Gone(Topic),
     /// Nothing waits.
@@ -81,8 +81,8 @@ impl Handover {
     /// An empty one; `probes` of our own are told from publications, and not handed on.
     pub(super) fn new(settings: &RedisSettings, probes: Option<Arc<Echoes>>) -> Self {
         Self {
-            items: settings.handover_items,
-            bytes: settings.handover_bytes,
+            items: settings.receive_queue_items,
+            bytes: settings.receive_queue_bytes,
             message_bytes: settings.message_bytes,
             patterns: AtomicBool::new(false),
             probes,
@@ -131,7 +131,7 @@ impl Handover {
     }
 
     /// Takes up to `most` messages, or one loss, or one end.
-    pub(super) fn take(&self, batch: &mut Vec<Message>, most: usize) -> Taken {
+    pub(super) fn take(&self, batch: &mut Vec<BrokerMessage>, most: usize) -> Taken {
         let mut queue = self.lock();
         let taken = queue.take(batch, most);
         if queue.items.is_empty() {
@@ -145,7 +145,7 @@ impl Handover {
     }
 
     fn push(&self, heard: Heard) {
-        let Message { channel, data } = &heard.message;
+        let BrokerMessage { channel, data } = &heard.message;
         if self.probes.as_ref().is_some_and(|probes| probes.takes(channel, data)) {
             return;
         }
@@ -162,7 +162,7 @@ impl Handover {
         if heard.message.data.len() > self.message_bytes {
             queue.lose(&heard, GapCause::TooLarge);
         } else if queue.messages >= self.items || queue.bytes + cost > self.bytes {
-            queue.lose(&heard, GapCause::HandoverFull);
+            queue.lose(&heard, GapCause::QueueFull);
         } else {
             queue.messages += 1;
             queue.bytes += cost;
@@ -207,7 +207,7 @@ impl AsyncPushSender for Handover {
 }
 
 impl Queue {
-    fn take(&mut self, batch: &mut Vec<Message>, most: usize) -> Taken {
+    fn take(&mut self, batch: &mut Vec<BrokerMessage>, most: usize) -> Taken {
         let mut taken = 0;
         while taken < most {
             match self.items.pop_front() {
@@ -217,7 +217,7 @@ impl Queue {
                     batch.push(message);
                     taken += 1;
                 }
-                Some(Item::Loss(loss)) if taken == 0 => return self.take_loss(loss),
+                Some(Item::TopicGap(loss)) if taken == 0 => return self.take_loss(loss),
                 Some(Item::Gone(topic)) if taken == 0 => return Taken::Gone(topic),
                 Some(other) => {
                     self.items.push_front(other);
@@ -233,37 +233,38 @@ impl Queue {
         }
     }
 
-    fn take_loss(&mut self, loss: Loss) -> Taken {
-        if let LostTopics::Some(topics) = &loss.topics {
+    fn take_loss(&mut self, loss: TopicGap) -> Taken {
+        if let AffectedTopics::Some(topics) = &loss.topics {
             self.named -= topics.len();
         }
         self.losses -= 1;
-        Taken::Loss(loss)
+        Taken::TopicGap(loss)
     }
 
     /// Enters a loss at the end of the queue, into the loss that stands there already if it has the same cause.
     fn lose(&mut self, heard: &Heard, cause: GapCause) {
         let Some(topic) = heard.topic() else { return };
         match self.items.back_mut() {
-            Some(Item::Loss(loss)) if loss.cause == cause || self.losses >= LOSSES => {
+            Some(Item::TopicGap(loss)) if loss.cause == cause || self.losses >= LOSSES => {
                 add(loss, topic, &mut self.named)
             }
             _ => {
                 self.losses += 1;
-                let mut loss = Loss { topics: LostTopics::Some(Vec::new()), cause, from: Instant::now() };
+                let mut loss =
+                    TopicGap { topics: AffectedTopics::Some(Vec::new()), cause, from: Instant::now() };
                 add(&mut loss, topic, &mut self.named);
-                self.items.push_back(Item::Loss(loss));
+                self.items.push_back(Item::TopicGap(loss));
             }
         }
     }
 }
 
-fn cost(message: &Message) -> usize {
+fn cost(message: &BrokerMessage) -> usize {
     message.data.len() + message.channel.len() + OVERHEAD
 }
 
-fn add(loss: &mut Loss, topic: Topic, named: &mut usize) {
-    let LostTopics::Some(topics) = &mut loss.topics else { return };
+fn add(loss: &mut TopicGap, topic: Topic, named: &mut usize) {
+    let AffectedTopics::Some(topics) = &mut loss.topics else { return };
     if topics.contains(&topic) {
         return;
     }
@@ -272,13 +273,13 @@ fn add(loss: &mut Loss, topic: Topic, named: &mut usize) {
         *named += 1;
     } else {
         *named -= topics.len();
-        loss.topics = LostTopics::All;
+        loss.topics = AffectedTopics::All;
     }
 }
 
 /// A message as it came, and the pattern it came by.
 struct Heard {
-    message: Message,
+    message: BrokerMessage,
     pattern: Option<Vec<u8>>,
     sharded: bool,
 }
@@ -296,7 +297,7 @@ impl Heard {
         // What is subscribed by name is text; only a pattern can bring a name that is not, and no client can ask
         // for such a channel.
         let channel = String::from_utf8(channel).ok()?;
-        Some(Self { message: Message { channel, data }, pattern, sharded })
+        Some(Self { message: BrokerMessage { channel, data }, pattern, sharded })
     }
 
     /// The topic to name in a loss; `None` for a channel that no client can have asked for.

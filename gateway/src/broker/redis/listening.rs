@@ -22,7 +22,7 @@ use super::requests;
 use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
-use crate::broker::{GapCause, Loss, LostTopics, Message, Topic};
+use crate::broker::{AffectedTopics, BrokerMessage, GapCause, Topic, TopicGap};
 use earshot_redis_link::{Failure, Watch};
 
 mod verification;
@@ -72,7 +72,7 @@ pub(super) struct Listening<'a> {
     look: Pending<Bus>,
     /// How a node is spoken to that carries shard channels.
     shard_line: Option<Arc<ShardLine>>,
-    batch: Vec<Message>,
+    batch: Vec<BrokerMessage>,
 }
 
 impl<'a> Listening<'a> {
@@ -237,7 +237,8 @@ impl<'a> Listening<'a> {
         if let Some(before) = self.bus.replace(bus.clone())
             && !bus.is_as_before(&before)
         {
-            let loss = Loss { topics: LostTopics::All, cause: GapCause::Deaf, from: before.asked };
+            let loss =
+                TopicGap { topics: AffectedTopics::All, cause: GapCause::LinkDown, from: before.asked };
             self.link.tell_loss(loss);
         }
         Ok(())
@@ -272,10 +273,10 @@ impl<'a> Listening<'a> {
     fn hand_on(&mut self) -> Result<(), Failure> {
         match self.handover.take(&mut self.batch, BATCH) {
             Taken::Messages => {
-                self.link.listener.heard(&mut self.batch);
+                self.link.listener.on_messages(&mut self.batch);
                 self.batch.clear();
             }
-            Taken::Loss(loss) => self.link.tell_loss(loss),
+            Taken::TopicGap(loss) => self.link.tell_loss(loss),
             Taken::Gone(topic) => {
                 self.link.wishes.table().gone(&topic, Instant::now());
                 self.link.wishes.touch();

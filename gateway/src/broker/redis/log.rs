@@ -13,7 +13,7 @@ use redis::Value;
 use super::log_script::{APPEND, CLEAR, Call, READ};
 use crate::broker::Attributes;
 use crate::broker::BrokerError;
-use crate::broker::log::{Append, CLEARED, Log, LogEntry, LogOrigin, LogPage};
+use crate::broker::log::{AppendOptions, CLEARED, LogConfig, LogEntry, LogOrigin, LogPage};
 use earshot_redis_link::slot;
 
 /// How long a publication's idempotency key is remembered.
@@ -28,13 +28,13 @@ const EXPIRE_MOST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Numbers, keeps and publishes one payload. `seen` is the last position that somebody was given.
 pub(super) fn append(
-    log: &Log,
+    log: &LogConfig,
     channel: &ChannelName,
     data: Bytes,
-    extras: Append,
+    extras: AppendOptions,
     seen: Option<StreamPosition>,
 ) -> Call {
-    let Append { attributes, idempotency_key } = extras;
+    let AppendOptions { attributes, idempotency_key } = extras;
     let mut keys = keys(log, channel);
     let tagged = tagged(log, channel);
     // The length of the channel: otherwise (a, b:c) and (a:b, c) had one key.
@@ -58,13 +58,13 @@ pub(super) fn append(
 }
 
 /// Asks where the log stands. Writes nothing.
-pub(super) fn open(log: &Log, channel: &ChannelName) -> Call {
+pub(super) fn open(log: &LogConfig, channel: &ChannelName) -> Call {
     read(log, channel, ["XRANGE", "-", "+"], 0)
 }
 
 /// Reads entries behind the last position that was handed out; a log that is behind it begins anew. Writes nothing when
 /// there was no log at that position.
-pub(super) fn follow(log: &Log, channel: &ChannelName, seen: StreamPosition, limit: usize) -> Call {
+pub(super) fn follow(log: &LogConfig, channel: &ChannelName, seen: StreamPosition, limit: usize) -> Call {
     let mut call = read_after(log, channel, seen.offset, limit);
     if seen.epoch.is_provisional() {
         return call;
@@ -81,7 +81,7 @@ fn new_epoch() -> Bytes {
 }
 
 /// Reads entries behind an offset, in order.
-pub(super) fn read_after(log: &Log, channel: &ChannelName, after: u64, limit: usize) -> Call {
+pub(super) fn read_after(log: &LogConfig, channel: &ChannelName, after: u64, limit: usize) -> Call {
     match after.checked_add(1) {
         Some(first) => read(log, channel, ["XRANGE", &first.to_string(), "+"], limit),
         None => read(log, channel, ["XRANGE", "-", "+"], 0),
@@ -89,7 +89,7 @@ pub(super) fn read_after(log: &Log, channel: &ChannelName, after: u64, limit: us
 }
 
 /// Reads entries before an offset (`None`: from the end), against their order.
-pub(super) fn read_before(log: &Log, channel: &ChannelName, before: Option<u64>, limit: usize) -> Call {
+pub(super) fn read_before(log: &LogConfig, channel: &ChannelName, before: Option<u64>, limit: usize) -> Call {
     match before {
         None => read(log, channel, ["XREVRANGE", "+", "-"], limit),
         Some(0) => read(log, channel, ["XREVRANGE", "+", "-"], 0),
@@ -97,7 +97,7 @@ pub(super) fn read_before(log: &Log, channel: &ChannelName, before: Option<u64>,
     }
 }
 
-fn read(log: &Log, channel: &ChannelName, range: [&str; 3], limit: usize) -> Call {
+fn read(log: &LogConfig, channel: &ChannelName, range: [&str; 3], limit: usize) -> Call {
     let mut arguments: Vec<Bytes> = range.map(|word| Bytes::copy_from_slice(word.as_bytes())).into();
     arguments.extend([limit.to_string().into(), PAGE_BYTES.to_string().into()]);
     let answer_bytes = if limit == 0 { 0 } else { PAGE_BYTES };
@@ -105,26 +105,26 @@ fn read(log: &Log, channel: &ChannelName, range: [&str; 3], limit: usize) -> Cal
 }
 
 /// Removes the entries.
-pub(super) fn clear(log: &Log, channel: &ChannelName) -> Call {
+pub(super) fn clear(log: &LogConfig, channel: &ChannelName) -> Call {
     let channel_name = Bytes::copy_from_slice(channel.as_str().as_bytes());
     let arguments = vec![channel_name, Bytes::from_static(CLEARED), verb(log)];
     Call { source: &CLEAR, keys: keys(log, channel), arguments, answer_bytes: 0 }
 }
 
 /// How the scripts publish.
-fn verb(log: &Log) -> Bytes {
+fn verb(log: &LogConfig) -> Bytes {
     Bytes::from_static(if log.sharded { b"SPUBLISH" } else { b"PUBLISH" })
 }
 
-fn keys(log: &Log, channel: &ChannelName) -> Vec<String> {
+fn keys(log: &LogConfig, channel: &ChannelName) -> Vec<String> {
     let (key_prefix, channel) = (&log.key_prefix, tagged(log, channel));
     vec![format!("{key_prefix}stream:{channel}"), format!("{key_prefix}stream-meta:{channel}")]
 }
 
 /// The channel as it stands in its keys. Where it is their hash tag, their slot is that of the channel itself.
-fn tagged<'c>(log: &Log, channel: &'c ChannelName) -> Cow<'c, str> {
+fn tagged<'c>(log: &LogConfig, channel: &'c ChannelName) -> Cow<'c, str> {
     let name = channel.as_str();
-    if !log.spread || slot::hash_tag(name).is_some() {
+    if !log.channel_hash_tag || slot::hash_tag(name).is_some() {
         name.into()
     } else if name.contains('}') {
         // The brace would end the tag early, or leave it empty.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::alone::Alone;
 use super::log_script::{By, Call};
 use super::settings::RedisSettings;
-use crate::broker::{BrokerError, Reach};
+use crate::broker::{BrokerError, DeliveryScope};
 use earshot_redis_link::slot;
 
 /// Requests in one pipeline.
@@ -41,10 +41,10 @@ pub(super) enum Told {
 
 impl Told {
     /// How far a publication came.
-    pub(super) fn reach(&self) -> Reach {
+    pub(super) fn reach(&self) -> DeliveryScope {
         match self {
-            Self::Value(_) => Reach::Broker,
-            Self::ThisNode => Reach::ThisNode,
+            Self::Value(_) => DeliveryScope::AllNodes,
+            Self::ThisNode => DeliveryScope::ThisNode,
         }
     }
 

@@ -20,9 +20,9 @@ pub struct RedisSettings {
     /// What the channel is called by which it does, with something behind it that nobody else has.
     pub probe_prefix: String,
     /// Publications that may wait between the link and the listener.
-    pub handover_items: usize,
+    pub receive_queue_items: usize,
     /// Bytes that may wait between the link and the listener.
-    pub handover_bytes: usize,
+    pub receive_queue_bytes: usize,
     /// The largest payload that is handed on; a larger one is a loss of its channel.
     pub message_bytes: usize,
     /// Topics in one `SUBSCRIBE`.
@@ -41,8 +41,8 @@ impl Default for RedisSettings {
             ping_timeout: Duration::from_secs(3),
             probe_interval: Some(Duration::from_secs(1)),
             probe_prefix: "earshot:probe:".to_owned(),
-            handover_items: 256 * 1024,
-            handover_bytes: 64 * 1024 * 1024,
+            receive_queue_items: 256 * 1024,
+            receive_queue_bytes: 64 * 1024 * 1024,
             message_bytes: 1024 * 1024,
             subscribe_chunk: 500,
             queue_items: 16 * 1024,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::broker::{LinkStatus, Proof};
+use crate::broker::{LinkStatus, ProbeState};
 use earshot_redis_link::Failure;
 
 /// The state of one link.
@@ -131,9 +131,9 @@ impl LinkState {
     }
 
     /// Everything that was published until a moment has been heard; and how long the way of the proof was.
-    pub(super) fn proven(&self, until: Instant, lag: Duration) {
+    pub(super) fn proven(&self, until: Instant, rtt: Duration) {
         let mut state = self.lock();
-        state.proven = Some((until, lag));
+        state.proven = Some((until, rtt));
         state.unproven = None;
     }
 
@@ -218,19 +218,19 @@ impl LinkState {
         LinkStatus {
             link: self.link,
             up: state.cause.is_none(),
-            cause: state.cause.clone(),
+            error: state.cause.clone(),
             replica: self.is_replica(),
             reconnects: state.established.saturating_sub(1),
-            losses: LOSSES.into_iter().zip(state.losses).collect(),
-            down: state.down_before + state.down_since.map_or(Duration::ZERO, |since| since.elapsed()),
-            proof: match (&state.unproven, state.proven) {
-                (Some(reason), _) => Some(Proof::Impossible(reason.clone())),
-                (None, Some((until, lag))) => Some(Proof::Heard { age: until.elapsed(), lag }),
+            failures: LOSSES.into_iter().zip(state.losses).collect(),
+            downtime: state.down_before + state.down_since.map_or(Duration::ZERO, |since| since.elapsed()),
+            probe: match (&state.unproven, state.proven) {
+                (Some(reason), _) => Some(ProbeState::Unavailable(reason.clone())),
+                (None, Some((until, rtt))) => Some(ProbeState::Verified { age: until.elapsed(), rtt }),
                 (None, None) => None,
             },
-            wanted: 0,
-            confirmed: 0,
-            handover_bytes: 0,
+            desired: 0,
+            active: 0,
+            receive_queue_bytes: 0,
         }
     }
 

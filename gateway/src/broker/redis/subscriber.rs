@@ -19,7 +19,7 @@ use super::route::Route;
 use super::settings::RedisSettings;
 use super::status::LinkState;
 use super::table::{Confirmation, Table};
-use crate::broker::{LinkStatus, Listener, Loss, LostTopics, Topic};
+use crate::broker::{AffectedTopics, BrokerEventHandler, LinkStatus, Topic, TopicGap};
 use crate::drain::Drain;
 use earshot_redis_link::{Backoff, Failure};
 
@@ -82,17 +82,17 @@ impl Wishes {
     pub(super) fn status(&self) -> LinkStatus {
         let counts = self.table().counts();
         let mut status = self.state.status();
-        status.wanted = counts.wanted;
-        status.confirmed = counts.confirmed;
+        status.desired = counts.wanted;
+        status.active = counts.confirmed;
         let handover = self.handover.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        status.handover_bytes = handover.map_or(0, |handover| handover.bytes());
+        status.receive_queue_bytes = handover.map_or(0, |handover| handover.bytes());
         if status.up && counts.away > 0 {
             status.up = false;
-            status.cause = Some(format!("{} topics wait for the node that owns their slot", counts.away));
+            status.error = Some(format!("{} topics wait for the node that owns their slot", counts.away));
         }
         if status.up && counts.refused > 0 {
             status.up = false;
-            status.cause = Some(format!("{} topics that were heard before are refused now", counts.refused));
+            status.error = Some(format!("{} topics that were heard before are refused now", counts.refused));
         }
         status
     }
@@ -128,7 +128,7 @@ pub(super) struct Subscriber {
     pub(super) settings: Arc<RedisSettings>,
     pub(super) route: Route,
     pub(super) wishes: Arc<Wishes>,
-    pub(super) listener: Arc<dyn Listener>,
+    pub(super) listener: Arc<dyn BrokerEventHandler>,
     /// Where probes are published, and whether that link works.
     pub(super) outbox: Outbox,
     pub(super) commands: Arc<LinkState>,
@@ -138,11 +138,11 @@ pub(super) struct Subscriber {
 
 impl Subscriber {
     /// Tells the listener what this link has lost.
-    pub(super) fn tell_loss(&self, mut loss: Loss) {
-        if self.is_part && matches!(loss.topics, LostTopics::All) {
-            loss.topics = LostTopics::Some(self.wishes.table().topics());
+    pub(super) fn tell_loss(&self, mut loss: TopicGap) {
+        if self.is_part && matches!(loss.topics, AffectedTopics::All) {
+            loss.topics = AffectedTopics::Some(self.wishes.table().topics());
         }
-        self.listener.lost(loss);
+        self.listener.on_gap(loss);
     }
 
     /// Keeps the link until the gateway stops.

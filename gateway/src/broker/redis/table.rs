@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::broker::{BrokerError, GapCause, Loss, LostTopics, Topic};
+use crate::broker::{AffectedTopics, BrokerError, GapCause, Topic, TopicGap};
 
 /// The answer to a wish.
 pub(super) type Confirmation = Result<(), BrokerError>;
@@ -150,7 +150,7 @@ impl Table {
 
     /// The loss to be said before the outcome is settled: the topics that were heard once and are again, and those
     /// that turn out to be refused now.
-    pub(super) fn loss(&mut self, outcome: &Outcome) -> Option<Loss> {
+    pub(super) fn loss(&mut self, outcome: &Outcome) -> Option<TopicGap> {
         let mut topics = Vec::new();
         let mut from: Option<Instant> = None;
         let refused = outcome.refused.iter().map(|(topic, _)| (topic, false));
@@ -165,8 +165,8 @@ impl Table {
             }
         }
         let everything = topics.len() == self.entries.len();
-        let topics = if everything { LostTopics::All } else { LostTopics::Some(topics) };
-        from.map(|from| Loss { topics, cause: GapCause::Deaf, from })
+        let topics = if everything { AffectedTopics::All } else { AffectedTopics::Some(topics) };
+        from.map(|from| TopicGap { topics, cause: GapCause::LinkDown, from })
     }
 
     /// Enters what came of a round, and answers those who wait.

@@ -13,7 +13,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use super::*;
-use crate::broker::{Attributes, GapCause, Loss, LostTopics, Message};
+use crate::broker::{AffectedTopics, Attributes, BrokerMessage, GapCause, TopicGap};
 use earshot_redis_link::InstanceSettings;
 
 mod alone;
@@ -142,7 +142,7 @@ impl Drop for Server {
 #[derive(Clone, Debug)]
 enum Event {
     Heard(String, Bytes),
-    Lost(Loss),
+    Lost(TopicGap),
 }
 
 /// A listener that remembers.
@@ -153,8 +153,8 @@ struct Ear {
     stall: Mutex<()>,
 }
 
-impl Listener for Ear {
-    fn heard(&self, messages: &mut Vec<Message>) {
+impl BrokerEventHandler for Ear {
+    fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
         // Whoever stalls hands its worker's tasks to others first: the end of the stall may depend on one of them.
         if self.stall.try_lock().is_err() {
             tokio::task::block_in_place(|| drop(self.stall.lock().unwrap()));
@@ -162,16 +162,16 @@ impl Listener for Ear {
         self.events.lock().unwrap().extend(messages.drain(..).map(|m| Event::Heard(m.channel, m.data)));
     }
 
-    fn heard_with(&self, message: Message, _: Attributes) {
+    fn on_message(&self, message: BrokerMessage, _: Attributes) {
         panic!("Redis carries no attributes: {message:?}");
     }
 
-    fn heard_here(&self, message: Message) {
-        Listener::heard(self, &mut vec![message]);
+    fn on_local_publish(&self, message: BrokerMessage) {
+        BrokerEventHandler::on_messages(self, &mut vec![message]);
     }
 
-    fn lost(&self, loss: Loss) {
-        self.events.lock().unwrap().push(Event::Lost(loss));
+    fn on_gap(&self, gap: TopicGap) {
+        self.events.lock().unwrap().push(Event::Lost(gap));
     }
 }
 
@@ -195,7 +195,7 @@ impl Ear {
         }
     }
 
-    fn losses(&self) -> Vec<Loss> {
+    fn losses(&self) -> Vec<TopicGap> {
         let lost = |event| match event {
             Event::Heard(..) => None,
             Event::Lost(loss) => Some(loss),
@@ -243,12 +243,12 @@ impl Lab {
     }
 
     async fn subscribe(&self, name: &str) {
-        self.broker.subscribe(&channel(name), OnLoss::Reject).await.unwrap();
+        self.broker.subscribe(&channel(name), WhenUnavailable::Reject).await.unwrap();
     }
 
     async fn publish(&self, name: &str, data: &'static [u8]) -> Result<(), BrokerError> {
         let name = ChannelName::parse(name).unwrap();
-        self.broker.publish(&name, Bytes::from_static(data), OnLoss::Reject).await.map(drop)
+        self.broker.publish(&name, Bytes::from_static(data), WhenUnavailable::Reject).await.map(drop)
     }
 }
 

@@ -124,7 +124,7 @@ fn a_protected_channel_is_opened_by_its_exact_name_alone() {
 #[test]
 fn the_manual_lists_every_protected_channel() {
     let manual = include_str!("../../../../docs/configuration.md");
-    for glob in crate::node::namespace::PROTECTED {
+    for glob in crate::node::namespace::PROTECTED_CHANNELS {
         assert!(manual.contains(&format!("`{glob}`")), "{glob}");
     }
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use earshot_protocol::{ChannelName, StreamPosition};
 use tokio::time::Instant;
 
-use crate::broker::{Attributes, GapCause, LostTopics, Message};
-use crate::node::port::Gap;
+use crate::broker::{AffectedTopics, Attributes, BrokerMessage, GapCause};
+use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
-use crate::node::registry::Registry;
+use crate::node::registry::ChannelRegistry;
 
-impl Registry {
+impl ChannelRegistry {
     /// `heard`: the step for each message.
-    pub(crate) fn step_stamp(&self, message: Message, batches: &mut [Vec<Arc<Publication>>]) {
+    pub(crate) fn step_sequence(&self, message: BrokerMessage, batches: &mut [Vec<Arc<Publication>>]) {
         self.stamp(message, Attributes::default(), batches);
     }
 
@@ -23,17 +23,17 @@ impl Registry {
     }
 
     /// `lost`: the first step.
-    pub(crate) fn step_interrupt(&self, topics: &LostTopics, cause: GapCause) -> Vec<Vec<Gap>> {
+    pub(crate) fn step_start_gap(&self, topics: &AffectedTopics, cause: GapCause) -> Vec<Vec<ChannelGap>> {
         self.interrupt(&self.lost_channels(topics), cause)
     }
 
     /// `lost`: the last step.
-    pub(crate) fn step_tell(&self, gaps: Vec<Vec<Gap>>) {
+    pub(crate) fn step_send_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
         self.hand_gaps(gaps);
     }
 
     /// What the node does by itself now and then.
-    pub(crate) fn step_let_go(&self) {
+    pub(crate) fn step_expire(&self) {
         self.forget_old(Instant::now());
         self.expire(Instant::now(), |_| {});
     }

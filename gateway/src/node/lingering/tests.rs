@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::node::SubscribeError;
 use crate::node::history::{HistoryBudget, HistoryRules};
+use crate::node::messages::SubscribeError;
 use crate::node::registry::ChannelLimits;
 
 const NO_HISTORY: HistoryRules = HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 };
@@ -17,7 +17,7 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// A registry, and the channels that it gave up at the broker.
 struct Trial {
-    registry: Arc<Registry>,
+    registry: Arc<ChannelRegistry>,
     released: RefCell<Vec<String>>,
 }
 
@@ -26,11 +26,11 @@ impl Trial {
         let limits = ChannelLimits {
             channels,
             idle_per_creator,
-            linger: LINGER,
+            unsubscribe_delay: LINGER,
             publication_bytes: 100,
             recovery_publications: 1,
         };
-        let registry = Registry::new(Arc::from([]), limits, HistoryBudget::new(100), Metrics::new(1));
+        let registry = ChannelRegistry::new(Arc::from([]), limits, HistoryBudget::new(100), Metrics::new(1));
         Self { registry, released: RefCell::default() }
     }
 

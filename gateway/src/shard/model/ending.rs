@@ -9,7 +9,7 @@ use super::gateway::Gateway;
 use super::line::Line;
 use super::rules::{Rules, Slow, Weather};
 use super::truth::payload;
-use crate::broker::{Listener, Message};
+use crate::broker::{BrokerEventHandler, BrokerMessage};
 use crate::shard::wheel::TICK;
 use crate::shard::{ArrivalKind, Resume};
 
@@ -56,8 +56,8 @@ fn nothing_comes_after_the_close_that_what_gave_way_led_to() {
         (connection.backlog_bytes(), connection.weight())
     };
     for number in 1.. {
-        let message = Message { channel: "a".to_owned(), data: payload(number, 0) };
-        gateway.registry.heard(&mut vec![message]);
+        let message = BrokerMessage { channel: "a".to_owned(), data: payload(number, 0) };
+        gateway.registry.on_messages(&mut vec![message]);
         gateway.shards[0].deliver_all();
         if backlog(&gateway).0 > 0 {
             break;

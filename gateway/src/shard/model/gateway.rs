@@ -11,16 +11,17 @@ use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
 use super::rules::{PUBLICATION_BYTES, Rules, Slow};
-use crate::broker::{Broker, MemoryBroker, OnLoss};
+use crate::broker::{Broker, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
 use crate::node::history::HistoryBudget;
-use crate::node::lane::{Answer, Ask, lane};
-use crate::node::namespace::{ChannelPattern, Namespace, Namespaces, Who};
-use crate::node::port::{Inbox, port};
-use crate::node::registry::{ChannelLimits, Registry};
-use crate::node::slow::{SlowRule, Terminal};
-use crate::node::{Ear, Node};
+use crate::node::messages::{NodeRequest, NodeResponse};
+use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
+use crate::node::registry::{ChannelLimits, ChannelRegistry};
+use crate::node::requests::request_queue;
+use crate::node::shard_queue::{ShardReceiver, shard_queue};
+use crate::node::{BrokerBinding, Node};
 use crate::shard::reactor::{Shard, key};
 use crate::shard::{Arrival, Order};
 
@@ -31,20 +32,20 @@ pub(super) const SHARDS: usize = 2;
 const WAKES: usize = 4;
 
 pub(super) struct Gateway {
-    pub(super) registry: Arc<Registry>,
+    pub(super) registry: Arc<ChannelRegistry>,
     pub(super) shards: Vec<ShardSteps>,
 }
 
 /// A shard with its ways to and from the node.
 pub(super) struct ShardSteps {
     pub(super) shard: Shard,
-    inbox: Inbox,
+    inbox: ShardReceiver,
     pub(super) wakes: mpsc::Sender<u64>,
     woken: mpsc::Receiver<u64>,
-    answers: mpsc::Receiver<Answer>,
+    answers: mpsc::Receiver<NodeResponse>,
     /// What the shard asked for and the node has not seen yet.
-    asked: mpsc::Receiver<Ask>,
-    asks: mpsc::Sender<Ask>,
+    asked: mpsc::Receiver<NodeRequest>,
+    asks: mpsc::Sender<NodeRequest>,
     /// The node's side, as it runs as a task elsewhere.
     lane: Pin<Box<dyn Future<Output = ()>>>,
 }
@@ -52,18 +53,19 @@ pub(super) struct ShardSteps {
 impl Gateway {
     pub(super) fn new(rules: &Rules) -> Self {
         let metrics = Metrics::new(SHARDS);
-        let (ports, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| port(rules.port)).unzip();
+        let (ports, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| shard_queue(rules.port)).unzip();
         let (ports, budget) = (Arc::from(ports), HistoryBudget::new(rules.history_bytes));
         let limits = ChannelLimits {
             channels: 1000,
             idle_per_creator: 1000,
-            linger: rules.linger,
+            unsubscribe_delay: rules.linger,
             publication_bytes: PUBLICATION_BYTES,
             recovery_publications: rules.recovery_publications,
         };
-        let registry = Registry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(&metrics));
-        let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<Registry>::clone(&registry))));
-        let ear = Ear {
+        let registry =
+            ChannelRegistry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(&metrics));
+        let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry))));
+        let binding = BrokerBinding {
             name: "memory".to_owned(),
             registry: Arc::clone(&registry),
             broker,
@@ -73,7 +75,7 @@ impl Gateway {
             Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect(), &[]);
         let node = Node::new(
             namespaces,
-            vec![ear],
+            vec![binding],
             ports,
             budget,
             PUBLICATION_BYTES,
@@ -96,38 +98,47 @@ fn namespace(rules: &Rules, channel: usize) -> Namespace {
         name: String::new(),
         channels: vec![ChannelPattern { glob, is_exact: false, broker_pattern: None }],
         brokers: Box::new([0]),
-        subscribe: Who::Anyone,
-        publish: Who::Nobody,
+        subscribe: Access::Anyone,
+        publish: Access::Nobody,
         history: rules.history,
         log: None,
-        on_loss: OnLoss::Reject,
+        when_unavailable: WhenUnavailable::Reject,
         replay_last: rules.delivers_last(channel),
-        slow: slow(rules.slow[channel]).map(Arc::new),
+        backpressure: slow(rules.slow[channel]).map(Arc::new),
     }
 }
 
-fn slow(slow: Slow) -> Option<SlowRule> {
+fn slow(slow: Slow) -> Option<BackpressurePolicy> {
     let key = match slow {
         Slow::Disconnect => return None,
-        Slow::DropOldest => return Some(SlowRule::DropOldest),
+        Slow::DropOldest => return Some(BackpressurePolicy::DropOldest),
         Slow::Latest => None,
         Slow::LatestOfKey => Some("/key".to_owned()),
     };
-    let terminal = Terminal { key: "/last".to_owned(), values: vec!["true".to_owned()] };
-    Some(SlowRule::Latest { key, terminal: Some(terminal) })
+    let terminal = TerminalStates { key: "/last".to_owned(), values: vec!["true".to_owned()] };
+    Some(BackpressurePolicy::Latest { key, terminal: Some(terminal) })
 }
 
 impl ShardSteps {
-    fn new(id: usize, inbox: Inbox, node: &Arc<Node>, rules: &Rules, metrics: &Metrics) -> Self {
+    fn new(id: usize, inbox: ShardReceiver, node: &Arc<Node>, rules: &Rules, metrics: &Metrics) -> Self {
         let (asks_first, asked) = mpsc::channel(rules.asks);
-        let (ends, end) = lane(rules.lane);
+        let (node_handle, request_server) = request_queue(rules.lane);
         let (wakes, woken) = mpsc::channel(WAKES);
         let counters = Arc::clone(&metrics.shards[id]);
         let mut shard = Shard::new(Arc::clone(node), rules.shard(), asks_first, counters).unwrap();
         shard.has_siblings = true;
         let node = Arc::clone(node);
-        let lane = Box::pin(async move { end.run(&node, id).await });
-        Self { shard, inbox, wakes, woken, answers: ends.answers, asked, asks: ends.asks, lane }
+        let lane = Box::pin(async move { request_server.run(&node, id).await });
+        Self {
+            shard,
+            inbox,
+            wakes,
+            woken,
+            answers: node_handle.responses,
+            asked,
+            asks: node_handle.requests,
+            lane,
+        }
     }
 
     /// A connection arrives; the key by which the shard knows it.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::node::history::HistoryRules;
-use crate::node::port::PortLimits;
-use crate::node::recovery::PageLimit;
+use crate::node::messages::PageLimit;
+use crate::node::shard_queue::ShardQueueLimits;
 use crate::shard::ShardLimits;
 
 /// What may happen.
@@ -51,7 +51,7 @@ pub(super) struct Rules {
     pub(super) history_bytes: usize,
     pub(super) recovery_publications: usize,
     pub(super) linger: Duration,
-    pub(super) port: PortLimits,
+    pub(super) port: ShardQueueLimits,
     /// Requests that a shard may have before the node has seen them, and that the node works on at a time.
     pub(super) asks: usize,
     pub(super) lane: usize,
@@ -107,7 +107,7 @@ impl Rules {
             history_bytes: short(rng, &[1000, 3000, 1 << 20]),
             recovery_publications: short(rng, &[2, 5, 300]),
             linger: Duration::from_secs(pick(rng, &[0, 1, 10]) as u64),
-            port: PortLimits { items, bytes: tight(rng, &[300, 1000, 1 << 20]) },
+            port: ShardQueueLimits { items, bytes: tight(rng, &[300, 1000, 1 << 20]) },
             asks: if calm { 1000 } else { pick(rng, &[channels, channels, 4, 100]) },
             lane: if calm { 1000 } else { pick(rng, &[1, 2, 100]) },
             client_queue_bytes: tight(rng, &[1000, 1000, 2400, 100_000]) + if large { 52_000 } else { 0 },

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::gateway::Gateway;
 use super::line::Line;
 use super::rules::{Rules, Slow, Weather};
-use crate::node::port::Delivery;
+use crate::node::messages::NodeEvent;
 use crate::node::publication::Publication;
 use crate::shard::{ArrivalKind, Resume};
 
@@ -44,7 +44,7 @@ fn deliver(gateway: &mut Gateway, steps: &[u64], bytes: usize) {
         let payload = Payload::new(format!("<{step}>{}", "x".repeat(bytes)).into());
         Arc::new(Publication::new(name.clone(), position, payload))
     };
-    shard.deliver(Delivery::Publications(steps.iter().map(publication).collect()));
+    shard.deliver(NodeEvent::Publications(steps.iter().map(publication).collect()));
     shard.flush_some();
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
 use super::rules::Slow;
-use crate::node::registry::Registry;
+use crate::node::registry::ChannelRegistry;
 
 /// The result of a check; the error says what a client would complain about.
 pub(super) type Verdict<T = ()> = Result<T, String>;
@@ -41,7 +41,7 @@ impl Truth {
     }
 
     /// Notes where the gateway's sequences stand; to be called after each step that may move one.
-    pub(super) fn learn(&mut self, registry: &Registry) {
+    pub(super) fn learn(&mut self, registry: &ChannelRegistry) {
         for (channel, name) in self.names.iter().enumerate() {
             if let Some(top) = registry.top(name) {
                 self.places.entry((channel, top)).or_insert(self.tops[channel]);

@@ -14,8 +14,8 @@ use super::client::{Around, Client, Story};
 use super::gateway::{Gateway, SHARDS};
 use super::rules::{PUBLICATION_BYTES, Rules, Weather};
 use super::truth::{Truth, Verdict, payload};
-use crate::broker::{GapCause, LostTopics, Message, Topic};
-use crate::node::port::Gap;
+use crate::broker::{AffectedTopics, BrokerMessage, GapCause, Topic};
+use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 use crate::shard::wheel::TICK;
 
@@ -29,7 +29,7 @@ const QUIET: usize = 8;
 enum Call {
     None,
     Heard(usize, Vec<Vec<Arc<Publication>>>),
-    Lost(Vec<Vec<Gap>>),
+    Lost(Vec<Vec<ChannelGap>>),
 }
 
 pub(super) struct World<'a> {
@@ -185,7 +185,7 @@ impl<'a> World<'a> {
             }
             Call::Lost(gaps) => {
                 self.story.tell(|| "the node tells of the loss".to_owned());
-                self.gateway.registry.step_tell(gaps);
+                self.gateway.registry.step_send_gaps(gaps);
             }
         }
     }
@@ -200,12 +200,12 @@ impl<'a> World<'a> {
         let number = self.truth.publish(channel);
         self.story.tell(|| format!("{number} of channel {channel} is heard (padded by {extra})"));
         let data = payload(number, self.rules.padding + extra);
-        let message = Message { channel: self.truth.names[channel].to_string(), data };
+        let message = BrokerMessage { channel: self.truth.names[channel].to_string(), data };
         if let Call::None = self.call {
             self.call = Call::Heard(0, vec![Vec::new(); SHARDS]);
         }
         if let Call::Heard(_, batches) = &mut self.call {
-            self.gateway.registry.step_stamp(message, batches);
+            self.gateway.registry.step_sequence(message, batches);
         }
         self.truth.learn(&self.gateway.registry);
     }
@@ -221,12 +221,12 @@ impl<'a> World<'a> {
         self.deaf = false;
         let names = self.truth.names.iter();
         let topics = if self.rng.bool() {
-            LostTopics::All
+            AffectedTopics::All
         } else {
-            LostTopics::Some(names.map(|name| Topic::Channel(name.clone())).collect())
+            AffectedTopics::Some(names.map(|name| Topic::Channel(name.clone())).collect())
         };
         self.story.tell(|| format!("the broker was deaf: {topics:?}"));
-        self.call = Call::Lost(self.gateway.registry.step_interrupt(&topics, GapCause::Deaf));
+        self.call = Call::Lost(self.gateway.registry.step_start_gap(&topics, GapCause::LinkDown));
         self.truth.learn(&self.gateway.registry);
     }
 
@@ -241,7 +241,7 @@ impl<'a> World<'a> {
     fn wait(&mut self, time: Duration) {
         self.story.tell(|| format!("{time:?} pass"));
         self.clock.block_on(tokio::time::advance(time));
-        self.gateway.registry.step_let_go();
+        self.gateway.registry.step_expire();
         self.gateway.shards.iter_mut().for_each(super::gateway::ShardSteps::tick);
     }
 

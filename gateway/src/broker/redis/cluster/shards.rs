@@ -18,7 +18,7 @@ use super::super::subscriber::{Subscriber, Wishes};
 use super::super::table::{Confirmation, Stray};
 use super::Cluster;
 use super::topology::Topology;
-use crate::broker::{LinkStatus, Listener, Proof, Topic};
+use crate::broker::{BrokerEventHandler, LinkStatus, ProbeState, Topic};
 use crate::drain::Drain;
 use earshot_redis_link::NodeAddress;
 use earshot_redis_link::slot::slot;
@@ -35,7 +35,7 @@ pub(in crate::broker::redis) struct Shards {
     settings: Arc<RedisSettings>,
     cluster: Arc<Cluster>,
     says: Says,
-    listener: Arc<dyn Listener>,
+    listener: Arc<dyn BrokerEventHandler>,
     drain: Drain,
     links: Mutex<Links>,
 }
@@ -56,11 +56,11 @@ impl Shards {
         settings: &Arc<RedisSettings>,
         cluster: &Arc<Cluster>,
         says: Says,
-        listener: Arc<dyn Listener>,
+        listener: Arc<dyn BrokerEventHandler>,
         drain: &Drain,
     ) -> Arc<Self> {
         let unplaced = LinkState::new(&settings.instance.name, LINK, "no node yet".to_owned());
-        let past = LinkStatus { up: true, cause: None, down: Duration::ZERO, ..unplaced.status() };
+        let past = LinkStatus { up: true, error: None, downtime: Duration::ZERO, ..unplaced.status() };
         let unplaced = Arc::new(Wishes::new(unplaced));
         let links = Mutex::new(Links { unplaced, nodes: HashMap::new(), past });
         let (settings, cluster, drain) = (Arc::clone(settings), Arc::clone(cluster), drain.clone());
@@ -118,14 +118,14 @@ impl Shards {
     pub(in crate::broker::redis) fn status(&self) -> Option<LinkStatus> {
         let links = self.links();
         let unplaced = links.unplaced.status();
-        if links.nodes.is_empty() && unplaced.wanted == 0 {
+        if links.nodes.is_empty() && unplaced.desired == 0 {
             return None;
         }
         let mut all = links.past.clone();
-        if unplaced.wanted > 0 {
+        if unplaced.desired > 0 {
             all.up = false;
-            all.cause = Some(format!("no node is known for {} topics", unplaced.wanted));
-            all.wanted = unplaced.wanted;
+            all.error = Some(format!("no node is known for {} topics", unplaced.desired));
+            all.desired = unplaced.desired;
         }
         for (node, wishes) in &links.nodes {
             add(&mut all, wishes.status(), node);
@@ -198,33 +198,35 @@ impl Links {
         for (node, wishes) in self.nodes.extract_if(|_, wishes| wishes.table().is_empty()) {
             wishes.retire();
             // It carried nothing any more, so how it stood is nobody's trouble.
-            add(&mut self.past, LinkStatus { up: true, proof: None, ..wishes.status() }, &node);
+            add(&mut self.past, LinkStatus { up: true, probe: None, ..wishes.status() }, &node);
         }
     }
 }
 
 /// Adds a link to what is said of all together: counts are summed, and otherwise the worst one counts.
 fn add(all: &mut LinkStatus, one: LinkStatus, node: &NodeAddress) {
-    all.wanted += one.wanted;
-    all.confirmed += one.confirmed;
-    all.handover_bytes += one.handover_bytes;
+    all.desired += one.desired;
+    all.active += one.active;
+    all.receive_queue_bytes += one.receive_queue_bytes;
     all.reconnects += one.reconnects;
-    for ((_, sum), (_, count)) in all.losses.iter_mut().zip(one.losses) {
+    for ((_, sum), (_, count)) in all.failures.iter_mut().zip(one.failures) {
         *sum += count;
     }
-    all.down = all.down.max(one.down);
-    all.proof = match (all.proof.take(), one.proof) {
-        (Some(Proof::Heard { age, lag }), Some(Proof::Heard { age: other, lag: longer })) => {
-            Some(Proof::Heard { age: age.max(other), lag: lag.max(longer) })
+    all.downtime = all.downtime.max(one.downtime);
+    all.probe = match (all.probe.take(), one.probe) {
+        (Some(ProbeState::Verified { age, rtt }), Some(ProbeState::Verified { age: other, rtt: longer })) => {
+            Some(ProbeState::Verified { age: age.max(other), rtt: rtt.max(longer) })
         }
-        (Some(worse @ Proof::Impossible(_)), _) | (_, Some(worse @ Proof::Impossible(_))) => Some(worse),
+        (Some(worse @ ProbeState::Unavailable(_)), _) | (_, Some(worse @ ProbeState::Unavailable(_))) => {
+            Some(worse)
+        }
         (one, other) => one.or(other),
     };
     // A node that carries nothing is nobody's trouble.
-    if !one.up && one.wanted > 0 && all.up {
-        let cause = one.cause.unwrap_or_default();
+    if !one.up && one.desired > 0 && all.up {
+        let cause = one.error.unwrap_or_default();
         let shown = node.to_string();
-        all.cause = Some(if cause.starts_with(&shown) { cause } else { format!("{shown}: {cause}") });
+        all.error = Some(if cause.starts_with(&shown) { cause } else { format!("{shown}: {cause}") });
         all.up = false;
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::probe::{MISSES_MAX, MISSES_WHILE_BEHIND_MAX, MISSES_WHILE_RECEIVING_MAX, Proof};
 use super::super::status::LinkConnection;
 use super::Listening;
-use crate::broker::{GapCause, Loss, LostTopics};
+use crate::broker::{AffectedTopics, GapCause, TopicGap};
 use earshot_redis_link::Failure;
 
 /// Checks that may be under way at one time; each ends by itself.
@@ -129,7 +129,7 @@ impl Listening<'_> {
     }
 
     fn tell_lost_from(&self, from: Instant) {
-        self.link.tell_loss(Loss { topics: LostTopics::All, cause: GapCause::Deaf, from });
+        self.link.tell_loss(TopicGap { topics: AffectedTopics::All, cause: GapCause::LinkDown, from });
     }
 
     /// Probes that the command link published do not arrive on this connection, which was connected later: nothing shows

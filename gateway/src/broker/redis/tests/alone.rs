@@ -27,12 +27,12 @@ async fn what_is_published_without_redis_reaches_this_node_in_order() {
     let mut answers = Vec::new();
     while begun.elapsed() < 2 * super::super::alone::PATIENCE {
         let data = Bytes::from(answers.len().to_string());
-        answers.push(lab.broker.publish(&name("here"), data, OnLoss::Local));
+        answers.push(lab.broker.publish(&name("here"), data, WhenUnavailable::Local));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let count = answers.len();
     for answer in answers {
-        assert_eq!(answer.await, Ok(Reach::ThisNode));
+        assert_eq!(answer.await, Ok(DeliveryScope::ThisNode));
     }
     let expected: Vec<_> = (0..count).map(|number| number.to_string()).collect();
     assert_eq!(heard(&lab), expected);
@@ -47,9 +47,9 @@ async fn a_short_absence_is_waited_for() {
     let lab = Lab::new(silent(&server.url()));
     lab.both_up().await;
     down(&lab, &mut server).await;
-    let answer = lab.broker.publish(&name("soon"), Bytes::from_static(b"x"), OnLoss::Local);
+    let answer = lab.broker.publish(&name("soon"), Bytes::from_static(b"x"), WhenUnavailable::Local);
     server.restart().await;
-    assert_eq!(answer.await, Ok(Reach::Broker));
+    assert_eq!(answer.await, Ok(DeliveryScope::AllNodes));
     assert!(lab.ear.heard().is_empty());
 }
 
@@ -58,9 +58,9 @@ async fn what_needs_redis_does_not_hold_up_what_does_not() {
     let mut server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     down(&lab, &mut server).await;
-    let refused = lab.broker.publish(&name("strict"), Bytes::from_static(b"x"), OnLoss::Reject);
-    let local = lab.broker.publish(&name("here"), Bytes::from_static(b"y"), OnLoss::Local);
-    assert_eq!(local.await, Ok(Reach::ThisNode));
+    let refused = lab.broker.publish(&name("strict"), Bytes::from_static(b"x"), WhenUnavailable::Reject);
+    let local = lab.broker.publish(&name("here"), Bytes::from_static(b"y"), WhenUnavailable::Local);
+    assert_eq!(local.await, Ok(DeliveryScope::ThisNode));
     assert!(matches!(refused.await, Err(BrokerError::Unavailable(_))));
     assert_eq!(heard(&lab), ["y"]);
 }
@@ -70,12 +70,12 @@ async fn a_topic_is_admitted_without_redis_and_its_loss_is_told_when_it_is_heard
     let mut server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     down(&lab, &mut server).await;
-    lab.broker.subscribe(&channel("new"), OnLoss::Local).await.unwrap();
-    assert_eq!((lab.subscriptions().wanted, lab.subscriptions().confirmed), (1, 0));
+    lab.broker.subscribe(&channel("new"), WhenUnavailable::Local).await.unwrap();
+    assert_eq!((lab.subscriptions().desired, lab.subscriptions().active), (1, 0));
     server.restart().await;
-    eventually("it is heard", || lab.subscriptions().confirmed == 1).await;
+    eventually("it is heard", || lab.subscriptions().active == 1).await;
     let losses = lab.ear.losses();
-    assert!(matches!(&losses[..], [Loss { cause: GapCause::Deaf, .. }]), "{losses:?}");
+    assert!(matches!(&losses[..], [TopicGap { cause: GapCause::LinkDown, .. }]), "{losses:?}");
     server.command(&["PUBLISH", "new", "after"]).await;
     eventually("news", || heard(&lab) == ["after"]).await;
 }
@@ -89,15 +89,15 @@ async fn a_forbidden_topic_that_was_admitted_without_redis_does_not_take_the_lin
     let lab = Lab::new(settings);
     lab.both_up().await;
     down(&lab, &mut server).await;
-    lab.broker.subscribe(&channel("forbidden"), OnLoss::Local).await.unwrap();
-    lab.broker.subscribe(&channel("ok"), OnLoss::Local).await.unwrap();
+    lab.broker.subscribe(&channel("forbidden"), WhenUnavailable::Local).await.unwrap();
+    lab.broker.subscribe(&channel("ok"), WhenUnavailable::Local).await.unwrap();
     server.restart().await;
-    eventually("what may be heard is", || lab.subscriptions().confirmed == 1).await;
+    eventually("what may be heard is", || lab.subscriptions().active == 1).await;
     lab.both_up().await;
     eventually("the loss of both is told", || {
-        let topics = |loss: Loss| match loss.topics {
-            LostTopics::All => 2,
-            LostTopics::Some(topics) => topics.len(),
+        let topics = |loss: TopicGap| match loss.topics {
+            AffectedTopics::All => 2,
+            AffectedTopics::Some(topics) => topics.len(),
         };
         lab.ear.losses().into_iter().map(topics).sum::<usize>() >= 2
     })

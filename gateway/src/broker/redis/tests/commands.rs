@@ -10,8 +10,9 @@ async fn publications_keep_the_order_in_which_they_were_given() {
     lab.subscribe("order").await;
     let name = ChannelName::parse("order").unwrap();
     // None is polled before the last is given, and they are polled from the last to the first.
-    let mut answers: Vec<_> =
-        (0..MANY).map(|n| lab.broker.publish(&name, Bytes::from(n.to_string()), OnLoss::Reject)).collect();
+    let mut answers: Vec<_> = (0..MANY)
+        .map(|n| lab.broker.publish(&name, Bytes::from(n.to_string()), WhenUnavailable::Reject))
+        .collect();
     answers.reverse();
     assert!(futures::future::join_all(answers).await.iter().all(Result::is_ok));
     eventually("all heard", || lab.ear.heard().len() == MANY).await;
@@ -27,7 +28,7 @@ async fn nobody_has_to_wait_for_the_answer() {
     drop(lab.broker.publish(
         &ChannelName::parse("forgotten").unwrap(),
         Bytes::from_static(b"x"),
-        OnLoss::Reject,
+        WhenUnavailable::Reject,
     ));
     eventually("heard", || lab.ear.count("forgotten") == 1).await;
 }
@@ -40,8 +41,9 @@ async fn a_short_outage_loses_no_publication() {
     server.kill();
     eventually("noticed without a publication", || lab.broker.links().iter().all(|link| !link.up)).await;
     let name = ChannelName::parse("blip").unwrap();
-    let answers: Vec<_> =
-        (0..300).map(|_| lab.broker.publish(&name, Bytes::from_static(b"x"), OnLoss::Reject)).collect();
+    let answers: Vec<_> = (0..300)
+        .map(|_| lab.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject))
+        .collect();
     server.restart().await;
     let answers = futures::future::join_all(answers).await;
     assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
@@ -61,7 +63,7 @@ async fn a_long_outage_is_told_within_the_time_out_and_leaves_nothing_behind() {
     server.kill();
     eventually("down", || lab.broker.links().iter().all(|link| !link.up)).await;
     let name = ChannelName::parse("gone").unwrap();
-    let publish = || lab.broker.publish(&name, Bytes::from_static(b"x"), OnLoss::Reject);
+    let publish = || lab.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject);
     for _ in 0..3 {
         let begun = Instant::now();
         let answers = futures::future::join_all((0..20).map(|_| publish()).collect::<Vec<_>>()).await;
@@ -89,8 +91,11 @@ async fn what_was_on_its_way_when_the_connection_broke_is_never_sent_twice() {
     let lab = Lab::new(settings);
     lab.both_up().await;
     server.signal("-STOP");
-    let answer =
-        lab.broker.publish(&ChannelName::parse("once").unwrap(), Bytes::from_static(b"x"), OnLoss::Reject);
+    let answer = lab.broker.publish(
+        &ChannelName::parse("once").unwrap(),
+        Bytes::from_static(b"x"),
+        WhenUnavailable::Reject,
+    );
     let answer = lab.drain.spawn(answer);
     // The bytes wait in the stopped server's socket.
     eventually("it is in the server's socket", || unread(server.port) > 0).await;
@@ -117,10 +122,10 @@ async fn too_many_bytes_are_busy_and_leave_no_debt() {
     let lab = Lab::new(RedisSettings { queue_bytes: 1000, ..quick(&server.url()) });
     lab.both_up().await;
     let name = ChannelName::parse("big").unwrap();
-    let answer = lab.broker.publish(&name, Bytes::from(vec![0; 2000]), OnLoss::Reject).await;
+    let answer = lab.broker.publish(&name, Bytes::from(vec![0; 2000]), WhenUnavailable::Reject).await;
     assert_eq!(answer, Err(BrokerError::Busy));
     for _ in 0..50 {
-        lab.broker.publish(&name, Bytes::from(vec![0; 500]), OnLoss::Reject).await.unwrap();
+        lab.broker.publish(&name, Bytes::from(vec![0; 500]), WhenUnavailable::Reject).await.unwrap();
     }
 }
 

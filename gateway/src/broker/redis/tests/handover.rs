@@ -18,7 +18,7 @@ fn everything(handover: &Handover) -> Vec<String> {
         match handover.take(&mut batch, 2) {
             Taken::Messages => told.extend(batch.drain(..).map(|message| message.channel)),
             Taken::Gone(topic) => panic!("{topic} has no slot"),
-            Taken::Loss(loss) => told.push(format!("{} {:?}", loss.cause.as_str(), loss.topics)),
+            Taken::TopicGap(loss) => told.push(format!("{} {:?}", loss.cause.as_str(), loss.topics)),
             Taken::Nothing | Taken::Ended => return told,
         }
     }
@@ -26,7 +26,7 @@ fn everything(handover: &Handover) -> Vec<String> {
 
 #[tokio::test]
 async fn a_full_queue_keeps_what_it_has_and_names_what_it_drops() {
-    let handover = Handover::new(&RedisSettings { handover_items: 3, ..RedisSettings::default() }, None);
+    let handover = Handover::new(&RedisSettings { receive_queue_items: 3, ..RedisSettings::default() }, None);
     for name in ["a", "b", "c", "d", "e", "d"] {
         push(&handover, name, b"");
     }
@@ -37,20 +37,20 @@ async fn a_full_queue_keeps_what_it_has_and_names_what_it_drops() {
 
 #[tokio::test]
 async fn a_loss_stands_where_it_happened() {
-    let handover = Handover::new(&RedisSettings { handover_items: 2, ..RedisSettings::default() }, None);
+    let handover = Handover::new(&RedisSettings { receive_queue_items: 2, ..RedisSettings::default() }, None);
     let mut batch = Vec::new();
     push(&handover, "a", b"");
     push(&handover, "b", b"");
     push(&handover, "lost", b"");
     assert!(matches!(handover.take(&mut batch, 1), Taken::Messages));
     push(&handover, "c", b"");
-    let lost = format!("queue-full {:?}", LostTopics::Some(vec![channel("lost")]));
+    let lost = format!("queue-full {:?}", AffectedTopics::Some(vec![channel("lost")]));
     assert_eq!(everything(&handover), ["b", &lost, "c"]);
 }
 
 #[tokio::test]
 async fn bytes_are_bounded_too() {
-    let settings = RedisSettings { handover_bytes: 1000, ..RedisSettings::default() };
+    let settings = RedisSettings { receive_queue_bytes: 1000, ..RedisSettings::default() };
     let handover = Handover::new(&settings, None);
     for _ in 0..10 {
         push(&handover, "a", &[0; 300]);
@@ -61,7 +61,7 @@ async fn bytes_are_bounded_too() {
 
 #[tokio::test]
 async fn too_many_names_become_all() {
-    let handover = Handover::new(&RedisSettings { handover_items: 0, ..RedisSettings::default() }, None);
+    let handover = Handover::new(&RedisSettings { receive_queue_items: 0, ..RedisSettings::default() }, None);
     for n in 0..100_000 {
         push(&handover, &format!("n{n}"), b"");
     }
@@ -73,7 +73,7 @@ async fn too_many_names_become_all() {
 
 #[tokio::test]
 async fn losses_of_two_causes_in_turn_are_bounded_too() {
-    let settings = RedisSettings { handover_items: 0, message_bytes: 10, ..RedisSettings::default() };
+    let settings = RedisSettings { receive_queue_items: 0, message_bytes: 10, ..RedisSettings::default() };
     let handover = Handover::new(&settings, None);
     for n in 0..10_000 {
         push(&handover, &format!("full{n}"), b"");

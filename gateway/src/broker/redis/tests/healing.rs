@@ -9,21 +9,23 @@ async fn twenty_thousand_topics_are_heard_again_after_a_crash() {
     let lab = Lab::up(&server).await;
     let names: Vec<_> = (0..TOPICS).map(|n| ChannelName::parse(&format!("c{n}")).unwrap()).collect();
     let topics: Vec<_> = names.iter().cloned().map(Topic::Channel).collect();
-    let wishes =
-        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
-            .await;
+    let wishes = futures::future::join_all(
+        topics.iter().map(|topic| lab.broker.subscribe(topic, WhenUnavailable::Reject)),
+    )
+    .await;
     assert!(wishes.iter().all(Result::is_ok));
     let before = Instant::now();
 
     server.kill();
     eventually("the loss of the link is noticed", || !lab.subscriptions().up).await;
-    assert_eq!(lab.subscriptions().confirmed, 0);
+    assert_eq!(lab.subscriptions().active, 0);
     server.restart().await;
     lab.both_up().await;
-    assert_eq!(lab.subscriptions().confirmed, TOPICS);
+    assert_eq!(lab.subscriptions().active, TOPICS);
     for names in names.chunks(5000) {
-        let published =
-            names.iter().map(|name| lab.broker.publish(name, Bytes::from_static(b"again"), OnLoss::Reject));
+        let published = names
+            .iter()
+            .map(|name| lab.broker.publish(name, Bytes::from_static(b"again"), WhenUnavailable::Reject));
         let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
         assert!(published.iter().all(Result::is_ok));
     }
@@ -31,8 +33,8 @@ async fn twenty_thousand_topics_are_heard_again_after_a_crash() {
 
     let events = lab.ear.events();
     let Event::Lost(loss) = &events[0] else { panic!("heard before the loss was said: {:?}", events[0]) };
-    assert_eq!(loss.cause, GapCause::Deaf);
-    assert!(matches!(loss.topics, LostTopics::All));
+    assert_eq!(loss.cause, GapCause::LinkDown);
+    assert!(matches!(loss.topics, AffectedTopics::All));
     assert!(loss.from <= before + Duration::from_secs(1), "from the last proof, not from the return");
     let heard: std::collections::HashSet<_> = lab.ear.heard().into_iter().map(|(name, _)| name).collect();
     assert_eq!((events.len(), heard.len()), (TOPICS + 1, TOPICS), "each exactly once");
@@ -69,7 +71,7 @@ async fn a_killed_subscriber_comes_back_and_says_so() {
     lab.publish("killed", b"after").await.unwrap();
     eventually("heard after", || lab.ear.count("killed") == 2).await;
     let events = lab.ear.events();
-    assert!(matches!(events[1], Event::Lost(Loss { cause: GapCause::Deaf, .. })), "{events:?}");
+    assert!(matches!(events[1], Event::Lost(TopicGap { cause: GapCause::LinkDown, .. })), "{events:?}");
     assert_eq!(events.len(), 3, "{events:?}");
 }
 
@@ -82,15 +84,15 @@ async fn a_wish_made_while_deaf_is_fulfilled_and_is_no_loss() {
     lab.subscribe("old").await;
     server.kill();
     eventually("down", || !lab.subscriptions().up).await;
-    let wish = lab.broker.subscribe(&channel("new"), OnLoss::Reject).await;
+    let wish = lab.broker.subscribe(&channel("new"), WhenUnavailable::Reject).await;
     assert!(matches!(wish, Err(BrokerError::Unavailable(_))), "{wish:?}");
     server.restart().await;
-    eventually("both confirmed", || lab.subscriptions().confirmed == 2).await;
+    eventually("both confirmed", || lab.subscriptions().active == 2).await;
     lab.both_up().await;
     let losses = lab.ear.losses();
     assert_eq!(losses.len(), 1);
     assert!(
-        matches!(&losses[0].topics, LostTopics::Some(topics) if *topics == [channel("old")]),
+        matches!(&losses[0].topics, AffectedTopics::Some(topics) if *topics == [channel("old")]),
         "{losses:?}"
     );
     lab.publish("new", b"x").await.unwrap();
@@ -105,9 +107,10 @@ async fn what_comes_during_the_replay_is_handed_on_after_the_loss() {
     let lab = Arc::new(Lab::new(settings));
     lab.both_up().await;
     let topics: Vec<_> = (0..TOPICS).map(|n| channel(&format!("r{n}"))).collect();
-    let wishes =
-        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
-            .await;
+    let wishes = futures::future::join_all(
+        topics.iter().map(|topic| lab.broker.subscribe(topic, WhenUnavailable::Reject)),
+    )
+    .await;
     assert!(wishes.iter().all(Result::is_ok));
     server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     let client = redis::Client::open(server.url()).unwrap();
@@ -145,10 +148,10 @@ async fn everything_ends_promptly_when_told_to() {
     let topic = channel("end");
     let ((), wish, begun) = tokio::join!(
         async {
-            eventually("wanted", || lab.subscriptions().wanted == 1).await;
+            eventually("wanted", || lab.subscriptions().desired == 1).await;
             lab.drain.stop().await;
         },
-        lab.broker.subscribe(&topic, OnLoss::Reject),
+        lab.broker.subscribe(&topic, WhenUnavailable::Reject),
         async { Instant::now() },
     );
     assert!(matches!(wish, Err(BrokerError::Unavailable(_))));

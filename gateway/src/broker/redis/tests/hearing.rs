@@ -17,7 +17,7 @@ async fn payloads_pass_byte_by_byte() {
     ];
     let name = ChannelName::parse("bytes").unwrap();
     for payload in &payloads {
-        lab.broker.publish(&name, payload.clone(), OnLoss::Reject).await.unwrap();
+        lab.broker.publish(&name, payload.clone(), WhenUnavailable::Reject).await.unwrap();
     }
     eventually("all heard", || lab.ear.heard().len() == payloads.len()).await;
     assert_eq!(lab.ear.heard(), payloads.map(|data| ("bytes".to_owned(), data)));
@@ -39,13 +39,14 @@ async fn many_wishes_at_once_make_few_commands() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     let topics: Vec<_> = (0..5000).map(|n| channel(&format!("t{n}"))).collect();
-    let wishes =
-        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
-            .await;
+    let wishes = futures::future::join_all(
+        topics.iter().map(|topic| lab.broker.subscribe(topic, WhenUnavailable::Reject)),
+    )
+    .await;
     assert!(wishes.iter().all(Result::is_ok));
     let calls = server.calls("subscribe").await;
     assert!(calls <= 100, "{calls} SUBSCRIBE commands for 5000 topics");
-    assert_eq!(lab.subscriptions().confirmed, 5000);
+    assert_eq!(lab.subscriptions().active, 5000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +79,7 @@ async fn what_was_wished_last_counts() {
     for round in 0..100 {
         let _ = tokio::time::timeout(
             Duration::from_micros(round * 7),
-            lab.broker.subscribe(&topic, OnLoss::Reject),
+            lab.broker.subscribe(&topic, WhenUnavailable::Reject),
         )
         .await;
         lab.broker.unsubscribe(&topic);
@@ -98,7 +99,7 @@ async fn what_was_wished_last_counts() {
         }
         assert!(Instant::now() < deadline, "still subscribed");
     }
-    assert_eq!(lab.subscriptions().wanted, 0);
+    assert_eq!(lab.subscriptions().desired, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,8 +107,8 @@ async fn a_pattern_hears_and_nothing_is_heard_twice() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.subscribe("job.1").await;
-    lab.broker.subscribe(&Topic::Pattern("job.*".into()), OnLoss::Reject).await.unwrap();
-    lab.broker.subscribe(&Topic::Pattern("*".into()), OnLoss::Reject).await.unwrap();
+    lab.broker.subscribe(&Topic::Pattern("job.*".into()), WhenUnavailable::Reject).await.unwrap();
+    lab.broker.subscribe(&Topic::Pattern("*".into()), WhenUnavailable::Reject).await.unwrap();
     for name in ["job.1", "job.1", "job.2", "other"] {
         lab.publish(name, b"same").await.unwrap();
     }
@@ -120,7 +121,7 @@ async fn a_pattern_hears_and_nothing_is_heard_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_handover_says_a_loss_in_order_and_stays_bounded() {
     let server = Server::start(&[]).await;
-    let lab = Lab::new(RedisSettings { handover_items: 50, ..silent(&server.url()) });
+    let lab = Lab::new(RedisSettings { receive_queue_items: 50, ..silent(&server.url()) });
     lab.both_up().await;
     lab.subscribe("flood").await;
     let flood = ChannelName::parse("flood").unwrap();
@@ -128,7 +129,7 @@ async fn a_full_handover_says_a_loss_in_order_and_stays_bounded() {
         let stalled = lab.ear.stall.lock().unwrap();
         let mut last = None;
         for n in 0..8000_u32 {
-            last = Some(lab.broker.publish(&flood, Bytes::from(n.to_string()), OnLoss::Reject));
+            last = Some(lab.broker.publish(&flood, Bytes::from(n.to_string()), WhenUnavailable::Reject));
         }
         // The answer to the last PUBLISH comes by the other connection; the flood may still be on its way on this
         // one, so the assertions below hold whatever part of it comes after the release.
@@ -141,15 +142,15 @@ async fn a_full_handover_says_a_loss_in_order_and_stays_bounded() {
     while lab.ear.last_heard().is_none_or(|data| number(&data) < 8000) {
         assert!(begun.elapsed() < DEADLINE, "deaf after the flood");
         let number: u32 = after.next().unwrap();
-        lab.broker.publish(&flood, Bytes::from(number.to_string()), OnLoss::Reject).await.unwrap();
+        lab.broker.publish(&flood, Bytes::from(number.to_string()), WhenUnavailable::Reject).await.unwrap();
     }
     let mut expected = 0_u32;
     let mut said = false;
     for event in lab.ear.events() {
         match event {
             Event::Lost(loss) => {
-                assert_eq!(loss.cause, GapCause::HandoverFull);
-                assert!(matches!(loss.topics, LostTopics::Some(topics) if topics == [channel("flood")]));
+                assert_eq!(loss.cause, GapCause::QueueFull);
+                assert!(matches!(loss.topics, AffectedTopics::Some(topics) if topics == [channel("flood")]));
                 said = true;
             }
             Event::Heard(_, data) => {
@@ -175,13 +176,17 @@ async fn a_payload_above_the_limit_is_a_loss_of_its_channel() {
     lab.subscribe("size").await;
     for payload in [&b"0123456789"[..], b"0123456789+", b"after"] {
         lab.broker
-            .publish(&ChannelName::parse("size").unwrap(), Bytes::copy_from_slice(payload), OnLoss::Reject)
+            .publish(
+                &ChannelName::parse("size").unwrap(),
+                Bytes::copy_from_slice(payload),
+                WhenUnavailable::Reject,
+            )
             .await
             .unwrap();
     }
     eventually("the last is heard", || lab.ear.heard().len() == 2).await;
     let events = lab.ear.events();
     assert!(matches!(&events[0], Event::Heard(_, data) if data == "0123456789"), "{events:?}");
-    assert!(matches!(&events[1], Event::Lost(Loss { cause: GapCause::TooLarge, .. })), "{events:?}");
+    assert!(matches!(&events[1], Event::Lost(TopicGap { cause: GapCause::TooLarge, .. })), "{events:?}");
     assert!(matches!(&events[2], Event::Heard(_, data) if data == "after"), "{events:?}");
 }

@@ -4,15 +4,15 @@ use earshot_protocol::{ClientInfo, StreamPosition};
 
 use super::*;
 use crate::broker::Attributes;
-use crate::broker::log::{Append, Envelope, Log, LogEntry, LogPage};
+use crate::broker::log::{AppendOptions, LogConfig, LogEntry, LogPage, LoggedMessage};
 
 mod loss;
 mod reading;
 mod refused;
 
-fn log() -> Log {
+fn log() -> LogConfig {
     let (key_prefix, ttl) = ("{t}:".to_owned(), Duration::from_secs(60));
-    Log { key_prefix, spread: false, sharded: false, size: 100, ttl }
+    LogConfig { key_prefix, channel_hash_tag: false, sharded: false, size: 100, ttl }
 }
 
 fn name() -> ChannelName {
@@ -27,7 +27,7 @@ impl Lab {
         &self,
         data: D,
     ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + use<D> {
-        self.broker.append(&log(), &name(), data.into(), Append::default())
+        self.broker.append(&log(), &name(), data.into(), AppendOptions::default(), None)
     }
 
     async fn append(&self, data: &'static str) -> StreamPosition {
@@ -38,8 +38,8 @@ impl Lab {
         self.broker.read_log(&log(), &name(), after, 1000).await.unwrap()
     }
 
-    fn envelopes(&self) -> Vec<Envelope> {
-        self.ear.heard().iter().map(|(_, data)| Envelope::open(data).unwrap()).collect()
+    fn envelopes(&self) -> Vec<LoggedMessage> {
+        self.ear.heard().iter().map(|(_, data)| LoggedMessage::decode(data).unwrap()).collect()
     }
 }
 
@@ -56,10 +56,10 @@ async fn two_brokers_at_once_make_one_sequence() {
     const EACH: usize = 500;
     let server = Server::start(&[]).await;
     let labs = [Lab::up(&server).await, Lab::up(&server).await];
-    let log = Log { size: 2 * EACH, ..log() };
+    let log = LogConfig { size: 2 * EACH, ..log() };
     labs[0].subscribe(name().as_str()).await;
     let append = |lab: usize, n: usize| {
-        labs[lab].broker.append(&log, &name(), format!("{lab} {n}").into(), Append::default())
+        labs[lab].broker.append(&log, &name(), format!("{lab} {n}").into(), AppendOptions::default(), None)
     };
     let answers: Vec<_> = (0..EACH).flat_map(|n| [append(0, n), append(1, n)]).collect();
     let answers = futures::future::join_all(answers).await;
@@ -79,7 +79,7 @@ async fn two_brokers_at_once_make_one_sequence() {
     assert_eq!(page.top, Some(StreamPosition { epoch, offset: 2 * EACH as u64 }));
     let kept = page.entries.into_iter().map(|LogEntry { offset, attributes, payload }| {
         let position = StreamPosition { epoch, offset };
-        Envelope { position, attributes, payload }
+        LoggedMessage { position, attributes, payload }
     });
     assert_eq!(labs[0].envelopes(), kept.collect::<Vec<_>>(), "what is heard is what is kept, in its order");
 }
@@ -102,16 +102,16 @@ async fn payloads_and_attributes_come_back_as_they_were_given() {
     let mut expected = Vec::new();
     for (payload, tags, info) in given {
         let attributes = Attributes::new(tags, info);
-        let extras = Append { attributes: attributes.clone(), idempotency_key: None };
-        let position = lab.broker.append(&log(), &name(), payload.clone(), extras).await.unwrap();
-        expected.push(Envelope { position, attributes, payload });
+        let extras = AppendOptions { attributes: attributes.clone(), idempotency_key: None };
+        let position = lab.broker.append(&log(), &name(), payload.clone(), extras, None).await.unwrap();
+        expected.push(LoggedMessage { position, attributes, payload });
     }
     eventually("all heard", || lab.ear.heard().len() == expected.len()).await;
     assert_eq!(lab.envelopes(), expected);
-    let sealed: Vec<_> = expected.iter().map(Envelope::seal).collect();
+    let sealed: Vec<_> = expected.iter().map(LoggedMessage::encode).collect();
     let heard: Vec<_> = lab.ear.heard().into_iter().map(|(_, data)| data).collect();
     assert_eq!(heard, sealed, "the script's bytes are the codec's bytes");
-    let entry = |Envelope { position, attributes, payload }| {
+    let entry = |LoggedMessage { position, attributes, payload }| {
         let offset = position.offset;
         LogEntry { offset, attributes, payload }
     };
@@ -123,9 +123,12 @@ async fn only_the_newest_are_kept() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     for size in [10, 3, 0, 5] {
-        let log = Log { size, ..log() };
+        let log = LogConfig { size, ..log() };
         for _ in 0..20 {
-            lab.broker.append(&log, &name(), Bytes::from_static(b"x"), Append::default()).await.unwrap();
+            lab.broker
+                .append(&log, &name(), Bytes::from_static(b"x"), AppendOptions::default(), None)
+                .await
+                .unwrap();
         }
         let page = lab.read(0).await;
         let top = page.top.unwrap().offset;
@@ -147,9 +150,12 @@ async fn entries_expire_and_the_position_outlives_them() {
     let day = 86_400_000;
     assert!((day + 50_000..=day + 60_000).contains(&ttl(META).await), "{}", ttl(META).await);
 
-    let quick = Log { ttl: Duration::from_millis(30), ..log() };
-    let first =
-        lab.broker.append(&quick, &name(), Bytes::from_static(b"y"), Append::default()).await.unwrap();
+    let quick = LogConfig { ttl: Duration::from_millis(30), ..log() };
+    let first = lab
+        .broker
+        .append(&quick, &name(), Bytes::from_static(b"y"), AppendOptions::default(), None)
+        .await
+        .unwrap();
     assert_eq!(first.offset, 2);
     while !lab.read(0).await.entries.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -166,8 +172,8 @@ async fn a_key_makes_a_publication_once() {
     let lab = Lab::up(&server).await;
     lab.subscribe(name().as_str()).await;
     let once = |key: &str, data: &'static str| {
-        let extras = Append { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
-        lab.broker.append(&log(), &name(), data.into(), extras)
+        let extras = AppendOptions { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
+        lab.broker.append(&log(), &name(), data.into(), extras, None)
     };
     let (first, again, other) = tokio::join!(once("a", "1"), once("a", "2"), once("b", "3"));
     let (first, other) = (first.unwrap(), other.unwrap());
@@ -193,8 +199,8 @@ async fn keys_of_different_channels_do_not_collide() {
     let lab = Lab::up(&server).await;
     for (channel, key) in [("order", "42:paid"), ("order:42", "paid")] {
         let channel = ChannelName::parse(channel).unwrap();
-        let extras = Append { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
-        assert!(lab.broker.append(&log(), &channel, "1".into(), extras).await.is_ok());
+        let extras = AppendOptions { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
+        assert!(lab.broker.append(&log(), &channel, "1".into(), extras, None).await.is_ok());
         assert_eq!(lab.broker.read_log(&log(), &channel, 0, 10).await.unwrap().entries.len(), 1, "{channel}");
     }
 }
@@ -209,7 +215,7 @@ async fn publications_and_appends_keep_one_order() {
     for n in 0..MANY {
         let data = Bytes::from(n.to_string());
         if n % 3 == 0 {
-            let published = lab.broker.publish(&name(), data, OnLoss::Reject);
+            let published = lab.broker.publish(&name(), data, WhenUnavailable::Reject);
             answers.push(Box::pin(async { published.await.is_ok() }));
         } else {
             let appended = lab.appending(data);
@@ -219,7 +225,7 @@ async fn publications_and_appends_keep_one_order() {
     answers.reverse();
     assert!(futures::future::join_all(answers).await.into_iter().all(|done| done));
     eventually("all heard", || lab.ear.heard().len() == MANY).await;
-    let said = |data: Bytes| Envelope::open(&data).map_or(data, |envelope| envelope.payload);
+    let said = |data: Bytes| LoggedMessage::decode(&data).map_or(data, |envelope| envelope.payload);
     let said: Vec<_> = lab.ear.heard().into_iter().map(|(_, data)| said(data)).collect();
     assert_eq!(said, (0..MANY).map(|n| n.to_string()).collect::<Vec<_>>());
 }
@@ -251,8 +257,9 @@ async fn a_cluster_finds_every_key_in_one_slot() {
     let server = Server::start(&["--cluster-enabled", "yes"]).await;
     server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
     let lab = Lab::up(&server).await;
-    let extras = Append { attributes: Attributes::default(), idempotency_key: Some("key".into()) };
-    let append = |log: &Log| lab.broker.append(log, &name(), Bytes::from_static(b"x"), extras.clone());
+    let extras = AppendOptions { attributes: Attributes::default(), idempotency_key: Some("key".into()) };
+    let append =
+        |log: &LogConfig| lab.broker.append(log, &name(), Bytes::from_static(b"x"), extras.clone(), None);
     let mut first = append(&log()).await;
     while matches!(first, Err(BrokerError::Unavailable(_))) {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -264,6 +271,6 @@ async fn a_cluster_finds_every_key_in_one_slot() {
     assert_eq!(payloads(&lab.read(0).await), [b"x", b"y"]);
     lab.broker.clear_log(&log(), &name()).await.unwrap();
     assert_eq!(lab.append("z").await, StreamPosition { offset: 3, ..first });
-    let untagged = append(&Log { key_prefix: "t:".to_owned(), ..log() }).await;
+    let untagged = append(&LogConfig { key_prefix: "t:".to_owned(), ..log() }).await;
     assert!(matches!(&untagged, Err(BrokerError::Refused(why)) if why.contains("CROSSSLOT")), "{untagged:?}");
 }

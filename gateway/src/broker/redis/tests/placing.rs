@@ -136,8 +136,8 @@ impl World {
         });
         node.carries.extend(outcome.subscribed.iter().cloned());
         match node.table.loss(&outcome).map(|loss| loss.topics) {
-            Some(LostTopics::All) => self.untold.clear(),
-            Some(LostTopics::Some(topics)) => topics.iter().for_each(|topic| {
+            Some(AffectedTopics::All) => self.untold.clear(),
+            Some(AffectedTopics::Some(topics)) => topics.iter().for_each(|topic| {
                 self.untold.remove(topic);
             }),
             None => {}

@@ -7,10 +7,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::super::probe;
 use super::*;
-use crate::broker::Proof;
+use crate::broker::ProbeState;
 
 fn is_proven(lab: &Lab) -> bool {
-    matches!(lab.subscriptions().proof, Some(Proof::Heard { .. }))
+    matches!(lab.subscriptions().probe, Some(ProbeState::Verified { .. }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +26,7 @@ async fn hearing_is_proven_again_and_again() {
     assert!(server.calls("publish").await >= probes + 3);
     let status = lab.subscriptions();
     assert!(status.up && is_proven(&lab), "{status:?}");
-    assert_eq!((status.wanted, status.confirmed, status.reconnects), (0, 0, 0), "a probe is no topic");
+    assert_eq!((status.desired, status.active, status.reconnects), (0, 0, 0), "a probe is no topic");
     assert!(lab.ear.events().is_empty(), "a probe is no publication");
 }
 
@@ -49,12 +49,13 @@ async fn a_server_that_others_no_longer_publish_to_is_deaf_although_it_answers()
     way.lead_to(new.port);
     old.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     eventually("deafness is noticed", || {
-        let losses = lab.subscriptions().losses;
+        let losses = lab.subscriptions().failures;
         losses.iter().any(|(reason, count)| *reason == "not-receiving" && *count > 0)
     })
     .await;
     eventually("it hears at the other server", || lab.subscriptions().up && is_proven(&lab)).await;
-    eventually("the loss is told", || lab.ear.losses().iter().any(|loss| loss.cause == GapCause::Deaf)).await;
+    eventually("the loss is told", || lab.ear.losses().iter().any(|loss| loss.cause == GapCause::LinkDown))
+        .await;
     new.command(&["PUBLISH", "news", "after"]).await;
     eventually("news are heard", || lab.ear.heard().iter().any(|(_, data)| &data[..] == b"after")).await;
 }
@@ -67,8 +68,8 @@ async fn where_the_acl_forbids_probes_that_is_said_and_the_link_works_all_the_sa
     let url = format!("redis://web:pw@127.0.0.1:{}", server.port);
     let lab = Lab::new(quick(&url));
     lab.both_up().await;
-    let said = || match lab.subscriptions().proof {
-        Some(Proof::Impossible(reason)) => reason.contains("NOPERM"),
+    let said = || match lab.subscriptions().probe {
+        Some(ProbeState::Unavailable(reason)) => reason.contains("NOPERM"),
         _ => false,
     };
     eventually("it is said why", said).await;
@@ -95,7 +96,7 @@ async fn trouble_of_the_command_link_is_no_deafness() {
         until_more(&server, probes).await;
     }
     let status = lab.subscriptions();
-    assert!(status.losses.iter().all(|(_, count)| *count == 0), "{status:?}");
+    assert!(status.failures.iter().all(|(_, count)| *count == 0), "{status:?}");
     assert!(lab.ear.losses().is_empty());
 }
 
@@ -187,7 +188,7 @@ async fn a_probe_that_comes_late_proves_what_came_before_it() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(is_proven(&lab));
-    assert_eq!(lab.subscriptions().losses, [("unreachable", 0), ("not-receiving", 0), ("rejected", 0)]);
+    assert_eq!(lab.subscriptions().failures, [("unreachable", 0), ("not-receiving", 0), ("rejected", 0)]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::*;
 async fn a_wrong_password_is_told_and_heals_when_it_is_right() {
     let server = Server::start(&["--requirepass", "right"]).await;
     let lab = Lab::new(quick(&format!("redis://:s3cret-wrong@127.0.0.1:{}", server.port)));
-    let told = |link: &LinkStatus| link.cause.as_ref().is_some_and(|cause| cause.contains("WRONGPASS"));
+    let told = |link: &LinkStatus| link.error.as_ref().is_some_and(|cause| cause.contains("WRONGPASS"));
     eventually("both links tell", || lab.broker.links().iter().all(told)).await;
     assert!(!format!("{:?} {:?}", lab.broker.links(), lab.broker).contains("s3cret"));
     let admin = format!("redis://:right@127.0.0.1:{}", server.port);
@@ -24,7 +24,7 @@ async fn a_missing_password_is_a_refusal_too() {
     settings.instance.refused_retry_min = Duration::from_secs(3600);
     settings.instance.refused_retry_max = Duration::from_secs(3600);
     let lab = Lab::new(settings);
-    let told = |link: &LinkStatus| link.cause.as_ref().is_some_and(|cause| cause.contains("NOAUTH"));
+    let told = |link: &LinkStatus| link.error.as_ref().is_some_and(|cause| cause.contains("NOAUTH"));
     eventually("both links tell", || lab.broker.links().iter().all(told)).await;
     // Had it been taken for an unreachable server, it would be tried again soon, and be let in.
     let admin = format!("redis://:right@127.0.0.1:{}", server.port);
@@ -36,11 +36,13 @@ async fn a_missing_password_is_a_refusal_too() {
 async fn tls_to_a_server_without_it_is_refused_not_a_panic() {
     let server = Server::start(&[]).await;
     let lab = Lab::new(quick(&format!("rediss://127.0.0.1:{}", server.port)));
-    let told = |link: &LinkStatus| !link.up && link.cause.as_deref() != Some("connecting");
+    let told = |link: &LinkStatus| !link.up && link.error.as_deref() != Some("connecting");
     eventually("both links tell", || lab.broker.links().iter().all(told)).await;
-    let wish =
-        tokio::time::timeout(Duration::from_millis(100), lab.broker.subscribe(&channel("x"), OnLoss::Reject))
-            .await;
+    let wish = tokio::time::timeout(
+        Duration::from_millis(100),
+        lab.broker.subscribe(&channel("x"), WhenUnavailable::Reject),
+    )
+    .await;
     assert!(wish.is_err());
 }
 
@@ -54,9 +56,10 @@ async fn a_forbidden_channel_is_refused_and_its_neighbours_live() {
     let names = (0..1200).map(|n| if n % 400 == 7 { format!("secret:{n}") } else { format!("ok:{n}") });
     let names: Vec<_> = names.collect();
     let topics: Vec<_> = names.iter().map(|name| channel(name)).collect();
-    let wishes =
-        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
-            .await;
+    let wishes = futures::future::join_all(
+        topics.iter().map(|topic| lab.broker.subscribe(topic, WhenUnavailable::Reject)),
+    )
+    .await;
     for (name, wish) in names.iter().zip(wishes) {
         match wish {
             Ok(_) => assert!(name.starts_with("ok:"), "{name}"),
@@ -66,12 +69,12 @@ async fn a_forbidden_channel_is_refused_and_its_neighbours_live() {
             Err(other) => panic!("{name}: {other}"),
         }
     }
-    assert_eq!((lab.subscriptions().wanted, lab.subscriptions().confirmed), (1197, 1197));
+    assert_eq!((lab.subscriptions().desired, lab.subscriptions().active), (1197, 1197));
     assert!(lab.subscriptions().up);
 
     let published = names.iter().map(|name| {
         let name = ChannelName::parse(name).unwrap();
-        lab.broker.publish(&name, Bytes::from_static(b"x"), OnLoss::Reject)
+        lab.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject)
     });
     let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
     for (name, published) in names.iter().zip(published) {
@@ -95,25 +98,28 @@ async fn a_right_that_is_taken_away_is_told_and_heals_when_it_is_given_back() {
     lab.subscribe("taken").await;
     server.command(&rules("&kept")).await;
     eventually("the refusal is told", || {
-        lab.subscriptions().cause.is_some_and(|cause| cause.contains("1 topics"))
+        lab.subscriptions().error.is_some_and(|cause| cause.contains("1 topics"))
     })
     .await;
-    assert_eq!(lab.subscriptions().confirmed, 1);
-    assert!(matches!(lab.ear.losses()[..], [Loss { topics: LostTopics::All, .. }]), "{:?}", lab.ear.losses());
+    assert_eq!(lab.subscriptions().active, 1);
+    assert!(
+        matches!(lab.ear.losses()[..], [TopicGap { topics: AffectedTopics::All, .. }]),
+        "{:?}",
+        lab.ear.losses()
+    );
     lab.publish("kept", b"x").await.unwrap();
     eventually("the other is heard", || lab.ear.count("kept") == 1).await;
-    let again = lab.broker.subscribe(&channel("taken"), OnLoss::Reject).await;
+    let again = lab.broker.subscribe(&channel("taken"), WhenUnavailable::Reject).await;
     assert!(matches!(&again, Err(BrokerError::Unavailable(why)) if why.starts_with("NOPERM")), "{again:?}");
-    let anew = lab.broker.subscribe(&channel("never heard"), OnLoss::Reject).await;
+    let anew = lab.broker.subscribe(&channel("never heard"), WhenUnavailable::Reject).await;
     assert!(matches!(anew, Err(BrokerError::Refused(_))), "{anew:?}");
 
     lab.ear.clear();
     server.command(&rules("&*")).await;
-    eventually("healed", || lab.subscriptions().up && lab.subscriptions().confirmed == 2).await;
+    eventually("healed", || lab.subscriptions().up && lab.subscriptions().active == 2).await;
     server.command(&["PUBLISH", "taken", "x"]).await;
     eventually("heard", || lab.ear.count("taken") == 1).await;
-    let taken =
-        |loss: &Loss| matches!(&loss.topics, LostTopics::Some(topics) if *topics == [channel("taken")]);
+    let taken = |loss: &TopicGap| matches!(&loss.topics, AffectedTopics::Some(topics) if *topics == [channel("taken")]);
     assert!(lab.ear.losses().iter().any(taken), "{:?}", lab.ear.losses());
 }
 
@@ -124,11 +130,12 @@ async fn a_user_who_may_not_subscribe_at_all_is_refused_without_halving() {
     let lab = Lab::new(quick(&format!("redis://bob:pw@127.0.0.1:{}", server.port)));
     lab.both_up().await;
     let topics: Vec<_> = (0..500).map(|n| channel(&format!("n{n}"))).collect();
-    let wishes =
-        futures::future::join_all(topics.iter().map(|topic| lab.broker.subscribe(topic, OnLoss::Reject)))
-            .await;
+    let wishes = futures::future::join_all(
+        topics.iter().map(|topic| lab.broker.subscribe(topic, WhenUnavailable::Reject)),
+    )
+    .await;
     assert!(wishes.iter().all(|wish| matches!(wish, Err(BrokerError::Refused(_)))), "{:?}", wishes[0]);
-    assert_eq!(lab.subscriptions().wanted, 0);
+    assert_eq!(lab.subscriptions().desired, 0);
     let rejected = server.statistic("subscribe", "rejected_calls").await;
     assert!((1..=50).contains(&rejected), "{rejected} attempts for 500 topics");
 }

@@ -20,23 +20,23 @@ const LATE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Diary(Mutex<Vec<(Instant, Event)>>);
 
-impl Listener for Diary {
-    fn heard(&self, messages: &mut Vec<Message>) {
+impl BrokerEventHandler for Diary {
+    fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
         let now = Instant::now();
         let events = messages.drain(..).map(|message| (now, Event::Heard(message.channel, message.data)));
         self.0.lock().unwrap().extend(events);
     }
 
-    fn heard_with(&self, message: Message, _: Attributes) {
+    fn on_message(&self, message: BrokerMessage, _: Attributes) {
         panic!("Redis carries no attributes: {message:?}");
     }
 
-    fn heard_here(&self, message: Message) {
-        Listener::heard(self, &mut vec![message]);
+    fn on_local_publish(&self, message: BrokerMessage) {
+        BrokerEventHandler::on_messages(self, &mut vec![message]);
     }
 
-    fn lost(&self, loss: Loss) {
-        self.0.lock().unwrap().push((Instant::now(), Event::Lost(loss)));
+    fn on_gap(&self, gap: TopicGap) {
+        self.0.lock().unwrap().push((Instant::now(), Event::Lost(gap)));
     }
 }
 
@@ -130,8 +130,8 @@ async fn start(proxy: &Proxy) -> (Arc<Diary>, Arc<RedisBroker>, Drain) {
     let broker = RedisBroker::start(settings(&proxy.url()), diary.clone(), &drain);
     let up = || broker.links().iter().all(|link| link.up);
     eventually("both links are up", up).await;
-    broker.subscribe(&channel(NUMBERS), OnLoss::Reject).await.unwrap();
-    let proven = || broker.links().iter().any(|link| link.proof.is_some());
+    broker.subscribe(&channel(NUMBERS), WhenUnavailable::Reject).await.unwrap();
+    let proven = || broker.links().iter().any(|link| link.probe.is_some());
     eventually("it is proven", proven).await;
     (diary, broker, drain)
 }
@@ -215,7 +215,7 @@ async fn a_command_link_that_was_left_on_the_old_server_reconnects() {
     eventually("the command link reconnects", || link(&broker, "commands").reconnects > 0).await;
     eventually("both links are up", || broker.links().iter().all(|link| link.up)).await;
     let name = ChannelName::parse(NUMBERS).unwrap();
-    broker.publish(&name, "own 1".into(), OnLoss::Reject).await.unwrap();
+    broker.publish(&name, "own 1".into(), WhenUnavailable::Reject).await.unwrap();
     eventually("the new server carries publications", || diary.has("own", 1)).await;
     assert_eq!(link(&broker, "commands").reconnects, 1);
     assert_eq!(link(&broker, "subscriptions").reconnects, 1, "the first one was cut, the second one is good");
@@ -236,7 +236,7 @@ async fn a_command_link_on_the_old_server_reconnects_although_a_pattern_counts_t
     eventually("the command link reconnects", || link(&broker, "commands").reconnects > 0).await;
     eventually("both links are up", || broker.links().iter().all(|link| link.up)).await;
     let name = ChannelName::parse(NUMBERS).unwrap();
-    broker.publish(&name, "own 1".into(), OnLoss::Reject).await.unwrap();
+    broker.publish(&name, "own 1".into(), WhenUnavailable::Reject).await.unwrap();
     eventually("the new server carries publications", || diary.has("own", 1)).await;
 }
 
@@ -323,7 +323,7 @@ async fn a_server_that_answers_with_errors_only_is_not_ready() {
         (settings.ping_interval, settings.instance.refused_retry_max) = (DEADLINE * 2, DEADLINE * 2);
         let lab = Lab::new(settings);
         lab.both_up().await;
-        eventually("it is proven", || lab.subscriptions().proof.is_some()).await;
+        eventually("it is proven", || lab.subscriptions().probe.is_some()).await;
         proxy.answers.store(true, Ordering::Relaxed);
         let since = Instant::now();
         eventually("it is noticed", || !lab.subscriptions().up).await;
@@ -341,7 +341,7 @@ async fn a_subscription_survives_a_command_link_that_answers_with_errors_only() 
     let lab = Lab::new(settings);
     lab.both_up().await;
     lab.subscribe("news").await;
-    eventually("it is proven", || lab.subscriptions().proof.is_some()).await;
+    eventually("it is proven", || lab.subscriptions().probe.is_some()).await;
     proxy.answers.store(true, Ordering::Relaxed);
     eventually("the command link ends", || !link(&lab.broker, "commands").up).await;
     // The subscriber connection publishes the probes itself.

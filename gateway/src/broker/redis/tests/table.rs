@@ -102,7 +102,7 @@ async fn whoever_wants_anew_is_not_told_of_an_old_loss() {
     table.want(&channel("a"));
     let outcome = done(table.round().unwrap());
     let loss = table.loss(&outcome).unwrap();
-    assert!(matches!(loss.topics, LostTopics::Some(topics) if topics == [channel("b")]));
+    assert!(matches!(loss.topics, AffectedTopics::Some(topics) if topics == [channel("b")]));
     assert_eq!(loss.from, proven);
 }
 

@@ -70,7 +70,7 @@ async fn a_server_that_is_behind_what_was_handed_out_begins_another_epoch() {
     let lab = Lab::up(&server).await;
     let append = |seen| {
         let data = Bytes::from_static(b"x");
-        lab.broker.append_behind(&log(), &name(), data, Append::default(), seen)
+        lab.broker.append(&log(), &name(), data, AppendOptions::default(), seen)
     };
     let first = append(None).await.unwrap();
     let second = append(Some(first)).await.unwrap();

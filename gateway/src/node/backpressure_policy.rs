@@ -11,13 +11,13 @@ use serde_json::Value;
 /// What gives way when a client is slow. In a namespace without a rule the client does: it is disconnected, and
 /// resumes from where it stood.
 #[derive(Clone, Debug)]
-pub enum SlowRule {
+pub enum BackpressurePolicy {
     /// A publication gives way to its successor.
     Latest {
         /// A JSON pointer (RFC 6901) to what a publication is about; without one, all of a channel are about the same.
         key: Option<String>,
         /// Which publications never give way.
-        terminal: Option<Terminal>,
+        terminal: Option<TerminalStates>,
     },
     /// The oldest give way, and the client is told of the gap.
     DropOldest,
@@ -25,7 +25,7 @@ pub enum SlowRule {
 
 /// Which publications are never replaced.
 #[derive(Clone, Debug)]
-pub struct Terminal {
+pub struct TerminalStates {
     /// A JSON pointer to the state.
     pub key: String,
     /// The states that are the last.
@@ -34,17 +34,17 @@ pub struct Terminal {
 
 /// How one publication stands to others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Succession {
+pub struct ConflationInfo {
     /// What it is about: it succeeds the one before it that is about the same. `None`: it succeeds none.
     pub key: Option<Arc<str>>,
     /// Nothing succeeds it.
     pub terminal: bool,
 }
 
-impl SlowRule {
+impl BackpressurePolicy {
     /// Judges a payload. One that is not JSON, or lacks what the pointers name, succeeds none and is not terminal.
-    pub fn succession(&self, payload: &Payload) -> Succession {
-        let Self::Latest { key, terminal } = self else { return Succession::default() };
+    pub fn conflation(&self, payload: &Payload) -> ConflationInfo {
+        let Self::Latest { key, terminal } = self else { return ConflationInfo::default() };
         let json = (key.is_some() || terminal.is_some())
             .then(|| serde_json::from_slice::<Value>(payload.bytes()).ok())
             .flatten();
@@ -56,7 +56,7 @@ impl SlowRule {
         let terminal = terminal.as_ref().is_some_and(|terminal| {
             at(&terminal.key).is_some_and(|state| terminal.values.iter().any(|value| is(state, value)))
         });
-        Succession { key, terminal }
+        ConflationInfo { key, terminal }
     }
 }
 
@@ -75,14 +75,15 @@ mod tests {
 
     use super::*;
 
-    fn latest(key: Option<&str>) -> SlowRule {
-        let terminal = Terminal { key: "/state".to_owned(), values: vec!["done".to_owned(), "4".to_owned()] };
-        SlowRule::Latest { key: key.map(str::to_owned), terminal: Some(terminal) }
+    fn latest(key: Option<&str>) -> BackpressurePolicy {
+        let terminal =
+            TerminalStates { key: "/state".to_owned(), values: vec!["done".to_owned(), "4".to_owned()] };
+        BackpressurePolicy::Latest { key: key.map(str::to_owned), terminal: Some(terminal) }
     }
 
-    fn judge(rule: &SlowRule, payload: &'static str) -> (Option<String>, bool) {
-        let succession = rule.succession(&Payload::new(Bytes::from_static(payload.as_bytes())));
-        (succession.key.map(|key| key.to_string()), succession.terminal)
+    fn judge(rule: &BackpressurePolicy, payload: &'static str) -> (Option<String>, bool) {
+        let conflation = rule.conflation(&Payload::new(Bytes::from_static(payload.as_bytes())));
+        (conflation.key.map(|key| key.to_string()), conflation.terminal)
     }
 
     #[test]
@@ -104,14 +105,14 @@ mod tests {
     #[test]
     fn without_a_pointer_all_are_about_the_same() {
         assert_eq!(judge(&latest(None), "anything"), (Some(String::new()), false));
-        assert_eq!(judge(&SlowRule::DropOldest, r#"{"state":"done"}"#), (None, false));
+        assert_eq!(judge(&BackpressurePolicy::DropOldest, r#"{"state":"done"}"#), (None, false));
     }
 
     proptest! {
         #[test]
         fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 0..200), pointer in "(/[a-z~01]{0,3}){0,3}") {
             let rule = latest(Some(&pointer));
-            let _ = rule.succession(&Payload::new(Bytes::from(payload)));
+            let _ = rule.conflation(&Payload::new(Bytes::from(payload)));
         }
     }
 }

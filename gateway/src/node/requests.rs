@@ -1,0 +1,140 @@
+//! The requests of a shard, served by the node in their order.
+//!
+//! Owns the bound on requests in flight. Must never let a slow answer delay the requests after it, nor change the order
+//! in which the publications of one shard are published.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::Node;
+use super::channel::ShardId;
+use super::messages::{NodeRequest, NodeResponse, PublishError};
+use crate::broker::log::AppendOptions;
+use crate::broker::{Attributes, BrokerError};
+use crate::drain::Drain;
+
+/// The end of the shard.
+#[derive(Debug)]
+pub struct NodeHandle {
+    /// Sends requests; full when the node is too far behind.
+    pub requests: mpsc::Sender<NodeRequest>,
+    /// Receives the answers. Has room for the answer to every request in flight.
+    pub responses: mpsc::Receiver<NodeResponse>,
+}
+
+/// The end of the node.
+#[derive(Debug)]
+pub struct RequestServer {
+    requests: mpsc::Receiver<NodeRequest>,
+    responses: mpsc::Sender<NodeResponse>,
+}
+
+/// Creates the request queue of one shard for at most `inflight` requests (`limits.inflight_requests`).
+pub fn request_queue(inflight: usize) -> (NodeHandle, RequestServer) {
+    let (request_sender, requests) = mpsc::channel(inflight);
+    let (responses, response_receiver) = mpsc::channel(inflight);
+    let handle = NodeHandle { requests: request_sender, responses: response_receiver };
+    (handle, RequestServer { requests, responses })
+}
+
+impl RequestServer {
+    /// Serves the requests of one shard in a task, until the shard has ended and all its requests are done.
+    pub fn serve(self, node: Arc<Node>, shard: ShardId, drain: &Drain) {
+        drain.spawn_connection(async move { self.run(&node, shard).await });
+    }
+
+    pub(crate) async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
+        let inflight_max = self.requests.max_capacity();
+        // Counted for each broker: one that does not answer must not delay requests to the others.
+        let mut inflight_counts = vec![0; node.bindings.len()];
+        let mut inflight: FuturesUnordered<InFlight<'_>> = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => {
+                        inflight.extend(begin(node, shard, request, inflight_max, &mut inflight_counts));
+                    }
+                    None => break,
+                },
+                Some((broker, response)) = inflight.next() => {
+                    inflight_counts[broker] -= 1;
+                    self.respond(response).await;
+                }
+            }
+        }
+        while let Some((_, response)) = inflight.next().await {
+            self.respond(response).await;
+        }
+    }
+
+    async fn respond(&self, response: Option<NodeResponse>) {
+        if let Some(response) = response {
+            // Fails only if the shard has ended, and then the response is not needed.
+            let _ = self.responses.send(response).await;
+        }
+    }
+}
+
+/// A request in flight; resolves to the index of its broker, and the response if the request has one.
+type InFlight<'a> = BoxFuture<'a, (usize, Option<NodeResponse>)>;
+
+fn begin<'a>(
+    node: &'a Arc<Node>,
+    shard: ShardId,
+    request: NodeRequest,
+    inflight_max: usize,
+    inflight_counts: &mut [usize],
+) -> Option<InFlight<'a>> {
+    let broker = node.namespace(request.channel())?.broker(request.channel());
+    if let NodeRequest::Detach { channel, shared } = &request {
+        node.detach(shard, channel, *shared);
+        return None;
+    }
+    let is_busy = inflight_counts[broker] >= inflight_max;
+    inflight_counts[broker] += 1;
+    let response = if is_busy { reject_busy(node, shard, request) } else { execute(node, shard, request) };
+    Some(response.map(move |response| (broker, response)).boxed())
+}
+
+fn execute(node: &Arc<Node>, shard: ShardId, request: NodeRequest) -> BoxFuture<'_, Option<NodeResponse>> {
+    match request {
+        NodeRequest::Attach { channel, client_address } => {
+            node.attach(shard, channel, client_address).map(|()| None).boxed()
+        }
+        NodeRequest::Detach { .. } => std::future::ready(None).boxed(),
+        NodeRequest::Publish { channel, data, info, request_id } => {
+            let attributes = Attributes::new(Vec::new(), Some(info));
+            let published = node.publish(&channel, data, AppendOptions { attributes, idempotency_key: None });
+            published.map(move |result| Some(NodeResponse::Published(request_id, result))).boxed()
+        }
+        NodeRequest::Recover { channel, request, request_id } => {
+            node.recover(shard, channel, request, request_id).map(|()| None).boxed()
+        }
+        NodeRequest::History { channel, query, request_id } => {
+            async move { Some(NodeResponse::History(request_id, node.history(&channel, &query).await)) }
+                .boxed()
+        }
+    }
+}
+
+/// Rejects a request because too many requests wait for the same broker. Requests that need no broker are executed.
+fn reject_busy(
+    node: &Arc<Node>,
+    shard: ShardId,
+    request: NodeRequest,
+) -> BoxFuture<'_, Option<NodeResponse>> {
+    match request {
+        NodeRequest::Attach { channel, .. } => node.reject_attach(shard, channel).map(|()| None).boxed(),
+        NodeRequest::Publish { request_id, .. } => {
+            let busy = Err(PublishError::Broker(BrokerError::Busy));
+            std::future::ready(Some(NodeResponse::Published(request_id, busy))).boxed()
+        }
+        NodeRequest::Detach { .. } | NodeRequest::Recover { .. } | NodeRequest::History { .. } => {
+            execute(node, shard, request)
+        }
+    }
+}
