@@ -5,12 +5,14 @@
 //! - [`api`]: `POST /api/{method}`, compatible with Centrifugo's server API.
 //! - [`body`]: request bodies of the API.
 //! - [`api_auth`]: authentication of API requests.
+//! - `console`: the page for trying the gateway out.
 //! - [`health`]: `/health`, `/ready`, `/metrics`; `link_metrics`: the state of the links to Redis in them.
 //! - [`hyper_streams`]: SSE over HTTP/2, SSE and WebSocket on reused HTTP/1.1 connections.
 
 pub mod api;
 pub mod api_auth;
 pub mod body;
+mod console;
 pub mod health;
 pub mod hyper_streams;
 mod link_metrics;
@@ -18,8 +20,8 @@ mod link_metrics;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use tokio::time::Instant;
 
@@ -66,17 +68,9 @@ pub fn router(state: Arc<AppState>, with_console: bool) -> Router {
         .route("/ws", get(hyper_streams::websocket))
         .route("/connection/websocket", get(hyper_streams::websocket));
     if with_console {
-        router = router.route("/", get(console));
+        router = console::add_routes(router);
     }
     router.with_state(state)
-}
-
-async fn console() -> Response {
-    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                  connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'self'; \
-                  frame-ancestors 'none'";
-    let headers = [(header::CONTENT_SECURITY_POLICY, policy), (header::CACHE_CONTROL, "no-store")];
-    (headers, Html(include_str!("http/console.html"))).into_response()
 }
 
 /// Returns an error response with a plain text body.

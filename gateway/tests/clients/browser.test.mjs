@@ -1,4 +1,4 @@
-// Chromium's own EventSource and WebSocket, the SDK in Chromium, and the gateway's own page.
+// Chromium's own EventSource and WebSocket, and the SDK in Chromium.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -10,36 +10,6 @@ import { scenario, until } from "./harness.mjs";
 const require = createRequire(import.meta.url);
 const dist = join(dirname(require.resolve("centrifuge")), "../dist");
 const BUNDLES = { json: "centrifuge.js", protobuf: "centrifuge.protobuf.js" };
-
-scenario("the page at / shows on both sides what its form publishes, and its counters move", async (stage) => {
-  const gateway = await stage.gateway();
-  const page = await openPage(stage);
-  await page.goto(`${gateway.http}/`);
-  for (const side of ["sse", "ws"]) await text(page, `#${side}-state`, /^connected$/);
-  await publish(page, '{"greeting":"hello from the form"}');
-  for (const side of ["sse", "ws"]) {
-    await text(page, `#${side}-log`, /"greeting":\s*"hello from the form"/);
-    await text(page, `#${side}-count`, /^1\b/);
-  }
-  await publish(page, "plain text, <b>not</b> markup");
-  for (const side of ["sse", "ws"]) {
-    await text(page, `#${side}-log`, /plain text, <b>not<\/b> markup/);
-    await text(page, `#${side}-count`, /^2\b/);
-    assert.equal(await page.locator(`#${side}-log b`).count(), 0, "a payload is never markup");
-  }
-  assert.deepEqual(page.complaints, []);
-});
-
-scenario("the page at / hears what is published elsewhere, and shows the code that listens", async (stage) => {
-  const gateway = await stage.gateway();
-  const page = await openPage(stage);
-  await page.goto(`${gateway.http}/`);
-  for (const side of ["sse", "ws"]) await text(page, `#${side}-state`, /^connected$/);
-  const channel = await page.locator("#publish-channel").inputValue();
-  await gateway.api("publish", { channel, data: { from: "the API" } });
-  for (const side of ["sse", "ws"]) await text(page, `#${side}-log`, /the API/);
-  for (const name of ["EventSource", "curl"]) assert.match(await page.locator("body").innerText(), new RegExp(name));
-});
 
 scenario("Chromium: EventSource and WebSocket get a PUBLISH from Redis byte for byte", async (stage) => {
   const redis = await stage.redis();
@@ -92,20 +62,6 @@ for (const [encoding, bundle] of Object.entries(BUNDLES)) {
     assert.deepEqual(await page.evaluate(() => seen), ['{"type":"offer"}', '{"type":"answer"}']);
     assert.equal(await page.evaluate(() => sdk.rpc("x", encode("1")).catch(({ code }) => code)), 108);
     assert.deepEqual(await page.evaluate(() => troubles), []);
-  });
-}
-
-async function publish(page, data) {
-  await page.locator("#publish-data").fill(data);
-  await page.locator('#publish-form button[type="submit"], #publish-form button').first().click();
-}
-
-/** Waits until the text of an element matches. */
-async function text(page, selector, pattern) {
-  const read = async () => (await page.locator(selector).innerText()).trim();
-  await until(`${selector} shows ${pattern}`, async () => pattern.test(await read())).catch(async (error) => {
-    error.message += `; it shows: ${await read()}`;
-    throw error;
   });
 }
 

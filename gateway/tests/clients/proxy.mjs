@@ -34,6 +34,18 @@ export class Proxy {
     this.cut();
   }
 
+  /** Keeps the present connections open, but forwards nothing on them any more. New connections work. */
+  freeze() {
+    for (const socket of this.#pairs) {
+      socket.unpipe();
+      // Reads on, so that it notices the end of the connection; the other side does not.
+      socket.resume();
+      socket.removeAllListeners("close");
+      socket.removeAllListeners("end");
+      socket.on("close", () => this.#pairs.delete(socket));
+    }
+  }
+
   heal() {
     this.#away = false;
   }
