@@ -1,10 +1,10 @@
-// Chromium, driven by playwright-core. It must never load anything but what the gateway or the test gives it.
+// Chromium, driven by playwright-core. It must never load anything except what the gateway or the test serves.
 
 import assert from "node:assert/strict";
 import { accessSync, constants } from "node:fs";
 import { chromium } from "playwright-core";
 
-const USUAL = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const PATHS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 const FLAGS = [
   "--headless",
   "--no-sandbox",
@@ -17,20 +17,20 @@ const FLAGS = [
   "--no-proxy-server",
 ];
 
-/** A fresh page of a fresh Chromium; what the page complains of is collected in `page.complaints`. */
+/** A new page in a new Chromium; `page.errors` collects its errors. */
 export async function openPage(stage, options = {}) {
   const browser = await chromium.launch({ executablePath: executable(), args: FLAGS });
   stage.after(() => browser.close());
   const page = await (await browser.newContext(options)).newPage();
-  page.complaints = [];
-  page.on("pageerror", (error) => page.complaints.push(`error: ${error.message}`));
-  page.on("console", (said) => said.type() === "error" && page.complaints.push(`console: ${said.text()}`));
+  page.errors = [];
+  page.on("pageerror", (error) => page.errors.push(`error: ${error.message}`));
+  page.on("console", (message) => message.type() === "error" && page.errors.push(`console: ${message.text()}`));
   return page;
 }
 
 function executable() {
-  const found = [process.env.CHROMIUM, ...USUAL].find((path) => path && isExecutable(path));
-  assert.ok(found, `no Chromium at ${USUAL.join(", ")}: install it, or set CHROMIUM`);
+  const found = [process.env.CHROMIUM, ...PATHS].find((path) => path && isExecutable(path));
+  assert.ok(found, `no Chromium at ${PATHS.join(", ")}: install it, or set CHROMIUM`);
   return found;
 }
 

@@ -1,4 +1,4 @@
-// Chromium's own EventSource and WebSocket, and the SDK in Chromium.
+// EventSource and WebSocket of Chromium, and the SDK in Chromium.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -11,7 +11,7 @@ const require = createRequire(import.meta.url);
 const dist = join(dirname(require.resolve("centrifuge")), "../dist");
 const BUNDLES = { json: "centrifuge.js", protobuf: "centrifuge.protobuf.js" };
 
-scenario("Chromium: EventSource and WebSocket get a PUBLISH from Redis byte for byte", async (stage) => {
+scenario("Chromium: EventSource and WebSocket receive a PUBLISH byte for byte", async (stage) => {
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const page = await openPage(stage);
@@ -28,7 +28,7 @@ scenario("Chromium: EventSource and WebSocket get a PUBLISH from Redis byte for 
   sent.forEach((payload, index) => assert.ok(ws[index].includes(`"data":${payload}`), ws[index]));
 });
 
-scenario("Chromium: EventSource hears named events of several channels", async (stage) => {
+scenario("Chromium: EventSource receives named events of several channels", async (stage) => {
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const page = await openPage(stage);
@@ -48,7 +48,7 @@ scenario("Chromium: EventSource hears named events of several channels", async (
 });
 
 for (const [encoding, bundle] of Object.entries(BUNDLES)) {
-  scenario(`Chromium: the SDK in ${encoding} subscribes, hears Redis, publishes and is answered`, async (stage) => {
+  scenario(`Chromium: the SDK in ${encoding} subscribes, receives, publishes and receives replies`, async (stage) => {
     const redis = await stage.redis();
     const gateway = await stage.gateway({ redis });
     const page = await openPage(stage, { bypassCSP: true });
@@ -61,7 +61,7 @@ for (const [encoding, bundle] of Object.entries(BUNDLES)) {
     await until("both publications", () => page.evaluate(() => seen.length === 2));
     assert.deepEqual(await page.evaluate(() => seen), ['{"type":"offer"}', '{"type":"answer"}']);
     assert.equal(await page.evaluate(() => sdk.rpc("x", encode("1")).catch(({ code }) => code)), 108);
-    assert.deepEqual(await page.evaluate(() => troubles), []);
+    assert.deepEqual(await page.evaluate(() => errors), []);
   });
 }
 
@@ -87,10 +87,10 @@ async function subscribeWithSdk({ ws, encoding }) {
   const decode = (data) => (encoding === "json" ? JSON.stringify(data) : new TextDecoder().decode(data));
   window.encode = (json) => (encoding === "json" ? JSON.parse(json) : new TextEncoder().encode(json));
   window.seen = [];
-  window.troubles = [];
+  window.errors = [];
   window.sdk = new Centrifuge(ws);
-  sdk.on("error", ({ error }) => troubles.push(error));
-  sdk.on("disconnected", (context) => troubles.push(context));
+  sdk.on("error", ({ error }) => errors.push(error));
+  sdk.on("disconnected", (context) => errors.push(context));
   const subscription = sdk.newSubscription("web-signals");
   subscription.on("publication", ({ data }) => seen.push(decode(data)));
   subscription.subscribe();

@@ -1,5 +1,5 @@
-// The clients under test, in Node: the official SDK, EventSource, a plain WebSocket, a plain Redis subscriber.
-// It must never mend what a client got: every byte is handed on as it came.
+// The clients under test in Node: the official SDK, EventSource, a plain WebSocket, a plain Redis subscriber. They must
+// never repair what a client receives: every byte is passed on unchanged.
 
 import { Centrifuge as JsonCentrifuge } from "centrifuge";
 import { Centrifuge as ProtobufCentrifuge } from "centrifuge/build/protobuf";
@@ -11,23 +11,23 @@ import { until } from "./harness.mjs";
 
 export const ENCODINGS = ["json", "protobuf"];
 
-/** The official SDK, with the raw frames of both directions beside what it makes of them. */
+/** The official SDK, with the raw frames of both directions. */
 export class Sdk {
   #ended = false;
   received = [];
   sent = [];
-  /** Everything that went wrong or was cut: none is expected in most tests. */
-  troubles = [];
+  /** Errors and disconnects; most tests expect none. */
+  errors = [];
 
   constructor(stage, gateway, encoding, options = {}) {
     this.encoding = encoding;
     const Client = encoding === "json" ? JsonCentrifuge : ProtobufCentrifuge;
-    this.client = new Client(gateway.ws, { websocket: tapped(this), ...options });
-    this.client.on("connecting", ({ code, reason }) => code !== 0 && this.troubles.push(`connecting ${code} ${reason}`));
+    this.client = new Client(gateway.ws, { websocket: recording(this), ...options });
+    this.client.on("connecting", ({ code, reason }) => code !== 0 && this.errors.push(`connecting ${code} ${reason}`));
     this.client.on("disconnected", ({ code, reason }) => {
-      if (!this.#ended) this.troubles.push(`disconnected ${code} ${reason}`);
+      if (!this.#ended) this.errors.push(`disconnected ${code} ${reason}`);
     });
-    this.client.on("error", ({ error }) => this.troubles.push(`error ${error.code} ${error.message}`));
+    this.client.on("error", ({ error }) => this.errors.push(`error ${error.code} ${error.message}`));
     stage.after(() => {
       this.#ended = true;
       this.client.disconnect();
@@ -50,19 +50,19 @@ export class Sdk {
     return { subscription, publications };
   }
 
-  /** What the SDK takes for `data`: bytes in Protobuf, a value in JSON. */
+  /** The `data` that the SDK expects: bytes in Protobuf, a value in JSON. */
   data(text) {
     return this.encoding === "json" ? JSON.parse(text) : Buffer.from(text);
   }
 
-  /** The bytes of each publication's `data` on `channel`, as they were on the wire. */
+  /** The bytes of each publication's `data` on `channel`, unchanged from the wire. */
   payloads(channel, publications) {
     if (this.encoding === "protobuf") return publications.map(({ data }) => Buffer.from(data));
     return rawPublications(this.received, channel).map((raw) => Buffer.from(raw));
   }
 }
 
-/** A WebSocket that speaks the JSON protocol by hand and keeps the text of every frame. */
+/** A hand-written client of the JSON protocol that keeps the text of every frame. */
 export class PlainWebSocket {
   frames = [];
   closed;
@@ -84,7 +84,7 @@ export class PlainWebSocket {
     channels.forEach((channel, index) => commands.push({ id: index + 2, subscribe: { channel } }));
     this.socket.send(commands.map((command) => JSON.stringify(command)).join("\n"));
     const last = `{"id":${commands.length},`;
-    await until("the subscribe is answered", () => lines(this.frames).some((line) => line.startsWith(last)));
+    await until("the subscribe reply", () => lines(this.frames).some((line) => line.startsWith(last)));
     return this;
   }
 
@@ -93,7 +93,7 @@ export class PlainWebSocket {
   }
 }
 
-/** An EventSource that keeps every event of the given names, `message` among them. */
+/** An EventSource that keeps every event of these names, and of `message`, `subscribed` and `gap`. */
 export class Events {
   events = [];
   errors = 0;
@@ -108,7 +108,7 @@ export class Events {
   }
 
   async subscribed() {
-    await until("the stream says subscribed", () => this.of("subscribed").length > 0);
+    await until("the subscribed event", () => this.of("subscribed").length > 0);
     return this;
   }
 
@@ -117,7 +117,7 @@ export class Events {
   }
 }
 
-/** A plain Redis subscriber: the bytes that a backend's `SUBSCRIBE` gets. */
+/** A plain Redis subscriber: the bytes that a backend receives after `SUBSCRIBE`. */
 export class RedisSubscriber {
   #buffer = Buffer.alloc(0);
   /** Each reply of the server, as a list of byte strings and numbers. */
@@ -152,7 +152,7 @@ export class RedisSubscriber {
   }
 }
 
-/** The raw JSON text of each publication's `data` on `channel`, cut out of the frames, never re-serialised. */
+/** The raw JSON text of each publication's `data` on `channel`, taken from the frames without re-encoding. */
 export function rawPublications(frames, channel) {
   const head = `{"push":{"channel":${JSON.stringify(channel)},"pub":{"data":`;
   return lines(frames).filter((line) => line.startsWith(head)).map((line) => firstValue(line.slice(head.length)));
@@ -162,7 +162,7 @@ function lines(frames) {
   return frames.flatMap((frame) => frame.toString().split("\n"));
 }
 
-/** The text of the JSON value that `text` begins with. */
+/** The text of the first JSON value in `text`. */
 function firstValue(text) {
   let depth = 0;
   for (let at = 0; at < text.length; at += 1) {
@@ -181,7 +181,7 @@ function endOfString(text, start) {
   return at;
 }
 
-/** The array of bulk strings and integers at the start of `buffer`, when it is all there. */
+/** The array of bulk strings and integers at the start of `buffer`, if it is complete. */
 function array(buffer) {
   if (buffer.length === 0) return undefined;
   const head = line(buffer, 0);
@@ -209,8 +209,8 @@ function line(buffer, start) {
   return end < 0 ? undefined : { text: buffer.toString("latin1", start, end), end: end + 2 };
 }
 
-/** The `ws` class, with every frame of both directions noted at `tap` as it was on the wire. */
-function tapped(tap) {
+/** The `ws` class; records every frame of both directions in `tap`. */
+function recording(tap) {
   return class extends WebSocket {
     constructor(...args) {
       super(...args);

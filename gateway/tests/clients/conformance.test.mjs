@@ -1,11 +1,11 @@
-// Where the WebSocket protocol, SSE and the HTTP API are held to Centrifugo's protocol and to what parsers make of them.
+// Conformance of the WebSocket protocol, SSE and the HTTP API with Centrifugo's protocol and with common parsers.
 
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 
 import { ENCODINGS, RedisSubscriber, Sdk } from "./clients.mjs";
 import { scenario, shared, until } from "./harness.mjs";
-import { Commands, Stream, ask, call, refusal } from "./raw.mjs";
+import { Commands, Stream, httpRequest, callApi, errorCode } from "./raw.mjs";
 
 const ORIGIN = "https://app.example.com";
 
@@ -46,10 +46,10 @@ channels = ["shut:*"]
 subscribe = "nobody"
 `;
 
-/** Names that collide in 32 bits of FNV-1a, as many hash tables take it. */
+/** Names with the same 32-bit FNV-1a hash. */
 const COLLIDING = ["costarring", "liquid"];
 
-/** The text of each publication's data in an answer of the API, cut out by the keys around it. */
+/** The text of each publication's data in an API response. */
 function historyText(text) {
   return [...text.matchAll(/\{"data":(.*?),"offset":\d+/gs)].map(([, data]) => data);
 }
@@ -62,21 +62,21 @@ shared(
   },
   (given) => {
     let count = 0;
-    /** A channel of its own for each test. */
+    /** A new channel for each test. */
     const fresh = (kind) => `${kind}:${(count += 1)}`;
-    const api = async (method, body) => JSON.parse((await call(given.gateway, method, body)).text);
+    const api = async (method, body) => JSON.parse((await callApi(given.gateway, method, body)).text);
     const socket = (stage, options) => new Commands(stage, given.gateway, options).connect();
-    const stream = (stage, path, headers) => new Stream(stage, given.gateway, path, headers).begun();
+    const stream = (stage, path, headers) => new Stream(stage, given.gateway, path, headers).opened();
 
-    // The publications of clients.
+    // Publications by clients.
 
     for (const kind of ["memory", "log"]) {
-      scenario(`${kind}: a client's publication says which client it is from, live and in history`, async (stage) => {
+      scenario(`${kind}: the publisher of a client publication is in its info, live and in history`, async (stage) => {
         const channel = fresh(kind);
         const [author, reader] = [await socket(stage), await socket(stage)];
         await reader.command({ subscribe: { channel } });
-        assert.equal(refusal(await author.command({ publish: { channel, data: { n: 1 } } })), 0);
-        await until("it is heard", () => reader.publications(channel).length === 1);
+        assert.equal(errorCode(await author.command({ publish: { channel, data: { n: 1 } } })), 0);
+        await until("it is received", () => reader.publications(channel).length === 1);
         const info = { user: "", client: author.connected.connect.client };
         assert.deepEqual(reader.publications(channel)[0].info, info);
         const { history } = await reader.command({ history: { channel, limit: -1 } });
@@ -91,13 +91,13 @@ shared(
         );
       });
 
-      scenario(`${kind}: what is recovered says so, too`, async (stage) => {
+      scenario(`${kind}: a recovered publication has the info of its publisher`, async (stage) => {
         const channel = fresh(kind);
         const author = await socket(stage);
         const reader = await socket(stage);
         const { subscribe } = await reader.command({ subscribe: { channel } });
         await author.command({ publish: { channel, data: 1 } });
-        await until("it is heard", () => reader.publications(channel).length === 1);
+        await until("it is received", () => reader.publications(channel).length === 1);
         const again = await (
           await socket(stage)
         ).command({ subscribe: { channel, recover: true, epoch: subscribe.epoch, offset: 0 } });
@@ -110,64 +110,64 @@ shared(
         const reader = await socket(stage);
         await reader.command({ subscribe: { channel } });
         await api("publish", { channel, data: 1 });
-        await until("it is heard", () => reader.publications(channel).length === 1);
+        await until("it is received", () => reader.publications(channel).length === 1);
         assert.equal("info" in reader.publications(channel)[0], false);
       });
     }
 
-    scenario("the SDK is given the author in Protobuf, too", async (stage) => {
+    scenario("the SDK receives the info of the publisher in Protobuf", async (stage) => {
       const channel = fresh("log");
       const sdk = await new Sdk(stage, given.gateway, "protobuf").connect();
       const { publications } = await sdk.subscribe(channel);
       const author = await socket(stage);
       await author.command({ publish: { channel, data: 1 } });
-      await until("it is heard", () => publications.length === 1);
+      await until("it is received", () => publications.length === 1);
       assert.equal(publications[0].info?.client, author.connected.connect.client);
     });
 
-    scenario("pubsub: a client's publication is its payload alone in Redis", async (stage) => {
+    scenario("pubsub: a client publication is only its payload in Redis", async (stage) => {
       const channel = fresh("plain");
       const backend = await new RedisSubscriber(stage, given.redis).subscribe(channel);
       const author = await socket(stage);
-      assert.equal(refusal(await author.command({ publish: { channel, data: { type: "offer" } } })), 0);
-      await until("it is heard", () => backend.payloads(channel).length === 1);
+      assert.equal(errorCode(await author.command({ publish: { channel, data: { type: "offer" } } })), 0);
+      await until("it is received", () => backend.payloads(channel).length === 1);
       assert.equal(String(backend.payloads(channel)[0]), '{"type":"offer"}');
     });
 
-    scenario("data: null is valid, from a client and by the API", async (stage) => {
+    scenario("data: null is valid for clients and the API", async (stage) => {
       const channel = fresh("plain");
       const client = await socket(stage);
       await client.command({ subscribe: { channel } });
-      assert.equal(refusal(await client.command({ publish: { channel, data: null } })), 0);
+      assert.equal(errorCode(await client.command({ publish: { channel, data: null } })), 0);
       assert.deepEqual(await api("publish", { channel, data: null }), { result: {} });
       assert.deepEqual((await api("broadcast", { channels: [channel], data: null })).result.responses, [
         { result: {} },
       ]);
-      await until("they are heard", () => client.publications(channel).length === 3);
+      await until("they are received", () => client.publications(channel).length === 3);
       assert.deepEqual(
         client.publications(channel).map(({ data }) => data),
         [null, null, null],
       );
     });
 
-    scenario("a publication without data is refused", async (stage) => {
+    scenario("a publication without data is rejected", async (stage) => {
       const channel = fresh("plain");
       assert.equal((await api("publish", { channel })).error.code, 107);
-      assert.equal(refusal(await (await socket(stage)).command({ publish: { channel } })), 107);
+      assert.equal(errorCode(await (await socket(stage)).command({ publish: { channel } })), 107);
     });
 
-    // What is not built is refused, never ignored.
+    // Unsupported features are rejected, never ignored.
 
     for (const type of [1, 2, 3, 4]) {
-      scenario(`a subscription of type ${type} is refused with 103 or 108`, async (stage) => {
+      scenario(`a subscription of type ${type} is rejected with 103 or 108`, async (stage) => {
         const channel = fresh("plain");
         const client = await socket(stage);
-        assert.ok([103, 108].includes(refusal(await client.command({ subscribe: { channel, type } }))));
-        assert.equal(refusal(await client.command({ subscribe: { channel } })), 0, "the connection lives on");
+        assert.ok([103, 108].includes(errorCode(await client.command({ subscribe: { channel, type } }))));
+        assert.equal(errorCode(await client.command({ subscribe: { channel } })), 0, "the connection stays open");
       });
     }
 
-    scenario("a subscription of an undefined type ends the connection with 3004", async (stage) => {
+    scenario("a subscription of an undefined type closes the connection with 3004", async (stage) => {
       for (const type of [5, 99]) {
         const reply = await (await socket(stage)).command({ subscribe: { channel: fresh("plain"), type } });
         assert.equal(reply.closed?.code, 3004, JSON.stringify(reply));
@@ -175,7 +175,7 @@ shared(
     });
 
     scenario(
-      "a subscription of another type in the connect command is not answered as an ordinary one",
+      "a subscription of another type in the connect command does not become an ordinary one",
       async (stage) => {
         const channel = fresh("plain");
         const { connected } = await new Commands(stage, given.gateway).connect({ subs: { [channel]: { type: 1 } } });
@@ -183,11 +183,11 @@ shared(
       },
     );
 
-    scenario("a filter by tags is refused with 107", async (stage) => {
+    scenario("a tags filter is rejected with 107", async (stage) => {
       const reply = await (
         await socket(stage)
       ).command({ subscribe: { channel: fresh("plain"), tf: { key: "a", cmp: "eq", val: "b" } } });
-      assert.equal(refusal(reply), 107);
+      assert.equal(errorCode(reply), 107);
     });
 
     for (const [field, value] of [
@@ -197,7 +197,7 @@ shared(
       ["delta", true],
     ]) {
       for (const kind of ["plain", "log", "memory"]) {
-        scenario(`${kind}: the API refuses ${field}, and publishes nothing`, async (stage) => {
+        scenario(`${kind}: the API rejects ${field} and publishes nothing`, async (stage) => {
           const channel = fresh(kind);
           const client = await socket(stage);
           await client.command({ subscribe: { channel } });
@@ -205,7 +205,7 @@ shared(
           const broadcast = await api("broadcast", { channels: [channel], data: 1, [field]: value });
           assert.ok(broadcast.error ?? broadcast.result.responses[0].error, "broadcast");
           await api("publish", { channel, data: 2 });
-          await until("what follows is heard", () => client.publications(channel).length > 0);
+          await until("the next publication is received", () => client.publications(channel).length > 0);
           assert.deepEqual(
             client.publications(channel).map(({ data }) => data),
             [2],
@@ -216,7 +216,7 @@ shared(
 
     // The HTTP API.
 
-    scenario("the messages of the API are the protocol's words, and the explanation is apart from them", async () => {
+    scenario("API errors have the message of the protocol and a separate detail", async () => {
       await api("publish", { channel: "log:x", data: 1 });
       const faults = [
         ["publish", { channel: "nowhere", data: 1 }, 102, "unknown channel"],
@@ -233,34 +233,34 @@ shared(
         ],
       ];
       for (const [method, body, code, message] of faults) {
-        const { error } = JSON.parse((await call(given.gateway, method, body)).text);
+        const { error } = JSON.parse((await callApi(given.gateway, method, body)).text);
         assert.deepEqual(
           [error?.code, error?.message],
           [code, message],
           `${method} ${JSON.stringify(body).slice(0, 60)}`,
         );
       }
-      const { text } = await call(given.gateway, "nothing", {});
+      const { text } = await callApi(given.gateway, "nothing", {});
       assert.deepEqual([JSON.parse(text).error.code, JSON.parse(text).error.message], [104, "method not found"]);
       const { error } = await api("publish", { channel: "nowhere", data: 1 });
       assert.equal(typeof error.detail, "string");
     });
 
     for (const kind of ["plain", "log", "memory"]) {
-      scenario(`${kind}: an idempotency_key is honoured or refused, never ignored`, async (stage) => {
+      scenario(`${kind}: an idempotency_key is applied or rejected, never ignored`, async (stage) => {
         const channel = fresh(kind);
         const client = await socket(stage);
         await client.command({ subscribe: { channel } });
         const answers = [];
         for (const data of [1, 2]) answers.push(await api("publish", { channel, data, idempotency_key: "once" }));
         await api("publish", { channel, data: 3 });
-        await until("what follows is heard", () => client.publications(channel).some(({ data }) => data === 3));
-        const heard = client.publications(channel).map(({ data }) => data);
-        if (answers[0].error) assert.deepEqual([answers[0].error.code, heard], [108, [3]]);
-        else assert.deepEqual([answers[1], heard], [answers[0], [1, 3]]);
+        await until("the next publication is received", () => client.publications(channel).some(({ data }) => data === 3));
+        const received = client.publications(channel).map(({ data }) => data);
+        if (answers[0].error) assert.deepEqual([answers[0].error.code, received], [108, [3]]);
+        else assert.deepEqual([answers[1], received], [answers[0], [1, 3]]);
       });
 
-      scenario(`${kind}: tags are carried to WebSocket clients or refused, never ignored`, async (stage) => {
+      scenario(`${kind}: tags are delivered to WebSocket clients or rejected, never ignored`, async (stage) => {
         const channel = fresh(kind);
         const client = await socket(stage);
         await client.command({ subscribe: { channel } });
@@ -269,18 +269,18 @@ shared(
           assert.equal(error.code, 108);
           return;
         }
-        await until("it is heard", () => client.publications(channel).length === 1);
+        await until("it is received", () => client.publications(channel).length === 1);
         assert.deepEqual(client.publications(channel)[0].tags, { a: "b" });
       });
 
-      scenario(`${kind}: an empty history has its publications and its offset`, async () => {
+      scenario(`${kind}: an empty history has publications and offset`, async () => {
         for (const body of [{ limit: 10 }, { limit: 0 }, {}]) {
           const { result } = await api("history", { channel: fresh(kind), ...body });
           assert.deepEqual([result.publications, result.offset, typeof result.epoch], [[], 0, "string"]);
         }
       });
 
-      scenario(`${kind}: history by the API leaves every payload as it was published`, async (stage) => {
+      scenario(`${kind}: the API returns every payload in history unchanged`, async (stage) => {
         const channel = fresh(kind);
         const client = await socket(stage);
         await client.command({ subscribe: { channel } });
@@ -297,14 +297,14 @@ shared(
           '"ü"',
         ];
         for (const payload of payloads)
-          await call(given.gateway, "publish", `{"channel":"${channel}","data":${payload}}`);
-        await until("all are heard", () => client.publications(channel).length === payloads.length);
-        const { text } = await call(given.gateway, "history", { channel, limit: -1 });
+          await callApi(given.gateway, "publish", `{"channel":"${channel}","data":${payload}}`);
+        await until("all are received", () => client.publications(channel).length === payloads.length);
+        const { text } = await callApi(given.gateway, "history", { channel, limit: -1 });
         assert.deepEqual(historyText(text), payloads);
       });
     }
 
-    // Channels without a history.
+    // Channels without history.
 
     scenario("a channel without history has no offset and no epoch, and is never recovered", async (stage) => {
       const channel = fresh("bare");
@@ -313,7 +313,7 @@ shared(
       for (const field of ["offset", "epoch", "recoverable", "positioned", "recovered"])
         assert.equal(field in subscribe, false, field);
       await api("publish", { channel, data: 1 });
-      await until("it is heard", () => client.publications(channel).length === 1);
+      await until("it is received", () => client.publications(channel).length === 1);
       assert.equal("offset" in client.publications(channel)[0], false);
       for (const position of [{ epoch: "", offset: 0 }, { epoch: "x", offset: 1 }, {}]) {
         const again = await (await socket(stage)).command({ subscribe: { channel, recover: true, ...position } });
@@ -321,21 +321,21 @@ shared(
       }
     });
 
-    scenario("a stream that missed something of a channel without history is told of the gap", async (stage) => {
+    scenario("a stream that misses messages of a channel without history receives a gap event", async (stage) => {
       const channel = fresh("bare");
       const first = await stream(stage, `/sse/${channel}`);
       await api("publish", { channel, data: 1 });
-      await until("it is heard", () => first.of("message").length === 1);
+      await until("it is received", () => first.of("message").length === 1);
       first.close();
       for (const data of [2, 3]) await api("publish", { channel, data });
       const again = await stream(stage, `/sse/${channel}`, { "last-event-id": first.events().at(-1).id });
       assert.notEqual(JSON.parse(again.of("subscribed")[0].data).channels[channel].recovered, true);
-      await until("the gap is told", () => again.of("gap").length === 1);
+      await until("the gap event", () => again.of("gap").length === 1);
     });
 
-    // The handshake, send, encodings.
+    // Handshake, send, encodings.
 
-    scenario("send is answered by a close with 3508", async (stage) => {
+    scenario("send closes the connection with 3508", async (stage) => {
       const client = await socket(stage);
       client.socket.send('{"send":{"data":1}}');
       await until("the connection is closed", () => client.closed);
@@ -343,25 +343,25 @@ shared(
       assert.notEqual(client.closed.reason, "");
     });
 
-    scenario("a handshake without Upgrade is answered with 426", async () => {
+    scenario("a handshake without Upgrade is rejected with 426", async () => {
       for (const path of ["/connection/websocket", "/ws"]) {
-        assert.equal((await ask(given.gateway.port, path)).status, 426, path);
+        assert.equal((await httpRequest(given.gateway.port, path)).status, 426, path);
       }
     });
 
     for (const query of ["format=protobuf", "cf_protocol=protobuf"]) {
-      scenario(`?${query} asks for Protobuf`, async (stage) => {
+      scenario(`?${query} selects Protobuf`, async (stage) => {
         const client = new Commands(stage, given.gateway, { path: `/connection/websocket?${query}` });
         const received = [];
         client.socket.on("message", (data, binary) => received.push([data, binary]));
-        // id 1, an empty connect command, behind their length.
+        // Id 1 and an empty connect command, with a length prefix.
         client.socket.on("open", () => client.socket.send(Buffer.from([4, 8, 1, 34, 0])));
-        await until("it is answered", () => received.length > 0 || client.closed);
+        await until("the reply", () => received.length > 0 || client.closed);
         assert.equal(received[0]?.[1], true, JSON.stringify(client.closed));
       });
     }
 
-    // Payloads on which parsers differ.
+    // Payloads that parsers disagree on.
 
     const EDGES = {
       "a lone surrogate": '{"a":"\\ud800"}',
@@ -369,13 +369,13 @@ shared(
     };
     for (const [what, payload] of Object.entries(EDGES)) {
       scenario(
-        `a payload with ${what} travels as a JSON string in frames, live and recovered, and to the API`,
+        `a payload with ${what} is delivered as a JSON string, live, recovered and by the API`,
         async (stage) => {
           const channel = fresh("plain");
           const client = await socket(stage);
           const { subscribe } = await client.command({ subscribe: { channel } });
           await given.redis.publish(channel, payload);
-          await until("it is heard", () => client.publications(channel).length === 1);
+          await until("it is received", () => client.publications(channel).length === 1);
           assert.equal(client.publications(channel)[0].data, payload);
           const again = await (
             await socket(stage)
@@ -396,19 +396,19 @@ shared(
         },
       );
 
-      scenario(`a payload with ${what} is the same text on SSE, and the same bytes in Protobuf`, async (stage) => {
+      scenario(`a payload with ${what} is unchanged over SSE and in Protobuf`, async (stage) => {
         const channel = fresh("plain");
         const events = await stream(stage, `/sse/${channel}`);
         const sdk = await new Sdk(stage, given.gateway, "protobuf").connect();
         const { publications } = await sdk.subscribe(channel);
         await given.redis.publish(channel, payload);
-        await until("it is heard", () => events.of("message").length === 1 && publications.length === 1);
+        await until("it is received", () => events.of("message").length === 1 && publications.length === 1);
         assert.equal(events.of("message")[0].data, payload);
         assert.equal(Buffer.from(publications[0].data).toString(), payload);
       });
     }
 
-    scenario("such a payload that a client publishes does not break the frames of others", async (stage) => {
+    scenario("such a payload from a client does not break the frames of others", async (stage) => {
       for (const kind of ["plain", "log", "memory"]) {
         const channel = fresh(kind);
         const [author, reader] = [await socket(stage), await socket(stage)];
@@ -417,15 +417,15 @@ shared(
           author.socket.send(`{"id":${payload.length},"publish":{"channel":"${channel}","data":${payload}}}`);
         }
         const { id } = await author.command({ ping: {} });
-        assert.equal(id, 2, "the author is still there");
+        assert.equal(id, 2, "the author is still connected");
         await api("publish", { channel, data: "after" });
-        await until("what follows is heard", () => reader.publications(channel).some(({ data }) => data === "after"));
+        await until("the next publication is received", () => reader.publications(channel).some(({ data }) => data === "after"));
         for (const { data } of reader.publications(channel)) assert.equal(typeof data, "string");
       }
     });
 
     for (const encoding of ENCODINGS) {
-      scenario(`${encoding}: two publications near publication_bytes at once disconnect nobody`, async (stage) => {
+      scenario(`${encoding}: two publications near publication_bytes at once disconnect no client`, async (stage) => {
         const channel = fresh("plain");
         const sdk = await new Sdk(stage, given.gateway, encoding).connect();
         const { publications } = await sdk.subscribe(channel);
@@ -436,22 +436,22 @@ shared(
         const backend = connect(given.redis.port, "127.0.0.1");
         stage.after(() => backend.destroy());
         backend.write(commands.join(publish + publish));
-        await until("both are heard by both", () => publications.length === 2 && events.of("message").length === 2);
-        assert.deepEqual(sdk.troubles, []);
+        await until("both clients receive both", () => publications.length === 2 && events.of("message").length === 2);
+        assert.deepEqual(sdk.errors, []);
         assert.deepEqual(events.of("gap").concat(events.of("error")), []);
       });
     }
 
-    // Redis is not written to by those who only listen.
+    // Subscribing writes nothing to Redis.
 
     scenario(
-      "subscribing to a stream channel on which nothing was published writes nothing to Redis",
+      "subscribing to a stream channel without publications writes nothing to Redis",
       async (stage) => {
         const keys = async () => (await given.redis.cli(["KEYS", "*"])).split("\n").sort();
         const before = await keys();
         const channel = fresh("log");
         const client = await socket(stage);
-        assert.equal(refusal(await client.command({ subscribe: { channel } })), 0);
+        assert.equal(errorCode(await client.command({ subscribe: { channel } })), 0);
         await client.command({ history: { channel, limit: -1 } });
         await client.command({ unsubscribe: { channel } });
         await client.command({ subscribe: { channel, recover: true, epoch: "", offset: 0 } });
@@ -462,7 +462,7 @@ shared(
     );
 
     scenario(
-      "what is published afterwards on such a channel is heard from offset 1 on, and recovered",
+      "later publications on such a channel begin at offset 1 and are recovered",
       async (stage) => {
         const channel = fresh("log");
         const client = await socket(stage);
@@ -470,7 +470,7 @@ shared(
         const events = await stream(stage, `/sse/${channel}`);
         for (const data of [1, 2]) await api("publish", { channel, data });
         await until(
-          "both are heard by both",
+          "both clients receive both",
           () => client.publications(channel).length === 2 && events.of("message").length === 2,
         );
         assert.deepEqual(
@@ -482,20 +482,20 @@ shared(
         );
         const again = await stream(stage, `/sse/${channel}`, { "last-event-id": events.of("subscribed")[0].id });
         await until("it is recovered", () => again.of("message").length === 2 || again.of("gap").length > 0);
-        assert.deepEqual(again.of("gap"), [], "from the beginning on nothing was missed");
-        const { subscribe: back } = await (
+        assert.deepEqual(again.of("gap"), [], "nothing was missed from the beginning");
+        const { subscribe: recovered } = await (
           await socket(stage)
         ).command({ subscribe: { channel, recover: true, epoch: subscribe.epoch ?? "", offset: 0 } });
         assert.deepEqual(
-          back.publications?.map(({ data }) => data),
+          recovered.publications?.map(({ data }) => data),
           [1, 2],
         );
       },
     );
 
-    // SSE: how it is written.
+    // The format of SSE.
 
-    scenario("the first block has retry, the event subscribed, its data and an id", async (stage) => {
+    scenario("the first block has retry, the subscribed event, its data and an id", async (stage) => {
       const { text } = await stream(stage, `/sse/${fresh("plain")}`);
       const first = text.split("\n\n")[0];
       assert.match(first, /^retry: ?\d+$/m);
@@ -505,7 +505,7 @@ shared(
     });
 
     scenario(
-      "a heartbeat is a comment line without an empty line behind it, and no block lacks data",
+      "a heartbeat is a comment line without an empty line after it, and every block has data",
       async (stage) => {
         const channel = fresh("plain");
         const events = await stream(stage, `/sse/${channel}`);
@@ -513,7 +513,7 @@ shared(
         await until("there is a heartbeat", () => comments() > 0);
         const seen = comments();
         await api("publish", { channel, data: 1 });
-        await until("what is published after it is heard", () => events.of("message").length > 0);
+        await until("the next publication is received", () => events.of("message").length > 0);
         assert.ok(seen > 0);
         assert.doesNotMatch(events.text, /^:[^\n]*\n\n/m);
         for (const { block, data } of events.blocks()) assert.notEqual(data, undefined, JSON.stringify(block));
@@ -524,16 +524,16 @@ shared(
       },
     );
 
-    // SSE: preflights.
+    // SSE preflights.
 
     for (const path of ["/sse/plain:x", "/sse?channel=plain:x&channel=plain:y"]) {
-      scenario(`a preflight of an allowed origin for ${path} allows the headers that fetch clients send`, async () => {
+      scenario(`a preflight of an allowed origin for ${path} allows the headers of fetch clients`, async () => {
         const headers = {
           origin: ORIGIN,
           "access-control-request-method": "GET",
           "access-control-request-headers": "authorization,cache-control,last-event-id",
         };
-        const answer = await ask(given.gateway.port, path, { method: "OPTIONS", headers });
+        const answer = await httpRequest(given.gateway.port, path, { method: "OPTIONS", headers });
         assert.ok(answer.status === 200 || answer.status === 204, String(answer.status));
         assert.equal(answer.headers["access-control-allow-origin"], ORIGIN);
         assert.equal(answer.headers["access-control-allow-credentials"], "true");
@@ -546,13 +546,13 @@ shared(
 
       scenario(`a preflight of a foreign origin for ${path} allows nothing`, async () => {
         const headers = { origin: "https://evil.example", "access-control-request-method": "GET" };
-        const answer = await ask(given.gateway.port, path, { method: "OPTIONS", headers });
+        const answer = await httpRequest(given.gateway.port, path, { method: "OPTIONS", headers });
         assert.equal(answer.headers["access-control-allow-origin"], undefined);
         assert.equal(answer.headers["access-control-allow-headers"], undefined);
       });
     }
 
-    scenario("the request after the preflight is let in with those headers", async (stage) => {
+    scenario("the request after the preflight is accepted with those headers", async (stage) => {
       const events = await stream(stage, `/sse/${fresh("plain")}`, {
         origin: ORIGIN,
         "last-event-id": "nonsense",
@@ -562,7 +562,7 @@ shared(
       assert.equal(events.headers["access-control-allow-origin"], ORIGIN);
     });
 
-    // SSE: many channels.
+    // SSE with many channels.
 
     scenario("129 names of three channels are three channels", async (stage) => {
       const channels = [fresh("plain"), fresh("plain"), fresh("plain")];
@@ -572,17 +572,17 @@ shared(
       assert.deepEqual(Object.keys(JSON.parse(events.of("subscribed")[0].data).channels).sort(), channels.sort());
       await api("publish", { channel: channels[0], data: 1 });
       await api("publish", { channel: channels[1], data: 2 });
-      await until("they are heard", () => events.of(channels[1]).length > 0);
+      await until("they are received", () => events.of(channels[1]).length > 0);
       assert.equal(events.of(channels[0]).length, 1);
     });
 
-    scenario("129 different names are refused", async () => {
+    scenario("129 different names are rejected", async () => {
       const query = Array.from({ length: 129 }, (_, index) => `channel=plain:${index}`).join("&");
-      assert.equal((await ask(given.gateway.port, `/sse?${query}`)).status, 400);
+      assert.equal((await httpRequest(given.gateway.port, `/sse?${query}`)).status, 400);
     });
 
     for (const kind of ["plain", "log"]) {
-      scenario(`${kind}: a stream of 128 names of 40 bytes comes back, by header and by query`, async (stage) => {
+      scenario(`${kind}: a stream of 128 names of 40 bytes resumes, by header and by query`, async (stage) => {
         const channels = Array.from(
           { length: 128 },
           (_, index) => `${kind}:${String(index).padStart(40 - kind.length - 1, "x")}`,
@@ -591,9 +591,9 @@ shared(
         const first = await stream(stage, path);
         assert.equal(first.status, 200);
         await api("broadcast", { channels, data: 1 });
-        await until("all is heard", () => channels.every((channel) => first.of(channel).length === 1));
+        await until("all is received", () => channels.every((channel) => first.of(channel).length === 1));
         await api("broadcast", { channels, data: 2 });
-        await until("all is heard", () => channels.every((channel) => first.of(channel).length === 2));
+        await until("all is received", () => channels.every((channel) => first.of(channel).length === 2));
         const cursor = first.events().at(-1).id;
         const middle = first.events().filter(({ name }) => name !== "subscribed")[127].id;
         for (const [id, missed] of [
@@ -605,7 +605,7 @@ shared(
           const { channels: recovered } = JSON.parse(byHeader.of("subscribed")[0].data);
           for (const channel of channels) assert.equal(recovered[channel].recovered, true, channel);
           await until(
-            "what was missed comes",
+            "missed publications are received",
             () => channels.flatMap((channel) => byHeader.of(channel)).length >= missed,
           );
           assert.equal(channels.flatMap((channel) => byHeader.of(channel)).length, missed);
@@ -614,7 +614,7 @@ shared(
       });
     }
 
-    scenario("whatever stream is accepted comes back", async (stage) => {
+    scenario("every accepted stream can resume", async (stage) => {
       for (const length of [44, 52, 56, 60, 80, 100, 110, 120, 130, 140, 160]) {
         const channels = Array.from({ length: 128 }, (_, index) => `plain:${String(index).padStart(length - 6, "y")}`);
         const path = `/sse?${channels.map((channel) => `channel=${channel}`).join("&")}`;
@@ -628,29 +628,29 @@ shared(
     });
 
     scenario(
-      "two channels whose names collide in 32 bits come back with all that was missed, or with a gap",
+      "two channels with colliding names recover all missed publications, or receive a gap event",
       async (stage) => {
         const path = `/sse?${COLLIDING.map((channel) => `channel=${channel}`).join("&")}`;
         const first = await stream(stage, path);
         for (const channel of COLLIDING) await api("publish", { channel, data: 1 });
-        await until("both are heard", () => COLLIDING.every((channel) => first.of(channel).length === 1));
+        await until("both are received", () => COLLIDING.every((channel) => first.of(channel).length === 1));
         const { id } = first.events().at(-1);
         first.close();
         for (const channel of COLLIDING) await api("publish", { channel, data: 2 });
         const again = await stream(stage, path, { "last-event-id": id });
-        const told = (channel) => again.of("gap").some(({ data }) => JSON.parse(data).channel === channel);
-        const got = (channel) => again.of(channel).some(({ data }) => data === "2");
+        const hasGap = (channel) => again.of("gap").some(({ data }) => JSON.parse(data).channel === channel);
+        const hasMissed = (channel) => again.of(channel).some(({ data }) => data === "2");
         for (const channel of COLLIDING) await api("publish", { channel, data: 3 });
-        await until("what follows is heard", () =>
+        await until("the next publications are received", () =>
           COLLIDING.every((channel) => again.of(channel).some(({ data }) => data === "3")),
         );
         for (const channel of COLLIDING)
-          assert.ok(got(channel) || told(channel), `silence on ${channel}: ${again.text}`);
-        assert.ok(COLLIDING.every(got), "64 bits of SHA-256 do not collide here, so nothing is missed");
+          assert.ok(hasMissed(channel) || hasGap(channel), `silent loss on ${channel}: ${again.text}`);
+        assert.ok(COLLIDING.every(hasMissed), "64 bits of SHA-256 do not collide here");
       },
     );
 
-    scenario("a cursor of one channel says nothing of another one whose name collides with it", async (stage) => {
+    scenario("a cursor of one channel is not valid for another one with a colliding name", async (stage) => {
       const first = await stream(stage, "/sse/costarring");
       const second = await stream(stage, "/sse/liquid", { "last-event-id": first.of("subscribed")[0].id });
       assert.notEqual(JSON.parse(second.of("subscribed")[0].data).channels.liquid.recovered, true);

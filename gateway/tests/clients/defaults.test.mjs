@@ -1,5 +1,5 @@
-// What is closed by default: channels, the HTTP API, foreign hosts and origins, tokens; and what the process reports about
-// its environment.
+// Defaults: channels, the HTTP API, foreign hosts and origins, and tokens are rejected; and what the process reports
+// about its environment.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -7,7 +7,7 @@ import { connect as connectHttp2 } from "node:http2";
 
 import { RedisSubscriber, Sdk } from "./clients.mjs";
 import { freePort, scenario, shared, until } from "./harness.mjs";
-import { Commands, ask, call, refusal } from "./raw.mjs";
+import { Commands, httpRequest, callApi, errorCode } from "./raw.mjs";
 
 const CLOSED = [];
 const KEY = "0123456789abcdef0123456789abcdef";
@@ -21,56 +21,56 @@ shared(
     return { redis, gateway: await stage.gateway({ redis, flags: CLOSED }) };
   },
   (given) => {
-    scenario("it is enough to start and to be ready", async () => {
-      assert.equal((await ask(given.gateway.port, "/ready")).status, 200);
-      assert.equal(JSON.parse((await ask(given.gateway.port, "/health")).text).cache, "redis");
+    scenario("the gateway starts and is ready", async () => {
+      assert.equal((await httpRequest(given.gateway.port, "/ready")).status, 200);
+      assert.equal(JSON.parse((await httpRequest(given.gateway.port, "/health")).text).cache, "redis");
     });
 
-    scenario("a WebSocket client is refused on every channel with 102", async (stage) => {
+    scenario("every channel is rejected over WebSocket with 102", async (stage) => {
       const client = await new Commands(stage, given.gateway).connect();
       for (const channel of ["demo", "web-signals", "a", "celery.pidbox", "__keyevent@0__:expired"]) {
         const reply = await client.command({ subscribe: { channel } });
-        assert.equal(refusal(reply), 102, `${channel}: ${JSON.stringify(reply)}`);
+        assert.equal(errorCode(reply), 102, `${channel}: ${JSON.stringify(reply)}`);
       }
     });
 
-    scenario("a client's publication is refused, and no subscriber of Redis hears it", async (stage) => {
+    scenario("a client publication is rejected, and no Redis subscriber receives it", async (stage) => {
       const backend = await new RedisSubscriber(stage, given.redis).subscribe("demo");
       const client = await new Commands(stage, given.gateway).connect();
       assert.ok(
-        [102, 103].includes(refusal(await client.command({ publish: { channel: "demo", data: { evil: true } } }))),
+        [102, 103].includes(errorCode(await client.command({ publish: { channel: "demo", data: { evil: true } } }))),
       );
       await given.redis.publish("demo", "after");
-      await until("what follows is heard", () => backend.payloads("demo").length > 0);
+      await until("the next publication is received", () => backend.payloads("demo").length > 0);
       assert.deepEqual(backend.payloads("demo").map(String), ["after"]);
     });
 
-    scenario("channels in the connect command are refused, too", async (stage) => {
+    scenario("channels in the connect command are rejected", async (stage) => {
       const { connected } = await new Commands(stage, given.gateway).connect({ subs: { demo: {} } });
       assert.deepEqual(connected.connect?.subs ?? {}, {});
     });
 
-    scenario("SSE is refused on every channel, with one and with several", async () => {
+    scenario("every channel is rejected over SSE, alone and among others", async () => {
       for (const path of ["/sse/demo", "/sse?channel=demo&channel=web-signals", "/sse/celery.pidbox"]) {
-        assert.equal((await ask(given.gateway.port, path)).status, 404, path);
+        assert.equal((await httpRequest(given.gateway.port, path)).status, 404, path);
       }
     });
 
-    scenario("the keyless API answers each method with 403, and says what to set", async () => {
+    scenario("the API without a key rejects each method with 403 and names the setting", async () => {
       for (const method of METHODS) {
-        const { status, text } = await call(given.gateway, method, { channel: "demo", channels: ["demo"], data: 1 });
+        const { status, text } = await callApi(given.gateway, method, { channel: "demo", channels: ["demo"], data: 1 });
         assert.equal(status, 403, method);
         assert.match(text, /EARSHOT_API_KEY/, method);
       }
     });
 
-    scenario("the keyless API stays closed to what a plain nginx hands on", async () => {
-      // `proxy_pass http://127.0.0.1:PORT` alone: HTTP/1.0, a loopback Host, no header that says that it is a proxy.
+    scenario("the API without a key is closed to requests from a plain nginx", async () => {
+      // `proxy_pass http://127.0.0.1:PORT` alone: HTTP/1.0, a loopback Host, and no proxy header.
       const headers = { host: `127.0.0.1:${given.gateway.port}`, connection: "close" };
-      assert.equal((await call(given.gateway, "publish", { channel: "demo", data: 1 }, headers)).status, 403);
+      assert.equal((await callApi(given.gateway, "publish", { channel: "demo", data: 1 }, headers)).status, 403);
     });
 
-    scenario("the keyless API is opened by no key that a client makes up", async () => {
+    scenario("the API without a key accepts no key", async () => {
       for (const headers of [
         { "x-api-key": "" },
         { "x-api-key": "x" },
@@ -78,23 +78,23 @@ shared(
         { authorization: "apikey x" },
       ]) {
         assert.ok(
-          [401, 403].includes((await call(given.gateway, "info", {}, headers)).status),
+          [401, 403].includes((await callApi(given.gateway, "info", {}, headers)).status),
           JSON.stringify(headers),
         );
       }
-      const { status } = await ask(given.gateway.port, "/api/info?api_key=", { method: "POST", body: "{}" });
+      const { status } = await httpRequest(given.gateway.port, "/api/info?api_key=", { method: "POST", body: "{}" });
       assert.ok([401, 403].includes(status));
     });
 
-    scenario("there is no page for trying things out", async () => {
-      assert.notEqual((await ask(given.gateway.port, "/")).status, 200);
+    scenario("the page is not served", async () => {
+      assert.notEqual((await httpRequest(given.gateway.port, "/")).status, 200);
     });
 
-    scenario("the start-up log shows the three lines that are missing", async () => {
+    scenario("the startup log shows the three missing settings", async () => {
       for (const name of SUGGESTED) assert.match(given.gateway.log(), new RegExp(`^${name}=\\S`, "m"));
     });
 
-    scenario("the three lines, pasted into a shell, open the channels and the API", async (stage) => {
+    scenario("the three settings, pasted into a shell, open the channels and the API", async (stage) => {
       const lines = given.gateway
         .log()
         .split("\n")
@@ -108,11 +108,11 @@ shared(
       const gateway = await stage.gateway({ redis: given.redis, flags: CLOSED, env });
       const channel = env.EARSHOT_OPEN_CHANNELS.split(",")[0];
       const client = await new Commands(stage, gateway).connect();
-      assert.equal(refusal(await client.command({ subscribe: { channel } })), 0);
+      assert.equal(errorCode(await client.command({ subscribe: { channel } })), 0);
       const key = { "x-api-key": env.EARSHOT_API_KEY };
-      assert.equal((await call(gateway, "publish", { channel, data: 1 }, key)).text, '{"result":{}}');
+      assert.equal((await callApi(gateway, "publish", { channel, data: 1 }, key)).text, '{"result":{}}');
       const origin = env.EARSHOT_ALLOWED_ORIGINS.split(",")[0];
-      assert.equal((await ask(gateway.port, `/sse/${channel}`, { headers: { origin } })).status, 200);
+      assert.equal((await httpRequest(gateway.port, `/sse/${channel}`, { headers: { origin } })).status, 200);
     });
   },
 );
@@ -121,12 +121,12 @@ for (const [what, settings] of [
   ["without Redis", {}],
   ["on every address", { address: "0.0.0.0" }],
 ]) {
-  scenario(`${what}, it is closed as well`, async (stage) => {
+  scenario(`${what}, everything is closed`, async (stage) => {
     const gateway = await stage.gateway({ flags: CLOSED, ...settings });
     const client = await new Commands(stage, gateway).connect();
-    assert.equal(refusal(await client.command({ subscribe: { channel: "demo" } })), 102);
-    assert.equal((await ask(gateway.port, "/sse/demo")).status, 404);
-    assert.equal((await call(gateway, "publish", { channel: "demo", data: 1 })).status, 403);
+    assert.equal(errorCode(await client.command({ subscribe: { channel: "demo" } })), 102);
+    assert.equal((await httpRequest(gateway.port, "/sse/demo")).status, 404);
+    assert.equal((await callApi(gateway, "publish", { channel: "demo", data: 1 })).status, 403);
     for (const name of SUGGESTED) assert.match(gateway.log(), new RegExp(`^${name}=\\S`, "m"));
   });
 }
@@ -149,64 +149,64 @@ shared(
     scenario("exact names and globs are open to anonymous subscribers", async (stage) => {
       const client = await new Commands(stage, given.gateway).connect();
       for (const channel of ["nest-signals", "web-signals", "web-"]) {
-        assert.equal(refusal(await client.command({ subscribe: { channel } })), 0, channel);
-        assert.equal((await ask(given.gateway.port, `/sse/${channel}`)).status, 200, channel);
+        assert.equal(errorCode(await client.command({ subscribe: { channel } })), 0, channel);
+        assert.equal((await httpRequest(given.gateway.port, `/sse/${channel}`)).status, 200, channel);
       }
       await given.redis.publish("web-signals", '{"type":"offer"}');
-      await until("the publication is heard", () => client.publications("web-signals").length === 1);
+      await until("the publication is received", () => client.publications("web-signals").length === 1);
     });
 
     scenario("other channels stay closed", async (stage) => {
       const client = await new Commands(stage, given.gateway).connect();
       for (const channel of ["nest-signals2", "nest", "xweb-", "demo"]) {
-        assert.equal(refusal(await client.command({ subscribe: { channel } })), 102, channel);
-        assert.equal((await ask(given.gateway.port, `/sse/${channel}`)).status, 404, channel);
+        assert.equal(errorCode(await client.command({ subscribe: { channel } })), 102, channel);
+        assert.equal((await httpRequest(given.gateway.port, `/sse/${channel}`)).status, 404, channel);
       }
     });
 
     scenario("publishing by clients stays closed", async (stage) => {
       const client = await new Commands(stage, given.gateway).connect();
       await client.command({ subscribe: { channel: "web-signals" } });
-      assert.equal(refusal(await client.command({ publish: { channel: "web-signals", data: 1 } })), 103);
+      assert.equal(errorCode(await client.command({ publish: { channel: "web-signals", data: 1 } })), 103);
     });
 
-    scenario("the API takes its key from X-API-Key, Authorization and the query", async () => {
-      assert.equal((await call(given.gateway, "info", {}, key)).status, 200);
-      assert.equal((await call(given.gateway, "info", {}, { authorization: `apikey ${KEY}` })).status, 200);
+    scenario("the API accepts its key in X-API-Key, Authorization and the query", async () => {
+      assert.equal((await callApi(given.gateway, "info", {}, key)).status, 200);
+      assert.equal((await callApi(given.gateway, "info", {}, { authorization: `apikey ${KEY}` })).status, 200);
       assert.equal(
-        (await ask(given.gateway.port, `/api/info?api_key=${KEY}`, { method: "POST", body: "{}" })).status,
+        (await httpRequest(given.gateway.port, `/api/info?api_key=${KEY}`, { method: "POST", body: "{}" })).status,
         200,
       );
     });
 
-    scenario("the API refuses no key and a wrong one", async () => {
+    scenario("the API rejects a missing and a wrong key", async () => {
       for (const headers of [
         {},
         { "x-api-key": `${KEY}0` },
         { "x-api-key": KEY.slice(1) },
         { authorization: `Bearer ${KEY}` },
       ]) {
-        assert.equal((await call(given.gateway, "info", {}, headers)).status, 401, JSON.stringify(headers));
+        assert.equal((await callApi(given.gateway, "info", {}, headers)).status, 401, JSON.stringify(headers));
       }
-      assert.equal((await ask(given.gateway.port, "/api/info?api_key=x", { method: "POST", body: "{}" })).status, 401);
+      assert.equal((await httpRequest(given.gateway.port, "/api/info?api_key=x", { method: "POST", body: "{}" })).status, 401);
     });
 
     scenario("pages of localhost are not allowed outside of development mode", async (stage) => {
       const headers = { origin: "http://localhost:5173" };
-      assert.equal((await ask(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
+      assert.equal((await httpRequest(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
       const client = await new Commands(stage, given.gateway, { headers }).connect();
-      assert.equal(refusal(client.connected), 3507);
+      assert.equal(errorCode(client.connected), 3507);
     });
 
     for (const path of ["/health", "/ready", "/metrics", "/sse/web-signals", "/sse?channel=web-signals"]) {
-      scenario(`a foreign Host gets nothing of ${path}`, async () => {
+      scenario(`a foreign Host is rejected for ${path}`, async () => {
         for (const host of [
           "evil.example",
           `evil.example:${given.gateway.port}`,
           "localhost.evil.example",
           "127.0.0.1.nip.io",
         ]) {
-          const { status, text } = await ask(given.gateway.port, path, {
+          const { status, text } = await httpRequest(given.gateway.port, path, {
             headers: { host, "sec-fetch-site": "same-origin" },
           });
           assert.ok(status >= 400 && status < 500, `${host}: ${status}`);
@@ -214,7 +214,7 @@ shared(
         }
       });
 
-      scenario(`a local Host, and the host of an allowed origin, get ${path}`, async () => {
+      scenario(`a local Host and the host of an allowed origin are accepted for ${path}`, async () => {
         const { port } = given.gateway;
         const hosts = [
           "localhost",
@@ -226,33 +226,33 @@ shared(
           "app.example.com",
           "app.example.com:443",
         ];
-        for (const host of hosts) assert.equal((await ask(port, path, { headers: { host } })).status, 200, host);
+        for (const host of hosts) assert.equal((await httpRequest(port, path, { headers: { host } })).status, 200, host);
       });
     }
 
-    scenario("an address as Host is let in, since no name leads to it", async () => {
+    scenario("an IP address as Host is accepted, because DNS rebinding needs a name", async () => {
       for (const host of ["10.0.0.1", "192.168.1.2:8000", "[fd00::1]:8000"]) {
-        assert.equal((await ask(given.gateway.port, "/health", { headers: { host } })).status, 200, host);
+        assert.equal((await httpRequest(given.gateway.port, "/health", { headers: { host } })).status, 200, host);
       }
     });
 
-    scenario("a foreign Host gets no WebSocket", async (stage) => {
+    scenario("a foreign Host is rejected for WebSockets", async (stage) => {
       for (const headers of [{ host: "evil.example" }, { host: "evil.example", origin: "http://evil.example" }]) {
         const client = await new Commands(stage, given.gateway, { headers }).connect();
         assert.equal(client.connected.connect, undefined, JSON.stringify(headers));
       }
     });
 
-    scenario("a foreign Host gets nothing of the API, key or not", async () => {
-      const { status } = await call(given.gateway, "info", {}, { ...key, host: "evil.example" });
+    scenario("a foreign Host is rejected by the API, even with a key", async () => {
+      const { status } = await callApi(given.gateway, "info", {}, { ...key, host: "evil.example" });
       assert.ok(status >= 400 && status < 500, String(status));
     });
 
-    scenario("a foreign authority gets nothing over HTTP/2", async (stage) => {
+    scenario("a foreign authority is rejected over HTTP/2", async (stage) => {
       const session = connectHttp2(`http://${local()}`);
       stage.after(() => session.destroy());
       session.on("error", () => {});
-      for (const [authority, good] of [
+      for (const [authority, accepted] of [
         [local(), true],
         ["evil.example", false],
       ]) {
@@ -261,27 +261,27 @@ shared(
         stream.on("response", (headers) => (status = headers[":status"]));
         stream.on("error", () => (status ??= 421));
         stream.resume();
-        await until("it is answered", () => status);
-        assert.equal(status === 200, good, `${authority}: ${status}`);
+        await until("the response", () => status);
+        assert.equal(status === 200, accepted, `${authority}: ${status}`);
       }
     });
 
-    scenario("a page of another site that embeds a stream is refused", async () => {
+    scenario("a stream embedded by a cross-site page is rejected", async () => {
       const headers = { host: local(), "sec-fetch-site": "cross-site" };
-      assert.equal((await ask(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
+      assert.equal((await httpRequest(given.gateway.port, "/sse/web-signals", { headers })).status, 403);
     });
 
-    scenario("a token in connect is refused, and the log says why", async (stage) => {
+    scenario("a token in connect is rejected, and the log has the reason", async (stage) => {
       const client = await new Commands(stage, given.gateway).connect({ token: "eyJhbGciOiJIUzI1NiJ9.e30.c2VjcmV0" });
       assert.equal(client.connected.connect, undefined, JSON.stringify(client.connected));
-      assert.notEqual(refusal(client.connected), 0);
+      assert.notEqual(errorCode(client.connected), 0);
       await until("it is logged", () => /token/i.test(given.gateway.log()));
       assert.doesNotMatch(given.gateway.log(), /c2VjcmV0/);
     });
 
-    scenario("a token in subscribe, and one in the subscriptions of connect, are refused", async (stage) => {
+    scenario("a token in subscribe and in the subscriptions of connect is rejected", async (stage) => {
       const client = await new Commands(stage, given.gateway).connect();
-      assert.notEqual(refusal(await client.command({ subscribe: { channel: "web-signals", token: "a.b.c" } })), 0);
+      assert.notEqual(errorCode(await client.command({ subscribe: { channel: "web-signals", token: "a.b.c" } })), 0);
       const { connected } = await new Commands(stage, given.gateway).connect({
         subs: { "web-signals": { token: "a.b.c" } },
       });
@@ -292,8 +292,8 @@ shared(
       ["a bearer token", "", { authorization: "Bearer a.b.c" }],
       ["a token in the query", "token=a.b.c", {}],
     ]) {
-      scenario(`${where} is refused on SSE and WebSocket, and the log says why`, async (stage) => {
-        const { status } = await ask(given.gateway.port, `/sse/web-signals?${query}`, { headers });
+      scenario(`${where} is rejected over SSE and WebSocket, and the log has the reason`, async (stage) => {
+        const { status } = await httpRequest(given.gateway.port, `/sse/web-signals?${query}`, { headers });
         assert.ok(status === 401 || status === 403, String(status));
         const { connected } = await new Commands(stage, given.gateway, { path: `/ws?${query}`, headers }).connect();
         assert.equal(connected.connect, undefined);
@@ -302,7 +302,7 @@ shared(
       });
     }
 
-    scenario("the SDK that has a token stops, and does not come back without an end", async (stage) => {
+    scenario("an SDK with a token stops reconnecting", async (stage) => {
       const sdk = new Sdk(stage, given.gateway, "json", { token: "a.b.c" });
       sdk.client.connect();
       await until(
@@ -314,22 +314,22 @@ shared(
   },
 );
 
-scenario("hosts in the configuration are let in by a loopback listener, others are not", async (stage) => {
+scenario("a loopback listener accepts configured hosts only", async (stage) => {
   const gateway = await stage.gateway({
     flags: CLOSED,
     config: 'allowed_hosts = ["gateway.internal"]\nallowed_origins = ["https://app.example.com"]\n',
   });
-  assert.equal((await ask(gateway.port, "/health", { headers: { host: "gateway.internal" } })).status, 200);
+  assert.equal((await httpRequest(gateway.port, "/health", { headers: { host: "gateway.internal" } })).status, 200);
   assert.equal(
-    (await ask(gateway.port, "/health", { headers: { host: `gateway.internal:${gateway.port}` } })).status,
+    (await httpRequest(gateway.port, "/health", { headers: { host: `gateway.internal:${gateway.port}` } })).status,
     200,
   );
-  assert.notEqual((await ask(gateway.port, "/health", { headers: { host: "evil.example" } })).status, 200);
+  assert.notEqual((await httpRequest(gateway.port, "/health", { headers: { host: "evil.example" } })).status, 200);
 });
 
-scenario("a listener that is not on loopback answers health checks under any Host", async (stage) => {
+scenario("a listener that is not on loopback accepts health checks with any Host", async (stage) => {
   const gateway = await stage.gateway({ flags: CLOSED, address: "0.0.0.0" });
-  assert.equal((await ask(gateway.port, "/health", { headers: { host: "10.0.0.7:8000" } })).status, 200);
+  assert.equal((await httpRequest(gateway.port, "/health", { headers: { host: "10.0.0.7:8000" } })).status, 200);
 });
 
 const RESERVED = [
@@ -352,7 +352,7 @@ const RESERVED = [
 ];
 
 shared(
-  "names that no client reaches",
+  "reserved channel names",
   async (stage) => {
     const redis = await stage.redis();
     const config = `[[namespace]]
@@ -379,52 +379,52 @@ publish = "anyone"
     ]) {
       const how = { open: "EARSHOT_OPEN_CHANNELS=*", dev: "development mode", file: "a namespace for *" }[which];
 
-      scenario(`${how} does not open them for subscribing`, async (stage) => {
+      scenario(`${how} does not allow subscribing`, async (stage) => {
         const client = await new Commands(stage, given[which]).connect();
         for (const channel of RESERVED.filter((name) => !exact.includes(name))) {
           const reply = await client.command({ subscribe: { channel } });
-          assert.ok([102, 103].includes(refusal(reply)), `${channel}: ${JSON.stringify(reply)}`);
+          assert.ok([102, 103].includes(errorCode(reply)), `${channel}: ${JSON.stringify(reply)}`);
           for (const path of [
             `/sse/${encodeURIComponent(channel)}`,
             `/sse?channel=a&channel=${encodeURIComponent(channel)}`,
           ]) {
-            const { status } = await ask(given[which].port, path);
+            const { status } = await httpRequest(given[which].port, path);
             assert.ok(status === 403 || status === 404, `${path}: ${status}`);
           }
         }
       });
 
-      scenario(`${how} does not open them for publishing`, async (stage) => {
+      scenario(`${how} does not allow publishing`, async (stage) => {
         const client = await new Commands(stage, given[which]).connect();
         const backend = await new RedisSubscriber(stage, given.redis).subscribe("celery.pidbox");
         for (const channel of RESERVED.filter((name) => !exact.includes(name))) {
           const reply = await client.command({ publish: { channel, data: { method: "shutdown" } } });
-          assert.ok([102, 103].includes(refusal(reply)), `${channel}: ${JSON.stringify(reply)}`);
+          assert.ok([102, 103].includes(errorCode(reply)), `${channel}: ${JSON.stringify(reply)}`);
         }
         await given.redis.publish("celery.pidbox", "after");
-        await until("what follows is heard", () => backend.payloads("celery.pidbox").length > 0);
+        await until("the next publication is received", () => backend.payloads("celery.pidbox").length > 0);
         assert.deepEqual(backend.payloads("celery.pidbox").map(String), ["after"]);
       });
     }
 
-    scenario("they are unknown to the API, too", async () => {
+    scenario("the API rejects them", async () => {
       for (const channel of RESERVED) {
-        const { text } = await call(given.dev, "publish", { channel, data: 1 });
+        const { text } = await callApi(given.dev, "publish", { channel, data: 1 });
         assert.equal(JSON.parse(text).error?.code, 102, channel);
       }
     });
 
-    scenario("a namespace that names one exactly opens it", async (stage) => {
+    scenario("a namespace with the exact name opens it", async (stage) => {
       const client = await new Commands(stage, given.file).connect();
-      assert.equal(refusal(await client.command({ subscribe: { channel: "bull:mail:events" } })), 0);
-      assert.equal((await ask(given.file.port, "/sse/bull:mail:events")).status, 200);
+      assert.equal(errorCode(await client.command({ subscribe: { channel: "bull:mail:events" } })), 0);
+      assert.equal((await httpRequest(given.file.port, "/sse/bull:mail:events")).status, 200);
     });
 
-    scenario("ordinary names are open there", async (stage) => {
+    scenario("ordinary names are open", async (stage) => {
       for (const which of ["open", "dev", "file"]) {
         const client = await new Commands(stage, given[which]).connect();
         for (const channel of ["demo", "bulletin", "celery", "earshots"]) {
-          assert.equal(refusal(await client.command({ subscribe: { channel } })), 0, `${which} ${channel}`);
+          assert.equal(errorCode(await client.command({ subscribe: { channel } })), 0, `${which} ${channel}`);
         }
       }
     });
@@ -435,19 +435,19 @@ shared(
   "development mode",
   async (stage) => ({ gateway: await stage.gateway() }),
   (given) => {
-    scenario("every channel is open, for subscribing and publishing", async (stage) => {
+    scenario("every channel is open for subscribing and publishing", async (stage) => {
       const client = await new Commands(stage, given.gateway).connect();
-      assert.equal(refusal(await client.command({ subscribe: { channel: "whatever" } })), 0);
-      assert.equal(refusal(await client.command({ publish: { channel: "whatever", data: 1 } })), 0);
-      assert.equal((await ask(given.gateway.port, "/sse/whatever")).status, 200);
+      assert.equal(errorCode(await client.command({ subscribe: { channel: "whatever" } })), 0);
+      assert.equal(errorCode(await client.command({ publish: { channel: "whatever", data: 1 } })), 0);
+      assert.equal((await httpRequest(given.gateway.port, "/sse/whatever")).status, 200);
     });
 
-    scenario("the API needs no key, and the page is on", async () => {
-      assert.equal((await call(given.gateway, "info", {})).status, 200);
-      assert.equal((await ask(given.gateway.port, "/")).status, 200);
+    scenario("the API needs no key, and the page is served", async () => {
+      assert.equal((await callApi(given.gateway, "info", {})).status, 200);
+      assert.equal((await httpRequest(given.gateway.port, "/")).status, 200);
     });
 
-    scenario("pages of any local origin may come, others may not", async (stage) => {
+    scenario("pages of any local origin are accepted, others are not", async (stage) => {
       for (const origin of [
         "http://localhost:5173",
         "https://localhost",
@@ -455,24 +455,24 @@ shared(
         "http://127.0.0.1:8080",
         "http://[::1]:3000",
       ]) {
-        assert.equal((await ask(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 200, origin);
+        assert.equal((await httpRequest(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 200, origin);
         const client = await new Commands(stage, given.gateway, { headers: { origin } }).connect();
         assert.ok(client.connected.connect, origin);
       }
       for (const origin of ["https://evil.example", "http://localhost.evil.example", "null"]) {
-        assert.equal((await ask(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 403, origin);
+        assert.equal((await httpRequest(given.gateway.port, "/sse/demo", { headers: { origin } })).status, 403, origin);
         const client = await new Commands(stage, given.gateway, { headers: { origin } }).connect();
-        assert.equal(refusal(client.connected), 3507, origin);
+        assert.equal(errorCode(client.connected), 3507, origin);
       }
     });
 
-    scenario("a foreign page, and a foreign Host, do not reach the keyless API", async () => {
+    scenario("foreign pages and hosts cannot use the API without a key", async () => {
       for (const headers of [
         { origin: "https://evil.example" },
         { host: "evil.example" },
         { host: "evil.example", origin: "http://evil.example" },
       ]) {
-        const { status } = await call(
+        const { status } = await callApi(
           given.gateway,
           "publish",
           { channel: "demo", data: 1 },
@@ -482,7 +482,7 @@ shared(
       }
     });
 
-    scenario("the log warns of it in one line", async () => {
+    scenario("the log has one warning", async () => {
       const warnings = given.gateway
         .log()
         .split(/listening/)[0]
@@ -502,19 +502,19 @@ for (const address of ["0.0.0.0", "", "[::]"]) {
   });
 }
 
-scenario("nothing but the flag switches development mode on", async (stage) => {
+scenario("only the flag enables development mode", async (stage) => {
   const gateway = await stage.gateway({ flags: CLOSED, env: { EARSHOT_DEV: "true" } });
-  assert.equal((await call(gateway, "info", {})).status, 403);
+  assert.equal((await callApi(gateway, "info", {})).status, 403);
   const { code } = await stage.run(["config", "check"], { config: "dev = true\n" });
   assert.equal(code, 2);
 });
 
-scenario("SIGHUP does not end the process, and is logged", async (stage) => {
+scenario("SIGHUP is ignored and logged", async (stage) => {
   const gateway = await stage.gateway();
   const client = await new Commands(stage, gateway).connect();
   gateway.process.kill("SIGHUP");
   const ended = () => gateway.process.exitCode ?? gateway.process.signalCode;
-  await until("the log tells of it, or the process ends", () => /SIGHUP/.test(gateway.log()) || ended());
+  await until("it is logged, or the process exits", () => /SIGHUP/.test(gateway.log()) || ended());
   assert.equal(ended(), null);
   assert.deepEqual(await client.command({ ping: {} }), { id: 2, ping: {} });
 });
@@ -537,14 +537,14 @@ scenario("an unknown level in the file's log is an error with a suggestion", asy
   }
 });
 
-scenario("the known levels of EARSHOT_LOG are right", async (stage) => {
+scenario("the known levels of EARSHOT_LOG are accepted", async (stage) => {
   for (const level of ["error", "warn", "info", "debug", "info,earshot::broker=debug"]) {
     const { code, output } = await stage.run(["config", "check"], { env: { EARSHOT_LOG: level } });
     assert.equal(code, 0, `${level}: ${output}`);
   }
 });
 
-scenario("an unknown EARSHOT_ variable is warned of, with a suggestion", async (stage) => {
+scenario("an unknown EARSHOT_ variable causes a warning with a suggestion", async (stage) => {
   const gateway = await stage.gateway({
     flags: CLOSED,
     env: { EARSHOT_LISTN: "127.0.0.1:1", EARSHOT_ALLOWED_ORIGIN: "https://a.example" },
@@ -558,7 +558,7 @@ scenario("an unknown EARSHOT_ variable is warned of, with a suggestion", async (
   assert.match(warnings, /EARSHOT_ALLOWED_ORIGIN\b[^]*EARSHOT_ALLOWED_ORIGINS\b/);
 });
 
-scenario("the variables that Kubernetes injects for a service called earshot are not warned of", async (stage) => {
+scenario("the variables that Kubernetes injects for a service named earshot cause no warning", async (stage) => {
   const env = {
     EARSHOT_PORT: "tcp://10.0.0.1:80",
     EARSHOT_PORT_80_TCP: "tcp://10.0.0.1:80",
@@ -607,9 +607,9 @@ const PLACES = {
   "a duration": { config: `[sse]\nretry = "${LEAKY}"\n` },
   "an unknown key": { config: `"${LEAKY}" = 1\n` },
   "an unknown key's line": { config: `ulr = "${LEAKY}"\n` },
-  "a line that is no TOML": { config: `[redis.default]\nurl = "${LEAKY}\n` },
+  "a line that is not TOML": { config: `[redis.default]\nurl = "${LEAKY}\n` },
   "a url without quotes": { config: `[redis.default]\nurl = ${LEAKY}\n` },
-  "a url twice": { config: `[redis.default]\nurl = "${LEAKY}"\nurl = "${LEAKY}"\n` },
+  "a duplicate url": { config: `[redis.default]\nurl = "${LEAKY}"\nurl = "${LEAKY}"\n` },
   "a wrong scheme": { config: `[redis.default]\nurl = "http://:${SECRET}@host"\n` },
   "a wrong port": { config: `[redis.default]\nurl = "redis://:${SECRET}@host:99999"\n` },
   "a wrong database": { config: `[redis.default]\nurl = "redis://:${SECRET}@host/x"\n` },
@@ -631,7 +631,7 @@ const PLACES = {
 };
 
 for (const [place, settings] of Object.entries(PLACES)) {
-  scenario(`no message shows the password of a URL in the place of: ${place}`, async (stage) => {
+  scenario(`no message shows the password of a URL used as: ${place}`, async (stage) => {
     for (const command of [
       ["config", "check"],
       ["config", "show"],
@@ -643,7 +643,7 @@ for (const [place, settings] of Object.entries(PLACES)) {
 }
 
 scenario(
-  "neither log, /health, /ready, /metrics nor errors show the password of a Redis that works, and then refuses it",
+  "logs, /health, /ready, /metrics and errors never show the Redis password, even if it is rejected",
   async (stage) => {
     const redis = await stage.redis();
     await redis.cli(["CONFIG", "SET", "requirepass", SECRET]);
@@ -654,20 +654,20 @@ scenario(
     };
     const gateway = await stage.gateway({ flags: CLOSED, env });
     const said = async () => {
-      const answers = await Promise.all(["/health", "/ready", "/metrics"].map((path) => ask(gateway.port, path)));
-      const { text } = await call(gateway, "publish", { channel: "a", data: 1 }, { "x-api-key": KEY });
-      return [gateway.log(), ...answers.map((answer) => answer.text), text].join("\n");
+      const responses = await Promise.all(["/health", "/ready", "/metrics"].map((path) => httpRequest(gateway.port, path)));
+      const { text } = await callApi(gateway, "publish", { channel: "a", data: 1 }, { "x-api-key": KEY });
+      return [gateway.log(), ...responses.map((answer) => answer.text), text].join("\n");
     };
-    const ready = async (status) => (await ask(gateway.port, "/ready")).status === status;
+    const ready = async (status) => (await httpRequest(gateway.port, "/ready")).status === status;
     assert.ok(!(await said()).includes(SECRET));
     await redis.cli(["-a", SECRET, "CONFIG", "SET", "requirepass", "another"]);
     await redis.cli(["-a", "another", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-    await until("it is refused", () => ready(503));
+    await until("it is rejected", () => ready(503));
     assert.ok(!(await said()).includes(SECRET));
   },
 );
 
-scenario("no message shows the password of a URL among the arguments", async (stage) => {
+scenario("no message shows the password of a URL in the arguments", async (stage) => {
   const listen = ["--listen", `127.0.0.1:${await freePort()}`];
   const commands = [
     ["serve", "--listen", LEAKY],

@@ -6,23 +6,23 @@ import { get } from "node:http";
 import { Events } from "./clients.mjs";
 import { scenario, until } from "./harness.mjs";
 
-scenario("EventSource: onmessage gets each payload of one channel as it was published", async (stage) => {
+scenario("EventSource: onmessage receives each payload of one channel unchanged", async (stage) => {
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const events = await new Events(stage, `${gateway.http}/sse/web-signals`).subscribed();
   const [{ data, id }] = events.of("subscribed");
   assert.deepEqual(Object.keys(JSON.parse(data).channels), ["web-signals"]);
-  assert.match(id, /^[\w.~-]{1,400}$/, "the cursor is there, and URL-safe");
+  assert.match(id, /^[\w.~-]{1,400}$/, "the cursor is URL-safe");
   const sent = ['{"type":"offer"}', "plain text", '{ "b":1.0 }', "ü 🎉", " leading blank"];
   for (const text of sent) await redis.publish("web-signals", text);
   await until("all messages", () => events.of("message").length >= sent.length);
   assert.deepEqual(events.of("message").map((event) => event.data), sent);
   const cursors = new Set(events.events.map((event) => event.id));
-  assert.equal(cursors.size, sent.length + 1, "each event has a cursor of its own");
+  assert.equal(cursors.size, sent.length + 1, "each event has its own cursor");
   assert.equal(events.errors, 0);
 });
 
-scenario("EventSource: many channels on one stream come as events of their names", async (stage) => {
+scenario("EventSource: channels of one stream are received as events with their names", async (stage) => {
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const names = ["web-signals", "job:1/progress"];
@@ -39,7 +39,7 @@ scenario("EventSource: many channels on one stream come as events of their names
   assert.deepEqual(events.of("message"), []);
 });
 
-scenario("EventSource: every line break of a payload stays a line break", async (stage) => {
+scenario("EventSource: every line break of a payload is preserved", async (stage) => {
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const events = await new Events(stage, `${gateway.http}/sse/lines`).subscribed();
@@ -50,7 +50,7 @@ scenario("EventSource: every line break of a payload stays a line break", async 
   assert.deepEqual(events.of("message").map((event) => event.data), expected);
 });
 
-scenario("EventSource: bytes that are no text come as base64, and the empty payload is not swallowed", async (stage) => {
+scenario("EventSource: binary payloads are received as base64, and an empty payload is not dropped", async (stage) => {
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const events = await new Events(stage, `${gateway.http}/sse/bytes`).subscribed();
@@ -62,7 +62,7 @@ scenario("EventSource: bytes that are no text come as base64, and the empty payl
   assert.deepEqual(events.of("message").map((event) => event.data), [bytes.toString("base64"), '""', "last"]);
 });
 
-scenario("SSE: the headers say what browsers and proxies need", async (stage) => {
+scenario("SSE: the response has the headers that browsers and proxies need", async (stage) => {
   const gateway = await stage.gateway();
   const response = await headers(stage, `${gateway.http}/sse/demo`);
   assert.equal(response.statusCode, 200);

@@ -1,5 +1,5 @@
-// Starts what the tests talk to: real redis-servers and real gateways, each on a free port, each ended with its test.
-// It must never fake an answer, and never wait for a fixed time: it waits for conditions, up to a deadline.
+// Starts the processes of the tests: real redis-servers and real gateways, each on a free port and stopped after its
+// test. It must never fake a response or wait for a fixed time: it waits for conditions, with a deadline.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -15,42 +15,42 @@ const here = dirname(fileURLToPath(import.meta.url));
 /** The gateway under test. */
 export const binary = resolve(process.env.EARSHOT_BIN ?? join(here, "../../../target/debug/earshot"));
 
-/** How long a condition may take before a test gives up; generous, because the machine may be busy. */
-export const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 20_000);
+/** Longest wait for a condition before a test fails. Generous, because the machine may be busy. */
+export const WAIT_TIMEOUT_MS = Number(process.env.WAIT_TIMEOUT_MS ?? 20_000);
 
 const running = new Set();
 const stages = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 
-/** A test with a `Stage` of its own: whatever it started is ended, and its logs are shown when it fails. */
+/** A test with its own `Stage`: what it starts is stopped, and its logs are shown if it fails. */
 export function scenario(name, body) {
-  test(name, { timeout: 6 * PATIENCE_MS }, async () => {
+  test(name, { timeout: 6 * WAIT_TIMEOUT_MS }, async () => {
     const stage = new Stage();
     try {
       await body(stage);
     } catch (error) {
-      for (const { tell } of stages) tell();
+      for (const { showLogs } of stages) showLogs();
       throw error;
     } finally {
-      await stage.end();
+      await stage.stop();
     }
   });
 }
 
-/** Scenarios that share what `start` returns; it is ended behind the last of them. */
+/** Scenarios that share what `start` returns; it is stopped after the last of them. */
 export function shared(name, start, scenarios) {
   describe(name, () => {
     const stage = new Stage();
     const things = {};
-    before(async () => Object.assign(things, await start(stage)), { timeout: 6 * PATIENCE_MS });
-    after(() => stage.end());
+    before(async () => Object.assign(things, await start(stage)), { timeout: 6 * WAIT_TIMEOUT_MS });
+    after(() => stage.stop());
     scenarios(things);
   });
 }
 
-/** Resolves with the first truthy result of `probe`; fails with `what` when there is none in time. */
-export async function until(what, probe, patience = PATIENCE_MS) {
-  const deadline = Date.now() + patience;
+/** Polls `probe` and resolves with its first truthy result; fails with `what` after the timeout. */
+export async function until(what, probe, timeout = WAIT_TIMEOUT_MS) {
+  const deadline = Date.now() + timeout;
   let last;
   for (;;) {
     try {
@@ -61,33 +61,33 @@ export async function until(what, probe, patience = PATIENCE_MS) {
       last = error;
     }
     const late = last ? ` (last: ${last.message})` : "";
-    if (Date.now() > deadline) assert.fail(`still waiting after ${patience} ms: ${what}${late}`);
+    if (Date.now() > deadline) assert.fail(`still waiting after ${timeout} ms: ${what}${late}`);
     await sleep(10);
   }
 }
 
-/** One test's processes, files and clean-ups. */
+/** The processes, files and clean-ups of one test. */
 class Stage {
-  #endings = [];
+  #cleanups = [];
   #logs = [];
 
   constructor() {
     stages.add(this);
   }
 
-  /** Runs `ending` when the test is over, last one first. */
-  after(ending) {
-    this.#endings.push(ending);
+  /** Runs `cleanup` after the test, in reverse order of registration. */
+  after(cleanup) {
+    this.#cleanups.push(cleanup);
   }
 
-  /** A directory of this test's own. */
+  /** A temporary directory of this test. */
   directory() {
     const directory = mkdtempSync(join(tmpdir(), "earshot-clients-"));
     this.after(() => rmSync(directory, { recursive: true, force: true }));
     return directory;
   }
 
-  /** A real Redis that keeps nothing. */
+  /** A real Redis without persistence. */
   async redis() {
     const port = await freePort();
     const args = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
@@ -97,7 +97,7 @@ class Stage {
   }
 
   /**
-   * A gateway process on `redis` (else on memory), with `config` as its earshot.toml, if given. It is in development
+   * A gateway on `redis` (or on the memory broker), with `config` as its earshot.toml, if given. It runs in development
    * mode unless `flags` says otherwise, and listens on `address`.
    */
   async gateway({ redis, flags = ["--dev"], address = "127.0.0.1", ...settings } = {}) {
@@ -108,7 +108,7 @@ class Stage {
     await until("the gateway is ready", async () => {
       return child.exitCode !== null || (await fetch(`${gateway.http}/ready`)).status === 200;
     });
-    assert.equal(child.exitCode, null, "the gateway ended while it was starting");
+    assert.equal(child.exitCode, null, "the gateway exited during its start");
     return gateway;
   }
 
@@ -123,29 +123,29 @@ class Stage {
     return this.#spawn(binary, args, { cwd, env: { ...cleanEnvironment(), ...env } });
   }
 
-  /** Runs `earshot` to its end; what it said is `output`. */
+  /** Runs `earshot` until it exits; returns its exit code and output. */
   async run(args, settings) {
     const child = this.earshot(args, settings);
-    await until(`earshot ${args.join(" ")} ends`, () => child.exitCode !== null || child.signalCode !== null);
-    return { code: child.exitCode, output: child.said() };
+    await until(`earshot ${args.join(" ")} exits`, () => child.exitCode !== null || child.signalCode !== null);
+    return { code: child.exitCode, output: child.output() };
   }
 
-  /** Shows what the processes said. */
-  tell = () => {
+  /** Shows the output of the processes. */
+  showLogs = () => {
     for (const { name, path } of this.#logs) {
       console.error(`--- ${name}\n${readFileSync(path, "utf8").split("\n").slice(-60).join("\n")}`);
     }
   };
 
-  async end() {
+  async stop() {
     stages.delete(this);
-    for (const ending of this.#endings.reverse()) await ending();
+    for (const cleanup of this.#cleanups.reverse()) await cleanup();
   }
 
-  /** Runs a program and its children until the test is over; its output, of both streams, is kept. */
+  /** Runs a program and its children until the test is over; `output` returns the text of both streams. */
   program(command, args, { env = {}, cwd = this.directory() } = {}) {
     const child = this.#spawn(command, args, { cwd, env: { ...cleanEnvironment(), ...env }, detached: true });
-    return { child, output: child.said };
+    return { child, output: child.output };
   }
 
   #spawn(command, args, options) {
@@ -154,22 +154,22 @@ class Stage {
     const child = spawn(command, args.map(String), { ...options, stdio: ["ignore", log, log] });
     closeSync(log);
     running.add(child);
-    const ended = new Promise((done) => child.once("exit", done));
+    const exited = new Promise((done) => child.once("exit", done));
     child.once("error", (error) => writeFileSync(path, `${error}`));
-    child.said = () => readFileSync(path, "utf8");
+    child.output = () => readFileSync(path, "utf8");
     this.#logs.push({ name: `${command} ${args.join(" ")}`, path });
     this.after(async () => {
-      // A detached child leads a process group, which may outlive it.
+      // A detached child leads a process group, whose members may outlive it.
       if (options.detached && child.pid) killGroup(child.pid);
       child.kill("SIGKILL");
-      if (child.pid) await ended;
+      if (child.pid) await exited;
       running.delete(child);
     });
     return child;
   }
 }
 
-/** A Redis, spoken to as its users do: by redis-cli. */
+/** A Redis server, used through redis-cli. */
 class Redis {
   #spawn;
   #process;
@@ -180,20 +180,20 @@ class Redis {
     this.#spawn = spawn;
   }
 
-  /** Ends the server at once, as a crash would. */
+  /** Kills the server, as a crash would. */
   async kill() {
     const ended = new Promise((done) => this.#process.once("exit", done));
     this.#process.kill("SIGKILL");
     await ended;
   }
 
-  /** Starts the server, the first time or again, on the same port. */
+  /** Starts or restarts the server on the same port. */
   async restart() {
     this.#process = this.#spawn();
-    await until("redis-server answers", async () => (await this.cli(["PING"])) === "PONG\n");
+    await until("redis-server responds", async () => (await this.cli(["PING"])) === "PONG\n");
   }
 
-  /** Runs redis-cli; `input`, when given, becomes the last argument, byte for byte (`-x`). */
+  /** Runs redis-cli; `input`, if given, is the last argument, byte for byte (`-x`). */
   cli(args, input) {
     const flags = input === undefined ? [] : ["-x"];
     const child = spawn("redis-cli", ["-p", String(this.port), ...flags, ...args], {
@@ -203,13 +203,13 @@ class Redis {
     return collect(child);
   }
 
-  /** `PUBLISH` of exactly these bytes. */
+  /** Publishes exactly these bytes. */
   publish(channel, bytes) {
     return this.cli(["PUBLISH", channel], bytes);
   }
 }
 
-/** A gateway's addresses. */
+/** A running gateway. */
 class Gateway {
   constructor(port, process) {
     this.port = port;
@@ -218,9 +218,9 @@ class Gateway {
     this.ws = `ws://127.0.0.1:${port}/connection/websocket`;
   }
 
-  /** What it has said until now, without colours. */
+  /** Its output so far, without colour codes. */
   log() {
-    return this.process.said().replaceAll(/\x1b\[[0-9;]*m/g, "");
+    return this.process.output().replaceAll(/\x1b\[[0-9;]*m/g, "");
   }
 
   /** Calls one method of the HTTP API. */
@@ -253,10 +253,10 @@ async function collect(child) {
   return Buffer.concat(out).toString();
 }
 
-/** The surroundings without anything that would configure a gateway by chance. */
+/** The environment without variables that configure a gateway. */
 function cleanEnvironment() {
-  const ours = /^(EARSHOT_|REDIS_|QUEUE_PREFIX$)/;
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.test(name)));
+  const configuring = /^(EARSHOT_|REDIS_|QUEUE_PREFIX$)/;
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !configuring.test(name)));
 }
 
 function environment(redis) {
@@ -265,13 +265,13 @@ function environment(redis) {
 
 let nextPort = process.pid % 8000;
 
-/** A port that nobody listens on, below the range from which the kernel takes the ports of outgoing connections. */
+/** A port without a listener, below the kernel's range of ephemeral ports. */
 export async function freePort() {
   for (;;) {
     nextPort = (nextPort + 1) % 8000;
     const port = 10_000 + nextPort;
     const server = createServer().listen(port, "127.0.0.1");
-    const free = await new Promise((told) => server.once("listening", () => told(true)).once("error", () => told(false)));
+    const free = await new Promise((done) => server.once("listening", () => done(true)).once("error", () => done(false)));
     if (!free) continue;
     await new Promise((closed) => server.close(closed));
     return port;

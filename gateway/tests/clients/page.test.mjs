@@ -25,7 +25,7 @@ scenario("the page shows a published message on both transports, and its counter
     await text(page, `#${side}-count`, /^2$/);
     assert.equal(await page.locator(`#${side}-log b`).count(), 0, "a payload is never markup");
   }
-  assert.deepEqual(page.complaints, []);
+  assert.deepEqual(page.errors, []);
 });
 
 scenario("the page shows messages of other publishers, and the code of a subscriber", async (stage) => {
@@ -69,13 +69,13 @@ scenario("the cut button recovers what was published while both connections were
     await text(page, `#${side}-count`, /^5$/);
     await text(page, `#${side}-recovered`, /^3$/);
   }
-  assert.deepEqual(page.complaints, []);
+  assert.deepEqual(page.errors, []);
 });
 
 scenario("the page counts a gap when the next gateway does not have the history", async (stage) => {
   const [first, second] = [await stage.gateway(), await stage.gateway()];
   const address = { port: first.port };
-  const page = await openConsole(stage, await Proxy.before(stage, address));
+  const page = await openConsole(stage, await Proxy.start(stage, address));
   await publish(page, "1");
   for (const side of SIDES) await text(page, `#${side}-count`, /^1$/);
   address.port = second.port;
@@ -88,7 +88,7 @@ scenario("the page counts a gap when the next gateway does not have the history"
 
 scenario("the page reconnects when an open connection delivers nothing", async (stage) => {
   const gateway = await stage.gateway({ config: SHORT_INTERVALS });
-  const proxy = await Proxy.before(stage, gateway);
+  const proxy = await Proxy.start(stage, gateway);
   const page = await openConsole(stage, proxy);
   await publish(page, "before");
   for (const side of SIDES) await text(page, `#${side}-count`, /^1$/);

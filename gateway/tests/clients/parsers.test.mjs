@@ -1,5 +1,5 @@
-// Event streams as parsers of other origins and languages read them: each gets every publication exactly once, over a
-// connection that is cut, and no event that the gateway did not send.
+// Event streams read by parsers of several languages and from another origin: each receives every publication exactly
+// once over a connection that is cut, and no event that the gateway did not send.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -32,16 +32,16 @@ heartbeat = "1s"
 const CHANNELS = ["a", "b"];
 const NAMES = ["subscribed", "gap", "error", "message", ...CHANNELS];
 
-scenario("every parser gets each publication exactly once, and no empty event", async (stage) => {
+scenario("every parser receives each publication exactly once, and no empty event", async (stage) => {
   const redis = await stage.redis();
   const page = await crossOriginPage(stage);
   const gateway = await stage.gateway({ redis, config: config(page.origin) });
-  const proxy = await Proxy.before(stage, gateway);
+  const proxy = await Proxy.start(stage, gateway);
   const url = `${proxy.http}/sse?channel=a&channel=b`;
   const parsers = {
-    "eventsource 3": inNode(stage, EventSource3, url),
-    "eventsource 4": inNode(stage, EventSource4, url),
-    "eventsource 5": inNode(stage, EventSource5, url),
+    "eventsource 3": nodeEvents(stage, EventSource3, url),
+    "eventsource 4": nodeEvents(stage, EventSource4, url),
+    "eventsource 5": nodeEvents(stage, EventSource5, url),
     "httpx-sse": program(stage, join(tools, "python/bin/python"), [join(here, "python/events.py"), url]),
     "r3labs/sse": program(stage, join(tools, "go-events"), [url]),
   };
@@ -61,10 +61,10 @@ scenario("every parser gets each publication exactly once, and no empty event", 
   await publish(6);
   await all("the first publications", (events) => publications(events).length >= 6);
   await heartbeats(stage, gateway, 2);
-  proxy.part();
+  proxy.disconnect();
   await publish(6);
-  proxy.heal();
-  await all("what was missed", (events) => publications(events).length >= 12);
+  proxy.restore();
+  await all("the missed publications", (events) => publications(events).length >= 12);
   await publish(2);
   await all("the last publications", (events) => publications(events).length >= 14);
 
@@ -72,42 +72,42 @@ scenario("every parser gets each publication exactly once, and no empty event", 
     const events = await read();
     for (const channel of CHANNELS) {
       const expected = published.filter((publication) => publication.channel === channel).map(({ data }) => data);
-      assert.deepEqual(of(events, channel).map(({ data }) => data), expected, `${name}: each once, in order`);
+      assert.deepEqual(of(events, channel).map(({ data }) => data), expected, `${name}: missing, duplicate or out of order`);
     }
     const subscribed = of(events, "subscribed").map(({ data }) => JSON.parse(data).channels);
     assert.deepEqual(subscribed.at(-1), { a: { recovered: true }, b: { recovered: true } }, `${name}: resumed`);
     const others = events.filter(({ name, data, id }) => ![...CHANNELS, "subscribed"].includes(name) || !data || !id);
-    // This parser takes the beginning of a block for an event when the connection is lost: here a heartbeat.
+    // This parser emits the begun block as an event when the connection is lost: here a heartbeat.
     if (name === "r3labs/sse" && others.length === 1) assert.equal(others.pop().data, "");
-    assert.deepEqual(others, [], `${name}: nothing else`);
+    assert.deepEqual(others, [], `${name}: unexpected events`);
   }
-  assert.deepEqual(page.refused, [], "no preflight was refused");
+  assert.deepEqual(page.rejected, [], "a preflight was rejected");
 });
 
-scenario("a page of another origin can read why its stream is refused, and no other page can", async (stage) => {
+scenario("a page of an allowed origin can read why its stream is rejected, a page of another origin cannot", async (stage) => {
   const page = await crossOriginPage(stage);
   const limits = "[limits]\nchannels_per_connection = 1\n";
   const gateway = await stage.gateway({ config: `${config(page.origin)}${limits}` });
-  const text = await page.evaluate(readRefusal, `${gateway.http}/sse?channel=a&channel=b`);
+  const text = await page.evaluate(readError, `${gateway.http}/sse?channel=a&channel=b`);
   assert.match(text, /^400: .*channels_per_connection/);
   const foreign = await openPage(stage);
   await foreign.route("https://foreign.example/", (route) => route.fulfill({ contentType: "text/html", body: "" }));
   await foreign.goto("https://foreign.example/");
-  assert.match(await foreign.evaluate(readRefusal, `${gateway.http}/sse/a`), /^TypeError/);
+  assert.match(await foreign.evaluate(readError, `${gateway.http}/sse/a`), /^TypeError/);
 });
 
 /** An EventSource in Node. */
-function inNode(stage, EventSource, url) {
+function nodeEvents(stage, EventSource, url) {
   const events = [];
   let closed = false;
-  // One that is closed while its connection breaks may go on reconnecting for ever.
+  // After a close during a reconnect, this client may retry forever.
   const open = (...request) => (closed ? new Promise(() => {}) : fetch(...request));
   const source = new EventSource(url, { fetch: open });
   for (const name of NAMES.filter((name) => name !== "error")) {
     source.addEventListener(name, ({ data, lastEventId }) => events.push({ name, data, id: lastEventId }));
   }
   source.addEventListener("error", ({ data, lastEventId }) => {
-    // Without data it is the client's own word for a lost connection.
+    // Without data, the error event is the client's own for a lost connection.
     if (data !== undefined) events.push({ name: "error", data, id: lastEventId });
   });
   stage.after(() => {
@@ -117,7 +117,7 @@ function inNode(stage, EventSource, url) {
   return () => events;
 }
 
-/** A program of another language that prints one event a line. */
+/** A program of another language that prints one event per line. */
 function program(stage, command, args) {
   assert.ok(existsSync(command), `no ${command}: run .ci/install`);
   const events = [];
@@ -132,12 +132,12 @@ function program(stage, command, args) {
     await ended;
   });
   return () => {
-    assert.equal(child.exitCode, null, `${command} has ended`);
+    assert.equal(child.exitCode, null, `${command} exited`);
     return events;
   };
 }
 
-/** A page of an origin of its own, with the modules of the clients. */
+/** A page of another origin, with the modules of the clients. */
 async function crossOriginPage(stage) {
   const require = createRequire(import.meta.url);
   const fetchEventSource = join(dirname(require.resolve("@microsoft/fetch-event-source")), "../esm");
@@ -158,7 +158,7 @@ async function crossOriginPage(stage) {
     const [, folder, ...rest] = request.url.split("/");
     const path = rest.join("/");
     if (!folders[folder]) return response.setHeader("content-type", "text/html").end(html);
-    // One of the packages imports its own files without their ending.
+    // One of the packages imports its own files without their extension.
     const file = join(folders[folder], path.endsWith(".js") ? path : `${path}.js`);
     return response.setHeader("content-type", "text/javascript").end(readFileSync(file));
   });
@@ -166,13 +166,13 @@ async function crossOriginPage(stage) {
   stage.after(() => server.close());
   const page = await openPage(stage);
   page.origin = `http://localhost:${server.address().port}`;
-  page.refused = [];
-  page.on("console", (said) => /CORS/.test(said.text()) && page.refused.push(said.text()));
+  page.rejected = [];
+  page.on("console", (message) => /CORS/.test(message.text()) && page.rejected.push(message.text()));
   await page.goto(`${page.origin}/`);
   return page;
 }
 
-/** Waits until each parser's events fulfil a condition. */
+/** Waits until the events of each parser satisfy a condition. */
 async function each(parsers, what, condition) {
   for (const [name, read] of Object.entries(parsers)) {
     let events = [];
@@ -191,10 +191,10 @@ function publications(events) {
   return events.filter(({ name }) => CHANNELS.includes(name));
 }
 
-/** Waits for so many heartbeats of a stream of its own: with one more than that, every other stream had one. */
+/** Waits for this many heartbeats of a new stream; after the second one, every other stream has had one. */
 async function heartbeats(stage, gateway, count) {
   let text = "";
-  const request = get(`${gateway.http}/sse/aside`, (response) => {
+  const request = get(`${gateway.http}/sse/heartbeats`, (response) => {
     response.setEncoding("utf8").on("data", (chunk) => (text += chunk));
   });
   request.on("error", () => {});
@@ -224,9 +224,9 @@ async function followInPage({ url, names }) {
   return Object.keys(seen);
 }
 
-async function readRefusal(url) {
+async function readError(url) {
   try {
-    // A header for which the browser asks first.
+    // A header that requires a preflight.
     const response = await fetch(url, { headers: { "Last-Event-ID": "x" } });
     return `${response.status}: ${await response.text()}`;
   } catch (error) {

@@ -1,17 +1,17 @@
-// A network between client and gateway that can be cut: a TCP proxy. It must never touch a byte.
+// A TCP proxy between client and gateway that can cut connections. It must never change a byte.
 
 import { connect, createServer } from "node:net";
 
-/** Stands in front of a gateway; has the same addresses as the gateway, but for its port. */
+/** A proxy for a gateway, with the same addresses except for the port. */
 export class Proxy {
   #pairs = new Set();
-  #away = false;
-  /** How often somebody came. */
-  arrivals = 0;
+  #disconnected = false;
+  /** Number of accepted connections. */
+  connections = 0;
 
-  static async before(stage, gateway) {
+  static async start(stage, gateway) {
     const proxy = new Proxy();
-    proxy.server = createServer((client) => proxy.#join(client, gateway.port));
+    proxy.server = createServer((client) => proxy.#forward(client, gateway.port));
     await new Promise((listening) => proxy.server.listen(0, "127.0.0.1", listening));
     proxy.port = proxy.server.address().port;
     proxy.http = `http://127.0.0.1:${proxy.port}`;
@@ -23,22 +23,22 @@ export class Proxy {
     return proxy;
   }
 
-  /** Kills every connection, as a lost network would: no close frame, no last chunk. */
+  /** Resets every connection, as a network failure would: no close frame, no last chunk. */
   cut() {
     for (const socket of this.#pairs) socket.resetAndDestroy();
   }
 
-  /** Cuts, and lets nobody through until `heal`. */
-  part() {
-    this.#away = true;
+  /** Resets every connection and rejects new ones until `restore`. */
+  disconnect() {
+    this.#disconnected = true;
     this.cut();
   }
 
-  /** Keeps the present connections open, but forwards nothing on them any more. New connections work. */
+  /** Keeps the present connections open, but stops forwarding on them. New connections work. */
   freeze() {
     for (const socket of this.#pairs) {
       socket.unpipe();
-      // Reads on, so that it notices the end of the connection; the other side does not.
+      // Keep reading, so that this side notices the end of the connection; the other side does not.
       socket.resume();
       socket.removeAllListeners("close");
       socket.removeAllListeners("end");
@@ -46,13 +46,13 @@ export class Proxy {
     }
   }
 
-  heal() {
-    this.#away = false;
+  restore() {
+    this.#disconnected = false;
   }
 
-  #join(client, port) {
-    this.arrivals += 1;
-    if (this.#away) {
+  #forward(client, port) {
+    this.connections += 1;
+    if (this.#disconnected) {
       client.on("error", () => {});
       client.resetAndDestroy();
       return;

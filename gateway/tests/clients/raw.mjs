@@ -1,5 +1,5 @@
-// Clients without a library, which choose each header and each byte that they send, and may read nothing.
-// They must never repair a response: it is passed on unchanged.
+// Clients without a library, which choose each header and byte that they send, and may read nothing. They must never
+// repair a response: it is passed on unchanged.
 
 import { request } from "node:http";
 import { connect } from "node:net";
@@ -7,23 +7,23 @@ import WebSocket from "ws";
 
 import { until } from "./harness.mjs";
 
-/** One HTTP request with these headers: status, headers and text of its answer. Of an event stream only the head. */
-export function ask(port, path, { method = "GET", headers = {}, body } = {}) {
+/** Sends one HTTP request; returns status, headers and text of the response, and only the head of an event stream. */
+export function httpRequest(port, path, { method = "GET", headers = {}, body } = {}) {
   return new Promise((done, failed) => {
     const named = Object.keys(headers).some((name) => name.toLowerCase() === "host");
     const outgoing = request(
       { host: "127.0.0.1", port, path, method, headers, agent: false, setHost: !named },
       (incoming) => {
-        const answer = { status: incoming.statusCode, headers: incoming.headers, text: "" };
+        const response = { status: incoming.statusCode, headers: incoming.headers, text: "" };
         if (/event-stream/.test(incoming.headers["content-type"])) {
           incoming.on("error", () => {});
           outgoing.destroy();
-          done(answer);
+          done(response);
           return;
         }
         incoming.setEncoding("utf8");
-        incoming.on("data", (chunk) => (answer.text += chunk));
-        incoming.on("end", () => done(answer));
+        incoming.on("data", (chunk) => (response.text += chunk));
+        incoming.on("end", () => done(response));
         incoming.on("error", failed);
       },
     );
@@ -32,17 +32,17 @@ export function ask(port, path, { method = "GET", headers = {}, body } = {}) {
   });
 }
 
-/** A call of the HTTP API, with its answer as text. */
-export function call(gateway, method, body, headers = {}) {
+/** Calls the HTTP API; returns the response with its text. */
+export function callApi(gateway, method, body, headers = {}) {
   const text = typeof body === "string" ? body : JSON.stringify(body);
-  return ask(gateway.port, `/api/${method}`, {
+  return httpRequest(gateway.port, `/api/${method}`, {
     method: "POST",
     headers: { "content-type": "application/json", ...headers },
     body: text,
   });
 }
 
-/** An event stream as it is on the wire. */
+/** An event stream, unchanged from the wire. */
 export class Stream {
   text = "";
   status;
@@ -63,20 +63,20 @@ export class Stream {
     stage.after(() => this.request.destroy());
   }
 
-  /** Waits until it is answered, and unless it was refused until it is subscribed. */
-  async begun() {
-    await until("the stream is answered", () => this.status ?? this.error);
+  /** Waits for the response, and for the subscribed event if the status is 200. */
+  async opened() {
+    await until("the response of the stream", () => this.status ?? this.error);
     if (this.status === 200)
-      await until("the stream says subscribed", () => this.of("subscribed").length > 0 || this.ended);
+      await until("the subscribed event", () => this.of("subscribed").length > 0 || this.ended);
     return this;
   }
 
-  /** The blocks whose end has come. */
+  /** The complete blocks. */
   blocks() {
     return this.text.split("\n\n").slice(0, -1).map(event);
   }
 
-  /** The events that an EventSource makes of them: those that have data. */
+  /** The events that an EventSource dispatches: the blocks with data. */
   events() {
     return this.blocks().filter(({ data }) => data !== undefined);
   }
@@ -101,7 +101,7 @@ function event(block) {
   return result;
 }
 
-/** A WebSocket in JSON, one command at a time. */
+/** A WebSocket client in JSON that sends one command at a time. */
 export class Commands {
   frames = [];
   closed;
@@ -119,14 +119,14 @@ export class Commands {
     stage.after(() => this.socket.terminate());
   }
 
-  /** Sends `command` with an id, and waits for its reply, or for the close code in its place. */
+  /** Sends `command` with an id; returns its reply, or the close code if the connection is closed. */
   async command(command) {
     await until("the WebSocket is open", () => this.closed ?? this.socket.readyState === WebSocket.OPEN);
     const id = (this.#id += 1);
     if (!this.closed) this.socket.send(JSON.stringify({ id, ...command }));
-    const mine = () => this.lines().find((line) => line.startsWith(`{"id":${id},`) || line.startsWith(`{"id":${id}}`));
-    await until(`${JSON.stringify(command).slice(0, 80)} is answered`, () => mine() ?? this.closed);
-    return mine() ? JSON.parse(mine()) : { closed: this.closed };
+    const reply = () => this.lines().find((line) => line.startsWith(`{"id":${id},`) || line.startsWith(`{"id":${id}}`));
+    await until(`${JSON.stringify(command).slice(0, 80)}: reply`, () => reply() ?? this.closed);
+    return reply() ? JSON.parse(reply()) : { closed: this.closed };
   }
 
   async connect(fields = {}) {
@@ -134,12 +134,12 @@ export class Commands {
     return this;
   }
 
-  /** The lines of all frames, each a reply or a push, as text. */
+  /** The lines of all frames as text, each a reply or a push. */
   lines() {
     return this.frames.flatMap((frame) => frame.split("\n"));
   }
 
-  /** The publications that were pushed on `channel`. */
+  /** The publications pushed on `channel`. */
   publications(channel) {
     return this.lines()
       .filter((line) => line.startsWith('{"push"'))
@@ -149,8 +149,8 @@ export class Commands {
   }
 }
 
-/** The code with which `reply` refuses: of the error, or of the close; 0 when it is no refusal. */
-export function refusal(reply) {
+/** The code of the error or of the close in `reply`; 0 if it succeeded. */
+export function errorCode(reply) {
   return reply.error?.code ?? reply.closed?.code ?? 0;
 }
 
@@ -165,32 +165,32 @@ export class StalledClient {
     stage.after(() => this.socket.destroy());
   }
 
-  /** Becomes a WebSocket. */
+  /** Upgrades the connection to a WebSocket. */
   async upgrade() {
     let head = "";
     this.socket.on("data", (chunk) => (head += chunk));
     const key = Buffer.alloc(16).toString("base64");
     const lines = ["GET /ws HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"];
     this.socket.write([...lines, "Sec-WebSocket-Version: 13", `Sec-WebSocket-Key: ${key}`, "", ""].join("\r\n"));
-    await until("the handshake is answered", () => head.includes("\r\n\r\n") || this.closed);
+    await until("the handshake response", () => head.includes("\r\n\r\n") || this.closed);
     this.socket.removeAllListeners("data");
     this.socket.pause();
     return this;
   }
 
-  /** Writes `commands` as one text message; `false` when they wait in this process. */
+  /** Writes `commands` as one text message; returns `false` if they are buffered in this process. */
   send(...commands) {
     return this.socket.write(textFrame(commands.map((command) => JSON.stringify(command)).join("\n")));
   }
 
-  /** Sends the same command `count` times, each in a message of its own. */
-  flood(count, command) {
+  /** Sends the same command `count` times, each in its own message. */
+  sendRepeatedly(count, command) {
     const frame = textFrame(JSON.stringify(command));
     for (let n = 0; n < count; n += 1) this.socket.write(frame);
   }
 }
 
-/** `text` as one frame of a client, with a mask of zeros. */
+/** `text` as one client frame, with a mask of zeros. */
 function textFrame(text) {
   const payload = Buffer.from(text);
   const head = Buffer.alloc(payload.length < 126 ? 6 : payload.length < 65536 ? 8 : 14);

@@ -44,7 +44,7 @@ for (const encoding of ENCODINGS) {
     await until("all publications", () => publications.length >= sent.length);
     assert.deepEqual(texts(sdk.payloads("web-signals", publications)), sent);
     if (encoding === "json") assert.deepEqual(publications.map(({ data }) => data), sent.map((text) => JSON.parse(text)));
-    assert.deepEqual(sdk.troubles, []);
+    assert.deepEqual(sdk.errors, []);
   });
 
   scenario(`${encoding}: what the SDK publishes reaches a plain Redis subscriber byte for byte`, async (stage) => {
@@ -58,62 +58,62 @@ for (const encoding of ENCODINGS) {
     assert.deepEqual(texts(backend.payloads("nest-signals")), sent);
   });
 
-  scenario(`${encoding}: publications end with unsubscribe, and go on with what was missed after subscribe`, async (stage) => {
+  scenario(`${encoding}: publications stop with unsubscribe, and missed ones are recovered with subscribe`, async (stage) => {
     const redis = await stage.redis();
     const sdk = await new Sdk(stage, await stage.gateway({ redis }), encoding).connect();
     const left = await sdk.subscribe("left");
     const kept = await sdk.subscribe("kept");
     left.subscription.unsubscribe();
-    await sdk.client.publish("kept", sdk.data('"the unsubscribe is worked off"'));
+    await sdk.client.publish("kept", sdk.data('"the unsubscribe is processed"'));
     await redis.publish("left", "1");
     await redis.publish("kept", "2");
-    await until("the channel that was kept is heard", () => kept.publications.length === 2);
+    await until("the other channel is received", () => kept.publications.length === 2);
     assert.equal(left.publications.length, 0);
     left.subscription.subscribe();
     await left.subscription.ready(10_000);
     await redis.publish("left", "3");
-    await until("the channel is heard again", () => left.publications.length === 2);
-    const heard = left.publications.map(({ data }) => (encoding === "json" ? `${data}` : `${Buffer.from(data)}`));
-    assert.deepEqual(heard, ["1", "3"]);
+    await until("the channel is received again", () => left.publications.length === 2);
+    const received = left.publications.map(({ data }) => (encoding === "json" ? `${data}` : `${Buffer.from(data)}`));
+    assert.deepEqual(received, ["1", "3"]);
     assert.equal(left.subscription.state, "subscribed");
   });
 
-  scenario(`${encoding}: many subscriptions in the SDK's first frame are all answered and heard`, async (stage) => {
+  scenario(`${encoding}: many subscriptions in the SDK's first frame all succeed and receive`, async (stage) => {
     const redis = await stage.redis();
     const sdk = new Sdk(stage, await stage.gateway({ redis }), encoding);
     const channels = Array.from({ length: 40 }, (_, n) => `room:${n}`);
     const subscribed = channels.map((channel) => sdk.subscribe(channel));
     const [, ...all] = await Promise.all([sdk.connect(), ...subscribed]);
     for (const channel of channels) await redis.publish(channel, JSON.stringify(channel));
-    await until("every channel is heard", () => all.every(({ publications }) => publications.length === 1));
-    assert.deepEqual(sdk.troubles, []);
+    await until("every channel is received", () => all.every(({ publications }) => publications.length === 1));
+    assert.deepEqual(sdk.errors, []);
   });
 
-  scenario(`${encoding}: rpc is refused with error 108, and the connection lives on`, async (stage) => {
+  scenario(`${encoding}: rpc is rejected with error 108, and the connection stays open`, async (stage) => {
     const sdk = await new Sdk(stage, await stage.gateway(), encoding).connect();
     await assert.rejects(sdk.client.rpc("anything", sdk.data("{}")), ({ code }) => code === 108);
     const { publications } = await sdk.subscribe("after");
     await sdk.client.publish("after", sdk.data("1"));
-    await until("the connection lives", () => publications.length === 1);
-    assert.deepEqual(sdk.troubles, []);
+    await until("the connection is open", () => publications.length === 1);
+    assert.deepEqual(sdk.errors, []);
   });
 
-  scenario(`${encoding}: a channel that may not be had is refused with its documented error`, async (stage) => {
+  scenario(`${encoding}: a forbidden channel is rejected with its documented error`, async (stage) => {
     const redis = await stage.redis();
     const gateway = await stage.gateway({ redis, config: NAMESPACES });
     const sdk = await new Sdk(stage, gateway, encoding).connect();
     const refusals = [["control\u0007", 107], ["x".repeat(256), 107], ["elsewhere", 102], ["closed-1", 103]];
-    for (const [channel, code] of refusals) assert.equal(await refusal(sdk, channel), code, JSON.stringify(channel));
+    for (const [channel, code] of refusals) assert.equal(await errorCode(sdk, channel), code, JSON.stringify(channel));
     const { publications } = await sdk.subscribe("open-1");
     await assert.rejects(sdk.client.publish("open-2", sdk.data("1")), ({ code }) => code === 103);
     await sdk.subscribe("quiet-1");
     await assert.rejects(sdk.client.publish("quiet-1", sdk.data("1")), ({ code }) => code === 103);
     await sdk.client.publish("open-1", sdk.data("2"));
-    await until("the neighbour is heard", () => publications.length === 1);
-    assert.deepEqual(sdk.troubles, []);
+    await until("the allowed channel is received", () => publications.length === 1);
+    assert.deepEqual(sdk.errors, []);
   });
 
-  scenario(`${encoding}: server pings are answered, and the connection lives`, async (stage) => {
+  scenario(`${encoding}: the SDK responds to server pings, and the connection stays open`, async (stage) => {
     const redis = await stage.redis();
     const gateway = await stage.gateway({ redis, config: NAMESPACES });
     const sdk = await new Sdk(stage, gateway, encoding).connect();
@@ -122,26 +122,26 @@ for (const encoding of ENCODINGS) {
     await until("four pings", () => sdk.received.filter(isPing).length >= 4);
     await until("as many pongs", () => sdk.sent.filter(isPing).length >= 4);
     await redis.publish("open-pings", "1");
-    await until("the connection lives", () => publications.length === 1);
-    assert.deepEqual(sdk.troubles, []);
+    await until("the connection is open", () => publications.length === 1);
+    assert.deepEqual(sdk.errors, []);
   });
 
-  scenario(`${encoding}: one client's publication reaches the others, whatever their encoding`, async (stage) => {
+  scenario(`${encoding}: one client's publication reaches clients of either encoding`, async (stage) => {
     const gateway = await stage.gateway();
     const others = [];
     for (const other of ENCODINGS) others.push(await new Sdk(stage, gateway, other).connect());
-    const heard = await Promise.all(others.map((other) => other.subscribe("shared")));
+    const received = await Promise.all(others.map((other) => other.subscribe("shared")));
     const publisher = await new Sdk(stage, gateway, encoding).connect();
     await publisher.subscribe("shared");
     await publisher.client.publish("shared", publisher.data('{"a":[1,2]}'));
-    await until("both hear", () => heard.every(({ publications }) => publications.length === 1));
+    await until("both receive", () => received.every(({ publications }) => publications.length === 1));
     others.forEach((other, index) => {
-      assert.deepEqual(texts(other.payloads("shared", heard[index].publications)), ['{"a":[1,2]}']);
+      assert.deepEqual(texts(other.payloads("shared", received[index].publications)), ['{"a":[1,2]}']);
     });
   });
 }
 
-scenario("payloads that are no single line of JSON arrive as documented in each encoding", async (stage) => {
+scenario("payloads that are not a single line of JSON arrive as documented in each encoding", async (stage) => {
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const json = await new Sdk(stage, gateway, "json").connect();
@@ -161,11 +161,11 @@ scenario("payloads that are no single line of JSON arrive as documented in each 
   const values = [{ a: [1, "x\ny"] }, ...sent.slice(1, -1), Buffer.from(sent.at(-1)).toString("base64")];
   assert.deepEqual(asJson.publications.map(({ data }) => data), values);
   assert.deepEqual(asJson.publications.map(({ tags }) => tags?.encoding), [...Array(6), "base64"]);
-  assert.deepEqual([...json.troubles, ...protobuf.troubles], []);
+  assert.deepEqual([...json.errors, ...protobuf.errors], []);
 });
 
-/** The code with which a subscription ends that may not be had. */
-function refusal(sdk, channel) {
+/** The code with which a forbidden subscription ends. */
+function errorCode(sdk, channel) {
   const subscription = sdk.client.newSubscription(channel);
   const ended = new Promise((done) => subscription.once("unsubscribed", ({ code }) => done(code)));
   subscription.subscribe();

@@ -1,4 +1,4 @@
-// The recorded WebRTC session, replayed by redis-cli through two gateways on one Redis.
+// A recorded WebRTC session, replayed by redis-cli through two gateways on one Redis.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -12,27 +12,27 @@ const SESSION = readFileSync(new URL("../data/signals.jsonl", import.meta.url), 
   .filter(Boolean)
   .map((line) => ({ channel: JSON.parse(line).channel, text: rawMessage(line) }));
 
-scenario("the recorded session arrives byte-identical and in order on both transports of two gateways", async (stage) => {
+scenario("both transports of two gateways deliver the recorded session byte for byte and in order", async (stage) => {
   const redis = await stage.redis();
   const clients = [];
   for (const gateway of [await stage.gateway({ redis }), await stage.gateway({ redis })]) {
     for (const channel of CHANNELS) {
       const events = await new Events(stage, `${gateway.http}/sse/${channel}`).subscribed();
       const socket = await new PlainWebSocket(stage, gateway).subscribe(channel);
-      clients.push({ who: "EventSource", channel, got: () => events.of("message").map(({ data }) => data) });
-      clients.push({ who: "WebSocket", channel, got: () => socket.payloads(channel).map(String) });
+      clients.push({ client: "EventSource", channel, received: () => events.of("message").map(({ data }) => data) });
+      clients.push({ client: "WebSocket", channel, received: () => socket.payloads(channel).map(String) });
     }
   }
   for (const { channel, text } of SESSION) await redis.publish(channel, text);
-  for (const { who, channel, got } of clients) {
+  for (const { client, channel, received } of clients) {
     const sent = SESSION.filter((message) => message.channel === channel).map(({ text }) => text);
-    await until(`${who} has all of ${channel}`, () => got().length >= sent.length);
-    assert.deepEqual(got(), sent, `${who} on ${channel}`);
+    await until(`${client} has all of ${channel}`, () => received().length >= sent.length);
+    assert.deepEqual(received(), sent, `${client} on ${channel}`);
   }
 });
 
 for (const encoding of ENCODINGS) {
-  scenario(`${encoding}: what the app publishes arrives at plain Redis subscribers and at the browsers`, async (stage) => {
+  scenario(`${encoding}: publications of the app reach plain Redis subscribers and browsers`, async (stage) => {
     const redis = await stage.redis();
     const [near, far] = [await stage.gateway({ redis }), await stage.gateway({ redis })];
     const backend = await new RedisSubscriber(stage, redis).subscribe("web-signals");
@@ -43,14 +43,14 @@ for (const encoding of ENCODINGS) {
     for (const text of sent) await app.client.publish("web-signals", app.data(text));
     await until("the backend has all", () => backend.payloads("web-signals").length >= sent.length);
     await until("the browser has all", () => browser.of("message").length >= sent.length);
-    // In JSON the SDK writes the text itself, by JSON.stringify: that is what the app has sent.
-    const wrote = encoding === "json" ? sent.map((text) => JSON.stringify(JSON.parse(text))) : sent;
-    assert.deepEqual(backend.payloads("web-signals").map(String), wrote);
-    assert.deepEqual(browser.of("message").map(({ data }) => data), wrote);
+    // In JSON the SDK encodes the text with JSON.stringify.
+    const expected = encoding === "json" ? sent.map((text) => JSON.stringify(JSON.parse(text))) : sent;
+    assert.deepEqual(backend.payloads("web-signals").map(String), expected);
+    assert.deepEqual(browser.of("message").map(({ data }) => data), expected);
   });
 }
 
-/** The text of `message` in a line of the recording, as it was recorded. */
+/** The text of `message` in a line of the recording, unchanged. */
 function rawMessage(line) {
   const { channel } = JSON.parse(line);
   const start = line.indexOf('"message":') + '"message":'.length;

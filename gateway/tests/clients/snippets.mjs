@@ -147,7 +147,7 @@ export function checkConfiguration(stage, text) {
 
 /**
  * Runs JavaScript or TSX, with its packages, as a module of a page in Chromium whose origin is not the gateway's.
- * `before` defines what the block leaves to its reader, `after` uses what it exports. `page.said` is what it logged.
+ * `before` defines what the block leaves to its reader, `after` uses what it exports. `page.logged` is what it logged.
  */
 export async function browser(stage, text, { before = "", after = "", ...addresses }) {
   const scripts = '<script src="/before.js"></script><script type="module" src="/block.js"></script>';
@@ -158,11 +158,11 @@ export async function browser(stage, text, { before = "", after = "", ...address
     "/block.js": ["text/javascript", await bundle(relocate(text, addresses) + after, "esm")],
   });
   const page = await openPage(stage);
-  page.said = [];
+  page.logged = [];
   let last = Promise.resolve();
   page.on("console", (message) => {
     const values = Promise.all(message.args().map((value) => value.jsonValue()));
-    last = last.then(async () => page.said.push([message.type(), ...(await values)]));
+    last = last.then(async () => page.logged.push([message.type(), ...(await values)]));
   });
   await page.goto(origin);
   return page;
@@ -170,7 +170,7 @@ export async function browser(stage, text, { before = "", after = "", ...address
 
 /** Whether the page has logged a warning whose first value is `text`. */
 export function warned(page, text) {
-  return page.said.some(([type, first]) => type === "warning" && first === text);
+  return page.logged.some(([type, first]) => type === "warning" && first === text);
 }
 
 async function bundle(contents, format) {

@@ -95,8 +95,8 @@ scenario("Chromium, another origin: EventSource logs publications and gaps", asy
   const page = await browser(stage, eventSource, gateway);
   await clientsOf(gateway, "demo");
   await redis.publish("demo", JSON.stringify(OFFER));
-  await until("the publication", () => page.said.length > 0);
-  assert.deepEqual(page.said, [["log", OFFER]]);
+  await until("the publication", () => page.logged.length > 0);
+  assert.deepEqual(page.logged, [["log", OFFER]]);
   await redis.kill();
   await redis.restart();
   await until("the gap", () => warned(page, "messages were missed:"));
@@ -109,8 +109,8 @@ scenario("Chromium, another origin: the SDK logs publications, and what was miss
   const page = await browser(stage, sdk, gateway);
   await clientsOf(gateway, "demo");
   await redis.publish("demo", JSON.stringify(OFFER));
-  await until("the publication", () => page.said.length > 0);
-  assert.deepEqual(page.said, [["log", OFFER]]);
+  await until("the publication", () => page.logged.length > 0);
+  assert.deepEqual(page.logged, [["log", OFFER]]);
   await redis.kill();
   await redis.restart();
   await until("the notice", () => warned(page, "messages were missed"));
@@ -275,13 +275,13 @@ scenario("Chromium, another origin: EventSource shows, reloads after a gap, logs
   const redis = await stage.redis();
   const gateway = await stage.gateway({ redis });
   const page = await browser(stage, oneChannel, { ...gateway, before: SUPPLIED });
-  await until("it is live", () => page.said.length > 0);
+  await until("it is live", () => page.logged.length > 0);
   await redis.publish("web-signals", JSON.stringify(OFFER));
-  await until("the publication", () => page.said.length > 1);
-  assert.deepEqual(page.said, [["log", "live"], ["log", "show", OFFER]]);
+  await until("the publication", () => page.logged.length > 1);
+  assert.deepEqual(page.logged, [["log", "live"], ["log", "show", OFFER]]);
   await redis.kill();
   await redis.restart();
-  await until("it reloads", () => page.said.some(([, name]) => name === "reload"));
+  await until("it reloads", () => page.logged.some(([, name]) => name === "reload"));
 });
 
 const severalChannels = recipe("Browser: EventSource, js 2");
@@ -291,8 +291,8 @@ scenario("Chromium, another origin: EventSource gets each channel as a named eve
   await clientsOf(gateway, "jobs:7");
   await gateway.api("publish", { channel: "web-signals", data: OFFER });
   await gateway.api("publish", { channel: "jobs:7", data: 40 });
-  await until("both publications", () => page.said.length === 2);
-  assert.deepEqual(page.said, [["log", "show", OFFER], ["log", "progress", 40]]);
+  await until("both publications", () => page.logged.length === 2);
+  assert.deepEqual(page.logged, [["log", "show", OFFER], ["log", "progress", 40]]);
 });
 
 const reactNative = recipe("React Native, tsx 1");
@@ -333,7 +333,7 @@ scenario("React Native: two components share a channel, and the app recovers aft
   await shown("messages were missed");
   await page.evaluate(() => render());
   await clientsOf(gateway, "web-signals", 0);
-  assert.deepEqual(page.complaints, []);
+  assert.deepEqual(page.errors, []);
 });
 
 const curl = recipe("curl, sh 1");
@@ -360,11 +360,11 @@ scenario("status page: shows the last status at once, then each change, and clos
   const gateway = await stage.gateway({ config: relocate(status, { redis }) });
   await gateway.api("publish", { channel: "video:17", data: { state: "queued" } });
   const page = await browser(stage, statusPage, { ...gateway, before: SUPPLIED });
-  await until("the last status", () => page.said.length > 0);
+  await until("the last status", () => page.logged.length > 0);
   await finished(node(stage, { "service.mjs": statusService }, { ...gateway }));
-  await until("all changes", () => page.said.length === 3);
+  await until("all changes", () => page.logged.length === 3);
   const changes = [{ state: "queued" }, { state: "rendering", percent: 40 }, { state: "done", url: "/videos/17.mp4" }];
-  assert.deepEqual(page.said, changes.map((change) => ["log", "show", change]));
+  assert.deepEqual(page.logged, changes.map((change) => ["log", "show", change]));
   await clientsOf(gateway, "video:17", 0);
 });
 
@@ -384,14 +384,14 @@ scenario("log of a job: retries publish once, and a late page reads the history"
     window.centrifuge = new Centrifuge("ws://localhost:8000/connection/websocket");
     centrifuge.connect();`;
   const page = await browser(stage, jobPage, { ...gateway, before: connect + SUPPLIED });
-  await until("the history", () => page.said.length === 3);
-  const shown = () => page.said.slice(1).map(([, name, { data, offset }]) => [name, offset, data]);
-  assert.equal(page.said[0][1], "clear");
+  await until("the history", () => page.logged.length === 3);
+  const shown = () => page.logged.slice(1).map(([, name, { data, offset }]) => [name, offset, data]);
+  assert.equal(page.logged[0][1], "clear");
   const history = [["show", 1, { state: "active" }], ["show", 2, { state: "active", page: 1, of: 3 }]];
   assert.deepEqual(shown(), history);
   const headers = { "X-API-Key": API_KEY.EARSHOT_API_KEY };
   await fetch(`${gateway.http}/api/publish`, { method: "POST", headers, body: '{"channel":"job:7","data":"live"}' });
-  await until("the live publication", () => page.said.length === 4);
+  await until("the live publication", () => page.logged.length === 4);
   assert.deepEqual(shown(), [...history, ["show", 3, "live"]]);
 });
 

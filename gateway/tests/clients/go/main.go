@@ -1,4 +1,4 @@
-// The SSE client of r3labs: prints each event that its parser makes as one line of JSON, and reconnects by itself.
+// The SSE client of r3labs: prints each event of its parser as one line of JSON, and reconnects automatically.
 package main
 
 import (

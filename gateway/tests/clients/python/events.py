@@ -1,4 +1,4 @@
-"""Follows an event stream with httpx-sse, and prints each event of its parser as one line of JSON.
+"""Reads an event stream with httpx-sse, and prints each event of its parser as one line of JSON.
 
 Reconnects with the id of the last event, as the documentation of httpx-sse describes.
 """
