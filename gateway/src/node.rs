@@ -1,29 +1,28 @@
-//! The node: joins brokers to shards.
+//! The node: connects brokers and shards.
 //!
-//! Owns the channels that somebody on this node hears: their sequence, the shards that want them, and the wish that
-//! the broker hear them. The first shard that attaches subscribes at the broker; after the last one left, the wish
-//! lingers for a while. Must never know a connection, nor what a broker is made of.
+//! Owns the channels that this node is subscribed to: their sequences and the shards attached to each. The first shard
+//! that attaches to a channel subscribes at the broker. After the last shard detaches, the node unsubscribes with a
+//! delay. Must never know a connection, or the implementation of a broker.
 //!
 //! - [`messages`]: what a shard requests, what the node answers, and what the node sends.
 //! - [`shard_queue`]: the bounded queue to a shard; [`requests`]: the bounded queue of its requests.
-//! - [`channel`]: one channel: its sequence and its shards. [`history`]: its newest publications.
-//! - [`registry`]: the channels of one broker. `hearing`: messages of the broker enter here. `lingering`: the delayed
-//!   unsubscribe. `creator`: the client addresses that created channels.
-//! - `log`, `filling`: channels whose sequence is a log in Redis.
-//! - [`namespace`]: the rules of a channel, by its name. [`backpressure_policy`]: what is dropped for slow clients.
-//! - `idempotency`: results of publications by idempotency key, for channels without a log.
-//! - `publishing`: publications of clients and of the API.
+//! - [`registry`]: the channels of one broker; [`channel`]: one of them; [`history`]: its newest publications.
+//! - `ingest`: messages of the broker enter here.
+//! - `log_follower`, `catch_up`: channels whose sequence is a log in Redis.
+//! - `idle_channels`: the delayed unsubscribe; `creators`: the client addresses that created channels.
+//! - [`namespace`]: the rules of a channel, by its name; [`backpressure_policy`]: what is dropped for slow clients.
+//! - `publishing`: publications of clients and of the API; `idempotency`: their results by idempotency key.
 //! - [`publication`]: one message with its position, encoded once.
 
 pub mod backpressure_policy;
+mod catch_up;
 pub mod channel;
-pub(crate) mod creator;
-mod filling;
-mod hearing;
+pub(crate) mod creators;
 pub mod history;
 pub mod idempotency;
-mod lingering;
-mod log;
+mod idle_channels;
+mod ingest;
+mod log_follower;
 pub mod messages;
 pub mod namespace;
 pub mod publication;
@@ -58,32 +57,32 @@ use publication::Publication;
 use registry::ChannelRegistry;
 use shard_queue::ShardSender;
 
-/// The time between two looks for publications that are too old to be remembered.
-const FORGET: Duration = Duration::from_secs(5);
+/// Interval between two removals of expired publications.
+const HISTORY_EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Entries of a log that are read at once.
-const FILL_PAGE: usize = 1000;
+/// Entries of a log in one read.
+const LOG_PAGE_ENTRIES: usize = 1000;
 
-/// Logs that are read at the same time after a deaf spell.
-const FILLS_AT_ONCE: usize = 64;
+/// Logs that are read concurrently after a gap.
+const CATCH_UPS_MAX: usize = 64;
 
-/// The wait before a log is read again that could not be read.
-const FILL_RETRY: Duration = Duration::from_millis(250);
+/// Interval between a failed read of a log and the next attempt.
+const CATCH_UP_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A broker with its name and its channels.
 #[derive(Debug)]
 pub struct BrokerBinding {
     /// The name of the Redis instance, or `memory`.
     pub name: String,
-    /// What it hears is stamped and handed on here.
+    /// The channels; receives the messages of the broker.
     pub registry: Arc<ChannelRegistry>,
     /// The broker.
     pub broker: Broker,
-    /// Whether the node is ready only while this broker is heard.
+    /// Whether the node is not ready while a link of this broker is down.
     pub affects_readiness: bool,
 }
 
-/// Joins brokers to shards.
+/// Connects brokers and shards.
 #[derive(Debug)]
 pub struct Node {
     namespaces: Namespaces,
@@ -97,7 +96,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Joins these brokers, which the namespaces name by their place, to these shards.
+    /// Creates a node. The namespaces refer to the brokers by their index in `bindings`.
     pub fn new(
         namespaces: Namespaces,
         bindings: Vec<BrokerBinding>,
@@ -120,46 +119,47 @@ impl Node {
         })
     }
 
-    /// Starts what the node does by itself: letting go the channels that nobody wants any more.
+    /// Starts the background tasks: expiry and delayed unsubscribe, and reading logs after gaps.
     pub fn start(self: &Arc<Self>) {
-        for place in 0..self.bindings.len() {
+        for index in 0..self.bindings.len() {
             let (node, stop) = (Arc::clone(self), self.drain.clone());
             self.drain.spawn(async move {
                 tokio::select! {
-                    () = node.let_go(place) => {}
-                    () = node.fill(place) => {}
+                    () = node.run_expiry(index) => {}
+                    () = node.run_catch_up(index) => {}
                     () = stop.stopped() => {}
                 }
             });
         }
     }
 
-    async fn let_go(&self, place: usize) {
-        let binding = &self.bindings[place];
+    async fn run_expiry(&self, index: usize) {
+        let binding = &self.bindings[index];
         let mut forget_next = Instant::now();
         loop {
             if forget_next <= Instant::now() {
-                binding.registry.forget_old(Instant::now());
+                binding.registry.expire_history(Instant::now());
                 self.idempotency.expire(Instant::now());
-                forget_next = Instant::now() + FORGET;
+                forget_next = Instant::now() + HISTORY_EXPIRY_INTERVAL;
             }
-            binding.registry.relieve(Instant::now());
-            let next = binding.registry.expire(Instant::now(), self.release(binding));
-            // A sleep whose time has come does not yield.
+            binding.registry.enforce_history_budget(Instant::now());
+            let next = binding.registry.unsubscribe_idle(Instant::now(), self.unsubscriber(binding));
+            // A sleep until a time in the past does not yield.
             tokio::task::yield_now().await;
             tokio::time::sleep_until(next).await;
         }
     }
 
-    /// How a channel is given up at a broker. What a pattern brings is not subscribed to by itself.
-    fn release<'a>(&'a self, binding: &'a BrokerBinding) -> impl Fn(&ChannelName) + 'a {
+    /// Returns the function that unsubscribes a channel at its broker. A channel of a broker-side pattern has no
+    /// subscription of its own.
+    fn unsubscriber<'a>(&'a self, binding: &'a BrokerBinding) -> impl Fn(&ChannelName) + 'a {
         |channel| match self.topic(channel) {
             Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => binding.broker.unsubscribe(&topic),
             Some(Topic::Pattern(_)) | None => {}
         }
     }
 
-    /// The rules for a channel, if a namespace has it.
+    /// The rules of a channel; `None` when no namespace matches it.
     pub fn namespace(&self, channel: &ChannelName) -> Option<&Namespace> {
         self.namespaces.resolve(channel).map(|(namespace, _)| namespace)
     }
@@ -173,19 +173,19 @@ impl Node {
         self.namespaces.resolve(channel).map(|(namespace, pattern)| topic(channel, namespace, pattern))
     }
 
-    /// A shard wants to hear a channel. The answer goes through the shard's shard_queue, in the order of the publications.
+    /// Attaches a shard to a channel. The answer goes through the shard's queue, in order with the publications.
     async fn attach(&self, shard: ShardId, name: ChannelName, from: Option<IpAddr>) {
         let shard_queue = &self.shard_senders[shard];
         if let Err(error) = self.try_attach(shard, shard_queue, &name, from).await {
-            // The shard has ended when this fails: nobody is left to be told.
+            // Fails only if the shard has ended, and then the answer is not needed.
             let _ = shard_queue.send(NodeEvent::AttachFailed(name, error)).await;
         }
     }
 
-    /// The channel cannot be heard now: too much waits for its broker.
+    /// Rejects an attach because too many requests wait for the broker.
     async fn reject_attach(&self, shard: ShardId, name: ChannelName) {
         let busy = SubscribeError::Broker(BrokerError::Busy);
-        // The shard has ended when this fails: nobody is left to be told.
+        // Fails only if the shard has ended, and then the answer is not needed.
         let _ = self.shard_senders[shard].send(NodeEvent::AttachFailed(name, busy)).await;
     }
 
@@ -200,26 +200,31 @@ impl Node {
         let binding = &self.bindings[namespace.broker(name)];
         let channel = {
             let rules = (namespace.history, namespace.log.as_ref());
-            binding.registry.enter(name, rules, from, self.release(binding))?
+            binding.registry.acquire(name, rules, from, self.unsubscriber(binding))?
         };
-        if let Err(error) =
-            hear(binding, &topic(name, namespace, pattern), &channel, namespace.when_unavailable).await
+        if let Err(error) = subscribe_and_open_log(
+            binding,
+            &topic(name, namespace, pattern),
+            &channel,
+            namespace.when_unavailable,
+        )
+        .await
         {
-            binding.registry.abandon(&channel, self.release(binding));
+            binding.registry.abort_attach(&channel, self.unsubscriber(binding));
             return Err(error.into());
         }
         match shard_queue.reserve().await {
-            Some(permit) => binding.registry.entered(&channel, shard, |position| {
+            Some(permit) => binding.registry.commit_attach(&channel, shard, |position| {
                 shard_queue.discard_overflow(name);
                 permit.send(NodeEvent::Attached(name.clone(), position));
             }),
-            None => binding.registry.abandon(&channel, self.release(binding)),
+            None => binding.registry.abort_attach(&channel, self.unsubscriber(binding)),
         }
         Ok(())
     }
 
-    /// A connection comes back to a channel that its shard hears. The answer goes through the shard_queue, in the order of the
-    /// publications: what comes after it comes after the recovery's top.
+    /// Answers what a connection has missed. The answer goes through the shard's queue: the publications after it
+    /// follow the top of the recovery.
     async fn recover(
         &self,
         shard: ShardId,
@@ -233,11 +238,11 @@ impl Node {
         let read =
             request.is_continuation || self.backfill(binding, &channel, since, request.replay_last).await;
         let known = binding.registry.find(&channel);
-        if !read && known.is_some_and(|known| binding.registry.is_behind(&known, since)) {
-            // This node cannot see what another has handed out. To go on from here would give the client part of it
-            // twice: it is asked to come again.
+        if !read && known.is_some_and(|known| binding.registry.is_client_ahead(&known, since)) {
+            // The client has seen more of the log than this node. Continuing from here would repeat a part of it, so
+            // the client must retry.
             let error = SubscribeError::NodeBehind;
-            // A shard that has ended needs no answer.
+            // Fails only if the shard has ended, and then the answer is not needed.
             let _ =
                 self.shard_senders[shard].send(NodeEvent::RecoverFailed(request_id, channel, error)).await;
             return;
@@ -249,7 +254,8 @@ impl Node {
         }
     }
 
-    /// Reads the log of a channel for all who come back to it, once. `false` when it could not be read.
+    /// Reads the log of a channel into its history, once for all clients that recover. Returns `false` when the log
+    /// could not be read.
     async fn backfill(
         &self,
         binding: &BrokerBinding,
@@ -262,31 +268,31 @@ impl Node {
         if binding.registry.needs_origin(&channel, since)
             && let Ok(page) = binding.broker.read_log(&log, name, u64::MAX, 0).await
         {
-            // Whoever stood before the first publication cannot be judged without it, and then is told of a gap.
-            channel.state().note_origin(&page);
+            // A position before the first publication cannot be judged without the origin; the client then gets a gap.
+            channel.state().set_origin(&page);
         }
-        let behind = binding.registry.is_behind(&channel, since);
-        if !behind && !binding.registry.wants_backfill(&channel, since, last) {
+        let client_ahead = binding.registry.is_client_ahead(&channel, since);
+        if !client_ahead && !binding.registry.needs_backfill(&channel, since, last) {
             return true;
         }
         let asked = Instant::now();
         let mut failed = channel.backfill.lock().await;
         if failed.is_some_and(|at| at >= asked) {
-            // Whoever was before us has failed for us, too.
+            // The attempt before this one has failed; the waiters share its result.
             return false;
         }
-        // Another node has handed out what this one has not heard: it missed something.
-        if behind && binding.registry.is_behind(&channel, since) {
-            // A look at the log first: what a client claims must not hold up the channel.
+        // Another node has delivered a publication that this node has not received.
+        if client_ahead && binding.registry.is_client_ahead(&channel, since) {
+            // Reads the top first: a false claim of a client must not suspend the channel.
             match binding.broker.read_log(&log, name, u64::MAX, 0).await {
-                Ok(page) if binding.registry.lags(&channel, page.top) => {
-                    if !channel.state().lose_log() {
-                        // It is being read already, and until then nobody can be told where the channel stands.
+                Ok(page) if binding.registry.log_is_ahead(&channel, page.top) => {
+                    if !channel.state().mark_behind() {
+                        // A catch-up is under way, and until then the position of the channel is unknown.
                         return false;
                     }
-                    if let Some(channel) = fill_one(binding, Arc::clone(&channel)).await {
+                    if let Some(channel) = catch_up_one(binding, Arc::clone(&channel)).await {
                         *failed = Some(Instant::now());
-                        binding.registry.fill_again(channel);
+                        binding.registry.requeue_catch_up(channel);
                         return false;
                     }
                 }
@@ -297,67 +303,68 @@ impl Node {
                 }
             }
         }
-        if !binding.registry.wants_backfill(&channel, since, last) {
+        if !binding.registry.needs_backfill(&channel, since, last) {
             return true;
         }
         let mut wanted = channel.history.size;
         let mut before = channel.state().oldest();
         while wanted > 0 {
-            let page = match binding.broker.read_log_back(&log, name, before, wanted.min(FILL_PAGE)).await {
-                Ok(page) => page,
-                // Whoever asks now is told that it cannot be recovered; the next one asks again.
-                Err(error) => {
-                    *failed = Some(Instant::now());
-                    tracing::debug!(%error, "a log could not be read for a recovery");
-                    return false;
-                }
-            };
+            let page =
+                match binding.broker.read_log_back(&log, name, before, wanted.min(LOG_PAGE_ENTRIES)).await {
+                    Ok(page) => page,
+                    // This recovery fails; the next one tries again.
+                    Err(error) => {
+                        *failed = Some(Instant::now());
+                        tracing::debug!(%error, "reading the log for a recovery failed");
+                        return false;
+                    }
+                };
             wanted -= page.entries.len().min(wanted);
             before = page.entries.last().map(|entry| entry.offset);
-            if before.is_none() || !binding.registry.backfill(&channel, page) {
+            if before.is_none() || !binding.registry.prepend_page(&channel, page) {
                 break;
             }
         }
-        binding.registry.backfilled(&channel);
+        binding.registry.finish_backfill(&channel);
         true
     }
 
-    /// Reads the logs of channels that may have missed something, several at a time.
-    async fn fill(&self, place: usize) {
-        let binding = &self.bindings[place];
+    /// Reads the logs of channels that may have missed publications, several at a time.
+    async fn run_catch_up(&self, index: usize) {
+        let binding = &self.bindings[index];
         let (mut reading, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
-            let room = FILLS_AT_ONCE - reading.len();
+            let room = CATCH_UPS_MAX - reading.len();
             tokio::select! {
-                channels = binding.registry.to_fill(room), if room > 0 => {
-                    reading.extend(channels.into_iter().map(|channel| fill_one(binding, channel)));
+                channels = binding.registry.dequeue_catch_ups(room), if room > 0 => {
+                    reading.extend(channels.into_iter().map(|channel| catch_up_one(binding, channel)));
                 }
                 Some(failed) = reading.next() => {
-                    // A log that cannot be read takes nobody's place while it waits.
+                    // A log that cannot be read does not occupy a slot while it waits for the retry.
                     waiting.extend(failed.map(|channel| async {
-                        tokio::time::sleep(FILL_RETRY).await;
+                        tokio::time::sleep(CATCH_UP_RETRY_INTERVAL).await;
                         channel
                     }));
                 }
-                Some(channel) = waiting.next() => binding.registry.fill_again(channel),
+                Some(channel) = waiting.next() => binding.registry.requeue_catch_up(channel),
             }
         }
     }
 
-    /// A part of what a channel remembers; `None` when the channel is not known on this node.
+    /// A page of a channel's history; `None` when the channel is not known on this node.
     pub async fn history(&self, channel: &ChannelName, page: &HistoryQuery) -> Option<HistoryResponse> {
         let namespace = self.namespace(channel)?;
         let binding = &self.bindings[namespace.broker(channel)];
         if let (Some(log), None) = (&namespace.log, binding.registry.find(channel)) {
-            return self.logged(binding, log, channel, page).await;
+            return self.read_log_history(binding, log, channel, page).await;
         }
         let everything = RecoverFrom { epoch: RecoveryEpoch::Any, offset: 0 };
         self.backfill(binding, channel, Some(&everything), true).await;
         binding.registry.history(channel, page)
     }
 
-    /// A part of a log that nobody on this node hears.
-    async fn logged(
+    /// A page of the log of a channel that this node is not subscribed to.
+    async fn read_log_history(
         &self,
         binding: &BrokerBinding,
         log: &LogConfig,
@@ -387,7 +394,7 @@ impl Node {
         Some(Ok(HistoryPage { top, publications: entries.into_iter().map(publication).collect() }))
     }
 
-    /// Forgets what a channel remembers, here and in its log.
+    /// Removes the history of a channel, on this node and in its log.
     ///
     /// # Errors
     /// When the log cannot be reached.
@@ -397,24 +404,24 @@ impl Node {
         if let Some(log) = &namespace.log {
             binding.broker.clear_log(log, channel).await?;
         }
-        binding.registry.forget(channel);
+        binding.registry.clear_history(channel);
         Ok(())
     }
 
-    /// Bytes that the rings of this node hold.
+    /// Bytes in the histories of this node.
     pub fn history_bytes(&self) -> usize {
         self.budget.used()
     }
 
-    /// A shard has no subscriber left for a channel.
+    /// Detaches a shard that has no subscriber left for a channel.
     fn detach(&self, shard: ShardId, name: &ChannelName, shared: bool) {
         if let Some(namespace) = self.namespace(name) {
             let binding = &self.bindings[namespace.broker(name)];
-            binding.registry.detach(name, shard, shared, self.release(binding));
+            binding.registry.detach(name, shard, shared, self.unsubscriber(binding));
         }
     }
 
-    /// How many subscribers each channel has on this node, asked of every shard.
+    /// The number of subscribers of each channel on this node, requested from every shard.
     pub async fn subscriber_counts(&self) -> HashMap<ChannelName, u32> {
         let mut total = HashMap::new();
         for shard_queue in &*self.shard_senders {
@@ -429,12 +436,12 @@ impl Node {
         total
     }
 
-    /// Channels known on this node, those that linger included.
+    /// The number of channels on this node, including idle ones.
     pub fn channels(&self) -> usize {
         self.bindings.iter().map(|binding| binding.registry.channels()).sum()
     }
 
-    /// The state of every link, with its broker.
+    /// The status of every link, with its broker.
     pub fn links(&self) -> Vec<(&BrokerBinding, LinkStatus)> {
         self.bindings
             .iter()
@@ -442,19 +449,19 @@ impl Node {
             .collect()
     }
 
-    /// Whether every link hears and speaks.
+    /// Whether every link is up.
     pub fn all_links_up(&self) -> bool {
         self.links().iter().all(|(_, link)| link.up)
     }
 
-    /// Whether any channel is carried by something beyond this process.
+    /// Whether any broker connects to another process.
     pub fn has_remote_broker(&self) -> bool {
         self.bindings.iter().any(|binding| matches!(binding.broker, Broker::Redis(_)))
     }
 }
 
-/// Hears a topic, and knows where its log stands.
-async fn hear(
+/// Subscribes to a topic, and opens the log of the channel if it has one.
+async fn subscribe_and_open_log(
     binding: &BrokerBinding,
     topic: &Topic,
     channel: &Arc<Channel>,
@@ -462,28 +469,28 @@ async fn hear(
 ) -> Result<(), BrokerError> {
     binding.broker.subscribe(topic, when_unavailable).await?;
     if let Some(log) = &channel.log
-        && channel.state().log().is_some_and(|follow| follow.is_unknown())
+        && channel.state().follower().is_some_and(|follower| follower.is_unopened())
     {
         let page = binding.broker.open_log(log, &channel.name).await?;
-        binding.registry.begin_log(channel, &page);
+        binding.registry.open_log_at(channel, &page);
     }
     Ok(())
 }
 
-/// Reads a channel's log until the channel is in step with it; gives the channel back when it cannot be read.
-async fn fill_one(binding: &BrokerBinding, channel: Arc<Channel>) -> Option<Arc<Channel>> {
+/// Reads a channel's log until the channel is in sync. Returns the channel when the log cannot be read.
+async fn catch_up_one(binding: &BrokerBinding, channel: Arc<Channel>) -> Option<Arc<Channel>> {
     let log = channel.log.clone()?;
     loop {
         let from = channel.state().position();
-        match binding.broker.follow_log(&log, &channel.name, from, FILL_PAGE).await {
+        match binding.broker.follow_log(&log, &channel.name, from, LOG_PAGE_ENTRIES).await {
             Ok(page) => {
-                if !binding.registry.filled(&channel, from, page) {
+                if !binding.registry.on_page(&channel, from, page) {
                     return None;
                 }
             }
-            Err(_) if channel.state().is_gone() => return None,
+            Err(_) if channel.state().is_closed() => return None,
             Err(error) => {
-                tracing::debug!(%error, "a log could not be read after a deaf spell: trying again");
+                tracing::debug!(%error, "reading the log after a gap failed; retrying");
                 return Some(channel);
             }
         }

@@ -1,25 +1,25 @@
-//! What becomes of publications that a client has not been sent because it reads too slowly.
+//! Which publications are dropped for a client that reads too slowly.
 //!
-//! Owns how a payload is judged: which publications it succeeds, and whether it is the last of its kind. Must never
-//! know when a client is slow: that is the shard's to see.
+//! Owns the conflation key and the terminal states of a payload. Must never know when a client is slow: the shard
+//! detects that.
 
 use std::sync::Arc;
 
 use earshot_protocol::Payload;
 use serde_json::Value;
 
-/// What gives way when a client is slow. In a namespace without a rule the client does: it is disconnected, and
-/// resumes from where it stood.
+/// What is dropped for a slow client. Without a policy the client is disconnected, and recovers after the reconnect.
 #[derive(Clone, Debug)]
 pub enum BackpressurePolicy {
-    /// A publication gives way to its successor.
+    /// The newest publication with a key replaces the one before it.
     Latest {
-        /// A JSON pointer (RFC 6901) to what a publication is about; without one, all of a channel are about the same.
+        /// A JSON pointer (RFC 6901) to the conflation key; without one, all publications of a channel have the same
+        /// key.
         key: Option<String>,
-        /// Which publications never give way.
+        /// Publications that are never replaced.
         terminal: Option<TerminalStates>,
     },
-    /// The oldest give way, and the client is told of the gap.
+    /// The oldest publications are dropped, and the client gets a gap notice.
     DropOldest,
 }
 
@@ -28,21 +28,21 @@ pub enum BackpressurePolicy {
 pub struct TerminalStates {
     /// A JSON pointer to the state.
     pub key: String,
-    /// The states that are the last.
+    /// The terminal states.
     pub values: Vec<String>,
 }
 
-/// How one publication stands to others.
+/// How a publication relates to others when it is conflated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConflationInfo {
-    /// What it is about: it succeeds the one before it that is about the same. `None`: it succeeds none.
+    /// The publication replaces an earlier one with the same key; `None` replaces none.
     pub key: Option<Arc<str>>,
-    /// Nothing succeeds it.
+    /// The publication is never replaced.
     pub terminal: bool,
 }
 
 impl BackpressurePolicy {
-    /// Judges a payload. One that is not JSON, or lacks what the pointers name, succeeds none and is not terminal.
+    /// Evaluates a payload. One that is not JSON, or lacks the fields, has no key and is not terminal.
     pub fn conflation(&self, payload: &Payload) -> ConflationInfo {
         let Self::Latest { key, terminal } = self else { return ConflationInfo::default() };
         let json = (key.is_some() || terminal.is_some())
@@ -60,7 +60,7 @@ impl BackpressurePolicy {
     }
 }
 
-/// Whether a JSON value is what the configuration wrote as text.
+/// Whether a JSON value equals the text of the configuration.
 fn is(state: &Value, text: &str) -> bool {
     match state {
         Value::String(state) => state == text,
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_what_the_pointer_names() {
+    fn reads_the_key_at_the_pointer() {
         let rule = latest(Some("/job/id"));
         for (payload, key, terminal) in [
             (r#"{"job":{"id":7},"state":"active"}"#, Some("7"), false),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pointer_all_are_about_the_same() {
+    fn without_a_pointer_all_have_the_same_key() {
         assert_eq!(judge(&latest(None), "anything"), (Some(String::new()), false));
         assert_eq!(judge(&BackpressurePolicy::DropOldest, r#"{"state":"done"}"#), (None, false));
     }

@@ -1,6 +1,6 @@
-//! One channel of the node: its sequence and the shards that hear it.
+//! One channel of a broker: its sequence, its history, and the attached shards.
 //!
-//! Owns the stamp. Must never hold its lock across an await or a send that can wait.
+//! Owns the assignment of positions. Must never hold its lock across an await or a send that can wait.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,50 +8,50 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
-use super::creator::Attribution;
+use super::creators::Attribution;
 use super::history::{HistoryBudget, HistoryRules, Ring, Unrecoverable};
-use super::log::{Follow, NOWHERE};
+use super::log_follower::{LogFollower, UNKNOWN_POSITION};
 use super::messages::{Recovery, RecoveryRequest};
 use super::publication::Publication;
 use crate::broker::Attributes;
 use crate::broker::log::LogConfig;
 
-/// The most shards a node can have: one bit each in a channel's set of listeners.
+/// The maximum number of shards: one bit each in the set of a channel's shards.
 pub const SHARDS_MAX: usize = 128;
 
-/// The place of a shard in the node's list.
+/// The index of a shard.
 pub type ShardId = usize;
 
-/// A channel that somebody here hears, or heard a moment ago.
+/// A channel that this node is subscribed to.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) name: ChannelName,
-    /// How much it remembers.
+    /// The bounds of its history.
     pub(super) history: HistoryRules,
-    /// The log that its sequence is, if it is one.
+    /// The log that defines its sequence, if it has one.
     pub(super) log: Option<Arc<LogConfig>>,
-    /// Held while the ring is filled from the log, so that this is done once for all clients that return. Contains the
-    /// time of the last failure, which those that waited for the lock share.
+    /// Serializes backfills from the log, so that one read serves all clients that recover. Holds the time of the last
+    /// failure, which those that waited for the lock share.
     pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     state: Mutex<State>,
 }
 
-/// What changes about a channel; only ever seen under its lock.
+/// The mutable state of a channel, guarded by its lock.
 #[derive(Debug)]
 pub(super) struct State {
     position: StreamPosition,
-    follow: Option<Follow>,
+    follower: Option<LogFollower>,
     ring: Ring,
     shards: u128,
-    /// The channel was let go: nothing may be remembered here any more.
-    gone: bool,
-    /// Attaches on their way: the channel must not be let go meanwhile.
-    pub(super) attaching: usize,
-    /// The channel has an entry in the queue of those that may be let go.
-    pub(super) lingering: bool,
-    /// When its last listener left.
+    /// The channel has been removed from the registry: nothing may be added to its history.
+    closed: bool,
+    /// The number of attaches in progress; the channel must not be removed meanwhile.
+    pub(super) pending_attaches: usize,
+    /// The channel has an entry in the queue of idle channels.
+    pub(super) is_scheduled: bool,
+    /// When its last shard detached.
     pub(super) idle_since: Option<tokio::time::Instant>,
-    /// The address that alone has used it.
+    /// The only address that has used it.
     attribution: Option<Attribution>,
 }
 
@@ -64,13 +64,13 @@ impl Channel {
     ) -> Self {
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
         let state = State {
-            position: if log.is_some() { NOWHERE } else { own },
-            follow: log.is_some().then(Follow::default),
+            position: if log.is_some() { UNKNOWN_POSITION } else { own },
+            follower: log.is_some().then(LogFollower::default),
             ring: Ring::default(),
             shards: 0,
-            gone: false,
-            attaching: 0,
-            lingering: false,
+            closed: false,
+            pending_attaches: 0,
+            is_scheduled: false,
             idle_since: None,
             attribution,
         };
@@ -81,8 +81,8 @@ impl Channel {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a message its place. `None` when no shard hears the channel; it is remembered all the same.
-    pub(super) fn stamp(
+    /// Assigns the next position to a message and adds it to the history. Returns `None` when no shard is attached.
+    pub(super) fn sequence(
         &self,
         payload: Payload,
         attributes: Attributes,
@@ -102,9 +102,9 @@ impl Channel {
         (state.shards != 0).then_some((state.shards, publication))
     }
 
-    /// How long it is worth hearing without a listener.
-    pub(super) fn worth(&self, linger: std::time::Duration) -> std::time::Duration {
-        if self.history.size == 0 { linger } else { linger.max(self.history.ttl) }
+    /// How long the channel stays subscribed without a shard.
+    pub(super) fn retention(&self, unsubscribe_delay: std::time::Duration) -> std::time::Duration {
+        if self.history.size == 0 { unsubscribe_delay } else { unsubscribe_delay.max(self.history.ttl) }
     }
 }
 
@@ -117,30 +117,30 @@ impl State {
         self.position = position;
     }
 
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
-    /// The channel is let go, with all that it remembers. Returns its attribution, to be released.
-    pub(super) fn go(&mut self, budget: &HistoryBudget) -> Option<Attribution> {
-        self.gone = true;
+    /// Marks the channel as removed and drops its history. Returns its attribution, to be released.
+    pub(super) fn close(&mut self, budget: &HistoryBudget) -> Option<Attribution> {
+        self.closed = true;
         self.ring.clear(budget);
         self.end_idle();
         self.attribution.take()
     }
 
-    /// The channel has no subscriber, unless one is attaching. Returns the oldest idle channels of its creator, as many
-    /// as it has more than `most`.
+    /// Marks the channel as idle, unless an attach is in progress. Returns the oldest idle channels of its creator
+    /// beyond `max`.
     pub(super) fn begin_idle(
         &mut self,
         name: &ChannelName,
         now: tokio::time::Instant,
-        most: usize,
+        max: usize,
     ) -> Vec<ChannelName> {
         self.idle_since.get_or_insert(now);
         self.attribution.as_mut().map_or_else(Vec::new, |attribution| {
             attribution.begin_idle(name);
-            attribution.excess(most)
+            attribution.excess(max)
         })
     }
 
@@ -151,8 +151,8 @@ impl State {
         }
     }
 
-    /// Ends the attribution if a client of this address is another than the creator. Returns it, to be released.
-    pub(super) fn share(&mut self, address: Option<IpAddr>) -> Option<Attribution> {
+    /// Ends the attribution if this address is not the creator's. Returns it, to be released.
+    pub(super) fn share_with(&mut self, address: Option<IpAddr>) -> Option<Attribution> {
         self.attribution.take_if(|attribution| attribution.is_other(address))
     }
 
@@ -161,19 +161,19 @@ impl State {
         self.attribution.take()
     }
 
-    /// Whether a creator counts the channel as idle.
-    pub(super) fn is_counted(&self) -> bool {
+    /// Whether its creator counts the channel as idle.
+    pub(super) fn counts_as_idle(&self) -> bool {
         self.attribution.as_ref().is_some_and(Attribution::is_idle)
     }
 
-    /// The oldest offset that is remembered; without any, the one behind the top.
+    /// The oldest offset in the history; without any, the next offset.
     pub(super) fn oldest(&self) -> Option<u64> {
         Some(self.ring.oldest().unwrap_or(self.position.offset + 1))
     }
 
-    /// How the channel keeps in step with its log, if it has one.
-    pub(super) fn log(&mut self) -> Option<&mut Follow> {
-        self.follow.as_mut()
+    /// The state of following the log, if the channel has one.
+    pub(super) fn follower(&mut self) -> Option<&mut LogFollower> {
+        self.follower.as_mut()
     }
 
     pub(super) fn shards(&self) -> u128 {
@@ -190,34 +190,34 @@ impl State {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.shards == 0 && self.attaching == 0
+        self.shards == 0 && self.pending_attaches == 0
     }
 
-    /// One publication is missing for certain, and nothing else.
-    pub(super) fn skip(&mut self, budget: &HistoryBudget) -> StreamPosition {
+    /// Skips the position of one publication that was not delivered.
+    pub(super) fn skip_one(&mut self, budget: &HistoryBudget) -> StreamPosition {
         self.ring.clear(budget);
         self.position.offset += 1;
         self.position
     }
 
-    /// A page of what a client has missed; without a position, the newest publication if `last` is asked for.
+    /// A page of what a client has missed; without a position, the newest publication if requested.
     pub(super) fn recover(
         &mut self,
         channel: &Channel,
         request: &RecoveryRequest,
-        most: usize,
+        max: usize,
     ) -> Result<Recovery, (Unrecoverable, Recovery)> {
         let RecoveryRequest { since, replay_last, page, is_continuation } = request;
         let top = self.position;
-        // A recovery that has begun may become longer than one that begins may be.
-        let most = if *is_continuation { usize::MAX } else { most };
+        // A recovery in progress may exceed the limit for a new one.
+        let max = if *is_continuation { usize::MAX } else { max };
         let missed = since.as_ref().map(|since| {
             let since = self.translate(since);
-            self.ring.missed(&since, top, most)
+            self.ring.count_missed(&since, top, max)
         });
         let (count, recovered) = match missed {
             Some(Ok(count)) => (count, true),
-            // A client that wants the newest only has missed nothing by a gap before it.
+            // A client that requests only the newest publication is not affected by an earlier gap.
             _ if *replay_last && !self.ring.is_empty() => (1, since.is_some()),
             None => return Ok(Recovery::empty(top, false)),
             Some(Err(why)) => return Err((why, Recovery::empty(top, false))),
@@ -232,20 +232,20 @@ impl State {
         &mut self.ring
     }
 
-    /// What went before cannot be continued: a new sequence begins.
-    pub(super) fn break_sequence(&mut self, budget: &HistoryBudget) -> StreamPosition {
+    /// Starts a new sequence, because the present one cannot be continued.
+    pub(super) fn start_new_epoch(&mut self, budget: &HistoryBudget) -> StreamPosition {
         self.ring.clear(budget);
         self.position = StreamPosition { epoch: new_epoch(), offset: 0 };
         self.position
     }
 }
 
-/// A name for a new sequence that no other will bear: never zero, and counted on from a random start of 48 bits.
+/// Returns an epoch that is unique, and never zero. Epochs count up from a random start of 48 bits.
 ///
-/// That two processes give one name to two sequences of a channel is as unlikely as if each name were random. Those of
-/// one process lie close together, which keeps the cursors of streams short, since they hold differences. An epoch is not
-/// a secret: each subscriber of the channel receives it, and a client that guesses one gets no more of the history than
-/// a client that leaves it empty.
+/// A collision between two processes is as unlikely as with random epochs. Epochs of one process are close together,
+/// which keeps the cursors of event streams short, since they hold differences. An epoch is not a secret: each
+/// subscriber of the channel receives it, and a client that guesses one gets no more of the history than a client that
+/// leaves it empty.
 fn new_epoch() -> Epoch {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(crate::random::u64() % ((1 << 48) - (1 << 40)) + 1));

@@ -1,7 +1,7 @@
-//! What a channel remembers: its newest publications, so that a client which was away can be given what it missed.
+//! The newest publications of a channel, from which clients recover.
 //!
-//! Owns the ring, its bounds (count, age, bytes for the channel, bytes for the node), and the judgement whether a
-//! position can be continued. Must never hand out a sequence with a hole.
+//! Owns the ring, its bounds (count, age, bytes of the channel, bytes of the node), and the decision whether a
+//! position can be recovered. Must never return a sequence with a gap.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +15,10 @@ use super::messages::{PageLimit, RecoverFrom};
 use super::publication::Publication;
 use crate::broker::Attributes;
 
-/// How much a channel remembers (`namespace.history`).
+/// The bounds of a channel's history (`namespace.history`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryRules {
-    /// Publications; 0: none.
+    /// Publications; 0 disables the history.
     pub size: usize,
     /// Age.
     pub ttl: Duration,
@@ -26,51 +26,51 @@ pub struct HistoryRules {
     pub bytes: usize,
 }
 
-/// What all rings of a node hold, and may hold (`limits.history_bytes`).
+/// The bytes in all histories of a node, and their limit (`limits.history_bytes`).
 #[derive(Debug)]
 pub struct HistoryBudget {
     used: AtomicUsize,
     limit: usize,
 }
 
-/// An epoch as clients are told it: one that nobody has drawn yet is empty.
+/// The text of an epoch in the protocol; empty when the epoch is not set.
 pub fn encode_epoch(epoch: Epoch) -> String {
     if epoch.as_u64() == 0 { String::new() } else { epoch.to_string() }
 }
 
-/// Why a position cannot be continued.
+/// Why a position cannot be recovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unrecoverable {
-    /// It belongs to another sequence: the node or the log began anew.
+    /// The position belongs to another sequence.
     Epoch,
-    /// The ring no longer holds all that was missed, or that is more than one recovery may hold.
+    /// The history no longer holds everything that was missed, or it exceeds the limit of one recovery.
     TooShort,
 }
 
-/// The newest publications of one channel, without a hole between them.
+/// The newest publications of one channel, without a gap between them.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
-    kept: VecDeque<Kept>,
+    entries: VecDeque<HistoryEntry>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct HistoryEntry {
     at: Instant,
     position: StreamPosition,
     payload: Payload,
     attributes: Attributes,
-    /// The publication while somebody is still being given it, so that its encodings are shared.
+    /// The publication while it is in use, so that its encodings are shared.
     shared: Weak<Publication>,
 }
 
 impl HistoryBudget {
-    /// Nothing used of so many bytes.
+    /// Creates an empty budget with this limit.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), limit })
     }
 
-    /// Bytes that all rings hold now.
+    /// Bytes in all histories.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -79,18 +79,18 @@ impl HistoryBudget {
         self.used() > self.limit
     }
 
-    /// So much is used that the oldest should give way before the newest must.
-    pub(super) fn is_tight(&self) -> bool {
+    /// Above this mark the oldest publications of all channels are dropped.
+    pub(super) fn is_above_high_watermark(&self) -> bool {
         self.used() > self.limit / 10 * 9
     }
 
-    /// There is room again.
-    pub(super) fn is_relieved(&self) -> bool {
+    /// Below this mark no more are dropped.
+    pub(super) fn is_below_low_watermark(&self) -> bool {
         self.used() <= self.limit / 10 * 7
     }
 }
 
-impl Kept {
+impl HistoryEntry {
     fn cost(&self) -> usize {
         self.payload.len() + self.attributes.cost() + size_of::<Self>() + size_of::<Publication>()
     }
@@ -106,7 +106,7 @@ impl Kept {
 }
 
 impl Ring {
-    /// Remembers a publication that follows on the newest.
+    /// Adds a publication that follows the newest one.
     pub(super) fn push(
         &mut self,
         publication: &Arc<Publication>,
@@ -117,27 +117,27 @@ impl Ring {
             return;
         }
         let now = Instant::now();
-        let kept = Kept {
+        let entry = HistoryEntry {
             at: now,
             position: publication.position,
             payload: publication.payload.clone(),
             attributes: publication.attributes.clone(),
             shared: Arc::downgrade(publication),
         };
-        self.bytes += kept.cost();
-        budget.used.fetch_add(kept.cost(), Ordering::Relaxed);
-        self.kept.push_back(kept);
-        while self.kept.len() > rules.size
-            || (self.bytes > rules.bytes && self.kept.len() > 1)
-            || (budget.is_over() && !self.kept.is_empty())
+        self.bytes += entry.cost();
+        budget.used.fetch_add(entry.cost(), Ordering::Relaxed);
+        self.entries.push_back(entry);
+        while self.entries.len() > rules.size
+            || (self.bytes > rules.bytes && self.entries.len() > 1)
+            || (budget.is_over() && !self.entries.is_empty())
         {
             self.pop(budget);
         }
-        self.forget_old(now, rules, budget);
+        self.expire(now, rules, budget);
     }
 
-    /// Remembers what stands in the log right before the oldest, or, when nothing is remembered, at the top. `false`
-    /// when it does not fit there, or finds no room.
+    /// Adds an entry of the log before the oldest publication, or, when the ring is empty, at the top. Returns `false`
+    /// when the position does not fit, or a bound is reached.
     pub(super) fn push_before(
         &mut self,
         publication: &Publication,
@@ -145,8 +145,8 @@ impl Ring {
         rules: &HistoryRules,
         budget: &HistoryBudget,
     ) -> bool {
-        let place = self.kept.front().map_or(top.offset, |oldest| oldest.position.offset - 1);
-        let kept = Kept {
+        let place = self.entries.front().map_or(top.offset, |oldest| oldest.position.offset - 1);
+        let entry = HistoryEntry {
             at: Instant::now(),
             position: publication.position,
             payload: publication.payload.clone(),
@@ -154,71 +154,71 @@ impl Ring {
             shared: Weak::new(),
         };
         let room =
-            self.kept.len() < rules.size && self.bytes + kept.cost() <= rules.bytes && !budget.is_over();
+            self.entries.len() < rules.size && self.bytes + entry.cost() <= rules.bytes && !budget.is_over();
         if publication.position.offset != place || !room {
             return false;
         }
-        self.bytes += kept.cost();
-        budget.used.fetch_add(kept.cost(), Ordering::Relaxed);
-        self.kept.push_front(kept);
+        self.bytes += entry.cost();
+        budget.used.fetch_add(entry.cost(), Ordering::Relaxed);
+        self.entries.push_front(entry);
         true
     }
 
-    /// Forgets what is older than it may be.
-    pub(super) fn forget_old(&mut self, now: Instant, rules: &HistoryRules, budget: &HistoryBudget) {
-        self.forget_older(now, rules.ttl, budget);
+    /// Drops expired publications.
+    pub(super) fn expire(&mut self, now: Instant, rules: &HistoryRules, budget: &HistoryBudget) {
+        self.drop_older_than(now, rules.ttl, budget);
     }
 
-    /// Forgets what is older than this.
-    pub(super) fn forget_older(&mut self, now: Instant, age: Duration, budget: &HistoryBudget) {
-        while self.kept.front().is_some_and(|kept| kept.at + age < now) {
+    /// Drops publications that are older than `age`.
+    pub(super) fn drop_older_than(&mut self, now: Instant, age: Duration, budget: &HistoryBudget) {
+        while self.entries.front().is_some_and(|entry| entry.at + age < now) {
             self.pop(budget);
         }
-        if self.kept.len() * 4 < self.kept.capacity() {
-            self.kept.shrink_to(self.kept.len() * 2);
+        if self.entries.len() * 4 < self.entries.capacity() {
+            self.entries.shrink_to(self.entries.len() * 2);
         }
     }
 
-    /// Forgets everything: the sequence has a hole.
+    /// Drops all publications, because the sequence has a gap.
     pub(super) fn clear(&mut self, budget: &HistoryBudget) {
         budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = 0;
-        self.kept = VecDeque::new();
+        self.entries = VecDeque::new();
     }
 
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.kept.front().map(|kept| kept.position.offset)
+        self.entries.front().map(|entry| entry.position.offset)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.entries.is_empty()
     }
 
     fn pop(&mut self, budget: &HistoryBudget) {
-        if let Some(kept) = self.kept.pop_front() {
-            self.bytes -= kept.cost();
-            budget.used.fetch_sub(kept.cost(), Ordering::Relaxed);
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.cost();
+            budget.used.fetch_sub(entry.cost(), Ordering::Relaxed);
         }
     }
 
-    /// How many publications follow a position, up to the top of the channel; all of them are remembered.
-    pub(super) fn missed(
+    /// The number of publications after a position, up to the top of the channel; all of them are in the ring.
+    pub(super) fn count_missed(
         &self,
         since: &RecoverFrom,
         top: StreamPosition,
-        most: usize,
+        max: usize,
     ) -> Result<usize, Unrecoverable> {
         if !since.matches(top.epoch) || since.offset > top.offset {
             return Err(Unrecoverable::Epoch);
         }
         let missed = usize::try_from(top.offset - since.offset).unwrap_or(usize::MAX);
-        if missed > self.kept.len() || missed > most {
+        if missed > self.entries.len() || missed > max {
             return Err(Unrecoverable::TooShort);
         }
         Ok(missed)
     }
 
-    /// The first of the newest publications, as many as a page holds.
+    /// The first of the newest `count` publications, up to the limit of the page.
     pub(super) fn newest(
         &mut self,
         channel: &ChannelName,
@@ -226,35 +226,35 @@ impl Ring {
         page: PageLimit,
         at_least_one: bool,
     ) -> Vec<Arc<Publication>> {
-        let from = self.kept.len() - count;
-        let costs = self.kept.range(from..).map(|kept| kept.payload.len() + size_of::<Publication>());
+        let from = self.entries.len() - count;
+        let costs = self.entries.range(from..).map(|entry| entry.payload.len() + size_of::<Publication>());
         let fitting = page.fitting(costs, at_least_one && count > 0);
-        self.kept.range_mut(from..from + fitting).map(|kept| kept.publication(channel)).collect()
+        self.entries.range_mut(from..from + fitting).map(|entry| entry.publication(channel)).collect()
     }
 
-    /// A page of the ring: what lies behind (or, in reverse, before) an offset, at most so many.
+    /// The publications after (in reverse: before) an offset, at most `max`.
     pub(super) fn page(
         &mut self,
         channel: &ChannelName,
         since: Option<u64>,
-        most: usize,
+        max: usize,
         reverse: bool,
     ) -> Vec<Arc<Publication>> {
-        let wanted = |kept: &&mut Kept| match since {
-            Some(offset) if reverse => kept.position.offset < offset,
-            Some(offset) => kept.position.offset > offset,
+        let wanted = |entry: &&mut HistoryEntry| match since {
+            Some(offset) if reverse => entry.position.offset < offset,
+            Some(offset) => entry.position.offset > offset,
             None => true,
         };
         if reverse {
-            self.kept
+            self.entries
                 .iter_mut()
                 .rev()
                 .filter(wanted)
-                .take(most)
-                .map(|kept| kept.publication(channel))
+                .take(max)
+                .map(|entry| entry.publication(channel))
                 .collect()
         } else {
-            self.kept.iter_mut().filter(wanted).take(most).map(|kept| kept.publication(channel)).collect()
+            self.entries.iter_mut().filter(wanted).take(max).map(|entry| entry.publication(channel)).collect()
         }
     }
 }
@@ -277,8 +277,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_recovery_is_whole_or_refused(
-            size in 1usize..20, published in 0u64..60, since in 0u64..70, most in 1usize..30,
+        fn a_recovery_is_complete_or_rejected(
+            size in 1usize..20, published in 0u64..60, since in 0u64..70, max in 1usize..30,
             page in (0usize..10, 0usize..2000), at_least_one: bool,
         ) {
             let name = ChannelName::parse("c").unwrap();
@@ -289,7 +289,7 @@ mod tests {
             }
             let top = StreamPosition { epoch: Epoch::from_u64(7), offset: published };
             let asked = RecoverFrom { epoch: crate::node::messages::RecoveryEpoch::Any, offset: since };
-            match ring.missed(&asked, top, most) {
+            match ring.count_missed(&asked, top, max) {
                 Ok(missed) => {
                     let all = PageLimit { publications: usize::MAX, bytes: usize::MAX };
                     let all = offsets(&ring.newest(&name, missed, all, false));
@@ -303,19 +303,19 @@ mod tests {
                 Err(Unrecoverable::Epoch) => prop_assert!(since > published),
                 Err(Unrecoverable::TooShort) => {
                     let missed = usize::try_from(published - since).unwrap();
-                    prop_assert!(missed > size || missed > most);
+                    prop_assert!(missed > size || missed > max);
                 }
             }
         }
 
         #[test]
-        fn the_budget_is_kept_and_given_back(limit in 0usize..5000, published in 1u64..100) {
+        fn the_budget_is_respected_and_released(limit in 0usize..5000, published in 1u64..100) {
             let rules = HistoryRules { size: 50, ttl: Duration::from_secs(60), bytes: 4000 };
             let (budget, mut ring) = (HistoryBudget::new(limit), Ring::default());
             for offset in 1..=published {
                 ring.push(&publication(offset), &rules, &budget);
                 prop_assert!(budget.used() <= limit);
-                prop_assert!(ring.bytes <= 4000 || ring.kept.len() == 1);
+                prop_assert!(ring.bytes <= 4000 || ring.entries.len() == 1);
             }
             ring.clear(&budget);
             prop_assert_eq!(budget.used(), 0);
@@ -323,14 +323,18 @@ mod tests {
     }
 
     #[test]
-    fn another_epoch_is_never_continued() {
+    fn rejects_another_epoch() {
         let top = StreamPosition { epoch: Epoch::from_u64(7), offset: 3 };
         for epoch in ["8", "not an epoch!"] {
-            let missed = Ring::default().missed(&RecoverFrom::parse(epoch, 3), top, 10);
+            let missed = Ring::default().count_missed(&RecoverFrom::parse(epoch, 3), top, 10);
             assert_eq!(missed, Err(Unrecoverable::Epoch), "{epoch}");
         }
         for epoch in ["", "7"] {
-            assert_eq!(Ring::default().missed(&RecoverFrom::parse(epoch, 3), top, 10), Ok(0), "{epoch}");
+            assert_eq!(
+                Ring::default().count_missed(&RecoverFrom::parse(epoch, 3), top, 10),
+                Ok(0),
+                "{epoch}"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Results of publications by idempotency key, for channels without a log: Redis remembers those of the others.
+//! Results of publications by idempotency key, for channels without a log. Redis stores the results of the others.
 //!
-//! Owns the bound on what is remembered, in entries and bytes. Must never publish anything itself.
+//! Owns the bounds, in entries and bytes. Must never publish anything itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,61 +13,61 @@ use tokio::time::Instant;
 use crate::broker::DeliveryScope;
 use crate::metrics::Counter;
 
-/// How long a key is remembered after its first use; in Redis as long.
+/// How long a key is stored after its first use, as in Redis.
 const TTL: Duration = Duration::from_secs(300);
 
-/// Keys that are remembered at most; then the oldest are forgotten early.
+/// The maximum number of keys; beyond it the oldest are evicted.
 const ENTRIES_MAX: usize = 100_000;
 
 /// The longest key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
-/// Bytes that the keys may take, counted with [`ENTRY_BYTES`] for each.
+/// The maximum size of all keys, counted with [`ENTRY_BYTES`] for each.
 const BYTES_MAX: usize = 32 << 20;
 
-/// What a key costs beside its own text.
+/// The size of an entry besides the text of its key.
 const ENTRY_BYTES: usize = 192;
 
-/// What came of the first publication with a key. Later ones wait for it; when it failed, the next one publishes.
+/// The result of the first publication with a key. Later ones wait for it; when it failed, the next one publishes.
 pub(super) type FirstResult = Arc<OnceCell<DeliveryScope>>;
 
-/// The keys that were used a short time ago.
+/// The keys that were used recently.
 #[derive(Debug, Default)]
 pub(super) struct Idempotency(Mutex<Keys>);
 
 #[derive(Debug, Default)]
 struct Keys {
     results: HashMap<Arc<str>, FirstResult>,
-    /// In the order of their first use, which is that of their end.
+    /// In the order of first use, which is the order of expiry.
     order: VecDeque<(Instant, Arc<str>)>,
     bytes: usize,
 }
 
 impl Idempotency {
     /// The result that all publications with this key on this channel share.
-    pub(super) fn result(&self, channel: &ChannelName, key: &str, forgotten: &Counter) -> FirstResult {
+    pub(super) fn result(&self, channel: &ChannelName, key: &str, evicted: &Counter) -> FirstResult {
         let now = Instant::now();
-        // No channel name holds a control character.
+        // A channel name holds no control character.
         let name: Arc<str> = format!("{channel}\0{key}").into();
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.forget_old(now);
+        keys.drop_expired(now);
         if let Some(result) = keys.results.get(&name) {
             return Arc::clone(result);
         }
         let cost = name.len() + ENTRY_BYTES;
         while !keys.order.is_empty() && (keys.order.len() >= ENTRIES_MAX || keys.bytes + cost > BYTES_MAX) {
-            keys.forget_oldest();
-            forgotten.add(1);
+            keys.drop_oldest();
+            evicted.add(1);
         }
         keys.bytes += cost;
         keys.order.push_back((now + TTL, Arc::clone(&name)));
         Arc::clone(keys.results.entry(name).or_default())
     }
 
-    /// Forgets the keys whose time is over, and gives their memory back.
+    /// Drops expired keys and releases their memory.
     pub(super) fn expire(&self, now: Instant) {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.forget_old(now);
+        keys.drop_expired(now);
         let kept = 2 * keys.order.len();
         if 4 * kept < keys.order.capacity() {
             keys.order.shrink_to(kept);
@@ -79,13 +79,13 @@ impl Idempotency {
 }
 
 impl Keys {
-    fn forget_old(&mut self, now: Instant) {
+    fn drop_expired(&mut self, now: Instant) {
         while self.order.front().is_some_and(|(until, _)| *until <= now) {
-            self.forget_oldest();
+            self.drop_oldest();
         }
     }
 
-    fn forget_oldest(&mut self) {
+    fn drop_oldest(&mut self) {
         if let Some((_, name)) = self.order.pop_front() {
             self.bytes -= name.len() + ENTRY_BYTES;
             self.results.remove(&name);
@@ -102,9 +102,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_is_remembered_for_five_minutes_on_its_channel() {
-        let (keys, forgotten) = (Idempotency::default(), Counter::default());
-        let result = |name: &str, key: &str| keys.result(&channel(name), key, &forgotten);
+    async fn a_key_is_valid_for_five_minutes_on_its_channel() {
+        let (keys, evicted) = (Idempotency::default(), Counter::default());
+        let result = |name: &str, key: &str| keys.result(&channel(name), key, &evicted);
         result("a", "k").set(DeliveryScope::AllNodes).unwrap();
         assert_eq!(result("a", "k").get(), Some(&DeliveryScope::AllNodes));
         assert_eq!((result("a", "l").get(), result("b", "k").get()), (None, None));
@@ -113,17 +113,17 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(result("a", "k").get(), None);
         let keys = keys.0.lock().unwrap();
-        assert_eq!((keys.results.len(), keys.order.len(), forgotten.value()), (1, 1, 0));
+        assert_eq!((keys.results.len(), keys.order.len(), evicted.value()), (1, 1, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn keys_are_forgotten_without_another_publication() {
-        let (keys, forgotten) = (Idempotency::default(), Counter::default());
+    async fn expired_keys_are_removed_without_a_publication() {
+        let (keys, evicted) = (Idempotency::default(), Counter::default());
         for n in 0..10_000 {
-            keys.result(&channel("a"), &n.to_string(), &forgotten);
+            keys.result(&channel("a"), &n.to_string(), &evicted);
         }
         tokio::time::advance(TTL / 2).await;
-        keys.result(&channel("a"), "last", &forgotten);
+        keys.result(&channel("a"), "last", &evicted);
         keys.expire(Instant::now());
         assert_eq!(keys.0.lock().unwrap().results.len(), 10_001);
         tokio::time::advance(TTL / 2).await;
@@ -134,7 +134,7 @@ mod tests {
         };
         let (results, order, bytes, map, queue) = held();
         assert_eq!((results, order, bytes), (1, 1, "a\0last".len() + ENTRY_BYTES));
-        assert!(map < 100 && queue < 100, "{map} and {queue} are kept");
+        assert!(map < 100 && queue < 100, "capacities: {map} and {queue}");
         tokio::time::advance(TTL / 2).await;
         keys.expire(Instant::now());
         assert_eq!(held(), (0, 0, 0, 0, 0));
@@ -142,21 +142,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn keys_are_bounded_in_number_and_bytes() {
-        let forgotten = Counter::default();
+        let evicted = Counter::default();
         let many = Idempotency::default();
         for n in 0..ENTRIES_MAX + 10 {
-            many.result(&channel("a"), &n.to_string(), &forgotten);
+            many.result(&channel("a"), &n.to_string(), &evicted);
         }
-        assert_eq!((many.0.lock().unwrap().results.len(), forgotten.value()), (ENTRIES_MAX, 10));
+        assert_eq!((many.0.lock().unwrap().results.len(), evicted.value()), (ENTRIES_MAX, 10));
         let large = Idempotency::default();
         for n in 0..50 {
-            large.result(&channel("a"), &format!("{n}{}", "x".repeat(1 << 20)), &forgotten);
+            large.result(&channel("a"), &format!("{n}{}", "x".repeat(1 << 20)), &evicted);
             assert!(large.0.lock().unwrap().bytes <= BYTES_MAX);
         }
         let last = large.0.lock().unwrap().results.len();
         assert!((20..32).contains(&last), "{last}");
         tokio::time::advance(TTL).await;
-        large.result(&channel("b"), "k", &forgotten);
+        large.result(&channel("b"), "k", &evicted);
         let keys = large.0.lock().unwrap();
         assert_eq!((keys.results.len(), keys.bytes), (1, "b\0k".len() + ENTRY_BYTES));
     }

@@ -1,6 +1,6 @@
-//! Namespaces: which rules a channel's name falls under.
+//! Namespaces: the rules of a channel, by its name.
 //!
-//! Owns the order in which patterns are tried: the first match wins. Must never know how a rule is carried out.
+//! Owns the order in which patterns are tried: the first match wins. Must never know how a rule is applied.
 
 use std::sync::Arc;
 
@@ -13,34 +13,34 @@ use crate::broker::WhenUnavailable;
 use crate::broker::log::LogConfig;
 use earshot_redis_link::slot::slot;
 
-/// Channels of other programs on the same Redis, and of the gateway itself. A glob never takes them: a namespace must
-/// name such a channel exactly. The list of docs/configuration.md is this one.
+/// Channels of other programs on the same Redis, and of the gateway itself. A glob never matches them: a namespace
+/// must name such a channel exactly. docs/configuration.md lists them, too.
 pub const PROTECTED_CHANNELS: [&str; 10] = [
     // Redis itself: keyspace events, client-side caching, Sentinels.
     "__keyspace@*",
     "__keyevent@*",
     "__redis__:*",
     "__sentinel__:*",
-    // Celery: commands to workers and their answers, events of workers and tasks.
+    // Celery: commands to workers and their replies, events of workers and tasks.
     "*celery.pidbox",
     "*.celeryev*",
     "celeryev*",
-    // Commands to workers of RQ.
+    // RQ: commands to workers.
     "rq:pubsub:*",
-    // What Bull and BullMQ call their own.
+    // Bull and BullMQ: internal channels.
     "bull:*",
-    // The gateway's own: probes.
+    // The gateway: probes.
     "earshot:*",
 ];
 
-/// Access may do a thing with a channel.
+/// Which clients may do something with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Every client.
     Anyone,
     /// Clients that are subscribed to the channel.
     Subscribers,
-    /// No client; backends only.
+    /// No client; only backends.
     Nobody,
 }
 
@@ -51,29 +51,29 @@ pub struct Namespace {
     pub name: String,
     /// Exact names and globs.
     pub channels: Vec<ChannelPattern>,
-    /// The places of its brokers in the node's list; never empty. Each channel is on one of them.
+    /// The indices of its brokers; not empty. Each channel is on one of them.
     pub brokers: Box<[usize]>,
-    /// Access may subscribe.
+    /// Which clients may subscribe.
     pub subscribe: Access,
-    /// Access may publish from a client.
+    /// Which clients may publish.
     pub publish: Access,
-    /// Its channels are carried where their slots are, and nowhere else.
+    /// Its channels use sharded pub/sub.
     pub sharded: bool,
-    /// How much its channels remember.
+    /// The bounds of the history of its channels.
     pub history: HistoryRules,
-    /// The log that the sequences of its channels are; without one, each node numbers what it hears.
+    /// The log of its channels; without one, each node assigns positions itself.
     pub log: Option<Arc<LogConfig>>,
-    /// What is done while the broker is away.
+    /// What happens while the broker is unavailable.
     pub when_unavailable: WhenUnavailable,
-    /// Whoever subscribes gets the newest publication at once.
+    /// A new subscriber receives the newest publication at once.
     pub replay_last: bool,
-    /// What gives way when a client is slow; without a rule, the client does.
+    /// What is dropped for a slow client; without a policy, the client is disconnected.
     pub backpressure: Option<Arc<BackpressurePolicy>>,
 }
 
 impl Namespace {
-    /// The place of the broker that carries a channel: of several, the one that its slot says, as its publishers
-    /// count it, too.
+    /// The index of the broker of a channel. Of several brokers, the slot of the channel selects one, as publishers
+    /// do.
     pub fn broker(&self, channel: &ChannelName) -> usize {
         match &*self.brokers {
             [only] => *only,
@@ -82,18 +82,18 @@ impl Namespace {
     }
 }
 
-/// A channel's name, or a glob over names: `*` is any run of characters, `?` is any one.
+/// A channel's name, or a glob: `*` matches any characters, `?` matches one.
 #[derive(Clone, Debug)]
 pub struct ChannelPattern {
-    /// The pattern by which the channel is matched.
+    /// The pattern.
     pub glob: WildMatch,
-    /// It names one channel.
+    /// Whether the pattern is an exact name.
     pub is_exact: bool,
-    /// The pattern in Redis' syntax, when the broker shall hear the pattern and not exact names.
+    /// The pattern in the syntax of the broker, if the broker subscribes to the pattern and not to names.
     pub broker_pattern: Option<Arc<str>>,
 }
 
-/// All namespaces, in their order.
+/// All namespaces, in order.
 #[derive(Clone, Debug)]
 pub struct Namespaces {
     namespaces: Vec<Namespace>,
@@ -101,8 +101,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Namespaces in the order in which they are tried. The channels that begin with one of `own_prefixes` are
-    /// protected like those of [`PROTECTED_CHANNELS`].
+    /// Creates the list, in the order in which namespaces are tried. Channels that begin with one of `own_prefixes`
+    /// are protected like [`PROTECTED_CHANNELS`].
     pub fn new(namespaces: Vec<Namespace>, own_prefixes: &[String]) -> Self {
         let own = own_prefixes.iter().map(|prefix| WildMatch::new(&format!("{prefix}*")));
         Self {
@@ -111,7 +111,7 @@ impl Namespaces {
         }
     }
 
-    /// The rules for a channel, and the pattern it matched; `None` when no namespace has it.
+    /// The rules of a channel, and the pattern that matches it; `None` when no namespace matches.
     pub fn resolve(&self, channel: &ChannelName) -> Option<(&Namespace, &ChannelPattern)> {
         let (namespace, pattern) = self.find(channel, |_| true)?;
         if !pattern.is_exact && self.protected.iter().any(|glob| glob.matches(channel.as_str())) {

@@ -1,6 +1,6 @@
-//! One publication inside the gateway: stamped once, encoded once for each encoding, shared by everybody.
+//! One publication: its position is assigned once, each encoding is made once, and all subscribers share it.
 //!
-//! Must never be changed after it was stamped: shards on other threads read it without a lock.
+//! Must never change after its position is assigned: shards on other threads read it without a lock.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,41 +11,41 @@ use crate::broker::Attributes;
 
 use super::backpressure_policy::{BackpressurePolicy, ConflationInfo};
 
-/// The ways in which a publication is written onto a connection. Each is encoded at most once.
+/// The encodings of a publication on a connection. Each is made at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameEncoding {
     /// A WebSocket text frame with a Centrifuge push in JSON.
     WebSocketJson = 0,
     /// A WebSocket binary frame with a Centrifuge push in Protobuf.
     WebSocketProtobuf = 1,
-    /// A whole SSE event, cursor included: for a stream of one channel.
+    /// A complete SSE event with its cursor: for a stream of one channel.
     SseSingle = 2,
-    /// An SSE event named after its channel, without its cursor: for a stream of several channels.
+    /// An SSE event named after its channel, without a cursor: for a stream of several channels.
     SseNamed = 3,
 }
 
 const FORMS: usize = 4;
 
-/// A publication with its place in the channel's sequence.
+/// A publication with its position.
 #[derive(Debug)]
 pub struct Publication {
     /// The channel.
     pub channel: ChannelName,
-    /// Its place.
+    /// The position in the channel's sequence.
     pub position: StreamPosition,
-    /// What was published, untouched.
+    /// The payload, unchanged.
     pub payload: Payload,
-    /// What travels with it.
+    /// Tags and the publishing client.
     pub attributes: Attributes,
-    /// The channel has no history: WebSocket clients are not given the offset, from which nothing can be recovered.
+    /// The channel has no history: WebSocket clients receive no offset, since they cannot recover from it.
     pub without_history: bool,
-    /// Apart, so that what a history keeps of a publication that nobody is being given any more is small.
+    /// Boxed, so that a publication in the history is small while it is not being delivered.
     encoded: OnceLock<Box<[OnceLock<Bytes>; FORMS]>>,
     conflation: OnceLock<Box<ConflationInfo>>,
 }
 
 impl Publication {
-    /// A publication that nobody has encoded yet.
+    /// Creates a publication without encodings.
     pub fn new(channel: ChannelName, position: StreamPosition, payload: Payload) -> Self {
         Self {
             channel,
@@ -58,37 +58,36 @@ impl Publication {
         }
     }
 
-    /// The same with attributes.
+    /// Sets the attributes.
     #[must_use]
     pub fn with_attributes(self, attributes: Attributes) -> Self {
         Self { attributes, ..self }
     }
 
-    /// The same once more, to be encoded anew: the bytes that come of it have counts of their own, which no other thread
-    /// writes.
+    /// Returns a copy without encodings. The reference counts of its encodings are not shared with other threads.
     #[must_use]
     pub fn clone_unshared(&self) -> Self {
         let again = Self::new(self.channel.clone(), self.position, self.payload.clone());
         Self { without_history: self.without_history, ..again.with_attributes(self.attributes.clone()) }
     }
 
-    /// The bytes of one form; `encode` makes them the first time.
+    /// The bytes of an encoding; `encode` makes them at the first call.
     #[inline]
     pub fn encoded(&self, form: FrameEncoding, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
         self.encoded.get_or_init(Box::default)[form as usize].get_or_init(|| encode(self))
     }
 
-    /// How it stands to others of its channel; judged the first time that somebody is slow.
+    /// How the publication relates to others when it is conflated; computed at the first call.
     pub fn conflation(&self, rule: &BackpressurePolicy) -> &ConflationInfo {
         self.conflation.get_or_init(|| Box::new(rule.conflation(&self.payload)))
     }
 
-    /// What it is about, if somebody has asked before.
+    /// The conflation key, if it was computed before.
     pub fn conflation_key(&self) -> Option<&Arc<str>> {
         self.conflation.get()?.key.as_ref()
     }
 
-    /// What it costs in a queue: the payload, what travels with it, and the frame around them.
+    /// The cost in a queue: the payload, the attributes, and the frame around them.
     pub fn cost(&self) -> usize {
         self.payload.len() + self.attributes.cost() + size_of::<Self>()
     }

@@ -1,6 +1,6 @@
-//! Publications of clients and of the API, on their way to the broker of their channel.
+//! Publications of clients and of the API.
 //!
-//! Owns the checks before a publication, and that an idempotency key publishes once. Must never number a publication.
+//! Owns the checks of a publication, and that an idempotency key publishes once. Must never assign a position.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,31 +17,32 @@ use crate::broker::log::AppendOptions;
 use crate::broker::{Broker, BrokerError, DeliveryScope};
 
 impl Node {
-    /// Publishes a payload, untouched. The place in the order of publications is taken by the call itself; with an
-    /// idempotency key, by a task after the first poll. The client that publishes is told to others where the way carries that.
+    /// Publishes a payload unchanged. The call itself takes the place in the order of publications; with an
+    /// idempotency key, a task takes it after the first poll. Subscribers see the publishing client if the broker
+    /// supports attributes.
     pub fn publish(
         &self,
         channel: &ChannelName,
         data: Bytes,
-        extras: AppendOptions,
+        options: AppendOptions,
     ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
         let metrics = Arc::clone(&self.metrics);
         let taken = match self.namespace(channel) {
             None => Err(PublishError::UnknownChannel),
-            Some(_) if data.len() + extras.attributes.tag_bytes() > self.publication_bytes => {
+            Some(_) if data.len() + options.attributes.tag_bytes() > self.publication_bytes => {
                 Err(PublishError::TooLarge { limit: self.publication_bytes })
             }
             Some(namespace) => {
                 let BrokerBinding { broker, registry, .. } = &self.bindings[namespace.broker(channel)];
                 match &namespace.log {
                     Some(log) => {
-                        let seen = registry.seen(channel);
-                        Ok(Either::Left(broker.append(log, channel, data, extras, seen)))
+                        let seen = registry.last_position(channel);
+                        Ok(Either::Left(broker.append(log, channel, data, options, seen)))
                     }
-                    None if !extras.attributes.tags().is_empty() && !broker.supports_attributes() => {
+                    None if !options.attributes.tags().is_empty() && !broker.supports_attributes() => {
                         Err(PublishError::TagsUnsupported)
                     }
-                    None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, extras))),
+                    None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, options))),
                 }
             }
         };
@@ -62,17 +63,17 @@ impl Node {
         }
     }
 
-    /// Publishes outside of a log; with an idempotency key, only the first time.
+    /// Publishes without a log; with an idempotency key, only once.
     fn publish_plain(
         &self,
         broker: &Broker,
         namespace: &Namespace,
         channel: &ChannelName,
         data: Bytes,
-        extras: AppendOptions,
+        options: AppendOptions,
     ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
         let (sharded, when_unavailable) = (namespace.sharded, namespace.when_unavailable);
-        let AppendOptions { attributes, idempotency_key } = extras;
+        let AppendOptions { attributes, idempotency_key } = options;
         let publish = move |broker: &Broker, channel: &ChannelName| match sharded {
             true => Either::Left(broker.publish_sharded(channel, data, when_unavailable)),
             false => Either::Right(broker.publish(channel, data, attributes, when_unavailable)),
@@ -80,15 +81,15 @@ impl Node {
         match idempotency_key {
             None => Either::Left(publish(broker, channel)),
             Some(key) => {
-                let forgotten = &self.metrics.control.idempotency_keys_evicted;
-                let result = self.idempotency.result(channel, &key, forgotten);
+                let evicted = &self.metrics.control.idempotency_keys_evicted;
+                let result = self.idempotency.result(channel, &key, evicted);
                 let (broker, channel, drain) = (broker.clone(), channel.clone(), self.drain.clone());
                 Either::Right(async move {
                     if let Some(reach) = result.get() {
                         return Ok(*reach);
                     }
-                    // A task of its own: a caller that is cancelled cannot take back a publication that is under way,
-                    // and its result belongs to the callers after it.
+                    // A separate task: cancelling the caller must not cancel the publication, since later callers
+                    // share its result.
                     let first =
                         async move { result.get_or_try_init(|| publish(&broker, &channel)).await.copied() };
                     let failed = |error: JoinError| BrokerError::Unavailable(error.to_string());

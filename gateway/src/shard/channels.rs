@@ -10,7 +10,7 @@ use earshot_protocol::{ChannelName, ChannelTag, Epoch, StreamPosition};
 use slab::Slab;
 
 use crate::node::backpressure_policy::BackpressurePolicy;
-use crate::node::creator::attribution_address;
+use crate::node::creators::attribution_address;
 
 /// A channel's place in the table.
 pub(super) type ChannelId = u32;

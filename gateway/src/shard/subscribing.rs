@@ -8,7 +8,7 @@ use earshot_protocol::{ChannelName, ErrorCode};
 use super::channels::{ChannelId, ConnectionId, Detaching, ShardChannel};
 use super::connection::{Status, Subscription};
 use super::reactor::Shard;
-use crate::node::creator::attribution_address;
+use crate::node::creators::attribution_address;
 use crate::node::messages::NodeRequest;
 
 impl Shard {

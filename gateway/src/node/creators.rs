@@ -1,7 +1,6 @@
-//! Which addresses have created channels that no other address uses, and which of those have no subscriber.
+//! The client addresses that created channels, and their idle channels.
 //!
-//! Owns which addresses are counted: those behind which there is one client, as far as one can tell. Must never know a
-//! connection.
+//! Owns which addresses are counted: those that are likely to be one client. Must never know a connection.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 use earshot_protocol::ChannelName;
 
-/// The first 64 bits of an IPv6 address: most clients have all addresses of such a network.
+/// The first 64 bits of an IPv6 address: most clients own a network of this size.
 const IPV6_NETWORK: u128 = !0 << 64;
 
 /// The addresses that have created channels.
@@ -32,16 +31,16 @@ struct IdleChannels {
     by_age: BTreeMap<NonZeroU64, ChannelName>,
 }
 
-/// That a channel is attributed to a creator, which counts it while it is idle.
+/// The attribution of a channel to its creator, which counts the channel while it is idle.
 #[derive(Debug)]
 pub(super) struct Attribution {
     creator: Arc<Creator>,
-    /// The key among the creator's idle channels, while it is one.
+    /// The key among the creator's idle channels, while the channel is idle.
     idle: Option<NonZeroU64>,
 }
 
 impl Creators {
-    /// Attributes a new channel to an address. `None`: the address is not counted.
+    /// Attributes a new channel to an address. Returns `None` when the address is not counted.
     pub(super) fn attribute(&self, address: IpAddr) -> Option<Attribution> {
         let address = attribution_address(address)?;
         let creator = || Arc::new(Creator { address, idle: Mutex::default() });
@@ -49,7 +48,7 @@ impl Creators {
         Some(Attribution { creator, idle: None })
     }
 
-    /// Ends an attribution; the creator is removed with its last one.
+    /// Ends an attribution. The creator is removed with its last attribution.
     pub(super) fn release(&self, mut attribution: Attribution) {
         attribution.end_idle();
         let address = attribution.creator.address;
@@ -57,7 +56,7 @@ impl Creators {
         self.0.remove_if(&address, |_, creator| Arc::strong_count(creator) == 1);
     }
 
-    /// Gives memory back that many addresses needed; room for `kept` stays.
+    /// Releases memory; a capacity of `kept` remains.
     pub(super) fn shrink(&self, kept: usize) {
         if self.0.capacity() > kept.max(8 * self.0.len()) {
             self.0.shrink_to_fit();
@@ -69,7 +68,7 @@ impl Creators {
         self.0.len()
     }
 
-    /// The most idle channels of one creator.
+    /// The maximum number of idle channels of one creator.
     #[cfg(test)]
     pub(super) fn idle_max(&self) -> usize {
         self.0.iter().map(|creator| creator.idle().by_age.len()).max().unwrap_or(0)
@@ -83,7 +82,7 @@ impl Creator {
 }
 
 impl Attribution {
-    /// The channel has no subscriber any more.
+    /// Notes that the channel has no subscriber.
     pub(super) fn begin_idle(&mut self, name: &ChannelName) {
         if self.idle.is_none() {
             let mut idle = self.creator.idle();
@@ -93,22 +92,22 @@ impl Attribution {
         }
     }
 
-    /// The channel has a subscriber again, or is gone.
+    /// Notes that the channel has a subscriber again, or is removed.
     pub(super) fn end_idle(&mut self) {
         if let Some(key) = self.idle.take() {
             self.creator.idle().by_age.remove(&key);
         }
     }
 
-    /// Whether a client of this address is another than the creator. An unknown address is not.
+    /// Whether a client of this address is not the creator. An unknown address counts as the creator's.
     pub(super) fn is_other(&self, address: Option<IpAddr>) -> bool {
         address.is_some_and(|address| attribution_address(address) != Some(self.creator.address))
     }
 
-    /// The oldest idle channels of the creator, as many as it has more than `most`.
-    pub(super) fn excess(&self, most: usize) -> Vec<ChannelName> {
+    /// The oldest idle channels of the creator beyond `max`.
+    pub(super) fn excess(&self, max: usize) -> Vec<ChannelName> {
         let idle = self.creator.idle();
-        let excess = idle.by_age.len().saturating_sub(most);
+        let excess = idle.by_age.len().saturating_sub(max);
         idle.by_age.values().take(excess).cloned().collect()
     }
 
@@ -118,8 +117,8 @@ impl Attribution {
     }
 }
 
-/// The address that a channel is attributed to when a client of this address creates it. `None`: addresses of this machine and of private networks, behind which
-/// there may be a proxy with any number of clients.
+/// The address that a channel is attributed to when a client of this address creates it. Returns `None` for addresses
+/// of this host and of private networks, which may belong to a proxy with any number of clients.
 pub(crate) fn attribution_address(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address).then_some(IpAddr::V4(address)),
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_many_clients_may_share_are_not_counted() {
+    fn does_not_count_addresses_that_clients_share() {
         let table = [
             ("127.0.0.1", None),
             ("10.1.2.3", None),

@@ -1,8 +1,7 @@
-//! What a broker heard, on its way to the shards.
+//! Messages of a broker, on their way to the shards.
 //!
-//! Owns the order: each message is stamped, or found to be the next of its log, and handed to the shards that listen;
-//! what was missed is told before what follows it. Must never wait: a shard that is behind gets a gap, not the node's
-//! time.
+//! Owns the order: each message gets its position, or is matched with its log, and goes to the attached shards; a gap
+//! is sent before the messages that follow it. Must never wait: a shard that is behind gets a gap.
 
 #[cfg(test)]
 mod steps;
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use earshot_protocol::Payload;
 
 use super::channel::{Channel, shards_of};
-use super::log::Heard;
+use super::log_follower::Ingest;
 use super::messages::ChannelGap;
 use super::publication::Publication;
 use super::registry::ChannelRegistry;
@@ -26,48 +25,48 @@ use crate::metrics::GAP_CAUSES;
 impl BrokerEventHandler for ChannelRegistry {
     fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
         self.metrics.control.messages.add(messages.len() as u64);
-        let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
-        self.take(messages);
+        let _gate = self.local_publish_gate.read().unwrap_or_else(PoisonError::into_inner);
+        self.ingest_batch(messages);
     }
 
     fn on_message(&self, message: BrokerMessage, attributes: Attributes) {
         self.metrics.control.messages.add(1);
-        let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.local_publish_gate.read().unwrap_or_else(PoisonError::into_inner);
         let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.shard_senders.len()];
-        self.stamp(message, attributes, &mut batches);
-        self.flush(&mut batches);
+        self.ingest(message, attributes, &mut batches);
+        self.send_batches(&mut batches);
     }
 
     fn on_local_publish(&self, message: BrokerMessage) {
         self.metrics.control.messages_local.add(1);
-        let _aside = self.aside.write().unwrap_or_else(PoisonError::into_inner);
-        self.take(&mut vec![message]);
+        let _gate = self.local_publish_gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.ingest_batch(&mut vec![message]);
     }
 
     fn on_gap(&self, gap: TopicGap) {
-        let _aside = self.aside.read().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.local_publish_gate.read().unwrap_or_else(PoisonError::into_inner);
         let (logs, own): (Vec<_>, Vec<_>) =
-            self.lost_channels(&gap.topics).into_iter().partition(|channel| channel.log.is_some());
+            self.affected_channels(&gap.topics).into_iter().partition(|channel| channel.log.is_some());
         for channel in logs {
-            let lost = channel.state().lose_log();
-            if lost {
-                self.must_fill(channel);
+            let was_in_sync = channel.state().mark_behind();
+            if was_in_sync {
+                self.enqueue_catch_up(channel);
             }
         }
-        self.tell_gap(&own, gap.cause);
+        self.report_gap(&own, gap.cause);
     }
 }
 
 impl ChannelRegistry {
-    fn take(&self, messages: &mut Vec<BrokerMessage>) {
+    fn ingest_batch(&self, messages: &mut Vec<BrokerMessage>) {
         let mut batches: Vec<Vec<Arc<Publication>>> = vec![Vec::new(); self.shard_senders.len()];
         for message in messages.drain(..) {
-            self.stamp(message, Attributes::default(), &mut batches);
+            self.ingest(message, Attributes::default(), &mut batches);
         }
-        self.flush(&mut batches);
+        self.send_batches(&mut batches);
     }
 
-    pub(super) fn stamp(
+    pub(super) fn ingest(
         &self,
         message: BrokerMessage,
         attributes: Attributes,
@@ -79,47 +78,52 @@ impl ChannelRegistry {
         };
         if channel.log.is_some() {
             let channel = Arc::clone(&channel);
-            return self.follow(&channel, &message.data, batches);
+            return self.ingest_logged(&channel, &message.data, batches);
         }
         if message.data.len() > self.limits.publication_bytes {
             let channel = Arc::clone(&channel);
-            self.flush(batches);
-            return self.tell_gap(&[channel], GapCause::TooLarge);
+            self.send_batches(batches);
+            return self.report_gap(&[channel], GapCause::TooLarge);
         }
-        let stamped = channel.stamp(Payload::new(message.data), attributes, &self.budget);
-        let Some((shards, publication)) = stamped else { return };
+        let sequenced = channel.sequence(Payload::new(message.data), attributes, &self.budget);
+        let Some((shards, publication)) = sequenced else { return };
         for shard in shards_of(shards) {
             batches[shard].push(Arc::clone(&publication));
         }
     }
 
-    pub(super) fn follow(&self, channel: &Arc<Channel>, data: &Bytes, batches: &mut [Vec<Arc<Publication>>]) {
+    pub(super) fn ingest_logged(
+        &self,
+        channel: &Arc<Channel>,
+        data: &Bytes,
+        batches: &mut [Vec<Arc<Publication>>],
+    ) {
         if data[..] == *CLEARED {
-            return channel.state().forget_log(&self.budget);
+            return channel.state().clear_log_history(&self.budget);
         }
         let Some(envelope) = LoggedMessage::decode(data) else {
             return self.metrics.control.messages_outside_log.add(1);
         };
         let mut state = channel.state();
-        let heard = state.follow(channel, envelope, &self.budget);
+        let outcome = state.follow(channel, envelope, &self.budget);
         let shards = state.shards();
         drop(state);
-        match heard {
-            Heard::Next(publication) => {
+        match outcome {
+            Ingest::InOrder(publication) => {
                 for shard in shards_of(shards) {
                     batches[shard].push(Arc::clone(&publication));
                 }
             }
-            Heard::Nothing => {}
-            Heard::Hole => {
-                // What came before it must be in the shards' queues before the log is read.
-                self.flush(batches);
-                self.must_fill(Arc::clone(channel));
+            Ingest::Duplicate => {}
+            Ingest::Gap => {
+                // The publications before the gap must be in the shards' queues before the log is read.
+                self.send_batches(batches);
+                self.enqueue_catch_up(Arc::clone(channel));
             }
         }
     }
 
-    pub(super) fn flush(&self, batches: &mut [Vec<Arc<Publication>>]) {
+    pub(super) fn send_batches(&self, batches: &mut [Vec<Arc<Publication>>]) {
         for (shard_queue, batch) in self.shard_senders.iter().zip(batches) {
             if !batch.is_empty()
                 && let Err(full) = shard_queue.send_publications(std::mem::take(batch))
@@ -129,19 +133,19 @@ impl ChannelRegistry {
         }
     }
 
-    pub(super) fn tell_gap(&self, channels: &[Arc<Channel>], cause: GapCause) {
-        self.hand_gaps(self.interrupt(channels, cause));
+    pub(super) fn report_gap(&self, channels: &[Arc<Channel>], cause: GapCause) {
+        self.send_gaps(self.start_gap(channels, cause));
     }
 
-    /// Interrupts the sequences of channels, and says what each shard must be told.
-    fn interrupt(&self, channels: &[Arc<Channel>], cause: GapCause) -> Vec<Vec<ChannelGap>> {
+    /// Starts a new sequence or skips a position in each channel. Returns the gaps of each shard.
+    fn start_gap(&self, channels: &[Arc<Channel>], cause: GapCause) -> Vec<Vec<ChannelGap>> {
         let mut gaps: Vec<Vec<ChannelGap>> = vec![Vec::new(); self.shard_senders.len()];
         for channel in channels {
             let (position, shards) = {
                 let mut state = channel.state();
                 let position = match cause {
-                    GapCause::TooLarge => state.skip(&self.budget),
-                    _ => state.break_sequence(&self.budget),
+                    GapCause::TooLarge => state.skip_one(&self.budget),
+                    _ => state.start_new_epoch(&self.budget),
                 };
                 (position, state.shards())
             };
@@ -153,7 +157,7 @@ impl ChannelRegistry {
         gaps
     }
 
-    fn hand_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
+    fn send_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
         for (shard_queue, gaps) in self.shard_senders.iter().zip(gaps) {
             if !gaps.is_empty() {
                 shard_queue.send_gaps(gaps);
@@ -162,17 +166,17 @@ impl ChannelRegistry {
     }
 
     pub(super) fn count_gaps(&self, cause: GapCause, channels: usize) {
-        if let Some(place) = GAP_CAUSES.iter().position(|name| *name == cause.as_str()) {
-            self.metrics.control.gaps[place].add(channels as u64);
+        if let Some(index) = GAP_CAUSES.iter().position(|name| *name == cause.as_str()) {
+            self.metrics.control.gaps[index].add(channels as u64);
         }
     }
 
-    pub(super) fn lost_channels(&self, topics: &AffectedTopics) -> Vec<Arc<Channel>> {
+    pub(super) fn affected_channels(&self, topics: &AffectedTopics) -> Vec<Arc<Channel>> {
         match topics {
             AffectedTopics::All => self.channels.iter().map(|entry| Arc::clone(entry.value())).collect(),
             AffectedTopics::Some(topics) => {
                 if topics.iter().any(|topic| matches!(topic, Topic::Pattern(_))) {
-                    return self.lost_channels(&AffectedTopics::All);
+                    return self.affected_channels(&AffectedTopics::All);
                 }
                 let find = |topic: &Topic| match topic {
                     Topic::Channel(name) | Topic::Sharded(name) => {

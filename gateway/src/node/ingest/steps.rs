@@ -1,5 +1,5 @@
-//! What the broker's calls do, cut into steps, so that a test can let other things happen between two of them, as other
-//! threads do. Must never do what the whole call would not.
+//! The calls of a broker, divided into steps, so that a test can interleave other work between them, as threads do.
+//! Must never do anything that the whole call does not.
 
 use std::sync::Arc;
 
@@ -12,33 +12,33 @@ use crate::node::publication::Publication;
 use crate::node::registry::ChannelRegistry;
 
 impl ChannelRegistry {
-    /// `heard`: the step for each message.
+    /// `on_messages`: the step for each message.
     pub(crate) fn step_sequence(&self, message: BrokerMessage, batches: &mut [Vec<Arc<Publication>>]) {
-        self.stamp(message, Attributes::default(), batches);
+        self.ingest(message, Attributes::default(), batches);
     }
 
-    /// `heard`: the last step.
+    /// `on_messages`: the last step.
     pub(crate) fn step_flush(&self, batches: &mut [Vec<Arc<Publication>>]) {
-        self.flush(batches);
+        self.send_batches(batches);
     }
 
-    /// `lost`: the first step.
+    /// `on_gap`: the first step.
     pub(crate) fn step_start_gap(&self, topics: &AffectedTopics, cause: GapCause) -> Vec<Vec<ChannelGap>> {
-        self.interrupt(&self.lost_channels(topics), cause)
+        self.start_gap(&self.affected_channels(topics), cause)
     }
 
-    /// `lost`: the last step.
+    /// `on_gap`: the last step.
     pub(crate) fn step_send_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
-        self.hand_gaps(gaps);
+        self.send_gaps(gaps);
     }
 
-    /// What the node does by itself now and then.
+    /// The periodic work of the node.
     pub(crate) fn step_expire(&self) {
-        self.forget_old(Instant::now());
-        self.expire(Instant::now(), |_| {});
+        self.expire_history(Instant::now());
+        self.unsubscribe_idle(Instant::now(), |_| {});
     }
 
-    /// Where a channel stands.
+    /// The position of a channel.
     pub(crate) fn top(&self, name: &ChannelName) -> Option<StreamPosition> {
         self.channels.get(name).map(|channel| channel.state().position())
     }

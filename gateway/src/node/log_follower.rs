@@ -1,8 +1,8 @@
-//! Channels whose sequence is a log in Redis: every node that hears one hands out the same positions.
+//! Channels whose sequence is a log in Redis: every node delivers the same positions.
 //!
-//! Owns the step from what was heard to what comes next in the log. When a number is missing, whatever is heard waits
-//! until the log has been read from where the node stood; so its clients see neither hole nor duplicate nor disorder.
-//! When the log itself has lost what was handed out, they are told. Must never number anything itself.
+//! Owns the step from the messages received to the next entry of the log. When an entry is missing, messages are held
+//! until the log has been read from the last delivered position, so that clients see no gap, no duplicate and no
+//! reordering. When the log itself has lost entries, clients get a gap. Must never assign a position.
 
 use std::sync::Arc;
 
@@ -18,63 +18,63 @@ use crate::broker::log::{LogEntry, LogOrigin, LogPage, LoggedMessage};
 use crate::broker::{Attributes, GapCause};
 use crate::random;
 
-/// Bytes that may wait while the log is read; what is beyond them is read from the log, too.
+/// Bytes that may be held while the log is read; what exceeds this is read from the log, too.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Readings of the log in a row that may bring nothing, before what waits is taken for no part of it.
-const IDLE_READINGS_MAX: u32 = 3;
+/// Consecutive reads of the log without progress before the held messages are discarded.
+const EMPTY_READS_MAX: u32 = 3;
 
-/// The position of a channel before the first look at its log.
-pub(super) const NOWHERE: StreamPosition = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
+/// The position of a channel before the first read of its log.
+pub(super) const UNKNOWN_POSITION: StreamPosition = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
 
-/// How a channel keeps in step with its log.
+/// The state of following a log.
 #[derive(Debug, Default)]
-pub(super) struct Follow {
+pub(super) struct LogFollower {
     phase: Phase,
-    /// What was heard while the log was to be read.
+    /// Messages that are held until the log has been read.
     pending: Vec<LoggedMessage>,
     pending_bytes: usize,
-    /// Readings of the log in a row that brought the channel no further.
-    idle_readings: u32,
-    /// Something may have been missed while the log was being read: it is to be read again.
-    again: bool,
-    /// The ring holds as much of the log as it can.
+    /// Consecutive reads of the log without progress.
+    empty_reads: u32,
+    /// Messages may have been missed while the log was being read: it must be read again.
+    reread: bool,
+    /// The history holds as much of the log as it can.
     pub(super) backfilled: bool,
-    /// When the log of an epoch began, as far as the log says so.
+    /// When the log of an epoch began, if the log states it.
     origin: Option<(Epoch, Option<LogOrigin>)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
-    /// Nobody has asked yet where the log stands.
+    /// The log has not been read yet.
     #[default]
-    Unknown,
-    /// What is heard follows on what was handed out.
-    Live,
-    /// The log is to be read from where the channel stands.
-    Filling,
+    Unopened,
+    /// The next message follows the last delivered position.
+    InSync,
+    /// The log must be read from the last delivered position.
+    Behind,
 }
 
-/// What is to be done with something that was heard.
-pub(super) enum Heard {
-    /// It is the next.
-    Next(Arc<Publication>),
-    /// It was handed out before, or waits.
-    Nothing,
-    /// The log must be read: something is missing.
-    Hole,
+/// What to do with a message.
+pub(super) enum Ingest {
+    /// Deliver it.
+    InOrder(Arc<Publication>),
+    /// Nothing: it was delivered before, or is held.
+    Duplicate,
+    /// Read the log: an entry is missing before it.
+    Gap,
 }
 
-impl Follow {
-    pub(super) fn is_unknown(&self) -> bool {
-        self.phase == Phase::Unknown
+impl LogFollower {
+    pub(super) fn is_unopened(&self) -> bool {
+        self.phase == Phase::Unopened
     }
 
-    pub(super) fn is_filling(&self) -> bool {
-        self.phase == Phase::Filling
+    pub(super) fn is_behind(&self) -> bool {
+        self.phase == Phase::Behind
     }
 
-    fn wait(&mut self, envelope: LoggedMessage) {
+    fn hold(&mut self, envelope: LoggedMessage) {
         self.pending_bytes +=
             envelope.payload.len() + envelope.attributes.cost() + size_of::<LoggedMessage>();
         if self.pending_bytes <= PENDING_BYTES {
@@ -82,10 +82,10 @@ impl Follow {
         }
     }
 
-    /// Gives up what waits: the log does not know it, so somebody published it past the log.
-    fn give_up_pending(&mut self) {
+    /// Discards the held messages. They are not in the log, so they were published without it.
+    fn discard_pending(&mut self) {
         drop(self.take_pending());
-        self.idle_readings = 0;
+        self.empty_reads = 0;
     }
 
     fn take_pending(&mut self) -> Vec<LoggedMessage> {
@@ -95,32 +95,38 @@ impl Follow {
 }
 
 impl State {
-    /// Something was heard on the channel.
+    /// Handles a message on the channel.
     pub(super) fn follow(
         &mut self,
         channel: &Channel,
         envelope: LoggedMessage,
         budget: &HistoryBudget,
-    ) -> Heard {
+    ) -> Ingest {
         let here = self.position();
-        let Some(follow) = self.log() else { return Heard::Nothing };
-        if follow.phase != Phase::Live {
-            follow.wait(envelope);
-            return Heard::Nothing;
+        let Some(follower) = self.follower() else { return Ingest::Duplicate };
+        if follower.phase != Phase::InSync {
+            follower.hold(envelope);
+            return Ingest::Duplicate;
         }
         let next = envelope.position;
         if next.epoch == here.epoch && next.offset <= here.offset {
-            return Heard::Nothing;
+            return Ingest::Duplicate;
         }
         if !follows(here, next) {
-            follow.phase = Phase::Filling;
-            follow.wait(envelope);
-            return Heard::Hole;
+            follower.phase = Phase::Behind;
+            follower.hold(envelope);
+            return Ingest::Gap;
         }
-        Heard::Next(self.hand_out(channel, next, &envelope.payload, envelope.attributes, budget))
+        Ingest::InOrder(self.append_publication(
+            channel,
+            next,
+            &envelope.payload,
+            envelope.attributes,
+            budget,
+        ))
     }
 
-    fn hand_out(
+    fn append_publication(
         &mut self,
         channel: &Channel,
         position: StreamPosition,
@@ -135,60 +141,59 @@ impl State {
         publication
     }
 
-    /// The link was deaf: the log is to be read. `false` when that is being done already, or nobody has asked yet
-    /// where it stands.
-    pub(super) fn lose_log(&mut self) -> bool {
-        match self.log() {
-            Some(follow) if follow.phase == Phase::Live => {
-                follow.phase = Phase::Filling;
+    /// Notes that messages may have been missed. Returns `false` when the log is being read already, or was never
+    /// read.
+    pub(super) fn mark_behind(&mut self) -> bool {
+        match self.follower() {
+            Some(follower) if follower.phase == Phase::InSync => {
+                follower.phase = Phase::Behind;
                 true
             }
-            Some(follow) => {
-                follow.again = true;
+            Some(follower) => {
+                follower.reread = true;
                 false
             }
             None => false,
         }
     }
 
-    /// The entries of the log were removed; its numbers go on.
-    pub(super) fn forget_log(&mut self, budget: &HistoryBudget) {
+    /// Drops the history because the entries of the log were removed; the sequence continues.
+    pub(super) fn clear_log_history(&mut self, budget: &HistoryBudget) {
         self.ring().clear(budget);
-        if let Some(follow) = self.log() {
-            follow.backfilled = false;
+        if let Some(follower) = self.follower() {
+            follower.backfilled = false;
         }
     }
 
-    /// The first look at the log: where it stands is where the channel begins. `false` when there was one before.
-    fn begin_log(&mut self, page: &LogPage) -> bool {
-        let Some(follow) = self.log().filter(|follow| follow.is_unknown()) else { return false };
-        // What waits is judged like a page of the log.
-        follow.phase = Phase::Filling;
-        follow.origin = page.top.map(|top| (top.epoch, page.origin));
+    /// Sets the position from the first read of the log. Returns `false` when it was set before.
+    fn open_log_at(&mut self, page: &LogPage) -> bool {
+        let Some(follower) = self.follower().filter(|follower| follower.is_unopened()) else { return false };
+        // The held messages are handled as after a page of the log.
+        follower.phase = Phase::Behind;
+        follower.origin = page.top.map(|top| (top.epoch, page.origin));
         self.set_position(page.top.unwrap_or_else(|| before_first(page.origin)));
         true
     }
 
-    /// Notes when the log began.
-    pub(super) fn note_origin(&mut self, page: &LogPage) {
-        if let (Some(follow), Some(top)) = (self.log(), page.top) {
-            follow.origin = Some((top.epoch, page.origin));
+    /// Stores when the log began.
+    pub(super) fn set_origin(&mut self, page: &LogPage) {
+        if let (Some(follower), Some(top)) = (self.follower(), page.top) {
+            follower.origin = Some((top.epoch, page.origin));
         }
     }
 
-    /// Whether a position can only be judged when it is known when the log began.
+    /// Whether a position can be judged only with the origin of the log.
     pub(super) fn needs_origin(&mut self, since: &RecoverFrom) -> bool {
         let here = self.position().epoch;
-        let Some(follow) = self.log() else { return false };
-        let known = follow.origin.is_some_and(|(epoch, _)| epoch == here);
+        let Some(follower) = self.follower() else { return false };
+        let known = follower.origin.is_some_and(|(epoch, _)| epoch == here);
         since.provisional().is_some() && !here.is_provisional() && !known
     }
 
-    /// A position as it stands in the present epoch, if it is one of before the first publication and nothing can have
-    /// been lost since.
+    /// Translates a position before the first publication to the present epoch, if nothing can have been lost since.
     pub(super) fn translate(&mut self, since: &RecoverFrom) -> RecoverFrom {
         let here = self.position().epoch;
-        let origin = self.log().and_then(|follow| follow.origin);
+        let origin = self.follower().and_then(|follower| follower.origin);
         let Some(absent) = since.provisional() else { return since.clone() };
         let continues = match (LogOrigin::of_epoch(here), origin) {
             (Some(still), _) => still.is_same_absence(absent),
@@ -200,26 +205,26 @@ impl State {
     }
 }
 
-/// The position of a channel whose log has no entry yet. A server that does not say who it is gets one that fits nowhere.
+/// The position of a channel whose log has no entry yet. Without an origin, the position matches no log.
 fn before_first(origin: Option<LogOrigin>) -> StreamPosition {
     let unknown = || Epoch::provisional(random::u64());
     StreamPosition { epoch: origin.map_or_else(unknown, LogOrigin::epoch), offset: 0 }
 }
 
-/// Hands out what a channel's log holds, to the shards that listen, in one go with the log's order.
-pub(super) struct Filling<'a> {
+/// Delivers the entries of a channel's log to the attached shards, in the order of the log.
+pub(super) struct CatchUp<'a> {
     pub(super) channel: &'a Channel,
     pub(super) shard_senders: &'a [ShardSender],
     pub(super) budget: &'a HistoryBudget,
-    /// Gaps that were told, by cause.
-    pub(super) told: Vec<GapCause>,
+    /// The causes of the gaps that were reported.
+    pub(super) reported: Vec<GapCause>,
 }
 
-impl Filling<'_> {
-    /// A page that was read from where the channel stood. `true` when more must be read before the channel is in step.
+impl CatchUp<'_> {
+    /// Delivers a page that was read from the last delivered position. Returns `true` when more must be read.
     pub(super) fn page(&mut self, state: &mut State, page: LogPage) -> bool {
         let here = state.position();
-        state.note_origin(&page);
+        state.set_origin(&page);
         let more = match page.top {
             Some(top) => self.read_page(state, here, top, page.entries, page.origin),
             None => {
@@ -230,31 +235,31 @@ impl Filling<'_> {
                 self.pending(state)
             }
         };
-        self.settle(state, here, more)
+        self.finish_read(state, here, more)
     }
 
-    /// The first look at the log, as a page without entries. `true` when the log must be read.
+    /// Handles the first read of the log, as a page without entries. Returns `true` when the log must be read.
     pub(super) fn begin(&mut self, state: &mut State, page: &LogPage) -> bool {
-        if !state.begin_log(page) {
+        if !state.open_log_at(page) {
             return false;
         }
         let here = state.position();
         let more = self.pending(state);
-        self.settle(state, here, more)
+        self.finish_read(state, here, more)
     }
 
-    /// Notes whether a reading brought the channel any further than `here`. `true` when more must be read.
-    fn settle(&mut self, state: &mut State, here: StreamPosition, more: bool) -> bool {
+    /// Counts reads without progress since `here`. Returns `true` when more must be read.
+    fn finish_read(&mut self, state: &mut State, here: StreamPosition, more: bool) -> bool {
         let moved = state.position() != here;
-        let Some(follow) = state.log() else { return false };
-        if std::mem::take(&mut follow.again) {
-            follow.phase = Phase::Filling;
+        let Some(follower) = state.follower() else { return false };
+        if std::mem::take(&mut follower.reread) {
+            follower.phase = Phase::Behind;
             return true;
         }
-        follow.idle_readings = if more && !moved { follow.idle_readings + 1 } else { 0 };
-        if follow.idle_readings == IDLE_READINGS_MAX {
-            follow.give_up_pending();
-            // Something that came after this reading, and is in the log, may have been given up with it.
+        follower.empty_reads = if more && !moved { follower.empty_reads + 1 } else { 0 };
+        if follower.empty_reads == EMPTY_READS_MAX {
+            follower.discard_pending();
+            // A message that is in the log, but arrived after this read, may have been discarded as well.
             return true;
         }
         more
@@ -271,7 +276,7 @@ impl Filling<'_> {
         let absent = LogOrigin::of_epoch(here.epoch);
         let begins = absent.zip(origin).is_some_and(|(absent, origin)| origin.is_first_since(absent));
         if here.epoch != top.epoch && !begins || top.offset < here.offset {
-            // A log that began anew is handed out from its beginning; one that was cut, from its end.
+            // A log that began anew is delivered from its beginning; a truncated one, from its end.
             let offset = if here.epoch == top.epoch { top.offset } else { 0 };
             self.gap(state, GapCause::LogLost, StreamPosition { offset, ..top });
         } else if here.epoch != top.epoch {
@@ -301,16 +306,16 @@ impl Filling<'_> {
                 self.gap(state, GapCause::HistoryTooShort, StreamPosition { offset: offset - 1, ..here });
             }
             let position = StreamPosition { offset, ..here };
-            handed.push(state.hand_out(self.channel, position, &payload, attributes, self.budget));
+            handed.push(state.append_publication(self.channel, position, &payload, attributes, self.budget));
         }
         self.send(state, &handed);
     }
 
-    /// What was heard meanwhile; `true` when there is a hole before it.
+    /// Delivers the held messages. Returns `true` when an entry is missing before one of them.
     fn pending(&mut self, state: &mut State) -> bool {
-        let Some(follow) = state.log() else { return false };
-        let dropped = follow.pending_bytes > PENDING_BYTES;
-        let mut pending = follow.take_pending().into_iter();
+        let Some(follower) = state.follower() else { return false };
+        let dropped = follower.pending_bytes > PENDING_BYTES;
+        let mut pending = follower.take_pending().into_iter();
         let mut handed = Vec::new();
         let mut hole = dropped;
         for envelope in pending.by_ref() {
@@ -319,13 +324,13 @@ impl Filling<'_> {
                 continue;
             }
             if !follows(here, next) {
-                if let Some(follow) = state.log() {
-                    follow.wait(envelope);
+                if let Some(follower) = state.follower() {
+                    follower.hold(envelope);
                 }
                 hole = true;
                 break;
             }
-            handed.push(state.hand_out(
+            handed.push(state.append_publication(
                 self.channel,
                 next,
                 &envelope.payload,
@@ -334,9 +339,9 @@ impl Filling<'_> {
             ));
         }
         self.send(state, &handed);
-        if let Some(follow) = state.log() {
-            pending.for_each(|envelope| follow.wait(envelope));
-            follow.phase = if hole { Phase::Filling } else { Phase::Live };
+        if let Some(follower) = state.follower() {
+            pending.for_each(|envelope| follower.hold(envelope));
+            follower.phase = if hole { Phase::Behind } else { Phase::InSync };
         }
         hole
     }
@@ -344,10 +349,10 @@ impl Filling<'_> {
     fn gap(&mut self, state: &mut State, cause: GapCause, position: StreamPosition) {
         state.ring().clear(self.budget);
         state.set_position(position);
-        if let Some(follow) = state.log() {
-            follow.backfilled = false;
+        if let Some(follower) = state.follower() {
+            follower.backfilled = false;
         }
-        self.told.push(cause);
+        self.reported.push(cause);
         for shard in super::channel::shards_of(state.shards()) {
             self.shard_senders[shard].send_gaps(vec![ChannelGap {
                 channel: self.channel.name.clone(),
@@ -362,13 +367,13 @@ impl Filling<'_> {
             return;
         }
         for shard in super::channel::shards_of(state.shards()) {
-            // What finds no room is a hole in the shard's sequence, which it notices and tells.
+            // When the queue of a shard is full, the shard detects the gap in the sequence and reports it.
             let _ = self.shard_senders[shard].send_publications(publications.to_vec());
         }
     }
 }
 
-/// Whether a position is the very next after another; the first of a log follows on nothing.
+/// Whether a position directly follows another; the first entry of a log follows the position of no log.
 fn follows(here: StreamPosition, next: StreamPosition) -> bool {
     let begins = here.epoch.is_provisional() && here.offset == 0 && next.offset == 1;
     begins || (next.epoch == here.epoch && next.offset == here.offset + 1)

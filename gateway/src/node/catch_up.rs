@@ -1,0 +1,154 @@
+//! Reading the logs of channels, after a gap and for a recovery.
+//!
+//! Owns the queue of channels whose log must be read, each at most once, and the effect of a page of a log on a
+//! channel. Must never read a log itself: the node does, which knows the broker.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use earshot_protocol::{ChannelName, Payload, StreamPosition};
+
+use super::channel::Channel;
+use super::history::Unrecoverable;
+use super::log_follower::CatchUp;
+use super::messages::{RecoverFrom, RecoveryEpoch};
+use super::publication::Publication;
+use super::registry::ChannelRegistry;
+use crate::broker::log::LogPage;
+
+impl ChannelRegistry {
+    pub(super) fn enqueue_catch_up(&self, channel: Arc<Channel>) {
+        self.catch_up_queue().push_back(channel);
+        self.catch_up_queued.notify_one();
+    }
+
+    pub(super) fn catch_up_queue(&self) -> MutexGuard<'_, VecDeque<Arc<Channel>>> {
+        self.catch_up_queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for channels whose log must be read, and takes up to `max` of them.
+    pub(super) async fn dequeue_catch_ups(&self, max: usize) -> Vec<Arc<Channel>> {
+        loop {
+            let some: Vec<_> = {
+                let mut queue = self.catch_up_queue();
+                let some = queue.len().min(max);
+                queue.drain(..some).collect()
+            };
+            if !some.is_empty() {
+                return some;
+            }
+            self.catch_up_queued.notified().await;
+        }
+    }
+
+    /// Queues a channel again whose log could not be read.
+    pub(super) fn requeue_catch_up(&self, channel: Arc<Channel>) {
+        self.enqueue_catch_up(channel);
+    }
+
+    /// Delivers a page of a channel's log that was read from position `from`. Returns `true` when more must be read.
+    pub(super) fn on_page(&self, channel: &Channel, from: StreamPosition, page: LogPage) -> bool {
+        let mut catch_up = CatchUp {
+            channel,
+            shard_senders: &self.shard_senders,
+            budget: &self.budget,
+            reported: Vec::new(),
+        };
+        let mut state = channel.state();
+        if state.is_closed() {
+            return false;
+        }
+        if state.position() != from {
+            // Another read of the log came further.
+            return state.follower().is_some_and(|follower| follower.is_behind());
+        }
+        let more = catch_up.page(&mut state, page);
+        drop(state);
+        for cause in catch_up.reported {
+            self.count_gaps(cause, 1);
+        }
+        more
+    }
+
+    /// Sets the position of a channel from the first read of its log.
+    pub(super) fn open_log_at(&self, channel: &Arc<Channel>, page: &LogPage) {
+        let mut catch_up = CatchUp {
+            channel,
+            shard_senders: &self.shard_senders,
+            budget: &self.budget,
+            reported: Vec::new(),
+        };
+        if catch_up.begin(&mut channel.state(), page) {
+            self.enqueue_catch_up(Arc::clone(channel));
+        }
+    }
+
+    /// Whether the origin of the log is needed to judge a position.
+    pub(super) fn needs_origin(&self, channel: &Channel, since: Option<&RecoverFrom>) -> bool {
+        since.is_some_and(|since| channel.state().needs_origin(since))
+    }
+
+    /// Adds entries of the log, from new to old, before the oldest publication of the history. Returns `false` when no
+    /// more fit.
+    pub(super) fn prepend_page(&self, channel: &Channel, page: LogPage) -> bool {
+        let mut state = channel.state();
+        let top = state.position();
+        if state.is_closed() || page.top.is_none_or(|log| log.epoch != top.epoch) {
+            return false;
+        }
+        page.entries.into_iter().filter(|entry| entry.offset <= top.offset).all(|entry| {
+            let position = StreamPosition { offset: entry.offset, ..top };
+            let publication = Publication::new(channel.name.clone(), position, Payload::new(entry.payload));
+            let publication = publication.with_attributes(entry.attributes);
+            state.ring().push_before(&publication, top, &channel.history, &self.budget)
+        })
+    }
+
+    /// Notes that the history holds as much of the log as it can.
+    pub(super) fn finish_backfill(&self, channel: &Channel) {
+        if let Some(follower) = channel.state().follower() {
+            follower.backfilled = true;
+        }
+    }
+
+    /// The last position of a log that was delivered on this node.
+    pub(super) fn last_position(&self, name: &ChannelName) -> Option<StreamPosition> {
+        let position = self.find(name)?.state().position();
+        (!position.epoch.is_provisional()).then_some(position)
+    }
+
+    /// Whether the log is ahead of what was delivered on this node.
+    pub(super) fn log_is_ahead(&self, channel: &Channel, top: Option<StreamPosition>) -> bool {
+        let here = channel.state().position();
+        top.is_some_and(|top| top.epoch != here.epoch || top.offset > here.offset)
+    }
+
+    /// Whether the position of a client is ahead of this node.
+    pub(super) fn is_client_ahead(&self, channel: &Channel, since: Option<&RecoverFrom>) -> bool {
+        let mut state = channel.state();
+        let top = state.position();
+        since.is_some_and(|since| {
+            // The log may have begun since this node read it.
+            let names_a_log = matches!(since.epoch, RecoveryEpoch::Exact(epoch) if !epoch.is_provisional());
+            let since = state.translate(since);
+            top.epoch.is_provisional() && names_a_log || since.matches(top.epoch) && since.offset > top.offset
+        })
+    }
+
+    /// Whether a recovery needs more of the log than the history holds.
+    pub(super) fn needs_backfill(&self, channel: &Channel, since: Option<&RecoverFrom>, last: bool) -> bool {
+        let mut state = channel.state();
+        let top = state.position();
+        if state.follower().is_none_or(|follower| follower.backfilled) || top.offset == 0 {
+            return false;
+        }
+        let max = self.limits.recovery_publications;
+        match since {
+            Some(since) => {
+                let since = state.translate(since);
+                matches!(state.ring().count_missed(&since, top, max), Err(Unrecoverable::TooShort))
+            }
+            None => last && state.ring().is_empty(),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The delayed unsubscribe of channels without a subscriber.
+//!
+//! Owns how long an idle channel stays, and which one is evicted earlier. Must never remove a channel while an attach
+//! is in progress.
+
+use std::collections::BinaryHeap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use earshot_protocol::ChannelName;
+use tokio::time::Instant;
+
+use super::channel::{Channel, State};
+use super::registry::ChannelRegistry;
+
+/// The longest interval between two scans for due channels.
+const SCAN_INTERVAL_MAX: Duration = Duration::from_millis(500);
+
+/// The capacity that the maps keep in any case.
+const CAPACITY_MIN: usize = 128;
+
+/// Channels that are removed in one turn: a million may be due at once, and other tasks wait for the thread.
+const EXPIRED_PER_TURN_MAX: usize = 1000;
+
+/// An idle channel; the one that is due first comes first.
+#[derive(Debug)]
+pub(super) struct IdleEntry {
+    due: Instant,
+    channel: Arc<Channel>,
+}
+
+impl PartialEq for IdleEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+
+impl Eq for IdleEntry {}
+
+impl PartialOrd for IdleEntry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for IdleEntry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.due.cmp(&self.due)
+    }
+}
+
+/// Why an idle channel is removed before it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eviction {
+    /// `limits.channels` is reached, and another channel is needed.
+    Limit,
+    /// Its creator has too many idle channels, and this is the oldest one.
+    Creator,
+}
+
+impl ChannelRegistry {
+    /// Schedules the unsubscribe of an idle channel. The oldest idle channels of its creator are evicted beyond
+    /// `limits.idle_channels_per_address`, each with a call to `release`.
+    pub(super) fn schedule_unsubscribe(
+        &self,
+        channel: &Arc<Channel>,
+        mut state: MutexGuard<'_, State>,
+        release: impl Fn(&ChannelName),
+    ) {
+        if !state.is_idle() {
+            return;
+        }
+        // The time counts from the end of the last subscription: failed subscribes do not prolong it.
+        let excess = state.begin_idle(&channel.name, Instant::now(), self.limits.idle_per_creator);
+        self.reschedule(channel, state);
+        for name in excess {
+            if let Some(oldest) = self.find(&name) {
+                self.evict(&oldest, Eviction::Creator, &release, State::counts_as_idle);
+            }
+        }
+    }
+
+    /// Adds an idle channel to the queue, unless it is there.
+    fn reschedule(&self, channel: &Arc<Channel>, mut state: MutexGuard<'_, State>) {
+        let Some(since) = state.idle_since.filter(|_| state.is_idle()) else { return };
+        if std::mem::replace(&mut state.is_scheduled, true) {
+            return;
+        }
+        drop(state);
+        let due = since + channel.retention(self.limits.unsubscribe_delay);
+        let channels = self.channels.len();
+        let mut queue = self.idle_queue();
+        queue.push(IdleEntry { due, channel: Arc::clone(channel) });
+        // Evicted channels leave their entries behind, which hold the channels in memory. Each other channel has at
+        // most one entry, so this happens once in many calls.
+        if queue.len() > 2 * channels + CAPACITY_MIN {
+            queue.retain(|entry| !entry.channel.state().is_closed());
+        }
+    }
+
+    /// Makes room for one more channel by evicting the idle channel that is due first. Returns `false` when every
+    /// channel has a subscriber.
+    pub(super) fn make_room(&self, release: impl Fn(&ChannelName)) -> bool {
+        while self.channels.len() >= self.limits.channels {
+            let Some(IdleEntry { due, channel }) = self.idle_queue().pop() else { return false };
+            channel.state().is_scheduled = false;
+            let retention = channel.retention(self.limits.unsubscribe_delay);
+            // If it had subscribers since it was added to the queue, it is due later than `due`.
+            let is_due = |state: &State| state.idle_since.is_some_and(|since| since + retention <= due);
+            if !self.evict(&channel, Eviction::Limit, &release, is_due) {
+                self.reschedule(&channel, channel.state());
+            }
+        }
+        true
+    }
+
+    fn evict(
+        &self,
+        channel: &Arc<Channel>,
+        why: Eviction,
+        release: impl Fn(&ChannelName),
+        is_over: impl Fn(&State) -> bool,
+    ) -> bool {
+        let gone = self.remove_if_due(channel, release, is_over);
+        if gone {
+            let evicted = &self.metrics.control.channels_evicted;
+            match why {
+                Eviction::Limit => evicted.limit.add(1),
+                Eviction::Creator => evicted.address.add(1),
+            }
+        }
+        gone
+    }
+
+    /// Removes channels that are due, each with a call to `release` before it can be acquired again. Returns when to
+    /// call again: `now` when more are due than one turn removes.
+    pub(super) fn unsubscribe_idle(&self, now: Instant, release: impl Fn(&ChannelName)) -> Instant {
+        for _ in 0..EXPIRED_PER_TURN_MAX {
+            let Some(channel) = self.next_due(now) else { break };
+            self.unsubscribe_if_due(&channel, now, &release);
+        }
+        self.shrink();
+        let latest = now + SCAN_INTERVAL_MAX;
+        self.idle_queue().peek().map_or(latest, |first| first.due.min(latest))
+    }
+
+    /// The next channel that is due.
+    fn next_due(&self, now: Instant) -> Option<Arc<Channel>> {
+        let mut queue = self.idle_queue();
+        let is_over = queue.peek().is_some_and(|first| first.due <= now);
+        is_over.then(|| queue.pop()).flatten().map(|first| first.channel)
+    }
+
+    /// Releases memory when few channels remain of many.
+    fn shrink(&self) {
+        if self.channels.capacity() > CAPACITY_MIN.max(8 * self.channels.len()) {
+            self.channels.shrink_to_fit();
+        }
+        self.creators.shrink(CAPACITY_MIN);
+        let mut queue = self.idle_queue();
+        if queue.capacity() > CAPACITY_MIN.max(8 * queue.len()) {
+            queue.shrink_to_fit();
+        }
+    }
+
+    /// Removes a channel if it is due; otherwise schedules it again. Returns whether it was removed.
+    pub(super) fn unsubscribe_if_due(
+        &self,
+        channel: &Arc<Channel>,
+        now: Instant,
+        release: impl Fn(&ChannelName),
+    ) -> bool {
+        let unsubscribe_delay = self.limits.unsubscribe_delay;
+        let is_over = |state: &State| {
+            state.idle_since.is_some_and(|since| since + channel.retention(unsubscribe_delay) <= now)
+        };
+        let gone = self.remove_if_due(channel, release, is_over);
+        if !gone {
+            let mut state = channel.state();
+            state.is_scheduled = false;
+            self.reschedule(channel, state);
+        }
+        gone
+    }
+
+    /// Removes an idle channel if `is_over`. Returns whether it was removed.
+    fn remove_if_due(
+        &self,
+        channel: &Arc<Channel>,
+        release: impl Fn(&ChannelName),
+        is_over: impl Fn(&State) -> bool,
+    ) -> bool {
+        // The map's entry is held meanwhile, so that the channel cannot be acquired.
+        let removed = self.channels.remove_if(&channel.name, |name, present| {
+            let over = Arc::ptr_eq(present, channel) && {
+                let state = channel.state();
+                state.is_idle() && is_over(&state)
+            };
+            if over {
+                release(name);
+            }
+            over
+        });
+        if removed.is_some()
+            && let Some(attribution) = channel.state().close(&self.budget)
+        {
+            self.creators.release(attribution);
+        }
+        removed.is_some()
+    }
+
+    pub(super) fn idle_queue(&self) -> MutexGuard<'_, BinaryHeap<IdleEntry>> {
+        self.idle_queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
