@@ -127,7 +127,7 @@ impl Gateway {
         let config::DrainConfig { shutdown_timeout, disconnect_window, .. } = self.times;
         let patience = close_patience(&self.times);
         let ended = timeout(shutdown_timeout, async {
-            self.shards.leave(disconnect_window, patience).await;
+            self.shards.drain(disconnect_window, patience).await;
             let shards = Arc::clone(&self.shards);
             // The threads are waited for where waiting blocks nobody.
             let joined = tokio::task::spawn_blocking(move || shards.join());

@@ -36,7 +36,7 @@ use crate::admission::{Admission, Permit};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::shard::{Arrival, ArrivalKind, Link, ShardLimits, Shards};
+use crate::shard::{NewConnection, NewConnectionKind, ShardLimits, Shards, Sink};
 use handshake::Handshake;
 use head::{RequestHead, RequestHeadError};
 use http_server::{HttpLimits, HttpServer, Peer};
@@ -154,21 +154,28 @@ impl Acceptor {
         };
         let head = RequestHead::parse(prefetched, self.limits.request_header_bytes).ok().flatten();
         let Some(permit) = self.streams.acquire_permit(head.as_ref()) else { return };
-        let Some((head, (kind, greeting))) =
+        let Some((head, (kind, response_head))) =
             head.and_then(|head| self.streams.route_stream(&head, peer).map(|stream| (head, stream)))
         else {
             return self.spawn_slow_path(socket, peer, prefetched.into(), permit);
         };
         let (permit, kind) = self.streams.admit(permit, kind);
-        let early = Bytes::copy_from_slice(head.rest(prefetched));
-        let link = Link::Socket(socket);
-        let mut arrival = Box::new(Arrival { link, kind, permit, greeting, greeted: 0, early });
-        if arrival.greet().is_err() {
+        let prefetched = Bytes::copy_from_slice(head.rest(prefetched));
+        let sink = Sink::Socket(socket);
+        let mut connection = Box::new(NewConnection {
+            sink,
+            kind,
+            permit,
+            response_head,
+            response_head_written: 0,
+            prefetched,
+        });
+        if connection.write_handshake().is_err() {
             return;
         }
-        if let Err(arrival) = self.streams.shards.try_take(arrival) {
+        if let Err(connection) = self.streams.shards.try_accept(connection) {
             let shards = Arc::clone(&self.streams.shards);
-            self.spawn_tracked(async move { shards.take(arrival).await });
+            self.spawn_tracked(async move { shards.accept(connection).await });
         }
     }
 
@@ -221,14 +228,21 @@ impl Acceptor {
             Err(_) => return self.reject(socket, RequestHeadError::Timeout).await,
         };
         match self.streams.route_stream(&head, peer) {
-            Some((kind, greeting)) => {
+            Some((kind, response_head)) => {
                 let (permit, kind) = self.streams.admit(permit, kind);
                 // A copy: a slice would keep the whole head in memory.
-                let early = Bytes::copy_from_slice(head.rest(&bytes));
+                let prefetched = Bytes::copy_from_slice(head.rest(&bytes));
                 if let Ok(socket) = socket.into_std() {
-                    let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-                    let arrival = Arrival { link, kind, permit, greeting, greeted: 0, early };
-                    self.streams.shards.take(Box::new(arrival)).await;
+                    let sink = Sink::Socket(mio::net::TcpStream::from_std(socket));
+                    let connection = NewConnection {
+                        sink,
+                        kind,
+                        permit,
+                        response_head,
+                        response_head_written: 0,
+                        prefetched,
+                    };
+                    self.streams.shards.accept(Box::new(connection)).await;
                 }
             }
             None => {
@@ -260,24 +274,24 @@ impl StreamContext {
 
     /// Admits a stream on a connection with this permit. Beyond the limit, the client is asked to reconnect later; no
     /// other connection is closed to make room.
-    pub fn admit(&self, permit: Permit, kind: ArrivalKind) -> (Permit, ArrivalKind) {
+    pub fn admit(&self, permit: Permit, kind: NewConnectionKind) -> (Permit, NewConnectionKind) {
         let permit = self.admission.promote(permit);
         if !permit.is_reserved() {
             return (permit, kind);
         }
         self.metrics.control.connections_rejected.add(1);
-        (permit, kind.refused(Disconnect::TooManyRequests))
+        (permit, kind.rejected(Disconnect::TooManyRequests))
     }
 
     /// Admits a stream on a connection that carries several streams; each stream holds its own permit. `None`: not even
     /// a rejection is possible.
-    pub fn admit_multiplexed(&self, kind: ArrivalKind) -> Option<(Permit, ArrivalKind)> {
+    pub fn admit_multiplexed(&self, kind: NewConnectionKind) -> Option<(Permit, NewConnectionKind)> {
         let permit = self.acquire_permit(None)?;
         Some(self.admit(permit, kind))
     }
 
     /// Returns the new connection and its response head for a valid request for a stream; `None` for any other request.
-    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<(ArrivalKind, Bytes)> {
+    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<(NewConnectionKind, Bytes)> {
         let request = head.request();
         let is_absolute = request.uri().authority().is_some();
         let host = request.headers().get(axum::http::header::HOST);
@@ -287,7 +301,7 @@ impl StreamContext {
         if handshake::is_websocket_path(request.uri().path()) {
             return match handshake::negotiate(request, &self.origins) {
                 Handshake::Accepted { response, encoding, refusal } => {
-                    Some((ArrivalKind::WebSocket { encoding, refusal }, response))
+                    Some((NewConnectionKind::WebSocket { encoding, rejection: refusal }, response))
                 }
                 Handshake::Rejected { .. } => None,
             };
@@ -305,10 +319,17 @@ impl StreamContext {
 pub async fn accept_upgraded(
     streams: &StreamContext,
     socket: TcpStream,
-    (permit, kind): (Permit, ArrivalKind),
-    early: Bytes,
+    (permit, kind): (Permit, NewConnectionKind),
+    prefetched: Bytes,
 ) {
-    let link = Link::Socket(mio::net::TcpStream::from_std(socket));
-    let arrival = Arrival { link, kind, permit, greeting: Bytes::new(), greeted: 0, early };
-    streams.shards.take(Box::new(arrival)).await;
+    let sink = Sink::Socket(mio::net::TcpStream::from_std(socket));
+    let connection = NewConnection {
+        sink,
+        kind,
+        permit,
+        response_head: Bytes::new(),
+        response_head_written: 0,
+        prefetched,
+    };
+    streams.shards.accept(Box::new(connection)).await;
 }

@@ -1,46 +1,47 @@
 //! Shards: the data plane.
 //!
-//! A shard is one thread with its own poll. It owns its connections outright: sockets, outboxes, subscriptions. A
-//! connection is born in one shard and dies there. Nothing else reads, writes or counts for it, and a shard never
-//! awaits a lock nor does any I/O but the non-blocking reads and writes of its own sockets.
+//! A shard is one thread with its own poll. It owns its connections: sockets, outboxes, subscriptions. A connection
+//! stays in one shard from its start to its end, and only that shard reads, writes and counts for it. A shard takes no
+//! lock that another thread may hold for long, and its only I/O is non-blocking reads and writes of its own sockets.
 //!
-//! - [`reactor`]: the loop: what wakes a shard and in which order it works.
-//! - [`life`]: how a connection arrives, ends and is gone; [`timers`]: its pings and deadlines.
-//! - [`subscribing`]: which channels the shard hears, and for whom.
-//! - [`recovery`]: what a client missed, and the one sequence of reply, recovered and live publications.
+//! - [`event_loop`]: the events that a shard waits for, and the order in which it handles them.
+//! - [`lifecycle`]: how connections are added, closed and removed; [`timers`]: pings, heartbeats and timeouts.
+//! - [`subscriptions`]: the channels that the shard requests from the node, and the connections subscribed to each.
+//! - [`recovery`]: missed publications, and the order of reply, recovered and live publications.
 //! - [`paged_recovery`]: recoveries that are longer than one page.
-//! - [`broadcast`]: publications and gaps on their way to subscribers; [`writing`]: from outboxes onto links.
-//! - [`pending`]: replies that wait for their turn, and the commands that wait with them.
-//! - [`session`], [`stream`]: the rules of a WebSocket session and of an SSE stream; [`commands`]: what each command does.
+//! - [`broadcast`]: publications and gaps on their way to subscribers; [`flush`]: outboxes to sockets.
+//! - [`pending_replies`]: replies that wait for the node, and the commands that wait with them.
+//! - [`session`], [`sse_stream`]: the protocol of a WebSocket session and of an SSE stream; [`commands`]: each
+//!   command.
 //! - [`websocket`], [`sse`]: frames and events on the wire.
-//! - [`connection`], [`channels`], [`outbox`], [`wheel`], [`link`]: what a shard is made of.
+//! - [`connection`], [`channels`], [`outbox`], [`timer_wheel`], [`sink`]: the state of a shard.
 
-mod backlog;
+mod backpressure;
 #[doc(hidden)]
 pub mod bench;
 mod broadcast;
 mod channels;
 mod commands;
+mod conflation_queue;
 mod connection;
-mod life;
-mod link;
+mod event_loop;
+mod flush;
+mod lifecycle;
 #[cfg(test)]
 mod model;
 mod outbox;
 mod paged_recovery;
-mod pending;
-mod reactor;
+mod pending_replies;
 mod recovery;
 mod session;
-mod slow;
+mod sink;
 pub mod sse;
-mod stream;
-mod subscribing;
+mod sse_stream;
+mod subscriptions;
+mod timer_wheel;
 mod timers;
 pub mod token;
 mod websocket;
-mod wheel;
-mod writing;
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -54,7 +55,7 @@ use earshot_protocol::{ChannelName, Cursor, Disconnect, Encoding};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-pub use link::{Link, StreamBody};
+pub use sink::{HyperBody, Sink};
 
 use crate::admission::Permit;
 use crate::drain::Drain;
@@ -63,154 +64,154 @@ use crate::node::Node;
 use crate::node::messages::PageLimit;
 use crate::node::requests::{RequestServer, request_queue};
 use crate::node::shard_queue::ShardReceiver;
-use link::StreamWakes;
+use sink::HyperWakes;
 
-/// Replies of one connection that may wait for the node.
-const REPLIES_WAITING_MAX: usize = 1024;
+/// The most replies of one connection that wait for the node.
+const PENDING_REPLIES_MAX: usize = 1024;
 
-/// How long a client that is refused may take to answer its close.
-const REFUSED_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Limit for `close_timeout` of a client that is rejected.
+const REJECTED_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One page of a recovery; the next one is asked for once no more bytes than these wait for the client.
+/// One page of a recovery. The next page is requested when at most this many bytes wait for the client.
 pub const RECOVERY_PAGE: PageLimit = PageLimit { publications: 512, bytes: 64 * 1024 };
 
-/// Connections that may wait for a shard to take them.
-const ARRIVALS_WAITING_MAX: usize = 1024;
+/// The most connections that wait for a shard to accept them.
+const NEW_CONNECTIONS_MAX: usize = 1024;
 
-/// The bounds and times of a shard's connections.
+/// Limits and intervals of a shard's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardLimits {
-    /// Bytes of one message from a client (`limits.message_bytes`).
+    /// The largest message from a client, in bytes (`limits.message_bytes`).
     pub message_bytes: usize,
-    /// Bytes that may wait for one client (`limits.client_queue_bytes`).
+    /// Bytes of memory that may wait for one client (`limits.client_queue_bytes`).
     pub client_queue_bytes: usize,
     /// Bytes of commands of one client that may wait (`limits.pending_command_bytes`).
     pub pending_command_bytes: usize,
-    /// How long the oldest of that may wait, about (`limits.client_queue_age`); `None`: for ever.
+    /// The longest time that data may wait for a client, approximately (`limits.client_queue_age`); `None`: no limit.
     pub client_queue_age: Option<Duration>,
     /// Channels that one connection may subscribe to (`limits.channels_per_connection`).
     pub channels_per_connection: usize,
     /// Commands in one WebSocket message (`limits.commands_per_frame`).
     pub commands_per_frame: usize,
-    /// What one page of a recovery may hold.
+    /// The size of one page of a recovery.
     pub recovery_page: PageLimit,
     /// Publications in one page of history (`limits.recovery_publications`).
     pub recovery_publications: usize,
     /// Requests of one shard that may wait for the node (`limits.inflight_requests`).
     pub inflight_requests: usize,
-    /// The time between pings (`websocket.ping_interval`).
+    /// The interval between pings (`websocket.ping_interval`).
     pub ping_interval: Duration,
-    /// The time for a pong (`websocket.pong_timeout`).
+    /// The timeout for a pong (`websocket.pong_timeout`).
     pub pong_timeout: Duration,
-    /// The time until the connect command (`websocket.connect_timeout`).
+    /// The timeout for the connect command (`websocket.connect_timeout`).
     pub connect_timeout: Duration,
-    /// The time for the peer to end a connection that was closed (`websocket.close_timeout`).
+    /// How long a client may take to close its end after a close (`websocket.close_timeout`).
     pub close_timeout: Duration,
-    /// The time between heartbeats of a stream (`sse.heartbeat`).
+    /// The interval between heartbeats of a stream (`sse.heartbeat`).
     pub sse_heartbeat: Duration,
-    /// The age at which a stream is ended, give or take a fifth (`sse.max_age`).
+    /// The age at which a stream ends, plus or minus 20 % (`sse.max_age`).
     pub sse_max_age: Option<Duration>,
-    /// How long a client waits before it comes again, on average (`sse.retry`).
+    /// The average delay before a client reconnects (`sse.retry`).
     pub sse_retry: Duration,
 }
 
-/// A connection on its way to a shard.
+/// A connection that a shard is about to accept.
 #[derive(Debug)]
-pub struct Arrival {
-    /// What its bytes go out through.
-    pub link: Link,
-    /// What it is.
-    pub kind: ArrivalKind,
-    /// Its place among the connections of the gateway.
+pub struct NewConnection {
+    /// Where its bytes are written.
+    pub sink: Sink,
+    /// Its protocol.
+    pub kind: NewConnectionKind,
+    /// The permit for this connection of the gateway's limit.
     pub permit: Permit,
-    /// What is written first: the head of the answer, or the rest of it.
-    pub greeting: Bytes,
-    /// Bytes of it that are written already.
-    pub greeted: usize,
-    /// What the client sent behind its head.
-    pub early: Bytes,
+    /// What is written first: the response head, or the rest of it.
+    pub response_head: Bytes,
+    /// Bytes of the response head that are already written.
+    pub response_head_written: usize,
+    /// Bytes that the client sent after its request head.
+    pub prefetched: Bytes,
 }
 
-/// What an arriving connection wants.
+/// The protocol of a new connection.
 #[derive(Debug)]
-pub enum ArrivalKind {
+pub enum NewConnectionKind {
     /// A WebSocket, after its handshake.
     WebSocket {
-        /// The encoding of its whole life.
+        /// The encoding for the whole connection.
         encoding: Encoding,
-        /// It is to be closed at once with this code: some clients see a refusal only after the handshake.
-        refusal: Option<Disconnect>,
+        /// Close it immediately with this code: some clients see a rejection only after the handshake.
+        rejection: Option<Disconnect>,
     },
     /// An event stream.
     Sse {
-        /// What it wants to hear: admitted by [`admit`].
+        /// The channels, checked by [`authorize`].
         channels: Vec<ChannelName>,
-        /// Events are named after their channels.
+        /// Events carry the names of their channels.
         named: bool,
         /// Heartbeats are `ping` events instead of comments.
         ping: bool,
-        /// Where the client stood when it was here before.
+        /// The client's position in its channels, if it reconnects.
         resume: Resume,
-        /// It is to be ended at once for this reason: a status of 4xx or 5xx would stop the client for good.
-        refusal: Option<Disconnect>,
+        /// End it immediately for this reason: a status of 4xx or 5xx would stop the client from reconnecting.
+        rejection: Option<Disconnect>,
     },
 }
 
-/// Where an SSE client stood when it was here before.
+/// The position from which an SSE client resumes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// It was not.
-    Fresh,
-    /// At this cursor; channels that are not in it start fresh.
+    /// The client has no position.
+    New,
+    /// From this cursor; channels that it does not contain start at their newest publication.
     From(Cursor),
-    /// It says that it was, in a way that cannot be read.
+    /// The client sent a position that cannot be parsed.
     Unreadable,
 }
 
-/// What the control plane tells a shard about its connections.
+/// Commands of the control plane to a shard.
 #[derive(Debug)]
-enum Order {
-    Take(Box<Arrival>),
-    /// All connections leave.
-    Leave {
-        /// Over this time.
-        spread: Duration,
-        /// How long each may take to answer its close.
-        patience: Duration,
+enum ShardCommand {
+    Accept(Box<NewConnection>),
+    /// Close all connections.
+    Drain {
+        /// The time over which the closes are spread.
+        window: Duration,
+        /// How long each client may take to close its end.
+        close_timeout: Duration,
     },
 }
 
 /// All shards of a node.
 #[derive(Debug)]
 pub struct Shards {
-    doors: Vec<Door>,
+    handles: Vec<ShardHandle>,
     next: AtomicUsize,
     threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
-struct Door {
-    orders: mpsc::Sender<Order>,
-    wakes: StreamWakes,
+struct ShardHandle {
+    commands: mpsc::Sender<ShardCommand>,
+    wakes: HyperWakes,
 }
 
-impl Arrival {
-    /// Writes the answer of a handshake before a shard is involved: its client waits for it, and nothing else can be
-    /// written before that client has spoken. The head of a stream is left to the shard: its first event is in the
-    /// same write.
+impl NewConnection {
+    /// Writes the response of a WebSocket handshake before a shard accepts the connection: the client waits for it and
+    /// sends nothing before it. The response head of a stream is left to the shard, which writes the first event
+    /// together with it.
     ///
     /// # Errors
-    /// When the client has gone.
-    pub fn greet(&mut self) -> io::Result<()> {
-        let (Link::Socket(socket), ArrivalKind::WebSocket { refusal: None, .. }) =
-            (&mut self.link, &self.kind)
+    /// If the client has disconnected.
+    pub fn write_handshake(&mut self) -> io::Result<()> {
+        let (Sink::Socket(socket), NewConnectionKind::WebSocket { rejection: None, .. }) =
+            (&mut self.sink, &self.kind)
         else {
             return Ok(());
         };
-        match socket.write(&self.greeting) {
+        match socket.write(&self.response_head) {
             Ok(written) => {
-                self.greeting.advance(written);
-                self.greeted = written;
+                self.response_head.advance(written);
+                self.response_head_written = written;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -219,12 +220,12 @@ impl Arrival {
     }
 }
 
-impl ArrivalKind {
-    /// The same connection, to be refused in words that its client understands.
+impl NewConnectionKind {
+    /// The same connection, to be rejected in its protocol.
     #[must_use]
-    pub fn refused(mut self, reason: Disconnect) -> Self {
-        let (Self::WebSocket { refusal, .. } | Self::Sse { refusal, .. }) = &mut self;
-        *refusal = Some(reason);
+    pub fn rejected(mut self, reason: Disconnect) -> Self {
+        let (Self::WebSocket { rejection, .. } | Self::Sse { rejection, .. }) = &mut self;
+        *rejection = Some(reason);
         self
     }
 }
@@ -233,7 +234,7 @@ impl Shards {
     /// Starts one shard for each inbox.
     ///
     /// # Errors
-    /// When a thread or its poll cannot be had.
+    /// If a thread or its poll cannot be created.
     pub fn start(
         node: &Arc<Node>,
         inboxes: Vec<ShardReceiver>,
@@ -241,123 +242,135 @@ impl Shards {
         metrics: &Arc<Metrics>,
         drain: &Drain,
     ) -> io::Result<Arc<Self>> {
-        let (mut doors, mut threads) = (Vec::new(), Vec::new());
-        let has_siblings = inboxes.len() > 1;
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        let multi_shard = inboxes.len() > 1;
         for (id, inbox) in inboxes.into_iter().enumerate() {
-            let (orders, ordered) = mpsc::channel(ARRIVALS_WAITING_MAX);
-            let (wakes, woken) = mpsc::channel(ARRIVALS_WAITING_MAX);
+            let (commands, received) = mpsc::channel(NEW_CONNECTIONS_MAX);
+            let (wakes, wakes_receiver) = mpsc::channel(NEW_CONNECTIONS_MAX);
             let (node_handle, request_server) = request_queue(limits.inflight_requests);
             RequestServer::serve(request_server, Arc::clone(node), id, drain);
-            let sources = reactor::Sources { inbox, orders: ordered, woken, answers: node_handle.responses };
+            let inputs = event_loop::Inputs {
+                inbox,
+                commands: received,
+                hyper_wakes: wakes_receiver,
+                responses: node_handle.responses,
+            };
             let (node, counters) = (Arc::clone(node), Arc::clone(&metrics.shards[id]));
-            let mut shard = reactor::Shard::new(node, limits, node_handle.requests, counters)?;
-            shard.has_siblings = has_siblings;
+            let mut shard = event_loop::Shard::new(node, limits, node_handle.requests, counters)?;
+            shard.multi_shard = multi_shard;
             let thread = std::thread::Builder::new().name(format!("shard-{id}"));
-            threads.push(thread.spawn(move || reactor::run(shard, sources))?);
-            doors.push(Door { orders, wakes });
+            threads.push(thread.spawn(move || event_loop::run(shard, inputs))?);
+            handles.push(ShardHandle { commands, wakes });
         }
-        Ok(Arc::new(Self { doors, next: AtomicUsize::new(0), threads: std::sync::Mutex::new(threads) }))
+        Ok(Arc::new(Self { handles, next: AtomicUsize::new(0), threads: std::sync::Mutex::new(threads) }))
     }
 
-    /// Hands a connection to the shard whose turn it is. Waits while that shard is behind.
-    pub async fn take(&self, arrival: Box<Arrival>) {
-        let door = self.turn();
-        // A shard ends with the gateway only: the connection ends with it.
-        let _ = door.orders.send(Order::Take(arrival)).await;
+    /// Hands a connection to the next shard. Waits while the queue of that shard is full.
+    pub async fn accept(&self, connection: Box<NewConnection>) {
+        let handle = self.next_shard();
+        // A shard ends only with the gateway, and its connections with it.
+        let _ = handle.commands.send(ShardCommand::Accept(connection)).await;
     }
 
-    /// The same without waiting.
+    /// Hands a connection to the next shard without waiting.
     ///
     /// # Errors
-    /// The connection, when that shard is behind.
-    pub fn try_take(&self, arrival: Box<Arrival>) -> Result<(), Box<Arrival>> {
-        if let Err(TrySendError::Full(Order::Take(arrival))) =
-            self.turn().orders.try_send(Order::Take(arrival))
+    /// The connection, if the queue of that shard is full.
+    pub fn try_accept(&self, connection: Box<NewConnection>) -> Result<(), Box<NewConnection>> {
+        if let Err(TrySendError::Full(ShardCommand::Accept(connection))) =
+            self.next_shard().commands.try_send(ShardCommand::Accept(connection))
         {
-            return Err(arrival);
+            return Err(connection);
         }
         Ok(())
     }
 
-    /// The same for a response body that hyper carries.
-    pub async fn take_stream(&self, kind: ArrivalKind, permit: Permit, peer: Option<IpAddr>) -> StreamBody {
-        let door = self.turn();
-        let (link, body) = link::stream(door.wakes.clone());
-        let arrival = Arrival {
-            link: Link::Stream(link.with_peer(peer)),
+    /// Hands a stream in a connection that hyper serves to the next shard, and returns the response body.
+    pub async fn accept_stream(
+        &self,
+        kind: NewConnectionKind,
+        permit: Permit,
+        peer: Option<IpAddr>,
+    ) -> HyperBody {
+        let handle = self.next_shard();
+        let (sink, body) = sink::hyper(handle.wakes.clone());
+        let connection = NewConnection {
+            sink: Sink::Hyper(sink.with_peer(peer)),
             kind,
             permit,
-            greeting: Bytes::new(),
-            greeted: 0,
-            early: Bytes::new(),
+            response_head: Bytes::new(),
+            response_head_written: 0,
+            prefetched: Bytes::new(),
         };
-        let _ = door.orders.send(Order::Take(Box::new(arrival))).await;
+        let _ = handle.commands.send(ShardCommand::Accept(Box::new(connection))).await;
         body
     }
 
-    fn turn(&self) -> &Door {
-        &self.doors[self.next.fetch_add(1, Ordering::Relaxed) % self.doors.len()]
+    fn next_shard(&self) -> &ShardHandle {
+        &self.handles[self.next.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
     }
 
-    /// Lets every connection go, spread over a time: WebSockets are closed with 3001, streams are ended. A client that
-    /// does not answer its close is waited for no longer than `patience`.
-    pub async fn leave(&self, spread: Duration, patience: Duration) {
-        for door in &self.doors {
-            let _ = door.orders.send(Order::Leave { spread, patience }).await;
+    /// Closes every connection, spread over `window`: WebSockets with code 3001, streams with an event. A client that
+    /// does not close its end is removed after `close_timeout`.
+    pub async fn drain(&self, window: Duration, close_timeout: Duration) {
+        for handle in &self.handles {
+            let _ = handle.commands.send(ShardCommand::Drain { window, close_timeout }).await;
         }
     }
 
-    /// Waits until the shards have ended, which they do when the last connection has left after [`Shards::leave`].
+    /// Waits until the shards have ended: when the last connection is closed after [`Shards::drain`].
     pub fn join(&self) {
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         for thread in threads {
-            // A shard that panicked has said so; the others are still to be waited for.
+            // The panic of a shard is already logged; wait for the others.
             let _ = thread.join();
         }
     }
 }
 
-/// Why a request for a stream is refused.
+/// Why a request for a stream is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The channel's name, or their number, is wrong.
+pub enum SseRejection {
+    /// A channel name is invalid, or there are none or too many.
     #[error("{0}")]
     BadRequest(String),
-    /// The page that asks comes from an origin that is not allowed.
+    /// The origin of the page is not allowed.
     #[error("this origin is not allowed: add it to `allowed_origins`")]
     Origin,
-    /// A token is presented, and nothing can check it.
+    /// The request contains a token, and no login is configured.
     #[error("a token is presented, and no login is configured: no token can be checked")]
     Token,
-    /// The channel may not be heard by this client.
+    /// The client may not subscribe to the channel.
     #[error("channel {0}: permission denied")]
     Forbidden(ChannelName),
-    /// No namespace has the channel.
+    /// No namespace contains the channel.
     #[error("channel {0}: no namespace has this channel")]
     Unknown(ChannelName),
 }
 
-/// Names that the events of a stream of several channels cannot have, since they mean something else there.
+/// Event names with a meaning of their own in streams of several channels.
 const RESERVED_EVENTS: [&str; 6] = ["error", "gap", "message", "open", "ping", "subscribed"];
 
-/// Checks what a stream wants to hear.
+/// Checks the channels of a stream.
 ///
 /// # Errors
-/// See [`Refusal`].
-pub fn admit(
+/// See [`SseRejection`].
+pub fn authorize(
     node: &Node,
     names: &[String],
     named: bool,
     limits: &ShardLimits,
-) -> Result<Vec<ChannelName>, Refusal> {
+) -> Result<Vec<ChannelName>, SseRejection> {
     if names.is_empty() {
-        return Err(Refusal::BadRequest("no channel given: /sse/{channel} or /sse?channel=…".to_owned()));
+        return Err(SseRejection::BadRequest(
+            "no channel given: /sse/{channel} or /sse?channel=…".to_owned(),
+        ));
     }
     let mut seen = HashSet::new();
     let distinct: Vec<&String> = names.iter().filter(|name| seen.insert(name.as_str())).collect();
     if distinct.len() > limits.channels_per_connection {
-        return Err(Refusal::BadRequest(format!(
+        return Err(SseRejection::BadRequest(format!(
             "{} channels in one stream: limits.channels_per_connection is {}: open several streams or raise it",
             distinct.len(),
             limits.channels_per_connection
@@ -366,15 +379,15 @@ pub fn admit(
     let mut channels: Vec<ChannelName> = Vec::with_capacity(distinct.len());
     for name in distinct {
         let channel = ChannelName::parse(name)
-            .map_err(|error| Refusal::BadRequest(format!("channel {name:?}: {error}")))?;
+            .map_err(|error| SseRejection::BadRequest(format!("channel {name:?}: {error}")))?;
         if named && RESERVED_EVENTS.contains(&channel.as_str()) {
-            return Err(Refusal::BadRequest(format!(
+            return Err(SseRejection::BadRequest(format!(
                 "channel {channel}: this name is an event of the stream itself; use /sse/{channel}"
             )));
         }
-        let namespace = node.namespace(&channel).ok_or_else(|| Refusal::Unknown(channel.clone()))?;
+        let namespace = node.namespace(&channel).ok_or_else(|| SseRejection::Unknown(channel.clone()))?;
         if namespace.subscribe != crate::node::namespace::Access::Anyone {
-            return Err(Refusal::Forbidden(channel));
+            return Err(SseRejection::Forbidden(channel));
         }
         channels.push(channel);
     }

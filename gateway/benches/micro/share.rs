@@ -1,5 +1,5 @@
-//! A frame whose references are counted by two shards at once, beside one of the shard's own: why a shard encodes for
-//! itself what very many of its connections hear.
+//! A frame whose references two shards count, compared with a private frame: why a shard encodes for itself a
+//! publication that many of its connections receive.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -27,16 +27,16 @@ pub(crate) fn run(race: &Race) {
         let own = Bytes::copy_from_slice(&frame);
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         race.run(
-            "share: a frame of the shard's own",
+            "share: a private frame",
             measured(SUBSCRIBERS, || deliver(&own, &mut ours)),
-            "one that another shard delivers, too",
+            "a frame shared with another shard",
             measured(SUBSCRIBERS, || deliver(&frame, &mut theirs)),
         );
         over.store(true, Ordering::Relaxed);
     });
 }
 
-/// A place in every outbox, and out of it.
+/// Puts the frame into every outbox and removes it.
 fn deliver(frame: &Bytes, outboxes: &mut Vec<Bytes>) -> Duration {
     let begun = Instant::now();
     for _ in 0..SUBSCRIBERS {
@@ -47,7 +47,7 @@ fn deliver(frame: &Bytes, outboxes: &mut Vec<Bytes>) -> Duration {
 }
 
 fn frame() -> Bytes {
-    // What came of a vector counts from its first clone on.
+    // Bytes from a vector count references from the first clone on.
     let frame = Bytes::from(vec![b'x'; 200]);
     drop(frame.clone());
     frame

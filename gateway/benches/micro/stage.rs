@@ -1,4 +1,4 @@
-//! From a message that a broker heard into outboxes, and from outboxes onto sockets: beside the least that both can be.
+//! From a message of a broker into outboxes, and from outboxes to sockets, compared with the minimum for both.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use earshot::broker::BrokerMessage;
-use earshot::shard::ArrivalKind;
-use earshot::shard::bench::Stage;
+use earshot::shard::NewConnectionKind;
+use earshot::shard::bench::BenchShard;
 use earshot_protocol::Encoding;
 
 use crate::encode::payload;
 use crate::race::{Race, measured};
 
-/// Subscribers of the channel in the one case and in the other: sockets are not had by the thousand everywhere.
+/// Subscribers of the channel in the two cases: not every machine allows thousands of sockets.
 const SUBSCRIBERS: usize = 5000;
 const SOCKETS: usize = 200;
 
@@ -34,9 +34,9 @@ pub(crate) fn run(race: &Race) {
 }
 
 fn dispatch(race: &Race) {
-    let mut one = Stage::new().unwrap();
+    let mut one = BenchShard::new().unwrap();
     for _ in 0..SUBSCRIBERS {
-        one.take_deaf(websocket(), hello("c0"));
+        one.accept_idle(websocket(), connect_and_subscribe("c0"));
     }
     race.run(
         "dispatch: one channel, each of 5000 subscribers",
@@ -45,9 +45,9 @@ fn dispatch(race: &Race) {
         queues(SUBSCRIBERS),
     );
 
-    let mut many = Stage::new().unwrap();
+    let mut many = BenchShard::new().unwrap();
     for n in 0..CHANNELS {
-        many.take_deaf(websocket(), hello(&format!("c{n}")));
+        many.accept_idle(websocket(), connect_and_subscribe(&format!("c{n}")));
     }
     race.run(
         "dispatch: each of 1000 channels, encoding included",
@@ -58,17 +58,17 @@ fn dispatch(race: &Race) {
 }
 
 /// One message on each channel, as far as the outboxes.
-fn dispatch_once(stage: &mut Stage, channels: usize) -> std::time::Duration {
+fn dispatch_once(stage: &mut BenchShard, channels: usize) -> std::time::Duration {
     let mut messages: Vec<BrokerMessage> = (0..channels).map(message).collect();
     let begun = Instant::now();
-    stage.hear(&mut messages);
+    stage.receive(&mut messages);
     stage.dispatch();
     let took = begun.elapsed();
-    assert!(stage.forget() >= channels);
+    assert!(stage.discard() >= channels);
     took
 }
 
-/// What everybody must do who collects what is to be written: a place in a queue, and one count of references.
+/// The minimum for a queue of frames: one slot and one reference count each.
 fn queues<'a>(count: usize) -> crate::race::Runner<'a> {
     let frame = Bytes::from(vec![b'x'; 200]);
     let mut queues: Vec<VecDeque<Bytes>> = vec![VecDeque::new(); count];
@@ -79,7 +79,7 @@ fn queues<'a>(count: usize) -> crate::race::Runner<'a> {
         }
         let took = begun.elapsed();
         for queue in &mut queues {
-            // An idle connection keeps no memory, here as there.
+            // An idle connection holds no memory, as in the gateway.
             *black_box(queue) = VecDeque::new();
         }
         took
@@ -87,17 +87,17 @@ fn queues<'a>(count: usize) -> crate::race::Runner<'a> {
 }
 
 fn flush(race: &Race, burst: usize) {
-    let mut stage = Stage::new().unwrap();
+    let mut stage = BenchShard::new().unwrap();
     let mut peers = Vec::new();
     let mut writers = Vec::new();
     for _ in 0..SOCKETS {
         let (ours, peer) = pair();
         writers.push(ours.try_clone().unwrap());
-        stage.take(mio::net::TcpStream::from_std(ours), websocket(), hello("c0"));
+        stage.accept(mio::net::TcpStream::from_std(ours), websocket(), connect_and_subscribe("c0"));
         peers.push(peer);
     }
     drain(&mut peers);
-    stage.hear(&mut vec![message(0)]);
+    stage.receive(&mut vec![message(0)]);
     stage.settle();
     let frame = vec![b'x'; drain(&mut peers) / SOCKETS * burst];
     let mut readers: Vec<TcpStream> = peers.iter().map(|peer| peer.try_clone().unwrap()).collect();
@@ -105,7 +105,7 @@ fn flush(race: &Race, burst: usize) {
         &format!("flush: {burst} to each of {SOCKETS} sockets"),
         measured(SOCKETS, || {
             let mut messages: Vec<BrokerMessage> = (0..burst).map(|_| message(0)).collect();
-            stage.hear(&mut messages);
+            stage.receive(&mut messages);
             stage.dispatch();
             let begun = Instant::now();
             stage.flush();
@@ -130,12 +130,12 @@ fn message(channel: usize) -> BrokerMessage {
     BrokerMessage { channel: format!("c{channel}"), data: payload(128) }
 }
 
-fn websocket() -> ArrivalKind {
-    ArrivalKind::WebSocket { encoding: Encoding::Json, refusal: None }
+fn websocket() -> NewConnectionKind {
+    NewConnectionKind::WebSocket { encoding: Encoding::Json, rejection: None }
 }
 
-/// The first frames of a client, under a mask that changes nothing.
-fn hello(channel: &str) -> Bytes {
+/// The first frames of a client, with a mask of zeros.
+fn connect_and_subscribe(channel: &str) -> Bytes {
     let commands =
         format!("{{\"id\":1,\"connect\":{{}}}}\n{{\"id\":2,\"subscribe\":{{\"channel\":\"{channel}\"}}}}");
     let mut frame = vec![0x81, 0x80 | u8::try_from(commands.len()).unwrap(), 0, 0, 0, 0];
@@ -153,14 +153,14 @@ fn pair() -> (TcpStream, TcpStream) {
     (ours, peer)
 }
 
-/// Reads what has come; says how much.
+/// Reads what is available and returns the number of bytes.
 fn drain(peers: &mut [TcpStream]) -> usize {
-    let mut scratch = [0; 16 * 1024];
+    let mut buffer = [0; 16 * 1024];
     let mut bytes = 0;
     for peer in peers {
-        while let Ok(length) = peer.read(&mut scratch) {
+        while let Ok(length) = peer.read(&mut buffer) {
             bytes += length;
-            if length < scratch.len() {
+            if length < buffer.len() {
                 break;
             }
         }

@@ -16,14 +16,14 @@ use crate::ingress::handshake::{self, Handshake};
 use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
 use crate::ingress::{accept_upgraded, cors, sse_request};
 use crate::shard::sse::HEADERS;
-use crate::shard::{ArrivalKind, Refusal, token};
+use crate::shard::{NewConnectionKind, SseRejection, token};
 
 /// Handles `GET /sse…` and preflight requests.
 pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let origins = &state.streams.origins;
     if request.method() == Method::OPTIONS {
         if !origins.is_allowed(request.headers()) {
-            return plain_error(403, Refusal::Origin.to_string());
+            return plain_error(403, SseRejection::Origin.to_string());
         }
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         let cors = cors::preflight_headers(origins, request.headers());
@@ -37,7 +37,7 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
     let accepted = match sse.authorize(&state.streams, request.headers()) {
         Ok(accepted) => accepted,
         Err(refusal) => {
-            if matches!(refusal, Refusal::Token) {
+            if matches!(refusal, SseRejection::Token) {
                 token::log_refused("in a request for an event stream");
             }
             // A page that uses `fetch` can read the error.
@@ -53,7 +53,9 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
         None => state.streams.admit_multiplexed(accepted.kind),
     };
     let body = match admitted {
-        Some((permit, kind)) => Body::from_stream(state.streams.shards.take_stream(kind, permit, peer).await),
+        Some((permit, kind)) => {
+            Body::from_stream(state.streams.shards.accept_stream(kind, permit, peer).await)
+        }
         // An empty stream, after which an EventSource reconnects: after a 503 it would not.
         None => Body::empty(),
     };
@@ -68,12 +70,12 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
     response
 }
 
-fn status(refusal: &Refusal) -> u16 {
+fn status(refusal: &SseRejection) -> u16 {
     match refusal {
-        Refusal::BadRequest(_) => 400,
-        Refusal::Token => 401,
-        Refusal::Origin | Refusal::Forbidden(_) => 403,
-        Refusal::Unknown(_) => 404,
+        SseRejection::BadRequest(_) => 400,
+        SseRejection::Token => 401,
+        SseRejection::Origin | SseRejection::Forbidden(_) => 403,
+        SseRejection::Unknown(_) => 404,
     }
 }
 
@@ -92,7 +94,9 @@ pub async fn websocket(State(state): State<Arc<AppState>>, mut request: Request)
                 let upgraded = upgrade.await;
                 let permit = permit.and_then(|permit| permit.take());
                 if let (Ok(upgraded), Some(permit)) = (upgraded, permit) {
-                    let admitted = app.streams.admit(permit, ArrivalKind::WebSocket { encoding, refusal });
+                    let admitted = app
+                        .streams
+                        .admit(permit, NewConnectionKind::WebSocket { encoding, rejection: refusal });
                     hand_to_shard(&app, upgraded, admitted).await;
                 }
             });
@@ -135,7 +139,7 @@ fn upgrade_response(response: &[u8]) -> Response {
 async fn hand_to_shard(
     state: &AppState,
     upgraded: hyper::upgrade::Upgraded,
-    admitted: (Permit, ArrivalKind),
+    admitted: (Permit, NewConnectionKind),
 ) {
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewind>>() else { return };
     let (socket, mut early) = parts.io.into_inner().into_parts();

@@ -6,7 +6,7 @@ use earshot_protocol::Cursor;
 use percent_encoding::percent_decode_str;
 
 use super::{StreamContext, cors, credentials};
-use crate::shard::{ArrivalKind, Refusal, Resume, admit};
+use crate::shard::{NewConnectionKind, Resume, SseRejection, authorize};
 
 /// A request for an event stream, not yet authorized.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct SseRequest {
 #[derive(Debug)]
 pub struct SseAccepted {
     /// The new connection, for a shard.
-    pub kind: ArrivalKind,
+    pub kind: NewConnectionKind,
     /// The CORS headers of the response.
     pub cors: HeaderMap,
 }
@@ -92,27 +92,32 @@ impl SseRequest {
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub fn authorize(&self, streams: &StreamContext, headers: &HeaderMap) -> Result<SseAccepted, Refusal> {
+    pub fn authorize(
+        &self,
+        streams: &StreamContext,
+        headers: &HeaderMap,
+    ) -> Result<SseAccepted, SseRejection> {
         if !streams.origins.is_allowed(headers) {
-            return Err(Refusal::Origin);
+            return Err(SseRejection::Origin);
         }
         if self.has_token {
-            return Err(Refusal::Token);
+            return Err(SseRejection::Token);
         }
-        let channels = admit(&streams.node, &self.channels, self.named, &streams.limits)?;
+        let channels = authorize(&streams.node, &self.channels, self.named, &streams.limits)?;
         self.check_resumable(channels.len(), streams.request_header_bytes)?;
         let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
-            None => Resume::Fresh,
+            None => Resume::New,
             Some(Ok(cursor)) => Resume::From(cursor),
             Some(Err(_)) => Resume::Unreadable,
         };
-        let kind = ArrivalKind::Sse { channels, named: self.named, ping: self.ping, resume, refusal: None };
+        let kind =
+            NewConnectionKind::Sse { channels, named: self.named, ping: self.ping, resume, rejection: None };
         Ok(SseAccepted { kind, cors: cors::headers(&streams.origins, headers) })
     }
 
     /// Checks that the client can reconnect with the largest cursor of this number of channels. A request may contain
     /// two cursors: a page puts one into the query, and its `EventSource` adds the header when it reconnects.
-    fn check_resumable(&self, channels: usize, limit: usize) -> Result<(), Refusal> {
+    fn check_resumable(&self, channels: usize, limit: usize) -> Result<(), SseRejection> {
         let cursor = Cursor::max_bytes(channels);
         let places = "Last-Event-ID: \r\n".len() + "&last_event_id=".len();
         let needed =
@@ -120,7 +125,7 @@ impl SseRequest {
         if needed <= limit {
             return Ok(());
         }
-        Err(Refusal::BadRequest(format!(
+        Err(SseRejection::BadRequest(format!(
             "a stream of {channels} channels could not be resumed: with a Last-Event-ID of up to {cursor} bytes in the \
              header and in the query, the request head has up to {needed} bytes, and limits.request_header_bytes is {limit}: \
              request fewer channels or raise limits.request_header_bytes"

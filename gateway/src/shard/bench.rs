@@ -1,5 +1,4 @@
-//! A node and one shard of it, of which nothing moves unless it is told to: what the micro-benchmarks measure, piece by
-//! piece. Must never be used by the gateway itself.
+//! A node and one shard that advance only step by step, for the micro-benchmarks. The gateway does not use it.
 
 use std::io;
 use std::pin::Pin;
@@ -11,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
-use super::reactor::Shard;
-use super::{Arrival, ArrivalKind, Link, ShardLimits, broadcast, link};
+use super::event_loop::Shard;
+use super::{NewConnection, NewConnectionKind, ShardLimits, Sink, broadcast, sink};
 use crate::admission::Permit;
 use crate::broker::{Broker, BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
@@ -26,80 +25,87 @@ use crate::node::requests::request_queue;
 use crate::node::shard_queue::{ShardQueueLimits, ShardReceiver, shard_queue};
 use crate::node::{BrokerBinding, Node};
 
-/// A bound that nothing here reaches.
-const PLENTY: usize = 1 << 30;
+/// A limit that no benchmark reaches.
+const UNLIMITED: usize = 1 << 30;
 
-/// A time that does not come.
+/// A timeout that no benchmark reaches.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// The frame or event of a publication, encoded anew.
+/// Encodes a publication without using the shared frame.
 pub fn encode(form: FrameEncoding, publication: &Publication) -> Bytes {
     broadcast::encode(form, publication)
 }
 
 /// A node with the memory broker, and its only shard.
-pub struct Stage {
+pub struct BenchShard {
     registry: Arc<ChannelRegistry>,
     shard: Shard,
     inbox: ShardReceiver,
     wakes: mpsc::Sender<u64>,
-    asked: mpsc::Receiver<NodeRequest>,
-    asks: mpsc::Sender<NodeRequest>,
-    /// The node's side of the lane, as it runs as a task elsewhere.
+    requested: mpsc::Receiver<NodeRequest>,
+    node_requests: mpsc::Sender<NodeRequest>,
+    /// The node's end of the lane; elsewhere a task polls it.
     lane: Pin<Box<dyn Future<Output = ()>>>,
-    /// What is given to streams is not read.
-    bodies: Vec<link::StreamBody>,
+    /// The bodies of streams, which nothing reads.
+    bodies: Vec<sink::HyperBody>,
     _woken: mpsc::Receiver<u64>,
 }
 
-impl std::fmt::Debug for Stage {
+impl std::fmt::Debug for BenchShard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stage").field("shard", &self.shard).finish_non_exhaustive()
+        f.debug_struct("BenchShard").field("shard", &self.shard).finish_non_exhaustive()
     }
 }
 
-impl Stage {
+impl BenchShard {
     /// A shard without connections.
     ///
     /// # Errors
-    /// When there is no poll to be had.
+    /// If the poll cannot be created.
     pub fn new() -> io::Result<Self> {
         let metrics = Metrics::new(1);
-        let (port, inbox) = shard_queue(ShardQueueLimits { items: PLENTY >> 8, bytes: PLENTY });
-        let (registry, node) = node(Arc::from([port]), &metrics);
-        let (asks_first, asked) = mpsc::channel(1024);
+        let (queue, inbox) = shard_queue(ShardQueueLimits { items: UNLIMITED >> 8, bytes: UNLIMITED });
+        let (registry, node) = node(Arc::from([queue]), &metrics);
+        let (asks_first, requested) = mpsc::channel(1024);
         let (node_handle, request_server) = request_queue(1024);
         let (wakes, woken) = mpsc::channel(1024);
         let shard = Shard::new(Arc::clone(&node), limits(), asks_first, Arc::clone(&metrics.shards[0]))?;
         let lane = Box::pin(async move { request_server.run(&node, 0).await });
-        let (asks, bodies) = (node_handle.requests, Vec::new());
-        Ok(Self { registry, shard, inbox, wakes, asked, asks, lane, bodies, _woken: woken })
+        let (node_requests, bodies) = (node_handle.requests, Vec::new());
+        Ok(Self { registry, shard, inbox, wakes, requested, node_requests, lane, bodies, _woken: woken })
     }
 
-    /// A client on a socket; `early` is what it has said already.
-    pub fn take(&mut self, socket: mio::net::TcpStream, kind: ArrivalKind, early: Bytes) {
-        self.arrive(Link::Socket(socket), kind, early);
+    /// Adds a client on a socket; `prefetched` is what it has already sent.
+    pub fn accept(&mut self, socket: mio::net::TcpStream, kind: NewConnectionKind, prefetched: Bytes) {
+        self.insert(Sink::Socket(socket), kind, prefetched);
     }
 
-    /// A client that takes nothing.
-    pub fn take_deaf(&mut self, kind: ArrivalKind, early: Bytes) {
-        let (link, body) = link::stream(self.wakes.clone());
+    /// Adds a client that reads nothing.
+    pub fn accept_idle(&mut self, kind: NewConnectionKind, prefetched: Bytes) {
+        let (sink, body) = sink::hyper(self.wakes.clone());
         self.bodies.push(body);
-        self.arrive(Link::Stream(link), kind, early);
+        self.insert(Sink::Hyper(sink), kind, prefetched);
     }
 
-    fn arrive(&mut self, link: Link, kind: ArrivalKind, early: Bytes) {
+    fn insert(&mut self, sink: Sink, kind: NewConnectionKind, prefetched: Bytes) {
         let permit = Permit::unlimited();
-        self.shard.arrive(Arrival { link, kind, permit, greeting: Bytes::new(), greeted: 0, early });
+        self.shard.insert(NewConnection {
+            sink,
+            kind,
+            permit,
+            response_head: Bytes::new(),
+            response_head_written: 0,
+            prefetched,
+        });
         self.settle();
     }
 
-    /// Everything that was asked is answered, and everything that waits is written.
+    /// Answers all requests and writes everything that is queued.
     pub fn settle(&mut self) {
         for _ in 0..3 {
-            while let Ok(ask) = self.asked.try_recv() {
-                // The lane has room for more than is ever asked here.
-                let _ = self.asks.try_send(ask);
+            while let Ok(ask) = self.requested.try_recv() {
+                // The lane has room for all requests of a benchmark.
+                let _ = self.node_requests.try_send(ask);
             }
             let _ = self.lane.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             self.dispatch();
@@ -107,31 +113,31 @@ impl Stage {
         }
     }
 
-    /// Messages that a broker heard are stamped and put into the way to the shard.
-    pub fn hear(&self, messages: &mut Vec<BrokerMessage>) {
+    /// Assigns positions to messages of a broker and queues them for the shard.
+    pub fn receive(&self, messages: &mut Vec<BrokerMessage>) {
         self.registry.on_messages(messages);
     }
 
-    /// What is in the way to the shard is put into outboxes.
+    /// Moves queued publications into outboxes.
     pub fn dispatch(&mut self) {
         while let Some(delivery) = self.inbox.try_next() {
-            self.shard.deliver(delivery);
+            self.shard.on_delivery(delivery);
         }
     }
 
-    /// What is in outboxes is written.
+    /// Writes all outboxes.
     pub fn flush(&mut self) {
-        while !self.shard.dirty.is_empty() {
-            self.shard.flush_some();
+        while !self.shard.flush_queue.is_empty() {
+            self.shard.flush_batch();
         }
     }
 
-    /// What is in outboxes is dropped; says of how many connections.
-    pub fn forget(&mut self) -> usize {
-        let waiting = self.shard.dirty.len();
-        for at in std::mem::take(&mut self.shard.dirty) {
-            if let Some(connection) = self.shard.connections.get_mut(at as usize) {
-                connection.dirty = false;
+    /// Discards all outboxes; returns the number of connections that had anything to write.
+    pub fn discard(&mut self) -> usize {
+        let waiting = self.shard.flush_queue.len();
+        for connection_id in std::mem::take(&mut self.shard.flush_queue) {
+            if let Some(connection) = self.shard.connections.get_mut(connection_id as usize) {
+                connection.flush_scheduled = false;
                 let bytes = connection.outbox.bytes();
                 connection.outbox.advance(bytes);
             }
@@ -141,18 +147,19 @@ impl Stage {
 }
 
 fn node(
-    ports: Arc<[crate::node::shard_queue::ShardSender]>,
+    queues: Arc<[crate::node::shard_queue::ShardSender]>,
     metrics: &Arc<Metrics>,
 ) -> (Arc<ChannelRegistry>, Arc<Node>) {
-    let budget = HistoryBudget::new(PLENTY);
+    let budget = HistoryBudget::new(UNLIMITED);
     let limits = ChannelLimits {
-        channels: PLENTY,
-        idle_per_creator: PLENTY,
+        channels: UNLIMITED,
+        idle_per_creator: UNLIMITED,
         unsubscribe_delay: NEVER,
-        publication_bytes: PLENTY,
+        publication_bytes: UNLIMITED,
         recovery_publications: 1,
     };
-    let registry = ChannelRegistry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(metrics));
+    let registry =
+        ChannelRegistry::new(Arc::clone(&queues), limits, Arc::clone(&budget), Arc::clone(metrics));
     let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry))));
     let binding = BrokerBinding {
         name: "memory".to_owned(),
@@ -167,7 +174,7 @@ fn node(
         subscribe: Access::Anyone,
         publish: Access::Nobody,
         sharded: false,
-        history: HistoryRules { size: 64, ttl: NEVER, bytes: PLENTY },
+        history: HistoryRules { size: 64, ttl: NEVER, bytes: UNLIMITED },
         log: None,
         when_unavailable: WhenUnavailable::Reject,
         replay_last: false,
@@ -176,7 +183,15 @@ fn node(
     let namespaces = Namespaces::new(vec![all], &[]);
     (
         registry,
-        Node::new(namespaces, vec![binding], ports, budget, PLENTY, Drain::default(), Arc::clone(metrics)),
+        Node::new(
+            namespaces,
+            vec![binding],
+            queues,
+            budget,
+            UNLIMITED,
+            Drain::default(),
+            Arc::clone(metrics),
+        ),
     )
 }
 

@@ -1,7 +1,7 @@
-//! Publications, gaps and confirmations on their way from the node to the connections of a shard.
+//! Publications, gaps and confirmations from the node to the connections of a shard.
 //!
-//! Owns the check that a channel's sequence has no hole. The fan-out itself is here: it encodes nothing that was
-//! encoded before, allocates nothing per subscriber but the place in the outbox, and leaves writing to others.
+//! Owns the check that the sequence of a channel has no gap, and the fan-out: per subscriber, it encodes nothing and
+//! allocates nothing except the place in the outbox.
 
 use std::sync::Arc;
 
@@ -11,53 +11,55 @@ use earshot_protocol::{
 };
 
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{HeldItem, Kind, Status};
-use super::reactor::{Shard, key};
-use super::{session, sse, stream, websocket};
+use super::connection::{ConnectionKind, DeferredEvent, Status};
+use super::event_loop::{Shard, key};
+use super::{session, sse, sse_stream, websocket};
 use crate::broker::GapCause;
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::messages::{ChannelGap, NodeEvent, SubscribeError};
 use crate::node::publication::{FrameEncoding, Publication};
 
-/// Subscribers from which on a shard encodes a publication for itself. Each frame in an outbox counts as a reference,
-/// and a count that all shards write at the same time travels between their cores at every delivery.
-const OWN_FROM: usize = if cfg!(test) { 2 } else { 64 };
+/// The number of subscribers from which a shard encodes a publication for itself. Each frame in an outbox is a
+/// reference, and a reference count that several shards change moves between their cores with each delivery.
+const PRIVATE_ENCODE_MIN_SUBSCRIBERS: usize = if cfg!(test) { 2 } else { 64 };
 
 impl Shard {
-    /// What the node tells, in its order.
-    pub(super) fn deliver(&mut self, delivery: NodeEvent) {
+    /// Handles an event of the node. Events must be handled in order.
+    pub(super) fn on_delivery(&mut self, delivery: NodeEvent) {
         match delivery {
             NodeEvent::Publications(publications) => {
                 for run in publications.chunk_by(|one, next| one.channel == next.channel) {
-                    self.publications(run);
+                    self.on_publications(run);
                 }
             }
-            NodeEvent::Attached(name, position) => self.attached(&name, position),
-            NodeEvent::Recovered(request_id, name, recovery) => self.recovered(request_id, &name, recovery),
-            NodeEvent::RecoverFailed(request_id, name, error) => {
-                self.recover_failed(request_id, &name, &error)
+            NodeEvent::Attached(name, position) => self.on_attached(&name, position),
+            NodeEvent::Recovered(request_id, name, recovery) => {
+                self.on_recovered(request_id, &name, recovery)
             }
-            NodeEvent::AttachFailed(name, error) => self.attach_failed(&name, &error),
-            NodeEvent::Gaps(gaps) => self.gaps(gaps),
-            // Whoever asked may have gone.
-            NodeEvent::CountSubscribers(answer) => drop(answer.send(self.channels.census())),
+            NodeEvent::RecoverFailed(request_id, name, error) => {
+                self.on_recovery_failed(request_id, &name, &error)
+            }
+            NodeEvent::AttachFailed(name, error) => self.on_attach_failed(&name, &error),
+            NodeEvent::Gaps(gaps) => self.on_gaps(gaps),
+            // The request may have been cancelled.
+            NodeEvent::CountSubscribers(answer) => drop(answer.send(self.channels.subscriber_counts())),
         }
     }
 
-    /// Publications of one channel: those that follow on each other go to all subscribers together.
-    fn publications(&mut self, mut run: &[Arc<Publication>]) {
+    /// Publications of one channel. Those with consecutive offsets are broadcast together.
+    fn on_publications(&mut self, mut run: &[Arc<Publication>]) {
         while let Some(first) = run.first() {
-            // Found anew each time: what is told may end the last subscription, and with it the channel.
+            // Looked up for each run: a gap may remove the last subscriber, and with it the channel.
             let Some(id) = self.channels.find(&first.channel) else { return };
-            let channel = self.channels.at_mut(id);
-            if !channel.live || channel.had(first.position) {
+            let channel = self.channels.get_mut(id);
+            if !channel.attached || channel.already_has(first.position) {
                 run = &run[1..];
                 continue;
             }
             let count = run.iter().take_while(|publication| channel.advance(publication.position)).count();
             if count == 0 {
                 let offset = first.position.offset.saturating_sub(1);
-                self.gap(id, GapCause::QueueFull, StreamPosition { offset, ..first.position });
+                self.on_gap(id, GapCause::QueueFull, StreamPosition { offset, ..first.position });
                 continue;
             }
             self.broadcast(id, &run[..count]);
@@ -65,203 +67,210 @@ impl Shard {
         }
     }
 
-    /// Connection by connection, since what is kept of thousands does not stay in the caches from one publication to the
-    /// next.
+    /// Delivers connection by connection, since the state of thousands of connections does not stay in the CPU caches
+    /// from one publication to the next.
     fn broadcast(&mut self, id: ChannelId, run: &[Arc<Publication>]) {
-        let channel = self.channels.at_mut(id);
-        let (covered, slow) = (channel.covered, channel.slow.clone());
+        let channel = self.channels.get_mut(id);
+        let (recovered_up_to, slow) = (channel.recovered_up_to, channel.slow.clone());
         let subscribers = std::mem::take(&mut channel.subscribers);
         let own: Vec<Arc<Publication>>;
-        let run = if subscribers.len() >= OWN_FROM && self.has_siblings {
+        let run = if subscribers.len() >= PRIVATE_ENCODE_MIN_SUBSCRIBERS && self.multi_shard {
             own = run.iter().map(|publication| Arc::new(publication.clone_unshared())).collect();
             &own
         } else {
             run
         };
-        for at in &subscribers {
+        for connection_id in &subscribers {
             for publication in run {
-                if reaches(covered, publication.position) && self.has(*at, id, publication.position) {
+                if covers(recovered_up_to, publication.position)
+                    && self.already_has(*connection_id, id, publication.position)
+                {
                     continue;
                 }
-                self.push_publication(*at, publication, slow.as_ref());
+                self.push_publication(*connection_id, publication, slow.as_ref());
             }
         }
         self.counters.deliveries.add((subscribers.len() * run.len()) as u64);
-        self.channels.at_mut(id).subscribers = subscribers;
-        self.relieve_slow();
+        self.channels.get_mut(id).subscribers = subscribers;
+        self.handle_slow();
     }
 
-    /// Whether a recovery gave this subscriber everything up to a position.
-    fn has(&self, at: ConnectionId, id: ChannelId, position: StreamPosition) -> bool {
-        let subscription = self.connections.get(at as usize).and_then(|c| c.subscription(id));
-        subscription.is_some_and(|subscription| reaches(subscription.covered, position))
+    /// Whether this subscriber received everything up to a position by a recovery.
+    fn already_has(&self, connection_id: ConnectionId, id: ChannelId, position: StreamPosition) -> bool {
+        let subscription = self.connections.get(connection_id as usize).and_then(|c| c.subscription(id));
+        subscription.is_some_and(|subscription| covers(subscription.recovered_up_to, position))
     }
 
     #[inline]
     pub(super) fn push_publication(
         &mut self,
-        at: ConnectionId,
+        connection_id: ConnectionId,
         publication: &Arc<Publication>,
         rule: Option<&Arc<BackpressurePolicy>>,
     ) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        if let Some(held) = &mut connection.held {
-            held.push(HeldItem::Publication(Arc::clone(publication)));
-            if held.bytes > self.limits.client_queue_bytes {
-                self.slow.push(at);
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        if let Some(deferred) = &mut connection.deferred {
+            deferred.push(DeferredEvent::Publication(Arc::clone(publication)));
+            if deferred.bytes > self.limits.client_queue_bytes {
+                self.slow_connections.push(connection_id);
             }
             return;
         }
-        let limit = self.limits.client_queue_bytes + connection.allowance;
-        if connection.backlog.is_some() || (rule.is_some() && self.is_behind(at)) {
-            return self.put_off(at, publication, rule);
+        let limit = self.limits.client_queue_bytes + connection.recovery_credit;
+        if connection.backlog.is_some() || (rule.is_some() && self.is_backpressured(connection_id)) {
+            return self.defer_publication(connection_id, publication, rule);
         }
-        let Some(connection) = self.connections.get(at as usize) else { return };
-        if connection.outbox.bytes() > 0 && connection.outbox.weight() + publication.cost() > limit {
-            self.write_early(at);
+        let Some(connection) = self.connections.get(connection_id as usize) else { return };
+        if connection.outbox.bytes() > 0 && connection.outbox.queued_bytes() + publication.cost() > limit {
+            self.flush_ahead(connection_id);
         }
-        let Some(connection) = self.connections.get(at as usize) else { return };
+        let Some(connection) = self.connections.get(connection_id as usize) else { return };
         let before = connection.outbox.bytes();
-        self.write_publication(at, publication);
-        let Some(connection) = self.connections.get(at as usize) else { return };
-        // One publication always finds a place in an empty outbox, however large it is.
-        if before > 0 && (connection.outbox.weight() > limit || self.is_stale(at)) {
-            self.slow.push(at);
+        self.write_publication(connection_id, publication);
+        let Some(connection) = self.connections.get(connection_id as usize) else { return };
+        // One publication always fits into an empty outbox, whatever its size.
+        if before > 0 && (connection.outbox.queued_bytes() > limit || self.exceeds_max_age(connection_id)) {
+            self.slow_connections.push(connection_id);
         }
     }
 
-    /// Puts a publication into the outbox, whatever waits there.
+    /// Appends a publication to the outbox, whatever is queued.
     #[inline]
-    pub(super) fn write_publication(&mut self, at: ConnectionId, publication: &Arc<Publication>) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+    pub(super) fn write_publication(&mut self, connection_id: ConnectionId, publication: &Arc<Publication>) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let before = connection.outbox.bytes();
         match connection.form {
             form @ (FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf) => {
                 connection.outbox.push(encoded(form, publication).clone());
             }
             FrameEncoding::SseSingle | FrameEncoding::SseNamed => {
-                stream::push_publication(connection, &self.channels, publication);
+                sse_stream::push_publication(connection, &self.channels, publication);
             }
         }
         self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
-        self.mark(at);
+        self.schedule_flush(connection_id);
     }
 
-    fn attached(&mut self, name: &ChannelName, position: StreamPosition) {
+    fn on_attached(&mut self, name: &ChannelName, position: StreamPosition) {
         let Some(id) = self.channels.find(name) else { return };
-        let channel = self.channels.at_mut(id);
-        channel.live = true;
+        let channel = self.channels.get_mut(id);
+        channel.attached = true;
         channel.position = position;
-        channel.covered = None;
-        for at in channel.waiters.clone() {
-            let Some(connection) = self.connections.get_mut(at as usize) else { continue };
+        channel.recovered_up_to = None;
+        for connection_id in channel.waiters.clone() {
+            let Some(connection) = self.connections.get_mut(connection_id as usize) else { continue };
             if let Some(subscription) = connection.subscription_mut(id)
                 && subscription.status == Status::Waiting
             {
                 subscription.status = Status::Ready;
             }
             match connection.kind {
-                Kind::WebSocket(_) => self.advance(at),
-                Kind::Sse(_) => self.stream_ready(at),
+                ConnectionKind::WebSocket(_) => self.flush_ready_replies(connection_id),
+                ConnectionKind::Sse(_) => self.start_stream_if_ready(connection_id),
             }
         }
-        self.give_up_if_known(name);
+        self.release_channel_named(name);
     }
 
-    fn give_up_if_known(&mut self, name: &ChannelName) {
+    fn release_channel_named(&mut self, name: &ChannelName) {
         if let Some(id) = self.channels.find(name) {
-            self.give_up(id);
+            self.release_channel(id);
         }
     }
 
-    fn attach_failed(&mut self, name: &ChannelName, error: &SubscribeError) {
+    fn on_attach_failed(&mut self, name: &ChannelName, error: &SubscribeError) {
         let Some(id) = self.channels.find(name) else { return };
         let channel = self.channels.remove(id);
-        for at in channel.waiters {
+        for connection_id in channel.waiters {
             self.counters.subscriptions.sub(1);
-            self.refused(at, id, error);
+            self.on_subscribe_failed(connection_id, id, error);
         }
     }
 
-    /// Holes in the sequences of channels.
-    pub(super) fn gaps(&mut self, gaps: Vec<ChannelGap>) {
+    /// Gaps in the sequences of channels.
+    pub(super) fn on_gaps(&mut self, gaps: Vec<ChannelGap>) {
         for ChannelGap { channel, cause, position } in gaps {
             let Some(id) = self.channels.find(&channel) else { continue };
-            let channel = self.channels.at(id);
-            if channel.live && !channel.had(position) {
-                self.gap(id, cause, position);
+            let channel = self.channels.get(id);
+            if channel.attached && !channel.already_has(position) {
+                self.on_gap(id, cause, position);
             }
         }
     }
 
-    fn gap(&mut self, id: ChannelId, cause: GapCause, position: StreamPosition) {
-        let channel = self.channels.at_mut(id);
+    fn on_gap(&mut self, id: ChannelId, cause: GapCause, position: StreamPosition) {
+        let channel = self.channels.get_mut(id);
         channel.position = position;
         let name = channel.name.clone();
-        for at in channel.subscribers.clone() {
-            // What the shard missed, a recovery may have given to this one.
-            if self.has(at, id, position) {
+        for connection_id in channel.subscribers.clone() {
+            // A recovery may have delivered to this subscriber what the shard missed.
+            if self.already_has(connection_id, id, position) {
                 continue;
             }
-            self.tell_gap(at, id, ChannelGap { channel: name.clone(), cause, position });
+            self.notify_gap(connection_id, id, ChannelGap { channel: name.clone(), cause, position });
         }
     }
 
-    /// A subscriber is told of a hole. A stream goes on; a WebSocket client is made to subscribe again, from where it
-    /// stood, so that it recovers what can be recovered and knows what cannot.
-    pub(super) fn tell_gap(&mut self, at: ConnectionId, id: ChannelId, gap: ChannelGap) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+    /// Reports a gap to a subscriber. A stream continues. A WebSocket client is unsubscribed: it resubscribes from its
+    /// last position, recovers what is available, and learns of the rest.
+    pub(super) fn notify_gap(&mut self, connection_id: ConnectionId, id: ChannelId, gap: ChannelGap) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         if let Some(subscription) = connection.subscription_mut(id) {
-            subscription.covered = None;
+            subscription.recovered_up_to = None;
         }
-        if let Some(held) = &mut connection.held {
-            held.push(HeldItem::Gap(gap));
+        if let Some(deferred) = &mut connection.deferred {
+            deferred.push(DeferredEvent::Gap(gap));
             return;
         }
         self.counters.gaps.add(1);
         match &connection.kind {
-            Kind::Sse(_) if connection.backlog.is_some() => self.put_off_gap(at, gap),
-            Kind::Sse(_) => self.stream_gap(at, &gap.channel, gap.cause.as_str(), gap.position),
-            Kind::WebSocket(_) => {
-                connection.gapped.push(gap.channel.clone());
-                self.notices.push_back((key(at, connection.generation), gap.channel));
-                self.leave(at, id);
-                self.send_notices();
+            ConnectionKind::Sse(_) if connection.backlog.is_some() => self.defer_gap(connection_id, gap),
+            ConnectionKind::Sse(_) => {
+                self.stream_gap(connection_id, &gap.channel, gap.cause.as_str(), gap.position)
+            }
+            ConnectionKind::WebSocket(_) => {
+                connection.awaiting_resubscribe.push(gap.channel.clone());
+                self.resubscribe_queue.push_back((key(connection_id, connection.generation), gap.channel));
+                self.unsubscribe_from(connection_id, id);
+                self.send_resubscribes();
             }
         }
     }
 
-    /// Sends as many notices as may be sent in one tick, so that not all come back at once.
-    pub(super) fn send_notices(&mut self) {
-        while self.notices_left > 0
-            && let Some((key, name)) = self.notices.pop_front()
+    /// Unsubscribes clients after gaps, at most [`RESUBSCRIBES_PER_TICK`] in one tick, so that they do not all
+    /// resubscribe at the same time.
+    pub(super) fn send_resubscribes(&mut self) {
+        while self.resubscribes_left > 0
+            && let Some((key, name)) = self.resubscribe_queue.pop_front()
         {
-            let Some(at) = self.find(key) else { continue };
-            let Some(connection) = self.connections.get_mut(at as usize) else { continue };
-            let gapped = connection.gapped.len();
-            connection.gapped.retain(|gapped| *gapped != name);
-            // It has unsubscribed, or subscribed again, without being told.
-            if connection.gapped.len() == gapped || !connection.is_open() {
+            let Some(connection_id) = self.find(key) else { continue };
+            let Some(connection) = self.connections.get_mut(connection_id as usize) else { continue };
+            let awaiting_resubscribe = connection.awaiting_resubscribe.len();
+            connection.awaiting_resubscribe.retain(|awaiting_resubscribe| *awaiting_resubscribe != name);
+            // The client has unsubscribed or resubscribed meanwhile.
+            if connection.awaiting_resubscribe.len() == awaiting_resubscribe || !connection.is_open() {
                 continue;
             }
-            self.notices_left -= 1;
-            if self.session(at).is_some_and(|session| session.server_side.contains(&name)) {
-                self.disconnect(at, Disconnect::InsufficientState);
+            self.resubscribes_left -= 1;
+            if self.session(connection_id).is_some_and(|session| session.server_side.contains(&name)) {
+                self.disconnect(connection_id, Disconnect::InsufficientState);
                 continue;
             }
             let code = UnsubscribeCode::InsufficientState;
             let body = PushBody::Unsubscribe(code.into());
-            let Some(session) = self.session(at) else { continue };
+            let Some(session) = self.session(connection_id) else { continue };
             let push = Push { channel: name.to_string(), body };
             let frame = session::encode(session, &Reply { id: 0, body: ReplyBody::Push(push) });
-            self.push(at, frame);
+            self.enqueue(connection_id, frame);
         }
     }
 }
 
-/// Whether a position lies in what was covered.
-fn reaches(covered: Option<StreamPosition>, position: StreamPosition) -> bool {
-    covered.is_some_and(|covered| covered.epoch == position.epoch && position.offset <= covered.offset)
+/// Whether `recovered_up_to` includes a position.
+fn covers(recovered_up_to: Option<StreamPosition>, position: StreamPosition) -> bool {
+    recovered_up_to.is_some_and(|recovered_up_to| {
+        recovered_up_to.epoch == position.epoch && position.offset <= recovered_up_to.offset
+    })
 }
 
 /// The shared frame or event of a publication.
@@ -269,7 +278,7 @@ pub(super) fn encoded(form: FrameEncoding, publication: &Publication) -> &Bytes 
     publication.encoded(form, |this| encode(form, this))
 }
 
-/// The frame or event of a publication.
+/// Encodes the frame or event of a publication.
 pub(super) fn encode(form: FrameEncoding, publication: &Publication) -> Bytes {
     match form {
         FrameEncoding::WebSocketJson => websocket::text(&push(Encoding::Json, publication)),
@@ -281,12 +290,12 @@ pub(super) fn encode(form: FrameEncoding, publication: &Publication) -> Bytes {
 
 fn push(encoding: Encoding, publication: &Publication) -> Vec<u8> {
     let mut payload = Vec::with_capacity(publication.payload.len() + 96);
-    encoding.encode_publication(publication.channel.as_str(), &wire(publication), &mut payload);
+    encoding.encode_publication(publication.channel.as_str(), &to_protocol(publication), &mut payload);
     payload
 }
 
-/// A publication as the protocol has it.
-pub(super) fn wire(publication: &Publication) -> earshot_protocol::Publication {
+/// A publication as a value of the protocol crate.
+pub(super) fn to_protocol(publication: &Publication) -> earshot_protocol::Publication {
     earshot_protocol::Publication {
         data: publication.payload.clone(),
         offset: if publication.without_history { 0 } else { publication.position.offset },

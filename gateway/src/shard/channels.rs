@@ -1,6 +1,6 @@
-//! The channels that one shard hears, and who of its connections subscribes to each.
+//! The channels of one shard, and the connections subscribed to each.
 //!
-//! Owns the lists of subscribers. Must never know how a publication is written, nor what a connection is.
+//! Owns the lists of subscribers. Independent of how publications are encoded.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,39 +12,39 @@ use slab::Slab;
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::creators::attribution_address;
 
-/// A channel's place in the table.
+/// A channel's index in [`Channels`].
 pub(super) type ChannelId = u32;
 
-/// A connection's place in its shard.
+/// A connection's index in its shard.
 pub(super) type ConnectionId = u32;
 
-/// A channel as one shard sees it.
+/// A channel in one shard.
 #[derive(Debug)]
 pub(super) struct ShardChannel {
     pub(super) name: ChannelName,
     /// Its name in the cursors of streams, computed once.
     pub(super) tag: ChannelTag,
-    /// Where the sequence stands that the subscribers have been given.
+    /// The position up to which subscribers have received the sequence.
     pub(super) position: StreamPosition,
-    /// Up to this position some subscriber was given everything by a recovery, and must not be given it again.
-    pub(super) covered: Option<StreamPosition>,
-    /// What gives way when a subscriber is slow; without a rule, the subscriber does.
+    /// A position up to which at least one subscriber received everything by a recovery and must not receive it again.
+    pub(super) recovered_up_to: Option<StreamPosition>,
+    /// What is dropped for a slow consumer; without a rule, the client is disconnected.
     pub(super) slow: Option<Arc<BackpressurePolicy>>,
-    /// The node has confirmed it; before that, connections wait.
-    pub(super) live: bool,
-    /// The address that it is attributed to as long as only clients of this address subscribe to it.
+    /// The node has confirmed the channel. Before that, connections wait.
+    pub(super) attached: bool,
+    /// The address that the channel is attribution_address to while only clients of this address have subscribed to it.
     pub(super) creator: Option<IpAddr>,
     /// Clients of several addresses have subscribed to it.
     pub(super) shared: bool,
-    /// Connections that hear it.
+    /// Connections that receive publications.
     pub(super) subscribers: Vec<ConnectionId>,
-    /// Connections that wait for it to become live.
+    /// Connections that wait for the channel or for their reply.
     pub(super) waiters: HashSet<ConnectionId>,
 }
 
-/// A channel to be given up.
+/// A channel whose detach request has not been sent yet.
 #[derive(Debug)]
-pub(super) struct Detaching {
+pub(super) struct PendingDetach {
     pub(super) channel: ChannelName,
     pub(super) shared: bool,
 }
@@ -61,7 +61,7 @@ impl Channels {
         self.by_name.get(name).copied()
     }
 
-    /// Enters a channel that waits to become live.
+    /// Adds a channel that is not attached yet.
     pub(super) fn insert(
         &mut self,
         name: ChannelName,
@@ -73,9 +73,9 @@ impl Channels {
             name: name.clone(),
             tag: ChannelTag::of(&name),
             position,
-            covered: None,
+            recovered_up_to: None,
             slow,
-            live: false,
+            attached: false,
             creator,
             shared: false,
             subscribers: Vec::new(),
@@ -86,11 +86,11 @@ impl Channels {
         id
     }
 
-    pub(super) fn at(&self, id: ChannelId) -> &ShardChannel {
+    pub(super) fn get(&self, id: ChannelId) -> &ShardChannel {
         &self.channels[id as usize]
     }
 
-    pub(super) fn at_mut(&mut self, id: ChannelId) -> &mut ShardChannel {
+    pub(super) fn get_mut(&mut self, id: ChannelId) -> &mut ShardChannel {
         &mut self.channels[id as usize]
     }
 
@@ -98,7 +98,7 @@ impl Channels {
         let channel = self.channels.remove(id as usize);
         self.by_name.remove(&channel.name);
         if self.channels.is_empty() {
-            // What a crowd needed is not kept for ever.
+            // Release the memory that a peak needed.
             *self = Self::default();
         } else if self.by_name.len() * 8 < self.by_name.capacity() {
             self.by_name.shrink_to(self.by_name.len() * 2);
@@ -106,23 +106,23 @@ impl Channels {
         channel
     }
 
-    /// How many subscribers each channel has.
-    pub(super) fn census(&self) -> Vec<(ChannelName, u32)> {
+    /// The number of subscribers of each channel.
+    pub(super) fn subscriber_counts(&self) -> Vec<(ChannelName, u32)> {
         let count = |channel: &ShardChannel| u32::try_from(channel.subscribers.len()).unwrap_or(u32::MAX);
         self.channels.iter().map(|(_, channel)| (channel.name.clone(), count(channel))).collect()
     }
 }
 
 impl ShardChannel {
-    /// Whether its subscribers have been given everything up to a position.
-    pub(super) fn had(&self, position: StreamPosition) -> bool {
+    /// Whether subscribers have received everything up to a position.
+    pub(super) fn already_has(&self, position: StreamPosition) -> bool {
         self.position.epoch == position.epoch && position.offset <= self.position.offset
     }
 
-    /// Goes on to a position, if it is the next of the sequence; whether it is.
+    /// Advances to `next` if it follows the current position. Returns whether it does.
     pub(super) fn advance(&mut self, next: StreamPosition) -> bool {
         let last = self.position;
-        // The first of a log follows on nothing: there was no epoch before it.
+        // The first publication of a log follows a provisional position, since there was no epoch before it.
         let begins = last.epoch.is_provisional() && last.offset == 0 && next.offset == 1;
         let follows = begins || (last.epoch == next.epoch && next.offset == last.offset + 1);
         if follows {
@@ -131,8 +131,8 @@ impl ShardChannel {
         follows
     }
 
-    /// Another client subscribes: if its address is not that of the creator, the channel is attributed to no address. An
-    /// unknown address counts as that of the creator. `peer` is called only while the channel is attributed.
+    /// Another client subscribes: if its address is not that of the creator, the channel is attribution_address to no address.
+    /// An unknown address counts as that of the creator. `peer` is called only while the channel is attribution_address.
     pub(super) fn share(&mut self, peer: impl FnOnce() -> Option<IpAddr>) {
         if self.creator.is_some() && peer().is_some_and(|peer| attribution_address(peer) != self.creator) {
             self.creator = None;
@@ -140,14 +140,14 @@ impl ShardChannel {
         }
     }
 
-    /// Adds a subscriber and says at which place.
-    pub(super) fn join(&mut self, connection: ConnectionId) -> u32 {
+    /// Adds a subscriber and returns its index.
+    pub(super) fn add_subscriber(&mut self, connection: ConnectionId) -> u32 {
         self.subscribers.push(connection);
         u32::try_from(self.subscribers.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Takes the subscriber at a place away; says who moved to that place.
-    pub(super) fn leave(&mut self, place: u32) -> Option<ConnectionId> {
+    /// Removes the subscriber at an index. Returns the connection that moved to that index.
+    pub(super) fn remove_subscriber(&mut self, place: u32) -> Option<ConnectionId> {
         self.subscribers.swap_remove(place as usize);
         if self.subscribers.len() * 4 < self.subscribers.capacity() {
             self.subscribers.shrink_to(self.subscribers.len() * 2);
@@ -155,7 +155,7 @@ impl ShardChannel {
         self.subscribers.get(place as usize).copied()
     }
 
-    /// Nobody hears it or waits for it.
+    /// Whether no connection is subscribed or waits.
     pub(super) fn is_unused(&self) -> bool {
         self.subscribers.is_empty() && self.waiters.is_empty()
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_is_shared_once_a_client_of_another_address_subscribes() {
+    fn shares_a_channel_when_a_client_of_another_address_subscribes() {
         let table = [
             ("203.0.113.7", Some("203.0.113.7"), false),
             ("203.0.113.7", None, false),
@@ -179,16 +179,16 @@ mod tests {
             let mut channels = Channels::default();
             let name = ChannelName::parse("news").unwrap();
             let id = channels.insert(name, None, attribution_address(creator.parse().unwrap()));
-            channels.at_mut(id).share(|| peer.map(|peer| peer.parse().unwrap()));
+            channels.get_mut(id).share(|| peer.map(|peer| peer.parse().unwrap()));
             assert_eq!(channels.remove(id).shared, shared, "{creator}, {peer:?}");
         }
     }
 
     #[test]
-    fn a_channel_that_is_attributed_to_no_address_asks_for_none() {
+    fn reads_no_address_for_an_unattributed_channel() {
         let mut channels = Channels::default();
         let id = channels.insert(ChannelName::parse("news").unwrap(), None, None);
-        channels.at_mut(id).share(|| panic!("the address was asked for"));
+        channels.get_mut(id).share(|| panic!("the address was read"));
         assert!(!channels.remove(id).shared);
     }
 }

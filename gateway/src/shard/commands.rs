@@ -1,7 +1,7 @@
-//! What each command of a WebSocket client does.
+//! The commands of a WebSocket client.
 //!
-//! Owns the check of a command against the rules of its channel, and the codes of failures. Must never write onto a
-//! link: the order of replies is [`super::session`]'s.
+//! Owns the check of a command against the rules of its channel, and the error codes. Writes nothing:
+//! [`super::session`] owns the order of replies.
 
 use earshot_protocol::{
     ChannelName, ClientInfo, Command, ConnectRequest, Disconnect, ErrorCode, HistoryRequest, HistoryResult,
@@ -10,9 +10,9 @@ use earshot_protocol::{
 
 use super::broadcast;
 use super::channels::ConnectionId;
-use super::connection::{Deadline, Opening};
-use super::pending::{Asked, Slot};
-use super::reactor::Shard;
+use super::connection::{PendingSubscription, TimerKind};
+use super::event_loop::Shard;
+use super::pending_replies::{AwaitedReply, PendingReply};
 use super::token;
 use crate::node::history::encode_epoch;
 use crate::node::messages::{
@@ -21,38 +21,38 @@ use crate::node::messages::{
 use crate::node::namespace::Access;
 use crate::random;
 
-/// The bit of a subscribe command's flags that asks for an error where the position cannot be recovered.
+/// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.
 const REJECT_UNRECOVERED: i64 = 2;
 
-/// What a command comes to.
+/// The result of a command.
 pub(super) enum Outcome {
-    /// An answer at once.
+    /// Reply now.
     Reply(ReplyBody),
-    /// An answer later.
-    Slot(Slot),
-    /// No answer at all.
-    Silence,
-    /// The connection is closed.
+    /// Reply later.
+    Pending(PendingReply),
+    /// No reply.
+    NoReply,
+    /// Close the connection.
     Disconnect(Disconnect),
 }
 
-/// Why a subscription does not begin.
-pub(super) enum CommandRefusal {
+/// Why a command fails.
+pub(super) enum CommandError {
     Error(ErrorCode),
     Disconnect(Disconnect),
 }
 
-impl From<ErrorCode> for CommandRefusal {
+impl From<ErrorCode> for CommandError {
     fn from(code: ErrorCode) -> Self {
         Self::Error(code)
     }
 }
 
-impl From<CommandRefusal> for Outcome {
-    fn from(refusal: CommandRefusal) -> Self {
-        match refusal {
-            CommandRefusal::Error(code) => code.into(),
-            CommandRefusal::Disconnect(disconnect) => Self::Disconnect(disconnect),
+impl From<CommandError> for Outcome {
+    fn from(rejection: CommandError) -> Self {
+        match rejection {
+            CommandError::Error(code) => code.into(),
+            CommandError::Disconnect(disconnect) => Self::Disconnect(disconnect),
         }
     }
 }
@@ -63,23 +63,28 @@ impl From<ErrorCode> for Outcome {
     }
 }
 impl Shard {
-    pub(super) fn execute(&mut self, at: ConnectionId, command: Command) -> Outcome {
+    pub(super) fn execute(&mut self, connection_id: ConnectionId, command: Command) -> Outcome {
         let id = command.id;
         match command.request {
-            Request::Pong => self.pong(at),
+            Request::Pong => self.pong(connection_id),
             Request::Ping => Outcome::Reply(ReplyBody::Pong),
-            Request::Connect(request) => self.connect(at, id, &request),
-            Request::Subscribe(request) => match self.subscribe(at, &request.channel, &request) {
-                Ok(opening) => {
-                    let strict = request.flag & REJECT_UNRECOVERED != 0;
-                    Outcome::Slot(Slot::Subscribe { id, opening, strict, failed: None })
+            Request::Connect(request) => self.connect(connection_id, id, &request),
+            Request::Subscribe(request) => match self.subscribe(connection_id, &request.channel, &request) {
+                Ok(pending_subscription) => {
+                    let reject_unrecovered = request.flag & REJECT_UNRECOVERED != 0;
+                    Outcome::Pending(PendingReply::AwaitingSubscribe {
+                        id,
+                        pending_subscription,
+                        reject_unrecovered,
+                        failed: None,
+                    })
                 }
-                Err(refusal) => refusal.into(),
+                Err(rejection) => rejection.into(),
             },
-            Request::History(request) => self.history(at, id, &request),
-            Request::Unsubscribe(request) => self.unsubscribe(at, &request.channel),
-            Request::Publish(request) => self.publish(at, id, request),
-            // There is no application behind the gateway. `send` has no reply, so only a close can say so.
+            Request::History(request) => self.history(connection_id, id, &request),
+            Request::Unsubscribe(request) => self.unsubscribe(connection_id, &request.channel),
+            Request::Publish(request) => self.publish(connection_id, id, request),
+            // There is no application behind the gateway. `send` has no reply, so only a close can report that.
             Request::Send(_) => Outcome::Disconnect(Disconnect::NotAvailable),
             Request::Rpc(_)
             | Request::Presence(_)
@@ -89,41 +94,48 @@ impl Shard {
         }
     }
 
-    fn pong(&mut self, at: ConnectionId) -> Outcome {
-        let Some(session) = self.session(at) else { return Outcome::Silence };
+    fn pong(&mut self, connection_id: ConnectionId) -> Outcome {
+        let Some(session) = self.session(connection_id) else { return Outcome::NoReply };
         if !std::mem::take(&mut session.pong_due) {
             return Outcome::Disconnect(Disconnect::BadRequest);
         }
         let pause = self.limits.ping_interval;
-        self.set_deadline(at, Deadline::Ping, pause);
-        Outcome::Silence
+        self.set_timer(connection_id, TimerKind::Ping, pause);
+        Outcome::NoReply
     }
 
-    fn connect(&mut self, at: ConnectionId, id: u32, request: &ConnectRequest) -> Outcome {
+    fn connect(&mut self, connection_id: ConnectionId, id: u32, request: &ConnectRequest) -> Outcome {
         if !request.token.is_empty() || emulates_authorization(request) {
             token::log_refused("in a connect command");
             return Outcome::Disconnect(Disconnect::InvalidToken);
         }
-        // One system call, of the dozen or so that a connection takes.
+        // One system call, of about a dozen for a connection.
         let client = random::uuid();
-        let Some(session) = self.session(at) else { return Outcome::Silence };
+        let Some(session) = self.session(connection_id) else { return Outcome::NoReply };
         session.client = Some(client);
-        // The first ping comes somewhere in the second half of the interval, so that pings of many are spread.
+        // The first ping is sent in the second half of the interval, at random, so that pings are spread.
         let interval = self.limits.ping_interval;
-        self.set_deadline(at, Deadline::Ping, interval / 2 + interval.mul_f64(fastrand::f64() / 2.0));
-        // A channel that may not be heard is left out of the reply; by that the client knows.
-        let openings: Vec<Opening> =
-            request.subs.iter().filter_map(|(name, sub)| self.subscribe(at, name, sub).ok()).collect();
-        if let Some(connection) = self.connections.get_mut(at as usize)
-            && !openings.is_empty()
+        self.set_timer(
+            connection_id,
+            TimerKind::Ping,
+            interval / 2 + interval.mul_f64(fastrand::f64() / 2.0),
+        );
+        // The reply omits a channel that the client may not subscribe to.
+        let pending_subscriptions: Vec<PendingSubscription> = request
+            .subs
+            .iter()
+            .filter_map(|(name, sub)| self.subscribe(connection_id, name, sub).ok())
+            .collect();
+        if let Some(connection) = self.connections.get_mut(connection_id as usize)
+            && !pending_subscriptions.is_empty()
         {
-            connection.held = Some(Box::default());
+            connection.deferred = Some(Box::default());
         }
-        Outcome::Slot(Slot::Connect { id, openings })
+        Outcome::Pending(PendingReply::AwaitingConnect { id, pending_subscriptions })
     }
 
-    /// Whether a command may be kept until its turn comes. What depends on the commands before it is checked then.
-    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), CommandRefusal> {
+    /// Whether a command may wait for its turn. What depends on earlier commands is checked when it is executed.
+    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), CommandError> {
         match request {
             Request::Publish(request) => Ok(self.check_publish(request, true).map(drop)?),
             Request::Subscribe(request) => self.check_subscribe(&request.channel, request).map(drop),
@@ -131,12 +143,12 @@ impl Shard {
         }
     }
 
-    /// The channel that a client may subscribe to, and whether its newest publication is delivered at once.
+    /// The channel to subscribe to, and whether its newest publication is replayed.
     fn check_subscribe(
         &self,
         name: &str,
         request: &SubscribeRequest,
-    ) -> Result<(ChannelName, bool), CommandRefusal> {
+    ) -> Result<(ChannelName, bool), CommandError> {
         let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
         let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
         check_options(request)?;
@@ -150,16 +162,16 @@ impl Shard {
         }
     }
 
-    /// Enters a subscription that waits for its reply.
+    /// Adds a subscription that waits for its reply.
     fn subscribe(
         &mut self,
-        at: ConnectionId,
+        connection_id: ConnectionId,
         name: &str,
         request: &SubscribeRequest,
-    ) -> Result<Opening, CommandRefusal> {
+    ) -> Result<PendingSubscription, CommandError> {
         let (name, last) = self.check_subscribe(name, request)?;
-        let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
-        connection.gapped.retain(|gapped| *gapped != name);
+        let connection = self.connections.get_mut(connection_id as usize).ok_or(ErrorCode::Internal)?;
+        connection.awaiting_resubscribe.retain(|awaiting_resubscribe| *awaiting_resubscribe != name);
         if self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some()) {
             return Err(ErrorCode::AlreadySubscribed.into());
         }
@@ -167,71 +179,80 @@ impl Shard {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
-        Ok(Opening::new(self.wish(at, name)?, since, last))
+        Ok(PendingSubscription::new(self.request_subscription(connection_id, name)?, since, last))
     }
 
-    fn unsubscribe(&mut self, at: ConnectionId, name: &str) -> Outcome {
+    fn unsubscribe(&mut self, connection_id: ConnectionId, name: &str) -> Outcome {
         let Ok(name) = ChannelName::parse(name) else { return ErrorCode::BadRequest.into() };
-        if let Some(connection) = self.connections.get_mut(at as usize) {
-            connection.gapped.retain(|gapped| *gapped != name);
+        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
+            connection.awaiting_resubscribe.retain(|awaiting_resubscribe| *awaiting_resubscribe != name);
         }
         if let Some(channel) = self.channels.find(&name) {
-            self.leave(at, channel);
+            self.unsubscribe_from(connection_id, channel);
         }
         Outcome::Reply(ReplyBody::Unsubscribe)
     }
 
-    fn publish(&mut self, at: ConnectionId, id: u32, request: PublishRequest) -> Outcome {
-        let asked = Asked::Publish(request.data.len());
-        match self.try_publish(at, request) {
-            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, asked, body: None }),
+    fn publish(&mut self, connection_id: ConnectionId, id: u32, request: PublishRequest) -> Outcome {
+        let awaited = AwaitedReply::Publish(request.data.len());
+        match self.try_publish(connection_id, request) {
+            Ok(reply) => Outcome::Pending(PendingReply::AwaitingNode { id, reply, awaited, body: None }),
             Err(code) => code.into(),
         }
     }
 
-    fn history(&mut self, at: ConnectionId, id: u32, request: &HistoryRequest) -> Outcome {
-        match self.try_history(at, request) {
-            Ok(reply) => Outcome::Slot(Slot::Asked { id, reply, asked: Asked::History, body: None }),
+    fn history(&mut self, connection_id: ConnectionId, id: u32, request: &HistoryRequest) -> Outcome {
+        match self.try_history(connection_id, request) {
+            Ok(reply) => Outcome::Pending(PendingReply::AwaitingNode {
+                id,
+                reply,
+                awaited: AwaitedReply::History,
+                body: None,
+            }),
             Err(code) => code.into(),
         }
     }
 
-    fn try_history(&mut self, at: ConnectionId, request: &HistoryRequest) -> Result<u32, ErrorCode> {
+    fn try_history(
+        &mut self,
+        connection_id: ConnectionId,
+        request: &HistoryRequest,
+    ) -> Result<u32, ErrorCode> {
         let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
         let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
         if namespace.history.size == 0 {
             return Err(ErrorCode::NotAvailable);
         }
-        if !self.hears(at, &name) {
+        if !self.is_subscribed(connection_id, &name) {
             return Err(ErrorCode::PermissionDenied);
         }
         let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
         let query =
             HistoryQuery::new(since, request.limit, self.limits.recovery_publications, request.reverse);
-        let (request_id, reply) = self.request_id(at)?;
+        let (request_id, reply) = self.request_id(connection_id)?;
         let ask = NodeRequest::History { channel: name, query, request_id };
-        self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
+        self.node_requests.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
         Ok(reply)
     }
 
-    /// Whether the client is subscribed to a channel, as far as it knows.
-    fn hears(&self, at: ConnectionId, name: &ChannelName) -> bool {
-        self.connections.get(at as usize).is_some_and(|connection| {
-            connection.gapped.contains(name)
+    /// Whether the client considers itself subscribed to a channel.
+    fn is_subscribed(&self, connection_id: ConnectionId, name: &ChannelName) -> bool {
+        self.connections.get(connection_id as usize).is_some_and(|connection| {
+            connection.awaiting_resubscribe.contains(name)
                 || self.channels.find(name).is_some_and(|channel| connection.subscription(channel).is_some())
         })
     }
 
     /// Names a reply that waits for the node.
-    fn request_id(&mut self, at: ConnectionId) -> Result<(RequestId, u32), ErrorCode> {
-        let connection = self.connections.get_mut(at as usize).ok_or(ErrorCode::Internal)?;
-        let key = super::reactor::key(at, connection.generation);
+    fn request_id(&mut self, connection_id: ConnectionId) -> Result<(RequestId, u32), ErrorCode> {
+        let connection = self.connections.get_mut(connection_id as usize).ok_or(ErrorCode::Internal)?;
+        let key = super::event_loop::key(connection_id, connection.generation);
         let session = connection.session().ok_or(ErrorCode::Internal)?;
         session.next_reply = session.next_reply.wrapping_add(1);
         Ok((RequestId { connection: key, reply: session.next_reply }, session.next_reply))
     }
 
-    /// The channel that a client may publish to, and who may.
+    /// The channel to publish to, if the client may.
     fn check_publish(&self, request: &PublishRequest, subscribed: bool) -> Result<ChannelName, ErrorCode> {
         let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
         match request.kind {
@@ -254,19 +275,24 @@ impl Shard {
         Ok(name)
     }
 
-    fn try_publish(&mut self, at: ConnectionId, request: PublishRequest) -> Result<u32, ErrorCode> {
-        let subscribed = ChannelName::parse(&request.channel).is_ok_and(|name| self.hears(at, &name));
+    fn try_publish(
+        &mut self,
+        connection_id: ConnectionId,
+        request: PublishRequest,
+    ) -> Result<u32, ErrorCode> {
+        let subscribed =
+            ChannelName::parse(&request.channel).is_ok_and(|name| self.is_subscribed(connection_id, &name));
         let name = self.check_publish(&request, subscribed)?;
-        let (request_id, reply) = self.request_id(at)?;
-        let client = self.session(at).and_then(|session| session.client).unwrap_or_default();
+        let (request_id, reply) = self.request_id(connection_id)?;
+        let client = self.session(connection_id).and_then(|session| session.client).unwrap_or_default();
         let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
         let ask = NodeRequest::Publish { channel: name, data: request.data, info, request_id };
-        self.asks.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
+        self.node_requests.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
         Ok(reply)
     }
 }
 
-/// Whether a connect command carries a token in the headers that SDKs emulate where a browser cannot set them.
+/// Whether a connect command carries a token in the headers that SDKs emulate, because browsers cannot set them.
 fn emulates_authorization(request: &ConnectRequest) -> bool {
     request
         .headers
@@ -274,20 +300,20 @@ fn emulates_authorization(request: &ConnectRequest) -> bool {
         .any(|(name, value)| name.eq_ignore_ascii_case("authorization") && token::is_token(value.as_bytes()))
 }
 
-/// Refuses what changes the meaning of a subscription and is not built, with the codes of Centrifugo.
-fn check_options(request: &SubscribeRequest) -> Result<(), CommandRefusal> {
+/// Rejects options that change the meaning of a subscription and are not supported, with the codes of Centrifugo.
+fn check_options(request: &SubscribeRequest) -> Result<(), CommandError> {
     match request.kind {
         0 => {}
         // Maps, and maps of clients and of users: no channel is one.
         1..=3 => return Err(ErrorCode::PermissionDenied.into()),
         // Shared polls.
         4 => return Err(ErrorCode::NotAvailable.into()),
-        _ => return Err(CommandRefusal::Disconnect(Disconnect::InternalServerError)),
+        _ => return Err(CommandError::Disconnect(Disconnect::InternalServerError)),
     }
     match request.delta.as_str() {
-        // An offer that may be declined: the reply says nothing of it, so whole publications follow.
+        // Delta compression is optional: the reply does not confirm it, so whole publications follow.
         "" | "fossil" => {}
-        _ => return Err(CommandRefusal::Disconnect(Disconnect::BadRequest)),
+        _ => return Err(CommandError::Disconnect(Disconnect::BadRequest)),
     }
     if request.tf.is_some() {
         return Err(ErrorCode::BadRequest.into());
@@ -298,7 +324,7 @@ fn check_options(request: &SubscribeRequest) -> Result<(), CommandRefusal> {
 pub(super) fn history_body(history: Option<HistoryResponse>) -> ReplyBody {
     match history {
         Some(Ok(history)) => ReplyBody::History(HistoryResult {
-            publications: history.publications.iter().map(|p| broadcast::wire(p)).collect(),
+            publications: history.publications.iter().map(|p| broadcast::to_protocol(p)).collect(),
             epoch: encode_epoch(history.top.epoch),
             offset: history.top.offset,
         }),

@@ -1,7 +1,7 @@
-//! One client connection as its shard keeps it.
+//! The state of one client connection.
 //!
-//! Owns nothing but the state: what waits to be written, what it subscribes to, when it is to be looked at again.
-//! The rules are in [`super::session`] (WebSocket), [`super::stream`] (SSE) and [`super::reactor`].
+//! Holds what waits to be written, the subscriptions, and the next timer. The protocols are in [`super::session`]
+//! (WebSocket) and [`super::sse_stream`] (SSE).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use earshot_protocol::{ChannelName, Encoding, StreamPosition};
 use uuid::Uuid;
 
 use super::Resume;
-use super::backlog::Backlog;
 use super::channels::ChannelId;
-use super::link::Link;
+use super::conflation_queue::ConflationQueue;
 use super::outbox::Outbox;
 use super::paged_recovery::PagedRecovery;
-use super::pending::{PendingReplies, Slot};
-use super::websocket::Inbound;
-use super::wheel::Tick;
+use super::pending_replies::{PendingReplies, PendingReply};
+use super::sink::Sink;
+use super::timer_wheel::Tick;
+use super::websocket::FrameReader;
 use crate::admission::Permit;
 use crate::node::messages::{ChannelGap, RecoverFrom, Recovery};
 use crate::node::publication::{FrameEncoding, Publication};
@@ -25,72 +25,73 @@ use crate::node::publication::{FrameEncoding, Publication};
 /// A client connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) link: Link,
-    /// Tells this connection from an earlier one in the same place.
+    pub(super) sink: Sink,
+    /// Distinguishes this connection from an earlier one with the same index.
     pub(super) generation: u32,
-    /// How publications are written onto it. Here, so that a broadcast need not look at what is particular to transports.
+    /// How publications are encoded. Kept here, so that a broadcast does not inspect the protocol.
     pub(super) form: FrameEncoding,
     pub(super) outbox: Outbox,
-    /// It is in the queue of those to be flushed.
-    pub(super) dirty: bool,
-    /// It is in the queue of those with bytes left to read.
-    pub(super) unread: bool,
-    /// The other side takes no more for now.
+    /// It is in the flush queue.
+    pub(super) flush_scheduled: bool,
+    /// It is in the queue of connections with unread bytes.
+    pub(super) has_pending_read: bool,
+    /// The sink accepts no more bytes.
     pub(super) blocked: bool,
-    /// The poll tells when it takes more.
-    pub(super) watched: bool,
-    /// Something was written since the deadline was last looked at.
-    pub(super) progress: bool,
+    /// The poll reports when the socket is writable.
+    pub(super) writable_registered: bool,
+    /// Bytes were written since the timer was set.
+    pub(super) wrote_since_timer: bool,
     pub(super) phase: Phase,
-    pub(super) deadline: Deadline,
-    /// When the deadline is reached.
+    pub(super) timer: TimerKind,
+    /// When the timer fires.
     pub(super) due: Tick,
-    /// When the wheel will hand it out.
+    /// When the wheel returns the connection.
     pub(super) armed: Tick,
     pub(super) subscriptions: Vec<Subscription>,
-    /// Channels of which the client does not know yet that it no longer hears them.
-    pub(super) gapped: Vec<ChannelName>,
-    /// What came in for channels already joined, while the first reply or event is being put together.
-    pub(super) held: Option<Box<Held>>,
-    /// What waits behind the outbox, where something may give way.
-    pub(super) backlog: Option<Box<Backlog>>,
-    /// Weight of a recovery in the outbox: it does not count against the bound, since nobody was slow yet.
-    pub(super) allowance: usize,
-    /// Channels whose recovery goes on.
+    /// Channels whose clients have not been unsubscribed by a push yet.
+    pub(super) awaiting_resubscribe: Vec<ChannelName>,
+    /// Events for channels already active, until the first reply or event is written.
+    pub(super) deferred: Option<Box<DeferredEvents>>,
+    /// What waits after the outbox, in channels with a slow-consumer rule.
+    pub(super) backlog: Option<Box<ConflationQueue>>,
+    /// Memory of recovered publications in the outbox. It does not count against the limit, since the client is not
+    /// slow.
+    pub(super) recovery_credit: usize,
+    /// Channels whose recovery continues.
     pub(super) paged_recovery: Option<Box<PagedRecovery>>,
-    /// A reply waits until some of what was recovered before it has been read.
-    pub(super) unread_replies: bool,
-    /// Its place among the connections of the gateway, free again when this is dropped.
-    #[expect(dead_code, reason = "it is held, not read")]
+    /// A reply waits until the client has read some of what was recovered before.
+    pub(super) replies_paused: bool,
+    /// The permit of the connection limit, released when this is dropped.
+    #[expect(dead_code, reason = "it is deferred, not read")]
     pub(super) permit: Permit,
-    pub(super) kind: Kind,
+    pub(super) kind: ConnectionKind,
 }
 
-/// What must wait behind the first reply or event.
+/// Events that wait for the first reply or event.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    pub(super) items: Vec<HeldItem>,
+pub(super) struct DeferredEvents {
+    pub(super) items: Vec<DeferredEvent>,
     pub(super) bytes: usize,
 }
 
-impl Held {
-    pub(super) fn push(&mut self, item: HeldItem) {
-        self.bytes += size_of::<HeldItem>();
-        if let HeldItem::Publication(publication) = &item {
+impl DeferredEvents {
+    pub(super) fn push(&mut self, item: DeferredEvent) {
+        self.bytes += size_of::<DeferredEvent>();
+        if let DeferredEvent::Publication(publication) = &item {
             self.bytes += publication.cost();
         }
         self.items.push(item);
     }
 }
 
-/// One thing that waits.
+/// One such event.
 #[derive(Debug)]
-pub(super) enum HeldItem {
+pub(super) enum DeferredEvent {
     Publication(Arc<Publication>),
     Gap(ChannelGap),
 }
 
-impl HeldItem {
+impl DeferredEvent {
     pub(super) fn channel(&self) -> &ChannelName {
         match self {
             Self::Publication(publication) => &publication.channel,
@@ -99,112 +100,112 @@ impl HeldItem {
     }
 }
 
-/// A subscription on its way to its first reply or event.
+/// A subscription that waits for its first reply or event.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct PendingSubscription {
     pub(super) channel: ChannelId,
-    /// Where the client stood.
+    /// The position from which the client recovers.
     pub(super) since: Option<RecoverFrom>,
-    /// The newest publication is wanted in any case.
+    /// Replay the newest publication.
     pub(super) last: bool,
-    /// The number of the request that asked the node what was missed.
-    pub(super) asked: Option<u32>,
-    /// What it said: the part that is written with the reply or event.
+    /// The number of the recovery request to the node.
+    pub(super) request: Option<u32>,
+    /// The first page of the recovery, written with the reply or event.
     pub(super) recovery: Option<Recovery>,
-    /// The part that follows.
+    /// The recovered publications that follow.
     pub(super) rest: VecDeque<Arc<Publication>>,
 }
 
-/// Where a connection stands in its life.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// Nothing more is accepted; what waits is written, then the link is finished.
-    Ending,
-    /// Everything is written; the peer's end is awaited.
-    Finished,
+    /// No input is accepted; what is queued is written, then the sink is shut down.
+    Draining,
+    /// Everything is written; the client has not closed its end yet.
+    AwaitingPeerClose,
 }
 
-/// What happens when the time has come.
+/// What happens when the timer fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deadline {
-    /// The connect command must have come.
+pub(super) enum TimerKind {
+    /// Disconnect unless the client has sent the connect command.
     Connect,
-    /// A ping is to be sent.
+    /// Send a ping.
     Ping,
-    /// The pong must have come.
+    /// Disconnect unless the client has sent the pong.
     Pong,
-    /// A heartbeat is to be sent.
+    /// Send a heartbeat.
     Heartbeat,
-    /// The connection leaves with the gateway.
-    Leave,
-    /// The peer must be gone.
+    /// Disconnect, since the gateway shuts down.
+    Drain,
+    /// Remove the connection.
     Close,
 }
 
-/// A connection's view of a channel.
+/// The subscription of one connection to one channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     pub(super) channel: ChannelId,
     pub(super) status: Status,
-    /// The position up to which a recovery gave it everything, while the shard is not there yet.
-    pub(super) covered: Option<StreamPosition>,
+    /// The position up to which a recovery delivered everything, while the channel in this shard has not reached it.
+    pub(super) recovered_up_to: Option<StreamPosition>,
 }
 
-/// How far a subscription has come.
+/// The state of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
-    /// The channel is not live yet.
+    /// The channel is not attached yet.
     Waiting,
-    /// The channel is live; the reply has not been written yet.
+    /// The channel is attached; the reply is not written yet.
     Ready,
-    /// The reply has been written; it hears the channel once its recovery has come to its end.
+    /// The reply is written; live publications follow when the recovery is complete.
     Recovering,
-    /// It hears the channel, at this place in the channel's list.
+    /// The connection receives publications, with this index in the channel's list.
     Joined(u32),
 }
 
-/// What is particular to a transport.
+/// The protocol of a connection.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum ConnectionKind {
     WebSocket(Box<Session>),
-    Sse(Box<Stream>),
+    Sse(Box<SseStream>),
 }
 
-/// A WebSocket client's session.
+/// The session of a WebSocket client.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) encoding: Encoding,
-    /// Its id, once it has connected.
+    /// The client id, once it has connected.
     pub(super) client: Option<Uuid>,
-    pub(super) inbound: Inbound,
-    /// A ping was sent and not answered yet.
+    pub(super) reader: FrameReader,
+    /// A ping was sent and is not answered yet.
     pub(super) pong_due: bool,
-    /// Replies that wait for their turn; empty unless one waits for the node.
+    /// Replies that wait; empty unless one waits for the node.
     pub(super) pending: PendingReplies,
-    /// Nothing more is read from the client until fewer of its commands wait.
+    /// Reading is paused until fewer commands wait.
     pub(super) paused: bool,
-    /// Names the next reply that waits for an answer.
+    /// The number of the last reply that waits for the node.
     pub(super) next_reply: u32,
-    /// Channels that came with the connect command: their client cannot subscribe to one again by itself.
+    /// Channels of the connect command: the client cannot resubscribe to one of them by itself.
     pub(super) server_side: Vec<ChannelName>,
 }
 
-/// An SSE client's stream.
+/// The stream of an SSE client.
 #[derive(Debug)]
-pub(super) struct Stream {
-    /// What is to be known before the `subscribed` event; nothing after it.
-    pub(super) openings: Vec<Opening>,
+pub(super) struct SseStream {
+    /// The channels until the `subscribed` event; empty after it.
+    pub(super) pending_subscriptions: Vec<PendingSubscription>,
     /// The `subscribed` event was sent.
-    pub(super) began: bool,
+    pub(super) started: bool,
     /// Heartbeats are `ping` events instead of comments.
     pub(super) ping: bool,
-    /// Where the client stood when it was here before; taken when the stream is opened.
+    /// The client's position; taken when the stream is opened.
     pub(super) resume: Resume,
-    /// Where the client stands in each of its channels, in their order; only of a stream of several.
+    /// The position in each channel, in order; only for a stream of several channels.
     pub(super) positions: Vec<StreamPosition>,
-    /// When it is ended, so that its client comes back elsewhere.
-    pub(super) ends: Option<Tick>,
+    /// When the stream ends, so that its client reconnects to another node.
+    pub(super) max_age_at: Option<Tick>,
 }
 
 impl Connection {
@@ -212,9 +213,9 @@ impl Connection {
         self.phase == Phase::Open
     }
 
-    /// What waits to be written weighs this much against the bound.
-    pub(super) fn weight(&self) -> usize {
-        self.outbox.weight() + self.backlog_bytes()
+    /// Bytes of memory that are queued, to compare with the limit.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.outbox.queued_bytes() + self.backlog_bytes()
     }
 
     pub(super) fn backlog_bytes(&self) -> usize {
@@ -229,15 +230,15 @@ impl Connection {
         self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel)
     }
 
-    /// Forgets a subscription, and says how far it had come.
-    pub(super) fn forget(&mut self, channel: ChannelId) -> Option<Status> {
+    /// Removes a subscription and returns its state.
+    pub(super) fn remove(&mut self, channel: ChannelId) -> Option<Status> {
         let at = self.subscriptions.iter().position(|subscription| subscription.channel == channel)?;
         let status = self.subscriptions.remove(at).status;
         if self.subscriptions.is_empty() {
             self.subscriptions = Vec::new();
         }
         if let Some(paged) = &mut self.paged_recovery {
-            paged.forget(channel);
+            paged.remove(channel);
             if paged.is_empty() {
                 self.paged_recovery = None;
             }
@@ -247,33 +248,35 @@ impl Connection {
 
     pub(super) fn session(&mut self) -> Option<&mut Session> {
         match &mut self.kind {
-            Kind::WebSocket(session) => Some(session),
-            Kind::Sse(_) => None,
+            ConnectionKind::WebSocket(session) => Some(session),
+            ConnectionKind::Sse(_) => None,
         }
     }
 }
 
-impl Opening {
+impl PendingSubscription {
     pub(super) fn new(channel: ChannelId, since: Option<RecoverFrom>, last: bool) -> Self {
-        Self { channel, since, last, asked: None, recovery: None, rest: VecDeque::new() }
+        Self { channel, since, last, request: None, recovery: None, rest: VecDeque::new() }
     }
 
-    /// Whether it cannot begin before the node has said what was missed.
+    /// Whether it waits for a recovery.
     pub(super) fn lacks_recovery(&self) -> bool {
         (self.since.is_some() || self.last) && self.recovery.is_none()
     }
 }
 
 impl Connection {
-    /// The subscriptions that are on their way to a reply or event whose turn has come.
-    pub(super) fn openings(&mut self) -> &mut [Opening] {
+    /// The subscriptions that the next reply or event contains.
+    pub(super) fn pending_subscriptions(&mut self) -> &mut [PendingSubscription] {
         match &mut self.kind {
-            Kind::WebSocket(session) => match session.pending.front_mut() {
-                Some(Slot::Connect { openings, .. }) => openings,
-                Some(Slot::Subscribe { opening, .. }) => std::slice::from_mut(opening),
+            ConnectionKind::WebSocket(session) => match session.pending.front_mut() {
+                Some(PendingReply::AwaitingConnect { pending_subscriptions, .. }) => pending_subscriptions,
+                Some(PendingReply::AwaitingSubscribe { pending_subscription, .. }) => {
+                    std::slice::from_mut(pending_subscription)
+                }
                 _ => &mut [],
             },
-            Kind::Sse(stream) => &mut stream.openings,
+            ConnectionKind::Sse(stream) => &mut stream.pending_subscriptions,
         }
     }
 }
@@ -283,7 +286,7 @@ impl Session {
         Self {
             encoding,
             client: None,
-            inbound: Inbound::default(),
+            reader: FrameReader::default(),
             pong_due: false,
             pending: PendingReplies::default(),
             paused: false,

@@ -1,57 +1,57 @@
-//! What waits to be written onto one connection.
+//! Frames that wait to be written to one connection.
 //!
-//! Owns the order and the count of bytes. Frames are shared with other outboxes and never changed. Must never do I/O
-//! and never keep memory while it is empty.
+//! Owns their order and the count of bytes. Frames are shared with other outboxes and never changed. An empty outbox
+//! holds no memory.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
-use super::wheel::Tick;
+use super::timer_wheel::Tick;
 
-/// The most frames given to one write call.
+/// The most frames in one write call.
 pub(super) const SLICES_MAX: usize = 64;
 
-/// Bytes that a waiting frame occupies beside its own: a slot in a queue that grows by doubling, and the header and the
-/// rounding of its allocation. Measured: about 90 bytes of requested memory.
+/// Bytes of memory that a waiting frame occupies beside its own: a slot in a queue that grows by doubling, and the
+/// header and the rounding of its allocation. Measured: about 90 bytes of requested memory.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = 128;
 
-/// Bytes that an entry of a backlog occupies beside what [`Publication::cost`] counts or the bytes of its frame: the
-/// entry in half-filled tree nodes, the index of its key, and reference counts. Measured: 180 bytes of requested memory,
-/// 240 with a key.
+/// Bytes of memory that an entry of a backlog occupies beside the bytes of its frame or [`Publication::cost`]: the
+/// entry in half-filled tree nodes, the index of its key, and reference counts. Measured: 180 bytes of requested
+/// memory, 240 with a key.
 ///
 /// [`Publication::cost`]: crate::node::publication::Publication::cost
 pub(super) const DEFERRED_OVERHEAD_BYTES: usize = 256;
 
-/// Frames in order, the first of them perhaps half written.
+/// Frames in order; the first may be partly written.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     frames: VecDeque<Bytes>,
     bytes: usize,
-    cut: bool,
-    /// Bytes that have left so far.
-    left: u64,
-    /// What will have left when everything has that waited at `since`.
+    front_partial: bool,
+    /// Bytes written so far.
+    sent_total: u64,
+    /// What `sent_total` will be when everything that waited at `since` is written.
     mark: u64,
     since: Tick,
 }
 
 impl Outbox {
-    /// Bytes that wait.
+    /// Bytes of the frames that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes of memory that what waits occupies, about. This counts against a bound.
-    pub(super) fn weight(&self) -> usize {
+    /// Bytes of memory that the frames occupy, approximately: what counts against the limit.
+    pub(super) fn queued_bytes(&self) -> usize {
         self.bytes + self.frames.len() * FRAME_OVERHEAD_BYTES
     }
 
-    /// How long the oldest byte has waited at the least, in ticks; it may be up to twice as long.
+    /// The minimum time that the oldest byte has waited, in ticks; it may be up to twice as long.
     pub(super) fn age(&mut self, now: Tick) -> Tick {
-        if self.left >= self.mark {
-            (self.mark, self.since) = (self.left + self.bytes as u64, now);
+        if self.sent_total >= self.mark {
+            (self.mark, self.since) = (self.sent_total + self.bytes as u64, now);
         }
         now - self.since
     }
@@ -67,12 +67,12 @@ impl Outbox {
         self.frames.push_back(frame);
     }
 
-    /// The only frame that waits, if it is the only one.
+    /// The frame that waits, if there is exactly one.
     pub(super) fn single(&self) -> Option<&[u8]> {
         (self.frames.len() == 1).then(|| &*self.frames[0])
     }
 
-    /// Fills `slices` with the frames to write next, and says how many were filled.
+    /// Fills `slices` with the frames to write next and returns their number.
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
         let mut filled = 0;
         for (slice, frame) in slices.iter_mut().zip(&self.frames) {
@@ -82,53 +82,53 @@ impl Outbox {
         filled
     }
 
-    /// Takes away what was written.
+    /// Removes bytes that were written.
     pub(super) fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
-        self.left += written as u64;
+        self.sent_total += written as u64;
         while let Some(front) = self.frames.front_mut() {
             if written < front.len() {
                 if written > 0 {
                     bytes::Buf::advance(front, written);
-                    self.cut = true;
+                    self.front_partial = true;
                 }
                 return;
             }
             written -= front.len();
             self.frames.pop_front();
-            self.cut = false;
+            self.front_partial = false;
         }
-        // An idle connection owns no buffer.
+        // An idle connection holds no buffer.
         self.frames = VecDeque::new();
     }
 
-    /// Drops what no byte of was written yet; the rest of a half-written frame stays, so that the stream of frames
-    /// remains whole, and with it those that `belong` to the frame before them.
-    pub(super) fn drop_unsent(&mut self, belongs: impl Fn(&[u8]) -> bool) {
-        let cut = usize::from(self.cut);
-        let rest = self.frames.iter().skip(cut).take_while(|frame| belongs(frame)).count();
-        self.frames.truncate(cut + rest);
+    /// Discards the frames of which no byte was written. The rest of a partly written frame stays, so that the stream
+    /// of frames remains valid, and with it the frames that continue it.
+    pub(super) fn discard_unsent(&mut self, is_continuation: impl Fn(&[u8]) -> bool) {
+        let front_partial = usize::from(self.front_partial);
+        let rest = self.frames.iter().skip(front_partial).take_while(|frame| is_continuation(frame)).count();
+        self.frames.truncate(front_partial + rest);
         self.bytes = self.frames.iter().map(Bytes::len).sum();
-        self.mark = self.mark.min(self.left + self.bytes as u64);
+        self.mark = self.mark.min(self.sent_total + self.bytes as u64);
     }
 
-    /// Takes the next frames as one piece of at most `limit` bytes; a longer frame is cut.
-    pub(super) fn take(&mut self, limit: usize) -> Bytes {
+    /// Removes the next frames as one chunk of at most `limit` bytes; a longer frame is split.
+    pub(super) fn take_chunk(&mut self, limit: usize) -> Bytes {
         let mut frames = self.frames.iter().scan(0, |bytes, frame| {
             *bytes += frame.len();
             (*bytes <= limit).then_some(frame)
         });
-        let piece = match (frames.next(), frames.next()) {
+        let chunk = match (frames.next(), frames.next()) {
             (Some(first), None) => first.clone(),
             (Some(first), Some(second)) => {
-                let mut piece = [&first[..], second].concat();
-                frames.for_each(|frame| piece.extend_from_slice(frame));
-                piece.into()
+                let mut chunk = [&first[..], second].concat();
+                frames.for_each(|frame| chunk.extend_from_slice(frame));
+                chunk.into()
             }
             (None, _) => self.frames.front().map(|front| front.slice(..limit)).unwrap_or_default(),
         };
-        self.advance(piece.len());
-        piece
+        self.advance(chunk.len());
+        chunk
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_pushed_comes_out_in_pieces_of_a_bounded_size(
+        fn take_chunk_returns_everything_in_bounded_chunks(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..20),
             limit in 1usize..30,
         ) {
@@ -149,16 +149,16 @@ mod tests {
             }
             let mut taken = Vec::new();
             while !outbox.is_empty() {
-                let piece = outbox.take(limit);
-                prop_assert!((1..=limit).contains(&piece.len()));
-                taken.extend_from_slice(&piece);
+                let chunk = outbox.take_chunk(limit);
+                prop_assert!((1..=limit).contains(&chunk.len()));
+                taken.extend_from_slice(&chunk);
             }
             prop_assert_eq!(taken, frames.concat());
             prop_assert_eq!(outbox.bytes(), 0);
         }
 
         #[test]
-        fn whatever_is_pushed_comes_out_once_and_in_order(
+        fn slices_return_everything_once_and_in_order(
             frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..20),
             steps in prop::collection::vec(1usize..30, 0..60),
         ) {
@@ -185,24 +185,24 @@ mod tests {
         }
 
         #[test]
-        fn dropping_the_unsent_keeps_frames_whole(cut in 1usize..14) {
+        fn discard_unsent_keeps_frames_whole(cut in 1usize..14) {
             let mut outbox = Outbox::default();
             for frame in ["abcde", "fghij", "klmno"] {
                 outbox.push(Bytes::from_static(frame.as_bytes()));
             }
             outbox.advance(cut);
-            outbox.drop_unsent(|_| false);
+            outbox.discard_unsent(|_| false);
             prop_assert_eq!(outbox.bytes(), (5 - cut % 5) % 5);
         }
 
         #[test]
-        fn dropping_the_unsent_keeps_what_belongs_together(cut in 0usize..20) {
+        fn discard_unsent_keeps_continuations(cut in 0usize..20) {
             let mut outbox = Outbox::default();
             for frame in ["abcde", "+ghij", "klmno", "+qrst"] {
                 outbox.push(Bytes::from_static(frame.as_bytes()));
             }
             outbox.advance(cut);
-            outbox.drop_unsent(|frame| frame.starts_with(b"+"));
+            outbox.discard_unsent(|frame| frame.starts_with(b"+"));
             prop_assert_eq!(outbox.bytes(), (10 - cut % 10) % 10);
         }
     }

@@ -1,10 +1,10 @@
-//! Recoveries that go on after the first reply or event, page by page.
+//! Recoveries that continue after the first reply or event, page by page.
 //!
-//! A channel whose recovery did not fit into the first page hears nothing live until its last page: whatever is
-//! published meanwhile is in the history, and so in the pages. The next page is written only while little waits for the
-//! client. As much of the recovery as `client_queue_bytes` allow is kept for the client, not encoded and shared with the
-//! history; the rest stays in the history, and a client that is overtaken by the end of that is told of a gap. Must
-//! never hand out a page that does not follow on the last one.
+//! A channel whose recovery does not fit into the first page receives no live publications until its last page: what
+//! is published meanwhile is in the history, and so in the pages. The next page is written only while little waits for
+//! the client. As much of the recovery as `client_queue_bytes` allow is kept for the client, shared with the history
+//! and not encoded; the rest stays in the history. A client that the end of the history overtakes receives a gap. A
+//! page always follows the previous one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,47 +12,47 @@ use std::sync::Arc;
 use earshot_protocol::StreamPosition;
 
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{Connection, Kind, Status};
-use super::reactor::{Shard, key};
-use super::{broadcast, stream};
+use super::connection::{Connection, ConnectionKind, Status};
+use super::event_loop::{Shard, key};
+use super::{broadcast, sse_stream};
 use crate::broker::GapCause;
 use crate::node::messages::{
     ChannelGap, NodeRequest, PageLimit, RecoverFrom, Recovery, RecoveryRequest, RequestId,
 };
 use crate::node::publication::{FrameEncoding, Publication};
 
-/// Pages of one shard that may be under way at a time: publications stand behind no more than these.
-const PAGES_UNDER_WAY_MAX: usize = 4;
+/// Page requests of one shard in flight: live publications wait for no more than these.
+const PAGE_REQUESTS_MAX: usize = 4;
 
-/// Publications of one page on a stream of several channels, where each event has an id of its own.
+/// Publications in one page of a stream of several channels, where each event has an id of its own.
 const NAMED_PAGE_PUBLICATIONS: usize = 32;
 
-/// The channels of one connection whose recovery goes on, in their order.
+/// The channels of one connection whose recovery continues, in order.
 #[derive(Debug, Default)]
 pub(super) struct PagedRecovery {
     /// The first one is being read.
     channels: VecDeque<Pages>,
     /// The number of the request for the next page.
-    asked: Option<u32>,
-    /// The connection waits for its turn.
+    request: Option<u32>,
+    /// The connection is in the page queue.
     queued: bool,
 }
 
-/// What is left of the recovery of one channel.
+/// The rest of the recovery of one channel.
 #[derive(Debug)]
 struct Pages {
     channel: ChannelId,
-    /// The client was given everything up to here.
+    /// The position up to which the client has received the channel.
     position: StreamPosition,
-    /// What comes next, as far as it is kept for this client. The rest is asked for.
+    /// The next publications, as far as they are kept for this client. The rest is requested.
     kept: VecDeque<Arc<Publication>>,
 }
 
 impl PagedRecovery {
-    /// The client has left a channel: an answer that is under way for it concerns nobody.
-    pub(super) fn forget(&mut self, channel: ChannelId) {
+    /// The client has unsubscribed: a reply in flight for the channel is ignored.
+    pub(super) fn remove(&mut self, channel: ChannelId) {
         if self.channels.front().is_some_and(|pages| pages.channel == channel) {
-            self.asked = None;
+            self.request = None;
         }
         self.channels.retain(|pages| pages.channel != channel);
     }
@@ -61,9 +61,9 @@ impl PagedRecovery {
         self.channels.is_empty()
     }
 
-    /// Whether this request asks for the next page.
-    pub(super) fn asks(&self, number: u32) -> bool {
-        self.asked == Some(number)
+    /// Whether this request is for the next page.
+    pub(super) fn is_awaiting(&self, number: u32) -> bool {
+        self.request == Some(number)
     }
 
     /// Bytes that are kept for the client.
@@ -73,7 +73,7 @@ impl PagedRecovery {
 }
 
 impl Shard {
-    /// What one page may hold that is written in this form.
+    /// The size of one page in this encoding.
     pub(super) fn page_limit(&self, form: FrameEncoding) -> PageLimit {
         let limit = self.limits.recovery_page;
         match form {
@@ -86,21 +86,21 @@ impl Shard {
         }
     }
 
-    /// Names a request for a recovery.
-    pub(super) fn next_recovery(&mut self) -> u32 {
-        self.recoveries = self.recoveries.wrapping_add(1);
-        self.recoveries
+    /// A number for a recovery request.
+    pub(super) fn next_request_number(&mut self) -> u32 {
+        self.last_request = self.last_request.wrapping_add(1);
+        self.last_request
     }
 
-    /// The first page was not all that a client missed of a channel: the others follow.
-    pub(super) fn begin_pages(
+    /// The recovery did not fit into the first page: the other pages follow.
+    pub(super) fn start_paging(
         &mut self,
-        at: ConnectionId,
+        connection_id: ConnectionId,
         id: ChannelId,
         position: StreamPosition,
         kept: VecDeque<Arc<Publication>>,
     ) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let Some(subscription) = connection.subscription_mut(id) else { return };
         subscription.status = Status::Recovering;
         connection.paged_recovery.get_or_insert_default().channels.push_back(Pages {
@@ -110,39 +110,39 @@ impl Shard {
         });
     }
 
-    /// Lets a connection wait for its turn to ask for the next page, when there is one and little waits to be written.
-    pub(super) fn want_page(&mut self, at: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+    /// Adds a connection to the page queue if it has a next page and little waits to be written.
+    pub(super) fn queue_page(&mut self, connection_id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let wants = wants_page(connection, self.limits.recovery_page.bytes);
         let Some(paged) = &mut connection.paged_recovery else { return };
         if wants && !std::mem::replace(&mut paged.queued, true) {
-            self.waiting_for_page.push_back(key(at, connection.generation));
+            self.page_queue.push_back(key(connection_id, connection.generation));
         }
     }
 
-    /// Writes or asks for the pages whose turn it is.
-    pub(super) fn next_pages(&mut self) {
-        for _ in 0..PAGES_UNDER_WAY_MAX {
-            if self.pages.len() >= PAGES_UNDER_WAY_MAX {
+    /// Writes or requests the next pages.
+    pub(super) fn send_pages(&mut self) {
+        for _ in 0..PAGE_REQUESTS_MAX {
+            if self.pages.len() >= PAGE_REQUESTS_MAX {
                 return;
             }
-            let Some(key) = self.waiting_for_page.pop_front() else { return };
-            let Some(at) = self.find(key) else { continue };
-            if !self.write_page(at) && !self.ask_page(at) {
-                // The lane is full: again at the end of a later turn.
-                self.waiting_for_page.push_front(key);
+            let Some(key) = self.page_queue.pop_front() else { return };
+            let Some(connection_id) = self.find(key) else { continue };
+            if !self.write_page(connection_id) && !self.request_page(connection_id) {
+                // The lane is full: try again at the end of a later turn.
+                self.page_queue.push_front(key);
                 return;
             }
         }
     }
 
-    /// Writes the next page of what is kept for a connection; `false` when nothing is. The flush that follows leads to
-    /// the next one.
-    fn write_page(&mut self, at: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get(at as usize) else { return false };
+    /// Writes the next page of what is kept for a connection; returns `false` if nothing is. The flush after it queues
+    /// the next page.
+    fn write_page(&mut self, connection_id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get(connection_id as usize) else { return false };
         let (wants, limit) =
             (wants_page(connection, self.limits.recovery_page.bytes), self.page_limit(connection.form));
-        let Some(connection) = self.connections.get_mut(at as usize) else { return false };
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
         let Some(paged) = &mut connection.paged_recovery else { return false };
         let Some(pages) = paged.channels.front_mut().filter(|pages| wants && !pages.kept.is_empty()) else {
             return false;
@@ -154,87 +154,87 @@ impl Shard {
             pages.position = last.position;
         }
         for publication in &page {
-            self.push_missed(at, publication);
+            self.enqueue_recovered(connection_id, publication);
         }
         true
     }
 
-    /// Asks for the next page of a connection, if it still wants one; `false` when the lane has no room.
-    fn ask_page(&mut self, at: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return true };
+    /// Requests the next page of a connection if it still needs one; returns `false` if the lane is full.
+    fn request_page(&mut self, connection_id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return true };
         let page = self.limits.recovery_page.bytes;
         let (wants, form) = (wants_page(connection, page), connection.form);
-        let (number, limit) = (self.next_recovery(), self.page_limit(form));
-        let Some(connection) = self.connections.get_mut(at as usize) else { return true };
-        let request_id = RequestId { connection: key(at, connection.generation), reply: number };
+        let (number, limit) = (self.next_request_number(), self.page_limit(form));
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return true };
+        let request_id = RequestId { connection: key(connection_id, connection.generation), reply: number };
         let Some(paged) = &mut connection.paged_recovery else { return true };
         let next = paged.channels.front().map(|pages| (pages.channel, pages.position));
         let Some((id, position)) = next.filter(|_| wants) else {
             paged.queued = false;
             return true;
         };
-        let channel = self.channels.at(id).name.clone();
+        let channel = self.channels.get(id).name.clone();
         let since = Some(RecoverFrom::position(position));
         let request = RecoveryRequest { since, replay_last: false, page: limit, is_continuation: true };
-        if self.asks.try_send(NodeRequest::Recover { channel, request, request_id }).is_err() {
+        if self.node_requests.try_send(NodeRequest::Recover { channel, request, request_id }).is_err() {
             return false;
         }
-        (paged.asked, paged.queued) = (Some(number), false);
+        (paged.request, paged.queued) = (Some(number), false);
         self.pages.push(number);
         true
     }
 
-    /// The next page of a recovery. It may be the last one: from that moment on the connection hears the channel.
-    pub(super) fn page(&mut self, at: ConnectionId, recovery: &Recovery) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+    /// Writes a page that the node sent. After the last page the connection receives live publications.
+    pub(super) fn on_page(&mut self, connection_id: ConnectionId, recovery: &Recovery) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let Some(paged) = &mut connection.paged_recovery else { return };
-        paged.asked = None;
+        paged.request = None;
         let Some(Pages { channel: id, position, kept }) = paged.channels.pop_front() else { return };
         if paged.channels.is_empty() {
             connection.paged_recovery = None;
         }
         let start = recovery.start;
         if !recovery.recovered || start != position {
-            let channel = self.channels.at(id).name.clone();
-            if matches!(connection.kind, Kind::WebSocket(_)) {
-                self.tell_gap(
-                    at,
+            let channel = self.channels.get(id).name.clone();
+            if matches!(connection.kind, ConnectionKind::WebSocket(_)) {
+                self.notify_gap(
+                    connection_id,
                     id,
                     ChannelGap { channel, cause: GapCause::HistoryTooShort, position: start },
                 );
-                return self.want_page(at);
+                return self.queue_page(connection_id);
             }
             self.counters.gaps.add(1);
-            self.stream_gap(at, &channel, stream::UNRECOVERABLE, start);
+            self.stream_gap(connection_id, &channel, sse_stream::UNRECOVERABLE, start);
         }
         for publication in &recovery.publications {
-            self.push_missed(at, publication);
+            self.enqueue_recovered(connection_id, publication);
         }
         if recovery.is_complete {
-            self.cover(at, id, recovery.top);
-        } else if let Some(connection) = self.connections.get_mut(at as usize) {
+            self.set_recovered_up_to(connection_id, id, recovery.top);
+        } else if let Some(connection) = self.connections.get_mut(connection_id as usize) {
             let next = Pages { channel: id, position: recovery.end(), kept };
             connection.paged_recovery.get_or_insert_default().channels.push_front(next);
         }
-        self.want_page(at);
+        self.queue_page(connection_id);
     }
 
-    /// Puts a publication of a recovery into the outbox. It does not count against the bound: nobody was slow yet.
-    pub(super) fn push_missed(&mut self, at: ConnectionId, publication: &Publication) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+    /// Queues a publication of a recovery, which does not count against the limit.
+    pub(super) fn enqueue_recovered(&mut self, connection_id: ConnectionId, publication: &Publication) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         if !connection.is_open() {
             return;
         }
         match connection.form {
             form @ (FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf) => {
-                self.push_recovered(at, broadcast::encoded(form, publication).clone());
+                self.enqueue_recovered_frame(connection_id, broadcast::encoded(form, publication).clone());
             }
             FrameEncoding::SseSingle | FrameEncoding::SseNamed => {
-                let (before, weight) = (connection.outbox.bytes(), connection.outbox.weight());
-                stream::push_publication(connection, &self.channels, publication);
-                connection.allowance += connection.outbox.weight() - weight;
+                let (before, weight) = (connection.outbox.bytes(), connection.outbox.queued_bytes());
+                sse_stream::push_publication(connection, &self.channels, publication);
+                connection.recovery_credit += connection.outbox.queued_bytes() - weight;
                 self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
-                self.mark(at);
+                self.schedule_flush(connection_id);
             }
         }
     }
@@ -244,6 +244,6 @@ fn wants_page(connection: &Connection, page: usize) -> bool {
     let idle = connection
         .paged_recovery
         .as_ref()
-        .is_some_and(|paged| paged.asked.is_none() && !paged.channels.is_empty());
-    idle && connection.is_open() && connection.weight() <= page
+        .is_some_and(|paged| paged.request.is_none() && !paged.channels.is_empty());
+    idle && connection.is_open() && connection.queued_bytes() <= page
 }

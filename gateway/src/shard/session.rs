@@ -1,8 +1,7 @@
 //! A WebSocket session: its messages and the order of its replies.
 //!
-//! Owns the order of replies: they are written in the order of the commands, also when one has to wait for the node,
-//! and the reply to a subscribe stands before its first publication. Must never write onto a link, nor judge a command:
-//! that is for [`super::commands`].
+//! Owns the order of replies: they are written in the order of the commands, also if one waits for the node, and the
+//! reply to a subscribe command precedes its first publication. The commands are in [`super::commands`].
 
 use bytes::Bytes;
 use earshot_protocol::{
@@ -10,127 +9,144 @@ use earshot_protocol::{
 };
 
 use super::channels::{ChannelId, ConnectionId};
-use super::commands::{self, CommandRefusal, Outcome};
-use super::connection::{Opening, Session, Status};
-use super::pending::Slot;
-use super::reactor::Shard;
-use super::websocket::{self, Decoder, Message, Violation};
+use super::commands::{self, CommandError, Outcome};
+use super::connection::{PendingSubscription, Session, Status};
+use super::event_loop::Shard;
+use super::pending_replies::PendingReply;
+use super::websocket::{self, Decoder, Message, ProtocolError};
 use crate::broker::DeliveryScope;
 use crate::node::messages::{NodeResponse, Published, SubscribeError};
 
 impl Shard {
-    /// What a client sent, as one read brought it.
-    pub(super) fn received(&mut self, at: ConnectionId, bytes: &mut [u8]) {
+    /// Handles bytes of a client, as one read returned them.
+    pub(super) fn on_bytes(&mut self, connection_id: ConnectionId, bytes: &mut [u8]) {
         let limit = self.limits.message_bytes;
-        let Some(mut inbound) = self.session(at).map(|session| std::mem::take(&mut session.inbound)) else {
+        let Some(mut reader) = self.session(connection_id).map(|session| std::mem::take(&mut session.reader))
+        else {
             return;
         };
-        if let Err(Violation { code, reason }) = self.messages(at, &mut inbound.decode(bytes, limit)) {
-            self.counters.protocol_errors.add(1);
-            return self.close(at, Some(code), reason);
-        }
-        if self.is_open(at)
-            && let Some(session) = self.session(at)
+        if let Err(ProtocolError { code, reason }) =
+            self.on_messages(connection_id, &mut reader.decode(bytes, limit))
         {
-            session.inbound = inbound;
+            self.counters.protocol_errors.add(1);
+            return self.close(connection_id, Some(code), reason);
+        }
+        if self.is_open(connection_id)
+            && let Some(session) = self.session(connection_id)
+        {
+            session.reader = reader;
         }
     }
 
-    fn messages(&mut self, at: ConnectionId, decoder: &mut Decoder<'_>) -> Result<(), Violation> {
-        while self.is_open(at) {
-            if self.is_paused(at) {
+    fn on_messages(
+        &mut self,
+        connection_id: ConnectionId,
+        decoder: &mut Decoder<'_>,
+    ) -> Result<(), ProtocolError> {
+        while self.is_open(connection_id) {
+            if self.is_paused(connection_id) {
                 decoder.stop();
                 break;
             }
             match decoder.next()? {
-                Some(message) => self.message(at, &message),
+                Some(message) => self.on_message(connection_id, &message),
                 None => break,
             }
         }
         Ok(())
     }
 
-    fn message(&mut self, at: ConnectionId, message: &Message<'_>) {
-        let protobuf =
-            self.session(at).is_some_and(|session| session.encoding == earshot_protocol::Encoding::Protobuf);
+    fn on_message(&mut self, connection_id: ConnectionId, message: &Message<'_>) {
+        let protobuf = self
+            .session(connection_id)
+            .is_some_and(|session| session.encoding == earshot_protocol::Encoding::Protobuf);
         match message {
             // React Native's ping is an empty binary message.
             Message::Pong | Message::Binary([]) => {}
-            Message::Ping(payload) => self.push(at, websocket::pong(payload)),
-            Message::Close(code) => self.close(at, *code, ""),
-            Message::Text(bytes) if !protobuf => self.commands(at, bytes),
-            Message::Binary(bytes) if protobuf => self.commands(at, bytes),
+            Message::Ping(payload) => self.enqueue(connection_id, websocket::pong(payload)),
+            Message::Close(code) => self.close(connection_id, *code, ""),
+            Message::Text(bytes) if !protobuf => self.on_commands(connection_id, bytes),
+            Message::Binary(bytes) if protobuf => self.on_commands(connection_id, bytes),
             Message::Text(_) | Message::Binary(_) => {
-                self.disconnect(at, Disconnect::InappropriateProtocol);
+                self.disconnect(connection_id, Disconnect::InappropriateProtocol);
             }
         }
     }
 
-    fn commands(&mut self, at: ConnectionId, frame: &[u8]) {
-        let Some(encoding) = self.session(at).map(|session| session.encoding) else { return };
+    fn on_commands(&mut self, connection_id: ConnectionId, frame: &[u8]) {
+        let Some(encoding) = self.session(connection_id).map(|session| session.encoding) else { return };
         for (count, command) in encoding.decode_commands(frame).enumerate() {
             if count == self.limits.commands_per_frame {
-                return self.disconnect(at, Disconnect::BadRequest);
+                return self.disconnect(connection_id, Disconnect::BadRequest);
             }
             match command {
-                Ok(command) => self.command(at, command),
-                Err(_) => return self.disconnect(at, Disconnect::BadRequest),
+                Ok(command) => self.on_client_command(connection_id, command),
+                Err(_) => return self.disconnect(connection_id, Disconnect::BadRequest),
             }
-            if !self.is_open(at) {
+            if !self.is_open(connection_id) {
                 return;
             }
         }
     }
 
-    fn command(&mut self, at: ConnectionId, command: Command) {
+    fn on_client_command(&mut self, connection_id: ConnectionId, command: Command) {
         self.counters.commands.add(1);
-        let Some(session) = self.session(at) else { return };
+        let Some(session) = self.session(connection_id) else { return };
         let connected = session.client.is_some();
         let answerless = matches!(command.request, Request::Pong | Request::Send(_));
         if connected == matches!(command.request, Request::Connect(_)) || (command.id == 0 && !answerless) {
-            return self.disconnect(at, Disconnect::BadRequest);
+            return self.disconnect(connection_id, Disconnect::BadRequest);
         }
-        if session.pending.len() >= super::REPLIES_WAITING_MAX {
-            return self.disconnect(at, Disconnect::TooManyRequests);
+        if session.pending.len() >= super::PENDING_REPLIES_MAX {
+            return self.disconnect(connection_id, Disconnect::TooManyRequests);
         }
         let id = command.id;
-        if let Some(channel) = self.must_wait(at, &command.request) {
+        if let Some(channel) = self.blocking_channel(connection_id, &command.request) {
             return match self.check_deferred(&command.request) {
-                Ok(()) => self.place(at, Slot::Deferred { channel, command }),
-                Err(CommandRefusal::Error(code)) => self.reply(at, id, ReplyBody::Error(code.into())),
-                Err(CommandRefusal::Disconnect(disconnect)) => self.disconnect(at, disconnect),
+                Ok(()) => self.push_pending(connection_id, PendingReply::Deferred { channel, command }),
+                Err(CommandError::Error(code)) => {
+                    self.reply(connection_id, id, ReplyBody::Error(code.into()))
+                }
+                Err(CommandError::Disconnect(disconnect)) => self.disconnect(connection_id, disconnect),
             };
         }
-        match self.execute(at, command) {
-            Outcome::Reply(body) => self.reply(at, id, body),
-            Outcome::Slot(slot) => {
-                self.place(at, slot);
-                self.advance(at);
+        match self.execute(connection_id, command) {
+            Outcome::Reply(body) => self.reply(connection_id, id, body),
+            Outcome::Pending(slot) => {
+                self.push_pending(connection_id, slot);
+                self.flush_ready_replies(connection_id);
             }
-            Outcome::Silence => {}
-            Outcome::Disconnect(disconnect) => self.disconnect(at, disconnect),
+            Outcome::NoReply => {}
+            Outcome::Disconnect(disconnect) => self.disconnect(connection_id, disconnect),
         }
     }
 
-    /// The channel of a command that must wait for the commands before it: for the subscription to its channel, or for
-    /// the page of history before it.
-    fn must_wait(&mut self, at: ConnectionId, request: &Request) -> Option<ChannelName> {
+    /// The channel of a command that must wait for earlier commands: for the subscription to its channel, or for the
+    /// previous page of history.
+    fn blocking_channel(&mut self, connection_id: ConnectionId, request: &Request) -> Option<ChannelName> {
         let name = match request {
             Request::Subscribe(request) => &request.channel,
             Request::Unsubscribe(request) => &request.channel,
             Request::Publish(request) => &request.channel,
-            Request::History(request) if self.session(at)?.pending.has_history() => &request.channel,
+            Request::History(request) if self.session(connection_id)?.pending.has_history() => {
+                &request.channel
+            }
             _ => return None,
         };
         let name = ChannelName::parse(name).ok()?;
         if matches!(request, Request::History(_)) {
             return Some(name);
         }
-        let connection = self.connections.get_mut(at as usize)?;
+        let connection = self.connections.get_mut(connection_id as usize)?;
         let id = self.channels.find(&name);
-        // Joined for a recovery, but not answered yet: to the client it is as if it were not there.
-        let opening = id.is_some_and(|id| connection.openings().iter().any(|opening| opening.channel == id));
-        let pending = opening
+        // Active because of a recovery, but not answered yet: the client does not know of it.
+        let pending_subscription = id.is_some_and(|id| {
+            connection
+                .pending_subscriptions()
+                .iter()
+                .any(|pending_subscription| pending_subscription.channel == id)
+        });
+        let pending = pending_subscription
             || id
                 .and_then(|id| connection.subscription(id))
                 .is_some_and(|subscription| matches!(subscription.status, Status::Waiting | Status::Ready));
@@ -138,8 +154,8 @@ impl Shard {
         waits.then_some(name)
     }
 
-    /// The node has answered.
-    pub(super) fn answered(&mut self, answer: NodeResponse) {
+    /// Handles a reply of the node.
+    pub(super) fn on_node_reply(&mut self, answer: NodeResponse) {
         let (request_id, body) = match answer {
             NodeResponse::Published(request_id, Ok(published)) => {
                 let local = published == Published::Broadcast(DeliveryScope::ThisNode);
@@ -150,144 +166,177 @@ impl Shard {
             }
             NodeResponse::History(request_id, history) => (request_id, commands::history_body(history)),
         };
-        let Some(at) = self.find(request_id.connection) else { return };
-        let Some(session) = self.session(at) else { return };
+        let Some(connection_id) = self.find(request_id.connection) else { return };
+        let Some(session) = self.session(connection_id) else { return };
         let waiting = session.pending.iter_mut().find_map(|slot| match slot {
-            Slot::Asked { reply, body, .. } if *reply == request_id.reply => Some(body),
+            PendingReply::AwaitingNode { reply, body, .. } if *reply == request_id.reply => Some(body),
             _ => None,
         });
         if let Some(waiting) = waiting {
             *waiting = Some(body);
         }
-        self.advance(at);
+        self.flush_ready_replies(connection_id);
     }
 
-    /// The channel cannot be heard: whoever waits for it is told.
-    pub(super) fn refused(&mut self, at: ConnectionId, channel: ChannelId, error: &SubscribeError) {
+    /// Fails the subscriptions that wait for a channel.
+    pub(super) fn on_subscribe_failed(
+        &mut self,
+        connection_id: ConnectionId,
+        channel: ChannelId,
+        error: &SubscribeError,
+    ) {
         let code = commands::subscribe_code(error);
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        connection.forget(channel);
-        let Some(session) = connection.session() else { return self.stream_refused(at, code) };
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        connection.remove(channel);
+        let Some(session) = connection.session() else { return self.reject_stream(connection_id, code) };
         for slot in session.pending.iter_mut() {
             match slot {
-                Slot::Subscribe { opening, failed, .. } if opening.channel == channel && failed.is_none() => {
+                PendingReply::AwaitingSubscribe { pending_subscription, failed, .. }
+                    if pending_subscription.channel == channel && failed.is_none() =>
+                {
                     *failed = Some(code);
                     break;
                 }
-                Slot::Connect { openings, .. } => openings.retain(|opening| opening.channel != channel),
+                PendingReply::AwaitingConnect { pending_subscriptions, .. } => pending_subscriptions
+                    .retain(|pending_subscription| pending_subscription.channel != channel),
                 _ => {}
             }
         }
-        self.advance(at);
+        self.flush_ready_replies(connection_id);
     }
 
-    fn place(&mut self, at: ConnectionId, slot: Slot) {
-        if let Some(session) = self.session(at) {
+    fn push_pending(&mut self, connection_id: ConnectionId, slot: PendingReply) {
+        if let Some(session) = self.session(connection_id) {
             session.pending.push_back(slot);
         }
-        self.pause_if_full(at);
+        self.pause_if_full(connection_id);
     }
 
-    fn reply(&mut self, at: ConnectionId, id: u32, body: ReplyBody) {
-        let Some(session) = self.session(at) else { return };
+    fn reply(&mut self, connection_id: ConnectionId, id: u32, body: ReplyBody) {
+        let Some(session) = self.session(connection_id) else { return };
         let frame = encode(session, &Reply { id, body });
         if session.pending.is_empty() {
-            self.push(at, frame);
+            self.enqueue(connection_id, frame);
         } else {
-            self.place(at, Slot::Ready(frame));
+            self.push_pending(connection_id, PendingReply::Ready(frame));
         }
     }
 
-    /// Stops reading from a client of whose commands too much waits.
-    fn pause_if_full(&mut self, at: ConnectionId) {
+    /// Pauses reading if too many bytes of commands wait.
+    fn pause_if_full(&mut self, connection_id: ConnectionId) {
         let limit = self.limits.pending_command_bytes;
-        let Some(session) = self.session(at) else { return };
+        let Some(session) = self.session(connection_id) else { return };
         if session.pending.bytes() > limit && !std::mem::replace(&mut session.paused, true) {
             self.counters.reads_paused.add(1);
         }
     }
 
-    /// Goes on reading once no more than half of the limit waits.
-    fn unpause_if_relieved(&mut self, at: ConnectionId) {
+    /// Resumes reading when at most half of the limit waits.
+    fn unpause_if_relieved(&mut self, connection_id: ConnectionId) {
         let limit = self.limits.pending_command_bytes;
-        let Some(session) = self.session(at) else { return };
+        let Some(session) = self.session(connection_id) else { return };
         if session.paused && session.pending.bytes() <= limit / 2 {
             session.paused = false;
-            self.read_later(at);
+            self.read_later(connection_id);
         }
     }
 
-    /// Writes the replies whose turn has come.
-    pub(super) fn advance(&mut self, at: ConnectionId) {
-        while self.is_open(at)
-            && let Some(slot) = self.next_slot(at)
+    /// Writes the replies that are ready.
+    pub(super) fn flush_ready_replies(&mut self, connection_id: ConnectionId) {
+        while self.is_open(connection_id)
+            && let Some(slot) = self.pop_ready(connection_id)
         {
             match slot {
-                Slot::Ready(frame) => self.push(at, frame),
-                Slot::Connect { id, openings } => self.connected(at, id, openings),
-                Slot::Subscribe { id, failed: Some(code), .. } => {
-                    self.push_reply(at, id, ReplyBody::Error(code.into()));
+                PendingReply::Ready(frame) => self.enqueue(connection_id, frame),
+                PendingReply::AwaitingConnect { id, pending_subscriptions } => {
+                    self.finish_connect(connection_id, id, pending_subscriptions)
                 }
-                Slot::Subscribe { id, opening, strict, failed: None } => {
-                    self.subscribed(at, id, opening, strict);
+                PendingReply::AwaitingSubscribe { id, failed: Some(code), .. } => {
+                    self.push_reply(connection_id, id, ReplyBody::Error(code.into()));
                 }
-                Slot::Asked { id, body, .. } => {
-                    self.push_reply(at, id, body.unwrap_or(ReplyBody::Error(ErrorCode::Internal.into())));
+                PendingReply::AwaitingSubscribe {
+                    id,
+                    pending_subscription,
+                    reject_unrecovered,
+                    failed: None,
+                } => {
+                    self.finish_subscribe_command(
+                        connection_id,
+                        id,
+                        pending_subscription,
+                        reject_unrecovered,
+                    );
                 }
-                Slot::Deferred { command, .. } => self.resume(at, command),
+                PendingReply::AwaitingNode { id, body, .. } => {
+                    self.push_reply(
+                        connection_id,
+                        id,
+                        body.unwrap_or(ReplyBody::Error(ErrorCode::Internal.into())),
+                    );
+                }
+                PendingReply::Deferred { command, .. } => self.execute_deferred(connection_id, command),
             }
         }
-        self.unpause_if_relieved(at);
+        self.unpause_if_relieved(connection_id);
     }
 
-    fn push_reply(&mut self, at: ConnectionId, id: u32, body: ReplyBody) {
-        if let Some(session) = self.session(at) {
+    fn push_reply(&mut self, connection_id: ConnectionId, id: u32, body: ReplyBody) {
+        if let Some(session) = self.session(connection_id) {
             let frame = encode(session, &Reply { id, body });
-            self.push(at, frame);
+            self.enqueue(connection_id, frame);
         }
     }
 
-    /// The first slot, unless it has to wait.
-    fn next_slot(&mut self, at: ConnectionId) -> Option<Slot> {
-        let connection = self.connections.get_mut(at as usize)?;
-        let held = match connection.session()?.pending.front_mut()? {
-            Slot::Ready(_) | Slot::Deferred { .. } | Slot::Subscribe { failed: Some(_), .. } => false,
-            Slot::Connect { .. } | Slot::Subscribe { .. } => !self.opened(at),
-            Slot::Asked { body, .. } => body.is_none(),
+    /// The first reply, unless it has to wait.
+    fn pop_ready(&mut self, connection_id: ConnectionId) -> Option<PendingReply> {
+        let connection = self.connections.get_mut(connection_id as usize)?;
+        let deferred = match connection.session()?.pending.front_mut()? {
+            PendingReply::Ready(_)
+            | PendingReply::Deferred { .. }
+            | PendingReply::AwaitingSubscribe { failed: Some(_), .. } => false,
+            PendingReply::AwaitingConnect { .. } | PendingReply::AwaitingSubscribe { .. } => {
+                !self.is_ready_to_reply(connection_id)
+            }
+            PendingReply::AwaitingNode { body, .. } => body.is_none(),
         };
-        if held {
+        if deferred {
             return None;
         }
-        self.session(at)?.pending.pop_front()
+        self.session(connection_id)?.pending.pop_front()
     }
 
-    /// Carries out a command that was put off, in the place of its slot.
-    fn resume(&mut self, at: ConnectionId, command: Command) {
+    /// Executes a deferred command, in its place in the order of replies.
+    fn execute_deferred(&mut self, connection_id: ConnectionId, command: Command) {
         let id = command.id;
-        let slot = match self.execute(at, command) {
-            Outcome::Reply(body) => match self.session(at) {
-                Some(session) => Slot::Ready(encode(session, &Reply { id, body })),
+        let slot = match self.execute(connection_id, command) {
+            Outcome::Reply(body) => match self.session(connection_id) {
+                Some(session) => PendingReply::Ready(encode(session, &Reply { id, body })),
                 None => return,
             },
-            Outcome::Slot(slot) => slot,
-            Outcome::Silence => return,
-            Outcome::Disconnect(disconnect) => return self.disconnect(at, disconnect),
+            Outcome::Pending(slot) => slot,
+            Outcome::NoReply => return,
+            Outcome::Disconnect(disconnect) => return self.disconnect(connection_id, disconnect),
         };
-        if let Some(session) = self.session(at) {
+        if let Some(session) = self.session(connection_id) {
             session.pending.push_front(slot);
         }
     }
 
-    fn connected(&mut self, at: ConnectionId, id: u32, openings: Vec<Opening>) {
-        let mut subs = Vec::with_capacity(openings.len());
-        for opening in openings {
-            let name = self.channels.at(opening.channel).name.clone();
-            subs.push((name.to_string(), self.begin(at, opening)));
-            if let Some(session) = self.session(at) {
+    fn finish_connect(
+        &mut self,
+        connection_id: ConnectionId,
+        id: u32,
+        pending_subscriptions: Vec<PendingSubscription>,
+    ) {
+        let mut subs = Vec::with_capacity(pending_subscriptions.len());
+        for pending_subscription in pending_subscriptions {
+            let name = self.channels.get(pending_subscription.channel).name.clone();
+            subs.push((name.to_string(), self.finish_subscribe(connection_id, pending_subscription)));
+            if let Some(session) = self.session(connection_id) {
                 session.server_side.push(name);
             }
         }
-        let client = self.session(at).and_then(|session| session.client).unwrap_or_default();
+        let client = self.session(connection_id).and_then(|session| session.client).unwrap_or_default();
         let result = ConnectResult {
             client: client.to_string(),
             version: concat!("earshot ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -296,29 +345,39 @@ impl Shard {
             pong: true,
             ..ConnectResult::default()
         };
-        self.push_first(at, id, ReplyBody::Connect(result));
+        self.push_reply_with_recovered(connection_id, id, ReplyBody::Connect(result));
     }
 
-    fn subscribed(&mut self, at: ConnectionId, id: u32, opening: Opening, strict: bool) {
-        let channel = opening.channel;
-        let remembers = self.remembers(channel);
-        let lost =
-            opening.since.is_some() && opening.recovery.as_ref().is_some_and(|r| !(r.recovered && remembers));
-        if strict && lost {
-            self.leave(at, channel);
-            return self.push_reply(at, id, ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()));
+    fn finish_subscribe_command(
+        &mut self,
+        connection_id: ConnectionId,
+        id: u32,
+        pending_subscription: PendingSubscription,
+        reject_unrecovered: bool,
+    ) {
+        let channel = pending_subscription.channel;
+        let remembers = self.has_history(channel);
+        let lost = pending_subscription.since.is_some()
+            && pending_subscription.recovery.as_ref().is_some_and(|r| !(r.recovered && remembers));
+        if reject_unrecovered && lost {
+            self.unsubscribe_from(connection_id, channel);
+            return self.push_reply(
+                connection_id,
+                id,
+                ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()),
+            );
         }
-        let result = self.begin(at, opening);
-        self.push_first(at, id, ReplyBody::Subscribe(result));
+        let result = self.finish_subscribe(connection_id, pending_subscription);
+        self.push_reply_with_recovered(connection_id, id, ReplyBody::Subscribe(result));
     }
 
-    /// A reply with the first page of what was recovered, and what came in meanwhile.
-    fn push_first(&mut self, at: ConnectionId, id: u32, body: ReplyBody) {
-        let Some(session) = self.session(at) else { return };
+    /// Writes a reply with the first page of recovered publications, and what arrived meanwhile.
+    fn push_reply_with_recovered(&mut self, connection_id: ConnectionId, id: u32, body: ReplyBody) {
+        let Some(session) = self.session(connection_id) else { return };
         let frame = encode(session, &Reply { id, body });
-        self.push_recovered(at, frame);
-        self.release(at);
-        self.want_page(at);
+        self.enqueue_recovered_frame(connection_id, frame);
+        self.send_deferred(connection_id);
+        self.queue_page(connection_id);
     }
 }
 

@@ -1,7 +1,7 @@
-//! Server-Sent Events as they stand on the wire.
+//! Server-Sent Events on the wire.
 //!
-//! Owns the head of the answer, the chunks around events, and the named events of the gateway itself: `subscribed`,
-//! `gap`, `error`. Must never know a subscription.
+//! Owns the response head, the chunks around events, and the events of the gateway itself: `subscribed`, `gap`,
+//! `error`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use earshot_protocol::{ChannelName, ChannelTag, Cursor, StreamPosition, sse};
 
 use crate::node::publication::Publication;
 
-/// The headers that every stream has, beside those of CORS.
+/// The headers of every stream, beside those of CORS.
 pub const HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream"),
     ("cache-control", "no-cache, no-store, no-transform"),
@@ -21,7 +21,7 @@ pub const HEADERS: [(&str, &str); 3] = [
 /// The end of a chunked body.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// The head of the answer over HTTP/1.1, with these headers beside its own.
+/// The response head over HTTP/1.1, with these headers beside its own.
 pub fn head(headers: &HeaderMap) -> Bytes {
     let mut head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n".to_vec();
     let own = HEADERS.iter().map(|(name, value)| (*name, value.as_bytes()));
@@ -48,7 +48,7 @@ pub(super) fn unchunked(chunk: &Bytes) -> Bytes {
     chunk.slice(start..chunk.len().saturating_sub(2).max(start))
 }
 
-/// A publication for a stream of its channel alone, in a chunk.
+/// A publication in a stream of one channel, as a chunk.
 pub(super) fn single(publication: &Publication) -> Bytes {
     let mut id = Vec::new();
     Cursor::write([(ChannelTag::of(&publication.channel), publication.position)], &mut id);
@@ -57,14 +57,14 @@ pub(super) fn single(publication: &Publication) -> Bytes {
     chunk(&event)
 }
 
-/// A publication for a stream of several channels, in a chunk, but for its id and its end: [`id_line`].
+/// A publication in a stream of several channels, as a chunk, without its id and its end: [`id_line`].
 pub(super) fn named(publication: &Publication) -> Bytes {
     let mut event = Vec::with_capacity(publication.payload.len() + 64);
     sse::event_open(Some(publication.channel.as_str()), &sse::payload(&publication.payload), &mut event);
     chunk(&event)
 }
 
-/// What ends a named event: the cursor over all channels of the stream.
+/// The end of a named event: the cursor over all channels of the stream.
 pub(super) fn id_line(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>) -> Vec<u8> {
     let mut id = Vec::new();
     Cursor::write(positions, &mut id);
@@ -73,7 +73,7 @@ pub(super) fn id_line(positions: impl IntoIterator<Item = (ChannelTag, StreamPos
     line
 }
 
-/// Whether a piece ends an event that the piece before it began: [`id_line`], chunked or not.
+/// Whether a frame ends the event that the frame before it started: [`id_line`], chunked or not.
 pub(super) fn is_rest(piece: &[u8]) -> bool {
     let (size, body) = match memchr::memchr(b'\n', piece) {
         Some(end) => piece.split_at(end + 1),
@@ -82,7 +82,7 @@ pub(super) fn is_rest(piece: &[u8]) -> bool {
     if size.ends_with(b"\r\n") { body.starts_with(b"id: ") } else { piece.starts_with(b"id: ") }
 }
 
-/// The comment that keeps an idle stream alive.
+/// The comment that keeps an idle stream open.
 pub(super) fn heartbeat() -> Vec<u8> {
     let mut out = Vec::new();
     sse::heartbeat(&mut out);
@@ -98,8 +98,7 @@ pub(super) fn ping(interval: Duration) -> Vec<u8> {
     out
 }
 
-/// The first event of a stream: its channels, whether each was recovered, and how long the client shall wait before it
-/// reconnects.
+/// The first event of a stream: its channels, whether each was recovered, and the delay before the client reconnects.
 pub(super) fn subscribed<'a>(
     channels: impl Iterator<Item = (&'a ChannelName, bool)>,
     positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>,
@@ -116,7 +115,7 @@ pub(super) fn subscribed<'a>(
     out
 }
 
-/// A hole in a channel's sequence; the cursor says where it goes on.
+/// A gap in the sequence of a channel; the cursor contains the position after it.
 pub(super) fn gap(
     channel: &ChannelName,
     reason: &str,
@@ -129,8 +128,7 @@ pub(super) fn gap(
     out
 }
 
-/// Why the stream ends, and how long the client shall wait before it reconnects: a stream that is refused has no other
-/// event.
+/// Why the stream ends, and the delay before the client reconnects: a rejected stream has no other event.
 pub(super) fn error(code: u32, reason: &str, retry_ms: u32) -> Vec<u8> {
     let data = serde_json::json!({ "code": code, "reason": reason }).to_string();
     let mut out = Vec::new();

@@ -1,6 +1,6 @@
-//! What happens by itself: pings, heartbeats, and the deadlines of connections.
+//! Timers of connections: pings, heartbeats and timeouts.
 //!
-//! Owns which deadline comes next for a connection. Must never read a clock but the wheel.
+//! Owns which timer of a connection comes next. Reads no clock except the wheel.
 
 use std::time::Duration;
 
@@ -8,58 +8,60 @@ use earshot_protocol::Disconnect;
 use tokio::time::Instant;
 
 use super::channels::ConnectionId;
-use super::connection::{Connection, Deadline, Kind};
-use super::reactor::{NOTICES_PER_TICK, Shard, key};
-use super::wheel::Tick;
+use super::connection::{Connection, ConnectionKind, TimerKind};
+use super::event_loop::{RESUBSCRIBES_PER_TICK, Shard, key};
+use super::timer_wheel::Tick;
 use super::{sse, websocket};
 
-/// Ticks between two looks at the streams that hyper carries, in case a wake was lost.
-const STREAM_LOOK_TICKS: u64 = 5;
+/// Ticks between two polls of the streams that hyper serves, in case a wake-up was lost.
+const HYPER_POLL_TICKS: u64 = 5;
 
 /// The range of factors that [`jittered`] applies.
 const JITTER_MIN: f64 = 0.8;
 const JITTER_MAX: f64 = 1.2;
 
 impl Shard {
-    /// What is to happen with a connection next, and when.
-    pub(super) fn set_deadline(&mut self, at: ConnectionId, deadline: Deadline, wait: Duration) {
+    /// Sets the timer of a connection. A connection has one timer.
+    pub(super) fn set_timer(&mut self, connection_id: ConnectionId, timer: TimerKind, wait: Duration) {
         let due = self.wheel.after(wait);
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        // Whoever is about to leave with the gateway is not kept by a pong.
-        if connection.deadline == Deadline::Leave && deadline != Deadline::Close {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        // A pong does not delay a disconnect because of a shutdown.
+        if connection.timer == TimerKind::Drain && timer != TimerKind::Close {
             return;
         }
-        // Nor is one that ends kept by whatever was about to happen with it.
-        if !connection.is_open() && deadline != Deadline::Close {
+        // A connection that is closing has no other timer.
+        if !connection.is_open() && timer != TimerKind::Close {
             return;
         }
-        connection.deadline = deadline;
+        connection.timer = timer;
         connection.due = due;
         if due < connection.armed {
-            connection.armed = self.wheel.enter(key(at, connection.generation), due);
+            connection.armed = self.wheel.insert(key(connection_id, connection.generation), due);
         }
     }
 
-    pub(super) fn set_heartbeat(&mut self, at: ConnectionId) {
-        self.set_deadline(at, Deadline::Heartbeat, jittered(self.limits.sse_heartbeat));
+    pub(super) fn set_heartbeat(&mut self, connection_id: ConnectionId) {
+        self.set_timer(connection_id, TimerKind::Heartbeat, jittered(self.limits.sse_heartbeat));
     }
 
-    /// When a stream that begins now is to end.
-    pub(super) fn age_limit(&self) -> Option<Tick> {
+    /// When a stream that starts now ends.
+    pub(super) fn max_age_at(&self) -> Option<Tick> {
         self.limits.sse_max_age.map(|age| self.wheel.after(jittered(age)))
     }
 
-    /// A stream is kept alive, or ended when it is old enough.
-    pub(super) fn heartbeat(&mut self, at: ConnectionId) {
-        let Some(Connection { kind: Kind::Sse(stream), .. }) = self.connections.get(at as usize) else {
+    /// Sends a heartbeat, or ends a stream that has reached its maximum age.
+    pub(super) fn on_heartbeat(&mut self, connection_id: ConnectionId) {
+        let Some(Connection { kind: ConnectionKind::Sse(stream), .. }) =
+            self.connections.get(connection_id as usize)
+        else {
             return;
         };
-        if stream.ends.is_some_and(|ends| ends <= self.wheel.now()) {
-            return self.finish(at);
+        if stream.max_age_at.is_some_and(|max_age_at| max_age_at <= self.wheel.now()) {
+            return self.end_stream(connection_id);
         }
         let heartbeat = if stream.ping { self.stream_ping() } else { sse::heartbeat() };
-        self.event(at, &heartbeat);
-        self.set_heartbeat(at);
+        self.send_event(connection_id, &heartbeat);
+        self.set_heartbeat(connection_id);
     }
 
     /// The ping of a stream that requests such events.
@@ -67,78 +69,78 @@ impl Shard {
         sse::ping(self.limits.sse_heartbeat.mul_f64(JITTER_MAX))
     }
 
-    pub(super) fn tick(&mut self) {
-        self.give_up_channels();
-        self.ask_again();
-        self.notices_left = NOTICES_PER_TICK;
-        self.send_notices();
-        if self.wheel.now().is_multiple_of(STREAM_LOOK_TICKS) {
-            self.look_at_streams();
+    pub(super) fn on_tick(&mut self) {
+        self.send_detaches();
+        self.retry_recoveries();
+        self.resubscribes_left = RESUBSCRIBES_PER_TICK;
+        self.send_resubscribes();
+        if self.wheel.now().is_multiple_of(HYPER_POLL_TICKS) {
+            self.poll_hyper_streams();
         }
-        while let Some(keys) = self.wheel.turn(Instant::now()) {
+        while let Some(keys) = self.wheel.advance(Instant::now()) {
             for key in keys {
-                self.turn_of(key);
+                self.on_timer(key);
             }
         }
     }
 
-    pub(super) fn turn_of(&mut self, key: u64) {
-        let Some(at) = self.find(key) else { return };
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
+    pub(super) fn on_timer(&mut self, key: u64) {
+        let Some(connection_id) = self.find(key) else { return };
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         if connection.armed != self.wheel.now() {
             return;
         }
         if connection.due > connection.armed {
-            connection.armed = self.wheel.enter(key, connection.due);
+            connection.armed = self.wheel.insert(key, connection.due);
             return;
         }
         connection.armed = u64::MAX;
-        match connection.deadline {
-            Deadline::Connect => self.disconnect(at, Disconnect::Stale),
-            Deadline::Ping => self.ping(at),
-            Deadline::Pong => self.no_pong(at),
-            Deadline::Heartbeat => self.heartbeat(at),
-            Deadline::Leave => self.leave_one(at),
-            Deadline::Close => self.remove(at),
+        match connection.timer {
+            TimerKind::Connect => self.disconnect(connection_id, Disconnect::Stale),
+            TimerKind::Ping => self.send_ping(connection_id),
+            TimerKind::Pong => self.on_pong_timeout(connection_id),
+            TimerKind::Heartbeat => self.on_heartbeat(connection_id),
+            TimerKind::Drain => self.drain_one(connection_id),
+            TimerKind::Close => self.remove(connection_id),
         }
     }
 
-    pub(super) fn ping(&mut self, at: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        connection.progress = false;
+    pub(super) fn send_ping(&mut self, connection_id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        connection.wrote_since_timer = false;
         let Some(session) = connection.session() else { return };
         session.pong_due = true;
         let ping = websocket::ping(session.encoding);
-        self.push_control(at, ping);
-        self.set_deadline(at, Deadline::Pong, self.limits.pong_timeout);
+        self.enqueue_control(connection_id, ping);
+        self.set_timer(connection_id, TimerKind::Pong, self.limits.pong_timeout);
     }
 
-    /// The pong did not come in time. A client that is still busy reading what stood before the ping has not even
-    /// seen it; it is given more time as long as it goes on reading. So is a client whose pong may not have been read,
-    /// because its commands wait for the node.
-    pub(super) fn no_pong(&mut self, at: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(at as usize) else { return };
-        let read_is_due =
-            connection.unread || matches!(&connection.kind, Kind::WebSocket(session) if session.paused);
-        let reads = connection.blocked && std::mem::take(&mut connection.progress);
+    /// The pong did not arrive in time. A client that is still reading what was sent before the ping has not received
+    /// the ping, and gets more time while it reads. So does a client whose pong may not have been read, because its
+    /// commands wait for the node.
+    pub(super) fn on_pong_timeout(&mut self, connection_id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        let read_is_due = connection.has_pending_read
+            || matches!(&connection.kind, ConnectionKind::WebSocket(session) if session.paused);
+        let reads = connection.blocked && std::mem::take(&mut connection.wrote_since_timer);
         if reads || (!connection.blocked && read_is_due) {
-            return self.set_deadline(at, Deadline::Pong, self.limits.pong_timeout);
+            return self.set_timer(connection_id, TimerKind::Pong, self.limits.pong_timeout);
         }
-        self.disconnect(at, Disconnect::NoPong);
+        self.disconnect(connection_id, Disconnect::NoPong);
     }
 
-    /// Streams whose wake found no place are looked at here.
-    pub(super) fn look_at_streams(&mut self) {
+    /// Checks the streams whose wake-up found the queue full.
+    pub(super) fn poll_hyper_streams(&mut self) {
         for key in std::mem::take(&mut self.streams) {
-            if let Some(at) = self.find(key) {
+            if let Some(connection_id) = self.find(key) {
                 self.streams.push(key);
-                self.stream_woken(at);
+                self.on_hyper_wake(connection_id);
             }
         }
     }
 }
 
-/// A random duration within 20 % of `time`.
+/// A duration, plus or minus 20 %.
 pub(super) fn jittered(time: Duration) -> Duration {
     time.mul_f64(JITTER_MIN + fastrand::f64() * (JITTER_MAX - JITTER_MIN))
 }

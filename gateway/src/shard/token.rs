@@ -1,6 +1,6 @@
-//! What counts as a token in an `Authorization` value, and the log line of clients that are refused for one.
+//! Recognises a token in an `Authorization` value, and logs clients that are rejected because of one.
 //!
-//! Owns how often the line is written. Must never hold a token.
+//! Tokens are neither kept nor logged.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The least time between two lines.
+/// The minimum time between two log lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Schemes that carry no token of ours: what browsers and proxies add by themselves, and the API key.
+/// Schemes that carry no login token: what browsers and proxies add by themselves, and the API key.
 const OTHER_SCHEMES: [&str; 5] = ["basic", "digest", "negotiate", "ntlm", "apikey"];
 
 /// Whether the value of an `Authorization` header is a token (RFC 9110, section 11.4: a scheme, then white space).
@@ -22,8 +22,8 @@ pub fn is_token(authorization: &[u8]) -> bool {
     })
 }
 
-/// Logs that a client presented a token and was refused, at most once in ten seconds, with the number since the last
-/// line. It never waits.
+/// Logs that a client with a token was rejected, at most once in ten seconds, with the number since the last line.
+/// Does not block.
 pub fn log_refused(presented: &'static str) {
     static REFUSED: AtomicU64 = AtomicU64::new(0);
     static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);

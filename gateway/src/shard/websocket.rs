@@ -1,8 +1,8 @@
-//! WebSocket frames by RFC 6455, as a server sees them.
+//! WebSocket frames (RFC 6455) of a server.
 //!
-//! Owns the way from bytes to messages and back: headers, masks, fragments, control frames, and which mistake is
-//! closed with which code. A connection owns memory only while a frame or a message of it is incomplete. Must never
-//! do I/O, and never reserve what a header merely announces.
+//! Decodes headers, masks, fragments and control frames into messages, and encodes frames. Owns the close code of each
+//! protocol error. A connection holds memory only while a frame or a message is incomplete, and no memory is reserved
+//! for an announced length.
 
 use std::io::Cursor;
 
@@ -11,26 +11,26 @@ use earshot_protocol::Encoding;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-/// What a client sent, whole and unmasked.
+/// A complete, unmasked message of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message<'a> {
     Text(&'a [u8]),
     Binary(&'a [u8]),
     Ping(&'a [u8]),
     Pong,
-    /// With the code to answer with; `None` when the client gave none.
+    /// With the code to answer with; `None` if the client sent none.
     Close(Option<u16>),
 }
 
-/// A mistake that ends the connection, with the close code that says so.
+/// An error that closes the connection, with the close code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Violation {
+pub(super) struct ProtocolError {
     pub(super) code: u16,
     pub(super) reason: &'static str,
 }
 
-const fn violation(code: CloseCodeNumber, reason: &'static str) -> Violation {
-    Violation { code: code as u16, reason }
+const fn protocol_error(code: CloseCodeNumber, reason: &'static str) -> ProtocolError {
+    ProtocolError { code: code as u16, reason }
 }
 
 #[derive(Clone, Copy)]
@@ -40,34 +40,34 @@ enum CloseCodeNumber {
     Size = 1009,
 }
 
-/// What is kept of a connection's incoming bytes between reads.
+/// Bytes of a connection that are kept between reads.
 #[derive(Debug, Default)]
-pub(super) struct Inbound {
-    /// An incomplete frame, as it came.
+pub(super) struct FrameReader {
+    /// An incomplete frame.
     partial: Vec<u8>,
     /// The fragments of a message so far, unmasked.
     fragments: Vec<u8>,
     /// The kind of the fragmented message.
-    fragmented: Option<Kind>,
+    fragmented: Option<DataKind>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum DataKind {
     Text,
     Binary,
 }
 
-/// Takes messages out of the bytes of one read.
+/// Decodes messages from the bytes of one read.
 #[derive(Debug)]
 pub(super) struct Decoder<'a> {
-    inbound: &'a mut Inbound,
-    /// The bytes kept from before with the new ones behind them, when there were any.
-    joined: Vec<u8>,
-    fresh: &'a mut [u8],
+    reader: &'a mut FrameReader,
+    /// The bytes kept from earlier reads, followed by the input, if there were any.
+    buffered: Vec<u8>,
+    input: &'a mut [u8],
     at: usize,
     limit: usize,
-    /// The message handed out last was put together from fragments.
-    assembled: bool,
+    /// The last message was assembled from fragments.
+    from_fragments: bool,
 }
 
 struct Header {
@@ -78,36 +78,36 @@ struct Header {
 }
 
 enum Opcode {
-    Data(Kind),
+    Data(DataKind),
     Continue,
     Control(Control),
 }
 
-impl Inbound {
-    /// Reads on in what came before, with new bytes; a message may have `limit` bytes.
-    pub(super) fn decode<'a>(&'a mut self, fresh: &'a mut [u8], limit: usize) -> Decoder<'a> {
-        let mut joined = std::mem::take(&mut self.partial);
-        if !joined.is_empty() {
-            joined.extend_from_slice(fresh);
+impl FrameReader {
+    /// Decodes the kept bytes and the input; a message may have `limit` bytes.
+    pub(super) fn decode<'a>(&'a mut self, input: &'a mut [u8], limit: usize) -> Decoder<'a> {
+        let mut buffered = std::mem::take(&mut self.partial);
+        if !buffered.is_empty() {
+            buffered.extend_from_slice(input);
         }
-        Decoder { inbound: self, joined, fresh, at: 0, limit, assembled: false }
+        Decoder { reader: self, buffered, input, at: 0, limit, from_fragments: false }
     }
 }
 
 impl Decoder<'_> {
-    /// The next whole message. `None` when the bytes are used up; what is incomplete is kept for the next read.
-    pub(super) fn next(&mut self) -> Result<Option<Message<'_>>, Violation> {
-        if std::mem::take(&mut self.assembled) {
-            self.inbound.fragments = Vec::new();
+    /// The next complete message. `None` if the bytes are used up; an incomplete frame is kept for the next read.
+    pub(super) fn next(&mut self) -> Result<Option<Message<'_>>, ProtocolError> {
+        if std::mem::take(&mut self.from_fragments) {
+            self.reader.fragments = Vec::new();
         }
         loop {
             let Some(header) = self.header()? else {
-                self.keep_rest();
+                self.buffer_rest();
                 return Ok(None);
             };
-            let bytes = if self.joined.is_empty() { &mut *self.fresh } else { &mut self.joined[..] };
+            let bytes = if self.buffered.is_empty() { &mut *self.input } else { &mut self.buffered[..] };
             if header.payload.end > bytes.len() {
-                self.keep_rest();
+                self.buffer_rest();
                 return Ok(None);
             }
             unmask(&mut bytes[header.payload.clone()], header.mask);
@@ -116,94 +116,98 @@ impl Decoder<'_> {
                 Opcode::Control(control) => return self.control(control, header.payload).map(Some),
                 Opcode::Data(kind) if header.is_final => return self.whole(kind, header.payload).map(Some),
                 Opcode::Data(kind) => {
-                    self.inbound.fragmented = Some(kind);
+                    self.reader.fragmented = Some(kind);
                     self.append(header.payload);
                 }
                 Opcode::Continue => {
                     self.append(header.payload);
                     if header.is_final {
-                        return self.assembled().map(Some);
+                        return self.reassembled().map(Some);
                     }
                 }
             }
         }
     }
 
-    /// Keeps what was not handed out yet for later.
+    /// Keeps the rest of the bytes for later.
     pub(super) fn stop(&mut self) {
-        if std::mem::take(&mut self.assembled) {
-            self.inbound.fragments = Vec::new();
+        if std::mem::take(&mut self.from_fragments) {
+            self.reader.fragments = Vec::new();
         }
-        self.keep_rest();
+        self.buffer_rest();
     }
 
     fn bytes(&self) -> &[u8] {
-        if self.joined.is_empty() { self.fresh } else { &self.joined }
+        if self.buffered.is_empty() { self.input } else { &self.buffered }
     }
 
-    fn header(&self) -> Result<Option<Header>, Violation> {
+    fn header(&self) -> Result<Option<Header>, ProtocolError> {
         let mut cursor = Cursor::new(&self.bytes()[self.at..]);
         let parsed = FrameHeader::parse(&mut cursor)
-            .map_err(|_| violation(CloseCodeNumber::Protocol, "unknown opcode"))?;
+            .map_err(|_| protocol_error(CloseCodeNumber::Protocol, "unknown opcode"))?;
         let Some((header, length)) = parsed else { return Ok(None) };
         if header.rsv1 || header.rsv2 || header.rsv3 {
-            return Err(violation(CloseCodeNumber::Protocol, "reserved bits set"));
+            return Err(protocol_error(CloseCodeNumber::Protocol, "reserved bits set"));
         }
         let Some(mask) = header.mask else {
-            return Err(violation(CloseCodeNumber::Protocol, "frame not masked"));
+            return Err(protocol_error(CloseCodeNumber::Protocol, "frame not masked"));
         };
         let kind = self.opcode(&header, length)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let before = if matches!(kind, Opcode::Control(_)) { 0 } else { self.inbound.fragments.len() };
+        let before = if matches!(kind, Opcode::Control(_)) { 0 } else { self.reader.fragments.len() };
         if length.saturating_add(before) > self.limit {
-            return Err(violation(CloseCodeNumber::Size, "message too large"));
+            return Err(protocol_error(CloseCodeNumber::Size, "message too large"));
         }
         let start = self.at + usize::try_from(cursor.position()).unwrap_or_default();
         Ok(Some(Header { kind, is_final: header.is_final, mask, payload: start..start + length }))
     }
 
-    fn opcode(&self, header: &FrameHeader, length: u64) -> Result<Opcode, Violation> {
-        let fragmented = self.inbound.fragmented.is_some();
+    fn opcode(&self, header: &FrameHeader, length: u64) -> Result<Opcode, ProtocolError> {
+        let fragmented = self.reader.fragmented.is_some();
         match header.opcode {
             OpCode::Control(control) if !header.is_final => {
                 let _ = control;
-                Err(violation(CloseCodeNumber::Protocol, "fragmented control frame"))
+                Err(protocol_error(CloseCodeNumber::Protocol, "fragmented control frame"))
             }
             OpCode::Control(_) if length > 125 => {
-                Err(violation(CloseCodeNumber::Protocol, "control frame too long"))
+                Err(protocol_error(CloseCodeNumber::Protocol, "control frame too long"))
             }
             OpCode::Control(Control::Reserved(_)) | OpCode::Data(Data::Reserved(_)) => {
-                Err(violation(CloseCodeNumber::Protocol, "unknown opcode"))
+                Err(protocol_error(CloseCodeNumber::Protocol, "unknown opcode"))
             }
             OpCode::Control(control) => Ok(Opcode::Control(control)),
             OpCode::Data(Data::Continue) if fragmented => Ok(Opcode::Continue),
             OpCode::Data(Data::Continue) => {
-                Err(violation(CloseCodeNumber::Protocol, "continuation of nothing"))
+                Err(protocol_error(CloseCodeNumber::Protocol, "continuation of nothing"))
             }
             OpCode::Data(_) if fragmented => {
-                Err(violation(CloseCodeNumber::Protocol, "continuation expected"))
+                Err(protocol_error(CloseCodeNumber::Protocol, "continuation expected"))
             }
-            OpCode::Data(Data::Text) => Ok(Opcode::Data(Kind::Text)),
-            OpCode::Data(Data::Binary) => Ok(Opcode::Data(Kind::Binary)),
+            OpCode::Data(Data::Text) => Ok(Opcode::Data(DataKind::Text)),
+            OpCode::Data(Data::Binary) => Ok(Opcode::Data(DataKind::Binary)),
         }
     }
 
     fn append(&mut self, payload: std::ops::Range<usize>) {
-        let bytes = if self.joined.is_empty() { &*self.fresh } else { &self.joined };
-        self.inbound.fragments.extend_from_slice(&bytes[payload]);
+        let bytes = if self.buffered.is_empty() { &*self.input } else { &self.buffered };
+        self.reader.fragments.extend_from_slice(&bytes[payload]);
     }
 
-    fn whole(&self, kind: Kind, payload: std::ops::Range<usize>) -> Result<Message<'_>, Violation> {
+    fn whole(&self, kind: DataKind, payload: std::ops::Range<usize>) -> Result<Message<'_>, ProtocolError> {
         message(kind, &self.bytes()[payload])
     }
 
-    fn assembled(&mut self) -> Result<Message<'_>, Violation> {
-        self.assembled = true;
-        let kind = self.inbound.fragmented.take().unwrap_or(Kind::Binary);
-        message(kind, &self.inbound.fragments)
+    fn reassembled(&mut self) -> Result<Message<'_>, ProtocolError> {
+        self.from_fragments = true;
+        let kind = self.reader.fragmented.take().unwrap_or(DataKind::Binary);
+        message(kind, &self.reader.fragments)
     }
 
-    fn control(&self, control: Control, payload: std::ops::Range<usize>) -> Result<Message<'_>, Violation> {
+    fn control(
+        &self,
+        control: Control,
+        payload: std::ops::Range<usize>,
+    ) -> Result<Message<'_>, ProtocolError> {
         let payload = &self.bytes()[payload];
         match control {
             Control::Close => close(payload).map(Message::Close),
@@ -212,42 +216,42 @@ impl Decoder<'_> {
         }
     }
 
-    fn keep_rest(&mut self) {
-        if self.joined.is_empty() {
-            self.inbound.partial = self.fresh[self.at..].to_vec();
+    fn buffer_rest(&mut self) {
+        if self.buffered.is_empty() {
+            self.reader.partial = self.input[self.at..].to_vec();
         } else {
-            let mut rest = std::mem::take(&mut self.joined);
+            let mut rest = std::mem::take(&mut self.buffered);
             rest.drain(..self.at);
-            self.inbound.partial = rest;
+            self.reader.partial = rest;
         }
         self.at = 0;
-        self.fresh = &mut [];
+        self.input = &mut [];
     }
 }
 
-fn message(kind: Kind, payload: &[u8]) -> Result<Message<'_>, Violation> {
+fn message(kind: DataKind, payload: &[u8]) -> Result<Message<'_>, ProtocolError> {
     match kind {
-        Kind::Binary => Ok(Message::Binary(payload)),
-        Kind::Text if simdutf8::basic::from_utf8(payload).is_ok() => Ok(Message::Text(payload)),
-        Kind::Text => Err(violation(CloseCodeNumber::Invalid, "text is not UTF-8")),
+        DataKind::Binary => Ok(Message::Binary(payload)),
+        DataKind::Text if simdutf8::basic::from_utf8(payload).is_ok() => Ok(Message::Text(payload)),
+        DataKind::Text => Err(protocol_error(CloseCodeNumber::Invalid, "text is not UTF-8")),
     }
 }
 
-fn close(payload: &[u8]) -> Result<Option<u16>, Violation> {
+fn close(payload: &[u8]) -> Result<Option<u16>, ProtocolError> {
     let [high, low, reason @ ..] = payload else {
         return if payload.is_empty() {
             Ok(None)
         } else {
-            Err(violation(CloseCodeNumber::Protocol, "close code cut short"))
+            Err(protocol_error(CloseCodeNumber::Protocol, "close code cut short"))
         };
     };
     let code = u16::from_be_bytes([*high, *low]);
     if !CloseCode::from(code).is_allowed() {
-        return Err(violation(CloseCodeNumber::Protocol, "close code not allowed"));
+        return Err(protocol_error(CloseCodeNumber::Protocol, "close code not allowed"));
     }
     match simdutf8::basic::from_utf8(reason) {
         Ok(_) => Ok(Some(code)),
-        Err(_) => Err(violation(CloseCodeNumber::Invalid, "close reason is not UTF-8")),
+        Err(_) => Err(protocol_error(CloseCodeNumber::Invalid, "close reason is not UTF-8")),
     }
 }
 
@@ -262,7 +266,7 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// A whole frame of the server, ready to be shared.
+/// A complete frame of the server.
 pub(super) fn frame(opcode: OpCode, payload: &[u8]) -> Bytes {
     let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
     let length = payload.len() as u64;
@@ -283,8 +287,8 @@ pub(super) fn binary(payload: &[u8]) -> Bytes {
     frame(OpCode::Data(Data::Binary), payload)
 }
 
-/// A ping of the protocol, which is an empty reply, in its frame. Of all frames it is written most often to those who
-/// are idle, and costs them nothing but the write.
+/// A ping of the protocol, an empty reply, in its frame. It is the most frequent frame of idle connections and needs
+/// no allocation.
 pub(super) fn ping(encoding: Encoding) -> Bytes {
     Bytes::from_static(match encoding {
         Encoding::Json => b"\x81\x02{}",
@@ -297,7 +301,7 @@ pub(super) fn pong(payload: &[u8]) -> Bytes {
     frame(OpCode::Control(Control::Pong), payload)
 }
 
-/// A close frame; without a code it is empty.
+/// A close frame; empty without a code.
 pub(super) fn close_frame(code: Option<u16>, reason: &str) -> Bytes {
     let payload = code.map_or_else(Vec::new, |code| [&code.to_be_bytes(), reason.as_bytes()].concat());
     frame(OpCode::Control(Control::Close), &payload)
@@ -327,12 +331,12 @@ mod tests {
         frame
     }
 
-    fn read_all(pieces: &[&[u8]]) -> Result<Vec<(char, Vec<u8>)>, Violation> {
-        let mut inbound = Inbound::default();
+    fn read_all(pieces: &[&[u8]]) -> Result<Vec<(char, Vec<u8>)>, ProtocolError> {
+        let mut reader = FrameReader::default();
         let mut out = Vec::new();
         for piece in pieces {
             let mut bytes = piece.to_vec();
-            let mut decoder = inbound.decode(&mut bytes, 1000);
+            let mut decoder = reader.decode(&mut bytes, 1000);
             while let Some(message) = decoder.next()? {
                 out.push(match message {
                     Message::Text(text) => ('t', text.to_vec()),
@@ -348,7 +352,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_of_any_fragmentation_gives_the_same_messages(
+        fn decodes_any_fragmentation_and_split(
             text in "[a-zä]{0,300}", cut in 0usize..300, splits in prop::collection::vec(0usize..700, 0..6),
             mask in any::<[u8; 4]>(),
         ) {
@@ -375,14 +379,14 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
             let at = at.min(bytes.len());
             let _ = read_all(&[&bytes[..at], &bytes[at..]]);
         }
     }
 
     #[test]
-    fn a_ping_is_what_the_codec_makes_of_it() {
+    fn ping_equals_the_encoded_reply() {
         for encoding in [Encoding::Json, Encoding::Protobuf] {
             let mut payload = Vec::new();
             encoding.encode_reply(&Reply { id: 0, body: ReplyBody::Ping }, &mut payload);
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_has_its_code() {
+    fn closes_each_protocol_error_with_its_code() {
         let mask = [1, 2, 3, 4];
         let table: [(&str, Vec<u8>, u16); 11] = [
             ("not masked", vec![0x81, 0x01, b'x'], 1002),
@@ -418,7 +422,7 @@ mod tests {
             if name == "too large" {
                 wire.extend(mask);
             }
-            assert_eq!(read_all(&[&wire]).map_err(|violation| violation.code), Err(code), "{name}");
+            assert_eq!(read_all(&[&wire]).map_err(|protocol_error| protocol_error.code), Err(code), "{name}");
         }
     }
 }

@@ -1,33 +1,33 @@
-//! A client: what it does by itself, whichever wire it speaks.
+//! A simulated client of either protocol.
 //!
-//! Must never know anything of the gateway but what it reads.
+//! Knows of the gateway only what it reads.
 
 use fastrand::Rng;
 
 use super::gateway::Gateway;
-use super::line::Line;
-use super::rules::Rules;
+use super::parameters::Parameters;
 use super::sse_client::SseClient;
-use super::truth::{Truth, Verdict};
+use super::transport::Transport;
+use super::truth::{CheckResult, Truth};
 use super::websocket_client::WebSocketClient;
 
-/// What a client acts upon, and what it is judged by.
-pub(super) struct Around<'a> {
+/// What a client acts on, and what it is verified against.
+pub(super) struct Context<'a> {
     pub(super) gateway: &'a mut Gateway,
     pub(super) truth: &'a Truth,
-    pub(super) rules: &'a Rules,
+    pub(super) parameters: &'a Parameters,
     pub(super) rng: &'a mut Rng,
-    pub(super) story: &'a mut Story,
+    pub(super) trace: &'a mut Trace,
 }
 
-/// What happened, written down when a case is repeated.
+/// The steps of a case, recorded when it is repeated.
 #[derive(Debug, Default)]
-pub(super) struct Story(pub(super) Option<Vec<String>>);
+pub(super) struct Trace(pub(super) Option<Vec<String>>);
 
-impl Story {
-    pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
+impl Trace {
+    pub(super) fn record(&mut self, entry: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.0 {
-            lines.push(line());
+            lines.push(entry());
         }
     }
 }
@@ -38,47 +38,48 @@ pub(super) enum Client {
 }
 
 impl Client {
-    pub(super) fn new(id: usize, rules: &Rules, rng: &mut Rng) -> Self {
+    pub(super) fn new(id: usize, parameters: &Parameters, rng: &mut Rng) -> Self {
         if rng.bool() {
-            Self::WebSocket(WebSocketClient::new(id, rules, rng))
+            Self::WebSocket(WebSocketClient::new(id, parameters, rng))
         } else {
-            Self::Sse(SseClient::new(id, rules, rng))
+            Self::Sse(SseClient::new(id, parameters, rng))
         }
     }
 
-    fn line(&mut self) -> &mut Option<Line> {
+    fn transport(&mut self) -> &mut Option<Transport> {
         match self {
-            Self::WebSocket(client) => &mut client.line,
-            Self::Sse(client) => &mut client.line,
+            Self::WebSocket(client) => &mut client.transport,
+            Self::Sse(client) => &mut client.transport,
         }
     }
 
-    /// One thing that a client may do.
-    pub(super) fn act(&mut self, around: &mut Around<'_>) -> Verdict {
+    /// One step of the client.
+    pub(super) fn act(&mut self, context: &mut Context<'_>) -> CheckResult {
         match self {
-            Self::WebSocket(client) => client.act(around),
-            Self::Sse(client) => client.act(around),
+            Self::WebSocket(client) => client.act(context),
+            Self::Sse(client) => client.act(context),
         }
     }
 
-    /// The client reads everything and comes back where it was cut off; whether anything happened.
-    pub(super) fn settle(&mut self, around: &mut Around<'_>) -> Verdict<bool> {
+    /// Reads everything and reconnects if disconnected. Returns whether anything happened.
+    pub(super) fn settle(&mut self, context: &mut Context<'_>) -> CheckResult<bool> {
         match self {
-            Self::WebSocket(client) => client.settle(around),
-            Self::Sse(client) => client.settle(around),
+            Self::WebSocket(client) => client.settle(context),
+            Self::Sse(client) => client.settle(context),
         }
     }
 
-    /// What it sent arrives.
-    pub(super) fn arrive(&mut self, gateway: &mut Gateway) -> bool {
-        self.line().as_mut().is_some_and(|line| line.arrive(gateway))
+    /// Delivers to the shard what the client has sent. Returns whether there was anything.
+    pub(super) fn deliver_sent(&mut self, gateway: &mut Gateway) -> bool {
+        self.transport().as_mut().is_some_and(|transport| transport.deliver_sent(gateway))
     }
 
-    /// All is quiet: it must hear what it wants, and miss nothing that was not announced.
-    pub(super) fn at_rest(&self, truth: &Truth, strictly: bool) -> Verdict {
+    /// When nothing is in flight: it must be subscribed to its channels and have received or been shown about every
+    /// publication.
+    pub(super) fn check_quiescent(&self, truth: &Truth, strictly: bool) -> CheckResult {
         match self {
-            Self::WebSocket(client) => client.at_rest(truth, strictly),
-            Self::Sse(client) => client.at_rest(truth, strictly),
+            Self::WebSocket(client) => client.check_quiescent(truth, strictly),
+            Self::Sse(client) => client.check_quiescent(truth, strictly),
         }
     }
 }

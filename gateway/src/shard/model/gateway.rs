@@ -1,6 +1,6 @@
-//! The gateway under test: the real node, lanes and shards, of which nothing moves unless a step is taken.
+//! The gateway under test: the real node, lanes and shards, which advance only by explicit steps.
 //!
-//! Must never decide which step is next, nor hold a thread or a task.
+//! Uses neither threads nor tasks.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
-use super::rules::{PUBLICATION_BYTES, Rules, Slow};
+use super::parameters::{PUBLICATION_BYTES, Parameters, Slow};
 use crate::broker::{Broker, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -22,13 +22,13 @@ use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::requests::request_queue;
 use crate::node::shard_queue::{ShardReceiver, shard_queue};
 use crate::node::{BrokerBinding, Node};
-use crate::shard::reactor::{Shard, key};
-use crate::shard::{Arrival, Order};
+use crate::shard::event_loop::{Shard, key};
+use crate::shard::{NewConnection, ShardCommand};
 
-/// Shards in a model: one may lag behind the other.
+/// Shards in a model, so that one may lag behind the other.
 pub(super) const SHARDS: usize = 2;
 
-/// Wakes of streams that may wait for a shard; a shard finds by itself what found no place.
+/// Wake-ups of streams that may wait for a shard; a shard finds the others itself.
 const WAKES: usize = 4;
 
 pub(super) struct Gateway {
@@ -36,34 +36,34 @@ pub(super) struct Gateway {
     pub(super) shards: Vec<ShardSteps>,
 }
 
-/// A shard with its ways to and from the node.
+/// A shard with its queues to and from the node.
 pub(super) struct ShardSteps {
     pub(super) shard: Shard,
     inbox: ShardReceiver,
     pub(super) wakes: mpsc::Sender<u64>,
     woken: mpsc::Receiver<u64>,
-    answers: mpsc::Receiver<NodeResponse>,
-    /// What the shard asked for and the node has not seen yet.
-    asked: mpsc::Receiver<NodeRequest>,
-    asks: mpsc::Sender<NodeRequest>,
-    /// The node's side, as it runs as a task elsewhere.
+    responses: mpsc::Receiver<NodeResponse>,
+    /// Requests of the shard that the node has not received yet.
+    requested: mpsc::Receiver<NodeRequest>,
+    node_requests: mpsc::Sender<NodeRequest>,
+    /// The node's end of the lane; elsewhere a task polls it.
     lane: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 impl Gateway {
-    pub(super) fn new(rules: &Rules) -> Self {
+    pub(super) fn new(parameters: &Parameters) -> Self {
         let metrics = Metrics::new(SHARDS);
-        let (ports, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| shard_queue(rules.port)).unzip();
-        let (ports, budget) = (Arc::from(ports), HistoryBudget::new(rules.history_bytes));
+        let (queues, inboxes): (Vec<_>, Vec<_>) = (0..SHARDS).map(|_| shard_queue(parameters.port)).unzip();
+        let (queues, budget) = (Arc::from(queues), HistoryBudget::new(parameters.history_bytes));
         let limits = ChannelLimits {
             channels: 1000,
             idle_per_creator: 1000,
-            unsubscribe_delay: rules.linger,
+            unsubscribe_delay: parameters.unsubscribe_delay,
             publication_bytes: PUBLICATION_BYTES,
-            recovery_publications: rules.recovery_publications,
+            recovery_publications: parameters.recovery_publications,
         };
         let registry =
-            ChannelRegistry::new(Arc::clone(&ports), limits, Arc::clone(&budget), Arc::clone(&metrics));
+            ChannelRegistry::new(Arc::clone(&queues), limits, Arc::clone(&budget), Arc::clone(&metrics));
         let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry))));
         let binding = BrokerBinding {
             name: "memory".to_owned(),
@@ -71,12 +71,14 @@ impl Gateway {
             broker,
             affects_readiness: true,
         };
-        let namespaces =
-            Namespaces::new((0..rules.channels).map(|channel| namespace(rules, channel)).collect(), &[]);
+        let namespaces = Namespaces::new(
+            (0..parameters.channels).map(|channel| namespace(parameters, channel)).collect(),
+            &[],
+        );
         let node = Node::new(
             namespaces,
             vec![binding],
-            ports,
+            queues,
             budget,
             PUBLICATION_BYTES,
             Drain::default(),
@@ -85,14 +87,14 @@ impl Gateway {
         let shards = inboxes
             .into_iter()
             .enumerate()
-            .map(|(id, inbox)| ShardSteps::new(id, inbox, &node, rules, &metrics))
+            .map(|(id, inbox)| ShardSteps::new(id, inbox, &node, parameters, &metrics))
             .collect();
         Self { registry, shards }
     }
 }
 
-fn namespace(rules: &Rules, channel: usize) -> Namespace {
-    let glob = WildMatch::new(rules.name(channel));
+fn namespace(parameters: &Parameters, channel: usize) -> Namespace {
+    let glob = WildMatch::new(parameters.name(channel));
     Namespace {
         sharded: false,
         name: String::new(),
@@ -100,15 +102,15 @@ fn namespace(rules: &Rules, channel: usize) -> Namespace {
         brokers: Box::new([0]),
         subscribe: Access::Anyone,
         publish: Access::Nobody,
-        history: rules.history,
+        history: parameters.history,
         log: None,
         when_unavailable: WhenUnavailable::Reject,
-        replay_last: rules.delivers_last(channel),
-        backpressure: slow(rules.slow[channel]).map(Arc::new),
+        replay_last: parameters.delivers_last(channel),
+        backpressure: backpressure(parameters.slow[channel]).map(Arc::new),
     }
 }
 
-fn slow(slow: Slow) -> Option<BackpressurePolicy> {
+fn backpressure(slow: Slow) -> Option<BackpressurePolicy> {
     let key = match slow {
         Slow::Disconnect => return None,
         Slow::DropOldest => return Some(BackpressurePolicy::DropOldest),
@@ -120,13 +122,19 @@ fn slow(slow: Slow) -> Option<BackpressurePolicy> {
 }
 
 impl ShardSteps {
-    fn new(id: usize, inbox: ShardReceiver, node: &Arc<Node>, rules: &Rules, metrics: &Metrics) -> Self {
-        let (asks_first, asked) = mpsc::channel(rules.asks);
-        let (node_handle, request_server) = request_queue(rules.lane);
+    fn new(
+        id: usize,
+        inbox: ShardReceiver,
+        node: &Arc<Node>,
+        parameters: &Parameters,
+        metrics: &Metrics,
+    ) -> Self {
+        let (asks_first, requested) = mpsc::channel(parameters.asks);
+        let (node_handle, request_server) = request_queue(parameters.lane);
         let (wakes, woken) = mpsc::channel(WAKES);
         let counters = Arc::clone(&metrics.shards[id]);
-        let mut shard = Shard::new(Arc::clone(node), rules.shard(), asks_first, counters).unwrap();
-        shard.has_siblings = true;
+        let mut shard = Shard::new(Arc::clone(node), parameters.shard(), asks_first, counters).unwrap();
+        shard.multi_shard = true;
         let node = Arc::clone(node);
         let lane = Box::pin(async move { request_server.run(&node, id).await });
         Self {
@@ -134,98 +142,98 @@ impl ShardSteps {
             inbox,
             wakes,
             woken,
-            answers: node_handle.responses,
-            asked,
-            asks: node_handle.requests,
+            responses: node_handle.responses,
+            requested,
+            node_requests: node_handle.requests,
             lane,
         }
     }
 
-    /// A connection arrives; the key by which the shard knows it.
-    pub(super) fn take(&mut self, arrival: Arrival) -> u64 {
+    /// Accepts a connection and returns its key.
+    pub(super) fn take(&mut self, arrival: NewConnection) -> u64 {
         let at = u32::try_from(self.shard.connections.vacant_key()).unwrap();
-        self.shard.order(Order::Take(Box::new(arrival)));
+        self.shard.on_command(ShardCommand::Accept(Box::new(arrival)));
         self.shard.finish_turn();
         key(at, self.shard.generation)
     }
 
-    /// Whether a client's bytes stay in its socket for now.
+    /// Whether reading from the client is paused.
     pub(super) fn is_paused(&self, key: u64) -> bool {
         self.shard.find(key).is_some_and(|at| self.shard.is_paused(at))
     }
 
-    /// What a client sent has arrived.
+    /// Delivers bytes of a client.
     pub(super) fn receive(&mut self, key: u64, bytes: &mut [u8]) {
         if let Some(at) = self.shard.find(key)
             && self.shard.is_open(at)
         {
-            self.shard.received(at, bytes);
+            self.shard.on_bytes(at, bytes);
         }
         self.shard.finish_turn();
     }
 
-    /// The next delivery alone, as at the end of a turn.
+    /// Handles one delivery and ends the turn.
     pub(super) fn deliver_one(&mut self) {
         if let Some(delivery) = self.inbox.try_next() {
-            self.shard.deliver(delivery);
+            self.shard.on_delivery(delivery);
         }
         self.shard.finish_turn();
     }
 
-    /// Everything that was delivered, and then what could not be.
+    /// Handles all deliveries, and then the overflow.
     pub(super) fn deliver_all(&mut self) -> bool {
         let first = self.inbox.try_next();
         let some = first.is_some();
-        self.shard.deliveries(first, &mut self.inbox);
+        self.shard.take_deliveries(first, &mut self.inbox);
         self.shard.finish_turn();
         some
     }
 
-    /// The queue was found empty, and then something was put into it before the shard went on.
-    pub(super) fn deliver_late(&mut self) {
-        self.shard.deliveries(None, &mut self.inbox);
+    /// The queue was empty when the shard looked, and filled before it continued.
+    pub(super) fn deliver_after_empty(&mut self) {
+        self.shard.take_deliveries(None, &mut self.inbox);
         self.shard.finish_turn();
     }
 
-    /// A stream has room again, or its client has gone.
+    /// A stream is writable again, or its client has disconnected.
     pub(super) fn wake(&mut self) -> bool {
         let Ok(key) = self.woken.try_recv() else { return false };
         if let Some(at) = self.shard.find(key) {
-            self.shard.stream_woken(at);
+            self.shard.on_hyper_wake(at);
         }
         self.shard.finish_turn();
         true
     }
 
-    pub(super) fn tick(&mut self) {
-        self.shard.tick();
+    pub(super) fn on_tick(&mut self) {
+        self.shard.on_tick();
         self.shard.finish_turn();
     }
 
-    /// Other connections have used up the notices of this tick.
-    pub(super) fn use_up_notices(&mut self) {
-        self.shard.notices_left = 0;
+    /// Other connections have used the unsubscribes of this tick.
+    pub(super) fn use_up_resubscribes(&mut self) {
+        self.shard.resubscribes_left = 0;
     }
 
-    /// The node works on what it was asked, up to where it must wait.
+    /// The node handles its requests as far as it can.
     pub(super) fn work(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
-        // The futures under way give others a turn now and then: once is not always as far as it can go.
+        // The futures yield now and then, so one poll may not be enough.
         for _ in 0..3 {
             assert!(self.lane.as_mut().poll(&mut context).is_pending(), "the lane has ended");
         }
-        while let Ok(answer) = self.answers.try_recv() {
-            self.shard.answered(answer);
+        while let Ok(response) = self.responses.try_recv() {
+            self.shard.on_node_reply(response);
         }
         self.shard.finish_turn();
     }
 
-    /// The node is asked for one thing more.
+    /// The node receives one more request.
     pub(super) fn ask_one(&mut self) -> bool {
         self.work();
-        let Ok(place) = self.asks.clone().try_reserve_owned() else { return false };
-        let Ok(ask) = self.asked.try_recv() else { return false };
-        place.send(ask);
+        let Ok(permit) = self.node_requests.clone().try_reserve_owned() else { return false };
+        let Ok(ask) = self.requested.try_recv() else { return false };
+        permit.send(ask);
         self.work();
         true
     }

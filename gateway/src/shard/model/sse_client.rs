@@ -1,50 +1,50 @@
-//! An SSE client as a browser's `EventSource` is: it remembers the id of the last event, and comes back with it.
+//! An SSE client like a browser's `EventSource`: it stores the id of the last event and reconnects with it.
 //!
-//! Owns the checks of a stream: `subscribed` first, cursors that go on by one and stand for every event before them, a
-//! `gap` for each channel that could not be continued. Must never forgive what a page would stumble over.
+//! Verifies a stream: `subscribed` first, cursors that advance by one and include every event before them, and a `gap`
+//! for each channel that was not recovered.
 
 use earshot_protocol::{ChannelName, ChannelTag, Cursor, CursorPosition, StreamPosition};
 use fastrand::Rng;
 
-use super::client::Around;
+use super::client::Context;
 use super::gateway::SHARDS;
-use super::line::Line;
-use super::rules::{Rules, Slow, Weather};
-use super::truth::{Account, Truth, Verdict, number_in};
-use crate::shard::{ArrivalKind, Resume};
+use super::parameters::{Parameters, Scenario, Slow};
+use super::transport::Transport;
+use super::truth::{CheckResult, DeliveryRecord, Truth, number_in};
+use crate::shard::{NewConnectionKind, Resume};
 
 pub(super) struct SseClient {
     id: usize,
-    pub(super) line: Option<Line>,
+    pub(super) transport: Option<Transport>,
     last_event_id: Option<String>,
-    /// What it hears, in the order of its request.
+    /// Its channels, in the order of the request.
     channels: Vec<usize>,
     named: bool,
     subscribed: bool,
-    places: Vec<Place>,
+    views: Vec<ChannelView>,
 }
 
 /// A client's view of one channel.
 #[derive(Debug, Default)]
-struct Place {
-    asked: Asked,
+struct ChannelView {
+    requested: Requested,
     position: Option<StreamPosition>,
-    /// It was said not to be recovered, and the gap has not been told yet.
-    owed_gap: bool,
+    /// The channel was reported as not recovered, and the gap event has not arrived yet.
+    pending_gap: bool,
     begun: bool,
-    account: Account,
+    record_of_deliveries: DeliveryRecord,
 }
 
-/// Where a client says that it stood.
+/// The position that a client sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Asked {
+enum Requested {
     #[default]
     Nowhere,
     At(StreamPosition),
     Unreadable,
 }
 
-/// One event as the client's parser dispatches it.
+/// An event as the parser of the client dispatches it.
 #[derive(Debug, Default)]
 struct Event {
     name: Option<String>,
@@ -53,228 +53,235 @@ struct Event {
 }
 
 impl SseClient {
-    pub(super) fn new(id: usize, rules: &Rules, rng: &mut Rng) -> Self {
-        let channels = some_channels(rules, rng);
+    pub(super) fn new(id: usize, parameters: &Parameters, rng: &mut Rng) -> Self {
+        let channels = some_channels(parameters, rng);
         Self {
             id,
-            line: None,
+            transport: None,
             last_event_id: None,
             channels,
             named: false,
             subscribed: false,
-            places: (0..rules.channels).map(|_| Place::default()).collect(),
+            views: (0..parameters.channels).map(|_| ChannelView::default()).collect(),
         }
     }
 
-    pub(super) fn act(&mut self, around: &mut Around<'_>) -> Verdict {
-        if self.line.is_none() {
-            if around.rng.u8(..3) == 0 {
-                if around.rng.u8(..5) == 0 {
-                    self.channels = some_channels(around.rules, around.rng);
+    pub(super) fn act(&mut self, context: &mut Context<'_>) -> CheckResult {
+        if self.transport.is_none() {
+            if context.rng.u8(..3) == 0 {
+                if context.rng.u8(..5) == 0 {
+                    self.channels = some_channels(context.parameters, context.rng);
                 }
-                self.open(around);
+                self.open(context);
             }
-        } else if around.rng.u8(..24) == 0 {
-            around.story.tell(|| format!("client {} is cut off", self.id));
-            self.line = None;
-        } else if around.rng.u8(..around.rules.lazy) == 0 {
-            let pieces = around.rng.usize(1..4);
-            self.read(pieces, around)?;
+        } else if context.rng.u8(..24) == 0 {
+            context.trace.record(|| format!("client {} is cut off", self.id));
+            self.transport = None;
+        } else if context.rng.u8(..context.parameters.read_interval) == 0 {
+            let pieces = context.rng.usize(1..4);
+            self.read(pieces, context)?;
         }
         Ok(())
     }
 
-    pub(super) fn settle(&mut self, around: &mut Around<'_>) -> Verdict<bool> {
-        let closed = self.line.is_none();
+    pub(super) fn settle(&mut self, context: &mut Context<'_>) -> CheckResult<bool> {
+        let closed = self.transport.is_none();
         if closed {
-            self.open(around);
+            self.open(context);
         }
-        Ok(self.read(usize::MAX, around)? || closed)
+        Ok(self.read(usize::MAX, context)? || closed)
     }
 
-    pub(super) fn at_rest(&self, truth: &Truth, strictly: bool) -> Verdict {
+    pub(super) fn check_quiescent(&self, truth: &Truth, strictly: bool) -> CheckResult {
         for channel in &self.channels {
-            let place = &self.places[*channel];
+            let view = &self.views[*channel];
             let of = |what: String| format!("client {} (SSE), channel {channel}: {what}", self.id);
-            if self.line.is_none() || !self.subscribed || place.owed_gap {
-                return Err(of(format!("not heard: {place:?}")));
+            if self.transport.is_none() || !self.subscribed || view.pending_gap {
+                return Err(of(format!("not subscribed: {view:?}")));
             }
-            place.account.at_rest(truth.top(*channel), strictly).map_err(of)?;
+            view.record_of_deliveries.check_quiescent(truth.top(*channel), strictly).map_err(of)?;
         }
         Ok(())
     }
 
-    fn open(&mut self, around: &mut Around<'_>) {
-        let shard = around.rng.usize(..SHARDS);
-        let rough = around.rules.weather == Weather::Rough;
-        if rough && around.rng.u8(..10) == 0 {
+    fn open(&mut self, context: &mut Context<'_>) {
+        let shard = context.rng.usize(..SHARDS);
+        let faulty = context.parameters.scenario == Scenario::Faulty;
+        if faulty && context.rng.u8(..10) == 0 {
             self.last_event_id = None;
         }
         let cursor = self.last_event_id.as_deref().map(|id| Cursor::parse(id).unwrap());
         let resume = match cursor {
-            Some(_) if rough && around.rng.u8(..20) == 0 => Resume::Unreadable,
+            Some(_) if faulty && context.rng.u8(..20) == 0 => Resume::Unreadable,
             Some(cursor) => Resume::From(cursor),
-            None => Resume::Fresh,
+            None => Resume::New,
         };
-        for (channel, place) in self.places.iter_mut().enumerate() {
-            place.asked = match &resume {
-                Resume::Fresh => Asked::Nowhere,
-                Resume::Unreadable => Asked::Unreadable,
-                Resume::From(cursor) => {
-                    position_in(cursor, &around.truth.names[channel]).map_or(Asked::Nowhere, Asked::At)
-                }
+        for (channel, view) in self.views.iter_mut().enumerate() {
+            view.requested = match &resume {
+                Resume::New => Requested::Nowhere,
+                Resume::Unreadable => Requested::Unreadable,
+                Resume::From(cursor) => position_in(cursor, &context.truth.names[channel])
+                    .map_or(Requested::Nowhere, Requested::At),
             };
-            place.owed_gap = false;
-            place.begun &= self.channels.contains(&channel);
+            view.pending_gap = false;
+            view.begun &= self.channels.contains(&channel);
         }
-        self.named = self.channels.len() > 1 || around.rng.bool();
+        self.named = self.channels.len() > 1 || context.rng.bool();
         self.subscribed = false;
-        around
-            .story
-            .tell(|| format!("client {} opens {:?} on shard {shard}: {resume:?}", self.id, self.channels));
-        let channels = self.channels.iter().map(|channel| around.truth.names[*channel].clone()).collect();
-        let kind = ArrivalKind::Sse { channels, named: self.named, ping: false, resume, refusal: None };
-        self.line = Some(Line::open(around.gateway, shard, kind));
+        context
+            .trace
+            .record(|| format!("client {} opens {:?} on shard {shard}: {resume:?}", self.id, self.channels));
+        let channels = self.channels.iter().map(|channel| context.truth.names[*channel].clone()).collect();
+        let kind =
+            NewConnectionKind::Sse { channels, named: self.named, ping: false, resume, rejection: None };
+        self.transport = Some(Transport::open(context.gateway, shard, kind));
     }
 
-    fn read(&mut self, pieces: usize, around: &mut Around<'_>) -> Verdict<bool> {
-        let Some(line) = &mut self.line else { return Ok(false) };
-        let some = line.read(pieces);
-        let ended = line.ended;
-        let read = std::mem::take(&mut line.read);
+    fn read(&mut self, pieces: usize, context: &mut Context<'_>) -> CheckResult<bool> {
+        let Some(transport) = &mut self.transport else { return Ok(false) };
+        let some = transport.read(pieces);
+        let ended = transport.ended;
+        let read = std::mem::take(&mut transport.read);
         let mut text = std::str::from_utf8(&read).unwrap();
         while let Some((block, rest)) = text.split_once("\n\n") {
             text = rest;
             if let Some(event) = Event::parse(block) {
-                around.story.tell(|| format!("client {} reads {}", self.id, event.shortened()));
+                context.trace.record(|| format!("client {} reads {}", self.id, event.shortened()));
                 let id = self.id;
                 let of = |what: String| format!("client {id} (SSE): {what}; on {}", event.shortened());
-                self.event(&event, around).map_err(of)?;
+                self.event(&event, context).map_err(of)?;
             }
         }
-        match &mut self.line {
-            Some(line) if !ended => line.read = text.as_bytes().to_vec(),
-            _ => self.line = None,
+        match &mut self.transport {
+            Some(transport) if !ended => transport.read = text.as_bytes().to_vec(),
+            _ => self.transport = None,
         }
         Ok(some)
     }
 
-    fn event(&mut self, event: &Event, around: &Around<'_>) -> Verdict {
+    fn event(&mut self, event: &Event, context: &Context<'_>) -> CheckResult {
         if let Some(id) = &event.id {
             self.last_event_id = Some(id.clone());
         }
         match event.name.as_deref() {
             Some("error") => return Ok(()),
-            Some("subscribed") if !self.subscribed => self.begin(event, around)?,
+            Some("subscribed") if !self.subscribed => self.begin(event, context)?,
             _ if !self.subscribed => return Err("an event before `subscribed`".to_owned()),
-            Some("gap") => self.gap(event, around)?,
+            Some("gap") => self.gap(event, context)?,
             name => {
                 let channel = match name {
-                    Some(name) if self.named => around.truth.channel(name)?,
+                    Some(name) if self.named => context.truth.channel(name)?,
                     None if !self.named => self.channels[0],
                     _ => return Err("an event of the wrong form".to_owned()),
                 };
-                self.publication(channel, event, around)?;
+                self.publication(channel, event, context)?;
             }
         }
-        self.check_cursor(event, around)
+        self.check_cursor(event, context)
     }
 
-    /// The first event: what is heard, and from where.
-    fn begin(&mut self, event: &Event, around: &Around<'_>) -> Verdict {
+    /// The first event: the channels and their positions.
+    fn begin(&mut self, event: &Event, context: &Context<'_>) -> CheckResult {
         self.subscribed = true;
         let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         for channel in self.channels.clone() {
-            let name = &around.truth.names[channel];
+            let name = &context.truth.names[channel];
             let recovered = data["channels"][name.as_str()]["recovered"].as_bool().ok_or("no `recovered`")?;
-            let position = event.position(channel, around)?;
-            let number = around.truth.number(channel, position)?;
-            let (last, lossless) = (around.rules.delivers_last(channel), around.rules.is_lossless());
-            let place = &mut self.places[channel];
-            match place.asked {
-                Asked::At(since) if recovered && since == position => {}
-                Asked::At(_) if recovered && last => place.account.skip(number),
-                Asked::At(_) if !recovered && !lossless => {
-                    place.account.excuse(number);
-                    place.owed_gap = true;
+            let position = event.position(channel, context)?;
+            let number = context.truth.number(channel, position)?;
+            let (last, lossless) =
+                (context.parameters.delivers_last(channel), context.parameters.is_lossless());
+            let view = &mut self.views[channel];
+            match view.requested {
+                Requested::At(since) if recovered && since == position => {}
+                Requested::At(_) if recovered && last => view.record_of_deliveries.skip_to(number),
+                Requested::At(_) if !recovered && !lossless => {
+                    view.record_of_deliveries.report_gap(number);
+                    view.pending_gap = true;
                 }
-                Asked::Unreadable if !recovered => {
-                    place.account.excuse(number);
-                    place.owed_gap = true;
+                Requested::Unreadable if !recovered => {
+                    view.record_of_deliveries.report_gap(number);
+                    view.pending_gap = true;
                 }
-                // What it has, the gateway cannot know.
-                Asked::Unreadable if last => place.account.begin(number),
-                Asked::Nowhere if !(recovered || place.begun && lossless) => place.account.begin(number),
-                asked => return Err(format!("asked {asked:?}, recovered {recovered}, at {position:?}")),
+                // The gateway cannot know the client's position.
+                Requested::Unreadable if last => view.record_of_deliveries.begin(number),
+                Requested::Nowhere if !(recovered || view.begun && lossless) => {
+                    view.record_of_deliveries.begin(number)
+                }
+                requested => {
+                    return Err(format!("requested {requested:?}, recovered {recovered}, at {position:?}"));
+                }
             }
-            place.begun = true;
-            place.position = Some(position);
+            view.begun = true;
+            view.position = Some(position);
         }
         Ok(())
     }
 
-    fn gap(&mut self, event: &Event, around: &Around<'_>) -> Verdict {
+    fn gap(&mut self, event: &Event, context: &Context<'_>) -> CheckResult {
         let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
-        let channel = around.truth.channel(data["channel"].as_str().unwrap_or_default())?;
+        let channel = context.truth.channel(data["channel"].as_str().unwrap_or_default())?;
         let reason = data["reason"].as_str().unwrap_or_default();
-        let allowed = match around.rules.weather {
-            Weather::Calm => false,
-            Weather::Crowded if reason == "slow-consumer" => around.rules.slow[channel] == Slow::DropOldest,
-            Weather::Crowded => reason == "queue-full",
-            Weather::Rough => true,
+        let allowed = match context.parameters.scenario {
+            Scenario::Unlimited => false,
+            Scenario::Constrained if reason == "slow-consumer" => {
+                context.parameters.slow[channel] == Slow::DropOldest
+            }
+            Scenario::Constrained => reason == "queue-full",
+            Scenario::Faulty => true,
         };
         if !allowed {
             return Err("a gap without a cause".to_owned());
         }
-        let place = &mut self.places[channel];
-        let position = event.position(channel, around)?;
+        let view = &mut self.views[channel];
+        let position = event.position(channel, context)?;
         let back = |last: StreamPosition| last.epoch == position.epoch && last.offset > position.offset;
-        if place.position.is_some_and(back) {
-            return Err(format!("it goes back to {position:?} from {:?}", place.position));
+        if view.position.is_some_and(back) {
+            return Err(format!("it goes back to {position:?} from {:?}", view.position));
         }
-        place.owed_gap = false;
-        place.position = Some(position);
-        place.account.excuse(around.truth.number(channel, position)?);
+        view.pending_gap = false;
+        view.position = Some(position);
+        view.record_of_deliveries.report_gap(context.truth.number(channel, position)?);
         Ok(())
     }
 
-    fn publication(&mut self, channel: usize, event: &Event, around: &Around<'_>) -> Verdict {
+    fn publication(&mut self, channel: usize, event: &Event, context: &Context<'_>) -> CheckResult {
         let number = number_in(event.data.as_bytes())?;
-        let place = &mut self.places[channel];
-        if place.owed_gap {
-            return Err("the gap before it was not told".to_owned());
+        let view = &mut self.views[channel];
+        if view.pending_gap {
+            return Err("the gap before it was not shown".to_owned());
         }
-        let supersedes = around.rules.supersedes(channel);
-        if supersedes {
-            place.account.deliver_latest(number, around.rules.slow[channel])?;
+        let is_conflated = context.parameters.is_conflated(channel);
+        if is_conflated {
+            view.record_of_deliveries.deliver_latest(number, context.parameters.slow[channel])?;
         } else {
-            place.account.deliver(number)?;
+            view.record_of_deliveries.deliver(number)?;
         }
-        // An event that was cut off has no id: the page has it, and will not be able to say so.
-        let (Some(last), Some(_)) = (place.position, &event.id) else { return Ok(()) };
-        let position = event.position(channel, around)?;
+        // An event that was cut off has no id: the page has it, but its cursor does not include it.
+        let (Some(last), Some(_)) = (view.position, &event.id) else { return Ok(()) };
+        let position = event.position(channel, context)?;
         let next = position == StreamPosition { offset: last.offset + 1, ..last };
         let later = position.epoch == last.epoch && position.offset > last.offset;
-        if !(next || supersedes && later) {
+        if !(next || is_conflated && later) {
             return Err(format!("{position:?} follows on {last:?}"));
         }
-        place.position = Some(position);
-        let stamped = around.truth.number(channel, position)?;
+        view.position = Some(position);
+        let stamped = context.truth.number(channel, position)?;
         if stamped != number {
             return Err(format!("{number} has the position of {stamped}"));
         }
         Ok(())
     }
 
-    /// The id stands for every event of every channel up to this one.
-    fn check_cursor(&self, event: &Event, around: &Around<'_>) -> Verdict {
+    /// The id includes every event of every channel up to this one.
+    fn check_cursor(&self, event: &Event, context: &Context<'_>) -> CheckResult {
         if event.id.is_none() {
             return Ok(());
         }
         for channel in &self.channels {
-            let position = event.position(*channel, around)?;
-            if self.places[*channel].position != Some(position) {
-                let at = self.places[*channel].position;
+            let position = event.position(*channel, context)?;
+            if self.views[*channel].position != Some(position) {
+                let at = self.views[*channel].position;
                 return Err(format!("the id says {position:?} for channel {channel}, which is at {at:?}"));
             }
         }
@@ -297,10 +304,10 @@ impl Event {
         (!event.data.is_empty()).then_some(event)
     }
 
-    fn position(&self, channel: usize, around: &Around<'_>) -> Verdict<StreamPosition> {
+    fn position(&self, channel: usize, context: &Context<'_>) -> CheckResult<StreamPosition> {
         let cursor =
             Cursor::parse(self.id.as_deref().unwrap_or_default()).map_err(|error| error.to_string())?;
-        let position = position_in(&cursor, &around.truth.names[channel]);
+        let position = position_in(&cursor, &context.truth.names[channel]);
         position.ok_or_else(|| format!("no position for channel {channel}"))
     }
 
@@ -318,9 +325,9 @@ fn position_in(cursor: &Cursor, channel: &ChannelName) -> Option<StreamPosition>
     }
 }
 
-fn some_channels(rules: &Rules, rng: &mut Rng) -> Vec<usize> {
-    let mut channels: Vec<usize> = (0..rules.channels).collect();
+fn some_channels(parameters: &Parameters, rng: &mut Rng) -> Vec<usize> {
+    let mut channels: Vec<usize> = (0..parameters.channels).collect();
     rng.shuffle(&mut channels);
-    channels.truncate(rng.usize(1..=rules.channels));
+    channels.truncate(rng.usize(1..=parameters.channels));
     channels
 }

@@ -1,143 +1,143 @@
-//! What was really published, and the account that each client keeps of a channel.
+//! What was published, and the record that each client keeps of a channel.
 //!
-//! Owns the verdict: strictly increasing, nothing twice, and every hole announced. Must never look into the gateway
-//! but for the name of a channel's top.
+//! Verifies that deliveries are strictly increasing, that nothing is delivered twice, and that every gap is reported.
+//! Reads from the gateway only the top position of a channel.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
-use super::rules::Slow;
+use super::parameters::Slow;
 use crate::node::registry::ChannelRegistry;
 
-/// The result of a check; the error says what a client would complain about.
-pub(super) type Verdict<T = ()> = Result<T, String>;
+/// The result of a check; the error describes what is wrong.
+pub(super) type CheckResult<T = ()> = Result<T, String>;
 
-/// Every channel's publications, numbered from 1 on in the order of their publishing.
+/// The publications of every channel, numbered from 1 in the order of publishing.
 #[derive(Debug)]
 pub(super) struct Truth {
     pub(super) names: Vec<ChannelName>,
     tops: Vec<u64>,
-    /// How much had been published when the gateway stood at a position.
-    places: HashMap<(usize, StreamPosition), u64>,
+    /// How many had been published when the channel was at a position.
+    views: HashMap<(usize, StreamPosition), u64>,
 }
 
 impl Truth {
     pub(super) fn new(names: Vec<ChannelName>) -> Self {
         let tops = vec![0; names.len()];
-        Self { names, tops, places: HashMap::new() }
+        Self { names, tops, views: HashMap::new() }
     }
 
-    /// One more publication; its number.
+    /// Adds a publication and returns its number.
     pub(super) fn publish(&mut self, channel: usize) -> u64 {
         self.tops[channel] += 1;
         self.tops[channel]
     }
 
-    /// The newest publication's number.
+    /// The number of the newest publication.
     pub(super) fn top(&self, channel: usize) -> u64 {
         self.tops[channel]
     }
 
-    /// Notes where the gateway's sequences stand; to be called after each step that may move one.
+    /// Records the position of every channel; to be called after each step that may change one.
     pub(super) fn learn(&mut self, registry: &ChannelRegistry) {
         for (channel, name) in self.names.iter().enumerate() {
             if let Some(top) = registry.top(name) {
-                self.places.entry((channel, top)).or_insert(self.tops[channel]);
+                self.views.entry((channel, top)).or_insert(self.tops[channel]);
             }
         }
     }
 
-    /// How much had been published at a position that the gateway names.
-    pub(super) fn number(&self, channel: usize, position: StreamPosition) -> Verdict<u64> {
-        let number = self.places.get(&(channel, position)).copied();
+    /// How many had been published at a position that the gateway reports.
+    pub(super) fn number(&self, channel: usize, position: StreamPosition) -> CheckResult<u64> {
+        let number = self.views.get(&(channel, position)).copied();
         number.ok_or_else(|| format!("channel {channel} never stood at {position:?}"))
     }
 
-    pub(super) fn channel(&self, name: &str) -> Verdict<usize> {
+    pub(super) fn channel(&self, name: &str) -> CheckResult<usize> {
         let found = self.names.iter().position(|own| own.as_str() == name);
-        found.ok_or_else(|| format!("a channel that nobody asked for: {name:?}"))
+        found.ok_or_else(|| format!("a channel that no client subscribes to: {name:?}"))
     }
 }
 
-/// The payload that carries a number, with so much padding.
+/// A payload that contains a number and padding.
 pub(super) fn payload(number: u64, padding: usize) -> Bytes {
     let (key, last, pad) = (key(number), is_terminal(number), "x".repeat(padding));
     format!("{{\"n\":{number},\"key\":{key},\"last\":{last},\"pad\":\"{pad}\"}}").into()
 }
 
-/// What a publication is about.
+/// The conflation key of a publication.
 fn key(number: u64) -> u64 {
     number % 3
 }
 
-/// Whether nothing may take the place of a publication.
+/// Whether a publication must not be conflated.
 fn is_terminal(number: u64) -> bool {
     number.is_multiple_of(5)
 }
 
 /// The number in a payload.
-pub(super) fn number_in(payload: &[u8]) -> Verdict<u64> {
+pub(super) fn number_in(payload: &[u8]) -> CheckResult<u64> {
     let digits = payload.strip_prefix(b"{\"n\":").unwrap_or_default();
     let digits = digits.iter().take_while(|digit| digit.is_ascii_digit());
     let number = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
     if number == 0 {
-        return Err(format!("a payload that nobody published: {:?}", String::from_utf8_lossy(payload)));
+        return Err(format!("a payload that no_client published: {:?}", String::from_utf8_lossy(payload)));
     }
     Ok(number)
 }
 
-/// What one client was given of one channel.
+/// What one client received of one channel.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(super) struct DeliveryRecord {
     last: u64,
-    /// The client was told that it may miss publications up to this one.
-    excused: u64,
-    /// It was told that only the newest matters, and that it will have it.
+    /// A gap up to this publication was reported.
+    reported_gap: u64,
+    /// Up to this publication only the newest is delivered.
     skipped: u64,
-    /// What gave way to a successor that it has not been given yet.
-    owed: Vec<u64>,
-    /// The client does not know where it began: the first publication that comes says so.
-    began_anywhere: bool,
+    /// Publications that were conflated and whose successor has not arrived yet.
+    awaiting_successor: Vec<u64>,
+    /// The client does not know its position: the first publication defines it.
+    position_unknown: bool,
 }
 
-impl Account {
-    /// The client hears from this publication on, and asks for nothing before it.
+impl DeliveryRecord {
+    /// The client is subscribed after this publication and recovers nothing before it.
     pub(super) fn begin(&mut self, number: u64) {
-        *self = Self { last: number, excused: number, ..Self::default() };
+        *self = Self { last: number, reported_gap: number, ..Self::default() };
     }
 
-    /// The client hears from some publication on, of a channel that has no positions.
-    pub(super) fn begin_anywhere(&mut self) {
-        *self = Self { began_anywhere: true, ..Self::default() };
+    /// The client is subscribed to a channel without positions.
+    pub(super) fn begin_without_position(&mut self) {
+        *self = Self { position_unknown: true, ..Self::default() };
     }
 
-    /// The client was told that publications up to this one may be missing.
-    pub(super) fn excuse(&mut self, number: u64) {
-        self.excused = self.excused.max(number);
-        self.owed.retain(|owed| *owed > number);
+    /// A gap up to this publication was reported.
+    pub(super) fn report_gap(&mut self, number: u64) {
+        self.reported_gap = self.reported_gap.max(number);
+        self.awaiting_successor.retain(|awaiting_successor| *awaiting_successor > number);
     }
 
-    /// The client was told that it gets the newest, which is behind this one.
-    pub(super) fn skip(&mut self, number: u64) {
+    /// Up to this publication only the newest is delivered.
+    pub(super) fn skip_to(&mut self, number: u64) {
         self.skipped = self.skipped.max(number);
     }
 
-    /// A publication was delivered of a channel in which publications may give way to others.
-    pub(super) fn deliver_latest(&mut self, number: u64, slow: Slow) -> Verdict {
-        if self.began_anywhere {
+    /// A publication was delivered in a channel whose publications may be conflated.
+    pub(super) fn deliver_latest(&mut self, number: u64, slow: Slow) -> CheckResult {
+        if self.position_unknown {
             return self.deliver(number);
         }
         let of_kind = |other: u64| slow == Slow::Latest || key(other) == key(number);
-        self.owed.retain(|owed| !of_kind(*owed));
-        let excused = self.excused.max(self.skipped);
-        for missing in self.last.max(excused) + 1..number {
+        self.awaiting_successor.retain(|awaiting_successor| !of_kind(*awaiting_successor));
+        let reported_gap = self.reported_gap.max(self.skipped);
+        for missing in self.last.max(reported_gap) + 1..number {
             if is_terminal(missing) {
                 return Err(format!("{missing} must not give way"));
             }
             if !of_kind(missing) {
-                self.owed.push(missing);
+                self.awaiting_successor.push(missing);
             }
             self.skipped = missing;
         }
@@ -145,29 +145,30 @@ impl Account {
     }
 
     /// A publication was delivered.
-    pub(super) fn deliver(&mut self, number: u64) -> Verdict {
+    pub(super) fn deliver(&mut self, number: u64) -> CheckResult {
         let last = self.last;
         if number <= last {
             return Err(format!("{number} was delivered after {last}: twice, or out of order"));
         }
-        let began_anywhere = std::mem::take(&mut self.began_anywhere);
-        if !began_anywhere && number > last + 1 && number - 1 > self.excused.max(self.skipped) {
-            let (excused, from, to) = (self.excused, last + 1, number - 1);
-            return Err(format!("{from} to {to} were lost in silence (announced up to {excused})"));
+        let position_unknown = std::mem::take(&mut self.position_unknown);
+        if !position_unknown && number > last + 1 && number - 1 > self.reported_gap.max(self.skipped) {
+            let (reported_gap, from, to) = (self.reported_gap, last + 1, number - 1);
+            return Err(format!("{from} to {to} were lost in silence (announced up to {reported_gap})"));
         }
         self.last = number;
         Ok(())
     }
 
-    /// All is quiet: what was not delivered must have been announced, or, where nothing excuses it, delivered.
-    pub(super) fn at_rest(&self, top: u64, strictly: bool) -> Verdict {
-        if !self.owed.is_empty() {
-            return Err(format!("no successor came for {:?}", self.owed));
+    /// When nothing is in flight: what was not delivered must have been reported, or, if `strictly`, must have been
+    /// delivered.
+    pub(super) fn check_quiescent(&self, top: u64, strictly: bool) -> CheckResult {
+        if !self.awaiting_successor.is_empty() {
+            return Err(format!("no successor came for {:?}", self.awaiting_successor));
         }
-        if self.last == top || self.began_anywhere || (!strictly && self.excused >= top) {
+        if self.last == top || self.position_unknown || (!strictly && self.reported_gap >= top) {
             return Ok(());
         }
-        let Self { last, excused, .. } = self;
-        Err(format!("{} to {top} never came (announced up to {excused})", last + 1))
+        let Self { last, reported_gap, .. } = self;
+        Err(format!("{} to {top} never came (announced up to {reported_gap})", last + 1))
     }
 }

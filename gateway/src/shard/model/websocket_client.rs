@@ -1,8 +1,7 @@
-//! A WebSocket client that behaves as the SDKs do: it remembers where it stands in each channel, and asks from there
-//! whenever it has to subscribe again.
+//! A WebSocket client that behaves like the SDKs: it stores its position in each channel and recovers from it whenever
+//! it resubscribes.
 //!
-//! Owns the checks of a subscription: the reply stands before the first publication, offsets have no hole, and what is
-//! called recovered is. Must never forgive what an SDK would stumble over.
+//! Verifies a subscription: the reply precedes the first publication, offsets have no gap, and `recovered` is true.
 
 use std::collections::HashMap;
 
@@ -12,175 +11,175 @@ use earshot_protocol::{
 };
 use fastrand::Rng;
 
-use super::client::Around;
+use super::channel_view::{ChannelView, State};
+use super::client::Context;
 use super::gateway::SHARDS;
-use super::line::Line;
-use super::place::{Place, State};
-use super::rules::{Rules, Weather};
-use super::truth::{Truth, Verdict};
-use crate::shard::ArrivalKind;
+use super::parameters::{Parameters, Scenario};
+use super::transport::Transport;
+use super::truth::{CheckResult, Truth};
+use crate::shard::NewConnectionKind;
 
 pub(super) struct WebSocketClient {
     id: usize,
     encoding: Encoding,
-    /// Its channels come with the connect command.
+    /// Its channels are part of the connect command.
     server_side: bool,
-    /// It wants an error where its position cannot be recovered.
+    /// It requests an error if its position cannot be recovered.
     strict: bool,
-    pub(super) line: Option<Line>,
+    pub(super) transport: Option<Transport>,
     commands: u32,
-    waiting: HashMap<u32, Asked>,
-    places: Vec<Place>,
+    waiting: HashMap<u32, Requested>,
+    views: Vec<ChannelView>,
 }
 
-/// What a reply will be about.
+/// What a reply belongs to.
 #[derive(Clone, Debug)]
-enum Asked {
+enum Requested {
     Connect(Vec<Option<StreamPosition>>),
     Subscribe(usize, Option<StreamPosition>),
     Unsubscribe(usize),
 }
 
 impl WebSocketClient {
-    pub(super) fn new(id: usize, rules: &Rules, rng: &mut Rng) -> Self {
-        let rough = rules.weather == Weather::Rough;
-        let place = |rng: &mut Rng| Place { wanted: rng.u8(..4) > 0, ..Place::default() };
+    pub(super) fn new(id: usize, parameters: &Parameters, rng: &mut Rng) -> Self {
+        let faulty = parameters.scenario == Scenario::Faulty;
+        let view = |rng: &mut Rng| ChannelView { wanted: rng.u8(..4) > 0, ..ChannelView::default() };
         Self {
             id,
             encoding: if rng.bool() { Encoding::Json } else { Encoding::Protobuf },
             server_side: rng.u8(..3) == 0,
-            strict: rough && rng.u8(..4) == 0,
-            line: None,
+            strict: faulty && rng.u8(..4) == 0,
+            transport: None,
             commands: 0,
             waiting: HashMap::new(),
-            places: (0..rules.channels).map(|_| place(rng)).collect(),
+            views: (0..parameters.channels).map(|_| view(rng)).collect(),
         }
     }
 
-    pub(super) fn act(&mut self, around: &mut Around<'_>) -> Verdict {
-        if self.line.is_none() {
-            if around.rng.u8(..3) == 0 {
-                self.connect(around);
+    pub(super) fn act(&mut self, context: &mut Context<'_>) -> CheckResult {
+        if self.transport.is_none() {
+            if context.rng.u8(..3) == 0 {
+                self.connect(context);
             }
             return Ok(());
         }
-        match around.rng.u8(..24) {
-            0 => self.hang_up(around),
+        match context.rng.u8(..24) {
+            0 => self.disconnect(context),
             1 | 2 if !self.server_side => {
-                let channel = around.rng.usize(..self.places.len());
-                self.change_mind(channel, around);
+                let channel = context.rng.usize(..self.views.len());
+                self.toggle(channel, context);
             }
             3..7 => {
-                self.subscribe_again(around);
+                self.resubscribe(context);
             }
-            _ if around.rng.u8(..around.rules.lazy) > 0 => {}
+            _ if context.rng.u8(..context.parameters.read_interval) > 0 => {}
             _ => {
-                let pieces = around.rng.usize(1..4);
-                self.read(pieces, around)?;
+                let pieces = context.rng.usize(1..4);
+                self.read(pieces, context)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn settle(&mut self, around: &mut Around<'_>) -> Verdict<bool> {
-        let mut busy = self.line.is_none();
-        if self.line.is_none() {
-            self.connect(around);
+    pub(super) fn settle(&mut self, context: &mut Context<'_>) -> CheckResult<bool> {
+        let mut busy = self.transport.is_none();
+        if self.transport.is_none() {
+            self.connect(context);
         }
-        busy |= self.read(usize::MAX, around)?;
-        busy |= self.subscribe_again(around);
+        busy |= self.read(usize::MAX, context)?;
+        busy |= self.resubscribe(context);
         Ok(busy)
     }
 
-    pub(super) fn at_rest(&self, truth: &Truth, strictly: bool) -> Verdict {
-        for (channel, place) in self.places.iter().enumerate().filter(|(_, place)| place.wanted) {
+    pub(super) fn check_quiescent(&self, truth: &Truth, strictly: bool) -> CheckResult {
+        for (channel, view) in self.views.iter().enumerate().filter(|(_, view)| view.wanted) {
             let of = |what: String| format!("client {}, channel {channel}: {what}", self.id);
-            if place.state != State::Hearing {
-                return Err(of(format!("wanted and not heard: {place:?}, {:?}", self.waiting)));
+            if view.state != State::Subscribed {
+                return Err(of(format!("wanted and not subscribed: {view:?}, {:?}", self.waiting)));
             }
-            place.account.at_rest(truth.top(channel), strictly).map_err(of)?;
+            view.record_of_deliveries.check_quiescent(truth.top(channel), strictly).map_err(of)?;
         }
         Ok(())
     }
 
-    fn connect(&mut self, around: &mut Around<'_>) {
-        let shard = around.rng.usize(..SHARDS);
-        let kind = ArrivalKind::WebSocket { encoding: self.encoding, refusal: None };
-        self.line = Some(Line::open(around.gateway, shard, kind));
-        around.story.tell(|| format!("client {} connects to shard {shard}", self.id));
-        if around.rules.weather == Weather::Rough && around.rng.u8(..8) == 0 {
-            self.places.iter_mut().for_each(|place| place.position = None);
+    fn connect(&mut self, context: &mut Context<'_>) {
+        let shard = context.rng.usize(..SHARDS);
+        let kind = NewConnectionKind::WebSocket { encoding: self.encoding, rejection: None };
+        self.transport = Some(Transport::open(context.gateway, shard, kind));
+        context.trace.record(|| format!("client {} connects to shard {shard}", self.id));
+        if context.parameters.scenario == Scenario::Faulty && context.rng.u8(..8) == 0 {
+            self.views.iter_mut().for_each(|view| view.position = None);
         }
-        let wanted = |(_, place): &(usize, &Place)| self.server_side && place.wanted;
-        let subs: Vec<_> = self.places.iter().enumerate().filter(wanted).map(|(at, _)| at).collect();
-        let subs = subs.into_iter().map(|channel| self.subscribe_request(channel, around)).collect();
-        let asked = self.places.iter().map(|place| place.since().filter(|_| self.server_side)).collect();
+        let wanted = |(_, view): &(usize, &ChannelView)| self.server_side && view.wanted;
+        let subs: Vec<_> = self.views.iter().enumerate().filter(wanted).map(|(at, _)| at).collect();
+        let subs = subs.into_iter().map(|channel| self.subscribe_request(channel, context)).collect();
+        let requested = self.views.iter().map(|view| view.since().filter(|_| self.server_side)).collect();
         let request = ConnectRequest { subs, ..ConnectRequest::default() };
-        self.send(Request::Connect(request), Some(Asked::Connect(asked)));
-        self.subscribe_again(around);
+        self.send(Request::Connect(request), Some(Requested::Connect(requested)));
+        self.resubscribe(context);
     }
 
-    fn hang_up(&mut self, around: &mut Around<'_>) {
-        around.story.tell(|| format!("client {} is cut off", self.id));
+    fn disconnect(&mut self, context: &mut Context<'_>) {
+        context.trace.record(|| format!("client {} is cut off", self.id));
         self.closed();
     }
 
     fn closed(&mut self) {
-        self.line = None;
+        self.transport = None;
         self.waiting.clear();
-        for place in &mut self.places {
-            place.state = State::Away;
-            place.leaving = 0;
+        for view in &mut self.views {
+            view.state = State::Unsubscribed;
+            view.pending_unsubscribes = 0;
         }
     }
 
-    fn change_mind(&mut self, channel: usize, around: &mut Around<'_>) {
-        let place = &mut self.places[channel];
-        place.wanted = !place.wanted;
-        if place.wanted {
+    fn toggle(&mut self, channel: usize, context: &mut Context<'_>) {
+        let view = &mut self.views[channel];
+        view.wanted = !view.wanted;
+        if view.wanted {
             return;
         }
-        if place.state != State::Away {
-            place.state = State::Away;
-            place.leaving += 1;
-            around.story.tell(|| format!("client {} leaves channel {channel}", self.id));
-            let request = UnsubscribeRequest { channel: around.truth.names[channel].to_string() };
-            self.send(Request::Unsubscribe(request), Some(Asked::Unsubscribe(channel)));
+        if view.state != State::Unsubscribed {
+            view.state = State::Unsubscribed;
+            view.pending_unsubscribes += 1;
+            context.trace.record(|| format!("client {} leaves channel {channel}", self.id));
+            let request = UnsubscribeRequest { channel: context.truth.names[channel].to_string() };
+            self.send(Request::Unsubscribe(request), Some(Requested::Unsubscribe(channel)));
         }
     }
 
-    /// Subscribes to what it wants and does not hear; whether there was anything.
-    fn subscribe_again(&mut self, around: &mut Around<'_>) -> bool {
-        if self.line.is_none() {
+    /// Subscribes to its channels. Returns whether there were any to subscribe to.
+    fn resubscribe(&mut self, context: &mut Context<'_>) -> bool {
+        if self.transport.is_none() {
             return false;
         }
-        let away = |place: &Place| place.wanted && place.state == State::Away;
+        let away = |view: &ChannelView| view.wanted && view.state == State::Unsubscribed;
         if self.server_side {
-            // Such a channel comes with the connect command alone.
-            let refused = self.waiting.is_empty() && self.places.iter().any(away);
-            if refused {
-                self.hang_up(around);
+            // Such a channel is part of the connect command only.
+            let rejected = self.waiting.is_empty() && self.views.iter().any(away);
+            if rejected {
+                self.disconnect(context);
             }
-            return refused;
+            return rejected;
         }
         let mut any = false;
-        for channel in 0..self.places.len() {
-            if away(&self.places[channel]) {
-                let since = self.places[channel].since();
-                let (_, request) = self.subscribe_request(channel, around);
-                around.story.tell(|| format!("client {} asks for {channel} from {since:?}", self.id));
-                self.send(Request::Subscribe(request), Some(Asked::Subscribe(channel, since)));
+        for channel in 0..self.views.len() {
+            if away(&self.views[channel]) {
+                let since = self.views[channel].since();
+                let (_, request) = self.subscribe_request(channel, context);
+                context.trace.record(|| format!("client {} subscribes to {channel} from {since:?}", self.id));
+                self.send(Request::Subscribe(request), Some(Requested::Subscribe(channel, since)));
                 any = true;
             }
         }
         any
     }
 
-    fn subscribe_request(&mut self, channel: usize, around: &Around<'_>) -> (String, SubscribeRequest) {
-        let name = around.truth.names[channel].to_string();
-        let place = &mut self.places[channel];
-        place.state = State::Asked;
-        let since = place.since();
+    fn subscribe_request(&mut self, channel: usize, context: &Context<'_>) -> (String, SubscribeRequest) {
+        let name = context.truth.names[channel].to_string();
+        let view = &mut self.views[channel];
+        view.state = State::Requested;
+        let since = view.since();
         let request = SubscribeRequest {
             channel: name.clone(),
             recover: since.is_some(),
@@ -192,39 +191,39 @@ impl WebSocketClient {
         (name, request)
     }
 
-    fn send(&mut self, request: Request, asked: Option<Asked>) {
+    fn send(&mut self, request: Request, requested: Option<Requested>) {
         let mut id = 0;
-        if let Some(asked) = asked {
+        if let Some(requested) = requested {
             self.commands += 1;
             id = self.commands;
-            self.waiting.insert(id, asked);
+            self.waiting.insert(id, requested);
         }
-        let Some(line) = &mut self.line else { return };
+        let Some(transport) = &mut self.transport else { return };
         let mut payload = Vec::new();
         self.encoding.encode_command(&Command { id, request }, &mut payload);
-        line.sent.push(if self.encoding == Encoding::Json { 0x81 } else { 0x82 });
+        transport.sent.push(if self.encoding == Encoding::Json { 0x81 } else { 0x82 });
         match payload.len() {
-            length @ ..126 => line.sent.push(0x80 | u8::try_from(length).unwrap()),
+            length @ ..126 => transport.sent.push(0x80 | u8::try_from(length).unwrap()),
             length => {
-                line.sent.push(0x80 | 126);
-                line.sent.extend(u16::try_from(length).unwrap().to_be_bytes());
+                transport.sent.push(0x80 | 126);
+                transport.sent.extend(u16::try_from(length).unwrap().to_be_bytes());
             }
         }
-        // A mask of zeros leaves the payload as it is.
-        line.sent.extend([0; 4]);
-        line.sent.extend(payload);
+        // A mask of zeros does not change the payload.
+        transport.sent.extend([0; 4]);
+        transport.sent.extend(payload);
     }
 
-    fn read(&mut self, pieces: usize, around: &mut Around<'_>) -> Verdict<bool> {
-        let Some(line) = &mut self.line else { return Ok(false) };
-        let some = line.read(pieces);
-        let ended = line.ended;
-        let mut read = std::mem::take(&mut line.read);
+    fn read(&mut self, pieces: usize, context: &mut Context<'_>) -> CheckResult<bool> {
+        let Some(transport) = &mut self.transport else { return Ok(false) };
+        let some = transport.read(pieces);
+        let ended = transport.ended;
+        let mut read = std::mem::take(&mut transport.read);
         while let Some((opcode, payload, rest)) = frame(&read) {
             let of = |what: String| format!("client {} (WebSocket): {what}", self.id);
             if opcode == 8 {
                 let code = u16::from_be_bytes([payload[0], payload[1]]);
-                around.story.tell(|| format!("client {} is closed with {code}", self.id));
+                context.trace.record(|| format!("client {} is closed with {code}", self.id));
                 if !(3000..3500).contains(&code) {
                     return Err(of(format!("closed with {code}")));
                 }
@@ -233,50 +232,52 @@ impl WebSocketClient {
             }
             let replies: Result<Vec<Reply>, _> = self.encoding.decode_replies(payload).collect();
             for reply in replies.map_err(|error| of(error.to_string()))? {
-                let told = format!("{reply:?}");
-                around.story.tell(|| format!("client {} reads {}", self.id, shortened(&told)));
-                self.reply(reply, around).map_err(|what| {
-                    format!("client {} (WebSocket): {what}; on {}", self.id, shortened(&told))
+                let shown = format!("{reply:?}");
+                context.trace.record(|| format!("client {} reads {}", self.id, shortened(&shown)));
+                self.reply(reply, context).map_err(|what| {
+                    format!("client {} (WebSocket): {what}; on {}", self.id, shortened(&shown))
                 })?;
             }
             read = rest.to_vec();
         }
-        match &mut self.line {
-            Some(line) if !ended => line.read = read,
+        match &mut self.transport {
+            Some(transport) if !ended => transport.read = read,
             _ => self.closed(),
         }
         Ok(some)
     }
 
-    fn reply(&mut self, reply: Reply, around: &mut Around<'_>) -> Verdict {
+    fn reply(&mut self, reply: Reply, context: &mut Context<'_>) -> CheckResult {
         match reply.body {
             ReplyBody::Ping => self.send(Request::Pong, None),
-            ReplyBody::Push(push) => return self.push(push, around),
+            ReplyBody::Push(push) => return self.push(push, context),
             body => {
-                let asked = self.waiting.remove(&reply.id).ok_or("a reply to nothing")?;
-                return self.answer(asked, body, around);
+                let requested = self.waiting.remove(&reply.id).ok_or("a reply to nothing")?;
+                return self.answer(requested, body, context);
             }
         }
         Ok(())
     }
 
-    fn answer(&mut self, asked: Asked, body: ReplyBody, around: &mut Around<'_>) -> Verdict {
-        match (asked, body) {
-            (Asked::Connect(asked), ReplyBody::Connect(result)) => self.connected(&asked, result, around),
-            (Asked::Unsubscribe(channel), ReplyBody::Unsubscribe) => {
-                self.places[channel].leaving -= 1;
+    fn answer(&mut self, requested: Requested, body: ReplyBody, context: &mut Context<'_>) -> CheckResult {
+        match (requested, body) {
+            (Requested::Connect(requested), ReplyBody::Connect(result)) => {
+                self.connected(&requested, result, context)
+            }
+            (Requested::Unsubscribe(channel), ReplyBody::Unsubscribe) => {
+                self.views[channel].pending_unsubscribes -= 1;
                 Ok(())
             }
-            (Asked::Subscribe(channel, _), _) if self.places[channel].leaving > 0 => Ok(()),
-            (Asked::Subscribe(channel, since), ReplyBody::Subscribe(result)) => {
-                self.subscribed(channel, since, &result, around)
+            (Requested::Subscribe(channel, _), _) if self.views[channel].pending_unsubscribes > 0 => Ok(()),
+            (Requested::Subscribe(channel, since), ReplyBody::Subscribe(result)) => {
+                self.subscribed(channel, since, &result, context)
             }
-            (Asked::Subscribe(channel, _), ReplyBody::Error(error)) => {
-                let place = &mut self.places[channel];
-                place.state = State::Away;
+            (Requested::Subscribe(channel, _), ReplyBody::Error(error)) => {
+                let view = &mut self.views[channel];
+                view.state = State::Unsubscribed;
                 let unrecoverable = error.code == ErrorCode::UnrecoverablePosition.code();
-                if unrecoverable && !around.rules.is_lossless() {
-                    place.position = None;
+                if unrecoverable && !context.parameters.is_lossless() {
+                    view.position = None;
                 } else if error.code != ErrorCode::TooManyRequests.code() {
                     return Err("an error that should not be".to_owned());
                 }
@@ -288,18 +289,18 @@ impl WebSocketClient {
 
     fn connected(
         &mut self,
-        asked: &[Option<StreamPosition>],
+        requested: &[Option<StreamPosition>],
         result: ConnectResult,
-        around: &mut Around<'_>,
-    ) -> Verdict {
+        context: &mut Context<'_>,
+    ) -> CheckResult {
         for (name, sub) in result.subs {
-            let channel = around.truth.channel(&name)?;
-            self.subscribed(channel, asked[channel], &sub, around)?;
+            let channel = context.truth.channel(&name)?;
+            self.subscribed(channel, requested[channel], &sub, context)?;
         }
         if self.server_side {
-            // What is not in the answer was refused.
-            let refused = self.places.iter_mut().filter(|place| place.state == State::Asked);
-            refused.for_each(|place| place.state = State::Away);
+            // Channels that are missing in the reply were rejected.
+            let rejected = self.views.iter_mut().filter(|view| view.state == State::Requested);
+            rejected.for_each(|view| view.state = State::Unsubscribed);
         }
         Ok(())
     }
@@ -309,60 +310,62 @@ impl WebSocketClient {
         channel: usize,
         since: Option<StreamPosition>,
         result: &SubscribeResult,
-        around: &Around<'_>,
-    ) -> Verdict {
-        let place = &mut self.places[channel];
-        if around.rules.history.size == 0 {
+        context: &Context<'_>,
+    ) -> CheckResult {
+        let view = &mut self.views[channel];
+        if context.parameters.history.size == 0 {
             if *result != SubscribeResult::default() {
                 return Err("a position in a channel without history".to_owned());
             }
-            place.account.begin_anywhere();
-            place.state = State::Hearing;
+            view.record_of_deliveries.begin_without_position();
+            view.state = State::Subscribed;
             return Ok(());
         }
         let epoch: Epoch = result.epoch.parse().map_err(|_| "no epoch")?;
         let position = StreamPosition { epoch, offset: result.offset };
-        let number = around.truth.number(channel, position)?;
+        let number = context.truth.number(channel, position)?;
         if result.was_recovering != since.is_some() {
-            return Err(format!("asked from {since:?}, and it does not say so"));
+            return Err(format!("recovers from {since:?}, but was_recovering is false"));
         }
         match since {
             Some(since) if result.recovered && since == position => {}
-            Some(_) if result.recovered && around.rules.delivers_last(channel) => place.account.skip(number),
+            Some(_) if result.recovered && context.parameters.delivers_last(channel) => {
+                view.record_of_deliveries.skip_to(number)
+            }
             Some(_) if result.recovered => return Err("recovered from elsewhere".to_owned()),
-            Some(_) if around.rules.is_lossless() => return Err("not recovered".to_owned()),
-            Some(_) => place.account.excuse(number),
-            None if place.begun && around.rules.is_lossless() => {
+            Some(_) if context.parameters.is_lossless() => return Err("not recovered".to_owned()),
+            Some(_) => view.record_of_deliveries.report_gap(number),
+            None if view.begun && context.parameters.is_lossless() => {
                 return Err("its position was forgotten".to_owned());
             }
-            None => place.account.begin(number),
+            None => view.record_of_deliveries.begin(number),
         }
-        place.begun = true;
-        place.state = State::Hearing;
-        place.position = Some(position);
-        place.recoverable = result.recoverable;
-        result.publications.iter().try_for_each(|publication| place.publication(channel, publication, around))
+        view.begun = true;
+        view.state = State::Subscribed;
+        view.position = Some(position);
+        view.recoverable = result.recoverable;
+        result.publications.iter().try_for_each(|publication| view.publication(channel, publication, context))
     }
 
-    fn push(&mut self, push: Push, around: &mut Around<'_>) -> Verdict {
-        let channel = around.truth.channel(&push.channel)?;
-        let place = &mut self.places[channel];
+    fn push(&mut self, push: Push, context: &mut Context<'_>) -> CheckResult {
+        let channel = context.truth.channel(&push.channel)?;
+        let view = &mut self.views[channel];
         match push.body {
-            _ if place.leaving > 0 => Ok(()),
-            PushBody::Publication(_) if place.state != State::Hearing => {
+            _ if view.pending_unsubscribes > 0 => Ok(()),
+            PushBody::Publication(_) if view.state != State::Subscribed => {
                 Err("a publication outside of a subscription".to_owned())
             }
-            PushBody::Publication(publication) => place.publication(channel, &publication, around),
-            PushBody::Unsubscribe(push) if push.code == 2500 && place.state == State::Hearing => {
+            PushBody::Publication(publication) => view.publication(channel, &publication, context),
+            PushBody::Unsubscribe(push) if push.code == 2500 && view.state == State::Subscribed => {
                 if self.server_side {
                     return Err("its client cannot subscribe again by itself".to_owned());
                 }
-                if around.rules.weather == Weather::Calm {
+                if context.parameters.scenario == Scenario::Unlimited {
                     return Err("a gap without a cause".to_owned());
                 }
-                place.state = State::Away;
-                if around.rng.bool() {
-                    self.subscribe_again(around);
+                view.state = State::Unsubscribed;
+                if context.rng.bool() {
+                    self.resubscribe(context);
                 }
                 Ok(())
             }
@@ -371,7 +374,7 @@ impl WebSocketClient {
     }
 }
 
-/// The first frame of the server: its opcode, its payload, and what follows it.
+/// The first frame of the server: its opcode, its payload, and the bytes after it.
 fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (first, length) = (bytes.first()?, bytes.get(1)?);
     let (head, length) = match length {

@@ -1,8 +1,8 @@
-//! What waits for a connection that takes no more, in channels where something may give way.
+//! The backlog of a slow consumer: what waits after its outbox, in channels with a slow-consumer rule.
 //!
-//! It stands behind the outbox: as long as there is a backlog, everything but control frames goes through it, so that
-//! order holds. Publications are not encoded here, so that each of them can still be replaced or dropped. Must never
-//! drop what has no successor without leaving word of it.
+//! While there is a backlog, everything except control frames passes through it, so that the order is kept.
+//! Publications are encoded when they leave it, so that until then each can be replaced or dropped. A dropped
+//! publication without a successor leaves a gap marker.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
 use super::outbox::DEFERRED_OVERHEAD_BYTES;
-use super::wheel::Tick;
+use super::timer_wheel::Tick;
 use crate::broker::GapCause;
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 
-/// What waits, in order.
+/// Entries in order.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct ConflationQueue {
     items: BTreeMap<u64, Waiting>,
     next: u64,
     bytes: usize,
-    /// The newest of each kind that may yet be replaced.
+    /// The newest entry of each conflation key that may still be replaced.
     newest: HashMap<(ChannelName, Arc<str>), u64>,
-    /// Those that may be dropped.
+    /// Entries that may be dropped.
     droppable: BTreeSet<u64>,
-    /// The gaps that wait, channel by channel.
-    marks: HashMap<ChannelName, Marks>,
+    /// The gap entries of each channel.
+    markers: HashMap<ChannelName, GapMarkers>,
 }
 
 #[derive(Debug)]
@@ -38,51 +38,51 @@ struct Waiting {
 }
 
 #[derive(Debug, Default)]
-struct Marks {
-    /// The last hole that was made here.
-    hole: Option<u64>,
-    /// Gaps that were told of from elsewhere: a hole does not grow over one.
-    told: BTreeSet<u64>,
+struct GapMarkers {
+    /// The entry of the last gap that dropping created.
+    dropped: Option<u64>,
+    /// Gaps that were reported by the node: a gap is not extended across one.
+    reported: BTreeSet<u64>,
 }
 
-/// What dropping left.
+/// What dropping a publication did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hole {
+pub(super) enum GapMarker {
     New,
-    Grown,
+    Extended,
 }
 
-/// One thing that waits.
+/// One entry.
 #[derive(Debug)]
 pub(super) enum Item {
     /// A reply, a notice or an event without an id.
     Frame(Bytes),
-    /// A publication, not encoded yet.
+    /// A publication that is not encoded yet.
     Publication(Arc<Publication>),
-    /// A hole in the sequence of a channel.
+    /// A gap in the sequence of a channel.
     Gap(ChannelGap),
 }
 
-impl Backlog {
-    /// Bytes of memory that what waits occupies, about.
+impl ConflationQueue {
+    /// Bytes of memory that the entries occupy, approximately.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Appends a frame.
-    pub(super) fn frame(&mut self, frame: Bytes, now: Tick) {
+    pub(super) fn push_frame(&mut self, frame: Bytes, now: Tick) {
         self.push(Item::Frame(frame), now);
     }
 
     /// Appends a gap.
-    pub(super) fn gap(&mut self, gap: ChannelGap, now: Tick) {
+    pub(super) fn push_gap(&mut self, gap: ChannelGap, now: Tick) {
         let channel = gap.channel.clone();
         let at = self.push(Item::Gap(gap), now);
-        self.marks.entry(channel).or_default().told.insert(at);
+        self.markers.entry(channel).or_default().reported.insert(at);
     }
 
-    /// Appends a publication, and says whether another gave way to it.
-    pub(super) fn publication(
+    /// Appends a publication. Returns whether it replaced another one.
+    pub(super) fn push_publication(
         &mut self,
         publication: Arc<Publication>,
         rule: Option<&BackpressurePolicy>,
@@ -105,20 +105,20 @@ impl Backlog {
         before.and_then(|before| self.take(before)).is_some()
     }
 
-    /// Takes the first item.
+    /// Removes the first entry.
     pub(super) fn pop(&mut self) -> Option<Item> {
         let at = *self.items.first_key_value()?.0;
         let item = self.take(at)?;
         self.droppable.remove(&at);
         match &item {
-            Item::Publication(publication) => self.leave(publication, at),
-            Item::Gap(gap) => self.unmark(&gap.channel, at),
+            Item::Publication(publication) => self.on_sent(publication, at),
+            Item::Gap(gap) => self.clear_marker(&gap.channel, at),
             Item::Frame(_) => {}
         }
         Some(item)
     }
 
-    /// The channel of the oldest publication that may be dropped, and since when it waits.
+    /// The channel of the oldest droppable publication, and the time since which it waits.
     pub(super) fn oldest(&self) -> Option<(&ChannelName, Tick)> {
         let waiting = self.items.get(self.droppable.first()?)?;
         match &waiting.item {
@@ -127,28 +127,29 @@ impl Backlog {
         }
     }
 
-    /// Drops the oldest publication that may be dropped, and leaves word of it in its place. Whether there was one;
-    /// and whether that is a new hole.
-    pub(super) fn drop_oldest(&mut self, now: Tick) -> Option<Hole> {
+    /// Drops the oldest droppable publication and leaves a gap in its place. Returns whether the gap is new, or `None`
+    /// if nothing could be dropped.
+    pub(super) fn drop_oldest(&mut self, now: Tick) -> Option<GapMarker> {
         let at = self.droppable.pop_first()?;
         let Some(Item::Publication(publication)) = self.take(at) else { return None };
         let Publication { channel, position, .. } = &*publication;
-        let marks = self.marks.entry(channel.clone()).or_default();
-        // A hole grows, unless something stands in its way.
-        if let Some(hole) = marks.hole.filter(|hole| marks.told.range(hole..&at).next().is_none())
-            && let Some(Waiting { item: Item::Gap(gap), .. }) = self.items.get_mut(&hole)
+        let markers = self.markers.entry(channel.clone()).or_default();
+        // Extend the last gap unless a reported gap follows it.
+        if let Some(dropped) =
+            markers.dropped.filter(|dropped| markers.reported.range(dropped..&at).next().is_none())
+            && let Some(Waiting { item: Item::Gap(gap), .. }) = self.items.get_mut(&dropped)
         {
             gap.position = *position;
-            return Some(Hole::Grown);
+            return Some(GapMarker::Extended);
         }
-        marks.hole = Some(at);
+        markers.dropped = Some(at);
         let gap = ChannelGap { channel: channel.clone(), cause: GapCause::SlowConsumer, position: *position };
         self.bytes += DEFERRED_OVERHEAD_BYTES;
         self.items.insert(at, Waiting { since: now, item: Item::Gap(gap) });
-        Some(Hole::New)
+        Some(GapMarker::New)
     }
 
-    /// Drops everything of a channel that may be dropped: how many, and the position of the last.
+    /// Drops all droppable publications of a channel. Returns their number and the position of the last.
     pub(super) fn drop_channel(&mut self, channel: &ChannelName) -> (u64, Option<StreamPosition>) {
         let of_channel = |at: &&u64| match self.items.get(*at).map(|waiting| &waiting.item) {
             Some(Item::Publication(publication)) => publication.channel == *channel,
@@ -179,17 +180,17 @@ impl Backlog {
         Some(item)
     }
 
-    fn unmark(&mut self, channel: &ChannelName, at: u64) {
-        let Some(marks) = self.marks.get_mut(channel) else { return };
-        marks.told.remove(&at);
-        marks.hole = marks.hole.filter(|hole| *hole != at);
-        if marks.told.is_empty() && marks.hole.is_none() {
-            self.marks.remove(channel);
+    fn clear_marker(&mut self, channel: &ChannelName, at: u64) {
+        let Some(markers) = self.markers.get_mut(channel) else { return };
+        markers.reported.remove(&at);
+        markers.dropped = markers.dropped.filter(|dropped| *dropped != at);
+        if markers.reported.is_empty() && markers.dropped.is_none() {
+            self.markers.remove(channel);
         }
     }
 
-    /// A publication is on its way: nothing can replace it any more.
-    fn leave(&mut self, publication: &Publication, at: u64) {
+    /// A publication has left the queue: it can no longer be replaced.
+    fn on_sent(&mut self, publication: &Publication, at: u64) {
         if let Some(key) = publication.conflation_key() {
             let kind = (publication.channel.clone(), Arc::clone(key));
             if self.newest.get(&kind) == Some(&at) {
@@ -200,16 +201,16 @@ impl Backlog {
 }
 
 impl Item {
-    /// Bytes of memory that it occupies, about. Does not change while it waits: all publications of a channel with a rule
-    /// are judged before they are pushed, those of other channels never.
+    /// Bytes of memory that an entry occupies, approximately. Constant while it waits: the conflation keys of a
+    /// channel with a rule are computed before its publications are pushed, those of other channels never.
     fn weight(&self) -> usize {
-        let held = match self {
+        let deferred = match self {
             Self::Frame(frame) => frame.len(),
             Self::Publication(publication) => {
                 publication.cost() + publication.conflation_key().map_or(0, |key| key.len())
             }
             Self::Gap(_) => 0,
         };
-        DEFERRED_OVERHEAD_BYTES + held
+        DEFERRED_OVERHEAD_BYTES + deferred
     }
 }

@@ -1,36 +1,41 @@
-//! Replies of one connection that wait for their turn, in the order of the commands.
+//! Replies of one connection that wait, in the order of the commands.
 //!
-//! Owns what the waiting commands hold in memory: while that is more than `limits.pending_command_bytes`, nothing more
-//! is read from the client. Must never know what a command does.
+//! Counts the memory that waiting commands hold: while it exceeds `limits.pending_command_bytes`, reading from the
+//! client is paused.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, Command, ErrorCode, ReplyBody, Request};
 
-use super::connection::Opening;
+use super::connection::PendingSubscription;
 
-/// A reply's place in the order of commands.
+/// A reply in the order of commands.
 #[derive(Debug)]
-pub(super) enum Slot {
-    /// It can be written when its turn comes.
+pub(super) enum PendingReply {
+    /// Ready to be written.
     Ready(Bytes),
     /// The connect command waits for these channels.
-    Connect { id: u32, openings: Vec<Opening> },
-    /// A subscribe command waits for its channel, and for what was missed.
-    Subscribe { id: u32, opening: Opening, strict: bool, failed: Option<ErrorCode> },
-    /// A command waits for the node's answer.
-    Asked { id: u32, reply: u32, asked: Asked, body: Option<ReplyBody> },
-    /// A command that must not be carried out before its turn comes.
+    AwaitingConnect { id: u32, pending_subscriptions: Vec<PendingSubscription> },
+    /// A subscribe command waits for its channel and for missed publications.
+    AwaitingSubscribe {
+        id: u32,
+        pending_subscription: PendingSubscription,
+        reject_unrecovered: bool,
+        failed: Option<ErrorCode>,
+    },
+    /// A command waits for a reply of the node.
+    AwaitingNode { id: u32, reply: u32, awaited: AwaitedReply, body: Option<ReplyBody> },
+    /// A command that must not be executed before its turn.
     Deferred { channel: ChannelName, command: Command },
 }
 
-/// What the node was asked for.
+/// A request to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// To publish a payload of so many bytes.
+pub(super) enum AwaitedReply {
+    /// Publish a payload of this many bytes.
     Publish(usize),
-    /// For a page of history.
+    /// Read a page of history.
     History,
 }
 
@@ -41,7 +46,7 @@ pub(super) struct PendingReplies(Option<Box<Queue>>);
 /// At least one reply, and the bytes that all of them hold.
 #[derive(Debug, Default)]
 struct Queue {
-    slots: VecDeque<Slot>,
+    slots: VecDeque<PendingReply>,
     bytes: usize,
 }
 
@@ -54,33 +59,33 @@ impl PendingReplies {
         self.0.is_none()
     }
 
-    /// Bytes that the waiting commands and replies hold, about. The answers of the node are not counted: those of
+    /// Bytes that waiting commands and replies hold, approximately. The replies of the node are not counted: those to
     /// publish commands are small, and there is at most one page of history.
     pub(super) fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.bytes)
     }
 
-    pub(super) fn front_mut(&mut self) -> Option<&mut Slot> {
+    pub(super) fn front_mut(&mut self) -> Option<&mut PendingReply> {
         self.0.as_mut()?.slots.front_mut()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PendingReply> {
         self.0.iter_mut().flat_map(|queue| queue.slots.iter_mut())
     }
 
-    pub(super) fn push_back(&mut self, slot: Slot) {
+    pub(super) fn push_back(&mut self, slot: PendingReply) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += slot.bytes();
         queue.slots.push_back(slot);
     }
 
-    pub(super) fn push_front(&mut self, slot: Slot) {
+    pub(super) fn push_front(&mut self, slot: PendingReply) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += slot.bytes();
         queue.slots.push_front(slot);
     }
 
-    pub(super) fn pop_front(&mut self) -> Option<Slot> {
+    pub(super) fn pop_front(&mut self) -> Option<PendingReply> {
         let queue = self.0.as_mut()?;
         let slot = queue.slots.pop_front()?;
         queue.bytes -= slot.bytes();
@@ -90,40 +95,45 @@ impl PendingReplies {
         Some(slot)
     }
 
-    /// Whether a command on this channel was deferred, so that later ones must wait behind it.
+    /// Whether a command on this channel is deferred, so that later ones must wait.
     pub(super) fn defers(&self, channel: &ChannelName) -> bool {
-        self.iter().any(|slot| matches!(slot, Slot::Deferred { channel: other, .. } if other == channel))
+        self.iter()
+            .any(|slot| matches!(slot, PendingReply::Deferred { channel: other, .. } if other == channel))
     }
 
-    /// Whether a page of history waits. The next one is asked for after it was written: answers are large, and they are
-    /// not counted.
+    /// Whether a page of history waits. The next one is requested after it was written, since pages are large and not
+    /// counted.
     pub(super) fn has_history(&self) -> bool {
         self.iter().any(|slot| match slot {
-            Slot::Asked { asked, .. } => *asked == Asked::History,
-            Slot::Deferred { command, .. } => matches!(command.request, Request::History(_)),
-            Slot::Ready(_) | Slot::Connect { .. } | Slot::Subscribe { .. } => false,
+            PendingReply::AwaitingNode { awaited, .. } => *awaited == AwaitedReply::History,
+            PendingReply::Deferred { command, .. } => matches!(command.request, Request::History(_)),
+            PendingReply::Ready(_)
+            | PendingReply::AwaitingConnect { .. }
+            | PendingReply::AwaitingSubscribe { .. } => false,
         })
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Slot> {
+    fn iter(&self) -> impl Iterator<Item = &PendingReply> {
         self.0.iter().flat_map(|queue| &queue.slots)
     }
 }
 
-impl Slot {
-    /// What it holds in memory, about. Must not change while it waits.
+impl PendingReply {
+    /// Bytes of memory that it holds, approximately. Must not change while it waits.
     fn bytes(&self) -> usize {
-        let held = match self {
+        let deferred = match self {
             Self::Ready(frame) => frame.len(),
-            Self::Asked { asked: Asked::Publish(payload), .. } => *payload,
+            Self::AwaitingNode { awaited: AwaitedReply::Publish(payload), .. } => *payload,
             Self::Deferred { channel, command } => channel.as_str().len() + request_bytes(&command.request),
-            Self::Asked { asked: Asked::History, .. } | Self::Connect { .. } | Self::Subscribe { .. } => 0,
+            Self::AwaitingNode { awaited: AwaitedReply::History, .. }
+            | Self::AwaitingConnect { .. }
+            | Self::AwaitingSubscribe { .. } => 0,
         };
-        size_of::<Self>() + held
+        size_of::<Self>() + deferred
     }
 }
 
-/// What a request that can be deferred holds on the heap.
+/// Bytes of memory that a deferred request holds.
 fn request_bytes(request: &Request) -> usize {
     match request {
         Request::Publish(request) => request.channel.len() + request.data.len(),
@@ -145,14 +155,19 @@ mod tests {
     use earshot_protocol::PublishRequest;
 
     #[test]
-    fn the_bytes_of_waiting_commands_are_counted_and_given_back() {
+    fn counts_the_bytes_of_waiting_commands() {
         let channel = ChannelName::parse("c").unwrap();
         let data = Bytes::from(vec![b'1'; 60_000]);
         let request = Request::Publish(PublishRequest { channel: "c".to_owned(), data, kind: 0 });
         let mut pending = PendingReplies::default();
-        pending.push_back(Slot::Asked { id: 1, reply: 1, asked: Asked::Publish(60_000), body: None });
-        pending.push_back(Slot::Deferred { channel, command: Command { id: 2, request } });
-        pending.push_front(Slot::Ready(Bytes::from_static(b"reply")));
+        pending.push_back(PendingReply::AwaitingNode {
+            id: 1,
+            reply: 1,
+            awaited: AwaitedReply::Publish(60_000),
+            body: None,
+        });
+        pending.push_back(PendingReply::Deferred { channel, command: Command { id: 2, request } });
+        pending.push_front(PendingReply::Ready(Bytes::from_static(b"reply")));
         assert!((120_000..123_000).contains(&pending.bytes()), "{}", pending.bytes());
         while pending.pop_front().is_some() {}
         assert_eq!((pending.bytes(), pending.is_empty()), (0, true));

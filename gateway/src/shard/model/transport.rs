@@ -1,39 +1,38 @@
 //! A client's connection: bytes in memory instead of a socket.
-//!
-//! Must never understand what the bytes mean.
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 
 use super::gateway::Gateway;
 use crate::admission::Permit;
-use crate::shard::link::{self, Link};
-use crate::shard::{Arrival, ArrivalKind, StreamBody};
+use crate::shard::sink::{self, Sink};
+use crate::shard::{HyperBody, NewConnection, NewConnectionKind};
 
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct Transport {
     shard: usize,
     key: u64,
-    body: StreamBody,
+    body: HyperBody,
     /// What the client sent and the shard has not read yet.
     pub(super) sent: Vec<u8>,
-    /// What the client has read and not understood yet.
+    /// What the client has read and not parsed yet.
     pub(super) read: Vec<u8>,
     /// The gateway has ended it.
     pub(super) ended: bool,
 }
 
-impl Line {
-    pub(super) fn open(gateway: &mut Gateway, shard: usize, kind: ArrivalKind) -> Self {
-        let (link, body) = link::stream(gateway.shards[shard].wakes.clone());
-        let (greeting, early) = (Bytes::new(), Bytes::new());
-        let (link, permit) = (Link::Stream(link), Permit::unlimited());
-        let arrival = Arrival { link, kind, permit, greeting, greeted: 0, early };
+impl Transport {
+    pub(super) fn open(gateway: &mut Gateway, shard: usize, kind: NewConnectionKind) -> Self {
+        let (sink, body) = sink::hyper(gateway.shards[shard].wakes.clone());
+        let (response_head, prefetched) = (Bytes::new(), Bytes::new());
+        let (sink, permit) = (Sink::Hyper(sink), Permit::unlimited());
+        let arrival =
+            NewConnection { sink, kind, permit, response_head, response_head_written: 0, prefetched };
         let key = gateway.shards[shard].take(arrival);
         Self { shard, key, body, sent: Vec::new(), read: Vec::new(), ended: false }
     }
 
-    /// The client reads at most so many pieces; whether there was anything.
+    /// Reads at most this many chunks. Returns whether there was anything.
     pub(super) fn read(&mut self, pieces: usize) -> bool {
         for at in 0..pieces {
             match self.body.next().now_or_never() {
@@ -48,8 +47,8 @@ impl Line {
         pieces > 0
     }
 
-    /// What the client sent arrives at the shard; whether there was anything.
-    pub(super) fn arrive(&mut self, gateway: &mut Gateway) -> bool {
+    /// Delivers to the shard what the client sent. Returns whether there was anything.
+    pub(super) fn deliver_sent(&mut self, gateway: &mut Gateway) -> bool {
         if gateway.shards[self.shard].is_paused(self.key) {
             return false;
         }

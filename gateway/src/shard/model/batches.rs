@@ -1,4 +1,4 @@
-//! Publications that come in one batch: what follows goes out together, and a hole among them is told in its place.
+//! Batches of publications: consecutive ones are delivered together, and a gap is reported between them.
 
 use std::sync::Arc;
 
@@ -6,46 +6,47 @@ use earshot_protocol::{ChannelName, Payload, StreamPosition};
 use fastrand::Rng;
 
 use super::gateway::Gateway;
-use super::line::Line;
-use super::rules::{Rules, Slow, Weather};
+use super::parameters::{Parameters, Scenario, Slow};
+use super::transport::Transport;
 use crate::node::messages::NodeEvent;
 use crate::node::publication::Publication;
-use crate::shard::{ArrivalKind, Resume};
+use crate::shard::{NewConnectionKind, Resume};
 
 const CHANNEL: &str = "a";
 
-/// A gateway in which so many streams hear one channel and have read nothing yet.
-fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [Line; N]) {
-    let mut rules = Rules::draw(&mut Rng::with_seed(7), Weather::Calm);
-    (rules.asks, rules.lane, rules.client_queue_bytes) = (100, 100, client_queue_bytes);
-    (rules.channels, rules.last, rules.slow) = (1, None, vec![slow]);
-    let mut gateway = Gateway::new(&rules);
+/// A gateway with `N` streams on one channel that have read nothing yet.
+fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [Transport; N]) {
+    let mut parameters = Parameters::draw(&mut Rng::with_seed(7), Scenario::Unlimited);
+    (parameters.asks, parameters.lane, parameters.client_queue_bytes) = (100, 100, client_queue_bytes);
+    (parameters.channels, parameters.last, parameters.slow) = (1, None, vec![slow]);
+    let mut gateway = Gateway::new(&parameters);
     let channels = vec![ChannelName::parse(CHANNEL).unwrap()];
     let lines = [0; N].map(|_| {
-        let (channels, resume) = (channels.clone(), Resume::Fresh);
-        Line::open(
+        let (channels, resume) = (channels.clone(), Resume::New);
+        Transport::open(
             &mut gateway,
             0,
-            ArrivalKind::Sse { channels, named: false, ping: false, resume, refusal: None },
+            NewConnectionKind::Sse { channels, named: false, ping: false, resume, rejection: None },
         )
     });
     while gateway.shards[0].ask_one() | gateway.shards[0].deliver_all() {}
     (gateway, lines)
 }
 
-/// A batch of publications that many steps behind where the shard stands, payloads of so many bytes at the least.
+/// Delivers a batch of publications whose offsets are `steps` after the shard's position, with payloads of at least
+/// `bytes`.
 fn deliver(gateway: &mut Gateway, steps: &[u64], bytes: usize) {
     let shard = &mut gateway.shards[0].shard;
     let name = ChannelName::parse(CHANNEL).unwrap();
     let id = shard.channels.find(&name).unwrap();
-    let stands = shard.channels.at(id).position;
+    let current = shard.channels.get(id).position;
     let publication = |step: &u64| {
-        let position = StreamPosition { offset: stands.offset + step, ..stands };
+        let position = StreamPosition { offset: current.offset + step, ..current };
         let payload = Payload::new(format!("<{step}>{}", "x".repeat(bytes)).into());
         Arc::new(Publication::new(name.clone(), position, payload))
     };
-    shard.deliver(NodeEvent::Publications(steps.iter().map(publication).collect()));
-    shard.flush_some();
+    shard.on_delivery(NodeEvent::Publications(steps.iter().map(publication).collect()));
+    shard.flush_batch();
 }
 
 fn paused() -> tokio::runtime::Runtime {
@@ -53,37 +54,37 @@ fn paused() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn a_hole_in_a_batch_is_told_in_its_place_and_what_was_had_is_left_out() {
+fn reports_a_gap_within_a_batch_and_skips_duplicates() {
     let clock = paused();
     let _entered = clock.enter();
-    // Two, so that the shard encodes for itself.
+    // Two subscribers, so that the shard encodes for itself.
     let (mut gateway, mut lines) = streams::<2>(1 << 20, Slow::Disconnect);
     deliver(&mut gateway, &[1, 2, 2, 3, 6, 7, 1, 8], 0);
-    for line in &mut lines {
-        while line.read(1000) | gateway.shards[0].wake() {}
-        let text = String::from_utf8_lossy(&line.read).into_owned();
-        let told = ["<1>", "<2>", "<3>", "event: gap", "<6>", "<7>", "<8>"];
-        let places = told.map(|what| text.find(what).unwrap_or_else(|| panic!("{what}: {text}")));
-        assert!(places.is_sorted(), "{text}");
-        for what in told {
+    for transport in &mut lines {
+        while transport.read(1000) | gateway.shards[0].wake() {}
+        let text = String::from_utf8_lossy(&transport.read).into_owned();
+        let shown = ["<1>", "<2>", "<3>", "event: gap", "<6>", "<7>", "<8>"];
+        let views = shown.map(|what| text.find(what).unwrap_or_else(|| panic!("{what}: {text}")));
+        assert!(views.is_sorted(), "{text}");
+        for what in shown {
             assert_eq!(text.matches(what).count(), 1, "{what}: {text}");
         }
     }
 }
 
 #[test]
-fn a_batch_whose_first_part_ends_the_last_subscriber_ends_with_it() {
+fn stops_a_batch_that_removes_the_last_subscriber() {
     let clock = paused();
     let _entered = clock.enter();
     let (mut gateway, _lines) = streams::<1>(1000, Slow::Disconnect);
-    // The stream takes the first eight and is too slow for the next, and what follows stands behind a hole.
+    // The stream accepts eight chunks and is too slow for the next one; the rest follows a gap.
     deliver(&mut gateway, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14], 100_000);
     let shard = &gateway.shards[0].shard;
     assert!(shard.channels.find(&ChannelName::parse(CHANNEL).unwrap()).is_none());
 }
 
 #[test]
-fn nobody_is_slow_because_a_batch_is_larger_than_what_may_wait() {
+fn does_not_disconnect_for_a_batch_larger_than_the_queue() {
     let clock = paused();
     let _entered = clock.enter();
     for slow in [Slow::Disconnect, Slow::Latest, Slow::DropOldest] {
@@ -99,7 +100,7 @@ fn nobody_is_slow_because_a_batch_is_larger_than_what_may_wait() {
 }
 
 #[test]
-fn who_was_blocked_and_has_read_meanwhile_is_not_slow() {
+fn flushes_a_blocked_client_before_it_is_slow() {
     let clock = paused();
     let _entered = clock.enter();
     for slow in [Slow::Disconnect, Slow::DropOldest] {
@@ -107,7 +108,7 @@ fn who_was_blocked_and_has_read_meanwhile_is_not_slow() {
         let mut blocked = 0;
         for _ in 0..40 {
             deliver(&mut gateway, &(1..=12).collect::<Vec<_>>(), 1000);
-            // It reads as soon as it must; that it does, the shard is not told.
+            // The client reads when it is blocked, and the shard is not notified.
             if gateway.shards[0].shard.connections.iter().any(|(_, connection)| connection.blocked) {
                 blocked += 1;
                 lines[0].read(1000);

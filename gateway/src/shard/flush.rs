@@ -1,0 +1,186 @@
+//! Flushes outboxes to sockets.
+//!
+//! Owns the queue of connections with something to write, and the limit of what may wait for one of them. What is
+//! queued between two flushes of a connection is written with one system call.
+
+use std::io;
+
+use bytes::Bytes;
+use earshot_protocol::Disconnect;
+use mio::{Interest, Token};
+
+use super::channels::ConnectionId;
+use super::connection::{Connection, ConnectionKind, Phase};
+use super::event_loop::{Shard, key};
+use super::outbox::FRAME_OVERHEAD_BYTES;
+use super::sink::{FlushStats, FlushStatus, Sink};
+
+/// Connections flushed in one turn.
+const FLUSHES_PER_TURN: usize = 256;
+
+/// Flushes ahead of the queue in one turn.
+pub(super) const FLUSH_AHEAD_PER_TURN: usize = 256;
+
+impl Shard {
+    /// Queues a frame. Disconnects the client as slow if the queue exceeds its limit.
+    pub(super) fn enqueue(&mut self, connection_id: ConnectionId, frame: Bytes) {
+        let limit = self.limits.client_queue_bytes;
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        if !connection.is_open() {
+            return;
+        }
+        let room = (limit + connection.recovery_credit).saturating_sub(frame.len() + FRAME_OVERHEAD_BYTES);
+        if connection.queued_bytes() > room {
+            self.flush_now(connection_id);
+            if !self.make_room(connection_id, room) {
+                return self.disconnect(connection_id, Disconnect::Slow);
+            }
+        }
+        // Making room may have closed the connection; nothing follows a close.
+        if self.is_open(connection_id) {
+            self.enqueue_after_backlog(connection_id, frame);
+        }
+    }
+
+    /// Queues a frame after the backlog.
+    fn enqueue_after_backlog(&mut self, connection_id: ConnectionId, frame: Bytes) {
+        match self.connections.get_mut(connection_id as usize) {
+            Some(Connection { backlog: Some(_), .. }) => self.defer_frame(connection_id, frame),
+            _ => self.enqueue_control(connection_id, frame),
+        }
+    }
+
+    /// Queues a frame in the outbox, ahead of the backlog.
+    pub(super) fn enqueue_control(&mut self, connection_id: ConnectionId, frame: Bytes) {
+        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
+            self.counters.client_queue_bytes.add(frame.len() as u64);
+            connection.outbox.push(frame);
+            self.schedule_flush(connection_id);
+        }
+    }
+
+    /// Queues a frame of a recovery, which does not count against the limit.
+    pub(super) fn enqueue_recovered_frame(&mut self, connection_id: ConnectionId, frame: Bytes) {
+        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
+            connection.recovery_credit += frame.len() + FRAME_OVERHEAD_BYTES;
+            self.enqueue_after_backlog(connection_id, frame);
+        }
+    }
+
+    /// Adds a connection to the flush queue.
+    pub(super) fn schedule_flush(&mut self, connection_id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(connection_id as usize)
+            && !connection.blocked
+            && !std::mem::replace(&mut connection.flush_scheduled, true)
+        {
+            self.flush_queue.push_back(connection_id);
+        }
+    }
+
+    pub(super) fn flush_batch(&mut self) {
+        self.flush_ahead_left = FLUSH_AHEAD_PER_TURN;
+        let mut flushed = FlushStats::default();
+        for _ in 0..FLUSHES_PER_TURN {
+            let Some(connection_id) = self.flush_queue.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(connection_id as usize) else { continue };
+            if !std::mem::take(&mut connection.flush_scheduled) {
+                continue;
+            }
+            match write_out(connection, connection_id, &self.registry, &mut flushed) {
+                Ok(written) => {
+                    if written == FlushStatus::Done && connection.backlog.is_some() {
+                        self.refill_outbox(connection_id);
+                    } else if written == FlushStatus::Done && connection.phase == Phase::Draining {
+                        self.on_drained(connection_id);
+                    }
+                    self.on_bytes_written(connection_id);
+                }
+                Err(_) => self.remove(connection_id),
+            }
+        }
+        self.count_flush(&flushed);
+    }
+
+    /// Flushes a connection ahead of its turn, unless it is blocked or the limit of this turn is reached. Does not
+    /// close the connection and changes no subscription, so a broadcast may call it while it iterates.
+    pub(super) fn flush_ahead(&mut self, connection_id: ConnectionId) {
+        let Some(connection) = self.connections.get(connection_id as usize) else { return };
+        if !connection.blocked && self.flush_ahead_left > 0 {
+            self.flush_ahead_left -= 1;
+            self.try_flush(connection_id);
+        }
+    }
+
+    /// Flushes the outbox and the backlog before a client is considered slow: a blocked socket may have become
+    /// writable meanwhile.
+    pub(super) fn flush_now(&mut self, connection_id: ConnectionId) {
+        while self.try_flush(connection_id)
+            && self.connections.get(connection_id as usize).is_some_and(|c| c.backlog.is_some())
+        {
+            self.refill_outbox(connection_id);
+        }
+    }
+
+    /// Returns whether the whole outbox was written. An error is handled in the connection's next turn.
+    fn try_flush(&mut self, connection_id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
+        let was_blocked = connection.blocked;
+        let mut flushed = FlushStats::default();
+        let written = write_out(connection, connection_id, &self.registry, &mut flushed);
+        if was_blocked && !connection.blocked {
+            self.schedule_flush(connection_id);
+        }
+        self.count_flush(&flushed);
+        matches!(written, Ok(FlushStatus::Done))
+    }
+
+    fn count_flush(&self, flushed: &FlushStats) {
+        self.counters.client_queue_bytes.sub(flushed.bytes);
+        self.counters.writes.add(flushed.writes);
+        self.counters.bytes_out.add(flushed.bytes);
+    }
+
+    pub(super) fn on_drained(&mut self, connection_id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        connection.sink.shut_down();
+        connection.phase = Phase::AwaitingPeerClose;
+        // An SSE client sends nothing, so closing the socket does not cause a reset.
+        if matches!(connection.kind, ConnectionKind::Sse(_)) {
+            self.remove(connection_id);
+        }
+    }
+}
+
+/// Writes the outbox until it is empty or the sink is blocked.
+fn write_out(
+    connection: &mut Connection,
+    connection_id: ConnectionId,
+    registry: &mio::Registry,
+    flushed: &mut FlushStats,
+) -> io::Result<FlushStatus> {
+    let (before, weight) = (flushed.bytes, connection.outbox.queued_bytes());
+    let written = connection.sink.flush(&mut connection.outbox, flushed)?;
+    if written == FlushStatus::Blocked {
+        watch(connection, connection_id, registry)?;
+    }
+    connection.blocked = written == FlushStatus::Blocked;
+    connection.wrote_since_timer |= flushed.bytes > before;
+    connection.recovery_credit =
+        connection.recovery_credit.saturating_sub(weight - connection.outbox.queued_bytes());
+    Ok(written)
+}
+
+/// Registers for an event when the socket is writable again.
+fn watch(
+    connection: &mut Connection,
+    connection_id: ConnectionId,
+    registry: &mio::Registry,
+) -> io::Result<()> {
+    let Sink::Socket(socket) = &mut connection.sink else { return Ok(()) };
+    if !connection.writable_registered {
+        let token = Token(usize::try_from(key(connection_id, connection.generation)).unwrap_or(usize::MAX));
+        registry.reregister(socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        connection.writable_registered = true;
+    }
+    Ok(())
+}

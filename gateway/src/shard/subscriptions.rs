@@ -1,0 +1,111 @@
+//! Subscriptions of connections, and the channels that the shard requests from the node.
+//!
+//! Owns the rule that a channel is requested once, and detached when no connection needs it.
+
+use earshot_protocol::{ChannelName, ErrorCode};
+
+use super::channels::{ChannelId, ConnectionId, PendingDetach, ShardChannel};
+use super::connection::{Status, Subscription};
+use super::event_loop::Shard;
+use crate::node::creators::attribution_address;
+use crate::node::messages::NodeRequest;
+
+impl Shard {
+    /// Adds a subscription: ready if the channel is attached, waiting otherwise.
+    pub(super) fn request_subscription(
+        &mut self,
+        connection_id: ConnectionId,
+        name: ChannelName,
+    ) -> Result<ChannelId, ErrorCode> {
+        let peer =
+            || self.connections.get(connection_id as usize).and_then(|connection| connection.sink.peer());
+        let id = match self.channels.find(&name) {
+            Some(id) => {
+                self.channels.get_mut(id).share(peer);
+                id
+            }
+            None => {
+                let from = peer();
+                let ask = NodeRequest::Attach { channel: name.clone(), client_address: from };
+                self.node_requests.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
+                let slow = self.node.namespace(&name).and_then(|namespace| namespace.backpressure.clone());
+                self.channels.insert(name, slow, from.and_then(attribution_address))
+            }
+        };
+        let channel = self.channels.get_mut(id);
+        let status = if channel.attached { Status::Ready } else { Status::Waiting };
+        // The entry keeps the channel from being released until the reply is written.
+        channel.waiters.insert(connection_id);
+        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
+            connection.subscriptions.push(Subscription { channel: id, status, recovered_up_to: None });
+        }
+        self.counters.subscriptions.add(1);
+        Ok(id)
+    }
+
+    /// The reply is queued: from here on the connection receives publications.
+    pub(super) fn activate(&mut self, connection_id: ConnectionId, id: ChannelId) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        let Some(subscription) = connection.subscription_mut(id) else { return };
+        if matches!(subscription.status, Status::Ready | Status::Recovering) {
+            let channel = self.channels.get_mut(id);
+            channel.waiters.remove(&connection_id);
+            subscription.status = Status::Joined(channel.add_subscriber(connection_id));
+        }
+    }
+
+    /// Removes a subscription.
+    pub(super) fn unsubscribe_from(&mut self, connection_id: ConnectionId, id: ChannelId) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        let Some(status) = connection.remove(id) else { return };
+        self.counters.subscriptions.sub(1);
+        let channel = self.channels.get_mut(id);
+        match status {
+            Status::Joined(place) => {
+                if let Some(moved) = channel.remove_subscriber(place)
+                    && let Some(connection) = self.connections.get_mut(moved as usize)
+                    && let Some(subscription) = connection.subscription_mut(id)
+                {
+                    subscription.status = Status::Joined(place);
+                }
+            }
+            Status::Waiting | Status::Ready | Status::Recovering => {
+                channel.waiters.remove(&connection_id);
+            }
+        }
+        self.release_channel(id);
+    }
+
+    pub(super) fn unsubscribe_all(&mut self, connection_id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        let channels: Vec<ChannelId> = connection.subscriptions.iter().map(|s| s.channel).collect();
+        for channel in channels {
+            self.unsubscribe_from(connection_id, channel);
+        }
+    }
+
+    /// Detaches a channel that no connection needs. A channel that the node has not confirmed yet is kept.
+    pub(super) fn release_channel(&mut self, id: ChannelId) {
+        let channel = self.channels.get(id);
+        if channel.attached && channel.is_unused() {
+            let ShardChannel { name: channel, shared, .. } = self.channels.remove(id);
+            self.pending_detaches.push(PendingDetach { channel, shared });
+            self.send_detaches();
+        }
+    }
+
+    pub(super) fn send_detaches(&mut self) {
+        while let Some(PendingDetach { channel, shared }) = self.pending_detaches.pop() {
+            // A connection needs the channel again: a detach after the new attach request would remove it.
+            if self.channels.find(&channel).is_some() {
+                continue;
+            }
+            if let Err(error) = self.node_requests.try_send(NodeRequest::Detach { channel, shared }) {
+                if let NodeRequest::Detach { channel, shared } = error.into_inner() {
+                    self.pending_detaches.push(PendingDetach { channel, shared });
+                }
+                return;
+            }
+        }
+    }
+}
