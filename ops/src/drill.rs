@@ -1,4 +1,4 @@
-//! Failure drills: inject faults into Redis, and verify that the gateway detects and reports each fault, recovers, and
+//! LinkError drills: inject faults into Redis, and verify that the gateway detects and reports each fault, recovers, and
 //! loses no message silently.
 //!
 //! Owns the order of the faults and the assertions. Runs outside the gateway: as its client, as a publisher to Redis,
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::tasks::Tasks;
-use earshot_redis_link::InstanceSettings;
+use earshot_redis_link::ConnectConfig;
 
 mod backend;
 mod background_load;
@@ -84,7 +84,7 @@ pub struct External {
     /// Key of its HTTP API, if it has one.
     pub api_key: Option<String>,
     /// The Redis of its `pubsub` channels, with a user that may change users and settings.
-    pub redis: InstanceSettings,
+    pub redis: ConnectConfig,
     /// Address on which the drill listens in place of that Redis, if the gateway connects through the drill.
     pub proxy: Option<String>,
     /// A `pubsub` channel on which nobody else publishes.

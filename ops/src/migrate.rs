@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use earshot_redis_link::InstanceSettings;
+use earshot_redis_link::ConnectConfig;
 use earshot_redis_link::address::Address;
 
 mod chunked;
@@ -68,9 +68,9 @@ pub enum Conflict {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The source.
-    pub from: InstanceSettings,
+    pub from: ConnectConfig,
     /// The targets; rules refer to them by name.
-    pub to: Vec<InstanceSettings>,
+    pub to: Vec<ConnectConfig>,
     /// Routing of keys.
     pub rules: Rules,
     /// Handling of keys that exist at the target.
@@ -91,7 +91,7 @@ impl Plan {
     /// Identifies the migration that a state file belongs to. Conflict handling and rate may change when a run is
     /// resumed.
     fn fingerprint(&self) -> String {
-        let side = |side: &InstanceSettings| format!("{}/{}", side.location(), database(&side.url));
+        let side = |side: &ConnectConfig| format!("{}/{}", side.location(), database(&side.url));
         let to: Vec<String> = self.to.iter().map(|to| format!("{}={}", to.name, side(to))).collect();
         let rules: Vec<&str> = self.rules.texts().collect();
         let delete = if self.delete { ", deleting" } else { "" };

@@ -1,7 +1,7 @@
-//! The address of a Redis server, as a URL.
+//! The address of a Redis server, parsed from a URL.
 //!
-//! Owns which URLs are accepted, and what each part of one means. Must never show a secret: neither `Debug` nor an error
-//! holds what stands before the `@`.
+//! Owns which URLs are accepted, and what each part means. Must never show a secret: neither `Debug` nor an error
+//! contains the part before the `@`.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -9,27 +9,27 @@ use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// The port of a server whose URL names none.
-const PORT: u16 = 6379;
+/// The port if the URL has none.
+const DEFAULT_PORT: u16 = 6379;
 
-/// What stands where a user and a password would.
+/// Replaces user and password.
 const MASK: &str = "***";
 
-/// What a path keeps as it is.
-const IN_PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+/// The characters of a socket path that are percent-encoded.
+const PATH_ENCODE_SET: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
-/// Where a server is, and as whom one signs in there.
+/// The address of a server, with credentials and database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    /// Where it is.
-    pub place: Place,
-    /// Whether it speaks TLS.
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Whether to use TLS.
     pub tls: bool,
-    /// Whether the URL says that certificates are to be verified, which makes sense with TLS alone.
+    /// Whether the URL requires certificate verification (`ssl_cert_reqs=required`); valid only with TLS.
     pub verify: bool,
-    /// The ACL user; `None`: the default one.
+    /// The ACL user; `None`: `default`.
     pub username: Option<String>,
-    /// The password, if the URL says one.
+    /// The password.
     pub password: Option<String>,
     /// The database number; `None`: 0.
     pub database: Option<u32>,
@@ -37,33 +37,33 @@ pub struct Address {
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On the network. An IPv6 address stands without brackets.
+pub enum Endpoint {
+    /// A TCP port. An IPv6 address has no brackets.
     Tcp {
-        /// Name or address.
+        /// A name or an address.
         host: String,
         /// The port; `None`: 6379.
         port: Option<u16>,
     },
-    /// On a socket of this machine.
+    /// A Unix domain socket.
     Unix(PathBuf),
 }
 
-/// A URL as it may appear in logs: `scheme://host:port`.
-pub fn shown(url: &str) -> String {
+/// A URL without credentials and database, for logs: `scheme://host:port`.
+pub fn redacted(url: &str) -> String {
     Address::parse(url).map_or_else(|_| "(not a Redis URL)".to_owned(), |address| address.location())
 }
 
 impl Address {
-    /// Reads `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path` with the database
+    /// Parses `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path` with the database
     /// in a query (`?db=1`).
     ///
     /// # Errors
-    /// What is wrong with it, without showing it.
+    /// A description of what is wrong, without the URL itself.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or(EXPECTED)?;
         if !rest.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
-            return Err("holds characters that a URL cannot; percent-encode them (a space is %20)".into());
+            return Err("contains invalid characters; percent-encode them (a space is %20)".into());
         }
         match scheme {
             "redis" => parse_tcp(rest, false),
@@ -73,35 +73,35 @@ impl Address {
         }
     }
 
-    /// A server by its host alone.
+    /// The address of a host on the default port.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn of_host(host: &str) -> Result<Self, String> {
+    /// A description of what is wrong.
+    pub fn from_host(host: &str) -> Result<Self, String> {
         let bracketed = if host.parse::<Ipv6Addr>().is_ok() { format!("[{host}]") } else { host.into() };
         let (host, port) = parse_host(&bracketed)?;
         if port.is_some() {
-            return Err("is a host without a port; the port has a variable of its own".into());
+            return Err("must not contain a port; set the port separately".into());
         }
-        Ok(Self::at(host, None))
+        Ok(Self::tcp(host, None))
     }
 
-    /// A server without a password, on its first database.
-    pub(super) fn at(host: String, port: Option<u16>) -> Self {
-        let place = Place::Tcp { host, port };
-        Self { place, tls: false, verify: false, username: None, password: None, database: None }
+    /// A server without credentials, on database 0.
+    pub(super) fn tcp(host: String, port: Option<u16>) -> Self {
+        let endpoint = Endpoint::Tcp { host, port };
+        Self { endpoint, tls: false, verify: false, username: None, password: None, database: None }
     }
 
-    /// Reads `host:port`, with a port of its own when none is written.
+    /// Parses `host[:port]`.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn host_and_port(text: &str, otherwise: u16) -> Result<(String, u16), String> {
+    /// A description of what is wrong.
+    pub fn parse_host_port(text: &str, default_port: u16) -> Result<(String, u16), String> {
         let (host, port) = parse_host(text)?;
-        Ok((host, port.unwrap_or(otherwise)))
+        Ok((host, port.unwrap_or(default_port)))
     }
 
-    /// The URL that reads back as this address, secrets included.
+    /// The URL of this address, including the password. Parses to an equal address.
     pub fn url(&self) -> String {
         let encoded = |text: &Option<String>| {
             text.as_deref().map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string())
@@ -111,26 +111,28 @@ impl Address {
         self.with_credentials(&credentials)
     }
 
-    /// Without user, password and database: `scheme://host:port`.
+    /// The URL without credentials and database: `scheme://host:port`.
     pub fn location(&self) -> String {
-        match &self.place {
-            Place::Tcp { .. } => format!("{}://{}", self.scheme(), self.host_port()),
-            Place::Unix(path) => format!("unix://{}", path.display()),
+        match &self.endpoint {
+            Endpoint::Tcp { .. } => format!("{}://{}", self.scheme(), self.host_port()),
+            Endpoint::Unix(path) => format!("unix://{}", path.display()),
         }
     }
 
     /// `host:port`, an IPv6 address in brackets; or the path of the socket.
     pub fn host_port(&self) -> String {
-        match &self.place {
-            Place::Tcp { host, port } if host.contains(':') => format!("[{host}]:{}", port.unwrap_or(PORT)),
-            Place::Tcp { host, port } => format!("{host}:{}", port.unwrap_or(PORT)),
-            Place::Unix(path) => path.display().to_string(),
+        match &self.endpoint {
+            Endpoint::Tcp { host, port } if host.contains(':') => {
+                format!("[{host}]:{}", port.unwrap_or(DEFAULT_PORT))
+            }
+            Endpoint::Tcp { host, port } => format!("{host}:{}", port.unwrap_or(DEFAULT_PORT)),
+            Endpoint::Unix(path) => path.display().to_string(),
         }
     }
 
-    /// The port that is dialled.
-    pub(super) fn port(port: Option<u16>) -> u16 {
-        port.unwrap_or(PORT)
+    /// The port, or else the default.
+    pub(super) fn port_or_default(port: Option<u16>) -> u16 {
+        port.unwrap_or(DEFAULT_PORT)
     }
 
     fn scheme(&self) -> &'static str {
@@ -139,25 +141,25 @@ impl Address {
 
     fn with_credentials(&self, credentials: &str) -> String {
         let database = self.database.unwrap_or(0);
-        match &self.place {
-            Place::Tcp { .. } => {
+        match &self.endpoint {
+            Endpoint::Tcp { .. } => {
                 let verify = if self.verify { "?ssl_cert_reqs=required" } else { "" };
                 format!("{}://{credentials}{}/{database}{verify}", self.scheme(), self.host_port())
             }
-            Place::Unix(path) => {
+            Endpoint::Unix(path) => {
                 let path = path.to_string_lossy();
-                format!("unix://{credentials}{}?db={database}", utf8_percent_encode(&path, &IN_PATH))
+                format!("unix://{credentials}{}?db={database}", utf8_percent_encode(&path, &PATH_ENCODE_SET))
             }
         }
     }
 }
 
 impl fmt::Display for Address {
-    /// The URL with user and password hidden.
+    /// The URL with user and password masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hidden = Self { verify: false, ..self.clone() };
+        let masked = Self { verify: false, ..self.clone() };
         let credentials = if self.password.is_some() { format!("{MASK}@") } else { String::new() };
-        f.write_str(&hidden.with_credentials(&credentials))
+        f.write_str(&masked.with_credentials(&credentials))
     }
 }
 
@@ -168,11 +170,11 @@ impl fmt::Debug for Address {
 }
 
 const EXPECTED: &str =
-    "expected redis://host:port/database, rediss:// for TLS, or unix:///path for a socket of this machine";
-const ENCODE: &str = "percent-encode in user and password: `@` is %40, `/` is %2F, `%` is %25";
+    "expected redis://host:port/database, rediss:// for TLS, or unix:///path for a Unix socket";
+const ENCODE: &str = "percent-encode the user and password: `@` is %40, `/` is %2F, `%` is %25";
 
 fn parse_tcp(rest: &str, tls: bool) -> Result<Address, String> {
-    // Tokens of managed services hold `#` and `?` as they are: up to the `@`, these mean themselves.
+    // Tokens of managed services contain `#` and `?` without encoding: before the `@` they are literal.
     let head = &rest[..rest.find('/').unwrap_or(rest.len())];
     let (credentials, rest) = match head.rsplit_once('@') {
         Some((credentials, _)) => (Some(credentials), &rest[credentials.len() + 1..]),
@@ -189,7 +191,7 @@ fn parse_tcp(rest: &str, tls: bool) -> Result<Address, String> {
         "" => None,
         number => Some(parse_database(number)?),
     };
-    Ok(Address { place: Place::Tcp { host, port }, tls, verify, username, password, database })
+    Ok(Address { endpoint: Endpoint::Tcp { host, port }, tls, verify, username, password, database })
 }
 
 fn parse_unix(rest: &str) -> Result<Address, String> {
@@ -197,47 +199,48 @@ fn parse_unix(rest: &str) -> Result<Address, String> {
     let credentials = match credentials.strip_suffix('@') {
         Some(credentials) => parse_credentials(credentials)?,
         None if credentials.is_empty() => (None, None),
-        None => return Err("a socket is written with its whole path: unix:///run/redis.sock".into()),
+        None => return Err("a Unix socket needs an absolute path: unix:///run/redis.sock".into()),
     };
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     if path.len() < 2 {
         return Err("has no path; expected unix:///run/redis.sock".into());
     }
-    let place = Place::Unix(decoded(path)?.into());
+    let endpoint = Endpoint::Unix(decode(path)?.into());
     let (username, password) = credentials;
-    let mut address = Address { place, tls: false, verify: false, username, password, database: None };
+    let mut address = Address { endpoint, tls: false, verify: false, username, password, database: None };
     for (key, value) in
         query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| pair.split_once('='))
     {
         match key {
             "db" => address.database = Some(parse_database(value)?),
-            "user" | "username" => address.username = Some(decoded(value)?),
-            "pass" | "password" => address.password = Some(decoded(value)?),
-            _ => return Err("after the `?` of a socket, only `db`, `user` and `pass` are known".into()),
+            "user" | "username" => address.username = Some(decode(value)?),
+            "pass" | "password" => address.password = Some(decode(value)?),
+            _ => return Err("unknown query parameter; a Unix socket accepts `db`, `user` and `pass`".into()),
         }
     }
     Ok(address)
 }
 
 fn parse_credentials(credentials: &str) -> Result<(Option<String>, Option<String>), String> {
-    let masked = || format!("`{MASK}` only stands for a hidden password: give the password itself");
+    let masked = || format!("`{MASK}` is a placeholder for a hidden password; set the actual password");
     let Some((user, password)) = credentials.split_once(':') else {
         return Err(match credentials {
             MASK => masked(),
-            _ => "has a user but no password; a password alone is written redis://:password@host".into(),
+            _ => "has a user but no password; a password without a user is written redis://:password@host"
+                .into(),
         });
     };
     match password {
-        "" => Err("the password is empty; without one, leave everything up to the `@` out".into()),
+        "" => Err("the password is empty; for no password, omit everything up to the `@`".into()),
         MASK => Err(masked()),
-        _ => Ok(((!user.is_empty()).then(|| decoded(user)).transpose()?, Some(decoded(password)?))),
+        _ => Ok(((!user.is_empty()).then(|| decode(user)).transpose()?, Some(decode(password)?))),
     }
 }
 
-/// A lone `%` means itself.
-fn decoded(text: &str) -> Result<String, String> {
+/// Percent-decodes; a lone `%` is literal.
+fn decode(text: &str) -> Result<String, String> {
     let decoded = percent_decode_str(text).decode_utf8();
-    Ok(decoded.map_err(|_| "what is percent-encoded is not UTF-8")?.into_owned())
+    Ok(decoded.map_err(|_| "percent-encoded text is not UTF-8")?.into_owned())
 }
 
 fn parse_host(text: &str) -> Result<(String, Option<u16>), String> {
@@ -252,37 +255,37 @@ fn parse_host(text: &str) -> Result<(String, Option<u16>), String> {
     };
     match host {
         "" => return Err("has no host; expected redis://host:port/database".into()),
-        "0.0.0.0" | "[::]" => return Err("names every address of this machine; name the server's".into()),
-        _ if !well_formed => return Err("the host is neither a name nor an address (IPv6: [::1])".into()),
+        "0.0.0.0" | "[::]" => return Err("is a wildcard address; use the address of the server".into()),
+        _ if !well_formed => return Err("invalid host; expected a name or an address (IPv6: [::1])".into()),
         _ => {}
     }
     let port = match port.map(str::parse::<u16>) {
         None => None,
         Some(Ok(port)) if port > 0 => Some(port),
-        Some(_) => return Err("the port is not a number from 1 to 65535".into()),
+        Some(_) => return Err("invalid port; expected 1 to 65535".into()),
     };
     Ok((ipv6.unwrap_or(host).to_owned(), port))
 }
 
-/// The path, and whether certificates were said to be verified.
+/// Splits into the path and whether the query requires certificate verification.
 fn parse_query(tail: &str) -> Result<(&str, bool), String> {
     if tail.contains('#') {
-        return Err(format!("nothing may follow a `#`: {NOT_BY_URL}"));
+        return Err(format!("a fragment (`#`) is not supported: {VERIFICATION}"));
     }
     let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
     match query.split_once('=') {
         None if query.is_empty() => Ok((path, false)),
         Some(("ssl_cert_reqs", "required" | "CERT_REQUIRED")) => Ok((path, true)),
-        Some(("ssl_cert_reqs", _)) => Err(format!("`ssl_cert_reqs` can only be `required`: {NOT_BY_URL}")),
-        _ => Err("after the `?`, only `ssl_cert_reqs=required` is known".into()),
+        Some(("ssl_cert_reqs", _)) => Err(format!("`ssl_cert_reqs` can only be `required`: {VERIFICATION}")),
+        _ => Err("unknown query parameter; only `ssl_cert_reqs=required` is supported".into()),
     }
 }
 
-const NOT_BY_URL: &str = "no URL switches the verification of certificates off; where it must be, \
-                          `insecure_skip_verify = true` in [redis.NAME] does";
+const VERIFICATION: &str = "a URL cannot disable certificate verification; `insecure_skip_verify = true` in \
+                            [redis.NAME] does";
 
 fn parse_database(number: &str) -> Result<u32, String> {
-    number.parse().map_err(|_| "what follows the host is not a database number, such as /0".into())
+    number.parse().map_err(|_| "invalid database number after the host; expected for example /0".into())
 }
 
 #[cfg(test)]
@@ -290,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_managed_services_hand_out_is_read_whole() {
+    fn parses_the_urls_of_managed_services() {
         let token = "aB3!&#^<>-$?%{}|'()*+,;=[]~`._:XyZ0123456789".repeat(2);
         for (url, user, password) in [
             (format!("rediss://:{token}@host.example:6380/0"), None, token.as_str()),
@@ -306,9 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_a_path_and_its_database_in_the_query() {
+    fn parses_the_url_of_a_unix_socket() {
         let address = Address::parse("redis+unix://:hunter2@/run/re%20dis.sock?db=3&user=bob").unwrap();
-        assert_eq!(address.place, Place::Unix("/run/re dis.sock".into()));
+        assert_eq!(address.endpoint, Endpoint::Unix("/run/re dis.sock".into()));
         assert_eq!((address.database, address.username.as_deref()), (Some(3), Some("bob")));
         assert_eq!(address.to_string(), "unix://***@/run/re%20dis.sock?db=3");
         assert_eq!(address.location(), "unix:///run/re dis.sock");
@@ -320,21 +323,21 @@ mod tests {
     }
 
     #[test]
-    fn verification_cannot_be_switched_off_here() {
+    fn rejects_a_url_that_disables_verification() {
         for query in ["none", "optional", "CERT_NONE"] {
-            let told = Address::parse(&format!("rediss://h?ssl_cert_reqs={query}")).unwrap_err();
-            assert!(told.contains("insecure_skip_verify = true"), "{told}");
+            let error = Address::parse(&format!("rediss://h?ssl_cert_reqs={query}")).unwrap_err();
+            assert!(error.contains("insecure_skip_verify = true"), "{error}");
         }
         assert!(Address::parse("rediss://h#insecure").unwrap_err().contains("insecure_skip_verify"));
         assert!(Address::parse("rediss://h/0?ssl_cert_reqs=CERT_REQUIRED").unwrap().verify);
     }
 
     #[test]
-    fn nothing_shows_a_secret() {
+    fn credentials_are_never_shown() {
         let address = Address::parse("rediss://bob:s3cret@h.example:1/0").unwrap();
-        let all = format!("{address} {address:?} {} {}", address.location(), shown(&address.url()));
+        let all = format!("{address} {address:?} {} {}", address.location(), redacted(&address.url()));
         assert!(!all.contains("s3cret") && !all.contains("bob"), "{all}");
-        assert_eq!(shown("rediss://bob:s3cret@[::1]"), "rediss://[::1]:6379");
-        assert_eq!(shown("bob:s3cret"), "(not a Redis URL)");
+        assert_eq!(redacted("rediss://bob:s3cret@[::1]"), "rediss://[::1]:6379");
+        assert_eq!(redacted("bob:s3cret"), "(not a Redis URL)");
     }
 }

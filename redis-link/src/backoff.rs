@@ -1,47 +1,46 @@
-//! How long to wait before the next attempt to connect.
+//! The wait before the next attempt to connect.
 //!
-//! Owns the waits alone. Must never be the same for two gateways: haste in step is what a server that comes back
-//! cannot bear.
+//! Jittered, so that gateways do not reconnect in step and overload a server that has just restarted.
 
 use std::time::Duration;
 
-use super::{Failure, InstanceSettings};
+use super::{ConnectConfig, LinkError};
 
-/// The wait between two attempts: full jitter, so that a thousand gateways do not come back at one moment.
+/// Exponential backoff with full jitter.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     unreachable: (Duration, Duration),
-    refused: (Duration, Duration),
+    rejected: (Duration, Duration),
     attempts: u32,
 }
 
 impl Backoff {
-    /// The waits of an instance.
-    pub fn new(settings: &InstanceSettings) -> Self {
+    /// The backoff with the bounds of this server.
+    pub fn new(config: &ConnectConfig) -> Self {
         Self {
-            unreachable: (settings.retry_min, settings.retry_max),
-            refused: (settings.refused_retry_min, settings.refused_retry_max),
+            unreachable: (config.retry_min, config.retry_max),
+            rejected: (config.rejected_retry_min, config.rejected_retry_max),
             attempts: 0,
         }
     }
 
-    /// How long to wait after this failure.
-    pub fn next(&mut self, failure: &Failure) -> Duration {
-        match failure {
-            Failure::Unreachable(_) | Failure::Deaf(_) => {
+    /// The wait after this error.
+    pub fn next(&mut self, error: &LinkError) -> Duration {
+        match error {
+            LinkError::Unreachable(_) | LinkError::NotReceiving(_) => {
                 let (min, max) = self.unreachable;
                 let ceiling = min.saturating_mul(1 << self.attempts.min(20)).min(max);
                 self.attempts = self.attempts.saturating_add(1);
                 ceiling.mul_f64(fastrand::f64())
             }
-            Failure::Refused(_) => {
-                let (min, max) = self.refused;
+            LinkError::Rejected(_) => {
+                let (min, max) = self.rejected;
                 min + max.saturating_sub(min).mul_f64(fastrand::f64())
             }
         }
     }
 
-    /// A connection proved good: the next failure starts from the shortest wait.
+    /// Starts again from the shortest wait, after a successful connection.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -52,24 +51,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_the_bound_and_start_again_after_success() {
-        let mut backoff = Backoff::new(&InstanceSettings::default());
-        let down = Failure::Unreachable(String::new());
+    fn waits_grow_to_the_bound_and_restart_after_success() {
+        let mut backoff = Backoff::new(&ConnectConfig::default());
+        let down = LinkError::Unreachable(String::new());
         assert!(backoff.next(&down) <= Duration::from_millis(50));
         let waits: Vec<_> = (0..200).map(|_| backoff.next(&down)).collect();
         assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(2)));
-        assert!(waits.iter().any(|wait| *wait > Duration::from_secs(1)), "grows, and is spread");
-        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)), "is spread");
+        assert!(waits.iter().any(|wait| *wait > Duration::from_secs(1)), "grows");
+        assert!(waits.iter().any(|wait| *wait < Duration::from_millis(500)), "is jittered");
         backoff.reset();
         assert!(backoff.next(&down) <= Duration::from_millis(50));
     }
 
     #[test]
-    fn a_refusal_is_never_hurried() {
-        let mut backoff = Backoff::new(&InstanceSettings::default());
-        let refused = Failure::Refused(String::new());
+    fn a_rejection_is_retried_slowly() {
+        let mut backoff = Backoff::new(&ConnectConfig::default());
+        let rejected = LinkError::Rejected(String::new());
         for _ in 0..200 {
-            let wait = backoff.next(&refused);
+            let wait = backoff.next(&rejected);
             assert!(wait >= Duration::from_secs(2) && wait <= Duration::from_secs(10), "{wait:?}");
         }
     }

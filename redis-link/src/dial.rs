@@ -1,7 +1,7 @@
-//! Dialling: one attempt to connect to the server that is right at this moment.
+//! One attempt to connect to the current primary.
 //!
-//! Owns the choice of the server (what the URL names, or what the Sentinels call the primary), and the watch over that
-//! choice while the connection lives. Must never keep an address from one attempt to the next.
+//! Owns the choice of the server (the one in the URL, or the primary that the Sentinels report), and the watch for a
+//! failover while the connection lives. Must never keep an address from one attempt to the next.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,52 +11,51 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
 
-use super::InstanceSettings;
-use super::failure::Failure;
-use super::role::{Role, Watched, role};
-use super::sentinel::{Sentinels, View};
+use super::ConnectConfig;
+use super::error::LinkError;
+use super::role::{Role, RoleWatch, role};
+use super::sentinel::{PrimaryView, Sentinels};
 use super::server::Server;
 use super::stream::Deadline;
 
-/// The shortest wait before an attempt that the Sentinels call for.
-const HASTE: Duration = Duration::from_millis(100);
+/// The shortest wait before an attempt after the Sentinels report another primary.
+const RETRY_MIN: Duration = Duration::from_millis(100);
 
-/// Resolves, with the reason, when another server should be dialled in the place of the connected one: after a
-/// fail-over Redis need not close anything.
-pub type Watch = BoxFuture<'static, Failure>;
+/// Resolves with the reason when a reconnect to another server is needed: Redis may close no connection at a failover.
+pub type FailoverWatch = BoxFuture<'static, LinkError>;
 
-/// Where and how to connect.
+/// Connects to one Redis server or to the primary of its Sentinels.
 #[derive(Debug)]
 pub struct Dialer {
     server: Result<Server, String>,
     sentinels: Option<Arc<Sentinels>>,
     connect_timeout: Duration,
     primary_check_interval: Duration,
-    /// What the Sentinels said last.
-    seen: Mutex<Option<View>>,
-    /// Whether the server is a replica, and it was said.
-    replica: Arc<AtomicBool>,
+    /// The primary of the last attempt, as reported by the Sentinels.
+    last_view: Mutex<Option<PrimaryView>>,
+    /// Whether the server of the last attempt is a replica; a warning is logged at each change to true.
+    is_replica: Arc<AtomicBool>,
 }
 
 impl Dialer {
-    /// A dialler for one purpose, which the server shows in CLIENT LIST. A URL that cannot be read makes every attempt fail.
-    pub fn new(settings: &InstanceSettings, purpose: &str) -> Self {
-        let sentinels = settings.sentinel.as_ref();
+    /// A dialer for one purpose, which is part of the name in CLIENT LIST. With an invalid URL every attempt fails.
+    pub fn new(config: &ConnectConfig, purpose: &str) -> Self {
+        let sentinels = config.sentinel.as_ref();
         Self {
-            server: Server::of(settings, purpose),
-            sentinels: sentinels.map(|sentinel| Arc::new(Sentinels::new(settings, sentinel, purpose))),
-            connect_timeout: settings.connect_timeout,
-            primary_check_interval: settings.primary_check_interval,
-            seen: Mutex::default(),
-            replica: Arc::default(),
+            server: Server::from_config(config, purpose),
+            sentinels: sentinels.map(|sentinel| Arc::new(Sentinels::new(config, sentinel, purpose))),
+            connect_timeout: config.connect_timeout,
+            primary_check_interval: config.primary_check_interval,
+            last_view: Mutex::default(),
+            is_replica: Arc::default(),
         }
     }
 
-    /// One attempt. Pushes of the new connection, its end included, go to `pushes`, which must not block.
+    /// Connects once. Pushes of the connection, including its end, go to `pushes`, which must not block.
     ///
     /// # Errors
-    /// Why there is no connection.
-    pub async fn dial(&self, pushes: impl AsyncPushSender) -> Result<MultiplexedConnection, Failure> {
+    /// The cause, for an operator.
+    pub async fn dial(&self, pushes: impl AsyncPushSender) -> Result<MultiplexedConnection, LinkError> {
         let server = self.server()?;
         let deadline = Deadline::after(self.connect_timeout);
         match &self.sentinels {
@@ -65,57 +64,57 @@ impl Dialer {
         }
     }
 
-    /// One attempt, as [`Dialer::dial`], with the watch over what was dialled. Without Sentinels, a replica is taken as
-    /// it is, and warned of.
+    /// Connects once, as [`Dialer::dial`], and watches for a failover. Without Sentinels, a replica is accepted with a
+    /// warning.
     ///
     /// # Errors
-    /// Why there is no connection.
+    /// The cause, for an operator.
     pub async fn dial_watched(
         &self,
         pushes: impl AsyncPushSender,
-    ) -> Result<(MultiplexedConnection, Watch), Failure> {
+    ) -> Result<(MultiplexedConnection, FailoverWatch), LinkError> {
         let server = self.server()?;
         if let Some(sentinels) = &self.sentinels {
             return Box::pin(self.dial_primary(server, sentinels, pushes)).await;
         }
         let deadline = Deadline::after(self.connect_timeout);
-        let watched = reach(server, pushes, deadline).await?;
-        let is_replica = watched.role == Role::Replica;
-        if is_replica && !self.replica.swap(is_replica, Ordering::Relaxed) {
-            let server = watched.address.location();
+        let watch = connect_and_query_role(server, pushes, deadline).await?;
+        let is_replica = watch.role == Role::Replica;
+        if is_replica && !self.is_replica.swap(is_replica, Ordering::Relaxed) {
+            let server = watch.address.location();
             tracing::warn!(
                 %server,
-                "this Redis is a replica: what is published through it reaches its own subscribers alone, and logs \
-                 cannot be written; the URL should name the primary"
+                "this Redis is a replica: publications through it reach only its own subscribers, and logs cannot be \
+                 written; set the URL to the primary"
             );
         }
-        self.replica.store(is_replica, Ordering::Relaxed);
-        let connection = watched.connection.clone();
-        let moved = watched.moved(self.primary_check_interval, Arc::clone(&self.replica));
-        Ok((connection, moved.boxed()))
+        self.is_replica.store(is_replica, Ordering::Relaxed);
+        let connection = watch.connection.clone();
+        let changed = watch.until_changed(self.primary_check_interval, Arc::clone(&self.is_replica));
+        Ok((connection, changed.boxed()))
     }
 
-    /// Whether the server that was dialled last is a replica at this moment, as a flag that follows.
-    pub fn replica(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.replica)
+    /// Whether the server of the last [`Dialer::dial_watched`] is a replica. Updated while the connection lives.
+    pub fn replica_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_replica)
     }
 
-    /// Waits before the next attempt, though not past the moment at which the Sentinels name another primary.
-    pub async fn pause(&self, wait: Duration) {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (Some(sentinels), Some(seen)) = (&self.sentinels, seen) else {
+    /// Waits for the given time, or until the Sentinels report another primary.
+    pub async fn wait_before_retry(&self, wait: Duration) {
+        let last_view = self.last_view.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(sentinels), Some(last_view)) = (&self.sentinels, last_view) else {
             return tokio::time::sleep(wait).await;
         };
-        let news = async {
-            // An attempt that fails at once must not become a loop without any wait.
-            tokio::time::sleep(HASTE).await;
-            Arc::clone(sentinels).moved(seen).await
+        let moved = async {
+            // Bounds the rate of attempts that fail immediately.
+            tokio::time::sleep(RETRY_MIN).await;
+            Arc::clone(sentinels).until_moved(last_view).await
         };
-        let _ = tokio::time::timeout(wait, Box::pin(news)).await;
+        let _ = tokio::time::timeout(wait, Box::pin(moved)).await;
     }
 
-    fn server(&self) -> Result<&Server, Failure> {
-        self.server.as_ref().map_err(|reason| Failure::Refused(reason.clone()))
+    fn server(&self) -> Result<&Server, LinkError> {
+        self.server.as_ref().map_err(|reason| LinkError::Rejected(reason.clone()))
     }
 
     async fn dial_primary(
@@ -123,53 +122,53 @@ impl Dialer {
         server: &Server,
         sentinels: &Arc<Sentinels>,
         pushes: impl AsyncPushSender,
-    ) -> Result<(MultiplexedConnection, Watch), Failure> {
-        let seen = sentinels.primary().await?;
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen.clone());
-        let server = server.at(seen.host.clone(), seen.port);
-        let mut elsewhere = Arc::clone(sentinels).moved(seen).boxed();
-        let reached = reach(&server, pushes, Deadline::after(self.connect_timeout));
-        // A primary that hangs is waited for only until its successor is there.
-        let watched = tokio::select! {
-            watched = Box::pin(reached) => watched?,
-            failure = &mut elsewhere => return Err(failure),
+    ) -> Result<(MultiplexedConnection, FailoverWatch), LinkError> {
+        let view = sentinels.primary().await?;
+        *self.last_view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
+        let server = server.with_address(view.host.clone(), view.port);
+        let mut moved = Arc::clone(sentinels).until_moved(view).boxed();
+        let connected = connect_and_query_role(&server, pushes, Deadline::after(self.connect_timeout));
+        // Stops waiting for a primary that hangs as soon as it has a successor.
+        let watch = tokio::select! {
+            watch = Box::pin(connected) => watch?,
+            error = &mut moved => return Err(error),
         };
-        if watched.role == Role::Replica {
+        if watch.role == Role::Replica {
             let shown = server.address.host_port();
-            return Err(Failure::Unreachable(format!(
-                "{shown} is a replica, although the Sentinels call it the primary: a fail-over is under way"
+            return Err(LinkError::Unreachable(format!(
+                "{shown} is a replica, although the Sentinels call it the primary: a failover is in progress"
             )));
         }
-        let connection = watched.connection.clone();
-        let demoted = watched.moved(self.primary_check_interval, Arc::clone(&self.replica));
-        let moved = async move {
+        let connection = watch.connection.clone();
+        let demoted = watch.until_changed(self.primary_check_interval, Arc::clone(&self.is_replica));
+        let failover = async move {
             tokio::select! {
-                failure = elsewhere => failure,
-                failure = demoted => failure,
+                error = moved => error,
+                error = demoted => error,
             }
         };
-        Ok((connection, moved.boxed()))
+        Ok((connection, failover.boxed()))
     }
 }
 
-/// Connects, and asks which role the server has.
-async fn reach(
+/// Connects and queries the role of the server.
+async fn connect_and_query_role(
     server: &Server,
     pushes: impl AsyncPushSender,
     deadline: Deadline,
-) -> Result<Watched, Failure> {
+) -> Result<RoleWatch, LinkError> {
     let (mut connection, peer) = server.connect(pushes, deadline).await?;
     let shown = server.address.host_port();
-    let asked = async { Ok(role(&mut connection).await) };
-    let late = |limit| format!("{shown} signs us in, but does not answer within {limit:?}: it hangs");
-    match deadline.keep(asked, late).await? {
+    let query = async { Ok(role(&mut connection).await) };
+    let on_timeout =
+        |limit| format!("{shown} accepted the authentication, but did not reply within {limit:?}: it hangs");
+    match deadline.apply(query, on_timeout).await? {
         None => {
-            Err(Failure::Unreachable(format!("{shown} ended the connection when it was asked for its role")))
+            Err(LinkError::Unreachable(format!("{shown} closed the connection when queried for its role")))
         }
-        Some(Role::Sentinel) => Err(Failure::Refused(format!(
-            "{shown} is a Sentinel, which holds no data: name it in `sentinels`, with `sentinel_master`, in the place \
-             of `url`"
+        Some(Role::Sentinel) => Err(LinkError::Rejected(format!(
+            "{shown} is a Sentinel and holds no data: set it in `sentinels`, with `sentinel_master`, instead of `url`"
         ))),
-        Some(role) => Ok(Watched { connection, role, address: server.address.clone(), peer }),
+        Some(role) => Ok(RoleWatch { connection, role, address: server.address.clone(), peer }),
     }
 }

@@ -1,37 +1,37 @@
-//! Files that a server's sign-in needs: passwords, certificates, keys.
+//! Files with passwords, certificates and keys.
 //!
-//! Owns reading them. They are read at each attempt to connect, so what is renewed or rotated needs no restart. Must
-//! never show what is in them.
+//! They are read at each attempt to connect, so a renewed or rotated file needs no restart. Must never show their
+//! contents.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// No password and no bundle of certificates is as long; a device or a log file is.
-const MOST_BYTES: u64 = 4 * 1024 * 1024;
+/// Larger than any password or bundle of certificates; stops at devices and log files.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// The password in a file: everything but the line break at its end.
+/// Reads a password: the contents of the file without the line break at its end.
 ///
 /// # Errors
-/// What is wrong with the file.
-pub fn password(path: &Path) -> Result<String, String> {
+/// A description of what is wrong with the file.
+pub fn read_password(path: &Path) -> Result<String, String> {
     let bytes = read(path)?;
     let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
     match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(format!("{} is empty: it should hold the password", path.display())),
+        "" => Err(format!("{} is empty; expected a password", path.display())),
         password if password.contains(['\r', '\n']) => {
-            Err(format!("{} has more than one line: it should hold the password alone", path.display()))
+            Err(format!("{} has more than one line; expected only a password", path.display()))
         }
         password => Ok(password.to_owned()),
     }
 }
 
-/// What a file holds.
+/// Reads a whole file of at most [`FILE_BYTES_MAX`].
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let read = || {
         let mut bytes = Vec::new();
-        File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MOST_BYTES {
+        File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
             return Err(io::Error::other("more than 4 MiB"));
         }
         Ok(bytes)
@@ -44,16 +44,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_what_stands_before_the_line_break() {
+    fn reads_a_password_without_its_line_break() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("password");
         for (written, read) in
             [("a b\n", Some("a b")), ("#?x\r\n", Some("#?x")), ("\n", None), ("a\nb", None)]
         {
             std::fs::write(&path, written).unwrap();
-            assert_eq!(password(&path).ok().as_deref(), read, "{written:?}");
+            assert_eq!(read_password(&path).ok().as_deref(), read, "{written:?}");
         }
-        let told = password(&directory.path().join("none")).unwrap_err();
-        assert!(told.ends_with("none cannot be read: No such file or directory (os error 2)"), "{told}");
+        let error = read_password(&directory.path().join("none")).unwrap_err();
+        assert!(error.ends_with("none cannot be read: No such file or directory (os error 2)"), "{error}");
     }
 }

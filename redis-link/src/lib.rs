@@ -1,15 +1,13 @@
-//! One Redis server: where it is, how one signs in, one attempt to connect, and how long to wait before the next.
+//! Connections to one Redis server or deployment: address, TLS, authentication, Sentinel, cluster nodes, backoff.
 //!
-//! Everything that speaks to Redis dials here: the broker's links and the tools. Must never keep a connection, and
-//! must never show a secret.
-
+//! The broker of the gateway and the tools connect through this crate. Must never keep a connection or show a secret.
 //!
-//! - `address`: a URL, checked; `files`, `tls`: passwords, certificates and keys, read at each attempt
-//! - `stream`: name, TCP, TLS; `server`: the sign-in on top of them
-//! - `failure`: why not, and what to do; `mismatch`, `first_words`: the causes that hide
-//! - `role`, `sentinel`: which server is the primary, and when another one is
-//! - `node`, `slot`: the nodes of a cluster, and what each of them has
-//! - `dial`: one attempt at the server that is right; `backoff`: the wait until the next
+//! - `address`: parses URLs; `files`, `tls`: passwords, certificates and keys, read at each attempt
+//! - `stream`: name resolution, TCP, TLS; `server`: authentication on top of them
+//! - `error`: causes of a failed connection, with the fix; `tls_probe`, `early_reply`: causes that Redis clients hide
+//! - `role`, `sentinel`: find the primary, and detect a failover
+//! - `node`, `slot`: nodes and hash slots of a cluster
+//! - `dial`: one attempt to connect; `backoff`: the wait until the next
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,10 +16,9 @@ use std::time::Duration;
 pub mod address;
 mod backoff;
 mod dial;
-mod failure;
+mod early_reply;
+mod error;
 pub mod files;
-mod first_words;
-mod mismatch;
 mod node;
 mod role;
 mod sentinel;
@@ -29,49 +26,51 @@ mod server;
 pub mod slot;
 mod stream;
 mod tls;
+mod tls_probe;
 
-pub use address::shown;
+pub use address::redacted;
 pub use backoff::Backoff;
-pub use dial::{Dialer, Watch};
-pub use failure::{Failure, said};
+pub use dial::{Dialer, FailoverWatch};
+pub use error::{LinkError, server_message};
 pub use node::NodeAddress;
-pub use sentinel::SentinelSettings;
-pub use tls::{Identity, TlsSettings};
+pub use sentinel::SentinelConfig;
+pub use tls::{ClientCert, TlsConfig};
 
-/// How one Redis server is reached.
+/// How to connect to one Redis server.
 #[derive(Clone)]
-pub struct InstanceSettings {
-    /// What logs and metrics call it.
+pub struct ConnectConfig {
+    /// The name in logs and metrics.
     pub name: String,
-    /// `redis://`, `rediss://` or `unix://`, complete. With Sentinels, its host and port stand for the primary's.
+    /// A complete URL: `redis://`, `rediss://` or `unix://`. With Sentinels, its host and port are ignored: the
+    /// Sentinels report those of the primary.
     pub url: String,
-    /// The server is a node of a cluster; these are others of it, which are asked when that one is away.
+    /// Set if the server is a node of a cluster: further nodes, tried when this one is unreachable.
     pub cluster: Option<Vec<NodeAddress>>,
-    /// The ACL user, where the URL says none.
+    /// The ACL user, if the URL has none.
     pub username: Option<String>,
-    /// The file of the password, in the place of one in the URL. Read at each attempt to connect.
+    /// The file of the password, instead of one in the URL. Read at each attempt to connect.
     pub password_file: Option<PathBuf>,
-    /// What TLS needs beside the URL.
-    pub tls: TlsSettings,
-    /// Who tells where the primary is.
-    pub sentinel: Option<SentinelSettings>,
-    /// How often a connected server is asked for its role, and Sentinels for the primary.
+    /// TLS settings.
+    pub tls: TlsConfig,
+    /// The Sentinels that report the address of the primary.
+    pub sentinel: Option<SentinelConfig>,
+    /// How often a connected server is queried for its role, and the Sentinels for the primary.
     pub primary_check_interval: Duration,
-    /// The longest that one attempt to connect may take: resolving, TCP, TLS and sign-in together.
+    /// Limit of one attempt to connect: name resolution, TCP, TLS and authentication together.
     pub connect_timeout: Duration,
-    /// The longest that a command may wait for its answer.
+    /// Limit of the wait for the reply to a command.
     pub command_timeout: Duration,
-    /// Upper bound of the first (jittered) wait between two attempts to connect; it doubles from there.
+    /// Upper bound of the first (jittered) wait between two attempts to connect; doubles with each attempt.
     pub retry_min: Duration,
     /// Upper bound of every wait between two attempts to connect.
     pub retry_max: Duration,
-    /// Shortest wait after the server refused us (password, ACL, TLS), where haste helps nobody.
-    pub refused_retry_min: Duration,
-    /// Longest wait after the server refused us.
-    pub refused_retry_max: Duration,
+    /// Shortest wait after the server rejected the connection (password, ACL, TLS).
+    pub rejected_retry_min: Duration,
+    /// Longest wait after the server rejected the connection.
+    pub rejected_retry_max: Duration,
 }
 
-impl Default for InstanceSettings {
+impl Default for ConnectConfig {
     fn default() -> Self {
         Self {
             name: "redis".to_owned(),
@@ -79,32 +78,32 @@ impl Default for InstanceSettings {
             cluster: None,
             username: None,
             password_file: None,
-            tls: TlsSettings::default(),
+            tls: TlsConfig::default(),
             sentinel: None,
             primary_check_interval: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(5),
             retry_min: Duration::from_millis(50),
             retry_max: Duration::from_secs(2),
-            refused_retry_min: Duration::from_secs(2),
-            refused_retry_max: Duration::from_secs(10),
+            rejected_retry_min: Duration::from_secs(2),
+            rejected_retry_max: Duration::from_secs(10),
         }
     }
 }
 
-impl InstanceSettings {
-    /// Where the server is, for logs.
+impl ConnectConfig {
+    /// The server, for logs: without credentials.
     pub fn location(&self) -> String {
         match &self.sentinel {
-            Some(sentinel) => format!("the primary `{}` of the Sentinels", sentinel.master),
-            None => shown(&self.url),
+            Some(sentinel) => format!("the primary `{}` of the Sentinels", sentinel.master_name),
+            None => redacted(&self.url),
         }
     }
 }
 
-impl fmt::Debug for InstanceSettings {
+impl fmt::Debug for ConnectConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InstanceSettings")
+        f.debug_struct("ConnectConfig")
             .field("name", &self.name)
             .field("url", &self.location())
             .field("cluster", &self.cluster)
@@ -119,9 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_never_shown() {
+    fn debug_hides_credentials() {
         let url = "rediss://bob:s3cret@h.example:1/0".to_owned();
-        let debug = format!("{:?}", InstanceSettings { url, ..InstanceSettings::default() });
+        let debug = format!("{:?}", ConnectConfig { url, ..ConnectConfig::default() });
         assert!(!debug.contains("s3cret") && !debug.contains("bob"), "{debug}");
         assert!(debug.contains("rediss://h.example:1"), "{debug}");
     }

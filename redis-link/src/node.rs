@@ -1,14 +1,14 @@
-//! One server of a cluster, as the cluster names it.
+//! The address of one node of a cluster.
 //!
-//! Owns the address and how the settings of an instance are turned towards it: sign-in, TLS and times stay those of
-//! the instance. Must never resolve a name.
+//! Owns its parsing, and the configuration for a connection to it: credentials, TLS and timeouts are those of the
+//! cluster. Must never resolve a name.
 
 use std::fmt;
 
-use super::address::{Address, Place};
-use super::{Failure, InstanceSettings};
+use super::address::{Address, Endpoint};
+use super::{ConnectConfig, LinkError};
 
-/// Where a node of a cluster listens: a name or an address, and a port.
+/// Host and port of a cluster node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeAddress {
     /// A name, an IPv4 address or an IPv6 address without brackets.
@@ -18,7 +18,7 @@ pub struct NodeAddress {
 }
 
 impl NodeAddress {
-    /// Reads `host:port`, `[::1]:port` or, as clusters write it, `::1:port`.
+    /// Parses `host:port`, `[::1]:port` or, as clusters write it, `::1:port`.
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -27,11 +27,11 @@ impl NodeAddress {
         (!host.is_empty() && host.bytes().all(plain)).then(|| Self { host: host.to_owned(), port })
     }
 
-    /// The node that the URL of an instance names.
-    pub fn of(settings: &InstanceSettings) -> Option<Self> {
-        match Address::parse(&settings.url).ok()?.place {
-            Place::Tcp { host, port } => Some(Self { host, port: Address::port(port) }),
-            Place::Unix(_) => None,
+    /// The node in the URL; `None` for a Unix socket or an invalid URL.
+    pub fn from_config(config: &ConnectConfig) -> Option<Self> {
+        match Address::parse(&config.url).ok()?.endpoint {
+            Endpoint::Tcp { host, port } => Some(Self { host, port: Address::port_or_default(port) }),
+            Endpoint::Unix(_) => None,
         }
     }
 }
@@ -46,27 +46,27 @@ impl fmt::Display for NodeAddress {
     }
 }
 
-impl InstanceSettings {
-    /// The same, at another node of the same cluster.
+impl ConnectConfig {
+    /// The same configuration for another node of the cluster.
     #[must_use]
-    pub fn at(&self, node: &NodeAddress) -> Self {
-        let mut settings = self.clone();
+    pub fn for_node(&self, node: &NodeAddress) -> Self {
+        let mut config = self.clone();
         if let Ok(address) = Address::parse(&self.url) {
-            let place = Place::Tcp { host: node.host.clone(), port: Some(node.port) };
-            settings.url = Address { place, ..address }.url();
+            let endpoint = Endpoint::Tcp { host: node.host.clone(), port: Some(node.port) };
+            config.url = Address { endpoint, ..address }.url();
         }
-        settings
+        config
     }
 }
 
-impl Failure {
-    /// The same, told of one node of several.
+impl LinkError {
+    /// The same error, with the node that it is about.
     #[must_use]
-    pub fn at(self, node: &NodeAddress) -> Self {
+    pub fn with_node(self, node: &NodeAddress) -> Self {
         match self {
             Self::Unreachable(cause) => Self::Unreachable(format!("{node}: {cause}")),
-            Self::Deaf(cause) => Self::Deaf(format!("{node}: {cause}")),
-            Self::Refused(cause) => Self::Refused(format!("{node}: {cause}")),
+            Self::NotReceiving(cause) => Self::NotReceiving(format!("{node}: {cause}")),
+            Self::Rejected(cause) => Self::Rejected(format!("{node}: {cause}")),
         }
     }
 }
@@ -75,8 +75,8 @@ impl Failure {
 mod tests {
     use super::*;
 
-    fn settings(url: &str) -> InstanceSettings {
-        InstanceSettings { url: url.to_owned(), ..InstanceSettings::default() }
+    fn config(url: &str) -> ConnectConfig {
+        ConnectConfig { url: url.to_owned(), ..ConnectConfig::default() }
     }
 
     fn node(host: &str, port: u16) -> NodeAddress {
@@ -84,20 +84,20 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_turned_towards_another_node() {
-        for (url, first, turned) in [
+    fn a_configuration_is_changed_to_another_node() {
+        for (url, first, changed) in [
             ("redis://seed", node("seed", 6379), "redis://10.0.0.7:7001/0"),
             ("rediss://u:p%40@[::1]:7000/", node("::1", 7000), "rediss://u:p%40@10.0.0.7:7001/0"),
         ] {
-            assert_eq!(NodeAddress::of(&settings(url)), Some(first), "{url}");
-            assert_eq!(settings(url).at(&node("10.0.0.7", 7001)).url, turned);
+            assert_eq!(NodeAddress::from_config(&config(url)), Some(first), "{url}");
+            assert_eq!(config(url).for_node(&node("10.0.0.7", 7001)).url, changed);
         }
-        assert_eq!(settings("redis://h:1").at(&node("fe80::1", 2)).url, "redis://[fe80::1]:2/0");
-        assert_eq!(NodeAddress::of(&settings("unix:///tmp/redis.sock")), None);
+        assert_eq!(config("redis://h:1").for_node(&node("fe80::1", 2)).url, "redis://[fe80::1]:2/0");
+        assert_eq!(NodeAddress::from_config(&config("unix:///tmp/redis.sock")), None);
     }
 
     #[test]
-    fn addresses_are_read_as_clusters_write_them() {
+    fn parses_addresses_as_clusters_write_them() {
         for (text, address) in [
             ("127.0.0.1:7000", Some(node("127.0.0.1", 7000))),
             ("redis-0.example:7000", Some(node("redis-0.example", 7000))),

@@ -1,7 +1,7 @@
-//! Whether a server is the primary. Redis closes nothing when it is made a replica.
+//! Whether a server is the primary. Redis closes no connection when it becomes a replica.
 //!
-//! Owns the question and what a change of the answer means for a connection. Must never take silence for a change: a
-//! server that does not answer is for PING to find.
+//! Owns the ROLE query, and which change of the role requires a reconnect. Must never treat a missing reply as a change:
+//! PING detects a server that does not reply.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, Value};
 
-use super::address::{Address, Place};
-use super::failure::Failure;
+use super::address::{Address, Endpoint};
+use super::error::LinkError;
 use super::stream::resolve;
 
-/// What a server says it is.
+/// The reply to ROLE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// It takes writes, and what is published on it reaches everybody.
+    /// Accepts writes; publications reach all subscribers.
     Primary,
-    /// What is published on it reaches its own subscribers alone, and it takes no writes.
+    /// Accepts no writes; publications reach only its own subscribers.
     Replica,
-    /// It knows where primaries are, and nothing else.
+    /// A Sentinel; holds no data.
     Sentinel,
-    /// It does not say: the ACL forbids the question.
+    /// The ACL forbids ROLE.
     Unknown,
 }
 
-/// Asks once; `None` when there was no answer.
+/// Queries the role once; `None` without a reply.
 pub(super) async fn role(connection: &mut MultiplexedConnection) -> Option<Role> {
     match connection.send_packed_command(&redis::cmd("ROLE")).await {
         Ok(Value::Array(parts)) => Some(match parts.first() {
@@ -45,22 +45,25 @@ pub(super) async fn role(connection: &mut MultiplexedConnection) -> Option<Role>
     }
 }
 
-/// A connection to one server, as far as its role is concerned.
-pub(super) struct Watched {
+/// Watches the role of the server behind a connection.
+pub(super) struct RoleWatch {
     pub(super) connection: MultiplexedConnection,
-    /// The role at the time of the connection.
+    /// The role when the connection was established.
     pub(super) role: Role,
-    /// What was dialled.
+    /// The configured address.
     pub(super) address: Address,
-    /// Whom that reached.
+    /// The address that it resolved to.
     pub(super) peer: Option<SocketAddr>,
 }
 
-impl Watched {
-    /// Resolves when another server should be dialled: a primary became a replica, or the name of a replica leads
-    /// elsewhere now. Sentinels alone know where a primary without a name went. A replica that is promoted takes `replica`
-    /// back.
-    pub(super) async fn moved(mut self, interval: Duration, replica: Arc<AtomicBool>) -> Failure {
+impl RoleWatch {
+    /// Resolves when a reconnect is needed: a primary became a replica, or the name of a replica now resolves to another
+    /// server. Clears `is_replica` when a replica is promoted.
+    pub(super) async fn until_changed(
+        mut self,
+        interval: Duration,
+        is_replica: Arc<AtomicBool>,
+    ) -> LinkError {
         if self.role == Role::Unknown {
             return std::future::pending().await;
         }
@@ -69,27 +72,27 @@ impl Watched {
             match (self.role, role(&mut self.connection).await) {
                 (Role::Primary, Some(Role::Replica)) => {
                     let shown = self.address.host_port();
-                    return Failure::Unreachable(format!("{shown} has become a replica"));
+                    return LinkError::Unreachable(format!("{shown} has become a replica"));
                 }
                 (_, Some(Role::Primary)) => {
                     self.role = Role::Primary;
-                    replica.store(false, Ordering::Relaxed);
+                    is_replica.store(false, Ordering::Relaxed);
                 }
-                (Role::Replica, _) if self.leads_elsewhere().await => {
+                (Role::Replica, _) if self.dns_changed().await => {
                     let shown = self.address.host_port();
-                    return Failure::Unreachable(format!(
-                        "{shown} leads to another server than this replica"
-                    ));
+                    return LinkError::Unreachable(format!("{shown} no longer resolves to this replica"));
                 }
                 _ => {}
             }
         }
     }
 
-    async fn leads_elsewhere(&self) -> bool {
-        let (Place::Tcp { host, port }, Some(peer)) = (&self.address.place, self.peer) else { return false };
-        // A name server that fails is no reason to leave.
-        resolve(host, Address::port(*port)).await.is_ok_and(|found| !found.contains(&peer))
+    async fn dns_changed(&self) -> bool {
+        let (Endpoint::Tcp { host, port }, Some(peer)) = (&self.address.endpoint, self.peer) else {
+            return false;
+        };
+        // A failed lookup is no reason to reconnect.
+        resolve(host, Address::port_or_default(*port)).await.is_ok_and(|found| !found.contains(&peer))
     }
 }
 
@@ -101,7 +104,7 @@ mod tests {
     use redis::PushInfo;
     use redis::aio::SendError;
 
-    use super::super::InstanceSettings;
+    use super::super::ConnectConfig;
     use super::super::server::Server;
     use super::super::stream::Deadline;
     use super::*;
@@ -116,29 +119,29 @@ mod tests {
             Self(command.stdout(Stdio::null()).spawn().unwrap(), port)
         }
 
-        /// A connection that believes to have reached somebody else.
-        async fn watched(&self, role: Role, peer: &str) -> Watched {
+        /// Connects, but records `peer` as the address.
+        async fn watch(&self, role: Role, peer: &str) -> RoleWatch {
             let url = format!("redis://localhost:{}", self.1);
             let server =
-                Server::of(&InstanceSettings { url, ..InstanceSettings::default() }, "test").unwrap();
+                Server::from_config(&ConnectConfig { url, ..ConnectConfig::default() }, "test").unwrap();
             let ignore = |_: PushInfo| Ok::<_, SendError>(());
             let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
             loop {
                 match server.connect(ignore, Deadline::after(Duration::from_secs(20))).await {
                     Ok((connection, _)) => {
                         let peer = Some(SocketAddr::new(peer.parse().unwrap(), self.1));
-                        return Watched { connection, role, address: server.address, peer };
+                        return RoleWatch { connection, role, address: server.address, peer };
                     }
-                    Err(failure) => assert!(tokio::time::Instant::now() < deadline, "{failure}"),
+                    Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
 
-        async fn run(&self, watched: &Watched, words: &[&str]) {
+        async fn run(&self, watch: &RoleWatch, words: &[&str]) {
             let mut command = redis::cmd(words[0]);
             command.arg(&words[1..]);
-            command.exec_async(&mut watched.connection.clone()).await.unwrap();
+            command.exec_async(&mut watch.connection.clone()).await.unwrap();
         }
     }
 
@@ -149,30 +152,30 @@ mod tests {
         }
     }
 
-    async fn soon(moved: impl Future<Output = Failure>) -> String {
-        tokio::time::timeout(Duration::from_secs(20), moved).await.unwrap().to_string()
+    async fn changed(change: impl Future<Output = LinkError>) -> String {
+        tokio::time::timeout(Duration::from_secs(20), change).await.unwrap().to_string()
     }
 
     #[tokio::test]
-    async fn a_replica_whose_name_leads_elsewhere_is_left_and_a_primary_is_not() {
+    async fn a_replica_whose_name_resolves_elsewhere_is_left_and_a_primary_is_not() {
         let redis = Redis::start();
-        let tick = Duration::from_millis(10);
-        let watched = redis.watched(Role::Replica, "127.0.0.2").await;
-        redis.run(&watched, &["REPLICAOF", "127.0.0.1", "1"]).await;
-        let mut watched_here = redis.watched(Role::Replica, "127.0.0.1").await;
-        assert_eq!(role(&mut watched_here.connection).await, Some(Role::Replica));
-        let told = soon(watched.moved(tick, Arc::default())).await;
-        assert!(told.ends_with("leads to another server than this replica"), "{told}");
-        let replica = Arc::new(AtomicBool::new(true));
-        let stays = watched_here.moved(tick, Arc::clone(&replica));
-        tokio::time::timeout(tick * 20, stays).await.expect_err("its name still leads to it");
+        let interval = Duration::from_millis(10);
+        let moved = redis.watch(Role::Replica, "127.0.0.2").await;
+        redis.run(&moved, &["REPLICAOF", "127.0.0.1", "1"]).await;
+        let mut unmoved = redis.watch(Role::Replica, "127.0.0.1").await;
+        assert_eq!(role(&mut unmoved.connection).await, Some(Role::Replica));
+        let error = changed(moved.until_changed(interval, Arc::default())).await;
+        assert!(error.ends_with("no longer resolves to this replica"), "{error}");
+        let is_replica = Arc::new(AtomicBool::new(true));
+        let change = unmoved.until_changed(interval, Arc::clone(&is_replica));
+        tokio::time::timeout(interval * 20, change).await.expect_err("the name still resolves to it");
 
-        let watched = redis.watched(Role::Replica, "127.0.0.2").await;
-        redis.run(&watched, &["REPLICAOF", "NO", "ONE"]).await;
-        let stays = watched.moved(tick, Arc::clone(&replica));
-        tokio::time::timeout(tick * 20, stays)
+        let promoted = redis.watch(Role::Replica, "127.0.0.2").await;
+        redis.run(&promoted, &["REPLICAOF", "NO", "ONE"]).await;
+        let change = promoted.until_changed(interval, Arc::clone(&is_replica));
+        tokio::time::timeout(interval * 20, change)
             .await
-            .expect_err("it is the primary now, wherever the name leads");
-        assert!(!replica.load(Ordering::Relaxed));
+            .expect_err("it is the primary, whatever the name resolves to");
+        assert!(!is_replica.load(Ordering::Relaxed));
     }
 }

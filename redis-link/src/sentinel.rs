@@ -1,7 +1,7 @@
-//! Sentinels: who is asked where the primary is, and who tells when that changes.
+//! Sentinels: queried for the primary, and watched for a failover.
 //!
-//! Owns the judgement of answers that differ. Must never follow a Sentinel that is behind: the highest configuration
-//! epoch counts, as it does among Sentinels.
+//! Owns the decision between views that differ. Must never follow an outdated Sentinel: the highest configuration epoch
+//! wins, as it does among Sentinels.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,42 +14,42 @@ use redis::{ErrorKind, PushInfo, PushKind, RedisError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::InstanceSettings;
+use super::ConnectConfig;
 use super::address::Address;
-use super::failure::{Failure, said};
+use super::error::{LinkError, server_message};
 use super::server::Server;
 use super::stream::Deadline;
 
-/// The longest that one Sentinel is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the others are waited for once most have answered: one of them may be the first to know.
-const STRAGGLERS: Duration = Duration::from_millis(200);
+/// Limit of the query to one Sentinel.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for the remaining Sentinels after a majority has replied: one of them may have a newer view.
+const STRAGGLER_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How Sentinels are reached, and what they are asked for.
+/// How to reach the Sentinels, and the name of the primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SentinelSettings {
-    /// Host and port of each. All of them are asked, so all should stand here.
+pub struct SentinelConfig {
+    /// Host and port of each Sentinel. All are queried, so the list should be complete.
     pub addresses: Vec<(String, u16)>,
-    /// What they call the primary.
-    pub master: String,
-    /// The ACL user of theirs.
+    /// The name of the primary in `sentinel monitor`.
+    pub master_name: String,
+    /// The ACL user for the Sentinels.
     pub username: Option<String>,
-    /// The file of their password.
+    /// The file of the password for the Sentinels.
     pub password_file: Option<PathBuf>,
-    /// Whether they speak TLS; certificates are as for the servers.
+    /// Whether the Sentinels use TLS; certificates are those of the servers.
     pub tls: bool,
 }
 
-/// Where a Sentinel sees the primary.
+/// The address of the primary, as reported by a Sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct View {
+pub(super) struct PrimaryView {
     pub(super) host: String,
     pub(super) port: u16,
-    /// Of two views, the one with the higher epoch is newer.
+    /// The configuration epoch: of two views, the higher one is newer.
     epoch: u64,
 }
 
-impl View {
+impl PrimaryView {
     fn is_elsewhere(&self, other: &Self) -> bool {
         (&self.host, self.port) != (&other.host, other.port)
     }
@@ -59,197 +59,217 @@ impl View {
 #[derive(Debug)]
 pub(super) struct Sentinels {
     servers: Vec<Server>,
-    master: String,
-    patience: Duration,
-    interval: Duration,
+    master_name: String,
+    query_timeout: Duration,
+    query_interval: Duration,
 }
 
 impl Sentinels {
-    pub(super) fn new(settings: &InstanceSettings, sentinel: &SentinelSettings, purpose: &str) -> Self {
+    pub(super) fn new(config: &ConnectConfig, sentinel: &SentinelConfig, purpose: &str) -> Self {
         let server = |(host, port): &(String, u16)| Server {
-            address: Address { tls: sentinel.tls, ..Address::at(host.clone(), Some(*port)) },
+            address: Address { tls: sentinel.tls, ..Address::tcp(host.clone(), Some(*port)) },
             username: sentinel.username.clone(),
             password_file: sentinel.password_file.clone(),
-            password_keys: "`sentinel_password_file`",
-            // The name in `server_name` is that of the primary.
-            tls: super::TlsSettings { server_name: None, ..settings.tls.clone() },
-            client_name: format!("earshot:{}:{purpose}", settings.name),
-            command_timeout: settings.command_timeout.min(PATIENCE),
+            password_settings: "`sentinel_password_file`",
+            // `server_name` is the name of the primary.
+            tls: super::TlsConfig { server_name: None, ..config.tls.clone() },
+            client_name: format!("earshot:{}:{purpose}", config.name),
+            command_timeout: config.command_timeout.min(QUERY_TIMEOUT),
         };
         Self {
             servers: sentinel.addresses.iter().map(server).collect(),
-            master: sentinel.master.clone(),
-            patience: (settings.connect_timeout / 2).min(PATIENCE),
-            interval: settings.primary_check_interval,
+            master_name: sentinel.master_name.clone(),
+            query_timeout: (config.connect_timeout / 2).min(QUERY_TIMEOUT),
+            query_interval: config.primary_check_interval,
         }
     }
 
-    /// Where the primary is. All are asked at once: most must have answered, or nobody else answers.
-    pub(super) async fn primary(&self) -> Result<View, Failure> {
-        let mut asked: FuturesUnordered<_> =
-            self.servers.iter().map(|server| Box::pin(self.ask_once(server))).collect();
-        let (mut newest, mut answered, mut failures) = (None::<View>, 0, Vec::new());
-        let mut until = Instant::now() + self.patience;
-        while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
-            match answer {
+    /// Queries all Sentinels concurrently for the primary. Returns the newest view after a majority has replied, or after
+    /// the timeout.
+    pub(super) async fn primary(&self) -> Result<PrimaryView, LinkError> {
+        let mut queries: FuturesUnordered<_> =
+            self.servers.iter().map(|server| Box::pin(self.query_once(server))).collect();
+        let (mut newest, mut replies, mut errors) = (None::<PrimaryView>, 0, Vec::new());
+        let mut until = Instant::now() + self.query_timeout;
+        while let Ok(Some(reply)) = timeout_at(until, queries.next()).await {
+            match reply {
                 Ok(view) => {
-                    answered += 1;
+                    replies += 1;
                     newest = Some(match newest {
                         Some(best) => newer(best, view),
                         None => view,
                     });
                 }
-                Err(failure) => failures.push(failure),
+                Err(error) => errors.push(error),
             }
-            if newest.is_some() && answered * 2 > self.servers.len() {
-                until = until.min(Instant::now() + STRAGGLERS);
+            if newest.is_some() && replies * 2 > self.servers.len() {
+                until = until.min(Instant::now() + STRAGGLER_TIMEOUT);
             }
         }
-        newest.ok_or_else(|| self.nobody_knows(&mut failures))
+        newest.ok_or_else(|| self.no_view(&mut errors))
     }
 
-    fn nobody_knows(&self, failures: &mut [Failure]) -> Failure {
-        failures.sort_by_key(ToString::to_string);
-        let told: Vec<_> = failures.iter().map(ToString::to_string).collect();
-        let told = format!("no Sentinel tells where `{}` is: {}", self.master, told.join("; "));
-        // One that will not have us does so until somebody changes something; the others may come back.
-        if failures.iter().any(|failure| matches!(failure, Failure::Refused(_))) {
-            Failure::Refused(told)
+    fn no_view(&self, errors: &mut [LinkError]) -> LinkError {
+        // Sorted, so that the text does not vary between attempts.
+        errors.sort_by_key(ToString::to_string);
+        let causes: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let message =
+            format!("no Sentinel reports the address of `{}`: {}", self.master_name, causes.join("; "));
+        // A rejection persists until an operator changes something; the other errors may be temporary.
+        if errors.iter().any(|error| matches!(error, LinkError::Rejected(_))) {
+            LinkError::Rejected(message)
         } else {
-            Failure::Unreachable(told)
+            LinkError::Unreachable(message)
         }
     }
 
-    async fn ask_once(&self, server: &Server) -> Result<View, Failure> {
+    async fn query_once(&self, server: &Server) -> Result<PrimaryView, LinkError> {
         let shown = server.address.host_port();
-        let ignore = |_: PushInfo| Ok::<_, SendError>(());
-        let ask = async {
-            let connected = server.connect(ignore, Deadline::after(self.patience)).await;
-            let (mut connection, _) = connected.map_err(|failure| of_sentinel(failure, &shown))?;
-            self.ask(&mut connection, &shown).await
+        let ignore_pushes = |_: PushInfo| Ok::<_, SendError>(());
+        let query = async {
+            let connected = server.connect(ignore_pushes, Deadline::after(self.query_timeout)).await;
+            let (mut connection, _) = connected.map_err(|error| with_sentinel(error, &shown))?;
+            self.query(&mut connection, &shown).await
         };
-        let late = || {
-            Failure::Unreachable(format!("the Sentinel {shown} does not answer within {:?}", self.patience))
+        let on_timeout = || {
+            LinkError::Unreachable(format!(
+                "the Sentinel {shown} did not reply within {:?}",
+                self.query_timeout
+            ))
         };
-        timeout(self.patience, ask).await.unwrap_or_else(|_| Err(late()))
+        timeout(self.query_timeout, query).await.unwrap_or_else(|_| Err(on_timeout()))
     }
 
-    async fn ask(&self, connection: &mut MultiplexedConnection, shown: &str) -> Result<View, Failure> {
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("MASTER").arg(&self.master);
-        let answer: Result<HashMap<String, String>, _> = question.query_async(connection).await;
-        let fields = answer.map_err(|error| refusal(&error, shown))?;
+    async fn query(
+        &self,
+        connection: &mut MultiplexedConnection,
+        shown: &str,
+    ) -> Result<PrimaryView, LinkError> {
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("MASTER").arg(&self.master_name);
+        let reply: Result<HashMap<String, String>, _> = command.query_async(connection).await;
+        let fields = reply.map_err(|error| query_error(&error, shown))?;
         let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
         match field("port").parse() {
-            Ok(port) if !field("ip").is_empty() => Ok(View {
+            Ok(port) if !field("ip").is_empty() => Ok(PrimaryView {
                 host: field("ip").to_owned(),
                 port,
                 epoch: field("config-epoch").parse().unwrap_or_default(),
             }),
-            _ => Err(Failure::Unreachable(format!("the Sentinel {shown} names no address"))),
+            _ => Err(LinkError::Unreachable(format!("the Sentinel {shown} reports no address"))),
         }
     }
 
-    /// Resolves when the primary is somewhere else than where it was seen. Each Sentinel is listened to and, at each
-    /// word of a switch and from time to time, asked again.
-    pub(super) async fn moved(self: Arc<Self>, seen: View) -> Failure {
-        let (views, mut heard) = mpsc::channel(self.servers.len().max(1));
-        let ears = (0..self.servers.len()).map(|index| Box::pin(self.listen(index, views.clone())));
-        let mut ears: FuturesUnordered<_> = ears.collect();
-        let mut opinions: HashMap<usize, Option<View>> = HashMap::new();
-        let mut deserted = false;
+    /// Resolves when the primary has another address than in `seen`. Each Sentinel is queried at every `+switch-master`
+    /// event and in regular intervals.
+    pub(super) async fn until_moved(self: Arc<Self>, seen: PrimaryView) -> LinkError {
+        let (sender, mut receiver) = mpsc::channel(self.servers.len().max(1));
+        let followers = (0..self.servers.len()).map(|index| Box::pin(self.follow(index, sender.clone())));
+        let mut followers: FuturesUnordered<_> = followers.collect();
+        let mut views: HashMap<usize, Option<PrimaryView>> = HashMap::new();
+        let mut was_unreachable = false;
         loop {
             let (index, view) = tokio::select! {
-                Some(opinion) = heard.recv() => opinion,
-                Some(()) = ears.next() => continue,
+                Some(view) = receiver.recv() => view,
+                Some(()) = followers.next() => continue,
             };
-            opinions.insert(index, view);
-            if let Some(now) = elsewhere(&seen, &opinions, self.servers.len()) {
-                let (master, host, port) = (&self.master, &now.host, now.port);
-                return Failure::Unreachable(format!("`{master}` is {host}:{port} now, say the Sentinels"));
+            views.insert(index, view);
+            if let Some(now) = moved_primary(&seen, &views, self.servers.len()) {
+                let (name, host, port) = (&self.master_name, &now.host, now.port);
+                return LinkError::Unreachable(format!(
+                    "the Sentinels report that `{name}` is now {host}:{port}"
+                ));
             }
-            let nobody = opinions.len() == self.servers.len() && opinions.values().all(Option::is_none);
-            if nobody && !deserted {
-                tracing::warn!(master = %self.master, "no Sentinel answers: a fail-over would not be noticed");
+            let unreachable = views.len() == self.servers.len() && views.values().all(Option::is_none);
+            if unreachable && !was_unreachable {
+                let master = &self.master_name;
+                tracing::warn!(%master, "no Sentinel is reachable: a failover would not be detected");
             }
-            deserted = nobody;
+            was_unreachable = unreachable;
         }
     }
 
-    /// Asks one Sentinel for ever, and tells what it says; `None` when it cannot be asked.
-    async fn listen(&self, index: usize, views: mpsc::Sender<(usize, Option<View>)>) {
+    /// Sends the views of one Sentinel without end; `None` while it is unreachable.
+    async fn follow(&self, index: usize, views: mpsc::Sender<(usize, Option<PrimaryView>)>) {
         let server = &self.servers[index];
         loop {
-            let failure = self.follow(index, server, &views).await;
-            tracing::debug!(master = %self.master, %failure, "a Sentinel cannot be followed");
+            let error = self.follow_connection(index, server, &views).await;
+            tracing::debug!(master = %self.master_name, %error, "connection to a Sentinel failed");
             let _ = views.send((index, None)).await;
-            sleep(self.interval).await;
+            sleep(self.query_interval).await;
         }
     }
 
-    async fn follow(
+    async fn follow_connection(
         &self,
         index: usize,
         server: &Server,
-        views: &mpsc::Sender<(usize, Option<View>)>,
-    ) -> Failure {
+        views: &mpsc::Sender<(usize, Option<PrimaryView>)>,
+    ) -> LinkError {
         let shown = server.address.host_port();
-        let told = Arc::new(Notify::new());
-        let bell = Arc::clone(&told);
-        let ring = move |push: PushInfo| {
+        let event = Arc::new(Notify::new());
+        let notify = Arc::clone(&event);
+        let on_push = move |push: PushInfo| {
             if matches!(push.kind, PushKind::Message | PushKind::Disconnection) {
-                bell.notify_one();
+                notify.notify_one();
             }
             Ok::<_, SendError>(())
         };
-        let mut connection = match server.connect(ring, Deadline::after(self.patience)).await {
+        let mut connection = match server.connect(on_push, Deadline::after(self.query_timeout)).await {
             Ok((connection, _)) => connection,
-            Err(failure) => return failure,
+            Err(error) => return error,
         };
-        // Where the ACL forbids it, asking from time to time has to do.
+        // If the ACL forbids it, the regular queries remain.
         let _ = connection.subscribe("+switch-master").await;
         loop {
-            match self.ask(&mut connection, &shown).await {
+            match self.query(&mut connection, &shown).await {
                 Ok(view) => drop(views.send((index, Some(view))).await),
-                Err(failure) => return failure,
+                Err(error) => return error,
             }
-            let _ = timeout(self.interval, told.notified()).await;
+            let _ = timeout(self.query_interval, event.notified()).await;
         }
     }
 }
 
-/// A failure that says which Sentinel it is about.
-fn of_sentinel(failure: Failure, shown: &str) -> Failure {
-    let told =
-        |told: String| if told.contains(shown) { told } else { format!("the Sentinel {shown} says {told}") };
-    match failure {
-        Failure::Unreachable(cause) | Failure::Deaf(cause) => Failure::Unreachable(told(cause)),
-        Failure::Refused(cause) => Failure::Refused(told(cause)),
+/// Adds the address of the Sentinel, unless the error contains it.
+fn with_sentinel(error: LinkError, shown: &str) -> LinkError {
+    let with_address = |cause: String| {
+        if cause.contains(shown) { cause } else { format!("the Sentinel {shown} replied {cause}") }
+    };
+    match error {
+        LinkError::Unreachable(cause) | LinkError::NotReceiving(cause) => {
+            LinkError::Unreachable(with_address(cause))
+        }
+        LinkError::Rejected(cause) => LinkError::Rejected(with_address(cause)),
     }
 }
 
-fn refusal(error: &RedisError, shown: &str) -> Failure {
-    let told = format!("the Sentinel {shown} says {}", said(error));
+fn query_error(error: &RedisError, shown: &str) -> LinkError {
+    let message = format!("the Sentinel {shown} replied {}", server_message(error));
     match error.kind() {
-        ErrorKind::Server(_) if told.contains("No such master") => {
-            Failure::Refused(format!("{told}: `sentinel_master` must be the name in its `sentinel monitor`"))
-        }
-        ErrorKind::Server(_) if told.contains("unknown command") => {
-            Failure::Refused(format!("{told}: it is no Sentinel; these usually listen on port 26379"))
-        }
-        ErrorKind::Server(_) | ErrorKind::Extension => Failure::Refused(told),
-        _ => Failure::Unreachable(told),
+        ErrorKind::Server(_) if message.contains("No such master") => LinkError::Rejected(format!(
+            "{message}: `sentinel_master` must be the name in its `sentinel monitor`"
+        )),
+        ErrorKind::Server(_) if message.contains("unknown command") => LinkError::Rejected(format!(
+            "{message}: it is not a Sentinel; Sentinels usually listen on port 26379"
+        )),
+        ErrorKind::Server(_) | ErrorKind::Extension => LinkError::Rejected(message),
+        _ => LinkError::Unreachable(message),
     }
 }
 
-fn newer(one: View, other: View) -> View {
+fn newer(one: PrimaryView, other: PrimaryView) -> PrimaryView {
     if other.epoch > one.epoch { other } else { one }
 }
 
-/// Where the primary is, if that is elsewhere: a newer epoch says so, or most Sentinels do (whose epochs begin anew when
-/// somebody takes the primary out of their care and puts it back).
-fn elsewhere(seen: &View, opinions: &HashMap<usize, Option<View>>, sentinels: usize) -> Option<View> {
-    let others = || opinions.values().flatten().filter(|view| view.is_elsewhere(seen));
+/// The view of the primary at another address than in `seen`, if it has a newer epoch, or if a majority of the
+/// Sentinels reports the same address: epochs start again after SENTINEL REMOVE and MONITOR.
+fn moved_primary(
+    seen: &PrimaryView,
+    views: &HashMap<usize, Option<PrimaryView>>,
+    sentinels: usize,
+) -> Option<PrimaryView> {
+    let others = || views.values().flatten().filter(|view| view.is_elsewhere(seen));
     let newest = others().max_by_key(|view| view.epoch)?;
     if newest.epoch > seen.epoch {
         return Some(newest.clone());
@@ -261,37 +281,36 @@ fn elsewhere(seen: &View, opinions: &HashMap<usize, Option<View>>, sentinels: us
 mod tests {
     use super::*;
 
-    fn view(host: &str, epoch: u64) -> View {
-        View { host: host.to_owned(), port: 1, epoch }
+    fn view(host: &str, epoch: u64) -> PrimaryView {
+        PrimaryView { host: host.to_owned(), port: 1, epoch }
     }
 
-    fn opinions(views: &[Option<View>]) -> HashMap<usize, Option<View>> {
-        views.iter().cloned().enumerate().collect()
+    fn moved(seen: &PrimaryView, views: &[Option<PrimaryView>]) -> Option<String> {
+        moved_primary(seen, &views.iter().cloned().enumerate().collect(), 3).map(|view| view.host)
     }
 
     #[test]
-    fn a_newer_epoch_counts_and_an_older_one_does_not() {
+    fn a_newer_epoch_wins_and_an_older_one_is_ignored() {
         let seen = view("a", 5);
-        let told = |views: &[Option<View>]| elsewhere(&seen, &opinions(views), 3).map(|view| view.host);
-        assert_eq!(told(&[Some(view("a", 5)), Some(view("a", 6)), None]), None);
-        assert_eq!(told(&[Some(view("a", 5)), Some(view("b", 4)), None]), None, "it is behind");
-        assert_eq!(told(&[Some(view("a", 5)), Some(view("b", 6)), None]), Some("b".into()));
-        assert_eq!(told(&[Some(view("c", 6)), Some(view("b", 7)), None]), Some("b".into()));
+        assert_eq!(moved(&seen, &[Some(view("a", 5)), Some(view("a", 6)), None]), None);
+        assert_eq!(moved(&seen, &[Some(view("a", 5)), Some(view("b", 4)), None]), None, "outdated");
+        assert_eq!(moved(&seen, &[Some(view("a", 5)), Some(view("b", 6)), None]), Some("b".into()));
+        assert_eq!(moved(&seen, &[Some(view("c", 6)), Some(view("b", 7)), None]), Some("b".into()));
     }
 
     #[test]
-    fn most_sentinels_count_whatever_their_epochs() {
+    fn a_majority_wins_whatever_its_epochs() {
         let seen = view("a", 5);
-        let told = |views: &[Option<View>]| elsewhere(&seen, &opinions(views), 3).map(|view| view.host);
-        assert_eq!(told(&[Some(view("b", 0)), Some(view("a", 5)), None]), None);
-        assert_eq!(told(&[Some(view("b", 0)), Some(view("a", 5)), Some(view("b", 0))]), Some("b".into()));
-        assert_eq!(told(&[Some(view("b", 0)), Some(view("c", 0)), None]), None);
+        assert_eq!(moved(&seen, &[Some(view("b", 0)), Some(view("a", 5)), None]), None);
+        let majority = [Some(view("b", 0)), Some(view("a", 5)), Some(view("b", 0))];
+        assert_eq!(moved(&seen, &majority), Some("b".into()));
+        assert_eq!(moved(&seen, &[Some(view("b", 0)), Some(view("c", 0)), None]), None);
     }
 
     #[test]
-    fn of_two_answers_the_newer_is_taken() {
+    fn the_newer_of_two_views_is_used() {
         assert_eq!(newer(view("a", 1), view("b", 2)).host, "b");
         assert_eq!(newer(view("a", 2), view("b", 1)).host, "a");
-        assert_eq!(newer(view("a", 2), view("b", 2)).host, "a", "the first that answered");
+        assert_eq!(newer(view("a", 2), view("b", 2)).host, "a", "the first reply");
     }
 }

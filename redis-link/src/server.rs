@@ -1,6 +1,6 @@
-//! One server: where it is, how one signs in there, and one attempt to do so.
+//! One server: its address, its credentials, and one attempt to connect and authenticate.
 //!
-//! Owns the sign-in. Secrets and certificates are read anew at each attempt, so what was rotated heals by itself. Must
+//! Owns authentication. Passwords and certificates are read again at each attempt, so a rotation needs no restart. Must
 //! never keep what it read.
 
 use std::fmt;
@@ -13,169 +13,177 @@ use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError};
 use rustls::ClientConfig;
 
-use super::address::{Address, Place};
-use super::failure::{Failure, SignIn};
-use super::first_words::{FirstWords, Overheard};
-use super::mismatch::{late_alert, speaks_tls};
+use super::address::{Address, Endpoint};
+use super::early_reply::{EarlyReply, Tap};
+use super::error::{AuthContext, LinkError};
 use super::stream::{Deadline, Stream, connect, server_name};
-use super::tls::TlsSettings;
-use super::{InstanceSettings, files};
+use super::tls::TlsConfig;
+use super::tls_probe::{is_tls_server, post_handshake_alert};
+use super::{ConnectConfig, files};
 
-/// A server that can be dialled.
+/// How to reach one server and authenticate.
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) address: Address,
-    /// In the place of the user in the address.
+    /// Overrides the user in the address.
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,
-    /// What an operator would set, in words, to give it a password.
-    pub(super) password_keys: &'static str,
-    pub(super) tls: TlsSettings,
-    /// What the server shows in CLIENT LIST.
+    /// The settings that supply a password, for error messages.
+    pub(super) password_settings: &'static str,
+    pub(super) tls: TlsConfig,
+    /// The name in CLIENT LIST.
     pub(super) client_name: String,
     pub(super) command_timeout: Duration,
 }
 
-/// What an attempt needs beside the address.
-struct Secrets {
+/// The credentials of one attempt.
+struct Credentials {
     password: Option<String>,
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Server {
-    /// The server that an instance's URL names.
-    pub(super) fn of(settings: &InstanceSettings, purpose: &str) -> Result<Self, String> {
+    /// The server of the URL.
+    ///
+    /// # Errors
+    /// The URL is invalid.
+    pub(super) fn from_config(config: &ConnectConfig, purpose: &str) -> Result<Self, String> {
         Ok(Self {
-            address: Address::parse(&settings.url)?,
-            username: settings.username.clone(),
-            password_file: settings.password_file.clone(),
-            password_keys: "`password_file`, REDIS_PASSWORD or the URL",
-            tls: settings.tls.clone(),
-            client_name: format!("earshot:{}:{purpose}", settings.name),
-            command_timeout: settings.command_timeout,
+            address: Address::parse(&config.url)?,
+            username: config.username.clone(),
+            password_file: config.password_file.clone(),
+            password_settings: "`password_file`, REDIS_PASSWORD or the URL",
+            tls: config.tls.clone(),
+            client_name: format!("earshot:{}:{purpose}", config.name),
+            command_timeout: config.command_timeout,
         })
     }
 
-    /// The same sign-in at another place.
-    pub(super) fn at(&self, host: String, port: u16) -> Self {
-        let place = Place::Tcp { host, port: Some(port) };
-        Self { address: Address { place, ..self.address.clone() }, ..self.clone() }
+    /// The same credentials at another address.
+    pub(super) fn with_address(&self, host: String, port: u16) -> Self {
+        let endpoint = Endpoint::Tcp { host, port: Some(port) };
+        Self { address: Address { endpoint, ..self.address.clone() }, ..self.clone() }
     }
 
-    /// One attempt: the connection, and whom it reached where that has an address. Pushes of the connection, its end
-    /// included, go to `pushes`, which must not block.
+    /// Connects once. Returns the connection and, over TCP, the address of the peer. Pushes of the connection, including
+    /// its end, go to `pushes`, which must not block.
     pub(super) async fn connect(
         &self,
         pushes: impl AsyncPushSender,
         deadline: Deadline,
-    ) -> Result<(MultiplexedConnection, Option<SocketAddr>), Failure> {
-        let late = |limit| format!("the files of passwords and certificates cannot be read within {limit:?}");
-        let secrets = deadline.keep(self.secrets(), late).await?;
-        let tls = secrets.tls.as_ref().map(|config| (Arc::clone(config), &self.tls));
+    ) -> Result<(MultiplexedConnection, Option<SocketAddr>), LinkError> {
+        let on_timeout =
+            |limit| format!("the password and certificate files could not be read within {limit:?}");
+        let credentials = deadline.apply(self.credentials(), on_timeout).await?;
+        let tls = credentials.tls.as_ref().map(|config| (Arc::clone(config), &self.tls));
         let (stream, peer) = Box::pin(connect(&self.address, tls, deadline)).await?;
-        let shown = self.address.host_port();
-        let late =
-            |limit| format!("{shown} takes the connection, but does not answer within {limit:?}: it hangs");
-        let connection = deadline.keep(self.sign_in(stream, peer, &secrets, pushes), late).await?;
+        let host = self.address.host_port();
+        let on_timeout =
+            |limit| format!("{host} accepts connections, but did not reply within {limit:?}: it hangs");
+        let connection =
+            deadline.apply(self.authenticate(stream, peer, &credentials, pushes), on_timeout).await?;
         Ok((connection, peer))
     }
 
-    async fn secrets(&self) -> Result<Secrets, Failure> {
+    async fn credentials(&self) -> Result<Credentials, LinkError> {
         if self.password_file.is_none() && !self.address.tls {
-            return Ok(Secrets { password: self.address.password.clone(), tls: None });
+            return Ok(Credentials { password: self.address.password.clone(), tls: None });
         }
         let server = self.clone();
-        // A file may be on a disk that hangs.
-        let read = tokio::task::spawn_blocking(move || server.read_secrets()).await;
-        read.unwrap_or_else(|error| Err(error.to_string())).map_err(Failure::Refused)
+        // The disk of a file may hang.
+        let read = tokio::task::spawn_blocking(move || server.read_credentials()).await;
+        read.unwrap_or_else(|error| Err(error.to_string())).map_err(LinkError::Rejected)
     }
 
-    fn read_secrets(&self) -> Result<Secrets, String> {
-        let password = self.password_file.as_deref().map(files::password).transpose()?;
+    fn read_credentials(&self) -> Result<Credentials, String> {
+        let password = self.password_file.as_deref().map(files::read_password).transpose()?;
         let tls = self.address.tls.then(|| self.tls.load()).transpose()?;
-        Ok(Secrets { password: password.or_else(|| self.address.password.clone()), tls: tls.map(Arc::new) })
+        Ok(Credentials {
+            password: password.or_else(|| self.address.password.clone()),
+            tls: tls.map(Arc::new),
+        })
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "the driver of a connection ends with the last clone of it"
     )]
-    async fn sign_in(
+    async fn authenticate(
         &self,
         stream: Stream,
         peer: Option<SocketAddr>,
-        secrets: &Secrets,
+        credentials: &Credentials,
         pushes: impl AsyncPushSender,
-    ) -> Result<MultiplexedConnection, Failure> {
+    ) -> Result<MultiplexedConnection, LinkError> {
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(self.command_timeout))
             .set_push_sender(pushes);
-        let identity = self.identity(secrets);
-        let words = FirstWords::default();
-        let stream = Overheard::new(stream, words.clone());
-        let signing_in = MultiplexedConnection::new_with_config(&identity, stream, config);
-        let (mut connection, driver) = match signing_in.await {
-            Ok(signed_in) => signed_in,
-            Err(error) => return Err(self.explain(&error, words.error(), peer, secrets).await),
+        let info = self.connection_info(credentials);
+        let early_reply = EarlyReply::default();
+        let stream = Tap::new(stream, early_reply.clone());
+        let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
+        let (mut connection, driver) = match connecting.await {
+            Ok(connected) => connected,
+            Err(error) => return Err(self.explain(&error, early_reply.error(), peer, credentials).await),
         };
         tokio::spawn(driver);
-        // For those who read CLIENT LIST. An ACL may forbid it, and nothing depends on it.
-        let mut named = redis::cmd("CLIENT");
-        named.arg("SETNAME").arg(&self.client_name);
-        let _ = connection.send_packed_command(&named).await;
+        // Optional: an ACL may forbid it.
+        let mut set_name = redis::cmd("CLIENT");
+        set_name.arg("SETNAME").arg(&self.client_name);
+        let _ = connection.send_packed_command(&set_name).await;
         Ok(connection)
     }
 
-    /// Why signing in failed. A connection that just ended is looked at again: the cause may be TLS.
+    /// Explains why authentication failed. Probes a server that closed the connection: the cause may be TLS.
     async fn explain(
         &self,
         error: &RedisError,
-        words: Option<String>,
+        early_reply: Option<String>,
         peer: Option<SocketAddr>,
-        secrets: &Secrets,
-    ) -> Failure {
-        let shown = self.address.host_port();
-        let place = self.password_place(secrets);
-        let sign_in = SignIn {
-            password: place.as_deref(),
-            keys: self.password_keys,
-            tls: secrets.tls.is_some().then_some(&self.tls),
+        credentials: &Credentials,
+    ) -> LinkError {
+        let host = self.address.host_port();
+        let password_source = self.password_source(credentials);
+        let context = AuthContext {
+            password_source: password_source.as_deref(),
+            password_settings: self.password_settings,
+            tls: credentials.tls.is_some().then_some(&self.tls),
         };
-        if let Some(words) = words.filter(|_| error.is_io_error()) {
-            return Failure::of_last_words(words);
+        if let Some(reply) = early_reply.filter(|_| error.is_io_error()) {
+            return LinkError::from_early_reply(reply);
         }
-        let failure = Failure::of_sign_in(error, &shown, sign_in);
-        let (true, Some(peer)) = (error.is_io_error(), peer) else { return failure };
-        let Some(config) = &secrets.tls else {
-            return if speaks_tls(peer).await { Failure::of_tls(&shown) } else { failure };
+        let link_error = LinkError::from_auth(error, &host, context);
+        let (true, Some(peer)) = (error.is_io_error(), peer) else { return link_error };
+        let Some(config) = &credentials.tls else {
+            return if is_tls_server(peer).await { LinkError::tls_server(&host) } else { link_error };
         };
-        let Place::Tcp { host, .. } = &self.address.place else { return failure };
-        let Ok(name) = server_name(&self.tls, host) else { return failure };
-        match late_alert(peer, name, Arc::clone(config)).await {
-            Some(alert) => Failure::of_handshake(&alert, &shown, &self.tls),
-            None => failure,
+        let Endpoint::Tcp { host: name, .. } = &self.address.endpoint else { return link_error };
+        let Ok(name) = server_name(&self.tls, name) else { return link_error };
+        match post_handshake_alert(peer, name, Arc::clone(config)).await {
+            Some(alert) => LinkError::from_handshake(&alert, &host, &self.tls),
+            None => link_error,
         }
     }
 
-    fn identity(&self, secrets: &Secrets) -> RedisConnectionInfo {
-        let mut identity = RedisConnectionInfo::default()
+    fn connection_info(&self, credentials: &Credentials) -> RedisConnectionInfo {
+        let mut info = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_lib_name("earshot", env!("CARGO_PKG_VERSION"))
             .set_db(self.address.database.unwrap_or(0).into());
         if let Some(username) = self.username.as_ref().or(self.address.username.as_ref()) {
-            identity = identity.set_username(username);
+            info = info.set_username(username);
         }
-        if let Some(password) = &secrets.password {
-            identity = identity.set_password(password);
+        if let Some(password) = &credentials.password {
+            info = info.set_password(password);
         }
-        identity
+        info
     }
 
-    /// Where the password was found, in words.
-    fn password_place(&self, secrets: &Secrets) -> Option<String> {
-        secrets.password.as_ref()?;
+    /// Where the password comes from, for error messages.
+    fn password_source(&self, credentials: &Credentials) -> Option<String> {
+        credentials.password.as_ref()?;
         Some(match &self.password_file {
-            Some(path) => format!("{}, which is read again at each attempt", path.display()),
+            Some(path) => format!("{}, read again at each attempt", path.display()),
             None => "the URL".to_owned(),
         })
     }

@@ -1,20 +1,16 @@
-//! Hash slots: how Redis Cluster places keys and shard channels, and how channels are spread over instances.
+//! Hash slots of Redis Cluster, also used to distribute channels over several servers.
 //!
-//! Owns the hash (CRC16 of the hash tag, or of the whole name, modulo 16,384). Pure. Must never change: publishers
-//! compute the same.
+//! A slot is the CRC16 of the hash tag, or of the whole name, modulo 16,384. Pure. Must never change: publishers
+//! compute the same value.
 
-/// How many slots there are.
-pub const SLOTS: u16 = 16_384;
+/// The number of slots.
+pub const SLOT_COUNT: u16 = 16_384;
 
-/// The slot of a key or a shard channel: what is between the first `{` and the `}` behind it counts alone, unless it
-/// is empty.
-pub fn slot(name: &str) -> u16 {
-    slot_of(name.as_bytes())
-}
-
-/// As [`slot`], of a key, which need not be text.
-pub fn slot_of(key: &[u8]) -> u16 {
-    crc16(tag(key).unwrap_or(key)) % SLOTS
+/// The slot of a key or a shard channel. Only the text between the first `{` and the next `}` is hashed, unless it is
+/// empty.
+pub fn slot(key: impl AsRef<[u8]>) -> u16 {
+    let key = key.as_ref();
+    crc16(tag(key).unwrap_or(key)) % SLOT_COUNT
 }
 
 fn tag(key: &[u8]) -> Option<&[u8]> {
@@ -24,14 +20,14 @@ fn tag(key: &[u8]) -> Option<&[u8]> {
     (close > 0).then(|| &rest[..close])
 }
 
-/// The part of a name that alone decides where it is; `None`: the whole name does.
+/// The hash tag of a name, which alone determines its slot; `None`: the whole name does.
 pub fn hash_tag(name: &str) -> Option<&str> {
     let (_, rest) = name.split_once('{')?;
     let (tag, _) = rest.split_once('}')?;
     (!tag.is_empty()).then_some(tag)
 }
 
-/// CRC-16/XMODEM, as Redis Cluster has it.
+/// CRC-16/XMODEM, the variant of Redis Cluster.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         let index = usize::from((crc >> 8) ^ u16::from(*byte));
@@ -62,8 +58,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_redis() {
-        // As `CLUSTER KEYSLOT` answers.
+    fn computes_the_slots_of_redis() {
+        // The replies of `CLUSTER KEYSLOT`.
         for (name, expected) in [
             ("", 0),
             ("123456789", 0x31c3),
@@ -74,12 +70,11 @@ mod tests {
             ("web-signals", slot("{web-signals}:x")),
         ] {
             assert_eq!(slot(name), expected, "{name}");
-            assert_eq!(slot_of(name.as_bytes()), expected, "{name}");
         }
     }
 
     #[test]
-    fn a_tag_is_what_redis_takes_for_one() {
+    fn finds_the_hash_tag_that_redis_uses() {
         for (name, tag) in [
             ("{nest}:session", Some("nest")),
             ("a{b}c{d}", Some("b")),

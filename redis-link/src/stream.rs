@@ -1,7 +1,7 @@
-//! The way to a server: name, TCP or a socket of this machine, TLS. Each stage fails in its own words.
+//! Name resolution, TCP or a Unix socket, and TLS. Each stage has its own error message.
 //!
-//! Owns the socket options. Must never keep an address: each attempt resolves the name anew, which is what makes a
-//! fail-over behind a DNS name heal by itself.
+//! Owns the socket options. Must never keep an address: each attempt resolves the name again, so that a failover behind
+//! a DNS name needs no restart.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -17,18 +17,18 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::address::{Address, Place};
-use super::failure::Failure;
-use super::mismatch::turns_out_plain;
-use super::tls::TlsSettings;
+use super::address::{Address, Endpoint};
+use super::error::LinkError;
+use super::tls::TlsConfig;
+use super::tls_probe::until_plaintext_reply;
 
-/// How long the first address of a name is tried alone before the next one is tried beside it.
-const STAGGER: Duration = Duration::from_millis(250);
+/// How long an address is tried before the next one is tried concurrently (RFC 8305).
+const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Bytes both ways.
+/// A connected byte stream, with or without TLS.
 pub(super) type Stream = Pin<Box<dyn AsyncStream + Send + Sync>>;
 
-/// How long one attempt may take, and until when it may.
+/// The limit of one attempt, and when it is reached.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
     pub(super) limit: Duration,
@@ -40,100 +40,107 @@ impl Deadline {
         Self { limit, at: Instant::now() + limit }
     }
 
-    /// The outcome of a stage, or what it means that it took too long.
-    pub(super) async fn keep<T>(
+    /// Runs a stage until the deadline. After that, the error has the message of `on_timeout`.
+    pub(super) async fn apply<T>(
         self,
-        stage: impl Future<Output = Result<T, Failure>>,
-        late: impl FnOnce(Duration) -> String,
-    ) -> Result<T, Failure> {
-        // What a stage holds is its own size, not that of whoever awaits all of them.
+        stage: impl Future<Output = Result<T, LinkError>>,
+        on_timeout: impl FnOnce(Duration) -> String,
+    ) -> Result<T, LinkError> {
+        // Boxed: otherwise the caller's future has the size of all stages together.
         let stage = Box::pin(stage);
-        timeout_at(self.at, stage).await.unwrap_or_else(|_| Err(Failure::Unreachable(late(self.limit))))
+        timeout_at(self.at, stage)
+            .await
+            .unwrap_or_else(|_| Err(LinkError::Unreachable(on_timeout(self.limit))))
     }
 }
 
-/// Connects, and tells with whom where that has an address.
+/// Connects once. Returns the stream and, over TCP, the address of the peer.
 pub(super) async fn connect(
     address: &Address,
-    tls: Option<(Arc<ClientConfig>, &TlsSettings)>,
+    tls: Option<(Arc<ClientConfig>, &TlsConfig)>,
     deadline: Deadline,
-) -> Result<(Stream, Option<SocketAddr>), Failure> {
+) -> Result<(Stream, Option<SocketAddr>), LinkError> {
     let shown = address.host_port();
-    let (host, port) = match &address.place {
-        Place::Tcp { host, port } => (host, Address::port(*port)),
-        Place::Unix(path) => {
+    let (host, port) = match &address.endpoint {
+        Endpoint::Tcp { host, port } => (host, Address::port_or_default(*port)),
+        Endpoint::Unix(path) => {
             let connected = UnixStream::connect(path).await;
             let stream = connected.map_err(|error| {
-                Failure::Unreachable(format!("the socket {shown} cannot be used: {error}"))
+                LinkError::Unreachable(format!("cannot connect to the socket {shown}: {error}"))
             })?;
             return Ok((Box::pin(stream), None));
         }
     };
     let addresses = deadline
-        .keep(resolve(host, port), |limit| {
-            format!("no address for {host} within {limit:?}: no name server answers")
+        .apply(resolve(host, port), |limit| {
+            format!("cannot resolve {host} within {limit:?}: no name server replies")
         })
         .await?;
-    let late = |limit| {
+    let on_timeout = |limit| {
         format!(
-            "no connection to {shown} within {limit:?}: nothing answers there; a firewall or security group may keep us \
-             out, or the machine is gone"
+            "no connection to {shown} within {limit:?}: a firewall or security group may block it, or the machine is down"
         )
     };
-    let tcp = deadline.keep(first_of(addresses, &shown, deadline.limit), late).await?;
+    let tcp = deadline.apply(connect_any(addresses, &shown, deadline.limit), on_timeout).await?;
     let peer = tcp.peer_addr().ok();
-    let Some((config, settings)) = tls else { return Ok((Box::pin(tcp), peer)) };
-    let late = |limit| {
-        format!("{shown} takes the connection, but there is no TLS handshake within {limit:?}: it hangs")
+    let Some((config, tls_config)) = tls else { return Ok((Box::pin(tcp), peer)) };
+    let on_timeout = |limit| {
+        format!(
+            "{shown} accepts connections, but did not complete the TLS handshake within {limit:?}: it hangs"
+        )
     };
     let handshake = async {
         tokio::select! {
-            done = handshake(tcp, host, &shown, config, settings) => done,
-            () = turns_out_plain(peer) => Err(Failure::of_plain(&shown)),
+            done = handshake(tcp, host, &shown, config, tls_config) => done,
+            () = until_plaintext_reply(peer) => Err(LinkError::plaintext_server(&shown)),
         }
     };
-    Ok((deadline.keep(handshake, late).await?, peer))
+    Ok((deadline.apply(handshake, on_timeout).await?, peer))
 }
 
-/// The addresses of a name, as they are at this moment.
-pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+/// Resolves a name to its current addresses, at least one.
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, LinkError> {
     match lookup_host((host, port)).await {
         Ok(found) => {
             let found: Vec<_> = found.collect();
-            let none = || Failure::Unreachable(format!("the name {host} has no address"));
-            (!found.is_empty()).then_some(found).ok_or_else(none)
+            let no_address = || LinkError::Unreachable(format!("the name {host} has no address"));
+            (!found.is_empty()).then_some(found).ok_or_else(no_address)
         }
-        Err(error) => Err(Failure::Unreachable(format!("the name {host} cannot be resolved: {error}"))),
+        Err(error) => Err(LinkError::Unreachable(format!("cannot resolve {host}: {error}"))),
     }
 }
 
-/// The first address that takes the connection. One that is dead costs the others [`STAGGER`], not all the time.
-async fn first_of(addresses: Vec<SocketAddr>, shown: &str, limit: Duration) -> Result<TcpStream, Failure> {
+/// Connects to the first address that accepts. An unreachable address delays the others by [`CONNECTION_ATTEMPT_DELAY`], not by the whole limit.
+async fn connect_any(
+    addresses: Vec<SocketAddr>,
+    shown: &str,
+    limit: Duration,
+) -> Result<TcpStream, LinkError> {
     let mut rest = addresses.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut last = String::new();
     loop {
         let next = rest.next();
         if next.is_none() && attempts.is_empty() {
-            return Err(Failure::Unreachable(last));
+            return Err(LinkError::Unreachable(last));
         }
         let is_last = next.is_none();
         attempts.extend(next.map(|address| async move { (address, TcpStream::connect(address).await) }));
         tokio::select! {
             Some((address, outcome)) = attempts.next() => match outcome {
                 Ok(stream) => {
-                    options(&stream, limit);
+                    set_options(&stream, limit);
                     return Ok(stream);
                 }
                 Err(error) => last = format!("no connection to {shown} ({address}): {error}"),
             },
-            () = sleep(STAGGER), if !is_last => {}
+            () = sleep(CONNECTION_ATTEMPT_DELAY), if !is_last => {}
         }
     }
 }
 
-/// None of these is worth a connection.
-fn options(stream: &TcpStream, limit: Duration) {
+/// Sets socket options, as far as possible: a failure is no reason to give up the connection.
+fn set_options(stream: &TcpStream, limit: Duration) {
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
@@ -152,18 +159,18 @@ async fn handshake(
     host: &str,
     shown: &str,
     config: Arc<ClientConfig>,
-    settings: &TlsSettings,
-) -> Result<Stream, Failure> {
-    let name = server_name(settings, host)?;
+    tls: &TlsConfig,
+) -> Result<Stream, LinkError> {
+    let name = server_name(tls, host)?;
     match TlsConnector::from(config).connect(name, tcp).await {
         Ok(stream) => Ok(Box::pin(stream)),
-        Err(error) => Err(Failure::of_handshake(&error, shown, settings)),
+        Err(error) => Err(LinkError::from_handshake(&error, shown, tls)),
     }
 }
 
-/// The name that the server's certificate must be for.
-pub(super) fn server_name(settings: &TlsSettings, host: &str) -> Result<ServerName<'static>, Failure> {
-    let name = settings.server_name.as_deref().unwrap_or(host);
-    let refuse = |_| Failure::Refused(format!("`{name}` is no name that a certificate could be for"));
-    ServerName::try_from(name.to_owned()).map_err(refuse)
+/// The name that the server's certificate must be valid for.
+pub(super) fn server_name(tls: &TlsConfig, host: &str) -> Result<ServerName<'static>, LinkError> {
+    let name = tls.server_name.as_deref().unwrap_or(host);
+    let invalid = |_| LinkError::Rejected(format!("`{name}` is not a valid server name"));
+    ServerName::try_from(name.to_owned()).map_err(invalid)
 }

@@ -1,7 +1,7 @@
-//! How a server proves who it is over TLS, and how we prove who we are.
+//! TLS configuration: trusted CAs and the client certificate.
 //!
-//! Owns the roots of trust and the certificate of ours, both read from their files at each attempt. Must never leave a
-//! server unverified unless the setting that says `insecure` is on.
+//! Both are read from their files at each attempt to connect. Must never skip verification unless
+//! `insecure_skip_verify` is set.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,27 +14,27 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::files;
 
-/// A certificate with its chain, and its key.
-pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+/// A client certificate with its chain, and its key.
+pub type ClientCert = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// What TLS to one server needs beside its address.
+/// TLS settings for one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// Certificates (PEM) of the authorities that are trusted, in the place of the system's.
+pub struct TlsConfig {
+    /// Trusted CA certificates (PEM), instead of the system's trust store.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate with its chain, and its key (PEM).
-    pub client: Option<(PathBuf, PathBuf)>,
-    /// The name that must stand in the server's certificate; `None`: the host that is dialled.
+    /// The client certificate with its chain, and its key (PEM).
+    pub client_cert_files: Option<(PathBuf, PathBuf)>,
+    /// The name that the server's certificate must be valid for; `None`: the host in the address.
     pub server_name: Option<String>,
-    /// Takes any certificate for good: whoever can bend the way to the server can read and change everything.
+    /// Accepts any certificate. An attacker on the network path can then read and change all traffic.
     pub insecure_skip_verify: bool,
 }
 
-impl TlsSettings {
-    /// Reads the files and puts them together.
+impl TlsConfig {
+    /// Reads the files and builds the configuration for rustls.
     ///
     /// # Errors
-    /// Which file is wrong, and how.
+    /// The file that is invalid, and why.
     pub fn load(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -43,41 +43,43 @@ impl TlsSettings {
         let builder = if self.insecure_skip_verify {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         } else {
-            builder.with_root_certificates(self.roots()?)
+            builder.with_root_certificates(self.load_roots()?)
         };
-        let (Some((cert_file, key_file)), Some((chain, key))) = (&self.client, self.identity()?) else {
+        let (Some((cert_file, key_file)), Some((chain, key))) =
+            (&self.client_cert_files, self.load_client_cert()?)
+        else {
             return Ok(builder.with_no_client_auth());
         };
         builder.with_client_auth_cert(chain, key).map_err(|error| {
             let (cert, key) = (cert_file.display(), key_file.display());
-            format!("the certificate {cert} and the key {key} do not go together: {error}")
+            format!("the certificate {cert} and the key {key} do not match: {error}")
         })
     }
 
-    /// Our certificate with its chain, and its key, if there is one.
+    /// Reads the client certificate and its key, if configured.
     ///
     /// # Errors
-    /// Which file is wrong, and how.
-    pub fn identity(&self) -> Result<Option<Identity>, String> {
-        let Some((cert_file, key_file)) = &self.client else { return Ok(None) };
+    /// The file that is invalid, and why.
+    pub fn load_client_cert(&self) -> Result<Option<ClientCert>, String> {
+        let Some((cert_file, key_file)) = &self.client_cert_files else { return Ok(None) };
         let key = PrivateKeyDer::from_pem_slice(&files::read(key_file)?)
-            .map_err(|_| format!("{} holds no private key in PEM form", key_file.display()))?;
+            .map_err(|_| format!("{} contains no private key in PEM format", key_file.display()))?;
         Ok(Some((certificates(cert_file)?, key)))
     }
 
-    /// Where trust comes from, in words.
-    pub(super) fn trusted(&self) -> String {
+    /// The source of the trusted CAs, for error messages.
+    pub(super) fn trust_source(&self) -> String {
         match &self.ca_file {
             Some(path) => format!("`ca_file` {}", path.display()),
-            None => "the system's store".to_owned(),
+            None => "the system's trust store".to_owned(),
         }
     }
 
-    /// The authorities that are trusted.
+    /// Reads the trusted CA certificates.
     ///
     /// # Errors
-    /// Which file is wrong, and how.
-    pub fn roots(&self) -> Result<RootCertStore, String> {
+    /// The file that is invalid, and why.
+    pub fn load_roots(&self) -> Result<RootCertStore, String> {
         let mut roots = RootCertStore::empty();
         if let Some(path) = &self.ca_file {
             for certificate in certificates(path)? {
@@ -85,10 +87,10 @@ impl TlsSettings {
             }
             return Ok(roots);
         }
-        // One certificate of the system's that cannot be read must not cost the others.
+        // An unreadable certificate in the system's store must not affect the others.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
-            // A bare container has no store.
+            // A minimal container has no trust store.
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         Ok(roots)
@@ -100,11 +102,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(format!("{} holds no certificate in PEM form", path.display())),
+        _ => Err(format!("{} contains no certificate in PEM format", path.display())),
     }
 }
 
-/// Takes every certificate. The signatures of the handshake are still checked, which proves nothing about who it is.
+/// Accepts every certificate. The handshake signatures are still checked, but do not authenticate the server.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

@@ -84,7 +84,7 @@ impl RedisBroker {
         let (hears, says) =
             (Dialer::new(&settings.instance, "subscriptions"), Dialer::new(&settings.instance, "commands"));
         let state = |link, dialer: &Dialer| {
-            LinkState::new(&settings.instance.name, link, address.clone()).with_replica(dialer.replica())
+            LinkState::new(&settings.instance.name, link, address.clone()).with_replica(dialer.replica_flag())
         };
         let wishes = Arc::new(Wishes::new(state("subscriptions", &hears)));
         let commands = Arc::new(state("commands", &says));

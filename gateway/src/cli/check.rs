@@ -13,7 +13,7 @@ use crate::config::{Config, Flags, RedisUrl};
 use earshot_ops::check::client_path::Target;
 use earshot_ops::check::redis::{Plan, Server};
 use earshot_ops::check::{self, Report};
-use earshot_redis_link::{InstanceSettings, TlsSettings};
+use earshot_redis_link::{ConnectConfig, TlsConfig};
 
 /// Exit code for an invalid command line, URL or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -111,7 +111,7 @@ impl Args {
     fn target(&self, url: &str) -> Result<Target, String> {
         let mut target = Target::parse(url).map_err(|what| format!("--path: {what}"))?;
         target.tls.ca_file.clone_from(&self.ca_file);
-        target.tls.roots().map_err(|what| format!("--ca-file: {what}"))?;
+        target.tls.load_roots().map_err(|what| format!("--ca-file: {what}"))?;
         if let Some(origin) = &self.origin {
             let is_origin =
                 origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
@@ -135,8 +135,8 @@ impl Args {
         let Some(url) = &self.url else { return self.configured() };
         let url = if url == "-" { from_stdin()? } else { url.clone() };
         let url = RedisUrl::parse(url.trim()).map_err(|what| format!("invalid URL: {what}"))?;
-        let tls = TlsSettings { ca_file: self.ca_file.clone(), ..TlsSettings::default() };
-        let instance = InstanceSettings { url: url.expose().to_owned(), tls, ..InstanceSettings::default() };
+        let tls = TlsConfig { ca_file: self.ca_file.clone(), ..TlsConfig::default() };
+        let instance = ConnectConfig { url: url.expose().to_owned(), tls, ..ConnectConfig::default() };
         let instance = self.timed(instance);
         Ok(vec![Server { name: "redis".to_owned(), instance, plan: Plan::default() }])
     }
@@ -152,8 +152,8 @@ impl Args {
         Ok(servers)
     }
 
-    fn timed(&self, settings: InstanceSettings) -> InstanceSettings {
-        InstanceSettings { connect_timeout: self.timeout, command_timeout: self.timeout, ..settings }
+    fn timed(&self, settings: ConnectConfig) -> ConnectConfig {
+        ConnectConfig { connect_timeout: self.timeout, command_timeout: self.timeout, ..settings }
     }
 }
 

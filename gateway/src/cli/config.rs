@@ -62,7 +62,7 @@ fn summary(config: &Config) -> String {
             instance.pubsub_url.as_ref().map_or(String::new(), |url| format!(", subscriptions {url}"));
         let place = match &instance.sentinel {
             Some(sentinel) => {
-                format!("the primary `{}` of {} Sentinels", sentinel.master, sentinel.addresses.len())
+                format!("the primary `{}` of {} Sentinels", sentinel.master_name, sentinel.addresses.len())
             }
             None => instance.url.to_string(),
         };

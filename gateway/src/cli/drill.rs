@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{print_message, write_stdout};
 use crate::config::{RedisUrl, duration};
 use earshot_ops::drill::{self, External, Fault, Report, Settings, TargetKind};
-use earshot_redis_link::{InstanceSettings, TlsSettings};
+use earshot_redis_link::{ConnectConfig, TlsConfig};
 
 /// Exit code for an invalid command line.
 const EXIT_USAGE: u8 = 2;
@@ -131,12 +131,12 @@ impl Args {
         )?;
         let url = if redis == "-" { read_stdin()? } else { redis.to_owned() };
         let url = RedisUrl::parse(url.trim()).map_err(|what| format!("--redis: {what}"))?;
-        let tls = TlsSettings { ca_file: self.ca_file.clone(), ..TlsSettings::default() };
+        let tls = TlsConfig { ca_file: self.ca_file.clone(), ..TlsConfig::default() };
         let channel = || format!("drill:{:08x}", fastrand::u32(..));
         Ok(External {
             gateway: gateway.to_owned(),
             api_key: std::env::var("EARSHOT_API_KEY").ok().filter(|key| !key.is_empty()),
-            redis: InstanceSettings { url: url.expose().to_owned(), tls, ..InstanceSettings::default() },
+            redis: ConnectConfig { url: url.expose().to_owned(), tls, ..ConnectConfig::default() },
             proxy: self.proxy.clone(),
             channel: self.channel.clone().unwrap_or_else(channel),
             stream_channel: self.stream_channel.clone(),

@@ -103,7 +103,7 @@ impl RedisParts {
         let is_link = |value: &OsString| value.to_str().is_some_and(|text| text.starts_with("tcp://"));
         let is_port = !(variables.lookup)("REDIS_PORT").is_some_and(|value| is_link(&value));
         Self {
-            host: variables.text("REDIS_HOST", Address::of_host),
+            host: variables.text("REDIS_HOST", Address::from_host),
             port: is_port.then(|| variables.text("REDIS_PORT", port)).flatten(),
             username: variables.text("REDIS_USERNAME", |text| Ok(text.into())),
             password: variables.text("REDIS_PASSWORD", Secret::password),
@@ -197,8 +197,7 @@ mod tests {
         assert_eq!(
             errors,
             "EARSHOT_API_KEY: a key travels in an HTTP header: visible ASCII characters only, no spaces\n\
-             REDIS_URL: expected redis://host:port/database, rediss:// for TLS, or unix:///path for a socket of this \
-             machine"
+             REDIS_URL: expected redis://host:port/database, rediss:// for TLS, or unix:///path for a Unix socket"
         );
     }
 

@@ -14,7 +14,7 @@ use super::environment::Environment;
 use super::knob::knobs;
 use super::show::Shown;
 use super::url::RedisUrl;
-use earshot_redis_link::{InstanceSettings, SentinelSettings, TlsSettings};
+use earshot_redis_link::{ConnectConfig, SentinelConfig, TlsConfig};
 
 mod place;
 mod security;
@@ -45,9 +45,9 @@ pub struct RedisInstance {
     /// User and password, where the URL has none.
     pub sign_in: RedisSignIn,
     /// What TLS needs beside the URL, which says whether there is TLS.
-    pub tls: TlsSettings,
+    pub tls: TlsConfig,
     /// Who knows the server's address. Then the host in `url` is the primary's name.
-    pub sentinel: Option<SentinelSettings>,
+    pub sentinel: Option<SentinelConfig>,
     /// What it is made of.
     pub servers: Servers,
     /// Its times.
@@ -148,8 +148,8 @@ impl RedisInstance {
     }
 
     /// How one of its servers is dialled, by the name that logs are to call it.
-    pub fn settings(&self, name: String, url: &RedisUrl) -> InstanceSettings {
-        InstanceSettings {
+    pub fn settings(&self, name: String, url: &RedisUrl) -> ConnectConfig {
+        ConnectConfig {
             name,
             url: url.expose().to_owned(),
             cluster: match &self.servers {
@@ -165,7 +165,7 @@ impl RedisInstance {
             tls: self.tls.clone(),
             sentinel: self.sentinel.clone(),
             primary_check_interval: self.times.primary_check_interval,
-            ..InstanceSettings::default()
+            ..ConnectConfig::default()
         }
     }
 

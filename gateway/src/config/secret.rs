@@ -35,7 +35,7 @@ impl Secret {
     /// What is wrong with it, without showing it.
     pub fn password(text: &str) -> Result<Self, String> {
         if text == MASK {
-            return Err("`***` only stands for a hidden password: give the password itself".into());
+            return Err("`***` is a placeholder for a hidden password; set the actual password".into());
         }
         Ok(Self(text.into()))
     }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use earshot_redis_link::address::{Address, Place};
+use earshot_redis_link::address::{Address, Endpoint};
 
 /// A URL of a Redis server, complete and checked. Formatting it hides user and password.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl RedisUrl {
     /// A Redis on this machine.
     pub(super) fn local() -> Self {
         Self::of(Address {
-            place: Place::Tcp { host: "127.0.0.1".into(), port: Some(6379) },
+            endpoint: Endpoint::Tcp { host: "127.0.0.1".into(), port: Some(6379) },
             tls: false,
             verify: false,
             username: None,
@@ -67,8 +67,9 @@ impl fmt::Debug for RedisUrl {
 mod tests {
     use super::*;
 
-    const EXPECTED: &str = "expected redis://host:port/database, rediss:// for TLS, or unix:///path for a socket of this machine";
-    const ENCODE: &str = "percent-encode in user and password: `@` is %40, `/` is %2F, `%` is %25";
+    const EXPECTED: &str =
+        "expected redis://host:port/database, rediss:// for TLS, or unix:///path for a Unix socket";
+    const ENCODE: &str = "percent-encode the user and password: `@` is %40, `/` is %2F, `%` is %25";
 
     #[test]
     fn a_url_is_shown_without_user_and_password() {
@@ -98,31 +99,31 @@ mod tests {
             ("redis://", "has no host; expected redis://host:port/database"),
             ("redis://:6379", "has no host; expected redis://host:port/database"),
             ("redis://:hunter2@", "has no host; expected redis://host:port/database"),
-            (
-                "redis://:hun ter2@host",
-                "holds characters that a URL cannot; percent-encode them (a space is %20)",
-            ),
+            ("redis://:hun ter2@host", "contains invalid characters; percent-encode them (a space is %20)"),
             ("redis://:hun/ter2@host", ENCODE),
             ("redis://:hun@ter2@host", ENCODE),
             (
                 "redis://hunter2@host",
-                "has a user but no password; a password alone is written redis://:password@host",
+                "has a user but no password; a password without a user is written redis://:password@host",
             ),
             (
                 "redis://hunter2:@host",
-                "the password is empty; without one, leave everything up to the `@` out",
+                "the password is empty; for no password, omit everything up to the `@`",
             ),
-            ("redis://***@host", "`***` only stands for a hidden password: give the password itself"),
-            ("redis://:***@host", "`***` only stands for a hidden password: give the password itself"),
-            ("redis://0.0.0.0", "names every address of this machine; name the server's"),
-            ("redis://::1:6379", "the host is neither a name nor an address (IPv6: [::1])"),
-            ("redis://[::1", "the host is neither a name nor an address (IPv6: [::1])"),
-            ("redis://host:0", "the port is not a number from 1 to 65535"),
-            ("redis://host:", "the port is not a number from 1 to 65535"),
-            ("redis://host:637900", "the port is not a number from 1 to 65535"),
-            ("redis://host/hunter2", "what follows the host is not a database number, such as /0"),
-            ("redis://host/0/1", "what follows the host is not a database number, such as /0"),
-            ("redis://:hunter2@host?x=1", "after the `?`, only `ssl_cert_reqs=required` is known"),
+            ("redis://***@host", "`***` is a placeholder for a hidden password; set the actual password"),
+            ("redis://:***@host", "`***` is a placeholder for a hidden password; set the actual password"),
+            ("redis://0.0.0.0", "is a wildcard address; use the address of the server"),
+            ("redis://::1:6379", "invalid host; expected a name or an address (IPv6: [::1])"),
+            ("redis://[::1", "invalid host; expected a name or an address (IPv6: [::1])"),
+            ("redis://host:0", "invalid port; expected 1 to 65535"),
+            ("redis://host:", "invalid port; expected 1 to 65535"),
+            ("redis://host:637900", "invalid port; expected 1 to 65535"),
+            ("redis://host/hunter2", "invalid database number after the host; expected for example /0"),
+            ("redis://host/0/1", "invalid database number after the host; expected for example /0"),
+            (
+                "redis://:hunter2@host?x=1",
+                "unknown query parameter; only `ssl_cert_reqs=required` is supported",
+            ),
         ] {
             let error = RedisUrl::parse(text).unwrap_err();
             assert_eq!(error, what, "{text}");

@@ -48,7 +48,7 @@ async fn rotated_password_is_read_from_its_file() {
 
     redis.run(&["ACL", "SETUSER", "gateway", "resetpass", ">second-s3cret"]).await;
     redis.run(&["CLIENT", "KILL", "USER", "gateway"]).await;
-    gateway.wait_for_cause(&format!("WRONGPASS invalid username-password pair or user is disabled. (user or password is wrong, or the user is switched off; the password is from {}", file.display())).await;
+    gateway.wait_for_cause(&format!("WRONGPASS invalid username-password pair or user is disabled. (the user or password is wrong, or the user is disabled; the password is from {}", file.display())).await;
     std::fs::write(&file, "second-s3cret\n").unwrap();
     gateway.wait_for_ready_status(200).await;
     subscribers.verify(1).await;
@@ -112,7 +112,7 @@ async fn connection_limit_of_the_server_is_reported() {
     };
     set("1").await;
     let gateway = Gateway::settings().redis(&redis).start_unready().await;
-    gateway.wait_for_cause("ERR max number of clients reached (`maxclients` of the server is used up").await;
+    gateway.wait_for_cause("ERR max number of clients reached (`maxclients` of the server is reached").await;
     set("100").await;
     gateway.wait_for_ready_status(200).await;
 }
@@ -121,7 +121,7 @@ async fn server_without_hello_is_reported_without_the_password() {
     let redis = Redis::start_with_arguments(&["--rename-command", "HELLO", ""]).await;
     let url = redis.url().replace("redis://", "redis://:s3cret@");
     let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
-    gateway.wait_for_cause("does not know HELLO 3").await;
+    gateway.wait_for_cause("does not support HELLO 3").await;
     let text = gateway.fetch("/health").await.text() + &gateway.fetch("/ready").await.text();
     assert!(!text.contains("s3cret") && !gateway.process.log().contains("s3cret"), "{text}");
 }

@@ -128,7 +128,7 @@ async fn client_certificate_is_sent() {
     std::fs::copy(&foreign.certificate, &own.certificate).unwrap();
     std::fs::copy(&foreign.key, &own.key).unwrap();
     server.redis.disconnect_all().await;
-    gateway.wait_for_cause("does not trust the authority of our client certificate").await;
+    gateway.wait_for_cause("does not trust the CA of the client certificate").await;
     std::fs::write(&own.certificate, valid.0).unwrap();
     std::fs::write(&own.key, valid.1).unwrap();
     gateway.wait_for_ready_status(200).await;
@@ -167,7 +167,7 @@ async fn certificate_for_another_name_is_rejected() {
 }
 
 async fn expired_certificate_is_rejected() {
-    assert_recovers_from(&["127.0.0.1"], PAST, "has expired: renew it at the server").await;
+    assert_recovers_from(&["127.0.0.1"], PAST, "has expired: renew it on the server").await;
 }
 
 async fn untrusted_ca_is_rejected() {
@@ -180,12 +180,7 @@ async fn untrusted_ca_is_rejected() {
     subscribers.wait_until_receiving().await;
     std::fs::copy(Authority::new().file(), &trusted).unwrap();
     server.redis.disconnect_all().await;
-    gateway
-        .wait_for_cause(&format!(
-            "signed by none of the authorities that are trusted (`ca_file` {}",
-            text_of(&trusted)
-        ))
-        .await;
+    gateway.wait_for_cause(&format!("is not signed by a trusted CA (`ca_file` {}", text_of(&trusted))).await;
     std::fs::remove_file(&trusted).unwrap();
     gateway.wait_for_cause("ca.pem cannot be read: No such file").await;
     std::fs::copy(server.authority.file(), &trusted).unwrap();
@@ -201,7 +196,9 @@ async fn missing_client_certificate_is_reported() {
     server.redis.run(&["CONFIG", "SET", "tls-auth-clients", "yes"]).await;
     server.redis.disconnect_all().await;
     gateway
-        .wait_for_cause("most likely because it wants a client certificate: `cert_file` and `key_file`")
+        .wait_for_cause(
+            "most likely because it requires a client certificate: set `cert_file` and `key_file`",
+        )
         .await;
     server.redis.run(&["CONFIG", "SET", "tls-auth-clients", "no"]).await;
     gateway.wait_for_ready_status(200).await;
@@ -212,8 +209,8 @@ async fn tls_mismatch_of_url_and_port_is_reported() {
     let server = Secure::start().await;
     let plain = server.redis.address().port();
     for (url, words) in [
-        (format!("rediss://127.0.0.1:{plain}"), "does not speak TLS: the URL begins with redis://"),
-        (format!("redis://127.0.0.1:{}", server.port), "speaks TLS: the URL begins with rediss://"),
+        (format!("rediss://127.0.0.1:{plain}"), "does not speak TLS: use redis://"),
+        (format!("redis://127.0.0.1:{}", server.port), "speaks TLS: use rediss://"),
     ] {
         let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
         gateway.wait_for_cause(words).await;

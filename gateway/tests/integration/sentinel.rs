@@ -47,7 +47,10 @@ async fn assert_failover(signal: &str) {
 
     if signal == "STOP" {
         let log = gateway.process.log();
-        assert!(log.contains(&format!("`mymaster` is 127.0.0.1:{new} now, say the Sentinels")), "{log}");
+        assert!(
+            log.contains(&format!("the Sentinels report that `mymaster` is now 127.0.0.1:{new}")),
+            "{log}"
+        );
     }
 
     // The old primary returns as a replica; the gateway must not reconnect to it.
@@ -149,7 +152,9 @@ async fn sentinels_have_separate_passwords_and_tls() {
     let start = |config: &str| Gateway::settings().config(config).start_unready();
     let (without, wrong, other) = (start(&without_password).await, start(&config).await, start(&other).await);
     without
-        .wait_for_cause("the server wants a password, and none is configured: `sentinel_password_file`")
+        .wait_for_cause(
+            "the server requires a password, and none is configured: set `sentinel_password_file`",
+        )
         .await;
     wrong.wait_for_cause("WRONGPASS").await;
     file("sentinel", "s3ntinel");

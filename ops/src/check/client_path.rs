@@ -14,11 +14,11 @@
 use std::time::Duration;
 
 use self::http_client::HttpClient;
-use super::endpoint::Endpoint;
+use super::endpoint::TcpEndpoint;
 use super::report::{Finding, Section};
 use super::{network, test_names};
 use crate::tasks::Tasks;
-use earshot_redis_link::TlsSettings;
+use earshot_redis_link::TlsConfig;
 
 mod cookies;
 mod delivery;
@@ -34,7 +34,7 @@ mod websocket;
 #[derive(Clone, Debug)]
 pub struct Target {
     /// `http` or `https`, host and port.
-    endpoint: Endpoint,
+    endpoint: TcpEndpoint,
     /// Path prefix of every route, without a trailing slash.
     prefix: String,
     /// Origin of the page; `None` for the gateway's own host.
@@ -44,7 +44,7 @@ pub struct Target {
     /// Duration of the idle test.
     pub idle: Duration,
     /// TLS trust settings.
-    pub tls: TlsSettings,
+    pub tls: TlsConfig,
 }
 
 impl Target {
@@ -63,14 +63,14 @@ impl Target {
         if !rest.bytes().all(is_plain) {
             return Err(wrong());
         }
-        let endpoint = Endpoint::read(&format!("{scheme}://{authority}"));
+        let endpoint = TcpEndpoint::read(&format!("{scheme}://{authority}"));
         Ok(Self {
             endpoint: endpoint.ok_or_else(wrong)?,
             prefix: prefix.trim_end_matches('/').to_owned(),
             origin: None,
             channel: None,
             idle: Duration::ZERO,
-            tls: TlsSettings::default(),
+            tls: TlsConfig::default(),
         })
     }
 
@@ -81,7 +81,7 @@ impl Target {
 
     /// Host and port as browsers write them.
     fn authority(&self) -> String {
-        let Endpoint { host, port, tls } = &self.endpoint;
+        let TcpEndpoint { host, port, tls } = &self.endpoint;
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         if *port == if *tls { 443 } else { 80 } { host } else { format!("{host}:{port}") }
     }

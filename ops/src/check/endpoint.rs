@@ -6,14 +6,14 @@ use std::net::IpAddr;
 
 /// Host and port, and whether TLS is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(super) struct TcpEndpoint {
     /// Host name or address, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) tls: bool,
 }
 
-impl Endpoint {
+impl TcpEndpoint {
     /// Parses `http://host[:port]` or `https://…`; `None` for anything else.
     pub(super) fn read(url: &str) -> Option<Self> {
         let (scheme, authority) = url.split_once("://")?;
@@ -42,13 +42,13 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_parsed() {
-        let endpoint = |host: &str, port, tls| Some(Endpoint { host: host.to_owned(), port, tls });
-        assert_eq!(Endpoint::read("http://h.example:1"), endpoint("h.example", 1, false));
-        assert_eq!(Endpoint::read("https://h.example"), endpoint("h.example", 443, true));
-        assert_eq!(Endpoint::read("http://[::1]:7"), endpoint("::1", 7, false));
-        assert_eq!(Endpoint::read("http://[::1]"), endpoint("::1", 80, false));
+        let endpoint = |host: &str, port, tls| Some(TcpEndpoint { host: host.to_owned(), port, tls });
+        assert_eq!(TcpEndpoint::read("http://h.example:1"), endpoint("h.example", 1, false));
+        assert_eq!(TcpEndpoint::read("https://h.example"), endpoint("h.example", 443, true));
+        assert_eq!(TcpEndpoint::read("http://[::1]:7"), endpoint("::1", 7, false));
+        assert_eq!(TcpEndpoint::read("http://[::1]"), endpoint("::1", 80, false));
         for none in ["unix:///tmp/redis.sock", "redis://h:1", "http://", "http://h:x", "h"] {
-            assert_eq!(Endpoint::read(none), None, "{none}");
+            assert_eq!(TcpEndpoint::read(none), None, "{none}");
         }
     }
 }

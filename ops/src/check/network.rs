@@ -10,12 +10,12 @@ use futures::future::join_all;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::Instant;
 
-use super::endpoint::Endpoint;
+use super::endpoint::TcpEndpoint;
 use super::report::Finding;
 
 /// Resolves all addresses of a host.
-pub(super) async fn resolve(endpoint: &Endpoint, limit: Duration) -> (Finding, Vec<SocketAddr>) {
-    let Endpoint { host, port, .. } = endpoint;
+pub(super) async fn resolve(endpoint: &TcpEndpoint, limit: Duration) -> (Finding, Vec<SocketAddr>) {
+    let TcpEndpoint { host, port, .. } = endpoint;
     if let Some(ip) = endpoint.ip() {
         return (Finding::ok("dns", format!("{ip} needs no resolution")), vec![SocketAddr::new(ip, *port)]);
     }
@@ -116,8 +116,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    fn endpoint(host: &str) -> Endpoint {
-        Endpoint { host: host.to_owned(), port: 1, tls: false }
+    fn endpoint(host: &str) -> TcpEndpoint {
+        TcpEndpoint { host: host.to_owned(), port: 1, tls: false }
     }
 
     #[tokio::test]

@@ -19,12 +19,12 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, RedisResult, Value};
 
 use self::server_info::ServerInfo;
-use super::endpoint::Endpoint;
+use super::endpoint::TcpEndpoint;
 use super::report::{Finding, Level, Section};
 use super::tls::{self, Trust};
 use super::{network, within};
-use earshot_redis_link::address::{Address, Place};
-use earshot_redis_link::{Dialer, InstanceSettings};
+use earshot_redis_link::address::{Address, Endpoint};
+use earshot_redis_link::{ConnectConfig, Dialer};
 
 mod acl;
 mod auth;
@@ -45,7 +45,7 @@ pub struct Server {
     /// Name in the report.
     pub name: String,
     /// Connection settings.
-    pub instance: InstanceSettings,
+    pub instance: ConnectConfig,
     /// How the gateway will use it.
     pub plan: Plan,
 }
@@ -55,7 +55,8 @@ pub async fn inspect(server: &Server, limit: Duration) -> Section {
     let mut section = Section::new("redis", &server.name, server.instance.location());
     // In a cluster, the first reachable seed node provides the others.
     let seeds = server.instance.cluster.iter().flatten();
-    let places = std::iter::once(server.instance.clone()).chain(seeds.map(|seed| server.instance.at(seed)));
+    let places =
+        std::iter::once(server.instance.clone()).chain(seeds.map(|seed| server.instance.for_node(seed)));
     for instance in places {
         if Box::pin(inspect_server(server, &instance, &mut section, limit)).await {
             return section;
@@ -78,7 +79,7 @@ pub async fn warnings(server: &Server, limit: Duration) -> Option<Vec<Finding>> 
 /// Checks one server; returns whether it accepted the connection.
 async fn inspect_server(
     server: &Server,
-    instance: &InstanceSettings,
+    instance: &ConnectConfig,
     section: &mut Section,
     limit: Duration,
 ) -> bool {
@@ -104,7 +105,7 @@ async fn inspect_server(
 }
 
 /// Checks name, TCP, TLS and protocol. Returns whether the server is reachable only from this machine.
-async fn inspect_network(instance: &InstanceSettings, section: &mut Section, limit: Duration) -> bool {
+async fn inspect_network(instance: &ConnectConfig, section: &mut Section, limit: Duration) -> bool {
     let address = match &instance.sentinel {
         None => Address::parse(&instance.url).ok(),
         Some(sentinels) => {
@@ -116,20 +117,20 @@ async fn inspect_network(instance: &InstanceSettings, section: &mut Section, lim
     match address {
         // The connection attempt reports an invalid URL.
         None => false,
-        Some(Address { place: Place::Unix(path), .. }) => {
+        Some(Address { endpoint: Endpoint::Unix(path), .. }) => {
             section.findings.extend(protocol_detect::over_socket(&path, limit).await);
             true
         }
-        Some(Address { place: Place::Tcp { host, port }, tls, .. }) => {
-            let endpoint = Endpoint { host, port: port.unwrap_or(6379), tls };
+        Some(Address { endpoint: Endpoint::Tcp { host, port }, tls, .. }) => {
+            let endpoint = TcpEndpoint { host, port: port.unwrap_or(6379), tls };
             inspect_tcp(instance, &endpoint, section, limit).await
         }
     }
 }
 
 async fn inspect_tcp(
-    instance: &InstanceSettings,
-    endpoint: &Endpoint,
+    instance: &ConnectConfig,
+    endpoint: &TcpEndpoint,
     section: &mut Section,
     limit: Duration,
 ) -> bool {
@@ -170,7 +171,7 @@ struct Inspection<'a> {
     connection: MultiplexedConnection,
     server: &'a Server,
     /// How it was reached.
-    instance: &'a InstanceSettings,
+    instance: &'a ConnectConfig,
     /// The address is reachable only from this machine.
     is_local: bool,
     limit: Duration,

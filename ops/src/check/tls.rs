@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::network::open;
 use super::report::Finding;
-use earshot_redis_link::{Identity, TlsSettings};
+use earshot_redis_link::{ClientCert, TlsConfig};
 use recorder::{Recorder, Seen};
 
 mod expiry;
@@ -37,7 +37,7 @@ pub(super) struct Trust {
     /// Trusted CAs.
     pub(super) roots: Arc<RootCertStore>,
     /// Client certificate with chain and key.
-    pub(super) identity: Option<Arc<Identity>>,
+    pub(super) identity: Option<Arc<ClientCert>>,
     /// Whether the gateway's connections verify the certificate.
     pub(super) verifies: bool,
     /// ALPN protocols, in order of preference.
@@ -48,11 +48,11 @@ pub(super) struct Trust {
 
 impl Trust {
     /// Expectations for a host, according to the gateway's settings.
-    pub(super) fn new(host: &str, tls: &TlsSettings, authorities_key: &'static str) -> Result<Self, String> {
+    pub(super) fn new(host: &str, tls: &TlsConfig, authorities_key: &'static str) -> Result<Self, String> {
         Ok(Self {
             name: tls.server_name.clone().unwrap_or_else(|| host.to_owned()),
-            roots: Arc::new(tls.roots()?),
-            identity: tls.identity()?.map(Arc::new),
+            roots: Arc::new(tls.load_roots()?),
+            identity: tls.load_client_cert()?.map(Arc::new),
             verifies: !tls.insecure_skip_verify,
             protocols: Vec::new(),
             authorities_key,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, Value};
 
-use earshot_redis_link::{Dialer, InstanceSettings};
+use earshot_redis_link::{ConnectConfig, Dialer};
 
 mod acl;
 
@@ -44,12 +44,12 @@ pub(super) struct GatewayConnection {
 impl Backend {
     /// The server with this URL.
     pub(super) fn at(url: &str) -> Self {
-        Self::of(&InstanceSettings { url: url.to_owned(), ..InstanceSettings::default() })
+        Self::of(&ConnectConfig { url: url.to_owned(), ..ConnectConfig::default() })
     }
 
     /// The server of an instance.
-    pub(super) fn of(settings: &InstanceSettings) -> Self {
-        let settings = InstanceSettings {
+    pub(super) fn of(settings: &ConnectConfig) -> Self {
+        let settings = ConnectConfig {
             name: "drill".to_owned(),
             connect_timeout: CONNECT_TIMEOUT,
             command_timeout: COMMAND_TIMEOUT,

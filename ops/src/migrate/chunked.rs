@@ -11,7 +11,7 @@ use super::clock::Expiry;
 use super::error::{Error, MigrateError, check_reply};
 use super::keyspace::{KeyCommand, Keyspace, read};
 use super::value::ValueType;
-use earshot_redis_link::slot::slot_of;
+use earshot_redis_link::slot::slot;
 
 mod chunk;
 mod stream;
@@ -77,7 +77,7 @@ impl ChunkedValue<'_> {
         replace: bool,
     ) -> Result<CopyStatus, Error> {
         let temp_key = temp_key(key);
-        if target.is_cluster() && slot_of(&temp_key) != slot_of(key) {
+        if target.is_cluster() && slot(&temp_key) != slot(key) {
             return Err(Error::Key("its hash tag permits no temporary key in the same slot".to_owned()));
         }
         execute_all(target, vec![KeyCommand::new("UNLINK", &temp_key)]).await?;
@@ -269,7 +269,7 @@ mod tests {
         for key in ["room:1", "{express}:room:1", "a{b}c"] {
             let temp_key = temp_key(key.as_bytes());
             assert!(is_temp_key(&temp_key), "{key}");
-            assert_eq!(slot_of(&temp_key), slot_of(key.as_bytes()), "{key}");
+            assert_eq!(slot(&temp_key), slot(key.as_bytes()), "{key}");
         }
     }
 }

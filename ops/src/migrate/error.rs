@@ -4,7 +4,7 @@
 
 use redis::{ServerError, Value};
 
-use earshot_redis_link::Failure;
+use earshot_redis_link::LinkError;
 
 /// Why a migration ended early.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,10 +45,12 @@ impl From<MigrateError> for Error {
 
 impl Error {
     /// Classifies a connection failure.
-    pub(super) fn link(name: &str, failure: &Failure) -> Self {
+    pub(super) fn link(name: &str, failure: &LinkError) -> Self {
         match failure {
-            Failure::Unreachable(cause) | Failure::Deaf(cause) => Self::Transient(format!("{name}: {cause}")),
-            Failure::Refused(cause) => Self::Fatal(MigrateError::Server(format!("{name}: {cause}"))),
+            LinkError::Unreachable(cause) | LinkError::NotReceiving(cause) => {
+                Self::Transient(format!("{name}: {cause}"))
+            }
+            LinkError::Rejected(cause) => Self::Fatal(MigrateError::Server(format!("{name}: {cause}"))),
         }
     }
 

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::clock::{Clock, ClockSample, Expiry};
 use super::error::{Error, check_reply};
 use super::topology::Topology;
-use earshot_redis_link::slot::slot_of;
-use earshot_redis_link::{Dialer, Failure, InstanceSettings, NodeAddress};
+use earshot_redis_link::slot::slot;
+use earshot_redis_link::{ConnectConfig, Dialer, LinkError, NodeAddress};
 
 mod connect;
 
@@ -80,7 +80,7 @@ pub(super) fn has_no_run_id(run_id: &str) -> bool {
 /// One endpoint.
 #[derive(Debug)]
 pub(super) struct Keyspace {
-    settings: InstanceSettings,
+    settings: ConnectConfig,
     pub(super) nodes: Vec<KeyspaceNode>,
     /// Node of each slot; `None` for a single server.
     slots: Option<Vec<usize>>,
@@ -113,7 +113,7 @@ impl Keyspace {
     }
 
     fn node_of(&self, key: &[u8]) -> usize {
-        self.slots.as_ref().map_or(0, |slots| slots[usize::from(slot_of(key))])
+        self.slots.as_ref().map_or(0, |slots| slots[usize::from(slot(key))])
     }
 
     /// Clock of the node that has a key.
@@ -234,15 +234,15 @@ pub(super) fn read<T: FromRedisValue>(name: &str, value: Value) -> Result<T, Err
         .map_err(|_| Error::Key(format!("{name}: unexpected reply")))
 }
 
-async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Vec<Value>, Failure> {
+async fn send(connection: &mut MultiplexedConnection, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
     if pipeline.is_empty() {
         return Ok(Vec::new());
     }
-    connection.send_packed_commands(pipeline, 0, pipeline.len()).await.map_err(Failure::from)
+    connection.send_packed_commands(pipeline, 0, pipeline.len()).await.map_err(LinkError::from)
 }
 
 /// Takes several clock samples; see [`Clock::from_samples`].
-async fn clock(connection: &mut MultiplexedConnection, since: Instant) -> Result<Clock, Failure> {
+async fn clock(connection: &mut MultiplexedConnection, since: Instant) -> Result<Clock, LinkError> {
     let mut samples = Vec::with_capacity(8);
     for _ in 0..8 {
         let sent = since.elapsed();
@@ -251,5 +251,5 @@ async fn clock(connection: &mut MultiplexedConnection, since: Instant) -> Result
         let (seconds, micros): (i64, i64) = redis::from_redis_value(time).map_err(redis::RedisError::from)?;
         samples.push(ClockSample { sent, answered, server: seconds * 1_000_000 + micros });
     }
-    Clock::from_samples(samples).ok_or_else(|| Failure::Unreachable("no sample of TIME".to_owned()))
+    Clock::from_samples(samples).ok_or_else(|| LinkError::Unreachable("no sample of TIME".to_owned()))
 }

@@ -15,7 +15,7 @@ use super::journal::{self, Journal};
 use super::preflight::{Preflight, PreflightScan};
 use super::verify::Verifier;
 use super::{Observer, Plan, Report, Stage};
-use earshot_redis_link::{Backoff, Failure};
+use earshot_redis_link::{Backoff, LinkError};
 
 /// How long a server may be unavailable without any progress.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -162,7 +162,7 @@ impl<'p> Runner<'p> {
                 )));
             }
             self.observer.message(&format!("{cause}; retrying"));
-            let pause = backoff.next(&Failure::Unreachable(cause));
+            let pause = backoff.next(&LinkError::Unreachable(cause));
             if timeout(pause, self.stop.cancelled()).await.is_ok() {
                 return Err(MigrateError::Stopped);
             }

@@ -4,7 +4,7 @@
 
 use redis::Value;
 
-use earshot_redis_link::slot::SLOTS;
+use earshot_redis_link::slot::SLOT_COUNT;
 
 /// Primaries of a cluster with their slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Topology {
 impl Topology {
     /// Parses the reply to `CLUSTER SLOTS`.
     pub(super) fn read(answer: &Value) -> Option<Self> {
-        let mut topology = Self { primaries: Vec::new(), of_slot: vec![None; usize::from(SLOTS)] };
+        let mut topology = Self { primaries: Vec::new(), of_slot: vec![None; usize::from(SLOT_COUNT)] };
         let Value::Array(ranges) = answer else { return None };
         for range in ranges {
             let Value::Array(parts) = range else { return None };

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use super::settings::RedisSettings;
 use crate::drain::Drain;
-use earshot_redis_link::{Backoff, Dialer, Failure, InstanceSettings, NodeAddress};
+use earshot_redis_link::{Backoff, ConnectConfig, Dialer, LinkError, NodeAddress};
 
 pub(super) mod bus;
 pub(super) mod commands;
@@ -43,7 +43,7 @@ const STAGGER: Duration = Duration::from_millis(500);
 
 /// What the links of one broker know of their cluster.
 pub(super) struct Cluster {
-    settings: InstanceSettings,
+    settings: ConnectConfig,
     seeds: Vec<NodeAddress>,
     look_limit: Duration,
     topology: watch::Sender<Arc<Topology>>,
@@ -54,7 +54,7 @@ impl Cluster {
     /// The cluster behind these settings; `None` when they name none.
     pub(super) fn new(settings: &RedisSettings) -> Option<Arc<Self>> {
         let more = settings.instance.cluster.as_ref()?;
-        let mut seeds: Vec<_> = NodeAddress::of(&settings.instance).into_iter().collect();
+        let mut seeds: Vec<_> = NodeAddress::from_config(&settings.instance).into_iter().collect();
         seeds.extend(more.iter().filter(|seed| Some(*seed) != seeds.first()).cloned().collect::<Vec<_>>());
         Some(Arc::new(Self {
             settings: settings.instance.clone(),
@@ -93,12 +93,12 @@ impl Cluster {
         }
     }
 
-    async fn read(&self) -> Result<Topology, Failure> {
+    async fn read(&self) -> Result<Topology, LinkError> {
         let attempts = self.candidates().into_iter().map(|node| async move {
             let (mut connection, _) = self.dial_in_touch(&node, "topology", deaf).await?;
             let question = redis::cmd("CLUSTER").arg("SLOTS").take();
             let answer = connection.send_packed_command(&question).await?;
-            let unknown = || Failure::Unreachable(format!("{node} knows no slots"));
+            let unknown = || LinkError::Unreachable(format!("{node} knows no slots"));
             Topology::read(&answer, &node).ok_or_else(unknown)
         });
         first(attempts).await
@@ -143,9 +143,9 @@ impl Cluster {
         node: &NodeAddress,
         purpose: &str,
         pushes: impl AsyncPushSender,
-    ) -> Result<MultiplexedConnection, Failure> {
-        let attempt = Dialer::new(&self.settings.at(node), purpose);
-        attempt.dial(pushes).await.map_err(|failure| failure.at(node))
+    ) -> Result<MultiplexedConnection, LinkError> {
+        let attempt = Dialer::new(&self.settings.for_node(node), purpose);
+        attempt.dial(pushes).await.map_err(|failure| failure.with_node(node))
     }
 
     /// Connects to any node that is in touch with the cluster; `pushes` makes a sender for each attempt.
@@ -153,7 +153,7 @@ impl Cluster {
         &self,
         purpose: &str,
         pushes: impl Fn(&NodeAddress) -> P,
-    ) -> Result<(NodeAddress, MultiplexedConnection, Bus, P), Failure> {
+    ) -> Result<(NodeAddress, MultiplexedConnection, Bus, P), LinkError> {
         let attempts = self.candidates().into_iter().map(|node| {
             let pushes = pushes(&node);
             async move {
@@ -169,9 +169,11 @@ impl Cluster {
         node: &NodeAddress,
         purpose: &str,
         pushes: impl AsyncPushSender,
-    ) -> Result<(MultiplexedConnection, Bus), Failure> {
+    ) -> Result<(MultiplexedConnection, Bus), LinkError> {
         let connection = self.dial(node, purpose, pushes).await?;
-        let bus = Bus::look(connection.clone(), self.look_limit).await.map_err(|failure| failure.at(node))?;
+        let bus = Bus::look(connection.clone(), self.look_limit)
+            .await
+            .map_err(|failure| failure.with_node(node))?;
         Ok((connection, bus))
     }
 
@@ -201,11 +203,11 @@ fn deaf(_: PushInfo) -> Result<(), SendError> {
 /// The first attempt that succeeds. The next one begins when one has failed, or when it takes its time: a node that
 /// hangs must not hold up what others can do.
 async fn first<T>(
-    attempts: impl IntoIterator<Item = impl Future<Output = Result<T, Failure>>>,
-) -> Result<T, Failure> {
+    attempts: impl IntoIterator<Item = impl Future<Output = Result<T, LinkError>>>,
+) -> Result<T, LinkError> {
     let mut attempts = attempts.into_iter();
     let mut under_way = FuturesUnordered::new();
-    let mut why = Failure::Unreachable("no node of the cluster is known".to_owned());
+    let mut why = LinkError::Unreachable("no node of the cluster is known".to_owned());
     loop {
         under_way.extend(attempts.next());
         if under_way.is_empty() {
@@ -214,7 +216,7 @@ async fn first<T>(
         match tokio::time::timeout(STAGGER, under_way.next()).await {
             Ok(Some(Ok(done))) => return Ok(done),
             // A refusal has somebody who must act; it outweighs nodes that are merely away.
-            Ok(Some(Err(failure))) if !matches!(why, Failure::Refused(_)) => why = failure,
+            Ok(Some(Err(failure))) if !matches!(why, LinkError::Rejected(_)) => why = failure,
             Ok(_) | Err(_) => {}
         }
     }

@@ -20,7 +20,7 @@ use super::settings::RedisSettings;
 use super::status::LinkState;
 use crate::broker::BrokerError;
 use crate::drain::Drain;
-use earshot_redis_link::{Backoff, Dialer, Failure, Watch};
+use earshot_redis_link::{Backoff, Dialer, FailoverWatch, LinkError};
 
 /// The task of the link.
 pub(super) struct Commands {
@@ -62,7 +62,7 @@ impl Commands {
             };
             self.state.down(&failure);
             tokio::select! {
-                () = self.dialer.pause(backoff.next(&failure)) => {}
+                () = self.dialer.wait_before_retry(backoff.next(&failure)) => {}
                 () = self.inbox.expire() => return,
             }
         }
@@ -72,7 +72,7 @@ impl Commands {
     async fn connect(
         &mut self,
         closed: Arc<Notify>,
-    ) -> Option<Result<(MultiplexedConnection, Watch), Failure>> {
+    ) -> Option<Result<(MultiplexedConnection, FailoverWatch), LinkError>> {
         // Without this an idle link would learn of its end from the next publication, which would be lost.
         let end = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
@@ -91,21 +91,21 @@ impl Commands {
         &mut self,
         number: u64,
         connection: MultiplexedConnection,
-        mut watch: Watch,
+        mut watch: FailoverWatch,
         closed: &Notify,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), LinkError> {
         let mut pings = clock(self.settings.ping_interval);
         let mut scripts = Loading::default();
         loop {
             tokio::select! {
                 biased;
                 () = closed.notified() => {
-                    return Err(Failure::Unreachable("the connection was closed".to_owned()));
+                    return Err(LinkError::Unreachable("the connection was closed".to_owned()));
                 }
                 moved = &mut watch => return Err(moved),
                 () = self.state.reconnect_requested(number) => {
                     let cause = "probes over this connection are rejected or do not reach the subscription: reconnecting";
-                    return Err(Failure::Unreachable(cause.to_owned()));
+                    return Err(LinkError::Unreachable(cause.to_owned()));
                 }
                 // Before the requests: while all of them are answered with errors, PING decides.
                 _ = pings.tick() => {
@@ -129,7 +129,7 @@ async fn carry_out(
     mut connection: MultiplexedConnection,
     scripts: &mut Loading,
     batch: VecDeque<Waiting>,
-) -> Result<bool, Failure> {
+) -> Result<bool, LinkError> {
     if batch.iter().any(|waiting| matches!(waiting.request, Request::Script(_)))
         && let Err(failure) = scripts.load(&mut connection).await
     {
@@ -151,7 +151,7 @@ async fn send(
     connection: &mut MultiplexedConnection,
     by: By,
     mut batch: VecDeque<Waiting>,
-) -> Result<(VecDeque<Waiting>, bool), Failure> {
+) -> Result<(VecDeque<Waiting>, bool), LinkError> {
     batch.retain(|waiting| !waiting.is_late());
     if batch.is_empty() {
         return Ok((batch, false));
@@ -163,7 +163,7 @@ async fn send(
             let is_served = values.iter().any(|value| !matches!(value, Value::ServerError(_)));
             Ok((answer_all(batch, values), is_served))
         }
-        Err(error) => Err(fail(batch, Failure::Unreachable(error.to_string()))),
+        Err(error) => Err(fail(batch, LinkError::Unreachable(error.to_string()))),
     }
 }
 
@@ -180,7 +180,7 @@ fn answer_all(batch: VecDeque<Waiting>, values: Vec<Value>) -> VecDeque<Waiting>
 }
 
 /// Tells everybody in a batch that nobody knows what became of it.
-pub(super) fn fail(batch: VecDeque<Waiting>, failure: Failure) -> Failure {
+pub(super) fn fail(batch: VecDeque<Waiting>, failure: LinkError) -> LinkError {
     for waiting in batch {
         waiting.answer(Err(BrokerError::Unavailable(failure.to_string())));
     }

@@ -4,7 +4,7 @@
 
 use redis::{ErrorKind, RedisError};
 
-use earshot_redis_link::said;
+use earshot_redis_link::server_message;
 
 /// The kinds of error replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl ErrorReply {
 
     /// The text of an error that a server replied; `None` when the error is the connection's.
     pub(super) fn text(error: &RedisError) -> Option<String> {
-        matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension).then(|| said(error))
+        matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension).then(|| server_message(error))
     }
 }
 

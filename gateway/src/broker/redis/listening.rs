@@ -23,7 +23,7 @@ use super::route::Line;
 use super::subscriber::Subscriber;
 use super::table::Outcome;
 use crate::broker::{AffectedTopics, BrokerMessage, GapCause, Topic, TopicGap};
-use earshot_redis_link::{Failure, Watch};
+use earshot_redis_link::{FailoverWatch, LinkError};
 
 mod verification;
 
@@ -32,14 +32,14 @@ use verification::StaleCommands;
 /// Messages handed on in one call.
 const BATCH: usize = 256;
 
-type Pending<T> = Option<BoxFuture<'static, Result<T, Failure>>>;
+type Pending<T> = Option<BoxFuture<'static, Result<T, LinkError>>>;
 
 /// A connection that is listened to.
 pub(super) struct Listening<'a> {
     link: &'a Subscriber,
     connection: MultiplexedConnection,
     /// Whether the server is still the one to listen to.
-    watch: Watch,
+    watch: FailoverWatch,
     handover: Arc<Handover>,
     /// Whatever was published until this moment on a confirmed topic has been heard.
     proven: Instant,
@@ -121,7 +121,7 @@ impl<'a> Listening<'a> {
     }
 
     /// Listens until the connection is of no use any more.
-    pub(super) async fn listen(&mut self) -> Failure {
+    pub(super) async fn listen(&mut self) -> LinkError {
         let failure = self.attend().await;
         self.handover.end();
         // What waits behind the gate is dropped: it belongs to the spell whose loss is yet to be said.
@@ -132,7 +132,7 @@ impl<'a> Listening<'a> {
         failure
     }
 
-    async fn attend(&mut self) -> Failure {
+    async fn attend(&mut self) -> LinkError {
         let mut pings = clock(self.link.settings.ping_interval);
         let probe_interval = self.link.settings.probe_interval;
         let mut probes = clock(probe_interval.unwrap_or(self.link.settings.ping_interval));
@@ -140,7 +140,7 @@ impl<'a> Listening<'a> {
             self.start_first_probe();
         }
         let mut checks = clock(probe_interval.unwrap_or(CHECK_INTERVAL).min(CHECK_INTERVAL));
-        let mut mending = clock(self.link.settings.instance.refused_retry_max);
+        let mut mending = clock(self.link.settings.instance.rejected_retry_max);
         let mut arrivals = self.prober.echoes.arrivals();
         let mut connections = self.link.commands.connections();
         self.start_round();
@@ -186,7 +186,7 @@ impl<'a> Listening<'a> {
         });
     }
 
-    fn settle(&mut self, outcome: Result<Outcome, Failure>) -> Result<(), Failure> {
+    fn settle(&mut self, outcome: Result<Outcome, LinkError>) -> Result<(), LinkError> {
         self.round = None;
         let outcome = outcome?;
         let loss = self.link.wishes.table().loss(&outcome);
@@ -231,7 +231,7 @@ impl<'a> Listening<'a> {
     }
 
     /// A node of a cluster that lost another one may have lost what that one sent.
-    fn compare(&mut self, bus: Result<Bus, Failure>) -> Result<(), Failure> {
+    fn compare(&mut self, bus: Result<Bus, LinkError>) -> Result<(), LinkError> {
         self.look = None;
         let bus = bus?;
         if let Some(before) = self.bus.replace(bus.clone())
@@ -245,7 +245,7 @@ impl<'a> Listening<'a> {
     }
 
     /// The server wrote all earlier publications before its answer, and TCP keeps the order.
-    fn pinged(&mut self, answer: Result<Instant, Failure>) -> Result<(), Failure> {
+    fn pinged(&mut self, answer: Result<Instant, LinkError>) -> Result<(), LinkError> {
         self.ping = None;
         self.heard_until(answer?);
         Ok(())
@@ -270,7 +270,7 @@ impl<'a> Listening<'a> {
         }
     }
 
-    fn hand_on(&mut self) -> Result<(), Failure> {
+    fn hand_on(&mut self) -> Result<(), LinkError> {
         match self.handover.take(&mut self.batch, BATCH) {
             Taken::Messages => {
                 self.link.listener.on_messages(&mut self.batch);
@@ -283,7 +283,7 @@ impl<'a> Listening<'a> {
                 self.link.route.doubt();
             }
             Taken::Nothing => {}
-            Taken::Ended => return Err(Failure::Unreachable("the connection was closed".to_owned())),
+            Taken::Ended => return Err(LinkError::Unreachable("the connection was closed".to_owned())),
         }
         Ok(())
     }
@@ -298,7 +298,7 @@ async fn proven(round: &mut Option<BoxFuture<'static, Proof>>) -> Proof {
 }
 
 /// The answer to what is on its way; never, when nothing is.
-async fn answered<T>(waiting: &mut Pending<T>) -> Result<T, Failure> {
+async fn answered<T>(waiting: &mut Pending<T>) -> Result<T, LinkError> {
     match waiting {
         Some(answer) => answer.await,
         None => pending().await,

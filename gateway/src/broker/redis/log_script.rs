@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Script};
 
-use earshot_redis_link::Failure;
+use earshot_redis_link::LinkError;
 
 /// A script's text, and the name by which a server that has seen it knows it.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub(super) struct Loading {
 impl Loading {
     /// Gives the scripts to the server, once for a connection, so that no call has to be made a second time, behind
     /// those that were made after it. An ACL may forbid it, and then only the first calls are.
-    pub(super) async fn load(&mut self, connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+    pub(super) async fn load(&mut self, connection: &mut MultiplexedConnection) -> Result<(), LinkError> {
         if self.done {
             return Ok(());
         }
@@ -90,7 +90,7 @@ impl Loading {
             pipeline.cmd("SCRIPT").arg("LOAD").arg(source.text);
         }
         let sent = connection.send_packed_commands(&pipeline, 0, 3).await;
-        sent.map_err(|error| Failure::Unreachable(error.to_string()))?;
+        sent.map_err(|error| LinkError::Unreachable(error.to_string()))?;
         self.done = true;
         Ok(())
     }

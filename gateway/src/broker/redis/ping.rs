@@ -9,10 +9,13 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::error_reply::ErrorReply;
-use earshot_redis_link::Failure;
+use earshot_redis_link::LinkError;
 
 /// Asks once. Returns the moment of the question: the server was alive then or later.
-pub(super) async fn ping(mut connection: MultiplexedConnection, limit: Duration) -> Result<Instant, Failure> {
+pub(super) async fn ping(
+    mut connection: MultiplexedConnection,
+    limit: Duration,
+) -> Result<Instant, LinkError> {
     let asked = Instant::now();
     let question = redis::cmd("PING");
     let answer = tokio::time::timeout(limit, connection.send_packed_command(&question)).await;
@@ -24,12 +27,12 @@ pub(super) async fn ping(mut connection: MultiplexedConnection, limit: Duration)
                 ErrorReply::Forbidden | ErrorReply::Passing => Ok(asked),
                 // A server that answers everything with an error is of no use.
                 ErrorReply::UnknownCommand | ErrorReply::Rejected => {
-                    Err(Failure::Unreachable(format!("PING is answered with an error: {text}")))
+                    Err(LinkError::Unreachable(format!("PING is answered with an error: {text}")))
                 }
             },
-            None => Err(Failure::Unreachable(error.to_string())),
+            None => Err(LinkError::Unreachable(error.to_string())),
         },
-        Err(_) => Err(Failure::Unreachable(format!("no answer to PING within {limit:?}"))),
+        Err(_) => Err(LinkError::Unreachable(format!("no answer to PING within {limit:?}"))),
     }
 }
 

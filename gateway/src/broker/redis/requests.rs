@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
 use super::table::{Outcome, Round};
 use crate::broker::Topic;
-use earshot_redis_link::{Failure, said};
+use earshot_redis_link::{LinkError, server_message};
 
 /// Chunks that may await their confirmation at one time: enough to hide the round trip, too few to swamp a server.
 const IN_FLIGHT: usize = 4;
@@ -19,7 +19,7 @@ pub(super) async fn carry_out(
     connection: MultiplexedConnection,
     round: Round,
     chunk: usize,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome, LinkError> {
     let requests = requests(Verb::Subscribe, round.subscribe, chunk).chain(requests(
         Verb::Unsubscribe,
         round.unsubscribe,
@@ -61,7 +61,7 @@ fn requests(verb: Verb, topics: Vec<Topic>, chunk: usize) -> impl Iterator<Item 
 }
 
 impl Request {
-    async fn carry_out(self, mut connection: MultiplexedConnection) -> Result<Outcome, Failure> {
+    async fn carry_out(self, mut connection: MultiplexedConnection) -> Result<Outcome, LinkError> {
         let Self { verb, topics } = self;
         let mut outcome = Outcome::default();
         let mut parts = vec![topics];
@@ -76,7 +76,7 @@ impl Request {
                         parts.push(part);
                     }
                     Blame::Topic | Blame::Command => {
-                        let reason = said(&error);
+                        let reason = server_message(&error);
                         outcome.refused.extend(part.into_iter().map(|topic| (topic, reason.clone())));
                     }
                 },

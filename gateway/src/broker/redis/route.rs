@@ -15,7 +15,7 @@ use super::cluster::shard_line::ShardLine;
 use super::handover::Handover;
 use super::probe::Echoes;
 use super::settings::RedisSettings;
-use earshot_redis_link::{Dialer, Failure, NodeAddress, Watch};
+use earshot_redis_link::{Dialer, FailoverWatch, LinkError, NodeAddress};
 
 /// Where to connect to.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) enum Route {
 pub(super) struct Line {
     pub(super) connection: MultiplexedConnection,
     /// Whether the server is still the one to listen to.
-    pub(super) watch: Watch,
+    pub(super) watch: FailoverWatch,
     pub(super) handover: Arc<Handover>,
     pub(super) echoes: Arc<Echoes>,
     /// How the node heard the others before the first subscription; `None` where there are no others.
@@ -43,10 +43,10 @@ pub(super) struct Line {
 
 impl Route {
     /// One attempt.
-    pub(super) async fn dial(&self, settings: &RedisSettings) -> Result<Line, Failure> {
+    pub(super) async fn dial(&self, settings: &RedisSettings) -> Result<Line, LinkError> {
         let echoes = Echoes::new(&settings.probe_prefix);
         let handover = || Arc::new(Handover::new(settings, Some(Arc::clone(&echoes))));
-        let forever = || -> Watch { Box::pin(pending()) };
+        let forever = || -> FailoverWatch { Box::pin(pending()) };
         match self {
             Self::Server(dialer) => {
                 let handover = handover();
@@ -71,7 +71,7 @@ impl Route {
     /// Waits before the next attempt, though not past the moment at which another server is known to be right.
     pub(super) async fn pause(&self, wait: Duration) {
         match self {
-            Self::Server(dialer) => dialer.pause(wait).await,
+            Self::Server(dialer) => dialer.wait_before_retry(wait).await,
             Self::Anywhere(_) | Self::Node(..) => tokio::time::sleep(wait).await,
         }
     }

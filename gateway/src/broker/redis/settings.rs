@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use earshot_redis_link::InstanceSettings;
+use earshot_redis_link::ConnectConfig;
 
 /// Settings of one Redis broker.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// Where publications go and come from.
-    pub instance: InstanceSettings,
+    pub instance: ConnectConfig,
     /// How often each connection is asked whether it lives.
     pub ping_interval: Duration,
     /// How long it may take to answer before it is given up.
@@ -36,7 +36,7 @@ pub struct RedisSettings {
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
-            instance: InstanceSettings::default(),
+            instance: ConnectConfig::default(),
             ping_interval: Duration::from_secs(1),
             ping_timeout: Duration::from_secs(3),
             probe_interval: Some(Duration::from_secs(1)),

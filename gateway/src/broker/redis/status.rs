@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::broker::{LinkStatus, ProbeState};
-use earshot_redis_link::Failure;
+use earshot_redis_link::LinkError;
 
 /// The state of one link.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl LinkState {
     }
 
     /// The link does not work. Only a change is worth a warning: endless retries must not fill the log.
-    pub(super) fn down(&self, failure: &Failure) {
+    pub(super) fn down(&self, failure: &LinkError) {
         let cause = failure.to_string();
         let mut state = self.lock();
         let previous = state.cause.replace(cause.clone());
@@ -110,9 +110,9 @@ impl LinkState {
             let heard_until = state.proven.map_or_else(Instant::now, |(until, _)| until);
             state.down_since = Some(heard_until.max(state.up_since));
             let loss = match failure {
-                Failure::Unreachable(_) => "unreachable",
-                Failure::Deaf(_) => "not-receiving",
-                Failure::Refused(_) => "rejected",
+                LinkError::Unreachable(_) => "unreachable",
+                LinkError::NotReceiving(_) => "not-receiving",
+                LinkError::Rejected(_) => "rejected",
             };
             if let Some(place) = LOSSES.iter().position(|label| *label == loss) {
                 state.losses[place] += 1;
@@ -121,12 +121,16 @@ impl LinkState {
         drop(state);
         let Self { instance, link, address, .. } = self;
         match failure {
-            Failure::Refused(_) => tracing::error!(%instance, link, %address, %cause, "Redis refuses us"),
-            Failure::Deaf(_) => tracing::error!(%instance, link, %address, %cause, "Redis link deaf"),
-            Failure::Unreachable(_) if previous.as_ref() != Some(&cause) => {
+            LinkError::Rejected(_) => tracing::error!(%instance, link, %address, %cause, "Redis refuses us"),
+            LinkError::NotReceiving(_) => {
+                tracing::error!(%instance, link, %address, %cause, "Redis link deaf")
+            }
+            LinkError::Unreachable(_) if previous.as_ref() != Some(&cause) => {
                 tracing::warn!(%instance, link, %address, %cause, "Redis link down");
             }
-            Failure::Unreachable(_) => tracing::debug!(%instance, link, %address, %cause, "Redis still down"),
+            LinkError::Unreachable(_) => {
+                tracing::debug!(%instance, link, %address, %cause, "Redis still down")
+            }
         }
     }
 

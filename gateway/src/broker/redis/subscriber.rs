@@ -21,7 +21,7 @@ use super::status::LinkState;
 use super::table::{Confirmation, Table};
 use crate::broker::{AffectedTopics, BrokerEventHandler, LinkStatus, Topic, TopicGap};
 use crate::drain::Drain;
-use earshot_redis_link::{Backoff, Failure};
+use earshot_redis_link::{Backoff, LinkError};
 
 /// How often a topic that is on its way to the server is looked at by those who would do without.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
@@ -168,7 +168,7 @@ impl Subscriber {
     }
 
     /// One connection, from the attempt to its end.
-    async fn live(&self, backoff: &mut Backoff) -> Failure {
+    async fn live(&self, backoff: &mut Backoff) -> LinkError {
         let line = match self.route.dial(&self.settings).await {
             Ok(line) => line,
             Err(failure) => return failure,

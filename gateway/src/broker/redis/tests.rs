@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::broker::{AffectedTopics, Attributes, BrokerMessage, GapCause, TopicGap};
-use earshot_redis_link::InstanceSettings;
+use earshot_redis_link::ConnectConfig;
 
 mod alone;
 mod commands;
@@ -262,12 +262,12 @@ fn never_alone() -> Alone {
 /// Settings with short waits.
 fn quick(url: &str) -> RedisSettings {
     RedisSettings {
-        instance: InstanceSettings {
+        instance: ConnectConfig {
             name: "lab".to_owned(),
             url: url.to_owned(),
-            refused_retry_min: Duration::from_millis(50),
-            refused_retry_max: Duration::from_millis(100),
-            ..InstanceSettings::default()
+            rejected_retry_min: Duration::from_millis(50),
+            rejected_retry_max: Duration::from_millis(100),
+            ..ConnectConfig::default()
         },
         probe_interval: Some(Duration::from_millis(250)),
         ping_interval: Duration::from_millis(100),

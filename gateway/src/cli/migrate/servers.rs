@@ -7,7 +7,7 @@ use std::path::Path;
 use super::print_line;
 use crate::config::{Config, Flags, RedisInstance, RedisUrl, Servers};
 use earshot_ops::migrate::COMMAND_TIMEOUT;
-use earshot_redis_link::InstanceSettings;
+use earshot_redis_link::ConnectConfig;
 
 /// Instances of a configuration.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Instances {
     }
 
     /// Resolves a server argument to connection settings.
-    pub(super) fn settings(&self, name: &str, text: &str) -> Result<InstanceSettings, String> {
+    pub(super) fn settings(&self, name: &str, text: &str) -> Result<ConnectConfig, String> {
         let url = if let Some(variable) = text.strip_prefix("env:") {
             let url =
                 std::env::var(variable).map_err(|_| format!("environment variable {variable} is not set"))?;
@@ -48,7 +48,7 @@ impl Instances {
         Ok(settings(name, url))
     }
 
-    fn named(&self, name: &str, instance: &str) -> Result<InstanceSettings, String> {
+    fn named(&self, name: &str, instance: &str) -> Result<ConnectConfig, String> {
         let Some(instances) = &self.known else {
             return Err(format!(
                 "`{instance}` is not a URL, env:VARIABLE or file:PATH; to use [redis.{instance}] of a configuration, \
@@ -63,7 +63,7 @@ impl Instances {
             ));
         }
         let settings = found.settings(name.to_owned(), &found.url);
-        Ok(InstanceSettings { command_timeout: COMMAND_TIMEOUT, ..settings })
+        Ok(ConnectConfig { command_timeout: COMMAND_TIMEOUT, ..settings })
     }
 }
 
@@ -71,11 +71,6 @@ fn parse(url: &str) -> Result<String, String> {
     RedisUrl::parse(url.trim()).map(|url| url.expose().to_owned())
 }
 
-fn settings(name: &str, url: String) -> InstanceSettings {
-    InstanceSettings {
-        name: name.to_owned(),
-        url,
-        command_timeout: COMMAND_TIMEOUT,
-        ..InstanceSettings::default()
-    }
+fn settings(name: &str, url: String) -> ConnectConfig {
+    ConnectConfig { name: name.to_owned(), url, command_timeout: COMMAND_TIMEOUT, ..ConnectConfig::default() }
 }

@@ -131,16 +131,16 @@ fn fill_in<'d>(section: &Section<'d>, parts: &RedisParts, base: Found<'d, RedisU
     let refuse = |name, what: &str| {
         section.refuse(&Place::Variable(name), format!("{place} says another {what}: unset one of them"));
     };
-    let host = |address: &address::Address| match &address.place {
-        address::Place::Tcp { host, .. } => Some(host.to_ascii_lowercase()),
-        address::Place::Unix(_) => None,
+    let host = |address: &address::Address| match &address.endpoint {
+        address::Endpoint::Tcp { host, .. } => Some(host.to_ascii_lowercase()),
+        address::Endpoint::Unix(_) => None,
     };
     if parts.host.as_ref().is_some_and(|own| host(own) != host(&address)) {
         refuse("REDIS_HOST", "server");
     }
-    let fits = |own| match &mut address.place {
-        address::Place::Tcp { port, .. } => *port.get_or_insert(own) == own,
-        address::Place::Unix(_) => false,
+    let fits = |own| match &mut address.endpoint {
+        address::Endpoint::Tcp { port, .. } => *port.get_or_insert(own) == own,
+        address::Endpoint::Unix(_) => false,
     };
     if !parts.port.is_none_or(fits) {
         refuse("REDIS_PORT", "port");

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use rustls::pki_types::ServerName;
 
 use super::place::Urls;
-use super::{RedisUrl, SentinelSettings};
+use super::{RedisUrl, SentinelConfig};
 use crate::config::document::Section;
 use crate::config::environment::Environment;
 use crate::config::errors::Place;
 use crate::config::show::Shown;
-use earshot_redis_link::{TlsSettings, address, files};
+use earshot_redis_link::{TlsConfig, address, files};
 
 /// What only TLS has a use for.
 const TLS_KEYS: [&str; 5] = ["ca_file", "cert_file", "key_file", "server_name", "insecure_skip_verify"];
@@ -64,7 +64,7 @@ pub(super) fn read_pair(section: &mut Section<'_>, user: &'static str, file: &'s
         name => Ok(name.to_owned()),
     });
     let password_file = section.text(file, |path| {
-        files::password(path.as_ref())?;
+        files::read_password(path.as_ref())?;
         Ok(PathBuf::from(path))
     });
     RedisSignIn {
@@ -78,7 +78,7 @@ pub(super) fn read_tls(
     section: &mut Section<'_>,
     env: Option<&Environment>,
     urls: &mut Urls<'_>,
-) -> TlsSettings {
+) -> TlsConfig {
     let (wanted, place) = read_wish(section, env);
     for url in urls.all() {
         apply(section, url, wanted.map(|wanted| (wanted, &place)));
@@ -100,9 +100,9 @@ pub(super) fn read_tls(
             );
         }
     }
-    let tls = TlsSettings {
+    let tls = TlsConfig {
         ca_file,
-        client: cert_file.zip(key_file),
+        client_cert_files: cert_file.zip(key_file),
         server_name: server_name.map(|found| found.value),
         insecure_skip_verify: section.flag("insecure_skip_verify", false),
     };
@@ -126,7 +126,7 @@ fn apply(
     wanted: Option<(bool, &Place<'_>)>,
 ) {
     let mut address = url.value.address().clone();
-    let is_socket = matches!(address.place, address::Place::Unix(_));
+    let is_socket = matches!(address.endpoint, address::Endpoint::Unix(_));
     match wanted {
         Some((true, place)) if is_socket => section.refuse(place, "a socket of this machine speaks no TLS"),
         Some((true, _)) if !address.tls => {
@@ -145,21 +145,24 @@ fn apply(
 }
 
 /// Says what is wrong with the files now, rather than at the first attempt to connect.
-fn look_into(section: &Section<'_>, tls: &TlsSettings) {
+fn look_into(section: &Section<'_>, tls: &TlsConfig) {
     if tls.insecure_skip_verify && (tls.ca_file.is_some() || tls.server_name.is_some()) {
         let what = "nothing is verified then: leave `ca_file` and `server_name` out, or better this";
         section.refuse(&section.place_of_key("insecure_skip_verify"), what);
         return;
     }
-    let authorities = TlsSettings { ca_file: tls.ca_file.clone(), ..TlsSettings::default() };
+    let authorities = TlsConfig { ca_file: tls.ca_file.clone(), ..TlsConfig::default() };
     if tls.ca_file.is_some()
         && let Err(what) = authorities.load()
     {
         section.refuse(&section.place_of_key("ca_file"), what);
     }
-    let ours =
-        TlsSettings { client: tls.client.clone(), insecure_skip_verify: true, ..TlsSettings::default() };
-    if tls.client.is_some()
+    let ours = TlsConfig {
+        client_cert_files: tls.client_cert_files.clone(),
+        insecure_skip_verify: true,
+        ..TlsConfig::default()
+    };
+    if tls.client_cert_files.is_some()
         && let Err(what) = ours.load()
     {
         section.refuse(&section.place_of_key("cert_file"), what);
@@ -167,7 +170,7 @@ fn look_into(section: &Section<'_>, tls: &TlsSettings) {
 }
 
 /// Refuses what has no use without TLS.
-pub(super) fn refuse_unused(section: &Section<'_>, urls: &mut Urls<'_>, sentinel: Option<&SentinelSettings>) {
+pub(super) fn refuse_unused(section: &Section<'_>, urls: &mut Urls<'_>, sentinel: Option<&SentinelConfig>) {
     let speaks =
         urls.all().any(|url| url.value.address().tls) || sentinel.is_some_and(|sentinel| sentinel.tls);
     let unused = TLS_KEYS.into_iter().filter(|key| section.has(key) && !section.is_false(key));
@@ -176,10 +179,10 @@ pub(super) fn refuse_unused(section: &Section<'_>, urls: &mut Urls<'_>, sentinel
     }
 }
 
-pub(super) fn show_tls(tls: &TlsSettings, url: &RedisUrl, out: &mut Shown) {
+pub(super) fn show_tls(tls: &TlsConfig, url: &RedisUrl, out: &mut Shown) {
     out.line("tls", &url.address().tls.to_string());
     show_path(out, "ca_file", tls.ca_file.as_ref());
-    if let Some((cert_file, key_file)) = &tls.client {
+    if let Some((cert_file, key_file)) = &tls.client_cert_files {
         show_path(out, "cert_file", Some(cert_file));
         show_path(out, "key_file", Some(key_file));
     }

@@ -6,8 +6,8 @@ use super::RedisUrl;
 use super::security::{read_pair, show_optional, show_path};
 use crate::config::document::Section;
 use crate::config::show::Shown;
-use earshot_redis_link::SentinelSettings;
-use earshot_redis_link::address::{Address, Place};
+use earshot_redis_link::SentinelConfig;
+use earshot_redis_link::address::{Address, Endpoint};
 
 /// The port of a Sentinel that is written without one.
 const PORT: u16 = 26379;
@@ -17,8 +17,8 @@ const KEYS: [&str; 5] =
     ["sentinel_master", "sentinel_username", "sentinel_password_file", "sentinel_tls", "database"];
 
 /// The Sentinels, and a URL whose host stands for the primary's.
-pub(super) fn read(section: &mut Section<'_>) -> Option<(SentinelSettings, RedisUrl)> {
-    let sentinels = section.texts("sentinels", |text| Address::host_and_port(text, PORT));
+pub(super) fn read(section: &mut Section<'_>) -> Option<(SentinelConfig, RedisUrl)> {
+    let sentinels = section.texts("sentinels", |text| Address::parse_host_port(text, PORT));
     let master = section.text("sentinel_master", check_master);
     let sign_in = read_pair(section, "sentinel_username", "sentinel_password_file");
     let wish =
@@ -50,16 +50,16 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<(SentinelSettings, Redis
     }
     let master = master.map_or_else(|| "mymaster".to_owned(), |found| found.value);
     let primary = Address {
-        place: Place::Tcp { host: master.clone(), port: None },
+        endpoint: Endpoint::Tcp { host: master.clone(), port: None },
         tls: false,
         verify: false,
         username: None,
         password: None,
         database: database.map(|found| found.value),
     };
-    let settings = SentinelSettings {
+    let settings = SentinelConfig {
         addresses: sentinels?.into_iter().map(|found| found.value).collect(),
-        master,
+        master_name: master,
         username: sign_in.username,
         password_file: sign_in.password_file,
         // Whoever encrypts the one usually encrypts the other.
@@ -76,7 +76,7 @@ fn check_master(name: &str) -> Result<String, String> {
     Err("the name of a primary has letters (a-z, A-Z), digits, `.`, `-` and `_`".into())
 }
 
-pub(super) fn show(sentinel: &SentinelSettings, url: &RedisUrl, out: &mut Shown) {
+pub(super) fn show(sentinel: &SentinelConfig, url: &RedisUrl, out: &mut Shown) {
     let shown: Vec<String> = sentinel
         .addresses
         .iter()
@@ -87,7 +87,7 @@ pub(super) fn show(sentinel: &SentinelSettings, url: &RedisUrl, out: &mut Shown)
         )
         .collect();
     out.texts("sentinels", shown.iter().map(String::as_str));
-    out.text("sentinel_master", &sentinel.master);
+    out.text("sentinel_master", &sentinel.master_name);
     show_optional(out, "sentinel_username", sentinel.username.as_deref());
     show_path(out, "sentinel_password_file", sentinel.password_file.as_ref());
     out.line("sentinel_tls", &sentinel.tls.to_string());

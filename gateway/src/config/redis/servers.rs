@@ -121,7 +121,7 @@ fn check_urls(section: &Section<'_>, urls: &[Found<'_, RedisUrl>]) {
         section.refuse(&place, format!("2 to {SERVERS_MAX} servers; one is written `url`"));
     }
     for (index, Found { value, place }) in urls.iter().enumerate() {
-        let same = |other: &Found<'_, RedisUrl>| other.value.address().place == value.address().place;
+        let same = |other: &Found<'_, RedisUrl>| other.value.address().endpoint == value.address().endpoint;
         if urls[..index].iter().any(same) {
             section.refuse(place, format!("{value} stands there twice"));
         }
@@ -140,7 +140,7 @@ fn check_cluster(section: &Section<'_>, place: &Place<'_>, urls: &Urls<'_>, env:
     if address.database.is_some_and(|number| number != 0) {
         section.refuse(&urls.url.place, "a cluster has no databases but 0");
     }
-    if matches!(address.place, address::Place::Unix(_)) {
+    if matches!(address.endpoint, address::Endpoint::Unix(_)) {
         section.refuse(
             place,
             "the nodes of a cluster are on the network, and the URL is a socket of this machine",

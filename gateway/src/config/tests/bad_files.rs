@@ -134,7 +134,7 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (
         "[redis.default]\nurl = \"localhost:6379\"",
-        "2: redis.default.url: expected redis://host:port/database, rediss:// for TLS, or unix:///path for a socket of this machine",
+        "2: redis.default.url: expected redis://host:port/database, rediss:// for TLS, or unix:///path for a Unix socket",
     ),
     (
         "[redis.default]\nurl = \"redis://h\"\nretry_min = \"3s\"\nretry_max = \"2s\"",

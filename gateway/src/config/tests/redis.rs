@@ -54,7 +54,7 @@ fn parts_that_contradict_are_refused() {
         (("REDIS_DB", "x"), "REDIS_DB: is not the number of a database, such as 0"),
         (("REDIS_PORT", "0"), "REDIS_PORT: is not a port: a number from 1 to 65535"),
         (("REDIS_TLS", "maybe"), "REDIS_TLS: expected true or false"),
-        (("REDIS_HOST", "h:1"), "REDIS_HOST: is a host without a port; the port has a variable of its own"),
+        (("REDIS_HOST", "h:1"), "REDIS_HOST: must not contain a port; set the port separately"),
     ] {
         assert_eq!(load_with("", &[full, variable], &[]).map(|_| ()).unwrap_err(), what);
     }
@@ -152,12 +152,12 @@ fn what_does_not_go_together_is_refused() {
         ("tls = true\nca_file = \"@none\"", format!("4: redis.default.ca_file: {none}")),
         (
             "tls = true\nca_file = \"@password\"",
-            format!("4: redis.default.ca_file: {} holds no certificate in PEM form", path("password")),
+            format!("4: redis.default.ca_file: {} contains no certificate in PEM format", path("password")),
         ),
         ("password_file = \"@none\"", format!("3: redis.default.password_file: {none}")),
         (
             "password_file = \"@empty\"",
-            format!("3: redis.default.password_file: {} is empty: it should hold the password", path("empty")),
+            format!("3: redis.default.password_file: {} is empty; expected a password", path("empty")),
         ),
         (
             "tls = true\ncert_file = \"@own.pem\"",
@@ -166,7 +166,7 @@ fn what_does_not_go_together_is_refused() {
         (
             "tls = true\ncert_file = \"@own.pem\"\nkey_file = \"@other.key\"",
             format!(
-                "4: redis.default.cert_file: the certificate {} and the key {} do not go together: keys may not be \
+                "4: redis.default.cert_file: the certificate {} and the key {} do not match: keys may not be \
                  consistent: KeyMismatch",
                 path("own.pem"),
                 path("other.key")
@@ -233,7 +233,7 @@ fn sentinels_stand_in_the_place_of_a_url() {
     let redis = &config.redis[0];
     let sentinel = redis.sentinel.as_ref().unwrap();
     assert_eq!(sentinel.addresses, [("a".to_owned(), 26379), ("::1".to_owned(), 7)]);
-    assert_eq!((sentinel.master.as_str(), sentinel.tls), ("my-master.1", false));
+    assert_eq!((sentinel.master_name.as_str(), sentinel.tls), ("my-master.1", false));
     assert_eq!(redis.url.expose(), "redis://:hunter2@my-master.1:6379/2");
     let config = load(&format!("{SENTINELS}tls = true\ndatabase = 3\n")).unwrap();
     assert!(config.redis[0].sentinel.as_ref().unwrap().tls, "as the servers");

@@ -12,7 +12,7 @@ use super::super::test_names::{TestName, random_name};
 use super::plan::Plan;
 use super::server_info::ServerInfo;
 use super::{ask, command};
-use earshot_redis_link::said;
+use earshot_redis_link::server_message;
 
 /// Purpose of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +185,7 @@ async fn by_dry_run(
             // A denial is a normal reply, not an error.
             Ok(Value::BulkString(text)) => Permission::Denied(String::from_utf8_lossy(&text).into_owned()),
             Ok(_) => Permission::Untested,
-            Err(error) if said(&error).contains("not found") => Permission::Unsupported,
+            Err(error) if server_message(&error).contains("not found") => Permission::Unsupported,
             Err(_) => return None,
         };
         permissions.push(permission);
@@ -213,7 +213,7 @@ async fn by_trying(connection: &mut MultiplexedConnection, commands: &[RequiredC
 /// Interprets a reply. Any error other than a denial occurs after the permission check.
 fn permission_of(answer: RedisResult<Value>) -> Permission {
     let Err(error) = answer else { return Permission::Granted };
-    let text = said(&error);
+    let text = server_message(&error);
     if text.starts_with("NOPERM") {
         Permission::Denied(text)
     } else if text.contains("unknown command") || text.contains("nknown subcommand") {

@@ -3,10 +3,10 @@
 use super::super::report::Finding;
 use super::server_info::ServerInfo;
 use earshot_redis_link::address::Address;
-use earshot_redis_link::{Failure, InstanceSettings};
+use earshot_redis_link::{ConnectConfig, LinkError};
 
 /// Finding for an established connection.
-pub(super) fn accepted(facts: &ServerInfo, instance: &InstanceSettings, is_local: bool) -> Finding {
+pub(super) fn accepted(facts: &ServerInfo, instance: &ConnectConfig, is_local: bool) -> Finding {
     let user = facts.user.as_deref().map_or_else(String::new, |user| format!(" as `{user}`"));
     let with_user = |finding: Finding| match &facts.user {
         Some(user) => finding.with("user", user.as_str()),
@@ -29,21 +29,21 @@ pub(super) fn accepted(facts: &ServerInfo, instance: &InstanceSettings, is_local
 }
 
 /// Finding for a connection that failed although all lower-level checks passed.
-pub(super) fn refused(failure: &Failure, instance: &InstanceSettings) -> Finding {
+pub(super) fn refused(failure: &LinkError, instance: &ConnectConfig) -> Finding {
     let message = failure.to_string();
     let finding = Finding::failed("auth", message.clone());
     match (explain(&message, instance), failure) {
         (Some((cause, fix)), _) => finding.cause(cause).fix(fix),
-        (None, Failure::Refused(_)) => {
+        (None, LinkError::Rejected(_)) => {
             finding.cause("the server rejected the connection; the message says why")
         }
-        (None, Failure::Unreachable(_) | Failure::Deaf(_)) => {
+        (None, LinkError::Unreachable(_) | LinkError::NotReceiving(_)) => {
             finding.cause("the server responded before, but closed this connection")
         }
     }
 }
 
-fn explain(message: &str, instance: &InstanceSettings) -> Option<(&'static str, &'static str)> {
+fn explain(message: &str, instance: &ConnectConfig) -> Option<(&'static str, &'static str)> {
     let has = |text: &str| message.contains(text);
     Some(if has("WRONGPASS") || has("invalid password") || has("invalid username") {
         (
@@ -84,7 +84,7 @@ fn explain(message: &str, instance: &InstanceSettings) -> Option<(&'static str, 
     })
 }
 
-fn gives_password(instance: &InstanceSettings) -> bool {
+fn gives_password(instance: &ConnectConfig) -> bool {
     instance.password_file.is_some()
         || Address::parse(&instance.url).is_ok_and(|address| address.password.is_some())
 }

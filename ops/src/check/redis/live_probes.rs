@@ -16,7 +16,7 @@ use super::ask;
 use super::plan::Plan;
 use super::push_buffer::PushBuffer;
 use super::server_info::ServerInfo;
-use earshot_redis_link::{Dialer, said};
+use earshot_redis_link::{Dialer, server_message};
 
 /// TTL of a test key in milliseconds, in case it is not deleted.
 const TEST_KEY_TTL_MS: &str = "10000";
@@ -69,7 +69,7 @@ async fn key(
                     .fix("connect to the primary directly");
             }
             // The slot of another node: try another name.
-            Err(error) if said(&error).starts_with("MOVED") => last = Some(error),
+            Err(error) if server_message(&error).starts_with("MOVED") => last = Some(error),
             Err(error) => return key_refused(&error, plan),
         }
     }
@@ -87,7 +87,7 @@ async fn round(connection: &mut MultiplexedConnection, key: &str, value: &str) -
 }
 
 fn key_refused(error: &RedisError, plan: &Plan) -> Finding {
-    let text = said(error);
+    let text = server_message(error);
     let level = if text.starts_with("NOPERM") && plan.assumed { Finding::warning } else { Finding::failed };
     let (cause, fix) = match text.split(' ').next().unwrap_or_default() {
         "NOPERM" => ("the ACL denies it; only `stream` channels need it", "see `permissions` above"),
@@ -183,7 +183,7 @@ pub(super) fn is_message(push: &PushInfo, channel: &str, token: &str) -> bool {
 }
 
 fn not_received(error: &RedisError, plan: &Plan) -> Finding {
-    let text = said(error);
+    let text = server_message(error);
     let no_name = text.starts_with("NOPERM") && text.contains("channel");
     if no_name {
         let finding = Finding::skipped("pubsub", format!("not tested: no test channel is permitted: {text}"));
@@ -205,9 +205,9 @@ pub(super) async fn latency(connection: &mut MultiplexedConnection, limit: Durat
     while took.len() < PINGS && began.elapsed() < limit {
         let asked = Instant::now();
         if let Err(error) = ask(connection, &["PING"]).await
-            && !said(&error).starts_with("NOPERM")
+            && !server_message(&error).starts_with("NOPERM")
         {
-            return Finding::failed("latency", format!("PING failed: {}", said(&error)))
+            return Finding::failed("latency", format!("PING failed: {}", server_message(&error)))
                 .cause("the connection was lost, or the server stopped replying");
         }
         took.push(asked.elapsed());
@@ -240,7 +240,7 @@ pub(super) async fn clock(connection: &mut MultiplexedConnection) -> Finding {
     let time = match answer.map(<Vec<u64>>::from_redis_value) {
         Ok(Ok(time)) => time,
         Ok(Err(_)) => return Finding::skipped("clock", "unexpected reply to TIME"),
-        Err(error) => return Finding::skipped("clock", format!("unknown: {}", said(&error))),
+        Err(error) => return Finding::skipped("clock", format!("unknown: {}", server_message(&error))),
     };
     let [seconds, microseconds] = time[..] else {
         return Finding::skipped("clock", "unexpected reply to TIME");

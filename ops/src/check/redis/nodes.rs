@@ -17,7 +17,7 @@ use super::ask;
 use super::live_probes::is_message;
 use super::plan::Plan;
 use super::push_buffer::PushBuffer;
-use earshot_redis_link::{Dialer, InstanceSettings, NodeAddress, said};
+use earshot_redis_link::{ConnectConfig, Dialer, NodeAddress, server_message};
 
 const CHECK: &str = "nodes";
 
@@ -32,16 +32,18 @@ struct Node {
 /// Checks all nodes with slots and their replicas.
 pub(super) async fn inspect(
     connection: &mut MultiplexedConnection,
-    instance: &InstanceSettings,
+    instance: &ConnectConfig,
     plan: &Plan,
     limit: Duration,
 ) -> Vec<Finding> {
-    let asked = NodeAddress::of(instance);
+    let asked = NodeAddress::from_config(instance);
     let mut nodes = match ask(connection, &["CLUSTER", "SLOTS"]).await {
         Ok(answer) => read(answer, asked.as_ref()),
         Err(error) => {
-            let finding =
-                Finding::failed(CHECK, format!("cannot read the nodes of the cluster: {}", said(&error)));
+            let finding = Finding::failed(
+                CHECK,
+                format!("cannot read the nodes of the cluster: {}", server_message(&error)),
+            );
             return vec![finding.cause("the ACL forbids CLUSTER SLOTS").fix("ACL SETUSER … +cluster|slots")];
         }
     };
@@ -121,8 +123,8 @@ fn address(owner: &Value, asked: Option<&NodeAddress>) -> Option<NodeAddress> {
 
 type Reached = (NodeAddress, Result<(MultiplexedConnection, Duration), String>);
 
-async fn connect_to(address: &NodeAddress, instance: &InstanceSettings, limit: Duration) -> Reached {
-    let settings = InstanceSettings { connect_timeout: limit, ..instance.at(address) };
+async fn connect_to(address: &NodeAddress, instance: &ConnectConfig, limit: Duration) -> Reached {
+    let settings = ConnectConfig { connect_timeout: limit, ..instance.for_node(address) };
     let began = Instant::now();
     let ignore_pushes = |_: PushInfo| Ok::<_, SendError>(());
     let outcome = Box::pin(Dialer::new(&settings, "check").dial(ignore_pushes)).await;
@@ -142,10 +144,10 @@ struct PubsubProbe {
 
 impl PubsubProbe {
     /// `None` if it is not permitted; the pubsub check reports that.
-    async fn begin(instance: &InstanceSettings, plan: &Plan, limit: Duration) -> Option<Self> {
+    async fn begin(instance: &ConnectConfig, plan: &Plan, limit: Duration) -> Option<Self> {
         let prefix = plan.probe_prefix.as_deref().unwrap_or_default();
         let (channel, pushes) = (format!("{prefix}{}", random_name()), PushBuffer::default());
-        let settings = InstanceSettings { connect_timeout: limit, ..instance.clone() };
+        let settings = ConnectConfig { connect_timeout: limit, ..instance.clone() };
         let dialled = Box::pin(Dialer::new(&settings, "check").dial(pushes.clone().sender())).await;
         let mut subscriber = dialled.ok()?;
         subscriber.subscribe(&channel).await.ok()?;

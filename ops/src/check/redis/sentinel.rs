@@ -11,16 +11,16 @@ use redis::aio::SendError;
 use super::super::report::{Finding, Level};
 use super::ask;
 use super::server_info::pairs;
-use earshot_redis_link::address::{Address, Place};
-use earshot_redis_link::{Dialer, InstanceSettings, SentinelSettings, TlsSettings, said};
+use earshot_redis_link::address::{Address, Endpoint};
+use earshot_redis_link::{ConnectConfig, Dialer, SentinelConfig, TlsConfig, server_message};
 
 /// A Sentinel's view of the primary.
 type View = HashMap<String, String>;
 
 /// Queries all Sentinels concurrently. Also returns the address of the primary, if one of them knows it.
 pub(super) async fn inspect(
-    instance: &InstanceSettings,
-    sentinels: &SentinelSettings,
+    instance: &ConnectConfig,
+    sentinels: &SentinelConfig,
 ) -> (Vec<Finding>, Option<Address>) {
     let asked = sentinels.addresses.iter().map(|place| ask_one(instance, sentinels, place));
     let answers: Vec<(String, Result<View, String>)> = join_all(asked).await;
@@ -36,34 +36,34 @@ pub(super) async fn inspect(
     let address = primary.and_then(|view| {
         let (host, port) = (view.get("ip")?.clone(), view.get("port")?.parse().ok()?);
         let url = Address::parse(&instance.url).ok()?;
-        Some(Address { place: Place::Tcp { host, port: Some(port) }, ..url })
+        Some(Address { endpoint: Endpoint::Tcp { host, port: Some(port) }, ..url })
     });
     (findings, address)
 }
 
 async fn ask_one(
-    instance: &InstanceSettings,
-    sentinels: &SentinelSettings,
+    instance: &ConnectConfig,
+    sentinels: &SentinelConfig,
     (host, port): &(String, u16),
 ) -> (String, Result<View, String>) {
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let shown = format!("{host}:{port}");
     let scheme = if sentinels.tls { "rediss" } else { "redis" };
-    let settings = InstanceSettings {
+    let settings = ConnectConfig {
         url: format!("{scheme}://{shown}"),
         username: sentinels.username.clone(),
         password_file: sentinels.password_file.clone(),
         // `server_name` is the name of the primary.
-        tls: TlsSettings { server_name: None, ..instance.tls.clone() },
+        tls: TlsConfig { server_name: None, ..instance.tls.clone() },
         sentinel: None,
         ..instance.clone()
     };
     let ignore_pushes = |_: PushInfo| Ok::<_, SendError>(());
     let answer = match Box::pin(Dialer::new(&settings, "check").dial(ignore_pushes)).await {
-        Ok(mut connection) => ask(&mut connection, &["SENTINEL", "MASTER", &sentinels.master]).await,
+        Ok(mut connection) => ask(&mut connection, &["SENTINEL", "MASTER", &sentinels.master_name]).await,
         Err(failure) => return (shown, Err(failure.to_string())),
     };
-    (shown, answer.map(pairs).map_err(|error| said(&error)))
+    (shown, answer.map(pairs).map_err(|error| server_message(&error)))
 }
 
 /// The view with the highest configuration epoch, as used by Sentinels themselves.
@@ -82,14 +82,14 @@ fn place(view: &View) -> (&str, u64) {
     (view.get("ip").map_or("?", String::as_str), number(view, "port"))
 }
 
-fn evaluate(shown: &str, view: &View, primary: Option<&View>, sentinels: &SentinelSettings) -> Finding {
+fn evaluate(shown: &str, view: &View, primary: Option<&View>, sentinels: &SentinelConfig) -> Finding {
     const CHECK: &str = "sentinel";
     let (host, port) = place(view);
     let (others, replicas) = (number(view, "num-other-sentinels"), number(view, "num-slaves"));
     let flags = view.get("flags").map_or("", String::as_str);
     let message = format!(
         "{shown}: `{}` is {host}:{port}; replicas: {replicas}, other Sentinels: {others}, quorum: {}",
-        sentinels.master,
+        sentinels.master_name,
         number(view, "quorum"),
     );
     if primary.is_some_and(|primary| place(primary) != (host, port)) {

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value};
 
 use super::ask;
-use earshot_redis_link::said;
+use earshot_redis_link::server_message;
 
 /// Settings that affect a gateway.
 const CONFIG: [&str; 5] =
@@ -42,7 +42,7 @@ impl ServerInfo {
         let mut facts = Self { user, ..Self::default() };
         match ask(connection, &["INFO"]).await {
             Ok(info) => facts.info = fields(&text(info).unwrap_or_default()),
-            Err(error) => facts.info_refused = Some(said(&error)),
+            Err(error) => facts.info_refused = Some(server_message(&error)),
         }
         facts.hello = ask(connection, &["HELLO"]).await.map(pairs).unwrap_or_default();
         facts.role = ask(connection, &["ROLE"]).await.ok().and_then(first);
@@ -60,7 +60,7 @@ impl ServerInfo {
     }
 
     fn no_config(&mut self, error: &RedisError) {
-        self.config_refused.get_or_insert_with(|| said(error));
+        self.config_refused.get_or_insert_with(|| server_message(error));
     }
 
     /// A numeric field of INFO.

@@ -3,7 +3,7 @@
 //! Owns the initial queries. Must never show credentials of a URL.
 
 use super::{
-    Clock, Dialer, Error, Failure, InstanceSettings, Instant, Keyspace, KeyspaceNode, MultiplexedConnection,
+    Clock, ConnectConfig, Dialer, Error, Instant, Keyspace, KeyspaceNode, LinkError, MultiplexedConnection,
     Topology, Value, clock, cmd,
 };
 use earshot_redis_link::NodeAddress;
@@ -17,13 +17,13 @@ struct Server {
 
 impl Keyspace {
     /// Connects to an endpoint. `since` is zero of the local clock that all endpoints are measured with.
-    pub(in crate::migrate) async fn open(settings: &InstanceSettings, since: Instant) -> Result<Self, Error> {
+    pub(in crate::migrate) async fn open(settings: &ConnectConfig, since: Instant) -> Result<Self, Error> {
         let opened = Box::pin(Self::try_open(settings, since)).await;
         opened
             .map_err(|failure| Error::link(&format!("{} ({})", settings.name, settings.location()), &failure))
     }
 
-    async fn try_open(settings: &InstanceSettings, since: Instant) -> Result<Self, Failure> {
+    async fn try_open(settings: &ConnectConfig, since: Instant) -> Result<Self, LinkError> {
         let mut first = dial_any(settings).await?;
         let server = Server::query(&mut first, "").await?;
         let unsupported = unsupported(&mut first).await?;
@@ -48,14 +48,14 @@ impl Keyspace {
         found.map_err(|failure| Error::link(&self.settings.name, &failure))
     }
 
-    async fn find_nodes(&mut self) -> Result<(), Failure> {
+    async fn find_nodes(&mut self) -> Result<(), LinkError> {
         let mut slots = cmd("CLUSTER");
         slots.arg("SLOTS");
         let answer = self.nodes[0].connection.send_packed_command(&slots).await?;
         let topology = Topology::read(&answer)
-            .ok_or_else(|| Failure::Unreachable("unexpected reply to CLUSTER SLOTS".to_owned()))?;
+            .ok_or_else(|| LinkError::Unreachable("unexpected reply to CLUSTER SLOTS".to_owned()))?;
         if topology.unserved() > 0 {
-            return Err(Failure::Unreachable(format!(
+            return Err(LinkError::Unreachable(format!(
                 "the cluster has {} slots without a primary",
                 topology.unserved()
             )));
@@ -63,7 +63,7 @@ impl Keyspace {
         let mut nodes = Vec::with_capacity(topology.primaries.len());
         for (host, port) in topology.primaries {
             // A node without a hostname is on the host that was queried.
-            let host = host.or_else(|| NodeAddress::of(&self.settings).map(|asked| asked.host));
+            let host = host.or_else(|| NodeAddress::from_config(&self.settings).map(|asked| asked.host));
             nodes.push(self.node(&NodeAddress { host: host.unwrap_or_default(), port }).await?);
         }
         self.nodes = nodes;
@@ -72,31 +72,32 @@ impl Keyspace {
     }
 
     /// Reuses the connection to an address, or opens one.
-    async fn node(&self, address: &NodeAddress) -> Result<KeyspaceNode, Failure> {
+    async fn node(&self, address: &NodeAddress) -> Result<KeyspaceNode, LinkError> {
         if let Some(known) = self.nodes.iter().find(|node| node.address.as_ref() == Some(address)) {
             let (run_id, connection, clock) = (known.run_id.clone(), known.connection.clone(), known.clock);
             return Ok(KeyspaceNode { run_id, address: known.address.clone(), connection, clock });
         }
-        let mut connection = dial(&self.settings.at(address)).await.map_err(|failure| failure.at(address))?;
+        let mut connection =
+            dial(&self.settings.for_node(address)).await.map_err(|failure| failure.with_node(address))?;
         let server = Server::query(&mut connection, &address.to_string()).await?;
         let clock: Clock = clock(&mut connection, self.since).await?;
         Ok(KeyspaceNode { run_id: server.run_id, address: Some(address.clone()), connection, clock })
     }
 }
 
-async fn dial(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
+async fn dial(settings: &ConnectConfig) -> Result<MultiplexedConnection, LinkError> {
     let discard = |_: redis::PushInfo| Ok::<_, redis::aio::SendError>(());
     Dialer::new(settings, "migrate").dial(discard).await
 }
 
 /// Connects to the server or, for a cluster, to any of its configured nodes.
-async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, Failure> {
+async fn dial_any(settings: &ConnectConfig) -> Result<MultiplexedConnection, LinkError> {
     let failure = match dial(settings).await {
-        Err(failure @ (Failure::Unreachable(_) | Failure::Deaf(_))) => failure,
+        Err(failure @ (LinkError::Unreachable(_) | LinkError::NotReceiving(_))) => failure,
         other => return other,
     };
     for seed in settings.cluster.iter().flatten() {
-        if let Ok(connection) = dial(&settings.at(seed)).await {
+        if let Ok(connection) = dial(&settings.for_node(seed)).await {
             return Ok(connection);
         }
     }
@@ -105,13 +106,13 @@ async fn dial_any(settings: &InstanceSettings) -> Result<MultiplexedConnection, 
 
 impl Server {
     /// If the ACL forbids INFO, the server is treated as a single one without a run id.
-    async fn query(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, Failure> {
+    async fn query(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, LinkError> {
         let no_run_id = format!("?{address}");
         let answer = match connection.send_packed_command(cmd("INFO").arg("server")).await {
             Ok(answer) => answer,
-            Err(error) => match Failure::from(error) {
-                Failure::Refused(_) => return Ok(Self { run_id: no_run_id, is_cluster: false }),
-                away @ (Failure::Unreachable(_) | Failure::Deaf(_)) => return Err(away),
+            Err(error) => match LinkError::from(error) {
+                LinkError::Rejected(_) => return Ok(Self { run_id: no_run_id, is_cluster: false }),
+                away @ (LinkError::Unreachable(_) | LinkError::NotReceiving(_)) => return Err(away),
             },
         };
         let text: String = redis::from_redis_value(answer).unwrap_or_default();
@@ -130,7 +131,7 @@ impl Server {
 const OPTIONAL: [&str; 5] = ["DUMP", "RESTORE", "MEMORY", "PEXPIRETIME", "HPEXPIRETIME"];
 
 /// Optional commands that the server does not support.
-async fn unsupported(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, Failure> {
+async fn unsupported(connection: &mut MultiplexedConnection) -> Result<Vec<&'static str>, LinkError> {
     let mut probe = redis::Pipeline::with_capacity(OPTIONAL.len());
     // Without arguments, a supported command returns a different error.
     for name in OPTIONAL {

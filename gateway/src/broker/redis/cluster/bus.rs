@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 use tokio::time::Instant;
 
-use earshot_redis_link::Failure;
+use earshot_redis_link::LinkError;
 
 /// What a node's bus is like at one moment.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Bus {
     pub(in crate::broker::redis) async fn look(
         mut connection: MultiplexedConnection,
         limit: Duration,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, LinkError> {
         let asked = Instant::now();
         let mut questions = Pipeline::with_capacity(2);
         questions.cmd("CLUSTER").arg("NODES");
@@ -37,13 +37,13 @@ impl Bus {
         let answers = connection.send_packed_commands(&questions, 0, 2);
         let answers = match tokio::time::timeout(limit, answers).await {
             Ok(Ok(answers)) => answers,
-            Ok(Err(error)) => return Err(Failure::Unreachable(error.to_string())),
+            Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
             Err(_) => {
-                return Err(Failure::Unreachable(format!("no answer to CLUSTER NODES within {limit:?}")));
+                return Err(LinkError::Unreachable(format!("no answer to CLUSTER NODES within {limit:?}")));
             }
         };
         let [nodes, links] = &answers[..] else {
-            return Err(Failure::Unreachable("no answer to CLUSTER NODES".to_owned()));
+            return Err(LinkError::Unreachable("no answer to CLUSTER NODES".to_owned()));
         };
         let nodes = judge(nodes)?;
         let inbound = inbound(links).unwrap_or_else(|| reached(&nodes));
@@ -57,14 +57,14 @@ impl Bus {
 }
 
 /// The nodes as text, when the node that was asked is of use.
-pub(super) fn judge(nodes: &Value) -> Result<String, Failure> {
+pub(super) fn judge(nodes: &Value) -> Result<String, LinkError> {
     let text = match nodes {
         Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
         Value::VerbatimString { text, .. } => text.clone(),
         Value::ServerError(error)
             if error.details().is_some_and(|text| text.contains("cluster support disabled")) =>
         {
-            return Err(Failure::Refused(
+            return Err(LinkError::Rejected(
                 "the server is no part of a cluster: leave `cluster` out".to_owned(),
             ));
         }
@@ -76,7 +76,7 @@ pub(super) fn judge(nodes: &Value) -> Result<String, Failure> {
         return Ok(text);
     }
     let cause = format!("the node reaches {reached} of {all} primaries: it is cut off from its cluster");
-    Err(Failure::Unreachable(cause))
+    Err(LinkError::Unreachable(cause))
 }
 
 /// How many of the primaries that own slots a node reaches, itself included, and how many there are.

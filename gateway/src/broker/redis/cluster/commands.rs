@@ -26,7 +26,7 @@ use super::bus::Bus;
 use super::lane::{Batch, Lane};
 use super::nodes::{Nodes, Reach, Up};
 use crate::drain::Drain;
-use earshot_redis_link::{Backoff, Failure, NodeAddress};
+use earshot_redis_link::{Backoff, LinkError, NodeAddress};
 
 /// How often what had to wait is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -50,7 +50,7 @@ pub(in crate::broker::redis) struct ClusterCommands {
     under_way: FuturesUnordered<BoxFuture<'static, Event>>,
     ends: (mpsc::Sender<End>, mpsc::Receiver<End>),
     /// How it stands, as it was told last: `None`: it works.
-    told: Option<Failure>,
+    told: Option<LinkError>,
 }
 
 /// The node to which everything goes that any node can do.
@@ -60,7 +60,7 @@ struct Anywhere {
     not_before: Instant,
     down_since: Option<Instant>,
     backoff: Backoff,
-    why: Failure,
+    why: LinkError,
 }
 
 /// A connection has ended.
@@ -68,18 +68,18 @@ type End = (NodeAddress, u64);
 
 enum Event {
     Sent(Place, NodeAddress, u64, VecDeque<Waiting>, Sent),
-    Dialled(NodeAddress, u64, Result<MultiplexedConnection, Failure>),
-    DialledAnywhere(u64, Result<(NodeAddress, MultiplexedConnection), Failure>),
-    Checked(NodeAddress, u64, Result<(), Failure>),
+    Dialled(NodeAddress, u64, Result<MultiplexedConnection, LinkError>),
+    DialledAnywhere(u64, Result<(NodeAddress, MultiplexedConnection), LinkError>),
+    Checked(NodeAddress, u64, Result<(), LinkError>),
 }
 
 enum Sent {
     /// And whether the server knows the scripts.
     Answered(Vec<Value>, bool),
     /// Nobody knows what became of it.
-    Broken(Failure),
+    Broken(LinkError),
     /// The scripts could not be given to the server: nothing was sent.
-    Held(Failure),
+    Held(LinkError),
 }
 
 impl ClusterCommands {
@@ -137,7 +137,7 @@ impl ClusterCommands {
                 }
                 Some(event) = self.under_way.next() => self.enter(event),
                 Some((node, generation)) = self.ends.1.recv() => {
-                    self.lose(&node, generation, Failure::Unreachable("the connection was closed".to_owned()));
+                    self.lose(&node, generation, LinkError::Unreachable("the connection was closed".to_owned()));
                 }
                 Ok(()) = readings.changed() => self.forget_nodes(),
                 _ = checks.tick() => self.check(),
@@ -320,8 +320,8 @@ impl ClusterCommands {
     }
 
     /// A connection is of no use any more.
-    fn lose(&mut self, node: &NodeAddress, generation: u64, failure: Failure) {
-        if !self.nodes.lost(node, generation, failure.clone().at(node)) {
+    fn lose(&mut self, node: &NodeAddress, generation: u64, failure: LinkError) {
+        if !self.nodes.lost(node, generation, failure.clone().with_node(node)) {
             return;
         }
         self.cluster.doubt();
@@ -329,7 +329,7 @@ impl ClusterCommands {
             self.anywhere.node = None;
             self.anywhere.down_since = Some(Instant::now());
             self.anywhere.not_before = Instant::now() + self.anywhere.backoff.next(&failure);
-            self.anywhere.why = failure.at(node);
+            self.anywhere.why = failure.with_node(node);
         }
         self.tell();
     }
@@ -383,8 +383,8 @@ impl ClusterCommands {
     }
 }
 
-fn connecting() -> Failure {
-    Failure::Unreachable("connecting".to_owned())
+fn connecting() -> LinkError {
+    LinkError::Unreachable("connecting".to_owned())
 }
 
 /// Without this a connection that nobody uses would learn of its end from the next request, which would be lost.
@@ -421,6 +421,6 @@ async fn send(place: Place, node: NodeAddress, up: Up, batch: Batch) -> Event {
     requests.iter().for_each(|waiting| waiting.request.write(by, &mut pipeline));
     match connection.send_packed_commands(&pipeline, skipped, requests.len()).await {
         Ok(values) => event(requests, Sent::Answered(values, scripts || load)),
-        Err(error) => event(requests, Sent::Broken(Failure::Unreachable(error.to_string()))),
+        Err(error) => event(requests, Sent::Broken(LinkError::Unreachable(error.to_string()))),
     }
 }

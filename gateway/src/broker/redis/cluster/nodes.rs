@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use earshot_redis_link::{Backoff, Failure, InstanceSettings, NodeAddress};
+use earshot_redis_link::{Backoff, ConnectConfig, LinkError, NodeAddress};
 
 /// Every node that was needed so far.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    settings: InstanceSettings,
+    settings: ConnectConfig,
     nodes: HashMap<NodeAddress, Node>,
     generation: u64,
 }
@@ -27,7 +27,7 @@ struct Node {
 
 #[derive(Debug)]
 enum State {
-    Down { until: Instant, why: Failure },
+    Down { until: Instant, why: LinkError },
     Dialling,
     Up(Up),
 }
@@ -55,14 +55,14 @@ pub(super) enum Reach<'a> {
 }
 
 impl Nodes {
-    pub(super) fn new(settings: &InstanceSettings) -> Self {
+    pub(super) fn new(settings: &ConnectConfig) -> Self {
         Self { settings: settings.clone(), nodes: HashMap::new(), generation: 0 }
     }
 
     pub(super) fn reach(&mut self, address: &NodeAddress, now: Instant) -> Reach<'_> {
         let settings = &self.settings;
         let node = self.nodes.entry(address.clone()).or_insert_with(|| Node {
-            state: State::Down { until: now, why: Failure::Unreachable("connecting".to_owned()) },
+            state: State::Down { until: now, why: LinkError::Unreachable("connecting".to_owned()) },
             backoff: Backoff::new(settings),
             down_since: Some(now),
         });
@@ -113,14 +113,14 @@ impl Nodes {
     }
 
     /// A node could not be dialled.
-    pub(super) fn not_dialled(&mut self, address: &NodeAddress, why: Failure) {
+    pub(super) fn not_dialled(&mut self, address: &NodeAddress, why: LinkError) {
         if let Some(node) = self.nodes.get_mut(address).filter(|node| !matches!(node.state, State::Up(_))) {
             node.state = State::Down { until: Instant::now() + node.backoff.next(&why), why };
         }
     }
 
     /// A connection is of no use any more; `false` when it was given up before.
-    pub(super) fn lost(&mut self, address: &NodeAddress, generation: u64, why: Failure) -> bool {
+    pub(super) fn lost(&mut self, address: &NodeAddress, generation: u64, why: LinkError) -> bool {
         let Some(node) = self.nodes.get_mut(address) else { return false };
         let State::Up(up) = &node.state else { return false };
         if up.generation != generation {
@@ -181,7 +181,7 @@ impl Nodes {
     }
 
     /// Why a node is down, of those that are.
-    pub(super) fn trouble(&self) -> Option<Failure> {
+    pub(super) fn trouble(&self) -> Option<LinkError> {
         self.nodes.values().find_map(|node| match &node.state {
             State::Down { why, .. } => Some(why.clone()),
             State::Dialling | State::Up(_) => None,

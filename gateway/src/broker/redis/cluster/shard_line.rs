@@ -21,7 +21,7 @@ use super::Cluster;
 use super::bus;
 use super::topology::redirection;
 use crate::broker::Topic;
-use earshot_redis_link::{Failure, NodeAddress};
+use earshot_redis_link::{LinkError, NodeAddress};
 
 /// PINGs until answers and questions must be in step again.
 const RESYNC_MAX: u32 = 1000;
@@ -86,12 +86,12 @@ impl ShardLine {
     }
 
     /// Asks whether the node lives and is in touch with its cluster. Returns the moment of the question.
-    pub(in crate::broker::redis) async fn ping(&self, limit: Duration) -> Result<Instant, Failure> {
+    pub(in crate::broker::redis) async fn ping(&self, limit: Duration) -> Result<Instant, LinkError> {
         let mut question = Pipeline::with_capacity(2);
         question.cmd("CLUSTER").arg("NODES");
         let asked = Instant::now();
         let Ok(answers) = tokio::time::timeout(limit, self.ask(question, 1)).await else {
-            return Err(Failure::Unreachable(format!("no answer to PING within {limit:?}")));
+            return Err(LinkError::Unreachable(format!("no answer to PING within {limit:?}")));
         };
         let answers = answers?;
         if answers.in_step {
@@ -105,7 +105,7 @@ impl ShardLine {
         &self,
         round: Round,
         chunk: usize,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<Outcome, LinkError> {
         let mut outcome = Outcome::default();
         for topics in round.unsubscribe.chunks(chunk.max(1)) {
             self.handover.expect_end(topics);
@@ -120,7 +120,7 @@ impl ShardLine {
         Ok(outcome)
     }
 
-    fn judge(&self, topics: &[Topic], answers: &Answers, outcome: &mut Outcome) -> Result<(), Failure> {
+    fn judge(&self, topics: &[Topic], answers: &Answers, outcome: &mut Outcome) -> Result<(), LinkError> {
         let carried = carried(&answers.values);
         for (place, topic) in topics.iter().enumerate() {
             let error = match answers.values.get(place) {
@@ -134,7 +134,7 @@ impl ShardLine {
                     outcome.away.push(topic.clone());
                 }
                 (_, Some(error)) if matches!(error.code(), "NOAUTH" | "WRONGPASS" | "LOADING") => {
-                    return Err(Failure::Unreachable(text(error)));
+                    return Err(LinkError::Unreachable(text(error)));
                 }
                 (_, Some(error)) => outcome.refused.push((topic.clone(), text(error))),
                 // Carried no longer, or nobody knows: it is asked for again.
@@ -154,7 +154,7 @@ impl ShardLine {
     }
 
     /// Asks, and waits until nothing is on its way any more.
-    async fn ask(&self, mut commands: Pipeline, count: usize) -> Result<Answers, Failure> {
+    async fn ask(&self, mut commands: Pipeline, count: usize) -> Result<Answers, LinkError> {
         let mut connection = self.connection.clone();
         let mut turn = self.turn.lock().await;
         let mut send = async |mut pipeline: Pipeline, count: usize| {
@@ -165,7 +165,7 @@ impl ShardLine {
             let last = values.pop();
             let in_step = matches!(&last, Some(Value::BulkString(text)) if *text == number.as_bytes());
             values.extend(last.filter(|_| !in_step));
-            Ok::<_, Failure>(Answers { values, in_step })
+            Ok::<_, LinkError>(Answers { values, in_step })
         };
         let mut answers = send(std::mem::take(&mut commands), count).await?;
         let mut in_step = answers.in_step;
@@ -177,7 +177,7 @@ impl ShardLine {
             in_step = more.in_step;
             answers.values.extend(more.values);
         }
-        Err(Failure::Unreachable("answers do not fit the questions".to_owned()))
+        Err(LinkError::Unreachable("answers do not fit the questions".to_owned()))
     }
 }
 

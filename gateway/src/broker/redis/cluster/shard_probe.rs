@@ -14,10 +14,10 @@ use super::super::probe::{Echoes, Proof, Published};
 use super::super::probe_tracker::ProbeSent;
 use super::super::status::LinkState;
 use super::shard_line::ShardLine;
-use earshot_redis_link::slot::{SLOTS, slot};
+use earshot_redis_link::slot::{SLOT_COUNT, slot};
 
 /// Names that are tried for each slot that there is: enough for a node that owns one of thousands.
-const TRIES: u32 = 16 * SLOTS as u32;
+const TRIES: u32 = 16 * SLOT_COUNT as u32;
 
 /// Carries out rounds on one connection.
 #[derive(Clone, Debug)]

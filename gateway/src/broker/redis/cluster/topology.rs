@@ -6,7 +6,7 @@
 use redis::Value;
 
 use earshot_redis_link::NodeAddress;
-use earshot_redis_link::slot::SLOTS;
+use earshot_redis_link::slot::SLOT_COUNT;
 
 /// The map of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Topology {
                 let Some(address) = address(node, asked) else { continue };
                 let index = topology.index(&address);
                 if place == 0 {
-                    (first..=last.min(SLOTS - 1)).for_each(|slot| topology.own(slot, index));
+                    (first..=last.min(SLOT_COUNT - 1)).for_each(|slot| topology.own(slot, index));
                 }
             }
         }
@@ -61,7 +61,7 @@ impl Topology {
     }
 
     fn own(&mut self, slot: u16, index: Option<u16>) {
-        self.owners.resize(usize::from(SLOTS), None);
+        self.owners.resize(usize::from(SLOT_COUNT), None);
         if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
             *owner = index;
         }

@@ -9,7 +9,7 @@ use super::super::probe::{MISSES_MAX, MISSES_WHILE_BEHIND_MAX, MISSES_WHILE_RECE
 use super::super::status::LinkConnection;
 use super::Listening;
 use crate::broker::{AffectedTopics, GapCause, TopicGap};
-use earshot_redis_link::Failure;
+use earshot_redis_link::LinkError;
 
 /// Checks that may be under way at one time; each ends by itself.
 const CHECKS_MAX: usize = 16;
@@ -67,7 +67,7 @@ impl Listening<'_> {
     }
 
     /// Judges what a probe has shown to be lost for certain.
-    pub(super) fn judge_loss(&mut self, proof: &Proof) -> Result<(), Failure> {
+    pub(super) fn judge_loss(&mut self, proof: &Proof) -> Result<(), LinkError> {
         match proof {
             Proof::Dropped => self.judge_dropped(),
             Proof::OtherServer(commands) => self.judge_other_server(*commands),
@@ -77,13 +77,13 @@ impl Listening<'_> {
 
     /// The server published a probe on this connection, and it was lost on the way. What is lost once is a gap, and the
     /// connection goes on.
-    fn judge_dropped(&mut self) -> Result<(), Failure> {
+    fn judge_dropped(&mut self) -> Result<(), LinkError> {
         let from = self.prober.echoes.verified();
         self.proven = self.proven.min(from);
         self.drops += 1;
         if self.drops >= MISSES_MAX {
             let cause = "probes were acknowledged and did not arrive, although PING is answered";
-            return Err(Failure::Deaf(cause.to_owned()));
+            return Err(LinkError::NotReceiving(cause.to_owned()));
         }
         self.link.wishes.state().skipped(1);
         self.discard_probes();
@@ -95,12 +95,12 @@ impl Listening<'_> {
     }
 
     /// The two links are on different servers. The one that was connected first is the stale one, and reconnects.
-    fn judge_other_server(&mut self, commands: LinkConnection) -> Result<(), Failure> {
+    fn judge_other_server(&mut self, commands: LinkConnection) -> Result<(), LinkError> {
         let from = self.prober.echoes.verified();
         self.proven = self.proven.min(from);
         if self.since <= commands.since {
             let cause = "the server that publications go to does not have the subscription";
-            return Err(Failure::Deaf(cause.to_owned()));
+            return Err(LinkError::NotReceiving(cause.to_owned()));
         }
         self.discard_probes();
         self.link.commands.request_reconnect(commands);
@@ -141,7 +141,7 @@ impl Listening<'_> {
         }
     }
 
-    pub(super) fn judge(&mut self, proof: Proof) -> Result<(), Failure> {
+    pub(super) fn judge(&mut self, proof: Proof) -> Result<(), LinkError> {
         self.probe = None;
         let state = self.link.wishes.state();
         match proof {
@@ -161,7 +161,9 @@ impl Listening<'_> {
             Proof::Rejected(reason) => {
                 self.misses += 1;
                 if self.misses >= MISSES_MAX {
-                    return Err(Failure::Unreachable(format!("a probe is answered with an error: {reason}")));
+                    return Err(LinkError::Unreachable(format!(
+                        "a probe is answered with an error: {reason}"
+                    )));
                 }
             }
             Proof::Missed { heard_others, behind } => {
@@ -173,7 +175,7 @@ impl Listening<'_> {
                 };
                 if self.misses >= most {
                     self.reconnect_older_commands();
-                    return Err(Failure::Deaf(format!(
+                    return Err(LinkError::NotReceiving(format!(
                         "{} probes in a row were published and not heard on the subscription",
                         self.misses
                     )));

@@ -85,7 +85,7 @@ async fn a_forbidden_topic_that_was_admitted_without_redis_does_not_take_the_lin
     let rights = ["--user", "web", "on", ">pw", "+@all", "~*", "resetchannels", "&ok", "&earshot:probe:*"];
     let mut server = Server::start(&rights).await;
     let mut settings = quick(&format!("redis://web:pw@127.0.0.1:{}", server.port));
-    settings.instance.refused_retry_max = Duration::from_secs(3600);
+    settings.instance.rejected_retry_max = Duration::from_secs(3600);
     let lab = Lab::new(settings);
     lab.both_up().await;
     down(&lab, &mut server).await;

@@ -21,8 +21,8 @@ async fn a_wrong_password_is_told_and_heals_when_it_is_right() {
 async fn a_missing_password_is_a_refusal_too() {
     let server = Server::start(&["--requirepass", "right"]).await;
     let mut settings = quick(&server.url());
-    settings.instance.refused_retry_min = Duration::from_secs(3600);
-    settings.instance.refused_retry_max = Duration::from_secs(3600);
+    settings.instance.rejected_retry_min = Duration::from_secs(3600);
+    settings.instance.rejected_retry_max = Duration::from_secs(3600);
     let lab = Lab::new(settings);
     let told = |link: &LinkStatus| link.error.as_ref().is_some_and(|cause| cause.contains("NOAUTH"));
     eventually("both links tell", || lab.broker.links().iter().all(told)).await;

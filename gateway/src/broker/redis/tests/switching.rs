@@ -320,7 +320,7 @@ async fn a_server_that_answers_with_errors_only_is_not_ready() {
         let url = format!("redis://127.0.0.1:{}", proxy.port);
         let mut settings = settings(&url);
         // Nothing but the probes finds it.
-        (settings.ping_interval, settings.instance.refused_retry_max) = (DEADLINE * 2, DEADLINE * 2);
+        (settings.ping_interval, settings.instance.rejected_retry_max) = (DEADLINE * 2, DEADLINE * 2);
         let lab = Lab::new(settings);
         lab.both_up().await;
         eventually("it is proven", || lab.subscriptions().probe.is_some()).await;
