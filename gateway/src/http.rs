@@ -20,13 +20,14 @@ mod link_metrics;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{MethodFilter, MethodRouter, any, on};
 use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::ingress::StreamContext;
+use crate::ingress::routes::{Endpoint, ROUTES, Route};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use api_auth::ApiAuth;
@@ -55,22 +56,23 @@ pub struct AppState {
     pub uid: String,
 }
 
-/// Returns all routes; `with_console`: `/` is the console page.
+/// Returns a router for all routes of the routing table; `with_console`: including the console page.
 pub fn router(state: Arc<AppState>, with_console: bool) -> Router {
-    let mut router = Router::new()
-        .route("/api/{method}", post(api::call))
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/sse", any(hyper_streams::sse))
-        .route("/sse/", any(hyper_streams::sse))
-        .route("/sse/{*channel}", any(hyper_streams::sse))
-        .route("/ws", get(hyper_streams::websocket))
-        .route("/connection/websocket", get(hyper_streams::websocket));
-    if with_console {
-        router = console::add_routes(router);
+    let routes = ROUTES.iter().filter(|route| with_console || route.endpoint != Endpoint::Console);
+    routes.fold(Router::new(), |router, route| router.route(route.path, handler(route))).with_state(state)
+}
+
+fn handler(route: &Route) -> MethodRouter<Arc<AppState>> {
+    let method = if route.method == Method::POST { MethodFilter::POST } else { MethodFilter::GET };
+    match route.endpoint {
+        Endpoint::Api => on(method, api::call),
+        Endpoint::Health => on(method, health::health),
+        Endpoint::Ready => on(method, health::ready),
+        Endpoint::Metrics => on(method, health::metrics),
+        Endpoint::EventStream => any(hyper_streams::sse),
+        Endpoint::WebSocket => on(method, hyper_streams::websocket),
+        Endpoint::Console => on(method, console::serve),
     }
-    router.with_state(state)
 }
 
 /// Returns an error response with a plain text body.

@@ -6,7 +6,8 @@
 //! accepted. Only hyper responds to well-formed requests.
 //!
 //! - [`listener`]: listening sockets and socket options.
-//! - [`head`]: reads and parses the request head.
+//! - [`head`]: reads and parses the request head; `response_head`: renders one.
+//! - [`routes`]: the routing table.
 //! - [`handshake`], [`sse_request`]: requests for streams.
 //! - [`origin`]: allowed origins and hosts.
 //! - [`cors`]: CORS headers.
@@ -21,6 +22,8 @@ pub mod head;
 pub mod http_server;
 mod listener;
 pub mod origin;
+mod response_head;
+pub mod routes;
 pub mod sse_request;
 
 use std::io::{self, Read};
@@ -29,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, Version, header};
 use bytes::{Bytes, BytesMut};
 use earshot_protocol::Disconnect;
 
@@ -43,9 +47,7 @@ use http_server::{HttpLimits, HttpServer, Peer};
 use listener::Listener;
 pub use listener::bind;
 use origin::{HostPolicy, OriginPolicy};
-
-/// Paths that are served from the permit pool *state* when all other pools are exhausted.
-const STATE_PATHS: [&str; 3] = ["/health", "/ready", "/metrics"];
+use routes::Endpoint;
 
 /// The delay before connections are accepted again after an error.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -263,7 +265,10 @@ impl StreamContext {
     /// Acquires a permit for a connection; `head` is its request head, if it is complete. `None`: the connection is
     /// closed without a response.
     fn acquire_permit(&self, head: Option<&RequestHead>) -> Option<Permit> {
-        let is_state_request = || head.is_some_and(|head| STATE_PATHS.contains(&head.request().uri().path()));
+        let is_state_request = || {
+            let route = head.and_then(|head| routes::find(head.request().uri().path()));
+            route.is_some_and(|route| route.endpoint.is_state())
+        };
         let permit = self.admission.admit();
         let permit = permit.or_else(|| is_state_request().then(|| self.admission.admit_state_request())?);
         if permit.is_none() {
@@ -294,24 +299,29 @@ impl StreamContext {
     fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<(NewConnectionKind, Bytes)> {
         let request = head.request();
         let is_absolute = request.uri().authority().is_some();
-        let host = request.headers().get(axum::http::header::HOST);
+        let host = request.headers().get(header::HOST);
         if is_absolute || !self.hosts.is_allowed(host, peer.via_loopback) {
             return None;
         }
-        if handshake::is_websocket_path(request.uri().path()) {
-            return match handshake::negotiate(request, &self.origins) {
-                Handshake::Accepted { response, encoding, refusal } => {
-                    Some((NewConnectionKind::WebSocket { encoding, rejection: refusal }, response))
+        let route = routes::find(request.uri().path()).filter(|route| route.method == request.method())?;
+        match route.endpoint {
+            Endpoint::WebSocket => match handshake::negotiate(request, &self.origins) {
+                Handshake::Accepted { headers, encoding, refusal } => {
+                    let head = response_head::render("HTTP/1.1 101 Switching Protocols", &headers);
+                    Some((NewConnectionKind::WebSocket { encoding, rejection: refusal }, head))
                 }
                 Handshake::Rejected { .. } => None,
-            };
+            },
+            Endpoint::EventStream if request.version() == Version::HTTP_11 => {
+                let kind = sse_request::parse(request)?.authorize(self, request.headers()).ok()?;
+                let mut headers = cors::headers(&self.origins, request.headers());
+                headers.extend(sse_request::RESPONSE_HEADERS);
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                Some((kind, response_head::render("HTTP/1.1 200 OK", &headers)))
+            }
+            _ => None,
         }
-        let sse = sse_request::parse(request)?;
-        if request.version() != axum::http::Version::HTTP_11 {
-            return None;
-        }
-        let accepted = sse.authorize(self, request.headers()).ok()?;
-        Some((accepted.kind, crate::shard::sse::head(&accepted.cors)))
     }
 }
 

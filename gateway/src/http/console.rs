@@ -2,10 +2,8 @@
 //!
 //! The content security policy allows these files only: no inline script, no inline style, no other origin.
 
-use axum::Router;
-use axum::http::header;
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; \
                       img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
@@ -33,11 +31,12 @@ const FILES: [(&str, &str, &str); 12] = [
     script!("websocket.js"),
 ];
 
-/// Adds the routes of the console.
-pub(super) fn add_routes<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
-    FILES.into_iter().fold(router, |router, (path, content_type, text)| {
-        router.route(path, get(async move || file(content_type, text)))
-    })
+/// Handles `GET /` and `GET /console/{file}`.
+pub(super) async fn serve(uri: Uri) -> Response {
+    match FILES.into_iter().find(|(path, ..)| *path == uri.path()) {
+        Some((_, content_type, text)) => file(content_type, text),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 fn file(content_type: &'static str, text: &'static str) -> Response {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -15,7 +15,6 @@ use crate::admission::Permit;
 use crate::ingress::handshake::{self, Handshake};
 use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
 use crate::ingress::{accept_upgraded, cors, sse_request};
-use crate::shard::sse::HEADERS;
 use crate::shard::{NewConnectionKind, SseRejection, token};
 
 /// Handles `GET /sse…` and preflight requests.
@@ -34,8 +33,8 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         return (allow, cors, plain_error(405, "method not allowed: use GET".to_owned())).into_response();
     };
-    let accepted = match sse.authorize(&state.streams, request.headers()) {
-        Ok(accepted) => accepted,
+    let kind = match sse.authorize(&state.streams, request.headers()) {
+        Ok(kind) => kind,
         Err(refusal) => {
             if matches!(refusal, SseRejection::Token) {
                 token::log_refused("in a request for an event stream");
@@ -49,8 +48,8 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
     let permit = request.extensions().get::<SharedPermit>().and_then(SharedPermit::take);
     let is_last = permit.is_some();
     let admitted = match permit {
-        Some(permit) => Some(state.streams.admit(permit, accepted.kind)),
-        None => state.streams.admit_multiplexed(accepted.kind),
+        Some(permit) => Some(state.streams.admit(permit, kind)),
+        None => state.streams.admit_multiplexed(kind),
     };
     let body = match admitted {
         Some((permit, kind)) => {
@@ -60,10 +59,8 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
         None => Body::empty(),
     };
     let mut response = Response::new(body);
-    for (name, value) in HEADERS {
-        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
-    response.headers_mut().extend(accepted.cors);
+    response.headers_mut().extend(sse_request::RESPONSE_HEADERS);
+    response.headers_mut().extend(cors);
     if is_last {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -86,7 +83,7 @@ pub async fn websocket(State(state): State<Arc<AppState>>, mut request: Request)
     *head.version_mut() = request.version();
     *head.headers_mut() = request.headers().clone();
     match handshake::negotiate(&head, &state.streams.origins) {
-        Handshake::Accepted { response, encoding, refusal } => {
+        Handshake::Accepted { headers, encoding, refusal } => {
             let permit = request.extensions_mut().remove::<SharedPermit>();
             let upgrade = hyper::upgrade::on(&mut request);
             let app = Arc::clone(&state);
@@ -100,7 +97,7 @@ pub async fn websocket(State(state): State<Arc<AppState>>, mut request: Request)
                     hand_to_shard(&app, upgraded, admitted).await;
                 }
             });
-            upgrade_response(&response)
+            (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
         }
         Handshake::Rejected { status, reason } => {
             let mut response = plain_error(status, reason);
@@ -116,24 +113,6 @@ pub async fn websocket(State(state): State<Arc<AppState>>, mut request: Request)
             response
         }
     }
-}
-
-/// Converts the response head of a handshake to a response for hyper.
-fn upgrade_response(response: &[u8]) -> Response {
-    let mut headers = [httparse::EMPTY_HEADER; 8];
-    let mut parsed = httparse::Response::new(&mut headers);
-    if parsed.parse(response).is_err() {
-        return plain_error(400, "handshake failed".to_owned());
-    }
-    let mut answer = StatusCode::SWITCHING_PROTOCOLS.into_response();
-    for header in parsed.headers.iter() {
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(header.name.as_bytes()), HeaderValue::from_bytes(header.value))
-        {
-            answer.headers_mut().insert(name, value);
-        }
-    }
-    answer
 }
 
 async fn hand_to_shard(

@@ -3,8 +3,7 @@
 //! Errors of the handshake itself are HTTP errors. Rejections that a client must be able to distinguish follow the
 //! handshake as a close code: React Native reports any failed upgrade as 1006.
 
-use axum::http::{HeaderMap, Request, header};
-use bytes::Bytes;
+use axum::http::{HeaderMap, HeaderValue, Request, header};
 use earshot_protocol::{Disconnect, Encoding};
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 
@@ -12,16 +11,17 @@ use super::credentials;
 use super::origin::OriginPolicy;
 use crate::shard::token;
 
-const JSON: &str = "centrifuge-json";
-const PROTOBUF: &str = "centrifuge-protobuf";
+/// The supported subprotocols with their encodings.
+const SUBPROTOCOLS: [(&str, Encoding); 2] =
+    [("centrifuge-json", Encoding::Json), ("centrifuge-protobuf", Encoding::Protobuf)];
 
 /// The result of a handshake.
 #[derive(Debug)]
 pub enum Handshake {
     /// The connection is upgraded.
     Accepted {
-        /// The response head, ready to be written.
-        response: Bytes,
+        /// The headers of the response.
+        headers: HeaderMap,
         /// The encoding of the connection.
         encoding: Encoding,
         /// The connection must be closed with this code after the handshake.
@@ -34,11 +34,6 @@ pub enum Handshake {
         /// The reason, for the client.
         reason: String,
     },
-}
-
-/// Whether this is the path of a WebSocket endpoint.
-pub fn is_websocket_path(path: &str) -> bool {
-    matches!(path, "/ws" | "/connection/websocket")
 }
 
 /// Validates a WebSocket handshake and selects the encoding.
@@ -58,16 +53,16 @@ pub fn negotiate(request: &Request<()>, origins: &OriginPolicy) -> Handshake {
         Some(version) if version == "13" => {}
         _ => return rejected(426, "only version 13 of the WebSocket protocol is supported"),
     }
-    let response = match create_response(request) {
-        Ok(response) => response,
+    let mut headers = match create_response(request) {
+        Ok(response) => response.into_parts().0.headers,
         Err(error) => return rejected(400, &error.to_string()),
     };
-    let offered = offered_subprotocols(request.headers());
-    let encoding = encoding(request.uri().query(), &offered);
-    let chosen = offered.into_iter().find(|name| *name == JSON || *name == PROTOBUF);
-    let response = response_head(response.headers(), chosen);
+    let (subprotocol, encoding) = select_encoding(request);
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
+    }
     let refusal = close_code(request, origins);
-    Handshake::Accepted { response, encoding, refusal }
+    Handshake::Accepted { headers, encoding, refusal }
 }
 
 fn close_code(request: &Request<()>, origins: &OriginPolicy) -> Option<Disconnect> {
@@ -80,71 +75,72 @@ fn close_code(request: &Request<()>, origins: &OriginPolicy) -> Option<Disconnec
     })
 }
 
-/// Renders the response head.
-fn response_head(headers: &HeaderMap, protocol: Option<&str>) -> Bytes {
-    let mut head = Vec::with_capacity(192);
-    head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-    let mut line = |name: &str, value: &[u8]| {
-        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-            head.extend_from_slice(part);
-        }
-    };
-    for (name, value) in headers {
-        line(name.as_str(), value.as_bytes());
-    }
-    if let Some(protocol) = protocol {
-        line(header::SEC_WEBSOCKET_PROTOCOL.as_str(), protocol.as_bytes());
-    }
-    head.extend_from_slice(b"\r\n");
-    head.into()
-}
-
 fn rejected(status: u16, reason: &str) -> Handshake {
     Handshake::Rejected { status, reason: reason.to_owned() }
 }
 
-/// The subprotocols that the client offers, in its order. An empty header is accepted: older clients send one.
-fn offered_subprotocols(headers: &HeaderMap) -> Vec<&str> {
-    headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
+/// Selects the first supported subprotocol that the client offers; without one, the query selects the encoding. An empty
+/// header is accepted: older clients send one.
+fn select_encoding(request: &Request<()>) -> (Option<&'static str>, Encoding) {
+    let values = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let subprotocol = offered
         .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .collect()
-}
-
-fn encoding(query: Option<&str>, offered: &[&str]) -> Encoding {
-    match offered.iter().find(|name| **name == JSON || **name == PROTOBUF) {
-        Some(&PROTOBUF) => return Encoding::Protobuf,
-        Some(_) => return Encoding::Json,
-        None => {}
+        .find_map(|name| SUBPROTOCOLS.into_iter().find(|(supported, _)| *supported == name));
+    if let Some((subprotocol, encoding)) = subprotocol {
+        return (Some(subprotocol), encoding);
     }
-    let asked = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+    let query = request.uri().query().unwrap_or_default();
+    let is_protobuf = form_urlencoded::parse(query.as_bytes())
         .any(|(key, value)| (key == "format" || key == "cf_protocol") && value == "protobuf");
-    if asked { Encoding::Protobuf } else { Encoding::Json }
+    (None, if is_protobuf { Encoding::Protobuf } else { Encoding::Json })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn request(uri: &str, subprotocols: &[String]) -> Request<()> {
+        let request = Request::get(uri)
+            .header(header::HOST, "localhost")
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
+        let add = |request: axum::http::request::Builder, value: &String| {
+            request.header(header::SEC_WEBSOCKET_PROTOCOL, value)
+        };
+        subprotocols.iter().fold(request, add).body(()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn selects_the_first_supported_subprotocol(
+            lines in prop::collection::vec(
+                prop::collection::vec(
+                    prop_oneof!["centrifuge-json", "centrifuge-protobuf", "[a-z]{0,4}"], 0..4),
+                0..3,
+            ),
+        ) {
+            let headers: Vec<String> = lines.iter().map(|names| names.join(" , ")).collect();
+            let Handshake::Accepted { headers, encoding, .. } =
+                negotiate(&request("/ws", &headers), &OriginPolicy::default()) else { panic!("rejected") };
+            let expected = lines.iter().flatten().find(|name| name.starts_with("centrifuge-"));
+            let selected = headers.get(header::SEC_WEBSOCKET_PROTOCOL).map(|value| value.to_str().unwrap());
+            prop_assert_eq!(selected, expected.map(String::as_str));
+            let is_protobuf = expected.is_some_and(|name| name == "centrifuge-protobuf");
+            prop_assert_eq!(encoding == Encoding::Protobuf, is_protobuf);
+        }
+    }
 
     /// docs/scaling.md describes a load balancer that hashes a query parameter.
     #[test]
     fn ignores_unknown_query_parameters() {
-        let accepted = |uri: &str| {
-            assert!(is_websocket_path(uri.split('?').next().unwrap()));
-            let request = Request::get(uri)
-                .header(header::HOST, "localhost")
-                .header(header::CONNECTION, "Upgrade")
-                .header(header::UPGRADE, "websocket")
-                .header(header::SEC_WEBSOCKET_VERSION, "13")
-                .header(header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==");
-            match negotiate(&request.body(()).unwrap(), &OriginPolicy::default()) {
-                Handshake::Accepted { response, encoding, refusal: None } => (response, encoding),
-                other => panic!("{uri}: {other:?}"),
-            }
+        let accepted = |uri: &str| match negotiate(&request(uri, &[]), &OriginPolicy::default()) {
+            Handshake::Accepted { headers, encoding, refusal: None } => (headers, encoding),
+            other => panic!("{uri}: {other:?}"),
         };
         assert_eq!(accepted("/ws?room=7"), accepted("/ws"));
         assert_eq!(accepted("/ws?room=7&cf_protocol=protobuf"), accepted("/ws?cf_protocol=protobuf"));

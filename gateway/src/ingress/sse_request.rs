@@ -1,11 +1,11 @@
 //! Requests for event streams: parses channels and cursor, and checks that the client can reconnect with the largest
 //! cursor.
 
-use axum::http::{HeaderMap, Method, Request, Version};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 use earshot_protocol::Cursor;
 use percent_encoding::percent_decode_str;
 
-use super::{StreamContext, cors, credentials};
+use super::{StreamContext, credentials};
 use crate::shard::{NewConnectionKind, Resume, SseRejection, authorize};
 
 /// A request for an event stream, not yet authorized.
@@ -25,18 +25,17 @@ pub struct SseRequest {
     pub has_token: bool,
 }
 
-/// An authorized request for an event stream.
-#[derive(Debug)]
-pub struct SseAccepted {
-    /// The new connection, for a shard.
-    pub kind: NewConnectionKind,
-    /// The CORS headers of the response.
-    pub cors: HeaderMap,
-}
-
 const CURSOR_HEADER: &str = "last-event-id";
 const CURSOR_PARAMETERS: [&str; 2] = ["last_event_id", "lastEventId"];
 const PING_PARAMETER: (&str, &str) = ("ping", "true");
+
+/// The headers of the response, except for CORS.
+pub const RESPONSE_HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, no-transform")),
+    // nginx must not buffer the stream.
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+];
 
 /// Parses a request; `None` if it is not a `GET` of an event stream.
 pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
@@ -91,12 +90,12 @@ impl SseRequest {
     /// Authorizes the request.
     ///
     /// # Errors
-    /// See [`Refusal`].
+    /// See [`SseRejection`].
     pub fn authorize(
         &self,
         streams: &StreamContext,
         headers: &HeaderMap,
-    ) -> Result<SseAccepted, SseRejection> {
+    ) -> Result<NewConnectionKind, SseRejection> {
         if !streams.origins.is_allowed(headers) {
             return Err(SseRejection::Origin);
         }
@@ -110,9 +109,7 @@ impl SseRequest {
             Some(Ok(cursor)) => Resume::From(cursor),
             Some(Err(_)) => Resume::Unreadable,
         };
-        let kind =
-            NewConnectionKind::Sse { channels, named: self.named, ping: self.ping, resume, rejection: None };
-        Ok(SseAccepted { kind, cors: cors::headers(&streams.origins, headers) })
+        Ok(NewConnectionKind::Sse { channels, named: self.named, ping: self.ping, resume, rejection: None })
     }
 
     /// Checks that the client can reconnect with the largest cursor of this number of channels. A request may contain

@@ -5,34 +5,13 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ChannelTag, Cursor, StreamPosition, sse};
 
 use crate::node::publication::Publication;
 
-/// The headers of every stream, beside those of CORS.
-pub const HEADERS: [(&str, &str); 3] = [
-    ("content-type", "text/event-stream"),
-    ("cache-control", "no-cache, no-store, no-transform"),
-    ("x-accel-buffering", "no"),
-];
-
 /// The end of a chunked body.
 pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
-/// The response head over HTTP/1.1, with these headers beside its own.
-pub fn head(headers: &HeaderMap) -> Bytes {
-    let mut head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n".to_vec();
-    let own = HEADERS.iter().map(|(name, value)| (*name, value.as_bytes()));
-    for (name, value) in own.chain(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))) {
-        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-            head.extend_from_slice(part);
-        }
-    }
-    head.extend_from_slice(b"\r\n");
-    head.into()
-}
 
 /// One chunk of a chunked body.
 pub(super) fn chunk(body: &[u8]) -> Bytes {
