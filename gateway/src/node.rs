@@ -18,6 +18,7 @@ pub mod backpressure_policy;
 mod catch_up;
 pub mod channel;
 pub(crate) mod creators;
+mod error_code;
 pub mod history;
 pub mod idempotency;
 mod idle_channels;

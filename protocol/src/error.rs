@@ -1,6 +1,14 @@
 //! Error codes: why a request failed. Codes never change: SDKs act on them. For errors that close the connection, see
 //! [`crate::Disconnect`].
 
+use crate::ChannelNameError;
+
+impl From<ChannelNameError> for ErrorCode {
+    fn from(_: ChannelNameError) -> Self {
+        Self::BadRequest
+    }
+}
+
 /// Why a request failed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
@@ -77,6 +85,22 @@ impl ErrorCode {
         }
     }
 
+    /// The status of an HTTP response with this error.
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::BadRequest | Self::LimitExceeded => 400,
+            Self::Unauthorized | Self::TokenExpired | Self::Expired => 401,
+            Self::PermissionDenied => 403,
+            Self::UnknownChannel | Self::MethodNotFound => 404,
+            Self::AlreadySubscribed => 409,
+            Self::UnrecoverablePosition => 410,
+            Self::TooManyRequests => 429,
+            Self::Internal => 500,
+            Self::NotAvailable => 501,
+        }
+    }
+
     /// Whether the same request may succeed later.
     #[must_use]
     pub const fn is_temporary(self) -> bool {
@@ -93,6 +117,15 @@ mod tests {
         let codes: Vec<u32> = ErrorCode::ALL.iter().map(|error| error.code()).collect();
         assert_eq!(codes, (100..=112).collect::<Vec<u32>>());
         assert!(ErrorCode::ALL.iter().all(|error| !error.message().is_empty()));
+    }
+
+    #[test]
+    fn temporary_errors_have_status_429_or_500() {
+        for error in ErrorCode::ALL {
+            let status = error.http_status();
+            assert!((400..600).contains(&status), "{error:?}");
+            assert_eq!(error.is_temporary(), status == 500 || status == 429, "{error:?}");
+        }
     }
 
     #[test]

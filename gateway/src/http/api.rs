@@ -152,7 +152,7 @@ pub async fn call(
         "history_remove" => history_remove(&state, body).await,
         _ => {
             let error = ApiError::new(ErrorCode::MethodNotFound, format!("unknown method {method:?}"));
-            return (StatusCode::NOT_FOUND, Json(ApiResponse::from(Err(error)))).into_response();
+            return error.into_response();
         }
     };
     Json(ApiResponse::from(result)).into_response()
@@ -226,10 +226,7 @@ async fn history(state: &AppState, body: &[u8]) -> ApiResult {
     match state.node.history(&name, &page).await {
         // This node is not subscribed to the channel, so it has no history.
         None => to_result(&HistoryResult::default()),
-        Some(Err(HistoryError::Unrecoverable)) => {
-            Err(ApiError::new(ErrorCode::UnrecoverablePosition, "the epoch of the position does not match"))
-        }
-        Some(Err(HistoryError::Broker(error))) => Err(PublishError::from(error).into()),
+        Some(Err(error)) => Err(ApiError::new(ErrorCode::from(&error), error.to_string())),
         Some(Ok(history)) => {
             let publications =
                 history.publications.iter().map(|publication| PublicationView::new(publication)).collect();
@@ -370,20 +367,18 @@ fn body_error(state: &AppState, error: &BodyError) -> Response {
         BodyError::Busy(_) => {
             state.metrics.control.api_requests_rejected.add(1);
             let error = ApiError::new(ErrorCode::TooManyRequests, error.to_string());
-            return (StatusCode::TOO_MANY_REQUESTS, Json(ApiResponse::from(Err(error)))).into_response();
+            return error.into_response();
         }
     };
     plain_error(status, error.to_string())
 }
 
 fn auth_error(error: ApiAuthError) -> Response {
-    let (status, code) = match error {
-        ApiAuthError::InvalidKey => (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized),
-        ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin => {
-            (StatusCode::FORBIDDEN, ErrorCode::PermissionDenied)
-        }
+    let code = match error {
+        ApiAuthError::InvalidKey => ErrorCode::Unauthorized,
+        ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin => ErrorCode::PermissionDenied,
     };
-    (status, Json(ApiResponse::from(Err(ApiError::new(code, error.to_string()))))).into_response()
+    ApiError::new(code, error.to_string()).into_response()
 }
 
 impl ApiError {
@@ -396,8 +391,17 @@ impl ApiError {
     }
 }
 
+/// An error outside of a method's result: the HTTP status is that of the code.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.http_status());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(ApiResponse::from(Err(self)))).into_response()
+    }
+}
+
 impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
-        Self::new(error.code(), error.to_string())
+        Self::new(ErrorCode::from(&error), error.to_string())
     }
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, ClientInfo, Epoch, ErrorCode, StreamPosition};
+use earshot_protocol::{ChannelName, ClientInfo, Epoch, StreamPosition};
 use tokio::sync::oneshot;
 
 use super::publication::Publication;
@@ -180,12 +180,14 @@ pub struct HistoryPage {
 pub type HistoryResponse = Result<HistoryPage, HistoryError>;
 
 /// Why a page of history could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
     /// The position belongs to another sequence.
+    #[error("the epoch of the position does not match")]
     Unrecoverable,
     /// The log could not be read.
-    Broker(BrokerError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
 }
 
 /// Requests what a connection has missed.
@@ -265,20 +267,6 @@ impl NodeEvent {
             Self::Publications(publications) => publications.len(),
             Self::Recovered(_, _, recovery) => recovery.publications.len(),
             _ => 0,
-        }
-    }
-}
-
-impl PublishError {
-    /// The error code that the client receives.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::UnknownChannel => ErrorCode::UnknownChannel,
-            Self::TagsUnsupported => ErrorCode::NotAvailable,
-            Self::TooLarge { .. } => ErrorCode::LimitExceeded,
-            Self::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
-            Self::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
-            Self::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
         }
     }
 }

@@ -15,9 +15,7 @@ use super::event_loop::Shard;
 use super::pending_replies::{AwaitedReply, PendingReply};
 use super::token;
 use crate::node::history::encode_epoch;
-use crate::node::messages::{
-    HistoryError, HistoryQuery, HistoryResponse, NodeRequest, RecoverFrom, RequestId, SubscribeError,
-};
+use crate::node::messages::{HistoryQuery, HistoryResponse, NodeRequest, RecoverFrom, RequestId};
 use crate::node::namespace::Access;
 use crate::random;
 
@@ -328,20 +326,7 @@ pub(super) fn history_body(history: Option<HistoryResponse>) -> ReplyBody {
             epoch: encode_epoch(history.top.epoch),
             offset: history.top.offset,
         }),
-        Some(Err(HistoryError::Unrecoverable)) => ReplyBody::Error(ErrorCode::UnrecoverablePosition.into()),
-        Some(Err(HistoryError::Broker(_))) => ReplyBody::Error(ErrorCode::Internal.into()),
+        Some(Err(error)) => ReplyBody::Error(ErrorCode::from(&error).into()),
         None => ReplyBody::Error(ErrorCode::NotAvailable.into()),
-    }
-}
-
-pub(super) fn subscribe_code(error: &SubscribeError) -> ErrorCode {
-    use crate::broker::BrokerError;
-    match error {
-        SubscribeError::UnknownChannel => ErrorCode::UnknownChannel,
-        SubscribeError::TooManyChannels => ErrorCode::LimitExceeded,
-        SubscribeError::NodeBehind => ErrorCode::Internal,
-        SubscribeError::Broker(BrokerError::Unavailable(_)) => ErrorCode::Internal,
-        SubscribeError::Broker(BrokerError::Busy) => ErrorCode::TooManyRequests,
-        SubscribeError::Broker(BrokerError::Refused(_)) => ErrorCode::PermissionDenied,
     }
 }

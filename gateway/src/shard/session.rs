@@ -162,7 +162,7 @@ impl Shard {
                 (request_id, ReplyBody::Publish(PublishResult { local }))
             }
             NodeResponse::Published(request_id, Err(error)) => {
-                (request_id, ReplyBody::Error(error.code().into()))
+                (request_id, ReplyBody::Error(ErrorCode::from(&error).into()))
             }
             NodeResponse::History(request_id, history) => (request_id, commands::history_body(history)),
         };
@@ -185,7 +185,7 @@ impl Shard {
         channel: ChannelId,
         error: &SubscribeError,
     ) {
-        let code = commands::subscribe_code(error);
+        let code = ErrorCode::from(error);
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         connection.remove(channel);
         let Some(session) = connection.session() else { return self.reject_stream(connection_id, code) };

@@ -1,0 +1,48 @@
+//! The error table: the protocol code of each error that a client's request can cause. The HTTP status of a code is
+//! [`ErrorCode::http_status`].
+
+use earshot_protocol::ErrorCode;
+
+use super::messages::{HistoryError, PublishError, SubscribeError};
+use crate::broker::BrokerError;
+
+impl From<&BrokerError> for ErrorCode {
+    fn from(error: &BrokerError) -> Self {
+        match error {
+            BrokerError::Unavailable(_) => Self::Internal,
+            BrokerError::Busy => Self::TooManyRequests,
+            BrokerError::Refused(_) => Self::PermissionDenied,
+        }
+    }
+}
+
+impl From<&SubscribeError> for ErrorCode {
+    fn from(error: &SubscribeError) -> Self {
+        match error {
+            SubscribeError::UnknownChannel => Self::UnknownChannel,
+            SubscribeError::TooManyChannels => Self::LimitExceeded,
+            SubscribeError::NodeBehind => Self::Internal,
+            SubscribeError::Broker(error) => error.into(),
+        }
+    }
+}
+
+impl From<&PublishError> for ErrorCode {
+    fn from(error: &PublishError) -> Self {
+        match error {
+            PublishError::UnknownChannel => Self::UnknownChannel,
+            PublishError::TagsUnsupported => Self::NotAvailable,
+            PublishError::TooLarge { .. } => Self::LimitExceeded,
+            PublishError::Broker(error) => error.into(),
+        }
+    }
+}
+
+impl From<&HistoryError> for ErrorCode {
+    fn from(error: &HistoryError) -> Self {
+        match error {
+            HistoryError::Unrecoverable => Self::UnrecoverablePosition,
+            HistoryError::Broker(error) => error.into(),
+        }
+    }
+}
