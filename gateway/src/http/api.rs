@@ -2,132 +2,34 @@
 //!
 //! Payloads pass through byte for byte. Options of Centrifugo that are not supported are rejected, never ignored.
 
-use std::borrow::Cow;
+mod params;
+mod response;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, ErrorCode, PayloadKind};
+use earshot_protocol::ErrorCode;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::api_auth::ApiAuthError;
 use super::body::BodyError;
 use super::{AppState, plain_error};
+use crate::broker::DeliveryScope;
 use crate::broker::log::AppendOptions;
-use crate::broker::{Attributes, DeliveryScope};
 use crate::node::history::encode_epoch;
-use crate::node::idempotency::IDEMPOTENCY_KEY_BYTES_MAX;
-use crate::node::messages::{HistoryError, HistoryQuery, PublishError, Published, RecoverFrom};
-use crate::node::publication::Publication;
+use crate::node::messages::{HistoryQuery, PublishError, Published, RecoverFrom};
+use params::{ChannelsParams, HistoryParams, HistoryRemoveParams, PublishParams, parse_body, parse_channel};
+use response::{ApiError, ApiResponse, ApiResult, HistoryResult, PublicationView, to_result};
 
 /// The maximum number of concurrent publications of one broadcast.
 const BROADCAST_CONCURRENCY_MAX: usize = 256;
-
-/// Why an API request fails. Clients match the message of the code, so the details are in a separate field.
-#[derive(Debug)]
-struct ApiError {
-    code: ErrorCode,
-    detail: String,
-}
-
-/// The result of a method as JSON text: payloads are not parsed.
-type ApiResult = Result<Box<RawValue>, ApiError>;
-
-/// The response body of every method.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum ApiResponse {
-    Result(Box<RawValue>),
-    Error { code: u32, message: &'static str, detail: String },
-}
-
-/// The parameters of `publish` (`channel`) and `broadcast` (`channels`).
-#[derive(Debug, Deserialize)]
-struct PublishParams<'a> {
-    channel: Option<String>,
-    channels: Option<Vec<String>>,
-    #[serde(borrow, default, deserialize_with = "some_raw_value")]
-    data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    tags: Option<BTreeMap<String, String>>,
-    idempotency_key: Option<String>,
-    delta: Option<bool>,
-    skip_history: Option<bool>,
-    version: Option<u64>,
-    version_epoch: Option<String>,
-}
-
-/// An explicit `null` is a payload; only a missing field is `None`.
-fn some_raw_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-#[derive(Debug, Deserialize)]
-struct HistoryParams {
-    channel: String,
-    #[serde(default)]
-    limit: i32,
-    since: Option<SinceParam>,
-    #[serde(default)]
-    reverse: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct SinceParam {
-    #[serde(default)]
-    offset: u64,
-    #[serde(default)]
-    epoch: String,
-}
-
-/// The result of `history`.
-#[derive(Debug, Default, Serialize)]
-struct HistoryResult<'a> {
-    publications: Vec<PublicationView<'a>>,
-    epoch: String,
-    offset: u64,
-}
-
-/// A publication in a result: JSON unchanged, text as a string, other bytes as base64.
-#[derive(Debug, Default, Serialize)]
-struct PublicationView<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<PublicationData<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    b64data: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<Box<RawValue>>,
-    offset: u64,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    tags: BTreeMap<&'a str, &'a str>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum PublicationData<'a> {
-    Json(&'a RawValue),
-    Text(Cow<'a, str>),
-}
-
-#[derive(Debug, Deserialize)]
-struct HistoryRemoveParams {
-    channel: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct ChannelsParams {
-    #[serde(default)]
-    pattern: String,
-}
 
 /// Handles `POST /api/{method}`.
 pub async fn call(
@@ -242,29 +144,6 @@ async fn history_remove(state: &AppState, body: &[u8]) -> ApiResult {
     to_result(&json!({}))
 }
 
-impl<'a> PublicationView<'a> {
-    fn new(publication: &'a Publication) -> Self {
-        let bytes = publication.payload.bytes();
-        let text = || PublicationData::Text(String::from_utf8_lossy(bytes));
-        let (data, b64data) = match publication.payload.kind() {
-            PayloadKind::Json => {
-                (Some(serde_json::from_slice(bytes).map_or_else(|_| text(), PublicationData::Json)), None)
-            }
-            PayloadKind::Text => (Some(text()), None),
-            PayloadKind::Binary => (None, Some(base64::prelude::BASE64_STANDARD.encode(bytes))),
-        };
-        let attributes = &publication.attributes;
-        let info = attributes.info().and_then(|info| RawValue::from_string(info.to_json()).ok());
-        let tags = attributes.tags().iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        Self { data, b64data, info, offset: publication.position.offset, tags }
-    }
-}
-
-fn parse_channel(channel: &str) -> Result<ChannelName, ApiError> {
-    ChannelName::parse(channel)
-        .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("channel {channel:?}: {error}")))
-}
-
 async fn channels(state: &AppState, body: &[u8]) -> ApiResult {
     let request: ChannelsParams = parse_body(if body.is_empty() { b"{}" } else { body })?;
     let pattern = wildmatch::WildMatch::new(&request.pattern);
@@ -294,71 +173,6 @@ async fn info(state: &AppState) -> ApiResult {
     }] }))
 }
 
-impl PublishParams<'_> {
-    fn payload(&self) -> Result<Bytes, ApiError> {
-        self.check_options()?;
-        match (self.data, self.b64data.as_deref()) {
-            (Some(data), None | Some("")) => Ok(Bytes::copy_from_slice(data.get().as_bytes())),
-            (None, Some(text)) => base64::prelude::BASE64_STANDARD
-                .decode(text)
-                .map(Bytes::from)
-                .map_err(|error| ApiError::new(ErrorCode::BadRequest, format!("b64data: {error}"))),
-            _ => Err(ApiError::new(ErrorCode::BadRequest, "either data or b64data is required")),
-        }
-    }
-
-    /// Rejects options that are not supported and would change the publication.
-    fn check_options(&self) -> Result<(), ApiError> {
-        let given = [
-            ("delta", self.delta == Some(true)),
-            ("skip_history", self.skip_history == Some(true)),
-            ("version", self.version.is_some_and(|version| version != 0)),
-            ("version_epoch", self.version_epoch.as_ref().is_some_and(|epoch| !epoch.is_empty())),
-        ];
-        match given.into_iter().find(|(_, given)| *given) {
-            Some((name, _)) => {
-                Err(ApiError::new(ErrorCode::NotAvailable, format!("{name} is not supported: remove it")))
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn publish_options(&self) -> Result<AppendOptions, ApiError> {
-        let idempotency_key = self.idempotency_key.as_deref().filter(|key| !key.is_empty());
-        if let Some(key) = idempotency_key
-            && key.len() > IDEMPOTENCY_KEY_BYTES_MAX
-        {
-            let detail = format!(
-                "idempotency_key has {} bytes; the maximum is {IDEMPOTENCY_KEY_BYTES_MAX}",
-                key.len()
-            );
-            return Err(ApiError::new(ErrorCode::LimitExceeded, detail));
-        }
-        let tags = self.tags.iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let attributes = Attributes::new(tags, None);
-        Ok(AppendOptions { attributes, idempotency_key: idempotency_key.map(Arc::from) })
-    }
-}
-
-fn parse_body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::new(ErrorCode::BadRequest, error.to_string()))
-}
-
-fn to_result(result: &impl Serialize) -> ApiResult {
-    to_raw_value(result).map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))
-}
-
-impl From<ApiResult> for ApiResponse {
-    fn from(result: ApiResult) -> Self {
-        match result {
-            Ok(result) => Self::Result(result),
-            Err(ApiError { code, detail }) => {
-                Self::Error { code: code.code(), message: code.message(), detail }
-            }
-        }
-    }
-}
-
 fn body_error(state: &AppState, error: &BodyError) -> Response {
     let status = match error {
         BodyError::TooLarge(_) => 413,
@@ -379,29 +193,4 @@ fn auth_error(error: ApiAuthError) -> Response {
         ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin => ErrorCode::PermissionDenied,
     };
     ApiError::new(code, error.to_string()).into_response()
-}
-
-impl ApiError {
-    fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
-    }
-
-    fn missing(key: &str) -> Self {
-        Self::new(ErrorCode::BadRequest, format!("`{key}` is missing"))
-    }
-}
-
-/// An error outside of a method's result: the HTTP status is that of the code.
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.code.http_status());
-        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(ApiResponse::from(Err(self)))).into_response()
-    }
-}
-
-impl From<PublishError> for ApiError {
-    fn from(error: PublishError) -> Self {
-        Self::new(ErrorCode::from(&error), error.to_string())
-    }
 }
