@@ -30,7 +30,7 @@ async fn client_that_exhausts_the_channel_limit_does_not_block_others() {
     for number in 0..20 {
         assert_subscribes(&gateway, &format!("during-{number}")).await;
     }
-    assert!(gateway.metric("earshot_channels_evicted_total", &[r#"reason="limit""#]).await > 0.0);
+    gateway.wait_for_metric("earshot_channels_evicted_total", &[r#"reason="limit""#], |n| n > 0.0).await;
     let requests = attack.stop().await;
     assert!(requests * PER_REQUEST > LIMIT, "{requests} requests are too few");
     assert_subscribes(&gateway, "after").await;

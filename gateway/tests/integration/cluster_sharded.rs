@@ -82,7 +82,7 @@ async fn each_node_with_subscriptions_has_its_own_probe() {
         })
         .await;
     }
-    assert!(gateway.metric("earshot_redis_up", &[r#"link="sharded""#]).await >= 1.0);
+    gateway.wait_for_metric("earshot_redis_up", &[r#"link="sharded""#], |links| links >= 1.0).await;
 }
 
 #[tokio::test]

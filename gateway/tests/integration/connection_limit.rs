@@ -10,7 +10,7 @@ use crate::harness::encoding::Encoding;
 use crate::harness::http::Raw;
 use crate::harness::http2::Connection;
 use crate::harness::ws_frames::{self, RawWebSocket};
-use crate::harness::{Gateway, SseClient, WsClient, exclusive, http, until};
+use crate::harness::{Gateway, WsClient, exclusive, http, until};
 
 /// More connections than any `connections` setting of these tests plus the reserve.
 const IDLE_CONNECTIONS: usize = 200;
@@ -82,14 +82,16 @@ async fn every_kind_of_disconnect_returns_its_permit() {
         assert_permits_return(&gateway).await;
     }
 
-    let admitted = [
-        SseClient::open(address, "/sse/a").await,
-        SseClient::open(address, "/sse/a").await,
-        SseClient::open(address, "/sse/a").await,
-    ];
-    let mut keep_alive = Raw::connect(address).await;
-    keep_alive.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    assert_eq!(keep_alive.response().await.unwrap().status, 200);
+    let admitted = [open_stream(&gateway).await, open_stream(&gateway).await, open_stream(&gateway).await];
+    let mut keep_alive = until("a connection within the limit", async || {
+        let mut raw = Raw::connect(address).await;
+        raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let response = raw.response().await.unwrap();
+        assert_eq!(response.status, 200);
+        // Beyond the limit, the gateway closes the connection after the response.
+        response.header("connection").is_none_or(|option| option != "close").then_some(raw)
+    })
+    .await;
     let mut rejected = RawWebSocket::open(address).await;
     assert_eq!(rejected.close().await.map(|(code, _)| code), Some(3013));
     // The kept-alive connection already holds a permit, which the WebSocket keeps.
@@ -101,9 +103,11 @@ async fn every_kind_of_disconnect_returns_its_permit() {
     let connection = Connection::open(&gateway).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
-        let mut stream = connection.stream("/sse/a").await;
-        assert_eq!(stream.event().await.name, "subscribed");
-        streams.push(stream);
+        let stream = until("a stream within the limit", async || {
+            let mut stream = connection.stream("/sse/a").await;
+            (stream.event().await.name == "subscribed").then_some(stream)
+        });
+        streams.push(stream.await);
     }
     assert_eq!(connection.stream("/sse/a").await.event().await.name, "error", "the limit is reached");
     assert_eq!(connection.get("/health").await.status(), 200);
@@ -125,12 +129,17 @@ async fn idle_http2_connections_are_closed() {
     let config = "[limits]\nconnections = 8\n[http]\nidle_timeout = \"1s\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let _idle = idle_connections(&gateway).await;
-    until("a new client is into_admitted", async || {
+    open_stream(&gateway).await;
+}
+
+/// Opens a stream. Waits while earlier connections, whose end the gateway has not noticed yet, exhaust the limit.
+async fn open_stream(gateway: &Gateway) -> Raw {
+    until("a stream is admitted", async || {
         let mut stream = Raw::connect(gateway.address()).await;
         stream.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        into_admitted(stream).await.map(drop)
+        into_admitted(stream).await
     })
-    .await;
+    .await
 }
 
 /// HTTP/2 connections without requests: preface and settings only.
@@ -190,7 +199,7 @@ async fn idle_keep_alive_connection_is_closed() {
         raw.send(begun).await;
         assert!(raw.is_closed().await, "{begun}");
     }
-    assert!(gateway.metric("earshot_http_timeouts_total", &[r#"reason="idle""#]).await >= 2.0);
+    gateway.wait_for_metric("earshot_http_timeouts_total", &[r#"reason="idle""#], |ended| ended >= 2.0).await;
 }
 
 #[tokio::test]
@@ -211,7 +220,8 @@ async fn unread_response_closes_its_connection() {
 
 #[tokio::test]
 async fn stream_on_a_keep_alive_connection_holds_one_permit() {
-    let gateway = Gateway::start().await;
+    // hyper detects a closed connection at the second write after it: with the default heartbeat, after up to 36 s.
+    let gateway = Gateway::settings().config("[sse]\nheartbeat = \"1s\"\n").start().await;
     let mut raw = Raw::connect(gateway.address()).await;
     raw.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(raw.response().await.unwrap().status, 200);
@@ -233,13 +243,9 @@ async fn assert_status_is_served(gateway: &Gateway) {
     }
 }
 
-/// Waits until only the metrics request itself holds a permit.
+/// Waits until only the metrics request itself holds a permit, and checks that a new client gets one.
 async fn assert_permits_return(gateway: &Gateway) {
-    until("all permits are returned", async || {
-        let held = gateway.metric("earshot_connection_permits", &[]).await;
-        (held == 1.0).then_some(())
-    })
-    .await;
+    gateway.wait_for_metric("earshot_connection_permits", &[], |held| held == 1.0).await;
     let mut client = WsClient::connect(gateway.address(), Encoding::Json).await;
     assert!(client.request("ping", serde_json::json!({})).await.get("error").is_none());
 }

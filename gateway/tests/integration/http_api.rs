@@ -249,7 +249,7 @@ async fn bodies_of_concurrent_requests_are_bounded_together() {
     for _ in 0..2 {
         assert_eq!(within_timeout("an answer", answers.next()).await.unwrap().1.status(), 200);
     }
-    assert_eq!(gateway.metric("earshot_api_requests_rejected_total", &[]).await, 2.0);
+    gateway.wait_for_metric("earshot_api_requests_rejected_total", &[], |rejected| rejected == 2.0).await;
     let body = String::from_utf8(body.to_vec()).unwrap();
     assert_eq!(gateway.api("publish", &body).await.json(), json!({"result": {}}), "the buffer is free again");
 }

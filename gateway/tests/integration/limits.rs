@@ -9,7 +9,7 @@ async fn full_gateway_rejects_new_connections_and_keeps_existing_ones() {
     let gateway = Gateway::settings().config("[limits]\nconnections = 4\n").start().await;
     let mut clients = Vec::new();
     for _ in 0..4 {
-        clients.push(SseClient::open(gateway.address(), "/sse/a").await);
+        clients.push(open_within_limit(&gateway).await);
     }
     let mut stream = Raw::connect(gateway.address()).await;
     stream.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -27,6 +27,12 @@ async fn full_gateway_rejects_new_connections_and_keeps_existing_ones() {
     }
 }
 
+/// Opens a stream. Waits while earlier connections, whose end the gateway has not noticed yet, exhaust the limit.
+async fn open_within_limit(gateway: &Gateway) -> SseClient {
+    let open = async || SseClient::try_begin(gateway.address(), "/sse/a", None).await;
+    until("a stream within the limit", open).await.0
+}
+
 #[tokio::test]
 async fn stream_with_too_many_channels_is_rejected() {
     let gateway = Gateway::settings().config("[limits]\nchannels_per_connection = 2\n").start().await;
@@ -40,7 +46,7 @@ async fn closed_connections_free_their_slots() {
     for round in 0..10 {
         let mut clients = Vec::new();
         while clients.len() < 3 {
-            clients.push(SseClient::open(gateway.address(), "/sse/a").await);
+            clients.push(open_within_limit(&gateway).await);
         }
         drop(clients);
         until(&format!("the connections of round {round} are closed"), async || {

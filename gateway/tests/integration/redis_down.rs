@@ -64,7 +64,7 @@ async fn clients_receive_local_messages_and_a_gap_notice_afterwards() {
     let reply = gateway.api("publish", r#"{"channel":"lobby","data":{"from":"api"}}"#).await.text();
     assert_eq!(reply, r#"{"result":{"local":true}}"#);
     assert_eq!(new_client.publication().await.data, r#"{"from":"api"}"#);
-    assert!(gateway.metric("earshot_messages_local_total", &[]).await >= 4.0);
+    gateway.wait_for_metric("earshot_messages_local_total", &[], |messages| messages >= 4.0).await;
 
     for channel in ["strict", "log"] {
         let reply = publish(&mut new_client, channel, "x").await;

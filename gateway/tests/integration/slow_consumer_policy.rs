@@ -56,8 +56,8 @@ async fn latest_policy_delivers_the_last_publication_per_key() {
         assert_eq!(last_numbers[&job], MESSAGES - (JOBS - job) % JOBS, "the last_numbers of job {job}");
     }
     assert_eq!(done, (1..=MESSAGES).filter(|number| is_terminal(*number)).count() as u64);
-    let conflated = gateway.metric("earshot_conflated_total", &[]).await;
-    assert!(conflated >= (MESSAGES - count) as f64, "{conflated} of {}", MESSAGES - count);
+    let missing = (MESSAGES - count) as f64;
+    gateway.wait_for_metric("earshot_conflated_total", &[], |conflated| conflated >= missing).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,8 +84,9 @@ async fn drop_oldest_policy_reports_a_gap_to_a_slow_stream() {
         last = number;
     }
     assert!(dropped > 0, "it received everything: the test is void");
-    assert_eq!(gateway.metric("earshot_slow_consumer_dropped_total", &[]).await as u64, dropped);
-    assert!(gateway.metric("earshot_gaps_total", &[r#"reason="slow-consumer""#]).await > 0.0);
+    let is_dropped = |count| count == dropped as f64;
+    gateway.wait_for_metric("earshot_slow_consumer_dropped_total", &[], is_dropped).await;
+    gateway.wait_for_metric("earshot_gaps_total", &[r#"reason="slow-consumer""#], |gaps| gaps > 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

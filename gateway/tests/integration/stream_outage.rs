@@ -170,7 +170,7 @@ async fn lost_log_is_reported_to_every_subscriber() {
     }
     for gateway in &gateways {
         gateway.wait_for_ready_status(200).await;
-        assert_eq!(gateway.metric("earshot_gaps_total", &[r#"reason="log-lost""#]).await, 1.0);
+        gateway.wait_for_metric("earshot_gaps_total", &[r#"reason="log-lost""#], |gaps| gaps == 1.0).await;
     }
     let (after, offset) = append_numbers(&gateways[1], NUMBERS, 6..=7).await;
     assert_eq!(offset, 2, "a new log begins");

@@ -72,6 +72,19 @@ impl Gateway {
         metrics::sum(&self.fetch("/metrics").await.text(), name, labels)
     }
 
+    /// Waits until [`Gateway::metric`] satisfies a condition, and returns the value.
+    pub(crate) async fn wait_for_metric(
+        &self,
+        name: &str,
+        labels: &[&str],
+        is_expected: impl Fn(f64) -> bool,
+    ) -> f64 {
+        until(&format!("{name} {labels:?} has the expected value"), async || {
+            Some(self.metric(name, labels).await).filter(|value| is_expected(*value))
+        })
+        .await
+    }
+
     /// A connection with a receive buffer so small that a slow reader soon blocks the gateway.
     pub(crate) fn small_buffer_connection(&self) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();

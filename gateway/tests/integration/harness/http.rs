@@ -175,7 +175,10 @@ pub(crate) async fn fetch(address: SocketAddr, path: &str) -> Response {
 pub(crate) async fn try_fetch(address: SocketAddr, path: &str) -> io::Result<Response> {
     let mut raw = Raw::over(within_timeout("connect", TcpStream::connect(address)).await?);
     raw.send(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await;
-    raw.response().await
+    let response = raw.response().await?;
+    // Until the server has closed the connection, the connection counts towards its limits.
+    raw.is_closed().await;
+    Ok(response)
 }
 
 /// Sends a `POST` of JSON with additional header lines.
@@ -188,5 +191,7 @@ pub(crate) async fn post(address: SocketAddr, path: &str, headers: &[&str], body
          Content-Length: {length}\r\n{more}\r\n{body}"
     ))
     .await;
-    raw.response().await.unwrap_or_else(|error| panic!("POST {path}: {error}"))
+    let response = raw.response().await.unwrap_or_else(|error| panic!("POST {path}: {error}"));
+    raw.is_closed().await;
+    response
 }
