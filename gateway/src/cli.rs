@@ -1,22 +1,22 @@
 //! The command line.
 //!
-//! Owns the names of commands and flags; one file a command. Must never decide what a command finds out: it calls, and
-//! prints.
+//! Owns the names of commands and flags, one file per command, and all printing. Must never contain the logic of a
+//! command.
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
-mod access;
+mod access_log;
 pub mod check;
 pub mod config;
 pub mod drill;
+mod io;
 pub mod migrate;
-mod output;
 pub mod serve;
 
 use crate::redact;
 
-/// Real-time fan-out: a plain Redis PUBLISH reaches every EventSource and WebSocket that may hear it.
+/// Delivers Redis PUBLISH messages to browsers and apps over Server-Sent Events and WebSocket.
 #[derive(Debug, Parser)]
 #[command(name = "earshot", version, arg_required_else_help = true)]
 pub enum Cli {
@@ -33,19 +33,19 @@ pub enum Cli {
     Drill(Box<drill::Args>),
 }
 
-/// Reads the command line. Prints help, the version or an error, and ends the process, where that is due.
+/// Parses the command line. Prints help, the version or an error, and exits, if required.
 pub fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| match error_message(&error) {
         Some(message) => {
-            output::print_message(&message);
+            io::print_message(&message);
             std::process::exit(error.exit_code())
         }
         None => error.exit(),
     })
 }
 
-/// The text of an error about arguments, without the credentials of addresses among them. `None`: help or version, whose
-/// text holds no argument.
+/// The message of an error about arguments, with the credentials of addresses redacted. `None` for help and version, which
+/// contain no arguments.
 fn error_message(error: &clap::Error) -> Option<String> {
     match error.kind() {
         ErrorKind::DisplayHelp
@@ -62,12 +62,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn commands_are_read() {
+    fn commands_are_parsed() {
         let serve = Cli::try_parse_from([
             "earshot", "serve", "--listen", ":1", "--listen", ":2", "--config", "a.toml",
         ]);
@@ -76,18 +76,18 @@ mod tests {
             let config = Cli::try_parse_from(["earshot", "config", command, "--config", "a.toml"]);
             assert!(matches!(config, Ok(Cli::Config(_))), "{command}");
         }
-        for wrong in [
+        for invalid in [
             vec!["earshot"],
             vec!["earshot", "config"],
             vec!["earshot", "serve", "a.toml"],
             vec!["earshot", "run"],
         ] {
-            assert!(Cli::try_parse_from(&wrong).is_err(), "{wrong:?}");
+            assert!(Cli::try_parse_from(&invalid).is_err(), "{invalid:?}");
         }
     }
 
     #[test]
-    fn errors_about_arguments_show_no_credentials() {
+    fn errors_about_arguments_contain_no_credentials() {
         let message =
             |args: &[&str]| error_message(&Cli::try_parse_from([&["earshot"], args].concat()).unwrap_err());
         let url = "redis://user:hunter2@host:6379";

@@ -1,114 +1,108 @@
-//! The configuration: file, environment and flags become one checked [`Config`], once, at the edge.
+//! The configuration: file, environment and flags become one checked [`Config`].
 //!
-//! Owns every default, every range and every name that an operator can write. Must never be imported by what it
-//! configures: inner modules declare their own settings, and the composition root fills them in from here.
+//! Owns every default, every range and every name of a setting. Must never be imported by the modules that it configures.
 //!
-//! What counts, from the least to the most: defaults, `earshot.toml`, environment, flags. All that is wrong is said at
-//! once, with file, line and key ([`ConfigErrors`]).
+//! Precedence, lowest first: defaults, `earshot.toml`, environment, flags. All errors are reported together, with file,
+//! line and key ([`ConfigErrors`]).
 //!
-//! - `document`: the file as a tree with lines; `knob`: numbers with default and range; `quantity`: units; `choice`:
-//!   words
-//! - `top`, `limits`, `transport`, `running`, `redis`, `namespace`: one section of the file each
-//! - `source`, `history`: parts of a namespace
-//! - `listen`, `channel`, `url`, `secret`: the checked values
-//! - `reachable`: what namespaces must not be to each other
-//! - `show`: the way back to TOML
+//! - `reader`: the framework: syntax, locations, diagnostics, kinds of settings
+//! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`: the sections of the file
+//! - `source`, `history`, `slow_consumer`: parts of a namespace
+//! - `listen`, `channel_pattern`, `redis_url`, `secret`: checked values
+//! - `environment`: the variables
+//! - `shadowing`: checks between namespaces; `dump`: the effective configuration as TOML
+//! - `check_plan`: the servers and channels for `earshot check`
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-mod channel;
-mod choice;
-mod document;
+mod channel_pattern;
+mod check_plan;
+mod dump;
 mod environment;
-mod errors;
-mod file;
 mod history;
-mod knob;
 mod limits;
 mod listen;
 mod namespace;
-mod nearest;
-mod quantity;
-mod reachable;
+mod process;
+mod reader;
 mod redis;
-mod running;
+mod redis_url;
+mod root;
 mod secret;
-mod servers;
-mod show;
+mod shadowing;
 mod slow_consumer;
 mod source;
-mod top;
 mod transport;
-mod url;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::redis::{RedisInstance, RedisSignIn, RedisTimes, Servers};
-pub use channel::ChannelPattern;
-pub use errors::ConfigErrors;
+pub use self::redis::{RedisAuth, RedisInstance, RedisTimes, Servers};
+pub use channel_pattern::ChannelPattern;
 pub use history::{History, Replay};
 pub use limits::Limits;
 pub use listen::Listen;
 pub use namespace::{Namespace, WhenRedisDown, Who};
-pub use quantity::{duration, size};
-pub use running::{DrainConfig, GatewayConfig};
+pub use process::{DrainConfig, GatewayConfig};
+pub use reader::diagnostics::ConfigErrors;
+pub use reader::units::{duration, size};
+pub use redis_url::RedisUrl;
 pub use secret::Secret;
 pub use slow_consumer::{SlowConsumer, SlowConsumerPolicy, TerminalStates};
 pub use source::Source;
 pub use transport::{Http, Sse, WebSocket};
-pub use url::RedisUrl;
 
 use self::redis::DEFAULT_INSTANCE;
-use document::{Document, Section};
 use environment::Environment;
-use errors::{Place, Problems};
 use listen::Resolve;
-use namespace::Placed;
+use namespace::NamespaceLocations;
+use reader::diagnostics::{Diagnostics, Location};
+use reader::file::{self, ConfigFile};
+use reader::{Document, Section};
 
-/// Everything that can be set, complete and checked.
+/// The complete, checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen; never empty.
+    /// Addresses to listen on; never empty.
     pub listen: Vec<Listen>,
-    /// Started with `--dev`: on loopback only, every channel open unless the file has namespaces, the API without a
-    /// key, pages of any local origin allowed.
+    /// Development mode (`--dev`): listens on loopback only; every channel is open unless the file has namespaces; the API
+    /// needs no key; pages of every local origin are allowed.
     pub development: bool,
-    /// Which browsers may come besides those of the gateway's own host; `*`: all.
+    /// Allowed origins of web pages, in addition to the gateway's own host; `*`: all.
     pub allowed_origins: Vec<String>,
-    /// The hosts that requests may name besides local ones, on every listener; empty: the hosts of
+    /// Hosts that requests may name in addition to local ones, on every listener; empty: the hosts of
     /// `allowed_origins`, on loopback listeners only.
     pub allowed_hosts: Vec<String>,
-    /// What the log shows, as a filter.
+    /// The log filter.
     pub log: String,
-    /// The key of the HTTP API; without one, the API answers in development mode only.
+    /// The key of the HTTP API; without one, the API is available only in development mode.
     pub api_key: Option<Secret>,
-    /// How the process runs.
+    /// `[gateway]`.
     pub gateway: GatewayConfig,
-    /// How much of everything.
+    /// `[limits]`.
     pub limits: Limits,
-    /// The times of WebSocket connections.
+    /// `[websocket]`.
     pub websocket: WebSocket,
-    /// The times of SSE streams.
+    /// `[sse]`.
     pub sse: Sse,
-    /// The times of connections that carry requests.
+    /// `[http]`.
     pub http: Http,
-    /// How the process stops.
+    /// `[drain]`.
     pub drain: DrainConfig,
-    /// The Redis instances that some namespace is on.
+    /// The Redis instances that namespaces use.
     pub redis: Vec<RedisInstance>,
-    /// Instances that no namespace is on: the gateway does not dial them, but tools may be told to.
+    /// Redis instances that no namespace uses: the gateway does not connect to them; tools may.
     pub unused_redis: Vec<RedisInstance>,
-    /// The namespaces, in order: the first that matches a channel rules it.
+    /// The namespaces in order: the first that matches a channel applies.
     pub namespaces: Vec<Namespace>,
-    /// Where all this comes from.
-    pub origin: Origin,
-    /// What is no error, but is hardly meant.
+    /// The sources of the configuration.
+    pub sources: Sources,
+    /// Settings that are valid but probably unintended.
     pub warnings: Vec<String>,
 }
 
-/// What the command line says.
+/// Flags that override settings.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// `--config`.
@@ -119,16 +113,16 @@ pub struct Flags {
     pub dev: bool,
 }
 
-/// What a configuration was put together from. Displayed as a list, `defaults` when there was nothing.
+/// The sources of a configuration. Displayed as a list; `defaults` if there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct Sources {
     /// The file.
     pub file: Option<PathBuf>,
-    /// The environment variables and flags that were set.
+    /// The environment variables and flags that are set.
     pub overrides: Vec<&'static str>,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_ref().map(|path| path.display().to_string());
         let parts: Vec<String> =
@@ -142,52 +136,52 @@ impl Config {
     /// Reads flags, environment and file.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All errors in them.
     pub fn load(flags: &Flags) -> Result<Self, ConfigErrors> {
-        let mut problems = Problems::default();
-        let env = Environment::read(|name| std::env::var_os(name), &mut problems);
+        let mut diagnostics = Diagnostics::default();
+        let env = Environment::read(|name| std::env::var_os(name), &mut diagnostics);
         let file = file::read(flags.config.as_deref().or(env.config.as_deref()))?;
         let resolve: Resolve =
             |host, port| Ok(std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.collect());
-        let mut config = Self::assemble(file.as_ref(), &env, flags, resolve, problems)?;
+        let mut config = Self::assemble(file.as_ref(), &env, flags, resolve, diagnostics)?;
         config.warnings.extend(env.unknown(std::env::vars_os().map(|(name, _)| name)));
         Ok(config)
     }
 
     fn assemble(
-        file: Option<&file::Read>,
+        file: Option<&ConfigFile>,
         env: &Environment,
         flags: &Flags,
         resolve: Resolve,
-        problems: Problems,
+        diagnostics: Diagnostics,
     ) -> Result<Self, ConfigErrors> {
         let (path, text) = file.map_or((Path::new(""), ""), |file| (&file.path, &file.text));
-        let (document, is_whole) = Document::parse(path, text, problems);
+        let (document, is_whole) = Document::parse(path, text, diagnostics);
         if !is_whole {
-            // What is not TOML has been read in part only: more complaints would mislead.
+            // Invalid TOML is parsed only in part: further errors would be misleading.
             return document.abandon();
         }
         let mut config = Self::read(&document, env, flags, resolve);
-        config.origin.file = file.map(|file| file.path.clone());
+        config.sources.file = file.map(|file| file.path.clone());
         document.finish().into_result(config)
     }
 
     fn read(document: &Document<'_>, env: &Environment, flags: &Flags, resolve: Resolve) -> Self {
-        let mut top = document.top();
+        let mut top = document.root();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
         let namespaces = read_namespaces(document, &mut top, &redis, env, flags);
         let unused_redis = take_unused(&mut redis, &namespaces);
         let warning =
-            |unused: &RedisInstance| format!("no namespace is on redis `{}`: it is not used", unused.name);
+            |unused: &RedisInstance| format!("redis `{}` is unused: no namespace uses it", unused.name);
         let mut warnings: Vec<String> = unused_redis.iter().map(warning).collect();
         warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
-            listen: top::read_listen(document, &mut top, env, flags, resolve),
+            listen: root::read_listen(document, &mut top, env, flags, resolve),
             development: flags.dev,
-            allowed_origins: top::read_origins(document, &mut top, env),
-            allowed_hosts: top::read_allowed_hosts(&mut top),
-            log: top::read_log(document, &mut top, env),
-            api_key: top::read_api_key(&mut top, env),
+            allowed_origins: root::read_origins(document, &mut top, env),
+            allowed_hosts: root::read_allowed_hosts(&mut top),
+            log: root::read_log(document, &mut top, env),
+            api_key: root::read_api_key(&mut top, env),
             gateway: read_section(&mut top, "gateway", GatewayConfig::read),
             limits: read_section(&mut top, "limits", Limits::read),
             websocket: read_section(&mut top, "websocket", WebSocket::read),
@@ -197,30 +191,30 @@ impl Config {
             redis,
             unused_redis,
             namespaces,
-            origin: Origin { file: None, overrides: overrides(env, flags) },
+            sources: Sources { file: None, overrides: overrides(env, flags) },
             warnings,
         };
         top.finish();
         config
     }
 
-    /// Whether clients can reach any channel.
+    /// Whether any channel is open.
     pub fn has_open_channels(&self) -> bool {
         self.namespaces.iter().any(|namespace| !namespace.channels.is_empty())
     }
 
-    /// Whether only this machine can reach the gateway.
+    /// Whether the gateway listens only on loopback addresses.
     pub fn is_loopback_only(&self) -> bool {
         self.listen.iter().all(Listen::is_loopback)
     }
 }
 
 impl Default for Config {
-    /// The configuration without file, environment and flags: the memory broker on loopback, no channel open.
+    /// The configuration without file, environment and flags: no Redis, loopback only, no open channel.
     fn default() -> Self {
-        let (document, _) = Document::parse(Path::new(""), "", Problems::default());
-        let nowhere: Resolve = |_, _| Ok(Vec::new());
-        Self::read(&document, &Environment::default(), &Flags::default(), nowhere)
+        let (document, _) = Document::parse(Path::new(""), "", Diagnostics::default());
+        let no_addresses: Resolve = |_, _| Ok(Vec::new());
+        Self::read(&document, &Environment::default(), &Flags::default(), no_addresses)
     }
 }
 
@@ -246,34 +240,35 @@ fn read_namespaces(
     let has_default = default.is_some() || redis.is_empty();
     let sections = top.list("namespace");
     if sections.is_none() && !has_default {
-        let what = "no [[namespace]] is on it: write one, or call the instance `default`";
-        document.refuse(&top.place_of_key("redis"), what);
+        let what = "no namespace uses it: add a [[namespace]], or name the instance `default`";
+        document.error(&top.location_of_key("redis"), what);
     }
     if top.is_empty_list("namespace") {
-        top.refuse(&top.place_of_key("namespace"), "no namespace at all: every channel would be refused");
+        top.error(&top.location_of_key("namespace"), "empty list: every channel would be rejected");
     }
     if sections.is_none() && flags.dev {
         return vec![Namespace::development(default)];
     }
-    let (mut namespaces, mut placed): (Vec<Namespace>, Vec<Placed<'_>>) =
+    let (mut namespaces, mut placed): (Vec<Namespace>, Vec<NamespaceLocations<'_>>) =
         sections.into_iter().flatten().map(|section| Namespace::read(section, redis)).unzip();
-    let open = top::read_open_channels(document, env);
+    let open = root::read_open_channels(document, env);
     if !open.is_empty() {
         if !has_default && !namespaces.is_empty() {
-            let what = "its channels are on the redis `default`, and there is none: write a [[namespace]]";
-            document.refuse(&Place::Variable(top::OPEN_CHANNELS), what);
+            let what =
+                "its channels use the redis `default`, which is not configured: add a [[namespace]] instead";
+            document.error(&Location::Variable(root::OPEN_CHANNELS), what);
         }
         let channels = open.iter().map(|found| found.value.clone()).collect();
         namespaces.push(Namespace::open_channels(channels, default));
-        placed.push(Placed::open_channels(open));
+        placed.push(NamespaceLocations::open_channels(open));
     } else if namespaces.is_empty() {
         namespaces.push(Namespace::closed(default));
     }
-    reachable::check(document, &placed);
+    shadowing::check(document, &placed);
     namespaces
 }
 
-/// Takes out the instances that no namespace is on, so that nobody dials them unasked.
+/// Removes and returns the instances that no namespace uses.
 fn take_unused(redis: &mut Vec<RedisInstance>, namespaces: &[Namespace]) -> Vec<RedisInstance> {
     let is_used = |instance: &RedisInstance| {
         namespaces.iter().any(|space| space.redis.as_ref() == Some(&instance.name))

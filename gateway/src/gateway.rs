@@ -1,6 +1,6 @@
 //! The composition root: a [`Config`] becomes a running [`Gateway`].
 //!
-//! Owns the order in which parts are started and stopped. Wiring only: no rule of the product lives here.
+//! Owns the order in which parts start and stop. Wiring only: it must never contain a rule of the product.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -34,30 +34,32 @@ use crate::node::{BrokerBinding, Node};
 use crate::shard::{ShardLimits, Shards};
 use earshot_ops::check;
 
-/// The longest that the settings of a Redis server are waited for, and the wait before it is asked again.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// Maximum time to read the settings of a Redis server.
+const SERVER_CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Delay after a server check that failed.
+const SERVER_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// File descriptors that are not for clients: listeners, Redis, polls, the log.
-const DESCRIPTORS_KEPT: usize = 128;
+const RESERVED_DESCRIPTORS: usize = 128;
 
-/// The limit of most systems, where none is told.
-const DESCRIPTORS_USUAL: u64 = 1024;
+/// The limit of open files if the system reports none.
+const DEFAULT_DESCRIPTORS: u64 = 1024;
 
-/// A gateway that runs.
+/// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
     shards: Arc<Shards>,
     drain: Drain,
-    times: config::DrainConfig,
+    timeouts: config::DrainConfig,
 }
 
 impl Gateway {
-    /// Starts everything that a configuration asks for. Redis is dialled in the background: it need not be there.
+    /// Starts all parts. Redis is connected in the background and may be unavailable.
     ///
     /// # Errors
-    /// When an address cannot be listened on, or a thread cannot be started.
+    /// If an address cannot be bound, or a thread cannot be started.
     pub fn start(config: &Config) -> io::Result<Self> {
         let drain = Drain::default();
         let metrics = Metrics::new(config.gateway.shards);
@@ -72,7 +74,7 @@ impl Gateway {
             (0..config.gateway.shards).map(|_| shard_queue(queue_limits)).unzip();
         let node = node(config, shard_senders.into(), &metrics, &drain);
         node.start();
-        look_at_servers(config, &drain);
+        check_servers(config, &drain);
 
         let limits = shard_limits(config);
         let shards = Shards::start(&node, shard_receivers, limits, &metrics, &drain)?;
@@ -80,7 +82,7 @@ impl Gateway {
         let origins =
             if config.development { OriginPolicy::development(allowed) } else { OriginPolicy::new(allowed) };
         let reserved = config.limits.reserved_connections;
-        let connections = config.limits.connections.unwrap_or_else(|| descriptors(reserved));
+        let connections = config.limits.connections.unwrap_or_else(|| connections_by_descriptors(reserved));
         let streams = Arc::new(StreamContext {
             node: Arc::clone(&node),
             shards: Arc::clone(&shards),
@@ -112,27 +114,27 @@ impl Gateway {
         for listener in listeners {
             acceptor.serve(listener)?;
         }
-        Ok(Self { addresses, shards, drain, times: config.drain.clone() })
+        Ok(Self { addresses, shards, drain, timeouts: config.drain.clone() })
     }
 
-    /// Where it listens.
+    /// The bound addresses.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Stops: not ready any more, no newcomers, every client told to go within the spread, then the end. Returns
-    /// whether all had gone within the grace.
+    /// Shuts down: closes the listeners, disconnects all clients within `drain.disconnect_window`, and ends all tasks.
+    /// Returns whether this was complete within `drain.shutdown_timeout`.
     pub async fn stop(self) -> bool {
         self.drain.begin();
-        let config::DrainConfig { shutdown_timeout, disconnect_window, .. } = self.times;
-        let patience = close_patience(&self.times);
+        let config::DrainConfig { shutdown_timeout, disconnect_window, .. } = self.timeouts;
+        let close_limit = client_close_timeout(&self.timeouts);
         let ended = timeout(shutdown_timeout, async {
-            self.shards.drain(disconnect_window, patience).await;
+            self.shards.drain(disconnect_window, close_limit).await;
             let shards = Arc::clone(&self.shards);
-            // The threads are waited for where waiting blocks nobody.
+            // Joining a thread blocks.
             let joined = tokio::task::spawn_blocking(move || shards.join());
             let _ = joined.await;
-            // Requests under way are answered and publications handed over before the links to Redis are cut.
+            // Requests complete and publications are sent before the links to Redis close.
             self.drain.idle().await;
             self.drain.stop().await;
         });
@@ -148,7 +150,7 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
         for addr in &listen.addrs {
             match ingress::bind(*addr) {
                 Ok(listener) => bound.push(listener),
-                // A name of both families may be had where one family is missing.
+                // A name may resolve to both address families on a system with only one.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => failed = Some(error),
                 Err(error) => return Err(error),
             }
@@ -205,18 +207,17 @@ fn node(
     )
 }
 
-/// Says, once, what the version and the settings of each Redis server will do to this gateway. One that cannot be
-/// reached is looked at when it can.
-fn look_at_servers(config: &Config, drain: &Drain) {
+/// Logs warnings about the version and settings of each Redis server, once, as soon as it can be reached.
+fn check_servers(config: &Config, drain: &Drain) {
     for server in config.servers() {
         let stop = drain.clone();
         drain.spawn(async move {
             let findings = async {
                 loop {
-                    if let Some(findings) = check::redis::warnings(&server, LOOK_TIMEOUT).await {
+                    if let Some(findings) = check::redis::warnings(&server, SERVER_CHECK_TIMEOUT).await {
                         break findings;
                     }
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::time::sleep(SERVER_CHECK_INTERVAL).await;
                 }
             };
             let findings = tokio::select! {
@@ -224,18 +225,18 @@ fn look_at_servers(config: &Config, drain: &Drain) {
                 () = stop.stopped() => return,
             };
             for finding in findings {
-                let (check, instance) = (finding.check, &server.name);
-                tracing::warn!(instance, check, "Redis: {}", finding.one_line());
+                let (check, redis) = (finding.check, &server.name);
+                tracing::warn!(redis, check, "Redis: {}", finding.one_line());
             }
         });
     }
 }
 
-/// The servers that one instance is made of: each has links and channels of its own.
+/// The connection settings of each server of an instance.
 fn servers(redis: &config::RedisInstance, config: &Config) -> Vec<RedisSettings> {
     match &redis.servers {
-        config::Servers::Spread(urls) => {
-            let one = |(place, url)| redis_settings(format!("{}.{place}", redis.name), url, redis, config);
+        config::Servers::ClientSharded(urls) => {
+            let one = |(index, url)| redis_settings(format!("{}.{index}", redis.name), url, redis, config);
             urls.iter().enumerate().map(one).collect()
         }
         config::Servers::One | config::Servers::Cluster(_) => {
@@ -274,12 +275,12 @@ fn redis_binding(
     BrokerBinding { name, registry, broker, affects_readiness }
 }
 
-/// The places of the brokers of an instance: its only one, or those of its servers in their order.
-fn places(name: &str, bindings: &[BrokerBinding]) -> Box<[usize]> {
-    let is_of = |binding: &BrokerBinding| {
+/// The indexes of the brokers of an instance: one, or one for each server in order.
+fn broker_indexes(name: &str, bindings: &[BrokerBinding]) -> Box<[usize]> {
+    let belongs = |binding: &BrokerBinding| {
         binding.name == name || binding.name.rsplit_once('.').is_some_and(|(own, _)| own == name)
     };
-    bindings.iter().enumerate().filter(|(_, binding)| is_of(binding)).map(|(place, _)| place).collect()
+    bindings.iter().enumerate().filter(|(_, binding)| belongs(binding)).map(|(index, _)| index).collect()
 }
 
 fn namespace(namespace: &config::Namespace, bindings: &[BrokerBinding]) -> Namespace {
@@ -293,7 +294,7 @@ fn namespace(namespace: &config::Namespace, bindings: &[BrokerBinding]) -> Names
     Namespace {
         name: namespace.name.clone(),
         channels: namespace.channels.iter().map(pattern).collect(),
-        brokers: places(name, bindings),
+        brokers: broker_indexes(name, bindings),
         subscribe: access(namespace.subscribe),
         publish: access(namespace.publish),
         history: HistoryRules {
@@ -368,8 +369,8 @@ fn shard_limits(config: &Config) -> ShardLimits {
 fn ingress_limits(config: &Config) -> IngressLimits {
     let (limits, http) = (&config.limits, &config.http);
     let window = config.drain.disconnect_window;
-    let patience = close_patience(&config.drain);
-    let close_timeout = config.websocket.close_timeout.min(patience);
+    let close_limit = client_close_timeout(&config.drain);
+    let close_timeout = config.websocket.close_timeout.min(close_limit);
     IngressLimits {
         request_header_bytes: limits.request_header_bytes,
         request_header_timeout: limits.request_header_timeout,
@@ -382,26 +383,26 @@ fn ingress_limits(config: &Config) -> IngressLimits {
             drain: DrainTimeouts {
                 idle: close_timeout,
                 streams: window + close_timeout,
-                requests: window + patience,
+                requests: window + close_limit,
             },
             request_header_bytes: limits.request_header_bytes,
         },
     }
 }
 
-/// How long a client may take over its end at the most, so that the grace is kept.
-fn close_patience(times: &config::DrainConfig) -> Duration {
-    times.shutdown_timeout.saturating_sub(times.disconnect_window) * 3 / 4
+/// Maximum time for a client to close its connection, so that the shutdown timeout is kept.
+fn client_close_timeout(drain: &config::DrainConfig) -> Duration {
+    drain.shutdown_timeout.saturating_sub(drain.disconnect_window) * 3 / 4
 }
 
-/// How many connections the limit of open files allows, once it is raised as far as it may be.
-fn descriptors(reserved: usize) -> usize {
+/// Raises the limit of open files, and returns the number of connections that it permits.
+fn connections_by_descriptors(reserved: usize) -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::RLIMIT_NOFILE);
-    let (current, most) = limit.unwrap_or((DESCRIPTORS_USUAL, DESCRIPTORS_USUAL));
+    let (current, most) = limit.unwrap_or((DEFAULT_DESCRIPTORS, DEFAULT_DESCRIPTORS));
     let raised = setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok();
     let descriptors = usize::try_from(if raised { most } else { current }).unwrap_or(usize::MAX);
-    descriptors.saturating_sub(DESCRIPTORS_KEPT + reserved).max(1)
+    descriptors.saturating_sub(RESERVED_DESCRIPTORS + reserved).max(1)
 }
 
 fn api_auth(config: &Config) -> ApiAuth {

@@ -1,8 +1,7 @@
-//! Counters, and their Prometheus text.
+//! Counters and their Prometheus text.
 //!
-//! Owns every number that more than one module writes. A shard's counters have that shard as their only writer, so
-//! an increment is a plain load and store; they are summed when scraped. Must never carry a channel, a user or any
-//! other unbounded value in a label.
+//! Owns every number that more than one module writes. Only a shard writes its own counters, so an increment is a plain
+//! load and store; a scrape adds them up. Must never use a channel, a user or another unbounded value as a label.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,30 +14,30 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-/// A number with one writer at a time: incrementing costs no locked instruction.
+/// A number with one writer: an increment needs no locked instruction.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
 
 impl Cell {
-    /// Adds `n`. Only the owner of the cell may call it.
+    /// Adds `n`. Only the owner may call it.
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Takes `n` away. Only the owner of the cell may call it.
+    /// Subtracts `n`. Only the owner may call it.
     #[inline]
     pub fn sub(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(n), Ordering::Relaxed);
     }
 
-    /// The present value; anybody may ask.
+    /// The current value; any thread may call it.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A number that several threads write.
+/// A counter that several threads write.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -48,30 +47,30 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The present value.
+    /// The current value.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A number of things that are there now, which any thread may enter.
+/// A current number, which any thread can increment.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// Counts one more until the guard is dropped.
+    /// Adds one until the guard is dropped.
     pub fn enter(&self) -> GaugeGuard<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
         GaugeGuard(self)
     }
 
-    /// The present value.
+    /// The current value.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counts as one of a [`Gauge`].
+/// Counts as one in a [`Gauge`].
 #[derive(Debug)]
 pub struct GaugeGuard<'a>(&'a Gauge);
 
@@ -81,101 +80,101 @@ impl Drop for GaugeGuard<'_> {
     }
 }
 
-/// Channels that were let go before their time, by reason.
+/// Channels that were evicted early, by reason.
 #[derive(Debug, Default)]
 pub struct Evictions {
     /// The limit of channels was reached.
     pub limit: Counter,
-    /// One address had left too many behind.
+    /// The limit of idle channels of one address was reached.
     pub address: Counter,
 }
 
-/// Why a connection that hyper carried was ended.
+/// Why a connection of hyper was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpTimeout {
-    /// Nothing happened on it for `http.idle_timeout`.
+    /// No activity for `http.idle_timeout`.
     Idle,
-    /// It was beyond the limit of connections, and had its time.
+    /// A connection beyond the limit, after `limits.reserved_timeout`.
     Reserved,
-    /// The gateway stops.
+    /// The gateway shuts down.
     Shutdown,
 }
 
-/// The label values of [`HttpTimeout`], in its order.
+/// The label values of [`HttpTimeout`], in the same order.
 pub const HTTP_TIMEOUTS: [&str; 3] = ["idle", "reserved", "shutdown"];
 
-/// What one shard counts. The shard is the only writer.
+/// The counters of one shard. The shard is the only writer.
 #[derive(Debug, Default)]
 pub struct ShardCounters {
-    /// WebSocket connections now.
+    /// Current WebSocket connections.
     pub websockets: Cell,
-    /// SSE connections now.
+    /// Current SSE connections.
     pub sse: Cell,
-    /// Subscriptions now.
+    /// Current subscriptions.
     pub subscriptions: Cell,
-    /// Publications put into an outbox.
+    /// Publications added to client queues.
     pub deliveries: Cell,
-    /// Write calls made on sockets.
+    /// Write calls on sockets.
     pub writes: Cell,
     /// Bytes written to sockets.
     pub bytes_out: Cell,
-    /// Bytes that wait in outboxes now.
+    /// Bytes currently queued for clients.
     pub client_queue_bytes: Cell,
     /// Commands received from clients.
     pub commands: Cell,
     /// Times that reading from a client was paused.
     pub reads_paused: Cell,
-    /// Gap notices given to subscribers.
+    /// Gap notices sent to subscribers.
     pub gaps: Cell,
-    /// Publications that gave way to their successors, since a client was slow.
+    /// Publications replaced by newer ones for slow consumers.
     pub conflated: Cell,
-    /// Publications dropped for slow clients, who are told.
+    /// Publications dropped for slow consumers, which get a gap notice.
     pub slow_consumer_dropped: Cell,
-    /// Holes that dropping left in the sequence of a subscriber.
+    /// Gaps of single subscribers because publications were dropped.
     pub slow_gaps: Cell,
-    /// Connections that this gateway closed, by the place of the code in [`Disconnect::ALL`].
+    /// Connections closed by the gateway, by the index of the code in [`Disconnect::ALL`].
     pub server_disconnects: [Cell; Disconnect::ALL.len()],
     /// Connections closed for a violation of RFC 6455 or HTTP.
     pub protocol_errors: Cell,
 }
 
-/// What the control plane counts.
+/// The counters of the control plane.
 #[derive(Debug, Default)]
 pub struct ControlCounters {
     /// Connections accepted.
     pub connections_accepted: Counter,
-    /// Heads refused, for whatever reason.
+    /// Requests rejected because of their head.
     pub requests_rejected: Counter,
-    /// Connections refused because the limit `connections` was reached.
+    /// Connections rejected because `limits.connections` was reached.
     pub connections_rejected: Counter,
     /// API requests rejected because `limits.api_buffer_bytes` was reached.
     pub api_requests_rejected: Counter,
-    /// Connections that hyper carries now.
+    /// Current connections of hyper.
     pub http_connections: Gauge,
-    /// Connections that hyper carried and whose time was over, in the order of [`HttpTimeout`].
+    /// Connections of hyper closed by a timeout, in the order of [`HttpTimeout`].
     pub http_timeouts: [Counter; HTTP_TIMEOUTS.len()],
-    /// Channels without a subscriber that were let go before their time.
+    /// Channels without subscribers that were evicted early.
     pub channels_evicted: Evictions,
-    /// Messages heard from brokers.
+    /// Messages received from brokers.
     pub messages: Counter,
-    /// Messages of this node's own clients that only they got, since the broker was away.
+    /// Messages delivered on this node only, because the broker was unavailable.
     pub messages_local: Counter,
-    /// Messages heard that nobody here subscribes to.
+    /// Messages received for channels without a subscriber.
     pub messages_no_subscriber: Counter,
-    /// Messages heard on a channel with a log that were not published through it.
+    /// Messages on a channel with a log that were not published through the log.
     pub messages_outside_log: Counter,
-    /// Publications handed to a broker for clients and the API.
+    /// Publications of clients and the API that a broker accepted.
     pub published: Counter,
-    /// Idempotency keys that were forgotten before their time, since too many are remembered.
+    /// Idempotency keys that were evicted early, because too many are stored.
     pub idempotency_keys_evicted: Counter,
-    /// Publications that a broker did not take.
+    /// Publications that failed.
     pub publish_failures: Counter,
-    /// Channels that may have missed publications, by cause.
-    pub gaps: [Counter; GAP_CAUSES.len()],
+    /// Channels that may have missed publications, by reason.
+    pub gaps: [Counter; GAP_REASONS.len()],
 }
 
-/// The causes of gaps, as label values, in the order of [`ControlCounters::gaps`].
-pub const GAP_CAUSES: [&str; 6] =
+/// The reasons of gaps as label values, in the order of [`ControlCounters::gaps`].
+pub const GAP_REASONS: [&str; 6] =
     ["link-down", "queue-full", "too-large", "unknown-position", "history-too-short", "log-lost"];
 
 /// All counters of a gateway.
@@ -183,12 +182,12 @@ pub const GAP_CAUSES: [&str; 6] =
 pub struct Metrics {
     /// One set for each shard.
     pub shards: Box<[Arc<ShardCounters>]>,
-    /// The control plane's.
+    /// The counters of the control plane.
     pub control: ControlCounters,
 }
 
 impl Metrics {
-    /// Counters for so many shards.
+    /// Counters for this number of shards.
     pub fn new(shards: usize) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..shards).map(|_| Arc::default()).collect(),
@@ -196,16 +195,16 @@ impl Metrics {
         })
     }
 
-    /// The sum of one number over all shards.
+    /// The sum of one counter over all shards.
     pub fn sum(&self, of: impl Fn(&ShardCounters) -> &Cell) -> u64 {
         self.shards.iter().map(|shard| of(shard).value()).fold(0, u64::wrapping_add)
     }
 }
 
-/// Builds the text of `/metrics` from this gateway's counters and whatever else `more` registers.
+/// Encodes the counters, and what `more` registers, as text.
 ///
 /// # Errors
-/// When the text cannot be formatted (never, in practice: the writer is memory).
+/// If formatting fails, which does not happen for a text in memory.
 pub fn encode(metrics: &Arc<Metrics>, more: impl FnOnce(&mut Registry)) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("earshot");
     registry.register_collector(Box::new(Totals(Arc::clone(metrics))));
@@ -229,19 +228,27 @@ impl Collector for Totals {
 impl Totals {
     fn gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let metrics = &self.0;
-        let mut family =
-            encoder.encode_descriptor("connections", "Client connections now", None, MetricType::Gauge)?;
+        let mut family = encoder.encode_descriptor(
+            "connections",
+            "Current client connections",
+            None,
+            MetricType::Gauge,
+        )?;
         for (transport, value) in
             [("websocket", metrics.sum(|s| &s.websockets)), ("sse", metrics.sum(|s| &s.sse))]
         {
             gauge(value).encode(family.encode_family(&[("transport", transport)])?)?;
         }
         for (name, help, value) in [
-            ("subscriptions", "Subscriptions of clients now", metrics.sum(|s| &s.subscriptions)),
-            ("client_queue_bytes", "Bytes that wait for clients now", metrics.sum(|s| &s.client_queue_bytes)),
+            ("subscriptions", "Current client subscriptions", metrics.sum(|s| &s.subscriptions)),
+            (
+                "client_queue_bytes",
+                "Bytes currently queued for clients",
+                metrics.sum(|s| &s.client_queue_bytes),
+            ),
             (
                 "http_connections",
-                "Connections now that carry requests, or streams over HTTP/2",
+                "Current connections that carry requests, or streams over HTTP/2",
                 metrics.control.http_connections.value(),
             ),
         ] {
@@ -254,62 +261,78 @@ impl Totals {
     fn counters(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let (metrics, control) = (&self.0, &self.0.control);
         for (name, help, value) in [
-            ("deliveries", "Publications put into a client's outbox", metrics.sum(|s| &s.deliveries)),
+            ("deliveries", "Publications added to client queues", metrics.sum(|s| &s.deliveries)),
             ("writes", "Write calls on client sockets", metrics.sum(|s| &s.writes)),
             ("sent_bytes", "Bytes written to client sockets", metrics.sum(|s| &s.bytes_out)),
             ("commands", "Commands received from clients", metrics.sum(|s| &s.commands)),
             (
                 "reads_paused",
-                "Times that reading from a client was paused, since too many of its commands waited",
+                "Times that reading from a client was paused because too many of its commands were pending",
                 metrics.sum(|s| &s.reads_paused),
             ),
-            ("gap_notices", "Gap notices given to subscribers", metrics.sum(|s| &s.gaps)),
+            ("gap_notices", "Gap notices sent to subscribers", metrics.sum(|s| &s.gaps)),
             (
                 "conflated",
-                "Publications that gave way to their successors for slow clients",
+                "Publications replaced by newer ones for slow consumers",
                 metrics.sum(|s| &s.conflated),
             ),
             (
                 "slow_consumer_dropped",
-                "Publications dropped for slow clients, who are told",
+                "Publications dropped for slow consumers, which get a gap notice",
                 metrics.sum(|s| &s.slow_consumer_dropped),
             ),
-            ("protocol_errors", "Connections closed for broken framing", metrics.sum(|s| &s.protocol_errors)),
+            (
+                "protocol_errors",
+                "Connections closed because of a protocol error",
+                metrics.sum(|s| &s.protocol_errors),
+            ),
             ("connections_accepted", "Connections accepted", control.connections_accepted.value()),
-            ("requests_rejected", "Request heads refused", control.requests_rejected.value()),
+            (
+                "requests_rejected",
+                "Requests rejected because of their head",
+                control.requests_rejected.value(),
+            ),
             (
                 "connections_rejected",
-                "Connections over the limit `connections`",
+                "Connections rejected because limits.connections was reached",
                 control.connections_rejected.value(),
             ),
             (
                 "api_requests_rejected",
-                "API requests rejected because api_buffer_bytes was reached",
+                "API requests rejected because limits.api_buffer_bytes was reached",
                 control.api_requests_rejected.value(),
             ),
-            ("messages", "Messages heard from brokers", control.messages.value()),
+            ("messages", "Messages received from brokers", control.messages.value()),
             (
                 "messages_local",
-                "Publications that reached this node alone, since Redis was away",
+                "Messages delivered on this node only, because Redis was unavailable",
                 control.messages_local.value(),
             ),
             (
                 "messages_no_subscriber",
-                "Messages heard that nobody here subscribes to",
+                "Messages received for channels without a subscriber",
                 control.messages_no_subscriber.value(),
             ),
             (
                 "messages_outside_log",
-                "Messages on channels with a log that were not published through it",
+                "Messages on channels with a log that were not published through the log",
                 control.messages_outside_log.value(),
             ),
-            ("published", "Publications handed to a broker", control.published.value()),
+            (
+                "published",
+                "Publications of clients and the API that a broker accepted",
+                control.published.value(),
+            ),
             (
                 "idempotency_keys_evicted",
-                "Idempotency keys forgotten before their time, since too many are remembered",
+                "Idempotency keys evicted early, because too many are stored",
                 control.idempotency_keys_evicted.value(),
             ),
-            ("publish_failures", "Publications that a broker did not take", control.publish_failures.value()),
+            (
+                "publish_failures",
+                "Failed publications of clients and the API",
+                control.publish_failures.value(),
+            ),
         ] {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(family)?;
@@ -320,18 +343,18 @@ impl Totals {
     fn labelled(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut family = encoder.encode_descriptor(
             "server_disconnects",
-            "Connections closed by this gateway",
+            "Connections closed by the gateway",
             None,
             MetricType::Counter,
         )?;
-        for (place, disconnect) in Disconnect::ALL.iter().enumerate() {
-            let value = self.0.sum(|s| &s.server_disconnects[place]);
+        for (index, disconnect) in Disconnect::ALL.iter().enumerate() {
+            let value = self.0.sum(|s| &s.server_disconnects[index]);
             ConstCounter::new(value)
                 .encode(family.encode_family(&[("code", u64::from(disconnect.code()))])?)?;
         }
         let mut family = encoder.encode_descriptor(
             "http_timeouts",
-            "Connections that carried requests and were ended by a time-out",
+            "Connections that carry requests closed by a timeout",
             None,
             MetricType::Counter,
         )?;
@@ -340,7 +363,7 @@ impl Totals {
         }
         let mut family = encoder.encode_descriptor(
             "channels_evicted",
-            "Channels without a subscriber that were let go before their time",
+            "Channels without subscribers that were evicted early",
             None,
             MetricType::Counter,
         )?;
@@ -354,10 +377,10 @@ impl Totals {
             None,
             MetricType::Counter,
         )?;
-        for (cause, count) in GAP_CAUSES.iter().zip(&self.0.control.gaps) {
-            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", *cause)])?)?;
+        for (reason, count) in GAP_REASONS.iter().zip(&self.0.control.gaps) {
+            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", *reason)])?)?;
         }
-        // Of a single subscriber, where the others are of all who hear the channel.
+        // Gaps of single subscribers; all others concern every subscriber of a channel.
         let slow = self.0.sum(|s| &s.slow_gaps);
         ConstCounter::new(slow).encode(family.encode_family(&[("reason", "slow-consumer")])?)?;
         Ok(())

@@ -3,20 +3,17 @@
 //! Owns the flags, the sources of a URL, and the exit code. Must never show a secret, and must warn about secrets in
 //! arguments.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::output::{print_message, write_stdout};
+use super::io::{print_message, read_stdin, usage_error, write_stdout};
 use crate::config::{Config, Flags, RedisUrl};
 use earshot_ops::check::client_path::Target;
 use earshot_ops::check::redis::{Plan, Server};
 use earshot_ops::check::{self, Report};
 use earshot_redis_link::{ConnectConfig, TlsConfig};
-
-/// Exit code for an invalid command line, URL or configuration.
-const EXIT_USAGE: u8 = 2;
 
 /// Flags of `earshot check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -63,10 +60,10 @@ fn idle(text: &str) -> Result<Duration, String> {
     within(text, 0.0)
 }
 
-fn within(text: &str, least: f64) -> Result<Duration, String> {
+fn within(text: &str, min: f64) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
-    if !(least..=3600.0).contains(&seconds) {
-        return Err(format!("expected {least} to 3600 seconds"));
+    if !(min..=3600.0).contains(&seconds) {
+        return Err(format!("expected {min} to 3600 seconds"));
     }
     Ok(Duration::from_secs_f64(seconds))
 }
@@ -86,10 +83,7 @@ impl Args {
         };
         let targets = match targets {
             Ok(targets) => targets,
-            Err(why) => {
-                print_message(&why);
-                return ExitCode::from(EXIT_USAGE);
-            }
+            Err(error) => return usage_error(&error),
         };
         if let Targets::Path(target) = &targets
             && !target.idle.is_zero()
@@ -133,7 +127,7 @@ impl Args {
 
     fn servers(&self) -> Result<Vec<Server>, String> {
         let Some(url) = &self.url else { return self.configured() };
-        let url = if url == "-" { from_stdin()? } else { url.clone() };
+        let url = if url == "-" { read_stdin()? } else { url.clone() };
         let url = RedisUrl::parse(url.trim()).map_err(|what| format!("invalid URL: {what}"))?;
         let tls = TlsConfig { ca_file: self.ca_file.clone(), ..TlsConfig::default() };
         let instance = ConnectConfig { url: url.expose().to_owned(), tls, ..ConnectConfig::default() };
@@ -155,14 +149,6 @@ impl Args {
     fn timed(&self, settings: ConnectConfig) -> ConnectConfig {
         ConnectConfig { connect_timeout: self.timeout, command_timeout: self.timeout, ..settings }
     }
-}
-
-fn from_stdin() -> Result<String, String> {
-    let mut text = String::new();
-    // Longer input is not a URL.
-    let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
-    read.map_err(|error| format!("cannot read a URL from standard input: {error}"))?;
-    Ok(text)
 }
 
 fn run_checks(targets: &Targets, limit: Duration) -> io::Result<Report> {

@@ -3,20 +3,17 @@
 //! Owns the flags, the signals and the exit code. Must never show a secret; must never break what the drill did not
 //! start without `--allow-destructive`.
 
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::output::{print_message, write_stdout};
+use super::io::{print_message, read_stdin, usage_error, write_stdout};
 use crate::config::{RedisUrl, duration};
 use earshot_ops::drill::{self, External, Fault, Report, Settings, TargetKind};
 use earshot_redis_link::{ConnectConfig, TlsConfig};
-
-/// Exit code for an invalid command line.
-const EXIT_USAGE: u8 = 2;
 
 /// Flags of `earshot drill`.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,16 +51,16 @@ pub struct Args {
     /// for some seconds
     #[arg(long)]
     allow_destructive: bool,
-    /// Listen on this address in place of that Redis; the gateway must be configured to connect here
+    /// Listen on this address instead of that Redis; the gateway must be configured to connect here
     #[arg(long, value_name = "ADDR", requires = "redis")]
     proxy: Option<String>,
     /// With --redis: trust the CA certificates (PEM) of this file instead of the system's
     #[arg(long, value_name = "PATH", requires = "redis")]
     ca_file: Option<PathBuf>,
-    /// With --gateway: a `pubsub` channel on which nobody else publishes [default: drill: and a random suffix]
+    /// With --gateway: a `pubsub` channel without other publishers [default: drill: and a random suffix]
     #[arg(long, value_name = "CHANNEL", requires = "gateway")]
     channel: Option<String>,
-    /// With --gateway: a `stream` channel on which nobody else publishes [default: none]
+    /// With --gateway: a `stream` channel without other publishers [default: none]
     #[arg(long, value_name = "CHANNEL", requires = "gateway")]
     stream_channel: Option<String>,
     /// Print the report as JSON
@@ -90,10 +87,7 @@ impl Args {
         }
         let settings = match self.settings() {
             Ok(settings) => settings,
-            Err(error) => {
-                print_message(&error);
-                return ExitCode::from(EXIT_USAGE);
-            }
+            Err(error) => return usage_error(&error),
         };
         match self.drill(&settings) {
             Ok(report) => self.print(&report),
@@ -181,12 +175,4 @@ fn interrupted() -> io::Result<impl Future<Output = ()>> {
 fn list() -> String {
     let line = |fault: Fault| format!("{:<18} {}\n", fault.name(), fault.description());
     Fault::ALL.map(line).concat()
-}
-
-fn read_stdin() -> Result<String, String> {
-    let mut text = String::new();
-    // Longer than any URL.
-    let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
-    read.map_err(|error| format!("cannot read a URL from standard input: {error}"))?;
-    Ok(text)
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::output::print_message;
+use super::io::{self, print_message};
 use crate::config;
 use earshot_ops::migrate::{self, Conflict, MigrateError, Plan};
 
@@ -19,9 +19,6 @@ mod rules;
 mod servers;
 
 use progress::Progress;
-
-/// Exit code for invalid flags, rules or state file.
-const EXIT_USAGE: u8 = 2;
 
 /// Long help text.
 pub(super) const ABOUT: &str = "\
@@ -117,15 +114,12 @@ impl Args {
     pub fn run(&self) -> ExitCode {
         let plan = match self.plan() {
             Ok(plan) => plan,
-            Err(wrong) => {
-                print_line(&wrong);
-                return ExitCode::from(EXIT_USAGE);
-            }
+            Err(error) => return io::usage_error(&error),
         };
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                print_line(&format!("cannot run: {error}"));
+                print_message(&format!("cannot run: {error}"));
                 return ExitCode::FAILURE;
             }
         };
@@ -133,9 +127,9 @@ impl Args {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
-                print_line(&error.to_string());
+                print_message(&error.to_string());
                 if matches!(error, MigrateError::State(_)) {
-                    ExitCode::from(EXIT_USAGE)
+                    ExitCode::from(io::EXIT_USAGE)
                 } else {
                     ExitCode::FAILURE
                 }
@@ -195,7 +189,7 @@ impl Args {
             () = shutdown_signal() => {}
         }
         progress.end();
-        print_line("stopping; send the signal again to exit immediately");
+        print_message("stopping; send the signal again to exit immediately");
         stop.cancel();
         tokio::select! {
             ended = &mut work => ended,
@@ -216,11 +210,6 @@ async fn shutdown_signal() {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-}
-
-/// Writes a line to standard error; ignores failures.
-fn print_line(line: &str) {
-    print_message(line);
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! `earshot serve`: runs the gateway until it is told to stop.
+//! `earshot serve`: runs the gateway until it receives a signal.
 //!
-//! Owns the signals and the exit code. Must never know how anything is served.
+//! Owns the signals, the log and the exit code. Must never serve a request.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,53 +10,47 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::access;
-use super::output::{LogWriter, print_message};
+use super::access_log;
+use super::io::{LogWriter, print_message, usage_error};
 use crate::config::{Config, ConfigErrors, Flags};
 use crate::gateway::Gateway;
 
-/// The exit code of a configuration that is wrong.
-const WRONG: u8 = 2;
-
 /// How often free memory is returned to the system.
-const GIVE_BACK: Duration = Duration::from_secs(2);
+const MEMORY_RETURN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Bytes for which the allocator takes a page that nothing else is in.
-const OWN_PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Size of an allocation for which the allocator uses a separate page.
+const SEPARATE_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// The flags of `earshot serve`.
+/// Flags of `earshot serve`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Configuration file [default: EARSHOT_CONFIG, or earshot.toml in the working directory if it is there]
+    /// Configuration file [default: EARSHOT_CONFIG, or earshot.toml in the working directory if it exists]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// Address to listen on, such as :8000 or 127.0.0.1:8000; may be repeated [default: EARSHOT_LISTEN, or the
-    /// file's, or localhost:8000]
+    /// Address to listen on, such as :8000 or 127.0.0.1:8000; repeatable [default: EARSHOT_LISTEN, `listen` in the file,
+    /// or localhost:8000]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Development mode, on loopback only: every channel open unless the file has namespaces, the HTTP API without a
-    /// key, a page for trying things out at /, pages of every local origin allowed
+    /// Development mode, on loopback only: every channel is open unless the file has namespaces, the HTTP API needs no
+    /// key, / serves a test page, and pages of every local origin are allowed
     #[arg(long)]
     dev: bool,
 }
 
 impl Args {
-    /// The configuration to serve with.
+    /// Loads the configuration.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All errors in it.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
         Config::load(&Flags { config: self.config.clone(), listen: self.listen.clone(), dev: self.dev })
     }
 
-    /// Serves until SIGTERM or SIGINT; a second one ends at once.
+    /// Serves until SIGTERM or SIGINT; a second signal exits immediately.
     pub fn run(&self) -> ExitCode {
         let config = match self.load() {
             Ok(config) => config,
-            Err(errors) => {
-                print_message(&errors.to_string());
-                return ExitCode::from(WRONG);
-            }
+            Err(errors) => return usage_error(&errors.to_string()),
         };
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(&config.log))
@@ -67,10 +61,10 @@ impl Args {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
-                tracing::error!(%error, "the gateway cannot run");
+                tracing::error!(%error, "the gateway failed");
                 if !tracing::enabled!(tracing::Level::ERROR) {
-                    // No log filter hides why the process ends.
-                    print_message(&format!("the gateway cannot run: {error}"));
+                    // The reason for the exit is shown even if the log filter hides errors.
+                    print_message(&format!("the gateway failed: {error}"));
                 }
                 ExitCode::FAILURE
             }
@@ -78,15 +72,15 @@ impl Args {
     }
 }
 
-/// Serves; `true` when every client had gone in time.
+/// Serves until a signal. Returns `true` if every client had disconnected within the shutdown timeout.
 fn serve(config: &Config) -> io::Result<bool> {
-    take_small_pages();
-    // One provider of cryptography for all of TLS; a second installation would be refused, and is not tried.
+    disable_huge_pages();
+    // One crypto provider for all TLS. A second installation is rejected, which is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    access::log(config);
+    access_log::log(config);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("control").build()?;
     let ended = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
@@ -94,47 +88,46 @@ fn serve(config: &Config) -> io::Result<bool> {
         let hangup = signal(SignalKind::hangup())?;
         let gateway = Gateway::start(config)?;
         let addresses: Vec<String> = gateway.addresses().iter().map(|addr| format!("http://{addr}")).collect();
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.origin, "listening on {}", addresses.join(" and "));
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.sources, "listening on {}", addresses.join(" and "));
         tokio::select! {
             () = first_of(&mut terminate, &mut interrupt) => {}
-            () = give_back_memory() => {}
+            () = return_memory() => {}
             () = ignore(hangup) => {}
         }
-        tracing::info!(timeout = ?config.drain.shutdown_timeout, "stopping; a second signal ends at once");
+        tracing::info!(timeout = ?config.drain.shutdown_timeout, "shutting down; send the signal again to exit immediately");
         tokio::select! {
             in_time = gateway.stop() => {
                 if !in_time {
-                    tracing::warn!("not every client had gone within the grace");
+                    tracing::warn!("shutdown timeout: some clients were still connected");
                 }
                 Ok(in_time)
             }
             () = first_of(&mut terminate, &mut interrupt) => {
-                tracing::warn!("second signal: ending at once");
+                tracing::warn!("second signal: exiting immediately");
                 std::process::exit(1)
             }
         }
     });
-    // What has not ended within the grace is not waited for.
+    // Tasks that are still running after the shutdown timeout are abandoned.
     runtime.shutdown_background();
     ended
 }
 
-/// Lets the allocator return to the system what has been free for a while. It looks for that only when a page of its
-/// own comes or goes, and after a burst none does: so one does, of which not a byte is touched.
-async fn give_back_memory() {
-    let mut look = tokio::time::interval(GIVE_BACK);
+/// Makes the allocator return memory to the system that has been free for a while. The allocator does so only when it
+/// allocates or frees a page, which does not happen after a burst. Therefore this allocates and frees one page, without
+/// touching it.
+async fn return_memory() {
+    let mut interval = tokio::time::interval(MEMORY_RETURN_INTERVAL);
     loop {
-        look.tick().await;
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(OWN_PAGE_BYTES)));
+        interval.tick().await;
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(SEPARATE_PAGE_BYTES)));
     }
 }
 
 /// Logs each SIGHUP, which would otherwise end the process.
 async fn ignore(mut hangup: Signal) {
     while hangup.recv().await.is_some() {
-        tracing::warn!(
-            "SIGHUP is ignored: the configuration is read at the start only; restart to change it"
-        );
+        tracing::warn!("SIGHUP is ignored: the configuration is read only at startup; restart to change it");
     }
     std::future::pending().await
 }
@@ -146,16 +139,15 @@ async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Has the kernel give memory in its usual pages: those of 2 MiB would stay mostly empty where a connection takes less
-/// than one KiB.
+/// Disables huge pages: pages of 2 MiB would remain mostly empty, because a connection needs less than one KiB.
 #[cfg(target_os = "linux")]
-fn take_small_pages() {
-    // A kernel without huge pages has nothing to refuse.
+fn disable_huge_pages() {
+    // Fails on kernels without huge pages, which is harmless.
     let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn take_small_pages() {}
+fn disable_huge_pages() {}
 
 #[cfg(test)]
 mod tests {
@@ -167,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn flags_reach_the_configuration() {
+    fn flags_override_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("own.toml");
         let config =
             args(path.to_str().unwrap(), "listen = \":1\"\nlimits.connections = 7\n").load().unwrap();
         assert_eq!(config.listen[0].text, "127.0.0.1:0");
-        assert_eq!((config.limits.connections, config.origin.file), (Some(7), Some(path.clone())));
-        let told = args(path.to_str().unwrap(), "lisen = 1").load().unwrap_err().to_string();
-        assert!(told.starts_with(&format!("{}:1: lisen: unknown key", path.display())), "{told}");
+        assert_eq!((config.limits.connections, config.sources.file), (Some(7), Some(path.clone())));
+        let error = args(path.to_str().unwrap(), "lisen = 1").load().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}:1: lisen: unknown key", path.display())), "{error}");
     }
 }

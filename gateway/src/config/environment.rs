@@ -1,27 +1,27 @@
-//! The environment variables that the gateway reads, and nothing reads them but this.
+//! The environment variables of the gateway.
 //!
-//! Owns their names. Must never show the value of one that may hold a secret.
+//! Owns their names and is the only place that reads them. Must never show a value that may be a secret.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::errors::{Place, Problems};
-use super::nearest::nearest;
+use super::reader::diagnostics::{Diagnostics, Location};
+use super::reader::suggest;
+use super::redis_url::RedisUrl;
 use super::secret::Secret;
-use super::url::RedisUrl;
 use earshot_redis_link::address::Address;
 
-/// What the names of the gateway's own variables begin with.
+/// The prefix of the gateway's own variables.
 const PREFIX: &str = "EARSHOT_";
 
-/// What the environment says. A variable that is set to nothing counts as not set.
+/// The values of the variables. An empty variable counts as not set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Environment {
     pub(super) config: Option<PathBuf>,
     /// Addresses, separated by commas.
     pub(super) listen: Option<String>,
     pub(super) log: Option<String>,
-    /// Patterns of channels, separated by commas.
+    /// Channel patterns, separated by commas.
     pub(super) open_channels: Option<String>,
     /// Origins, separated by commas.
     pub(super) allowed_origins: Option<String>,
@@ -29,17 +29,17 @@ pub(super) struct Environment {
     pub(super) redis_url: Option<RedisUrl>,
     pub(super) redis_pubsub_url: Option<RedisUrl>,
     pub(super) redis_parts: RedisParts,
-    /// Whether TLS is asked for, and the variable that says so.
+    /// Whether to use TLS, and the variable that sets it.
     pub(super) redis_tls: Option<(bool, &'static str)>,
     /// The variables that are set.
     pub(super) set: Vec<&'static str>,
-    /// The variables that are read.
+    /// All known variables.
     known: Vec<&'static str>,
 }
 
 impl Environment {
-    pub(super) fn read(lookup: impl Fn(&str) -> Option<OsString>, problems: &mut Problems) -> Self {
-        let mut variables = Variables { lookup, problems, set: Vec::new(), known: Vec::new() };
+    pub(super) fn read(lookup: impl Fn(&str) -> Option<OsString>, diagnostics: &mut Diagnostics) -> Self {
+        let mut variables = Variables { lookup, diagnostics, set: Vec::new(), known: Vec::new() };
         Self {
             config: variables.raw("EARSHOT_CONFIG").map(PathBuf::from),
             listen: variables.text("EARSHOT_LISTEN", |text| Ok(text.into())),
@@ -56,7 +56,7 @@ impl Environment {
         }
     }
 
-    /// A warning for each of these variables that begins with `EARSHOT_` and is not read.
+    /// A warning for each name that starts with `EARSHOT_` and is not a known variable.
     pub(super) fn unknown(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
         let unknown = |name: &String| {
             name.starts_with(PREFIX) && !self.known.contains(&name.as_str()) && !is_service_link(name)
@@ -66,26 +66,26 @@ impl Environment {
         unknown.sort();
         let known = || self.known.iter().copied().filter(|name| name.starts_with(PREFIX));
         let warning = |name: String| {
-            // The prefix, which they have in common, makes none of them alike.
-            let meant = nearest(&name[PREFIX.len()..], known().map(|name| &name[PREFIX.len()..]));
-            let meant = meant.map(|meant| format!("; did you mean {PREFIX}{meant}?"));
-            let meant =
-                meant.unwrap_or_else(|| format!("; known: {}", known().collect::<Vec<_>>().join(", ")));
-            format!("{}: no such setting{meant}", name.escape_debug())
+            // Compared without the common prefix.
+            let suggestion = suggest(&name[PREFIX.len()..], known().map(|name| &name[PREFIX.len()..]));
+            let hint = suggestion.map(|name| format!("; did you mean {PREFIX}{name}?"));
+            let hint = hint
+                .unwrap_or_else(|| format!("; valid variables: {}", known().collect::<Vec<_>>().join(", ")));
+            format!("{}: unknown variable{hint}", name.escape_debug())
         };
         unknown.into_iter().map(warning).collect()
     }
 
-    /// Whether a Redis server is named here.
+    /// Whether the variables name a Redis server.
     pub(super) fn names_redis(&self) -> bool {
         self.redis_url.is_some() || self.redis_parts.host.is_some()
     }
 }
 
-/// A URL in parts.
+/// The parts of a URL.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RedisParts {
-    /// The host, as an address of nothing else.
+    /// The host, as an address without other parts.
     pub(super) host: Option<Address>,
     pub(super) port: Option<u16>,
     pub(super) username: Option<String>,
@@ -97,9 +97,9 @@ impl RedisParts {
     fn read<L: Fn(&str) -> Option<OsString>>(variables: &mut Variables<'_, L>) -> Self {
         let port = |text: &str| match text.parse::<u16>() {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err("is not a port: a number from 1 to 65535".into()),
+            _ => Err("expected a port: a number from 1 to 65535".into()),
         };
-        // Kubernetes sets this of itself where a service is called `redis`, and means something else by it.
+        // For a service named `redis`, Kubernetes sets this variable to a URL.
         let is_link = |value: &OsString| value.to_str().is_some_and(|text| text.starts_with("tcp://"));
         let is_port = !(variables.lookup)("REDIS_PORT").is_some_and(|value| is_link(&value));
         Self {
@@ -108,13 +108,13 @@ impl RedisParts {
             username: variables.text("REDIS_USERNAME", |text| Ok(text.into())),
             password: variables.text("REDIS_PASSWORD", Secret::password),
             database: variables.text("REDIS_DB", |text| {
-                text.parse().map_err(|_| "is not the number of a database, such as 0".into())
+                text.parse().map_err(|_| "expected a database number, such as 0".into())
             }),
         }
     }
 }
 
-/// Whether Kubernetes sets this of itself where a service is called `earshot`, or `earshot-something`.
+/// Whether Kubernetes sets this variable for a service named `earshot` or `earshot-…`.
 fn is_service_link(name: &str) -> bool {
     name.starts_with("EARSHOT_PORT")
         || name.starts_with("EARSHOT_SERVICE_")
@@ -125,7 +125,7 @@ fn is_service_link(name: &str) -> bool {
             .any(|protocol| name.split_once("_PORT_").is_some_and(|(_, link)| link.contains(protocol)))
 }
 
-/// `REDIS_TLS` and `REDIS_SSL` mean the same.
+/// `REDIS_TLS`, or `REDIS_SSL` with the same meaning.
 fn read_tls<L: Fn(&str) -> Option<OsString>>(
     variables: &mut Variables<'_, L>,
 ) -> Option<(bool, &'static str)> {
@@ -134,7 +134,9 @@ fn read_tls<L: Fn(&str) -> Option<OsString>>(
     if let (Some(tls), Some(ssl)) = (tls, ssl)
         && tls != ssl
     {
-        variables.problems.add(&Place::Variable("REDIS_SSL"), "contradicts REDIS_TLS: set one of them");
+        variables
+            .diagnostics
+            .add(&Location::Variable("REDIS_SSL"), "conflicts with REDIS_TLS: set only one of them");
     }
     tls.map(|tls| (tls, "REDIS_TLS")).or(ssl.map(|ssl| (ssl, "REDIS_SSL")))
 }
@@ -149,7 +151,7 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
 
 struct Variables<'p, L> {
     lookup: L,
-    problems: &'p mut Problems,
+    diagnostics: &'p mut Diagnostics,
     set: Vec<&'static str>,
     known: Vec<&'static str>,
 }
@@ -164,8 +166,8 @@ impl<L: Fn(&str) -> Option<OsString>> Variables<'_, L> {
 
     fn text<T>(&mut self, name: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let value = self.raw(name)?;
-        let read = value.to_str().ok_or_else(|| "is not valid UTF-8".into()).and_then(parse);
-        read.map_err(|what| self.problems.add(&Place::Variable(name), what)).ok()
+        let read = value.to_str().ok_or_else(|| "not valid UTF-8".into()).and_then(parse);
+        read.map_err(|what| self.diagnostics.add(&Location::Variable(name), what)).ok()
     }
 }
 
@@ -176,14 +178,14 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> (Environment, String) {
-        let mut problems = Problems::default();
+        let mut diagnostics = Diagnostics::default();
         let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-        let env = Environment::read(find, &mut problems);
-        (env, problems.into_errors().to_string())
+        let env = Environment::read(find, &mut diagnostics);
+        (env, diagnostics.into_errors().to_string())
     }
 
     #[test]
-    fn a_variable_that_is_set_to_nothing_counts_as_not_set() {
+    fn an_empty_variable_counts_as_not_set() {
         let (env, errors) = read(&[("REDIS_URL", ""), ("EARSHOT_API_KEY", ""), ("EARSHOT_LISTEN", "")]);
         assert!(
             env.redis_url.is_none() && env.api_key.is_none() && env.listen.is_none() && env.set.is_empty()
@@ -192,29 +194,29 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_names_its_variable_and_is_not_shown() {
+    fn an_error_contains_the_variable_but_not_its_value() {
         let (_, errors) = read(&[("REDIS_URL", "hunter2"), ("EARSHOT_API_KEY", "hunter 2")]);
         assert_eq!(
             errors,
-            "EARSHOT_API_KEY: a key travels in an HTTP header: visible ASCII characters only, no spaces\n\
+            "EARSHOT_API_KEY: expected visible ASCII characters without spaces, because a key is sent in an HTTP header\n\
              REDIS_URL: expected redis://host:port/database, rediss:// for TLS, or unix:///path for a Unix socket"
         );
     }
 
     #[test]
-    fn an_unknown_variable_of_ours_is_told_with_what_was_meant() {
+    fn an_unknown_variable_causes_a_warning_with_a_suggestion() {
         let (env, _) = read(&[]);
         let warnings = |names: &[&str]| env.unknown(names.iter().map(OsString::from));
         assert_eq!(
             warnings(&["EARSHOT_LOGS", "PATH", "EARSHOT_API_KEY", "EARSHOT_APIKEY"]),
             [
-                "EARSHOT_APIKEY: no such setting; did you mean EARSHOT_API_KEY?",
-                "EARSHOT_LOGS: no such setting; did you mean EARSHOT_LOG?",
+                "EARSHOT_APIKEY: unknown variable; did you mean EARSHOT_API_KEY?",
+                "EARSHOT_LOGS: unknown variable; did you mean EARSHOT_LOG?",
             ]
         );
         let other = warnings(&["EARSHOT_COLOUR"]);
         assert!(
-            other[0].starts_with("EARSHOT_COLOUR: no such setting; known: EARSHOT_CONFIG, "),
+            other[0].starts_with("EARSHOT_COLOUR: unknown variable; valid variables: EARSHOT_CONFIG, "),
             "{other:?}"
         );
         let kubernetes = [
@@ -230,23 +232,23 @@ mod tests {
     }
 
     #[test]
-    fn redis_ssl_is_redis_tls() {
+    fn redis_ssl_is_an_alias_of_redis_tls() {
         assert_eq!(read(&[("REDIS_SSL", "true")]).0.redis_tls, Some((true, "REDIS_SSL")));
         assert_eq!(read(&[("REDIS_TLS", "no"), ("REDIS_SSL", "0")]).0.redis_tls, Some((false, "REDIS_TLS")));
         let (_, errors) = read(&[("REDIS_TLS", "yes"), ("REDIS_SSL", "no")]);
-        assert_eq!(errors, "REDIS_SSL: contradicts REDIS_TLS: set one of them");
+        assert_eq!(errors, "REDIS_SSL: conflicts with REDIS_TLS: set only one of them");
     }
 
     #[test]
-    fn what_is_not_utf_8_is_refused() {
-        let mut problems = Problems::default();
+    fn rejects_invalid_utf_8() {
+        let mut diagnostics = Diagnostics::default();
         let find = |name: &str| (name == "EARSHOT_LOG").then(|| OsString::from_vec(vec![0xff]));
-        assert!(Environment::read(find, &mut problems).log.is_none());
-        assert_eq!(problems.into_errors().to_string(), "EARSHOT_LOG: is not valid UTF-8");
+        assert!(Environment::read(find, &mut diagnostics).log.is_none());
+        assert_eq!(diagnostics.into_errors().to_string(), "EARSHOT_LOG: not valid UTF-8");
     }
 
     #[test]
-    fn secrets_do_not_show() {
+    fn secrets_are_redacted() {
         let (env, _) = read(&[("REDIS_URL", "redis://:hunter2@host"), ("EARSHOT_API_KEY", "hunter2")]);
         assert!(!format!("{env:?}").contains("hunter2"));
     }

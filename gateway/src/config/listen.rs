@@ -1,38 +1,41 @@
-//! Where the gateway listens.
+//! Listening addresses.
 //!
-//! Owns the forms of a listening address. Must never open a socket.
+//! Owns their syntax. Must never open a socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::document::Found;
+use super::reader::Located;
 
-/// How the name of a host becomes addresses. A parameter, so that tests need no network.
+/// Resolves a host name. A parameter, so that tests need no network.
 pub(super) type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
-/// One listening address as it was written, and what it stands for.
+/// One listening address of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// As it was written: `localhost:8000`.
+    /// As in the configuration: `localhost:8000`.
     pub text: String,
     /// The addresses to listen on, each with a socket of its own (an IPv6 one for IPv6 alone); never empty.
     pub addrs: Vec<SocketAddr>,
 }
 
 impl Listen {
-    /// Where the gateway listens when nobody says otherwise.
+    /// The default address.
     pub const DEFAULT: &str = "localhost:8000";
 
-    /// Whether only this machine can reach it.
+    /// Whether all of its addresses are loopback addresses.
     pub fn is_loopback(&self) -> bool {
         self.addrs.iter().all(|addr| addr.ip().is_loopback())
     }
 
-    /// Reads `host:port`, `:port` (every address of the machine), `1.2.3.4:port` or `[::1]:port`.
+    /// Parses `host:port`, `:port` (all addresses), `1.2.3.4:port` or `[::1]:port`.
+    ///
+    /// # Errors
+    /// If it is invalid, or the host cannot be resolved.
     pub(super) fn parse(text: &str, resolve: Resolve) -> Result<Self, String> {
         let addrs = addresses(text, resolve)?;
         if addrs.is_empty() {
-            return Err(format!("\"{}\" has no address", text.escape_debug()));
+            return Err(format!("\"{}\" resolves to no address", text.escape_debug()));
         }
         Ok(Self { text: text.into(), addrs })
     }
@@ -44,8 +47,10 @@ impl Default for Listen {
     }
 }
 
-/// Says of each address that stands twice that it does. Port 0 is a new port each time.
-pub(super) fn repeated<'a, 'd>(listen: &'a [Found<'d, Listen>]) -> Vec<(&'a Found<'d, Listen>, SocketAddr)> {
+/// Addresses that occur more than once. Port 0 is another port each time.
+pub(super) fn repeated<'a, 'd>(
+    listen: &'a [Located<'d, Listen>],
+) -> Vec<(&'a Located<'d, Listen>, SocketAddr)> {
     let mut seen = Vec::new();
     let mut repeated = Vec::new();
     for found in listen {
@@ -68,21 +73,21 @@ fn addresses(text: &str, resolve: Resolve) -> Result<Vec<SocketAddr>, String> {
         return Err(format!("expected host:port, found \"{shown}\"; did you mean \":{shown}\"?"));
     }
     if text.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("\"{shown}\" has no port; an IPv6 address is written \"[::1]:8000\""));
+        return Err(format!("\"{shown}\" has no port; write an IPv6 address as \"[::1]:8000\""));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(format!("expected host:port, found \"{shown}\""));
     };
     let port =
-        port.parse().map_err(|_| format!("\"{shown}\" has no port from 0 to 65535 after its last colon"))?;
+        port.parse().map_err(|_| format!("\"{shown}\" has no port from 0 to 65535 after the last colon"))?;
     match host {
         "" => Ok(both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED, port)),
-        // Not asked of a resolver: many know one family alone.
+        // Resolved here, because many resolvers return only one address family.
         "localhost" => Ok(both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST, port)),
         host if !is_host_name(host) => {
-            Err(format!("\"{shown}\" holds no host name before its last colon; expected host:port"))
+            Err(format!("\"{shown}\" has no valid host name before the last colon; expected host:port"))
         }
-        host => resolve(host, port).map_err(|error| format!("\"{shown}\" cannot be resolved: {error}")),
+        host => resolve(host, port).map_err(|error| format!("cannot resolve \"{shown}\": {error}")),
     }
 }
 
@@ -108,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_an_address_is_read() {
+    fn parses_every_form_of_an_address() {
         for (text, addrs) in [
             ("localhost:8000", vec!["127.0.0.1:8000", "[::1]:8000"]),
             (":80", vec!["0.0.0.0:80", "[::]:80"]),
@@ -126,17 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_what_would_be_right() {
+    fn errors_contain_the_expected_form() {
         for (text, what) in [
             ("", "expected host:port, found \"\""),
             ("localhost", "expected host:port, found \"localhost\""),
             ("8000", "expected host:port, found \"8000\"; did you mean \":8000\"?"),
-            ("::1", "\"::1\" has no port; an IPv6 address is written \"[::1]:8000\""),
-            ("localhost:http", "\"localhost:http\" has no port from 0 to 65535 after its last colon"),
-            ("localhost:65536", "\"localhost:65536\" has no port from 0 to 65535 after its last colon"),
-            ("http://a:80", "\"http://a:80\" holds no host name before its last colon; expected host:port"),
-            ("nowhere:80", "\"nowhere:80\" cannot be resolved: no such host"),
-            ("empty.internal:80", "\"empty.internal:80\" has no address"),
+            ("::1", "\"::1\" has no port; write an IPv6 address as \"[::1]:8000\""),
+            ("localhost:http", "\"localhost:http\" has no port from 0 to 65535 after the last colon"),
+            ("localhost:65536", "\"localhost:65536\" has no port from 0 to 65535 after the last colon"),
+            (
+                "http://a:80",
+                "\"http://a:80\" has no valid host name before the last colon; expected host:port",
+            ),
+            ("nowhere:80", "cannot resolve \"nowhere:80\": no such host"),
+            ("empty.internal:80", "\"empty.internal:80\" resolves to no address"),
         ] {
             assert_eq!(parse(text).unwrap_err(), what, "{text}");
         }

@@ -1,54 +1,54 @@
-//! `[[namespace]]`: which channels there are, where they come from, and who may do what with them.
+//! `[[namespace]]`: a set of channels, their source and their permissions.
 //!
-//! Owns one namespace's rules. Must never compare namespaces with each other: that is [`super::reachable`].
+//! Owns the settings of one namespace. Must never compare namespaces with each other: [`super::shadowing`] does.
 
-use super::channel::ChannelPattern;
-use super::choice;
-use super::document::{Found, Section};
-use super::errors::Place;
+use super::channel_pattern::ChannelPattern;
 use super::history::{History, Replay};
+use super::reader::diagnostics::Location;
+use super::reader::keyword;
+use super::reader::toml_writer::TomlWriter;
+use super::reader::{Located, Section};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
-use super::show::Shown;
 use super::slow_consumer::SlowConsumer;
 use super::source::Source;
 use crate::node::namespace::PROTECTED_CHANNELS;
 use earshot_redis_link::slot;
 
-/// The name of the namespace that `EARSHOT_OPEN_CHANNELS` makes.
+/// The name of the namespace for `EARSHOT_OPEN_CHANNELS`.
 pub(super) const OPEN_CHANNELS: &str = "open-channels";
 
-/// What a namespace is told that wants a log without a Redis.
-const NO_LOG: &str = "a log is kept in Redis: name a `redis` instance, or set REDIS_URL";
+/// The error for a log without a Redis.
+const STREAM_WITHOUT_REDIS: &str = "source = \"stream\" requires a Redis: set `redis`, or REDIS_URL";
 
-/// A pattern of channel names with its rules. The first namespace that matches a channel rules it; a channel without a
-/// namespace is refused.
+/// A set of channel patterns with common settings. The first namespace that matches a channel applies; a channel without
+/// a namespace is rejected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Namespace {
-    /// What logs, metrics and errors call it.
+    /// The name in logs, metrics and errors.
     pub name: String,
     /// Its channels.
     pub channels: Vec<ChannelPattern>,
-    /// The name of its Redis instance; nothing: this process alone.
+    /// The name of its Redis instance; `None`: this process only.
     pub redis: Option<String>,
-    /// What stands before each key that is kept for it in Redis.
+    /// The prefix of its keys in Redis.
     pub key_prefix: String,
-    /// Its Redis is a cluster and `key_prefix` holds no hash tag: the keys of each channel have a slot of their own.
+    /// Its Redis is a cluster and `key_prefix` has no hash tag: the slot of a key depends on the channel.
     pub spread: bool,
-    /// Its publishers say `SPUBLISH`: a cluster carries a channel where its slot is, and nowhere else.
+    /// Its publishers use `SPUBLISH`: only the cluster node of the channel's slot carries the channel.
     pub sharded_pubsub: bool,
-    /// Where its publications come from.
+    /// The source of its publications.
     pub source: Source,
     /// What is kept of each channel.
     pub history: History,
-    /// What a subscriber is given unasked.
+    /// What a new subscriber receives before new publications.
     pub replay: Replay,
     /// Which clients may subscribe.
     pub subscribe: Who,
     /// Which clients may publish.
     pub publish: Who,
-    /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) in the place of the exact names that clients ask for.
+    /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) instead of the exact names that clients request.
     pub subscribe_pattern: bool,
-    /// What is done while the Redis instance is away.
+    /// Behavior while the Redis instance is unavailable.
     pub when_redis_down: WhenRedisDown,
     /// What happens to slow consumers.
     pub slow_consumer: SlowConsumer,
@@ -66,7 +66,7 @@ pub enum Who {
 }
 
 impl Who {
-    /// As the file says it.
+    /// The value in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nobody => "nobody",
@@ -76,17 +76,17 @@ impl Who {
     }
 }
 
-/// What is done for a channel whose Redis instance is away.
+/// Behavior of a channel whose Redis instance is unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenRedisDown {
-    /// The clients of this node may subscribe, and hear each other.
+    /// The clients of this node can subscribe and receive each other's publications.
     Local,
-    /// What Redis is needed for fails.
+    /// Operations that need Redis fail.
     Reject,
 }
 
 impl WhenRedisDown {
-    /// As the file says it.
+    /// The value in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
@@ -95,29 +95,29 @@ impl WhenRedisDown {
     }
 }
 
-/// What [`super::reachable`] needs to know of the places in the file.
-pub(super) struct Placed<'d> {
-    pub(super) name: Found<'d, String>,
-    pub(super) channels: Vec<Found<'d, ChannelPattern>>,
+/// The name and patterns of a namespace with their locations, for [`super::shadowing`].
+pub(super) struct NamespaceLocations<'d> {
+    pub(super) name: Located<'d, String>,
+    pub(super) channels: Vec<Located<'d, ChannelPattern>>,
 }
 
-impl<'d> Placed<'d> {
+impl<'d> NamespaceLocations<'d> {
     /// The namespace of `EARSHOT_OPEN_CHANNELS`.
-    pub(super) fn open_channels(channels: Vec<Found<'d, ChannelPattern>>) -> Self {
-        let place = Place::Variable(super::top::OPEN_CHANNELS);
-        Self { name: Found { value: OPEN_CHANNELS.into(), place }, channels }
+    pub(super) fn open_channels(channels: Vec<Located<'d, ChannelPattern>>) -> Self {
+        let location = Location::Variable(super::root::OPEN_CHANNELS);
+        Self { name: Located { value: OPEN_CHANNELS.into(), location }, channels }
     }
 }
 
 impl Namespace {
     /// Development mode without a namespace in the file: every channel is open for subscribing and publishing.
     pub(super) fn development(redis: Option<String>) -> Self {
-        // The pattern is valid. An empty list would refuse every channel.
+        // The pattern is valid. An empty list would reject every channel.
         let channels = ChannelPattern::parse("*").into_iter().collect();
         Self { publish: Who::Subscribers, ..Self::named("default", channels, redis) }
     }
 
-    /// No namespace in the file and no open channel: the Redis instance is connected and every channel is refused.
+    /// No namespace in the file and no open channel: the gateway connects to Redis and rejects every channel.
     pub(super) fn closed(redis: Option<String>) -> Self {
         Self::named("default", Vec::new(), redis)
     }
@@ -147,10 +147,13 @@ impl Namespace {
         }
     }
 
-    pub(super) fn read<'d>(mut section: Section<'d>, instances: &[RedisInstance]) -> (Self, Placed<'d>) {
+    pub(super) fn read<'d>(
+        mut section: Section<'d>,
+        instances: &[RedisInstance],
+    ) -> (Self, NamespaceLocations<'d>) {
         let name = section.text("name", |text| check_name(text).map(|()| text.to_owned()));
         if name.is_none() && !section.has("name") {
-            section.refuse(&section.place(), "has no `name`");
+            section.error(&section.location(), "missing `name`");
         }
         let channels = read_channels(&mut section);
         let source = section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value);
@@ -181,12 +184,12 @@ impl Namespace {
             when_redis_down: read_when_redis_down(&mut section, source),
             slow_consumer: SlowConsumer::read(&mut section),
         };
-        let name = name.unwrap_or(Found { value: String::new(), place: section.place() });
+        let name = name.unwrap_or(Located { value: String::new(), location: section.location() });
         section.finish();
-        (namespace, Placed { name, channels })
+        (namespace, NamespaceLocations { name, channels })
     }
 
-    pub(super) fn show(&self, out: &mut Shown) {
+    pub(super) fn show(&self, out: &mut TomlWriter) {
         out.section("[[namespace]]");
         out.text("name", &self.name);
         out.texts("channels", self.channels.iter().map(|pattern| pattern.text.as_str()));
@@ -194,7 +197,7 @@ impl Namespace {
         out.text("key_prefix", &self.key_prefix);
         out.line("sharded_pubsub", &self.sharded_pubsub.to_string());
         out.text("source", self.source.as_str());
-        out.inline("history", &self.history.settings());
+        out.inline("history", &self.history.entries());
         out.text("replay", self.replay.as_str());
         out.text("subscribe", self.subscribe.as_str());
         out.text("publish", self.publish.as_str());
@@ -204,29 +207,32 @@ impl Namespace {
     }
 }
 
-/// Reads a pattern of channels; a glob that can match protected channels only is refused.
+/// Parses a channel pattern.
+///
+/// # Errors
+/// If it is invalid, or a glob that matches only protected channels.
 pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
     let pattern = ChannelPattern::parse(text)?;
     let covers = |protected: &&&str| ChannelPattern::parse(protected).is_ok_and(|all| all.covers(&pattern));
     match PROTECTED_CHANNELS.iter().find(covers) {
         Some(protected) if !pattern.is_exact() => Err(format!(
-            "`{pattern}` matches protected channels only (`{protected}`), which a namespace must name exactly"
+            "`{pattern}` matches only protected channels (`{protected}`), which must be named exactly"
         )),
         _ => Ok(pattern),
     }
 }
 
-fn read_channels<'d>(section: &mut Section<'d>) -> Vec<Found<'d, ChannelPattern>> {
+fn read_channels<'d>(section: &mut Section<'d>) -> Vec<Located<'d, ChannelPattern>> {
     let channels = section.texts("channels", channel_pattern);
     if channels.is_none() {
-        section.refuse(&section.place(), "has no `channels`, such as channels = [\"web-*\"]");
+        section.error(&section.location(), "missing `channels`, such as channels = [\"web-*\"]");
     } else if section.is_empty_list("channels") {
-        section.refuse(&section.place_of_key("channels"), "no channel at all; every channel is \"*\"");
+        section.error(&section.location_of_key("channels"), "empty list; for every channel use \"*\"");
     }
     channels.unwrap_or_default()
 }
 
-/// The instance a namespace is on. Without a word about it: the default one, or memory where there is no Redis at all.
+/// Reads the instance of a namespace. If the key is absent: the default instance, or memory if no instance is configured.
 fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance], source: Source) -> Option<String> {
     let known = |name: &str| instances.iter().any(|instance| instance.name == name);
     let choices = || {
@@ -234,10 +240,10 @@ fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance], source: So
         names.map(|name| format!("\"{}\"", name.escape_debug())).collect::<Vec<_>>().join(", ")
     };
     let named = section.text("redis", |name| match name {
-        MEMORY if source == Source::Stream => Err(NO_LOG.into()),
+        MEMORY if source == Source::Stream => Err(STREAM_WITHOUT_REDIS.into()),
         MEMORY => Ok(None),
         name if known(name) => Ok(Some(name.to_owned())),
-        name => Err(format!("there is no [redis.{}]; there is: {}", name.escape_debug(), choices())),
+        name => Err(format!("no [redis.{}] is configured; use one of {}", name.escape_debug(), choices())),
     });
     if let Some(found) = named {
         return found.value;
@@ -249,36 +255,42 @@ fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance], source: So
         return None;
     }
     if !instances.is_empty() {
-        section.refuse(&section.place(), format!("does not say which `redis` it is on: {}", choices()));
+        section.error(&section.location(), format!("missing `redis`; use one of {}", choices()));
     } else if source == Source::Stream {
-        section.refuse(&section.place_of_key("source"), NO_LOG);
+        section.error(&section.location_of_key("source"), STREAM_WITHOUT_REDIS);
     }
     None
 }
 
 fn read_who(section: &mut Section<'_>, key: &'static str, default: Who, choices: &[Who]) -> Who {
-    choice::read(section, key, choices, Who::as_str).map_or(default, |found| found.value)
+    keyword::read(section, key, choices, Who::as_str).map_or(default, |found| found.value)
 }
 
 fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded_pubsub: bool) -> bool {
     let by_pattern = section.flag("subscribe_pattern", false);
     if by_pattern && source == Source::Stream {
-        let what = "a log is read channel by channel: only with source = \"pubsub\"";
-        section.refuse(&section.place_of_key("subscribe_pattern"), what);
+        let what = "requires source = \"pubsub\"";
+        section.error(&section.location_of_key("subscribe_pattern"), what);
     } else if by_pattern && sharded_pubsub {
-        section.refuse(&section.place_of_key("subscribe_pattern"), "shard channels have no patterns");
+        section.error(
+            &section.location_of_key("subscribe_pattern"),
+            "cannot be combined with `sharded_pubsub`: sharded pub/sub has no patterns",
+        );
     }
     by_pattern
 }
 
-/// Where Redis numbers, nothing goes on without it.
+/// Channels of a log cannot continue without Redis, which assigns their offsets.
 fn read_when_redis_down(section: &mut Section<'_>, source: Source) -> WhenRedisDown {
     let choices = [WhenRedisDown::Local, WhenRedisDown::Reject];
-    let found = choice::read(section, "when_redis_down", &choices, WhenRedisDown::as_str);
+    let found = keyword::read(section, "when_redis_down", &choices, WhenRedisDown::as_str);
     let can_be_local = source == Source::PubSub;
     match found {
         Some(found) if found.value == WhenRedisDown::Local && !can_be_local => {
-            section.refuse(&found.place, "only with source = \"pubsub\": a log is numbered in Redis");
+            section.error(
+                &found.location,
+                "requires source = \"pubsub\": the offsets of a log are assigned by Redis",
+            );
             WhenRedisDown::Reject
         }
         Some(found) => found.value,
@@ -292,13 +304,12 @@ fn read_sharded_pubsub(section: &mut Section<'_>, cluster: bool, source: Source,
     if !sharded_pubsub {
         return false;
     }
-    let place = section.place_of_key("sharded_pubsub");
+    let location = section.location_of_key("sharded_pubsub");
     if !cluster {
-        section.refuse(&place, "requires a cluster: the `redis` of this namespace has no `cluster`");
+        section.error(&location, "requires a cluster: the `redis` of this namespace has no `cluster`");
     } else if source == Source::Stream && slot::hash_tag(key_prefix).is_some() {
-        let what =
-            "the hash tag in `key_prefix` keeps all logs in one slot, away from their channels: leave it out";
-        section.refuse(&place, what);
+        let what = "conflicts with the hash tag in `key_prefix`, which keeps all logs in one slot: remove the hash tag";
+        section.error(&location, what);
     }
     sharded_pubsub
 }
@@ -309,12 +320,10 @@ fn is_cluster(name: Option<&str>, instances: &[RedisInstance]) -> bool {
 
 fn key_prefix(text: &str, cluster: bool) -> Result<String, String> {
     if cluster && text.contains('{') && slot::hash_tag(text).is_none() {
-        return Err(
-            "a `{` without a hash tag, such as \"{express}:\"; without any, each channel is its own".into()
-        );
+        return Err("contains a `{` but no hash tag; a hash tag is written as in \"{express}:\"".into());
     }
     if text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(text.into());
     }
-    Err("a prefix of keys has at most 128 visible ASCII characters, no spaces, such as \"express:\"".into())
+    Err("expected at most 128 visible ASCII characters without spaces, such as \"express:\"".into())
 }

@@ -1,10 +1,10 @@
-//! A text that nobody may read by accident.
+//! Keys and passwords.
 //!
-//! Owns the masking of secrets. Must never let one out by any other way than [`Secret::expose`].
+//! Owns redaction. Must never return a secret except from [`Secret::expose`].
 
 use std::fmt;
 
-/// What stands where a secret would.
+/// The text shown instead of a secret.
 pub(super) const MASK: &str = "***";
 
 /// A key or password. Formatting it shows `***`.
@@ -12,27 +12,30 @@ pub(super) const MASK: &str = "***";
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes an API key.
+    /// Parses an API key.
     ///
     /// # Errors
-    /// What is wrong with it, without showing it.
+    /// If it is invalid. The message does not contain it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the key is empty".into());
         }
         if text == MASK {
-            return Err("`***` only stands for a hidden key: give the key itself".into());
+            return Err("`***` is a placeholder for a hidden key; set the actual key".into());
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("a key travels in an HTTP header: visible ASCII characters only, no spaces".into());
+            return Err(
+                "expected visible ASCII characters without spaces, because a key is sent in an HTTP header"
+                    .into(),
+            );
         }
         Ok(Self(text.into()))
     }
 
-    /// Takes a password, which may be anything but the mask.
+    /// Parses a password: any text except the mask.
     ///
     /// # Errors
-    /// What is wrong with it, without showing it.
+    /// If it is the mask.
     pub fn password(text: &str) -> Result<Self, String> {
         if text == MASK {
             return Err("`***` is a placeholder for a hidden password; set the actual password".into());
@@ -40,7 +43,7 @@ impl Secret {
         Ok(Self(text.into()))
     }
 
-    /// The secret itself: for comparing and for signing in, never for showing.
+    /// The secret: for comparison and authentication, never for display.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -2,9 +2,9 @@
 //!
 //! Owns which of its keys fit together. Must never decide when a client is slow: that depends on `limits`.
 
-use super::choice;
-use super::document::{Found, Section};
-use super::show::Shown;
+use super::reader::keyword;
+use super::reader::toml_writer::TomlWriter;
+use super::reader::{Located, Section};
 
 /// The policy for slow consumers of one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,12 +59,12 @@ impl SlowConsumer {
     pub(super) fn read(namespace: &mut Section<'_>) -> Self {
         let mut section = namespace.inline("slow_consumer", Self::EXPECTED);
         let policy =
-            choice::read(&mut section, "policy", &SlowConsumerPolicy::ALL, SlowConsumerPolicy::as_str);
+            keyword::read(&mut section, "policy", &SlowConsumerPolicy::ALL, SlowConsumerPolicy::as_str);
         let conflation_key = section.text("conflation_key", json_pointer).map(|found| found.value);
         let terminal = TerminalStates::read(&mut section);
         // An invalid policy is an error already; nothing is known about the keys that go with it.
         let is_invalid = policy.is_none() && section.has("policy");
-        let policy = policy.map_or(SlowConsumerPolicy::default(), |Found { value, .. }| value);
+        let policy = policy.map_or(SlowConsumerPolicy::default(), |Located { value, .. }| value);
         if policy != SlowConsumerPolicy::Latest && !is_invalid {
             refuse_without_latest(&section, policy);
         }
@@ -73,7 +73,7 @@ impl SlowConsumer {
     }
 
     /// Writes the section as [`Self::read`] reads it.
-    pub(super) fn show(&self, out: &mut Shown) {
+    pub(super) fn show(&self, out: &mut TomlWriter) {
         out.text("slow_consumer.policy", self.policy.as_str());
         if let Some(key) = &self.conflation_key {
             out.text("slow_consumer.conflation_key", key);
@@ -88,7 +88,7 @@ fn refuse_without_latest(section: &Section<'_>, policy: SlowConsumerPolicy) {
     for key in ["conflation_key", "terminal"] {
         if section.has(key) {
             let what = format!("requires policy = \"latest\"; the policy is \"{}\"", policy.as_str());
-            section.refuse(&section.place_of_key(key), what);
+            section.error(&section.location_of_key(key), what);
         }
     }
 }
@@ -103,12 +103,12 @@ impl TerminalStates {
         let values = section.texts("values", |text| Ok(text.to_owned()));
         if section.exists() {
             if !section.has("key") {
-                section.refuse(&section.place(), "missing `key`, such as key = \"/state\"");
+                section.error(&section.location(), "missing `key`, such as key = \"/state\"");
             }
             if values.is_none() {
-                section.refuse(&section.place(), "missing `values`, such as values = [\"completed\"]");
+                section.error(&section.location(), "missing `values`, such as values = [\"completed\"]");
             } else if section.is_empty_list("values") {
-                section.refuse(&section.place_of_key("values"), "empty list: no state would be terminal");
+                section.error(&section.location_of_key("values"), "empty list: no state would be terminal");
             }
         }
         section.finish();
@@ -116,7 +116,7 @@ impl TerminalStates {
         Some(Self { key: key?.value, values })
     }
 
-    fn show(&self, out: &mut Shown) {
+    fn show(&self, out: &mut TomlWriter) {
         let values: Vec<_> = self.values.iter().map(String::as_str).map(toml::Value::from).collect();
         out.inline(
             "slow_consumer.terminal",

@@ -1,24 +1,23 @@
 //! `source` in a namespace: where publications come from.
 //!
-//! Owns the sources that there are, what each keeps when nobody says otherwise, and what it must keep. Must never know
-//! which Redis one is on.
+//! Owns the sources and the default history of each. Must never know which Redis is used.
 
 use std::time::Duration;
 
 use super::history::History;
-use super::quantity::MIB;
+use super::reader::units::MIB;
 
 /// Where publications come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A plain `PUBLISH`; each node numbers what it hears.
+    /// A plain `PUBLISH`; each node assigns offsets itself.
     PubSub,
-    /// A log in Redis, which numbers for all nodes.
+    /// A log in Redis, which assigns offsets for all nodes.
     Stream,
 }
 
 impl Source {
-    /// As the file says it.
+    /// The value in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PubSub => "pubsub",
@@ -31,13 +30,13 @@ impl Source {
             "pubsub" => Ok(Self::PubSub),
             "stream" => Ok(Self::Stream),
             "bullmq" | "celery" | "amqp" => {
-                Err(format!("\"{text}\" is not available in this version; \"pubsub\" and \"stream\" are"))
+                Err(format!("\"{text}\" is not available in this version: use \"pubsub\" or \"stream\""))
             }
             _ => Err(format!("expected \"pubsub\" or \"stream\", found \"{}\"", text.escape_debug())),
         }
     }
 
-    /// What is kept for a channel when nobody says otherwise.
+    /// The default history.
     pub(super) fn history(self) -> History {
         match self {
             Self::PubSub => History::default(),
@@ -45,11 +44,14 @@ impl Source {
         }
     }
 
-    /// Whether publications can come from here when this is kept of a channel.
+    /// Checks that a history suits the source.
+    ///
+    /// # Errors
+    /// If it does not.
     pub(super) fn check(self, history: &History) -> Result<(), &'static str> {
         match self {
             Self::Stream if history.size == 0 => {
-                Err("a log that keeps nothing has nothing to read: set 1 or more, or source = \"pubsub\"")
+                Err("source = \"stream\" requires a history: set 1 or more, or use source = \"pubsub\"")
             }
             Self::PubSub | Self::Stream => Ok(()),
         }

@@ -1,23 +1,21 @@
-//! What operators may rely on: good files and bad ones, what overrides what, and that the documentation tells the
-//! truth.
+//! Tests of the configuration: valid and invalid files, precedence, and the documentation.
 
 use std::io;
 use std::net::SocketAddr;
 
 use super::environment::Environment;
-use super::errors::Problems;
 use super::*;
 
 mod access;
 mod bad_files;
 mod documentation;
 mod good_files;
-mod keeping;
+mod namespaces;
 mod properties;
 mod redis;
 mod servers;
 
-/// What the environment holds in a test.
+/// The environment of a test.
 type Variables<'v> = &'v [(&'v str, &'v str)];
 
 /// Loads a text as `earshot.toml`.
@@ -40,14 +38,14 @@ fn texts(texts: &[&str]) -> Vec<String> {
 }
 
 fn load_by(text: &str, variables: Variables<'_>, flags: &Flags) -> Result<Config, String> {
-    let mut problems = Problems::default();
+    let mut diagnostics = Diagnostics::default();
     let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    let env = Environment::read(find, &mut problems);
-    let file = (!text.is_empty()).then(|| file::Read { path: "earshot.toml".into(), text: text.into() });
-    Config::assemble(file.as_ref(), &env, flags, offline, problems).map_err(|errors| errors.to_string())
+    let env = Environment::read(find, &mut diagnostics);
+    let file = (!text.is_empty()).then(|| ConfigFile { path: "earshot.toml".into(), text: text.into() });
+    Config::assemble(file.as_ref(), &env, flags, offline, diagnostics).map_err(|errors| errors.to_string())
 }
 
-/// A resolver that needs no network.
+/// A resolver without a network.
 fn offline(_: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
     Err(io::Error::other("no such host"))
 }

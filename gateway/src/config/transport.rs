@@ -1,45 +1,45 @@
-//! `[websocket]`, `[sse]` and `[http]`: the times that each transport keeps.
+//! `[websocket]`, `[sse]` and `[http]`: intervals and timeouts of each transport.
 //!
-//! Owns when a client is greeted, reminded and given up. Must never hold a size: those are limits.
+//! Must never contain a size: those are limits.
 
 use std::time::Duration;
 
-use super::document::Section;
-use super::knob::knobs;
-use super::quantity::show_duration;
+use super::reader::Section;
+use super::reader::setting::settings;
+use super::reader::units::format_duration;
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-knobs! {
-    /// The times of WebSocket connections.
+settings! {
+    /// Intervals and timeouts of WebSocket connections.
     pub struct WebSocket {
-        /// How often the gateway pings a client, within the protocol; the client is told.
-        ping_interval: Duration as Span = secs(25), in secs(1), secs(3600);
-        /// How long a client may take to answer a ping.
-        pong_timeout: Duration as Span = secs(8), in Duration::from_millis(500), secs(600);
-        /// How long a client may take from the handshake to its connect command.
-        connect_timeout: Duration as Span = secs(10), in Duration::from_millis(100), secs(300);
-        /// How long a client may take to answer a close.
-        close_timeout: Duration as Span = secs(5), in Duration::from_millis(100), secs(60);
+        /// How often the gateway pings a client with the ping of the protocol.
+        ping_interval: Duration as DurationKind = secs(25), in secs(1), secs(3600);
+        /// Maximum time for a client to answer a ping.
+        pong_timeout: Duration as DurationKind = secs(8), in Duration::from_millis(500), secs(600);
+        /// Maximum time from the handshake to the connect command.
+        connect_timeout: Duration as DurationKind = secs(10), in Duration::from_millis(100), secs(300);
+        /// Maximum time for a client to answer a close.
+        close_timeout: Duration as DurationKind = secs(5), in Duration::from_millis(100), secs(60);
     }
 }
 
 impl WebSocket {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let mut times = Self::read_knobs(section, Self::default());
+        let mut times = Self::read_settings(section, Self::default());
         if times.ping_interval.subsec_nanos() != 0 {
-            let what = "clients are told in whole seconds: write whole seconds";
-            section.refuse(&section.place_of_key("ping_interval"), what);
+            let what = "the protocol announces it in whole seconds: use whole seconds";
+            section.error(&section.location_of_key("ping_interval"), what);
         }
         if times.pong_timeout >= times.ping_interval {
-            // A default gives way, a contradiction in the file does not.
+            // A default is lowered; a conflict in the file is an error.
             if section.has("pong_timeout") {
-                let interval = show_duration(times.ping_interval);
-                let what =
-                    format!("a pong is due before the next ping: less than `ping_interval` ({interval})");
-                section.refuse(&section.place_of_key("pong_timeout"), what);
+                let (timeout, interval) =
+                    (format_duration(times.pong_timeout), format_duration(times.ping_interval));
+                let what = format!("{timeout} is not shorter than `ping_interval` ({interval})");
+                section.error(&section.location_of_key("pong_timeout"), what);
             }
             times.pong_timeout = times.ping_interval / 2;
         }
@@ -47,40 +47,40 @@ impl WebSocket {
     }
 }
 
-knobs! {
-    /// The times of SSE streams.
+settings! {
+    /// Intervals of SSE streams.
     pub struct Sse {
-        /// How long a stream may be silent before a comment is sent; jittered.
-        heartbeat: Duration as Span = secs(15), in secs(1), secs(600);
-        /// How long a client waits before it comes back; each is told a random time around this one.
-        retry: Duration as Span = secs(2), in Duration::from_millis(100), secs(300);
-        /// The age at which a stream is ended, so that its client comes back elsewhere; give or take a fifth.
-        max_age: Option<Duration> as OptionalSpan = None, in secs(10), secs(86_400);
+        /// Maximum silence of a stream before a comment is sent; jittered.
+        heartbeat: Duration as DurationKind = secs(15), in secs(1), secs(600);
+        /// How long a client waits before it reconnects; each client gets a random time around this value.
+        retry: Duration as DurationKind = secs(2), in Duration::from_millis(100), secs(300);
+        /// Age at which a stream is ended, ± 20 %, so that its client reconnects; `None`: never.
+        max_age: Option<Duration> as OptionalDurationKind = None, in secs(10), secs(86_400);
     }
 }
 
 impl Sse {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self::read_knobs(section, Self::default())
+        Self::read_settings(section, Self::default())
     }
 }
 
-knobs! {
-    /// The times of connections that carry requests, or streams over HTTP/2.
+settings! {
+    /// Timeouts of connections that carry requests, or streams over HTTP/2.
     pub struct Http {
-        /// How long nothing may happen on one. A connection with an event stream is not idle.
-        idle_timeout: Duration as Span = secs(75), in secs(1), secs(3600);
+        /// Maximum time without activity. A connection with an open event stream is not idle.
+        idle_timeout: Duration as DurationKind = secs(75), in secs(1), secs(3600);
         /// How often an HTTP/2 client is pinged.
-        ping_interval: Duration as Span = secs(30), in secs(1), secs(3600);
-        /// How long it may take to answer a ping.
-        ping_timeout: Duration as Span = secs(20), in Duration::from_millis(500), secs(600);
-        /// Streams at a time on one HTTP/2 connection.
-        max_concurrent_streams: usize as Count = 200, in 1, 65_536;
+        ping_interval: Duration as DurationKind = secs(30), in secs(1), secs(3600);
+        /// Maximum time to answer that ping.
+        ping_timeout: Duration as DurationKind = secs(20), in Duration::from_millis(500), secs(600);
+        /// Concurrent streams on one HTTP/2 connection.
+        max_concurrent_streams: usize as CountKind = 200, in 1, 65_536;
     }
 }
 
 impl Http {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        Self::read_knobs(section, Self::default())
+        Self::read_settings(section, Self::default())
     }
 }

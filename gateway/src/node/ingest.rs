@@ -20,7 +20,7 @@ use crate::broker::log::{CLEARED, LoggedMessage};
 use crate::broker::{
     AffectedTopics, Attributes, BrokerEventHandler, BrokerMessage, GapCause, Topic, TopicGap,
 };
-use crate::metrics::GAP_CAUSES;
+use crate::metrics::GAP_REASONS;
 
 impl BrokerEventHandler for ChannelRegistry {
     fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
@@ -166,7 +166,7 @@ impl ChannelRegistry {
     }
 
     pub(super) fn count_gaps(&self, cause: GapCause, channels: usize) {
-        if let Some(index) = GAP_CAUSES.iter().position(|name| *name == cause.as_str()) {
+        if let Some(index) = GAP_REASONS.iter().position(|name| *name == cause.as_str()) {
             self.metrics.control.gaps[index].add(channels as u64);
         }
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 
-use crate::cli::output;
+use crate::cli::io;
 use earshot_ops::migrate::{Conflict, Lines, Plan, Preflight, Report};
 
 /// Prints a dry run; returns whether a migration can start.
@@ -97,5 +97,5 @@ fn list(out: &mut String, what: &str, lines: &Lines) {
 
 /// A closed standard output (`| head`) is not an error.
 fn print(text: &str) {
-    let _ = output::write_stdout(text, ExitCode::SUCCESS);
+    let _ = io::write_stdout(text, ExitCode::SUCCESS);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
-use super::print_line;
+use crate::cli::io::print_message;
 use earshot_ops::migrate::{Observer, Stage};
 
 /// Interval between lines without a terminal.
@@ -41,7 +41,7 @@ impl Progress {
         let Some(line) = self.line.borrow_mut().take() else { return };
         match line.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => print_line(&line.text()),
+            None => print_message(&line.text()),
         }
     }
 }
@@ -80,14 +80,14 @@ impl Observer for Progress {
             bar.set_position(line.done);
         } else if line.last_printed.elapsed() >= LINE_INTERVAL {
             line.last_printed = Instant::now();
-            print_line(&line.text());
+            print_message(&line.text());
         }
     }
 
     fn message(&self, text: &str) {
         match self.line.borrow().as_ref().and_then(|line| line.bar.as_ref()) {
-            Some(bar) => bar.suspend(|| print_line(text)),
-            None => print_line(text),
+            Some(bar) => bar.suspend(|| print_message(text)),
+            None => print_message(text),
         }
     }
 }

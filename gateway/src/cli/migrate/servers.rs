@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::print_line;
+use crate::cli::io::print_message;
 use crate::config::{Config, Flags, RedisInstance, RedisUrl, Servers};
 use earshot_ops::migrate::COMMAND_TIMEOUT;
 use earshot_redis_link::ConnectConfig;
@@ -36,7 +36,7 @@ impl Instances {
             parse(&url).map_err(|what| format!("{path}: {what}"))?
         } else if text.contains("://") {
             if text.contains('@') {
-                print_line(&format!(
+                print_message(&format!(
                     "{name}: a password on the command line is visible to all users of this machine; use env:VARIABLE \
                      or file:PATH"
                 ));
@@ -57,7 +57,7 @@ impl Instances {
         };
         let found = instances.iter().find(|known| known.name == instance);
         let found = found.ok_or_else(|| format!("the configuration has no [redis.{instance}]"))?;
-        if matches!(found.servers, Servers::Spread(_)) {
+        if matches!(found.servers, Servers::ClientSharded(_)) {
             return Err(format!(
                 "[redis.{instance}] consists of several servers; use the URL of one of them"
             ));

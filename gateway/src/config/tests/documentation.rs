@@ -1,4 +1,4 @@
-//! The example loads, and the documentation names every key with its true default and range.
+//! The example loads, and the documentation has every key with its default and range.
 
 use tempfile::TempDir;
 
@@ -44,7 +44,7 @@ fn the_example_loads() {
 }
 
 #[test]
-fn the_example_holds_every_default() {
+fn the_example_contains_every_default() {
     let config = load(EXAMPLE).unwrap();
     assert_eq!((config.limits, config.sse), (Limits::default(), Sse::default()));
     assert_eq!((config.websocket, config.drain), (WebSocket::default(), DrainConfig::default()));
@@ -59,7 +59,7 @@ fn the_example_holds_every_default() {
 #[test]
 fn the_example_and_the_manual_name_every_key() {
     let (example, _files) = everything();
-    let (document, _) = Document::parse(Path::new(""), &example, Problems::default());
+    let (document, _) = Document::parse(Path::new(""), &example, Diagnostics::default());
     Config::read(&document, &Environment::default(), &Flags::default(), super::offline);
     let known = document.known_keys();
     for (section, key) in &known {
@@ -80,9 +80,9 @@ fn the_example_and_the_manual_name_every_key() {
 }
 
 #[test]
-fn what_is_shown_names_every_key() {
+fn the_dump_contains_every_key() {
     let (keys, _files) = everything();
-    let shown = load(&keys).unwrap().show();
+    let shown = load(&keys).unwrap().to_toml();
     let keys = keys.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
     for key in keys.filter(|key| !key.starts_with('#')) {
         assert!(shown.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
@@ -90,7 +90,7 @@ fn what_is_shown_names_every_key() {
 }
 
 #[test]
-fn the_manual_has_the_true_defaults_and_ranges() {
+fn the_manual_has_the_defaults_and_ranges() {
     let tables = [
         ("gateway", GatewayConfig::table()),
         ("limits", Limits::table()),
@@ -113,8 +113,8 @@ fn the_manual_has_the_true_defaults_and_ranges() {
 }
 
 #[test]
-fn the_manual_has_the_true_history_of_each_source() {
-    let settings = |source: Source| source.history().settings();
+fn the_manual_has_the_default_history_of_each_source() {
+    let settings = |source: Source| source.history().entries();
     let rows = History::table().into_iter().zip(settings(Source::PubSub)).zip(settings(Source::Stream));
     for (([key, _, least, most], (_, pubsub)), (_, stream)) in rows {
         let row = format!("| `{key}` | `{pubsub}` | `{stream}` | {least} to {most} |");

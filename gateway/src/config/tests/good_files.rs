@@ -1,4 +1,4 @@
-//! What a configuration means when nothing is wrong with it.
+//! Valid files and their meaning.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use super::{load, load_with};
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://:hunter2@env:6379/0");
 
 #[test]
-fn nothing_at_all_is_the_memory_broker_on_loopback() {
+fn defaults_are_the_memory_broker_on_loopback() {
     let config = load("").unwrap();
     assert_eq!(config.listen, [Listen::default()]);
     assert!(config.is_loopback_only() && config.redis.is_empty() && config.api_key.is_none());
     assert_eq!(config.namespaces, [Namespace::closed(None)]);
     assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.origin.to_string(), "defaults");
-    assert_eq!(Config::default().show(), config.show());
+    assert_eq!(config.sources.to_string(), "defaults");
+    assert_eq!(Config::default().to_toml(), config.to_toml());
 }
 
 #[test]
-fn redis_url_alone_is_complete() {
+fn redis_url_is_sufficient() {
     let config = load_with("", &[REDIS], &[]).unwrap();
     assert_eq!(config.redis.len(), 1);
     assert_eq!(config.redis[0].url.expose(), "redis://:hunter2@env:6379/0");
     assert_eq!(config.namespaces, [Namespace::closed(Some("default".into()))]);
-    assert_eq!(config.origin.to_string(), "REDIS_URL");
-    assert!(!format!("{config:?}{}", config.show()).contains("hunter2"));
+    assert_eq!(config.sources.to_string(), "REDIS_URL");
+    assert!(!format!("{config:?}{}", config.to_toml()).contains("hunter2"));
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn redis_url_overrides_the_default_instance_of_the_file() {
 }
 
 #[test]
-fn redis_url_joins_the_instances_of_the_file() {
+fn redis_url_adds_an_instance_to_those_of_the_file() {
     let text = r#"
         redis.shared.url = "redis://shared"
         [[namespace]]
@@ -61,7 +61,7 @@ fn redis_url_joins_the_instances_of_the_file() {
 }
 
 #[test]
-fn flags_count_more_than_environment_and_that_more_than_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let text = "listen = [\":1\", \"127.0.0.1:2\"]\nlog = \"warn\"\napi.key = \"file\"\n";
     let listen = |config: Config| config.listen.into_iter().map(|listen| listen.text).collect::<Vec<_>>();
     let env = [("EARSHOT_LISTEN", ":3, 127.0.0.1:4"), ("EARSHOT_API_KEY", "env"), ("EARSHOT_LOG", "debug")];
@@ -71,7 +71,7 @@ fn flags_count_more_than_environment_and_that_more_than_the_file() {
     let config = load_with(text, &env, &[":5"]).unwrap();
     assert_eq!((config.api_key.unwrap().expose(), config.log.as_str()), ("env", "debug"));
     assert_eq!(
-        config.origin.to_string(),
+        config.sources.to_string(),
         "earshot.toml, EARSHOT_LISTEN, EARSHOT_LOG, EARSHOT_API_KEY, --listen"
     );
     let config = load(text).unwrap();
@@ -79,7 +79,7 @@ fn flags_count_more_than_environment_and_that_more_than_the_file() {
 }
 
 #[test]
-fn a_namespace_of_a_file_is_closed_for_publishing() {
+fn a_namespace_of_the_file_is_closed_for_publishing() {
     let config = load("[[namespace]]\nname = \"a\"\nchannels = \"a\"\n").unwrap();
     let namespace = &config.namespaces[0];
     assert_eq!((namespace.subscribe, namespace.publish), (Who::Anyone, Who::Nobody));
@@ -88,17 +88,17 @@ fn a_namespace_of_a_file_is_closed_for_publishing() {
 }
 
 #[test]
-fn a_namespace_says_memory_where_there_is_redis() {
+fn a_namespace_can_use_memory_although_redis_is_configured() {
     let config =
         load_with("[[namespace]]\nname = \"a\"\nchannels = \"a\"\nredis = \"memory\"\n", &[REDIS], &[])
             .unwrap();
     assert_eq!(config.namespaces[0].redis, None);
     assert!(config.redis.is_empty());
-    assert_eq!(config.warnings, ["no namespace is on redis `default`: it is not used"]);
+    assert_eq!(config.warnings, ["redis `default` is unused: no namespace uses it"]);
 }
 
 #[test]
-fn defaults_give_way_to_what_is_written() {
+fn defaults_adapt_to_other_keys() {
     let text = "limits.publication_bytes = \"8MiB\"\nwebsocket.ping_interval = \"4s\"\ndrain.shutdown_timeout = \"2s\"\n";
     let config = load(text).unwrap();
     let limits = config.limits;
@@ -117,7 +117,7 @@ fn defaults_give_way_to_what_is_written() {
 }
 
 #[test]
-fn zero_and_none_mean_no_limit_where_the_documentation_says_so() {
+fn zero_and_none_mean_unlimited() {
     let config = load("limits.connections = 0\nsse.max_age = \"none\"\ngateway.shards = 0\n").unwrap();
     assert_eq!((config.limits.connections, config.sse.max_age), (None, None));
     assert_eq!(config.gateway, GatewayConfig::default());
@@ -127,7 +127,7 @@ fn zero_and_none_mean_no_limit_where_the_documentation_says_so() {
 }
 
 #[test]
-fn sizes_are_numbers_or_texts() {
+fn sizes_are_numbers_or_strings() {
     let config = load("limits.request_header_bytes = 4096\nlimits.message_bytes = \"16KiB\"\n").unwrap();
     assert_eq!((config.limits.request_header_bytes, config.limits.message_bytes), (4096, 16_384));
 }

@@ -1,4 +1,4 @@
-//! No file, however broken, makes the loading panic; what is shown loads again.
+//! No text makes loading panic, and the dump of a configuration loads again.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::redact;
 
 const EXAMPLE: &str = include_str!("../../../../docs/earshot.toml");
 
-/// Pieces that tear holes into TOML.
+/// Texts that break TOML.
 const PIECES: &[&str] =
     &["\"", "'", "[", "]", "[[", "=", "\n", "#", ".", "{", "}", "\u{0}", "é", "0", "-", "***", "*", "?"];
 
@@ -16,7 +16,7 @@ fn pieces() -> impl Strategy<Value = Vec<(usize, usize, usize)>> {
     prop::collection::vec((0..EXAMPLE.len(), 0..PIECES.len(), 0..8usize), 1..12)
 }
 
-/// The example with some characters overwritten by others.
+/// The example with some characters replaced.
 fn mutated(changes: &[(usize, usize, usize)]) -> String {
     let mut letters: Vec<char> = EXAMPLE.chars().collect();
     for (at, piece, length) in changes {
@@ -27,9 +27,9 @@ fn mutated(changes: &[(usize, usize, usize)]) -> String {
     letters.into_iter().collect()
 }
 
-/// Every section and key that is read, a section as the head that begins it.
+/// Every section and key that is read; a section as its header.
 fn every_key() -> Vec<(String, &'static str)> {
-    let (document, _) = Document::parse(Path::new(""), EXAMPLE, Problems::default());
+    let (document, _) = Document::parse(Path::new(""), EXAMPLE, Diagnostics::default());
     Config::read(&document, &Environment::default(), &Flags::default(), offline);
     let head = |section: &str| match section.split_once('.') {
         _ if section.is_empty() => String::new(),
@@ -40,7 +40,7 @@ fn every_key() -> Vec<(String, &'static str)> {
     document.known_keys().into_iter().map(|(section, key)| (head(&section), key)).collect()
 }
 
-/// The variables whose values are read.
+/// The variables that are read.
 const VARIABLES: [&str; 14] = [
     "EARSHOT_LISTEN",
     "EARSHOT_LOG",
@@ -58,11 +58,11 @@ const VARIABLES: [&str; 14] = [
     "REDIS_DB",
 ];
 
-/// What is told of a configuration with a text in one of the places that there are for one; `true`: in an error.
-fn told_of(text: &str, place: usize, form: usize) -> (bool, String) {
+/// The error or the dump of a configuration with a text at one of the possible locations; `true`: an error.
+fn error_or_dump(text: &str, location: usize, form: usize) -> (bool, String) {
     let quoted = toml::Value::from(text).to_string();
     let keys = every_key();
-    let loaded = match keys.get(place % (keys.len() + VARIABLES.len() + 2)) {
+    let loaded = match keys.get(location % (keys.len() + VARIABLES.len() + 2)) {
         Some((head, key)) => {
             let line = match form {
                 0 => format!("{key} = {quoted}"),
@@ -72,53 +72,53 @@ fn told_of(text: &str, place: usize, form: usize) -> (bool, String) {
             };
             load(&format!("{head}\n{line}\n"))
         }
-        None => match VARIABLES.get(place % (keys.len() + VARIABLES.len() + 2) - keys.len()) {
+        None => match VARIABLES.get(location % (keys.len() + VARIABLES.len() + 2) - keys.len()) {
             Some(name) => load_with("", &[(name, text)], &[text]),
             None if form == 0 => load(text),
             None => load(&format!("[redis.{quoted}]\nurl = {quoted}\n")),
         },
     };
     match loaded {
-        Ok(config) => (false, format!("{}{:?}{}", config.show(), config.warnings, config.origin)),
-        Err(told) => (true, told),
+        Ok(config) => (false, format!("{}{:?}{}", config.to_toml(), config.warnings, config.sources)),
+        Err(error) => (true, error),
     }
 }
 
 #[test]
-fn a_password_is_hidden_before_its_url_is_cut() {
+fn a_password_is_redacted_before_its_url_is_truncated() {
     let password = r"\secret##(and-more-of-it-than-is-shown";
-    let told = load(&format!("[[namespace]]\nreplay = 'redis://user:{password}@host:6379'\n")).unwrap_err();
-    assert!(told.contains("redis://***") && !told.contains("secret"), "{told}");
+    let error = load(&format!("[[namespace]]\nreplay = 'redis://user:{password}@host:6379'\n")).unwrap_err();
+    assert!(error.contains("redis://***") && !error.contains("secret"), "{error}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
     #[test]
-    fn no_password_of_a_url_is_told_wherever_it_stands(
+    fn no_error_contains_the_password_of_a_url(
         scheme in prop::sample::select(vec!["redis://", "rediss://", "https://", "amqp://", ""]),
         user in "[a-z]{0,5}",
         password in "[!#-~]{8,60}",
-        (place, form) in (any::<usize>(), 0..4_usize),
+        (location, form) in (any::<usize>(), 0..4_usize),
     ) {
-        // Without a scheme only a single token can be told from other text.
+        // Without a scheme, only a single token is recognized.
         prop_assume!(!scheme.is_empty() || !password.contains(['\\', '\'', '`', ',', ';', '(', ')', '<', '>']));
-        let (is_error, told) = told_of(&format!("{scheme}{user}:{password}@host:6379"), place, form);
+        let (is_error, error) = error_or_dump(&format!("{scheme}{user}:{password}@host:6379"), location, form);
         // Without a scheme it may be the name of a channel, which is shown as any other.
         if is_error || !scheme.is_empty() {
-            prop_assert!(!redact::urls(&told).contains(&password), "{}", told);
+            prop_assert!(!redact::urls(&error).contains(&password), "{}", error);
         }
-        prop_assert!(!is_error || !told.contains(&password), "{}", told);
+        prop_assert!(!is_error || !error.contains(&password), "{}", error);
     }
 }
 
 proptest! {
     #[test]
-    fn any_text_is_loaded_or_refused(text in "\\PC{0,200}") {
+    fn any_text_loads_or_is_an_error(text in "\\PC{0,200}") {
         let _ = load(&text);
     }
 
     #[test]
-    fn any_bytes_in_a_value_are_loaded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn any_bytes_in_a_value_load_or_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         let text = String::from_utf8_lossy(&bytes);
         for key in ["listen", "log", "allowed_origins", "api.key", "redis.default.url", "limits.request_header_bytes", "sse.retry"] {
             let _ = load(&format!("{key} = {}", toml::Value::from(text.as_ref())));
@@ -128,18 +128,18 @@ proptest! {
     }
 
     #[test]
-    fn a_mutated_example_is_loaded_or_refused(changes in pieces()) {
-        if let Err(told) = load(&mutated(&changes)) {
-            prop_assert!(told.lines().all(|line| line.starts_with("earshot.toml:")), "{}", told);
+    fn a_mutated_example_loads_or_is_an_error(changes in pieces()) {
+        if let Err(error) = load(&mutated(&changes)) {
+            prop_assert!(error.lines().all(|line| line.starts_with("earshot.toml:")), "{}", error);
         }
     }
 
     #[test]
-    fn what_is_shown_loads_again_as_the_same(changes in pieces()) {
+    fn the_dump_loads_as_the_same(changes in pieces()) {
         if let Ok(config) = load(&mutated(&changes)) {
-            let shown = config.show();
-            let again = load(&shown).map_err(|told| TestCaseError::fail(format!("{told}\n{shown}")))?;
-            prop_assert_eq!(again.show(), shown);
+            let shown = config.to_toml();
+            let again = load(&shown).map_err(|error| TestCaseError::fail(format!("{error}\n{shown}")))?;
+            prop_assert_eq!(again.to_toml(), shown);
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Instances of several servers: good files and bad ones.
+//! Instances with several servers: valid and invalid files.
 
 use super::super::*;
-use super::bad_files::assert_told;
+use super::bad_files::assert_errors;
 use super::{load, load_with};
 
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://env");
 
-/// A cluster with a namespace on it; its further keys begin on line 8.
+/// A cluster with a namespace; further keys start on line 8.
 const ON_CLUSTER: &str = r#"[redis.a]
 url = "redis://h"
 cluster = true
@@ -22,7 +22,7 @@ fn only(keys: &str) -> Namespace {
 }
 
 #[test]
-fn a_cluster_needs_one_node_and_may_have_more() {
+fn a_cluster_has_one_or_more_nodes() {
     let servers = |text: &str| load(text).unwrap().redis.remove(0).servers;
     let Servers::Cluster(seeds) = servers(ON_CLUSTER) else { panic!() };
     assert_eq!(seeds, []);
@@ -33,11 +33,11 @@ fn a_cluster_needs_one_node_and_may_have_more() {
     assert!(matches!(servers(&ON_CLUSTER.replace("true", "false")), Servers::One));
     let config = load_with("redis.default.cluster = true", &[REDIS], &[]).unwrap();
     assert!(matches!(config.redis[0].servers, Servers::Cluster(_)));
-    assert!(load(&config.show()).is_ok(), "{}", config.show());
+    assert!(load(&config.to_toml()).is_ok(), "{}", config.to_toml());
 }
 
 #[test]
-fn logs_in_a_cluster_have_a_slot_each_unless_the_prefix_has_a_tag() {
+fn each_log_of_a_cluster_has_its_own_slot_without_a_hash_tag() {
     assert!(only("").spread);
     assert!(only(r#"key_prefix = "express:""#).spread);
     assert!(!only(r#"key_prefix = "{express}:""#).spread);
@@ -46,34 +46,34 @@ fn logs_in_a_cluster_have_a_slot_each_unless_the_prefix_has_a_tag() {
 }
 
 #[test]
-fn several_servers_are_shown_without_their_secrets() {
+fn the_dump_of_several_servers_contains_no_secret() {
     let text = ON_CLUSTER
         .replace("cluster = true\n", "")
         .replace("url = \"redis://h\"", "urls = [\"redis://:hunter2@h\", \"redis://:hunter2@i\"]");
     let config = load(&text).unwrap();
-    let Servers::Spread(urls) = &config.redis[0].servers else { panic!() };
+    let Servers::ClientSharded(urls) = &config.redis[0].servers else { panic!() };
     assert_eq!(urls[1].expose(), "redis://:hunter2@i");
-    let shown = config.show();
+    let shown = config.to_toml();
     assert!(!shown.contains("hunter2") && shown.contains("redis://***@i:6379/0"), "{shown}");
 }
 
 #[test]
-fn each_mistake_in_servers_is_told() {
+fn errors_in_servers() {
     let on_cluster = |keys: &str| format!("{ON_CLUSTER}{keys}");
     let instance = |keys: &str| format!("redis.default = {{ {keys} }}");
-    assert_told([
+    assert_errors([
         (
             on_cluster("sharded_pubsub = 1"),
             "8: namespace.sharded_pubsub: expected true or false, found an integer",
         ),
         (
             on_cluster("sharded_pubsub = true\nkey_prefix = \"{a}\"\nsource = \"stream\""),
-            "8: namespace.sharded_pubsub: the hash tag in `key_prefix` keeps all logs in one slot, away from their channels: \
-             leave it out",
+            "8: namespace.sharded_pubsub: conflicts with the hash tag in `key_prefix`, which keeps all logs in one slot: \
+             remove the hash tag",
         ),
         (
             on_cluster("sharded_pubsub = true\nsubscribe_pattern = true"),
-            "9: namespace.subscribe_pattern: shard channels have no patterns",
+            "9: namespace.subscribe_pattern: cannot be combined with `sharded_pubsub`: sharded pub/sub has no patterns",
         ),
         (
             on_cluster("sharded_pubsub = true").replace("cluster = true", ""),
@@ -81,50 +81,52 @@ fn each_mistake_in_servers_is_told() {
         ),
         (
             on_cluster("key_prefix = \"{a\""),
-            "8: namespace.key_prefix: a `{` without a hash tag, such as \"{express}:\"; without any, each channel is \
-             its own",
+            "8: namespace.key_prefix: contains a `{` but no hash tag; a hash tag is written as in \"{express}:\"",
         ),
         (
             instance(r#"url = "redis://h/1", cluster = true"#),
-            "1: redis.default.url: a cluster has no databases but 0",
+            "1: redis.default.url: a cluster supports only database 0",
         ),
         (
             instance(r#"url = "redis://h", cluster = ["b"]"#),
-            "1: redis.default.cluster: expected host:port, found \"b\"; password and TLS are those of `url`",
+            "1: redis.default.cluster: expected host:port, found \"b\"; password and TLS are taken from `url`",
         ),
         (
             instance(r#"url = "redis://h", cluster = 1"#),
-            "1: redis.default.cluster: expected true, or more nodes such as [\"redis-2:6379\"], found an integer",
+            "1: redis.default.cluster: expected true or a list of nodes such as [\"redis-2:6379\"], found an integer",
         ),
         (
             instance(r#"url = "redis://h", pubsub_url = "redis://p", cluster = true"#),
-            "1: redis.default.pubsub_url: each node of a cluster carries pub/sub: leave it out",
+            "1: redis.default.pubsub_url: conflicts with `cluster`, in which every node carries pub/sub: remove it",
         ),
         (
             instance(r#"url = "redis://h", urls = ["redis://i", "redis://j"]"#),
-            "1: redis.default.url: not together with `urls`",
+            "1: redis.default.url: conflicts with `urls`: remove one of them",
         ),
-        (instance(r#"urls = ["redis://i"]"#), "1: redis.default.urls: 2 to 64 servers; one is written `url`"),
+        (
+            instance(r#"urls = ["redis://i"]"#),
+            "1: redis.default.urls: expected 2 to 64 servers; for one server use `url`",
+        ),
         (
             instance(r#"urls = ["redis://i", "redis://j", "redis://:p@i"]"#),
-            "1: redis.default.urls: redis://***@i:6379/0 stands there twice",
+            "1: redis.default.urls: duplicate server redis://***@i:6379/0",
         ),
         (
             instance(r#"urls = ["redis://i", "rediss://j"]"#),
-            "1: redis.default.urls: either all of them speak TLS or none",
+            "1: redis.default.urls: expected TLS for all servers or for none",
         ),
         (
             instance(r#"urls = ["redis://i", "redis://j"], cluster = true"#),
-            "1: redis.default.urls: not together with `cluster`, which finds its nodes by itself",
+            "1: redis.default.urls: conflicts with `cluster`, which discovers its nodes: remove it",
         ),
     ]);
-    let told = |text: &str, name| load_with(text, &[REDIS, (name, "redis://p")], &[]).unwrap_err();
+    let error = |text: &str, name| load_with(text, &[REDIS, (name, "redis://p")], &[]).unwrap_err();
     assert_eq!(
-        told(&instance(r#"urls = ["redis://i", "redis://j"]"#), "OTHER"),
-        "REDIS_URL: it is for one server, and the file has `urls`: unset it"
+        error(&instance(r#"urls = ["redis://i", "redis://j"]"#), "OTHER"),
+        "REDIS_URL: conflicts with `urls` in the file: unset it"
     );
     assert_eq!(
-        told(&instance("cluster = true"), "REDIS_PUBSUB_URL"),
-        "REDIS_PUBSUB_URL: each node of a cluster carries pub/sub: unset it"
+        error(&instance("cluster = true"), "REDIS_PUBSUB_URL"),
+        "REDIS_PUBSUB_URL: conflicts with `cluster`, in which every node carries pub/sub: unset it"
     );
 }

@@ -1,17 +1,17 @@
-//! A choice: one word out of a few.
+//! A setting that is one of several words.
 //!
-//! Owns how it is read, and what somebody is told who wrote another. Must never know what the words mean.
+//! Owns reading it and the error for any other word. Must never know what the words mean.
 
-use super::document::{Found, Section, text_of};
-use super::knob::shown;
+use super::document::{Located, Section, text_of};
+use super::setting::shown;
 
-/// Reads a key that takes one of these words. A wrong one is a problem of the document, and counts as absent.
-pub(super) fn read<'d, T: Copy>(
+/// Reads a key that takes one of these words. Any other value is a diagnostic and counts as absent.
+pub(in crate::config) fn read<'d, T: Copy>(
     section: &mut Section<'d>,
     key: &'static str,
     choices: &[T],
     as_str: impl Fn(T) -> &'static str,
-) -> Option<Found<'d, T>> {
+) -> Option<Located<'d, T>> {
     section.read(key, |value| {
         let text = text_of(value)?;
         let chosen = choices.iter().copied().find(|choice| as_str(*choice) == text);

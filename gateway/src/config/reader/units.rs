@@ -1,41 +1,41 @@
-//! Durations and sizes as people write them: `25s`, `64KiB`.
+//! Durations and sizes with units: `25s`, `64KiB`.
 //!
-//! Owns units. Must never know which values are sensible: ranges belong to the knobs.
+//! Owns the units. Must never check a range: that is part of a setting.
 
 use std::time::Duration;
 
 /// 1024 bytes.
-pub(super) const KIB: usize = 1024;
+pub(in crate::config) const KIB: usize = 1024;
 /// 1024 KiB.
-pub(super) const MIB: usize = 1024 * KIB;
+pub(in crate::config) const MIB: usize = 1024 * KIB;
 /// 1024 MiB.
-pub(super) const GIB: usize = 1024 * MIB;
+pub(in crate::config) const GIB: usize = 1024 * MIB;
 /// 1024 GiB.
-pub(super) const TIB: usize = 1024 * GIB;
+pub(in crate::config) const TIB: usize = 1024 * GIB;
 
-/// Smallest unit last, as both ways of writing prefer the largest that fits.
+/// Largest unit first: formatting uses the largest unit that divides the value.
 const DURATIONS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 const SIZES: [(&str, u64); 5] =
     [("TiB", TIB as u64), ("GiB", GIB as u64), ("MiB", MIB as u64), ("KiB", KIB as u64), ("B", 1)];
 
-/// Reads `100ms`, `25s`, `5m` or `1h`.
+/// Parses `100ms`, `25s`, `5m` or `1h`; `None` if it is not a duration.
 pub fn duration(text: &str) -> Option<Duration> {
     scaled(text, &DURATIONS).map(Duration::from_millis)
 }
 
-/// Reads `512B`, `64KiB`, `1MiB`, `2GiB` or `1TiB`.
+/// Parses `512B`, `64KiB`, `1MiB`, `2GiB` or `1TiB`; `None` if it is not a size.
 pub fn size(text: &str) -> Option<usize> {
     scaled(text, &SIZES).and_then(|bytes| usize::try_from(bytes).ok())
 }
 
-/// Writes a duration as [`duration`] reads it.
-pub(super) fn show_duration(duration: Duration) -> String {
-    show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
+/// Formats a duration as [`duration`] parses it.
+pub(in crate::config) fn format_duration(duration: Duration) -> String {
+    format_value(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
 }
 
-/// Writes a size as [`size`] reads it.
-pub(super) fn show_size(bytes: usize) -> String {
-    show(bytes as u64, &SIZES)
+/// Formats a size as [`size`] parses it.
+pub(in crate::config) fn format_size(bytes: usize) -> String {
+    format_value(bytes as u64, &SIZES)
 }
 
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -45,7 +45,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-fn show(value: u64, units: &[(&str, u64)]) -> String {
+fn format_value(value: u64, units: &[(&str, u64)]) -> String {
     let exact = |(_, factor): &&(&str, u64)| value >= *factor && value.is_multiple_of(*factor);
     let (name, factor) = units.iter().find(exact).copied().unwrap_or(("s", 1));
     format!("{}{name}", value / factor)
@@ -56,18 +56,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written() {
+    fn durations_are_parsed_and_formatted() {
         for (text, millis) in
             [("100ms", 100), ("25s", 25_000), ("5m", 300_000), ("1h", 3_600_000), ("1500ms", 1500)]
         {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
-            assert_eq!(show_duration(Duration::from_millis(millis)), text);
+            assert_eq!(format_duration(Duration::from_millis(millis)), text);
         }
         assert_eq!(duration("0s"), Some(Duration::ZERO));
     }
 
     #[test]
-    fn sizes_are_read_and_written() {
+    fn sizes_are_parsed_and_formatted() {
         for (text, bytes) in [
             ("512B", 512),
             ("64KiB", 65_536),
@@ -77,12 +77,12 @@ mod tests {
             ("1025B", 1025),
         ] {
             assert_eq!(size(text), Some(bytes), "{text}");
-            assert_eq!(show_size(bytes), text);
+            assert_eq!(format_size(bytes), text);
         }
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn rejects_other_texts() {
         for text in [
             "",
             "s",

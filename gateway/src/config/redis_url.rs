@@ -1,13 +1,12 @@
-//! The URL of a Redis instance.
+//! The URL of a Redis server.
 //!
-//! Owns the URL as it was written beside what it means. Must never show what stands before the `@`, not even of a URL
-//! that is refused.
+//! Owns the original text and the parsed address. Must never show the part before the `@`, not even of an invalid URL.
 
 use std::fmt;
 
 use earshot_redis_link::address::{Address, Endpoint};
 
-/// A URL of a Redis server, complete and checked. Formatting it hides user and password.
+/// A valid URL of a Redis server. Formatting it redacts user and password.
 #[derive(Clone)]
 pub struct RedisUrl {
     full: String,
@@ -15,15 +14,15 @@ pub struct RedisUrl {
 }
 
 impl RedisUrl {
-    /// Reads `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`.
+    /// Parses `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, or `unix:///path`.
     ///
     /// # Errors
-    /// What is wrong with it, without showing it.
+    /// If it is invalid. The message does not contain the URL.
     pub fn parse(text: &str) -> Result<Self, String> {
         Ok(Self { full: text.into(), address: Address::parse(text)? })
     }
 
-    /// A Redis on this machine.
+    /// The default server: `redis://127.0.0.1:6379`.
     pub(super) fn local() -> Self {
         Self::of(Address {
             endpoint: Endpoint::Tcp { host: "127.0.0.1".into(), port: Some(6379) },
@@ -40,12 +39,12 @@ impl RedisUrl {
         Self { full: address.url(), address }
     }
 
-    /// What it means.
+    /// The parsed address.
     pub(super) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The whole URL, password included: for connecting, never for showing.
+    /// The URL including the password: for connecting, never for display.
     pub fn expose(&self) -> &str {
         &self.full
     }
@@ -72,7 +71,7 @@ mod tests {
     const ENCODE: &str = "percent-encode the user and password: `@` is %40, `/` is %2F, `%` is %25";
 
     #[test]
-    fn a_url_is_shown_without_user_and_password() {
+    fn formatting_redacts_user_and_password() {
         for (text, shown) in [
             ("redis://localhost", "redis://localhost:6379/0"),
             ("redis://10.0.0.1:6380/2", "redis://10.0.0.1:6380/2"),
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_url_is_refused_and_not_shown() {
+    fn errors_do_not_contain_the_url() {
         for (text, what) in [
             ("hunter2", EXPECTED),
             ("http://:hunter2@host", EXPECTED),

@@ -1,19 +1,18 @@
-//! What stands at the top of the file: `listen`, `allowed_origins`, `log`, and the key of `[api]`.
+//! The top-level keys: `listen`, `allowed_origins`, `allowed_hosts`, `log`; and `[api]`.
 //!
-//! Owns what the file, the environment and the flags may all say, and which of them counts. Must never hold what
-//! belongs to one transport.
+//! Owns the precedence of file, environment and flags. Must never contain the settings of one transport.
 
 use tracing_subscriber::EnvFilter;
 
 use super::Flags;
-use super::channel::ChannelPattern;
-use super::document::{Document, Found, Section};
+use super::channel_pattern::ChannelPattern;
 use super::environment::Environment;
-use super::errors::Place;
-use super::knob::quote;
 use super::listen::{Listen, Resolve, repeated};
 use super::namespace::channel_pattern;
-use super::nearest::nearest;
+use super::reader::diagnostics::Location;
+use super::reader::setting::quote;
+use super::reader::suggest;
+use super::reader::{Document, Located, Section};
 use super::secret::Secret;
 
 /// The variable that opens channels without a file.
@@ -22,10 +21,10 @@ pub(super) const OPEN_CHANNELS: &str = "EARSHOT_OPEN_CHANNELS";
 /// The crate whose modules a log filter names.
 const OWN_CRATE: &str = "earshot";
 
-/// What the log shows when nobody says otherwise.
-const LOG: &str = "info";
+/// The default log filter.
+const DEFAULT_LOG: &str = "info";
 
-/// The listening addresses: of the flags, else of the environment, else of the file.
+/// Reads the listening addresses: of the flags, otherwise of the environment, otherwise of the file.
 pub(super) fn read_listen(
     document: &Document<'_>,
     top: &mut Section<'_>,
@@ -36,9 +35,9 @@ pub(super) fn read_listen(
     let parse = |text: &str| Listen::parse(text, resolve);
     let file = top.texts("listen", parse);
     if top.is_empty_list("listen") {
-        top.refuse(
-            &top.place_of_key("listen"),
-            "no address at all; without this key it is \"localhost:8000\"",
+        top.error(
+            &top.location_of_key("listen"),
+            "empty list; without this key, the default is \"localhost:8000\"",
         );
     }
     let others = if flags.listen.is_empty() {
@@ -50,43 +49,43 @@ pub(super) fn read_listen(
     } else {
         flags.listen.iter().map(|text| (text.as_str(), "--listen")).collect::<Vec<_>>()
     };
-    let mut found: Vec<Found<'_, Listen>> =
+    let mut found: Vec<Located<'_, Listen>> =
         if others.is_empty() { file.unwrap_or_default() } else { Vec::new() };
     for (text, name) in others {
-        let place = if name == "--listen" { Place::Flag(name) } else { Place::Variable(name) };
+        let location = if name == "--listen" { Location::Flag(name) } else { Location::Variable(name) };
         match parse(text) {
-            Ok(value) => found.push(Found { value, place }),
-            Err(what) => document.refuse(&place, what),
+            Ok(value) => found.push(Located { value, location }),
+            Err(what) => document.error(&location, what),
         }
     }
     for (found, addr) in repeated(&found) {
-        document.refuse(&found.place, format!("{addr} is listened on already"));
+        document.error(&found.location, format!("duplicate address {addr}"));
     }
     if flags.dev {
         for found in found.iter().filter(|found| !found.value.is_loopback()) {
-            let what = "not in development mode (--dev), which is open to everybody who reaches it: listen on \
-                        localhost, or leave --dev out";
-            document.refuse(&found.place, format!("\"{}\": {what}", found.value.text.escape_debug()));
+            let what = "not a loopback address, which development mode (--dev) requires because it has no access \
+                        control: listen on localhost, or omit --dev";
+            document.error(&found.location, format!("\"{}\": {what}", found.value.text.escape_debug()));
         }
     }
     let listen: Vec<Listen> = found.into_iter().map(|found| found.value).collect();
     if listen.is_empty() { vec![Listen::default()] } else { listen }
 }
 
-/// The filter of the log.
+/// Reads the log filter.
 pub(super) fn read_log(document: &Document<'_>, top: &mut Section<'_>, env: &Environment) -> String {
     let file = top.text("log", filter);
     match env.log.as_deref().map(filter) {
         Some(Ok(log)) => log,
         Some(Err(what)) => {
-            document.refuse(&Place::Variable("EARSHOT_LOG"), what);
-            LOG.into()
+            document.error(&Location::Variable("EARSHOT_LOG"), what);
+            DEFAULT_LOG.into()
         }
-        None => file.map_or_else(|| LOG.into(), |found| found.value),
+        None => file.map_or_else(|| DEFAULT_LOG.into(), |found| found.value),
     }
 }
 
-/// The origins that browsers may come from, besides the gateway's own: of the environment, else of the file.
+/// Reads the allowed origins: of the environment, otherwise of the file.
 pub(super) fn read_origins(document: &Document<'_>, top: &mut Section<'_>, env: &Environment) -> Vec<String> {
     let file = top.texts("allowed_origins", origin);
     let found = match &env.allowed_origins {
@@ -96,39 +95,39 @@ pub(super) fn read_origins(document: &Document<'_>, top: &mut Section<'_>, env: 
     found.into_iter().map(|found| found.value).collect()
 }
 
-/// The hosts that requests may name.
+/// Reads the allowed hosts.
 pub(super) fn read_allowed_hosts(top: &mut Section<'_>) -> Vec<String> {
     top.texts("allowed_hosts", host).unwrap_or_default().into_iter().map(|found| found.value).collect()
 }
 
-/// The channels that are open without a namespace in the file.
+/// Reads the channels that are open without a namespace in the file.
 pub(super) fn read_open_channels<'d>(
     document: &Document<'d>,
     env: &Environment,
-) -> Vec<Found<'d, ChannelPattern>> {
+) -> Vec<Located<'d, ChannelPattern>> {
     let list = env.open_channels.as_deref().unwrap_or_default();
     read_list(document, OPEN_CHANNELS, list, channel_pattern)
 }
 
-/// The elements of a variable, separated by commas. A wrong one is a problem, and is left out.
+/// The elements of a variable, separated by commas. An invalid one is a diagnostic and is omitted.
 fn read_list<'d, T>(
     document: &Document<'d>,
     name: &'static str,
     list: &str,
     parse: impl Fn(&str) -> Result<T, String>,
-) -> Vec<Found<'d, T>> {
+) -> Vec<Located<'d, T>> {
     let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
     let read = |text| match parse(text) {
-        Ok(value) => Some(Found { value, place: Place::Variable(name) }),
+        Ok(value) => Some(Located { value, location: Location::Variable(name) }),
         Err(what) => {
-            document.refuse(&Place::Variable(name), what);
+            document.error(&Location::Variable(name), what);
             None
         }
     };
     texts.filter_map(read).collect()
 }
 
-/// The key of the HTTP API.
+/// Reads the key of the HTTP API.
 pub(super) fn read_api_key(top: &mut Section<'_>, env: &Environment) -> Option<Secret> {
     let mut api = top.section("api");
     let file = api.text("key", Secret::parse);
@@ -137,19 +136,19 @@ pub(super) fn read_api_key(top: &mut Section<'_>, env: &Environment) -> Option<S
 }
 
 fn filter(text: &str) -> Result<String, String> {
-    // EnvFilter cuts the text at byte positions and panics on what is not ASCII.
+    // EnvFilter slices the text at byte positions and panics on other characters.
     if !text.is_ascii() {
-        return Err("a log filter is made of ASCII characters".into());
+        return Err("expected ASCII characters only".into());
     }
-    EnvFilter::builder().parse(text).map_err(|error| format!("not a log filter: {error}"))?;
+    EnvFilter::builder().parse(text).map_err(|error| format!("invalid log filter: {error}"))?;
     for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         check_directive(word)?;
     }
     Ok(text.into())
 }
 
-/// To EnvFilter a mistyped level is the name of a module, and so is a mistyped module: the log stays empty, fatal errors
-/// included.
+/// Rejects a directive with a mistyped level or module. EnvFilter takes a mistyped level for a module, and then the log is
+/// empty, including fatal errors.
 fn check_directive(word: &str) -> Result<(), String> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let shown = quote(&word.escape_debug().to_string(), "\"");
@@ -160,23 +159,23 @@ fn check_directive(word: &str) -> Result<(), String> {
     if is_level || root.is_empty() || root == OWN_CRATE {
         return Ok(());
     }
-    if nearest(root, [OWN_CRATE]).is_some() {
-        return Err(format!("{shown} names no module of Earshot; did you mean \"{OWN_CRATE}\"?"));
+    if suggest(root, [OWN_CRATE]).is_some() {
+        return Err(format!("unknown module {shown}; did you mean \"{OWN_CRATE}\"?"));
     }
     if !is_alone {
         return Ok(());
     }
-    match meant_level(word).or_else(|| nearest(word, LEVELS)) {
-        Some(level) => Err(format!("{shown} is no level; did you mean \"{level}\"?")),
+    match level_alias(word).or_else(|| suggest(word, LEVELS)) {
+        Some(level) => Err(format!("unknown level {shown}; did you mean \"{level}\"?")),
         None => Err(format!(
-            "{shown} is no level: {}; by module: \"info,{OWN_CRATE}::broker=debug\"",
+            "unknown level {shown}; use one of {}, also by module: \"info,{OWN_CRATE}::broker=debug\"",
             LEVELS.join(", ")
         )),
     }
 }
 
-/// What other programs call the levels.
-fn meant_level(word: &str) -> Option<&'static str> {
+/// The level for a name that other programs use.
+fn level_alias(word: &str) -> Option<&'static str> {
     match word.to_ascii_lowercase().as_str() {
         "none" | "silent" | "quiet" => Some("off"),
         "fatal" | "critical" | "crit" | "err" => Some("error"),
@@ -188,7 +187,7 @@ fn meant_level(word: &str) -> Option<&'static str> {
     }
 }
 
-/// A host as requests name it, without its port.
+/// Parses a host as in requests, without a port.
 fn host(text: &str) -> Result<String, String> {
     let is_name =
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
@@ -201,7 +200,7 @@ fn host(text: &str) -> Result<String, String> {
     ))
 }
 
-/// An origin as browsers send it.
+/// Parses an origin as browsers send it.
 fn origin(text: &str) -> Result<String, String> {
     if text == "*" {
         return Ok(text.into());
@@ -216,7 +215,7 @@ fn origin(text: &str) -> Result<String, String> {
     };
     if let Some((host, _)) = host.split_once('/') {
         let origin = format!("{scheme}://{host}").escape_debug().to_string();
-        return Err(format!("an origin ends with its host: write \"{origin}\""));
+        return Err(format!("an origin has no path: write \"{origin}\""));
     }
     let bare = match scheme {
         "https" => host.strip_suffix(":443"),
@@ -224,13 +223,12 @@ fn origin(text: &str) -> Result<String, String> {
         _ => None,
     };
     if let Some(host) = bare {
-        return Err(format!(
-            "browsers leave the usual port out: write \"{scheme}://{}\"",
-            host.escape_debug()
-        ));
+        return Err(format!("browsers omit the default port: write \"{scheme}://{}\"", host.escape_debug()));
     }
     if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte)) {
-        return Err(format!("\"{shown}\" holds no host name; one host each, and \"*\" alone stands for all"));
+        return Err(format!(
+            "\"{shown}\" has no valid host name; wildcards are not supported, except \"*\" for all origins"
+        ));
     }
     Ok(text.to_ascii_lowercase())
 }

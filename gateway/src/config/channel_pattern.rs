@@ -1,45 +1,45 @@
 //! Patterns of channel names.
 //!
-//! Owns matching, and which pattern covers which. Must never know what a namespace does with its channels.
+//! Owns matching and covering. Must never know the settings of a namespace.
 
 use std::fmt;
 
 use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
-/// An exact channel name, or a glob: `*` is any run of characters (dots, colons and none at all included), `?` is one
-/// character. Nothing else is special.
+/// An exact channel name, or a glob: `*` matches any number of characters, including none and including dots and colons;
+/// `?` matches one character. All other characters are literal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelPattern {
-    /// As it was written.
+    /// As in the configuration.
     pub text: String,
     glob: Option<WildMatch>,
 }
 
 impl ChannelPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If it is not a valid channel name.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // A glob follows the rules of a name, too: there is nothing else that it could match.
+        // A glob must be a valid name: otherwise it cannot match one.
         ChannelName::parse(text).map_err(|error| error.to_string())?;
         let glob = text.contains(['*', '?']).then(|| WildMatch::new(text));
         Ok(Self { text: text.into(), glob })
     }
 
-    /// Whether a channel is one of these.
+    /// Whether it matches a channel.
     pub fn matches(&self, channel: &str) -> bool {
         self.glob.as_ref().map_or(self.text == channel, |glob| glob.matches(channel))
     }
 
-    /// Whether it names one channel.
+    /// Whether it is an exact name.
     pub fn is_exact(&self) -> bool {
         self.glob.is_none()
     }
 
-    /// The pattern in the syntax of Redis' `PSUBSCRIBE`, where brackets and backslashes are special, too.
-    /// Redis' `?` is one byte: it does not find a character beyond ASCII.
+    /// The pattern in the syntax of `PSUBSCRIBE`, where brackets and backslashes are special as well. In Redis, `?` matches
+    /// one byte, so it does not match characters beyond ASCII.
     pub fn as_redis_pattern(&self) -> String {
         let mut pattern = String::with_capacity(self.text.len());
         for letter in self.text.chars() {
@@ -51,12 +51,12 @@ impl ChannelPattern {
         pattern
     }
 
-    /// Whether every channel of the other pattern is one of these, too.
+    /// Whether it matches every channel that `other` matches.
     pub(super) fn covers(&self, other: &Self) -> bool {
         match (self.is_exact(), other.is_exact()) {
             (_, true) => self.matches(&other.text),
             (true, false) => false,
-            (false, false) => glob_covers(&ordered(&self.text), &ordered(&other.text)),
+            (false, false) => glob_covers(&normalized(&self.text), &normalized(&other.text)),
         }
     }
 }
@@ -67,8 +67,8 @@ impl fmt::Display for ChannelPattern {
     }
 }
 
-/// Equal globs written alike: in a run of wildcards, each `?` stands before the one `*`.
-fn ordered(glob: &str) -> Vec<char> {
+/// Normalizes a glob: in a sequence of wildcards, all `?` precede a single `*`.
+fn normalized(glob: &str) -> Vec<char> {
     let mut letters: Vec<char> = Vec::with_capacity(glob.len());
     for letter in glob.chars() {
         match (letter, letters.last()) {
@@ -80,10 +80,10 @@ fn ordered(glob: &str) -> Vec<char> {
     letters
 }
 
-/// Matches a glob against a glob, whose `*` only a `*` can match. One row of the table at a time, so that no pattern
-/// makes it slow.
+/// Matches a glob against a glob, in which only a `*` matches a `*`. Takes time proportional to the product of the
+/// lengths for every pattern.
 fn glob_covers(outer: &[char], inner: &[char]) -> bool {
-    // reach[j]: the part of `outer` before this letter covers the first j letters of `inner`.
+    // reach[j]: the part of `outer` before this character covers the first j characters of `inner`.
     let mut reach = vec![false; inner.len() + 1];
     reach[0] = true;
     for letter in outer {
@@ -133,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn redis_takes_brackets_and_backslashes_literally() {
+    fn brackets_and_backslashes_are_escaped_for_redis() {
         assert_eq!(pattern(r"a[1]\*?").as_redis_pattern(), r"a\[1\]\\*?");
     }
 
     #[test]
-    fn names_that_no_channel_can_have_are_refused() {
+    fn rejects_invalid_channel_names() {
         for text in ["", "a\nb", "a\u{7f}", &"x".repeat(256)] {
             assert!(ChannelPattern::parse(text).is_err(), "{text:?}");
         }
@@ -167,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_covered_is_matched(outer in "[ab*?]{1,6}", inner in "[ab*?]{1,6}", name in "[abc]{1,8}") {
+        fn a_covered_channel_is_matched(outer in "[ab*?]{1,6}", inner in "[ab*?]{1,6}", name in "[abc]{1,8}") {
             let (outer, inner) = (pattern(&outer), pattern(&inner));
             if outer.covers(&inner) && inner.matches(&name) {
                 prop_assert!(outer.matches(&name));

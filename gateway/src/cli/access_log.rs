@@ -1,31 +1,33 @@
-//! What the start of `earshot serve` logs about who may come in.
+//! Startup log lines about access: development mode, closed channels, missing API key.
 //!
-//! Owns the words. Must never change what a configuration allows.
+//! Must never change what a configuration permits.
 
 use crate::config::Config;
 
-/// The lines that open a gateway, as shell and `.env` files take them.
+/// Lines for a shell or an `.env` file that open a gateway.
 const OPEN_CHANNELS: &str = "EARSHOT_OPEN_CHANNELS=web-signals,jobs:*";
 const API_KEY: &str = "EARSHOT_API_KEY=$(openssl rand -hex 32)";
 const ALLOWED_ORIGINS: &str = "EARSHOT_ALLOWED_ORIGINS=https://app.example.com";
 
-/// Logs development mode, or what is closed and which settings open it.
+/// Logs development mode, or what is closed and the settings that open it.
 pub(super) fn log(config: &Config) {
     if config.development {
         tracing::warn!(
-            "development mode (--dev): whoever reaches this machine's loopback can subscribe, publish and call the \
+            "development mode (--dev): every local program and every local page can subscribe, publish and call the \
              HTTP API; in production, start without --dev"
         );
     } else if !config.has_open_channels() {
         tracing::warn!("{}", closed(config));
     } else if config.api_key.is_none() {
-        tracing::info!("no API key is configured (EARSHOT_API_KEY, or `key` in [api]): /api answers 403");
+        tracing::info!(
+            "no API key is configured (EARSHOT_API_KEY, or `key` in [api]): the HTTP API responds with 403"
+        );
     }
 }
 
-/// What is refused while no channel is open, and each line that is missing.
+/// The message for a gateway without open channels, with each missing line.
 fn closed(config: &Config) -> String {
-    let api = if config.api_key.is_none() { ", and the HTTP API answers 403" } else { "" };
+    let api = if config.api_key.is_none() { ", and the HTTP API responds with 403" } else { "" };
     let missing = [
         Some(OPEN_CHANNELS),
         config.api_key.is_none().then_some(API_KEY),
@@ -33,8 +35,8 @@ fn closed(config: &Config) -> String {
     ];
     let lines: Vec<&str> = missing.into_iter().flatten().collect();
     format!(
-        "no channel is open: every subscribe is refused with 102 (unknown channel){api}. Set these, with your own \
-         values, or write a [[namespace]]; to try things out on this machine, start `earshot serve --dev`\n{}",
+        "no channel is open: every subscribe is rejected with 102 (unknown channel){api}. Set these variables to your \
+         own values, or add a [[namespace]]; for experiments on this machine, start `earshot serve --dev`\n{}",
         lines.join("\n")
     )
 }

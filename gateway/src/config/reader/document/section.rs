@@ -1,81 +1,80 @@
-//! One section of the file, and typed access to its keys.
+//! One section of the file, with typed access to its keys.
 //!
-//! Owns the list of keys that somebody asked for. Must never know what a key means, and never show a value that it was
-//! not told to show.
+//! Owns the list of keys that were read. Must never know what a key means, and must never show a value.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Document, Found, Unknown, join, kind_of, text_of};
-use crate::config::errors::Place;
+use super::{Document, Located, Unknown, join, kind_of, text_of};
+use crate::config::reader::diagnostics::Location;
 
 /// One table of the document, or its absence.
 pub(in crate::config) struct Section<'d> {
     document: &'d Document<'d>,
-    /// As errors name it: `redis.shared`.
+    /// The name in errors: `redis.shared`.
     name: String,
-    /// As the documentation names it: `redis.NAME`.
+    /// The name in the documentation: `redis.NAME`.
     kind: String,
     table: Option<&'d DeTable<'d>>,
     at: usize,
-    asked: Vec<&'static str>,
+    keys_read: Vec<&'static str>,
 }
 
 impl<'d> Section<'d> {
-    pub(super) fn new(
+    pub(in crate::config) fn new(
         document: &'d Document<'d>,
         name: String,
         kind: String,
         table: Option<&'d DeTable<'d>>,
         at: usize,
     ) -> Self {
-        Self { document, name, kind, table, at, asked: Vec::new() }
+        Self { document, name, kind, table, at, keys_read: Vec::new() }
     }
 
-    /// Where the section begins.
-    pub(in crate::config) fn place(&self) -> Place<'d> {
-        Place::Key(self.document.path, self.document.line(self.at), self.name.clone())
+    /// The location of the section.
+    pub(in crate::config) fn location(&self) -> Location<'d> {
+        Location::Key(self.document.path, self.document.line(self.at), self.name.clone())
     }
 
-    /// Says that something is wrong.
-    pub(in crate::config) fn refuse(&self, place: &Place<'_>, what: impl Into<String>) {
-        self.document.refuse(place, what);
+    /// Adds a diagnostic.
+    pub(in crate::config) fn error(&self, location: &Location<'_>, what: impl Into<String>) {
+        self.document.error(location, what);
     }
 
-    /// The value of a key. Asking makes the key a known one.
-    pub(in crate::config) fn value(&mut self, key: &'static str) -> Option<Found<'d, &'d DeValue<'d>>> {
-        self.asked.push(key);
+    /// The value of a key. The key becomes a known one.
+    pub(in crate::config) fn value(&mut self, key: &'static str) -> Option<Located<'d, &'d DeValue<'d>>> {
+        self.keys_read.push(key);
         self.document.known.borrow_mut().push((self.kind.clone(), key));
         let (_, value) = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;
-        Some(Found { value: value.get_ref(), place: self.place_of(key, value) })
+        Some(Located { value: value.get_ref(), location: self.location_of(key, value) })
     }
 
-    /// The value of a key as something makes it. A wrong one is a problem, and counts as absent.
+    /// The value of a key, converted by `read`. An invalid value is a diagnostic and counts as absent.
     pub(in crate::config) fn read<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&'d DeValue<'d>) -> Result<T, String>,
-    ) -> Option<Found<'d, T>> {
+    ) -> Option<Located<'d, T>> {
         let found = self.value(key)?;
         match read(found.value) {
-            Ok(value) => Some(Found { value, place: found.place }),
+            Ok(value) => Some(Located { value, location: found.location }),
             Err(what) => {
-                self.refuse(&found.place, what);
+                self.error(&found.location, what);
                 None
             }
         }
     }
 
-    /// A text, as something makes it.
+    /// A string, converted by `parse`.
     pub(in crate::config) fn text<T>(
         &mut self,
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<Found<'d, T>> {
+    ) -> Option<Located<'d, T>> {
         self.read(key, |value| parse(text_of(value)?))
     }
 
-    /// Yes or no.
+    /// A boolean.
     pub(in crate::config) fn flag(&mut self, key: &'static str, default: bool) -> bool {
         let found = self.read(key, |value| {
             value.as_bool().ok_or_else(|| format!("expected true or false, found {}", kind_of(value)))
@@ -83,33 +82,34 @@ impl<'d> Section<'d> {
         found.map_or(default, |found| found.value)
     }
 
-    /// A list of texts; a single text is a list of one. A wrong element is a problem, and is left out.
+    /// A list of strings; a single string is a list of one. An invalid element is a diagnostic and is omitted.
     pub(in crate::config) fn texts<T>(
         &mut self,
         key: &'static str,
         mut parse: impl FnMut(&str) -> Result<T, String>,
-    ) -> Option<Vec<Found<'d, T>>> {
+    ) -> Option<Vec<Located<'d, T>>> {
         let found = self.value(key)?;
         let mut values = Vec::new();
-        let mut take = |value: &'d DeValue<'d>, place: Place<'d>| match text_of(value).and_then(&mut parse) {
-            Ok(value) => values.push(Found { value, place }),
-            Err(what) => self.refuse(&place, what),
-        };
+        let mut take =
+            |value: &'d DeValue<'d>, location: Location<'d>| match text_of(value).and_then(&mut parse) {
+                Ok(value) => values.push(Located { value, location }),
+                Err(what) => self.error(&location, what),
+            };
         match found.value {
             DeValue::Array(items) => {
-                items.iter().for_each(|item| take(item.get_ref(), self.place_of(key, item)));
+                items.iter().for_each(|item| take(item.get_ref(), self.location_of(key, item)));
             }
-            value => take(value, found.place),
+            value => take(value, found.location),
         }
         Some(values)
     }
 
-    /// The one section of this name, there or not.
+    /// The section of this name, which may be absent.
     pub(in crate::config) fn section(&mut self, key: &'static str) -> Self {
         self.table(key, format_args!("a section [{key}]"))
     }
 
-    /// The one section of this name, which is usually written on one line as in the example.
+    /// The section of this name, which is usually an inline table as in the example.
     pub(in crate::config) fn inline(&mut self, key: &'static str, example: &str) -> Self {
         self.table(key, format_args!("a section such as {example}"))
     }
@@ -120,7 +120,7 @@ impl<'d> Section<'d> {
             Some(DeValue::Table(table)) => (Some(table), self.start_of(key)),
             Some(other) => {
                 let what = format!("expected {expected}, found {}", kind_of(other));
-                self.refuse(&self.place_at(key, self.start_of(key)), what);
+                self.error(&self.location_at(key, self.start_of(key)), what);
                 (None, self.start_of(key))
             }
             None => (None, self.at),
@@ -140,18 +140,21 @@ impl<'d> Section<'d> {
                 sections.push((name.get_ref().as_ref(), section));
             } else {
                 let what = format!("expected a section [{key}.NAME], found {}", kind_of(value.get_ref()));
-                self.refuse(&section.place(), what);
+                self.error(&section.location(), what);
             }
         }
         sections
     }
 
-    /// The sections `[[key]]`, in their order; nothing when there is none.
+    /// The sections `[[key]]` in their order; `None` if the key is absent.
     pub(in crate::config) fn list(&mut self, key: &'static str) -> Option<Vec<Self>> {
         let found = self.value(key)?;
         let DeValue::Array(items) = found.value else {
-            let place = self.place_at(key, self.start_of(key));
-            self.refuse(&place, format!("a list of sections is written with two brackets: [[{key}]]"));
+            let location = self.location_at(key, self.start_of(key));
+            self.error(
+                &location,
+                format!("expected a list of sections, written with two brackets: [[{key}]]"),
+            );
             return Some(Vec::new());
         };
         let mut sections = Vec::new();
@@ -166,17 +169,17 @@ impl<'d> Section<'d> {
                 )),
                 other => {
                     let what = format!("expected a section [[{key}]], found {}", kind_of(other));
-                    self.refuse(&self.place_of(key, item), what);
+                    self.error(&self.location_of(key, item), what);
                 }
             }
         }
         Some(sections)
     }
 
-    /// Ends the reading of this section.
+    /// Ends this section: its remaining keys are unknown.
     pub(in crate::config) fn finish(self) {
         for (key, _) in self.table.into_iter().flatten() {
-            if !self.asked.iter().any(|asked| asked == key.get_ref()) {
+            if !self.keys_read.iter().any(|read| read == key.get_ref()) {
                 self.document.unknown.borrow_mut().push(Unknown {
                     section: self.name.clone(),
                     kind: self.kind.clone(),
@@ -187,9 +190,9 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// Where a key of this section stands, or else the section.
-    pub(in crate::config) fn place_of_key(&self, key: &str) -> Place<'d> {
-        self.place_at(key, self.start_of(key))
+    /// The location of a key, or of the section if the key is absent.
+    pub(in crate::config) fn location_of_key(&self, key: &str) -> Location<'d> {
+        self.location_at(key, self.start_of(key))
     }
 
     /// Whether the file has this section.
@@ -227,11 +230,11 @@ impl<'d> Section<'d> {
         keys.find(|name| name.get_ref() == key).map_or(self.at, |name| name.span().start)
     }
 
-    fn place_of(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Place<'d> {
-        self.place_at(key, value.span().start)
+    fn location_of(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Location<'d> {
+        self.location_at(key, value.span().start)
     }
 
-    fn place_at(&self, key: &str, at: usize) -> Place<'d> {
-        Place::Key(self.document.path, self.document.line(at), join(&self.name, key))
+    fn location_at(&self, key: &str, at: usize) -> Location<'d> {
+        Location::Key(self.document.path, self.document.line(at), join(&self.name, key))
     }
 }

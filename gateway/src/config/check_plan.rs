@@ -1,42 +1,42 @@
-//! The Redis servers of a configuration with what is planned on them, for whoever looks at them.
+//! The Redis servers of a configuration and their planned use, for `earshot check`.
 //!
-//! Owns which servers those are, and what namespaces are going to do there. Must never ask one anything.
+//! Must never connect to one.
 
 use super::{Config, Namespace, RedisInstance, RedisUrl, Servers, Source};
 use earshot_ops::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
 
 impl Config {
-    /// Every server that namespaces are on.
+    /// Every server that namespaces use.
     pub fn servers(&self) -> Vec<Server> {
-        self.redis.iter().flat_map(|redis| self.of(redis)).collect()
+        self.redis.iter().flat_map(|redis| self.servers_of(redis)).collect()
     }
 
-    /// The servers of an instance: the one that the links go to, and the other one, where there are two; or all of
-    /// those over which its channels are spread.
-    fn of(&self, redis: &RedisInstance) -> Vec<Server> {
+    /// The servers of an instance: the one for commands and the one for pub/sub, which may be the same, or all servers of
+    /// a client-sharded instance.
+    fn servers_of(&self, redis: &RedisInstance) -> Vec<Server> {
         let plan = self.plan(redis);
         let server = |name: String, url: &RedisUrl, plan: Plan| {
             let instance = redis.settings(name.clone(), url);
             Server { name, instance, plan }
         };
         match (&redis.servers, &redis.pubsub_url) {
-            (Servers::Spread(urls), _) => urls
+            (Servers::ClientSharded(urls), _) => urls
                 .iter()
                 .enumerate()
-                .map(|(place, url)| server(format!("{}.{place}", redis.name), url, plan.clone()))
+                .map(|(index, url)| server(format!("{}.{index}", redis.name), url, plan.clone()))
                 .collect(),
             (Servers::One | Servers::Cluster(_), None) => vec![server(redis.name.clone(), &redis.url, plan)],
             (Servers::One | Servers::Cluster(_), Some(pubsub)) => {
-                let nothing = Plan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
+                let unused = Plan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
                 vec![
-                    server(redis.name.clone(), &redis.url, nothing),
+                    server(redis.name.clone(), &redis.url, unused),
                     server(format!("{} (pubsub_url)", redis.name), pubsub, plan),
                 ]
             }
         }
     }
 
-    /// What the namespaces of an instance are going to do there.
+    /// The planned use of an instance by its namespaces.
     fn plan(&self, redis: &RedisInstance) -> Plan {
         let namespaces = self.namespaces.iter().filter(|space| space.redis.as_ref() == Some(&redis.name));
         let mut plan = Plan {

@@ -1,12 +1,12 @@
-//! What a namespace keeps, what it delivers of it, and what becomes of the slow: good files and bad ones.
+//! Namespaces: history, replay and slow consumers; valid and invalid files.
 
 use std::time::Duration;
 
 use super::super::*;
-use super::bad_files::assert_told;
+use super::bad_files::assert_errors;
 use super::{load, load_with};
 
-/// A namespace on a Redis; its further keys begin on line 7.
+/// A namespace on a Redis; further keys start on line 7.
 const ON_REDIS: &str = r#"[redis.a]
 url = "redis://h"
 [[namespace]]
@@ -22,7 +22,7 @@ fn only(keys: &str) -> Namespace {
 }
 
 #[test]
-fn each_source_keeps_what_suits_it() {
+fn each_source_has_its_default_history() {
     let seconds = Duration::from_secs;
     let pubsub = History { size: 64, ttl: seconds(60), bytes: 1 << 20 };
     let stream = History { size: 1000, ttl: seconds(3600), bytes: 4 << 20 };
@@ -30,7 +30,7 @@ fn each_source_keeps_what_suits_it() {
     assert_eq!(only("").history, pubsub);
     let namespace = only(r#"source = "stream""#);
     assert_eq!((namespace.source, namespace.history), (Source::Stream, stream.clone()));
-    // What is left out stays as the source has it, whichever of the two comes first.
+    // Omitted keys have the defaults of the source, regardless of the order.
     let keys = "history = { ttl = \"7h\" }\nsource = \"stream\"";
     assert_eq!(only(keys).history, History { ttl: seconds(7 * 3600), ..stream });
     let keys = "[namespace.history]\nsize = 0\nbytes = \"16KiB\"";
@@ -39,7 +39,7 @@ fn each_source_keeps_what_suits_it() {
 }
 
 #[test]
-fn the_slow_are_disconnected_unless_the_namespace_says_otherwise() {
+fn slow_consumers_are_disconnected_by_default() {
     let silent = only("");
     assert_eq!(silent.slow_consumer, SlowConsumer::default());
     assert_eq!(
@@ -68,21 +68,21 @@ fn the_slow_are_disconnected_unless_the_namespace_says_otherwise() {
 }
 
 #[test]
-fn a_log_may_be_on_the_default_redis() {
+fn a_stream_can_use_the_default_redis() {
     let text = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsource = \"stream\"";
     let config = load_with(text, &[("REDIS_URL", "redis://h")], &[]).unwrap();
     assert_eq!(config.namespaces[0].redis.as_deref(), Some("default"));
 }
 
 #[test]
-fn the_newest_is_delivered_where_something_is_kept() {
+fn replay_last_requires_a_history() {
     assert_eq!((only("").replay, only(r#"replay = "none""#).replay), (Replay::None, Replay::None));
     assert_eq!(only(r#"replay = "last""#).replay, Replay::Last);
     assert_eq!(only("replay = \"last\"\nhistory = { size = 1 }").replay, Replay::Last);
 }
 
 #[test]
-fn what_is_kept_is_shown_as_it_is_read() {
+fn the_dump_of_a_namespace_loads_as_the_same() {
     for keys in [
         "",
         r#"source = "stream""#,
@@ -93,15 +93,15 @@ fn what_is_kept_is_shown_as_it_is_read() {
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/a\\nb\", values = [\"a\\n\\u0000\", \"''' \\\"\\\"\\\"\\n\"] }",
     ] {
         let config = load(&format!("{ON_REDIS}{keys}")).unwrap();
-        let shown = config.show();
-        let again = load(&shown).unwrap_or_else(|told| panic!("{told}\n{shown}"));
+        let shown = config.to_toml();
+        let again = load(&shown).unwrap_or_else(|error| panic!("{error}\n{shown}"));
         assert_eq!(again.namespaces, config.namespaces, "{shown}");
-        assert_eq!(again.show(), shown);
+        assert_eq!(again.to_toml(), shown);
     }
 }
 
 #[test]
-fn the_limits_of_keeping_are_read_and_shown() {
+fn history_limits_are_read_and_dumped() {
     let text =
         "limits = { history_bytes = \"1TiB\", recovery_publications = 1, client_queue_age = \"none\" }";
     let config = load(text).unwrap();
@@ -110,12 +110,12 @@ fn the_limits_of_keeping_are_read_and_shown() {
         (limits.history_bytes, limits.recovery_publications, limits.client_queue_age),
         (1 << 40, 1, None)
     );
-    assert_eq!(load(&config.show()).unwrap().limits, config.limits);
+    assert_eq!(load(&config.to_toml()).unwrap().limits, config.limits);
     let limits = Limits::default();
     assert_eq!((limits.history_bytes, limits.recovery_publications), (256 << 20, 300));
 }
 
-/// Keys of a namespace on a Redis (from line 7 on), and what they are told.
+/// Keys of a namespace on a Redis, from line 7, and their errors.
 const WRONG: &[(&str, &str)] = &[
     (
         "history = 64",
@@ -134,25 +134,25 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "source = \"stream\"\nsubscribe_pattern = true",
-        "8: namespace.subscribe_pattern: a log is read channel by channel: only with source = \"pubsub\"",
+        "8: namespace.subscribe_pattern: requires source = \"pubsub\"",
     ),
     (
         "source = \"stream\"\nhistory = { size = 0 }",
-        "8: namespace.history.size: a log that keeps nothing has nothing to read: set 1 or more, or source = \"pubsub\"",
+        "8: namespace.history.size: source = \"stream\" requires a history: set 1 or more, or use source = \"pubsub\"",
     ),
-    // Told once, wherever the size stands, and not again for what would be delivered of it.
+    // One error, not a second one for `replay`.
     (
         "replay = \"last\"\nsource = \"stream\"\n[namespace.history]\nttl = \"1m\"\nsize = 0",
-        "11: namespace.history.size: a log that keeps nothing has nothing to read: set 1 or more, or source = \"pubsub\"",
+        "11: namespace.history.size: source = \"stream\" requires a history: set 1 or more, or use source = \"pubsub\"",
     ),
-    // What goes with a word that is none is not judged.
+    // Keys that depend on an invalid one are not checked.
     (
         "slow_consumer.policy = \"drop\"\nslow_consumer.conflation_key = \"/a\"",
         "7: namespace.slow_consumer.policy: expected \"disconnect\" or \"latest\" or \"drop-oldest\", found \"drop\"",
     ),
     (
         "slow_consumer.policy = 1",
-        "7: namespace.slow_consumer.policy: expected a text in quotes, found an integer",
+        "7: namespace.slow_consumer.policy: expected a string in quotes, found an integer",
     ),
     (
         "slow_consumer.conflation_key = \"/a\"",
@@ -172,7 +172,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = \"done\"",
-        "8: namespace.slow_consumer.terminal: expected a section such as { key = \"/state\", values = [\"completed\", \"failed\"] }, found a text",
+        "8: namespace.slow_consumer.terminal: expected a section such as { key = \"/state\", values = [\"completed\", \"failed\"] }, found a string",
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { values = \"done\" }",
@@ -192,7 +192,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/state\", values = [1] }",
-        "8: namespace.slow_consumer.terminal.values: expected a text in quotes, found an integer",
+        "8: namespace.slow_consumer.terminal.values: expected a string in quotes, found an integer",
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/s\", value = \"done\", values = \"done\" }",
@@ -203,27 +203,27 @@ const WRONG: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn each_mistake_in_keeping_is_told() {
+fn errors_in_namespaces() {
     let rows = WRONG.iter().map(|(keys, what)| (format!("{ON_REDIS}{keys}"), *what));
-    assert_told(rows);
+    assert_errors(rows);
 }
 
 #[test]
-fn a_log_is_kept_in_redis_and_nowhere_else() {
+fn a_stream_requires_a_redis() {
     let stream = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsource = \"stream\"\n";
-    let told = "a log is kept in Redis: name a `redis` instance, or set REDIS_URL";
+    let error = "source = \"stream\" requires a Redis: set `redis`, or REDIS_URL";
     let rows = [
-        ("", "", format!("4: namespace.source: {told}")),
-        ("", "redis = \"memory\"", format!("5: namespace.redis: {told}")),
-        ("redis.b.url = \"redis://h\"\n", "redis = \"memory\"", format!("6: namespace.redis: {told}")),
-        // Another mistake in `redis` is told alone.
-        ("", "redis = \"c\"", "5: namespace.redis: there is no [redis.c]; there is: \"memory\"".into()),
+        ("", "", format!("4: namespace.source: {error}")),
+        ("", "redis = \"memory\"", format!("5: namespace.redis: {error}")),
+        ("redis.b.url = \"redis://h\"\n", "redis = \"memory\"", format!("6: namespace.redis: {error}")),
+        // Another error in `redis` is reported alone.
+        ("", "redis = \"c\"", "5: namespace.redis: no [redis.c] is configured; use one of \"memory\"".into()),
         (
             "redis.b.url = \"redis://h\"\n",
             "",
-            "2: namespace: does not say which `redis` it is on: \"b\", \"memory\"".into(),
+            "2: namespace: missing `redis`; use one of \"b\", \"memory\"".into(),
         ),
     ];
     let files = rows.iter().map(|(head, key, what)| (format!("{head}{stream}{key}"), what.as_str()));
-    assert_told(files);
+    assert_errors(files);
 }
