@@ -13,7 +13,8 @@
 //! - [`pending_replies`]: replies that wait for the node, and the commands that wait with them.
 //! - [`session`], [`sse_stream`]: the protocol of a WebSocket session and of an SSE stream; [`commands`]: each
 //!   command.
-//! - [`websocket`], [`sse`]: frames and events on the wire.
+//! - [`framing`]: how messages are encoded for a connection; [`websocket`], [`websocket_frames`], [`sse`]: frames and
+//!   events on the wire.
 //! - [`connection`], [`channels`], [`outbox`], [`timer_wheel`], [`sink`]: the state of a shard.
 
 mod backpressure;
@@ -26,6 +27,7 @@ mod conflation_queue;
 mod connection;
 mod event_loop;
 mod flush;
+mod framing;
 mod lifecycle;
 #[cfg(test)]
 mod model;
@@ -42,6 +44,7 @@ mod timer_wheel;
 mod timers;
 pub mod token;
 mod websocket;
+mod websocket_frames;
 
 use std::collections::HashSet;
 use std::io::{self, Write};

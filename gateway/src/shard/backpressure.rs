@@ -10,7 +10,7 @@ use earshot_protocol::Disconnect;
 
 use super::channels::ConnectionId;
 use super::conflation_queue::{ConflationQueue, GapMarker, Item};
-use super::connection::{Connection, ConnectionKind};
+use super::connection::Connection;
 use super::event_loop::Shard;
 use super::timer_wheel::Tick;
 use crate::broker::GapCause;
@@ -139,7 +139,7 @@ impl Shard {
         let Some((channel, _)) = connection.backlog.as_ref().and_then(|backlog| backlog.oldest()) else {
             return false;
         };
-        if matches!(connection.kind, ConnectionKind::Sse(_)) {
+        if connection.framing.is_event_stream() {
             let now = self.wheel.now();
             let marker = self.with_backlog(connection_id, |backlog| backlog.drop_oldest(now)).flatten();
             self.counters.slow_consumer_dropped.add(u64::from(marker.is_some()));

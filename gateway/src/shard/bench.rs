@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
 use super::event_loop::Shard;
-use super::{NewConnection, NewConnectionKind, ShardLimits, Sink, broadcast, sink};
+use super::{NewConnection, NewConnectionKind, ShardLimits, Sink, framing, sink};
 use crate::admission::Permit;
 use crate::broker::{Broker, BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
@@ -33,7 +33,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 /// Encodes a publication without using the shared frame.
 pub fn encode(form: FrameEncoding, publication: &Publication) -> Bytes {
-    broadcast::encode(form, publication)
+    framing::encode(form, publication)
 }
 
 /// A node with the memory broker, and its only shard.

@@ -5,19 +5,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use earshot_protocol::{
-    ChannelName, Disconnect, Encoding, Push, PushBody, Reply, ReplyBody, StreamPosition, UnsubscribeCode,
+    ChannelName, Disconnect, Push, PushBody, Reply, ReplyBody, StreamPosition, UnsubscribeCode,
 };
 
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{ConnectionKind, DeferredEvent, Status};
+use super::connection::{DeferredEvent, Status};
 use super::event_loop::{Shard, key};
-use super::{session, sse, sse_stream, websocket};
 use crate::broker::GapCause;
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::messages::{ChannelGap, NodeEvent, SubscribeError};
-use crate::node::publication::{FrameEncoding, Publication};
+use crate::node::publication::Publication;
 
 /// The number of subscribers from which a shard encodes a publication for itself. Each frame in an outbox is a
 /// reference, and a reference count that several shards change moves between their cores with each delivery.
@@ -139,14 +137,7 @@ impl Shard {
     pub(super) fn write_publication(&mut self, connection_id: ConnectionId, publication: &Arc<Publication>) {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let before = connection.outbox.bytes();
-        match connection.form {
-            form @ (FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf) => {
-                connection.outbox.push(encoded(form, publication).clone());
-            }
-            FrameEncoding::SseSingle | FrameEncoding::SseNamed => {
-                sse_stream::push_publication(connection, &self.channels, publication);
-            }
-        }
+        connection.write_publication(&self.channels, publication);
         self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
         self.schedule_flush(connection_id);
     }
@@ -164,10 +155,7 @@ impl Shard {
             {
                 subscription.status = Status::Ready;
             }
-            match connection.kind {
-                ConnectionKind::WebSocket(_) => self.flush_ready_replies(connection_id),
-                ConnectionKind::Sse(_) => self.start_stream_if_ready(connection_id),
-            }
+            self.resume_pending(connection_id);
         }
         self.release_channel_named(name);
     }
@@ -223,17 +211,15 @@ impl Shard {
             return;
         }
         self.counters.gaps.add(1);
-        match &connection.kind {
-            ConnectionKind::Sse(_) if connection.backlog.is_some() => self.defer_gap(connection_id, gap),
-            ConnectionKind::Sse(_) => {
-                self.stream_gap(connection_id, &gap.channel, gap.cause.as_str(), gap.position)
-            }
-            ConnectionKind::WebSocket(_) => {
-                connection.awaiting_resubscribe.push(gap.channel.clone());
-                self.resubscribe_queue.push_back((key(connection_id, connection.generation), gap.channel));
-                self.unsubscribe_from(connection_id, id);
-                self.send_resubscribes();
-            }
+        if !connection.framing.is_event_stream() {
+            connection.awaiting_resubscribe.push(gap.channel.clone());
+            self.resubscribe_queue.push_back((key(connection_id, connection.generation), gap.channel));
+            self.unsubscribe_from(connection_id, id);
+            self.send_resubscribes();
+        } else if connection.backlog.is_some() {
+            self.defer_gap(connection_id, gap);
+        } else {
+            self.stream_gap(connection_id, &gap.channel, gap.cause.as_str(), gap.position);
         }
     }
 
@@ -258,9 +244,9 @@ impl Shard {
             }
             let code = UnsubscribeCode::InsufficientState;
             let body = PushBody::Unsubscribe(code.into());
-            let Some(session) = self.session(connection_id) else { continue };
+            let Some(connection) = self.connections.get(connection_id as usize) else { continue };
             let push = Push { channel: name.to_string(), body };
-            let frame = session::encode(session, &Reply { id: 0, body: ReplyBody::Push(push) });
+            let frame = connection.framing.reply(&Reply { id: 0, body: ReplyBody::Push(push) });
             self.enqueue(connection_id, frame);
         }
     }
@@ -271,36 +257,4 @@ fn covers(recovered_up_to: Option<StreamPosition>, position: StreamPosition) -> 
     recovered_up_to.is_some_and(|recovered_up_to| {
         recovered_up_to.epoch == position.epoch && position.offset <= recovered_up_to.offset
     })
-}
-
-/// The shared frame or event of a publication.
-pub(super) fn encoded(form: FrameEncoding, publication: &Publication) -> &Bytes {
-    publication.encoded(form, |this| encode(form, this))
-}
-
-/// Encodes the frame or event of a publication.
-pub(super) fn encode(form: FrameEncoding, publication: &Publication) -> Bytes {
-    match form {
-        FrameEncoding::WebSocketJson => websocket::text(&push(Encoding::Json, publication)),
-        FrameEncoding::WebSocketProtobuf => websocket::binary(&push(Encoding::Protobuf, publication)),
-        FrameEncoding::SseSingle => sse::single(publication),
-        FrameEncoding::SseNamed => sse::named(publication),
-    }
-}
-
-fn push(encoding: Encoding, publication: &Publication) -> Vec<u8> {
-    let mut payload = Vec::with_capacity(publication.payload.len() + 96);
-    encoding.encode_publication(publication.channel.as_str(), &to_protocol(publication), &mut payload);
-    payload
-}
-
-/// A publication as a value of the protocol crate.
-pub(super) fn to_protocol(publication: &Publication) -> earshot_protocol::Publication {
-    earshot_protocol::Publication {
-        data: publication.payload.clone(),
-        offset: if publication.without_history { 0 } else { publication.position.offset },
-        tags: publication.attributes.tags().to_vec(),
-        info: publication.attributes.info().cloned(),
-        time: 0,
-    }
 }

@@ -8,10 +8,10 @@ use earshot_protocol::{
     PublishRequest, ReplyBody, Request, SubscribeRequest,
 };
 
-use super::broadcast;
 use super::channels::ConnectionId;
 use super::connection::{PendingSubscription, TimerKind};
 use super::event_loop::Shard;
+use super::framing;
 use super::pending_replies::{AwaitedReply, PendingReply};
 use super::token;
 use crate::node::history::encode_epoch;
@@ -322,7 +322,7 @@ fn check_options(request: &SubscribeRequest) -> Result<(), CommandError> {
 pub(super) fn history_body(history: Option<HistoryResponse>) -> ReplyBody {
     match history {
         Some(Ok(history)) => ReplyBody::History(HistoryResult {
-            publications: history.publications.iter().map(|p| broadcast::to_protocol(p)).collect(),
+            publications: history.publications.iter().map(|p| framing::to_protocol(p)).collect(),
             epoch: encode_epoch(history.top.epoch),
             offset: history.top.offset,
         }),

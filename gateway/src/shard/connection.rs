@@ -10,8 +10,9 @@ use earshot_protocol::{ChannelName, Encoding, StreamPosition};
 use uuid::Uuid;
 
 use super::Resume;
-use super::channels::ChannelId;
+use super::channels::{ChannelId, Channels};
 use super::conflation_queue::ConflationQueue;
+use super::framing::Framing;
 use super::outbox::Outbox;
 use super::paged_recovery::PagedRecovery;
 use super::pending_replies::{PendingReplies, PendingReply};
@@ -20,7 +21,7 @@ use super::timer_wheel::Tick;
 use super::websocket::FrameReader;
 use crate::admission::Permit;
 use crate::node::messages::{ChannelGap, RecoverFrom, Recovery};
-use crate::node::publication::{FrameEncoding, Publication};
+use crate::node::publication::Publication;
 
 /// A client connection.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) struct Connection {
     /// Distinguishes this connection from an earlier one with the same index.
     pub(super) generation: u32,
     /// How publications are encoded. Kept here, so that a broadcast does not inspect the protocol.
-    pub(super) form: FrameEncoding,
+    pub(super) framing: Framing,
     pub(super) outbox: Outbox,
     /// It is in the flush queue.
     pub(super) flush_scheduled: bool,
@@ -244,6 +245,20 @@ impl Connection {
             }
         }
         Some(status)
+    }
+
+    /// Appends a publication to the outbox, and the cursor after it if the framing has one.
+    #[inline]
+    pub(super) fn write_publication(&mut self, channels: &Channels, publication: &Publication) {
+        self.outbox.push(self.framing.publication(publication));
+        if self.framing.has_cursor()
+            && let ConnectionKind::Sse(stream) = &mut self.kind
+        {
+            let subscribed = || self.subscriptions.iter().map(|s| channels.get(s.channel));
+            let place = subscribed().position(|channel| channel.name == publication.channel);
+            let cursor = stream.advance(place, publication.position, subscribed().map(|channel| channel.tag));
+            self.outbox.push(self.framing.event(&cursor));
+        }
     }
 
     pub(super) fn session(&mut self) -> Option<&mut Session> {

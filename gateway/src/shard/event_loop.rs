@@ -318,7 +318,7 @@ impl Shard {
                     break;
                 }
                 Ok(length) => {
-                    if connection.is_open() && matches!(connection.kind, ConnectionKind::WebSocket(_)) {
+                    if connection.is_open() && !connection.framing.is_event_stream() {
                         self.on_bytes(connection_id, &mut read_buffer[..length]);
                     }
                     if length < READ_BYTES && !to_end {

@@ -10,7 +10,7 @@ use earshot_protocol::Disconnect;
 use mio::{Interest, Token};
 
 use super::channels::ConnectionId;
-use super::connection::{Connection, ConnectionKind, Phase};
+use super::connection::{Connection, Phase};
 use super::event_loop::{Shard, key};
 use super::outbox::FRAME_OVERHEAD_BYTES;
 use super::sink::{FlushStats, FlushStatus, Sink};
@@ -145,7 +145,7 @@ impl Shard {
         connection.sink.shut_down();
         connection.phase = Phase::AwaitingPeerClose;
         // An SSE client sends nothing, so closing the socket does not cause a reset.
-        if matches!(connection.kind, ConnectionKind::Sse(_)) {
+        if connection.framing.is_event_stream() {
             self.remove(connection_id);
         }
     }

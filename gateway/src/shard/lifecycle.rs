@@ -5,20 +5,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use earshot_protocol::{ChannelName, Disconnect, Encoding};
+use earshot_protocol::{ChannelName, Disconnect};
 use mio::{Interest, Token};
 
 use super::channels::ConnectionId;
 use super::connection::{Connection, ConnectionKind, Phase, Session, SseStream, TimerKind};
 use super::event_loop::{Shard, key};
+use super::framing::Framing;
 use super::outbox::Outbox;
 use super::sink::Sink;
 use super::timer_wheel::Tick;
-use super::{
-    NewConnection, NewConnectionKind, REJECTED_CLOSE_TIMEOUT, ShardCommand, sse, sse_stream, websocket,
-};
-use crate::node::publication::FrameEncoding;
+use super::{NewConnection, NewConnectionKind, REJECTED_CLOSE_TIMEOUT, ShardCommand, sse, websocket_frames};
 
 impl Shard {
     pub(super) fn on_command(&mut self, order: ShardCommand) {
@@ -45,12 +42,12 @@ impl Shard {
         if !sink.is_socket() {
             self.streams.push(key);
         }
-        let form = form(&kind);
+        let framing = Framing::new(&kind, sink.is_socket());
         let (kind, opened) = open(kind, max_age_at);
         entry.insert(Connection {
             sink,
             generation,
-            form,
+            framing,
             outbox: Outbox::default(),
             flush_scheduled: false,
             has_pending_read: false,
@@ -74,16 +71,15 @@ impl Shard {
         if !response_head.is_empty() {
             self.enqueue(connection_id, response_head);
         }
+        framing.open_connections(&self.counters).add(1);
         match opened {
             Opened::WebSocket(rejection) => {
-                self.counters.websockets.add(1);
                 self.set_timer(connection_id, TimerKind::Connect, self.limits.connect_timeout);
                 if let Some(rejection) = rejection {
                     self.disconnect(connection_id, rejection);
                 }
             }
             Opened::Sse(channels, rejection) => {
-                self.counters.sse.add(1);
                 self.set_heartbeat(connection_id);
                 self.open_stream(connection_id, channels, rejection);
             }
@@ -138,28 +134,27 @@ impl Shard {
             connection.outbox.discard_unsent(sse::is_rest);
             self.counters.client_queue_bytes.sub((waited - connection.outbox.bytes()) as u64);
         }
-        let websocket = matches!(connection.kind, ConnectionKind::WebSocket(_));
+        let framing = connection.framing;
         self.count_disconnect(disconnect);
-        if websocket {
-            return self.close(connection_id, Some(disconnect.code()), disconnect.reason());
-        }
-        let event = sse::error(u32::from(disconnect.code()), disconnect.reason(), self.retry_ms());
+        let close = framing.close(disconnect, self.retry_ms());
         self.begin_close(connection_id);
-        self.enqueue_control_event(connection_id, &event);
-        self.end_stream(connection_id);
+        self.enqueue_control(connection_id, close);
+        if framing.is_event_stream() {
+            self.end_stream(connection_id);
+        }
     }
 
     pub(super) fn enqueue_control_event(&mut self, connection_id: ConnectionId, event: &[u8]) {
         let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        let piece = sse_stream::piece(connection, event);
-        self.enqueue_control(connection_id, piece);
+        let frame = connection.framing.event(event);
+        self.enqueue_control(connection_id, frame);
     }
 
     /// Closes a WebSocket, or answers the client's close.
     pub(super) fn close(&mut self, connection_id: ConnectionId, code: Option<u16>, reason: &str) {
         if self.is_open(connection_id) {
             self.begin_close(connection_id);
-            self.enqueue_control(connection_id, websocket::close_frame(code, reason));
+            self.enqueue_control(connection_id, websocket_frames::close_frame(code, reason));
         }
     }
 
@@ -167,10 +162,9 @@ impl Shard {
     pub(super) fn end_stream(&mut self, connection_id: ConnectionId) {
         self.begin_close(connection_id);
         let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        if matches!(connection.sink, Sink::Socket(_)) {
-            self.enqueue_control(connection_id, Bytes::from_static(sse::LAST_CHUNK));
-        } else {
-            self.schedule_flush(connection_id);
+        match connection.framing.end() {
+            Some(end) => self.enqueue_control(connection_id, end),
+            None => self.schedule_flush(connection_id),
         }
     }
 
@@ -201,10 +195,7 @@ impl Shard {
         self.unsubscribe_all(connection_id);
         let mut connection = self.connections.remove(connection_id as usize);
         self.counters.client_queue_bytes.sub((connection.outbox.bytes() + connection.backlog_bytes()) as u64);
-        match connection.kind {
-            ConnectionKind::WebSocket(_) => self.counters.websockets.sub(1),
-            ConnectionKind::Sse(_) => self.counters.sse.sub(1),
-        }
+        connection.framing.open_connections(&self.counters).sub(1);
         if let Sink::Socket(socket) = &mut connection.sink {
             // The socket is closed next, which also removes it from the poll.
             let _ = self.registry.deregister(socket);
@@ -218,16 +209,6 @@ impl Shard {
 enum Opened {
     WebSocket(Option<Disconnect>),
     Sse(Vec<ChannelName>, Option<Disconnect>),
-}
-
-/// How publications are encoded for a connection.
-fn form(kind: &NewConnectionKind) -> FrameEncoding {
-    match kind {
-        NewConnectionKind::WebSocket { encoding: Encoding::Json, .. } => FrameEncoding::WebSocketJson,
-        NewConnectionKind::WebSocket { encoding: Encoding::Protobuf, .. } => FrameEncoding::WebSocketProtobuf,
-        NewConnectionKind::Sse { named: false, .. } => FrameEncoding::SseSingle,
-        NewConnectionKind::Sse { named: true, .. } => FrameEncoding::SseNamed,
-    }
 }
 
 fn open(kind: NewConnectionKind, max_age_at: Option<Tick>) -> (ConnectionKind, Opened) {

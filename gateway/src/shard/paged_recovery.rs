@@ -12,20 +12,15 @@ use std::sync::Arc;
 use earshot_protocol::StreamPosition;
 
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{Connection, ConnectionKind, Status};
+use super::connection::{Connection, Status};
 use super::event_loop::{Shard, key};
-use super::{broadcast, sse_stream};
+use super::sse_stream;
 use crate::broker::GapCause;
-use crate::node::messages::{
-    ChannelGap, NodeRequest, PageLimit, RecoverFrom, Recovery, RecoveryRequest, RequestId,
-};
-use crate::node::publication::{FrameEncoding, Publication};
+use crate::node::messages::{ChannelGap, NodeRequest, RecoverFrom, Recovery, RecoveryRequest, RequestId};
+use crate::node::publication::Publication;
 
 /// Page requests of one shard in flight: live publications wait for no more than these.
 const PAGE_REQUESTS_MAX: usize = 4;
-
-/// Publications in one page of a stream of several channels, where each event has an id of its own.
-const NAMED_PAGE_PUBLICATIONS: usize = 32;
 
 /// The channels of one connection whose recovery continues, in order.
 #[derive(Debug, Default)]
@@ -73,19 +68,6 @@ impl PagedRecovery {
 }
 
 impl Shard {
-    /// The size of one page in this encoding.
-    pub(super) fn page_limit(&self, form: FrameEncoding) -> PageLimit {
-        let limit = self.limits.recovery_page;
-        match form {
-            FrameEncoding::SseNamed => {
-                PageLimit { publications: limit.publications.min(NAMED_PAGE_PUBLICATIONS), ..limit }
-            }
-            FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf | FrameEncoding::SseSingle => {
-                limit
-            }
-        }
-    }
-
     /// A number for a recovery request.
     pub(super) fn next_request_number(&mut self) -> u32 {
         self.last_request = self.last_request.wrapping_add(1);
@@ -140,8 +122,10 @@ impl Shard {
     /// the next page.
     fn write_page(&mut self, connection_id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get(connection_id as usize) else { return false };
-        let (wants, limit) =
-            (wants_page(connection, self.limits.recovery_page.bytes), self.page_limit(connection.form));
+        let (wants, limit) = (
+            wants_page(connection, self.limits.recovery_page.bytes),
+            connection.framing.page_limit(self.limits.recovery_page),
+        );
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
         let Some(paged) = &mut connection.paged_recovery else { return false };
         let Some(pages) = paged.channels.front_mut().filter(|pages| wants && !pages.kept.is_empty()) else {
@@ -163,8 +147,8 @@ impl Shard {
     fn request_page(&mut self, connection_id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return true };
         let page = self.limits.recovery_page.bytes;
-        let (wants, form) = (wants_page(connection, page), connection.form);
-        let (number, limit) = (self.next_request_number(), self.page_limit(form));
+        let (wants, framing) = (wants_page(connection, page), connection.framing);
+        let (number, limit) = (self.next_request_number(), framing.page_limit(self.limits.recovery_page));
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return true };
         let request_id = RequestId { connection: key(connection_id, connection.generation), reply: number };
         let Some(paged) = &mut connection.paged_recovery else { return true };
@@ -196,7 +180,7 @@ impl Shard {
         let start = recovery.start;
         if !recovery.recovered || start != position {
             let channel = self.channels.get(id).name.clone();
-            if matches!(connection.kind, ConnectionKind::WebSocket(_)) {
+            if !connection.framing.is_event_stream() {
                 self.notify_gap(
                     connection_id,
                     id,
@@ -225,18 +209,15 @@ impl Shard {
         if !connection.is_open() {
             return;
         }
-        match connection.form {
-            form @ (FrameEncoding::WebSocketJson | FrameEncoding::WebSocketProtobuf) => {
-                self.enqueue_recovered_frame(connection_id, broadcast::encoded(form, publication).clone());
-            }
-            FrameEncoding::SseSingle | FrameEncoding::SseNamed => {
-                let (before, weight) = (connection.outbox.bytes(), connection.outbox.queued_bytes());
-                sse_stream::push_publication(connection, &self.channels, publication);
-                connection.recovery_credit += connection.outbox.queued_bytes() - weight;
-                self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
-                self.schedule_flush(connection_id);
-            }
+        if !connection.framing.is_event_stream() {
+            let frame = connection.framing.publication(publication);
+            return self.enqueue_recovered_frame(connection_id, frame);
         }
+        let (before, memory) = (connection.outbox.bytes(), connection.outbox.queued_bytes());
+        connection.write_publication(&self.channels, publication);
+        connection.recovery_credit += connection.outbox.queued_bytes() - memory;
+        self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
+        self.schedule_flush(connection_id);
     }
 }
 

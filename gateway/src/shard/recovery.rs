@@ -32,7 +32,7 @@ impl Shard {
         // Recovered publications do not count as slowness, so the client must read them before it gets more.
         let room = recovery_room(connection, &self.limits);
         if room.is_none()
-            && matches!(connection.kind, ConnectionKind::WebSocket(_))
+            && !connection.framing.is_event_stream()
             && connection.pending_subscriptions().iter().any(|pending_subscription| {
                 pending_subscription.lacks_recovery() && pending_subscription.request.is_none()
             })
@@ -88,8 +88,7 @@ impl Shard {
         if connection.paged_recovery.as_ref().is_some_and(|paged| paged.is_awaiting(request_id.reply)) {
             return self.on_page(connection_id, &recovery);
         }
-        let form = connection.form;
-        let page = self.page_limit(form);
+        let page = connection.framing.page_limit(self.limits.recovery_page);
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let pending_subscriptions = connection.pending_subscriptions();
         // The first pages of all channels are written together.
@@ -164,7 +163,7 @@ impl Shard {
         self.queue_page(connection_id);
     }
 
-    fn resume_pending(&mut self, connection_id: ConnectionId) {
+    pub(super) fn resume_pending(&mut self, connection_id: ConnectionId) {
         match self.connections.get(connection_id as usize).map(|connection| &connection.kind) {
             Some(ConnectionKind::WebSocket(_)) => self.flush_ready_replies(connection_id),
             Some(ConnectionKind::Sse(_)) => self.start_stream_if_ready(connection_id),
@@ -208,7 +207,7 @@ impl Shard {
             offset,
             publications: publications
                 .iter()
-                .map(|publication| super::broadcast::to_protocol(publication))
+                .map(|publication| super::framing::to_protocol(publication))
                 .collect(),
             recovered: recovered && remembers,
             was_recovering: pending_subscription.since.is_some(),

@@ -10,10 +10,11 @@ use earshot_protocol::{
 
 use super::channels::{ChannelId, ConnectionId};
 use super::commands::{self, CommandError, Outcome};
-use super::connection::{PendingSubscription, Session, Status};
+use super::connection::{PendingSubscription, Status};
 use super::event_loop::Shard;
 use super::pending_replies::PendingReply;
-use super::websocket::{self, Decoder, Message, ProtocolError};
+use super::websocket::{Decoder, Message, ProtocolError};
+use super::websocket_frames;
 use crate::broker::DeliveryScope;
 use crate::node::messages::{NodeResponse, Published, SubscribeError};
 
@@ -63,7 +64,7 @@ impl Shard {
         match message {
             // React Native's ping is an empty binary message.
             Message::Pong | Message::Binary([]) => {}
-            Message::Ping(payload) => self.enqueue(connection_id, websocket::pong(payload)),
+            Message::Ping(payload) => self.enqueue(connection_id, websocket_frames::pong(payload)),
             Message::Close(code) => self.close(connection_id, *code, ""),
             Message::Text(bytes) if !protobuf => self.on_commands(connection_id, bytes),
             Message::Binary(bytes) if protobuf => self.on_commands(connection_id, bytes),
@@ -213,9 +214,8 @@ impl Shard {
     }
 
     fn reply(&mut self, connection_id: ConnectionId, id: u32, body: ReplyBody) {
-        let Some(session) = self.session(connection_id) else { return };
-        let frame = encode(session, &Reply { id, body });
-        if session.pending.is_empty() {
+        let Some(frame) = self.encode(connection_id, id, body) else { return };
+        if self.session(connection_id).is_some_and(|session| session.pending.is_empty()) {
             self.enqueue(connection_id, frame);
         } else {
             self.push_pending(connection_id, PendingReply::Ready(frame));
@@ -281,8 +281,7 @@ impl Shard {
     }
 
     fn push_reply(&mut self, connection_id: ConnectionId, id: u32, body: ReplyBody) {
-        if let Some(session) = self.session(connection_id) {
-            let frame = encode(session, &Reply { id, body });
+        if let Some(frame) = self.encode(connection_id, id, body) {
             self.enqueue(connection_id, frame);
         }
     }
@@ -309,8 +308,8 @@ impl Shard {
     fn execute_deferred(&mut self, connection_id: ConnectionId, command: Command) {
         let id = command.id;
         let slot = match self.execute(connection_id, command) {
-            Outcome::Reply(body) => match self.session(connection_id) {
-                Some(session) => PendingReply::Ready(encode(session, &Reply { id, body })),
+            Outcome::Reply(body) => match self.encode(connection_id, id, body) {
+                Some(frame) => PendingReply::Ready(frame),
                 None => return,
             },
             Outcome::Pending(slot) => slot,
@@ -373,20 +372,14 @@ impl Shard {
 
     /// Writes a reply with the first page of recovered publications, and what arrived meanwhile.
     fn push_reply_with_recovered(&mut self, connection_id: ConnectionId, id: u32, body: ReplyBody) {
-        let Some(session) = self.session(connection_id) else { return };
-        let frame = encode(session, &Reply { id, body });
+        let Some(frame) = self.encode(connection_id, id, body) else { return };
         self.enqueue_recovered_frame(connection_id, frame);
         self.send_deferred(connection_id);
         self.queue_page(connection_id);
     }
-}
 
-/// One message of the server in a frame of the session's encoding.
-pub(super) fn encode(session: &Session, reply: &Reply) -> Bytes {
-    let mut payload = Vec::with_capacity(128);
-    session.encoding.encode_reply(reply, &mut payload);
-    match session.encoding {
-        earshot_protocol::Encoding::Json => websocket::text(&payload),
-        earshot_protocol::Encoding::Protobuf => websocket::binary(&payload),
+    fn encode(&self, connection_id: ConnectionId, id: u32, body: ReplyBody) -> Option<Bytes> {
+        let connection = self.connections.get(connection_id as usize)?;
+        Some(connection.framing.reply(&Reply { id, body }))
     }
 }

@@ -4,18 +4,32 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use earshot_protocol::{ChannelName, ChannelTag, CursorPosition, Disconnect, ErrorCode, StreamPosition};
 
-use super::channels::{Channels, ConnectionId};
+use super::channels::ConnectionId;
 use super::connection::{Connection, ConnectionKind, PendingSubscription, SseStream};
 use super::event_loop::Shard;
-use super::{Resume, broadcast, sse};
+use super::{Resume, sse};
 use crate::node::messages::{ChannelGap, RecoverFrom, Recovery};
-use crate::node::publication::{FrameEncoding, Publication};
+use crate::node::publication::Publication;
 
 /// The reason of a gap if a channel cannot be resumed from the client's position.
 pub(super) const UNRECOVERABLE: &str = "unrecoverable";
+
+impl SseStream {
+    /// Sets the position of the channel at an index. Returns the end of its event: the cursor over all channels.
+    pub(super) fn advance(
+        &mut self,
+        place: Option<usize>,
+        position: StreamPosition,
+        tags: impl Iterator<Item = ChannelTag>,
+    ) -> Vec<u8> {
+        if let Some(current) = place.and_then(|place| self.positions.get_mut(place)) {
+            *current = position;
+        }
+        sse::id_line(tags.zip(self.positions.iter().copied()))
+    }
+}
 
 impl Shard {
     /// Requests the channels of a stream; [`Shard::start_stream_if_ready`] follows when all are attached.
@@ -104,7 +118,7 @@ impl Shard {
             .collect();
         if let Some(connection) = self.connections.get_mut(connection_id as usize)
             && let ConnectionKind::Sse(stream) = &mut connection.kind
-            && connection.form == FrameEncoding::SseNamed
+            && connection.framing.has_cursor()
         {
             stream.positions = states.iter().map(|state| state.position).collect();
         }
@@ -194,9 +208,9 @@ impl Shard {
     /// Queues a frame of the event stream.
     pub(super) fn send_event(&mut self, connection_id: ConnectionId, event: &[u8]) {
         let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        if matches!(connection.kind, ConnectionKind::Sse(_)) {
-            let piece = piece(connection, event);
-            self.enqueue(connection_id, piece);
+        if connection.framing.is_event_stream() {
+            let frame = connection.framing.event(event);
+            self.enqueue(connection_id, frame);
         }
     }
 }
@@ -209,30 +223,6 @@ struct InitialState {
     recovered: bool,
     gap: bool,
     missed: Vec<Arc<Publication>>,
-}
-
-/// Queues a publication in a stream's outbox.
-pub(super) fn push_publication(connection: &mut Connection, channels: &Channels, publication: &Publication) {
-    let ConnectionKind::Sse(stream) = &mut connection.kind else { return };
-    let chunk = broadcast::encoded(connection.form, publication);
-    connection.outbox.push(if connection.sink.is_socket() { chunk.clone() } else { sse::unchunked(chunk) });
-    if connection.form == FrameEncoding::SseSingle {
-        return;
-    }
-    let subscribed = || connection.subscriptions.iter().map(|s| channels.get(s.channel));
-    if let Some(place) = subscribed().position(|channel| channel.name == publication.channel)
-        && let Some(position) = stream.positions.get_mut(place)
-    {
-        *position = publication.position;
-    }
-    let id = sse::id_line(subscribed().map(|channel| channel.tag).zip(stream.positions.iter().copied()));
-    let id = piece(connection, &id);
-    connection.outbox.push(id);
-}
-
-/// Part of an event stream as it is written; hyper adds the chunks of its streams itself.
-pub(super) fn piece(connection: &Connection, event: &[u8]) -> Bytes {
-    if connection.sink.is_socket() { sse::chunk(event) } else { Bytes::copy_from_slice(event) }
 }
 
 /// The position from which a client resumes in each channel; `None` if it starts at the newest publication.

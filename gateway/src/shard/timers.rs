@@ -11,7 +11,7 @@ use super::channels::ConnectionId;
 use super::connection::{Connection, ConnectionKind, TimerKind};
 use super::event_loop::{RESUBSCRIBES_PER_TICK, Shard, key};
 use super::timer_wheel::Tick;
-use super::{sse, websocket};
+use super::{sse, websocket_frames};
 
 /// Ticks between two polls of the streams that hyper serves, in case a wake-up was lost.
 const HYPER_POLL_TICKS: u64 = 5;
@@ -110,7 +110,7 @@ impl Shard {
         connection.wrote_since_timer = false;
         let Some(session) = connection.session() else { return };
         session.pong_due = true;
-        let ping = websocket::ping(session.encoding);
+        let ping = websocket_frames::ping(session.encoding);
         self.enqueue_control(connection_id, ping);
         self.set_timer(connection_id, TimerKind::Pong, self.limits.pong_timeout);
     }

@@ -1,13 +1,11 @@
-//! WebSocket frames (RFC 6455) of a server.
+//! Decodes the WebSocket frames (RFC 6455) of a client.
 //!
-//! Decodes headers, masks, fragments and control frames into messages, and encodes frames. Owns the close code of each
+//! Decodes headers, masks, fragments and control frames into messages. Owns the close code of each
 //! protocol error. A connection holds memory only while a frame or a message is incomplete, and no memory is reserved
 //! for an announced length.
 
 use std::io::Cursor;
 
-use bytes::Bytes;
-use earshot_protocol::Encoding;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
@@ -266,51 +264,9 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// A complete frame of the server.
-pub(super) fn frame(opcode: OpCode, payload: &[u8]) -> Bytes {
-    let header = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
-    let length = payload.len() as u64;
-    let mut frame = Vec::with_capacity(header.len(length) + payload.len());
-    // Writing into memory cannot fail.
-    let _ = header.format(length, &mut frame);
-    frame.extend_from_slice(payload);
-    frame.into()
-}
-
-/// A text frame.
-pub(super) fn text(payload: &[u8]) -> Bytes {
-    frame(OpCode::Data(Data::Text), payload)
-}
-
-/// A binary frame.
-pub(super) fn binary(payload: &[u8]) -> Bytes {
-    frame(OpCode::Data(Data::Binary), payload)
-}
-
-/// A ping of the protocol, an empty reply, in its frame. It is the most frequent frame of idle connections and needs
-/// no allocation.
-pub(super) fn ping(encoding: Encoding) -> Bytes {
-    Bytes::from_static(match encoding {
-        Encoding::Json => b"\x81\x02{}",
-        Encoding::Protobuf => b"\x82\x01\x00",
-    })
-}
-
-/// A pong frame.
-pub(super) fn pong(payload: &[u8]) -> Bytes {
-    frame(OpCode::Control(Control::Pong), payload)
-}
-
-/// A close frame; empty without a code.
-pub(super) fn close_frame(code: Option<u16>, reason: &str) -> Bytes {
-    let payload = code.map_or_else(Vec::new, |code| [&code.to_be_bytes(), reason.as_bytes()].concat());
-    frame(OpCode::Control(Control::Close), &payload)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use earshot_protocol::{Reply, ReplyBody};
     use proptest::prelude::*;
 
     fn client_frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
@@ -382,19 +338,6 @@ mod tests {
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
             let at = at.min(bytes.len());
             let _ = read_all(&[&bytes[..at], &bytes[at..]]);
-        }
-    }
-
-    #[test]
-    fn ping_equals_the_encoded_reply() {
-        for encoding in [Encoding::Json, Encoding::Protobuf] {
-            let mut payload = Vec::new();
-            encoding.encode_reply(&Reply { id: 0, body: ReplyBody::Ping }, &mut payload);
-            let whole = match encoding {
-                Encoding::Json => text(&payload),
-                Encoding::Protobuf => binary(&payload),
-            };
-            assert_eq!(ping(encoding), whole);
         }
     }
 
