@@ -16,6 +16,7 @@ mod alerts;
 mod channel_limit;
 mod check_path;
 mod check_redis;
+mod check_redis_connection;
 mod check_tls;
 mod check_topology;
 mod connection_limit;
