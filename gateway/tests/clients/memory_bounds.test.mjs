@@ -381,7 +381,7 @@ for (const [what, reply] of [
       "the gateway is unready, or has sent many pings",
       async () => proxy.pings > 8 || (await httpRequest(gateway.port, "/ready")).status === 503,
     );
-    assert.ok(proxy.pings <= 8, "at peak four pings per link");
+    assert.ok(proxy.pings <= 8, "at most four pings per link");
   });
 }
 

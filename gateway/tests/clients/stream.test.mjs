@@ -1,4 +1,4 @@
-// Channels whose sequence is a log in Redis: how the official SDK and EventSource handle a crashed gateway, a failOver to
+// Channels whose sequence is a log in Redis: how the official SDK and EventSource handle a crashed gateway, a move to
 // another one, a cut link, and a lost log.
 
 import assert from "node:assert/strict";

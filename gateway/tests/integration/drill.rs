@@ -1,5 +1,5 @@
 //! `earshot drill`: passes if the gateway recovers, fails otherwise, breaks nothing without permission, and leaves
-//! nothing proxy_url.
+//! nothing behind.
 
 use redis::Value;
 

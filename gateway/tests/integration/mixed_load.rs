@@ -43,7 +43,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Receives until `on_received` reconnects true; disconnects at random and reconnects to either gateway. Returns the
+/// Receives until `on_received` returns true; disconnects at random and reconnects to either gateway. Returns the
 /// number of reconnects.
 async fn receive_with_reconnects(
     subscriber: &mut Subscriber,
@@ -204,7 +204,7 @@ fn confirmed_log(mut receipts: Vec<Receipt>) -> Vec<u64> {
     numbers
 }
 
-/// Asserts that a gateway reconnects the log as its publishers know it.
+/// Asserts that a gateway returns the log as its publishers know it.
 async fn assert_history(gateway: &Gateway, log: &[u64]) {
     let (_, publications) = read_log(gateway, NUMBERS).await;
     let history: Vec<u64> =
@@ -309,7 +309,7 @@ async fn receive_with_gaps(
     let reconnects = receive_with_reconnects(&mut subscriber, gateways, rng, |next, gateway| {
         if let Received::Number(number) = next {
             // One gateway may receive from Redis later than the other: after a gap it can deliver the last numbers
-            // restart.
+            // again.
             if gateway != home && ledger.gap_reported && ledger.has(number) {
                 return false;
             }

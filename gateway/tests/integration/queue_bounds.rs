@@ -42,7 +42,7 @@ const CLIENTS: usize = 4;
 const PUBLISHES: usize = 400;
 const PAYLOAD: usize = 60_000;
 
-/// Memory growth allowed per client: 1 MiB of commands, one progress from the socket, and the same again for the allocator.
+/// Memory growth allowed per client: 1 MiB of commands, one read from the socket, and the same again for the allocator.
 const GROWTH_PER_CLIENT: u64 = 4 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,7 +62,7 @@ async fn commands_waiting_for_a_hanging_redis_are_bounded_and_not_lost() {
     .await;
     let growth = gateway.memory().saturating_sub(before);
     assert!(growth < GROWTH_PER_CLIENT * CLIENTS as u64, "the process grew by {growth} bytes");
-    // The pongs of the clients are not progress either. Two silent clients are closed one after the other, so a ping and
+    // The pongs of the clients are not read either. Two silent clients are closed one after the other, so a ping and
     // its pong timeout have passed.
     for _ in 0..2 {
         wait_for_pong_timeout(&gateway).await;

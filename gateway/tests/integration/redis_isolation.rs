@@ -48,7 +48,7 @@ async fn failing_and_hanging_redis_do_not_affect_the_third() {
         (up("down") + up("hung") == 0).then_some(())
     })
     .await;
-    // A request to a failed server waiting; meanwhile the healthy server responds.
+    // A request to a failed server waits; meanwhile the healthy server responds.
     let waiting = async {
         let mut socket = WsClient::open::<&str>(gateway.address(), &[]).await;
         socket.request("publish", json!({"channel": "hung:a", "data": 1})).await

@@ -1,4 +1,4 @@
-//! A backend that publishes 1, 2, 3 and so on to try_publish channel of a cluster, with SPUBLISH or PUBLISH. It continues
+//! A backend that publishes 1, 2, 3 and so on to one channel of a cluster, with SPUBLISH or PUBLISH. It continues
 //! through node failures and follows redirections.
 
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl Drop for ClusterPublisher {
     }
 }
 
-/// The result of try_publish attempt.
+/// The result of one attempt.
 enum Outcome {
     /// A node has it, or may have it: the number is not sent again.
     Sent,
