@@ -131,7 +131,7 @@ async fn outage_of_two_servers_affects_only_their_channels() {
         (links_up == expected).then_some(())
     })
     .await;
-    assert_eq!(lab.gateway.fetch("/ready").await.status, 503);
+    lab.gateway.wait_for_ready_status(503).await;
     let reply = socket.request("publish", json!({"channel": others[0], "data": 1})).await;
     assert_eq!(reply["error"]["temporary"], true, "{reply}");
     ledger.read(&mut unaffected, publisher.sent() + 50).await;

@@ -24,8 +24,7 @@ async fn demoted_primary_is_reconnected_and_reported() {
     })
     .await;
     socket.resubscribe_after_gaps(1).await;
-    let log = gateway.process.log();
-    assert!(log.contains("has become a replica") && log.contains("this Redis is a replica"), "{log}");
+    gateway.wait_for_log(&["has become a replica", "this Redis is a replica"]).await;
     until("publications on the primary are replicated", async || {
         other.publish("b", b"0").await;
         let info: String = redis::from_redis_value(one.run(&["INFO", "replication"]).await).unwrap();

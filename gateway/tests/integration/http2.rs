@@ -97,7 +97,10 @@ async fn http2_disconnect_ends_the_stream() {
     let connection = Connection::open(&gateway).await;
     let mut stream = connection.stream("/sse/brief").await;
     assert_eq!(stream.event().await.name, "subscribed");
-    assert!(gateway.api("channels", "{}").await.text().contains("brief"));
+    until("the channel has a subscriber", async || {
+        gateway.api("channels", "{}").await.text().contains("brief").then_some(())
+    })
+    .await;
     drop((stream, connection));
     until("the channel has no subscriber", async || {
         (!gateway.api("channels", "{}").await.text().contains("brief")).then_some(())

@@ -66,17 +66,21 @@ async fn channels_counts_subscribers_and_info_describes_the_node() {
     let gateway = Gateway::start().await;
     let socket = WsClient::open(gateway.address(), &["room:1", "other"]).await;
     let events = SseClient::open(gateway.address(), "/sse/room:1").await;
-    let all = gateway.api("channels", "{}").await.json();
-    assert_eq!(
-        all,
-        json!({"result": {"channels": {"room:1": {"num_clients": 2}, "other": {"num_clients": 1}}}})
-    );
+    let all = json!({"result": {"channels": {"room:1": {"num_clients": 2}, "other": {"num_clients": 1}}}});
+    until("both clients are counted", async || {
+        (gateway.api("channels", "{}").await.json() == all).then_some(())
+    })
+    .await;
     let some = gateway.api("channels", r#"{"pattern":"room:*"}"#).await.json();
     assert_eq!(some, json!({"result": {"channels": {"room:1": {"num_clients": 2}}}}));
 
-    let info = gateway.api("info", "{}").await.json();
+    let info = until("info counts clients and channels", async || {
+        let info = gateway.api("info", "{}").await.json();
+        let node = &info["result"]["nodes"][0];
+        (node["num_clients"] == 2 && node["num_channels"] == 2).then_some(info)
+    })
+    .await;
     let node = &info["result"]["nodes"][0];
-    assert_eq!((&node["num_clients"], &node["num_channels"]), (&json!(2), &json!(2)), "{info}");
     for text in ["uid", "name", "version"] {
         assert!(node[text].as_str().is_some_and(|text| !text.is_empty()), "{text}: {info}");
     }

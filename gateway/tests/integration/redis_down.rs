@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::sse::Next;
-use crate::harness::{Gateway, Redis, SseClient, WsClient};
+use crate::harness::{Gateway, Redis, SseClient, WsClient, until};
 
 const CONFIG: &str = r#"
 [[namespace]]
@@ -28,8 +28,12 @@ publish = "anyone"
 command_timeout = "3s"
 "#;
 
-async fn health(gateway: &Gateway) -> Value {
-    serde_json::from_str(&gateway.fetch("/health").await.text()).unwrap()
+async fn wait_for_health(gateway: &Gateway, status: &str, cache: &str) {
+    until(&format!("/health reports {status} and {cache}"), async || {
+        let health = gateway.fetch("/health").await.json();
+        (health["status"] == status && health["cache"] == cache).then_some(())
+    })
+    .await;
 }
 
 async fn publish(client: &mut WsClient, channel: &str, data: &str) -> Value {
@@ -42,12 +46,11 @@ async fn clients_receive_local_messages_and_a_gap_notice_afterwards() {
     let gateway = Gateway::settings().config(CONFIG).redis(&redis).start().await;
     let mut before = WsClient::open(gateway.address(), &["room"]).await;
     let mut stream = SseClient::open(gateway.address(), "/sse/room").await;
-    assert_eq!(health(&gateway).await["cache"], "redis");
+    wait_for_health(&gateway, "ok", "redis").await;
 
     redis.kill();
     gateway.wait_for_ready_status(503).await;
-    let state = health(&gateway).await;
-    assert_eq!((&state["status"], &state["cache"]), (&json!("degraded"), &json!("memory")), "{state}");
+    wait_for_health(&gateway, "degraded", "memory").await;
 
     // A new client subscribes to a known channel and to an unknown one.
     let mut new_client = WsClient::open(gateway.address(), &["room", "lobby"]).await;
@@ -81,7 +84,7 @@ async fn clients_receive_local_messages_and_a_gap_notice_afterwards() {
     assert_eq!(before.publication().await.data, "\"after\"");
     assert_eq!(new_client.publication().await.data, "\"after\"");
     assert_eq!(stream.data("message").await, "\"after\"");
-    assert_eq!(health(&gateway).await["status"], "ok");
+    wait_for_health(&gateway, "ok", "redis").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,10 @@ async fn twenty_thousand_channels_are_resubscribed_after_a_crash() {
     for socket in 0..SOCKETS {
         sockets.push((socket, WsClient::open(gateway.address(), &channels(socket)).await));
     }
-    assert_eq!(active_subscriptions(&gateway).await, CHANNELS);
+    until("every subscription is active", async || {
+        (active_subscriptions(&gateway).await == CHANNELS).then_some(())
+    })
+    .await;
     sockets = receive_everything(&redis, sockets, "before").await;
 
     redis.kill();

@@ -109,7 +109,7 @@ async fn verification_is_disabled_only_by_its_key_with_a_warning() {
     let config = format!("[redis.default]\nurl = {url:?}\ninsecure_skip_verify = true\n");
     let gateway = Gateway::settings().config(&config).start().await;
     assert_both_directions(&gateway, &server.redis).await;
-    assert!(gateway.process.log().contains("no certificate is verified (insecure_skip_verify)"));
+    gateway.wait_for_log(&["no certificate is verified (insecure_skip_verify)"]).await;
 }
 
 async fn client_certificate_is_sent() {
@@ -214,6 +214,6 @@ async fn tls_mismatch_of_url_and_port_is_reported() {
     ] {
         let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
         gateway.wait_for_cause(words).await;
-        assert!(gateway.process.log().contains("Redis refuses us"), "logged");
+        gateway.wait_for_log(&["Redis refuses us"]).await;
     }
 }

@@ -53,7 +53,7 @@ async fn latest_policy_delivers_the_last_publication_per_key() {
     }
     assert!(count < MESSAGES, "it received everything: the test is void");
     for job in 0..JOBS {
-        assert_eq!(last_numbers[&job], MESSAGES - (JOBS - job) % JOBS, "the last_numbers of job {job}");
+        assert_eq!(last_numbers[&job], MESSAGES - (JOBS - job) % JOBS, "the last number of job {job}");
     }
     assert_eq!(done, (1..=MESSAGES).filter(|number| is_terminal(*number)).count() as u64);
     let missing = (MESSAGES - count) as f64;

@@ -44,7 +44,7 @@ impl Scene {
 
     async fn wait_for_publications(&self) {
         let confirmed = self.publisher.confirmed();
-        until("the load wait_for_publications", async || {
+        until("messages are flowing", async || {
             (self.publisher.confirmed() > confirmed + NUMBERS_BETWEEN).then_some(())
         })
         .await;

@@ -85,6 +85,15 @@ impl Gateway {
         .await
     }
 
+    /// Waits until the log contains each of these texts.
+    pub(crate) async fn wait_for_log(&self, texts: &[&str]) {
+        until(&format!("the log contains {texts:?}"), async || {
+            let log = self.process.log();
+            texts.iter().all(|text| log.contains(text)).then_some(())
+        })
+        .await;
+    }
+
     /// A connection with a receive buffer so small that a slow reader soon blocks the gateway.
     pub(crate) fn small_buffer_connection(&self) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();

@@ -17,19 +17,20 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Connects with a connection window that streams which are not read yet cannot use up.
     pub(crate) async fn open(gateway: &Gateway) -> Self {
-        let stream = TcpStream::connect(gateway.address()).await.unwrap();
-        let (requests, driver) =
-            within_timeout("the HTTP/2 preface", h2::client::handshake(stream)).await.unwrap();
-        Self { requests, driver: tokio::spawn(driver) }
+        Self::handshake(gateway, h2::client::Builder::new().initial_connection_window_size(16 << 20)).await
     }
 
     /// A connection whose streams have a flow-control window of zero.
     pub(crate) async fn with_zero_window(gateway: &Gateway) -> Self {
+        Self::handshake(gateway, h2::client::Builder::new().initial_window_size(0)).await
+    }
+
+    async fn handshake(gateway: &Gateway, builder: &h2::client::Builder) -> Self {
         let stream = TcpStream::connect(gateway.address()).await.unwrap();
-        let mut builder = h2::client::Builder::new();
-        let handshake = builder.initial_window_size(0).handshake(stream);
-        let (requests, driver) = within_timeout("the HTTP/2 preface", handshake).await.unwrap();
+        let (requests, driver) =
+            within_timeout("the HTTP/2 preface", builder.handshake(stream)).await.unwrap();
         Self { requests, driver: tokio::spawn(driver) }
     }
 
