@@ -1,8 +1,8 @@
-# run, test, check, bench, audit: that is all there is to remember.
+# Main targets: run, test, check, bench, audit. `make help` lists all.
 
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 CLIENTS := gateway/tests/clients
-# What is given to the load test: make bench ARGS="--subscribers 10000 --transport sse"
+# Arguments for the load test: make bench ARGS="--subscribers 10000 --transport sse"
 ARGS ?=
 
 export CARGO_TARGET_DIR
@@ -11,18 +11,18 @@ export CARGO_TARGET_DIR
 .PHONY: help run test check bench bench-peers microbench audit install lint rust-tests client-tests compose
 
 help:
-	@echo "make run     start the gateway in development mode; needs no Redis and no configuration"
-	@echo "make test    check, then every test; installs what the tests need"
-	@echo "make check   formatting, clippy, rustdoc; warnings are errors"
-	@echo "make bench   micro-benchmarks, then the load test against a release build on loopback (ARGS=\"--subscribers 10000\")"
-	@echo "make bench-peers   compare with other servers and the kernel baseline: a quarter of an hour, two idle cores"
-	@echo "make microbench   what each step on the way of a message costs, beside the least it can (ARGS=flush for some)"
-	@echo "make audit   licences, banned crates, sources, known vulnerabilities"
+	@echo "make run          start the gateway in development mode; needs no Redis and no configuration"
+	@echo "make test         run make check, then all tests; installs what the tests need"
+	@echo "make check        check formatting, clippy and rustdoc; warnings are errors"
+	@echo "make bench        run the micro-benchmarks, then the load test against a release build on loopback (ARGS=\"--subscribers 10000\")"
+	@echo "make bench-peers  compare with other servers and the kernel baseline; takes 15 minutes and needs two idle cores"
+	@echo "make microbench   measure the cost of each step of the delivery path, and a lower bound for it (ARGS=flush selects steps)"
+	@echo "make audit        check licences, banned crates, sources and known vulnerabilities"
 
 run:
 	cargo run --release -p earshot -- serve --dev
 
-# One after the other, whatever -j says: they share two things that cannot be shared, the build directory and the cores.
+# The steps run one after another, even with -j: they use the same build directory and the same cores.
 test:
 	@$(MAKE) --no-print-directory install
 	@$(MAKE) --no-print-directory lint
@@ -32,7 +32,7 @@ test:
 
 check: lint
 
-# The arguments are the load test's.
+# ARGS is for the load test only.
 bench:
 	@$(MAKE) --no-print-directory microbench ARGS=
 	@.ci/bench $(ARGS)
@@ -46,7 +46,7 @@ microbench:
 audit:
 	@.ci/audit
 
-# ---- What those consist of
+# ---- Steps of the targets above
 
 install:
 	@.ci/install
@@ -61,11 +61,11 @@ rust-tests:
 	ulimit -n "$$(ulimit -Hn)" && cargo test --workspace --locked
 
 client-tests:
-	@# Builds the binary with the same features as the Rust tests, so that nothing is compiled twice.
+	@# Builds the binary with the features of the Rust tests, so that nothing is compiled twice.
 	cargo test -p earshot --no-run --locked
 	cd $(CLIENTS) && EARSHOT_BIN="$(CARGO_TARGET_DIR)/debug/earshot" npm test
 
 compose:
 	@if docker compose version >/dev/null 2>&1; then \
 	  echo "docker compose config -q"; docker compose config -q; \
-	else echo "docker compose is not here: docker-compose.yml is not checked"; fi
+	else echo "docker compose is not installed: docker-compose.yml is not checked"; fi
