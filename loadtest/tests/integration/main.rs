@@ -1,7 +1,7 @@
 //! Integration tests of the load test: every scenario against a real gateway, exit codes for faulty servers, and
 //! documents that quote results. Only the faulty servers are simulated.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod costs;
 mod faults;

@@ -19,7 +19,7 @@ pub(crate) struct Outcome {
     pub(crate) code: i32,
     pub(crate) table: String,
     pub(crate) errors: String,
-    /// Output of `--json`; null if there is none.
+    /// Output of `--json`; null if it was not written.
     pub(crate) json: Value,
 }
 
@@ -59,7 +59,7 @@ impl Loadtest {
 
     /// Waits for the exit. The output fits into the pipe buffers.
     pub(crate) fn end(mut self) -> Outcome {
-        until("the load test ends", || self.child.try_wait().unwrap());
+        until("the load test exits", || self.child.try_wait().unwrap());
         let path = self.directory.path().join("result.json");
         let output = self.child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -80,7 +80,7 @@ pub(crate) fn command() -> Command {
     command
 }
 
-/// Runs the load test to its end.
+/// Runs the load test until it exits.
 pub(crate) fn loadtest(arguments: &str) -> Outcome {
     Loadtest::start(arguments).end()
 }

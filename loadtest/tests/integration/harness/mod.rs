@@ -1,7 +1,7 @@
 //! Test harness: servers, the load test as a process, and waiting with a deadline.
 
+pub(crate) mod faulty_server;
 pub(crate) mod loadtest;
-pub(crate) mod misbehaving;
 pub(crate) mod server;
 
 use std::thread;

@@ -57,12 +57,12 @@ pub(crate) fn gateway(redis: Option<&Server>) -> Server {
     gateway_with_config(redis, "")
 }
 
-/// The same, with this configuration file.
+/// A gateway in development mode with this configuration file.
 pub(crate) fn gateway_with_config(redis: Option<&Server>, config: &str) -> Server {
     let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new(gateway_binary());
     for (name, _) in std::env::vars() {
-        if ["EARSHOT_", "REDIS_", "QUEUE_PREFIX"].iter().any(|ours| name.starts_with(ours)) {
+        if ["EARSHOT_", "REDIS_", "QUEUE_PREFIX"].iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -79,8 +79,8 @@ pub(crate) fn gateway_with_config(redis: Option<&Server>, config: &str) -> Serve
 
 /// The gateway's tests build the binary; the workspace is tested as a whole.
 fn gateway_binary() -> PathBuf {
-    let beside = || PathBuf::from(env!("CARGO_BIN_EXE_earshot-loadtest")).with_file_name("earshot");
-    let path = std::env::var_os("EARSHOT_BIN").map_or_else(beside, PathBuf::from);
+    let sibling = || PathBuf::from(env!("CARGO_BIN_EXE_earshot-loadtest")).with_file_name("earshot");
+    let path = std::env::var_os("EARSHOT_BIN").map_or_else(sibling, PathBuf::from);
     let shown = path.display();
     assert!(path.exists(), "{shown} does not exist: run `cargo test -p earshot --no-run` or set EARSHOT_BIN");
     path
@@ -91,10 +91,12 @@ pub(crate) fn redis() -> Server {
     let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]).arg(port.to_string());
-    Server::start(command, port, directory).wait_until("redis-server answers", |port| {
+    Server::start(command, port, directory).wait_until("redis-server responds", |port| {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
-        let mut answer = [0; 5];
-        stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG"
+        let mut response = [0; 5];
+        stream.write_all(b"PING\r\n").is_ok()
+            && stream.read_exact(&mut response).is_ok()
+            && &response == b"+PONG"
     })
 }
 

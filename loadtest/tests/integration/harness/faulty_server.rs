@@ -6,22 +6,22 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Faults.
+/// The fault to inject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    Nothing,
-    Loses,
-    Doubles,
+    None,
+    Lose,
+    Duplicate,
     /// Sends it after the fourth message.
-    Overtakes,
+    Reorder,
     /// Changes one byte.
-    Alters,
+    Alter,
     /// Sends a message of the other channel.
-    Misroutes,
+    Misroute,
     /// Closes the connection instead.
-    Hangs,
+    Close,
     /// Rejects the publish request.
-    Refuses,
+    Reject,
 }
 
 #[derive(Default)]
@@ -31,8 +31,8 @@ struct State {
     held: Option<String>,
 }
 
-/// Starts the server; returns its port. It ends with the test process.
-pub(crate) fn misbehaving(fault: Fault) -> u16 {
+/// Starts the server; returns its port. It stops with the test process.
+pub(crate) fn faulty_server(fault: Fault) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let state = Arc::new(Mutex::new(State::default()));
@@ -73,8 +73,8 @@ fn serve(stream: &TcpStream, fault: Fault, state: &Mutex<State>) -> std::io::Res
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let answer = publish(&body, fault, &mut state.lock().unwrap());
-        write!(&*stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{answer}", answer.len())?;
+        let response = publish(&body, fault, &mut state.lock().unwrap());
+        write!(&*stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{response}", response.len())?;
     }
 }
 
@@ -86,7 +86,7 @@ fn publish(body: &[u8], fault: Fault, state: &mut State) -> &'static str {
     let data = rest.strip_prefix(r#","data":"#).unwrap().strip_suffix('}').unwrap();
     state.published += 1;
     let third = state.published == 3;
-    if third && fault == Fault::Refuses {
+    if third && fault == Fault::Reject {
         return r#"{"error":{"code":100,"message":"internal server error"}}"#;
     }
     // Sorted by name, since the order of connections is random.
@@ -97,19 +97,19 @@ fn publish(body: &[u8], fault: Fault, state: &mut State) -> &'static str {
             event(stream, data);
         }
     }
-    let overtaken = state.held.take();
-    if first.0 == channel || (third && fault == Fault::Misroutes) {
+    let delayed = state.held.take();
+    if first.0 == channel || (third && fault == Fault::Misroute) {
         match fault {
             _ if !third => event(&mut first.1, data),
-            Fault::Loses => {}
-            Fault::Doubles => (0..2).for_each(|_| event(&mut first.1, data)),
-            Fault::Overtakes => state.held = Some(data.to_owned()),
-            Fault::Alters => event(&mut first.1, &data.replacen("xx", "xy", 1)),
-            Fault::Hangs => drop(first.1.shutdown(std::net::Shutdown::Both)),
-            Fault::Nothing | Fault::Misroutes | Fault::Refuses => event(&mut first.1, data),
+            Fault::Lose => {}
+            Fault::Duplicate => (0..2).for_each(|_| event(&mut first.1, data)),
+            Fault::Reorder => state.held = Some(data.to_owned()),
+            Fault::Alter => event(&mut first.1, &data.replacen("xx", "xy", 1)),
+            Fault::Close => drop(first.1.shutdown(std::net::Shutdown::Both)),
+            Fault::None | Fault::Misroute | Fault::Reject => event(&mut first.1, data),
         }
     }
-    if let Some(data) = overtaken {
+    if let Some(data) = delayed {
         event(&mut first.1, &data);
     }
     r#"{"result":{}}"#
