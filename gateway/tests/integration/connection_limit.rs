@@ -166,17 +166,17 @@ async fn incomplete_request_heads_do_not_block_status_requests() {
 }
 
 #[tokio::test]
-async fn a_connection_with_streams_is_not_idle() {
+async fn connection_with_streams_is_not_idle() {
     let config = "[http]\nidle_timeout = \"1s\"\n[sse]\nheartbeat = \"600s\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let idle = Connection::open(&gateway).await;
     let busy = Connection::open(&gateway).await;
     let mut stream = busy.stream("/sse/a").await;
     assert_eq!(stream.event().await.name, "subscribed");
-    idle.ended().await;
+    idle.wait_until_closed().await;
     // This connection begins its idle time after the stream was last active, so the stream has been silent for longer.
     let second = Connection::open(&gateway).await;
-    second.ended().await;
+    second.wait_until_closed().await;
     gateway.publish("a", "1").await;
     assert_eq!(stream.event().await.data, "1");
     until("the timeouts are counted", async || {
@@ -185,7 +185,7 @@ async fn a_connection_with_streams_is_not_idle() {
     })
     .await;
     drop(stream);
-    busy.ended().await;
+    busy.wait_until_closed().await;
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn unread_response_closes_its_connection() {
         (ended >= 2.0).then_some(())
     })
     .await;
-    stalled.ended().await;
+    stalled.wait_until_closed().await;
     assert_permits_return(&gateway).await;
 }
 

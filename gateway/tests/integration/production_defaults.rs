@@ -81,7 +81,7 @@ async fn development_mode_opens_everything_with_one_warning() {
 async fn development_mode_requires_a_loopback_listener() {
     for listen in ["0.0.0.0:{port}", ":{port}"] {
         let mut process = Gateway::settings().listen(listen).run();
-        let status = within_timeout("the process exits", process.end()).await;
+        let status = within_timeout("the process exits", process.wait_for_exit()).await;
         assert_eq!(status.code(), Some(2), "{listen}");
         let log = process.log();
         assert!(log.contains("--listen: ") && log.contains("--dev") && log.contains("localhost"), "{log}");

@@ -49,7 +49,7 @@ async fn clients_lose_no_message_and_continue_at_another_gateway() {
     leaving.process.signal("TERM");
     let notified = Instant::now();
     assert_unready_until_exit(&mut leaving).await;
-    let status = leaving.process.end().await;
+    let status = leaving.process.wait_for_exit().await;
     assert_eq!(status.code(), Some(0), "{status}");
     assert!(
         notified.elapsed() < Duration::from_secs(20),
@@ -66,7 +66,7 @@ async fn gateway_without_clients_exits_immediately_with_0() {
     let mut gateway = Gateway::on(&redis).await;
     let notified = Instant::now();
     gateway.process.signal("TERM");
-    assert_eq!(gateway.process.end().await.code(), Some(0));
+    assert_eq!(gateway.process.wait_for_exit().await.code(), Some(0));
     assert!(notified.elapsed() < Duration::from_secs(5), "{:?}", notified.elapsed());
 }
 
@@ -80,10 +80,10 @@ async fn second_signal_exits_immediately() {
     }
     gateway.process.signal("TERM");
     until("it is draining", async || (!is_ready(gateway.address()).await).then_some(())).await;
-    assert!(gateway.process.ended().is_none(), "disconnects are spread over the window");
+    assert!(gateway.process.exit_status().is_none(), "disconnects are spread over the window");
     gateway.process.signal("TERM");
     let notified = Instant::now();
-    gateway.process.end().await;
+    gateway.process.wait_for_exit().await;
     assert!(notified.elapsed() < Duration::from_secs(5), "{:?}", notified.elapsed());
 }
 
@@ -149,14 +149,14 @@ async fn unread_pipelined_responses_do_not_delay_the_exit() {
 /// The shutdown timeout is longer than the test waits.
 async fn assert_exits_before_the_timeout(mut gateway: Gateway) {
     gateway.process.signal("TERM");
-    assert_eq!(gateway.process.end().await.code(), Some(0));
+    assert_eq!(gateway.process.wait_for_exit().await.code(), Some(0));
 }
 
 /// Asserts that the gateway exits with 0 within its shutdown timeout.
 async fn assert_exits_cleanly(mut gateway: Gateway) {
     gateway.process.signal("TERM");
     let notified = Instant::now();
-    let status = gateway.process.end().await;
+    let status = gateway.process.wait_for_exit().await;
     assert!(notified.elapsed() < Duration::from_secs(6), "{:?}", notified.elapsed());
     assert_eq!(status.code(), Some(0));
 }
@@ -164,7 +164,7 @@ async fn assert_exits_cleanly(mut gateway: Gateway) {
 /// Asserts that `/ready` stays unready from the first sign of the drain until the exit.
 async fn assert_unready_until_exit(gateway: &mut Gateway) {
     until("it is no longer ready", async || (!is_ready(gateway.address()).await).then_some(())).await;
-    while gateway.process.ended().is_none() {
+    while gateway.process.exit_status().is_none() {
         assert!(!is_ready(gateway.address()).await, "ready while draining");
         sleep(Duration::from_millis(20)).await;
     }

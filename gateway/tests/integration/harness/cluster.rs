@@ -73,7 +73,7 @@ impl Cluster {
 
     async fn join_nodes(&mut self) {
         for node in 0..self.nodes.len() {
-            self.answers(node).await;
+            self.wait_until_ready(node).await;
             self.nodes[node].id = self.command(node, &["CLUSTER", "MYID"]).await;
             let epoch = (node + 1).to_string();
             self.run(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
@@ -192,7 +192,7 @@ impl Cluster {
         let Node { arguments, bus, kept, .. } = &self.nodes[node];
         self.nodes[node].process = spawn(arguments, *bus, kept);
         self.nodes[node].is_down = false;
-        self.answers(node).await;
+        self.wait_until_ready(node).await;
     }
 
     pub(crate) async fn command<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> T {
@@ -227,7 +227,7 @@ impl Cluster {
         all.lines().filter(|line| line.contains(&port)).collect::<Vec<_>>().join("\n")
     }
 
-    async fn answers(&self, node: usize) {
+    async fn wait_until_ready(&self, node: usize) {
         until("a node responds", async || self.try_command::<String>(node, &["PING"]).await).await;
     }
 

@@ -121,7 +121,7 @@ impl Gateway {
 
     /// Asserts that the process has not exited.
     pub(crate) fn assert_alive(&mut self) {
-        let ended = self.process.ended();
+        let ended = self.process.exit_status();
         assert!(ended.is_none(), "the gateway exited: {ended:?}");
     }
 

@@ -35,7 +35,7 @@ impl Connection {
     }
 
     /// Waits until the gateway has closed the connection.
-    pub(crate) async fn ended(&self) {
+    pub(crate) async fn wait_until_closed(&self) {
         until("the gateway closes the connection", async || self.driver.is_finished().then_some(())).await;
     }
 

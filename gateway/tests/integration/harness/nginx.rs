@@ -42,7 +42,7 @@ impl Nginx {
         command.args(["-e", "stderr", "-p"]).arg(directory.path()).arg("-c").arg(&file);
         let mut nginx = Self { port, process: Process::start(command, directory) };
         until("nginx listens", async || {
-            assert!(nginx.process.ended().is_none(), "nginx exited");
+            assert!(nginx.process.exit_status().is_none(), "nginx exited");
             TcpStream::connect(("127.0.0.1", port)).await.ok()
         })
         .await;

@@ -46,12 +46,12 @@ impl Process {
     }
 
     /// The exit status, if the process has exited.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
     /// Waits until the process exits.
-    pub(crate) async fn end(&mut self) -> ExitStatus {
+    pub(crate) async fn wait_for_exit(&mut self) -> ExitStatus {
         until(&format!("{} exits", self.name), async || self.child.try_wait().unwrap()).await
     }
 

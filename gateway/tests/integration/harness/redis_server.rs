@@ -40,7 +40,7 @@ impl Redis {
     async fn start_with(kept: Option<TempDir>, arguments: Vec<String>) -> Self {
         let port = free_port();
         let redis = Self { port, process: spawn(port, kept.as_ref(), &arguments), kept, arguments };
-        redis.answers().await;
+        redis.wait_until_ready().await;
         redis
     }
 
@@ -65,7 +65,7 @@ impl Redis {
     /// Restarts the server on the same port.
     pub(crate) async fn restart(&mut self) {
         self.process = spawn(self.port, self.kept.as_ref(), &self.arguments);
-        self.answers().await;
+        self.wait_until_ready().await;
     }
 
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
@@ -121,7 +121,7 @@ impl Redis {
         }
     }
 
-    async fn answers(&self) {
+    async fn wait_until_ready(&self) {
         let client = Client::open(self.url()).unwrap();
         until("redis-server responds", async || {
             let mut connection = client.get_multiplexed_async_connection().await.ok()?;

@@ -113,7 +113,7 @@ async fn chunked_value_appears_complete() {
     let status = until("it ends", async || {
         let length: usize = cmd("STRLEN").arg("string").query_async(&mut there).await.unwrap();
         assert!(length == 0 || length == 30_000_003, "{length} bytes of it are seen");
-        process.ended()
+        process.exit_status()
     })
     .await;
     assert!(status.success(), "{}", process.log());

@@ -51,7 +51,7 @@ impl Pair {
             let mut process = self.migrate(more).start();
             let has_ended = until(&format!("kill {kill}"), async || {
                 let has_come = count(&mut new).await >= threshold;
-                process.ended().map(|_| true).or(has_come.then_some(false))
+                process.exit_status().map(|_| true).or(has_come.then_some(false))
             })
             .await;
             if has_ended {
@@ -146,7 +146,7 @@ async fn repeatedly_cut_connections_are_reopened() {
     let mut process = pair.migrate(&["--rate", "1500", "--delete"]).start();
     let mut cuts = 0;
     let status = until("it ends", async || {
-        if let Some(status) = process.ended() {
+        if let Some(status) = process.exit_status() {
             return Some(status);
         }
         let server = if fastrand::bool() { &mut old } else { &mut new };

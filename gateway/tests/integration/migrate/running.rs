@@ -71,7 +71,7 @@ impl Migrate {
 /// Waits for the end of a run, regardless of the number of keys.
 pub(super) async fn finish(process: &mut Process) -> Ended {
     let status = loop {
-        match process.ended() {
+        match process.exit_status() {
             Some(status) => break status,
             None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
         }
