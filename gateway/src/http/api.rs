@@ -17,6 +17,7 @@ use earshot_protocol::ErrorCode;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::api_auth::ApiAuthError;
 use super::body::BodyError;
@@ -31,33 +32,46 @@ use response::{ApiError, ApiResponse, ApiResult, HistoryResult, PublicationView,
 /// The maximum number of concurrent publications of one broadcast.
 const BROADCAST_CONCURRENCY_MAX: usize = 256;
 
-/// Handles `POST /api/{method}`.
+/// The methods, as values of a label.
+const METHODS: [&str; 6] = ["publish", "broadcast", "channels", "info", "history", "history_remove"];
+
+/// Handles `POST /api/{method}`, and counts the request.
 pub async fn call(
     State(state): State<Arc<AppState>>,
     Path(method): Path<String>,
     request: Request,
 ) -> Response {
-    if let Err(error) = authorize(&state, &request) {
-        return auth_error(error);
+    let started = Instant::now();
+    let (response, error) = respond(&state, &method, request).await;
+    let label = METHODS.into_iter().find(|known| *known == method).unwrap_or("unknown");
+    state.metrics.api.record(label, response.status().as_u16(), error, started.elapsed());
+    response
+}
+
+/// The response, and the code of the API error in it (0: none).
+async fn respond(state: &AppState, method: &str, request: Request) -> (Response, u32) {
+    if let Err(error) = authorize(state, &request) {
+        return (auth_error(error), 0);
     }
     let body = match state.body.read(request.into_body()).await {
         Ok(body) => body,
-        Err(error) => return body_error(&state, &error),
+        Err(error) => return (body_error(state, &error), 0),
     };
     let body = body.bytes();
-    let result = match method.as_str() {
-        "publish" => publish(&state, body).await,
-        "broadcast" => broadcast(&state, body).await,
-        "channels" => channels(&state, body).await,
-        "info" => info(&state).await,
-        "history" => history(&state, body).await,
-        "history_remove" => history_remove(&state, body).await,
+    let result = match method {
+        "publish" => publish(state, body).await,
+        "broadcast" => broadcast(state, body).await,
+        "channels" => channels(state, body).await,
+        "info" => info(state).await,
+        "history" => history(state, body).await,
+        "history_remove" => history_remove(state, body).await,
         _ => {
-            let error = ApiError::new(ErrorCode::MethodNotFound, format!("unknown method {method:?}"));
-            return error.into_response();
+            let code = ErrorCode::MethodNotFound;
+            return (ApiError::new(code, format!("unknown method {method:?}")).into_response(), code.code());
         }
     };
-    Json(ApiResponse::from(result)).into_response()
+    let error = result.as_ref().err().map_or(0, |error| error.code.code());
+    (Json(ApiResponse::from(result)).into_response(), error)
 }
 
 /// Authenticates a request. Like in Centrifugo, a key in the query is checked if the headers contain no valid key.

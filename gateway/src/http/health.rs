@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{AppState, link_metrics};
 use crate::broker::LinkStatus;
-use crate::metrics;
+use crate::metrics::{self, TextFormat};
 
 /// Handles `GET /health`: the state of the node and of each link. Always 200.
 pub async fn health(State(state): State<Arc<AppState>>) -> Response {
@@ -63,16 +63,15 @@ fn link_down_reason(broker: &str, link: &LinkStatus) -> String {
     format!("redis {broker}, {}: {cause}", link.link)
 }
 
-/// Handles `GET /metrics`.
-pub async fn metrics(State(state): State<Arc<AppState>>) -> Response {
-    let text = metrics::encode(&state.metrics, |registry| {
+/// Handles `GET /metrics`, in the text format that `Accept` prefers.
+pub async fn metrics(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = TextFormat::for_accept(accept);
+    let text = metrics::encode(&state.metrics, format, |registry| {
         registry.register_collector(Box::new(NodeCollector(Arc::clone(&state))));
     });
     match text {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(error) => super::plain_error(500, error.to_string()),
     }
 }

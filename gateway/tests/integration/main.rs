@@ -48,6 +48,7 @@ mod last_value;
 mod limits;
 mod link_down;
 mod memory_returned;
+mod metrics;
 mod migrate;
 mod production_defaults;
 mod redis_auth;
