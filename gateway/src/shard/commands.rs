@@ -9,10 +9,11 @@ use earshot_protocol::{
 };
 
 use super::channels::ConnectionId;
-use super::connection::{PendingSubscription, TimerKind};
+use super::connection::TimerKind;
 use super::event_loop::Shard;
 use super::framing;
 use super::pending_replies::{AwaitedReply, PendingReply};
+use super::pending_subscription::PendingSubscription;
 use super::token;
 use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, HistoryResponse, NodeRequest, RecoverFrom, RequestId};

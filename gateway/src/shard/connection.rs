@@ -3,24 +3,24 @@
 //! Holds what waits to be written, the subscriptions, and the next timer. The protocols are in [`super::session`]
 //! (WebSocket) and [`super::sse_stream`] (SSE).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, Encoding, StreamPosition};
 use uuid::Uuid;
 
-use super::Resume;
 use super::channels::{ChannelId, Channels};
 use super::conflation_queue::ConflationQueue;
 use super::framing::Framing;
 use super::outbox::Outbox;
 use super::paged_recovery::PagedRecovery;
 use super::pending_replies::{PendingReplies, PendingReply};
+use super::pending_subscription::PendingSubscription;
 use super::sink::Sink;
+use super::sse_stream::SseStream;
 use super::timer_wheel::Tick;
 use super::websocket::FrameReader;
 use crate::admission::Permit;
-use crate::node::messages::{ChannelGap, RecoverFrom, Recovery};
+use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 
 /// A client connection.
@@ -101,22 +101,6 @@ impl DeferredEvent {
     }
 }
 
-/// A subscription that waits for its first reply or event.
-#[derive(Debug)]
-pub(super) struct PendingSubscription {
-    pub(super) channel: ChannelId,
-    /// The position from which the client recovers.
-    pub(super) since: Option<RecoverFrom>,
-    /// Replay the newest publication.
-    pub(super) last: bool,
-    /// The number of the recovery request to the node.
-    pub(super) request: Option<u32>,
-    /// The first page of the recovery, written with the reply or event.
-    pub(super) recovery: Option<Recovery>,
-    /// The recovered publications that follow.
-    pub(super) rest: VecDeque<Arc<Publication>>,
-}
-
 /// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -192,23 +176,6 @@ pub(super) struct Session {
     pub(super) server_side: Vec<ChannelName>,
 }
 
-/// The stream of an SSE client.
-#[derive(Debug)]
-pub(super) struct SseStream {
-    /// The channels until the `subscribed` event; empty after it.
-    pub(super) pending_subscriptions: Vec<PendingSubscription>,
-    /// The `subscribed` event was sent.
-    pub(super) started: bool,
-    /// Heartbeats are `ping` events instead of comments.
-    pub(super) ping: bool,
-    /// The client's position; taken when the stream is opened.
-    pub(super) resume: Resume,
-    /// The position in each channel, in order; only for a stream of several channels.
-    pub(super) positions: Vec<StreamPosition>,
-    /// When the stream ends, so that its client reconnects to another node.
-    pub(super) max_age_at: Option<Tick>,
-}
-
 impl Connection {
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
@@ -256,7 +223,8 @@ impl Connection {
         {
             let subscribed = || self.subscriptions.iter().map(|s| channels.get(s.channel));
             let place = subscribed().position(|channel| channel.name == publication.channel);
-            let cursor = stream.advance(place, publication.position, subscribed().map(|channel| channel.tag));
+            let cursor =
+                stream.on_publication(place, publication.position, subscribed().map(|channel| channel.tag));
             self.outbox.push(self.framing.event(&cursor));
         }
     }
@@ -266,17 +234,6 @@ impl Connection {
             ConnectionKind::WebSocket(session) => Some(session),
             ConnectionKind::Sse(_) => None,
         }
-    }
-}
-
-impl PendingSubscription {
-    pub(super) fn new(channel: ChannelId, since: Option<RecoverFrom>, last: bool) -> Self {
-        Self { channel, since, last, request: None, recovery: None, rest: VecDeque::new() }
-    }
-
-    /// Whether it waits for a recovery.
-    pub(super) fn lacks_recovery(&self) -> bool {
-        (self.since.is_some() || self.last) && self.recovery.is_none()
     }
 }
 
@@ -291,7 +248,7 @@ impl Connection {
                 }
                 _ => &mut [],
             },
-            ConnectionKind::Sse(stream) => &mut stream.pending_subscriptions,
+            ConnectionKind::Sse(stream) => stream.pending_subscriptions(),
         }
     }
 }

@@ -9,11 +9,12 @@ use earshot_protocol::{ChannelName, Disconnect};
 use mio::{Interest, Token};
 
 use super::channels::ConnectionId;
-use super::connection::{Connection, ConnectionKind, Phase, Session, SseStream, TimerKind};
+use super::connection::{Connection, ConnectionKind, Phase, Session, TimerKind};
 use super::event_loop::{Shard, key};
 use super::framing::Framing;
 use super::outbox::Outbox;
 use super::sink::Sink;
+use super::sse_stream::SseStream;
 use super::timer_wheel::Tick;
 use super::{NewConnection, NewConnectionKind, REJECTED_CLOSE_TIMEOUT, ShardCommand, sse, websocket_frames};
 
@@ -144,12 +145,6 @@ impl Shard {
         }
     }
 
-    pub(super) fn enqueue_control_event(&mut self, connection_id: ConnectionId, event: &[u8]) {
-        let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        let frame = connection.framing.event(event);
-        self.enqueue_control(connection_id, frame);
-    }
-
     /// Closes a WebSocket, or answers the client's close.
     pub(super) fn close(&mut self, connection_id: ConnectionId, code: Option<u16>, reason: &str) {
         if self.is_open(connection_id) {
@@ -217,9 +212,7 @@ fn open(kind: NewConnectionKind, max_age_at: Option<Tick>) -> (ConnectionKind, O
             (ConnectionKind::WebSocket(Box::new(Session::new(encoding))), Opened::WebSocket(rejection))
         }
         NewConnectionKind::Sse { channels, ping, resume, rejection, .. } => {
-            let (pending_subscriptions, positions) = (Vec::new(), Vec::new());
-            let stream =
-                SseStream { pending_subscriptions, started: false, ping, resume, positions, max_age_at };
+            let stream = SseStream::new(ping, resume, max_age_at);
             (ConnectionKind::Sse(Box::new(stream)), Opened::Sse(channels, rejection))
         }
     }

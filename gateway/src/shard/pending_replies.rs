@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, Command, ErrorCode, ReplyBody, Request};
 
-use super::connection::PendingSubscription;
+use super::pending_subscription::PendingSubscription;
 
 /// A reply in the order of commands.
 #[derive(Debug)]

@@ -10,9 +10,10 @@ use earshot_protocol::{
 
 use super::channels::{ChannelId, ConnectionId};
 use super::commands::{self, CommandError, Outcome};
-use super::connection::{PendingSubscription, Status};
+use super::connection::Status;
 use super::event_loop::Shard;
 use super::pending_replies::PendingReply;
+use super::pending_subscription::PendingSubscription;
 use super::websocket::{Decoder, Message, ProtocolError};
 use super::websocket_frames;
 use crate::broker::DeliveryScope;

@@ -1,24 +1,135 @@
-//! The protocol of an SSE stream: its first event, gaps and errors.
+//! The protocol of an SSE stream.
 //!
-//! The order of events is the order of the outbox.
+//! [`SseStream`] is a pure state machine: subscriptions, gaps and the time are its inputs, [`SseAction`]s are its outputs.
+//! It uses no socket, no poll and no clock. [`super::streams`] executes its actions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use earshot_protocol::{ChannelName, ChannelTag, CursorPosition, Disconnect, ErrorCode, StreamPosition};
+use earshot_protocol::{ChannelName, ChannelTag, CursorPosition, ErrorCode, StreamPosition};
 
-use super::channels::ConnectionId;
-use super::connection::{Connection, ConnectionKind, PendingSubscription, SseStream};
-use super::event_loop::Shard;
+use super::channels::{ChannelId, Channels};
+use super::pending_subscription::PendingSubscription;
+use super::timer_wheel::Tick;
 use super::{Resume, sse};
-use crate::node::messages::{ChannelGap, RecoverFrom, Recovery};
+use crate::node::messages::{RecoverFrom, Recovery};
 use crate::node::publication::Publication;
 
 /// The reason of a gap if a channel cannot be resumed from the client's position.
 pub(super) const UNRECOVERABLE: &str = "unrecoverable";
 
+/// What a stream requests from its shard, in order.
+#[derive(Debug)]
+pub(super) enum SseAction {
+    /// Queue an event.
+    Send(Vec<u8>),
+    /// Queue a publication that the client has missed.
+    SendRecovered(Arc<Publication>),
+    /// End the stream after what is queued.
+    End,
+}
+
+/// The stream of an SSE client.
+#[derive(Debug)]
+pub(super) struct SseStream {
+    /// The channels until the `subscribed` event; empty after it.
+    pending: Vec<PendingSubscription>,
+    /// The `subscribed` event was sent.
+    started: bool,
+    /// Heartbeats are `ping` events instead of comments.
+    ping: bool,
+    /// The client's position; taken when the channels are resumed.
+    resume: Resume,
+    /// The position in each channel, in order; only for a stream of several channels.
+    positions: Vec<StreamPosition>,
+    /// When the stream ends, so that its client reconnects to another node.
+    max_age_at: Option<Tick>,
+}
+
 impl SseStream {
-    /// Sets the position of the channel at an index. Returns the end of its event: the cursor over all channels.
-    pub(super) fn advance(
+    pub(super) fn new(ping: bool, resume: Resume, max_age_at: Option<Tick>) -> Self {
+        Self { pending: Vec::new(), started: false, ping, resume, positions: Vec::new(), max_age_at }
+    }
+
+    /// Adds a channel, before the stream starts.
+    pub(super) fn add_channel(&mut self, channel: ChannelId, replay_last: bool) {
+        self.pending.push(PendingSubscription::new(channel, None, replay_last));
+    }
+
+    /// Looks up the client's position in each channel.
+    pub(super) fn resume(&mut self, channels: &Channels) {
+        // Not kept: a cursor may be as long as a request head.
+        let resume = std::mem::replace(&mut self.resume, Resume::New);
+        let tags: Vec<_> = self.pending.iter().map(|pending| channels.get(pending.channel).tag).collect();
+        for (pending, since) in self.pending.iter_mut().zip(since(&resume, &tags)) {
+            pending.since = since;
+        }
+    }
+
+    /// Whether the `subscribed` event was sent.
+    pub(super) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// The channels of the `subscribed` event.
+    pub(super) fn pending_subscriptions(&mut self) -> &mut [PendingSubscription] {
+        &mut self.pending
+    }
+
+    /// Takes the channels of the `subscribed` event, whose recoveries are complete.
+    pub(super) fn take_pending(&mut self) -> Vec<PendingSubscription> {
+        self.started = true;
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Starts the stream: the `subscribed` event, a gap for each channel that was not recovered, and missed publications.
+    /// With `has_cursor` it keeps the position in each channel.
+    pub(super) fn start(
+        &mut self,
+        subscriptions: Vec<PendingSubscription>,
+        channels: &Channels,
+        has_cursor: bool,
+        retry_ms: u32,
+        heartbeat: Duration,
+    ) -> Vec<SseAction> {
+        let states: Vec<InitialState<'_>> =
+            subscriptions.into_iter().map(|subscription| InitialState::new(subscription, channels)).collect();
+        if has_cursor {
+            self.positions = states.iter().map(|state| state.position).collect();
+        }
+        let recovered = states.iter().map(|state| (state.name, state.recovered));
+        let positions = || states.iter().map(|state| (state.tag, state.position));
+        let mut actions = vec![SseAction::Send(sse::subscribed(recovered, positions(), retry_ms))];
+        for state in states.iter().filter(|state| state.gap) {
+            actions.push(SseAction::Send(sse::gap(state.name, UNRECOVERABLE, positions())));
+        }
+        actions.extend(states.into_iter().flat_map(|state| state.missed).map(SseAction::SendRecovered));
+        if self.ping {
+            actions.push(SseAction::Send(sse::ping(heartbeat)));
+        }
+        actions
+    }
+
+    /// The event of a gap. The channel at `place` continues after `position`; `tags` are those of all channels.
+    pub(super) fn on_gap(
+        &mut self,
+        place: Option<usize>,
+        channel: &ChannelName,
+        reason: &str,
+        position: StreamPosition,
+        tags: impl Iterator<Item = ChannelTag>,
+    ) -> Vec<u8> {
+        match place.and_then(|place| self.positions.get_mut(place)) {
+            None => sse::gap(channel, reason, [(ChannelTag::of(channel), position)]),
+            Some(current) => {
+                *current = position;
+                sse::gap(channel, reason, tags.zip(self.positions.iter().copied()))
+            }
+        }
+    }
+
+    /// A publication of the channel at `place` is sent. Returns the end of its event: the cursor over all channels.
+    pub(super) fn on_publication(
         &mut self,
         place: Option<usize>,
         position: StreamPosition,
@@ -29,200 +140,43 @@ impl SseStream {
         }
         sse::id_line(tags.zip(self.positions.iter().copied()))
     }
-}
 
-impl Shard {
-    /// Requests the channels of a stream; [`Shard::start_stream_if_ready`] follows when all are attached.
-    pub(super) fn open_stream(
-        &mut self,
-        connection_id: ConnectionId,
-        channels: Vec<ChannelName>,
-        rejection: Option<Disconnect>,
-    ) {
-        if let Some(rejection) = rejection {
-            return self.disconnect(connection_id, rejection);
-        }
-        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
-            connection.deferred = Some(Box::default());
-        }
-        for name in channels {
-            if let Err(code) = self.open_channel(connection_id, name) {
-                return self.reject_stream(connection_id, code);
-            }
-        }
-        self.set_positions(connection_id);
-        self.start_stream_if_ready(connection_id);
+    /// A channel is not available. The client reconnects after a while.
+    pub(super) fn on_subscribe_failed(&self, code: ErrorCode, retry_ms: u32) -> [SseAction; 2] {
+        [SseAction::Send(sse::error(code.code(), code.message(), retry_ms)), SseAction::End]
     }
 
-    /// The delay before a client reconnects, at random, so that clients do not reconnect at the same time.
-    pub(super) fn retry_ms(&self) -> u32 {
-        let factor = 0.5 + fastrand::f64();
-        u32::try_from(self.limits.sse_retry.mul_f64(factor).as_millis()).unwrap_or(u32::MAX)
-    }
-
-    fn open_channel(&mut self, connection_id: ConnectionId, name: ChannelName) -> Result<(), ErrorCode> {
-        let last = self.node.namespace(&name).is_some_and(|namespace| namespace.replay_last);
-        let channel = self.request_subscription(connection_id, name)?;
-        if let Some(stream) = self.stream(connection_id) {
-            stream.pending_subscriptions.push(PendingSubscription::new(channel, None, last));
-        }
-        Ok(())
-    }
-
-    /// Looks up the client's position in each channel of the request.
-    fn set_positions(&mut self, connection_id: ConnectionId) {
-        let Some(Connection { kind: ConnectionKind::Sse(stream), .. }) =
-            self.connections.get_mut(connection_id as usize)
-        else {
-            return;
-        };
-        // Not kept: a cursor may be as long as a request head.
-        let resume = std::mem::replace(&mut stream.resume, Resume::New);
-        let tags: Vec<_> = stream
-            .pending_subscriptions
-            .iter()
-            .map(|pending_subscription| self.channels.get(pending_subscription.channel).tag)
-            .collect();
-        for (pending_subscription, since) in
-            stream.pending_subscriptions.iter_mut().zip(since(&resume, &tags))
-        {
-            pending_subscription.since = since;
-        }
-    }
-
-    fn stream(&mut self, connection_id: ConnectionId) -> Option<&mut SseStream> {
-        match self.connections.get_mut(connection_id as usize).map(|connection| &mut connection.kind) {
-            Some(ConnectionKind::Sse(stream)) => Some(stream),
-            _ => None,
-        }
-    }
-
-    /// Writes the `subscribed` event and missed publications, once everything is available.
-    pub(super) fn start_stream_if_ready(&mut self, connection_id: ConnectionId) {
-        // A stream that has ended meanwhile is unsubscribed.
-        if !self.is_open(connection_id)
-            || self.stream(connection_id).is_none_or(|stream| stream.started)
-            || !self.is_ready_to_reply(connection_id)
-        {
-            return;
-        }
-        let Some(stream) = self.stream(connection_id) else { return };
-        stream.started = true;
-        let mut pending_subscriptions = std::mem::take(&mut stream.pending_subscriptions);
-        for pending_subscription in &mut pending_subscriptions {
-            self.start_delivery(connection_id, pending_subscription);
-        }
-        let states: Vec<InitialState> = pending_subscriptions
-            .into_iter()
-            .map(|pending_subscription| self.initial_state(pending_subscription))
-            .collect();
-        if let Some(connection) = self.connections.get_mut(connection_id as usize)
-            && let ConnectionKind::Sse(stream) = &mut connection.kind
-            && connection.framing.has_cursor()
-        {
-            stream.positions = states.iter().map(|state| state.position).collect();
-        }
-        let recovered = states.iter().map(|state| (&state.name, state.recovered));
-        let positions = || states.iter().map(|state| (state.tag, state.position));
-        self.send_event(connection_id, &sse::subscribed(recovered, positions(), self.retry_ms()));
-        for state in states.iter().filter(|state| state.gap) {
-            self.send_event(connection_id, &sse::gap(&state.name, UNRECOVERABLE, positions()));
-        }
-        for publication in states.iter().flat_map(|state| &state.missed) {
-            self.enqueue_recovered(connection_id, publication);
-        }
-        if self.stream(connection_id).is_some_and(|stream| stream.ping) {
-            self.send_event(connection_id, &self.stream_ping());
-        }
-        self.send_deferred(connection_id);
-        self.queue_page(connection_id);
-    }
-
-    fn initial_state(&self, pending_subscription: PendingSubscription) -> InitialState {
-        let channel = self.channels.get(pending_subscription.channel);
-        let (name, tag, now) = (channel.name.clone(), channel.tag, channel.position);
-        let resumes = pending_subscription.since.is_some();
-        let Some(recovery) = pending_subscription.recovery else {
-            return InitialState {
-                name,
-                tag,
-                position: now,
-                recovered: false,
-                gap: false,
-                missed: Vec::new(),
-            };
-        };
-        let Recovery { start: position, publications, recovered, .. } = recovery;
-        InitialState { name, tag, position, recovered, gap: resumes && !recovered, missed: publications }
-    }
-
-    /// Reports a gap in the sequence of a channel, which continues after a position.
-    pub(super) fn stream_gap(
-        &mut self,
-        connection_id: ConnectionId,
-        channel: &ChannelName,
-        reason: &str,
-        position: StreamPosition,
-    ) {
-        if let Some(event) = self.gap_event(connection_id, channel, reason, position) {
-            self.send_event(connection_id, &event);
-        }
-    }
-
-    /// Reports a gap ahead of the backlog.
-    pub(super) fn write_gap(&mut self, connection_id: ConnectionId, gap: &ChannelGap) {
-        if let Some(event) = self.gap_event(connection_id, &gap.channel, gap.cause.as_str(), gap.position) {
-            self.enqueue_control_event(connection_id, &event);
-        }
-    }
-
-    fn gap_event(
-        &mut self,
-        connection_id: ConnectionId,
-        channel: &ChannelName,
-        reason: &str,
-        is_continuation: StreamPosition,
-    ) -> Option<Vec<u8>> {
-        let connection = self.connections.get_mut(connection_id as usize)?;
-        let ConnectionKind::Sse(stream) = &mut connection.kind else { return None };
-        let place = connection
-            .subscriptions
-            .iter()
-            .position(|subscription| self.channels.get(subscription.channel).name == *channel);
-        Some(match place.and_then(|place| stream.positions.get_mut(place)) {
-            None => sse::gap(channel, reason, [(ChannelTag::of(channel), is_continuation)]),
-            Some(position) => {
-                *position = is_continuation;
-                let tags = connection.subscriptions.iter().map(|s| self.channels.get(s.channel).tag);
-                sse::gap(channel, reason, tags.zip(stream.positions.iter().copied()))
-            }
-        })
-    }
-
-    /// Ends the stream because a channel is not available. The client reconnects after a while.
-    pub(super) fn reject_stream(&mut self, connection_id: ConnectionId, code: ErrorCode) {
-        self.send_event(connection_id, &sse::error(code.code(), code.message(), self.retry_ms()));
-        self.end_stream(connection_id);
-    }
-
-    /// Queues a frame of the event stream.
-    pub(super) fn send_event(&mut self, connection_id: ConnectionId, event: &[u8]) {
-        let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        if connection.framing.is_event_stream() {
-            let frame = connection.framing.event(event);
-            self.enqueue(connection_id, frame);
+    /// A heartbeat is due; the next one follows after at most `interval`.
+    pub(super) fn on_heartbeat(&self, now: Tick, interval: Duration) -> SseAction {
+        if self.max_age_at.is_some_and(|max_age_at| max_age_at <= now) {
+            SseAction::End
+        } else if self.ping {
+            SseAction::Send(sse::ping(interval))
+        } else {
+            SseAction::Send(sse::heartbeat())
         }
     }
 }
 
 /// The state of one channel when a stream starts.
-struct InitialState {
-    name: ChannelName,
+struct InitialState<'a> {
+    name: &'a ChannelName,
     tag: ChannelTag,
     position: StreamPosition,
     recovered: bool,
     gap: bool,
     missed: Vec<Arc<Publication>>,
+}
+
+impl<'a> InitialState<'a> {
+    fn new(subscription: PendingSubscription, channels: &'a Channels) -> Self {
+        let channel = channels.get(subscription.channel);
+        let (resumes, empty) = (subscription.since.is_some(), subscription.recovery.is_none());
+        let Recovery { start: position, publications: missed, recovered, .. } =
+            subscription.recovery.unwrap_or(Recovery::empty(channel.position, false));
+        let gap = resumes && !empty && !recovered;
+        Self { name: &channel.name, tag: channel.tag, position, recovered, gap, missed }
+    }
 }
 
 /// The position from which a client resumes in each channel; `None` if it starts at the newest publication.
@@ -241,5 +195,113 @@ fn since(resume: &Resume, tags: &[ChannelTag]) -> Vec<Option<RecoverFrom>> {
                 CursorPosition::Ambiguous => unknown(),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use earshot_protocol::{Cursor, Epoch, Payload};
+
+    const HEARTBEAT: Duration = Duration::from_secs(15);
+
+    fn at(offset: u64) -> StreamPosition {
+        StreamPosition { epoch: Epoch::from_u64(7), offset }
+    }
+
+    /// A table of channels at offset 5, and a stream of all of them that resumes.
+    fn stream(names: &[&str], resume: Resume, ping: bool, max_age_at: Option<Tick>) -> (Channels, SseStream) {
+        let mut channels = Channels::default();
+        let mut stream = SseStream::new(ping, resume, max_age_at);
+        for name in names {
+            let id = channels.insert(ChannelName::parse(name).unwrap(), None, None);
+            channels.get_mut(id).position = at(5);
+            stream.add_channel(id, false);
+        }
+        stream.resume(&channels);
+        (channels, stream)
+    }
+
+    fn cursor(positions: &[(&str, u64)]) -> Resume {
+        let mut text = Vec::new();
+        let tag = |name: &str| ChannelTag::of(&ChannelName::parse(name).unwrap());
+        Cursor::write(positions.iter().map(|(name, offset)| (tag(name), at(*offset))), &mut text);
+        Resume::From(Cursor::parse(std::str::from_utf8(&text).unwrap()).unwrap())
+    }
+
+    fn text(action: &SseAction) -> String {
+        match action {
+            SseAction::Send(event) => String::from_utf8(event.clone()).unwrap(),
+            SseAction::SendRecovered(publication) => format!("recovered {}", publication.position.offset),
+            SseAction::End => "end".to_owned(),
+        }
+    }
+
+    fn start(channels: &Channels, stream: &mut SseStream, has_cursor: bool) -> Vec<String> {
+        let pending = stream.take_pending();
+        stream.start(pending, channels, has_cursor, 1000, HEARTBEAT).iter().map(text).collect()
+    }
+
+    #[test]
+    fn starts_with_the_subscribed_event_gaps_and_missed_publications() {
+        let (channels, mut stream) = stream(&["a", "b", "c"], cursor(&[("a", 3), ("b", 3)]), true, None);
+        let since: Vec<_> =
+            stream.pending_subscriptions().iter().map(|pending| pending.since.clone()).collect();
+        assert_eq!(since, [Some(RecoverFrom::position(at(3))), Some(RecoverFrom::position(at(3))), None]);
+        let name = ChannelName::parse("a").unwrap();
+        let missed = [4, 5]
+            .map(|offset| Arc::new(Publication::new(name.clone(), at(offset), Payload::new("1".into()))));
+        let recovery =
+            Recovery { start: at(3), publications: missed.to_vec(), ..Recovery::empty(at(5), true) };
+        stream.pending_subscriptions()[0].recovery = Some(recovery);
+        stream.pending_subscriptions()[1].recovery = Some(Recovery::empty(at(5), false));
+        let actions = start(&channels, &mut stream, true);
+        assert!(actions[0].contains("event: subscribed") && actions[0].contains(r#""a":{"recovered":true}"#));
+        assert!(
+            actions[1].contains("event: gap") && actions[1].contains(r#""channel":"b""#),
+            "{}",
+            actions[1]
+        );
+        assert_eq!(actions[2..4], ["recovered 4", "recovered 5"]);
+        assert!(actions[4].starts_with("event: ping"), "{}", actions[4]);
+        assert_eq!(actions.len(), 5);
+        assert!(stream.is_started() && stream.pending_subscriptions().is_empty());
+    }
+
+    #[test]
+    fn reports_a_gap_for_a_position_that_cannot_be_parsed() {
+        let (channels, mut stream) = stream(&["a"], Resume::Unreadable, false, None);
+        assert!(stream.pending_subscriptions()[0].since.is_some());
+        stream.pending_subscriptions()[0].recovery = Some(Recovery::empty(at(5), false));
+        let actions = start(&channels, &mut stream, false);
+        assert!(actions[1].contains(UNRECOVERABLE), "{actions:?}");
+    }
+
+    #[test]
+    fn keeps_the_cursor_over_all_channels() {
+        let (channels, mut stream) = stream(&["a", "b"], Resume::New, false, None);
+        start(&channels, &mut stream, true);
+        let names = ["a", "b"].map(|name| ChannelName::parse(name).unwrap());
+        let tags = || names.iter().map(ChannelTag::of);
+        let line = stream.on_publication(Some(1), at(6), tags());
+        let expected = sse::id_line(tags().zip([at(5), at(6)]));
+        assert_eq!(line, expected);
+        let gap = stream.on_gap(Some(0), &names[0], "queue-full", at(9), tags());
+        assert_eq!(gap, sse::gap(&names[0], "queue-full", tags().zip([at(9), at(6)])));
+    }
+
+    #[test]
+    fn sends_heartbeats_until_its_maximum_age() {
+        let (_, stream) = stream(&["a"], Resume::New, false, Some(10));
+        assert_eq!(text(&stream.on_heartbeat(9, HEARTBEAT)).as_bytes(), sse::heartbeat());
+        assert_eq!(text(&stream.on_heartbeat(10, HEARTBEAT)), "end");
+    }
+
+    #[test]
+    fn ends_if_a_channel_is_not_available() {
+        let (_, stream) = stream(&["a"], Resume::New, false, None);
+        let [event, end] = stream.on_subscribe_failed(ErrorCode::LimitExceeded, 500);
+        assert!(text(&event).contains("event: error") && text(&event).contains("retry: 500"), "{event:?}");
+        assert_eq!(text(&end), "end");
     }
 }

@@ -8,10 +8,10 @@ use earshot_protocol::Disconnect;
 use tokio::time::Instant;
 
 use super::channels::ConnectionId;
-use super::connection::{Connection, ConnectionKind, TimerKind};
+use super::connection::{ConnectionKind, TimerKind};
 use super::event_loop::{RESUBSCRIBES_PER_TICK, Shard, key};
 use super::timer_wheel::Tick;
-use super::{sse, websocket_frames};
+use super::websocket_frames;
 
 /// Ticks between two polls of the streams that hyper serves, in case a wake-up was lost.
 const HYPER_POLL_TICKS: u64 = 5;
@@ -47,26 +47,6 @@ impl Shard {
     /// When a stream that starts now ends.
     pub(super) fn max_age_at(&self) -> Option<Tick> {
         self.limits.sse_max_age.map(|age| self.wheel.after(jittered(age)))
-    }
-
-    /// Sends a heartbeat, or ends a stream that has reached its maximum age.
-    pub(super) fn on_heartbeat(&mut self, connection_id: ConnectionId) {
-        let Some(Connection { kind: ConnectionKind::Sse(stream), .. }) =
-            self.connections.get(connection_id as usize)
-        else {
-            return;
-        };
-        if stream.max_age_at.is_some_and(|max_age_at| max_age_at <= self.wheel.now()) {
-            return self.end_stream(connection_id);
-        }
-        let heartbeat = if stream.ping { self.stream_ping() } else { sse::heartbeat() };
-        self.send_event(connection_id, &heartbeat);
-        self.set_heartbeat(connection_id);
-    }
-
-    /// The ping of a stream that requests such events.
-    pub(super) fn stream_ping(&self) -> Vec<u8> {
-        sse::ping(self.limits.sse_heartbeat.mul_f64(JITTER_MAX))
     }
 
     pub(super) fn on_tick(&mut self) {
@@ -143,4 +123,9 @@ impl Shard {
 /// A duration, plus or minus 20 %.
 pub(super) fn jittered(time: Duration) -> Duration {
     time.mul_f64(JITTER_MIN + fastrand::f64() * (JITTER_MAX - JITTER_MIN))
+}
+
+/// The longest duration that [`jittered`] returns.
+pub(super) fn max_jittered(time: Duration) -> Duration {
+    time.mul_f64(JITTER_MAX)
 }
