@@ -12,17 +12,18 @@ use uuid::Uuid;
 use wildmatch::WildMatch;
 
 use crate::admission::{Admission, AdmissionLimits};
+use crate::auth::Authorizer;
+use crate::auth::api_key::ApiAuth;
+use crate::auth::origin::{HostPolicy, OriginPolicy};
 use crate::broker::log::LogConfig;
 use crate::broker::redis::RedisSettings;
 use crate::broker::{Broker, BrokerEventHandler, MemoryBroker, RedisBroker, WhenUnavailable};
 use crate::config::{self, Config};
 use crate::drain::Drain;
-use crate::http::api_auth::ApiAuth;
 use crate::http::body::BodyLimits;
 use crate::http::{self, AppState};
 use crate::ingress::activity::DrainTimeouts;
 use crate::ingress::http_server::HttpLimits;
-use crate::ingress::origin::{HostPolicy, OriginPolicy};
 use crate::ingress::{self, Acceptor, IngressLimits, StreamContext};
 use crate::metrics::Metrics;
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
@@ -88,7 +89,7 @@ impl Gateway {
             shards: Arc::clone(&shards),
             limits,
             request_header_bytes: config.limits.request_header_bytes,
-            origins,
+            authorizer: Authorizer::new(origins, api_auth(config)),
             hosts: HostPolicy::new(&config.allowed_hosts, &config.allowed_origins),
             admission: Admission::new(AdmissionLimits { connections, reserved }),
             metrics: Arc::clone(&metrics),
@@ -99,7 +100,6 @@ impl Gateway {
             streams: Arc::clone(&streams),
             metrics: Arc::clone(&metrics),
             drain: drain.clone(),
-            auth: api_auth(config),
             history_limit_max: config.limits.recovery_publications,
             body: BodyLimits::new(
                 config.limits.api_body_bytes,

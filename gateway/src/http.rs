@@ -4,13 +4,11 @@
 //!
 //! - [`api`]: `POST /api/{method}`, compatible with Centrifugo's server API.
 //! - [`body`]: request bodies of the API.
-//! - [`api_auth`]: authentication of API requests.
 //! - `console`: the page for trying the gateway out.
 //! - [`health`]: `/health`, `/ready`, `/metrics`; `link_metrics`: the state of the links to Redis in them.
 //! - [`hyper_streams`]: SSE over HTTP/2, SSE and WebSocket on reused HTTP/1.1 connections.
 
 pub mod api;
-pub mod api_auth;
 pub mod body;
 mod console;
 pub mod health;
@@ -30,7 +28,6 @@ use crate::ingress::StreamContext;
 use crate::ingress::routes::{Endpoint, ROUTES, Route};
 use crate::metrics::Metrics;
 use crate::node::Node;
-use api_auth::ApiAuth;
 use body::BodyLimits;
 
 /// The state of all routes.
@@ -44,8 +41,6 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// The state of the shutdown.
     pub drain: Drain,
-    /// The authentication of API requests.
-    pub auth: ApiAuth,
     /// The maximum number of publications in one page of history (`limits.recovery_publications`).
     pub history_limit_max: usize,
     /// The limits of API request bodies.

@@ -9,19 +9,15 @@
 //! - [`head`]: reads and parses the request head; `response_head`: renders one.
 //! - [`routes`]: the routing table.
 //! - [`handshake`], [`sse_request`]: requests for streams.
-//! - [`origin`]: allowed origins and hosts.
 //! - [`cors`]: CORS headers.
-//! - `credentials`: tokens, which are rejected while no authentication is configured.
 //! - [`http_server`]: connections that hyper serves; [`activity`]: their activity, for timeouts.
 
 pub mod activity;
 pub mod cors;
-mod credentials;
 pub mod handshake;
 pub mod head;
 pub mod http_server;
 mod listener;
-pub mod origin;
 mod response_head;
 pub mod routes;
 pub mod sse_request;
@@ -34,9 +30,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderValue, Version, header};
 use bytes::{Bytes, BytesMut};
-use earshot_protocol::Disconnect;
+use earshot_protocol::{Disconnect, Encoding};
 
 use crate::admission::{Admission, Permit};
+use crate::auth::origin::HostPolicy;
+use crate::auth::{Authorizer, ClientMeta, Denial, token};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -46,7 +44,6 @@ use head::{RequestHead, RequestHeadError};
 use http_server::{HttpLimits, HttpServer, Peer};
 use listener::Listener;
 pub use listener::bind;
-use origin::{HostPolicy, OriginPolicy};
 use routes::Endpoint;
 
 /// The delay before connections are accepted again after an error.
@@ -77,8 +74,8 @@ pub struct StreamContext {
     pub limits: ShardLimits,
     /// The maximum size of a request head (`limits.request_header_bytes`).
     pub request_header_bytes: usize,
-    /// The allowed origins.
-    pub origins: OriginPolicy,
+    /// Decides who may connect, and what clients may do.
+    pub authorizer: Authorizer,
     /// The allowed hosts.
     pub hosts: HostPolicy,
     /// The limit of connections.
@@ -295,6 +292,15 @@ impl StreamContext {
         Some(self.admit(permit, kind))
     }
 
+    /// Returns a new WebSocket after its handshake. A client that may not connect gets a close code.
+    pub fn websocket(&self, client: &ClientMeta, encoding: Encoding) -> NewConnectionKind {
+        let denial = self.authorizer.connect(client).err();
+        if denial == Some(Denial::Token) {
+            token::log_rejected("WebSocket handshake");
+        }
+        NewConnectionKind::WebSocket { encoding, rejection: denial.map(Disconnect::from) }
+    }
+
     /// Returns the new connection and its response head for a valid request for a stream; `None` for any other request.
     fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<(NewConnectionKind, Bytes)> {
         let request = head.request();
@@ -304,17 +310,19 @@ impl StreamContext {
             return None;
         }
         let route = routes::find(request.uri().path()).filter(|route| route.method == request.method())?;
+        let client = ClientMeta::new(request, peer.address);
         match route.endpoint {
-            Endpoint::WebSocket => match handshake::negotiate(request, &self.origins) {
-                Handshake::Accepted { headers, encoding, refusal } => {
+            Endpoint::WebSocket => match handshake::negotiate(request) {
+                Handshake::Accepted { headers, encoding } => {
                     let head = response_head::render("HTTP/1.1 101 Switching Protocols", &headers);
-                    Some((NewConnectionKind::WebSocket { encoding, rejection: refusal }, head))
+                    Some((self.websocket(&client, encoding), head))
                 }
                 Handshake::Rejected { .. } => None,
             },
             Endpoint::EventStream if request.version() == Version::HTTP_11 => {
-                let kind = sse_request::parse(request)?.authorize(self, request.headers()).ok()?;
-                let mut headers = cors::headers(&self.origins, request.headers());
+                let identity = self.authorizer.connect(&client).ok()?;
+                let kind = sse_request::parse(request)?.authorize(self, identity).ok()?;
+                let mut headers = cors::headers(self.authorizer.origins(), request.headers());
                 headers.extend(sse_request::RESPONSE_HEADERS);
                 headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

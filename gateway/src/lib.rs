@@ -12,9 +12,11 @@
 //! - [`node`]: channels: stamp, dispatch, linger.
 //! - [`broker`]: memory and Redis.
 //! - [`metrics`], [`drain`], [`random`]: what everybody counts; how everything stops; unpredictable numbers.
+//! - [`auth`]: who may connect, and what clients may do.
 //! - [`admission`]: permits for connections. [`redact`]: hides credentials in texts.
 
 pub mod admission;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod config;

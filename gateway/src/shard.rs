@@ -44,11 +44,9 @@ mod streams;
 mod subscriptions;
 mod timer_wheel;
 mod timers;
-pub mod token;
 mod websocket;
 mod websocket_frames;
 
-use std::collections::HashSet;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -149,7 +147,7 @@ pub enum NewConnectionKind {
     },
     /// An event stream.
     Sse {
-        /// The channels, checked by [`authorize`].
+        /// The channels; the client may subscribe to all of them.
         channels: Vec<ChannelName>,
         /// Events carry the names of their channels.
         named: bool,
@@ -332,69 +330,4 @@ impl Shards {
             let _ = thread.join();
         }
     }
-}
-
-/// Why a request for a stream is rejected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SseRejection {
-    /// A channel name is invalid, or there are none or too many.
-    #[error("{0}")]
-    BadRequest(String),
-    /// The origin of the page is not allowed.
-    #[error("this origin is not allowed: add it to `allowed_origins`")]
-    Origin,
-    /// The request contains a token, and no login is configured.
-    #[error("a token is presented, and no login is configured: no token can be checked")]
-    Token,
-    /// The client may not subscribe to the channel.
-    #[error("channel {0}: permission denied")]
-    Forbidden(ChannelName),
-    /// No namespace contains the channel.
-    #[error("channel {0}: no namespace has this channel")]
-    Unknown(ChannelName),
-}
-
-/// Event names with a meaning of their own in streams of several channels.
-const RESERVED_EVENTS: [&str; 6] = ["error", "gap", "message", "open", "ping", "subscribed"];
-
-/// Checks the channels of a stream.
-///
-/// # Errors
-/// See [`SseRejection`].
-pub fn authorize(
-    node: &Node,
-    names: &[String],
-    named: bool,
-    limits: &ShardLimits,
-) -> Result<Vec<ChannelName>, SseRejection> {
-    if names.is_empty() {
-        return Err(SseRejection::BadRequest(
-            "no channel given: /sse/{channel} or /sse?channel=…".to_owned(),
-        ));
-    }
-    let mut seen = HashSet::new();
-    let distinct: Vec<&String> = names.iter().filter(|name| seen.insert(name.as_str())).collect();
-    if distinct.len() > limits.channels_per_connection {
-        return Err(SseRejection::BadRequest(format!(
-            "{} channels in one stream: limits.channels_per_connection is {}: open several streams or raise it",
-            distinct.len(),
-            limits.channels_per_connection
-        )));
-    }
-    let mut channels: Vec<ChannelName> = Vec::with_capacity(distinct.len());
-    for name in distinct {
-        let channel = ChannelName::parse(name)
-            .map_err(|error| SseRejection::BadRequest(format!("channel {name:?}: {error}")))?;
-        if named && RESERVED_EVENTS.contains(&channel.as_str()) {
-            return Err(SseRejection::BadRequest(format!(
-                "channel {channel}: this name is an event of the stream itself; use /sse/{channel}"
-            )));
-        }
-        let namespace = node.namespace(&channel).ok_or_else(|| SseRejection::Unknown(channel.clone()))?;
-        if namespace.subscribe != crate::node::namespace::Access::Anyone {
-            return Err(SseRejection::Forbidden(channel));
-        }
-        channels.push(channel);
-    }
-    Ok(channels)
 }

@@ -2,7 +2,6 @@
 
 use earshot::ingress::handshake;
 use earshot::ingress::head::RequestHead;
-use earshot::ingress::origin::OriginPolicy;
 
 use crate::race::{Race, of};
 
@@ -26,10 +25,9 @@ pub(crate) fn run(race: &Race) {
     race.run("head: of a WebSocket", parse(WEBSOCKET), "httparse", httparse(WEBSOCKET));
     race.run("head: of an event stream", parse(SSE), "httparse", httparse(SSE));
     let head = RequestHead::parse(WEBSOCKET.as_bytes(), 8192).unwrap().unwrap();
-    let origins = OriginPolicy::default();
     race.run(
         "head: judged and answered",
-        of(|| handshake::negotiate(head.request(), &origins)),
+        of(|| handshake::negotiate(head.request())),
         "httparse",
         httparse(WEBSOCKET),
     );

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use earshot_protocol::ErrorCode;
@@ -19,7 +18,6 @@ use futures::stream::FuturesOrdered;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::api_auth::ApiAuthError;
 use super::body::BodyError;
 use super::{AppState, plain_error};
 use crate::broker::DeliveryScope;
@@ -50,8 +48,8 @@ pub async fn call(
 
 /// The response, and the code of the API error in it (0: none).
 async fn respond(state: &AppState, method: &str, request: Request) -> (Response, u32) {
-    if let Err(error) = authorize(state, &request) {
-        return (auth_error(error), 0);
+    if let Err(denial) = state.streams.authorizer.api(request.headers(), request.uri().query()) {
+        return (ApiError::new(denial.into(), denial.to_string()).into_response(), 0);
     }
     let body = match state.body.read(request.into_body()).await {
         Ok(body) => body,
@@ -72,19 +70,6 @@ async fn respond(state: &AppState, method: &str, request: Request) -> (Response,
     };
     let error = result.as_ref().err().map_or(0, |error| error.code.code());
     (Json(ApiResponse::from(result)).into_response(), error)
-}
-
-/// Authenticates a request. Like in Centrifugo, a key in the query is checked if the headers contain no valid key.
-fn authorize(state: &AppState, request: &Request) -> Result<(), ApiAuthError> {
-    let (auth, origins) = (&state.auth, &state.streams.origins);
-    auth.check(request.headers(), origins).or_else(|error| {
-        let query = request.uri().query().unwrap_or_default();
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        let key = pairs.find(|(name, _)| name == "api_key").ok_or(error)?.1;
-        let mut headers = request.headers().clone();
-        headers.insert("x-api-key", HeaderValue::from_str(&key).map_err(|_| error)?);
-        auth.check(&headers, origins)
-    })
 }
 
 async fn publish(state: &AppState, body: &[u8]) -> ApiResult {
@@ -199,12 +184,4 @@ fn body_error(state: &AppState, error: &BodyError) -> Response {
         }
     };
     plain_error(status, error.to_string())
-}
-
-fn auth_error(error: ApiAuthError) -> Response {
-    let code = match error {
-        ApiAuthError::InvalidKey => ErrorCode::Unauthorized,
-        ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin => ErrorCode::PermissionDenied,
-    };
-    ApiError::new(code, error.to_string()).into_response()
 }

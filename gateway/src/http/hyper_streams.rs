@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Version, header};
@@ -12,17 +13,25 @@ use hyper_util::rt::TokioIo;
 
 use super::{AppState, plain_error};
 use crate::admission::Permit;
+use crate::auth::{ClientMeta, Denial, token};
 use crate::ingress::handshake::{self, Handshake};
 use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
+use crate::ingress::sse_request::SseRejection;
 use crate::ingress::{accept_upgraded, cors, sse_request};
-use crate::shard::{NewConnectionKind, SseRejection, token};
+use crate::shard::NewConnectionKind;
 
 /// Handles `GET /sse…` and preflight requests.
-pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let origins = &state.streams.origins;
+pub async fn sse(
+    State(state): State<Arc<AppState>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    let authorizer = &state.streams.authorizer;
+    let origins = authorizer.origins();
+    let identity = authorizer.connect(&ClientMeta::new(&request, peer.address));
     if request.method() == Method::OPTIONS {
-        if !origins.is_allowed(request.headers()) {
-            return plain_error(403, SseRejection::Origin.to_string());
+        if identity == Err(Denial::Origin) {
+            return rejection(&Denial::Origin.into());
         }
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         let cors = cors::preflight_headers(origins, request.headers());
@@ -33,17 +42,17 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         return (allow, cors, plain_error(405, "method not allowed: use GET".to_owned())).into_response();
     };
-    let kind = match sse.authorize(&state.streams, request.headers()) {
+    let authorized = identity.map_err(SseRejection::from);
+    let kind = match authorized.and_then(|identity| sse.authorize(&state.streams, identity)) {
         Ok(kind) => kind,
-        Err(refusal) => {
-            if matches!(refusal, SseRejection::Token) {
-                token::log_refused("in a request for an event stream");
+        Err(error) => {
+            if identity == Err(Denial::Token) {
+                token::log_rejected("request for an event stream");
             }
             // A page that uses `fetch` can read the error.
-            return (cors, plain_error(status(&refusal), refusal.to_string())).into_response();
+            return (cors, rejection(&error)).into_response();
         }
     };
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
     // Over HTTP/1 the stream takes the permit of its connection, which serves no further requests.
     let permit = request.extensions().get::<SharedPermit>().and_then(SharedPermit::take);
     let is_last = permit.is_some();
@@ -53,7 +62,7 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
     };
     let body = match admitted {
         Some((permit, kind)) => {
-            Body::from_stream(state.streams.shards.accept_stream(kind, permit, peer).await)
+            Body::from_stream(state.streams.shards.accept_stream(kind, permit, Some(peer.address.ip())).await)
         }
         // An empty stream, after which an EventSource reconnects: after a 503 it would not.
         None => Body::empty(),
@@ -67,23 +76,23 @@ pub async fn sse(State(state): State<Arc<AppState>>, request: Request) -> Respon
     response
 }
 
-fn status(refusal: &SseRejection) -> u16 {
-    match refusal {
-        SseRejection::BadRequest(_) => 400,
-        SseRejection::Token => 401,
-        SseRejection::Origin | SseRejection::Forbidden(_) => 403,
-        SseRejection::Unknown(_) => 404,
-    }
+fn rejection(error: &SseRejection) -> Response {
+    plain_error(error.code.http_status(), error.to_string())
 }
 
 /// Handles `GET /ws` and `GET /connection/websocket`.
-pub async fn websocket(State(state): State<Arc<AppState>>, mut request: Request) -> Response {
+pub async fn websocket(
+    State(state): State<Arc<AppState>>,
+    Extension(peer): Extension<Peer>,
+    mut request: Request,
+) -> Response {
     let mut head = axum::http::Request::new(());
     *head.uri_mut() = request.uri().clone();
     *head.version_mut() = request.version();
     *head.headers_mut() = request.headers().clone();
-    match handshake::negotiate(&head, &state.streams.origins) {
-        Handshake::Accepted { headers, encoding, refusal } => {
+    match handshake::negotiate(&head) {
+        Handshake::Accepted { headers, encoding } => {
+            let kind = state.streams.websocket(&ClientMeta::new(&head, peer.address), encoding);
             let permit = request.extensions_mut().remove::<SharedPermit>();
             let upgrade = hyper::upgrade::on(&mut request);
             let app = Arc::clone(&state);
@@ -91,9 +100,7 @@ pub async fn websocket(State(state): State<Arc<AppState>>, mut request: Request)
                 let upgraded = upgrade.await;
                 let permit = permit.and_then(|permit| permit.take());
                 if let (Ok(upgraded), Some(permit)) = (upgraded, permit) {
-                    let admitted = app
-                        .streams
-                        .admit(permit, NewConnectionKind::WebSocket { encoding, rejection: refusal });
+                    let admitted = app.streams.admit(permit, kind);
                     hand_to_shard(&app, upgraded, admitted).await;
                 }
             });

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-use super::origin::{CorsOrigin, OriginPolicy};
+use crate::auth::origin::{CorsOrigin, OriginPolicy};
 
 /// Request headers that clients of event streams (`EventSource` polyfills, `fetch`) send beyond the safelisted ones.
 const ALLOWED_HEADERS: &str = "Authorization, Last-Event-ID, Cache-Control, Accept, Content-Type";

@@ -4,12 +4,8 @@
 //! handshake as a close code: React Native reports any failed upgrade as 1006.
 
 use axum::http::{HeaderMap, HeaderValue, Request, header};
-use earshot_protocol::{Disconnect, Encoding};
+use earshot_protocol::Encoding;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
-
-use super::credentials;
-use super::origin::OriginPolicy;
-use crate::shard::token;
 
 /// The supported subprotocols with their encodings.
 const SUBPROTOCOLS: [(&str, Encoding); 2] =
@@ -24,8 +20,6 @@ pub enum Handshake {
         headers: HeaderMap,
         /// The encoding of the connection.
         encoding: Encoding,
-        /// The connection must be closed with this code after the handshake.
-        refusal: Option<Disconnect>,
     },
     /// The request is not a valid handshake.
     Rejected {
@@ -37,7 +31,7 @@ pub enum Handshake {
 }
 
 /// Validates a WebSocket handshake and selects the encoding.
-pub fn negotiate(request: &Request<()>, origins: &OriginPolicy) -> Handshake {
+pub fn negotiate(request: &Request<()>) -> Handshake {
     let has = |name, wanted: &str| {
         let values = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(wanted))
@@ -61,18 +55,7 @@ pub fn negotiate(request: &Request<()>, origins: &OriginPolicy) -> Handshake {
     if let Some(subprotocol) = subprotocol {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
-    let refusal = close_code(request, origins);
-    Handshake::Accepted { headers, encoding, refusal }
-}
-
-fn close_code(request: &Request<()>, origins: &OriginPolicy) -> Option<Disconnect> {
-    if !origins.is_allowed(request.headers()) {
-        return Some(Disconnect::PermissionDenied);
-    }
-    credentials::has_token(request).then(|| {
-        token::log_refused("in the handshake of a WebSocket");
-        Disconnect::InvalidToken
-    })
+    Handshake::Accepted { headers, encoding }
 }
 
 fn rejected(status: u16, reason: &str) -> Handshake {
@@ -125,8 +108,8 @@ mod tests {
             ),
         ) {
             let headers: Vec<String> = lines.iter().map(|names| names.join(" , ")).collect();
-            let Handshake::Accepted { headers, encoding, .. } =
-                negotiate(&request("/ws", &headers), &OriginPolicy::default()) else { panic!("rejected") };
+            let Handshake::Accepted { headers, encoding } =
+                negotiate(&request("/ws", &headers)) else { panic!("rejected") };
             let expected = lines.iter().flatten().find(|name| name.starts_with("centrifuge-"));
             let selected = headers.get(header::SEC_WEBSOCKET_PROTOCOL).map(|value| value.to_str().unwrap());
             prop_assert_eq!(selected, expected.map(String::as_str));
@@ -138,9 +121,9 @@ mod tests {
     /// docs/scaling.md describes a load balancer that hashes a query parameter.
     #[test]
     fn ignores_unknown_query_parameters() {
-        let accepted = |uri: &str| match negotiate(&request(uri, &[]), &OriginPolicy::default()) {
-            Handshake::Accepted { headers, encoding, refusal: None } => (headers, encoding),
-            other => panic!("{uri}: {other:?}"),
+        let accepted = |uri: &str| match negotiate(&request(uri, &[])) {
+            Handshake::Accepted { headers, encoding } => (headers, encoding),
+            other @ Handshake::Rejected { .. } => panic!("{uri}: {other:?}"),
         };
         assert_eq!(accepted("/ws?room=7"), accepted("/ws"));
         assert_eq!(accepted("/ws?room=7&cf_protocol=protobuf"), accepted("/ws?cf_protocol=protobuf"));

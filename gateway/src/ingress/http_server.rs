@@ -23,8 +23,8 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::activity::{Activity, DrainTimeouts, TrackedBody};
-use super::origin::HostPolicy;
 use crate::admission::Permit;
+use crate::auth::origin::HostPolicy;
 use crate::drain::Drain;
 use crate::metrics::{HttpTimeout, Metrics};
 

@@ -1,12 +1,16 @@
 //! Requests for event streams: parses channels and cursor, and checks that the client can reconnect with the largest
 //! cursor.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
-use earshot_protocol::Cursor;
+use std::collections::HashSet;
+
+use axum::http::{HeaderName, HeaderValue, Method, Request, Version, header};
+use earshot_protocol::{ChannelName, Cursor, ErrorCode};
 use percent_encoding::percent_decode_str;
 
-use super::{StreamContext, credentials};
-use crate::shard::{NewConnectionKind, Resume, SseRejection, authorize};
+use super::StreamContext;
+use crate::auth::{Authorizer, Denial, Identity};
+use crate::node::Node;
+use crate::shard::{NewConnectionKind, Resume};
 
 /// A request for an event stream, not yet authorized.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,9 +25,19 @@ pub struct SseRequest {
     pub cursor: Option<String>,
     /// The length of the request head without cursors, in bytes.
     pub request_header_bytes: usize,
-    /// The request contains a token.
-    pub has_token: bool,
 }
+
+/// Why a request for an event stream is rejected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SseRejection {
+    /// The error code, which determines the HTTP status.
+    pub code: ErrorCode,
+    message: String,
+}
+
+/// Event names of the gateway, which channels of a stream with several channels must not have.
+const RESERVED_EVENTS: [&str; 6] = ["error", "gap", "message", "open", "ping", "subscribed"];
 
 const CURSOR_HEADER: &str = "last-event-id";
 const CURSOR_PARAMETERS: [&str; 2] = ["last_event_id", "lastEventId"];
@@ -62,15 +76,7 @@ pub fn parse<B>(request: &Request<B>) -> Option<SseRequest> {
     });
     let cursor = cursor.filter(|cursor| !cursor.is_empty());
     let ping = pairs().any(|(key, value)| (&*key, &*value) == PING_PARAMETER);
-    let has_token = credentials::has_token(request);
-    Some(SseRequest {
-        channels,
-        named,
-        ping,
-        cursor,
-        request_header_bytes: request_header_bytes(request),
-        has_token,
-    })
+    Some(SseRequest { channels, named, ping, cursor, request_header_bytes: request_header_bytes(request) })
 }
 
 /// Returns the length of a request head without cursors: the text of HTTP/1.1, the header list size of HTTP/2 (RFC 9113,
@@ -87,22 +93,17 @@ fn request_header_bytes<B>(request: &Request<B>) -> usize {
 }
 
 impl SseRequest {
-    /// Authorizes the request.
+    /// Authorizes the request of a client that may connect. Returns the new connection, for a shard.
     ///
     /// # Errors
-    /// See [`SseRejection`].
+    /// When a channel is invalid, unknown or denied, or when the client could not reconnect with its cursor.
     pub fn authorize(
         &self,
         streams: &StreamContext,
-        headers: &HeaderMap,
+        identity: Identity,
     ) -> Result<NewConnectionKind, SseRejection> {
-        if !streams.origins.is_allowed(headers) {
-            return Err(SseRejection::Origin);
-        }
-        if self.has_token {
-            return Err(SseRejection::Token);
-        }
-        let channels = authorize(&streams.node, &self.channels, self.named, &streams.limits)?;
+        let channels =
+            self.authorize_channels(&streams.node, identity, streams.limits.channels_per_connection)?;
         self.check_resumable(channels.len(), streams.request_header_bytes)?;
         let resume = match self.cursor.as_ref().map(|text| Cursor::parse(text)) {
             None => Resume::New,
@@ -110,6 +111,52 @@ impl SseRequest {
             Some(Err(_)) => Resume::Unreadable,
         };
         Ok(NewConnectionKind::Sse { channels, named: self.named, ping: self.ping, resume, rejection: None })
+    }
+
+    /// Validates the channels and checks that the client may subscribe to each. Repeated channels are removed.
+    fn authorize_channels(
+        &self,
+        node: &Node,
+        identity: Identity,
+        channels_max: usize,
+    ) -> Result<Vec<ChannelName>, SseRejection> {
+        if self.channels.is_empty() {
+            return Err(SseRejection::bad_request("no channel given: /sse/{channel} or /sse?channel=…"));
+        }
+        let mut seen = HashSet::new();
+        let distinct: Vec<&String> = self.channels.iter().filter(|name| seen.insert(name.as_str())).collect();
+        if distinct.len() > channels_max {
+            return Err(SseRejection::bad_request(format!(
+                "{} channels in one stream: limits.channels_per_connection is {channels_max}: open several streams or \
+                 raise it",
+                distinct.len(),
+            )));
+        }
+        distinct.into_iter().map(|name| self.authorize_channel(name, node, identity)).collect()
+    }
+
+    fn authorize_channel(
+        &self,
+        name: &str,
+        node: &Node,
+        identity: Identity,
+    ) -> Result<ChannelName, SseRejection> {
+        let channel = ChannelName::parse(name).map_err(|error| SseRejection {
+            message: format!("channel {name:?}: {error}"),
+            code: error.into(),
+        })?;
+        if self.named && RESERVED_EVENTS.contains(&channel.as_str()) {
+            return Err(SseRejection::bad_request(format!(
+                "channel {channel}: this name is an event of the stream itself; use /sse/{channel}"
+            )));
+        }
+        let denied = |denial: Denial| SseRejection {
+            message: format!("channel {channel}: {denial}"),
+            code: denial.into(),
+        };
+        let namespace = node.namespace(&channel).ok_or_else(|| denied(Denial::UnknownChannel))?;
+        Authorizer::subscribe(identity, namespace.subscribe).map_err(denied)?;
+        Ok(channel)
     }
 
     /// Checks that the client can reconnect with the largest cursor of this number of channels. A request may contain
@@ -122,11 +169,23 @@ impl SseRequest {
         if needed <= limit {
             return Ok(());
         }
-        Err(SseRejection::BadRequest(format!(
+        Err(SseRejection::bad_request(format!(
             "a stream of {channels} channels could not be resumed: with a Last-Event-ID of up to {cursor} bytes in the \
              header and in the query, the request head has up to {needed} bytes, and limits.request_header_bytes is {limit}: \
              request fewer channels or raise limits.request_header_bytes"
         )))
+    }
+}
+
+impl SseRejection {
+    fn bad_request(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::BadRequest, message: message.into() }
+    }
+}
+
+impl From<Denial> for SseRejection {
+    fn from(denial: Denial) -> Self {
+        Self { code: denial.into(), message: denial.to_string() }
     }
 }
 

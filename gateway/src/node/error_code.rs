@@ -1,9 +1,11 @@
 //! The error table: the protocol code of each error that a client's request can cause. The HTTP status of a code is
 //! [`ErrorCode::http_status`].
 
-use earshot_protocol::ErrorCode;
+use earshot_protocol::{Disconnect, ErrorCode};
 
 use super::messages::{HistoryError, PublishError, SubscribeError};
+use crate::auth::Denial;
+use crate::auth::api_key::ApiAuthError;
 use crate::broker::BrokerError;
 
 impl From<&BrokerError> for ErrorCode {
@@ -43,6 +45,37 @@ impl From<&HistoryError> for ErrorCode {
         match error {
             HistoryError::Unrecoverable => Self::UnrecoverablePosition,
             HistoryError::Broker(error) => error.into(),
+        }
+    }
+}
+
+impl From<Denial> for ErrorCode {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::Token | Denial::Api(ApiAuthError::InvalidKey) => Self::Unauthorized,
+            Denial::UnknownChannel => Self::UnknownChannel,
+            Denial::Presence => Self::NotAvailable,
+            Denial::Origin
+            | Denial::Api(ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin)
+            | Denial::Subscribe
+            | Denial::Publish
+            | Denial::NotSubscribed => Self::PermissionDenied,
+        }
+    }
+}
+
+/// The close code for a client that may not connect.
+impl From<Denial> for Disconnect {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::Token => Self::InvalidToken,
+            Denial::Origin
+            | Denial::Api(_)
+            | Denial::UnknownChannel
+            | Denial::Subscribe
+            | Denial::Publish
+            | Denial::NotSubscribed
+            | Denial::Presence => Self::PermissionDenied,
         }
     }
 }

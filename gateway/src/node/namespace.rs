@@ -9,6 +9,7 @@ use wildmatch::WildMatch;
 
 use super::backpressure_policy::BackpressurePolicy;
 use super::history::HistoryRules;
+pub use crate::auth::Access;
 use crate::broker::WhenUnavailable;
 use crate::broker::log::LogConfig;
 use earshot_redis_link::slot::slot;
@@ -32,17 +33,6 @@ pub const PROTECTED_CHANNELS: [&str; 10] = [
     // The gateway: probes.
     "earshot:*",
 ];
-
-/// Which clients may do something with a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Every client.
-    Anyone,
-    /// Clients that are subscribed to the channel.
-    Subscribers,
-    /// No client; only backends.
-    Nobody,
-}
 
 /// The rules for the channels that match a namespace's patterns.
 #[derive(Clone, Debug)]

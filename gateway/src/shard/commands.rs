@@ -14,10 +14,9 @@ use super::event_loop::Shard;
 use super::framing;
 use super::pending_replies::{AwaitedReply, PendingReply};
 use super::pending_subscription::PendingSubscription;
-use super::token;
+use crate::auth::{Authorizer, Identity, token};
 use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, HistoryResponse, NodeRequest, RecoverFrom, RequestId};
-use crate::node::namespace::Access;
 use crate::random;
 
 /// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.
@@ -105,7 +104,7 @@ impl Shard {
 
     fn connect(&mut self, connection_id: ConnectionId, id: u32, request: &ConnectRequest) -> Outcome {
         if !request.token.is_empty() || emulates_authorization(request) {
-            token::log_refused("in a connect command");
+            token::log_rejected("connect command");
             return Outcome::Disconnect(Disconnect::InvalidToken);
         }
         // One system call, of about a dozen for a connection.
@@ -152,13 +151,11 @@ impl Shard {
         let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
         check_options(request)?;
         if !request.token.is_empty() {
-            token::log_refused("in a subscribe command");
+            token::log_rejected("subscribe command");
             return Err(ErrorCode::PermissionDenied.into());
         }
-        match namespace.subscribe {
-            Access::Anyone => Ok((name, namespace.replay_last)),
-            Access::Subscribers | Access::Nobody => Err(ErrorCode::PermissionDenied.into()),
-        }
+        Authorizer::subscribe(Identity::Anonymous, namespace.subscribe).map_err(ErrorCode::from)?;
+        Ok((name, namespace.replay_last))
     }
 
     /// Adds a subscription that waits for its reply.
@@ -222,9 +219,7 @@ impl Shard {
         if namespace.history.size == 0 {
             return Err(ErrorCode::NotAvailable);
         }
-        if !self.is_subscribed(connection_id, &name) {
-            return Err(ErrorCode::PermissionDenied);
-        }
+        Authorizer::history(Identity::Anonymous, self.is_subscribed(connection_id, &name))?;
         let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
         let query =
             HistoryQuery::new(since, request.limit, self.limits.recovery_publications, request.reverse);
@@ -260,14 +255,8 @@ impl Shard {
             1 => return Err(ErrorCode::PermissionDenied),
             _ => return Err(ErrorCode::BadRequest),
         }
-        let allowed = match self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish {
-            Access::Anyone => true,
-            Access::Subscribers => subscribed,
-            Access::Nobody => false,
-        };
-        if !allowed {
-            return Err(ErrorCode::PermissionDenied);
-        }
+        let access = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
+        Authorizer::publish(Identity::Anonymous, access, subscribed)?;
         if request.data.len() > self.node.publication_bytes() {
             return Err(ErrorCode::LimitExceeded);
         }

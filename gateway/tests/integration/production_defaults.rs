@@ -210,9 +210,9 @@ async fn token_without_configured_login_is_rejected_everywhere() {
             raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n")).await;
             let rejected = raw.response().await.unwrap();
             assert_eq!(rejected.status, 401, "{path} {line}");
-            assert!(rejected.text().contains("no login is configured"), "{rejected:?}");
+            assert!(rejected.text().contains("no authentication is configured"), "{rejected:?}");
         }
-        gateway.wait_for_log(&["presented a token", "no login is configured"]).await;
+        gateway.wait_for_log(&["presented a token", "no authentication is configured"]).await;
         let log = gateway.process.log();
         assert!(!log.contains("x.y.z"), "{log}");
         assert_eq!(log.matches("presented a token").count(), 1, "one line in ten seconds: {log}");

@@ -5,7 +5,7 @@ use std::fs;
 use crate::source::{root, sources};
 
 /// Modules of the gateway with their ranks. Modules of one rank do not import each other.
-const LADDER: [(&str, u8); 13] = [
+const LADDER: [(&str, u8); 14] = [
     ("cli", 9),
     ("gateway", 8),
     ("config", 7),
@@ -14,6 +14,7 @@ const LADDER: [(&str, u8); 13] = [
     ("shard", 4),
     ("node", 3),
     ("broker", 2),
+    ("auth", 1),
     ("metrics", 1),
     ("drain", 1),
     ("random", 1),

@@ -2,19 +2,22 @@
 //!
 //! The key is never displayed, and it is compared in constant time.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
-use crate::ingress::origin::OriginPolicy;
+use super::origin::OriginPolicy;
 
 /// How API requests are authenticated.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub enum ApiAuth {
     /// Requests must contain this key.
     Key(String),
     /// Development mode (`--dev`) without a key: all requests except those of pages of other origins.
     Development,
     /// No key is configured: no requests.
+    #[default]
     Disabled,
 }
 
@@ -49,15 +52,21 @@ pub enum ApiAuthError {
 }
 
 impl ApiAuth {
-    /// Authenticates a request.
+    /// Authenticates a request. Like in Centrifugo, the query may contain the key (`api_key`).
     ///
     /// # Errors
     /// See [`ApiAuthError`].
-    pub fn check(&self, headers: &HeaderMap, origins: &OriginPolicy) -> Result<(), ApiAuthError> {
+    pub fn check(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        origins: &OriginPolicy,
+    ) -> Result<(), ApiAuthError> {
         match self {
             Self::Key(key) => {
-                let presented = presented_key(headers).unwrap_or_default();
-                let is_valid = bool::from(presented.as_bytes().ct_eq(key.as_bytes()));
+                let is_key = |presented: &str| bool::from(presented.as_bytes().ct_eq(key.as_bytes()));
+                let is_valid = header_key(headers).is_some_and(is_key)
+                    || query_key(query.unwrap_or_default()).is_some_and(|presented| is_key(&presented));
                 if is_valid { Ok(()) } else { Err(ApiAuthError::InvalidKey) }
             }
             Self::Development if origins.is_allowed(headers) => Ok(()),
@@ -67,12 +76,16 @@ impl ApiAuth {
     }
 }
 
-fn presented_key(headers: &HeaderMap) -> Option<&str> {
+fn header_key(headers: &HeaderMap) -> Option<&str> {
     if let Some(key) = headers.get("x-api-key") {
         return key.to_str().ok();
     }
     let (scheme, key) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("apikey").then(|| key.trim())
+}
+
+fn query_key(query: &str) -> Option<Cow<'_, str>> {
+    form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "api_key").map(|(_, key)| key)
 }
 
 #[cfg(test)]
@@ -84,7 +97,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
             .collect();
-        auth.check(&headers, &OriginPolicy::development(Vec::new()))
+        auth.check(&headers, None, &OriginPolicy::development(Vec::new()))
     }
 
     #[test]
@@ -118,6 +131,9 @@ mod tests {
         let auth = ApiAuth::Key("secret".to_owned());
         assert_eq!(call(&auth, &[("x-api-key", "secret")]), Ok(()));
         assert_eq!(call(&auth, &[("authorization", "apikey secret")]), Ok(()));
+        let query = |query| auth.check(&HeaderMap::new(), Some(query), &OriginPolicy::default());
+        assert_eq!(query("a=b&api_key=secret"), Ok(()));
+        assert_eq!(query("api_key=secre"), Err(ApiAuthError::InvalidKey));
         for headers in [vec![], vec![("x-api-key", "secre")], vec![("authorization", "bearer secret")]] {
             assert_eq!(call(&auth, &headers), Err(ApiAuthError::InvalidKey), "{headers:?}");
         }

@@ -1,0 +1,19 @@
+//! Authorization: which clients may connect, and what they may do with a channel.
+//!
+//! All decisions are pure: facts and rules in, a result with its reason out. Other modules do not compare a client with
+//! a rule.
+//!
+//! - [`Authorizer`]: the decisions; [`Denial`]: the reasons.
+//! - [`ClientMeta`]: the part of a client's request that authentication needs.
+//! - [`api_key`]: authentication of API requests.
+//! - [`origin`]: allowed origins and hosts.
+//! - [`token`]: detects tokens, which are rejected while no authentication is configured.
+
+pub mod api_key;
+mod authorizer;
+mod client_meta;
+pub mod origin;
+pub mod token;
+
+pub use authorizer::{Access, Authorizer, Denial, Identity};
+pub use client_meta::ClientMeta;
