@@ -293,12 +293,13 @@ impl StreamContext {
     }
 
     /// Returns a new WebSocket after its handshake. A client that may not connect gets a close code.
-    pub fn websocket(&self, client: &ClientMeta, encoding: Encoding) -> NewConnectionKind {
-        let denial = self.authorizer.connect(client).err();
+    pub fn websocket(&self, client: ClientMeta, encoding: Encoding) -> NewConnectionKind {
+        let denial = self.authorizer.connect(&client).err();
         if denial == Some(Denial::Token) {
             token::log_rejected("WebSocket handshake");
         }
-        NewConnectionKind::WebSocket { encoding, rejection: denial.map(Disconnect::from) }
+        let client = denial.is_none().then(|| Box::new(client));
+        NewConnectionKind::WebSocket { encoding, client, rejection: denial.map(Disconnect::from) }
     }
 
     /// Returns the new connection and its response head for a valid request for a stream; `None` for any other request.
@@ -315,7 +316,7 @@ impl StreamContext {
             Endpoint::WebSocket => match handshake::negotiate(request) {
                 Handshake::Accepted { headers, encoding } => {
                     let head = response_head::render("HTTP/1.1 101 Switching Protocols", &headers);
-                    Some((self.websocket(&client, encoding), head))
+                    Some((self.websocket(client, encoding), head))
                 }
                 Handshake::Rejected { .. } => None,
             },

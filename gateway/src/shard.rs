@@ -61,6 +61,7 @@ use tokio::sync::mpsc::error::TrySendError;
 pub use sink::{HyperBody, Sink};
 
 use crate::admission::Permit;
+use crate::auth::ClientMeta;
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -142,6 +143,8 @@ pub enum NewConnectionKind {
     WebSocket {
         /// The encoding for the whole connection.
         encoding: Encoding,
+        /// What authentication needs of the client's request; freed once the connect command is accepted.
+        client: Option<Box<ClientMeta>>,
         /// Close it immediately with this code: some clients see a rejection only after the handshake.
         rejection: Option<Disconnect>,
     },

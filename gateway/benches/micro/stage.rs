@@ -131,7 +131,7 @@ fn message(channel: usize) -> BrokerMessage {
 }
 
 fn websocket() -> NewConnectionKind {
-    NewConnectionKind::WebSocket { encoding: Encoding::Json, rejection: None }
+    NewConnectionKind::WebSocket { encoding: Encoding::Json, client: None, rejection: None }
 }
 
 /// The first frames of a client, with a mask of zeros.

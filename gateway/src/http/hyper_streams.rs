@@ -92,7 +92,7 @@ pub async fn websocket(
     *head.headers_mut() = request.headers().clone();
     match handshake::negotiate(&head) {
         Handshake::Accepted { headers, encoding } => {
-            let kind = state.streams.websocket(&ClientMeta::new(&head, peer.address), encoding);
+            let kind = state.streams.websocket(ClientMeta::new(&head, peer.address), encoding);
             let permit = request.extensions_mut().remove::<SharedPermit>();
             let upgrade = hyper::upgrade::on(&mut request);
             let app = Arc::clone(&state);

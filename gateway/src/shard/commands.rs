@@ -111,6 +111,8 @@ impl Shard {
         let client = random::uuid();
         let Some(session) = self.session(connection_id) else { return Outcome::NoReply };
         session.client = Some(client);
+        // Permissions no longer depend on the request; an idle connection must not hold it.
+        session.client_meta = None;
         // The first ping is sent in the second half of the interval, at random, so that pings are spread.
         let interval = self.limits.ping_interval;
         self.set_timer(

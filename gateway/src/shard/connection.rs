@@ -20,6 +20,7 @@ use super::sse_stream::SseStream;
 use super::timer_wheel::Tick;
 use super::websocket::FrameReader;
 use crate::admission::Permit;
+use crate::auth::ClientMeta;
 use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 
@@ -161,6 +162,8 @@ pub(super) enum ConnectionKind {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) encoding: Encoding,
+    /// What authentication needs of the client's request, until the connect command is accepted.
+    pub(super) client_meta: Option<Box<ClientMeta>>,
     /// The client id, once it has connected.
     pub(super) client: Option<Uuid>,
     pub(super) reader: FrameReader,
@@ -254,9 +257,10 @@ impl Connection {
 }
 
 impl Session {
-    pub(super) fn new(encoding: Encoding) -> Self {
+    pub(super) fn new(encoding: Encoding, client_meta: Option<Box<ClientMeta>>) -> Self {
         Self {
             encoding,
+            client_meta,
             client: None,
             reader: FrameReader::default(),
             pong_due: false,

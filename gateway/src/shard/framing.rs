@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn websocket(encoding: Encoding) -> Framing {
-        Framing::new(&NewConnectionKind::WebSocket { encoding, rejection: None }, false)
+        Framing::new(&NewConnectionKind::WebSocket { encoding, client: None, rejection: None }, false)
     }
 
     fn stream(named: bool, chunked: bool) -> Framing {

@@ -208,9 +208,10 @@ enum Opened {
 
 fn open(kind: NewConnectionKind, max_age_at: Option<Tick>) -> (ConnectionKind, Opened) {
     match kind {
-        NewConnectionKind::WebSocket { encoding, rejection } => {
-            (ConnectionKind::WebSocket(Box::new(Session::new(encoding))), Opened::WebSocket(rejection))
-        }
+        NewConnectionKind::WebSocket { encoding, client, rejection } => (
+            ConnectionKind::WebSocket(Box::new(Session::new(encoding, client))),
+            Opened::WebSocket(rejection),
+        ),
         NewConnectionKind::Sse { channels, ping, resume, rejection, .. } => {
             let stream = SseStream::new(ping, resume, max_age_at);
             (ConnectionKind::Sse(Box::new(stream)), Opened::Sse(channels, rejection))

@@ -45,7 +45,7 @@ fn sends_nothing_after_a_close_that_a_dropped_publication_causes() {
     let mut parameters = Parameters::draw(&mut Rng::with_seed(7), Scenario::Unlimited);
     (parameters.channels, parameters.last, parameters.slow) = (1, None, vec![Slow::DropOldest]);
     let mut gateway = Gateway::new(&parameters);
-    let kind = NewConnectionKind::WebSocket { encoding: Encoding::Json, rejection: None };
+    let kind = NewConnectionKind::WebSocket { encoding: Encoding::Json, client: None, rejection: None };
     let mut transport = Transport::open(&mut gateway, 0, kind);
     // The channel is part of the connect command, so a gap in it closes the connection.
     transport.sent = client_frame(0x81, br#"{"id":1,"connect":{"subs":{"a":{}}}}"#);

@@ -104,7 +104,7 @@ impl WebSocketClient {
 
     fn connect(&mut self, context: &mut Context<'_>) {
         let shard = context.rng.usize(..SHARDS);
-        let kind = NewConnectionKind::WebSocket { encoding: self.encoding, rejection: None };
+        let kind = NewConnectionKind::WebSocket { encoding: self.encoding, client: None, rejection: None };
         self.transport = Some(Transport::open(context.gateway, shard, kind));
         context.trace.record(|| format!("client {} connects to shard {shard}", self.id));
         if context.parameters.scenario == Scenario::Faulty && context.rng.u8(..8) == 0 {
