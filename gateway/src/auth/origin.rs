@@ -161,7 +161,31 @@ fn is_local_origin(origin: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn an_origin_with_cors_headers_is_allowed(
+            origin in "(https?://)?[a-z.:0-9\\[\\]*]{0,12}",
+            listed in prop::collection::vec("(https?://)?[a-z.:0-9*]{0,4}", 0..3),
+            host in "[a-z.:0-9\\[\\]]{0,12}",
+            development: bool,
+        ) {
+            let policy = if development { OriginPolicy::development(listed.clone()) } else { OriginPolicy::new(listed.clone()) };
+            let headers = headers(&host, Some(&origin));
+            prop_assert!(policy.cors_origin(&headers).is_none() || policy.is_allowed(&headers));
+            prop_assert!(!listed.contains(&origin) || policy.is_allowed(&headers));
+        }
+
+        #[test]
+        fn a_listed_host_is_allowed_with_any_port(name in "[a-z.]{1,12}", port: u16, loopback: bool) {
+            let policy = HostPolicy::new(std::slice::from_ref(&name), &[]);
+            let host = HeaderValue::from_str(&format!("{name}:{port}")).unwrap();
+            prop_assert!(policy.is_allowed(Some(&host), loopback));
+        }
+    }
 
     fn headers(host: &str, origin: Option<&str>) -> HeaderMap {
         let mut headers = HeaderMap::new();

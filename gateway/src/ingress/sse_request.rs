@@ -191,7 +191,31 @@ impl From<Denial> for SseRejection {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_target_is_parsed_or_ignored(path in "/(sse)?[!-~]{0,20}", query in "[!-~]{0,40}") {
+            if let Ok(uri) = format!("{path}?{query}").parse::<axum::http::Uri>() {
+                let _ = parse(&Request::get(uri).body(()).unwrap());
+            }
+        }
+
+        #[test]
+        fn channel_names_round_trip(names in prop::collection::vec("\\PC{1,20}", 1..4), cursor in "[A-Za-z0-9_-]{1,20}") {
+            let path = utf8_percent_encode(&names[0], NON_ALPHANUMERIC);
+            let single = read(&format!("/sse/{path}?last_event_id={cursor}")).unwrap();
+            prop_assert_eq!((&single.channels[..], single.named), (&names[..1], false));
+            prop_assert_eq!(single.cursor.as_ref(), Some(&cursor));
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(names.iter().map(|name| ("channel", name)));
+            let several = read(&format!("/sse?{}", query.finish())).unwrap();
+            prop_assert_eq!((several.channels, several.named, several.cursor), (names, true, None));
+        }
+    }
 
     fn read(uri: &str) -> Option<SseRequest> {
         parse(&Request::get(uri).body(()).unwrap())
