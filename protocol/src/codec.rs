@@ -5,7 +5,7 @@ use std::iter::FusedIterator;
 
 use memchr::memchr;
 
-use crate::{Command, Publication, Reply, json, protobuf};
+use crate::{Command, DecodeError, Publication, Reply, json, protobuf};
 
 /// The encoding of a connection's messages. Fixed for the life of the connection.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,29 +14,6 @@ pub enum Encoding {
     Json,
     /// Protobuf messages, each preceded by its length as a varint.
     Protobuf,
-}
-
-/// Why a frame cannot be decoded.
-#[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
-pub enum DecodeError {
-    /// The frame contains no message.
-    #[error("the frame is empty")]
-    Empty,
-    /// The frame is not valid in this encoding. The text gives the position and never repeats what the client sent.
-    #[error("malformed frame: {0}")]
-    Malformed(String),
-    /// A command without a known method.
-    #[error("a command names no known method")]
-    UnknownCommand,
-    /// A command with more than one method.
-    #[error("a command names more than one method")]
-    DuplicateMethod,
-    /// A reply or push without a known body.
-    #[error("a reply has no known body")]
-    UnknownReply,
-    /// A reply or push with more than one body.
-    #[error("a reply has more than one body")]
-    DuplicateBody,
 }
 
 impl Encoding {

@@ -21,17 +21,19 @@
 //!
 //! Modules:
 //! - channel names and positions: `channel`, `position`, `cursor`;
-//! - messages: `payload`, `publication`, `command`, `reply`, `push`;
-//! - codes: `error`, `disconnect`, `unsubscribe`;
-//! - encodings: `codec`, `schema` (the table of all fields), `raw_message`, `json`, `protobuf`, `sse`.
+//! - messages: `payload`, `publication`, `command`, `reply`, `results`, `push`;
+//! - codes and errors: `decode_error`, `error`, `disconnect`, `unsubscribe`;
+//! - encodings: `codec`, `schema` (the table of all fields), `map_value`, `raw_message`, `json`, `protobuf`, `sse`.
 
 mod channel;
 mod codec;
 mod command;
 mod cursor;
+mod decode_error;
 mod disconnect;
 mod error;
 mod json;
+mod map_value;
 mod payload;
 mod position;
 mod protobuf;
@@ -39,18 +41,20 @@ mod publication;
 mod push;
 mod raw_message;
 mod reply;
+mod results;
 mod schema;
 pub mod sse;
 mod unsubscribe;
 
 pub use channel::{ChannelName, ChannelNameError};
-pub use codec::{Commands, DecodeError, Encoding, Replies};
+pub use codec::{Commands, Encoding, Replies};
 pub use command::{
     Command, ConnectRequest, HistoryRequest, PresenceRequest, PresenceStatsRequest, PublishRequest,
     RefreshRequest, Request, RpcRequest, SendRequest, Since, SubRefreshRequest, SubscribeRequest, TagsFilter,
     UnsubscribeRequest,
 };
 pub use cursor::{ChannelTag, Cursor, CursorError, CursorPosition};
+pub use decode_error::DecodeError;
 pub use disconnect::Disconnect;
 pub use error::ErrorCode;
 pub use payload::{NESTING_MAX, Payload, PayloadKind};
@@ -60,8 +64,9 @@ pub use push::{
     ConnectPush, DisconnectPush, JoinLeavePush, MessagePush, Push, PushBody, RefreshPush, SubscribePush,
     UnsubscribePush,
 };
-pub use reply::{
-    ConnectResult, HistoryResult, PresenceResult, PresenceStatsResult, PublishResult, RefreshResult, Reply,
-    ReplyBody, ReplyError, RpcResult, SubRefreshResult, SubscribeResult,
+pub use reply::{Reply, ReplyBody, ReplyError};
+pub use results::{
+    ConnectResult, HistoryResult, PresenceResult, PresenceStatsResult, PublishResult, RefreshResult,
+    RpcResult, SubRefreshResult, SubscribeResult,
 };
 pub use unsubscribe::UnsubscribeCode;

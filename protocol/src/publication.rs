@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{DecodeError, Payload, json};
+use crate::Payload;
 
 /// A publication of a channel.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -30,42 +30,4 @@ pub struct ClientInfo {
     pub conn_info: Option<Bytes>,
     /// Application data of the subscription: JSON in the JSON encoding.
     pub chan_info: Option<Bytes>,
-}
-
-impl ClientInfo {
-    /// Encodes the object of the JSON encoding.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text = Vec::new();
-        json::write_client_info(self, &mut text);
-        String::from_utf8(text).unwrap_or_default()
-    }
-
-    /// Decodes the object of the JSON encoding. Unknown fields are ignored.
-    ///
-    /// # Errors
-    /// [`DecodeError::Malformed`] when the text is not such an object.
-    pub fn from_json(text: &str) -> Result<Self, DecodeError> {
-        json::read_client_info(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn client_info_round_trips() {
-        let anonymous = ClientInfo { client: "c1".to_owned(), ..ClientInfo::default() };
-        assert_eq!(anonymous.to_json(), r#"{"user":"","client":"c1"}"#);
-        let named = ClientInfo {
-            user: "an\"n".to_owned(),
-            conn_info: Some(Bytes::from_static(br#"{"n":1.50}"#)),
-            ..anonymous.clone()
-        };
-        for info in [anonymous, named] {
-            assert_eq!(ClientInfo::from_json(&info.to_json()), Ok(info));
-        }
-        assert!(ClientInfo::from_json("[]").is_err() && ClientInfo::from_json("").is_err());
-    }
 }

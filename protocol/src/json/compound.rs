@@ -6,10 +6,18 @@ use std::{fmt, marker::PhantomData};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::{
-    field::{Field, Message, Name, Seed, read_value},
+    field::{Field, Name, Seed, read_value},
     object::Object,
 };
-use crate::schema::MapValue;
+use crate::map_value::MapValue;
+
+/// An object with known fields; see `schema`.
+pub(crate) trait Message: Default {
+    fn write_fields(&self, object: &mut Object<'_>);
+
+    /// Decodes the value of the field `name`; skips it if the field is unknown.
+    fn read_field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
+}
 
 impl<T: Message> Field for T {
     fn is_zero(&self) -> bool {

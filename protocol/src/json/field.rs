@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Object, text};
+use super::text;
 use crate::{Payload, PayloadKind};
 
 /// A value of a field.
@@ -20,14 +20,6 @@ pub(crate) trait Field: Sized {
     fn write(&self, out: &mut Vec<u8>);
 
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
-}
-
-/// An object with known fields; see `schema`.
-pub(crate) trait Message: Default {
-    fn write_fields(&self, object: &mut Object<'_>);
-
-    /// Decodes the value of the field `name`; skips it if the field is unknown.
-    fn read_field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
 /// Decodes the value that follows a name.

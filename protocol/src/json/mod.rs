@@ -1,20 +1,21 @@
 //! The JSON encoding: zero values are omitted, payloads are embedded as raw JSON. A message contains no line break,
 //! which would end it. Errors never repeat what a client sent: it may be a secret.
 
+mod client_info;
 mod compound;
 mod field;
 mod object;
 mod publication;
 mod text;
 
-pub(crate) use field::{Message, ignore_value, read_value};
+pub(crate) use compound::Message;
+pub(crate) use field::{ignore_value, read_value};
 pub(crate) use object::{Object, OneOf};
 pub(crate) use publication::write_push;
 
 use serde_json::error::Category;
 
-use crate::{ClientInfo, Command, DecodeError, Reply, raw_message::RawMessage};
-use field::Field;
+use crate::{Command, DecodeError, Reply, raw_message::RawMessage};
 
 pub(crate) fn write_command(command: &Command, out: &mut Vec<u8>) {
     // A pong with an id would be an unknown command.
@@ -33,17 +34,6 @@ pub(crate) fn read_command(line: &[u8]) -> Result<Command, DecodeError> {
 
 pub(crate) fn read_reply(line: &[u8]) -> Result<Reply, DecodeError> {
     read(line)?.try_into()
-}
-
-pub(crate) fn write_client_info(info: &ClientInfo, out: &mut Vec<u8>) {
-    info.write(out);
-}
-
-pub(crate) fn read_client_info(text: &str) -> Result<ClientInfo, DecodeError> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let info = ClientInfo::read(&mut deserializer).map_err(|error| malformed(&error))?;
-    deserializer.end().map_err(|error| malformed(&error))?;
-    Ok(info)
 }
 
 fn read<B: OneOf>(line: &[u8]) -> Result<RawMessage<u32, B>, DecodeError> {

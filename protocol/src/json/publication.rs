@@ -4,7 +4,8 @@
 use serde::de::MapAccess;
 
 use super::{
-    field::{Field, Message, ignore_value, read_value},
+    compound::Message,
+    field::{Field, ignore_value, read_value},
     object::Object,
     text,
 };

@@ -5,12 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use prost::encoding::{self, DecodeContext, WireType};
 
-use super::{
-    delimited_len, malformed,
-    message::{Body, Message, content, fields, write_body},
-    open,
-};
-use crate::{DecodeError, Payload, schema::MapValue};
+use super::{content, delimited_len, malformed, open};
+use crate::{DecodeError, Payload};
 
 /// A field of a message; zero values are omitted.
 pub(crate) trait Field {
@@ -111,85 +107,4 @@ impl Field for Payload {
         *self = Self::new(Bytes::copy_from_slice(content(wire, buf)?));
         Ok(())
     }
-}
-
-impl<T: Message> Field for T {
-    fn field_len(&self, number: u32) -> usize {
-        delimited_len(number, self.fields_len())
-    }
-
-    fn write_field(&self, number: u32, out: &mut Vec<u8>) {
-        write_body(number, self, out);
-    }
-
-    fn merge(&mut self, wire: WireType, buf: &mut &[u8]) -> Result<(), DecodeError> {
-        fields(content(wire, buf)?, |key, buf| self.merge_field(key, buf))
-    }
-}
-
-impl<T: Message> Field for Option<T> {
-    fn field_len(&self, number: u32) -> usize {
-        self.as_ref().map_or(0, |message| message.field_len(number))
-    }
-
-    fn write_field(&self, number: u32, out: &mut Vec<u8>) {
-        if let Some(message) = self {
-            message.write_field(number, out);
-        }
-    }
-
-    fn merge(&mut self, wire: WireType, buf: &mut &[u8]) -> Result<(), DecodeError> {
-        self.get_or_insert_default().merge(wire, buf)
-    }
-}
-
-impl<T: Message> Field for Vec<T> {
-    fn field_len(&self, number: u32) -> usize {
-        self.iter().map(|message| message.field_len(number)).sum()
-    }
-
-    fn write_field(&self, number: u32, out: &mut Vec<u8>) {
-        self.iter().for_each(|message| message.write_field(number, out));
-    }
-
-    fn merge(&mut self, wire: WireType, buf: &mut &[u8]) -> Result<(), DecodeError> {
-        self.push(T::read_content(content(wire, buf)?)?);
-        Ok(())
-    }
-}
-
-const MAP_KEY: u32 = 1;
-const MAP_VALUE: u32 = 2;
-
-/// Each entry is encoded as a message.
-impl<T: Field + Default + MapValue> Field for Vec<(String, T)> {
-    fn field_len(&self, number: u32) -> usize {
-        self.iter().map(|entry| delimited_len(number, entry_len(entry))).sum()
-    }
-
-    fn write_field(&self, number: u32, out: &mut Vec<u8>) {
-        for entry in self {
-            open(number, entry_len(entry), out);
-            entry.0.write_field(MAP_KEY, out);
-            entry.1.write_field(MAP_VALUE, out);
-        }
-    }
-
-    fn merge(&mut self, wire: WireType, buf: &mut &[u8]) -> Result<(), DecodeError> {
-        if self.len() == T::MAX {
-            return Err(DecodeError::Malformed("too many entries".to_owned()));
-        }
-        let (mut name, mut value) = (String::new(), T::default());
-        fields(content(wire, buf)?, |key, buf| match key.number {
-            MAP_KEY => name.merge(key.wire, buf),
-            MAP_VALUE => value.merge(key.wire, buf),
-            _ => key.skip(buf),
-        })?;
-        self.push((name, value));
-        Ok(())
-    }
-}
-
-fn entry_len<T: Field>((key, value): &(String, T)) -> usize {
-    key.field_len(MAP_KEY) + value.field_len(MAP_VALUE)
 }

@@ -1,9 +1,9 @@
 //! Messages as sequences of fields, and messages with exactly one of several bodies. The fields of each message are in
 //! `schema`.
 
-use prost::encoding::{DecodeContext, WireType, check_wire_type, decode_key, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 
-use super::{CHANNEL, Field, delimited_len, malformed, open, split_message};
+use super::{CHANNEL, content, delimited_len, field::Field, malformed, open};
 use crate::{DecodeError, Push, raw_message::RawMessage};
 
 /// The key of a field: its number and wire type.
@@ -65,12 +65,6 @@ pub(crate) fn write_body(number: u32, body: &impl Body, out: &mut Vec<u8>) {
 
 pub(crate) fn read_body<B: Body>(key: Key, buf: &mut &[u8]) -> Result<B, DecodeError> {
     B::read_content(content(key.wire, buf)?)
-}
-
-/// Splits off the content of a length-delimited field.
-pub(super) fn content<'a>(wire: WireType, buf: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
-    check_wire_type(WireType::LengthDelimited, wire).map_err(|error| malformed(&error))?;
-    split_message(buf)
 }
 
 /// Calls `read` for each field of a message.

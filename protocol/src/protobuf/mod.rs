@@ -1,6 +1,7 @@
 //! The Protobuf encoding: each message is preceded by its length. Payloads are unchanged. A length is checked against
 //! the frame before memory is allocated for it.
 
+mod compound;
 mod field;
 mod message;
 
@@ -8,7 +9,7 @@ pub(crate) use field::Field;
 pub(crate) use message::{Key, Message, OneOf, body_len, read_body, write_body};
 
 use message::{Body, message_len, read_message, write_message};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use prost::encoding::{WireType, check_wire_type, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use crate::{Command, DecodeError, Publication, Reply, ReplyBody, Request};
 
@@ -59,6 +60,12 @@ pub(crate) fn split_message<'a>(buf: &mut &'a [u8]) -> Result<&'a [u8], DecodeEr
     let len = prost::encoding::decode_varint(buf).map_err(|error| malformed(&error))?;
     let len = usize::try_from(len).map_err(|_| cut_off())?;
     buf.split_off(..len).ok_or_else(cut_off)
+}
+
+/// Splits off the content of a length-delimited field.
+fn content<'a>(wire: WireType, buf: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    check_wire_type(WireType::LengthDelimited, wire).map_err(|error| malformed(&error))?;
+    split_message(buf)
 }
 
 /// Returns the encoded length of a field with content of length `len`.
