@@ -10,6 +10,7 @@ mod access_log;
 pub mod check;
 pub mod config;
 pub mod drill;
+pub mod generate;
 mod io;
 pub mod migrate;
 pub mod serve;
@@ -31,6 +32,10 @@ pub enum Cli {
     Check(check::Args),
     /// Run failure drills against Redis and verify recovery
     Drill(Box<drill::Args>),
+    /// Print the completion script of a shell
+    Completions(generate::CompletionsArgs),
+    /// Write the manual pages to a directory
+    Man(generate::ManArgs),
 }
 
 /// Parses the command line. Prints help, the version or an error, and exits, if required.

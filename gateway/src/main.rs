@@ -14,5 +14,7 @@ fn main() -> ExitCode {
         Cli::Migrate(args) => args.run(),
         Cli::Check(args) => args.run(),
         Cli::Drill(args) => args.run(),
+        Cli::Completions(args) => args.run(),
+        Cli::Man(args) => args.run(),
     }
 }

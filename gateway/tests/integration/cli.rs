@@ -41,6 +41,29 @@ fn invalid_configuration_is_rejected_with_file_line_and_key() {
 }
 
 #[test]
+fn completions_and_manual_pages_name_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = Command::new(binary()).args(["completions", shell]).output().unwrap();
+        let text = String::from_utf8(script.stdout).unwrap();
+        assert!(
+            script.status.success() && text.contains("serve") && text.contains("drill"),
+            "{shell}: {text}"
+        );
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man");
+    let written = Command::new(binary()).arg("man").arg(&pages).output().unwrap();
+    assert!(written.status.success(), "{written:?}");
+    for page in ["earshot.1", "earshot-serve.1", "earshot-drill.1"] {
+        let text = std::fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}: {text}");
+    }
+    let rejected = Command::new(binary()).args(["man", "/dev/null/man"]).output().unwrap();
+    assert_eq!(rejected.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&rejected.stderr).contains("/dev/null/man"), "{rejected:?}");
+}
+
+#[test]
 fn address_in_use_is_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
