@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use earshot::broker::BrokerMessage;
-use earshot::broker::redis::bench::Hearing;
+use earshot::broker::redis::bench::PushReader;
 
 use crate::encode::payload;
 use crate::race::{Race, timed};
@@ -15,15 +15,15 @@ const BATCH: usize = 256;
 pub(crate) fn run(race: &Race) {
     for (size, label) in [(128, "128 B"), (4096, "4 KiB")] {
         let wire = wire(&payload(size));
-        let hearing = Hearing::default();
+        let reader = PushReader::default();
         let mut batch = Vec::with_capacity(BATCH);
         race.run(
             &format!("hear: a push message, {label}"),
             timed(BATCH, || {
                 for _ in 0..BATCH {
-                    assert!(hearing.hear(&wire));
+                    assert!(reader.read(&wire));
                 }
-                assert!(hearing.take(&mut batch, BATCH));
+                assert!(reader.take(&mut batch, BATCH));
                 batch.clear();
             }),
             "a copy of channel and payload",

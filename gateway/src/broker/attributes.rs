@@ -1,7 +1,7 @@
-//! What travels with a payload where the way has room for it: tags, and the client that published.
+//! Tags and publisher of a publication.
 //!
-//! Owns the values and their text in a log and its envelope: `{"tags":{…},"info":{…}}`, or nothing at all. Must never
-//! fail a publication: its place in the log matters more than its attributes.
+//! Owns the values and their text in a log and in a logged message: `{"tags":{…},"info":{…}}`, or nothing. Must never
+//! fail a publication: invalid attributes are dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
 use serde_json::value::RawValue;
 
-/// The attributes of a publication; cloning shares them. Most publications have none, which costs a word.
+/// The attributes of a publication; cloning shares them. An empty value takes one word.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attributes(Option<Arc<Given>>);
 
@@ -20,23 +20,23 @@ pub struct Attributes(Option<Arc<Given>>);
 struct Given {
     tags: Vec<(String, String)>,
     info: Option<ClientInfo>,
-    /// Counted once: a publication is weighed for each subscriber.
+    /// Computed once, since it is needed for each subscriber.
     cost: usize,
 }
 
 impl Attributes {
-    /// Tags by the publisher, each key once, and the client that it is.
+    /// Creates attributes from the tags, each key once, and the publishing client.
     pub fn new(tags: Vec<(String, String)>, info: Option<ClientInfo>) -> Self {
         let any = !tags.is_empty() || info.is_some();
         Self(any.then(|| Arc::new(Given { cost: cost(&tags, info.as_ref()), tags, info })))
     }
 
-    /// Whether there are none.
+    /// Whether there are no attributes.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// What the publisher attached.
+    /// The tags.
     pub fn tags(&self) -> &[(String, String)] {
         self.0.as_ref().map_or(&[], |given| &given.tags)
     }
@@ -46,18 +46,18 @@ impl Attributes {
         self.tags().iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 
-    /// The client that published, if it was one.
+    /// The publishing client, if it was one.
     pub fn info(&self) -> Option<&ClientInfo> {
         self.0.as_ref()?.info.as_ref()
     }
 
-    /// Bytes that they hold in memory.
+    /// Bytes in memory.
     #[inline]
     pub fn cost(&self) -> usize {
         self.0.as_ref().map_or(0, |given| given.cost)
     }
 
-    /// Their text; empty when there are none.
+    /// The text; empty without attributes.
     pub(super) fn to_json(&self) -> Vec<u8> {
         let mut text = Vec::new();
         if self.is_empty() {
@@ -67,7 +67,7 @@ impl Attributes {
         if !self.tags().is_empty() {
             text.extend_from_slice(b"\"tags\":");
             let pairs = self.tags().iter().map(|(key, value)| (key, value));
-            // Neither texts nor a vector can fail; if they could, no attributes are better than half of them.
+            // Strings and vectors cannot fail to serialize. If one did, no attributes are better than incomplete ones.
             if serde_json::Serializer::new(&mut text).collect_map(pairs).is_err() {
                 return Vec::new();
             }
@@ -83,7 +83,7 @@ impl Attributes {
         text
     }
 
-    /// Reads their text. What cannot be read is left out.
+    /// Parses the text. Invalid parts are dropped.
     pub(super) fn from_json(text: &[u8]) -> Self {
         if text.is_empty() {
             return Self::default();
@@ -125,7 +125,7 @@ impl<'de> Visitor<'de> for PairsVisitor {
     type Value = Pairs;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of texts")
+        f.write_str("an object with string values")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_left_out() {
+    fn drops_invalid_parts() {
         for text in ["", "{", "[]", r#"{"tags":{"a":1}}"#, "{}", r#"{"later":1}"#, r#"{"info":null}"#] {
             assert_eq!(Attributes::from_json(text.as_bytes()), Attributes::default(), "{text}");
         }
@@ -174,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(
+        fn decodes_what_was_encoded(
             tags in vec((any::<String>(), any::<String>()), 0..4),
             user in option::of(any::<String>()),
         ) {

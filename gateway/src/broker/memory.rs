@@ -1,7 +1,7 @@
-//! The memory broker: what is published in this process is heard in this process.
+//! The memory broker: publications stay within this process.
 //!
-//! Owns nothing but the order of publications. Must never wait: the listener's calls are synchronous, and the lock
-//! that orders them is never held across an await.
+//! Owns the order of publications. Must never wait: the handler's calls are synchronous, and the lock is never held
+//! across an await.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,23 +11,23 @@ use earshot_protocol::ChannelName;
 
 use super::{Attributes, BrokerEventHandler, BrokerMessage};
 
-/// A broker without a server: each publication goes straight to the listener.
+/// A broker without a server: each publication goes directly to the handler.
 pub struct MemoryBroker {
-    listener: Arc<dyn BrokerEventHandler>,
-    /// Serialises the listener's calls.
+    handler: Arc<dyn BrokerEventHandler>,
+    /// Serializes the calls of the handler.
     order: Mutex<()>,
 }
 
 impl MemoryBroker {
-    /// A broker that delivers to `listener`.
-    pub fn new(listener: Arc<dyn BrokerEventHandler>) -> Self {
-        Self { listener, order: Mutex::default() }
+    /// Creates a broker that delivers to `handler`.
+    pub fn new(handler: Arc<dyn BrokerEventHandler>) -> Self {
+        Self { handler, order: Mutex::default() }
     }
 
-    /// Delivers one payload at once. The listener must not publish from within its call.
+    /// Delivers one payload at once. The handler must not publish from within its call.
     pub fn publish(&self, channel: &ChannelName, data: Bytes, attributes: Attributes) {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        self.listener.on_message(BrokerMessage { channel: channel.as_str().to_owned(), data }, attributes);
+        self.handler.on_message(BrokerMessage { channel: channel.as_str().to_owned(), data }, attributes);
     }
 }
 
@@ -43,11 +43,11 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Ear(Mutex<Vec<(String, Bytes, Attributes)>>);
+    struct Recorder(Mutex<Vec<(String, Bytes, Attributes)>>);
 
-    impl BrokerEventHandler for Ear {
+    impl BrokerEventHandler for Recorder {
         fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
-            panic!("memory gives each publication with its attributes: {messages:?}");
+            panic!("on_messages called: {messages:?}");
         }
 
         fn on_message(&self, message: BrokerMessage, attributes: Attributes) {
@@ -55,25 +55,25 @@ mod tests {
         }
 
         fn on_local_publish(&self, message: BrokerMessage) {
-            panic!("memory is never away: {message:?}");
+            panic!("on_local_publish called: {message:?}");
         }
 
         fn on_gap(&self, gap: TopicGap) {
-            panic!("memory loses nothing: {gap:?}");
+            panic!("on_gap called: {gap:?}");
         }
     }
 
     #[test]
-    fn delivers_at_once_in_order_and_untouched() {
-        let ear = Arc::new(Ear::default());
-        let broker = MemoryBroker::new(ear.clone());
+    fn delivers_immediately_in_order_and_unchanged() {
+        let recorder = Arc::new(Recorder::default());
+        let broker = MemoryBroker::new(recorder.clone());
         let channel = ChannelName::parse("news").unwrap();
         let payloads = [Bytes::from_static(b"1"), Bytes::new(), Bytes::from_static(b"\xff\0\r\n")];
         let attributes = Attributes::new(vec![("a".to_owned(), "b".to_owned())], None);
         for payload in &payloads {
             broker.publish(&channel, payload.clone(), attributes.clone());
         }
-        let heard = ear.0.lock().unwrap();
-        assert_eq!(*heard, payloads.map(|data| ("news".to_owned(), data, attributes.clone())));
+        let received = recorder.0.lock().unwrap();
+        assert_eq!(*received, payloads.map(|data| ("news".to_owned(), data, attributes.clone())));
     }
 }

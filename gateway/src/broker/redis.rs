@@ -1,21 +1,21 @@
-//! One Redis instance: a plain `PUBLISH` in, a plain `PUBLISH` out; and logs, where a namespace wants them.
+//! One Redis deployment: plain `PUBLISH` in, plain `PUBLISH` out; and logs, if a namespace configures them.
 //!
-//! Two links (more in a cluster), each a task with a connection of its own: the *subscriber* carries nothing but subscriptions and PING,
-//! the *command* link carries what is published. Both dial anew for ever. Must never say that something is heard, or
-//! was published, before the server confirmed it; and must never lose anything without saying so.
+//! Two links (more in a cluster), each a task with its own connection: the *subscriber link* carries only
+//! subscriptions and PING, the *command link* carries publications. Both reconnect indefinitely. Must never report a
+//! topic as active, or a message as published, before the server has confirmed it; and must never lose a message
+//! without reporting a gap.
 //!
-//! - `settings`: the server, time-outs, bounds.
-//! - `table`: what is wanted, and what is confirmed.
-//! - `requests`: subscriptions in chunks, each confirmed or refused.
-//! - `handover`, `echo`: the bounded way from a connection to the listener, each publication once.
-//! - `route`: where a subscriber link connects to.
-//! - `subscriber`, `listening`: the life of the subscriber link, and of one connection of it.
-//! - `outbox`, `commands`: what Redis is to be asked, and the command link.
-//! - `alone`: what goes on in this node while Redis is away.
+//! - `settings`: the server, timeouts, bounds.
+//! - `subscription_table`: desired and active topics. `subscribe_commands`: subscriptions in chunks.
+//! - `receive_queue`, `pattern_dedup`: the bounded queue from a connection to the handler.
+//! - `subscriber_link`, `subscriber_connection`, `link_target`: the subscriber link, one of its connections, its
+//!   server.
+//! - `command_queue`, `command_link`: the queue of commands, and the command link.
+//! - `local_fallback`: delivery within this node while Redis is unavailable.
 //! - `cluster`: the same over several servers.
-//! - `log`, `log_script`: logs of channels, and the scripts that keep them.
-//! - `probe`, `probe_tracker`, `ping`, `status`: whether a link receives and lives, and what is told about it.
-//! - `error_reply`: what an error reply of a server means.
+//! - `log`, `scripts`: logs of channels, and the scripts that keep them.
+//! - `probe`, `probe_tracker`, `prober`, `ping`: whether a link receives; `status`: what is reported about it.
+//! - `error_reply`: the meaning of an error reply.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,146 +24,163 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 use redis::Value;
 
-use self::alone::Alone;
 use self::cluster::Cluster;
-use self::cluster::commands::ClusterCommands;
-use self::cluster::shards::Shards;
-use self::commands::Commands;
-use self::log_script::Call;
-use self::outbox::{Outbox, Request, Told};
-use self::route::Route;
+use self::cluster::command_link::ClusterCommandLink;
+use self::cluster::sharded_links::ShardedLinks;
+use self::command_link::CommandLink;
+use self::command_queue::{CommandReply, CommandSender, RedisRequest};
+use self::link_target::LinkTarget;
+use self::local_fallback::LocalFallback;
+use self::scripts::ScriptCall;
 use self::status::LinkState;
-use self::subscriber::{Subscriber, Wishes};
+use self::subscriber_link::{DesiredSubscriptions, SubscriberLink};
 use super::log::{AppendOptions, LogConfig, LogPage};
 use super::{BrokerError, BrokerEventHandler, DeliveryScope, LinkStatus, Topic, WhenUnavailable};
 use crate::drain::Drain;
 use earshot_redis_link::Dialer;
 
-mod alone;
 #[doc(hidden)]
 pub mod bench;
 mod cluster;
-mod commands;
-mod echo;
+mod command_link;
+mod command_queue;
 mod error_reply;
-mod handover;
-mod listening;
+mod link_target;
+mod local_fallback;
 mod log;
-mod log_script;
-mod outbox;
+mod pattern_dedup;
 mod ping;
 mod probe;
 mod probe_tracker;
 mod prober;
-mod requests;
-mod route;
+mod receive_queue;
+mod scripts;
 mod settings;
 mod status;
-mod subscriber;
-mod table;
+mod subscribe_commands;
+mod subscriber_connection;
+mod subscriber_link;
+mod subscription_table;
 #[cfg(test)]
 mod tests;
 
 pub use settings::RedisSettings;
 
-/// A broker on one Redis instance.
+/// A broker on one Redis deployment.
 pub struct RedisBroker {
     settings: Arc<RedisSettings>,
-    wishes: Arc<Wishes>,
-    outbox: Outbox,
+    subscriptions: Arc<DesiredSubscriptions>,
+    command_sender: CommandSender,
     commands: Arc<LinkState>,
-    /// Only a cluster has any.
-    shards: Option<Arc<Shards>>,
+    /// Only in a cluster.
+    shards: Option<Arc<ShardedLinks>>,
 }
 
 impl RedisBroker {
-    /// Starts both links. They connect in the background, and go on trying until `drain` stops them.
-    pub fn start(settings: RedisSettings, listener: Arc<dyn BrokerEventHandler>, drain: &Drain) -> Arc<Self> {
+    /// Starts both links. They connect in the background, and reconnect until `drain` stops them.
+    pub fn start(settings: RedisSettings, handler: Arc<dyn BrokerEventHandler>, drain: &Drain) -> Arc<Self> {
         let settings = Arc::new(settings);
         let address = settings.instance.location();
-        let (hears, says) =
+        let (subscribe_dialer, command_dialer) =
             (Dialer::new(&settings.instance, "subscriptions"), Dialer::new(&settings.instance, "commands"));
         let state = |link, dialer: &Dialer| {
             LinkState::new(&settings.instance.name, link, address.clone()).with_replica(dialer.replica_flag())
         };
-        let wishes = Arc::new(Wishes::new(state("subscriptions", &hears)));
-        let commands = Arc::new(state("commands", &says));
-        let (outbox, inbox) =
-            outbox::outbox(&settings, Alone { state: commands.clone(), listener: listener.clone() });
-        let subscriber = |route, listener, is_part| Subscriber {
+        let subscriptions = Arc::new(DesiredSubscriptions::new(state("subscriptions", &subscribe_dialer)));
+        let commands = Arc::new(state("commands", &command_dialer));
+        let (command_sender, command_queue) = command_queue::command_queue(
+            &settings,
+            LocalFallback { state: commands.clone(), handler: handler.clone() },
+        );
+        let subscriber = |target, handler, is_partial| SubscriberLink {
             settings: settings.clone(),
-            route,
-            wishes: wishes.clone(),
-            listener,
-            outbox: outbox.clone(),
+            target,
+            subscriptions: subscriptions.clone(),
+            handler,
+            command_sender: command_sender.clone(),
             commands: commands.clone(),
-            is_part,
+            is_partial,
         };
         let mut shards = None;
         if let Some(cluster) = Cluster::new(&settings) {
-            let anywhere = subscriber(Route::Anywhere(cluster.clone()), listener.clone(), true);
-            drain.spawn(anywhere.run(drain.clone()));
-            let link = ClusterCommands::new(&settings, &cluster, &commands, inbox);
+            let any_node = subscriber(LinkTarget::AnyNode(cluster.clone()), handler.clone(), true);
+            drain.spawn(any_node.run(drain.clone()));
+            let link = ClusterCommandLink::new(&settings, &cluster, &commands, command_queue);
             drain.spawn(link.run(drain.clone()));
-            let place = Shards::new(&settings, &cluster, (outbox.clone(), commands.clone()), listener, drain);
-            drain.spawn(place.clone().run(drain.clone()));
-            shards = Some(place);
+            let links = ShardedLinks::new(
+                &settings,
+                &cluster,
+                (command_sender.clone(), commands.clone()),
+                handler,
+                drain,
+            );
+            drain.spawn(links.clone().run(drain.clone()));
+            shards = Some(links);
             drain.spawn(cluster.run(drain.clone()));
         } else {
-            drain.spawn(subscriber(Route::Server(Box::new(hears)), listener, false).run(drain.clone()));
-            let link = Commands { settings: settings.clone(), dialer: says, state: commands.clone(), inbox };
+            drain.spawn(
+                subscriber(LinkTarget::Server(Box::new(subscribe_dialer)), handler, false).run(drain.clone()),
+            );
+            let link = CommandLink {
+                settings: settings.clone(),
+                dialer: command_dialer,
+                state: commands.clone(),
+                command_queue,
+            };
             drain.spawn(link.run(drain.clone()));
         }
-        Arc::new(Self { settings, wishes, outbox, commands, shards })
+        Arc::new(Self { settings, subscriptions, command_sender, commands, shards })
     }
 
-    /// Hears a topic from now on; resolves when the server has confirmed it. See [`super::Broker::subscribe`].
+    /// Subscribes to a topic; resolves when the server has confirmed it. See [`super::Broker::subscribe`].
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] or [`BrokerError::Refused`].
+    /// [`BrokerError::Unavailable`] or [`BrokerError::Rejected`].
     pub async fn subscribe(
         &self,
         topic: &Topic,
         when_unavailable: WhenUnavailable,
     ) -> Result<(), BrokerError> {
-        let wish = match (topic, &self.shards) {
-            (Topic::Sharded(_), Some(shards)) => shards.want(topic),
+        let confirmation = match (topic, &self.shards) {
+            (Topic::Sharded(_), Some(shards)) => shards.subscribe(topic),
             (Topic::Sharded(_), None) => {
-                return Err(BrokerError::Refused("only a cluster has shard channels".to_owned()));
+                return Err(BrokerError::Rejected("sharded channels require a cluster".to_owned()));
             }
-            (Topic::Channel(_) | Topic::Pattern(_), _) => self.wishes.want(topic),
+            (Topic::Channel(_) | Topic::Pattern(_), _) => self.subscriptions.subscribe(topic),
         };
-        let Some(confirmation) = wish else { return Ok(()) };
+        let Some(confirmation) = confirmation else { return Ok(()) };
         let limit = self.settings.instance.command_timeout;
         tokio::select! {
             biased;
             confirmed = tokio::time::timeout(limit, confirmation) => match confirmed {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway stops".to_owned())),
+                Ok(Err(_)) => Err(BrokerError::Unavailable("the gateway is shutting down".to_owned())),
                 Err(_) => Err(BrokerError::Unavailable(format!("not confirmed within {limit:?}"))),
             },
-            () = self.go_without(topic), if when_unavailable == WhenUnavailable::Local => Ok(()),
+            () = self.wait_for_fallback(topic), if when_unavailable == WhenUnavailable::Local => Ok(()),
         }
     }
 
-    async fn go_without(&self, topic: &Topic) {
+    async fn wait_for_fallback(&self, topic: &Topic) {
         match (topic, &self.shards) {
-            (Topic::Sharded(_), Some(shards)) => shards.go_without(topic).await,
+            (Topic::Sharded(_), Some(shards)) => shards.wait_for_fallback(topic).await,
             (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => {
-                self.wishes.go_without(topic).await
+                self.subscriptions.wait_for_fallback(topic).await
             }
         }
     }
 
-    /// No longer hears a topic.
+    /// Unsubscribes from a topic.
     pub fn unsubscribe(&self, topic: &Topic) {
         match (topic, &self.shards) {
-            (Topic::Sharded(_), Some(shards)) => shards.forget(topic),
-            (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => self.wishes.forget(topic),
+            (Topic::Sharded(_), Some(shards)) => shards.unsubscribe(topic),
+            (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => {
+                self.subscriptions.unsubscribe(topic)
+            }
         }
     }
 
-    /// Publishes one payload, untouched. The place in the order is taken at once. See [`super::Broker::publish`].
+    /// Publishes one payload unchanged. The call takes the place in the order. See [`super::Broker::publish`].
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -173,12 +190,13 @@ impl RedisBroker {
         data: Bytes,
         when_unavailable: WhenUnavailable,
     ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + 'static + use<> {
-        let alone = when_unavailable == WhenUnavailable::Local;
-        let answer = self.outbox.ask(Request::Publish { channel: channel.clone(), data, alone });
-        async move { answer.await.map(|told| told.reach()) }
+        let allow_local = when_unavailable == WhenUnavailable::Local;
+        let answer =
+            self.command_sender.submit(RedisRequest::Publish { channel: channel.clone(), data, allow_local });
+        async move { answer.await.map(|reply| reply.scope()) }
     }
 
-    /// As [`RedisBroker::publish`], to those alone who hear the channel as [`Topic::Sharded`].
+    /// As [`RedisBroker::publish`], with sharded pub/sub.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -188,13 +206,17 @@ impl RedisBroker {
         data: Bytes,
         when_unavailable: WhenUnavailable,
     ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + 'static + use<> {
-        let alone = when_unavailable == WhenUnavailable::Local;
-        let answer = self.outbox.ask(Request::PublishSharded { channel: channel.clone(), data, alone });
-        async move { answer.await.map(|told| told.reach()) }
+        let allow_local = when_unavailable == WhenUnavailable::Local;
+        let answer = self.command_sender.submit(RedisRequest::PublishSharded {
+            channel: channel.clone(),
+            data,
+            allow_local,
+        });
+        async move { answer.await.map(|reply| reply.scope()) }
     }
 
-    /// Appends a payload to a log and publishes it as a [`super::log::LoggedMessage`], in one step. The place in the
-    /// order, among plain publications too, is taken by the call itself. See [`super::Broker::append`].
+    /// Appends a payload to a log and publishes it, in one step. The call takes the place in the order. See
+    /// [`super::Broker::append`].
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -203,14 +225,14 @@ impl RedisBroker {
         log: &LogConfig,
         channel: &ChannelName,
         data: Bytes,
-        extras: AppendOptions,
+        options: AppendOptions,
         seen: Option<StreamPosition>,
     ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + 'static + use<> {
-        let answer = self.call(log::append(log, channel, data, extras, seen));
+        let answer = self.call(log::append(log, channel, data, options, seen));
         async move { answer.await.and_then(log::position) }
     }
 
-    /// Says where a log stands. Writes nothing.
+    /// Reads the position of a log. Writes nothing.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -218,7 +240,7 @@ impl RedisBroker {
         self.call(log::open(log, channel)).await.and_then(log::page)
     }
 
-    /// Reads entries behind the last position that was handed out, in order; a log that is behind it begins anew.
+    /// Reads entries after the last delivered position, in order; a log that is behind it begins a new epoch.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -232,7 +254,7 @@ impl RedisBroker {
         self.call(log::follow(log, channel, seen, limit)).await.and_then(log::page)
     }
 
-    /// Reads entries behind an offset, in order.
+    /// Reads entries after an offset, in order.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -246,7 +268,7 @@ impl RedisBroker {
         self.call(log::read_after(log, channel, after, limit)).await.and_then(log::page)
     }
 
-    /// Reads entries before an offset (`None`: from the end), against their order.
+    /// Reads entries before an offset (`None`: from the end), in reverse order.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -260,7 +282,7 @@ impl RedisBroker {
         self.call(log::read_before(log, channel, before, limit)).await.and_then(log::page)
     }
 
-    /// Removes the entries of a log; its numbers go on.
+    /// Removes the entries of a log; its numbering continues.
     ///
     /// # Errors
     /// See [`BrokerError`].
@@ -268,15 +290,18 @@ impl RedisBroker {
         self.call(log::clear(log, channel)).await.map(drop)
     }
 
-    fn call(&self, call: Call) -> impl Future<Output = Result<Value, BrokerError>> + Send + 'static + use<> {
-        let answer = self.outbox.ask(Request::Script(call));
-        async move { answer.await.map(Told::value) }
+    fn call(
+        &self,
+        call: ScriptCall,
+    ) -> impl Future<Output = Result<Value, BrokerError>> + Send + 'static + use<> {
+        let answer = self.command_sender.submit(RedisRequest::Script(call));
+        async move { answer.await.map(CommandReply::value) }
     }
 
-    /// How the links stand.
+    /// The status of the links.
     pub fn links(&self) -> Vec<LinkStatus> {
         let sharded = self.shards.as_ref().and_then(|shards| shards.status());
-        [self.commands.status(), self.wishes.status()].into_iter().chain(sharded).collect()
+        [self.commands.status(), self.subscriptions.status()].into_iter().chain(sharded).collect()
     }
 }
 

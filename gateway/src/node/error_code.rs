@@ -13,7 +13,7 @@ impl From<&BrokerError> for ErrorCode {
         match error {
             BrokerError::Unavailable(_) => Self::Internal,
             BrokerError::Busy => Self::TooManyRequests,
-            BrokerError::Refused(_) => Self::PermissionDenied,
+            BrokerError::Rejected(_) => Self::PermissionDenied,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::log_follower::Ingest;
 use super::messages::ChannelGap;
 use super::publication::Publication;
 use super::registry::ChannelRegistry;
-use crate::broker::log::{CLEARED, LoggedMessage};
+use crate::broker::log::{CLEARED_MESSAGE, LoggedMessage};
 use crate::broker::{
     AffectedTopics, Attributes, BrokerEventHandler, BrokerMessage, GapCause, Topic, TopicGap,
 };
@@ -98,7 +98,7 @@ impl ChannelRegistry {
         data: &Bytes,
         batches: &mut [Vec<Arc<Publication>>],
     ) {
-        if data[..] == *CLEARED {
+        if data[..] == *CLEARED_MESSAGE {
             return channel.state().clear_log_history(&self.budget);
         }
         let Some(envelope) = LoggedMessage::decode(data) else {

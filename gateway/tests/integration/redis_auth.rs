@@ -52,7 +52,7 @@ async fn rotated_password_is_read_from_its_file() {
     std::fs::write(&file, "second-s3cret\n").unwrap();
     gateway.wait_for_ready_status(200).await;
     subscribers.verify(1).await;
-    gateway.wait_for_log(&["Redis refuses us"]).await;
+    gateway.wait_for_log(&["Redis rejected the connection"]).await;
     let log = gateway.process.log();
     assert!(!log.contains("s3cret") && !log.contains("a1#"), "{log}");
 }
@@ -80,7 +80,7 @@ async fn revoked_channel_permission_affects_only_that_channel() {
 
     // Redis disconnects clients that are subscribed to channels that their user may no longer access.
     redis.run(&["ACL", "SETUSER", "gateway", "resetchannels", "&kept"]).await;
-    gateway.wait_for_cause("2 topics that were heard before are refused now").await;
+    gateway.wait_for_cause("2 topics that were active before are rejected now").await;
     gateway.wait_for_ready_status(503).await;
     control.resubscribe_after_gaps(1).await;
     redis.publish("kept", b"1").await;

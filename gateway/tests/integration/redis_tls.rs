@@ -214,6 +214,6 @@ async fn tls_mismatch_of_url_and_port_is_reported() {
     ] {
         let gateway = Gateway::settings().environment("REDIS_URL", &url).start_unready().await;
         gateway.wait_for_cause(words).await;
-        gateway.wait_for_log(&["Redis refuses us"]).await;
+        gateway.wait_for_log(&["Redis rejected the connection"]).await;
     }
 }

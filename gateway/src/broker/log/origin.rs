@@ -1,21 +1,21 @@
-//! Since when a channel has a log, and the position of a channel that has none yet.
+//! When a log began, and the position of a channel that has no log yet.
 //!
-//! A subscriber of a channel without a log needs a position, and must be able to come back with it to any node after the
-//! first publication, although reading a log writes nothing. So the position says when, by the server's clock, and in
-//! which state of the server there was no log: a *provisional* epoch. The log keeps when and in which state its first
-//! entry was written, its [`LogOrigin`]. A provisional position belongs to the log when nothing can have been published
-//! and lost in between. A restart, a promotion of a replica, and an eviction change the state; deletion of the keys does
-//! not, and is not detected. Pure. Must never accept a position where continuity is in doubt.
+//! A subscriber of a channel without a log needs a position that any node accepts after the first publication,
+//! although reading a log writes nothing. So the position names the time, by the server's clock, and the state of the
+//! server at which there was no log: a *provisional* epoch. The log stores the time and the state of its first entry,
+//! its [`LogOrigin`]. A provisional position belongs to the log when nothing can have been published and lost in
+//! between. A restart, a promotion of a replica, and an eviction change the state; deleting the keys does not, and is
+//! not detected. Pure. Must never accept a position where continuity is in doubt.
 
 use earshot_protocol::Epoch;
 
-/// Minutes that fit into an epoch beside the server: more than a century.
+/// Bits of the minutes in an epoch: more than a century.
 const MINUTE_BITS: u32 = 26;
-/// Bits of the digest of the server's state that an epoch keeps.
+/// Bits of the digest of the server's state in an epoch.
 const SERVER_BITS: u32 = 26;
 
-/// The longest time, in minutes, between a provisional position and the first entry of its log. What remains of a log
-/// that has expired is kept for longer than that after its last entry, so a log that began and expired in between would
+/// The longest time, in minutes, between a provisional position and the first entry of its log. The position of an
+/// expired log is kept for longer than that after its last entry, so a log that began and expired in between would
 /// still be known.
 const MINUTES_MAX: u32 = 24 * 60 - 2;
 
@@ -29,14 +29,14 @@ pub struct LogOrigin {
 }
 
 impl LogOrigin {
-    /// Reads the minute and the digest that the scripts answer; `None` when the digest is not known.
+    /// Parses the minute and the digest in the reply of a script; `None` when the digest is unknown.
     pub fn read(minute: &str, digest: &str) -> Option<Self> {
         let minute = minute.parse::<u32>().ok().filter(|minute| *minute < 1 << MINUTE_BITS)?;
         let server = u32::from_str_radix(digest.get(..8)?, 16).ok()? >> (u32::BITS - SERVER_BITS);
         Some(Self { minute, server })
     }
 
-    /// The epoch of a channel that had no log at this moment.
+    /// The provisional epoch of a channel that had no log at this moment.
     pub fn epoch(self) -> Epoch {
         Epoch::provisional(u64::from(self.minute) << SERVER_BITS | u64::from(self.server))
     }
@@ -49,13 +49,13 @@ impl LogOrigin {
         Some(Self { minute, server })
     }
 
-    /// Whether a log that began at this moment is the first one since another moment at which there was none.
+    /// Whether a log that began at this moment is the first one since `none_at`, when there was none.
     pub fn is_first_since(self, none_at: Self) -> bool {
         self.server == none_at.server
             && self.minute.checked_sub(none_at.minute).is_some_and(|minutes| minutes <= MINUTES_MAX)
     }
 
-    /// Whether, when there was no log at both moments, there was none in between.
+    /// Whether, without a log at both moments, there was none in between.
     pub fn is_same_absence(self, other: Self) -> bool {
         self.server == other.server && self.minute.abs_diff(other.minute) <= MINUTES_MAX
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_survives_its_epoch() {
+    fn an_origin_round_trips_through_its_epoch() {
         for minute in [0, 1, 30_000_000, (1 << MINUTE_BITS) - 1] {
             let origin = origin(minute);
             assert!(origin.epoch().is_provisional() && origin.epoch().as_u64() < 1 << 53);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_log_since_continues() {
+    fn only_the_first_log_since_matches() {
         let log = origin(30_000_000);
         assert!(log.is_first_since(log) && log.is_first_since(origin(30_000_000 - MINUTES_MAX)));
         assert!(!log.is_first_since(origin(30_000_000 - MINUTES_MAX - 1)), "another may have expired");

@@ -1,33 +1,33 @@
-//! The way of a message from the wire into a batch, for the micro-benchmarks. Must never be used by the gateway itself.
+//! Reading push messages, for the micro-benchmarks. Must never be used by the gateway itself.
 
 use redis::aio::AsyncPushSender;
 use redis::{PushInfo, Value};
 
-use super::handover::{Handover, Taken};
+use super::receive_queue::{Dequeued, ReceiveQueue};
 use super::settings::RedisSettings;
 use crate::broker::BrokerMessage;
 
-/// What a subscriber link hears with.
+/// The receive queue of a subscriber link.
 #[derive(Debug)]
-pub struct Hearing(Handover);
+pub struct PushReader(ReceiveQueue);
 
-impl Default for Hearing {
+impl Default for PushReader {
     fn default() -> Self {
-        Self(Handover::new(&RedisSettings::default(), None))
+        Self(ReceiveQueue::new(&RedisSettings::default(), None))
     }
 }
 
-impl Hearing {
-    /// One push message as it stands on the wire; `false` when it is none.
-    pub fn hear(&self, wire: &[u8]) -> bool {
+impl PushReader {
+    /// Reads one push message in wire format. Returns `false` for anything else.
+    pub fn read(&self, wire: &[u8]) -> bool {
         match redis::parse_redis_value(wire) {
             Ok(Value::Push { kind, data }) => self.0.send(PushInfo { kind, data }).is_ok(),
             _ => false,
         }
     }
 
-    /// Takes up to `most` of what was heard.
+    /// Takes up to `most` messages.
     pub fn take(&self, batch: &mut Vec<BrokerMessage>, most: usize) -> bool {
-        matches!(self.0.take(batch, most), Taken::Messages)
+        matches!(self.0.dequeue(batch, most), Dequeued::Messages)
     }
 }

@@ -1,13 +1,12 @@
-//! A Redis Cluster, as far as the links of a broker share it: who owns which slot, and how a node is dialled.
+//! A Redis Cluster, as shared by the links of a broker: the owners of slots, and connecting to nodes.
 //!
-//! Owns the topology: read at the start, again whenever somebody found it wrong or lost a node, and now and then by
-//! itself. Must never send a publication or hear one.
+//! Owns the topology: it is read at the start, after it was found wrong or a node was lost, and periodically. Must
+//! never publish or receive a message.
 //!
-//! - `topology`: the map of slots, as a node tells it.
-//! - `bus`: whether a node hears the others.
-//! - `shards`, `shard_line`, `shard_probe`: links to the nodes that carry shard channels, how they are spoken to, and
-//!   whether they hear.
-//! - `nodes`, `lane`, `commands`: what the cluster is asked, in order for each slot.
+//! - `topology`: the map of slots.
+//! - `bus`: whether a node receives from the others.
+//! - `sharded_links`, `sharded_connection`, `sharded_prober`: the links to the nodes that carry sharded channels.
+//! - `node_pool`, `slot_queue`, `command_link`: commands, in order for each slot.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,35 +22,35 @@ use crate::drain::Drain;
 use earshot_redis_link::{Backoff, ConnectConfig, Dialer, LinkError, NodeAddress};
 
 pub(super) mod bus;
-pub(super) mod commands;
-pub(super) mod lane;
-mod nodes;
-pub(super) mod shard_line;
-pub(super) mod shard_probe;
-pub(super) mod shards;
+pub(super) mod command_link;
+mod node_pool;
+pub(super) mod sharded_connection;
+pub(super) mod sharded_links;
+pub(super) mod sharded_prober;
+pub(super) mod slot_queue;
 pub(super) mod topology;
 
-use bus::Bus;
+use bus::BusSnapshot;
 use topology::Topology;
 
-/// The longest time between two readings of the topology.
-const REFRESH: Duration = Duration::from_secs(5);
-/// The shortest time between two readings: many find out at once that something has moved.
-const REFRESH_MIN: Duration = Duration::from_millis(100);
-/// How long one node may keep us waiting before the next one is tried beside it.
-const STAGGER: Duration = Duration::from_millis(500);
+/// The longest interval between two reads of the topology.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest interval between two reads: many links detect a move at the same time.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// How long one node may take before the next one is tried concurrently.
+const STAGGER_DELAY: Duration = Duration::from_millis(500);
 
-/// What the links of one broker know of their cluster.
+/// The state that the links of one broker share.
 pub(super) struct Cluster {
     settings: ConnectConfig,
     seeds: Vec<NodeAddress>,
-    look_limit: Duration,
+    check_timeout: Duration,
     topology: watch::Sender<Arc<Topology>>,
     stale: Notify,
 }
 
 impl Cluster {
-    /// The cluster behind these settings; `None` when they name none.
+    /// Creates the state; `None` when the settings name no cluster.
     pub(super) fn new(settings: &RedisSettings) -> Option<Arc<Self>> {
         let more = settings.instance.cluster.as_ref()?;
         let mut seeds: Vec<_> = NodeAddress::from_config(&settings.instance).into_iter().collect();
@@ -59,35 +58,35 @@ impl Cluster {
         Some(Arc::new(Self {
             settings: settings.instance.clone(),
             seeds,
-            look_limit: settings.ping_timeout,
+            check_timeout: settings.ping_timeout,
             topology: watch::Sender::new(Arc::default()),
             stale: Notify::new(),
         }))
     }
 
-    /// Keeps the topology until the gateway stops.
+    /// Keeps the topology up to date until the gateway stops.
     pub(super) async fn run(self: Arc<Self>, drain: Drain) {
         tokio::select! {
             biased;
             () = drain.stopped() => {}
-            () = self.keep() => {}
+            () = self.maintain() => {}
         }
     }
 
-    async fn keep(&self) {
+    async fn maintain(&self) {
         let mut backoff = Backoff::new(&self.settings);
         loop {
             match self.read().await {
                 Ok(topology) => {
                     backoff.reset();
                     self.topology.send_replace(Arc::new(topology));
-                    // Sent although nothing may have changed: whoever found it wrong waits for a newer one.
-                    tokio::time::sleep(REFRESH_MIN).await;
-                    let _ = tokio::time::timeout(REFRESH, self.stale.notified()).await;
+                    // Sent even if nothing has changed: a link that found it wrong waits for a newer one.
+                    tokio::time::sleep(REFRESH_INTERVAL_MIN).await;
+                    let _ = tokio::time::timeout(REFRESH_INTERVAL, self.stale.notified()).await;
                 }
                 Err(failure) => {
-                    tracing::debug!(instance = %self.settings.name, cause = %failure, "no topology");
-                    tokio::time::sleep(backoff.next(&failure).max(REFRESH_MIN)).await;
+                    tracing::debug!(instance = %self.settings.name, cause = %failure, "reading the cluster topology failed");
+                    tokio::time::sleep(backoff.next(&failure).max(REFRESH_INTERVAL_MIN)).await;
                 }
             }
         }
@@ -95,49 +94,49 @@ impl Cluster {
 
     async fn read(&self) -> Result<Topology, LinkError> {
         let attempts = self.candidates().into_iter().map(|node| async move {
-            let (mut connection, _) = self.dial_in_touch(&node, "topology", deaf).await?;
-            let question = redis::cmd("CLUSTER").arg("SLOTS").take();
+            let (mut connection, _) = self.dial_connected(&node, "topology", ignore_pushes).await?;
+            let question = redis::cmd("CLUSTER").arg("SLOT_COUNT").take();
             let answer = connection.send_packed_command(&question).await?;
-            let unknown = || LinkError::Unreachable(format!("{node} knows no slots"));
+            let unknown = || LinkError::Unreachable(format!("{node} reports no slots"));
             Topology::read(&answer, &node).ok_or_else(unknown)
         });
-        first(attempts).await
+        first_success(attempts).await
     }
 
-    /// The topology as it is known now.
+    /// The present topology.
     pub(super) fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())
     }
 
-    /// Tells from now on when it is time to look at the topology again.
-    pub(super) fn readings(&self) -> watch::Receiver<Arc<Topology>> {
+    /// Changes after each read of the topology.
+    pub(super) fn updates(&self) -> watch::Receiver<Arc<Topology>> {
         self.topology.subscribe()
     }
 
-    /// The topology is in doubt: it is read again soon.
-    pub(super) fn doubt(&self) {
+    /// Requests a read of the topology.
+    pub(super) fn invalidate_topology(&self) {
         self.stale.notify_one();
     }
 
-    /// A node said where a slot is now.
+    /// Stores the new owner of a slot, as a node reported it.
     pub(super) fn moved(&self, slot: u16, node: &NodeAddress) {
         self.topology.send_if_modified(|topology| {
             if topology.owner(slot) != Some(node) {
                 Arc::make_mut(topology).moved(slot, node);
             }
-            // Whoever heard it says when it is time to place anew.
+            // The caller requests the placement.
             false
         });
-        self.doubt();
+        self.invalidate_topology();
     }
 
-    /// What waits for a place may have one by now.
-    pub(super) fn place_again(&self) {
+    /// Requests the placement of misplaced topics.
+    pub(super) fn request_placement(&self) {
         self.topology.send_modify(|_| {});
-        self.doubt();
+        self.invalidate_topology();
     }
 
-    /// One attempt to connect to one node.
+    /// Connects to one node.
     pub(super) async fn dial(
         &self,
         node: &NodeAddress,
@@ -148,36 +147,36 @@ impl Cluster {
         attempt.dial(pushes).await.map_err(|failure| failure.with_node(node))
     }
 
-    /// Connects to any node that is in touch with the cluster; `pushes` makes a sender for each attempt.
+    /// Connects to any node that reaches the majority; `pushes` creates a push sender for each attempt.
     pub(super) async fn dial_any<P: AsyncPushSender + Clone>(
         &self,
         purpose: &str,
         pushes: impl Fn(&NodeAddress) -> P,
-    ) -> Result<(NodeAddress, MultiplexedConnection, Bus, P), LinkError> {
+    ) -> Result<(NodeAddress, MultiplexedConnection, BusSnapshot, P), LinkError> {
         let attempts = self.candidates().into_iter().map(|node| {
             let pushes = pushes(&node);
             async move {
-                let (connection, bus) = self.dial_in_touch(&node, purpose, pushes.clone()).await?;
+                let (connection, bus) = self.dial_connected(&node, purpose, pushes.clone()).await?;
                 Ok((node, connection, bus, pushes))
             }
         });
-        first(attempts).await
+        first_success(attempts).await
     }
 
-    async fn dial_in_touch(
+    async fn dial_connected(
         &self,
         node: &NodeAddress,
         purpose: &str,
         pushes: impl AsyncPushSender,
-    ) -> Result<(MultiplexedConnection, Bus), LinkError> {
+    ) -> Result<(MultiplexedConnection, BusSnapshot), LinkError> {
         let connection = self.dial(node, purpose, pushes).await?;
-        let bus = Bus::look(connection.clone(), self.look_limit)
+        let bus = BusSnapshot::read(connection.clone(), self.check_timeout)
             .await
             .map_err(|failure| failure.with_node(node))?;
         Ok((connection, bus))
     }
 
-    /// Every node that may be there, in an order of its own each time, those that were told of first.
+    /// Every known node in random order, the reported ones before the configured ones.
     fn candidates(&self) -> Vec<NodeAddress> {
         let topology = self.topology();
         let mut nodes = topology.nodes().to_vec();
@@ -195,27 +194,27 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// Takes the pushes of a connection that carries no subscription.
-fn deaf(_: PushInfo) -> Result<(), SendError> {
+/// Ignores the pushes of a connection without subscriptions.
+fn ignore_pushes(_: PushInfo) -> Result<(), SendError> {
     Ok(())
 }
 
-/// The first attempt that succeeds. The next one begins when one has failed, or when it takes its time: a node that
-/// hangs must not hold up what others can do.
-async fn first<T>(
+/// The first attempt that succeeds. The next one starts when one has failed, or after a delay, so that a node that
+/// does not answer does not delay the others.
+async fn first_success<T>(
     attempts: impl IntoIterator<Item = impl Future<Output = Result<T, LinkError>>>,
 ) -> Result<T, LinkError> {
     let mut attempts = attempts.into_iter();
-    let mut under_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     let mut why = LinkError::Unreachable("no node of the cluster is known".to_owned());
     loop {
-        under_way.extend(attempts.next());
-        if under_way.is_empty() {
+        in_flight.extend(attempts.next());
+        if in_flight.is_empty() {
             return Err(why);
         }
-        match tokio::time::timeout(STAGGER, under_way.next()).await {
+        match tokio::time::timeout(STAGGER_DELAY, in_flight.next()).await {
             Ok(Some(Ok(done))) => return Ok(done),
-            // A refusal has somebody who must act; it outweighs nodes that are merely away.
+            // A rejection needs action by an operator, so it takes precedence over unreachable nodes.
             Ok(Some(Err(failure))) if !matches!(why, LinkError::Rejected(_)) => why = failure,
             Ok(_) | Err(_) => {}
         }

@@ -1,6 +1,6 @@
-//! What an error reply of a server means for the request and its connection.
+//! The meaning of an error reply for the command and its connection.
 //!
-//! Owns the one list of errors that pass by themselves. Pure.
+//! Owns the list of temporary errors. Pure.
 
 use redis::{ErrorKind, RedisError};
 
@@ -9,18 +9,18 @@ use earshot_redis_link::server_message;
 /// The kinds of error replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorReply {
-    /// The ACL denies the request to the user: the connection itself is good.
+    /// The ACL denies the command; the connection is usable.
     Forbidden,
     /// The server does not know the command. Some servers disable commands; all know PING.
     UnknownCommand,
-    /// The state of the server, which will pass: it loads, it is busy, its primary is away.
+    /// A temporary state of the server: loading, busy, or without a primary.
     Passing,
-    /// Anything else.
+    /// Any other error.
     Rejected,
 }
 
 impl ErrorReply {
-    /// Reads the text of a reply, which begins with its code.
+    /// Parses the text of a reply, which begins with its code.
     pub(super) fn of(text: &str) -> Self {
         match text.split(' ').next().unwrap_or_default() {
             "NOPERM" => Self::Forbidden,
@@ -31,7 +31,7 @@ impl ErrorReply {
         }
     }
 
-    /// The text of an error that a server replied; `None` when the error is the connection's.
+    /// The text of an error reply; `None` for an error of the connection.
     pub(super) fn text(error: &RedisError) -> Option<String> {
         matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension).then(|| server_message(error))
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_says_what_an_error_means() {
+    fn classifies_errors_by_their_code() {
         for (reply, meaning) in [
             ("-NOPERM User web has no permissions to access one of the channels", ErrorReply::Forbidden),
             ("-ERR unknown command 'PUBLISH', with args beginning with: ", ErrorReply::UnknownCommand),

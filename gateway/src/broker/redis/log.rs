@@ -1,7 +1,7 @@
 //! Logs in Redis: a stream and a hash for each channel, written by one script.
 //!
-//! Owns the keys, what the scripts are told, and what their answers mean. The scripts own the rules: see `log.lua`.
-//! Must never number anything itself, nor touch one of the keys otherwise than by the scripts.
+//! Owns the keys, the arguments of the scripts, and their replies. The scripts own the rules: see `log.lua`. Must
+//! never assign a number, or access the keys without a script.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,34 +10,34 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, Epoch, StreamPosition};
 use redis::Value;
 
-use super::log_script::{APPEND, CLEAR, Call, READ};
+use super::scripts::{APPEND, CLEAR, READ, ScriptCall};
 use crate::broker::Attributes;
 use crate::broker::BrokerError;
-use crate::broker::log::{AppendOptions, CLEARED, LogConfig, LogEntry, LogOrigin, LogPage};
+use crate::broker::log::{AppendOptions, CLEARED_MESSAGE, LogConfig, LogEntry, LogOrigin, LogPage};
 use earshot_redis_link::slot;
 
-/// How long a publication's idempotency key is remembered.
+/// How long an idempotency key is stored.
 const IDEMPOTENCY: Duration = Duration::from_secs(300);
-/// How much longer than its entries a log's position is kept. A log that has expired is not a log that was lost:
-/// without this, whoever listens to a quiet channel would be told of a gap each time that it speaks again.
+/// How much longer the position of a log is kept than its entries. An expired log is not a lost log: without this,
+/// subscribers of a quiet channel would get a gap at each new publication.
 const POSITION_LINGER: Duration = Duration::from_secs(86_400);
-/// Bytes of a page, so that a log of large entries is read in many answers rather than in a huge one.
+/// Bytes of a page, so that a log of large entries is read in several replies.
 const PAGE_BYTES: usize = 1024 * 1024;
-/// The longest time that Redis takes without its sum with the clock overflowing; far beyond any use.
-const EXPIRE_MOST: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// The longest time that Redis can add to the clock without an overflow; far beyond any use.
+const EXPIRE_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Numbers, keeps and publishes one payload. `seen` is the last position that somebody was given.
+/// Appends and publishes one payload. `seen` is the last position that was delivered.
 pub(super) fn append(
     log: &LogConfig,
     channel: &ChannelName,
     data: Bytes,
-    extras: AppendOptions,
+    options: AppendOptions,
     seen: Option<StreamPosition>,
-) -> Call {
-    let AppendOptions { attributes, idempotency_key } = extras;
+) -> ScriptCall {
+    let AppendOptions { attributes, idempotency_key } = options;
     let mut keys = keys(log, channel);
     let tagged = tagged(log, channel);
-    // The length of the channel: otherwise (a, b:c) and (a:b, c) had one key.
+    // The length of the channel keeps (a, b:c) and (a:b, c) apart.
     let length = tagged.len();
     keys.extend(idempotency_key.map(|key| format!("{}idempotency:{length}:{tagged}:{key}", log.key_prefix)));
     let mut arguments = vec![
@@ -54,17 +54,22 @@ pub(super) fn append(
     if let Some(StreamPosition { epoch, offset }) = seen {
         arguments.extend([epoch.to_string().into(), offset.to_string().into()]);
     }
-    Call { source: &APPEND, keys, arguments, answer_bytes: 0 }
+    ScriptCall { source: &APPEND, keys, arguments, answer_bytes: 0 }
 }
 
-/// Asks where the log stands. Writes nothing.
-pub(super) fn open(log: &LogConfig, channel: &ChannelName) -> Call {
+/// Reads the position of the log. Writes nothing.
+pub(super) fn open(log: &LogConfig, channel: &ChannelName) -> ScriptCall {
     read(log, channel, ["XRANGE", "-", "+"], 0)
 }
 
-/// Reads entries behind the last position that was handed out; a log that is behind it begins anew. Writes nothing when
+/// Reads entries after the last delivered position; a log that is behind it begins a new epoch. Writes nothing when
 /// there was no log at that position.
-pub(super) fn follow(log: &LogConfig, channel: &ChannelName, seen: StreamPosition, limit: usize) -> Call {
+pub(super) fn follow(
+    log: &LogConfig,
+    channel: &ChannelName,
+    seen: StreamPosition,
+    limit: usize,
+) -> ScriptCall {
     let mut call = read_after(log, channel, seen.offset, limit);
     if seen.epoch.is_provisional() {
         return call;
@@ -75,21 +80,26 @@ pub(super) fn follow(log: &LogConfig, channel: &ChannelName, seen: StreamPositio
     call
 }
 
-/// Few enough bits for a client that keeps numbers as floating point, and never nought, which is nobody's.
+/// At most 48 bits, for clients with floating-point numbers; never zero, which means unset.
 fn new_epoch() -> Bytes {
     Epoch::from_u64(crate::random::u64() % ((1 << 48) - 1) + 1).to_string().into()
 }
 
-/// Reads entries behind an offset, in order.
-pub(super) fn read_after(log: &LogConfig, channel: &ChannelName, after: u64, limit: usize) -> Call {
+/// Reads entries after an offset, in order.
+pub(super) fn read_after(log: &LogConfig, channel: &ChannelName, after: u64, limit: usize) -> ScriptCall {
     match after.checked_add(1) {
         Some(first) => read(log, channel, ["XRANGE", &first.to_string(), "+"], limit),
         None => read(log, channel, ["XRANGE", "-", "+"], 0),
     }
 }
 
-/// Reads entries before an offset (`None`: from the end), against their order.
-pub(super) fn read_before(log: &LogConfig, channel: &ChannelName, before: Option<u64>, limit: usize) -> Call {
+/// Reads entries before an offset (`None`: from the end), in reverse order.
+pub(super) fn read_before(
+    log: &LogConfig,
+    channel: &ChannelName,
+    before: Option<u64>,
+    limit: usize,
+) -> ScriptCall {
     match before {
         None => read(log, channel, ["XREVRANGE", "+", "-"], limit),
         Some(0) => read(log, channel, ["XREVRANGE", "+", "-"], 0),
@@ -97,21 +107,21 @@ pub(super) fn read_before(log: &LogConfig, channel: &ChannelName, before: Option
     }
 }
 
-fn read(log: &LogConfig, channel: &ChannelName, range: [&str; 3], limit: usize) -> Call {
+fn read(log: &LogConfig, channel: &ChannelName, range: [&str; 3], limit: usize) -> ScriptCall {
     let mut arguments: Vec<Bytes> = range.map(|word| Bytes::copy_from_slice(word.as_bytes())).into();
     arguments.extend([limit.to_string().into(), PAGE_BYTES.to_string().into()]);
     let answer_bytes = if limit == 0 { 0 } else { PAGE_BYTES };
-    Call { source: &READ, keys: keys(log, channel), arguments, answer_bytes }
+    ScriptCall { source: &READ, keys: keys(log, channel), arguments, answer_bytes }
 }
 
 /// Removes the entries.
-pub(super) fn clear(log: &LogConfig, channel: &ChannelName) -> Call {
+pub(super) fn clear(log: &LogConfig, channel: &ChannelName) -> ScriptCall {
     let channel_name = Bytes::copy_from_slice(channel.as_str().as_bytes());
-    let arguments = vec![channel_name, Bytes::from_static(CLEARED), verb(log)];
-    Call { source: &CLEAR, keys: keys(log, channel), arguments, answer_bytes: 0 }
+    let arguments = vec![channel_name, Bytes::from_static(CLEARED_MESSAGE), verb(log)];
+    ScriptCall { source: &CLEAR, keys: keys(log, channel), arguments, answer_bytes: 0 }
 }
 
-/// How the scripts publish.
+/// The publish command of the scripts.
 fn verb(log: &LogConfig) -> Bytes {
     Bytes::from_static(if log.sharded { b"SPUBLISH" } else { b"PUBLISH" })
 }
@@ -121,7 +131,7 @@ fn keys(log: &LogConfig, channel: &ChannelName) -> Vec<String> {
     vec![format!("{key_prefix}stream:{channel}"), format!("{key_prefix}stream-meta:{channel}")]
 }
 
-/// The channel as it stands in its keys. Where it is their hash tag, their slot is that of the channel itself.
+/// The channel as it appears in its keys. As the hash tag, it gives them the slot of the channel.
 fn tagged<'c>(log: &LogConfig, channel: &'c ChannelName) -> Cow<'c, str> {
     let name = channel.as_str();
     if !log.channel_hash_tag || slot::hash_tag(name).is_some() {
@@ -135,16 +145,16 @@ fn tagged<'c>(log: &LogConfig, channel: &'c ChannelName) -> Cow<'c, str> {
 }
 
 fn millis(span: Duration) -> Bytes {
-    span.min(EXPIRE_MOST).as_millis().max(1).to_string().into()
+    span.min(EXPIRE_MAX).as_millis().max(1).to_string().into()
 }
 
-/// What an append answered.
+/// Parses the reply to an append.
 pub(super) fn position(answer: Value) -> Result<StreamPosition, BrokerError> {
     let [epoch, offset] = array(answer).ok_or_else(foreign)?;
     place(epoch, offset).ok_or_else(foreign)
 }
 
-/// What a read answered.
+/// Parses the reply to a read.
 pub(super) fn page(answer: Value) -> Result<LogPage, BrokerError> {
     let Value::Array(values) = answer else { return Err(foreign()) };
     let values = match <[Value; 2]>::try_from(values) {
@@ -155,7 +165,7 @@ pub(super) fn page(answer: Value) -> Result<LogPage, BrokerError> {
     };
     let [epoch, offset, entries, minute, server] = values.try_into().map_err(|_| foreign())?;
     let (Some(top), Value::Array(entries)) = (place(epoch, offset), entries) else { return Err(foreign()) };
-    // An entry that is not ours stands there by somebody else's hand, and goes with the next append.
+    // An entry in another format was written by another program; the next append removes it.
     let entries = entries.into_iter().filter_map(entry).filter(|entry| entry.offset <= top.offset);
     Ok(LogPage { top: Some(top), entries: entries.collect(), origin: origin(minute, server) })
 }
@@ -165,7 +175,7 @@ fn origin(minute: Value, server: Value) -> Option<LogOrigin> {
 }
 
 fn foreign() -> BrokerError {
-    BrokerError::Refused("the keys of the log hold something else".to_owned())
+    BrokerError::Rejected("the keys of the log have another format".to_owned())
 }
 
 fn place(epoch: Value, offset: Value) -> Option<StreamPosition> {

@@ -1,6 +1,6 @@
-//! PING with a time-out: the proof that a connection lives.
+//! PING with a timeout.
 //!
-//! Owns the question, not its consequences: the caller drops the connection when there is no answer.
+//! Owns the check; the caller drops the connection when it fails.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use super::error_reply::ErrorReply;
 use earshot_redis_link::LinkError;
 
-/// Asks once. Returns the moment of the question: the server was alive then or later.
+/// Sends PING. Returns the time before it was sent: the server was alive then or later.
 pub(super) async fn ping(
     mut connection: MultiplexedConnection,
     limit: Duration,
@@ -23,9 +23,9 @@ pub(super) async fn ping(
         Ok(Ok(_)) => Ok(asked),
         Ok(Err(error)) => match ErrorReply::text(&error) {
             Some(text) => match ErrorReply::of(&text) {
-                // An ACL may deny PING: that reply is an answer, too.
+                // An ACL may deny PING; the error reply proves the same.
                 ErrorReply::Forbidden | ErrorReply::Passing => Ok(asked),
-                // A server that answers everything with an error is of no use.
+                // A server that answers every command with an error is not usable.
                 ErrorReply::UnknownCommand | ErrorReply::Rejected => {
                     Err(LinkError::Unreachable(format!("PING is answered with an error: {text}")))
                 }
@@ -36,7 +36,7 @@ pub(super) async fn ping(
     }
 }
 
-/// A clock that first ticks after one interval, and never catches up on ticks that were missed.
+/// A timer that first fires after one interval, and does not make up for missed ticks.
 pub(super) fn clock(interval: Duration) -> Interval {
     let mut clock = tokio::time::interval_at(Instant::now() + interval, interval);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,23 +1,23 @@
-//! The proof that the subscriber link receives: numbered publications of our own, on a channel of this very connection.
+//! Proof that the subscriber link receives: numbered publications on a channel of this connection.
 //!
-//! A probe is published where all publications of the node go, over the command link, so it finds what an answered PING
-//! does not: a server that publishers no longer reach, a right that was revoked, a subscription that is not there.
+//! A probe is published where all publications of the node go, over the command link. So it detects what an answered
+//! PING does not: a server that publishers no longer reach, a revoked permission, a missing subscription.
 //!
 //! # What each observation proves
 //!
 //! Let S be the server of the subscription and C the server of the command link. TCP keeps the order of a connection, and
-//! a Redis server writes publications and answers to a connection in the order in which it executed the commands.
+//! a Redis server writes publications and replies to a connection in the order in which it executed the commands.
 //!
-//! 1. *Probe n arrives.* C reached S when n was published: whatever was published on C before n, and reached S by the same
-//!    way, was received before n. It proves nothing about a probe or publication that took another way.
+//! 1. *Probe n arrives.* C reached S when n was published: everything published on C before n that took the same way
+//!    to S was received before n. It proves nothing about a probe or publication that took another way.
 //! 2. *Probe m is acknowledged, n is sent after that and arrives, m does not.* m was executed before n. If both were
 //!    executed on S, S wrote m before n: m is lost, and with it possibly everything since the last good probe.
 //! 3. *Probe m is acknowledged, a PING on the subscription is sent after that and answered, m has not arrived.* The same
 //!    proof without a later probe, again only if C is S.
 //! 4. *The acknowledgement counts no receivers.* No subscription of C has the channel: C is not S.
-//! 5. *A probe over the subscriber connection itself arrives.* The subscription works. It proves nothing about C, so it
-//!    does not move the moment from which a gap is counted.
-//! 6. *Nothing arrives and no PING is answered.* Nothing is proven: the answer may stand behind very many publications.
+//! 5. *A probe over the subscriber connection itself arrives.* The subscription works. It proves nothing about C, so
+//!    it does not move the start of a gap.
+//! 6. *Nothing arrives and PING is not answered.* Nothing is proven: the reply may be queued after many publications.
 //!
 //! Per topology:
 //!
@@ -34,11 +34,11 @@
 //! - *Several `urls`*: each is a server with links and probes of its own.
 //!
 //! Where 2 to 4 do not apply, probes without an answer are counted: [`MISSES_MAX`] when nothing else arrives,
-//! [`MISSES_WHILE_RECEIVING_MAX`] when other publications do, and [`MISSES_WHILE_BEHIND_MAX`] when besides no PING is
-//! answered, which is what a long backlog looks like.
+//! [`MISSES_WHILE_RECEIVING_MAX`] when other publications do, and [`MISSES_WHILE_BEHIND_MAX`] when also PING is not
+//! answered, as with a long backlog.
 //!
-//! Owns what has arrived, and what an answer to a `PUBLISH` means; [`super::prober`] publishes. Must never take trouble of
-//! the command link for a loss.
+//! Owns what has arrived, and the meaning of a reply to `PUBLISH`; [`super::prober`] publishes. Must never take a
+//! failure of the command link for a loss.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,48 +48,47 @@ use redis::{RedisError, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::command_queue::{CommandReply, CommandResult};
 use super::error_reply::ErrorReply;
-use super::outbox::{Answer, Told};
 use super::probe_tracker::{ProbeSent, ProbeTracker, Skipped};
 use super::status::LinkConnection;
 use crate::broker::BrokerError;
 use crate::random;
 
-/// The least that a round waits for its probe, however often there is one: a moment in which a busy node or server does
-/// nothing is no loss.
+/// The shortest timeout of a round, whatever the interval: a busy node or server may pause for a moment.
 pub(super) const ROUND_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
-/// Rounds in a row without an answer after which the link counts as deaf.
+/// Consecutive rounds without an answer after which the link counts as not receiving.
 pub(super) const MISSES_MAX: u32 = 2;
 
-/// The same although other publications arrive, while PINGs on the subscription are answered.
+/// The same while other publications arrive and PING is answered.
 pub(super) const MISSES_WHILE_RECEIVING_MAX: u32 = 4;
 
-/// The same although other publications arrive, while no PING is answered: the answer may stand behind very many.
+/// The same while other publications arrive and PING is not answered: the reply may be queued after many publications.
 pub(super) const MISSES_WHILE_BEHIND_MAX: u32 = 10;
 
-/// The longest time between two probes over the command link, however long the interval of the rounds: a loss between
-/// two probes that both arrive is not found.
+/// The longest interval between two probes over the command link, whatever the interval of the rounds: a loss between
+/// two probes that both arrive is not detected.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What came back, as the reading side of a connection notes it.
+/// The probes of one connection, as its reader updates them.
 #[derive(Debug)]
-pub(super) struct Echoes {
+pub(super) struct ProbeReplies {
     channel: String,
     tracker: Mutex<ProbeTracker>,
-    /// Things that were heard, confirmations included.
-    heard: AtomicU64,
-    /// How many probes have arrived.
+    /// The number of pushes received, confirmations included.
+    pushes: AtomicU64,
+    /// The number of probes that have arrived.
     arrivals: watch::Sender<u64>,
 }
 
-impl Echoes {
-    /// For a channel that no other connection has: its name begins with `prefix`.
+impl ProbeReplies {
+    /// Creates a unique channel name with this prefix.
     pub(super) fn new(prefix: &str) -> Arc<Self> {
         Arc::new(Self {
             channel: format!("{prefix}{:016x}", random::u64()),
             tracker: Mutex::new(ProbeTracker::new(Instant::now())),
-            heard: AtomicU64::new(0),
+            pushes: AtomicU64::new(0),
             arrivals: watch::Sender::new(0),
         })
     }
@@ -99,17 +98,17 @@ impl Echoes {
         self.tracker().send(Instant::now())
     }
 
-    /// The server has told something, whatever it is.
-    pub(super) fn hears(&self) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
+    /// Counts a push of the server.
+    pub(super) fn on_push(&self) {
+        self.pushes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether a publication is a probe of ours.
-    pub(super) fn takes(&self, channel: &str, data: &[u8]) -> bool {
+    /// Accepts a publication that is a probe. Returns `false` for any other.
+    pub(super) fn accept(&self, channel: &str, data: &[u8]) -> bool {
         if !channel.starts_with(&self.channel) {
             return false;
         }
-        // What somebody else publishes there proves nothing.
+        // A publication of another program on this channel proves nothing.
         let number = std::str::from_utf8(data).ok().and_then(|text| text.parse().ok());
         if number.is_some_and(|number| self.tracker().receive(number)) {
             self.arrivals.send_modify(|arrivals| *arrivals += 1);
@@ -117,14 +116,14 @@ impl Echoes {
         true
     }
 
-    /// What the names of its channels begin with.
+    /// The prefix of its channels.
     pub(super) fn channel(&self) -> &str {
         &self.channel
     }
 
-    /// How many things were heard so far.
-    pub(super) fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+    /// The number of pushes received so far.
+    pub(super) fn pushes(&self) -> u64 {
+        self.pushes.load(Ordering::Relaxed)
     }
 
     /// Changes with each probe that arrives.
@@ -132,7 +131,7 @@ impl Echoes {
         self.arrivals.subscribe()
     }
 
-    /// Discards the probes that are under way; see [`ProbeTracker::clear`].
+    /// Discards the probes in flight; see [`ProbeTracker::clear`].
     pub(super) fn clear(&self) {
         self.tracker().clear();
         self.wake();
@@ -143,42 +142,42 @@ impl Echoes {
         self.tracker().has_missing()
     }
 
-    /// The number of the newest probe that has arrived; 0: none.
+    /// The number of the newest probe that has arrived; 0 if none.
     pub(super) fn last(&self) -> u64 {
         self.tracker().newest_received().map_or(0, |probe| probe.number)
     }
 
-    /// Everything published until this moment, where the command link publishes, was received.
+    /// Everything published on the command link until this moment was received.
     pub(super) fn verified(&self) -> Instant {
         self.tracker().verified()
     }
 
-    /// Enters what the command link answered to a `PUBLISH`; `None`: it is not known whether the probe was published, or
-    /// it was not, for a reason that says nothing about the subscription.
-    pub(super) fn published(&self, number: u64, answer: Answer) -> Option<Published> {
+    /// Enters the reply of the command link to a `PUBLISH`. Returns `None` when it is unknown whether the probe was
+    /// published, or when it was not for a reason that does not concern the subscription.
+    pub(super) fn published(&self, number: u64, answer: CommandResult) -> Option<ProbePublish> {
         match answer {
-            Ok(Told::Value(value)) => {
+            Ok(CommandReply::Value(value)) => {
                 let counted = matches!(value, Value::Int(receivers) if receivers > 0);
                 self.tracker().acknowledge(number, counted, Instant::now());
-                Some(Published::Acknowledged { counted })
+                Some(ProbePublish::Acknowledged { counted })
             }
-            Err(BrokerError::Refused(reason)) => match Published::of_error(reason) {
-                Some(Published::Rejected(_)) => {
+            Err(BrokerError::Rejected(reason)) => match ProbePublish::of_error(reason) {
+                Some(ProbePublish::Rejected(_)) => {
                     self.tracker().reject();
                     None
                 }
                 published => published,
             },
-            Ok(Told::ThisNode) | Err(BrokerError::Unavailable(_) | BrokerError::Busy) => None,
+            Ok(CommandReply::DeliveredLocally) | Err(BrokerError::Unavailable(_) | BrokerError::Busy) => None,
         }
     }
 
-    /// The probe is published over the subscriber connection, too.
+    /// Notes that the probe is published over the subscriber connection, too.
     pub(super) fn publish_on_subscription(&self, number: u64) {
         self.tracker().publish_on_subscription(number);
     }
 
-    /// Takes out what is lost for certain; see [`ProbeTracker::take_skipped`].
+    /// Takes the probes that are lost for certain; see [`ProbeTracker::take_skipped`].
     pub(super) fn take_skipped(&self, is_replicated: bool) -> Option<Skipped> {
         let skipped = self.tracker().take_skipped(Instant::now(), is_replicated);
         if skipped.is_some() {
@@ -188,7 +187,7 @@ impl Echoes {
     }
 
     /// Resolves when a probe has arrived (`true`) or was discarded (`false`).
-    pub(super) async fn came_back(&self, number: u64) -> bool {
+    pub(super) async fn wait_for(&self, number: u64) -> bool {
         let mut arrivals = self.arrivals();
         let is_settled = |_: &u64| {
             let tracker = self.tracker();
@@ -204,69 +203,73 @@ impl Echoes {
         self.arrivals.send_modify(|_| ());
     }
 
-    /// What a round has shown whose own probe did not arrive in time. Another one may have: what was published before
-    /// that was received. `answers` asks whether the connection answers a PING.
-    pub(super) async fn late(
+    /// The outcome of a round whose own probe did not arrive in time. Another probe may have arrived: then everything
+    /// before that was received. `answers` checks whether the connection answers a PING.
+    pub(super) async fn on_timeout(
         &self,
         number: u64,
         last_before: u64,
-        heard_before: u64,
+        pushes_before: u64,
         answers: impl Future<Output = bool>,
-    ) -> Proof {
+    ) -> ProbeOutcome {
         let proof = || {
             let newest = self.tracker().newest_received().filter(|probe| probe.number > last_before)?;
-            Some(Proof::Heard(self.verified(), newest.at.elapsed()))
+            Some(ProbeOutcome::Received(self.verified(), newest.at.elapsed()))
         };
         if let Some(proof) = proof() {
             return proof;
         }
-        let heard_others = self.heard() > heard_before;
-        let behind = heard_others && !answers.await;
-        let missed = Proof::Missed { heard_others, behind };
-        proof().unwrap_or(if self.tracker().is_discarded(number) { Proof::Inconclusive } else { missed })
+        let received_others = self.pushes() > pushes_before;
+        let behind = received_others && !answers.await;
+        let missed = ProbeOutcome::Missed { received_others, behind };
+        proof().unwrap_or(if self.tracker().is_discarded(number) {
+            ProbeOutcome::Inconclusive
+        } else {
+            missed
+        })
     }
 
-    /// The probes, for less than an await.
+    /// The probes. The lock must not be held across an await.
     pub(super) fn tracker(&self) -> MutexGuard<'_, ProbeTracker> {
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a round has shown.
+/// The outcome of a round.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// The subscription receives: everything published until this moment, where the command link publishes; and how long
-    /// the probe took.
-    Heard(Instant, Duration),
-    /// It did not come back. Whether anything else was heard meanwhile, and whether the connection is behind: it did not
-    /// answer a PING either.
-    Missed { heard_others: bool, behind: bool },
-    /// The server published it on this subscription, and it was lost on the way.
+pub(super) enum ProbeOutcome {
+    /// The subscription receives: everything published on the command link until this moment was received. With the
+    /// round-trip time of the probe.
+    Received(Instant, Duration),
+    /// The probe did not return. Whether other messages were received meanwhile, and whether PING was not answered
+    /// either.
+    Missed { received_others: bool, behind: bool },
+    /// The server published it on this subscription, and it was lost in transit.
     Dropped,
     /// The server of this command connection does not have the subscription.
     OtherServer(LinkConnection),
-    /// The probe was discarded while it was under way: nothing follows from it.
+    /// The probe was discarded while it was in flight: it proves nothing.
     Inconclusive,
-    /// The server denies to publish or to receive it: nothing can be proven this way.
+    /// The server denies publishing or receiving it: probes are not possible.
     Forbidden(String),
-    /// The server answered with an error that says nothing about a right.
+    /// The server answered with an error that is not about permissions.
     Rejected(String),
 }
 
-/// What became of a `PUBLISH`.
-pub(super) enum Published {
-    /// Executed; `counted`: the server delivered it to somebody.
+/// The result of a `PUBLISH`.
+pub(super) enum ProbePublish {
+    /// Executed; `counted`: the server delivered it to a subscriber.
     Acknowledged {
         counted: bool,
     },
-    /// Sent over the subscriber connection, or nobody knows.
+    /// Sent over the subscriber connection, or unknown.
     Unknown,
     Forbidden(String),
     Rejected(String),
 }
 
-impl Published {
-    /// What an error reply says about a probe; `None` when it will pass.
+impl ProbePublish {
+    /// The meaning of an error reply for a probe; `None` when it is temporary.
     pub(super) fn of_error(reason: String) -> Option<Self> {
         match ErrorReply::of(&reason) {
             ErrorReply::Forbidden | ErrorReply::UnknownCommand => Some(Self::Forbidden(reason)),
@@ -275,7 +278,7 @@ impl Published {
         }
     }
 
-    /// The same of a failed request; `None`, too, when the connection failed.
+    /// The same for a failed request; also `None` when the connection failed.
     pub(super) fn of_failure(error: &RedisError) -> Option<Self> {
         ErrorReply::text(error).and_then(Self::of_error)
     }

@@ -1,10 +1,10 @@
 //! The numbered probes of one subscriber connection, and what their order proves.
 //!
-//! Pure: no socket, no lock, no clock. Each probe is in one of four states: sent, acknowledged (the server answered the
-//! `PUBLISH` without an error), received on the subscription, or neither. Only an acknowledged probe can be missing: one
-//! without an acknowledgement may never have been published. A probe is discarded when its loss is reported, or when its
-//! connection or channel has changed: then it proves nothing. Must never report a probe that may still arrive: see
-//! [`ProbeTracker::take_skipped`].
+//! Pure: no socket, no lock, no clock. Each probe is in one of four states: sent, acknowledged (the server answered
+//! the `PUBLISH` without an error), received on the subscription, or both. Only an acknowledged probe can be missing:
+//! one without an acknowledgement may never have been published. A probe is discarded when its loss is reported, or
+//! when its connection or channel has changed: then it proves nothing. Must never report a probe that may still
+//! arrive: see [`ProbeTracker::take_skipped`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use tokio::time::Instant;
 
 use crate::random;
 
-/// Probes that are remembered: at five probes a second, many times more than [`ARRIVAL_GRACE`].
+/// The maximum number of probes: at five probes per second, many times more than [`ARRIVAL_GRACE`].
 const PROBES_MAX: usize = 128;
 
-/// How long after its acknowledgement a probe may arrive out of order, where publications travel by several ways.
+/// How long after its acknowledgement a probe may arrive out of order, where publications take several ways.
 const ARRIVAL_GRACE: Duration = Duration::from_secs(2);
 
-/// Which connection published a probe.
+/// The connection that published a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Publisher {
     /// The command link, as all publications of this node.
-    Commands,
-    /// The subscriber connection itself: it proves the subscription, but not that publishers reach this server.
+    CommandLink,
+    /// The subscriber connection itself: this proves the subscription, but not that publishers reach the server.
     Subscription,
 }
 
 /// A probe that was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProbeSent {
-    /// What is published. Each probe has a higher number than the one before it.
+    /// The number that is published. Each probe has a higher number than the one before it.
     pub(super) number: u64,
     pub(super) at: Instant,
 }
@@ -41,7 +41,7 @@ struct Probe {
     number: u64,
     sent: Instant,
     acknowledged: Option<Instant>,
-    /// The server that executed it delivered it to somebody.
+    /// The server that executed it delivered it to a subscriber.
     counted: bool,
     received: bool,
     publisher: Publisher,
@@ -66,24 +66,24 @@ pub(super) struct Skipped {
 pub(super) struct ProbeTracker {
     probes: VecDeque<Probe>,
     next: u64,
-    /// When the newest probe was sent that arrived over the command link without a hole before it.
+    /// When the newest probe was sent that arrived over the command link without a missing one before it.
     verified: Instant,
     /// Probes below this number that are no longer here were discarded.
     discarded_below: u64,
-    /// The server of the subscription has confirmed it.
+    /// The server has confirmed the subscription.
     subscribed: bool,
     /// A probe has arrived that the server of the command link counted as delivered: it is, or was, the server of the
     /// subscription.
     local: bool,
     /// A probe has arrived that the server of the command link did not count: publications travel between servers.
     forwarded: bool,
-    /// Error replies of the command link in a row.
+    /// Consecutive error replies of the command link.
     rejections: u32,
 }
 
 impl ProbeTracker {
     pub(super) fn new(now: Instant) -> Self {
-        // Nobody can guess it, and above it is room for more probes than there will be.
+        // Cannot be guessed, and leaves room for more probes than there will be.
         let next = (random::u64() >> 2).max(1);
         Self {
             probes: VecDeque::new(),
@@ -107,7 +107,7 @@ impl ProbeTracker {
             acknowledged: None,
             counted: false,
             received: false,
-            publisher: Publisher::Commands,
+            publisher: Publisher::CommandLink,
         });
         if self.probes.len() > PROBES_MAX {
             self.probes.pop_front();
@@ -115,14 +115,15 @@ impl ProbeTracker {
         ProbeSent { number, at: now }
     }
 
-    /// The probe is published over the subscriber connection, too, because the command link does not answer.
+    /// Notes that the probe is published over the subscriber connection, too, because the command link does not
+    /// answer.
     pub(super) fn publish_on_subscription(&mut self, number: u64) {
         if let Some(probe) = self.find(number) {
             probe.publisher = Publisher::Subscription;
         }
     }
 
-    /// The server of the command link has executed the `PUBLISH`, and delivered it to somebody if `counted`.
+    /// Enters that the `PUBLISH` was executed, and delivered to a subscriber if `counted`.
     pub(super) fn acknowledge(&mut self, number: u64, counted: bool, now: Instant) {
         self.rejections = 0;
         let Some(probe) = self.find(number) else { return };
@@ -131,22 +132,22 @@ impl ProbeTracker {
         self.locate(number);
     }
 
-    /// The command link has answered the `PUBLISH` with an error.
+    /// Enters that the `PUBLISH` got an error reply.
     pub(super) fn reject(&mut self) {
         self.rejections += 1;
     }
 
-    /// Error replies of the command link in a row.
+    /// Consecutive error replies of the command link.
     pub(super) fn rejections(&self) -> u32 {
         self.rejections
     }
 
-    /// The server of the subscription has confirmed it.
+    /// Enters that the server has confirmed the subscription.
     pub(super) fn confirm(&mut self) {
         self.subscribed = true;
     }
 
-    /// A number arrived on the subscription; `false` when it is not one of ours.
+    /// Enters a number that arrived on the subscription. Returns `false` when it is not a probe.
     pub(super) fn receive(&mut self, number: u64) -> bool {
         let Some(probe) = self.find(number) else { return false };
         probe.received = true;
@@ -155,11 +156,11 @@ impl ProbeTracker {
         true
     }
 
-    /// Learns from a probe that has arrived and was acknowledged where the server of the command link is. One that was
-    /// published on the subscriber connection, too, may have arrived from there.
+    /// Derives from a probe that was acknowledged and has arrived which server the command link is connected to. One
+    /// that was also published on the subscriber connection may have arrived from there.
     fn locate(&mut self, number: u64) {
         let Some(probe) = self.find(number) else { return };
-        if probe.received && probe.acknowledged.is_some() && probe.publisher == Publisher::Commands {
+        if probe.received && probe.acknowledged.is_some() && probe.publisher == Publisher::CommandLink {
             let counted = probe.counted;
             self.local |= counted;
             self.forwarded |= !counted;
@@ -176,7 +177,7 @@ impl ProbeTracker {
         self.subscribed && !self.forwarded
     }
 
-    /// Whether a probe was acknowledged and has not arrived. A probe that was discarded or forgotten is not missing.
+    /// Whether a probe was acknowledged and has not arrived. A probe that was discarded or dropped is not missing.
     pub(super) fn is_missing(&self, number: u64) -> bool {
         self.probes.iter().any(|probe| probe.number == number && probe.is_missing())
     }
@@ -186,8 +187,8 @@ impl ProbeTracker {
         self.probes.iter().any(Probe::is_missing)
     }
 
-    /// Whether a probe was discarded: nothing follows from it any more. One that was forgotten because there are too many
-    /// was not discarded: its round still ends in time.
+    /// Whether a probe was discarded: it proves nothing any more. One that was dropped because there are too many was
+    /// not discarded: its round still ends in time.
     pub(super) fn is_discarded(&self, number: u64) -> bool {
         number < self.discarded_below && self.probes.iter().all(|probe| probe.number != number)
     }
@@ -202,24 +203,24 @@ impl ProbeTracker {
         Some(ProbeSent { number: newest.number, at: newest.sent })
     }
 
-    /// Everything published until this moment, where the command link publishes, was received.
+    /// Everything published on the command link until this moment was received.
     pub(super) fn verified(&self) -> Instant {
         self.verified
     }
 
-    /// Takes out the probes that are lost for certain: acknowledged before a probe was sent that has arrived since.
+    /// Takes the probes that are lost for certain: acknowledged before a probe was sent that has arrived since.
     ///
-    /// A server writes probes in the order in which it executed them, so the missing one cannot arrive any more. Unless
-    /// publications reach the server of the subscription from other servers (`is_replicated`, or not known to be local):
-    /// then two probes may have travelled by different ways, the missing one has until [`ARRIVAL_GRACE`] after its
-    /// acknowledgement, and a probe that was published on the subscriber connection is no evidence.
+    /// A server writes probes in the order in which it executed them, so the missing one cannot arrive any more. The
+    /// exception: publications reach the server of the subscription from other servers (`is_replicated`, or not known
+    /// to be local). Then two probes may have taken different ways, the missing one has until [`ARRIVAL_GRACE`] after
+    /// its acknowledgement, and a probe that was published on the subscriber connection is no evidence.
     pub(super) fn take_skipped(&mut self, now: Instant, is_replicated: bool) -> Option<Skipped> {
         let local = self.is_local() && !is_replicated;
         let arrived = self
             .probes
             .iter()
             .rev()
-            .find(|probe| probe.received && (local || probe.publisher == Publisher::Commands))?;
+            .find(|probe| probe.received && (local || probe.publisher == Publisher::CommandLink))?;
         let (arrived, sent) = (arrived.number, arrived.sent);
         let lost = |probe: &Probe| {
             let due = probe.acknowledged.filter(|at| *at <= sent);
@@ -230,15 +231,15 @@ impl ProbeTracker {
             return None;
         }
         let from = self.verified;
-        // What stands before the newest arrival is settled.
+        // The probes before the newest arrival are resolved.
         self.probes.retain(|probe| probe.number >= arrived);
         self.discarded_below = arrived;
         self.advance();
         Some(Skipped { count, from })
     }
 
-    /// Discards every probe: those on their way belong to a connection or channel that is no longer used, or to a loss
-    /// that is reported.
+    /// Discards every probe: those in flight belong to a connection or channel that is no longer used, or to a
+    /// reported loss.
     pub(super) fn clear(&mut self) {
         self.probes.clear();
         self.discarded_below = self.next;
@@ -247,7 +248,7 @@ impl ProbeTracker {
     /// Moves `verified` over the probes that have arrived without an acknowledged one missing before them.
     fn advance(&mut self) {
         for probe in &self.probes {
-            if probe.received && probe.publisher == Publisher::Commands {
+            if probe.received && probe.publisher == Publisher::CommandLink {
                 self.verified = self.verified.max(probe.sent);
             } else if probe.is_missing() {
                 return;

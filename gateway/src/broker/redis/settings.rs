@@ -1,6 +1,6 @@
-//! What a Redis broker is told at start: the server, and the bounds of its queues.
+//! The settings of a Redis broker: the server, and the bounds of its queues.
 //!
-//! Owns the defaults of what has no key of its own in the configuration.
+//! Owns the defaults that have no key in the configuration.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use earshot_redis_link::ConnectConfig;
 /// Settings of one Redis broker.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// Where publications go and come from.
+    /// The Redis deployment.
     pub instance: ConnectConfig,
-    /// How often each connection is asked whether it lives.
+    /// The interval of PING on each connection.
     pub ping_interval: Duration,
-    /// How long it may take to answer before it is given up.
+    /// The timeout of PING.
     pub ping_timeout: Duration,
-    /// How often the subscriber link proves that it hears; `None`: it is only asked whether it lives.
+    /// The interval of probes on the subscriber link; `None` disables them.
     pub probe_interval: Option<Duration>,
-    /// What the channel is called by which it does, with something behind it that nobody else has.
+    /// The prefix of the probe channel; a unique suffix follows.
     pub probe_prefix: String,
-    /// Publications that may wait between the link and the listener.
+    /// Publications that may wait between the link and the handler.
     pub receive_queue_items: usize,
-    /// Bytes that may wait between the link and the listener.
+    /// Bytes that may wait between the link and the handler.
     pub receive_queue_bytes: usize,
-    /// The largest payload that is handed on; a larger one is a loss of its channel.
+    /// The largest payload; a larger one is dropped, with a gap of its channel.
     pub message_bytes: usize,
     /// Topics in one `SUBSCRIBE`.
     pub subscribe_chunk: usize,
-    /// Publications of ours that may wait for the server.
+    /// Commands that may wait for the server.
     pub queue_items: usize,
-    /// Bytes of ours that may wait for the server.
+    /// Bytes of commands that may wait for the server.
     pub queue_bytes: usize,
 }
 

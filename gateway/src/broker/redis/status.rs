@@ -1,6 +1,6 @@
-//! How a link stands, written by its task and read by `/health`, `/ready` and metrics.
+//! The status of a link, written by its task and read by `/health`, `/ready` and metrics.
 //!
-//! Owns the present state and the log lines of its changes. Must never hold its lock for more than a copy.
+//! Owns the present state and the log messages of its changes. Must never hold its lock for more than a copy.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +20,10 @@ pub(super) struct LinkState {
     address: String,
     /// Whether the server is a replica.
     replica: Arc<AtomicBool>,
-    state: Mutex<State>,
-    /// How often the link was established, for those who wait for it.
+    state: Mutex<LinkStateInner>,
+    /// The number of connections so far, for waiters.
     connections: watch::Sender<u64>,
-    /// The newest connection that shall end.
+    /// The newest connection that was requested to end.
     superseded: watch::Sender<u64>,
 }
 
@@ -36,35 +36,35 @@ pub(super) struct LinkConnection {
 }
 
 #[derive(Debug)]
-struct State {
-    /// `None` while the link works.
-    cause: Option<String>,
+struct LinkStateInner {
+    /// Why the link is down; `None` while it is up.
+    error: Option<String>,
     established: u64,
-    /// Since when it does not work, or, of one that listens, since when it may have missed something.
+    /// Since when the link is down, or, for subscriptions, since when it may have missed messages.
     down_since: Option<Instant>,
-    down_before: Duration,
+    downtime_before: Duration,
     up_since: Instant,
-    /// Why it was given up, each time that it had worked.
-    losses: [u64; LOSSES.len()],
-    /// Until when everything published is known to have been heard, and how long the way was.
+    /// The number of failures for each of [`FAILURE_REASONS`].
+    failures: [u64; FAILURE_REASONS.len()],
+    /// Everything published until this moment was received; and the round-trip time of the probe.
     proven: Option<(Instant, Duration)>,
-    /// Why that cannot be proven by a probe.
+    /// Why probes are not possible.
     unproven: Option<String>,
 }
 
-/// Why a link that worked was given up, in the order of [`State::losses`].
-const LOSSES: [&str; 3] = ["unreachable", "not-receiving", "rejected"];
+/// Why an established link failed, in the order of [`LinkStateInner::failures`].
+const FAILURE_REASONS: [&str; 3] = ["unreachable", "not-receiving", "rejected"];
 
 impl LinkState {
-    /// A link that has not been tried yet.
+    /// Creates the state of a link before its first attempt.
     pub(super) fn new(instance: &str, link: &'static str, address: String) -> Self {
-        let state = Mutex::new(State {
-            cause: Some("connecting".to_owned()),
+        let state = Mutex::new(LinkStateInner {
+            error: Some("connecting".to_owned()),
             established: 0,
             down_since: Some(Instant::now()),
-            down_before: Duration::ZERO,
+            downtime_before: Duration::ZERO,
             up_since: Instant::now(),
-            losses: [0; LOSSES.len()],
+            failures: [0; FAILURE_REASONS.len()],
             proven: None,
             unproven: None,
         });
@@ -79,18 +79,18 @@ impl LinkState {
         }
     }
 
-    /// The same, with the flag that says whether its server is a replica.
+    /// Sets the flag that tells whether the server is a replica.
     pub(super) fn with_replica(self, replica: Arc<AtomicBool>) -> Self {
         Self { replica, ..self }
     }
 
-    /// The link works from now on. Returns the number of its connection.
+    /// Marks the link as up. Returns the number of its connection.
     pub(super) fn up(&self) -> u64 {
         let mut state = self.lock();
-        state.cause = None;
+        state.error = None;
         state.established += 1;
         if let Some(since) = state.down_since.take() {
-            state.down_before += since.elapsed();
+            state.downtime_before += since.elapsed();
         }
         state.up_since = Instant::now();
         let established = state.established;
@@ -101,11 +101,11 @@ impl LinkState {
         established
     }
 
-    /// The link does not work. Only a change is worth a warning: endless retries must not fill the log.
+    /// Marks the link as down. Only a change is logged as a warning: endless retries must not fill the log.
     pub(super) fn down(&self, failure: &LinkError) {
-        let cause = failure.to_string();
+        let error = failure.to_string();
         let mut state = self.lock();
-        let previous = state.cause.replace(cause.clone());
+        let previous = state.error.replace(error.clone());
         if state.down_since.is_none() {
             let heard_until = state.proven.map_or_else(Instant::now, |(until, _)| until);
             state.down_since = Some(heard_until.max(state.up_since));
@@ -114,48 +114,49 @@ impl LinkState {
                 LinkError::NotReceiving(_) => "not-receiving",
                 LinkError::Rejected(_) => "rejected",
             };
-            if let Some(place) = LOSSES.iter().position(|label| *label == loss) {
-                state.losses[place] += 1;
+            if let Some(place) = FAILURE_REASONS.iter().position(|label| *label == loss) {
+                state.failures[place] += 1;
             }
         }
         drop(state);
         let Self { instance, link, address, .. } = self;
         match failure {
-            LinkError::Rejected(_) => tracing::error!(%instance, link, %address, %cause, "Redis refuses us"),
-            LinkError::NotReceiving(_) => {
-                tracing::error!(%instance, link, %address, %cause, "Redis link deaf")
+            LinkError::Rejected(_) => {
+                tracing::error!(%instance, link, %address, %error, "Redis rejected the connection")
             }
-            LinkError::Unreachable(_) if previous.as_ref() != Some(&cause) => {
-                tracing::warn!(%instance, link, %address, %cause, "Redis link down");
+            LinkError::NotReceiving(_) => {
+                tracing::error!(%instance, link, %address, %error, "Redis link not receiving")
+            }
+            LinkError::Unreachable(_) if previous.as_ref() != Some(&error) => {
+                tracing::warn!(%instance, link, %address, %error, "Redis link down");
             }
             LinkError::Unreachable(_) => {
-                tracing::debug!(%instance, link, %address, %cause, "Redis still down")
+                tracing::debug!(%instance, link, %address, %error, "Redis link still down")
             }
         }
     }
 
-    /// Everything that was published until a moment has been heard; and how long the way of the proof was.
-    pub(super) fn proven(&self, until: Instant, rtt: Duration) {
+    /// Stores that everything published until a moment was received, with the round-trip time.
+    pub(super) fn probe_verified(&self, until: Instant, rtt: Duration) {
         let mut state = self.lock();
         state.proven = Some((until, rtt));
         state.unproven = None;
     }
 
-    /// Hearing cannot be proven by a probe, for a reason that is worth a warning once.
-    pub(super) fn unproven(&self, reason: &str) {
+    /// Stores why probes are not possible; logs a new reason once.
+    pub(super) fn probe_unavailable(&self, reason: &str) {
         let previous = self.lock().unproven.replace(reason.to_owned());
         if previous.as_deref() != Some(reason) {
             let Self { instance, link, address, .. } = self;
             tracing::warn!(
                 %instance, link, %address, %reason,
-                "hearing cannot be proven: the ACL of our user must allow to publish and hear the channels that begin \
-                 with probe_prefix"
+                "probes disabled: the ACL must allow PUBLISH and SUBSCRIBE on the channels that begin with probe_prefix"
             );
         }
     }
 
-    /// Probes were lost while the link worked on.
-    pub(super) fn skipped(&self, count: usize) {
+    /// Logs that probes were lost while the link was up.
+    pub(super) fn probes_skipped(&self, count: usize) {
         let Self { instance, link, address, .. } = self;
         tracing::error!(
             %instance, link, %address, count,
@@ -178,10 +179,10 @@ impl LinkState {
     /// Whether a connection of the link has ended.
     pub(super) fn has_ended(&self, connection: LinkConnection) -> bool {
         let state = self.lock();
-        state.cause.is_some() || state.established > connection.number
+        state.error.is_some() || state.established > connection.number
     }
 
-    /// Requests that the link reconnects. A request for a connection that has ended does not concern the next one.
+    /// Requests a reconnect. A request for a connection that has ended does not affect the next one.
     pub(super) fn request_reconnect(&self, connection: LinkConnection) {
         self.superseded.send_if_modified(|newest| {
             let is_newer = connection.number > *newest;
@@ -190,7 +191,7 @@ impl LinkState {
         });
     }
 
-    /// Resolves when a connection shall end.
+    /// Resolves when a connection was requested to end.
     pub(super) async fn reconnect_requested(&self, number: u64) {
         // The sender lives as long as `self`.
         let _ = self.superseded.subscribe().wait_for(|superseded| *superseded >= number).await;
@@ -201,32 +202,33 @@ impl LinkState {
         self.replica.load(Ordering::Relaxed)
     }
 
-    /// Since when the link has not worked.
+    /// Since when the link is down.
     pub(super) fn down_since(&self) -> Option<Instant> {
         self.lock().down_since
     }
 
-    /// Whether the link works.
+    /// Whether the link is up.
     pub(super) fn is_up(&self) -> bool {
-        self.lock().cause.is_none()
+        self.lock().error.is_none()
     }
 
-    /// The gateway stops, and the link with it.
+    /// Marks the link as stopped.
     pub(super) fn stopped(&self) {
-        self.lock().cause = Some("stopped".to_owned());
+        self.lock().error = Some("stopped".to_owned());
     }
 
-    /// The state for those who ask.
+    /// The status.
     pub(super) fn status(&self) -> LinkStatus {
         let state = self.lock();
         LinkStatus {
             link: self.link,
-            up: state.cause.is_none(),
-            error: state.cause.clone(),
+            up: state.error.is_none(),
+            error: state.error.clone(),
             replica: self.is_replica(),
             reconnects: state.established.saturating_sub(1),
-            failures: LOSSES.into_iter().zip(state.losses).collect(),
-            downtime: state.down_before + state.down_since.map_or(Duration::ZERO, |since| since.elapsed()),
+            failures: FAILURE_REASONS.into_iter().zip(state.failures).collect(),
+            downtime: state.downtime_before
+                + state.down_since.map_or(Duration::ZERO, |since| since.elapsed()),
             probe: match (&state.unproven, state.proven) {
                 (Some(reason), _) => Some(ProbeState::Unavailable(reason.clone())),
                 (None, Some((until, rtt))) => Some(ProbeState::Verified { age: until.elapsed(), rtt }),
@@ -238,7 +240,7 @@ impl LinkState {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LinkStateInner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -257,7 +259,7 @@ mod tests {
         state.request_reconnect(stale);
         assert!(state.reconnect_requested(first).now_or_never().is_some());
         let second = state.up();
-        // The verdict about the first connection comes again.
+        // The same request arrives again.
         state.request_reconnect(stale);
         assert!(state.has_ended(stale) && state.reconnect_requested(second).now_or_never().is_none());
         state.request_reconnect(state.connection());

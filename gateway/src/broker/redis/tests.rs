@@ -16,18 +16,18 @@ use super::*;
 use crate::broker::{AffectedTopics, Attributes, BrokerMessage, GapCause, TopicGap};
 use earshot_redis_link::ConnectConfig;
 
-mod alone;
-mod commands;
-mod handover;
-mod healing;
-mod hearing;
-mod lane;
+mod command_link;
+mod failover;
+mod local_fallback;
 mod log;
-mod placing;
+mod placement;
 mod probe;
-mod refusal;
-mod switching;
-mod table;
+mod receive_queue;
+mod receiving;
+mod reconnects;
+mod rejection;
+mod slot_queue;
+mod subscription_table;
 
 /// The longest that anything may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -141,25 +141,25 @@ impl Drop for Server {
 /// What a listener was told, in order.
 #[derive(Clone, Debug)]
 enum Event {
-    Heard(String, Bytes),
-    Lost(TopicGap),
+    Message(String, Bytes),
+    Gap(TopicGap),
 }
 
 /// A listener that remembers.
 #[derive(Default)]
-struct Ear {
+struct Recorder {
     events: Mutex<Vec<Event>>,
-    /// Held by a test that wants the listener to be slow.
+    /// QueuePermit by a test that wants the listener to be slow.
     stall: Mutex<()>,
 }
 
-impl BrokerEventHandler for Ear {
+impl BrokerEventHandler for Recorder {
     fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
         // Whoever stalls hands its worker's tasks to others first: the end of the stall may depend on one of them.
         if self.stall.try_lock().is_err() {
             tokio::task::block_in_place(|| drop(self.stall.lock().unwrap()));
         }
-        self.events.lock().unwrap().extend(messages.drain(..).map(|m| Event::Heard(m.channel, m.data)));
+        self.events.lock().unwrap().extend(messages.drain(..).map(|m| Event::Message(m.channel, m.data)));
     }
 
     fn on_message(&self, message: BrokerMessage, _: Attributes) {
@@ -171,41 +171,41 @@ impl BrokerEventHandler for Ear {
     }
 
     fn on_gap(&self, gap: TopicGap) {
-        self.events.lock().unwrap().push(Event::Lost(gap));
+        self.events.lock().unwrap().push(Event::Gap(gap));
     }
 }
 
-impl Ear {
+impl Recorder {
     fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap().clone()
     }
 
-    fn heard(&self) -> Vec<(String, Bytes)> {
+    fn messages(&self) -> Vec<(String, Bytes)> {
         let heard = |event| match event {
-            Event::Heard(channel, data) => Some((channel, data)),
-            Event::Lost(_) => None,
+            Event::Message(channel, data) => Some((channel, data)),
+            Event::Gap(_) => None,
         };
         self.events().into_iter().filter_map(heard).collect()
     }
 
-    fn last_heard(&self) -> Option<Bytes> {
+    fn last_message(&self) -> Option<Bytes> {
         match self.events.lock().unwrap().last() {
-            Some(Event::Heard(_, data)) => Some(data.clone()),
+            Some(Event::Message(_, data)) => Some(data.clone()),
             _ => None,
         }
     }
 
-    fn losses(&self) -> Vec<TopicGap> {
+    fn gaps(&self) -> Vec<TopicGap> {
         let lost = |event| match event {
-            Event::Heard(..) => None,
-            Event::Lost(loss) => Some(loss),
+            Event::Message(..) => None,
+            Event::Gap(loss) => Some(loss),
         };
         self.events().into_iter().filter_map(lost).collect()
     }
 
     /// How many publications were heard on a channel.
     fn count(&self, channel: &str) -> usize {
-        self.heard().iter().filter(|(name, _)| name == channel).count()
+        self.messages().iter().filter(|(name, _)| name == channel).count()
     }
 
     fn clear(&self) {
@@ -215,17 +215,17 @@ impl Ear {
 
 /// A broker, its listener, and what stops it.
 struct Lab {
-    ear: Arc<Ear>,
+    recorder: Arc<Recorder>,
     drain: Drain,
     broker: Arc<RedisBroker>,
 }
 
 impl Lab {
     fn new(settings: RedisSettings) -> Self {
-        let ear = Arc::new(Ear::default());
+        let recorder = Arc::new(Recorder::default());
         let drain = Drain::default();
-        let broker = RedisBroker::start(settings, ear.clone(), &drain);
-        Self { ear, drain, broker }
+        let broker = RedisBroker::start(settings, recorder.clone(), &drain);
+        Self { recorder, drain, broker }
     }
 
     async fn up(server: &Server) -> Self {
@@ -253,10 +253,10 @@ impl Lab {
 }
 
 /// For a queue without links.
-fn never_alone() -> Alone {
+fn inactive_fallback() -> LocalFallback {
     let state = LinkState::new("lab", "commands", String::new());
     state.up();
-    Alone { state: Arc::new(state), listener: Arc::new(Ear::default()) }
+    LocalFallback { state: Arc::new(state), handler: Arc::new(Recorder::default()) }
 }
 
 /// Settings with short waits.

@@ -1,9 +1,9 @@
-//! Whether a node of a cluster hears the other nodes.
+//! Whether a node of a cluster receives from the other nodes.
 //!
-//! A plain `PUBLISH` goes over the cluster's bus to the node that we listen to. An answered PING proves nothing about
-//! that bus: a node that is cut off answers, too, and what was on a bus connection that broke is lost without a word.
-//! Owns what a node says about its bus. Must never take a failing primary for a failing bus: a cluster that has lost
-//! one still carries publications.
+//! A plain `PUBLISH` reaches the node of the subscription over the cluster bus. An answered PING proves nothing about
+//! the bus: a node that is cut off answers, too, and messages on a broken bus connection are lost silently. Owns what
+//! a node reports about its bus. Must never take a failing primary for a failing bus: a cluster without one of its
+//! primaries still carries publications.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use tokio::time::Instant;
 
 use earshot_redis_link::LinkError;
 
-/// What a node's bus is like at one moment.
+/// The bus of a node at one moment.
 #[derive(Clone, Debug)]
-pub(in crate::broker::redis) struct Bus {
-    /// When it was asked for.
+pub(in crate::broker::redis) struct BusSnapshot {
+    /// When it was requested.
     pub(in crate::broker::redis) asked: Instant,
-    /// The connections by which other nodes send to this one, each with its age; another set means that something may
-    /// have been lost. Before Redis 7.0, only the nodes that are reached at all.
+    /// The inbound connections from other nodes, each with its creation time; a change means that messages may have
+    /// been lost. Before Redis 7.0, only the connected nodes.
     inbound: BTreeSet<(String, i64)>,
 }
 
-impl Bus {
-    /// Asks a node. Fails when it is of no use: no answer, or cut off from the majority.
-    pub(in crate::broker::redis) async fn look(
+impl BusSnapshot {
+    /// Reads the state of the bus. Fails when the node does not answer, or is cut off from the majority.
+    pub(in crate::broker::redis) async fn read(
         mut connection: MultiplexedConnection,
         limit: Duration,
     ) -> Result<Self, LinkError> {
@@ -45,19 +45,19 @@ impl Bus {
         let [nodes, links] = &answers[..] else {
             return Err(LinkError::Unreachable("no answer to CLUSTER NODES".to_owned()));
         };
-        let nodes = judge(nodes)?;
+        let nodes = check_majority(nodes)?;
         let inbound = inbound(links).unwrap_or_else(|| reached(&nodes));
         Ok(Self { asked, inbound })
     }
 
-    /// Whether nothing can have been lost on the bus between two looks.
-    pub(in crate::broker::redis) fn is_as_before(&self, before: &Self) -> bool {
+    /// Whether no message can have been lost on the bus between two snapshots.
+    pub(in crate::broker::redis) fn same_links(&self, before: &Self) -> bool {
         self.inbound == before.inbound
     }
 }
 
-/// The nodes as text, when the node that was asked is of use.
-pub(super) fn judge(nodes: &Value) -> Result<String, LinkError> {
+/// The nodes as text, if the node reaches the majority.
+pub(super) fn check_majority(nodes: &Value) -> Result<String, LinkError> {
     let text = match nodes {
         Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
         Value::VerbatimString { text, .. } => text.clone(),
@@ -65,10 +65,10 @@ pub(super) fn judge(nodes: &Value) -> Result<String, LinkError> {
             if error.details().is_some_and(|text| text.contains("cluster support disabled")) =>
         {
             return Err(LinkError::Rejected(
-                "the server is no part of a cluster: leave `cluster` out".to_owned(),
+                "cluster support is disabled on the server: remove `cluster`".to_owned(),
             ));
         }
-        // An ACL may forbid it; that is an answer, too.
+        // An ACL may deny it.
         _ => return Ok(String::new()),
     };
     let (reached, all) = majority(&text);
@@ -79,7 +79,7 @@ pub(super) fn judge(nodes: &Value) -> Result<String, LinkError> {
     Err(LinkError::Unreachable(cause))
 }
 
-/// How many of the primaries that own slots a node reaches, itself included, and how many there are.
+/// The number of slot-owning primaries that a node reaches, itself included, and their total number.
 fn majority(nodes: &str) -> (usize, usize) {
     let primaries = nodes.lines().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|fields| {
         let owns = fields.get(8..).is_some_and(|slots| slots.iter().any(|slot| !slot.starts_with('[')));
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_cut_off_when_it_reaches_no_majority() {
+    fn detects_a_node_without_a_majority() {
         let me = "a 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-5\n";
         let good = "b 127.0.0.1:3@4,host master - 0 0 2 connected 6-9 [7->-c]\n";
         let gone = "c 127.0.0.1:5@6 master,fail - 0 0 3 disconnected 10-16383\n";

@@ -1,7 +1,7 @@
-//! Which node of a cluster owns which slot, as one node told it.
+//! The owners of the slots of a cluster, as one node reported them.
 //!
-//! Owns the reading of `CLUSTER SLOTS`, which every version answers. Pure. Must never take an address on trust that
-//! names nobody: an empty host is the node that was asked.
+//! Owns parsing `CLUSTER SLOT_COUNT`, which every version supports. Pure. Must never keep an empty host: it stands for the
+//! node that was asked.
 
 use redis::Value;
 
@@ -11,14 +11,14 @@ use earshot_redis_link::slot::SLOT_COUNT;
 /// The map of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::broker::redis) struct Topology {
-    /// Every node that can be dialled, primaries and replicas.
+    /// Every known node, primaries and replicas.
     nodes: Vec<NodeAddress>,
-    /// By slot: the place of its primary in `nodes`.
+    /// For each slot, the index of its primary in `nodes`.
     owners: Vec<Option<u16>>,
 }
 
 impl Topology {
-    /// Reads an answer to `CLUSTER SLOTS`; `None` when it is none, or names no slot.
+    /// Parses a reply to `CLUSTER SLOT_COUNT`; `None` when it is invalid, or names no slot.
     pub(super) fn read(answer: &Value, asked: &NodeAddress) -> Option<Self> {
         let Value::Array(ranges) = answer else { return None };
         let mut topology = Self::default();
@@ -37,13 +37,13 @@ impl Topology {
         (!topology.nodes.is_empty()).then_some(topology)
     }
 
-    /// The primary of a slot, if one is known.
+    /// The primary of a slot, if known.
     pub(in crate::broker::redis) fn owner(&self, slot: u16) -> Option<&NodeAddress> {
         let index = (*self.owners.get(usize::from(slot))?)?;
         self.nodes.get(usize::from(index))
     }
 
-    /// Every node that can be dialled.
+    /// Every known node.
     pub(super) fn nodes(&self) -> &[NodeAddress] {
         &self.nodes
     }
@@ -54,7 +54,7 @@ impl Topology {
         index.is_some_and(|index| self.owners.contains(&Some(index)))
     }
 
-    /// A node said that a slot has moved.
+    /// Stores the new owner of a slot.
     pub(super) fn moved(&mut self, slot: u16, node: &NodeAddress) {
         let index = self.index(node);
         self.own(slot, index);
@@ -77,7 +77,7 @@ impl Topology {
     }
 }
 
-/// A node as a range names it: host, port, and what else there may be.
+/// A node in a range: host, port, and further fields.
 fn address(node: &Value, asked: &NodeAddress) -> Option<NodeAddress> {
     let Value::Array(fields) = node else { return None };
     let [host, Value::Int(port), ..] = &fields[..] else { return None };
@@ -86,12 +86,13 @@ fn address(node: &Value, asked: &NodeAddress) -> Option<NodeAddress> {
         Value::BulkString(_) | Value::Nil => asked.host.clone(),
         _ => return None,
     };
-    // A node that shall be named by its host name and has none yet.
+    // A node without a host name yet.
     let port = u16::try_from(*port).ok().filter(|port| *port != 0 && host != "?")?;
     Some(NodeAddress { host, port })
 }
 
-/// Where a redirection (`MOVED`, `ASK`: `3999 127.0.0.1:6381`) points to. An empty host is the node that said so.
+/// The target of a redirection (`MOVED`, `ASK`: `3999 127.0.0.1:6381`). An empty host stands for the node that
+/// replied.
 pub(in crate::broker::redis) fn redirection(
     details: &str,
     said_by: &NodeAddress,
@@ -112,7 +113,7 @@ mod tests {
         NodeAddress { host: host.to_owned(), port }
     }
 
-    fn told(host: Option<&str>, port: i64) -> Value {
+    fn entry(host: Option<&str>, port: i64) -> Value {
         let host = host.map_or(Value::Nil, |host| Value::BulkString(host.into()));
         Value::Array(vec![host, Value::Int(port), Value::BulkString(b"id".to_vec())])
     }
@@ -126,8 +127,8 @@ mod tests {
     #[test]
     fn each_slot_has_its_primary() {
         let answer = Value::Array(vec![
-            range(0, 5, vec![told(Some("a"), 1), told(Some("b"), 2)]),
-            range(7, 16_383, vec![told(Some("b"), 2), told(Some("c"), 3), told(Some("?"), 4)]),
+            range(0, 5, vec![entry(Some("a"), 1), entry(Some("b"), 2)]),
+            range(7, 16_383, vec![entry(Some("b"), 2), entry(Some("c"), 3), entry(Some("?"), 4)]),
         ]);
         let topology = Topology::read(&answer, &node("seed", 9)).unwrap();
         assert_eq!(topology.owner(5), Some(&node("a", 1)));
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn a_node_without_a_name_is_the_one_that_was_asked() {
         for host in [None, Some("")] {
-            let answer = Value::Array(vec![range(0, 1, vec![told(host, 7000)])]);
+            let answer = Value::Array(vec![range(0, 1, vec![entry(host, 7000)])]);
             let topology = Topology::read(&answer, &node("seed", 9)).unwrap();
             assert_eq!(topology.owner(0), Some(&node("seed", 7000)));
         }
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_has_moved_is_where_it_was_said_to_be() {
-        let answer = Value::Array(vec![range(0, 1, vec![told(Some("a"), 1)])]);
+        let answer = Value::Array(vec![range(0, 1, vec![entry(Some("a"), 1)])]);
         let mut topology = Topology::read(&answer, &node("seed", 9)).unwrap();
         topology.moved(1, &node("new", 2));
         assert_eq!((topology.owner(0), topology.owner(1)), (Some(&node("a", 1)), Some(&node("new", 2))));

@@ -24,7 +24,7 @@ fn acknowledged(tracker: &mut ProbeTracker, now: Instant) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_skipped_number_is_a_loss_since_the_last_good_one() {
+async fn a_skipped_probe_is_a_gap_since_the_last_good_one() {
     let (mut tracker, start) = tracker();
     for step in 1..=3 {
         acknowledged(&mut tracker, start + STEP * step);
@@ -39,7 +39,7 @@ async fn a_skipped_number_is_a_loss_since_the_last_good_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_without_an_acknowledgement_is_not_missed() {
+async fn a_probe_without_an_acknowledgement_is_not_missing() {
     let (mut tracker, start) = tracker();
     tracker.send(start);
     let later = acknowledged(&mut tracker, start + STEP);
@@ -49,10 +49,10 @@ async fn a_probe_without_an_acknowledgement_is_not_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_that_are_on_their_way_together_may_be_executed_in_any_order() {
+async fn concurrent_probes_may_be_executed_in_any_order() {
     let (mut tracker, start) = tracker();
     let older = tracker.send(start).number;
-    // Published over the subscriber connection before the command link answered for the older one.
+    // ProbePublish over the subscriber connection before the command link answered for the older one.
     let newer = tracker.send(start + STEP).number;
     tracker.publish_on_subscription(newer);
     assert!(tracker.receive(newer));
@@ -63,7 +63,7 @@ async fn probes_that_are_on_their_way_together_may_be_executed_in_any_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_probes_travel_by_several_ways_one_may_be_late() {
+async fn probes_over_several_ways_may_be_late() {
     let (mut tracker, start) = tracker();
     let late = acknowledged(&mut tracker, start);
     let first = acknowledged(&mut tracker, start + STEP);
@@ -117,7 +117,7 @@ async fn a_probe_that_arrived_is_not_missing_whenever_it_is_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_uncounted_probes_arrive_the_count_proves_nothing() {
+async fn the_count_proves_nothing_if_uncounted_probes_arrive() {
     let now = Instant::now();
     let mut tracker = ProbeTracker::new(now);
     assert!(!tracker.needs_count(), "not subscribed");
@@ -130,7 +130,7 @@ async fn where_uncounted_probes_arrive_the_count_proves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_loses_a_probe_within_what_is_remembered() {
+async fn a_replica_detects_a_lost_probe() {
     let (mut tracker, start) = tracker();
     let lost = acknowledged(&mut tracker, start + STEP);
     let mut reported = None;
@@ -145,7 +145,7 @@ async fn a_replica_loses_a_probe_within_what_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_remembered_is_bounded_and_foreign_numbers_are_none() {
+async fn bounds_the_probes_and_rejects_foreign_numbers() {
     let (mut tracker, start) = tracker();
     let first = tracker.send(start).number;
     for _ in 0..PROBES_MAX {

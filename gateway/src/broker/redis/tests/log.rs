@@ -8,7 +8,7 @@ use crate::broker::log::{AppendOptions, LogConfig, LogEntry, LogPage, LoggedMess
 
 mod loss;
 mod reading;
-mod refused;
+mod rejected;
 
 fn log() -> LogConfig {
     let (key_prefix, ttl) = ("{t}:".to_owned(), Duration::from_secs(60));
@@ -39,7 +39,7 @@ impl Lab {
     }
 
     fn envelopes(&self) -> Vec<LoggedMessage> {
-        self.ear.heard().iter().map(|(_, data)| LoggedMessage::decode(data).unwrap()).collect()
+        self.recorder.messages().iter().map(|(_, data)| LoggedMessage::decode(data).unwrap()).collect()
     }
 }
 
@@ -52,7 +52,7 @@ fn payloads(page: &LogPage) -> Vec<&[u8]> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_brokers_at_once_make_one_sequence() {
+async fn two_brokers_share_one_sequence() {
     const EACH: usize = 500;
     let server = Server::start(&[]).await;
     let labs = [Lab::up(&server).await, Lab::up(&server).await];
@@ -74,7 +74,7 @@ async fn two_brokers_at_once_make_one_sequence() {
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=2 * EACH as u64).collect::<Vec<_>>());
 
-    eventually("all heard", || labs[0].ear.heard().len() == 2 * EACH).await;
+    eventually("all heard", || labs[0].recorder.messages().len() == 2 * EACH).await;
     let page = labs[1].broker.read_log(&log, &name(), 0, usize::MAX).await.unwrap();
     assert_eq!(page.top, Some(StreamPosition { epoch, offset: 2 * EACH as u64 }));
     let kept = page.entries.into_iter().map(|LogEntry { offset, attributes, payload }| {
@@ -85,7 +85,7 @@ async fn two_brokers_at_once_make_one_sequence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn payloads_and_attributes_come_back_as_they_were_given() {
+async fn reads_payloads_and_attributes_unchanged() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.subscribe(name().as_str()).await;
@@ -102,14 +102,14 @@ async fn payloads_and_attributes_come_back_as_they_were_given() {
     let mut expected = Vec::new();
     for (payload, tags, info) in given {
         let attributes = Attributes::new(tags, info);
-        let extras = AppendOptions { attributes: attributes.clone(), idempotency_key: None };
-        let position = lab.broker.append(&log(), &name(), payload.clone(), extras, None).await.unwrap();
+        let options = AppendOptions { attributes: attributes.clone(), idempotency_key: None };
+        let position = lab.broker.append(&log(), &name(), payload.clone(), options, None).await.unwrap();
         expected.push(LoggedMessage { position, attributes, payload });
     }
-    eventually("all heard", || lab.ear.heard().len() == expected.len()).await;
+    eventually("all heard", || lab.recorder.messages().len() == expected.len()).await;
     assert_eq!(lab.envelopes(), expected);
     let sealed: Vec<_> = expected.iter().map(LoggedMessage::encode).collect();
-    let heard: Vec<_> = lab.ear.heard().into_iter().map(|(_, data)| data).collect();
+    let heard: Vec<_> = lab.recorder.messages().into_iter().map(|(_, data)| data).collect();
     assert_eq!(heard, sealed, "the script's bytes are the codec's bytes");
     let entry = |LoggedMessage { position, attributes, payload }| {
         let offset = position.offset;
@@ -119,7 +119,7 @@ async fn payloads_and_attributes_come_back_as_they_were_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_newest_are_kept() {
+async fn keeps_the_newest_entries() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     for size in [10, 3, 0, 5] {
@@ -138,7 +138,7 @@ async fn only_the_newest_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn entries_expire_and_the_position_outlives_them() {
+async fn the_position_outlives_expired_entries() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.append("x").await;
@@ -167,13 +167,13 @@ async fn entries_expire_and_the_position_outlives_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_makes_a_publication_once() {
+async fn publishes_once_per_idempotency_key() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.subscribe(name().as_str()).await;
     let once = |key: &str, data: &'static str| {
-        let extras = AppendOptions { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
-        lab.broker.append(&log(), &name(), data.into(), extras, None)
+        let options = AppendOptions { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
+        lab.broker.append(&log(), &name(), data.into(), options, None)
     };
     let (first, again, other) = tokio::join!(once("a", "1"), once("a", "2"), once("b", "3"));
     let (first, other) = (first.unwrap(), other.unwrap());
@@ -181,7 +181,7 @@ async fn a_key_makes_a_publication_once() {
     assert_eq!((first.offset, other.offset), (1, 2));
     lab.append("4").await;
     assert_eq!(once("a", "5").await, Ok(first), "nor later");
-    eventually("three heard", || lab.ear.heard().len() >= 3).await;
+    eventually("three heard", || lab.recorder.messages().len() >= 3).await;
     assert_eq!(payloads(&lab.read(0).await), [b"1", b"3", b"4"]);
     let Value::Int(ttl) = server.command(&["PTTL", "{t}:idempotency:10:web:чат:a"]).await else {
         panic!()
@@ -190,7 +190,7 @@ async fn a_key_makes_a_publication_once() {
     server.command(&["DEL", STREAM, META]).await;
     assert_eq!(once("a", "6").await, Ok(first), "nor in another epoch");
     assert_eq!(lab.read(0).await.top, None);
-    assert_eq!(lab.ear.heard().len(), 3);
+    assert_eq!(lab.recorder.messages().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,14 +199,14 @@ async fn keys_of_different_channels_do_not_collide() {
     let lab = Lab::up(&server).await;
     for (channel, key) in [("order", "42:paid"), ("order:42", "paid")] {
         let channel = ChannelName::parse(channel).unwrap();
-        let extras = AppendOptions { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
-        assert!(lab.broker.append(&log(), &channel, "1".into(), extras, None).await.is_ok());
+        let options = AppendOptions { attributes: Attributes::default(), idempotency_key: Some(key.into()) };
+        assert!(lab.broker.append(&log(), &channel, "1".into(), options, None).await.is_ok());
         assert_eq!(lab.broker.read_log(&log(), &channel, 0, 10).await.unwrap().entries.len(), 1, "{channel}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn publications_and_appends_keep_one_order() {
+async fn keeps_the_order_of_publishes_and_appends() {
     const MANY: usize = 1000;
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
@@ -224,14 +224,14 @@ async fn publications_and_appends_keep_one_order() {
     }
     answers.reverse();
     assert!(futures::future::join_all(answers).await.into_iter().all(|done| done));
-    eventually("all heard", || lab.ear.heard().len() == MANY).await;
+    eventually("all heard", || lab.recorder.messages().len() == MANY).await;
     let said = |data: Bytes| LoggedMessage::decode(&data).map_or(data, |envelope| envelope.payload);
-    let said: Vec<_> = lab.ear.heard().into_iter().map(|(_, data)| said(data)).collect();
+    let said: Vec<_> = lab.recorder.messages().into_iter().map(|(_, data)| said(data)).collect();
     assert_eq!(said, (0..MANY).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scripts_that_the_server_forgets_are_given_to_it_again() {
+async fn reloads_scripts_that_the_server_dropped() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     let first = lab.append("1").await;
@@ -253,13 +253,13 @@ async fn scripts_that_the_server_forgets_are_given_to_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_finds_every_key_in_one_slot() {
+async fn all_keys_of_a_log_share_a_slot() {
     let server = Server::start(&["--cluster-enabled", "yes"]).await;
     server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
     let lab = Lab::up(&server).await;
-    let extras = AppendOptions { attributes: Attributes::default(), idempotency_key: Some("key".into()) };
+    let options = AppendOptions { attributes: Attributes::default(), idempotency_key: Some("key".into()) };
     let append =
-        |log: &LogConfig| lab.broker.append(log, &name(), Bytes::from_static(b"x"), extras.clone(), None);
+        |log: &LogConfig| lab.broker.append(log, &name(), Bytes::from_static(b"x"), options.clone(), None);
     let mut first = append(&log()).await;
     while matches!(first, Err(BrokerError::Unavailable(_))) {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -272,5 +272,8 @@ async fn a_cluster_finds_every_key_in_one_slot() {
     lab.broker.clear_log(&log(), &name()).await.unwrap();
     assert_eq!(lab.append("z").await, StreamPosition { offset: 3, ..first });
     let untagged = append(&LogConfig { key_prefix: "t:".to_owned(), ..log() }).await;
-    assert!(matches!(&untagged, Err(BrokerError::Refused(why)) if why.contains("CROSSSLOT")), "{untagged:?}");
+    assert!(
+        matches!(&untagged, Err(BrokerError::Rejected(why)) if why.contains("CROSSSLOT")),
+        "{untagged:?}"
+    );
 }

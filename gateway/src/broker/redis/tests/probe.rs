@@ -14,7 +14,7 @@ fn is_proven(lab: &Lab) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hearing_is_proven_again_and_again() {
+async fn probes_return_repeatedly() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     eventually("it is proven", || is_proven(&lab)).await;
@@ -27,7 +27,7 @@ async fn hearing_is_proven_again_and_again() {
     let status = lab.subscriptions();
     assert!(status.up && is_proven(&lab), "{status:?}");
     assert_eq!((status.desired, status.active, status.reconnects), (0, 0, 0), "a probe is no topic");
-    assert!(lab.ear.events().is_empty(), "a probe is no publication");
+    assert!(lab.recorder.events().is_empty(), "a probe is no publication");
 }
 
 async fn until_more(server: &Server, before: u64) {
@@ -38,7 +38,7 @@ async fn until_more(server: &Server, before: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_others_no_longer_publish_to_is_deaf_although_it_answers() {
+async fn detects_a_server_that_publishers_no_longer_reach() {
     let (old, new) = (Server::start(&[]).await, Server::start(&[]).await);
     let way = Way::open(old.port).await;
     let lab = Lab::new(quick(&way.url()));
@@ -54,14 +54,17 @@ async fn a_server_that_others_no_longer_publish_to_is_deaf_although_it_answers()
     })
     .await;
     eventually("it hears at the other server", || lab.subscriptions().up && is_proven(&lab)).await;
-    eventually("the loss is told", || lab.ear.losses().iter().any(|loss| loss.cause == GapCause::LinkDown))
-        .await;
+    eventually("the loss is told", || {
+        lab.recorder.gaps().iter().any(|loss| loss.cause == GapCause::LinkDown)
+    })
+    .await;
     new.command(&["PUBLISH", "news", "after"]).await;
-    eventually("news are heard", || lab.ear.heard().iter().any(|(_, data)| &data[..] == b"after")).await;
+    eventually("news are heard", || lab.recorder.messages().iter().any(|(_, data)| &data[..] == b"after"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_acl_forbids_probes_that_is_said_and_the_link_works_all_the_same() {
+async fn reports_denied_probes_and_keeps_the_link() {
     let server = Server::start(&[]).await;
     let rights = ["ACL", "SETUSER", "web", "on", ">pw", "+@all", "~*", "resetchannels", "&news"];
     server.command(&rights).await;
@@ -75,15 +78,15 @@ async fn where_the_acl_forbids_probes_that_is_said_and_the_link_works_all_the_sa
     eventually("it is said why", said).await;
     lab.subscribe("news").await;
     server.command(&["PUBLISH", "news", "1"]).await;
-    eventually("news are heard", || lab.ear.heard().len() == 1).await;
+    eventually("news are heard", || lab.recorder.messages().len() == 1).await;
     server.command(&["ACL", "SETUSER", "web", "&earshot:probe:*"]).await;
     eventually("it is proven as soon as it may be", || is_proven(&lab)).await;
-    assert!(lab.ear.losses().is_empty());
+    assert!(lab.recorder.gaps().is_empty());
     assert_eq!(lab.subscriptions().reconnects, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_of_the_command_link_is_no_deafness() {
+async fn a_failure_of_the_command_link_does_not_end_the_subscription() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     eventually("it is proven", || is_proven(&lab)).await;
@@ -97,7 +100,7 @@ async fn trouble_of_the_command_link_is_no_deafness() {
     }
     let status = lab.subscriptions();
     assert!(status.failures.iter().all(|(_, count)| *count == 0), "{status:?}");
-    assert!(lab.ear.losses().is_empty());
+    assert!(lab.recorder.gaps().is_empty());
 }
 
 /// A way to a server that can be led elsewhere for those who come anew.
@@ -171,7 +174,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_probe_that_comes_late_proves_what_came_before_it() {
+async fn a_late_probe_proves_earlier_messages() {
     let server = Server::start(&[]).await;
     // There and back takes longer than a probe is waited for.
     let port = long_way(server.port, probe::ROUND_TIMEOUT_MIN * 6 / 10).await;
@@ -192,39 +195,42 @@ async fn a_probe_that_comes_late_proves_what_came_before_it() {
 }
 
 #[tokio::test]
-async fn an_older_probe_behind_a_newer_one_takes_nothing_back() {
-    let echoes = probe::Echoes::new("probe:");
-    let (older, newer) = (echoes.send().number, echoes.send().number);
+async fn an_older_probe_after_a_newer_one_changes_nothing() {
+    let probe_replies = probe::ProbeReplies::new("probe:");
+    let (older, newer) = (probe_replies.send().number, probe_replies.send().number);
     for number in [newer, older] {
-        assert!(echoes.takes(echoes.channel(), number.to_string().as_bytes()));
+        assert!(probe_replies.accept(probe_replies.channel(), number.to_string().as_bytes()));
     }
-    assert!(echoes.came_back(newer).await);
-    assert!(echoes.takes(echoes.channel(), (newer + 1).to_string().as_bytes()), "it is our channel");
-    assert_eq!(echoes.last(), newer, "what was never asked proves nothing");
+    assert!(probe_replies.wait_for(newer).await);
+    assert!(
+        probe_replies.accept(probe_replies.channel(), (newer + 1).to_string().as_bytes()),
+        "it is our channel"
+    );
+    assert_eq!(probe_replies.last(), newer, "what was never asked proves nothing");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_over_the_subscriber_connection_does_not_move_the_start_of_a_gap() {
-    let echoes = probe::Echoes::new("probe:");
-    let start = echoes.verified();
+    let probe_replies = probe::ProbeReplies::new("probe:");
+    let start = probe_replies.verified();
     for (is_own, verified) in [(true, Duration::ZERO), (false, Duration::from_secs(2))] {
         tokio::time::advance(Duration::from_secs(1)).await;
-        let (last, number) = (echoes.last(), echoes.send().number);
+        let (last, number) = (probe_replies.last(), probe_replies.send().number);
         if is_own {
-            echoes.publish_on_subscription(number);
+            probe_replies.publish_on_subscription(number);
         }
-        assert!(echoes.takes(echoes.channel(), number.to_string().as_bytes()));
-        let proof = echoes.late(number, last, 0, std::future::ready(true)).await;
-        assert_eq!(proof, probe::Proof::Heard(start + verified, Duration::ZERO));
+        assert!(probe_replies.accept(probe_replies.channel(), number.to_string().as_bytes()));
+        let proof = probe_replies.on_timeout(number, last, 0, std::future::ready(true)).await;
+        assert_eq!(proof, probe::ProbeOutcome::Received(start + verified, Duration::ZERO));
     }
 }
 
 #[tokio::test]
-async fn a_round_whose_probe_is_discarded_ends_without_a_verdict() {
-    let echoes = probe::Echoes::new("probe:");
-    let number = echoes.send().number;
-    let (arrived, ()) = tokio::join!(echoes.came_back(number), async { echoes.clear() });
+async fn a_round_with_a_discarded_probe_is_inconclusive() {
+    let probe_replies = probe::ProbeReplies::new("probe:");
+    let number = probe_replies.send().number;
+    let (arrived, ()) = tokio::join!(probe_replies.wait_for(number), async { probe_replies.clear() });
     assert!(!arrived);
-    let proof = echoes.late(number, 0, 0, std::future::ready(true)).await;
-    assert_eq!(proof, probe::Proof::Inconclusive);
+    let proof = probe_replies.on_timeout(number, 0, 0, std::future::ready(true)).await;
+    assert_eq!(proof, probe::ProbeOutcome::Inconclusive);
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_with_nothing_kept_begins_another_epoch() {
+async fn a_restart_without_data_begins_a_new_epoch() {
     let mut server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.append("1").await;
@@ -20,7 +20,7 @@ async fn a_restart_with_nothing_kept_begins_another_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_with_everything_kept_goes_on() {
+async fn a_restart_with_data_keeps_the_epoch() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let lab = Lab::up(&server).await;
     let first = lab.append("1").await;
@@ -35,7 +35,7 @@ async fn a_restart_with_everything_kept_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_was_cut_begins_another_epoch() {
+async fn a_truncated_log_begins_a_new_epoch() {
     let cuts: [(&str, &[&str], u64); 6] = [
         ("the end", &["XDEL", STREAM, "3-0"], 2),
         ("the beginning", &["XTRIM", STREAM, "MAXLEN", "1"], 1),
@@ -65,7 +65,7 @@ async fn a_log_that_was_cut_begins_another_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_behind_what_was_handed_out_begins_another_epoch() {
+async fn a_server_behind_the_delivered_position_begins_a_new_epoch() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     let append = |seen| {
@@ -114,7 +114,7 @@ async fn a_server_that_may_have_lost_a_log_reports_another_state() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_was_cleared_goes_on() {
+async fn a_cleared_log_keeps_its_epoch() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     lab.broker.clear_log(&log(), &name()).await.unwrap();

@@ -1,11 +1,11 @@
 //! Pages: forward, backward, bounded in number and bytes.
 
 use super::*;
+use crate::broker::redis::command_queue::{RedisRequest, command_queue};
 use crate::broker::redis::log::read_after;
-use crate::broker::redis::outbox::{Request, outbox};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_go_forward_and_backward() {
+async fn reads_pages_forward_and_backward() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     let page = lab.read(0).await;
@@ -48,7 +48,7 @@ async fn pages_go_forward_and_backward() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_entries_make_short_pages_that_go_on() {
+async fn large_entries_give_short_pages() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     for _ in 0..30 {
@@ -72,7 +72,7 @@ async fn large_entries_make_short_pages_that_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hole_shows_as_a_hole() {
+async fn a_missing_entry_is_detected() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     for _ in 0..130 {
@@ -83,7 +83,7 @@ async fn a_hole_shows_as_a_hole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_reads_at_once_are_all_answered() {
+async fn answers_concurrent_reads() {
     let server = Server::start(&[]).await;
     let lab = Lab::up(&server).await;
     for _ in 0..100 {
@@ -96,11 +96,11 @@ async fn many_reads_at_once_are_all_answered() {
 }
 
 #[tokio::test]
-async fn one_pipeline_asks_for_no_more_than_its_bytes() {
-    let (outbox, mut inbox) = outbox(&RedisSettings::default(), never_alone());
+async fn bounds_the_reply_bytes_of_a_pipeline() {
+    let (command_sender, mut inbox) = command_queue(&RedisSettings::default(), inactive_fallback());
     let mut ask = |limit, times| {
         for _ in 0..times {
-            drop(outbox.ask(Request::Script(read_after(&log(), &name(), 0, limit))));
+            drop(command_sender.submit(RedisRequest::Script(read_after(&log(), &name(), 0, limit))));
         }
         std::iter::from_fn(|| Some(inbox.batch().len()).filter(|len| *len > 0)).collect::<Vec<_>>()
     };

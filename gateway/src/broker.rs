@@ -1,0 +1,400 @@
+//! Brokers: the sources and targets of publications.
+//!
+//! A broker knows channels and payloads, and the positions of its own logs. It must never know a connection, a
+//! subscriber or a position that the node assigns: the [`BrokerEventHandler`] (the node) adds those.
+//!
+//! - [`attributes`]: tags and publisher of a publication.
+//! - [`memory`]: within this process.
+//! - [`redis`]: one Redis deployment; plain `PUBLISH` in, plain `PUBLISH` out.
+//! - [`log`]: the publications and pages of a log.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, StreamPosition};
+use tokio::time::Instant;
+
+pub mod attributes;
+pub mod log;
+pub mod memory;
+pub mod redis;
+
+use self::log::{AppendOptions, LogConfig, LogPage};
+
+pub use self::redis::RedisBroker;
+pub use attributes::Attributes;
+pub use memory::MemoryBroker;
+
+/// What a broker can subscribe to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// One channel, by its exact name.
+    Channel(ChannelName),
+    /// Every channel that matches a pattern in the syntax of the broker (Redis: `PSUBSCRIBE`).
+    Pattern(Arc<str>),
+    /// One channel, by its exact name, with sharded pub/sub (Redis: `SSUBSCRIBE`). It receives only sharded
+    /// publications.
+    Sharded(ChannelName),
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Channel(name) | Self::Sharded(name) => f.write_str(name.as_str()),
+            Self::Pattern(pattern) => f.write_str(pattern),
+        }
+    }
+}
+
+/// One publication as received from the broker.
+#[derive(Clone, Debug)]
+pub struct BrokerMessage {
+    /// The channel's name as published.
+    pub channel: String,
+    /// The payload, unchanged.
+    pub data: Bytes,
+}
+
+/// Why publications may have been missed: the label of the gap counter, and the reason that clients receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapCause {
+    /// The link to the broker was down, or its probes did not return.
+    LinkDown,
+    /// A bounded queue between the link and the subscribers was full.
+    QueueFull,
+    /// A publication was larger than the configured limit.
+    TooLarge,
+    /// The position of a client belongs to a sequence that no longer exists.
+    UnknownPosition,
+    /// A client was away for longer than the history covers.
+    HistoryTooShort,
+    /// The log in the broker lost entries that were delivered.
+    LogLost,
+    /// A slow client, in a namespace that drops the oldest publications.
+    SlowConsumer,
+}
+
+impl GapCause {
+    /// The stable name, for clients and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LinkDown => "link-down",
+            Self::QueueFull => "queue-full",
+            Self::TooLarge => "too-large",
+            Self::UnknownPosition => "unknown-position",
+            Self::HistoryTooShort => "history-too-short",
+            Self::LogLost => "log-lost",
+            Self::SlowConsumer => "slow-consumer",
+        }
+    }
+}
+
+/// An interval in which a broker may have missed publications.
+#[derive(Clone, Debug)]
+pub struct TopicGap {
+    /// The topics concerned. A pattern stands for every channel that it matches.
+    pub topics: AffectedTopics,
+    /// The cause.
+    pub cause: GapCause,
+    /// The first moment that may not have been received.
+    pub from: Instant,
+}
+
+/// Which topics a [`TopicGap`] concerns.
+#[derive(Clone, Debug)]
+pub enum AffectedTopics {
+    /// Every topic of the broker.
+    All,
+    /// These topics.
+    Some(Vec<Topic>),
+}
+
+/// Receives the events of a broker. The calls are synchronous, fast, and never block. For each topic, a broker calls
+/// from one place at a time and in order; for different topics it may call concurrently.
+pub trait BrokerEventHandler: Send + Sync + 'static {
+    /// Publications, in the order of the broker. The vector is drained.
+    fn on_messages(&self, messages: &mut Vec<BrokerMessage>);
+
+    /// One publication of a broker that supports attributes; otherwise as [`BrokerEventHandler::on_messages`].
+    fn on_message(&self, message: BrokerMessage, attributes: Attributes);
+
+    /// A publication of this node's own clients, while the broker is unavailable. May be called concurrently with the
+    /// others.
+    fn on_local_publish(&self, message: BrokerMessage);
+
+    /// Publications may have been missed. Called before the messages that follow the gap.
+    fn on_gap(&self, gap: TopicGap);
+}
+
+/// What a node does for a channel whose broker is unavailable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUnavailable {
+    /// Its clients may subscribe, and receive each other's publications.
+    Local,
+    /// It rejects what needs the broker.
+    Reject,
+}
+
+/// Which clients a publication reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryScope {
+    /// The clients of every node.
+    AllNodes,
+    /// Only the clients of this node: the broker is unavailable.
+    ThisNode,
+}
+
+/// Why a request to a broker failed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BrokerError {
+    /// The link is down, or the broker did not answer within the command timeout. Can be retried.
+    #[error("the broker is unavailable: {0}")]
+    Unavailable(String),
+    /// Too many requests wait for the broker. Can be retried later.
+    #[error("too many requests wait for the broker")]
+    Busy,
+    /// The broker rejected the request (an ACL, a wrong type). A retry will not succeed.
+    #[error("the broker rejected the request: {0}")]
+    Rejected(String),
+}
+
+/// The status of a link to a broker, for `/health`, `/ready` and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// The link: `commands`, `subscriptions`, or `sharded` (all sharded links of a cluster together).
+    pub link: &'static str,
+    /// Whether it works: connected, and for subscriptions, every desired topic is active.
+    pub up: bool,
+    /// Why it is not up; never a secret.
+    pub error: Option<String>,
+    /// Whether the server is a replica, which must not be published to.
+    pub replica: bool,
+    /// The number of reconnects since the start.
+    pub reconnects: u64,
+    /// The number of failures by reason: `unreachable`, `not-receiving`, `rejected`.
+    pub failures: Vec<(&'static str, u64)>,
+    /// How long it has been down since the start; for subscriptions, from the last verified probe.
+    pub downtime: Duration,
+    /// The state of its probes (subscriptions only); `None` before the first result.
+    pub probe: Option<ProbeState>,
+    /// Desired topics (subscriptions only).
+    pub desired: usize,
+    /// Topics that the server has confirmed on the present connection (subscriptions only).
+    pub active: usize,
+    /// Bytes of received publications that have not been processed (subscriptions only).
+    pub receive_queue_bytes: usize,
+}
+
+/// The state of the probes of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeState {
+    /// A probe returned.
+    Verified {
+        /// How long ago it was published: everything published before that has been received.
+        age: Duration,
+        /// The round-trip time of the probe.
+        rtt: Duration,
+    },
+    /// Probes are not permitted; PING is the only check.
+    Unavailable(String),
+}
+
+/// The broker of one or several namespaces.
+#[derive(Clone, Debug)]
+pub enum Broker {
+    /// Within this process.
+    Memory(Arc<MemoryBroker>),
+    /// One Redis deployment.
+    Redis(Arc<RedisBroker>),
+}
+
+impl Broker {
+    /// Subscribes to a topic. Resolves when the broker has confirmed it: everything published after that moment
+    /// reaches the handler. Resolves at once for a confirmed topic. Dropping the future does not unsubscribe;
+    /// [`Broker::unsubscribe`] does.
+    ///
+    /// # Errors
+    /// [`BrokerError::Unavailable`] when the topic was not confirmed within the command timeout (it stays desired, and
+    /// is subscribed when the link is up), or when it was confirmed before and is rejected now;
+    /// [`BrokerError::Rejected`] when the broker rejects a topic that was never active. With
+    /// [`WhenUnavailable::Local`], a broker that has been unavailable for a while is not waited for: the topic counts
+    /// as active, with a gap until the broker is back.
+    pub async fn subscribe(
+        &self,
+        topic: &Topic,
+        when_unavailable: WhenUnavailable,
+    ) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(broker) => broker.subscribe(topic, when_unavailable).await,
+        }
+    }
+
+    /// Whether publications without a log keep their attributes.
+    pub fn supports_attributes(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+
+    /// Unsubscribes from a topic. Takes effect soon, without confirmation.
+    pub fn unsubscribe(&self, topic: &Topic) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(broker) => broker.unsubscribe(topic),
+        }
+    }
+
+    /// Publishes one payload unchanged. Redis carries only the payload: `attributes` are dropped, see
+    /// [`Broker::supports_attributes`]. Payloads of one caller are published in the order of its calls: the call takes
+    /// the place in the order, before the returned future is first polled.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+        attributes: Attributes,
+        when_unavailable: WhenUnavailable,
+    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
+        use futures::future::Either;
+        match self {
+            Self::Memory(broker) => {
+                broker.publish(channel, data, attributes);
+                Either::Left(std::future::ready(Ok(DeliveryScope::AllNodes)))
+            }
+            Self::Redis(broker) => Either::Right(broker.publish(channel, data, when_unavailable)),
+        }
+    }
+
+    /// As [`Broker::publish`], with sharded pub/sub: see [`Topic::Sharded`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub fn publish_sharded(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+        when_unavailable: WhenUnavailable,
+    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
+        use futures::future::Either;
+        match self {
+            Self::Memory(broker) => {
+                broker.publish(channel, data, Attributes::default());
+                Either::Left(std::future::ready(Ok(DeliveryScope::AllNodes)))
+            }
+            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data, when_unavailable)),
+        }
+    }
+
+    /// Appends a payload to a log and publishes it as a [`log::LoggedMessage`], in one step. The call takes the place
+    /// in the order, also relative to plain publications: see [`Broker::publish`].
+    ///
+    /// `seen` is the last position that was delivered. When the log is behind it (an incomplete replica was promoted),
+    /// the log begins a new epoch instead of assigning the position a second time.
+    ///
+    /// # Errors
+    /// See [`BrokerError`]. After [`BrokerError::Unavailable`] it is unknown whether the payload was published; with
+    /// an idempotency key a retry is safe.
+    pub fn append(
+        &self,
+        log: &LogConfig,
+        channel: &ChannelName,
+        data: Bytes,
+        extras: AppendOptions,
+        seen: Option<StreamPosition>,
+    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + use<> {
+        use futures::future::Either;
+        match self {
+            Self::Memory(_) => Either::Left(std::future::ready(Err(no_log()))),
+            Self::Redis(broker) => Either::Right(broker.append(log, channel, data, extras, seen)),
+        }
+    }
+
+    /// Reads the position of a log. Writes nothing: see [`log::LogOrigin`] for a channel without a log.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn open_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.open_log(log, channel).await,
+        }
+    }
+
+    /// Reads entries after the last delivered position, in order, at most `limit`; see [`LogPage`]. A log that is
+    /// behind that position (a server was restored to an older state) begins a new epoch.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn follow_log(
+        &self,
+        log: &LogConfig,
+        channel: &ChannelName,
+        seen: StreamPosition,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.follow_log(log, channel, seen, limit).await,
+        }
+    }
+
+    /// Reads entries after an offset, in order, at most `limit` (0: only the position of the log); see [`LogPage`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn read_log(
+        &self,
+        log: &LogConfig,
+        channel: &ChannelName,
+        after: u64,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.read_log(log, channel, after, limit).await,
+        }
+    }
+
+    /// Reads entries before an offset (`None`: from the end), in reverse order, at most `limit`; see [`LogPage`].
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn read_log_back(
+        &self,
+        log: &LogConfig,
+        channel: &ChannelName,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<LogPage, BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.read_log_back(log, channel, before, limit).await,
+        }
+    }
+
+    /// Removes the entries of a log; its numbering continues.
+    ///
+    /// # Errors
+    /// See [`BrokerError`].
+    pub async fn clear_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<(), BrokerError> {
+        match self {
+            Self::Memory(_) => Err(no_log()),
+            Self::Redis(broker) => broker.clear_log(log, channel).await,
+        }
+    }
+
+    /// The status of each link; empty for a broker without links.
+    pub fn links(&self) -> Vec<LinkStatus> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+            Self::Redis(broker) => broker.links(),
+        }
+    }
+}
+
+fn no_log() -> BrokerError {
+    BrokerError::Rejected("a log requires Redis".to_owned())
+}
