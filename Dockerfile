@@ -5,6 +5,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY protocol protocol
 COPY redis-link redis-link
+COPY client client
 COPY ops ops
 COPY gateway gateway
 COPY loadtest loadtest

@@ -4,6 +4,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use earshot_client::http1::HttpError;
 use earshot_protocol::Encoding;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -13,9 +14,7 @@ use crate::tally::Recorder;
 use crate::target::Target;
 
 mod centrifuge;
-mod event_stream;
 mod frames;
-pub(crate) mod http;
 mod subscriber_protocol;
 
 pub(crate) use subscriber_protocol::ResumePoint;
@@ -70,7 +69,7 @@ pub(crate) enum ClientError {
     Status(u16),
     /// The response is not HTTP.
     #[error(transparent)]
-    Http(#[from] http::HttpError),
+    Http(#[from] HttpError),
     /// The response does not match the WebSocket handshake.
     #[error("the response does not accept the WebSocket handshake")]
     NotAccepted,

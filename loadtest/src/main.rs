@@ -2,7 +2,7 @@
 //! and cost.
 //!
 //! A scenario defines the subscribers and the publish schedule. The [`swarm`] connects the subscribers ([`client`])
-//! and records what each receives in a [`tally`] of [`ledger`]s. The [`publisher`] follows the schedule and puts a
+//! and records what each receives in a [`tally`] of ledgers. The [`publisher`] follows the schedule and puts a
 //! [`stamp`] into each message. The [`sampler`] samples both during the run. The [`record`] is built from all three,
 //! and the table, the HTML page and the comparison are built from the record alone ([`report`]). The crate shares only
 //! the protocol crate with the gateway.
@@ -24,7 +24,6 @@ mod capacity;
 mod client;
 mod interrupt;
 mod kernel_baseline;
-mod ledger;
 mod median;
 mod options;
 mod progress;

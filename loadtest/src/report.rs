@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use earshot_client::ledger::Ledger;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use crate::ledger::Ledger;
 use crate::options::{Options, Rate, RunConfig};
 use crate::record::{
     Cohort, Connect, Deliveries, FORMAT, Generator, Latency, ProcessUsage, Published, Record, per_second,

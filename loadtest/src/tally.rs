@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use earshot_client::ledger::{Arrival, Ledger};
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use crate::client::SubscriberPlan;
-use crate::ledger::{Arrival, Ledger};
 use crate::run::{Run, coarse_latencies, latencies};
 use crate::stamp::Stamp;
 

@@ -9,7 +9,7 @@
 //! - `environment`: what a fault requires; `gateway_process`, `server`: child processes; `child`, `directory`:
 //!   processes and their directories; `undo`: changes to be undone.
 //! - `backend`: a Redis connection; `proxy`: the network before Redis; `http`: requests to the gateway.
-//! - `publisher`: sends; `subscriber`, `verifying_clients`, `background_load`: receive; `ledger`: the accounting.
+//! - `publisher`: sends; `subscriber`, `verifying_clients`, `background_load`: receive.
 //! - `health_monitor`, `scrape`: health and metrics of the gateway.
 //! - `report`: the results.
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::tasks::Tasks;
+use earshot_client::Tasks;
 use earshot_redis_link::ConnectConfig;
 
 mod backend;
@@ -30,7 +30,6 @@ mod fault;
 mod gateway_process;
 mod health_monitor;
 mod http;
-mod ledger;
 mod proxy;
 mod publisher;
 mod report;

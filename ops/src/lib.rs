@@ -7,4 +7,3 @@
 pub mod check;
 pub mod drill;
 pub mod migrate;
-mod tasks;

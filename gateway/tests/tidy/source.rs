@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates of the workspace.
-pub(crate) const CRATES: [&str; 5] = ["protocol", "redis-link", "ops", "gateway", "loadtest"];
+pub(crate) const CRATES: [&str; 6] = ["protocol", "redis-link", "client", "ops", "gateway", "loadtest"];
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {

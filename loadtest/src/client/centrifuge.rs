@@ -1,9 +1,9 @@
 //! Centrifuge client protocol over a WebSocket: connect and subscribe in one frame, pongs, unsubscribe, and
 //! subscriptions that resume from a position. Pure: bytes in, bytes out.
 
+use earshot_client::centrifuge::{ClientSession, RecoveryPosition};
 use earshot_protocol::{
-    Command, ConnectRequest, Encoding, Publication, Push, PushBody, Reply, ReplyBody, Request,
-    SubscribeRequest, SubscribeResult, UnsubscribeRequest,
+    Encoding, Publication, Push, PushBody, Reply, ReplyBody, Request, SubscribeResult, UnsubscribeRequest,
 };
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -11,30 +11,18 @@ use super::ClientError;
 use super::frames::write_frame;
 use crate::tally::Recorder;
 
-/// Position in a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StreamPosition {
-    /// Epoch; empty before the first subscription.
-    pub(crate) epoch: String,
-    /// Offset of the last publication.
-    pub(crate) offset: u64,
-    /// Whether the server assigns offsets in this channel.
-    pub(crate) positioned: bool,
-}
-
 /// Session of one connection with one channel.
 #[derive(Debug)]
 pub(crate) struct CentrifugeSession {
-    encoding: Encoding,
+    session: ClientSession,
     subscribed: bool,
-    last_id: u32,
-    position: StreamPosition,
+    position: RecoveryPosition,
 }
 
 impl CentrifugeSession {
     /// Creates a session; the first subscription resumes from `position` if it is positioned.
-    pub(super) fn new(encoding: Encoding, position: StreamPosition) -> Self {
-        Self { encoding, subscribed: false, last_id: 0, position }
+    pub(super) fn new(encoding: Encoding, position: RecoveryPosition) -> Self {
+        Self { session: ClientSession::new(encoding), subscribed: false, position }
     }
 
     /// Whether publications are expected.
@@ -43,58 +31,38 @@ impl CentrifugeSession {
     }
 
     /// Current position.
-    pub(super) fn position(&self) -> &StreamPosition {
+    pub(super) fn position(&self) -> &RecoveryPosition {
         &self.position
     }
 
     /// Writes the first frame: connect and subscribe commands.
     pub(super) fn write_connect(&mut self, channel: &str, out: &mut Vec<u8>) {
-        let connect = ConnectRequest { name: "loadtest".to_owned(), ..ConnectRequest::default() };
-        let mut frame = Vec::new();
-        self.command(Request::Connect(connect), &mut frame);
-        self.encoding.write_separator(&mut frame);
-        self.command(Request::Subscribe(self.request(channel)), &mut frame);
-        self.write(&frame, out);
+        self.session.queue_connect("loadtest");
+        self.session.queue(Request::Subscribe(self.position.request(channel)));
+        self.flush(out);
     }
 
     /// Writes a subscribe command without recovery.
     pub(super) fn subscribe(&mut self, channel: &str, out: &mut Vec<u8>) {
-        self.position = StreamPosition::default();
-        self.send(Request::Subscribe(self.request(channel)), out);
+        self.position = RecoveryPosition::default();
+        self.session.queue(Request::Subscribe(self.position.request(channel)));
+        self.flush(out);
     }
 
     /// Writes an unsubscribe command.
     pub(super) fn unsubscribe(&mut self, channel: &str, out: &mut Vec<u8>) {
-        self.send(Request::Unsubscribe(UnsubscribeRequest { channel: channel.to_owned() }), out);
+        self.session.queue(Request::Unsubscribe(UnsubscribeRequest { channel: channel.to_owned() }));
+        self.flush(out);
     }
 
-    fn request(&self, channel: &str) -> SubscribeRequest {
-        SubscribeRequest {
-            channel: channel.to_owned(),
-            recover: self.position.positioned,
-            epoch: self.position.epoch.clone(),
-            offset: self.position.offset,
-            ..SubscribeRequest::default()
-        }
-    }
-
-    fn send(&mut self, request: Request, out: &mut Vec<u8>) {
-        let mut frame = Vec::new();
-        self.command(request, &mut frame);
-        self.write(&frame, out);
-    }
-
-    fn command(&mut self, request: Request, frame: &mut Vec<u8>) {
-        self.last_id += 1;
-        self.encoding.encode_command(&Command { id: self.last_id, request }, frame);
-    }
-
-    fn write(&self, frame: &[u8], out: &mut Vec<u8>) {
-        let data = match self.encoding {
+    /// Writes the queued commands as a WebSocket frame.
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        let Some(frame) = self.session.take_frame() else { return };
+        let data = match self.session.encoding() {
             Encoding::Json => Data::Text,
             Encoding::Protobuf => Data::Binary,
         };
-        write_frame(OpCode::Data(data), frame, out);
+        write_frame(OpCode::Data(data), &frame, out);
     }
 
     /// Processes a message from the server.
@@ -104,31 +72,25 @@ impl CentrifugeSession {
         out: &mut Vec<u8>,
         recorder: &mut Recorder<'_>,
     ) -> Result<(), ClientError> {
-        if self.encoding == Encoding::Json
+        if self.session.encoding() == Encoding::Json
             && let Some((data, offset)) =
                 parse_plain_publication(message, recorder.channel(), recorder.run.size)
         {
             self.publication(data, offset, recorder);
             return Ok(());
         }
-        for reply in self.encoding.decode_replies(message) {
-            self.reply(reply?, out, recorder)?;
+        for reply in self.session.encoding().decode_replies(message) {
+            let reply = reply?;
+            if !self.session.answer_ping(&reply) {
+                self.reply(reply, recorder)?;
+            }
         }
+        self.flush(out);
         Ok(())
     }
 
-    fn reply(
-        &mut self,
-        reply: Reply,
-        out: &mut Vec<u8>,
-        recorder: &mut Recorder<'_>,
-    ) -> Result<(), ClientError> {
+    fn reply(&mut self, reply: Reply, recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
         match reply.body {
-            ReplyBody::Ping => {
-                let mut pong = Vec::new();
-                self.encoding.encode_command(&Command { id: 0, request: Request::Pong }, &mut pong);
-                self.write(&pong, out);
-            }
             ReplyBody::Push(push) => self.push(push, recorder)?,
             ReplyBody::Error(error) => {
                 return Err(ClientError::Rejected { code: error.code, message: error.message.into_owned() });
@@ -144,11 +106,7 @@ impl CentrifugeSession {
         if result.was_recovering {
             recorder.record_recovery(result.recovered);
         }
-        if !(result.was_recovering && result.recovered) {
-            self.position.offset = result.offset;
-        }
-        self.position.epoch = result.epoch;
-        self.position.positioned = result.positioned || result.recoverable;
+        self.position.on_subscribed(&result);
         self.subscribed = true;
         for publication in result.publications {
             self.on_publication(&publication, recorder);
@@ -176,11 +134,8 @@ impl CentrifugeSession {
     }
 
     fn publication(&mut self, data: &[u8], offset: u64, recorder: &mut Recorder<'_>) {
-        if self.position.positioned && offset > 0 {
-            if offset != self.position.offset + 1 {
-                recorder.record_skipped();
-            }
-            self.position.offset = offset;
+        if self.position.on_publication(offset) {
+            recorder.record_skipped();
         }
         recorder.record_payload(data);
     }
@@ -202,10 +157,10 @@ fn parse_plain_publication<'a>(message: &'a [u8], channel: &str, size: usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Ledger;
     use crate::run::Run;
     use crate::stamp::Stamp;
     use crate::tally::{CohortTally, Tally, TallyEntry};
+    use earshot_client::ledger::Ledger;
     use tokio::time::Instant;
 
     fn fixture() -> (Run, Tally) {
@@ -238,7 +193,7 @@ mod tests {
         for subscriber in 0..2 {
             let (run, mut tally) = fixture();
             let (mut session, mut out) =
-                (CentrifugeSession::new(Encoding::Json, StreamPosition::default()), Vec::new());
+                (CentrifugeSession::new(Encoding::Json, RecoveryPosition::default()), Vec::new());
             let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber, now: Instant::now() };
             session.on_message(SUBSCRIBED, &mut out, &mut recorder).unwrap();
             let channel = u32::try_from(subscriber).unwrap();
@@ -259,11 +214,15 @@ mod tests {
     #[test]
     fn session_resumes_from_its_position() {
         let (run, mut tally) = fixture();
-        let position = StreamPosition { epoch: "e".to_owned(), offset: 1, positioned: true };
+        let position = RecoveryPosition { epoch: "e".to_owned(), offset: 1, positioned: true };
         let (mut session, mut out) = (CentrifugeSession::new(Encoding::Json, position), Vec::new());
         session.write_connect("c1", &mut out);
-        let asked = br#""subscribe":{"channel":"c1","recover":true,"epoch":"e","offset":1}"#;
-        assert!(out.windows(asked.len()).any(|window| window == asked), "{}", String::from_utf8_lossy(&out));
+        let expected = br#""subscribe":{"channel":"c1","recover":true,"epoch":"e","offset":1}"#;
+        assert!(
+            out.windows(expected.len()).any(|window| window == expected),
+            "{}",
+            String::from_utf8_lossy(&out)
+        );
         let missed = push(&run, 1, 2, 2);
         let missed = std::str::from_utf8(&missed).unwrap();
         let missed = &missed[missed.find(r#"{"data""#).unwrap()..missed.len() - 2];
@@ -278,10 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn pings_are_answered_and_notices_end_the_session() {
+    fn answers_pings_and_ends_with_a_notice() {
         let (run, mut tally) = fixture();
         let (mut session, mut out) =
-            (CentrifugeSession::new(Encoding::Json, StreamPosition::default()), Vec::new());
+            (CentrifugeSession::new(Encoding::Json, RecoveryPosition::default()), Vec::new());
         let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
         session.on_message(b"{}", &mut out, &mut recorder).unwrap();
         assert_eq!(out, b"\x81\x82\0\0\0\0{}");

@@ -1,14 +1,15 @@
 //! Protocol of a subscriber's connection: the request that opens it, and the processing of all bytes after it. Pure:
 //! bytes in, bytes out.
 
+use earshot_client::centrifuge::RecoveryPosition;
+use earshot_client::http1::{ResponseParser, WEBSOCKET_KEY};
+use earshot_client::sse::{SseEvent, SseParser};
 use earshot_protocol::Encoding;
 use memchr::memmem;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::centrifuge::{self, CentrifugeSession};
-use super::event_stream::{Event, EventReader};
+use super::centrifuge::CentrifugeSession;
 use super::frames::{FrameReader, Message, write_frame};
-use super::http::{Response, WEBSOCKET_KEY};
 use super::{ClientError, Transport};
 use crate::tally::Recorder;
 use crate::target::Target;
@@ -23,7 +24,7 @@ pub(crate) enum ResumePoint {
     #[default]
     Live,
     /// Stream position of the Centrifuge protocol.
-    Position(centrifuge::StreamPosition),
+    Position(RecoveryPosition),
     /// After this event id of an event stream.
     EventId(Vec<u8>),
 }
@@ -51,8 +52,8 @@ pub(super) enum SocketProtocol {
 /// Event stream.
 #[derive(Debug)]
 pub(super) struct EventStream {
-    response: Response,
-    events: EventReader,
+    response: ResponseParser,
+    events: SseParser,
     /// The target confirms the subscription with an event.
     announces_subscription: bool,
     recovering: bool,
@@ -63,7 +64,7 @@ pub(super) struct EventStream {
 /// WebSocket handshake in progress.
 #[derive(Debug)]
 pub(super) struct PendingUpgrade {
-    response: Response,
+    response: ResponseParser,
     protocol: SocketProtocol,
     channel: String,
     hello: Vec<String>,
@@ -103,14 +104,14 @@ impl SubscriberProtocol {
             let resume_point = if let ResumePoint::Position(resume_point) = resume_point {
                 resume_point
             } else {
-                centrifuge::StreamPosition::default()
+                RecoveryPosition::default()
             };
             SocketProtocol::Centrifuge(Box::new(CentrifugeSession::new(encoding, resume_point)))
         } else {
             SocketProtocol::Plain
         };
         let (channel, hello) = (channel.to_owned(), target.hello(channel));
-        let pending = PendingUpgrade { response: Response::default(), protocol, channel, hello };
+        let pending = PendingUpgrade { response: ResponseParser::default(), protocol, channel, hello };
         (Self::Upgrading(Box::new(pending)), request.into_bytes())
     }
 
@@ -129,8 +130,8 @@ impl SubscriberProtocol {
         }
         request.extend_from_slice(b"\r\n");
         let stream = EventStream {
-            response: Response::default(),
-            events: EventReader::resuming_from(&id),
+            response: ResponseParser::default(),
+            events: SseParser::resuming_from(&id),
             announces_subscription: target.kind().announces_streams(),
             recovering: !id.is_empty(),
             subscribed: false,
@@ -250,7 +251,7 @@ impl EventStream {
     fn feed(&mut self, input: &[u8], recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
         let Self { response, events, announces_subscription, recovering, subscribed, error } = self;
         let plain = !*announces_subscription;
-        let mut on_event = |event: Event<'_>| match event.name {
+        let mut on_event = |event: SseEvent<'_>| match event.name {
             _ if plain => record_embedded(event.data, recorder),
             b"" => recorder.record_payload(event.data),
             b"subscribed" => {

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use earshot_client::http1::HttpError;
+
 use super::Outgoing;
 use super::baseline::BaselineConnection;
 use super::http::HttpConnection;
 use super::redis::RedisConnection;
-use crate::client::http::HttpError;
 use crate::target::Target;
 
 /// Timeout for connecting and for each reply.

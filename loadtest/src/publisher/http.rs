@@ -4,9 +4,10 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 
+use earshot_client::http1::ResponseParser;
+
 use super::Outgoing;
 use super::connection::{IO_TIMEOUT, PublishError};
-use crate::client::http::Response;
 use crate::target::Target;
 
 /// Largest response body that is kept; usual ones are a few dozen bytes.
@@ -63,7 +64,7 @@ impl HttpConnection {
     }
 
     fn read_answer(&mut self) -> Result<(), PublishError> {
-        let (mut response, mut body) = (Response::default(), Vec::new());
+        let (mut response, mut body) = (ResponseParser::default(), Vec::new());
         loop {
             let rest = response.feed(&self.unread, |bytes| {
                 let room = ANSWER_BYTES_MAX.saturating_sub(body.len()).min(bytes.len());

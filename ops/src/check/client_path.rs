@@ -3,7 +3,6 @@
 //! Owns the order of the checks. Must never publish on a channel that others may have subscribed to.
 //!
 //! - `http_client`: connections and requests, like those of a browser.
-//! - `events`: event stream parser.
 //! - `health`: which server responds, and over which HTTP version.
 //! - `stream`: SSE: first byte, headers, compression.
 //! - `origin`, `cookies`: CORS and cookies.
@@ -17,12 +16,11 @@ use self::http_client::HttpClient;
 use super::endpoint::TcpEndpoint;
 use super::report::{Finding, Section};
 use super::{network, test_names};
-use crate::tasks::Tasks;
+use earshot_client::Tasks;
 use earshot_redis_link::TlsConfig;
 
 mod cookies;
 mod delivery;
-mod events;
 mod health;
 mod http_client;
 mod idle;
@@ -148,7 +146,7 @@ async fn inspect_routes(target: &Target, client: &HttpClient, section: &mut Sect
     section.findings.extend(cookies::inspect(client, &sample.name, origin.as_deref()).await);
     let (mut stream, mut socket) = (opened.stream, socket);
     section.add(delivery::inspect(&sample, stream.as_mut(), socket.as_mut(), client.limit).await);
-    section.findings.extend(idle::inspect(stream, socket, target.idle).await);
+    section.findings.extend(Box::pin(idle::inspect(stream, socket, target.idle)).await);
 }
 
 #[cfg(test)]

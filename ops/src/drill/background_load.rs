@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use earshot_client::ledger::Counts;
 use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::http::Target;
-use super::ledger::Counts;
 use super::report::Totals;
 use super::subscriber::{Subscriber, Transport};
 use super::{POLL_INTERVAL, until};

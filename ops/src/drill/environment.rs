@@ -22,7 +22,7 @@ use super::server::{Passwords, Server};
 use super::undo::Undo;
 use super::verifying_clients::{Progress, VerifyingClients};
 use super::{External, POLL_INTERVAL, Settings, TargetKind, until};
-use crate::tasks::Tasks;
+use earshot_client::Tasks;
 use earshot_redis_link::address::Address;
 
 /// Time limit for the start of a gateway and for the subscriptions.

@@ -4,18 +4,13 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Request, header};
 use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Method, Response};
-use hyper_util::rt::TokioIo;
+use earshot_client::Tasks;
+use earshot_client::http::{HttpConnection, RequestBody};
+use hyper::{Method, Request, header};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-use crate::tasks::Tasks;
 
 /// Time limit of a connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,17 +39,8 @@ impl Target {
     }
 
     /// Opens a connection for HTTP requests.
-    pub(super) async fn open(&self) -> Result<SendRequest<Body>, String> {
-        let stream = TokioIo::new(self.connect().await?);
-        let (sender, connection) = http1::handshake(stream).await.map_err(|error| error.to_string())?;
-        let tasks = self.tasks.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                _ = connection => {}
-                () = tasks.stopped() => {}
-            }
-        });
-        Ok(sender)
+    pub(super) async fn open(&self) -> Result<HttpConnection, String> {
+        HttpConnection::start(self.connect().await?, false, &self.tasks).await
     }
 
     /// Builds a request.
@@ -63,8 +49,8 @@ impl Target {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-        body: Body,
-    ) -> Result<Request<Body>, String> {
+        body: RequestBody,
+    ) -> Result<Request<RequestBody>, String> {
         let mut request =
             Request::builder().method(method).uri(path).header(header::HOST, self.authority.as_str());
         for (name, value) in headers {
@@ -79,18 +65,18 @@ impl Target {
 pub(super) struct Client {
     target: Target,
     limit: Duration,
-    sender: Option<SendRequest<Body>>,
+    connection: Option<HttpConnection>,
 }
 
 impl Client {
     /// `limit`: time limit of each exchange.
     pub(super) fn new(target: Target, limit: Duration) -> Self {
-        Self { target, limit, sender: None }
+        Self { target, limit, connection: None }
     }
 
     /// GET: returns status and body.
     pub(super) async fn fetch(&mut self, path: &str) -> Result<(u16, Bytes), String> {
-        let request = self.target.request(Method::GET, path, &[], Body::empty())?;
+        let request = self.target.request(Method::GET, path, &[], RequestBody::default())?;
         self.exchange(request).await
     }
 
@@ -100,34 +86,30 @@ impl Client {
         let mut headers = vec![("content-type", "application/json")];
         headers.extend((!key.is_empty()).then_some(("x-api-key", key.as_str())));
         let path = format!("/api/{method}");
-        let request = self.target.request(Method::POST, &path, &headers, Body::from(body.to_string()))?;
+        let request =
+            self.target.request(Method::POST, &path, &headers, RequestBody::from(body.to_string()))?;
         let (status, body) = self.exchange(request).await?;
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
-    async fn exchange(&mut self, request: Request<Body>) -> Result<(u16, Bytes), String> {
+    async fn exchange(&mut self, request: Request<RequestBody>) -> Result<(u16, Bytes), String> {
         let outcome = timeout(self.limit, Box::pin(self.send(request))).await;
         let outcome = outcome.unwrap_or_else(|_| Err(format!("no response within {:?}", self.limit)));
         if outcome.is_err() {
-            self.sender = None;
+            self.connection = None;
         }
         outcome
     }
 
-    async fn send(&mut self, request: Request<Body>) -> Result<(u16, Bytes), String> {
-        let mut sender = match self.sender.take().filter(|sender| !sender.is_closed()) {
-            Some(sender) => sender,
+    async fn send(&mut self, request: Request<RequestBody>) -> Result<(u16, Bytes), String> {
+        let mut connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
             None => self.target.open().await?,
         };
-        sender.ready().await.map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        let body = whole(response).await?;
-        self.sender = Some(sender);
+        let response = connection.send(request).await?;
+        let status = response.status;
+        let body = response.bytes(BODY_LIMIT).await?;
+        self.connection = Some(connection);
         Ok((status, body))
     }
-}
-
-async fn whole(response: Response<Incoming>) -> Result<Bytes, String> {
-    axum::body::to_bytes(Body::new(response.into_body()), BODY_LIMIT).await.map_err(|error| error.to_string())
 }

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::tasks::Tasks;
+use earshot_client::Tasks;
 
 const BUFFER_BYTES: usize = 16 * 1024;
 

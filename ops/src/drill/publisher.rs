@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::backend::{Backend, Connection};
 use super::http::{Client, Target};
-use crate::tasks::Tasks;
+use earshot_client::Tasks;
 
 /// Interval between messages.
 const PLAIN_INTERVAL: Duration = Duration::from_millis(2);

@@ -5,10 +5,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use earshot_client::ledger::Counts;
 use serde::Serialize;
 use serde_json::Value;
-
-use super::ledger::Counts;
 
 /// Result of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,8 +61,8 @@ pub struct Totals {
 
 impl Totals {
     pub(super) fn of(count: Counts, published: u64) -> Self {
-        let Counts { delivered, reported, lost, duplicates, gaps } = count;
-        Self { published, delivered, reported, lost, duplicates, gaps }
+        let Counts { delivered, reported, lost, late, duplicates, gaps } = count;
+        Self { published, delivered, reported, lost, duplicates: duplicates + late, gaps }
     }
 
     pub(super) fn plus(self, other: Self) -> Self {

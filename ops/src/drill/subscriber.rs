@@ -4,17 +4,16 @@
 //! Owns the ledgers of each subscriber. Must never repair received data, nor disconnect by itself.
 //!
 //! - `socket`: WebSocket, in both encodings.
-//! - `stream`: SSE; `events`: its format.
+//! - `stream`: SSE.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use earshot_client::ledger::{Arrival, Counts, Ledger};
 use tokio::time::Instant;
 
 use super::http::Target;
-use super::ledger::{Counts, Ledger};
 
-mod events;
 mod socket;
 mod stream;
 
@@ -48,6 +47,7 @@ pub(super) struct Subscriber {
 struct State {
     /// One for each channel.
     ledgers: Vec<Ledger>,
+    arrivals: Vec<AwaitedArrival>,
     /// All channels are subscribed.
     is_subscribed: bool,
     /// Number of disconnects.
@@ -56,11 +56,19 @@ struct State {
     disconnect_reason: String,
 }
 
+/// The first arrival of a number or a later one.
+#[derive(Clone, Debug, Default)]
+struct AwaitedArrival {
+    number: Option<u64>,
+    at: Option<Instant>,
+}
+
 impl Subscriber {
     /// Starts a subscriber, which runs until the tasks are stopped.
     pub(super) fn start(target: &Target, transport: Transport, channels: Vec<String>) -> Arc<Self> {
         let state = State {
             ledgers: vec![Ledger::default(); channels.len()],
+            arrivals: vec![AwaitedArrival::default(); channels.len()],
             is_subscribed: false,
             disconnects: 0,
             disconnect_reason: String::new(),
@@ -94,12 +102,12 @@ impl Subscriber {
 
     /// Counts of a channel.
     pub(super) fn count(&self, channel: usize) -> Counts {
-        self.state().ledgers[channel].count
+        self.state().ledgers[channel].counts()
     }
 
     /// Whether every channel in the range has received a number.
     pub(super) fn has_received(&self, channels: std::ops::Range<usize>, number: u64) -> bool {
-        self.state().ledgers[channels].iter().all(|ledger| ledger.last >= number)
+        self.state().ledgers[channels].iter().all(|ledger| ledger.last() >= number)
     }
 
     /// Counts what a channel has not received as missing.
@@ -109,24 +117,31 @@ impl Subscriber {
 
     /// Records the first arrival of this number or a later one.
     pub(super) fn expect_from(&self, channel: usize, number: u64) {
-        self.state().ledgers[channel].expect_from(number);
+        self.state().arrivals[channel] = AwaitedArrival { number: Some(number), at: None };
     }
 
     /// When that arrival was.
     pub(super) fn first_arrival(&self, channel: usize) -> Option<Instant> {
-        self.state().ledgers[channel].first_arrival()
+        self.state().arrivals[channel].at
     }
 
     /// A message was received. Anything but a number was not published by the drill.
     fn received(&self, channel: usize, payload: &[u8]) {
         let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
-        if let Some(number) = number {
-            self.state().ledgers[channel].received(number, Instant::now());
+        let Some(number) = number else { return };
+        let mut state = self.state();
+        let State { ledgers, arrivals, .. } = &mut *state;
+        let arrival = &mut arrivals[channel];
+        if matches!(ledgers[channel].record(number), Arrival::InOrder(_))
+            && arrival.at.is_none()
+            && arrival.number.is_some_and(|expected| number >= expected)
+        {
+            arrival.at = Some(Instant::now());
         }
     }
 
     fn gap(&self, channel: usize) {
-        self.state().ledgers[channel].gap();
+        self.state().ledgers[channel].record_gap();
     }
 
     fn subscribed_all(&self) {

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use earshot_client::ledger::Counts;
 use tokio::time::Instant;
 
 use super::http::Target;
-use super::ledger::Counts;
 use super::report::{Account, Totals};
 use super::subscriber::{Subscriber, Transport};
 

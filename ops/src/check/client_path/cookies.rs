@@ -3,8 +3,9 @@
 //! Must never show the value of a cookie.
 
 use super::super::report::Finding;
-use super::http_client::{Answer, HttpClient};
+use super::http_client::HttpClient;
 use super::stream::path;
+use earshot_client::http::HttpResponse;
 
 /// Minimum size that browsers support per cookie (RFC 6265, 6.1).
 const COOKIE_BYTES: usize = 4096;
@@ -22,11 +23,11 @@ pub(super) async fn inspect(client: &HttpClient, channel: &str, origin: Option<&
                 .cause("the request header is too large for a proxy (nginx: large_client_header_buffers) or the gateway (request_header_bytes)")
                 .fix("raise the smaller of the two; pages with many cookies cannot open a stream"),
         ],
-        Ok(answer) => vec![set_by_the_way(&answer)],
+        Ok(answer) => vec![proxy_cookies(&answer)],
     }
 }
 
-fn set_by_the_way(answer: &Answer) -> Finding {
+fn proxy_cookies(answer: &HttpResponse) -> Finding {
     let set = answer.headers.get_all("set-cookie").iter().filter_map(|value| value.to_str().ok());
     let set: Vec<String> = set.map(described).collect();
     if set.is_empty() {

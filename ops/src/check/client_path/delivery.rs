@@ -4,14 +4,15 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use bytes::Bytes;
+use earshot_protocol::{PublishRequest, ReplyBody, Request, SubscribeRequest};
 use tokio::time::Instant;
 
 use super::super::network::{micros, millis};
 use super::super::report::Finding;
 use super::super::test_names::{TestName, random_name};
 use super::stream::{Next, Stream};
-use super::websocket::Socket;
+use super::websocket::{Socket, error_text};
 
 /// Publishes over WebSocket, if permitted, and waits for the publication on the stream.
 pub(super) async fn inspect(
@@ -29,20 +30,25 @@ pub(super) async fn inspect(
             "not tested: others may receive messages of this channel (use a glob with --channel)",
         );
     }
-    let channel = sample.name.as_str();
-    if let Err(why) = socket.request("subscribe", json!({ "channel": channel }), limit).await {
+    let channel = sample.name.clone();
+    let subscribe = SubscribeRequest { channel: channel.clone(), ..SubscribeRequest::default() };
+    if let Err(why) = socket.call(Request::Subscribe(subscribe), limit).await {
         return Finding::failed("delivery", format!("subscribing over WebSocket failed: {why}"))
             .cause("the connection was closed");
     }
     let word = random_name();
+    let data = Bytes::from(serde_json::Value::from(word.as_str()).to_string());
     let began = Instant::now();
-    match socket.request("publish", json!({ "channel": channel, "data": word }), limit).await {
-        Ok(reply) if reply["error"].is_null() => {}
-        Ok(reply) if reply["error"]["code"] == 103 => {
+    match socket
+        .call(Request::Publish(PublishRequest { channel, data, ..PublishRequest::default() }), limit)
+        .await
+    {
+        Ok(ReplyBody::Publish(_)) => {}
+        Ok(ReplyBody::Error(error)) if error.code == 103 => {
             return Finding::skipped("delivery", "not tested: clients may not publish here");
         }
         Ok(reply) => {
-            return Finding::failed("delivery", format!("publishing failed: {}", reply["error"]))
+            return Finding::failed("delivery", format!("publishing failed: {}", error_text(&reply)))
                 .cause("Redis is down, or a limit of the gateway was exceeded")
                 .fix("see /health");
         }
@@ -75,7 +81,7 @@ async fn receive(stream: &mut Stream, word: &str) -> Result<(), String> {
         match stream.next().await {
             Next::Event(event) if event.data.contains(word) => return Ok(()),
             Next::Event(_) | Next::Comment => {}
-            Next::End(why) => return Err(why.unwrap_or_else(|| "without a word".to_owned())),
+            Next::End(why) => return Err(why.unwrap_or_else(|| "without an error".to_owned())),
         }
     }
 }

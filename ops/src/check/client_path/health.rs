@@ -1,11 +1,12 @@
 //! Checks which server responds, and over which HTTP version.
 
-use axum::http::Version;
+use hyper::Version;
 use serde_json::Value;
 
 use super::super::network::millis;
 use super::super::report::Finding;
-use super::http_client::{Answer, HttpClient};
+use super::http_client::{HttpClient, body_text};
+use earshot_client::http::HttpResponse;
 
 /// Requests `/health`; returns whether a gateway responded.
 pub(super) async fn inspect(client: &HttpClient) -> (Vec<Finding>, bool) {
@@ -21,10 +22,10 @@ pub(super) async fn inspect(client: &HttpClient) -> (Vec<Finding>, bool) {
     let http = version(client, &answer);
     let before = answer.header("via").or_else(|| answer.header("server")).map(shortened);
     let (status, took) = (answer.status, answer.took);
-    let text = answer.text(client.limit).await;
+    let text = body_text(answer, client.limit).await;
     let health: Option<Value> = serde_json::from_str(&text).ok();
     let Some(version) = health.as_ref().and_then(|health| health["version"].as_str()) else {
-        return (vec![stranger(status, &text, before.as_deref())], false);
+        return (vec![not_earshot(status, &text, before.as_deref())], false);
     };
     let through = before.map_or_else(|| "directly".to_owned(), |name| format!("through {name}"));
     let message = format!("Earshot {version}, {through}, in {}", millis(took));
@@ -39,7 +40,7 @@ pub(super) async fn inspect(client: &HttpClient) -> (Vec<Finding>, bool) {
     (vec![finding.with("version", version).with("status", state), http], true)
 }
 
-fn version(client: &HttpClient, answer: &Answer) -> Finding {
+fn version(client: &HttpClient, answer: &HttpResponse) -> Finding {
     const SIX: &str = "a browser opens at most six streams to one host";
     match answer.version {
         Version::HTTP_2 => Finding::ok("http", "HTTP/2: all streams of a browser share one connection"),
@@ -51,7 +52,7 @@ fn version(client: &HttpClient, answer: &Answer) -> Finding {
     .with("http_version", format!("{:?}", answer.version))
 }
 
-fn stranger(status: u16, text: &str, before: Option<&str>) -> Finding {
+fn not_earshot(status: u16, text: &str, before: Option<&str>) -> Finding {
     let by = before.map_or_else(String::new, |name| format!(" by {name}"));
     let finding = Finding::failed("health", format!("/health returned {status}{by}, not from Earshot"));
     match status {

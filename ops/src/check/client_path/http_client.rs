@@ -7,20 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
-use axum::http::{HeaderMap, Request, Version, header};
-use bytes::Bytes;
-use futures::StreamExt as _;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
+use earshot_client::Tasks;
+use earshot_client::http::{HttpConnection, HttpResponse, RequestBody};
+use hyper::{Request, header};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
 use super::super::network::open;
 use super::super::report::Finding;
 use super::super::tls::{self, Trust};
 use super::Target;
-use crate::tasks::Tasks;
 
 /// Encodings that browsers accept.
 const ENCODINGS: &str = "gzip, deflate, br, zstd";
@@ -40,16 +35,6 @@ pub(super) struct HttpClient {
     tasks: Tasks,
     /// Time limit of one exchange.
     pub(super) limit: Duration,
-}
-
-/// Response head with the body to be read.
-pub(super) struct Answer {
-    pub(super) version: Version,
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    body: BodyDataStream,
-    /// Time from the request to the response head.
-    pub(super) took: Duration,
 }
 
 impl HttpClient {
@@ -85,16 +70,16 @@ impl HttpClient {
     }
 
     /// Requests a path below the prefix, with additional headers.
-    pub(super) async fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer, String> {
+    pub(super) async fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, String> {
         let exchange = Box::pin(self.exchange(path, headers));
         match tokio::time::timeout(self.limit, exchange).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {:?}", self.limit)),
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no response within {:?}", self.limit)),
         }
     }
 
-    async fn exchange(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
-        let (io, is_http2) = self.open(&[]).await?;
+    async fn exchange(&self, path: &str, headers: &[(&str, &str)]) -> Result<HttpResponse, String> {
+        let (io, is_http2) = self.open(&[]).await.map_err(|error| error.to_string())?;
         let mut request = Request::get(self.uri(path, is_http2)).header(header::ACCEPT, "*/*");
         let own = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
         if !is_http2 {
@@ -106,45 +91,8 @@ impl HttpClient {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Body::empty()).map_err(io::Error::other)?;
-        let began = Instant::now();
-        let response = self.send(io, is_http2, request).await.map_err(io::Error::other)?;
-        let (head, body) = response.into_parts();
-        Ok(Answer {
-            version: head.version,
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body: Body::new(body).into_data_stream(),
-            took: began.elapsed(),
-        })
-    }
-
-    async fn send(
-        &self,
-        io: Box<dyn IoStream>,
-        is_http2: bool,
-        request: Request<Body>,
-    ) -> hyper::Result<hyper::Response<hyper::body::Incoming>> {
-        let io = TokioIo::new(io);
-        if is_http2 {
-            let (mut sender, connection) = http2::handshake(TaskExecutor(self.tasks.clone()), io).await?;
-            self.drive(connection);
-            return sender.send_request(request).await;
-        }
-        let (mut sender, connection) = http1::handshake(io).await?;
-        self.drive(connection);
-        sender.send_request(request).await
-    }
-
-    /// Drives a connection until the check ends.
-    fn drive<T>(&self, connection: impl Future<Output = T> + Send + 'static) {
-        let tasks = self.tasks.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                _ = connection => {}
-                () = tasks.stopped() => {}
-            }
-        });
+        let request = request.body(RequestBody::default()).map_err(|error| error.to_string())?;
+        HttpConnection::start(io, is_http2, &self.tasks).await?.send(request).await
     }
 
     /// Opens a connection; returns whether it uses HTTP/2. `only` replaces the browser's ALPN protocols.
@@ -173,51 +121,18 @@ impl HttpClient {
     }
 }
 
-impl Answer {
-    /// Value of a header, if present and valid text.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// Next part of the body; `None` at the end.
-    pub(super) async fn more(&mut self) -> Option<Result<Bytes, String>> {
-        let more = self.body.next().await?;
-        Some(more.map_err(|error| error.to_string()))
-    }
-
-    /// Whole body of a response that ends.
-    pub(super) async fn text(mut self, limit: Duration) -> String {
-        let mut bytes = Vec::new();
-        let read = async {
-            while let Some(Ok(more)) = self.more().await {
-                bytes.extend_from_slice(&more);
-                if bytes.len() > BODY_BYTES_MAX {
-                    break;
-                }
+/// The body of a response that ends, as far as it arrives within the limits.
+pub(super) async fn body_text(mut response: HttpResponse, limit: Duration) -> String {
+    let mut bytes = Vec::new();
+    let read = async {
+        while let Some(Ok(chunk)) = response.chunk().await {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > BODY_BYTES_MAX {
+                break;
             }
-        };
-        // A partial body is sufficient.
-        let _ = tokio::time::timeout(limit, read).await;
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-}
-
-/// Executor for HTTP/2 connection tasks.
-#[derive(Clone)]
-struct TaskExecutor(Tasks);
-
-impl<F> hyper::rt::Executor<F> for TaskExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, task: F) {
-        let tasks = self.0.clone();
-        self.0.spawn(async move {
-            tokio::select! {
-                _ = task => {}
-                () = tasks.stopped() => {}
-            }
-        });
-    }
+        }
+    };
+    // A partial body is sufficient.
+    let _ = tokio::time::timeout(limit, read).await;
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::report::Finding;
 use super::stream::{Next, Stream};
-use super::websocket::{Incoming, Socket};
+use super::websocket::{Socket, keep_alive};
 
 /// Keeps both idle at the same time.
 pub(super) async fn inspect(stream: Option<Stream>, socket: Option<Socket>, idle: Duration) -> Vec<Finding> {
@@ -41,20 +41,15 @@ async fn hold_stream(mut stream: Stream, idle: Duration) -> Finding {
 
 async fn hold_socket(mut socket: Socket, idle: Duration) -> Finding {
     let began = Instant::now();
-    let before = socket.pings;
-    let end = loop {
-        tokio::select! {
-            () = sleep_until(began + idle) => break None,
-            message = socket.next() => if let Incoming::End(why) = message { break Some(why) },
-        }
-    };
-    evaluate("the WebSocket", "pings", socket.pings - before, end, began.elapsed(), idle)
+    let before = socket.session().pings();
+    let end = tokio::time::timeout(idle, keep_alive(&mut socket)).await.ok();
+    evaluate("the WebSocket", "pings", socket.session().pings() - before, end, began.elapsed(), idle)
 }
 
 fn evaluate(
     what: &str,
     signs: &str,
-    seen: usize,
+    seen: u64,
     end: Option<String>,
     lived: Duration,
     idle: Duration,

@@ -2,53 +2,59 @@
 
 use super::super::report::Finding;
 use super::Target;
-use super::http_client::{Answer, HttpClient};
+use super::http_client::HttpClient;
 use super::stream::path;
+use earshot_client::http::HttpResponse;
 
 /// An origin that does not exist.
 const FOREIGN: &str = "https://earshot-check.invalid";
 
 /// Findings, and the origin for further checks; `None` if it is rejected.
-pub(super) struct Judged {
+pub(super) struct OriginCheck {
     pub(super) findings: Vec<Finding>,
     pub(super) allowed: Option<String>,
 }
 
 /// Sends requests with three different origins.
-pub(super) async fn inspect(target: &Target, client: &HttpClient, channel: &str) -> Judged {
+pub(super) async fn inspect(target: &Target, client: &HttpClient, channel: &str) -> OriginCheck {
     let own = target.own_origin();
     let origin = target.origin.clone().unwrap_or_else(|| own.clone());
-    let mut judged = Judged { findings: Vec::new(), allowed: None };
+    let mut check = OriginCheck { findings: Vec::new(), allowed: None };
     // The stream check reports other failures.
-    let open = |status| Judged { findings: Vec::new(), allowed: (status != 403).then(|| origin.clone()) };
-    let Ok(answer) = ask(client, channel, Some(&origin)).await else { return open(0) };
+    let open =
+        |status| OriginCheck { findings: Vec::new(), allowed: (status != 403).then(|| origin.clone()) };
+    let Ok(answer) = request(client, channel, Some(&origin)).await else { return open(0) };
     match answer.status {
         200 => {
-            judged.findings.push(if origin == own { at_home(&origin) } else { abroad(&origin, &answer) });
-            judged.allowed = Some(origin);
+            check.findings.push(if origin == own {
+                same_origin_allowed(&origin)
+            } else {
+                cross_origin_allowed(&origin, &answer)
+            });
+            check.allowed = Some(origin);
         }
-        403 if ask(client, channel, None).await.is_ok_and(|answer| answer.status == 200) => {
-            judged.findings.push(refused(&origin, origin == own));
+        403 if request(client, channel, None).await.is_ok_and(|answer| answer.status == 200) => {
+            check.findings.push(rejected(&origin, origin == own));
         }
         status => return open(status),
     }
-    if let Ok(answer) = ask(client, channel, Some(FOREIGN)).await {
-        judged.findings.push(foreign(&answer));
+    if let Ok(answer) = request(client, channel, Some(FOREIGN)).await {
+        check.findings.push(other_origins(&answer));
     }
-    judged
+    check
 }
 
-async fn ask(client: &HttpClient, channel: &str, origin: Option<&str>) -> Result<Answer, String> {
+async fn request(client: &HttpClient, channel: &str, origin: Option<&str>) -> Result<HttpResponse, String> {
     let mut headers = vec![("accept", "text/event-stream")];
     headers.extend(origin.map(|origin| ("origin", origin)));
     client.fetch(&path(channel), &headers).await
 }
 
-fn at_home(origin: &str) -> Finding {
+fn same_origin_allowed(origin: &str) -> Finding {
     Finding::ok("origin", format!("pages of {origin} are allowed"))
 }
 
-fn refused(origin: &str, is_unique: bool) -> Finding {
+fn rejected(origin: &str, is_unique: bool) -> Finding {
     let finding = Finding::failed("origin", format!("pages of {origin} are rejected (403)"));
     if is_unique {
         return finding
@@ -59,7 +65,7 @@ fn refused(origin: &str, is_unique: bool) -> Finding {
 }
 
 /// A cross-origin response must name the origin exactly once.
-fn abroad(origin: &str, answer: &Answer) -> Finding {
+fn cross_origin_allowed(origin: &str, answer: &HttpResponse) -> Finding {
     let named: Vec<_> = answer
         .headers
         .get_all("access-control-allow-origin")
@@ -85,7 +91,7 @@ fn abroad(origin: &str, answer: &Answer) -> Finding {
     }
 }
 
-fn foreign(answer: &Answer) -> Finding {
+fn other_origins(answer: &HttpResponse) -> Finding {
     if answer.status == 403 {
         return Finding::ok("origin", "pages of other origins are rejected");
     }

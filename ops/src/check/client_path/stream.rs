@@ -1,13 +1,15 @@
 //! Checks SSE: whether the first byte arrives without delay, and whether the response is unmodified.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use earshot_client::http::HttpResponse;
+use earshot_client::sse::SseParser;
 use tokio::time::Instant;
 
 use super::super::network::{micros, millis};
 use super::super::report::Finding;
-use super::events::{Event, Events};
-use super::http_client::{Answer, HttpClient};
+use super::http_client::HttpClient;
 
 /// The first event follows the response head as soon as Redis has confirmed the channel; a proxy must not delay it.
 const BUFFERS: &str = "a proxy buffers the stream";
@@ -19,11 +21,18 @@ pub(super) struct Opened {
     pub(super) stream: Option<Stream>,
 }
 
+/// An event; the name is `message` without one.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) name: String,
+    pub(super) data: String,
+}
+
 /// An open stream.
 pub(super) struct Stream {
-    answer: Answer,
-    events: Events,
-    ready: std::collections::VecDeque<Event>,
+    response: HttpResponse,
+    parser: SseParser,
+    ready: VecDeque<Event>,
 }
 
 /// Next item of a stream.
@@ -38,8 +47,8 @@ pub(super) enum Next {
 }
 
 impl Stream {
-    fn new(answer: Answer) -> Self {
-        Self { answer, events: Events::default(), ready: std::collections::VecDeque::new() }
+    fn new(response: HttpResponse) -> Self {
+        Self { response, parser: SseParser::default(), ready: VecDeque::new() }
     }
 
     /// Reads the next item.
@@ -47,19 +56,23 @@ impl Stream {
         if let Some(event) = self.ready.pop_front() {
             return Next::Event(event);
         }
-        match self.answer.more().await {
+        match self.response.chunk().await {
             None => Next::End(None),
             Some(Err(why)) => Next::End(Some(why)),
             Some(Ok(bytes)) => {
-                self.ready.extend(self.events.take(&bytes));
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                self.parser.feed(&bytes, |event| {
+                    let name = if event.name.is_empty() { "message".to_owned() } else { text(event.name) };
+                    self.ready.push_back(Event { name, data: text(event.data) });
+                });
                 self.ready.pop_front().map_or(Next::Comment, Next::Event)
             }
         }
     }
 
     /// Number of heartbeats so far.
-    pub(super) fn heartbeats(&self) -> usize {
-        self.events.comments
+    pub(super) fn heartbeats(&self) -> u64 {
+        self.parser.comments()
     }
 }
 
@@ -92,8 +105,8 @@ pub(super) async fn inspect(client: &HttpClient, channel: &str, origin: Option<&
     }
 }
 
-async fn evaluate(answer: Answer, channel: &str, limit: Duration) -> Opened {
-    if let Some(finding) = refused(&answer, channel) {
+async fn evaluate(answer: HttpResponse, channel: &str, limit: Duration) -> Opened {
+    if let Some(finding) = rejected(&answer, channel) {
         return Opened { findings: vec![finding], stream: None };
     }
     let headers = changed_headers(&answer);
@@ -102,7 +115,7 @@ async fn evaluate(answer: Answer, channel: &str, limit: Duration) -> Opened {
 }
 
 /// Waits for the first byte, then for the first event.
-async fn first_event(answer: Answer, limit: Duration) -> (Finding, Option<Stream>) {
+async fn first_event(answer: HttpResponse, limit: Duration) -> (Finding, Option<Stream>) {
     let head = answer.took;
     let mut stream = Stream::new(answer);
     let began = Instant::now();
@@ -144,7 +157,7 @@ async fn first_event(answer: Answer, limit: Duration) -> (Finding, Option<Stream
             }
         };
     }
-    if stream.events.foreign > 0 {
+    if stream.parser.unknown_lines() > 0 {
         let finding = Finding::failed("sse", "the stream contains lines that the gateway did not send")
             .cause("a proxy modifies the stream")
             .fix("disable everything that modifies response bodies (injected scripts, filters)");
@@ -164,7 +177,7 @@ fn no_head(why: &str) -> Finding {
         .fix(UNBUFFER)
 }
 
-fn refused(answer: &Answer, channel: &str) -> Option<Finding> {
+fn rejected(answer: &HttpResponse, channel: &str) -> Option<Finding> {
     let kind = answer.header("content-type").unwrap_or("nothing").to_owned();
     match answer.status {
         200 if kind.starts_with("text/event-stream") => None,
@@ -189,9 +202,9 @@ fn refused(answer: &Answer, channel: &str) -> Option<Finding> {
     }
 }
 
-async fn compressed(answer: &mut Answer, limit: Duration) -> Option<Finding> {
+async fn compressed(answer: &mut HttpResponse, limit: Duration) -> Option<Finding> {
     let encoding = answer.header("content-encoding").filter(|encoding| *encoding != "identity")?.to_owned();
-    Some(match tokio::time::timeout(limit, answer.more()).await {
+    Some(match tokio::time::timeout(limit, answer.chunk()).await {
         Ok(Some(Ok(_))) => Finding::warning("compression", format!("the stream is compressed ({encoding})"))
             .cause("a proxy compresses text/event-stream: small events can be delayed, and each stream uses memory of the proxy")
             .fix(UNPACK),
@@ -211,7 +224,7 @@ fn packed(what: &str, how: &str) -> Finding {
     .fix(UNPACK)
 }
 
-fn changed_headers(answer: &Answer) -> Finding {
+fn changed_headers(answer: &HttpResponse) -> Finding {
     let caching = answer.header("cache-control").unwrap_or("nothing");
     if !caching.contains("no-cache") && !caching.contains("no-store") {
         return Finding::warning("headers", format!("Cache-Control is {caching}"))

@@ -2,39 +2,23 @@
 
 use std::time::Duration;
 
-use futures::{SinkExt as _, StreamExt as _};
-use serde_json::Value;
+use earshot_client::websocket::CentrifugeSocket;
+use earshot_protocol::{ConnectRequest, Encoding, ReplyBody, Request};
 use tokio::time::Instant;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::Error;
 
 use super::super::network::{micros, millis};
 use super::super::report::Finding;
 use super::http_client::{HttpClient, IoStream};
 
 /// A socket on which the gateway has replied.
-pub(super) struct Socket {
-    stream: WebSocketStream<Box<dyn IoStream>>,
-    next_id: u32,
-    /// Number of pings from the gateway so far.
-    pub(super) pings: usize,
-}
-
-/// Received from the server.
-#[derive(Debug)]
-pub(super) enum Incoming {
-    /// Replies and pushes.
-    Messages(Vec<Value>),
-    /// Closed, with the code or the error.
-    End(String),
-}
+pub(super) type Socket = CentrifugeSocket<Box<dyn IoStream>>;
 
 /// Opens a socket and checks the response.
 pub(super) async fn inspect(client: &HttpClient, origin: Option<&str>) -> (Vec<Finding>, Option<Socket>) {
     let opened = tokio::time::timeout(client.limit, Box::pin(open(client, origin))).await;
-    let stream = match opened {
-        Ok(Ok(stream)) => stream,
+    let mut socket = match opened {
+        Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return (vec![not_upgraded(&error)], None),
         Err(_) => {
             let finding = Finding::failed(
@@ -46,23 +30,16 @@ pub(super) async fn inspect(client: &HttpClient, origin: Option<&str>) -> (Vec<F
             return (vec![finding], None);
         }
     };
-    let mut socket = Socket { stream, next_id: 1, pings: 0 };
     let (finding, is_good) = connect(&mut socket, client.limit).await;
     (vec![finding], is_good.then_some(socket))
 }
 
 const PASS_ON: &str = "nginx: `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade`, `proxy_set_header Connection` with \"upgrade\"; other proxies: allow WebSockets";
 
-async fn open(
-    client: &HttpClient,
-    origin: Option<&str>,
-) -> Result<WebSocketStream<Box<dyn IoStream>>, Error> {
-    let mut request = client.socket_url("/connection/websocket").into_client_request()?;
-    if let Some(origin) = origin.and_then(|origin| origin.parse().ok()) {
-        request.headers_mut().insert("origin", origin);
-    }
+async fn open(client: &HttpClient, origin: Option<&str>) -> Result<Socket, Error> {
+    let url = client.socket_url("/connection/websocket");
     let (io, _) = client.open(&[b"http/1.1"]).await?;
-    Ok(tokio_tungstenite::client_async(request, io).await?.0)
+    CentrifugeSocket::open(io, &url, origin, Encoding::Json).await
 }
 
 fn not_upgraded(error: &Error) -> Finding {
@@ -91,13 +68,13 @@ fn not_upgraded(error: &Error) -> Finding {
 
 /// Sends connect and ping commands like an SDK.
 async fn connect(socket: &mut Socket, limit: Duration) -> (Finding, bool) {
-    let connected = socket.request("connect", serde_json::json!({}), limit).await;
+    let connected = socket.call(Request::Connect(ConnectRequest::default()), limit).await;
     match connected {
-        Ok(reply) if reply["connect"].is_object() => {}
+        Ok(ReplyBody::Connect(_)) => {}
         Ok(reply) => {
             let finding = Finding::failed(
                 "websocket",
-                format!("the gateway rejected the connect command: {}", reply["error"]),
+                format!("the gateway rejected the connect command: {}", error_text(&reply)),
             );
             return (finding.cause("a rule of the gateway").fix("see the error"), false);
         }
@@ -114,10 +91,10 @@ async fn connect(socket: &mut Socket, limit: Duration) -> (Finding, bool) {
             return (finding, false);
         }
     }
-    let asked = Instant::now();
-    match socket.request("ping", serde_json::json!({}), limit).await {
+    let sent_at = Instant::now();
+    match socket.call(Request::Ping, limit).await {
         Ok(_) => {
-            let took = asked.elapsed();
+            let took = sent_at.elapsed();
             let finding = Finding::ok(
                 "websocket",
                 format!("upgraded (101) and connected; a round trip takes {}", millis(took)),
@@ -132,55 +109,22 @@ async fn connect(socket: &mut Socket, limit: Duration) -> (Finding, bool) {
     }
 }
 
-impl Socket {
-    /// Sends a command and waits for its reply.
-    pub(super) async fn request(
-        &mut self,
-        command: &str,
-        body: Value,
-        limit: Duration,
-    ) -> Result<Value, String> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let text = serde_json::json!({ "id": id, command: body }).to_string();
-        self.stream.send(Message::text(text)).await.map_err(|error| error.to_string())?;
-        let answered = async {
-            loop {
-                match self.next().await {
-                    Incoming::Messages(messages) => {
-                        if let Some(reply) = messages.into_iter().find(|message| message["id"] == id) {
-                            return Ok(reply);
-                        }
-                    }
-                    Incoming::End(why) => return Err(why),
-                }
-            }
-        };
-        tokio::time::timeout(limit, answered)
-            .await
-            .unwrap_or_else(|_| Err(format!("no reply within {limit:?}")))
+/// The error of a reply, with its code.
+pub(super) fn error_text(reply: &ReplyBody) -> String {
+    match reply {
+        ReplyBody::Error(error) => format!("{} {}", error.code, error.message),
+        _ => "unexpected reply".to_owned(),
     }
+}
 
-    /// Next received item; pings are answered.
-    pub(super) async fn next(&mut self) -> Incoming {
-        match self.stream.next().await {
-            Some(Ok(Message::Text(text))) => {
-                let messages: Vec<Value> =
-                    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-                if messages.iter().any(|message| message.as_object().is_some_and(serde_json::Map::is_empty)) {
-                    self.pings += 1;
-                    // A failure to reply shows at the next read.
-                    let _ = self.stream.send(Message::text("{}")).await;
-                }
-                Incoming::Messages(messages)
-            }
-            Some(Ok(Message::Close(Some(frame)))) => {
-                Incoming::End(format!("closed with {} {}", u16::from(frame.code), frame.reason))
-            }
-            Some(Ok(Message::Close(None))) => Incoming::End("closed without a code".to_owned()),
-            Some(Ok(_)) => Incoming::Messages(Vec::new()),
-            Some(Err(error)) => Incoming::End(error.to_string()),
-            None => Incoming::End("the connection ended".to_owned()),
+/// Answers pings until the connection ends. Returns why.
+pub(super) async fn keep_alive(socket: &mut Socket) -> String {
+    loop {
+        if let Err(why) = socket.flush().await {
+            return why;
+        }
+        if let Err(why) = socket.receive().await {
+            return why;
         }
     }
 }

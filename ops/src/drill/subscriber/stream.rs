@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use futures::StreamExt as _;
+use earshot_client::http::RequestBody;
+use earshot_client::sse::{SseEvent, SseParser};
 use hyper::Method;
 use serde::Deserialize;
 
-use super::events::{Event, Events};
 use super::{Disconnect, Subscriber};
 use crate::drill::http::Target;
 
@@ -25,7 +24,7 @@ pub(super) struct Stream<'a> {
     subscriber: &'a Subscriber,
     target: &'a Target,
     path: String,
-    events: Events,
+    parser: SseParser,
 }
 
 impl<'a> Stream<'a> {
@@ -35,52 +34,51 @@ impl<'a> Stream<'a> {
             query.append_pair("channel", channel);
         });
         let path = format!("/sse?{}", query.finish());
-        Self { subscriber, target, path, events: Events::default() }
+        Self { subscriber, target, path, parser: SseParser::default() }
     }
 
     /// Opens a stream, and reads it to its end.
     pub(super) async fn follow(&mut self) -> Disconnect {
-        self.events.begin_connection();
+        self.parser.begin_connection();
         let reason = match self.read().await {
             Ok(()) => "the stream was closed".to_owned(),
             Err(reason) => reason,
         };
-        Disconnect { reason, delay: self.events.retry_delay.map_or(RETRY_DELAY, Duration::from_millis) }
+        Disconnect { reason, delay: self.parser.retry_millis().map_or(RETRY_DELAY, Duration::from_millis) }
     }
 
     async fn read(&mut self) -> Result<(), String> {
-        let last_id = self.events.last_id.clone();
+        let last_id = String::from_utf8_lossy(self.parser.last_id()).into_owned();
         let mut headers = vec![("accept", "text/event-stream")];
-        headers.extend(last_id.as_deref().map(|id| ("last-event-id", id)));
-        let request = self.target.request(Method::GET, &self.path, &headers, Body::empty())?;
-        let mut sender = self.target.open().await?;
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        if response.status() != 200 {
-            return Err(format!("the stream was rejected with {}", response.status()));
+        headers.extend((!last_id.is_empty()).then_some(("last-event-id", last_id.as_str())));
+        let request = self.target.request(Method::GET, &self.path, &headers, RequestBody::default())?;
+        let mut connection = self.target.open().await?;
+        let mut response = connection.send(request).await?;
+        if response.status != 200 {
+            return Err(format!("the stream was rejected with {}", response.status));
         }
-        let mut body = Body::new(response.into_body()).into_data_stream();
-        while let Some(bytes) = body.next().await {
-            let bytes = bytes.map_err(|error| error.to_string())?;
+        while let Some(bytes) = response.chunk().await {
             let subscriber = self.subscriber;
-            self.events.push_bytes(&bytes, |event| handle(subscriber, &event));
+            self.parser.feed(&bytes?, |event| handle(subscriber, event));
         }
         Ok(())
     }
 }
 
-fn handle(subscriber: &Subscriber, event: &Event) {
-    match event.name.as_str() {
-        "subscribed" => subscriber.subscribed_all(),
-        "gap" => {
-            let gap = serde_json::from_str::<Gap>(&event.data).ok();
+fn handle(subscriber: &Subscriber, event: SseEvent<'_>) {
+    match event.name {
+        b"subscribed" => subscriber.subscribed_all(),
+        b"gap" => {
+            let gap = serde_json::from_slice::<Gap>(event.data).ok();
             if let Some(channel_index) = gap.and_then(|gap| subscriber.channel_index(&gap.channel)) {
                 subscriber.gap(channel_index);
             }
         }
         // The stream of a single channel does not name it; the drill's streams have several.
         name => {
-            if let Some(channel_index) = subscriber.channel_index(name) {
-                subscriber.received(channel_index, event.data.as_bytes());
+            let channel = std::str::from_utf8(name).ok();
+            if let Some(channel_index) = channel.and_then(|channel| subscriber.channel_index(channel)) {
+                subscriber.received(channel_index, event.data);
             }
         }
     }
