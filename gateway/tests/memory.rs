@@ -1,8 +1,7 @@
-//! What a connection costs on the heap, counted by the allocator itself: a gateway in this process, clients that are
-//! bare sockets, so that every byte that comes and goes is the gateway's.
+//! The heap memory of a connection, counted by the allocator. The gateway runs in this process, and clients are plain
+//! sockets, so the gateway makes every allocation.
 //!
-//! The counts are exact but for what the runtimes do in between; a connection that has grown fails here. Clients must
-//! never allocate while something is counted.
+//! The counts are exact except for allocations of the runtimes. Clients must not allocate during a measurement.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,24 +23,24 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// What is promised for an idle connection with one subscription, in bytes.
-const WEBSOCKET_PROMISE: usize = 2560;
-const SSE_PROMISE: usize = 2048;
+/// The documented maximum for an idle connection with one subscription, in bytes.
+const WEBSOCKET_DOCUMENTED_MAX: usize = 2560;
+const SSE_DOCUMENTED_MAX: usize = 2048;
 
-/// What it costs today, in bytes. Whoever makes a connection larger raises these on purpose.
+/// The present size in bytes. A change that makes a connection larger must raise these values explicitly.
 const WEBSOCKET: usize = 580;
 const SSE: usize = 540;
-/// What a channel costs that one client alone hears, on top of that.
+/// The additional size of a channel with one subscriber.
 const CHANNEL: usize = 700;
 
-/// Clients of one measurement: just below a power of two, where nothing that grows by doubling stands half empty.
+/// Clients of one measurement: just below a power of two, so that vectors that double their capacity are nearly full.
 const CLIENTS: usize = 500;
 
-/// How long anything may take; generous, because the machine may be busy.
+/// Longest wait before a test fails. Generous, because the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The allocator counts for all threads: one measurement at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+/// The allocator counts all threads: only one measurement at a time.
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
 const CONFIG: &str = r#"
 [gateway]
@@ -65,7 +64,7 @@ struct Running {
     gateway: Gateway,
     runtime: tokio::runtime::Runtime,
     address: SocketAddr,
-    _alone: MutexGuard<'static, ()>,
+    _exclusive: MutexGuard<'static, ()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,7 +75,7 @@ enum Transport {
 
 impl Running {
     fn start() -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("memory.toml");
         std::fs::write(&file, CONFIG).unwrap();
@@ -86,15 +85,15 @@ impl Running {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let gateway = runtime.block_on(async { Gateway::start(&config) }).unwrap();
         let address = gateway.addresses()[0];
-        let running = Self { gateway, runtime, address, _alone: alone };
-        // What is made once and kept is there from now on.
+        let running = Self { gateway, runtime, address, _exclusive: exclusive };
+        // Makes the allocations that are made once and kept.
         for transport in [Transport::WebSocket, Transport::Sse] {
             drop(running.clients(transport, 2, |_| 0));
         }
         running
     }
 
-    /// So many clients, each subscribed to the channel that `channel` says.
+    /// Opens `count` clients; client `n` subscribes to channel `channel(n)`.
     fn clients(
         &self,
         transport: Transport,
@@ -119,12 +118,12 @@ fn held() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
-/// Bytes on the heap once they no longer change.
+/// Waits until the heap size no longer changes, and returns it.
 fn settled() -> usize {
     let deadline = Instant::now() + PATIENCE;
     let (mut last, mut since) = (held(), Instant::now());
     while since.elapsed() < Duration::from_millis(250) {
-        assert!(Instant::now() < deadline, "the heap does not come to rest");
+        assert!(Instant::now() < deadline, "the heap size keeps changing");
         std::thread::sleep(Duration::from_millis(10));
         let now = held();
         if now != last {
@@ -134,7 +133,7 @@ fn settled() -> usize {
     last
 }
 
-/// A client that is subscribed. Its kernel takes little, so that what it does not read waits in the gateway.
+/// Opens a subscribed client. Its receive buffer is small, so that unread data stays in the gateway.
 fn open(address: SocketAddr, transport: Transport, channel: usize) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_recv_buffer_size(8 * 1024).unwrap();
@@ -150,8 +149,8 @@ fn open(address: SocketAddr, transport: Transport, channel: usize) -> TcpStream 
             )
             .unwrap();
             read_until(&mut socket, b"\r\n\r\n");
-            say(&mut socket, format_args!(r#"{{"id":1,"connect":{{}}}}"#));
-            say(&mut socket, format_args!(r#"{{"id":2,"subscribe":{{"channel":"c{channel}"}}}}"#));
+            send_text(&mut socket, format_args!(r#"{{"id":1,"connect":{{}}}}"#));
+            send_text(&mut socket, format_args!(r#"{{"id":2,"subscribe":{{"channel":"c{channel}"}}}}"#));
             read_until(&mut socket, br#""id":2"#);
         }
         Transport::Sse => {
@@ -162,8 +161,8 @@ fn open(address: SocketAddr, transport: Transport, channel: usize) -> TcpStream 
     socket
 }
 
-/// Sends a text message; its mask changes nothing.
-fn say(socket: &mut TcpStream, text: std::fmt::Arguments<'_>) {
+/// Sends a text message with a mask of zeros.
+fn send_text(socket: &mut TcpStream, text: std::fmt::Arguments<'_>) {
     let mut frame = [0; 1024];
     let mut rest = &mut frame[8..];
     rest.write_fmt(text).unwrap();
@@ -173,22 +172,22 @@ fn say(socket: &mut TcpStream, text: std::fmt::Arguments<'_>) {
 }
 
 fn read_until(socket: &mut TcpStream, end: &[u8]) {
-    let mut answer = [0; 4096];
+    let mut received = [0; 4096];
     let mut length = 0;
-    while !answer[..length].windows(end.len()).any(|window| window == end) {
-        let read = socket.read(&mut answer[length..]).unwrap();
-        assert!(read > 0, "closed: {}", String::from_utf8_lossy(&answer[..length]));
+    while !received[..length].windows(end.len()).any(|window| window == end) {
+        let read = socket.read(&mut received[length..]).unwrap();
+        assert!(read > 0, "closed: {}", String::from_utf8_lossy(&received[..length]));
         length += read;
     }
 }
 
-/// Reads what has come to these clients, and forgets it.
-fn skim(clients: &mut [TcpStream]) {
-    let mut scratch = [0; 64 * 1024];
+/// Reads and discards what these clients have received.
+fn discard_received(clients: &mut [TcpStream]) {
+    let mut buffer = [0; 64 * 1024];
     for client in clients {
         client.set_nonblocking(true).unwrap();
         loop {
-            match client.read(&mut scratch) {
+            match client.read(&mut buffer) {
                 Ok(0) => panic!("closed"),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -198,8 +197,8 @@ fn skim(clients: &mut [TcpStream]) {
     }
 }
 
-/// What `CLIENTS` idle clients cost each; and they leave no more than a tenth of it behind.
-fn cost(running: &Running, transport: Transport, channel: impl Fn(usize) -> usize) -> usize {
+/// Returns the memory of each of [`CLIENTS`] idle clients. Asserts that at least nine tenths are freed after they leave.
+fn bytes_per_client(running: &Running, transport: Transport, channel: impl Fn(usize) -> usize) -> usize {
     let before = settled();
     let clients = running.clients(transport, CLIENTS, channel);
     let all = settled().saturating_sub(before);
@@ -208,7 +207,7 @@ fn cost(running: &Running, transport: Transport, channel: impl Fn(usize) -> usiz
     while held().saturating_sub(before) > all / 10 {
         assert!(
             Instant::now() < deadline,
-            "{transport:?}: {} B are held, {before} B were before they came",
+            "{transport:?}: {} B are allocated, {before} B before the clients connected",
             held()
         );
         std::thread::sleep(Duration::from_millis(10));
@@ -217,31 +216,35 @@ fn cost(running: &Running, transport: Transport, channel: impl Fn(usize) -> usiz
 }
 
 #[test]
-fn an_idle_connection_keeps_its_promise_and_has_not_grown() {
+fn an_idle_connection_has_not_grown() {
     let running = Running::start();
-    for (transport, promise, today) in
-        [(Transport::WebSocket, WEBSOCKET_PROMISE, WEBSOCKET), (Transport::Sse, SSE_PROMISE, SSE)]
-    {
-        let each = cost(&running, transport, |_| 0);
+    for (transport, documented_max, present) in [
+        (Transport::WebSocket, WEBSOCKET_DOCUMENTED_MAX, WEBSOCKET),
+        (Transport::Sse, SSE_DOCUMENTED_MAX, SSE),
+    ] {
+        let each = bytes_per_client(&running, transport, |_| 0);
         println!("{transport:?}: {each} B on the heap for an idle connection with one subscription");
-        assert!(each <= promise, "{transport:?}: {each} B; {promise} B were promised");
-        assert!(each <= today, "{transport:?}: a connection has grown from {today} to {each} B");
+        assert!(
+            each <= documented_max,
+            "{transport:?}: {each} B; the documented maximum is {documented_max} B"
+        );
+        assert!(each <= present, "{transport:?}: a connection has grown from {present} to {each} B");
     }
     running.stop();
 }
 
 #[test]
-fn a_channel_of_ones_own_has_not_grown() {
+fn a_channel_with_one_subscriber_has_not_grown() {
     let running = Running::start();
-    let shared = cost(&running, Transport::WebSocket, |_| 0);
-    let own = cost(&running, Transport::WebSocket, |n| n) - shared;
-    println!("a channel: {own} B");
-    assert!(own <= CHANNEL, "a channel has grown from {CHANNEL} to {own} B");
+    let shared = bytes_per_client(&running, Transport::WebSocket, |_| 0);
+    let separate = bytes_per_client(&running, Transport::WebSocket, |n| n) - shared;
+    println!("a channel: {separate} B");
+    assert!(separate <= CHANNEL, "a channel has grown from {CHANNEL} to {separate} B");
     running.stop();
 }
 
 #[test]
-fn after_a_burst_memory_is_back_where_it_was() {
+fn memory_is_freed_after_a_burst() {
     const EACH: usize = 100;
     const PUBLICATIONS: usize = 2000;
     let running = Running::start();
@@ -253,27 +256,30 @@ fn after_a_burst_memory_is_back_where_it_was() {
     }
     let idle = settled() - before;
     for id in 3..3 + PUBLICATIONS {
-        say(&mut publisher, format_args!(r#"{{"id":{id},"publish":{{"channel":"c0","data":"{id:>256}"}}}}"#));
+        send_text(
+            &mut publisher,
+            format_args!(r#"{{"id":{id},"publish":{{"channel":"c0","data":"{id:>256}"}}}}"#),
+        );
         read_until(&mut publisher, br#""publish":{}"#);
     }
     let burst = settled() - before;
-    println!("{idle} B idle, {burst} B at the height of the burst");
-    assert!(burst > 10 * idle, "nothing waits: {burst} B against {idle} B idle");
+    println!("{idle} B idle, {burst} B during the burst");
+    assert!(burst > 10 * idle, "nothing is queued: {burst} B during the burst, {idle} B idle");
 
     let deadline = Instant::now() + PATIENCE;
     while (held() - before) * 10 > idle * 11 {
-        assert!(Instant::now() < deadline, "{} B are held, {idle} B were before the burst", held() - before);
-        skim(&mut clients);
+        assert!(Instant::now() < deadline, "{} B are allocated, {idle} B before the burst", held() - before);
+        discard_received(&mut clients);
     }
     running.stop();
 }
 
 #[test]
-fn channels_that_are_gone_leave_nothing_behind() {
+fn unsubscribed_channels_are_freed() {
     const REQUESTS: usize = 200;
     const NAMES: usize = 100;
     let running = Running::start();
-    // The queues between shards and node keep the memory that the largest request needed.
+    // The queues between shards and node keep the capacity that the largest request needed.
     for request in 0..20 {
         subscribe_and_leave(&running, NAMES, &format!("first-{request}"));
     }
@@ -282,15 +288,15 @@ fn channels_that_are_gone_leave_nothing_behind() {
         subscribe_and_leave(&running, NAMES, &format!("left-{request}"));
     }
     let deadline = Instant::now() + PATIENCE;
-    // Less than a byte for each.
+    // Less than one byte per channel.
     while held().saturating_sub(before) > REQUESTS * NAMES {
-        assert!(Instant::now() < deadline, "{} B are held, {before} B were before they came", held());
+        assert!(Instant::now() < deadline, "{} B are allocated, {before} B before the requests", held());
         std::thread::sleep(Duration::from_millis(10));
     }
     running.stop();
 }
 
-/// A stream of so many new channels, whose client goes once it is subscribed.
+/// Opens a stream of this number of new channels, and closes it once it is subscribed.
 fn subscribe_and_leave(running: &Running, names: usize, prefix: &str) {
     let mut socket = TcpStream::connect(running.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
