@@ -12,7 +12,7 @@ COPY loadtest loadtest
 # The cache mounts are not part of the image, so the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked -p earshot \
+    cargo build --release --locked -p earshot-gateway \
     && install -D target/release/earshot /out/earshot
 
 FROM debian:bookworm-slim

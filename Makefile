@@ -24,7 +24,7 @@ help:
 # The profile compiles in about a third of the time of a release build; see CONTRIBUTING.md.
 run:
 	@.ci/install build
-	cargo run --profile quick --locked -p earshot -- serve --dev
+	cargo run --profile quick --locked -p earshot-gateway -- serve --dev
 
 # The steps run one after another, even with -j: they use the same build directory and the same cores.
 test:
@@ -45,7 +45,7 @@ bench-peers:
 	@loadtest/bench/run $(ARGS)
 
 microbench:
-	cargo bench --locked --quiet -p earshot --bench micro -- $(ARGS)
+	cargo bench --locked --quiet -p earshot-gateway --bench micro -- $(ARGS)
 
 audit:
 	@.ci/audit
@@ -66,7 +66,7 @@ rust-tests:
 
 client-tests:
 	@# Builds the binary with the features of the Rust tests, so that nothing is compiled twice.
-	cargo test -p earshot --no-run --locked
+	cargo test -p earshot-gateway --no-run --locked
 	cd $(CLIENTS) && EARSHOT_BIN="$(CARGO_TARGET_DIR)/debug/earshot" npm test
 
 compose:

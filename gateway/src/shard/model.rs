@@ -1,7 +1,7 @@
 //! The model test: clients connect and disconnect, a node and its shards interleave as a seed determines, and each
 //! client verifies that the publications and the gap notices it received record_of_deliveries for everything that was published.
 //!
-//! A failure is shown with its seed and its trace. To repeat one: `EARSHOT_SEED=… cargo test -p earshot --lib model`;
+//! A failure is shown with its seed and its trace. To repeat one: `EARSHOT_SEED=… cargo test -p earshot-gateway --lib model`;
 //! `EARSHOT_CASES=100000` runs longer. Does not sleep and does not use the network.
 //!
 //! - [`parameters`]: the limits of one case and the faults in it; [`simulation`]: its steps.

@@ -1,7 +1,7 @@
 //! What one connection can cost, counted by the allocator itself: clients that send whatever they may and read nothing,
 //! over WebSocket and SSE, beside a Redis that answers and beside one that hangs.
 //!
-//! The bound is the formula of `docs/operations.md`. A seed can be repeated: `EARSHOT_SEED=… cargo test -p earshot
+//! The bound is the formula of `docs/operations.md`. A seed can be repeated: `EARSHOT_SEED=… cargo test -p earshot-gateway
 //! --test bounds`. Clients must never read what the gateway sends.
 
 #![allow(

@@ -82,7 +82,10 @@ fn gateway_binary() -> PathBuf {
     let sibling = || PathBuf::from(env!("CARGO_BIN_EXE_earshot-loadtest")).with_file_name("earshot");
     let path = std::env::var_os("EARSHOT_BIN").map_or_else(sibling, PathBuf::from);
     let shown = path.display();
-    assert!(path.exists(), "{shown} does not exist: run `cargo test -p earshot --no-run` or set EARSHOT_BIN");
+    assert!(
+        path.exists(),
+        "{shown} does not exist: run `cargo test -p earshot-gateway --no-run` or set EARSHOT_BIN"
+    );
     path
 }
 
