@@ -8,10 +8,11 @@ use std::process::{Child, Command, Stdio};
 
 use clap::Args;
 
-use crate::options::{Defaults, Options, Transports};
+use crate::options::{Defaults, Options};
 use crate::publisher::PublishTarget;
 use crate::record::Record;
 use crate::resources::process::ProcessName;
+use crate::run_config::Transports;
 use crate::scenario::{RunError, fanout};
 use crate::target::{TargetKind, Url};
 

@@ -33,6 +33,7 @@ mod redis_costs;
 mod report;
 mod resources;
 mod run;
+mod run_config;
 mod sampler;
 mod scenario;
 mod stamp;

@@ -18,9 +18,11 @@ mod connection;
 mod http;
 mod redis;
 mod schedule;
+mod totals;
 
 pub(crate) use connection::{PublishError, PublishTarget, PublisherConnection};
 pub(crate) use schedule::{PublishRate, Schedule};
+pub(crate) use totals::PublishTotals;
 
 /// Largest number of messages sent in one batch when several are due.
 const BATCH_MAX: u64 = 256;

@@ -9,7 +9,8 @@ use earshot_client::ledger::Ledger;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use crate::options::{Options, Rate, RunConfig};
+use crate::options::Options;
+use crate::publisher::PublishTotals;
 use crate::record::{
     Cohort, Connect, Deliveries, FORMAT, Generator, Latency, ProcessUsage, Published, Record, per_second,
 };
@@ -17,8 +18,8 @@ use crate::resources::cores::CoreUtilization;
 use crate::resources::machine::{Machine, commit, now};
 use crate::resources::process::{ProcessName, ResourceUsage};
 use crate::resources::{process, thread::CpuShare};
+use crate::run_config::{Rate, RunConfig};
 use crate::sampler::Sampler;
-use crate::scenario::PublishTotals;
 use crate::swarm::GeneratorCost;
 use crate::tally::Tally;
 

@@ -12,8 +12,6 @@ mod run_context;
 pub(crate) mod slow;
 pub(crate) mod soak;
 
-pub(crate) use run_context::PublishTotals;
-
 use std::io;
 
 use crate::client::ClientError;

@@ -5,8 +5,9 @@ use clap::Args;
 
 use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
-use crate::options::{Defaults, Options, is_selected, share};
+use crate::options::{Defaults, Options, share};
 use crate::record::{Record, per_second};
+use crate::run_config::is_selected;
 use crate::swarm::{ChurnKind, ConnectMode, SwarmCommand};
 
 /// A share of the subscribers unsubscribes and resubscribes continuously.

@@ -5,8 +5,9 @@ use clap::Args;
 
 use super::run_context::RunContext;
 use super::{NO_THIRD_COHORT, RunError};
-use crate::options::{Defaults, Options, RunConfig};
+use crate::options::{Defaults, Options};
 use crate::record::Record;
+use crate::run_config::RunConfig;
 use crate::swarm::ConnectMode;
 
 /// N subscribers, R messages per second.

@@ -6,22 +6,21 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::RunError;
 use crate::client::{ReadRate, SubscriberPlan, Transport};
 use crate::interrupt;
-use crate::options::{Rate, RunConfig};
 use crate::publisher::{
-    PublishError, PublishResult, PublishTarget, Publisher, PublisherConnection, Schedule,
+    PublishResult, PublishTarget, PublishTotals, Publisher, PublisherConnection, Schedule,
 };
 use crate::record::Record;
 use crate::report::{self, UsageSnapshots};
 use crate::resources::cores::CoreUtilization;
 use crate::resources::process::{ProcessGroup, ProcessName, ResourceUsage};
 use crate::resources::thread::CpuShare;
-use crate::run::{Run, latencies};
+use crate::run::Run;
+use crate::run_config::{Rate, RunConfig};
 use crate::sampler::Sampler;
 use crate::swarm::{ConnectMode, Swarm, SwarmCommand, SwarmConfig, SwarmResult};
 
@@ -62,30 +61,6 @@ pub(crate) struct RunContext {
     plans: Vec<SubscriberPlan>,
     verifies_third_cohort: bool,
     connecting: Duration,
-}
-
-/// Totals over all publishers of the run.
-#[derive(Debug)]
-pub(crate) struct PublishTotals {
-    /// Messages.
-    pub(crate) count: u64,
-    /// Messages of the schedule, without the messages that verify subscribers.
-    pub(crate) scheduled: u64,
-    /// Duration of the schedule.
-    pub(crate) elapsed: Duration,
-    /// Delay between due and sent, in microseconds.
-    pub(crate) lag: Histogram<u64>,
-    /// CPU share of the busiest publisher.
-    pub(crate) cpu: Option<CpuShare>,
-    /// Error that ended publishing early.
-    pub(crate) error: Option<PublishError>,
-}
-
-impl Default for PublishTotals {
-    fn default() -> Self {
-        let (elapsed, lag) = (Duration::ZERO, latencies());
-        Self { count: 0, scheduled: 0, elapsed, lag, cpu: None, error: None }
-    }
 }
 
 impl RunContext {

@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
 use crate::client::ReadRate;
-use crate::options::{Defaults, Options, is_selected, share};
+use crate::options::{Defaults, Options, share};
 use crate::record::Record;
 use crate::report::p99;
+use crate::run_config::is_selected;
 use crate::swarm::{ConnectMode, SwarmCommand};
 
 /// A share of the subscribers reads slowly or not at all.
