@@ -6,7 +6,7 @@
 //! ended for any reason continues from its state file.
 //!
 //! - `rules`, `glob`: routing of keys.
-//! - `keyspace`, `topology`, `clock`: one endpoint, a server or a cluster, and its time.
+//! - `keyspace`, `clock`: one endpoint, a server or a cluster, and its time.
 //! - `endpoints`: source and targets together, and which of them are the same keyspace.
 //! - `scan`: SCAN; `journal`: the state file.
 //! - `preflight`: checks before a migration, and the dry run.
@@ -41,7 +41,6 @@ mod rate_limit;
 mod rules;
 mod run;
 mod scan;
-mod topology;
 mod value;
 mod verify;
 

@@ -6,7 +6,7 @@
 //! - `stream`: name resolution, TCP, TLS; `server`: authentication on top of them
 //! - `error`: causes of a failed connection, with the fix; `tls_probe`, `early_reply`: causes that Redis clients hide
 //! - `role`, `sentinel`: find the primary, and detect a failover
-//! - `node`, `slot`: nodes and hash slots of a cluster
+//! - `node`, `slot`, `topology`: nodes, hash slots and slot assignment of a cluster
 //! - `dial`: one attempt to connect; `backoff`: the wait until the next
 
 use std::fmt;
@@ -27,6 +27,7 @@ pub mod slot;
 mod stream;
 mod tls;
 mod tls_probe;
+mod topology;
 
 pub use address::redacted;
 pub use backoff::Backoff;
@@ -35,6 +36,7 @@ pub use error::{LinkError, server_message};
 pub use node::NodeAddress;
 pub use sentinel::SentinelConfig;
 pub use tls::{ClientCert, TlsConfig};
+pub use topology::{SlotRange, Topology, parse_redirection};
 
 /// How to connect to one Redis server.
 #[derive(Clone)]

@@ -69,8 +69,8 @@ pub async fn inspect(server: &Server, limit: Duration) -> Section {
 /// Warnings about the version and settings of a server, without active tests. `None` if it cannot be queried now.
 pub async fn warnings(server: &Server, limit: Duration) -> Option<Vec<Finding>> {
     let ignore_pushes = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
-    let dialled = Box::pin(Dialer::new(&server.instance, "check").dial(ignore_pushes)).await;
-    let mut connection = dialled.ok()?;
+    let connected = Box::pin(Dialer::new(&server.instance, "check").dial(ignore_pushes)).await;
+    let mut connection = connected.ok()?;
     let facts = tokio::time::timeout(limit, ServerInfo::read(&mut connection)).await.ok()?;
     let findings = settings::evaluate(&facts, &server.plan).into_iter();
     Some(findings.filter(|finding| finding.level >= Level::Warning).collect())
@@ -230,7 +230,7 @@ impl Inspection<'_> {
 }
 
 /// Executes one command.
-async fn ask<A: AsRef<str>>(connection: &mut MultiplexedConnection, words: &[A]) -> RedisResult<Value> {
+async fn query<A: AsRef<str>>(connection: &mut MultiplexedConnection, words: &[A]) -> RedisResult<Value> {
     connection.send_packed_command(&command(words)).await.and_then(Value::extract_error)
 }
 

@@ -29,14 +29,14 @@ impl Copier<'_> {
         let mut there = Vec::with_capacity(whole.len());
         for (((item, here), found), differs) in whole.into_iter().zip(found).zip(differences) {
             let DumpReply::Dump(dump) = here else { continue };
-            let ours = item.was_written_by_us(&found);
+            let is_own = item.was_written_by_migration(&found);
             match differs {
                 None if item.was_started() || item.written_by_this_run => {
                     let ending = moved(&dump, false);
                     there.push((item, dump, ending));
                 }
                 None => there.push((item, dump, KeyOutcome::Already)),
-                Some(what) => match self.resolve_conflict(&item, ours, &what)? {
+                Some(what) => match self.resolve_conflict(&item, is_own, &what)? {
                     ConflictAction::Replace { overwritten } => match self.replace(&item, &dump).await? {
                         Ok(()) => {
                             let ending = moved(&dump, overwritten);
@@ -64,9 +64,9 @@ impl Copier<'_> {
     }
 
     /// Decides how to handle a key that exists at the target with a different value.
-    fn resolve_conflict(&self, item: &Item, ours: bool, what: &str) -> Result<ConflictAction, Error> {
+    fn resolve_conflict(&self, item: &Item, is_own: bool, what: &str) -> Result<ConflictAction, Error> {
         match self.plan.conflict {
-            _ if ours => Ok(ConflictAction::Replace { overwritten: false }),
+            _ if is_own => Ok(ConflictAction::Replace { overwritten: false }),
             Conflict::Overwrite => Ok(ConflictAction::Replace { overwritten: true }),
             Conflict::Skip => Ok(ConflictAction::Leave),
             Conflict::Fail => Err(MigrateError::Conflict(format!(

@@ -54,7 +54,7 @@ impl Item {
     }
 
     /// Whether a migration wrote the value found at the target.
-    pub(super) fn was_written_by_us(&self, found: &DumpReply) -> bool {
+    pub(super) fn was_written_by_migration(&self, found: &DumpReply) -> bool {
         let checksum = found.dump().and_then(Dump::checksum);
         self.written_by_this_run
             || checksum.is_some_and(|checksum| {

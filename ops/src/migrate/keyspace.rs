@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::clock::{Clock, ClockSample, Expiry};
 use super::error::{Error, check_reply};
-use super::topology::Topology;
 use earshot_redis_link::slot::slot;
 use earshot_redis_link::{ConnectConfig, Dialer, LinkError, NodeAddress};
 

@@ -126,7 +126,7 @@ impl PreflightScan<'_> {
     }
 
     async fn contradictions(&mut self, routed: &[(Vec<u8>, Route)], found: &mut Lines) -> Result<(), Error> {
-        let mut asked = Vec::new();
+        let mut queried = Vec::new();
         for (key, route) in routed {
             let again = self.plan.rules.route(&route.key);
             if self.endpoints.targets_source(route)
@@ -147,13 +147,13 @@ impl PreflightScan<'_> {
                 // A key that stays in place is not a collision, at most a conflict.
                 if self.endpoints.same_keyspace(route, &there) && !self.endpoints.is_in_place(&other, &there)
                 {
-                    asked.push((key, other, &route.key));
+                    queried.push((key, other, &route.key));
                 }
             }
         }
-        let calls = asked.iter().map(|(_, other, _)| KeyCommand::new("EXISTS", other)).collect();
+        let calls = queried.iter().map(|(_, other, _)| KeyCommand::new("EXISTS", other)).collect();
         let answers = self.endpoints.source.query(calls).await?;
-        for ((key, other, name), answer) in asked.into_iter().zip(answers) {
+        for ((key, other, name), answer) in queried.into_iter().zip(answers) {
             if read::<i64>(self.endpoints.source.name(), answer)? == 1 {
                 found.add(|| {
                     format!(

@@ -3,7 +3,6 @@
 //! Owns the topology: it is read at the start, after it was found wrong or a node was lost, and periodically. Must
 //! never publish or receive a message.
 //!
-//! - `topology`: the map of slots.
 //! - `bus`: whether a node receives from the others.
 //! - `sharded_links`, `sharded_connection`, `sharded_prober`: the links to the nodes that carry sharded channels.
 //! - `node_pool`, `slot_queue`, `command_link`: commands, in order for each slot.
@@ -28,10 +27,9 @@ pub(super) mod sharded_connection;
 pub(super) mod sharded_links;
 pub(super) mod sharded_prober;
 pub(super) mod slot_queue;
-pub(super) mod topology;
 
 use bus::BusSnapshot;
-use topology::Topology;
+use earshot_redis_link::Topology;
 
 /// The longest interval between two reads of the topology.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -98,7 +96,7 @@ impl Cluster {
             let question = redis::cmd("CLUSTER").arg("SLOT_COUNT").take();
             let answer = connection.send_packed_command(&question).await?;
             let unknown = || LinkError::Unreachable(format!("{node} reports no slots"));
-            Topology::read(&answer, &node).ok_or_else(unknown)
+            Topology::parse_reply(&answer, Some(&node)).ok_or_else(unknown)
         });
         first_success(attempts).await
     }
@@ -122,7 +120,7 @@ impl Cluster {
     pub(super) fn moved(&self, slot: u16, node: &NodeAddress) {
         self.topology.send_if_modified(|topology| {
             if topology.owner(slot) != Some(node) {
-                Arc::make_mut(topology).moved(slot, node);
+                Arc::make_mut(topology).set_owner(slot, node);
             }
             // The caller requests the placement.
             false

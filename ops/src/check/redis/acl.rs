@@ -11,7 +11,7 @@ use super::super::report::Finding;
 use super::super::test_names::{TestName, random_name};
 use super::plan::Plan;
 use super::server_info::ServerInfo;
-use super::{ask, command};
+use super::{command, query};
 use earshot_redis_link::server_message;
 
 /// Purpose of a command.
@@ -157,7 +157,7 @@ async fn by_transaction(
     commands: &[RequiredCommand],
 ) -> Option<Vec<Permission>> {
     // Sent separately: if MULTI failed, the following commands would be executed.
-    ask(connection, &["MULTI"]).await.ok()?;
+    query(connection, &["MULTI"]).await.ok()?;
     let mut pipeline = Pipeline::with_capacity(commands.len() + 1);
     commands.iter().for_each(|one| {
         pipeline.add_command(command(&one.words));
@@ -180,7 +180,7 @@ async fn by_dry_run(
     for one in commands {
         let words: Vec<&str> =
             ["ACL", "DRYRUN", user].into_iter().chain(one.words.iter().map(String::as_str)).collect();
-        let permission = match ask(connection, &words).await {
+        let permission = match query(connection, &words).await {
             Ok(Value::Okay) => Permission::Granted,
             // A denial is a normal reply, not an error.
             Ok(Value::BulkString(text)) => Permission::Denied(String::from_utf8_lossy(&text).into_owned()),
@@ -203,7 +203,7 @@ async fn by_trying(connection: &mut MultiplexedConnection, commands: &[RequiredC
             permissions.push(Permission::Untested);
             continue;
         }
-        let outcome = permission_of(ask(connection, &one.words).await);
+        let outcome = permission_of(query(connection, &one.words).await);
         may_write &= one.words[0] != "SET" || outcome == Permission::Granted;
         permissions.push(outcome);
     }
@@ -374,13 +374,13 @@ mod tests {
             include_str!("../../../../gateway/src/broker/redis/log_read.lua"),
             include_str!("../../../../gateway/src/broker/redis/log_clear.lua"),
         ];
-        let asked: Vec<String> =
+        let checked: Vec<String> =
             commands(&Plan::default(), true).iter().map(|one| one.words[0].clone()).collect();
         let mut seen = 0;
         for script in scripts {
             for call in script.split("call('").skip(1) {
                 let name = call.split('\'').next().unwrap();
-                assert!(asked.iter().any(|asked| asked == name), "{name} is not asked for");
+                assert!(checked.iter().any(|checked| checked == name), "{name} is not checked");
                 seen += 1;
             }
         }

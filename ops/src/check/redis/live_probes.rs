@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::super::network::{micros, millis};
 use super::super::report::Finding;
 use super::super::test_names::{TestName, random_name};
-use super::ask;
 use super::plan::Plan;
 use super::push_buffer::PushBuffer;
+use super::query;
 use super::server_info::ServerInfo;
 use earshot_redis_link::{Dialer, server_message};
 
@@ -80,9 +80,9 @@ async fn key(
 }
 
 async fn round(connection: &mut MultiplexedConnection, key: &str, value: &str) -> Result<bool, RedisError> {
-    ask(connection, &["SET", key, value, "PX", TEST_KEY_TTL_MS]).await?;
-    let read = String::from_redis_value(ask(connection, &["GET", key]).await?).unwrap_or_default();
-    ask(connection, &["DEL", key]).await?;
+    query(connection, &["SET", key, value, "PX", TEST_KEY_TTL_MS]).await?;
+    let read = String::from_redis_value(query(connection, &["GET", key]).await?).unwrap_or_default();
+    query(connection, &["DEL", key]).await?;
     Ok(read == value)
 }
 
@@ -155,7 +155,7 @@ async fn receive(
     subscriber.subscribe(channel).await?;
     let token = random_name();
     let began = Instant::now();
-    ask(publisher, &["PUBLISH", channel, &token]).await?;
+    query(publisher, &["PUBLISH", channel, &token]).await?;
     // Limited by the time limit of the step.
     loop {
         let push = pushes.next().await;
@@ -203,14 +203,14 @@ pub(super) async fn latency(connection: &mut MultiplexedConnection, limit: Durat
     let began = Instant::now();
     let mut took = Vec::with_capacity(PINGS);
     while took.len() < PINGS && began.elapsed() < limit {
-        let asked = Instant::now();
-        if let Err(error) = ask(connection, &["PING"]).await
+        let sent_at = Instant::now();
+        if let Err(error) = query(connection, &["PING"]).await
             && !server_message(&error).starts_with("NOPERM")
         {
             return Finding::failed("latency", format!("PING failed: {}", server_message(&error)))
                 .cause("the connection was lost, or the server stopped replying");
         }
-        took.push(asked.elapsed());
+        took.push(sent_at.elapsed());
     }
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
@@ -234,9 +234,9 @@ pub(super) async fn latency(connection: &mut MultiplexedConnection, limit: Durat
 /// Compares the server's clock with this machine's.
 pub(super) async fn clock(connection: &mut MultiplexedConnection) -> Finding {
     let before = wall_clock();
-    let asked = Instant::now();
-    let answer = ask(connection, &["TIME"]).await;
-    let middle = before + asked.elapsed() / 2;
+    let sent_at = Instant::now();
+    let answer = query(connection, &["TIME"]).await;
+    let middle = before + sent_at.elapsed() / 2;
     let time = match answer.map(<Vec<u64>>::from_redis_value) {
         Ok(Ok(time)) => time,
         Ok(Err(_)) => return Finding::skipped("clock", "unexpected reply to TIME"),
@@ -249,9 +249,9 @@ pub(super) async fn clock(connection: &mut MultiplexedConnection) -> Finding {
 }
 
 /// Finding for two clock readings.
-fn clock_offset(server: Duration, ours: Duration) -> Finding {
+fn clock_offset(server: Duration, local: Duration) -> Finding {
     let (clock_offset, direction) =
-        if server > ours { (server - ours, "ahead of") } else { (ours - server, "behind") };
+        if server > local { (server - local, "ahead of") } else { (local - server, "behind") };
     let message = format!("the server's clock is {} {direction} this machine's", millis(clock_offset));
     let finding = if clock_offset > CLOCK_OFFSET_WARNING {
         Finding::warning("clock", message)
@@ -281,13 +281,13 @@ mod tests {
     #[test]
     fn small_clock_offsets_are_accepted() {
         let at = Duration::from_secs;
-        for (server, ours, level, text) in [
+        for (server, local, level, text) in [
             (at(100), at(100), Level::Ok, "behind"),
             (at(102), at(100), Level::Ok, "ahead of"),
             (at(103), at(100), Level::Warning, "3000 ms ahead of"),
             (at(100), at(160), Level::Warning, "60000 ms behind"),
         ] {
-            let finding = clock_offset(server, ours);
+            let finding = clock_offset(server, local);
             assert!(finding.level == level && finding.message.contains(text), "{finding:?}");
         }
     }

@@ -13,11 +13,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::report::Finding;
 use super::super::test_names::random_name;
-use super::ask;
 use super::live_probes::is_message;
 use super::plan::Plan;
 use super::push_buffer::PushBuffer;
-use earshot_redis_link::{ConnectConfig, Dialer, NodeAddress, server_message};
+use super::query;
+use earshot_redis_link::{ConnectConfig, Dialer, NodeAddress, SlotRange, server_message};
 
 const CHECK: &str = "nodes";
 
@@ -36,9 +36,9 @@ pub(super) async fn inspect(
     plan: &Plan,
     limit: Duration,
 ) -> Vec<Finding> {
-    let asked = NodeAddress::from_config(instance);
-    let mut nodes = match ask(connection, &["CLUSTER", "SLOTS"]).await {
-        Ok(answer) => read(answer, asked.as_ref()),
+    let queried = NodeAddress::from_config(instance);
+    let mut nodes = match query(connection, &["CLUSTER", "SLOTS"]).await {
+        Ok(reply) => read(&reply, queried.as_ref()),
         Err(error) => {
             let finding = Finding::failed(
                 CHECK,
@@ -47,7 +47,7 @@ pub(super) async fn inspect(
             return vec![finding.cause("the ACL forbids CLUSTER SLOTS").fix("ACL SETUSER … +cluster|slots")];
         }
     };
-    let members = ask(connection, &["CLUSTER", "NODES"]).await.map(String::from_redis_value);
+    let members = query(connection, &["CLUSTER", "NODES"]).await.map(String::from_redis_value);
     if let Ok(Ok(members)) = members {
         add_replicas(&mut nodes, &members);
     }
@@ -69,17 +69,19 @@ pub(super) async fn inspect(
     findings
 }
 
-/// Parses a reply to CLUSTER SLOTS: ranges, each with its primary and replicas.
-fn read(answer: Value, asked: Option<&NodeAddress>) -> HashMap<NodeAddress, Node> {
+/// Slots and replicas of each node, from a reply to CLUSTER SLOTS.
+fn read(reply: &Value, queried: Option<&NodeAddress>) -> HashMap<NodeAddress, Node> {
     let mut nodes: HashMap<NodeAddress, Node> = HashMap::new();
-    for range in <Vec<Vec<Value>>>::from_redis_value(answer).unwrap_or_default() {
-        let [Value::Int(first), Value::Int(last), owners @ ..] = &range[..] else { continue };
-        let slots = u64::try_from(last - first + 1).unwrap_or_default();
-        for (place, owner) in owners.iter().filter_map(|owner| address(owner, asked)).enumerate() {
-            let node = nodes.entry(owner).or_default();
-            node.is_primary |= place == 0;
+    for range in SlotRange::parse_reply(reply, queried).unwrap_or_default() {
+        let (slots, replicas) = (range.slots(), range.replicas.len());
+        if let Some(primary) = range.primary {
+            let node = nodes.entry(primary).or_default();
+            node.is_primary = true;
             node.slots += slots;
-            node.replicas = node.replicas.max(owners.len() - 1);
+            node.replicas = node.replicas.max(replicas);
+        }
+        for replica in range.replicas {
+            nodes.entry(replica).or_default().slots += slots;
         }
     }
     nodes
@@ -110,17 +112,6 @@ fn add_replicas(nodes: &mut HashMap<NodeAddress, Node>, members: &str) {
     }
 }
 
-/// A node without a host is the queried one.
-fn address(owner: &Value, asked: Option<&NodeAddress>) -> Option<NodeAddress> {
-    let Value::Array(fields) = owner else { return None };
-    let [host, Value::Int(port), ..] = &fields[..] else { return None };
-    let host = match host {
-        Value::BulkString(host) if !host.is_empty() => String::from_utf8_lossy(host).into_owned(),
-        _ => asked?.host.clone(),
-    };
-    Some(NodeAddress { host, port: u16::try_from(*port).ok()? })
-}
-
 type Reached = (NodeAddress, Result<(MultiplexedConnection, Duration), String>);
 
 async fn connect_to(address: &NodeAddress, instance: &ConnectConfig, limit: Duration) -> Reached {
@@ -148,8 +139,8 @@ impl PubsubProbe {
         let prefix = plan.probe_prefix.as_deref().unwrap_or_default();
         let (channel, pushes) = (format!("{prefix}{}", random_name()), PushBuffer::default());
         let settings = ConnectConfig { connect_timeout: limit, ..instance.clone() };
-        let dialled = Box::pin(Dialer::new(&settings, "check").dial(pushes.clone().sender())).await;
-        let mut subscriber = dialled.ok()?;
+        let connected = Box::pin(Dialer::new(&settings, "check").dial(pushes.clone().sender())).await;
+        let mut subscriber = connected.ok()?;
         subscriber.subscribe(&channel).await.ok()?;
         Some(Self { channel, pushes, _subscriber: subscriber })
     }
@@ -161,7 +152,7 @@ impl PubsubProbe {
         for (address, outcome) in reached {
             let Ok((connection, _)) = outcome else { continue };
             let token = random_name();
-            if ask(connection, &["PUBLISH", &self.channel, &token]).await.is_ok() {
+            if query(connection, &["PUBLISH", &self.channel, &token]).await.is_ok() {
                 tokens.insert(address.clone(), token);
             }
         }
@@ -236,7 +227,7 @@ mod tests {
             range(30, 30, vec![node_address(None, 3)]),
         ]);
         let node = |host: &str, port| NodeAddress { host: host.to_owned(), port };
-        let nodes = read(answer, Some(&node("here", 9)));
+        let nodes = read(&answer, Some(&node("here", 9)));
         assert_eq!(nodes[&node("a", 1)], Node { slots: 20, is_primary: true, replicas: 1 });
         assert!(!nodes[&node("b", 2)].is_primary);
         let members = "i a:1@11 master - 0 1 1 connected 0-9\nj c:4@14,h slave i 0 1 1 connected\nk b:2@12 slave i 0 1 1 connected\n";

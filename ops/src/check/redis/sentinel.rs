@@ -9,7 +9,7 @@ use redis::PushInfo;
 use redis::aio::SendError;
 
 use super::super::report::{Finding, Level};
-use super::ask;
+use super::query;
 use super::server_info::pairs;
 use earshot_redis_link::address::{Address, Endpoint};
 use earshot_redis_link::{ConnectConfig, Dialer, SentinelConfig, TlsConfig, server_message};
@@ -22,8 +22,8 @@ pub(super) async fn inspect(
     instance: &ConnectConfig,
     sentinels: &SentinelConfig,
 ) -> (Vec<Finding>, Option<Address>) {
-    let asked = sentinels.addresses.iter().map(|place| ask_one(instance, sentinels, place));
-    let answers: Vec<(String, Result<View, String>)> = join_all(asked).await;
+    let queries = sentinels.addresses.iter().map(|place| query_one(instance, sentinels, place));
+    let answers: Vec<(String, Result<View, String>)> = join_all(queries).await;
     let primary = newest(&answers).cloned();
     let somebody_knows = primary.is_some();
     let findings = answers
@@ -41,7 +41,7 @@ pub(super) async fn inspect(
     (findings, address)
 }
 
-async fn ask_one(
+async fn query_one(
     instance: &ConnectConfig,
     sentinels: &SentinelConfig,
     (host, port): &(String, u16),
@@ -60,7 +60,7 @@ async fn ask_one(
     };
     let ignore_pushes = |_: PushInfo| Ok::<_, SendError>(());
     let answer = match Box::pin(Dialer::new(&settings, "check").dial(ignore_pushes)).await {
-        Ok(mut connection) => ask(&mut connection, &["SENTINEL", "MASTER", &sentinels.master_name]).await,
+        Ok(mut connection) => query(&mut connection, &["SENTINEL", "MASTER", &sentinels.master_name]).await,
         Err(failure) => return (shown, Err(failure.to_string())),
     };
     (shown, answer.map(pairs).map_err(|error| server_message(&error)))

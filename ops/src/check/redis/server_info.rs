@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value};
 
-use super::ask;
+use super::query;
 use earshot_redis_link::server_message;
 
 /// Settings that affect a gateway.
@@ -38,22 +38,22 @@ pub(super) struct ServerInfo {
 impl ServerInfo {
     /// Runs all queries.
     pub(super) async fn read(connection: &mut MultiplexedConnection) -> Self {
-        let user = ask(connection, &["ACL", "WHOAMI"]).await.ok().and_then(text);
+        let user = query(connection, &["ACL", "WHOAMI"]).await.ok().and_then(text);
         let mut facts = Self { user, ..Self::default() };
-        match ask(connection, &["INFO"]).await {
+        match query(connection, &["INFO"]).await {
             Ok(info) => facts.info = fields(&text(info).unwrap_or_default()),
             Err(error) => facts.info_refused = Some(server_message(&error)),
         }
-        facts.hello = ask(connection, &["HELLO"]).await.map(pairs).unwrap_or_default();
-        facts.role = ask(connection, &["ROLE"]).await.ok().and_then(first);
+        facts.hello = query(connection, &["HELLO"]).await.map(pairs).unwrap_or_default();
+        facts.role = query(connection, &["ROLE"]).await.ok().and_then(first);
         for name in CONFIG {
-            match ask(connection, &["CONFIG", "GET", name]).await {
+            match query(connection, &["CONFIG", "GET", name]).await {
                 Ok(answer) => facts.config.extend(pairs(answer)),
                 Err(error) => facts.no_config(&error),
             }
         }
         if facts.is_cluster() {
-            let answer = ask(connection, &["CLUSTER", "INFO"]).await.ok().and_then(text);
+            let answer = query(connection, &["CLUSTER", "INFO"]).await.ok().and_then(text);
             facts.cluster = fields(&answer.unwrap_or_default());
         }
         facts

@@ -4,9 +4,10 @@
 
 use super::{
     Clock, ConnectConfig, Dialer, Error, Instant, Keyspace, KeyspaceNode, LinkError, MultiplexedConnection,
-    Topology, Value, clock, cmd,
+    Value, clock, cmd,
 };
-use earshot_redis_link::NodeAddress;
+use earshot_redis_link::slot::SLOT_COUNT;
+use earshot_redis_link::{NodeAddress, Topology};
 
 /// Identity of a server.
 #[derive(Debug)]
@@ -49,25 +50,32 @@ impl Keyspace {
     }
 
     async fn find_nodes(&mut self) -> Result<(), LinkError> {
-        let mut slots = cmd("CLUSTER");
-        slots.arg("SLOTS");
-        let answer = self.nodes[0].connection.send_packed_command(&slots).await?;
-        let topology = Topology::read(&answer)
+        let mut query = cmd("CLUSTER");
+        query.arg("SLOTS");
+        let answer = self.nodes[0].connection.send_packed_command(&query).await?;
+        let queried = NodeAddress::from_config(&self.settings);
+        let topology = Topology::parse_reply(&answer, queried.as_ref())
             .ok_or_else(|| LinkError::Unreachable("unexpected reply to CLUSTER SLOTS".to_owned()))?;
-        if topology.unserved() > 0 {
+        if topology.unserved_slots() > 0 {
             return Err(LinkError::Unreachable(format!(
                 "the cluster has {} slots without a primary",
-                topology.unserved()
+                topology.unserved_slots()
             )));
         }
-        let mut nodes = Vec::with_capacity(topology.primaries.len());
-        for (host, port) in topology.primaries {
-            // A node without a hostname is on the host that was queried.
-            let host = host.or_else(|| NodeAddress::from_config(&self.settings).map(|asked| asked.host));
-            nodes.push(self.node(&NodeAddress { host: host.unwrap_or_default(), port }).await?);
+        let mut primaries: Vec<&NodeAddress> = Vec::new();
+        let mut slots = Vec::with_capacity(usize::from(SLOT_COUNT));
+        for owner in (0..SLOT_COUNT).filter_map(|slot| topology.owner(slot)) {
+            slots.push(primaries.iter().position(|known| *known == owner).unwrap_or_else(|| {
+                primaries.push(owner);
+                primaries.len() - 1
+            }));
+        }
+        let mut nodes = Vec::with_capacity(primaries.len());
+        for primary in primaries {
+            nodes.push(self.node(primary).await?);
         }
         self.nodes = nodes;
-        self.slots = Some(topology.of_slot.into_iter().flatten().collect());
+        self.slots = Some(slots);
         Ok(())
     }
 

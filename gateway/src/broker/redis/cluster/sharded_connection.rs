@@ -19,8 +19,8 @@ use super::super::receive_queue::ReceiveQueue;
 use super::super::subscription_table::{SyncBatch, SyncResult};
 use super::Cluster;
 use super::bus;
-use super::topology::redirection;
 use crate::broker::Topic;
+use earshot_redis_link::parse_redirection;
 use earshot_redis_link::{LinkError, NodeAddress};
 
 /// PINGs until requests and replies must be in sync again.
@@ -151,7 +151,7 @@ impl ShardedConnection {
     /// A redirection is newer than the topology.
     fn follow(&self, error: &ServerError) {
         let moved = (error.kind() == Some(ServerErrorKind::Moved)).then(|| error.details()).flatten();
-        match moved.and_then(|details| redirection(details, &self.node)) {
+        match moved.and_then(|details| parse_redirection(details, &self.node)) {
             Some((slot, node)) => self.cluster.moved(slot, &node),
             None => self.cluster.invalidate_topology(),
         }

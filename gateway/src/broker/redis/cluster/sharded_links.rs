@@ -17,10 +17,10 @@ use super::super::status::LinkState;
 use super::super::subscriber_link::{DesiredSubscriptions, SubscriberLink};
 use super::super::subscription_table::{Confirmation, MigratingTopic};
 use super::Cluster;
-use super::topology::Topology;
 use crate::broker::{BrokerEventHandler, LinkStatus, ProbeState, Topic};
 use crate::drain::Drain;
 use earshot_redis_link::NodeAddress;
+use earshot_redis_link::Topology;
 use earshot_redis_link::slot::slot;
 
 /// How often the link of a channel is looked up.

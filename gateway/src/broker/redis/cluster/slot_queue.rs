@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::super::command_link::{is_unknown_script, to_result};
 use super::super::command_queue::{CommandResult, PIPELINE_BYTES, PIPELINE_MAX, QueuedCommand};
 use super::super::local_fallback::LocalFallback;
-use super::topology::redirection;
 use crate::broker::BrokerError;
 use earshot_redis_link::NodeAddress;
+use earshot_redis_link::parse_redirection;
 
 /// The longest delay before a command is sent again.
 const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
@@ -181,7 +181,7 @@ impl SlotQueue {
 fn reply_action(value: Value, node: &NodeAddress) -> ReplyAction {
     let Value::ServerError(error) = &value else { return ReplyAction::Complete(to_result(value)) };
     let details = error.details().unwrap_or_default();
-    let redirected = || redirection(details, node);
+    let redirected = || parse_redirection(details, node);
     match error.kind() {
         _ if is_unknown_script(&value) => ReplyAction::Retry("NOSCRIPT after reload".to_owned()),
         Some(ServerErrorKind::Moved) => match redirected() {
