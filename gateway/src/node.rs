@@ -8,7 +8,7 @@
 //! - [`shard_queue`]: the bounded queue to a shard; [`requests`]: the bounded queue of its requests.
 //! - [`registry`]: the channels of one broker; [`channel`]: one of them; [`history`]: its newest publications.
 //! - `ingest`: messages of the broker enter here.
-//! - `log_follower`, `catch_up`: channels whose sequence is a log in Redis.
+//! - `log_follower`, `catch_up`, `log_reader`: channels whose sequence is a log in Redis.
 //! - `idle_channels`: the delayed unsubscribe; `creators`: the client addresses that created channels.
 //! - [`namespace`]: the rules of a channel, by its name; [`backpressure_policy`]: what is dropped for slow clients.
 //! - `publishing`: publications of clients and of the API; `idempotency`: their results by idempotency key.
@@ -24,6 +24,7 @@ pub mod idempotency;
 mod idle_channels;
 mod ingest;
 mod log_follower;
+mod log_reader;
 pub mod messages;
 pub mod namespace;
 pub mod publication;
@@ -32,43 +33,35 @@ pub mod registry;
 pub mod requests;
 pub mod shard_queue;
 
+#[cfg(test)]
+pub(crate) use ingest::steps::IngestSteps;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use earshot_protocol::{ChannelName, Payload, StreamPosition};
-use futures::stream::{FuturesUnordered, StreamExt};
+use earshot_protocol::ChannelName;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::broker::log::{LogConfig, LogEntry, LogPage};
-use crate::broker::{Broker, BrokerError, LinkStatus, Topic, WhenUnavailable};
+use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
-use channel::{Channel, ShardId};
+use channel::ShardId;
 use history::HistoryBudget;
 use idempotency::Idempotency;
+use log_reader::LogReader;
 use messages::{
-    HistoryError, HistoryPage, HistoryQuery, HistoryResponse, NodeEvent, PublishError, RecoverFrom,
-    RecoveryEpoch, RecoveryRequest, RequestId, SubscribeError,
+    HistoryQuery, HistoryResponse, NodeEvent, PublishError, RecoverFrom, RecoveryEpoch, RecoveryRequest,
+    RequestId, SubscribeError,
 };
 use namespace::{ChannelPattern, Namespace, Namespaces};
-use publication::Publication;
 use registry::ChannelRegistry;
 use shard_queue::ShardSender;
 
 /// Interval between two removals of expired publications.
 const HISTORY_EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Entries of a log in one read.
-const LOG_PAGE_ENTRIES: usize = 1000;
-
-/// Logs that are read concurrently after a gap.
-const CATCH_UPS_MAX: usize = 64;
-
-/// Interval between a failed read of a log and the next attempt.
-const CATCH_UP_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A broker with its name and its channels.
 #[derive(Debug)]
@@ -81,6 +74,12 @@ pub struct BrokerBinding {
     pub broker: Broker,
     /// Whether the node is not ready while a link of this broker is down.
     pub affects_readiness: bool,
+}
+
+impl BrokerBinding {
+    fn log_reader(&self) -> LogReader<'_> {
+        LogReader { binding: self }
+    }
 }
 
 /// Connects brokers and shards.
@@ -125,9 +124,10 @@ impl Node {
         for index in 0..self.bindings.len() {
             let (node, stop) = (Arc::clone(self), self.drain.clone());
             self.drain.spawn(async move {
+                let log_reader = node.bindings[index].log_reader();
                 tokio::select! {
                     () = node.run_expiry(index) => {}
-                    () = node.run_catch_up(index) => {}
+                    () = log_reader.run() => {}
                     () = stop.stopped() => {}
                 }
             });
@@ -203,13 +203,10 @@ impl Node {
             let rules = (namespace.history, namespace.log.as_ref());
             binding.registry.acquire(name, rules, from, self.unsubscriber(binding))?
         };
-        if let Err(error) = subscribe_and_open_log(
-            binding,
-            &topic(name, namespace, pattern),
-            &channel,
-            namespace.when_unavailable,
-        )
-        .await
+        if let Err(error) = binding
+            .log_reader()
+            .subscribe(&topic(name, namespace, pattern), &channel, namespace.when_unavailable)
+            .await
         {
             binding.registry.abort_attach(&channel, self.unsubscriber(binding));
             return Err(error.into());
@@ -236,10 +233,10 @@ impl Node {
         let Some(namespace) = self.namespace(&channel) else { return };
         let binding = &self.bindings[namespace.broker(&channel)];
         let since = request.since.as_ref();
-        let read =
-            request.is_continuation || self.backfill(binding, &channel, since, request.replay_last).await;
+        let read = request.is_continuation
+            || binding.log_reader().backfill(&channel, since, request.replay_last).await;
         let known = binding.registry.find(&channel);
-        if !read && known.is_some_and(|known| binding.registry.is_client_ahead(&known, since)) {
+        if !read && known.is_some_and(|known| known.is_client_ahead(since)) {
             // The client has seen more of the log than this node. Continuing from here would repeat a part of it, so
             // the client must retry.
             let error = SubscribeError::NodeBehind;
@@ -255,144 +252,16 @@ impl Node {
         }
     }
 
-    /// Reads the log of a channel into its history, once for all clients that recover. Returns `false` when the log
-    /// could not be read.
-    async fn backfill(
-        &self,
-        binding: &BrokerBinding,
-        name: &ChannelName,
-        since: Option<&RecoverFrom>,
-        last: bool,
-    ) -> bool {
-        let Some(channel) = binding.registry.find(name) else { return true };
-        let Some(log) = channel.log.clone() else { return true };
-        if binding.registry.needs_origin(&channel, since)
-            && let Ok(page) = binding.broker.read_log(&log, name, u64::MAX, 0).await
-        {
-            // A position before the first publication cannot be judged without the origin; the client then gets a gap.
-            channel.state().set_origin(&page);
-        }
-        let client_ahead = binding.registry.is_client_ahead(&channel, since);
-        if !client_ahead && !binding.registry.needs_backfill(&channel, since, last) {
-            return true;
-        }
-        let asked = Instant::now();
-        let mut failed = channel.backfill.lock().await;
-        if failed.is_some_and(|at| at >= asked) {
-            // The attempt before this one has failed; the waiters share its result.
-            return false;
-        }
-        // Another node has delivered a publication that this node has not received.
-        if client_ahead && binding.registry.is_client_ahead(&channel, since) {
-            // Reads the top first: a false claim of a client must not suspend the channel.
-            match binding.broker.read_log(&log, name, u64::MAX, 0).await {
-                Ok(page) if binding.registry.log_is_ahead(&channel, page.top) => {
-                    if !channel.state().mark_behind() {
-                        // A catch-up is under way, and until then the position of the channel is unknown.
-                        return false;
-                    }
-                    if let Some(channel) = catch_up_one(binding, Arc::clone(&channel)).await {
-                        *failed = Some(Instant::now());
-                        binding.registry.requeue_catch_up(channel);
-                        return false;
-                    }
-                }
-                Ok(_) => {}
-                Err(_) => {
-                    *failed = Some(Instant::now());
-                    return false;
-                }
-            }
-        }
-        if !binding.registry.needs_backfill(&channel, since, last) {
-            return true;
-        }
-        let mut wanted = channel.history.size;
-        let mut before = channel.state().oldest();
-        while wanted > 0 {
-            let page =
-                match binding.broker.read_log_back(&log, name, before, wanted.min(LOG_PAGE_ENTRIES)).await {
-                    Ok(page) => page,
-                    // This recovery fails; the next one tries again.
-                    Err(error) => {
-                        *failed = Some(Instant::now());
-                        tracing::debug!(%error, "reading the log for a recovery failed");
-                        return false;
-                    }
-                };
-            wanted -= page.entries.len().min(wanted);
-            before = page.entries.last().map(|entry| entry.offset);
-            if before.is_none() || !binding.registry.prepend_page(&channel, page) {
-                break;
-            }
-        }
-        binding.registry.finish_backfill(&channel);
-        true
-    }
-
-    /// Reads the logs of channels that may have missed publications, several at a time.
-    async fn run_catch_up(&self, index: usize) {
-        let binding = &self.bindings[index];
-        let (mut reading, mut waiting) = (FuturesUnordered::new(), FuturesUnordered::new());
-        loop {
-            let room = CATCH_UPS_MAX - reading.len();
-            tokio::select! {
-                channels = binding.registry.dequeue_catch_ups(room), if room > 0 => {
-                    reading.extend(channels.into_iter().map(|channel| catch_up_one(binding, channel)));
-                }
-                Some(failed) = reading.next() => {
-                    // A log that cannot be read does not occupy a slot while it waits for the retry.
-                    waiting.extend(failed.map(|channel| async {
-                        tokio::time::sleep(CATCH_UP_RETRY_INTERVAL).await;
-                        channel
-                    }));
-                }
-                Some(channel) = waiting.next() => binding.registry.requeue_catch_up(channel),
-            }
-        }
-    }
-
     /// A page of a channel's history; `None` when the channel is not known on this node.
     pub async fn history(&self, channel: &ChannelName, page: &HistoryQuery) -> Option<HistoryResponse> {
         let namespace = self.namespace(channel)?;
         let binding = &self.bindings[namespace.broker(channel)];
         if let (Some(log), None) = (&namespace.log, binding.registry.find(channel)) {
-            return self.read_log_history(binding, log, channel, page).await;
+            return binding.log_reader().read_page(log, channel, page).await;
         }
         let everything = RecoverFrom { epoch: RecoveryEpoch::Any, offset: 0 };
-        self.backfill(binding, channel, Some(&everything), true).await;
+        binding.log_reader().backfill(channel, Some(&everything), true).await;
         binding.registry.history(channel, page)
-    }
-
-    /// A page of the log of a channel that this node is not subscribed to.
-    async fn read_log_history(
-        &self,
-        binding: &BrokerBinding,
-        log: &LogConfig,
-        name: &ChannelName,
-        page: &HistoryQuery,
-    ) -> Option<HistoryResponse> {
-        let since = page.since.as_ref().map(|since| since.offset);
-        let read = if page.reverse {
-            binding.broker.read_log_back(log, name, since, page.limit).await
-        } else {
-            binding.broker.read_log(log, name, since.unwrap_or(0), page.limit).await
-        };
-        let read = match read {
-            Ok(read) => read,
-            Err(error) => return Some(Err(HistoryError::Broker(error))),
-        };
-        if page.since.as_ref().is_some_and(|since| !since.matches_log(&read)) {
-            return Some(Err(HistoryError::Unrecoverable));
-        }
-        let LogPage { top, entries, .. } = read;
-        let top = top?;
-        let publication = |entry: LogEntry| {
-            let position = StreamPosition { offset: entry.offset, ..top };
-            let publication = Publication::new(name.clone(), position, Payload::new(entry.payload));
-            Arc::new(publication.with_attributes(entry.attributes))
-        };
-        Some(Ok(HistoryPage { top, publications: entries.into_iter().map(publication).collect() }))
     }
 
     /// Removes the history of a channel, on this node and in its log.
@@ -458,43 +327,6 @@ impl Node {
     /// Whether any broker connects to another process.
     pub fn has_remote_broker(&self) -> bool {
         self.bindings.iter().any(|binding| matches!(binding.broker, Broker::Redis(_)))
-    }
-}
-
-/// Subscribes to a topic, and opens the log of the channel if it has one.
-async fn subscribe_and_open_log(
-    binding: &BrokerBinding,
-    topic: &Topic,
-    channel: &Arc<Channel>,
-    when_unavailable: WhenUnavailable,
-) -> Result<(), BrokerError> {
-    binding.broker.subscribe(topic, when_unavailable).await?;
-    if let Some(log) = &channel.log
-        && channel.state().follower().is_some_and(|follower| follower.is_unopened())
-    {
-        let page = binding.broker.open_log(log, &channel.name).await?;
-        binding.registry.open_log_at(channel, &page);
-    }
-    Ok(())
-}
-
-/// Reads a channel's log until the channel is in sync. Returns the channel when the log cannot be read.
-async fn catch_up_one(binding: &BrokerBinding, channel: Arc<Channel>) -> Option<Arc<Channel>> {
-    let log = channel.log.clone()?;
-    loop {
-        let from = channel.state().position();
-        match binding.broker.follow_log(&log, &channel.name, from, LOG_PAGE_ENTRIES).await {
-            Ok(page) => {
-                if !binding.registry.on_page(&channel, from, page) {
-                    return None;
-                }
-            }
-            Err(_) if channel.state().is_closed() => return None,
-            Err(error) => {
-                tracing::debug!(%error, "reading the log after a gap failed; retrying");
-                return Some(channel);
-            }
-        }
     }
 }
 

@@ -1,51 +1,53 @@
 //! Reading the logs of channels, after a gap and for a recovery.
 //!
 //! Owns the queue of channels whose log must be read, each at most once, and the effect of a page of a log on a
-//! channel. Must never read a log itself: the node does, which knows the broker.
+//! channel. Must never read a log itself: [`super::log_reader`] does.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use earshot_protocol::{ChannelName, Payload, StreamPosition};
+use earshot_protocol::{Payload, StreamPosition};
+use tokio::sync::Notify;
 
 use super::channel::Channel;
-use super::history::Unrecoverable;
+use super::history::{HistoryBudget, Unrecoverable};
+use super::ingest::count_gaps;
 use super::log_follower::CatchUp;
 use super::messages::{RecoverFrom, RecoveryEpoch};
 use super::publication::Publication;
 use super::registry::ChannelRegistry;
 use crate::broker::log::LogPage;
 
-impl ChannelRegistry {
-    pub(super) fn enqueue_catch_up(&self, channel: Arc<Channel>) {
-        self.catch_up_queue().push_back(channel);
-        self.catch_up_queued.notify_one();
+/// Channels whose log must be read; each at most once.
+#[derive(Debug, Default)]
+pub(super) struct CatchUpQueue {
+    channels: Mutex<VecDeque<Arc<Channel>>>,
+    pushed: Notify,
+}
+
+impl CatchUpQueue {
+    pub(super) fn push(&self, channel: Arc<Channel>) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).push_back(channel);
+        self.pushed.notify_one();
     }
 
-    pub(super) fn catch_up_queue(&self) -> MutexGuard<'_, VecDeque<Arc<Channel>>> {
-        self.catch_up_queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for channels whose log must be read, and takes up to `max` of them.
-    pub(super) async fn dequeue_catch_ups(&self, max: usize) -> Vec<Arc<Channel>> {
+    /// Waits for channels, and takes up to `max` of them.
+    pub(super) async fn pop(&self, max: usize) -> Vec<Arc<Channel>> {
         loop {
             let some: Vec<_> = {
-                let mut queue = self.catch_up_queue();
-                let some = queue.len().min(max);
-                queue.drain(..some).collect()
+                let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+                let some = channels.len().min(max);
+                channels.drain(..some).collect()
             };
             if !some.is_empty() {
                 return some;
             }
-            self.catch_up_queued.notified().await;
+            self.pushed.notified().await;
         }
     }
+}
 
-    /// Queues a channel again whose log could not be read.
-    pub(super) fn requeue_catch_up(&self, channel: Arc<Channel>) {
-        self.enqueue_catch_up(channel);
-    }
-
+impl ChannelRegistry {
     /// Delivers a page of a channel's log that was read from position `from`. Returns `true` when more must be read.
     pub(super) fn on_page(&self, channel: &Channel, from: StreamPosition, page: LogPage) -> bool {
         let mut catch_up = CatchUp {
@@ -65,7 +67,7 @@ impl ChannelRegistry {
         let more = catch_up.page(&mut state, page);
         drop(state);
         for cause in catch_up.reported {
-            self.count_gaps(cause, 1);
+            count_gaps(&self.metrics, cause, 1);
         }
         more
     }
@@ -79,53 +81,55 @@ impl ChannelRegistry {
             reported: Vec::new(),
         };
         if catch_up.begin(&mut channel.state(), page) {
-            self.enqueue_catch_up(Arc::clone(channel));
+            self.catch_up.push(Arc::clone(channel));
         }
     }
+}
 
+impl Channel {
     /// Whether the origin of the log is needed to judge a position.
-    pub(super) fn needs_origin(&self, channel: &Channel, since: Option<&RecoverFrom>) -> bool {
-        since.is_some_and(|since| channel.state().needs_origin(since))
+    pub(super) fn needs_origin(&self, since: Option<&RecoverFrom>) -> bool {
+        since.is_some_and(|since| self.state().needs_origin(since))
     }
 
     /// Adds entries of the log, from new to old, before the oldest publication of the history. Returns `false` when no
     /// more fit.
-    pub(super) fn prepend_page(&self, channel: &Channel, page: LogPage) -> bool {
-        let mut state = channel.state();
+    pub(super) fn prepend_page(&self, page: LogPage, budget: &HistoryBudget) -> bool {
+        let mut state = self.state();
         let top = state.position();
         if state.is_closed() || page.top.is_none_or(|log| log.epoch != top.epoch) {
             return false;
         }
         page.entries.into_iter().filter(|entry| entry.offset <= top.offset).all(|entry| {
             let position = StreamPosition { offset: entry.offset, ..top };
-            let publication = Publication::new(channel.name.clone(), position, Payload::new(entry.payload));
+            let publication = Publication::new(self.name.clone(), position, Payload::new(entry.payload));
             let publication = publication.with_attributes(entry.attributes);
-            state.ring().push_before(&publication, top, &channel.history, &self.budget)
+            state.ring().push_before(&publication, top, &self.history, budget)
         })
     }
 
     /// Notes that the history holds as much of the log as it can.
-    pub(super) fn finish_backfill(&self, channel: &Channel) {
-        if let Some(follower) = channel.state().follower() {
+    pub(super) fn finish_backfill(&self) {
+        if let Some(follower) = self.state().follower() {
             follower.backfilled = true;
         }
     }
 
-    /// The last position of a log that was delivered on this node.
-    pub(super) fn last_position(&self, name: &ChannelName) -> Option<StreamPosition> {
-        let position = self.find(name)?.state().position();
+    /// The last position of the log that was delivered on this node.
+    pub(super) fn logged_position(&self) -> Option<StreamPosition> {
+        let position = self.state().position();
         (!position.epoch.is_provisional()).then_some(position)
     }
 
     /// Whether the log is ahead of what was delivered on this node.
-    pub(super) fn log_is_ahead(&self, channel: &Channel, top: Option<StreamPosition>) -> bool {
-        let here = channel.state().position();
+    pub(super) fn log_is_ahead(&self, top: Option<StreamPosition>) -> bool {
+        let here = self.state().position();
         top.is_some_and(|top| top.epoch != here.epoch || top.offset > here.offset)
     }
 
     /// Whether the position of a client is ahead of this node.
-    pub(super) fn is_client_ahead(&self, channel: &Channel, since: Option<&RecoverFrom>) -> bool {
-        let mut state = channel.state();
+    pub(super) fn is_client_ahead(&self, since: Option<&RecoverFrom>) -> bool {
+        let mut state = self.state();
         let top = state.position();
         since.is_some_and(|since| {
             // The log may have begun since this node read it.
@@ -135,14 +139,13 @@ impl ChannelRegistry {
         })
     }
 
-    /// Whether a recovery needs more of the log than the history holds.
-    pub(super) fn needs_backfill(&self, channel: &Channel, since: Option<&RecoverFrom>, last: bool) -> bool {
-        let mut state = channel.state();
+    /// Whether a recovery of at most `max` publications needs more of the log than the history holds.
+    pub(super) fn needs_backfill(&self, since: Option<&RecoverFrom>, last: bool, max: usize) -> bool {
+        let mut state = self.state();
         let top = state.position();
         if state.follower().is_none_or(|follower| follower.backfilled) || top.offset == 0 {
             return false;
         }
-        let max = self.limits.recovery_publications;
         match since {
             Some(since) => {
                 let since = state.translate(since);

@@ -4,7 +4,7 @@
 //! is in progress.
 
 use std::collections::BinaryHeap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use earshot_protocol::ChannelName;
@@ -49,6 +49,23 @@ impl Ord for IdleEntry {
     }
 }
 
+/// The idle channels by when they are due.
+#[derive(Debug, Default)]
+pub(super) struct IdleQueue(Mutex<BinaryHeap<IdleEntry>>);
+
+impl IdleQueue {
+    /// The next channel that is due.
+    fn next_due(&self, now: Instant) -> Option<Arc<Channel>> {
+        let mut queue = self.lock();
+        let is_over = queue.peek().is_some_and(|first| first.due <= now);
+        is_over.then(|| queue.pop()).flatten().map(|first| first.channel)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, BinaryHeap<IdleEntry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Why an idle channel is removed before it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Eviction {
@@ -89,7 +106,7 @@ impl ChannelRegistry {
         drop(state);
         let due = since + channel.retention(self.limits.unsubscribe_delay);
         let channels = self.channels.len();
-        let mut queue = self.idle_queue();
+        let mut queue = self.idle.lock();
         queue.push(IdleEntry { due, channel: Arc::clone(channel) });
         // Evicted channels leave their entries behind, which hold the channels in memory. Each other channel has at
         // most one entry, so this happens once in many calls.
@@ -102,7 +119,7 @@ impl ChannelRegistry {
     /// channel has a subscriber.
     pub(super) fn make_room(&self, release: impl Fn(&ChannelName)) -> bool {
         while self.channels.len() >= self.limits.channels {
-            let Some(IdleEntry { due, channel }) = self.idle_queue().pop() else { return false };
+            let Some(IdleEntry { due, channel }) = self.idle.lock().pop() else { return false };
             channel.state().is_scheduled = false;
             let retention = channel.retention(self.limits.unsubscribe_delay);
             // If it had subscribers since it was added to the queue, it is due later than `due`.
@@ -136,19 +153,12 @@ impl ChannelRegistry {
     /// call again: `now` when more are due than one turn removes.
     pub(super) fn unsubscribe_idle(&self, now: Instant, release: impl Fn(&ChannelName)) -> Instant {
         for _ in 0..EXPIRED_PER_TURN_MAX {
-            let Some(channel) = self.next_due(now) else { break };
+            let Some(channel) = self.idle.next_due(now) else { break };
             self.unsubscribe_if_due(&channel, now, &release);
         }
         self.shrink();
         let latest = now + SCAN_INTERVAL_MAX;
-        self.idle_queue().peek().map_or(latest, |first| first.due.min(latest))
-    }
-
-    /// The next channel that is due.
-    fn next_due(&self, now: Instant) -> Option<Arc<Channel>> {
-        let mut queue = self.idle_queue();
-        let is_over = queue.peek().is_some_and(|first| first.due <= now);
-        is_over.then(|| queue.pop()).flatten().map(|first| first.channel)
+        self.idle.lock().peek().map_or(latest, |first| first.due.min(latest))
     }
 
     /// Releases memory when few channels remain of many.
@@ -157,7 +167,7 @@ impl ChannelRegistry {
             self.channels.shrink_to_fit();
         }
         self.creators.shrink(CAPACITY_MIN);
-        let mut queue = self.idle_queue();
+        let mut queue = self.idle.lock();
         if queue.capacity() > CAPACITY_MIN.max(8 * queue.len()) {
             queue.shrink_to_fit();
         }
@@ -207,10 +217,6 @@ impl ChannelRegistry {
             self.creators.release(attribution);
         }
         removed.is_some()
-    }
-
-    pub(super) fn idle_queue(&self) -> MutexGuard<'_, BinaryHeap<IdleEntry>> {
-        self.idle_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

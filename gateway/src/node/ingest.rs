@@ -4,7 +4,7 @@
 //! is sent before the messages that follow it. Must never wait: a shard that is behind gets a gap.
 
 #[cfg(test)]
-mod steps;
+pub(crate) mod steps;
 
 use std::sync::{Arc, PoisonError};
 
@@ -16,11 +16,12 @@ use super::log_follower::Ingest;
 use super::messages::ChannelGap;
 use super::publication::Publication;
 use super::registry::ChannelRegistry;
+use super::shard_queue::ShardSender;
 use crate::broker::log::{CLEARED_MESSAGE, LoggedMessage};
 use crate::broker::{
     AffectedTopics, Attributes, BrokerEventHandler, BrokerMessage, GapCause, Topic, TopicGap,
 };
-use crate::metrics::GAP_REASONS;
+use crate::metrics::{GAP_REASONS, Metrics};
 
 impl BrokerEventHandler for ChannelRegistry {
     fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
@@ -50,7 +51,7 @@ impl BrokerEventHandler for ChannelRegistry {
         for channel in logs {
             let was_in_sync = channel.state().mark_behind();
             if was_in_sync {
-                self.enqueue_catch_up(channel);
+                self.catch_up.push(channel);
             }
         }
         self.report_gap(&own, gap.cause);
@@ -118,7 +119,7 @@ impl ChannelRegistry {
             Ingest::Gap => {
                 // The publications before the gap must be in the shards' queues before the log is read.
                 self.send_batches(batches);
-                self.enqueue_catch_up(Arc::clone(channel));
+                self.catch_up.push(Arc::clone(channel));
             }
         }
     }
@@ -128,13 +129,13 @@ impl ChannelRegistry {
             if !batch.is_empty()
                 && let Err(full) = shard_queue.send_publications(std::mem::take(batch))
             {
-                self.count_gaps(GapCause::QueueFull, full.channels);
+                count_gaps(&self.metrics, GapCause::QueueFull, full.channels);
             }
         }
     }
 
     pub(super) fn report_gap(&self, channels: &[Arc<Channel>], cause: GapCause) {
-        self.send_gaps(self.start_gap(channels, cause));
+        send_gaps(&self.shard_senders, self.start_gap(channels, cause));
     }
 
     /// Starts a new sequence or skips a position in each channel. Returns the gaps of each shard.
@@ -153,22 +154,8 @@ impl ChannelRegistry {
                 gaps[shard].push(ChannelGap { channel: channel.name.clone(), cause, position });
             }
         }
-        self.count_gaps(cause, channels.len());
+        count_gaps(&self.metrics, cause, channels.len());
         gaps
-    }
-
-    fn send_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
-        for (shard_queue, gaps) in self.shard_senders.iter().zip(gaps) {
-            if !gaps.is_empty() {
-                shard_queue.send_gaps(gaps);
-            }
-        }
-    }
-
-    pub(super) fn count_gaps(&self, cause: GapCause, channels: usize) {
-        if let Some(index) = GAP_REASONS.iter().position(|name| *name == cause.as_str()) {
-            self.metrics.control.gaps[index].add(channels as u64);
-        }
     }
 
     pub(super) fn affected_channels(&self, topics: &AffectedTopics) -> Vec<Arc<Channel>> {
@@ -187,5 +174,20 @@ impl ChannelRegistry {
                 topics.iter().filter_map(find).collect()
             }
         }
+    }
+}
+
+fn send_gaps(shard_senders: &[ShardSender], gaps: Vec<Vec<ChannelGap>>) {
+    for (shard_queue, gaps) in shard_senders.iter().zip(gaps) {
+        if !gaps.is_empty() {
+            shard_queue.send_gaps(gaps);
+        }
+    }
+}
+
+/// Counts gaps of this cause.
+pub(super) fn count_gaps(metrics: &Metrics, cause: GapCause, channels: usize) {
+    if let Some(index) = GAP_REASONS.iter().position(|name| *name == cause.as_str()) {
+        metrics.control.gaps[index].add(channels as u64);
     }
 }

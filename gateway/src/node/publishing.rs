@@ -36,7 +36,7 @@ impl Node {
                 let BrokerBinding { broker, registry, .. } = &self.bindings[namespace.broker(channel)];
                 match &namespace.log {
                     Some(log) => {
-                        let seen = registry.last_position(channel);
+                        let seen = registry.find(channel).and_then(|channel| channel.logged_position());
                         Ok(Either::Left(broker.append(log, channel, data, options, seen)))
                     }
                     None if !options.attributes.tags().is_empty() && !broker.supports_attributes() => {

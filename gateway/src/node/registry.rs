@@ -3,20 +3,20 @@
 //! Owns the map from names to channels. Must never wait, or hold an entry of the map across anything but the lock of
 //! its channel.
 
-use std::collections::{BinaryHeap, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use earshot_protocol::{ChannelName, Epoch, StreamPosition};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::catch_up::CatchUpQueue;
 use super::channel::{Channel, ShardId};
 use super::creators::Creators;
 use super::history::{HistoryBudget, HistoryRules, Unrecoverable};
-use super::idle_channels::IdleEntry;
+use super::idle_channels::IdleQueue;
+use super::ingest::count_gaps;
 use super::messages::{
     HistoryError, HistoryPage, HistoryQuery, HistoryResponse, Recovery, RecoveryRequest, SubscribeError,
 };
@@ -52,10 +52,8 @@ pub struct ChannelRegistry {
     pub(super) shard_senders: Arc<[ShardSender]>,
     pub(super) limits: ChannelLimits,
     pub(super) budget: Arc<HistoryBudget>,
-    /// Channels whose log must be read; each at most once.
-    pub(super) catch_up_queue: Mutex<VecDeque<Arc<Channel>>>,
-    pub(super) catch_up_queued: Notify,
-    pub(super) idle_queue: Mutex<BinaryHeap<IdleEntry>>,
+    pub(super) catch_up: CatchUpQueue,
+    pub(super) idle: IdleQueue,
     /// Held for writing by a local publish: whatever the broker's calls have sequenced must be in the queues before
     /// the local publish assigns its position, and vice versa.
     pub(super) local_publish_gate: RwLock<()>,
@@ -76,9 +74,8 @@ impl ChannelRegistry {
             shard_senders,
             limits,
             budget,
-            catch_up_queue: Mutex::default(),
-            catch_up_queued: Notify::new(),
-            idle_queue: Mutex::default(),
+            catch_up: CatchUpQueue::default(),
+            idle: IdleQueue::default(),
             local_publish_gate: RwLock::default(),
             metrics,
         })
@@ -160,7 +157,7 @@ impl ChannelRegistry {
         match state.recover(&channel, request, max) {
             Ok(recovery) => announce(recovery),
             Err((why, recovery)) => {
-                self.count_gaps(why.into(), 1);
+                count_gaps(&self.metrics, why.into(), 1);
                 announce(recovery);
             }
         }

@@ -10,6 +10,11 @@ use tokio::time::Instant;
 
 use crate::broker::{AffectedTopics, BrokerError, GapCause, Topic, TopicGap};
 
+mod subscription;
+
+pub(super) use subscription::SubscriptionCounts;
+use subscription::{Outage, Subscription, WireState};
+
 /// The answer to a subscribe.
 pub(super) type Confirmation = Result<(), BrokerError>;
 
@@ -32,17 +37,6 @@ pub(super) struct SyncResult {
     pub(super) misplaced: Vec<Topic>,
 }
 
-/// The number of topics in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct SubscriptionCounts {
-    pub(super) desired: usize,
-    pub(super) active: usize,
-    /// Desired, active before, and rejected now.
-    pub(super) rejected: usize,
-    /// Desired, and no longer on this node.
-    pub(super) misplaced: usize,
-}
-
 /// Subscriptions by topic.
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionTable {
@@ -52,20 +46,6 @@ pub(super) struct SubscriptionTable {
     counts: SubscriptionCounts,
 }
 
-#[derive(Debug)]
-struct Subscription {
-    desired: bool,
-    wire: WireState,
-    /// Listed in `changed`.
-    changed: bool,
-    /// The server unsubscribed the topic while a command for it was in flight.
-    unsubscribed_at: Option<Instant>,
-    outage: Option<Outage>,
-    /// It was active before; otherwise it was at most accepted while the server was unavailable.
-    was_active: bool,
-    waiters: Vec<oneshot::Sender<Confirmation>>,
-}
-
 /// A subscription that moves from one table to another.
 #[derive(Debug)]
 pub(super) struct MigratingTopic {
@@ -73,26 +53,6 @@ pub(super) struct MigratingTopic {
     outage: Option<Outage>,
     was_active: bool,
     waiters: Vec<oneshot::Sender<Confirmation>>,
-}
-
-/// The state of a topic on the present connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WireState {
-    Unsubscribed,
-    /// A command of the present batch is in flight.
-    Pending,
-    Subscribed,
-    Rejected,
-    /// The server no longer carries it: it waits for a placement.
-    Misplaced,
-}
-
-/// A topic that was active and is not any more.
-#[derive(Clone, Copy, Debug)]
-struct Outage {
-    since: Instant,
-    /// The gap was reported, and the outage continues.
-    reported: bool,
 }
 
 impl SubscriptionTable {
@@ -328,87 +288,5 @@ impl SubscriptionTable {
         if self.entries.len() * 8 < self.entries.capacity() {
             self.entries.shrink_to(self.entries.len() * 2);
         }
-    }
-}
-
-impl Subscription {
-    fn new() -> Self {
-        Self {
-            desired: false,
-            wire: WireState::Unsubscribed,
-            changed: false,
-            unsubscribed_at: None,
-            outage: None,
-            was_active: false,
-            waiters: Vec::new(),
-        }
-    }
-
-    fn subscribe(&mut self) -> Option<oneshot::Receiver<Confirmation>> {
-        self.desired = true;
-        if self.wire == WireState::Subscribed {
-            return None;
-        }
-        // Before it grows, waiters that gave up are removed.
-        if self.waiters.len() == self.waiters.capacity() {
-            self.waiters.retain(|waiters| !waiters.is_closed());
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.waiters.push(sender);
-        Some(receiver)
-    }
-
-    /// Marks the topic as unsubscribed by the server. It is subscribed again at once: the reply tells where it is now.
-    fn mark_lost(&mut self, since: Instant) {
-        self.wire = WireState::Unsubscribed;
-        if self.desired {
-            self.outage.get_or_insert(Outage { since, reported: false });
-        }
-    }
-
-    fn reject(&mut self, reason: String) {
-        if self.desired && self.outage.is_some() {
-            // A topic that was active stays desired until the ACL is changed, so that a retry can succeed. One that
-            // was accepted while the server was unavailable was never active.
-            let answer = if self.was_active { BrokerError::Unavailable } else { BrokerError::Rejected };
-            self.notify(&Err(answer(reason)));
-            self.wire = WireState::Rejected;
-        } else {
-            // Never active: the waiters get the error, and nothing else depends on it.
-            self.notify(&Err(BrokerError::Rejected(reason)));
-            self.desired = false;
-            self.wire = WireState::Unsubscribed;
-        }
-    }
-
-    fn notify(&mut self, confirmation: &Confirmation) {
-        for waiters in std::mem::take(&mut self.waiters) {
-            // The waiter may have gone.
-            let _ = waiters.send(confirmation.clone());
-        }
-    }
-
-    fn needs_sync(&self) -> bool {
-        matches!((self.desired, self.wire), (true, WireState::Unsubscribed) | (false, WireState::Subscribed))
-    }
-
-    fn counts(&self) -> SubscriptionCounts {
-        let count = |wire| usize::from(self.desired && self.wire == wire);
-        SubscriptionCounts {
-            desired: usize::from(self.desired),
-            active: count(WireState::Subscribed),
-            // A denied topic that was never active must not make the link count as down.
-            rejected: if self.was_active { count(WireState::Rejected) } else { 0 },
-            misplaced: count(WireState::Misplaced),
-        }
-    }
-}
-
-impl SubscriptionCounts {
-    fn adjust(&mut self, before: Self, after: Self) {
-        self.desired = self.desired + after.desired - before.desired;
-        self.active = self.active + after.active - before.active;
-        self.rejected = self.rejected + after.rejected - before.rejected;
-        self.misplaced = self.misplaced + after.misplaced - before.misplaced;
     }
 }

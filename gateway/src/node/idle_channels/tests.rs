@@ -167,7 +167,7 @@ async fn removes_evicted_channels_from_the_queue() {
         let name = number.to_string();
         test.subscribe(&name, one).unwrap();
         test.unsubscribe(&name);
-        let (entries, channels) = (test.registry.idle_queue().len(), test.registry.channels());
+        let (entries, channels) = (test.registry.idle.lock().len(), test.registry.channels());
         // The channel that is evicted counts when the queue is looked at.
         let most = 2 * (channels + 1) + CAPACITY_MIN;
         assert!(channels <= 3 && entries <= most, "{entries} entries, {channels} channels");
@@ -190,7 +190,7 @@ async fn removes_a_bounded_number_of_channels_per_turn() {
     }
     assert!(test.registry.unsubscribe_idle(now, test.unsubscribe_at_broker()) > now);
     assert_eq!(test.registry.channels(), 0);
-    let (map, queue) = (test.registry.channels.capacity(), test.registry.idle_queue().capacity());
+    let (map, queue) = (test.registry.channels.capacity(), test.registry.idle.lock().capacity());
     assert!(map <= CAPACITY_MIN && queue <= CAPACITY_MIN, "capacities: {map} and {queue}");
 }
 
@@ -207,7 +207,7 @@ async fn releases_memory_after_evictions() {
     assert_eq!(test.registry.channels(), 0);
     tokio::time::advance(UNSUBSCRIBE_DELAY / 2).await;
     test.registry.unsubscribe_idle(Instant::now(), test.unsubscribe_at_broker());
-    let (map, queue) = (test.registry.channels.capacity(), test.registry.idle_queue().capacity());
+    let (map, queue) = (test.registry.channels.capacity(), test.registry.idle.lock().capacity());
     assert!(map <= CAPACITY_MIN && queue <= 8 * CAPACITY_MIN, "capacities: {map} and {queue}");
 }
 
@@ -261,7 +261,7 @@ proptest! {
             tokio::time::advance(UNSUBSCRIBE_DELAY).await;
             test.registry.unsubscribe_idle(Instant::now(), test.unsubscribe_at_broker());
             assert_eq!((test.registry.channels(), test.registry.creators.len()), (0, 0));
-            assert!(test.registry.idle_queue().is_empty());
+            assert!(test.registry.idle.lock().is_empty());
         });
     }
 }

@@ -11,35 +11,50 @@ use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 use crate::node::registry::ChannelRegistry;
 
-impl ChannelRegistry {
+/// The steps of the calls of a broker.
+pub(crate) trait IngestSteps {
     /// `on_messages`: the step for each message.
-    pub(crate) fn step_sequence(&self, message: BrokerMessage, batches: &mut [Vec<Arc<Publication>>]) {
+    fn step_sequence(&self, message: BrokerMessage, batches: &mut [Vec<Arc<Publication>>]);
+
+    /// `on_messages`: the last step.
+    fn step_flush(&self, batches: &mut [Vec<Arc<Publication>>]);
+
+    /// `on_gap`: the first step.
+    fn step_start_gap(&self, topics: &AffectedTopics, cause: GapCause) -> Vec<Vec<ChannelGap>>;
+
+    /// `on_gap`: the last step.
+    fn step_send_gaps(&self, gaps: Vec<Vec<ChannelGap>>);
+
+    /// The periodic work of the node.
+    fn step_expire(&self);
+
+    /// The position of a channel.
+    fn top(&self, name: &ChannelName) -> Option<StreamPosition>;
+}
+
+impl IngestSteps for ChannelRegistry {
+    fn step_sequence(&self, message: BrokerMessage, batches: &mut [Vec<Arc<Publication>>]) {
         self.ingest(message, Attributes::default(), batches);
     }
 
-    /// `on_messages`: the last step.
-    pub(crate) fn step_flush(&self, batches: &mut [Vec<Arc<Publication>>]) {
+    fn step_flush(&self, batches: &mut [Vec<Arc<Publication>>]) {
         self.send_batches(batches);
     }
 
-    /// `on_gap`: the first step.
-    pub(crate) fn step_start_gap(&self, topics: &AffectedTopics, cause: GapCause) -> Vec<Vec<ChannelGap>> {
+    fn step_start_gap(&self, topics: &AffectedTopics, cause: GapCause) -> Vec<Vec<ChannelGap>> {
         self.start_gap(&self.affected_channels(topics), cause)
     }
 
-    /// `on_gap`: the last step.
-    pub(crate) fn step_send_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
-        self.send_gaps(gaps);
+    fn step_send_gaps(&self, gaps: Vec<Vec<ChannelGap>>) {
+        super::send_gaps(&self.shard_senders, gaps);
     }
 
-    /// The periodic work of the node.
-    pub(crate) fn step_expire(&self) {
+    fn step_expire(&self) {
         self.expire_history(Instant::now());
         self.unsubscribe_idle(Instant::now(), |_| {});
     }
 
-    /// The position of a channel.
-    pub(crate) fn top(&self, name: &ChannelName) -> Option<StreamPosition> {
+    fn top(&self, name: &ChannelName) -> Option<StreamPosition> {
         self.channels.get(name).map(|channel| channel.state().position())
     }
 }

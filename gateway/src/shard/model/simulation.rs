@@ -14,6 +14,7 @@ use super::gateway::{Gateway, SHARDS};
 use super::parameters::{PUBLICATION_BYTES, Parameters, Scenario};
 use super::truth::{CheckResult, Truth, payload};
 use crate::broker::{AffectedTopics, BrokerMessage, GapCause, Topic};
+use crate::node::IngestSteps;
 use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 use crate::shard::timer_wheel::TICK;

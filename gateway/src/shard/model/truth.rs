@@ -9,6 +9,7 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
 use super::parameters::Slow;
+use crate::node::IngestSteps;
 use crate::node::registry::ChannelRegistry;
 
 /// The result of a check; the error describes what is wrong.

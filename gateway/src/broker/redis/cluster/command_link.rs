@@ -9,24 +9,26 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use redis::aio::{MultiplexedConnection, SendError};
-use redis::{Pipeline, PushInfo, PushKind, Value};
+use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
 use super::super::command_link::fail_all;
-use super::super::command_queue::{CommandQueue, QueuedCommand, RedisRequest};
+use super::super::command_queue::{CommandQueue, QueuedCommand};
 use super::super::local_fallback::FALLBACK_AFTER;
 use super::super::ping::{clock, ping};
-use super::super::scripts::{ScriptCache, ScriptRef};
 use super::super::settings::RedisSettings;
 use super::super::status::LinkState;
 use super::Cluster;
 use super::bus::BusSnapshot;
-use super::node_pool::{Availability, NodeConnection, NodePool};
-use super::slot_queue::{Batch, SlotQueue};
+use super::node_pool::{Availability, NodePool};
+use super::slot_queue::SlotQueue;
 use crate::drain::Drain;
 use earshot_redis_link::{Backoff, LinkError, NodeAddress};
+
+mod sending;
+
+use sending::{Disconnected, SendOutcome, notify_disconnect, send};
 
 /// The interval of retries for waiting queues.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -63,23 +65,11 @@ struct AnyNode {
     why: LinkError,
 }
 
-/// A connection has ended.
-type Disconnected = (NodeAddress, u64);
-
 enum ClusterEvent {
     Sent(QueueKey, NodeAddress, u64, VecDeque<QueuedCommand>, SendOutcome),
     Dialled(NodeAddress, u64, Result<MultiplexedConnection, LinkError>),
     DialledAnywhere(u64, Result<(NodeAddress, MultiplexedConnection), LinkError>),
     Checked(NodeAddress, u64, Result<(), LinkError>),
-}
-
-enum SendOutcome {
-    /// And whether the server knows the scripts.
-    Answered(Vec<Value>, bool),
-    /// The outcome is unknown.
-    Broken(LinkError),
-    /// The scripts could not be loaded: nothing was sent.
-    QueuePermit(LinkError),
 }
 
 impl ClusterCommandLink {
@@ -211,9 +201,12 @@ impl ClusterCommandLink {
         match self.pool.availability(&node, now) {
             Availability::Ready(up) => {
                 let up = up.clone();
-                let batch = queue.next_batch();
+                let (batch, generation) = (queue.next_batch(), up.generation);
                 self.queued -= batch.requests.len();
-                self.in_flight.push(Box::pin(send(key, node, up, batch)));
+                self.in_flight.push(Box::pin(async move {
+                    let (requests, outcome) = send(up, batch).await;
+                    ClusterEvent::Sent(key, node, generation, requests, outcome)
+                }));
             }
             Availability::Dial => self.dial(node),
             Availability::Wait => {}
@@ -309,7 +302,7 @@ impl ClusterCommandLink {
                 queue.busy = false;
                 Some(fail_all(requests, failure))
             }
-            SendOutcome::QueuePermit(failure) => {
+            SendOutcome::NotSent(failure) => {
                 queue.requeue(requests);
                 Some(failure)
             }
@@ -386,42 +379,4 @@ impl ClusterCommandLink {
 
 fn connecting() -> LinkError {
     LinkError::Unreachable("connecting".to_owned())
-}
-
-/// Otherwise an idle connection would detect its end only by the next command, which would be lost.
-fn notify_disconnect(
-    disconnects: mpsc::Sender<Disconnected>,
-    node: NodeAddress,
-    generation: u64,
-) -> impl Fn(PushInfo) -> Result<(), SendError> + Clone + Send + Sync + 'static {
-    move |push: PushInfo| {
-        if push.kind == PushKind::Disconnection {
-            // When full, the next use or check detects it.
-            let _ = disconnects.try_send((node.clone(), generation));
-        }
-        Ok(())
-    }
-}
-
-async fn send(key: QueueKey, node: NodeAddress, up: NodeConnection, batch: Batch) -> ClusterEvent {
-    let NodeConnection { mut connection, generation, scripts, .. } = up;
-    let Batch { requests, asking, one_at_a_time } = batch;
-    let has_script = requests.iter().any(|waiting| matches!(waiting.request, RedisRequest::Script(_)));
-    let event = |requests, outcome| ClusterEvent::Sent(key, node, generation, requests, outcome);
-    let load = has_script && !scripts && !one_at_a_time;
-    if load && let Err(failure) = ScriptCache::default().load(&mut connection).await {
-        return event(requests, SendOutcome::QueuePermit(failure));
-    }
-    // A script that the server may not know is sent as text, alone in its batch.
-    let by = if one_at_a_time { ScriptRef::Text } else { ScriptRef::Hash };
-    let mut pipeline = Pipeline::with_capacity(requests.len() + 1);
-    let skipped = usize::from(asking.is_some());
-    if asking.is_some() {
-        pipeline.cmd("ASKING");
-    }
-    requests.iter().for_each(|waiting| waiting.request.write(by, &mut pipeline));
-    match connection.send_packed_commands(&pipeline, skipped, requests.len()).await {
-        Ok(values) => event(requests, SendOutcome::Answered(values, scripts || load)),
-        Err(error) => event(requests, SendOutcome::Broken(LinkError::Unreachable(error.to_string()))),
-    }
 }
