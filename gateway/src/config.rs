@@ -48,6 +48,7 @@ pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;
 pub use reader::units::{duration, size};
 pub use redis_url::RedisUrl;
+pub use root::LogFormat;
 pub use secret::Secret;
 pub use slow_consumer::{SlowConsumer, SlowConsumerPolicy, TerminalStates};
 pub use source::Source;
@@ -66,6 +67,8 @@ use reader::{Document, Section};
 pub struct Config {
     /// Addresses to listen on; never empty.
     pub listen: Vec<Listen>,
+    /// Addresses for the HTTP API, health and metrics; empty: `listen` serves them.
+    pub internal_listen: Vec<Listen>,
     /// Development mode (`--dev`): listens on loopback only; every channel is open unless the file has namespaces; the API
     /// needs no key; pages of every local origin are allowed.
     pub development: bool,
@@ -76,6 +79,10 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// The log filter.
     pub log: String,
+    /// The format of the log.
+    pub log_format: LogFormat,
+    /// Whether `/` serves the console page.
+    pub console: bool,
     /// The key of the HTTP API; without one, the API is available only in development mode.
     pub api_key: Option<Secret>,
     /// `[gateway]`.
@@ -109,6 +116,12 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// `--listen`.
     pub listen: Vec<String>,
+    /// `--allowed-origin`.
+    pub allowed_origins: Vec<String>,
+    /// `--redis`.
+    pub redis: Option<String>,
+    /// `--log`.
+    pub log: Option<String>,
     /// `--dev`.
     pub dev: bool,
 }
@@ -139,7 +152,8 @@ impl Config {
     /// All errors in them.
     pub fn load(flags: &Flags) -> Result<Self, ConfigErrors> {
         let mut diagnostics = Diagnostics::default();
-        let env = Environment::read(|name| std::env::var_os(name), &mut diagnostics);
+        let env = Environment::read(|name| std::env::var_os(name), &mut diagnostics)
+            .with_redis_flag(flags.redis.as_deref(), &mut diagnostics);
         let file = file::read(flags.config.as_deref().or(env.config.as_deref()))?;
         let resolve: Resolve =
             |host, port| Ok(std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.collect());
@@ -176,11 +190,14 @@ impl Config {
         let mut warnings: Vec<String> = unused_redis.iter().map(warning).collect();
         warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let config = Self {
+            internal_listen: root::read_internal_listen(document, &mut top, flags, resolve),
             listen: root::read_listen(document, &mut top, env, flags, resolve),
             development: flags.dev,
-            allowed_origins: root::read_origins(document, &mut top, env),
+            allowed_origins: root::read_origins(document, &mut top, env, flags),
             allowed_hosts: root::read_allowed_hosts(&mut top),
-            log: root::read_log(document, &mut top, env),
+            log: root::read_log(document, &mut top, env, flags),
+            log_format: root::read_log_format(&mut top),
+            console: root::read_console(&mut top, flags),
             api_key: root::read_api_key(&mut top, env),
             gateway: read_section(&mut top, "gateway", GatewayConfig::read),
             limits: read_section(&mut top, "limits", Limits::read),
@@ -278,11 +295,13 @@ fn take_unused(redis: &mut Vec<RedisInstance>, namespaces: &[Namespace]) -> Vec<
 
 fn overrides(env: &Environment, flags: &Flags) -> Vec<&'static str> {
     let mut overrides = env.set.clone();
-    if !flags.listen.is_empty() {
-        overrides.push("--listen");
-    }
-    if flags.dev {
-        overrides.push("--dev");
-    }
+    let given = [
+        (!flags.listen.is_empty(), "--listen"),
+        (!flags.allowed_origins.is_empty(), "--allowed-origin"),
+        (flags.redis.is_some(), "--redis"),
+        (flags.log.is_some(), "--log"),
+        (flags.dev, "--dev"),
+    ];
+    overrides.extend(given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name));
     overrides
 }

@@ -24,6 +24,7 @@ use crate::http::body::BodyLimits;
 use crate::http::{self, AppState};
 use crate::ingress::activity::DrainTimeouts;
 use crate::ingress::http_server::HttpLimits;
+use crate::ingress::routes::ListenerRole;
 use crate::ingress::{self, Acceptor, IngressLimits, StreamContext};
 use crate::metrics::Metrics;
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
@@ -51,6 +52,7 @@ const DEFAULT_DESCRIPTORS: u64 = 1024;
 #[derive(Debug)]
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
+    internal_addresses: Vec<SocketAddr>,
     shards: Arc<Shards>,
     drain: Drain,
     timeouts: config::DrainConfig,
@@ -64,8 +66,8 @@ impl Gateway {
     pub fn start(config: &Config) -> io::Result<Self> {
         let drain = Drain::default();
         let metrics = Metrics::new(config.gateway.shards);
-        let listeners = listen(config)?;
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let (listeners, addresses) = listen(&config.listen, "--listen or `listen`")?;
+        let (internal_listeners, internal_addresses) = listen(&config.internal_listen, "`internal_listen`")?;
 
         let queue_limits = ShardQueueLimits {
             items: config.limits.shard_queue_items,
@@ -109,15 +111,28 @@ impl Gateway {
             started: Instant::now(),
             uid: Uuid::new_v4().to_string(),
         };
-        let router = http::router(Arc::new(state), config.development);
-        let acceptor = Acceptor::new(streams, router, ingress_limits(config), drain.clone());
-        for listener in listeners {
-            acceptor.serve(listener)?;
+        let state = Arc::new(state);
+        let serve = |role: Option<ListenerRole>, listeners: Vec<TcpListener>| {
+            let router = http::router(Arc::clone(&state), config.console, role);
+            let acceptor =
+                Acceptor::new(Arc::clone(&streams), router, role, ingress_limits(config), drain.clone());
+            listeners.into_iter().try_for_each(|listener| acceptor.serve(listener))
+        };
+        if internal_listeners.is_empty() {
+            serve(None, listeners)?;
+        } else {
+            serve(Some(ListenerRole::Public), listeners)?;
+            serve(Some(ListenerRole::Internal), internal_listeners)?;
         }
-        Ok(Self { addresses, shards, drain, timeouts: config.drain.clone() })
+        Ok(Self { addresses, internal_addresses, shards, drain, timeouts: config.drain.clone() })
     }
 
-    /// The bound addresses.
+    /// The bound addresses of `internal_listen`.
+    pub fn internal_addresses(&self) -> &[SocketAddr] {
+        &self.internal_addresses
+    }
+
+    /// The bound addresses of `listen`.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -142,9 +157,10 @@ impl Gateway {
     }
 }
 
-fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
+/// Binds all addresses; `setting` names the setting in errors.
+fn listen(configured: &[config::Listen], setting: &str) -> io::Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
     let mut listeners = Vec::new();
-    for listen in &config.listen {
+    for listen in configured {
         let mut bound = Vec::new();
         let mut failed = None;
         for addr in &listen.addrs {
@@ -152,6 +168,10 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
                 Ok(listener) => bound.push(listener),
                 // A name may resolve to both address families on a system with only one.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => failed = Some(error),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    let what = format!("{error}; choose another address with {setting}");
+                    return Err(io::Error::new(error.kind(), what));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -160,7 +180,8 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
             _ => listeners.extend(bound),
         }
     }
-    Ok(listeners)
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+    Ok((listeners, addresses))
 }
 
 fn node(

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::ingress::StreamContext;
-use crate::ingress::routes::{Endpoint, ROUTES, Route};
+use crate::ingress::routes::{Endpoint, ListenerRole, ROUTES, Route};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use body::BodyLimits;
@@ -51,9 +51,12 @@ pub struct AppState {
     pub uid: String,
 }
 
-/// Returns a router for all routes of the routing table; `with_console`: including the console page.
-pub fn router(state: Arc<AppState>, with_console: bool) -> Router {
-    let routes = ROUTES.iter().filter(|route| with_console || route.endpoint != Endpoint::Console);
+/// Returns a router for the routes of a listener, or for all routes; `with_console`: including the console page.
+pub fn router(state: Arc<AppState>, with_console: bool, listener: Option<ListenerRole>) -> Router {
+    let routes = ROUTES
+        .iter()
+        .filter(|route| with_console || route.endpoint != Endpoint::Console)
+        .filter(|route| listener.is_none_or(|listener| listener == route.listener));
     routes.fold(Router::new(), |router, route| router.route(route.path, handler(route))).with_state(state)
 }
 

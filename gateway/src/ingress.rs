@@ -44,7 +44,7 @@ use head::{RequestHead, RequestHeadError};
 use http_server::{HttpLimits, HttpServer, Peer};
 use listener::Listener;
 pub use listener::bind;
-use routes::Endpoint;
+use routes::{Endpoint, ListenerRole};
 
 /// The delay before connections are accepted again after an error.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -89,15 +89,18 @@ pub struct StreamContext {
 pub struct Acceptor {
     streams: Arc<StreamContext>,
     http_server: HttpServer,
+    serves_streams: bool,
     limits: IngressLimits,
     drain: Drain,
 }
 
 impl Acceptor {
-    /// Creates an acceptor; `router` serves every request that is not passed to a shard.
+    /// Creates an acceptor for listeners with this role, or for all routes; `router` serves every request that is not
+    /// passed to a shard.
     pub fn new(
         streams: Arc<StreamContext>,
         router: Router,
+        role: Option<ListenerRole>,
         limits: IngressLimits,
         drain: Drain,
     ) -> Arc<Self> {
@@ -108,7 +111,8 @@ impl Acceptor {
             Arc::clone(&streams.metrics),
             drain.clone(),
         );
-        Arc::new(Self { streams, http_server, limits, drain })
+        let serves_streams = role != Some(ListenerRole::Internal);
+        Arc::new(Self { streams, http_server, serves_streams, limits, drain })
     }
 
     /// Serves one listener until the drain begins.
@@ -154,7 +158,7 @@ impl Acceptor {
         let head = RequestHead::parse(prefetched, self.limits.request_header_bytes).ok().flatten();
         let Some(permit) = self.streams.acquire_permit(head.as_ref()) else { return };
         let Some((head, (kind, response_head))) =
-            head.and_then(|head| self.streams.route_stream(&head, peer).map(|stream| (head, stream)))
+            head.and_then(|head| self.route_stream(&head, peer).map(|stream| (head, stream)))
         else {
             return self.spawn_slow_path(socket, peer, prefetched.into(), permit);
         };
@@ -226,7 +230,7 @@ impl Acceptor {
             Ok(Err(error)) => return self.reject(socket, error).await,
             Err(_) => return self.reject(socket, RequestHeadError::Timeout).await,
         };
-        match self.streams.route_stream(&head, peer) {
+        match self.route_stream(&head, peer) {
             Some((kind, response_head)) => {
                 let (permit, kind) = self.streams.admit(permit, kind);
                 // A copy: a slice would keep the whole head in memory.
@@ -250,6 +254,10 @@ impl Acceptor {
                 Box::pin(self.http_server.serve_connection(socket, peer, bytes, permit)).await;
             }
         }
+    }
+
+    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<(NewConnectionKind, Bytes)> {
+        self.serves_streams.then(|| self.streams.route_stream(head, peer)).flatten()
     }
 
     async fn reject(&self, socket: tokio::net::TcpStream, error: RequestHeadError) {

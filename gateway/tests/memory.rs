@@ -79,7 +79,12 @@ impl Running {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("memory.toml");
         std::fs::write(&file, CONFIG).unwrap();
-        let flags = Flags { config: Some(file), listen: vec!["127.0.0.1:0".to_owned()], dev: true };
+        let flags = Flags {
+            config: Some(file),
+            listen: vec!["127.0.0.1:0".to_owned()],
+            dev: true,
+            ..Flags::default()
+        };
         let config = Config::load(&flags).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Owns the signals, the log and the exit code. Must never serve a request.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::access_log;
 use super::io::{LogWriter, print_message, usage_error};
-use crate::config::{Config, ConfigErrors, Flags};
+use crate::config::{Config, ConfigErrors, Flags, LogFormat};
 use crate::gateway::Gateway;
 
 /// How often free memory is returned to the system.
@@ -31,6 +32,17 @@ pub struct Args {
     /// or localhost:8000]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
+    /// Origin of web pages that may connect, such as https://app.example.com; repeatable [default:
+    /// EARSHOT_ALLOWED_ORIGINS, or `allowed_origins` in the file]
+    #[arg(long, value_name = "ORIGIN")]
+    allowed_origin: Vec<String>,
+    /// URL of the Redis instance `default`. Arguments are visible to all users in `ps`: pass a URL with a password in
+    /// REDIS_URL [default: REDIS_URL]
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Log filter, such as debug or info,earshot::broker=debug [default: EARSHOT_LOG, `log` in the file, or info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
     /// Development mode, on loopback only: every channel is open unless the file has namespaces, the HTTP API needs no
     /// key, / serves a test page, and pages of every local origin are allowed
     #[arg(long)]
@@ -43,7 +55,14 @@ impl Args {
     /// # Errors
     /// All errors in it.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        Config::load(&Flags { config: self.config.clone(), listen: self.listen.clone(), dev: self.dev })
+        Config::load(&Flags {
+            config: self.config.clone(),
+            listen: self.listen.clone(),
+            allowed_origins: self.allowed_origin.clone(),
+            redis: self.redis.clone(),
+            log: self.log.clone(),
+            dev: self.dev,
+        })
     }
 
     /// Serves until SIGTERM or SIGINT; a second signal exits immediately.
@@ -52,14 +71,12 @@ impl Args {
             Ok(config) => config,
             Err(errors) => return usage_error(&errors.to_string()),
         };
-        tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(&config.log))
-            .with_writer(|| LogWriter)
-            .with_target(false)
-            .init();
+        start_log(&config);
         match serve(&config) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
+            Ok(complete) => {
+                tracing::info!(complete, "stopped");
+                if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            }
             Err(error) => {
                 tracing::error!(%error, "the gateway failed");
                 if !tracing::enabled!(tracing::Level::ERROR) {
@@ -69,6 +86,18 @@ impl Args {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+/// Starts logging to standard error, with colors only on a terminal.
+fn start_log(config: &Config) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&config.log))
+        .with_writer(|| LogWriter)
+        .with_target(false);
+    match config.log_format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).init(),
     }
 }
 
@@ -87,8 +116,10 @@ fn serve(config: &Config) -> io::Result<bool> {
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let hangup = signal(SignalKind::hangup())?;
         let gateway = Gateway::start(config)?;
-        let addresses: Vec<String> = gateway.addresses().iter().map(|addr| format!("http://{addr}")).collect();
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.sources, "listening on {}", addresses.join(" and "));
+        if !gateway.internal_addresses().is_empty() {
+            tracing::info!("HTTP API, health and metrics on {}", urls(gateway.internal_addresses()));
+        }
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.sources, "listening on {}", urls(gateway.addresses()));
         tokio::select! {
             () = first_of(&mut terminate, &mut interrupt) => {}
             () = return_memory() => {}
@@ -111,6 +142,10 @@ fn serve(config: &Config) -> io::Result<bool> {
     // Tasks that are still running after the shutdown timeout are abandoned.
     runtime.shutdown_background();
     ended
+}
+
+fn urls(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(|addr| format!("http://{addr}")).collect::<Vec<_>>().join(" and ")
 }
 
 /// Makes the allocator return memory to the system that has been free for a while. The allocator does so only when it
@@ -155,7 +190,14 @@ mod tests {
 
     fn args(config: &str, text: &str) -> Args {
         std::fs::write(config, text).unwrap();
-        Args { config: Some(config.into()), listen: vec!["127.0.0.1:0".into()], dev: false }
+        Args {
+            config: Some(config.into()),
+            listen: vec!["127.0.0.1:0".into()],
+            allowed_origin: vec!["https://a.example".into()],
+            redis: Some("redis://:hunter2@127.0.0.1:1".into()),
+            log: Some("debug".into()),
+            dev: false,
+        }
     }
 
     #[test]
@@ -165,6 +207,16 @@ mod tests {
         let config =
             args(path.to_str().unwrap(), "listen = \":1\"\nlimits.connections = 7\n").load().unwrap();
         assert_eq!(config.listen[0].text, "127.0.0.1:0");
+        assert_eq!(
+            (config.log.as_str(), config.allowed_origins),
+            ("debug", vec!["https://a.example".to_owned()])
+        );
+        assert_eq!(config.redis[0].url.to_string(), "redis://***@127.0.0.1:1/0");
+        assert_eq!(
+            config.sources.overrides,
+            ["--listen", "--allowed-origin", "--redis", "--log"],
+            "without variables in the environment of the test"
+        );
         assert_eq!((config.limits.connections, config.sources.file), (Some(7), Some(path.clone())));
         let error = args(path.to_str().unwrap(), "lisen = 1").load().unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}:1: lisen: unknown key", path.display())), "{error}");

@@ -14,6 +14,8 @@ impl Config {
             out.comment(&format!("Warning: {warning}"));
         }
         self.write_root(&mut out);
+        out.section("[console]");
+        out.line("enabled", &self.console.to_string());
         out.section("[gateway]");
         out.lines(&self.gateway.entries());
         out.section("[limits]");
@@ -37,9 +39,11 @@ impl Config {
 
     fn write_root(&self, out: &mut TomlWriter) {
         out.texts("listen", self.listen.iter().map(|listen| listen.text.as_str()));
+        out.texts("internal_listen", self.internal_listen.iter().map(|listen| listen.text.as_str()));
         out.texts("allowed_origins", self.allowed_origins.iter().map(String::as_str));
         out.texts("allowed_hosts", self.allowed_hosts.iter().map(String::as_str));
         out.text("log", &self.log);
+        out.text("log_format", self.log_format.as_str());
         if let Some(key) = &self.api_key {
             out.section("[api]");
             out.text("key", &key.to_string());

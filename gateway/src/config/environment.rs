@@ -14,6 +14,9 @@ use earshot_redis_link::address::Address;
 /// The prefix of the gateway's own variables.
 const PREFIX: &str = "EARSHOT_";
 
+/// The flag that replaces `REDIS_URL`.
+const REDIS_FLAG: &str = "--redis";
+
 /// The values of the variables. An empty variable counts as not set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Environment {
@@ -27,6 +30,8 @@ pub(super) struct Environment {
     pub(super) allowed_origins: Option<String>,
     pub(super) api_key: Option<Secret>,
     pub(super) redis_url: Option<RedisUrl>,
+    /// `REDIS_URL` or `--redis`.
+    pub(super) redis_url_location: Location<'static>,
     pub(super) redis_pubsub_url: Option<RedisUrl>,
     pub(super) redis_parts: RedisParts,
     /// Whether to use TLS, and the variable that sets it.
@@ -48,6 +53,7 @@ impl Environment {
             allowed_origins: variables.text("EARSHOT_ALLOWED_ORIGINS", |text| Ok(text.into())),
             api_key: variables.text("EARSHOT_API_KEY", Secret::parse),
             redis_url: variables.text("REDIS_URL", RedisUrl::parse),
+            redis_url_location: Location::Variable("REDIS_URL"),
             redis_pubsub_url: variables.text("REDIS_PUBSUB_URL", RedisUrl::parse),
             redis_parts: RedisParts::read(&mut variables),
             redis_tls: read_tls(&mut variables),
@@ -74,6 +80,14 @@ impl Environment {
             format!("{}: unknown variable{hint}", name.escape_debug())
         };
         unknown.into_iter().map(warning).collect()
+    }
+
+    /// Replaces `REDIS_URL` by the value of the flag `--redis`. The parts (`REDIS_HOST` and so on) apply to it as well.
+    pub(super) fn with_redis_flag(self, url: Option<&str>, diagnostics: &mut Diagnostics) -> Self {
+        let Some(text) = url else { return self };
+        let url =
+            RedisUrl::parse(text).map_err(|what| diagnostics.add(&Location::Flag(REDIS_FLAG), what)).ok();
+        Self { redis_url: url, redis_url_location: Location::Flag(REDIS_FLAG), ..self }
     }
 
     /// Whether the variables name a Redis server.

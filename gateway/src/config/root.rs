@@ -11,8 +11,8 @@ use super::listen::{Listen, Resolve, repeated};
 use super::namespace::channel_pattern;
 use super::reader::diagnostics::Location;
 use super::reader::setting::quote;
-use super::reader::suggest;
 use super::reader::{Document, Located, Section};
+use super::reader::{keyword, suggest};
 use super::secret::Secret;
 
 /// The variable that opens channels without a file.
@@ -23,6 +23,26 @@ const OWN_CRATE: &str = "earshot";
 
 /// The default log filter.
 const DEFAULT_LOG: &str = "info";
+
+/// The format of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line of text for each record.
+    #[default]
+    Text,
+    /// A JSON object for each record.
+    Json,
+}
+
+impl LogFormat {
+    /// The value in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
 
 /// Reads the listening addresses: of the flags, otherwise of the environment, otherwise of the file.
 pub(super) fn read_listen(
@@ -62,23 +82,68 @@ pub(super) fn read_listen(
         document.error(&found.location, format!("duplicate address {addr}"));
     }
     if flags.dev {
-        for found in found.iter().filter(|found| !found.value.is_loopback()) {
-            let what = "not a loopback address, which development mode (--dev) requires because it has no access \
-                        control: listen on localhost, or omit --dev";
-            document.error(&found.location, format!("\"{}\": {what}", found.value.text.escape_debug()));
-        }
+        require_loopback(document, &found);
     }
     let listen: Vec<Listen> = found.into_iter().map(|found| found.value).collect();
     if listen.is_empty() { vec![Listen::default()] } else { listen }
 }
 
+/// Reports every address that is not a loopback address.
+fn require_loopback(document: &Document<'_>, listen: &[Located<'_, Listen>]) {
+    for found in listen.iter().filter(|found| !found.value.is_loopback()) {
+        let what = "not a loopback address, which development mode (--dev) requires because it has no access \
+                    control: listen on localhost, or omit --dev";
+        document.error(&found.location, format!("\"{}\": {what}", found.value.text.escape_debug()));
+    }
+}
+
+/// Reads the addresses for the HTTP API, health and metrics.
+pub(super) fn read_internal_listen(
+    document: &Document<'_>,
+    top: &mut Section<'_>,
+    flags: &Flags,
+    resolve: Resolve,
+) -> Vec<Listen> {
+    let found = top.texts("internal_listen", |text| Listen::parse(text, resolve)).unwrap_or_default();
+    for (found, addr) in repeated(&found) {
+        document.error(&found.location, format!("duplicate address {addr}"));
+    }
+    if flags.dev {
+        require_loopback(document, &found);
+    }
+    found.into_iter().map(|found| found.value).collect()
+}
+
+/// Reads `log_format`.
+pub(super) fn read_log_format(top: &mut Section<'_>) -> LogFormat {
+    let formats = [LogFormat::Text, LogFormat::Json];
+    keyword::read(top, "log_format", &formats, LogFormat::as_str)
+        .map_or(LogFormat::default(), |found| found.value)
+}
+
+/// Reads `[console]`. Development mode enables the page unless the file disables it.
+pub(super) fn read_console(top: &mut Section<'_>, flags: &Flags) -> bool {
+    let mut section = top.section("console");
+    let enabled = section.flag("enabled", flags.dev);
+    section.finish();
+    enabled
+}
+
 /// Reads the log filter.
-pub(super) fn read_log(document: &Document<'_>, top: &mut Section<'_>, env: &Environment) -> String {
+pub(super) fn read_log(
+    document: &Document<'_>,
+    top: &mut Section<'_>,
+    env: &Environment,
+    flags: &Flags,
+) -> String {
     let file = top.text("log", filter);
-    match env.log.as_deref().map(filter) {
-        Some(Ok(log)) => log,
-        Some(Err(what)) => {
-            document.error(&Location::Variable("EARSHOT_LOG"), what);
+    let flag = flags.log.as_deref().map(|log| (log, Location::Flag("--log")));
+    let variable = env.log.as_deref().map(|log| (log, Location::Variable("EARSHOT_LOG")));
+    let other = flag.or(variable).map(|(log, location)| (filter(log), location));
+    match other {
+        Some((Ok(log), _)) => log,
+        Some((Err(what), location)) => {
+            document.error(&location, what);
             DEFAULT_LOG.into()
         }
         None => file.map_or_else(|| DEFAULT_LOG.into(), |found| found.value),
@@ -86,9 +151,25 @@ pub(super) fn read_log(document: &Document<'_>, top: &mut Section<'_>, env: &Env
 }
 
 /// Reads the allowed origins: of the environment, otherwise of the file.
-pub(super) fn read_origins(document: &Document<'_>, top: &mut Section<'_>, env: &Environment) -> Vec<String> {
+pub(super) fn read_origins(
+    document: &Document<'_>,
+    top: &mut Section<'_>,
+    env: &Environment,
+    flags: &Flags,
+) -> Vec<String> {
     let file = top.texts("allowed_origins", origin);
     let found = match &env.allowed_origins {
+        _ if !flags.allowed_origins.is_empty() => {
+            let location = || Location::Flag("--allowed-origin");
+            let parse = |text: &String| match origin(text) {
+                Ok(value) => Some(Located { value, location: location() }),
+                Err(what) => {
+                    document.error(&location(), what);
+                    None
+                }
+            };
+            flags.allowed_origins.iter().filter_map(parse).collect()
+        }
         Some(list) => read_list(document, "EARSHOT_ALLOWED_ORIGINS", list, origin),
         None => file.unwrap_or_default(),
     };

@@ -2,7 +2,10 @@
 
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 use crate::harness::gateway::binary;
+use crate::harness::{Gateway, until};
 
 #[test]
 fn valid_configuration_is_accepted_and_shown_without_secrets() {
@@ -70,7 +73,8 @@ fn address_in_use_is_reported() {
     let rejected = earshot(&["serve", "--listen", &address], "");
     assert!(!rejected.status.success());
     let output = [rejected.stdout, rejected.stderr].concat();
-    assert!(String::from_utf8_lossy(&output).contains(&address), "{}", String::from_utf8_lossy(&output));
+    let output = String::from_utf8_lossy(&output);
+    assert!(output.contains(&address) && output.contains("--listen"), "{output}");
 }
 
 #[test]
@@ -83,6 +87,37 @@ fn log_filter_never_hides_a_startup_error() {
         assert_eq!(rejected.status.code(), Some(code), "{filter}");
         assert!(!rejected.stderr.is_empty(), "{filter}");
     }
+}
+
+#[tokio::test]
+async fn the_log_is_json_if_configured_and_ends_with_stopped() {
+    let mut gateway = Gateway::settings().config("log_format = \"json\"\n").start().await;
+    gateway.process.signal("TERM");
+    until("the process exits", async || gateway.process.exit_status().map(|_| ())).await;
+    let log = gateway.process.log();
+    let records: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(
+        records.iter().all(|record| record["level"].is_string() && record["timestamp"].is_string()),
+        "{log}"
+    );
+    assert_eq!(records.last().unwrap()["message"], "stopped", "{log}");
+    assert_eq!(records.last().unwrap()["complete"], true);
+}
+
+#[tokio::test]
+async fn the_log_of_a_file_has_no_colors() {
+    let gateway = Gateway::start().await;
+    let log = gateway.process.log();
+    assert!(log.contains("listening on") && !log.contains('\u{1b}'), "{log}");
+}
+
+#[tokio::test]
+async fn the_console_is_served_if_enabled() {
+    let production = || Gateway::settings().production();
+    let closed = production().start().await;
+    assert_eq!(closed.fetch("/").await.status, 404);
+    let open = production().config("[console]\nenabled = true\n").start().await;
+    assert_eq!(open.fetch("/").await.status, 200);
 }
 
 #[test]

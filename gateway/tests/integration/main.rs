@@ -43,6 +43,7 @@ mod history;
 mod host_header;
 mod http2;
 mod http_api;
+mod internal_listener;
 mod ipv6;
 mod last_value;
 mod limits;

@@ -32,8 +32,11 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 /// Where a value comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::config) enum Location<'p> {
+    /// No location.
+    #[default]
+    None,
     /// An entire file.
     File(&'p Path),
     /// A line of a file.
@@ -50,7 +53,7 @@ impl Location<'_> {
     /// The line in the file; 0 for the entire file, the maximum for variables and flags.
     pub(in crate::config) fn line(&self) -> usize {
         match self {
-            Self::File(_) => 0,
+            Self::None | Self::File(_) => 0,
             Self::Line(_, line) | Self::Key(_, line, _) => *line,
             Self::Variable(_) | Self::Flag(_) => usize::MAX,
         }
@@ -60,6 +63,7 @@ impl Location<'_> {
 impl fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::None => Ok(()),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Key(path, line, key) => write!(f, "{}:{line}: {key}", path.display()),

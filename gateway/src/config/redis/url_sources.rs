@@ -112,12 +112,12 @@ fn from_environment<'d>(
         }
     }
     let named = match (&env.redis_url, &parts.host) {
-        (Some(url), _) => Some((url.clone(), "REDIS_URL")),
-        (None, Some(host)) => Some((RedisUrl::of(host.clone()), "REDIS_HOST")),
+        (Some(url), _) => Some((url.clone(), env.redis_url_location.clone())),
+        (None, Some(host)) => Some((RedisUrl::of(host.clone()), Location::Variable("REDIS_HOST"))),
         (None, None) => None,
     };
     let base = match named {
-        Some((value, name)) if !has_sentinels => Located { value, location: Location::Variable(name) },
+        Some((value, location)) if !has_sentinels => Located { value, location },
         _ => base?,
     };
     Some(add_parts(section, parts, base))
