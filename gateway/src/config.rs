@@ -11,11 +11,13 @@
 //! - `listen`, `channel_pattern`, `redis_url`, `secret`: checked values
 //! - `environment`: the variables
 //! - `shadowing`: checks between namespaces; `dump`: the effective configuration as TOML
+//! - `build`: the settings of inner modules
 //! - `check_plan`: the servers and channels for `earshot check`
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+mod build;
 mod channel_pattern;
 mod check_plan;
 mod dump;
@@ -43,14 +45,14 @@ pub use channel_pattern::ChannelPattern;
 pub use history::{History, Replay};
 pub use limits::Limits;
 pub use listen::Listen;
-pub use namespace::{Namespace, WhenRedisDown, Who};
+pub use namespace::{Namespace, access_as_str};
 pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;
 pub use reader::units::{duration, size};
 pub use redis_url::RedisUrl;
 pub use root::LogFormat;
 pub use secret::Secret;
-pub use slow_consumer::{SlowConsumer, SlowConsumerPolicy, TerminalStates};
+pub use slow_consumer::{SlowConsumer, SlowConsumerPolicy};
 pub use source::Source;
 pub use transport::{Http, Sse, WebSocket};
 

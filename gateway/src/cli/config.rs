@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::io::{usage_error, write_stdout};
-use crate::config::{Config, Flags, Namespace};
+use crate::config::{Config, Flags, Namespace, access_as_str};
 
 /// Flags of `earshot config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,8 +77,8 @@ fn describe(namespace: &Namespace) -> String {
         namespace.name,
         channels.join(", "),
         namespace.redis.as_deref().map_or_else(|| "memory".into(), |name| format!("redis {name}")),
-        namespace.subscribe.as_str(),
-        namespace.publish.as_str(),
+        access_as_str(namespace.subscribe),
+        access_as_str(namespace.publish),
     )
 }
 

@@ -11,6 +11,8 @@ use super::reader::{Located, Section};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::slow_consumer::SlowConsumer;
 use super::source::Source;
+use crate::auth::Access;
+use crate::broker::WhenUnavailable;
 use crate::node::namespace::PROTECTED_CHANNELS;
 use earshot_redis_link::slot;
 
@@ -43,56 +45,15 @@ pub struct Namespace {
     /// What a new subscriber receives before new publications.
     pub replay: Replay,
     /// Which clients may subscribe.
-    pub subscribe: Who,
+    pub subscribe: Access,
     /// Which clients may publish.
-    pub publish: Who,
+    pub publish: Access,
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) instead of the exact names that clients request.
     pub subscribe_pattern: bool,
     /// Behavior while the Redis instance is unavailable.
-    pub when_redis_down: WhenRedisDown,
+    pub when_redis_down: WhenUnavailable,
     /// What happens to slow consumers.
     pub slow_consumer: SlowConsumer,
-}
-
-/// Which clients may do something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// No client.
-    Nobody,
-    /// Clients that are subscribed to the channel.
-    Subscribers,
-    /// Every client.
-    Anyone,
-}
-
-impl Who {
-    /// The value in the file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Nobody => "nobody",
-            Self::Subscribers => "subscribers",
-            Self::Anyone => "anyone",
-        }
-    }
-}
-
-/// Behavior of a channel whose Redis instance is unavailable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenRedisDown {
-    /// The clients of this node can subscribe and receive each other's publications.
-    Local,
-    /// Operations that need Redis fail.
-    Reject,
-}
-
-impl WhenRedisDown {
-    /// The value in the file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Reject => "reject",
-        }
-    }
 }
 
 /// The name and patterns of a namespace with their locations, for [`super::shadowing`].
@@ -114,7 +75,7 @@ impl Namespace {
     pub(super) fn development(redis: Option<String>) -> Self {
         // The pattern is valid. An empty list would reject every channel.
         let channels = ChannelPattern::parse("*").into_iter().collect();
-        Self { publish: Who::Subscribers, ..Self::named("default", channels, redis) }
+        Self { publish: Access::Subscribers, ..Self::named("default", channels, redis) }
     }
 
     /// No namespace in the file and no open channel: the gateway connects to Redis and rejects every channel.
@@ -139,10 +100,10 @@ impl Namespace {
             source: Source::PubSub,
             history: Source::PubSub.history(),
             replay: Replay::default(),
-            subscribe: Who::Anyone,
-            publish: Who::Nobody,
+            subscribe: Access::Anyone,
+            publish: Access::Nobody,
             subscribe_pattern: false,
-            when_redis_down: WhenRedisDown::Local,
+            when_redis_down: WhenUnavailable::Local,
             slow_consumer: SlowConsumer::default(),
         }
     }
@@ -173,12 +134,17 @@ impl Namespace {
             source,
             replay: Replay::read(&mut section, &history),
             history,
-            subscribe: read_who(&mut section, "subscribe", Who::Anyone, &[Who::Nobody, Who::Anyone]),
-            publish: read_who(
+            subscribe: read_access(
+                &mut section,
+                "subscribe",
+                Access::Anyone,
+                &[Access::Nobody, Access::Anyone],
+            ),
+            publish: read_access(
                 &mut section,
                 "publish",
-                Who::Nobody,
-                &[Who::Nobody, Who::Subscribers, Who::Anyone],
+                Access::Nobody,
+                &[Access::Nobody, Access::Subscribers, Access::Anyone],
             ),
             subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded_pubsub),
             when_redis_down: read_when_redis_down(&mut section, source),
@@ -199,10 +165,10 @@ impl Namespace {
         out.text("source", self.source.as_str());
         out.inline("history", &self.history.entries());
         out.text("replay", self.replay.as_str());
-        out.text("subscribe", self.subscribe.as_str());
-        out.text("publish", self.publish.as_str());
+        out.text("subscribe", access_as_str(self.subscribe));
+        out.text("publish", access_as_str(self.publish));
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
-        out.text("when_redis_down", self.when_redis_down.as_str());
+        out.text("when_redis_down", when_down_as_str(self.when_redis_down));
         self.slow_consumer.show(out);
     }
 }
@@ -262,8 +228,24 @@ fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance], source: So
     None
 }
 
-fn read_who(section: &mut Section<'_>, key: &'static str, default: Who, choices: &[Who]) -> Who {
-    keyword::read(section, key, choices, Who::as_str).map_or(default, |found| found.value)
+/// The value of `subscribe` and `publish` in the file.
+pub fn access_as_str(access: Access) -> &'static str {
+    match access {
+        Access::Nobody => "nobody",
+        Access::Subscribers => "subscribers",
+        Access::Anyone => "anyone",
+    }
+}
+
+fn when_down_as_str(when: WhenUnavailable) -> &'static str {
+    match when {
+        WhenUnavailable::Local => "local",
+        WhenUnavailable::Reject => "reject",
+    }
+}
+
+fn read_access(section: &mut Section<'_>, key: &'static str, default: Access, choices: &[Access]) -> Access {
+    keyword::read(section, key, choices, access_as_str).map_or(default, |found| found.value)
 }
 
 fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded_pubsub: bool) -> bool {
@@ -281,21 +263,21 @@ fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded_pub
 }
 
 /// Channels of a log cannot continue without Redis, which assigns their offsets.
-fn read_when_redis_down(section: &mut Section<'_>, source: Source) -> WhenRedisDown {
-    let choices = [WhenRedisDown::Local, WhenRedisDown::Reject];
-    let found = keyword::read(section, "when_redis_down", &choices, WhenRedisDown::as_str);
+fn read_when_redis_down(section: &mut Section<'_>, source: Source) -> WhenUnavailable {
+    let choices = [WhenUnavailable::Local, WhenUnavailable::Reject];
+    let found = keyword::read(section, "when_redis_down", &choices, when_down_as_str);
     let can_be_local = source == Source::PubSub;
     match found {
-        Some(found) if found.value == WhenRedisDown::Local && !can_be_local => {
+        Some(found) if found.value == WhenUnavailable::Local && !can_be_local => {
             section.error(
                 &found.location,
                 "requires source = \"pubsub\": the offsets of a log are assigned by Redis",
             );
-            WhenRedisDown::Reject
+            WhenUnavailable::Reject
         }
         Some(found) => found.value,
-        None if can_be_local => WhenRedisDown::Local,
-        None => WhenRedisDown::Reject,
+        None if can_be_local => WhenUnavailable::Local,
+        None => WhenUnavailable::Reject,
     }
 }
 

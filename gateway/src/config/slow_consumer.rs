@@ -5,6 +5,7 @@
 use super::reader::keyword;
 use super::reader::toml_writer::TomlWriter;
 use super::reader::{Located, Section};
+use crate::node::backpressure_policy::TerminalStates;
 
 /// The policy for slow consumers of one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,15 +44,6 @@ impl SlowConsumerPolicy {
     }
 }
 
-/// Publications that are never replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TerminalStates {
-    /// JSON pointer to the state in a payload.
-    pub key: String,
-    /// The terminal states; never empty.
-    pub values: Vec<String>,
-}
-
 impl SlowConsumer {
     /// The section in error messages.
     const EXPECTED: &str = "{ policy = \"latest\", conflation_key = \"/job/id\" }";
@@ -61,7 +53,7 @@ impl SlowConsumer {
         let policy =
             keyword::read(&mut section, "policy", &SlowConsumerPolicy::ALL, SlowConsumerPolicy::as_str);
         let conflation_key = section.text("conflation_key", json_pointer).map(|found| found.value);
-        let terminal = TerminalStates::read(&mut section);
+        let terminal = read_terminal(&mut section);
         // An invalid policy is an error already; nothing is known about the keys that go with it.
         let is_invalid = policy.is_none() && section.has("policy");
         let policy = policy.map_or(SlowConsumerPolicy::default(), |Located { value, .. }| value);
@@ -79,7 +71,7 @@ impl SlowConsumer {
             out.text("slow_consumer.conflation_key", key);
         }
         if let Some(terminal) = &self.terminal {
-            terminal.show(out);
+            show_terminal(terminal, out);
         }
     }
 }
@@ -93,39 +85,37 @@ fn refuse_without_latest(section: &Section<'_>, policy: SlowConsumerPolicy) {
     }
 }
 
-impl TerminalStates {
-    /// The section in error messages.
-    const EXPECTED: &str = "{ key = \"/state\", values = [\"completed\", \"failed\"] }";
+/// The section `terminal` in error messages.
+const TERMINAL_EXAMPLE: &str = "{ key = \"/state\", values = [\"completed\", \"failed\"] }";
 
-    fn read(slow_consumer: &mut Section<'_>) -> Option<Self> {
-        let mut section = slow_consumer.inline("terminal", Self::EXPECTED);
-        let key = section.text("key", json_pointer);
-        let values = section.texts("values", |text| Ok(text.to_owned()));
-        if section.exists() {
-            if !section.has("key") {
-                section.error(&section.location(), "missing `key`, such as key = \"/state\"");
-            }
-            if values.is_none() {
-                section.error(&section.location(), "missing `values`, such as values = [\"completed\"]");
-            } else if section.is_empty_list("values") {
-                section.error(&section.location_of_key("values"), "empty list: no state would be terminal");
-            }
+fn read_terminal(slow_consumer: &mut Section<'_>) -> Option<TerminalStates> {
+    let mut section = slow_consumer.inline("terminal", TERMINAL_EXAMPLE);
+    let key = section.text("key", json_pointer);
+    let values = section.texts("values", |text| Ok(text.to_owned()));
+    if section.exists() {
+        if !section.has("key") {
+            section.error(&section.location(), "missing `key`, such as key = \"/state\"");
         }
-        section.finish();
-        let values = values?.into_iter().map(|found| found.value).collect();
-        Some(Self { key: key?.value, values })
+        if values.is_none() {
+            section.error(&section.location(), "missing `values`, such as values = [\"completed\"]");
+        } else if section.is_empty_list("values") {
+            section.error(&section.location_of_key("values"), "empty list: no state would be terminal");
+        }
     }
+    section.finish();
+    let values = values?.into_iter().map(|found| found.value).collect();
+    Some(TerminalStates { key: key?.value, values })
+}
 
-    fn show(&self, out: &mut TomlWriter) {
-        let values: Vec<_> = self.values.iter().map(String::as_str).map(toml::Value::from).collect();
-        out.inline(
-            "slow_consumer.terminal",
-            &[
-                ("key", toml::Value::from(self.key.as_str()).to_string()),
-                ("values", toml::Value::from(values).to_string()),
-            ],
-        );
-    }
+fn show_terminal(terminal: &TerminalStates, out: &mut TomlWriter) {
+    let values: Vec<_> = terminal.values.iter().map(String::as_str).map(toml::Value::from).collect();
+    out.inline(
+        "slow_consumer.terminal",
+        &[
+            ("key", toml::Value::from(terminal.key.as_str()).to_string()),
+            ("values", toml::Value::from(values).to_string()),
+        ],
+    );
 }
 
 /// Reads a JSON pointer (RFC 6901).

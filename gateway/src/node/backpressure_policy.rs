@@ -24,7 +24,7 @@ pub enum BackpressurePolicy {
 }
 
 /// Which publications are never replaced.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TerminalStates {
     /// A JSON pointer to the state.
     pub key: String,

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::{load, load_dev, load_with};
+use crate::auth::Access;
 
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://env");
 
@@ -9,7 +10,7 @@ const REDIS: (&str, &str) = ("REDIS_URL", "redis://env");
 fn is_open(config: &Config, channel: &str) -> (bool, bool) {
     let matches = |namespace: &&Namespace| namespace.channels.iter().any(|pattern| pattern.matches(channel));
     let found = config.namespaces.iter().find(matches);
-    found.map_or((false, false), |found| (found.subscribe == Who::Anyone, found.publish != Who::Nobody))
+    found.map_or((false, false), |found| (found.subscribe == Access::Anyone, found.publish != Access::Nobody))
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::{load, load_with};
+use crate::auth::Access;
 
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://:hunter2@env:6379/0");
 
@@ -82,7 +83,7 @@ fn flags_override_the_environment_which_overrides_the_file() {
 fn a_namespace_of_the_file_is_closed_for_publishing() {
     let config = load("[[namespace]]\nname = \"a\"\nchannels = \"a\"\n").unwrap();
     let namespace = &config.namespaces[0];
-    assert_eq!((namespace.subscribe, namespace.publish), (Who::Anyone, Who::Nobody));
+    assert_eq!((namespace.subscribe, namespace.publish), (Access::Anyone, Access::Nobody));
     assert_eq!((namespace.source, namespace.subscribe_pattern), (Source::PubSub, false));
     assert_eq!((&namespace.redis, namespace.key_prefix.as_str()), (&None, ""));
 }

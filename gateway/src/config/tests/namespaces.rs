@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::bad_files::assert_errors;
 use super::{load, load_with};
+use crate::node::backpressure_policy::TerminalStates;
 
 /// A namespace on a Redis; further keys start on line 7.
 const ON_REDIS: &str = r#"[redis.a]

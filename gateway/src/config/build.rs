@@ -1,0 +1,177 @@
+//! Builds the settings of the inner modules.
+//!
+//! Owns the mapping from sections of the file to those settings. Must never start anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wildmatch::WildMatch;
+
+use super::{
+    Config, DrainConfig, Namespace, RedisInstance, RedisUrl, Replay, Servers, SlowConsumerPolicy, Source,
+};
+use crate::auth::Authorizer;
+use crate::auth::api_key::ApiAuth;
+use crate::auth::origin::{HostPolicy, OriginPolicy};
+use crate::broker::log::LogConfig;
+use crate::broker::redis::RedisSettings;
+use crate::ingress::IngressLimits;
+use crate::ingress::activity::DrainTimeouts;
+use crate::ingress::http_server::HttpLimits;
+use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::history::HistoryRules;
+use crate::node::namespace::{ChannelPattern, Namespace as NamespaceRules};
+use crate::shard::ShardLimits;
+
+impl Config {
+    /// The limits of the shards.
+    pub fn shard_limits(&self) -> ShardLimits {
+        ShardLimits {
+            message_bytes: self.limits.message_bytes,
+            client_queue_bytes: self.limits.client_queue_bytes,
+            recovery_page: crate::shard::RECOVERY_PAGE,
+            pending_command_bytes: self.limits.pending_command_bytes,
+            client_queue_age: self.limits.client_queue_age,
+            channels_per_connection: self.limits.channels_per_connection,
+            commands_per_frame: self.limits.commands_per_frame,
+            recovery_publications: self.limits.recovery_publications,
+            inflight_requests: self.limits.inflight_requests,
+            ping_interval: self.websocket.ping_interval,
+            pong_timeout: self.websocket.pong_timeout,
+            connect_timeout: self.websocket.connect_timeout,
+            close_timeout: self.websocket.close_timeout,
+            sse_heartbeat: self.sse.heartbeat,
+            sse_retry: self.sse.retry,
+            sse_max_age: self.sse.max_age,
+        }
+    }
+
+    /// The limits of new connections.
+    pub fn ingress_limits(&self) -> IngressLimits {
+        let (limits, http) = (&self.limits, &self.http);
+        let window = self.drain.disconnect_window;
+        let close_limit = self.drain.client_close_timeout();
+        let close_timeout = self.websocket.close_timeout.min(close_limit);
+        IngressLimits {
+            request_header_bytes: limits.request_header_bytes,
+            request_header_timeout: limits.request_header_timeout,
+            http: HttpLimits {
+                idle_timeout: http.idle_timeout,
+                ping_interval: http.ping_interval,
+                ping_timeout: http.ping_timeout,
+                max_concurrent_streams: u32::try_from(http.max_concurrent_streams).unwrap_or(u32::MAX),
+                reserved_timeout: limits.reserved_timeout,
+                drain: DrainTimeouts {
+                    idle: close_timeout,
+                    streams: window + close_timeout,
+                    requests: window + close_limit,
+                },
+                request_header_bytes: limits.request_header_bytes,
+            },
+        }
+    }
+
+    /// The decisions about origins and API requests.
+    pub fn authorizer(&self) -> Authorizer {
+        let allowed = self.allowed_origins.clone();
+        let origins =
+            if self.development { OriginPolicy::development(allowed) } else { OriginPolicy::new(allowed) };
+        Authorizer::new(origins, self.api_auth())
+    }
+
+    /// The hosts that requests may name.
+    pub fn host_policy(&self) -> HostPolicy {
+        HostPolicy::new(&self.allowed_hosts, &self.allowed_origins)
+    }
+
+    fn api_auth(&self) -> ApiAuth {
+        match &self.api_key {
+            Some(key) => ApiAuth::Key(key.expose().to_owned()),
+            None if self.development => ApiAuth::Development,
+            None => ApiAuth::Disabled,
+        }
+    }
+}
+
+impl DrainConfig {
+    /// Maximum time for a client to close its connection, so that the shutdown timeout is kept.
+    pub fn client_close_timeout(&self) -> Duration {
+        self.shutdown_timeout.saturating_sub(self.disconnect_window) * 3 / 4
+    }
+}
+
+impl RedisInstance {
+    /// The connection settings of each server of the instance.
+    pub fn servers(&self, config: &Config) -> Vec<RedisSettings> {
+        match &self.servers {
+            Servers::ClientSharded(urls) => {
+                let one = |(index, url)| self.server_settings(format!("{}.{index}", self.name), url, config);
+                urls.iter().enumerate().map(one).collect()
+            }
+            Servers::One | Servers::Cluster(_) => {
+                let url = self.pubsub_url.as_ref().unwrap_or(&self.url);
+                vec![self.server_settings(self.name.clone(), url, config)]
+            }
+        }
+    }
+
+    fn server_settings(&self, name: String, url: &RedisUrl, config: &Config) -> RedisSettings {
+        RedisSettings {
+            instance: self.settings(name, url),
+            ping_interval: self.times.ping_interval,
+            probe_interval: self.times.probe_interval,
+            probe_prefix: self.probe_prefix.clone(),
+            receive_queue_bytes: config.limits.redis_queue_bytes,
+            message_bytes: config.limits.publication_bytes,
+            ..RedisSettings::default()
+        }
+    }
+}
+
+impl Namespace {
+    /// The rules of the namespace; `brokers` are the indexes of its brokers.
+    pub fn rules(&self, brokers: Box<[usize]>) -> NamespaceRules {
+        let pattern = |pattern: &super::ChannelPattern| ChannelPattern {
+            glob: WildMatch::new(&pattern.text),
+            is_exact: pattern.is_exact(),
+            broker_pattern: (self.subscribe_pattern && !pattern.is_exact())
+                .then(|| pattern.as_redis_pattern().into()),
+        };
+        NamespaceRules {
+            name: self.name.clone(),
+            channels: self.channels.iter().map(pattern).collect(),
+            brokers,
+            subscribe: self.subscribe,
+            publish: self.publish,
+            history: HistoryRules {
+                size: self.history.size,
+                ttl: self.history.ttl,
+                bytes: self.history.bytes,
+            },
+            log: (self.source == Source::Stream).then(|| {
+                Arc::new(LogConfig {
+                    key_prefix: self.key_prefix.clone(),
+                    channel_hash_tag: self.spread,
+                    sharded: self.sharded_pubsub,
+                    size: self.history.size,
+                    ttl: self.history.ttl,
+                })
+            }),
+            sharded: self.sharded_pubsub,
+            when_unavailable: self.when_redis_down,
+            replay_last: self.replay == Replay::Last,
+            backpressure: self.backpressure().map(Arc::new),
+        }
+    }
+
+    fn backpressure(&self) -> Option<BackpressurePolicy> {
+        match self.slow_consumer.policy {
+            SlowConsumerPolicy::Disconnect => None,
+            SlowConsumerPolicy::DropOldest => Some(BackpressurePolicy::DropOldest),
+            SlowConsumerPolicy::Latest => Some(BackpressurePolicy::Latest {
+                key: self.slow_consumer.conflation_key.clone(),
+                terminal: self.slow_consumer.terminal.clone(),
+            }),
+        }
+    }
+}
