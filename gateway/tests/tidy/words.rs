@@ -15,13 +15,13 @@ const REFUSED: [(&str, &str); 11] = [
     ("told", "notified, reported"),
     ("whoever", "a client that"),
     ("in the place of", "instead of"),
-    ("is none", "is invalid, is not one"),
+    ("that is none", "that is invalid"),
     ("dialled anew", "reconnected"),
     ("for want of", "without"),
 ];
 
 /// Files that quote these words: this list, what has changed, and recorded data.
-const EXCEPT: [&str; 3] = ["CHANGELOG.md", "gateway/tests/tidy/words.rs", "Cargo.lock"];
+const EXCEPT: [&str; 3] = ["CHANGELOG.md", "gateway/tests/tidy/words.rs", "loadtest/bench/results/"];
 const ENDINGS: [&str; 16] = [
     ".rs", ".md", ".toml", ".yml", ".yaml", ".json", ".html", ".css", ".js", ".mjs", ".ts", ".py", ".go",
     ".lua", ".sh", "Makefile",
@@ -36,7 +36,7 @@ fn refused_words_are_not_used() {
     for file in tracked_files() {
         let is_text = ENDINGS.iter().any(|ending| file.ends_with(ending)) || file.starts_with(".ci/");
         if !is_text
-            || EXCEPT.contains(&file.as_str())
+            || EXCEPT.iter().any(|path| file.starts_with(path))
             || file.ends_with("package-lock.json")
             || PENDING.iter().any(|path| file.starts_with(path))
         {
