@@ -160,6 +160,11 @@ impl Node {
         }
     }
 
+    /// The namespaces of the configuration.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
     /// The rules of a channel; `None` when no namespace matches it.
     pub fn namespace(&self, channel: &ChannelName) -> Option<&Namespace> {
         self.namespaces.resolve(channel).map(|(namespace, _)| namespace)

@@ -11,7 +11,7 @@
 //! - [`paged_recovery`]: recoveries that are longer than one page.
 //! - [`broadcast`]: publications and gaps on their way to subscribers; [`flush`]: outboxes to sockets.
 //! - [`pending_replies`]: replies that wait for the node, and the commands that wait with them.
-//! - [`session`], [`sse_stream`] with [`streams`]: the protocol of a WebSocket session and of an SSE stream; [`commands`]: each
+//! - [`session`] with [`sessions`], [`sse_stream`] with [`streams`]: the protocol of a WebSocket session and of an SSE stream; [`commands`]: each
 //!   command.
 //! - [`framing`]: how messages are encoded for a connection; [`websocket`], [`websocket_frames`], [`sse`]: frames and
 //!   events on the wire.
@@ -37,10 +37,13 @@ mod pending_replies;
 mod pending_subscription;
 mod recovery;
 mod session;
+mod session_action;
+mod sessions;
 mod sink;
 pub mod sse;
 mod sse_stream;
 mod streams;
+mod subscription;
 mod subscriptions;
 mod timer_wheel;
 mod timers;

@@ -10,8 +10,9 @@ use earshot_protocol::{
 };
 
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{DeferredEvent, Status};
+use super::connection::DeferredEvent;
 use super::event_loop::{Shard, key};
+use super::subscription::Status;
 use crate::broker::GapCause;
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::messages::{ChannelGap, NodeEvent, SubscribeError};
@@ -238,7 +239,7 @@ impl Shard {
                 continue;
             }
             self.resubscribes_left -= 1;
-            if self.session(connection_id).is_some_and(|session| session.server_side.contains(&name)) {
+            if self.session(connection_id).is_some_and(|session| session.is_server_side(&name)) {
                 self.disconnect(connection_id, Disconnect::InsufficientState);
                 continue;
             }

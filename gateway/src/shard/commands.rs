@@ -1,43 +1,69 @@
-//! The commands of a WebSocket client.
+//! The commands of a WebSocket session.
 //!
-//! Owns the check of a command against the rules of its channel, and the error codes. Writes nothing:
-//! [`super::session`] owns the order of replies.
+//! Owns the check of a command against the rules of its channel, and the error codes. Pure: the result of a command is a
+//! [`SessionAction`].
 
 use earshot_protocol::{
     ChannelName, ClientInfo, Command, ConnectRequest, Disconnect, ErrorCode, HistoryRequest, HistoryResult,
     PublishRequest, ReplyBody, Request, SubscribeRequest,
 };
+use uuid::Uuid;
 
-use super::channels::ConnectionId;
-use super::connection::TimerKind;
-use super::event_loop::Shard;
-use super::framing;
-use super::pending_replies::{AwaitedReply, PendingReply};
-use super::pending_subscription::PendingSubscription;
+use super::channels::{ChannelId, Channels};
+use super::session_action::{SessionAction, SubscribeParams, error};
+use super::subscription::{Status, Subscription};
+use super::{ShardLimits, framing};
 use crate::auth::{Authorizer, Identity, token};
 use crate::node::history::encode_epoch;
-use crate::node::messages::{HistoryQuery, HistoryResponse, NodeRequest, RecoverFrom, RequestId};
-use crate::random;
+use crate::node::messages::{HistoryQuery, HistoryResponse, RecoverFrom};
+use crate::node::namespace::{Namespace, Namespaces};
 
 /// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.
 const REJECT_UNRECOVERED: i64 = 2;
 
-/// The result of a command.
-pub(super) enum Outcome {
-    /// Reply now.
-    Reply(ReplyBody),
-    /// Reply later.
-    Pending(PendingReply),
-    /// No reply.
-    NoReply,
-    /// Close the connection.
-    Disconnect(Disconnect),
+/// What a command is checked against.
+#[derive(Debug)]
+pub(super) struct SessionContext<'a> {
+    pub(super) namespaces: &'a Namespaces,
+    /// The largest payload, in bytes.
+    pub(super) publication_bytes: usize,
+    pub(super) limits: &'a ShardLimits,
+    pub(super) channels: &'a Channels,
+    /// The subscriptions of the connection.
+    pub(super) subscriptions: &'a [Subscription],
+    /// Channels whose clients have not been unsubscribed by a push yet.
+    pub(super) awaiting_resubscribe: &'a [ChannelName],
 }
 
 /// Why a command fails.
+#[derive(Debug)]
 pub(super) enum CommandError {
     Error(ErrorCode),
     Disconnect(Disconnect),
+    /// It contains a token, and no login is configured.
+    Token,
+}
+
+impl SessionContext<'_> {
+    fn namespace(&self, name: &ChannelName) -> Option<&Namespace> {
+        self.namespaces.resolve(name).map(|(namespace, _)| namespace)
+    }
+
+    pub(super) fn channel(&self, name: &ChannelName) -> Option<ChannelId> {
+        self.channels.find(name)
+    }
+
+    /// The state of the subscription to a channel.
+    pub(super) fn status(&self, name: &ChannelName) -> Option<Status> {
+        let channel = self.channel(name)?;
+        let subscription = self.subscriptions.iter().find(|subscription| subscription.channel == channel)?;
+        Some(subscription.status)
+    }
+
+    /// Whether the client considers itself subscribed to a channel.
+    fn is_subscribed(&self, name: &ChannelName) -> bool {
+        self.awaiting_resubscribe.contains(name) || self.status(name).is_some()
+    }
 }
 
 impl From<ErrorCode> for CommandError {
@@ -46,240 +72,137 @@ impl From<ErrorCode> for CommandError {
     }
 }
 
-impl From<CommandError> for Outcome {
-    fn from(rejection: CommandError) -> Self {
-        match rejection {
-            CommandError::Error(code) => code.into(),
-            CommandError::Disconnect(disconnect) => Self::Disconnect(disconnect),
+impl CommandError {
+    /// The action that reports the error of a command.
+    pub(super) fn action(self, id: u32) -> SessionAction {
+        match self {
+            Self::Error(code) => error(id, code),
+            Self::Disconnect(disconnect) => SessionAction::Disconnect(disconnect),
+            Self::Token => SessionAction::RejectToken { id: Some(id) },
         }
     }
 }
 
-impl From<ErrorCode> for Outcome {
-    fn from(code: ErrorCode) -> Self {
-        Self::Reply(ReplyBody::Error(code.into()))
+/// Executes a command of a client whose turn it is.
+pub(super) fn execute(command: Command, client: Uuid, context: &SessionContext<'_>) -> SessionAction {
+    let id = command.id;
+    let result = match command.request {
+        Request::Pong => Ok(SessionAction::SchedulePing),
+        Request::Ping => Ok(SessionAction::Reply { id, body: ReplyBody::Pong }),
+        Request::Connect(request) => Ok(connect(id, &request, context)),
+        Request::Subscribe(request) => subscribe(id, &request, context),
+        Request::History(request) => history(id, &request, context).map_err(CommandError::from),
+        Request::Unsubscribe(request) => match ChannelName::parse(&request.channel) {
+            Ok(channel) => Ok(SessionAction::Unsubscribe { id, channel }),
+            Err(_) => Err(ErrorCode::BadRequest.into()),
+        },
+        Request::Publish(request) => {
+            let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
+            publish(id, request, info, context).map_err(CommandError::from)
+        }
+        // There is no application behind the gateway. `send` has no reply, so only a close can report that.
+        Request::Send(_) => Err(CommandError::Disconnect(Disconnect::NotAvailable)),
+        Request::Rpc(_)
+        | Request::Presence(_)
+        | Request::PresenceStats(_)
+        | Request::Refresh(_)
+        | Request::SubRefresh(_) => Err(ErrorCode::NotAvailable.into()),
+    };
+    result.unwrap_or_else(|error| error.action(id))
+}
+
+/// Whether a command may wait for its turn. What depends on earlier commands is checked when it is executed.
+pub(super) fn check_deferred(request: &Request, context: &SessionContext<'_>) -> Result<(), CommandError> {
+    match request {
+        Request::Publish(request) => Ok(check_publish(request, true, context).map(drop)?),
+        Request::Subscribe(request) => check_subscribe(&request.channel, request, context).map(drop),
+        _ => Ok(()),
     }
 }
-impl Shard {
-    pub(super) fn execute(&mut self, connection_id: ConnectionId, command: Command) -> Outcome {
-        let id = command.id;
-        match command.request {
-            Request::Pong => self.pong(connection_id),
-            Request::Ping => Outcome::Reply(ReplyBody::Pong),
-            Request::Connect(request) => self.connect(connection_id, id, &request),
-            Request::Subscribe(request) => match self.subscribe(connection_id, &request.channel, &request) {
-                Ok(pending_subscription) => {
-                    let reject_unrecovered = request.flag & REJECT_UNRECOVERED != 0;
-                    Outcome::Pending(PendingReply::AwaitingSubscribe {
-                        id,
-                        pending_subscription,
-                        reject_unrecovered,
-                        failed: None,
-                    })
-                }
-                Err(rejection) => rejection.into(),
-            },
-            Request::History(request) => self.history(connection_id, id, &request),
-            Request::Unsubscribe(request) => self.unsubscribe(connection_id, &request.channel),
-            Request::Publish(request) => self.publish(connection_id, id, request),
-            // There is no application behind the gateway. `send` has no reply, so only a close can report that.
-            Request::Send(_) => Outcome::Disconnect(Disconnect::NotAvailable),
-            Request::Rpc(_)
-            | Request::Presence(_)
-            | Request::PresenceStats(_)
-            | Request::Refresh(_)
-            | Request::SubRefresh(_) => ErrorCode::NotAvailable.into(),
-        }
-    }
 
-    fn pong(&mut self, connection_id: ConnectionId) -> Outcome {
-        let Some(session) = self.session(connection_id) else { return Outcome::NoReply };
-        if !std::mem::take(&mut session.pong_due) {
-            return Outcome::Disconnect(Disconnect::BadRequest);
-        }
-        let pause = self.limits.ping_interval;
-        self.set_timer(connection_id, TimerKind::Ping, pause);
-        Outcome::NoReply
+fn connect(id: u32, request: &ConnectRequest, context: &SessionContext<'_>) -> SessionAction {
+    if !request.token.is_empty() || emulates_authorization(request) {
+        return SessionAction::RejectToken { id: None };
     }
+    // The reply omits a channel that the client may not subscribe to.
+    let checked = request.subs.iter().map(|(name, sub)| check_subscribe(name, sub, context));
+    SessionAction::Connect { id, subscriptions: checked.filter_map(Result::ok).collect() }
+}
 
-    fn connect(&mut self, connection_id: ConnectionId, id: u32, request: &ConnectRequest) -> Outcome {
-        if !request.token.is_empty() || emulates_authorization(request) {
-            token::log_rejected("connect command");
-            return Outcome::Disconnect(Disconnect::InvalidToken);
-        }
-        // One system call, of about a dozen for a connection.
-        let client = random::uuid();
-        let Some(session) = self.session(connection_id) else { return Outcome::NoReply };
-        session.client = Some(client);
-        // Permissions no longer depend on the request; an idle connection must not hold it.
-        session.client_meta = None;
-        // The first ping is sent in the second half of the interval, at random, so that pings are spread.
-        let interval = self.limits.ping_interval;
-        self.set_timer(
-            connection_id,
-            TimerKind::Ping,
-            interval / 2 + interval.mul_f64(fastrand::f64() / 2.0),
-        );
-        // The reply omits a channel that the client may not subscribe to.
-        let pending_subscriptions: Vec<PendingSubscription> = request
-            .subs
-            .iter()
-            .filter_map(|(name, sub)| self.subscribe(connection_id, name, sub).ok())
-            .collect();
-        if let Some(connection) = self.connections.get_mut(connection_id as usize)
-            && !pending_subscriptions.is_empty()
-        {
-            connection.deferred = Some(Box::default());
-        }
-        Outcome::Pending(PendingReply::AwaitingConnect { id, pending_subscriptions })
-    }
+fn subscribe(
+    id: u32,
+    request: &SubscribeRequest,
+    context: &SessionContext<'_>,
+) -> Result<SessionAction, CommandError> {
+    let params = check_subscribe(&request.channel, request, context)?;
+    let reject_unrecovered = request.flag & REJECT_UNRECOVERED != 0;
+    Ok(SessionAction::Subscribe { id, params, reject_unrecovered })
+}
 
-    /// Whether a command may wait for its turn. What depends on earlier commands is checked when it is executed.
-    pub(super) fn check_deferred(&self, request: &Request) -> Result<(), CommandError> {
-        match request {
-            Request::Publish(request) => Ok(self.check_publish(request, true).map(drop)?),
-            Request::Subscribe(request) => self.check_subscribe(&request.channel, request).map(drop),
-            _ => Ok(()),
-        }
+/// The subscription, if the client may have it.
+fn check_subscribe(
+    name: &str,
+    request: &SubscribeRequest,
+    context: &SessionContext<'_>,
+) -> Result<SubscribeParams, CommandError> {
+    let channel = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
+    let namespace = context.namespace(&channel).ok_or(ErrorCode::UnknownChannel)?;
+    check_options(request)?;
+    if !request.token.is_empty() {
+        return Err(CommandError::Token);
     }
+    Authorizer::subscribe(Identity::Anonymous, namespace.subscribe).map_err(ErrorCode::from)?;
+    let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
+    Ok(SubscribeParams { channel, since, replay_last: namespace.replay_last })
+}
 
-    /// The channel to subscribe to, and whether its newest publication is replayed.
-    fn check_subscribe(
-        &self,
-        name: &str,
-        request: &SubscribeRequest,
-    ) -> Result<(ChannelName, bool), CommandError> {
-        let name = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
-        let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
-        check_options(request)?;
-        if !request.token.is_empty() {
-            token::log_rejected("subscribe command");
-            return Err(ErrorCode::PermissionDenied.into());
-        }
-        Authorizer::subscribe(Identity::Anonymous, namespace.subscribe).map_err(ErrorCode::from)?;
-        Ok((name, namespace.replay_last))
-    }
+fn publish(
+    id: u32,
+    request: PublishRequest,
+    info: ClientInfo,
+    context: &SessionContext<'_>,
+) -> Result<SessionAction, ErrorCode> {
+    let subscribed = ChannelName::parse(&request.channel).is_ok_and(|name| context.is_subscribed(&name));
+    let channel = check_publish(&request, subscribed, context)?;
+    Ok(SessionAction::Publish { id, channel, data: request.data, info })
+}
 
-    /// Adds a subscription that waits for its reply.
-    fn subscribe(
-        &mut self,
-        connection_id: ConnectionId,
-        name: &str,
-        request: &SubscribeRequest,
-    ) -> Result<PendingSubscription, CommandError> {
-        let (name, last) = self.check_subscribe(name, request)?;
-        let connection = self.connections.get_mut(connection_id as usize).ok_or(ErrorCode::Internal)?;
-        connection.awaiting_resubscribe.retain(|awaiting_resubscribe| *awaiting_resubscribe != name);
-        if self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some()) {
-            return Err(ErrorCode::AlreadySubscribed.into());
-        }
-        if connection.subscriptions.len() >= self.limits.channels_per_connection {
-            return Err(ErrorCode::LimitExceeded.into());
-        }
-        let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
-        Ok(PendingSubscription::new(self.request_subscription(connection_id, name)?, since, last))
+/// The channel to publish to, if the client may.
+fn check_publish(
+    request: &PublishRequest,
+    subscribed: bool,
+    context: &SessionContext<'_>,
+) -> Result<ChannelName, ErrorCode> {
+    let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
+    match request.kind {
+        0 if !request.data.is_empty() => {}
+        // A map publication: no channel is a map.
+        1 => return Err(ErrorCode::PermissionDenied),
+        _ => return Err(ErrorCode::BadRequest),
     }
+    let access = context.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
+    Authorizer::publish(Identity::Anonymous, access, subscribed)?;
+    if request.data.len() > context.publication_bytes {
+        return Err(ErrorCode::LimitExceeded);
+    }
+    Ok(name)
+}
 
-    fn unsubscribe(&mut self, connection_id: ConnectionId, name: &str) -> Outcome {
-        let Ok(name) = ChannelName::parse(name) else { return ErrorCode::BadRequest.into() };
-        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
-            connection.awaiting_resubscribe.retain(|awaiting_resubscribe| *awaiting_resubscribe != name);
-        }
-        if let Some(channel) = self.channels.find(&name) {
-            self.unsubscribe_from(connection_id, channel);
-        }
-        Outcome::Reply(ReplyBody::Unsubscribe)
+fn history(
+    id: u32,
+    request: &HistoryRequest,
+    context: &SessionContext<'_>,
+) -> Result<SessionAction, ErrorCode> {
+    let channel = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
+    let namespace = context.namespace(&channel).ok_or(ErrorCode::UnknownChannel)?;
+    if namespace.history.size == 0 {
+        return Err(ErrorCode::NotAvailable);
     }
-
-    fn publish(&mut self, connection_id: ConnectionId, id: u32, request: PublishRequest) -> Outcome {
-        let awaited = AwaitedReply::Publish(request.data.len());
-        match self.try_publish(connection_id, request) {
-            Ok(reply) => Outcome::Pending(PendingReply::AwaitingNode { id, reply, awaited, body: None }),
-            Err(code) => code.into(),
-        }
-    }
-
-    fn history(&mut self, connection_id: ConnectionId, id: u32, request: &HistoryRequest) -> Outcome {
-        match self.try_history(connection_id, request) {
-            Ok(reply) => Outcome::Pending(PendingReply::AwaitingNode {
-                id,
-                reply,
-                awaited: AwaitedReply::History,
-                body: None,
-            }),
-            Err(code) => code.into(),
-        }
-    }
-
-    fn try_history(
-        &mut self,
-        connection_id: ConnectionId,
-        request: &HistoryRequest,
-    ) -> Result<u32, ErrorCode> {
-        let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
-        let namespace = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?;
-        if namespace.history.size == 0 {
-            return Err(ErrorCode::NotAvailable);
-        }
-        Authorizer::history(Identity::Anonymous, self.is_subscribed(connection_id, &name))?;
-        let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
-        let query =
-            HistoryQuery::new(since, request.limit, self.limits.recovery_publications, request.reverse);
-        let (request_id, reply) = self.request_id(connection_id)?;
-        let ask = NodeRequest::History { channel: name, query, request_id };
-        self.node_requests.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
-        Ok(reply)
-    }
-
-    /// Whether the client considers itself subscribed to a channel.
-    fn is_subscribed(&self, connection_id: ConnectionId, name: &ChannelName) -> bool {
-        self.connections.get(connection_id as usize).is_some_and(|connection| {
-            connection.awaiting_resubscribe.contains(name)
-                || self.channels.find(name).is_some_and(|channel| connection.subscription(channel).is_some())
-        })
-    }
-
-    /// Names a reply that waits for the node.
-    fn request_id(&mut self, connection_id: ConnectionId) -> Result<(RequestId, u32), ErrorCode> {
-        let connection = self.connections.get_mut(connection_id as usize).ok_or(ErrorCode::Internal)?;
-        let key = super::event_loop::key(connection_id, connection.generation);
-        let session = connection.session().ok_or(ErrorCode::Internal)?;
-        session.next_reply = session.next_reply.wrapping_add(1);
-        Ok((RequestId { connection: key, reply: session.next_reply }, session.next_reply))
-    }
-
-    /// The channel to publish to, if the client may.
-    fn check_publish(&self, request: &PublishRequest, subscribed: bool) -> Result<ChannelName, ErrorCode> {
-        let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
-        match request.kind {
-            0 if !request.data.is_empty() => {}
-            // A map publication: no channel is a map.
-            1 => return Err(ErrorCode::PermissionDenied),
-            _ => return Err(ErrorCode::BadRequest),
-        }
-        let access = self.node.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
-        Authorizer::publish(Identity::Anonymous, access, subscribed)?;
-        if request.data.len() > self.node.publication_bytes() {
-            return Err(ErrorCode::LimitExceeded);
-        }
-        Ok(name)
-    }
-
-    fn try_publish(
-        &mut self,
-        connection_id: ConnectionId,
-        request: PublishRequest,
-    ) -> Result<u32, ErrorCode> {
-        let subscribed =
-            ChannelName::parse(&request.channel).is_ok_and(|name| self.is_subscribed(connection_id, &name));
-        let name = self.check_publish(&request, subscribed)?;
-        let (request_id, reply) = self.request_id(connection_id)?;
-        let client = self.session(connection_id).and_then(|session| session.client).unwrap_or_default();
-        let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
-        let ask = NodeRequest::Publish { channel: name, data: request.data, info, request_id };
-        self.node_requests.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
-        Ok(reply)
-    }
+    Authorizer::history(Identity::Anonymous, context.is_subscribed(&channel))?;
+    let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
+    let query =
+        HistoryQuery::new(since, request.limit, context.limits.recovery_publications, request.reverse);
+    Ok(SessionAction::ReadHistory { id, channel, query })
 }
 
 /// Whether a connect command carries a token in the headers that SDKs emulate, because browsers cannot set them.
@@ -311,6 +234,7 @@ fn check_options(request: &SubscribeRequest) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// The reply to a history command; `None` if the channel is not known.
 pub(super) fn history_body(history: Option<HistoryResponse>) -> ReplyBody {
     match history {
         Some(Ok(history)) => ReplyBody::History(HistoryResult {

@@ -5,22 +5,20 @@
 
 use std::sync::Arc;
 
-use earshot_protocol::{ChannelName, Encoding, StreamPosition};
-use uuid::Uuid;
+use earshot_protocol::ChannelName;
 
 use super::channels::{ChannelId, Channels};
 use super::conflation_queue::ConflationQueue;
 use super::framing::Framing;
 use super::outbox::Outbox;
 use super::paged_recovery::PagedRecovery;
-use super::pending_replies::{PendingReplies, PendingReply};
 use super::pending_subscription::PendingSubscription;
+use super::session::Session;
 use super::sink::Sink;
 use super::sse_stream::SseStream;
+use super::subscription::{Status, Subscription};
 use super::timer_wheel::Tick;
-use super::websocket::FrameReader;
 use crate::admission::Permit;
-use crate::auth::ClientMeta;
 use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 
@@ -129,54 +127,11 @@ pub(super) enum TimerKind {
     Close,
 }
 
-/// The subscription of one connection to one channel.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Subscription {
-    pub(super) channel: ChannelId,
-    pub(super) status: Status,
-    /// The position up to which a recovery delivered everything, while the channel in this shard has not reached it.
-    pub(super) recovered_up_to: Option<StreamPosition>,
-}
-
-/// The state of a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
-    /// The channel is not attached yet.
-    Waiting,
-    /// The channel is attached; the reply is not written yet.
-    Ready,
-    /// The reply is written; live publications follow when the recovery is complete.
-    Recovering,
-    /// The connection receives publications, with this index in the channel's list.
-    Joined(u32),
-}
-
 /// The protocol of a connection.
 #[derive(Debug)]
 pub(super) enum ConnectionKind {
     WebSocket(Box<Session>),
     Sse(Box<SseStream>),
-}
-
-/// The session of a WebSocket client.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) encoding: Encoding,
-    /// What authentication needs of the client's request, until the connect command is accepted.
-    pub(super) client_meta: Option<Box<ClientMeta>>,
-    /// The client id, once it has connected.
-    pub(super) client: Option<Uuid>,
-    pub(super) reader: FrameReader,
-    /// A ping was sent and is not answered yet.
-    pub(super) pong_due: bool,
-    /// Replies that wait; empty unless one waits for the node.
-    pub(super) pending: PendingReplies,
-    /// Reading is paused until fewer commands wait.
-    pub(super) paused: bool,
-    /// The number of the last reply that waits for the node.
-    pub(super) next_reply: u32,
-    /// Channels of the connect command: the client cannot resubscribe to one of them by itself.
-    pub(super) server_side: Vec<ChannelName>,
 }
 
 impl Connection {
@@ -244,30 +199,8 @@ impl Connection {
     /// The subscriptions that the next reply or event contains.
     pub(super) fn pending_subscriptions(&mut self) -> &mut [PendingSubscription] {
         match &mut self.kind {
-            ConnectionKind::WebSocket(session) => match session.pending.front_mut() {
-                Some(PendingReply::AwaitingConnect { pending_subscriptions, .. }) => pending_subscriptions,
-                Some(PendingReply::AwaitingSubscribe { pending_subscription, .. }) => {
-                    std::slice::from_mut(pending_subscription)
-                }
-                _ => &mut [],
-            },
+            ConnectionKind::WebSocket(session) => session.pending_subscriptions(),
             ConnectionKind::Sse(stream) => stream.pending_subscriptions(),
-        }
-    }
-}
-
-impl Session {
-    pub(super) fn new(encoding: Encoding, client_meta: Option<Box<ClientMeta>>) -> Self {
-        Self {
-            encoding,
-            client_meta,
-            client: None,
-            reader: FrameReader::default(),
-            pong_due: false,
-            pending: PendingReplies::default(),
-            paused: false,
-            next_reply: 0,
-            server_side: Vec::new(),
         }
     }
 }

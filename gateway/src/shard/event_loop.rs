@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::channels::{Channels, ConnectionId, PendingDetach};
-use super::connection::{Connection, ConnectionKind, Session};
+use super::connection::{Connection, ConnectionKind};
 use super::flush::FLUSH_AHEAD_PER_TURN;
+use super::session::Session;
 use super::sink::Sink;
 use super::timer_wheel::{TICK, TimerWheel};
 use super::{ShardCommand, ShardLimits};
@@ -290,7 +291,7 @@ impl Shard {
     /// Whether reading from a client is paused.
     pub(super) fn is_paused(&self, connection_id: ConnectionId) -> bool {
         self.connections.get(connection_id as usize).is_some_and(
-            |connection| matches!(&connection.kind, ConnectionKind::WebSocket(session) if session.paused),
+            |connection| matches!(&connection.kind, ConnectionKind::WebSocket(session) if session.is_paused()),
         )
     }
 

@@ -9,10 +9,11 @@ use earshot_protocol::{ChannelName, Disconnect};
 use mio::{Interest, Token};
 
 use super::channels::ConnectionId;
-use super::connection::{Connection, ConnectionKind, Phase, Session, TimerKind};
+use super::connection::{Connection, ConnectionKind, Phase, TimerKind};
 use super::event_loop::{Shard, key};
 use super::framing::Framing;
 use super::outbox::Outbox;
+use super::session::Session;
 use super::sink::Sink;
 use super::sse_stream::SseStream;
 use super::timer_wheel::Tick;
@@ -173,11 +174,8 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         connection.phase = Phase::Draining;
         // Its commands are not answered. Input is read and discarded, so that the end of the connection is noticed.
-        if let Some(session) = connection.session() {
-            (session.pending, session.reader) = Default::default();
-            if std::mem::take(&mut session.paused) {
-                self.read_later(connection_id);
-            }
+        if connection.session().is_some_and(Session::on_close) {
+            self.read_later(connection_id);
         }
         self.unsubscribe_all(connection_id);
         self.set_timer(connection_id, TimerKind::Close, self.limits.close_timeout);

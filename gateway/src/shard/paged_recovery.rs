@@ -12,9 +12,10 @@ use std::sync::Arc;
 use earshot_protocol::StreamPosition;
 
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{Connection, Status};
+use super::connection::Connection;
 use super::event_loop::{Shard, key};
 use super::sse_stream;
+use super::subscription::Status;
 use crate::broker::GapCause;
 use crate::node::messages::{ChannelGap, NodeRequest, RecoverFrom, Recovery, RecoveryRequest, RequestId};
 use crate::node::publication::Publication;

@@ -8,9 +8,10 @@ use earshot_protocol::{ChannelName, StreamPosition, SubscribeResult};
 
 use super::ShardLimits;
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{Connection, ConnectionKind, DeferredEvent, Status};
+use super::connection::{Connection, ConnectionKind, DeferredEvent};
 use super::event_loop::{Shard, key};
 use super::pending_subscription::PendingSubscription;
+use super::subscription::Status;
 use crate::node::history::encode_epoch;
 use crate::node::messages::{NodeRequest, PageLimit, Recovery, RecoveryRequest, RequestId, SubscribeError};
 

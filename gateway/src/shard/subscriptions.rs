@@ -5,8 +5,8 @@
 use earshot_protocol::{ChannelName, ErrorCode};
 
 use super::channels::{ChannelId, ConnectionId, PendingDetach, ShardChannel};
-use super::connection::{Status, Subscription};
 use super::event_loop::Shard;
+use super::subscription::{Status, Subscription};
 use crate::node::creators::attribution_address;
 use crate::node::messages::NodeRequest;
 

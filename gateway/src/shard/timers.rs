@@ -89,8 +89,8 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         connection.wrote_since_timer = false;
         let Some(session) = connection.session() else { return };
-        session.pong_due = true;
-        let ping = websocket_frames::ping(session.encoding);
+        session.on_ping_sent();
+        let ping = websocket_frames::ping(session.encoding());
         self.enqueue_control(connection_id, ping);
         self.set_timer(connection_id, TimerKind::Pong, self.limits.pong_timeout);
     }
@@ -101,7 +101,7 @@ impl Shard {
     pub(super) fn on_pong_timeout(&mut self, connection_id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let read_is_due = connection.has_pending_read
-            || matches!(&connection.kind, ConnectionKind::WebSocket(session) if session.paused);
+            || matches!(&connection.kind, ConnectionKind::WebSocket(session) if session.is_paused());
         let reads = connection.blocked && std::mem::take(&mut connection.wrote_since_timer);
         if reads || (!connection.blocked && read_is_due) {
             return self.set_timer(connection_id, TimerKind::Pong, self.limits.pong_timeout);

@@ -1,0 +1,53 @@
+//! What a session requests from its shard.
+
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, ClientInfo, Disconnect, ErrorCode, ReplyBody};
+
+use super::pending_subscription::PendingSubscription;
+use crate::node::messages::{HistoryQuery, RecoverFrom};
+
+/// What a session requests from its shard.
+#[derive(Debug)]
+pub(super) enum SessionAction {
+    /// Nothing: the command has no reply, or it waits.
+    None,
+    /// Write a frame.
+    Send(Bytes),
+    /// Reply to a command.
+    Reply { id: u32, body: ReplyBody },
+    /// Close the connection.
+    Disconnect(Disconnect),
+    /// Log that the client presented a token; then reply to the command, or close the connection if there is none.
+    RejectToken { id: Option<u32> },
+    /// Schedule the next ping.
+    SchedulePing,
+    /// Connect the client ([`Session::connect`]) and add its subscriptions.
+    Connect { id: u32, subscriptions: Vec<SubscribeParams> },
+    /// Add a subscription.
+    Subscribe { id: u32, params: SubscribeParams, reject_unrecovered: bool },
+    /// Remove a subscription.
+    Unsubscribe { id: u32, channel: ChannelName },
+    /// Publish.
+    Publish { id: u32, channel: ChannelName, data: Bytes, info: ClientInfo },
+    /// Read a page of history.
+    ReadHistory { id: u32, channel: ChannelName, query: HistoryQuery },
+    /// Reply to the connect command: its subscriptions are ready.
+    FinishConnect { id: u32, subscriptions: Vec<PendingSubscription> },
+    /// Reply to a subscribe command: its subscription is ready.
+    FinishSubscribe { id: u32, subscription: PendingSubscription, reject_unrecovered: bool },
+}
+
+/// A subscription that a client requests.
+#[derive(Debug)]
+pub(super) struct SubscribeParams {
+    pub(super) channel: ChannelName,
+    /// The position from which the client recovers.
+    pub(super) since: Option<RecoverFrom>,
+    /// Replay the newest publication.
+    pub(super) replay_last: bool,
+}
+
+/// The action that replies with an error.
+pub(super) fn error(id: u32, code: ErrorCode) -> SessionAction {
+    SessionAction::Reply { id, body: ReplyBody::Error(code.into()) }
+}
