@@ -3,7 +3,7 @@
 //! All decisions are pure: facts and rules in, a result with its reason out. Other modules do not compare a client with
 //! a rule.
 //!
-//! - [`Authorizer`]: the decisions; [`Denial`]: the reasons.
+//! - [`Authorizer`]: the decisions; [`Denial`]: the reasons; [`log_denial`]: logs them.
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
 //! - [`api_key`]: authentication of API requests.
 //! - [`origin`]: allowed origins and hosts.
@@ -12,8 +12,12 @@
 pub mod api_key;
 mod authorizer;
 mod client_meta;
+mod denial;
+mod denial_log;
 pub mod origin;
 pub mod token;
 
-pub use authorizer::{Access, Authorizer, Denial, Identity};
+pub use authorizer::{Access, Authorizer, Identity};
 pub use client_meta::ClientMeta;
+pub use denial::Denial;
+pub use denial_log::log_denial;

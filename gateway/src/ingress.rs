@@ -34,7 +34,7 @@ use earshot_protocol::{Disconnect, Encoding};
 
 use crate::admission::{Admission, Permit};
 use crate::auth::origin::HostPolicy;
-use crate::auth::{Authorizer, ClientMeta, Denial, token};
+use crate::auth::{Authorizer, ClientMeta, log_denial};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -303,8 +303,8 @@ impl StreamContext {
     /// Returns a new WebSocket after its handshake. A client that may not connect gets a close code.
     pub fn websocket(&self, client: ClientMeta, encoding: Encoding) -> NewConnectionKind {
         let denial = self.authorizer.connect(&client).err();
-        if denial == Some(Denial::Token) {
-            token::log_rejected("WebSocket handshake");
+        if let Some(denial) = denial {
+            log_denial(denial, Some(&client), None);
         }
         let client = denial.is_none().then(|| Box::new(client));
         NewConnectionKind::WebSocket { encoding, client, rejection: denial.map(Disconnect::from) }

@@ -2,9 +2,9 @@
 
 use axum::http::HeaderMap;
 
-use super::ClientMeta;
-use super::api_key::{ApiAuth, ApiAuthError};
+use super::api_key::ApiAuth;
 use super::origin::OriginPolicy;
+use super::{ClientMeta, Denial, token};
 
 /// Which clients may use an operation of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,35 +24,6 @@ pub enum Identity {
     Anonymous,
     /// A backend that uses the API.
     Backend,
-}
-
-/// Why a permission is denied. The text says what to change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
-    /// The origin of the page is not allowed.
-    #[error("this origin is not allowed: add it to `allowed_origins`")]
-    Origin,
-    /// A token is presented, but no authentication is configured.
-    #[error("a token is presented, but no authentication is configured: connect without a token")]
-    Token,
-    /// The API request is not authenticated.
-    #[error(transparent)]
-    Api(#[from] ApiAuthError),
-    /// No namespace matches the channel.
-    #[error("no namespace matches this channel: add it to `channels` of a namespace")]
-    UnknownChannel,
-    /// Clients may not subscribe to the channel.
-    #[error("permission denied: clients may not subscribe (`subscribe` of the namespace)")]
-    Subscribe,
-    /// Clients may not publish to the channel.
-    #[error("permission denied: clients may not publish (`publish` of the namespace)")]
-    Publish,
-    /// The operation requires a subscription.
-    #[error("permission denied: the client is not subscribed to the channel")]
-    NotSubscribed,
-    /// Presence is not supported.
-    #[error("presence is not available")]
-    Presence,
 }
 
 /// Decides which clients may connect and what they may do.
@@ -81,7 +52,7 @@ impl Authorizer {
         if !self.origins.is_allowed(client.headers()) {
             return Err(Denial::Origin);
         }
-        if client.has_token() {
+        if token::is_presented(client) {
             return Err(Denial::Token);
         }
         Ok(Identity::Anonymous)

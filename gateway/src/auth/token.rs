@@ -1,19 +1,23 @@
-//! Detects tokens in requests, and logs the rejection of clients that send one. Tokens are never stored or parsed.
+//! Detects tokens in requests. Tokens are never parsed.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use tokio::time::Instant;
-
-/// The minimum time between two log lines.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+use super::{ClientMeta, Denial, log_denial};
 
 /// Schemes without a token: browsers and proxies add them, and `apikey` is for the API.
 const OTHER_SCHEMES: [&str; 5] = ["basic", "digest", "negotiate", "ntlm", "apikey"];
 
 /// Query parameters that carry a token.
 const QUERY_PARAMETERS: [&str; 5] = ["token", "access_token", "ticket", "jwt", "authorization"];
+
+/// Whether a request contains a token, in an `Authorization` header or in the query.
+pub(super) fn is_presented(client: &ClientMeta) -> bool {
+    client.authorization().any(|value| is_token(value.as_bytes())) || client.query().is_some_and(is_in_query)
+}
+
+/// Logs that a client was rejected because a command contains a token.
+pub fn log_rejected(command: &'static str) {
+    tracing::debug!(command, "command rejected: it contains a token");
+    log_denial(Denial::Token, None, None);
+}
 
 /// Whether the value of an `Authorization` header is a token (RFC 9110, section 11.4: a scheme, then white space).
 pub fn is_token(authorization: &[u8]) -> bool {
@@ -24,33 +28,50 @@ pub fn is_token(authorization: &[u8]) -> bool {
 }
 
 /// Whether a query contains a token.
-pub fn is_in_query(query: &str) -> bool {
+fn is_in_query(query: &str) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(key, _)| QUERY_PARAMETERS.contains(&key.as_ref()))
-}
-
-/// Logs that a client was rejected because of a token, at most once per [`LOG_INTERVAL`], with the number of rejections
-/// since the last line. It never waits.
-pub fn log_rejected(location: &'static str) {
-    static REJECTED: AtomicU64 = AtomicU64::new(0);
-    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
-    REJECTED.fetch_add(1, Ordering::Relaxed);
-    let Ok(mut logged) = LOGGED.try_lock() else { return };
-    if logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
-        return;
-    }
-    *logged = Some(Instant::now());
-    tracing::warn!(
-        location,
-        rejected = REJECTED.swap(0, Ordering::Relaxed),
-        "client rejected: it presented a token, but no authentication is configured; connect without a token"
-    );
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use axum::http::Request;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn client(uri: &str, headers: &[(&str, &str)]) -> ClientMeta {
+        let add =
+            |request: axum::http::request::Builder, header: &(&str, &str)| request.header(header.0, header.1);
+        let request = headers.iter().fold(Request::get(uri), add).body(()).unwrap();
+        ClientMeta::new(&request, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+    }
+
+    #[test]
+    fn detects_tokens_in_headers_and_query() {
+        for authorization in
+            ["Bearer a.b.c", "bearer a", "Bearer\ta", " Bearer a", "Token a", "JWT a", "DPoP a"]
+        {
+            assert!(is_presented(&client("/ws", &[("authorization", authorization)])), "{authorization}");
+        }
+        let two = [("authorization", "Basic dTpw"), ("authorization", "Bearer a")];
+        assert!(is_presented(&client("/ws", &two)), "the second of two headers");
+        for uri in ["/sse/a?token=x", "/sse?channel=a&ticket=x", "/ws?access_token=", "/ws?jwt=x"] {
+            assert!(is_presented(&client(uri, &[])), "{uri}");
+        }
+        for (uri, authorization) in [
+            ("/sse/a", "Basic dTpw"),
+            ("/sse/token?room=token", "apikey k"),
+            ("/ws", ""),
+            ("/ws", "Negotiate x"),
+        ] {
+            assert!(
+                !is_presented(&client(uri, &[("authorization", authorization)])),
+                "{uri} {authorization}"
+            );
+        }
+    }
 
     proptest! {
         #[test]

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{AppState, plain_error};
 use crate::admission::Permit;
-use crate::auth::{ClientMeta, Denial, token};
+use crate::auth::{ClientMeta, Denial};
 use crate::ingress::handshake::{self, Handshake};
 use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
 use crate::ingress::sse_request::SseRejection;
@@ -28,10 +28,13 @@ pub async fn sse(
 ) -> Response {
     let authorizer = &state.streams.authorizer;
     let origins = authorizer.origins();
-    let identity = authorizer.connect(&ClientMeta::new(&request, peer.address));
+    let client = ClientMeta::new(&request, peer.address);
+    let identity = authorizer.connect(&client);
     if request.method() == Method::OPTIONS {
         if identity == Err(Denial::Origin) {
-            return rejection(&Denial::Origin.into());
+            let error = SseRejection::from(Denial::Origin);
+            error.log(&client);
+            return rejection(&error);
         }
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         let cors = cors::preflight_headers(origins, request.headers());
@@ -46,9 +49,7 @@ pub async fn sse(
     let kind = match authorized.and_then(|identity| sse.authorize(&state.streams, identity)) {
         Ok(kind) => kind,
         Err(error) => {
-            if identity == Err(Denial::Token) {
-                token::log_rejected("request for an event stream");
-            }
+            error.log(&client);
             // A page that uses `fetch` can read the error.
             return (cors, rejection(&error)).into_response();
         }

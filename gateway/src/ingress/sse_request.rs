@@ -8,7 +8,7 @@ use earshot_protocol::{ChannelName, Cursor, ErrorCode};
 use percent_encoding::percent_decode_str;
 
 use super::StreamContext;
-use crate::auth::{Authorizer, Denial, Identity};
+use crate::auth::{Authorizer, ClientMeta, Denial, Identity, log_denial};
 use crate::node::Node;
 use crate::shard::{NewConnectionKind, Resume};
 
@@ -34,6 +34,8 @@ pub struct SseRejection {
     /// The error code, which determines the HTTP status.
     pub code: ErrorCode,
     message: String,
+    /// The denied permission, with its channel.
+    denial: Option<(Denial, Option<ChannelName>)>,
 }
 
 /// Event names of the gateway, which channels of a stream with several channels must not have.
@@ -144,6 +146,7 @@ impl SseRequest {
         let channel = ChannelName::parse(name).map_err(|error| SseRejection {
             message: format!("channel {name:?}: {error}"),
             code: error.into(),
+            denial: None,
         })?;
         if self.named && RESERVED_EVENTS.contains(&channel.as_str()) {
             return Err(SseRejection::bad_request(format!(
@@ -153,6 +156,7 @@ impl SseRequest {
         let denied = |denial: Denial| SseRejection {
             message: format!("channel {channel}: {denial}"),
             code: denial.into(),
+            denial: Some((denial, Some(channel.clone()))),
         };
         let namespace = node.namespace(&channel).ok_or_else(|| denied(Denial::UnknownChannel))?;
         Authorizer::subscribe(identity, namespace.subscribe).map_err(denied)?;
@@ -178,14 +182,21 @@ impl SseRequest {
 }
 
 impl SseRejection {
+    /// Logs the denied permission, if that is the reason.
+    pub fn log(&self, client: &ClientMeta) {
+        if let Some((denial, channel)) = &self.denial {
+            log_denial(*denial, Some(client), channel.as_ref());
+        }
+    }
+
     fn bad_request(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::BadRequest, message: message.into() }
+        Self { code: ErrorCode::BadRequest, message: message.into(), denial: None }
     }
 }
 
 impl From<Denial> for SseRejection {
     fn from(denial: Denial) -> Self {
-        Self { code: denial.into(), message: denial.to_string() }
+        Self { code: denial.into(), message: denial.to_string(), denial: Some((denial, None)) }
     }
 }
 

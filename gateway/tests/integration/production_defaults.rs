@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::encoding::Encoding;
 use crate::harness::nginx::Nginx;
-use crate::harness::ws_frames::RawWebSocket;
+use crate::harness::ws_frames::{self, RawWebSocket};
 use crate::harness::{Gateway, Redis, SseClient, WsClient, http, until, within_timeout};
 
 const PUBLISH: &str = r#"{"channel":"a","data":1}"#;
@@ -165,9 +165,14 @@ async fn assert_closed(gateway: &Gateway) {
     assert_eq!(warnings(&log), 1, "{log}");
 }
 
-/// Counts warnings in a log, without those about the Redis server of the test.
+/// Counts warnings in a log, without those about the Redis server of the test and about rejected clients.
 fn warnings(log: &str) -> usize {
-    log.lines().filter(|line| line.contains("WARN") && !line.contains("Redis: ")).count()
+    log.lines()
+        .filter(|line| {
+            line.contains("WARN")
+                && !["Redis: ", "client rejected: "].iter().any(|other| line.contains(other))
+        })
+        .count()
 }
 
 /// With its own gateway, because the line is logged at most once in ten seconds.
@@ -178,10 +183,27 @@ async fn rejected_stream_token_is_logged() {
     raw.send("GET /sse/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x.y.z\r\n\r\n").await;
     assert_eq!(raw.response().await.unwrap().status, 401);
     until("the rejection is logged", async || {
-        gateway.process.log().contains("presented a token").then_some(())
+        gateway.process.log().contains("a token is presented").then_some(())
     })
     .await;
     assert!(!gateway.process.log().contains("x.y.z"));
+}
+
+#[tokio::test]
+async fn rejections_are_logged_with_reason_peer_origin_and_channel() {
+    let gateway = Gateway::settings().production().start().await;
+    let address = gateway.address();
+    let mut stream = http::Raw::connect(address).await;
+    stream.send("GET /sse/unknown-room HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(stream.response().await.unwrap().status, 404);
+    let mut socket = http::Raw::connect(address).await;
+    let origin = "Origin: https://other.example";
+    socket.send(ws_frames::handshake("/ws", &[ws_frames::KEY, ws_frames::VERSION, origin])).await;
+    assert_eq!(socket.head().await.unwrap().status, 101);
+    assert_eq!(gateway.api("info", "{}").await.status, 403);
+    gateway.wait_for_log(&["no namespace matches this channel", "unknown-room"]).await;
+    gateway.wait_for_log(&["this origin is not allowed", "https://other.example"]).await;
+    gateway.wait_for_log(&["no API key is configured", "peer", "127.0.0.1:"]).await;
 }
 
 #[tokio::test]
@@ -212,9 +234,9 @@ async fn token_without_configured_login_is_rejected_everywhere() {
             assert_eq!(rejected.status, 401, "{path} {line}");
             assert!(rejected.text().contains("no authentication is configured"), "{rejected:?}");
         }
-        gateway.wait_for_log(&["presented a token", "no authentication is configured"]).await;
+        gateway.wait_for_log(&["a token is presented", "no authentication is configured"]).await;
         let log = gateway.process.log();
         assert!(!log.contains("x.y.z"), "{log}");
-        assert_eq!(log.matches("presented a token").count(), 1, "one line in ten seconds: {log}");
+        assert_eq!(log.matches("a token is presented").count(), 1, "one line in ten seconds: {log}");
     }
 }
