@@ -1,7 +1,6 @@
 //! Client side of a Centrifuge session: commands with their ids, pings, and positions to recover from.
 //!
-//! Pure: frames in, frames out. Used over an asynchronous socket ([`crate::websocket`]) and by the poll loop of the load
-//! test.
+//! Pure: frames in, frames out. Used by the asynchronous client of this crate and by the poll loop of the load test.
 
 use std::mem;
 

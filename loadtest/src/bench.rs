@@ -16,15 +16,15 @@ mod goals;
 mod growth;
 pub(crate) mod markdown;
 mod plan;
+mod row;
 mod run;
-pub(crate) mod server;
 mod summary;
-pub(crate) use summary::median;
+pub(crate) use row::median;
 
+use crate::local_server::Programs;
 use plan::{Case, Size};
 use run::BenchRunner;
 pub(crate) use run::RunMetrics;
-use server::Programs;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ pub(crate) struct BenchResult {
     /// All runs in chronological order.
     pub(crate) runs: Vec<BenchRun>,
     /// Summary table.
-    pub(crate) table: Vec<summary::SummaryRow>,
+    pub(crate) table: Vec<row::SummaryRow>,
     /// Costs of Redis, by round.
     #[serde(default)]
     pub(crate) redis: Vec<RedisCosts>,

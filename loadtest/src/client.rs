@@ -5,11 +5,11 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use earshot_client::http1::HttpError;
-use earshot_protocol::Encoding;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::subscriber_plan::Transport;
 use crate::tally::Recorder;
 use crate::target::Target;
 
@@ -19,41 +19,6 @@ mod subscriber_protocol;
 
 pub(crate) use subscriber_protocol::ResumePoint;
 use subscriber_protocol::SubscriberProtocol;
-
-/// Transport of a subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    /// Server-Sent Events.
-    Sse,
-    /// WebSocket; the encoding applies to targets that speak the Centrifuge protocol.
-    WebSocket(Encoding),
-}
-
-/// How fast a subscriber reads once reads are throttled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadRate {
-    /// No limit.
-    Unlimited,
-    /// This many bytes per second.
-    BytesPerSecond(u32),
-    /// Does not read.
-    Paused,
-}
-
-/// Plan of one subscriber.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SubscriberPlan {
-    /// Transport.
-    pub(crate) transport: Transport,
-    /// Index of the channel.
-    pub(crate) channel: u32,
-    /// Index of the cohort.
-    pub(crate) cohort: u8,
-    /// Read rate once reads are throttled.
-    pub(crate) read_rate: ReadRate,
-    /// Whether the subscriber takes part in churn.
-    pub(crate) churns: bool,
-}
 
 /// Why a subscriber failed to connect, or lost its connection.
 #[derive(Debug, thiserror::Error)]

@@ -8,12 +8,13 @@ use std::process::{Child, Command, Stdio};
 
 use clap::Args;
 
+use crate::error::RunError;
 use crate::options::{Defaults, Options};
 use crate::publisher::PublishTarget;
 use crate::record::Record;
 use crate::resources::process::ProcessName;
 use crate::run_config::Transports;
-use crate::scenario::{RunError, fanout};
+use crate::scenario::fanout;
 use crate::target::{TargetKind, Url};
 
 mod server;

@@ -15,15 +15,19 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use error::RunError;
 use options::Options;
 use record::Record;
-use scenario::{RunError, burst, churn, connect, fanout, idle, many_channels, resume, slow, soak};
+use scenario::{burst, churn, connect, fanout, idle, many_channels, resume, slow, soak};
 
 mod bench;
 mod capacity;
 mod client;
+mod error;
+mod format;
 mod interrupt;
 mod kernel_baseline;
+mod local_server;
 mod median;
 mod options;
 mod progress;
@@ -37,6 +41,7 @@ mod run_config;
 mod sampler;
 mod scenario;
 mod stamp;
+mod subscriber_plan;
 mod swarm;
 mod tally;
 mod target;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::error::RunError;
 use crate::progress::ProgressMode;
 use crate::publisher::PublishTarget;
 use crate::resources::process::ProcessName;
 use crate::run_config::{Rate, RunConfig, SocketEncoding, Transports};
-use crate::scenario::RunError;
 use crate::target::{Paths, Target, TargetKind, Url};
 
 /// Connections opened concurrently. A larger number would overflow the listen backlog and measure SYN retries.
@@ -196,8 +196,8 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Transport;
     use crate::run_config::is_selected;
+    use crate::subscriber_plan::Transport;
     use clap::Parser;
 
     #[test]

@@ -15,12 +15,14 @@ use crate::stamp::Stamp;
 
 pub(crate) mod baseline;
 mod connection;
+mod error;
 mod http;
 mod redis;
 mod schedule;
 mod totals;
 
-pub(crate) use connection::{PublishError, PublishTarget, PublisherConnection};
+pub(crate) use connection::{PublishTarget, PublisherConnection};
+pub(crate) use error::PublishError;
 pub(crate) use schedule::{PublishRate, Schedule};
 pub(crate) use totals::PublishTotals;
 

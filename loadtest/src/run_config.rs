@@ -8,13 +8,13 @@ use std::time::Duration;
 use clap::ValueEnum;
 use earshot_protocol::Encoding;
 
-use crate::client::Transport;
+use crate::error::RunError;
 use crate::progress::ProgressMode;
 use crate::publisher::{PublishRate, PublishTarget, Schedule};
 use crate::resources::open_file_limit;
 use crate::resources::process::ProcessName;
-use crate::scenario::RunError;
 use crate::stamp::Stamp;
+use crate::subscriber_plan::Transport;
 use crate::target::Target;
 
 /// Open files of this process besides one per subscriber.

@@ -11,9 +11,10 @@ use std::thread;
 use hdrhistogram::Histogram;
 use mio::Waker;
 
-use crate::client::{ClientError, SubscriberPlan};
+use crate::client::ClientError;
 use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
+use crate::subscriber_plan::SubscriberPlan;
 use crate::tally::{CohortTally, Tally};
 use crate::target::Target;
 

@@ -8,9 +8,9 @@ use earshot_client::ledger::{Arrival, Ledger};
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use crate::client::SubscriberPlan;
 use crate::run::{Run, coarse_latencies, latencies};
 use crate::stamp::Stamp;
+use crate::subscriber_plan::SubscriberPlan;
 
 /// Results of subscribers that are evaluated together.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::Subject::{Earshot, KernelBaseline};
 use super::goals::{FLAT_TOLERANCE_PERCENT, GROWTH_METRICS, GrowthMetric};
-use super::summary::{SummaryRow, median};
+use super::row::{SummaryRow, median};
 use super::{BenchResult, Subject};
 
 /// Numbers of subscribers, each with its value.

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::summary::{SummaryRow, name};
+use super::row::SummaryRow;
+use super::summary::name;
 use super::{BenchResult, BenchRun};
+use crate::format::number;
 use crate::redis_costs;
 
 /// Share of the time that the load test may wait for its core. Above it, another process used the core.
@@ -91,23 +93,6 @@ fn caveats(outcome: &BenchResult) -> String {
     text
 }
 
-pub(crate) fn number(value: f64) -> String {
-    match value.abs() {
-        large if large >= 1000.0 => {
-            let digits = format!("{value:.0}");
-            let head = digits.len() % 3;
-            let groups = digits.char_indices().map(|(index, digit)| {
-                if index > 0 && index % 3 == head { format!(",{digit}") } else { digit.to_string() }
-            });
-            groups.collect()
-        }
-        large if large >= 100.0 => format!("{value:.0}"),
-        large if large >= 10.0 => format!("{value:.1}"),
-        small if small >= 0.1 || small == 0.0 => format!("{value:.2}"),
-        _ => format!("{value:.4}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Subject::{Earshot, Nchan};
@@ -124,11 +109,5 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("In 1 of 2 runs messages were lost, duplicated or out of order"), "{text}");
-    }
-
-    #[test]
-    fn numbers_have_suitable_precision() {
-        let shown = [0.0, 0.0123, 4.944, 16.61, 122.2, 1000.0, 12_345.6, 171_661.0].map(number);
-        assert_eq!(shown, ["0.00", "0.0123", "4.94", "16.6", "122", "1,000", "12,346", "171,661"]);
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::Subject::{Centrifugo, Earshot, KernelBaseline, Nchan};
-use super::{BenchRun, Subject, summary};
+use super::{BenchRun, Subject, row};
 
 /// Size of the benchmark. The default takes about a quarter of an hour.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ fn single_cases(size: &Size) -> Vec<Case> {
 /// of the lower of the two rates is a valid load for both.
 pub(crate) fn half_load_cases(size: &Size, runs: &[BenchRun]) -> Vec<Case> {
     let highest =
-        |subject| summary::median(runs, "highest", subject, |metrics| Some(metrics.deliveries_per_second));
+        |subject| row::median(runs, "highest", subject, |metrics| Some(metrics.deliveries_per_second));
     let (Some(earshot), Some(kernel_baseline)) = (highest(Earshot), highest(KernelBaseline)) else {
         return Vec::new();
     };

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
-use super::server::{Programs, Server, pinned};
+use crate::local_server::{Programs, Server, pinned};
 use crate::record::{Latency, Record};
 use crate::redis_costs::RedisCosts;
 

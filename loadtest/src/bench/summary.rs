@@ -1,61 +1,10 @@
 //! Summarizes runs in rows: medians, ratios and whether goals are met.
 
-use serde::{Deserialize, Serialize};
-
 use super::Subject::{Centrifugo, Earshot, KernelBaseline, Nchan};
 use super::goals::{Goal, METRICS, MetricRow};
-use super::run::RunMetrics;
+use super::row::{SummaryRow, median, values};
 use super::{BenchResult, BenchRun, Subject, growth};
 use crate::report::validity::has_spare_capacity;
-
-/// Row of the summary table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SummaryRow {
-    /// Label.
-    #[serde(alias = "what")]
-    pub(crate) label: String,
-    /// Unit.
-    pub(crate) unit: String,
-    /// Median of the kernel baseline; `None` if not measured.
-    #[serde(alias = "bare_loop")]
-    pub(crate) kernel_baseline: Option<f64>,
-    /// Median of nchan.
-    pub(crate) nchan: Option<f64>,
-    /// Median of Centrifugo.
-    #[serde(default)]
-    pub(crate) centrifugo: Option<f64>,
-    /// Median of Earshot.
-    pub(crate) earshot: Option<f64>,
-    /// Lowest and highest value of Earshot.
-    pub(crate) spread: Option<(f64, f64)>,
-    /// Each goal with its result, and ratios to the other servers.
-    pub(crate) goals: Vec<String>,
-    /// For maximum rates: subjects with spare capacity.
-    #[serde(default)]
-    pub(crate) notes: Vec<String>,
-    /// Whether all goals are met; `None` without goals or values.
-    pub(crate) met: Option<bool>,
-}
-
-/// Median of a metric over all rounds of a case.
-pub(crate) fn median(
-    runs: &[BenchRun],
-    case: &str,
-    subject: Subject,
-    select: impl Fn(&RunMetrics) -> Option<f64>,
-) -> Option<f64> {
-    crate::median::median(values(runs, case, subject, select))
-}
-
-fn values(
-    runs: &[BenchRun],
-    case: &str,
-    subject: Subject,
-    select: impl Fn(&RunMetrics) -> Option<f64>,
-) -> Vec<f64> {
-    let of_it = runs.iter().filter(|run| run.case == case && run.subject == subject);
-    of_it.filter_map(|run| select(&run.metrics)).collect()
-}
 
 /// Builds the table.
 pub(crate) fn table(outcome: &BenchResult) -> Vec<SummaryRow> {
@@ -154,6 +103,7 @@ pub(super) mod tests {
     use super::*;
     use crate::bench::markdown;
     use crate::bench::plan::Size;
+    use crate::bench::run::RunMetrics;
 
     pub(in super::super) fn run(case: &str, subject: Subject, micros: f64) -> BenchRun {
         let metrics = RunMetrics { micros_per_delivery: Some(micros), clean: true, ..RunMetrics::default() };

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::constants::{Constants, FRAMING_BYTES, KERNEL_BYTES_PER_SOCKET};
 use super::model::Requirements;
-use crate::bench::markdown::number;
+use crate::format::number;
 
 /// Renders the requirements and the constants that they are based on.
 pub(crate) fn table(name: &str, constants: &Constants, requirements: &Requirements) -> String {

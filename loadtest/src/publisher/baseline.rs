@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use super::Outgoing;
-use super::connection::IO_TIMEOUT;
+use super::error::IO_TIMEOUT;
 
 /// First bytes of a publisher, which distinguish it from a subscriber.
 pub(crate) const PUBLISHER_HELLO: &str = "PUBLISH\r\n\r\n";

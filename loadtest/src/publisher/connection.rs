@@ -1,40 +1,12 @@
 //! Connection to publish over: Redis, or the HTTP API of the target. Blocks, preserves the order of messages, and never
 //! retries: the first attempt may have succeeded.
 
-use std::time::Duration;
-
-use earshot_client::http1::HttpError;
-
 use super::Outgoing;
 use super::baseline::BaselineConnection;
+use super::error::PublishError;
 use super::http::HttpConnection;
 use super::redis::RedisConnection;
 use crate::target::Target;
-
-/// Timeout for connecting and for each reply.
-pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why messages could not be published.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PublishError {
-    /// Redis is unreachable or returned an error.
-    #[error("Redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    /// The API of the target is unreachable.
-    #[error("HTTP API: {0}")]
-    Io(#[from] std::io::Error),
-    /// The response is not HTTP.
-    #[error("HTTP API: {0}")]
-    Http(#[from] HttpError),
-    /// The API rejected the request.
-    #[error("HTTP API: status {status}: {answer}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Start of the response body.
-        answer: String,
-    },
-}
 
 /// Where to publish.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use earshot_client::http1::ResponseParser;
 
 use super::Outgoing;
-use super::connection::{IO_TIMEOUT, PublishError};
+use super::error::{IO_TIMEOUT, PublishError};
 use crate::target::Target;
 
 /// Largest response body that is kept; usual ones are a few dozen bytes.

@@ -3,7 +3,7 @@
 use redis::{Client, Connection};
 
 use super::Outgoing;
-use super::connection::{IO_TIMEOUT, PublishError};
+use super::error::{IO_TIMEOUT, PublishError};
 
 /// An open connection.
 pub(crate) struct RedisConnection {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::PublishError;
+use super::error::PublishError;
 use crate::resources::thread::CpuShare;
 use crate::run::latencies;
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::resp::SUBSCRIBE_CHUNK;
 use super::{PublishCost, PublishPattern, RedisCosts};
-use crate::bench::markdown::number;
+use crate::format::number;
 
 /// Renders the table of several rounds.
 pub(crate) fn table(rounds: &[RedisCosts]) -> String {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::RunError;
-use crate::client::{ReadRate, SubscriberPlan, Transport};
 use crate::interrupt;
 use crate::publisher::{
     PublishResult, PublishTarget, PublishTotals, Publisher, PublisherConnection, Schedule,
@@ -22,6 +21,7 @@ use crate::resources::thread::CpuShare;
 use crate::run::Run;
 use crate::run_config::{Rate, RunConfig};
 use crate::sampler::Sampler;
+use crate::subscriber_plan::{ReadRate, SubscriberPlan, Transport};
 use crate::swarm::{ConnectMode, Swarm, SwarmCommand, SwarmConfig, SwarmResult};
 
 /// How often the state of the run is checked.

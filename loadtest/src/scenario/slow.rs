@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
-use crate::client::ReadRate;
 use crate::options::{Defaults, Options, share};
 use crate::record::Record;
 use crate::report::p99;
 use crate::run_config::is_selected;
+use crate::subscriber_plan::ReadRate;
 use crate::swarm::{ConnectMode, SwarmCommand};
 
 /// A share of the subscribers reads slowly or not at all.

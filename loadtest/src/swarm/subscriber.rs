@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::client::{Connection, ReadRate, ResumePoint, SubscriberPlan};
+use crate::client::{Connection, ResumePoint};
+use crate::subscriber_plan::{ReadRate, SubscriberPlan};
 
 /// State of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::subscriber::{ConnectPacing, ConnectQueue, Subscriber, SubscriberState};
 use super::timers::{Timer, Timers};
 use super::{ConnectMode, GeneratorCost, SourceAddresses, SwarmCommand, SwarmConfig, WorkerResult};
-use crate::client::{ClientError, ConnectOptions, Connection, ResumePoint, SubscriberPlan};
+use crate::client::{ClientError, ConnectOptions, Connection, ResumePoint};
 use crate::resources::thread::{CpuClock, CpuShare};
 use crate::run::Run;
+use crate::subscriber_plan::SubscriberPlan;
 use crate::tally::{self, Tally};
 
 mod churn;

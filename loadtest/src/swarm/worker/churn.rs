@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{READ_BUFFER_BYTES, Worker};
-use crate::client::{ReadRate, ResumePoint};
+use crate::client::ResumePoint;
+use crate::subscriber_plan::ReadRate;
 use crate::swarm::ChurnKind;
 use crate::swarm::subscriber::SubscriberState;
 use crate::swarm::timers::Timer;

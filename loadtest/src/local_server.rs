@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 /// How long a server may take to become ready.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-const NCHAN: &str = include_str!("../../bench/nchan.conf");
-const CENTRIFUGO: &str = include_str!("../../bench/centrifugo.json");
+const NCHAN: &str = include_str!("../bench/nchan.conf");
+const CENTRIFUGO: &str = include_str!("../bench/centrifugo.json");
 
 /// Paths of the programs.
 #[derive(Clone, Debug)]
