@@ -331,7 +331,7 @@ impl Node {
 
     /// Whether any broker connects to another process.
     pub fn has_remote_broker(&self) -> bool {
-        self.bindings.iter().any(|binding| matches!(binding.broker, Broker::Redis(_)))
+        self.bindings.iter().any(|binding| !matches!(binding.broker, Broker::Memory(_)))
     }
 }
 

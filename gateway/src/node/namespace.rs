@@ -10,9 +10,8 @@ use wildmatch::WildMatch;
 use super::backpressure_policy::BackpressurePolicy;
 use super::history::HistoryRules;
 pub use crate::auth::Access;
-use crate::broker::WhenUnavailable;
 use crate::broker::log::LogConfig;
-use earshot_redis_link::slot::slot;
+use crate::broker::{WhenUnavailable, broker_index};
 
 /// Channels of other programs on the same Redis, and of the gateway itself. A glob never matches them: a namespace
 /// must name such a channel exactly. docs/configuration.md lists them, too.
@@ -62,13 +61,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The index of the broker of a channel. Of several brokers, the slot of the channel selects one, as publishers
-    /// do.
+    /// The index of the broker of a channel.
     pub fn broker(&self, channel: &ChannelName) -> usize {
-        match &*self.brokers {
-            [only] => *only,
-            brokers => brokers[usize::from(slot(channel.as_str())) % brokers.len()],
-        }
+        self.brokers[broker_index(channel, self.brokers.len())]
     }
 }
 

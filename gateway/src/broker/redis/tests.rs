@@ -1,6 +1,6 @@
-//! The Redis broker against real `redis-server` processes, which are killed, stopped and refused as in life.
+//! The Redis broker with real `redis-server` processes that are killed, stopped and configured to reject.
 //!
-//! Owns the server and the listener under test. Waits for conditions with a deadline, never for a span of time.
+//! Owns the server and the handler under test. Waits for conditions with a deadline, never for a fixed time.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -29,10 +29,10 @@ mod rejection;
 mod slot_queue;
 mod subscription_table;
 
-/// The longest that anything may take.
+/// The deadline of every wait.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A `redis-server` of its own on a free port.
+/// A `redis-server` on a free port.
 struct Server {
     process: Child,
     port: u16,
@@ -48,7 +48,7 @@ impl Server {
             let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
             let process = spawn(port, &arguments, &dir);
             let mut server = Self { process, port, arguments, dir };
-            // Somebody else may have taken the port in between.
+            // Another process may have taken the port in between.
             if server.ready().await {
                 return server;
             }
@@ -89,7 +89,7 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// One command over a connection of its own.
+    /// Sends one command over a new connection.
     async fn command(&self, words: &[&str]) -> Value {
         self.command_as(&self.url(), words).await
     }
@@ -138,24 +138,24 @@ impl Drop for Server {
     }
 }
 
-/// What a listener was told, in order.
+/// The calls of a handler, in order.
 #[derive(Clone, Debug)]
 enum Event {
     Message(String, Bytes),
     Gap(TopicGap),
 }
 
-/// A listener that remembers.
+/// A handler that records its calls.
 #[derive(Default)]
 struct Recorder {
     events: Mutex<Vec<Event>>,
-    /// QueuePermit by a test that wants the listener to be slow.
+    /// Locked by a test that needs a slow handler.
     stall: Mutex<()>,
 }
 
 impl BrokerEventHandler for Recorder {
     fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
-        // Whoever stalls hands its worker's tasks to others first: the end of the stall may depend on one of them.
+        // Hands the tasks of this worker to others before it stalls: the end of the stall may depend on one of them.
         if self.stall.try_lock().is_err() {
             tokio::task::block_in_place(|| drop(self.stall.lock().unwrap()));
         }
@@ -203,7 +203,7 @@ impl Recorder {
         self.events().into_iter().filter_map(lost).collect()
     }
 
-    /// How many publications were heard on a channel.
+    /// The number of publications received on a channel.
     fn count(&self, channel: &str) -> usize {
         self.messages().iter().filter(|(name, _)| name == channel).count()
     }
@@ -213,7 +213,7 @@ impl Recorder {
     }
 }
 
-/// A broker, its listener, and what stops it.
+/// A broker, its handler, and its drain.
 struct Lab {
     recorder: Arc<Recorder>,
     drain: Drain,
@@ -252,14 +252,14 @@ impl Lab {
     }
 }
 
-/// For a queue without links.
+/// The fallback of a queue without links.
 fn inactive_fallback() -> LocalFallback {
     let state = LinkState::new("lab", "commands", String::new());
     state.up();
     LocalFallback { state: Arc::new(state), handler: Arc::new(Recorder::default()) }
 }
 
-/// Settings with short waits.
+/// Settings with short intervals.
 fn quick(url: &str) -> RedisSettings {
     RedisSettings {
         instance: ConnectConfig {
@@ -276,12 +276,12 @@ fn quick(url: &str) -> RedisSettings {
     }
 }
 
-/// The same, for one who counts commands: without probes.
+/// The same without probes, to count commands.
 fn silent(url: &str) -> RedisSettings {
     RedisSettings { probe_interval: None, ..quick(url) }
 }
 
-/// The same, for callers who wait no longer than that for an answer.
+/// The same with a short command timeout.
 fn impatient(url: &str, command_timeout: Duration) -> RedisSettings {
     let mut settings = quick(url);
     settings.instance.command_timeout = command_timeout;
@@ -292,7 +292,7 @@ fn channel(name: &str) -> Topic {
     Topic::Channel(ChannelName::parse(name).unwrap())
 }
 
-/// Waits until a condition holds, and fails with its description when it does not in time.
+/// Waits until a condition holds; fails with its description at the deadline.
 #[track_caller]
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();

@@ -7,7 +7,7 @@ const GRACE: Duration = ARRIVAL_GRACE;
 const LOCAL: bool = false;
 const REPLICATED: bool = true;
 
-/// A tracker that has received a first probe, and the moment of that.
+/// A tracker that has received a first probe, and the time of that.
 fn tracker() -> (ProbeTracker, Instant) {
     let now = Instant::now();
     let mut tracker = ProbeTracker::new(now);
@@ -52,7 +52,7 @@ async fn a_probe_without_an_acknowledgement_is_not_missing() {
 async fn concurrent_probes_may_be_executed_in_any_order() {
     let (mut tracker, start) = tracker();
     let older = tracker.send(start).number;
-    // ProbePublish over the subscriber connection before the command link answered for the older one.
+    // Published over the subscriber connection before the command link answered the older one.
     let newer = tracker.send(start + STEP).number;
     tracker.publish_on_subscription(newer);
     assert!(tracker.receive(newer));

@@ -1,4 +1,4 @@
-//! Publishing: in order, once or not at all, each caller with an answer of its own.
+//! Publishing: in order, at most once, with a result for each caller.
 
 use super::*;
 
@@ -9,7 +9,7 @@ async fn keeps_the_order_of_publications() {
     let lab = Lab::up(&server).await;
     lab.subscribe("order").await;
     let name = ChannelName::parse("order").unwrap();
-    // None is polled before the last is given, and they are polled from the last to the first.
+    // None is polled before the last is submitted, and they are polled from the last to the first.
     let mut answers: Vec<_> = (0..MANY)
         .map(|n| lab.broker.publish(&name, Bytes::from(n.to_string()), WhenUnavailable::Reject))
         .collect();
@@ -72,7 +72,7 @@ async fn a_long_outage_fails_commands_within_the_timeout() {
         let unavailable = answers.iter().filter(|answer| matches!(answer, Err(BrokerError::Unavailable(_))));
         assert_eq!(busy + unavailable.count(), 20, "{answers:?}");
         assert!(busy >= 9, "the queue holds ten, and one is looked at: {answers:?}");
-        // Those that expired make room again.
+        // Expired commands make room.
         while publish().await == Err(BrokerError::Busy) {
             assert!(begun.elapsed() < DEADLINE, "no room again");
         }
@@ -107,7 +107,7 @@ async fn commands_in_flight_are_never_sent_twice() {
     assert_eq!(server.calls("publish").await, 1, "only the second one");
 }
 
-/// Bytes that wait unread on the server's side of connections to `port`.
+/// Unread bytes on the server's side of connections to `port`.
 fn unread(port: u16) -> u64 {
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!("0100007F:{port:04X}");

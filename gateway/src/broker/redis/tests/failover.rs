@@ -1,5 +1,5 @@
-//! A name that leads new connections to another server for a while, and a network that drops bytes: each publication
-//! that Redis acknowledged is received, or a loss is reported for it.
+//! A name that temporarily resolves to another server, and a network that drops bytes: each acknowledged publication
+//! is received, or a gap is reported for it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ mod proxy;
 use proxy::{AnsweringProxy, Dropped, Proxy};
 
 const NUMBERS: &str = "numbers";
-/// A loss may be reported after what follows it, but not much later.
+/// A gap may be reported after the messages that follow it, but not much later.
 const LATE: Duration = Duration::from_secs(5);
 
-/// A listener that remembers when.
+/// A handler that records the times of its calls.
 #[derive(Default)]
 struct TimedRecorder(Mutex<Vec<(Instant, Event)>>);
 
@@ -52,10 +52,10 @@ impl TimedRecorder {
     }
 }
 
-/// Publishes 1, 2, 3 and so on, at one address, through whatever happens.
+/// Publishes 1, 2, 3 and so on at one address.
 struct Counting {
     name: &'static str,
-    /// Each number that Redis acknowledged, and when.
+    /// Each acknowledged number with its time.
     acknowledged: Arc<Mutex<Vec<(u64, Instant)>>>,
     stop: Arc<AtomicBool>,
 }
@@ -90,7 +90,7 @@ impl Counting {
         self.acknowledged.lock().unwrap().last().map_or(0, |(number, _)| *number)
     }
 
-    /// Checks that each acknowledged number was received, or that a loss was reported that begins before the number was
+    /// Checks that each acknowledged number was received, or that a gap was reported that begins before it was
     /// published. Returns how many were received and how many are missing.
     fn account(&self, diary: &TimedRecorder) -> (usize, usize) {
         let acknowledged: BTreeMap<u64, Instant> =
@@ -124,7 +124,7 @@ fn settings(url: &str) -> RedisSettings {
     RedisSettings { probe_interval: Some(Duration::from_secs(1)), ..quick(url) }
 }
 
-/// A broker behind a proxy, that has proven that it receives.
+/// A broker behind a proxy, after its first verified probe.
 async fn start(proxy: &Proxy) -> (Arc<TimedRecorder>, Arc<RedisBroker>, Drain) {
     let (diary, drain) = (Arc::new(TimedRecorder::default()), Drain::default());
     let broker = RedisBroker::start(settings(&proxy.url()), diary.clone(), &drain);
@@ -136,10 +136,10 @@ async fn start(proxy: &Proxy) -> (Arc<TimedRecorder>, Arc<RedisBroker>, Drain) {
     (diary, broker, drain)
 }
 
-/// Whose connections end when the name leads elsewhere.
+/// The connections that end when the name resolves to another server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cut {
-    /// All but subscriptions.
+    /// All except subscriptions.
     CommandLink,
     Subscriptions,
     Everything,
@@ -154,7 +154,7 @@ async fn cut(server: &Server, cut: Cut) {
     }
 }
 
-/// The name leads to another server for a while.
+/// The name resolves to another server for a while.
 async fn excursion(span: Duration, whose: Cut) {
     let (home, away) = (Server::start(&[]).await, Server::start(&[]).await);
     let proxy = Proxy::open(home.port).await;
@@ -172,7 +172,7 @@ async fn excursion(span: Duration, whose: Cut) {
     let after = through.last() + 200;
     eventually("it goes on", || through.last() >= after).await;
     let (heard, missing) = (Mutex::new(0), Mutex::new(0));
-    // As long as the links are on different servers, nothing that goes through the proxy can be heard.
+    // While the links are on different servers, nothing that goes through the proxy is received.
     eventually("what is published through the proxy is heard again", || diary.has("through", through.last()))
         .await;
     for publisher in [&through, &at_home, &at_away] {
@@ -183,7 +183,7 @@ async fn excursion(span: Duration, whose: Cut) {
     }
     eprintln!("{span:?} {whose:?}: {heard:?} heard, {missing:?} missing, {} losses", diary.gaps());
     assert!(diary.gaps() > 0 && *missing.lock().unwrap() > 0, "{span:?} {whose:?}: this shows nothing");
-    // There and back: at most one loss for the cut, and one for the link that stayed behind.
+    // There and back: at most one gap for the cut, and one for the stale link.
     assert!(diary.gaps() <= 4, "{span:?} {whose:?}: {} losses", diary.gaps());
     assert!(
         broker.links().iter().all(|link| link.reconnects <= 3),
@@ -279,7 +279,7 @@ async fn a_busy_server_causes_no_gap() {
         server.command(&["DEBUG", "SLEEP", pause]).await;
         let next = direct.last() + 50;
         eventually("the load flows", || diary.has("direct", next)).await;
-        // A subscription that stands behind a burst.
+        // A subscription after a burst.
         let burst = "x".repeat(1024 * 1024);
         for _ in 0..20 {
             server.command(&["PUBLISH", NUMBERS, &burst]).await;
@@ -298,7 +298,7 @@ async fn a_stalled_subscription_causes_no_gap() {
     let proxy = Proxy::open(server.port).await;
     let (diary, broker, _drain) = start(&proxy).await;
     let direct = Counting::start("direct", server.url());
-    // Longer than a probe is waited for before PING decides; the answer arrives together with the probe.
+    // Longer than the wait for a probe before PING decides; the reply arrives together with the probe.
     for span in [260, 300, 350, 400, 450, 600, 260, 300, 350, 400, 450, 600] {
         let next = direct.last() + 10;
         eventually("the load flows", || diary.has("direct", next)).await;
@@ -319,7 +319,7 @@ async fn a_server_that_answers_with_errors_only_is_not_ready() {
         let proxy = AnsweringProxy::open(server.port, reply, false).await;
         let url = format!("redis://127.0.0.1:{}", proxy.port);
         let mut settings = settings(&url);
-        // Nothing but the probes finds it.
+        // Only the probes detect it.
         (settings.ping_interval, settings.instance.rejected_retry_max) = (DEADLINE * 2, DEADLINE * 2);
         let lab = Lab::new(settings);
         lab.both_up().await;
@@ -336,7 +336,7 @@ async fn a_subscription_survives_a_command_link_that_answers_with_errors_only() 
     let server = Server::start(&[]).await;
     let proxy = AnsweringProxy::open(server.port, "-ERR no\r\n", true).await;
     let mut settings = settings(&format!("redis://127.0.0.1:{}", proxy.port));
-    // Longer than the time between two probes.
+    // Longer than the interval of the probes.
     settings.ping_interval = Duration::from_secs(1);
     let lab = Lab::new(settings);
     lab.both_up().await;

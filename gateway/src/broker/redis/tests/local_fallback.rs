@@ -1,4 +1,4 @@
-//! A node goes on by itself while Redis is away, in an order that its clients can live with.
+//! Delivery within the node while Redis is unavailable, in order.
 
 use super::*;
 
@@ -22,7 +22,7 @@ async fn delivers_locally_in_order() {
     let lab = Lab::new(silent(&server.url()));
     lab.both_up().await;
     down(&lab, &mut server).await;
-    // From before the moment at which the node is alone until after it.
+    // From before the fallback becomes active until after it.
     let begun = Instant::now();
     let mut answers = Vec::new();
     while begun.elapsed() < 2 * super::super::local_fallback::FALLBACK_AFTER {

@@ -1,4 +1,4 @@
-//! Logs: one sequence whoever writes, kept as long as it should be, and never continued over a loss.
+//! Logs: one sequence for all writers, kept for the configured time, and never continued after a loss.
 
 use earshot_protocol::{ClientInfo, StreamPosition};
 

@@ -1,5 +1,5 @@
-//! Two tables, two nodes, and slots that move between them: whatever happens in whatever order, every wish ends at the
-//! node that owns its slot, and whoever was deaf on the way is told.
+//! Two tables, two nodes, and slots that move between them: in any order of events, every subscription ends at the
+//! node that owns its slot, and every outage is reported.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -14,9 +14,9 @@ const TOPICS: u8 = 4;
 enum Step {
     Want(u8),
     Forget(u8),
-    /// The slot of a topic goes to the other node.
+    /// The slot of a topic moves to the other node.
     Move(u8),
-    /// A link begins a round, its node answers, the link hears of what ended.
+    /// A link begins a batch, its node answers, the link receives `sunsubscribe`.
     SyncBatch(usize),
     Answer(usize),
     Hear(usize),
@@ -40,10 +40,10 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Default)]
 struct Node {
     table: SubscriptionTable,
-    /// What the server carries for us.
+    /// The topics that the server carries.
     carries: HashSet<Topic>,
     flying: Option<SyncBatch>,
-    /// What the server has said to be no longer carried, in order.
+    /// The topics that the server unsubscribed, in order.
     ended: VecDeque<Topic>,
 }
 
@@ -52,9 +52,9 @@ struct World {
     nodes: [Node; 2],
     owner: HashMap<Topic, usize>,
     wanted: HashSet<Topic>,
-    /// Was heard, is not any more, and nobody was told.
+    /// Topics with an unreported outage.
     untold: HashSet<Topic>,
-    /// Was confirmed since it is wanted.
+    /// Topics that were confirmed while desired.
     heard: HashSet<Topic>,
 }
 
@@ -110,7 +110,7 @@ impl World {
                 carried.iter().for_each(|topic| self.deafen(topic));
                 let Node { table, flying, ended, .. } = &mut self.nodes[*node];
                 *flying = None;
-                // The link hands on what it heard before it gives the connection up.
+                // The link dispatches the waiting messages before it closes the connection.
                 ended.drain(..).for_each(|topic| table.on_server_unsubscribe(&topic, Instant::now()));
                 table.on_link_lost(Instant::now());
             }
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// Lets everything come to its end.
+    /// Completes everything in flight.
     fn settle(&mut self) {
         for _ in 0..20 {
             for node in 0..2 {

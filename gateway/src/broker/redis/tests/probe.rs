@@ -1,4 +1,4 @@
-//! The proof of hearing, and what it finds that an answered PING does not.
+//! The probes, and what they detect that an answered PING does not.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -45,7 +45,7 @@ async fn detects_a_server_that_publishers_no_longer_reach() {
     lab.both_up().await;
     lab.subscribe("news").await;
     eventually("it is proven", || is_proven(&lab)).await;
-    // The name leads to another server now, and only whoever connects anew comes to it: as the command link, here.
+    // The name resolves to another server, and only new connections reach it, as the command link here.
     way.lead_to(new.port);
     old.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     eventually("deafness is noticed", || {
@@ -103,7 +103,7 @@ async fn a_failure_of_the_command_link_does_not_end_the_subscription() {
     assert!(lab.recorder.gaps().is_empty());
 }
 
-/// A way to a server that can be led elsewhere for those who come anew.
+/// A proxy whose new connections can be directed to another server.
 struct Way {
     port: u16,
     target: Arc<AtomicU16>,
@@ -138,7 +138,7 @@ impl Way {
     }
 }
 
-/// What a server says to a connection, in pieces that are all held up.
+/// The bytes from a server to a connection, in chunks that are all delayed.
 async fn long_way(target: u16, each_way: Duration) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -176,7 +176,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_probe_proves_earlier_messages() {
     let server = Server::start(&[]).await;
-    // There and back takes longer than a probe is waited for.
+    // The round trip takes longer than the timeout of a probe.
     let port = long_way(server.port, probe::ROUND_TIMEOUT_MIN * 6 / 10).await;
     let mut settings = quick(&format!("redis://127.0.0.1:{port}"));
     settings.probe_interval = Some(Duration::from_millis(100));
@@ -185,7 +185,7 @@ async fn a_late_probe_proves_earlier_messages() {
     lab.both_up().await;
     let probes = server.calls("publish").await;
     let deadline = Instant::now() + DEADLINE;
-    // More than may be missed in a row.
+    // More than the number of misses that end the link.
     while server.calls("publish").await < probes + 3 * u64::from(probe::MISSES_WHILE_RECEIVING_MAX) {
         assert!(Instant::now() < deadline, "no more probes");
         tokio::time::sleep(Duration::from_millis(50)).await;

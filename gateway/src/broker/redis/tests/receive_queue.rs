@@ -1,4 +1,4 @@
-//! The hand-over alone: bounds and order.
+//! The receive queue alone: bounds and order.
 
 use redis::aio::AsyncPushSender;
 use redis::{PushInfo, PushKind};

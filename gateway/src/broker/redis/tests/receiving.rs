@@ -1,4 +1,4 @@
-//! What is published is heard: every byte, once, in order.
+//! Publications are received unchanged, once, in order.
 
 use super::*;
 
@@ -131,12 +131,12 @@ async fn a_full_queue_reports_a_gap_in_order_and_stays_bounded() {
         for n in 0..8000_u32 {
             last = Some(lab.broker.publish(&flood, Bytes::from(n.to_string()), WhenUnavailable::Reject));
         }
-        // The answer to the last PUBLISH comes by the other connection; the flood may still be on its way on this
-        // one, so the assertions below hold whatever part of it comes after the release.
+        // The reply to the last PUBLISH arrives on the other connection, and messages may still be in flight on this
+        // one. The assertions below hold for any number of messages after the release.
         futures::executor::block_on(last.unwrap()).unwrap();
         drop(stalled);
     }
-    // The first ones after the release may find the hand-over full, too.
+    // The first messages after the release may find a full queue, too.
     let begun = Instant::now();
     let mut after = 8000..;
     while lab.recorder.last_message().is_none_or(|data| number(&data) < 8000) {

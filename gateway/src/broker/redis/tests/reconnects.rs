@@ -1,4 +1,4 @@
-//! What breaks is noticed, said, and has_outage.
+//! Failures are detected and reported, and the link recovers.
 
 use super::*;
 
@@ -127,7 +127,7 @@ async fn messages_during_the_replay_follow_the_gap() {
     eventually("all that the server delivered is heard", || lab.recorder.messages().len() >= accepted).await;
     let events = lab.recorder.events();
     let lost = events.iter().position(|event| matches!(event, Event::Gap(_))).unwrap();
-    // What the server still counted as delivered to the old connection may come before the loss.
+    // Messages that the server delivered to the old connection may precede the gap.
     assert!(lost < 8, "{lost} messages before the loss");
     assert!(events.len() - lost > 8, "nothing came during the replay: {}", events.len());
 }

@@ -1,4 +1,4 @@
-//! What the server refuses: passwords, TLS, single channels.
+//! Rejections by the server: passwords, TLS, single channels.
 
 use super::*;
 
@@ -26,7 +26,7 @@ async fn reports_a_missing_password() {
     let lab = Lab::new(settings);
     let told = |link: &LinkStatus| link.error.as_ref().is_some_and(|cause| cause.contains("NOAUTH"));
     eventually("both links tell", || lab.broker.links().iter().all(told)).await;
-    // Had it been taken for an unreachable server, it would be tried again soon, and be let in.
+    // An unreachable server would be tried again soon, and would be reached.
     let admin = format!("redis://:right@127.0.0.1:{}", server.port);
     server.command_as(&admin, &["CONFIG", "SET", "requirepass", ""]).await;
     tokio::time::timeout(Duration::from_secs(3), lab.both_up()).await.expect_err("refusals are not hurried");

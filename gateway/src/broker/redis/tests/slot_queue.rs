@@ -1,4 +1,4 @@
-//! The requests of one slot: what did not run is sent again, in order, and nothing is overtaken.
+//! The commands of one slot: those not executed are sent again, in order, and none is overtaken.
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -10,7 +10,7 @@ use earshot_redis_link::NodeAddress;
 
 const HERE: &str = "127.0.0.1:7000";
 
-/// What a node answers, as it stands on the wire.
+/// A reply of a node in wire format.
 fn answer(line: &str) -> Value {
     redis::parse_redis_value(format!("{line}\r\n").as_bytes()).unwrap()
 }
@@ -27,7 +27,7 @@ fn subjects(batch: &Batch) -> Vec<String> {
     batch.requests.iter().map(|waiting| waiting.request.subject().to_owned()).collect()
 }
 
-/// A queue that holds publications on these channels, and what their callers are told, in the same order.
+/// A queue with publications on these channels, and their results in the same order.
 async fn queue(names: &[&'static str]) -> (SlotQueue, Vec<BoxFuture<'static, command_queue::CommandResult>>) {
     let state = Arc::new(LinkState::new("lab", "commands", String::new()));
     let alone = LocalFallback { state, handler: Arc::new(Recorder::default()) };

@@ -1,4 +1,4 @@
-//! The table alone: whatever happens in whatever order, the wire ends as it was wished last.
+//! The table alone: in any order of events, the wire state follows the last call.
 
 use std::collections::HashSet;
 
@@ -163,7 +163,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A server that believes what it is told.
+/// A server that executes every command.
 #[derive(Default)]
 struct World {
     table: SubscriptionTable,
@@ -214,7 +214,7 @@ impl World {
         let rejected_before = self.table.counts().rejected;
         self.table.apply(outcome);
         if self.table.counts().rejected == rejected_before {
-            // Never heard: the wish is gone with its refusal.
+            // Never active: the rejection ends the subscription.
             first_time.iter().for_each(|topic| {
                 self.wanted.remove(topic);
             });
@@ -225,7 +225,7 @@ impl World {
 proptest! {
     #[test]
     fn the_wire_state_follows_the_last_call(steps in proptest::collection::vec(step(), 0..60)) {
-        // A refusal of both kinds at once is not told apart by this world.
+        // This model does not distinguish two rejections at once.
         let mut world = World::default();
         let mut heard = false;
         for step in &steps {

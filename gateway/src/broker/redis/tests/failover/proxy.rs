@@ -1,4 +1,4 @@
-//! TCP proxies that lead elsewhere, drop bytes, or answer by themselves.
+//! TCP proxies that redirect, drop bytes, or reply themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -23,10 +23,10 @@ pub(super) enum Dropped {
 pub(super) struct Proxy {
     pub(super) port: u16,
     pub(super) target: AtomicU16,
-    /// Bytes are dropped: `Dropped` as a number from 1, or 0.
+    /// Whether bytes are dropped: `Dropped` as a number from 1, or 0.
     dropped: AtomicU16,
     pub(super) bytes: AtomicU64,
-    /// What comes on subscriptions waits.
+    /// The bytes of subscriptions are held.
     holds: AtomicBool,
 }
 
@@ -114,7 +114,7 @@ fn is_subscription(known: &mut bool, sent: &[u8]) -> bool {
     *known
 }
 
-/// A proxy that begins to answer by itself, everything with an error.
+/// A proxy that replies to everything with an error.
 pub(super) struct AnsweringProxy {
     pub(super) port: u16,
     pub(super) answers: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! What Redis loses, and what only looks like it.
+//! Losses in Redis, and changes that are not losses.
 
 use super::*;
 
@@ -106,7 +106,7 @@ async fn a_server_that_may_have_lost_a_log_reports_another_state() {
     lab.append("x").await;
     let begun = lab.read(0).await.origin.unwrap();
     assert!(begun.is_first_since(evicted) && !begun.is_first_since(absent));
-    // The server was replaced by another one, and is the primary again.
+    // The server was replaced by another one, and is primary again.
     server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
     server.command(&["REPLICAOF", "NO", "ONE"]).await;
     server.command(&["FLUSHALL"]).await;

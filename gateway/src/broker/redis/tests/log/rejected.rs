@@ -1,8 +1,8 @@
-//! What the server refuses leaves the log as it was.
+//! Rejections by the server leave the log unchanged.
 
 use super::*;
 
-/// A user with these rights, and a broker that is this user.
+/// A user with these permissions, and a broker with this user.
 async fn bob(server: &Server, rights: &[&str]) -> Lab {
     let rules = [&["ACL", "SETUSER", "bob", "reset", "on", ">pw"], rights].concat();
     server.command(&rules).await;
@@ -14,7 +14,7 @@ async fn bob(server: &Server, rights: &[&str]) -> Lab {
 #[track_caller]
 fn assert_refused<T: std::fmt::Debug>(answer: &Result<T, BrokerError>) {
     let Err(BrokerError::Rejected(why)) = answer else { panic!("{answer:?}") };
-    // Redis 7.0 says it otherwise where a script is refused half-way.
+    // Redis 7.0 has another message when a script is denied midway.
     assert!(why.starts_with("NOPERM") || why.contains("user executing the script can't"), "{why}");
 }
 
