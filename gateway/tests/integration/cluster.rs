@@ -246,10 +246,10 @@ async fn publications_of_a_client_stay_in_order_during_a_slot_move() {
     let moves = async {
         for step in 1..=6 {
             let (from, to) = ((home + step - 1) % 3, (home + step) % 3);
-            cluster.wait_for_one_epoch().await;
-            cluster.begin_slot_move("log:order", from, to).await;
+            cluster.resharding().wait_for_one_epoch().await;
+            cluster.resharding().begin_slot_move("log:order", from, to).await;
             tokio::task::yield_now().await;
-            cluster.finish_slot_move("log:order", from, to).await;
+            cluster.resharding().finish_slot_move("log:order", from, to).await;
         }
     };
     tokio::join!(publish, moves);
@@ -277,7 +277,7 @@ async fn log_is_complete_after_slot_moves() {
     let home = cluster.owner(NUMBERS).await;
     for step in 1..=4 {
         until("messages are flowing", async || (publisher.confirmed() >= 80 * step).then_some(())).await;
-        cluster.move_slot(NUMBERS, (home + usize::try_from(step).unwrap()) % 3).await;
+        cluster.resharding().move_slot(NUMBERS, (home + usize::try_from(step).unwrap()) % 3).await;
     }
     let receipts = publisher.finish().await;
     for (index, receipt) in receipts.iter().enumerate() {

@@ -133,7 +133,7 @@ async fn subscriptions_follow_a_moved_slot() {
     }
     let publisher = ClusterPublisher::sharded(&cluster, NUMBERS);
     for step in 1..=6 {
-        cluster.move_slot(NUMBERS, (home + step) % 3).await;
+        cluster.resharding().move_slot(NUMBERS, (home + step) % 3).await;
         let sent = publisher.sent();
         for (subscriber, ledger) in &mut subscribers {
             ledger.read(subscriber, sent + 5).await;
@@ -164,7 +164,7 @@ async fn all_channels_are_subscribed_after_resharding() {
             moving.push(name.as_str());
         }
     }
-    cluster.reshard(&moving, 0).await;
+    cluster.resharding().reshard(&moving, 0).await;
     socket.resubscribe_after_gaps(moving.len()).await;
     until("every subscription is active", async || {
         let confirmed = gateway.metric("earshot_redis_subscriptions", &[r#"state="active""#]).await as usize;
@@ -203,7 +203,7 @@ async fn subscribing_during_slot_moves_succeeds() {
     };
     let reshard = async {
         for to in [0, 1, 2] {
-            cluster.reshard(&as_strs(&moving), to).await;
+            cluster.resharding().reshard(&as_strs(&moving), to).await;
         }
         done.store(true, Ordering::Relaxed);
     };
@@ -332,7 +332,7 @@ async fn log_with_sharded_pubsub_moves_without_a_gap() {
     let home = cluster.owner("log:a").await;
     for number in 1..=20_u64 {
         if number % 5 == 0 {
-            cluster.move_slot("log:a", (home + usize::try_from(number).unwrap()) % 3).await;
+            cluster.resharding().move_slot("log:a", (home + usize::try_from(number).unwrap()) % 3).await;
         }
         gateway.publish("log:a", &number.to_string()).await;
     }

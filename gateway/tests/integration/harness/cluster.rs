@@ -1,6 +1,7 @@
 //! A real Redis Cluster on free ports; its nodes can crash, hang and restart, and its slots can move.
 
-use std::collections::BTreeSet;
+mod resharding;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,6 +12,7 @@ use tempfile::TempDir;
 use super::certificates::{Authority, FAR, Issued};
 use super::process::{Process, free_port};
 use super::until;
+use resharding::Resharding;
 
 /// The node timeout: a node is marked as failing after this time.
 const NODE_TIMEOUT: &str = "1000";
@@ -284,64 +286,9 @@ impl Cluster {
         .await
     }
 
-    /// Moves the slot of a name to another node, with its keys, as `redis-cli --cluster reshard` does.
-    pub(crate) async fn move_slot(&self, name: &str, to: usize) {
-        self.reshard(&[name], to).await;
-    }
-
-    /// Moves the slots of names to one node, which then has the highest configuration epoch.
-    pub(crate) async fn reshard(&self, names: &[&str], to: usize) {
-        self.wait_for_one_epoch().await;
-        for name in names {
-            let from = self.owner(name).await;
-            if from != to {
-                self.begin_slot_move(name, from, to).await;
-                self.finish_slot_move(name, from, to).await;
-            }
-        }
-    }
-
-    /// Waits until all nodes have the same current epoch. A node with an older one could claim the slot again with a
-    /// conflicting epoch.
-    pub(crate) async fn wait_for_one_epoch(&self) {
-        until("the nodes have the same epoch", async || {
-            let mut epochs = BTreeSet::new();
-            for node in self.running_nodes() {
-                let info: String = self.try_command(node, &["CLUSTER", "INFO"]).await?;
-                epochs
-                    .insert(info.lines().find(|line| line.starts_with("cluster_current_epoch:"))?.to_owned());
-            }
-            (epochs.len() == 1).then_some(())
-        })
-        .await;
-    }
-
-    /// First half of a slot move: marks the slot as migrating.
-    pub(crate) async fn begin_slot_move(&self, name: &str, from: usize, to: usize) {
-        let slot = self.slot(name).await.to_string();
-        let (from_id, to_id) = (self.nodes[from].id.clone(), self.nodes[to].id.clone());
-        self.run(to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]).await;
-        self.run(from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]).await;
-    }
-
-    /// Second half of a slot move: migrates the keys and assigns the slot.
-    pub(crate) async fn finish_slot_move(&self, name: &str, from: usize, to: usize) {
-        let slot = self.slot(name).await.to_string();
-        let (to_id, port) = (self.nodes[to].id.clone(), self.nodes[to].port.to_string());
-        loop {
-            let keys: Vec<String> = self.command(from, &["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
-            for key in &keys {
-                self.run(from, &["MIGRATE", "127.0.0.1", &port, key, "0", "5000"]).await;
-            }
-            if keys.is_empty() {
-                break;
-            }
-        }
-        // Notify the other nodes too, as `redis-cli` does: gossip alone may reach them late or out of order.
-        let rest = self.running_nodes().filter(|node| *node < self.primaries && *node != to && *node != from);
-        for node in [to, from].into_iter().chain(rest) {
-            self.run(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]).await;
-        }
+    /// Moves slots between nodes.
+    pub(crate) fn resharding(&self) -> Resharding<'_> {
+        Resharding(self)
     }
 }
 

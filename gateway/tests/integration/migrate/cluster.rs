@@ -87,7 +87,7 @@ async fn moving_slot_is_followed() {
     let mut process = migrate.with(&["--rest", "cluster:{nest}:", "--rate", "200"]).start();
     until("some have come", async || (count_all(&cluster).await > 0).then_some(())).await;
     let owner = cluster.owner("{nest}").await;
-    cluster.move_slot("{nest}", (owner + 1) % NODES).await;
+    cluster.resharding().move_slot("{nest}", (owner + 1) % NODES).await;
     finish(&mut process).await.expect(0);
     let found = read_all(&cluster).await;
     // Moving a slot shifts the TTLs of its keys by some milliseconds.
