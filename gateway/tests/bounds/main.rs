@@ -1,8 +1,8 @@
-//! What one connection can cost, counted by the allocator itself: clients that send whatever they may and read nothing,
-//! over WebSocket and SSE, beside a Redis that answers and beside one that hangs.
+//! The memory of one connection at worst, counted by the allocator: clients that send as much as they may and read
+//! nothing, over WebSocket and SSE, with a Redis that answers and with one that hangs.
 //!
 //! The bound is the formula of `docs/operations.md`. A seed can be repeated: `EARSHOT_SEED=… cargo test -p earshot-gateway
-//! --test bounds`. Clients must never read what the gateway sends.
+//! --test bounds`. Clients never read what the gateway sends.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,9 +11,10 @@
 )]
 
 mod tiny;
+mod wire;
 
 use std::alloc::System;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -22,14 +23,15 @@ use std::time::{Duration, Instant};
 use earshot::config::{Config, Flags};
 use earshot::gateway::Gateway;
 use fastrand::Rng;
-use socket2::{Domain, Protocol, Socket, Type};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+use wire::{HANDSHAKE, connect, frame, read_until};
 
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// The allocator counts for all threads: one test at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+static SERIAL: Mutex<()> = Mutex::new(());
 
 const CONFIG: &str = r#"
 [gateway]
@@ -84,14 +86,14 @@ const KIB: usize = 1024;
 /// The formula of `docs/operations.md`, with the limits above.
 const CONNECTION: usize = (256 + 256 + 4 * 64 + 64 + 256 + 512) * KIB;
 
-/// What does not belong to a connection: the runtimes, the links to Redis, the test itself.
+/// Memory that does not belong to a connection: the runtimes, the links to Redis, the test itself.
 const OTHER: usize = 2 * KIB * KIB;
 
-/// Connections at a time, and the messages that each of them tries to send.
+/// Connections at a time, and the messages that each of them sends.
 const CONNECTIONS: usize = 8;
 const MESSAGES: usize = 300;
 
-/// Channels with a history, and what each of them is filled with: more than it keeps.
+/// Channels with a history, and the publications that fill each of them: more than it keeps.
 const CHANNELS: usize = 24;
 const FILL: usize = 40;
 const FILL_BYTES: usize = 8 * KIB;
@@ -99,15 +101,15 @@ const FILL_BYTES: usize = 8 * KIB;
 /// Cases in one run.
 const CASES: u64 = 8;
 
-/// How long anything may take; generous, because the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of each step; generous, because the machine may be busy.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// So long nothing more must be taken from any client before a case is over.
-const QUIET: Duration = Duration::from_millis(300);
+/// A case is over when no client could send anything for this long.
+const QUIET_INTERVAL: Duration = Duration::from_millis(300);
 
 #[test]
-fn whatever_a_client_sends_or_does_not_read_its_connection_costs_a_bounded_amount() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+fn bounds_the_memory_of_a_connection() {
+    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let redis = Redis::start();
     let running = Running::start(&CONFIG.replace("REDIS", &redis.url));
     let cursor = running.fill();
@@ -138,22 +140,22 @@ fn whatever_a_client_sends_or_does_not_read_its_connection_costs_a_bounded_amoun
         if hangs {
             redis.signal("CONT");
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while held() > before + OTHER {
             assert!(Instant::now() < deadline, "EARSHOT_SEED={seed}: {} bytes are kept", held() - before);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    println!("{most} bytes at most, {} KiB a connection are promised", CONNECTION / KIB);
+    println!("peak: {most} bytes; limit: {} KiB for each connection", CONNECTION / KIB);
     running.stop();
 }
 
-/// Lets every client send what it can, one after the other, until nothing more is taken; the most bytes on the heap.
+/// Lets every client send as much as the gateway accepts. Returns the peak of bytes on the heap.
 fn flood(clients: &mut [Client], rng: &mut Rng) -> usize {
     let (mut most, mut progress) = (held(), Instant::now());
-    let deadline = Instant::now() + PATIENCE;
-    while progress.elapsed() < QUIET {
-        assert!(Instant::now() < deadline, "the clients never come to an end");
+    let deadline = Instant::now() + TIMEOUT;
+    while progress.elapsed() < QUIET_INTERVAL {
+        assert!(Instant::now() < deadline, "the clients keep sending");
         for client in &mut *clients {
             if client.send(rng) {
                 progress = Instant::now();
@@ -173,10 +175,10 @@ fn held() -> usize {
 
 /// Bytes on the heap once they no longer change by much.
 fn settled() -> usize {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let (mut last, mut since) = (held(), Instant::now());
     while since.elapsed() < Duration::from_millis(200) {
-        assert!(Instant::now() < deadline, "the heap does not come to rest");
+        assert!(Instant::now() < deadline, "the heap keeps changing");
         std::thread::sleep(Duration::from_millis(10));
         let now = held();
         if now.abs_diff(last) > 64 * KIB {
@@ -199,9 +201,9 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "redis-server does not answer");
+            assert!(Instant::now() < deadline, "redis-server does not accept connections");
             std::thread::sleep(Duration::from_millis(10));
         }
         Self { child, url: format!("redis://127.0.0.1:{port}/0") }
@@ -245,7 +247,7 @@ impl Running {
         Self { gateway, runtime, address }
     }
 
-    /// Fills the histories; the cursor of a stream of all of them that has missed everything.
+    /// Fills the histories. Returns the cursor of a stream of all of them that has missed everything.
     fn fill(&self) -> String {
         let mut stream = connect(self.address, 64 * KIB);
         write!(stream, "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", stream_path()).unwrap();
@@ -273,18 +275,15 @@ impl Running {
     }
 }
 
-const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-
-/// A client that reads nothing but what its handshake needs.
+/// A client that reads only the response to its handshake.
 struct Client {
     socket: TcpStream,
-    /// What is left of the message that is being sent.
+    /// The rest of the message that is being sent.
     message: Vec<u8>,
-    /// Messages that may yet be sent.
+    /// Messages that are left to send.
     left: usize,
     id: usize,
-    /// It does nothing but publish on a channel that it waits for.
+    /// It only publishes, on a channel whose subscription is not confirmed.
     floods: bool,
 }
 
@@ -309,7 +308,7 @@ impl Client {
         client
     }
 
-    /// Sends what the gateway takes; whether it took anything.
+    /// Sends what the gateway accepts. Returns whether it accepted anything.
     fn send(&mut self, rng: &mut Rng) -> bool {
         let mut some = false;
         loop {
@@ -338,7 +337,7 @@ impl Client {
     }
 }
 
-/// A subscription that Redis must confirm, and then large publications on the same channel.
+/// A subscribe command that waits for Redis, then large publications on the same channel.
 fn flooding(id: usize) -> String {
     if id == 2 {
         return r#"{"id":2,"subscribe":{"channel":"away:flood"}}"#.to_owned();
@@ -346,7 +345,7 @@ fn flooding(id: usize) -> String {
     format!(r#"{{"id":{id},"publish":{{"channel":"away:flood","data":"{}"}}}}"#, "x".repeat(60_000))
 }
 
-/// Any command, about any channel.
+/// A random command on a random channel.
 fn command(id: usize, rng: &mut Rng) -> String {
     let channel = match rng.u8(..8) {
         0..4 => format!("kept:{}", rng.usize(..CHANNELS)),
@@ -370,33 +369,4 @@ fn command(id: usize, rng: &mut Rng) -> String {
 fn stream_path() -> String {
     let channels: Vec<String> = (0..CHANNELS).map(|channel| format!("channel=kept:{channel}")).collect();
     format!("/sse?{}", channels.join("&"))
-}
-
-/// A connection whose kernel takes little, so that what it does not read waits in the gateway.
-fn connect(address: SocketAddr, receive: usize) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-    socket.set_recv_buffer_size(receive).unwrap();
-    socket.connect(&address.into()).unwrap();
-    let socket = TcpStream::from(socket);
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-/// A text message; its mask changes nothing.
-fn frame(text: &str) -> Vec<u8> {
-    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
-    let mut frame = vec![0x81, 0xfe, length[0], length[1], 0, 0, 0, 0];
-    frame.extend_from_slice(text.as_bytes());
-    frame
-}
-
-/// Reads until what came contains `word` and ends with `end`.
-fn read_until(socket: &mut TcpStream, end: &[u8], word: &[u8]) -> String {
-    let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
-    while !(answer.ends_with(end) && answer.windows(word.len()).any(|window| window == word)) {
-        let read = socket.read(&mut chunk).unwrap();
-        assert!(read > 0, "closed: {}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&chunk[..read]);
-    }
-    String::from_utf8_lossy(&answer).into_owned()
 }

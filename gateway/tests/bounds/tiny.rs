@@ -8,7 +8,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::PoisonError;
 
-use super::{ALONE, HANDSHAKE, KIB, Running, connect, frame, held, read_until, settled};
+use super::wire::{HANDSHAKE, connect, frame, read_until};
+use super::{KIB, Running, SERIAL, held, settled};
 
 const CONFIG: &str = r#"
 [gateway]
@@ -64,7 +65,7 @@ const QUIET_ROUNDS: usize = 40;
 
 #[test]
 fn bounds_the_memory_of_a_slow_client_for_payloads_of_one_byte() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let running = Running::start(CONFIG);
     let mut publisher = connect(running.address, 64 * KIB);
     open_websocket(&mut publisher, "{}");
