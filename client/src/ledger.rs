@@ -31,7 +31,7 @@ enum Gap {
 
 /// The sums of a ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct LedgerCounts {
     /// Distinct messages received.
     pub delivered: u64,
     /// Missing, and reported by a gap notice.
@@ -46,7 +46,7 @@ pub struct Counts {
     pub gaps: u64,
 }
 
-impl Counts {
+impl LedgerCounts {
     /// The sum of both.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -130,7 +130,7 @@ impl Ledger {
         self.gap = Gap::Allowed;
     }
 
-    /// Counts the numbers up to `published` that have not arrived as missing.
+    /// LedgerCounts the numbers up to `published` that have not arrived as missing.
     pub fn close(&mut self, published: u64) {
         if published >= self.next {
             self.skip_to(published + 1);
@@ -174,8 +174,8 @@ impl Ledger {
     }
 
     /// The sums so far. Numbers after the last one are not counted: see [`Ledger::close`].
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> LedgerCounts {
+        LedgerCounts {
             delivered: self.delivered,
             reported: self.reported,
             lost: self.missing.iter().map(|gap| gap.end - gap.start).sum(),
@@ -240,7 +240,7 @@ mod tests {
             }
         }
         ledger.close(published);
-        let Counts { delivered, reported, lost, late, duplicates, gaps } = ledger.counts();
+        let LedgerCounts { delivered, reported, lost, late, duplicates, gaps } = ledger.counts();
         assert_eq!(delivered + reported + lost, published, "{events:?}");
         [delivered, reported, lost, late + duplicates, gaps]
     }

@@ -48,7 +48,7 @@ pub(crate) struct TallyEntry {
 
 /// Event counts over all subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct TallyCounts {
     /// Messages of a channel that was not subscribed to.
     pub(crate) misrouted: u64,
     /// Payloads that differ from what was published.
@@ -67,7 +67,7 @@ pub(crate) struct Counts {
     pub(crate) retries: u64,
 }
 
-impl Counts {
+impl TallyCounts {
     fn add(&mut self, other: &Self) {
         let Self { misrouted, altered, from_other_runs, gaps, skipped, recovered, unrecovered, retries } =
             *other;
@@ -116,7 +116,7 @@ pub(crate) struct Tally {
     /// From due to subscribed within measured periods: subscribers that returned.
     pub(crate) reconnect_latency: Histogram<u64>,
     /// Event counts.
-    pub(crate) counts: Counts,
+    pub(crate) counts: TallyCounts,
     recent: Histogram<u64>,
     unflushed: Unflushed,
 }
@@ -129,7 +129,7 @@ impl Tally {
             cohorts,
             connect_latency: latencies(),
             reconnect_latency: latencies(),
-            counts: Counts::default(),
+            counts: TallyCounts::default(),
             recent: coarse_latencies(),
             unflushed: Unflushed::default(),
         }

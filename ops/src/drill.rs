@@ -86,9 +86,9 @@ pub struct External {
     pub redis: ConnectConfig,
     /// Address on which the drill listens in place of that Redis, if the gateway connects through the drill.
     pub proxy: Option<String>,
-    /// A `pubsub` channel on which nobody else publishes.
+    /// A `pubsub` channel on which no other client publishes.
     pub channel: String,
-    /// A `stream` channel on which nobody else publishes, if there is one.
+    /// A `stream` channel on which no other client publishes, if there is one.
     pub stream_channel: Option<String>,
 }
 

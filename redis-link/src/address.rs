@@ -22,7 +22,7 @@ const PATH_ENCODE_SET: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'.').rem
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// Where it listens.
-    pub endpoint: Endpoint,
+    pub endpoint: ServerEndpoint,
     /// Whether to use TLS.
     pub tls: bool,
     /// Whether the URL requires certificate verification (`ssl_cert_reqs=required`); valid only with TLS.
@@ -37,7 +37,7 @@ pub struct Address {
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
+pub enum ServerEndpoint {
     /// A TCP port. An IPv6 address has no brackets.
     Tcp {
         /// A name or an address.
@@ -88,7 +88,7 @@ impl Address {
 
     /// A server without credentials, on database 0.
     pub(super) fn tcp(host: String, port: Option<u16>) -> Self {
-        let endpoint = Endpoint::Tcp { host, port };
+        let endpoint = ServerEndpoint::Tcp { host, port };
         Self { endpoint, tls: false, verify: false, username: None, password: None, database: None }
     }
 
@@ -114,19 +114,19 @@ impl Address {
     /// The URL without credentials and database: `scheme://host:port`.
     pub fn location(&self) -> String {
         match &self.endpoint {
-            Endpoint::Tcp { .. } => format!("{}://{}", self.scheme(), self.host_port()),
-            Endpoint::Unix(path) => format!("unix://{}", path.display()),
+            ServerEndpoint::Tcp { .. } => format!("{}://{}", self.scheme(), self.host_port()),
+            ServerEndpoint::Unix(path) => format!("unix://{}", path.display()),
         }
     }
 
     /// `host:port`, an IPv6 address in brackets; or the path of the socket.
     pub fn host_port(&self) -> String {
         match &self.endpoint {
-            Endpoint::Tcp { host, port } if host.contains(':') => {
+            ServerEndpoint::Tcp { host, port } if host.contains(':') => {
                 format!("[{host}]:{}", port.unwrap_or(DEFAULT_PORT))
             }
-            Endpoint::Tcp { host, port } => format!("{host}:{}", port.unwrap_or(DEFAULT_PORT)),
-            Endpoint::Unix(path) => path.display().to_string(),
+            ServerEndpoint::Tcp { host, port } => format!("{host}:{}", port.unwrap_or(DEFAULT_PORT)),
+            ServerEndpoint::Unix(path) => path.display().to_string(),
         }
     }
 
@@ -142,11 +142,11 @@ impl Address {
     fn with_credentials(&self, credentials: &str) -> String {
         let database = self.database.unwrap_or(0);
         match &self.endpoint {
-            Endpoint::Tcp { .. } => {
+            ServerEndpoint::Tcp { .. } => {
                 let verify = if self.verify { "?ssl_cert_reqs=required" } else { "" };
                 format!("{}://{credentials}{}/{database}{verify}", self.scheme(), self.host_port())
             }
-            Endpoint::Unix(path) => {
+            ServerEndpoint::Unix(path) => {
                 let path = path.to_string_lossy();
                 format!("unix://{credentials}{}?db={database}", utf8_percent_encode(&path, &PATH_ENCODE_SET))
             }
@@ -191,7 +191,7 @@ fn parse_tcp(rest: &str, tls: bool) -> Result<Address, String> {
         "" => None,
         number => Some(parse_database(number)?),
     };
-    Ok(Address { endpoint: Endpoint::Tcp { host, port }, tls, verify, username, password, database })
+    Ok(Address { endpoint: ServerEndpoint::Tcp { host, port }, tls, verify, username, password, database })
 }
 
 fn parse_unix(rest: &str) -> Result<Address, String> {
@@ -205,7 +205,7 @@ fn parse_unix(rest: &str) -> Result<Address, String> {
     if path.len() < 2 {
         return Err("has no path; expected unix:///run/redis.sock".into());
     }
-    let endpoint = Endpoint::Unix(decode(path)?.into());
+    let endpoint = ServerEndpoint::Unix(decode(path)?.into());
     let (username, password) = credentials;
     let mut address = Address { endpoint, tls: false, verify: false, username, password, database: None };
     for (key, value) in
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn parses_the_url_of_a_unix_socket() {
         let address = Address::parse("redis+unix://:hunter2@/run/re%20dis.sock?db=3&user=bob").unwrap();
-        assert_eq!(address.endpoint, Endpoint::Unix("/run/re dis.sock".into()));
+        assert_eq!(address.endpoint, ServerEndpoint::Unix("/run/re dis.sock".into()));
         assert_eq!((address.database, address.username.as_deref()), (Some(3), Some("bob")));
         assert_eq!(address.to_string(), "unix://***@/run/re%20dis.sock?db=3");
         assert_eq!(address.location(), "unix:///run/re dis.sock");

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::address::{Address, Endpoint};
+use super::address::{Address, ServerEndpoint};
 use super::{ConnectConfig, LinkError};
 
 /// Host and port of a cluster node.
@@ -30,8 +30,8 @@ impl NodeAddress {
     /// The node in the URL; `None` for a Unix socket or an invalid URL.
     pub fn from_config(config: &ConnectConfig) -> Option<Self> {
         match Address::parse(&config.url).ok()?.endpoint {
-            Endpoint::Tcp { host, port } => Some(Self { host, port: Address::port_or_default(port) }),
-            Endpoint::Unix(_) => None,
+            ServerEndpoint::Tcp { host, port } => Some(Self { host, port: Address::port_or_default(port) }),
+            ServerEndpoint::Unix(_) => None,
         }
     }
 }
@@ -52,7 +52,7 @@ impl ConnectConfig {
     pub fn for_node(&self, node: &NodeAddress) -> Self {
         let mut config = self.clone();
         if let Ok(address) = Address::parse(&self.url) {
-            let endpoint = Endpoint::Tcp { host: node.host.clone(), port: Some(node.port) };
+            let endpoint = ServerEndpoint::Tcp { host: node.host.clone(), port: Some(node.port) };
             config.url = Address { endpoint, ..address }.url();
         }
         config

@@ -11,7 +11,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, Value};
 
-use super::address::{Address, Endpoint};
+use super::address::{Address, ServerEndpoint};
 use super::error::LinkError;
 use super::stream::resolve;
 
@@ -88,7 +88,7 @@ impl RoleWatch {
     }
 
     async fn dns_changed(&self) -> bool {
-        let (Endpoint::Tcp { host, port }, Some(peer)) = (&self.address.endpoint, self.peer) else {
+        let (ServerEndpoint::Tcp { host, port }, Some(peer)) = (&self.address.endpoint, self.peer) else {
             return false;
         };
         // A failed lookup is no reason to reconnect.

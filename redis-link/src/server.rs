@@ -13,7 +13,7 @@ use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError};
 use rustls::ClientConfig;
 
-use super::address::{Address, Endpoint};
+use super::address::{Address, ServerEndpoint};
 use super::early_reply::{EarlyReply, Tap};
 use super::error::{AuthContext, LinkError};
 use super::stream::{Deadline, Stream, connect, server_name};
@@ -61,7 +61,7 @@ impl Server {
 
     /// The same credentials at another address.
     pub(super) fn with_address(&self, host: String, port: u16) -> Self {
-        let endpoint = Endpoint::Tcp { host, port: Some(port) };
+        let endpoint = ServerEndpoint::Tcp { host, port: Some(port) };
         Self { address: Address { endpoint, ..self.address.clone() }, ..self.clone() }
     }
 
@@ -157,7 +157,7 @@ impl Server {
         let Some(config) = &credentials.tls else {
             return if is_tls_server(peer).await { LinkError::tls_server(&host) } else { link_error };
         };
-        let Endpoint::Tcp { host: name, .. } = &self.address.endpoint else { return link_error };
+        let ServerEndpoint::Tcp { host: name, .. } = &self.address.endpoint else { return link_error };
         let Ok(name) = server_name(&self.tls, name) else { return link_error };
         match post_handshake_alert(peer, name, Arc::clone(config)).await {
             Some(alert) => LinkError::from_handshake(&alert, &host, &self.tls),

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::address::{Address, Endpoint};
+use super::address::{Address, ServerEndpoint};
 use super::error::LinkError;
 use super::tls::TlsConfig;
 use super::tls_probe::until_plaintext_reply;
@@ -62,8 +62,8 @@ pub(super) async fn connect(
 ) -> Result<(Stream, Option<SocketAddr>), LinkError> {
     let shown = address.host_port();
     let (host, port) = match &address.endpoint {
-        Endpoint::Tcp { host, port } => (host, Address::port_or_default(*port)),
-        Endpoint::Unix(path) => {
+        ServerEndpoint::Tcp { host, port } => (host, Address::port_or_default(*port)),
+        ServerEndpoint::Unix(path) => {
             let connected = UnixStream::connect(path).await;
             let stream = connected.map_err(|error| {
                 LinkError::Unreachable(format!("cannot connect to the socket {shown}: {error}"))

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use earshot_redis_link::address::{Address, Endpoint};
+use earshot_redis_link::address::{Address, ServerEndpoint};
 
 /// A valid URL of a Redis server. Formatting it redacts user and password.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ impl RedisUrl {
     /// The default server: `redis://127.0.0.1:6379`.
     pub(super) fn local() -> Self {
         Self::of(Address {
-            endpoint: Endpoint::Tcp { host: "127.0.0.1".into(), port: Some(6379) },
+            endpoint: ServerEndpoint::Tcp { host: "127.0.0.1".into(), port: Some(6379) },
             tls: false,
             verify: false,
             username: None,

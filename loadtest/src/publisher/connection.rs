@@ -4,7 +4,7 @@
 use super::Outgoing;
 use super::baseline::BaselineConnection;
 use super::error::PublishError;
-use super::http::HttpConnection;
+use super::http::ApiConnection;
 use super::redis::RedisConnection;
 use crate::target::Target;
 
@@ -47,7 +47,7 @@ impl std::fmt::Display for PublishTarget {
 #[derive(Debug)]
 pub(crate) enum PublisherConnection {
     /// To the HTTP API.
-    Http(HttpConnection),
+    Http(ApiConnection),
     /// To Redis.
     Redis(RedisConnection),
     /// To the kernel baseline.
@@ -62,7 +62,7 @@ impl PublisherConnection {
         api_key: Option<&str>,
     ) -> Result<Self, PublishError> {
         Ok(match settings {
-            PublishTarget::Http => Self::Http(HttpConnection::open(target, api_key)?),
+            PublishTarget::Http => Self::Http(ApiConnection::open(target, api_key)?),
             PublishTarget::Redis(url) => Self::Redis(RedisConnection::open(url)?),
             PublishTarget::KernelBaseline => {
                 Self::KernelBaseline(BaselineConnection::open(target.address())?)

@@ -15,7 +15,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// An open connection.
 #[derive(Debug)]
-pub(crate) struct HttpConnection {
+pub(crate) struct ApiConnection {
     stream: TcpStream,
     target: Target,
     /// Part of each request head between the path and the content length.
@@ -24,7 +24,7 @@ pub(crate) struct HttpConnection {
     unread: Vec<u8>,
 }
 
-impl HttpConnection {
+impl ApiConnection {
     pub(super) fn open(target: &Target, api_key: Option<&str>) -> Result<Self, PublishError> {
         let stream = TcpStream::connect_timeout(&target.address(), IO_TIMEOUT)?;
         stream.set_nodelay(true)?;

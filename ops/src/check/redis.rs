@@ -23,7 +23,7 @@ use super::endpoint::TcpEndpoint;
 use super::report::{Finding, Level, Section};
 use super::tls::{self, Trust};
 use super::{network, within};
-use earshot_redis_link::address::{Address, Endpoint};
+use earshot_redis_link::address::{Address, ServerEndpoint};
 use earshot_redis_link::{ConnectConfig, Dialer};
 
 mod acl;
@@ -117,11 +117,11 @@ async fn inspect_network(instance: &ConnectConfig, section: &mut Section, limit:
     match address {
         // The connection attempt reports an invalid URL.
         None => false,
-        Some(Address { endpoint: Endpoint::Unix(path), .. }) => {
+        Some(Address { endpoint: ServerEndpoint::Unix(path), .. }) => {
             section.findings.extend(protocol_detect::over_socket(&path, limit).await);
             true
         }
-        Some(Address { endpoint: Endpoint::Tcp { host, port }, tls, .. }) => {
+        Some(Address { endpoint: ServerEndpoint::Tcp { host, port }, tls, .. }) => {
             let endpoint = TcpEndpoint { host, port: port.unwrap_or(6379), tls };
             inspect_tcp(instance, &endpoint, section, limit).await
         }

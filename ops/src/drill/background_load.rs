@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use earshot_client::ledger::Counts;
+use earshot_client::ledger::LedgerCounts;
 use tokio::time::Instant;
 
 use super::backend::Backend;
@@ -28,7 +28,7 @@ pub(super) struct BackgroundLoad {
     prefix: String,
     round: u64,
     /// What earlier calls have counted.
-    previous_counts: Counts,
+    previous_counts: LedgerCounts,
 }
 
 impl BackgroundLoad {
@@ -44,7 +44,7 @@ impl BackgroundLoad {
             channels,
             prefix: prefix.to_owned(),
             round: 0,
-            previous_counts: Counts::default(),
+            previous_counts: LedgerCounts::default(),
         }
     }
 
@@ -86,12 +86,12 @@ impl BackgroundLoad {
         Ok(Totals::of(count.since(before), rounds * self.channels.len() as u64))
     }
 
-    fn count(&self) -> Counts {
+    fn count(&self) -> LedgerCounts {
         let of = |subscriber: &Arc<Subscriber>| {
             (0..subscriber.channels.len())
                 .map(|channel| subscriber.count(channel))
-                .fold(Counts::default(), Counts::plus)
+                .fold(LedgerCounts::default(), LedgerCounts::plus)
         };
-        self.subscribers.iter().map(of).fold(Counts::default(), Counts::plus)
+        self.subscribers.iter().map(of).fold(LedgerCounts::default(), LedgerCounts::plus)
     }
 }

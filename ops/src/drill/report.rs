@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use earshot_client::ledger::Counts;
+use earshot_client::ledger::LedgerCounts;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -60,8 +60,8 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub(super) fn of(count: Counts, published: u64) -> Self {
-        let Counts { delivered, reported, lost, late, duplicates, gaps } = count;
+    pub(super) fn of(count: LedgerCounts, published: u64) -> Self {
+        let LedgerCounts { delivered, reported, lost, late, duplicates, gaps } = count;
         Self { published, delivered, reported, lost, duplicates: duplicates + late, gaps }
     }
 

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use earshot_client::ledger::{Arrival, Counts, Ledger};
+use earshot_client::ledger::{Arrival, Ledger, LedgerCounts};
 use tokio::time::Instant;
 
 use super::http::Target;
@@ -100,8 +100,8 @@ impl Subscriber {
         (state.disconnects, state.disconnect_reason.clone())
     }
 
-    /// Counts of a channel.
-    pub(super) fn count(&self, channel: usize) -> Counts {
+    /// LedgerCounts of a channel.
+    pub(super) fn count(&self, channel: usize) -> LedgerCounts {
         self.state().ledgers[channel].counts()
     }
 
@@ -110,7 +110,7 @@ impl Subscriber {
         self.state().ledgers[channels].iter().all(|ledger| ledger.last() >= number)
     }
 
-    /// Counts what a channel has not received as missing.
+    /// LedgerCounts what a channel has not received as missing.
     pub(super) fn close(&self, channel: usize, published: u64) {
         self.state().ledgers[channel].close(published);
     }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use earshot_client::ledger::Counts;
+use earshot_client::ledger::LedgerCounts;
 use tokio::time::Instant;
 
 use super::http::Target;
@@ -27,7 +27,7 @@ pub(super) struct Progress {
 /// State of the ledgers.
 #[derive(Clone, Debug)]
 pub(super) struct Ledgers {
-    counts: Vec<Vec<Counts>>,
+    counts: Vec<Vec<LedgerCounts>>,
     disconnects: Vec<u64>,
 }
 

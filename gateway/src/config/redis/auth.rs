@@ -124,7 +124,7 @@ fn apply(
     requested: Option<(bool, &Location<'_>)>,
 ) {
     let mut address = url.value.address().clone();
-    let is_socket = matches!(address.endpoint, address::Endpoint::Unix(_));
+    let is_socket = matches!(address.endpoint, address::ServerEndpoint::Unix(_));
     match requested {
         Some((true, location)) if is_socket => section.error(location, "a Unix socket cannot use TLS"),
         Some((true, _)) if !address.tls => {

@@ -7,7 +7,7 @@ use super::auth::{read_pair, show_optional, show_path};
 use crate::config::reader::Section;
 use crate::config::reader::toml_writer::TomlWriter;
 use earshot_redis_link::SentinelConfig;
-use earshot_redis_link::address::{Address, Endpoint};
+use earshot_redis_link::address::{Address, ServerEndpoint};
 
 /// The default port of a Sentinel.
 const DEFAULT_PORT: u16 = 26379;
@@ -52,7 +52,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<(SentinelConfig, RedisUr
     }
     let master = master.map_or_else(|| "mymaster".to_owned(), |found| found.value);
     let primary = Address {
-        endpoint: Endpoint::Tcp { host: master.clone(), port: None },
+        endpoint: ServerEndpoint::Tcp { host: master.clone(), port: None },
         tls: false,
         verify: false,
         username: None,

@@ -149,7 +149,7 @@ fn check_cluster(
     if address.database.is_some_and(|number| number != 0) {
         section.error(&urls.url.location, "a cluster supports only database 0");
     }
-    if matches!(address.endpoint, address::Endpoint::Unix(_)) {
+    if matches!(address.endpoint, address::ServerEndpoint::Unix(_)) {
         section.error(location, "a cluster cannot be reached over a Unix socket");
     }
 }

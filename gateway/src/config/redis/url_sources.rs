@@ -137,15 +137,15 @@ fn add_parts<'d>(
         );
     };
     let host = |address: &address::Address| match &address.endpoint {
-        address::Endpoint::Tcp { host, .. } => Some(host.to_ascii_lowercase()),
-        address::Endpoint::Unix(_) => None,
+        address::ServerEndpoint::Tcp { host, .. } => Some(host.to_ascii_lowercase()),
+        address::ServerEndpoint::Unix(_) => None,
     };
     if parts.host.as_ref().is_some_and(|own| host(own) != host(&address)) {
         refuse("REDIS_HOST", "host");
     }
     let matches_port = |own| match &mut address.endpoint {
-        address::Endpoint::Tcp { port, .. } => *port.get_or_insert(own) == own,
-        address::Endpoint::Unix(_) => false,
+        address::ServerEndpoint::Tcp { port, .. } => *port.get_or_insert(own) == own,
+        address::ServerEndpoint::Unix(_) => false,
     };
     if !parts.port.is_none_or(matches_port) {
         refuse("REDIS_PORT", "port");

@@ -11,7 +11,7 @@ use redis::aio::SendError;
 use super::super::report::{Finding, Level};
 use super::query;
 use super::server_info::pairs;
-use earshot_redis_link::address::{Address, Endpoint};
+use earshot_redis_link::address::{Address, ServerEndpoint};
 use earshot_redis_link::{ConnectConfig, Dialer, SentinelConfig, TlsConfig, server_message};
 
 /// A Sentinel's view of the primary.
@@ -36,7 +36,7 @@ pub(super) async fn inspect(
     let address = primary.and_then(|view| {
         let (host, port) = (view.get("ip")?.clone(), view.get("port")?.parse().ok()?);
         let url = Address::parse(&instance.url).ok()?;
-        Some(Address { endpoint: Endpoint::Tcp { host, port: Some(port) }, ..url })
+        Some(Address { endpoint: ServerEndpoint::Tcp { host, port: Some(port) }, ..url })
     });
     (findings, address)
 }
