@@ -130,7 +130,7 @@ impl Ledger {
         self.gap = Gap::Allowed;
     }
 
-    /// LedgerCounts the numbers up to `published` that have not arrived as missing.
+    /// Counts the numbers up to `published` that have not arrived as missing.
     pub fn close(&mut self, published: u64) {
         if published >= self.next {
             self.skip_to(published + 1);

@@ -100,7 +100,7 @@ impl Subscriber {
         (state.disconnects, state.disconnect_reason.clone())
     }
 
-    /// LedgerCounts of a channel.
+    /// Counts of a channel.
     pub(super) fn count(&self, channel: usize) -> LedgerCounts {
         self.state().ledgers[channel].counts()
     }
@@ -110,7 +110,7 @@ impl Subscriber {
         self.state().ledgers[channels].iter().all(|ledger| ledger.last() >= number)
     }
 
-    /// LedgerCounts what a channel has not received as missing.
+    /// Counts what a channel has not received as missing.
     pub(super) fn close(&self, channel: usize, published: u64) {
         self.state().ledgers[channel].close(published);
     }
