@@ -93,7 +93,7 @@ impl Cluster {
     async fn read(&self) -> Result<Topology, LinkError> {
         let attempts = self.candidates().into_iter().map(|node| async move {
             let (mut connection, _) = self.dial_connected(&node, "topology", ignore_pushes).await?;
-            let question = redis::cmd("CLUSTER").arg("SLOT_COUNT").take();
+            let question = redis::cmd("CLUSTER").arg("SLOTS").take();
             let answer = connection.send_packed_command(&question).await?;
             let unknown = || LinkError::Unreachable(format!("{node} reports no slots"));
             Topology::parse_reply(&answer, Some(&node)).ok_or_else(unknown)
