@@ -1,6 +1,6 @@
-//! The Redis broker with real `redis-server` processes that are killed, stopped and configured to reject.
+//! Tests of the Redis broker with real `redis-server` processes, which are killed, stopped and reconfigured.
 //!
-//! Owns the server and the handler under test. Waits for conditions with a deadline, never for a fixed time.
+//! Owns the test server and the recording event handler. Waits for conditions with a deadline, never for a fixed time.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -29,10 +29,10 @@ mod rejection;
 mod slot_queue;
 mod subscription_table;
 
-/// The deadline of every wait.
+/// The maximum wait for a condition.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A `redis-server` on a free port.
+/// A `redis-server` process on a free port. Killed when dropped.
 struct Server {
     process: Child,
     port: u16,
@@ -48,20 +48,21 @@ impl Server {
             let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
             let process = spawn(port, &arguments, &dir);
             let mut server = Self { process, port, arguments, dir };
-            // Another process may have taken the port in between.
-            if server.ready().await {
+            // Another process may have bound the port in the meantime.
+            if server.wait_until_ready().await {
                 return server;
             }
         }
     }
 
-    /// Starts it again on the same port.
+    /// Starts the server again on the same port.
     async fn restart(&mut self) {
         self.process = spawn(self.port, &self.arguments, &self.dir);
-        assert!(self.ready().await, "redis-server did not come back");
+        assert!(self.wait_until_ready().await, "redis-server did not restart");
     }
 
-    async fn ready(&mut self) -> bool {
+    /// Waits until the server accepts connections. Returns `false` if the process has exited.
+    async fn wait_until_ready(&mut self) -> bool {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
             if self.process.try_wait().unwrap().is_some() {
@@ -89,7 +90,7 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Sends one command over a new connection.
+    /// Runs one command on a new connection.
     async fn command(&self, words: &[&str]) -> Value {
         self.command_as(&self.url(), words).await
     }
@@ -104,7 +105,7 @@ impl Server {
         command.query_async(&mut connection).await.unwrap()
     }
 
-    /// How often a command was called since the server started.
+    /// The number of calls of a command since the server started.
     async fn calls(&self, command: &str) -> u64 {
         self.statistic(command, "calls").await
     }
@@ -128,7 +129,7 @@ fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("these tests need redis-server")
+        .expect("these tests require redis-server")
 }
 
 impl Drop for Server {
@@ -138,24 +139,24 @@ impl Drop for Server {
     }
 }
 
-/// The calls of a handler, in order.
+/// An event that a handler received.
 #[derive(Clone, Debug)]
 enum Event {
     Message(String, Bytes),
     Gap(TopicGap),
 }
 
-/// A handler that records its calls.
+/// An event handler that stores every event.
 #[derive(Default)]
 struct Recorder {
     events: Mutex<Vec<Event>>,
-    /// Locked by a test that needs a slow handler.
+    /// Held by a test to block the handler.
     stall: Mutex<()>,
 }
 
 impl BrokerEventHandler for Recorder {
     fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
-        // Hands the tasks of this worker to others before it stalls: the end of the stall may depend on one of them.
+        // Moves the other tasks of this worker thread elsewhere first: the release of the lock may depend on one of them.
         if self.stall.try_lock().is_err() {
             tokio::task::block_in_place(|| drop(self.stall.lock().unwrap()));
         }
@@ -163,7 +164,7 @@ impl BrokerEventHandler for Recorder {
     }
 
     fn on_message(&self, message: BrokerMessage, _: Attributes) {
-        panic!("Redis carries no attributes: {message:?}");
+        panic!("Redis messages have no attributes: {message:?}");
     }
 
     fn on_local_publish(&self, message: BrokerMessage) {
@@ -181,11 +182,11 @@ impl Recorder {
     }
 
     fn messages(&self) -> Vec<(String, Bytes)> {
-        let heard = |event| match event {
+        let message = |event| match event {
             Event::Message(channel, data) => Some((channel, data)),
             Event::Gap(_) => None,
         };
-        self.events().into_iter().filter_map(heard).collect()
+        self.events().into_iter().filter_map(message).collect()
     }
 
     fn last_message(&self) -> Option<Bytes> {
@@ -196,11 +197,11 @@ impl Recorder {
     }
 
     fn gaps(&self) -> Vec<TopicGap> {
-        let lost = |event| match event {
+        let gap = |event| match event {
             Event::Message(..) => None,
-            Event::Gap(loss) => Some(loss),
+            Event::Gap(gap) => Some(gap),
         };
-        self.events().into_iter().filter_map(lost).collect()
+        self.events().into_iter().filter_map(gap).collect()
     }
 
     /// The number of publications received on a channel.
@@ -213,14 +214,14 @@ impl Recorder {
     }
 }
 
-/// A broker, its handler, and its drain.
-struct Lab {
+/// A broker with its event handler and the drain that stops it.
+struct TestBroker {
     recorder: Arc<Recorder>,
     drain: Drain,
     broker: Arc<RedisBroker>,
 }
 
-impl Lab {
+impl TestBroker {
     fn new(settings: RedisSettings) -> Self {
         let recorder = Arc::new(Recorder::default());
         let drain = Drain::default();
@@ -228,13 +229,14 @@ impl Lab {
         Self { recorder, drain, broker }
     }
 
+    /// Starts a broker and waits until its links are up.
     async fn up(server: &Server) -> Self {
-        let lab = Self::new(quick(&server.url()));
-        lab.both_up().await;
-        lab
+        let test = Self::new(test_settings(&server.url()));
+        test.wait_until_up().await;
+        test
     }
 
-    async fn both_up(&self) {
+    async fn wait_until_up(&self) {
         eventually("both links are up", || self.broker.links().iter().all(|link| link.up)).await;
     }
 
@@ -252,18 +254,18 @@ impl Lab {
     }
 }
 
-/// The fallback of a queue without links.
+/// A fallback that is never active, for a queue without links.
 fn inactive_fallback() -> LocalFallback {
-    let state = LinkState::new("lab", "commands", String::new());
+    let state = LinkState::new("test", "commands", String::new());
     state.up();
     LocalFallback { state: Arc::new(state), handler: Arc::new(Recorder::default()) }
 }
 
-/// Settings with short intervals.
-fn quick(url: &str) -> RedisSettings {
+/// Settings with short intervals and timeouts.
+fn test_settings(url: &str) -> RedisSettings {
     RedisSettings {
         instance: ConnectConfig {
-            name: "lab".to_owned(),
+            name: "test".to_owned(),
             url: url.to_owned(),
             rejected_retry_min: Duration::from_millis(50),
             rejected_retry_max: Duration::from_millis(100),
@@ -276,14 +278,14 @@ fn quick(url: &str) -> RedisSettings {
     }
 }
 
-/// The same without probes, to count commands.
-fn silent(url: &str) -> RedisSettings {
-    RedisSettings { probe_interval: None, ..quick(url) }
+/// [`test_settings`] without probes, for tests that count commands.
+fn settings_without_probes(url: &str) -> RedisSettings {
+    RedisSettings { probe_interval: None, ..test_settings(url) }
 }
 
-/// The same with a short command timeout.
-fn impatient(url: &str, command_timeout: Duration) -> RedisSettings {
-    let mut settings = quick(url);
+/// [`test_settings`] with this command timeout.
+fn settings_with_timeout(url: &str, command_timeout: Duration) -> RedisSettings {
+    let mut settings = test_settings(url);
     settings.instance.command_timeout = command_timeout;
     settings
 }
@@ -292,14 +294,14 @@ fn channel(name: &str) -> Topic {
     Topic::Channel(ChannelName::parse(name).unwrap())
 }
 
-/// Waits until a condition holds; fails with its description at the deadline.
+/// Waits until a condition holds. Panics with its description after [`DEADLINE`].
 #[track_caller]
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let caller = std::panic::Location::caller();
     async move {
         let deadline = Instant::now() + DEADLINE;
         while !holds() {
-            assert!(Instant::now() < deadline, "not in time: {what} ({caller})");
+            assert!(Instant::now() < deadline, "timeout: {what} ({caller})");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -6,47 +6,53 @@ use super::*;
 async fn keeps_the_order_of_publications() {
     const MANY: usize = 5000;
     let server = Server::start(&[]).await;
-    let lab = Lab::up(&server).await;
-    lab.subscribe("order").await;
+    let test = TestBroker::up(&server).await;
+    test.subscribe("order").await;
     let name = ChannelName::parse("order").unwrap();
-    // None is polled before the last is submitted, and they are polled from the last to the first.
-    let mut answers: Vec<_> = (0..MANY)
-        .map(|n| lab.broker.publish(&name, Bytes::from(n.to_string()), WhenUnavailable::Reject))
+    // All requests are created before the first is polled; they are polled from the last to the first.
+    let mut pending: Vec<_> = (0..MANY)
+        .map(|n| test.broker.publish(&name, Bytes::from(n.to_string()), WhenUnavailable::Reject))
         .collect();
-    answers.reverse();
-    assert!(futures::future::join_all(answers).await.iter().all(Result::is_ok));
-    eventually("all heard", || lab.recorder.messages().len() == MANY).await;
+    pending.reverse();
+    assert!(futures::future::join_all(pending).await.iter().all(Result::is_ok));
+    eventually("all publications are received", || test.recorder.messages().len() == MANY).await;
     let expected: Vec<_> = (0..MANY).map(|n| ("order".to_owned(), Bytes::from(n.to_string()))).collect();
-    assert_eq!(lab.recorder.messages(), expected);
+    assert_eq!(test.recorder.messages(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn does_not_wait_for_a_reply() {
     let server = Server::start(&[]).await;
-    let lab = Lab::up(&server).await;
-    lab.subscribe("forgotten").await;
-    drop(lab.broker.publish(
-        &ChannelName::parse("forgotten").unwrap(),
+    let test = TestBroker::up(&server).await;
+    test.subscribe("unawaited").await;
+    drop(test.broker.publish(
+        &ChannelName::parse("unawaited").unwrap(),
         Bytes::from_static(b"x"),
         WhenUnavailable::Reject,
     ));
-    eventually("heard", || lab.recorder.count("forgotten") == 1).await;
+    eventually("the publication is received", || test.recorder.count("unawaited") == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_outage_loses_no_publication() {
     let mut server = Server::start(&[]).await;
-    let lab = Lab::new(RedisSettings { ping_interval: Duration::from_secs(60), ..silent(&server.url()) });
-    lab.both_up().await;
+    let test = TestBroker::new(RedisSettings {
+        ping_interval: Duration::from_secs(60),
+        ..settings_without_probes(&server.url())
+    });
+    test.wait_until_up().await;
     server.kill();
-    eventually("noticed without a publication", || lab.broker.links().iter().all(|link| !link.up)).await;
-    let name = ChannelName::parse("blip").unwrap();
-    let answers: Vec<_> = (0..300)
-        .map(|_| lab.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject))
+    eventually("the outage is detected without a publication", || {
+        test.broker.links().iter().all(|link| !link.up)
+    })
+    .await;
+    let name = ChannelName::parse("short-outage").unwrap();
+    let pending: Vec<_> = (0..300)
+        .map(|_| test.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject))
         .collect();
     server.restart().await;
-    let answers = futures::future::join_all(answers).await;
-    assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
+    let results = futures::future::join_all(pending).await;
+    assert!(results.iter().all(Result::is_ok), "{:?}", results.iter().find(|result| result.is_err()));
     assert_eq!(server.calls("publish").await, 300);
 }
 
@@ -56,82 +62,81 @@ async fn a_long_outage_fails_commands_within_the_timeout() {
     let settings = RedisSettings {
         queue_items: 10,
         probe_interval: None,
-        ..impatient(&server.url(), Duration::from_millis(300))
+        ..settings_with_timeout(&server.url(), Duration::from_millis(300))
     };
-    let lab = Lab::new(settings);
-    lab.both_up().await;
+    let test = TestBroker::new(settings);
+    test.wait_until_up().await;
     server.kill();
-    eventually("down", || lab.broker.links().iter().all(|link| !link.up)).await;
-    let name = ChannelName::parse("gone").unwrap();
-    let publish = || lab.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject);
+    eventually("down", || test.broker.links().iter().all(|link| !link.up)).await;
+    let name = ChannelName::parse("long-outage").unwrap();
+    let publish = || test.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject);
     for _ in 0..3 {
-        let begun = Instant::now();
-        let answers = futures::future::join_all((0..20).map(|_| publish()).collect::<Vec<_>>()).await;
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-        let busy = answers.iter().filter(|answer| **answer == Err(BrokerError::Busy)).count();
-        let unavailable = answers.iter().filter(|answer| matches!(answer, Err(BrokerError::Unavailable(_))));
-        assert_eq!(busy + unavailable.count(), 20, "{answers:?}");
-        assert!(busy >= 9, "the queue holds ten, and one is looked at: {answers:?}");
-        // Expired commands make room.
+        let started = Instant::now();
+        let results = futures::future::join_all((0..20).map(|_| publish()).collect::<Vec<_>>()).await;
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        let busy = results.iter().filter(|result| **result == Err(BrokerError::Busy)).count();
+        let unavailable = results.iter().filter(|result| matches!(result, Err(BrokerError::Unavailable(_))));
+        assert_eq!(busy + unavailable.count(), 20, "{results:?}");
+        assert!(busy >= 9, "the queue holds ten requests, and one more is being processed: {results:?}");
+        // Expired requests release their places in the queue.
         while publish().await == Err(BrokerError::Busy) {
-            assert!(begun.elapsed() < DEADLINE, "no room again");
+            assert!(started.elapsed() < DEADLINE, "the queue stays full");
         }
     }
     server.restart().await;
-    lab.both_up().await;
-    lab.publish("gone", b"now").await.unwrap();
-    assert_eq!(server.calls("publish").await, 1, "what was given up was published all the same");
+    test.wait_until_up().await;
+    test.publish("long-outage", b"now").await.unwrap();
+    assert_eq!(server.calls("publish").await, 1, "an expired request was published");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_in_flight_are_never_sent_twice() {
     let mut server = Server::start(&[]).await;
-    let mut settings = silent(&server.url());
+    let mut settings = settings_without_probes(&server.url());
     settings.ping_interval = Duration::from_secs(60);
-    let lab = Lab::new(settings);
-    lab.both_up().await;
+    let test = TestBroker::new(settings);
+    test.wait_until_up().await;
     server.signal("-STOP");
-    let answer = lab.broker.publish(
+    let result = test.broker.publish(
         &ChannelName::parse("once").unwrap(),
         Bytes::from_static(b"x"),
         WhenUnavailable::Reject,
     );
-    let answer = lab.drain.spawn(answer);
-    // The bytes wait in the stopped server's socket.
-    eventually("it is in the server's socket", || unread(server.port) > 0).await;
+    let result = test.drain.spawn(result);
+    eventually("the request is in the socket of the stopped server", || unread(server.port) > 0).await;
     server.kill();
-    assert!(matches!(answer.await.unwrap(), Err(BrokerError::Unavailable(_))));
+    assert!(matches!(result.await.unwrap(), Err(BrokerError::Unavailable(_))));
     server.restart().await;
-    lab.both_up().await;
-    lab.publish("other", b"x").await.unwrap();
-    assert_eq!(server.calls("publish").await, 1, "only the second one");
+    test.wait_until_up().await;
+    test.publish("other", b"x").await.unwrap();
+    assert_eq!(server.calls("publish").await, 1, "only the second publication");
 }
 
-/// Unread bytes on the server's side of connections to `port`.
+/// Bytes that the server has not read from connections to `port`.
 fn unread(port: u16) -> u64 {
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let local = format!("0100007F:{port:04X}");
-    let waiting = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let waiting = waiting.filter(|fields| fields[1] == local && fields[3] == "01");
-    waiting.map(|fields| u64::from_str_radix(fields[4].split(':').nth(1).unwrap(), 16).unwrap()).sum()
+    let established = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let established = established.filter(|fields| fields[1] == local && fields[3] == "01");
+    established.map(|fields| u64::from_str_radix(fields[4].split(':').nth(1).unwrap(), 16).unwrap()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_bytes_are_busy_and_release_their_usage() {
+async fn a_full_byte_budget_is_busy_and_finished_requests_release_it() {
     let server = Server::start(&[]).await;
-    let lab = Lab::new(RedisSettings { queue_bytes: 1000, ..quick(&server.url()) });
-    lab.both_up().await;
+    let test = TestBroker::new(RedisSettings { queue_bytes: 1000, ..test_settings(&server.url()) });
+    test.wait_until_up().await;
     let name = ChannelName::parse("big").unwrap();
-    let answer = lab.broker.publish(&name, Bytes::from(vec![0; 2000]), WhenUnavailable::Reject).await;
-    assert_eq!(answer, Err(BrokerError::Busy));
+    let result = test.broker.publish(&name, Bytes::from(vec![0; 2000]), WhenUnavailable::Reject).await;
+    assert_eq!(result, Err(BrokerError::Busy));
     for _ in 0..50 {
-        lab.broker.publish(&name, Bytes::from(vec![0; 500]), WhenUnavailable::Reject).await.unwrap();
+        test.broker.publish(&name, Bytes::from(vec![0; 500]), WhenUnavailable::Reject).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn expired_commands_are_not_sent() {
-    let settings = impatient("redis://127.0.0.1", Duration::from_millis(20));
+    let settings = settings_with_timeout("redis://127.0.0.1", Duration::from_millis(20));
     let (command_sender, mut queue) =
         super::super::command_queue::command_queue(&settings, inactive_fallback());
     let publish = |data: &'static [u8]| RedisRequest::Publish {
@@ -139,14 +144,14 @@ async fn expired_commands_are_not_sent() {
         channel: ChannelName::parse("late").unwrap(),
         data: Bytes::from_static(data),
     };
-    let answer = command_sender.submit(publish(b"late")).await;
-    assert!(matches!(answer, Err(BrokerError::Unavailable(_))));
-    drop(command_sender.submit(publish(b"fresh")));
+    let result = command_sender.submit(publish(b"late")).await;
+    assert!(matches!(result, Err(BrokerError::Unavailable(_))));
+    drop(command_sender.submit(publish(b"new")));
     let batch = queue.batch();
     let [RedisRequest::Publish { data, .. }] =
-        batch.iter().map(|waiting| &waiting.request).collect::<Vec<_>>()[..]
+        batch.iter().map(|queued| &queued.request).collect::<Vec<_>>()[..]
     else {
         panic!("{batch:?}");
     };
-    assert_eq!(&data[..], b"fresh");
+    assert_eq!(&data[..], b"new");
 }

@@ -1,4 +1,4 @@
-//! The receive queue alone: bounds and order.
+//! The receive queue without I/O: bounds and order.
 
 use redis::aio::AsyncPushSender;
 use redis::{PushInfo, PushKind};
@@ -11,15 +11,16 @@ fn push(receive_queue: &ReceiveQueue, name: &str, data: &[u8]) {
     receive_queue.send(PushInfo { kind: PushKind::Message, data }).unwrap();
 }
 
-fn everything(receive_queue: &ReceiveQueue) -> Vec<String> {
-    let mut told = Vec::new();
+/// Takes everything from the queue. Returns channel names and descriptions of gaps.
+fn dequeue_all(receive_queue: &ReceiveQueue) -> Vec<String> {
+    let mut taken = Vec::new();
     let mut batch = Vec::new();
     loop {
         match receive_queue.dequeue(&mut batch, 2) {
-            Dequeued::Messages => told.extend(batch.drain(..).map(|message| message.channel)),
-            Dequeued::Unsubscribed(topic) => panic!("{topic} has no slot"),
-            Dequeued::Gap(loss) => told.push(format!("{} {:?}", loss.cause.as_str(), loss.topics)),
-            Dequeued::Nothing | Dequeued::Ended => return told,
+            Dequeued::Messages => taken.extend(batch.drain(..).map(|message| message.channel)),
+            Dequeued::Unsubscribed(topic) => panic!("unexpected unsubscribe of {topic}"),
+            Dequeued::Gap(gap) => taken.push(format!("{} {:?}", gap.cause.as_str(), gap.topics)),
+            Dequeued::Nothing | Dequeued::Ended => return taken,
         }
     }
 }
@@ -31,13 +32,13 @@ async fn a_full_queue_names_the_dropped_topics() {
     for name in ["a", "b", "c", "d", "e", "d"] {
         push(&receive_queue, name, b"");
     }
-    assert_eq!(everything(&receive_queue)[..3], ["a", "b", "c"]);
+    assert_eq!(dequeue_all(&receive_queue)[..3], ["a", "b", "c"]);
     push(&receive_queue, "f", b"");
-    assert_eq!(everything(&receive_queue), ["f"]);
+    assert_eq!(dequeue_all(&receive_queue), ["f"]);
 }
 
 #[tokio::test]
-async fn a_gap_keeps_its_place_in_the_order() {
+async fn a_gap_is_reported_in_order() {
     let receive_queue =
         ReceiveQueue::new(&RedisSettings { receive_queue_items: 2, ..RedisSettings::default() }, None);
     let mut batch = Vec::new();
@@ -47,7 +48,7 @@ async fn a_gap_keeps_its_place_in_the_order() {
     assert!(matches!(receive_queue.dequeue(&mut batch, 1), Dequeued::Messages));
     push(&receive_queue, "c", b"");
     let lost = format!("queue-full {:?}", AffectedTopics::Some(vec![channel("lost")]));
-    assert_eq!(everything(&receive_queue), ["b", &lost, "c"]);
+    assert_eq!(dequeue_all(&receive_queue), ["b", &lost, "c"]);
 }
 
 #[tokio::test]
@@ -57,8 +58,8 @@ async fn bounds_the_bytes() {
     for _ in 0..10 {
         push(&receive_queue, "a", &[0; 300]);
     }
-    let told = everything(&receive_queue);
-    assert_eq!(told.len(), 3, "two fit, and one loss: {told:?}");
+    let taken = dequeue_all(&receive_queue);
+    assert_eq!(taken.len(), 3, "two messages fit, followed by one gap: {taken:?}");
 }
 
 #[tokio::test]
@@ -68,10 +69,10 @@ async fn too_many_topics_become_all() {
     for n in 0..100_000 {
         push(&receive_queue, &format!("n{n}"), b"");
     }
-    assert_eq!(everything(&receive_queue), ["queue-full All"]);
+    assert_eq!(dequeue_all(&receive_queue), ["queue-full All"]);
     push(&receive_queue, "after", b"");
-    assert_eq!(everything(&receive_queue).len(), 1);
-    assert!(!everything(&receive_queue).contains(&"queue-full All".to_owned()), "the names are given back");
+    assert_eq!(dequeue_all(&receive_queue).len(), 1);
+    assert!(!dequeue_all(&receive_queue).contains(&"queue-full All".to_owned()), "the names are released");
 }
 
 #[tokio::test]
@@ -82,13 +83,17 @@ async fn bounds_alternating_gaps() {
         push(&receive_queue, &format!("full{n}"), b"");
         push(&receive_queue, &format!("large{n}"), &[0; 11]);
     }
-    let told = everything(&receive_queue);
-    assert!(told.len() <= 128, "{} losses wait", told.len());
-    assert!(told.last().unwrap().ends_with("All"), "who is not named is meant: {:?}", told.last());
+    let taken = dequeue_all(&receive_queue);
+    assert!(taken.len() <= 128, "{} gaps are queued", taken.len());
+    assert!(
+        taken.last().unwrap().ends_with("All"),
+        "the last gap must cover the unnamed topics: {:?}",
+        taken.last()
+    );
 }
 
 #[tokio::test]
-async fn ends_after_the_waiting_messages() {
+async fn ends_after_the_queued_messages() {
     let receive_queue = ReceiveQueue::new(&RedisSettings::default(), None);
     push(&receive_queue, "a", b"");
     receive_queue.send(PushInfo { kind: PushKind::Disconnection, data: Vec::new() }).unwrap();
@@ -97,7 +102,7 @@ async fn ends_after_the_waiting_messages() {
     assert!(matches!(receive_queue.dequeue(&mut batch, 9), Dequeued::Messages));
     assert_eq!(batch.len(), 1);
     batch.clear();
-    tokio::time::timeout(DEADLINE, receive_queue.ready()).await.expect("woken once more, for the end");
+    tokio::time::timeout(DEADLINE, receive_queue.ready()).await.expect("must be woken for the end");
     assert!(matches!(receive_queue.dequeue(&mut batch, 9), Dequeued::Ended));
 }
 
@@ -109,7 +114,9 @@ async fn a_partial_dequeue_wakes_the_next_one() {
     }
     let mut batch = Vec::new();
     while batch.len() < 5 {
-        tokio::time::timeout(DEADLINE, receive_queue.ready()).await.expect("woken while something waits");
+        tokio::time::timeout(DEADLINE, receive_queue.ready())
+            .await
+            .expect("must be woken while messages are queued");
         receive_queue.dequeue(&mut batch, 2);
     }
 }

@@ -1,4 +1,4 @@
-//! The table alone: in any order of events, the wire state follows the last call.
+//! The table without I/O: for every order of events, the subscriptions on the connection end in the last desired state.
 
 use std::collections::HashSet;
 
@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::super::subscription_table::{SubscriptionCounts, SubscriptionTable, SyncBatch, SyncResult};
 use super::*;
 
-fn done(round: SyncBatch) -> SyncResult {
-    let SyncBatch { subscribe, unsubscribe, .. } = round;
+fn done(batch: SyncBatch) -> SyncResult {
+    let SyncBatch { subscribe, unsubscribe, .. } = batch;
     SyncResult { subscribed: subscribe, unsubscribed: unsubscribe, ..SyncResult::default() }
 }
 
@@ -20,12 +20,12 @@ async fn releases_memory_of_many_topics() {
     for topic in &topics {
         drop(table.subscribe(topic));
     }
-    let round = table.next_batch().unwrap();
-    table.apply(done(round));
+    let batch = table.next_batch().unwrap();
+    table.apply(done(batch));
     let full = table.capacity();
     topics.iter().skip(100).for_each(|topic| table.unsubscribe(topic));
-    let round = table.next_batch().unwrap();
-    table.apply(done(round));
+    let batch = table.next_batch().unwrap();
+    table.apply(done(batch));
     assert_eq!(table.counts().active, 100);
     assert!(table.capacity() <= 1000 && full >= 10_000, "{full}, then {}", table.capacity());
 }
@@ -34,25 +34,30 @@ async fn releases_memory_of_many_topics() {
 async fn releases_memory_after_a_link_failure_or_a_migration() {
     let topics: Vec<Topic> =
         (0..10_000).map(|number| Topic::Channel(ChannelName::parse(&number.to_string()).unwrap())).collect();
-    let (mut lost, mut left) = (SubscriptionTable::default(), SubscriptionTable::default());
-    for table in [&mut lost, &mut left] {
+    let (mut failed, mut migrated) = (SubscriptionTable::default(), SubscriptionTable::default());
+    for table in [&mut failed, &mut migrated] {
         topics.iter().for_each(|topic| drop(table.subscribe(topic)));
     }
-    let round = lost.next_batch().unwrap();
-    lost.apply(done(round));
-    topics.iter().skip(100).for_each(|topic| lost.unsubscribe(topic));
-    lost.on_link_lost(tokio::time::Instant::now());
-    let (misplaced_topics, _) = left.take_misplaced(|topic| topics[..100].contains(topic));
+    let batch = failed.next_batch().unwrap();
+    failed.apply(done(batch));
+    topics.iter().skip(100).for_each(|topic| failed.unsubscribe(topic));
+    failed.on_link_lost(tokio::time::Instant::now());
+    let (misplaced_topics, _) = migrated.take_misplaced(|topic| topics[..100].contains(topic));
     assert_eq!(misplaced_topics.len(), 9900);
-    assert!(lost.capacity() <= 1000 && left.capacity() <= 1000, "{}, {}", lost.capacity(), left.capacity());
+    assert!(
+        failed.capacity() <= 1000 && migrated.capacity() <= 1000,
+        "{}, {}",
+        failed.capacity(),
+        migrated.capacity()
+    );
 }
 
 #[tokio::test]
 async fn a_resubscribe_before_the_command_needs_no_command() {
     let mut table = SubscriptionTable::default();
     assert!(table.subscribe(&channel("a")).is_some());
-    let round = table.next_batch().unwrap();
-    table.apply(done(round));
+    let batch = table.next_batch().unwrap();
+    table.apply(done(batch));
     table.unsubscribe(&channel("a"));
     assert!(table.subscribe(&channel("a")).is_none(), "still confirmed");
     assert!(table.next_batch().is_none());
@@ -62,12 +67,13 @@ async fn a_resubscribe_before_the_command_needs_no_command() {
 async fn a_resubscribe_during_the_unsubscribe_is_sent() {
     let mut table = SubscriptionTable::default();
     table.subscribe(&channel("a"));
-    let round = table.next_batch().unwrap();
-    table.apply(done(round));
+    let batch = table.next_batch().unwrap();
+    table.apply(done(batch));
     table.unsubscribe(&channel("a"));
-    let giving_up = table.next_batch().unwrap();
-    let mut confirmed = table.subscribe(&channel("a")).expect("not confirmed while it is given up");
-    table.apply(done(giving_up));
+    let unsubscribing = table.next_batch().unwrap();
+    let mut confirmed =
+        table.subscribe(&channel("a")).expect("not confirmed while the unsubscribe is in flight");
+    table.apply(done(unsubscribing));
     assert!(confirmed.try_recv().is_err());
     let again = table.next_batch().unwrap();
     assert_eq!(again.subscribe, [channel("a")]);
@@ -79,13 +85,13 @@ async fn a_resubscribe_during_the_unsubscribe_is_sent() {
 async fn a_pending_topic_has_no_outage() {
     let mut table = SubscriptionTable::default();
     table.subscribe(&channel("a"));
-    let round = table.next_batch().unwrap();
-    assert!(!round.has_outage, "nothing is held back for it");
+    let batch = table.next_batch().unwrap();
+    assert!(!batch.has_outage, "a pending topic must not delay messages");
     assert!(!table.accept_offline(&channel("a"), Instant::now()));
-    let outcome = done(round);
-    assert!(table.outage_to_report(&outcome).is_none(), "or its loss would be told behind what was heard");
+    let outcome = done(batch);
+    assert!(table.outage_to_report(&outcome).is_none(), "the gap would be reported after later messages");
     table.apply(outcome);
-    assert!(table.accept_offline(&channel("a"), Instant::now()), "it is heard");
+    assert!(table.accept_offline(&channel("a"), Instant::now()), "the topic is active");
 }
 
 #[tokio::test]
@@ -94,24 +100,24 @@ async fn a_new_subscribe_does_not_report_an_earlier_gap() {
     for name in ["a", "b"] {
         table.subscribe(&channel(name));
     }
-    let round = table.next_batch().unwrap();
-    table.apply(done(round));
-    let proven = Instant::now();
-    table.on_link_lost(proven);
+    let batch = table.next_batch().unwrap();
+    table.apply(done(batch));
+    let verified = Instant::now();
+    table.on_link_lost(verified);
     table.unsubscribe(&channel("a"));
     table.subscribe(&channel("a"));
     let outcome = done(table.next_batch().unwrap());
-    let loss = table.outage_to_report(&outcome).unwrap();
-    assert!(matches!(loss.topics, AffectedTopics::Some(topics) if topics == [channel("b")]));
-    assert_eq!(loss.from, proven);
+    let gap = table.outage_to_report(&outcome).unwrap();
+    assert!(matches!(gap.topics, AffectedTopics::Some(topics) if topics == [channel("b")]));
+    assert_eq!(gap.from, verified);
 }
 
 #[tokio::test]
 async fn a_new_subscribe_during_the_replay_reports_no_gap() {
     let mut table = SubscriptionTable::default();
     table.subscribe(&channel("a"));
-    let round = table.next_batch().unwrap();
-    table.apply(done(round));
+    let batch = table.next_batch().unwrap();
+    table.apply(done(batch));
     table.on_link_lost(Instant::now());
     let replay = table.next_batch().unwrap();
     assert!(replay.has_outage);
@@ -124,8 +130,8 @@ async fn a_new_subscribe_during_the_replay_reports_no_gap() {
 async fn a_gap_starts_at_the_first_of_several_failures() {
     let mut table = SubscriptionTable::default();
     table.subscribe(&channel("a"));
-    let round = table.next_batch().unwrap();
-    table.apply(done(round));
+    let batch = table.next_batch().unwrap();
+    table.apply(done(batch));
     let first = Instant::now();
     table.on_link_lost(first);
     table.next_batch();
@@ -138,85 +144,85 @@ async fn a_gap_starts_at_the_first_of_several_failures() {
     assert_eq!(
         table.outage_to_report(&outcome).unwrap().from,
         first + Duration::from_secs(9),
-        "the old one is healed"
+        "the earlier outage has ended"
     );
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Want(u8),
-    Forget(u8),
-    SyncBatch,
-    Settle,
-    Refuse,
-    Lost,
+    Subscribe(u8),
+    Unsubscribe(u8),
+    SendBatch,
+    Confirm,
+    Reject,
+    LinkLost,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..6_u8).prop_map(Step::Want),
-        4 => (0..6_u8).prop_map(Step::Forget),
-        3 => Just(Step::SyncBatch),
-        3 => Just(Step::Settle),
-        1 => Just(Step::Refuse),
-        1 => Just(Step::Lost),
+        4 => (0..6_u8).prop_map(Step::Subscribe),
+        4 => (0..6_u8).prop_map(Step::Unsubscribe),
+        3 => Just(Step::SendBatch),
+        3 => Just(Step::Confirm),
+        1 => Just(Step::Reject),
+        1 => Just(Step::LinkLost),
     ]
 }
 
-/// A server that executes every command.
+/// A table and a model of the server.
 #[derive(Default)]
-struct World {
+struct Model {
     table: SubscriptionTable,
-    wanted: HashSet<Topic>,
+    desired: HashSet<Topic>,
     server: HashSet<Topic>,
-    flying: Option<SyncBatch>,
+    in_flight: Option<SyncBatch>,
 }
 
-impl World {
-    fn take(&mut self, step: &Step) {
+impl Model {
+    fn apply(&mut self, step: &Step) {
         let topic = |n: &u8| channel(&format!("t{n}"));
         match step {
-            Step::Want(n) => {
-                self.wanted.insert(topic(n));
+            Step::Subscribe(n) => {
+                self.desired.insert(topic(n));
                 let confirmed = self.table.subscribe(&topic(n)).is_none();
                 assert!(!confirmed || self.server.contains(&topic(n)), "confirmed without the server");
             }
-            Step::Forget(n) => {
-                self.wanted.remove(&topic(n));
+            Step::Unsubscribe(n) => {
+                self.desired.remove(&topic(n));
                 self.table.unsubscribe(&topic(n));
             }
-            Step::SyncBatch if self.flying.is_none() => self.flying = self.table.next_batch(),
-            Step::SyncBatch => {}
-            Step::Settle => self.land(false),
-            Step::Refuse => self.land(true),
-            Step::Lost => {
+            Step::SendBatch if self.in_flight.is_none() => self.in_flight = self.table.next_batch(),
+            Step::SendBatch => {}
+            Step::Confirm => self.complete_batch(false),
+            Step::Reject => self.complete_batch(true),
+            Step::LinkLost => {
                 self.server.clear();
-                self.flying = None;
+                self.in_flight = None;
                 self.table.on_link_lost(Instant::now());
             }
         }
     }
 
-    fn land(&mut self, refuse: bool) {
-        let Some(round) = self.flying.take() else { return };
-        for topic in &round.unsubscribe {
-            assert!(self.server.remove(topic), "unsubscribed what was not subscribed");
+    fn complete_batch(&mut self, reject: bool) {
+        let Some(batch) = self.in_flight.take() else { return };
+        for topic in &batch.unsubscribe {
+            assert!(self.server.remove(topic), "unsubscribed a topic that was not subscribed");
         }
-        let mut outcome = done(round);
-        if refuse {
+        let mut outcome = done(batch);
+        if reject {
             for topic in outcome.subscribed.drain(..) {
                 outcome.rejected.push((topic, "NOPERM".to_owned()));
             }
         }
         self.server.extend(outcome.subscribed.iter().cloned());
-        let first_time: Vec<_> = outcome.rejected.iter().map(|(topic, _)| topic.clone()).collect();
+        let new: Vec<_> = outcome.rejected.iter().map(|(topic, _)| topic.clone()).collect();
         self.table.outage_to_report(&outcome);
         let rejected_before = self.table.counts().rejected;
         self.table.apply(outcome);
         if self.table.counts().rejected == rejected_before {
-            // Never active: the rejection ends the subscription.
-            first_time.iter().for_each(|topic| {
-                self.wanted.remove(topic);
+            // Never active: the table drops the rejected subscription.
+            new.iter().for_each(|topic| {
+                self.desired.remove(topic);
             });
         }
     }
@@ -224,25 +230,25 @@ impl World {
 
 proptest! {
     #[test]
-    fn the_wire_state_follows_the_last_call(steps in proptest::collection::vec(step(), 0..60)) {
-        // This model does not distinguish two rejections at once.
-        let mut world = World::default();
-        let mut heard = false;
+    fn the_server_state_follows_the_last_call(steps in proptest::collection::vec(step(), 0..60)) {
+        // The model cannot distinguish rejections of new topics from those of topics that were active before.
+        let mut model = Model::default();
+        let mut link_lost = false;
         for step in &steps {
-            if matches!(step, Step::Lost) {
-                heard = true;
+            if matches!(step, Step::LinkLost) {
+                link_lost = true;
             }
-            if !(heard && matches!(step, Step::Refuse)) {
-                world.take(step);
+            if !(link_lost && matches!(step, Step::Reject)) {
+                model.apply(step);
             }
         }
-        world.land(false);
-        while let Some(round) = world.table.next_batch() {
-            world.flying = Some(round);
-            world.land(false);
+        model.complete_batch(false);
+        while let Some(batch) = model.table.next_batch() {
+            model.in_flight = Some(batch);
+            model.complete_batch(false);
         }
-        prop_assert_eq!(&world.server, &world.wanted);
-        let all = world.wanted.len();
-        prop_assert_eq!(world.table.counts(), SubscriptionCounts { desired: all, active: all, ..SubscriptionCounts::default() });
+        prop_assert_eq!(&model.server, &model.desired);
+        let all = model.desired.len();
+        prop_assert_eq!(model.table.counts(), SubscriptionCounts { desired: all, active: all, ..SubscriptionCounts::default() });
     }
 }

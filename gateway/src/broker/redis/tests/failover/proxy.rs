@@ -1,4 +1,4 @@
-//! TCP proxies that redirect, drop bytes, or reply themselves.
+//! TCP proxies that change their target, drop bytes, delay subscriptions or return errors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -10,23 +10,27 @@ use tokio::time::sleep;
 
 use crate::drain::Drain;
 
-/// What passes a proxy, by the kind of connection.
+/// The traffic that a proxy drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dropped {
+    /// Replies and messages on connections that subscribe.
     Subscription,
-    Answers,
+    /// Replies on connections without subscriptions.
+    Replies,
+    /// Commands on connections without subscriptions.
     CommandLink,
 }
 
-/// A TCP proxy in front of two servers.
+/// A TCP proxy with a target that can be changed.
 #[derive(Default)]
 pub(super) struct Proxy {
     pub(super) port: u16,
     pub(super) target: AtomicU16,
-    /// Whether bytes are dropped: `Dropped` as a number from 1, or 0.
+    /// The dropped traffic: `Dropped` as a number from 1, or 0 for none.
     dropped: AtomicU16,
+    /// The number of dropped bytes.
     pub(super) bytes: AtomicU64,
-    /// The bytes of subscriptions are held.
+    /// Whether messages on subscriptions are delayed.
     holds: AtomicBool,
 }
 
@@ -37,38 +41,38 @@ impl Proxy {
         let proxy = Arc::new(Self { port, target: AtomicU16::new(target), ..Self::default() });
         let run = Arc::clone(&proxy);
         Drain::default().spawn(async move {
-            let inside = Drain::default();
-            while let Ok((near, _)) = listener.accept().await {
-                inside.spawn(Arc::clone(&run).join(near));
+            let connections = Drain::default();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(Arc::clone(&run).forward(client));
             }
         });
         proxy
     }
 
-    async fn join(self: Arc<Self>, mut near: TcpStream) {
+    async fn forward(self: Arc<Self>, mut client: TcpStream) {
         let target = self.target.load(Ordering::Relaxed);
-        let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+        let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
         let (mut up, mut down) = ([0; 16 * 1024], [0; 16 * 1024]);
         let mut subscribes = false;
         loop {
             let sent = tokio::select! {
-                read = near.read(&mut up) => match read {
+                read = client.read(&mut up) => match read {
                     Ok(length @ 1..) => {
                         if !is_subscription(&mut subscribes, &up[..length]) && self.drops(Dropped::CommandLink, length) {
                             continue;
                         }
-                        far.write_all(&up[..length]).await
+                        server.write_all(&up[..length]).await
                     }
                     _ => return,
                 },
                 () = sleep(Duration::from_millis(1)), if self.holds(subscribes) => continue,
-                read = far.read(&mut down), if !self.holds(subscribes) => match read {
+                read = server.read(&mut down), if !self.holds(subscribes) => match read {
                     Ok(length @ 1..) => {
-                        let kind = if subscribes { Dropped::Subscription } else { Dropped::Answers };
+                        let kind = if subscribes { Dropped::Subscription } else { Dropped::Replies };
                         if self.drops(kind, length) {
                             continue;
                         }
-                        near.write_all(&down[..length]).await
+                        client.write_all(&down[..length]).await
                     }
                     _ => return,
                 },
@@ -83,9 +87,9 @@ impl Proxy {
         subscribes && self.holds.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn hold_for(&self, span: Duration) {
+    pub(super) async fn hold_for(&self, duration: Duration) {
         self.holds.store(true, Ordering::Relaxed);
-        sleep(span).await;
+        sleep(duration).await;
         self.holds.store(false, Ordering::Relaxed);
     }
 
@@ -97,9 +101,9 @@ impl Proxy {
         drops
     }
 
-    pub(super) async fn drop_for(&self, kind: Dropped, span: Duration) {
+    pub(super) async fn drop_for(&self, kind: Dropped, duration: Duration) {
         self.dropped.store(kind as u16 + 1, Ordering::Relaxed);
-        sleep(span).await;
+        sleep(duration).await;
         self.dropped.store(0, Ordering::Relaxed);
     }
 
@@ -108,59 +112,59 @@ impl Proxy {
     }
 }
 
-/// Whether a connection subscribes, or has done so before (`known`).
-fn is_subscription(known: &mut bool, sent: &[u8]) -> bool {
-    *known |= sent.windows(9).any(|word| word == b"SUBSCRIBE");
-    *known
+/// Whether a connection subscribes now or has subscribed before. Updates `subscribes`.
+fn is_subscription(subscribes: &mut bool, sent: &[u8]) -> bool {
+    *subscribes |= sent.windows(9).any(|word| word == b"SUBSCRIBE");
+    *subscribes
 }
 
-/// A proxy that replies to everything with an error.
-pub(super) struct AnsweringProxy {
+/// A proxy that returns an error for every command while `returns_errors` is set.
+pub(super) struct ErrorProxy {
     pub(super) port: u16,
-    pub(super) answers: Arc<AtomicBool>,
+    pub(super) returns_errors: Arc<AtomicBool>,
 }
 
-impl AnsweringProxy {
-    /// `commands_only`: not on connections that subscribe.
+impl ErrorProxy {
+    /// `commands_only`: forward connections that subscribe.
     pub(super) async fn open(target: u16, reply: &'static str, commands_only: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let answers = Arc::new(AtomicBool::new(false));
-        let run = Arc::clone(&answers);
+        let returns_errors = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&returns_errors);
         Drain::default().spawn(async move {
-            let inside = Drain::default();
-            while let Ok((near, _)) = listener.accept().await {
-                inside.spawn(answer(near, target, (reply, commands_only), Arc::clone(&run)));
+            let connections = Drain::default();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(return_errors(client, target, (reply, commands_only), Arc::clone(&flag)));
             }
         });
-        Self { port, answers }
+        Self { port, returns_errors }
     }
 }
 
-async fn answer(
-    mut near: TcpStream,
+async fn return_errors(
+    mut client: TcpStream,
     target: u16,
     (reply, commands_only): (&str, bool),
-    answers: Arc<AtomicBool>,
+    returns_errors: Arc<AtomicBool>,
 ) {
-    let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     let (mut up, mut down) = ([0; 16 * 1024], [0; 16 * 1024]);
     let mut subscribes = false;
     loop {
         let done = tokio::select! {
-            read = near.read(&mut up) => match read {
+            read = client.read(&mut up) => match read {
                 Ok(length @ 1..) if is_subscription(&mut subscribes, &up[..length]) && commands_only => {
-                    far.write_all(&up[..length]).await
+                    server.write_all(&up[..length]).await
                 }
-                Ok(length @ 1..) if answers.load(Ordering::Relaxed) => {
+                Ok(length @ 1..) if returns_errors.load(Ordering::Relaxed) => {
                     let commands = up[..length].windows(2).filter(|word| word[0] == b'*' && word[1].is_ascii_digit());
-                    near.write_all(reply.repeat(commands.count()).as_bytes()).await
+                    client.write_all(reply.repeat(commands.count()).as_bytes()).await
                 }
-                Ok(length @ 1..) => far.write_all(&up[..length]).await,
+                Ok(length @ 1..) => server.write_all(&up[..length]).await,
                 _ => return,
             },
-            read = far.read(&mut down) => match read {
-                Ok(length @ 1..) => near.write_all(&down[..length]).await,
+            read = server.read(&mut down) => match read {
+                Ok(length @ 1..) => client.write_all(&down[..length]).await,
                 _ => return,
             },
         };
