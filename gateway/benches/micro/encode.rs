@@ -1,32 +1,32 @@
-//! Encoding a publication, once for each form: beside a copy of the bytes that come out.
+//! Encodes a publication in each frame encoding, compared with a copy of the encoded bytes.
 
 use bytes::Bytes;
 use earshot::node::publication::{FrameEncoding, Publication};
 use earshot::shard::bench::encode;
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
-use crate::race::{Race, of};
+use crate::comparison::{Comparison, repeated};
 
-pub(crate) fn run(race: &Race) {
+pub(crate) fn run(comparison: &Comparison) {
     for (size, label) in [(128, "128 B"), (4096, "4 KiB")] {
-        for (form, name) in [
+        for (encoding, name) in [
             (FrameEncoding::WebSocketJson, "WebSocket JSON"),
             (FrameEncoding::WebSocketProtobuf, "WebSocket Protobuf"),
             (FrameEncoding::SseSingle, "SSE"),
         ] {
             let publication = publication(size);
-            let frame = encode(form, &publication);
-            race.run(
+            let frame = encode(encoding, &publication);
+            comparison.run(
                 &format!("encode: {name}, {label}"),
-                of(|| encode(form, &publication)),
+                repeated(|| encode(encoding, &publication)),
                 "a copy of the frame",
-                of(|| Bytes::copy_from_slice(&frame)),
+                repeated(|| Bytes::copy_from_slice(&frame)),
             );
         }
     }
 }
 
-/// JSON of so many bytes.
+/// A JSON object of `size` bytes.
 pub(crate) fn payload(size: usize) -> Bytes {
     let text = "x".repeat(size - 12);
     format!(r#"{{"text":"{text}"}}"#).into()

@@ -1,36 +1,35 @@
-//! Micro-benchmarks: what each step on the way of a message costs, beside the least that such a step can cost, measured
-//! in turns in the same run. The ratio is what to look at: it holds on a busy machine, and from one machine to another.
+//! Micro-benchmarks: the cost of each step of the delivery path, compared with a lower bound for that step. Both are
+//! measured alternately in one run, so the ratio is valid on a busy machine and comparable between machines.
 //!
-//! `make microbench`, or `make microbench ARGS=flush` for some of them. A step that gets slower says so here; nothing
-//! here fails.
+//! `make microbench`, or `make microbench ARGS=flush` for a selection. The benchmarks never fail.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
     clippy::print_stdout,
     missing_docs,
-    reason = "a benchmark may panic, reads the clock, and prints what it found"
+    reason = "a benchmark may panic, reads the clock and prints its results"
 )]
 
+mod comparison;
 mod encode;
 mod head;
-mod hear;
-mod race;
+mod receive;
+mod shard;
 mod share;
-mod stage;
 
-use race::Race;
+use comparison::Comparison;
 
 /// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    // cargo passes flags of its own.
-    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let race = Race::new(wanted);
-    encode::run(&race);
-    stage::run(&race);
-    head::run(&race);
-    hear::run(&race);
-    share::run(&race);
+    // Cargo adds flags such as `--bench`.
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let comparison = Comparison::new(filter);
+    encode::run(&comparison);
+    shard::run(&comparison);
+    head::run(&comparison);
+    receive::run(&comparison);
+    share::run(&comparison);
 }

@@ -7,47 +7,47 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::race::{Race, measured};
+use crate::comparison::{Comparison, self_timed};
 
 /// Connections of a shard.
 const SUBSCRIBERS: usize = 5000;
 
-pub(crate) fn run(race: &Race) {
-    if !race.wants("share") {
+pub(crate) fn run(comparison: &Comparison) {
+    if !comparison.is_selected("share") {
         return;
     }
-    let (frame, over) = (frame(), AtomicBool::new(false));
+    let (frame, is_over) = (frame(), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut outboxes = Vec::with_capacity(SUBSCRIBERS);
-            while !over.load(Ordering::Relaxed) {
-                deliver(&frame, &mut outboxes);
+            let mut queues = Vec::with_capacity(SUBSCRIBERS);
+            while !is_over.load(Ordering::Relaxed) {
+                deliver(&frame, &mut queues);
             }
         });
-        let own = Bytes::copy_from_slice(&frame);
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        race.run(
+        let copy = Bytes::copy_from_slice(&frame);
+        let (mut private, mut shared) = (Vec::new(), Vec::new());
+        comparison.run(
             "share: a private frame",
-            measured(SUBSCRIBERS, || deliver(&own, &mut ours)),
+            self_timed(SUBSCRIBERS, || deliver(&copy, &mut private)),
             "a frame shared with another shard",
-            measured(SUBSCRIBERS, || deliver(&frame, &mut theirs)),
+            self_timed(SUBSCRIBERS, || deliver(&frame, &mut shared)),
         );
-        over.store(true, Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
     });
 }
 
-/// Puts the frame into every outbox and removes it.
-fn deliver(frame: &Bytes, outboxes: &mut Vec<Bytes>) -> Duration {
-    let begun = Instant::now();
+/// Adds the frame to every client queue and removes it.
+fn deliver(frame: &Bytes, queues: &mut Vec<Bytes>) -> Duration {
+    let started = Instant::now();
     for _ in 0..SUBSCRIBERS {
-        outboxes.push(frame.clone());
+        queues.push(frame.clone());
     }
-    outboxes.clear();
-    begun.elapsed()
+    queues.clear();
+    started.elapsed()
 }
 
 fn frame() -> Bytes {
-    // Bytes from a vector count references from the first clone on.
+    // `Bytes` from a vector use a reference count only after the first clone.
     let frame = Bytes::from(vec![b'x'; 200]);
     drop(frame.clone());
     frame

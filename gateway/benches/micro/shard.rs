@@ -1,4 +1,4 @@
-//! From a message of a broker into outboxes, and from outboxes to sockets, compared with the minimum for both.
+//! Dispatches broker messages to client queues and flushes queues to sockets, compared with a lower bound for each.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -12,35 +12,35 @@ use earshot::shard::NewConnectionKind;
 use earshot::shard::bench::BenchShard;
 use earshot_protocol::Encoding;
 
+use crate::comparison::{Comparison, self_timed};
 use crate::encode::payload;
-use crate::race::{Race, measured};
 
-/// Subscribers of the channel in the two cases: not every machine allows thousands of sockets.
+/// Subscribers of the channel, without and with sockets: not every machine allows thousands of sockets.
 const SUBSCRIBERS: usize = 5000;
 const SOCKETS: usize = 200;
 
 /// Channels with one subscriber each.
 const CHANNELS: usize = 1000;
 
-pub(crate) fn run(race: &Race) {
-    if race.wants("dispatch") {
-        dispatch(race);
+pub(crate) fn run(comparison: &Comparison) {
+    if comparison.is_selected("dispatch") {
+        dispatch(comparison);
     }
-    if race.wants("flush") {
+    if comparison.is_selected("flush") {
         for burst in [1, 10] {
-            flush(race, burst);
+            flush(comparison, burst);
         }
     }
 }
 
-fn dispatch(race: &Race) {
+fn dispatch(comparison: &Comparison) {
     let mut one = BenchShard::new().unwrap();
     for _ in 0..SUBSCRIBERS {
         one.accept_idle(websocket(), connect_and_subscribe("c0"));
     }
-    race.run(
+    comparison.run(
         "dispatch: one channel, each of 5000 subscribers",
-        measured(SUBSCRIBERS, || dispatch_once(&mut one, 1)),
+        self_timed(SUBSCRIBERS, || dispatch_once(&mut one, 1)),
         "a frame into a queue",
         queues(SUBSCRIBERS),
     );
@@ -49,35 +49,35 @@ fn dispatch(race: &Race) {
     for n in 0..CHANNELS {
         many.accept_idle(websocket(), connect_and_subscribe(&format!("c{n}")));
     }
-    race.run(
+    comparison.run(
         "dispatch: each of 1000 channels, encoding included",
-        measured(CHANNELS, || dispatch_once(&mut many, CHANNELS)),
+        self_timed(CHANNELS, || dispatch_once(&mut many, CHANNELS)),
         "a frame into a queue",
         queues(CHANNELS),
     );
 }
 
-/// One message on each channel, as far as the outboxes.
-fn dispatch_once(stage: &mut BenchShard, channels: usize) -> std::time::Duration {
+/// Dispatches one message on each channel to the client queues.
+fn dispatch_once(shard: &mut BenchShard, channels: usize) -> std::time::Duration {
     let mut messages: Vec<BrokerMessage> = (0..channels).map(message).collect();
-    let begun = Instant::now();
-    stage.receive(&mut messages);
-    stage.dispatch();
-    let took = begun.elapsed();
-    assert!(stage.discard() >= channels);
+    let started = Instant::now();
+    shard.receive(&mut messages);
+    shard.dispatch();
+    let took = started.elapsed();
+    assert!(shard.discard() >= channels);
     took
 }
 
-/// The minimum for a queue of frames: one slot and one reference count each.
-fn queues<'a>(count: usize) -> crate::race::Runner<'a> {
+/// The lower bound for a queue of frames: one slot and one reference count each.
+fn queues<'a>(count: usize) -> crate::comparison::Workload<'a> {
     let frame = Bytes::from(vec![b'x'; 200]);
     let mut queues: Vec<VecDeque<Bytes>> = vec![VecDeque::new(); count];
-    measured(count, move || {
-        let begun = Instant::now();
+    self_timed(count, move || {
+        let started = Instant::now();
         for queue in &mut queues {
             queue.push_back(frame.clone());
         }
-        let took = begun.elapsed();
+        let took = started.elapsed();
         for queue in &mut queues {
             // An idle connection holds no memory, as in the gateway.
             *black_box(queue) = VecDeque::new();
@@ -86,40 +86,40 @@ fn queues<'a>(count: usize) -> crate::race::Runner<'a> {
     })
 }
 
-fn flush(race: &Race, burst: usize) {
-    let mut stage = BenchShard::new().unwrap();
+fn flush(comparison: &Comparison, burst: usize) {
+    let mut shard = BenchShard::new().unwrap();
     let mut peers = Vec::new();
     let mut writers = Vec::new();
     for _ in 0..SOCKETS {
-        let (ours, peer) = pair();
-        writers.push(ours.try_clone().unwrap());
-        stage.accept(mio::net::TcpStream::from_std(ours), websocket(), connect_and_subscribe("c0"));
+        let (accepted, peer) = pair();
+        writers.push(accepted.try_clone().unwrap());
+        shard.accept(mio::net::TcpStream::from_std(accepted), websocket(), connect_and_subscribe("c0"));
         peers.push(peer);
     }
     drain(&mut peers);
-    stage.receive(&mut vec![message(0)]);
-    stage.settle();
+    shard.receive(&mut vec![message(0)]);
+    shard.settle();
     let frame = vec![b'x'; drain(&mut peers) / SOCKETS * burst];
     let mut readers: Vec<TcpStream> = peers.iter().map(|peer| peer.try_clone().unwrap()).collect();
-    race.run(
+    comparison.run(
         &format!("flush: {burst} to each of {SOCKETS} sockets"),
-        measured(SOCKETS, || {
+        self_timed(SOCKETS, || {
             let mut messages: Vec<BrokerMessage> = (0..burst).map(|_| message(0)).collect();
-            stage.receive(&mut messages);
-            stage.dispatch();
-            let begun = Instant::now();
-            stage.flush();
-            let took = begun.elapsed();
+            shard.receive(&mut messages);
+            shard.dispatch();
+            let started = Instant::now();
+            shard.flush();
+            let took = started.elapsed();
             drain(&mut peers);
             took
         }),
-        "a bare write of as many bytes",
-        measured(SOCKETS, || {
-            let begun = Instant::now();
+        "a plain write of the same number of bytes",
+        self_timed(SOCKETS, || {
+            let started = Instant::now();
             for writer in &mut writers {
                 assert_eq!(writer.write(&frame).unwrap(), frame.len());
             }
-            let took = begun.elapsed();
+            let took = started.elapsed();
             drain(&mut readers);
             took
         }),
@@ -146,11 +146,11 @@ fn connect_and_subscribe(channel: &str) -> Bytes {
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (ours, _) = listener.accept().unwrap();
-    ours.set_nodelay(true).unwrap();
-    ours.set_nonblocking(true).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    accepted.set_nodelay(true).unwrap();
+    accepted.set_nonblocking(true).unwrap();
     peer.set_nonblocking(true).unwrap();
-    (ours, peer)
+    (accepted, peer)
 }
 
 /// Reads what is available and returns the number of bytes.

@@ -1,4 +1,4 @@
-//! A push message of Redis, from its bytes into a batch: beside a reader that does nothing but copy channel and payload.
+//! Parses push messages of Redis into a batch, compared with a reader that only copies channel and payload.
 
 use std::hint::black_box;
 
@@ -6,20 +6,20 @@ use bytes::Bytes;
 use earshot::broker::BrokerMessage;
 use earshot::broker::redis::bench::PushReader;
 
+use crate::comparison::{Comparison, repeated_batch};
 use crate::encode::payload;
-use crate::race::{Race, timed};
 
-/// Messages in one batch, as a link hands them on.
+/// Messages in one batch.
 const BATCH: usize = 256;
 
-pub(crate) fn run(race: &Race) {
+pub(crate) fn run(comparison: &Comparison) {
     for (size, label) in [(128, "128 B"), (4096, "4 KiB")] {
         let wire = wire(&payload(size));
         let reader = PushReader::default();
         let mut batch = Vec::with_capacity(BATCH);
-        race.run(
-            &format!("hear: a push message, {label}"),
-            timed(BATCH, || {
+        comparison.run(
+            &format!("receive: a push message, {label}"),
+            repeated_batch(BATCH, || {
                 for _ in 0..BATCH {
                     assert!(reader.read(&wire));
                 }
@@ -27,7 +27,7 @@ pub(crate) fn run(race: &Race) {
                 batch.clear();
             }),
             "a copy of channel and payload",
-            timed(BATCH, || {
+            repeated_batch(BATCH, || {
                 for _ in 0..BATCH {
                     black_box(read(&wire).unwrap());
                 }
@@ -44,7 +44,7 @@ fn wire(payload: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// Nothing but this one kind of message.
+/// Parses only this kind of message.
 fn read(wire: &[u8]) -> Option<BrokerMessage> {
     let rest = wire.strip_prefix(b">3\r\n")?;
     let (_, rest) = bulk(rest)?;
