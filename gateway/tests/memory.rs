@@ -6,7 +6,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test may panic, read the clock and let time pass"
+    reason = "a test may panic, read the clock and sleep"
 )]
 
 use std::alloc::System;
@@ -37,7 +37,7 @@ const CHANNEL: usize = 700;
 const CLIENTS: usize = 500;
 
 /// Longest wait before a test fails. Generous, because the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The allocator counts all threads: only one measurement at a time.
 static EXCLUSIVE: Mutex<()> = Mutex::new(());
@@ -118,19 +118,19 @@ impl Running {
 }
 
 /// Bytes on the heap.
-fn held() -> usize {
+fn allocated() -> usize {
     let stats = HEAP.stats();
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
 /// Waits until the heap size no longer changes, and returns it.
-fn settled() -> usize {
-    let deadline = Instant::now() + PATIENCE;
-    let (mut last, mut since) = (held(), Instant::now());
+fn settled_allocation() -> usize {
+    let deadline = Instant::now() + TIMEOUT;
+    let (mut last, mut since) = (allocated(), Instant::now());
     while since.elapsed() < Duration::from_millis(250) {
         assert!(Instant::now() < deadline, "the heap size keeps changing");
         std::thread::sleep(Duration::from_millis(10));
-        let now = held();
+        let now = allocated();
         if now != last {
             (last, since) = (now, Instant::now());
         }
@@ -144,7 +144,7 @@ fn open(address: SocketAddr, transport: Transport, channel: usize) -> TcpStream 
     socket.set_recv_buffer_size(8 * 1024).unwrap();
     socket.connect(&address.into()).unwrap();
     let mut socket = TcpStream::from(socket);
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     match transport {
         Transport::WebSocket => {
             write!(
@@ -204,16 +204,16 @@ fn discard_received(clients: &mut [TcpStream]) {
 
 /// Returns the memory of each of [`CLIENTS`] idle clients. Asserts that at least nine tenths are freed after they leave.
 fn bytes_per_client(running: &Running, transport: Transport, channel: impl Fn(usize) -> usize) -> usize {
-    let before = settled();
+    let before = settled_allocation();
     let clients = running.clients(transport, CLIENTS, channel);
-    let all = settled().saturating_sub(before);
+    let all = settled_allocation().saturating_sub(before);
     drop(clients);
-    let deadline = Instant::now() + PATIENCE;
-    while held().saturating_sub(before) > all / 10 {
+    let deadline = Instant::now() + TIMEOUT;
+    while allocated().saturating_sub(before) > all / 10 {
         assert!(
             Instant::now() < deadline,
             "{transport:?}: {} B are allocated, {before} B before the clients connected",
-            held()
+            allocated()
         );
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -253,13 +253,13 @@ fn memory_is_freed_after_a_burst() {
     const EACH: usize = 100;
     const PUBLICATIONS: usize = 2000;
     let running = Running::start();
-    let before = settled();
+    let before = settled_allocation();
     let mut publisher = open(running.address, Transport::WebSocket, 1);
     let mut clients = Vec::with_capacity(2 * EACH);
     for transport in [Transport::WebSocket, Transport::Sse] {
         clients.extend(running.clients(transport, EACH, |_| 0));
     }
-    let idle = settled() - before;
+    let idle = settled_allocation() - before;
     for id in 3..3 + PUBLICATIONS {
         send_text(
             &mut publisher,
@@ -267,13 +267,17 @@ fn memory_is_freed_after_a_burst() {
         );
         read_until(&mut publisher, br#""publish":{}"#);
     }
-    let burst = settled() - before;
+    let burst = settled_allocation() - before;
     println!("{idle} B idle, {burst} B during the burst");
-    assert!(burst > 10 * idle, "nothing is queued: {burst} B during the burst, {idle} B idle");
+    assert!(burst > 10 * idle, "the burst is not queued: {burst} B during the burst, {idle} B idle");
 
-    let deadline = Instant::now() + PATIENCE;
-    while (held() - before) * 10 > idle * 11 {
-        assert!(Instant::now() < deadline, "{} B are allocated, {idle} B before the burst", held() - before);
+    let deadline = Instant::now() + TIMEOUT;
+    while (allocated() - before) * 10 > idle * 11 {
+        assert!(
+            Instant::now() < deadline,
+            "{} B are allocated, {idle} B before the burst",
+            allocated() - before
+        );
         discard_received(&mut clients);
     }
     running.stop();
@@ -288,14 +292,14 @@ fn unsubscribed_channels_are_freed() {
     for request in 0..20 {
         subscribe_and_leave(&running, NAMES, &format!("first-{request}"));
     }
-    let before = settled();
+    let before = settled_allocation();
     for request in 0..REQUESTS {
         subscribe_and_leave(&running, NAMES, &format!("left-{request}"));
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     // Less than one byte per channel.
-    while held().saturating_sub(before) > REQUESTS * NAMES {
-        assert!(Instant::now() < deadline, "{} B are allocated, {before} B before the requests", held());
+    while allocated().saturating_sub(before) > REQUESTS * NAMES {
+        assert!(Instant::now() < deadline, "{} B are allocated, {before} B before the requests", allocated());
         std::thread::sleep(Duration::from_millis(10));
     }
     running.stop();
@@ -304,7 +308,7 @@ fn unsubscribed_channels_are_freed() {
 /// Opens a stream of this number of new channels, and closes it once it is subscribed.
 fn subscribe_and_leave(running: &Running, names: usize, prefix: &str) {
     let mut socket = TcpStream::connect(running.address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     socket.write_all(b"GET /sse?").unwrap();
     for name in 0..names {
         write!(socket, "channel={prefix}-{name}&").unwrap();
