@@ -1,19 +1,19 @@
-//! Earshot, a real-time fan-out gateway. What a backend says to Redis with a plain `PUBLISH` reaches every browser
-//! (SSE) and app (WebSocket) that may hear it.
+//! Earshot, a real-time fan-out gateway. Delivers Redis `PUBLISH` messages to browsers over SSE and to apps over
+//! WebSocket.
 //!
 //! Modules import strictly downwards, in this order:
 //!
 //! - [`cli`]: commands and flags.
 //! - [`gateway`]: the composition root.
-//! - [`config`]: file and environment become one checked value.
-//! - [`http`]: everything that is not a stream.
+//! - [`config`]: reads the file and the environment into one validated value.
+//! - [`http`]: the HTTP API, health, readiness, metrics and the console.
 //! - [`ingress`]: listeners, request heads, the WebSocket handshake, the routing of each connection.
 //! - [`shard`]: the data plane: connections, subscriptions, writes.
-//! - [`node`]: channels: stamp, dispatch, linger.
+//! - [`node`]: channels: assigns offsets, dispatches publications, keeps idle channels.
 //! - [`broker`]: memory and Redis.
-//! - [`metrics`], [`drain`], [`random`]: what everybody counts; how everything stops; unpredictable numbers.
-//! - [`auth`]: who may connect, and what clients may do.
-//! - [`admission`]: permits for connections. [`redact`]: hides credentials in texts.
+//! - [`metrics`], [`drain`], [`random`]: counters; graceful shutdown; random numbers.
+//! - [`auth`]: authenticates clients and decides their permissions.
+//! - [`admission`]: permits for connections. [`redact`]: removes credentials from texts.
 
 pub mod admission;
 pub mod auth;

@@ -1,20 +1,19 @@
--- Reads where the log of a channel stands, and some of its entries, as they are at one moment.
+-- Reads the position of the log of a channel, and some of its entries, atomically.
 --
 -- KEYS  1 stream, 2 meta: see log.lua
 -- ARGV  1 XRANGE or XREVRANGE
---       2, 3 the range's two ends, in that command's order
---       4 entries at most
---       5 bytes at most: the entry that reaches them is the last
---       6, 7, 8 the epoch to begin with when the log is gone that handed out 9 and 10, how long to keep entries and how
---         long to keep meta, in milliseconds (may be left out: then nothing is written)
---       9, 10 epoch and offset that were handed out already: a log that is behind them is not the one that handed them
---         out, and begins anew
+--       2, 3 the two ends of the range, in the order of the command
+--       4 the maximum number of entries
+--       5 the maximum number of bytes: the entry that reaches it is the last
+--       6, 7, 8 the epoch of a new log if the log of 9 and 10 is lost, and the time to live of entries and of meta, in
+--         milliseconds (optional: without them the script does not write)
+--       9, 10 epoch and offset that were delivered already: a log behind this position has lost data and is replaced
 --
--- Answers {epoch, offset, entries, minute, server}, the last two of its first entry and maybe empty; or {minute, server}
--- of this moment when there is no log. For these two, see log_origin.lua.
+-- Returns {epoch, offset, entries, minute, server}, the last two from the first entry of the epoch, possibly empty; or
+-- the current {minute, server} if there is no log. For these two, see log_origin.lua.
 local stream, meta = KEYS[1], KEYS[2]
 local from, limit, room = ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5])
--- Entries that are looked at in one go: few, because the bytes are only known afterwards.
+-- Entries per command: few, because their size is known only afterwards.
 local STEP = 16
 
 local top = redis.call('HMGET', meta, 'epoch', 'offset', 'minute', 'server')
@@ -25,7 +24,7 @@ if not (top[1] and top[2]) then
   if not ARGV[6] then
     return {origin(redis.call('TIME'))}
   end
-  -- Whoever listens from now on knows what to expect: the first entry of this very epoch.
+  -- Subscribers from now on expect the first entry of this epoch.
   local time = redis.call('TIME')
   local expires = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[7])
   redis.call('DEL', stream)

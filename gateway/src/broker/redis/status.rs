@@ -107,8 +107,8 @@ impl LinkState {
         let mut state = self.lock();
         let previous = state.error.replace(error.clone());
         if state.down_since.is_none() {
-            let heard_until = state.proven.map_or_else(Instant::now, |(until, _)| until);
-            state.down_since = Some(heard_until.max(state.up_since));
+            let received_until = state.proven.map_or_else(Instant::now, |(until, _)| until);
+            state.down_since = Some(received_until.max(state.up_since));
             let loss = match failure {
                 LinkError::Unreachable(_) => "unreachable",
                 LinkError::NotReceiving(_) => "not-receiving",
@@ -150,7 +150,7 @@ impl LinkState {
             let Self { instance, link, address, .. } = self;
             tracing::warn!(
                 %instance, link, %address, %reason,
-                "probes disabled: the ACL must allow PUBLISH and SUBSCRIBE on the channels that begin with probe_prefix"
+                "probes disabled: the ACL must allow PUBLISH and SUBSCRIBE on channels that begin with probe_prefix"
             );
         }
     }
