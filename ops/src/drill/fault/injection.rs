@@ -135,12 +135,12 @@ async fn permission_revoked(environment: &mut Environment) -> Result<FaultWindow
     let injected_at = Instant::now();
     environment.change(&command, undo).await.map_err(DrillError::Rejected)?;
     let during =
-        hold_fault(environment, injected_at, SHORT_FAULT, |cause| cause.contains("refused now")).await?;
+        hold_fault(environment, injected_at, SHORT_FAULT, |cause| cause.contains("rejected now")).await?;
     environment.undo.run_all().await?;
     Ok(FaultWindow { injected_at, removed_at: mark_recovery(environment), during })
 }
 
-/// Promotes a replica. The old primary becomes its replica and closes no connection.
+/// Promotes a replica. The old primary becomes its replica and keeps its connections open.
 async fn failover(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
     let servers = environment.servers.as_mut().ok_or(NO_SERVER)?;
     let name = format!("redis-{:08x}", fastrand::u32(..));
@@ -183,7 +183,7 @@ impl From<&'static str> for DrillError {
 }
 
 fn proxy(environment: &Environment) -> Result<&crate::drill::proxy::Proxy, DrillError> {
-    environment.proxy.as_ref().ok_or(DrillError::from("the drill has no proxy"))
+    environment.proxy.as_ref().ok_or(DrillError::from("this fault requires --proxy"))
 }
 
 /// Marks the time from which recovery is measured: messages published from now on count.
