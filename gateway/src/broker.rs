@@ -1,6 +1,6 @@
 //! Brokers: the sources and targets of publications.
 //!
-//! A broker knows channels and payloads, and the positions of its own logs. It must never know a connection, a
+//! A broker handles channels and payloads, and the positions of its own logs. It must never access a connection, a
 //! subscriber or a position that the node assigns: the [`BrokerEventHandler`] (the node) adds those.
 //!
 //! - [`attributes`]: tags and publisher of a publication.
@@ -101,8 +101,8 @@ pub enum BrokerError {
     /// The link is down, or the broker did not answer within the command timeout. Can be retried.
     #[error("the broker is unavailable: {0}")]
     Unavailable(String),
-    /// Too many requests wait for the broker. Can be retried later.
-    #[error("too many requests wait for the broker")]
+    /// Too many requests are waiting for the broker. Can be retried later.
+    #[error("too many requests are waiting for the broker")]
     Busy,
     /// The broker rejected the request (an ACL, a wrong type). A retry will not succeed.
     #[error("the broker rejected the request: {0}")]

@@ -25,12 +25,12 @@ pub enum Cli {
     Serve(serve::Args),
     /// Check or show the configuration
     Config(config::Args),
-    /// Copy all keys of a Redis, with their TTL, to other instances and prefixes, by rules
+    /// Copy all keys of a Redis server, with their TTLs, to other instances and prefixes according to rules
     #[command(long_about = migrate::ABOUT)]
     Migrate(migrate::Args),
     /// Diagnose a Redis server, or the path to a gateway
     Check(check::Args),
-    /// Run failure drills against Redis and verify recovery
+    /// Inject Redis faults and verify that the gateway detects, reports and recovers from each
     Drill(Box<drill::Args>),
     /// Print the completion script of a shell
     Completions(generate::CompletionsArgs),

@@ -128,7 +128,7 @@ pub struct Flags {
     pub dev: bool,
 }
 
-/// The sources of a configuration. Displayed as a list; `defaults` if there is none.
+/// The sources of a configuration. Displayed as a list; `defaults` if empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// The file.

@@ -282,7 +282,7 @@ impl StreamContext {
         permit
     }
 
-    /// Admits a stream on a connection with this permit. Beyond the limit, the client is asked to reconnect later; no
+    /// Admits a stream on a connection with this permit. Beyond the limit, the response requests a later reconnect; no
     /// other connection is closed to make room.
     pub fn admit(&self, permit: Permit, kind: NewConnectionKind) -> (Permit, NewConnectionKind) {
         let permit = self.admission.promote(permit);

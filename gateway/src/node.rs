@@ -188,7 +188,7 @@ impl Node {
         }
     }
 
-    /// Rejects an attach because too many requests wait for the broker.
+    /// Rejects an attach because too many requests are waiting for the broker.
     async fn reject_attach(&self, shard: ShardId, name: ChannelName) {
         let busy = SubscribeError::Broker(BrokerError::Busy);
         // Fails only if the shard has ended, and then the answer is not needed.

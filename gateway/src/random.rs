@@ -19,7 +19,7 @@ pub fn u64() -> u64 {
 /// Returns a version 4 UUID: 122 random bits.
 ///
 /// # Panics
-/// As [`u64()`].
+/// See [`u64()`].
 pub fn uuid() -> Uuid {
     Uuid::new_v4()
 }

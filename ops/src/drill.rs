@@ -1,4 +1,4 @@
-//! LinkError drills: inject faults into Redis, and verify that the gateway detects and reports each fault, recovers, and
+//! Failure drills: inject faults into Redis, and verify that the gateway detects and reports each fault, recovers, and
 //! loses no message silently.
 //!
 //! Owns the order of the faults and the assertions. Runs outside the gateway: as its client, as a publisher to Redis,

@@ -156,7 +156,7 @@ pub async fn dry_run(
     run::dry_run(plan, observer, stop).await
 }
 
-/// Migrates all keys, and verifies them if the plan says so.
+/// Migrates all keys, and verifies them if the plan requires it.
 ///
 /// # Errors
 /// Why the run ended early. All errors except [`MigrateError::Refused`] and [`MigrateError::State`] leave a state file

@@ -59,7 +59,7 @@ fn without_arguments(mut message: String) -> String {
 /// The parts of the configuration that explain a failed authentication.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AuthContext<'a> {
-    /// Where the password comes from; `None`: there is none.
+    /// Where the password comes from; `None` without a password.
     pub(super) password_source: Option<&'a str>,
     /// The settings that would supply a password.
     pub(super) password_settings: &'static str,

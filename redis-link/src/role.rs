@@ -1,4 +1,4 @@
-//! Whether a server is the primary. Redis closes no connection when it becomes a replica.
+//! Whether a server is the primary. Redis keeps connections open when it becomes a replica.
 //!
 //! Owns the ROLE query, and which change of the role requires a reconnect. Must never treat a missing reply as a change:
 //! PING detects a server that does not reply.

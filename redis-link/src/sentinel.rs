@@ -161,7 +161,7 @@ impl Sentinels {
     }
 
     /// Resolves when the primary has another address than in `seen`. Each Sentinel is queried at every `+switch-master`
-    /// event and in regular intervals.
+    /// event and at regular intervals.
     pub(super) async fn until_moved(self: Arc<Self>, seen: PrimaryView) -> LinkError {
         let (sender, mut receiver) = mpsc::channel(self.servers.len().max(1));
         let followers = (0..self.servers.len()).map(|index| Box::pin(self.follow(index, sender.clone())));

@@ -2,14 +2,14 @@
 
 use super::api_key::ApiAuthError;
 
-/// Why a permission is denied. The text says what to change.
+/// Why a permission is denied. The text states what to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// The origin of the page is not allowed.
     #[error("this origin is not allowed: add it to `allowed_origins`")]
     Origin,
     /// A token is presented, but no authentication is configured.
-    #[error("a token is presented, but no authentication is configured: connect without a token")]
+    #[error("a token was sent, but no authentication is configured to verify it: connect without a token")]
     Token,
     /// The API request is not authenticated.
     #[error(transparent)]

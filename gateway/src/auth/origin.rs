@@ -1,7 +1,7 @@
 //! Which origins and hosts a request may name.
 //!
 //! CORS does not protect WebSockets, so the handshake checks the `Origin` header. Requests without `Origin` are treated
-//! as non-browser requests and accepted, unless `Sec-Fetch-Site` says that they are cross-site.
+//! as non-browser requests and accepted, unless `Sec-Fetch-Site` marks them as cross-site.
 
 use std::net::IpAddr;
 

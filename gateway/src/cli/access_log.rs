@@ -4,7 +4,7 @@
 
 use crate::config::Config;
 
-/// Lines for a shell or an `.env` file that open a gateway.
+/// Lines for a shell or an `.env` file that open channels and the HTTP API.
 const OPEN_CHANNELS: &str = "EARSHOT_OPEN_CHANNELS=web-signals,jobs:*";
 const API_KEY: &str = "EARSHOT_API_KEY=$(openssl rand -hex 32)";
 const ALLOWED_ORIGINS: &str = "EARSHOT_ALLOWED_ORIGINS=https://app.example.com";

@@ -21,8 +21,8 @@ use earshot_redis_link::{ConnectConfig, TlsConfig};
     after_help = "Exit codes: 0 no failures (possibly warnings), 1 a check failed, 2 invalid command line or configuration."
 )]
 pub struct Args {
-    /// URL of a Redis; `-` reads it from standard input. Arguments are visible to all users in `ps`: pass a URL with a
-    /// password in REDIS_URL or with `-` [default: every Redis of the configuration]
+    /// URL of a Redis server; `-` reads it from standard input. Arguments are visible to all users in `ps`: pass a URL with a
+    /// password in REDIS_URL or with `-` [default: all Redis instances of the configuration]
     #[arg(value_name = "URL", conflicts_with_all = ["config", "path"])]
     url: Option<String>,
     /// Configuration file whose Redis instances are checked [default: EARSHOT_CONFIG, or earshot.toml in the working

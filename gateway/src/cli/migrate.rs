@@ -22,7 +22,7 @@ use progress::Progress;
 
 /// Long help text.
 pub(super) const ABOUT: &str = "\
-Move a keyspace: copy every key of one Redis, of any type and with its TTL, to the instances and prefixes that rules define.
+Copy a keyspace: every key of one Redis instance, of any type and with its TTL, to the instances and prefixes that rules define.
 
 Nothing is deleted from the source without --delete. A run that was stopped or killed resumes from its state file when the
 same command is run again. Stop all writers first: keys that change at the source after they were copied are reported by
@@ -53,7 +53,7 @@ pub struct Args {
     /// Source of the keys
     #[arg(long, value_name = "SERVER")]
     from: Option<String>,
-    /// Target, and its name in rules; repeatable. NAME alone refers to [redis.NAME] of --config
+    /// Target, and its name in rules; repeatable. NAME without a server refers to [redis.NAME] of --config
     #[arg(long, value_name = "NAME=SERVER")]
     to: Vec<String>,
     /// Target of matching keys; the first rule that matches a key applies. PATTERN is a prefix, or a glob with `*` and

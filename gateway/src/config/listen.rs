@@ -15,7 +15,7 @@ pub(super) type Resolve = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 pub struct Listen {
     /// As in the configuration: `localhost:8000`.
     pub text: String,
-    /// The addresses to listen on, each with a socket of its own (an IPv6 one for IPv6 alone); never empty.
+    /// The addresses to listen on, each with a socket of its own (an IPv6 one for IPv6 only); never empty.
     pub addrs: Vec<SocketAddr>,
 }
 

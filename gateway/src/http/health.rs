@@ -83,7 +83,7 @@ impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let node = &self.0.node;
         let channels =
-            encoder.encode_descriptor("channels", "Channels known on this node", None, MetricType::Gauge)?;
+            encoder.encode_descriptor("channels", "Channels known to this node", None, MetricType::Gauge)?;
         metrics::gauge(node.channels() as u64).encode(channels)?;
         let history = encoder.encode_descriptor(
             "history_bytes",

@@ -61,11 +61,11 @@ pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> 
         ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels(binding, link))?)?;
     }
     let listening: Vec<_> = links.iter().filter(|(_, link)| link.link != "commands").collect();
-    encode_proofs(&listening, encoder)?;
+    encode_probes(&listening, encoder)?;
     encode_topics(&listening, encoder)
 }
 
-fn encode_proofs(
+fn encode_probes(
     links: &[&(&BrokerBinding, LinkStatus)],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
@@ -100,7 +100,7 @@ fn encode_topics(
         let labels = labels(binding, link);
         gauge(link.receive_queue_bytes as u64).encode(handover.encode_family(&labels)?)?;
     }
-    let help = "Subscriptions at Redis";
+    let help = "Subscriptions in Redis, desired and active";
     let mut topics = encoder.encode_descriptor("redis_subscriptions", help, None, MetricType::Gauge)?;
     for (binding, link) in links {
         for (state, count) in [("desired", link.desired), ("active", link.active)] {

@@ -138,15 +138,15 @@ impl ChannelRegistry {
         release: impl Fn(&ChannelName),
         is_over: impl Fn(&State) -> bool,
     ) -> bool {
-        let gone = self.remove_if_due(channel, release, is_over);
-        if gone {
+        let removed = self.remove_if_due(channel, release, is_over);
+        if removed {
             let evicted = &self.metrics.control.channels_evicted;
             match why {
                 Eviction::Limit => evicted.limit.add(1),
                 Eviction::Creator => evicted.address.add(1),
             }
         }
-        gone
+        removed
     }
 
     /// Removes channels that are due, each with a call to `release` before it can be acquired again. Returns when to
@@ -184,13 +184,13 @@ impl ChannelRegistry {
         let is_over = |state: &State| {
             state.idle_since.is_some_and(|since| since + channel.retention(unsubscribe_delay) <= now)
         };
-        let gone = self.remove_if_due(channel, release, is_over);
-        if !gone {
+        let removed = self.remove_if_due(channel, release, is_over);
+        if !removed {
             let mut state = channel.state();
             state.is_scheduled = false;
             self.reschedule(channel, state);
         }
-        gone
+        removed
     }
 
     /// Removes an idle channel if `is_over`. Returns whether it was removed.

@@ -276,7 +276,7 @@ impl CatchUp<'_> {
         let absent = LogOrigin::of_epoch(here.epoch);
         let begins = absent.zip(origin).is_some_and(|(absent, origin)| origin.is_first_since(absent));
         if here.epoch != top.epoch && !begins || top.offset < here.offset {
-            // A log that began anew is delivered from its beginning; a truncated one, from its end.
+            // A new log is delivered from its beginning; a truncated one, from its end.
             let offset = if here.epoch == top.epoch { top.offset } else { 0 };
             self.gap(state, GapCause::LogLost, StreamPosition { offset, ..top });
         } else if here.epoch != top.epoch {

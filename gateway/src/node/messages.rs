@@ -137,7 +137,7 @@ pub enum PublishError {
     #[error("no namespace matches the channel")]
     UnknownChannel,
     /// Redis pub/sub carries the payload and nothing else.
-    #[error("tags need a namespace with source = \"stream\": a plain PUBLISH carries the payload alone")]
+    #[error("tags require a namespace with source = \"stream\": a plain PUBLISH carries only the payload")]
     TagsUnsupported,
     /// Payload and tags are larger than `limits.publication_bytes`.
     #[error("the publication is larger than {limit} bytes (limits.publication_bytes)")]

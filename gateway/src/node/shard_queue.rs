@@ -98,7 +98,7 @@ impl ShardSender {
         }
     }
 
-    /// Discards the recorded gap of a channel. The shard attaches anew, so a gap before that must not be reported.
+    /// Discards the recorded gap of a channel. The shard attaches again, so a gap before that must not be reported.
     pub fn discard_overflow(&self, channel: &ChannelName) {
         self.shared.overflow().remove(channel);
     }

@@ -70,7 +70,7 @@ impl Shard {
         self.with_backlog(connection_id, |backlog| backlog.push_gap(gap, now));
     }
 
-    /// Changes the backlog, which is created if there is none, and updates the counter of queued bytes.
+    /// Changes the backlog, which is created if absent, and updates the counter of queued bytes.
     fn with_backlog<T>(
         &mut self,
         connection_id: ConnectionId,

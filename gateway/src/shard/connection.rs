@@ -106,7 +106,7 @@ pub(super) enum Phase {
     Open,
     /// No input is accepted; what is queued is written, then the sink is shut down.
     Draining,
-    /// Everything is written; the client has not closed its end yet.
+    /// Everything has been written; the client has not closed its side yet.
     AwaitingPeerClose,
 }
 

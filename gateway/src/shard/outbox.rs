@@ -13,11 +13,11 @@ use super::timer_wheel::Tick;
 /// The most frames in one write call.
 pub(super) const SLICES_MAX: usize = 64;
 
-/// Bytes of memory that a waiting frame occupies beside its own: a slot in a queue that grows by doubling, and the
+/// Bytes of memory that a queued frame occupies in addition to its own: a slot in a queue that grows by doubling, and the
 /// header and the rounding of its allocation. Measured: about 90 bytes of requested memory.
 pub(super) const FRAME_OVERHEAD_BYTES: usize = 128;
 
-/// Bytes of memory that an entry of a backlog occupies beside the bytes of its frame or [`Publication::cost`]: the
+/// Bytes of memory that an entry of a backlog occupies in addition to the bytes of its frame or [`Publication::cost`]: the
 /// entry in half-filled tree nodes, the index of its key, and reference counts. Measured: 180 bytes of requested
 /// memory, 240 with a key.
 ///

@@ -17,7 +17,7 @@ pub(super) enum SessionAction {
     Reply { id: u32, body: ReplyBody },
     /// Close the connection.
     Disconnect(Disconnect),
-    /// Log that the client presented a token; then reply to the command, or close the connection if there is none.
+    /// Log that the client presented a token; then reply to the command, or close the connection if there is no command.
     RejectToken { id: Option<u32> },
     /// Schedule the next ping.
     SchedulePing,

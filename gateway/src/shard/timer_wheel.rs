@@ -42,7 +42,7 @@ impl TimerWheel {
         self.now + self.ticks(wait).max(1)
     }
 
-    /// Adds a key that fires at `due`, or earlier if that is beyond the wheel's horizon. Returns when it fires.
+    /// Adds a key that fires at `due`, or earlier if that is beyond the wheel's horizon. Returns the time at which it fires.
     pub(super) fn insert(&mut self, key: u64, due: Tick) -> Tick {
         let at = due.clamp(self.now + 1, self.now + SLOTS - 1);
         let slot = usize::try_from(at % SLOTS).unwrap_or_default();

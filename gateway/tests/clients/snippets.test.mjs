@@ -166,7 +166,7 @@ scenario("NestJS: the service of the module publishes", async (stage) => {
 });
 
 scenario("NestJS: an event of the Redis transport arrives as the recipe says", async (stage) => {
-  const sentence = /`(client\.emit\(.*\))` arrives on the\nchannel `(.*)` as `(.*)`\./;
+  const sentence = /`(client\.emit\(.*\))` arrives on the\s+channel `(.*)` as `(.*)`\./;
   const recipes = readFileSync(new URL("../../../docs/recipes.md", import.meta.url), "utf8");
   const [, call, channel, payload] = recipes.match(sentence);
   const { redis, events } = await subscriber(stage, channel);

@@ -133,7 +133,7 @@ async fn documented_permissions_are_sufficient() {
         quoted.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     let user = quoted("`ACL SETUSER earshot on >password");
-    let logs = quoted("user needs the keys and what the scripts do: `");
+    let logs = quoted("user needs access to the keys and permission for the commands of the scripts: `");
     let redis = Redis::start().await;
     let words = ["ACL SETUSER app reset on >pw", &user.join(" "), "&job:*", &logs.join(" ")].join(" ");
     admin(&redis, &words.replace("~PREFIX*", "~jobs:*")).await;

@@ -82,7 +82,7 @@ async fn unix_socket_is_checked() {
     good.expect("socket", "ok", &[shown]);
     good.expect("pubsub", "ok", &[]);
     redis.kill();
-    check(&[&url]).await.expect("socket", "failed", &["refused", "is gone"]);
+    check(&[&url]).await.expect("socket", "failed", &["refused", "has exited"]);
     std::fs::remove_file(&path).unwrap();
     check(&[&url]).await.expect("socket", "failed", &["No such file", "unixsocket"]);
 }

@@ -1,4 +1,4 @@
-//! A connected primary that becomes a replica closes no connection; the gateway detects it anyway.
+//! A connected primary that becomes a replica keeps its connections open; the gateway detects it anyway.
 
 use crate::harness::{Gateway, Redis, WsClient, until};
 

@@ -67,7 +67,7 @@ async fn gateway_with_another_redis_fails() {
     assert_eq!((drilled.code, &drilled.report["result"]), (Some(1), &"failed".into()), "{}", drilled.text);
     let baseline = drilled.outcome("baseline");
     assert!(baseline["reason"].as_str().unwrap().contains("messages do not arrive"), "{baseline}");
-    assert_eq!(drilled.report["faults"].as_array().unwrap().len(), 1, "nothing is broken in vain");
+    assert_eq!(drilled.report["faults"].as_array().unwrap().len(), 1, "only the one fault is injected");
     assert_eq!(gateway.fetch("/ready").await.status, 200);
 }
 

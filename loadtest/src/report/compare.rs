@@ -102,7 +102,7 @@ fn figures(record: &Record) -> Vec<Figure> {
     }
     if let Some(full) = record.generator.core_utilization_max {
         figures.push(figure(
-            "load test: utilization of its cores in the busiest second",
+            "load test: utilisation of its cores in the busiest second",
             "%",
             Lower,
             full * 100.0,

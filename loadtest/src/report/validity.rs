@@ -18,7 +18,7 @@ const PUBLISH_LAG_MAX_MILLIS: f64 = 20.0;
 const READ_DELAY_MAX_MILLIS: f64 = 5.0;
 /// … if it also exceeds this share of the latency.
 const READ_DELAY_SHARE_MAX: f64 = 0.25;
-/// Number of deliveries below which p99.9 says little.
+/// Number of deliveries below which p99.9 is unreliable.
 const TAIL_DELIVERIES_MIN: u64 = 1000;
 
 /// Returns a sentence for each problem found.

@@ -73,7 +73,7 @@ pub(crate) struct ProcessGroup {
 }
 
 impl ProcessGroup {
-    /// Resolves the processes. The error says that there are none.
+    /// Resolves the processes. The error names the missing process.
     pub(crate) fn find(name: &ProcessName) -> Result<Self, String> {
         let (name, numbers) = match name {
             ProcessName::Number(number) => {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 pub enum Level {
     /// No problem.
     Ok,
-    /// Not tested; the message says why.
+    /// Not tested; the message shows the reason.
     Skipped,
     /// Works, but will cause problems.
     Warning,

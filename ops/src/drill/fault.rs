@@ -39,7 +39,7 @@ pub enum Fault {
     OutputBuffer,
     /// The permission to subscribe to a channel is revoked and granted again.
     PermissionRevoked,
-    /// Another server becomes the primary, and the old primary closes no connection.
+    /// Another server becomes the primary, and the old primary keeps its connections open.
     Failover,
     /// The gateway is killed and restarted after 1 s.
     GatewayKilled,
@@ -103,7 +103,9 @@ impl Fault {
             Self::PermissionRevoked => {
                 ("permission-revoked", "the permission to subscribe is revoked and granted again")
             }
-            Self::Failover => ("failover", "a replica is promoted, and the old primary closes no connection"),
+            Self::Failover => {
+                ("failover", "a replica is promoted, and the old primary keeps its connections open")
+            }
             Self::GatewayKilled => ("gateway-killed", "the gateway is killed and restarted after 1 s"),
         }
     }

@@ -105,7 +105,7 @@ pub(super) fn moved(dump: &Dump, overwritten: bool) -> KeyOutcome {
     KeyOutcome::Moved { bytes: dump.payload.len() as u64, has_ttl, overwritten }
 }
 
-/// Number of items to read at once; a value that is copied in chunks is read alone.
+/// Number of items to read at once; a value that is copied in chunks is read separately.
 pub(super) fn portion_len(items: &[Item], chunk_threshold: u64) -> usize {
     let mut bytes = 0;
     for (index, item) in items.iter().enumerate() {

@@ -21,7 +21,7 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Returns the number of bytes before the first byte that must be escaped; `None` if there is none.
+/// Returns the number of bytes before the first byte that must be escaped; `None` without one.
 fn plain(bytes: &[u8]) -> Option<usize> {
     // No branch within a chunk, so that the compiler vectorises the check.
     let is_plain = |chunk: &[u8; 16]| !chunk.iter().fold(false, |any, byte| any | must_escape(*byte));

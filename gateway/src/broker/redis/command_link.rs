@@ -68,7 +68,7 @@ impl CommandLink {
         }
     }
 
-    /// Connects; `None` when all senders are gone.
+    /// Connects; `None` after all senders are dropped.
     async fn connect(
         &mut self,
         closed: Arc<Notify>,
@@ -86,7 +86,7 @@ impl CommandLink {
         }
     }
 
-    /// Sends commands until the connection fails (`Err`), or all senders are gone (`Ok`). `number`: of the connection.
+    /// Sends commands until the connection fails (`Err`), or all senders are dropped (`Ok`). `number`: of the connection.
     async fn serve(
         &mut self,
         number: u64,

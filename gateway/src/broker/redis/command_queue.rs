@@ -256,7 +256,7 @@ pub(super) struct CommandQueue {
 }
 
 impl CommandQueue {
-    /// Waits for a command. Returns `false` when all senders are gone.
+    /// Waits for a command. Returns `false` after all senders are dropped.
     pub(super) async fn ready(&mut self) -> bool {
         if self.offline.is_empty() {
             self.offline.extend(self.queue.recv().await);

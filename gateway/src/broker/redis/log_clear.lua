@@ -1,13 +1,13 @@
--- Removes the entries of a channel's log; its numbers go on.
+-- Removes the entries of the log of a channel; its offsets continue.
 --
 -- KEYS  1 stream, 2 meta: see log.lua
--- ARGV  1 channel, 2 what tells every node that remembers them, 3 PUBLISH or SPUBLISH
+-- ARGV  1 channel, 2 the message that makes every node discard its history, 3 PUBLISH or SPUBLISH
 local stream, meta = KEYS[1], KEYS[2]
--- First, because an ACL may refuse the channel, and then nothing has happened yet.
+-- First, because an ACL may deny the channel; nothing is changed then.
 redis.call(ARGV[3], ARGV[1], ARGV[2])
 local expected = redis.call('HGET', meta, 'length')
 if expected then
-  -- What was lost before stays lost: the next append must still notice.
+  -- Keeps an earlier loss visible: the next append must still detect it.
   local whole = redis.call('XLEN', stream) == tonumber(expected)
   redis.call('HSET', meta, 'length', whole and 0 or -1)
 end

@@ -1,11 +1,11 @@
--- The beginning of log.lua and log_read.lua: when, and in which state of the server, a log begins or is absent.
+-- Prefix of log.lua and log_read.lua: the time and the state of the server when a log begins or is absent.
 --
--- Answers the minute since 1970, and a digest that changes whenever the server may have lost a log: with a restart, a
--- promotion of a replica, and an eviction. It is empty when that is not known, for example because an ACL forbids INFO.
+-- Returns the minute since 1970, and a digest that changes whenever the server may have lost a log: after a restart, the
+-- promotion of a replica, or an eviction. It is empty if unknown, for example because an ACL denies INFO.
 -- Deleted keys do not change it.
 local function origin(time)
   local function field(section, name)
-    -- ACL LOG records a refused call. Redis before 7.0 has no function that checks the permission.
+    -- ACL LOG records a denied call. Redis before 7.0 has no function that checks the permission.
     if redis.acl_check_cmd and not redis.acl_check_cmd('INFO', section) then
       return nil
     end

@@ -32,7 +32,7 @@ pub(super) async fn ping(
             },
             None => Err(LinkError::Unreachable(error.to_string())),
         },
-        Err(_) => Err(LinkError::Unreachable(format!("no answer to PING within {limit:?}"))),
+        Err(_) => Err(LinkError::Unreachable(format!("no reply to PING within {limit:?}"))),
     }
 }
 

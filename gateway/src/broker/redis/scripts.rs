@@ -1,6 +1,6 @@
 //! The scripts that keep a log, and their calls.
 //!
-//! Owns their texts and hashes, and whether the server of a connection knows them. Must never let a script access a
+//! Owns their texts and hashes, and whether the server of a connection has loaded them. Must never let a script access a
 //! key that is not among its keys: a cluster rejects that.
 
 use std::sync::LazyLock;

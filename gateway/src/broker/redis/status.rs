@@ -79,7 +79,7 @@ impl LinkState {
         }
     }
 
-    /// Sets the flag that tells whether the server is a replica.
+    /// Sets the flag that shows whether the server is a replica.
     pub(super) fn with_replica(self, replica: Arc<AtomicBool>) -> Self {
         Self { replica, ..self }
     }

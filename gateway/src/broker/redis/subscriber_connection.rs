@@ -1,6 +1,6 @@
 //! One connection of the subscriber link, from its first subscription until it fails.
 //!
-//! Owns the order of the events of this connection. Must never wait for one thing alone: messages, confirmations,
+//! Owns the order of the events of this connection. Must never wait for a single event: messages, confirmations,
 //! subscriptions and PING are awaited together.
 
 use std::future::pending;

@@ -1,6 +1,6 @@
 //! The table of desired topics, and their state on the present connection.
 //!
-//! Pure: no socket, no lock, no clock. The state on the wire follows from this table alone, so a topic can be
+//! Pure: no socket, no lock, no clock. The state on the connection follows only from this table, so a topic can be
 //! subscribed, unsubscribed and subscribed again at any moment, connected or not, and the last call decides.
 
 use std::collections::HashMap;
@@ -41,7 +41,7 @@ pub(super) struct SyncResult {
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionTable {
     entries: HashMap<Topic, Subscription>,
-    /// Topics that may need a command. May name topics that are gone.
+    /// Topics that may need a command. May contain topics that were removed.
     changed: Vec<Topic>,
     counts: SubscriptionCounts,
 }
@@ -84,7 +84,7 @@ impl SubscriptionTable {
     pub(super) fn unsubscribe(&mut self, topic: &Topic) {
         self.update(topic, |entry| {
             entry.desired = false;
-            // A later subscribe starts anew: the gap before it does not matter.
+            // A later subscribe is a new one: the gap before it is irrelevant.
             entry.outage = None;
             entry.notify(&Err(BrokerError::Unavailable("unsubscribed".to_owned())));
         });
@@ -283,7 +283,7 @@ impl SubscriptionTable {
         Some(result)
     }
 
-    /// Releases memory when most topics are gone.
+    /// Releases memory after most topics were removed.
     fn shrink(&mut self) {
         if self.entries.len() * 8 < self.entries.capacity() {
             self.entries.shrink_to(self.entries.len() * 2);

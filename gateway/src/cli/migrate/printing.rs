@@ -22,7 +22,7 @@ pub(super) fn dry_run(plan: &Plan, preflight: &Preflight) -> bool {
         if let Some((key, name)) = rule.example.as_ref().filter(|(key, name)| key != name) {
             out += &format!("  for example {key} becomes {name}\n");
         }
-        out += &line(rule.in_place, "are in place already");
+        out += &line(rule.in_place, "are already in place");
         out += &line(rule.taken, "exist at the target");
     }
     list(&mut out, "existing at the target", &preflight.taken);
@@ -53,7 +53,7 @@ pub(super) fn report(plan: &Plan, report: &Report, only_compared: bool) -> bool 
             out += &line(rule.overwritten, "of them overwrote existing keys");
             out += &line(rule.identical, "existed at the target with the same value");
             out += &line(rule.skipped, "were skipped: they differ at the target");
-            out += &line(rule.in_place, "are in place already");
+            out += &line(rule.in_place, "are already in place");
             out += &line(rule.expired, "expired before they were moved");
             out += &line(rule.deleted, "were deleted from the source");
             out += &line(rule.failed, "failed");

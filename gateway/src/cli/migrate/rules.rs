@@ -44,7 +44,7 @@ pub(super) fn read(args: &Args) -> Result<Read, String> {
     let file = args.rules.as_deref().map_or(Ok(RulesFile::default()), read_file)?;
     let mut to: Vec<(String, String)> = Vec::new();
     for target in &args.to {
-        // A name alone refers to an instance of the configuration.
+        // Only a name refers to an instance of the configuration.
         let (name, server) = target.split_once('=').unwrap_or((target, target));
         if to.iter().any(|(known, _)| known == name) {
             return Err(format!("--to {name} is given twice"));

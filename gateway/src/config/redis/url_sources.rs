@@ -130,7 +130,7 @@ fn add_parts<'d>(
 ) -> Located<'d, RedisUrl> {
     let Located { value, location } = base;
     let mut address = value.address().clone();
-    let refuse = |name, what: &str| {
+    let reject = |name, what: &str| {
         section.error(
             &Location::Variable(name),
             format!("conflicts with the {what} in {location}: unset one of them"),
@@ -141,25 +141,25 @@ fn add_parts<'d>(
         address::ServerEndpoint::Unix(_) => None,
     };
     if parts.host.as_ref().is_some_and(|own| host(own) != host(&address)) {
-        refuse("REDIS_HOST", "host");
+        reject("REDIS_HOST", "host");
     }
     let matches_port = |own| match &mut address.endpoint {
         address::ServerEndpoint::Tcp { port, .. } => *port.get_or_insert(own) == own,
         address::ServerEndpoint::Unix(_) => false,
     };
     if !parts.port.is_none_or(matches_port) {
-        refuse("REDIS_PORT", "port");
+        reject("REDIS_PORT", "port");
     }
     let username = &parts.username;
     if username.as_ref().is_some_and(|own| address.username.get_or_insert_with(|| own.clone()) != own) {
-        refuse("REDIS_USERNAME", "user");
+        reject("REDIS_USERNAME", "user");
     }
     let password = parts.password.as_ref().map(|secret| secret.expose().to_owned());
     if password.is_some_and(|own| *address.password.get_or_insert_with(|| own.clone()) != own) {
-        refuse("REDIS_PASSWORD", "password");
+        reject("REDIS_PASSWORD", "password");
     }
     if parts.database.is_some_and(|own| *address.database.get_or_insert(own) != own) {
-        refuse("REDIS_DB", "database");
+        reject("REDIS_DB", "database");
     }
     let unchanged = address == *value.address();
     Located { value: if unchanged { value } else { RedisUrl::of(address) }, location }

@@ -105,7 +105,7 @@ fn the_manual_has_the_defaults_and_ranges() {
         let chapter =
             MANUAL.split("\n## ").find(|chapter| head.ends_with(chapter.lines().next().unwrap())).unwrap();
         for [key, default, least, most] in rows {
-            let default = if key == "shards" { "one a core".into() } else { format!("`{default}`") };
+            let default = if key == "shards" { "one per core".into() } else { format!("`{default}`") };
             let row = format!("| `{key}` | {default} | {least} to {most} |");
             assert!(chapter.contains(&row), "[{section}] has no row {row}");
         }

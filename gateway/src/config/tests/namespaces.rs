@@ -217,7 +217,7 @@ fn a_stream_requires_a_redis() {
         ("", "", format!("4: namespace.source: {error}")),
         ("", "redis = \"memory\"", format!("5: namespace.redis: {error}")),
         ("redis.b.url = \"redis://h\"\n", "redis = \"memory\"", format!("6: namespace.redis: {error}")),
-        // Another error in `redis` is reported alone.
+        // Another error in `redis` is the only one reported.
         ("", "redis = \"c\"", "5: namespace.redis: no [redis.c] is configured; use one of \"memory\"".into()),
         (
             "redis.b.url = \"redis://h\"\n",

@@ -40,7 +40,7 @@ export class Panel {
     this.#showState();
   }
 
-  /** A reason to distrust an open connection; empty if there is none. */
+  /** A reason to distrust an open connection; empty without one. */
   warn(reason) {
     this.#warning = reason;
     this.#showState();

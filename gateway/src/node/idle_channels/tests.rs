@@ -141,7 +141,7 @@ async fn does_not_attribute_a_channel_of_several_addresses() {
     for name in ["news", "own", "unknown", shared.as_str()] {
         test.subscribe(name, one).unwrap();
     }
-    // The client that has gone already has no address any more.
+    // The address of a disconnected client is no longer known.
     test.subscribe("unknown", None).unwrap();
     test.subscribe("news", other).unwrap();
     test.registry.detach(&shared, 0, true, test.unsubscribe_at_broker());

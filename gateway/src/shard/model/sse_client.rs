@@ -282,7 +282,9 @@ impl SseClient {
             let position = event.position(*channel, context)?;
             if self.views[*channel].position != Some(position) {
                 let at = self.views[*channel].position;
-                return Err(format!("the id says {position:?} for channel {channel}, which is at {at:?}"));
+                return Err(format!(
+                    "the id has position {position:?} for channel {channel}, which is at {at:?}"
+                ));
             }
         }
         Ok(())

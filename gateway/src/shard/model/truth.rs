@@ -53,7 +53,7 @@ impl Truth {
     /// How many had been published at a position that the gateway reports.
     pub(super) fn number(&self, channel: usize, position: StreamPosition) -> CheckResult<u64> {
         let number = self.views.get(&(channel, position)).copied();
-        number.ok_or_else(|| format!("channel {channel} never stood at {position:?}"))
+        number.ok_or_else(|| format!("channel {channel} never had the position {position:?}"))
     }
 
     pub(super) fn channel(&self, name: &str) -> CheckResult<usize> {

@@ -63,7 +63,7 @@ async fn every_type_is_migrated_with_its_ttl() {
     assert_same(&nest, &keys(&servers.nest).await);
     assert_same(&shared, &keys(&servers.shared).await);
     assert_same(&before, &keys(&servers.old).await);
-    assert_eq!(std::fs::read_dir(servers.state.path()).unwrap().count(), 0, "the state is gone");
+    assert_eq!(std::fs::read_dir(servers.state.path()).unwrap().count(), 0, "the state is removed");
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn dry_run_counts_and_changes_nothing() {
     ] {
         assert!(ended.text.contains(line), "{line}: {}", ended.text);
     }
-    assert_eq!(ended.sum("with a TTL"), 600, "each rule says how many have one");
+    assert_eq!(ended.sum("with a TTL"), 600, "each rule reports the number of keys with a TTL");
     let with_ttl: u64 = ended
         .text
         .lines()

@@ -47,7 +47,7 @@ fn version(client: &HttpClient, answer: &HttpResponse) -> Finding {
         _ if client.is_secure() => Finding::warning("http", format!("HTTP/1.1: {SIX}"))
             .cause("the proxy does not offer HTTP/2")
             .fix("enable it (nginx: `listen … ssl http2`), or use one stream for several channels"),
-        _ => Finding::ok("http", format!("HTTP/1.1, as always without TLS: {SIX}")),
+        _ => Finding::ok("http", format!("HTTP/1.1, the only version that browsers use without TLS: {SIX}")),
     }
     .with("http_version", format!("{:?}", answer.version))
 }

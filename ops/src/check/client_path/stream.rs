@@ -173,7 +173,7 @@ async fn first_event(answer: HttpResponse, limit: Duration) -> (Finding, Option<
 
 fn no_head(why: &str) -> Finding {
     Finding::failed("sse", format!("the stream does not start: {why}"))
-        .cause(format!("{BUFFERS} or blocks it; /health responded at once"))
+        .cause(format!("{BUFFERS} or blocks it; /health responded immediately"))
         .fix(UNBUFFER)
 }
 
@@ -218,7 +218,7 @@ const UNPACK: &str = "nginx: remove text/event-stream from gzip_types, or set `g
 fn packed(what: &str, how: &str) -> Finding {
     Finding::failed(
         "compression",
-        format!("for clients that accept compression, like browsers, the stream {what}: {how}"),
+        format!("for clients that accept compression, such as browsers, the stream {what}: {how}"),
     )
     .cause("a proxy compresses text/event-stream and forwards it only when its buffer is full")
     .fix(UNPACK)

@@ -59,9 +59,9 @@ fn not_upgraded(error: &Error) -> Finding {
             .fix(PASS_ON),
         404 => finding
             .cause("/connection/websocket is not forwarded to the gateway")
-            .fix("forward it, or the whole host"),
+            .fix("forward this path, or all paths of the host"),
         401 | 403 => finding.cause("the proxy blocks WebSockets, or requires authentication").fix(PASS_ON),
-        502..=504 => finding.cause("the proxy cannot connect to a gateway").fix("look at the proxy's log"),
+        502..=504 => finding.cause("the proxy cannot connect to a gateway").fix("check the proxy's log"),
         _ => finding.cause("a proxy responds instead of the gateway").fix(PASS_ON),
     }
 }
@@ -76,7 +76,10 @@ async fn connect(socket: &mut Socket, limit: Duration) -> (Finding, bool) {
                 "websocket",
                 format!("the gateway rejected the connect command: {}", error_text(&reply)),
             );
-            return (finding.cause("a rule of the gateway").fix("see the error"), false);
+            return (
+                finding.cause("the configuration of the gateway does not allow it").fix("see the error"),
+                false,
+            );
         }
         Err(why) if why.contains("3507") => {
             let finding = Finding::failed("websocket", "the page's origin is rejected (3507)")

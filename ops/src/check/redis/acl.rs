@@ -250,7 +250,7 @@ fn evaluate(commands: &[RequiredCommand], permissions: &[Permission], plan: &Pla
     }
     if !untested.is_empty() {
         untested.dedup();
-        let message = format!("not tested, because others would notice: {}", untested.join(", "));
+        let message = format!("not tested, because it would affect other clients: {}", untested.join(", "));
         let finding = Finding::skipped("permissions", message);
         findings
             .push(finding.fix("ACL SETUSER … +multi +discard permits a test without running the commands"));
@@ -316,7 +316,7 @@ impl Denial {
                 .cause(format!("the ACL denies it: {purpose}{unless}"))
                 .fix(format!("ACL SETUSER …{}", self.rules())),
             DeniedScope::Channel(name) => level("permissions", format!("{commands}: not permitted on channel {name}"))
-                .cause(format!("the ACL permits other channels only: {purpose} on it{unless}"))
+                .cause(format!("the ACL permits only other channels: {purpose} on it{unless}"))
                 .fix(if commands.starts_with('P') && commands.contains("SUBSCRIBE") {
                     format!("ACL SETUSER … &{name}; the ACL must contain the exact pattern, a wider one does not match")
                 } else {

@@ -35,7 +35,7 @@ pub(super) fn refused(failure: &LinkError, instance: &ConnectConfig) -> Finding 
     match (explain(&message, instance), failure) {
         (Some((cause, fix)), _) => finding.cause(cause).fix(fix),
         (None, LinkError::Rejected(_)) => {
-            finding.cause("the server rejected the connection; the message says why")
+            finding.cause("the server rejected the connection; the message shows the reason")
         }
         (None, LinkError::Unreachable(_) | LinkError::NotReceiving(_)) => {
             finding.cause("the server responded before, but closed this connection")

@@ -1,6 +1,6 @@
 //! How the gateway will use a server.
 //!
-//! Owns the defaults without a configuration. Must never know how the tests work.
+//! Owns the defaults without a configuration. Must not depend on how the tests work.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Plan {
     pub ping_interval: Duration,
     /// Prefix of probe channels; `None` if probing is disabled.
     pub probe_prefix: Option<String>,
-    /// The configuration says that it is a cluster.
+    /// The configuration declares a cluster.
     pub cluster: bool,
     /// There is no configuration: everything is possible, nothing is required.
     pub assumed: bool,

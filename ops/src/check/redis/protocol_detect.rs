@@ -77,7 +77,7 @@ fn no_socket(path: &Path, error: &io::Error) -> Finding {
             .cause("this user has no permission for the socket")
             .fix("set `unixsocketperm 770` and add this user to the server's group"),
         io::ErrorKind::ConnectionRefused => {
-            finding.cause("the server that created it has exited and is gone").fix("start the server")
+            finding.cause("the server that created it has exited").fix("start the server")
         }
         _ => finding.cause("the file is not a socket with a listener").fix("check the path"),
     }

@@ -17,7 +17,7 @@ use earshot_redis_link::{ConnectConfig, Dialer, SentinelConfig, TlsConfig, serve
 /// A Sentinel's view of the primary.
 type View = HashMap<String, String>;
 
-/// Queries all Sentinels concurrently. Also returns the address of the primary, if one of them knows it.
+/// Queries all Sentinels concurrently. Also returns the address of the primary, if one of them returns it.
 pub(super) async fn inspect(
     instance: &ConnectConfig,
     sentinels: &SentinelConfig,

@@ -131,10 +131,10 @@ fn output_buffer(facts: &ServerInfo, plan: &Plan) -> Finding {
     let least = [hard, soft].into_iter().filter(|limit| *limit > 0).min();
     let finding = match least {
         Some(least) if least < 2 * largest => Finding::failed(CHECK, message)
-            .cause(format!("a publication can have {} (publication_bytes): a few of them would exceed the limit and disconnect the gateway, a gap for every client", size(largest)))
+            .cause(format!("a publication can have {} (publication_bytes): a few of them would exceed the limit; Redis would then disconnect the gateway, and every client would get a gap", size(largest)))
             .fix("CONFIG SET client-output-buffer-limit \"pubsub 32mb 8mb 60\", or more"),
         Some(_) if hard > 0 && hard < BURST_BYTES => Finding::warning(CHECK, message)
-            .cause("a burst can exceed the limit and disconnect the gateway, a gap for every client")
+            .cause("a burst can exceed the limit; Redis would then disconnect the gateway, and every client would get a gap")
             .fix("CONFIG SET client-output-buffer-limit \"pubsub 32mb 8mb 60\", or more"),
         Some(_) => Finding::ok(CHECK, message),
         None => Finding::ok(CHECK, "pubsub: no limit"),
@@ -167,7 +167,7 @@ fn idle(facts: &ServerInfo, plan: &Plan) -> Finding {
             "timeout",
             format!("idle clients are disconnected after {timeout} s; links are pinged every {ping:?}"),
         )
-        .cause("backends that publish rarely are disconnected too, and can lose a publication at that moment")
+        .cause("backends that publish rarely are disconnected as well, and can lose a publication at that moment")
         .fix("CONFIG SET timeout 300, or 0")
     } else {
         Finding::ok(

@@ -39,11 +39,11 @@ impl BusSnapshot {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
             Err(_) => {
-                return Err(LinkError::Unreachable(format!("no answer to CLUSTER NODES within {limit:?}")));
+                return Err(LinkError::Unreachable(format!("no reply to CLUSTER NODES within {limit:?}")));
             }
         };
         let [nodes, links] = &answers[..] else {
-            return Err(LinkError::Unreachable("no answer to CLUSTER NODES".to_owned()));
+            return Err(LinkError::Unreachable("no reply to CLUSTER NODES".to_owned()));
         };
         let nodes = check_majority(nodes)?;
         let inbound = inbound(links).unwrap_or_else(|| reached(&nodes));

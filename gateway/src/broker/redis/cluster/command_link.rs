@@ -111,7 +111,7 @@ impl ClusterCommandLink {
         self.state.stopped();
     }
 
-    /// Ends when all senders are gone.
+    /// Ends after all senders are dropped.
     async fn maintain(&mut self) {
         let mut checks = clock(self.settings.ping_interval);
         let mut looks = clock(RETRY_INTERVAL);

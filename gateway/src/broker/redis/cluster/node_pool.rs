@@ -147,7 +147,7 @@ impl NodePool {
         self.nodes.get(address)?.down_since
     }
 
-    /// Enters whether the server of a connection knows the scripts.
+    /// Stores whether the server of a connection has loaded the scripts.
     pub(super) fn know_scripts(&mut self, address: &NodeAddress, generation: u64, known: bool) {
         if let Some(up) = self.up(address).filter(|up| up.generation == generation) {
             up.scripts = known;

@@ -95,7 +95,7 @@ impl ShardedConnection {
         question.cmd("CLUSTER").arg("NODES");
         let asked = Instant::now();
         let Ok(answers) = tokio::time::timeout(limit, self.submit(question, 1)).await else {
-            return Err(LinkError::Unreachable(format!("no answer to PING within {limit:?}")));
+            return Err(LinkError::Unreachable(format!("no reply to PING within {limit:?}")));
         };
         let answers = answers?;
         if answers.in_sync {

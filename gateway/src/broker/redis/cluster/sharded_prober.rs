@@ -16,7 +16,7 @@ use super::super::status::LinkState;
 use super::sharded_connection::ShardedConnection;
 use earshot_redis_link::slot::{SLOT_COUNT, slot};
 
-/// Names that are tried for each slot: enough for a node that owns one of thousands.
+/// Names tried per slot: enough to find one for a node that owns a single slot.
 const TRIES: u32 = 16 * SLOT_COUNT as u32;
 
 /// Runs rounds on one connection.

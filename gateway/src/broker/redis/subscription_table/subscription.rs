@@ -106,7 +106,7 @@ impl Subscription {
 
     pub(super) fn notify(&mut self, confirmation: &Confirmation) {
         for waiters in std::mem::take(&mut self.waiters) {
-            // The waiter may have gone.
+            // The waiter may have been dropped.
             let _ = waiters.send(confirmation.clone());
         }
     }

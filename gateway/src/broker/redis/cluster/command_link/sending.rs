@@ -19,7 +19,7 @@ pub(super) type Disconnected = (NodeAddress, u64);
 
 /// The outcome of a batch.
 pub(super) enum SendOutcome {
-    /// And whether the server knows the scripts.
+    /// And whether the server has loaded the scripts.
     Answered(Vec<Value>, bool),
     /// The outcome is unknown.
     Broken(LinkError),
@@ -51,7 +51,7 @@ pub(super) async fn send(up: NodeConnection, batch: Batch) -> (VecDeque<QueuedCo
     if load && let Err(failure) = ScriptCache::default().load(&mut connection).await {
         return (requests, SendOutcome::NotSent(failure));
     }
-    // A script that the server may not know is sent as text, alone in its batch.
+    // A script that the server may not have loaded is sent as text, in a batch of its own.
     let by = if one_at_a_time { ScriptRef::Text } else { ScriptRef::Hash };
     let mut pipeline = Pipeline::with_capacity(requests.len() + 1);
     let skipped = usize::from(asking.is_some());

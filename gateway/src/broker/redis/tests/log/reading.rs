@@ -105,5 +105,5 @@ async fn bounds_the_reply_bytes_of_a_pipeline() {
         std::iter::from_fn(|| Some(queue.batch().len()).filter(|len| *len > 0)).collect::<Vec<_>>()
     };
     assert_eq!(batch_sizes(1000, 10), [4, 4, 2]);
-    assert_eq!(batch_sizes(0, 100), [100], "reads of the position alone are not limited");
+    assert_eq!(batch_sizes(0, 100), [100], "reads of only the position are not limited");
 }
