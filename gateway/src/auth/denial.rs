@@ -8,7 +8,7 @@ pub enum Denial {
     /// The origin of the page is not allowed.
     #[error("this origin is not allowed: add it to `allowed_origins`")]
     Origin,
-    /// A token is presented, but no authentication is configured.
+    /// A token was sent, but no authentication is configured.
     #[error("a token was sent, but no authentication is configured to verify it: connect without a token")]
     Token,
     /// The API request is not authenticated.
