@@ -7,7 +7,7 @@
 //! - *connections* (`limits.connections`): connections that are served without a time limit.
 //! - *reserve*: connections beyond that. They receive a rejection with a reason, or one response, and have a short
 //!   lifetime.
-//! - *state*: requests for `/health`, `/ready` and `/metrics` when the reserve is exhausted, too. Only a connection that
+//! - *state*: requests for `/health`, `/ready` and `/metrics` even when the reserve is exhausted. Only a connection that
 //!   has sent such a request completely is admitted.
 
 use std::sync::Arc;

@@ -98,7 +98,7 @@ pub enum DeliveryScope {
 /// Why a request to a broker failed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BrokerError {
-    /// The link is down, or the broker did not answer within the command timeout. Can be retried.
+    /// The link is down, or the broker did not reply within the command timeout. Can be retried.
     #[error("the broker is unavailable: {0}")]
     Unavailable(String),
     /// Too many requests are waiting for the broker. Can be retried later.
@@ -161,7 +161,7 @@ pub enum Broker {
 
 impl Broker {
     /// Subscribes to a topic. Resolves when the broker has confirmed it: everything published after that moment
-    /// reaches the handler. Resolves at once for a confirmed topic. Dropping the future does not unsubscribe;
+    /// reaches the handler. Resolves immediately for a confirmed topic. Dropping the future does not unsubscribe;
     /// [`Broker::unsubscribe`] does.
     ///
     /// # Errors

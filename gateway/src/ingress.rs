@@ -145,7 +145,7 @@ impl Acceptor {
         }
     }
 
-    /// Handles a new connection. Most clients have sent their request by now; a stream is passed to its shard at once,
+    /// Handles a new connection. Most clients have sent their request by now; a stream is passed to its shard immediately,
     /// without a task, a timer, or a registration with the runtime's poll.
     fn on_accept(self: &Arc<Self>, mut socket: mio::net::TcpStream, peer: Peer, read_buffer: &mut [u8]) {
         self.streams.metrics.control.connections_accepted.add(1);
@@ -250,7 +250,7 @@ impl Acceptor {
             }
             None => {
                 let permit = self.streams.admission.promote(permit);
-                // Boxed: otherwise the task would have that size while it reads the head, too.
+                // Boxed: otherwise the task would have that size already while it reads the head.
                 Box::pin(self.http_server.serve_connection(socket, peer, bytes, permit)).await;
             }
         }

@@ -4,7 +4,7 @@
 //! that attaches to a channel subscribes at the broker. After the last shard detaches, the node unsubscribes with a
 //! delay. Must never know a connection, or the implementation of a broker.
 //!
-//! - [`messages`]: what a shard requests, what the node answers, and what the node sends.
+//! - [`messages`]: requests, responses and events between the node and its shards.
 //! - [`shard_queue`]: the bounded queue to a shard; [`requests`]: the bounded queue of its requests.
 //! - [`registry`]: the channels of one broker; [`channel`]: one of them; [`history`]: its newest publications.
 //! - `ingest`: messages of the broker enter here.
@@ -179,11 +179,11 @@ impl Node {
         self.namespaces.resolve(channel).map(|(namespace, pattern)| topic(channel, namespace, pattern))
     }
 
-    /// Attaches a shard to a channel. The answer goes through the shard's queue, in order with the publications.
+    /// Attaches a shard to a channel. The response goes through the shard's queue, in order with the publications.
     async fn attach(&self, shard: ShardId, name: ChannelName, from: Option<IpAddr>) {
         let shard_queue = &self.shard_senders[shard];
         if let Err(error) = self.try_attach(shard, shard_queue, &name, from).await {
-            // Fails only if the shard has ended, and then the answer is not needed.
+            // Fails only if the shard has ended, and then the response is not needed.
             let _ = shard_queue.send(NodeEvent::AttachFailed(name, error)).await;
         }
     }
@@ -191,7 +191,7 @@ impl Node {
     /// Rejects an attach because too many requests are waiting for the broker.
     async fn reject_attach(&self, shard: ShardId, name: ChannelName) {
         let busy = SubscribeError::Broker(BrokerError::Busy);
-        // Fails only if the shard has ended, and then the answer is not needed.
+        // Fails only if the shard has ended, and then the response is not needed.
         let _ = self.shard_senders[shard].send(NodeEvent::AttachFailed(name, busy)).await;
     }
 
@@ -226,7 +226,7 @@ impl Node {
         Ok(())
     }
 
-    /// Answers what a connection has missed. The answer goes through the shard's queue: the publications after it
+    /// Returns what a connection has missed. The response goes through the shard's queue: the publications after it
     /// follow the top of the recovery.
     async fn recover(
         &self,
@@ -245,7 +245,7 @@ impl Node {
             // The client has seen more of the log than this node. Continuing from here would repeat a part of it, so
             // the client must retry.
             let error = SubscribeError::NodeBehind;
-            // Fails only if the shard has ended, and then the answer is not needed.
+            // Fails only if the shard has ended, and then the response is not needed.
             let _ =
                 self.shard_senders[shard].send(NodeEvent::RecoverFailed(request_id, channel, error)).await;
             return;

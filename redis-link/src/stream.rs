@@ -139,7 +139,7 @@ async fn connect_any(
     }
 }
 
-/// Sets socket options, as far as possible: a failure is no reason to give up the connection.
+/// Sets socket options, as far as possible: a failure does not end the connection.
 fn set_options(stream: &TcpStream, limit: Duration) {
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new()

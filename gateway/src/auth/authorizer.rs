@@ -1,4 +1,4 @@
-//! The one place that decides permissions.
+//! Decides all permissions.
 
 use axum::http::HeaderMap;
 

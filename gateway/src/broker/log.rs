@@ -56,9 +56,9 @@ pub struct LogEntry {
     pub payload: Bytes,
 }
 
-/// Part of a log, as it was at one moment.
+/// Part of a log, read atomically.
 ///
-/// A page may hold fewer entries than requested although there are more: it is bounded in bytes, too, but never empty
+/// A page may hold fewer entries than requested although there are more: it is also bounded in bytes, but never empty
 /// for that reason. A truncated forward page continues after its last entry.
 ///
 /// Entries may be missing: trimmed, expired, removed, or lost by the server. A reader detects that as a gap (the first

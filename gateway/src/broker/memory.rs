@@ -24,7 +24,7 @@ impl MemoryBroker {
         Self { handler, order: Mutex::default() }
     }
 
-    /// Delivers one payload at once. The handler must not publish from within its call.
+    /// Delivers one payload immediately. The handler must not publish from within its call.
     pub fn publish(&self, channel: &ChannelName, data: Bytes, attributes: Attributes) {
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         self.handler.on_message(BrokerMessage { channel: channel.as_str().to_owned(), data }, attributes);

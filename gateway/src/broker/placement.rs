@@ -1,6 +1,6 @@
 //! Which of several brokers carries a channel.
 //!
-//! Owns the rule, which publishers apply, too: see docs/scaling.md. Pure.
+//! Owns the rule, which publishers also apply: see docs/scaling.md. Pure.
 
 use earshot_protocol::ChannelName;
 use earshot_redis_link::slot::slot;

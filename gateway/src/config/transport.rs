@@ -17,11 +17,11 @@ settings! {
     pub struct WebSocket {
         /// How often the gateway pings a client with the ping of the protocol.
         ping_interval: Duration as DurationKind = secs(25), in secs(1), secs(3600);
-        /// Maximum time for a client to answer a ping.
+        /// Maximum time for a client to reply to a ping.
         pong_timeout: Duration as DurationKind = secs(8), in Duration::from_millis(500), secs(600);
         /// Maximum time from the handshake to the connect command.
         connect_timeout: Duration as DurationKind = secs(10), in Duration::from_millis(100), secs(300);
-        /// Maximum time for a client to answer a close.
+        /// Maximum time for a client to reply to a close.
         close_timeout: Duration as DurationKind = secs(5), in Duration::from_millis(100), secs(60);
     }
 }
@@ -72,7 +72,7 @@ settings! {
         idle_timeout: Duration as DurationKind = secs(75), in secs(1), secs(3600);
         /// How often an HTTP/2 client is pinged.
         ping_interval: Duration as DurationKind = secs(30), in secs(1), secs(3600);
-        /// Maximum time to answer that ping.
+        /// Maximum time to reply to that ping.
         ping_timeout: Duration as DurationKind = secs(20), in Duration::from_millis(500), secs(600);
         /// Concurrent streams on one HTTP/2 connection.
         max_concurrent_streams: usize as CountKind = 200, in 1, 65_536;

@@ -1,4 +1,4 @@
-//! Messages of a broker, on their way to the shards.
+//! Ingests messages of a broker and sends them to the shards.
 //!
 //! Owns the order: each message gets its position, or is matched with its log, and goes to the attached shards; a gap
 //! is sent before the messages that follow it. Must never wait: a shard that is behind gets a gap.

@@ -18,7 +18,7 @@ use crate::broker::log::{LogEntry, LogOrigin, LogPage, LoggedMessage};
 use crate::broker::{Attributes, GapCause};
 use crate::random;
 
-/// Bytes that may be held while the log is read; what exceeds this is read from the log, too.
+/// Bytes that may be held while the log is read; what exceeds this is also read from the log.
 const PENDING_BYTES: usize = 4 * 1024 * 1024;
 
 /// Consecutive reads of the log without progress before the held messages are discarded.

@@ -1,8 +1,8 @@
-//! Messages between the node and its shards: what a shard requests, what the node answers, and what the node sends.
+//! Messages between the node and its shards: requests, responses and events.
 //!
 //! Owns the types and the comparison of a client's position with a sequence. Must never read a log or a ring.
 //!
-//! A shard sends [`NodeRequest`]s. The node answers some of them by a [`NodeResponse`] with the same [`RequestId`], and
+//! A shard sends [`NodeRequest`]s. The node answers some of them with a [`NodeResponse`] with the same [`RequestId`], and
 //! the others by a [`NodeEvent`], which keeps the order of the channel's publications.
 
 use std::net::IpAddr;
@@ -19,14 +19,14 @@ use crate::broker::{BrokerError, DeliveryScope, GapCause};
 /// A request of a shard to the node.
 #[derive(Debug)]
 pub enum NodeRequest {
-    /// Subscribe the shard to a channel; answered by [`NodeEvent::Attached`] or [`NodeEvent::AttachFailed`].
+    /// Subscribe the shard to a channel; answered with [`NodeEvent::Attached`] or [`NodeEvent::AttachFailed`].
     Attach {
         /// The channel.
         channel: ChannelName,
         /// The address of the subscribing client. A new channel is attributed to it.
         client_address: Option<IpAddr>,
     },
-    /// Unsubscribe the shard from a channel; not answered.
+    /// Unsubscribe the shard from a channel; no response.
     Detach {
         /// The channel.
         channel: ChannelName,
@@ -40,19 +40,19 @@ pub enum NodeRequest {
         channel: ChannelName,
         /// The position of the connection, and the size of the page.
         request: RecoveryRequest,
-        /// Identifies the answer.
+        /// Identifies the response.
         request_id: RequestId,
     },
-    /// Return a page of a channel's history; answered by [`NodeResponse::History`].
+    /// Return a page of a channel's history; answered with [`NodeResponse::History`].
     History {
         /// The channel.
         channel: ChannelName,
         /// The page.
         query: HistoryQuery,
-        /// Identifies the answer.
+        /// Identifies the response.
         request_id: RequestId,
     },
-    /// Publish for a client; answered by [`NodeResponse::Published`].
+    /// Publish for a client; answered with [`NodeResponse::Published`].
     Publish {
         /// The channel.
         channel: ChannelName,
@@ -60,12 +60,12 @@ pub enum NodeRequest {
         data: Bytes,
         /// The publishing client, as subscribers see it.
         info: ClientInfo,
-        /// Identifies the answer.
+        /// Identifies the response.
         request_id: RequestId,
     },
 }
 
-/// Correlates an answer with the request. Only the shard interprets it.
+/// Correlates a response with its request. Only the shard interprets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId {
     /// The connection.
@@ -74,7 +74,7 @@ pub struct RequestId {
     pub reply: u32,
 }
 
-/// The node's answer to a request whose order relative to publications does not matter.
+/// The node's response to a request whose order relative to publications does not matter.
 #[derive(Debug)]
 pub enum NodeResponse {
     /// The result of a publish.
@@ -155,7 +155,7 @@ pub enum PublishError {
 pub enum Published {
     /// The publication has this position in the log.
     Logged(StreamPosition),
-    /// The publication was sent without a log; each node that receives it assigns a position of its own.
+    /// The publication was sent without a log; each node that receives it assigns its own position.
     Broadcast(DeliveryScope),
 }
 
@@ -176,7 +176,7 @@ pub struct HistoryPage {
     pub publications: Vec<Arc<Publication>>,
 }
 
-/// The answer to a history query.
+/// The response to a history query.
 pub type HistoryResponse = Result<HistoryPage, HistoryError>;
 
 /// Why a page of history could not be read.

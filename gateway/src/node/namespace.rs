@@ -14,7 +14,7 @@ use crate::broker::log::LogConfig;
 use crate::broker::{WhenUnavailable, broker_index};
 
 /// Channels of other programs on the same Redis, and of the gateway itself. A glob never matches them: a namespace
-/// must name such a channel exactly. docs/configuration.md lists them, too.
+/// must name such a channel exactly. docs/configuration.md also lists them.
 pub const PROTECTED_CHANNELS: [&str; 10] = [
     // Redis itself: keyspace events, client-side caching, Sentinels.
     "__keyspace@*",
@@ -54,7 +54,7 @@ pub struct Namespace {
     pub log: Option<Arc<LogConfig>>,
     /// What happens while the broker is unavailable.
     pub when_unavailable: WhenUnavailable,
-    /// A new subscriber receives the newest publication at once.
+    /// A new subscriber immediately receives the newest publication.
     pub replay_last: bool,
     /// What is dropped for a slow client; without a policy, the client is disconnected.
     pub backpressure: Option<Arc<BackpressurePolicy>>,

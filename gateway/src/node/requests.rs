@@ -1,6 +1,6 @@
 //! The requests of a shard, served by the node in their order.
 //!
-//! Owns the bound on requests in flight. Must never let a slow answer delay the requests after it, nor change the order
+//! Owns the bound on requests in flight. Must never let a slow response delay the requests after it, nor change the order
 //! in which the publications of one shard are published.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::drain::Drain;
 pub struct NodeHandle {
     /// Sends requests; full when the node is too far behind.
     pub requests: mpsc::Sender<NodeRequest>,
-    /// Receives the answers. Has room for the answer to every request in flight.
+    /// Receives the responses. Has room for the response to every request in flight.
     pub responses: mpsc::Receiver<NodeResponse>,
 }
 
@@ -49,7 +49,7 @@ impl RequestServer {
 
     pub(crate) async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
         let inflight_max = self.requests.max_capacity();
-        // Counted for each broker: one that does not answer must not delay requests to the others.
+        // Counted for each broker: one that does not reply must not delay requests to the others.
         let mut inflight_counts = vec![0; node.bindings.len()];
         let mut inflight: FuturesUnordered<InFlight<'_>> = FuturesUnordered::new();
         loop {

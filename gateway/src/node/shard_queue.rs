@@ -103,7 +103,7 @@ impl ShardSender {
         self.shared.overflow().remove(channel);
     }
 
-    /// Sends gaps at once, or as soon as the shard has caught up. Does not wait.
+    /// Sends gaps immediately, or as soon as the shard has caught up. Does not wait.
     pub fn send_gaps(&self, gaps: Vec<ChannelGap>) {
         // Recorded gaps of these channels are older, and must not be reported after these.
         let mut overflow = self.shared.overflow();

@@ -100,7 +100,7 @@ pub(super) fn execute(command: Command, client: Uuid, context: &SessionContext<'
             let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
             publish(id, request, info, context).map_err(CommandError::from)
         }
-        // There is no application behind the gateway. `send` has no reply, so only a close can report that.
+        // The gateway has no application backend. `send` has no reply, so only a close can report that.
         Request::Send(_) => Err(CommandError::Disconnect(Disconnect::NotAvailable)),
         Request::Rpc(_)
         | Request::Presence(_)

@@ -191,7 +191,7 @@ impl Shard {
                 Some(key) = inputs.hyper_wakes.recv() => Event::Stream(key),
                 Some(response) = inputs.responses.recv() => Event::Response(response),
                 _ = tick.tick() => Event::Tick,
-                // Through the runtime, so that it polls its timers and the other inputs, too.
+                // Through the runtime, so that it also polls its timers and the other inputs.
                 () = tokio::task::yield_now(), if more => Event::More,
             };
             let has_more = self.work(event, &mut inputs, &mut events);

@@ -199,7 +199,7 @@ impl Session {
         })
     }
 
-    /// A reply is available. Returns it if no earlier reply waits; otherwise it waits, too.
+    /// A reply is available. Returns it if no earlier reply is pending; otherwise queues it.
     pub(super) fn push_reply(&mut self, frame: Bytes) -> Option<Bytes> {
         if self.pending.is_empty() {
             return Some(frame);

@@ -16,7 +16,7 @@ pub(super) enum Message<'a> {
     Binary(&'a [u8]),
     Ping(&'a [u8]),
     Pong,
-    /// With the code to answer with; `None` if the client sent none.
+    /// With the code for the reply; `None` if the client sent no code.
     Close(Option<u16>),
 }
 

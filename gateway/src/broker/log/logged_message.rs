@@ -1,4 +1,4 @@
-//! A publication of a log, as it is published over pub/sub.
+//! The pub/sub encoding of a publication of a log.
 //!
 //! Owns the format: `\\0es2 <epoch> <offset> <length of the attributes>\
 //! <attributes><payload>`, numbers in decimal, the epoch in base 36. Every node that receives it knows the position.

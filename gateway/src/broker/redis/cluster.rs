@@ -198,7 +198,7 @@ fn ignore_pushes(_: PushInfo) -> Result<(), SendError> {
 }
 
 /// The first attempt that succeeds. The next one starts when one has failed, or after a delay, so that a node that
-/// does not answer does not delay the others.
+/// does not reply does not delay the others.
 async fn first_success<T>(
     attempts: impl IntoIterator<Item = impl Future<Output = Result<T, LinkError>>>,
 ) -> Result<T, LinkError> {

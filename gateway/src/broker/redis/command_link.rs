@@ -86,7 +86,7 @@ impl CommandLink {
         }
     }
 
-    /// Sends commands until the connection fails (`Err`), or all senders are dropped (`Ok`). `number`: of the connection.
+    /// Sends commands until connection `number` fails (`Err`) or all senders are dropped (`Ok`).
     async fn serve(
         &mut self,
         number: u64,
@@ -124,7 +124,7 @@ impl CommandLink {
     }
 }
 
-/// Executes a batch and answers each caller. Returns whether any of the replies is not an error.
+/// Executes a batch and returns a result to each caller. Returns whether any of the replies is not an error.
 async fn execute(
     mut connection: MultiplexedConnection,
     scripts: &mut ScriptCache,

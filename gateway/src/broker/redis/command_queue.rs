@@ -144,7 +144,7 @@ impl QueuedCommand {
 
     /// Answers the caller.
     pub(super) fn answer(self, answer: CommandResult) {
-        // The permit is released first, since the caller may submit again at once.
+        // The permit is released first, since the caller may submit again immediately.
         drop(self.permit);
         let _ = self.answer.send(answer);
     }

@@ -23,9 +23,9 @@ pub(super) async fn ping(
         Ok(Ok(_)) => Ok(asked),
         Ok(Err(error)) => match ErrorReply::text(&error) {
             Some(text) => match ErrorReply::of(&text) {
-                // An ACL may deny PING; the error reply proves the same.
+                // An ACL may deny PING; the error reply also shows that the server replies.
                 ErrorReply::Forbidden | ErrorReply::Passing => Ok(asked),
-                // A server that answers every command with an error is not usable.
+                // A server that replies to every command with an error is not usable.
                 ErrorReply::UnknownCommand | ErrorReply::Rejected => {
                     Err(LinkError::Unreachable(format!("PING is answered with an error: {text}")))
                 }

@@ -33,7 +33,7 @@
 //!   while S owns the slot.
 //! - *Several `urls`*: each is a server with links and probes of its own.
 //!
-//! Where 2 to 4 do not apply, probes without an answer are counted: [`MISSES_MAX`] when nothing else arrives,
+//! Where 2 to 4 do not apply, probes that do not return are counted: [`MISSES_MAX`] when nothing else arrives,
 //! [`MISSES_WHILE_RECEIVING_MAX`] when other publications do, and [`MISSES_WHILE_BEHIND_MAX`] when also PING is not
 //! answered, as with a long backlog.
 //!
@@ -58,7 +58,7 @@ use crate::random;
 /// The shortest timeout of a round, whatever the interval: a busy node or server may pause for a moment.
 pub(super) const ROUND_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
-/// Consecutive rounds without an answer after which the link counts as not receiving.
+/// Consecutive rounds without a returned probe after which the link counts as not receiving.
 pub(super) const MISSES_MAX: u32 = 2;
 
 /// The same while other publications arrive and PING is answered.
@@ -108,7 +108,7 @@ impl ProbeReplies {
         if !channel.starts_with(&self.channel) {
             return false;
         }
-        // A publication of another program on this channel proves nothing.
+        // A publication of another program on this channel is ignored.
         let number = std::str::from_utf8(data).ok().and_then(|text| text.parse().ok());
         if number.is_some_and(|number| self.tracker().receive(number)) {
             self.arrivals.send_modify(|arrivals| *arrivals += 1);
@@ -172,7 +172,7 @@ impl ProbeReplies {
         }
     }
 
-    /// Notes that the probe is published over the subscriber connection, too.
+    /// Records that the probe is also published over the subscriber connection.
     pub(super) fn publish_on_subscription(&self, number: u64) {
         self.tracker().publish_on_subscription(number);
     }
@@ -252,7 +252,7 @@ pub(super) enum ProbeOutcome {
     Inconclusive,
     /// The server denies publishing or receiving it: probes are not possible.
     Forbidden(String),
-    /// The server answered with an error that is not about permissions.
+    /// The server replied with an error that is not about permissions.
     Rejected(String),
 }
 

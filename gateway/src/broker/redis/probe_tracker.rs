@@ -115,7 +115,7 @@ impl ProbeTracker {
         ProbeSent { number, at: now }
     }
 
-    /// Notes that the probe is published over the subscriber connection, too, because the command link does not
+    /// Records that the probe is also published over the subscriber connection, because the command link does not
     /// answer.
     pub(super) fn publish_on_subscription(&mut self, number: u64) {
         if let Some(probe) = self.find(number) {

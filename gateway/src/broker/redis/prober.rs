@@ -62,7 +62,7 @@ impl Prober {
         let deadline = sent + self.limit;
         tokio::select! {
             biased;
-            // First, so that an available acknowledgement is entered, too.
+            // First, so that an available acknowledgement is also recorded.
             proof = self.publish_and_verify(number, Some(deadline), is_replicated) => return proof,
             arrived = probe_replies.wait_for(number) => return match arrived {
                 true => ProbeOutcome::Received(probe_replies.verified(), sent.elapsed()),

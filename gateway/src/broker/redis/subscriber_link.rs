@@ -63,7 +63,7 @@ impl DesiredSubscriptions {
                     if self.table().accept_offline(topic, now) {
                         return;
                     }
-                    // The command in flight is answered, or the link ends, before long.
+                    // The command in flight completes, or the link ends, within its timeout.
                     tokio::time::sleep(PENDING_POLL_INTERVAL).await;
                 }
                 Some(from) => tokio::time::sleep_until(from).await,

@@ -15,7 +15,7 @@ mod subscription;
 pub(super) use subscription::SubscriptionCounts;
 use subscription::{Outage, Subscription, WireState};
 
-/// The answer to a subscribe.
+/// The result of a subscribe.
 pub(super) type Confirmation = Result<(), BrokerError>;
 
 /// The topics to subscribe and to unsubscribe; each is in one of the lists.
@@ -129,7 +129,7 @@ impl SubscriptionTable {
         from.map(|from| TopicGap { topics, cause: GapCause::LinkDown, from })
     }
 
-    /// Applies the result of a batch, and answers the waiters.
+    /// Applies the result of a batch, and notifies the waiters.
     pub(super) fn apply(&mut self, outcome: SyncResult) {
         for topic in outcome.subscribed {
             self.update(&topic, |entry| {

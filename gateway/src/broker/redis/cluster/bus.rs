@@ -1,7 +1,7 @@
 //! Whether a node of a cluster receives from the other nodes.
 //!
 //! A plain `PUBLISH` reaches the node of the subscription over the cluster bus. An answered PING proves nothing about
-//! the bus: a node that is cut off answers, too, and messages on a broken bus connection are lost silently. Owns what
+//! the bus: a node that is cut off also replies, and messages on a broken bus connection are lost silently. Owns what
 //! a node reports about its bus. Must never take a failing primary for a failing bus: a cluster without one of its
 //! primaries still carries publications.
 
@@ -25,7 +25,7 @@ pub(in crate::broker::redis) struct BusSnapshot {
 }
 
 impl BusSnapshot {
-    /// Reads the state of the bus. Fails when the node does not answer, or is cut off from the majority.
+    /// Reads the state of the bus. Fails if the node does not reply or is cut off from the majority.
     pub(in crate::broker::redis) async fn read(
         mut connection: MultiplexedConnection,
         limit: Duration,

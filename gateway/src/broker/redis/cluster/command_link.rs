@@ -1,7 +1,7 @@
 //! The command link of a cluster: each command goes to a node that can execute it.
 //!
 //! Owns the connections and the replies. Plain `PUBLISH`es go to one node, any, so that their order is kept. Commands
-//! for a slot go to its owner, one batch at a time for each slot, so that a node that does not answer delays only its
+//! for a slot go to its owner, one batch at a time for each slot, so that a node that does not reply delays only its
 //! own slots. Must never execute a command twice: see [`super::slot_queue`].
 
 use std::collections::{HashMap, VecDeque};

@@ -1,7 +1,7 @@
 //! The connections of the command link to the nodes of a cluster.
 //!
 //! Owns which of them are up, and when a node may be connected to again. Must never connect by itself: the caller
-//! does, so that nothing waits for a node that does not answer.
+//! does, so that nothing waits for a node that does not reply.
 
 use std::collections::HashMap;
 
@@ -154,7 +154,7 @@ impl NodePool {
         }
     }
 
-    /// Enters that a check was answered.
+    /// Records that a check succeeded.
     pub(super) fn on_alive(&mut self, address: &NodeAddress, generation: u64) {
         if let Some(up) = self.up(address).filter(|up| up.generation == generation) {
             up.checking = false;

@@ -1,7 +1,7 @@
 //! A connection to a node that carries sharded channels.
 //!
 //! Owns the request and reply order on such a connection. When a slot moves, the server pushes `sunsubscribe`, and the
-//! client takes that for the reply to the last command: from then on replies are shifted. So only one request is in
+//! client treats that as the reply to the last command: from then on replies are shifted. So only one request is in
 //! flight, each ends with a PING of its own, and confirmations are read from the pushes themselves. Must never derive
 //! the meaning of a reply from its place.
 
@@ -89,7 +89,7 @@ impl ShardedConnection {
         }
     }
 
-    /// Checks whether the node answers and reaches the majority. Returns the time before the check.
+    /// Checks whether the node replies and reaches the majority. Returns the time before the check.
     pub(in crate::broker::redis) async fn ping(&self, limit: Duration) -> Result<Instant, LinkError> {
         let mut question = Pipeline::with_capacity(2);
         question.cmd("CLUSTER").arg("NODES");

@@ -55,7 +55,7 @@ enum ReplyAction {
     Complete(CommandResult),
     Moved(Moved),
     Ask(NodeAddress),
-    /// Send it again later, or in another way.
+    /// Send the command again later.
     Retry(String),
 }
 
@@ -172,7 +172,7 @@ impl SlotQueue {
             return;
         }
         self.not_executed = self.not_executed.saturating_add(1);
-        // The first redirection is followed at once.
+        // The first redirection is followed immediately.
         let longest = RETRY_DELAY_MAX.min(Duration::from_millis(5) * self.not_executed.saturating_sub(1));
         self.not_before = Some(Instant::now() + longest.mul_f64(0.5 + fastrand::f64() / 2.0));
     }

@@ -16,7 +16,7 @@ fn tracker() -> (ProbeTracker, Instant) {
     (tracker, now)
 }
 
-/// Sends a probe that is acknowledged at once.
+/// Sends a probe that is acknowledged immediately.
 fn acknowledged(tracker: &mut ProbeTracker, now: Instant) -> u64 {
     let number = tracker.send(now).number;
     tracker.acknowledge(number, true, now);
@@ -29,7 +29,7 @@ async fn a_skipped_probe_is_a_gap_since_the_last_good_one() {
     for step in 1..=3 {
         acknowledged(&mut tracker, start + STEP * step);
     }
-    assert_eq!(tracker.take_skipped(start + STEP * 3, LOCAL), None, "they may still be on their way");
+    assert_eq!(tracker.take_skipped(start + STEP * 3, LOCAL), None, "they may still be in flight");
     let later = acknowledged(&mut tracker, start + STEP * 4);
     assert!(tracker.receive(later));
     let skipped = tracker.take_skipped(start + STEP * 4, LOCAL);

@@ -10,7 +10,7 @@ use super::SubscriberConnection;
 use crate::broker::{AffectedTopics, GapCause, TopicGap};
 use earshot_redis_link::LinkError;
 
-/// Checks in flight; each ends by itself.
+/// Maximum number of checks in flight.
 const CHECKS_MAX: usize = 16;
 
 /// A command connection to a server that does not have the subscription.
@@ -51,7 +51,7 @@ impl SubscriberConnection<'_> {
         }
     }
 
-    /// Checks at once that publications still arrive.
+    /// Checks immediately that publications still arrive.
     pub(super) fn verify(&mut self) {
         self.start_check();
         if self.probe.is_none() && self.can_probe {
@@ -134,7 +134,7 @@ impl SubscriberConnection<'_> {
     }
 
     /// Probes of the command link do not arrive on this connection, which was connected later. It is unknown which of
-    /// the two is connected to the wrong server, so the command link reconnects, too.
+    /// the two is connected to the wrong server, so the command link also reconnects.
     fn reconnect_older_commands(&self) {
         let commands = self.link.commands.connection();
         if !self.is_replicated() && self.prober.probe_replies.has_missing() && commands.since < self.since {
@@ -181,7 +181,7 @@ impl SubscriberConnection<'_> {
                         self.misses
                     )));
                 }
-                // Probe again at once; the next miss decides.
+                // Probe again immediately; the next miss decides.
                 self.start_probe();
             }
         }

@@ -81,7 +81,8 @@ impl Subscription {
         Some(receiver)
     }
 
-    /// Marks the topic as unsubscribed by the server. It is subscribed again at once: the reply tells where it is now.
+    /// Marks the topic as unsubscribed by the server. It is subscribed again immediately: the reply contains its new
+    /// location.
     pub(super) fn mark_lost(&mut self, since: Instant) {
         self.wire = WireState::Unsubscribed;
         if self.desired {
