@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-peers microbench audit install lint rust-tests client-tests compose
+.PHONY: help run test check bench bench-peers microbench audit release install lint rust-tests client-tests compose
 
 help:
 	@echo "make run          start the gateway in development mode; needs no Redis and no configuration; installs a compiler"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-peers  compare with other servers and the kernel baseline; takes 15 minutes and needs two idle cores"
 	@echo "make microbench   measure the cost of each step of the delivery path, and a lower bound for it (ARGS=flush selects steps)"
 	@echo "make audit        check licences, banned crates, sources and known vulnerabilities"
+	@echo "make release      build static binaries, tarballs and Debian packages for x86_64 and aarch64 into target/dist"
 
 # The profile compiles in about a third of the time of a release build; see CONTRIBUTING.md.
 run:
@@ -49,6 +50,10 @@ microbench:
 
 audit:
 	@.ci/audit
+
+# TARGETS and PROFILE: see the script.
+release:
+	@packaging/build
 
 # ---- Steps of the targets above
 
