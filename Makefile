@@ -22,7 +22,7 @@ help:
 	@echo "make audit        check licences, banned crates, sources and known vulnerabilities"
 	@echo "make release      build static binaries, tarballs and Debian packages for x86_64 and aarch64 into target/dist"
 
-# The profile compiles in about a third of the time of a release build; see CONTRIBUTING.md.
+# The profile compiles faster than release and does not optimise; see CONTRIBUTING.md.
 run:
 	@.ci/install build
 	cargo run --profile quick --locked -p earshot-gateway -- serve --dev
