@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use earshot_protocol::Disconnect;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 mod api;
 mod process;
@@ -18,7 +19,7 @@ mod totals;
 
 pub use api::ApiMetrics;
 use process::ProcessStart;
-pub use text::{TextFormat, encode, gauge};
+pub use text::{TextFormat, encode};
 
 /// A number with one writer: an increment needs no locked instruction.
 #[derive(Debug, Default)]
@@ -210,4 +211,9 @@ impl Metrics {
     pub fn sum(&self, of: impl Fn(&ShardCounters) -> &Cell) -> u64 {
         self.shards.iter().map(|shard| of(shard).value()).fold(0, u64::wrapping_add)
     }
+}
+
+/// A gauge of a count.
+pub fn gauge(value: u64) -> ConstGauge<i64> {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }

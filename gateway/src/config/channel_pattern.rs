@@ -7,6 +7,8 @@ use std::fmt;
 use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
+use crate::node::namespace::PROTECTED_CHANNELS;
+
 /// An exact channel name, or a glob: `*` matches any number of characters, including none and including dots and colons;
 /// `?` matches one character. All other characters are literal.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +101,21 @@ fn glob_covers(outer: &[char], inner: &[char]) -> bool {
         reach = next;
     }
     reach[inner.len()]
+}
+
+/// Parses a channel pattern.
+///
+/// # Errors
+/// If it is invalid, or a glob that matches only protected channels.
+pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
+    let pattern = ChannelPattern::parse(text)?;
+    let covers = |protected: &&&str| ChannelPattern::parse(protected).is_ok_and(|all| all.covers(&pattern));
+    match PROTECTED_CHANNELS.iter().find(covers) {
+        Some(protected) if !pattern.is_exact() => Err(format!(
+            "`{pattern}` matches only protected channels (`{protected}`), which must be named exactly"
+        )),
+        _ => Ok(pattern),
+    }
 }
 
 #[cfg(test)]

@@ -26,17 +26,38 @@ impl History {
     /// The section in error messages.
     const EXPECTED: &str = "{ size = 64, ttl = \"1m\" }";
 
+    /// The default history of a namespace with this source.
+    pub(super) fn default_for(source: Source) -> Self {
+        match source {
+            Source::PubSub => Self::default(),
+            Source::Stream => Self { size: 1000, ttl: Duration::from_secs(3600), bytes: 4 * MIB },
+        }
+    }
+
     /// Reads the history of a namespace; omitted keys have the defaults of its source.
     pub(super) fn read(namespace: &mut Section<'_>, source: Source) -> Self {
         let mut section = namespace.inline("history", Self::EXPECTED);
-        let mut history = Self::read_settings(&mut section, source.history());
-        if let Err(what) = source.check(&history) {
+        let mut history = Self::read_settings(&mut section, Self::default_for(source));
+        if let Err(what) = history.check(source) {
             section.error(&section.location_of_key("size"), what);
             // One error is enough: further checks use a valid history.
-            history = source.history();
+            history = Self::default_for(source);
         }
         section.finish();
         history
+    }
+
+    /// Checks that the history suits the source.
+    ///
+    /// # Errors
+    /// If it does not.
+    fn check(&self, source: Source) -> Result<(), &'static str> {
+        match source {
+            Source::Stream if self.size == 0 => {
+                Err("source = \"stream\" requires a history: set 1 or more, or use source = \"pubsub\"")
+            }
+            Source::PubSub | Source::Stream => Ok(()),
+        }
     }
 }
 

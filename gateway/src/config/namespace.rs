@@ -2,7 +2,7 @@
 //!
 //! Owns the settings of one namespace. Must never compare namespaces with each other: [`super::shadowing`] does.
 
-use super::channel_pattern::ChannelPattern;
+use super::channel_pattern::{ChannelPattern, channel_pattern};
 use super::history::{History, Replay};
 use super::reader::diagnostics::Location;
 use super::reader::keyword;
@@ -13,7 +13,6 @@ use super::slow_consumer::SlowConsumer;
 use super::source::Source;
 use crate::auth::Access;
 use crate::broker::WhenUnavailable;
-use crate::node::namespace::PROTECTED_CHANNELS;
 use earshot_redis_link::slot;
 
 /// The name of the namespace for `EARSHOT_OPEN_CHANNELS`.
@@ -98,7 +97,7 @@ impl Namespace {
             spread: false,
             sharded_pubsub: false,
             source: Source::PubSub,
-            history: Source::PubSub.history(),
+            history: History::default_for(Source::PubSub),
             replay: Replay::default(),
             subscribe: Access::Anyone,
             publish: Access::Nobody,
@@ -170,21 +169,6 @@ impl Namespace {
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
         out.text("when_redis_down", when_down_as_str(self.when_redis_down));
         self.slow_consumer.show(out);
-    }
-}
-
-/// Parses a channel pattern.
-///
-/// # Errors
-/// If it is invalid, or a glob that matches only protected channels.
-pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
-    let pattern = ChannelPattern::parse(text)?;
-    let covers = |protected: &&&str| ChannelPattern::parse(protected).is_ok_and(|all| all.covers(&pattern));
-    match PROTECTED_CHANNELS.iter().find(covers) {
-        Some(protected) if !pattern.is_exact() => Err(format!(
-            "`{pattern}` matches only protected channels (`{protected}`), which must be named exactly"
-        )),
-        _ => Ok(pattern),
     }
 }
 

@@ -5,10 +5,9 @@
 use tracing_subscriber::EnvFilter;
 
 use super::Flags;
-use super::channel_pattern::ChannelPattern;
+use super::channel_pattern::{ChannelPattern, channel_pattern};
 use super::environment::Environment;
 use super::listen::{Listen, Resolve, repeated};
-use super::namespace::channel_pattern;
 use super::reader::diagnostics::Location;
 use super::reader::setting::quote;
 use super::reader::{Document, Located, Section};

@@ -1,11 +1,6 @@
 //! `source` in a namespace: where publications come from.
 //!
-//! Owns the sources and the default history of each. Must never know which Redis is used.
-
-use std::time::Duration;
-
-use super::history::History;
-use super::reader::units::MIB;
+//! Owns the names of the sources. Must never know which Redis is used.
 
 /// Where publications come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,27 +28,6 @@ impl Source {
                 Err(format!("\"{text}\" is not available in this version: use \"pubsub\" or \"stream\""))
             }
             _ => Err(format!("expected \"pubsub\" or \"stream\", found \"{}\"", text.escape_debug())),
-        }
-    }
-
-    /// The default history.
-    pub(super) fn history(self) -> History {
-        match self {
-            Self::PubSub => History::default(),
-            Self::Stream => History { size: 1000, ttl: Duration::from_secs(3600), bytes: 4 * MIB },
-        }
-    }
-
-    /// Checks that a history suits the source.
-    ///
-    /// # Errors
-    /// If it does not.
-    pub(super) fn check(self, history: &History) -> Result<(), &'static str> {
-        match self {
-            Self::Stream if history.size == 0 => {
-                Err("source = \"stream\" requires a history: set 1 or more, or use source = \"pubsub\"")
-            }
-            Self::PubSub | Self::Stream => Ok(()),
         }
     }
 }

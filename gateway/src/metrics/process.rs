@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::text::gauge;
+use super::gauge;
 
 /// `build_info`: 1, with the version as a label.
 #[derive(Debug)]

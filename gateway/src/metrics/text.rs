@@ -6,7 +6,6 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Metrics;
@@ -96,11 +95,6 @@ fn to_prometheus(text: &str) -> Result<String, fmt::Error> {
         writeln!(out, "# TYPE {name}{suffix} {kind}")?;
     }
     Ok(out)
-}
-
-/// A gauge of a count.
-pub fn gauge(value: u64) -> ConstGauge<i64> {
-    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

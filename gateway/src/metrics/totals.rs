@@ -10,8 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-use super::text::gauge;
-use super::{GAP_REASONS, HTTP_TIMEOUTS, Metrics};
+use super::{GAP_REASONS, HTTP_TIMEOUTS, Metrics, gauge};
 
 #[derive(Debug)]
 pub(super) struct Totals(pub(super) Arc<Metrics>);

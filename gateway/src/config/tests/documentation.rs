@@ -114,7 +114,7 @@ fn the_manual_has_the_defaults_and_ranges() {
 
 #[test]
 fn the_manual_has_the_default_history_of_each_source() {
-    let settings = |source: Source| source.history().entries();
+    let settings = |source: Source| History::default_for(source).entries();
     let rows = History::table().into_iter().zip(settings(Source::PubSub)).zip(settings(Source::Stream));
     for (([key, _, least, most], (_, pubsub)), (_, stream)) in rows {
         let row = format!("| `{key}` | `{pubsub}` | `{stream}` | {least} to {most} |");
