@@ -1,4 +1,4 @@
-//! Migration of a keyspace: copies every key of one Redis, of any type and with its TTL, to the instances and prefixes
+//! Migration of a keyspace: copies every key of one Redis server, of any type and with its TTL, to the instances and prefixes
 //! that rules define.
 //!
 //! Owns the order of a migration: preflight check, copy in batches, verification. Must never delete a key unless

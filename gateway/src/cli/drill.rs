@@ -47,11 +47,11 @@ pub struct Args {
     /// because arguments are visible to all users in `ps`
     #[arg(long, value_name = "URL", requires = "gateway")]
     redis: Option<String>,
-    /// Permit faults in that gateway and that Redis: connections are closed, and passwords and permissions are changed
+    /// Permit faults in that gateway and that Redis server: connections are closed, and passwords and permissions are changed
     /// for some seconds
     #[arg(long)]
     allow_destructive: bool,
-    /// Listen on this address instead of that Redis; the gateway must be configured to connect here
+    /// Listen on this address in front of that Redis server; the gateway must be configured to connect here
     #[arg(long, value_name = "ADDR", requires = "redis")]
     proxy: Option<String>,
     /// With --redis: trust the CA certificates (PEM) of this file instead of the system's

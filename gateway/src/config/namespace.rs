@@ -18,8 +18,8 @@ use earshot_redis_link::slot;
 /// The name of the namespace for `EARSHOT_OPEN_CHANNELS`.
 pub(super) const OPEN_CHANNELS: &str = "open-channels";
 
-/// The error for a log without a Redis.
-const STREAM_WITHOUT_REDIS: &str = "source = \"stream\" requires a Redis: set `redis`, or REDIS_URL";
+/// The error for a log without a Redis server.
+const STREAM_WITHOUT_REDIS: &str = "source = \"stream\" requires a Redis server: set `redis` or REDIS_URL";
 
 /// A set of channel patterns with common settings. The first namespace that matches a channel applies; a channel without
 /// a namespace is rejected.

@@ -1,4 +1,4 @@
-//! `earshot check` of a Redis: each problem is created for real and must be reported with its cause and fix; the check
+//! `earshot check` of a Redis server: each problem is created for real and must be reported with its cause and fix; the check
 //! itself has no side effects.
 
 use futures::StreamExt;

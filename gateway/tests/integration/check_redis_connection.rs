@@ -1,4 +1,4 @@
-//! `earshot check` of a Redis that is hard to reach: wrong ports, other protocols, firewalls, latency, Unix sockets.
+//! `earshot check` of a Redis server that is hard to reach: wrong ports, other protocols, firewalls, latency, Unix sockets.
 //! Each problem is created for real and must be reported with its cause.
 
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! `earshot check` of a Redis with and without TLS: problems are identified precisely.
+//! `earshot check` of a Redis server with and without TLS: problems are identified precisely.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -165,7 +165,7 @@ async fn interrupted_drill_leaves_no_process_and_no_directory() {
         let mut drill = Drill::start(&["--only", "stop"], "").await;
         drill.wait_for_output("stop …").await;
         let children = drill.children();
-        assert_eq!(children.len(), 2, "a Redis and a gateway: {children:?}");
+        assert_eq!(children.len(), 2, "a Redis server and a gateway: {children:?}");
         until("Redis hangs", async || children.iter().any(|id| state(*id) == Some('T')).then_some(())).await;
         drill.signal(signal).await;
         // `end` checks that its directory is empty.

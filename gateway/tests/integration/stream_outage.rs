@@ -17,7 +17,7 @@ use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive, until};
 const OUTAGES: usize = 4;
 const NUMBERS_BETWEEN: u64 = 100;
 
-/// Two gateways on one Redis, subscribers of every transport on each, and a publisher.
+/// Two gateways on one Redis server, subscribers of every transport on each, and a publisher.
 struct Scene {
     redis: Redis,
     gateways: [Gateway; 2],
@@ -131,7 +131,7 @@ async fn restart_of_a_durable_redis_causes_no_gap() {
     scene.assert_unaffected().await;
 }
 
-/// Restarts a Redis without persistence.
+/// Restarts a Redis server without persistence.
 async fn lose_log(redis: &mut Redis, gateways: &[Gateway]) {
     redis.kill();
     for gateway in gateways {

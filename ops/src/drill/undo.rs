@@ -1,4 +1,4 @@
-//! Changes to be undone in a Redis that the drill did not start.
+//! Changes to be undone in a Redis server that the drill did not start.
 //!
 //! Owns the commands that undo them. Must never drop one before it has succeeded.
 

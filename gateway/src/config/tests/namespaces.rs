@@ -7,7 +7,7 @@ use super::bad_files::assert_errors;
 use super::{load, load_with};
 use crate::node::backpressure_policy::TerminalStates;
 
-/// A namespace on a Redis; further keys start on line 7.
+/// A namespace on a Redis instance; further keys start on line 7.
 const ON_REDIS: &str = r#"[redis.a]
 url = "redis://h"
 [[namespace]]
@@ -116,7 +116,7 @@ fn history_limits_are_read_and_dumped() {
     assert_eq!((limits.history_bytes, limits.recovery_publications), (256 << 20, 300));
 }
 
-/// Keys of a namespace on a Redis, from line 7, and their errors.
+/// Keys of a namespace on a Redis instance, from line 7, and their errors.
 const WRONG: &[(&str, &str)] = &[
     (
         "history = 64",
@@ -212,7 +212,7 @@ fn errors_in_namespaces() {
 #[test]
 fn a_stream_requires_a_redis() {
     let stream = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsource = \"stream\"\n";
-    let error = "source = \"stream\" requires a Redis: set `redis`, or REDIS_URL";
+    let error = "source = \"stream\" requires a Redis server: set `redis` or REDIS_URL";
     let rows = [
         ("", "", format!("4: namespace.source: {error}")),
         ("", "redis = \"memory\"", format!("5: namespace.redis: {error}")),
