@@ -17,17 +17,6 @@ use crate::source::{CRATES, root, rust_files};
 /// The most lines a source file may have.
 const LINES_MAX: usize = 400;
 
-/// Files that are still to be split.
-const LONG: [&str; 7] = [
-    "gateway/src/broker/redis/cluster/commands.rs",
-    "gateway/src/broker/redis/table.rs",
-    "gateway/src/node.rs",
-    "gateway/src/shard/websocket.rs",
-    "gateway/tests/integration/check_redis.rs",
-    "loadtest/src/options.rs",
-    "loadtest/src/scenario/run_context.rs",
-];
-
 #[test]
 fn files_describe_themselves_and_stay_short() {
     let mut wrong = Vec::new();
@@ -39,7 +28,7 @@ fn files_describe_themselves_and_stay_short() {
                 wrong.push(format!("{shown}: does not start with a //! comment"));
             }
             let lines = text.lines().count();
-            if lines > LINES_MAX && !LONG.contains(&shown.as_str()) {
+            if lines > LINES_MAX {
                 wrong.push(format!("{shown}: {lines} lines, more than {LINES_MAX}"));
             }
         }

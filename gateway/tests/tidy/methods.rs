@@ -8,7 +8,7 @@ use crate::source::{CRATES, sources};
 const METHODS_MAX: usize = 30;
 
 /// Types that are still to be split.
-const KNOWN: [&str; 2] = ["Registry", "Shard"];
+const KNOWN: [&str; 1] = ["Shard"];
 
 /// The type that an `impl` line is for; `None` for an implementation of a trait. The text is formatted by rustfmt.
 fn inherent_type(line: &str) -> Option<String> {
