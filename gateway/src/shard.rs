@@ -27,12 +27,14 @@ mod conflation_queue;
 mod connection;
 mod event_loop;
 mod flush;
+mod flush_queue;
 mod framing;
 mod lifecycle;
 #[cfg(test)]
 mod model;
 mod outbox;
 mod paged_recovery;
+mod pages;
 mod pending_replies;
 mod pending_subscription;
 mod recovery;

@@ -134,8 +134,9 @@ impl BenchShard {
 
     /// Discards all outboxes; returns the number of connections that had anything to write.
     pub fn discard(&mut self) -> usize {
-        let waiting = self.shard.flush_queue.len();
-        for connection_id in std::mem::take(&mut self.shard.flush_queue) {
+        let mut waiting = 0;
+        while let Some(connection_id) = self.shard.flush_queue.pop() {
+            waiting += 1;
             if let Some(connection) = self.shard.connections.get_mut(connection_id as usize) {
                 connection.flush_scheduled = false;
                 let bytes = connection.outbox.bytes();

@@ -11,7 +11,7 @@ use super::channels::{ChannelId, Channels};
 use super::conflation_queue::ConflationQueue;
 use super::framing::Framing;
 use super::outbox::Outbox;
-use super::paged_recovery::PagedRecovery;
+use super::pages::PagedRecovery;
 use super::pending_subscription::PendingSubscription;
 use super::session::Session;
 use super::sink::Sink;

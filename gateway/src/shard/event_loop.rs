@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use super::channels::{Channels, ConnectionId, PendingDetach};
 use super::connection::{Connection, ConnectionKind};
-use super::flush::FLUSH_AHEAD_PER_TURN;
+use super::flush_queue::FlushQueue;
+use super::pages::PageQueue;
 use super::session::Session;
 use super::sink::Sink;
 use super::timer_wheel::{TICK, TimerWheel};
@@ -67,11 +68,9 @@ pub(super) struct Shard {
     pub(super) connections: Slab<Connection>,
     pub(super) channels: Channels,
     /// Connections with something to write.
-    pub(super) flush_queue: VecDeque<ConnectionId>,
+    pub(super) flush_queue: FlushQueue,
     /// Connections with bytes left to read after their turn.
     pub(super) pending_reads: VecDeque<u64>,
-    /// Flushes ahead of the queue that are left in this turn.
-    pub(super) flush_ahead_left: usize,
     /// Connections that a broadcast found too slow.
     pub(super) slow_connections: Vec<ConnectionId>,
     /// Clients to be unsubscribed after gaps, and how many more may be in this tick.
@@ -79,9 +78,8 @@ pub(super) struct Shard {
     pub(super) resubscribes_left: usize,
     /// The number of the last recovery request.
     pub(super) last_request: u32,
-    /// Requests in flight for pages of recoveries, and the connections that wait for the next page.
-    pub(super) pages: Vec<u32>,
-    pub(super) page_queue: VecDeque<u64>,
+    /// Connections that wait for the next page of a recovery.
+    pub(super) page_queue: PageQueue,
     /// Connections whose recovery request did not fit into the lane.
     pub(super) recovery_retries: Vec<u64>,
     /// Channels whose detach request did not fit into the lane.
@@ -148,15 +146,13 @@ impl Shard {
             counters,
             connections: Slab::new(),
             channels: Channels::default(),
-            flush_queue: VecDeque::new(),
-            flush_ahead_left: FLUSH_AHEAD_PER_TURN,
+            flush_queue: FlushQueue::new(),
             pending_reads: VecDeque::new(),
             slow_connections: Vec::new(),
             resubscribe_queue: VecDeque::new(),
             resubscribes_left: RESUBSCRIBES_PER_TICK,
             last_request: 0,
-            pages: Vec::new(),
-            page_queue: VecDeque::new(),
+            page_queue: PageQueue::default(),
             recovery_retries: Vec::new(),
             pending_detaches: Vec::new(),
             streams: Vec::new(),

@@ -1,7 +1,7 @@
 //! Flushes outboxes to sockets.
 //!
-//! Owns the queue of connections with something to write, and the limit of what may wait for one of them. What is
-//! queued between two flushes of a connection is written with one system call.
+//! Owns the limit of what may wait for a connection. What is queued between two flushes of a connection is written with
+//! one system call.
 
 use std::io;
 
@@ -17,9 +17,6 @@ use super::sink::{FlushStats, FlushStatus, Sink};
 
 /// Connections flushed in one turn.
 const FLUSHES_PER_TURN: usize = 256;
-
-/// Flushes ahead of the queue in one turn.
-pub(super) const FLUSH_AHEAD_PER_TURN: usize = 256;
 
 impl Shard {
     /// Queues a frame. Disconnects the client as slow if the queue exceeds its limit.
@@ -69,19 +66,16 @@ impl Shard {
 
     /// Adds a connection to the flush queue.
     pub(super) fn schedule_flush(&mut self, connection_id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(connection_id as usize)
-            && !connection.blocked
-            && !std::mem::replace(&mut connection.flush_scheduled, true)
-        {
-            self.flush_queue.push_back(connection_id);
+        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
+            self.flush_queue.schedule(connection_id, connection);
         }
     }
 
     pub(super) fn flush_batch(&mut self) {
-        self.flush_ahead_left = FLUSH_AHEAD_PER_TURN;
+        self.flush_queue.start_turn();
         let mut flushed = FlushStats::default();
         for _ in 0..FLUSHES_PER_TURN {
-            let Some(connection_id) = self.flush_queue.pop_front() else { break };
+            let Some(connection_id) = self.flush_queue.pop() else { break };
             let Some(connection) = self.connections.get_mut(connection_id as usize) else { continue };
             if !std::mem::take(&mut connection.flush_scheduled) {
                 continue;
@@ -105,8 +99,7 @@ impl Shard {
     /// close the connection and changes no subscription, so a broadcast may call it while it iterates.
     pub(super) fn flush_ahead(&mut self, connection_id: ConnectionId) {
         let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        if !connection.blocked && self.flush_ahead_left > 0 {
-            self.flush_ahead_left -= 1;
+        if !connection.blocked && self.flush_queue.take_ahead() {
             self.try_flush(connection_id);
         }
     }

@@ -14,59 +14,12 @@ use earshot_protocol::StreamPosition;
 use super::channels::{ChannelId, ConnectionId};
 use super::connection::Connection;
 use super::event_loop::{Shard, key};
+use super::pages::{PAGE_REQUESTS_MAX, Pages};
 use super::sse_stream;
 use super::subscription::Status;
 use crate::broker::GapCause;
 use crate::node::messages::{ChannelGap, NodeRequest, RecoverFrom, Recovery, RecoveryRequest, RequestId};
 use crate::node::publication::Publication;
-
-/// Page requests of one shard in flight: live publications wait for no more than these.
-const PAGE_REQUESTS_MAX: usize = 4;
-
-/// The channels of one connection whose recovery continues, in order.
-#[derive(Debug, Default)]
-pub(super) struct PagedRecovery {
-    /// The first one is being read.
-    channels: VecDeque<Pages>,
-    /// The number of the request for the next page.
-    request: Option<u32>,
-    /// The connection is in the page queue.
-    queued: bool,
-}
-
-/// The rest of the recovery of one channel.
-#[derive(Debug)]
-struct Pages {
-    channel: ChannelId,
-    /// The position up to which the client has received the channel.
-    position: StreamPosition,
-    /// The next publications, as far as they are kept for this client. The rest is requested.
-    kept: VecDeque<Arc<Publication>>,
-}
-
-impl PagedRecovery {
-    /// The client has unsubscribed: a reply in flight for the channel is ignored.
-    pub(super) fn remove(&mut self, channel: ChannelId) {
-        if self.channels.front().is_some_and(|pages| pages.channel == channel) {
-            self.request = None;
-        }
-        self.channels.retain(|pages| pages.channel != channel);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.channels.is_empty()
-    }
-
-    /// Whether this request is for the next page.
-    pub(super) fn is_awaiting(&self, number: u32) -> bool {
-        self.request == Some(number)
-    }
-
-    /// Bytes that are kept for the client.
-    pub(super) fn bytes(&self) -> usize {
-        self.channels.iter().flat_map(|pages| &pages.kept).map(|publication| publication.cost()).sum()
-    }
-}
 
 impl Shard {
     /// A number for a recovery request.
@@ -86,11 +39,7 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let Some(subscription) = connection.subscription_mut(id) else { return };
         subscription.status = Status::Recovering;
-        connection.paged_recovery.get_or_insert_default().channels.push_back(Pages {
-            channel: id,
-            position,
-            kept,
-        });
+        connection.paged_recovery.get_or_insert_default().push(Pages { channel: id, position, kept });
     }
 
     /// Adds a connection to the page queue if it has a next page and little waits to be written.
@@ -98,22 +47,19 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let wants = wants_page(connection, self.limits.recovery_page.bytes);
         let Some(paged) = &mut connection.paged_recovery else { return };
-        if wants && !std::mem::replace(&mut paged.queued, true) {
-            self.page_queue.push_back(key(connection_id, connection.generation));
+        if wants && paged.enter_queue() {
+            self.page_queue.push(key(connection_id, connection.generation));
         }
     }
 
     /// Writes or requests the next pages.
     pub(super) fn send_pages(&mut self) {
         for _ in 0..PAGE_REQUESTS_MAX {
-            if self.pages.len() >= PAGE_REQUESTS_MAX {
-                return;
-            }
-            let Some(key) = self.page_queue.pop_front() else { return };
+            let Some(key) = self.page_queue.pop() else { return };
             let Some(connection_id) = self.find(key) else { continue };
             if !self.write_page(connection_id) && !self.request_page(connection_id) {
                 // The lane is full: try again at the end of a later turn.
-                self.page_queue.push_front(key);
+                self.page_queue.put_back(key);
                 return;
             }
         }
@@ -129,15 +75,7 @@ impl Shard {
         );
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
         let Some(paged) = &mut connection.paged_recovery else { return false };
-        let Some(pages) = paged.channels.front_mut().filter(|pages| wants && !pages.kept.is_empty()) else {
-            return false;
-        };
-        paged.queued = false;
-        let count = limit.fitting(pages.kept.iter().map(|publication| publication.cost()), true);
-        let page: Vec<_> = pages.kept.drain(..count).collect();
-        if let Some(last) = page.last() {
-            pages.position = last.position;
-        }
+        let Some(page) = wants.then(|| paged.take_kept(limit)).flatten() else { return false };
         for publication in &page {
             self.enqueue_recovered(connection_id, publication);
         }
@@ -153,9 +91,8 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return true };
         let request_id = RequestId { connection: key(connection_id, connection.generation), reply: number };
         let Some(paged) = &mut connection.paged_recovery else { return true };
-        let next = paged.channels.front().map(|pages| (pages.channel, pages.position));
-        let Some((id, position)) = next.filter(|_| wants) else {
-            paged.queued = false;
+        let Some((id, position)) = paged.next().filter(|_| wants) else {
+            paged.leave_queue();
             return true;
         };
         let channel = self.channels.get(id).name.clone();
@@ -164,8 +101,8 @@ impl Shard {
         if self.node_requests.try_send(NodeRequest::Recover { channel, request, request_id }).is_err() {
             return false;
         }
-        (paged.request, paged.queued) = (Some(number), false);
-        self.pages.push(number);
+        paged.on_requested(number);
+        self.page_queue.on_requested(number);
         true
     }
 
@@ -173,9 +110,8 @@ impl Shard {
     pub(super) fn on_page(&mut self, connection_id: ConnectionId, recovery: &Recovery) {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
         let Some(paged) = &mut connection.paged_recovery else { return };
-        paged.request = None;
-        let Some(Pages { channel: id, position, kept }) = paged.channels.pop_front() else { return };
-        if paged.channels.is_empty() {
+        let Some(Pages { channel: id, position, kept }) = paged.on_page() else { return };
+        if paged.is_empty() {
             connection.paged_recovery = None;
         }
         let start = recovery.start;
@@ -199,7 +135,7 @@ impl Shard {
             self.set_recovered_up_to(connection_id, id, recovery.top);
         } else if let Some(connection) = self.connections.get_mut(connection_id as usize) {
             let next = Pages { channel: id, position: recovery.end(), kept };
-            connection.paged_recovery.get_or_insert_default().channels.push_front(next);
+            connection.paged_recovery.get_or_insert_default().put_back(next);
         }
         self.queue_page(connection_id);
     }
@@ -223,9 +159,7 @@ impl Shard {
 }
 
 fn wants_page(connection: &Connection, page: usize) -> bool {
-    let idle = connection
-        .paged_recovery
-        .as_ref()
-        .is_some_and(|paged| paged.request.is_none() && !paged.channels.is_empty());
-    idle && connection.is_open() && connection.queued_bytes() <= page
+    connection.paged_recovery.as_ref().is_some_and(|paged| paged.has_next())
+        && connection.is_open()
+        && connection.queued_bytes() <= page
 }

@@ -83,7 +83,7 @@ impl Shard {
     /// The node sent missed publications. If they are complete, the connection receives live publications from here
     /// on.
     pub(super) fn on_recovered(&mut self, request_id: RequestId, name: &ChannelName, mut recovery: Recovery) {
-        self.pages.retain(|page| *page != request_id.reply);
+        self.page_queue.on_reply(request_id.reply);
         let Some(connection_id) = self.find(request_id.connection) else { return };
         let Some(id) = self.channels.find(name) else { return };
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
@@ -141,7 +141,7 @@ impl Shard {
         name: &ChannelName,
         error: &SubscribeError,
     ) {
-        self.pages.retain(|page| *page != request_id.reply);
+        self.page_queue.on_reply(request_id.reply);
         let Some(connection_id) = self.find(request_id.connection) else { return };
         let Some(id) = self.channels.find(name) else { return };
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
