@@ -134,14 +134,13 @@ pub struct Sources {
     /// The file.
     pub file: Option<PathBuf>,
     /// The environment variables and flags that are set.
-    pub overrides: Vec<&'static str>,
+    pub overrides: Vec<String>,
 }
 
 impl fmt::Display for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.as_ref().map(|path| path.display().to_string());
-        let parts: Vec<String> =
-            file.into_iter().chain(self.overrides.iter().map(ToString::to_string)).collect();
+        let parts: Vec<String> = file.into_iter().chain(self.overrides.iter().cloned()).collect();
         f.write_str(if parts.is_empty() { "defaults" } else { "" })?;
         f.write_str(&parts.join(", "))
     }
@@ -155,6 +154,7 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigErrors> {
         let mut diagnostics = Diagnostics::default();
         let env = Environment::read(|name| std::env::var_os(name), &mut diagnostics)
+            .with_settings(std::env::vars_os(), &mut diagnostics)
             .with_redis_flag(flags.redis.as_deref(), &mut diagnostics);
         let file = file::read(flags.config.as_deref().or(env.config.as_deref()))?;
         let resolve: Resolve =
@@ -177,6 +177,7 @@ impl Config {
             // Invalid TOML is parsed only in part: further errors would be misleading.
             return document.abandon();
         }
+        let document = document.with_variables(&env.settings);
         let mut config = Self::read(&document, env, flags, resolve);
         config.sources.file = file.map(|file| file.path.clone());
         document.finish().into_result(config)
@@ -295,8 +296,9 @@ fn take_unused(redis: &mut Vec<RedisInstance>, namespaces: &[Namespace]) -> Vec<
     redis.extract_if(.., |instance| !is_used(instance)).collect()
 }
 
-fn overrides(env: &Environment, flags: &Flags) -> Vec<&'static str> {
-    let mut overrides = env.set.clone();
+fn overrides(env: &Environment, flags: &Flags) -> Vec<String> {
+    let settings = env.settings.iter().map(|variable| variable.name.clone());
+    let mut overrides: Vec<String> = env.set.iter().map(ToString::to_string).chain(settings).collect();
     let given = [
         (!flags.listen.is_empty(), "--listen"),
         (!flags.allowed_origins.is_empty(), "--allowed-origin"),
@@ -304,6 +306,6 @@ fn overrides(env: &Environment, flags: &Flags) -> Vec<&'static str> {
         (flags.log.is_some(), "--log"),
         (flags.dev, "--dev"),
     ];
-    overrides.extend(given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name));
+    overrides.extend(given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name.to_owned()));
     overrides
 }

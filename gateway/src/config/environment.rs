@@ -6,13 +6,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::reader::diagnostics::{Diagnostics, Location};
-use super::reader::suggest;
+use super::reader::{SettingVariable, suggest};
 use super::redis_url::RedisUrl;
 use super::secret::Secret;
 use earshot_redis_link::address::Address;
 
 /// The prefix of the gateway's own variables.
 const PREFIX: &str = "EARSHOT_";
+
+/// The top-level keys of the file that have a variable only because they are keys: `EARSHOT_` and the key.
+const TOP_LEVEL: [&str; 3] = ["INTERNAL_LISTEN", "ALLOWED_HOSTS", "LOG_FORMAT"];
 
 /// The flag that replaces `REDIS_URL`.
 const REDIS_FLAG: &str = "--redis";
@@ -36,7 +39,9 @@ pub(super) struct Environment {
     pub(super) redis_parts: RedisParts,
     /// Whether to use TLS, and the variable that sets it.
     pub(super) redis_tls: Option<(bool, &'static str)>,
-    /// The variables that are set.
+    /// The variables that set a key of the file, in the order of their names.
+    pub(super) settings: Vec<SettingVariable>,
+    /// The other variables that are set.
     pub(super) set: Vec<&'static str>,
     /// All known variables.
     known: Vec<&'static str>,
@@ -57,15 +62,39 @@ impl Environment {
             redis_pubsub_url: variables.text("REDIS_PUBSUB_URL", RedisUrl::parse),
             redis_parts: RedisParts::read(&mut variables),
             redis_tls: read_tls(&mut variables),
+            settings: Vec::new(),
             set: variables.set,
             known: variables.known,
         }
     }
 
+    /// Adds the variables that set a key of the file.
+    pub(super) fn with_settings(
+        mut self,
+        variables: impl Iterator<Item = (OsString, OsString)>,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
+        for (name, value) in variables {
+            let Some(name) = name.to_str() else { continue };
+            let Some(path) = name.strip_prefix(PREFIX).filter(|path| is_setting(path)) else { continue };
+            if value.is_empty() || is_service_link(name) {
+                continue;
+            }
+            match value.into_string() {
+                Ok(value) => self.settings.push(SettingVariable::new(PREFIX, path, value)),
+                Err(_) => diagnostics.add(&Location::Variable(name), "not valid UTF-8"),
+            }
+        }
+        self.settings.sort_by(|first, second| first.name.cmp(&second.name));
+        self
+    }
+
     /// A warning for each name that starts with `EARSHOT_` and is not a known variable.
     pub(super) fn unknown(&self, names: impl Iterator<Item = OsString>) -> Vec<String> {
         let unknown = |name: &String| {
-            name.starts_with(PREFIX) && !self.known.contains(&name.as_str()) && !is_service_link(name)
+            name.strip_prefix(PREFIX).is_some_and(|path| !is_setting(path))
+                && !self.known.contains(&name.as_str())
+                && !is_service_link(name)
         };
         let mut unknown: Vec<String> =
             names.filter_map(|name| name.into_string().ok()).filter(unknown).collect();
@@ -126,6 +155,11 @@ impl RedisParts {
             }),
         }
     }
+}
+
+/// Whether a variable sets a key of the file. Such a variable is read even if the key is unknown, which is then an error.
+fn is_setting(path: &str) -> bool {
+    SettingVariable::has_section(path) || TOP_LEVEL.contains(&path)
 }
 
 /// Whether Kubernetes sets this variable for a service named `earshot` or `earshot-…`.
@@ -243,6 +277,13 @@ mod tests {
             "EARSHOT_GATEWAY_PORT_8000_TCP",
         ];
         assert_eq!(warnings(&kubernetes), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_variable_of_a_key_causes_no_warning() {
+        let (env, _) = read(&[]);
+        let names = ["EARSHOT_LIMITS__CONNECTIONS", "EARSHOT_LIMITS__X", "EARSHOT_LOG_FORMAT"];
+        assert_eq!(env.unknown(names.iter().map(OsString::from)), Vec::<String>::new());
     }
 
     #[test]

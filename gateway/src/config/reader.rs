@@ -6,7 +6,7 @@
 //! - `document`: the parsed file, its sections and its unknown keys
 //! - `setting`: numbers with a default and a range; `keyword`: one word of several; `units`: durations and sizes
 //! - `diagnostics`: errors with their locations; `suggest`: "did you mean"
-//! - `toml_writer`: writes TOML
+//! - `toml_writer`: writes TOML; `variable`: environment variables as keys of the file
 
 pub(super) mod diagnostics;
 mod document;
@@ -16,6 +16,8 @@ pub(super) mod setting;
 mod suggest;
 pub(super) mod toml_writer;
 pub(super) mod units;
+mod variable;
 
 pub(super) use document::{Document, Located, Section, kind_of, text_of};
 pub(super) use suggest::suggest;
+pub(super) use variable::SettingVariable;

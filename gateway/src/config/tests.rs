@@ -14,6 +14,7 @@ mod namespaces;
 mod properties;
 mod redis;
 mod servers;
+mod variables;
 
 /// The environment of a test.
 type Variables<'v> = &'v [(&'v str, &'v str)];
@@ -40,7 +41,8 @@ fn texts(texts: &[&str]) -> Vec<String> {
 fn load_by(text: &str, variables: Variables<'_>, flags: &Flags) -> Result<Config, String> {
     let mut diagnostics = Diagnostics::default();
     let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    let env = Environment::read(find, &mut diagnostics);
+    let all = variables.iter().map(|(name, value)| (name.into(), value.into()));
+    let env = Environment::read(find, &mut diagnostics).with_settings(all, &mut diagnostics);
     let file = (!text.is_empty()).then(|| ConfigFile { path: "earshot.toml".into(), text: text.into() });
     Config::assemble(file.as_ref(), &env, flags, offline, diagnostics).map_err(|errors| errors.to_string())
 }

@@ -44,7 +44,7 @@ pub(in crate::config) enum Location<'p> {
     /// A key in a file.
     Key(&'p Path, usize, String),
     /// An environment variable.
-    Variable(&'static str),
+    Variable(&'p str),
     /// A flag of the command line.
     Flag(&'static str),
 }

@@ -10,7 +10,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{ConfigErrors, Diagnostics, Location};
 use super::suggest::suggest;
+use super::variable::SettingVariable;
 
+mod overlay;
 mod section;
 
 pub(in crate::config) use section::Section;
@@ -20,10 +22,13 @@ pub(in crate::config) struct Document<'d> {
     path: &'d Path,
     text: &'d str,
     root: DeTable<'d>,
+    variables: &'d [SettingVariable],
     diagnostics: RefCell<Diagnostics>,
     /// Every key that a section has read, with the section: `limits`, `request_header_bytes`.
     known: RefCell<Vec<(String, &'static str)>>,
     unknown: RefCell<Vec<Unknown>>,
+    /// The keys that are lists of sections.
+    lists: RefCell<Vec<&'static str>>,
 }
 
 /// A key that no section has read.
@@ -50,6 +55,8 @@ impl<'d> Document<'d> {
             path,
             text,
             root: root.into_inner(),
+            variables: &[],
+            lists: RefCell::default(),
             diagnostics: RefCell::new(diagnostics),
             known: RefCell::default(),
             unknown: RefCell::default(),
@@ -85,8 +92,12 @@ impl<'d> Document<'d> {
     /// Reports every key that no section has read, and returns all diagnostics.
     pub(in crate::config) fn finish(self) -> Diagnostics {
         for unknown in self.unknown.borrow().iter() {
-            let location =
-                Location::Key(self.path, self.line(unknown.at), join(&unknown.section, &unknown.key));
+            if let Some(variable) = self.variable_at(unknown.at) {
+                let what = self.unknown_variable(unknown, variable);
+                self.error(&Location::Variable(&variable.name), what);
+                continue;
+            }
+            let location = self.location(unknown.at, join(&unknown.section, &unknown.key));
             self.error(&location, format!("unknown key{}", self.suggestion(unknown)));
         }
         self.diagnostics.into_inner()
@@ -113,6 +124,14 @@ impl<'d> Document<'d> {
         let mut keys: Vec<_> = siblings.map(|key| format!("`{key}`")).collect();
         keys.dedup();
         format!("; valid keys: {}", keys.join(", "))
+    }
+
+    /// The location of a key at a position.
+    fn location(&self, at: usize, key: String) -> Location<'d> {
+        match self.variable_at(at) {
+            Some(variable) => Location::Variable(&variable.name),
+            None => Location::Key(self.path, self.line(at), key),
+        }
     }
 
     fn line(&self, at: usize) -> usize {

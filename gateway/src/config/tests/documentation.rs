@@ -10,7 +10,7 @@ const MANUAL: &str = include_str!("../../../../docs/configuration.md");
 
 /// The example with its commented settings (`#key = value`; prose has a space after the `#`) switched on, and the
 /// directory of the files that it names.
-fn everything() -> (String, TempDir) {
+pub(super) fn everything() -> (String, TempDir) {
     let switch_on = |line: &str| match line.strip_prefix('#') {
         Some(setting) if setting.starts_with(|letter: char| letter.is_ascii_lowercase()) => {
             setting.to_owned()
@@ -131,6 +131,7 @@ fn the_manual_names_every_variable() {
         "EARSHOT_OPEN_CHANNELS",
         "EARSHOT_ALLOWED_ORIGINS",
         "EARSHOT_API_KEY",
+        "EARSHOT_SECTION__KEY",
         "REDIS_URL",
         "REDIS_PUBSUB_URL",
         "REDIS_TLS",

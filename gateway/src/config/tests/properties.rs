@@ -41,7 +41,7 @@ fn every_key() -> Vec<(String, &'static str)> {
 }
 
 /// The variables that are read.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 16] = [
     "EARSHOT_LISTEN",
     "EARSHOT_LOG",
     "EARSHOT_OPEN_CHANNELS",
@@ -56,6 +56,8 @@ const VARIABLES: [&str; 14] = [
     "REDIS_USERNAME",
     "REDIS_PASSWORD",
     "REDIS_DB",
+    "EARSHOT_LIMITS__CONNECTIONS",
+    "EARSHOT_REDIS__DEFAULT__URL",
 ];
 
 /// The error or the dump of a configuration with a text at one of the possible locations; `true`: an error.

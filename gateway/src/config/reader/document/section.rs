@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Document, Located, Unknown, join, kind_of, text_of};
 use crate::config::reader::diagnostics::Location;
+use crate::config::reader::variable::SettingVariable;
 
 /// One table of the document, or its absence.
 pub(in crate::config) struct Section<'d> {
@@ -33,7 +34,7 @@ impl<'d> Section<'d> {
 
     /// The location of the section.
     pub(in crate::config) fn location(&self) -> Location<'d> {
-        Location::Key(self.document.path, self.document.line(self.at), self.name.clone())
+        self.document.location(self.at, self.name.clone())
     }
 
     /// Adds a diagnostic.
@@ -71,7 +72,18 @@ impl<'d> Section<'d> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<Located<'d, T>> {
-        self.read(key, |value| parse(text_of(value)?))
+        let found = self.value(key)?;
+        let text = match self.text_of_variable(key) {
+            Some(text) => Ok(text),
+            None => text_of(found.value),
+        };
+        match text.and_then(parse) {
+            Ok(value) => Some(Located { value, location: found.location }),
+            Err(what) => {
+                self.error(&found.location, what);
+                None
+            }
+        }
     }
 
     /// A boolean.
@@ -89,17 +101,20 @@ impl<'d> Section<'d> {
         mut parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Option<Vec<Located<'d, T>>> {
         let found = self.value(key)?;
+        let items: Vec<(Result<&str, String>, Location<'d>)> = match (found.value, self.text_of_variable(key))
+        {
+            (DeValue::Array(items), _) => {
+                items.iter().map(|item| (text_of(item.get_ref()), self.location_of(key, item))).collect()
+            }
+            (_, Some(text)) => vec![(Ok(text), found.location)],
+            (value, None) => vec![(text_of(value), found.location)],
+        };
         let mut values = Vec::new();
-        let mut take =
-            |value: &'d DeValue<'d>, location: Location<'d>| match text_of(value).and_then(&mut parse) {
+        for (item, location) in items {
+            match item.and_then(&mut parse) {
                 Ok(value) => values.push(Located { value, location }),
                 Err(what) => self.error(&location, what),
-            };
-        match found.value {
-            DeValue::Array(items) => {
-                items.iter().for_each(|item| take(item.get_ref(), self.location_of(key, item)));
             }
-            value => take(value, found.location),
         }
         Some(values)
     }
@@ -148,9 +163,14 @@ impl<'d> Section<'d> {
 
     /// The sections `[[key]]` in their order; `None` if the key is absent.
     pub(in crate::config) fn list(&mut self, key: &'static str) -> Option<Vec<Self>> {
+        self.document.lists.borrow_mut().push(key);
         let found = self.value(key)?;
         let DeValue::Array(items) = found.value else {
             let location = self.location_at(key, self.start_of(key));
+            if self.document.variable_at(self.start_of(key)).is_some() {
+                self.error(&location, format!("only the file can set the sections [[{key}]]"));
+                return Some(Vec::new());
+            }
             self.error(
                 &location,
                 format!("expected a list of sections, written with two brackets: [[{key}]]"),
@@ -195,22 +215,27 @@ impl<'d> Section<'d> {
         self.location_at(key, self.start_of(key))
     }
 
+    /// The text of a key that a variable sets.
+    fn text_of_variable(&self, key: &str) -> Option<&'d str> {
+        self.document.variable_at(self.start_of(key)).map(SettingVariable::text)
+    }
+
     /// Whether the file has this section.
     pub(in crate::config) fn exists(&self) -> bool {
         self.table.is_some()
     }
 
-    /// Whether the file sets this key.
+    /// Whether the file or a variable sets this key.
     pub(in crate::config) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref() == key))
     }
 
-    /// Whether the file sets this key to `true`.
+    /// Whether the file or a variable sets this key to `true`.
     pub(in crate::config) fn is_true(&self, key: &str) -> bool {
         self.flag_of(key) == Some(true)
     }
 
-    /// Whether the file sets this key to `false`.
+    /// Whether the file or a variable sets this key to `false`.
     pub(in crate::config) fn is_false(&self, key: &str) -> bool {
         self.flag_of(key) == Some(false)
     }
@@ -219,7 +244,7 @@ impl<'d> Section<'d> {
         self.table.and_then(|table| table.get(key)).and_then(|value| value.get_ref().as_bool())
     }
 
-    /// Whether the file sets this key to a list without elements.
+    /// Whether the file or a variable sets this key to a list without elements.
     pub(in crate::config) fn is_empty_list(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key)).map(Spanned::get_ref);
         value.and_then(DeValue::as_array).is_some_and(|items| items.is_empty())
@@ -235,6 +260,6 @@ impl<'d> Section<'d> {
     }
 
     fn location_at(&self, key: &str, at: usize) -> Location<'d> {
-        Location::Key(self.document.path, self.document.line(at), join(&self.name, key))
+        self.document.location(at, join(&self.name, key))
     }
 }
