@@ -15,7 +15,7 @@
 //!   command.
 //! - [`framing`]: how messages are encoded for a connection; [`websocket`], [`websocket_frames`], [`sse`]: frames and
 //!   events on the wire.
-//! - [`connection`], [`channels`], [`outbox`], [`timer_wheel`], [`sink`]: the state of a shard.
+//! - [`connection`], [`channels`], [`send_queue`], [`outbox`], [`timer_wheel`], [`sink`]: the state of a shard.
 
 mod backpressure;
 #[doc(hidden)]
@@ -38,6 +38,7 @@ mod pages;
 mod pending_replies;
 mod pending_subscription;
 mod recovery;
+mod send_queue;
 mod session;
 mod session_action;
 mod sessions;

@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use earshot_protocol::Disconnect;
 
 use super::channels::ConnectionId;
-use super::conflation_queue::{ConflationQueue, GapMarker, Item};
+use super::conflation_queue::{GapMarker, Item};
 use super::connection::Connection;
 use super::event_loop::Shard;
 use super::timer_wheel::Tick;
@@ -26,7 +25,7 @@ impl Shard {
     /// Whether publications must be deferred, because the socket accepts no more bytes. An outbox that is not blocked
     /// is flushed first, since what it holds can no longer be conflated.
     pub(super) fn is_backpressured(&mut self, connection_id: ConnectionId) -> bool {
-        let weight = |connection: &Connection| connection.outbox.queued_bytes();
+        let weight = |connection: &Connection| connection.send_queue.outbox_queued_bytes();
         if self
             .connections
             .get(connection_id as usize)
@@ -36,7 +35,7 @@ impl Shard {
         }
         let limit = self.limits.client_queue_bytes;
         let Some(connection) = self.connections.get(connection_id as usize) else { return false };
-        connection.blocked || weight(connection) > limit + connection.recovery_credit
+        connection.blocked || weight(connection) > connection.send_queue.limit(limit)
     }
 
     /// Appends a publication to the backlog of a connection under backpressure.
@@ -48,48 +47,23 @@ impl Shard {
     ) {
         let now = self.wheel.now();
         let rule = rule.map(|rule| &**rule);
-        let conflated = self.with_backlog(connection_id, |backlog| {
-            backlog.push_publication(Arc::clone(publication), rule, now)
-        });
-        self.counters.conflated.add(u64::from(conflated == Some(true)));
-        let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        if connection.queued_bytes() > self.limits.client_queue_bytes + connection.recovery_credit
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        let conflated = connection
+            .send_queue
+            .defer(&self.counters, |backlog| backlog.push_publication(Arc::clone(publication), rule, now));
+        self.counters.conflated.add(u64::from(conflated));
+        if connection.send_queue.queued_bytes() > connection.send_queue.limit(self.limits.client_queue_bytes)
             || self.exceeds_max_age(connection_id)
         {
             self.slow_connections.push(connection_id);
         }
     }
 
-    pub(super) fn defer_frame(&mut self, connection_id: ConnectionId, frame: Bytes) {
-        let now = self.wheel.now();
-        self.with_backlog(connection_id, |backlog| backlog.push_frame(frame, now));
-    }
-
-    pub(super) fn defer_gap(&mut self, connection_id: ConnectionId, gap: ChannelGap) {
-        let now = self.wheel.now();
-        self.with_backlog(connection_id, |backlog| backlog.push_gap(gap, now));
-    }
-
-    /// Changes the backlog, which is created if absent, and updates the counter of queued bytes.
-    fn with_backlog<T>(
-        &mut self,
-        connection_id: ConnectionId,
-        change: impl FnOnce(&mut ConflationQueue) -> T,
-    ) -> Option<T> {
-        let backlog = self.connections.get_mut(connection_id as usize)?.backlog.get_or_insert_default();
-        let before = backlog.bytes();
-        let result = change(backlog);
-        let after = backlog.bytes();
-        self.counters.client_queue_bytes.add(after.saturating_sub(before) as u64);
-        self.counters.client_queue_bytes.sub(before.saturating_sub(after) as u64);
-        Some(result)
-    }
-
     /// Whether data in the outbox has waited for longer than `client_queue_age`. Recovered publications do not count.
     pub(super) fn exceeds_max_age(&mut self, connection_id: ConnectionId) -> bool {
         let (now, limit) = (self.wheel.now(), self.max_age_ticks());
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
-        connection.blocked && connection.outbox.age(now) > limit && connection.recovery_credit == 0
+        connection.blocked && connection.send_queue.exceeds_age(now, limit)
     }
 
     fn max_age_ticks(&self) -> Tick {
@@ -104,7 +78,7 @@ impl Shard {
         for connection_id in slow {
             self.flush_now(connection_id);
             let Some(connection) = self.connections.get(connection_id as usize) else { continue };
-            let room = self.limits.client_queue_bytes + connection.recovery_credit;
+            let room = connection.send_queue.limit(self.limits.client_queue_bytes);
             let deferred = connection.deferred.as_ref().map_or(0, |deferred| deferred.bytes);
             if deferred > self.limits.client_queue_bytes
                 || self.exceeds_max_age(connection_id)
@@ -121,7 +95,7 @@ impl Shard {
             if self
                 .connections
                 .get(connection_id as usize)
-                .is_none_or(|connection| connection.queued_bytes() <= room)
+                .is_none_or(|connection| connection.send_queue.queued_bytes() <= room)
             {
                 return true;
             }
@@ -135,13 +109,11 @@ impl Shard {
     /// dropped. A WebSocket client is unsubscribed, to resubscribe, and all droppable publications of the channel are
     /// dropped. Returns whether anything was dropped.
     fn drop_oldest(&mut self, connection_id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get(connection_id as usize) else { return false };
-        let Some((channel, _)) = connection.backlog.as_ref().and_then(|backlog| backlog.oldest()) else {
-            return false;
-        };
+        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
+        let Some((channel, _)) = connection.send_queue.oldest_droppable() else { return false };
         if connection.framing.is_event_stream() {
             let now = self.wheel.now();
-            let marker = self.with_backlog(connection_id, |backlog| backlog.drop_oldest(now)).flatten();
+            let marker = connection.send_queue.defer(&self.counters, |backlog| backlog.drop_oldest(now));
             self.counters.slow_consumer_dropped.add(u64::from(marker.is_some()));
             let new = u64::from(marker == Some(GapMarker::New));
             self.counters.slow_gaps.add(new);
@@ -149,10 +121,8 @@ impl Shard {
             return marker.is_some();
         }
         let channel = channel.clone();
-        let Some((count, last)) = self.with_backlog(connection_id, |backlog| backlog.drop_channel(&channel))
-        else {
-            return false;
-        };
+        let (count, last) =
+            connection.send_queue.defer(&self.counters, |backlog| backlog.drop_channel(&channel));
         self.counters.slow_consumer_dropped.add(count);
         let Some(position) = last else { return false };
         // The client may have unsubscribed meanwhile.
@@ -176,13 +146,15 @@ impl Shard {
     pub(super) fn refill_outbox(&mut self, connection_id: ConnectionId) {
         let (now, limit) = (self.wheel.now(), self.max_age_ticks());
         let too_old = |connection: &Connection| {
-            let oldest = connection.backlog.as_ref().and_then(|backlog| backlog.oldest());
-            oldest.is_some_and(|(_, since)| now - since > limit)
+            connection.send_queue.oldest_droppable().is_some_and(|(_, since)| now - since > limit)
         };
         while self.connections.get(connection_id as usize).is_some_and(too_old)
             && self.drop_oldest(connection_id)
         {}
-        while self.connections.get(connection_id as usize).is_some_and(|c| c.outbox.bytes() < REFILL_BYTES)
+        while self
+            .connections
+            .get(connection_id as usize)
+            .is_some_and(|c| c.send_queue.outbox_bytes() < REFILL_BYTES)
             && self.move_one(connection_id)
         {}
     }
@@ -194,17 +166,9 @@ impl Shard {
 
     /// Moves one entry from the backlog to the outbox. Removes the backlog when it is empty and returns `false`.
     fn move_one(&mut self, connection_id: ConnectionId) -> bool {
-        if self.connections.get(connection_id as usize).is_none_or(|connection| connection.backlog.is_none())
-        {
-            return false;
-        }
-        let item = self.with_backlog(connection_id, ConflationQueue::pop).flatten();
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
-        match item {
-            None => {
-                connection.backlog = None;
-                return false;
-            }
+        match connection.send_queue.pop_deferred(&self.counters) {
+            None => return false,
             Some(Item::Frame(frame)) => self.enqueue_control(connection_id, frame),
             Some(Item::Publication(publication)) => self.write_publication(connection_id, &publication),
             Some(Item::Gap(gap)) => self.write_gap(connection_id, &gap),

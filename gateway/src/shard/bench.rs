@@ -139,8 +139,7 @@ impl BenchShard {
             waiting += 1;
             if let Some(connection) = self.shard.connections.get_mut(connection_id as usize) {
                 connection.flush_scheduled = false;
-                let bytes = connection.outbox.bytes();
-                connection.outbox.advance(bytes);
+                connection.send_queue.discard_outbox();
             }
         }
         waiting

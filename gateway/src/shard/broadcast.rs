@@ -115,20 +115,24 @@ impl Shard {
             }
             return;
         }
-        let limit = self.limits.client_queue_bytes + connection.recovery_credit;
-        if connection.backlog.is_some() || (rule.is_some() && self.is_backpressured(connection_id)) {
+        let limit = connection.send_queue.limit(self.limits.client_queue_bytes);
+        if connection.send_queue.has_backlog() || (rule.is_some() && self.is_backpressured(connection_id)) {
             return self.defer_publication(connection_id, publication, rule);
         }
         let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        if connection.outbox.bytes() > 0 && connection.outbox.queued_bytes() + publication.cost() > limit {
+        if connection.send_queue.outbox_bytes() > 0
+            && connection.send_queue.outbox_queued_bytes() + publication.cost() > limit
+        {
             self.flush_ahead(connection_id);
         }
         let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        let before = connection.outbox.bytes();
+        let before = connection.send_queue.outbox_bytes();
         self.write_publication(connection_id, publication);
         let Some(connection) = self.connections.get(connection_id as usize) else { return };
         // One publication always fits into an empty outbox, whatever its size.
-        if before > 0 && (connection.outbox.queued_bytes() > limit || self.exceeds_max_age(connection_id)) {
+        if before > 0
+            && (connection.send_queue.outbox_queued_bytes() > limit || self.exceeds_max_age(connection_id))
+        {
             self.slow_connections.push(connection_id);
         }
     }
@@ -137,10 +141,8 @@ impl Shard {
     #[inline]
     pub(super) fn write_publication(&mut self, connection_id: ConnectionId, publication: &Arc<Publication>) {
         let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
-        let before = connection.outbox.bytes();
-        connection.write_publication(&self.channels, publication);
-        self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
-        self.schedule_flush(connection_id);
+        connection.write_publication(&self.channels, publication, &self.counters);
+        self.flush_queue.schedule(connection_id, connection);
     }
 
     fn on_attached(&mut self, name: &ChannelName, position: StreamPosition) {
@@ -217,8 +219,9 @@ impl Shard {
             self.resubscribe_queue.push_back((key(connection_id, connection.generation), gap.channel));
             self.unsubscribe_from(connection_id, id);
             self.send_resubscribes();
-        } else if connection.backlog.is_some() {
-            self.defer_gap(connection_id, gap);
+        } else if connection.send_queue.has_backlog() {
+            let now = self.wheel.now();
+            connection.send_queue.defer(&self.counters, |backlog| backlog.push_gap(gap, now));
         } else {
             self.stream_gap(connection_id, &gap.channel, gap.cause.as_str(), gap.position);
         }

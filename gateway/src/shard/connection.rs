@@ -8,17 +8,17 @@ use std::sync::Arc;
 use earshot_protocol::ChannelName;
 
 use super::channels::{ChannelId, Channels};
-use super::conflation_queue::ConflationQueue;
 use super::framing::Framing;
-use super::outbox::Outbox;
 use super::pages::PagedRecovery;
 use super::pending_subscription::PendingSubscription;
+use super::send_queue::SendQueue;
 use super::session::Session;
 use super::sink::Sink;
 use super::sse_stream::SseStream;
 use super::subscription::{Status, Subscription};
 use super::timer_wheel::Tick;
 use crate::admission::Permit;
+use crate::metrics::ShardCounters;
 use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
 
@@ -30,7 +30,7 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     /// How publications are encoded. Kept here, so that a broadcast does not inspect the protocol.
     pub(super) framing: Framing,
-    pub(super) outbox: Outbox,
+    pub(super) send_queue: SendQueue,
     /// It is in the flush queue.
     pub(super) flush_scheduled: bool,
     /// It is in the queue of connections with unread bytes.
@@ -52,11 +52,6 @@ pub(super) struct Connection {
     pub(super) awaiting_resubscribe: Vec<ChannelName>,
     /// Events for channels already active, until the first reply or event is written.
     pub(super) deferred: Option<Box<DeferredEvents>>,
-    /// What waits after the outbox, in channels with a slow-consumer rule.
-    pub(super) backlog: Option<Box<ConflationQueue>>,
-    /// Memory of recovered publications in the outbox. It does not count against the limit, since the client is not
-    /// slow.
-    pub(super) recovery_credit: usize,
     /// Channels whose recovery continues.
     pub(super) paged_recovery: Option<Box<PagedRecovery>>,
     /// A reply waits until the client has read some of what was recovered before.
@@ -139,15 +134,6 @@ impl Connection {
         self.phase == Phase::Open
     }
 
-    /// Bytes of memory that are queued, to compare with the limit.
-    pub(super) fn queued_bytes(&self) -> usize {
-        self.outbox.queued_bytes() + self.backlog_bytes()
-    }
-
-    pub(super) fn backlog_bytes(&self) -> usize {
-        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes())
-    }
-
     pub(super) fn subscription(&self, channel: ChannelId) -> Option<&Subscription> {
         self.subscriptions.iter().find(|subscription| subscription.channel == channel)
     }
@@ -174,17 +160,28 @@ impl Connection {
 
     /// Appends a publication to the outbox, and the cursor after it if the framing has one.
     #[inline]
-    pub(super) fn write_publication(&mut self, channels: &Channels, publication: &Publication) {
-        self.outbox.push(self.framing.publication(publication));
-        if self.framing.has_cursor()
-            && let ConnectionKind::Sse(stream) = &mut self.kind
-        {
-            let subscribed = || self.subscriptions.iter().map(|s| channels.get(s.channel));
-            let place = subscribed().position(|channel| channel.name == publication.channel);
-            let cursor =
-                stream.on_publication(place, publication.position, subscribed().map(|channel| channel.tag));
-            self.outbox.push(self.framing.event(&cursor));
-        }
+    pub(super) fn write_publication(
+        &mut self,
+        channels: &Channels,
+        publication: &Publication,
+        counters: &ShardCounters,
+    ) {
+        let Self { send_queue, framing, kind, subscriptions, .. } = self;
+        send_queue.append(counters, |outbox| {
+            outbox.push(framing.publication(publication));
+            if framing.has_cursor()
+                && let ConnectionKind::Sse(stream) = kind
+            {
+                let subscribed = || subscriptions.iter().map(|s| channels.get(s.channel));
+                let place = subscribed().position(|channel| channel.name == publication.channel);
+                let cursor = stream.on_publication(
+                    place,
+                    publication.position,
+                    subscribed().map(|channel| channel.tag),
+                );
+                outbox.push(framing.event(&cursor));
+            }
+        });
     }
 
     pub(super) fn session(&mut self) -> Option<&mut Session> {

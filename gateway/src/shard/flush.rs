@@ -12,7 +12,6 @@ use mio::{Interest, Token};
 use super::channels::ConnectionId;
 use super::connection::{Connection, Phase};
 use super::event_loop::{Shard, key};
-use super::outbox::FRAME_OVERHEAD_BYTES;
 use super::sink::{FlushStats, FlushStatus, Sink};
 
 /// Connections flushed in one turn.
@@ -26,41 +25,36 @@ impl Shard {
         if !connection.is_open() {
             return;
         }
-        let room = (limit + connection.recovery_credit).saturating_sub(frame.len() + FRAME_OVERHEAD_BYTES);
-        if connection.queued_bytes() > room {
+        let room = connection.send_queue.room_for(&frame, limit);
+        if connection.send_queue.queued_bytes() > room {
             self.flush_now(connection_id);
             if !self.make_room(connection_id, room) {
                 return self.disconnect(connection_id, Disconnect::Slow);
             }
         }
         // Making room may have closed the connection; nothing follows a close.
-        if self.is_open(connection_id) {
-            self.enqueue_after_backlog(connection_id, frame);
-        }
-    }
-
-    /// Queues a frame after the backlog.
-    fn enqueue_after_backlog(&mut self, connection_id: ConnectionId, frame: Bytes) {
-        match self.connections.get_mut(connection_id as usize) {
-            Some(Connection { backlog: Some(_), .. }) => self.defer_frame(connection_id, frame),
-            _ => self.enqueue_control(connection_id, frame),
+        if let Some(connection) = self.connections.get_mut(connection_id as usize)
+            && connection.is_open()
+            && connection.send_queue.push_last(frame, self.wheel.now(), &self.counters)
+        {
+            self.flush_queue.schedule(connection_id, connection);
         }
     }
 
     /// Queues a frame in the outbox, ahead of the backlog.
     pub(super) fn enqueue_control(&mut self, connection_id: ConnectionId, frame: Bytes) {
         if let Some(connection) = self.connections.get_mut(connection_id as usize) {
-            self.counters.client_queue_bytes.add(frame.len() as u64);
-            connection.outbox.push(frame);
-            self.schedule_flush(connection_id);
+            connection.send_queue.push(frame, &self.counters);
+            self.flush_queue.schedule(connection_id, connection);
         }
     }
 
     /// Queues a frame of a recovery, which does not count against the limit.
     pub(super) fn enqueue_recovered_frame(&mut self, connection_id: ConnectionId, frame: Bytes) {
-        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
-            connection.recovery_credit += frame.len() + FRAME_OVERHEAD_BYTES;
-            self.enqueue_after_backlog(connection_id, frame);
+        if let Some(connection) = self.connections.get_mut(connection_id as usize)
+            && connection.send_queue.push_recovered(frame, self.wheel.now(), &self.counters)
+        {
+            self.flush_queue.schedule(connection_id, connection);
         }
     }
 
@@ -82,7 +76,7 @@ impl Shard {
             }
             match write_out(connection, connection_id, &self.registry, &mut flushed) {
                 Ok(written) => {
-                    if written == FlushStatus::Done && connection.backlog.is_some() {
+                    if written == FlushStatus::Done && connection.send_queue.has_backlog() {
                         self.refill_outbox(connection_id);
                     } else if written == FlushStatus::Done && connection.phase == Phase::Draining {
                         self.on_drained(connection_id);
@@ -108,7 +102,7 @@ impl Shard {
     /// writable meanwhile.
     pub(super) fn flush_now(&mut self, connection_id: ConnectionId) {
         while self.try_flush(connection_id)
-            && self.connections.get(connection_id as usize).is_some_and(|c| c.backlog.is_some())
+            && self.connections.get(connection_id as usize).is_some_and(|c| c.send_queue.has_backlog())
         {
             self.refill_outbox(connection_id);
         }
@@ -151,15 +145,13 @@ fn write_out(
     registry: &mio::Registry,
     flushed: &mut FlushStats,
 ) -> io::Result<FlushStatus> {
-    let (before, weight) = (flushed.bytes, connection.outbox.queued_bytes());
-    let written = connection.sink.flush(&mut connection.outbox, flushed)?;
+    let before = flushed.bytes;
+    let written = connection.send_queue.flush(&mut connection.sink, flushed)?;
     if written == FlushStatus::Blocked {
         watch(connection, connection_id, registry)?;
     }
     connection.blocked = written == FlushStatus::Blocked;
     connection.wrote_since_timer |= flushed.bytes > before;
-    connection.recovery_credit =
-        connection.recovery_credit.saturating_sub(weight - connection.outbox.queued_bytes());
     Ok(written)
 }
 

@@ -12,12 +12,12 @@ use super::channels::ConnectionId;
 use super::connection::{Connection, ConnectionKind, Phase, TimerKind};
 use super::event_loop::{Shard, key};
 use super::framing::Framing;
-use super::outbox::Outbox;
+use super::send_queue::SendQueue;
 use super::session::Session;
 use super::sink::Sink;
 use super::sse_stream::SseStream;
 use super::timer_wheel::Tick;
-use super::{NewConnection, NewConnectionKind, REJECTED_CLOSE_TIMEOUT, ShardCommand, sse, websocket_frames};
+use super::{NewConnection, NewConnectionKind, REJECTED_CLOSE_TIMEOUT, ShardCommand, websocket_frames};
 
 impl Shard {
     pub(super) fn on_command(&mut self, order: ShardCommand) {
@@ -50,7 +50,7 @@ impl Shard {
             sink,
             generation,
             framing,
-            outbox: Outbox::default(),
+            send_queue: SendQueue::default(),
             flush_scheduled: false,
             has_pending_read: false,
             blocked: false,
@@ -63,8 +63,6 @@ impl Shard {
             subscriptions: Vec::new(),
             awaiting_resubscribe: Vec::new(),
             deferred: None,
-            backlog: None,
-            recovery_credit: 0,
             paged_recovery: None,
             replies_paused: false,
             permit,
@@ -130,11 +128,7 @@ impl Shard {
             return;
         }
         if disconnect == Disconnect::Slow {
-            let waited = connection.outbox.bytes() + connection.backlog_bytes();
-            connection.backlog = None;
-            // A client would receive an event without an id again after it reconnects.
-            connection.outbox.discard_unsent(sse::is_rest);
-            self.counters.client_queue_bytes.sub((waited - connection.outbox.bytes()) as u64);
+            connection.send_queue.discard_unsent(&self.counters);
         }
         let framing = connection.framing;
         self.count_disconnect(disconnect);
@@ -187,7 +181,7 @@ impl Shard {
         }
         self.unsubscribe_all(connection_id);
         let mut connection = self.connections.remove(connection_id as usize);
-        self.counters.client_queue_bytes.sub((connection.outbox.bytes() + connection.backlog_bytes()) as u64);
+        connection.send_queue.on_removed(&self.counters);
         connection.framing.open_connections(&self.counters).sub(1);
         if let Sink::Socket(socket) = &mut connection.sink {
             // The socket is closed next, which also removes it from the poll.

@@ -150,16 +150,15 @@ impl Shard {
             let frame = connection.framing.publication(publication);
             return self.enqueue_recovered_frame(connection_id, frame);
         }
-        let (before, memory) = (connection.outbox.bytes(), connection.outbox.queued_bytes());
-        connection.write_publication(&self.channels, publication);
-        connection.recovery_credit += connection.outbox.queued_bytes() - memory;
-        self.counters.client_queue_bytes.add((connection.outbox.bytes() - before) as u64);
-        self.schedule_flush(connection_id);
+        let before = connection.send_queue.outbox_queued_bytes();
+        connection.write_publication(&self.channels, publication, &self.counters);
+        connection.send_queue.credit_since(before);
+        self.flush_queue.schedule(connection_id, connection);
     }
 }
 
 fn wants_page(connection: &Connection, page: usize) -> bool {
     connection.paged_recovery.as_ref().is_some_and(|paged| paged.has_next())
         && connection.is_open()
-        && connection.queued_bytes() <= page
+        && connection.send_queue.queued_bytes() <= page
 }

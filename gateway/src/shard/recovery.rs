@@ -258,7 +258,7 @@ impl Shard {
 /// than a page.
 fn recovery_room(connection: &Connection, limits: &ShardLimits) -> Option<usize> {
     let kept = connection.paged_recovery.as_ref().map_or(0, |paged| paged.bytes());
-    let waiting = connection.queued_bytes() + kept;
+    let waiting = connection.send_queue.queued_bytes() + kept;
     let room = limits.client_queue_bytes.saturating_sub(waiting);
     (waiting == 0 || room >= limits.recovery_page.bytes).then_some(room)
 }

@@ -54,7 +54,7 @@ fn sends_nothing_after_a_close_that_a_dropped_publication_causes() {
     // It reads nothing.
     let backlog = |gateway: &Gateway| {
         let connection = gateway.shards[0].shard.connections.iter().next().unwrap().1;
-        (connection.backlog_bytes(), connection.queued_bytes())
+        (connection.send_queue.backlog_bytes(), connection.send_queue.queued_bytes())
     };
     for number in 1.. {
         let message = BrokerMessage { channel: "a".to_owned(), data: payload(number, 0) };
