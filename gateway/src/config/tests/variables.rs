@@ -1,7 +1,7 @@
 //! Environment variables that set keys of the file.
 
 use super::documentation::everything;
-use super::{load, load_with};
+use super::{Config, load, load_with};
 
 #[test]
 fn every_key_of_the_example_can_be_set_by_a_variable() {
@@ -12,7 +12,9 @@ fn every_key_of_the_example_can_be_set_by_a_variable() {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert!(variables.len() > 70, "{}", variables.len());
     let config = load_with(&format!("#{namespaces}"), &variables, &[]).unwrap();
-    assert_eq!(config.to_toml(), load(&text).unwrap().to_toml());
+    // The sources, in the first line of the dump, differ.
+    let settings = |config: &Config| config.to_toml().split_once('\n').unwrap().1.to_owned();
+    assert_eq!(settings(&config), settings(&load(&text).unwrap()));
 }
 
 /// A variable for each key of a table.
