@@ -216,7 +216,7 @@ impl Shard {
         self.counters.gaps.add(1);
         if !connection.framing.is_event_stream() {
             connection.awaiting_resubscribe.push(gap.channel.clone());
-            self.resubscribe_queue.push_back((key(connection_id, connection.generation), gap.channel));
+            self.resubscribe_queue.push(key(connection_id, connection.generation), gap.channel);
             self.unsubscribe_from(connection_id, id);
             self.send_resubscribes();
         } else if connection.send_queue.has_backlog() {
@@ -227,12 +227,9 @@ impl Shard {
         }
     }
 
-    /// Unsubscribes clients after gaps, at most [`RESUBSCRIBES_PER_TICK`] in one tick, so that they do not all
-    /// resubscribe at the same time.
+    /// Unsubscribes clients after gaps, as many as this tick has left.
     pub(super) fn send_resubscribes(&mut self) {
-        while self.resubscribes_left > 0
-            && let Some((key, name)) = self.resubscribe_queue.pop_front()
-        {
+        while let Some((key, name)) = self.resubscribe_queue.pop() {
             let Some(connection_id) = self.find(key) else { continue };
             let Some(connection) = self.connections.get_mut(connection_id as usize) else { continue };
             let awaiting_resubscribe = connection.awaiting_resubscribe.len();
@@ -241,7 +238,7 @@ impl Shard {
             if connection.awaiting_resubscribe.len() == awaiting_resubscribe || !connection.is_open() {
                 continue;
             }
-            self.resubscribes_left -= 1;
+            self.resubscribe_queue.count();
             if self.session(connection_id).is_some_and(|session| session.is_server_side(&name)) {
                 self.disconnect(connection_id, Disconnect::InsufficientState);
                 continue;

@@ -42,13 +42,6 @@ pub(super) struct ShardChannel {
     pub(super) waiters: HashSet<ConnectionId>,
 }
 
-/// A channel whose detach request has not been sent yet.
-#[derive(Debug)]
-pub(super) struct PendingDetach {
-    pub(super) channel: ChannelName,
-    pub(super) shared: bool,
-}
-
 /// All channels of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Channels {

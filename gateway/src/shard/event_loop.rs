@@ -9,17 +9,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use earshot_protocol::{ChannelName, Disconnect};
+use earshot_protocol::Disconnect;
 use mio::Events;
 use slab::Slab;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::channels::{Channels, ConnectionId, PendingDetach};
+use super::channels::{Channels, ConnectionId};
 use super::connection::{Connection, ConnectionKind};
+use super::detach_queue::DetachQueue;
 use super::flush_queue::FlushQueue;
 use super::pages::PageQueue;
+use super::resubscribe_queue::ResubscribeQueue;
 use super::session::Session;
 use super::sink::Sink;
 use super::timer_wheel::{TICK, TimerWheel};
@@ -36,9 +38,6 @@ const PUBLICATIONS_PER_TURN: usize = 256;
 
 /// The most commands and replies handled in one turn.
 const COMMANDS_PER_TURN: usize = 128;
-
-/// The most clients unsubscribed after gaps in one tick, so that they do not all resubscribe at the same time.
-pub(super) const RESUBSCRIBES_PER_TICK: usize = 200;
 
 /// Socket events handled in one turn.
 const EVENTS_PER_TURN: usize = 1024;
@@ -73,9 +72,8 @@ pub(super) struct Shard {
     pub(super) pending_reads: VecDeque<u64>,
     /// Connections that a broadcast found too slow.
     pub(super) slow_connections: Vec<ConnectionId>,
-    /// Clients to be unsubscribed after gaps, and how many more may be in this tick.
-    pub(super) resubscribe_queue: VecDeque<(u64, ChannelName)>,
-    pub(super) resubscribes_left: usize,
+    /// Clients to be unsubscribed after gaps.
+    pub(super) resubscribe_queue: ResubscribeQueue,
     /// The number of the last recovery request.
     pub(super) last_request: u32,
     /// Connections that wait for the next page of a recovery.
@@ -83,7 +81,7 @@ pub(super) struct Shard {
     /// Connections whose recovery request did not fit into the lane.
     pub(super) recovery_retries: Vec<u64>,
     /// Channels whose detach request did not fit into the lane.
-    pub(super) pending_detaches: Vec<PendingDetach>,
+    pub(super) detach_queue: DetachQueue,
     /// Connections that are streams in a connection of hyper.
     pub(super) streams: Vec<u64>,
     pub(super) wheel: TimerWheel,
@@ -149,12 +147,11 @@ impl Shard {
             flush_queue: FlushQueue::new(),
             pending_reads: VecDeque::new(),
             slow_connections: Vec::new(),
-            resubscribe_queue: VecDeque::new(),
-            resubscribes_left: RESUBSCRIBES_PER_TICK,
+            resubscribe_queue: ResubscribeQueue::new(),
             last_request: 0,
             page_queue: PageQueue::default(),
             recovery_retries: Vec::new(),
-            pending_detaches: Vec::new(),
+            detach_queue: DetachQueue::default(),
             streams: Vec::new(),
             wheel: TimerWheel::new(Instant::now()),
             registry: poll.registry().try_clone()?,

@@ -4,7 +4,7 @@
 
 use earshot_protocol::{ChannelName, ErrorCode};
 
-use super::channels::{ChannelId, ConnectionId, PendingDetach, ShardChannel};
+use super::channels::{ChannelId, ConnectionId, ShardChannel};
 use super::event_loop::Shard;
 use super::subscription::{Status, Subscription};
 use crate::node::creators::attribution_address;
@@ -89,23 +89,8 @@ impl Shard {
         let channel = self.channels.get(id);
         if channel.attached && channel.is_unused() {
             let ShardChannel { name: channel, shared, .. } = self.channels.remove(id);
-            self.pending_detaches.push(PendingDetach { channel, shared });
-            self.send_detaches();
-        }
-    }
-
-    pub(super) fn send_detaches(&mut self) {
-        while let Some(PendingDetach { channel, shared }) = self.pending_detaches.pop() {
-            // A connection needs the channel again: a detach after the new attach request would remove it.
-            if self.channels.find(&channel).is_some() {
-                continue;
-            }
-            if let Err(error) = self.node_requests.try_send(NodeRequest::Detach { channel, shared }) {
-                if let NodeRequest::Detach { channel, shared } = error.into_inner() {
-                    self.pending_detaches.push(PendingDetach { channel, shared });
-                }
-                return;
-            }
+            self.detach_queue.push(channel, shared);
+            self.detach_queue.send(&self.channels, &self.node_requests);
         }
     }
 }

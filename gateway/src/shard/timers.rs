@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::channels::ConnectionId;
 use super::connection::{ConnectionKind, TimerKind};
-use super::event_loop::{RESUBSCRIBES_PER_TICK, Shard, key};
+use super::event_loop::{Shard, key};
 use super::timer_wheel::Tick;
 use super::websocket_frames;
 
@@ -50,9 +50,9 @@ impl Shard {
     }
 
     pub(super) fn on_tick(&mut self) {
-        self.send_detaches();
+        self.detach_queue.send(&self.channels, &self.node_requests);
         self.retry_recoveries();
-        self.resubscribes_left = RESUBSCRIBES_PER_TICK;
+        self.resubscribe_queue.start_tick();
         self.send_resubscribes();
         if self.wheel.now().is_multiple_of(HYPER_POLL_TICKS) {
             self.poll_hyper_streams();

@@ -212,7 +212,7 @@ impl ShardSteps {
 
     /// Other connections have used the unsubscribes of this tick.
     pub(super) fn use_up_resubscribes(&mut self) {
-        self.shard.resubscribes_left = 0;
+        self.shard.resubscribe_queue.use_up();
     }
 
     /// The node handles its requests as far as it can.
