@@ -115,7 +115,7 @@ struct WorkerResult {
 /// CPU and delay of the load generator itself, to detect that it was the bottleneck.
 #[derive(Debug)]
 pub(crate) struct GeneratorCost {
-    /// Busiest thread over one measured period; with several periods, the busiest of them.
+    /// CPU share of the busiest thread in a measured period; with several periods, the maximum.
     pub(crate) share: Option<CpuShare>,
     /// Busiest thread in its busiest second.
     pub(crate) worst_second: Option<CpuShare>,

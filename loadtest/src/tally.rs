@@ -160,7 +160,7 @@ impl Tally {
         self.counts.add(&other.counts);
     }
 
-    /// Records that a subscription was confirmed, and how long after it was due.
+    /// Records a confirmed subscription and its latency, measured from its scheduled time.
     pub(crate) fn record_subscribed(&mut self, micros: u64, returned: bool) {
         let histogram = if returned { &mut self.reconnect_latency } else { &mut self.connect_latency };
         histogram.saturating_record(micros);

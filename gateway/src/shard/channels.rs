@@ -32,7 +32,7 @@ pub(super) struct ShardChannel {
     pub(super) slow: Option<Arc<BackpressurePolicy>>,
     /// The node has confirmed the channel. Before that, connections wait.
     pub(super) attached: bool,
-    /// The address that the channel is attribution_address to while only clients of this address have subscribed to it.
+    /// The address that the channel is attributed to while only clients of this address have subscribed to it.
     pub(super) creator: Option<IpAddr>,
     /// Clients of several addresses have subscribed to it.
     pub(super) shared: bool,
@@ -124,8 +124,8 @@ impl ShardChannel {
         follows
     }
 
-    /// Another client subscribes: if its address is not that of the creator, the channel is attribution_address to no address.
-    /// An unknown address counts as that of the creator. `peer` is called only while the channel is attribution_address.
+    /// Another client subscribes: if its address is not that of the creator, the channel is attributed to no address.
+    /// An unknown address counts as that of the creator. `peer` is called only while the channel is attributed to an address.
     pub(super) fn share(&mut self, peer: impl FnOnce() -> Option<IpAddr>) {
         if self.creator.is_some() && peer().is_some_and(|peer| attribution_address(peer) != self.creator) {
             self.creator = None;

@@ -1,5 +1,5 @@
 //! The model test: clients connect and disconnect, a node and its shards interleave as a seed determines, and each
-//! client verifies that the publications and the gap notices it received record_of_deliveries for everything that was published.
+//! client verifies that the publications and the gap notices it received account for everything that was published.
 //!
 //! A failure is shown with its seed and its trace. To repeat one: `EARSHOT_SEED=… cargo test -p earshot-gateway --lib model`;
 //! `EARSHOT_CASES=100000` runs longer. Does not sleep and does not use the network.

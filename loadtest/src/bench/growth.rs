@@ -8,8 +8,8 @@ use super::{BenchResult, Subject};
 /// Numbers of subscribers, each with its value.
 type Steps = Vec<(u32, f64)>;
 
-/// One row per metric. If the kernel baseline was measured, a second row with the ratio to it: growth that both have in
-/// common is caused by the kernel and the hardware.
+/// One row per metric and, if the kernel baseline was measured, a second row with the ratio to it. Growth that appears in
+/// both comes from the kernel and the hardware.
 pub(crate) fn rows(outcome: &BenchResult) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
     for growth in GROWTH_METRICS {

@@ -23,7 +23,7 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
 
 /// Returns the number of bytes before the first byte that must be escaped; `None` without one.
 fn plain(bytes: &[u8]) -> Option<usize> {
-    // No branch within a chunk, so that the compiler vectorises the check.
+    // No branch within a chunk, so that the compiler can vectorise the check.
     let is_plain = |chunk: &[u8; 16]| !chunk.iter().fold(false, |any, byte| any | must_escape(*byte));
     let (chunks, _) = bytes.as_chunks::<16>();
     let skipped = 16 * chunks.iter().take_while(|chunk| is_plain(chunk)).count();

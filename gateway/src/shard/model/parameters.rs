@@ -60,7 +60,7 @@ pub(super) struct Parameters {
     pub(super) recovery_page: PageLimit,
     /// Clients read in one of this number of turns, so that queues fill up.
     pub(super) read_interval: u8,
-    /// Of eight turns, how many clients, shards and the node skip_to.
+    /// Of eight turns, how many clients, shards and the node skip.
     pub(super) idle_clients: u8,
     pub(super) idle_shards: u8,
     pub(super) idle_node: u8,

@@ -101,7 +101,11 @@ fn check_during(evidence: &Evidence, outcome: &mut Outcome) {
     let causes: Vec<&str> = summary.causes.iter().map(String::as_str).collect();
     outcome.check("cause", !causes.is_empty(), causes.join("; "));
     let up = during.map(|numbers| numbers.up);
-    outcome.check("redis_up", up == Some(0.0), format!("the minimum of earshot_redis_up was {up:?}"));
+    outcome.check(
+        "redis_up",
+        up == Some(0.0),
+        up.map_or("not scraped".to_owned(), |up| format!("the minimum of earshot_redis_up was {up}")),
+    );
 }
 
 fn check_metrics(fault: Fault, evidence: &Evidence, outcome: &mut Outcome) {
