@@ -12,7 +12,7 @@
 //! - `idle_channels`: the delayed unsubscribe; `creators`: the client addresses that created channels.
 //! - [`namespace`]: the rules of a channel, by its name; [`backpressure_policy`]: what is dropped for slow clients.
 //! - `publishing`: publications of clients and of the API; `idempotency`: their results by idempotency key.
-//! - [`publication`]: one message with its position, encoded once.
+//! - [`publication`]: one message with its position; subscribers share its encodings.
 
 pub mod backpressure_policy;
 mod catch_up;
