@@ -145,6 +145,15 @@ pub struct ShardCounters {
     pub protocol_errors: Cell,
 }
 
+/// The counters of one namespace.
+#[derive(Debug, Default)]
+pub struct NamespaceCounters {
+    /// Publications received on its channels that are known to this node.
+    pub messages: Counter,
+    /// Publications of clients and the API that a broker accepted.
+    pub published: Counter,
+}
+
 /// The counters of the control plane.
 #[derive(Debug, Default)]
 pub struct ControlCounters {

@@ -205,7 +205,7 @@ impl Node {
         let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
         let binding = &self.bindings[namespace.broker(name)];
         let channel = {
-            let rules = (namespace.history, namespace.log.as_ref());
+            let rules = (namespace.history, namespace.log.as_ref(), &namespace.counters);
             binding.registry.acquire(name, rules, from, self.unsubscriber(binding))?
         };
         if let Err(error) = binding

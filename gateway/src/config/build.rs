@@ -161,6 +161,7 @@ impl Namespace {
             when_unavailable: self.when_redis_down,
             replay_last: self.replay == Replay::Last,
             backpressure: self.backpressure().map(Arc::new),
+            counters: Arc::default(),
         }
     }
 

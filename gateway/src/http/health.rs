@@ -11,11 +11,12 @@ use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use serde_json::json;
 
 use super::{AppState, link_metrics};
 use crate::broker::LinkStatus;
-use crate::metrics::{self, TextFormat};
+use crate::metrics::{self, NamespaceCounters, TextFormat};
 
 /// Handles `GET /health`: the state of the node and of each link. Always 200.
 pub async fn health(State(state): State<Arc<AppState>>) -> Response {
@@ -92,6 +93,24 @@ impl Collector for NodeCollector {
             MetricType::Gauge,
         )?;
         metrics::gauge(node.history_bytes() as u64).encode(history)?;
+        for (name, help, value) in [
+            (
+                "namespace_messages",
+                "Publications received on known channels of the namespace",
+                (|counters| counters.messages.value()) as fn(&NamespaceCounters) -> u64,
+            ),
+            (
+                "namespace_published",
+                "Publications of clients and the API that a broker accepted, by namespace",
+                |counters| counters.published.value(),
+            ),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (namespace, counters) in node.namespaces().counters() {
+                ConstCounter::new(value(counters))
+                    .encode(family.encode_family(&[("namespace", namespace)])?)?;
+            }
+        }
         let permits = self.0.streams.admission.usage();
         let mut family = encoder.encode_descriptor(
             "connection_permits",

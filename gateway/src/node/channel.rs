@@ -15,6 +15,7 @@ use super::messages::{Recovery, RecoveryRequest};
 use super::publication::Publication;
 use crate::broker::Attributes;
 use crate::broker::log::LogConfig;
+use crate::metrics::NamespaceCounters;
 
 /// The maximum number of shards: one bit each in the set of a channel's shards.
 pub const SHARDS_MAX: usize = 128;
@@ -30,6 +31,8 @@ pub(super) struct Channel {
     pub(super) history: HistoryRules,
     /// The log that defines its sequence, if it has one.
     pub(super) log: Option<Arc<LogConfig>>,
+    /// The counters of its namespace.
+    pub(super) counters: Arc<NamespaceCounters>,
     /// Serializes backfills from the log, so that one read serves all clients that recover. Holds the time of the last
     /// failure, which those that waited for the lock share.
     pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
@@ -60,6 +63,7 @@ impl Channel {
         name: ChannelName,
         history: HistoryRules,
         log: Option<Arc<LogConfig>>,
+        counters: Arc<NamespaceCounters>,
         attribution: Option<Attribution>,
     ) -> Self {
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
@@ -74,7 +78,14 @@ impl Channel {
             idle_since: None,
             attribution,
         };
-        Self { name, history, log, backfill: tokio::sync::Mutex::default(), state: Mutex::new(state) }
+        Self {
+            name,
+            history,
+            log,
+            counters,
+            backfill: tokio::sync::Mutex::default(),
+            state: Mutex::new(state),
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

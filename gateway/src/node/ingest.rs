@@ -77,6 +77,7 @@ impl ChannelRegistry {
             self.metrics.control.messages_no_subscriber.add(1);
             return;
         };
+        channel.counters.messages.add(1);
         if channel.log.is_some() {
             let channel = Arc::clone(&channel);
             return self.ingest_logged(&channel, &message.data, batches);

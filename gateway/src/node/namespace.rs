@@ -12,6 +12,7 @@ use super::history::HistoryRules;
 pub use crate::auth::Access;
 use crate::broker::log::LogConfig;
 use crate::broker::{WhenUnavailable, broker_index};
+use crate::metrics::NamespaceCounters;
 
 /// Channels of other programs on the same Redis, and of the gateway itself. A glob never matches them: a namespace
 /// must name such a channel exactly. docs/configuration.md also lists them.
@@ -36,7 +37,7 @@ pub const PROTECTED_CHANNELS: [&str; 10] = [
 /// The rules for the channels that match a namespace's patterns.
 #[derive(Clone, Debug)]
 pub struct Namespace {
-    /// Its name, for logs.
+    /// Its name, for logs and metrics.
     pub name: String,
     /// Exact names and globs.
     pub channels: Vec<ChannelPattern>,
@@ -58,6 +59,8 @@ pub struct Namespace {
     pub replay_last: bool,
     /// What is dropped for a slow client; without a policy, the client is disconnected.
     pub backpressure: Option<Arc<BackpressurePolicy>>,
+    /// Its counters.
+    pub counters: Arc<NamespaceCounters>,
 }
 
 impl Namespace {
@@ -94,6 +97,11 @@ impl Namespaces {
             namespaces,
             protected: PROTECTED_CHANNELS.iter().map(|glob| WildMatch::new(glob)).chain(own).collect(),
         }
+    }
+
+    /// The name and the counters of each namespace.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &NamespaceCounters)> {
+        self.namespaces.iter().map(|namespace| (namespace.name.as_str(), &*namespace.counters))
     }
 
     /// The rules of a channel, and the pattern that matches it; `None` when no namespace matches.

@@ -27,7 +27,9 @@ impl Node {
         options: AppendOptions,
     ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
         let metrics = Arc::clone(&self.metrics);
-        let taken = match self.namespace(channel) {
+        let namespace = self.namespace(channel);
+        let counters = namespace.map(|namespace| Arc::clone(&namespace.counters));
+        let taken = match namespace {
             None => Err(PublishError::UnknownChannel),
             Some(_) if data.len() + options.attributes.tag_bytes() > self.publication_bytes => {
                 Err(PublishError::TooLarge { limit: self.publication_bytes })
@@ -59,6 +61,9 @@ impl Node {
             let count =
                 if result.is_ok() { &metrics.control.published } else { &metrics.control.publish_failures };
             count.add(1);
+            if let (Ok(_), Some(counters)) = (&result, counters) {
+                counters.published.add(1);
+            }
             result
         }
     }

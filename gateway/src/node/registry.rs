@@ -23,7 +23,7 @@ use super::messages::{
 use super::shard_queue::ShardSender;
 use crate::broker::GapCause;
 use crate::broker::log::LogConfig;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NamespaceCounters};
 
 /// The bounds of a node's channels.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ impl ChannelRegistry {
     pub(super) fn acquire(
         &self,
         name: &ChannelName,
-        (history, log): (HistoryRules, Option<&Arc<LogConfig>>),
+        (history, log, counters): (HistoryRules, Option<&Arc<LogConfig>>, &Arc<NamespaceCounters>),
         from: Option<IpAddr>,
         release: impl Fn(&ChannelName),
     ) -> Result<Arc<Channel>, SubscribeError> {
@@ -107,7 +107,7 @@ impl ChannelRegistry {
         // The entry is held until the channel is marked, so that it cannot be removed in between.
         let entry = self.channels.entry(name.clone()).or_insert_with(|| {
             let attribution = from.and_then(|address| self.creators.attribute(address));
-            Arc::new(Channel::new(name.clone(), history, log.cloned(), attribution))
+            Arc::new(Channel::new(name.clone(), history, log.cloned(), Arc::clone(counters), attribution))
         });
         entry.state().pending_attaches += 1;
         Ok(Arc::clone(&entry))

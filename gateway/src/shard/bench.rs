@@ -179,6 +179,7 @@ fn node(
         when_unavailable: WhenUnavailable::Reject,
         replay_last: false,
         backpressure: None,
+        counters: Arc::default(),
     };
     let namespaces = Namespaces::new(vec![all], &[]);
     (

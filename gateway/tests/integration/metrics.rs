@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::harness::http::Raw;
-use crate::harness::{Gateway, Redis, within_timeout};
+use crate::harness::{Gateway, Redis, SseClient, within_timeout};
 
 /// Fetches `/metrics` with an `Accept` header.
 async fn fetch_accepting(gateway: &Gateway, accept: &str) -> (String, String) {
@@ -82,4 +82,24 @@ async fn api_requests_are_counted_by_method_status_and_error() {
     assert_eq!(requests(&[r#"method="unknown""#, r#"status="404""#]).await, 1.0);
     let count = "earshot_api_request_duration_seconds_count";
     assert_eq!(gateway.metric(count, &[r#"method="publish""#]).await, 2.0);
+}
+
+#[tokio::test]
+async fn publications_are_counted_by_namespace() {
+    let config = "[[namespace]]\nname = \"jobs\"\nchannels = [\"job:*\"]\n[[namespace]]\nname = \"web\"\nchannels = [\"*\"]\n";
+    let gateway = Gateway::settings().config(config).start().await;
+    let mut client = SseClient::open(gateway.address(), "/sse/job:1").await;
+    gateway.publish("job:1", "1").await;
+    gateway.publish("job:2", "2").await;
+    gateway.publish("demo", "3").await;
+    assert_eq!(client.event().await.data, "1");
+    let counted = async |name: &str, namespace: &str| {
+        let label = format!("namespace=\"{namespace}\"");
+        gateway.metric(&format!("earshot_namespace_{name}_total"), &[&label]).await
+    };
+    assert_eq!(counted("published", "jobs").await, 2.0);
+    assert_eq!(counted("published", "web").await, 1.0);
+    // The other two channels have no subscriber.
+    assert_eq!(counted("messages", "jobs").await, 1.0);
+    assert_eq!(counted("messages", "web").await, 0.0);
 }

@@ -41,7 +41,12 @@ impl TestRegistry {
     /// A shard subscribes to a channel.
     fn subscribe(&self, name: &str, from: Option<IpAddr>) -> Result<(), SubscribeError> {
         let name = ChannelName::parse(name).unwrap();
-        let channel = self.registry.acquire(&name, (NO_HISTORY, None), from, self.unsubscribe_at_broker())?;
+        let channel = self.registry.acquire(
+            &name,
+            (NO_HISTORY, None, &Arc::default()),
+            from,
+            self.unsubscribe_at_broker(),
+        )?;
         self.registry.commit_attach(&channel, 0, |_| {});
         Ok(())
     }
@@ -68,7 +73,8 @@ async fn failed_subscribes_do_not_prolong_the_delay() {
     let test = TestRegistry::new(10, 10);
     let name = ChannelName::parse("a").unwrap();
     for second in 0..40 {
-        let channel = test.registry.acquire(&name, (NO_HISTORY, None), None, |_| {}).unwrap();
+        let channel =
+            test.registry.acquire(&name, (NO_HISTORY, None, &Arc::default()), None, |_| {}).unwrap();
         test.registry.abort_attach(&channel, |_| {});
         assert_eq!(test.registry.channels(), 1);
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -107,6 +107,7 @@ fn namespace(parameters: &Parameters, channel: usize) -> Namespace {
         when_unavailable: WhenUnavailable::Reject,
         replay_last: parameters.delivers_last(channel),
         backpressure: backpressure(parameters.slow[channel]).map(Arc::new),
+        counters: Arc::default(),
     }
 }
 

@@ -98,6 +98,7 @@ fn namespace(pattern: &str, subscribe: Access, publish: Access) -> Namespace {
         when_unavailable: WhenUnavailable::Reject,
         replay_last: false,
         backpressure: None,
+        counters: std::sync::Arc::default(),
     }
 }
 
