@@ -48,15 +48,15 @@ use tokio::time::Instant;
 use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
-use channel::ShardId;
+use channel::{Channel, ShardId};
 use history::HistoryBudget;
 use idempotency::Idempotency;
 use log_reader::LogReader;
 use messages::{
-    HistoryQuery, HistoryResponse, NodeEvent, PublishError, RecoverFrom, RecoveryEpoch, RecoveryRequest,
-    RequestId, SubscribeError,
+    HistoryQuery, HistoryResponse, NodeEvent, RecoverFrom, RecoveryEpoch, RecoveryRequest, RequestId,
+    SubscribeError,
 };
-use namespace::{ChannelPattern, Namespace, Namespaces};
+use namespace::{Namespaces, ResolvedChannel};
 use registry::ChannelRegistry;
 use shard_queue::ShardSender;
 
@@ -153,10 +153,10 @@ impl Node {
 
     /// Returns the function that unsubscribes a channel at its broker. A channel of a broker-side pattern has no
     /// subscription of its own.
-    fn unsubscriber<'a>(&'a self, binding: &'a BrokerBinding) -> impl Fn(&ChannelName) + 'a {
-        |channel| match self.topic(channel) {
-            Some(topic @ (Topic::Channel(_) | Topic::Sharded(_))) => binding.broker.unsubscribe(&topic),
-            Some(Topic::Pattern(_)) | None => {}
+    fn unsubscriber<'a>(&'a self, binding: &'a BrokerBinding) -> impl Fn(&Channel) + 'a {
+        |channel| match channel.rules.topic(&channel.name) {
+            topic @ (Topic::Channel(_) | Topic::Sharded(_)) => binding.broker.unsubscribe(&topic),
+            Topic::Pattern(_) => {}
         }
     }
 
@@ -165,9 +165,13 @@ impl Node {
         &self.namespaces
     }
 
-    /// The rules of a channel; `None` when no namespace matches it.
-    pub fn namespace(&self, channel: &ChannelName) -> Option<&Namespace> {
-        self.namespaces.resolve(channel).map(|(namespace, _)| namespace)
+    /// The channel with its rules; `None` when no namespace matches its name.
+    pub fn resolve(&self, name: ChannelName) -> Option<ResolvedChannel> {
+        self.namespaces.resolve(name)
+    }
+
+    fn binding(&self, channel: &ResolvedChannel) -> &BrokerBinding {
+        &self.bindings[channel.broker()]
     }
 
     /// The largest payload of a publication (`limits.publication_bytes`).
@@ -175,16 +179,12 @@ impl Node {
         self.publication_bytes
     }
 
-    fn topic(&self, channel: &ChannelName) -> Option<Topic> {
-        self.namespaces.resolve(channel).map(|(namespace, pattern)| topic(channel, namespace, pattern))
-    }
-
     /// Attaches a shard to a channel. The response goes through the shard's queue, in order with the publications.
-    async fn attach(&self, shard: ShardId, name: ChannelName, from: Option<IpAddr>) {
+    async fn attach(&self, shard: ShardId, channel: ResolvedChannel, from: Option<IpAddr>) {
         let shard_queue = &self.shard_senders[shard];
-        if let Err(error) = self.try_attach(shard, shard_queue, &name, from).await {
+        if let Err(error) = self.try_attach(shard, shard_queue, &channel, from).await {
             // Fails only if the shard has ended, and then the response is not needed.
-            let _ = shard_queue.send(NodeEvent::AttachFailed(name, error)).await;
+            let _ = shard_queue.send(NodeEvent::AttachFailed(channel.name, error)).await;
         }
     }
 
@@ -199,27 +199,20 @@ impl Node {
         &self,
         shard: ShardId,
         shard_queue: &ShardSender,
-        name: &ChannelName,
+        resolved: &ResolvedChannel,
         from: Option<IpAddr>,
     ) -> Result<(), SubscribeError> {
-        let (namespace, pattern) = self.namespaces.resolve(name).ok_or(SubscribeError::UnknownChannel)?;
-        let binding = &self.bindings[namespace.broker(name)];
-        let channel = {
-            let rules = (namespace.history, namespace.log.as_ref(), &namespace.counters);
-            binding.registry.acquire(name, rules, from, self.unsubscriber(binding))?
-        };
-        if let Err(error) = binding
-            .log_reader()
-            .subscribe(&topic(name, namespace, pattern), &channel, namespace.when_unavailable)
-            .await
-        {
+        let binding = self.binding(resolved);
+        let channel = binding.registry.acquire(resolved, from, self.unsubscriber(binding))?;
+        let (topic, when_unavailable) = (resolved.topic(), resolved.rules.namespace.when_unavailable);
+        if let Err(error) = binding.log_reader().subscribe(&topic, &channel, when_unavailable).await {
             binding.registry.abort_attach(&channel, self.unsubscriber(binding));
             return Err(error.into());
         }
         match shard_queue.reserve().await {
             Some(permit) => binding.registry.commit_attach(&channel, shard, |position| {
-                shard_queue.discard_overflow(name);
-                permit.send(NodeEvent::Attached(name.clone(), position));
+                shard_queue.discard_overflow(&resolved.name);
+                permit.send(NodeEvent::Attached(resolved.name.clone(), position));
             }),
             None => binding.registry.abort_attach(&channel, self.unsubscriber(binding)),
         }
@@ -231,12 +224,12 @@ impl Node {
     async fn recover(
         &self,
         shard: ShardId,
-        channel: ChannelName,
+        resolved: ResolvedChannel,
         request: RecoveryRequest,
         request_id: RequestId,
     ) {
-        let Some(namespace) = self.namespace(&channel) else { return };
-        let binding = &self.bindings[namespace.broker(&channel)];
+        let binding = self.binding(&resolved);
+        let channel = resolved.name;
         let since = request.since.as_ref();
         let read = request.is_continuation
             || binding.log_reader().backfill(&channel, since, request.replay_last).await;
@@ -258,10 +251,9 @@ impl Node {
     }
 
     /// A page of a channel's history; `None` when the channel is not known on this node.
-    pub async fn history(&self, channel: &ChannelName, page: &HistoryQuery) -> Option<HistoryResponse> {
-        let namespace = self.namespace(channel)?;
-        let binding = &self.bindings[namespace.broker(channel)];
-        if let (Some(log), None) = (&namespace.log, binding.registry.find(channel)) {
+    pub async fn history(&self, resolved: &ResolvedChannel, page: &HistoryQuery) -> Option<HistoryResponse> {
+        let (binding, channel) = (self.binding(resolved), &resolved.name);
+        if let (Some(log), None) = (&resolved.rules.namespace.log, binding.registry.find(channel)) {
             return binding.log_reader().read_page(log, channel, page).await;
         }
         let everything = RecoverFrom { epoch: RecoveryEpoch::Any, offset: 0 };
@@ -273,10 +265,9 @@ impl Node {
     ///
     /// # Errors
     /// When the log cannot be reached.
-    pub async fn clear_history(&self, channel: &ChannelName) -> Result<(), PublishError> {
-        let namespace = self.namespace(channel).ok_or(PublishError::UnknownChannel)?;
-        let binding = &self.bindings[namespace.broker(channel)];
-        if let Some(log) = &namespace.log {
+    pub async fn clear_history(&self, resolved: &ResolvedChannel) -> Result<(), BrokerError> {
+        let (binding, channel) = (self.binding(resolved), &resolved.name);
+        if let Some(log) = &resolved.rules.namespace.log {
             binding.broker.clear_log(log, channel).await?;
         }
         binding.registry.clear_history(channel);
@@ -289,11 +280,9 @@ impl Node {
     }
 
     /// Detaches a shard that has no subscriber left for a channel.
-    fn detach(&self, shard: ShardId, name: &ChannelName, shared: bool) {
-        if let Some(namespace) = self.namespace(name) {
-            let binding = &self.bindings[namespace.broker(name)];
-            binding.registry.detach(name, shard, shared, self.unsubscriber(binding));
-        }
+    fn detach(&self, shard: ShardId, channel: &ResolvedChannel, shared: bool) {
+        let binding = self.binding(channel);
+        binding.registry.detach(&channel.name, shard, shared, self.unsubscriber(binding));
     }
 
     /// The number of subscribers of each channel on this node, requested from every shard.
@@ -332,13 +321,5 @@ impl Node {
     /// Whether any broker connects to another process.
     pub fn has_remote_broker(&self) -> bool {
         self.bindings.iter().any(|binding| !matches!(binding.broker, Broker::Memory(_)))
-    }
-}
-
-fn topic(channel: &ChannelName, namespace: &Namespace, pattern: &ChannelPattern) -> Topic {
-    match &pattern.broker_pattern {
-        Some(pattern) => Topic::Pattern(Arc::clone(pattern)),
-        None if namespace.sharded => Topic::Sharded(channel.clone()),
-        None => Topic::Channel(channel.clone()),
     }
 }

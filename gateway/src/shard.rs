@@ -62,7 +62,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use earshot_protocol::{ChannelName, Cursor, Disconnect, Encoding};
+use earshot_protocol::{Cursor, Disconnect, Encoding};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -74,6 +74,7 @@ use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::node::messages::PageLimit;
+use crate::node::namespace::ResolvedChannel;
 use crate::node::requests::{RequestServer, request_queue};
 use crate::node::shard_queue::ShardReceiver;
 use sink::HyperWakes;
@@ -159,7 +160,7 @@ pub enum NewConnectionKind {
     /// An event stream.
     Sse {
         /// The channels; the client may subscribe to all of them.
-        channels: Vec<ChannelName>,
+        channels: Vec<ResolvedChannel>,
         /// Events carry the names of their channels.
         named: bool,
         /// Heartbeats are `ping` events instead of comments.

@@ -26,6 +26,7 @@ use crate::broker::log::AppendOptions;
 use crate::ingress::http_server::Peer;
 use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, PublishError, Published, RecoverFrom};
+use crate::node::namespace::ResolvedChannel;
 use params::{ChannelsParams, HistoryParams, HistoryRemoveParams, PublishParams, parse_body, parse_channel};
 use response::{ApiError, ApiResponse, ApiResult, HistoryResult, PublicationView, to_result};
 
@@ -109,7 +110,11 @@ async fn publish_one(
     publish_options: AppendOptions,
 ) -> ApiResult {
     let name = parse_channel(channel)?;
-    let published = state.node.publish(&name, data, publish_options).await.map_err(ApiError::from)?;
+    let resolved = state.node.resolve(name).ok_or_else(|| {
+        state.metrics.control.publish_failures.add(1);
+        PublishError::UnknownChannel
+    })?;
+    let published = state.node.publish(&resolved, data, publish_options).await.map_err(ApiError::from)?;
     to_result(&match published {
         Published::Logged(position) => {
             json!({ "offset": position.offset, "epoch": position.epoch.to_string() })
@@ -119,16 +124,20 @@ async fn publish_one(
     })
 }
 
+/// The channel with its rules.
+fn resolve(state: &AppState, name: &str) -> Result<ResolvedChannel, ApiError> {
+    Ok(state.node.resolve(parse_channel(name)?).ok_or(PublishError::UnknownChannel)?)
+}
+
 async fn history(state: &AppState, body: &[u8]) -> ApiResult {
     let request: HistoryParams = parse_body(body)?;
-    let name = parse_channel(&request.channel)?;
-    let namespace = state.node.namespace(&name).ok_or(PublishError::UnknownChannel)?;
-    if namespace.history.size == 0 {
+    let channel = resolve(state, &request.channel)?;
+    if !channel.rules.has_history() {
         return Err(ApiError::new(ErrorCode::NotAvailable, "the namespace of this channel has no history"));
     }
     let since = request.since.map(|since| RecoverFrom::parse(&since.epoch, since.offset));
     let page = HistoryQuery::new(since, request.limit, state.history_limit_max, request.reverse);
-    match state.node.history(&name, &page).await {
+    match state.node.history(&channel, &page).await {
         // This node is not subscribed to the channel, so it has no history.
         None => to_result(&HistoryResult::default()),
         Some(Err(error)) => Err(ApiError::new(ErrorCode::from(&error), error.to_string())),
@@ -143,7 +152,8 @@ async fn history(state: &AppState, body: &[u8]) -> ApiResult {
 
 async fn history_remove(state: &AppState, body: &[u8]) -> ApiResult {
     let request: HistoryRemoveParams = parse_body(body)?;
-    state.node.clear_history(&parse_channel(&request.channel)?).await?;
+    let channel = resolve(state, &request.channel)?;
+    state.node.clear_history(&channel).await.map_err(PublishError::from)?;
     to_result(&json!({}))
 }
 

@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::StreamContext;
 use crate::auth::{Authorizer, ClientMeta, Denial, Identity, log_denial};
 use crate::node::Node;
+use crate::node::namespace::ResolvedChannel;
 use crate::shard::{NewConnectionKind, Resume};
 
 /// A request for an event stream, not yet authorized.
@@ -121,7 +122,7 @@ impl SseRequest {
         node: &Node,
         identity: Identity,
         channels_max: usize,
-    ) -> Result<Vec<ChannelName>, SseRejection> {
+    ) -> Result<Vec<ResolvedChannel>, SseRejection> {
         if self.channels.is_empty() {
             return Err(SseRejection::bad_request("no channel given: /sse/{channel} or /sse?channel=…"));
         }
@@ -142,7 +143,7 @@ impl SseRequest {
         name: &str,
         node: &Node,
         identity: Identity,
-    ) -> Result<ChannelName, SseRejection> {
+    ) -> Result<ResolvedChannel, SseRejection> {
         let channel = ChannelName::parse(name).map_err(|error| SseRejection {
             message: format!("channel {name:?}: {error}"),
             code: error.into(),
@@ -158,9 +159,9 @@ impl SseRequest {
             code: denial.into(),
             denial: Some((denial, Some(channel.clone()))),
         };
-        let namespace = node.namespace(&channel).ok_or_else(|| denied(Denial::UnknownChannel))?;
-        Authorizer::subscribe(identity, namespace.subscribe).map_err(denied)?;
-        Ok(channel)
+        let resolved = node.resolve(channel.clone()).ok_or_else(|| denied(Denial::UnknownChannel))?;
+        Authorizer::subscribe(identity, resolved.rules.namespace.subscribe).map_err(denied)?;
+        Ok(resolved)
     }
 
     /// Checks that the client can reconnect with the largest cursor of this number of channels. A request may contain

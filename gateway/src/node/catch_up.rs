@@ -104,7 +104,7 @@ impl Channel {
             let position = StreamPosition { offset: entry.offset, ..top };
             let publication = Publication::new(self.name.clone(), position, Payload::new(entry.payload));
             let publication = publication.with_attributes(entry.attributes);
-            state.ring().push_before(&publication, top, &self.history, budget)
+            state.ring().push_before(&publication, top, self.history(), budget)
         })
     }
 

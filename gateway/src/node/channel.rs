@@ -12,10 +12,10 @@ use super::creators::Attribution;
 use super::history::{HistoryBudget, HistoryRules, Ring, Unrecoverable};
 use super::log_follower::{LogFollower, UNKNOWN_POSITION};
 use super::messages::{Recovery, RecoveryRequest};
+use super::namespace::ChannelRules;
 use super::publication::Publication;
 use crate::broker::Attributes;
 use crate::broker::log::LogConfig;
-use crate::metrics::NamespaceCounters;
 
 /// The maximum number of shards: one bit each in the set of a channel's shards.
 pub const SHARDS_MAX: usize = 128;
@@ -27,12 +27,7 @@ pub type ShardId = usize;
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) name: ChannelName,
-    /// The bounds of its history.
-    pub(super) history: HistoryRules,
-    /// The log that defines its sequence, if it has one.
-    pub(super) log: Option<Arc<LogConfig>>,
-    /// The counters of its namespace.
-    pub(super) counters: Arc<NamespaceCounters>,
+    pub(super) rules: ChannelRules,
     /// Serializes backfills from the log, so that one read serves all clients that recover. Holds the time of the last
     /// failure, which those that waited for the lock share.
     pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
@@ -59,17 +54,12 @@ pub(super) struct State {
 }
 
 impl Channel {
-    pub(super) fn new(
-        name: ChannelName,
-        history: HistoryRules,
-        log: Option<Arc<LogConfig>>,
-        counters: Arc<NamespaceCounters>,
-        attribution: Option<Attribution>,
-    ) -> Self {
+    pub(super) fn new(name: ChannelName, rules: ChannelRules, attribution: Option<Attribution>) -> Self {
+        let has_log = rules.namespace.log.is_some();
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
         let state = State {
-            position: if log.is_some() { UNKNOWN_POSITION } else { own },
-            follower: log.is_some().then(LogFollower::default),
+            position: if has_log { UNKNOWN_POSITION } else { own },
+            follower: has_log.then(LogFollower::default),
             ring: Ring::default(),
             shards: 0,
             closed: false,
@@ -78,14 +68,17 @@ impl Channel {
             idle_since: None,
             attribution,
         };
-        Self {
-            name,
-            history,
-            log,
-            counters,
-            backfill: tokio::sync::Mutex::default(),
-            state: Mutex::new(state),
-        }
+        Self { name, rules, backfill: tokio::sync::Mutex::default(), state: Mutex::new(state) }
+    }
+
+    /// The bounds of its history.
+    pub(super) fn history(&self) -> &HistoryRules {
+        &self.rules.namespace.history
+    }
+
+    /// The log that defines its sequence, if it has one.
+    pub(super) fn log(&self) -> Option<&Arc<LogConfig>> {
+        self.rules.namespace.log.as_ref()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -101,7 +94,7 @@ impl Channel {
     ) -> Option<(u128, Arc<Publication>)> {
         let mut state = self.state();
         state.position.offset += 1;
-        let without_history = self.history.size == 0;
+        let without_history = self.history().size == 0;
         if state.shards == 0 && without_history {
             return None;
         }
@@ -109,13 +102,13 @@ impl Channel {
             Publication::new(self.name.clone(), state.position, payload).with_attributes(attributes);
         publication.without_history = without_history;
         let publication = Arc::new(publication);
-        state.ring.push(&publication, &self.history, budget);
+        state.ring.push(&publication, self.history(), budget);
         (state.shards != 0).then_some((state.shards, publication))
     }
 
     /// How long the channel stays subscribed without a shard.
     pub(super) fn retention(&self, unsubscribe_delay: std::time::Duration) -> std::time::Duration {
-        if self.history.size == 0 { unsubscribe_delay } else { unsubscribe_delay.max(self.history.ttl) }
+        if self.history().size == 0 { unsubscribe_delay } else { unsubscribe_delay.max(self.history().ttl) }
     }
 }
 

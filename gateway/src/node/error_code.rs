@@ -21,7 +21,6 @@ impl From<&BrokerError> for ErrorCode {
 impl From<&SubscribeError> for ErrorCode {
     fn from(error: &SubscribeError) -> Self {
         match error {
-            SubscribeError::UnknownChannel => Self::UnknownChannel,
             SubscribeError::TooManyChannels => Self::LimitExceeded,
             SubscribeError::NodeBehind => Self::Internal,
             SubscribeError::Broker(error) => error.into(),

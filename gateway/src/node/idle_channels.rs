@@ -7,7 +7,6 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use earshot_protocol::ChannelName;
 use tokio::time::Instant;
 
 use super::channel::{Channel, State};
@@ -82,7 +81,7 @@ impl ChannelRegistry {
         &self,
         channel: &Arc<Channel>,
         mut state: MutexGuard<'_, State>,
-        release: impl Fn(&ChannelName),
+        release: impl Fn(&Channel),
     ) {
         if !state.is_idle() {
             return;
@@ -117,7 +116,7 @@ impl ChannelRegistry {
 
     /// Makes room for one more channel by evicting the idle channel that is due first. Returns `false` when every
     /// channel has a subscriber.
-    pub(super) fn make_room(&self, release: impl Fn(&ChannelName)) -> bool {
+    pub(super) fn make_room(&self, release: impl Fn(&Channel)) -> bool {
         while self.channels.len() >= self.limits.channels {
             let Some(IdleEntry { due, channel }) = self.idle.lock().pop() else { return false };
             channel.state().is_scheduled = false;
@@ -135,7 +134,7 @@ impl ChannelRegistry {
         &self,
         channel: &Arc<Channel>,
         why: Eviction,
-        release: impl Fn(&ChannelName),
+        release: impl Fn(&Channel),
         is_over: impl Fn(&State) -> bool,
     ) -> bool {
         let removed = self.remove_if_due(channel, release, is_over);
@@ -151,7 +150,7 @@ impl ChannelRegistry {
 
     /// Removes channels that are due, each with a call to `release` before it can be acquired again. Returns when to
     /// call again: `now` when more are due than one turn removes.
-    pub(super) fn unsubscribe_idle(&self, now: Instant, release: impl Fn(&ChannelName)) -> Instant {
+    pub(super) fn unsubscribe_idle(&self, now: Instant, release: impl Fn(&Channel)) -> Instant {
         for _ in 0..EXPIRED_PER_TURN_MAX {
             let Some(channel) = self.idle.next_due(now) else { break };
             self.unsubscribe_if_due(&channel, now, &release);
@@ -178,7 +177,7 @@ impl ChannelRegistry {
         &self,
         channel: &Arc<Channel>,
         now: Instant,
-        release: impl Fn(&ChannelName),
+        release: impl Fn(&Channel),
     ) -> bool {
         let unsubscribe_delay = self.limits.unsubscribe_delay;
         let is_over = |state: &State| {
@@ -197,17 +196,17 @@ impl ChannelRegistry {
     fn remove_if_due(
         &self,
         channel: &Arc<Channel>,
-        release: impl Fn(&ChannelName),
+        release: impl Fn(&Channel),
         is_over: impl Fn(&State) -> bool,
     ) -> bool {
         // The map's entry is held meanwhile, so that the channel cannot be acquired.
-        let removed = self.channels.remove_if(&channel.name, |name, present| {
+        let removed = self.channels.remove_if(&channel.name, |_, present| {
             let over = Arc::ptr_eq(present, channel) && {
                 let state = channel.state();
                 state.is_idle() && is_over(&state)
             };
             if over {
-                release(name);
+                release(present);
             }
             over
         });

@@ -47,7 +47,7 @@ impl BrokerEventHandler for ChannelRegistry {
     fn on_gap(&self, gap: TopicGap) {
         let _gate = self.local_publish_gate.read().unwrap_or_else(PoisonError::into_inner);
         let (logs, own): (Vec<_>, Vec<_>) =
-            self.affected_channels(&gap.topics).into_iter().partition(|channel| channel.log.is_some());
+            self.affected_channels(&gap.topics).into_iter().partition(|channel| channel.log().is_some());
         for channel in logs {
             let was_in_sync = channel.state().mark_behind();
             if was_in_sync {
@@ -77,8 +77,8 @@ impl ChannelRegistry {
             self.metrics.control.messages_no_subscriber.add(1);
             return;
         };
-        channel.counters.messages.add(1);
-        if channel.log.is_some() {
+        channel.rules.namespace.counters.messages.add(1);
+        if channel.log().is_some() {
             let channel = Arc::clone(&channel);
             return self.ingest_logged(&channel, &message.data, batches);
         }

@@ -137,7 +137,7 @@ impl State {
         self.set_position(position);
         let publication = Publication::new(channel.name.clone(), position, Payload::new(payload.clone()));
         let publication = Arc::new(publication.with_attributes(attributes));
-        self.ring().push(&publication, &channel.history, budget);
+        self.ring().push(&publication, channel.history(), budget);
         publication
     }
 

@@ -41,7 +41,7 @@ impl LogReader<'_> {
         when_unavailable: WhenUnavailable,
     ) -> Result<(), BrokerError> {
         self.binding.broker.subscribe(topic, when_unavailable).await?;
-        if let Some(log) = &channel.log
+        if let Some(log) = channel.log()
             && channel.state().follower().is_some_and(|follower| follower.is_unopened())
         {
             let page = self.binding.broker.open_log(log, &channel.name).await?;
@@ -54,7 +54,7 @@ impl LogReader<'_> {
     /// could not be read.
     pub(super) async fn backfill(&self, name: &ChannelName, since: Option<&RecoverFrom>, last: bool) -> bool {
         let Some(channel) = self.binding.registry.find(name) else { return true };
-        let Some(log) = channel.log.clone() else { return true };
+        let Some(log) = channel.log().cloned() else { return true };
         if channel.needs_origin(since)
             && let Ok(page) = self.binding.broker.read_log(&log, name, u64::MAX, 0).await
         {
@@ -97,7 +97,7 @@ impl LogReader<'_> {
         if !channel.needs_backfill(since, last, max) {
             return true;
         }
-        let mut wanted = channel.history.size;
+        let mut wanted = channel.history().size;
         let mut before = channel.state().oldest();
         while wanted > 0 {
             let page = match self
@@ -147,7 +147,7 @@ impl LogReader<'_> {
 
     /// Reads a channel's log until the channel is in sync. Returns the channel when the log cannot be read.
     async fn catch_up(&self, channel: Arc<Channel>) -> Option<Arc<Channel>> {
-        let log = channel.log.clone()?;
+        let log = channel.log().cloned()?;
         loop {
             let from = channel.state().position();
             match self.binding.broker.follow_log(&log, &channel.name, from, LOG_PAGE_ENTRIES).await {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, ClientInfo, Epoch, StreamPosition};
 use tokio::sync::oneshot;
 
+use super::namespace::ResolvedChannel;
 use super::publication::Publication;
 use crate::broker::log::{LogOrigin, LogPage};
 use crate::broker::{BrokerError, DeliveryScope, GapCause};
@@ -22,14 +23,14 @@ pub enum NodeRequest {
     /// Subscribe the shard to a channel; answered with [`NodeEvent::Attached`] or [`NodeEvent::AttachFailed`].
     Attach {
         /// The channel.
-        channel: ChannelName,
+        channel: ResolvedChannel,
         /// The address of the subscribing client. A new channel is attributed to it.
         client_address: Option<IpAddr>,
     },
     /// Unsubscribe the shard from a channel; no response.
     Detach {
         /// The channel.
-        channel: ChannelName,
+        channel: ResolvedChannel,
         /// Clients of several addresses were subscribed in this shard, so the channel is attributed to no address.
         shared: bool,
     },
@@ -37,7 +38,7 @@ pub enum NodeRequest {
     /// [`NodeEvent::Recovered`] or [`NodeEvent::RecoverFailed`].
     Recover {
         /// The channel.
-        channel: ChannelName,
+        channel: ResolvedChannel,
         /// The position of the connection, and the size of the page.
         request: RecoveryRequest,
         /// Identifies the response.
@@ -46,7 +47,7 @@ pub enum NodeRequest {
     /// Return a page of a channel's history; answered with [`NodeResponse::History`].
     History {
         /// The channel.
-        channel: ChannelName,
+        channel: ResolvedChannel,
         /// The page.
         query: HistoryQuery,
         /// Identifies the response.
@@ -55,7 +56,7 @@ pub enum NodeRequest {
     /// Publish for a client; answered with [`NodeResponse::Published`].
     Publish {
         /// The channel.
-        channel: ChannelName,
+        channel: ResolvedChannel,
         /// The payload; passed on unchanged.
         data: Bytes,
         /// The publishing client, as subscribers see it.
@@ -116,9 +117,6 @@ pub struct ChannelGap {
 /// Why a shard could not subscribe to a channel, or a connection could not recover.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    /// No namespace matches the channel.
-    #[error("no namespace matches the channel")]
-    UnknownChannel,
     /// The client's position is ahead of this node's, and the log cannot be read.
     #[error("the position of the client is ahead of this node, and the log cannot be read")]
     NodeBehind,
@@ -249,7 +247,7 @@ pub struct PageLimit {
 
 impl NodeRequest {
     /// The channel of the request.
-    pub(super) fn channel(&self) -> &ChannelName {
+    pub(super) fn channel(&self) -> &ResolvedChannel {
         match self {
             Self::Detach { channel, .. }
             | Self::Attach { channel, .. }

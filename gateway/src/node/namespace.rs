@@ -11,7 +11,7 @@ use super::backpressure_policy::BackpressurePolicy;
 use super::history::HistoryRules;
 pub use crate::auth::Access;
 use crate::broker::log::LogConfig;
-use crate::broker::{WhenUnavailable, broker_index};
+use crate::broker::{Topic, WhenUnavailable, broker_index};
 use crate::metrics::NamespaceCounters;
 
 /// Channels of other programs on the same Redis, and of the gateway itself. A glob never matches them: a namespace
@@ -63,10 +63,51 @@ pub struct Namespace {
     pub counters: Arc<NamespaceCounters>,
 }
 
-impl Namespace {
-    /// The index of the broker of a channel.
-    pub fn broker(&self, channel: &ChannelName) -> usize {
-        self.brokers[broker_index(channel, self.brokers.len())]
+/// The rules of a channel: its namespace, and how the broker subscribes to the channel. A clone is cheap.
+#[derive(Clone, Debug)]
+pub struct ChannelRules {
+    /// The namespace that the channel belongs to.
+    pub namespace: Arc<Namespace>,
+    /// The pattern that the broker subscribes to, if it does not subscribe to the name.
+    broker_pattern: Option<Arc<str>>,
+}
+
+/// A channel with its rules. A name is resolved once, where it enters the gateway; from there on, the rules are passed
+/// along with it.
+#[derive(Clone, Debug)]
+pub struct ResolvedChannel {
+    /// The name.
+    pub name: ChannelName,
+    /// The rules.
+    pub rules: ChannelRules,
+}
+
+impl ChannelRules {
+    /// What the broker subscribes to for the channel of this name.
+    pub(super) fn topic(&self, name: &ChannelName) -> Topic {
+        match &self.broker_pattern {
+            Some(pattern) => Topic::Pattern(Arc::clone(pattern)),
+            None if self.namespace.sharded => Topic::Sharded(name.clone()),
+            None => Topic::Channel(name.clone()),
+        }
+    }
+
+    /// Whether the channel has a history.
+    pub fn has_history(&self) -> bool {
+        self.namespace.history.size > 0
+    }
+}
+
+impl ResolvedChannel {
+    /// The index of the broker of the channel.
+    pub(super) fn broker(&self) -> usize {
+        let brokers = &self.rules.namespace.brokers;
+        brokers[broker_index(&self.name, brokers.len())]
+    }
+
+    /// What the broker subscribes to for the channel.
+    pub(super) fn topic(&self) -> Topic {
+        self.rules.topic(&self.name)
     }
 }
 
@@ -84,7 +125,7 @@ pub struct ChannelPattern {
 /// All namespaces, in order.
 #[derive(Clone, Debug)]
 pub struct Namespaces {
-    namespaces: Vec<Namespace>,
+    namespaces: Vec<Arc<Namespace>>,
     protected: Vec<WildMatch>,
 }
 
@@ -94,7 +135,7 @@ impl Namespaces {
     pub fn new(namespaces: Vec<Namespace>, own_prefixes: &[String]) -> Self {
         let own = own_prefixes.iter().map(|prefix| WildMatch::new(&format!("{prefix}*")));
         Self {
-            namespaces,
+            namespaces: namespaces.into_iter().map(Arc::new).collect(),
             protected: PROTECTED_CHANNELS.iter().map(|glob| WildMatch::new(glob)).chain(own).collect(),
         }
     }
@@ -104,20 +145,23 @@ impl Namespaces {
         self.namespaces.iter().map(|namespace| (namespace.name.as_str(), &*namespace.counters))
     }
 
-    /// The rules of a channel, and the pattern that matches it; `None` when no namespace matches.
-    pub fn resolve(&self, channel: &ChannelName) -> Option<(&Namespace, &ChannelPattern)> {
-        let (namespace, pattern) = self.find(channel, |_| true)?;
-        if !pattern.is_exact && self.protected.iter().any(|glob| glob.matches(channel.as_str())) {
-            return self.find(channel, |pattern| pattern.is_exact);
+    /// The channel with its rules; `None` when no namespace matches its name.
+    pub fn resolve(&self, name: ChannelName) -> Option<ResolvedChannel> {
+        #[cfg(test)]
+        RESOLUTIONS.set(RESOLUTIONS.get() + 1);
+        let (mut namespace, mut pattern) = self.find(&name, |_| true)?;
+        if !pattern.is_exact && self.protected.iter().any(|glob| glob.matches(name.as_str())) {
+            (namespace, pattern) = self.find(&name, |pattern| pattern.is_exact)?;
         }
-        Some((namespace, pattern))
+        let (namespace, broker_pattern) = (Arc::clone(namespace), pattern.broker_pattern.clone());
+        Some(ResolvedChannel { name, rules: ChannelRules { namespace, broker_pattern } })
     }
 
     fn find(
         &self,
         channel: &ChannelName,
         counts: impl Fn(&ChannelPattern) -> bool,
-    ) -> Option<(&Namespace, &ChannelPattern)> {
+    ) -> Option<(&Arc<Namespace>, &ChannelPattern)> {
         self.namespaces.iter().find_map(|namespace| {
             let matches =
                 |pattern: &&ChannelPattern| counts(pattern) && pattern.glob.matches(channel.as_str());
@@ -129,4 +173,38 @@ impl Namespaces {
 /// Whether a channel is one of [`PROTECTED_CHANNELS`].
 pub fn is_protected(channel: &str) -> bool {
     PROTECTED_CHANNELS.iter().any(|glob| WildMatch::new(glob).matches(channel))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The number of names that [`Namespaces::resolve`] has resolved on this thread.
+    pub(crate) static RESOLUTIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Fixtures for tests.
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A channel that every client may subscribe to, without a history.
+    pub(crate) fn open_channel(name: &str) -> ResolvedChannel {
+        let glob = WildMatch::new("*");
+        let namespace = Namespace {
+            name: String::new(),
+            channels: vec![ChannelPattern { glob, is_exact: false, broker_pattern: None }],
+            brokers: Box::new([0]),
+            subscribe: Access::Anyone,
+            publish: Access::Nobody,
+            sharded: false,
+            history: HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 },
+            log: None,
+            when_unavailable: WhenUnavailable::Reject,
+            replay_last: false,
+            backpressure: None,
+            counters: Arc::default(),
+        };
+        Namespaces::new(vec![namespace], &[]).resolve(ChannelName::parse(name).unwrap()).unwrap()
+    }
 }

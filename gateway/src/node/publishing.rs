@@ -11,7 +11,7 @@ use futures::future::Either;
 use tokio::task::JoinError;
 
 use super::messages::{PublishError, Published};
-use super::namespace::Namespace;
+use super::namespace::{Namespace, ResolvedChannel};
 use super::{BrokerBinding, Node};
 use crate::broker::log::AppendOptions;
 use crate::broker::{Broker, BrokerError, DeliveryScope};
@@ -22,30 +22,27 @@ impl Node {
     /// supports attributes.
     pub fn publish(
         &self,
-        channel: &ChannelName,
+        resolved: &ResolvedChannel,
         data: Bytes,
         options: AppendOptions,
     ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
         let metrics = Arc::clone(&self.metrics);
-        let namespace = self.namespace(channel);
-        let counters = namespace.map(|namespace| Arc::clone(&namespace.counters));
-        let taken = match namespace {
-            None => Err(PublishError::UnknownChannel),
-            Some(_) if data.len() + options.attributes.tag_bytes() > self.publication_bytes => {
-                Err(PublishError::TooLarge { limit: self.publication_bytes })
-            }
-            Some(namespace) => {
-                let BrokerBinding { broker, registry, .. } = &self.bindings[namespace.broker(channel)];
-                match &namespace.log {
-                    Some(log) => {
-                        let seen = registry.find(channel).and_then(|channel| channel.logged_position());
-                        Ok(Either::Left(broker.append(log, channel, data, options, seen)))
-                    }
-                    None if !options.attributes.tags().is_empty() && !broker.supports_attributes() => {
-                        Err(PublishError::TagsUnsupported)
-                    }
-                    None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, options))),
+        let ResolvedChannel { name: channel, rules } = resolved;
+        let namespace = &rules.namespace;
+        let counters = Arc::clone(&namespace.counters);
+        let BrokerBinding { broker, registry, .. } = self.binding(resolved);
+        let taken = if data.len() + options.attributes.tag_bytes() > self.publication_bytes {
+            Err(PublishError::TooLarge { limit: self.publication_bytes })
+        } else {
+            match &namespace.log {
+                Some(log) => {
+                    let seen = registry.find(channel).and_then(|channel| channel.logged_position());
+                    Ok(Either::Left(broker.append(log, channel, data, options, seen)))
                 }
+                None if !options.attributes.tags().is_empty() && !broker.supports_attributes() => {
+                    Err(PublishError::TagsUnsupported)
+                }
+                None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, options))),
             }
         };
         async move {
@@ -61,7 +58,7 @@ impl Node {
             let count =
                 if result.is_ok() { &metrics.control.published } else { &metrics.control.publish_failures };
             count.add(1);
-            if let (Ok(_), Some(counters)) = (&result, counters) {
+            if result.is_ok() {
                 counters.published.add(1);
             }
             result

@@ -14,16 +14,16 @@ use tokio::time::Instant;
 use super::catch_up::CatchUpQueue;
 use super::channel::{Channel, ShardId};
 use super::creators::Creators;
-use super::history::{HistoryBudget, HistoryRules, Unrecoverable};
+use super::history::{HistoryBudget, Unrecoverable};
 use super::idle_channels::IdleQueue;
 use super::ingest::count_gaps;
 use super::messages::{
     HistoryError, HistoryPage, HistoryQuery, HistoryResponse, Recovery, RecoveryRequest, SubscribeError,
 };
+use super::namespace::ResolvedChannel;
 use super::shard_queue::ShardSender;
 use crate::broker::GapCause;
-use crate::broker::log::LogConfig;
-use crate::metrics::{Metrics, NamespaceCounters};
+use crate::metrics::Metrics;
 
 /// The bounds of a node's channels.
 #[derive(Clone, Copy, Debug)]
@@ -91,11 +91,11 @@ impl ChannelRegistry {
     /// address attaches. At the limit, an idle channel is evicted, with a call to `release`.
     pub(super) fn acquire(
         &self,
-        name: &ChannelName,
-        (history, log, counters): (HistoryRules, Option<&Arc<LogConfig>>, &Arc<NamespaceCounters>),
+        resolved: &ResolvedChannel,
         from: Option<IpAddr>,
-        release: impl Fn(&ChannelName),
+        release: impl Fn(&Channel),
     ) -> Result<Arc<Channel>, SubscribeError> {
+        let ResolvedChannel { name, rules } = resolved;
         if let Some(channel) = self.acquire_existing(name) {
             let other = channel.state().share_with(from);
             other.into_iter().for_each(|attribution| self.creators.release(attribution));
@@ -107,7 +107,7 @@ impl ChannelRegistry {
         // The entry is held until the channel is marked, so that it cannot be removed in between.
         let entry = self.channels.entry(name.clone()).or_insert_with(|| {
             let attribution = from.and_then(|address| self.creators.attribute(address));
-            Arc::new(Channel::new(name.clone(), history, log.cloned(), Arc::clone(counters), attribution))
+            Arc::new(Channel::new(name.clone(), rules.clone(), attribution))
         });
         entry.state().pending_attaches += 1;
         Ok(Arc::clone(&entry))
@@ -134,7 +134,7 @@ impl ChannelRegistry {
     }
 
     /// Ends an attach that has failed.
-    pub(super) fn abort_attach(&self, channel: &Arc<Channel>, release: impl Fn(&ChannelName)) {
+    pub(super) fn abort_attach(&self, channel: &Arc<Channel>, release: impl Fn(&Channel)) {
         let mut state = channel.state();
         state.pending_attaches -= 1;
         self.schedule_unsubscribe(channel, state, release);
@@ -152,7 +152,7 @@ impl ChannelRegistry {
             return announce(Recovery::empty(top, false));
         };
         let mut state = channel.state();
-        state.ring().expire(Instant::now(), &channel.history, &self.budget);
+        state.ring().expire(Instant::now(), channel.history(), &self.budget);
         let max = self.limits.recovery_publications;
         match state.recover(&channel, request, max) {
             Ok(recovery) => announce(recovery),
@@ -167,7 +167,7 @@ impl ChannelRegistry {
     pub(super) fn history(&self, name: &ChannelName, page: &HistoryQuery) -> Option<HistoryResponse> {
         let channel = self.channels.get(name).map(|channel| Arc::clone(&channel))?;
         let mut state = channel.state();
-        state.ring().expire(Instant::now(), &channel.history, &self.budget);
+        state.ring().expire(Instant::now(), channel.history(), &self.budget);
         let top = state.position();
         if page.since.as_ref().is_some_and(|since| !state.translate(since).matches(top.epoch)) {
             return Some(Err(HistoryError::Unrecoverable));
@@ -191,7 +191,7 @@ impl ChannelRegistry {
         }
         for halvings in 1..EVICTION_ROUNDS_MAX {
             for channel in &self.channels {
-                let age = channel.history.ttl / (1 << halvings);
+                let age = channel.history().ttl / (1 << halvings);
                 channel.state().ring().drop_older_than(now, age, &self.budget);
             }
             if self.budget.is_below_low_watermark() {
@@ -205,7 +205,7 @@ impl ChannelRegistry {
         for channel in &self.channels {
             let mut state = channel.state();
             if !state.ring().is_empty() {
-                state.ring().expire(now, &channel.history, &self.budget);
+                state.ring().expire(now, channel.history(), &self.budget);
             }
         }
     }
@@ -216,7 +216,7 @@ impl ChannelRegistry {
         name: &ChannelName,
         shard: ShardId,
         shared: bool,
-        release: impl Fn(&ChannelName),
+        release: impl Fn(&Channel),
     ) {
         let Some(channel) = self.find(name) else { return };
         let mut state = channel.state();

@@ -89,7 +89,7 @@ fn begin<'a>(
     inflight_max: usize,
     inflight_counts: &mut [usize],
 ) -> Option<InFlight<'a>> {
-    let broker = node.namespace(request.channel())?.broker(request.channel());
+    let broker = request.channel().broker();
     if let NodeRequest::Detach { channel, shared } = &request {
         node.detach(shard, channel, *shared);
         return None;
@@ -128,7 +128,7 @@ fn reject_busy(
     request: NodeRequest,
 ) -> BoxFuture<'_, Option<NodeResponse>> {
     match request {
-        NodeRequest::Attach { channel, .. } => node.reject_attach(shard, channel).map(|()| None).boxed(),
+        NodeRequest::Attach { channel, .. } => node.reject_attach(shard, channel.name).map(|()| None).boxed(),
         NodeRequest::Publish { request_id, .. } => {
             let busy = Err(PublishError::Broker(BrokerError::Busy));
             std::future::ready(Some(NodeResponse::Published(request_id, busy))).boxed()

@@ -11,6 +11,7 @@ use slab::Slab;
 
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::creators::attribution_address;
+use crate::node::namespace::{ChannelRules, ResolvedChannel};
 
 /// A channel's index in [`Channels`].
 pub(super) type ChannelId = u32;
@@ -22,6 +23,7 @@ pub(super) type ConnectionId = u32;
 #[derive(Debug)]
 pub(super) struct ShardChannel {
     pub(super) name: ChannelName,
+    pub(super) rules: ChannelRules,
     /// Its name in the cursors of streams, computed once.
     pub(super) tag: ChannelTag,
     /// The position up to which subscribers have received the sequence.
@@ -57,8 +59,7 @@ impl Channels {
     /// Adds a channel that is not attached yet.
     pub(super) fn insert(
         &mut self,
-        name: ChannelName,
-        slow: Option<Arc<BackpressurePolicy>>,
+        ResolvedChannel { name, rules }: ResolvedChannel,
         creator: Option<IpAddr>,
     ) -> ChannelId {
         let position = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
@@ -67,7 +68,8 @@ impl Channels {
             tag: ChannelTag::of(&name),
             position,
             recovered_up_to: None,
-            slow,
+            slow: rules.namespace.backpressure.clone(),
+            rules,
             attached: false,
             creator,
             shared: false,
@@ -107,6 +109,11 @@ impl Channels {
 }
 
 impl ShardChannel {
+    /// The channel with its rules, for a request to the node.
+    pub(super) fn resolved(&self) -> ResolvedChannel {
+        ResolvedChannel { name: self.name.clone(), rules: self.rules.clone() }
+    }
+
     /// Whether subscribers have received everything up to a position.
     pub(super) fn already_has(&self, position: StreamPosition) -> bool {
         self.position.epoch == position.epoch && position.offset <= self.position.offset
@@ -157,6 +164,7 @@ impl ShardChannel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::namespace::fixtures::open_channel;
 
     #[test]
     fn shares_a_channel_when_a_client_of_another_address_subscribes() {
@@ -170,8 +178,7 @@ mod tests {
         ];
         for (creator, peer, shared) in table {
             let mut channels = Channels::default();
-            let name = ChannelName::parse("news").unwrap();
-            let id = channels.insert(name, None, attribution_address(creator.parse().unwrap()));
+            let id = channels.insert(open_channel("news"), attribution_address(creator.parse().unwrap()));
             channels.get_mut(id).share(|| peer.map(|peer| peer.parse().unwrap()));
             assert_eq!(channels.remove(id).shared, shared, "{creator}, {peer:?}");
         }
@@ -180,7 +187,7 @@ mod tests {
     #[test]
     fn reads_no_address_for_an_unattributed_channel() {
         let mut channels = Channels::default();
-        let id = channels.insert(ChannelName::parse("news").unwrap(), None, None);
+        let id = channels.insert(open_channel("news"), None);
         channels.get_mut(id).share(|| panic!("the address was read"));
         assert!(!channels.remove(id).shared);
     }

@@ -16,7 +16,7 @@ use super::{ShardLimits, framing};
 use crate::auth::{Authorizer, Identity, token};
 use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, HistoryResponse, RecoverFrom};
-use crate::node::namespace::{Namespace, Namespaces};
+use crate::node::namespace::{Namespaces, ResolvedChannel};
 
 /// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.
 const REJECT_UNRECOVERED: i64 = 2;
@@ -45,8 +45,9 @@ pub(super) enum CommandError {
 }
 
 impl SessionContext<'_> {
-    fn namespace(&self, name: &ChannelName) -> Option<&Namespace> {
-        self.namespaces.resolve(name).map(|(namespace, _)| namespace)
+    /// The channel with its rules.
+    fn resolve(&self, name: ChannelName) -> Result<ResolvedChannel, ErrorCode> {
+        self.namespaces.resolve(name).ok_or(ErrorCode::UnknownChannel)
     }
 
     pub(super) fn channel(&self, name: &ChannelName) -> Option<ChannelId> {
@@ -146,14 +147,14 @@ fn check_subscribe(
     context: &SessionContext<'_>,
 ) -> Result<SubscribeParams, CommandError> {
     let channel = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
-    let namespace = context.namespace(&channel).ok_or(ErrorCode::UnknownChannel)?;
+    let channel = context.resolve(channel)?;
     check_options(request)?;
     if !request.token.is_empty() {
         return Err(CommandError::Token);
     }
-    Authorizer::subscribe(Identity::Anonymous, namespace.subscribe).map_err(ErrorCode::from)?;
+    Authorizer::subscribe(Identity::Anonymous, channel.rules.namespace.subscribe).map_err(ErrorCode::from)?;
     let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
-    Ok(SubscribeParams { channel, since, replay_last: namespace.replay_last })
+    Ok(SubscribeParams { channel, since })
 }
 
 fn publish(
@@ -172,7 +173,7 @@ fn check_publish(
     request: &PublishRequest,
     subscribed: bool,
     context: &SessionContext<'_>,
-) -> Result<ChannelName, ErrorCode> {
+) -> Result<ResolvedChannel, ErrorCode> {
     let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
     match request.kind {
         0 if !request.data.is_empty() => {}
@@ -180,12 +181,12 @@ fn check_publish(
         1 => return Err(ErrorCode::PermissionDenied),
         _ => return Err(ErrorCode::BadRequest),
     }
-    let access = context.namespace(&name).ok_or(ErrorCode::UnknownChannel)?.publish;
-    Authorizer::publish(Identity::Anonymous, access, subscribed)?;
+    let channel = context.resolve(name)?;
+    Authorizer::publish(Identity::Anonymous, channel.rules.namespace.publish, subscribed)?;
     if request.data.len() > context.publication_bytes {
         return Err(ErrorCode::LimitExceeded);
     }
-    Ok(name)
+    Ok(channel)
 }
 
 fn history(
@@ -194,11 +195,11 @@ fn history(
     context: &SessionContext<'_>,
 ) -> Result<SessionAction, ErrorCode> {
     let channel = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
-    let namespace = context.namespace(&channel).ok_or(ErrorCode::UnknownChannel)?;
-    if namespace.history.size == 0 {
+    let channel = context.resolve(channel)?;
+    if !channel.rules.has_history() {
         return Err(ErrorCode::NotAvailable);
     }
-    Authorizer::history(Identity::Anonymous, context.is_subscribed(&channel))?;
+    Authorizer::history(Identity::Anonymous, context.is_subscribed(&channel.name))?;
     let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
     let query =
         HistoryQuery::new(since, request.limit, context.limits.recovery_publications, request.reverse);

@@ -2,24 +2,24 @@
 //!
 //! Owns the rule that a channel that is needed again is not detached.
 
-use earshot_protocol::ChannelName;
 use tokio::sync::mpsc;
 
 use super::channels::Channels;
 use crate::node::messages::NodeRequest;
+use crate::node::namespace::ResolvedChannel;
 
 #[derive(Debug, Default)]
 pub(super) struct DetachQueue(Vec<PendingDetach>);
 
 #[derive(Debug)]
 struct PendingDetach {
-    channel: ChannelName,
+    channel: ResolvedChannel,
     shared: bool,
 }
 
 impl DetachQueue {
     /// Adds a channel. `shared`: clients of several addresses have subscribed to it.
-    pub(super) fn push(&mut self, channel: ChannelName, shared: bool) {
+    pub(super) fn push(&mut self, channel: ResolvedChannel, shared: bool) {
         self.0.push(PendingDetach { channel, shared });
     }
 
@@ -27,7 +27,7 @@ impl DetachQueue {
     pub(super) fn send(&mut self, channels: &Channels, node_requests: &mpsc::Sender<NodeRequest>) {
         while let Some(PendingDetach { channel, shared }) = self.0.pop() {
             // A connection needs the channel again: a detach after the new attach request would remove it.
-            if channels.find(&channel).is_some() {
+            if channels.find(&channel.name).is_some() {
                 continue;
             }
             if let Err(error) = node_requests.try_send(NodeRequest::Detach { channel, shared }) {

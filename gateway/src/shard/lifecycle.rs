@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use earshot_protocol::{ChannelName, Disconnect};
+use earshot_protocol::Disconnect;
 use mio::{Interest, Token};
 
 use super::channels::ConnectionId;
@@ -18,6 +18,7 @@ use super::sink::Sink;
 use super::sse_stream::SseStream;
 use super::timer_wheel::Tick;
 use super::{NewConnection, NewConnectionKind, REJECTED_CLOSE_TIMEOUT, ShardCommand, websocket_frames};
+use crate::node::namespace::ResolvedChannel;
 
 impl Shard {
     pub(super) fn on_command(&mut self, order: ShardCommand) {
@@ -195,7 +196,7 @@ impl Shard {
 
 enum Opened {
     WebSocket(Option<Disconnect>),
-    Sse(Vec<ChannelName>, Option<Disconnect>),
+    Sse(Vec<ResolvedChannel>, Option<Disconnect>),
 }
 
 fn open(kind: NewConnectionKind, max_age_at: Option<Tick>) -> (ConnectionKind, Opened) {

@@ -16,6 +16,7 @@ mod client;
 mod closing;
 mod gateway;
 mod parameters;
+mod resolutions;
 mod simulation;
 mod sse_client;
 mod transport;

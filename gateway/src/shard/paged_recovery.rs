@@ -95,7 +95,7 @@ impl Shard {
             paged.leave_queue();
             return true;
         };
-        let channel = self.channels.get(id).name.clone();
+        let channel = self.channels.get(id).resolved();
         let since = Some(RecoverFrom::position(position));
         let request = RecoveryRequest { since, replay_last: false, page: limit, is_continuation: true };
         if self.node_requests.try_send(NodeRequest::Recover { channel, request, request_id }).is_err() {

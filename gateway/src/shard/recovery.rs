@@ -56,7 +56,7 @@ impl Shard {
                 continue;
             }
             self.last_request = self.last_request.wrapping_add(1);
-            let channel = self.channels.get(pending_subscription.channel).name.clone();
+            let channel = self.channels.get(pending_subscription.channel).resolved();
             let (since, last) = (pending_subscription.since.clone(), pending_subscription.last);
             let request = RecoveryRequest { since, replay_last: last, page, is_continuation: false };
             let request_id = RequestId { connection: key, reply: self.last_request };
@@ -219,8 +219,7 @@ impl Shard {
 
     /// Whether a channel has a history.
     pub(super) fn has_history(&self, id: ChannelId) -> bool {
-        let name = &self.channels.get(id).name;
-        self.node.namespace(name).is_some_and(|namespace| namespace.history.size > 0)
+        self.channels.get(id).rules.has_history()
     }
 
     fn is_subscribed_to(&self, connection_id: ConnectionId, id: ChannelId) -> bool {

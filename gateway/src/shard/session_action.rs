@@ -5,6 +5,7 @@ use earshot_protocol::{ChannelName, ClientInfo, Disconnect, ErrorCode, ReplyBody
 
 use super::pending_subscription::PendingSubscription;
 use crate::node::messages::{HistoryQuery, RecoverFrom};
+use crate::node::namespace::ResolvedChannel;
 
 /// What a session requests from its shard.
 #[derive(Debug)]
@@ -28,9 +29,9 @@ pub(super) enum SessionAction {
     /// Remove a subscription.
     Unsubscribe { id: u32, channel: ChannelName },
     /// Publish.
-    Publish { id: u32, channel: ChannelName, data: Bytes, info: ClientInfo },
+    Publish { id: u32, channel: ResolvedChannel, data: Bytes, info: ClientInfo },
     /// Read a page of history.
-    ReadHistory { id: u32, channel: ChannelName, query: HistoryQuery },
+    ReadHistory { id: u32, channel: ResolvedChannel, query: HistoryQuery },
     /// Reply to the connect command: its subscriptions are ready.
     FinishConnect { id: u32, subscriptions: Vec<PendingSubscription> },
     /// Reply to a subscribe command: its subscription is ready.
@@ -40,11 +41,9 @@ pub(super) enum SessionAction {
 /// A subscription that a client requests.
 #[derive(Debug)]
 pub(super) struct SubscribeParams {
-    pub(super) channel: ChannelName,
+    pub(super) channel: ResolvedChannel,
     /// The position from which the client recovers.
     pub(super) since: Option<RecoverFrom>,
-    /// Replay the newest publication.
-    pub(super) replay_last: bool,
 }
 
 /// The action that replies with an error.

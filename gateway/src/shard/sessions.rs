@@ -201,16 +201,17 @@ impl Shard {
         connection_id: ConnectionId,
         params: SubscribeParams,
     ) -> Result<PendingSubscription, ErrorCode> {
-        let SubscribeParams { channel: name, since, replay_last } = params;
+        let SubscribeParams { channel: resolved, since } = params;
+        let (name, replay_last) = (&resolved.name, resolved.rules.namespace.replay_last);
         let connection = self.connections.get_mut(connection_id as usize).ok_or(ErrorCode::Internal)?;
-        connection.awaiting_resubscribe.retain(|awaiting| *awaiting != name);
-        if self.channels.find(&name).is_some_and(|channel| connection.subscription(channel).is_some()) {
+        connection.awaiting_resubscribe.retain(|awaiting| awaiting != name);
+        if self.channels.find(name).is_some_and(|channel| connection.subscription(channel).is_some()) {
             return Err(ErrorCode::AlreadySubscribed);
         }
         if connection.subscriptions.len() >= self.limits.channels_per_connection {
             return Err(ErrorCode::LimitExceeded);
         }
-        let channel = self.request_subscription(connection_id, name)?;
+        let channel = self.request_subscription(connection_id, resolved)?;
         Ok(PendingSubscription::new(channel, since, replay_last))
     }
 

@@ -201,6 +201,7 @@ fn since(resume: &Resume, tags: &[ChannelTag]) -> Vec<Option<RecoverFrom>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::namespace::fixtures::open_channel;
     use earshot_protocol::{Cursor, Epoch, Payload};
 
     const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -214,7 +215,7 @@ mod tests {
         let mut channels = Channels::default();
         let mut stream = SseStream::new(ping, resume, max_age_at);
         for name in names {
-            let id = channels.insert(ChannelName::parse(name).unwrap(), None, None);
+            let id = channels.insert(open_channel(name), None);
             channels.get_mut(id).position = at(5);
             stream.add_channel(id, false);
         }

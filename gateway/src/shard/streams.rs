@@ -8,13 +8,14 @@ use super::event_loop::Shard;
 use super::sse_stream::{SseAction, SseStream};
 use super::timers::max_jittered;
 use crate::node::messages::ChannelGap;
+use crate::node::namespace::ResolvedChannel;
 
 impl Shard {
     /// Requests the channels of a stream; [`Shard::start_stream_if_ready`] follows when all are attached.
     pub(super) fn open_stream(
         &mut self,
         connection_id: ConnectionId,
-        channels: Vec<ChannelName>,
+        channels: Vec<ResolvedChannel>,
         rejection: Option<Disconnect>,
     ) {
         if let Some(rejection) = rejection {
@@ -23,9 +24,9 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(connection_id as usize) {
             connection.deferred = Some(Box::default());
         }
-        for name in channels {
-            let replay_last = self.node.namespace(&name).is_some_and(|namespace| namespace.replay_last);
-            match self.request_subscription(connection_id, name) {
+        for resolved in channels {
+            let replay_last = resolved.rules.namespace.replay_last;
+            match self.request_subscription(connection_id, resolved) {
                 Ok(channel) => {
                     if let Some(stream) = self.stream(connection_id) {
                         stream.add_channel(channel, replay_last);

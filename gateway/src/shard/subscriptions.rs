@@ -2,34 +2,34 @@
 //!
 //! Owns the rule that a channel is requested once, and detached when no connection needs it.
 
-use earshot_protocol::{ChannelName, ErrorCode};
+use earshot_protocol::ErrorCode;
 
 use super::channels::{ChannelId, ConnectionId, ShardChannel};
 use super::event_loop::Shard;
 use super::subscription::{Status, Subscription};
 use crate::node::creators::attribution_address;
 use crate::node::messages::NodeRequest;
+use crate::node::namespace::ResolvedChannel;
 
 impl Shard {
     /// Adds a subscription: ready if the channel is attached, waiting otherwise.
     pub(super) fn request_subscription(
         &mut self,
         connection_id: ConnectionId,
-        name: ChannelName,
+        resolved: ResolvedChannel,
     ) -> Result<ChannelId, ErrorCode> {
         let peer =
             || self.connections.get(connection_id as usize).and_then(|connection| connection.sink.peer());
-        let id = match self.channels.find(&name) {
+        let id = match self.channels.find(&resolved.name) {
             Some(id) => {
                 self.channels.get_mut(id).share(peer);
                 id
             }
             None => {
                 let from = peer();
-                let ask = NodeRequest::Attach { channel: name.clone(), client_address: from };
+                let ask = NodeRequest::Attach { channel: resolved.clone(), client_address: from };
                 self.node_requests.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
-                let slow = self.node.namespace(&name).and_then(|namespace| namespace.backpressure.clone());
-                self.channels.insert(name, slow, from.and_then(attribution_address))
+                self.channels.insert(resolved, from.and_then(attribution_address))
             }
         };
         let channel = self.channels.get_mut(id);
@@ -88,8 +88,8 @@ impl Shard {
     pub(super) fn release_channel(&mut self, id: ChannelId) {
         let channel = self.channels.get(id);
         if channel.attached && channel.is_unused() {
-            let ShardChannel { name: channel, shared, .. } = self.channels.remove(id);
-            self.detach_queue.push(channel, shared);
+            let ShardChannel { name, rules, shared, .. } = self.channels.remove(id);
+            self.detach_queue.push(ResolvedChannel { name, rules }, shared);
             self.detach_queue.send(&self.channels, &self.node_requests);
         }
     }

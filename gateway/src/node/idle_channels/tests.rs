@@ -3,15 +3,15 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
+use earshot_protocol::ChannelName;
 use proptest::prelude::*;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::node::history::{HistoryBudget, HistoryRules};
+use crate::node::history::HistoryBudget;
 use crate::node::messages::SubscribeError;
+use crate::node::namespace::fixtures::open_channel;
 use crate::node::registry::ChannelLimits;
-
-const NO_HISTORY: HistoryRules = HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 };
 
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(30);
 
@@ -34,19 +34,14 @@ impl TestRegistry {
         Self { registry, unsubscribed: RefCell::default() }
     }
 
-    fn unsubscribe_at_broker(&self) -> impl Fn(&ChannelName) {
-        |name| self.unsubscribed.borrow_mut().push(name.as_str().to_owned())
+    fn unsubscribe_at_broker(&self) -> impl Fn(&Channel) {
+        |channel| self.unsubscribed.borrow_mut().push(channel.name.as_str().to_owned())
     }
 
     /// A shard subscribes to a channel.
     fn subscribe(&self, name: &str, from: Option<IpAddr>) -> Result<(), SubscribeError> {
-        let name = ChannelName::parse(name).unwrap();
-        let channel = self.registry.acquire(
-            &name,
-            (NO_HISTORY, None, &Arc::default()),
-            from,
-            self.unsubscribe_at_broker(),
-        )?;
+        let channel = open_channel(name);
+        let channel = self.registry.acquire(&channel, from, self.unsubscribe_at_broker())?;
         self.registry.commit_attach(&channel, 0, |_| {});
         Ok(())
     }
@@ -71,10 +66,9 @@ fn address(text: &str) -> Option<IpAddr> {
 #[tokio::test(start_paused = true)]
 async fn failed_subscribes_do_not_prolong_the_delay() {
     let test = TestRegistry::new(10, 10);
-    let name = ChannelName::parse("a").unwrap();
+    let resolved = open_channel("a");
     for second in 0..40 {
-        let channel =
-            test.registry.acquire(&name, (NO_HISTORY, None, &Arc::default()), None, |_| {}).unwrap();
+        let channel = test.registry.acquire(&resolved, None, |_| {}).unwrap();
         test.registry.abort_attach(&channel, |_| {});
         assert_eq!(test.registry.channels(), 1);
         tokio::time::advance(Duration::from_secs(1)).await;

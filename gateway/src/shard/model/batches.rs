@@ -20,7 +20,7 @@ fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [
     (parameters.asks, parameters.lane, parameters.client_queue_bytes) = (100, 100, client_queue_bytes);
     (parameters.channels, parameters.last, parameters.slow) = (1, None, vec![slow]);
     let mut gateway = Gateway::new(&parameters);
-    let channels = vec![ChannelName::parse(CHANNEL).unwrap()];
+    let channels = vec![gateway.resolve(ChannelName::parse(CHANNEL).unwrap())];
     let lines = [0; N].map(|_| {
         let (channels, resume) = (channels.clone(), Resume::New);
         Transport::open(

@@ -22,7 +22,7 @@ fn removes_a_stream_that_a_heartbeat_finds_too_slow() {
     (parameters.client_queue_bytes, parameters.asks, parameters.lane) = (150, 100, 100);
     let mut gateway = Gateway::new(&parameters);
     gateway.shards[0].shard.limits.sse_max_age = None;
-    let channels = vec![ChannelName::parse("a").unwrap()];
+    let channels = vec![gateway.resolve(ChannelName::parse("a").unwrap())];
     let kind =
         NewConnectionKind::Sse { channels, named: false, ping: false, resume: Resume::New, rejection: None };
     // Its client never reads.
@@ -81,7 +81,7 @@ fn sends_nothing_after_a_close_that_a_dropped_publication_causes() {
 }
 
 /// A frame of a client, with a mask of zeros.
-fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = 0x80 | u8::try_from(payload.len()).unwrap();
     [&[first, length, 0, 0, 0, 0], payload].concat()
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use earshot_protocol::ChannelName;
 use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
@@ -17,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
 use crate::node::history::HistoryBudget;
 use crate::node::messages::{NodeRequest, NodeResponse};
-use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
+use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces, ResolvedChannel};
 use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::requests::request_queue;
 use crate::node::shard_queue::{ShardReceiver, shard_queue};
@@ -101,7 +102,7 @@ fn namespace(parameters: &Parameters, channel: usize) -> Namespace {
         channels: vec![ChannelPattern { glob, is_exact: false, broker_pattern: None }],
         brokers: Box::new([0]),
         subscribe: Access::Anyone,
-        publish: Access::Nobody,
+        publish: Access::Anyone,
         history: parameters.history,
         log: None,
         when_unavailable: WhenUnavailable::Reject,
@@ -120,6 +121,13 @@ fn backpressure(slow: Slow) -> Option<BackpressurePolicy> {
     };
     let terminal = TerminalStates { key: "/last".to_owned(), values: vec!["true".to_owned()] };
     Some(BackpressurePolicy::Latest { key, terminal: Some(terminal) })
+}
+
+impl Gateway {
+    /// The channel with its rules.
+    pub(super) fn resolve(&self, name: ChannelName) -> ResolvedChannel {
+        self.shards[0].shard.node.resolve(name).unwrap()
+    }
 }
 
 impl ShardSteps {

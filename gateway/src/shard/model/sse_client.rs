@@ -131,7 +131,11 @@ impl SseClient {
         context
             .trace
             .record(|| format!("client {} opens {:?} on shard {shard}: {resume:?}", self.id, self.channels));
-        let channels = self.channels.iter().map(|channel| context.truth.names[*channel].clone()).collect();
+        let channels = self
+            .channels
+            .iter()
+            .map(|channel| context.gateway.resolve(context.truth.names[*channel].clone()))
+            .collect();
         let kind =
             NewConnectionKind::Sse { channels, named: self.named, ping: false, resume, rejection: None };
         self.transport = Some(Transport::open(context.gateway, shard, kind));

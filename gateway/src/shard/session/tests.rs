@@ -12,6 +12,7 @@ use super::*;
 use crate::broker::WhenUnavailable;
 use crate::node::history::HistoryRules;
 use crate::node::messages::PageLimit;
+use crate::node::namespace::fixtures::open_channel;
 use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
 use crate::shard::ShardLimits;
 use crate::shard::channels::Channels;
@@ -69,7 +70,7 @@ impl Fixture {
     /// The shard adds the subscription of a subscribe command.
     fn add_subscription(&mut self, id: u32, name: &str, status: Status) -> ChannelId {
         let position = StreamPosition { epoch: Epoch::from_u64(7), offset: 0 };
-        let channel = self.channels.insert(ChannelName::parse(name).unwrap(), None, None);
+        let channel = self.channels.insert(open_channel(name), None);
         self.channels.get_mut(channel).position = position;
         self.subscriptions.push(Subscription { channel, status, recovered_up_to: None });
         let pending_subscription = PendingSubscription::new(channel, None, false);
