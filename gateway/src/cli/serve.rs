@@ -32,7 +32,7 @@ pub struct Args {
     /// or localhost:8000]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Origin of web pages that may connect, such as https://app.example.com; repeatable [default:
+    /// Origin of web pages that may connect, such as `https://app.example.com`; repeatable [default:
     /// EARSHOT_ALLOWED_ORIGINS, or `allowed_origins` in the file]
     #[arg(long, value_name = "ORIGIN")]
     allowed_origin: Vec<String>,

@@ -22,7 +22,7 @@ pub(super) enum SessionAction {
     RejectToken { id: Option<u32> },
     /// Schedule the next ping.
     SchedulePing,
-    /// Connect the client ([`Session::connect`]) and add its subscriptions.
+    /// Connect the client (`Session::connect`) and add its subscriptions.
     Connect { id: u32, subscriptions: Vec<SubscribeParams> },
     /// Add a subscription.
     Subscribe { id: u32, params: SubscribeParams, reject_unrecovered: bool },
