@@ -70,7 +70,7 @@ impl Shard {
     /// from one publication to the next.
     fn broadcast(&mut self, id: ChannelId, run: &[Arc<Publication>]) {
         let channel = self.channels.get_mut(id);
-        let (recovered_up_to, slow) = (channel.recovered_up_to, channel.slow.clone());
+        let (recovered_up_to, slow) = (channel.recovered_up_to, channel.rules.namespace.backpressure.clone());
         let subscribers = std::mem::take(&mut channel.subscribers);
         let own: Vec<Arc<Publication>>;
         let run = if subscribers.len() >= PRIVATE_ENCODE_MIN_SUBSCRIBERS && self.multi_shard {

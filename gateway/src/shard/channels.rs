@@ -4,12 +4,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, ChannelTag, Epoch, StreamPosition};
 use slab::Slab;
 
-use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::creators::attribution_address;
 use crate::node::namespace::{ChannelRules, ResolvedChannel};
 
@@ -30,8 +28,6 @@ pub(super) struct ShardChannel {
     pub(super) position: StreamPosition,
     /// A position up to which at least one subscriber received everything by a recovery and must not receive it again.
     pub(super) recovered_up_to: Option<StreamPosition>,
-    /// What is dropped for a slow consumer; without a rule, the client is disconnected.
-    pub(super) slow: Option<Arc<BackpressurePolicy>>,
     /// The node has confirmed the channel. Before that, connections wait.
     pub(super) attached: bool,
     /// The address that the channel is attributed to while only clients of this address have subscribed to it.
@@ -68,7 +64,6 @@ impl Channels {
             tag: ChannelTag::of(&name),
             position,
             recovered_up_to: None,
-            slow: rules.namespace.backpressure.clone(),
             rules,
             attached: false,
             creator,

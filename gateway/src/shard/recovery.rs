@@ -243,7 +243,7 @@ impl Shard {
             };
             match item {
                 DeferredEvent::Publication(publication) => {
-                    let slow = self.channels.get(id).slow.clone();
+                    let slow = self.channels.get(id).rules.namespace.backpressure.clone();
                     self.push_publication(connection_id, &publication, slow.as_ref());
                 }
                 DeferredEvent::Gap(gap) => self.notify_gap(connection_id, id, gap),
