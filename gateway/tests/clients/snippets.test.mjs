@@ -88,33 +88,24 @@ scenario("closed by default: with the configuration of the chat, subscribers may
   assert.deepEqual(socket.payloads("chat:1").map(String), [JSON.stringify(OFFER)]);
 });
 
-const eventSource = readme("Client snippets, js 1");
-scenario("Chromium, another origin: EventSource logs publications and gaps", async (stage) => {
-  const redis = await stage.redis();
-  const gateway = await stage.gateway({ redis });
-  const page = await browser(stage, eventSource, gateway);
-  await clientsOf(gateway, "demo");
-  await redis.publish("demo", JSON.stringify(OFFER));
-  await until("the publication", () => page.logged.length > 0);
-  assert.deepEqual(page.logged, [["log", OFFER]]);
-  await redis.kill();
-  await redis.restart();
-  await until("the gap", () => warned(page, "messages were missed:"));
-});
-
 const sdk = readme("Client snippets, js 2");
-scenario("Chromium, another origin: the SDK logs publications, and what was missed", async (stage) => {
-  const redis = await stage.redis();
-  const gateway = await stage.gateway({ redis });
-  const page = await browser(stage, sdk, gateway);
-  await clientsOf(gateway, "demo");
-  await redis.publish("demo", JSON.stringify(OFFER));
-  await until("the publication", () => page.logged.length > 0);
-  assert.deepEqual(page.logged, [["log", OFFER]]);
-  await redis.kill();
-  await redis.restart();
-  await until("the notice", () => warned(page, "messages were missed"));
-});
+for (const [name, snippet, warning] of [
+  ["EventSource logs publications and gaps", readme("Client snippets, js 1"), "messages were missed:"],
+  ["the SDK logs publications, and what was missed", sdk, "messages were missed"],
+]) {
+  scenario(`Chromium, another origin: ${name}`, async (stage) => {
+    const redis = await stage.redis();
+    const gateway = await stage.gateway({ redis });
+    const page = await browser(stage, snippet, gateway);
+    await clientsOf(gateway, "demo");
+    await redis.publish("demo", JSON.stringify(OFFER));
+    await until("the publication", () => page.logged.length > 0);
+    assert.deepEqual(page.logged, [["log", OFFER]]);
+    await redis.kill();
+    await redis.restart();
+    await until("the notice of the gap", () => warned(page, warning));
+  });
+}
 
 scenario("Node: the SDK with the ws package as its second argument, as the README says", async (stage) => {
   const gateway = await stage.gateway();
