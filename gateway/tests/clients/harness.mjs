@@ -265,11 +265,14 @@ function environment(redis) {
 
 let nextPort = process.pid % 8000;
 
-/** A port without a listener, below the kernel's range of ephemeral ports. */
+/**
+ * A port without a listener, below the kernel's range of ephemeral ports and above 10080, the last port that `fetch` and
+ * browsers refuse to connect to (Fetch Standard, "bad port").
+ */
 export async function freePort() {
   for (;;) {
     nextPort = (nextPort + 1) % 8000;
-    const port = 10_000 + nextPort;
+    const port = 11_000 + nextPort;
     const server = createServer().listen(port, "127.0.0.1");
     const free = await new Promise((done) => server.once("listening", () => done(true)).once("error", () => done(false)));
     if (!free) continue;
