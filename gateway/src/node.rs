@@ -10,13 +10,15 @@
 //! - `ingest`: messages of the broker enter here.
 //! - `log_follower`, `catch_up`, `log_reader`: channels whose sequence is a log in Redis.
 //! - `idle_channels`: the delayed unsubscribe; `creators`: the client addresses that created channels.
-//! - [`namespace`]: the rules of a channel, by its name; [`backpressure_policy`]: what is dropped for slow clients.
+//! - [`namespace`]: the rules of a channel, by its name; [`channel_source`]: where its publications come from;
+//!   [`backpressure_policy`]: what is dropped for slow clients.
 //! - `publishing`: publications of clients and of the API; `idempotency`: their results by idempotency key.
 //! - [`publication`]: one message with its position; subscribers share its encodings.
 
 pub mod backpressure_policy;
 mod catch_up;
 pub mod channel;
+pub mod channel_source;
 pub(crate) mod creators;
 mod error_code;
 pub mod history;
@@ -253,7 +255,7 @@ impl Node {
     /// A page of a channel's history; `None` when the channel is not known on this node.
     pub async fn history(&self, resolved: &ResolvedChannel, page: &HistoryQuery) -> Option<HistoryResponse> {
         let (binding, channel) = (self.binding(resolved), &resolved.name);
-        if let (Some(log), None) = (&resolved.rules.namespace.log, binding.registry.find(channel)) {
+        if let (Some(log), None) = (resolved.rules.namespace.source.log(), binding.registry.find(channel)) {
             return binding.log_reader().read_page(log, channel, page).await;
         }
         let everything = RecoverFrom { epoch: RecoveryEpoch::Any, offset: 0 };
@@ -267,7 +269,7 @@ impl Node {
     /// When the log cannot be reached.
     pub async fn clear_history(&self, resolved: &ResolvedChannel) -> Result<(), BrokerError> {
         let (binding, channel) = (self.binding(resolved), &resolved.name);
-        if let Some(log) = &resolved.rules.namespace.log {
+        if let Some(log) = resolved.rules.namespace.source.log() {
             binding.broker.clear_log(log, channel).await?;
         }
         binding.registry.clear_history(channel);

@@ -19,6 +19,7 @@ use crate::ingress::IngressLimits;
 use crate::ingress::activity::DrainTimeouts;
 use crate::ingress::http_server::HttpLimits;
 use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::channel_source::ChannelSource;
 use crate::node::history::HistoryRules;
 use crate::node::namespace::{ChannelPattern, Namespace as NamespaceRules};
 use crate::shard::ShardLimits;
@@ -148,20 +149,25 @@ impl Namespace {
                 ttl: self.history.ttl,
                 bytes: self.history.bytes,
             },
-            log: (self.source == Source::Stream).then(|| {
-                Arc::new(LogConfig {
-                    key_prefix: self.key_prefix.clone(),
-                    channel_hash_tag: self.spread,
-                    sharded: self.sharded_pubsub,
-                    size: self.history.size,
-                    ttl: self.history.ttl,
-                })
-            }),
-            sharded: self.sharded_pubsub,
+            source: self.channel_source(),
             when_unavailable: self.when_redis_down,
             replay_last: self.replay == Replay::Last,
             backpressure: self.backpressure().map(Arc::new),
             counters: Arc::default(),
+        }
+    }
+
+    fn channel_source(&self) -> ChannelSource {
+        match self.source {
+            Source::PubSub if self.sharded_pubsub => ChannelSource::ShardedPubSub,
+            Source::PubSub => ChannelSource::PubSub,
+            Source::Stream => ChannelSource::Stream(Arc::new(LogConfig {
+                key_prefix: self.key_prefix.clone(),
+                channel_hash_tag: self.spread,
+                sharded: self.sharded_pubsub,
+                size: self.history.size,
+                ttl: self.history.ttl,
+            })),
         }
     }
 

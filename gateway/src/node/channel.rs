@@ -55,7 +55,7 @@ pub(super) struct State {
 
 impl Channel {
     pub(super) fn new(name: ChannelName, rules: ChannelRules, attribution: Option<Attribution>) -> Self {
-        let has_log = rules.namespace.log.is_some();
+        let has_log = rules.namespace.source.log().is_some();
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
         let state = State {
             position: if has_log { UNKNOWN_POSITION } else { own },
@@ -78,7 +78,7 @@ impl Channel {
 
     /// The log that defines its sequence, if it has one.
     pub(super) fn log(&self) -> Option<&Arc<LogConfig>> {
-        self.rules.namespace.log.as_ref()
+        self.rules.namespace.source.log()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

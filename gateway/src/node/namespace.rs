@@ -8,9 +8,9 @@ use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
 use super::backpressure_policy::BackpressurePolicy;
+use super::channel_source::ChannelSource;
 use super::history::HistoryRules;
 pub use crate::auth::Access;
-use crate::broker::log::LogConfig;
 use crate::broker::{Topic, WhenUnavailable, broker_index};
 use crate::metrics::NamespaceCounters;
 
@@ -47,12 +47,10 @@ pub struct Namespace {
     pub subscribe: Access,
     /// Which clients may publish.
     pub publish: Access,
-    /// Its channels use sharded pub/sub.
-    pub sharded: bool,
+    /// Where the publications of its channels come from.
+    pub source: ChannelSource,
     /// The bounds of the history of its channels.
     pub history: HistoryRules,
-    /// The log of its channels; without one, each node assigns positions itself.
-    pub log: Option<Arc<LogConfig>>,
     /// What happens while the broker is unavailable.
     pub when_unavailable: WhenUnavailable,
     /// A new subscriber immediately receives the newest publication.
@@ -87,7 +85,7 @@ impl ChannelRules {
     pub(super) fn topic(&self, name: &ChannelName) -> Topic {
         match &self.broker_pattern {
             Some(pattern) => Topic::Pattern(Arc::clone(pattern)),
-            None if self.namespace.sharded => Topic::Sharded(name.clone()),
+            None if self.namespace.source.is_sharded() => Topic::Sharded(name.clone()),
             None => Topic::Channel(name.clone()),
         }
     }
@@ -197,9 +195,8 @@ pub(crate) mod fixtures {
             brokers: Box::new([0]),
             subscribe: Access::Anyone,
             publish: Access::Nobody,
-            sharded: false,
+            source: ChannelSource::PubSub,
             history: HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 },
-            log: None,
             when_unavailable: WhenUnavailable::Reject,
             replay_last: false,
             backpressure: None,

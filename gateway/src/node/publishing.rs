@@ -10,6 +10,7 @@ use earshot_protocol::ChannelName;
 use futures::future::Either;
 use tokio::task::JoinError;
 
+use super::channel_source::ChannelSource;
 use super::messages::{PublishError, Published};
 use super::namespace::{Namespace, ResolvedChannel};
 use super::{BrokerBinding, Node};
@@ -34,15 +35,18 @@ impl Node {
         let taken = if data.len() + options.attributes.tag_bytes() > self.publication_bytes {
             Err(PublishError::TooLarge { limit: self.publication_bytes })
         } else {
-            match &namespace.log {
-                Some(log) => {
+            match &namespace.source {
+                ChannelSource::Stream(log) => {
                     let seen = registry.find(channel).and_then(|channel| channel.logged_position());
                     Ok(Either::Left(broker.append(log, channel, data, options, seen)))
                 }
-                None if !options.attributes.tags().is_empty() && !broker.supports_attributes() => {
-                    Err(PublishError::TagsUnsupported)
+                ChannelSource::PubSub | ChannelSource::ShardedPubSub => {
+                    if !options.attributes.tags().is_empty() && !broker.supports_attributes() {
+                        Err(PublishError::TagsUnsupported)
+                    } else {
+                        Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, options)))
+                    }
                 }
-                None => Ok(Either::Right(self.publish_plain(broker, namespace, channel, data, options))),
             }
         };
         async move {
@@ -74,7 +78,7 @@ impl Node {
         data: Bytes,
         options: AppendOptions,
     ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
-        let (sharded, when_unavailable) = (namespace.sharded, namespace.when_unavailable);
+        let (sharded, when_unavailable) = (namespace.source.is_sharded(), namespace.when_unavailable);
         let AppendOptions { attributes, idempotency_key } = options;
         let publish = move |broker: &Broker, channel: &ChannelName| match sharded {
             true => Either::Left(broker.publish_sharded(channel, data, when_unavailable)),

@@ -16,6 +16,7 @@ use crate::admission::Permit;
 use crate::broker::{Broker, BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::node::channel_source::ChannelSource;
 use crate::node::history::{HistoryBudget, HistoryRules};
 use crate::node::messages::NodeRequest;
 use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
@@ -173,9 +174,8 @@ fn node(
         brokers: Box::new([0]),
         subscribe: Access::Anyone,
         publish: Access::Nobody,
-        sharded: false,
+        source: ChannelSource::PubSub,
         history: HistoryRules { size: 64, ttl: NEVER, bytes: UNLIMITED },
-        log: None,
         when_unavailable: WhenUnavailable::Reject,
         replay_last: false,
         backpressure: None,

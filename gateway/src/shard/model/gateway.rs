@@ -16,6 +16,7 @@ use crate::broker::{Broker, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
+use crate::node::channel_source::ChannelSource;
 use crate::node::history::HistoryBudget;
 use crate::node::messages::{NodeRequest, NodeResponse};
 use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces, ResolvedChannel};
@@ -97,14 +98,13 @@ impl Gateway {
 fn namespace(parameters: &Parameters, channel: usize) -> Namespace {
     let glob = WildMatch::new(parameters.name(channel));
     Namespace {
-        sharded: false,
+        source: ChannelSource::PubSub,
         name: String::new(),
         channels: vec![ChannelPattern { glob, is_exact: false, broker_pattern: None }],
         brokers: Box::new([0]),
         subscribe: Access::Anyone,
         publish: Access::Anyone,
         history: parameters.history,
-        log: None,
         when_unavailable: WhenUnavailable::Reject,
         replay_last: parameters.delivers_last(channel),
         backpressure: backpressure(parameters.slow[channel]).map(Arc::new),

@@ -10,6 +10,7 @@ use wildmatch::WildMatch;
 
 use super::*;
 use crate::broker::WhenUnavailable;
+use crate::node::channel_source::ChannelSource;
 use crate::node::history::HistoryRules;
 use crate::node::messages::PageLimit;
 use crate::node::namespace::fixtures::open_channel;
@@ -93,9 +94,8 @@ fn namespace(pattern: &str, subscribe: Access, publish: Access) -> Namespace {
         brokers: Box::new([0]),
         subscribe,
         publish,
-        sharded: false,
+        source: ChannelSource::PubSub,
         history: HistoryRules { size: 10, ttl: HOUR, bytes: 1000 },
-        log: None,
         when_unavailable: WhenUnavailable::Reject,
         replay_last: false,
         backpressure: None,
