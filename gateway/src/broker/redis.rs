@@ -8,11 +8,11 @@
 //! - `settings`: the server, timeouts, bounds.
 //! - `subscription_table`: desired and active topics. `subscribe_commands`: subscriptions in chunks.
 //! - `receive_queue`, `pattern_dedup`: the bounded queue from a connection to the handler.
-//! - `subscriber_link`, `subscriber_connection`, `link_target`: the subscriber link, one of its connections, its
-//!   server.
+//! - `subscriber_task`, `subscriber_link`, `subscriber_connection`, `link_target`: the task of the subscriber link, its
+//!   parts, one of its connections, its server. `desired_subscriptions`: what its callers subscribe to.
 //! - `command_queue`, `command_link`: the queue of commands, and the command link.
 //! - `local_fallback`: delivery within this node while Redis is unavailable.
-//! - `cluster`: the same over several servers.
+//! - `cluster`: the same over several servers. `sharded_links`: the subscriber links of sharded channels.
 //! - `log`, `scripts`: logs of channels, and the scripts that keep them.
 //! - `probe`, `probe_tracker`, `prober`, `ping`: whether a link receives; `status`: what is reported about it.
 //! - `error_reply`: the meaning of an error reply.
@@ -26,14 +26,15 @@ use redis::Value;
 
 use self::cluster::Cluster;
 use self::cluster::command_link::ClusterCommandLink;
-use self::cluster::sharded_links::ShardedLinks;
 use self::command_link::CommandLink;
 use self::command_queue::{CommandReply, CommandSender, RedisRequest};
+use self::desired_subscriptions::DesiredSubscriptions;
 use self::link_target::LinkTarget;
 use self::local_fallback::LocalFallback;
 use self::scripts::ScriptCall;
+use self::sharded_links::ShardedLinks;
 use self::status::LinkState;
-use self::subscriber_link::{DesiredSubscriptions, SubscriberLink};
+use self::subscriber_link::SubscriberLink;
 use super::log::{AppendOptions, LogConfig, LogPage};
 use super::{BrokerError, BrokerEventHandler, DeliveryScope, LinkStatus, Topic, WhenUnavailable};
 use crate::drain::Drain;
@@ -44,6 +45,7 @@ pub mod bench;
 mod cluster;
 mod command_link;
 mod command_queue;
+mod desired_subscriptions;
 mod error_reply;
 mod link_target;
 mod local_fallback;
@@ -56,10 +58,12 @@ mod prober;
 mod receive_queue;
 mod scripts;
 mod settings;
+mod sharded_links;
 mod status;
 mod subscribe_commands;
 mod subscriber_connection;
 mod subscriber_link;
+mod subscriber_task;
 mod subscription_table;
 #[cfg(test)]
 mod tests;
@@ -104,7 +108,7 @@ impl RedisBroker {
         let mut shards = None;
         if let Some(cluster) = Cluster::new(&settings) {
             let any_node = subscriber(LinkTarget::AnyNode(cluster.clone()), handler.clone(), true);
-            drain.spawn(any_node.run(drain.clone()));
+            drain.spawn(subscriber_task::run(any_node, drain.clone()));
             let link = ClusterCommandLink::new(&settings, &cluster, &commands, command_queue);
             drain.spawn(link.run(drain.clone()));
             let links = ShardedLinks::new(
@@ -118,9 +122,8 @@ impl RedisBroker {
             shards = Some(links);
             drain.spawn(cluster.run(drain.clone()));
         } else {
-            drain.spawn(
-                subscriber(LinkTarget::Server(Box::new(subscribe_dialer)), handler, false).run(drain.clone()),
-            );
+            let server = subscriber(LinkTarget::Server(Box::new(subscribe_dialer)), handler, false);
+            drain.spawn(subscriber_task::run(server, drain.clone()));
             let link = CommandLink {
                 settings: settings.clone(),
                 dialer: command_dialer,

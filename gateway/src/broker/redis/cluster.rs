@@ -4,7 +4,7 @@
 //! never publish or receive a message.
 //!
 //! - `bus`: whether a node receives from the others.
-//! - `sharded_links`, `sharded_connection`, `sharded_prober`: the links to the nodes that carry sharded channels.
+//! - `sharded_connection`, `sharded_prober`: a connection to a node that carries sharded channels.
 //! - `node_pool`, `slot_queue`, `command_link`: commands, in order for each slot.
 
 use std::fmt;
@@ -24,7 +24,6 @@ pub(super) mod bus;
 pub(super) mod command_link;
 mod node_pool;
 pub(super) mod sharded_connection;
-pub(super) mod sharded_links;
 pub(super) mod sharded_prober;
 pub(super) mod slot_queue;
 

@@ -155,6 +155,15 @@ impl QueuedCommand {
         matches!(self.request, Publish { allow_local: true, .. } | PublishSharded { allow_local: true, .. })
     }
 
+    /// Delivers the publication within this node, and answers the caller.
+    pub(super) fn deliver_local(self, fallback: &LocalFallback) {
+        use RedisRequest::{Publish, PublishSharded};
+        if let Publish { channel, data, .. } | PublishSharded { channel, data, .. } = &self.request {
+            fallback.deliver(channel, data.clone());
+        }
+        self.answer(Ok(CommandReply::DeliveredLocally));
+    }
+
     /// Whether the deadline has passed.
     pub(super) fn is_expired(&self) -> bool {
         self.deadline <= Instant::now()
@@ -288,7 +297,7 @@ impl CommandQueue {
         let Some(queued) = queued else { return };
         let is_next = !self.offline.iter().any(QueuedCommand::allows_local);
         if queued.allows_local() && is_next && self.fallback.is_active() {
-            return self.fallback.deliver_local(queued);
+            return queued.deliver_local(&self.fallback);
         }
         self.offline.push_back(queued);
     }
@@ -299,7 +308,7 @@ impl CommandQueue {
             if queued.is_expired() {
                 queued.answer(Err(unavailable("Redis could not be reached in time")));
             } else if is_active && queued.allows_local() {
-                self.fallback.deliver_local(queued);
+                queued.deliver_local(&self.fallback);
             } else {
                 self.offline.push_back(queued);
             }

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use earshot_protocol::ChannelName;
 use tokio::time::Instant;
 
-use super::command_queue::{CommandReply, QueuedCommand, RedisRequest};
 use super::status::LinkState;
 use crate::broker::{BrokerEventHandler, BrokerMessage};
 
@@ -35,12 +36,8 @@ impl LocalFallback {
     }
 
     /// Delivers a publication to the clients of this node.
-    pub(super) fn deliver_local(&self, queued: QueuedCommand) {
-        use RedisRequest::{Publish, PublishSharded};
-        if let Publish { channel, data, .. } | PublishSharded { channel, data, .. } = &queued.request {
-            self.handler.on_local_publish(BrokerMessage { channel: channel.to_string(), data: data.clone() });
-        }
-        queued.answer(Ok(CommandReply::DeliveredLocally));
+    pub(super) fn deliver(&self, channel: &ChannelName, data: Bytes) {
+        self.handler.on_local_publish(BrokerMessage { channel: channel.to_string(), data });
     }
 }
 

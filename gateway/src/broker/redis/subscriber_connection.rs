@@ -1,4 +1,4 @@
-//! One connection of the subscriber link, from its first subscription until it fails.
+//! One connection of a subscriber link, from its first subscription until it fails.
 //!
 //! Owns the order of the events of this connection. Must never wait for a single event: messages, confirmations,
 //! subscriptions and PING are awaited together.

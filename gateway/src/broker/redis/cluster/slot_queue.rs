@@ -89,7 +89,7 @@ impl SlotQueue {
         let before = self.queue.len();
         for queued in std::mem::take(&mut self.queue) {
             if queued.allows_local() && !queued.is_expired() {
-                fallback.deliver_local(queued);
+                queued.deliver_local(fallback);
             } else {
                 self.queue.push_back(queued);
             }

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::super::command_queue::CommandSender;
-use super::super::link_target::LinkTarget;
-use super::super::settings::RedisSettings;
-use super::super::status::LinkState;
-use super::super::subscriber_link::{DesiredSubscriptions, SubscriberLink};
-use super::super::subscription_table::{Confirmation, MigratingTopic};
-use super::Cluster;
+use super::cluster::Cluster;
+use super::command_queue::CommandSender;
+use super::desired_subscriptions::DesiredSubscriptions;
+use super::link_target::LinkTarget;
+use super::settings::RedisSettings;
+use super::status::LinkState;
+use super::subscriber_link::SubscriberLink;
+use super::subscriber_task;
+use super::subscription_table::{Confirmation, MigratingTopic};
 use crate::broker::{BrokerEventHandler, LinkStatus, ProbeState, Topic};
 use crate::drain::Drain;
 use earshot_redis_link::NodeAddress;
@@ -31,7 +33,7 @@ const LINK_NAME: &str = "sharded";
 const PLACEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The links to the nodes that carry sharded channels.
-pub(in crate::broker::redis) struct ShardedLinks {
+pub(super) struct ShardedLinks {
     settings: Arc<RedisSettings>,
     cluster: Arc<Cluster>,
     probe_publisher: ProbePublisher,
@@ -52,7 +54,7 @@ struct Links {
 }
 
 impl ShardedLinks {
-    pub(in crate::broker::redis) fn new(
+    pub(super) fn new(
         settings: &Arc<RedisSettings>,
         cluster: &Arc<Cluster>,
         probe_publisher: ProbePublisher,
@@ -69,7 +71,7 @@ impl ShardedLinks {
     }
 
     /// Places subscriptions after each read of the topology, until the gateway stops.
-    pub(in crate::broker::redis) async fn run(self: Arc<Self>, drain: Drain) {
+    pub(super) async fn run(self: Arc<Self>, drain: Drain) {
         let mut readings = self.cluster.updates();
         let follow = async {
             while readings.changed().await.is_ok() {
@@ -86,10 +88,7 @@ impl ShardedLinks {
     }
 
     /// Subscribes to a channel. Returns `None` when it is active already.
-    pub(in crate::broker::redis) fn subscribe(
-        &self,
-        topic: &Topic,
-    ) -> Option<oneshot::Receiver<Confirmation>> {
+    pub(super) fn subscribe(&self, topic: &Topic) -> Option<oneshot::Receiver<Confirmation>> {
         let mut links = self.links();
         let subscriptions =
             links.of(topic).unwrap_or_else(|| self.link_for(&mut links, topic, &self.cluster.topology()));
@@ -98,7 +97,7 @@ impl ShardedLinks {
 
     /// Resolves when the node of a channel has been down for so long that the channel is not waited for: see
     /// [`DesiredSubscriptions::wait_for_fallback`].
-    pub(in crate::broker::redis) async fn wait_for_fallback(&self, topic: &Topic) {
+    pub(super) async fn wait_for_fallback(&self, topic: &Topic) {
         loop {
             let subscriptions = self.links().of(topic);
             if let Some(subscriptions) = subscriptions
@@ -114,14 +113,14 @@ impl ShardedLinks {
     }
 
     /// Unsubscribes from a channel.
-    pub(in crate::broker::redis) fn unsubscribe(&self, topic: &Topic) {
+    pub(super) fn unsubscribe(&self, topic: &Topic) {
         if let Some(subscriptions) = self.links().of(topic) {
             subscriptions.unsubscribe(topic);
         }
     }
 
     /// The status of the links together; `None` without links.
-    pub(in crate::broker::redis) fn status(&self) -> Option<LinkStatus> {
+    pub(super) fn status(&self) -> Option<LinkStatus> {
         let links = self.links();
         let unplaced = links.unplaced.status();
         if links.nodes.is_empty() && unplaced.desired == 0 {
@@ -184,7 +183,7 @@ impl ShardedLinks {
             commands: Arc::clone(&self.probe_publisher.1),
             is_partial: true,
         };
-        self.drain.spawn(subscriber.run(self.drain.clone()));
+        self.drain.spawn(subscriber_task::run(subscriber, self.drain.clone()));
         subscriptions
     }
 
