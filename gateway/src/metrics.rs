@@ -205,6 +205,15 @@ pub struct Metrics {
     process: ProcessStart,
 }
 
+impl ControlCounters {
+    /// Counts gaps of one of [`GAP_REASONS`].
+    pub fn count_gaps(&self, reason: &str, channels: usize) {
+        if let Some(index) = GAP_REASONS.iter().position(|known| *known == reason) {
+            self.gaps[index].add(channels as u64);
+        }
+    }
+}
+
 impl Metrics {
     /// Counters for this number of shards.
     pub fn new(shards: usize) -> Arc<Self> {

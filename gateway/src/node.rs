@@ -6,27 +6,33 @@
 //!
 //! - [`messages`]: requests, responses and events between the node and its shards.
 //! - [`shard_queue`]: the bounded queue to a shard; [`requests`]: the bounded queue of its requests.
-//! - [`registry`]: the channels of one broker; [`channel`]: one of them; [`history`]: its newest publications.
+//! - [`registry`]: the channels of one broker; `attachments`: attaching shards to them; [`channel`]: one of them;
+//!   [`history`], [`history_rules`]: its newest publications, and their bounds.
 //! - `ingest`: messages of the broker enter here.
-//! - `log_follower`, `catch_up`, `log_reader`: channels whose sequence is a log in Redis.
-//! - `idle_channels`: the delayed unsubscribe; `creators`: the client addresses that created channels.
+//! - `log_sequence`, `log_follower`, `log_reader`, `catch_up`, `catch_up_queue`: channels whose sequence is a log.
+//! - `idle_channels`, `idle_queue`: the delayed unsubscribe; `creators`: the client addresses that created channels.
 //! - [`namespace`]: the rules of a channel, by its name; [`channel_source`]: where its publications come from;
 //!   [`backpressure_policy`]: what is dropped for slow clients.
 //! - `publishing`: publications of clients and of the API; `idempotency`: their results by idempotency key.
 //! - [`publication`]: one message with its position; subscribers share its encodings.
 
+mod attachments;
 pub mod backpressure_policy;
 mod catch_up;
+mod catch_up_queue;
 pub mod channel;
 pub mod channel_source;
 pub(crate) mod creators;
 mod error_code;
 pub mod history;
+pub mod history_rules;
 pub mod idempotency;
 mod idle_channels;
+mod idle_queue;
 mod ingest;
 mod log_follower;
 mod log_reader;
+mod log_sequence;
 pub mod messages;
 pub mod namespace;
 pub mod publication;

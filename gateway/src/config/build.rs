@@ -20,7 +20,7 @@ use crate::ingress::activity::DrainTimeouts;
 use crate::ingress::http_server::HttpLimits;
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::channel_source::ChannelSource;
-use crate::node::history::HistoryRules;
+use crate::node::history_rules::HistoryRules;
 use crate::node::namespace::{ChannelPattern, Namespace as NamespaceRules};
 use crate::shard::ShardLimits;
 

@@ -1,51 +1,18 @@
 //! Reading the logs of channels, after a gap and for a recovery.
 //!
-//! Owns the queue of channels whose log must be read, each at most once, and the effect of a page of a log on a
-//! channel. Must never read a log itself: [`super::log_reader`] does.
+//! Owns the effect of a page of a log on a channel. Must never read a log itself: [`super::log_reader`] does.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use earshot_protocol::{Payload, StreamPosition};
-use tokio::sync::Notify;
 
 use super::channel::Channel;
 use super::history::{HistoryBudget, Unrecoverable};
-use super::ingest::count_gaps;
-use super::log_follower::CatchUp;
+use super::log_sequence::CatchUp;
 use super::messages::{RecoverFrom, RecoveryEpoch};
 use super::publication::Publication;
 use super::registry::ChannelRegistry;
 use crate::broker::log::LogPage;
-
-/// Channels whose log must be read; each at most once.
-#[derive(Debug, Default)]
-pub(super) struct CatchUpQueue {
-    channels: Mutex<VecDeque<Arc<Channel>>>,
-    pushed: Notify,
-}
-
-impl CatchUpQueue {
-    pub(super) fn push(&self, channel: Arc<Channel>) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).push_back(channel);
-        self.pushed.notify_one();
-    }
-
-    /// Waits for channels, and takes up to `max` of them.
-    pub(super) async fn pop(&self, max: usize) -> Vec<Arc<Channel>> {
-        loop {
-            let some: Vec<_> = {
-                let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-                let some = channels.len().min(max);
-                channels.drain(..some).collect()
-            };
-            if !some.is_empty() {
-                return some;
-            }
-            self.pushed.notified().await;
-        }
-    }
-}
 
 impl ChannelRegistry {
     /// Delivers a page of a channel's log that was read from position `from`. Returns `true` when more must be read.
@@ -67,7 +34,7 @@ impl ChannelRegistry {
         let more = catch_up.page(&mut state, page);
         drop(state);
         for cause in catch_up.reported {
-            count_gaps(&self.metrics, cause, 1);
+            self.metrics.control.count_gaps(cause.as_str(), 1);
         }
         more
     }
@@ -129,7 +96,7 @@ impl Channel {
 
     /// Whether the position of a client is ahead of this node.
     pub(super) fn is_client_ahead(&self, since: Option<&RecoverFrom>) -> bool {
-        let mut state = self.state();
+        let state = self.state();
         let top = state.position();
         since.is_some_and(|since| {
             // The log may have begun since this node read it.

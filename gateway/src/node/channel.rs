@@ -9,9 +9,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
 use super::creators::Attribution;
-use super::history::{HistoryBudget, HistoryRules, Ring, Unrecoverable};
+use super::history::{HistoryBudget, Ring, Unrecoverable};
+use super::history_rules::HistoryRules;
 use super::log_follower::{LogFollower, UNKNOWN_POSITION};
-use super::messages::{Recovery, RecoveryRequest};
+use super::messages::{RecoverFrom, Recovery, RecoveryRequest};
 use super::namespace::ChannelRules;
 use super::publication::Publication;
 use crate::broker::Attributes;
@@ -178,6 +179,15 @@ impl State {
     /// The state of following the log, if the channel has one.
     pub(super) fn follower(&mut self) -> Option<&mut LogFollower> {
         self.follower.as_mut()
+    }
+
+    /// Translates a position before the first publication of a log to the present epoch, if nothing can have been lost
+    /// since.
+    pub(super) fn translate(&self, since: &RecoverFrom) -> RecoverFrom {
+        match &self.follower {
+            Some(follower) => follower.translate(self.position.epoch, since),
+            None => since.clone(),
+        }
     }
 
     pub(super) fn shards(&self) -> u128 {

@@ -11,20 +11,10 @@ use std::time::Duration;
 use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 use tokio::time::Instant;
 
+use super::history_rules::HistoryRules;
 use super::messages::{PageLimit, RecoverFrom};
 use super::publication::Publication;
 use crate::broker::Attributes;
-
-/// The bounds of a channel's history (`namespace.history`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryRules {
-    /// Publications; 0 disables the history.
-    pub size: usize,
-    /// Age.
-    pub ttl: Duration,
-    /// Bytes.
-    pub bytes: usize,
-}
 
 /// The bytes in all histories of a node, and their limit (`limits.history_bytes`).
 #[derive(Debug)]

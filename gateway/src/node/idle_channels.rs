@@ -3,13 +3,13 @@
 //! Owns how long an idle channel stays, and which one is evicted earlier. Must never remove a channel while an attach
 //! is in progress.
 
-use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::channel::{Channel, State};
+use super::idle_queue::IdleEntry;
 use super::registry::ChannelRegistry;
 
 /// The longest interval between two scans for due channels.
@@ -20,50 +20,6 @@ const CAPACITY_MIN: usize = 128;
 
 /// Channels that are removed in one turn: a million may be due at once, and other tasks wait for the thread.
 const EXPIRED_PER_TURN_MAX: usize = 1000;
-
-/// An idle channel; the one that is due first comes first.
-#[derive(Debug)]
-pub(super) struct IdleEntry {
-    due: Instant,
-    channel: Arc<Channel>,
-}
-
-impl PartialEq for IdleEntry {
-    fn eq(&self, other: &Self) -> bool {
-        self.due == other.due
-    }
-}
-
-impl Eq for IdleEntry {}
-
-impl PartialOrd for IdleEntry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for IdleEntry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        other.due.cmp(&self.due)
-    }
-}
-
-/// The idle channels by when they are due.
-#[derive(Debug, Default)]
-pub(super) struct IdleQueue(Mutex<BinaryHeap<IdleEntry>>);
-
-impl IdleQueue {
-    /// The next channel that is due.
-    fn next_due(&self, now: Instant) -> Option<Arc<Channel>> {
-        let mut queue = self.lock();
-        let is_over = queue.peek().is_some_and(|first| first.due <= now);
-        is_over.then(|| queue.pop()).flatten().map(|first| first.channel)
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, BinaryHeap<IdleEntry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Why an idle channel is removed before it is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use earshot_protocol::Payload;
 
 use super::channel::{Channel, shards_of};
-use super::log_follower::Ingest;
+use super::log_sequence::Ingest;
 use super::messages::ChannelGap;
 use super::publication::Publication;
 use super::registry::ChannelRegistry;
@@ -21,7 +21,6 @@ use crate::broker::log::{CLEARED_MESSAGE, LoggedMessage};
 use crate::broker::{
     AffectedTopics, Attributes, BrokerEventHandler, BrokerMessage, GapCause, Topic, TopicGap,
 };
-use crate::metrics::{GAP_REASONS, Metrics};
 
 impl BrokerEventHandler for ChannelRegistry {
     fn on_messages(&self, messages: &mut Vec<BrokerMessage>) {
@@ -130,7 +129,7 @@ impl ChannelRegistry {
             if !batch.is_empty()
                 && let Err(full) = shard_queue.send_publications(std::mem::take(batch))
             {
-                count_gaps(&self.metrics, GapCause::QueueFull, full.channels);
+                self.metrics.control.count_gaps(GapCause::QueueFull.as_str(), full.channels);
             }
         }
     }
@@ -155,7 +154,7 @@ impl ChannelRegistry {
                 gaps[shard].push(ChannelGap { channel: channel.name.clone(), cause, position });
             }
         }
-        count_gaps(&self.metrics, cause, channels.len());
+        self.metrics.control.count_gaps(cause.as_str(), channels.len());
         gaps
     }
 
@@ -183,12 +182,5 @@ fn send_gaps(shard_senders: &[ShardSender], gaps: Vec<Vec<ChannelGap>>) {
         if !gaps.is_empty() {
             shard_queue.send_gaps(gaps);
         }
-    }
-}
-
-/// Counts gaps of this cause.
-pub(super) fn count_gaps(metrics: &Metrics, cause: GapCause, channels: usize) {
-    if let Some(index) = GAP_REASONS.iter().position(|name| *name == cause.as_str()) {
-        metrics.control.gaps[index].add(channels as u64);
     }
 }

@@ -1,7 +1,7 @@
 //! Reads the logs of channels: when a channel is opened, after a gap, for a recovery, and for a page of history.
 //!
 //! Owns the order of the reads, and their number in flight. Must never decide what a page means for a channel: see
-//! [`super::catch_up`] and [`super::log_follower`].
+//! [`super::catch_up`] and [`super::log_sequence`].
 
 use std::sync::Arc;
 use std::time::Duration;

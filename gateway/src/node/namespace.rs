@@ -9,7 +9,7 @@ use wildmatch::WildMatch;
 
 use super::backpressure_policy::BackpressurePolicy;
 use super::channel_source::ChannelSource;
-use super::history::HistoryRules;
+use super::history_rules::HistoryRules;
 pub use crate::auth::Access;
 use crate::broker::{Topic, WhenUnavailable, broker_index};
 use crate::metrics::NamespaceCounters;

@@ -1,9 +1,8 @@
-//! The channels of one broker: attach and detach, and recovery from their history.
+//! The channels of one broker, and recovery from their history.
 //!
 //! Owns the map from names to channels. Must never wait, or hold an entry of the map across anything but the lock of
 //! its channel.
 
-use std::net::IpAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -11,16 +10,12 @@ use dashmap::DashMap;
 use earshot_protocol::{ChannelName, Epoch, StreamPosition};
 use tokio::time::Instant;
 
-use super::catch_up::CatchUpQueue;
-use super::channel::{Channel, ShardId};
+use super::catch_up_queue::CatchUpQueue;
+use super::channel::Channel;
 use super::creators::Creators;
 use super::history::{HistoryBudget, Unrecoverable};
-use super::idle_channels::IdleQueue;
-use super::ingest::count_gaps;
-use super::messages::{
-    HistoryError, HistoryPage, HistoryQuery, HistoryResponse, Recovery, RecoveryRequest, SubscribeError,
-};
-use super::namespace::ResolvedChannel;
+use super::idle_queue::IdleQueue;
+use super::messages::{HistoryError, HistoryPage, HistoryQuery, HistoryResponse, Recovery, RecoveryRequest};
 use super::shard_queue::ShardSender;
 use crate::broker::GapCause;
 use crate::metrics::Metrics;
@@ -86,60 +81,6 @@ impl ChannelRegistry {
         self.channels.len()
     }
 
-    /// Returns the channel, and protects it from removal until [`ChannelRegistry::commit_attach`] or
-    /// [`ChannelRegistry::abort_attach`]. A new channel is attributed to the address `from`, until a client of another
-    /// address attaches. At the limit, an idle channel is evicted, with a call to `release`.
-    pub(super) fn acquire(
-        &self,
-        resolved: &ResolvedChannel,
-        from: Option<IpAddr>,
-        release: impl Fn(&Channel),
-    ) -> Result<Arc<Channel>, SubscribeError> {
-        let ResolvedChannel { name, rules } = resolved;
-        if let Some(channel) = self.acquire_existing(name) {
-            let other = channel.state().share_with(from);
-            other.into_iter().for_each(|attribution| self.creators.release(attribution));
-            return Ok(channel);
-        }
-        if !self.make_room(release) {
-            return Err(SubscribeError::TooManyChannels);
-        }
-        // The entry is held until the channel is marked, so that it cannot be removed in between.
-        let entry = self.channels.entry(name.clone()).or_insert_with(|| {
-            let attribution = from.and_then(|address| self.creators.attribute(address));
-            Arc::new(Channel::new(name.clone(), rules.clone(), attribution))
-        });
-        entry.state().pending_attaches += 1;
-        Ok(Arc::clone(&entry))
-    }
-
-    /// Returns the channel if it exists, protected from removal.
-    fn acquire_existing(&self, name: &ChannelName) -> Option<Arc<Channel>> {
-        let channel = self.channels.get(name)?;
-        channel.state().pending_attaches += 1;
-        Some(Arc::clone(&channel))
-    }
-
-    /// Attaches the shard. Calls `announce` with the position, in order with the publications.
-    pub(super) fn commit_attach(
-        &self,
-        channel: &Channel,
-        shard: ShardId,
-        announce: impl FnOnce(StreamPosition),
-    ) {
-        let mut state = channel.state();
-        state.pending_attaches -= 1;
-        state.attach(shard);
-        announce(state.position());
-    }
-
-    /// Ends an attach that has failed.
-    pub(super) fn abort_attach(&self, channel: &Arc<Channel>, release: impl Fn(&Channel)) {
-        let mut state = channel.state();
-        state.pending_attaches -= 1;
-        self.schedule_unsubscribe(channel, state, release);
-    }
-
     /// Recovers what a client has missed. Calls `announce` with the result, in order with the publications.
     pub(super) fn recover(
         &self,
@@ -157,7 +98,7 @@ impl ChannelRegistry {
         match state.recover(&channel, request, max) {
             Ok(recovery) => announce(recovery),
             Err((why, recovery)) => {
-                count_gaps(&self.metrics, why.into(), 1);
+                self.metrics.control.count_gaps(GapCause::from(why).as_str(), 1);
                 announce(recovery);
             }
         }
@@ -208,22 +149,6 @@ impl ChannelRegistry {
                 state.ring().expire(now, channel.history(), &self.budget);
             }
         }
-    }
-
-    /// Detaches a shard. `shared`: clients of several addresses were subscribed.
-    pub(super) fn detach(
-        &self,
-        name: &ChannelName,
-        shard: ShardId,
-        shared: bool,
-        release: impl Fn(&Channel),
-    ) {
-        let Some(channel) = self.find(name) else { return };
-        let mut state = channel.state();
-        state.detach(shard);
-        let attribution = if shared { state.take_attribution() } else { None };
-        self.schedule_unsubscribe(&channel, state, release);
-        attribution.into_iter().for_each(|attribution| self.creators.release(attribution));
     }
 
     /// The channel, if it exists.

@@ -17,7 +17,8 @@ use crate::broker::{Broker, BrokerEventHandler, BrokerMessage, MemoryBroker, Whe
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::channel_source::ChannelSource;
-use crate::node::history::{HistoryBudget, HistoryRules};
+use crate::node::history::HistoryBudget;
+use crate::node::history_rules::HistoryRules;
 use crate::node::messages::NodeRequest;
 use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
 use crate::node::publication::{FrameEncoding, Publication};

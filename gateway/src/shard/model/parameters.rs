@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::node::history::HistoryRules;
+use crate::node::history_rules::HistoryRules;
 use crate::node::messages::PageLimit;
 use crate::node::shard_queue::ShardQueueLimits;
 use crate::shard::ShardLimits;

@@ -11,7 +11,7 @@ use wildmatch::WildMatch;
 use super::*;
 use crate::broker::WhenUnavailable;
 use crate::node::channel_source::ChannelSource;
-use crate::node::history::HistoryRules;
+use crate::node::history_rules::HistoryRules;
 use crate::node::messages::PageLimit;
 use crate::node::namespace::fixtures::open_channel;
 use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
