@@ -218,7 +218,6 @@ impl Shard {
             connection.awaiting_resubscribe.push(gap.channel.clone());
             self.resubscribe_queue.push(key(connection_id, connection.generation), gap.channel);
             self.unsubscribe_from(connection_id, id);
-            self.send_resubscribes();
         } else if connection.send_queue.has_backlog() {
             let now = self.wheel.now();
             connection.send_queue.defer(&self.counters, |backlog| backlog.push_gap(gap, now));

@@ -168,7 +168,9 @@ impl Shard {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while !(self.draining && self.connections.is_empty()) {
-            let more = !self.flush_queue.is_empty() || !self.pending_reads.is_empty();
+            let more = !self.flush_queue.is_empty()
+                || !self.pending_reads.is_empty()
+                || self.resubscribe_queue.is_due();
             let event = tokio::select! {
                 ready = poll.readable_mut() => {
                     let mut ready = ready?;
@@ -200,6 +202,7 @@ impl Shard {
     /// The work at the end of each turn.
     pub(super) fn finish_turn(&mut self) {
         self.read_pending();
+        self.send_resubscribes();
         self.flush_batch();
         self.send_pages();
     }

@@ -26,6 +26,11 @@ impl ResubscribeQueue {
         self.left = RESUBSCRIBES_PER_TICK;
     }
 
+    /// Whether a client can be unsubscribed in this tick.
+    pub(super) fn is_due(&self) -> bool {
+        self.left > 0 && !self.waiting.is_empty()
+    }
+
     /// Adds a client and a channel.
     pub(super) fn push(&mut self, key: u64, channel: ChannelName) {
         self.waiting.push_back((key, channel));

@@ -53,7 +53,6 @@ impl Shard {
         self.detach_queue.send(&self.channels, &self.node_requests);
         self.retry_recoveries();
         self.resubscribe_queue.start_tick();
-        self.send_resubscribes();
         if self.wheel.now().is_multiple_of(HYPER_POLL_TICKS) {
             self.poll_hyper_streams();
         }
