@@ -1,7 +1,8 @@
 //! Brokers: the sources and targets of publications.
 //!
 //! A broker handles channels and payloads, and the positions of its own logs. It must never access a connection, a
-//! subscriber or a position that the node assigns: the [`BrokerEventHandler`] (the node) adds those.
+//! subscriber or a position that the node assigns: the [`BrokerEventHandler`] (the node) adds those. What a client
+//! requests goes through the trait [`Broker`]; publications that arrive go directly to the handler.
 //!
 //! - [`attributes`]: tags and publisher of a publication.
 //! - [`memory`]: within this process.
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
+use futures::future::BoxFuture;
 
 pub mod attributes;
 mod gap;
@@ -150,16 +152,40 @@ pub enum ProbeState {
     Unavailable(String),
 }
 
-/// The broker of one or several namespaces.
-#[derive(Clone, Debug)]
-pub enum Broker {
-    /// Within this process.
-    Memory(Arc<MemoryBroker>),
-    /// One Redis deployment.
-    Redis(Arc<RedisBroker>),
+/// Options of a plain publication.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishOptions {
+    /// Tags and publisher; dropped by a broker that does not support them: see [`Broker::supports_attributes`].
+    pub attributes: Attributes,
+    /// Publishes with sharded pub/sub: see [`Topic::Sharded`].
+    pub sharded: bool,
+    /// What happens while the broker is unavailable.
+    pub when_unavailable: WhenUnavailable,
 }
 
-impl Broker {
+impl PublishOptions {
+    /// Pub/sub without attributes.
+    pub fn new(when_unavailable: WhenUnavailable) -> Self {
+        Self { attributes: Attributes::default(), sharded: false, when_unavailable }
+    }
+}
+
+/// The result of a request to a broker. The request is made by the call: dropping the future does not cancel it.
+pub type BrokerReply<T> = BoxFuture<'static, Result<T, BrokerError>>;
+
+/// The broker of one or several namespaces. Publications that a broker receives go to its [`BrokerEventHandler`].
+///
+/// The methods for logs have implementations for a broker without logs, which reject the request.
+pub trait Broker: fmt::Debug + Send + Sync + 'static {
+    /// What the broker is, as in `/health`: `memory`, `redis`.
+    fn kind(&self) -> &'static str;
+
+    /// Whether publications without a log keep their attributes.
+    fn supports_attributes(&self) -> bool;
+
+    /// The status of each link; empty for a broker without links.
+    fn links(&self) -> Vec<LinkStatus>;
+
     /// Subscribes to a topic. Resolves when the broker has confirmed it: everything published after that moment
     /// reaches the handler. Resolves immediately for a confirmed topic. Dropping the future does not unsubscribe;
     /// [`Broker::unsubscribe`] does.
@@ -170,72 +196,26 @@ impl Broker {
     /// [`BrokerError::Rejected`] when the broker rejects a topic that was never active. With
     /// [`WhenUnavailable::Local`], a broker that has been unavailable for a while is not waited for: the topic counts
     /// as active, with a gap until the broker is back.
-    pub async fn subscribe(
-        &self,
-        topic: &Topic,
+    fn subscribe<'a>(
+        &'a self,
+        topic: &'a Topic,
         when_unavailable: WhenUnavailable,
-    ) -> Result<(), BrokerError> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Redis(broker) => broker.subscribe(topic, when_unavailable).await,
-        }
-    }
-
-    /// Whether publications without a log keep their attributes.
-    pub fn supports_attributes(&self) -> bool {
-        matches!(self, Self::Memory(_))
-    }
+    ) -> BoxFuture<'a, Result<(), BrokerError>>;
 
     /// Unsubscribes from a topic. Takes effect soon, without confirmation.
-    pub fn unsubscribe(&self, topic: &Topic) {
-        match self {
-            Self::Memory(_) => {}
-            Self::Redis(broker) => broker.unsubscribe(topic),
-        }
-    }
+    fn unsubscribe(&self, topic: &Topic);
 
-    /// Publishes one payload unchanged. Redis carries only the payload: `attributes` are dropped, see
-    /// [`Broker::supports_attributes`]. Payloads of one caller are published in the order of its calls: the call takes
+    /// Publishes one payload unchanged. Payloads of one caller are published in the order of its calls: the call takes
     /// the place in the order, before the returned future is first polled.
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub fn publish(
+    fn publish(
         &self,
         channel: &ChannelName,
         data: Bytes,
-        attributes: Attributes,
-        when_unavailable: WhenUnavailable,
-    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
-        use futures::future::Either;
-        match self {
-            Self::Memory(broker) => {
-                broker.publish(channel, data, attributes);
-                Either::Left(std::future::ready(Ok(DeliveryScope::AllNodes)))
-            }
-            Self::Redis(broker) => Either::Right(broker.publish(channel, data, when_unavailable)),
-        }
-    }
-
-    /// As [`Broker::publish`], with sharded pub/sub: see [`Topic::Sharded`].
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub fn publish_sharded(
-        &self,
-        channel: &ChannelName,
-        data: Bytes,
-        when_unavailable: WhenUnavailable,
-    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
-        use futures::future::Either;
-        match self {
-            Self::Memory(broker) => {
-                broker.publish(channel, data, Attributes::default());
-                Either::Left(std::future::ready(Ok(DeliveryScope::AllNodes)))
-            }
-            Self::Redis(broker) => Either::Right(broker.publish_sharded(channel, data, when_unavailable)),
-        }
-    }
+        options: PublishOptions,
+    ) -> BrokerReply<DeliveryScope>;
 
     /// Appends a payload to a log and publishes it as a [`log::LoggedMessage`], in one step. The call takes the place
     /// in the order, also relative to plain publications: see [`Broker::publish`].
@@ -246,30 +226,23 @@ impl Broker {
     /// # Errors
     /// See [`BrokerError`]. After [`BrokerError::Unavailable`] it is unknown whether the payload was published; with
     /// an idempotency key a retry is safe.
-    pub fn append(
+    fn append(
         &self,
-        log: &LogConfig,
-        channel: &ChannelName,
-        data: Bytes,
-        extras: AppendOptions,
-        seen: Option<StreamPosition>,
-    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + use<> {
-        use futures::future::Either;
-        match self {
-            Self::Memory(_) => Either::Left(std::future::ready(Err(no_log()))),
-            Self::Redis(broker) => Either::Right(broker.append(log, channel, data, extras, seen)),
-        }
+        _log: &LogConfig,
+        _channel: &ChannelName,
+        _data: Bytes,
+        _options: AppendOptions,
+        _seen: Option<StreamPosition>,
+    ) -> BrokerReply<StreamPosition> {
+        without_logs()
     }
 
     /// Reads the position of a log. Writes nothing: see [`log::LogOrigin`] for a channel without a log.
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn open_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<LogPage, BrokerError> {
-        match self {
-            Self::Memory(_) => Err(no_log()),
-            Self::Redis(broker) => broker.open_log(log, channel).await,
-        }
+    fn open_log(&self, _log: &LogConfig, _channel: &ChannelName) -> BrokerReply<LogPage> {
+        without_logs()
     }
 
     /// Reads entries after the last delivered position, in order, at most `limit`; see [`LogPage`]. A log that is
@@ -277,73 +250,53 @@ impl Broker {
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn follow_log(
+    fn follow_log(
         &self,
-        log: &LogConfig,
-        channel: &ChannelName,
-        seen: StreamPosition,
-        limit: usize,
-    ) -> Result<LogPage, BrokerError> {
-        match self {
-            Self::Memory(_) => Err(no_log()),
-            Self::Redis(broker) => broker.follow_log(log, channel, seen, limit).await,
-        }
+        _log: &LogConfig,
+        _channel: &ChannelName,
+        _seen: StreamPosition,
+        _limit: usize,
+    ) -> BrokerReply<LogPage> {
+        without_logs()
     }
 
     /// Reads entries after an offset, in order, at most `limit` (0: only the position of the log); see [`LogPage`].
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn read_log(
+    fn read_log(
         &self,
-        log: &LogConfig,
-        channel: &ChannelName,
-        after: u64,
-        limit: usize,
-    ) -> Result<LogPage, BrokerError> {
-        match self {
-            Self::Memory(_) => Err(no_log()),
-            Self::Redis(broker) => broker.read_log(log, channel, after, limit).await,
-        }
+        _log: &LogConfig,
+        _channel: &ChannelName,
+        _after: u64,
+        _limit: usize,
+    ) -> BrokerReply<LogPage> {
+        without_logs()
     }
 
     /// Reads entries before an offset (`None`: from the end), in reverse order, at most `limit`; see [`LogPage`].
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn read_log_back(
+    fn read_log_back(
         &self,
-        log: &LogConfig,
-        channel: &ChannelName,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<LogPage, BrokerError> {
-        match self {
-            Self::Memory(_) => Err(no_log()),
-            Self::Redis(broker) => broker.read_log_back(log, channel, before, limit).await,
-        }
+        _log: &LogConfig,
+        _channel: &ChannelName,
+        _before: Option<u64>,
+        _limit: usize,
+    ) -> BrokerReply<LogPage> {
+        without_logs()
     }
 
     /// Removes the entries of a log; its numbering continues.
     ///
     /// # Errors
     /// See [`BrokerError`].
-    pub async fn clear_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<(), BrokerError> {
-        match self {
-            Self::Memory(_) => Err(no_log()),
-            Self::Redis(broker) => broker.clear_log(log, channel).await,
-        }
-    }
-
-    /// The status of each link; empty for a broker without links.
-    pub fn links(&self) -> Vec<LinkStatus> {
-        match self {
-            Self::Memory(_) => Vec::new(),
-            Self::Redis(broker) => broker.links(),
-        }
+    fn clear_log(&self, _log: &LogConfig, _channel: &ChannelName) -> BrokerReply<()> {
+        without_logs()
     }
 }
 
-fn no_log() -> BrokerError {
-    BrokerError::Rejected("a log requires Redis".to_owned())
+fn without_logs<T: Send + 'static>() -> BrokerReply<T> {
+    Box::pin(std::future::ready(Err(BrokerError::Rejected("this broker has no logs".to_owned()))))
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::admission::{Admission, AdmissionLimits};
 use crate::broker::redis::RedisSettings;
-use crate::broker::{Broker, BrokerEventHandler, MemoryBroker, RedisBroker};
+use crate::broker::{BrokerEventHandler, MemoryBroker, RedisBroker};
 use crate::config::{self, Config};
 use crate::drain::Drain;
 use crate::http::body::BodyLimits;
@@ -199,7 +199,7 @@ fn node(
     if config.namespaces.iter().any(|namespace| namespace.redis.is_none()) {
         let registry = registry();
         let listener: Arc<dyn BrokerEventHandler> = Arc::<ChannelRegistry>::clone(&registry);
-        let broker = Broker::Memory(Arc::new(MemoryBroker::new(listener)));
+        let broker = Arc::new(MemoryBroker::new(listener));
         bindings.push(BrokerBinding { name: "memory".to_owned(), registry, broker, affects_readiness: true });
     }
     let namespaces = config
@@ -254,7 +254,7 @@ fn redis_binding(
 ) -> BrokerBinding {
     let name = settings.instance.name.clone();
     let listener: Arc<dyn BrokerEventHandler> = Arc::<ChannelRegistry>::clone(&registry);
-    let broker = Broker::Redis(RedisBroker::start(settings, listener, drain));
+    let broker = RedisBroker::start(settings, listener, drain);
     BrokerBinding { name, registry, broker, affects_readiness }
 }
 

@@ -5,7 +5,7 @@
 //! - [`api`]: `POST /api/{method}`, compatible with Centrifugo's server API.
 //! - [`body`]: request bodies of the API.
 //! - `console`: the page for trying the gateway out.
-//! - [`health`]: `/health`, `/ready`, `/metrics`; `link_metrics`: the state of the links to Redis in them.
+//! - [`health`]: `/health`, `/ready`, `/metrics`; `link_metrics`: the state of the links to brokers in them.
 //! - [`hyper_streams`]: SSE over HTTP/2, SSE and WebSocket on reused HTTP/1.1 connections.
 
 pub mod api;

@@ -74,12 +74,12 @@ const HISTORY_EXPIRY_INTERVAL: Duration = Duration::from_secs(5);
 /// A broker with its name and its channels.
 #[derive(Debug)]
 pub struct BrokerBinding {
-    /// The name of the Redis instance, or `memory`.
+    /// Its name in the configuration, or `memory`.
     pub name: String,
     /// The channels; receives the messages of the broker.
     pub registry: Arc<ChannelRegistry>,
     /// The broker.
-    pub broker: Broker,
+    pub broker: Arc<dyn Broker>,
     /// Whether the node is not ready while a link of this broker is down.
     pub affects_readiness: bool,
 }
@@ -319,15 +319,5 @@ impl Node {
             .iter()
             .flat_map(|binding| binding.broker.links().into_iter().map(move |link| (binding, link)))
             .collect()
-    }
-
-    /// Whether every link is up.
-    pub fn all_links_up(&self) -> bool {
-        self.links().iter().all(|(_, link)| link.up)
-    }
-
-    /// Whether any broker connects to another process.
-    pub fn has_remote_broker(&self) -> bool {
-        self.bindings.iter().any(|binding| !matches!(binding.broker, Broker::Memory(_)))
     }
 }

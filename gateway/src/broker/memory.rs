@@ -8,8 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use earshot_protocol::ChannelName;
+use futures::future::BoxFuture;
 
-use super::{Attributes, BrokerEventHandler, BrokerMessage};
+use super::{
+    Broker, BrokerError, BrokerEventHandler, BrokerMessage, BrokerReply, DeliveryScope, LinkStatus,
+    PublishOptions, Topic, WhenUnavailable,
+};
 
 /// A broker without a server: each publication goes directly to the handler.
 pub struct MemoryBroker {
@@ -23,11 +27,40 @@ impl MemoryBroker {
     pub fn new(handler: Arc<dyn BrokerEventHandler>) -> Self {
         Self { handler, order: Mutex::default() }
     }
+}
 
-    /// Delivers one payload immediately. The handler must not publish from within its call.
-    pub fn publish(&self, channel: &ChannelName, data: Bytes, attributes: Attributes) {
-        let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        self.handler.on_message(BrokerMessage { channel: channel.as_str().to_owned(), data }, attributes);
+impl Broker for MemoryBroker {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    fn supports_attributes(&self) -> bool {
+        true
+    }
+
+    fn links(&self) -> Vec<LinkStatus> {
+        Vec::new()
+    }
+
+    fn subscribe<'a>(&'a self, _: &'a Topic, _: WhenUnavailable) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn unsubscribe(&self, _: &Topic) {}
+
+    /// Delivers the payload immediately. The handler must not publish from within its call.
+    fn publish(
+        &self,
+        channel: &ChannelName,
+        data: Bytes,
+        options: PublishOptions,
+    ) -> BrokerReply<DeliveryScope> {
+        {
+            let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+            let message = BrokerMessage { channel: channel.as_str().to_owned(), data };
+            self.handler.on_message(message, options.attributes);
+        }
+        Box::pin(std::future::ready(Ok(DeliveryScope::AllNodes)))
     }
 }
 
@@ -39,7 +72,7 @@ impl fmt::Debug for MemoryBroker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TopicGap;
+    use super::super::{Attributes, TopicGap};
     use super::*;
 
     #[derive(Default)]
@@ -71,7 +104,11 @@ mod tests {
         let payloads = [Bytes::from_static(b"1"), Bytes::new(), Bytes::from_static(b"\xff\0\r\n")];
         let attributes = Attributes::new(vec![("a".to_owned(), "b".to_owned())], None);
         for payload in &payloads {
-            broker.publish(&channel, payload.clone(), attributes.clone());
+            let options = PublishOptions {
+                attributes: attributes.clone(),
+                ..PublishOptions::new(WhenUnavailable::Reject)
+            };
+            drop(broker.publish(&channel, payload.clone(), options));
         }
         let received = recorder.0.lock().unwrap();
         assert_eq!(*received, payloads.map(|data| ("news".to_owned(), data, attributes.clone())));

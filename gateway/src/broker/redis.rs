@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
+use futures::future::BoxFuture;
 use redis::Value;
 
 use self::cluster::Cluster;
@@ -36,7 +37,10 @@ use self::sharded_links::ShardedLinks;
 use self::status::LinkState;
 use self::subscriber_link::SubscriberLink;
 use super::log::{AppendOptions, LogConfig, LogPage};
-use super::{BrokerError, BrokerEventHandler, DeliveryScope, LinkStatus, Topic, WhenUnavailable};
+use super::{
+    Broker, BrokerError, BrokerEventHandler, BrokerReply, DeliveryScope, LinkStatus, PublishOptions, Topic,
+    WhenUnavailable,
+};
 use crate::drain::Drain;
 use earshot_redis_link::Dialer;
 
@@ -135,15 +139,7 @@ impl RedisBroker {
         Arc::new(Self { settings, subscriptions, command_sender, commands, shards })
     }
 
-    /// Subscribes to a topic; resolves when the server has confirmed it. See [`super::Broker::subscribe`].
-    ///
-    /// # Errors
-    /// [`BrokerError::Unavailable`] or [`BrokerError::Rejected`].
-    pub async fn subscribe(
-        &self,
-        topic: &Topic,
-        when_unavailable: WhenUnavailable,
-    ) -> Result<(), BrokerError> {
+    async fn confirm(&self, topic: &Topic, when_unavailable: WhenUnavailable) -> Result<(), BrokerError> {
         let confirmation = match (topic, &self.shards) {
             (Topic::Sharded(_), Some(shards)) => shards.subscribe(topic),
             (Topic::Sharded(_), None) => {
@@ -173,8 +169,40 @@ impl RedisBroker {
         }
     }
 
-    /// Unsubscribes from a topic.
-    pub fn unsubscribe(&self, topic: &Topic) {
+    /// Runs a script, and reads its reply with `read`.
+    fn call<T: 'static>(
+        &self,
+        call: ScriptCall,
+        read: fn(Value) -> Result<T, BrokerError>,
+    ) -> BrokerReply<T> {
+        let answer = self.command_sender.submit(RedisRequest::Script(call));
+        Box::pin(async move { answer.await.map(CommandReply::value).and_then(read) })
+    }
+}
+
+impl Broker for RedisBroker {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn supports_attributes(&self) -> bool {
+        false
+    }
+
+    fn links(&self) -> Vec<LinkStatus> {
+        let sharded = self.shards.as_ref().and_then(|shards| shards.status());
+        [self.commands.status(), self.subscriptions.status()].into_iter().chain(sharded).collect()
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        topic: &'a Topic,
+        when_unavailable: WhenUnavailable,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        Box::pin(self.confirm(topic, when_unavailable))
+    }
+
+    fn unsubscribe(&self, topic: &Topic) {
         match (topic, &self.shards) {
             (Topic::Sharded(_), Some(shards)) => shards.unsubscribe(topic),
             (Topic::Sharded(_) | Topic::Channel(_) | Topic::Pattern(_), _) => {
@@ -183,128 +211,68 @@ impl RedisBroker {
         }
     }
 
-    /// Publishes one payload unchanged. The call takes the place in the order. See [`super::Broker::publish`].
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub fn publish(
+    fn publish(
         &self,
         channel: &ChannelName,
         data: Bytes,
-        when_unavailable: WhenUnavailable,
-    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + 'static + use<> {
-        let allow_local = when_unavailable == WhenUnavailable::Local;
-        let answer =
-            self.command_sender.submit(RedisRequest::Publish { channel: channel.clone(), data, allow_local });
-        async move { answer.await.map(|reply| reply.scope()) }
-    }
-
-    /// As [`RedisBroker::publish`], with sharded pub/sub.
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub fn publish_sharded(
-        &self,
-        channel: &ChannelName,
-        data: Bytes,
-        when_unavailable: WhenUnavailable,
-    ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + 'static + use<> {
-        let allow_local = when_unavailable == WhenUnavailable::Local;
-        let answer = self.command_sender.submit(RedisRequest::PublishSharded {
-            channel: channel.clone(),
-            data,
-            allow_local,
+        options: PublishOptions,
+    ) -> BrokerReply<DeliveryScope> {
+        let (channel, allow_local) = (channel.clone(), options.when_unavailable == WhenUnavailable::Local);
+        let answer = self.command_sender.submit(if options.sharded {
+            RedisRequest::PublishSharded { channel, data, allow_local }
+        } else {
+            RedisRequest::Publish { channel, data, allow_local }
         });
-        async move { answer.await.map(|reply| reply.scope()) }
+        Box::pin(async move { answer.await.map(|reply| reply.scope()) })
     }
 
-    /// Appends a payload to a log and publishes it, in one step. The call takes the place in the order. See
-    /// [`super::Broker::append`].
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub fn append(
+    fn append(
         &self,
         log: &LogConfig,
         channel: &ChannelName,
         data: Bytes,
         options: AppendOptions,
         seen: Option<StreamPosition>,
-    ) -> impl Future<Output = Result<StreamPosition, BrokerError>> + Send + 'static + use<> {
-        let answer = self.call(log::append(log, channel, data, options, seen));
-        async move { answer.await.and_then(log::position) }
+    ) -> BrokerReply<StreamPosition> {
+        self.call(log::append(log, channel, data, options, seen), log::position)
     }
 
-    /// Reads the position of a log. Writes nothing.
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub async fn open_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<LogPage, BrokerError> {
-        self.call(log::open(log, channel)).await.and_then(log::page)
+    fn open_log(&self, log: &LogConfig, channel: &ChannelName) -> BrokerReply<LogPage> {
+        self.call(log::open(log, channel), log::page)
     }
 
-    /// Reads entries after the last delivered position, in order; a log that is behind it begins a new epoch.
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub async fn follow_log(
+    fn follow_log(
         &self,
         log: &LogConfig,
         channel: &ChannelName,
         seen: StreamPosition,
         limit: usize,
-    ) -> Result<LogPage, BrokerError> {
-        self.call(log::follow(log, channel, seen, limit)).await.and_then(log::page)
+    ) -> BrokerReply<LogPage> {
+        self.call(log::follow(log, channel, seen, limit), log::page)
     }
 
-    /// Reads entries after an offset, in order.
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub async fn read_log(
+    fn read_log(
         &self,
         log: &LogConfig,
         channel: &ChannelName,
         after: u64,
         limit: usize,
-    ) -> Result<LogPage, BrokerError> {
-        self.call(log::read_after(log, channel, after, limit)).await.and_then(log::page)
+    ) -> BrokerReply<LogPage> {
+        self.call(log::read_after(log, channel, after, limit), log::page)
     }
 
-    /// Reads entries before an offset (`None`: from the end), in reverse order.
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub async fn read_log_back(
+    fn read_log_back(
         &self,
         log: &LogConfig,
         channel: &ChannelName,
         before: Option<u64>,
         limit: usize,
-    ) -> Result<LogPage, BrokerError> {
-        self.call(log::read_before(log, channel, before, limit)).await.and_then(log::page)
+    ) -> BrokerReply<LogPage> {
+        self.call(log::read_before(log, channel, before, limit), log::page)
     }
 
-    /// Removes the entries of a log; its numbering continues.
-    ///
-    /// # Errors
-    /// See [`BrokerError`].
-    pub async fn clear_log(&self, log: &LogConfig, channel: &ChannelName) -> Result<(), BrokerError> {
-        self.call(log::clear(log, channel)).await.map(drop)
-    }
-
-    fn call(
-        &self,
-        call: ScriptCall,
-    ) -> impl Future<Output = Result<Value, BrokerError>> + Send + 'static + use<> {
-        let answer = self.command_sender.submit(RedisRequest::Script(call));
-        async move { answer.await.map(CommandReply::value) }
-    }
-
-    /// The status of the links.
-    pub fn links(&self) -> Vec<LinkStatus> {
-        let sharded = self.shards.as_ref().and_then(|shards| shards.status());
-        [self.commands.status(), self.subscriptions.status()].into_iter().chain(sharded).collect()
+    fn clear_log(&self, log: &LogConfig, channel: &ChannelName) -> BrokerReply<()> {
+        self.call(log::clear(log, channel), |_| Ok(()))
     }
 }
 

@@ -17,16 +17,19 @@ use serde_json::json;
 use super::{AppState, link_metrics};
 use crate::broker::LinkStatus;
 use crate::metrics::{self, NamespaceCounters, TextFormat};
+use crate::node::BrokerBinding;
 
 /// Handles `GET /health`: the state of the node and of each link. Always 200.
 pub async fn health(State(state): State<Arc<AppState>>) -> Response {
     let (node, metrics) = (&state.node, &state.metrics);
-    let links_up = node.all_links_up();
-    let links: Vec<_> =
-        node.links().into_iter().map(|(binding, link)| link_metrics::state(binding, link)).collect();
+    let links = node.links();
+    let links_up = links.iter().all(|(_, link)| link.up);
+    // Only a remote broker has links.
+    let remote = links.first().filter(|_| links_up).map(|(binding, _)| binding.broker.kind());
+    let links: Vec<_> = links.into_iter().map(|(binding, link)| link_metrics::state(binding, link)).collect();
     Json(json!({
         "status": if links_up { "ok" } else { "degraded" },
-        "cache": if node.has_remote_broker() && links_up { "redis" } else { "memory" },
+        "cache": remote.unwrap_or("memory"),
         "version": env!("CARGO_PKG_VERSION"),
         "node": state.uid,
         "uptime_seconds": state.started.elapsed().as_secs(),
@@ -48,7 +51,7 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Response {
     } else {
         let links = state.node.links();
         let link_down = links.iter().find(|(binding, link)| binding.affects_readiness && !link.up);
-        link_down.map(|(binding, link)| link_down_reason(&binding.name, link))
+        link_down.map(|(binding, link)| link_down_reason(binding, link))
     };
     match reason {
         None => Json(json!({ "ready": true })).into_response(),
@@ -59,9 +62,9 @@ pub async fn ready(State(state): State<Arc<AppState>>) -> Response {
     }
 }
 
-fn link_down_reason(broker: &str, link: &LinkStatus) -> String {
+fn link_down_reason(binding: &BrokerBinding, link: &LinkStatus) -> String {
     let cause = link.error.as_deref().unwrap_or("not connected yet");
-    format!("redis {broker}, {}: {cause}", link.link)
+    format!("{} {}, {}: {cause}", binding.broker.kind(), binding.name, link.link)
 }
 
 /// Handles `GET /metrics`, in the text format that `Accept` prefers.

@@ -1,4 +1,5 @@
-//! The state of the links to Redis in `/health` and `/metrics`. Causes contain no secrets: the links redact them.
+//! The state of the links to brokers in `/health` and `/metrics`. The keys and metrics are documented as those of Redis.
+//! Causes contain no secrets: the links redact them.
 
 use std::fmt;
 
@@ -27,14 +28,15 @@ pub(super) fn state(binding: &BrokerBinding, link: LinkStatus) -> Value {
     })
 }
 
-type Links<'a> = [(&'a BrokerBinding, LinkStatus)];
-
 fn labels(binding: &BrokerBinding, link: &LinkStatus) -> [(&'static str, String); 2] {
     [("redis", binding.name.clone()), ("link", link.link.to_owned())]
 }
 
 /// Encodes the metrics of all links.
-pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(super) fn encode(
+    links: &[(&BrokerBinding, LinkStatus)],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
     let mut up =
         encoder.encode_descriptor("redis_up", "Whether a link to Redis is up", None, MetricType::Gauge)?;
     for (binding, link) in links {
@@ -47,12 +49,12 @@ pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> 
         ConstCounter::new(link.downtime.as_secs_f64()).encode(down.encode_family(&labels(binding, link))?)?;
     }
     let help = "Failures of a link to Redis that was up";
-    let mut lost = encoder.encode_descriptor("redis_link_failures", help, None, MetricType::Counter)?;
+    let mut failures = encoder.encode_descriptor("redis_link_failures", help, None, MetricType::Counter)?;
     for (binding, link) in links {
         for (reason, count) in &link.failures {
-            let [redis, name] = labels(binding, link);
-            let labels = [redis, name, ("reason", (*reason).to_owned())];
-            ConstCounter::new(*count).encode(lost.encode_family(&labels)?)?;
+            let [broker, name] = labels(binding, link);
+            let labels = [broker, name, ("reason", (*reason).to_owned())];
+            ConstCounter::new(*count).encode(failures.encode_family(&labels)?)?;
         }
     }
     let help = "Reconnects of a link to Redis";
@@ -60,16 +62,16 @@ pub(super) fn encode(links: &Links<'_>, encoder: &mut DescriptorEncoder<'_>) -> 
     for (binding, link) in links {
         ConstCounter::new(link.reconnects).encode(reconnects.encode_family(&labels(binding, link))?)?;
     }
-    let listening: Vec<_> = links.iter().filter(|(_, link)| link.link != "commands").collect();
-    encode_probes(&listening, encoder)?;
-    encode_topics(&listening, encoder)
+    let subscribers: Vec<_> = links.iter().filter(|(_, link)| link.link != "commands").collect();
+    encode_probes(&subscribers, encoder)?;
+    encode_topics(&subscribers, encoder)
 }
 
 fn encode_probes(
     links: &[&(&BrokerBinding, LinkStatus)],
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
-    let proofs = || {
+    let verified = || {
         links.iter().filter_map(|(binding, link)| match link.probe {
             Some(ProbeState::Verified { age, rtt }) => Some((labels(binding, link), age, rtt)),
             _ => None,
@@ -78,13 +80,13 @@ fn encode_probes(
     let help = "Seconds since the last successful Redis probe";
     let mut ages =
         encoder.encode_descriptor("redis_last_probe_age_seconds", help, None, MetricType::Gauge)?;
-    for (labels, age, _) in proofs() {
+    for (labels, age, _) in verified() {
         ConstGauge::new(age.as_secs_f64()).encode(ages.encode_family(&labels)?)?;
     }
     let help = "Round-trip time of the last Redis probe";
-    let mut lags = encoder.encode_descriptor("redis_probe_rtt_seconds", help, None, MetricType::Gauge)?;
-    for (labels, _, rtt) in proofs() {
-        ConstGauge::new(rtt.as_secs_f64()).encode(lags.encode_family(&labels)?)?;
+    let mut rtts = encoder.encode_descriptor("redis_probe_rtt_seconds", help, None, MetricType::Gauge)?;
+    for (labels, _, rtt) in verified() {
+        ConstGauge::new(rtt.as_secs_f64()).encode(rtts.encode_family(&labels)?)?;
     }
     Ok(())
 }
@@ -94,18 +96,17 @@ fn encode_topics(
     encoder: &mut DescriptorEncoder<'_>,
 ) -> fmt::Result {
     let help = "Bytes received from Redis that are queued for the node";
-    let mut handover =
-        encoder.encode_descriptor("redis_receive_queue_bytes", help, None, MetricType::Gauge)?;
+    let mut queued = encoder.encode_descriptor("redis_receive_queue_bytes", help, None, MetricType::Gauge)?;
     for (binding, link) in links {
         let labels = labels(binding, link);
-        gauge(link.receive_queue_bytes as u64).encode(handover.encode_family(&labels)?)?;
+        gauge(link.receive_queue_bytes as u64).encode(queued.encode_family(&labels)?)?;
     }
     let help = "Subscriptions in Redis, desired and active";
     let mut topics = encoder.encode_descriptor("redis_subscriptions", help, None, MetricType::Gauge)?;
     for (binding, link) in links {
         for (state, count) in [("desired", link.desired), ("active", link.active)] {
-            let [redis, name] = labels(binding, link);
-            let labels = [redis, name, ("state", state.to_owned())];
+            let [broker, name] = labels(binding, link);
+            let labels = [broker, name, ("state", state.to_owned())];
             gauge(count as u64).encode(topics.encode_family(&labels)?)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Results of publications by idempotency key, for channels without a log. Redis stores the results of the others.
+//! Results of publications by idempotency key, for channels without a log. A log stores the results of the others.
 //!
 //! Owns the bounds, in entries and bytes. Must never publish anything itself.
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::broker::DeliveryScope;
 use crate::metrics::Counter;
 
-/// How long a key is stored after its first use, as in Redis.
+/// How long a key is stored after its first use, as in a log.
 const TTL: Duration = Duration::from_secs(300);
 
 /// The maximum number of keys; beyond it the oldest are evicted.

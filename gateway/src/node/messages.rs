@@ -134,7 +134,7 @@ pub enum PublishError {
     /// No namespace matches the channel.
     #[error("no namespace matches the channel")]
     UnknownChannel,
-    /// Redis pub/sub carries the payload and nothing else.
+    /// Pub/sub carries the payload and nothing else.
     #[error("tags require a namespace with source = \"stream\": a plain PUBLISH carries only the payload")]
     TagsUnsupported,
     /// Payload and tags are larger than `limits.publication_bytes`.

@@ -15,7 +15,7 @@ use super::messages::{PublishError, Published};
 use super::namespace::{Namespace, ResolvedChannel};
 use super::{BrokerBinding, Node};
 use crate::broker::log::AppendOptions;
-use crate::broker::{Broker, BrokerError, DeliveryScope};
+use crate::broker::{Broker, BrokerError, DeliveryScope, PublishOptions};
 
 impl Node {
     /// Publishes a payload unchanged. The call itself takes the place in the order of publications; with an
@@ -72,32 +72,31 @@ impl Node {
     /// Publishes without a log; with an idempotency key, only once.
     fn publish_plain(
         &self,
-        broker: &Broker,
+        broker: &Arc<dyn Broker>,
         namespace: &Namespace,
         channel: &ChannelName,
         data: Bytes,
         options: AppendOptions,
     ) -> impl Future<Output = Result<DeliveryScope, BrokerError>> + Send + use<> {
-        let (sharded, when_unavailable) = (namespace.source.is_sharded(), namespace.when_unavailable);
         let AppendOptions { attributes, idempotency_key } = options;
-        let publish = move |broker: &Broker, channel: &ChannelName| match sharded {
-            true => Either::Left(broker.publish_sharded(channel, data, when_unavailable)),
-            false => Either::Right(broker.publish(channel, data, attributes, when_unavailable)),
-        };
+        let (sharded, when_unavailable) = (namespace.source.is_sharded(), namespace.when_unavailable);
+        let options = PublishOptions { attributes, sharded, when_unavailable };
         match idempotency_key {
-            None => Either::Left(publish(broker, channel)),
+            None => Either::Left(broker.publish(channel, data, options)),
             Some(key) => {
                 let evicted = &self.metrics.control.idempotency_keys_evicted;
                 let result = self.idempotency.result(channel, &key, evicted);
-                let (broker, channel, drain) = (broker.clone(), channel.clone(), self.drain.clone());
+                let (broker, channel, drain) = (Arc::clone(broker), channel.clone(), self.drain.clone());
                 Either::Right(async move {
                     if let Some(reach) = result.get() {
                         return Ok(*reach);
                     }
                     // A separate task: cancelling the caller must not cancel the publication, since later callers
                     // share its result.
-                    let first =
-                        async move { result.get_or_try_init(|| publish(&broker, &channel)).await.copied() };
+                    let first = async move {
+                        let publish = || broker.publish(&channel, data, options);
+                        result.get_or_try_init(publish).await.copied()
+                    };
                     let failed = |error: JoinError| BrokerError::Unavailable(error.to_string());
                     drain.spawn_connection(first).await.map_err(failed)?
                 })

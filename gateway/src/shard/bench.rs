@@ -13,7 +13,7 @@ use wildmatch::WildMatch;
 use super::event_loop::Shard;
 use super::{NewConnection, NewConnectionKind, ShardLimits, Sink, framing, sink};
 use crate::admission::Permit;
-use crate::broker::{Broker, BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
+use crate::broker::{BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::channel_source::ChannelSource;
@@ -162,7 +162,7 @@ fn node(
     };
     let registry =
         ChannelRegistry::new(Arc::clone(&queues), limits, Arc::clone(&budget), Arc::clone(metrics));
-    let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry))));
+    let broker = Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry)));
     let binding = BrokerBinding {
         name: "memory".to_owned(),
         registry: Arc::clone(&registry),

@@ -250,7 +250,10 @@ impl TestBroker {
 
     async fn publish(&self, name: &str, data: &'static [u8]) -> Result<(), BrokerError> {
         let name = ChannelName::parse(name).unwrap();
-        self.broker.publish(&name, Bytes::from_static(data), WhenUnavailable::Reject).await.map(drop)
+        self.broker
+            .publish(&name, Bytes::from_static(data), PublishOptions::new(WhenUnavailable::Reject))
+            .await
+            .map(drop)
     }
 }
 

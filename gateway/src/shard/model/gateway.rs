@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use wildmatch::WildMatch;
 
 use super::parameters::{PUBLICATION_BYTES, Parameters, Slow};
-use crate::broker::{Broker, MemoryBroker, WhenUnavailable};
+use crate::broker::{MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
@@ -66,7 +66,7 @@ impl Gateway {
         };
         let registry =
             ChannelRegistry::new(Arc::clone(&queues), limits, Arc::clone(&budget), Arc::clone(&metrics));
-        let broker = Broker::Memory(Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry))));
+        let broker = Arc::new(MemoryBroker::new(Arc::<ChannelRegistry>::clone(&registry)));
         let binding = BrokerBinding {
             name: "memory".to_owned(),
             registry: Arc::clone(&registry),

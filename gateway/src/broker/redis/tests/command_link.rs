@@ -11,7 +11,13 @@ async fn keeps_the_order_of_publications() {
     let name = ChannelName::parse("order").unwrap();
     // All requests are created before the first is polled; they are polled from the last to the first.
     let mut pending: Vec<_> = (0..MANY)
-        .map(|n| test.broker.publish(&name, Bytes::from(n.to_string()), WhenUnavailable::Reject))
+        .map(|n| {
+            test.broker.publish(
+                &name,
+                Bytes::from(n.to_string()),
+                PublishOptions::new(WhenUnavailable::Reject),
+            )
+        })
         .collect();
     pending.reverse();
     assert!(futures::future::join_all(pending).await.iter().all(Result::is_ok));
@@ -28,7 +34,7 @@ async fn does_not_wait_for_a_reply() {
     drop(test.broker.publish(
         &ChannelName::parse("unawaited").unwrap(),
         Bytes::from_static(b"x"),
-        WhenUnavailable::Reject,
+        PublishOptions::new(WhenUnavailable::Reject),
     ));
     eventually("the publication is received", || test.recorder.count("unawaited") == 1).await;
 }
@@ -48,7 +54,9 @@ async fn a_short_outage_loses_no_publication() {
     .await;
     let name = ChannelName::parse("short-outage").unwrap();
     let pending: Vec<_> = (0..300)
-        .map(|_| test.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject))
+        .map(|_| {
+            test.broker.publish(&name, Bytes::from_static(b"x"), PublishOptions::new(WhenUnavailable::Reject))
+        })
         .collect();
     server.restart().await;
     let results = futures::future::join_all(pending).await;
@@ -69,7 +77,8 @@ async fn a_long_outage_fails_commands_within_the_timeout() {
     server.kill();
     eventually("down", || test.broker.links().iter().all(|link| !link.up)).await;
     let name = ChannelName::parse("long-outage").unwrap();
-    let publish = || test.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject);
+    let publish =
+        || test.broker.publish(&name, Bytes::from_static(b"x"), PublishOptions::new(WhenUnavailable::Reject));
     for _ in 0..3 {
         let started = Instant::now();
         let results = futures::future::join_all((0..20).map(|_| publish()).collect::<Vec<_>>()).await;
@@ -100,7 +109,7 @@ async fn commands_in_flight_are_never_sent_twice() {
     let result = test.broker.publish(
         &ChannelName::parse("once").unwrap(),
         Bytes::from_static(b"x"),
-        WhenUnavailable::Reject,
+        PublishOptions::new(WhenUnavailable::Reject),
     );
     let result = test.drain.spawn(result);
     eventually("the request is in the socket of the stopped server", || unread(server.port) > 0).await;
@@ -127,10 +136,16 @@ async fn a_full_byte_budget_is_busy_and_finished_requests_release_it() {
     let test = TestBroker::new(RedisSettings { queue_bytes: 1000, ..test_settings(&server.url()) });
     test.wait_until_up().await;
     let name = ChannelName::parse("big").unwrap();
-    let result = test.broker.publish(&name, Bytes::from(vec![0; 2000]), WhenUnavailable::Reject).await;
+    let result = test
+        .broker
+        .publish(&name, Bytes::from(vec![0; 2000]), PublishOptions::new(WhenUnavailable::Reject))
+        .await;
     assert_eq!(result, Err(BrokerError::Busy));
     for _ in 0..50 {
-        test.broker.publish(&name, Bytes::from(vec![0; 500]), WhenUnavailable::Reject).await.unwrap();
+        test.broker
+            .publish(&name, Bytes::from(vec![0; 500]), PublishOptions::new(WhenUnavailable::Reject))
+            .await
+            .unwrap();
     }
 }
 

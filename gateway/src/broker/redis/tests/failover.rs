@@ -217,7 +217,7 @@ async fn a_command_link_on_the_old_server_reconnects() {
     eventually("the command link reconnects", || link(&broker, "commands").reconnects > 0).await;
     eventually("both links are up", || broker.links().iter().all(|link| link.up)).await;
     let name = ChannelName::parse(NUMBERS).unwrap();
-    broker.publish(&name, "own 1".into(), WhenUnavailable::Reject).await.unwrap();
+    broker.publish(&name, "own 1".into(), PublishOptions::new(WhenUnavailable::Reject)).await.unwrap();
     eventually("the new server delivers publications", || recorder.has("own", 1)).await;
     assert_eq!(link(&broker, "commands").reconnects, 1);
     assert_eq!(
@@ -242,7 +242,7 @@ async fn a_command_link_on_the_old_server_reconnects_although_a_pattern_counts_t
     eventually("the command link reconnects", || link(&broker, "commands").reconnects > 0).await;
     eventually("both links are up", || broker.links().iter().all(|link| link.up)).await;
     let name = ChannelName::parse(NUMBERS).unwrap();
-    broker.publish(&name, "own 1".into(), WhenUnavailable::Reject).await.unwrap();
+    broker.publish(&name, "own 1".into(), PublishOptions::new(WhenUnavailable::Reject)).await.unwrap();
     eventually("the new server delivers publications", || recorder.has("own", 1)).await;
 }
 

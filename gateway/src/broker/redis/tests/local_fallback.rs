@@ -27,7 +27,7 @@ async fn delivers_locally_in_order() {
     let mut pending = Vec::new();
     while started.elapsed() < 2 * super::super::local_fallback::FALLBACK_AFTER {
         let data = Bytes::from(pending.len().to_string());
-        pending.push(test.broker.publish(&name("here"), data, WhenUnavailable::Local));
+        pending.push(test.broker.publish(&name("here"), data, PublishOptions::new(WhenUnavailable::Local)));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let count = pending.len();
@@ -47,7 +47,11 @@ async fn waits_for_redis_during_a_short_outage() {
     let test = TestBroker::new(settings_without_probes(&server.url()));
     test.wait_until_up().await;
     down(&test, &mut server).await;
-    let result = test.broker.publish(&name("short-outage"), Bytes::from_static(b"x"), WhenUnavailable::Local);
+    let result = test.broker.publish(
+        &name("short-outage"),
+        Bytes::from_static(b"x"),
+        PublishOptions::new(WhenUnavailable::Local),
+    );
     server.restart().await;
     assert_eq!(result.await, Ok(DeliveryScope::AllNodes));
     assert!(test.recorder.messages().is_empty());
@@ -58,8 +62,16 @@ async fn commands_without_a_fallback_do_not_delay_others() {
     let mut server = Server::start(&[]).await;
     let test = TestBroker::up(&server).await;
     down(&test, &mut server).await;
-    let rejected = test.broker.publish(&name("strict"), Bytes::from_static(b"x"), WhenUnavailable::Reject);
-    let local = test.broker.publish(&name("here"), Bytes::from_static(b"y"), WhenUnavailable::Local);
+    let rejected = test.broker.publish(
+        &name("strict"),
+        Bytes::from_static(b"x"),
+        PublishOptions::new(WhenUnavailable::Reject),
+    );
+    let local = test.broker.publish(
+        &name("here"),
+        Bytes::from_static(b"y"),
+        PublishOptions::new(WhenUnavailable::Local),
+    );
     assert_eq!(local.await, Ok(DeliveryScope::ThisNode));
     assert!(matches!(rejected.await, Err(BrokerError::Unavailable(_))));
     assert_eq!(received(&test), ["y"]);

@@ -230,7 +230,7 @@ async fn keeps_the_order_of_publishes_and_appends() {
     for n in 0..MANY {
         let data = Bytes::from(n.to_string());
         if n % 3 == 0 {
-            let published = test.broker.publish(&name(), data, WhenUnavailable::Reject);
+            let published = test.broker.publish(&name(), data, PublishOptions::new(WhenUnavailable::Reject));
             pending.push(Box::pin(async { published.await.is_ok() }));
         } else {
             let appended = test.appending(data);

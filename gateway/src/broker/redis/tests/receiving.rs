@@ -17,7 +17,10 @@ async fn passes_payloads_unchanged() {
     ];
     let name = ChannelName::parse("bytes").unwrap();
     for payload in &payloads {
-        test.broker.publish(&name, payload.clone(), WhenUnavailable::Reject).await.unwrap();
+        test.broker
+            .publish(&name, payload.clone(), PublishOptions::new(WhenUnavailable::Reject))
+            .await
+            .unwrap();
     }
     eventually("all publications are received", || test.recorder.messages().len() == payloads.len()).await;
     assert_eq!(test.recorder.messages(), payloads.map(|data| ("bytes".to_owned(), data)));
@@ -130,7 +133,11 @@ async fn a_full_queue_reports_a_gap_in_order_and_stays_bounded() {
         let blocked = test.recorder.stall.lock().unwrap();
         let mut last = None;
         for n in 0..8000_u32 {
-            last = Some(test.broker.publish(&flood, Bytes::from(n.to_string()), WhenUnavailable::Reject));
+            last = Some(test.broker.publish(
+                &flood,
+                Bytes::from(n.to_string()),
+                PublishOptions::new(WhenUnavailable::Reject),
+            ));
         }
         // The reply to the last PUBLISH arrives on the other connection while messages may still be in flight on this
         // one: the assertions below hold for any part of the flood that arrives after the release.
@@ -143,7 +150,10 @@ async fn a_full_queue_reports_a_gap_in_order_and_stays_bounded() {
     while test.recorder.last_message().is_none_or(|data| number(&data) < 8000) {
         assert!(started.elapsed() < DEADLINE, "nothing is received after the flood");
         let number: u32 = after.next().unwrap();
-        test.broker.publish(&flood, Bytes::from(number.to_string()), WhenUnavailable::Reject).await.unwrap();
+        test.broker
+            .publish(&flood, Bytes::from(number.to_string()), PublishOptions::new(WhenUnavailable::Reject))
+            .await
+            .unwrap();
     }
     let mut expected = 0_u32;
     let mut gap_reported = false;
@@ -183,7 +193,7 @@ async fn a_payload_above_the_limit_is_a_gap_of_its_channel() {
             .publish(
                 &ChannelName::parse("size").unwrap(),
                 Bytes::copy_from_slice(payload),
-                WhenUnavailable::Reject,
+                PublishOptions::new(WhenUnavailable::Reject),
             )
             .await
             .unwrap();

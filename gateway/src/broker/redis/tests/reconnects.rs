@@ -23,9 +23,13 @@ async fn resubscribes_twenty_thousand_topics_after_a_crash() {
     test.wait_until_up().await;
     assert_eq!(test.subscriptions().active, TOPICS);
     for names in names.chunks(5000) {
-        let published = names
-            .iter()
-            .map(|name| test.broker.publish(name, Bytes::from_static(b"again"), WhenUnavailable::Reject));
+        let published = names.iter().map(|name| {
+            test.broker.publish(
+                name,
+                Bytes::from_static(b"again"),
+                PublishOptions::new(WhenUnavailable::Reject),
+            )
+        });
         let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
         assert!(published.iter().all(Result::is_ok));
     }

@@ -77,7 +77,7 @@ async fn rejects_only_the_denied_channel() {
 
     let published = names.iter().map(|name| {
         let name = ChannelName::parse(name).unwrap();
-        test.broker.publish(&name, Bytes::from_static(b"x"), WhenUnavailable::Reject)
+        test.broker.publish(&name, Bytes::from_static(b"x"), PublishOptions::new(WhenUnavailable::Reject))
     });
     let published = futures::future::join_all(published.collect::<Vec<_>>()).await;
     for (name, published) in names.iter().zip(published) {
