@@ -41,18 +41,16 @@ mod transport;
 mod tests;
 
 pub use self::redis::{RedisAuth, RedisInstance, RedisTimes, Servers};
-pub use channel_pattern::ChannelPattern;
-pub use history::{History, Replay};
+pub use history::Replay;
 pub use limits::Limits;
 pub use listen::Listen;
-pub use namespace::{Namespace, access_as_str};
+pub use namespace::{NamespaceConfig, access_as_str};
 pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;
 pub use reader::units::{duration, size};
 pub use redis_url::RedisUrl;
 pub use root::LogFormat;
 pub use secret::Secret;
-pub use slow_consumer::{SlowConsumer, SlowConsumerPolicy};
 pub use source::Source;
 pub use transport::{Http, Sse, WebSocket};
 
@@ -104,7 +102,7 @@ pub struct Config {
     /// Redis instances that no namespace uses: the gateway does not connect to them; tools may.
     pub unused_redis: Vec<RedisInstance>,
     /// The namespaces in order: the first that matches a channel applies.
-    pub namespaces: Vec<Namespace>,
+    pub namespaces: Vec<NamespaceConfig>,
     /// The sources of the configuration.
     pub sources: Sources,
     /// Settings that are valid but probably unintended.
@@ -255,7 +253,7 @@ fn read_namespaces(
     redis: &[RedisInstance],
     env: &Environment,
     flags: &Flags,
-) -> Vec<Namespace> {
+) -> Vec<NamespaceConfig> {
     let default = redis.iter().map(|instance| &instance.name).find(|name| *name == DEFAULT_INSTANCE).cloned();
     let has_default = default.is_some() || redis.is_empty();
     let sections = top.list("namespace");
@@ -267,10 +265,10 @@ fn read_namespaces(
         top.error(&top.location_of_key("namespace"), "empty list: every channel would be rejected");
     }
     if sections.is_none() && flags.dev {
-        return vec![Namespace::development(default)];
+        return vec![NamespaceConfig::development(default)];
     }
-    let (mut namespaces, mut placed): (Vec<Namespace>, Vec<NamespaceLocations<'_>>) =
-        sections.into_iter().flatten().map(|section| Namespace::read(section, redis)).unzip();
+    let (mut namespaces, mut placed): (Vec<NamespaceConfig>, Vec<NamespaceLocations<'_>>) =
+        sections.into_iter().flatten().map(|section| NamespaceConfig::read(section, redis)).unzip();
     let open = root::read_open_channels(document, env);
     if !open.is_empty() {
         if !has_default && !namespaces.is_empty() {
@@ -279,17 +277,17 @@ fn read_namespaces(
             document.error(&Location::Variable(root::OPEN_CHANNELS), what);
         }
         let channels = open.iter().map(|found| found.value.clone()).collect();
-        namespaces.push(Namespace::open_channels(channels, default));
+        namespaces.push(NamespaceConfig::open_channels(channels, default));
         placed.push(NamespaceLocations::open_channels(open));
     } else if namespaces.is_empty() {
-        namespaces.push(Namespace::closed(default));
+        namespaces.push(NamespaceConfig::closed(default));
     }
     shadowing::check(document, &placed);
     namespaces
 }
 
 /// Removes and returns the instances that no namespace uses.
-fn take_unused(redis: &mut Vec<RedisInstance>, namespaces: &[Namespace]) -> Vec<RedisInstance> {
+fn take_unused(redis: &mut Vec<RedisInstance>, namespaces: &[NamespaceConfig]) -> Vec<RedisInstance> {
     let is_used = |instance: &RedisInstance| {
         namespaces.iter().any(|space| space.redis.as_ref() == Some(&instance.name))
     };

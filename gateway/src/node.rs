@@ -11,7 +11,8 @@
 //! - `ingest`: messages of the broker enter here.
 //! - `log_sequence`, `log_follower`, `log_reader`, `catch_up`, `catch_up_queue`: channels whose sequence is a log.
 //! - `idle_channels`, `idle_queue`: the delayed unsubscribe; `creators`: the client addresses that created channels.
-//! - [`namespace`]: the rules of a channel, by its name; [`channel_source`]: where its publications come from;
+//! - [`namespace`]: the rules of a channel, by its name; [`channel_pattern`]: which channels it has;
+//!   [`channel_source`]: where their publications come from;
 //!   [`backpressure_policy`]: what is dropped for slow clients.
 //! - `publishing`: publications of clients and of the API; `idempotency`: their results by idempotency key.
 //! - [`publication`]: one message with its position; subscribers share its encodings.
@@ -21,6 +22,7 @@ pub mod backpressure_policy;
 mod catch_up;
 mod catch_up_queue;
 pub mod channel;
+pub mod channel_pattern;
 pub mod channel_source;
 pub(crate) mod creators;
 mod error_code;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::io::{usage_error, write_stdout};
-use crate::config::{Config, Flags, Namespace, access_as_str};
+use crate::config::{Config, Flags, NamespaceConfig, access_as_str};
 
 /// Flags of `earshot config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,7 +70,7 @@ fn summary(config: &Config) -> String {
     lines.join("\n") + "\n"
 }
 
-fn describe(namespace: &Namespace) -> String {
+fn describe(namespace: &NamespaceConfig) -> String {
     let channels: Vec<_> = namespace.channels.iter().map(|pattern| pattern.text.as_str()).collect();
     format!(
         "namespace  {}: {}; {}; subscribe: {}, publish: {}",

@@ -5,11 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wildmatch::WildMatch;
-
-use super::{
-    Config, DrainConfig, Namespace, RedisInstance, RedisUrl, Replay, Servers, SlowConsumerPolicy, Source,
-};
+use super::channel_pattern::redis_pattern;
+use super::{Config, DrainConfig, NamespaceConfig, RedisInstance, RedisUrl, Replay, Servers, Source};
 use crate::auth::Authorizer;
 use crate::auth::api_key::ApiAuth;
 use crate::auth::origin::{HostPolicy, OriginPolicy};
@@ -18,10 +15,9 @@ use crate::broker::redis::RedisSettings;
 use crate::ingress::IngressLimits;
 use crate::ingress::activity::DrainTimeouts;
 use crate::ingress::http_server::HttpLimits;
-use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
-use crate::node::history_rules::HistoryRules;
-use crate::node::namespace::{ChannelPattern, Namespace as NamespaceRules};
+use crate::node::namespace::Namespace;
 use crate::shard::ShardLimits;
 
 impl Config {
@@ -129,32 +125,31 @@ impl RedisInstance {
     }
 }
 
-impl Namespace {
+impl NamespaceConfig {
     /// The rules of the namespace; `brokers` are the indexes of its brokers.
-    pub fn rules(&self, brokers: Box<[usize]>) -> NamespaceRules {
-        let pattern = |pattern: &super::ChannelPattern| ChannelPattern {
-            glob: WildMatch::new(&pattern.text),
-            is_exact: pattern.is_exact(),
-            broker_pattern: (self.subscribe_pattern && !pattern.is_exact())
-                .then(|| pattern.as_redis_pattern().into()),
+    pub fn rules(&self, brokers: Box<[usize]>) -> Namespace {
+        let pattern = |pattern: &ChannelPattern| match self.redis_pattern(pattern) {
+            Some(by_pattern) => pattern.clone().subscribed_by(by_pattern.into()),
+            None => pattern.clone(),
         };
-        NamespaceRules {
+        Namespace {
             name: self.name.clone(),
             channels: self.channels.iter().map(pattern).collect(),
             brokers,
             subscribe: self.subscribe,
             publish: self.publish,
-            history: HistoryRules {
-                size: self.history.size,
-                ttl: self.history.ttl,
-                bytes: self.history.bytes,
-            },
+            history: self.history,
             source: self.channel_source(),
             when_unavailable: self.when_redis_down,
             replay_last: self.replay == Replay::Last,
-            backpressure: self.backpressure().map(Arc::new),
+            backpressure: self.slow_consumer.clone().map(Arc::new),
             counters: Arc::default(),
         }
+    }
+
+    /// The pattern in the syntax of `PSUBSCRIBE`; `None` when the names of channels are subscribed.
+    pub(super) fn redis_pattern(&self, pattern: &ChannelPattern) -> Option<String> {
+        (self.subscribe_pattern && !pattern.is_exact()).then(|| redis_pattern(pattern))
     }
 
     fn channel_source(&self) -> ChannelSource {
@@ -168,17 +163,6 @@ impl Namespace {
                 size: self.history.size,
                 ttl: self.history.ttl,
             })),
-        }
-    }
-
-    fn backpressure(&self) -> Option<BackpressurePolicy> {
-        match self.slow_consumer.policy {
-            SlowConsumerPolicy::Disconnect => None,
-            SlowConsumerPolicy::DropOldest => Some(BackpressurePolicy::DropOldest),
-            SlowConsumerPolicy::Latest => Some(BackpressurePolicy::Latest {
-                key: self.slow_consumer.conflation_key.clone(),
-                terminal: self.slow_consumer.terminal.clone(),
-            }),
         }
     }
 }

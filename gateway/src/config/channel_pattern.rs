@@ -1,107 +1,9 @@
-//! Patterns of channel names.
+//! Patterns of channel names in the file.
 //!
-//! Owns matching and covering. Must never know the settings of a namespace.
+//! Owns which patterns are permitted, and their form in Redis. Must never decide which channel matches.
 
-use std::fmt;
-
-use earshot_protocol::ChannelName;
-use wildmatch::WildMatch;
-
+use crate::node::channel_pattern::ChannelPattern;
 use crate::node::namespace::PROTECTED_CHANNELS;
-
-/// An exact channel name, or a glob: `*` matches any number of characters, including none and including dots and colons;
-/// `?` matches one character. All other characters are literal.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChannelPattern {
-    /// As in the configuration.
-    pub text: String,
-    glob: Option<WildMatch>,
-}
-
-impl ChannelPattern {
-    /// Parses a pattern.
-    ///
-    /// # Errors
-    /// If it is not a valid channel name.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        // A glob must be a valid name: otherwise it cannot match one.
-        ChannelName::parse(text).map_err(|error| error.to_string())?;
-        let glob = text.contains(['*', '?']).then(|| WildMatch::new(text));
-        Ok(Self { text: text.into(), glob })
-    }
-
-    /// Whether it matches a channel.
-    pub fn matches(&self, channel: &str) -> bool {
-        self.glob.as_ref().map_or(self.text == channel, |glob| glob.matches(channel))
-    }
-
-    /// Whether it is an exact name.
-    pub fn is_exact(&self) -> bool {
-        self.glob.is_none()
-    }
-
-    /// The pattern in the syntax of `PSUBSCRIBE`, where brackets and backslashes are special as well. In Redis, `?` matches
-    /// one byte, so it does not match characters beyond ASCII.
-    pub fn as_redis_pattern(&self) -> String {
-        let mut pattern = String::with_capacity(self.text.len());
-        for letter in self.text.chars() {
-            if matches!(letter, '[' | ']' | '\\') {
-                pattern.push('\\');
-            }
-            pattern.push(letter);
-        }
-        pattern
-    }
-
-    /// Whether it matches every channel that `other` matches.
-    pub(super) fn covers(&self, other: &Self) -> bool {
-        match (self.is_exact(), other.is_exact()) {
-            (_, true) => self.matches(&other.text),
-            (true, false) => false,
-            (false, false) => glob_covers(&normalized(&self.text), &normalized(&other.text)),
-        }
-    }
-}
-
-impl fmt::Display for ChannelPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// Normalizes a glob: in a sequence of wildcards, all `?` precede a single `*`.
-fn normalized(glob: &str) -> Vec<char> {
-    let mut letters: Vec<char> = Vec::with_capacity(glob.len());
-    for letter in glob.chars() {
-        match (letter, letters.last()) {
-            ('*', Some('*')) => {}
-            ('?', Some('*')) => letters.insert(letters.len() - 1, '?'),
-            _ => letters.push(letter),
-        }
-    }
-    letters
-}
-
-/// Matches a glob against a glob, in which only a `*` matches a `*`. Takes time proportional to the product of the
-/// lengths for every pattern.
-fn glob_covers(outer: &[char], inner: &[char]) -> bool {
-    // reach[j]: the part of `outer` before this character covers the first j characters of `inner`.
-    let mut reach = vec![false; inner.len() + 1];
-    reach[0] = true;
-    for letter in outer {
-        let mut next = vec![false; inner.len() + 1];
-        next[0] = reach[0] && *letter == '*';
-        for (j, other) in inner.iter().enumerate() {
-            next[j + 1] = match letter {
-                '*' => reach[j + 1] || next[j],
-                '?' => reach[j] && *other != '*',
-                letter => reach[j] && letter == other,
-            };
-        }
-        reach = next;
-    }
-    reach[inner.len()]
-}
 
 /// Parses a channel pattern.
 ///
@@ -118,77 +20,25 @@ pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
     }
 }
 
+/// The pattern in the syntax of `PSUBSCRIBE`, where brackets and backslashes are special as well. In Redis, `?` matches
+/// one byte, so it does not match characters beyond ASCII.
+pub(super) fn redis_pattern(pattern: &ChannelPattern) -> String {
+    let mut escaped = String::with_capacity(pattern.text.len());
+    for letter in pattern.text.chars() {
+        if matches!(letter, '[' | ']' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn pattern(text: &str) -> ChannelPattern {
-        ChannelPattern::parse(text).unwrap()
-    }
-
-    #[test]
-    fn channels_match_exact_names_and_globs() {
-        for (text, channel, matches) in [
-            ("web-signals", "web-signals", true),
-            ("web-signals", "web-signals2", false),
-            ("*", "a.b:c/d", true),
-            ("jobs:*", "jobs:1:progress", true),
-            ("jobs:*", "jobs:", true),
-            ("jobs:*", "job:1", false),
-            ("room.?", "room.é", true),
-            ("room.?", "room.", false),
-            ("a[b]", "a[b]", true),
-            ("a[b]*", "ab", false),
-            ("*-*-*", "a-b", false),
-        ] {
-            assert_eq!(pattern(text).matches(channel), matches, "{text} and {channel}");
-        }
-        assert!(pattern("a[b]").is_exact());
-        assert!(!pattern("a?").is_exact());
-    }
 
     #[test]
     fn brackets_and_backslashes_are_escaped_for_redis() {
-        assert_eq!(pattern(r"a[1]\*?").as_redis_pattern(), r"a\[1\]\\*?");
-    }
-
-    #[test]
-    fn rejects_invalid_channel_names() {
-        for text in ["", "a\nb", "a\u{7f}", &"x".repeat(256)] {
-            assert!(ChannelPattern::parse(text).is_err(), "{text:?}");
-        }
-        assert!(ChannelPattern::parse(&"x".repeat(255)).is_ok());
-    }
-
-    #[test]
-    fn a_wider_pattern_covers_a_narrower_one() {
-        for (outer, inner, covers) in [
-            ("*", "web-*", true),
-            ("web-*", "*", false),
-            ("web-*", "web-signals", true),
-            ("web-signals", "web-*", false),
-            ("web-*", "web-*-x", true),
-            ("a?c", "abc", true),
-            ("a?c", "a*c", false),
-            ("?*", "*?", true),
-            ("*?*", "?", true),
-            ("**", "*", true),
-            ("*a*", "*b*", false),
-            ("*a*", "*ba*c", true),
-        ] {
-            assert_eq!(pattern(outer).covers(&pattern(inner)), covers, "{outer} and {inner}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_covered_channel_is_matched(outer in "[ab*?]{1,6}", inner in "[ab*?]{1,6}", name in "[abc]{1,8}") {
-            let (outer, inner) = (pattern(&outer), pattern(&inner));
-            if outer.covers(&inner) && inner.matches(&name) {
-                prop_assert!(outer.matches(&name));
-            }
-        }
+        assert_eq!(redis_pattern(&ChannelPattern::parse(r"a[1]\*?").unwrap()), r"a\[1\]\\*?");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Must never connect to one.
 
-use super::{Config, Namespace, RedisInstance, RedisUrl, Servers, Source};
+use super::{Config, NamespaceConfig, RedisInstance, RedisUrl, Servers, Source};
 use earshot_ops::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
 
 impl Config {
@@ -61,10 +61,10 @@ impl Config {
     }
 }
 
-fn channels(space: &Namespace) -> impl Iterator<Item = PlannedChannel> {
+fn channels(space: &NamespaceConfig) -> impl Iterator<Item = PlannedChannel> {
     space.channels.iter().map(|channel| PlannedChannel {
         name: channel.text.clone(),
-        pattern: (space.subscribe_pattern && !channel.is_exact()).then(|| channel.as_redis_pattern()),
+        pattern: space.redis_pattern(channel),
         sharded: space.sharded_pubsub,
     })
 }

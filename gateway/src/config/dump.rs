@@ -3,7 +3,7 @@
 //! Owns the order of its sections. Must never write a secret.
 
 use super::reader::toml_writer::TomlWriter;
-use super::{Config, Namespace};
+use super::{Config, NamespaceConfig};
 
 impl Config {
     /// The effective configuration as TOML, with secrets redacted.
@@ -29,7 +29,7 @@ impl Config {
         out.section("[drain]");
         out.lines(&self.drain.entries());
         self.redis.iter().for_each(|instance| instance.show(&mut out));
-        let has_channels = |namespace: &&Namespace| !namespace.channels.is_empty();
+        let has_channels = |namespace: &&NamespaceConfig| !namespace.channels.is_empty();
         if !self.has_open_channels() {
             out.comment("No channel is open: add a [[namespace]], or set EARSHOT_OPEN_CHANNELS.");
         }

@@ -9,22 +9,19 @@ use super::reader::keyword;
 use super::reader::setting::settings;
 use super::reader::units::{KIB, MIB};
 use super::source::Source;
+use crate::node::history_rules::HistoryRules;
 
 settings! {
-    /// What is kept of a channel, so that reconnecting clients can recover.
-    pub struct History {
-        /// Number of publications; 0: no history.
+    impl HistoryRules {
         size: usize as CountKind = 64, in 0, 10_000;
-        /// How long a publication is kept.
         ttl: Duration as DurationKind = Duration::from_secs(60), in Duration::from_secs(1), Duration::from_secs(7 * 86_400);
-        /// Bytes that a node keeps in memory; a log in Redis is bounded by size and time only.
         bytes: usize as SizeKind = MIB, in KIB, 256 * MIB;
     }
 }
 
-impl History {
+impl HistoryRules {
     /// The section in error messages.
-    const EXPECTED: &str = "{ size = 64, ttl = \"1m\" }";
+    const EXAMPLE: &str = "{ size = 64, ttl = \"1m\" }";
 
     /// The default history of a namespace with this source.
     pub(super) fn default_for(source: Source) -> Self {
@@ -36,7 +33,7 @@ impl History {
 
     /// Reads the history of a namespace; omitted keys have the defaults of its source.
     pub(super) fn read(namespace: &mut Section<'_>, source: Source) -> Self {
-        let mut section = namespace.inline("history", Self::EXPECTED);
+        let mut section = namespace.inline("history", Self::EXAMPLE);
         let mut history = Self::read_settings(&mut section, Self::default_for(source));
         if let Err(what) = history.check(source) {
             section.error(&section.location_of_key("size"), what);
@@ -81,7 +78,7 @@ impl Replay {
     }
 
     /// Reads the key of a namespace with this history.
-    pub(super) fn read(section: &mut Section<'_>, history: &History) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, history: &HistoryRules) -> Self {
         let found = keyword::read(section, "replay", &[Self::None, Self::Last], Self::as_str);
         let Some(found) = found else { return Self::default() };
         if found.value == Self::Last && history.size == 0 {

@@ -2,17 +2,20 @@
 //!
 //! Owns the settings of one namespace. Must never compare namespaces with each other: [`super::shadowing`] does.
 
-use super::channel_pattern::{ChannelPattern, channel_pattern};
-use super::history::{History, Replay};
+use super::channel_pattern::channel_pattern;
+use super::history::Replay;
 use super::reader::diagnostics::Location;
 use super::reader::keyword;
 use super::reader::toml_writer::TomlWriter;
 use super::reader::{Located, Section};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
-use super::slow_consumer::SlowConsumer;
+use super::slow_consumer;
 use super::source::Source;
 use crate::auth::Access;
 use crate::broker::WhenUnavailable;
+use crate::node::backpressure_policy::BackpressurePolicy;
+use crate::node::channel_pattern::ChannelPattern;
+use crate::node::history_rules::HistoryRules;
 use earshot_redis_link::slot;
 
 /// The name of the namespace for `EARSHOT_OPEN_CHANNELS`.
@@ -24,7 +27,7 @@ const STREAM_WITHOUT_REDIS: &str = "source = \"stream\" requires a Redis server:
 /// A set of channel patterns with common settings. The first namespace that matches a channel applies; a channel without
 /// a namespace is rejected.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Namespace {
+pub struct NamespaceConfig {
     /// The name in logs, metrics and errors.
     pub name: String,
     /// Its channels.
@@ -40,7 +43,7 @@ pub struct Namespace {
     /// The source of its publications.
     pub source: Source,
     /// What is kept of each channel.
-    pub history: History,
+    pub history: HistoryRules,
     /// What a new subscriber receives before new publications.
     pub replay: Replay,
     /// Which clients may subscribe.
@@ -51,8 +54,8 @@ pub struct Namespace {
     pub subscribe_pattern: bool,
     /// Behavior while the Redis instance is unavailable.
     pub when_redis_down: WhenUnavailable,
-    /// What happens to slow consumers.
-    pub slow_consumer: SlowConsumer,
+    /// What is dropped for a slow consumer; `None`: it is disconnected.
+    pub slow_consumer: Option<BackpressurePolicy>,
 }
 
 /// The name and patterns of a namespace with their locations, for [`super::shadowing`].
@@ -69,7 +72,7 @@ impl<'d> NamespaceLocations<'d> {
     }
 }
 
-impl Namespace {
+impl NamespaceConfig {
     /// Development mode without a namespace in the file: every channel is open for subscribing and publishing.
     pub(super) fn development(redis: Option<String>) -> Self {
         // The pattern is valid. An empty list would reject every channel.
@@ -97,13 +100,13 @@ impl Namespace {
             spread: false,
             sharded_pubsub: false,
             source: Source::PubSub,
-            history: History::default_for(Source::PubSub),
+            history: HistoryRules::default_for(Source::PubSub),
             replay: Replay::default(),
             subscribe: Access::Anyone,
             publish: Access::Nobody,
             subscribe_pattern: false,
             when_redis_down: WhenUnavailable::Local,
-            slow_consumer: SlowConsumer::default(),
+            slow_consumer: None,
         }
     }
 
@@ -117,7 +120,7 @@ impl Namespace {
         }
         let channels = read_channels(&mut section);
         let source = section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value);
-        let history = History::read(&mut section, source);
+        let history = HistoryRules::read(&mut section, source);
         let redis = read_redis(&mut section, instances, source);
         let cluster = is_cluster(redis.as_deref(), instances);
         let key_prefix = section.text("key_prefix", |text| key_prefix(text, cluster));
@@ -147,7 +150,7 @@ impl Namespace {
             ),
             subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded_pubsub),
             when_redis_down: read_when_redis_down(&mut section, source),
-            slow_consumer: SlowConsumer::read(&mut section),
+            slow_consumer: slow_consumer::read(&mut section),
         };
         let name = name.unwrap_or(Located { value: String::new(), location: section.location() });
         section.finish();
@@ -168,7 +171,7 @@ impl Namespace {
         out.text("publish", access_as_str(self.publish));
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
         out.text("when_redis_down", when_down_as_str(self.when_redis_down));
-        self.slow_consumer.show(out);
+        slow_consumer::show(self.slow_consumer.as_ref(), out);
     }
 }
 

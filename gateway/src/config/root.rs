@@ -5,7 +5,7 @@
 use tracing_subscriber::EnvFilter;
 
 use super::Flags;
-use super::channel_pattern::{ChannelPattern, channel_pattern};
+use super::channel_pattern::channel_pattern;
 use super::environment::Environment;
 use super::listen::{Listen, Resolve, repeated};
 use super::reader::diagnostics::Location;
@@ -13,6 +13,7 @@ use super::reader::setting::quote;
 use super::reader::{Document, Located, Section};
 use super::reader::{keyword, suggest};
 use super::secret::Secret;
+use crate::node::channel_pattern::ChannelPattern;
 
 /// The variable that opens channels without a file.
 pub(super) const OPEN_CHANNELS: &str = "EARSHOT_OPEN_CHANNELS";

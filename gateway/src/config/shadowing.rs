@@ -3,10 +3,10 @@
 //! Owns two rules: names are unique, and no pattern is shadowed by an earlier one that covers all of its channels. Must
 //! never check a single namespace.
 
-use super::channel_pattern::ChannelPattern;
 use super::namespace::NamespaceLocations;
 use super::reader::diagnostics::Location;
 use super::reader::{Document, Located};
+use crate::node::channel_pattern::ChannelPattern;
 use crate::node::namespace::is_protected;
 
 /// Maximum number of patterns: each is compared with all others.

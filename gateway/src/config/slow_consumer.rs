@@ -5,78 +5,74 @@
 use super::reader::keyword;
 use super::reader::toml_writer::TomlWriter;
 use super::reader::{Located, Section};
-use crate::node::backpressure_policy::TerminalStates;
+use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
 
-/// The policy for slow consumers of one namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SlowConsumer {
-    /// What happens to a slow consumer.
-    pub policy: SlowConsumerPolicy,
-    /// With [`SlowConsumerPolicy::Latest`]: JSON pointer to the part of a payload that identifies its subject; `None`:
-    /// all publications of a channel have the same subject.
-    pub conflation_key: Option<String>,
-    /// With [`SlowConsumerPolicy::Latest`]: publications that are never replaced.
-    pub terminal: Option<TerminalStates>,
-}
-
-/// What happens to a slow consumer.
+/// The value of `policy` in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SlowConsumerPolicy {
-    /// It is disconnected, and recovers when it reconnects.
+enum PolicyKeyword {
+    /// The client is disconnected, and recovers when it reconnects.
     #[default]
     Disconnect,
-    /// A queued publication is replaced by the next one with the same subject.
     Latest,
-    /// The oldest queued publications are dropped, and the client gets a gap notice.
     DropOldest,
 }
 
-impl SlowConsumerPolicy {
+impl PolicyKeyword {
     const ALL: [Self; 3] = [Self::Disconnect, Self::Latest, Self::DropOldest];
 
-    /// The value in the file.
-    pub fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Disconnect => "disconnect",
             Self::Latest => "latest",
             Self::DropOldest => "drop-oldest",
         }
     }
-}
 
-impl SlowConsumer {
-    /// The section in error messages.
-    const EXPECTED: &str = "{ policy = \"latest\", conflation_key = \"/job/id\" }";
-
-    pub(super) fn read(namespace: &mut Section<'_>) -> Self {
-        let mut section = namespace.inline("slow_consumer", Self::EXPECTED);
-        let policy =
-            keyword::read(&mut section, "policy", &SlowConsumerPolicy::ALL, SlowConsumerPolicy::as_str);
-        let conflation_key = section.text("conflation_key", json_pointer).map(|found| found.value);
-        let terminal = read_terminal(&mut section);
-        // An invalid policy is an error already; nothing is known about the keys that go with it.
-        let is_invalid = policy.is_none() && section.has("policy");
-        let policy = policy.map_or(SlowConsumerPolicy::default(), |Located { value, .. }| value);
-        if policy != SlowConsumerPolicy::Latest && !is_invalid {
-            refuse_without_latest(&section, policy);
-        }
-        section.finish();
-        Self { policy, conflation_key, terminal }
-    }
-
-    /// Writes the section as [`Self::read`] reads it.
-    pub(super) fn show(&self, out: &mut TomlWriter) {
-        out.text("slow_consumer.policy", self.policy.as_str());
-        if let Some(key) = &self.conflation_key {
-            out.text("slow_consumer.conflation_key", key);
-        }
-        if let Some(terminal) = &self.terminal {
-            show_terminal(terminal, out);
+    fn of(policy: Option<&BackpressurePolicy>) -> Self {
+        match policy {
+            None => Self::Disconnect,
+            Some(BackpressurePolicy::Latest { .. }) => Self::Latest,
+            Some(BackpressurePolicy::DropOldest) => Self::DropOldest,
         }
     }
 }
 
-fn refuse_without_latest(section: &Section<'_>, policy: SlowConsumerPolicy) {
+/// The section in error messages.
+const EXAMPLE: &str = "{ policy = \"latest\", conflation_key = \"/job/id\" }";
+
+/// Reads the policy of a namespace. Returns `None` when slow consumers are disconnected.
+pub(super) fn read(namespace: &mut Section<'_>) -> Option<BackpressurePolicy> {
+    let mut section = namespace.inline("slow_consumer", EXAMPLE);
+    let keyword = keyword::read(&mut section, "policy", &PolicyKeyword::ALL, PolicyKeyword::as_str);
+    let key = section.text("conflation_key", json_pointer).map(|found| found.value);
+    let terminal = read_terminal(&mut section);
+    // An invalid policy is an error already; nothing is known about the keys that go with it.
+    let is_invalid = keyword.is_none() && section.has("policy");
+    let keyword = keyword.map_or(PolicyKeyword::default(), |Located { value, .. }| value);
+    if keyword != PolicyKeyword::Latest && !is_invalid {
+        reject_without_latest(&section, keyword);
+    }
+    section.finish();
+    match keyword {
+        PolicyKeyword::Disconnect => None,
+        PolicyKeyword::Latest => Some(BackpressurePolicy::Latest { key, terminal }),
+        PolicyKeyword::DropOldest => Some(BackpressurePolicy::DropOldest),
+    }
+}
+
+/// Writes the section as [`read`] reads it.
+pub(super) fn show(policy: Option<&BackpressurePolicy>, out: &mut TomlWriter) {
+    out.text("slow_consumer.policy", PolicyKeyword::of(policy).as_str());
+    let Some(BackpressurePolicy::Latest { key, terminal }) = policy else { return };
+    if let Some(key) = key {
+        out.text("slow_consumer.conflation_key", key);
+    }
+    if let Some(terminal) = terminal {
+        show_terminal(terminal, out);
+    }
+}
+
+fn reject_without_latest(section: &Section<'_>, policy: PolicyKeyword) {
     for key in ["conflation_key", "terminal"] {
         if section.has(key) {
             let what = format!("requires policy = \"latest\"; the policy is \"{}\"", policy.as_str());

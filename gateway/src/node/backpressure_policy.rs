@@ -9,7 +9,7 @@ use earshot_protocol::Payload;
 use serde_json::Value;
 
 /// What is dropped for a slow client. Without a policy the client is disconnected, and recovers after the reconnect.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackpressurePolicy {
     /// The newest publication with a key replaces the one before it.
     Latest {

@@ -7,10 +7,10 @@ use std::time::Duration;
 /// The bounds of a channel's history (`namespace.history`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryRules {
-    /// Publications; 0 disables the history.
+    /// The maximum number of publications; 0 disables the history.
     pub size: usize,
-    /// Age.
+    /// How long a publication is kept.
     pub ttl: Duration,
-    /// Bytes.
+    /// The maximum of bytes in the memory of a node; a log is bounded by size and time only.
     pub bytes: usize,
 }

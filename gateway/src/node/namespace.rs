@@ -8,6 +8,7 @@ use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
 use super::backpressure_policy::BackpressurePolicy;
+use super::channel_pattern::ChannelPattern;
 use super::channel_source::ChannelSource;
 use super::history_rules::HistoryRules;
 pub use crate::auth::Access;
@@ -109,17 +110,6 @@ impl ResolvedChannel {
     }
 }
 
-/// A channel's name, or a glob: `*` matches any characters, `?` matches one.
-#[derive(Clone, Debug)]
-pub struct ChannelPattern {
-    /// The pattern.
-    pub glob: WildMatch,
-    /// Whether the pattern is an exact name.
-    pub is_exact: bool,
-    /// The pattern in the syntax of the broker, if the broker subscribes to the pattern and not to names.
-    pub broker_pattern: Option<Arc<str>>,
-}
-
 /// All namespaces, in order.
 #[derive(Clone, Debug)]
 pub struct Namespaces {
@@ -148,8 +138,8 @@ impl Namespaces {
         #[cfg(test)]
         RESOLUTIONS.set(RESOLUTIONS.get() + 1);
         let (mut namespace, mut pattern) = self.find(&name, |_| true)?;
-        if !pattern.is_exact && self.protected.iter().any(|glob| glob.matches(name.as_str())) {
-            (namespace, pattern) = self.find(&name, |pattern| pattern.is_exact)?;
+        if !pattern.is_exact() && self.protected.iter().any(|glob| glob.matches(name.as_str())) {
+            (namespace, pattern) = self.find(&name, |pattern| pattern.is_exact())?;
         }
         let (namespace, broker_pattern) = (Arc::clone(namespace), pattern.broker_pattern.clone());
         Some(ResolvedChannel { name, rules: ChannelRules { namespace, broker_pattern } })
@@ -161,8 +151,7 @@ impl Namespaces {
         counts: impl Fn(&ChannelPattern) -> bool,
     ) -> Option<(&Arc<Namespace>, &ChannelPattern)> {
         self.namespaces.iter().find_map(|namespace| {
-            let matches =
-                |pattern: &&ChannelPattern| counts(pattern) && pattern.glob.matches(channel.as_str());
+            let matches = |pattern: &&ChannelPattern| counts(pattern) && pattern.matches(channel.as_str());
             Some((namespace, namespace.channels.iter().find(matches)?))
         })
     }
@@ -188,10 +177,9 @@ pub(crate) mod fixtures {
 
     /// A channel that every client may subscribe to, without a history.
     pub(crate) fn open_channel(name: &str) -> ResolvedChannel {
-        let glob = WildMatch::new("*");
         let namespace = Namespace {
             name: String::new(),
-            channels: vec![ChannelPattern { glob, is_exact: false, broker_pattern: None }],
+            channels: vec![ChannelPattern::parse("*").unwrap()],
             brokers: Box::new([0]),
             subscribe: Access::Anyone,
             publish: Access::Nobody,

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use wildmatch::WildMatch;
 
 use super::event_loop::Shard;
 use super::{NewConnection, NewConnectionKind, ShardLimits, Sink, framing, sink};
@@ -16,11 +15,12 @@ use crate::admission::Permit;
 use crate::broker::{BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
+use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
 use crate::node::history::HistoryBudget;
 use crate::node::history_rules::HistoryRules;
 use crate::node::messages::NodeRequest;
-use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
+use crate::node::namespace::{Access, Namespace, Namespaces};
 use crate::node::publication::{FrameEncoding, Publication};
 use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::requests::request_queue;
@@ -171,7 +171,7 @@ fn node(
     };
     let all = Namespace {
         name: "all".to_owned(),
-        channels: vec![ChannelPattern { glob: WildMatch::new("*"), is_exact: false, broker_pattern: None }],
+        channels: ChannelPattern::parse("*").into_iter().collect(),
         brokers: Box::new([0]),
         subscribe: Access::Anyone,
         publish: Access::Nobody,

@@ -262,6 +262,16 @@ macro_rules! settings {
             $($(#[$doc])* pub $key: $value,)+
         }
 
+        $crate::config::reader::setting::settings! {
+            impl $section { $($key: $value as $kind = $default, in $min, $max;)+ }
+        }
+    };
+    // The section is a type of an inner module.
+    (
+        impl $section:ident {
+            $($key:ident: $value:ty as $kind:ident = $default:expr, in $min:expr, $max:expr;)+
+        }
+    ) => {
         impl Default for $section {
             fn default() -> Self {
                 Self { $($key: $default,)+ }

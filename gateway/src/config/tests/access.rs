@@ -8,7 +8,8 @@ const REDIS: (&str, &str) = ("REDIS_URL", "redis://env");
 
 /// Whether a client may subscribe to a channel, and publish on it.
 fn is_open(config: &Config, channel: &str) -> (bool, bool) {
-    let matches = |namespace: &&Namespace| namespace.channels.iter().any(|pattern| pattern.matches(channel));
+    let matches =
+        |namespace: &&NamespaceConfig| namespace.channels.iter().any(|pattern| pattern.matches(channel));
     let found = config.namespaces.iter().find(matches);
     found.map_or((false, false), |found| (found.subscribe == Access::Anyone, found.publish != Access::Nobody))
 }

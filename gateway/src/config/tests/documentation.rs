@@ -4,6 +4,7 @@ use tempfile::TempDir;
 
 use super::super::*;
 use super::load;
+use crate::node::history_rules::HistoryRules;
 
 const EXAMPLE: &str = include_str!("../../../../docs/earshot.toml");
 const MANUAL: &str = include_str!("../../../../docs/configuration.md");
@@ -52,7 +53,7 @@ fn the_example_contains_every_default() {
     assert_eq!((config.gateway, config.listen), (GatewayConfig::default(), vec![Listen::default()]));
     assert!(config.redis.iter().all(|instance| instance.times == RedisTimes::default()));
     let nest = &config.namespaces[0];
-    assert_eq!((&nest.history, nest.source), (&History::default(), Source::PubSub));
+    assert_eq!((&nest.history, nest.source), (&HistoryRules::default(), Source::PubSub));
     assert_eq!(nest.replay, Replay::default());
 }
 
@@ -114,8 +115,8 @@ fn the_manual_has_the_defaults_and_ranges() {
 
 #[test]
 fn the_manual_has_the_default_history_of_each_source() {
-    let settings = |source: Source| History::default_for(source).entries();
-    let rows = History::table().into_iter().zip(settings(Source::PubSub)).zip(settings(Source::Stream));
+    let settings = |source: Source| HistoryRules::default_for(source).entries();
+    let rows = HistoryRules::table().into_iter().zip(settings(Source::PubSub)).zip(settings(Source::Stream));
     for (([key, _, least, most], (_, pubsub)), (_, stream)) in rows {
         let row = format!("| `{key}` | `{pubsub}` | `{stream}` | {least} to {most} |");
         assert!(MANUAL.contains(&row), "the history of a namespace has no row {row}");

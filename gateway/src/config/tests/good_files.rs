@@ -13,7 +13,7 @@ fn defaults_are_the_memory_broker_on_loopback() {
     let config = load("").unwrap();
     assert_eq!(config.listen, [Listen::default()]);
     assert!(config.is_loopback_only() && config.redis.is_empty() && config.api_key.is_none());
-    assert_eq!(config.namespaces, [Namespace::closed(None)]);
+    assert_eq!(config.namespaces, [NamespaceConfig::closed(None)]);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.sources.to_string(), "defaults");
     assert_eq!(Config::default().to_toml(), config.to_toml());
@@ -24,7 +24,7 @@ fn redis_url_is_sufficient() {
     let config = load_with("", &[REDIS], &[]).unwrap();
     assert_eq!(config.redis.len(), 1);
     assert_eq!(config.redis[0].url.expose(), "redis://:hunter2@env:6379/0");
-    assert_eq!(config.namespaces, [Namespace::closed(Some("default".into()))]);
+    assert_eq!(config.namespaces, [NamespaceConfig::closed(Some("default".into()))]);
     assert_eq!(config.sources.to_string(), "REDIS_URL");
     assert!(!format!("{config:?}{}", config.to_toml()).contains("hunter2"));
 }

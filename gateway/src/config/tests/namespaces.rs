@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::super::*;
 use super::bad_files::assert_errors;
 use super::{load, load_with};
-use crate::node::backpressure_policy::TerminalStates;
+use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
+use crate::node::history_rules::HistoryRules;
 
 /// A namespace on a Redis instance; further keys start on line 7.
 const ON_REDIS: &str = r#"[redis.a]
@@ -17,7 +18,7 @@ redis = "a"
 "#;
 
 /// The one namespace of a file.
-fn only(keys: &str) -> Namespace {
+fn only(keys: &str) -> NamespaceConfig {
     let mut config = load(&format!("{ON_REDIS}{keys}")).unwrap();
     config.namespaces.remove(0)
 }
@@ -25,30 +26,30 @@ fn only(keys: &str) -> Namespace {
 #[test]
 fn each_source_has_its_default_history() {
     let seconds = Duration::from_secs;
-    let pubsub = History { size: 64, ttl: seconds(60), bytes: 1 << 20 };
-    let stream = History { size: 1000, ttl: seconds(3600), bytes: 4 << 20 };
+    let pubsub = HistoryRules { size: 64, ttl: seconds(60), bytes: 1 << 20 };
+    let stream = HistoryRules { size: 1000, ttl: seconds(3600), bytes: 4 << 20 };
     assert_eq!(load("").unwrap().namespaces[0].history, pubsub);
     assert_eq!(only("").history, pubsub);
     let namespace = only(r#"source = "stream""#);
-    assert_eq!((namespace.source, namespace.history), (Source::Stream, stream.clone()));
+    assert_eq!((namespace.source, namespace.history), (Source::Stream, stream));
     // Omitted keys have the defaults of the source, regardless of the order.
     let keys = "history = { ttl = \"7h\" }\nsource = \"stream\"";
-    assert_eq!(only(keys).history, History { ttl: seconds(7 * 3600), ..stream });
+    assert_eq!(only(keys).history, HistoryRules { ttl: seconds(7 * 3600), ..stream });
     let keys = "[namespace.history]\nsize = 0\nbytes = \"16KiB\"";
-    assert_eq!(only(keys).history, History { size: 0, bytes: 16 << 10, ..pubsub });
+    assert_eq!(only(keys).history, HistoryRules { size: 0, bytes: 16 << 10, ..pubsub });
     assert_eq!(only("source = \"stream\"\nhistory = { size = 1 }").history.size, 1);
 }
 
 #[test]
 fn slow_consumers_are_disconnected_by_default() {
     let silent = only("");
-    assert_eq!(silent.slow_consumer, SlowConsumer::default());
+    assert_eq!(silent.slow_consumer, None);
     assert_eq!(
-        only(r#"slow_consumer.policy = "drop-oldest""#).slow_consumer.policy,
-        SlowConsumerPolicy::DropOldest
+        only(r#"slow_consumer.policy = "drop-oldest""#).slow_consumer,
+        Some(BackpressurePolicy::DropOldest)
     );
-    let latest = SlowConsumer { policy: SlowConsumerPolicy::Latest, ..SlowConsumer::default() };
-    assert_eq!(only(r#"slow_consumer.policy = "latest""#).slow_consumer, latest);
+    let latest = BackpressurePolicy::Latest { key: None, terminal: None };
+    assert_eq!(only(r#"slow_consumer.policy = "latest""#).slow_consumer, Some(latest));
     let latest = only(
         r#"
         slow_consumer.policy = "latest"
@@ -57,15 +58,15 @@ fn slow_consumers_are_disconnected_by_default() {
         "#,
     )
     .slow_consumer;
-    assert_eq!(latest.conflation_key.as_deref(), Some("/job/id"));
     let values = vec!["done".to_owned(), "a\nb".to_owned()];
-    assert_eq!(latest.terminal, Some(TerminalStates { key: String::new(), values }));
+    let terminal = Some(TerminalStates { key: String::new(), values });
+    assert_eq!(latest, Some(BackpressurePolicy::Latest { key: Some("/job/id".to_owned()), terminal }));
     let single = only(
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/s\", values = \"done\" }",
     )
-    .slow_consumer
-    .terminal;
-    assert_eq!(single.unwrap().values, ["done"]);
+    .slow_consumer;
+    let terminal = Some(TerminalStates { key: "/s".to_owned(), values: vec!["done".to_owned()] });
+    assert_eq!(single, Some(BackpressurePolicy::Latest { key: None, terminal }));
 }
 
 #[test]

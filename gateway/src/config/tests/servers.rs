@@ -16,7 +16,7 @@ channels = ["a", "b*"]
 redis = "a"
 "#;
 
-fn only(keys: &str) -> Namespace {
+fn only(keys: &str) -> NamespaceConfig {
     let mut config = load(&format!("{ON_CLUSTER}{keys}")).unwrap();
     config.namespaces.remove(0)
 }

@@ -9,17 +9,17 @@ use std::task::{Context, Waker};
 
 use earshot_protocol::ChannelName;
 use tokio::sync::mpsc;
-use wildmatch::WildMatch;
 
 use super::parameters::{PUBLICATION_BYTES, Parameters, Slow};
 use crate::broker::{MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
+use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
 use crate::node::history::HistoryBudget;
 use crate::node::messages::{NodeRequest, NodeResponse};
-use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces, ResolvedChannel};
+use crate::node::namespace::{Access, Namespace, Namespaces, ResolvedChannel};
 use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::requests::request_queue;
 use crate::node::shard_queue::{ShardReceiver, shard_queue};
@@ -96,11 +96,10 @@ impl Gateway {
 }
 
 fn namespace(parameters: &Parameters, channel: usize) -> Namespace {
-    let glob = WildMatch::new(parameters.name(channel));
     Namespace {
         source: ChannelSource::PubSub,
         name: String::new(),
-        channels: vec![ChannelPattern { glob, is_exact: false, broker_pattern: None }],
+        channels: vec![ChannelPattern::parse(parameters.name(channel)).unwrap()],
         brokers: Box::new([0]),
         subscribe: Access::Anyone,
         publish: Access::Anyone,

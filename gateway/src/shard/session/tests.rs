@@ -6,15 +6,15 @@ use earshot_protocol::{
     ConnectRequest, Epoch, HistoryRequest, PublishRequest, StreamPosition, SubscribeRequest,
     UnsubscribeRequest,
 };
-use wildmatch::WildMatch;
 
 use super::*;
 use crate::broker::WhenUnavailable;
+use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
 use crate::node::history_rules::HistoryRules;
 use crate::node::messages::PageLimit;
 use crate::node::namespace::fixtures::open_channel;
-use crate::node::namespace::{Access, ChannelPattern, Namespace, Namespaces};
+use crate::node::namespace::{Access, Namespace, Namespaces};
 use crate::shard::ShardLimits;
 use crate::shard::channels::Channels;
 use crate::shard::subscription::Subscription;
@@ -86,11 +86,7 @@ impl Fixture {
 fn namespace(pattern: &str, subscribe: Access, publish: Access) -> Namespace {
     Namespace {
         name: String::new(),
-        channels: vec![ChannelPattern {
-            glob: WildMatch::new(pattern),
-            is_exact: false,
-            broker_pattern: None,
-        }],
+        channels: vec![ChannelPattern::parse(pattern).unwrap()],
         brokers: Box::new([0]),
         subscribe,
         publish,
