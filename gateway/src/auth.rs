@@ -5,6 +5,7 @@
 //!
 //! - [`Authorizer`]: the decisions; [`Denial`]: the reasons; [`log_denial`]: logs them.
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
+//! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests.
 //! - [`origin`]: allowed origins and hosts.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
@@ -12,12 +13,16 @@
 pub mod api_key;
 mod authorizer;
 mod client_meta;
+mod client_network;
 mod denial;
 mod denial_log;
 pub mod origin;
 pub mod token;
+mod trusted_proxies;
 
 pub use authorizer::{Access, Authorizer, Identity};
 pub use client_meta::ClientMeta;
+pub use client_network::ClientNetwork;
 pub use denial::Denial;
 pub use denial_log::log_denial;
+pub use trusted_proxies::TrustedProxies;

@@ -8,7 +8,7 @@
 //! - `reader`: the framework: syntax, locations, diagnostics, kinds of settings
 //! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`: the sections of the file
 //! - `source`, `history`, `slow_consumer`: parts of a namespace
-//! - `listen`, `channel_pattern`, `redis_url`, `secret`: checked values
+//! - `listen`, `network`, `channel_pattern`, `redis_url`, `secret`: checked values
 //! - `environment`: the variables
 //! - `shadowing`: checks between namespaces; `dump`: the effective configuration as TOML
 //! - `build`: the settings of inner modules
@@ -16,6 +16,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
 
 mod build;
 mod channel_pattern;
@@ -26,6 +28,7 @@ mod history;
 mod limits;
 mod listen;
 mod namespace;
+mod network;
 mod process;
 mod reader;
 mod redis;
@@ -77,6 +80,8 @@ pub struct Config {
     /// Hosts that requests may name in addition to local ones, on every listener; empty: the hosts of
     /// `allowed_origins`, on loopback listeners only.
     pub allowed_hosts: Vec<String>,
+    /// Networks of the proxies whose `X-Forwarded-For` is read.
+    pub trusted_proxies: Vec<IpNet>,
     /// The log filter.
     pub log: String,
     /// The format of the log.
@@ -190,12 +195,15 @@ impl Config {
             |unused: &RedisInstance| format!("redis `{}` is unused: no namespace uses it", unused.name);
         let mut warnings: Vec<String> = unused_redis.iter().map(warning).collect();
         warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
+        let trusted_proxies = root::read_trusted_proxies(&mut top);
+        warnings.extend(trusted_proxies.iter().filter_map(network::warning));
         let config = Self {
             internal_listen: root::read_internal_listen(document, &mut top, flags, resolve),
             listen: root::read_listen(document, &mut top, env, flags, resolve),
             development: flags.dev,
             allowed_origins: root::read_origins(document, &mut top, env, flags),
             allowed_hosts: root::read_allowed_hosts(&mut top),
+            trusted_proxies,
             log: root::read_log(document, &mut top, env, flags),
             log_format: root::read_log_format(&mut top),
             console: root::read_console(&mut top, flags),

@@ -82,6 +82,7 @@ impl Gateway {
             request_header_bytes: config.limits.request_header_bytes,
             authorizer: config.authorizer(),
             hosts: config.host_policy(),
+            trusted_proxies: config.trusted_proxies(),
             admission: Admission::new(AdmissionLimits { connections, reserved }),
             metrics: Arc::clone(&metrics),
         });

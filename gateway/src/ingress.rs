@@ -28,13 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderValue, Version, header};
+use axum::http::{HeaderValue, Request, Version, header};
 use bytes::{Bytes, BytesMut};
 use earshot_protocol::{Disconnect, Encoding};
 
 use crate::admission::{Admission, Permit};
 use crate::auth::origin::HostPolicy;
-use crate::auth::{Authorizer, ClientMeta, log_denial};
+use crate::auth::{Authorizer, ClientMeta, ClientNetwork, TrustedProxies, log_denial};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -78,10 +78,20 @@ pub struct StreamContext {
     pub authorizer: Authorizer,
     /// The allowed hosts.
     pub hosts: HostPolicy,
+    /// The proxies that report the addresses of clients.
+    pub trusted_proxies: TrustedProxies,
     /// The limit of connections.
     pub admission: Admission,
     /// Counts rejected connections.
     pub metrics: Arc<Metrics>,
+}
+
+/// A request for a stream that a shard serves.
+#[derive(Debug)]
+struct RoutedStream {
+    kind: NewConnectionKind,
+    network: Option<ClientNetwork>,
+    response_head: Bytes,
 }
 
 /// Accepts connections.
@@ -157,7 +167,7 @@ impl Acceptor {
         };
         let head = RequestHead::parse(prefetched, self.limits.request_header_bytes).ok().flatten();
         let Some(permit) = self.streams.acquire_permit(head.as_ref()) else { return };
-        let Some((head, (kind, response_head))) =
+        let Some((head, RoutedStream { kind, network, response_head })) =
             head.and_then(|head| self.route_stream(&head, peer).map(|stream| (head, stream)))
         else {
             return self.spawn_slow_path(socket, peer, prefetched.into(), permit);
@@ -167,6 +177,7 @@ impl Acceptor {
         let sink = Sink::Socket(socket);
         let mut connection = Box::new(NewConnection {
             sink,
+            network,
             kind,
             permit,
             response_head,
@@ -231,7 +242,7 @@ impl Acceptor {
             Err(_) => return self.reject(socket, RequestHeadError::Timeout).await,
         };
         match self.route_stream(&head, peer) {
-            Some((kind, response_head)) => {
+            Some(RoutedStream { kind, network, response_head }) => {
                 let (permit, kind) = self.streams.admit(permit, kind);
                 // A copy: a slice would keep the whole head in memory.
                 let prefetched = Bytes::copy_from_slice(head.rest(&bytes));
@@ -239,6 +250,7 @@ impl Acceptor {
                     let sink = Sink::Socket(mio::net::TcpStream::from_std(socket));
                     let connection = NewConnection {
                         sink,
+                        network,
                         kind,
                         permit,
                         response_head,
@@ -256,7 +268,7 @@ impl Acceptor {
         }
     }
 
-    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<(NewConnectionKind, Bytes)> {
+    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<RoutedStream> {
         self.serves_streams.then(|| self.streams.route_stream(head, peer)).flatten()
     }
 
@@ -310,8 +322,13 @@ impl StreamContext {
         NewConnectionKind::WebSocket { encoding, client, rejection: denial.map(Disconnect::from) }
     }
 
-    /// Returns the new connection and its response head for a valid request for a stream; `None` for any other request.
-    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<(NewConnectionKind, Bytes)> {
+    /// What authentication needs of a request from this peer.
+    pub fn client_meta<B>(&self, request: &Request<B>, peer: Peer) -> ClientMeta {
+        ClientMeta::new(request, peer.address, &self.trusted_proxies)
+    }
+
+    /// Routes a valid request for a stream; `None` for any other request.
+    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<RoutedStream> {
         let request = head.request();
         let is_absolute = request.uri().authority().is_some();
         let host = request.headers().get(header::HOST);
@@ -319,12 +336,14 @@ impl StreamContext {
             return None;
         }
         let route = routes::find(request.uri().path()).filter(|route| route.method == request.method())?;
-        let client = ClientMeta::new(request, peer.address);
+        let client = self.client_meta(request, peer);
+        let network = client.network();
         match route.endpoint {
             Endpoint::WebSocket => match handshake::negotiate(request) {
                 Handshake::Accepted { headers, encoding } => {
-                    let head = response_head::render("HTTP/1.1 101 Switching Protocols", &headers);
-                    Some((self.websocket(client, encoding), head))
+                    let response_head = response_head::render("HTTP/1.1 101 Switching Protocols", &headers);
+                    let kind = self.websocket(client, encoding);
+                    Some(RoutedStream { kind, network, response_head })
                 }
                 Handshake::Rejected { .. } => None,
             },
@@ -335,7 +354,8 @@ impl StreamContext {
                 headers.extend(sse_request::RESPONSE_HEADERS);
                 headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                Some((kind, response_head::render("HTTP/1.1 200 OK", &headers)))
+                let response_head = response_head::render("HTTP/1.1 200 OK", &headers);
+                Some(RoutedStream { kind, network, response_head })
             }
             _ => None,
         }
@@ -347,11 +367,13 @@ pub async fn accept_upgraded(
     streams: &StreamContext,
     socket: TcpStream,
     (permit, kind): (Permit, NewConnectionKind),
+    network: Option<ClientNetwork>,
     prefetched: Bytes,
 ) {
     let sink = Sink::Socket(mio::net::TcpStream::from_std(socket));
     let connection = NewConnection {
         sink,
+        network,
         kind,
         permit,
         response_head: Bytes::new(),

@@ -10,7 +10,7 @@
 //!   [`history`], [`history_rules`]: its newest publications, and their bounds.
 //! - `ingest`: messages of the broker enter here.
 //! - `log_sequence`, `log_follower`, `log_reader`, `catch_up`, `catch_up_queue`: channels whose sequence is a log.
-//! - `idle_channels`, `idle_queue`: the delayed unsubscribe; `creators`: the client addresses that created channels.
+//! - `idle_channels`, `idle_queue`: the delayed unsubscribe; `creators`: the client networks that created channels.
 //! - [`namespace`]: the rules of a channel, by its name; [`channel_pattern`]: which channels it has;
 //!   [`channel_source`]: where their publications come from;
 //!   [`backpressure_policy`]: what is dropped for slow clients.
@@ -24,7 +24,7 @@ mod catch_up_queue;
 pub mod channel;
 pub mod channel_pattern;
 pub mod channel_source;
-pub(crate) mod creators;
+mod creators;
 mod error_code;
 pub mod history;
 pub mod history_rules;
@@ -47,7 +47,6 @@ pub mod shard_queue;
 pub(crate) use ingest::steps::IngestSteps;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +54,7 @@ use earshot_protocol::ChannelName;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::auth::ClientNetwork;
 use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
@@ -190,9 +190,9 @@ impl Node {
     }
 
     /// Attaches a shard to a channel. The response goes through the shard's queue, in order with the publications.
-    async fn attach(&self, shard: ShardId, channel: ResolvedChannel, from: Option<IpAddr>) {
+    async fn attach(&self, shard: ShardId, channel: ResolvedChannel, network: Option<ClientNetwork>) {
         let shard_queue = &self.shard_senders[shard];
-        if let Err(error) = self.try_attach(shard, shard_queue, &channel, from).await {
+        if let Err(error) = self.try_attach(shard, shard_queue, &channel, network).await {
             // Fails only if the shard has ended, and then the response is not needed.
             let _ = shard_queue.send(NodeEvent::AttachFailed(channel.name, error)).await;
         }
@@ -210,10 +210,10 @@ impl Node {
         shard: ShardId,
         shard_queue: &ShardSender,
         resolved: &ResolvedChannel,
-        from: Option<IpAddr>,
+        network: Option<ClientNetwork>,
     ) -> Result<(), SubscribeError> {
         let binding = self.binding(resolved);
-        let channel = binding.registry.acquire(resolved, from, self.unsubscriber(binding))?;
+        let channel = binding.registry.acquire(resolved, network, self.unsubscriber(binding))?;
         let (topic, when_unavailable) = (resolved.topic(), resolved.rules.namespace.when_unavailable);
         if let Err(error) = binding.log_reader().subscribe(&topic, &channel, when_unavailable).await {
             binding.registry.abort_attach(&channel, self.unsubscriber(binding));

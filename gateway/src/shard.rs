@@ -56,7 +56,6 @@ mod websocket;
 mod websocket_frames;
 
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -69,7 +68,7 @@ use tokio::sync::mpsc::error::TrySendError;
 pub use sink::{HyperBody, Sink};
 
 use crate::admission::Permit;
-use crate::auth::ClientMeta;
+use crate::auth::{ClientMeta, ClientNetwork};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -133,6 +132,8 @@ pub struct ShardLimits {
 pub struct NewConnection {
     /// Where its bytes are written.
     pub sink: Sink,
+    /// The network of the client, if limits per address apply to it.
+    pub network: Option<ClientNetwork>,
     /// Its protocol.
     pub kind: NewConnectionKind,
     /// The permit for this connection of the gateway's limit.
@@ -305,12 +306,13 @@ impl Shards {
         &self,
         kind: NewConnectionKind,
         permit: Permit,
-        peer: Option<IpAddr>,
+        network: Option<ClientNetwork>,
     ) -> HyperBody {
         let handle = self.next_shard();
         let (sink, body) = sink::hyper(handle.wakes.clone());
         let connection = NewConnection {
-            sink: Sink::Hyper(sink.with_peer(peer)),
+            sink: Sink::Hyper(sink),
+            network,
             kind,
             permit,
             response_head: Bytes::new(),

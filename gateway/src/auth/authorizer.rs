@@ -117,6 +117,7 @@ mod tests {
     use axum::http::Request;
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use super::super::TrustedProxies;
     use super::*;
 
     #[test]
@@ -152,7 +153,8 @@ mod tests {
                 request.header(header.0, header.1)
             };
             let request = headers.iter().fold(request, add).body(()).unwrap();
-            authorizer.connect(&ClientMeta::new(&request, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
+            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            authorizer.connect(&ClientMeta::new(&request, peer, &TrustedProxies::default()))
         };
         assert_eq!(connect("/ws", &[]), Ok(Identity::Anonymous));
         assert_eq!(connect("/ws", &[("origin", "https://app.example")]), Ok(Identity::Anonymous));

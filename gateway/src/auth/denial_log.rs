@@ -37,15 +37,18 @@ impl RateLimit {
     }
 }
 
-/// Logs that a client was rejected. The log contains its address and origin, but no token or cookie.
+/// Logs that a client was rejected. The log contains its address, peer and origin, but no token or cookie.
 pub fn log_denial(denial: Denial, client: Option<&ClientMeta>, channel: Option<&ChannelName>) {
     let peer = client.map(|client| display(client.peer()));
+    let address = client.map(|client| display(client.address()));
     let origin = client.and_then(ClientMeta::origin).map(tracing::field::debug);
     let channel = channel.map(display);
     let limit = LIMITS[denial.kind()].lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now());
     match limit {
-        Some(rejected) => tracing::warn!(rejected, peer, origin, channel, "client rejected: {denial}"),
-        None => tracing::debug!(peer, origin, channel, "client rejected: {denial}"),
+        Some(rejected) => {
+            tracing::warn!(rejected, address, peer, origin, channel, "client rejected: {denial}")
+        }
+        None => tracing::debug!(address, peer, origin, channel, "client rejected: {denial}"),
     }
 }
 

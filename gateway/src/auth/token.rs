@@ -39,13 +39,15 @@ mod tests {
     use axum::http::Request;
     use proptest::prelude::*;
 
+    use super::super::TrustedProxies;
     use super::*;
 
     fn client(uri: &str, headers: &[(&str, &str)]) -> ClientMeta {
         let add =
             |request: axum::http::request::Builder, header: &(&str, &str)| request.header(header.0, header.1);
         let request = headers.iter().fold(Request::get(uri), add).body(()).unwrap();
-        ClientMeta::new(&request, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        ClientMeta::new(&request, peer, &TrustedProxies::default())
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::channel_pattern::redis_pattern;
 use super::{Config, DrainConfig, NamespaceConfig, RedisInstance, RedisUrl, Replay, Servers, Source};
-use crate::auth::Authorizer;
 use crate::auth::api_key::ApiAuth;
 use crate::auth::origin::{HostPolicy, OriginPolicy};
+use crate::auth::{Authorizer, TrustedProxies};
 use crate::broker::log::LogConfig;
 use crate::broker::redis::RedisSettings;
 use crate::ingress::IngressLimits;
@@ -79,6 +79,11 @@ impl Config {
     /// The hosts that requests may name.
     pub fn host_policy(&self) -> HostPolicy {
         HostPolicy::new(&self.allowed_hosts, &self.allowed_origins)
+    }
+
+    /// The proxies that report the addresses of clients.
+    pub fn trusted_proxies(&self) -> TrustedProxies {
+        TrustedProxies::new(self.trusted_proxies.clone())
     }
 
     fn api_auth(&self) -> ApiAuth {

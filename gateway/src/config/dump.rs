@@ -42,6 +42,8 @@ impl Config {
         out.texts("internal_listen", self.internal_listen.iter().map(|listen| listen.text.as_str()));
         out.texts("allowed_origins", self.allowed_origins.iter().map(String::as_str));
         out.texts("allowed_hosts", self.allowed_hosts.iter().map(String::as_str));
+        let proxies: Vec<String> = self.trusted_proxies.iter().map(ToString::to_string).collect();
+        out.texts("trusted_proxies", proxies.iter().map(String::as_str));
         out.text("log", &self.log);
         out.text("log_format", self.log_format.as_str());
         if let Some(key) = &self.api_key {

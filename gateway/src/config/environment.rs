@@ -15,7 +15,7 @@ use earshot_redis_link::address::Address;
 const PREFIX: &str = "EARSHOT_";
 
 /// The top-level keys of the file that have a variable only because they are keys: `EARSHOT_` and the key.
-const TOP_LEVEL: [&str; 3] = ["INTERNAL_LISTEN", "ALLOWED_HOSTS", "LOG_FORMAT"];
+const TOP_LEVEL: [&str; 4] = ["INTERNAL_LISTEN", "ALLOWED_HOSTS", "TRUSTED_PROXIES", "LOG_FORMAT"];
 
 /// The flag that replaces `REDIS_URL`.
 const REDIS_FLAG: &str = "--redis";

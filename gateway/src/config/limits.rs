@@ -45,7 +45,7 @@ settings! {
         channels_per_connection: usize as CountKind = 128, in 1, 100_000;
         /// Channels that one node may know at a time, including those without subscribers.
         channels: usize as CountKind = 1_000_000, in 1, 100_000_000;
-        /// Channels without a subscriber that one public address may leave behind.
+        /// Channels without a subscriber that one client address may leave behind.
         idle_channels_per_address: usize as CountKind = 10_000, in 128, 100_000_000;
         /// Commands in one WebSocket frame.
         commands_per_frame: usize as CountKind = 1024, in 1, 65_536;

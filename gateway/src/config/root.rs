@@ -1,10 +1,10 @@
-//! The top-level keys: `listen`, `allowed_origins`, `allowed_hosts`, `log`; and `[api]`.
+//! The top-level keys: `listen`, `allowed_origins`, `allowed_hosts`, `trusted_proxies`, `log`; and `[api]`.
 //!
 //! Owns the precedence of file, environment and flags. Must never contain the settings of one transport.
 
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
-use super::Flags;
 use super::channel_pattern::channel_pattern;
 use super::environment::Environment;
 use super::listen::{Listen, Resolve, repeated};
@@ -13,6 +13,7 @@ use super::reader::setting::quote;
 use super::reader::{Document, Located, Section};
 use super::reader::{keyword, suggest};
 use super::secret::Secret;
+use super::{Flags, network};
 use crate::node::channel_pattern::ChannelPattern;
 
 /// The variable that opens channels without a file.
@@ -179,6 +180,15 @@ pub(super) fn read_origins(
 /// Reads the allowed hosts.
 pub(super) fn read_allowed_hosts(top: &mut Section<'_>) -> Vec<String> {
     top.texts("allowed_hosts", host).unwrap_or_default().into_iter().map(|found| found.value).collect()
+}
+
+/// Reads the networks of trusted proxies.
+pub(super) fn read_trusted_proxies(top: &mut Section<'_>) -> Vec<IpNet> {
+    top.texts("trusted_proxies", network::parse)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|found| found.value)
+        .collect()
 }
 
 /// Reads the channels that are open without a namespace in the file.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::body::BodyError;
 use super::{AppState, plain_error};
-use crate::auth::{ClientMeta, log_denial};
+use crate::auth::log_denial;
 use crate::broker::DeliveryScope;
 use crate::broker::log::AppendOptions;
 use crate::ingress::http_server::Peer;
@@ -52,8 +52,9 @@ pub async fn call(
 /// The response, and the code of the API error in it (0: none).
 async fn respond(state: &AppState, method: &str, request: Request) -> (Response, u32) {
     if let Err(denial) = state.streams.authorizer.api(request.headers(), request.uri().query()) {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
-        log_denial(denial, peer.map(|peer| ClientMeta::new(&request, peer)).as_ref(), None);
+        let peer = request.extensions().get::<Peer>();
+        let client = peer.map(|peer| state.streams.client_meta(&request, *peer));
+        log_denial(denial, client.as_ref(), None);
         return (ApiError::new(denial.into(), denial.to_string()).into_response(), 0);
     }
     let body = match state.body.read(request.into_body()).await {

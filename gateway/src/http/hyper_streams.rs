@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{AppState, plain_error};
 use crate::admission::Permit;
-use crate::auth::{ClientMeta, Denial};
+use crate::auth::{ClientNetwork, Denial};
 use crate::ingress::handshake::{self, Handshake};
 use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
 use crate::ingress::sse_request::SseRejection;
@@ -28,7 +28,7 @@ pub async fn sse(
 ) -> Response {
     let authorizer = &state.streams.authorizer;
     let origins = authorizer.origins();
-    let client = ClientMeta::new(&request, peer.address);
+    let client = state.streams.client_meta(&request, peer);
     let identity = authorizer.connect(&client);
     if request.method() == Method::OPTIONS {
         if identity == Err(Denial::Origin) {
@@ -63,7 +63,7 @@ pub async fn sse(
     };
     let body = match admitted {
         Some((permit, kind)) => {
-            Body::from_stream(state.streams.shards.accept_stream(kind, permit, Some(peer.address.ip())).await)
+            Body::from_stream(state.streams.shards.accept_stream(kind, permit, client.network()).await)
         }
         // An empty stream, after which an EventSource reconnects: after a 503 it would not.
         None => Body::empty(),
@@ -93,7 +93,9 @@ pub async fn websocket(
     *head.headers_mut() = request.headers().clone();
     match handshake::negotiate(&head) {
         Handshake::Accepted { headers, encoding } => {
-            let kind = state.streams.websocket(ClientMeta::new(&head, peer.address), encoding);
+            let client = state.streams.client_meta(&head, peer);
+            let network = client.network();
+            let kind = state.streams.websocket(client, encoding);
             let permit = request.extensions_mut().remove::<SharedPermit>();
             let upgrade = hyper::upgrade::on(&mut request);
             let app = Arc::clone(&state);
@@ -102,7 +104,7 @@ pub async fn websocket(
                 let permit = permit.and_then(|permit| permit.take());
                 if let (Ok(upgraded), Some(permit)) = (upgraded, permit) {
                     let admitted = app.streams.admit(permit, kind);
-                    hand_to_shard(&app, upgraded, admitted).await;
+                    hand_to_shard(&app, upgraded, admitted, network).await;
                 }
             });
             (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
@@ -127,6 +129,7 @@ async fn hand_to_shard(
     state: &AppState,
     upgraded: hyper::upgrade::Upgraded,
     admitted: (Permit, NewConnectionKind),
+    network: Option<ClientNetwork>,
 ) {
     let Ok(parts) = upgraded.downcast::<TokioIo<Rewind>>() else { return };
     let (socket, mut early) = parts.io.into_inner().into_parts();
@@ -135,6 +138,6 @@ async fn hand_to_shard(
         early = Bytes::from([&parts.read_buf[..], &early[..]].concat());
     }
     if let Ok(socket) = socket.into_std() {
-        accept_upgraded(&state.streams, socket, admitted, early).await;
+        accept_upgraded(&state.streams, socket, admitted, network, early).await;
     }
 }

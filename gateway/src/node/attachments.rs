@@ -2,7 +2,6 @@
 //!
 //! Owns when a channel is created, and that it is not removed during an attach. Must never wait.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, StreamPosition};
@@ -11,20 +10,21 @@ use super::channel::{Channel, ShardId};
 use super::messages::SubscribeError;
 use super::namespace::ResolvedChannel;
 use super::registry::ChannelRegistry;
+use crate::auth::ClientNetwork;
 
 impl ChannelRegistry {
     /// Returns the channel, and protects it from removal until [`ChannelRegistry::commit_attach`] or
-    /// [`ChannelRegistry::abort_attach`]. A new channel is attributed to the address `from`, until a client of another
-    /// address attaches. At the limit, an idle channel is evicted, with a call to `release`.
+    /// [`ChannelRegistry::abort_attach`]. A new channel is attributed to `network`, until a client of another one
+    /// attaches. At the limit, an idle channel is evicted, with a call to `release`.
     pub(super) fn acquire(
         &self,
         resolved: &ResolvedChannel,
-        from: Option<IpAddr>,
+        network: Option<ClientNetwork>,
         release: impl Fn(&Channel),
     ) -> Result<Arc<Channel>, SubscribeError> {
         let ResolvedChannel { name, rules } = resolved;
         if let Some(channel) = self.acquire_existing(name) {
-            let other = channel.state().share_with(from);
+            let other = channel.state().share_with(network);
             other.into_iter().for_each(|attribution| self.creators.release(attribution));
             return Ok(channel);
         }
@@ -33,7 +33,7 @@ impl ChannelRegistry {
         }
         // The entry is held until the channel is marked, so that it cannot be removed in between.
         let entry = self.channels.entry(name.clone()).or_insert_with(|| {
-            let attribution = from.and_then(|address| self.creators.attribute(address));
+            let attribution = network.map(|network| self.creators.attribute(network));
             Arc::new(Channel::new(name.clone(), rules.clone(), attribution))
         });
         entry.state().pending_attaches += 1;
@@ -67,7 +67,7 @@ impl ChannelRegistry {
         self.schedule_unsubscribe(channel, state, release);
     }
 
-    /// Detaches a shard. `shared`: clients of several addresses were subscribed.
+    /// Detaches a shard. `shared`: clients of several networks were subscribed.
     pub(super) fn detach(
         &self,
         name: &ChannelName,

@@ -2,7 +2,6 @@
 //!
 //! Owns the assignment of positions. Must never hold its lock across an await or a send that can wait.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +14,7 @@ use super::log_follower::{LogFollower, UNKNOWN_POSITION};
 use super::messages::{RecoverFrom, Recovery, RecoveryRequest};
 use super::namespace::ChannelRules;
 use super::publication::Publication;
+use crate::auth::ClientNetwork;
 use crate::broker::Attributes;
 use crate::broker::log::LogConfig;
 
@@ -156,9 +156,9 @@ impl State {
         }
     }
 
-    /// Ends the attribution if this address is not the creator's. Returns it, to be released.
-    pub(super) fn share_with(&mut self, address: Option<IpAddr>) -> Option<Attribution> {
-        self.attribution.take_if(|attribution| attribution.is_other(address))
+    /// Ends the attribution if this network is not the creator's. Returns it, to be released.
+    pub(super) fn share_with(&mut self, network: Option<ClientNetwork>) -> Option<Attribution> {
+        self.attribution.take_if(|attribution| attribution.is_other(network))
     }
 
     /// Ends the attribution. Returns it, to be released.

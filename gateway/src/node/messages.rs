@@ -5,7 +5,6 @@
 //! A shard sends [`NodeRequest`]s. The node answers some of them with a [`NodeResponse`] with the same [`RequestId`], and
 //! the others by a [`NodeEvent`], which keeps the order of the channel's publications.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::namespace::ResolvedChannel;
 use super::publication::Publication;
+use crate::auth::ClientNetwork;
 use crate::broker::log::{LogOrigin, LogPage};
 use crate::broker::{BrokerError, DeliveryScope, GapCause};
 
@@ -24,14 +24,14 @@ pub enum NodeRequest {
     Attach {
         /// The channel.
         channel: ResolvedChannel,
-        /// The address of the subscribing client. A new channel is attributed to it.
-        client_address: Option<IpAddr>,
+        /// The network of the subscribing client, if limits per address apply to it. A new channel is attributed to it.
+        network: Option<ClientNetwork>,
     },
     /// Unsubscribe the shard from a channel; no response.
     Detach {
         /// The channel.
         channel: ResolvedChannel,
-        /// Clients of several addresses were subscribed in this shard, so the channel is attributed to no address.
+        /// Clients of several networks were subscribed in this shard, so the channel is attributed to none.
         shared: bool,
     },
     /// Return what a connection has missed in a channel that the shard is attached to; answered by

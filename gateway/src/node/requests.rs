@@ -102,8 +102,8 @@ fn begin<'a>(
 
 fn execute(node: &Arc<Node>, shard: ShardId, request: NodeRequest) -> BoxFuture<'_, Option<NodeResponse>> {
     match request {
-        NodeRequest::Attach { channel, client_address } => {
-            node.attach(shard, channel, client_address).map(|()| None).boxed()
+        NodeRequest::Attach { channel, network } => {
+            node.attach(shard, channel, network).map(|()| None).boxed()
         }
         NodeRequest::Detach { .. } => std::future::ready(None).boxed(),
         NodeRequest::Publish { channel, data, info, request_id } => {

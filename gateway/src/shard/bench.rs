@@ -93,6 +93,7 @@ impl BenchShard {
         let permit = Permit::unlimited();
         self.shard.insert(NewConnection {
             sink,
+            network: None,
             kind,
             permit,
             response_head: Bytes::new(),

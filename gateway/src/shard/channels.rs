@@ -3,12 +3,11 @@
 //! Owns the lists of subscribers. Independent of how publications are encoded.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 
 use earshot_protocol::{ChannelName, ChannelTag, Epoch, StreamPosition};
 use slab::Slab;
 
-use crate::node::creators::attribution_address;
+use crate::auth::ClientNetwork;
 use crate::node::namespace::{ChannelRules, ResolvedChannel};
 
 /// A channel's index in [`Channels`].
@@ -30,9 +29,9 @@ pub(super) struct ShardChannel {
     pub(super) recovered_up_to: Option<StreamPosition>,
     /// The node has confirmed the channel. Before that, connections wait.
     pub(super) attached: bool,
-    /// The address that the channel is attributed to while only clients of this address have subscribed to it.
-    pub(super) creator: Option<IpAddr>,
-    /// Clients of several addresses have subscribed to it.
+    /// The network that the channel is attributed to while only its clients have subscribed to it.
+    pub(super) creator: Option<ClientNetwork>,
+    /// Clients of several networks have subscribed to it.
     pub(super) shared: bool,
     /// Connections that receive publications.
     pub(super) subscribers: Vec<ConnectionId>,
@@ -56,7 +55,7 @@ impl Channels {
     pub(super) fn insert(
         &mut self,
         ResolvedChannel { name, rules }: ResolvedChannel,
-        creator: Option<IpAddr>,
+        creator: Option<ClientNetwork>,
     ) -> ChannelId {
         let position = StreamPosition { epoch: Epoch::from_u64(0), offset: 0 };
         let channel = ShardChannel {
@@ -126,10 +125,9 @@ impl ShardChannel {
         follows
     }
 
-    /// Another client subscribes: if its address is not that of the creator, the channel is attributed to no address.
-    /// An unknown address counts as that of the creator. `peer` is called only while the channel is attributed to an address.
-    pub(super) fn share(&mut self, peer: impl FnOnce() -> Option<IpAddr>) {
-        if self.creator.is_some() && peer().is_some_and(|peer| attribution_address(peer) != self.creator) {
+    /// Another client subscribes: if its network is not that of the creator, the channel is attributed to none.
+    pub(super) fn share(&mut self, network: Option<ClientNetwork>) {
+        if self.creator.is_some() && network != self.creator {
             self.creator = None;
             self.shared = true;
         }
@@ -162,28 +160,20 @@ mod tests {
     use crate::node::namespace::fixtures::open_channel;
 
     #[test]
-    fn shares_a_channel_when_a_client_of_another_address_subscribes() {
+    fn shares_a_channel_when_a_client_of_another_network_subscribes() {
+        let network = |address: &str| ClientNetwork::of(address.parse().unwrap());
         let table = [
-            ("203.0.113.7", Some("203.0.113.7"), false),
-            ("203.0.113.7", None, false),
-            ("203.0.113.7", Some("203.0.113.8"), true),
-            ("203.0.113.7", Some("10.0.0.1"), true),
-            ("2001:db8::1", Some("2001:db8::2"), false),
-            ("2001:db8::1", Some("2001:db8:0:1::1"), true),
+            (Some("203.0.113.7"), Some("203.0.113.7"), false),
+            (Some("203.0.113.7"), Some("203.0.113.8"), true),
+            (Some("203.0.113.7"), None, true),
+            (None, Some("203.0.113.7"), false),
+            (None, None, false),
         ];
-        for (creator, peer, shared) in table {
+        for (creator, other, shared) in table {
             let mut channels = Channels::default();
-            let id = channels.insert(open_channel("news"), attribution_address(creator.parse().unwrap()));
-            channels.get_mut(id).share(|| peer.map(|peer| peer.parse().unwrap()));
-            assert_eq!(channels.remove(id).shared, shared, "{creator}, {peer:?}");
+            let id = channels.insert(open_channel("news"), creator.map(network));
+            channels.get_mut(id).share(other.map(network));
+            assert_eq!(channels.remove(id).shared, shared, "{creator:?}, {other:?}");
         }
-    }
-
-    #[test]
-    fn reads_no_address_for_an_unattributed_channel() {
-        let mut channels = Channels::default();
-        let id = channels.insert(open_channel("news"), None);
-        channels.get_mut(id).share(|| panic!("the address was read"));
-        assert!(!channels.remove(id).shared);
     }
 }

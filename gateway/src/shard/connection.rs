@@ -18,6 +18,7 @@ use super::sse_stream::SseStream;
 use super::subscription::{Status, Subscription};
 use super::timer_wheel::Tick;
 use crate::admission::Permit;
+use crate::auth::ClientNetwork;
 use crate::metrics::ShardCounters;
 use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
@@ -26,6 +27,8 @@ use crate::node::publication::Publication;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) sink: Sink,
+    /// The network of the client, if limits per address apply to it.
+    pub(super) network: Option<ClientNetwork>,
     /// Distinguishes this connection from an earlier one with the same index.
     pub(super) generation: u32,
     /// How publications are encoded. Kept here, so that a broadcast does not inspect the protocol.

@@ -29,8 +29,15 @@ impl Shard {
     }
 
     pub(super) fn insert(&mut self, arrival: NewConnection) {
-        let NewConnection { mut sink, kind, permit, response_head, response_head_written, prefetched } =
-            arrival;
+        let NewConnection {
+            mut sink,
+            network,
+            kind,
+            permit,
+            response_head,
+            response_head_written,
+            prefetched,
+        } = arrival;
         let is_reserved = permit.is_reserved();
         self.counters.writes.add(u64::from(response_head_written > 0));
         self.counters.bytes_out.add(response_head_written as u64);
@@ -49,6 +56,7 @@ impl Shard {
         let (kind, opened) = open(kind, max_age_at);
         entry.insert(Connection {
             sink,
+            network,
             generation,
             framing,
             send_queue: SendQueue::default(),

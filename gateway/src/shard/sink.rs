@@ -3,7 +3,6 @@
 //! Writes and reads without blocking, and holds no buffer.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,14 +50,6 @@ impl Sink {
     #[inline]
     pub(super) fn is_socket(&self) -> bool {
         matches!(self, Self::Socket(_))
-    }
-
-    /// The client's address, if known. Read from the kernel, so that an idle connection does not store it.
-    pub(super) fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Self::Socket(socket) => socket.peer_addr().ok().map(|peer| peer.ip()),
-            Self::Hyper(stream) => stream.peer,
-        }
     }
 
     /// Writes the outbox until it is empty or the other side accepts no more.
@@ -119,7 +110,6 @@ fn flush_socket(
 #[derive(Debug)]
 pub struct HyperSink {
     chunks: mpsc::Sender<Bytes>,
-    peer: Option<IpAddr>,
     shared: Arc<Shared>,
 }
 
@@ -146,15 +136,10 @@ pub(super) fn hyper(wakes: HyperWakes) -> (HyperSink, HyperBody) {
     let (sender, receiver) = mpsc::channel(HYPER_CHUNKS_MAX);
     let shared = Arc::new(Shared { key: AtomicU64::new(0), blocked: AtomicBool::new(false), wakes });
     let body = HyperBody { chunks: ReceiverStream::new(receiver), shared: Arc::clone(&shared) };
-    (HyperSink { chunks: sender, peer: None, shared }, body)
+    (HyperSink { chunks: sender, shared }, body)
 }
 
 impl HyperSink {
-    /// Sets the client's address.
-    pub(super) fn with_peer(self, peer: Option<IpAddr>) -> Self {
-        Self { peer, ..self }
-    }
-
     /// Sets the key by which the shard finds the stream.
     pub(super) fn set_key(&self, key: u64) {
         self.shared.key.store(key, Ordering::Release);

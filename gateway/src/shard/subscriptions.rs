@@ -7,7 +7,6 @@ use earshot_protocol::ErrorCode;
 use super::channels::{ChannelId, ConnectionId, ShardChannel};
 use super::event_loop::Shard;
 use super::subscription::{Status, Subscription};
-use crate::node::creators::attribution_address;
 use crate::node::messages::NodeRequest;
 use crate::node::namespace::ResolvedChannel;
 
@@ -18,18 +17,16 @@ impl Shard {
         connection_id: ConnectionId,
         resolved: ResolvedChannel,
     ) -> Result<ChannelId, ErrorCode> {
-        let peer =
-            || self.connections.get(connection_id as usize).and_then(|connection| connection.sink.peer());
+        let network = self.connections.get(connection_id as usize).and_then(|connection| connection.network);
         let id = match self.channels.find(&resolved.name) {
             Some(id) => {
-                self.channels.get_mut(id).share(peer);
+                self.channels.get_mut(id).share(network);
                 id
             }
             None => {
-                let from = peer();
-                let ask = NodeRequest::Attach { channel: resolved.clone(), client_address: from };
+                let ask = NodeRequest::Attach { channel: resolved.clone(), network };
                 self.node_requests.try_send(ask).map_err(|_| ErrorCode::TooManyRequests)?;
-                self.channels.insert(resolved, from.and_then(attribution_address))
+                self.channels.insert(resolved, network)
             }
         };
         let channel = self.channels.get_mut(id);

@@ -71,4 +71,5 @@ mod stream_without_log;
 mod stream_without_log_lost;
 mod subscribe_race;
 mod subscribe_race_channels;
+mod trusted_proxies;
 mod websocket_recovery;

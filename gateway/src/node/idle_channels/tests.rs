@@ -1,12 +1,12 @@
 //! Channels without a subscriber: how long they stay, and which of them are evicted.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 
 use earshot_protocol::ChannelName;
 use proptest::prelude::*;
 
 use super::*;
+use crate::auth::ClientNetwork;
 use crate::metrics::Metrics;
 use crate::node::history::HistoryBudget;
 use crate::node::messages::SubscribeError;
@@ -39,7 +39,7 @@ impl TestRegistry {
     }
 
     /// A shard subscribes to a channel.
-    fn subscribe(&self, name: &str, from: Option<IpAddr>) -> Result<(), SubscribeError> {
+    fn subscribe(&self, name: &str, from: Option<ClientNetwork>) -> Result<(), SubscribeError> {
         let channel = open_channel(name);
         let channel = self.registry.acquire(&channel, from, self.unsubscribe_at_broker())?;
         self.registry.commit_attach(&channel, 0, |_| {});
@@ -59,8 +59,8 @@ impl TestRegistry {
     }
 }
 
-fn address(text: &str) -> Option<IpAddr> {
-    Some(text.parse().unwrap())
+fn network(address: &str) -> Option<ClientNetwork> {
+    Some(ClientNetwork::of(address.parse().unwrap()))
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,8 +105,8 @@ async fn evicts_the_oldest_idle_channels_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bounds_the_idle_channels_of_an_address() {
-    let (one, other, proxy) = (address("203.0.113.7"), address("203.0.113.8"), address("10.0.0.1"));
+async fn bounds_the_idle_channels_of_a_network() {
+    let (one, other, proxy) = (network("203.0.113.7"), network("203.0.113.8"), None);
     let test = TestRegistry::new(1000, 3);
     for (from, prefix) in [(one, "one"), (other, "other"), (proxy, "proxy")] {
         for number in 0..10 {
@@ -134,26 +134,26 @@ async fn bounds_the_idle_channels_of_an_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn does_not_attribute_a_channel_of_several_addresses() {
-    let (one, other) = (address("203.0.113.7"), address("203.0.113.8"));
+async fn does_not_attribute_a_channel_of_several_networks() {
+    let (one, other) = (network("203.0.113.7"), network("203.0.113.8"));
     let test = TestRegistry::new(1000, 3);
     let shared = ChannelName::parse("shared-in-a-shard").unwrap();
-    for name in ["news", "own", "unknown", shared.as_str()] {
+    for name in ["news", "own", "public", shared.as_str()] {
         test.subscribe(name, one).unwrap();
     }
-    // The address of a disconnected client is no longer known.
-    test.subscribe("unknown", None).unwrap();
+    // A client that is not counted, such as a proxy, is another one as well.
+    test.subscribe("public", None).unwrap();
     test.subscribe("news", other).unwrap();
     test.registry.detach(&shared, 0, true, test.unsubscribe_at_broker());
-    ["news", "own", "unknown"].iter().for_each(|name| test.unsubscribe(name));
+    ["news", "own", "public"].iter().for_each(|name| test.unsubscribe(name));
     for number in 0..10 {
         let name = format!("one-{number}");
         test.subscribe(&name, one).unwrap();
         test.unsubscribe(&name);
     }
-    assert!(test.has("news") && test.has(shared.as_str()));
-    assert!(!test.has("own") && !test.has("unknown"));
-    assert_eq!(test.registry.channels(), 2 + 3);
+    assert!(test.has("news") && test.has("public") && test.has(shared.as_str()));
+    assert!(!test.has("own"));
+    assert_eq!(test.registry.channels(), 3 + 3);
     tokio::time::advance(UNSUBSCRIBE_DELAY).await;
     test.registry.unsubscribe_idle(Instant::now(), test.unsubscribe_at_broker());
     assert_eq!((test.registry.channels(), test.registry.creators.len()), (0, 0));
@@ -161,7 +161,7 @@ async fn does_not_attribute_a_channel_of_several_addresses() {
 
 #[tokio::test(start_paused = true)]
 async fn removes_evicted_channels_from_the_queue() {
-    let one = address("203.0.113.7");
+    let one = network("203.0.113.7");
     let test = TestRegistry::new(1000, 3);
     for number in 0..10_000 {
         let name = number.to_string();
@@ -199,7 +199,7 @@ async fn releases_memory_after_evictions() {
     const MANY: usize = 2000;
     let test = TestRegistry::new(MANY, 0);
     for number in 0..MANY {
-        test.subscribe(&number.to_string(), address("203.0.113.7")).unwrap();
+        test.subscribe(&number.to_string(), network("203.0.113.7")).unwrap();
     }
     for number in 0..MANY {
         test.unsubscribe(&number.to_string());
@@ -238,7 +238,7 @@ proptest! {
             for step in steps {
                 match step {
                     Step::Subscribe(name, host) => {
-                        let from = Some(IpAddr::from([203, 0, 113, host]));
+                        let from = network(&format!("203.0.113.{host}"));
                         let subscribed = test.subscribe(&name.to_string(), from).is_ok();
                         assert_eq!(subscribed, used.contains(&name) || used.len() < CHANNELS);
                         used.extend(subscribed.then_some(name));

@@ -26,8 +26,15 @@ impl Transport {
         let (sink, body) = sink::hyper(gateway.shards[shard].wakes.clone());
         let (response_head, prefetched) = (Bytes::new(), Bytes::new());
         let (sink, permit) = (Sink::Hyper(sink), Permit::unlimited());
-        let arrival =
-            NewConnection { sink, kind, permit, response_head, response_head_written: 0, prefetched };
+        let arrival = NewConnection {
+            sink,
+            network: None,
+            kind,
+            permit,
+            response_head,
+            response_head_written: 0,
+            prefetched,
+        };
         let key = gateway.shards[shard].take(arrival);
         Self { shard, key, body, sent: Vec::new(), read: Vec::new(), ended: false }
     }

@@ -45,7 +45,22 @@ impl Connection {
 
     /// `GET` with this `:authority`.
     pub(crate) async fn get_with_authority(&self, host: &str, path: &str) -> http::Response<RecvStream> {
-        let request = http::Request::get(format!("http://{host}{path}")).body(()).unwrap();
+        self.send(http::Request::get(format!("http://{host}{path}")).body(()).unwrap()).await
+    }
+
+    /// `GET` with these headers.
+    pub(crate) async fn get_with_headers(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> http::Response<RecvStream> {
+        let request = http::Request::get(format!("http://localhost{path}"));
+        let add =
+            |request: http::request::Builder, (name, value): &(&str, &str)| request.header(*name, *value);
+        self.send(headers.iter().fold(request, add).body(()).unwrap()).await
+    }
+
+    async fn send(&self, request: http::Request<()>) -> http::Response<RecvStream> {
         let mut requests = within_timeout("a free stream", self.requests.clone().ready()).await.unwrap();
         let (answer, _) = requests.send_request(request, true).unwrap();
         within_timeout("the response", answer).await.unwrap()

@@ -47,6 +47,11 @@ impl SseClient {
         Self::begin(raw, path, "").await.0
     }
 
+    /// Opens a stream with additional header lines.
+    pub(crate) async fn open_with(raw: Raw, path: &str, lines: &str) -> Self {
+        Self::begin(raw, path, lines).await.0
+    }
+
     /// Reconnects with `Last-Event-ID`, as `EventSource` does; also returns the `subscribed` event.
     pub(crate) async fn resume(address: SocketAddr, path: &str, last: &str) -> (Self, Event) {
         Self::resume_over(Raw::connect(address).await, path, last).await
