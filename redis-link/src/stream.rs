@@ -73,7 +73,7 @@ pub(super) async fn connect(
     };
     let addresses = deadline
         .apply(resolve(host, port), |limit| {
-            format!("cannot resolve {host} within {limit:?}: no name server replies")
+            format!("name resolution of {host} failed: no reply from a name server within {limit:?}")
         })
         .await?;
     let on_timeout = |limit| {
@@ -106,7 +106,7 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Li
             let no_address = || LinkError::Unreachable(format!("the name {host} has no address"));
             (!found.is_empty()).then_some(found).ok_or_else(no_address)
         }
-        Err(error) => Err(LinkError::Unreachable(format!("cannot resolve {host}: {error}"))),
+        Err(error) => Err(LinkError::Unreachable(format!("name resolution of {host} failed: {error}"))),
     }
 }
 

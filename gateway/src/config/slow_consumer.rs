@@ -90,10 +90,16 @@ fn read_terminal(slow_consumer: &mut Section<'_>) -> Option<TerminalStates> {
     let values = section.texts("values", |text| Ok(text.to_owned()));
     if section.exists() {
         if !section.has("key") {
-            section.error(&section.location(), "missing `key`, such as key = \"/state\"");
+            section.error(
+                &section.location(),
+                "missing `key`: set it to the JSON pointer of the state, for example \"/state\"",
+            );
         }
         if values.is_none() {
-            section.error(&section.location(), "missing `values`, such as values = [\"completed\"]");
+            section.error(
+                &section.location(),
+                "missing `values`: list the terminal states, for example [\"completed\"]",
+            );
         } else if section.is_empty_list("values") {
             section.error(&section.location_of_key("values"), "empty list: no state would be terminal");
         }

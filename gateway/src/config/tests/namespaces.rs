@@ -178,7 +178,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { values = \"done\" }",
-        "8: namespace.slow_consumer.terminal: missing `key`, such as key = \"/state\"",
+        "8: namespace.slow_consumer.terminal: missing `key`: set it to the JSON pointer of the state, for example \"/state\"",
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"state\", values = \"done\" }",
@@ -186,7 +186,7 @@ const WRONG: &[(&str, &str)] = &[
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/state\" }",
-        "8: namespace.slow_consumer.terminal: missing `values`, such as values = [\"completed\"]",
+        "8: namespace.slow_consumer.terminal: missing `values`: list the terminal states, for example [\"completed\"]",
     ),
     (
         "slow_consumer.policy = \"latest\"\nslow_consumer.terminal = { key = \"/state\", values = [] }",

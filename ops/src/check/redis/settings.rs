@@ -237,7 +237,7 @@ fn cluster(facts: &ServerInfo, plan: &Plan) -> Finding {
     }
     let field = |name: &str| facts.cluster.get(name).map_or("?", String::as_str);
     let message = format!(
-        "yes: state {}, {} of 16384 slots served, {} nodes",
+        "cluster state {}, {} of 16384 slots available, {} known nodes",
         field("cluster_state"),
         field("cluster_slots_ok"),
         field("cluster_known_nodes")
