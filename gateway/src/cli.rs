@@ -22,16 +22,16 @@ use crate::redact;
 #[command(name = "earshot", version, arg_required_else_help = true)]
 pub enum Cli {
     /// Run the gateway
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     /// Check or show the configuration
-    Config(config::Args),
+    Config(config::ConfigArgs),
     /// Copy all keys of a Redis server, with their TTLs, to other instances and prefixes according to rules
     #[command(long_about = migrate::ABOUT)]
-    Migrate(migrate::Args),
+    Migrate(migrate::MigrateArgs),
     /// Diagnose a Redis server, or the path to a gateway
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Inject Redis faults and verify that the gateway detects, reports and recovers from each
-    Drill(Box<drill::Args>),
+    Drill(Box<drill::DrillArgs>),
     /// Print the completion script of a shell
     Completions(generate::CompletionsArgs),
     /// Write the manual pages to a directory

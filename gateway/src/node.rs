@@ -8,7 +8,7 @@
 //! - [`shard_queue`]: the bounded queue to a shard; [`requests`]: the bounded queue of its requests.
 //! - [`registry`]: the channels of one broker; `attachments`: attaching shards to them; [`channel`]: one of them;
 //!   [`history`], [`history_rules`]: its newest publications, and their bounds.
-//! - `ingest`: messages of the broker enter here.
+//! - `ingest`: messages of the broker enter here; [`shard_set`]: the shards that receive them.
 //! - `log_sequence`, `log_follower`, `log_reader`, `catch_up`, `catch_up_queue`: channels whose sequence is a log.
 //! - `idle_channels`, `idle_queue`: the delayed unsubscribe; `creators`: the client networks that created channels.
 //! - [`namespace`]: the rules of a channel, by its name; [`channel_pattern`]: which channels it has;
@@ -42,6 +42,7 @@ mod publishing;
 pub mod registry;
 pub mod requests;
 pub mod shard_queue;
+pub mod shard_set;
 
 #[cfg(test)]
 pub(crate) use ingest::steps::IngestSteps;
@@ -58,7 +59,7 @@ use crate::auth::ClientNetwork;
 use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
-use channel::{Channel, ShardId};
+use channel::Channel;
 use history::HistoryBudget;
 use idempotency::Idempotency;
 use log_reader::LogReader;
@@ -69,6 +70,7 @@ use messages::{
 use namespace::{Namespaces, ResolvedChannel};
 use registry::ChannelRegistry;
 use shard_queue::ShardSender;
+use shard_set::ShardId;
 
 /// Interval between two removals of expired publications.
 const HISTORY_EXPIRY_INTERVAL: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use earshot_redis_link::{ConnectConfig, TlsConfig};
 #[command(
     after_help = "Exit codes: 0 no failures (possibly warnings), 1 a check failed, 2 invalid command line or configuration."
 )]
-pub struct Args {
+pub struct CheckArgs {
     /// URL of a Redis server; `-` reads it from standard input. Arguments are visible to all users in `ps`: pass a URL with a
     /// password in REDIS_URL or with `-` [default: all Redis instances of the configuration]
     #[arg(value_name = "URL", conflicts_with_all = ["config", "path"])]
@@ -74,7 +74,7 @@ enum Targets {
     Path(Target),
 }
 
-impl Args {
+impl CheckArgs {
     /// Runs the checks and prints the report.
     pub fn run(&self) -> ExitCode {
         let targets = match &self.path {

@@ -10,34 +10,34 @@ use crate::config::{Config, Flags, NamespaceConfig, access_as_str};
 
 /// Flags of `earshot config`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct ConfigArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum Command {
+enum ConfigCommand {
     /// Check the configuration and print all errors (exit code 2)
-    Check(Target),
+    Check(ConfigPath),
     /// Print the effective configuration as TOML, with secrets redacted
-    Show(Target),
+    Show(ConfigPath),
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct Target {
+struct ConfigPath {
     /// Configuration file [default: EARSHOT_CONFIG, or earshot.toml in the working directory if it exists]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
 }
 
-impl Args {
+impl ConfigArgs {
     /// Runs the command and returns the exit code.
     pub fn run(&self) -> ExitCode {
-        let (Command::Check(target) | Command::Show(target)) = &self.command;
-        let flags = Flags { config: target.config.clone(), ..Flags::default() };
+        let (ConfigCommand::Check(path) | ConfigCommand::Show(path)) = &self.command;
+        let flags = Flags { config: path.config.clone(), ..Flags::default() };
         let (text, code) = match (Config::load(&flags), &self.command) {
-            (Ok(config), Command::Check(_)) => (summary(&config), ExitCode::SUCCESS),
-            (Ok(config), Command::Show(_)) => (config.to_toml(), ExitCode::SUCCESS),
+            (Ok(config), ConfigCommand::Check(_)) => (summary(&config), ExitCode::SUCCESS),
+            (Ok(config), ConfigCommand::Show(_)) => (config.to_toml(), ExitCode::SUCCESS),
             (Err(errors), _) => return usage_error(&errors.to_string()),
         };
         write_stdout(&text, code)

@@ -20,7 +20,7 @@ use earshot_redis_link::{ConnectConfig, TlsConfig};
 #[command(
     after_help = "Exit codes: 0 all checks passed, 1 a check failed or the drill could not be run, 2 invalid command line."
 )]
-pub struct Args {
+pub struct DrillArgs {
     /// Faults to inject, separated by commas [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = fault)]
     only: Vec<Fault>,
@@ -79,7 +79,7 @@ fn outage_duration(text: &str) -> Result<Duration, String> {
     if range.contains(&outage_duration) { Ok(outage_duration) } else { Err("expected 1s to 1h".to_owned()) }
 }
 
-impl Args {
+impl DrillArgs {
     /// Runs the drill, prints the report and returns the exit code.
     pub fn run(&self) -> ExitCode {
         if self.list {

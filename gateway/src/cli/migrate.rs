@@ -18,7 +18,7 @@ mod progress;
 mod rules;
 mod servers;
 
-use progress::Progress;
+use progress::MigrationProgress;
 
 /// Long help text.
 pub(super) const ABOUT: &str = "\
@@ -49,7 +49,7 @@ Exit codes:
 /// Flags of `earshot migrate`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
-pub struct Args {
+pub struct MigrateArgs {
     /// Source of the keys
     #[arg(long, value_name = "SERVER")]
     from: Option<String>,
@@ -109,7 +109,7 @@ fn size(text: &str) -> Result<usize, String> {
     config::size(text).ok_or_else(|| "expected a size in B, KiB, MiB or GiB, such as 64MiB".to_owned())
 }
 
-impl Args {
+impl MigrateArgs {
     /// Runs the migration and prints its result.
     pub fn run(&self) -> ExitCode {
         let plan = match self.plan() {
@@ -168,7 +168,7 @@ impl Args {
 
     /// Returns `true` if there is no problem to report.
     async fn act(&self, plan: &Plan) -> Result<bool, MigrateError> {
-        let (progress, stop) = (Progress::new(), CancellationToken::new());
+        let (progress, stop) = (MigrationProgress::new(), CancellationToken::new());
         let work = async {
             if self.dry_run {
                 let preflight = migrate::dry_run(plan, &progress, &stop).await?;
@@ -221,7 +221,7 @@ mod tests {
     #[derive(clap::Parser)]
     struct TestCli {
         #[command(flatten)]
-        args: Args,
+        args: MigrateArgs,
     }
 
     fn plan(flags: &[&str]) -> Result<Plan, String> {

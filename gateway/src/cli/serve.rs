@@ -24,7 +24,7 @@ const SEPARATE_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Flags of `earshot serve`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct ServeArgs {
     /// Configuration file [default: EARSHOT_CONFIG, or earshot.toml in the working directory if it exists]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
@@ -49,7 +49,7 @@ pub struct Args {
     dev: bool,
 }
 
-impl Args {
+impl ServeArgs {
     /// Loads the configuration.
     ///
     /// # Errors
@@ -188,9 +188,9 @@ fn disable_huge_pages() {}
 mod tests {
     use super::*;
 
-    fn args(config: &str, text: &str) -> Args {
+    fn args(config: &str, text: &str) -> ServeArgs {
         std::fs::write(config, text).unwrap();
-        Args {
+        ServeArgs {
             config: Some(config.into()),
             listen: vec!["127.0.0.1:0".into()],
             allowed_origin: vec!["https://a.example".into()],

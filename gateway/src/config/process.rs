@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::reader::Section;
 use super::reader::setting::{ThreadsKind, settings};
 use super::reader::units::format_duration;
+use crate::node::shard_set::SHARDS_MAX;
 
 settings! {
     /// How the process runs.
     pub struct GatewayConfig {
         /// Threads that own connections; 0: one per core.
-        shards: usize as ThreadsKind = ThreadsKind::one_per_core(), in 1, 128;
+        shards: usize as ThreadsKind = ThreadsKind::one_per_core(), in 1, SHARDS_MAX;
         /// How long a channel stays subscribed at the broker after its last subscriber has left.
         unsubscribe_delay: Duration as DurationKind = Duration::from_secs(30), in Duration::ZERO, Duration::from_secs(3600);
     }

@@ -28,7 +28,7 @@ use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, PublishError, Published, RecoverFrom};
 use crate::node::namespace::ResolvedChannel;
 use params::{ChannelsParams, HistoryParams, HistoryRemoveParams, PublishParams, parse_body, parse_channel};
-use response::{ApiError, ApiResponse, ApiResult, HistoryResult, PublicationView, to_result};
+use response::{ApiError, ApiResponse, ApiResult, HistoryView, PublicationView, to_result};
 
 /// The maximum number of concurrent publications of one broadcast.
 const BROADCAST_CONCURRENCY_MAX: usize = 256;
@@ -140,13 +140,13 @@ async fn history(state: &AppState, body: &[u8]) -> ApiResult {
     let page = HistoryQuery::new(since, request.limit, state.history_limit_max, request.reverse);
     match state.node.history(&channel, &page).await {
         // This node is not subscribed to the channel, so it has no history.
-        None => to_result(&HistoryResult::default()),
+        None => to_result(&HistoryView::default()),
         Some(Err(error)) => Err(ApiError::new(ErrorCode::from(&error), error.to_string())),
         Some(Ok(history)) => {
             let publications =
                 history.publications.iter().map(|publication| PublicationView::new(publication)).collect();
             let (epoch, offset) = (encode_epoch(history.top.epoch), history.top.offset);
-            to_result(&HistoryResult { publications, epoch, offset })
+            to_result(&HistoryView { publications, epoch, offset })
         }
     }
 }

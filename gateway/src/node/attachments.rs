@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use earshot_protocol::{ChannelName, StreamPosition};
 
-use super::channel::{Channel, ShardId};
+use super::channel::Channel;
 use super::messages::SubscribeError;
 use super::namespace::ResolvedChannel;
 use super::registry::ChannelRegistry;
+use super::shard_set::ShardId;
 use crate::auth::ClientNetwork;
 
 impl ChannelRegistry {

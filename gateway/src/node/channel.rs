@@ -14,15 +14,10 @@ use super::log_follower::{LogFollower, UNKNOWN_POSITION};
 use super::messages::{RecoverFrom, Recovery, RecoveryRequest};
 use super::namespace::ChannelRules;
 use super::publication::Publication;
+use super::shard_set::{ShardId, ShardSet};
 use crate::auth::ClientNetwork;
 use crate::broker::Attributes;
 use crate::broker::log::LogConfig;
-
-/// The maximum number of shards: one bit each in the set of a channel's shards.
-pub const SHARDS_MAX: usize = 128;
-
-/// The index of a shard.
-pub type ShardId = usize;
 
 /// A channel that this node is subscribed to.
 #[derive(Debug)]
@@ -32,16 +27,16 @@ pub(super) struct Channel {
     /// Serializes backfills from the log, so that one read serves all clients that recover. Holds the time of the last
     /// failure, which those that waited for the lock share.
     pub(super) backfill: tokio::sync::Mutex<Option<tokio::time::Instant>>,
-    state: Mutex<State>,
+    state: Mutex<ChannelState>,
 }
 
 /// The mutable state of a channel, guarded by its lock.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct ChannelState {
     position: StreamPosition,
     follower: Option<LogFollower>,
     ring: Ring,
-    shards: u128,
+    shards: ShardSet,
     /// The channel has been removed from the registry: nothing may be added to its history.
     closed: bool,
     /// The number of attaches in progress; the channel must not be removed meanwhile.
@@ -58,11 +53,11 @@ impl Channel {
     pub(super) fn new(name: ChannelName, rules: ChannelRules, attribution: Option<Attribution>) -> Self {
         let has_log = rules.namespace.source.log().is_some();
         let own = StreamPosition { epoch: new_epoch(), offset: 0 };
-        let state = State {
+        let state = ChannelState {
             position: if has_log { UNKNOWN_POSITION } else { own },
             follower: has_log.then(LogFollower::default),
             ring: Ring::default(),
-            shards: 0,
+            shards: ShardSet::default(),
             closed: false,
             pending_attaches: 0,
             is_scheduled: false,
@@ -82,7 +77,7 @@ impl Channel {
         self.rules.namespace.source.log()
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, ChannelState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,11 +87,11 @@ impl Channel {
         payload: Payload,
         attributes: Attributes,
         budget: &HistoryBudget,
-    ) -> Option<(u128, Arc<Publication>)> {
+    ) -> Option<(ShardSet, Arc<Publication>)> {
         let mut state = self.state();
         state.position.offset += 1;
         let without_history = self.history().size == 0;
-        if state.shards == 0 && without_history {
+        if state.shards.is_empty() && without_history {
             return None;
         }
         let mut publication =
@@ -104,7 +99,7 @@ impl Channel {
         publication.without_history = without_history;
         let publication = Arc::new(publication);
         state.ring.push(&publication, self.history(), budget);
-        (state.shards != 0).then_some((state.shards, publication))
+        (!state.shards.is_empty()).then_some((state.shards, publication))
     }
 
     /// How long the channel stays subscribed without a shard.
@@ -113,7 +108,7 @@ impl Channel {
     }
 }
 
-impl State {
+impl ChannelState {
     pub(super) fn position(&self) -> StreamPosition {
         self.position
     }
@@ -190,21 +185,21 @@ impl State {
         }
     }
 
-    pub(super) fn shards(&self) -> u128 {
+    pub(super) fn shards(&self) -> ShardSet {
         self.shards
     }
 
     pub(super) fn attach(&mut self, shard: ShardId) {
-        self.shards |= 1 << shard;
+        self.shards.insert(shard);
         self.end_idle();
     }
 
     pub(super) fn detach(&mut self, shard: ShardId) {
-        self.shards &= !(1 << shard);
+        self.shards.remove(shard);
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.shards == 0 && self.pending_attaches == 0
+        self.shards.is_empty() && self.pending_attaches == 0
     }
 
     /// Skips the position of one publication that was not delivered.
@@ -264,16 +259,4 @@ fn new_epoch() -> Epoch {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(crate::random::u64() % ((1 << 48) - (1 << 40)) + 1));
     Epoch::from_u64(NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The shards in a set.
-pub(super) fn shards_of(mut set: u128) -> impl Iterator<Item = ShardId> {
-    std::iter::from_fn(move || {
-        if set == 0 {
-            return None;
-        }
-        let shard = set.trailing_zeros() as usize;
-        set &= set - 1;
-        Some(shard)
-    })
 }

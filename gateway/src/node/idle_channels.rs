@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::channel::{Channel, State};
+use super::channel::{Channel, ChannelState};
 use super::idle_queue::IdleEntry;
 use super::registry::ChannelRegistry;
 
@@ -36,7 +36,7 @@ impl ChannelRegistry {
     pub(super) fn schedule_unsubscribe(
         &self,
         channel: &Arc<Channel>,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, ChannelState>,
         release: impl Fn(&Channel),
     ) {
         if !state.is_idle() {
@@ -47,13 +47,13 @@ impl ChannelRegistry {
         self.reschedule(channel, state);
         for name in excess {
             if let Some(oldest) = self.find(&name) {
-                self.evict(&oldest, Eviction::Creator, &release, State::counts_as_idle);
+                self.evict(&oldest, Eviction::Creator, &release, ChannelState::counts_as_idle);
             }
         }
     }
 
     /// Adds an idle channel to the queue, unless it is there.
-    fn reschedule(&self, channel: &Arc<Channel>, mut state: MutexGuard<'_, State>) {
+    fn reschedule(&self, channel: &Arc<Channel>, mut state: MutexGuard<'_, ChannelState>) {
         let Some(since) = state.idle_since.filter(|_| state.is_idle()) else { return };
         if std::mem::replace(&mut state.is_scheduled, true) {
             return;
@@ -78,7 +78,8 @@ impl ChannelRegistry {
             channel.state().is_scheduled = false;
             let retention = channel.retention(self.limits.unsubscribe_delay);
             // If it had subscribers since it was added to the queue, it is due later than `due`.
-            let is_due = |state: &State| state.idle_since.is_some_and(|since| since + retention <= due);
+            let is_due =
+                |state: &ChannelState| state.idle_since.is_some_and(|since| since + retention <= due);
             if !self.evict(&channel, Eviction::Limit, &release, is_due) {
                 self.reschedule(&channel, channel.state());
             }
@@ -91,7 +92,7 @@ impl ChannelRegistry {
         channel: &Arc<Channel>,
         why: Eviction,
         release: impl Fn(&Channel),
-        is_over: impl Fn(&State) -> bool,
+        is_over: impl Fn(&ChannelState) -> bool,
     ) -> bool {
         let removed = self.remove_if_due(channel, release, is_over);
         if removed {
@@ -136,7 +137,7 @@ impl ChannelRegistry {
         release: impl Fn(&Channel),
     ) -> bool {
         let unsubscribe_delay = self.limits.unsubscribe_delay;
-        let is_over = |state: &State| {
+        let is_over = |state: &ChannelState| {
             state.idle_since.is_some_and(|since| since + channel.retention(unsubscribe_delay) <= now)
         };
         let removed = self.remove_if_due(channel, release, is_over);
@@ -153,7 +154,7 @@ impl ChannelRegistry {
         &self,
         channel: &Arc<Channel>,
         release: impl Fn(&Channel),
-        is_over: impl Fn(&State) -> bool,
+        is_over: impl Fn(&ChannelState) -> bool,
     ) -> bool {
         // The map's entry is held meanwhile, so that the channel cannot be acquired.
         let removed = self.channels.remove_if(&channel.name, |_, present| {

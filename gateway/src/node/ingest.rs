@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use earshot_protocol::Payload;
 
-use super::channel::{Channel, shards_of};
+use super::channel::Channel;
 use super::log_sequence::Ingest;
 use super::messages::ChannelGap;
 use super::publication::Publication;
@@ -88,7 +88,7 @@ impl ChannelRegistry {
         }
         let sequenced = channel.sequence(Payload::new(message.data), attributes, &self.budget);
         let Some((shards, publication)) = sequenced else { return };
-        for shard in shards_of(shards) {
+        for shard in shards.iter() {
             batches[shard].push(Arc::clone(&publication));
         }
     }
@@ -111,7 +111,7 @@ impl ChannelRegistry {
         drop(state);
         match outcome {
             Ingest::InOrder(publication) => {
-                for shard in shards_of(shards) {
+                for shard in shards.iter() {
                     batches[shard].push(Arc::clone(&publication));
                 }
             }
@@ -150,7 +150,7 @@ impl ChannelRegistry {
                 };
                 (position, state.shards())
             };
-            for shard in shards_of(shards) {
+            for shard in shards.iter() {
                 gaps[shard].push(ChannelGap { channel: channel.name.clone(), cause, position });
             }
         }

@@ -20,7 +20,7 @@ pub(super) const UNKNOWN_POSITION: StreamPosition = StreamPosition { epoch: Epoc
 /// The state of following a log.
 #[derive(Debug, Default)]
 pub(super) struct LogFollower {
-    phase: Phase,
+    phase: LogPhase,
     /// Messages that are held until the log has been read.
     pending: Vec<LoggedMessage>,
     pending_bytes: usize,
@@ -35,7 +35,7 @@ pub(super) struct LogFollower {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
+enum LogPhase {
     /// The log has not been read yet.
     #[default]
     Unopened,
@@ -47,20 +47,20 @@ enum Phase {
 
 impl LogFollower {
     pub(super) fn is_unopened(&self) -> bool {
-        self.phase == Phase::Unopened
+        self.phase == LogPhase::Unopened
     }
 
     pub(super) fn is_in_sync(&self) -> bool {
-        self.phase == Phase::InSync
+        self.phase == LogPhase::InSync
     }
 
     pub(super) fn is_behind(&self) -> bool {
-        self.phase == Phase::Behind
+        self.phase == LogPhase::Behind
     }
 
     /// Handles the first read of the log. The held messages are handled as after a page of the log.
     pub(super) fn open(&mut self, page: &LogPage) {
-        self.phase = Phase::Behind;
+        self.phase = LogPhase::Behind;
         self.origin = page.top.map(|top| (top.epoch, page.origin));
     }
 
@@ -74,7 +74,7 @@ impl LogFollower {
 
     /// Holds a message before which an entry is missing: the log must be read.
     pub(super) fn hold_after_gap(&mut self, message: LoggedMessage) {
-        self.phase = Phase::Behind;
+        self.phase = LogPhase::Behind;
         self.hold(message);
     }
 
@@ -91,14 +91,14 @@ impl LogFollower {
     /// Holds the messages that remain after the others were delivered. `has_gap`: an entry is missing before them.
     pub(super) fn put_back_pending(&mut self, rest: impl Iterator<Item = LoggedMessage>, has_gap: bool) {
         rest.for_each(|message| self.hold(message));
-        self.phase = if has_gap { Phase::Behind } else { Phase::InSync };
+        self.phase = if has_gap { LogPhase::Behind } else { LogPhase::InSync };
     }
 
     /// Notes that messages may have been missed. Returns `false` when the log is being read already, or was never
     /// read.
     pub(super) fn mark_behind(&mut self) -> bool {
-        if self.phase == Phase::InSync {
-            self.phase = Phase::Behind;
+        if self.phase == LogPhase::InSync {
+            self.phase = LogPhase::Behind;
             true
         } else {
             self.reread = true;
@@ -110,7 +110,7 @@ impl LogFollower {
     /// the log must be read again.
     pub(super) fn finish_read(&mut self, more: bool, has_moved: bool) -> bool {
         if std::mem::take(&mut self.reread) {
-            self.phase = Phase::Behind;
+            self.phase = LogPhase::Behind;
             return true;
         }
         self.empty_reads = if more && !has_moved { self.empty_reads + 1 } else { 0 };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use earshot_protocol::{Epoch, Payload, StreamPosition};
 
-use super::channel::{Channel, State};
+use super::channel::{Channel, ChannelState};
 use super::history::HistoryBudget;
 use super::log_follower::LogFollower;
 use super::messages::{ChannelGap, RecoverFrom};
@@ -28,7 +28,7 @@ pub(super) enum Ingest {
     Gap,
 }
 
-impl State {
+impl ChannelState {
     /// Handles a message on the channel.
     pub(super) fn follow(
         &mut self,
@@ -121,7 +121,7 @@ pub(super) struct CatchUp<'a> {
 
 impl CatchUp<'_> {
     /// Delivers a page that was read from the last delivered position. Returns `true` when more must be read.
-    pub(super) fn page(&mut self, state: &mut State, page: LogPage) -> bool {
+    pub(super) fn page(&mut self, state: &mut ChannelState, page: LogPage) -> bool {
         let here = state.position();
         state.set_origin(&page);
         let more = match page.top {
@@ -138,7 +138,7 @@ impl CatchUp<'_> {
     }
 
     /// Handles the first read of the log, as a page without entries. Returns `true` when the log must be read.
-    pub(super) fn begin(&mut self, state: &mut State, page: &LogPage) -> bool {
+    pub(super) fn begin(&mut self, state: &mut ChannelState, page: &LogPage) -> bool {
         if !state.open_log_at(page) {
             return false;
         }
@@ -148,14 +148,14 @@ impl CatchUp<'_> {
     }
 
     /// Returns `true` when more must be read: see [`LogFollower::finish_read`].
-    fn finish_read(&mut self, state: &mut State, here: StreamPosition, more: bool) -> bool {
+    fn finish_read(&mut self, state: &mut ChannelState, here: StreamPosition, more: bool) -> bool {
         let has_moved = state.position() != here;
         state.follower().is_some_and(|follower| follower.finish_read(more, has_moved))
     }
 
     fn read_page(
         &mut self,
-        state: &mut State,
+        state: &mut ChannelState,
         here: StreamPosition,
         top: StreamPosition,
         entries: Vec<LogEntry>,
@@ -179,7 +179,7 @@ impl CatchUp<'_> {
         self.pending(state)
     }
 
-    fn entries(&mut self, state: &mut State, top: StreamPosition, entries: Vec<LogEntry>) {
+    fn entries(&mut self, state: &mut ChannelState, top: StreamPosition, entries: Vec<LogEntry>) {
         if entries.is_empty() && state.position().offset < top.offset {
             return self.gap(state, GapCause::HistoryTooShort, top);
         }
@@ -200,7 +200,7 @@ impl CatchUp<'_> {
     }
 
     /// Delivers the held messages. Returns `true` when an entry is missing before one of them.
-    fn pending(&mut self, state: &mut State) -> bool {
+    fn pending(&mut self, state: &mut ChannelState) -> bool {
         let Some(follower) = state.follower() else { return false };
         let mut has_gap = follower.has_dropped_pending();
         let mut pending = follower.take_pending().into_iter();
@@ -230,14 +230,14 @@ impl CatchUp<'_> {
         has_gap
     }
 
-    fn gap(&mut self, state: &mut State, cause: GapCause, position: StreamPosition) {
+    fn gap(&mut self, state: &mut ChannelState, cause: GapCause, position: StreamPosition) {
         state.ring().clear(self.budget);
         state.set_position(position);
         if let Some(follower) = state.follower() {
             follower.backfilled = false;
         }
         self.reported.push(cause);
-        for shard in super::channel::shards_of(state.shards()) {
+        for shard in state.shards().iter() {
             self.shard_senders[shard].send_gaps(vec![ChannelGap {
                 channel: self.channel.name.clone(),
                 cause,
@@ -246,11 +246,11 @@ impl CatchUp<'_> {
         }
     }
 
-    fn send(&self, state: &State, publications: &[Arc<Publication>]) {
+    fn send(&self, state: &ChannelState, publications: &[Arc<Publication>]) {
         if publications.is_empty() {
             return;
         }
-        for shard in super::channel::shards_of(state.shards()) {
+        for shard in state.shards().iter() {
             // When the queue of a shard is full, the shard detects the gap in the sequence and reports it.
             let _ = self.shard_senders[shard].send_publications(publications.to_vec());
         }

@@ -11,8 +11,8 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use super::Node;
-use super::channel::ShardId;
 use super::messages::{NodeRequest, NodeResponse, PublishError};
+use super::shard_set::ShardId;
 use crate::broker::log::AppendOptions;
 use crate::broker::{Attributes, BrokerError};
 use crate::drain::Drain;
@@ -51,7 +51,7 @@ impl RequestServer {
         let inflight_max = self.requests.max_capacity();
         // Counted for each broker: one that does not reply must not delay requests to the others.
         let mut inflight_counts = vec![0; node.bindings.len()];
-        let mut inflight: FuturesUnordered<InFlight<'_>> = FuturesUnordered::new();
+        let mut inflight: FuturesUnordered<InFlightRequest<'_>> = FuturesUnordered::new();
         loop {
             tokio::select! {
                 request = self.requests.recv() => match request {
@@ -80,7 +80,7 @@ impl RequestServer {
 }
 
 /// A request in flight; resolves to the index of its broker, and the response if the request has one.
-type InFlight<'a> = BoxFuture<'a, (usize, Option<NodeResponse>)>;
+type InFlightRequest<'a> = BoxFuture<'a, (usize, Option<NodeResponse>)>;
 
 fn begin<'a>(
     node: &'a Arc<Node>,
@@ -88,7 +88,7 @@ fn begin<'a>(
     request: NodeRequest,
     inflight_max: usize,
     inflight_counts: &mut [usize],
-) -> Option<InFlight<'a>> {
+) -> Option<InFlightRequest<'a>> {
     let broker = request.channel().broker();
     if let NodeRequest::Detach { channel, shared } = &request {
         node.detach(shard, channel, *shared);

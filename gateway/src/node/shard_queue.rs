@@ -27,7 +27,7 @@ pub struct ShardQueueLimits {
 #[derive(Clone, Debug)]
 pub struct ShardSender {
     events: mpsc::Sender<NodeEvent>,
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
     limits: ShardQueueLimits,
 }
 
@@ -35,11 +35,11 @@ pub struct ShardSender {
 #[derive(Debug)]
 pub struct ShardReceiver {
     events: mpsc::Receiver<NodeEvent>,
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct QueueState {
     bytes: AtomicUsize,
     has_overflow: AtomicBool,
     /// The newest gap of each channel that found no room in the queue.
@@ -57,7 +57,7 @@ pub struct QueueFull {
 /// Creates the queue of one shard.
 pub fn shard_queue(limits: ShardQueueLimits) -> (ShardSender, ShardReceiver) {
     let (sender, receiver) = mpsc::channel(limits.items);
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(QueueState::default());
     (
         ShardSender { events: sender, shared: Arc::clone(&shared), limits },
         ShardReceiver { events: receiver, shared },
@@ -175,7 +175,7 @@ impl ShardReceiver {
     }
 }
 
-impl Shared {
+impl QueueState {
     fn release(&self, event: &NodeEvent) {
         if let NodeEvent::Publications(batch) = event {
             self.bytes.fetch_sub(cost(batch), Ordering::Relaxed);

@@ -21,7 +21,7 @@ const ARRIVAL_GRACE: Duration = Duration::from_secs(2);
 
 /// The connection that published a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Publisher {
+pub(super) enum ProbeOrigin {
     /// The command link, as all publications of this node.
     CommandLink,
     /// The subscriber connection itself: this proves the subscription, but not that publishers reach the server.
@@ -44,7 +44,7 @@ struct Probe {
     /// The server that executed it delivered it to a subscriber.
     counted: bool,
     received: bool,
-    publisher: Publisher,
+    origin: ProbeOrigin,
 }
 
 impl Probe {
@@ -107,7 +107,7 @@ impl ProbeTracker {
             acknowledged: None,
             counted: false,
             received: false,
-            publisher: Publisher::CommandLink,
+            origin: ProbeOrigin::CommandLink,
         });
         if self.probes.len() > PROBES_MAX {
             self.probes.pop_front();
@@ -119,7 +119,7 @@ impl ProbeTracker {
     /// answer.
     pub(super) fn publish_on_subscription(&mut self, number: u64) {
         if let Some(probe) = self.find(number) {
-            probe.publisher = Publisher::Subscription;
+            probe.origin = ProbeOrigin::Subscription;
         }
     }
 
@@ -160,7 +160,7 @@ impl ProbeTracker {
     /// that was also published on the subscriber connection may have arrived from there.
     fn locate(&mut self, number: u64) {
         let Some(probe) = self.find(number) else { return };
-        if probe.received && probe.acknowledged.is_some() && probe.publisher == Publisher::CommandLink {
+        if probe.received && probe.acknowledged.is_some() && probe.origin == ProbeOrigin::CommandLink {
             let counted = probe.counted;
             self.local |= counted;
             self.forwarded |= !counted;
@@ -220,7 +220,7 @@ impl ProbeTracker {
             .probes
             .iter()
             .rev()
-            .find(|probe| probe.received && (local || probe.publisher == Publisher::CommandLink))?;
+            .find(|probe| probe.received && (local || probe.origin == ProbeOrigin::CommandLink))?;
         let (arrived, sent) = (arrived.number, arrived.sent);
         let lost = |probe: &Probe| {
             let due = probe.acknowledged.filter(|at| *at <= sent);
@@ -248,7 +248,7 @@ impl ProbeTracker {
     /// Moves `verified` over the probes that have arrived without an acknowledged one missing before them.
     fn advance(&mut self) {
         for probe in &self.probes {
-            if probe.received && probe.publisher == Publisher::CommandLink {
+            if probe.received && probe.origin == ProbeOrigin::CommandLink {
                 self.verified = self.verified.max(probe.sent);
             } else if probe.is_missing() {
                 return;

@@ -144,7 +144,7 @@ impl ReceiveQueue {
         dequeued
     }
 
-    fn push(&self, push: Push) {
+    fn push(&self, push: ReceivedPush) {
         let BrokerMessage { channel, data } = &push.message;
         if self.probes.as_ref().is_some_and(|probes| probes.accept(channel, data)) {
             return;
@@ -193,7 +193,7 @@ impl AsyncPushSender for ReceiveQueue {
         }
         match push.kind {
             PushKind::Message | PushKind::PMessage | PushKind::SMessage => {
-                if let Some(push) = Push::read(push) {
+                if let Some(push) = ReceivedPush::read(push) {
                     self.push(push);
                 }
             }
@@ -244,7 +244,7 @@ impl QueueState {
     }
 
     /// Adds a gap at the end of the queue, or extends the gap at its end if that has the same cause.
-    fn record_drop(&mut self, push: &Push, cause: GapCause) {
+    fn record_drop(&mut self, push: &ReceivedPush, cause: GapCause) {
         let Some(topic) = push.topic() else { return };
         match self.items.back_mut() {
             Some(QueueItem::Gap(gap)) if gap.cause == cause || self.gaps >= GAPS_MAX => {
@@ -280,13 +280,13 @@ fn add(gap: &mut TopicGap, topic: Topic, named: &mut usize) {
 }
 
 /// A message with the pattern that delivered it.
-struct Push {
+struct ReceivedPush {
     message: BrokerMessage,
     pattern: Option<Vec<u8>>,
     sharded: bool,
 }
 
-impl Push {
+impl ReceivedPush {
     fn read(push: PushInfo) -> Option<Self> {
         let mut fields = push.data.into_iter().map(|value| match value {
             Value::BulkString(bytes) => Some(bytes),

@@ -13,17 +13,19 @@ use earshot_redis_link::LinkError;
 
 /// The text of a script, and its hash.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct LogScript {
     text: &'static str,
     hash: LazyLock<String>,
 }
 
 /// Appends an entry and publishes it.
-pub(super) static APPEND: Source = Source { text: APPEND_TEXT, hash: LazyLock::new(|| hash_of(APPEND_TEXT)) };
+pub(super) static APPEND: LogScript =
+    LogScript { text: APPEND_TEXT, hash: LazyLock::new(|| hash_of(APPEND_TEXT)) };
 /// Reads a page.
-pub(super) static READ: Source = Source { text: READ_TEXT, hash: LazyLock::new(|| hash_of(READ_TEXT)) };
+pub(super) static READ: LogScript = LogScript { text: READ_TEXT, hash: LazyLock::new(|| hash_of(READ_TEXT)) };
 /// Removes the entries.
-pub(super) static CLEAR: Source = Source { text: CLEAR_TEXT, hash: LazyLock::new(|| hash_of(CLEAR_TEXT)) };
+pub(super) static CLEAR: LogScript =
+    LogScript { text: CLEAR_TEXT, hash: LazyLock::new(|| hash_of(CLEAR_TEXT)) };
 
 const APPEND_TEXT: &str = concat!(include_str!("log_origin.lua"), include_str!("log.lua"));
 const READ_TEXT: &str = concat!(include_str!("log_origin.lua"), include_str!("log_read.lua"));
@@ -36,7 +38,7 @@ fn hash_of(text: &str) -> String {
 /// A call of a script.
 #[derive(Debug)]
 pub(super) struct ScriptCall {
-    pub(super) source: &'static Source,
+    pub(super) source: &'static LogScript,
     pub(super) keys: Vec<String>,
     pub(super) arguments: Vec<Bytes>,
     /// The maximum size of the reply.

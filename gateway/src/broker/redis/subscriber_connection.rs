@@ -32,7 +32,7 @@ use verification::StaleCommands;
 /// Messages in one call of the handler.
 const MESSAGE_BATCH: usize = 256;
 
-type Pending<T> = Option<BoxFuture<'static, Result<T, LinkError>>>;
+type PendingCommand<T> = Option<BoxFuture<'static, Result<T, LinkError>>>;
 
 /// The connection.
 pub(super) struct SubscriberConnection<'a> {
@@ -44,7 +44,7 @@ pub(super) struct SubscriberConnection<'a> {
     /// Everything published until this moment on an active topic was received.
     verified_until: Instant,
     /// The subscribe commands in flight, one batch at a time.
-    sync: Pending<SyncResult>,
+    sync: PendingCommand<SyncResult>,
     /// While topics are resubscribed after an outage: no message is dispatched until the gap was reported.
     replaying: bool,
     established: bool,
@@ -66,10 +66,10 @@ pub(super) struct SubscriberConnection<'a> {
     stale_commands: Option<StaleCommands>,
     /// Whether probes are possible. If not, PING is used.
     can_probe: bool,
-    ping: Pending<Instant>,
+    ping: PendingCommand<Instant>,
     /// The last state of the cluster bus.
     bus: Option<BusSnapshot>,
-    bus_check: Pending<BusSnapshot>,
+    bus_check: PendingCommand<BusSnapshot>,
     /// The connection for sharded channels.
     sharded_connection: Option<Arc<ShardedConnection>>,
     batch: Vec<BrokerMessage>,
@@ -299,7 +299,7 @@ async fn probe_outcome(sync: &mut Option<BoxFuture<'static, ProbeOutcome>>) -> P
 }
 
 /// The result of the command in flight; pending without one.
-async fn completed<T>(waiting: &mut Pending<T>) -> Result<T, LinkError> {
+async fn completed<T>(waiting: &mut PendingCommand<T>) -> Result<T, LinkError> {
     match waiting {
         Some(answer) => answer.await,
         None => pending().await,

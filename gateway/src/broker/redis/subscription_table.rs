@@ -13,7 +13,7 @@ use crate::broker::{AffectedTopics, BrokerError, GapCause, Topic, TopicGap};
 mod subscription;
 
 pub(super) use subscription::SubscriptionCounts;
-use subscription::{Outage, Subscription, WireState};
+use subscription::{Outage, TopicSubscription, WireState};
 
 /// The result of a subscribe.
 pub(super) type Confirmation = Result<(), BrokerError>;
@@ -40,7 +40,7 @@ pub(super) struct SyncResult {
 /// Subscriptions by topic.
 #[derive(Debug, Default)]
 pub(super) struct SubscriptionTable {
-    entries: HashMap<Topic, Subscription>,
+    entries: HashMap<Topic, TopicSubscription>,
     /// Topics that may need a command. May contain topics that were removed.
     changed: Vec<Topic>,
     counts: SubscriptionCounts,
@@ -59,9 +59,9 @@ impl SubscriptionTable {
     /// Subscribes to a topic. Returns `None` when it is active already.
     pub(super) fn subscribe(&mut self, topic: &Topic) -> Option<oneshot::Receiver<Confirmation>> {
         if !self.entries.contains_key(topic) {
-            self.entries.insert(topic.clone(), Subscription::new());
+            self.entries.insert(topic.clone(), TopicSubscription::new());
         }
-        self.update(topic, Subscription::subscribe).flatten()
+        self.update(topic, TopicSubscription::subscribe).flatten()
     }
 
     /// Marks a topic as accepted with an outage from now on. Returns `false` while a command is in flight: the topic
@@ -167,7 +167,7 @@ impl SubscriptionTable {
     /// Removes the subscriptions that belong elsewhere and that the server does not carry. Those that it unsubscribed
     /// but that belong here are subscribed again; returns whether there are any.
     pub(super) fn take_misplaced(&mut self, is_here: impl Fn(&Topic) -> bool) -> (Vec<MigratingTopic>, bool) {
-        let idle = |entry: &Subscription| {
+        let idle = |entry: &TopicSubscription| {
             entry.desired && !matches!(entry.wire, WireState::Subscribed | WireState::Pending)
         };
         let idle = self.entries.iter().filter(|(_, entry)| idle(entry)).map(|(topic, _)| topic.clone());
@@ -199,7 +199,7 @@ impl SubscriptionTable {
     /// Takes over a subscription from another table.
     pub(super) fn adopt(&mut self, migrating: MigratingTopic) {
         let MigratingTopic { topic, outage, was_active, waiters } = migrating;
-        self.entries.entry(topic.clone()).or_insert_with(Subscription::new);
+        self.entries.entry(topic.clone()).or_insert_with(TopicSubscription::new);
         self.update(&topic, |entry| {
             entry.desired = true;
             entry.outage = entry.outage.or(outage);
@@ -266,7 +266,7 @@ impl SubscriptionTable {
     }
 
     /// The only place that changes entries, so that counts and `changed` are kept up to date.
-    fn update<R>(&mut self, topic: &Topic, change: impl FnOnce(&mut Subscription) -> R) -> Option<R> {
+    fn update<R>(&mut self, topic: &Topic, change: impl FnOnce(&mut TopicSubscription) -> R) -> Option<R> {
         let entry = self.entries.get_mut(topic)?;
         let before = entry.counts();
         let result = change(entry);

@@ -17,7 +17,7 @@ use earshot_ops::migrate::{Observer, Stage};
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The current stage.
-struct Line {
+struct ProgressLine {
     stage: Stage,
     done: u64,
     keys: u64,
@@ -26,12 +26,12 @@ struct Line {
 }
 
 /// Shows the stages of a run.
-pub(super) struct Progress {
+pub(super) struct MigrationProgress {
     is_terminal: bool,
-    line: RefCell<Option<Line>>,
+    line: RefCell<Option<ProgressLine>>,
 }
 
-impl Progress {
+impl MigrationProgress {
     pub(super) fn new() -> Self {
         Self { is_terminal: io::stderr().is_terminal(), line: RefCell::new(None) }
     }
@@ -46,19 +46,19 @@ impl Progress {
     }
 }
 
-impl fmt::Debug for Progress {
+impl fmt::Debug for MigrationProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Progress").finish_non_exhaustive()
+        f.debug_struct("MigrationProgress").finish_non_exhaustive()
     }
 }
 
-impl Line {
+impl ProgressLine {
     fn text(&self) -> String {
         format!("{}: {} keys of about {}", name(self.stage), self.done, self.keys)
     }
 }
 
-impl Observer for Progress {
+impl Observer for MigrationProgress {
     fn begin(&self, stage: Stage, keys: u64) {
         if let Some(line) = self.line.borrow_mut().as_mut().filter(|line| line.stage == stage) {
             // The same stage after a reconnect.
@@ -67,7 +67,8 @@ impl Observer for Progress {
         }
         self.end();
         let bar = self.is_terminal.then(|| bar(stage, keys));
-        *self.line.borrow_mut() = Some(Line { stage, done: 0, keys, last_printed: Instant::now(), bar });
+        *self.line.borrow_mut() =
+            Some(ProgressLine { stage, done: 0, keys, last_printed: Instant::now(), bar });
     }
 
     fn advance(&self, keys: u64) {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::Args;
+use super::MigrateArgs;
 use earshot_ops::migrate::Rule;
 
 /// Combined flags and file.
@@ -40,7 +40,7 @@ struct RuleOfFile {
 }
 
 /// Reads flags and file; flags come first.
-pub(super) fn read(args: &Args) -> Result<Read, String> {
+pub(super) fn read(args: &MigrateArgs) -> Result<Read, String> {
     let file = args.rules.as_deref().map_or(Ok(RulesFile::default()), read_file)?;
     let mut to: Vec<(String, String)> = Vec::new();
     for target in &args.to {

@@ -74,7 +74,7 @@ impl From<PublishError> for ApiError {
 
 /// The result of `history`.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct HistoryResult<'a> {
+pub(super) struct HistoryView<'a> {
     pub(super) publications: Vec<PublicationView<'a>>,
     pub(super) epoch: String,
     pub(super) offset: u64,

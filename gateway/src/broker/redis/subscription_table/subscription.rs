@@ -21,7 +21,7 @@ pub(in crate::broker::redis) struct SubscriptionCounts {
 
 /// One topic of the table.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(super) struct TopicSubscription {
     pub(super) desired: bool,
     pub(super) wire: WireState,
     /// Listed in `changed`.
@@ -54,7 +54,7 @@ pub(super) struct Outage {
     pub(super) reported: bool,
 }
 
-impl Subscription {
+impl TopicSubscription {
     pub(super) fn new() -> Self {
         Self {
             desired: false,
