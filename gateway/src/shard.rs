@@ -4,20 +4,21 @@
 //! stays in one shard from its start to its end, and only that shard reads, writes and counts for it. A shard takes no
 //! lock that another thread may hold for long, and its only I/O is non-blocking reads and writes of its own sockets.
 //!
-//! - [`event_loop`]: the events that a shard waits for, and the order in which it handles them.
-//! - [`lifecycle`]: how connections are added, closed and removed; [`timers`]: pings, heartbeats and timeouts.
-//! - [`subscriptions`]: the channels that the shard requests from the node, and the connections subscribed to each.
-//! - [`recovery`]: missed publications, and the order of reply, recovered and live publications.
-//! - [`paged_recovery`]: recoveries that are longer than one page.
-//! - [`broadcast`]: publications and gaps on their way to subscribers; [`flush`]: outboxes to sockets.
-//! - [`pending_replies`]: replies that wait for the node, and the commands that wait with them.
-//! - [`session`] with [`sessions`], [`sse_stream`] with [`streams`]: the protocol of a WebSocket session and of an SSE stream; [`commands`]: each
-//!   command.
-//! - [`framing`]: how messages are encoded for a connection; [`websocket`], [`websocket_frames`], [`sse`]: frames and
-//!   events on the wire.
-//! - [`connection`], [`channels`], [`send_queue`], [`outbox`], [`timer_wheel`], [`sink`]: the state of a shard.
+//! A layer uses the layers below it. Calls go down; what an operation means for a layer above is its result.
+//!
+//! - [`event_loop`]: the events that a shard waits for, and the order in which it handles them. [`lifecycle`]: how
+//!   connections are accepted and drained. [`dispatch`]: what happens to a connection, to the driver of its protocol.
+//! - [`sessions`] and [`streams`]: drivers of the protocols. Each executes the actions of a pure state machine:
+//!   [`session`] with [`commands`] and [`pending_replies`], [`sse_stream`]. [`connection_context`]: what a driver uses.
+//! - [`broadcast`]: publications to subscribers. [`recovery`]: missed publications, page by page, and the order of reply,
+//!   recovered and live publications.
+//! - [`state`]: the connections with their timers; gaps and closes.
+//! - [`delivery`]: frames and publications to connections; what is dropped when there is no room.
+//! - [`subscriptions`]: which connection is subscribed to which channel ([`connections`], [`channels`]). [`writer`]: send
+//!   queues to sockets. [`timers`]: pings, heartbeats and timeouts.
+//! - [`connection`] with [`send_queue`], [`outbox`], [`sink`]: the state of one connection. [`framing`]: how messages are
+//!   encoded for it; [`websocket`], [`websocket_frames`], [`sse`]: frames and events on the wire.
 
-mod backpressure;
 #[doc(hidden)]
 pub mod bench;
 mod broadcast;
@@ -25,16 +26,18 @@ mod channels;
 mod commands;
 mod conflation_queue;
 mod connection;
+mod connection_context;
+mod connections;
+mod delivery;
 mod detach_queue;
+mod dispatch;
 mod event_loop;
-mod flush;
 mod flush_queue;
 mod framing;
 mod lifecycle;
 #[cfg(test)]
 mod model;
 mod outbox;
-mod paged_recovery;
 mod pages;
 mod pending_replies;
 mod pending_subscription;
@@ -47,6 +50,7 @@ mod sessions;
 mod sink;
 pub mod sse;
 mod sse_stream;
+mod state;
 mod streams;
 mod subscription;
 mod subscriptions;
@@ -54,6 +58,7 @@ mod timer_wheel;
 mod timers;
 mod websocket;
 mod websocket_frames;
+mod writer;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -236,6 +241,14 @@ impl NewConnection {
     }
 }
 
+impl ShardLimits {
+    /// The delay before a client reconnects, at random, so that clients do not reconnect at the same time.
+    fn retry_ms(&self) -> u32 {
+        let factor = 0.5 + fastrand::f64();
+        u32::try_from(self.sse_retry.mul_f64(factor).as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
 impl NewConnectionKind {
     /// The same connection, to be rejected in its protocol.
     #[must_use]
@@ -272,8 +285,7 @@ impl Shards {
                 responses: node_handle.responses,
             };
             let (node, counters) = (Arc::clone(node), Arc::clone(&metrics.shards[id]));
-            let mut shard = event_loop::Shard::new(node, limits, node_handle.requests, counters)?;
-            shard.multi_shard = multi_shard;
+            let shard = event_loop::Shard::new(node, limits, node_handle.requests, counters, multi_shard)?;
             let thread = std::thread::Builder::new().name(format!("shard-{id}"));
             threads.push(thread.spawn(move || event_loop::run(shard, inputs))?);
             handles.push(ShardHandle { commands, wakes });

@@ -71,7 +71,8 @@ impl BenchShard {
         let (asks_first, requested) = mpsc::channel(1024);
         let (node_handle, request_server) = request_queue(1024);
         let (wakes, woken) = mpsc::channel(1024);
-        let shard = Shard::new(Arc::clone(&node), limits(), asks_first, Arc::clone(&metrics.shards[0]))?;
+        let counters = Arc::clone(&metrics.shards[0]);
+        let shard = Shard::new(Arc::clone(&node), limits(), asks_first, counters, false)?;
         let lane = Box::pin(async move { request_server.run(&node, 0).await });
         let (node_requests, bodies) = (node_handle.requests, Vec::new());
         Ok(Self { registry, shard, inbox, wakes, requested, node_requests, lane, bodies, _woken: woken })
@@ -124,28 +125,20 @@ impl BenchShard {
     /// Moves queued publications into outboxes.
     pub fn dispatch(&mut self) {
         while let Some(delivery) = self.inbox.try_next() {
-            self.shard.on_delivery(delivery);
+            self.shard.on_node_event(delivery);
         }
     }
 
     /// Writes all outboxes.
     pub fn flush(&mut self) {
-        while !self.shard.flush_queue.is_empty() {
+        while self.shard.state.delivery().has_scheduled() {
             self.shard.flush_batch();
         }
     }
 
     /// Discards all outboxes; returns the number of connections that had anything to write.
     pub fn discard(&mut self) -> usize {
-        let mut waiting = 0;
-        while let Some(connection_id) = self.shard.flush_queue.pop() {
-            waiting += 1;
-            if let Some(connection) = self.shard.connections.get_mut(connection_id as usize) {
-                connection.flush_scheduled = false;
-                connection.send_queue.discard_outbox();
-            }
-        }
-        waiting
+        self.shard.state.delivery().discard_outboxes()
     }
 }
 

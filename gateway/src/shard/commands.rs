@@ -5,7 +5,7 @@
 
 use earshot_protocol::{
     ChannelName, ClientInfo, Command, ConnectRequest, Disconnect, ErrorCode, HistoryRequest, HistoryResult,
-    PublishRequest, ReplyBody, Request, SubscribeRequest,
+    PublishRequest, PublishResult, ReplyBody, Request, SubscribeRequest,
 };
 use uuid::Uuid;
 
@@ -14,8 +14,9 @@ use super::session_action::{SessionAction, SubscribeParams, error};
 use super::subscription::{Status, Subscription};
 use super::{ShardLimits, framing};
 use crate::auth::{Authorizer, Identity, token};
+use crate::broker::DeliveryScope;
 use crate::node::history::encode_epoch;
-use crate::node::messages::{HistoryQuery, HistoryResponse, RecoverFrom};
+use crate::node::messages::{HistoryQuery, HistoryResponse, NodeResponse, Published, RecoverFrom, RequestId};
 use crate::node::namespace::{Namespaces, ResolvedChannel};
 
 /// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.
@@ -235,8 +236,22 @@ fn check_options(request: &SubscribeRequest) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// The reply to a command for which the node was requested.
+pub(super) fn response_body(response: NodeResponse) -> (RequestId, ReplyBody) {
+    match response {
+        NodeResponse::Published(request_id, Ok(published)) => {
+            let local = published == Published::Broadcast(DeliveryScope::ThisNode);
+            (request_id, ReplyBody::Publish(PublishResult { local }))
+        }
+        NodeResponse::Published(request_id, Err(error)) => {
+            (request_id, ReplyBody::Error(ErrorCode::from(&error).into()))
+        }
+        NodeResponse::History(request_id, history) => (request_id, history_body(history)),
+    }
+}
+
 /// The reply to a history command; `None` if the channel is not known.
-pub(super) fn history_body(history: Option<HistoryResponse>) -> ReplyBody {
+fn history_body(history: Option<HistoryResponse>) -> ReplyBody {
     match history {
         Some(Ok(history)) => ReplyBody::History(HistoryResult {
             publications: history.publications.iter().map(|p| framing::to_protocol(p)).collect(),

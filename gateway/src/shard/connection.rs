@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use earshot_protocol::ChannelName;
+use bytes::Bytes;
+use earshot_protocol::{ChannelName, StreamPosition};
 
 use super::channels::{ChannelId, Channels};
 use super::framing::Framing;
@@ -15,7 +16,7 @@ use super::send_queue::SendQueue;
 use super::session::Session;
 use super::sink::Sink;
 use super::sse_stream::SseStream;
-use super::subscription::{Status, Subscription};
+use super::subscription::{Status, Subscription, covers};
 use super::timer_wheel::Tick;
 use crate::admission::Permit;
 use crate::auth::ClientNetwork;
@@ -133,6 +134,39 @@ pub(super) enum ConnectionKind {
 }
 
 impl Connection {
+    /// Creates an open connection; its generation is set when it is inserted.
+    pub(super) fn new(
+        sink: Sink,
+        network: Option<ClientNetwork>,
+        framing: Framing,
+        kind: ConnectionKind,
+        permit: Permit,
+    ) -> Self {
+        Self {
+            sink,
+            network,
+            generation: 0,
+            framing,
+            send_queue: SendQueue::default(),
+            flush_scheduled: false,
+            has_pending_read: false,
+            blocked: false,
+            writable_registered: false,
+            wrote_since_timer: false,
+            phase: Phase::Open,
+            timer: TimerKind::Connect,
+            due: 0,
+            armed: Tick::MAX,
+            subscriptions: Vec::new(),
+            awaiting_resubscribe: Vec::new(),
+            deferred: None,
+            paged_recovery: None,
+            replies_paused: false,
+            permit,
+            kind,
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
     }
@@ -143,6 +177,11 @@ impl Connection {
 
     pub(super) fn subscription_mut(&mut self, channel: ChannelId) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel)
+    }
+
+    /// Whether the client received everything up to a position of a channel by a recovery.
+    pub(super) fn already_has(&self, channel: ChannelId, position: StreamPosition) -> bool {
+        self.subscription(channel).is_some_and(|subscription| covers(subscription.recovered_up_to, position))
     }
 
     /// Removes a subscription and returns its state.
@@ -185,6 +224,27 @@ impl Connection {
                 outbox.push(framing.event(&cursor));
             }
         });
+    }
+
+    /// The encoded event of a gap in the sequence of a channel, which continues after a position; `None` unless the
+    /// connection is an event stream.
+    pub(super) fn gap_frame(
+        &mut self,
+        channels: &Channels,
+        channel: &ChannelName,
+        reason: &str,
+        position: StreamPosition,
+    ) -> Option<Bytes> {
+        let ConnectionKind::Sse(stream) = &mut self.kind else { return None };
+        let subscribed = || self.subscriptions.iter().map(|s| channels.get(s.channel));
+        let place = subscribed().position(|other| other.name == *channel);
+        let event = stream.on_gap(place, channel, reason, position, subscribed().map(|other| other.tag));
+        Some(self.framing.event(&event))
+    }
+
+    /// Whether reading from the client is paused.
+    pub(super) fn is_paused(&self) -> bool {
+        matches!(&self.kind, ConnectionKind::WebSocket(session) if session.is_paused())
     }
 
     pub(super) fn session(&mut self) -> Option<&mut Session> {

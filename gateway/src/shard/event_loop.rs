@@ -4,27 +4,21 @@
 //! connections is flushed, so that a large broadcast delays neither reads nor timers, and publications that arrive
 //! meanwhile join the same flush. The loop waits for all of these together and for nothing else.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use earshot_protocol::Disconnect;
 use mio::Events;
-use slab::Slab;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
-use super::channels::{Channels, ConnectionId};
-use super::connection::{Connection, ConnectionKind};
-use super::detach_queue::DetachQueue;
-use super::flush_queue::FlushQueue;
-use super::pages::PageQueue;
-use super::resubscribe_queue::ResubscribeQueue;
-use super::session::Session;
+use super::broadcast::Broadcast;
+use super::channels::ConnectionId;
+use super::connection::Connection;
+use super::recovery::Recoveries;
 use super::sink::Sink;
-use super::timer_wheel::{TICK, TimerWheel};
+use super::state::ShardState;
+use super::timer_wheel::TICK;
 use super::{ShardCommand, ShardLimits};
 use crate::metrics::ShardCounters;
 use crate::node::Node;
@@ -57,41 +51,19 @@ pub(super) struct Inputs {
     pub(super) responses: mpsc::Receiver<NodeResponse>,
 }
 
-/// The state of a shard.
+/// A shard.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) node: Arc<Node>,
-    pub(super) limits: ShardLimits,
     pub(super) node_requests: mpsc::Sender<NodeRequest>,
-    pub(super) counters: Arc<ShardCounters>,
-    pub(super) connections: Slab<Connection>,
-    pub(super) channels: Channels,
-    /// Connections with something to write.
-    pub(super) flush_queue: FlushQueue,
-    /// Connections with bytes left to read after their turn.
-    pub(super) pending_reads: VecDeque<u64>,
-    /// Connections that a broadcast found too slow.
-    pub(super) slow_connections: Vec<ConnectionId>,
-    /// Clients to be unsubscribed after gaps.
-    pub(super) resubscribe_queue: ResubscribeQueue,
-    /// The number of the last recovery request.
-    pub(super) last_request: u32,
-    /// Connections that wait for the next page of a recovery.
-    pub(super) page_queue: PageQueue,
-    /// Connections whose recovery request did not fit into the lane.
-    pub(super) recovery_retries: Vec<u64>,
-    /// Channels whose detach request did not fit into the lane.
-    pub(super) detach_queue: DetachQueue,
-    /// Connections that are streams in a connection of hyper.
-    pub(super) streams: Vec<u64>,
-    pub(super) wheel: TimerWheel,
-    pub(super) poll: Option<mio::Poll>,
-    pub(super) registry: mio::Registry,
-    pub(super) generation: u32,
-    pub(super) read_buffer: Vec<u8>,
+    pub(super) state: ShardState,
+    pub(super) broadcast: Broadcast,
+    pub(super) recoveries: Recoveries,
+    /// Keys of connections that are streams in a connection of hyper.
+    pub(super) hyper_streams: Vec<u64>,
     pub(super) draining: bool,
-    /// Other shards receive the same publications.
-    pub(super) multi_shard: bool,
+    poll: Option<mio::Poll>,
+    read_buffer: Vec<u8>,
 }
 
 enum Event {
@@ -124,42 +96,30 @@ fn watch(poll: mio::Poll) -> io::Result<AsyncFd<mio::Poll>> {
     AsyncFd::with_interest(poll, tokio::io::Interest::READABLE)
 }
 
-/// The key of a connection: its index and its generation.
-pub(super) fn key(connection_id: ConnectionId, generation: u32) -> u64 {
-    u64::from(generation) << 32 | u64::from(connection_id)
-}
-
 impl Shard {
+    /// Creates a shard. With `multi_shard`, other shards receive the same publications.
+    ///
+    /// # Errors
+    /// If the poll cannot be created.
     pub(super) fn new(
         node: Arc<Node>,
         limits: ShardLimits,
         node_requests: mpsc::Sender<NodeRequest>,
         counters: Arc<ShardCounters>,
+        multi_shard: bool,
     ) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
+        let registry = poll.registry().try_clone()?;
         Ok(Self {
             node,
-            limits,
+            state: ShardState::new(limits, registry, node_requests.clone(), counters),
+            broadcast: Broadcast::new(multi_shard),
+            recoveries: Recoveries::new(node_requests.clone()),
             node_requests,
-            counters,
-            connections: Slab::new(),
-            channels: Channels::default(),
-            flush_queue: FlushQueue::new(),
-            pending_reads: VecDeque::new(),
-            slow_connections: Vec::new(),
-            resubscribe_queue: ResubscribeQueue::new(),
-            last_request: 0,
-            page_queue: PageQueue::default(),
-            recovery_retries: Vec::new(),
-            detach_queue: DetachQueue::default(),
-            streams: Vec::new(),
-            wheel: TimerWheel::new(Instant::now()),
-            registry: poll.registry().try_clone()?,
-            poll: Some(poll),
-            generation: 0,
-            read_buffer: vec![0; READ_BYTES],
+            hyper_streams: Vec::new(),
             draining: false,
-            multi_shard: false,
+            poll: Some(poll),
+            read_buffer: vec![0; READ_BYTES],
         })
     }
 
@@ -167,10 +127,8 @@ impl Shard {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        while !(self.draining && self.connections.is_empty()) {
-            let more = !self.flush_queue.is_empty()
-                || !self.pending_reads.is_empty()
-                || self.resubscribe_queue.is_due();
+        while !(self.draining && self.state.connections().is_empty()) {
+            let more = self.state.delivery().has_work();
             let event = tokio::select! {
                 ready = poll.readable_mut() => {
                     let mut ready = ready?;
@@ -202,9 +160,9 @@ impl Shard {
     /// The work at the end of each turn.
     pub(super) fn finish_turn(&mut self) {
         self.read_pending();
-        self.send_resubscribes();
+        self.state.send_resubscribes();
         self.flush_batch();
-        self.send_pages();
+        self.recoveries.send_pages(&mut self.state);
     }
 
     /// Handles one event. Returns whether deliveries may be left.
@@ -220,7 +178,7 @@ impl Shard {
                 }
             }
             Event::Stream(key) => {
-                if let Some(connection_id) = self.find(key) {
+                if let Some(connection_id) = self.state.connections().find(key) {
                     self.on_hyper_wake(connection_id);
                 }
             }
@@ -243,28 +201,25 @@ impl Shard {
         let (mut taken, mut publications) = (0, 0);
         while let Some(delivery) = next.take() {
             (taken, publications) = (taken + 1, publications + delivery.publications());
-            self.on_delivery(delivery);
+            self.on_node_event(delivery);
             if taken < DELIVERIES_PER_TURN && publications < PUBLICATIONS_PER_TURN {
                 next = inbox.try_next();
             }
         }
-        self.on_gaps(inbox.take_overflow());
+        self.state.on_gaps(inbox.take_overflow());
         taken == DELIVERIES_PER_TURN || publications >= PUBLICATIONS_PER_TURN
     }
 
     fn on_socket_events(&mut self, events: &Events) {
         for event in events {
-            let Some(connection_id) = self.find(event.token().0 as u64) else { continue };
-            if event.is_writable()
-                && let Some(connection) = self.connections.get_mut(connection_id as usize)
-                && std::mem::take(&mut connection.blocked)
-            {
-                self.schedule_flush(connection_id);
+            let Some(connection_id) = self.state.connections().find(event.token().0 as u64) else { continue };
+            if event.is_writable() {
+                self.state.delivery().on_writable(connection_id);
             }
             if self.is_paused(connection_id) {
                 // Its bytes stay in the socket, the end of the stream included; but a broken connection is removed.
                 if event.is_error() || event.is_write_closed() {
-                    self.remove(connection_id);
+                    self.state.remove(connection_id);
                 }
             } else if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.read(connection_id, event.is_read_closed() || event.is_error());
@@ -273,12 +228,10 @@ impl Shard {
     }
 
     fn read_pending(&mut self) {
-        for _ in 0..self.pending_reads.len() {
-            let Some(key) = self.pending_reads.pop_front() else { return };
-            if let Some(connection_id) = self.find(key) {
-                self.connections[connection_id as usize].has_pending_read = false;
+        for _ in 0..self.state.connections().pending_reads() {
+            if let Some(connection_id) = self.state.subscriptions().connections_mut().next_read() {
                 // Bytes that were buffered when reading was paused.
-                self.on_bytes(connection_id, &mut []);
+                self.session(connection_id).on_bytes(&mut []);
                 self.read(connection_id, true);
             }
         }
@@ -286,18 +239,7 @@ impl Shard {
 
     /// Whether reading from a client is paused.
     pub(super) fn is_paused(&self, connection_id: ConnectionId) -> bool {
-        self.connections.get(connection_id as usize).is_some_and(
-            |connection| matches!(&connection.kind, ConnectionKind::WebSocket(session) if session.is_paused()),
-        )
-    }
-
-    /// Schedules a read at the end of the turn.
-    pub(super) fn read_later(&mut self, connection_id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(connection_id as usize)
-            && !std::mem::replace(&mut connection.has_pending_read, true)
-        {
-            self.pending_reads.push_back(key(connection_id, connection.generation));
-        }
+        self.state.connections().get(connection_id).is_some_and(Connection::is_paused)
     }
 
     /// Reads available bytes. After a short read a new event follows with more bytes, but not with the end of the
@@ -308,28 +250,28 @@ impl Shard {
             if self.is_paused(connection_id) {
                 break;
             }
-            let Some(connection) = self.connections.get_mut(connection_id as usize) else { break };
+            let Some(connection) = self.state.connection_mut(connection_id) else { break };
             match connection.sink.read(&mut read_buffer) {
                 Ok(0) => {
-                    self.remove(connection_id);
+                    self.state.remove(connection_id);
                     break;
                 }
                 Ok(length) => {
                     if connection.is_open() && !connection.framing.is_event_stream() {
-                        self.on_bytes(connection_id, &mut read_buffer[..length]);
+                        self.session(connection_id).on_bytes(&mut read_buffer[..length]);
                     }
                     if length < READ_BYTES && !to_end {
                         break;
                     }
                     if turn == READS_PER_TURN {
-                        self.read_later(connection_id);
+                        self.state.subscriptions().connections_mut().read_later(connection_id);
                         break;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.remove(connection_id);
+                    self.state.remove(connection_id);
                     break;
                 }
             }
@@ -338,32 +280,22 @@ impl Shard {
     }
 
     pub(super) fn on_hyper_wake(&mut self, connection_id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        let Some(connection) = self.state.connections().get(connection_id) else { return };
         let Sink::Hyper(stream) = &connection.sink else { return };
         if stream.is_closed() {
-            self.remove(connection_id);
-        } else if std::mem::take(&mut connection.blocked) {
-            self.schedule_flush(connection_id);
+            self.state.remove(connection_id);
+        } else {
+            self.state.delivery().on_writable(connection_id);
         }
     }
 
-    pub(super) fn find(&self, key: u64) -> Option<ConnectionId> {
-        let connection_id = u32::try_from(key & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        let connection = self.connections.get(connection_id as usize)?;
-        (u64::from(connection.generation) == key >> 32).then_some(connection_id)
-    }
-
-    pub(super) fn is_open(&self, connection_id: ConnectionId) -> bool {
-        self.connections.get(connection_id as usize).is_some_and(Connection::is_open)
-    }
-
-    pub(super) fn session(&mut self, connection_id: ConnectionId) -> Option<&mut Session> {
-        self.connections.get_mut(connection_id as usize).and_then(Connection::session)
-    }
-
-    pub(super) fn count_disconnect(&self, disconnect: Disconnect) {
-        if let Some(place) = Disconnect::ALL.iter().position(|other| *other == disconnect) {
-            self.counters.server_disconnects[place].add(1);
+    /// Checks the streams whose wake-up found the queue full.
+    pub(super) fn poll_hyper_streams(&mut self) {
+        for key in std::mem::take(&mut self.hyper_streams) {
+            if let Some(connection_id) = self.state.connections().find(key) {
+                self.hyper_streams.push(key);
+                self.on_hyper_wake(connection_id);
+            }
         }
     }
 }

@@ -2,254 +2,161 @@
 //!
 //! Owns the order: reply or `subscribed` event, then missed publications, then what arrived meanwhile, then live;
 //! nothing twice and nothing lost. The node reads the history at a position of the channel's sequence that it names.
-//! Publications up to that position which the shard has not delivered yet are skipped for this subscriber.
+//! Publications up to that position which the shard has not delivered yet are skipped for this subscriber. [`paging`]
+//! continues recoveries that are longer than one page.
 
-use earshot_protocol::{ChannelName, StreamPosition, SubscribeResult};
+mod paging;
+
+use earshot_protocol::ChannelName;
+use tokio::sync::mpsc;
 
 use super::ShardLimits;
 use super::channels::{ChannelId, ConnectionId};
-use super::connection::{Connection, ConnectionKind, DeferredEvent};
-use super::event_loop::{Shard, key};
-use super::pending_subscription::PendingSubscription;
+use super::connection::Connection;
+use super::connections::key;
+use super::pages::PageQueue;
+use super::state::ShardState;
 use super::subscription::Status;
-use crate::node::history::encode_epoch;
-use crate::node::messages::{NodeRequest, PageLimit, Recovery, RecoveryRequest, RequestId, SubscribeError};
+use crate::node::messages::{NodeRequest, PageLimit, Recovery, RecoveryRequest, RequestId};
 
-impl Shard {
+/// The recoveries of a shard's connections.
+#[derive(Debug)]
+pub(super) struct Recoveries {
+    /// The number of the last request.
+    last_request: u32,
+    /// Connections that wait for the next page.
+    page_queue: PageQueue,
+    /// Keys of connections whose request did not fit into the queue of the node.
+    retries: Vec<u64>,
+    node_requests: mpsc::Sender<NodeRequest>,
+}
+
+impl Recoveries {
+    pub(super) fn new(node_requests: mpsc::Sender<NodeRequest>) -> Self {
+        Self { last_request: 0, page_queue: PageQueue::default(), retries: Vec::new(), node_requests }
+    }
+
+    fn next_request(&mut self) -> u32 {
+        self.last_request = self.last_request.wrapping_add(1);
+        self.last_request
+    }
+
     /// Whether everything that the next reply or event contains is available; requests what is not.
-    pub(super) fn is_ready_to_reply(&mut self, connection_id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return false };
+    pub(super) fn is_ready_to_reply(&mut self, state: &mut ShardState, connection_id: ConnectionId) -> bool {
+        let Some((connection, channels, limits)) = state.split(connection_id) else { return false };
         let key = key(connection_id, connection.generation);
-        let channels: Vec<_> = connection
-            .pending_subscriptions()
-            .iter()
-            .map(|pending_subscription| pending_subscription.channel)
-            .collect();
-        let waits = channels
+        let pending: Vec<_> = connection.pending_subscriptions().iter().map(|p| p.channel).collect();
+        let waits = pending
             .iter()
             .any(|channel| connection.subscription(*channel).is_some_and(|s| s.status == Status::Waiting));
         if waits {
             return false;
         }
         // Recovered publications do not count as slowness, so the client must read them before it gets more.
-        let room = recovery_room(connection, &self.limits);
+        let room = recovery_room(connection, limits);
         if room.is_none()
             && !connection.framing.is_event_stream()
-            && connection.pending_subscriptions().iter().any(|pending_subscription| {
-                pending_subscription.lacks_recovery() && pending_subscription.request.is_none()
-            })
+            && connection
+                .pending_subscriptions()
+                .iter()
+                .any(|pending| pending.lacks_recovery() && pending.request.is_none())
         {
             connection.replies_paused = true;
             return false;
         }
         // The recovery is kept for the client, as long as its queue stays within the limit.
-        let publications = self.limits.recovery_publications * channels.len().max(1);
-        let page = PageLimit { publications, bytes: room.unwrap_or(0) }.shared_by(channels.len());
+        let publications = limits.recovery_publications * pending.len().max(1);
+        let page = PageLimit { publications, bytes: room.unwrap_or(0) }.shared_by(pending.len());
         let mut complete = true;
         let mut full = false;
-        for pending_subscription in connection.pending_subscriptions() {
-            if !pending_subscription.lacks_recovery() {
+        for pending in connection.pending_subscriptions() {
+            if !pending.lacks_recovery() {
                 continue;
             }
             complete = false;
-            if pending_subscription.request.is_some() {
+            if pending.request.is_some() {
                 continue;
             }
-            self.last_request = self.last_request.wrapping_add(1);
-            let channel = self.channels.get(pending_subscription.channel).resolved();
-            let (since, last) = (pending_subscription.since.clone(), pending_subscription.last);
-            let request = RecoveryRequest { since, replay_last: last, page, is_continuation: false };
-            let request_id = RequestId { connection: key, reply: self.last_request };
+            let number = self.next_request();
+            let channel = channels.get(pending.channel).resolved();
+            let (since, replay_last) = (pending.since.clone(), pending.last);
+            let request = RecoveryRequest { since, replay_last, page, is_continuation: false };
+            let request_id = RequestId { connection: key, reply: number };
             let sent =
                 self.node_requests.try_send(NodeRequest::Recover { channel, request, request_id }).is_ok();
-            pending_subscription.request = sent.then_some(self.last_request);
+            pending.request = sent.then_some(number);
             full |= !sent;
         }
         if full {
-            self.recovery_retries.push(key);
+            self.retries.push(key);
         }
         complete
     }
 
-    /// Retries recovery requests for which the lane had no room.
-    pub(super) fn retry_recoveries(&mut self) {
-        for key in std::mem::take(&mut self.recovery_retries) {
-            if let Some(connection_id) = self.find(key) {
-                self.resume_pending(connection_id);
-            }
-        }
+    /// Takes the connections whose recovery is to be requested again.
+    pub(super) fn take_retries(&mut self, state: &ShardState) -> Vec<ConnectionId> {
+        let keys = std::mem::take(&mut self.retries);
+        keys.into_iter().filter_map(|key| state.connections().find(key)).collect()
     }
 
     /// The node sent missed publications. If they are complete, the connection receives live publications from here
-    /// on.
-    pub(super) fn on_recovered(&mut self, request_id: RequestId, name: &ChannelName, mut recovery: Recovery) {
-        self.page_queue.on_reply(request_id.reply);
-        let Some(connection_id) = self.find(request_id.connection) else { return };
-        let Some(id) = self.channels.find(name) else { return };
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
-        if connection.paged_recovery.as_ref().is_some_and(|paged| paged.is_awaiting(request_id.reply)) {
-            return self.on_page(connection_id, &recovery);
-        }
-        let page = connection.framing.page_limit(self.limits.recovery_page);
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
-        let pending_subscriptions = connection.pending_subscriptions();
-        // The first pages of all channels are written together.
-        let page = page.shared_by(pending_subscriptions.len());
-        let Some(pending_subscription) = pending_subscriptions
-            .iter_mut()
-            .find(|pending_subscription| pending_subscription.request == Some(request_id.reply))
-        else {
-            return;
-        };
-        let (top, first) =
-            (recovery.top, page.fitting(recovery.publications.iter().map(|p| p.cost()), false));
-        pending_subscription.rest = recovery.publications.split_off(first).into();
-        let is_complete = recovery.is_complete && pending_subscription.rest.is_empty();
-        pending_subscription.recovery = Some(Recovery { is_complete, ..recovery });
-        if is_complete {
-            self.set_recovered_up_to(connection_id, id, top);
-        }
-        self.resume_pending(connection_id);
-    }
-
-    /// A connection received everything up to a position: live publications follow.
-    pub(super) fn set_recovered_up_to(
+    /// on. Returns the connection if its next reply or event waited for them.
+    pub(super) fn on_recovered(
         &mut self,
-        connection_id: ConnectionId,
-        id: ChannelId,
-        top: StreamPosition,
-    ) {
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
-        let channel = self.channels.get_mut(id);
-        // Events of the node are in order: a different epoch is one that the shard has not reached yet, and no
-        // publication of an earlier epoch follows.
-        let behind = channel.position.epoch != top.epoch || channel.position.offset < top.offset;
-        let recovered_up_to = behind.then_some(top);
-        if behind {
-            channel.recovered_up_to = recovered_up_to;
-        }
-        if let Some(subscription) = connection.subscription_mut(id) {
-            subscription.recovered_up_to = recovered_up_to;
-        }
-        self.activate(connection_id, id);
-    }
-
-    /// The node cannot read missed publications now: the client has to retry.
-    pub(super) fn on_recovery_failed(
-        &mut self,
+        state: &mut ShardState,
         request_id: RequestId,
         name: &ChannelName,
-        error: &SubscribeError,
-    ) {
+        mut recovery: Recovery,
+    ) -> Option<ConnectionId> {
         self.page_queue.on_reply(request_id.reply);
-        let Some(connection_id) = self.find(request_id.connection) else { return };
-        let Some(id) = self.channels.find(name) else { return };
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
-        if connection
-            .pending_subscriptions()
-            .iter()
-            .any(|pending_subscription| pending_subscription.request == Some(request_id.reply))
-        {
-            self.unsubscribe_from(connection_id, id);
-            self.on_subscribe_failed(connection_id, id, error);
+        let connection_id = state.connections().find(request_id.connection)?;
+        let id = state.channels().find(name)?;
+        let (connection, _, limits) = state.split(connection_id)?;
+        if connection.paged_recovery.as_ref().is_some_and(|paged| paged.is_awaiting(request_id.reply)) {
+            self.on_page(state, connection_id, &recovery);
+            return None;
         }
+        let page = connection.framing.page_limit(limits.recovery_page);
+        let subscriptions = connection.pending_subscriptions();
+        // The first pages of all channels are written together.
+        let page = page.shared_by(subscriptions.len());
+        let pending = subscriptions.iter_mut().find(|pending| pending.request == Some(request_id.reply))?;
+        let (top, first) =
+            (recovery.top, page.fitting(recovery.publications.iter().map(|p| p.cost()), false));
+        pending.rest = recovery.publications.split_off(first).into();
+        let is_complete = recovery.is_complete && pending.rest.is_empty();
+        pending.recovery = Some(Recovery { is_complete, ..recovery });
+        if is_complete {
+            state.subscriptions().activate_after(connection_id, id, top);
+        }
+        Some(connection_id)
     }
 
-    /// Bytes were written: replies that waited for that may continue.
-    pub(super) fn on_bytes_written(&mut self, connection_id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
-        if connection.replies_paused && recovery_room(connection, &self.limits).is_some() {
-            connection.replies_paused = false;
-            self.flush_ready_replies(connection_id);
-        }
-        self.queue_page(connection_id);
-    }
-
-    pub(super) fn resume_pending(&mut self, connection_id: ConnectionId) {
-        match self.connections.get(connection_id as usize).map(|connection| &connection.kind) {
-            Some(ConnectionKind::WebSocket(_)) => self.flush_ready_replies(connection_id),
-            Some(ConnectionKind::Sse(_)) => self.start_stream_if_ready(connection_id),
-            None => {}
-        }
-    }
-
-    /// Starts live delivery if the recovery is complete; otherwise the other pages follow.
-    pub(super) fn start_delivery(
+    /// The node cannot read missed publications now: the client has to retry. Returns the connection and the channel if
+    /// the next reply or event waited for them; the subscription is removed.
+    pub(super) fn on_recovery_failed(
         &mut self,
-        connection_id: ConnectionId,
-        pending_subscription: &mut PendingSubscription,
-    ) {
-        match &pending_subscription.recovery {
-            Some(first) if !first.is_complete => {
-                let rest = std::mem::take(&mut pending_subscription.rest);
-                self.start_paging(connection_id, pending_subscription.channel, first.end(), rest);
-            }
-            _ => self.activate(connection_id, pending_subscription.channel),
-        }
+        state: &mut ShardState,
+        request_id: RequestId,
+        name: &ChannelName,
+    ) -> Option<(ConnectionId, ChannelId)> {
+        self.page_queue.on_reply(request_id.reply);
+        let connection_id = state.connections().find(request_id.connection)?;
+        let id = state.channels().find(name)?;
+        let pending = state.connection_mut(connection_id)?.pending_subscriptions();
+        pending.iter().find(|pending| pending.request == Some(request_id.reply))?;
+        state.subscriptions().unsubscribe(connection_id, id);
+        Some((connection_id, id))
     }
 
-    /// The result of a subscribe command.
-    pub(super) fn finish_subscribe(
-        &mut self,
-        connection_id: ConnectionId,
-        mut pending_subscription: PendingSubscription,
-    ) -> SubscribeResult {
-        self.start_delivery(connection_id, &mut pending_subscription);
-        let remembers = self.has_history(pending_subscription.channel);
-        let channel = self.channels.get(pending_subscription.channel);
-        let recovery = pending_subscription.recovery.unwrap_or(Recovery::empty(channel.position, false));
-        let Recovery { start, publications, recovered, .. } = recovery;
-        // A position without history cannot be recovered, so the client does not get it.
-        let (epoch, offset) =
-            if remembers { (encode_epoch(start.epoch), start.offset) } else { (String::new(), 0) };
-        SubscribeResult {
-            recoverable: remembers,
-            positioned: remembers,
-            epoch,
-            offset,
-            publications: publications
-                .iter()
-                .map(|publication| super::framing::to_protocol(publication))
-                .collect(),
-            recovered: recovered && remembers,
-            was_recovering: pending_subscription.since.is_some(),
-            ..SubscribeResult::default()
-        }
-    }
-
-    /// Whether a channel has a history.
-    pub(super) fn has_history(&self, id: ChannelId) -> bool {
-        self.channels.get(id).rules.has_history()
-    }
-
-    fn is_subscribed_to(&self, connection_id: ConnectionId, id: ChannelId) -> bool {
-        let connection =
-            self.connections.get(connection_id as usize).filter(|connection| connection.is_open());
-        connection.is_some_and(|connection| connection.subscription(id).is_some())
-    }
-
-    /// Sends the events that waited for the first reply or event.
-    pub(super) fn send_deferred(&mut self, connection_id: ConnectionId) {
-        let deferred = self
-            .connections
-            .get_mut(connection_id as usize)
-            .and_then(|connection| connection.deferred.take());
-        for item in deferred.map(|deferred| deferred.items).unwrap_or_default() {
-            // A gap may have ended the subscription or the connection.
-            let Some(id) =
-                self.channels.find(item.channel()).filter(|id| self.is_subscribed_to(connection_id, *id))
-            else {
-                continue;
-            };
-            match item {
-                DeferredEvent::Publication(publication) => {
-                    let slow = self.channels.get(id).rules.namespace.backpressure.clone();
-                    self.push_publication(connection_id, &publication, slow.as_ref());
-                }
-                DeferredEvent::Gap(gap) => self.notify_gap(connection_id, id, gap),
-            }
-        }
-        self.handle_slow();
+    /// Bytes were written to a connection: its next page may follow. Returns whether replies that waited for that may
+    /// continue.
+    pub(super) fn on_bytes_written(&mut self, state: &mut ShardState, connection_id: ConnectionId) -> bool {
+        let Some((connection, _, limits)) = state.split(connection_id) else { return false };
+        let resumes = connection.replies_paused && recovery_room(connection, limits).is_some();
+        connection.replies_paused &= !resumes;
+        self.queue_page(state, connection_id);
+        resumes
     }
 }
 

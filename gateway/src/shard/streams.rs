@@ -1,162 +1,127 @@
 //! Drives SSE streams: passes events of the shard to [`SseStream`] and executes its actions.
 
-use earshot_protocol::{ChannelName, Disconnect, ErrorCode, StreamPosition};
+use earshot_protocol::{Disconnect, ErrorCode};
 
-use super::channels::ConnectionId;
-use super::connection::ConnectionKind;
-use super::event_loop::Shard;
+use super::connection::{ConnectionKind, TimerKind};
+use super::connection_context::ConnectionContext;
 use super::sse_stream::{SseAction, SseStream};
-use super::timers::max_jittered;
-use crate::node::messages::ChannelGap;
+use super::timers::{jittered, max_jittered};
 use crate::node::namespace::ResolvedChannel;
 
-impl Shard {
-    /// Requests the channels of a stream; [`Shard::start_stream_if_ready`] follows when all are attached.
-    pub(super) fn open_stream(
-        &mut self,
-        connection_id: ConnectionId,
-        channels: Vec<ResolvedChannel>,
-        rejection: Option<Disconnect>,
-    ) {
-        if let Some(rejection) = rejection {
-            return self.disconnect(connection_id, rejection);
+/// Drives the stream of one connection. For a connection of another protocol it does nothing.
+#[derive(Debug)]
+pub(super) struct StreamDriver<'a> {
+    context: ConnectionContext<'a>,
+}
+
+impl<'a> StreamDriver<'a> {
+    pub(super) fn new(context: ConnectionContext<'a>) -> Self {
+        Self { context }
+    }
+}
+
+impl StreamDriver<'_> {
+    fn stream(&mut self) -> Option<&mut SseStream> {
+        match &mut self.context.connection()?.kind {
+            ConnectionKind::Sse(stream) => Some(stream),
+            ConnectionKind::WebSocket(_) => None,
         }
-        if let Some(connection) = self.connections.get_mut(connection_id as usize) {
+    }
+
+    /// Requests the channels of the stream; [`StreamDriver::start_if_ready`] follows when all are attached.
+    pub(super) fn open(&mut self, channels: Vec<ResolvedChannel>, rejection: Option<Disconnect>) {
+        self.schedule_heartbeat();
+        if let Some(rejection) = rejection {
+            return self.context.disconnect(rejection);
+        }
+        if let Some(connection) = self.context.connection() {
             connection.deferred = Some(Box::default());
         }
         for resolved in channels {
             let replay_last = resolved.rules.namespace.replay_last;
-            match self.request_subscription(connection_id, resolved) {
+            match self.context.subscribe(resolved) {
                 Ok(channel) => {
-                    if let Some(stream) = self.stream(connection_id) {
+                    if let Some(stream) = self.stream() {
                         stream.add_channel(channel, replay_last);
                     }
                 }
-                Err(code) => return self.reject_stream(connection_id, code),
+                Err(code) => return self.on_subscribe_failed(code),
             }
         }
-        if let Some(connection) = self.connections.get_mut(connection_id as usize)
+        if let Some((connection, channels, _)) = self.context.state.split(self.context.id)
             && let ConnectionKind::Sse(stream) = &mut connection.kind
         {
-            stream.resume(&self.channels);
+            stream.resume(channels);
         }
-        self.start_stream_if_ready(connection_id);
+        self.start_if_ready();
     }
 
-    /// The delay before a client reconnects, at random, so that clients do not reconnect at the same time.
-    pub(super) fn retry_ms(&self) -> u32 {
-        let factor = 0.5 + fastrand::f64();
-        u32::try_from(self.limits.sse_retry.mul_f64(factor).as_millis()).unwrap_or(u32::MAX)
-    }
-
-    fn stream(&mut self, connection_id: ConnectionId) -> Option<&mut SseStream> {
-        match self.connections.get_mut(connection_id as usize).map(|connection| &mut connection.kind) {
-            Some(ConnectionKind::Sse(stream)) => Some(stream),
-            _ => None,
-        }
-    }
-
-    /// Starts a stream once all its channels and their recoveries are available.
-    pub(super) fn start_stream_if_ready(&mut self, connection_id: ConnectionId) {
+    /// Starts the stream once all its channels and their recoveries are available.
+    pub(super) fn start_if_ready(&mut self) {
         // A stream that has ended meanwhile is unsubscribed.
-        if !self.is_open(connection_id)
-            || self.stream(connection_id).is_none_or(|stream| stream.is_started())
-            || !self.is_ready_to_reply(connection_id)
+        if !self.context.is_open()
+            || self.stream().is_none_or(|stream| stream.is_started())
+            || !self.context.is_ready_to_reply()
         {
             return;
         }
-        let Some(stream) = self.stream(connection_id) else { return };
+        let Some(stream) = self.stream() else { return };
         let mut pending = stream.take_pending();
+        let id = self.context.id;
         for subscription in &mut pending {
-            self.start_delivery(connection_id, subscription);
+            self.context.state.subscriptions().start_delivery(id, subscription);
         }
-        let (retry_ms, heartbeat) = (self.retry_ms(), max_jittered(self.limits.sse_heartbeat));
-        let Some(connection) = self.connections.get_mut(connection_id as usize) else { return };
+        let Some((connection, channels, limits)) = self.context.state.split(id) else { return };
         let ConnectionKind::Sse(stream) = &mut connection.kind else { return };
         let has_cursor = connection.framing.has_cursor();
-        let actions = stream.start(pending, &self.channels, has_cursor, retry_ms, heartbeat);
-        self.execute_stream_actions(connection_id, actions);
-        self.send_deferred(connection_id);
-        self.queue_page(connection_id);
-    }
-
-    /// Executes the actions of a stream in order.
-    pub(super) fn execute_stream_actions(
-        &mut self,
-        connection_id: ConnectionId,
-        actions: impl IntoIterator<Item = SseAction>,
-    ) {
-        for action in actions {
-            match action {
-                SseAction::Send(event) => self.send_event(connection_id, &event),
-                SseAction::SendRecovered(publication) => self.enqueue_recovered(connection_id, &publication),
-                SseAction::End => self.end_stream(connection_id),
-            }
-        }
-    }
-
-    /// Reports a gap in the sequence of a channel, which continues after a position.
-    pub(super) fn stream_gap(
-        &mut self,
-        connection_id: ConnectionId,
-        channel: &ChannelName,
-        reason: &str,
-        position: StreamPosition,
-    ) {
-        if let Some(event) = self.gap_event(connection_id, channel, reason, position) {
-            self.send_event(connection_id, &event);
-        }
-    }
-
-    /// Reports a gap ahead of the backlog.
-    pub(super) fn write_gap(&mut self, connection_id: ConnectionId, gap: &ChannelGap) {
-        if let Some(event) = self.gap_event(connection_id, &gap.channel, gap.cause.as_str(), gap.position)
-            && let Some(connection) = self.connections.get(connection_id as usize)
-        {
-            let frame = connection.framing.event(&event);
-            self.enqueue_control(connection_id, frame);
-        }
-    }
-
-    fn gap_event(
-        &mut self,
-        connection_id: ConnectionId,
-        channel: &ChannelName,
-        reason: &str,
-        position: StreamPosition,
-    ) -> Option<Vec<u8>> {
-        let connection = self.connections.get_mut(connection_id as usize)?;
-        let ConnectionKind::Sse(stream) = &mut connection.kind else { return None };
-        let subscribed = || connection.subscriptions.iter().map(|s| self.channels.get(s.channel));
-        let place = subscribed().position(|other| other.name == *channel);
-        Some(stream.on_gap(place, channel, reason, position, subscribed().map(|other| other.tag)))
+        let heartbeat = max_jittered(limits.sse_heartbeat);
+        let actions = stream.start(pending, channels, has_cursor, limits.retry_ms(), heartbeat);
+        self.execute(actions);
+        self.context.continue_delivery();
     }
 
     /// Ends the stream because a channel is not available.
-    pub(super) fn reject_stream(&mut self, connection_id: ConnectionId, code: ErrorCode) {
-        let retry_ms = self.retry_ms();
-        if let Some(stream) = self.stream(connection_id) {
+    pub(super) fn on_subscribe_failed(&mut self, code: ErrorCode) {
+        let retry_ms = self.context.limits().retry_ms();
+        if let Some(stream) = self.stream() {
             let actions = stream.on_subscribe_failed(code, retry_ms);
-            self.execute_stream_actions(connection_id, actions);
+            self.execute(actions);
         }
     }
 
-    /// Queues an event.
-    fn send_event(&mut self, connection_id: ConnectionId, event: &[u8]) {
-        let Some(connection) = self.connections.get(connection_id as usize) else { return };
-        let frame = connection.framing.event(event);
-        self.enqueue(connection_id, frame);
-    }
-
     /// Sends a heartbeat, or ends a stream that has reached its maximum age.
-    pub(super) fn on_heartbeat(&mut self, connection_id: ConnectionId) {
-        let (now, interval) = (self.wheel.now(), max_jittered(self.limits.sse_heartbeat));
-        let Some(stream) = self.stream(connection_id) else { return };
+    pub(super) fn on_heartbeat(&mut self) {
+        let (now, interval) =
+            (self.context.state.timers().now(), max_jittered(self.context.limits().sse_heartbeat));
+        let Some(stream) = self.stream() else { return };
         let action = stream.on_heartbeat(now, interval);
         let continues = matches!(action, SseAction::Send(_));
-        self.execute_stream_actions(connection_id, [action]);
+        self.execute([action]);
         if continues {
-            self.set_heartbeat(connection_id);
+            self.schedule_heartbeat();
+        }
+    }
+
+    fn schedule_heartbeat(&mut self) {
+        let wait = jittered(self.context.limits().sse_heartbeat);
+        self.context.set_timer(TimerKind::Heartbeat, wait);
+    }
+
+    /// Executes the actions of the stream in order.
+    fn execute(&mut self, actions: impl IntoIterator<Item = SseAction>) {
+        let id = self.context.id;
+        for action in actions {
+            match action {
+                SseAction::Send(event) => {
+                    let Some(connection) = self.context.connection() else { return };
+                    let frame = connection.framing.event(&event);
+                    self.context.enqueue(frame);
+                }
+                SseAction::SendRecovered(publication) => {
+                    self.context.state.delivery().enqueue_recovered(id, &publication);
+                }
+                SseAction::End => self.context.state.end_stream(id),
+            }
         }
     }
 }

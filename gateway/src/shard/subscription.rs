@@ -25,3 +25,10 @@ pub(super) enum Status {
     /// The connection receives publications, with this index in the channel's list.
     Joined(u32),
 }
+
+/// Whether `recovered_up_to` includes a position.
+pub(super) fn covers(recovered_up_to: Option<StreamPosition>, position: StreamPosition) -> bool {
+    recovered_up_to.is_some_and(|recovered_up_to| {
+        recovered_up_to.epoch == position.epoch && position.offset <= recovered_up_to.offset
+    })
+}

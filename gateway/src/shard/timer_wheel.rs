@@ -15,6 +15,11 @@ const SLOTS: u64 = 1024;
 /// A time in ticks since the wheel was started.
 pub(super) type Tick = u64;
 
+/// A duration in ticks, rounded up.
+pub(super) fn ticks(time: Duration) -> Tick {
+    u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX / 2)
+}
+
 #[derive(Debug)]
 pub(super) struct TimerWheel {
     started_at: Instant,
@@ -32,14 +37,9 @@ impl TimerWheel {
         self.now
     }
 
-    /// A duration in ticks, rounded up.
-    pub(super) fn ticks(&self, time: Duration) -> Tick {
-        u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX / 2)
-    }
-
     /// The tick after a duration: at least the next one.
     pub(super) fn after(&self, wait: Duration) -> Tick {
-        self.now + self.ticks(wait).max(1)
+        self.now + ticks(wait).max(1)
     }
 
     /// Adds a key that fires at `due`, or earlier if that is beyond the wheel's horizon. Returns the time at which it fires.

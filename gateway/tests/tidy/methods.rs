@@ -7,9 +7,6 @@ use crate::source::{CRATES, sources};
 /// The most inherent methods a type may have, constructors included.
 const METHODS_MAX: usize = 30;
 
-/// Types that are still to be split.
-const KNOWN: [&str; 1] = ["Shard"];
-
 /// The type that an `impl` line is for; `None` for an implementation of a trait. The text is formatted by rustfmt.
 fn inherent_type(line: &str) -> Option<String> {
     let rest = line.trim_start().strip_prefix("impl")?;
@@ -85,9 +82,7 @@ fn no_type_has_too_many_methods() {
         for (_, code) in sources(crate_) {
             count(&code, &mut methods);
         }
-        let large = methods
-            .into_iter()
-            .filter(|(name, count)| *count > METHODS_MAX && !KNOWN.contains(&name.as_str()));
+        let large = methods.into_iter().filter(|(_, count)| *count > METHODS_MAX);
         wrong.extend(
             large.map(|(name, count)| {
                 format!("{crate_}: {name} has {count} methods, more than {METHODS_MAX}")

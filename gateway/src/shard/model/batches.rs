@@ -38,14 +38,14 @@ fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [
 fn deliver(gateway: &mut Gateway, steps: &[u64], bytes: usize) {
     let shard = &mut gateway.shards[0].shard;
     let name = ChannelName::parse(CHANNEL).unwrap();
-    let id = shard.channels.find(&name).unwrap();
-    let current = shard.channels.get(id).position;
+    let id = shard.state.channels().find(&name).unwrap();
+    let current = shard.state.channels().get(id).position;
     let publication = |step: &u64| {
         let position = StreamPosition { offset: current.offset + step, ..current };
         let payload = Payload::new(format!("<{step}>{}", "x".repeat(bytes)).into());
         Arc::new(Publication::new(name.clone(), position, payload))
     };
-    shard.on_delivery(NodeEvent::Publications(steps.iter().map(publication).collect()));
+    shard.on_node_event(NodeEvent::Publications(steps.iter().map(publication).collect()));
     shard.flush_batch();
 }
 
@@ -80,7 +80,7 @@ fn stops_a_batch_that_removes_the_last_subscriber() {
     // The stream accepts eight chunks and is too slow for the next one; the rest follows a gap.
     deliver(&mut gateway, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14], 100_000);
     let shard = &gateway.shards[0].shard;
-    assert!(shard.channels.find(&ChannelName::parse(CHANNEL).unwrap()).is_none());
+    assert!(shard.state.channels().find(&ChannelName::parse(CHANNEL).unwrap()).is_none());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn flushes_a_blocked_client_before_it_is_slow() {
         for _ in 0..40 {
             deliver(&mut gateway, &(1..=12).collect::<Vec<_>>(), 1000);
             // The client reads when it is blocked, and the shard is not notified.
-            if gateway.shards[0].shard.connections.iter().any(|(_, connection)| connection.blocked) {
+            if gateway.shards[0].shard.state.connections().iter().any(|connection| connection.blocked) {
                 blocked += 1;
                 lines[0].read(1000);
             }

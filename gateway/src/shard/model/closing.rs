@@ -21,7 +21,7 @@ fn removes_a_stream_that_a_heartbeat_finds_too_slow() {
     let mut parameters = Parameters::draw(&mut Rng::with_seed(7), Scenario::Constrained);
     (parameters.client_queue_bytes, parameters.asks, parameters.lane) = (150, 100, 100);
     let mut gateway = Gateway::new(&parameters);
-    gateway.shards[0].shard.limits.sse_max_age = None;
+    gateway.shards[0].shard.state.change_limits(|limits| limits.sse_max_age = None);
     let channels = vec![gateway.resolve(ChannelName::parse("a").unwrap())];
     let kind =
         NewConnectionKind::Sse { channels, named: false, ping: false, resume: Resume::New, rejection: None };
@@ -34,7 +34,12 @@ fn removes_a_stream_that_a_heartbeat_finds_too_slow() {
         clock.block_on(tokio::time::advance(TICK));
         shard.on_tick();
     }
-    assert_eq!(shard.shard.connections.len(), 0, "{:?}", shard.shard.connections.iter().next());
+    assert_eq!(
+        shard.shard.state.connections().iter().count(),
+        0,
+        "{:?}",
+        shard.shard.state.connections().iter().next()
+    );
 }
 
 #[test]
@@ -53,7 +58,7 @@ fn sends_nothing_after_a_close_that_a_dropped_publication_causes() {
     while gateway.shards[0].ask_one() | gateway.shards[0].deliver_all() {}
     // It reads nothing.
     let backlog = |gateway: &Gateway| {
-        let connection = gateway.shards[0].shard.connections.iter().next().unwrap().1;
+        let connection = gateway.shards[0].shard.state.connections().iter().next().unwrap();
         (connection.send_queue.backlog_bytes(), connection.send_queue.queued_bytes())
     };
     for number in 1.. {
@@ -65,7 +70,8 @@ fn sends_nothing_after_a_close_that_a_dropped_publication_causes() {
         }
     }
     // The queue is almost full: there is no room for the reply to this ping.
-    gateway.shards[0].shard.limits.client_queue_bytes = backlog(&gateway).1 + 100;
+    let limit = backlog(&gateway).1 + 100;
+    gateway.shards[0].shard.state.change_limits(|limits| limits.client_queue_bytes = limit);
     transport.sent = client_frame(0x89, &[b'x'; 120]);
     transport.deliver_sent(&mut gateway);
     while transport.read(100) | gateway.shards[0].wake() {}

@@ -24,7 +24,7 @@ use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::requests::request_queue;
 use crate::node::shard_queue::{ShardReceiver, shard_queue};
 use crate::node::{BrokerBinding, Node};
-use crate::shard::event_loop::{Shard, key};
+use crate::shard::event_loop::Shard;
 use crate::shard::{NewConnection, ShardCommand};
 
 /// Shards in a model, so that one may lag behind the other.
@@ -141,8 +141,7 @@ impl ShardSteps {
         let (node_handle, request_server) = request_queue(parameters.lane);
         let (wakes, woken) = mpsc::channel(WAKES);
         let counters = Arc::clone(&metrics.shards[id]);
-        let mut shard = Shard::new(Arc::clone(node), parameters.shard(), asks_first, counters).unwrap();
-        shard.multi_shard = true;
+        let shard = Shard::new(Arc::clone(node), parameters.shard(), asks_first, counters, true).unwrap();
         let node = Arc::clone(node);
         let lane = Box::pin(async move { request_server.run(&node, id).await });
         Self {
@@ -159,23 +158,23 @@ impl ShardSteps {
 
     /// Accepts a connection and returns its key.
     pub(super) fn take(&mut self, arrival: NewConnection) -> u64 {
-        let at = u32::try_from(self.shard.connections.vacant_key()).unwrap();
+        let key = self.shard.state.connections().next_key();
         self.shard.on_command(ShardCommand::Accept(Box::new(arrival)));
         self.shard.finish_turn();
-        key(at, self.shard.generation)
+        key
     }
 
     /// Whether reading from the client is paused.
     pub(super) fn is_paused(&self, key: u64) -> bool {
-        self.shard.find(key).is_some_and(|at| self.shard.is_paused(at))
+        self.shard.state.connections().find(key).is_some_and(|at| self.shard.is_paused(at))
     }
 
     /// Delivers bytes of a client.
     pub(super) fn receive(&mut self, key: u64, bytes: &mut [u8]) {
-        if let Some(at) = self.shard.find(key)
-            && self.shard.is_open(at)
+        if let Some(at) = self.shard.state.connections().find(key)
+            && self.shard.state.connections().is_open(at)
         {
-            self.shard.on_bytes(at, bytes);
+            self.shard.session(at).on_bytes(bytes);
         }
         self.shard.finish_turn();
     }
@@ -183,7 +182,7 @@ impl ShardSteps {
     /// Handles one delivery and ends the turn.
     pub(super) fn deliver_one(&mut self) {
         if let Some(delivery) = self.inbox.try_next() {
-            self.shard.on_delivery(delivery);
+            self.shard.on_node_event(delivery);
         }
         self.shard.finish_turn();
     }
@@ -206,7 +205,7 @@ impl ShardSteps {
     /// A stream is writable again, or its client has disconnected.
     pub(super) fn wake(&mut self) -> bool {
         let Ok(key) = self.woken.try_recv() else { return false };
-        if let Some(at) = self.shard.find(key) {
+        if let Some(at) = self.shard.state.connections().find(key) {
             self.shard.on_hyper_wake(at);
         }
         self.shard.finish_turn();
@@ -220,7 +219,7 @@ impl ShardSteps {
 
     /// Other connections have used the unsubscribes of this tick.
     pub(super) fn use_up_resubscribes(&mut self) {
-        self.shard.resubscribe_queue.use_up();
+        self.shard.state.subscriptions().use_up_resubscribes();
     }
 
     /// The node handles its requests as far as it can.
