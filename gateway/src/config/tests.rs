@@ -16,12 +16,26 @@ mod redis;
 mod servers;
 mod variables;
 
+/// A namespace on a Redis instance; further keys start on line 7.
+const ON_REDIS: &str = r#"[redis.a]
+url = "redis://h"
+[[namespace]]
+name = "a"
+channels = ["a", "b*"]
+redis = "a"
+"#;
+
 /// The environment of a test.
 type Variables<'v> = &'v [(&'v str, &'v str)];
 
 /// Loads a text as `earshot.toml`.
 fn load(text: &str) -> Result<Config, String> {
     load_with(text, &[], &[])
+}
+
+/// The one namespace of a text.
+fn only_namespace(text: &str) -> NamespaceConfig {
+    load(text).unwrap().namespaces.remove(0)
 }
 
 /// Loads a text together with variables and `--listen` flags.

@@ -4,23 +4,12 @@ use std::time::Duration;
 
 use super::super::*;
 use super::bad_files::assert_errors;
-use super::{load, load_with};
+use super::{ON_REDIS, load, load_with, only_namespace};
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
 use crate::node::history_rules::HistoryRules;
 
-/// A namespace on a Redis instance; further keys start on line 7.
-const ON_REDIS: &str = r#"[redis.a]
-url = "redis://h"
-[[namespace]]
-name = "a"
-channels = ["a", "b*"]
-redis = "a"
-"#;
-
-/// The one namespace of a file.
 fn only(keys: &str) -> NamespaceConfig {
-    let mut config = load(&format!("{ON_REDIS}{keys}")).unwrap();
-    config.namespaces.remove(0)
+    only_namespace(&format!("{ON_REDIS}{keys}"))
 }
 
 #[test]

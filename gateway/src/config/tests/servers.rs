@@ -2,35 +2,30 @@
 
 use super::super::*;
 use super::bad_files::assert_errors;
-use super::{load, load_with};
+use super::{ON_REDIS, load, load_with, only_namespace};
 
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://env");
 
-/// A cluster with a namespace; further keys start on line 8.
-const ON_CLUSTER: &str = r#"[redis.a]
-url = "redis://h"
-cluster = true
-[[namespace]]
-name = "a"
-channels = ["a", "b*"]
-redis = "a"
-"#;
+/// A cluster with a namespace; these further keys start on line 8.
+fn on_cluster(keys: &str) -> String {
+    let text = ON_REDIS.replace("[[namespace]]", "cluster = true\n[[namespace]]");
+    format!("{text}{keys}")
+}
 
 fn only(keys: &str) -> NamespaceConfig {
-    let mut config = load(&format!("{ON_CLUSTER}{keys}")).unwrap();
-    config.namespaces.remove(0)
+    only_namespace(&on_cluster(keys))
 }
 
 #[test]
 fn a_cluster_has_one_or_more_nodes() {
     let servers = |text: &str| load(text).unwrap().redis.remove(0).servers;
-    let Servers::Cluster(seeds) = servers(ON_CLUSTER) else { panic!() };
+    let Servers::Cluster(seeds) = servers(&on_cluster("")) else { panic!() };
     assert_eq!(seeds, []);
-    let more = ON_CLUSTER.replace("true", r#"["b:1", "[::1]:2"]"#);
+    let more = on_cluster("").replace("true", r#"["b:1", "[::1]:2"]"#);
     let Servers::Cluster(seeds) = servers(&more) else { panic!() };
     let seeds: Vec<_> = seeds.iter().map(ToString::to_string).collect();
     assert_eq!(seeds, ["b:1", "[::1]:2"]);
-    assert!(matches!(servers(&ON_CLUSTER.replace("true", "false")), Servers::One));
+    assert!(matches!(servers(&on_cluster("").replace("true", "false")), Servers::One));
     let config = load_with("redis.default.cluster = true", &[REDIS], &[]).unwrap();
     assert!(matches!(config.redis[0].servers, Servers::Cluster(_)));
     assert!(load(&config.to_toml()).is_ok(), "{}", config.to_toml());
@@ -41,13 +36,13 @@ fn each_log_of_a_cluster_has_its_own_slot_without_a_hash_tag() {
     assert!(only("").spread);
     assert!(only(r#"key_prefix = "express:""#).spread);
     assert!(!only(r#"key_prefix = "{express}:""#).spread);
-    assert!(!load(&ON_CLUSTER.replace("true", "false")).unwrap().namespaces[0].spread);
+    assert!(!load(&on_cluster("").replace("true", "false")).unwrap().namespaces[0].spread);
     assert!(only("sharded_pubsub = true\nsource = \"stream\"").sharded_pubsub);
 }
 
 #[test]
 fn the_dump_of_several_servers_contains_no_secret() {
-    let text = ON_CLUSTER
+    let text = on_cluster("")
         .replace("cluster = true\n", "")
         .replace("url = \"redis://h\"", "urls = [\"redis://:hunter2@h\", \"redis://:hunter2@i\"]");
     let config = load(&text).unwrap();
@@ -59,7 +54,6 @@ fn the_dump_of_several_servers_contains_no_secret() {
 
 #[test]
 fn errors_in_servers() {
-    let on_cluster = |keys: &str| format!("{ON_CLUSTER}{keys}");
     let instance = |keys: &str| format!("redis.default = {{ {keys} }}");
     assert_errors([
         (
