@@ -2,185 +2,200 @@
 //!
 //! Owns their names and help texts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use earshot_protocol::Disconnect;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-use super::{GAP_REASONS, HTTP_TIMEOUTS, Metrics, gauge};
+use super::{Counter, GAP_REASONS, HTTP_TIMEOUTS, Metrics, gauge};
 
 #[derive(Debug)]
 pub(super) struct Totals(pub(super) Arc<Metrics>);
 
+/// What a metric counts: one value, or one for each value of a label.
+enum Samples {
+    One(u64),
+    By(&'static str, Vec<(Cow<'static, str>, u64)>),
+}
+
+/// A metric: name, help text, samples.
+type Family = (&'static str, &'static str, Samples);
+
 impl Collector for Totals {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.gauges(&mut encoder)?;
-        self.counters(&mut encoder)?;
-        self.labelled(&mut encoder)
+        let gauges = self.gauges().into_iter().map(|family| (MetricType::Gauge, family));
+        let counters = self.counters().into_iter().map(|family| (MetricType::Counter, family));
+        for (kind, (name, help, samples)) in gauges.chain(counters) {
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            match samples {
+                Samples::One(value) => encode_sample(kind, value, family)?,
+                Samples::By(label, values) => {
+                    for (name, value) in values {
+                        encode_sample(kind, value, family.encode_family(&[(label, name)])?)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
+fn encode_sample(kind: MetricType, value: u64, sample: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+    match kind {
+        MetricType::Gauge => gauge(value).encode(sample),
+        _ => ConstCounter::new(value).encode(sample),
+    }
+}
+
+/// The samples of a label with fixed values.
+fn by(label: &'static str, values: impl IntoIterator<Item = (&'static str, u64)>) -> Samples {
+    Samples::By(label, values.into_iter().map(|(name, value)| (name.into(), value)).collect())
+}
+
+fn counts(names: &[&'static str], counters: &[Counter]) -> impl Iterator<Item = (&'static str, u64)> {
+    names.iter().copied().zip(counters.iter().map(Counter::value))
+}
+
 impl Totals {
-    fn gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn gauges(&self) -> Vec<Family> {
         let metrics = &self.0;
-        let mut family = encoder.encode_descriptor(
-            "connections",
-            "Current client connections",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (transport, value) in
-            [("websocket", metrics.sum(|s| &s.websockets)), ("sse", metrics.sum(|s| &s.sse))]
-        {
-            gauge(value).encode(family.encode_family(&[("transport", transport)])?)?;
-        }
-        for (name, help, value) in [
-            ("subscriptions", "Current client subscriptions", metrics.sum(|s| &s.subscriptions)),
+        let transports = [("websocket", metrics.sum(|s| &s.websockets)), ("sse", metrics.sum(|s| &s.sse))];
+        vec![
+            ("connections", "Current client connections", by("transport", transports)),
+            (
+                "subscriptions",
+                "Current client subscriptions",
+                Samples::One(metrics.sum(|s| &s.subscriptions)),
+            ),
             (
                 "client_queue_bytes",
                 "Bytes currently queued for clients",
-                metrics.sum(|s| &s.client_queue_bytes),
+                Samples::One(metrics.sum(|s| &s.client_queue_bytes)),
             ),
             (
                 "http_connections",
                 "Current connections that carry requests, or streams over HTTP/2",
-                metrics.control.http_connections.value(),
+                Samples::One(metrics.control.http_connections.value()),
             ),
-        ] {
-            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            gauge(value).encode(family)?;
-        }
-        Ok(())
+        ]
     }
 
-    fn counters(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn counters(&self) -> Vec<Family> {
         let (metrics, control) = (&self.0, &self.0.control);
-        for (name, help, value) in [
-            ("deliveries", "Publications added to client queues", metrics.sum(|s| &s.deliveries)),
-            ("writes", "Write calls on client sockets", metrics.sum(|s| &s.writes)),
-            ("sent_bytes", "Bytes written to client sockets", metrics.sum(|s| &s.bytes_out)),
-            ("commands", "Commands received from clients", metrics.sum(|s| &s.commands)),
+        let disconnects = Disconnect::ALL.iter().enumerate().map(|(index, disconnect)| {
+            (disconnect.code().to_string().into(), metrics.sum(|s| &s.server_disconnects[index]))
+        });
+        let evicted = [
+            ("limit", control.channels_evicted.limit.value()),
+            ("address", control.channels_evicted.address.value()),
+        ];
+        // Gaps of single subscribers; all others concern every subscriber of a channel.
+        let slow = ("slow-consumer", metrics.sum(|s| &s.slow_gaps));
+        vec![
+            (
+                "deliveries",
+                "Publications added to client queues",
+                Samples::One(metrics.sum(|s| &s.deliveries)),
+            ),
+            ("writes", "Write calls on client sockets", Samples::One(metrics.sum(|s| &s.writes))),
+            ("sent_bytes", "Bytes written to client sockets", Samples::One(metrics.sum(|s| &s.bytes_out))),
+            ("commands", "Commands received from clients", Samples::One(metrics.sum(|s| &s.commands))),
             (
                 "reads_paused",
                 "Times that reading from a client was paused because too many of its commands were pending",
-                metrics.sum(|s| &s.reads_paused),
+                Samples::One(metrics.sum(|s| &s.reads_paused)),
             ),
-            ("gap_notices", "Gap notices sent to subscribers", metrics.sum(|s| &s.gaps)),
+            ("gap_notices", "Gap notices sent to subscribers", Samples::One(metrics.sum(|s| &s.gaps))),
             (
                 "conflated",
                 "Publications replaced by newer ones for slow consumers",
-                metrics.sum(|s| &s.conflated),
+                Samples::One(metrics.sum(|s| &s.conflated)),
             ),
             (
                 "slow_consumer_dropped",
                 "Publications dropped for slow consumers, which get a gap notice",
-                metrics.sum(|s| &s.slow_consumer_dropped),
+                Samples::One(metrics.sum(|s| &s.slow_consumer_dropped)),
             ),
             (
                 "protocol_errors",
                 "Connections closed because of a protocol error",
-                metrics.sum(|s| &s.protocol_errors),
+                Samples::One(metrics.sum(|s| &s.protocol_errors)),
             ),
-            ("connections_accepted", "Connections accepted", control.connections_accepted.value()),
+            (
+                "connections_accepted",
+                "Connections accepted",
+                Samples::One(control.connections_accepted.value()),
+            ),
             (
                 "requests_rejected",
                 "Requests rejected because of their head",
-                control.requests_rejected.value(),
+                Samples::One(control.requests_rejected.value()),
             ),
             (
                 "connections_rejected",
                 "Connections rejected because limits.connections was reached",
-                control.connections_rejected.value(),
+                Samples::One(control.connections_rejected.value()),
             ),
             (
                 "api_requests_rejected",
                 "API requests rejected because limits.api_buffer_bytes was reached",
-                control.api_requests_rejected.value(),
+                Samples::One(control.api_requests_rejected.value()),
             ),
-            ("messages", "Messages received from brokers", control.messages.value()),
+            ("messages", "Messages received from brokers", Samples::One(control.messages.value())),
             (
                 "messages_local",
                 "Messages delivered on this node only, because Redis was unavailable",
-                control.messages_local.value(),
+                Samples::One(control.messages_local.value()),
             ),
             (
                 "messages_no_subscriber",
                 "Messages received for channels without a subscriber",
-                control.messages_no_subscriber.value(),
+                Samples::One(control.messages_no_subscriber.value()),
             ),
             (
                 "messages_outside_log",
                 "Messages on channels with a log that were not published through the log",
-                control.messages_outside_log.value(),
+                Samples::One(control.messages_outside_log.value()),
             ),
             (
                 "published",
                 "Publications of clients and the API that a broker accepted",
-                control.published.value(),
+                Samples::One(control.published.value()),
             ),
             (
                 "idempotency_keys_evicted",
                 "Idempotency keys evicted early, because too many are stored",
-                control.idempotency_keys_evicted.value(),
+                Samples::One(control.idempotency_keys_evicted.value()),
             ),
             (
                 "publish_failures",
                 "Failed publications of clients and the API",
-                control.publish_failures.value(),
+                Samples::One(control.publish_failures.value()),
             ),
-        ] {
-            let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value).encode(family)?;
-        }
-        Ok(())
-    }
-
-    fn labelled(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut family = encoder.encode_descriptor(
-            "server_disconnects",
-            "Connections closed by the gateway",
-            None,
-            MetricType::Counter,
-        )?;
-        for (index, disconnect) in Disconnect::ALL.iter().enumerate() {
-            let value = self.0.sum(|s| &s.server_disconnects[index]);
-            ConstCounter::new(value)
-                .encode(family.encode_family(&[("code", u64::from(disconnect.code()))])?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "http_timeouts",
-            "Connections that carry requests closed by a timeout",
-            None,
-            MetricType::Counter,
-        )?;
-        for (reason, count) in HTTP_TIMEOUTS.iter().zip(&self.0.control.http_timeouts) {
-            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", *reason)])?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "channels_evicted",
-            "Channels without subscribers that were evicted early",
-            None,
-            MetricType::Counter,
-        )?;
-        let evicted = &self.0.control.channels_evicted;
-        for (reason, count) in [("limit", &evicted.limit), ("address", &evicted.address)] {
-            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", reason)])?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "gaps",
-            "Channels that may have missed publications",
-            None,
-            MetricType::Counter,
-        )?;
-        for (reason, count) in GAP_REASONS.iter().zip(&self.0.control.gaps) {
-            ConstCounter::new(count.value()).encode(family.encode_family(&[("reason", *reason)])?)?;
-        }
-        // Gaps of single subscribers; all others concern every subscriber of a channel.
-        let slow = self.0.sum(|s| &s.slow_gaps);
-        ConstCounter::new(slow).encode(family.encode_family(&[("reason", "slow-consumer")])?)?;
-        Ok(())
+            (
+                "server_disconnects",
+                "Connections closed by the gateway",
+                Samples::By("code", disconnects.collect()),
+            ),
+            (
+                "http_timeouts",
+                "Connections that carry requests closed by a timeout",
+                by("reason", counts(&HTTP_TIMEOUTS, &control.http_timeouts)),
+            ),
+            (
+                "channels_evicted",
+                "Channels without subscribers that were evicted early",
+                by("reason", evicted),
+            ),
+            (
+                "gaps",
+                "Channels that may have missed publications",
+                by("reason", counts(&GAP_REASONS, &control.gaps).chain([slow])),
+            ),
+        ]
     }
 }
