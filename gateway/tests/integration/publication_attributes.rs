@@ -4,36 +4,19 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::harness::encoding::Encoding;
+use crate::harness::gateway::NAMESPACES;
 use crate::harness::http2::Connection;
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
 const MEMORY: &str = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n";
 
-const REDIS: &str = r#"
-[[namespace]]
-name = "logs"
-channels = ["log:*"]
-source = "stream"
-publish = "anyone"
-
-[[namespace]]
-name = "strict"
-channels = ["strict"]
-publish = "anyone"
-when_redis_down = "reject"
-
-[[namespace]]
-name = "rest"
-channels = ["*"]
-publish = "anyone"
-
-[redis.default]
-command_timeout = "1s"
-"#;
+fn on_redis() -> String {
+    format!("{NAMESPACES}[redis.default]\ncommand_timeout = \"1s\"\n")
+}
 
 async fn on(redis: &Redis) -> Gateway {
-    Gateway::settings().config(REDIS).redis(redis).start().await
+    Gateway::settings().config(&on_redis()).redis(redis).start().await
 }
 
 /// A client and its client id.
@@ -161,7 +144,7 @@ async fn tags_count_towards_the_publication_size() {
     let redis = Redis::start().await;
     let limit = "[limits]\npublication_bytes = \"1KiB\"\n";
     let without = Gateway::settings().config(&format!("{limit}{MEMORY}")).start().await;
-    let with = Gateway::settings().config(&format!("{limit}{REDIS}")).redis(&redis).start().await;
+    let with = Gateway::settings().config(&format!("{limit}{}", on_redis())).redis(&redis).start().await;
     for gateway in [&without, &with] {
         for (length, code) in [(1021, None), (1022, Some(106))] {
             let tags = json!({"k": "x".repeat(length)});

@@ -31,6 +31,26 @@ pub(crate) struct Settings {
     dev: bool,
 }
 
+/// Namespaces that any client may publish to: a log, one that needs Redis, and all other channels.
+pub(crate) const NAMESPACES: &str = r#"
+[[namespace]]
+name = "logs"
+channels = ["log:*"]
+source = "stream"
+publish = "anyone"
+
+[[namespace]]
+name = "strict"
+channels = ["strict"]
+publish = "anyone"
+when_redis_down = "reject"
+
+[[namespace]]
+name = "rest"
+channels = ["*"]
+publish = "anyone"
+"#;
+
 impl Gateway {
     /// A gateway in development mode without configuration: memory broker, every channel open.
     pub(crate) async fn start() -> Self {
