@@ -9,19 +9,15 @@
     reason = "a test may panic, read the clock and sleep"
 )]
 
-use std::alloc::System;
+mod heap;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use earshot::config::{Config, Flags};
-use earshot::gateway::Gateway;
 use socket2::{Domain, Protocol, Socket, Type};
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
-#[global_allocator]
-static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+use heap::{Running, TIMEOUT, allocated};
 
 /// The documented maximum for an idle connection with one subscription, in bytes.
 const WEBSOCKET_DOCUMENTED_MAX: usize = 2560;
@@ -36,22 +32,7 @@ const CHANNEL: usize = 700;
 /// Clients of one measurement: just below a power of two, so that vectors that double their capacity are nearly full.
 const CLIENTS: usize = 500;
 
-/// Longest wait before a test fails. Generous, because the machine may be busy.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The allocator counts all threads: only one measurement at a time.
-static EXCLUSIVE: Mutex<()> = Mutex::new(());
-
 const CONFIG: &str = r#"
-[gateway]
-shards = 1
-unsubscribe_delay = "0s"
-[websocket]
-ping_interval = "10m"
-[sse]
-heartbeat = "10m"
-[drain]
-disconnect_window = "0s"
 [[namespace]]
 name = "all"
 channels = ["*"]
@@ -60,82 +41,38 @@ history = { size = 0 }
 publish = "anyone"
 "#;
 
-struct Running {
-    gateway: Gateway,
-    runtime: tokio::runtime::Runtime,
-    address: SocketAddr,
-    _exclusive: MutexGuard<'static, ()>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Transport {
     WebSocket,
     Sse,
 }
 
-impl Running {
-    fn start() -> Self {
-        let exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("memory.toml");
-        std::fs::write(&file, CONFIG).unwrap();
-        let flags = Flags {
-            config: Some(file),
-            listen: vec!["127.0.0.1:0".to_owned()],
-            dev: true,
-            ..Flags::default()
-        };
-        let config = Config::load(&flags).unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let gateway = runtime.block_on(async { Gateway::start(&config) }).unwrap();
-        let address = gateway.addresses()[0];
-        let running = Self { gateway, runtime, address, _exclusive: exclusive };
-        // Makes the allocations that are made once and kept.
-        for transport in [Transport::WebSocket, Transport::Sse] {
-            drop(running.clients(transport, 2, |_| 0));
-        }
-        running
+fn start() -> Running {
+    let running = Running::start(CONFIG);
+    // Makes the allocations that are made once and kept.
+    for transport in [Transport::WebSocket, Transport::Sse] {
+        drop(clients(&running, transport, 2, |_| 0));
     }
-
-    /// Opens `count` clients; client `n` subscribes to channel `channel(n)`.
-    fn clients(
-        &self,
-        transport: Transport,
-        count: usize,
-        channel: impl Fn(usize) -> usize,
-    ) -> Vec<TcpStream> {
-        let mut clients = Vec::with_capacity(count);
-        for n in 0..count {
-            clients.push(open(self.address, transport, channel(n)));
-        }
-        clients
-    }
-
-    fn stop(self) {
-        self.runtime.block_on(self.gateway.stop());
-    }
+    running
 }
 
-/// Bytes on the heap.
-fn allocated() -> usize {
-    let stats = HEAP.stats();
-    stats.bytes_allocated - stats.bytes_deallocated
+/// Opens `count` clients; client `n` subscribes to channel `channel(n)`.
+fn clients(
+    running: &Running,
+    transport: Transport,
+    count: usize,
+    channel: impl Fn(usize) -> usize,
+) -> Vec<TcpStream> {
+    let mut clients = Vec::with_capacity(count);
+    for n in 0..count {
+        clients.push(open(running.address, transport, channel(n)));
+    }
+    clients
 }
 
 /// Waits until the heap size no longer changes, and returns it.
 fn settled_allocation() -> usize {
-    let deadline = Instant::now() + TIMEOUT;
-    let (mut last, mut since) = (allocated(), Instant::now());
-    while since.elapsed() < Duration::from_millis(250) {
-        assert!(Instant::now() < deadline, "the heap size keeps changing");
-        std::thread::sleep(Duration::from_millis(10));
-        let now = allocated();
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-    }
-    last
+    heap::settled_allocation(0)
 }
 
 /// Opens a subscribed client. Its receive buffer is small, so that unread data stays in the gateway.
@@ -205,9 +142,9 @@ fn discard_received(clients: &mut [TcpStream]) {
 /// Returns the memory of each of [`CLIENTS`] idle clients. Asserts that at least nine tenths are freed after they leave.
 fn bytes_per_client(running: &Running, transport: Transport, channel: impl Fn(usize) -> usize) -> usize {
     let before = settled_allocation();
-    let clients = running.clients(transport, CLIENTS, channel);
+    let opened = clients(running, transport, CLIENTS, channel);
     let all = settled_allocation().saturating_sub(before);
-    drop(clients);
+    drop(opened);
     let deadline = Instant::now() + TIMEOUT;
     while allocated().saturating_sub(before) > all / 10 {
         assert!(
@@ -222,7 +159,7 @@ fn bytes_per_client(running: &Running, transport: Transport, channel: impl Fn(us
 
 #[test]
 fn an_idle_connection_has_not_grown() {
-    let running = Running::start();
+    let running = start();
     for (transport, documented_max, present) in [
         (Transport::WebSocket, WEBSOCKET_DOCUMENTED_MAX, WEBSOCKET),
         (Transport::Sse, SSE_DOCUMENTED_MAX, SSE),
@@ -240,7 +177,7 @@ fn an_idle_connection_has_not_grown() {
 
 #[test]
 fn a_channel_with_one_subscriber_has_not_grown() {
-    let running = Running::start();
+    let running = start();
     let shared = bytes_per_client(&running, Transport::WebSocket, |_| 0);
     let separate = bytes_per_client(&running, Transport::WebSocket, |n| n) - shared;
     println!("a channel: {separate} B");
@@ -254,12 +191,12 @@ fn memory_is_freed_after_a_burst() {
     // is a tenth of the idle memory.
     const EACH: usize = 200;
     const PUBLICATIONS: usize = 2000;
-    let running = Running::start();
+    let running = start();
     let before = settled_allocation();
     let mut publisher = open(running.address, Transport::WebSocket, 1);
-    let mut clients = Vec::with_capacity(2 * EACH);
+    let mut opened = Vec::with_capacity(2 * EACH);
     for transport in [Transport::WebSocket, Transport::Sse] {
-        clients.extend(running.clients(transport, EACH, |_| 0));
+        opened.extend(clients(&running, transport, EACH, |_| 0));
     }
     let idle = settled_allocation() - before;
     for id in 3..3 + PUBLICATIONS {
@@ -280,7 +217,7 @@ fn memory_is_freed_after_a_burst() {
             "{} B are allocated, {idle} B before the burst",
             allocated() - before
         );
-        discard_received(&mut clients);
+        discard_received(&mut opened);
     }
     running.stop();
 }
@@ -289,7 +226,7 @@ fn memory_is_freed_after_a_burst() {
 fn unsubscribed_channels_are_freed() {
     const REQUESTS: usize = 200;
     const NAMES: usize = 100;
-    let running = Running::start();
+    let running = start();
     // The queues between shards and node keep the capacity that the largest request needed.
     for request in 0..20 {
         subscribe_and_leave(&running, NAMES, &format!("first-{request}"));

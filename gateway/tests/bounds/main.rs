@@ -10,62 +10,34 @@
     reason = "a test may panic, read the clock and start processes of its own"
 )]
 
+#[path = "../heap/mod.rs"]
+mod heap;
 mod tiny;
 mod wire;
 
-use std::alloc::System;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use earshot::config::{Config, Flags};
-use earshot::gateway::Gateway;
 use fastrand::Rng;
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
+use heap::{Running, TIMEOUT, allocated};
 use wire::{HANDSHAKE, connect, frame, read_until};
 
-#[global_allocator]
-static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// The allocator counts for all threads: one test at a time.
-static SERIAL: Mutex<()> = Mutex::new(());
-
-const CONFIG: &str = r#"
-[gateway]
-shards = 1
-unsubscribe_delay = "0s"
+const LIMITS: &str = r#"
 [limits]
 client_queue_bytes = "256KiB"
 publication_bytes = "64KiB"
 pending_command_bytes = "256KiB"
 message_bytes = "64KiB"
-[websocket]
-ping_interval = "10m"
-[sse]
-heartbeat = "10m"
-[drain]
-disconnect_window = "0s"
-shutdown_timeout = "2s"
+"#;
+
+/// Namespaces on Redis.
+const ON_REDIS: &str = r#"
 [redis.default]
 url = "REDIS"
 command_timeout = "20s"
-[[namespace]]
-name = "kept"
-channels = ["kept:*"]
-redis = "memory"
-subscribe = "anyone"
-publish = "anyone"
-history = { size = 64, bytes = "256KiB", ttl = "1h" }
-[[namespace]]
-name = "plain"
-channels = ["plain:*"]
-redis = "memory"
-subscribe = "anyone"
-publish = "anyone"
-history = { size = 0 }
 [[namespace]]
 name = "away"
 channels = ["away:*"]
@@ -101,18 +73,17 @@ const FILL_BYTES: usize = 8 * KIB;
 /// Cases in one run.
 const CASES: u64 = 8;
 
-/// The timeout of each step; generous, because the machine may be busy.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
 /// A case is over when no client could send anything for this long.
 const QUIET_INTERVAL: Duration = Duration::from_millis(300);
 
 #[test]
 fn bounds_the_memory_of_a_connection() {
-    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
     let redis = Redis::start();
-    let running = Running::start(&CONFIG.replace("REDIS", &redis.url));
-    let cursor = running.fill();
+    let kept = namespace("kept", r#"history = { size = 64, bytes = "256KiB", ttl = "1h" }"#);
+    let plain = namespace("plain", "history = { size = 0 }");
+    let on_redis = ON_REDIS.replace("REDIS", &redis.url);
+    let running = Running::start(&format!("{LIMITS}{kept}{plain}{on_redis}"));
+    let cursor = fill(running.address);
     let given = std::env::var("EARSHOT_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
     let first = given.unwrap_or_else(|| fastrand::u64(..u64::MAX / 2));
     let mut most = 0;
@@ -141,8 +112,12 @@ fn bounds_the_memory_of_a_connection() {
             redis.signal("CONT");
         }
         let deadline = Instant::now() + TIMEOUT;
-        while held() > before + OTHER {
-            assert!(Instant::now() < deadline, "EARSHOT_SEED={seed}: {} bytes are kept", held() - before);
+        while allocated() > before + OTHER {
+            assert!(
+                Instant::now() < deadline,
+                "EARSHOT_SEED={seed}: {} bytes are kept",
+                allocated() - before
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -150,9 +125,17 @@ fn bounds_the_memory_of_a_connection() {
     running.stop();
 }
 
+/// A namespace in memory that is open for clients; its channels begin with its name and a colon.
+fn namespace(name: &str, keys: &str) -> String {
+    let access = "subscribe = \"anyone\"\npublish = \"anyone\"";
+    format!(
+        "[[namespace]]\nname = \"{name}\"\nchannels = [\"{name}:*\"]\nredis = \"memory\"\n{access}\n{keys}\n"
+    )
+}
+
 /// Lets every client send as much as the gateway accepts. Returns the peak of bytes on the heap.
 fn flood(clients: &mut [Client], rng: &mut Rng) -> usize {
-    let (mut most, mut progress) = (held(), Instant::now());
+    let (mut most, mut progress) = (allocated(), Instant::now());
     let deadline = Instant::now() + TIMEOUT;
     while progress.elapsed() < QUIET_INTERVAL {
         assert!(Instant::now() < deadline, "the clients keep sending");
@@ -161,31 +144,15 @@ fn flood(clients: &mut [Client], rng: &mut Rng) -> usize {
                 progress = Instant::now();
             }
         }
-        most = most.max(held());
+        most = most.max(allocated());
         std::thread::sleep(Duration::from_millis(1));
     }
     most
 }
 
-/// Bytes on the heap.
-fn held() -> usize {
-    let stats = HEAP.stats();
-    stats.bytes_allocated - stats.bytes_deallocated
-}
-
 /// Bytes on the heap once they no longer change by much.
 fn settled() -> usize {
-    let deadline = Instant::now() + TIMEOUT;
-    let (mut last, mut since) = (held(), Instant::now());
-    while since.elapsed() < Duration::from_millis(200) {
-        assert!(Instant::now() < deadline, "the heap keeps changing");
-        std::thread::sleep(Duration::from_millis(10));
-        let now = held();
-        if now.abs_diff(last) > 64 * KIB {
-            (last, since) = (now, Instant::now());
-        }
-    }
-    last
+    heap::settled_allocation(64 * KIB)
 }
 
 struct Redis {
@@ -222,57 +189,27 @@ impl Drop for Redis {
     }
 }
 
-struct Running {
-    gateway: Gateway,
-    runtime: tokio::runtime::Runtime,
-    address: SocketAddr,
-}
-
-impl Running {
-    fn start(config: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("bounds.toml");
-        std::fs::write(&file, config).unwrap();
-        let flags = Flags {
-            config: Some(file),
-            listen: vec!["127.0.0.1:0".to_owned()],
-            dev: true,
-            ..Flags::default()
-        };
-        let config = Config::load(&flags).unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let gateway = runtime.block_on(async { Gateway::start(&config) }).unwrap();
-        let address = gateway.addresses()[0];
-        Self { gateway, runtime, address }
-    }
-
-    /// Fills the histories. Returns the cursor of a stream of all of them that has missed everything.
-    fn fill(&self) -> String {
-        let mut stream = connect(self.address, 64 * KIB);
-        write!(stream, "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", stream_path()).unwrap();
-        let begun = read_until(&mut stream, b"\n\n\r\n", b"event: subscribed");
-        let cursor = begun.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
-        let mut publisher = connect(self.address, 64 * KIB);
-        publisher.write_all(HANDSHAKE.as_bytes()).unwrap();
-        read_until(&mut publisher, b"\r\n\r\n", b"101");
-        publisher.write_all(&frame(r#"{"id":1,"connect":{}}"#)).unwrap();
-        let data = "x".repeat(FILL_BYTES);
-        for number in 0..FILL {
-            for channel in 0..CHANNELS {
-                let id = 2 + number * CHANNELS + channel;
-                let publish =
-                    format!(r#"{{"id":{id},"publish":{{"channel":"kept:{channel}","data":"{data}"}}}}"#);
-                publisher.write_all(&frame(&publish)).unwrap();
-                read_until(&mut publisher, b"}", format!(r#"{{"id":{id},"#).as_bytes());
-            }
+/// Fills the histories. Returns the cursor of a stream of all of them that has missed everything.
+fn fill(address: SocketAddr) -> String {
+    let mut stream = connect(address, 64 * KIB);
+    write!(stream, "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", stream_path()).unwrap();
+    let begun = read_until(&mut stream, b"\n\n\r\n", b"event: subscribed");
+    let cursor = begun.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
+    let mut publisher = connect(address, 64 * KIB);
+    publisher.write_all(HANDSHAKE.as_bytes()).unwrap();
+    read_until(&mut publisher, b"\r\n\r\n", b"101");
+    publisher.write_all(&frame(r#"{"id":1,"connect":{}}"#)).unwrap();
+    let data = "x".repeat(FILL_BYTES);
+    for number in 0..FILL {
+        for channel in 0..CHANNELS {
+            let id = 2 + number * CHANNELS + channel;
+            let publish =
+                format!(r#"{{"id":{id},"publish":{{"channel":"kept:{channel}","data":"{data}"}}}}"#);
+            publisher.write_all(&frame(&publish)).unwrap();
+            read_until(&mut publisher, b"}", format!(r#"{{"id":{id},"#).as_bytes());
         }
-        cursor
     }
-
-    fn stop(self) {
-        self.runtime.block_on(self.gateway.stop());
-    }
+    cursor
 }
 
 /// A client that reads only the response to its handshake.

@@ -6,50 +6,19 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::sync::PoisonError;
 
+use super::heap::{Running, allocated};
 use super::wire::{HANDSHAKE, connect, frame, read_until};
-use super::{KIB, Running, SERIAL, held, settled};
+use super::{KIB, namespace, settled};
 
-const CONFIG: &str = r#"
-[gateway]
-shards = 1
-unsubscribe_delay = "0s"
+const LIMITS: &str = r#"
 [limits]
 client_queue_bytes = "1MiB"
 publication_bytes = "64KiB"
-[websocket]
-ping_interval = "10m"
-[sse]
-heartbeat = "10m"
-[drain]
-disconnect_window = "0s"
-shutdown_timeout = "2s"
-[[namespace]]
-name = "disconnect"
-channels = ["disconnect:*"]
-redis = "memory"
-subscribe = "anyone"
-publish = "anyone"
-history = { size = 0 }
-[[namespace]]
-name = "latest"
-channels = ["latest:*"]
-redis = "memory"
-subscribe = "anyone"
-publish = "anyone"
-history = { size = 0 }
-slow_consumer.policy = "latest"
-slow_consumer.conflation_key = "/k"
-[[namespace]]
-name = "drop-oldest"
-channels = ["drop-oldest:*"]
-redis = "memory"
-subscribe = "anyone"
-publish = "anyone"
-history = { size = 0 }
-slow_consumer.policy = "drop-oldest"
 "#;
+
+/// The policies of the namespaces, which are named after them.
+const POLICIES: [&str; 3] = ["disconnect", "latest", "drop-oldest"];
 
 /// `limits.client_queue_bytes` above.
 const QUEUE: usize = 1024 * KIB;
@@ -65,20 +34,19 @@ const QUIET_ROUNDS: usize = 40;
 
 #[test]
 fn bounds_the_memory_of_a_slow_client_for_payloads_of_one_byte() {
-    let _serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
-    let running = Running::start(CONFIG);
+    let running = Running::start(&format!("{LIMITS}{}", POLICIES.map(policy_namespace).concat()));
     let mut publisher = connect(running.address, 64 * KIB);
     open_websocket(&mut publisher, "{}");
     let mut id = 1;
-    for policy in ["disconnect", "latest", "drop-oldest"] {
+    for policy in POLICIES {
         for transport in ["WebSocket", "SSE single", "SSE named"] {
             let before = settled();
             let clients: Vec<TcpStream> =
                 (0..CLIENTS).map(|n| slow_client(&running, transport, &format!("{policy}:{n}"))).collect();
-            let (mut peak, mut quiet, mut rounds) = (held(), 0, 0);
+            let (mut peak, mut quiet, mut rounds) = (allocated(), 0, 0);
             while quiet < QUIET_ROUNDS {
                 publish_round(&mut publisher, policy, &mut id);
-                let now = held();
+                let now = allocated();
                 quiet = if now > peak + 4 * KIB { 0 } else { quiet + 1 };
                 (peak, rounds) = (peak.max(now), rounds + 1);
             }
@@ -90,6 +58,13 @@ fn bounds_the_memory_of_a_slow_client_for_payloads_of_one_byte() {
     }
     drop(publisher);
     running.stop();
+}
+
+/// The namespace of a policy, without history.
+fn policy_namespace(policy: &str) -> String {
+    let conflation_key = if policy == "latest" { "slow_consumer.conflation_key = \"/k\"" } else { "" };
+    let keys = format!("history = {{ size = 0 }}\nslow_consumer.policy = \"{policy}\"\n{conflation_key}");
+    namespace(policy, &keys)
 }
 
 /// A client that is subscribed to `channel` and reads nothing from then on.
