@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-peers microbench audit release install lint rust-tests client-tests compose
+.PHONY: help run test check bench bench-peers microbench audit release install lint rust-tests client-tests package-tests compose
 
 help:
 	@echo "make run          start the gateway in development mode; needs no Redis and no configuration; installs a compiler"
@@ -33,6 +33,7 @@ test:
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory rust-tests
 	@$(MAKE) --no-print-directory client-tests
+	@$(MAKE) --no-print-directory package-tests
 	@$(MAKE) --no-print-directory compose
 
 check: lint
@@ -73,6 +74,10 @@ client-tests:
 	@# Builds the binary with the features of the Rust tests, so that nothing is compiled twice.
 	cargo test -p earshot-gateway --no-run --locked
 	cd $(CLIENTS) && EARSHOT_BIN="$(CARGO_TARGET_DIR)/debug/earshot" npm test
+
+# Packages the binary that the client tests have built, and verifies the packages.
+package-tests:
+	BINARY="$(CARGO_TARGET_DIR)/debug/earshot" DIST="$(CARGO_TARGET_DIR)/test-dist" packaging/build
 
 compose:
 	@if docker compose version >/dev/null 2>&1; then \
