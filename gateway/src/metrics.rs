@@ -3,7 +3,7 @@
 //! Owns every number that more than one module writes. Only a shard writes its own counters, so an increment is a plain
 //! load and store; a scrape adds them up. Must never use a channel, a user or another unbounded value as a label.
 //!
-//! - `totals`: the counters as metrics; `api`: requests of the HTTP API; `process`: the process and its version
+//! - `totals`: the counters as metrics; `api`: requests of the HTTP API; `latency`: a histogram; `process`: the process and its version
 //! - `text`: the two text formats
 
 use std::sync::Arc;
@@ -13,11 +13,13 @@ use earshot_protocol::Disconnect;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 mod api;
+mod latency;
 mod process;
 mod text;
 mod totals;
 
 pub use api::ApiMetrics;
+pub use latency::LatencyHistogram;
 use process::ProcessStart;
 pub use text::{TextFormat, encode};
 
@@ -121,6 +123,8 @@ pub struct ShardCounters {
     pub subscriptions: Cell,
     /// Publications added to client queues.
     pub deliveries: Cell,
+    /// Time from the entry of a batch of publications into the shard queue until it was written; sampled.
+    pub delivery_latency: LatencyHistogram,
     /// Write calls on sockets.
     pub writes: Cell,
     /// Bytes written to sockets.

@@ -8,6 +8,7 @@
 //!
 //! - [`event_loop`]: the events that a shard waits for, and the order in which it handles them. [`lifecycle`]: how
 //!   connections are accepted and drained. [`dispatch`]: what happens to a connection, to the driver of its protocol.
+//!   [`latency_sampler`]: the time until publications are written.
 //! - [`sessions`] and [`streams`]: drivers of the protocols. Each executes the actions of a pure state machine:
 //!   [`session`] with [`commands`] and [`pending_replies`], [`sse_stream`]. [`connection_context`]: what a driver uses.
 //! - [`broadcast`]: publications to subscribers. [`recovery`]: missed publications, page by page, and the order of reply,
@@ -34,6 +35,7 @@ mod dispatch;
 mod event_loop;
 mod flush_queue;
 mod framing;
+mod latency_sampler;
 mod lifecycle;
 #[cfg(test)]
 mod model;

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-use super::{Counter, GAP_REASONS, HTTP_TIMEOUTS, Metrics, gauge};
+use super::{Counter, GAP_REASONS, HTTP_TIMEOUTS, Metrics, gauge, latency};
 
 #[derive(Debug)]
 pub(super) struct Totals(pub(super) Arc<Metrics>);
@@ -40,7 +40,11 @@ impl Collector for Totals {
                 }
             }
         }
-        Ok(())
+        let help = "Time from a publication's entry into the queue of a shard until it is written to the last \
+                    subscriber; sampled";
+        let mut family =
+            encoder.encode_descriptor("delivery_latency_seconds", help, None, MetricType::Histogram)?;
+        latency::encode(self.0.shards.iter().map(|shard| &shard.delivery_latency), &mut family)
     }
 }
 

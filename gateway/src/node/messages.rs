@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ClientInfo, Epoch, StreamPosition};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::namespace::ResolvedChannel;
 use super::publication::Publication;
@@ -88,7 +89,7 @@ pub enum NodeResponse {
 #[derive(Debug)]
 pub enum NodeEvent {
     /// Publications; in order within each channel.
-    Publications(Vec<Arc<Publication>>),
+    Publications(PublicationBatch),
     /// The shard is attached to the channel; publications follow this position.
     Attached(ChannelName, StreamPosition),
     /// The shard could not be attached to the channel.
@@ -101,6 +102,15 @@ pub enum NodeEvent {
     Gaps(Vec<ChannelGap>),
     /// Requests the number of subscribers of each channel of the shard.
     CountSubscribers(oneshot::Sender<Vec<(ChannelName, u32)>>),
+}
+
+/// Publications that were sent to a shard together.
+#[derive(Debug)]
+pub struct PublicationBatch {
+    /// The publications.
+    pub publications: Vec<Arc<Publication>>,
+    /// When they entered the queue of the shard.
+    pub queued_at: Instant,
 }
 
 /// A gap in a channel's sequence.
@@ -262,7 +272,7 @@ impl NodeEvent {
     /// The number of publications in the event.
     pub fn publications(&self) -> usize {
         match self {
-            Self::Publications(publications) => publications.len(),
+            Self::Publications(batch) => batch.publications.len(),
             Self::Recovered(_, _, recovery) => recovery.publications.len(),
             _ => 0,
         }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use earshot_protocol::{ChannelName, StreamPosition};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
-use super::messages::{ChannelGap, NodeEvent};
+use super::messages::{ChannelGap, NodeEvent, PublicationBatch};
 use super::publication::Publication;
 use crate::broker::GapCause;
 
@@ -79,19 +80,20 @@ impl ShardSender {
     ///
     /// # Errors
     /// When the queue is full. A shard that has ended is not an error of the caller, but is reported as one.
-    pub fn send_publications(&self, batch: Vec<Arc<Publication>>) -> Result<(), QueueFull> {
-        let bytes = cost(&batch);
+    pub fn send_publications(&self, publications: Vec<Arc<Publication>>) -> Result<(), QueueFull> {
+        let bytes = cost(&publications);
         let waiting = self.shared.bytes.load(Ordering::Relaxed);
         if waiting > 0 && waiting + bytes > self.limits.bytes {
-            return Err(self.record_rejected(&batch));
+            return Err(self.record_rejected(&publications));
         }
         self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let batch = PublicationBatch { publications, queued_at: Instant::now() };
         match self.events.try_send(NodeEvent::Publications(batch)) {
             Ok(()) => Ok(()),
             Err(rejected) => {
                 self.shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
                 match rejected.into_inner() {
-                    NodeEvent::Publications(batch) => Err(self.record_rejected(&batch)),
+                    NodeEvent::Publications(batch) => Err(self.record_rejected(&batch.publications)),
                     _ => Ok(()),
                 }
             }
@@ -178,7 +180,7 @@ impl ShardReceiver {
 impl QueueState {
     fn release(&self, event: &NodeEvent) {
         if let NodeEvent::Publications(batch) = event {
-            self.bytes.fetch_sub(cost(batch), Ordering::Relaxed);
+            self.bytes.fetch_sub(cost(&batch.publications), Ordering::Relaxed);
         }
     }
 

@@ -69,7 +69,12 @@ impl Delivery {
 
     /// Whether a connection is to be flushed.
     pub(super) fn has_scheduled(&self) -> bool {
-        self.writer.has_scheduled()
+        self.writer.scheduled() > 0
+    }
+
+    /// The number of connections in the flush queue.
+    pub(super) fn scheduled(&self) -> usize {
+        self.writer.scheduled()
     }
 
     /// Discards the outboxes of all connections in the flush queue; returns their number.

@@ -43,8 +43,9 @@ impl Shard {
     /// Handles an event of the node. Events must be handled in order.
     pub(super) fn on_node_event(&mut self, event: NodeEvent) {
         match event {
-            NodeEvent::Publications(publications) => {
-                self.broadcast.on_publications(&mut self.state, &publications);
+            NodeEvent::Publications(batch) => {
+                self.latency_sampler.start(batch.queued_at);
+                self.broadcast.on_publications(&mut self.state, &batch.publications);
             }
             NodeEvent::Attached(name, position) => {
                 for connection_id in self.state.subscriptions().on_attached(&name, position) {
@@ -116,14 +117,24 @@ impl Shard {
 
     /// Flushes a bounded number of connections.
     pub(super) fn flush_batch(&mut self) {
+        let waiting = self.state.delivery().scheduled();
         self.state.delivery().start_turn();
-        for _ in 0..FLUSHES_PER_TURN {
-            let Some(connection_id) = self.state.flush_next() else { break };
+        let mut flushed = 0;
+        while flushed < FLUSHES_PER_TURN {
+            let Some(connection_id) = self.state.flush_next() else {
+                // The queue is empty, also of connections that were removed.
+                flushed = usize::MAX;
+                break;
+            };
+            flushed += 1;
             if self.recoveries.on_bytes_written(&mut self.state, connection_id) {
                 self.session(connection_id).flush_ready_replies();
             }
         }
         self.state.delivery().finish_turn();
+        if let Some(latency) = self.latency_sampler.on_flush(waiting, flushed) {
+            self.state.counters().delivery_latency.record(latency);
+        }
     }
 
     pub(super) fn on_tick(&mut self) {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::broadcast::Broadcast;
 use super::channels::ConnectionId;
 use super::connection::Connection;
+use super::latency_sampler::LatencySampler;
 use super::recovery::Recoveries;
 use super::sink::Sink;
 use super::state::ShardState;
@@ -59,6 +60,7 @@ pub(super) struct Shard {
     pub(super) state: ShardState,
     pub(super) broadcast: Broadcast,
     pub(super) recoveries: Recoveries,
+    pub(super) latency_sampler: LatencySampler,
     /// Keys of connections that are streams in a connection of hyper.
     pub(super) hyper_streams: Vec<u64>,
     pub(super) draining: bool,
@@ -115,6 +117,7 @@ impl Shard {
             state: ShardState::new(limits, registry, node_requests.clone(), counters),
             broadcast: Broadcast::new(multi_shard),
             recoveries: Recoveries::new(node_requests.clone()),
+            latency_sampler: LatencySampler::default(),
             node_requests,
             hyper_streams: Vec::new(),
             draining: false,

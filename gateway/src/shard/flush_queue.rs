@@ -21,8 +21,8 @@ impl FlushQueue {
         Self { connections: VecDeque::new(), ahead_left: FLUSH_AHEAD_PER_TURN }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.connections.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
     }
 
     /// Starts a turn: the limit of flushes ahead of the queue applies to each turn.

@@ -91,9 +91,9 @@ impl Writer {
         self.flush_queue.schedule(connection_id, connection);
     }
 
-    /// Whether a connection is to be flushed.
-    pub(super) fn has_scheduled(&self) -> bool {
-        !self.flush_queue.is_empty()
+    /// The number of connections in the flush queue.
+    pub(super) fn scheduled(&self) -> usize {
+        self.flush_queue.len()
     }
 
     /// Starts a turn: the limit of flushes ahead of the queue applies to each turn.

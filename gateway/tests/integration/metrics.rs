@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::harness::http::Raw;
-use crate::harness::{Gateway, Redis, SseClient, within_timeout};
+use crate::harness::{Gateway, Redis, SseClient, until, within_timeout};
 
 /// Fetches `/metrics` with an `Accept` header.
 async fn fetch_accepting(gateway: &Gateway, accept: &str) -> (String, String) {
@@ -102,4 +102,18 @@ async fn publications_are_counted_by_namespace() {
     // The other two channels have no subscriber.
     assert_eq!(counted("messages", "jobs").await, 1.0);
     assert_eq!(counted("messages", "web").await, 0.0);
+}
+
+#[tokio::test]
+async fn the_latency_of_deliveries_is_sampled() {
+    let gateway = Gateway::start().await;
+    let count = "earshot_delivery_latency_seconds_count";
+    assert_eq!(gateway.metric(count, &[]).await, 0.0);
+    let mut client = SseClient::open(gateway.address(), "/sse/demo").await;
+    gateway.publish("demo", "1").await;
+    assert_eq!(client.event().await.data, "1");
+    until("a batch is measured", async || (gateway.metric(count, &[]).await >= 1.0).then_some(())).await;
+    let bucket = "earshot_delivery_latency_seconds_bucket";
+    assert!(gateway.metric(bucket, &[r#"le="+Inf""#]).await >= 1.0);
+    assert!(gateway.metric("earshot_delivery_latency_seconds_sum", &[]).await > 0.0);
 }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::gateway::Gateway;
 use super::parameters::{Parameters, Scenario, Slow};
 use super::transport::Transport;
-use crate::node::messages::NodeEvent;
+use crate::node::messages::{NodeEvent, PublicationBatch};
 use crate::node::publication::Publication;
 use crate::shard::{NewConnectionKind, Resume};
 
@@ -45,7 +45,9 @@ fn deliver(gateway: &mut Gateway, steps: &[u64], bytes: usize) {
         let payload = Payload::new(format!("<{step}>{}", "x".repeat(bytes)).into());
         Arc::new(Publication::new(name.clone(), position, payload))
     };
-    shard.on_node_event(NodeEvent::Publications(steps.iter().map(publication).collect()));
+    let publications = steps.iter().map(publication).collect();
+    let batch = PublicationBatch { publications, queued_at: tokio::time::Instant::now() };
+    shard.on_node_event(NodeEvent::Publications(batch));
     shard.flush_batch();
 }
 
