@@ -24,5 +24,5 @@ pub use authorizer::{Access, Authorizer, Identity};
 pub use client_meta::ClientMeta;
 pub use client_network::ClientNetwork;
 pub use denial::Denial;
-pub use denial_log::log_denial;
+pub use denial_log::{log_command_denial, log_denial};
 pub use trusted_proxies::TrustedProxies;

@@ -13,7 +13,7 @@
 //!   [`session`] with [`commands`] and [`pending_replies`], [`sse_stream`]. [`connection_context`]: what a driver uses.
 //! - [`broadcast`]: publications to subscribers. [`recovery`]: missed publications, page by page, and the order of reply,
 //!   recovered and live publications.
-//! - [`state`]: the connections with their timers; gaps and closes.
+//! - [`state`]: the connections with their timers; gaps, and closes with their [`close_reason`].
 //! - [`delivery`]: frames and publications to connections; what is dropped when there is no room.
 //! - [`subscriptions`]: which connection is subscribed to which channel ([`connections`], [`channels`]). [`writer`]: send
 //!   queues to sockets. [`timers`]: pings, heartbeats and timeouts.
@@ -24,6 +24,7 @@
 pub mod bench;
 mod broadcast;
 mod channels;
+mod close_reason;
 mod commands;
 mod conflation_queue;
 mod connection;

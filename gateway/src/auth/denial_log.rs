@@ -1,5 +1,6 @@
 //! Logs why clients are rejected: each time at debug, and at warn at most once per [`INTERVAL`] for each kind of denial.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +40,18 @@ impl RateLimit {
 
 /// Logs that a client was rejected. The log contains its address, peer and origin, but no token or cookie.
 pub fn log_denial(denial: Denial, client: Option<&ClientMeta>, channel: Option<&ChannelName>) {
-    let peer = client.map(|client| display(client.peer()));
+    log_command_denial(denial, client, None, channel);
+}
+
+/// Logs that a command of a client was rejected, as [`log_denial`] does. `peer` is the address of the peer if nothing else
+/// of the client's request is kept.
+pub fn log_command_denial(
+    denial: Denial,
+    client: Option<&ClientMeta>,
+    peer: Option<SocketAddr>,
+    channel: Option<&ChannelName>,
+) {
+    let peer = client.map(ClientMeta::peer).or(peer).map(display);
     let address = client.map(|client| display(client.address()));
     let origin = client.and_then(ClientMeta::origin).map(tracing::field::debug);
     let channel = channel.map(display);

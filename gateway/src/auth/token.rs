@@ -1,6 +1,6 @@
 //! Detects tokens in requests. Tokens are never parsed.
 
-use super::{ClientMeta, Denial, log_denial};
+use super::ClientMeta;
 
 /// Schemes without a token: browsers and proxies add them, and `apikey` is for the API.
 const OTHER_SCHEMES: [&str; 5] = ["basic", "digest", "negotiate", "ntlm", "apikey"];
@@ -11,12 +11,6 @@ const QUERY_PARAMETERS: [&str; 5] = ["token", "access_token", "ticket", "jwt", "
 /// Whether a request contains a token, in an `Authorization` header or in the query.
 pub(super) fn is_presented(client: &ClientMeta) -> bool {
     client.authorization().any(|value| is_token(value.as_bytes())) || client.query().is_some_and(is_in_query)
-}
-
-/// Logs that a client was rejected because a command contains a token.
-pub fn log_rejected(command: &'static str) {
-    tracing::debug!(command, "command rejected: it contains a token");
-    log_denial(Denial::Token, None, None);
 }
 
 /// Whether the value of an `Authorization` header is a token (RFC 9110, section 11.4: a scheme, then white space).

@@ -10,10 +10,10 @@ use earshot_protocol::{
 use uuid::Uuid;
 
 use super::channels::{ChannelId, Channels};
-use super::session_action::{SessionAction, SubscribeParams, error};
+use super::session_action::{CommandDenial, SessionAction, SubscribeParams, error};
 use super::subscription::{Status, Subscription};
 use super::{ShardLimits, framing};
-use crate::auth::{Authorizer, Identity, token};
+use crate::auth::{Authorizer, Denial, Identity, token};
 use crate::broker::DeliveryScope;
 use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, HistoryResponse, NodeResponse, Published, RecoverFrom, RequestId};
@@ -41,14 +41,15 @@ pub(super) struct SessionContext<'a> {
 pub(super) enum CommandError {
     Error(ErrorCode),
     Disconnect(Disconnect),
-    /// It contains a token, and no login is configured.
-    Token,
+    /// The client may not do that.
+    Denied(CommandDenial),
 }
 
 impl SessionContext<'_> {
     /// The channel with its rules.
-    fn resolve(&self, name: ChannelName) -> Result<ResolvedChannel, ErrorCode> {
-        self.namespaces.resolve(name).ok_or(ErrorCode::UnknownChannel)
+    fn resolve(&self, name: ChannelName) -> Result<ResolvedChannel, CommandError> {
+        let unknown = CommandError::denied(Denial::UnknownChannel, &name);
+        self.namespaces.resolve(name).ok_or(unknown)
     }
 
     pub(super) fn channel(&self, name: &ChannelName) -> Option<ChannelId> {
@@ -75,32 +76,42 @@ impl From<ErrorCode> for CommandError {
 }
 
 impl CommandError {
+    fn denied(denial: Denial, channel: &ChannelName) -> Self {
+        Self::Denied(CommandDenial { denial, channel: channel.clone() })
+    }
+
     /// The action that reports the error of a command.
     pub(super) fn action(self, id: u32) -> SessionAction {
         match self {
             Self::Error(code) => error(id, code),
             Self::Disconnect(disconnect) => SessionAction::Disconnect(disconnect),
-            Self::Token => SessionAction::RejectToken { id: Some(id) },
+            Self::Denied(denial) => SessionAction::Deny { id, denial },
         }
     }
 }
 
-/// Executes a command of a client whose turn it is.
-pub(super) fn execute(command: Command, client: Uuid, context: &SessionContext<'_>) -> SessionAction {
+/// Executes a command of a client whose turn it is. `resolved` is its channel if the command was deferred:
+/// [`check_deferred`].
+pub(super) fn execute(
+    command: Command,
+    resolved: Option<ResolvedChannel>,
+    client: Uuid,
+    context: &SessionContext<'_>,
+) -> SessionAction {
     let id = command.id;
     let result = match command.request {
         Request::Pong => Ok(SessionAction::SchedulePing),
         Request::Ping => Ok(SessionAction::Reply { id, body: ReplyBody::Pong }),
         Request::Connect(request) => Ok(connect(id, &request, context)),
-        Request::Subscribe(request) => subscribe(id, &request, context),
-        Request::History(request) => history(id, &request, context).map_err(CommandError::from),
+        Request::Subscribe(request) => subscribe(id, &request, resolved, context),
+        Request::History(request) => history(id, &request, context),
         Request::Unsubscribe(request) => match ChannelName::parse(&request.channel) {
             Ok(channel) => Ok(SessionAction::Unsubscribe { id, channel }),
             Err(_) => Err(ErrorCode::BadRequest.into()),
         },
         Request::Publish(request) => {
             let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
-            publish(id, request, info, context).map_err(CommandError::from)
+            publish(id, request, resolved, info, context)
         }
         // The gateway has no application backend. `send` has no reply, so only a close can report that.
         Request::Send(_) => Err(CommandError::Disconnect(Disconnect::NotAvailable)),
@@ -113,30 +124,44 @@ pub(super) fn execute(command: Command, client: Uuid, context: &SessionContext<'
     result.unwrap_or_else(|error| error.action(id))
 }
 
-/// Whether a command may wait for its turn. What depends on earlier commands is checked when it is executed.
-pub(super) fn check_deferred(request: &Request, context: &SessionContext<'_>) -> Result<(), CommandError> {
+/// Checks whether a command may wait for its turn. What depends on earlier commands is checked when it is executed.
+/// Returns the channel if it was resolved.
+pub(super) fn check_deferred(
+    request: &Request,
+    context: &SessionContext<'_>,
+) -> Result<Option<ResolvedChannel>, CommandError> {
     match request {
-        Request::Publish(request) => Ok(check_publish(request, true, context).map(drop)?),
-        Request::Subscribe(request) => check_subscribe(&request.channel, request, context).map(drop),
-        _ => Ok(()),
+        Request::Publish(request) => check_publish(request, None, |_| true, context).map(Some),
+        Request::Subscribe(request) => {
+            Ok(Some(check_subscribe(&request.channel, request, None, context)?.channel))
+        }
+        _ => Ok(None),
     }
 }
 
 fn connect(id: u32, request: &ConnectRequest, context: &SessionContext<'_>) -> SessionAction {
     if !request.token.is_empty() || emulates_authorization(request) {
-        return SessionAction::RejectToken { id: None };
+        return SessionAction::DenyConnect(Denial::Token);
     }
-    // The reply omits a channel that the client may not subscribe to.
-    let checked = request.subs.iter().map(|(name, sub)| check_subscribe(name, sub, context));
-    SessionAction::Connect { id, subscriptions: checked.filter_map(Result::ok).collect() }
+    let (mut subscriptions, mut denials) = (Vec::new(), Vec::new());
+    for (name, subscription) in &request.subs {
+        // The reply omits a channel that the client may not subscribe to.
+        match check_subscribe(name, subscription, None, context) {
+            Ok(params) => subscriptions.push(params),
+            Err(CommandError::Denied(denial)) => denials.push(denial),
+            Err(CommandError::Error(_) | CommandError::Disconnect(_)) => {}
+        }
+    }
+    SessionAction::Connect { id, subscriptions, denials }
 }
 
 fn subscribe(
     id: u32,
     request: &SubscribeRequest,
+    resolved: Option<ResolvedChannel>,
     context: &SessionContext<'_>,
 ) -> Result<SessionAction, CommandError> {
-    let params = check_subscribe(&request.channel, request, context)?;
+    let params = check_subscribe(&request.channel, request, resolved, context)?;
     let reject_unrecovered = request.flag & REJECT_UNRECOVERED != 0;
     Ok(SessionAction::Subscribe { id, params, reject_unrecovered })
 }
@@ -145,15 +170,19 @@ fn subscribe(
 fn check_subscribe(
     name: &str,
     request: &SubscribeRequest,
+    resolved: Option<ResolvedChannel>,
     context: &SessionContext<'_>,
 ) -> Result<SubscribeParams, CommandError> {
-    let channel = ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?;
-    let channel = context.resolve(channel)?;
+    let channel = match resolved {
+        Some(channel) => channel,
+        None => context.resolve(ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?)?,
+    };
     check_options(request)?;
     if !request.token.is_empty() {
-        return Err(CommandError::Token);
+        return Err(CommandError::denied(Denial::Token, &channel.name));
     }
-    Authorizer::subscribe(Identity::Anonymous, channel.rules.namespace.subscribe).map_err(ErrorCode::from)?;
+    Authorizer::subscribe(Identity::Anonymous, channel.rules.namespace.subscribe)
+        .map_err(|denial| CommandError::denied(denial, &channel.name))?;
     let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
     Ok(SubscribeParams { channel, since })
 }
@@ -161,31 +190,37 @@ fn check_subscribe(
 fn publish(
     id: u32,
     request: PublishRequest,
+    resolved: Option<ResolvedChannel>,
     info: ClientInfo,
     context: &SessionContext<'_>,
-) -> Result<SessionAction, ErrorCode> {
-    let subscribed = ChannelName::parse(&request.channel).is_ok_and(|name| context.is_subscribed(&name));
-    let channel = check_publish(&request, subscribed, context)?;
+) -> Result<SessionAction, CommandError> {
+    let channel = check_publish(&request, resolved, |name| context.is_subscribed(name), context)?;
     Ok(SessionAction::Publish { id, channel, data: request.data, info })
 }
 
 /// The channel to publish to, if the client may.
 fn check_publish(
     request: &PublishRequest,
-    subscribed: bool,
+    resolved: Option<ResolvedChannel>,
+    is_subscribed: impl FnOnce(&ChannelName) -> bool,
     context: &SessionContext<'_>,
-) -> Result<ResolvedChannel, ErrorCode> {
+) -> Result<ResolvedChannel, CommandError> {
     let name = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
     match request.kind {
         0 if !request.data.is_empty() => {}
         // A map publication: no channel is a map.
-        1 => return Err(ErrorCode::PermissionDenied),
-        _ => return Err(ErrorCode::BadRequest),
+        1 => return Err(ErrorCode::PermissionDenied.into()),
+        _ => return Err(ErrorCode::BadRequest.into()),
     }
-    let channel = context.resolve(name)?;
-    Authorizer::publish(Identity::Anonymous, channel.rules.namespace.publish, subscribed)?;
+    let channel = match resolved {
+        Some(channel) => channel,
+        None => context.resolve(name)?,
+    };
+    let (access, subscribed) = (channel.rules.namespace.publish, is_subscribed(&channel.name));
+    Authorizer::publish(Identity::Anonymous, access, subscribed)
+        .map_err(|denial| CommandError::denied(denial, &channel.name))?;
     if request.data.len() > context.publication_bytes {
-        return Err(ErrorCode::LimitExceeded);
+        return Err(ErrorCode::LimitExceeded.into());
     }
     Ok(channel)
 }
@@ -194,13 +229,14 @@ fn history(
     id: u32,
     request: &HistoryRequest,
     context: &SessionContext<'_>,
-) -> Result<SessionAction, ErrorCode> {
+) -> Result<SessionAction, CommandError> {
     let channel = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
     let channel = context.resolve(channel)?;
     if !channel.rules.has_history() {
-        return Err(ErrorCode::NotAvailable);
+        return Err(ErrorCode::NotAvailable.into());
     }
-    Authorizer::history(Identity::Anonymous, context.is_subscribed(&channel.name))?;
+    Authorizer::history(Identity::Anonymous, context.is_subscribed(&channel.name))
+        .map_err(|denial| CommandError::denied(denial, &channel.name))?;
     let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
     let query =
         HistoryQuery::new(since, request.limit, context.limits.recovery_publications, request.reverse);

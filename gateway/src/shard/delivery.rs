@@ -4,6 +4,7 @@
 //! the oldest publications are dropped, and a WebSocket client is unsubscribed from their channel. It closes no
 //! connection: whether a client is too slow is an outcome.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,7 +40,7 @@ pub(super) enum FlushOutcome {
     /// Everything was written to a connection that is closing.
     Drained,
     /// The connection is broken.
-    Broken,
+    Broken(io::ErrorKind),
 }
 
 impl Delivery {
@@ -313,7 +314,7 @@ impl Delivery {
             }
             let written = self.writer.flush(connection_id, connection);
             let outcome = match written {
-                Err(_) => FlushOutcome::Broken,
+                Err(error) => FlushOutcome::Broken(error.kind()),
                 Ok(FlushStatus::Done) if connection.send_queue.has_backlog() => {
                     self.refill_outbox(connection_id);
                     FlushOutcome::Written

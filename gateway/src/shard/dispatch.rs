@@ -6,6 +6,7 @@ use earshot_protocol::{ChannelName, Disconnect, ErrorCode};
 use tokio::time::Instant;
 
 use super::channels::{ChannelId, ConnectionId};
+use super::close_reason::CloseReason;
 use super::commands;
 use super::connection::{ConnectionKind, TimerKind};
 use super::connection_context::ConnectionContext;
@@ -161,7 +162,7 @@ impl Shard {
             TimerKind::Pong => self.session(connection_id).on_pong_timeout(),
             TimerKind::Heartbeat => self.stream(connection_id).on_heartbeat(),
             TimerKind::Drain => self.state.disconnect(connection_id, Disconnect::Shutdown),
-            TimerKind::Close => self.state.remove(connection_id),
+            TimerKind::Close => self.state.remove(connection_id, CloseReason::CloseTimeout),
         }
     }
 }

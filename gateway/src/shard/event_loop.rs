@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::broadcast::Broadcast;
 use super::channels::ConnectionId;
+use super::close_reason::CloseReason;
 use super::connection::Connection;
 use super::latency_sampler::LatencySampler;
 use super::recovery::Recoveries;
@@ -222,7 +223,7 @@ impl Shard {
             if self.is_paused(connection_id) {
                 // Its bytes stay in the socket, the end of the stream included; but a broken connection is removed.
                 if event.is_error() || event.is_write_closed() {
-                    self.state.remove(connection_id);
+                    self.state.remove(connection_id, CloseReason::ClientClosed);
                 }
             } else if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.read(connection_id, event.is_read_closed() || event.is_error());
@@ -256,7 +257,7 @@ impl Shard {
             let Some(connection) = self.state.connection_mut(connection_id) else { break };
             match connection.sink.read(&mut read_buffer) {
                 Ok(0) => {
-                    self.state.remove(connection_id);
+                    self.state.remove(connection_id, CloseReason::ClientClosed);
                     break;
                 }
                 Ok(length) => {
@@ -273,8 +274,8 @@ impl Shard {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.state.remove(connection_id);
+                Err(error) => {
+                    self.state.remove(connection_id, CloseReason::Io(error.kind()));
                     break;
                 }
             }
@@ -286,7 +287,7 @@ impl Shard {
         let Some(connection) = self.state.connections().get(connection_id) else { return };
         let Sink::Hyper(stream) = &connection.sink else { return };
         if stream.is_closed() {
-            self.state.remove(connection_id);
+            self.state.remove(connection_id, CloseReason::ClientClosed);
         } else {
             self.state.delivery().on_writable(connection_id);
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, Command, ErrorCode, ReplyBody, Request};
 
 use super::pending_subscription::PendingSubscription;
+use crate::node::namespace::ResolvedChannel;
 
 /// A reply in the order of commands.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub(super) enum PendingReply {
     },
     /// A command waits for a reply of the node.
     AwaitingNode { id: u32, reply: u32, awaited: AwaitedReply, body: Option<ReplyBody> },
-    /// A command that must not be executed before its turn.
-    Deferred { channel: ChannelName, command: Command },
+    /// A command that must not be executed before its turn; `resolved`: its channel, if the command needs the rules.
+    Deferred { channel: ChannelName, resolved: Option<ResolvedChannel>, command: Command },
 }
 
 /// A request to the node.
@@ -124,7 +125,9 @@ impl PendingReply {
         let deferred = match self {
             Self::Ready(frame) => frame.len(),
             Self::AwaitingNode { awaited: AwaitedReply::Publish(payload), .. } => *payload,
-            Self::Deferred { channel, command } => channel.as_str().len() + request_bytes(&command.request),
+            Self::Deferred { channel, command, .. } => {
+                channel.as_str().len() + request_bytes(&command.request)
+            }
             Self::AwaitingNode { awaited: AwaitedReply::History, .. }
             | Self::AwaitingConnect { .. }
             | Self::AwaitingSubscribe { .. } => 0,
@@ -166,7 +169,11 @@ mod tests {
             awaited: AwaitedReply::Publish(60_000),
             body: None,
         });
-        pending.push_back(PendingReply::Deferred { channel, command: Command { id: 2, request } });
+        pending.push_back(PendingReply::Deferred {
+            channel,
+            resolved: None,
+            command: Command { id: 2, request },
+        });
         pending.push_front(PendingReply::Ready(Bytes::from_static(b"reply")));
         assert!((120_000..123_000).contains(&pending.bytes()), "{}", pending.bytes());
         while pending.pop_front().is_some() {}

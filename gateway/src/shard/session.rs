@@ -18,6 +18,7 @@ use super::session_action::{SessionAction, error};
 use super::subscription::Status;
 use super::websocket::FrameReader;
 use crate::auth::ClientMeta;
+use crate::node::namespace::ResolvedChannel;
 
 /// The session of a WebSocket client.
 #[derive(Debug)]
@@ -87,6 +88,11 @@ impl Session {
         self.client.unwrap_or_default()
     }
 
+    /// What is known of the client's request; `None` after the connect command.
+    pub(super) fn client_meta(&self) -> Option<&ClientMeta> {
+        self.client_meta.as_deref()
+    }
+
     /// The client has connected.
     pub(super) fn connect(&mut self, client: Uuid) {
         self.client = Some(client);
@@ -100,11 +106,16 @@ impl Session {
     }
 
     /// Executes a command whose turn it is.
-    fn execute(&mut self, command: Command, context: &SessionContext<'_>) -> SessionAction {
+    fn execute(
+        &mut self,
+        command: Command,
+        resolved: Option<ResolvedChannel>,
+        context: &SessionContext<'_>,
+    ) -> SessionAction {
         if matches!(command.request, Request::Pong) && !std::mem::take(&mut self.pong_due) {
             return SessionAction::Disconnect(Disconnect::BadRequest);
         }
-        commands::execute(command, self.client(), context)
+        commands::execute(command, resolved, self.client(), context)
     }
 
     /// The connection is closing: its commands are not answered. Returns whether reading was paused.
@@ -124,11 +135,11 @@ impl Session {
             return SessionAction::Disconnect(Disconnect::TooManyRequests);
         }
         let Some(channel) = self.blocking_channel(&command.request, context) else {
-            return self.execute(command, context);
+            return self.execute(command, None, context);
         };
         match commands::check_deferred(&command.request, context) {
-            Ok(()) => {
-                self.pending.push_back(PendingReply::Deferred { channel, command });
+            Ok(resolved) => {
+                self.pending.push_back(PendingReply::Deferred { channel, resolved, command });
                 SessionAction::None
             }
             Err(error) => error.action(command.id),
@@ -195,7 +206,7 @@ impl Session {
             }
             PendingReply::AwaitingNode { id, body: Some(body), .. } => SessionAction::Reply { id, body },
             PendingReply::AwaitingNode { id, body: None, .. } => error(id, ErrorCode::Internal),
-            PendingReply::Deferred { command, .. } => self.execute(command, context),
+            PendingReply::Deferred { command, resolved, .. } => self.execute(command, resolved, context),
         })
     }
 

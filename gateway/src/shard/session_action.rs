@@ -4,6 +4,7 @@ use bytes::Bytes;
 use earshot_protocol::{ChannelName, ClientInfo, Disconnect, ErrorCode, ReplyBody};
 
 use super::pending_subscription::PendingSubscription;
+use crate::auth::Denial;
 use crate::node::messages::{HistoryQuery, RecoverFrom};
 use crate::node::namespace::ResolvedChannel;
 
@@ -18,12 +19,14 @@ pub(super) enum SessionAction {
     Reply { id: u32, body: ReplyBody },
     /// Close the connection.
     Disconnect(Disconnect),
-    /// Log that the client presented a token; then reply to the command, or close the connection if there is no command.
-    RejectToken { id: Option<u32> },
+    /// Log that a permission is denied, and reply to the command.
+    Deny { id: u32, denial: CommandDenial },
+    /// Log that the client may not connect, and close the connection.
+    DenyConnect(Denial),
     /// Schedule the next ping.
     SchedulePing,
-    /// Connect the client (`Session::connect`) and add its subscriptions.
-    Connect { id: u32, subscriptions: Vec<SubscribeParams> },
+    /// Connect the client (`Session::connect`) and add its subscriptions; log those that are denied.
+    Connect { id: u32, subscriptions: Vec<SubscribeParams>, denials: Vec<CommandDenial> },
     /// Add a subscription.
     Subscribe { id: u32, params: SubscribeParams, reject_unrecovered: bool },
     /// Remove a subscription.
@@ -36,6 +39,13 @@ pub(super) enum SessionAction {
     FinishConnect { id: u32, subscriptions: Vec<PendingSubscription> },
     /// Reply to a subscribe command: its subscription is ready.
     FinishSubscribe { id: u32, subscription: PendingSubscription, reject_unrecovered: bool },
+}
+
+/// A permission that is denied to a client.
+#[derive(Debug)]
+pub(super) struct CommandDenial {
+    pub(super) denial: Denial,
+    pub(super) channel: ChannelName,
 }
 
 /// A subscription that a client requests.

@@ -4,7 +4,9 @@
 mod input;
 
 use bytes::Bytes;
-use earshot_protocol::{ConnectResult, Disconnect, ErrorCode, Reply, ReplyBody, SubscribeResult};
+use earshot_protocol::{
+    ChannelName, ConnectResult, Disconnect, ErrorCode, Reply, ReplyBody, SubscribeResult,
+};
 
 use super::channels::ChannelId;
 use super::commands::SessionContext;
@@ -15,9 +17,9 @@ use super::framing;
 use super::pending_replies::{AwaitedReply, PendingReply};
 use super::pending_subscription::PendingSubscription;
 use super::session::Session;
-use super::session_action::{SessionAction, SubscribeParams};
+use super::session_action::{CommandDenial, SessionAction, SubscribeParams};
 use super::websocket_frames;
-use crate::auth::token;
+use crate::auth::{Denial, log_command_denial};
 use crate::node::history::encode_epoch;
 use crate::node::messages::{NodeRequest, Recovery, RequestId};
 use crate::random;
@@ -68,20 +70,29 @@ impl SessionDriver<'_> {
             SessionAction::Send(frame) => self.context.enqueue(frame),
             SessionAction::Reply { id, body } => self.reply(id, body, in_place),
             SessionAction::Disconnect(disconnect) => self.context.disconnect(disconnect),
-            SessionAction::RejectToken { id: None } => {
-                token::log_rejected("connect command");
-                self.context.disconnect(Disconnect::InvalidToken);
+            SessionAction::Deny { id, denial } => {
+                let code = match denial.denial {
+                    // The connection itself is allowed.
+                    Denial::Token => ErrorCode::PermissionDenied,
+                    denial => denial.into(),
+                };
+                self.log_denial(denial.denial, Some(&denial.channel));
+                self.reply(id, ReplyBody::Error(code.into()), in_place);
             }
-            SessionAction::RejectToken { id: Some(id) } => {
-                token::log_rejected("subscribe command");
-                let body = ReplyBody::Error(ErrorCode::PermissionDenied.into());
-                self.reply(id, body, in_place);
+            SessionAction::DenyConnect(denial) => {
+                self.log_denial(denial, None);
+                self.context.disconnect(denial.into());
             }
             SessionAction::SchedulePing => {
                 let interval = self.context.limits().ping_interval;
                 self.context.set_timer(TimerKind::Ping, interval);
             }
-            SessionAction::Connect { id, subscriptions } => self.connect(id, subscriptions),
+            SessionAction::Connect { id, subscriptions, denials } => {
+                for CommandDenial { denial, channel } in denials {
+                    self.log_denial(denial, Some(&channel));
+                }
+                self.connect(id, subscriptions);
+            }
             SessionAction::Subscribe { id, params, reject_unrecovered } => {
                 match self.add_subscription(params) {
                     Ok(pending_subscription) => {
@@ -124,6 +135,13 @@ impl SessionDriver<'_> {
                 self.finish_subscribe_command(id, subscription, reject_unrecovered);
             }
         }
+    }
+
+    fn log_denial(&mut self, denial: Denial, channel: Option<&ChannelName>) {
+        let Some(connection) = self.context.connection() else { return };
+        let peer = connection.sink.peer();
+        let client = connection.session().and_then(|session| session.client_meta());
+        log_command_denial(denial, client, peer, channel);
     }
 
     fn connect(&mut self, id: u32, subscriptions: Vec<SubscribeParams>) {

@@ -3,6 +3,7 @@
 //! Writes and reads without blocking, and holds no buffer.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +51,15 @@ impl Sink {
     #[inline]
     pub(super) fn is_socket(&self) -> bool {
         matches!(self, Self::Socket(_))
+    }
+
+    /// The address of the peer of a TCP connection of the shard. Read from the kernel, so that an idle connection does not
+    /// store it.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(socket) => socket.peer_addr().ok(),
+            Self::Hyper(_) => None,
+        }
     }
 
     /// Writes the outbox until it is empty or the other side accepts no more.

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::ShardLimits;
 use super::channels::{Channels, ConnectionId};
-use super::connection::{Connection, TimerKind};
+use super::close_reason::CloseReason;
+use super::connection::{Connection, Phase, TimerKind};
 use super::connections::{Connections, key};
 use super::delivery::{Delivery, FlushOutcome};
 use super::subscriptions::Subscriptions;
@@ -138,8 +139,16 @@ impl ShardState {
         let (connection_id, outcome) = self.delivery.flush_next()?;
         match outcome {
             FlushOutcome::Written => {}
-            FlushOutcome::Drained => self.on_drained(connection_id),
-            FlushOutcome::Broken => self.remove(connection_id),
+            FlushOutcome::Drained => {
+                let connection = self.connection_mut(connection_id)?;
+                connection.sink.shut_down();
+                connection.phase = Phase::AwaitingPeerClose;
+                // An SSE client sends nothing, so closing the socket does not cause a reset.
+                if connection.framing.is_event_stream() {
+                    self.remove(connection_id, CloseReason::StreamEnd);
+                }
+            }
+            FlushOutcome::Broken(error) => self.remove(connection_id, CloseReason::Io(error)),
         }
         Some(connection_id)
     }

@@ -29,6 +29,7 @@ mod publication_attributes;
 mod queue_bounds;
 
 mod cli;
+mod client_logs;
 mod client_sharding;
 mod cluster;
 mod cluster_sharded;

@@ -8,6 +8,7 @@ use earshot_protocol::{
 };
 
 use super::*;
+use crate::auth::Denial;
 use crate::broker::WhenUnavailable;
 use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
@@ -137,6 +138,7 @@ fn history(channel: &str) -> Request {
 fn code(action: &SessionAction) -> Option<u32> {
     match action {
         SessionAction::Reply { body: ReplyBody::Error(error), .. } => Some(error.code),
+        SessionAction::Deny { denial, .. } => Some(ErrorCode::from(denial.denial).code()),
         _ => None,
     }
 }
@@ -152,7 +154,10 @@ fn rejects_commands_before_the_connect_command_and_a_second_one() {
     assert!(bad(fixture.command(1, Request::Ping)));
     assert!(matches!(fixture.command(1, connect()), SessionAction::Connect { id: 1, .. }));
     let request = ConnectRequest { token: "t".to_owned(), ..ConnectRequest::default() };
-    assert!(matches!(fixture.command(1, Request::Connect(request)), SessionAction::RejectToken { id: None }));
+    assert!(matches!(
+        fixture.command(1, Request::Connect(request)),
+        SessionAction::DenyConnect(Denial::Token)
+    ));
 }
 
 #[test]

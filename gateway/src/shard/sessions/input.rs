@@ -3,6 +3,7 @@
 use earshot_protocol::Disconnect;
 
 use super::SessionDriver;
+use crate::shard::close_reason::CloseReason;
 use crate::shard::session::Session;
 use crate::shard::session_action::SessionAction;
 use crate::shard::websocket::{Decoder, Message, ProtocolError};
@@ -15,6 +16,7 @@ impl SessionDriver<'_> {
         let Some(mut reader) = self.session().map(Session::take_reader) else { return };
         if let Err(ProtocolError { code, reason }) = self.on_messages(&mut reader.decode(bytes, limit)) {
             self.context.state.counters().protocol_errors.add(1);
+            let reason = CloseReason::ProtocolError(reason);
             return self.context.state.close(self.context.id, Some(code), reason);
         }
         if self.context.is_open()
@@ -45,7 +47,7 @@ impl SessionDriver<'_> {
             // React Native's ping is an empty binary message.
             Message::Pong | Message::Binary([]) => {}
             Message::Ping(payload) => self.context.enqueue(websocket_frames::pong(payload)),
-            Message::Close(code) => self.context.state.close(self.context.id, *code, ""),
+            Message::Close(code) => self.context.state.close(self.context.id, *code, CloseReason::CloseFrame),
             Message::Text(bytes) if !protobuf => self.on_commands(bytes),
             Message::Binary(bytes) if protobuf => self.on_commands(bytes),
             Message::Text(_) | Message::Binary(_) => {

@@ -5,9 +5,12 @@
 
 use earshot_protocol::Disconnect;
 
+use tracing::field::display;
+
 use super::ShardState;
 use crate::shard::channels::ConnectionId;
-use crate::shard::connection::{Phase, TimerKind};
+use crate::shard::close_reason::CloseReason;
+use crate::shard::connection::TimerKind;
 use crate::shard::websocket_frames;
 
 impl ShardState {
@@ -23,24 +26,30 @@ impl ShardState {
             self.counters.server_disconnects[place].add(1);
         }
         let close = framing.close(disconnect, self.limits.retry_ms());
-        self.begin_close(connection_id);
+        self.begin_close(connection_id, CloseReason::Disconnect(disconnect));
         self.delivery.enqueue_control(connection_id, close);
         if framing.is_event_stream() {
             self.end_stream(connection_id);
         }
     }
 
-    /// Closes a WebSocket, or answers the client's close.
-    pub(in crate::shard) fn close(&mut self, connection_id: ConnectionId, code: Option<u16>, reason: &str) {
+    /// Closes a WebSocket with a code, or answers the client's close.
+    pub(in crate::shard) fn close(
+        &mut self,
+        connection_id: ConnectionId,
+        code: Option<u16>,
+        reason: CloseReason,
+    ) {
+        let text = if let CloseReason::ProtocolError(text) = reason { text } else { "" };
         if self.connections().is_open(connection_id) {
-            self.begin_close(connection_id);
-            self.delivery.enqueue_control(connection_id, websocket_frames::close_frame(code, reason));
+            self.begin_close(connection_id, reason);
+            self.delivery.enqueue_control(connection_id, websocket_frames::close_frame(code, text));
         }
     }
 
     /// Ends a stream after what is queued.
     pub(in crate::shard) fn end_stream(&mut self, connection_id: ConnectionId) {
-        self.begin_close(connection_id);
+        self.begin_close(connection_id, CloseReason::StreamEnd);
         match self.connections().get(connection_id).and_then(|connection| connection.framing.end()) {
             Some(end) => self.delivery.enqueue_control(connection_id, end),
             None => self.delivery.schedule(connection_id),
@@ -48,25 +57,27 @@ impl ShardState {
     }
 
     /// Stops accepting input and unsubscribes from all channels.
-    fn begin_close(&mut self, connection_id: ConnectionId) {
+    fn begin_close(&mut self, connection_id: ConnectionId, reason: CloseReason) {
+        self.log_close(connection_id, reason);
         if self.delivery.begin_close(connection_id) {
             self.set_timer(connection_id, TimerKind::Close, self.limits.close_timeout);
         }
     }
 
-    /// Everything was written to a connection that is closing.
-    pub(super) fn on_drained(&mut self, connection_id: ConnectionId) {
-        let Some(connection) = self.connection_mut(connection_id) else { return };
-        connection.sink.shut_down();
-        connection.phase = Phase::AwaitingPeerClose;
-        // An SSE client sends nothing, so closing the socket does not cause a reset.
-        if connection.framing.is_event_stream() {
-            self.remove(connection_id);
+    /// Logs the end of a connection, unless it is logged already.
+    fn log_close(&self, connection_id: ConnectionId, reason: CloseReason) {
+        if let Some(connection) = self.connections().get(connection_id)
+            && connection.is_open()
+        {
+            let transport = if connection.framing.is_event_stream() { "sse" } else { "websocket" };
+            let peer = || connection.sink.peer().map(display);
+            tracing::debug!(transport, peer = peer(), "connection closed: {reason}");
         }
     }
 
     /// Removes a connection.
-    pub(in crate::shard) fn remove(&mut self, connection_id: ConnectionId) {
+    pub(in crate::shard) fn remove(&mut self, connection_id: ConnectionId, reason: CloseReason) {
+        self.log_close(connection_id, reason);
         if let Some(framing) = self.delivery.remove(connection_id) {
             framing.open_connections(&self.counters).sub(1);
         }
