@@ -47,7 +47,7 @@ bench-peers:
 	@loadtest/bench/run $(ARGS)
 
 microbench:
-	cargo bench --locked --quiet -p earshot-gateway --bench micro -- $(ARGS)
+	cargo bench --locked --quiet -p earshot-gateway --features bench --bench micro -- $(ARGS)
 
 audit:
 	@.ci/audit
@@ -63,7 +63,7 @@ install:
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features earshot-gateway/bench --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 
 # The tests open thousands of sockets at once.

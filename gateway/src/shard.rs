@@ -20,7 +20,7 @@
 //! - [`connection`] with [`send_queue`], [`outbox`], [`sink`]: the state of one connection. [`framing`]: how messages are
 //!   encoded for it; [`websocket`], [`websocket_frames`], [`sse`]: frames and events on the wire.
 
-#[doc(hidden)]
+#[cfg(feature = "bench")]
 pub mod bench;
 mod broadcast;
 mod channels;

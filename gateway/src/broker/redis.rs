@@ -44,7 +44,7 @@ use super::{
 use crate::drain::Drain;
 use earshot_redis_link::Dialer;
 
-#[doc(hidden)]
+#[cfg(feature = "bench")]
 pub mod bench;
 mod cluster;
 mod command_link;

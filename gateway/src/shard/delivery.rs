@@ -79,6 +79,7 @@ impl Delivery {
     }
 
     /// Discards the outboxes of all connections in the flush queue; returns their number.
+    #[cfg(feature = "bench")]
     pub(super) fn discard_outboxes(&mut self) -> usize {
         let mut discarded = 0;
         while let Some(connection_id) = self.writer.next_scheduled() {

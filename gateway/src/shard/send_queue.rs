@@ -148,6 +148,7 @@ impl SendQueue {
     }
 
     /// Discards the whole outbox, as if it was written.
+    #[cfg(feature = "bench")]
     pub(super) fn discard_outbox(&mut self) {
         self.outbox.advance(self.outbox.bytes());
     }
