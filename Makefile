@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench bench-peers microbench audit release install lint rust-tests client-tests package-tests compose
+.PHONY: help run test check bench bench-peers microbench fuzz audit release install lint rust-tests client-tests package-tests compose
 
 help:
 	@echo "make run          start the gateway in development mode; needs no Redis and no configuration; installs a compiler"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench        run the micro-benchmarks, then the load test against a release build on loopback (ARGS=\"--subscribers 10000\")"
 	@echo "make bench-peers  compare with other servers and the kernel baseline; takes 15 minutes and needs two idle cores"
 	@echo "make microbench   measure the cost of each step of the delivery path, and a lower bound for it (ARGS=flush selects steps)"
+	@echo "make fuzz         run each fuzz target for a minute; compiles for some minutes first (ARGS=cursor selects targets)"
 	@echo "make audit        check licences, banned crates, sources and known vulnerabilities"
 	@echo "make release      build static binaries, tarballs and Debian packages for x86_64 and aarch64 into target/dist"
 
@@ -51,6 +52,9 @@ microbench:
 
 audit:
 	@.ci/audit
+
+fuzz:
+	@.ci/fuzz $(ARGS)
 
 # TARGETS and PROFILE: see the script.
 release:

@@ -24,6 +24,8 @@ mod channel_pattern;
 mod check_plan;
 mod dump;
 mod environment;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod history;
 mod limits;
 mod listen;

@@ -36,6 +36,8 @@ mod dispatch;
 mod event_loop;
 mod flush_queue;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod latency_sampler;
 mod lifecycle;
 #[cfg(test)]

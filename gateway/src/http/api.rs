@@ -2,6 +2,8 @@
 //!
 //! Payloads pass through byte for byte. Options of Centrifugo that are not supported are rejected, never ignored.
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod params;
 mod response;
 
