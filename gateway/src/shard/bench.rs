@@ -46,8 +46,8 @@ pub struct BenchShard {
     wakes: mpsc::Sender<u64>,
     requested: mpsc::Receiver<NodeRequest>,
     node_requests: mpsc::Sender<NodeRequest>,
-    /// The node's end of the lane; elsewhere a task polls it.
-    lane: Pin<Box<dyn Future<Output = ()>>>,
+    /// The request server of the node; the gateway runs it in a task.
+    server: Pin<Box<dyn Future<Output = ()>>>,
     /// The bodies of streams, which nothing reads.
     bodies: Vec<sink::HyperBody>,
     _woken: mpsc::Receiver<u64>,
@@ -68,14 +68,14 @@ impl BenchShard {
         let metrics = Metrics::new(1);
         let (queue, inbox) = shard_queue(ShardQueueLimits { items: UNLIMITED >> 8, bytes: UNLIMITED });
         let (registry, node) = node(Arc::from([queue]), &metrics);
-        let (asks_first, requested) = mpsc::channel(1024);
+        let (requests, requested) = mpsc::channel(1024);
         let (node_handle, request_server) = request_queue(1024);
         let (wakes, woken) = mpsc::channel(1024);
         let counters = Arc::clone(&metrics.shards[0]);
-        let shard = Shard::new(Arc::clone(&node), limits(), asks_first, counters, false)?;
-        let lane = Box::pin(async move { request_server.run(&node, 0).await });
+        let shard = Shard::new(Arc::clone(&node), limits(), requests, counters, false)?;
+        let server = Box::pin(async move { request_server.run(&node, 0).await });
         let (node_requests, bodies) = (node_handle.requests, Vec::new());
-        Ok(Self { registry, shard, inbox, wakes, requested, node_requests, lane, bodies, _woken: woken })
+        Ok(Self { registry, shard, inbox, wakes, requested, node_requests, server, bodies, _woken: woken })
     }
 
     /// Adds a client on a socket; `prefetched` is what it has already sent.
@@ -107,11 +107,11 @@ impl BenchShard {
     /// Answers all requests and writes everything that is queued.
     pub fn settle(&mut self) {
         for _ in 0..3 {
-            while let Ok(ask) = self.requested.try_recv() {
-                // The lane has room for all requests of a benchmark.
-                let _ = self.node_requests.try_send(ask);
+            while let Ok(request) = self.requested.try_recv() {
+                // The queue has room for all requests of a benchmark.
+                let _ = self.node_requests.try_send(request);
             }
-            let _ = self.lane.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let _ = self.server.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             self.dispatch();
             self.flush();
         }

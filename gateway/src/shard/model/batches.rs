@@ -17,7 +17,8 @@ const CHANNEL: &str = "a";
 /// A gateway with `N` streams on one channel that have read nothing yet.
 fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [Transport; N]) {
     let mut parameters = Parameters::draw(&mut Rng::with_seed(7), Scenario::Unlimited);
-    (parameters.asks, parameters.lane, parameters.client_queue_bytes) = (100, 100, client_queue_bytes);
+    (parameters.pending_requests, parameters.inflight_requests, parameters.client_queue_bytes) =
+        (100, 100, client_queue_bytes);
     (parameters.channels, parameters.last, parameters.slow) = (1, None, vec![slow]);
     let mut gateway = Gateway::new(&parameters);
     let channels = vec![gateway.resolve(ChannelName::parse(CHANNEL).unwrap())];
@@ -29,7 +30,7 @@ fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [
             NewConnectionKind::Sse { channels, named: false, ping: false, resume, rejection: None },
         )
     });
-    while gateway.shards[0].ask_one() | gateway.shards[0].deliver_all() {}
+    while gateway.shards[0].forward_request() | gateway.shards[0].deliver_all() {}
     (gateway, lines)
 }
 

@@ -19,7 +19,8 @@ fn removes_a_stream_that_a_heartbeat_finds_too_slow() {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let _entered = clock.enter();
     let mut parameters = Parameters::draw(&mut Rng::with_seed(7), Scenario::Constrained);
-    (parameters.client_queue_bytes, parameters.asks, parameters.lane) = (150, 100, 100);
+    (parameters.client_queue_bytes, parameters.pending_requests, parameters.inflight_requests) =
+        (150, 100, 100);
     let mut gateway = Gateway::new(&parameters);
     gateway.shards[0].shard.state.change_limits(|limits| limits.sse_max_age = None);
     let channels = vec![gateway.resolve(ChannelName::parse("a").unwrap())];
@@ -28,7 +29,7 @@ fn removes_a_stream_that_a_heartbeat_finds_too_slow() {
     // Its client never reads.
     let _line = Transport::open(&mut gateway, 0, kind);
     let shard = &mut gateway.shards[0];
-    while shard.ask_one() | shard.deliver_all() {}
+    while shard.forward_request() | shard.deliver_all() {}
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes).as_millis() / TICK.as_millis();
     for _ in 0..minutes(40) {
         clock.block_on(tokio::time::advance(TICK));
@@ -55,7 +56,7 @@ fn sends_nothing_after_a_close_that_a_dropped_publication_causes() {
     // The channel is part of the connect command, so a gap in it closes the connection.
     transport.sent = client_frame(0x81, br#"{"id":1,"connect":{"subs":{"a":{}}}}"#);
     transport.deliver_sent(&mut gateway);
-    while gateway.shards[0].ask_one() | gateway.shards[0].deliver_all() {}
+    while gateway.shards[0].forward_request() | gateway.shards[0].deliver_all() {}
     // It reads nothing.
     let backlog = |gateway: &Gateway| {
         let connection = gateway.shards[0].shard.state.connections().iter().next().unwrap();

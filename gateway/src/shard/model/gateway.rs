@@ -1,4 +1,4 @@
-//! The gateway under test: the real node, lanes and shards, which advance only by explicit steps.
+//! The gateway under test: the real node, request queues and shards, which advance only by explicit steps.
 //!
 //! Uses neither threads nor tasks.
 
@@ -48,8 +48,8 @@ pub(super) struct ShardSteps {
     /// Requests of the shard that the node has not received yet.
     requested: mpsc::Receiver<NodeRequest>,
     node_requests: mpsc::Sender<NodeRequest>,
-    /// The node's end of the lane; elsewhere a task polls it.
-    lane: Pin<Box<dyn Future<Output = ()>>>,
+    /// The request server of the node; the gateway runs it in a task.
+    server: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 impl Gateway {
@@ -137,13 +137,13 @@ impl ShardSteps {
         parameters: &Parameters,
         metrics: &Metrics,
     ) -> Self {
-        let (asks_first, requested) = mpsc::channel(parameters.asks);
-        let (node_handle, request_server) = request_queue(parameters.lane);
+        let (requests, requested) = mpsc::channel(parameters.pending_requests);
+        let (node_handle, request_server) = request_queue(parameters.inflight_requests);
         let (wakes, woken) = mpsc::channel(WAKES);
         let counters = Arc::clone(&metrics.shards[id]);
-        let shard = Shard::new(Arc::clone(node), parameters.shard(), asks_first, counters, true).unwrap();
+        let shard = Shard::new(Arc::clone(node), parameters.shard(), requests, counters, true).unwrap();
         let node = Arc::clone(node);
-        let lane = Box::pin(async move { request_server.run(&node, id).await });
+        let server = Box::pin(async move { request_server.run(&node, id).await });
         Self {
             shard,
             inbox,
@@ -152,14 +152,14 @@ impl ShardSteps {
             responses: node_handle.responses,
             requested,
             node_requests: node_handle.requests,
-            lane,
+            server,
         }
     }
 
     /// Accepts a connection and returns its key.
-    pub(super) fn take(&mut self, arrival: NewConnection) -> u64 {
+    pub(super) fn accept(&mut self, connection: NewConnection) -> u64 {
         let key = self.shard.state.connections().next_key();
-        self.shard.on_command(ShardCommand::Accept(Box::new(arrival)));
+        self.shard.on_command(ShardCommand::Accept(Box::new(connection)));
         self.shard.finish_turn();
         key
     }
@@ -227,7 +227,7 @@ impl ShardSteps {
         let mut context = Context::from_waker(Waker::noop());
         // The futures yield now and then, so one poll may not be enough.
         for _ in 0..3 {
-            assert!(self.lane.as_mut().poll(&mut context).is_pending(), "the lane has ended");
+            assert!(self.server.as_mut().poll(&mut context).is_pending(), "the server has ended");
         }
         while let Ok(response) = self.responses.try_recv() {
             self.shard.on_node_reply(response);
@@ -236,11 +236,11 @@ impl ShardSteps {
     }
 
     /// The node receives one more request.
-    pub(super) fn ask_one(&mut self) -> bool {
+    pub(super) fn forward_request(&mut self) -> bool {
         self.work();
         let Ok(permit) = self.node_requests.clone().try_reserve_owned() else { return false };
-        let Ok(ask) = self.requested.try_recv() else { return false };
-        permit.send(ask);
+        let Ok(request) = self.requested.try_recv() else { return false };
+        permit.send(request);
         self.work();
         true
     }

@@ -16,7 +16,8 @@ fn resolves_the_channel_of_a_command_once() {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let _entered = clock.enter();
     let mut parameters = Parameters::draw(&mut Rng::with_seed(7), Scenario::Unlimited);
-    (parameters.asks, parameters.lane, parameters.channels, parameters.last) = (100, 100, 2, None);
+    (parameters.pending_requests, parameters.inflight_requests, parameters.channels, parameters.last) =
+        (100, 100, 2, None);
     parameters.slow = vec![Slow::Disconnect; 2];
     let mut gateway = Gateway::new(&parameters);
     let kind = NewConnectionKind::WebSocket { encoding: Encoding::Json, client: None, rejection: None };
@@ -25,7 +26,7 @@ fn resolves_the_channel_of_a_command_once() {
         let before = RESOLUTIONS.get();
         transport.sent = client_frame(0x81, command.as_bytes());
         transport.deliver_sent(&mut gateway);
-        while gateway.shards[0].ask_one() | gateway.shards[0].deliver_all() {}
+        while gateway.shards[0].forward_request() | gateway.shards[0].deliver_all() {}
         while transport.read(100) | gateway.shards[0].wake() {}
         let reply = String::from_utf8_lossy(&std::mem::take(&mut transport.read)).into_owned();
         assert!(reply.contains(expected), "{reply:?} does not contain {expected:?}");

@@ -106,7 +106,7 @@ impl<'a> Simulation<'a> {
             100..150 => self.step_shard(),
             150..190 => {
                 let shard = self.shard();
-                if self.gateway.shards[shard].ask_one() {
+                if self.gateway.shards[shard].forward_request() {
                     self.trace.record(|| format!("the node works for shard {shard}"));
                 }
                 self.truth.learn(&self.gateway.registry);
@@ -296,7 +296,7 @@ impl<'a> Simulation<'a> {
             busy |= client.deliver_sent(&mut self.gateway);
         }
         for shard in &mut self.gateway.shards {
-            while shard.ask_one() | shard.deliver_all() | shard.wake() {
+            while shard.forward_request() | shard.deliver_all() | shard.wake() {
                 busy = true;
                 self.truth.learn(&self.gateway.registry);
             }

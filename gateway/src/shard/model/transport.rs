@@ -26,7 +26,7 @@ impl Transport {
         let (sink, body) = sink::hyper(gateway.shards[shard].wakes.clone());
         let (response_head, prefetched) = (Bytes::new(), Bytes::new());
         let (sink, permit) = (Sink::Hyper(sink), Permit::unlimited());
-        let arrival = NewConnection {
+        let connection = NewConnection {
             sink,
             network: None,
             kind,
@@ -35,7 +35,7 @@ impl Transport {
             response_head_written: 0,
             prefetched,
         };
-        let key = gateway.shards[shard].take(arrival);
+        let key = gateway.shards[shard].accept(connection);
         Self { shard, key, body, sent: Vec::new(), read: Vec::new(), ended: false }
     }
 
