@@ -20,11 +20,15 @@ use super::key::KeyType;
 
 mod entry;
 mod full_reread;
+mod read;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
 use entry::{Entry, MISSING, NEVER, Tick, UNKNOWN, tick_after, tick_at, time_of};
 use full_reread::FullReread;
+pub(super) use read::{FirstRead, ReadOutcome, Reread, WatchId};
 
 /// When a read that failed is repeated.
 const FAILED_RETRY: Duration = Duration::from_secs(5);
@@ -39,46 +43,6 @@ pub(super) struct TableSettings {
     /// Keys per second.
     pub(super) recovery_rate: u32,
     pub(super) reread_interval_min: Duration,
-}
-
-/// Identifies an entry. A later entry at the same index has another serial number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct WatchId {
-    index: u32,
-    serial: u32,
-}
-
-/// A key to read.
-#[derive(Clone, Debug)]
-pub(super) struct Reread {
-    pub(super) id: WatchId,
-    pub(super) key: Arc<[u8]>,
-    pub(super) kind: KeyType,
-}
-
-/// The result of a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadOutcome {
-    /// The key exists.
-    Present {
-        /// Differs between values.
-        fingerprint: u64,
-        /// The remaining TTL.
-        expires_in: Option<Duration>,
-    },
-    /// The key does not exist on a primary.
-    Missing,
-    /// The state of the key is not known.
-    Failed,
-}
-
-/// How the first value becomes known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FirstRead {
-    /// The table requests a read, and its result is reported as a change.
-    ByTable,
-    /// The caller reads the key, and passes the result to [`WatchTable::on_caller_read`].
-    ByCaller,
 }
 
 /// The watched keys.
