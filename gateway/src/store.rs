@@ -4,7 +4,8 @@
 //! what a key means, or which clients depend on it. A key counts as missing only on a primary.
 //!
 //! - `key`, `error`, `settings`, `status`: the types that callers see
-//! - `request`, `queue`: commands of callers, bounded; `request_link`: the connection that executes them
+//! - `request`, `queue`: commands of callers, bounded; `batch`: one pipeline
+//! - `request_link`: executes batches; `servers`: one server, or the primaries of a cluster
 //! - `watch_table`: which watched keys are read again, and when; `watches`: the table, shared
 //! - `tracking_link`: the connection on which Redis reports changed keys; `prefixes`: which keys it reports
 //! - `ping`: whether a server replies
@@ -15,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+mod batch;
 mod error;
 mod key;
 mod ping;
@@ -22,6 +24,7 @@ mod prefixes;
 mod queue;
 mod request;
 mod request_link;
+mod servers;
 mod settings;
 mod status;
 mod tracking_link;
@@ -60,21 +63,21 @@ impl KeyStore {
         let health = Arc::new(LinkHealth::new());
         let watches = Arc::new(Watches::new(&settings, events, Arc::clone(&metrics)));
         let (requests, queue) = request_queue(&settings);
-        let (connections, connected) = watch::channel(None);
+        let (connected, servers) = watch::channel(None);
         let request_link = RequestLink {
             settings: Arc::clone(&settings),
             queue,
             watches: Arc::clone(&watches),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
-            connections,
+            connected,
         };
         let tracking_link = TrackingLink {
             settings,
             watches: Arc::clone(&watches),
             health: Arc::clone(&health),
             metrics: Arc::clone(&metrics),
-            connections: connected,
+            connected: servers,
         };
         drain.spawn(request_link.run(drain.clone()));
         drain.spawn(tracking_link.run(drain.clone()));

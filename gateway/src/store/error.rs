@@ -29,7 +29,7 @@ pub enum StoreError {
 pub(super) enum ErrorScope {
     /// Only this command failed.
     Command,
-    /// The server answers no command at present: it loads its data, or requires authentication.
+    /// The server answers no command at present, or another one has the key: the connection is not usable.
     Server,
 }
 
@@ -39,9 +39,9 @@ pub(super) fn check(reply: Value) -> Result<Value, (StoreError, ErrorScope)> {
         let text = server_message(&error);
         let (scope, is_temporary) = match text.split(' ').next().unwrap_or_default() {
             "WRONGTYPE" => return (StoreError::WrongType, ErrorScope::Command),
-            "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" => (ErrorScope::Server, true),
+            "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "MOVED" => (ErrorScope::Server, true),
             "NOAUTH" => (ErrorScope::Server, false),
-            "READONLY" | "TRYAGAIN" | "BUSY" | "MISCONF" | "OOM" | "NOREPLICAS" => {
+            "READONLY" | "TRYAGAIN" | "ASK" | "BUSY" | "MISCONF" | "OOM" | "NOREPLICAS" => {
                 (ErrorScope::Command, true)
             }
             _ => (ErrorScope::Command, false),
@@ -68,6 +68,8 @@ mod tests {
         for (reply, is_temporary, scope) in [
             ("LOADING Redis is loading the dataset in memory", true, ErrorScope::Server),
             ("MASTERDOWN Link with MASTER is down", true, ErrorScope::Server),
+            ("MOVED 3999 127.0.0.1:6381", true, ErrorScope::Server),
+            ("ASK 3999 127.0.0.1:6381", true, ErrorScope::Command),
             ("NOAUTH Authentication required.", false, ErrorScope::Server),
             ("READONLY You can't write against a read only replica.", true, ErrorScope::Command),
             ("BUSY Redis is busy running a script", true, ErrorScope::Command),

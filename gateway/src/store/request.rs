@@ -42,12 +42,23 @@ pub(super) enum StoreReply {
 }
 
 impl StoreRequest {
-    /// Bytes of keys and values.
+    /// The key.
+    pub(super) fn key(&self) -> &[u8] {
+        match self {
+            Self::Read { key, .. }
+            | Self::Set { key, .. }
+            | Self::Delete { key }
+            | Self::Touch { key, .. }
+            | Self::Take { key } => key,
+        }
+    }
+
+    /// Bytes of key and value.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Set { key, value, .. } => key.len() + value.len(),
-            Self::Read { key, .. } | Self::Delete { key } | Self::Touch { key, .. } | Self::Take { key } => {
-                key.len()
+            Self::Read { .. } | Self::Delete { .. } | Self::Touch { .. } | Self::Take { .. } => {
+                self.key().len()
             }
         }
     }

@@ -1,30 +1,35 @@
-//! The link for reads and writes: one connection, on which batches of commands follow each other.
+//! The link for reads and writes: batches of commands follow each other on one connection a server.
 //!
-//! Owns the connection. Must never execute a write twice: the outcome of a write in flight when the connection breaks
-//! is unknown, so its caller gets an error. Uses RESP2, so that it works where tracking does not.
+//! Owns the lifecycle of the connections: they begin and end together. Uses RESP2, so that it works where tracking does
+//! not.
 
 use std::sync::Arc;
 
-use redis::aio::{MultiplexedConnection, SendError};
-use redis::{Pipeline, PushInfo, Value};
+use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::error::{ErrorScope, StoreError};
-use super::ping::{clock, ping};
-use super::queue::{QueuedRequest, RequestQueue};
-use super::request::{
-    StoreReply, StoreRequest, WatchedValue, parse_role, parse_watched_read, write_watched_read,
-};
+use super::batch::Batch;
+use super::ping::clock;
+use super::queue::RequestQueue;
+use super::servers::{ServerDialer, Servers};
 use super::settings::StoreSettings;
 use super::status::{LinkHealth, ServerRole, StoreMetrics};
-use super::watch_table::Reread;
 use super::watches::Watches;
 use crate::drain::Drain;
-use earshot_redis_link::{Backoff, Dialer, FailoverWatch, LinkError};
+use earshot_redis_link::{Backoff, ConnectConfig, FailoverWatch, LinkError};
 
-/// Watched keys in one pipeline.
+/// Watched keys in one batch.
 const REREADS_MAX: usize = 256;
+
+/// The servers that the link is connected to.
+#[derive(Clone, Debug)]
+pub(super) struct Connected {
+    /// Differs between connections.
+    pub(super) number: u64,
+    /// How to connect to each server.
+    pub(super) targets: Arc<Vec<ConnectConfig>>,
+}
 
 /// The task of the link.
 pub(super) struct RequestLink {
@@ -33,8 +38,7 @@ pub(super) struct RequestLink {
     pub(super) watches: Arc<Watches>,
     pub(super) health: Arc<LinkHealth>,
     pub(super) metrics: Arc<StoreMetrics>,
-    /// The number of the current connection, or `None`.
-    pub(super) connections: watch::Sender<Option<u64>>,
+    pub(super) connected: watch::Sender<Option<Connected>>,
 }
 
 impl RequestLink {
@@ -48,20 +52,20 @@ impl RequestLink {
     }
 
     async fn maintain(&mut self) {
-        let dialer = Dialer::new(&self.settings.connection, "keys").with_resp2();
+        let dialer = ServerDialer::new(Arc::clone(&self.settings));
         let mut backoff = Backoff::new(&self.settings.connection);
         let mut number = 0;
         loop {
             let dialed = tokio::select! {
-                dialed = dial(&dialer, &self.settings) => dialed,
+                dialed = Box::pin(dialer.dial()) => dialed,
                 () = self.queue.expire() => return,
             };
             let failure = match dialed {
-                Ok((connection, watch)) => {
+                Ok((servers, watch)) => {
                     number += 1;
                     let since = Instant::now();
-                    self.on_up(number);
-                    let failure = self.serve(connection, watch).await;
+                    self.on_up(Connected { number, targets: servers.targets() });
+                    let failure = Box::pin(self.serve(&servers, watch)).await;
                     self.on_down();
                     // A connection that is closed soon after it was accepted must not reset the backoff.
                     if since.elapsed() > self.settings.connection.retry_max {
@@ -71,7 +75,7 @@ impl RequestLink {
                 }
                 Err(failure) => failure,
             };
-            self.on_failure(&failure);
+            self.report(&failure);
             tokio::select! {
                 () = dialer.wait_before_retry(backoff.next(&failure)) => {}
                 () = self.queue.expire() => return,
@@ -79,11 +83,11 @@ impl RequestLink {
         }
     }
 
-    fn on_up(&self, number: u64) {
+    fn on_up(&self, connected: Connected) {
         self.health.lock().connected = true;
-        self.connections.send_replace(Some(number));
+        self.connected.send_replace(Some(connected));
         self.watches.start_full_reread();
-        tracing::debug!(instance = %self.settings.connection.name, "the key store is connected");
+        tracing::info!(instance = %self.settings.connection.name, "the key store is connected");
     }
 
     fn on_down(&self) {
@@ -93,10 +97,10 @@ impl RequestLink {
         drop(health);
         self.metrics.link_failures.add(1);
         self.watches.on_failure();
-        self.connections.send_replace(None);
+        self.connected.send_replace(None);
     }
 
-    fn on_failure(&self, failure: &LinkError) {
+    fn report(&self, failure: &LinkError) {
         let text = failure.to_string();
         let mut health = self.health.lock();
         if health.last_error != text {
@@ -105,22 +109,16 @@ impl RequestLink {
         }
     }
 
-    /// Executes batches until the connection fails.
-    async fn serve(&mut self, connection: MultiplexedConnection, mut watch: FailoverWatch) -> LinkError {
-        let mut pings = clock(self.settings.ping_interval);
+    /// Executes batches until a connection fails.
+    async fn serve(&mut self, servers: &Servers, mut watch: FailoverWatch) -> LinkError {
+        let mut checks = clock(self.settings.ping_interval);
         loop {
             let done = tokio::select! {
                 biased;
                 moved = &mut watch => Err(moved),
-                _ = pings.tick() => ping(connection.clone(), self.settings.ping_timeout).await,
-                () = self.queue.ready() => {
-                    pings.reset();
-                    self.execute(connection.clone()).await
-                }
-                () = self.watches.due() => {
-                    pings.reset();
-                    self.execute(connection.clone()).await
-                }
+                _ = checks.tick() => servers.check().await,
+                () = self.queue.ready() => self.execute(servers).await,
+                () = self.watches.due() => self.execute(servers).await,
             };
             if let Err(failure) = done {
                 return failure;
@@ -128,110 +126,24 @@ impl RequestLink {
         }
     }
 
-    /// Executes one batch: requests of callers, and watched keys that are due.
-    async fn execute(&mut self, mut connection: MultiplexedConnection) -> Result<(), LinkError> {
-        let requests = self.queue.batch();
-        let rereads = self.watches.next_reads(REREADS_MAX);
-        let mut pipeline = Pipeline::with_capacity(requests.len() + 2 * rereads.len() + 1);
-        requests.iter().for_each(|queued| queued.request.write(&mut pipeline));
-        rereads.iter().for_each(|reread| write_watched_read(&mut pipeline, &reread.key, reread.kind));
-        let has_watched =
-            !rereads.is_empty() || requests.iter().any(|queued| queued.request.watch().is_some());
-        if has_watched {
-            // After the reads: a server that is a primary now had its present data before.
-            pipeline.cmd("ROLE");
+    /// Executes the requests that wait, and reads watched keys that are due.
+    async fn execute(&mut self, servers: &Servers) -> Result<(), LinkError> {
+        let mut batches: Vec<Batch> = (0..servers.len()).map(|_| Batch::default()).collect();
+        let mut unserved = Batch::default();
+        for queued in self.queue.batch() {
+            let batch = servers.index_of(queued.request.key()).map_or(&mut unserved, |at| &mut batches[at]);
+            batch.requests.push(queued);
         }
-        if pipeline.is_empty() {
-            return Ok(());
+        for reread in self.watches.next_reads(REREADS_MAX) {
+            let batch = servers.index_of(&reread.key).map_or(&mut unserved, |at| &mut batches[at]);
+            batch.rereads.push(reread);
         }
-        let commands = pipeline.len();
-        let sent = connection.send_packed_commands(&pipeline, 0, commands).await;
-        let mut replies = match sent {
-            Ok(replies) if replies.len() == commands => replies,
-            Ok(_) => return Err(self.fail(requests, rereads, "replies are missing")),
-            Err(error) => return Err(self.fail(requests, rereads, &error.to_string())),
-        };
-        let mut role = ServerRole::Unknown;
-        if has_watched {
-            role = replies.pop().as_ref().map_or(ServerRole::Unknown, parse_role);
-            self.health.lock().role = role;
-        }
-        let mut server_error = None;
-        let mut replies = replies.into_iter();
-        for queued in requests {
-            self.complete(queued, &mut replies, role, &mut server_error);
-        }
-        for reread in rereads {
-            let read = next_watched_read(&reread, &mut replies);
-            note(&read, &mut server_error);
-            let read = read.map_err(|(error, _)| error);
-            self.watches.on_read(&reread, read.as_ref(), role);
-        }
-        server_error.map_or(Ok(()), Err)
+        unserved.fail(&self.watches, "no connected node of the cluster owns the slot of the key");
+        let executions = batches
+            .into_iter()
+            .enumerate()
+            .filter(|(_, batch)| !batch.is_empty())
+            .map(|(at, batch)| batch.execute(servers.connection(at), &self.watches, &self.health));
+        join_all(executions).await.into_iter().collect()
     }
-
-    /// Answers a caller with the next replies.
-    fn complete(
-        &self,
-        queued: QueuedRequest,
-        replies: &mut impl Iterator<Item = Value>,
-        role: ServerRole,
-        server_error: &mut Option<LinkError>,
-    ) {
-        let reply = replies.next().unwrap_or_default();
-        let answer = match (&queued.request, queued.request.watch()) {
-            (StoreRequest::Read { kind, .. }, Some(id)) => {
-                let read = parse_watched_read(*kind, reply, &replies.next().unwrap_or_default());
-                note(&read, server_error);
-                let read = read.map_err(|(error, _)| error);
-                self.watches.on_caller_read(id, read.as_ref(), role);
-                read.map(|read| StoreReply::Value(read.value))
-            }
-            (request, _) => {
-                let parsed = request.parse(reply);
-                note(&parsed, server_error);
-                parsed.map_err(|(error, _)| error)
-            }
-        };
-        queued.answer(answer);
-    }
-
-    /// Fails a batch whose outcome is unknown.
-    fn fail(&self, requests: Vec<QueuedRequest>, rereads: Vec<Reread>, cause: &str) -> LinkError {
-        let error = StoreError::Unavailable(cause.to_owned());
-        for reread in rereads {
-            self.watches.on_read(&reread, Err(&error), ServerRole::Unknown);
-        }
-        for queued in requests {
-            queued.answer(Err(error.clone()));
-        }
-        LinkError::Unreachable(cause.to_owned())
-    }
-}
-
-type Parsed<T> = Result<T, (StoreError, ErrorScope)>;
-
-fn next_watched_read(reread: &Reread, replies: &mut impl Iterator<Item = Value>) -> Parsed<WatchedValue> {
-    let (value, ttl) = (replies.next().unwrap_or_default(), replies.next().unwrap_or_default());
-    parse_watched_read(reread.kind, value, &ttl)
-}
-
-/// Keeps the error of a server that answers no command: the connection is then closed, and the next one waits.
-fn note<T>(parsed: &Parsed<T>, server_error: &mut Option<LinkError>) {
-    let Err((error, ErrorScope::Server)) = parsed else { return };
-    *server_error = Some(match error {
-        StoreError::Rejected(text) => LinkError::Rejected(text.clone()),
-        other => LinkError::Unreachable(other.to_string()),
-    });
-}
-
-async fn dial(
-    dialer: &Dialer,
-    settings: &StoreSettings,
-) -> Result<(MultiplexedConnection, FailoverWatch), LinkError> {
-    let ignore_pushes = |_: PushInfo| Ok::<_, SendError>(());
-    let (connection, watch) = dialer.dial_watched(ignore_pushes).await?;
-    // A server without a password, and one that loads its data, are only rejected here.
-    ping(connection.clone(), settings.ping_timeout).await?;
-    Ok((connection, watch))
 }

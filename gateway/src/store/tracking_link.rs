@@ -1,21 +1,23 @@
-//! The tracking link: one RESP3 connection, on which Redis reports changed keys.
+//! The tracking link: one RESP3 connection a server, on which Redis reports changed keys.
 //!
-//! Owns the mode: without this link, watched keys are read at an interval. Must never stay connected to another server
+//! Owns the mode: without this link, watched keys are read at an interval. Must never stay connected to other servers
 //! than the link for reads: it is connected after that link, and ends with it.
 
 use std::sync::Arc;
 
+use futures::future::{select_all, try_join_all};
 use redis::aio::{AsyncPushSender, MultiplexedConnection, SendError};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::ping::{clock, ping};
+use super::request_link::Connected;
 use super::settings::StoreSettings;
 use super::status::{LinkHealth, StoreMetrics, TrackingMode};
 use super::watches::Watches;
 use crate::drain::Drain;
-use earshot_redis_link::{Backoff, Dialer, FailoverWatch, LinkError, server_message};
+use earshot_redis_link::{Backoff, ConnectConfig, Dialer, FailoverWatch, LinkError, server_message};
 
 /// The task of the link.
 pub(super) struct TrackingLink {
@@ -23,8 +25,8 @@ pub(super) struct TrackingLink {
     pub(super) watches: Arc<Watches>,
     pub(super) health: Arc<LinkHealth>,
     pub(super) metrics: Arc<StoreMetrics>,
-    /// The number of the current connection for reads.
-    pub(super) connections: watch::Receiver<Option<u64>>,
+    /// The servers of the link for reads.
+    pub(super) connected: watch::Receiver<Option<Connected>>,
 }
 
 impl TrackingLink {
@@ -42,19 +44,21 @@ impl TrackingLink {
             self.sweep("no prefix of keys is configured".to_owned());
             return;
         }
-        let dialer = Dialer::new(&self.settings.connection, "tracking");
         let mut backoff = Backoff::new(&self.settings.connection);
         loop {
             // An error means that the other link has ended, and the gateway stops.
-            let Ok(number) = self.connections.wait_for(Option::is_some).await.map(|number| *number) else {
+            let Ok(connected) = self.connected.wait_for(Option::is_some).await.map(|found| found.clone())
+            else {
                 return;
             };
+            let Some(Connected { number, targets }) = connected else { continue };
             let closed = Arc::new(Notify::new());
-            let failure = match self.connect(&dialer, Arc::clone(&closed)).await {
-                Ok((connection, watch)) => {
+            let attempts = targets.iter().map(|target| self.connect(target, Arc::clone(&closed)));
+            let failure = match Box::pin(try_join_all(attempts)).await {
+                Ok(connections) => {
                     let since = Instant::now();
                     self.on_up();
-                    let failure = self.serve(connection, watch, &closed, number).await;
+                    let failure = Box::pin(self.serve(connections, &closed, number)).await;
                     self.on_down(&failure);
                     if since.elapsed() > self.settings.connection.retry_max {
                         backoff.reset();
@@ -66,16 +70,17 @@ impl TrackingLink {
                     failure
                 }
             };
-            dialer.wait_before_retry(backoff.next(&failure)).await;
+            tokio::time::sleep(backoff.next(&failure)).await;
         }
     }
 
     async fn connect(
         &self,
-        dialer: &Dialer,
+        target: &ConnectConfig,
         closed: Arc<Notify>,
     ) -> Result<(MultiplexedConnection, FailoverWatch), LinkError> {
         let receiver = InvalidationReceiver { watches: Arc::clone(&self.watches), closed };
+        let dialer = Dialer::new(target, "tracking");
         let (mut connection, watch) = dialer.dial_watched(receiver).await?;
         let mut command = redis::cmd("CLIENT");
         command.arg("TRACKING").arg("ON").arg("BCAST");
@@ -90,26 +95,31 @@ impl TrackingLink {
         }
     }
 
-    /// Waits until the connection fails, or the other link has another connection than `number`.
+    /// Waits until a connection fails, or the other link has another connection than `number`.
     async fn serve(
         &mut self,
-        connection: MultiplexedConnection,
-        mut watch: FailoverWatch,
+        connections: Vec<(MultiplexedConnection, FailoverWatch)>,
         closed: &Notify,
-        number: Option<u64>,
+        number: u64,
     ) -> LinkError {
+        let (connections, watches): (Vec<_>, Vec<_>) = connections.into_iter().unzip();
+        let mut watch = select_all(watches);
         let mut pings = clock(self.settings.ping_interval);
+        let limit = self.settings.ping_timeout;
         loop {
             let checked = tokio::select! {
                 biased;
                 () = closed.notified() => {
                     Err(LinkError::Unreachable("the tracking connection was closed".to_owned()))
                 }
-                () = ended(&mut self.connections, number) => {
+                () = ended(&mut self.connected, number) => {
                     Err(LinkError::Unreachable("the connection for reads was closed".to_owned()))
                 }
-                moved = &mut watch => Err(moved),
-                _ = pings.tick() => ping(connection.clone(), self.settings.ping_timeout).await,
+                (moved, _, _) = &mut watch => Err(moved),
+                _ = pings.tick() => {
+                    let pings = connections.iter().map(|connection| ping(connection.clone(), limit));
+                    try_join_all(pings).await.map(|_| ())
+                }
             };
             if let Err(failure) = checked {
                 return failure;
@@ -147,8 +157,9 @@ impl TrackingLink {
 }
 
 /// Resolves when the connection for reads is another one.
-async fn ended(connections: &mut watch::Receiver<Option<u64>>, number: Option<u64>) {
-    let _ = connections.wait_for(|current| *current != number).await;
+async fn ended(connected: &mut watch::Receiver<Option<Connected>>, number: u64) {
+    let is_other = |connected: &Option<Connected>| connected.as_ref().is_none_or(|now| now.number != number);
+    let _ = connected.wait_for(is_other).await;
 }
 
 /// Passes invalidations to the watched keys.

@@ -16,6 +16,11 @@ use tokio::time::{Instant, sleep};
 /// Longest wait before a test fails. Generous, because the machine may be busy.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A port without a listener.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Polls until `probe` returns `Some`. Panics after [`WAIT_TIMEOUT`].
 pub(crate) async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WAIT_TIMEOUT;
@@ -33,7 +38,7 @@ pub(crate) struct Redis {
     port: u16,
     process: Child,
     directory: TempDir,
-    arguments: &'static [&'static str],
+    arguments: Vec<String>,
 }
 
 impl Redis {
@@ -42,10 +47,10 @@ impl Redis {
     }
 
     /// Starts a server with additional arguments.
-    pub(crate) async fn start_with(arguments: &'static [&'static str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let directory = tempfile::tempdir().unwrap();
-        let redis = Self { port, process: spawn(port, &directory, arguments), directory, arguments };
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
+        let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        let redis = Self { port, process: spawn(port, &directory, &arguments), directory, arguments };
         redis.wait_until_ready().await;
         redis
     }
@@ -57,7 +62,7 @@ impl Redis {
     /// Kills the server, and starts an empty one on the same port.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        self.process = spawn(self.port, &self.directory, self.arguments);
+        self.process = spawn(self.port, &self.directory, &self.arguments);
         self.wait_until_ready().await;
     }
 
@@ -97,7 +102,7 @@ impl Redis {
         .await;
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -109,7 +114,7 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(port: u16, directory: &TempDir, arguments: &[&str]) -> Child {
+fn spawn(port: u16, directory: &TempDir, arguments: &[String]) -> Child {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
     command.arg(port.to_string()).args(arguments).current_dir(directory.path());

@@ -9,6 +9,7 @@
     reason = "a test may panic, read the clock and start processes of its own"
 )]
 
+mod cluster;
 mod commands;
 mod faults;
 mod harness;
