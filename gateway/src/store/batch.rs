@@ -74,24 +74,27 @@ impl Batch {
             role = replies.pop().as_ref().map_or(ServerRole::Unknown, parse_role);
             health.lock().role = role;
         }
-        let mut server_error = None;
+        let mut failures = Failures::default();
         let mut replies = replies.into_iter();
         for queued in self.requests {
             let answer = match (&queued.request, queued.request.watch()) {
                 (StoreRequest::Read { kind, .. }, Some(id)) => {
-                    let read = note(next_watched_read(*kind, &mut replies), &mut server_error);
+                    let read = note(next_watched_read(*kind, &mut replies), &mut failures);
                     watches.on_caller_read(id, read.as_ref(), role);
                     read.map(|read| StoreReply::Value(read.value))
                 }
-                (request, _) => note(request.parse(replies.next().unwrap_or_default()), &mut server_error),
+                (request, _) => note(request.parse(replies.next().unwrap_or_default()), &mut failures),
             };
             queued.answer(answer);
         }
         for reread in self.rereads {
-            let read = note(next_watched_read(reread.kind, &mut replies), &mut server_error);
+            let read = note(next_watched_read(reread.kind, &mut replies), &mut failures);
             watches.on_read(&reread, read.as_ref(), role);
         }
-        server_error.map_or(Ok(()), Err)
+        if let Some(rejection) = failures.rejection {
+            health.lock().last_error = rejection;
+        }
+        failures.server.map_or(Ok(()), Err)
     }
 
     /// Answers with an error.
@@ -114,15 +117,24 @@ fn next_watched_read(kind: KeyType, replies: &mut impl Iterator<Item = Value>) -
     parse_watched_read(kind, value, &ttl)
 }
 
-/// Keeps the error of a server that answers no command: the connection is then closed, and the next one waits.
-fn note<T>(parsed: Parsed<T>, server_error: &mut Option<LinkError>) -> Result<T, StoreError> {
+/// What went wrong in a batch.
+#[derive(Debug, Default)]
+struct Failures {
+    /// The server answers no command: the connection is then closed, and the next one waits.
+    server: Option<LinkError>,
+    /// A command was rejected, for example by the ACL.
+    rejection: Option<String>,
+}
+
+fn note<T>(parsed: Parsed<T>, failures: &mut Failures) -> Result<T, StoreError> {
     parsed.map_err(|(error, scope)| {
-        if scope == ErrorScope::Server {
-            *server_error = Some(match &error {
-                StoreError::Rejected(text) => LinkError::Rejected(text.clone()),
-                StoreError::Unavailable(text) => LinkError::Unreachable(text.clone()),
-                StoreError::Busy | StoreError::WrongType => LinkError::Unreachable(error.to_string()),
-            });
+        match (&error, scope) {
+            (StoreError::Rejected(text), ErrorScope::Server) => {
+                failures.server = Some(LinkError::Rejected(text.clone()));
+            }
+            (_, ErrorScope::Server) => failures.server = Some(LinkError::Unreachable(error.to_string())),
+            (StoreError::Rejected(text), ErrorScope::Command) => failures.rejection = Some(text.clone()),
+            (_, ErrorScope::Command) => {}
         }
         error
     })

@@ -42,7 +42,7 @@ pub struct StoreStatus {
     pub watched_keys: usize,
     /// Missing keys that are reported later, because they were found after a link failure.
     pub pending_endings: usize,
-    /// The last failure of a link or of a read; empty without one.
+    /// The last failure of the link for reads, or the last rejected command; empty without one.
     pub last_error: String,
 }
 

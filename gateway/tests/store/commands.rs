@@ -93,3 +93,19 @@ async fn a_missing_password_is_reported() {
     assert!(status.last_error.contains("NOAUTH") && !status.connected, "{status:?}");
     assert!(matches!(status.tracking, TrackingMode::Sweep { .. }));
 }
+
+#[tokio::test]
+async fn a_rejected_command_is_reported() {
+    let redis = Redis::start().await;
+    let _: () = redis.run(&["ACL", "SETUSER", "web", "on", ">secret", "~sess:*", "+@all"]).await;
+    let store = Store::start(&redis, |settings| {
+        settings.connection.url = format!("redis://web:secret@127.0.0.1:{}", redis.port());
+    });
+    let read = store.store.read(b"other", KeyType::String).await;
+    assert!(matches!(&read, Err(StoreError::Rejected(text)) if text.contains("NOPERM")), "{read:?}");
+    let status = store.store.status();
+    assert!(status.last_error.contains("NOPERM") && status.connected, "{status:?}");
+    let _guard = store.store.watch(b"other", KeyType::String);
+    store.wait_until_rereads(1).await;
+    assert!(store.changes.all().is_empty(), "a key that cannot be read is not missing");
+}
