@@ -20,7 +20,7 @@ use crate::drain::Drain;
 use earshot_redis_link::{Backoff, ConnectConfig, FailoverWatch, LinkError};
 
 /// Watched keys in one batch.
-const REREADS_MAX: usize = 256;
+const REREADS_MAX: usize = 128;
 
 /// The servers that the link is connected to.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use earshot::store::{KeyType, StoreError, StoreSettings};
+use earshot::store::{KeyType, KeyValue, StoreError, StoreSettings};
 use earshot_redis_link::NodeAddress;
 use earshot_redis_link::slot::slot;
 
@@ -66,7 +66,7 @@ impl Cluster {
         })
     }
 
-    /// Moves a slot with its only key to another node.
+    /// Moves a slot to another node, with the given key if that exists.
     async fn move_slot(&self, key: &str, from: usize, to: usize) {
         let slot = slot(key).to_string();
         let source: String = self.0[from].run(&["CLUSTER", "MYID"]).await;
@@ -121,6 +121,19 @@ async fn a_key_that_moves_to_another_node_stays_watched() {
     assert!(store.changes.all().is_empty(), "the move is no change: {:?}", store.changes.all());
     let _: u64 = cluster.0[2].run(&["DEL", key]).await;
     store.changes.wait_for(key, None).await;
+}
+
+#[tokio::test]
+async fn a_missing_key_whose_slot_moves_stays_watched() {
+    let cluster = Cluster::start().await;
+    let store = cluster.store(|_| ());
+    store.wait_until_tracking().await;
+    let key = &Cluster::keys()[0];
+    let (value, _guard) = store.store.read_and_watch(key.as_bytes(), KeyType::Exists).await.unwrap();
+    assert_eq!(value, None);
+    cluster.move_slot(key, 0, 2).await;
+    let _: () = cluster.0[2].run(&["SET", key, "1"]).await;
+    store.changes.wait_for(key, Some(KeyValue::Present)).await;
 }
 
 #[tokio::test]

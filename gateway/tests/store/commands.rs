@@ -69,16 +69,23 @@ async fn only_one_of_several_takers_gets_a_value() {
 }
 
 #[tokio::test]
-async fn requests_beyond_the_limit_are_refused() {
+async fn requests_beyond_the_limits_are_refused() {
     let redis = Redis::start().await;
-    let store = Store::start(&redis, |settings| settings.queue_items = 1).store;
-    store.read(b"a", KeyType::String).await.unwrap();
-    redis.signal("STOP");
-    let both = futures::future::join(store.read(b"a", KeyType::String), store.read(b"a", KeyType::String));
-    let (first, second) = both.await;
-    assert!(matches!(first, Err(StoreError::Unavailable(_))), "{first:?}");
-    assert_eq!(second, Err(StoreError::Busy));
-    redis.signal("CONT");
+    for (items, size) in [(1, 1_000_000), (1000, 200)] {
+        let store = Store::start(&redis, |settings| {
+            settings.queue_items = items;
+            settings.queue_bytes = size;
+            settings.connection.command_timeout = Duration::from_secs(1);
+        });
+        let read = || store.store.read(b"a", KeyType::String);
+        read().await.unwrap();
+        redis.signal("STOP");
+        let (first, second) = futures::future::join(read(), read()).await;
+        assert!(matches!(first, Err(StoreError::Unavailable(_))), "{first:?}");
+        assert_eq!(second, Err(StoreError::Busy), "{items} requests, {size} bytes");
+        redis.signal("CONT");
+        until("there is room again", async || read().await.ok()).await;
+    }
 }
 
 #[tokio::test]

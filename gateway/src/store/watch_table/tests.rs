@@ -174,6 +174,19 @@ fn a_change_during_a_read_is_read_again() {
 }
 
 #[test]
+fn a_full_reread_includes_keys_that_are_being_read() {
+    let mut simulation = Simulation::with_keys(1);
+    simulation.lose_tracking();
+    simulation.start_reads(8);
+    simulation.delete("sess:0");
+    simulation.track();
+    simulation.start_reads(8);
+    simulation.finish_reads();
+    simulation.run(STEP);
+    assert_eq!(simulation.endings.len(), 1);
+}
+
+#[test]
 fn a_late_result_does_not_reach_another_key() {
     let mut simulation = Simulation::with_keys(1);
     simulation.delete("sess:0");
