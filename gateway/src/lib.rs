@@ -10,7 +10,7 @@
 //! - [`ingress`]: listeners, request heads, the WebSocket handshake, the routing of each connection.
 //! - [`shard`]: the data plane: connections, subscriptions, writes.
 //! - [`node`]: channels: assigns offsets, dispatches publications, keeps idle channels.
-//! - [`broker`]: memory and Redis.
+//! - [`broker`]: memory and Redis. [`store`]: keys in Redis, read and watched.
 //! - [`metrics`], [`drain`], [`random`]: counters; graceful shutdown; random numbers.
 //! - [`auth`]: authenticates clients and decides their permissions.
 //! - [`admission`]: permits for connections. [`redact`]: removes credentials from texts.
@@ -29,3 +29,4 @@ pub mod node;
 pub mod random;
 pub mod redact;
 pub mod shard;
+pub mod store;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use redis::ProtocolVersion;
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
 
 use super::ConnectConfig;
@@ -49,6 +50,16 @@ impl Dialer {
             last_view: Mutex::default(),
             is_replica: Arc::default(),
         }
+    }
+
+    /// Uses RESP2, which servers before Redis 6 and some proxies require. The connections have no pushes: the end of one
+    /// is found by the next command.
+    #[must_use]
+    pub fn with_resp2(mut self) -> Self {
+        if let Ok(server) = &mut self.server {
+            server.protocol = ProtocolVersion::RESP2;
+        }
+        self
     }
 
     /// Connects once. Pushes of the connection, including its end, go to `pushes`, which must not block.

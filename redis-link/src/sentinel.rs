@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use redis::aio::{MultiplexedConnection, SendError};
-use redis::{ErrorKind, PushInfo, PushKind, RedisError};
+use redis::{ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -75,6 +75,7 @@ impl Sentinels {
             tls: super::TlsConfig { server_name: None, ..config.tls.clone() },
             client_name: format!("earshot:{}:{purpose}", config.name),
             command_timeout: config.command_timeout.min(QUERY_TIMEOUT),
+            protocol: ProtocolVersion::RESP3,
         };
         Self {
             servers: sentinel.addresses.iter().map(server).collect(),

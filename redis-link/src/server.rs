@@ -34,6 +34,7 @@ pub(super) struct Server {
     /// The name in CLIENT LIST.
     pub(super) client_name: String,
     pub(super) command_timeout: Duration,
+    pub(super) protocol: ProtocolVersion,
 }
 
 /// The credentials of one attempt.
@@ -56,6 +57,7 @@ impl Server {
             tls: config.tls.clone(),
             client_name: format!("earshot:{}:{purpose}", config.name),
             command_timeout: config.command_timeout,
+            protocol: ProtocolVersion::RESP3,
         })
     }
 
@@ -66,7 +68,7 @@ impl Server {
     }
 
     /// Connects once. Returns the connection and, over TCP, the address of the peer. Pushes of the connection, including
-    /// its end, go to `pushes`, which must not block.
+    /// its end, go to `pushes`, which must not block. With RESP2 there are no pushes.
     pub(super) async fn connect(
         &self,
         pushes: impl AsyncPushSender,
@@ -115,9 +117,8 @@ impl Server {
         credentials: &Credentials,
         pushes: impl AsyncPushSender,
     ) -> Result<MultiplexedConnection, LinkError> {
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(self.command_timeout))
-            .set_push_sender(pushes);
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.command_timeout));
+        let config = if self.protocol.supports_resp3() { config.set_push_sender(pushes) } else { config };
         let info = self.connection_info(credentials);
         let early_reply = EarlyReply::default();
         let stream = Tap::new(stream, early_reply.clone());
@@ -167,7 +168,7 @@ impl Server {
 
     fn connection_info(&self, credentials: &Credentials) -> RedisConnectionInfo {
         let mut info = RedisConnectionInfo::default()
-            .set_protocol(ProtocolVersion::RESP3)
+            .set_protocol(self.protocol)
             .set_lib_name("earshot", env!("CARGO_PKG_VERSION"))
             .set_db(self.address.database.unwrap_or(0).into());
         if let Some(username) = self.username.as_ref().or(self.address.username.as_ref()) {

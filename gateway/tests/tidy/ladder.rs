@@ -5,7 +5,7 @@ use std::fs;
 use crate::source::{root, sources};
 
 /// Modules of the gateway with their ranks. Modules of one rank do not import each other.
-const LADDER: [(&str, u8); 14] = [
+const LADDER: [(&str, u8); 15] = [
     ("cli", 9),
     ("gateway", 8),
     ("config", 7),
@@ -14,6 +14,7 @@ const LADDER: [(&str, u8); 14] = [
     ("shard", 4),
     ("node", 3),
     ("broker", 2),
+    ("store", 2),
     ("auth", 1),
     ("metrics", 1),
     ("drain", 1),
@@ -24,7 +25,11 @@ const LADDER: [(&str, u8); 14] = [
 
 /// What only some files of the gateway may use: (text, path prefixes below `gateway/src`, reason).
 const FENCES: [(&str, &[&str], &str); 6] = [
-    ("redis::", &["broker/redis"], "only the Redis broker uses Redis, over a connection of `redis-link`"),
+    (
+        "redis::",
+        &["broker/redis", "store"],
+        "only the Redis broker and the key store use Redis, over a connection of `redis-link`",
+    ),
     ("tokio::spawn", &["drain.rs"], "`Drain` starts every task and waits for it"),
     ("thread::Builder", &["shard.rs"], "the gateway starts no threads except shards"),
     ("Command::new(", &["broker/redis/tests.rs"], "the gateway starts no processes"),

@@ -1,0 +1,203 @@
+//! Reads, writes and watches keys of one Redis deployment: sessions of applications, and keys of the gateway.
+//!
+//! Owns the connections, the batches of commands, and the knowledge of which watched keys have changed. Must never know
+//! what a key means, or which clients depend on it. A key counts as missing only on a primary.
+//!
+//! - `key`, `error`, `settings`, `status`: the types that callers see
+//! - `request`, `queue`: commands of callers, bounded; `batch`: one pipeline
+//! - `request_link`: executes batches; `servers`: one server, or the primaries of a cluster
+//! - `watch_table`: which watched keys are read again, and when; `watches`: the table, shared
+//! - `tracking_link`: the connection on which Redis reports changed keys; `prefixes`: which keys it reports
+//! - `ping`: whether a server replies
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+mod batch;
+mod error;
+mod key;
+mod ping;
+mod prefixes;
+mod queue;
+mod request;
+mod request_link;
+mod servers;
+mod settings;
+mod status;
+mod tracking_link;
+mod watch_table;
+mod watches;
+
+pub use error::StoreError;
+pub use key::{KeyEvents, KeyType, KeyValue};
+pub use settings::StoreSettings;
+pub use status::{ServerRole, StoreMetrics, StoreStatus, TrackingMode};
+pub use watches::WatchGuard;
+
+use crate::drain::Drain;
+use queue::{RequestSender, request_queue};
+use request::{StoreReply, StoreRequest};
+use request_link::RequestLink;
+use status::LinkHealth;
+use tracking_link::TrackingLink;
+use watch_table::FirstRead;
+use watches::Watches;
+
+/// The keys of one Redis deployment.
+#[derive(Debug)]
+pub struct KeyStore {
+    requests: RequestSender,
+    watches: Arc<Watches>,
+    health: Arc<LinkHealth>,
+    metrics: Arc<StoreMetrics>,
+}
+
+impl KeyStore {
+    /// Starts the links, which connect and reconnect until the gateway stops. Changes of watched keys go to `events`.
+    pub fn start(settings: StoreSettings, drain: &Drain, events: Arc<dyn KeyEvents>) -> Arc<Self> {
+        let settings = Arc::new(settings);
+        let metrics = Arc::<StoreMetrics>::default();
+        let health = Arc::new(LinkHealth::new());
+        let watches = Arc::new(Watches::new(&settings, events, Arc::clone(&metrics)));
+        let (requests, queue) = request_queue(&settings);
+        let (connected, servers) = watch::channel(None);
+        let request_link = RequestLink {
+            settings: Arc::clone(&settings),
+            queue,
+            watches: Arc::clone(&watches),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            connected,
+        };
+        let tracking_link = TrackingLink {
+            settings,
+            watches: Arc::clone(&watches),
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            connected: servers,
+        };
+        drain.spawn(request_link.run(drain.clone()));
+        drain.spawn(tracking_link.run(drain.clone()));
+        Arc::new(Self { requests, watches, health, metrics })
+    }
+
+    /// Reads a key, in one pipeline with the requests that arrive meanwhile. `None`: it does not exist.
+    ///
+    /// # Errors
+    /// Redis is unavailable or rejects the command, the key has another type, or too many requests wait.
+    pub async fn read(&self, key: &[u8], kind: KeyType) -> Result<Option<KeyValue>, StoreError> {
+        let request = StoreRequest::Read { key: Bytes::copy_from_slice(key), kind, watch: None };
+        self.call_for_value(request).await
+    }
+
+    /// Reads a key as [`KeyStore::read`], and watches it from this moment: every later change is reported. The value
+    /// itself is not reported. A key that does not exist is watched, too.
+    ///
+    /// # Errors
+    /// See [`KeyStore::read`].
+    pub async fn read_and_watch(
+        &self,
+        key: &[u8],
+        kind: KeyType,
+    ) -> Result<(Option<KeyValue>, WatchGuard), StoreError> {
+        // Before the read, so that no change is missed.
+        let guard = self.watches.watch(key, kind, FirstRead::ByCaller);
+        let key = Bytes::copy_from_slice(key);
+        let request = StoreRequest::Read { key, kind, watch: Some(guard.id()) };
+        Ok((self.call_for_value(request).await?, guard))
+    }
+
+    /// Watches a key. Its present value is read and reported as a change, and then every later change. Several watchers
+    /// of a key share one entry and one type.
+    pub fn watch(&self, key: &[u8], kind: KeyType) -> WatchGuard {
+        self.watches.watch(key, kind, FirstRead::ByTable)
+    }
+
+    /// Stores a string that expires after `ttl`.
+    ///
+    /// # Errors
+    /// See [`KeyStore::read`]. After `Unavailable`, it may have been stored.
+    pub async fn set(&self, key: &[u8], value: &[u8], ttl: Duration) -> Result<(), StoreError> {
+        let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        self.call_for_change(StoreRequest::Set { key, value, ttl }).await.map(|_| ())
+    }
+
+    /// Deletes a key. Returns whether it existed.
+    ///
+    /// # Errors
+    /// See [`KeyStore::read`]. After `Unavailable`, it may have been deleted.
+    pub async fn delete(&self, key: &[u8]) -> Result<bool, StoreError> {
+        self.call_for_change(StoreRequest::Delete { key: Bytes::copy_from_slice(key) }).await
+    }
+
+    /// Extends the TTL of a key to `ttl`; never shortens it, and never gives one to a key without. Returns whether it
+    /// was extended. Requires Redis 7.
+    ///
+    /// # Errors
+    /// See [`KeyStore::read`]. After `Unavailable`, it may have been extended.
+    pub async fn touch(&self, key: &[u8], ttl: Duration) -> Result<bool, StoreError> {
+        self.call_for_change(StoreRequest::Touch { key: Bytes::copy_from_slice(key), ttl }).await
+    }
+
+    /// Gets and deletes a string, in one step: of several callers on any node, one gets the value.
+    ///
+    /// # Errors
+    /// See [`KeyStore::read`]. After `Unavailable`, it may have been deleted.
+    pub async fn take(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.call_for_value(StoreRequest::Take { key: Bytes::copy_from_slice(key) }).await?;
+        Ok(value.and_then(|value| match value {
+            KeyValue::Bytes(bytes) => Some(bytes),
+            KeyValue::Hash(_) | KeyValue::Present => None,
+        }))
+    }
+
+    /// The present status.
+    pub fn status(&self) -> StoreStatus {
+        let (watched_keys, pending_endings) = self.watches.counts();
+        let health = self.health.lock();
+        StoreStatus {
+            connected: health.connected,
+            role: health.role,
+            tracking: health.tracking.clone(),
+            watched_keys,
+            pending_endings,
+            last_error: health.last_error.clone(),
+        }
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+
+    async fn call_for_value(&self, request: StoreRequest) -> Result<Option<KeyValue>, StoreError> {
+        match self.call(request).await? {
+            StoreReply::Value(value) => Ok(value),
+            StoreReply::Changed(_) => Ok(None),
+        }
+    }
+
+    async fn call_for_change(&self, request: StoreRequest) -> Result<bool, StoreError> {
+        match self.call(request).await? {
+            StoreReply::Changed(is_changed) => Ok(is_changed),
+            StoreReply::Value(_) => Ok(false),
+        }
+    }
+
+    async fn call(&self, request: StoreRequest) -> Result<StoreReply, StoreError> {
+        let (calls, errors) = if request.is_read() {
+            (&self.metrics.reads, &self.metrics.read_errors)
+        } else {
+            (&self.metrics.writes, &self.metrics.write_errors)
+        };
+        calls.add(1);
+        let reply = self.requests.call(request).await;
+        if reply.is_err() {
+            errors.add(1);
+        }
+        reply
+    }
+}

@@ -1,0 +1,44 @@
+//! A read of all keys, in slices.
+//!
+//! Owns the position and the pace. Pure. Must never skip a key that is in the table from start to end.
+
+use std::time::Duration;
+
+/// The position of a full reread. It goes around the table, so that a restart does not favour some keys.
+#[derive(Debug, Default)]
+pub(super) struct FullReread {
+    /// The next index.
+    cursor: usize,
+    /// Indexes that are still to be examined.
+    remaining: usize,
+    /// When the next slice is allowed.
+    next: Duration,
+}
+
+impl FullReread {
+    /// Starts, or starts again. `capacity` is an upper bound of the indexes in use.
+    pub(super) fn start(&mut self, capacity: usize, now: Duration) {
+        self.remaining = capacity;
+        self.next = now;
+    }
+
+    /// When the next slice is allowed; `None` when all keys were read.
+    pub(super) fn wake(&self) -> Option<Duration> {
+        (self.remaining > 0).then_some(self.next)
+    }
+
+    /// Takes the next index.
+    pub(super) fn take(&mut self, capacity: usize) -> Option<u32> {
+        self.remaining = self.remaining.checked_sub(1)?;
+        // The table may have grown or shrunk.
+        let index = self.cursor % capacity.max(1);
+        self.cursor = index + 1;
+        u32::try_from(index).ok()
+    }
+
+    /// A slice of `count` keys was taken.
+    pub(super) fn pause(&mut self, now: Duration, count: usize, keys_per_second: u32) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.next = now + Duration::from_secs(1) * count / keys_per_second.max(1);
+    }
+}
