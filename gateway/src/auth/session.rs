@@ -17,15 +17,21 @@ mod error;
 mod fixtures;
 mod hash;
 mod id;
+mod java;
+#[cfg(test)]
+mod java_fixtures;
 mod json;
 mod key;
 mod kind;
+mod laravel;
 mod login;
 mod msgpack;
+mod php;
 mod pickle;
 mod pointer;
 mod secrets;
 mod signed;
+mod spring;
 mod value;
 
 use std::borrow::Cow;
@@ -113,7 +119,8 @@ pub struct SessionFormat {
     cookies: Vec<String>,
     key: KeyTemplate,
     user_key: Option<KeyTemplate>,
-    user: Option<Pointer>,
+    /// The first of these that resolves is the user.
+    users: Vec<Pointer>,
     fields: Vec<(String, Pointer)>,
     is_hash: bool,
 }
@@ -145,14 +152,17 @@ impl SessionFormat {
         }
         let template = |text: &str| KeyTemplate::parse(text, kind.is_signed());
         let key = template(&required(key, defaults.key, "key")?)?;
-        let user = if exists { None } else { Some(Pointer::parse(&required(user, defaults.user, "user")?)?) };
+        let users: Vec<&str> = user.as_deref().map_or(defaults.user.to_vec(), |user| vec![user]);
+        if users.is_empty() && !exists {
+            return Err(SessionFormatError::Missing { setting: "user", kind: kind.name() });
+        }
         let fields = fields.into_iter().map(|(name, pointer)| Ok((name, Pointer::parse(&pointer)?)));
         Ok(Self {
             kind,
             cookies: cookie_names(kind, cookie),
             key,
             user_key: user_key.as_deref().map(template).transpose()?,
-            user,
+            users: users.into_iter().map(Pointer::parse).collect::<Result<_, _>>()?,
             fields: fields.collect::<Result<_, _>>()?,
             is_hash,
         })
@@ -172,7 +182,7 @@ impl SessionFormat {
         cookies: impl Iterator<Item = &'c [u8]>,
         secrets: &Secrets,
     ) -> Option<SessionId> {
-        cookie::values(cookies, &self.cookies).find_map(|value| {
+        cookie::values(cookies, &self.cookies).find_map(|(name, value)| {
             let value = cookie::decode(value)?;
             match self.kind {
                 SessionKind::Express => signed::express(&value, secrets),
@@ -180,7 +190,8 @@ impl SessionFormat {
                 SessionKind::BetterAuth => signed::better_auth(&value, secrets),
                 SessionKind::Django => SessionId::django(&value),
                 SessionKind::Plain | SessionKind::Exists => SessionId::open(&value),
-                SessionKind::Laravel | SessionKind::Spring => None,
+                SessionKind::Laravel => laravel::session_id(name, &value, secrets),
+                SessionKind::Spring => spring::session_id(&value),
             }
         })
     }
@@ -232,38 +243,46 @@ impl SessionFormat {
         }
     }
 
-    fn parse_string(&self, bytes: &[u8], _secrets: &Secrets) -> Result<Option<SessionLogin>, SessionError> {
+    fn parse_string(&self, bytes: &[u8], secrets: &Secrets) -> Result<Option<SessionLogin>, SessionError> {
         if bytes.len() > SESSION_BYTES_MAX {
             return Err(SessionError::TooLarge(SESSION_BYTES_MAX));
         }
         let bytes = match self.kind {
             SessionKind::Django => django::decompress(bytes)?,
+            SessionKind::Laravel => laravel::session(bytes, secrets)?,
             _ => Cow::Borrowed(bytes),
         };
         let document = match self.kind {
             SessionKind::Django => Document::parse(&bytes, Serialization::detect(&bytes)?)?,
+            SessionKind::Laravel if !bytes.starts_with(b"{") => Document::Decoded(php::decode(&bytes)?),
             SessionKind::Plain => Document::parse(&bytes, Serialization::detect_plain(&bytes))?,
             _ => Document::parse(&bytes, Serialization::Json)?,
         };
-        self.login(|pointer| document.resolve(pointer))
+        self.login(|pointer| Ok(document.resolve(pointer)))
     }
 
     fn parse_hash(&self, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<Option<SessionLogin>, SessionError> {
         let hash = Hash::new(fields)?;
-        self.login(|pointer| hash.resolve(pointer))
+        match self.kind {
+            SessionKind::Spring if spring::is_deleted(&hash)? => Ok(None),
+            SessionKind::Spring => self.login(|pointer| spring::resolve(&hash, pointer)),
+            _ => self.login(|pointer| hash.resolve(pointer)),
+        }
     }
 
     fn login(
         &self,
-        resolve: impl Fn(&Pointer) -> Option<Resolved>,
+        resolve: impl Fn(&Pointer) -> Result<Option<Resolved>, SessionError>,
     ) -> Result<Option<SessionLogin>, SessionError> {
-        let Some(user) = self.user.as_ref().and_then(&resolve) else { return Ok(None) };
-        let Some(user) = login::user(user)? else { return Ok(None) };
-        let fields = self
-            .fields
-            .iter()
-            .filter_map(|(name, pointer)| Some((name.clone(), login::field(resolve(pointer)?)?)));
-        Ok(Some(SessionLogin { user, fields: fields.collect() }))
+        for pointer in &self.users {
+            let Some(user) = resolve(pointer)?.map(login::user).transpose()?.flatten() else { continue };
+            // A field that is unreadable is absent.
+            let field = |pointer| login::field(resolve(pointer).ok()??);
+            let fields =
+                self.fields.iter().filter_map(|(name, pointer)| Some((name.clone(), field(pointer)?)));
+            return Ok(Some(SessionLogin { user, fields: fields.collect() }));
+        }
+        Ok(None)
     }
 }
 

@@ -9,21 +9,22 @@ const COOKIES_MAX: usize = 8;
 /// The most bytes of a cookie value. Browsers store at most 4096 bytes of name and value.
 const VALUE_BYTES_MAX: usize = 4096;
 
-/// The values of the cookies that have one of the names, in the order of the request.
+/// The cookies that have one of the names: name and value, in the order of the request.
 ///
 /// `headers` are the values of the `Cookie` header fields, of which HTTP/2 sends several. Quotes around a value are
 /// removed.
-pub(super) fn values<'c>(
+pub(super) fn values<'c, 'n>(
     headers: impl Iterator<Item = &'c [u8]>,
-    names: &[String],
-) -> impl Iterator<Item = &'c [u8]> {
+    names: &'n [String],
+) -> impl Iterator<Item = (&'n str, &'c [u8])> {
     let pairs = headers.flat_map(|header| header.split(|byte| *byte == b';'));
     let values = pairs.filter_map(|pair| {
         let at = pair.iter().position(|byte| *byte == b'=')?;
         let name = pair[..at].trim_ascii();
-        names.iter().any(|wanted| wanted.as_bytes() == name).then(|| unquoted(pair[at + 1..].trim_ascii()))
+        let name = names.iter().find(|wanted| wanted.as_bytes() == name)?;
+        Some((name.as_str(), unquoted(pair[at + 1..].trim_ascii())))
     });
-    values.take(COOKIES_MAX).filter(|value| value.len() <= VALUE_BYTES_MAX)
+    values.take(COOKIES_MAX).filter(|(_, value)| value.len() <= VALUE_BYTES_MAX)
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
@@ -49,7 +50,8 @@ mod tests {
     fn finds_all_cookies_of_a_name() {
         let headers =
             [&b"a=1; sid=x;sid = \"y\" ; Sid=no; sidx=no; sid"[..], b"sid=z=; ;=; sid=", b"\xff=\xff"];
-        let found: Vec<_> = values(headers.into_iter(), &["sid".to_owned()]).collect();
+        let found: Vec<_> =
+            values(headers.into_iter(), &["sid".to_owned()]).map(|(_, value)| value).collect();
         assert_eq!(found, [&b"x"[..], b"y", b"z=", b""]);
     }
 

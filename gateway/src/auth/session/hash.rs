@@ -34,12 +34,16 @@ impl<'v> Hash<'v> {
     }
 
     /// The value that a pointer names; `None` if there is none. A pointer of one token names the text of a field.
-    pub(super) fn resolve(&self, pointer: &Pointer) -> Option<Resolved> {
-        let (name, rest) = pointer.tokens().split_first()?;
-        let value = self.field("", name)?;
+    ///
+    /// # Errors
+    /// The field is unreadable.
+    pub(super) fn resolve(&self, pointer: &Pointer) -> Result<Option<Resolved>, SessionError> {
+        let Some((name, rest)) = pointer.tokens().split_first() else { return Ok(None) };
+        let Some(value) = self.field("", name) else { return Ok(None) };
         if rest.is_empty() {
-            return str::from_utf8(value).ok().map(Resolved::text);
+            let text = str::from_utf8(value).map_err(|_| SessionError::Malformed("UTF-8"))?;
+            return Ok(Some(Resolved::text(text)));
         }
-        Json::parse(value).ok()?.resolve_tokens(rest)
+        Ok(Json::parse(value)?.resolve_tokens(rest))
     }
 }

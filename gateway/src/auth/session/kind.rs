@@ -26,7 +26,8 @@ pub enum SessionKind {
 pub(super) struct Defaults {
     pub(super) cookie: Option<&'static str>,
     pub(super) key: Option<&'static str>,
-    pub(super) user: Option<&'static str>,
+    /// The first of these that resolves is the user.
+    pub(super) user: &'static [&'static str],
 }
 
 impl SessionKind {
@@ -62,28 +63,30 @@ impl SessionKind {
     }
 
     pub(super) fn defaults(self) -> Defaults {
-        let (cookie, key, user) = match self {
-            Self::Express => (Some("connect.sid"), Some("sess:{sid}"), Some("/passport/user")),
-            Self::Fastify => (Some("sessionId"), Some("sess:{sid}"), None),
-            Self::Plain => (Some("session"), Some("session:{sid}"), None),
+        let (cookie, key, user): (_, _, &[_]) = match self {
+            Self::Express => (Some("connect.sid"), Some("sess:{sid}"), &["/passport/user"]),
+            Self::Fastify => (Some("sessionId"), Some("sess:{sid}"), &[]),
+            Self::Plain => (Some("session"), Some("session:{sid}"), &[]),
             Self::Django => {
                 let key = ":1:django.contrib.sessions.cache{sid}";
-                (Some("sessionid"), Some(key), Some("/_auth_user_id"))
+                (Some("sessionid"), Some(key), &["/_auth_user_id"])
             }
-            Self::BetterAuth => {
-                (Some("better-auth.session_token"), Some("better-auth:{sid}"), Some("/user/id"))
-            }
+            Self::BetterAuth => (Some("better-auth.session_token"), Some("better-auth:{sid}"), &["/user/id"]),
             Self::Laravel => {
+                let key = "laravel-database-laravel-cache-{sid}";
                 // `login_web_` and the SHA-1 of Illuminate\Auth\SessionGuard.
-                let user = "/login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d";
-                (Some("laravel_session"), Some("laravel-database-laravel-cache-{sid}"), Some(user))
+                let user = &["/login_web_59ba36addc2b2f9401580f014c7f58ea4e30989d"];
+                (Some("laravel_session"), Some(key), user)
             }
             Self::Spring => {
-                let user = "/org.springframework.session.FindByIndexNameSessionRepository.\
-                            PRINCIPAL_NAME_INDEX_NAME";
-                (Some("SESSION"), Some("spring:session:sessions:{sid}"), Some(user))
+                let user = &[
+                    // What an application sets that does not use Spring Security.
+                    "/org.springframework.session.FindByIndexNameSessionRepository.PRINCIPAL_NAME_INDEX_NAME",
+                    "/SPRING_SECURITY_CONTEXT/authentication/principal/username",
+                ];
+                (Some("SESSION"), Some("spring:session:sessions:{sid}"), user)
             }
-            Self::Exists => (None, None, None),
+            Self::Exists => (None, None, &[]),
         };
         Defaults { cookie, key, user }
     }

@@ -135,9 +135,9 @@ impl<'v> Arena<'v> {
         self.items.get_mut(id.0 as usize)
     }
 
-    /// The value that a pointer names below `root`; `None` if there is none.
-    pub(super) fn resolve(&self, root: ItemId, pointer: &Pointer) -> Option<Resolved> {
-        let found = pointer.tokens().iter().try_fold(root, |at, token| self.child(at, token))?;
+    /// The value that the tokens of a pointer name below `root`; `None` if there is none.
+    fn resolve(&self, root: ItemId, tokens: &[String]) -> Option<Resolved> {
+        let found = tokens.iter().try_fold(root, |at, token| self.child(at, token))?;
         Some(match self.get(found) {
             Item::List(elements) => Resolved::list(elements.iter().map(|id| self.scalar(*id))),
             _ => self.scalar(found),
@@ -178,7 +178,12 @@ pub(super) struct Decoded<'v> {
 impl Decoded<'_> {
     /// The value that a pointer names; `None` if there is none.
     pub(super) fn resolve(&self, pointer: &Pointer) -> Option<Resolved> {
-        self.arena.resolve(self.root, pointer)
+        self.resolve_tokens(pointer.tokens())
+    }
+
+    /// Like [`Self::resolve`]. Without tokens, the whole value.
+    pub(super) fn resolve_tokens(&self, tokens: &[String]) -> Option<Resolved> {
+        self.arena.resolve(self.root, tokens)
     }
 }
 

@@ -1,3 +1,5 @@
+//! Tests of the reader of pickle.
+
 use proptest::prelude::*;
 
 use super::super::fixtures::{self, DJANGO_OBJECTS, DJANGO_PICKLE, DJANGO_REDIS_PICKLE, PICKLES};
