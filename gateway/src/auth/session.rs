@@ -7,11 +7,11 @@
 //! - [`Secrets`]: what verifies the signatures of cookies.
 //! - `cookie`, `signed`, `id`, `key`: from the `Cookie` header to the key.
 //! - `json`, `msgpack`, `pickle`, `php`, `java`: readers of data. They execute nothing, build no object, and are bounded
-//!   in size, depth and memory.
-//! - `django`, `laravel`, `spring`: what these frameworks write around the data.
+//!   in size, depth and memory. `serialization` detects the format.
+//! - `compression`, `laravel`, `spring`, `hash`: what is around the data.
 
+mod compression;
 mod cookie;
-mod django;
 mod error;
 #[cfg(test)]
 mod fixtures;
@@ -30,6 +30,7 @@ mod php;
 mod pickle;
 mod pointer;
 mod secrets;
+mod serialization;
 mod signed;
 mod spring;
 mod value;
@@ -37,12 +38,12 @@ mod value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use django::Serialization;
 use hash::Hash;
 use json::Json;
 use key::KeyTemplate;
 use pointer::Pointer;
-use value::{Decoded, Resolved, SESSION_BYTES_MAX};
+use serialization::Document;
+use value::{Resolved, SESSION_BYTES_MAX};
 
 pub use error::{SessionError, SessionFormatError};
 pub use id::SessionId;
@@ -216,7 +217,7 @@ impl SessionFormat {
         match self.kind {
             SessionKind::Exists => ReadKind::Exists,
             SessionKind::Spring => ReadKind::HashGetAll,
-            _ if self.is_hash => ReadKind::HashGetAll,
+            SessionKind::Plain if self.is_hash => ReadKind::HashGetAll,
             _ => ReadKind::Get,
         }
     }
@@ -248,15 +249,14 @@ impl SessionFormat {
             return Err(SessionError::TooLarge(SESSION_BYTES_MAX));
         }
         let bytes = match self.kind {
-            SessionKind::Django => django::decompress(bytes)?,
+            SessionKind::Django => compression::decompress(bytes)?,
             SessionKind::Laravel => laravel::session(bytes, secrets)?,
             _ => Cow::Borrowed(bytes),
         };
         let document = match self.kind {
-            SessionKind::Django => Document::parse(&bytes, Serialization::detect(&bytes)?)?,
+            SessionKind::Django | SessionKind::Plain => Document::detect(&bytes)?,
             SessionKind::Laravel if !bytes.starts_with(b"{") => Document::Decoded(php::decode(&bytes)?),
-            SessionKind::Plain => Document::parse(&bytes, Serialization::detect_plain(&bytes))?,
-            _ => Document::parse(&bytes, Serialization::Json)?,
+            _ => Document::Json(Json::parse(&bytes)?),
         };
         self.login(|pointer| Ok(document.resolve(pointer)))
     }
@@ -292,29 +292,6 @@ fn cookie_names(kind: SessionKind, cookie: String) -> Vec<String> {
     match kind {
         SessionKind::BetterAuth if !is_prefixed => vec![format!("__Secure-{cookie}"), cookie],
         _ => vec![cookie],
-    }
-}
-
-/// The data of a session.
-enum Document<'v> {
-    Json(Json<'v>),
-    Decoded(Decoded<'v>),
-}
-
-impl<'v> Document<'v> {
-    fn parse(bytes: &'v [u8], serialization: Serialization) -> Result<Self, SessionError> {
-        match serialization {
-            Serialization::Json => Json::parse(bytes).map(Self::Json),
-            Serialization::MessagePack => msgpack::decode(bytes).map(Self::Decoded),
-            Serialization::Pickle => pickle::decode(bytes).map(Self::Decoded),
-        }
-    }
-
-    fn resolve(&self, pointer: &Pointer) -> Option<Resolved> {
-        match self {
-            Self::Json(json) => json.resolve(pointer),
-            Self::Decoded(decoded) => decoded.resolve(pointer),
-        }
     }
 }
 

@@ -56,6 +56,8 @@ struct Class<'v> {
     /// Type codes and names.
     fields: Vec<(u8, ItemId)>,
     parent: Option<Rc<Self>>,
+    /// The number of classes above this one.
+    height: usize,
 }
 
 /// What a later part of the stream can refer to.
@@ -212,7 +214,7 @@ impl<'v> Reader<'v> {
             }
             _ => return Err(MALFORMED),
         };
-        let mut class = Class { name, flags: IS_SERIALIZABLE, fields: Vec::new(), parent: None };
+        let mut class = Class { name, flags: IS_SERIALIZABLE, fields: Vec::new(), parent: None, height: 0 };
         if !name.is_empty() {
             class.flags = self.byte()?;
             for _ in 0..self.u16()? {
@@ -227,6 +229,9 @@ impl<'v> Reader<'v> {
         }
         self.annotation(depth + 1, &mut Vec::new())?;
         class.parent = self.class(depth + 1)?;
+        // A class above may be a reference, which the depth of the stream does not count.
+        class.height = class.parent.as_ref().map_or(0, |parent| parent.height + 1);
+        check(class.height)?;
         let class = Rc::new(class);
         *self.handles.get_mut(handle).ok_or(MALFORMED)? = Handle::Class(Rc::clone(&class));
         Ok(Some(class))

@@ -182,7 +182,7 @@ impl<'v> Machine<'v> {
         index.ok_or(MALFORMED)
     }
 
-    /// The number of elements above the newest mark.
+    /// The height of the stack at the newest mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -201,12 +201,12 @@ impl<'v> Machine<'v> {
     /// Removes the topmost elements, and returns them in the order in which they were pushed.
     fn pop_many(&mut self, count: usize) -> Result<Vec<ItemId>, SessionError> {
         let start = self.stack.len().checked_sub(count).filter(|start| *start >= self.floor());
-        Ok(self.stack.split_off(start.ok_or(MALFORMED)?))
+        Ok(self.stack.drain(start.ok_or(MALFORMED)?..).collect())
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<ItemId>, SessionError> {
         let start = self.marks.pop().filter(|start| *start <= self.stack.len());
-        Ok(self.stack.split_off(start.ok_or(MALFORMED)?))
+        Ok(self.stack.drain(start.ok_or(MALFORMED)?..).collect())
     }
 
     fn pop_or_mark(&mut self) -> Result<(), SessionError> {

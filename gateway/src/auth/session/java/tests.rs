@@ -108,6 +108,24 @@ fn nesting_is_bounded() {
     assert_eq!(decode(&chain).err(), Some(SessionError::TooDeep(DEPTH_MAX)));
 }
 
+/// An array of objects, each of a new class, below which the class before it is referred to.
+#[test]
+fn chains_of_classes_are_bounded() {
+    let stream = |classes: u32| {
+        let mut bytes = b"\xac\xed\0\x05ur\0\x03[LA\0\0\0\0\0\0\0\0\x02\0\0xp".to_vec();
+        bytes.extend(classes.to_be_bytes());
+        bytes.extend(b"sr\0\x01A\0\0\0\0\0\0\0\0\x02\0\0xp");
+        for class in 1..classes {
+            bytes.extend(b"sr\0\x01A\0\0\0\0\0\0\0\0\x02\0\0xq");
+            // Each object takes two handles: its class and itself.
+            bytes.extend((FIRST_HANDLE + 2 * class).to_be_bytes());
+        }
+        bytes
+    };
+    assert!(decode(&stream(60)).is_ok());
+    assert_eq!(decode(&stream(20_000)).err(), Some(SessionError::TooDeep(DEPTH_MAX)));
+}
+
 #[test]
 fn the_number_of_elements_is_bounded() {
     let length = u32::try_from(ITEMS_MAX).unwrap().to_be_bytes();

@@ -124,6 +124,9 @@ fn reads_plain_sessions() {
     for fixture in [FLASK_MSGPACK, FLASK_JSON] {
         assert_eq!(user(&plain, &fixtures::bytes(fixture)).as_deref(), Some("42"));
     }
+    for other in [&b""[..], b"42", b"[]", b"abc", b"\xff"] {
+        assert!(matches!(parse(&plain, other), Err(SessionError::Unsupported(_))), "{other:?}");
+    }
     let hash = with(SessionKind::Plain, |settings| {
         settings.is_hash = true;
         settings.user = Some("/user_id".to_owned());
