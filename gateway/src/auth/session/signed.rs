@@ -93,6 +93,24 @@ mod tests {
         }
     }
 
+    /// Cookies that @fastify/session 11.1.3 set, without and with `cookiePrefix`.
+    #[test]
+    fn reads_cookies_of_fastify() {
+        let secrets = secrets("a secret with minimum length of 32 characters");
+        for (value, expected) in [
+            (
+                "CF7H8lZ6mj8Is9WLC_GVMSSW-tqfnxcs.DsJNFpUKYna9ECpOtWnxfRsVNz8361iI92z9SDbpYE0",
+                "CF7H8lZ6mj8Is9WLC_GVMSSW-tqfnxcs",
+            ),
+            (
+                "s:_t-mKJ4Fsidn2IpMIX2RR2p7_49B1GMP.6lxzjPyJnRKVrmjyL7y0VhE5JPqpekKdeeBW4IctTxw",
+                "_t-mKJ4Fsidn2IpMIX2RR2p7_49B1GMP",
+            ),
+        ] {
+            assert_eq!(id(fastify(value, &secrets)).as_deref(), Some(expected));
+        }
+    }
+
     #[test]
     fn reads_cookies_of_better_auth() {
         let secrets = secrets("better-auth-secret-123456789");

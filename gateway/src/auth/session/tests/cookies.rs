@@ -42,6 +42,16 @@ fn better_auth_cookies_have_a_prefix_on_https() {
     assert_eq!(id_text(&format, &[&format!("__Host-better-auth.session_token={value}")], "x"), None);
 }
 
+/// The cookie that better-auth 1.7.25 set, and the key that it wrote to a secondary storage without a prefix.
+#[test]
+fn better_auth_names_the_key_of_its_secondary_storage() {
+    let cookie = "better-auth.session_token=kQnWVlgx4gWhEkjaoiwiGqW1i2vGduNs.\
+                  Mke3AnozmSqc%2BakOlS0upDeQWh0bIuZI3BiH%2BKkjhLw%3D";
+    let format = with(SessionKind::BetterAuth, |settings| settings.key = Some("{sid}".to_owned()));
+    let id = id_text(&format, &[cookie], "better-auth-secret-123456789-0123456789").unwrap();
+    assert_eq!(key_text(&format, &id), "kQnWVlgx4gWhEkjaoiwiGqW1i2vGduNs");
+}
+
 #[test]
 fn the_first_cookie_that_verifies_counts() {
     let valid = "sNqXFhpiCirG34VhOk5z0MaXJlGqRekN.j3CIuqX%2BVEl8cjr0UgCtxrmBLl9cGFvrV4858vd%2BeG0";

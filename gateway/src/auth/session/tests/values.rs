@@ -149,11 +149,14 @@ fn reads_plain_sessions() {
     );
 }
 
-/// The shape that better-auth stores.
+/// Written by better-auth 1.7.25 and by @fastify/session 11.1.3.
 #[test]
-fn reads_sessions_of_better_auth() {
-    let value = br#"{"session":{"userId":"u1","expiresAt":"2026-12-07T15:00:00.000Z","token":"t"},"user":{"id":"u1","email":"a@example.com"}}"#;
-    assert_eq!(user(&format(SessionKind::BetterAuth), value).as_deref(), Some("u1"));
+fn reads_sessions_of_better_auth_and_fastify() {
+    let value = r#"{"session":{"id":"NiUYuzcghTdSRkQZg9IJsnDgPiDcS9ck","ipAddress":"","userAgent":"","expiresAt":"2026-12-07T23:59:14.322Z","userId":"LuTkM9gOuUmpoltPQWyTsI4GTWDs8BHG","token":"kQnWVlgx4gWhEkjaoiwiGqW1i2vGduNs","createdAt":"2026-11-30T23:59:14.322Z","updatedAt":"2026-11-30T23:59:14.322Z"},"user":{"name":"Ann ü","email":"a@example.com","emailVerified":false,"createdAt":"2026-11-30T23:59:14.320Z","updatedAt":"2026-11-30T23:59:14.320Z","id":"LuTkM9gOuUmpoltPQWyTsI4GTWDs8BHG"}}"#;
+    let better_auth = format(SessionKind::BetterAuth);
+    assert_eq!(user(&better_auth, value.as_bytes()).as_deref(), Some("LuTkM9gOuUmpoltPQWyTsI4GTWDs8BHG"));
+    let value = r#"{"cookie":{"expires":null,"originalMaxAge":null,"sameSite":null,"secure":false,"path":"/","httpOnly":true,"domain":null},"user_id":42}"#;
+    assert_eq!(user(&format(SessionKind::Fastify), value.as_bytes()).as_deref(), Some("42"));
 }
 
 #[test]
