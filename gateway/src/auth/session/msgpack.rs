@@ -180,6 +180,11 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_equal_keys_counts() {
+        assert_eq!(resolve(b"\x82\xa1a\x01\xa1a\x02", "/a"), Some(Resolved::Number("2".to_owned())));
+    }
+
+    #[test]
     fn rejects_malformed_values() {
         for bytes in [
             &b""[..],

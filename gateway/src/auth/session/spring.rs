@@ -1,4 +1,8 @@
 //! Sessions of Spring: the cookie, and a hash with a field for each attribute, in Java serialization or JSON.
+//!
+//! Seen in Spring Session 3.3.1: its indexed repository keeps the hash for five minutes after a session is deleted (with a
+//! time to live of 0), and for five minutes after it expires, which the hash alone does not show. Its default repository
+//! deletes the key at once.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,8 +17,7 @@ use super::value::{Decoded, Resolved};
 
 /// What the names of attributes start with in the hash.
 const ATTRIBUTE: &str = "sessionAttr:";
-/// The field with the time to live in seconds. Spring sets it to 0 when it deletes a session, and leaves the hash for
-/// five more minutes.
+/// The field with the time to live in seconds, which is 0 in a deleted session.
 const TIME_TO_LIVE: &str = "maxInactiveInterval";
 
 /// The session id in a cookie: in base64 by default, with the name of a server (`jvmRoute`) after a dot.

@@ -121,6 +121,7 @@ fn rejects_malformed_pickles() {
         b"]Na(0N.",
         b"N\x85\x86.",
         b"(\x85.",
+        b"N(N\x860.",
         b"\xff.",
     ] {
         assert!(decode(bytes).is_err(), "{bytes:?}");

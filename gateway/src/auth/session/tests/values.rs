@@ -8,7 +8,7 @@ use super::super::fixtures::{
     LARAVEL_ENCRYPTED, LARAVEL_ENCRYPTED_GCM, LARAVEL_KEY, LARAVEL_PLAIN, PICKLES,
 };
 use super::super::java_fixtures::{JAVA_INTEGER, JAVA_TEXT, JAVA_ZERO, SPRING_CONTEXT};
-use super::super::value::TEXT_BYTES_MAX;
+use super::super::value::{LIST_ITEMS_MAX, TEXT_BYTES_MAX};
 use super::*;
 
 /// Written by connect-redis 9.0.0, one within `NestJS` 12.5.
@@ -71,6 +71,19 @@ fn fields_of_other_types_are_absent() {
     let value = r#"{"passport":{"user":{"id":1,"roles":[["x"]]}},"role":null,"cart":true}"#;
     let login = parse(&express("/passport/user/id"), value.as_bytes()).unwrap().unwrap();
     assert_eq!(login.fields, [("cart".to_owned(), FieldValue::Text("true".to_owned()))].into());
+}
+
+#[test]
+fn fields_are_bounded() {
+    let session = |roles: usize, role: &str| {
+        let roles = vec![role; roles];
+        let value = serde_json::json!({ "passport": { "user": { "id": 1, "roles": roles } }, "role": role });
+        let login = parse(&express("/passport/user/id"), value.to_string().as_bytes()).unwrap().unwrap();
+        login.fields.into_keys().collect::<Vec<_>>()
+    };
+    assert_eq!(session(LIST_ITEMS_MAX, &"x".repeat(TEXT_BYTES_MAX)), ["role", "roles"]);
+    assert_eq!(session(LIST_ITEMS_MAX + 1, "x"), ["role"]);
+    assert!(session(1, &"x".repeat(TEXT_BYTES_MAX + 1)).is_empty());
 }
 
 #[test]
