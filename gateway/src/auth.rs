@@ -8,6 +8,7 @@
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests.
 //! - [`origin`]: allowed origins and hosts.
+//! - [`session`]: formats of sessions that applications keep in Redis.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
 
 pub mod api_key;
@@ -17,6 +18,7 @@ mod client_network;
 mod denial;
 mod denial_log;
 pub mod origin;
+pub mod session;
 pub mod token;
 mod trusted_proxies;
 
