@@ -7,6 +7,7 @@
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests.
+//! - [`jwt`]: verification of JSON Web Tokens.
 //! - [`origin`]: allowed origins and hosts.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
 
@@ -16,9 +17,11 @@ mod client_meta;
 mod client_network;
 mod denial;
 mod denial_log;
+pub mod jwt;
 pub mod origin;
 pub mod token;
 mod trusted_proxies;
+mod unix_time;
 
 pub use authorizer::{Access, Authorizer, Identity};
 pub use client_meta::ClientMeta;
@@ -26,3 +29,4 @@ pub use client_network::ClientNetwork;
 pub use denial::Denial;
 pub use denial_log::log_denial;
 pub use trusted_proxies::TrustedProxies;
+pub use unix_time::UnixSeconds;
