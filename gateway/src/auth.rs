@@ -9,6 +9,7 @@
 //! - [`api_key`]: authentication of API requests.
 //! - [`jwt`]: verification of JSON Web Tokens.
 //! - [`origin`]: allowed origins and hosts.
+//! - [`signed_name`], [`ticket`]: channels and logins that a backend signs or requests for its pages.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
 
 pub mod api_key;
@@ -18,7 +19,10 @@ mod client_network;
 mod denial;
 mod denial_log;
 pub mod jwt;
+mod mac_keys;
 pub mod origin;
+pub mod signed_name;
+pub mod ticket;
 pub mod token;
 mod trusted_proxies;
 mod unix_time;
@@ -29,4 +33,5 @@ pub use client_network::ClientNetwork;
 pub use denial::Denial;
 pub use denial_log::log_denial;
 pub use trusted_proxies::TrustedProxies;
+pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};
 pub use unix_time::UnixSeconds;
