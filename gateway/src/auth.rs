@@ -7,7 +7,7 @@
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests.
-//! - [`jwt`]: verification of JSON Web Tokens.
+//! - [`jwt`]: verification of JSON Web Tokens; [`jwks`]: keys that an identity provider publishes.
 //! - [`origin`]: allowed origins and hosts.
 //! - [`signed_name`], [`ticket`]: channels and logins that a backend signs or requests for its pages.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
@@ -18,6 +18,7 @@ mod client_meta;
 mod client_network;
 mod denial;
 mod denial_log;
+pub mod jwks;
 pub mod jwt;
 mod mac_keys;
 pub mod origin;

@@ -18,7 +18,7 @@ pub struct KeySet(Vec<VerificationKey>);
 pub(super) enum SignatureCheck {
     /// A key verifies it.
     Valid,
-    /// The key whose id the token names rejects it.
+    /// The key whose id the token names rejects it, or does not support its algorithm.
     Invalid,
     /// No key has the id that the token names, and no other key verifies it.
     NoKey,
@@ -71,22 +71,19 @@ impl KeySet {
     /// Checks the signature of a token with the keys that support its algorithm. A key with an id verifies only tokens
     /// that name this id or none; a key without one verifies any token.
     pub(super) fn check(&self, jws: &Jws<'_>) -> SignatureCheck {
+        let is_named = |key: &VerificationKey| key.id().is_some() && key.id() == jws.key_id();
         let candidates = self.0.iter().filter(|key| {
-            let has_id = match (key.id(), jws.key_id()) {
-                (Some(own), Some(named)) => own == named,
-                _ => true,
-            };
+            let has_id = key.id().is_none() || jws.key_id().is_none() || is_named(key);
             has_id && key.supports(jws.algorithm())
         });
-        let mut result = SignatureCheck::NoKey;
-        for key in candidates.take(CANDIDATES_MAX) {
-            if key.verify(jws.algorithm(), jws.signed_text().as_bytes(), jws.signature()) {
-                return SignatureCheck::Valid;
-            }
-            if key.id().is_some() && key.id() == jws.key_id() {
-                result = SignatureCheck::Invalid;
-            }
+        let message = jws.signed_text().as_bytes();
+        let verifies = |key: &VerificationKey| key.verify(jws.algorithm(), message, jws.signature());
+        if candidates.take(CANDIDATES_MAX).any(verifies) {
+            SignatureCheck::Valid
+        } else if self.0.iter().any(is_named) {
+            SignatureCheck::Invalid
+        } else {
+            SignatureCheck::NoKey
         }
-        result
     }
 }
