@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{ConnectionClaims, JwtRules, SubscriptionClaims, TokenError};
-use super::{NOW, error, sign, verifier};
+use super::super::{ConnectionClaims, JwtRules, JwtVerifier, KeySet, SubscriptionClaims, TokenError};
+use super::{NOW, error, fixtures, sign, verifier};
 
 fn read(payload: &str) -> Result<ConnectionClaims, TokenError> {
     verifier(JwtRules::default()).verify(&sign(payload), NOW)
@@ -35,14 +35,44 @@ fn reads_the_claims_of_centrifugo() {
 
 #[test]
 fn accepts_generated_tokens_of_centrifugo() {
-    // `centrifugo gentoken -u 42` and `centrifugo gentoken -t -1`: the claims of `generateToken` in internal/cli.
-    let claims = read(r#"{"sub":"42","exp":1800604800,"iat":1800000000}"#).unwrap();
-    assert_eq!((claims.user.as_str(), claims.expires_at), ("42", Some(1_800_604_800)));
-    let anonymous = read(r#"{"iat":1800000000}"#).unwrap();
+    let [user, anonymous] =
+        fixtures::GENERATED.map(|token| verifier(JwtRules::default()).verify(token, NOW).unwrap());
+    assert_eq!((user.user.as_str(), user.expires_at), ("42", Some(1_800_604_800)));
     assert_eq!((anonymous.user.as_str(), anonymous.expires_at), ("", None));
     for payload in [r#"{"sub":""}"#, r#"{"sub":null}"#, "{}"] {
         assert_eq!(read(payload).unwrap().user, "", "{payload}");
     }
+}
+
+#[test]
+fn decides_about_the_test_tokens_of_centrifugo() {
+    use fixtures::centrifugo::{
+        ARRAY_AUDIENCE, EMPTY, EXPIRED, INVALID_SIGNATURE, NOT_BEFORE, STRING_AUDIENCE,
+        SUBSCRIPTION_USER_CLAIM, USER_CLAIM, VALID,
+    };
+    let with = |rules| JwtVerifier::new(rules, KeySet::from_secrets(["secret"]).unwrap()).unwrap();
+    let verifier = with(JwtRules::default());
+    let claims = verifier.verify(VALID, NOW).unwrap();
+    let info = r#"{"first_name":"Alexander","last_name":"Emelin"}"#;
+    assert_eq!((claims.user.as_str(), claims.info.unwrap().get()), ("2694", info));
+    assert_eq!(error(&verifier, EMPTY), None);
+    assert_eq!(error(&verifier, EXPIRED), Some(TokenError::Expired(1_588_351_704)));
+    assert_eq!(error(&verifier, NOT_BEFORE), Some(TokenError::NotYetValid("nbf")));
+    assert_eq!(error(&verifier, INVALID_SIGNATURE), Some(TokenError::Signature));
+    let audience = |name: &str| with(JwtRules { audiences: vec![name.to_owned()], ..JwtRules::default() });
+    for (token, name, expected) in [
+        (ARRAY_AUDIENCE, "foo", None),
+        (ARRAY_AUDIENCE, "bar", None),
+        (ARRAY_AUDIENCE, "baz", Some(TokenError::Audience)),
+        (STRING_AUDIENCE, "foo", None),
+        (STRING_AUDIENCE, "bar", Some(TokenError::Audience)),
+    ] {
+        assert_eq!(error(&audience(name), token), expected, "{name}");
+    }
+    let verifier = with(JwtRules { user_claim: "user_id".to_owned(), ..JwtRules::default() });
+    assert_eq!(verifier.verify(USER_CLAIM, NOW).unwrap().user, "test");
+    let subscription = verifier.verify_subscription(SUBSCRIPTION_USER_CLAIM, NOW).unwrap();
+    assert_eq!(subscription.check("channel", "test", "any"), Ok(()));
 }
 
 #[test]
@@ -146,14 +176,14 @@ fn fields_are_selected_by_pointer() {
 
 #[test]
 fn rejects_invalid_pointers() {
-    let keys = super::KeySet::default();
+    let keys = KeySet::default();
     for pointer in ["tenant", "", "/a~2"] {
         let fields = [("tenant".to_owned(), pointer.to_owned())].into();
         let rules = JwtRules { fields, ..JwtRules::default() };
-        assert!(super::JwtVerifier::new(rules, keys.clone()).is_err(), "{pointer}");
+        assert!(JwtVerifier::new(rules, keys.clone()).is_err(), "{pointer}");
     }
     let rules = JwtRules { user_claim: "/~".to_owned(), ..JwtRules::default() };
-    assert!(super::JwtVerifier::new(rules, keys).is_err());
+    assert!(JwtVerifier::new(rules, keys).is_err());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Tokens that PyJWT 2.15 made, with keys that OpenSSL 3 made: the gateway verifies what an independent implementation
-//! signs.
+//! Tokens that PyJWT 2.15 made, with keys that OpenSSL 3 made, and tokens of Centrifugo: the gateway verifies what
+//! independent implementations sign.
 
 /// The secret of the HMAC tokens.
 pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef-interop";
@@ -101,3 +101,22 @@ pub(super) const TOKENS: [(&str, &str); 12] = [
 ];
 /// A token of an algorithm that is not supported.
 pub(super) const ES512: &str = "eyJhbGciOiJFUzUxMiIsImtpZCI6InA1MjEiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiI0MiIsImluZm8iOnsibmFtZSI6IlpvXHUwMGViIn0sImNoYW5uZWxzIjpbImEiXX0.AScu9dNBSrc2VSfW_KGF1qctSvlXpekQuyC5jSY8iHjo9CVbZmmZ6CI3oKgORHeCubNRaMwSSNtv5oFXA_cfCdVeASy0vsHPKfeG409l5ARceYctSTbvOASwQkPDRLuqy2eQEJhuQhlgcTf0fhyq7j7X1WWlks6QVPfwtXVk2vpwpfUx";
+/// What `centrifugo gentoken` makes for user 42 at 1800000000, and without a user and an expiry; made with its library,
+/// cristalhq/jwt 5.4, and the secret of the tests.
+pub(super) const GENERATED: [&str; 2] = [
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI0MiIsImV4cCI6MTgwMDYwNDgwMCwiaWF0IjoxODAwMDAwMDAwfQ.WaXZo-n-zaZWqucDbZ9q_Xn_Tov_AZOMAO_TF5iAvb4",
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpYXQiOjE4MDAwMDAwMDB9.GVmH8-DYZXosp_IM6CNtF3T0_tqqHgcYSF9p_dMtfkk",
+];
+/// Tokens of the tests of Centrifugo 6.9 (internal/jwtverify). Their secret is `secret`.
+pub(super) mod centrifugo {
+    pub(in super::super) const VALID: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIyNjk0IiwiaW5mbyI6eyJmaXJzdF9uYW1lIjoiQWxleGFuZGVyIiwibGFzdF9uYW1lIjoiRW1lbGluIn19.m-TaS80RxkAiP9jH_s_h2NrKS_TDuPxJ8-z6gI7UewI";
+    pub(in super::super) const EXPIRED: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIyNjk0IiwiaW5mbyI6eyJmaXJzdF9uYW1lIjoiQWxleGFuZGVyIiwibGFzdF9uYW1lIjoiRW1lbGluIn0sImV4cCI6MTU4ODM1MTcwNH0.LTc0p5YlrwJcxXPETrjhm9qyYUBKCR5fSROmfCE4TD8";
+    pub(in super::super) const NOT_BEFORE: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIyNjk0IiwiaW5mbyI6eyJmaXJzdF9uYW1lIjoiQWxleGFuZGVyIiwibGFzdF9uYW1lIjoiRW1lbGluIn0sImV4cCI6MzE3NjgyMDU3MCwibmJmIjozMTc2ODIwNTYwfQ.gfsQeznFw6g44OEnCTSBW7AkmLy92GBfXL_Bdvzs7vc";
+    pub(in super::super) const INVALID_SIGNATURE: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIyNjk0IiwiaW5mbyI6eyJmaXJzdF9uYW1lIjoiQWxleGFuZGVyIiwibGFzdF9uYW1lIjoiRW1lbGluIn0sImV4cCI6MTU4ODQxOTY5MywibmJmIjoxNTg4NDE4NjkzfQ.05Xj9adbLukdhSJFyiVUEgbxCHTajXuotmalFgYviCo";
+    pub(in super::super) const ARRAY_AUDIENCE: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIyNjk0IiwiaW5mbyI6eyJmaXJzdF9uYW1lIjoiQWxleGFuZGVyIiwibGFzdF9uYW1lIjoiRW1lbGluIn0sImF1ZCI6WyJmb28iLCJiYXIiXX0.iY4pCPEQwstfNmPkLr7r7DrLZDo42q3E9jMc-TefI6g";
+    pub(in super::super) const STRING_AUDIENCE: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIyNjk0IiwiaW5mbyI6eyJmaXJzdF9uYW1lIjoiQWxleGFuZGVyIiwibGFzdF9uYW1lIjoiRW1lbGluIn0sImF1ZCI6ImZvbyJ9.jym6CG5haHME3ZQbb9jlnV1E0hSwwEjZycBZSygRzO0";
+    pub(in super::super) const USER_CLAIM: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoidGVzdCJ9.Mdh4PGRnqKD-8_cKCJOYKfi9KNLJz2PCKl3qEi0n0-w";
+    pub(in super::super) const SUBSCRIPTION_USER_CLAIM: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoidGVzdCIsImNoYW5uZWwiOiJjaGFubmVsIn0.vMA6Ee2eq3d8ApAhbXmVv5LmArbrjFZgU2FUbK93EnQ";
+    pub(in super::super) const EMPTY: &str =
+        "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.e30.DMCAvRgzrcf5w0Z879BsqzcrnDFKBY_GN6c3qKOUFtQ";
+}
