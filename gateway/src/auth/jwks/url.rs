@@ -132,6 +132,7 @@ mod tests {
             "ftp://id.example/",
             "https://",
             "https://user:pw@id.example/",
+            "https://user@id.example:443/",
             "https://id.example/#a",
             "https://id.example:0/",
             "https://id.example:99999/",

@@ -111,6 +111,8 @@ fn the_memory_for_missing_keys_is_bounded() {
     for index in 0..2 * MISSING_MAX {
         assert_eq!(cache.unknown_key(Some(&index.to_string()), now), KeyLookup::Wait);
     }
+    let ids = format!("{cache:?}").matches("Some(\"").count();
+    assert!(ids <= MISSING_MAX + 1, "{ids} ids, one of them of a key");
     read(&mut cache, "ed", now);
     let missing = (0..2 * MISSING_MAX)
         .filter(|index| cache.unknown_key(Some(&index.to_string()), now) == KeyLookup::Missing);

@@ -64,6 +64,7 @@ fn skips_keys_that_must_not_verify() {
         ("p256", json!({"crv": "P-384"})),
         ("p256", json!({"y": "AAAA"})),
         ("p256", json!({"y": null})),
+        ("p256", json!({"x": "A".repeat(40), "y": "A".repeat(46)})),
     ] {
         assert_eq!(with(id, &changes).err(), Some(JwksError::NoKeys), "{id} {changes}");
     }
