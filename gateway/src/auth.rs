@@ -33,6 +33,6 @@ pub use client_meta::ClientMeta;
 pub use client_network::ClientNetwork;
 pub use denial::Denial;
 pub use denial_log::log_denial;
-pub use trusted_proxies::TrustedProxies;
 pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};
+pub use trusted_proxies::TrustedProxies;
 pub use unix_time::UnixSeconds;
