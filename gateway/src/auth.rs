@@ -7,8 +7,10 @@
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests.
+//! - [`jwt`]: verification of JSON Web Tokens; [`jwks`]: keys that an identity provider publishes.
 //! - [`origin`]: allowed origins and hosts.
 //! - [`session`]: formats of sessions that applications keep in Redis.
+//! - [`signed_name`], [`ticket`]: channels and logins that a backend signs or requests for its pages.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
 
 pub mod api_key;
@@ -17,14 +19,22 @@ mod client_meta;
 mod client_network;
 mod denial;
 mod denial_log;
+pub mod jwks;
+pub mod jwt;
+mod mac_keys;
 pub mod origin;
 pub mod session;
+pub mod signed_name;
+pub mod ticket;
 pub mod token;
 mod trusted_proxies;
+mod unix_time;
 
 pub use authorizer::{Access, Authorizer, Identity};
 pub use client_meta::ClientMeta;
 pub use client_network::ClientNetwork;
 pub use denial::Denial;
 pub use denial_log::{log_command_denial, log_denial};
+pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};
 pub use trusted_proxies::TrustedProxies;
+pub use unix_time::UnixSeconds;
