@@ -216,7 +216,7 @@ impl WatchTable {
             if reads.len() >= max {
                 break;
             }
-            let Some(index) = self.full_reread.take(self.entries.capacity()) else { break };
+            let Some(index) = self.full_reread.take() else { break };
             reads.extend(self.start_read(index));
         }
         self.full_reread.pause(now, reads.len() - before, self.settings.recovery_rate);

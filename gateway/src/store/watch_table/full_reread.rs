@@ -9,6 +9,8 @@ use std::time::Duration;
 pub(super) struct FullReread {
     /// The next index.
     cursor: usize,
+    /// The indexes of this round are below it. Entries beyond it are younger than the start, and are read on their own.
+    end: usize,
     /// Indexes that are still to be examined.
     remaining: usize,
     /// When the next slice is allowed.
@@ -18,6 +20,7 @@ pub(super) struct FullReread {
 impl FullReread {
     /// Starts, or starts again. `capacity` is an upper bound of the indexes in use.
     pub(super) fn start(&mut self, capacity: usize, now: Duration) {
+        self.end = capacity;
         self.remaining = capacity;
         self.next = now;
     }
@@ -27,11 +30,10 @@ impl FullReread {
         (self.remaining > 0).then_some(self.next)
     }
 
-    /// Takes the next index.
-    pub(super) fn take(&mut self, capacity: usize) -> Option<u32> {
+    /// Takes the next index. The round does not grow with the table: it would end before its oldest entries.
+    pub(super) fn take(&mut self) -> Option<u32> {
         self.remaining = self.remaining.checked_sub(1)?;
-        // The table may have grown or shrunk.
-        let index = self.cursor % capacity.max(1);
+        let index = self.cursor % self.end.max(1);
         self.cursor = index + 1;
         u32::try_from(index).ok()
     }

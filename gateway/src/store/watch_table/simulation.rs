@@ -87,13 +87,16 @@ impl Simulation {
     pub(super) fn watch(&mut self, key: &str, first: FirstRead) {
         self.finish_reads();
         let id = self.table.watch(key.as_bytes(), KeyType::String, true, first, self.now);
-        if self.guards.insert(key.to_owned(), id).is_some() {
+        let was_watched = self.guards.insert(key.to_owned(), id).is_some();
+        if was_watched {
             self.table.unwatch(id);
         }
         if first == FirstRead::ByCaller {
             let state = self.state(key);
-            self.table.on_caller_read(id, state, self.now);
-            self.known.insert(key.to_owned(), state);
+            // The earlier watchers learn only of a change. A missing key whose ending is paced is not one yet.
+            if self.table.on_caller_read(id, state, self.now) || !was_watched {
+                self.known.insert(key.to_owned(), state);
+            }
         }
     }
 

@@ -243,45 +243,67 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Executes the steps, and then checks that the listener finally knows the state of each watched key.
+fn assert_listener_knows_every_state(steps: Vec<Step>, is_tracking_at_end: bool) {
+    let mut simulation = Simulation::new();
+    for step in steps {
+        match step {
+            Step::Set(key, value, ttl) => {
+                simulation.set(&Simulation::key(key), value, ttl.map(Duration::from_millis));
+            }
+            Step::Delete(key) => simulation.delete(&Simulation::key(key)),
+            Step::Watch(key, true) => simulation.watch(&Simulation::key(key), FirstRead::ByCaller),
+            Step::Watch(key, false) => simulation.watch(&Simulation::key(key), FirstRead::ByTable),
+            Step::Unwatch(key) => simulation.unwatch(&Simulation::key(key)),
+            Step::Advance(millis) => simulation.now += Duration::from_millis(millis),
+            Step::StartReads => simulation.start_reads(3),
+            Step::FinishReads => simulation.finish_reads(),
+            Step::LoseTracking => simulation.lose_tracking(),
+            Step::Track => simulation.track(),
+            Step::LoseLink => simulation.lose_link(),
+            Step::Flush => simulation.flush(),
+        }
+    }
+    if !is_tracking_at_end {
+        simulation.lose_tracking();
+    } else if !simulation.is_tracking {
+        simulation.track();
+    }
+    simulation.finish_reads();
+    simulation.run(SETTINGS.sweep_interval * 2 + SETTINGS.disconnect_window);
+    for key in simulation.guards.keys().cloned().collect::<Vec<_>>() {
+        let state = simulation.state(&key);
+        assert_eq!(simulation.known.get(&key).copied().map(shown), Some(shown(state)), "{key}");
+    }
+    assert_eq!(simulation.table.pending_endings(), 0);
+}
+
+#[test]
+fn a_full_reread_includes_all_keys_of_a_table_that_grows() {
+    // The last watch doubles the capacity after the flush.
+    let steps = vec![
+        Step::Watch(3, false),
+        Step::LoseTracking,
+        Step::StartReads,
+        Step::Track,
+        Step::Watch(2, false),
+        Step::Set(0, 0, None),
+        Step::Watch(4, false),
+        Step::Watch(0, true),
+        Step::Flush,
+        Step::Watch(1, false),
+    ];
+    assert_listener_knows_every_state(steps, true);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens, the listener finally knows the state of each watched key.
     #[test]
     fn the_listener_finally_knows_every_state(
         steps in prop::collection::vec(step(), 0..80),
         is_tracking_at_end: bool,
     ) {
-        let mut simulation = Simulation::new();
-        for step in steps {
-            match step {
-                Step::Set(key, value, ttl) => {
-                    simulation.set(&Simulation::key(key), value, ttl.map(Duration::from_millis));
-                }
-                Step::Delete(key) => simulation.delete(&Simulation::key(key)),
-                Step::Watch(key, true) => simulation.watch(&Simulation::key(key), FirstRead::ByCaller),
-                Step::Watch(key, false) => simulation.watch(&Simulation::key(key), FirstRead::ByTable),
-                Step::Unwatch(key) => simulation.unwatch(&Simulation::key(key)),
-                Step::Advance(millis) => simulation.now += Duration::from_millis(millis),
-                Step::StartReads => simulation.start_reads(3),
-                Step::FinishReads => simulation.finish_reads(),
-                Step::LoseTracking => simulation.lose_tracking(),
-                Step::Track => simulation.track(),
-                Step::LoseLink => simulation.lose_link(),
-                Step::Flush => simulation.flush(),
-            }
-        }
-        if !is_tracking_at_end {
-            simulation.lose_tracking();
-        } else if !simulation.is_tracking {
-            simulation.track();
-        }
-        simulation.finish_reads();
-        simulation.run(SETTINGS.sweep_interval * 2 + SETTINGS.disconnect_window);
-        for key in simulation.guards.keys().cloned().collect::<Vec<_>>() {
-            let state = simulation.state(&key);
-            prop_assert_eq!(simulation.known.get(&key).copied().map(shown), Some(shown(state)), "{}", key);
-        }
-        prop_assert_eq!(simulation.table.pending_endings(), 0);
+        assert_listener_knows_every_state(steps, is_tracking_at_end);
     }
 }
