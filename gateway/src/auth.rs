@@ -4,6 +4,8 @@
 //! a rule.
 //!
 //! - [`Authorizer`]: the decisions; [`Denial`]: the reasons; [`log_denial`]: logs them.
+//! - [`access`]: the permissions of a namespace; [`ChannelTemplate`]: channel patterns that name a client.
+//! - [`Identity`]: who a client is.
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
 //! - [`api_key`]: authentication of API requests.
@@ -13,28 +15,33 @@
 //! - [`signed_name`], [`ticket`]: channels and logins that a backend signs or requests for its pages.
 //! - [`token`]: detects tokens, which are rejected while no authentication is configured.
 
+pub mod access;
 pub mod api_key;
 mod authorizer;
 mod client_meta;
 mod client_network;
 mod denial;
 mod denial_log;
+pub mod identity;
 pub mod jwks;
 pub mod jwt;
 mod mac_keys;
 pub mod origin;
 pub mod session;
 pub mod signed_name;
+mod template;
 pub mod ticket;
 pub mod token;
 mod trusted_proxies;
 mod unix_time;
 
-pub use authorizer::{Access, Authorizer, Identity};
+pub use authorizer::{Authorizer, ChannelRequest};
 pub use client_meta::ClientMeta;
 pub use client_network::ClientNetwork;
 pub use denial::Denial;
 pub use denial_log::{log_command_denial, log_denial};
+pub use identity::Identity;
 pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};
+pub use template::ChannelTemplate;
 pub use trusted_proxies::TrustedProxies;
-pub use unix_time::UnixSeconds;
+pub use unix_time::{UnixSeconds, unix_now};

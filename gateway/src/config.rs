@@ -6,11 +6,12 @@
 //! line and key ([`ConfigErrors`]).
 //!
 //! - `reader`: the framework: syntax, locations, diagnostics, kinds of settings
-//! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`: the sections of the file
-//! - `source`, `history`, `slow_consumer`: parts of a namespace
+//! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`, `login`: the sections of the file
+//! - `access`, `source`, `history`, `slow_consumer`: parts of a namespace
 //! - `listen`, `network`, `channel_pattern`, `redis_url`, `secret`: checked values
 //! - `environment`: the variables
-//! - `shadowing`: checks between namespaces; `dump`: the effective configuration as TOML
+//! - `shadowing`: checks between namespaces; `unusable_grants`: permissions that no login meets
+//! - `dump`: the effective configuration as TOML
 //! - `build`: the settings of inner modules
 //! - `check_plan`: the servers and channels for `earshot check`
 
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+mod access;
 mod build;
 mod channel_pattern;
 mod check_plan;
@@ -29,6 +31,7 @@ pub mod fuzz;
 mod history;
 mod limits;
 mod listen;
+mod login;
 mod namespace;
 mod network;
 mod process;
@@ -41,15 +44,18 @@ mod shadowing;
 mod slow_consumer;
 mod source;
 mod transport;
+mod unusable_grants;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::redis::{RedisAuth, RedisInstance, RedisTimes, Servers};
+pub use access::access_as_text;
 pub use history::Replay;
 pub use limits::Limits;
 pub use listen::Listen;
-pub use namespace::{NamespaceConfig, access_as_str};
+pub use login::{JwtLoginConfig, LoginMethod, SecretSource, SessionLoginConfig};
+pub use namespace::NamespaceConfig;
 pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;
 pub use reader::units::{duration, size};
@@ -62,6 +68,7 @@ pub use transport::{Http, Sse, WebSocket};
 use self::redis::DEFAULT_INSTANCE;
 use environment::Environment;
 use listen::Resolve;
+use login::Logins;
 use namespace::NamespaceLocations;
 use reader::diagnostics::{Diagnostics, Location};
 use reader::file::{self, ConfigFile};
@@ -106,10 +113,14 @@ pub struct Config {
     pub drain: DrainConfig,
     /// The Redis instances that namespaces use.
     pub redis: Vec<RedisInstance>,
-    /// Redis instances that no namespace uses: the gateway does not connect to them; tools may.
+    /// The Redis instances that only logins use, for keys: no namespace uses them.
+    pub login_redis: Vec<RedisInstance>,
+    /// Redis instances that no namespace and no login uses: the gateway does not connect to them; tools may.
     pub unused_redis: Vec<RedisInstance>,
     /// The namespaces in order: the first that matches a channel applies.
     pub namespaces: Vec<NamespaceConfig>,
+    /// How clients log in, in the order in which it is tried; empty: no client logs in.
+    pub logins: Vec<LoginMethod>,
     /// The sources of the configuration.
     pub sources: Sources,
     /// Settings that are valid but probably unintended.
@@ -191,14 +202,18 @@ impl Config {
     fn read(document: &Document<'_>, env: &Environment, flags: &Flags, resolve: Resolve) -> Self {
         let mut top = document.root();
         let mut redis = RedisInstance::read_all(document, &mut top, env);
-        let namespaces = read_namespaces(document, &mut top, &redis, env, flags);
-        let unused_redis = take_unused(&mut redis, &namespaces);
-        let warning =
-            |unused: &RedisInstance| format!("redis `{}` is unused: no namespace uses it", unused.name);
+        let logins = login::read_all(&mut top, &redis);
+        let namespaces = read_namespaces(document, &mut top, &redis, &logins, env, flags);
+        let (login_redis, unused_redis): (Vec<_>, Vec<_>) =
+            take_unused(&mut redis, &namespaces).into_iter().partition(|instance| logins.uses(instance));
+        let warning = |unused: &RedisInstance| {
+            format!("redis `{}` is unused: no namespace and no login uses it", unused.name)
+        };
         let mut warnings: Vec<String> = unused_redis.iter().map(warning).collect();
-        warnings.extend(redis.iter().filter_map(RedisInstance::warnings));
         let trusted_proxies = root::read_trusted_proxies(&mut top);
         warnings.extend(trusted_proxies.iter().filter_map(network::warning));
+        warnings.extend(redis.iter().chain(&login_redis).filter_map(RedisInstance::warnings));
+        warnings.extend(unusable_grants::warnings(&namespaces, &logins.methods));
         let config = Self {
             internal_listen: root::read_internal_listen(document, &mut top, flags, resolve),
             listen: root::read_listen(document, &mut top, env, flags, resolve),
@@ -217,13 +232,25 @@ impl Config {
             http: read_section(&mut top, "http", Http::read),
             drain: read_section(&mut top, "drain", DrainConfig::read),
             redis,
+            login_redis,
             unused_redis,
             namespaces,
+            logins: logins.methods,
             sources: Sources { file: None, overrides: overrides(env, flags) },
             warnings,
         };
         top.finish();
         config
+    }
+
+    /// The instances that the gateway connects to: for namespaces, then for logins only.
+    pub fn connected_redis(&self) -> impl Iterator<Item = &RedisInstance> {
+        self.redis.iter().chain(&self.login_redis)
+    }
+
+    /// The instance of this name, if a namespace or a login uses it.
+    pub fn redis_instance(&self, name: &str) -> Option<&RedisInstance> {
+        self.connected_redis().find(|instance| instance.name == name)
     }
 
     /// Whether any channel is open.
@@ -261,13 +288,16 @@ fn read_namespaces(
     document: &Document<'_>,
     top: &mut Section<'_>,
     redis: &[RedisInstance],
+    logins: &Logins,
     env: &Environment,
     flags: &Flags,
 ) -> Vec<NamespaceConfig> {
     let default = redis.iter().map(|instance| &instance.name).find(|name| *name == DEFAULT_INSTANCE).cloned();
     let has_default = default.is_some() || redis.is_empty();
     let sections = top.list("namespace");
-    if sections.is_none() && !has_default {
+    let is_without_use =
+        sections.is_none() && !has_default && !redis.iter().all(|instance| logins.uses(instance));
+    if is_without_use {
         let what = "no namespace uses it: add a [[namespace]], or name the instance `default`";
         document.error(&top.location_of_key("redis"), what);
     }
@@ -277,11 +307,15 @@ fn read_namespaces(
     if sections.is_none() && flags.dev {
         return vec![NamespaceConfig::development(default)];
     }
-    let (mut namespaces, mut placed): (Vec<NamespaceConfig>, Vec<NamespaceLocations<'_>>) =
-        sections.into_iter().flatten().map(|section| NamespaceConfig::read(section, redis)).unzip();
+    let placeholders: Vec<&str> = logins.placeholders.iter().map(String::as_str).collect();
+    let (mut namespaces, mut placed): (Vec<NamespaceConfig>, Vec<NamespaceLocations<'_>>) = sections
+        .into_iter()
+        .flatten()
+        .map(|section| NamespaceConfig::read(section, redis, &placeholders))
+        .unzip();
     let open = root::read_open_channels(document, env);
     if !open.is_empty() {
-        if !has_default && !namespaces.is_empty() {
+        if !has_default && !is_without_use {
             let what =
                 "its channels use the redis `default`, which is not configured: add a [[namespace]] instead";
             document.error(&Location::Variable(root::OPEN_CHANNELS), what);

@@ -2,6 +2,8 @@
 //!
 //! Owns the order in which parts start and stop. Wiring only: it must never contain a rule of the product.
 
+mod logins;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -19,12 +21,13 @@ use crate::http::body::BodyLimits;
 use crate::http::{self, AppState};
 use crate::ingress::routes::ListenerRole;
 use crate::ingress::{self, Acceptor, StreamContext};
+use crate::login::Authenticator;
 use crate::metrics::Metrics;
 use crate::node::history::HistoryBudget;
 use crate::node::namespace::Namespaces;
 use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::shard_queue::{ShardQueueLimits, ShardSender, shard_queue};
-use crate::node::{BrokerBinding, Node};
+use crate::node::{BrokerBinding, Node, NodeRules};
 use crate::shard::Shards;
 use earshot_ops::check;
 
@@ -67,12 +70,14 @@ impl Gateway {
         };
         let (shard_senders, shard_receivers): (Vec<ShardSender>, Vec<_>) =
             (0..config.gateway.shards).map(|_| shard_queue(queue_limits)).unzip();
-        let node = node(config, shard_senders.into(), &metrics, &drain);
+        let authenticator = logins::start(config, &drain)?;
+        let node = node(config, &authenticator, shard_senders.into(), &metrics, &drain);
         node.start();
         check_servers(config, &drain);
 
         let limits = config.shard_limits();
         let shards = Shards::start(&node, shard_receivers, limits, &metrics, &drain)?;
+        logins::disconnect_ended(&authenticator, &shards, &drain);
         let reserved = config.limits.reserved_connections;
         let connections = config.limits.connections.unwrap_or_else(|| connections_by_descriptors(reserved));
         let streams = Arc::new(StreamContext {
@@ -81,6 +86,7 @@ impl Gateway {
             limits,
             request_header_bytes: config.limits.request_header_bytes,
             authorizer: config.authorizer(),
+            authenticator,
             hosts: config.host_policy(),
             trusted_proxies: config.trusted_proxies(),
             admission: Admission::new(AdmissionLimits { connections, reserved }),
@@ -176,6 +182,7 @@ fn listen(configured: &[config::Listen], setting: &str) -> io::Result<(Vec<TcpLi
 
 fn node(
     config: &Config,
+    authenticator: &Arc<Authenticator>,
     shard_senders: Arc<[ShardSender]>,
     metrics: &Arc<Metrics>,
     drain: &Drain,
@@ -210,16 +217,12 @@ fn node(
         .collect();
     let probe_prefixes: Vec<String> = config.redis.iter().map(|redis| redis.probe_prefix.clone()).collect();
     let namespaces = Namespaces::new(namespaces, &probe_prefixes);
-    let publication_bytes = config.limits.publication_bytes;
-    Node::new(
+    let rules = NodeRules {
         namespaces,
-        bindings,
-        shard_senders,
-        budget,
-        publication_bytes,
-        drain.clone(),
-        Arc::clone(metrics),
-    )
+        authenticator: Arc::clone(authenticator),
+        publication_bytes: config.limits.publication_bytes,
+    };
+    Node::new(rules, bindings, shard_senders, budget, drain.clone(), Arc::clone(metrics))
 }
 
 /// Logs warnings about the version and settings of each Redis server, once, as soon as it can be reached.

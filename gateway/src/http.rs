@@ -14,6 +14,7 @@ mod console;
 pub mod health;
 pub mod hyper_streams;
 mod link_metrics;
+mod store_metrics;
 
 use std::sync::Arc;
 

@@ -18,6 +18,7 @@ pub mod handshake;
 pub mod head;
 pub mod http_server;
 mod listener;
+mod login;
 mod response_head;
 pub mod routes;
 pub mod sse_request;
@@ -36,6 +37,7 @@ use crate::admission::{Admission, Permit};
 use crate::auth::origin::HostPolicy;
 use crate::auth::{Authorizer, ClientMeta, ClientNetwork, TrustedProxies, log_denial};
 use crate::drain::Drain;
+use crate::login::Authenticator;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::shard::{NewConnection, NewConnectionKind, ShardLimits, Shards, Sink};
@@ -44,6 +46,7 @@ use head::{RequestHead, RequestHeadError};
 use http_server::{HttpLimits, HttpServer, Peer};
 use listener::Listener;
 pub use listener::bind;
+use login::Login;
 use routes::{Endpoint, ListenerRole};
 
 /// The delay before connections are accepted again after an error.
@@ -76,6 +79,8 @@ pub struct StreamContext {
     pub request_header_bytes: usize,
     /// Decides who may connect, and what clients may do.
     pub authorizer: Authorizer,
+    /// Determines who clients are.
+    pub authenticator: Arc<Authenticator>,
     /// The allowed hosts.
     pub hosts: HostPolicy,
     /// The proxies that report the addresses of clients.
@@ -168,7 +173,7 @@ impl Acceptor {
         let head = RequestHead::parse(prefetched, self.limits.request_header_bytes).ok().flatten();
         let Some(permit) = self.streams.acquire_permit(head.as_ref()) else { return };
         let Some((head, RoutedStream { kind, network, response_head })) =
-            head.and_then(|head| self.route_stream(&head, peer).map(|stream| (head, stream)))
+            head.and_then(|head| self.route_stream(&head, peer, None).map(|stream| (head, stream)))
         else {
             return self.spawn_slow_path(socket, peer, prefetched.into(), permit);
         };
@@ -241,7 +246,8 @@ impl Acceptor {
             Ok(Err(error)) => return self.reject(socket, error).await,
             Err(_) => return self.reject(socket, RequestHeadError::Timeout).await,
         };
-        match self.route_stream(&head, peer) {
+        let login = self.streams.log_in_by_store(&head, peer).await;
+        match self.route_stream(&head, peer, login) {
             Some(RoutedStream { kind, network, response_head }) => {
                 let (permit, kind) = self.streams.admit(permit, kind);
                 // A copy: a slice would keep the whole head in memory.
@@ -268,8 +274,8 @@ impl Acceptor {
         }
     }
 
-    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<RoutedStream> {
-        self.serves_streams.then(|| self.streams.route_stream(head, peer)).flatten()
+    fn route_stream(&self, head: &RequestHead, peer: Peer, login: Option<Login>) -> Option<RoutedStream> {
+        self.serves_streams.then(|| self.streams.route_stream(head, peer, login)).flatten()
     }
 
     async fn reject(&self, socket: tokio::net::TcpStream, error: RequestHeadError) {
@@ -314,7 +320,7 @@ impl StreamContext {
 
     /// Returns a new WebSocket after its handshake. A client that may not connect gets a close code.
     pub fn websocket(&self, client: ClientMeta, encoding: Encoding) -> NewConnectionKind {
-        let denial = self.authorizer.connect(&client).err();
+        let denial = self.log_in(&client).and_then(Result::err);
         if let Some(denial) = denial {
             log_denial(denial, Some(&client), None);
         }
@@ -327,8 +333,8 @@ impl StreamContext {
         ClientMeta::new(request, peer.address, &self.trusted_proxies)
     }
 
-    /// Routes a valid request for a stream; `None` for any other request.
-    fn route_stream(&self, head: &RequestHead, peer: Peer) -> Option<RoutedStream> {
+    /// Routes a valid request for a stream; `None` for any other request, and if `login` is required and absent.
+    fn route_stream(&self, head: &RequestHead, peer: Peer, login: Option<Login>) -> Option<RoutedStream> {
         let request = head.request();
         let is_absolute = request.uri().authority().is_some();
         let host = request.headers().get(header::HOST);
@@ -348,8 +354,8 @@ impl StreamContext {
                 Handshake::Rejected { .. } => None,
             },
             Endpoint::EventStream if request.version() == Version::HTTP_11 => {
-                let identity = self.authorizer.connect(&client).ok()?;
-                let kind = sse_request::parse(request)?.authorize(self, identity).ok()?;
+                let login = login.or_else(|| self.log_in(&client))?;
+                let kind = sse_request::parse(request)?.open(self, login).ok()?;
                 let mut headers = cors::headers(self.authorizer.origins(), request.headers());
                 headers.extend(sse_request::RESPONSE_HEADERS);
                 headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -10,6 +10,7 @@
 //! - [`ingress`]: listeners, request heads, the WebSocket handshake, the routing of each connection.
 //! - [`shard`]: the data plane: connections, subscriptions, writes.
 //! - [`node`]: channels: assigns offsets, dispatches publications, keeps idle channels.
+//! - [`login`]: determines who a client is, and when its login ends.
 //! - [`broker`]: memory and Redis. [`store`]: keys in Redis, read and watched.
 //! - [`metrics`], [`drain`], [`random`]: counters; graceful shutdown; random numbers.
 //! - [`auth`]: authenticates clients and decides their permissions.
@@ -24,6 +25,7 @@ pub mod drain;
 pub mod gateway;
 pub mod http;
 pub mod ingress;
+pub mod login;
 pub mod metrics;
 pub mod node;
 pub mod random;

@@ -58,6 +58,7 @@ use tokio::time::Instant;
 use crate::auth::ClientNetwork;
 use crate::broker::{Broker, BrokerError, LinkStatus, Topic};
 use crate::drain::Drain;
+use crate::login::Authenticator;
 use crate::metrics::Metrics;
 use channel::Channel;
 use history::HistoryBudget;
@@ -94,41 +95,41 @@ impl BrokerBinding {
     }
 }
 
+/// What requests of clients are checked against.
+#[derive(Debug)]
+pub struct NodeRules {
+    /// The rules of channels, which refer to the brokers by their index.
+    pub namespaces: Namespaces,
+    /// Determines who clients are.
+    pub authenticator: Arc<Authenticator>,
+    /// The largest payload, in bytes (`limits.publication_bytes`).
+    pub publication_bytes: usize,
+}
+
 /// Connects brokers and shards.
 #[derive(Debug)]
 pub struct Node {
-    namespaces: Namespaces,
+    rules: NodeRules,
     bindings: Vec<BrokerBinding>,
     shard_senders: Arc<[ShardSender]>,
     budget: Arc<HistoryBudget>,
-    publication_bytes: usize,
     idempotency: Idempotency,
     drain: Drain,
     metrics: Arc<Metrics>,
 }
 
 impl Node {
-    /// Creates a node. The namespaces refer to the brokers by their index in `bindings`.
+    /// Creates a node.
     pub fn new(
-        namespaces: Namespaces,
+        rules: NodeRules,
         bindings: Vec<BrokerBinding>,
         shard_senders: Arc<[ShardSender]>,
         budget: Arc<HistoryBudget>,
-        publication_bytes: usize,
         drain: Drain,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let idempotency = Idempotency::default();
-        Arc::new(Self {
-            namespaces,
-            bindings,
-            shard_senders,
-            budget,
-            publication_bytes,
-            idempotency,
-            drain,
-            metrics,
-        })
+        Arc::new(Self { rules, bindings, shard_senders, budget, idempotency, drain, metrics })
     }
 
     /// Starts the background tasks: expiry and delayed unsubscribe, and reading logs after gaps.
@@ -174,12 +175,12 @@ impl Node {
 
     /// The namespaces of the configuration.
     pub fn namespaces(&self) -> &Namespaces {
-        &self.namespaces
+        &self.rules.namespaces
     }
 
     /// The channel with its rules; `None` when no namespace matches its name.
     pub fn resolve(&self, name: ChannelName) -> Option<ResolvedChannel> {
-        self.namespaces.resolve(name)
+        self.rules.namespaces.resolve(name)
     }
 
     fn binding(&self, channel: &ResolvedChannel) -> &BrokerBinding {
@@ -188,7 +189,12 @@ impl Node {
 
     /// The largest payload of a publication (`limits.publication_bytes`).
     pub fn publication_bytes(&self) -> usize {
-        self.publication_bytes
+        self.rules.publication_bytes
+    }
+
+    /// Determines who clients are.
+    pub fn authenticator(&self) -> &Arc<Authenticator> {
+        &self.rules.authenticator
     }
 
     /// Attaches a shard to a channel. The response goes through the shard's queue, in order with the publications.

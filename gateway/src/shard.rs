@@ -17,6 +17,7 @@
 //! - [`delivery`]: frames and publications to connections; what is dropped when there is no room.
 //! - [`subscriptions`]: which connection is subscribed to which channel ([`connections`], [`channels`]). [`writer`]: send
 //!   queues to sockets. [`timers`]: pings, heartbeats and timeouts.
+//! - [`expiry`]: when a login expires.
 //! - [`connection`] with [`send_queue`], [`outbox`], [`sink`]: the state of one connection. [`framing`]: how messages are
 //!   encoded for it; [`websocket`], [`websocket_frames`], [`sse`]: frames and events on the wire.
 
@@ -34,6 +35,7 @@ mod delivery;
 mod detach_queue;
 mod dispatch;
 mod event_loop;
+mod expiry;
 mod flush_queue;
 mod framing;
 #[cfg(fuzzing)]
@@ -78,7 +80,7 @@ use tokio::sync::mpsc::error::TrySendError;
 pub use sink::{HyperBody, Sink};
 
 use crate::admission::Permit;
-use crate::auth::{ClientMeta, ClientNetwork};
+use crate::auth::{ClientMeta, ClientNetwork, Identity};
 use crate::drain::Drain;
 use crate::metrics::Metrics;
 use crate::node::Node;
@@ -172,6 +174,8 @@ pub enum NewConnectionKind {
     Sse {
         /// The channels; the client may subscribe to all of them.
         channels: Vec<ResolvedChannel>,
+        /// Who the client is.
+        identity: Arc<Identity>,
         /// Events carry the names of their channels.
         named: bool,
         /// Heartbeats are `ping` events instead of comments.
@@ -198,6 +202,8 @@ pub enum Resume {
 #[derive(Debug)]
 enum ShardCommand {
     Accept(Box<NewConnection>),
+    /// Disconnect the clients whose login has ended.
+    EndLogins,
     /// Close all connections.
     Drain {
         /// The time over which the closes are spread.
@@ -342,6 +348,13 @@ impl Shards {
 
     fn next_shard(&self) -> &ShardHandle {
         &self.handles[self.next.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
+    }
+
+    /// Disconnects the clients whose login has ended: WebSockets with code 3005, streams with an event.
+    pub async fn end_logins(&self) {
+        for handle in &self.handles {
+            let _ = handle.commands.send(ShardCommand::EndLogins).await;
+        }
     }
 
     /// Closes every connection, spread over `window`: WebSockets with code 3001, streams with an event. A client that

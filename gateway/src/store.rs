@@ -49,6 +49,7 @@ use watches::Watches;
 /// The keys of one Redis deployment.
 #[derive(Debug)]
 pub struct KeyStore {
+    name: String,
     requests: RequestSender,
     watches: Arc<Watches>,
     health: Arc<LinkHealth>,
@@ -58,6 +59,7 @@ pub struct KeyStore {
 impl KeyStore {
     /// Starts the links, which connect and reconnect until the gateway stops. Changes of watched keys go to `events`.
     pub fn start(settings: StoreSettings, drain: &Drain, events: Arc<dyn KeyEvents>) -> Arc<Self> {
+        let name = settings.connection.name.clone();
         let settings = Arc::new(settings);
         let metrics = Arc::<StoreMetrics>::default();
         let health = Arc::new(LinkHealth::new());
@@ -81,7 +83,7 @@ impl KeyStore {
         };
         drain.spawn(request_link.run(drain.clone()));
         drain.spawn(tracking_link.run(drain.clone()));
-        Arc::new(Self { requests, watches, health, metrics })
+        Arc::new(Self { name, requests, watches, health, metrics })
     }
 
     /// Reads a key, in one pipeline with the requests that arrive meanwhile. `None`: it does not exist.
@@ -152,6 +154,11 @@ impl KeyStore {
             KeyValue::Bytes(bytes) => Some(bytes),
             KeyValue::Hash(_) | KeyValue::Present => None,
         }))
+    }
+
+    /// The name of the Redis instance, for logs and metrics.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The present status.

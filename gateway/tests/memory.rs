@@ -36,6 +36,7 @@ const CONFIG: &str = r#"
 [[namespace]]
 name = "all"
 channels = ["*"]
+subscribe = "anyone"
 redis = "memory"
 history = { size = 0 }
 publish = "anyone"

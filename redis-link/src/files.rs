@@ -26,8 +26,11 @@ pub fn read_password(path: &Path) -> Result<String, String> {
     }
 }
 
-/// Reads a whole file of at most [`FILE_BYTES_MAX`].
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// Reads a whole file of at most 4 MiB.
+///
+/// # Errors
+/// A description of what is wrong with the file.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     let read = || {
         let mut bytes = Vec::new();
         File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

@@ -2,35 +2,34 @@
 
 use axum::http::HeaderMap;
 
+use super::access::{AccessRules, Grant, Operation};
 use super::api_key::ApiAuth;
+use super::identity::{Identity, Login};
 use super::origin::OriginPolicy;
-use super::{ClientMeta, Denial, token};
-
-/// Which clients may use an operation of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// All clients.
-    Anyone,
-    /// Clients that are subscribed to the channel.
-    Subscribers,
-    /// No client; only backends.
-    Nobody,
-}
-
-/// The identity of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// A client without authentication.
-    Anonymous,
-    /// A backend that uses the API.
-    Backend,
-}
+use super::{ClientMeta, Denial};
 
 /// Decides which clients may connect and what they may do.
 #[derive(Debug, Default)]
 pub struct Authorizer {
     origins: OriginPolicy,
     api: ApiAuth,
+}
+
+/// An operation that a client requests on a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelRequest<'a> {
+    /// The client.
+    pub identity: &'a Identity,
+    /// What it requests.
+    pub operation: Operation,
+    /// The name of the channel.
+    pub channel: &'a str,
+    /// The permissions of the channel's namespace.
+    pub rules: &'a AccessRules,
+    /// The client is subscribed to the channel.
+    pub is_subscribed: bool,
+    /// The client presented a valid token for this channel, in addition to its login.
+    pub has_token: bool,
 }
 
 impl Authorizer {
@@ -44,111 +43,167 @@ impl Authorizer {
         &self.origins
     }
 
-    /// Decides whether a client may connect.
+    /// Decides whether a client may connect: a page must have an allowed origin.
     ///
     /// # Errors
-    /// [`Denial::Origin`], [`Denial::Token`].
-    pub fn connect(&self, client: &ClientMeta) -> Result<Identity, Denial> {
-        if !self.origins.is_allowed(client.headers()) {
-            return Err(Denial::Origin);
-        }
-        if token::is_presented(client) {
-            return Err(Denial::Token);
-        }
-        Ok(Identity::Anonymous)
+    /// [`Denial::Origin`].
+    pub fn connect(&self, client: &ClientMeta) -> Result<(), Denial> {
+        if self.origins.is_allowed(client.headers()) { Ok(()) } else { Err(Denial::Origin) }
     }
 
     /// Decides whether a request may use the API.
     ///
     /// # Errors
     /// [`Denial::Api`].
-    pub fn api(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Identity, Denial> {
-        self.api.check(headers, query, &self.origins)?;
-        Ok(Identity::Backend)
+    pub fn api(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Denial> {
+        Ok(self.api.check(headers, query, &self.origins)?)
     }
 
-    /// Decides whether a client may subscribe to a channel whose namespace grants `access`.
+    /// Decides whether a client may use an operation of a channel. One of the rules of the namespace must permit it, and
+    /// the client must meet all its requirements.
     ///
     /// # Errors
-    /// [`Denial::Subscribe`].
-    pub fn subscribe(identity: Identity, access: Access) -> Result<(), Denial> {
-        match (identity, access) {
-            (Identity::Backend, _) | (Identity::Anonymous, Access::Anyone) => Ok(()),
-            (Identity::Anonymous, Access::Subscribers | Access::Nobody) => Err(Denial::Subscribe),
+    /// Why not.
+    pub fn channel(request: &ChannelRequest<'_>) -> Result<(), Denial> {
+        let ChannelRequest { identity, operation, rules, .. } = request;
+        if identity.login() == Login::Backend {
+            return Ok(());
         }
-    }
-
-    /// Decides whether a client may publish to a channel whose namespace grants `access`.
-    ///
-    /// # Errors
-    /// [`Denial::Publish`], [`Denial::NotSubscribed`].
-    pub fn publish(identity: Identity, access: Access, is_subscribed: bool) -> Result<(), Denial> {
-        match (identity, access) {
-            (Identity::Backend, _) | (Identity::Anonymous, Access::Anyone) => Ok(()),
-            (Identity::Anonymous, Access::Subscribers) if is_subscribed => Ok(()),
-            (Identity::Anonymous, Access::Subscribers) => Err(Denial::NotSubscribed),
-            (Identity::Anonymous, Access::Nobody) => Err(Denial::Publish),
+        let access = rules.of(*operation);
+        if access.is_nobody() {
+            return Err(Denial::Nobody(*operation));
         }
-    }
-
-    /// Decides whether a client may read the history of a channel.
-    ///
-    /// # Errors
-    /// [`Denial::NotSubscribed`].
-    pub fn history(identity: Identity, is_subscribed: bool) -> Result<(), Denial> {
-        match identity {
-            Identity::Backend => Ok(()),
-            Identity::Anonymous if is_subscribed => Ok(()),
-            Identity::Anonymous => Err(Denial::NotSubscribed),
+        if !rules.require.iter().all(|requirement| requirement.is_met(identity)) {
+            return Err(Denial::Requirement);
         }
+        if access.grants().any(|grant| request.is_granted_by(grant)) {
+            return Ok(());
+        }
+        Err(if access.contains(Grant::Subscribers) && access.grants().count() == 1 {
+            Denial::NotSubscribed
+        } else if matches!(identity.login(), Login::Guest | Login::Anonymous) {
+            Denial::NotAuthenticated(*operation)
+        } else {
+            Denial::NotPermitted(*operation)
+        })
     }
+}
 
-    /// Decides whether a client may read the presence of a channel.
-    ///
-    /// # Errors
-    /// [`Denial::Presence`]: always, since presence is not supported.
-    pub fn presence(_: Identity) -> Result<(), Denial> {
-        Err(Denial::Presence)
+impl ChannelRequest<'_> {
+    /// Whether a rule applies to the client.
+    pub fn is_granted_by(&self, grant: Grant) -> bool {
+        match grant {
+            Grant::Anyone => self.identity.login() != Login::Guest,
+            Grant::Authenticated => self.identity.is_authenticated(),
+            Grant::Subscribers => self.is_subscribed,
+            Grant::Owner => {
+                self.rules.owned.iter().any(|pattern| pattern.belongs_to(self.channel, self.identity))
+            }
+            Grant::Token => self.has_token || self.identity.token_channels().grant(self.channel),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::Request;
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::super::TrustedProxies;
+    use axum::http::Request;
+    use proptest::prelude::*;
+
+    use super::super::access::{Access, Requirement};
+    use super::super::identity::{Fields, LoginResult, TokenChannels};
+    use super::super::template::ChannelTemplate;
     use super::*;
 
-    #[test]
-    fn decides_on_identity_access_and_subscription() {
-        use Access::{Anyone, Nobody, Subscribers};
-        let client = Identity::Anonymous;
-        assert_eq!(Authorizer::subscribe(client, Anyone), Ok(()));
-        assert_eq!(Authorizer::subscribe(client, Subscribers), Err(Denial::Subscribe));
-        assert_eq!(Authorizer::subscribe(client, Nobody), Err(Denial::Subscribe));
-        for is_subscribed in [false, true] {
-            assert_eq!(Authorizer::publish(client, Anyone, is_subscribed), Ok(()));
-            assert_eq!(Authorizer::publish(client, Nobody, is_subscribed), Err(Denial::Publish));
+    fn user(user: &str) -> Identity {
+        let fields = Fields::from_iter([("roles".to_owned(), vec!["editor".to_owned()])]);
+        let channels = TokenChannels::new(["room:*".to_owned()]);
+        Identity::verified(LoginResult { user: user.to_owned(), fields, channels, ..LoginResult::default() })
+    }
+
+    fn rules(grants: &[Grant], require: &str) -> AccessRules {
+        let owned = ChannelTemplate::parse("user:{user}", |name| name == "user");
+        let require = [require].into_iter().filter(|value| !value.is_empty());
+        let require =
+            require.map(|value| Requirement { field: "roles".to_owned(), values: vec![value.to_owned()] });
+        AccessRules {
+            subscribe: Access::of(grants),
+            publish: Access::of(grants),
+            owned: owned.into_iter().collect(),
+            require: require.collect(),
+            ..AccessRules::default()
         }
-        assert_eq!(Authorizer::publish(client, Subscribers, true), Ok(()));
-        assert_eq!(Authorizer::publish(client, Subscribers, false), Err(Denial::NotSubscribed));
-        assert_eq!(Authorizer::history(client, true), Ok(()));
-        assert_eq!(Authorizer::history(client, false), Err(Denial::NotSubscribed));
-        assert_eq!(Authorizer::presence(client), Err(Denial::Presence));
-        for access in [Anyone, Subscribers, Nobody] {
-            assert_eq!(Authorizer::subscribe(Identity::Backend, access), Ok(()));
-            assert_eq!(Authorizer::publish(Identity::Backend, access, false), Ok(()));
-        }
-        assert_eq!(Authorizer::history(Identity::Backend, false), Ok(()));
+    }
+
+    fn decide(identity: &Identity, rules: &AccessRules, channel: &str) -> Result<(), Denial> {
+        let operation = Operation::Subscribe;
+        let (is_subscribed, has_token) = (false, false);
+        Authorizer::channel(&ChannelRequest { identity, operation, channel, rules, is_subscribed, has_token })
     }
 
     #[test]
-    fn rejects_other_origins_and_tokens() {
+    fn decides_by_the_rules_of_the_namespace() {
+        use Grant::{Anyone, Authenticated, Owner, Token};
+        let (guest, anonymous) = (Identity::guest(false), Identity::guest(true));
+        let subscribe = Operation::Subscribe;
+        let not_in = Err(Denial::NotAuthenticated(subscribe));
+        let not_permitted = Err(Denial::NotPermitted(subscribe));
+        for (identity, grants, channel, expected) in [
+            (&guest, &[Anyone][..], "a", not_in),
+            (&anonymous, &[Anyone], "a", Ok(())),
+            (&user("42"), &[Anyone], "a", Ok(())),
+            (&anonymous, &[Authenticated], "a", not_in),
+            (&user("42"), &[Authenticated], "a", Ok(())),
+            (&user(""), &[Authenticated], "a", not_permitted),
+            (&user("42"), &[Owner], "user:42", Ok(())),
+            (&user("42"), &[Owner], "user:43", not_permitted),
+            (&user("*"), &[Owner], "user:43", not_permitted),
+            (&guest, &[Owner], "user:42", not_in),
+            (&user("42"), &[Token], "room:1", Ok(())),
+            (&user("42"), &[Token], "hall:1", not_permitted),
+            (&user("42"), &[Owner, Token], "room:1", Ok(())),
+            (&user("42"), &[], "user:42", Err(Denial::Nobody(subscribe))),
+            (&Identity::backend(), &[], "user:42", Ok(())),
+        ] {
+            let decided = decide(identity, &rules(grants, ""), channel);
+            assert_eq!(decided, expected, "{identity:?} {grants:?} {channel}");
+        }
+    }
+
+    #[test]
+    fn requires_fields_in_addition() {
+        let grants = [Grant::Anyone];
+        assert_eq!(decide(&user("42"), &rules(&grants, "editor"), "a"), Ok(()));
+        assert_eq!(decide(&user("42"), &rules(&grants, "admin"), "a"), Err(Denial::Requirement));
+        assert_eq!(decide(&Identity::guest(true), &rules(&grants, "editor"), "a"), Err(Denial::Requirement));
+    }
+
+    #[test]
+    fn a_subscription_permits_what_subscribers_may() {
+        let (identity, rules) = (Identity::guest(true), AccessRules::default());
+        let read = |is_subscribed, operation| {
+            Authorizer::channel(&ChannelRequest {
+                identity: &identity,
+                operation,
+                channel: "a",
+                rules: &rules,
+                is_subscribed,
+                has_token: false,
+            })
+        };
+        assert_eq!(read(true, Operation::ReadHistory), Ok(()));
+        assert_eq!(read(false, Operation::ReadHistory), Err(Denial::NotSubscribed));
+        assert_eq!(read(true, Operation::Publish), Err(Denial::Nobody(Operation::Publish)));
+    }
+
+    #[test]
+    fn rejects_other_origins() {
         let origins = OriginPolicy::new(vec!["https://app.example".to_owned()]);
         let authorizer = Authorizer::new(origins, ApiAuth::Disabled);
-        let connect = |uri: &str, headers: &[(&str, &str)]| {
-            let request = Request::get(uri).header("host", "gateway.example");
+        let connect = |headers: &[(&str, &str)]| {
+            let request = Request::get("/ws").header("host", "gateway.example");
             let add = |request: axum::http::request::Builder, header: &(&str, &str)| {
                 request.header(header.0, header.1)
             };
@@ -156,12 +211,24 @@ mod tests {
             let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
             authorizer.connect(&ClientMeta::new(&request, peer, &TrustedProxies::default()))
         };
-        assert_eq!(connect("/ws", &[]), Ok(Identity::Anonymous));
-        assert_eq!(connect("/ws", &[("origin", "https://app.example")]), Ok(Identity::Anonymous));
-        assert_eq!(connect("/ws", &[("origin", "https://evil.example")]), Err(Denial::Origin));
-        assert_eq!(connect("/ws", &[("sec-fetch-site", "cross-site")]), Err(Denial::Origin));
-        assert_eq!(connect("/ws?token=a", &[]), Err(Denial::Token));
-        assert_eq!(connect("/ws", &[("authorization", "Bearer a")]), Err(Denial::Token));
-        assert_eq!(connect("/ws", &[("authorization", "Basic dTpw")]), Ok(Identity::Anonymous));
+        assert_eq!(connect(&[]), Ok(()));
+        assert_eq!(connect(&[("origin", "https://app.example")]), Ok(()));
+        assert_eq!(connect(&[("origin", "https://evil.example")]), Err(Denial::Origin));
+        assert_eq!(connect(&[("sec-fetch-site", "cross-site")]), Err(Denial::Origin));
+    }
+
+    proptest! {
+        /// The default permits no client anything that does not depend on a subscription.
+        #[test]
+        fn the_default_is_to_deny(name in "[a-z:]{1,8}", login in 0..3) {
+            let identity = match login { 0 => Identity::guest(false), 1 => Identity::guest(true), _ => user(&name) };
+            for operation in [Operation::Subscribe, Operation::Publish, Operation::ReadHistory] {
+                let rules = AccessRules::default();
+                let request = ChannelRequest {
+                    identity: &identity, operation, channel: &name, rules: &rules, is_subscribed: false, has_token: true,
+                };
+                prop_assert!(Authorizer::channel(&request).is_err());
+            }
+        }
     }
 }

@@ -35,6 +35,12 @@ impl ClientMeta {
                 headers.append(&name, value.clone());
             }
         }
+        // HTTP/2 sends the host as `:authority`.
+        if let Some(authority) = request.uri().authority().filter(|_| !headers.contains_key(header::HOST))
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            headers.insert(header::HOST, host);
+        }
         let address = proxies.client_address(peer.ip(), request.headers());
         let network = proxies.counted_network(address);
         Self { peer, address, network, headers, query: request.uri().query().map(Into::into) }

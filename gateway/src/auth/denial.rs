@@ -1,5 +1,6 @@
 //! Why a client is rejected.
 
+use super::access::Operation;
 use super::api_key::ApiAuthError;
 
 /// Why a permission is denied. The text states what to change.
@@ -9,31 +10,43 @@ pub enum Denial {
     #[error("this origin is not allowed: add it to `allowed_origins`")]
     Origin,
     /// A token was sent, but no authentication is configured.
-    #[error("a token was sent, but no authentication is configured to verify it: connect without a token")]
+    #[error("a token was sent, but no [[login]] is configured to verify it: connect without a token")]
     Token,
+    /// The token cannot be verified.
+    #[error("the token is invalid: the log has the reason at debug level")]
+    InvalidToken,
+    /// The token was valid and has expired.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The login cannot be checked at present.
+    #[error("the login cannot be checked: the store of sessions or the key set is not available")]
+    LoginUnavailable,
     /// The API request is not authenticated.
     #[error(transparent)]
     Api(#[from] ApiAuthError),
     /// No namespace matches the channel.
     #[error("no namespace matches this channel: add it to `channels` of a namespace")]
     UnknownChannel,
-    /// Clients may not subscribe to the channel.
-    #[error("permission denied: clients may not subscribe (`subscribe` of the namespace)")]
-    Subscribe,
-    /// Clients may not publish to the channel.
-    #[error("permission denied: clients may not publish (`publish` of the namespace)")]
-    Publish,
+    /// No client may use the operation.
+    #[error("permission denied: clients may not {} (`{}` of the namespace)", .0.verb(), .0.setting())]
+    Nobody(Operation),
+    /// The operation requires a login.
+    #[error("permission denied: a client without a login may not {} (`{}` of the namespace)", .0.verb(), .0.setting())]
+    NotAuthenticated(Operation),
+    /// The client is logged in, and none of the namespace's rules permits the operation.
+    #[error("permission denied: no rule permits this client to {} (`{}` of the namespace)", .0.verb(), .0.setting())]
+    NotPermitted(Operation),
     /// The operation requires a subscription.
     #[error("permission denied: the client is not subscribed to the channel")]
     NotSubscribed,
-    /// Presence is not supported.
-    #[error("presence is not available")]
-    Presence,
+    /// The client's identity lacks a field that the namespace requires.
+    #[error("permission denied: the client lacks a field of `require` of the namespace")]
+    Requirement,
 }
 
 impl Denial {
     /// The number of kinds.
-    pub(super) const KINDS: usize = 8;
+    pub(super) const KINDS: usize = 12;
 
     /// The index of the kind: below [`Denial::KINDS`].
     pub(super) fn kind(self) -> usize {
@@ -42,10 +55,14 @@ impl Denial {
             Self::Token => 1,
             Self::Api(_) => 2,
             Self::UnknownChannel => 3,
-            Self::Subscribe => 4,
-            Self::Publish => 5,
-            Self::NotSubscribed => 6,
-            Self::Presence => 7,
+            Self::Nobody(_) => 4,
+            Self::NotAuthenticated(_) => 5,
+            Self::NotPermitted(_) => 6,
+            Self::NotSubscribed => 7,
+            Self::Requirement => 8,
+            Self::InvalidToken => 9,
+            Self::TokenExpired => 10,
+            Self::LoginUnavailable => 11,
         }
     }
 }

@@ -36,6 +36,12 @@ impl OriginPolicy {
         is_same_origin(origin, headers) || self.is_listed(origin) || self.allows_any()
     }
 
+    /// Whether the cookies of a request count: not if a page of an origin that is only allowed by `*` sends it.
+    pub fn trusts_cookies(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return !is_cross_site(headers) };
+        origin.to_str().is_ok_and(|origin| is_same_origin(origin, headers) || self.is_listed(origin))
+    }
+
     /// The origin to allow in CORS headers; `None` for same-origin requests and for origins that are not allowed.
     pub fn cors_origin<'h>(&self, headers: &'h HeaderMap) -> Option<CorsOrigin<'h>> {
         let value = headers.get(header::ORIGIN)?;
@@ -232,6 +238,25 @@ mod tests {
             let headers = headers("localhost:8000", Some(origin));
             assert_eq!(origins.is_allowed(&headers), allowed, "{origin}");
             assert_eq!(origins.cors_origin(&headers).is_some(), allowed, "{origin}");
+        }
+    }
+
+    #[test]
+    fn cookies_of_other_sites_do_not_count() {
+        let all = OriginPolicy::new(vec!["*".to_owned(), "https://app.example".to_owned()]);
+        let mut cross_site = headers("gateway.example", None);
+        assert!(all.trusts_cookies(&cross_site));
+        cross_site.insert("sec-fetch-site", "cross-site".parse().unwrap());
+        assert!(all.is_allowed(&cross_site) && !all.trusts_cookies(&cross_site));
+        for (origin, trusted) in [
+            ("https://gateway.example", true),
+            ("https://app.example", true),
+            ("https://evil.example", false),
+            ("null", false),
+        ] {
+            let headers = headers("gateway.example", Some(origin));
+            assert!(all.is_allowed(&headers));
+            assert_eq!(all.trusts_cookies(&headers), trusted, "{origin}");
         }
     }
 

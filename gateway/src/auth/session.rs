@@ -47,7 +47,7 @@ use value::{Resolved, SESSION_BYTES_MAX};
 
 pub use error::{SessionError, SessionFormatError};
 pub use id::SessionId;
-pub use kind::SessionKind;
+pub use kind::{SessionDefaults, SessionKind};
 pub use login::{FieldValue, SessionLogin};
 pub use secrets::Secrets;
 

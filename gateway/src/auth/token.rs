@@ -1,4 +1,6 @@
-//! Detects tokens in requests. Tokens are never parsed.
+//! Finds tokens in requests.
+
+use std::borrow::Cow;
 
 use super::ClientMeta;
 
@@ -8,9 +10,20 @@ const OTHER_SCHEMES: [&str; 5] = ["basic", "digest", "negotiate", "ntlm", "apike
 /// Query parameters that carry a token.
 const QUERY_PARAMETERS: [&str; 5] = ["token", "access_token", "ticket", "jwt", "authorization"];
 
-/// Whether a request contains a token, in an `Authorization` header or in the query.
-pub(super) fn is_presented(client: &ClientMeta) -> bool {
-    client.authorization().any(|value| is_token(value.as_bytes())) || client.query().is_some_and(is_in_query)
+/// The token of a request, from an `Authorization` header or the query; empty if its value is not text.
+pub fn presented(client: &ClientMeta) -> Option<Cow<'_, str>> {
+    let header = client.authorization().find(|value| is_token(value.as_bytes()));
+    header.map(|value| value.to_str().map_or("", without_scheme).into()).or_else(|| {
+        form_urlencoded::parse(client.query()?.as_bytes())
+            .find(|(key, _)| QUERY_PARAMETERS.contains(&key.as_ref()))
+            .map(|(_, token)| token)
+    })
+}
+
+/// The credentials in the value of an `Authorization` header.
+pub fn without_scheme(authorization: &str) -> &str {
+    let authorization = authorization.trim();
+    authorization.split_once(char::is_whitespace).map_or("", |(_, token)| token.trim())
 }
 
 /// Whether the value of an `Authorization` header is a token (RFC 9110, section 11.4: a scheme, then white space).
@@ -19,11 +32,6 @@ pub fn is_token(authorization: &[u8]) -> bool {
     scheme.is_some_and(|scheme| {
         !OTHER_SCHEMES.iter().any(|other| scheme.eq_ignore_ascii_case(other.as_bytes()))
     })
-}
-
-/// Whether a query contains a token.
-fn is_in_query(query: &str) -> bool {
-    form_urlencoded::parse(query.as_bytes()).any(|(key, _)| QUERY_PARAMETERS.contains(&key.as_ref()))
 }
 
 #[cfg(test)]
@@ -42,6 +50,21 @@ mod tests {
         let request = headers.iter().fold(Request::get(uri), add).body(()).unwrap();
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         ClientMeta::new(&request, peer, &TrustedProxies::default())
+    }
+
+    fn is_presented(client: &ClientMeta) -> bool {
+        presented(client).is_some()
+    }
+
+    #[test]
+    fn finds_the_token() {
+        let token = |uri: &str, header: &str| {
+            presented(&client(uri, &[("authorization", header)])).map(Cow::into_owned)
+        };
+        assert_eq!(token("/ws", "Bearer  a.b.c ").as_deref(), Some("a.b.c"));
+        assert_eq!(token("/ws?token=x", "Bearer a").as_deref(), Some("a"));
+        assert_eq!(token("/ws?b=1&access_token=x%2By", "Basic a").as_deref(), Some("x+y"));
+        assert_eq!(token("/ws", "Bearer").as_deref(), Some(""));
     }
 
     #[test]
@@ -72,7 +95,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_input_is_classified(value in prop::collection::vec(any::<u8>(), 0..40), query in "\\PC{0,40}") {
-            let _ = (is_token(&value), is_in_query(&query));
+            let uri = format!("/sse?{}", form_urlencoded::byte_serialize(query.as_bytes()).collect::<String>());
+            let _ = (is_token(&value), presented(&client(&uri, &[])));
         }
 
         #[test]

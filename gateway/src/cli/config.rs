@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::io::{usage_error, write_stdout};
-use crate::config::{Config, Flags, NamespaceConfig, access_as_str};
+use crate::config::{Config, Flags, LoginMethod, NamespaceConfig, access_as_text};
 
 /// Flags of `earshot config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,7 +51,7 @@ fn summary(config: &Config) -> String {
         let addrs: Vec<_> = listen.addrs.iter().map(ToString::to_string).collect();
         lines.push(format!("listen     {} ({})", listen.text, addrs.join(", ")));
     }
-    for instance in &config.redis {
+    for instance in config.connected_redis() {
         let pubsub = instance.pubsub_url.as_ref().map_or(String::new(), |url| format!(", pub/sub {url}"));
         let server = match &instance.sentinel {
             Some(sentinel) => {
@@ -61,6 +61,7 @@ fn summary(config: &Config) -> String {
         };
         lines.push(format!("redis      {}: {server}{pubsub}", instance.name));
     }
+    lines.extend(config.logins.iter().map(describe_login));
     let namespaces = config.namespaces.iter().filter(|namespace| !namespace.channels.is_empty());
     lines.extend(namespaces.map(describe));
     if !config.has_open_channels() {
@@ -77,9 +78,14 @@ fn describe(namespace: &NamespaceConfig) -> String {
         namespace.name,
         channels.join(", "),
         namespace.redis.as_deref().map_or_else(|| "memory".into(), |name| format!("redis {name}")),
-        access_as_str(namespace.subscribe),
-        access_as_str(namespace.publish),
+        access_as_text(namespace.access.subscribe),
+        access_as_text(namespace.access.publish),
     )
+}
+
+fn describe_login(login: &LoginMethod) -> String {
+    let redis = login.redis().map_or(String::new(), |name| format!(": sessions in redis {name}"));
+    format!("login      {}{redis}", login.kind())
 }
 
 #[cfg(test)]

@@ -70,10 +70,13 @@ impl Config {
 
     /// The decisions about origins and API requests.
     pub fn authorizer(&self) -> Authorizer {
+        Authorizer::new(self.origin_policy(), self.api_auth())
+    }
+
+    /// The allowed origins.
+    pub fn origin_policy(&self) -> OriginPolicy {
         let allowed = self.allowed_origins.clone();
-        let origins =
-            if self.development { OriginPolicy::development(allowed) } else { OriginPolicy::new(allowed) };
-        Authorizer::new(origins, self.api_auth())
+        if self.development { OriginPolicy::development(allowed) } else { OriginPolicy::new(allowed) }
     }
 
     /// The hosts that requests may name.
@@ -141,8 +144,7 @@ impl NamespaceConfig {
             name: self.name.clone(),
             channels: self.channels.iter().map(pattern).collect(),
             brokers,
-            subscribe: self.subscribe,
-            publish: self.publish,
+            access: self.access.clone(),
             history: self.history,
             source: self.channel_source(),
             when_unavailable: self.when_redis_down,

@@ -2,6 +2,7 @@
 //!
 //! Owns which patterns are permitted, and their form in Redis. Must never decide which channel matches.
 
+use crate::auth::ChannelTemplate;
 use crate::node::channel_pattern::ChannelPattern;
 use crate::node::namespace::PROTECTED_CHANNELS;
 
@@ -9,8 +10,14 @@ use crate::node::namespace::PROTECTED_CHANNELS;
 ///
 /// # Errors
 /// If it is invalid, or a glob that matches only protected channels.
-pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
-    let pattern = ChannelPattern::parse(text)?;
+pub(super) fn channel_pattern(text: &str, placeholders: &[&str]) -> Result<ChannelPattern, String> {
+    let pattern = ChannelPattern::with_placeholders(text, placeholders)?;
+    if pattern.template().is_some_and(ChannelTemplate::is_ambiguous) {
+        return Err(format!(
+            "`{pattern}` is ambiguous: next to wildcards and other placeholders, put a `:` on each side of a placeholder, \
+             and no `*` or `?` before it, as in \"tenant:{{tenant}}:*\""
+        ));
+    }
     let covers = |protected: &&&str| ChannelPattern::parse(protected).is_ok_and(|all| all.covers(&pattern));
     match PROTECTED_CHANNELS.iter().find(covers) {
         Some(protected) if !pattern.is_exact() => Err(format!(
@@ -24,7 +31,7 @@ pub(super) fn channel_pattern(text: &str) -> Result<ChannelPattern, String> {
 /// one byte, so it does not match characters beyond ASCII.
 pub(super) fn redis_pattern(pattern: &ChannelPattern) -> String {
     let mut escaped = String::with_capacity(pattern.text.len());
-    for letter in pattern.text.chars() {
+    for letter in pattern.as_glob().chars() {
         if matches!(letter, '[' | ']' | '\\') {
             escaped.push('\\');
         }

@@ -2,6 +2,7 @@
 //!
 //! Owns the settings of one namespace. Must never compare namespaces with each other: [`super::shadowing`] does.
 
+use super::access;
 use super::channel_pattern::channel_pattern;
 use super::history::Replay;
 use super::reader::diagnostics::Location;
@@ -11,7 +12,7 @@ use super::reader::{Located, Section};
 use super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, check_name};
 use super::slow_consumer;
 use super::source::Source;
-use crate::auth::Access;
+use crate::auth::access::{Access, AccessRules, Grant};
 use crate::broker::WhenUnavailable;
 use crate::node::backpressure_policy::BackpressurePolicy;
 use crate::node::channel_pattern::ChannelPattern;
@@ -46,10 +47,8 @@ pub struct NamespaceConfig {
     pub history: HistoryRules,
     /// What a new subscriber receives before new publications.
     pub replay: Replay,
-    /// Which clients may subscribe.
-    pub subscribe: Access,
-    /// Which clients may publish.
-    pub publish: Access,
+    /// What clients may do.
+    pub access: AccessRules,
     /// Whether globs are subscribed as patterns (`PSUBSCRIBE`) instead of the exact names that clients request.
     pub subscribe_pattern: bool,
     /// Behavior while the Redis instance is unavailable.
@@ -77,7 +76,12 @@ impl NamespaceConfig {
     pub(super) fn development(redis: Option<String>) -> Self {
         // The pattern is valid. An empty list would reject every channel.
         let channels = ChannelPattern::parse("*").into_iter().collect();
-        Self { publish: Access::Subscribers, ..Self::named("default", channels, redis) }
+        let access = AccessRules {
+            subscribe: Access::of(&[Grant::Anyone]),
+            publish: Access::of(&[Grant::Subscribers]),
+            ..AccessRules::default()
+        };
+        Self { access, ..Self::named("default", channels, redis) }
     }
 
     /// No namespace in the file and no open channel: the gateway connects to Redis and rejects every channel.
@@ -87,7 +91,8 @@ impl NamespaceConfig {
 
     /// The channels of `EARSHOT_OPEN_CHANNELS`: open for subscribing, closed for publishing.
     pub(super) fn open_channels(channels: Vec<ChannelPattern>, redis: Option<String>) -> Self {
-        Self::named(OPEN_CHANNELS, channels, redis)
+        let access = AccessRules { subscribe: Access::of(&[Grant::Anyone]), ..AccessRules::default() };
+        Self { access, ..Self::named(OPEN_CHANNELS, channels, redis) }
     }
 
     /// A namespace with the defaults of the file.
@@ -102,8 +107,7 @@ impl NamespaceConfig {
             source: Source::PubSub,
             history: HistoryRules::default_for(Source::PubSub),
             replay: Replay::default(),
-            subscribe: Access::Anyone,
-            publish: Access::Nobody,
+            access: AccessRules::default(),
             subscribe_pattern: false,
             when_redis_down: WhenUnavailable::Local,
             slow_consumer: None,
@@ -113,12 +117,15 @@ impl NamespaceConfig {
     pub(super) fn read<'d>(
         mut section: Section<'d>,
         instances: &[RedisInstance],
+        placeholders: &[&str],
     ) -> (Self, NamespaceLocations<'d>) {
         let name = section.text("name", |text| check_name(text).map(|()| text.to_owned()));
         if name.is_none() && !section.has("name") {
             section.error(&section.location(), "missing `name`");
         }
-        let channels = read_channels(&mut section);
+        let channels = read_channels(&mut section, placeholders);
+        let patterns: Vec<ChannelPattern> = channels.iter().map(|found| found.value.clone()).collect();
+        let access = access::read(&mut section, &patterns);
         let source = section.text("source", Source::parse).map_or(Source::PubSub, |found| found.value);
         let history = HistoryRules::read(&mut section, source);
         let redis = read_redis(&mut section, instances, source);
@@ -128,7 +135,7 @@ impl NamespaceConfig {
         let sharded_pubsub = read_sharded_pubsub(&mut section, cluster, source, &key_prefix);
         let namespace = Self {
             name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
-            channels: channels.iter().map(|found| found.value.clone()).collect(),
+            channels: patterns,
             redis,
             spread: cluster && slot::hash_tag(&key_prefix).is_none(),
             sharded_pubsub,
@@ -136,18 +143,7 @@ impl NamespaceConfig {
             source,
             replay: Replay::read(&mut section, &history),
             history,
-            subscribe: read_access(
-                &mut section,
-                "subscribe",
-                Access::Anyone,
-                &[Access::Nobody, Access::Anyone],
-            ),
-            publish: read_access(
-                &mut section,
-                "publish",
-                Access::Nobody,
-                &[Access::Nobody, Access::Subscribers, Access::Anyone],
-            ),
+            access,
             subscribe_pattern: read_subscribe_pattern(&mut section, source, sharded_pubsub),
             when_redis_down: read_when_redis_down(&mut section, source),
             slow_consumer: slow_consumer::read(&mut section),
@@ -167,16 +163,16 @@ impl NamespaceConfig {
         out.text("source", self.source.as_str());
         out.inline("history", &self.history.entries());
         out.text("replay", self.replay.as_str());
-        out.text("subscribe", access_as_str(self.subscribe));
-        out.text("publish", access_as_str(self.publish));
+        access::show(&self.access, out);
         out.line("subscribe_pattern", &self.subscribe_pattern.to_string());
         out.text("when_redis_down", when_down_as_str(self.when_redis_down));
         slow_consumer::show(self.slow_consumer.as_ref(), out);
     }
 }
 
-fn read_channels<'d>(section: &mut Section<'d>) -> Vec<Located<'d, ChannelPattern>> {
-    let channels = section.texts("channels", channel_pattern);
+/// Reads the patterns; in them, the names in `placeholders` stand for values of a client's identity.
+fn read_channels<'d>(section: &mut Section<'d>, placeholders: &[&str]) -> Vec<Located<'d, ChannelPattern>> {
+    let channels = section.texts("channels", |text| channel_pattern(text, placeholders));
     if channels.is_none() {
         section.error(&section.location(), "missing `channels`, such as channels = [\"web-*\"]");
     } else if section.is_empty_list("channels") {
@@ -215,24 +211,11 @@ fn read_redis(section: &mut Section<'_>, instances: &[RedisInstance], source: So
     None
 }
 
-/// The value of `subscribe` and `publish` in the file.
-pub fn access_as_str(access: Access) -> &'static str {
-    match access {
-        Access::Nobody => "nobody",
-        Access::Subscribers => "subscribers",
-        Access::Anyone => "anyone",
-    }
-}
-
 fn when_down_as_str(when: WhenUnavailable) -> &'static str {
     match when {
         WhenUnavailable::Local => "local",
         WhenUnavailable::Reject => "reject",
     }
-}
-
-fn read_access(section: &mut Section<'_>, key: &'static str, default: Access, choices: &[Access]) -> Access {
-    keyword::read(section, key, choices, access_as_str).map_or(default, |found| found.value)
 }
 
 fn read_subscribe_pattern(section: &mut Section<'_>, source: Source, sharded_pubsub: bool) -> bool {

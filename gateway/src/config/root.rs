@@ -197,7 +197,7 @@ pub(super) fn read_open_channels<'d>(
     env: &Environment,
 ) -> Vec<Located<'d, ChannelPattern>> {
     let list = env.open_channels.as_deref().unwrap_or_default();
-    read_list(document, OPEN_CHANNELS, list, channel_pattern)
+    read_list(document, OPEN_CHANNELS, list, |text| channel_pattern(text, &[]))
 }
 
 /// The elements of a variable, separated by commas. An invalid one is a diagnostic and is omitted.

@@ -43,6 +43,24 @@ impl Secret {
         Ok(Self(text.into()))
     }
 
+    /// Parses a secret that signs cookies or tokens. In a file, it is one line.
+    ///
+    /// # Errors
+    /// If it is empty, contains a line break, has white space at its start or end, or is the mask. The message does not
+    /// contain it.
+    pub fn signing(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the secret is empty".into());
+        }
+        if text == MASK {
+            return Err("`***` is a placeholder for a hidden secret; set the actual secret".into());
+        }
+        if text.trim() != text || text.contains(['\r', '\n']) {
+            return Err("a secret has no line breaks, and no white space at its start and end".into());
+        }
+        Ok(Self(text.into()))
+    }
+
     /// The secret: for comparison and authentication, never for display.
     pub fn expose(&self) -> &str {
         &self.0

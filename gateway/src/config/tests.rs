@@ -8,8 +8,10 @@ use super::*;
 
 mod access;
 mod bad_files;
+mod bad_logins;
 mod documentation;
 mod good_files;
+mod logins;
 mod namespaces;
 mod properties;
 mod redis;

@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use serde_json::json;
 
-use super::{AppState, link_metrics};
+use super::{AppState, link_metrics, store_metrics};
 use crate::broker::LinkStatus;
 use crate::metrics::{self, NamespaceCounters, TextFormat};
 use crate::node::BrokerBinding;
@@ -27,6 +27,7 @@ pub async fn health(State(state): State<Arc<AppState>>) -> Response {
     // Only a remote broker has links.
     let remote = links.first().filter(|_| links_up).map(|(binding, _)| binding.broker.kind());
     let links: Vec<_> = links.into_iter().map(|(binding, link)| link_metrics::state(binding, link)).collect();
+    let stores: Vec<_> = node.authenticator().stores().into_iter().map(store_metrics::state).collect();
     Json(json!({
         "status": if links_up { "ok" } else { "degraded" },
         "cache": remote.unwrap_or("memory"),
@@ -40,6 +41,7 @@ pub async fn health(State(state): State<Arc<AppState>>) -> Response {
         },
         "channels": node.channels(),
         "links": links,
+        "session_stores": stores,
     }))
     .into_response()
 }
@@ -133,6 +135,7 @@ impl Collector for NodeCollector {
         for usage in permits {
             metrics::gauge(usage.limit as u64).encode(family.encode_family(&[("pool", usage.pool)])?)?;
         }
+        store_metrics::encode(&node.authenticator().stores(), &mut encoder)?;
         link_metrics::encode(&node.links(), &mut encoder)
     }
 }

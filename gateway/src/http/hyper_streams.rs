@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{AppState, plain_error};
 use crate::admission::Permit;
-use crate::auth::{ClientNetwork, Denial};
+use crate::auth::ClientNetwork;
 use crate::ingress::handshake::{self, Handshake};
 use crate::ingress::http_server::{Peer, Rewind, SharedPermit};
 use crate::ingress::sse_request::SseRejection;
@@ -29,10 +29,10 @@ pub async fn sse(
     let authorizer = &state.streams.authorizer;
     let origins = authorizer.origins();
     let client = state.streams.client_meta(&request, peer);
-    let identity = authorizer.connect(&client);
+    let allowed = authorizer.connect(&client);
     if request.method() == Method::OPTIONS {
-        if identity == Err(Denial::Origin) {
-            let error = SseRejection::from(Denial::Origin);
+        if let Err(denial) = allowed {
+            let error = SseRejection::from(denial);
             error.log(&client);
             return rejection(&error);
         }
@@ -45,8 +45,11 @@ pub async fn sse(
         let allow = [(header::ALLOW, "GET, OPTIONS")];
         return (allow, cors, plain_error(405, "method not allowed: use GET".to_owned())).into_response();
     };
-    let authorized = identity.map_err(SseRejection::from);
-    let kind = match authorized.and_then(|identity| sse.authorize(&state.streams, identity)) {
+    let login = match allowed {
+        Ok(()) => state.streams.authenticator.authenticate(Some(&client), "").await,
+        Err(denial) => Err(denial),
+    };
+    let kind = match sse.open(&state.streams, login) {
         Ok(kind) => kind,
         Err(error) => {
             error.log(&client);

@@ -2,13 +2,15 @@
 //! cursor.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue, Method, Request, Version, header};
 use earshot_protocol::{ChannelName, Cursor, ErrorCode};
 use percent_encoding::percent_decode_str;
 
 use super::StreamContext;
-use crate::auth::{Authorizer, ClientMeta, Denial, Identity, log_denial};
+use crate::auth::access::Operation;
+use crate::auth::{Authorizer, ChannelRequest, ClientMeta, Denial, Identity, log_denial};
 use crate::node::Node;
 use crate::node::namespace::ResolvedChannel;
 use crate::shard::{NewConnectionKind, Resume};
@@ -96,14 +98,38 @@ fn request_header_bytes<B>(request: &Request<B>) -> usize {
 }
 
 impl SseRequest {
+    /// Opens the stream of a client with this login. While logins cannot be checked, the stream ends at once with an error
+    /// event, after which an `EventSource` reconnects: it would not after an HTTP error.
+    ///
+    /// # Errors
+    /// When the login is rejected, and as [`SseRequest::authorize`].
+    pub fn open(
+        &self,
+        streams: &StreamContext,
+        login: Result<Arc<Identity>, Denial>,
+    ) -> Result<NewConnectionKind, SseRejection> {
+        match login {
+            Ok(identity) => self.authorize(streams, &identity),
+            Err(Denial::LoginUnavailable) => Ok(NewConnectionKind::Sse {
+                channels: Vec::new(),
+                identity: Arc::clone(streams.authenticator.guest()),
+                named: self.named,
+                ping: self.ping,
+                resume: Resume::New,
+                rejection: Some(Denial::LoginUnavailable.into()),
+            }),
+            Err(denial) => Err(denial.into()),
+        }
+    }
+
     /// Authorizes the request of a client that may connect. Returns the new connection, for a shard.
     ///
     /// # Errors
     /// When a channel is invalid, unknown or denied, or when the client could not reconnect with its cursor.
-    pub fn authorize(
+    fn authorize(
         &self,
         streams: &StreamContext,
-        identity: Identity,
+        identity: &Arc<Identity>,
     ) -> Result<NewConnectionKind, SseRejection> {
         let channels =
             self.authorize_channels(&streams.node, identity, streams.limits.channels_per_connection)?;
@@ -113,14 +139,22 @@ impl SseRequest {
             Some(Ok(cursor)) => Resume::From(cursor),
             Some(Err(_)) => Resume::Unreadable,
         };
-        Ok(NewConnectionKind::Sse { channels, named: self.named, ping: self.ping, resume, rejection: None })
+        let identity = Arc::clone(identity);
+        Ok(NewConnectionKind::Sse {
+            channels,
+            identity,
+            named: self.named,
+            ping: self.ping,
+            resume,
+            rejection: None,
+        })
     }
 
     /// Validates the channels and checks that the client may subscribe to each. Repeated channels are removed.
     fn authorize_channels(
         &self,
         node: &Node,
-        identity: Identity,
+        identity: &Identity,
         channels_max: usize,
     ) -> Result<Vec<ResolvedChannel>, SseRejection> {
         if self.channels.is_empty() {
@@ -142,7 +176,7 @@ impl SseRequest {
         &self,
         name: &str,
         node: &Node,
-        identity: Identity,
+        identity: &Identity,
     ) -> Result<ResolvedChannel, SseRejection> {
         let channel = ChannelName::parse(name).map_err(|error| SseRejection {
             message: format!("channel {name:?}: {error}"),
@@ -160,7 +194,15 @@ impl SseRequest {
             denial: Some((denial, Some(channel.clone()))),
         };
         let resolved = node.resolve(channel.clone()).ok_or_else(|| denied(Denial::UnknownChannel))?;
-        Authorizer::subscribe(identity, resolved.rules.namespace.subscribe).map_err(denied)?;
+        let request = ChannelRequest {
+            identity,
+            operation: Operation::Subscribe,
+            channel: channel.as_str(),
+            rules: &resolved.rules.namespace.access,
+            is_subscribed: false,
+            has_token: false,
+        };
+        Authorizer::channel(&request).map_err(denied)?;
         Ok(resolved)
     }
 

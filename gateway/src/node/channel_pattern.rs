@@ -8,13 +8,16 @@ use std::sync::Arc;
 use earshot_protocol::ChannelName;
 use wildmatch::WildMatch;
 
+use crate::auth::ChannelTemplate;
+
 /// An exact channel name, or a glob: `*` matches any number of characters, including none and including dots and colons;
-/// `?` matches one character. All other characters are literal.
+/// `?` matches one character; a placeholder such as `{user}` matches the value of a client. All other characters are literal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelPattern {
     /// As in the configuration.
     pub text: String,
     glob: Option<WildMatch>,
+    template: Option<ChannelTemplate>,
     /// The pattern in the syntax of the broker, if the broker subscribes to the pattern and not to names.
     pub(super) broker_pattern: Option<Arc<str>>,
 }
@@ -25,10 +28,20 @@ impl ChannelPattern {
     /// # Errors
     /// If it is not a valid channel name.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::with_placeholders(text, &[])
+    }
+
+    /// Parses a pattern in which these names in braces are placeholders.
+    ///
+    /// # Errors
+    /// If it is not a valid channel name.
+    pub fn with_placeholders(text: &str, placeholders: &[&str]) -> Result<Self, String> {
         // A glob must be a valid name: otherwise it cannot match one.
         ChannelName::parse(text).map_err(|error| error.to_string())?;
-        let glob = text.contains(['*', '?']).then(|| WildMatch::new(text));
-        Ok(Self { text: text.into(), glob, broker_pattern: None })
+        let template = ChannelTemplate::parse(text, |name| placeholders.contains(&name));
+        let glob = template.as_ref().map_or_else(|| text.to_owned(), ChannelTemplate::as_glob);
+        let glob = glob.contains(['*', '?']).then(|| WildMatch::new(&glob));
+        Ok(Self { text: text.into(), glob, template, broker_pattern: None })
     }
 
     /// Makes the broker subscribe to this pattern, in the syntax of the broker.
@@ -37,9 +50,20 @@ impl ChannelPattern {
         Self { broker_pattern: Some(broker_pattern), ..self }
     }
 
-    /// Whether it matches a channel.
+    /// Whether it matches a channel. A placeholder matches any characters here, so that a channel with an illegal value
+    /// does not fall through to the next namespace.
     pub fn matches(&self, channel: &str) -> bool {
         self.glob.as_ref().map_or(self.text == channel, |glob| glob.matches(channel))
+    }
+
+    /// The pattern as a template, if it has a placeholder.
+    pub fn template(&self) -> Option<&ChannelTemplate> {
+        self.template.as_ref()
+    }
+
+    /// The pattern as a glob; it may match more channels than a template does.
+    pub fn as_glob(&self) -> String {
+        self.template.as_ref().map_or_else(|| self.text.clone(), ChannelTemplate::as_glob)
     }
 
     /// Whether it is an exact name.
@@ -52,7 +76,7 @@ impl ChannelPattern {
         match (self.is_exact(), other.is_exact()) {
             (_, true) => self.matches(&other.text),
             (true, false) => false,
-            (false, false) => glob_covers(&normalized(&self.text), &normalized(&other.text)),
+            (false, false) => glob_covers(&normalized(&self.as_glob()), &normalized(&other.as_glob())),
         }
     }
 }

@@ -51,14 +51,19 @@ impl From<&HistoryError> for ErrorCode {
 impl From<Denial> for ErrorCode {
     fn from(denial: Denial) -> Self {
         match denial {
-            Denial::Token | Denial::Api(ApiAuthError::InvalidKey) => Self::Unauthorized,
+            Denial::Token
+            | Denial::InvalidToken
+            | Denial::NotAuthenticated(_)
+            | Denial::Api(ApiAuthError::InvalidKey) => Self::Unauthorized,
+            Denial::TokenExpired => Self::TokenExpired,
+            Denial::LoginUnavailable => Self::Internal,
             Denial::UnknownChannel => Self::UnknownChannel,
-            Denial::Presence => Self::NotAvailable,
             Denial::Origin
             | Denial::Api(ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin)
-            | Denial::Subscribe
-            | Denial::Publish
-            | Denial::NotSubscribed => Self::PermissionDenied,
+            | Denial::Nobody(_)
+            | Denial::NotPermitted(_)
+            | Denial::NotSubscribed
+            | Denial::Requirement => Self::PermissionDenied,
         }
     }
 }
@@ -67,14 +72,18 @@ impl From<Denial> for ErrorCode {
 impl From<Denial> for Disconnect {
     fn from(denial: Denial) -> Self {
         match denial {
-            Denial::Token => Self::InvalidToken,
+            Denial::Token | Denial::InvalidToken => Self::InvalidToken,
+            // The client requests another token, or retries.
+            Denial::TokenExpired => Self::ConnectionExpired,
+            Denial::LoginUnavailable => Self::InternalServerError,
             Denial::Origin
             | Denial::Api(_)
             | Denial::UnknownChannel
-            | Denial::Subscribe
-            | Denial::Publish
+            | Denial::Nobody(_)
+            | Denial::NotAuthenticated(_)
+            | Denial::NotPermitted(_)
             | Denial::NotSubscribed
-            | Denial::Presence => Self::PermissionDenied,
+            | Denial::Requirement => Self::PermissionDenied,
         }
     }
 }

@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use super::namespace::ResolvedChannel;
 use super::publication::Publication;
 use crate::auth::ClientNetwork;
+use crate::auth::Denial;
 use crate::broker::log::{LogOrigin, LogPage};
 use crate::broker::{BrokerError, DeliveryScope, GapCause};
+use crate::login::{Credentials, LoginOutcome};
 
 /// A request of a shard to the node.
 #[derive(Debug)]
@@ -54,6 +56,13 @@ pub enum NodeRequest {
         /// Identifies the response.
         request_id: RequestId,
     },
+    /// Check the credentials of a client; answered with [`NodeResponse::LoggedIn`].
+    LogIn {
+        /// What the client presents.
+        credentials: Credentials,
+        /// Identifies the response.
+        request_id: RequestId,
+    },
     /// Publish for a client; answered with [`NodeResponse::Published`].
     Publish {
         /// The channel.
@@ -79,6 +88,8 @@ pub struct RequestId {
 /// The node's response to a request whose order relative to publications does not matter.
 #[derive(Debug)]
 pub enum NodeResponse {
+    /// What the credentials of a client permit.
+    LoggedIn(RequestId, Result<LoginOutcome, Denial>),
     /// The result of a publish.
     Published(RequestId, Result<Published, PublishError>),
     /// A page of history; `None` when the channel is not known on this node.
@@ -256,14 +267,15 @@ pub struct PageLimit {
 }
 
 impl NodeRequest {
-    /// The channel of the request.
-    pub(super) fn channel(&self) -> &ResolvedChannel {
+    /// The channel of the request, if it is about one.
+    pub(super) fn channel(&self) -> Option<&ResolvedChannel> {
         match self {
+            Self::LogIn { .. } => None,
             Self::Detach { channel, .. }
             | Self::Attach { channel, .. }
             | Self::Recover { channel, .. }
             | Self::History { channel, .. }
-            | Self::Publish { channel, .. } => channel,
+            | Self::Publish { channel, .. } => Some(channel),
         }
     }
 }

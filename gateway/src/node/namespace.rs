@@ -11,7 +11,7 @@ use super::backpressure_policy::BackpressurePolicy;
 use super::channel_pattern::ChannelPattern;
 use super::channel_source::ChannelSource;
 use super::history_rules::HistoryRules;
-pub use crate::auth::Access;
+use crate::auth::access::AccessRules;
 use crate::broker::{Topic, WhenUnavailable, broker_index};
 use crate::metrics::NamespaceCounters;
 
@@ -44,10 +44,8 @@ pub struct Namespace {
     pub channels: Vec<ChannelPattern>,
     /// The indices of its brokers; not empty. Each channel is on one of them.
     pub brokers: Box<[usize]>,
-    /// Which clients may subscribe.
-    pub subscribe: Access,
-    /// Which clients may publish.
-    pub publish: Access,
+    /// What clients may do.
+    pub access: AccessRules,
     /// Where the publications of its channels come from.
     pub source: ChannelSource,
     /// The bounds of the history of its channels.
@@ -174,6 +172,7 @@ pub(crate) mod fixtures {
     use std::time::Duration;
 
     use super::*;
+    use crate::auth::access::{Access, Grant};
 
     /// A channel that every client may subscribe to, without a history.
     pub(crate) fn open_channel(name: &str) -> ResolvedChannel {
@@ -181,8 +180,7 @@ pub(crate) mod fixtures {
             name: String::new(),
             channels: vec![ChannelPattern::parse("*").unwrap()],
             brokers: Box::new([0]),
-            subscribe: Access::Anyone,
-            publish: Access::Nobody,
+            access: AccessRules { subscribe: Access::of(&[Grant::Anyone]), ..AccessRules::default() },
             source: ChannelSource::PubSub,
             history: HistoryRules { size: 0, ttl: Duration::ZERO, bytes: 0 },
             when_unavailable: WhenUnavailable::Reject,

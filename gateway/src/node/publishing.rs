@@ -32,8 +32,8 @@ impl Node {
         let namespace = &rules.namespace;
         let counters = Arc::clone(&namespace.counters);
         let BrokerBinding { broker, registry, .. } = self.binding(resolved);
-        let taken = if data.len() + options.attributes.tag_bytes() > self.publication_bytes {
-            Err(PublishError::TooLarge { limit: self.publication_bytes })
+        let taken = if data.len() + options.attributes.tag_bytes() > self.rules.publication_bytes {
+            Err(PublishError::TooLarge { limit: self.rules.publication_bytes })
         } else {
             match &namespace.source {
                 ChannelSource::Stream(log) => {

@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 
 use super::Node;
 use super::messages::{NodeRequest, NodeResponse, PublishError};
+use super::namespace::ResolvedChannel;
 use super::shard_set::ShardId;
+use crate::auth::Denial;
 use crate::broker::log::AppendOptions;
 use crate::broker::{Attributes, BrokerError};
 use crate::drain::Drain;
@@ -50,7 +52,8 @@ impl RequestServer {
     pub(crate) async fn run(mut self, node: &Arc<Node>, shard: ShardId) {
         let inflight_max = self.requests.max_capacity();
         // Counted for each broker: one that does not reply must not delay requests to the others.
-        let mut inflight_counts = vec![0; node.bindings.len()];
+        // Logins have the last count.
+        let mut inflight_counts = vec![0; node.bindings.len() + 1];
         let mut inflight: FuturesUnordered<InFlightRequest<'_>> = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -89,7 +92,7 @@ fn begin<'a>(
     inflight_max: usize,
     inflight_counts: &mut [usize],
 ) -> Option<InFlightRequest<'a>> {
-    let broker = request.channel().broker();
+    let broker = request.channel().map_or(node.bindings.len(), ResolvedChannel::broker);
     if let NodeRequest::Detach { channel, shared } = &request {
         node.detach(shard, channel, *shared);
         return None;
@@ -106,6 +109,10 @@ fn execute(node: &Arc<Node>, shard: ShardId, request: NodeRequest) -> BoxFuture<
             node.attach(shard, channel, network).map(|()| None).boxed()
         }
         NodeRequest::Detach { .. } => std::future::ready(None).boxed(),
+        NodeRequest::LogIn { credentials, request_id } => {
+            let result = node.rules.authenticator.check(credentials);
+            result.map(move |result| Some(NodeResponse::LoggedIn(request_id, result))).boxed()
+        }
         NodeRequest::Publish { channel, data, info, request_id } => {
             let attributes = Attributes::new(Vec::new(), Some(info));
             let published = node.publish(&channel, data, AppendOptions { attributes, idempotency_key: None });
@@ -129,6 +136,10 @@ fn reject_busy(
 ) -> BoxFuture<'_, Option<NodeResponse>> {
     match request {
         NodeRequest::Attach { channel, .. } => node.reject_attach(shard, channel.name).map(|()| None).boxed(),
+        NodeRequest::LogIn { request_id, .. } => {
+            let busy = Err(Denial::LoginUnavailable);
+            std::future::ready(Some(NodeResponse::LoggedIn(request_id, busy))).boxed()
+        }
         NodeRequest::Publish { request_id, .. } => {
             let busy = Err(PublishError::Broker(BrokerError::Busy));
             std::future::ready(Some(NodeResponse::Published(request_id, busy))).boxed()

@@ -12,20 +12,22 @@ use tokio::sync::mpsc;
 use super::event_loop::Shard;
 use super::{NewConnection, NewConnectionKind, ShardLimits, Sink, framing, sink};
 use crate::admission::Permit;
+use crate::auth::access::{Access, AccessRules, Grant};
 use crate::broker::{BrokerEventHandler, BrokerMessage, MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
+use crate::login::Authenticator;
 use crate::metrics::Metrics;
 use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
 use crate::node::history::HistoryBudget;
 use crate::node::history_rules::HistoryRules;
 use crate::node::messages::NodeRequest;
-use crate::node::namespace::{Access, Namespace, Namespaces};
+use crate::node::namespace::{Namespace, Namespaces};
 use crate::node::publication::{FrameEncoding, Publication};
 use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::requests::request_queue;
 use crate::node::shard_queue::{ShardQueueLimits, ShardReceiver, shard_queue};
-use crate::node::{BrokerBinding, Node};
+use crate::node::{BrokerBinding, Node, NodeRules};
 
 /// A limit that no benchmark reaches.
 const UNLIMITED: usize = 1 << 30;
@@ -167,8 +169,7 @@ fn node(
         name: "all".to_owned(),
         channels: ChannelPattern::parse("*").into_iter().collect(),
         brokers: Box::new([0]),
-        subscribe: Access::Anyone,
-        publish: Access::Nobody,
+        access: AccessRules { subscribe: Access::of(&[Grant::Anyone]), ..AccessRules::default() },
         source: ChannelSource::PubSub,
         history: HistoryRules { size: 64, ttl: NEVER, bytes: UNLIMITED },
         when_unavailable: WhenUnavailable::Reject,
@@ -177,18 +178,10 @@ fn node(
         counters: Arc::default(),
     };
     let namespaces = Namespaces::new(vec![all], &[]);
-    (
-        registry,
-        Node::new(
-            namespaces,
-            vec![binding],
-            queues,
-            budget,
-            UNLIMITED,
-            Drain::default(),
-            Arc::clone(metrics),
-        ),
-    )
+    let authenticator = Arc::new(Authenticator::anonymous());
+    let rules = NodeRules { namespaces, authenticator, publication_bytes: UNLIMITED };
+    let node = Node::new(rules, vec![binding], queues, budget, Drain::default(), Arc::clone(metrics));
+    (registry, node)
 }
 
 fn limits() -> ShardLimits {

@@ -1,23 +1,29 @@
 //! The commands of a WebSocket session.
 //!
 //! Owns the check of a command against the rules of its channel, and the error codes. Pure: the result of a command is a
-//! [`SessionAction`].
+//! [`SessionAction`]. [`login`]: commands with credentials.
+
+mod login;
 
 use earshot_protocol::{
-    ChannelName, ClientInfo, Command, ConnectRequest, Disconnect, ErrorCode, HistoryRequest, HistoryResult,
-    PublishRequest, PublishResult, ReplyBody, Request, SubscribeRequest,
+    ChannelName, ClientInfo, Command, Disconnect, ErrorCode, HistoryRequest, HistoryResult, PublishRequest,
+    PublishResult, ReplyBody, Request, SubscribeRequest,
 };
 use uuid::Uuid;
 
 use super::channels::{ChannelId, Channels};
+use super::pending_replies::LoginPurpose;
 use super::session_action::{CommandDenial, SessionAction, SubscribeParams, error};
 use super::subscription::{Status, Subscription};
 use super::{ShardLimits, framing};
-use crate::auth::{Authorizer, Denial, Identity, token};
+use crate::auth::access::Operation;
+use crate::auth::{Authorizer, ChannelRequest, ClientMeta, Denial, Identity};
 use crate::broker::DeliveryScope;
+use crate::login::{Authenticator, Credentials, LoginOutcome};
 use crate::node::history::encode_epoch;
 use crate::node::messages::{HistoryQuery, HistoryResponse, NodeResponse, Published, RecoverFrom, RequestId};
 use crate::node::namespace::{Namespaces, ResolvedChannel};
+pub(super) use login::finish;
 
 /// The bit of a subscribe command's flags that requests an error if the position cannot be recovered.
 const REJECT_UNRECOVERED: i64 = 2;
@@ -26,6 +32,7 @@ const REJECT_UNRECOVERED: i64 = 2;
 #[derive(Debug)]
 pub(super) struct SessionContext<'a> {
     pub(super) namespaces: &'a Namespaces,
+    pub(super) authenticator: &'a Authenticator,
     /// The largest payload, in bytes.
     pub(super) publication_bytes: usize,
     pub(super) limits: &'a ShardLimits,
@@ -34,6 +41,25 @@ pub(super) struct SessionContext<'a> {
     pub(super) subscriptions: &'a [Subscription],
     /// Channels whose clients have not been unsubscribed by a push yet.
     pub(super) awaiting_resubscribe: &'a [ChannelName],
+}
+
+/// The client that sends a command.
+#[derive(Debug)]
+pub(super) struct CommandClient<'a> {
+    /// Its id; nil before the connect command.
+    pub(super) id: Uuid,
+    /// What authentication needs of its request, before the connect command.
+    pub(super) meta: Option<&'a ClientMeta>,
+    pub(super) identity: &'a Identity,
+}
+
+/// What a client has for one channel, in addition to its identity.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holds {
+    /// It is subscribed to the channel.
+    is_subscribed: bool,
+    /// It presented a valid token for the channel.
+    has_token: bool,
 }
 
 /// Why a command fails.
@@ -95,24 +121,31 @@ impl CommandError {
 pub(super) fn execute(
     command: Command,
     resolved: Option<ResolvedChannel>,
-    client: Uuid,
+    client: &CommandClient<'_>,
     context: &SessionContext<'_>,
 ) -> SessionAction {
     let id = command.id;
     let result = match command.request {
         Request::Pong => Ok(SessionAction::SchedulePing),
         Request::Ping => Ok(SessionAction::Reply { id, body: ReplyBody::Pong }),
-        Request::Connect(request) => Ok(connect(id, &request, context)),
-        Request::Subscribe(request) => subscribe(id, &request, resolved, context),
-        Request::History(request) => history(id, &request, context),
+        Request::Connect(request) => Ok(login::connect(id, request, client, context)),
+        Request::Subscribe(request) => subscribe(id, request, resolved, client, context),
+        Request::History(request) => history(id, &request, client.identity, context),
+        Request::Refresh(request) if context.authenticator.verifies_tokens() => {
+            // Only a token is replaced: a session would survive its end.
+            if client.identity.is_refreshable() {
+                let (user, token_bytes) = (client.identity.user().to_owned(), request.token.len());
+                let credentials = Credentials::Refresh { token: request.token, user };
+                Ok(SessionAction::LogIn { id, purpose: LoginPurpose::Refresh { token_bytes }, credentials })
+            } else {
+                Err(ErrorCode::BadRequest.into())
+            }
+        }
         Request::Unsubscribe(request) => match ChannelName::parse(&request.channel) {
             Ok(channel) => Ok(SessionAction::Unsubscribe { id, channel }),
             Err(_) => Err(ErrorCode::BadRequest.into()),
         },
-        Request::Publish(request) => {
-            let info = ClientInfo { client: client.to_string(), ..ClientInfo::default() };
-            publish(id, request, resolved, info, context)
-        }
+        Request::Publish(request) => publish(id, request, resolved, client, context),
         // The gateway has no application backend. `send` has no reply, so only a close can report that.
         Request::Send(_) => Err(CommandError::Disconnect(Disconnect::NotAvailable)),
         Request::Rpc(_)
@@ -128,42 +161,52 @@ pub(super) fn execute(
 /// Returns the channel if it was resolved.
 pub(super) fn check_deferred(
     request: &Request,
+    identity: &Identity,
     context: &SessionContext<'_>,
 ) -> Result<Option<ResolvedChannel>, CommandError> {
     match request {
-        Request::Publish(request) => check_publish(request, None, |_| true, context).map(Some),
+        Request::Publish(request) => check_publish(request, None, identity, |_| true, context).map(Some),
         Request::Subscribe(request) => {
-            Ok(Some(check_subscribe(&request.channel, request, None, context)?.channel))
+            // Its token is verified in its turn.
+            let holds = Holds { has_token: context.authenticator.verifies_tokens(), ..Holds::default() };
+            let checked = check_subscribe(&request.channel, request, None, identity, holds, context)?;
+            Ok(Some(checked.channel))
         }
         _ => Ok(None),
     }
 }
 
-fn connect(id: u32, request: &ConnectRequest, context: &SessionContext<'_>) -> SessionAction {
-    if !request.token.is_empty() || emulates_authorization(request) {
-        return SessionAction::DenyConnect(Denial::Token);
-    }
-    let (mut subscriptions, mut denials) = (Vec::new(), Vec::new());
-    for (name, subscription) in &request.subs {
-        // The reply omits a channel that the client may not subscribe to.
-        match check_subscribe(name, subscription, None, context) {
-            Ok(params) => subscriptions.push(params),
-            Err(CommandError::Denied(denial)) => denials.push(denial),
-            Err(CommandError::Error(_) | CommandError::Disconnect(_)) => {}
-        }
-    }
-    SessionAction::Connect { id, subscriptions, denials }
-}
-
 fn subscribe(
     id: u32,
-    request: &SubscribeRequest,
+    request: SubscribeRequest,
     resolved: Option<ResolvedChannel>,
+    client: &CommandClient<'_>,
     context: &SessionContext<'_>,
 ) -> Result<SessionAction, CommandError> {
-    let params = check_subscribe(&request.channel, request, resolved, context)?;
+    if request.token.is_empty() || !context.authenticator.verifies_tokens() {
+        let params = check_subscribe(
+            &request.channel,
+            &request,
+            resolved,
+            client.identity,
+            Holds::default(),
+            context,
+        )?;
+        return Ok(subscribe_to(id, params, &request));
+    }
+    check_options(&request)?;
+    let credentials = Credentials::Subscription {
+        token: request.token.clone(),
+        channel: ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?,
+        user: client.identity.user().to_owned(),
+        client: client.id.to_string(),
+    };
+    Ok(SessionAction::LogIn { id, purpose: LoginPurpose::Subscribe(Box::new(request)), credentials })
+}
+
+fn subscribe_to(id: u32, params: SubscribeParams, request: &SubscribeRequest) -> SessionAction {
     let reject_unrecovered = request.flag & REJECT_UNRECOVERED != 0;
-    Ok(SessionAction::Subscribe { id, params, reject_unrecovered })
+    SessionAction::Subscribe { id, params, reject_unrecovered }
 }
 
 /// The subscription, if the client may have it.
@@ -171,6 +214,8 @@ fn check_subscribe(
     name: &str,
     request: &SubscribeRequest,
     resolved: Option<ResolvedChannel>,
+    identity: &Identity,
+    holds: Holds,
     context: &SessionContext<'_>,
 ) -> Result<SubscribeParams, CommandError> {
     let channel = match resolved {
@@ -178,23 +223,47 @@ fn check_subscribe(
         None => context.resolve(ChannelName::parse(name).map_err(|_| ErrorCode::BadRequest)?)?,
     };
     check_options(request)?;
-    if !request.token.is_empty() {
+    if !request.token.is_empty() && !holds.has_token {
         return Err(CommandError::denied(Denial::Token, &channel.name));
     }
-    Authorizer::subscribe(Identity::Anonymous, channel.rules.namespace.subscribe)
-        .map_err(|denial| CommandError::denied(denial, &channel.name))?;
+    authorize(identity, Operation::Subscribe, &channel, holds)?;
     let since = request.recover.then(|| RecoverFrom::parse(&request.epoch, request.offset));
     Ok(SubscribeParams { channel, since })
+}
+
+/// Checks that a client may use an operation of a channel.
+fn authorize(
+    identity: &Identity,
+    operation: Operation,
+    channel: &ResolvedChannel,
+    Holds { is_subscribed, has_token }: Holds,
+) -> Result<(), CommandError> {
+    let request = ChannelRequest {
+        identity,
+        operation,
+        channel: channel.name.as_str(),
+        rules: &channel.rules.namespace.access,
+        is_subscribed,
+        has_token,
+    };
+    Authorizer::channel(&request).map_err(|denial| CommandError::denied(denial, &channel.name))
 }
 
 fn publish(
     id: u32,
     request: PublishRequest,
     resolved: Option<ResolvedChannel>,
-    info: ClientInfo,
+    client: &CommandClient<'_>,
     context: &SessionContext<'_>,
 ) -> Result<SessionAction, CommandError> {
-    let channel = check_publish(&request, resolved, |name| context.is_subscribed(name), context)?;
+    let is_subscribed = |name: &ChannelName| context.is_subscribed(name);
+    let channel = check_publish(&request, resolved, client.identity, is_subscribed, context)?;
+    let info = ClientInfo {
+        user: client.identity.user().to_owned(),
+        client: client.id.to_string(),
+        conn_info: client.identity.info().cloned(),
+        ..ClientInfo::default()
+    };
     Ok(SessionAction::Publish { id, channel, data: request.data, info })
 }
 
@@ -202,6 +271,7 @@ fn publish(
 fn check_publish(
     request: &PublishRequest,
     resolved: Option<ResolvedChannel>,
+    identity: &Identity,
     is_subscribed: impl FnOnce(&ChannelName) -> bool,
     context: &SessionContext<'_>,
 ) -> Result<ResolvedChannel, CommandError> {
@@ -216,9 +286,8 @@ fn check_publish(
         Some(channel) => channel,
         None => context.resolve(name)?,
     };
-    let (access, subscribed) = (channel.rules.namespace.publish, is_subscribed(&channel.name));
-    Authorizer::publish(Identity::Anonymous, access, subscribed)
-        .map_err(|denial| CommandError::denied(denial, &channel.name))?;
+    let holds = Holds { is_subscribed: is_subscribed(&channel.name), ..Holds::default() };
+    authorize(identity, Operation::Publish, &channel, holds)?;
     if request.data.len() > context.publication_bytes {
         return Err(ErrorCode::LimitExceeded.into());
     }
@@ -228,6 +297,7 @@ fn check_publish(
 fn history(
     id: u32,
     request: &HistoryRequest,
+    identity: &Identity,
     context: &SessionContext<'_>,
 ) -> Result<SessionAction, CommandError> {
     let channel = ChannelName::parse(&request.channel).map_err(|_| ErrorCode::BadRequest)?;
@@ -235,20 +305,12 @@ fn history(
     if !channel.rules.has_history() {
         return Err(ErrorCode::NotAvailable.into());
     }
-    Authorizer::history(Identity::Anonymous, context.is_subscribed(&channel.name))
-        .map_err(|denial| CommandError::denied(denial, &channel.name))?;
+    let holds = Holds { is_subscribed: context.is_subscribed(&channel.name), ..Holds::default() };
+    authorize(identity, Operation::ReadHistory, &channel, holds)?;
     let since = request.since.as_ref().map(|since| RecoverFrom::parse(&since.epoch, since.offset));
     let query =
         HistoryQuery::new(since, request.limit, context.limits.recovery_publications, request.reverse);
     Ok(SessionAction::ReadHistory { id, channel, query })
-}
-
-/// Whether a connect command carries a token in the headers that SDKs emulate, because browsers cannot set them.
-fn emulates_authorization(request: &ConnectRequest) -> bool {
-    request
-        .headers
-        .iter()
-        .any(|(name, value)| name.eq_ignore_ascii_case("authorization") && token::is_token(value.as_bytes()))
 }
 
 /// Rejects options that change the meaning of a subscription and are not supported, with the codes of Centrifugo.
@@ -272,9 +334,19 @@ fn check_options(request: &SubscribeRequest) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// The reply to a command for which the node was requested.
-pub(super) fn response_body(response: NodeResponse) -> (RequestId, ReplyBody) {
-    match response {
+/// A response of the node to a request of a session.
+#[derive(Debug)]
+pub(super) enum NodeReply {
+    /// The reply to a command.
+    Body(ReplyBody),
+    /// What the credentials of the client permit.
+    LoggedIn(Result<LoginOutcome, Denial>),
+}
+
+/// Converts a response of the node.
+pub(super) fn node_reply(response: NodeResponse) -> (RequestId, NodeReply) {
+    let (request_id, body) = match response {
+        NodeResponse::LoggedIn(request_id, result) => return (request_id, NodeReply::LoggedIn(result)),
         NodeResponse::Published(request_id, Ok(published)) => {
             let local = published == Published::Broadcast(DeliveryScope::ThisNode);
             (request_id, ReplyBody::Publish(PublishResult { local }))
@@ -283,7 +355,8 @@ pub(super) fn response_body(response: NodeResponse) -> (RequestId, ReplyBody) {
             (request_id, ReplyBody::Error(ErrorCode::from(&error).into()))
         }
         NodeResponse::History(request_id, history) => (request_id, history_body(history)),
-    }
+    };
+    (request_id, NodeReply::Body(body))
 }
 
 /// The reply to a history command; `None` if the channel is not known.

@@ -4,11 +4,13 @@
 //! (WebSocket) and [`super::sse_stream`] (SSE).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, StreamPosition};
 
 use super::channels::{ChannelId, Channels};
+use super::expiry;
 use super::framing::Framing;
 use super::pages::PagedRecovery;
 use super::pending_subscription::PendingSubscription;
@@ -20,6 +22,7 @@ use super::subscription::{Status, Subscription, covers};
 use super::timer_wheel::Tick;
 use crate::admission::Permit;
 use crate::auth::ClientNetwork;
+use crate::auth::Identity;
 use crate::metrics::ShardCounters;
 use crate::node::messages::ChannelGap;
 use crate::node::publication::Publication;
@@ -169,6 +172,28 @@ impl Connection {
 
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// The time until the connection ends with its login; `None` if the login does not expire. A stream ends at once, since
+    /// its client can present another token only with a new request.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        match &self.kind {
+            ConnectionKind::WebSocket(session) => session.expires_at().map(expiry::time_left_with_grace),
+            ConnectionKind::Sse(stream) => stream.identity().expires_at().map(expiry::time_left),
+        }
+    }
+
+    /// Whether the login of the connection has ended.
+    pub(super) fn is_login_over(&self) -> bool {
+        self.identity().has_ended() || self.time_left().is_some_and(|left| left.is_zero())
+    }
+
+    /// Who the client is.
+    pub(super) fn identity(&self) -> &Identity {
+        match &self.kind {
+            ConnectionKind::WebSocket(session) => session.identity(),
+            ConnectionKind::Sse(stream) => stream.identity(),
+        }
     }
 
     pub(super) fn subscription(&self, channel: ChannelId) -> Option<&Subscription> {

@@ -10,10 +10,11 @@ use super::ShardLimits;
 use super::broadcast::Broadcast;
 use super::channels::{ChannelId, ConnectionId};
 use super::connection::{Connection, TimerKind};
+use super::connections::key;
 use super::recovery::Recoveries;
 use super::state::ShardState;
 use crate::node::Node;
-use crate::node::messages::NodeRequest;
+use crate::node::messages::{NodeRequest, RequestId};
 use crate::node::namespace::ResolvedChannel;
 
 /// One connection of a shard, with the parts of the shard that its protocol uses.
@@ -54,6 +55,20 @@ impl ConnectionContext<'_> {
     /// Sets the timer of the connection.
     pub(super) fn set_timer(&mut self, timer: TimerKind, wait: Duration) {
         self.state.set_timer(self.id, timer, wait);
+    }
+
+    /// Sets the timer of the connection, earlier if the login of the client ends earlier.
+    pub(super) fn set_timer_within_login(&mut self, timer: TimerKind, wait: Duration) {
+        let left = self.connection().and_then(|connection| connection.time_left());
+        self.set_timer(timer, left.map_or(wait, |left| wait.min(left)));
+    }
+
+    /// The id of a new request to the node, for a WebSocket.
+    pub(super) fn request_id(&mut self) -> Option<RequestId> {
+        let id = self.id;
+        let connection = self.connection()?;
+        let key = key(id, connection.generation);
+        Some(RequestId { connection: key, reply: connection.session()?.next_reply() })
     }
 
     /// Adds a subscription.

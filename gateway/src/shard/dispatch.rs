@@ -110,9 +110,9 @@ impl Shard {
 
     /// Handles a reply of the node.
     pub(super) fn on_node_reply(&mut self, response: NodeResponse) {
-        let (request_id, body) = commands::response_body(response);
+        let (request_id, reply) = commands::node_reply(response);
         if let Some(connection_id) = self.state.connections().find(request_id.connection) {
-            self.session(connection_id).on_node_reply(request_id.reply, body);
+            self.session(connection_id).on_node_reply(request_id.reply, reply);
         }
     }
 

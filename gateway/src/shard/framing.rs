@@ -133,6 +133,7 @@ pub(super) fn to_protocol(publication: &Publication) -> earshot_protocol::Public
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Identity;
     use crate::shard::Resume;
     use earshot_protocol::{ChannelName, Epoch, Payload, StreamPosition};
 
@@ -147,7 +148,14 @@ mod tests {
 
     fn stream(named: bool, chunked: bool) -> Framing {
         let (channels, resume) = (Vec::new(), Resume::New);
-        let kind = NewConnectionKind::Sse { channels, named, ping: false, resume, rejection: None };
+        let kind = NewConnectionKind::Sse {
+            channels,
+            identity: Identity::anonymous(),
+            named,
+            ping: false,
+            resume,
+            rejection: None,
+        };
         Framing::new(&kind, chunked)
     }
 

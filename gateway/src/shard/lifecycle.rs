@@ -1,5 +1,6 @@
 //! Accepts connections, and closes all of them at a shutdown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use earshot_protocol::Disconnect;
@@ -17,6 +18,7 @@ impl Shard {
     pub(super) fn on_command(&mut self, command: ShardCommand) {
         match command {
             ShardCommand::Accept(connection) => self.insert(*connection),
+            ShardCommand::EndLogins => self.end_logins(),
             ShardCommand::Drain { window, close_timeout } => self.drain(window, close_timeout),
         }
     }
@@ -63,14 +65,25 @@ impl Shard {
     fn open(&self, kind: NewConnectionKind) -> (ConnectionKind, Opened) {
         match kind {
             NewConnectionKind::WebSocket { encoding, client, rejection } => {
-                let session = Session::new(encoding, client);
+                let guest = Arc::clone(self.node.authenticator().guest());
+                let session = Session::new(encoding, client, guest);
                 (ConnectionKind::WebSocket(Box::new(session)), Opened::WebSocket(rejection))
             }
-            NewConnectionKind::Sse { channels, ping, resume, rejection, .. } => {
+            NewConnectionKind::Sse { channels, identity, ping, resume, rejection, .. } => {
                 let max_age_at =
                     self.state.limits().sse_max_age.map(|age| self.state.timers().after(jittered(age)));
-                let stream = SseStream::new(ping, resume, max_age_at);
+                let stream = SseStream::new(identity, ping, resume, max_age_at);
                 (ConnectionKind::Sse(Box::new(stream)), Opened::Sse(channels, rejection))
+            }
+        }
+    }
+
+    /// Disconnects the clients whose login has ended. A client reconnects with the login that it has then.
+    fn end_logins(&mut self) {
+        for connection_id in self.state.connections().ids() {
+            let identity = self.state.connections().get(connection_id).map(Connection::identity);
+            if identity.is_some_and(|identity| identity.has_ended()) {
+                self.state.disconnect(connection_id, Disconnect::ConnectionExpired);
             }
         }
     }

@@ -6,9 +6,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, Command, ErrorCode, ReplyBody, Request};
+use earshot_protocol::{
+    ChannelName, Command, ConnectRequest, ErrorCode, ReplyBody, Request, SubscribeRequest,
+};
 
 use super::pending_subscription::PendingSubscription;
+use crate::auth::Denial;
+use crate::login::LoginOutcome;
 use crate::node::namespace::ResolvedChannel;
 
 /// A reply in the order of commands.
@@ -27,8 +31,19 @@ pub(super) enum PendingReply {
     },
     /// A command waits for a reply of the node.
     AwaitingNode { id: u32, reply: u32, awaited: AwaitedReply, body: Option<ReplyBody> },
-    /// A command that must not be executed before its turn; `resolved`: its channel, if the command needs the rules.
-    Deferred { channel: ChannelName, resolved: Option<ResolvedChannel>, command: Command },
+    /// A command waits until the credentials of the client are checked.
+    AwaitingLogin { id: u32, reply: u32, purpose: LoginPurpose, result: Option<Result<LoginOutcome, Denial>> },
+    /// A command that must not be executed before its turn: after the connect command, or after earlier ones on the same
+    /// channel; `resolved`: its channel, if the command needs the rules.
+    Deferred { channel: Option<ChannelName>, resolved: Option<ResolvedChannel>, command: Command },
+}
+
+/// The command whose credentials are checked.
+#[derive(Debug)]
+pub(super) enum LoginPurpose {
+    Connect(Box<ConnectRequest>),
+    Refresh { token_bytes: usize },
+    Subscribe(Box<SubscribeRequest>),
 }
 
 /// A request to the node.
@@ -96,10 +111,21 @@ impl PendingReplies {
         Some(slot)
     }
 
-    /// Whether a command on this channel is deferred, so that later ones must wait.
+    /// Whether the connect command waits for the check of its credentials.
+    pub(super) fn awaits_login(&mut self) -> bool {
+        let front = self.front_mut();
+        matches!(front, Some(PendingReply::AwaitingLogin { purpose: LoginPurpose::Connect(_), .. }))
+    }
+
+    /// Whether a command on this channel is deferred or waits for the check of its token, so that later ones must wait.
     pub(super) fn defers(&self, channel: &ChannelName) -> bool {
-        self.iter()
-            .any(|slot| matches!(slot, PendingReply::Deferred { channel: other, .. } if other == channel))
+        self.iter().any(|slot| match slot {
+            PendingReply::Deferred { channel: Some(other), .. } => other == channel,
+            PendingReply::AwaitingLogin { purpose: LoginPurpose::Subscribe(request), .. } => {
+                request.channel == channel.as_str()
+            }
+            _ => false,
+        })
     }
 
     /// Whether a page of history waits. The next one is requested after it was written, since pages are large and not
@@ -110,6 +136,7 @@ impl PendingReplies {
             PendingReply::Deferred { command, .. } => matches!(command.request, Request::History(_)),
             PendingReply::Ready(_)
             | PendingReply::AwaitingConnect { .. }
+            | PendingReply::AwaitingLogin { .. }
             | PendingReply::AwaitingSubscribe { .. } => false,
         })
     }
@@ -126,8 +153,9 @@ impl PendingReply {
             Self::Ready(frame) => frame.len(),
             Self::AwaitingNode { awaited: AwaitedReply::Publish(payload), .. } => *payload,
             Self::Deferred { channel, command, .. } => {
-                channel.as_str().len() + request_bytes(&command.request)
+                channel.as_ref().map_or(0, |name| name.as_str().len()) + request_bytes(&command.request)
             }
+            Self::AwaitingLogin { purpose, .. } => purpose.bytes(),
             Self::AwaitingNode { awaited: AwaitedReply::History, .. }
             | Self::AwaitingConnect { .. }
             | Self::AwaitingSubscribe { .. } => 0,
@@ -136,14 +164,45 @@ impl PendingReply {
     }
 }
 
+impl PendingReply {
+    /// Whether it waits for the node's reply with this number.
+    pub(super) fn awaits(&self, number: u32) -> bool {
+        matches!(self, Self::AwaitingNode { reply, .. } | Self::AwaitingLogin { reply, .. } if *reply == number)
+    }
+}
+
+impl LoginPurpose {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Connect(request) => connect_bytes(request),
+            Self::Refresh { token_bytes } => *token_bytes,
+            Self::Subscribe(request) => subscribe_bytes(request),
+        }
+    }
+}
+
+fn connect_bytes(request: &ConnectRequest) -> usize {
+    let headers = request.headers.iter().map(|(name, value)| name.len() + value.len());
+    let subs = request.subs.iter().map(|(name, sub)| name.len() + subscribe_bytes(sub));
+    let own = request.token.len() + request.data.as_ref().map_or(0, Bytes::len);
+    own + headers.chain(subs).sum::<usize>() + size_of::<SubscribeRequest>() * request.subs.len()
+}
+
+fn subscribe_bytes(request: &SubscribeRequest) -> usize {
+    let texts = [&request.channel, &request.token, &request.epoch, &request.delta];
+    texts.map(String::len).iter().sum::<usize>() + request.data.as_ref().map_or(0, Bytes::len)
+}
+
 /// Bytes of memory that a deferred request holds.
 fn request_bytes(request: &Request) -> usize {
     match request {
         Request::Publish(request) => request.channel.len() + request.data.len(),
-        Request::Subscribe(request) => {
-            let texts = [&request.channel, &request.token, &request.epoch, &request.delta];
-            texts.map(String::len).iter().sum::<usize>() + request.data.as_ref().map_or(0, Bytes::len)
-        }
+        Request::Subscribe(request) => subscribe_bytes(request),
+        Request::Connect(request) => connect_bytes(request),
+        Request::Rpc(request) => request.method.len() + request.data.len(),
+        Request::Send(request) => request.data.len(),
+        Request::Refresh(request) => request.token.len(),
+        Request::SubRefresh(request) => request.channel.len() + request.token.len(),
         Request::Unsubscribe(request) => request.channel.len(),
         Request::History(request) => {
             request.channel.len() + request.since.as_ref().map_or(0, |since| since.epoch.len())
@@ -170,7 +229,7 @@ mod tests {
             body: None,
         });
         pending.push_back(PendingReply::Deferred {
-            channel,
+            channel: Some(channel),
             resolved: None,
             command: Command { id: 2, request },
         });

@@ -5,19 +5,22 @@
 //! the commands, also if one waits for the node, and the reply to a subscribe command precedes its first publication.
 //! The commands are in [`super::commands`]; [`super::sessions`] executes the actions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use earshot_protocol::{ChannelName, Command, Disconnect, Encoding, ErrorCode, ReplyBody, Request};
+use earshot_protocol::{ChannelName, Command, Disconnect, Encoding, ErrorCode, Request};
 use uuid::Uuid;
 
 use super::PENDING_REPLIES_MAX;
 use super::channels::ChannelId;
-use super::commands::{self, SessionContext};
+use super::commands::{self, CommandClient, NodeReply, SessionContext};
 use super::pending_replies::{AwaitedReply, PendingReplies, PendingReply};
 use super::pending_subscription::PendingSubscription;
 use super::session_action::{SessionAction, error};
 use super::subscription::Status;
 use super::websocket::FrameReader;
-use crate::auth::ClientMeta;
+use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds};
+use crate::login::{Credentials, LoginOutcome};
 use crate::node::namespace::ResolvedChannel;
 
 /// The session of a WebSocket client.
@@ -26,6 +29,10 @@ pub(super) struct Session {
     encoding: Encoding,
     /// What authentication needs of the client's request, until the connect command is accepted.
     client_meta: Option<Box<ClientMeta>>,
+    /// Who the client is.
+    identity: Arc<Identity>,
+    /// When the first subscription with a token expires; [`UnixSeconds::MAX`]: never.
+    subscriptions_expire_at: UnixSeconds,
     /// The client id, once it has connected.
     client: Option<Uuid>,
     reader: FrameReader,
@@ -42,10 +49,16 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(encoding: Encoding, client_meta: Option<Box<ClientMeta>>) -> Self {
+    pub(super) fn new(
+        encoding: Encoding,
+        client_meta: Option<Box<ClientMeta>>,
+        identity: Arc<Identity>,
+    ) -> Self {
         Self {
             encoding,
             client_meta,
+            identity,
+            subscriptions_expire_at: UnixSeconds::MAX,
             client: None,
             reader: FrameReader::default(),
             pong_due: false,
@@ -94,8 +107,9 @@ impl Session {
     }
 
     /// The client has connected.
-    pub(super) fn connect(&mut self, client: Uuid) {
+    pub(super) fn connect(&mut self, client: Uuid, identity: Arc<Identity>) {
         self.client = Some(client);
+        self.identity = identity;
         // Permissions no longer depend on the request; an idle connection must not hold it.
         self.client_meta = None;
     }
@@ -115,7 +129,34 @@ impl Session {
         if matches!(command.request, Request::Pong) && !std::mem::take(&mut self.pong_due) {
             return SessionAction::Disconnect(Disconnect::BadRequest);
         }
-        commands::execute(command, resolved, self.client(), context)
+        if self.identity.has_ended() {
+            return SessionAction::Disconnect(Disconnect::ConnectionExpired);
+        }
+        let client =
+            CommandClient { id: self.client(), meta: self.client_meta.as_deref(), identity: &self.identity };
+        let mut action = commands::execute(command, resolved, &client, context);
+        if let SessionAction::LogIn { credentials: Credentials::Connect { client, .. }, .. } = &mut action {
+            // A client may try again with another token.
+            client.clone_from(&self.client_meta);
+        }
+        action
+    }
+
+    /// Who the client is.
+    pub(super) fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// When the connection must end unless its client presents another token; with the whole connection, a subscription
+    /// whose token has expired ends.
+    pub(super) fn expires_at(&self) -> Option<UnixSeconds> {
+        let login = self.identity.expires_at().unwrap_or(UnixSeconds::MAX);
+        Some(login.min(self.subscriptions_expire_at)).filter(|at| *at != UnixSeconds::MAX)
+    }
+
+    /// The client presented a new token.
+    pub(super) fn refresh(&mut self, identity: Arc<Identity>) {
+        self.identity = identity;
     }
 
     /// The connection is closing: its commands are not answered. Returns whether reading was paused.
@@ -126,7 +167,8 @@ impl Session {
 
     /// Handles a command of the client.
     pub(super) fn on_command(&mut self, command: Command, context: &SessionContext<'_>) -> SessionAction {
-        let connected = self.client.is_some();
+        let is_logging_in = self.pending.awaits_login();
+        let connected = self.client.is_some() || is_logging_in;
         let has_reply = !matches!(command.request, Request::Pong | Request::Send(_));
         if connected == matches!(command.request, Request::Connect(_)) || (command.id == 0 && has_reply) {
             return SessionAction::Disconnect(Disconnect::BadRequest);
@@ -134,12 +176,16 @@ impl Session {
         if self.pending.len() >= PENDING_REPLIES_MAX {
             return SessionAction::Disconnect(Disconnect::TooManyRequests);
         }
+        if is_logging_in {
+            self.pending.push_back(PendingReply::Deferred { channel: None, resolved: None, command });
+            return SessionAction::None;
+        }
         let Some(channel) = self.blocking_channel(&command.request, context) else {
             return self.execute(command, None, context);
         };
-        match commands::check_deferred(&command.request, context) {
+        match commands::check_deferred(&command.request, &self.identity, context) {
             Ok(resolved) => {
-                self.pending.push_back(PendingReply::Deferred { channel, resolved, command });
+                self.pending.push_back(PendingReply::Deferred { channel: Some(channel), resolved, command });
                 SessionAction::None
             }
             Err(error) => error.action(command.id),
@@ -191,7 +237,11 @@ impl Session {
 
     /// Removes the next reply, unless it waits for the node. Its subscriptions must be ready.
     pub(super) fn next_ready(&mut self, context: &SessionContext<'_>) -> Option<SessionAction> {
-        if matches!(self.pending.front_mut()?, PendingReply::AwaitingNode { body: None, .. }) {
+        let front = self.pending.front_mut()?;
+        if matches!(
+            front,
+            PendingReply::AwaitingNode { body: None, .. } | PendingReply::AwaitingLogin { result: None, .. }
+        ) {
             return None;
         }
         Some(match self.pending.pop_front()? {
@@ -206,6 +256,17 @@ impl Session {
             }
             PendingReply::AwaitingNode { id, body: Some(body), .. } => SessionAction::Reply { id, body },
             PendingReply::AwaitingNode { id, body: None, .. } => error(id, ErrorCode::Internal),
+            PendingReply::AwaitingLogin { id, purpose, result, .. } => {
+                let result = result.unwrap_or(Err(Denial::LoginUnavailable));
+                if let Ok(LoginOutcome::Subscription { expires_at: Some(at) }) = &result {
+                    self.subscriptions_expire_at = self.subscriptions_expire_at.min(*at);
+                }
+                commands::finish(id, purpose, result, &self.identity, context)
+            }
+            // The client could not connect.
+            PendingReply::Deferred { .. } if self.client.is_none() => {
+                SessionAction::Disconnect(Disconnect::BadRequest)
+            }
             PendingReply::Deferred { command, resolved, .. } => self.execute(command, resolved, context),
         })
     }
@@ -241,13 +302,16 @@ impl Session {
     }
 
     /// The node replied to a request.
-    pub(super) fn on_node_reply(&mut self, number: u32, reply_body: ReplyBody) {
-        let waiting = self.pending.iter_mut().find_map(|pending| match pending {
-            PendingReply::AwaitingNode { reply, body, .. } if *reply == number => Some(body),
-            _ => None,
-        });
-        if let Some(waiting) = waiting {
-            *waiting = Some(reply_body);
+    pub(super) fn on_node_reply(&mut self, number: u32, node_reply: NodeReply) {
+        let is_waiting = |pending: &&mut PendingReply| pending.awaits(number);
+        match (self.pending.iter_mut().find(is_waiting), node_reply) {
+            (Some(PendingReply::AwaitingNode { body, .. }), NodeReply::Body(replied)) => {
+                *body = Some(replied);
+            }
+            (Some(PendingReply::AwaitingLogin { result, .. }), NodeReply::LoggedIn(checked)) => {
+                *result = Some(checked);
+            }
+            _ => {}
         }
     }
 

@@ -1,10 +1,14 @@
 //! What a session requests from its shard.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use earshot_protocol::{ChannelName, ClientInfo, Disconnect, ErrorCode, ReplyBody};
 
+use super::pending_replies::LoginPurpose;
 use super::pending_subscription::PendingSubscription;
-use crate::auth::Denial;
+use crate::auth::{Denial, Identity};
+use crate::login::Credentials;
 use crate::node::messages::{HistoryQuery, RecoverFrom};
 use crate::node::namespace::ResolvedChannel;
 
@@ -21,12 +25,21 @@ pub(super) enum SessionAction {
     Disconnect(Disconnect),
     /// Log that a permission is denied, and reply to the command.
     Deny { id: u32, denial: CommandDenial },
-    /// Log that the client may not connect, and close the connection.
-    DenyConnect(Denial),
+    /// Log that the client may not connect; then close the connection, or reply with an error that can be resolved.
+    DenyConnect { id: u32, denial: Denial },
+    /// Check the credentials of a client; the reply to the command follows.
+    LogIn { id: u32, purpose: LoginPurpose, credentials: Credentials },
+    /// The client presented a new token: it has another identity.
+    Refresh { id: u32, identity: Arc<Identity> },
     /// Schedule the next ping.
     SchedulePing,
     /// Connect the client (`Session::connect`) and add its subscriptions; log those that are denied.
-    Connect { id: u32, subscriptions: Vec<SubscribeParams>, denials: Vec<CommandDenial> },
+    Connect {
+        id: u32,
+        identity: Arc<Identity>,
+        subscriptions: Vec<SubscribeParams>,
+        denials: Vec<CommandDenial>,
+    },
     /// Add a subscription.
     Subscribe { id: u32, params: SubscribeParams, reject_unrecovered: bool },
     /// Remove a subscription.

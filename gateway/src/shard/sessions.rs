@@ -1,7 +1,10 @@
 //! Drives WebSocket sessions: passes commands and replies to [`Session`] and executes its actions. [`input`] decodes what
-//! a client sends.
+//! a client sends; [`login`] checks its credentials.
 
 mod input;
+mod login;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use earshot_protocol::{
@@ -9,20 +12,23 @@ use earshot_protocol::{
 };
 
 use super::channels::ChannelId;
-use super::commands::SessionContext;
+use super::commands::{NodeReply, SessionContext};
 use super::connection::{ConnectionKind, TimerKind};
 use super::connection_context::ConnectionContext;
-use super::connections::key;
+use super::expiry;
 use super::framing;
 use super::pending_replies::{AwaitedReply, PendingReply};
 use super::pending_subscription::PendingSubscription;
 use super::session::Session;
 use super::session_action::{CommandDenial, SessionAction, SubscribeParams};
 use super::websocket_frames;
-use crate::auth::{Denial, log_command_denial};
+use crate::auth::{Denial, Identity, log_command_denial};
 use crate::node::history::encode_epoch;
 use crate::node::messages::{NodeRequest, Recovery, RequestId};
 use crate::random;
+
+/// The version in replies.
+const VERSION: &str = concat!("earshot ", env!("CARGO_PKG_VERSION"));
 
 /// Drives the session of one connection. For a connection of another protocol it does nothing.
 #[derive(Debug)]
@@ -53,6 +59,7 @@ impl SessionDriver<'_> {
         let ConnectionKind::WebSocket(session) = &mut connection.kind else { return None };
         let context = SessionContext {
             namespaces: node.namespaces(),
+            authenticator: node.authenticator(),
             publication_bytes: node.publication_bytes(),
             limits,
             channels,
@@ -79,19 +86,20 @@ impl SessionDriver<'_> {
                 self.log_denial(denial.denial, Some(&denial.channel));
                 self.reply(id, ReplyBody::Error(code.into()), in_place);
             }
-            SessionAction::DenyConnect(denial) => {
-                self.log_denial(denial, None);
-                self.context.disconnect(denial.into());
+            SessionAction::LogIn { id, purpose, credentials } => {
+                self.log_in(id, purpose, credentials, in_place)
             }
+            SessionAction::DenyConnect { id, denial } => self.deny_connect(id, denial, in_place),
+            SessionAction::Refresh { id, identity } => self.refresh(id, identity, in_place),
             SessionAction::SchedulePing => {
                 let interval = self.context.limits().ping_interval;
-                self.context.set_timer(TimerKind::Ping, interval);
+                self.context.set_timer_within_login(TimerKind::Ping, interval);
             }
-            SessionAction::Connect { id, subscriptions, denials } => {
+            SessionAction::Connect { id, identity, subscriptions, denials } => {
                 for CommandDenial { denial, channel } in denials {
                     self.log_denial(denial, Some(&channel));
                 }
-                self.connect(id, subscriptions);
+                self.connect(id, identity, subscriptions, in_place);
             }
             SessionAction::Subscribe { id, params, reject_unrecovered } => {
                 match self.add_subscription(params) {
@@ -144,15 +152,25 @@ impl SessionDriver<'_> {
         log_command_denial(denial, client, peer, channel);
     }
 
-    fn connect(&mut self, id: u32, subscriptions: Vec<SubscribeParams>) {
+    fn connect(
+        &mut self,
+        id: u32,
+        identity: Arc<Identity>,
+        subscriptions: Vec<SubscribeParams>,
+        in_place: bool,
+    ) {
         // One system call, of about a dozen for a connection.
         let client = random::uuid();
+        // The login may have ended since it was checked.
+        if expiry::is_over(&identity) {
+            return self.context.disconnect(Disconnect::ConnectionExpired);
+        }
         let Some(session) = self.session() else { return };
-        session.connect(client);
+        session.connect(client, identity);
         // The first ping is sent in the second half of the interval, at random, so that pings are spread.
         let interval = self.context.limits().ping_interval;
         let wait = interval / 2 + interval.mul_f64(fastrand::f64() / 2.0);
-        self.context.set_timer(TimerKind::Ping, wait);
+        self.context.set_timer_within_login(TimerKind::Ping, wait);
         let pending_subscriptions: Vec<PendingSubscription> =
             subscriptions.into_iter().filter_map(|params| self.add_subscription(params).ok()).collect();
         if let Some(connection) = self.context.connection()
@@ -161,7 +179,7 @@ impl SessionDriver<'_> {
             connection.deferred = Some(Box::default());
         }
         let pending = PendingReply::AwaitingConnect { id, pending_subscriptions };
-        self.push_pending(pending, false);
+        self.push_pending(pending, in_place);
     }
 
     /// Adds a subscription that waits for its reply.
@@ -189,16 +207,14 @@ impl SessionDriver<'_> {
         request: impl FnOnce(RequestId) -> NodeRequest,
         in_place: bool,
     ) {
-        let ConnectionContext { id: connection_id, node_requests, state, .. } = &mut self.context;
-        let Some(connection) = state.connection_mut(*connection_id) else { return };
-        let key = key(*connection_id, connection.generation);
-        let Some(session) = connection.session() else { return };
-        let request_id = RequestId { connection: key, reply: session.next_reply() };
-        if node_requests.try_send(request(request_id)).is_err() {
+        let Some(request_id) = self.context.request_id() else { return };
+        if self.context.node_requests.try_send(request(request_id)).is_err() {
             let body = ReplyBody::Error(ErrorCode::TooManyRequests.into());
             return self.reply(id, body, in_place);
         }
-        session.await_node(id, awaited, in_place);
+        if let Some(session) = self.session() {
+            session.await_node(id, awaited, in_place);
+        }
         self.after_push(in_place);
     }
 
@@ -257,9 +273,9 @@ impl SessionDriver<'_> {
     }
 
     /// Handles a reply of the node to the request with a number.
-    pub(super) fn on_node_reply(&mut self, number: u32, body: ReplyBody) {
+    pub(super) fn on_node_reply(&mut self, number: u32, reply: NodeReply) {
         let Some(session) = self.session() else { return };
-        session.on_node_reply(number, body);
+        session.on_node_reply(number, reply);
         self.flush_ready_replies();
     }
 
@@ -270,8 +286,11 @@ impl SessionDriver<'_> {
         self.flush_ready_replies();
     }
 
-    /// Sends a ping and waits for the pong.
+    /// Sends a ping and waits for the pong, or ends a connection whose login has expired.
     pub(super) fn send_ping(&mut self) {
+        if self.context.connection().is_some_and(|connection| connection.is_login_over()) {
+            return self.context.disconnect(Disconnect::ConnectionExpired);
+        }
         let Some(connection) = self.context.connection() else { return };
         connection.wrote_since_timer = false;
         let Some(session) = connection.session() else { return };
@@ -306,10 +325,13 @@ impl SessionDriver<'_> {
                 session.add_server_side(name);
             }
         }
-        let client = self.session().map(|session| session.client()).unwrap_or_default();
+        let Some(session) = self.session() else { return };
+        let ttl = expiry::time_to_live(session.identity());
         let result = ConnectResult {
-            client: client.to_string(),
-            version: concat!("earshot ", env!("CARGO_PKG_VERSION")).to_owned(),
+            client: session.client().to_string(),
+            version: VERSION.to_owned(),
+            expires: ttl.is_some(),
+            ttl: ttl.unwrap_or(0),
             subs,
             ping: u32::try_from(self.context.limits().ping_interval.as_secs().max(1)).unwrap_or(u32::MAX),
             pong: true,

@@ -12,6 +12,7 @@ use super::channels::{ChannelId, Channels};
 use super::pending_subscription::PendingSubscription;
 use super::timer_wheel::Tick;
 use super::{Resume, sse};
+use crate::auth::Identity;
 use crate::node::messages::{RecoverFrom, Recovery};
 use crate::node::publication::Publication;
 
@@ -44,11 +45,26 @@ pub(super) struct SseStream {
     positions: Vec<StreamPosition>,
     /// When the stream ends, so that its client reconnects to another node.
     max_age_at: Option<Tick>,
+    /// Who the client is.
+    identity: Arc<Identity>,
 }
 
 impl SseStream {
-    pub(super) fn new(ping: bool, resume: Resume, max_age_at: Option<Tick>) -> Self {
-        Self { pending: Vec::new(), started: false, ping, resume, positions: Vec::new(), max_age_at }
+    pub(super) fn new(identity: Arc<Identity>, ping: bool, resume: Resume, max_age_at: Option<Tick>) -> Self {
+        Self {
+            pending: Vec::new(),
+            started: false,
+            ping,
+            resume,
+            positions: Vec::new(),
+            max_age_at,
+            identity,
+        }
+    }
+
+    /// Who the client is.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Adds a channel, before the stream starts.
@@ -213,7 +229,7 @@ mod tests {
     /// A table of channels at offset 5, and a stream of all of them that resumes.
     fn stream(names: &[&str], resume: Resume, ping: bool, max_age_at: Option<Tick>) -> (Channels, SseStream) {
         let mut channels = Channels::default();
-        let mut stream = SseStream::new(ping, resume, max_age_at);
+        let mut stream = SseStream::new(Arc::new(Identity::guest(true)), ping, resume, max_age_at);
         for name in names {
             let id = channels.insert(open_channel(name), None);
             channels.get_mut(id).position = at(5);

@@ -31,6 +31,9 @@ impl StreamDriver<'_> {
     /// Requests the channels of the stream; [`StreamDriver::start_if_ready`] follows when all are attached.
     pub(super) fn open(&mut self, channels: Vec<ResolvedChannel>, rejection: Option<Disconnect>) {
         self.schedule_heartbeat();
+        // The login may have ended since the request.
+        let ended = self.context.connection().is_some_and(|connection| connection.is_login_over());
+        let rejection = rejection.or(ended.then_some(Disconnect::ConnectionExpired));
         if let Some(rejection) = rejection {
             return self.context.disconnect(rejection);
         }
@@ -93,6 +96,9 @@ impl StreamDriver<'_> {
     pub(super) fn on_heartbeat(&mut self) {
         let (now, interval) =
             (self.context.state.timers().now(), max_jittered(self.context.limits().sse_heartbeat));
+        if self.context.connection().is_some_and(|connection| connection.is_login_over()) {
+            return self.context.disconnect(Disconnect::ConnectionExpired);
+        }
         let Some(stream) = self.stream() else { return };
         let action = stream.on_heartbeat(now, interval);
         let continues = matches!(action, SseAction::Send(_));
@@ -104,7 +110,7 @@ impl StreamDriver<'_> {
 
     fn schedule_heartbeat(&mut self) {
         let wait = jittered(self.context.limits().sse_heartbeat);
-        self.context.set_timer(TimerKind::Heartbeat, wait);
+        self.context.set_timer_within_login(TimerKind::Heartbeat, wait);
     }
 
     /// Executes the actions of the stream in order.

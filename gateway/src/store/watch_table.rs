@@ -254,7 +254,13 @@ impl WatchTable {
 
     /// A caller has read a watched key. Returns whether the result is a change to report to the other watchers.
     pub(super) fn on_caller_read(&mut self, id: WatchId, outcome: ReadOutcome, now: Duration) -> bool {
-        self.entry(id).is_some() && self.apply(id, outcome, now)
+        // The reply may have been sent before an invalidation that is known already: its read remains due.
+        let Some(due) = self.entry(id).map(|entry| entry.due) else { return false };
+        let is_change = self.apply(id, outcome, now);
+        if self.entry(id).is_some_and(|entry| due < entry.due) {
+            self.set_due(id.index, due);
+        }
+        is_change
     }
 
     fn apply(&mut self, id: WatchId, outcome: ReadOutcome, now: Duration) -> bool {

@@ -19,12 +19,14 @@ retry = "100ms"
 [[namespace]]
 name = "memory"
 channels = ["memory:*"]
+subscribe = "anyone"
 redis = "memory"
 publish = "anyone"
 
 [[namespace]]
 name = "bare"
 channels = ["bare:*"]
+subscribe = "anyone"
 redis = "memory"
 history = { size = 0 }
 publish = "anyone"
@@ -32,12 +34,14 @@ publish = "anyone"
 [[namespace]]
 name = "log"
 channels = ["log:*"]
+subscribe = "anyone"
 source = "stream"
 publish = "anyone"
 
 [[namespace]]
 name = "plain"
 channels = ["plain:*", "costarring", "liquid"]
+subscribe = "anyone"
 publish = "anyone"
 
 [[namespace]]

@@ -362,10 +362,12 @@ shared(
     const config = `[[namespace]]
 name = "exact"
 channels = ["bull:mail:events"]
+subscribe = "anyone"
 publish = "anyone"
 [[namespace]]
 name = "wide"
 channels = ["*"]
+subscribe = "anyone"
 publish = "anyone"
 `;
     return {
@@ -594,7 +596,7 @@ scenario("REDIS_SSL is read as REDIS_TLS", async (stage) => {
 const SECRET = "hunter2secret";
 const LEAKY = `redis://:${SECRET}@host:6379`;
 const PLACES = {
-  url: { config: `[redis.default]\nurl = "${LEAKY}"\n[[namespace]]\nname = "a"\nchannels = ["a"]\n` },
+  url: { config: `[redis.default]\nurl = "${LEAKY}"\n[[namespace]]\nname = "a"\nchannels = ["a"]\nsubscribe = "anyone"\n` },
   "the API's key": { config: `[api]\nkey = "${SECRET}${SECRET}"\n` },
   cluster: { config: `[redis.default]\nurl = "redis://h"\ncluster = ["${LEAKY}"]\n` },
   sentinels: { config: `[redis.default]\nsentinels = ["${LEAKY}"]\nsentinel_master = "m"\n` },
@@ -603,9 +605,9 @@ const PLACES = {
   log: { config: `log = "${LEAKY}"\n` },
   allowed_origins: { config: `allowed_origins = ["https://u:${SECRET}@app.example.com/x"]\n` },
   hosts: { config: `allowed_hosts = ["${LEAKY}"]\n` },
-  "a namespace's redis": { config: `[[namespace]]\nname = "a"\nchannels = ["a"]\nredis = "${LEAKY}"\n` },
-  "a namespace's source": { config: `[[namespace]]\nname = "a"\nchannels = ["a"]\nsource = "${LEAKY}"\n` },
-  "a namespace's name": { config: `[[namespace]]\nname = "${LEAKY}"\nchannels = []\n` },
+  "a namespace's redis": { config: `[[namespace]]\nname = "a"\nchannels = ["a"]\nsubscribe = "anyone"\nredis = "${LEAKY}"\n` },
+  "a namespace's source": { config: `[[namespace]]\nname = "a"\nchannels = ["a"]\nsubscribe = "anyone"\nsource = "${LEAKY}"\n` },
+  "a namespace's name": { config: `[[namespace]]\nname = "${LEAKY}"\nchannels = []\nsubscribe = "anyone"\n` },
   "an instance's name": { config: `[redis."${LEAKY}"]\nurl = "x"\n` },
   "a size": { config: `[limits]\nrequest_header_bytes = "${LEAKY}"\n` },
   "a duration": { config: `[sse]\nretry = "${LEAKY}"\n` },

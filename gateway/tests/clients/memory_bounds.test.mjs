@@ -20,6 +20,7 @@ const MEMORY = `
 [[namespace]]
 name = "plain"
 channels = ["*"]
+subscribe = "anyone"
 redis = "memory"
 publish = "subscribers"
 `;
@@ -28,6 +29,7 @@ const CONFIG = `
 [[namespace]]
 name = "log"
 channels = ["log:*"]
+subscribe = "anyone"
 source = "stream"
 ${MEMORY}`;
 
@@ -388,7 +390,7 @@ for (const [what, reply] of [
 // The channel limit.
 
 const FEW_CHANNELS =
-  '[limits]\nchannels = 1000\n[[namespace]]\nname = "all"\nchannels = ["*"]\nhistory = { ttl = "1h" }\n';
+  '[limits]\nchannels = 1000\n[[namespace]]\nname = "all"\nchannels = ["*"]\nsubscribe = "anyone"\nhistory = { ttl = "1h" }\n';
 
 /** Subscribes to 128 new channels and disconnects, `times` times. */
 async function churnChannels(stage, gateway, times) {
@@ -528,6 +530,7 @@ idle_timeout = "1s"
 [[namespace]]
 name = "all"
 channels = ["*"]
+subscribe = "anyone"
 history = { size = 100, bytes = "4MiB" }
 publish = "subscribers"
 `;

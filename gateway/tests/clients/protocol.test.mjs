@@ -14,6 +14,7 @@ const LOGS = `
 [[namespace]]
 name = "logs"
 channels = ["*"]
+subscribe = "anyone"
 source = "stream"
 publish = "subscribers"
 `;

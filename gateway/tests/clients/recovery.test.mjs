@@ -17,6 +17,7 @@ retry = "100ms"
 [[namespace]]
 name = "all"
 channels = ["*"]
+subscribe = "anyone"
 ${rules}
 `;
 

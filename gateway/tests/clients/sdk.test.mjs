@@ -24,12 +24,14 @@ subscribe = "nobody"
 [[namespace]]
 name = "quiet"
 channels = ["quiet-*"]
+subscribe = "anyone"
 redis = "default"
 publish = "nobody"
 
 [[namespace]]
 name = "open"
 channels = ["open-*"]
+subscribe = "anyone"
 redis = "default"
 publish = "subscribers"
 `;

@@ -237,7 +237,7 @@ scenario("Celery: the task publishes each step", async (stage) => {
 const celeryChannels = recipe("Celery, toml 1");
 scenario("Celery: the configuration closes the channels of results", async (stage) => {
   checkConfiguration(stage, celeryChannels);
-  const all = '[[namespace]]\nname = "all"\nchannels = ["*"]\n';
+  const all = '[[namespace]]\nname = "all"\nchannels = ["*"]\nsubscribe = "anyone"\n';
   const gateway = await stage.gateway({ config: celeryChannels + all });
   assert.equal((await fetch(`${gateway.http}/sse/celery-task-meta-1`)).status, 403);
 });

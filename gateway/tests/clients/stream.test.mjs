@@ -17,12 +17,14 @@ retry = "100ms"
 [[namespace]]
 name = "status"
 channels = ["status:*"]
+subscribe = "anyone"
 source = "stream"
 replay = "last"
 
 [[namespace]]
 name = "jobs"
 channels = ["job:*"]
+subscribe = "anyone"
 source = "stream"
 publish = "subscribers"
 `;

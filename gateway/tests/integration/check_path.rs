@@ -117,7 +117,7 @@ async fn proxy_without_websocket_upgrade_is_reported() {
 
 #[tokio::test]
 async fn changed_host_header_rejects_same_origin_pages() {
-    let open = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"subscribers\"\n";
+    let open = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\npublish = \"subscribers\"\n";
     let gateway = Gateway::settings().production().config(open).start().await;
     let without_host = VALID_PROXY.replace("proxy_set_header Host $http_host;", "");
     let nginx = Nginx::before(gateway.address(), &without_host).await;
@@ -218,7 +218,7 @@ async fn gateway_under_a_path_prefix_is_found() {
 
 #[tokio::test]
 async fn channels_are_client_channels() {
-    let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\n\
+    let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\nsubscribe = \"anyone\"\n\
                   [[namespace]]\nname = \"own\"\nchannels = [\"own\"]\nsubscribe = \"nobody\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let url = format!("http://{}", gateway.address());

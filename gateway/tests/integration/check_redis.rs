@@ -33,10 +33,12 @@ const CONFIG: &str = r#"
 [[namespace]]
 name = "web"
 channels = ["web-signals", "web-*"]
+subscribe = "anyone"
 
 [[namespace]]
 name = "jobs"
 channels = ["job:*"]
+subscribe = "anyone"
 source = "stream"
 key_prefix = "jobs:"
 "#;
@@ -145,7 +147,7 @@ async fn documented_permissions_are_sufficient() {
 async fn pattern_must_be_in_the_acl_literally() {
     let redis = Redis::start().await;
     admin(&redis, "ACL SETUSER app reset on >pw ~* resetchannels &w* +@all").await;
-    let space = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\nsubscribe_pattern = true\n";
+    let space = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\nsubscribe = \"anyone\"\nsubscribe_pattern = true\n";
     let config = format!("[redis.default]\nurl = \"redis://app:pw@{}\"\n{space}", redis.address());
     check_configured(&config).await.expect(
         "permissions",

@@ -79,7 +79,8 @@ async fn every_cluster_node_is_checked() {
 #[tokio::test]
 async fn shard_channel_permissions_are_checked() {
     let cluster = Cluster::start(1, false).await;
-    let space = "[[namespace]]\nname = \"s\"\nchannels = [\"s:*\"]\nsharded_pubsub = true\n";
+    let space =
+        "[[namespace]]\nname = \"s\"\nchannels = [\"s:*\"]\nsubscribe = \"anyone\"\nsharded_pubsub = true\n";
     let config =
         format!("[redis.default]\nurl = \"redis://app:pw@{}\"\ncluster = true\n{space}", cluster.address(0));
     for (lack, named) in
@@ -98,7 +99,7 @@ async fn servers_of_an_instance_are_checked_separately() {
     let (one, other) = (Redis::start().await, Redis::start().await);
     other.run(&["CONFIG", "SET", "timeout", "5"]).await;
     let config = format!(
-        "[redis.many]\nurls = [\"{}\", \"{}\"]\n[[namespace]]\nname = \"a\"\nchannels = [\"*\"]\nredis = \"many\"\n",
+        "[redis.many]\nurls = [\"{}\", \"{}\"]\n[[namespace]]\nname = \"a\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\nredis = \"many\"\n",
         one.url(),
         other.url()
     );
@@ -143,8 +144,8 @@ async fn instances_are_checked_separately() {
     let unused_port = free_port();
     let config = format!(
         "[redis.nest]\nurl = \"{}\"\npubsub_url = \"{}\"\n[redis.web]\nurl = \"redis://127.0.0.1:{unused_port}\"\n\
-         [[namespace]]\nname = \"nest\"\nchannels = [\"nest:*\"]\nredis = \"nest\"\n\
-         [[namespace]]\nname = \"web\"\nchannels = [\"web:*\"]\nredis = \"web\"\n",
+         [[namespace]]\nname = \"nest\"\nchannels = [\"nest:*\"]\nsubscribe = \"anyone\"\nredis = \"nest\"\n\
+         [[namespace]]\nname = \"web\"\nchannels = [\"web:*\"]\nsubscribe = \"anyone\"\nredis = \"web\"\n",
         commands.url(),
         pubsub.url(),
     );

@@ -20,7 +20,7 @@ fn valid_configuration_is_accepted_and_shown_without_secrets() {
 
 #[test]
 fn invalid_configuration_is_rejected_with_file_line_and_key() {
-    let twice = "[[namespace]]\nname = \"a\"\nchannels = [\"x\"]\n\n[[namespace]]\nname = \"b\"\nchannels = [\"x\"]\n";
+    let twice = "[[namespace]]\nname = \"a\"\nchannels = [\"x\"]\nsubscribe = \"anyone\"\n\n[[namespace]]\nname = \"b\"\nchannels = [\"x\"]\nsubscribe = \"anyone\"\n";
     let rows = [
         ("an unknown key", "\n[limits]\nhaed_bytes = 1024\n", "test.toml:3", "haed_bytes"),
         (
@@ -30,7 +30,7 @@ fn invalid_configuration_is_rejected_with_file_line_and_key() {
             "request_header_bytes",
         ),
         ("a value out of range", "[websocket]\nping_interval = \"0s\"\n", "test.toml:2", "ping_interval"),
-        ("a duplicate pattern", twice, "test.toml:7", "x"),
+        ("a duplicate pattern", twice, "test.toml:8", "x"),
         ("invalid TOML", "listen = \n", "test.toml:1", "not valid TOML"),
     ];
     for (what, config, place, key) in rows {

@@ -10,7 +10,7 @@ use crate::harness::{Gateway, SseClient, WsClient};
 async fn gateway() -> Gateway {
     let config = "log = \"debug\"\n\
         [[namespace]]\nname = \"closed\"\nchannels = [\"closed\"]\nsubscribe = \"nobody\"\n\
-        [[namespace]]\nname = \"open\"\nchannels = [\"open\"]\n";
+        [[namespace]]\nname = \"open\"\nchannels = [\"open\"]\nsubscribe = \"anyone\"\n";
     Gateway::settings().config(config).start().await
 }
 

@@ -36,9 +36,9 @@ impl Lab {
         let urls: Vec<_> = servers.iter().map(|server| format!("{:?}", server.url())).collect();
         let config = format!(
             "[redis.all]\nurls = [{}]\ncommand_timeout = \"2s\"\n\
-             [[namespace]]\nname = \"logs\"\nredis = \"all\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
-             [[namespace]]\nname = \"globs\"\nredis = \"all\"\nchannels = [\"glob:*\"]\nsubscribe_pattern = true\n\
-             [[namespace]]\nname = \"all\"\nredis = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n\
+             [[namespace]]\nname = \"logs\"\nredis = \"all\"\nchannels = [\"log:*\"]\nsubscribe = \"anyone\"\nsource = \"stream\"\n\
+             [[namespace]]\nname = \"globs\"\nredis = \"all\"\nchannels = [\"glob:*\"]\nsubscribe = \"anyone\"\nsubscribe_pattern = true\n\
+             [[namespace]]\nname = \"all\"\nredis = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\npublish = \"anyone\"\n\
              when_redis_down = \"reject\"\n",
             urls.join(", ")
         );

@@ -17,9 +17,9 @@ use crate::harness::{Gateway, SseClient, WAIT_TIMEOUT, WsClient, until};
 async fn gateway(cluster: &Cluster) -> Gateway {
     let config = format!(
         "[redis.default]\n{}ping_interval = \"200ms\"\n\
-         [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\npublish = \"anyone\"\n\
+         [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsubscribe = \"anyone\"\nsource = \"stream\"\npublish = \"anyone\"\n\
          history = {{ size = 10000 }}\n\
-         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n",
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\npublish = \"anyone\"\n",
         cluster.settings()
     );
     Gateway::settings().config(&config).start().await
@@ -28,7 +28,7 @@ async fn gateway(cluster: &Cluster) -> Gateway {
 /// A gateway on which every channel is a log.
 async fn gateway_of_logs(cluster: &Cluster) -> Gateway {
     let config = format!(
-        "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"*\"]\nsource = \"stream\"\n\
+        "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\nsource = \"stream\"\n\
          history = {{ size = 10000 }}\n",
         cluster.settings()
     );
@@ -128,9 +128,9 @@ async fn tls_and_password_apply_to_every_node() {
     let authority = Authority::new();
     let cluster = Cluster::start_secured(&authority).await;
     let config = format!(
-        "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\n\
-         [[namespace]]\nname = \"sharded\"\nchannels = [\"s:*\"]\nsharded_pubsub = true\n\
-         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n",
+        "[redis.default]\n{}\n[[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsubscribe = \"anyone\"\nsource = \"stream\"\n\
+         [[namespace]]\nname = \"sharded\"\nchannels = [\"s:*\"]\nsubscribe = \"anyone\"\nsharded_pubsub = true\n\
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\n",
         cluster.settings()
     );
     let gateway = Gateway::settings().config(&config).start().await;

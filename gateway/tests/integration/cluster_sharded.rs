@@ -15,9 +15,9 @@ use crate::harness::{Gateway, SseClient, WsClient, until};
 async fn gateway(cluster: &Cluster) -> Gateway {
     let config = format!(
         "[redis.default]\n{}\n\
-         [[namespace]]\nname = \"plain\"\nchannels = [\"plain\", \"other\"]\npublish = \"anyone\"\n\
-         [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsource = \"stream\"\nsharded_pubsub = true\n\
-         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nsharded_pubsub = true\n",
+         [[namespace]]\nname = \"plain\"\nchannels = [\"plain\", \"other\"]\nsubscribe = \"anyone\"\npublish = \"anyone\"\n\
+         [[namespace]]\nname = \"logs\"\nchannels = [\"log:*\"]\nsubscribe = \"anyone\"\nsource = \"stream\"\nsharded_pubsub = true\n\
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\npublish = \"anyone\"\nsharded_pubsub = true\n",
         cluster.settings()
     );
     Gateway::settings().config(&config).start().await

@@ -11,12 +11,14 @@ const CONFIG: &str = r#"
 [[namespace]]
 name = "plain"
 channels = ["plain-*"]
+subscribe = "anyone"
 history = { size = 0 }
 publish = "anyone"
 
 [[namespace]]
 name = "rest"
 channels = ["room-*"]
+subscribe = "anyone"
 publish = "anyone"
 "#;
 

@@ -13,16 +13,19 @@ recovery_publications = 8
 [[namespace]]
 name = "none"
 channels = ["none-*"]
+subscribe = "anyone"
 history = { size = 0 }
 
 [[namespace]]
 name = "small"
 channels = ["small-*"]
+subscribe = "anyone"
 history = { size = 3 }
 
 [[namespace]]
 name = "rooms"
 channels = ["room-*"]
+subscribe = "anyone"
 "#;
 
 /// A subscriber of a channel to which 1 to 10 were published.
@@ -167,7 +170,7 @@ async fn history_of_ten_thousand_channels_stays_within_the_node_limit() {
     let redis = Redis::start().await;
     let config = format!(
         "[limits]\nhistory_bytes = \"4MiB\"\nchannels_per_connection = {CHANNELS}\n\n\
-         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = {SIZE}, ttl = \"10m\" }}\n"
+         [[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\nhistory = {{ size = {SIZE}, ttl = \"10m\" }}\n"
     );
     let gateway = Gateway::settings().config(&config).redis(&redis).start().await;
     let names: Vec<String> = (0..CHANNELS).map(|number| format!("room-{number}")).collect();

@@ -95,7 +95,7 @@ async fn channels_counts_subscribers_and_info_describes_the_node() {
 
 #[tokio::test]
 async fn invalid_request_is_an_error_with_code_and_message() {
-    let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\n";
+    let config = "[[namespace]]\nname = \"web\"\nchannels = [\"web-*\"]\nsubscribe = \"anyone\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let rows = [
         ("publish", r#"{"channel":"","data":1}"#, 107),

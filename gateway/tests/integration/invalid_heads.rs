@@ -178,6 +178,7 @@ async fn unknown_channel_is_404_and_forbidden_channel_403() {
         [[namespace]]
         name = "web"
         channels = ["web-*"]
+        subscribe = "anyone"
     "#;
     let gateway = Gateway::settings().config(config).start().await;
     assert_eq!(http::fetch(gateway.address(), "/sse/elsewhere").await.status, 404);

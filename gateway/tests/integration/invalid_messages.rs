@@ -25,11 +25,13 @@ subscribe = "nobody"
 [[namespace]]
 name = "quiet"
 channels = ["quiet-*"]
+subscribe = "anyone"
 publish = "nobody"
 
 [[namespace]]
 name = "open"
 channels = ["open-*", "control"]
+subscribe = "anyone"
 publish = "subscribers"
 "#;
 

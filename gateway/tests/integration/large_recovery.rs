@@ -27,7 +27,7 @@ const CONFIGS: [(&str, u64); 2] = [("128KiB", MISSED + LIVE), ("2MiB", MISSED)];
 fn config((client_queue_bytes, size): (&str, u64)) -> String {
     format!(
         "[limits]\nclient_queue_bytes = \"{client_queue_bytes}\"\npublication_bytes = \"64KiB\"\n[[namespace]]\n\
-         name = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = {size}, bytes = \"8MiB\" }}\n"
+         name = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\nhistory = {{ size = {size}, bytes = \"8MiB\" }}\n"
     )
 }
 

@@ -19,16 +19,19 @@ const CONFIG: &str = r#"
 [[namespace]]
 name = "brief"
 channels = ["brief-*"]
+subscribe = "anyone"
 replay = "last"
 history = { size = 1, ttl = "1s" }
 
 [[namespace]]
 name = "plain"
 channels = ["plain-*"]
+subscribe = "anyone"
 
 [[namespace]]
 name = "status"
 channels = ["*"]
+subscribe = "anyone"
 replay = "last"
 "#;
 

@@ -116,7 +116,8 @@ async fn client_with_connect_subscriptions_is_disconnected_with_3010() {
 #[tokio::test]
 async fn channel_without_history_continues_with_a_gap_event() {
     let mut redis = Redis::start().await;
-    let config = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = { size = 0 }\n";
+    let config =
+        "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\nhistory = { size = 0 }\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut events = SseClient::open(gateway.address(), "/sse/news").await;
     let mut subscriber = WsClient::open(gateway.address(), &["news"]).await;
@@ -168,7 +169,7 @@ async fn id_of_a_gap_event_resumes_but_earlier_ids_do_not() {
 /// More at once than the shard queue holds, to more clients than the shard can serve at that rate.
 const BURST: u64 = 9500;
 const BURSTS_MAX: u64 = 20;
-const BURST_CLIENTS: usize = 100;
+const BURST_CLIENTS: usize = 200;
 const SMALL_QUEUE: &str = r#"
 [gateway]
 shards = 1
@@ -181,6 +182,7 @@ recovery_publications = 10000
 [[namespace]]
 name = "all"
 channels = ["*"]
+subscribe = "anyone"
 history = { size = 10000, bytes = "16MiB" }
 "#;
 

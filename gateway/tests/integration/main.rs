@@ -59,6 +59,7 @@ mod redis_isolation;
 mod redis_restart;
 mod redis_tls;
 mod sentinel;
+mod session_login;
 mod shutdown;
 mod slow_consumer;
 mod slow_consumer_policy;

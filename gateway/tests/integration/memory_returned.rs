@@ -6,8 +6,7 @@ use serde_json::json;
 use crate::harness::http::Raw;
 use crate::harness::{Gateway, WsClient, exclusive, until};
 
-const CONFIG: &str =
-    "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = { size = 0 }\npublish = \"anyone\"\n";
+const CONFIG: &str = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\nhistory = { size = 0 }\npublish = \"anyone\"\n";
 
 const CLIENTS: usize = 800;
 const PUBLICATIONS: usize = 2000;

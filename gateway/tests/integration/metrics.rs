@@ -86,7 +86,7 @@ async fn api_requests_are_counted_by_method_status_and_error() {
 
 #[tokio::test]
 async fn publications_are_counted_by_namespace() {
-    let config = "[[namespace]]\nname = \"jobs\"\nchannels = [\"job:*\"]\n[[namespace]]\nname = \"web\"\nchannels = [\"*\"]\n";
+    let config = "[[namespace]]\nname = \"jobs\"\nchannels = [\"job:*\"]\nsubscribe = \"anyone\"\n[[namespace]]\nname = \"web\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\n";
     let gateway = Gateway::settings().config(config).start().await;
     let mut client = SseClient::open(gateway.address(), "/sse/job:1").await;
     gateway.publish("job:1", "1").await;

@@ -128,8 +128,8 @@ async fn protected_channels_require_their_exact_name() {
         let first = within_timeout("a command to the worker", pidbox.on_message().next()).await.unwrap();
         assert_eq!(first.get_payload::<String>().unwrap(), "by its owner");
     }
-    let exact = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\n\
-                 [[namespace]]\nname = \"keys\"\nchannels = [\"__keyevent@0__:set\"]\n";
+    let exact = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\n\n\
+                 [[namespace]]\nname = \"keys\"\nchannels = [\"__keyevent@0__:set\"]\nsubscribe = \"anyone\"\n";
     let gateway = everything().config(exact).start().await;
     let mut stream = SseClient::open(gateway.address(), "/sse/__keyevent@0__:set").await;
     redis.run(&["SET", "k", "1"]).await;
@@ -232,9 +232,9 @@ async fn token_without_configured_login_is_rejected_everywhere() {
             raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n")).await;
             let rejected = raw.response().await.unwrap();
             assert_eq!(rejected.status, 401, "{path} {line}");
-            assert!(rejected.text().contains("no authentication is configured"), "{rejected:?}");
+            assert!(rejected.text().contains("no [[login]] is configured"), "{rejected:?}");
         }
-        gateway.wait_for_log(&["a token was sent", "no authentication is configured"]).await;
+        gateway.wait_for_log(&["a token was sent", "no [[login]] is configured"]).await;
         let log = gateway.process.log();
         assert!(!log.contains("x.y.z"), "{log}");
         assert_eq!(log.matches("a token was sent").count(), 1, "one line in ten seconds: {log}");

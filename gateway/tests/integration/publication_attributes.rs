@@ -9,7 +9,8 @@ use crate::harness::http2::Connection;
 use crate::harness::ws::Publication;
 use crate::harness::{Gateway, Redis, SseClient, WsClient, exclusive};
 
-const MEMORY: &str = "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\n";
+const MEMORY: &str =
+    "[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\npublish = \"anyone\"\n";
 
 fn on_redis() -> String {
     format!("{NAMESPACES}[redis.default]\ncommand_timeout = \"1s\"\n")

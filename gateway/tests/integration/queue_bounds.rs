@@ -29,12 +29,14 @@ command_timeout = "30s"
 [[namespace]]
 name = "open"
 channels = ["open:*"]
+subscribe = "anyone"
 publish = "anyone"
 when_redis_down = "reject"
 history = { size = 0 }
 [[namespace]]
 name = "closed"
 channels = ["closed:*"]
+subscribe = "anyone"
 when_redis_down = "reject"
 "#;
 
@@ -122,6 +124,7 @@ shards = 1
 [[namespace]]
 name = "logs"
 channels = ["log:*"]
+subscribe = "anyone"
 source = "stream"
 history = { size = 300 }
 "#;

@@ -16,7 +16,7 @@ async fn failing_and_hanging_redis_do_not_affect_the_third() {
     for (name, redis) in [("down", &down), ("hung", &hung), ("healthy", &healthy)] {
         let url = redis.url();
         config += &format!(
-            "[redis.{name}]\nurl = {url:?}\ncommand_timeout = \"2s\"\n[[namespace]]\nname = {name:?}\nchannels = [\"{name}:*\"]\n\
+            "[redis.{name}]\nurl = {url:?}\ncommand_timeout = \"2s\"\n[[namespace]]\nname = {name:?}\nchannels = [\"{name}:*\"]\nsubscribe = \"anyone\"\n\
              redis = {name:?}\npublish = \"anyone\"\nwhen_redis_down = \"reject\"\n"
         );
     }

@@ -106,7 +106,7 @@ async fn gateway_started_before_redis_becomes_ready() {
 #[tokio::test]
 async fn channel_without_subscribers_is_unsubscribed_at_redis() {
     let redis = Redis::start().await;
-    let config = "[gateway]\nunsubscribe_delay = \"1s\"\n\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\n\
+    let config = "[gateway]\nunsubscribe_delay = \"1s\"\n\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\n\
                   history = { size = 0 }\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut socket = WsClient::open(gateway.address(), &["brief", "kept"]).await;
@@ -145,7 +145,7 @@ async fn hanging_redis_is_detected() {
 async fn requests_during_an_outage_fail_with_a_temporary_error() {
     let mut redis = Redis::start().await;
     let config = "[redis.default]\nurl = \"redis://127.0.0.1:1\"\ncommand_timeout = \"1s\"\n\n[[namespace]]\n\
-                  name = \"all\"\nchannels = [\"*\"]\npublish = \"anyone\"\nwhen_redis_down = \"reject\"\n";
+                  name = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\npublish = \"anyone\"\nwhen_redis_down = \"reject\"\n";
     let gateway = Gateway::settings().config(config).redis(&redis).start().await;
     let mut socket = WsClient::open(gateway.address(), &["a"]).await;
     redis.kill();

@@ -83,8 +83,9 @@ const KEPT: usize = 50;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_recoveries_do_not_accumulate() {
     let redis = Redis::start().await;
-    let config =
-        format!("{CONFIG}\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nhistory = {{ size = 64 }}\n");
+    let config = format!(
+        "{CONFIG}\n[[namespace]]\nname = \"all\"\nchannels = [\"*\"]\nsubscribe = \"anyone\"\nhistory = {{ size = 64 }}\n"
+    );
     let gateway = Gateway::settings().config(&config).redis(&redis).start().await;
     let mut control = WsClient::open(gateway.address(), &["kept"]).await;
     for number in 0..KEPT {

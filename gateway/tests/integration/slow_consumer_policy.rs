@@ -18,6 +18,7 @@ publication_bytes = "64KiB"
 [[namespace]]
 name = "progress"
 channels = ["progress"]
+subscribe = "anyone"
 slow_consumer.policy = "latest"
 slow_consumer.conflation_key = "/job/id"
 slow_consumer.terminal = { key = "/state", values = ["done"] }
@@ -25,6 +26,7 @@ slow_consumer.terminal = { key = "/state", values = ["done"] }
 [[namespace]]
 name = "ticks"
 channels = ["ticks"]
+subscribe = "anyone"
 history = { size = 100, ttl = "60s" }
 slow_consumer.policy = "drop-oldest"
 "#;

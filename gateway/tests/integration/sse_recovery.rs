@@ -13,16 +13,19 @@ const CONFIG: &str = r#"
 [[namespace]]
 name = "small"
 channels = ["small"]
+subscribe = "anyone"
 history = { size = 2 }
 
 [[namespace]]
 name = "none"
 channels = ["none"]
+subscribe = "anyone"
 history = { size = 0 }
 
 [[namespace]]
 name = "rest"
 channels = ["*"]
+subscribe = "anyone"
 "#;
 
 async fn start() -> (Redis, Gateway) {

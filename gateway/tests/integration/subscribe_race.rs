@@ -27,6 +27,7 @@ shard_queue_items = 1000000
 [[namespace]]
 name = "all"
 channels = ["*"]
+subscribe = "anyone"
 history = { size = 10000, bytes = "64MiB" }
 "#;
 

@@ -39,6 +39,7 @@ inflight_requests = 16
 [[namespace]]
 name = "all"
 channels = ["*"]
+subscribe = "anyone"
 history = { size = 10000, bytes = "64MiB", ttl = "10m" }
 "#;
 

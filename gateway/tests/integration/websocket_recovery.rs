@@ -14,21 +14,25 @@ recovery_publications = 8
 [[namespace]]
 name = "small"
 channels = ["small-*"]
+subscribe = "anyone"
 history = { size = 3 }
 
 [[namespace]]
 name = "none"
 channels = ["none-*"]
+subscribe = "anyone"
 history = { size = 0 }
 
 [[namespace]]
 name = "brief"
 channels = ["brief-*"]
+subscribe = "anyone"
 history = { size = 10, ttl = "1s" }
 
 [[namespace]]
 name = "rest"
 channels = ["*"]
+subscribe = "anyone"
 "#;
 
 /// A gateway, and a client of one encoding for one channel.

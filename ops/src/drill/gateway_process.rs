@@ -71,7 +71,7 @@ fn configuration(port: u16, redis: SocketAddr, api_key: &str) -> String {
         "listen = [\"127.0.0.1:{port}\"]\n\n\
          [api]\nkey = \"{api_key}\"\n\n\
          [redis.default]\nurl = \"redis://{redis}\"\nusername = \"{USER}\"\npassword_file = \"password\"\n\n\
-         [[namespace]]\nname = \"log\"\nchannels = [\"{LOG}\"]\nsource = \"stream\"\n\n\
-         [[namespace]]\nname = \"plain\"\nchannels = [\"drill:*\"]\n"
+         [[namespace]]\nname = \"log\"\nchannels = [\"{LOG}\"]\nsubscribe = \"anyone\"\nsource = \"stream\"\n\n\
+         [[namespace]]\nname = \"plain\"\nchannels = [\"drill:*\"]\nsubscribe = \"anyone\"\n"
     )
 }

@@ -43,7 +43,7 @@ pub(super) fn is_stream(bytes: &[u8]) -> bool {
 /// # Errors
 /// The bytes are not a stream with one value, are nested too deep, or have too many elements.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, SessionError> {
-    let mut reader = Reader { bytes: Bytes::new(bytes), ..Reader::default() };
+    let mut reader = JavaReader { bytes: Bytes::new(bytes), ..JavaReader::default() };
     reader.bytes.expect(HEADER).ok_or(MALFORMED)?;
     let root = reader.value(0)?;
     if reader.bytes.rest().is_empty() { Ok(Decoded { arena: reader.arena, root }) } else { Err(MALFORMED) }
@@ -68,13 +68,13 @@ enum Handle<'v> {
 }
 
 #[derive(Default)]
-struct Reader<'v> {
+struct JavaReader<'v> {
     bytes: Bytes<'v>,
     arena: Arena<'v>,
     handles: Vec<Handle<'v>>,
 }
 
-impl<'v> Reader<'v> {
+impl<'v> JavaReader<'v> {
     fn value(&mut self, depth: usize) -> Result<ItemId, SessionError> {
         let tag = self.byte()?;
         self.tagged(tag, depth)

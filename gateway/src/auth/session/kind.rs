@@ -23,11 +23,13 @@ pub enum SessionKind {
 
 /// The settings that a kind has when they are not configured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Defaults {
-    pub(super) cookie: Option<&'static str>,
-    pub(super) key: Option<&'static str>,
-    /// The first of these that resolves is the user.
-    pub(super) user: &'static [&'static str],
+pub struct SessionDefaults {
+    /// The name of the cookie.
+    pub cookie: Option<&'static str>,
+    /// The key.
+    pub key: Option<&'static str>,
+    /// JSON pointers. The first that resolves is the user.
+    pub user: &'static [&'static str],
 }
 
 impl SessionKind {
@@ -62,7 +64,8 @@ impl SessionKind {
         matches!(self, Self::Express | Self::Fastify | Self::BetterAuth | Self::Laravel)
     }
 
-    pub(super) fn defaults(self) -> Defaults {
+    /// The settings of the kind that are not configured.
+    pub fn defaults(self) -> SessionDefaults {
         let (cookie, key, user): (_, _, &[_]) = match self {
             Self::Express => (Some("connect.sid"), Some("sess:{sid}"), &["/passport/user"]),
             Self::Fastify => (Some("sessionId"), Some("sess:{sid}"), &[]),
@@ -88,7 +91,7 @@ impl SessionKind {
             }
             Self::Exists => (None, None, &[]),
         };
-        Defaults { cookie, key, user }
+        SessionDefaults { cookie, key, user }
     }
 }
 

@@ -10,17 +10,17 @@ const MALFORMED: SessionError = SessionError::Malformed("MessagePack");
 /// # Errors
 /// The bytes are not MessagePack, are followed by others, are nested too deep, or have too many elements.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, SessionError> {
-    let mut reader = Reader { bytes: Bytes::new(bytes), arena: Arena::default() };
+    let mut reader = MsgpackReader { bytes: Bytes::new(bytes), arena: Arena::default() };
     let root = reader.value(0)?;
     if reader.bytes.rest().is_empty() { Ok(Decoded { arena: reader.arena, root }) } else { Err(MALFORMED) }
 }
 
-struct Reader<'v> {
+struct MsgpackReader<'v> {
     bytes: Bytes<'v>,
     arena: Arena<'v>,
 }
 
-impl<'v> Reader<'v> {
+impl<'v> MsgpackReader<'v> {
     fn value(&mut self, depth: usize) -> Result<ItemId, SessionError> {
         if depth > DEPTH_MAX {
             return Err(SessionError::TooDeep(DEPTH_MAX));

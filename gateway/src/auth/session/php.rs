@@ -16,7 +16,7 @@ const INTEGER_DIGITS_MAX: usize = 20;
 /// # Errors
 /// The bytes are not a serialized value, are followed by others, are nested too deep, or have too many elements.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, SessionError> {
-    let mut reader = Reader { bytes: Bytes::new(bytes), arena: Arena::default() };
+    let mut reader = PhpReader { bytes: Bytes::new(bytes), arena: Arena::default() };
     let root = reader.value(0)?;
     if reader.bytes.rest().is_empty() { Ok(Decoded { arena: reader.arena, root }) } else { Err(MALFORMED) }
 }
@@ -26,19 +26,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded<'_>, SessionError> {
 /// # Errors
 /// The bytes are not a serialized text.
 pub(super) fn decode_text(bytes: &[u8]) -> Result<&[u8], SessionError> {
-    let mut reader = Reader { bytes: Bytes::new(bytes), arena: Arena::default() };
+    let mut reader = PhpReader { bytes: Bytes::new(bytes), arena: Arena::default() };
     reader.expect(b"s:")?;
     let text = reader.quoted()?;
     reader.expect(b";")?;
     if reader.bytes.rest().is_empty() { Ok(text) } else { Err(MALFORMED) }
 }
 
-struct Reader<'v> {
+struct PhpReader<'v> {
     bytes: Bytes<'v>,
     arena: Arena<'v>,
 }
 
-impl<'v> Reader<'v> {
+impl<'v> PhpReader<'v> {
     fn value(&mut self, depth: usize) -> Result<ItemId, SessionError> {
         if depth > DEPTH_MAX {
             return Err(SessionError::TooDeep(DEPTH_MAX));

@@ -21,7 +21,7 @@ impl Instances {
         let Some(path) = path else { return Ok(Self { known: None }) };
         let flags = Flags { config: Some(path.to_owned()), ..Flags::default() };
         let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
-        Ok(Self { known: Some([config.redis, config.unused_redis].concat()) })
+        Ok(Self { known: Some([config.redis, config.login_redis, config.unused_redis].concat()) })
     }
 
     /// Resolves a server argument to connection settings.

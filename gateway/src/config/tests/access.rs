@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::{load, load_dev, load_with};
-use crate::auth::Access;
+use crate::auth::access::Grant;
 
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://env");
 
@@ -11,7 +11,9 @@ fn is_open(config: &Config, channel: &str) -> (bool, bool) {
     let matches =
         |namespace: &&NamespaceConfig| namespace.channels.iter().any(|pattern| pattern.matches(channel));
     let found = config.namespaces.iter().find(matches);
-    found.map_or((false, false), |found| (found.subscribe == Access::Anyone, found.publish != Access::Nobody))
+    found.map_or((false, false), |found| {
+        (found.access.subscribe.contains(Grant::Anyone), !found.access.publish.is_nobody())
+    })
 }
 
 #[test]
@@ -85,7 +87,7 @@ fn development_mode_opens_every_channel_unless_the_file_has_namespaces() {
     let config = load_dev("", &[REDIS], &[]).unwrap();
     assert_eq!((is_open(&config, "any:channel.at-all"), config.development), ((true, true), true));
     assert_eq!(config.sources.to_string(), "REDIS_URL, --dev");
-    let file = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\n";
+    let file = "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsubscribe = \"anyone\"\n";
     let config = load_dev(file, &[("EARSHOT_OPEN_CHANNELS", "b")], &[]).unwrap();
     let open = ["a", "b", "c"].map(|channel| is_open(&config, channel));
     assert_eq!(open, [(true, false), (true, false), (false, false)]);

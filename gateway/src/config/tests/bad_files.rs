@@ -193,11 +193,31 @@ const ROWS: &[(&str, &str)] = &[
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsubscribe = \"subscribers\"",
-        "4: namespace.subscribe: expected \"nobody\" or \"anyone\", found \"subscribers\"",
+        "4: namespace.subscribe: expected \"nobody\" or \"anyone\" or \"authenticated\" or \"owner\" or \"token\", found \"subscribers\"",
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a\"\npublish = \"all\"",
-        "4: namespace.publish: expected \"nobody\" or \"subscribers\" or \"anyone\", found \"all\"",
+        "4: namespace.publish: expected \"nobody\" or \"anyone\" or \"authenticated\" or \"subscribers\" or \"owner\" or \"token\", found \"all\"",
+    ),
+    (
+        "[[namespace]]\nname = \"a\"\nchannels = \"a:{nest}\"\npublish = \"owner\"",
+        "4: namespace.publish: \"owner\" requires a placeholder in `channels`, such as channels = [\"user:{user}\"]",
+    ),
+    (
+        "[[namespace]]\nname = \"a\"\nchannels = \"a\"\npublish = []",
+        "4: namespace.publish: empty list; for no client use \"nobody\"",
+    ),
+    (
+        "[[namespace]]\nname = \"a\"\nchannels = \"a\"\npublish = [\"nobody\", \"anyone\"]",
+        "4: namespace.publish: \"nobody\" cannot be combined with other words",
+    ),
+    (
+        "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nrequire = { roles = [] }",
+        "4: namespace.require: `roles` has no value, so no client could meet it",
+    ),
+    (
+        "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nrequire = { roles = 7 }",
+        "4: namespace.require.roles: expected a string in quotes, found an integer",
     ),
     (
         "[[namespace]]\nname = \"a\"\nchannels = \"a\"\nsubscribe_pattern = \"yes\"",

@@ -4,16 +4,18 @@ use tempfile::TempDir;
 
 use super::super::*;
 use super::load;
+use crate::auth::jwt::JwtRules;
+use crate::auth::session::SessionKind;
 use crate::node::history_rules::HistoryRules;
 
 const EXAMPLE: &str = include_str!("../../../../docs/earshot.toml");
 const MANUAL: &str = include_str!("../../../../docs/configuration.md");
 
-/// The example with its commented settings (`#key = value`; prose has a space after the `#`) switched on, and the
-/// directory of the files that it names.
+/// The example with its commented settings (`#key = value`, `#[[section]]`; prose has a space after the `#`) switched on,
+/// and the directory of the files that it names.
 pub(super) fn everything() -> (String, TempDir) {
     let switch_on = |line: &str| match line.strip_prefix('#') {
-        Some(setting) if setting.starts_with(|letter: char| letter.is_ascii_lowercase()) => {
+        Some(setting) if setting.starts_with(|first: char| first.is_ascii_lowercase() || first == '[') => {
             setting.to_owned()
         }
         _ => line.to_owned(),
@@ -27,6 +29,9 @@ pub(super) fn everything() -> (String, TempDir) {
         ("redis-ca.pem", own.cert.pem()),
         ("redis-client.pem", own.cert.pem()),
         ("redis-client.key", own.signing_key.serialize_pem()),
+        ("session-secrets", "new\nold\n".to_owned()),
+        ("jwt-secrets", "new\nold\n".to_owned()),
+        ("jwt-public.pem", own.signing_key.public_key_pem()),
     ] {
         std::fs::write(directory.path().join(name), content).unwrap();
     }
@@ -38,7 +43,9 @@ fn the_example_loads() {
     let config = load(EXAMPLE).unwrap();
     assert_eq!(config.warnings, Vec::<String>::new());
     let names: Vec<_> = config.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
-    assert_eq!(names, ["nest", "web", "jobs", "metrics", "demo"]);
+    assert_eq!(names, ["nest", "web", "jobs", "own", "metrics", "demo"]);
+    let kinds: Vec<_> = config.logins.iter().map(LoginMethod::kind).collect();
+    assert_eq!(kinds, ["django", "anonymous"]);
     let (text, _files) = everything();
     let config = load(&text).unwrap();
     assert!(config.api_key.is_some() && config.redis.iter().any(|instance| instance.pubsub_url.is_some()));
@@ -120,6 +127,33 @@ fn the_manual_has_the_default_history_of_each_source() {
     for (([key, _, least, most], (_, pubsub)), (_, stream)) in rows {
         let row = format!("| `{key}` | `{pubsub}` | `{stream}` | {least} to {most} |");
         assert!(MANUAL.contains(&row), "the history of a namespace has no row {row}");
+    }
+}
+
+#[test]
+fn the_manual_has_the_defaults_of_each_kind_of_login() {
+    for kind in SessionKind::ALL {
+        let defaults = kind.defaults();
+        let cell =
+            |value: Option<&str>| value.map_or_else(|| "required".into(), |value| format!("`{value}`"));
+        let user = match defaults.user {
+            [user] => format!("`{user}`"),
+            [] if kind == SessionKind::Exists => "does not apply".into(),
+            [] => "required".into(),
+            _ => "the name of the principal".into(),
+        };
+        let (cookie, key) = (cell(defaults.cookie), cell(defaults.key));
+        let secrets = if kind.is_signed() { "required" } else { "none" };
+        let row = format!("| `{kind}` | {cookie} | {key} | {user} | {secrets} |");
+        assert!(MANUAL.contains(&row), "the manual has no row {row}");
+    }
+    let rules = JwtRules::default();
+    for row in [
+        format!("| `user_claim` | `\"{}\"` |", rules.user_claim),
+        format!("| `leeway` | `\"{}s\"` |", rules.leeway),
+        "| `hash` | `false` |".into(),
+    ] {
+        assert!(MANUAL.contains(&row), "the manual has no row {row}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::{load, load_with};
-use crate::auth::Access;
+use crate::auth::access::Access;
 
 const REDIS: (&str, &str) = ("REDIS_URL", "redis://:hunter2@env:6379/0");
 
@@ -83,7 +83,7 @@ fn flags_override_the_environment_which_overrides_the_file() {
 fn a_namespace_of_the_file_is_closed_for_publishing() {
     let config = load("[[namespace]]\nname = \"a\"\nchannels = \"a\"\n").unwrap();
     let namespace = &config.namespaces[0];
-    assert_eq!((namespace.subscribe, namespace.publish), (Access::Anyone, Access::Nobody));
+    assert_eq!((namespace.access.subscribe, namespace.access.publish), (Access::NOBODY, Access::NOBODY));
     assert_eq!((namespace.source, namespace.subscribe_pattern), (Source::PubSub, false));
     assert_eq!((&namespace.redis, namespace.key_prefix.as_str()), (&None, ""));
 }
@@ -95,7 +95,7 @@ fn a_namespace_can_use_memory_although_redis_is_configured() {
             .unwrap();
     assert_eq!(config.namespaces[0].redis, None);
     assert!(config.redis.is_empty());
-    assert_eq!(config.warnings, ["redis `default` is unused: no namespace uses it"]);
+    assert_eq!(config.warnings, ["redis `default` is unused: no namespace and no login uses it"]);
 }
 
 #[test]

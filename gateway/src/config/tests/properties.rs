@@ -35,9 +35,20 @@ fn every_key() -> Vec<(String, &'static str)> {
         _ if section.is_empty() => String::new(),
         Some(("namespace", _)) => format!("[[namespace]]\n[{section}]"),
         _ if section == "namespace" => "[[namespace]]".to_owned(),
+        _ if section == "login" => "[[login]]".to_owned(),
         _ => format!("[{}]", section.replace("NAME", "default")),
     };
-    document.known_keys().into_iter().map(|(section, key)| (head(&section), key)).collect()
+    let keys = document.known_keys().into_iter().map(|(section, key)| (head(&section), key));
+    keys.chain(LOGIN_KINDS.iter().flat_map(|kind| login_keys(kind))).collect()
+}
+
+/// Kinds of logins that have all keys between them.
+const LOGIN_KINDS: [&str; 4] = ["express", "plain", "exists", "jwt"];
+
+/// Every key of a login of this kind, with the sections that it requires.
+fn login_keys(kind: &str) -> Vec<(String, &'static str)> {
+    let head = format!("redis.default.url = \"redis://h\"\n[[login]]\nkind = \"{kind}\"");
+    login::KEYS.into_iter().map(|key| (head.clone(), key)).collect()
 }
 
 /// The variables that are read.

@@ -6,12 +6,12 @@ use super::{Config, load, load_with};
 #[test]
 fn every_key_of_the_example_can_be_set_by_a_variable() {
     let (text, _files) = everything();
-    let (others, namespaces) = text.split_once("# Namespaces:").unwrap();
+    let (others, lists) = text.split_once("# Logins:").unwrap();
     let mut variables = Vec::new();
     collect("EARSHOT", &others.parse().unwrap(), &mut variables);
     let variables: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert!(variables.len() > 70, "{}", variables.len());
-    let config = load_with(&format!("#{namespaces}"), &variables, &[]).unwrap();
+    let config = load_with(&format!("#{lists}"), &variables, &[]).unwrap();
     // The sources, in the first line of the dump, differ.
     let settings = |config: &Config| config.to_toml().split_once('\n').unwrap().1.to_owned();
     assert_eq!(settings(&config), settings(&load(&text).unwrap()));

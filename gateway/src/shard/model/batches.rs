@@ -8,6 +8,7 @@ use fastrand::Rng;
 use super::gateway::Gateway;
 use super::parameters::{Parameters, Scenario, Slow};
 use super::transport::Transport;
+use crate::auth::Identity;
 use crate::node::messages::{NodeEvent, PublicationBatch};
 use crate::node::publication::Publication;
 use crate::shard::{NewConnectionKind, Resume};
@@ -27,7 +28,14 @@ fn streams<const N: usize>(client_queue_bytes: usize, slow: Slow) -> (Gateway, [
         Transport::open(
             &mut gateway,
             0,
-            NewConnectionKind::Sse { channels, named: false, ping: false, resume, rejection: None },
+            NewConnectionKind::Sse {
+                channels,
+                identity: Identity::anonymous(),
+                named: false,
+                ping: false,
+                resume,
+                rejection: None,
+            },
         )
     });
     while gateway.shards[0].forward_request() | gateway.shards[0].deliver_all() {}

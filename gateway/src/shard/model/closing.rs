@@ -9,6 +9,7 @@ use super::gateway::Gateway;
 use super::parameters::{Parameters, Scenario, Slow};
 use super::transport::Transport;
 use super::truth::payload;
+use crate::auth::Identity;
 use crate::broker::{BrokerEventHandler, BrokerMessage};
 use crate::shard::timer_wheel::TICK;
 use crate::shard::{NewConnectionKind, Resume};
@@ -24,8 +25,14 @@ fn removes_a_stream_that_a_heartbeat_finds_too_slow() {
     let mut gateway = Gateway::new(&parameters);
     gateway.shards[0].shard.state.change_limits(|limits| limits.sse_max_age = None);
     let channels = vec![gateway.resolve(ChannelName::parse("a").unwrap())];
-    let kind =
-        NewConnectionKind::Sse { channels, named: false, ping: false, resume: Resume::New, rejection: None };
+    let kind = NewConnectionKind::Sse {
+        channels,
+        identity: Identity::anonymous(),
+        named: false,
+        ping: false,
+        resume: Resume::New,
+        rejection: None,
+    };
     // Its client never reads.
     let _line = Transport::open(&mut gateway, 0, kind);
     let shard = &mut gateway.shards[0];

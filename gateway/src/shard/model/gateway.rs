@@ -11,19 +11,21 @@ use earshot_protocol::ChannelName;
 use tokio::sync::mpsc;
 
 use super::parameters::{PUBLICATION_BYTES, Parameters, Slow};
+use crate::auth::access::{Access, AccessRules, Grant};
 use crate::broker::{MemoryBroker, WhenUnavailable};
 use crate::drain::Drain;
+use crate::login::Authenticator;
 use crate::metrics::Metrics;
 use crate::node::backpressure_policy::{BackpressurePolicy, TerminalStates};
 use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
 use crate::node::history::HistoryBudget;
 use crate::node::messages::{NodeRequest, NodeResponse};
-use crate::node::namespace::{Access, Namespace, Namespaces, ResolvedChannel};
+use crate::node::namespace::{Namespace, Namespaces, ResolvedChannel};
 use crate::node::registry::{ChannelLimits, ChannelRegistry};
 use crate::node::requests::request_queue;
 use crate::node::shard_queue::{ShardReceiver, shard_queue};
-use crate::node::{BrokerBinding, Node};
+use crate::node::{BrokerBinding, Node, NodeRules};
 use crate::shard::event_loop::Shard;
 use crate::shard::{NewConnection, ShardCommand};
 
@@ -77,15 +79,9 @@ impl Gateway {
             (0..parameters.channels).map(|channel| namespace(parameters, channel)).collect(),
             &[],
         );
-        let node = Node::new(
-            namespaces,
-            vec![binding],
-            queues,
-            budget,
-            PUBLICATION_BYTES,
-            Drain::default(),
-            Arc::clone(&metrics),
-        );
+        let authenticator = Arc::new(Authenticator::anonymous());
+        let rules = NodeRules { namespaces, authenticator, publication_bytes: PUBLICATION_BYTES };
+        let node = Node::new(rules, vec![binding], queues, budget, Drain::default(), Arc::clone(&metrics));
         let shards = inboxes
             .into_iter()
             .enumerate()
@@ -101,8 +97,11 @@ fn namespace(parameters: &Parameters, channel: usize) -> Namespace {
         name: String::new(),
         channels: vec![ChannelPattern::parse(parameters.name(channel)).unwrap()],
         brokers: Box::new([0]),
-        subscribe: Access::Anyone,
-        publish: Access::Anyone,
+        access: AccessRules {
+            subscribe: Access::of(&[Grant::Anyone]),
+            publish: Access::of(&[Grant::Anyone]),
+            ..AccessRules::default()
+        },
         history: parameters.history,
         when_unavailable: WhenUnavailable::Reject,
         replay_last: parameters.delivers_last(channel),

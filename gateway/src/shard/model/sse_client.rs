@@ -11,6 +11,7 @@ use super::gateway::SHARDS;
 use super::parameters::{Parameters, Scenario, Slow};
 use super::transport::Transport;
 use super::truth::{CheckResult, DeliveryRecord, Truth, number_in};
+use crate::auth::Identity;
 use crate::shard::{NewConnectionKind, Resume};
 
 pub(super) struct SseClient {
@@ -136,8 +137,14 @@ impl SseClient {
             .iter()
             .map(|channel| context.gateway.resolve(context.truth.names[*channel].clone()))
             .collect();
-        let kind =
-            NewConnectionKind::Sse { channels, named: self.named, ping: false, resume, rejection: None };
+        let kind = NewConnectionKind::Sse {
+            channels,
+            identity: Identity::anonymous(),
+            named: self.named,
+            ping: false,
+            resume,
+            rejection: None,
+        };
         self.transport = Some(Transport::open(context.gateway, shard, kind));
     }
 

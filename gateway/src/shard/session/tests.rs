@@ -8,17 +8,19 @@ use earshot_protocol::{
 };
 
 use super::*;
-use crate::auth::Denial;
+use crate::auth::access::{Access, AccessRules, Grant};
 use crate::broker::WhenUnavailable;
+use crate::login::Authenticator;
 use crate::node::channel_pattern::ChannelPattern;
 use crate::node::channel_source::ChannelSource;
 use crate::node::history_rules::HistoryRules;
 use crate::node::messages::PageLimit;
 use crate::node::namespace::fixtures::open_channel;
-use crate::node::namespace::{Access, Namespace, Namespaces};
+use crate::node::namespace::{Namespace, Namespaces};
 use crate::shard::ShardLimits;
 use crate::shard::channels::Channels;
 use crate::shard::subscription::Subscription;
+use earshot_protocol::ReplyBody;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -26,6 +28,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Fixture {
     session: Session,
     namespaces: Namespaces,
+    authenticator: Authenticator,
     limits: ShardLimits,
     channels: Channels,
     subscriptions: Vec<Subscription>,
@@ -34,15 +37,16 @@ struct Fixture {
 impl Fixture {
     /// With a namespace `open:*` where everything is allowed, and `closed:*` where nothing is.
     fn new() -> Self {
-        let mut session = Session::new(Encoding::Json, None);
-        session.connect(Uuid::from_u128(7));
+        let mut session = Session::new(Encoding::Json, None, guest());
+        session.connect(Uuid::from_u128(7), guest());
         let namespaces = vec![
-            namespace("open:*", Access::Anyone, Access::Subscribers),
-            namespace("closed:*", Access::Nobody, Access::Nobody),
+            namespace("open:*", &[Grant::Anyone], &[Grant::Subscribers]),
+            namespace("closed:*", &[], &[]),
         ];
         Self {
             session,
             namespaces: Namespaces::new(namespaces, &[]),
+            authenticator: Authenticator::anonymous(),
             limits: limits(),
             channels: Channels::default(),
             subscriptions: Vec::new(),
@@ -52,6 +56,7 @@ impl Fixture {
     fn with_context<T>(&mut self, call: impl FnOnce(&mut Session, &SessionContext<'_>) -> T) -> T {
         let context = SessionContext {
             namespaces: &self.namespaces,
+            authenticator: &self.authenticator,
             publication_bytes: 100,
             limits: &self.limits,
             channels: &self.channels,
@@ -84,13 +89,20 @@ impl Fixture {
     }
 }
 
-fn namespace(pattern: &str, subscribe: Access, publish: Access) -> Namespace {
+fn guest() -> Arc<Identity> {
+    Arc::new(Identity::guest(true))
+}
+
+fn namespace(pattern: &str, subscribe: &[Grant], publish: &[Grant]) -> Namespace {
     Namespace {
         name: String::new(),
         channels: vec![ChannelPattern::parse(pattern).unwrap()],
         brokers: Box::new([0]),
-        subscribe,
-        publish,
+        access: AccessRules {
+            subscribe: Access::of(subscribe),
+            publish: Access::of(publish),
+            ..AccessRules::default()
+        },
         source: ChannelSource::PubSub,
         history: HistoryRules { size: 10, ttl: HOUR, bytes: 1000 },
         when_unavailable: WhenUnavailable::Reject,
@@ -150,13 +162,13 @@ fn rejects_commands_before_the_connect_command_and_a_second_one() {
     let bad = |action| matches!(action, SessionAction::Disconnect(Disconnect::BadRequest));
     assert!(bad(fixture.command(1, connect())));
     assert!(bad(fixture.command(0, Request::Ping)));
-    fixture.session = Session::new(Encoding::Json, None);
+    fixture.session = Session::new(Encoding::Json, None, guest());
     assert!(bad(fixture.command(1, Request::Ping)));
     assert!(matches!(fixture.command(1, connect()), SessionAction::Connect { id: 1, .. }));
     let request = ConnectRequest { token: "t".to_owned(), ..ConnectRequest::default() };
     assert!(matches!(
         fixture.command(1, Request::Connect(request)),
-        SessionAction::DenyConnect(Denial::Token)
+        SessionAction::DenyConnect { denial: Denial::Token, .. }
     ));
 }
 
@@ -187,7 +199,7 @@ fn replies_in_the_order_of_the_commands() {
         "it waits for the reply before it"
     );
     assert!(fixture.next_ready().is_none());
-    fixture.session.on_node_reply(number, ReplyBody::Pong);
+    fixture.session.on_node_reply(number, NodeReply::Body(ReplyBody::Pong));
     assert!(matches!(fixture.next_ready(), Some(SessionAction::Reply { id: 1, body: ReplyBody::Pong })));
     assert!(matches!(fixture.next_ready(), Some(SessionAction::Send(frame)) if frame == "2"));
     assert!(fixture.next_ready().is_none());
@@ -228,7 +240,7 @@ fn requests_one_page_of_history_at_a_time() {
     let number = fixture.session.next_reply();
     fixture.session.await_node(2, AwaitedReply::History, false);
     assert!(matches!(fixture.command(3, history("open:a")), SessionAction::None));
-    fixture.session.on_node_reply(number, ReplyBody::Pong);
+    fixture.session.on_node_reply(number, NodeReply::Body(ReplyBody::Pong));
     assert!(matches!(fixture.next_ready(), Some(SessionAction::Reply { id: 2, .. })));
     assert!(matches!(fixture.next_ready(), Some(SessionAction::ReadHistory { id: 3, .. })));
 }
@@ -241,7 +253,7 @@ fn pauses_reading_while_too_many_bytes_of_commands_wait() {
     assert!(fixture.session.pause_if_full(1000) && fixture.session.is_paused());
     assert!(!fixture.session.pause_if_full(1000), "it is paused already");
     assert!(!fixture.session.resume_if_relieved(1000));
-    fixture.session.on_node_reply(number, ReplyBody::Pong);
+    fixture.session.on_node_reply(number, NodeReply::Body(ReplyBody::Pong));
     fixture.next_ready();
     assert!(fixture.session.resume_if_relieved(1000) && !fixture.session.is_paused());
 }

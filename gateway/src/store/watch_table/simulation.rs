@@ -16,7 +16,7 @@ pub(super) const SETTINGS: TableSettings = TableSettings {
 pub(super) const STEP: Duration = Duration::from_millis(100);
 
 /// A server, the links to it, and what is known of its keys.
-pub(super) struct Simulation {
+pub(super) struct TableSimulation {
     pub(super) table: WatchTable,
     pub(super) now: Duration,
     /// Values and expiry times.
@@ -31,7 +31,7 @@ pub(super) struct Simulation {
     pub(super) reads: usize,
 }
 
-impl Simulation {
+impl TableSimulation {
     pub(super) fn new() -> Self {
         let mut simulation = Self {
             table: WatchTable::new(SETTINGS),

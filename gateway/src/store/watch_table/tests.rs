@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::entry::tick_at;
-use super::simulation::{SETTINGS, STEP, Simulation};
+use super::simulation::{SETTINGS, STEP, TableSimulation};
 use super::{FAILED_RETRY, FirstRead, ReadOutcome};
 
 /// What a state is, apart from its TTL.
@@ -19,7 +19,7 @@ fn shown(state: ReadOutcome) -> Option<u64> {
 
 #[test]
 fn a_change_is_read_once() {
-    let mut simulation = Simulation::with_keys(100);
+    let mut simulation = TableSimulation::with_keys(100);
     simulation.delete("sess:7");
     simulation.run(STEP);
     assert_eq!((simulation.reads, simulation.endings.len()), (1, 1));
@@ -29,7 +29,7 @@ fn a_change_is_read_once() {
 
 #[test]
 fn a_key_that_changes_all_the_time_is_read_at_an_interval() {
-    let mut simulation = Simulation::with_keys(1);
+    let mut simulation = TableSimulation::with_keys(1);
     for value in 0..1000 {
         simulation.set("sess:0", value, None);
         simulation.run(STEP);
@@ -41,7 +41,7 @@ fn a_key_that_changes_all_the_time_is_read_at_an_interval() {
 
 #[test]
 fn a_key_is_read_when_it_expires() {
-    let mut simulation = Simulation::new();
+    let mut simulation = TableSimulation::new();
     simulation.set("sess:0", 1, Some(Duration::from_secs(60)));
     simulation.watch("sess:0", FirstRead::ByCaller);
     simulation.run(Duration::from_secs(59));
@@ -53,9 +53,9 @@ fn a_key_is_read_when_it_expires() {
 
 #[test]
 fn a_key_that_has_expired_is_reported_at_once_after_a_failure() {
-    let mut simulation = Simulation::with_keys(100);
+    let mut simulation = TableSimulation::with_keys(100);
     for number in 0..50 {
-        simulation.set(&Simulation::key(number), 2, Some(Duration::from_secs(10)));
+        simulation.set(&TableSimulation::key(number), 2, Some(Duration::from_secs(10)));
     }
     simulation.run(Duration::from_secs(1));
     simulation.lose_link();
@@ -66,7 +66,7 @@ fn a_key_that_has_expired_is_reported_at_once_after_a_failure() {
 #[test]
 fn missing_keys_are_reported_over_the_window_after_a_failure() {
     const KEYS: usize = 400;
-    let mut simulation = Simulation::with_keys(KEYS);
+    let mut simulation = TableSimulation::with_keys(KEYS);
     simulation.server.clear();
     simulation.lose_link();
     let start = simulation.now;
@@ -82,10 +82,10 @@ fn missing_keys_are_reported_over_the_window_after_a_failure() {
 
 #[test]
 fn few_missing_keys_are_reported_soon_after_a_failure() {
-    let mut simulation = Simulation::with_keys(400);
+    let mut simulation = TableSimulation::with_keys(400);
     simulation.lose_tracking();
     for number in [3, 99, 250] {
-        simulation.delete(&Simulation::key(number));
+        simulation.delete(&TableSimulation::key(number));
     }
     simulation.track();
     simulation.run(Duration::from_secs(2));
@@ -94,7 +94,7 @@ fn few_missing_keys_are_reported_soon_after_a_failure() {
 
 #[test]
 fn keys_that_come_back_are_not_reported() {
-    let mut simulation = Simulation::with_keys(100);
+    let mut simulation = TableSimulation::with_keys(100);
     let before = simulation.server.clone();
     simulation.flush();
     simulation.run(Duration::from_secs(1));
@@ -107,7 +107,7 @@ fn keys_that_come_back_are_not_reported() {
 
 #[test]
 fn a_second_failure_spreads_the_endings_again() {
-    let mut simulation = Simulation::with_keys(200);
+    let mut simulation = TableSimulation::with_keys(200);
     simulation.server.clear();
     simulation.lose_link();
     simulation.run(Duration::from_secs(1));
@@ -123,10 +123,10 @@ fn a_second_failure_spreads_the_endings_again() {
 
 #[test]
 fn a_deletion_that_is_reported_is_not_delayed_by_a_failure() {
-    let mut simulation = Simulation::with_keys(100);
+    let mut simulation = TableSimulation::with_keys(100);
     simulation.lose_link();
     for number in 0..50 {
-        simulation.delete(&Simulation::key(number));
+        simulation.delete(&TableSimulation::key(number));
     }
     simulation.run(Duration::from_secs(1));
     assert_eq!(simulation.endings.len(), 50);
@@ -134,7 +134,7 @@ fn a_deletion_that_is_reported_is_not_delayed_by_a_failure() {
 
 #[test]
 fn a_full_reread_keeps_its_rate() {
-    let mut simulation = Simulation::with_keys(5000);
+    let mut simulation = TableSimulation::with_keys(5000);
     simulation.lose_link();
     simulation.run(Duration::from_secs(2));
     assert!((1900..=2100).contains(&simulation.reads), "{} reads in 2 s", simulation.reads);
@@ -144,7 +144,7 @@ fn a_full_reread_keeps_its_rate() {
 
 #[test]
 fn a_sweep_reads_each_key_once_an_interval() {
-    let mut simulation = Simulation::with_keys(300);
+    let mut simulation = TableSimulation::with_keys(300);
     simulation.lose_tracking();
     simulation.run(SETTINGS.sweep_interval);
     simulation.reads = 0;
@@ -163,7 +163,7 @@ fn a_sweep_reads_each_key_once_an_interval() {
 
 #[test]
 fn a_change_during_a_read_is_read_again() {
-    let mut simulation = Simulation::with_keys(1);
+    let mut simulation = TableSimulation::with_keys(1);
     simulation.set("sess:0", 2, None);
     simulation.now += STEP;
     simulation.start_reads(8);
@@ -175,7 +175,7 @@ fn a_change_during_a_read_is_read_again() {
 
 #[test]
 fn a_full_reread_includes_keys_that_are_being_read() {
-    let mut simulation = Simulation::with_keys(1);
+    let mut simulation = TableSimulation::with_keys(1);
     simulation.lose_tracking();
     simulation.start_reads(8);
     simulation.delete("sess:0");
@@ -188,7 +188,7 @@ fn a_full_reread_includes_keys_that_are_being_read() {
 
 #[test]
 fn a_late_result_does_not_reach_another_key() {
-    let mut simulation = Simulation::with_keys(1);
+    let mut simulation = TableSimulation::with_keys(1);
     simulation.delete("sess:0");
     simulation.start_reads(8);
     let (reread, state) = simulation.in_flight.pop().unwrap();
@@ -201,7 +201,7 @@ fn a_late_result_does_not_reach_another_key() {
 
 #[test]
 fn a_failed_read_is_repeated() {
-    let mut simulation = Simulation::with_keys(1);
+    let mut simulation = TableSimulation::with_keys(1);
     simulation.delete("sess:0");
     simulation.start_reads(8);
     let (reread, _) = simulation.in_flight.pop().unwrap();
@@ -245,16 +245,16 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Executes the steps, and then checks that the listener finally knows the state of each watched key.
 fn assert_listener_knows_every_state(steps: Vec<Step>, is_tracking_at_end: bool) {
-    let mut simulation = Simulation::new();
+    let mut simulation = TableSimulation::new();
     for step in steps {
         match step {
             Step::Set(key, value, ttl) => {
-                simulation.set(&Simulation::key(key), value, ttl.map(Duration::from_millis));
+                simulation.set(&TableSimulation::key(key), value, ttl.map(Duration::from_millis));
             }
-            Step::Delete(key) => simulation.delete(&Simulation::key(key)),
-            Step::Watch(key, true) => simulation.watch(&Simulation::key(key), FirstRead::ByCaller),
-            Step::Watch(key, false) => simulation.watch(&Simulation::key(key), FirstRead::ByTable),
-            Step::Unwatch(key) => simulation.unwatch(&Simulation::key(key)),
+            Step::Delete(key) => simulation.delete(&TableSimulation::key(key)),
+            Step::Watch(key, true) => simulation.watch(&TableSimulation::key(key), FirstRead::ByCaller),
+            Step::Watch(key, false) => simulation.watch(&TableSimulation::key(key), FirstRead::ByTable),
+            Step::Unwatch(key) => simulation.unwatch(&TableSimulation::key(key)),
             Step::Advance(millis) => simulation.now += Duration::from_millis(millis),
             Step::StartReads => simulation.start_reads(3),
             Step::FinishReads => simulation.finish_reads(),

@@ -36,18 +36,21 @@ pub(crate) const NAMESPACES: &str = r#"
 [[namespace]]
 name = "logs"
 channels = ["log:*"]
+subscribe = "anyone"
 source = "stream"
 publish = "anyone"
 
 [[namespace]]
 name = "strict"
 channels = ["strict"]
+subscribe = "anyone"
 publish = "anyone"
 when_redis_down = "reject"
 
 [[namespace]]
 name = "rest"
 channels = ["*"]
+subscribe = "anyone"
 publish = "anyone"
 "#;
 

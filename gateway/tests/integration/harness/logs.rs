@@ -15,12 +15,14 @@ client_queue_bytes = "16MiB"
 [[namespace]]
 name = "status"
 channels = ["status:*"]
+subscribe = "anyone"
 source = "stream"
 replay = "last"
 
 [[namespace]]
 name = "logs"
 channels = ["*"]
+subscribe = "anyone"
 source = "stream"
 publish = "subscribers"
 history = { size = 10000, bytes = "16MiB" }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Instant;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline};
@@ -72,7 +73,14 @@ impl Redis {
         // The machine may be busy for longer than the default timeout of half a second.
         let patient = AsyncConnectionConfig::new().set_response_timeout(Some(WAIT_TIMEOUT));
         let client = Client::open(self.url()).unwrap();
-        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+        let deadline = Instant::now() + WAIT_TIMEOUT;
+        loop {
+            match client.get_multiplexed_async_connection_with_config(&patient).await {
+                Ok(connection) => return connection,
+                // A Sentinel disconnects all clients of a server that it reconfigures.
+                Err(error) => assert!(Instant::now() < deadline, "cannot connect to Redis: {error}"),
+            }
+        }
     }
 
     /// Publishes one payload; returns how many subscribers received it.

@@ -143,6 +143,35 @@ impl<'d> Section<'d> {
         Self::new(self.document, join(&self.name, key), join(&self.kind, key), table, at)
     }
 
+    /// A table of names that the user chooses, each with a string or a list of strings. An invalid value is a diagnostic
+    /// and is omitted.
+    pub(in crate::config) fn named_texts(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Vec<(&'d str, Vec<Located<'d, &'d str>>)> {
+        let inner = self.inline(key, example);
+        let mut entries = Vec::new();
+        for (name, value) in inner.table.into_iter().flatten() {
+            let items = match value.get_ref() {
+                DeValue::Array(items) => items.iter().collect(),
+                _ => vec![value],
+            };
+            let (mut texts, count) = (Vec::new(), items.len());
+            for item in items {
+                let location = inner.location_of(name.get_ref(), item);
+                match text_of(item.get_ref()) {
+                    Ok(value) => texts.push(Located { value, location }),
+                    Err(what) => inner.error(&location, what),
+                }
+            }
+            if texts.len() == count {
+                entries.push((name.get_ref().as_ref(), texts));
+            }
+        }
+        entries
+    }
+
     /// The sections `[key.NAME]`, with their names.
     pub(in crate::config) fn named(&mut self, key: &'static str) -> Vec<(&'d str, Self)> {
         let outer = self.section(key);

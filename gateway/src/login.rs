@@ -1,0 +1,24 @@
+//! Logins: determines who a client is, and when a login ends.
+//!
+//! The formats of sessions and tokens are in [`crate::auth`]; this module reads sessions from the store, keeps the
+//! identities of connected clients, and learns from the store when a session ends. Must never decide a permission.
+//!
+//! - [`Authenticator`]: from what a client presents to its identity.
+//! - [`Credentials`], [`LoginOutcome`]: what a client presents later, and the result.
+//! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
+//! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them.
+//! - [`SecretFile`]: a file with secrets or keys, read again when it changes.
+
+mod authenticator;
+mod identities;
+mod request;
+mod secret_file;
+mod sessions;
+mod tokens;
+
+pub use authenticator::{AuthMethod, Authenticator};
+pub use identities::{Identities, SessionEvents};
+pub use request::{Credentials, LoginOutcome};
+pub use secret_file::{SecretFile, SecretFileError};
+pub use sessions::{SessionLogin, SessionSecrets};
+pub use tokens::{TokenKeys, TokenLogin};

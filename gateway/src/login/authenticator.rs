@@ -1,0 +1,230 @@
+//! Determines the identity of a client from what it presents.
+
+use std::sync::Arc;
+
+use super::identities::SessionReadResult;
+use super::{Credentials, Identities, LoginOutcome, SessionLogin, TokenLogin};
+use crate::auth::jwt::TokenError;
+use crate::auth::origin::OriginPolicy;
+use crate::auth::{ClientMeta, Denial, Identity, UnixSeconds, token, unix_now};
+use crate::store::{KeyStore, StoreError};
+
+/// How often a session that changes while it is read is read again.
+const READ_ATTEMPTS_MAX: usize = 3;
+
+/// How clients log in.
+#[derive(Clone, Debug)]
+pub enum AuthMethod {
+    /// With a session in this store.
+    Session(Arc<SessionLogin>, Arc<KeyStore>),
+    /// With a token.
+    Token(Arc<TokenLogin>),
+}
+
+/// Determines the identity of clients. The methods are tried in order.
+#[derive(Debug)]
+pub struct Authenticator {
+    methods: Vec<AuthMethod>,
+    identities: Arc<Identities>,
+    origins: OriginPolicy,
+    /// The identity of clients that present nothing.
+    guest: Arc<Identity>,
+}
+
+impl Authenticator {
+    /// Without a login, every client is anonymous, and a client that presents a token is rejected.
+    pub fn anonymous() -> Self {
+        Self::new(Vec::new(), Arc::default(), OriginPolicy::default(), true)
+    }
+
+    /// With these methods. Clients without a login count as `anyone` if `lets_in_guests`. Only pages of the gateway's own
+    /// and the listed `origins` log in with cookies.
+    pub fn new(
+        methods: Vec<AuthMethod>,
+        identities: Arc<Identities>,
+        origins: OriginPolicy,
+        lets_in_guests: bool,
+    ) -> Self {
+        Self { methods, identities, origins, guest: Arc::new(Identity::guest(lets_in_guests)) }
+    }
+
+    /// The identity of a client without a login.
+    pub fn guest(&self) -> &Arc<Identity> {
+        &self.guest
+    }
+
+    /// The identity of a client that sent this request and, on a WebSocket, this token with its connect command (empty:
+    /// none). `None` if that requires cryptography or the store.
+    ///
+    /// # Errors
+    /// [`Denial::Token`] if the client presents a token, and no method verifies tokens.
+    pub fn authenticate_now(
+        &self,
+        client: Option<&ClientMeta>,
+        token: &str,
+    ) -> Option<Result<Arc<Identity>, Denial>> {
+        if !token.is_empty() || client.and_then(token::presented).is_some() {
+            return if self.verifies_tokens() { None } else { Some(Err(Denial::Token)) };
+        }
+        let has_cookies = client.is_some_and(|client| {
+            client.cookies().next().is_some() && self.origins.trusts_cookies(client.headers())
+        });
+        if has_cookies && self.sessions().next().is_some() {
+            return None;
+        }
+        Some(Ok(Arc::clone(&self.guest)))
+    }
+
+    /// The identity of a client. A token decides alone; a cookie that is no login counts as absent.
+    ///
+    /// # Errors
+    /// [`Denial::Token`], [`Denial::InvalidToken`], [`Denial::TokenExpired`], [`Denial::LoginUnavailable`].
+    pub async fn authenticate(
+        &self,
+        client: Option<&ClientMeta>,
+        token: &str,
+    ) -> Result<Arc<Identity>, Denial> {
+        if let Some(decided) = self.authenticate_now(client, token) {
+            return decided;
+        }
+        if !token.is_empty() {
+            return self.verify_token(token).await;
+        }
+        let Some(client) = client else { return Ok(Arc::clone(&self.guest)) };
+        match token::presented(client) {
+            Some(token) => self.verify_token(&token).await,
+            None if self.origins.trusts_cookies(client.headers()) => self.find_session(client).await,
+            None => Ok(Arc::clone(&self.guest)),
+        }
+    }
+
+    /// Checks what a client presents on a WebSocket.
+    ///
+    /// # Errors
+    /// As [`Authenticator::authenticate`].
+    pub async fn check(&self, credentials: Credentials) -> Result<LoginOutcome, Denial> {
+        match credentials {
+            Credentials::Connect { client, token } => {
+                self.authenticate(client.as_deref(), &token).await.map(LoginOutcome::Identity)
+            }
+            Credentials::Refresh { token, user } => {
+                let identity = self.verify_token(&token).await?;
+                if identity.user() != user {
+                    tracing::debug!("token rejected: the token of a refresh names another user");
+                    return Err(Denial::InvalidToken);
+                }
+                Ok(LoginOutcome::Identity(identity))
+            }
+            Credentials::Subscription { token, channel, user, client } => {
+                let expires_at = self.verify_subscription(&token, channel.as_str(), &user, &client).await?;
+                Ok(LoginOutcome::Subscription { expires_at })
+            }
+        }
+    }
+
+    /// Whether a method verifies tokens.
+    pub fn verifies_tokens(&self) -> bool {
+        self.tokens().next().is_some()
+    }
+
+    async fn verify_token(&self, token: &str) -> Result<Arc<Identity>, Denial> {
+        let mut denial = Denial::Token;
+        for method in self.tokens() {
+            match method.verify(token, unix_now()).await {
+                Ok(login) => return Ok(self.identities.of_token(login)),
+                Err(error) => denial = combine(denial, &error),
+            }
+        }
+        Err(denial)
+    }
+
+    /// Verifies a subscription token of a client for a channel.
+    async fn verify_subscription(
+        &self,
+        token: &str,
+        channel: &str,
+        user: &str,
+        client: &str,
+    ) -> Result<Option<UnixSeconds>, Denial> {
+        let mut denial = Denial::Token;
+        for method in self.tokens() {
+            let claims = method.verify_subscription(token, unix_now()).await;
+            match claims.and_then(|claims| claims.check(channel, user, client).map(|()| claims)) {
+                Ok(claims) => return Ok(claims.expires_at),
+                Err(error) => denial = combine(denial, &error),
+            }
+        }
+        Err(denial)
+    }
+
+    async fn find_session(&self, client: &ClientMeta) -> Result<Arc<Identity>, Denial> {
+        let mut is_unavailable = false;
+        for (method, store) in self.sessions() {
+            match self.read_session(client, method, store).await {
+                Ok(Some(identity)) => return Ok(identity),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "session cannot be read");
+                    is_unavailable = true;
+                }
+            }
+        }
+        if is_unavailable { Err(Denial::LoginUnavailable) } else { Ok(Arc::clone(&self.guest)) }
+    }
+
+    async fn read_session(
+        &self,
+        client: &ClientMeta,
+        method: &SessionLogin,
+        store: &KeyStore,
+    ) -> Result<Option<Arc<Identity>>, StoreError> {
+        let Some(id) = method.session_id(client) else { return Ok(None) };
+        let key = method.key(&id);
+        for _ in 0..READ_ATTEMPTS_MAX {
+            let read = self.identities.begin_read(method.index(), &key);
+            let Some((login, watch)) = method.read(store, &id, &key).await? else { return Ok(None) };
+            if let SessionReadResult::Identity(identity) = read.finish(login, watch) {
+                return Ok(Some(identity));
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = (&SessionLogin, &KeyStore)> {
+        self.methods.iter().filter_map(|method| match method {
+            AuthMethod::Session(method, store) => Some((&**method, &**store)),
+            AuthMethod::Token(_) => None,
+        })
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &TokenLogin> {
+        self.methods.iter().filter_map(|method| match method {
+            AuthMethod::Token(method) => Some(&**method),
+            AuthMethod::Session(..) => None,
+        })
+    }
+
+    /// The stores of sessions, each once.
+    pub fn stores(&self) -> Vec<&KeyStore> {
+        let mut stores: Vec<&KeyStore> = self.sessions().map(|(_, store)| store).collect();
+        stores.sort_by_key(|store| store.name());
+        stores.dedup_by_key(|store| store.name());
+        stores
+    }
+
+    /// The identities of connected clients.
+    pub fn identities(&self) -> &Arc<Identities> {
+        &self.identities
+    }
+}
+
+/// The denial after another method has rejected a token. One that a retry or another token resolves takes precedence.
+fn combine(denial: Denial, error: &TokenError) -> Denial {
+    tracing::debug!(%error, "token rejected");
+    match denial {
+        Denial::TokenExpired | Denial::LoginUnavailable => denial,
+        _ if error.is_expired() => Denial::TokenExpired,
+        _ if error.is_temporary() => Denial::LoginUnavailable,
+        _ => Denial::InvalidToken,
+    }
+}

@@ -1,0 +1,59 @@
+//! What a connected client presents, and the result of its check.
+
+use std::fmt;
+use std::sync::Arc;
+
+use earshot_protocol::ChannelName;
+
+use crate::auth::{ClientMeta, Identity, UnixSeconds};
+
+/// What a client presents on a WebSocket. It contains secrets.
+pub enum Credentials {
+    /// With the connect command.
+    Connect {
+        /// The request of the handshake.
+        client: Option<Box<ClientMeta>>,
+        /// The token; empty: none.
+        token: String,
+    },
+    /// A new token for the connection of this user.
+    Refresh {
+        /// The token.
+        token: String,
+        /// The user that the token must name.
+        user: String,
+    },
+    /// A token for a subscription.
+    Subscription {
+        /// The token.
+        token: String,
+        /// The channel that the token must name.
+        channel: ChannelName,
+        /// The user that the token must name.
+        user: String,
+        /// The id of the client, if the token names one.
+        client: String,
+    },
+}
+
+/// What valid credentials permit.
+#[derive(Debug)]
+pub enum LoginOutcome {
+    /// The client has this identity.
+    Identity(Arc<Identity>),
+    /// The client may subscribe to the channel of its token.
+    Subscription {
+        /// When the subscription expires.
+        expires_at: Option<UnixSeconds>,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect { .. } => "Connect",
+            Self::Refresh { .. } => "Refresh",
+            Self::Subscription { .. } => "Subscription",
+        })
+    }
+}

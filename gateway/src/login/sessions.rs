@@ -1,0 +1,142 @@
+//! Login by a session that an application keeps in Redis.
+
+use std::sync::Arc;
+
+use axum::http::HeaderValue;
+
+use super::SecretFile;
+use crate::auth::ClientMeta;
+use crate::auth::identity::{LoginResult, LoginSource};
+use crate::auth::session::{FieldValue, ReadKind, Secrets, SessionFormat, SessionId, SessionValue};
+use crate::store::{KeyStore, KeyType, KeyValue, StoreError, WatchGuard};
+
+/// The secrets of a login method.
+#[derive(Debug)]
+pub enum SessionSecrets {
+    /// Of the configuration; empty for kinds that are not signed.
+    Fixed(Arc<Secrets>),
+    /// Of a file.
+    File(Arc<SecretFile<Secrets>>),
+}
+
+/// A login method whose sessions are in a store.
+#[derive(Debug)]
+pub struct SessionLogin {
+    /// The index of the method.
+    index: usize,
+    format: SessionFormat,
+    secrets: SessionSecrets,
+}
+
+impl SessionSecrets {
+    fn current(&self) -> Arc<Secrets> {
+        match self {
+            Self::Fixed(secrets) => Arc::clone(secrets),
+            Self::File(file) => file.value(),
+        }
+    }
+}
+
+impl SessionLogin {
+    /// The login method with this index.
+    pub fn new(index: usize, format: SessionFormat, secrets: SessionSecrets) -> Self {
+        Self { index, format, secrets }
+    }
+
+    /// The index of the method.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What all keys of its sessions start with.
+    pub fn key_prefix(&self) -> &str {
+        self.format.key_prefix()
+    }
+
+    /// The session that the cookies of a client name, if its signature and form are valid.
+    pub(super) fn session_id(&self, client: &ClientMeta) -> Option<SessionId> {
+        let cookies = client.cookies().map(HeaderValue::as_bytes);
+        self.format.session_id(cookies, &self.secrets.current())
+    }
+
+    /// The key of a session.
+    pub(super) fn key(&self, id: &SessionId) -> Vec<u8> {
+        self.format.key(id)
+    }
+
+    /// Reads a session and watches it. `None` if it does not exist or is no login.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub(super) async fn read(
+        &self,
+        store: &KeyStore,
+        id: &SessionId,
+        key: &[u8],
+    ) -> Result<Option<(LoginResult, WatchGuard)>, StoreError> {
+        let (value, watch) = match store.read_and_watch(key, self.key_type()).await {
+            // A key of another type is no session of this method.
+            Err(StoreError::WrongType) => return Ok(None),
+            read => read?,
+        };
+        let Some(value) = value else { return Ok(None) };
+        let login = match self.format.user_key(id) {
+            Some(user_key) => {
+                let user = store.read(&user_key, KeyType::String).await?;
+                let user = user.as_ref().and_then(as_bytes);
+                self.parse(&SessionValue::Exists { id, user })
+            }
+            None if self.format.read() == ReadKind::Exists => {
+                self.parse(&SessionValue::Exists { id, user: None })
+            }
+            None => self.read_value(&value),
+        };
+        Ok(login.map(|login| {
+            let source = Some(LoginSource::Session { method: self.index, key: key.into() });
+            (LoginResult { source, ..login }, watch)
+        }))
+    }
+
+    /// The login that the value of a key contains. `None` if it is no login.
+    pub(super) fn read_value(&self, value: &KeyValue) -> Option<LoginResult> {
+        match value {
+            KeyValue::Bytes(bytes) => self.parse(&SessionValue::String(bytes)),
+            KeyValue::Hash(fields) => {
+                let fields: Vec<_> =
+                    fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+                self.parse(&SessionValue::Hash(&fields))
+            }
+            KeyValue::Present => None,
+        }
+    }
+
+    fn key_type(&self) -> KeyType {
+        match self.format.read() {
+            ReadKind::Get => KeyType::String,
+            ReadKind::HashGetAll => KeyType::Hash,
+            ReadKind::Exists => KeyType::Exists,
+        }
+    }
+
+    fn parse(&self, value: &SessionValue<'_>) -> Option<LoginResult> {
+        let parsed = self.format.parse(value, &self.secrets.current());
+        let login = parsed.unwrap_or_else(|error| {
+            let kind = self.format.kind();
+            tracing::debug!(%kind, %error, "session cannot be read and counts as no login");
+            None
+        })?;
+        let values = |value| match value {
+            FieldValue::Text(text) => vec![text],
+            FieldValue::List(texts) => texts,
+        };
+        let fields = login.fields.into_iter().map(|(name, value)| (name, values(value))).collect();
+        Some(LoginResult { user: login.user, fields, ..LoginResult::default() })
+    }
+}
+
+fn as_bytes(value: &KeyValue) -> Option<&[u8]> {
+    match value {
+        KeyValue::Bytes(bytes) => Some(bytes),
+        KeyValue::Hash(_) | KeyValue::Present => None,
+    }
+}

@@ -1,0 +1,59 @@
+//! Checks the credentials of a session, with the node.
+
+use std::sync::Arc;
+
+use earshot_protocol::{Disconnect, ErrorCode, RefreshResult, ReplyBody};
+
+use super::{SessionDriver, VERSION};
+use crate::auth::{Denial, Identity};
+use crate::login::Credentials;
+use crate::node::messages::NodeRequest;
+use crate::shard::expiry;
+use crate::shard::pending_replies::{LoginPurpose, PendingReply};
+
+impl SessionDriver<'_> {
+    /// Requests the check of credentials; the command waits for it.
+    pub(super) fn log_in(
+        &mut self,
+        id: u32,
+        purpose: LoginPurpose,
+        credentials: Credentials,
+        in_place: bool,
+    ) {
+        let Some(request_id) = self.context.request_id() else { return };
+        let request = NodeRequest::LogIn { credentials, request_id };
+        let is_full = self.context.node_requests.try_send(request).is_err();
+        let result = is_full.then_some(Err(Denial::LoginUnavailable));
+        let reply = request_id.reply;
+        self.push_pending(PendingReply::AwaitingLogin { id, reply, purpose, result }, in_place);
+    }
+
+    /// The client may not connect with its credentials. With another token, or later, it may.
+    pub(super) fn deny_connect(&mut self, id: u32, denial: Denial, in_place: bool) {
+        self.log_denial(denial, None);
+        match denial {
+            Denial::TokenExpired | Denial::LoginUnavailable => {
+                self.reply(id, ReplyBody::Error(ErrorCode::from(denial).into()), in_place);
+            }
+            denial => self.context.disconnect(denial.into()),
+        }
+    }
+
+    pub(super) fn refresh(&mut self, id: u32, identity: Arc<Identity>, in_place: bool) {
+        let ttl = expiry::time_to_live(&identity);
+        let Some(session) = self.session() else { return };
+        let current = session.identity();
+        // Subscriptions were permitted by the earlier token. The client reconnects and subscribes with the new one.
+        if expiry::is_over(current) || expiry::is_over(&identity) || !current.is_equivalent(&identity) {
+            return self.context.disconnect(Disconnect::ConnectionExpired);
+        }
+        session.refresh(identity);
+        let result = RefreshResult {
+            client: session.client().to_string(),
+            version: VERSION.to_owned(),
+            expires: ttl.is_some(),
+            ttl: ttl.unwrap_or(0),
+        };
+        self.reply(id, ReplyBody::Refresh(result), in_place);
+    }
+}
