@@ -19,10 +19,11 @@ export class Sdk {
   /** Errors and disconnects; most tests expect none. */
   errors = [];
 
-  constructor(stage, gateway, encoding, options = {}) {
+  /** `headers` are sent in the handshake; the other options are the SDK's own. */
+  constructor(stage, gateway, encoding, { headers = {}, ...options } = {}) {
     this.encoding = encoding;
     const Client = encoding === "json" ? JsonCentrifuge : ProtobufCentrifuge;
-    this.client = new Client(gateway.ws, { websocket: recording(this), ...options });
+    this.client = new Client(gateway.ws, { websocket: recording(this, headers), ...options });
     this.client.on("connecting", ({ code, reason }) => code !== 0 && this.errors.push(`connecting ${code} ${reason}`));
     this.client.on("disconnected", ({ code, reason }) => {
       if (!this.#ended) this.errors.push(`disconnected ${code} ${reason}`);
@@ -209,11 +210,11 @@ function line(buffer, start) {
   return end < 0 ? undefined : { text: buffer.toString("latin1", start, end), end: end + 2 };
 }
 
-/** The `ws` class; records every frame of both directions in `tap`. */
-function recording(tap) {
+/** The `ws` class; sends `headers` in the handshake, and records every frame of both directions in `tap`. */
+function recording(tap, headers) {
   return class extends WebSocket {
-    constructor(...args) {
-      super(...args);
+    constructor(url, protocols) {
+      super(url, protocols, { headers });
       this.on("message", (data) => tap.received.push(data));
     }
 
