@@ -28,6 +28,10 @@ const OTHER: usize = 128 * KIB;
 
 const CLIENTS: usize = 4;
 
+/// The channel of the publication that ends a round. The shard delivers in the order of publication, so when the
+/// publisher receives it, nothing of the round is still on its way to the clients.
+const BARRIER: &str = "disconnect:barrier";
+
 /// Publications on each channel in one round, and the rounds after which the heap has stopped growing.
 const ROUND: usize = 100;
 const QUIET_ROUNDS: usize = 40;
@@ -36,7 +40,7 @@ const QUIET_ROUNDS: usize = 40;
 fn bounds_the_memory_of_a_slow_client_for_payloads_of_one_byte() {
     let running = Running::start(&format!("{LIMITS}{}", POLICIES.map(policy_namespace).concat()));
     let mut publisher = connect(running.address, 64 * KIB);
-    open_websocket(&mut publisher, "{}");
+    open_websocket(&mut publisher, &format!(r#"{{"subs":{{"{BARRIER}":{{}}}}}}"#));
     let mut id = 1;
     for policy in POLICIES {
         for transport in ["WebSocket", "SSE single", "SSE named"] {
@@ -90,7 +94,7 @@ fn open_websocket(socket: &mut TcpStream, connect: &str) {
     read_until(socket, b"}", br#"{"id":1,"#);
 }
 
-/// Publishes on the channel of each client and waits for the replies. With `latest` each payload names another key.
+/// Publishes on the channel of each client and waits until everything is queued for the clients. With `latest` each payload names another key.
 fn publish_round(publisher: &mut TcpStream, policy: &str, id: &mut usize) {
     let mut commands = String::new();
     for _ in 0..ROUND {
@@ -103,6 +107,8 @@ fn publish_round(publisher: &mut TcpStream, policy: &str, id: &mut usize) {
             );
         }
     }
-    publisher.write_all(&frame(commands.trim_end())).unwrap();
-    read_until(publisher, b"}", format!(r#"{{"id":{id},"#).as_bytes());
+    *id += 1;
+    let _ = write!(commands, r#"{{"id":{id},"publish":{{"channel":"{BARRIER}","data":"end of {id}"}}}}"#);
+    publisher.write_all(&frame(&commands)).unwrap();
+    read_until(publisher, b"}", format!("end of {id}").as_bytes());
 }
