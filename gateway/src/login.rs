@@ -7,18 +7,18 @@
 //! - [`Credentials`], [`LoginOutcome`]: what a client presents later, and the result.
 //! - [`Identities`]: the identities of connected clients, shared by the connections of one session.
 //! - [`SessionLogin`], [`TokenLogin`]: the methods; [`AuthMethod`]: one of them.
-//! - [`SecretFile`]: a file with secrets or keys, read again when it changes.
+//! - [`FileBacked`]: a value from files with secrets or keys, loaded again when one of them changes.
 
 mod authenticator;
+mod file_backed;
 mod identities;
 mod request;
-mod secret_file;
 mod sessions;
 mod tokens;
 
 pub use authenticator::{AuthMethod, Authenticator};
+pub use file_backed::FileBacked;
 pub use identities::{Identities, SessionEvents};
 pub use request::{Credentials, LoginOutcome};
-pub use secret_file::{SecretFile, SecretFileError};
-pub use sessions::{SessionLogin, SessionSecrets};
-pub use tokens::{TokenKeys, TokenLogin};
+pub use sessions::SessionLogin;
+pub use tokens::TokenLogin;

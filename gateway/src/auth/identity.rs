@@ -94,25 +94,16 @@ pub struct LoginResult {
 }
 
 impl Identity {
-    fn without_login(login: Login) -> Self {
-        let LoginResult { user, fields, source, expires_at, info, channels } = LoginResult::default();
-        let user = user.into_boxed_str();
-        Self {
-            login,
-            user,
-            fields,
-            source,
-            expires_at,
-            info,
-            channels,
-            ended: AtomicBool::new(false),
-            lease: None,
-        }
+    fn new(login: Login, result: LoginResult) -> Self {
+        let LoginResult { user, fields, source, expires_at, info, channels } = result;
+        let (user, ended) = (user.into_boxed_str(), AtomicBool::new(false));
+        Self { login, user, fields, source, expires_at, info, channels, ended, lease: None }
     }
 
     /// A client without a login. With `is_anyone` the configuration lists `anonymous`, or no login at all.
     pub fn guest(is_anyone: bool) -> Self {
-        Self::without_login(if is_anyone { Login::Anonymous } else { Login::Guest })
+        let login = if is_anyone { Login::Anonymous } else { Login::Guest };
+        Self::new(login, LoginResult::default())
     }
 
     /// A client without a login that counts as `anyone`, for tests.
@@ -123,7 +114,7 @@ impl Identity {
 
     /// A backend that uses the API.
     pub fn backend() -> Self {
-        Self::without_login(Login::Backend)
+        Self::new(Login::Backend, LoginResult::default())
     }
 
     /// The identity of a verified login; `lease` is dropped with it.
@@ -133,19 +124,7 @@ impl Identity {
 
     /// The identity of a verified login.
     pub fn verified(result: LoginResult) -> Self {
-        let LoginResult { user, fields, source, expires_at, info, channels } = result;
-        let (login, user) = (Login::Verified, user.into_boxed_str());
-        Self {
-            login,
-            user,
-            fields,
-            source,
-            expires_at,
-            info,
-            channels,
-            ended: AtomicBool::new(false),
-            lease: None,
-        }
+        Self::new(Login::Verified, result)
     }
 
     /// How the client logged in.

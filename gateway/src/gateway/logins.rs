@@ -1,20 +1,18 @@
 //! Starts the login methods: their stores, files and key sets.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use earshot_redis_link::TlsConfig;
 
 use crate::auth::jwks::{HttpKeySetFetcher, JwksSettings, JwksUrl, JwksVerifier};
-use crate::auth::jwt::{JwtVerifier, KeySet};
+use crate::auth::jwt::JwtVerifier;
 use crate::auth::session::Secrets;
-use crate::config::{Config, JwtLoginConfig, LoginMethod, RedisInstance, SecretSource, SessionLoginConfig};
+use crate::config::{Config, JwtLoginConfig, LoginMethod, RedisInstance, SessionLoginConfig};
 use crate::drain::Drain;
 use crate::login::{
-    AuthMethod, Authenticator, Identities, SecretFile, SessionEvents, SessionLogin, SessionSecrets,
-    TokenKeys, TokenLogin,
+    AuthMethod, Authenticator, FileBacked, Identities, SessionEvents, SessionLogin, TokenLogin,
 };
 use crate::shard::Shards;
 use crate::store::{KeyStore, StoreSettings};
@@ -81,18 +79,11 @@ fn sessions<'c>(config: &'c Config, drain: &Drain) -> io::Result<Vec<(&'c str, A
     Ok(sessions)
 }
 
-fn session_secrets(login: &SessionLoginConfig, drain: &Drain) -> io::Result<SessionSecrets> {
-    let SecretSource::File(path) = &login.secrets else {
-        return Ok(SessionSecrets::Fixed(Arc::new(login.load_secrets().map_err(invalid)?)));
-    };
-    let kind = login.settings.kind;
-    let parse = move |bytes: &[u8]| {
-        let text = str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
-        Secrets::parse(kind, text).map_err(|error| error.to_string())
-    };
-    let file = SecretFile::open(path, parse).map_err(invalid)?;
-    file.follow(drain, || {});
-    Ok(SessionSecrets::File(file))
+fn session_secrets(login: &SessionLoginConfig, drain: &Drain) -> io::Result<Arc<FileBacked<Secrets>>> {
+    let loaded = login.clone();
+    let secrets = FileBacked::open(login.secrets.files(), move || loaded.load_secrets()).map_err(invalid)?;
+    secrets.follow(drain, || {});
+    Ok(secrets)
 }
 
 /// One store for each Redis instance that holds sessions.
@@ -103,7 +94,7 @@ fn stores<'c>(
     drain: &Drain,
 ) -> Vec<(&'c str, Arc<KeyStore>)> {
     let mut stores = Vec::new();
-    for instance in config.redis.iter().chain(&config.login_redis) {
+    for instance in config.connected_redis() {
         let own = sessions.iter().filter(|(redis, _)| *redis == instance.name);
         let methods: Vec<Arc<SessionLogin>> = own.map(|(_, session)| Arc::clone(session)).collect();
         if methods.is_empty() {
@@ -128,36 +119,16 @@ fn store_settings(config: &Config, instance: &RedisInstance, methods: &[Arc<Sess
 }
 
 fn token_login(login: &JwtLoginConfig, drain: &Drain) -> io::Result<Arc<TokenLogin>> {
-    let mut keys = TokenKeys::default();
-    match &login.hmac {
-        SecretSource::None => {}
-        SecretSource::Inline(secrets) => {
-            let secrets = secrets.iter().map(|secret| secret.expose().as_bytes());
-            keys.fixed = KeySet::from_secrets(secrets).map_err(invalid)?;
-        }
-        SecretSource::File(path) => keys.files.push(open_keys(path, |bytes| {
-            let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-            KeySet::from_secrets(lines.filter(|line| !line.is_empty())).map_err(|error| error.to_string())
-        })?),
-    }
-    for path in &login.public_key_files {
-        keys.files.push(open_keys(path, |bytes| KeySet::from_pem(bytes).map_err(|error| error.to_string()))?);
-    }
+    let loaded = login.clone();
+    let verifier = FileBacked::open(login.files(), move || loaded.load_verifier()).map_err(invalid)?;
     let publish = login.jwks_url.clone().map(|url| |verifier: &JwtVerifier| published_keys(url, verifier));
-    TokenLogin::start(&login.rules, keys, publish, drain).map_err(invalid)
+    TokenLogin::start(verifier, publish, drain).map(Arc::new).map_err(invalid)
 }
 
 fn published_keys(url: JwksUrl, verifier: &JwtVerifier) -> Result<JwksVerifier, String> {
     let tls = Arc::new(TlsConfig::default().load()?);
     let fetcher = Box::new(HttpKeySetFetcher::new(url, tls));
     JwksVerifier::new(verifier, JwksSettings::default(), fetcher).map_err(|error| error.to_string())
-}
-
-fn open_keys(
-    path: &Path,
-    parse: impl Fn(&[u8]) -> Result<KeySet, String> + Send + Sync + 'static,
-) -> io::Result<Arc<SecretFile<KeySet>>> {
-    SecretFile::open(path, parse).map_err(invalid)
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry as MapEntry;
 use tokio::sync::Notify;
 
 use super::SessionLogin;
@@ -111,41 +110,16 @@ impl Identities {
         }
     }
 
-    /// Ends the identities for which `is_meant` returns true. Returns their number.
-    pub fn end(&self, is_meant: impl Fn(&Identity) -> bool) -> usize {
-        // Collected first: dropping the last reference to an identity locks the map.
-        let all: Vec<Arc<Identity>> =
-            self.logins.iter().filter_map(|entry| entry.identity.upgrade()).collect();
-        let meant = all.iter().filter(|identity| !identity.has_ended() && is_meant(identity));
-        let ended = meant.inspect(|identity| identity.end()).count();
-        if ended > 0 {
-            self.ended.notify_one();
-        }
-        ended
-    }
-
     /// Waits until an identity has ended since the last call.
     pub async fn ended(&self) {
         self.ended.notified().await;
     }
 
-    /// The number of identities.
-    pub fn len(&self) -> usize {
-        self.logins.len()
-    }
-
-    /// Whether there is no identity.
-    pub fn is_empty(&self) -> bool {
-        self.logins.is_empty()
-    }
-
     fn release(&self, key: &LoginKey, release: impl FnOnce(&mut Entry)) {
-        if let MapEntry::Occupied(mut entry) = self.logins.entry(key.clone()) {
-            release(entry.get_mut());
-            if entry.get().reads == 0 && entry.get().identity.strong_count() == 0 {
-                entry.remove();
-            }
-        }
+        self.logins.remove_if_mut(key, |_, entry| {
+            release(entry);
+            entry.reads == 0 && entry.identity.strong_count() == 0
+        });
     }
 }
 

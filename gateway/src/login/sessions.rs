@@ -4,20 +4,11 @@ use std::sync::Arc;
 
 use axum::http::HeaderValue;
 
-use super::SecretFile;
+use super::FileBacked;
 use crate::auth::ClientMeta;
 use crate::auth::identity::{LoginResult, LoginSource};
 use crate::auth::session::{FieldValue, ReadKind, Secrets, SessionFormat, SessionId, SessionValue};
 use crate::store::{KeyStore, KeyType, KeyValue, StoreError, WatchGuard};
-
-/// The secrets of a login method.
-#[derive(Debug)]
-pub enum SessionSecrets {
-    /// Of the configuration; empty for kinds that are not signed.
-    Fixed(Arc<Secrets>),
-    /// Of a file.
-    File(Arc<SecretFile<Secrets>>),
-}
 
 /// A login method whose sessions are in a store.
 #[derive(Debug)]
@@ -25,21 +16,13 @@ pub struct SessionLogin {
     /// The index of the method.
     index: usize,
     format: SessionFormat,
-    secrets: SessionSecrets,
-}
-
-impl SessionSecrets {
-    fn current(&self) -> Arc<Secrets> {
-        match self {
-            Self::Fixed(secrets) => Arc::clone(secrets),
-            Self::File(file) => file.value(),
-        }
-    }
+    /// Empty for kinds that are not signed.
+    secrets: Arc<FileBacked<Secrets>>,
 }
 
 impl SessionLogin {
     /// The login method with this index.
-    pub fn new(index: usize, format: SessionFormat, secrets: SessionSecrets) -> Self {
+    pub fn new(index: usize, format: SessionFormat, secrets: Arc<FileBacked<Secrets>>) -> Self {
         Self { index, format, secrets }
     }
 
@@ -56,7 +39,7 @@ impl SessionLogin {
     /// The session that the cookies of a client name, if its signature and form are valid.
     pub(super) fn session_id(&self, client: &ClientMeta) -> Option<SessionId> {
         let cookies = client.cookies().map(HeaderValue::as_bytes);
-        self.format.session_id(cookies, &self.secrets.current())
+        self.format.session_id(cookies, &self.secrets.value())
     }
 
     /// The key of a session.
@@ -119,7 +102,7 @@ impl SessionLogin {
     }
 
     fn parse(&self, value: &SessionValue<'_>) -> Option<LoginResult> {
-        let parsed = self.format.parse(value, &self.secrets.current());
+        let parsed = self.format.parse(value, &self.secrets.value());
         let login = parsed.unwrap_or_else(|error| {
             let kind = self.format.kind();
             tracing::debug!(%kind, %error, "session cannot be read and counts as no login");

@@ -1,96 +1,49 @@
 //! Login by a JSON Web Token.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
-use super::SecretFile;
+use super::FileBacked;
 use crate::auth::UnixSeconds;
 use crate::auth::identity::{LoginResult, LoginSource, TokenChannels};
 use crate::auth::jwks::JwksVerifier;
-use crate::auth::jwt::{ConnectionClaims, JwtRules, JwtVerifier, KeySet, SubscriptionClaims, TokenError};
+use crate::auth::jwt::{ConnectionClaims, JwtVerifier, SubscriptionClaims, TokenError};
 use crate::drain::Drain;
 
 /// A login method with tokens.
 #[derive(Debug)]
-pub struct TokenLogin {
-    verifier: Verifier,
-    reload: Mutex<()>,
-}
-
-#[derive(Debug)]
-enum Verifier {
+pub enum TokenLogin {
     /// With keys of the configuration and of files.
-    Local(RwLock<JwtVerifier>),
+    Local(Arc<FileBacked<JwtVerifier>>),
     /// With a published key set in addition.
-    Remote(Box<JwksVerifier>),
-}
-
-/// The keys of a login method, of the configuration and of files.
-#[derive(Debug, Default)]
-pub struct TokenKeys {
-    /// Of the configuration.
-    pub fixed: KeySet,
-    /// Of files.
-    pub files: Vec<Arc<SecretFile<KeySet>>>,
-}
-
-impl TokenKeys {
-    fn current(&self) -> KeySet {
-        let mut keys = self.fixed.clone();
-        self.files.iter().for_each(|file| keys.append((*file.value()).clone()));
-        keys
-    }
+    Remote(Arc<JwksVerifier>),
 }
 
 impl TokenLogin {
-    /// A login method with these rules and keys; `publish` adds the keys of a published key set. Files are read again when
-    /// they change.
+    /// A login method with this verifier, whose files are read again when they change; `publish` adds the keys of a
+    /// published key set.
     ///
     /// # Errors
-    /// If the rules are invalid.
+    /// If the settings of the key set are invalid.
     pub fn start(
-        rules: &JwtRules,
-        keys: TokenKeys,
+        verifier: Arc<FileBacked<JwtVerifier>>,
         publish: Option<impl FnOnce(&JwtVerifier) -> Result<JwksVerifier, String>>,
         drain: &Drain,
-    ) -> Result<Arc<Self>, String> {
-        let verifier = JwtVerifier::new(rules.clone(), keys.current())?;
-        let verifier = match publish {
-            None => Verifier::Local(RwLock::new(verifier)),
-            Some(publish) => Verifier::Remote(Box::new(publish(&verifier)?)),
+    ) -> Result<Self, String> {
+        let Some(publish) = publish else {
+            verifier.follow(drain, || {});
+            return Ok(Self::Local(verifier));
         };
-        let login = Arc::new(Self { verifier, reload: Mutex::new(()) });
-        if matches!(login.verifier, Verifier::Remote(_)) {
-            let (login, stop) = (Arc::clone(&login), drain.clone());
-            drain.spawn(async move {
-                let Verifier::Remote(verifier) = &login.verifier else { return };
-                tokio::select! {
-                    () = verifier.run() => {}
-                    () = stop.stopped() => {}
-                }
-            });
-        }
-        let keys = Arc::new(keys);
-        for file in &keys.files {
-            let (login, keys, rules) = (Arc::clone(&login), Arc::clone(&keys), rules.clone());
-            file.follow(drain, move || {
-                // One at a time: the last one has the newest version of every file.
-                let _reload = login.reload.lock().unwrap_or_else(PoisonError::into_inner);
-                // The rules were valid at the start.
-                if let Ok(verifier) = JwtVerifier::new(rules.clone(), keys.current()) {
-                    login.replace(verifier);
-                }
-            });
-        }
-        Ok(login)
-    }
-
-    fn replace(&self, verifier: JwtVerifier) {
-        match &self.verifier {
-            Verifier::Local(current) => {
-                *current.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+        let published = Arc::new(publish(&verifier.value())?);
+        let (task, stop) = (Arc::clone(&published), drain.clone());
+        drain.spawn(async move {
+            tokio::select! {
+                () = task.run() => {}
+                () = stop.stopped() => {}
             }
-            Verifier::Remote(published) => published.replace_verifier(&verifier),
-        }
+        });
+        let (file, replaced) = (Arc::clone(&verifier), Arc::clone(&published));
+        verifier.follow(drain, move || replaced.replace_verifier(&file.value()));
+        Ok(Self::Remote(published))
     }
 
     /// Verifies a connection token.
@@ -98,9 +51,9 @@ impl TokenLogin {
     /// # Errors
     /// Why the token is rejected.
     pub(super) async fn verify(&self, token: &str, now: UnixSeconds) -> Result<LoginResult, TokenError> {
-        let claims = match &self.verifier {
-            Verifier::Local(verifier) => snapshot(verifier).verify(token, now),
-            Verifier::Remote(verifier) => verifier.verify(token, now).await,
+        let claims = match self {
+            Self::Local(verifier) => verifier.value().verify(token, now),
+            Self::Remote(verifier) => verifier.verify(token, now).await,
         };
         claims.map(login_of)
     }
@@ -114,15 +67,11 @@ impl TokenLogin {
         token: &str,
         now: UnixSeconds,
     ) -> Result<SubscriptionClaims, TokenError> {
-        match &self.verifier {
-            Verifier::Local(verifier) => snapshot(verifier).verify_subscription(token, now),
-            Verifier::Remote(verifier) => verifier.verify_subscription(token, now).await,
+        match self {
+            Self::Local(verifier) => verifier.value().verify_subscription(token, now),
+            Self::Remote(verifier) => verifier.verify_subscription(token, now).await,
         }
     }
-}
-
-fn snapshot(verifier: &RwLock<JwtVerifier>) -> JwtVerifier {
-    verifier.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn login_of(claims: ConnectionClaims) -> LoginResult {

@@ -9,7 +9,7 @@ const GRACE: Duration = Duration::from_secs(25);
 
 /// Seconds until a login expires, at least 1; `None` if it does not expire.
 pub(super) fn time_to_live(identity: &Identity) -> Option<u32> {
-    let left = identity.expires_at()?.saturating_sub(unix_now()).max(1);
+    let left = time_left(identity.expires_at()?).as_secs().max(1);
     Some(u32::try_from(left).unwrap_or(u32::MAX))
 }
 

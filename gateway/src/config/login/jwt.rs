@@ -60,6 +60,11 @@ impl JwtLoginConfig {
         login
     }
 
+    /// The files that [`JwtLoginConfig::load_verifier`] reads.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.hmac.files().into_iter().chain(self.public_key_files.iter().cloned()).collect()
+    }
+
     /// The keys of the configuration: HMAC secrets and public keys, as their files contain them now.
     ///
     /// # Errors

@@ -68,6 +68,14 @@ impl SecretSource {
         }
     }
 
+    /// The files that [`SecretSource::load`] reads.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::None | Self::Inline(_) => Vec::new(),
+            Self::File(path) => vec![path.clone()],
+        }
+    }
+
     /// The secrets, newest first: those in the configuration, or those that the file contains now.
     ///
     /// # Errors

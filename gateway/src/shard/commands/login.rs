@@ -70,13 +70,14 @@ fn finish_login(
 ) -> SessionAction {
     let requested = |name: &str| request.subs.iter().any(|(other, _)| other == name);
     // Channels that the token names, without a position.
+    let without_position = SubscribeRequest::default();
     let named = identity.token_channels().names().filter(|name| !requested(name));
-    let named = named.map(|name| (name, SubscribeRequest::default()));
-    let subs = request.subs.iter().map(|(name, sub)| (name.as_str(), sub.clone())).chain(named);
+    let named = named.map(|name| (name, &without_position));
+    let subs = request.subs.iter().map(|(name, sub)| (name.as_str(), sub)).chain(named);
     let (mut subscriptions, mut denials) = (Vec::new(), Vec::new());
     for (name, subscription) in subs {
         // The reply omits a channel that the client may not subscribe to.
-        match check_subscribe(name, &subscription, None, &identity, Holds::default(), context) {
+        match check_subscribe(name, subscription, None, &identity, Holds::default(), context) {
             Ok(params) => subscriptions.push(params),
             Err(CommandError::Denied(denial)) => denials.push(denial),
             Err(CommandError::Error(_) | CommandError::Disconnect(_)) => {}

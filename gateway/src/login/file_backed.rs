@@ -1,66 +1,56 @@
-//! A file with secrets or keys, read again when it changes.
+//! Values from files with secrets or keys, loaded again when a file changes.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::drain::Drain;
 
-/// How often a file is checked for changes.
+/// How often files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a file cannot be used. The text never contains what is in the file.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
-pub struct SecretFileError {
-    path: PathBuf,
-    reason: String,
-}
-
-/// A value that is read from a file, and again when the file changes. `Debug` shows the path only.
-pub struct SecretFile<T> {
-    path: PathBuf,
-    parse: Box<Parse<T>>,
+/// A value that is loaded from files, and again when one of them changes. Without files it stays as it is. `Debug` shows the
+/// paths only.
+pub struct FileBacked<T> {
+    paths: Vec<PathBuf>,
+    load: Box<dyn Fn() -> Result<T, String> + Send + Sync>,
     state: RwLock<State<T>>,
 }
 
-type Parse<T> = dyn Fn(&[u8]) -> Result<T, String> + Send + Sync;
-
 struct State<T> {
     value: Arc<T>,
-    version: Option<Version>,
+    versions: Option<Vec<Version>>,
 }
 
 /// Distinguishes versions of a file.
 type Version = (SystemTime, u64);
 
-impl<T: Send + Sync + 'static> SecretFile<T> {
-    /// Reads a file with `parse`, whose error must not contain what is in the file.
+impl<T: Send + Sync + 'static> FileBacked<T> {
+    /// Loads a value with `load`, which reads these files. Its error must not contain what is in them.
     ///
     /// # Errors
-    /// If the file cannot be read or parsed.
+    /// If the value cannot be loaded.
     pub fn open(
-        path: &Path,
-        parse: impl Fn(&[u8]) -> Result<T, String> + Send + Sync + 'static,
-    ) -> Result<Arc<Self>, SecretFileError> {
-        let failed = |reason: String| SecretFileError { path: path.to_owned(), reason };
-        let version = version(path).map_err(|error| failed(error.to_string()))?;
-        let text = fs::read(path).map_err(|error| failed(error.to_string()))?;
-        let value = Arc::new(parse(&text).map_err(failed)?);
-        let state = RwLock::new(State { value, version: Some(version) });
-        Ok(Arc::new(Self { path: path.to_owned(), parse: Box::new(parse), state }))
+        paths: Vec<PathBuf>,
+        load: impl Fn() -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, String> {
+        let versions = versions(&paths);
+        let state = RwLock::new(State { value: Arc::new(load()?), versions });
+        Ok(Arc::new(Self { paths, load: Box::new(load), state }))
     }
 
-    /// The value of the last version that could be read.
+    /// The value of the last versions that could be loaded.
     pub fn value(&self) -> Arc<T> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).value)
     }
 
-    /// Reads the file again whenever it changes, and then calls `on_change`. A version that cannot be read is logged, and
-    /// the last one stays valid.
+    /// Loads the value again whenever a file changes, and then calls `on_change`. A version that cannot be loaded is logged,
+    /// and the last one stays valid.
     pub fn follow(self: &Arc<Self>, drain: &Drain, on_change: impl Fn() + Send + 'static) {
+        if self.paths.is_empty() {
+            return;
+        }
         let (file, stop) = (Arc::clone(self), drain.clone());
         drain.spawn(async move {
             loop {
@@ -77,46 +67,55 @@ impl<T: Send + Sync + 'static> SecretFile<T> {
         });
     }
 
-    /// Reads the file if it has changed. Returns whether there is another value.
+    /// Loads the value if a file has changed. Returns whether there is another value.
     fn reload(&self) -> bool {
-        let found = version(&self.path).ok();
-        let known = self.state.read().unwrap_or_else(PoisonError::into_inner).version;
-        if found == known || found.is_none() {
+        let found = versions(&self.paths);
+        if found.is_none() || found == self.state.read().unwrap_or_else(PoisonError::into_inner).versions {
             return false;
         }
-        let parsed =
-            fs::read(&self.path).map_err(|error| error.to_string()).and_then(|text| (self.parse)(&text));
+        let loaded = (self.load)();
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // A broken version is logged once.
-        state.version = found;
-        match parsed {
+        state.versions = found;
+        let path = self.shown_paths();
+        match loaded {
             Ok(value) => {
                 state.value = Arc::new(value);
-                tracing::info!(path = %self.path.display(), "file of secrets reloaded");
+                tracing::info!(%path, "file of secrets reloaded");
                 true
             }
             Err(error) => {
-                let path = self.path.display();
                 tracing::error!(%path, %error, "file of secrets changed and is invalid; the last version stays in use");
                 false
             }
         }
     }
-}
 
-impl<T> fmt::Debug for SecretFile<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretFile").field("path", &self.path).finish_non_exhaustive()
+    fn shown_paths(&self) -> String {
+        self.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     }
 }
 
+impl<T> fmt::Debug for FileBacked<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileBacked").field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+/// The version of each file; `None` while one cannot be found.
+fn versions(paths: &[PathBuf]) -> Option<Vec<Version>> {
+    paths.iter().map(|path| version(path).ok()).collect()
+}
+
 fn version(path: &Path) -> std::io::Result<Version> {
-    let metadata = fs::metadata(path)?;
+    let metadata = std::fs::metadata(path)?;
     Ok((metadata.modified()?, metadata.len()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn parse(text: &[u8]) -> Result<String, String> {
@@ -124,13 +123,20 @@ mod tests {
         if text.is_empty() { Err("the file is empty".to_owned()) } else { Ok(text) }
     }
 
+    fn open(path: &Path) -> Result<Arc<FileBacked<String>>, String> {
+        let path = path.to_owned();
+        FileBacked::open(vec![path.clone()], move || {
+            parse(&fs::read(&path).map_err(|error| error.to_string())?)
+        })
+    }
+
     #[test]
     fn reads_a_changed_file_again_and_keeps_the_last_valid_version() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
-        assert!(SecretFile::open(&path, parse).is_err());
+        assert!(open(&path).is_err());
         fs::write(&path, "one").unwrap();
-        let file = SecretFile::open(&path, parse).unwrap();
+        let file = open(&path).unwrap();
         assert!(!file.reload());
         fs::write(&path, "second").unwrap();
         assert!(file.reload());
