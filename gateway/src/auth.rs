@@ -27,6 +27,7 @@ pub mod jwks;
 pub mod jwt;
 mod mac_keys;
 pub mod origin;
+mod pointer;
 pub mod session;
 pub mod signed_name;
 mod template;

@@ -28,7 +28,6 @@ mod login;
 mod msgpack;
 mod php;
 mod pickle;
-mod pointer;
 mod secrets;
 mod serialization;
 mod signed;
@@ -38,10 +37,10 @@ mod value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::pointer::Pointer;
 use hash::Hash;
 use json::Json;
 use key::KeyTemplate;
-use pointer::Pointer;
 use serialization::Document;
 use value::{Resolved, SESSION_BYTES_MAX};
 
@@ -157,7 +156,8 @@ impl SessionFormat {
         if users.is_empty() && !exists {
             return Err(SessionFormatError::Missing { setting: "user", kind: kind.name() });
         }
-        let fields = fields.into_iter().map(|(name, pointer)| Ok((name, Pointer::parse(&pointer)?)));
+        let fields =
+            fields.into_iter().map(|(name, pointer)| Pointer::parse(&pointer).map(|pointer| (name, pointer)));
         Ok(Self {
             kind,
             cookies: cookie_names(kind, cookie),

@@ -80,7 +80,8 @@ impl ChannelTemplate {
     }
 
     /// Whether a channel has this form, with any values.
-    pub fn matches(&self, channel: &str) -> bool {
+    #[cfg(test)]
+    fn matches(&self, channel: &str) -> bool {
         self.run(channel, |_, rest, reached| {
             let value = rest.iter().take_while(|letter| !SEPARATORS.contains(letter)).count();
             (1..=value).for_each(reached);

@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use super::super::pointer::{Pointer, index};
 use super::members::Members;
 
 /// The values at a pointer: one for a text, a number or a boolean, several for an array of these. Empty if the pointer
@@ -18,28 +19,21 @@ pub(super) fn values(claims: &Members<'_>, pointer: &str) -> Vec<String> {
 
 /// The value at a pointer.
 pub(super) fn resolve<'a>(claims: &Members<'a>, pointer: &str) -> Option<&'a RawValue> {
-    let mut tokens =
-        pointer.strip_prefix('/')?.split('/').map(|token| token.replace("~1", "/").replace("~0", "~"));
-    let mut found = claims.get(&tokens.next()?)?;
-    for token in tokens {
-        found = child(found, &token)?;
-    }
-    Some(found)
+    let pointer = Pointer::parse(pointer).ok()?;
+    let (first, rest) = pointer.tokens().split_first()?;
+    rest.iter().try_fold(claims.get(first)?, |found, token| child(found, token))
 }
 
 /// Whether a text is a pointer to a part of an object.
 pub(super) fn is_pointer(text: &str) -> bool {
-    let is_escaped = |rest: &str| rest.starts_with(['0', '1']);
-    text.starts_with('/') && text.split('~').skip(1).all(is_escaped)
+    Pointer::parse(text).is_ok()
 }
 
 fn child<'a>(parent: &'a RawValue, token: &str) -> Option<&'a RawValue> {
     if parent.get().starts_with('{') {
         return Members::parse(parent.get())?.get(token);
     }
-    let is_index =
-        token == "0" || (!token.starts_with('0') && token.bytes().all(|byte| byte.is_ascii_digit()));
-    let index: usize = token.parse().ok().filter(|_| is_index)?;
+    let index = index(token)?;
     let elements: Vec<&RawValue> = serde_json::from_str(parent.get()).ok()?;
     elements.get(index).copied()
 }

@@ -1,5 +1,7 @@
 //! Errors of session formats. No error contains a part of a session, a cookie or a secret.
 
+use super::super::pointer::InvalidPointer;
+
 /// Why a setting of a session format is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionFormatError {
@@ -79,4 +81,10 @@ pub enum SessionError {
     /// The user id has more bytes than the limit.
     #[error("the user id of the session has more than {0} bytes")]
     UserTooLong(usize),
+}
+
+impl From<InvalidPointer> for SessionFormatError {
+    fn from(InvalidPointer(text): InvalidPointer) -> Self {
+        Self::Pointer(text)
+    }
 }

@@ -1,8 +1,8 @@
 //! Sessions that are hashes: the first token of a pointer names a field, whose value is text or JSON.
 
+use super::super::pointer::Pointer;
 use super::error::SessionError;
 use super::json::Json;
-use super::pointer::Pointer;
 use super::value::{ITEMS_MAX, Resolved, SESSION_BYTES_MAX};
 
 /// The fields of a hash, within the limits of a session.

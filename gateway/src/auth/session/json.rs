@@ -8,8 +8,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::super::pointer::{Pointer, index};
 use super::error::SessionError;
-use super::pointer::{Pointer, index};
 use super::value::Resolved;
 
 /// A JSON text.

@@ -107,8 +107,8 @@ impl<'v> MsgpackReader<'v> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::super::pointer::Pointer;
     use super::super::fixtures::{self, DJANGO_REDIS_MSGPACK, FLASK_MSGPACK};
-    use super::super::pointer::Pointer;
     use super::super::value::{ITEMS_MAX, Resolved};
     use super::*;
 

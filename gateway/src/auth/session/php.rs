@@ -170,8 +170,8 @@ fn float<'v>(digits: &[u8]) -> Option<Item<'v>> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::super::pointer::Pointer;
     use super::super::fixtures::{self, LARAVEL_PLAIN};
-    use super::super::pointer::Pointer;
     use super::super::value::{ITEMS_MAX, Resolved};
     use super::*;
 

@@ -1,8 +1,8 @@
 //! The serializations of sessions that are not defined by a framework. The first bytes tell them apart.
 
+use super::super::pointer::Pointer;
 use super::error::SessionError;
 use super::json::Json;
-use super::pointer::Pointer;
 use super::value::{Decoded, Resolved};
 use super::{msgpack, pickle};
 

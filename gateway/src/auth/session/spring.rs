@@ -7,12 +7,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::super::pointer::Pointer;
 use super::error::SessionError;
 use super::hash::Hash;
 use super::id::SessionId;
 use super::java;
 use super::json::Json;
-use super::pointer::Pointer;
 use super::value::{Decoded, Resolved};
 
 /// What the names of attributes start with in the hash.

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::super::pointer::{Pointer, index};
 use super::error::SessionError;
-use super::pointer::{Pointer, index};
 
 /// The most bytes of a stored session, and of one that is decompressed.
 pub(super) const SESSION_BYTES_MAX: usize = 1 << 20;

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::super::super::pointer::Pointer;
 use super::super::fixtures;
 use super::super::java_fixtures::{JAVA_MAP, JAVA_TEXT, SPRING_CONTEXT};
-use super::super::pointer::Pointer;
 use super::super::value::{ITEMS_MAX, Resolved};
 use super::*;
 

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::super::super::pointer::Pointer;
 use super::super::fixtures::{self, DJANGO_OBJECTS, DJANGO_PICKLE, DJANGO_REDIS_PICKLE, PICKLES};
-use super::super::pointer::Pointer;
 use super::super::value::Resolved;
 use super::*;
 

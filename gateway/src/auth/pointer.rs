@@ -1,18 +1,20 @@
-//! JSON pointers (RFC 6901), which name values in a session.
-
-use super::error::SessionFormatError;
+//! JSON pointers (RFC 6901), which name values in a session or in the claims of a token.
 
 /// A JSON pointer with at least one token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pointer(Vec<String>);
+
+/// The text is not a JSON pointer with at least one token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InvalidPointer(pub(super) String);
 
 impl Pointer {
     /// Parses a pointer.
     ///
     /// # Errors
     /// The text does not start with `/`, or contains a `~` that is not followed by 0 or 1.
-    pub(super) fn parse(text: &str) -> Result<Self, SessionFormatError> {
-        let invalid = || SessionFormatError::Pointer(text.to_owned());
+    pub(super) fn parse(text: &str) -> Result<Self, InvalidPointer> {
+        let invalid = || InvalidPointer(text.to_owned());
         let tokens = text.strip_prefix('/').ok_or_else(invalid)?.split('/').map(unescape);
         tokens.collect::<Option<Vec<_>>>().map(Self).ok_or_else(invalid)
     }
@@ -61,7 +63,7 @@ mod tests {
             assert_eq!(tokens(text).as_deref(), Ok(expected), "{text}");
         }
         for text in ["", "passport", "/a~", "/a~2", "#/a"] {
-            assert_eq!(tokens(text), Err(SessionFormatError::Pointer(text.to_owned())), "{text}");
+            assert_eq!(tokens(text), Err(InvalidPointer(text.to_owned())), "{text}");
         }
     }
 
