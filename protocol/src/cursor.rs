@@ -5,11 +5,7 @@
 //! its epoch and the epoch of the previous channel (zigzag varint: a shared epoch takes one byte), and the offset
 //! (varint). Text format: URL-safe base64 without padding.
 
-use std::io::Write;
-
-use base64::{
-    Engine, engine::general_purpose::URL_SAFE_NO_PAD, prelude::BASE64_URL_SAFE_NO_PAD, write::EncoderWriter,
-};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::encoding::{decode_varint, encode_varint};
 use sha2::{Digest, Sha256};
 
@@ -51,6 +47,8 @@ pub enum CursorError {
 const VERSION: u8 = 2;
 const TAG_BYTES: usize = size_of::<u64>();
 const VARINT_BYTES_MAX: usize = 10;
+/// A usual entry: its tag, the difference of a shared epoch, and a short offset.
+const ENTRY_BYTES: usize = TAG_BYTES + 4;
 
 impl ChannelTag {
     /// The tag of this channel.
@@ -109,22 +107,23 @@ impl Cursor {
     }
 
     /// Appends the event id for these positions.
+    ///
+    /// A stream of several channels writes one after each publication, so the bytes are encoded at once.
     pub fn write(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>, out: &mut Vec<u8>) {
-        let mut text = EncoderWriter::new(out, &URL_SAFE_NO_PAD);
-        let mut entry = Vec::with_capacity(1 + TAG_BYTES + 2 * VARINT_BYTES_MAX);
-        entry.push(VERSION);
+        let positions = positions.into_iter();
+        let mut bytes = Vec::with_capacity(1 + positions.size_hint().0 * ENTRY_BYTES);
+        bytes.push(VERSION);
         let mut epoch = 0;
         for (ChannelTag(tag), position) in positions {
-            entry.extend_from_slice(&tag.to_be_bytes());
-            encode_varint(zigzag(position.epoch.as_u64().wrapping_sub(epoch)), &mut entry);
-            encode_varint(position.offset, &mut entry);
+            bytes.extend_from_slice(&tag.to_be_bytes());
+            push_varint(zigzag(position.epoch.as_u64().wrapping_sub(epoch)), &mut bytes);
+            push_varint(position.offset, &mut bytes);
             epoch = position.epoch.as_u64();
-            append(&mut text, &entry);
-            entry.clear();
         }
-        append(&mut text, &entry);
-        let finished = text.finish();
-        debug_assert!(finished.is_ok(), "writing to memory does not fail");
+        let start = out.len();
+        out.resize(start + bytes.len().saturating_mul(4).div_ceil(3), 0);
+        let written = BASE64_URL_SAFE_NO_PAD.encode_slice(&bytes, &mut out[start..]);
+        debug_assert_eq!(written, Ok(out.len() - start), "the length of unpadded base64");
     }
 
     /// Returns the maximum length in bytes of the id of a stream with this number of channels.
@@ -135,9 +134,13 @@ impl Cursor {
     }
 }
 
-fn append(text: &mut impl Write, bytes: &[u8]) {
-    let written = text.write_all(bytes);
-    debug_assert!(written.is_ok(), "writing to memory does not fail");
+/// Most numbers of a cursor take one byte: the difference of a shared epoch, and offsets below 128.
+#[inline]
+fn push_varint(number: u64, out: &mut Vec<u8>) {
+    match u8::try_from(number) {
+        Ok(byte @ 0..0x80) => out.push(byte),
+        _ => encode_varint(number, out),
+    }
 }
 
 /// Decodes the position of one channel; `epoch` is the epoch of the previous channel, and is updated.

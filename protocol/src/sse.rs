@@ -6,7 +6,7 @@ use std::{borrow::Cow, io::Write};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use memchr::memchr2;
 
-use crate::{Payload, PayloadKind};
+use crate::{ChannelTag, Cursor, Payload, PayloadKind, StreamPosition};
 
 /// The data of an empty payload: the empty JSON string.
 const EMPTY: &[u8] = b"\"\"";
@@ -17,7 +17,7 @@ pub fn event(name: Option<&str>, id: Option<&str>, data: &[u8], out: &mut Vec<u8
     event_close(id, out);
 }
 
-/// Appends the part of an event that all subscribers share; [`event_close`] must follow.
+/// Appends the part of an event that all subscribers share; [`event_close`] or [`event_close_at`] must follow.
 ///
 /// The client receives each of the three kinds of line break in the data as `\n`.
 pub fn event_open(name: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
@@ -41,6 +41,14 @@ pub fn event_close(id: Option<&str>, out: &mut Vec<u8>) {
         field("id", id.as_bytes(), out);
     }
     out.push(b'\n');
+}
+
+/// Appends the end of an event, with the cursor over `positions` as its id.
+pub fn event_close_at(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>, out: &mut Vec<u8>) {
+    // A cursor is a valid id by its format.
+    out.extend_from_slice(b"id: ");
+    Cursor::write(positions, out);
+    out.extend_from_slice(b"\n\n");
 }
 
 /// Returns the data of an event: JSON and text unchanged, other bytes as base64.

@@ -45,10 +45,8 @@ pub(super) fn named(publication: &Publication) -> Bytes {
 
 /// The end of a named event: the cursor over all channels of the stream.
 pub(super) fn id_line(positions: impl IntoIterator<Item = (ChannelTag, StreamPosition)>) -> Vec<u8> {
-    let mut id = Vec::new();
-    Cursor::write(positions, &mut id);
-    let mut line = Vec::with_capacity(id.len() + 6);
-    sse::event_close(std::str::from_utf8(&id).ok(), &mut line);
+    let mut line = Vec::new();
+    sse::event_close_at(positions, &mut line);
     line
 }
 
@@ -90,7 +88,7 @@ pub(super) fn subscribed<'a>(
     let mut out = Vec::new();
     sse::retry(retry_ms, &mut out);
     sse::event_open(Some("subscribed"), data.as_bytes(), &mut out);
-    out.extend(id_line(positions));
+    sse::event_close_at(positions, &mut out);
     out
 }
 
@@ -103,7 +101,7 @@ pub(super) fn gap(
     let data = serde_json::json!({ "channel": channel.as_str(), "reason": reason }).to_string();
     let mut out = Vec::new();
     sse::event_open(Some("gap"), data.as_bytes(), &mut out);
-    out.extend(id_line(positions));
+    sse::event_close_at(positions, &mut out);
     out
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use earshot_protocol::{Payload, sse};
+use earshot_protocol::{ChannelName, ChannelTag, Cursor, Epoch, Payload, StreamPosition, sse};
 use proptest::{collection::vec, option, prelude::*};
 
 use crate::strategies;
@@ -111,6 +111,27 @@ proptest! {
         sse::event_open(name.as_deref(), &data, &mut parts);
         sse::event_close(id.as_deref(), &mut parts);
         prop_assert_eq!(parts, whole);
+    }
+
+    #[test]
+    fn closing_at_positions_is_closing_with_their_cursor(
+        positions in vec((any::<u8>(), any::<u64>(), any::<u64>()), 0..40),
+    ) {
+        let positions: Vec<_> = positions
+            .into_iter()
+            .map(|(channel, epoch, offset)| {
+                let tag = ChannelTag::of(&ChannelName::parse(&format!("channel:{channel}")).unwrap());
+                // Numbers of each length in a varint.
+                let (epoch, offset) = (epoch >> (epoch % 64), offset >> (offset % 64));
+                (tag, StreamPosition { epoch: Epoch::from_u64(epoch), offset })
+            })
+            .collect();
+        let mut id = Vec::new();
+        Cursor::write(positions.iter().copied(), &mut id);
+        let (mut with_id, mut at) = (Vec::new(), Vec::new());
+        sse::event_close(std::str::from_utf8(&id).ok(), &mut with_id);
+        sse::event_close_at(positions, &mut at);
+        prop_assert_eq!(at, with_id);
     }
 
     #[test]
