@@ -64,8 +64,9 @@ impl Recoveries {
             connection.replies_paused = true;
             return false;
         }
-        // The recovery is kept for the client, as long as its queue stays within the limit.
-        let publications = limits.recovery_publications * pending.len().max(1);
+        // The recovery is kept for the client, as long as its queue stays within the limit. All channels together start
+        // with the publications of one recovery, so that no start delays what others wait for on the node.
+        let publications = limits.recovery_publications;
         let page = PageLimit { publications, bytes: room.unwrap_or(0) }.shared_by(pending.len());
         let mut complete = true;
         let mut full = false;
