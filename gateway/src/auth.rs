@@ -3,7 +3,7 @@
 //! All decisions are pure: facts and rules in, a result with its reason out. Other modules do not compare a client with
 //! a rule.
 //!
-//! - [`Authorizer`]: the decisions; [`Denial`]: the reasons; [`log_denial`]: logs them.
+//! - [`Authorizer`]: the decisions; [`Denial`]: the reasons; [`log_denial`]: logs them; [`Explanation`]: explains one.
 //! - [`access`]: the permissions of a namespace; [`ChannelTemplate`]: channel patterns that name a client.
 //! - [`Identity`]: who a client is.
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
@@ -22,6 +22,7 @@ mod client_meta;
 mod client_network;
 mod denial;
 mod denial_log;
+mod explanation;
 pub mod identity;
 pub mod jwks;
 pub mod jwt;
@@ -41,6 +42,7 @@ pub use client_meta::ClientMeta;
 pub use client_network::ClientNetwork;
 pub use denial::Denial;
 pub use denial_log::{log_command_denial, log_denial};
+pub use explanation::{Explanation, RuleOutcome};
 pub use identity::Identity;
 pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};
 pub use template::ChannelTemplate;

@@ -14,6 +14,7 @@ pub mod generate;
 mod io;
 pub mod migrate;
 pub mod serve;
+pub mod why;
 
 use crate::redact;
 
@@ -30,6 +31,8 @@ pub enum Cli {
     Migrate(migrate::MigrateArgs),
     /// Diagnose a Redis server, or the path to a gateway
     Check(check::CheckArgs),
+    /// Explain whether a client may use a channel, and which rules decide
+    Why(why::WhyArgs),
     /// Inject Redis faults and verify that the gateway detects, reports and recovers from each
     Drill(Box<drill::DrillArgs>),
     /// Print the completion script of a shell

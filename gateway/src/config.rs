@@ -248,6 +248,11 @@ impl Config {
         self.redis.iter().chain(&self.login_redis)
     }
 
+    /// The prefixes of the gateway's own channels.
+    pub fn probe_prefixes(&self) -> Vec<String> {
+        self.redis.iter().map(|redis| redis.probe_prefix.clone()).collect()
+    }
+
     /// The instance of this name, if a namespace or a login uses it.
     pub fn redis_instance(&self, name: &str) -> Option<&RedisInstance> {
         self.connected_redis().find(|instance| instance.name == name)

@@ -2,7 +2,10 @@
 //!
 //! Owns the order in which parts start and stop. Wiring only: it must never contain a rule of the product.
 
+mod explain;
 mod logins;
+
+pub use explain::explain;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -215,8 +218,7 @@ fn node(
         .iter()
         .map(|space| space.rules(broker_indexes(space.redis.as_deref(), &bindings)))
         .collect();
-    let probe_prefixes: Vec<String> = config.redis.iter().map(|redis| redis.probe_prefix.clone()).collect();
-    let namespaces = Namespaces::new(namespaces, &probe_prefixes);
+    let namespaces = Namespaces::new(namespaces, &config.probe_prefixes());
     let rules = NodeRules {
         namespaces,
         authenticator: Arc::clone(authenticator),

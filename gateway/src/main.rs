@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Cli::Config(args) => args.run(),
         Cli::Migrate(args) => args.run(),
         Cli::Check(args) => args.run(),
+        Cli::Why(args) => args.run(),
         Cli::Drill(args) => args.run(),
         Cli::Completions(args) => args.run(),
         Cli::Man(args) => args.run(),

@@ -37,6 +37,7 @@ mod log_reader;
 mod log_sequence;
 pub mod messages;
 pub mod namespace;
+pub mod permission_report;
 pub mod publication;
 mod publishing;
 pub mod registry;

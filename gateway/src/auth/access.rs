@@ -134,6 +134,14 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// All operations.
+    pub const ALL: [Self; 3] = [Self::Subscribe, Self::Publish, Self::ReadHistory];
+
+    /// The operation of a setting of the namespace.
+    pub fn parse(setting: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.setting() == setting)
+    }
+
     /// What a client does, in messages: "may not …".
     pub fn verb(self) -> &'static str {
         match self {

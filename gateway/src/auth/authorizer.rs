@@ -222,7 +222,7 @@ mod tests {
         #[test]
         fn the_default_is_to_deny(name in "[a-z:]{1,8}", login in 0..3) {
             let identity = match login { 0 => Identity::guest(false), 1 => Identity::guest(true), _ => user(&name) };
-            for operation in [Operation::Subscribe, Operation::Publish, Operation::ReadHistory] {
+            for operation in Operation::ALL {
                 let rules = AccessRules::default();
                 let request = ChannelRequest {
                     identity: &identity, operation, channel: &name, rules: &rules, is_subscribed: false, has_token: true,

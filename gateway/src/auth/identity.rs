@@ -171,6 +171,11 @@ impl Identity {
         }
     }
 
+    /// The fields that the configuration selects.
+    pub fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
     /// Whether it has this user and these fields.
     pub fn has(&self, user: &str, fields: &Fields) -> bool {
         *self.user == *user && self.fields == *fields
@@ -228,6 +233,11 @@ impl Fields {
     /// The values of a field.
     pub fn values(&self, name: &str) -> &[Box<str>] {
         self.0.get(name).map_or(&[], |values| values)
+    }
+
+    /// The fields with their values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[Box<str>])> {
+        self.0.iter().map(|(name, values)| (&**name, &**values))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Channel patterns that name the identity of a client: `user:{user}`, `tenant:{tenant}:*`.
 
+use std::fmt;
+
 use super::Identity;
 
 /// Characters that a value must not contain: it would reach into other segments of the name, or match several channels.
@@ -131,6 +133,21 @@ impl ChannelTemplate {
             reach = next;
         }
         reach[letters.len()]
+    }
+}
+
+impl fmt::Display for ChannelTemplate {
+    /// The pattern as in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for token in &self.tokens {
+            match token {
+                Token::Letter(letter) => write!(f, "{letter}")?,
+                Token::AnyLetter => f.write_str("?")?,
+                Token::AnyLetters => f.write_str("*")?,
+                Token::Placeholder(name) => write!(f, "{{{name}}}")?,
+            }
+        }
+        Ok(())
     }
 }
 

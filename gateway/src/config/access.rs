@@ -92,7 +92,7 @@ pub fn access_as_text(access: Access) -> String {
 }
 
 pub(super) fn show(rules: &AccessRules, out: &mut TomlWriter) {
-    for operation in [Operation::Subscribe, Operation::Publish, Operation::ReadHistory] {
+    for operation in Operation::ALL {
         let words: Vec<&str> = rules.of(operation).grants().map(Grant::as_str).collect();
         match words[..] {
             [] => out.text(operation.setting(), NOBODY),

@@ -17,7 +17,7 @@ pub(super) fn warnings(namespaces: &[NamespaceConfig], logins: &[LoginMethod]) -
     };
     let mut warnings = Vec::new();
     for namespace in namespaces {
-        for operation in [Operation::Subscribe, Operation::Publish, Operation::ReadHistory] {
+        for operation in Operation::ALL {
             for grant in namespace.access.of(operation).grants() {
                 if let Some(reason) = reason(grant) {
                     let (name, setting, rule) = (&namespace.name, operation.setting(), grant.as_str());

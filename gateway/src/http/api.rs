@@ -6,6 +6,7 @@
 pub mod fuzz;
 mod params;
 mod response;
+mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use response::{ApiError, ApiResponse, ApiResult, HistoryView, PublicationView, t
 const BROADCAST_CONCURRENCY_MAX: usize = 256;
 
 /// The methods, as values of a label.
-const METHODS: [&str; 6] = ["publish", "broadcast", "channels", "info", "history", "history_remove"];
+const METHODS: [&str; 7] = ["publish", "broadcast", "channels", "info", "history", "history_remove", "why"];
 
 /// Handles `POST /api/{method}`, and counts the request.
 pub async fn call(
@@ -71,6 +72,7 @@ async fn respond(state: &AppState, method: &str, request: Request) -> (Response,
         "info" => info(state).await,
         "history" => history(state, body).await,
         "history_remove" => history_remove(state, body).await,
+        "why" => why::why(state, body).await,
         _ => {
             let code = ErrorCode::MethodNotFound;
             return (ApiError::new(code, format!("unknown method {method:?}")).into_response(), code.code());

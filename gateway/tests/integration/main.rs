@@ -75,3 +75,4 @@ mod subscribe_race;
 mod subscribe_race_channels;
 mod trusted_proxies;
 mod websocket_recovery;
+mod why;
