@@ -8,7 +8,7 @@
 //! - `reader`: the framework: syntax, locations, diagnostics, kinds of settings
 //! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`, `login`: the sections of the file
 //! - `access`, `source`, `history`, `slow_consumer`: parts of a namespace
-//! - `listen`, `network`, `channel_pattern`, `redis_url`, `secret`: checked values
+//! - `listen`, `network`, `channel_pattern`, `redis_url`, `secret`, `secret_source`: checked values
 //! - `environment`: the variables
 //! - `shadowing`: checks between namespaces; `unusable_grants`: permissions that no login meets
 //! - `dump`: the effective configuration as TOML
@@ -40,6 +40,7 @@ mod redis;
 mod redis_url;
 mod root;
 mod secret;
+mod secret_source;
 mod shadowing;
 mod slow_consumer;
 mod source;
@@ -54,7 +55,7 @@ pub use access::access_as_text;
 pub use history::Replay;
 pub use limits::Limits;
 pub use listen::Listen;
-pub use login::{JwtLoginConfig, LoginMethod, SecretSource, SessionLoginConfig};
+pub use login::{JwtLoginConfig, LoginMethod, SessionLoginConfig};
 pub use namespace::NamespaceConfig;
 pub use process::{DrainConfig, GatewayConfig};
 pub use reader::diagnostics::ConfigErrors;
@@ -62,6 +63,7 @@ pub use reader::units::{duration, size};
 pub use redis_url::RedisUrl;
 pub use root::LogFormat;
 pub use secret::Secret;
+pub use secret_source::SecretSource;
 pub use source::Source;
 pub use transport::{Http, Sse, WebSocket};
 

@@ -4,7 +4,7 @@
 //!
 //! - `kind`: the kinds and their keys
 //! - `session`: logins by a session in Redis; `jwt`: logins by a token
-//! - `fields`: the fields of an identity; `secret_source`: secrets in the configuration or in a file
+//! - `fields`: the fields of an identity
 
 use std::collections::BTreeSet;
 
@@ -18,11 +18,9 @@ use kind::LoginKind;
 mod fields;
 mod jwt;
 mod kind;
-mod secret_source;
 mod session;
 
 pub use jwt::JwtLoginConfig;
-pub use secret_source::SecretSource;
 pub use session::SessionLoginConfig;
 
 #[cfg(test)]

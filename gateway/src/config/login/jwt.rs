@@ -12,9 +12,9 @@ use crate::auth::jwt::{JwtRules, JwtVerifier, KeySet};
 use crate::config::reader::Section;
 use crate::config::reader::setting::{self, DurationKind, SettingKind as _};
 use crate::config::reader::toml_writer::TomlWriter;
+use crate::config::secret_source::{SecretKeys, SecretSource};
 
 use super::fields::{self, Field};
-use super::secret_source::{SecretKeys, SecretSource};
 
 /// The keys of the HMAC secrets.
 const SECRET_KEYS: SecretKeys = SecretKeys { inline: "hmac_secret", file: "hmac_secret_file" };

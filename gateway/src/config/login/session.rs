@@ -6,9 +6,9 @@ use super::super::redis::{DEFAULT_INSTANCE, MEMORY, RedisInstance, Servers};
 use crate::auth::session::{Secrets, SessionFormat, SessionFormatError, SessionKind, SessionSettings};
 use crate::config::reader::Section;
 use crate::config::reader::toml_writer::TomlWriter;
+use crate::config::secret_source::{SecretKeys, SecretSource};
 
 use super::fields::{self, Field};
-use super::secret_source::{SecretKeys, SecretSource};
 
 /// The keys of the secrets that sign cookies.
 const SECRET_KEYS: SecretKeys = SecretKeys { inline: "secret", file: "secret_file" };

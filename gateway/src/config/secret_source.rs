@@ -1,4 +1,4 @@
-//! Secrets of a login, in the configuration or in a file.
+//! Secrets of a section, in the configuration or in a file.
 //!
 //! Owns how they are read. Must never show one, and must never keep the content of a file.
 
@@ -11,10 +11,10 @@ use crate::config::reader::Section;
 use crate::config::reader::toml_writer::TomlWriter;
 use crate::config::secret::{MASK, Secret};
 
-/// Where the secrets of a login are.
+/// Where secrets are.
 #[derive(Clone, Debug, Default)]
 pub enum SecretSource {
-    /// The login has no secrets.
+    /// There are no secrets.
     #[default]
     None,
     /// In the configuration, newest first.
