@@ -8,7 +8,7 @@
 //! - [`Identity`]: who a client is.
 //! - [`ClientMeta`]: the part of a client's request that authentication needs.
 //! - [`TrustedProxies`]: the address of a client behind proxies; [`ClientNetwork`]: the unit of limits per address.
-//! - [`api_key`]: authentication of API requests.
+//! - [`api_key`]: authentication of API requests, and what each key permits.
 //! - [`jwt`]: verification of JSON Web Tokens; [`jwks`]: keys that an identity provider publishes.
 //! - [`origin`]: allowed origins and hosts.
 //! - [`session`]: formats of sessions that applications keep in Redis.
@@ -41,7 +41,7 @@ pub use authorizer::{Authorizer, ChannelRequest};
 pub use client_meta::ClientMeta;
 pub use client_network::ClientNetwork;
 pub use denial::Denial;
-pub use denial_log::{log_command_denial, log_denial};
+pub use denial_log::{log_api_denial, log_command_denial, log_denial};
 pub use explanation::{Explanation, RuleOutcome};
 pub use identity::Identity;
 pub use mac_keys::{MAC_SECRET_BYTES_MIN, MacKeys, MacKeysError};

@@ -6,7 +6,7 @@
 //! line and key ([`ConfigErrors`]).
 //!
 //! - `reader`: the framework: syntax, locations, diagnostics, kinds of settings
-//! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`, `login`: the sections of the file
+//! - `root`, `limits`, `transport`, `process`, `redis`, `namespace`, `login`, `api_key`: the sections of the file
 //! - `access`, `source`, `history`, `slow_consumer`: parts of a namespace
 //! - `listen`, `network`, `channel_pattern`, `redis_url`, `secret`, `secret_source`: checked values
 //! - `environment`: the variables
@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 mod access;
+mod api_key;
 mod build;
 mod channel_pattern;
 mod check_plan;
@@ -52,6 +53,7 @@ mod tests;
 
 pub use self::redis::{RedisAuth, RedisInstance, RedisTimes, Servers};
 pub use access::access_as_text;
+pub use api_key::ApiKeyConfig;
 pub use history::Replay;
 pub use limits::Limits;
 pub use listen::Listen;
@@ -99,8 +101,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Whether `/` serves the console page.
     pub console: bool,
-    /// The key of the HTTP API; without one, the API is available only in development mode.
+    /// The key of the HTTP API that permits everything.
     pub api_key: Option<Secret>,
+    /// Other keys of the HTTP API. Without any key, the API is available only in development mode.
+    pub api_keys: Vec<ApiKeyConfig>,
     /// `[gateway]`.
     pub gateway: GatewayConfig,
     /// `[limits]`.
@@ -216,6 +220,8 @@ impl Config {
         warnings.extend(trusted_proxies.iter().filter_map(network::warning));
         warnings.extend(redis.iter().chain(&login_redis).filter_map(RedisInstance::warnings));
         warnings.extend(unusable_grants::warnings(&namespaces, &logins.methods));
+        let api_keys = api_key::read_all(&mut top);
+        warnings.extend(api_key::warnings(&api_keys, &namespaces));
         let config = Self {
             internal_listen: root::read_internal_listen(document, &mut top, flags, resolve),
             listen: root::read_listen(document, &mut top, env, flags, resolve),
@@ -227,6 +233,7 @@ impl Config {
             log_format: root::read_log_format(&mut top),
             console: root::read_console(&mut top, flags),
             api_key: root::read_api_key(&mut top, env),
+            api_keys,
             gateway: read_section(&mut top, "gateway", GatewayConfig::read),
             limits: read_section(&mut top, "limits", Limits::read),
             websocket: read_section(&mut top, "websocket", WebSocket::read),
@@ -258,6 +265,11 @@ impl Config {
     /// The instance of this name, if a namespace or a login uses it.
     pub fn redis_instance(&self, name: &str) -> Option<&RedisInstance> {
         self.connected_redis().find(|instance| instance.name == name)
+    }
+
+    /// Whether the HTTP API has a key.
+    pub fn has_api_key(&self) -> bool {
+        self.api_key.is_some() || !self.api_keys.is_empty()
     }
 
     /// Whether any channel is open.

@@ -2,6 +2,7 @@
 //!
 //! Owns the order in which parts start and stop. Wiring only: it must never contain a rule of the product.
 
+mod api_keys;
 mod explain;
 mod logins;
 
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::admission::{Admission, AdmissionLimits};
+use crate::auth::Authorizer;
 use crate::broker::redis::RedisSettings;
 use crate::broker::{BrokerEventHandler, MemoryBroker, RedisBroker};
 use crate::config::{self, Config};
@@ -88,7 +90,7 @@ impl Gateway {
             shards: Arc::clone(&shards),
             limits,
             request_header_bytes: config.limits.request_header_bytes,
-            authorizer: config.authorizer(),
+            authorizer: Authorizer::new(config.origin_policy(), api_keys::start(config, &drain)?),
             authenticator,
             hosts: config.host_policy(),
             trusted_proxies: config.trusted_proxies(),
@@ -281,4 +283,9 @@ fn broker_indexes(redis: Option<&str>, bindings: &[BrokerBinding]) -> Box<[usize
         binding.name == name || binding.name.rsplit_once('.').is_some_and(|(own, _)| own == name)
     };
     bindings.iter().enumerate().filter(|(_, binding)| belongs(binding)).map(|(index, _)| index).collect()
+}
+
+/// An error in a setting or a file of secrets.
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
 }

@@ -1,58 +1,75 @@
-//! Authentication of API requests: the API key, or, in development mode, any program on this machine.
+//! Authentication of API requests: an API key, or, in development mode, any program on this machine.
 //!
-//! The key is never displayed, and it is compared in constant time.
+//! A key is never displayed. It is compared in constant time with the secrets of all keys.
+//!
+//! - [`ApiMethod`]: the methods, with the scope that each requires; [`Scope`].
+//! - [`ApiPermissions`]: what a key permits.
+
+mod error;
+mod method;
+mod permissions;
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
+use ring::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use subtle::ConstantTimeEq;
 
 use super::origin::OriginPolicy;
 
+pub use error::ApiAuthError;
+pub use method::{ApiMethod, Reach, Scope};
+pub use permissions::ApiPermissions;
+
 /// How API requests are authenticated.
-#[derive(Clone, Default)]
+#[derive(Debug, Default)]
 pub enum ApiAuth {
-    /// Requests must contain this key.
-    Key(String),
+    /// Requests must contain one of these keys.
+    Keys(Vec<ApiKey>),
     /// Development mode (`--dev`) without a key: all requests except those of pages of other origins.
-    Development,
+    Development(Arc<ApiPermissions>),
     /// No key is configured: no requests.
     #[default]
     Disabled,
 }
 
-impl std::fmt::Debug for ApiAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Key(_) => "Key(***)",
-            Self::Development => "Development",
-            Self::Disabled => "Disabled",
-        })
+/// A key with its valid secrets.
+pub struct ApiKey {
+    permissions: Arc<ApiPermissions>,
+    secrets: Box<dyn Fn() -> Arc<ApiSecrets> + Send + Sync>,
+}
+
+/// The valid secrets of a key, as digests. `Debug` shows none.
+#[derive(Clone)]
+pub struct ApiSecrets(Vec<[u8; SHA256_OUTPUT_LEN]>);
+
+impl ApiSecrets {
+    /// These secrets, all of which are valid.
+    pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
+        Self(secrets.into_iter().map(|secret| digest_of(secret.as_ref())).collect())
+    }
+
+    /// Whether one of the secrets has this digest.
+    fn contain(&self, presented: &[u8; SHA256_OUTPUT_LEN]) -> bool {
+        self.0.iter().fold(false, |found, secret| found | bool::from(secret.ct_eq(presented)))
     }
 }
 
-/// Why an API request is rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApiAuthError {
-    /// The key is missing or wrong.
-    #[error("unauthorized: send the API key as X-API-Key, or as Authorization: apikey …")]
-    InvalidKey,
-    /// No key is configured.
-    #[error(
-        "forbidden: no API key is configured: set EARSHOT_API_KEY (or `key` in [api]), or start `earshot serve --dev` \
-         on your own machine"
-    )]
-    KeyNotConfigured,
-    /// The request comes from a page of another origin.
-    #[error(
-        "forbidden: without an API key, only pages of local origins may call the API: set EARSHOT_API_KEY (or `key` in \
-         [api])"
-    )]
-    ForbiddenOrigin,
+impl ApiKey {
+    /// A key whose secrets may change: `secrets` returns those that are valid now.
+    pub fn new(
+        permissions: ApiPermissions,
+        secrets: impl Fn() -> Arc<ApiSecrets> + Send + Sync + 'static,
+    ) -> Self {
+        Self { permissions: Arc::new(permissions), secrets: Box::new(secrets) }
+    }
 }
 
 impl ApiAuth {
-    /// Authenticates a request. Like in Centrifugo, the query may contain the key (`api_key`).
+    /// Authenticates a request, and returns what it may do. Like in Centrifugo, the query may contain the key
+    /// (`api_key`).
     ///
     /// # Errors
     /// See [`ApiAuthError`].
@@ -61,18 +78,44 @@ impl ApiAuth {
         headers: &HeaderMap,
         query: Option<&str>,
         origins: &OriginPolicy,
-    ) -> Result<(), ApiAuthError> {
+    ) -> Result<Arc<ApiPermissions>, ApiAuthError> {
         match self {
-            Self::Key(key) => {
-                let is_key = |presented: &str| bool::from(presented.as_bytes().ct_eq(key.as_bytes()));
-                let is_valid = header_key(headers).is_some_and(is_key)
-                    || query_key(query.unwrap_or_default()).is_some_and(|presented| is_key(&presented));
-                if is_valid { Ok(()) } else { Err(ApiAuthError::InvalidKey) }
-            }
-            Self::Development if origins.is_allowed(headers) => Ok(()),
-            Self::Development => Err(ApiAuthError::ForbiddenOrigin),
+            Self::Keys(keys) => header_key(headers)
+                .and_then(|presented| find(keys, presented))
+                .or_else(|| find(keys, &query_key(query.unwrap_or_default())?))
+                .ok_or(ApiAuthError::InvalidKey),
+            Self::Development(permissions) if origins.is_allowed(headers) => Ok(Arc::clone(permissions)),
+            Self::Development(_) => Err(ApiAuthError::ForbiddenOrigin),
             Self::Disabled => Err(ApiAuthError::KeyNotConfigured),
         }
+    }
+}
+
+/// What the key with this secret permits. All secrets of all keys are compared.
+fn find(keys: &[ApiKey], presented: &str) -> Option<Arc<ApiPermissions>> {
+    let presented = digest_of(presented);
+    let found = keys.iter().fold(None, |found, key| {
+        let matches = (key.secrets)().contain(&presented);
+        found.or(matches.then_some(&key.permissions))
+    });
+    found.map(Arc::clone)
+}
+
+fn digest_of(secret: &str) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut bytes = [0; SHA256_OUTPUT_LEN];
+    bytes.copy_from_slice(digest::digest(&SHA256, secret.as_bytes()).as_ref());
+    bytes
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("permissions", &self.permissions).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ApiSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiSecrets({})", self.0.len())
     }
 }
 
@@ -92,12 +135,19 @@ fn query_key(query: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    fn call(auth: &ApiAuth, headers: &[(&'static str, &str)]) -> Result<(), ApiAuthError> {
+    fn key(name: &str, secrets: &[&str]) -> ApiKey {
+        let secrets = Arc::new(ApiSecrets::new(secrets));
+        ApiKey::new(ApiPermissions::all(name), move || Arc::clone(&secrets))
+    }
+
+    /// The name of the key, or why the request is rejected.
+    fn call(auth: &ApiAuth, headers: &[(&'static str, &str)]) -> Result<String, ApiAuthError> {
         let headers = headers
             .iter()
             .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
             .collect();
-        auth.check(&headers, None, &OriginPolicy::development(Vec::new()))
+        let checked = auth.check(&headers, None, &OriginPolicy::development(Vec::new()));
+        checked.map(|permissions| permissions.name().to_owned())
     }
 
     #[test]
@@ -114,12 +164,13 @@ mod tests {
     #[test]
     fn development_mode_allows_programs_and_local_pages() {
         let host = ("host", "localhost:8000");
+        let development = ApiAuth::Development(Arc::new(ApiPermissions::all("development")));
         for headers in [vec![], vec![host], vec![host, ("origin", "http://localhost:3000")]] {
-            assert_eq!(call(&ApiAuth::Development, &headers), Ok(()), "{headers:?}");
+            assert_eq!(call(&development, &headers), Ok("development".to_owned()), "{headers:?}");
         }
         for foreign in [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")] {
             assert_eq!(
-                call(&ApiAuth::Development, &[host, foreign]),
+                call(&development, &[host, foreign]),
                 Err(ApiAuthError::ForbiddenOrigin),
                 "{foreign:?}"
             );
@@ -127,15 +178,33 @@ mod tests {
     }
 
     #[test]
-    fn requires_the_configured_key() {
-        let auth = ApiAuth::Key("secret".to_owned());
-        assert_eq!(call(&auth, &[("x-api-key", "secret")]), Ok(()));
-        assert_eq!(call(&auth, &[("authorization", "apikey secret")]), Ok(()));
-        let query = |query| auth.check(&HeaderMap::new(), Some(query), &OriginPolicy::default());
-        assert_eq!(query("a=b&api_key=secret"), Ok(()));
+    fn requires_a_configured_key() {
+        let auth = ApiAuth::Keys(vec![key("a", &["secret", "older"]), key("b", &["other"])]);
+        let is = |name: &str| Ok(name.to_owned());
+        assert_eq!(call(&auth, &[("x-api-key", "secret")]), is("a"));
+        assert_eq!(call(&auth, &[("x-api-key", "older")]), is("a"));
+        assert_eq!(call(&auth, &[("authorization", "apikey other")]), is("b"));
+        let query = |query| {
+            let checked = auth.check(&HeaderMap::new(), Some(query), &OriginPolicy::default());
+            checked.map(|permissions| permissions.name().to_owned())
+        };
+        assert_eq!(query("a=b&api_key=secret"), is("a"));
         assert_eq!(query("api_key=secre"), Err(ApiAuthError::InvalidKey));
         for headers in [vec![], vec![("x-api-key", "secre")], vec![("authorization", "bearer secret")]] {
             assert_eq!(call(&auth, &headers), Err(ApiAuthError::InvalidKey), "{headers:?}");
         }
+        assert!(!format!("{auth:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_removed_secret_is_rejected() {
+        let current = Arc::new(std::sync::Mutex::new(Arc::new(ApiSecrets::new(["new", "old"]))));
+        let read = Arc::clone(&current);
+        let key = ApiKey::new(ApiPermissions::all("a"), move || Arc::clone(&read.lock().unwrap()));
+        let auth = ApiAuth::Keys(vec![key]);
+        assert!(call(&auth, &[("x-api-key", "old")]).is_ok());
+        *current.lock().unwrap() = Arc::new(ApiSecrets::new(["new"]));
+        assert!(call(&auth, &[("x-api-key", "new")]).is_ok());
+        assert_eq!(call(&auth, &[("x-api-key", "old")]), Err(ApiAuthError::InvalidKey));
     }
 }

@@ -1,9 +1,11 @@
 //! Decides all permissions.
 
+use std::sync::Arc;
+
 use axum::http::HeaderMap;
 
 use super::access::{AccessRules, Grant, Operation};
-use super::api_key::ApiAuth;
+use super::api_key::{ApiAuth, ApiPermissions};
 use super::identity::{Identity, Login};
 use super::origin::OriginPolicy;
 use super::{ClientMeta, Denial};
@@ -51,11 +53,11 @@ impl Authorizer {
         if self.origins.is_allowed(client.headers()) { Ok(()) } else { Err(Denial::Origin) }
     }
 
-    /// Decides whether a request may use the API.
+    /// Authenticates a request to the API, and returns what its key permits.
     ///
     /// # Errors
     /// [`Denial::Api`].
-    pub fn api(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Denial> {
+    pub fn api(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Arc<ApiPermissions>, Denial> {
         Ok(self.api.check(headers, query, &self.origins)?)
     }
 

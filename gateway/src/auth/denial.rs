@@ -21,7 +21,7 @@ pub enum Denial {
     /// The login cannot be checked at present.
     #[error("the login cannot be checked: the store of sessions or the key set is not available")]
     LoginUnavailable,
-    /// The API request is not authenticated.
+    /// The API request is not authenticated, or its key does not permit it.
     #[error(transparent)]
     Api(#[from] ApiAuthError),
     /// No namespace matches the channel.
@@ -46,13 +46,14 @@ pub enum Denial {
 
 impl Denial {
     /// The number of kinds.
-    pub(super) const KINDS: usize = 12;
+    pub(super) const KINDS: usize = 13;
 
     /// The index of the kind: below [`Denial::KINDS`].
     pub(super) fn kind(self) -> usize {
         match self {
             Self::Origin => 0,
             Self::Token => 1,
+            Self::Api(ApiAuthError::Scope(_) | ApiAuthError::Namespace | ApiAuthError::Restricted) => 12,
             Self::Api(_) => 2,
             Self::UnknownChannel => 3,
             Self::Nobody(_) => 4,

@@ -40,7 +40,17 @@ impl RateLimit {
 
 /// Logs that a client was rejected. The log contains its address, peer and origin, but no token or cookie.
 pub fn log_denial(denial: Denial, client: Option<&ClientMeta>, channel: Option<&ChannelName>) {
-    log_command_denial(denial, client, None, channel);
+    log(denial, client, None, channel, None);
+}
+
+/// Logs that a request to the API was rejected, as [`log_denial`] does. `key` is the name of its key.
+pub fn log_api_denial(
+    denial: Denial,
+    client: Option<&ClientMeta>,
+    channel: Option<&ChannelName>,
+    key: Option<&str>,
+) {
+    log(denial, client, None, channel, key);
 }
 
 /// Logs that a command of a client was rejected, as [`log_denial`] does. `peer` is the address of the peer if nothing else
@@ -51,6 +61,16 @@ pub fn log_command_denial(
     peer: Option<SocketAddr>,
     channel: Option<&ChannelName>,
 ) {
+    log(denial, client, peer, channel, None);
+}
+
+fn log(
+    denial: Denial,
+    client: Option<&ClientMeta>,
+    peer: Option<SocketAddr>,
+    channel: Option<&ChannelName>,
+    key: Option<&str>,
+) {
     let peer = client.map(ClientMeta::peer).or(peer).map(display);
     let address = client.map(|client| display(client.address()));
     let origin = client.and_then(ClientMeta::origin).map(tracing::field::debug);
@@ -58,9 +78,9 @@ pub fn log_command_denial(
     let limit = LIMITS[denial.kind()].lock().unwrap_or_else(PoisonError::into_inner).count(Instant::now());
     match limit {
         Some(rejected) => {
-            tracing::warn!(rejected, address, peer, origin, channel, "client rejected: {denial}")
+            tracing::warn!(rejected, address, peer, origin, channel, key, "client rejected: {denial}")
         }
-        None => tracing::debug!(address, peer, origin, channel, "client rejected: {denial}"),
+        None => tracing::debug!(address, peer, origin, channel, key, "client rejected: {denial}"),
     }
 }
 

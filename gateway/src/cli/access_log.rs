@@ -18,7 +18,7 @@ pub(super) fn log(config: &Config) {
         );
     } else if !config.has_open_channels() {
         tracing::warn!("{}", closed(config));
-    } else if config.api_key.is_none() {
+    } else if !config.has_api_key() {
         tracing::info!(
             "no API key is configured (EARSHOT_API_KEY, or `key` in [api]): the HTTP API responds with 403"
         );
@@ -27,10 +27,10 @@ pub(super) fn log(config: &Config) {
 
 /// The message for a gateway without open channels, with each missing line.
 fn closed(config: &Config) -> String {
-    let api = if config.api_key.is_none() { ", and the HTTP API responds with 403" } else { "" };
+    let api = if !config.has_api_key() { ", and the HTTP API responds with 403" } else { "" };
     let missing = [
         Some(OPEN_CHANNELS),
-        config.api_key.is_none().then_some(API_KEY),
+        (!config.has_api_key()).then_some(API_KEY),
         config.allowed_origins.is_empty().then_some(ALLOWED_ORIGINS),
     ];
     let lines: Vec<&str> = missing.into_iter().flatten().collect();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::io::{usage_error, write_stdout};
-use crate::config::{Config, Flags, LoginMethod, NamespaceConfig, access_as_text};
+use crate::config::{ApiKeyConfig, Config, Flags, LoginMethod, NamespaceConfig, access_as_text};
 
 /// Flags of `earshot config`.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,6 +62,7 @@ fn summary(config: &Config) -> String {
         lines.push(format!("redis      {}: {server}{pubsub}", instance.name));
     }
     lines.extend(config.logins.iter().map(describe_login));
+    lines.extend(config.api_keys.iter().map(describe_api_key));
     let namespaces = config.namespaces.iter().filter(|namespace| !namespace.channels.is_empty());
     lines.extend(namespaces.map(describe));
     if !config.has_open_channels() {
@@ -86,6 +87,12 @@ fn describe(namespace: &NamespaceConfig) -> String {
 fn describe_login(login: &LoginMethod) -> String {
     let redis = login.redis().map_or(String::new(), |name| format!(": sessions in redis {name}"));
     format!("login      {}{redis}", login.kind())
+}
+
+fn describe_api_key(key: &ApiKeyConfig) -> String {
+    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+    let namespaces = key.namespaces.as_ref().map_or_else(|| "all".to_owned(), |globs| globs.join(", "));
+    format!("api key    {}: scopes: {}; namespaces: {namespaces}", key.name, scopes.join(", "))
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use super::channel_pattern::redis_pattern;
 use super::{Config, DrainConfig, NamespaceConfig, RedisInstance, RedisUrl, Replay, Servers, Source};
-use crate::auth::api_key::ApiAuth;
+use crate::auth::TrustedProxies;
 use crate::auth::origin::{HostPolicy, OriginPolicy};
-use crate::auth::{Authorizer, TrustedProxies};
 use crate::broker::log::LogConfig;
 use crate::broker::redis::RedisSettings;
 use crate::ingress::IngressLimits;
@@ -68,11 +67,6 @@ impl Config {
         }
     }
 
-    /// The decisions about origins and API requests.
-    pub fn authorizer(&self) -> Authorizer {
-        Authorizer::new(self.origin_policy(), self.api_auth())
-    }
-
     /// The allowed origins.
     pub fn origin_policy(&self) -> OriginPolicy {
         let allowed = self.allowed_origins.clone();
@@ -87,14 +81,6 @@ impl Config {
     /// The proxies that report the addresses of clients.
     pub fn trusted_proxies(&self) -> TrustedProxies {
         TrustedProxies::new(self.trusted_proxies.clone())
-    }
-
-    fn api_auth(&self) -> ApiAuth {
-        match &self.api_key {
-            Some(key) => ApiAuth::Key(key.expose().to_owned()),
-            None if self.development => ApiAuth::Development,
-            None => ApiAuth::Disabled,
-        }
     }
 }
 

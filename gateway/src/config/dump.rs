@@ -14,6 +14,7 @@ impl Config {
             out.comment(&format!("Warning: {warning}"));
         }
         self.write_root(&mut out);
+        self.api_keys.iter().for_each(|key| key.show(&mut out));
         out.section("[console]");
         out.line("enabled", &self.console.to_string());
         out.section("[gateway]");

@@ -7,6 +7,7 @@ use super::environment::Environment;
 use super::*;
 
 mod access;
+mod api_keys;
 mod bad_files;
 mod bad_logins;
 mod documentation;

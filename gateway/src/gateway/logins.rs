@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use earshot_redis_link::TlsConfig;
 
+use super::invalid;
 use crate::auth::jwks::{HttpKeySetFetcher, JwksSettings, JwksUrl, JwksVerifier};
 use crate::auth::jwt::JwtVerifier;
 use crate::auth::session::Secrets;
@@ -129,8 +130,4 @@ fn published_keys(url: JwksUrl, verifier: &JwtVerifier) -> Result<JwksVerifier, 
     let tls = Arc::new(TlsConfig::default().load()?);
     let fetcher = Box::new(HttpKeySetFetcher::new(url, tls));
     JwksVerifier::new(verifier, JwksSettings::default(), fetcher).map_err(|error| error.to_string())
-}
-
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, error)
 }

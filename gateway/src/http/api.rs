@@ -15,7 +15,7 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use earshot_protocol::ErrorCode;
+use earshot_protocol::{ChannelName, ErrorCode};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use serde_json::{Value, json};
@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 use super::body::BodyError;
 use super::{AppState, plain_error};
-use crate::auth::log_denial;
+use crate::auth::api_key::{ApiAuthError, ApiMethod, ApiPermissions};
+use crate::auth::{ClientMeta, Denial, log_api_denial};
 use crate::broker::DeliveryScope;
 use crate::broker::log::AppendOptions;
 use crate::ingress::http_server::Peer;
@@ -36,8 +37,14 @@ use response::{ApiError, ApiResponse, ApiResult, HistoryView, PublicationView, t
 /// The maximum number of concurrent publications of one broadcast.
 const BROADCAST_CONCURRENCY_MAX: usize = 256;
 
-/// The methods, as values of a label.
-const METHODS: [&str; 7] = ["publish", "broadcast", "channels", "info", "history", "history_remove", "why"];
+/// A request to the API.
+struct ApiCall<'a> {
+    state: &'a AppState,
+    /// The head of the request.
+    head: Request<()>,
+    /// What its key permits.
+    permissions: Arc<ApiPermissions>,
+}
 
 /// Handles `POST /api/{method}`, and counts the request.
 pub async fn call(
@@ -46,49 +53,106 @@ pub async fn call(
     request: Request,
 ) -> Response {
     let started = Instant::now();
-    let (response, error) = respond(&state, &method, request).await;
-    let label = METHODS.into_iter().find(|known| *known == method).unwrap_or("unknown");
+    let known = ApiMethod::parse(&method);
+    let (response, error) = respond(&state, known.ok_or(method.as_str()), request).await;
+    let label = known.map_or("unknown", ApiMethod::as_str);
     state.metrics.api.record(label, response.status().as_u16(), error, started.elapsed());
     response
 }
 
-/// The response, and the code of the API error in it (0: none).
-async fn respond(state: &AppState, method: &str, request: Request) -> (Response, u32) {
-    if let Err(denial) = state.streams.authorizer.api(request.headers(), request.uri().query()) {
-        let peer = request.extensions().get::<Peer>();
-        let client = peer.map(|peer| state.streams.client_meta(&request, *peer));
-        log_denial(denial, client.as_ref(), None);
-        return (ApiError::new(denial.into(), denial.to_string()).into_response(), 0);
-    }
-    let body = match state.body.read(request.into_body()).await {
+/// The response, and the code of the API error in it (0: none). `method` is the method, or an unknown name.
+async fn respond(state: &AppState, method: Result<ApiMethod, &str>, request: Request) -> (Response, u32) {
+    let (head, body) = request.into_parts();
+    let head = Request::from_parts(head, ());
+    let permissions = match state.streams.authorizer.api(head.headers(), head.uri().query()) {
+        Ok(permissions) => permissions,
+        Err(denial) => {
+            log_api_denial(denial, client_of(state, &head).as_ref(), None, None);
+            return (ApiError::new(denial.into(), denial.to_string()).into_response(), 0);
+        }
+    };
+    let call = ApiCall { state, head, permissions };
+    let method = match method.map_err(unknown_method).and_then(|method| call.check_method(method)) {
+        Ok(method) => method,
+        Err(error) => {
+            let code = error.code.code();
+            return (error.into_response(), code);
+        }
+    };
+    let body = match state.body.read(body).await {
         Ok(body) => body,
         Err(error) => return (body_error(state, &error), 0),
     };
     let body = body.bytes();
     let result = match method {
-        "publish" => publish(state, body).await,
-        "broadcast" => broadcast(state, body).await,
-        "channels" => channels(state, body).await,
-        "info" => info(state).await,
-        "history" => history(state, body).await,
-        "history_remove" => history_remove(state, body).await,
-        "why" => why::why(state, body).await,
-        _ => {
-            let code = ErrorCode::MethodNotFound;
-            return (ApiError::new(code, format!("unknown method {method:?}")).into_response(), code.code());
-        }
+        ApiMethod::Publish => publish(&call, body).await,
+        ApiMethod::Broadcast => broadcast(&call, body).await,
+        ApiMethod::Channels => channels(&call, body).await,
+        ApiMethod::Info => info(state).await,
+        ApiMethod::History => history(&call, body).await,
+        ApiMethod::HistoryRemove => history_remove(&call, body).await,
+        ApiMethod::Why => why::why(state, body).await,
     };
-    let error = result.as_ref().err().map_or(0, |error| error.code.code());
-    (Json(ApiResponse::from(result)).into_response(), error)
+    match result {
+        Err(error) if error.is_denied => {
+            let code = error.code.code();
+            (error.into_response(), code)
+        }
+        result => {
+            let error = result.as_ref().err().map_or(0, |error| error.code.code());
+            (Json(ApiResponse::from(result)).into_response(), error)
+        }
+    }
 }
 
-async fn publish(state: &AppState, body: &[u8]) -> ApiResult {
+fn unknown_method(name: &str) -> ApiError {
+    ApiError::new(ErrorCode::MethodNotFound, format!("unknown method {name:?}"))
+}
+
+/// The client of a request, for the log.
+fn client_of(state: &AppState, head: &Request<()>) -> Option<ClientMeta> {
+    let peer = head.extensions().get::<Peer>()?;
+    Some(state.streams.client_meta(head, *peer))
+}
+
+impl ApiCall<'_> {
+    fn check_method(&self, method: ApiMethod) -> Result<ApiMethod, ApiError> {
+        self.permissions.check_method(method).map_err(|error| self.deny(error, None))?;
+        Ok(method)
+    }
+
+    /// The channel with its rules, if the key is for its namespace.
+    fn resolve(&self, name: &str) -> Result<ResolvedChannel, ApiError> {
+        let channel = self.state.node.resolve(parse_channel(name)?).ok_or(PublishError::UnknownChannel)?;
+        let namespace = &channel.rules.namespace.name;
+        self.permissions.check_namespace(namespace).map_err(|error| self.deny(error, Some(&channel.name)))?;
+        Ok(channel)
+    }
+
+    /// Whether the key is for the namespace of a channel.
+    fn is_for(&self, name: &ChannelName) -> bool {
+        let is_for = |channel: ResolvedChannel| {
+            self.permissions.check_namespace(&channel.rules.namespace.name).is_ok()
+        };
+        !self.permissions.is_restricted() || self.state.node.resolve(name.clone()).is_some_and(is_for)
+    }
+
+    /// Logs a denial.
+    fn deny(&self, error: ApiAuthError, channel: Option<&ChannelName>) -> ApiError {
+        let denial = Denial::from(error);
+        let client = client_of(self.state, &self.head);
+        log_api_denial(denial, client.as_ref(), channel, Some(self.permissions.name()));
+        ApiError::denied(denial)
+    }
+}
+
+async fn publish(call: &ApiCall<'_>, body: &[u8]) -> ApiResult {
     let request: PublishParams<'_> = parse_body(body)?;
     let channel = request.channel.as_ref().ok_or_else(|| ApiError::missing("channel"))?;
-    publish_one(state, channel, request.payload()?, request.publish_options()?).await
+    publish_one(call, channel, request.payload()?, request.publish_options()?).await
 }
 
-async fn broadcast(state: &AppState, body: &[u8]) -> ApiResult {
+async fn broadcast(call: &ApiCall<'_>, body: &[u8]) -> ApiResult {
     let request: PublishParams<'_> = parse_body(body)?;
     let channels = request.channels.as_ref().filter(|channels| !channels.is_empty());
     let channels = channels.ok_or_else(|| ApiError::missing("channels"))?;
@@ -100,7 +164,7 @@ async fn broadcast(state: &AppState, body: &[u8]) -> ApiResult {
         if published.len() >= BROADCAST_CONCURRENCY_MAX {
             responses.extend(published.next().await.map(ApiResponse::from));
         }
-        published.push_back(publish_one(state, channel, data.clone(), publish_options.clone()));
+        published.push_back(publish_one(call, channel, data.clone(), publish_options.clone()));
     }
     while let Some(result) = published.next().await {
         responses.push(result.into());
@@ -109,17 +173,18 @@ async fn broadcast(state: &AppState, body: &[u8]) -> ApiResult {
 }
 
 async fn publish_one(
-    state: &AppState,
+    call: &ApiCall<'_>,
     channel: &str,
     data: Bytes,
     publish_options: AppendOptions,
 ) -> ApiResult {
-    let name = parse_channel(channel)?;
-    let resolved = state.node.resolve(name).ok_or_else(|| {
-        state.metrics.control.publish_failures.add(1);
-        PublishError::UnknownChannel
+    let resolved = call.resolve(channel).inspect_err(|error| {
+        if error.code == ErrorCode::UnknownChannel {
+            call.state.metrics.control.publish_failures.add(1);
+        }
     })?;
-    let published = state.node.publish(&resolved, data, publish_options).await.map_err(ApiError::from)?;
+    let published =
+        call.state.node.publish(&resolved, data, publish_options).await.map_err(ApiError::from)?;
     to_result(&match published {
         Published::Logged(position) => {
             json!({ "offset": position.offset, "epoch": position.epoch.to_string() })
@@ -129,20 +194,16 @@ async fn publish_one(
     })
 }
 
-/// The channel with its rules.
-fn resolve(state: &AppState, name: &str) -> Result<ResolvedChannel, ApiError> {
-    Ok(state.node.resolve(parse_channel(name)?).ok_or(PublishError::UnknownChannel)?)
-}
-
-async fn history(state: &AppState, body: &[u8]) -> ApiResult {
+async fn history(call: &ApiCall<'_>, body: &[u8]) -> ApiResult {
     let request: HistoryParams = parse_body(body)?;
-    let channel = resolve(state, &request.channel)?;
+    let channel = call.resolve(&request.channel)?;
     if !channel.rules.has_history() {
         return Err(ApiError::new(ErrorCode::NotAvailable, "the namespace of this channel has no history"));
     }
     let since = request.since.map(|since| RecoverFrom::parse(&since.epoch, since.offset));
-    let page = HistoryQuery::new(since, request.limit, state.history_limit_max, request.reverse);
-    match state.node.history(&channel, &page).await {
+    let limit_max = call.state.history_limit_max;
+    let page = HistoryQuery::new(since, request.limit, limit_max, request.reverse);
+    match call.state.node.history(&channel, &page).await {
         // This node is not subscribed to the channel, so it has no history.
         None => to_result(&HistoryView::default()),
         Some(Err(error)) => Err(ApiError::new(ErrorCode::from(&error), error.to_string())),
@@ -155,22 +216,24 @@ async fn history(state: &AppState, body: &[u8]) -> ApiResult {
     }
 }
 
-async fn history_remove(state: &AppState, body: &[u8]) -> ApiResult {
+async fn history_remove(call: &ApiCall<'_>, body: &[u8]) -> ApiResult {
     let request: HistoryRemoveParams = parse_body(body)?;
-    let channel = resolve(state, &request.channel)?;
-    state.node.clear_history(&channel).await.map_err(PublishError::from)?;
+    let channel = call.resolve(&request.channel)?;
+    call.state.node.clear_history(&channel).await.map_err(PublishError::from)?;
     to_result(&json!({}))
 }
 
-async fn channels(state: &AppState, body: &[u8]) -> ApiResult {
+async fn channels(call: &ApiCall<'_>, body: &[u8]) -> ApiResult {
     let request: ChannelsParams = parse_body(if body.is_empty() { b"{}" } else { body })?;
     let pattern = wildmatch::WildMatch::new(&request.pattern);
-    let channels: BTreeMap<String, Value> = state
+    let channels: BTreeMap<String, Value> = call
+        .state
         .node
         .subscriber_counts()
         .await
         .into_iter()
         .filter(|(name, count)| *count > 0 && (request.pattern.is_empty() || pattern.matches(name.as_str())))
+        .filter(|(name, _)| call.is_for(name))
         .map(|(name, count)| (name.to_string(), json!({ "num_clients": count })))
         .collect();
     to_result(&json!({ "channels": channels }))

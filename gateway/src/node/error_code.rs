@@ -59,7 +59,13 @@ impl From<Denial> for ErrorCode {
             Denial::LoginUnavailable => Self::Internal,
             Denial::UnknownChannel => Self::UnknownChannel,
             Denial::Origin
-            | Denial::Api(ApiAuthError::KeyNotConfigured | ApiAuthError::ForbiddenOrigin)
+            | Denial::Api(
+                ApiAuthError::KeyNotConfigured
+                | ApiAuthError::ForbiddenOrigin
+                | ApiAuthError::Scope(_)
+                | ApiAuthError::Namespace
+                | ApiAuthError::Restricted,
+            )
             | Denial::Nobody(_)
             | Denial::NotPermitted(_)
             | Denial::NotSubscribed

@@ -13,6 +13,7 @@
 mod harness;
 
 mod alerts;
+mod api_keys;
 mod channel_limit;
 mod check_path;
 mod check_redis;

@@ -30,6 +30,7 @@ pub(super) fn everything() -> (String, TempDir) {
         ("redis-client.pem", own.cert.pem()),
         ("redis-client.key", own.signing_key.serialize_pem()),
         ("session-secrets", "new\nold\n".to_owned()),
+        ("api-keys", "a-new-secret-of-the-api\nan-old-secret-of-the-api\n".to_owned()),
         ("jwt-secrets", "new\nold\n".to_owned()),
         ("jwt-public.pem", own.signing_key.public_key_pem()),
     ] {
@@ -48,6 +49,7 @@ fn the_example_loads() {
     assert_eq!(kinds, ["django", "anonymous"]);
     let (text, _files) = everything();
     let config = load(&text).unwrap();
+    assert_eq!((config.api_keys.len(), config.warnings), (2, Vec::<String>::new()));
     assert!(config.api_key.is_some() && config.redis.iter().any(|instance| instance.pubsub_url.is_some()));
 }
 

@@ -11,6 +11,7 @@ use earshot_protocol::{ErrorCode, PayloadKind};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use crate::auth::Denial;
 use crate::node::messages::PublishError;
 use crate::node::publication::Publication;
 
@@ -19,6 +20,8 @@ use crate::node::publication::Publication;
 pub(super) struct ApiError {
     pub(super) code: ErrorCode,
     pub(super) detail: String,
+    /// The key of the request does not permit it: the HTTP status is that of the code.
+    pub(super) is_denied: bool,
 }
 
 /// The result of a method as JSON text: payloads are not parsed.
@@ -40,7 +43,7 @@ impl From<ApiResult> for ApiResponse {
     fn from(result: ApiResult) -> Self {
         match result {
             Ok(result) => Self::Result(result),
-            Err(ApiError { code, detail }) => {
+            Err(ApiError { code, detail, .. }) => {
                 Self::Error { code: code.code(), message: code.message(), detail }
             }
         }
@@ -49,7 +52,11 @@ impl From<ApiResult> for ApiResponse {
 
 impl ApiError {
     pub(super) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), is_denied: false }
+    }
+
+    pub(super) fn denied(denial: Denial) -> Self {
+        Self { is_denied: true, ..Self::new(denial.into(), denial.to_string()) }
     }
 
     pub(super) fn missing(key: &str) -> Self {

@@ -1,0 +1,100 @@
+//! The methods of the HTTP API, and what a key needs for each.
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Publish.
+    Publish,
+    /// Read channels and their history.
+    Read,
+    /// Remove histories, and read how permissions are decided.
+    Admin,
+}
+
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Self; 3] = [Self::Publish, Self::Read, Self::Admin];
+
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// What a method concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Channels: the namespace of each one decides.
+    Channels,
+    /// The node: a key that is restricted to namespaces may not call it.
+    Node,
+}
+
+/// A method of the HTTP API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiMethod {
+    /// Publishes to a channel.
+    Publish,
+    /// Publishes to several channels.
+    Broadcast,
+    /// Lists channels with subscribers.
+    Channels,
+    /// Describes the node.
+    Info,
+    /// Reads the history of a channel.
+    History,
+    /// Removes the history of a channel.
+    HistoryRemove,
+    /// Explains a permission.
+    Why,
+}
+
+impl ApiMethod {
+    /// All methods.
+    pub const ALL: [Self; 7] = [
+        Self::Publish,
+        Self::Broadcast,
+        Self::Channels,
+        Self::Info,
+        Self::History,
+        Self::HistoryRemove,
+        Self::Why,
+    ];
+
+    /// What each method requires: its name, the scope, and what it concerns.
+    const fn row(self) -> (&'static str, Scope, Reach) {
+        match self {
+            Self::Publish => ("publish", Scope::Publish, Reach::Channels),
+            Self::Broadcast => ("broadcast", Scope::Publish, Reach::Channels),
+            Self::Channels => ("channels", Scope::Read, Reach::Channels),
+            Self::Info => ("info", Scope::Read, Reach::Node),
+            Self::History => ("history", Scope::Read, Reach::Channels),
+            Self::HistoryRemove => ("history_remove", Scope::Admin, Reach::Channels),
+            Self::Why => ("why", Scope::Admin, Reach::Node),
+        }
+    }
+
+    /// The method of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == name)
+    }
+
+    /// Its name in the path.
+    pub fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The scope that it requires.
+    pub fn scope(self) -> Scope {
+        self.row().1
+    }
+
+    /// What it concerns.
+    pub fn reach(self) -> Reach {
+        self.row().2
+    }
+}
