@@ -47,6 +47,7 @@ mod http2;
 mod http_api;
 mod internal_listener;
 mod ipv6;
+mod isolation;
 mod last_value;
 mod limits;
 mod link_down;
