@@ -244,7 +244,7 @@ async fn open_stream(
 ) -> Option<(SseClient, BTreeSet<String>)> {
     let is_in = person.user.is_some() || rules.lets_in_guests;
     let permits = |channel: &&str| rules.permits(person, Operation::Subscribe, channel, false);
-    let is_permitted = is_in && channels.iter().all(|channel| permits(channel));
+    let is_permitted = is_in && channels.iter().all(permits);
     let names = channels.iter().copied().chain([BARRIER]);
     let query: Vec<String> =
         names.map(|name| format!("channel={}", utf8_percent_encode(name, NON_ALPHANUMERIC))).collect();

@@ -51,6 +51,7 @@ mod isolation;
 mod last_value;
 mod limits;
 mod link_down;
+mod login_faults;
 mod memory_returned;
 mod metrics;
 mod migrate;
