@@ -30,7 +30,7 @@ pub enum HttpError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum HttpState {
     Head,
     ChunkSize,
     Chunk(u64),
@@ -44,7 +44,7 @@ enum State {
 /// Parser of one response.
 #[derive(Debug)]
 pub struct ResponseParser {
-    state: State,
+    state: HttpState,
     /// An incomplete head or line.
     buffer: Vec<u8>,
     status: u16,
@@ -53,14 +53,14 @@ pub struct ResponseParser {
 
 impl Default for ResponseParser {
     fn default() -> Self {
-        Self { state: State::Head, buffer: Vec::new(), status: 0, accepts_websocket: false }
+        Self { state: HttpState::Head, buffer: Vec::new(), status: 0, accepts_websocket: false }
     }
 }
 
 impl ResponseParser {
     /// The status, once the head is complete.
     pub fn status(&self) -> Option<u16> {
-        (self.state != State::Head).then_some(self.status)
+        (self.state != HttpState::Head).then_some(self.status)
     }
 
     /// Whether the head accepts the WebSocket handshake with [`WEBSOCKET_KEY`].
@@ -70,7 +70,7 @@ impl ResponseParser {
 
     /// Whether the response is complete, without waiting for the connection to close.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == HttpState::Done
     }
 
     /// Parses the next bytes, passes body bytes to `body`, and returns the bytes after the response.
@@ -82,16 +82,22 @@ impl ResponseParser {
         mut input: &'a [u8],
         mut body: impl FnMut(&[u8]),
     ) -> Result<&'a [u8], HttpError> {
-        while !input.is_empty() && self.state != State::Done {
+        while !input.is_empty() && self.state != HttpState::Done {
             input = match self.state {
-                State::Head => self.read_head(input)?,
-                State::Chunk(left) => self.read_body(input, left, State::Chunk, State::ChunkEnd, &mut body),
-                State::Counted(left) => self.read_body(input, left, State::Counted, State::Done, &mut body),
-                State::UntilClose => {
+                HttpState::Head => self.read_head(input)?,
+                HttpState::Chunk(left) => {
+                    self.read_body(input, left, HttpState::Chunk, HttpState::ChunkEnd, &mut body)
+                }
+                HttpState::Counted(left) => {
+                    self.read_body(input, left, HttpState::Counted, HttpState::Done, &mut body)
+                }
+                HttpState::UntilClose => {
                     body(input);
                     &[]
                 }
-                State::ChunkSize | State::ChunkEnd | State::Trailer | State::Done => self.read_line(input)?,
+                HttpState::ChunkSize | HttpState::ChunkEnd | HttpState::Trailer | HttpState::Done => {
+                    self.read_line(input)?
+                }
             };
         }
         Ok(input)
@@ -124,8 +130,8 @@ impl ResponseParser {
         &mut self,
         input: &'a [u8],
         left: u64,
-        remaining: fn(u64) -> State,
-        after: State,
+        remaining: fn(u64) -> HttpState,
+        after: HttpState,
         body: &mut impl FnMut(&[u8]),
     ) -> &'a [u8] {
         let count = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
@@ -151,33 +157,33 @@ impl ResponseParser {
         Ok(rest)
     }
 
-    fn after_line(&self) -> Result<State, HttpError> {
+    fn after_line(&self) -> Result<HttpState, HttpError> {
         Ok(match self.state {
-            State::ChunkSize => match httparse::parse_chunk_size(&self.buffer) {
-                Ok(Status::Complete((_, 0))) => State::Trailer,
-                Ok(Status::Complete((_, size))) => State::Chunk(size),
+            HttpState::ChunkSize => match httparse::parse_chunk_size(&self.buffer) {
+                Ok(Status::Complete((_, 0))) => HttpState::Trailer,
+                Ok(Status::Complete((_, size))) => HttpState::Chunk(size),
                 Ok(Status::Partial) | Err(_) => return Err(HttpError::Length),
             },
-            State::ChunkEnd => State::ChunkSize,
-            State::Trailer if self.buffer.trim_ascii().is_empty() => State::Done,
+            HttpState::ChunkEnd => HttpState::ChunkSize,
+            HttpState::Trailer if self.buffer.trim_ascii().is_empty() => HttpState::Done,
             other => other,
         })
     }
 }
 
 /// How the body is delimited. Responses with status 1xx, 204 or 304 have no body.
-fn body_state(status: u16, headers: &[Header<'_>]) -> Result<State, HttpError> {
+fn body_state(status: u16, headers: &[Header<'_>]) -> Result<HttpState, HttpError> {
     if matches!(status, 100..=199 | 204 | 304) {
-        return Ok(State::Done);
+        return Ok(HttpState::Done);
     }
     if header(headers, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case(b"chunked")) {
-        return Ok(State::ChunkSize);
+        return Ok(HttpState::ChunkSize);
     }
-    let Some(length) = header(headers, "content-length") else { return Ok(State::UntilClose) };
+    let Some(length) = header(headers, "content-length") else { return Ok(HttpState::UntilClose) };
     let length = std::str::from_utf8(length).ok().and_then(|length| length.parse().ok());
     Ok(match length.ok_or(HttpError::Length)? {
-        0 => State::Done,
-        length => State::Counted(length),
+        0 => HttpState::Done,
+        length => HttpState::Counted(length),
     })
 }
 

@@ -19,7 +19,7 @@ pub enum Arrival {
 
 /// What explains numbers that the next message skips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Gap {
+enum LedgerGap {
     /// Nothing: they are lost.
     #[default]
     Unexplained,
@@ -82,7 +82,7 @@ pub struct Ledger {
     late: u64,
     duplicates: u64,
     gaps: u64,
-    gap: Gap,
+    gap: LedgerGap,
 }
 
 impl Default for Ledger {
@@ -95,7 +95,7 @@ impl Default for Ledger {
             late: 0,
             duplicates: 0,
             gaps: 0,
-            gap: Gap::Unexplained,
+            gap: LedgerGap::Unexplained,
         }
     }
 }
@@ -105,7 +105,7 @@ impl Ledger {
     pub fn record(&mut self, number: u64) -> Arrival {
         if number >= self.next {
             let lost = self.skip_to(number);
-            self.gap = Gap::Unexplained;
+            self.gap = LedgerGap::Unexplained;
             self.next = number + 1;
             self.delivered += 1;
             return Arrival::InOrder(lost);
@@ -122,12 +122,12 @@ impl Ledger {
     /// Records a gap notice: the numbers that the next message skips are reported.
     pub fn record_gap(&mut self) {
         self.gaps += 1;
-        self.gap = Gap::Reported;
+        self.gap = LedgerGap::Reported;
     }
 
     /// Allows the next message to skip any number: the subscriber was unsubscribed meanwhile.
     pub fn allow_gap(&mut self) {
-        self.gap = Gap::Allowed;
+        self.gap = LedgerGap::Allowed;
     }
 
     /// Counts the numbers up to `published` that have not arrived as missing.
@@ -167,9 +167,9 @@ impl Ledger {
         let rest = (published + 1).saturating_sub(self.next);
         skipped
             + match self.gap {
-                Gap::Unexplained => rest,
-                Gap::Allowed => rest.min(1),
-                Gap::Reported => 0,
+                LedgerGap::Unexplained => rest,
+                LedgerGap::Allowed => rest.min(1),
+                LedgerGap::Reported => 0,
             }
     }
 
@@ -189,13 +189,13 @@ impl Ledger {
     fn skip_to(&mut self, number: u64) -> u64 {
         let skipped = number - self.next;
         match self.gap {
-            Gap::Allowed => return 0,
-            Gap::Reported => {
+            LedgerGap::Allowed => return 0,
+            LedgerGap::Reported => {
                 self.reported += skipped;
                 return 0;
             }
-            Gap::Unexplained if skipped > 0 => self.missing.push(self.next..number),
-            Gap::Unexplained => {}
+            LedgerGap::Unexplained if skipped > 0 => self.missing.push(self.next..number),
+            LedgerGap::Unexplained => {}
         }
         skipped
     }

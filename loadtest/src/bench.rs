@@ -10,7 +10,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::redis_costs::RedisCosts;
-use crate::resources::machine::{Machine, commit, now};
+use crate::resources::machine::{MachineInfo, commit, now};
 
 mod goals;
 mod growth;
@@ -85,7 +85,7 @@ pub(crate) struct BenchResult {
     /// Commit of the working directory.
     pub(crate) commit: Option<String>,
     /// Machine.
-    pub(crate) machine: Machine,
+    pub(crate) machine: MachineInfo,
     /// Versions of the programs.
     pub(crate) versions: Vec<String>,
     /// Size of the benchmark.
@@ -130,7 +130,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), String> {
         format: 1,
         date: now(),
         commit: commit(),
-        machine: Machine::here(),
+        machine: MachineInfo::here(),
         versions: bench.versions(),
         size: args.size.clone(),
         runs: Vec::new(),

@@ -119,7 +119,7 @@ mod tests {
     fn zero_and_invalid_inputs_are_rejected() {
         let fits = |option: &str| {
             let words = ["loadtest", "capacity", "x.json"].into_iter().chain([option]);
-            crate::Cli::try_parse_from(words).is_ok()
+            crate::LoadtestCli::try_parse_from(words).is_ok()
         };
         assert!(fits("--per-minute=0.1") && fits("--session-duration=5m") && fits("--memory=1"));
         for option in [

@@ -1,5 +1,5 @@
 //! Connection of one subscriber: a non-blocking socket and the protocol on it. Connects, subscribes and records what it
-//! receives through a [`Recorder`]. Never blocks, publishes or reconnects.
+//! receives through a [`TallyRecorder`]. Never blocks, publishes or reconnects.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,8 +10,8 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::subscriber_plan::Transport;
-use crate::tally::Recorder;
-use crate::target::Target;
+use crate::tally::TallyRecorder;
+use crate::target::BenchTarget;
 
 mod centrifuge;
 mod frames;
@@ -59,7 +59,7 @@ pub(crate) enum ClientError {
 
 /// Connection of a subscriber.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct ClientConnection {
     socket: TcpStream,
     connected: bool,
     protocol: SubscriberProtocol,
@@ -71,7 +71,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct ConnectOptions<'a> {
     /// The server.
-    pub(crate) target: &'a Target,
+    pub(crate) target: &'a BenchTarget,
     /// Name of the channel.
     pub(crate) channel: &'a str,
     /// Local address, if one address has too few ports.
@@ -80,7 +80,7 @@ pub(crate) struct ConnectOptions<'a> {
     pub(crate) receive_buffer: Option<usize>,
 }
 
-impl Connection {
+impl ClientConnection {
     /// Starts to connect. Registers the socket under `token`.
     pub(crate) fn dial(
         options: &ConnectOptions<'_>,
@@ -139,7 +139,7 @@ impl Connection {
     pub(crate) fn readable(
         &mut self,
         buffer: &mut [u8],
-        recorder: &mut Recorder<'_>,
+        recorder: &mut TallyRecorder<'_>,
     ) -> Result<(), ClientError> {
         while self.read_once(buffer, recorder)? == buffer.len() {}
         Ok(())
@@ -149,7 +149,7 @@ impl Connection {
     pub(crate) fn read_once(
         &mut self,
         buffer: &mut [u8],
-        recorder: &mut Recorder<'_>,
+        recorder: &mut TallyRecorder<'_>,
     ) -> Result<usize, ClientError> {
         let count = match self.socket.read(buffer) {
             Ok(0) => return Err(self.protocol.close_reason()),

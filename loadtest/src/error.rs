@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::client::ClientError;
-use crate::publisher::PublishError;
+use crate::publisher::PublisherError;
 
 /// Why a scenario could not run. Problems found during a run are in its record.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub(crate) enum RunError {
     Interrupted,
     /// The publisher could not connect.
     #[error("publisher: {0}")]
-    Publisher(#[from] PublishError),
+    Publisher(#[from] PublisherError),
     /// A thread could not start, or panicked.
     #[error(transparent)]
     Thread(#[from] io::Error),

@@ -28,14 +28,14 @@ pub(crate) struct Programs {
 
 /// A running server.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct LocalServer {
     child: Child,
     pub(crate) port: u16,
     /// Log and other files; removed on drop.
     directory: PathBuf,
 }
 
-impl Drop for Server {
+impl Drop for LocalServer {
     fn drop(&mut self) {
         // The process may have exited already.
         let _ = self.child.kill();
@@ -44,7 +44,7 @@ impl Drop for Server {
     }
 }
 
-impl Server {
+impl LocalServer {
     /// Process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

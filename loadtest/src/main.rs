@@ -52,13 +52,13 @@ const EXIT_FAILED: u8 = 2;
 /// Load test for fan-out servers
 #[derive(Parser, Debug)]
 #[command(name = "earshot-loadtest", version)]
-struct Cli {
+struct LoadtestCli {
     #[command(subcommand)]
-    command: Command,
+    command: LoadtestCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum LoadtestCommand {
     /// N subscribers, R messages per second: deliveries, losses, latency
     ///
     /// Defaults: 1000 subscribers on 1 channel, 20 messages of 128 bytes per second for 10 s.
@@ -127,22 +127,22 @@ struct CompareArgs {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Fanout(args) => finish(fanout::run(&args), &args.options),
-        Command::ManyChannels(args) => finish(many_channels::run(&args), &args.options),
-        Command::Burst(args) => finish(burst::run(&args), &args.options),
-        Command::Idle(args) => finish(idle::run(&args), &args.options),
-        Command::Connect(args) => finish(connect::run(&args), &args.options),
-        Command::Resume(args) => finish(resume::run(&args), &args.options),
-        Command::Slow(args) => finish(slow::run(&args), &args.options),
-        Command::Churn(args) => finish(churn::run(&args), &args.options),
-        Command::Soak(args) => finish(soak::run(&args), &args.options),
-        Command::KernelBaseline(args) => finish(kernel_baseline::run(&args), &args.options),
-        Command::Compare(args) => done(report::compare(&args.files, args.html.as_deref())),
-        Command::Bench(args) => done(bench::run(&args)),
-        Command::Redis(args) => done(redis_costs::run(&args)),
-        Command::Capacity(args) => done(capacity::run(&args)),
-        Command::BaselineServer(args) => {
+    match LoadtestCli::parse().command {
+        LoadtestCommand::Fanout(args) => finish(fanout::run(&args), &args.options),
+        LoadtestCommand::ManyChannels(args) => finish(many_channels::run(&args), &args.options),
+        LoadtestCommand::Burst(args) => finish(burst::run(&args), &args.options),
+        LoadtestCommand::Idle(args) => finish(idle::run(&args), &args.options),
+        LoadtestCommand::Connect(args) => finish(connect::run(&args), &args.options),
+        LoadtestCommand::Resume(args) => finish(resume::run(&args), &args.options),
+        LoadtestCommand::Slow(args) => finish(slow::run(&args), &args.options),
+        LoadtestCommand::Churn(args) => finish(churn::run(&args), &args.options),
+        LoadtestCommand::Soak(args) => finish(soak::run(&args), &args.options),
+        LoadtestCommand::KernelBaseline(args) => finish(kernel_baseline::run(&args), &args.options),
+        LoadtestCommand::Compare(args) => done(report::compare(&args.files, args.html.as_deref())),
+        LoadtestCommand::Bench(args) => done(bench::run(&args)),
+        LoadtestCommand::Redis(args) => done(redis_costs::run(&args)),
+        LoadtestCommand::Capacity(args) => done(capacity::run(&args)),
+        LoadtestCommand::BaselineServer(args) => {
             done(kernel_baseline::serve(&args).map_err(|error| format!("baseline server: {error}")))
         }
     }

@@ -12,7 +12,7 @@ use crate::progress::ProgressMode;
 use crate::publisher::PublishTarget;
 use crate::resources::process::ProcessName;
 use crate::run_config::{Rate, RunConfig, SocketEncoding, Transports};
-use crate::target::{Paths, Target, TargetKind, Url};
+use crate::target::{BenchTarget, Paths, TargetKind, Url};
 
 /// Connections opened concurrently. A larger number would overflow the listen backlog and measure SYN retries.
 const CONNECT_CONCURRENCY: usize = 256;
@@ -129,7 +129,7 @@ impl Options {
         };
         let config = RunConfig {
             scenario,
-            target: Target::new(self.target, self.url.clone(), paths),
+            target: BenchTarget::new(self.target, self.url.clone(), paths),
             subscribers,
             transport: self.transport.unwrap_or_else(|| default_transport(self.target)),
             encoding: self.encoding,

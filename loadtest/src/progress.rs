@@ -19,13 +19,13 @@ pub(crate) enum ProgressMode {
 
 /// Progress of a run, one stage at a time.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct RunProgress {
     mode: ProgressMode,
     bar: ProgressBar,
     stage: &'static str,
 }
 
-impl Progress {
+impl RunProgress {
     /// No stage yet.
     pub(crate) fn new(mode: ProgressMode) -> Self {
         Self { mode, bar: ProgressBar::hidden(), stage: "" }
@@ -65,7 +65,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for RunProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

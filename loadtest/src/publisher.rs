@@ -22,7 +22,7 @@ mod schedule;
 mod totals;
 
 pub(crate) use connection::{PublishTarget, PublisherConnection};
-pub(crate) use error::PublishError;
+pub(crate) use error::PublisherError;
 pub(crate) use schedule::{PublishRate, Schedule};
 pub(crate) use totals::PublishTotals;
 
@@ -43,7 +43,7 @@ pub(crate) struct Outgoing<'a> {
 
 /// Result of a publisher.
 #[derive(Debug)]
-pub(crate) struct PublishResult {
+pub(crate) struct PublisherResult {
     /// Messages that the gateway or Redis accepted.
     pub(crate) count: u64,
     /// From the first message to the last.
@@ -53,13 +53,13 @@ pub(crate) struct PublishResult {
     /// CPU share of the publisher's thread.
     pub(crate) cpu: Option<CpuShare>,
     /// Error that ended publishing early.
-    pub(crate) error: Option<PublishError>,
+    pub(crate) error: Option<PublisherError>,
 }
 
 /// A publisher thread.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    thread: thread::JoinHandle<PublishResult>,
+    thread: thread::JoinHandle<PublisherResult>,
     count: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
@@ -95,7 +95,7 @@ impl Publisher {
     }
 
     /// Waits until the publisher has finished.
-    pub(crate) fn join(self) -> std::io::Result<PublishResult> {
+    pub(crate) fn join(self) -> std::io::Result<PublisherResult> {
         self.thread.join().map_err(|_| std::io::Error::other("the publisher thread panicked"))
     }
 }
@@ -106,7 +106,7 @@ fn publish_all(
     run: &Run,
     counter: &AtomicU64,
     stop: &AtomicBool,
-) -> PublishResult {
+) -> PublisherResult {
     let clock = CpuClock::start();
     let start = Instant::now();
     let before = run.delivered();
@@ -136,7 +136,7 @@ fn publish_all(
         }
         counter.store(count, Ordering::Relaxed);
     }
-    PublishResult { count, elapsed: start.elapsed(), lag, cpu: clock.share(), error }
+    PublisherResult { count, elapsed: start.elapsed(), lag, cpu: clock.share(), error }
 }
 
 /// Returns all messages that are due, from message `first` on.

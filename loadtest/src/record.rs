@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::resources::machine::Machine;
+use crate::resources::machine::MachineInfo;
 use crate::resources::thread::CpuShare;
 
 /// Format that is written. Readers accept all formats up to this one.
@@ -27,7 +27,7 @@ pub(crate) struct Record {
     /// Commit of the working directory.
     pub(crate) commit: Option<String>,
     /// Machine of the load test.
-    pub(crate) machine: Machine,
+    pub(crate) machine: MachineInfo,
     /// Kind of server under test.
     pub(crate) target: String,
     /// Options of the run.
@@ -41,7 +41,7 @@ pub(crate) struct Record {
     /// Connecting.
     pub(crate) connect: Connect,
     /// Publishing.
-    pub(crate) published: Published,
+    pub(crate) published: PublishedRecord,
     /// Deliveries.
     pub(crate) deliveries: Deliveries,
     /// Results by cohort.
@@ -60,7 +60,7 @@ pub(crate) struct Record {
     #[serde(alias = "doubts")]
     pub(crate) warnings: Vec<String>,
     /// Samples over time.
-    pub(crate) series: Vec<Sample>,
+    pub(crate) series: Vec<SampleRecord>,
 }
 
 /// Results of connecting.
@@ -80,7 +80,7 @@ pub(crate) struct Connect {
 /// Results of publishing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Published {
+pub(crate) struct PublishedRecord {
     /// Messages.
     pub(crate) count: u64,
     /// From the first to the last, in seconds.
@@ -258,7 +258,7 @@ pub(crate) struct Generator {
 /// One sample.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Sample {
+pub(crate) struct SampleRecord {
     /// End of the interval, in seconds since the start.
     pub(crate) at: f64,
     /// Length of the interval in seconds.

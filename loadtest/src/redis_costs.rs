@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::local_server::Server;
+use crate::local_server::LocalServer;
 use crate::options::duration;
 
 mod measure;

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use crate::options::Options;
 use crate::publisher::PublishTotals;
 use crate::record::{
-    Cohort, Connect, Deliveries, FORMAT, Generator, Latency, ProcessUsage, Published, Record, per_second,
+    Cohort, Connect, Deliveries, FORMAT, Generator, Latency, ProcessUsage, PublishedRecord, Record,
+    per_second,
 };
 use crate::resources::cores::CoreUtilization;
-use crate::resources::machine::{Machine, commit, now};
+use crate::resources::machine::{MachineInfo, commit, now};
 use crate::resources::process::{ProcessName, ResourceUsage};
 use crate::resources::{process, thread::CpuShare};
 use crate::run_config::{Rate, RunConfig};
@@ -30,7 +31,7 @@ mod page;
 mod table;
 pub(crate) mod validity;
 
-use compare::Comparison;
+use compare::RunComparison;
 use table::Table;
 
 /// Usage of the measured processes at points of the run.
@@ -42,20 +43,20 @@ pub(crate) struct UsageSnapshots {
     pub(crate) connected: Vec<ResourceUsage>,
     /// At the end, with all subscribers connected.
     pub(crate) after: Vec<ResourceUsage>,
-    start: Option<Snapshot>,
+    start: Option<ReportSnapshot>,
     /// Measured periods.
-    spans: Vec<(Snapshot, Snapshot)>,
+    spans: Vec<(ReportSnapshot, ReportSnapshot)>,
 }
 
 #[derive(Debug)]
-struct Snapshot {
+struct ReportSnapshot {
     at: Instant,
     usage: Vec<ResourceUsage>,
     own: ResourceUsage,
     delivered: u64,
 }
 
-impl Snapshot {
+impl ReportSnapshot {
     fn now(usage: Vec<ResourceUsage>, delivered: u64) -> Self {
         let own = process::ProcessGroup::find(&ProcessName::Number(std::process::id()));
         let own = own.map(|own| own.usage()).unwrap_or_default();
@@ -66,13 +67,13 @@ impl Snapshot {
 impl UsageSnapshots {
     /// Starts a measured period.
     pub(crate) fn begin(&mut self, usage: Vec<ResourceUsage>, delivered: u64) {
-        self.start = Some(Snapshot::now(usage, delivered));
+        self.start = Some(ReportSnapshot::now(usage, delivered));
     }
 
     /// Ends the measured period.
     pub(crate) fn end(&mut self, usage: Vec<ResourceUsage>, delivered: u64) {
         if let Some(start) = self.start.take() {
-            self.spans.push((start, Snapshot::now(usage, delivered)));
+            self.spans.push((start, ReportSnapshot::now(usage, delivered)));
         }
     }
 
@@ -82,7 +83,7 @@ impl UsageSnapshots {
     }
 
     /// Sum of the increases over all measured periods.
-    fn sum(&self, of: impl Fn(&Snapshot) -> f64) -> f64 {
+    fn sum(&self, of: impl Fn(&ReportSnapshot) -> f64) -> f64 {
         self.spans.iter().map(|(start, end)| of(end) - of(start)).sum()
     }
 
@@ -129,7 +130,7 @@ pub(crate) fn record(inputs: &RecordInputs<'_>, sampler: Sampler) -> Record {
         title: inputs.config.title(),
         date: now(),
         commit: commit(),
-        machine: Machine::here(),
+        machine: MachineInfo::here(),
         target: inputs.config.target.kind().name().to_owned(),
         settings: inputs.config.settings(),
         clean: deliveries.is_clean(),
@@ -159,7 +160,7 @@ fn connect(inputs: &RecordInputs<'_>) -> Connect {
     Connect { subscribers, seconds, per_second: per_second(subscribers, seconds), latency }
 }
 
-fn published(inputs: &RecordInputs<'_>) -> Published {
+fn published(inputs: &RecordInputs<'_>) -> PublishedRecord {
     let PublishTotals { count, scheduled, elapsed, lag, .. } = inputs.totals;
     let seconds = elapsed.as_secs_f64();
     // The first message is due immediately, so n messages span n - 1 intervals.
@@ -169,7 +170,7 @@ fn published(inputs: &RecordInputs<'_>) -> Published {
         }
         Rate::Max => (None, *scheduled),
     };
-    Published {
+    PublishedRecord {
         count: *count,
         seconds,
         per_second: per_second(intervals, seconds),
@@ -311,7 +312,7 @@ pub(crate) fn compare(files: &[PathBuf], html: Option<&Path>) -> Result<(), Stri
         write(path, &page::page(&records))?;
     }
     // A closed standard output does not matter.
-    let _ = write!(std::io::stdout(), "{}", Comparison(&records));
+    let _ = write!(std::io::stdout(), "{}", RunComparison(&records));
     Ok(())
 }
 

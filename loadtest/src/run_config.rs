@@ -15,7 +15,7 @@ use crate::resources::open_file_limit;
 use crate::resources::process::ProcessName;
 use crate::stamp::Stamp;
 use crate::subscriber_plan::Transport;
-use crate::target::Target;
+use crate::target::BenchTarget;
 
 /// Open files of this process besides one per subscriber.
 const EXTRA_OPEN_FILES: u64 = 64;
@@ -65,7 +65,7 @@ impl FromStr for Rate {
 #[derive(Clone, Debug)]
 pub(crate) struct RunConfig {
     pub(crate) scenario: &'static str,
-    pub(crate) target: Target,
+    pub(crate) target: BenchTarget,
     pub(crate) subscribers: u32,
     pub(crate) transport: Transports,
     pub(crate) encoding: SocketEncoding,

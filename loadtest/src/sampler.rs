@@ -7,8 +7,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-use crate::progress::{Progress, ProgressMode};
-use crate::record::{Sample, per_second};
+use crate::progress::{ProgressMode, RunProgress};
+use crate::record::{SampleRecord, per_second};
 use crate::resources::process::{ProcessGroup, ResourceUsage};
 use crate::run::{Run, coarse_latencies};
 
@@ -24,11 +24,11 @@ pub(crate) struct Sampler {
     /// Processes to measure.
     pub(crate) processes: Vec<ProcessGroup>,
     /// Progress display.
-    pub(crate) progress: Progress,
+    pub(crate) progress: RunProgress,
     start: Instant,
     interval: Duration,
-    last: Totals,
-    samples: Vec<Sample>,
+    last: SampleTotals,
+    samples: Vec<SampleRecord>,
     /// Latencies since the current phase of the run began.
     phase: Histogram<u64>,
     peaks: Vec<u64>,
@@ -36,7 +36,7 @@ pub(crate) struct Sampler {
 
 /// Totals at one moment.
 #[derive(Debug)]
-struct Totals {
+struct SampleTotals {
     at: Instant,
     published: u64,
     delivered: u64,
@@ -51,10 +51,10 @@ impl Sampler {
         Self {
             run,
             processes,
-            progress: Progress::new(show),
+            progress: RunProgress::new(show),
             start,
             interval: SAMPLE_INTERVAL,
-            last: Totals { at: start, published: 0, delivered: 0, usage },
+            last: SampleTotals { at: start, published: 0, delivered: 0, usage },
             samples: Vec::new(),
             phase: coarse_latencies(),
             peaks,
@@ -70,7 +70,7 @@ impl Sampler {
 
     /// Takes a sample.
     pub(crate) fn sample(&mut self, published: u64) {
-        let now = Totals {
+        let now = SampleTotals {
             at: Instant::now(),
             published,
             delivered: self.run.delivered(),
@@ -92,7 +92,7 @@ impl Sampler {
         }
     }
 
-    fn compare(&self, now: &Totals, recent: &Histogram<u64>) -> Sample {
+    fn compare(&self, now: &SampleTotals, recent: &Histogram<u64>) -> SampleRecord {
         let span = (now.at - self.last.at).as_secs_f64();
         let percentile =
             |at: f64| (!recent.is_empty()).then(|| recent.value_at_percentile(at) as f64 / 1000.0);
@@ -100,7 +100,7 @@ impl Sampler {
             let pairs = now.usage.iter().zip(&self.last.usage);
             pairs.map(|(now, before)| ((of(now) - of(before)) / span.max(0.001)).max(0.0)).collect()
         };
-        Sample {
+        SampleRecord {
             at: (now.at - self.start).as_secs_f64(),
             span,
             published: per_second(now.published - self.last.published, span),
@@ -124,12 +124,12 @@ impl Sampler {
     }
 
     /// Returns the samples and the peak memory of each process.
-    pub(crate) fn finish(self) -> (Vec<Sample>, Vec<u64>) {
+    pub(crate) fn finish(self) -> (Vec<SampleRecord>, Vec<u64>) {
         (self.samples, self.peaks)
     }
 }
 
-fn summary(sample: &Sample) -> String {
+fn summary(sample: &SampleRecord) -> String {
     let mut summary = format!("{} subscribed, {:.0} delivered/s", sample.subscribed, sample.delivered);
     if let (Some(p50), Some(p99)) = (sample.p50, sample.p99) {
         summary += &format!(", p50 {p50:.2} ms, p99 {p99:.2} ms");
@@ -138,15 +138,15 @@ fn summary(sample: &Sample) -> String {
 }
 
 /// Merges neighbouring samples: rates are averaged, latencies are those of the worse one.
-fn downsample(samples: &[Sample]) -> Vec<Sample> {
-    let merge = |pair: &[Sample]| match pair {
+fn downsample(samples: &[SampleRecord]) -> Vec<SampleRecord> {
+    let merge = |pair: &[SampleRecord]| match pair {
         [one, other] => merged(one, other),
         alone => alone[0].clone(),
     };
     samples.chunks(2).map(merge).collect()
 }
 
-fn merged(one: &Sample, other: &Sample) -> Sample {
+fn merged(one: &SampleRecord, other: &SampleRecord) -> SampleRecord {
     let span = one.span + other.span;
     let mean = |one_value: f64, other_value: f64| {
         (one_value * one.span + other_value * other.span) / span.max(f64::MIN_POSITIVE)
@@ -158,7 +158,7 @@ fn merged(one: &Sample, other: &Sample) -> Sample {
         (Some(one), Some(other)) => Some(one.max(other)),
         (one, other) => one.or(other),
     };
-    Sample {
+    SampleRecord {
         span,
         published: mean(one.published, other.published),
         delivered: mean(one.delivered, other.delivered),

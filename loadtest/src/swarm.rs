@@ -16,7 +16,7 @@ use crate::resources::thread::CpuShare;
 use crate::run::{Run, latencies};
 use crate::subscriber_plan::SubscriberPlan;
 use crate::tally::{CohortTally, Tally};
-use crate::target::Target;
+use crate::target::BenchTarget;
 
 mod subscriber;
 mod timers;
@@ -31,7 +31,7 @@ const COMMANDS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct SwarmConfig {
     /// The server under test.
-    pub(crate) target: Target,
+    pub(crate) target: BenchTarget,
     /// Plans of the subscribers.
     pub(crate) plans: Vec<SubscriberPlan>,
     /// Names of the cohorts, and whether their losses count.
@@ -258,7 +258,7 @@ impl SourceAddresses {
     /// Connections per source address; Linux has about 28,000 ephemeral ports.
     const PER_ADDRESS: u32 = 10_000;
 
-    fn new(target: &Target, run: &Run, worker: usize) -> Self {
+    fn new(target: &BenchTarget, run: &Run, worker: usize) -> Self {
         let address = target.address();
         let loopback = address.is_ipv4() && address.ip().is_loopback();
         let [_, _, high, low] = run.id.to_be_bytes();
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn loopback_connections_use_several_source_addresses() {
         let source_addresses = |url: &str| {
-            let target = Target::new(TargetKind::Earshot, url.parse().unwrap(), Paths::default());
+            let target = BenchTarget::new(TargetKind::Earshot, url.parse().unwrap(), Paths::default());
             let mut source_addresses = SourceAddresses::new(&target, &Run::new(128, Vec::new()), 0);
             let mut addresses: Vec<_> = (0..25_000).map(|_| source_addresses.next()).collect();
             addresses.dedup();

@@ -1,4 +1,4 @@
-//! What the subscribers of one worker received. A connection records through its [`Recorder`]; the tallies are merged
+//! What the subscribers of one worker received. A connection records through its [`TallyRecorder`]; the tallies are merged
 //! at the end of the run. No I/O; owned by one thread.
 
 use std::collections::BTreeMap;
@@ -192,7 +192,7 @@ impl Tally {
 
 /// Access of one subscriber to the tally while the bytes of one read are processed.
 #[derive(Debug)]
-pub(crate) struct Recorder<'a> {
+pub(crate) struct TallyRecorder<'a> {
     /// The run.
     pub(crate) run: &'a Run,
     /// Tally of the worker.
@@ -203,7 +203,7 @@ pub(crate) struct Recorder<'a> {
     pub(crate) now: Instant,
 }
 
-impl Recorder<'_> {
+impl TallyRecorder<'_> {
     /// Name of the subscriber's channel.
     pub(crate) fn channel(&self) -> &str {
         &self.run.channels[self.tally.entries[self.subscriber].channel as usize]
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn payloads_are_counted_in_the_right_category() {
         let (run, mut tally) = fixture();
-        let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 0, now: Instant::now() };
+        let mut recorder = TallyRecorder { run: &run, tally: &mut tally, subscriber: 0, now: Instant::now() };
         for sequence in [1, 2, 2, 4] {
             recorder.record_payload(&payload(run.id, 3, sequence));
         }
@@ -323,7 +323,7 @@ mod tests {
             let mut message = Vec::new();
             Stamp { run: run.id, channel: 3, sequence, due_micros, late_micros }.write(128, &mut message);
             let now = run.epoch + received;
-            Recorder { run: &run, tally: &mut tally, subscriber: 0, now }.record_payload(&message);
+            TallyRecorder { run: &run, tally: &mut tally, subscriber: 0, now }.record_payload(&message);
             plain.saturating_record(u64::try_from((received - sent).as_micros()).unwrap());
         }
         let cohort = &tally.cohorts[0];

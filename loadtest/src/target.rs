@@ -89,13 +89,13 @@ pub(crate) struct Paths {
 
 /// The server under test.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct BenchTarget {
     kind: TargetKind,
     url: Url,
     paths: Paths,
 }
 
-impl Target {
+impl BenchTarget {
     /// Creates a target.
     pub(crate) fn new(kind: TargetKind, url: Url, paths: Paths) -> Self {
         Self { kind, url, paths }
@@ -148,7 +148,7 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for BenchTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.kind.name(), self.url)
     }
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn paths_default_to_the_kind() {
-        let target = |kind, paths| Target::new(kind, "http://127.0.0.1:1".parse().unwrap(), paths);
+        let target = |kind, paths| BenchTarget::new(kind, "http://127.0.0.1:1".parse().unwrap(), paths);
         let nchan = target(TargetKind::Nchan, Paths::default());
         assert_eq!(
             (nchan.sse_path("a b"), nchan.publish_path("a b")),

@@ -21,7 +21,7 @@ mod report;
 mod test_names;
 mod tls;
 
-pub use report::{Finding, Level, Report, Section};
+pub use report::{Finding, Level, Report, ReportSection};
 
 /// Default time limit of one step.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(10);

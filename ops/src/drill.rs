@@ -40,9 +40,9 @@ mod undo;
 mod verifying_clients;
 
 pub use fault::Fault;
-pub use report::{Account, Check, Outcome, Recovery, Report, Totals, Verdict};
+pub use report::{Account, Check, DrillReport, DrillTotals, Outcome, Recovery, Verdict};
 
-use self::environment::Environment;
+use self::environment::DrillEnvironment;
 use self::undo::Undo;
 
 /// Interval between checks of a condition.
@@ -52,7 +52,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What is tested.
-    pub target: TargetKind,
+    pub target: DrillTarget,
     /// The faults, in order.
     pub faults: Vec<Fault>,
     /// Duration of the long faults: outage, stop, half-open.
@@ -63,7 +63,7 @@ pub struct Settings {
 
 /// The gateway and Redis to test.
 #[derive(Clone, Debug)]
-pub enum TargetKind {
+pub enum DrillTarget {
     /// Child processes, which end with the drill.
     Own {
         /// `redis-server`: a path, or a name in PATH.
@@ -101,13 +101,13 @@ pub async fn run(
     settings: &Settings,
     progress: &(dyn Fn(&str) + Sync),
     interrupted: impl Future<Output = ()>,
-) -> Result<Report, String> {
+) -> Result<DrillReport, String> {
     let (tasks, undo) = (Tasks::default(), Undo::default());
     let outcome = tokio::select! {
         outcome = Box::pin(all(settings, progress, &tasks, &undo)) => outcome,
         () = interrupted => Err("interrupted".to_owned()),
     };
-    if matches!(settings.target, TargetKind::Own { .. }) {
+    if matches!(settings.target, DrillTarget::Own { .. }) {
         undo.clear();
     }
     let undone = undo.run_all_in_time().await;
@@ -125,10 +125,10 @@ async fn all(
     progress: &(dyn Fn(&str) + Sync),
     tasks: &Tasks,
     undo: &Undo,
-) -> Result<Report, String> {
+) -> Result<DrillReport, String> {
     progress("preparing");
-    let mut environment = Box::pin(Environment::build(settings, tasks, undo)).await?;
-    let mut report = Report {
+    let mut environment = Box::pin(DrillEnvironment::build(settings, tasks, undo)).await?;
+    let mut report = DrillReport {
         redis: environment.redis_location(),
         gateway: environment.gateway_location(),
         channels: settings.channels,

@@ -65,7 +65,7 @@ pub enum Conflict {
 
 /// Configuration of a migration.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct MigrationPlan {
     /// The source.
     pub from: ConnectConfig,
     /// The targets; rules refer to them by name.
@@ -86,7 +86,7 @@ pub struct Plan {
     pub verify: bool,
 }
 
-impl Plan {
+impl MigrationPlan {
     /// Identifies the migration that a state file belongs to. Conflict handling and rate may change when a run is
     /// resumed.
     fn fingerprint(&self) -> String {
@@ -126,7 +126,7 @@ pub trait Observer {
 
 /// Result of a run.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct MigrationReport {
     /// Counters of this run and of the runs that it resumed.
     pub counts: Counts,
     /// Number of keys that were in flight when this run started.
@@ -135,7 +135,7 @@ pub struct Report {
     pub resumed: bool,
 }
 
-impl Report {
+impl MigrationReport {
     /// Whether the targets have every key that was to be migrated.
     pub fn is_complete(&self) -> bool {
         let counts = &self.counts;
@@ -149,7 +149,7 @@ impl Report {
 /// # Errors
 /// If a server cannot be read.
 pub async fn dry_run(
-    plan: &Plan,
+    plan: &MigrationPlan,
     observer: &dyn Observer,
     stop: &CancellationToken,
 ) -> Result<Preflight, MigrateError> {
@@ -162,10 +162,10 @@ pub async fn dry_run(
 /// Why the run ended early. All errors except [`MigrateError::Refused`] and [`MigrateError::State`] leave a state file
 /// from which the same plan can be resumed.
 pub async fn run(
-    plan: &Plan,
+    plan: &MigrationPlan,
     observer: &dyn Observer,
     stop: &CancellationToken,
-) -> Result<Report, MigrateError> {
+) -> Result<MigrationReport, MigrateError> {
     run::run(plan, observer, stop).await
 }
 
@@ -174,9 +174,9 @@ pub async fn run(
 /// # Errors
 /// If a server cannot be read.
 pub async fn verify(
-    plan: &Plan,
+    plan: &MigrationPlan,
     observer: &dyn Observer,
     stop: &CancellationToken,
-) -> Result<Report, MigrateError> {
+) -> Result<MigrationReport, MigrateError> {
     run::verify(plan, observer, stop).await
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::io::{print_message, read_stdin, usage_error, write_stdout};
 use crate::config::{Config, Flags, RedisUrl};
-use earshot_ops::check::client_path::Target;
-use earshot_ops::check::redis::{Plan, Server};
+use earshot_ops::check::client_path::GatewayTarget;
+use earshot_ops::check::redis::{CheckPlan, CheckedServer};
 use earshot_ops::check::{self, Report};
 use earshot_redis_link::{ConnectConfig, TlsConfig};
 
@@ -70,8 +70,8 @@ fn within(text: &str, min: f64) -> Result<Duration, String> {
 
 /// What to check.
 enum Targets {
-    Servers(Vec<Server>),
-    Path(Target),
+    Servers(Vec<CheckedServer>),
+    Path(GatewayTarget),
 }
 
 impl CheckArgs {
@@ -102,8 +102,8 @@ impl CheckArgs {
         }
     }
 
-    fn target(&self, url: &str) -> Result<Target, String> {
-        let mut target = Target::parse(url).map_err(|what| format!("--path: {what}"))?;
+    fn target(&self, url: &str) -> Result<GatewayTarget, String> {
+        let mut target = GatewayTarget::parse(url).map_err(|what| format!("--path: {what}"))?;
         target.tls.ca_file.clone_from(&self.ca_file);
         target.tls.load_roots().map_err(|what| format!("--ca-file: {what}"))?;
         if let Some(origin) = &self.origin {
@@ -125,21 +125,21 @@ impl CheckArgs {
         write_stdout(&text, code)
     }
 
-    fn servers(&self) -> Result<Vec<Server>, String> {
+    fn servers(&self) -> Result<Vec<CheckedServer>, String> {
         let Some(url) = &self.url else { return self.configured() };
         let url = if url == "-" { read_stdin()? } else { url.clone() };
         let url = RedisUrl::parse(url.trim()).map_err(|what| format!("invalid URL: {what}"))?;
         let tls = TlsConfig { ca_file: self.ca_file.clone(), ..TlsConfig::default() };
         let instance = ConnectConfig { url: url.expose().to_owned(), tls, ..ConnectConfig::default() };
         let instance = self.timed(instance);
-        Ok(vec![Server { name: "redis".to_owned(), instance, plan: Plan::default() }])
+        Ok(vec![CheckedServer { name: "redis".to_owned(), instance, plan: CheckPlan::default() }])
     }
 
-    fn configured(&self) -> Result<Vec<Server>, String> {
+    fn configured(&self) -> Result<Vec<CheckedServer>, String> {
         let flags = Flags { config: self.config.clone(), ..Flags::default() };
         let config = Config::load(&flags).map_err(|errors| errors.to_string())?;
-        let timed = |server: Server| Server { instance: self.timed(server.instance), ..server };
-        let servers: Vec<Server> = config.servers().into_iter().map(timed).collect();
+        let timed = |server: CheckedServer| CheckedServer { instance: self.timed(server.instance), ..server };
+        let servers: Vec<CheckedServer> = config.servers().into_iter().map(timed).collect();
         if servers.is_empty() {
             return Err("no Redis to check: pass a URL, set REDIS_URL, or use --config with a file that has [redis.NAME]".to_owned());
         }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::io::{print_message, read_stdin, usage_error, write_stdout};
 use crate::config::{RedisUrl, duration};
-use earshot_ops::drill::{self, External, Fault, Report, Settings, TargetKind};
+use earshot_ops::drill::{self, DrillReport, DrillTarget, External, Fault, Settings};
 use earshot_redis_link::{ConnectConfig, TlsConfig};
 
 /// Flags of `earshot drill`.
@@ -101,8 +101,8 @@ impl DrillArgs {
     fn settings(&self) -> Result<Settings, String> {
         let faults = if self.only.is_empty() { Fault::ALL.to_vec() } else { self.only.clone() };
         let target = match (&self.gateway, &self.redis) {
-            (Some(gateway), Some(redis)) => TargetKind::External(Box::new(self.external(gateway, redis)?)),
-            _ => TargetKind::Own { redis_server: self.redis_server.clone(), keep: self.keep },
+            (Some(gateway), Some(redis)) => DrillTarget::External(Box::new(self.external(gateway, redis)?)),
+            _ => DrillTarget::Own { redis_server: self.redis_server.clone(), keep: self.keep },
         };
         Ok(Settings { target, faults, outage: self.outage, channels: self.channels })
     }
@@ -137,7 +137,7 @@ impl DrillArgs {
         })
     }
 
-    fn drill(&self, settings: &Settings) -> Result<Report, String> {
+    fn drill(&self, settings: &Settings) -> Result<DrillReport, String> {
         // One crypto provider for all TLS. A second installation is rejected, which is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -154,7 +154,7 @@ impl DrillArgs {
         })
     }
 
-    fn print(&self, report: &Report) -> ExitCode {
+    fn print(&self, report: &DrillReport) -> ExitCode {
         let text = if self.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
         write_stdout(&text, if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::io::{self, print_message};
 use crate::config;
-use earshot_ops::migrate::{self, Conflict, MigrateError, Plan};
+use earshot_ops::migrate::{self, Conflict, MigrateError, MigrationPlan};
 
 mod printing;
 mod progress;
@@ -137,7 +137,7 @@ impl MigrateArgs {
         }
     }
 
-    fn plan(&self) -> Result<Plan, String> {
+    fn plan(&self) -> Result<MigrationPlan, String> {
         let read = rules::read(self)?;
         let servers = servers::Instances::load(self.config.as_deref())?;
         let from = read.from.as_deref().ok_or("--from is missing: set the source of the keys")?;
@@ -149,7 +149,7 @@ impl MigrateArgs {
             to.push(servers.settings(name, server).map_err(|what| format!("--to {name}: {what}"))?);
         }
         let names: Vec<String> = to.iter().map(|settings| settings.name.clone()).collect();
-        Ok(Plan {
+        Ok(MigrationPlan {
             from: servers.settings("source", from).map_err(|what| format!("--from: {what}"))?,
             to,
             rules: migrate::Rules::new(&read.rules, &names)?,
@@ -167,7 +167,7 @@ impl MigrateArgs {
     }
 
     /// Returns `true` if there is no problem to report.
-    async fn act(&self, plan: &Plan) -> Result<bool, MigrateError> {
+    async fn act(&self, plan: &MigrationPlan) -> Result<bool, MigrateError> {
         let (progress, stop) = (MigrationProgress::new(), CancellationToken::new());
         let work = async {
             if self.dry_run {
@@ -224,7 +224,7 @@ mod tests {
         args: MigrateArgs,
     }
 
-    fn plan(flags: &[&str]) -> Result<Plan, String> {
+    fn plan(flags: &[&str]) -> Result<MigrationPlan, String> {
         let flags = ["migrate"].iter().chain(flags);
         TestCli::try_parse_from(flags).map_err(|error| error.to_string())?.args.plan()
     }

@@ -3,21 +3,21 @@
 //! Must never connect to one.
 
 use super::{Config, NamespaceConfig, RedisInstance, RedisUrl, Servers, Source};
-use earshot_ops::check::redis::{Plan, PlannedChannel, PlannedLog, Server};
+use earshot_ops::check::redis::{CheckPlan, CheckedServer, PlannedChannel, PlannedLog};
 
 impl Config {
     /// Every server that namespaces use.
-    pub fn servers(&self) -> Vec<Server> {
+    pub fn servers(&self) -> Vec<CheckedServer> {
         self.redis.iter().flat_map(|redis| self.servers_of(redis)).collect()
     }
 
     /// The servers of an instance: the one for commands and the one for pub/sub, which may be the same, or all servers of
     /// a client-sharded instance.
-    fn servers_of(&self, redis: &RedisInstance) -> Vec<Server> {
+    fn servers_of(&self, redis: &RedisInstance) -> Vec<CheckedServer> {
         let plan = self.plan(redis);
-        let server = |name: String, url: &RedisUrl, plan: Plan| {
+        let server = |name: String, url: &RedisUrl, plan: CheckPlan| {
             let instance = redis.settings(name.clone(), url);
-            Server { name, instance, plan }
+            CheckedServer { name, instance, plan }
         };
         match (&redis.servers, &redis.pubsub_url) {
             (Servers::ClientSharded(urls), _) => urls
@@ -27,7 +27,7 @@ impl Config {
                 .collect(),
             (Servers::One | Servers::Cluster(_), None) => vec![server(redis.name.clone(), &redis.url, plan)],
             (Servers::One | Servers::Cluster(_), Some(pubsub)) => {
-                let unused = Plan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
+                let unused = CheckPlan { channels: Vec::new(), logs: Vec::new(), ..plan.clone() };
                 vec![
                     server(redis.name.clone(), &redis.url, unused),
                     server(format!("{} (pubsub_url)", redis.name), pubsub, plan),
@@ -37,9 +37,9 @@ impl Config {
     }
 
     /// The planned use of an instance by its namespaces.
-    fn plan(&self, redis: &RedisInstance) -> Plan {
+    fn plan(&self, redis: &RedisInstance) -> CheckPlan {
         let namespaces = self.namespaces.iter().filter(|space| space.redis.as_ref() == Some(&redis.name));
-        let mut plan = Plan {
+        let mut plan = CheckPlan {
             channels: Vec::new(),
             logs: Vec::new(),
             publication_bytes: self.limits.publication_bytes,

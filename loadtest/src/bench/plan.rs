@@ -181,10 +181,10 @@ mod tests {
         let groups = initial_groups(&size);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [[1; 10].as_slice(), &[5, 1]].concat());
         let redis = "loadtest redis --duration 1s --server-core=0 --redis=redis-server";
-        assert!(crate::Cli::try_parse_from(redis.split(' ')).is_ok());
+        assert!(crate::LoadtestCli::try_parse_from(redis.split(' ')).is_ok());
         for line in groups.iter().flatten().flat_map(|case| &case.lines) {
             let words = std::iter::once("loadtest").chain(line.1.split_ascii_whitespace());
-            crate::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{}: {error}", line.1));
+            crate::LoadtestCli::try_parse_from(words).unwrap_or_else(|error| panic!("{}: {error}", line.1));
         }
     }
 }

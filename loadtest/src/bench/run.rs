@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
-use crate::local_server::{Programs, Server, pinned};
+use crate::local_server::{LocalServer, Programs, pinned};
 use crate::record::{Latency, Record};
 use crate::redis_costs::RedisCosts;
 
@@ -163,17 +163,17 @@ impl BenchRunner {
         match subject {
             Subject::KernelBaseline => self.load(line, &[format!("--server-core={server}")]),
             Subject::Nchan => {
-                let nchan = Server::nchan(&self.programs, server, self.files)?;
+                let nchan = LocalServer::nchan(&self.programs, server, self.files)?;
                 self.load(line, &against("nchan", &nchan))
             }
             Subject::Centrifugo => {
                 let program = self.programs.centrifugo.as_deref().ok_or("--centrifugo is not set")?;
-                let centrifugo = Server::centrifugo(program, server)?;
+                let centrifugo = LocalServer::centrifugo(program, server)?;
                 self.load(line, &against("centrifugo", &centrifugo))
             }
             Subject::Earshot => {
-                let redis = Server::redis(&self.programs.redis, load)?;
-                let earshot = Server::earshot(&self.programs, server, &redis)?;
+                let redis = LocalServer::redis(&self.programs.redis, load)?;
+                let earshot = LocalServer::earshot(&self.programs, server, &redis)?;
                 let mut more = against("earshot", &earshot);
                 more.push(format!("--publish=redis://127.0.0.1:{}", redis.port));
                 self.load(line, &more)
@@ -211,7 +211,7 @@ impl BenchRunner {
     }
 }
 
-fn against(kind: &str, server: &Server) -> Vec<String> {
+fn against(kind: &str, server: &LocalServer) -> Vec<String> {
     let url = format!("--url=http://127.0.0.1:{}", server.port);
     vec![format!("--target={kind}"), url, format!("--process={}", server.id())]
 }

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::ClientError;
 use super::frames::write_frame;
-use crate::tally::Recorder;
+use crate::tally::TallyRecorder;
 
 /// Session of one connection with one channel.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl CentrifugeSession {
         &mut self,
         message: &[u8],
         out: &mut Vec<u8>,
-        recorder: &mut Recorder<'_>,
+        recorder: &mut TallyRecorder<'_>,
     ) -> Result<(), ClientError> {
         if self.session.encoding() == Encoding::Json
             && let Some((data, offset)) =
@@ -89,7 +89,7 @@ impl CentrifugeSession {
         Ok(())
     }
 
-    fn reply(&mut self, reply: Reply, recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
+    fn reply(&mut self, reply: Reply, recorder: &mut TallyRecorder<'_>) -> Result<(), ClientError> {
         match reply.body {
             ReplyBody::Push(push) => self.push(push, recorder)?,
             ReplyBody::Error(error) => {
@@ -102,7 +102,7 @@ impl CentrifugeSession {
         Ok(())
     }
 
-    fn on_subscribed(&mut self, result: SubscribeResult, recorder: &mut Recorder<'_>) {
+    fn on_subscribed(&mut self, result: SubscribeResult, recorder: &mut TallyRecorder<'_>) {
         if result.was_recovering {
             recorder.record_recovery(result.recovered);
         }
@@ -113,7 +113,7 @@ impl CentrifugeSession {
         }
     }
 
-    fn push(&mut self, push: Push, recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
+    fn push(&mut self, push: Push, recorder: &mut TallyRecorder<'_>) -> Result<(), ClientError> {
         match push.body {
             PushBody::Publication(_) if push.channel != recorder.channel() => recorder.record_misrouted(),
             PushBody::Publication(publication) => self.on_publication(&publication, recorder),
@@ -129,11 +129,11 @@ impl CentrifugeSession {
         Ok(())
     }
 
-    fn on_publication(&mut self, publication: &Publication, recorder: &mut Recorder<'_>) {
+    fn on_publication(&mut self, publication: &Publication, recorder: &mut TallyRecorder<'_>) {
         self.publication(publication.data.bytes(), publication.offset, recorder);
     }
 
-    fn publication(&mut self, data: &[u8], offset: u64, recorder: &mut Recorder<'_>) {
+    fn publication(&mut self, data: &[u8], offset: u64, recorder: &mut TallyRecorder<'_>) {
         if self.position.on_publication(offset) {
             recorder.record_skipped();
         }
@@ -194,7 +194,8 @@ mod tests {
             let (run, mut tally) = fixture();
             let (mut session, mut out) =
                 (CentrifugeSession::new(Encoding::Json, RecoveryPosition::default()), Vec::new());
-            let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber, now: Instant::now() };
+            let mut recorder =
+                TallyRecorder { run: &run, tally: &mut tally, subscriber, now: Instant::now() };
             session.on_message(SUBSCRIBED, &mut out, &mut recorder).unwrap();
             let channel = u32::try_from(subscriber).unwrap();
             let first = push(&run, channel, 1, 1);
@@ -229,7 +230,7 @@ mod tests {
         let reply = format!(
             r#"{{"id":2,"subscribe":{{"epoch":"e","offset":1,"positioned":true,"was_recovering":true,"recovered":true,"publications":[{missed}]}}}}"#
         );
-        let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
+        let mut recorder = TallyRecorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
         session.on_message(reply.as_bytes(), &mut out, &mut recorder).unwrap();
         assert_eq!((session.position().offset, session.is_subscribed()), (2, true));
         assert_eq!((tally.counts.recovered, tally.counts.skipped), (1, 0));
@@ -241,7 +242,7 @@ mod tests {
         let (run, mut tally) = fixture();
         let (mut session, mut out) =
             (CentrifugeSession::new(Encoding::Json, RecoveryPosition::default()), Vec::new());
-        let mut recorder = Recorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
+        let mut recorder = TallyRecorder { run: &run, tally: &mut tally, subscriber: 1, now: Instant::now() };
         session.on_message(b"{}", &mut out, &mut recorder).unwrap();
         assert_eq!(out, b"\x81\x82\0\0\0\0{}");
         let notice =

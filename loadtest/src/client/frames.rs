@@ -12,7 +12,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Message from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Message<'a> {
+pub(crate) enum FrameMessage<'a> {
     /// Text or binary message.
     Data(&'a [u8]),
     /// Ping with its payload, which the pong must repeat.
@@ -34,19 +34,19 @@ pub(crate) enum FrameError {
 
 /// Bytes of a connection that are kept between reads.
 #[derive(Debug, Default)]
-pub(crate) struct FrameReader {
+pub(crate) struct ClientFrameReader {
     /// Incomplete frame.
     partial: Vec<u8>,
     /// Fragments of an incomplete message.
     fragments: Vec<u8>,
 }
 
-impl FrameReader {
+impl ClientFrameReader {
     /// Processes the next bytes and calls `on_message` for each complete message.
     pub(crate) fn feed<E: From<FrameError>>(
         &mut self,
         input: &[u8],
-        mut on_message: impl FnMut(Message<'_>) -> Result<(), E>,
+        mut on_message: impl FnMut(FrameMessage<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.partial.is_empty() {
             let used = self.read_frames(input, &mut on_message)?;
@@ -67,7 +67,7 @@ impl FrameReader {
     fn read_frames<E: From<FrameError>>(
         &mut self,
         bytes: &[u8],
-        on_message: &mut impl FnMut(Message<'_>) -> Result<(), E>,
+        on_message: &mut impl FnMut(FrameMessage<'_>) -> Result<(), E>,
     ) -> Result<usize, E> {
         let mut at = 0;
         while let Some((header, start, end)) = header(&bytes[at..])? {
@@ -77,12 +77,12 @@ impl FrameReader {
                 OpCode::Data(Data::Continue) => {
                     self.append(payload)?;
                     if header.is_final {
-                        on_message(Message::Data(&mem::take(&mut self.fragments)))?;
+                        on_message(FrameMessage::Data(&mem::take(&mut self.fragments)))?;
                     }
                 }
-                OpCode::Data(_) if header.is_final => on_message(Message::Data(payload))?,
+                OpCode::Data(_) if header.is_final => on_message(FrameMessage::Data(payload))?,
                 OpCode::Data(_) => self.append(payload)?,
-                OpCode::Control(Control::Ping) => on_message(Message::Ping(payload))?,
+                OpCode::Control(Control::Ping) => on_message(FrameMessage::Ping(payload))?,
                 OpCode::Control(Control::Close) => on_message(close(payload))?,
                 OpCode::Control(_) => {}
             }
@@ -114,10 +114,10 @@ fn header(bytes: &[u8]) -> Result<Option<(FrameHeader, usize, usize)>, FrameErro
     }
 }
 
-fn close(payload: &[u8]) -> Message<'_> {
+fn close(payload: &[u8]) -> FrameMessage<'_> {
     match payload.split_first_chunk::<2>() {
-        Some((code, reason)) => Message::Close(u16::from_be_bytes(*code), reason),
-        None => Message::Close(0, b""),
+        Some((code, reason)) => FrameMessage::Close(u16::from_be_bytes(*code), reason),
+        None => FrameMessage::Close(0, b""),
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(pieces: &[&[u8]]) -> Result<Vec<String>, FrameError> {
-        let (mut reader, mut messages) = (FrameReader::default(), Vec::new());
+        let (mut reader, mut messages) = (ClientFrameReader::default(), Vec::new());
         for piece in pieces {
             reader.feed(piece, |message| {
                 messages.push(format!("{message:?}"));
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn frames_become_messages() {
         let expected = [
-            format!("{:?}", Message::Data(b"ab")),
-            format!("{:?}", Message::Ping(b"p")),
-            format!("{:?}", Message::Data(b"xyz")),
-            format!("{:?}", Message::Data(b"cde")),
-            format!("{:?}", Message::Close(3008, b"bye")),
+            format!("{:?}", FrameMessage::Data(b"ab")),
+            format!("{:?}", FrameMessage::Ping(b"p")),
+            format!("{:?}", FrameMessage::Data(b"xyz")),
+            format!("{:?}", FrameMessage::Data(b"cde")),
+            format!("{:?}", FrameMessage::Close(3008, b"bye")),
         ];
         assert_eq!(read(&[STREAM]).unwrap(), expected);
     }

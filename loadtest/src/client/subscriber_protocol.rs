@@ -9,10 +9,10 @@ use memchr::memmem;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::centrifuge::CentrifugeSession;
-use super::frames::{FrameReader, Message, write_frame};
+use super::frames::{ClientFrameReader, FrameMessage, write_frame};
 use super::{ClientError, Transport};
-use crate::tally::Recorder;
-use crate::target::Target;
+use crate::tally::TallyRecorder;
+use crate::target::BenchTarget;
 
 /// Start of each message of the load test.
 const STAMP_PREFIX: &[u8] = br#"{"run":"#;
@@ -37,7 +37,7 @@ pub(super) enum SubscriberProtocol {
     /// WebSocket during the handshake.
     Upgrading(Box<PendingUpgrade>),
     /// Established WebSocket.
-    Socket(FrameReader, SocketProtocol),
+    Socket(ClientFrameReader, SocketProtocol),
 }
 
 /// Protocol over a WebSocket.
@@ -73,7 +73,7 @@ pub(super) struct PendingUpgrade {
 impl SubscriberProtocol {
     /// Creates the protocol state and the request that opens the connection.
     pub(super) fn open(
-        target: &Target,
+        target: &BenchTarget,
         channel: &str,
         transport: Transport,
         resume_point: ResumePoint,
@@ -85,7 +85,7 @@ impl SubscriberProtocol {
     }
 
     fn open_socket(
-        target: &Target,
+        target: &BenchTarget,
         channel: &str,
         encoding: Encoding,
         resume_point: ResumePoint,
@@ -115,7 +115,7 @@ impl SubscriberProtocol {
         (Self::Upgrading(Box::new(pending)), request.into_bytes())
     }
 
-    fn open_stream(target: &Target, channel: &str, resume_point: ResumePoint) -> (Self, Vec<u8>) {
+    fn open_stream(target: &BenchTarget, channel: &str, resume_point: ResumePoint) -> (Self, Vec<u8>) {
         let id = if let ResumePoint::EventId(id) = resume_point { id } else { Vec::new() };
         let mut request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nCache-Control: no-store\r\n",
@@ -185,7 +185,7 @@ impl SubscriberProtocol {
         &mut self,
         input: &[u8],
         out: &mut Vec<u8>,
-        recorder: &mut Recorder<'_>,
+        recorder: &mut TallyRecorder<'_>,
     ) -> Result<(), ClientError> {
         match self {
             Self::Events(stream) => stream.feed(input, recorder),
@@ -207,7 +207,7 @@ impl SubscriberProtocol {
                 for text in &pending.hello {
                     write_frame(OpCode::Data(Data::Text), text.as_bytes(), out);
                 }
-                *self = Self::Socket(FrameReader::default(), protocol);
+                *self = Self::Socket(ClientFrameReader::default(), protocol);
                 self.feed(rest, out, recorder)
             }
         }
@@ -217,16 +217,20 @@ impl SubscriberProtocol {
 impl SocketProtocol {
     fn on_message(
         &mut self,
-        message: Message<'_>,
+        message: FrameMessage<'_>,
         out: &mut Vec<u8>,
-        recorder: &mut Recorder<'_>,
+        recorder: &mut TallyRecorder<'_>,
     ) -> Result<(), ClientError> {
         match (message, self) {
-            (Message::Data(data), Self::Centrifuge(session)) => session.on_message(data, out, recorder)?,
-            (Message::Data(data), Self::Plain) => record_embedded(data, recorder),
-            (Message::Ping(data), _) => write_frame(OpCode::Control(Control::Pong), data, out),
-            (Message::Close(0, _), _) => return Err(ClientError::Closed("closed without a code".to_owned())),
-            (Message::Close(code, reason), _) => {
+            (FrameMessage::Data(data), Self::Centrifuge(session)) => {
+                session.on_message(data, out, recorder)?
+            }
+            (FrameMessage::Data(data), Self::Plain) => record_embedded(data, recorder),
+            (FrameMessage::Ping(data), _) => write_frame(OpCode::Control(Control::Pong), data, out),
+            (FrameMessage::Close(0, _), _) => {
+                return Err(ClientError::Closed("closed without a code".to_owned()));
+            }
+            (FrameMessage::Close(code, reason), _) => {
                 return Err(ClientError::Closed(format!("{code} {}", String::from_utf8_lossy(reason))));
             }
         }
@@ -235,7 +239,7 @@ impl SocketProtocol {
 }
 
 /// Records stamped messages inside the data of a server that may embed them in other text.
-fn record_embedded(data: &[u8], recorder: &mut Recorder<'_>) {
+fn record_embedded(data: &[u8], recorder: &mut TallyRecorder<'_>) {
     if data.len() == recorder.run.size {
         return recorder.record_payload(data);
     }
@@ -248,7 +252,7 @@ fn record_embedded(data: &[u8], recorder: &mut Recorder<'_>) {
 }
 
 impl EventStream {
-    fn feed(&mut self, input: &[u8], recorder: &mut Recorder<'_>) -> Result<(), ClientError> {
+    fn feed(&mut self, input: &[u8], recorder: &mut TallyRecorder<'_>) -> Result<(), ClientError> {
         let Self { response, events, announces_subscription, recovering, subscribed, error } = self;
         let plain = !*announces_subscription;
         let mut on_event = |event: SseEvent<'_>| match event.name {

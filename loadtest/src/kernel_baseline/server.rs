@@ -40,7 +40,7 @@ struct Subscribers {
     streams: Vec<TcpStream>,
 }
 
-enum Peer {
+enum BaselinePeer {
     WebSocket(String),
     Stream(String),
     /// With the bytes received after the head.
@@ -65,11 +65,13 @@ pub(crate) fn serve(args: &BaselineServerArgs) -> io::Result<()> {
         // A connection that breaks during the handshake is ignored.
         let Ok((stream, peer)) = handshake(stream) else { continue };
         match peer {
-            Peer::WebSocket(channel) => {
+            BaselinePeer::WebSocket(channel) => {
                 channels.entry(channel.into_bytes()).or_default().websockets.push(stream)
             }
-            Peer::Stream(channel) => channels.entry(channel.into_bytes()).or_default().streams.push(stream),
-            Peer::Publisher(sent) => broadcast(stream, sent, &mut channels, args.join)?,
+            BaselinePeer::Stream(channel) => {
+                channels.entry(channel.into_bytes()).or_default().streams.push(stream)
+            }
+            BaselinePeer::Publisher(sent) => broadcast(stream, sent, &mut channels, args.join)?,
         }
     }
 }
@@ -82,7 +84,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn handshake(stream: TcpStream) -> io::Result<(TcpStream, Peer)> {
+fn handshake(stream: TcpStream) -> io::Result<(TcpStream, BaselinePeer)> {
     stream.set_nodelay(true)?;
     let (head, rest) = read_head(&stream)?;
     let path = head.split(' ').nth(1).unwrap_or_default();
@@ -94,13 +96,13 @@ fn handshake(stream: TcpStream) -> io::Result<(TcpStream, Peer)> {
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         );
         (&stream).write_all(answer.as_bytes())?;
-        return Ok((stream, Peer::WebSocket(channel.to_owned())));
+        return Ok((stream, BaselinePeer::WebSocket(channel.to_owned())));
     }
     if let Some(channel) = path.strip_prefix("/sse/") {
         (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
-        return Ok((stream, Peer::Stream(channel.to_owned())));
+        return Ok((stream, BaselinePeer::Stream(channel.to_owned())));
     }
-    Ok((stream, Peer::Publisher(rest)))
+    Ok((stream, BaselinePeer::Publisher(rest)))
 }
 
 /// Reads a request head; returns it with the bytes after it.

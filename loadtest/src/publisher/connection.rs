@@ -3,10 +3,10 @@
 
 use super::Outgoing;
 use super::baseline::BaselineConnection;
-use super::error::PublishError;
+use super::error::PublisherError;
 use super::http::ApiConnection;
 use super::redis::RedisConnection;
-use crate::target::Target;
+use crate::target::BenchTarget;
 
 /// Where to publish.
 #[derive(Clone, Debug)]
@@ -58,9 +58,9 @@ impl PublisherConnection {
     /// Connects.
     pub(crate) fn open(
         settings: &PublishTarget,
-        target: &Target,
+        target: &BenchTarget,
         api_key: Option<&str>,
-    ) -> Result<Self, PublishError> {
+    ) -> Result<Self, PublisherError> {
         Ok(match settings {
             PublishTarget::Http => Self::Http(ApiConnection::open(target, api_key)?),
             PublishTarget::Redis(url) => Self::Redis(RedisConnection::open(url)?),
@@ -71,7 +71,7 @@ impl PublisherConnection {
     }
 
     /// Publishes in order; returns when all messages are accepted.
-    pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublishError> {
+    pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublisherError> {
         match self {
             Self::Http(connection) => connection.publish(batch),
             Self::Redis(connection) => connection.publish(batch),

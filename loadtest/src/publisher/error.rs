@@ -9,7 +9,7 @@ pub(super) const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why messages could not be published.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PublishError {
+pub(crate) enum PublisherError {
     /// Redis is unreachable or returned an error.
     #[error("Redis: {0}")]
     Redis(#[from] redis::RedisError),

@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use earshot_client::http1::ResponseParser;
 
 use super::Outgoing;
-use super::error::{IO_TIMEOUT, PublishError};
-use crate::target::Target;
+use super::error::{IO_TIMEOUT, PublisherError};
+use crate::target::BenchTarget;
 
 /// Largest response body that is kept; usual ones are a few dozen bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -17,7 +17,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct ApiConnection {
     stream: TcpStream,
-    target: Target,
+    target: BenchTarget,
     /// Part of each request head between the path and the content length.
     head: String,
     /// Bytes read but not yet processed.
@@ -25,7 +25,7 @@ pub(crate) struct ApiConnection {
 }
 
 impl ApiConnection {
-    pub(super) fn open(target: &Target, api_key: Option<&str>) -> Result<Self, PublishError> {
+    pub(super) fn open(target: &BenchTarget, api_key: Option<&str>) -> Result<Self, PublisherError> {
         let stream = TcpStream::connect_timeout(&target.address(), IO_TIMEOUT)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(IO_TIMEOUT))?;
@@ -37,7 +37,7 @@ impl ApiConnection {
         Ok(Self { stream, target: target.clone(), head, unread: Vec::new() })
     }
 
-    pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublishError> {
+    pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublisherError> {
         let mut requests = Vec::new();
         for message in batch {
             self.write_request(message, &mut requests);
@@ -63,7 +63,7 @@ impl ApiConnection {
         out.extend_from_slice(closing.as_bytes());
     }
 
-    fn read_answer(&mut self) -> Result<(), PublishError> {
+    fn read_answer(&mut self) -> Result<(), PublisherError> {
         let (mut response, mut body) = (ResponseParser::default(), Vec::new());
         loop {
             let rest = response.feed(&self.unread, |bytes| {
@@ -98,7 +98,7 @@ impl ApiConnection {
 }
 
 /// APIs with wrapped publications report errors in the body with status 200; others report them with the status.
-fn check_answer(wrapped: bool, status: u16, body: &[u8]) -> Result<(), PublishError> {
+fn check_answer(wrapped: bool, status: u16, body: &[u8]) -> Result<(), PublisherError> {
     let accepted = if wrapped {
         let answer = serde_json::from_slice::<serde_json::Value>(body);
         status == 200 && answer.is_ok_and(|answer| answer.is_object() && answer.get("error").is_none())
@@ -109,7 +109,7 @@ fn check_answer(wrapped: bool, status: u16, body: &[u8]) -> Result<(), PublishEr
         return Ok(());
     }
     let answer = String::from_utf8_lossy(body).chars().take(200).collect();
-    Err(PublishError::Refused { status, answer })
+    Err(PublisherError::Refused { status, answer })
 }
 
 #[cfg(test)]

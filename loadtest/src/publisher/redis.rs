@@ -3,7 +3,7 @@
 use redis::{Client, Connection};
 
 use super::Outgoing;
-use super::error::{IO_TIMEOUT, PublishError};
+use super::error::{IO_TIMEOUT, PublisherError};
 
 /// An open connection.
 pub(crate) struct RedisConnection {
@@ -17,7 +17,7 @@ impl std::fmt::Debug for RedisConnection {
 }
 
 impl RedisConnection {
-    pub(super) fn open(url: &str) -> Result<Self, PublishError> {
+    pub(super) fn open(url: &str) -> Result<Self, PublisherError> {
         // `rediss://` panics without a crypto provider. A second installation fails, which is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let connection = Client::open(url)?.get_connection_with_timeout(IO_TIMEOUT)?;
@@ -26,7 +26,7 @@ impl RedisConnection {
         Ok(Self { connection })
     }
 
-    pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublishError> {
+    pub(super) fn publish(&mut self, batch: &[Outgoing<'_>]) -> Result<(), PublisherError> {
         let mut pipeline = redis::pipe();
         for message in batch {
             pipeline.publish(message.channel, &message.payload).ignore();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::error::PublishError;
+use super::error::PublisherError;
 use crate::resources::thread::CpuShare;
 use crate::run::latencies;
 
@@ -22,7 +22,7 @@ pub(crate) struct PublishTotals {
     /// CPU share of the busiest publisher.
     pub(crate) cpu: Option<CpuShare>,
     /// Error that ended publishing early.
-    pub(crate) error: Option<PublishError>,
+    pub(crate) error: Option<PublisherError>,
 }
 
 impl Default for PublishTotals {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::resp::{RespConnection, SUBSCRIBE_CHUNK, command, confirmation_bytes, message_bytes};
-use super::{PublishCost, PublishPattern, Server, SubscribeCost};
+use super::{LocalServer, PublishCost, PublishPattern, SubscribeCost};
 use crate::resources::cores::CoreUtilization;
 
 /// Publications before the measurement starts.
@@ -37,7 +37,7 @@ pub(super) enum CostError {
 pub(super) struct MeasuredRedis {
     control: redis::Connection,
     cores: Option<CoreUtilization>,
-    server: Server,
+    server: LocalServer,
 }
 
 /// Usage of Redis so far.
@@ -49,7 +49,7 @@ struct RedisUsage {
 
 impl MeasuredRedis {
     pub(super) fn start(program: &Path, core: u16) -> Result<Self, CostError> {
-        let server = Server::redis(program, core).map_err(CostError::Start)?;
+        let server = LocalServer::redis(program, core).map_err(CostError::Start)?;
         let control = redis::Client::open(("127.0.0.1", server.port))?.get_connection()?;
         // The child starts as a wrapper (`setpriv`, `taskset`) and has become Redis once it replies.
         let cores = CoreUtilization::of_process(&server.id().to_string());

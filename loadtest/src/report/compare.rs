@@ -194,9 +194,9 @@ pub(super) fn number(value: f64) -> String {
 
 /// Comparison as a text table.
 #[derive(Debug)]
-pub(crate) struct Comparison<'a>(pub(crate) &'a [Record]);
+pub(crate) struct RunComparison<'a>(pub(crate) &'a [Record]);
 
-impl fmt::Display for Comparison<'_> {
+impl fmt::Display for RunComparison<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, record) in self.0.iter().enumerate() {
             let commit = record.commit.as_deref().unwrap_or("no commit");
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn table_has_a_column_per_run() {
-        let text = Comparison(&[record(10.0, 5), record(12.0, 5)]).to_string();
+        let text = RunComparison(&[record(10.0, 5), record(12.0, 5)]).to_string();
         let line = text.lines().find(|line| line.starts_with("SSE: latency p99,")).unwrap();
         let words: Vec<&str> = line.split_ascii_whitespace().skip(4).collect();
         assert_eq!(words, ["10", "12", "+20.0%"], "{text}");

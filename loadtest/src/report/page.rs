@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::chart::{Axis, Chart, Line};
 use super::compare::{self, number, run_letter};
 use super::escape::escaped;
-use crate::record::{Latency, Record, Sample};
+use crate::record::{Latency, Record, SampleRecord};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -120,7 +120,7 @@ fn over_time(records: &[Record]) -> Vec<Chart> {
             ("user", &|sample, index| sample.user.get(index).copied()),
         ],
     );
-    let resident = |sample: &Sample, index: usize| {
+    let resident = |sample: &SampleRecord, index: usize| {
         sample.resident.get(index).map(|bytes| *bytes as f64 / f64::from(1 << 20))
     };
     let memory = for_processes(records, &[("memory", &resident)]);
@@ -135,7 +135,7 @@ fn over_time(records: &[Record]) -> Vec<Chart> {
     ]
 }
 
-type Pick<'a> = &'a dyn Fn(&Sample) -> Option<f64>;
+type Pick<'a> = &'a dyn Fn(&SampleRecord) -> Option<f64>;
 
 fn one_each(records: &[Record], picks: &[(&str, Pick<'_>)]) -> Vec<Line> {
     let mut lines = Vec::new();
@@ -149,7 +149,7 @@ fn one_each(records: &[Record], picks: &[(&str, Pick<'_>)]) -> Vec<Line> {
     lines
 }
 
-type PickProcess<'a> = &'a dyn Fn(&Sample, usize) -> Option<f64>;
+type PickProcess<'a> = &'a dyn Fn(&SampleRecord, usize) -> Option<f64>;
 
 fn for_processes(records: &[Record], picks: &[(&str, PickProcess<'_>)]) -> Vec<Line> {
     let mut lines = Vec::new();
@@ -222,14 +222,14 @@ mod tests {
             distribution: vec![(0.0, 1.0), (50.0, 1.5), (99.0, 2.0), (100.0, 2.5)],
             ..Latency::default()
         };
-        let sample = |at| Sample {
+        let sample = |at| SampleRecord {
             at,
             delivered: 10.0 * at,
             p99: Some(1.0),
             user: vec![0.1],
             system: vec![0.2],
             resident: vec![1 << 20],
-            ..Sample::default()
+            ..SampleRecord::default()
         };
         Record {
             title: title.to_owned(),

@@ -145,17 +145,17 @@ fn check_schedule(record: &Record, warnings: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Cohort, Generator, Latency, ProcessUsage, Published};
+    use crate::record::{Cohort, Generator, Latency, ProcessUsage, PublishedRecord};
     use crate::resources::thread::CpuShare;
 
     fn record() -> Record {
         let latency = Latency { count: 5000, p99: 10.0, ..Latency::default() };
-        let published = Published {
+        let published = PublishedRecord {
             count: 21,
             seconds: 1.0,
             per_second: 20.0,
             asked_per_second: Some(20.0),
-            ..Published::default()
+            ..PublishedRecord::default()
         };
         Record { cohorts: vec![Cohort { latency, ..Cohort::default() }], published, ..Record::default() }
     }
@@ -208,14 +208,14 @@ mod tests {
 
     #[test]
     fn spare_capacity_of_the_server_is_reported() {
-        let notes = |cores, core_utilization_max, published: Published, rate: Option<&str>| {
+        let notes = |cores, core_utilization_max, published: PublishedRecord, rate: Option<&str>| {
             let process =
                 ProcessUsage { name: "x".to_owned(), cores, core_utilization_max, ..ProcessUsage::default() };
             let rate = rate.map(|rate| ("connect_rate".to_owned(), rate.to_owned()));
             let settings = rate.into_iter().collect();
             warnings(&Record { processes: vec![process], published, settings, ..record() })
         };
-        let fast = || Published { asked_per_second: None, ..record().published };
+        let fast = || PublishedRecord { asked_per_second: None, ..record().published };
         assert_eq!(
             notes(0.62, Some(0.7), fast(), None),
             ["x used 0.62 of a core: the rate is not its limit"]
@@ -225,17 +225,20 @@ mod tests {
         // Interrupts used the rest of the core.
         assert_eq!(notes(0.62, Some(0.99), fast(), None), Vec::<String>::new());
         assert_eq!(notes(0.62, Some(0.7), record().published, None), Vec::<String>::new());
-        let none = Published::default;
+        let none = PublishedRecord::default;
         assert_eq!(notes(0.62, Some(0.7), none(), Some("max")).len(), 1);
         assert_eq!(notes(0.62, Some(0.7), none(), Some("500")), Vec::<String>::new());
     }
 
     #[test]
     fn missed_schedule_is_reported() {
-        let with = |published: Published| warnings(&Record { published, ..record() }).len();
-        assert_eq!(with(Published { per_second: 18.0, ..record().published }), 1);
-        assert_eq!(with(Published { asked_per_second: None, per_second: 18.0, ..record().published }), 0);
+        let with = |published: PublishedRecord| warnings(&Record { published, ..record() }).len();
+        assert_eq!(with(PublishedRecord { per_second: 18.0, ..record().published }), 1);
+        assert_eq!(
+            with(PublishedRecord { asked_per_second: None, per_second: 18.0, ..record().published }),
+            0
+        );
         let lag = Latency { p99: 30.0, ..Latency::default() };
-        assert_eq!(with(Published { lag, ..record().published }), 1);
+        assert_eq!(with(PublishedRecord { lag, ..record().published }), 1);
     }
 }

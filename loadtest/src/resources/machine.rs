@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Machine of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Machine {
+pub(crate) struct MachineInfo {
     /// Model name of the processor.
     pub(crate) processor: Option<String>,
     /// Number of cores.
@@ -27,7 +27,7 @@ pub(crate) struct Machine {
     pub(crate) load: Option<f64>,
 }
 
-impl Machine {
+impl MachineInfo {
     /// Describes this machine.
     pub(crate) fn here() -> Self {
         let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_machine_is_described() {
-        let machine = Machine::here();
+        let machine = MachineInfo::here();
         assert!(machine.cores.is_some_and(|cores| cores > 0), "{machine:?}");
         assert!(machine.line().contains("Linux"), "{}", machine.line());
         assert_eq!(field("model name\t: A B\nflags : x", "model name"), Some("A B"));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::RunError;
 use crate::interrupt;
 use crate::publisher::{
-    PublishResult, PublishTarget, PublishTotals, Publisher, PublisherConnection, Schedule,
+    PublishTarget, PublishTotals, Publisher, PublisherConnection, PublisherResult, Schedule,
 };
 use crate::record::Record;
 use crate::report::{self, UsageSnapshots};
@@ -262,7 +262,7 @@ impl RunContext {
     fn collect_publisher(&mut self, scheduled: bool) -> Result<(), RunError> {
         let Some((publisher, schedule)) = self.publisher.take() else { return Ok(()) };
         publisher.stop();
-        let PublishResult { count, elapsed, lag, cpu, error } = publisher.join()?;
+        let PublisherResult { count, elapsed, lag, cpu, error } = publisher.join()?;
         self.channels = schedule.per_channel(count);
         let totals = &mut self.totals;
         totals.count += count;

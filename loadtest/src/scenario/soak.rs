@@ -8,7 +8,7 @@ use clap::Args;
 use super::run_context::{RunContext, THIRD_COHORT};
 use super::{RunError, measure};
 use crate::options::{Defaults, Options};
-use crate::record::{Record, Sample};
+use crate::record::{Record, SampleRecord};
 use crate::swarm::{ChurnKind, ConnectMode, SwarmCommand};
 
 /// Share of the run that is excluded from the growth measurement.
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<Record, RunError> {
 }
 
 /// Slope of a process's memory in MiB per hour: least squares, without the warm-up.
-fn growth(series: &[Sample], process: usize) -> f64 {
+fn growth(series: &[SampleRecord], process: usize) -> f64 {
     let end = series.last().map_or(0.0, |sample| sample.at);
     let points: Vec<(f64, f64)> = series
         .iter()
@@ -84,9 +84,9 @@ mod tests {
             // Grows by 10 MiB in the first tenth, then by 1 MiB per minute.
             let early = f64::from(second.min(60)) / 60.0 * 10.0;
             let bytes = (early + f64::from(second) / 60.0) * f64::from(1 << 20);
-            Sample { at: f64::from(second), resident: vec![bytes as u64], ..Sample::default() }
+            SampleRecord { at: f64::from(second), resident: vec![bytes as u64], ..SampleRecord::default() }
         };
-        let series: Vec<Sample> = (0..=600).map(sample).collect();
+        let series: Vec<SampleRecord> = (0..=600).map(sample).collect();
         assert!((growth(&series, 0) - 60.0).abs() < 0.1, "{}", growth(&series, 0));
         assert_eq!((growth(&series, 1), growth(&[], 0)), (0.0, 0.0));
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::client::{Connection, ResumePoint};
+use crate::client::{ClientConnection, ResumePoint};
 use crate::subscriber_plan::{ReadRate, SubscriberPlan};
 
 /// State of a subscriber.
@@ -28,9 +28,9 @@ pub(super) enum SubscriberState {
 
 /// One subscriber.
 #[derive(Debug)]
-pub(super) struct Subscriber {
+pub(super) struct SwarmSubscriber {
     pub(super) plan: SubscriberPlan,
-    pub(super) connection: Option<Connection>,
+    pub(super) connection: Option<ClientConnection>,
     pub(super) state: SubscriberState,
     /// When the awaited event was due.
     pub(super) since: Instant,
@@ -40,7 +40,7 @@ pub(super) struct Subscriber {
     pub(super) was_subscribed: bool,
 }
 
-impl Subscriber {
+impl SwarmSubscriber {
     pub(super) fn new(plan: SubscriberPlan, now: Instant) -> Self {
         let (connection, state, resume_point) = (None, SubscriberState::Disconnected, ResumePoint::Live);
         Self { plan, connection, state, since: now, resume_point, was_subscribed: false }

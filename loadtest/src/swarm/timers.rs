@@ -21,11 +21,11 @@ pub(super) enum Timer {
 
 /// All pending timers.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
+pub(super) struct SwarmTimers {
     heap: BinaryHeap<Reverse<(Instant, Timer)>>,
 }
 
-impl Timers {
+impl SwarmTimers {
     pub(super) fn set(&mut self, at: Instant, timer: Timer) {
         self.heap.push(Reverse((at, timer)));
     }
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn timers_fire_in_order_and_never_early() {
-        let (mut timers, now) = (Timers::default(), Instant::now());
+        let (mut timers, now) = (SwarmTimers::default(), Instant::now());
         let later = |ms| now + Duration::from_millis(ms);
         timers.set(later(20), Timer::SelfCheck);
         timers.set(later(10), Timer::Reconnect(3));

@@ -9,10 +9,10 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 use tokio::time::Instant;
 
-use super::subscriber::{ConnectPacing, ConnectQueue, Subscriber, SubscriberState};
-use super::timers::{Timer, Timers};
+use super::subscriber::{ConnectPacing, ConnectQueue, SubscriberState, SwarmSubscriber};
+use super::timers::{SwarmTimers, Timer};
 use super::{ConnectMode, GeneratorCost, SourceAddresses, SwarmCommand, SwarmConfig, WorkerResult};
-use crate::client::{ClientError, ConnectOptions, Connection, ResumePoint};
+use crate::client::{ClientConnection, ClientError, ConnectOptions, ResumePoint};
 use crate::resources::thread::{CpuClock, CpuShare};
 use crate::run::Run;
 use crate::subscriber_plan::SubscriberPlan;
@@ -41,10 +41,10 @@ pub(super) struct Worker {
     waker: Arc<Waker>,
     receiver: Receiver<SwarmCommand>,
     first_error: Arc<Mutex<Option<ClientError>>>,
-    subscribers: Vec<Subscriber>,
+    subscribers: Vec<SwarmSubscriber>,
     tally: Tally,
     queue: ConnectQueue,
-    timers: Timers,
+    timers: SwarmTimers,
     source_addresses: SourceAddresses,
     read_buffer: Vec<u8>,
     /// Subscribers with a limited read rate are throttled.
@@ -74,7 +74,7 @@ impl Worker {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let now = Instant::now();
-        let mut timers = Timers::default();
+        let mut timers = SwarmTimers::default();
         timers.set(now + TICK_INTERVAL, Timer::Tick);
         timers.set(now + SELF_CHECK_INTERVAL, Timer::SelfCheck);
         let source_addresses = SourceAddresses::new(&config.target, &run, index);
@@ -84,7 +84,7 @@ impl Worker {
             waker,
             receiver,
             first_error,
-            subscribers: plans.into_iter().map(|plan| Subscriber::new(plan, now)).collect(),
+            subscribers: plans.into_iter().map(|plan| SwarmSubscriber::new(plan, now)).collect(),
             tally,
             queue: ConnectQueue::new(),
             timers,
@@ -155,7 +155,7 @@ impl Worker {
         let Some(connection) = &mut subscriber.connection else { return };
         let mut outcome = if writable { connection.writable() } else { Ok(()) };
         if outcome.is_ok() && readable && !held {
-            let mut recorder = tally::Recorder {
+            let mut recorder = tally::TallyRecorder {
                 run: &self.run,
                 tally: &mut self.tally,
                 subscriber: index,
@@ -172,7 +172,7 @@ impl Worker {
     /// Updates the state of a subscriber after its connection has made progress.
     fn update_state(&mut self, index: usize) {
         let subscriber = &mut self.subscribers[index];
-        let subscribed = subscriber.connection.as_ref().is_some_and(Connection::is_subscribed);
+        let subscribed = subscriber.connection.as_ref().is_some_and(ClientConnection::is_subscribed);
         match (subscriber.state, subscribed) {
             (SubscriberState::Connecting | SubscriberState::Resubscribing, true) => {
                 if subscriber.state == SubscriberState::Connecting {
@@ -251,8 +251,13 @@ impl Worker {
             receive_buffer: subscriber.is_slow().then_some(self.config.slow_buffer),
         };
         let (resume_point, registry) = (subscriber.resume_point.clone(), self.poll.registry());
-        let connection =
-            Connection::dial(&options, subscriber.plan.transport, resume_point, registry, Token(index))?;
+        let connection = ClientConnection::dial(
+            &options,
+            subscriber.plan.transport,
+            resume_point,
+            registry,
+            Token(index),
+        )?;
         subscriber.connection = Some(connection);
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::http_client::HttpClient;
 use super::endpoint::TcpEndpoint;
-use super::report::{Finding, Section};
+use super::report::{Finding, ReportSection};
 use super::{network, test_names};
 use earshot_client::Tasks;
 use earshot_redis_link::TlsConfig;
@@ -30,7 +30,7 @@ mod websocket;
 
 /// The gateway to check.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct GatewayTarget {
     /// `http` or `https`, host and port.
     endpoint: TcpEndpoint,
     /// Path prefix of every route, without a trailing slash.
@@ -45,7 +45,7 @@ pub struct Target {
     pub tls: TlsConfig,
 }
 
-impl Target {
+impl GatewayTarget {
     /// Parses `http(s)://host[:port][/prefix]`.
     ///
     /// # Errors
@@ -90,8 +90,8 @@ impl Target {
 }
 
 /// Runs all checks; each step takes at most `limit`, except the idle test.
-pub async fn inspect(target: &Target, limit: Duration) -> Section {
-    let mut section = Section::new("path", "gateway", target.url());
+pub async fn inspect(target: &GatewayTarget, limit: Duration) -> ReportSection {
+    let mut section = ReportSection::new("path", "gateway", target.url());
     let tasks = Tasks::default();
     if let Some(client) = Box::pin(connect(target, &tasks, &mut section, limit)).await {
         Box::pin(inspect_routes(target, &client, &mut section)).await;
@@ -102,9 +102,9 @@ pub async fn inspect(target: &Target, limit: Duration) -> Section {
 
 /// DNS, TCP and TLS.
 async fn connect(
-    target: &Target,
+    target: &GatewayTarget,
     tasks: &Tasks,
-    section: &mut Section,
+    section: &mut ReportSection,
     limit: Duration,
 ) -> Option<HttpClient> {
     let (finding, addresses) = network::resolve(&target.endpoint, limit).await;
@@ -126,7 +126,7 @@ async fn connect(
     }
 }
 
-async fn inspect_routes(target: &Target, client: &HttpClient, section: &mut Section) {
+async fn inspect_routes(target: &GatewayTarget, client: &HttpClient, section: &mut ReportSection) {
     let (findings, is_there) = health::inspect(client).await;
     section.findings.extend(findings);
     if !is_there {
@@ -161,12 +161,12 @@ mod tests {
             ("https://live.example.com/push/", "https://live.example.com/push"),
             ("https://[::1]:8443", "https://[::1]:8443"),
         ] {
-            assert_eq!(Target::parse(url).unwrap().url(), shown, "{url}");
+            assert_eq!(GatewayTarget::parse(url).unwrap().url(), shown, "{url}");
         }
         for wrong in
             ["localhost:8000", "ftp://h", "http://", "http://u:hunter2@h", "http://h/?a", "http://h:x"]
         {
-            let why = Target::parse(wrong).unwrap_err();
+            let why = GatewayTarget::parse(wrong).unwrap_err();
             assert!(!why.contains("hunter2"), "{why}");
         }
     }

@@ -20,7 +20,7 @@ use redis::{PushInfo, RedisResult, Value};
 
 use self::server_info::ServerInfo;
 use super::endpoint::TcpEndpoint;
-use super::report::{Finding, Level, Section};
+use super::report::{Finding, Level, ReportSection};
 use super::tls::{self, Trust};
 use super::{network, within};
 use earshot_redis_link::address::{Address, ServerEndpoint};
@@ -37,22 +37,22 @@ mod sentinel;
 mod server_info;
 mod settings;
 
-pub use plan::{Plan, PlannedChannel, PlannedLog};
+pub use plan::{CheckPlan, PlannedChannel, PlannedLog};
 
 /// A server to check.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct CheckedServer {
     /// Name in the report.
     pub name: String,
     /// Connection settings.
     pub instance: ConnectConfig,
     /// How the gateway will use it.
-    pub plan: Plan,
+    pub plan: CheckPlan,
 }
 
 /// Runs all checks; each step takes at most `limit`.
-pub async fn inspect(server: &Server, limit: Duration) -> Section {
-    let mut section = Section::new("redis", &server.name, server.instance.location());
+pub async fn inspect(server: &CheckedServer, limit: Duration) -> ReportSection {
+    let mut section = ReportSection::new("redis", &server.name, server.instance.location());
     // In a cluster, the first reachable seed node provides the others.
     let seeds = server.instance.cluster.iter().flatten();
     let places =
@@ -67,7 +67,7 @@ pub async fn inspect(server: &Server, limit: Duration) -> Section {
 }
 
 /// Warnings about the version and settings of a server, without active tests. `None` if it cannot be queried now.
-pub async fn warnings(server: &Server, limit: Duration) -> Option<Vec<Finding>> {
+pub async fn warnings(server: &CheckedServer, limit: Duration) -> Option<Vec<Finding>> {
     let ignore_pushes = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
     let connected = Box::pin(Dialer::new(&server.instance, "check").dial(ignore_pushes)).await;
     let mut connection = connected.ok()?;
@@ -78,9 +78,9 @@ pub async fn warnings(server: &Server, limit: Duration) -> Option<Vec<Finding>> 
 
 /// Checks one server; returns whether it accepted the connection.
 async fn inspect_server(
-    server: &Server,
+    server: &CheckedServer,
     instance: &ConnectConfig,
-    section: &mut Section,
+    section: &mut ReportSection,
     limit: Duration,
 ) -> bool {
     let findings_before = section.findings.len();
@@ -105,7 +105,7 @@ async fn inspect_server(
 }
 
 /// Checks name, TCP, TLS and protocol. Returns whether the server is reachable only from this machine.
-async fn inspect_network(instance: &ConnectConfig, section: &mut Section, limit: Duration) -> bool {
+async fn inspect_network(instance: &ConnectConfig, section: &mut ReportSection, limit: Duration) -> bool {
     let address = match &instance.sentinel {
         None => Address::parse(&instance.url).ok(),
         Some(sentinels) => {
@@ -131,7 +131,7 @@ async fn inspect_network(instance: &ConnectConfig, section: &mut Section, limit:
 async fn inspect_tcp(
     instance: &ConnectConfig,
     endpoint: &TcpEndpoint,
-    section: &mut Section,
+    section: &mut ReportSection,
     limit: Duration,
 ) -> bool {
     let (finding, addresses) = network::resolve(endpoint, limit).await;
@@ -169,13 +169,13 @@ async fn inspect_tls(address: SocketAddr, trust: &Trust, limit: Duration) -> Vec
 /// An established connection and the checks that use it.
 struct Inspection<'a> {
     connection: MultiplexedConnection,
-    server: &'a Server,
+    server: &'a CheckedServer,
     /// How it was reached.
     instance: &'a ConnectConfig,
     /// The address is reachable only from this machine.
     is_local: bool,
     limit: Duration,
-    section: &'a mut Section,
+    section: &'a mut ReportSection,
 }
 
 impl Inspection<'_> {

@@ -104,7 +104,7 @@ impl Finding {
 
 /// Findings about one server or one client path.
 #[derive(Clone, Debug, Serialize)]
-pub struct Section {
+pub struct ReportSection {
     /// `redis` or `path`.
     pub kind: &'static str,
     /// Name in the configuration.
@@ -115,7 +115,7 @@ pub struct Section {
     pub findings: Vec<Finding>,
 }
 
-impl Section {
+impl ReportSection {
     /// Creates an empty section.
     pub fn new(kind: &'static str, name: impl Into<String>, address: impl Into<String>) -> Self {
         Self { kind, name: name.into(), address: address.into(), findings: Vec::new() }
@@ -136,7 +136,7 @@ impl Section {
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// One section for each server or client path.
-    pub sections: Vec<Section>,
+    pub sections: Vec<ReportSection>,
 }
 
 impl Report {
@@ -178,7 +178,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Section {
+impl fmt::Display for ReportSection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}: {}", self.kind, self.name, self.address)?;
         self.findings.iter().try_for_each(|finding| write!(f, "{finding}"))
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let mut section = Section::new("redis", "default", "redis://h:6379");
+        let mut section = ReportSection::new("redis", "default", "redis://h:6379");
         section.add(Finding::ok("dns", "h is 10.0.0.1").with("addresses", 1));
         section.add(Finding::warning("timeout", "5 s").cause("a short one").fix("raise the limit"));
         Report { sections: vec![section] }

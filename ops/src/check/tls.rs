@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 use super::network::open;
 use super::report::Finding;
 use earshot_redis_link::{ClientCert, TlsConfig};
-use recorder::{Recorder, Seen};
+use recorder::{Seen, TlsRecorder};
 
 mod expiry;
 mod recorder;
@@ -82,7 +82,7 @@ pub(super) async fn inspect(
     limit: Duration,
 ) -> Result<Secured, Insecure> {
     let refuse = |message: String| Insecure { finding: Finding::failed("tls", message), may_be_plain: false };
-    let recorder = Recorder::new(verifier(trust).map_err(refuse)?);
+    let recorder = TlsRecorder::new(verifier(trust).map_err(refuse)?);
     let (outcome, seen) =
         handshake(address, trust, &[&TLS13, &TLS12], &recorder, limit).await.map_err(refuse)?;
     let stream = outcome.map_err(|error| handshake_failure(&error, &seen, trust, limit))?;
@@ -91,7 +91,7 @@ pub(super) async fn inspect(
     let suite = session.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
     let mut offered = vec![version_name(version)];
     if version == Some(ProtocolVersion::TLSv1_3) {
-        let older = handshake(address, trust, &[&TLS12], &Recorder::new(recorder.inner()), limit).await;
+        let older = handshake(address, trust, &[&TLS12], &TlsRecorder::new(recorder.inner()), limit).await;
         if matches!(older, Ok((Ok(_), _))) {
             offered.push("TLS 1.2");
         }
@@ -110,7 +110,7 @@ pub(super) async fn connect(
     trust: &Trust,
     limit: Duration,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let recorder = Recorder::new(verifier(trust).map_err(io::Error::other)?);
+    let recorder = TlsRecorder::new(verifier(trust).map_err(io::Error::other)?);
     handshake(address, trust, &[&TLS13, &TLS12], &recorder, limit).await.map_err(io::Error::other)?.0
 }
 
@@ -119,7 +119,7 @@ async fn handshake(
     address: SocketAddr,
     trust: &Trust,
     versions: &[&'static SupportedProtocolVersion],
-    recorder: &Arc<Recorder>,
+    recorder: &Arc<TlsRecorder>,
     limit: Duration,
 ) -> Result<(io::Result<TlsStream<TcpStream>>, Seen), String> {
     let mut config = client(trust, versions, recorder)?;
@@ -138,16 +138,16 @@ async fn handshake(
 fn client(
     trust: &Trust,
     versions: &[&'static SupportedProtocolVersion],
-    recorder: &Arc<Recorder>,
+    recorder: &Arc<TlsRecorder>,
 ) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::<Recorder>::clone(recorder));
+        .with_custom_certificate_verifier(Arc::<TlsRecorder>::clone(recorder));
     let Some(identity) = &trust.identity else {
-        return Ok(builder.with_client_cert_resolver(Arc::<Recorder>::clone(recorder)));
+        return Ok(builder.with_client_cert_resolver(Arc::<TlsRecorder>::clone(recorder)));
     };
     let (chain, key) = (identity.0.clone(), identity.1.clone_key());
     builder.with_client_auth_cert(chain, key).map_err(|error| format!("client certificate: {error}"))
@@ -160,7 +160,7 @@ fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, String> {
         .map_err(|error| format!("certificate authorities in {}: {error}", trust.authorities_key))
 }
 
-fn evaluate_certificate(seen: &Seen, recorder: &Recorder, trust: &Trust) -> Finding {
+fn evaluate_certificate(seen: &Seen, recorder: &TlsRecorder, trust: &Trust) -> Finding {
     let ends = recorder.not_after(seen);
     let until = ends.map_or_else(String::new, |ends| format!(", until {}", expiry::day(ends)));
     let finding = match recorder.verdict(seen, Duration::ZERO) {

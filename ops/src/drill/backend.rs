@@ -64,10 +64,10 @@ impl Backend {
     }
 
     /// Opens a connection.
-    pub(super) async fn connect(&self) -> Result<Connection, String> {
+    pub(super) async fn connect(&self) -> Result<BackendConnection, String> {
         let discard = |_: PushInfo| Ok::<_, redis::aio::SendError>(());
         let connection = Box::pin(self.dialer.dial(discard)).await.map_err(|failure| failure.to_string())?;
-        Ok(Connection { connection })
+        Ok(BackendConnection { connection })
     }
 
     /// Runs one command on a new connection.
@@ -113,11 +113,11 @@ impl Backend {
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct BackendConnection {
     connection: MultiplexedConnection,
 }
 
-impl Connection {
+impl BackendConnection {
     /// Runs one command.
     pub(super) async fn run(&mut self, words: &[&str]) -> Result<Value, String> {
         let mut command = redis::Cmd::new();

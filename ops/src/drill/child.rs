@@ -18,11 +18,11 @@ const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
 /// A running process.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct ChildProcess {
     process: Process,
 }
 
-impl Child {
+impl ChildProcess {
     /// Starts a program in a directory, which also gets its log. It inherits no environment and no terminal signals.
     pub(super) fn start(program: &Path, arguments: &[&str], directory: &Path) -> Result<Self, String> {
         let log = directory.join("log");
@@ -71,7 +71,7 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.kill();
     }

@@ -15,13 +15,13 @@ use super::child::find;
 use super::directory::Directory;
 use super::gateway_process::{self, GatewayProcess};
 use super::health_monitor::HealthMonitor;
-use super::http::{Client, Target};
+use super::http::{Client, HttpTarget};
 use super::proxy::Proxy;
-use super::publisher::Publisher;
-use super::server::{Passwords, Server};
+use super::publisher::DrillPublisher;
+use super::server::{Passwords, TestServer};
 use super::undo::Undo;
-use super::verifying_clients::{Progress, VerifyingClients};
-use super::{External, POLL_INTERVAL, Settings, TargetKind, until};
+use super::verifying_clients::{ClientProgress, VerifyingClients};
+use super::{DrillTarget, External, POLL_INTERVAL, Settings, until};
 use earshot_client::Tasks;
 use earshot_redis_link::address::Address;
 
@@ -32,18 +32,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// See the module. Child processes end before their directory.
 #[derive(Debug)]
-pub(super) struct Environment {
+pub(super) struct DrillEnvironment {
     pub(super) gateway: Option<GatewayProcess>,
-    pub(super) servers: Option<Servers>,
+    pub(super) servers: Option<TestServers>,
     pub(super) proxy: Option<Proxy>,
     /// The Redis that publishers use.
     pub(super) backend: watch::Sender<Backend>,
     pub(super) undo: Undo,
     pub(super) monitor: HealthMonitor,
     pub(super) client: Client,
-    pub(super) plain: Publisher,
+    pub(super) plain: DrillPublisher,
     /// `None` without a stream channel.
-    pub(super) log: Option<Publisher>,
+    pub(super) log: Option<DrillPublisher>,
     pub(super) clients: VerifyingClients,
     pub(super) background: BackgroundLoad,
     /// The pubsub channel.
@@ -56,11 +56,11 @@ pub(super) struct Environment {
 
 /// Redis servers that the drill started.
 #[derive(Debug)]
-pub(super) struct Servers {
+pub(super) struct TestServers {
     /// The server into which faults are injected.
-    pub(super) active: Server,
+    pub(super) active: TestServer,
     /// The previous primary, after a failover.
-    pub(super) former: Option<Server>,
+    pub(super) former: Option<TestServer>,
     pub(super) passwords: Passwords,
     pub(super) program: std::path::PathBuf,
     pub(super) directory: Directory,
@@ -69,21 +69,21 @@ pub(super) struct Servers {
 /// Parts of an environment.
 struct EnvironmentParts {
     gateway: Option<GatewayProcess>,
-    servers: Option<Servers>,
+    servers: Option<TestServers>,
     proxy: Option<Proxy>,
     backend: Backend,
-    target: Target,
+    target: HttpTarget,
     channel: String,
     stream_channel: Option<String>,
     background_prefix: String,
 }
 
-impl Environment {
+impl DrillEnvironment {
     /// Starts everything, and waits until all clients are subscribed.
     pub(super) async fn build(settings: &Settings, tasks: &Tasks, undo: &Undo) -> Result<Self, String> {
         let parts = match &settings.target {
-            TargetKind::Own { redis_server, keep } => own(redis_server, *keep, tasks).await?,
-            TargetKind::External(external) => self::external(external, tasks).await?,
+            DrillTarget::Own { redis_server, keep } => own(redis_server, *keep, tasks).await?,
+            DrillTarget::External(external) => self::external(external, tasks).await?,
         };
         let EnvironmentParts {
             mut gateway,
@@ -115,8 +115,8 @@ impl Environment {
             return Err(format!("not all clients could subscribe within {STARTUP_TIMEOUT:?}: {who}"));
         }
         let (backend, current) = watch::channel(backend);
-        let plain = Publisher::plain(current, channel.clone(), tasks);
-        let log = stream_channel.clone().map(|channel| Publisher::of_log(&target, channel));
+        let plain = DrillPublisher::plain(current, channel.clone(), tasks);
+        let log = stream_channel.clone().map(|channel| DrillPublisher::of_log(&target, channel));
         let (undo, outage, authority) = (undo.clone(), settings.outage, target.authority);
         Ok(Self {
             gateway,
@@ -151,8 +151,8 @@ impl Environment {
     }
 
     /// The numbers that were published last.
-    pub(super) fn published(&self) -> Progress {
-        Progress { plain: self.plain.last(), log: self.log.as_ref().map_or(0, Publisher::last) }
+    pub(super) fn published(&self) -> ClientProgress {
+        ClientProgress { plain: self.plain.last(), log: self.log.as_ref().map_or(0, DrillPublisher::last) }
     }
 
     /// Runs one command on the current Redis, after saving the command that undoes it.
@@ -169,10 +169,10 @@ async fn own(redis_server: &Path, keep: bool, tasks: &Tasks) -> Result<Environme
     })?;
     let directory = Directory::make(keep)?;
     let passwords = Passwords::random();
-    let active = Box::pin(Server::start(&program, &passwords, "redis-1", &directory)).await?;
+    let active = Box::pin(TestServer::start(&program, &passwords, "redis-1", &directory)).await?;
     let proxy = Proxy::start("127.0.0.1:0", format!("127.0.0.1:{}", active.port()), tasks).await?;
     let gateway = GatewayProcess::start(proxy.address(), &passwords, &directory)?;
-    let target = Target {
+    let target = HttpTarget {
         authority: format!("127.0.0.1:{}", gateway.port()),
         api_key: Some(passwords.api.clone()),
         tasks: tasks.clone(),
@@ -180,7 +180,7 @@ async fn own(redis_server: &Path, keep: bool, tasks: &Tasks) -> Result<Environme
     let backend = active.backend().clone();
     Ok(EnvironmentParts {
         gateway: Some(gateway),
-        servers: Some(Servers { active, former: None, passwords, program, directory }),
+        servers: Some(TestServers { active, former: None, passwords, program, directory }),
         proxy: Some(proxy),
         backend,
         target,
@@ -200,7 +200,7 @@ async fn external(external: &External, tasks: &Tasks) -> Result<EnvironmentParts
             Some(Proxy::start(run, server, tasks).await?)
         }
     };
-    let target = Target {
+    let target = HttpTarget {
         authority: external.gateway.clone(),
         api_key: external.api_key.clone(),
         tasks: tasks.clone(),

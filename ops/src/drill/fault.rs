@@ -8,7 +8,7 @@
 
 use tokio::time::Instant;
 
-use super::environment::Environment;
+use super::environment::DrillEnvironment;
 use super::report::{Outcome, Recovery, Verdict};
 use super::scrape::Numbers;
 
@@ -50,7 +50,7 @@ pub enum Fault {
 enum Requires {
     Nothing,
     /// A Redis that can be killed and restarted.
-    Server,
+    TestServer,
     /// A proxy in front of Redis.
     Proxy,
     Gateway,
@@ -112,7 +112,7 @@ impl Fault {
 
     fn requires(self) -> Requires {
         match self {
-            Self::Kill | Self::Outage | Self::Stop | Self::Failover => Requires::Server,
+            Self::Kill | Self::Outage | Self::Stop | Self::Failover => Requires::TestServer,
             Self::HalfOpen | Self::Cut => Requires::Proxy,
             Self::GatewayKilled => Requires::Gateway,
             Self::Baseline
@@ -132,9 +132,9 @@ impl Fault {
     }
 
     /// Why the fault cannot be injected in this environment.
-    fn unavailable_reason(self, environment: &Environment) -> Option<&'static str> {
+    fn unavailable_reason(self, environment: &DrillEnvironment) -> Option<&'static str> {
         match self.requires() {
-            Requires::Server if environment.servers.is_none() => {
+            Requires::TestServer if environment.servers.is_none() => {
                 Some("requires a Redis started by the drill: omit --redis")
             }
             Requires::Proxy if environment.proxy.is_none() => Some(
@@ -173,7 +173,7 @@ struct FaultWindow {
 }
 
 /// Runs one fault, from the start of the traffic to the evaluation.
-pub(super) async fn run(fault: Fault, environment: &mut Environment) -> Outcome {
+pub(super) async fn run(fault: Fault, environment: &mut DrillEnvironment) -> Outcome {
     let outcome = Outcome::new(fault.name(), fault.recovery());
     if let Some(reason) = fault.unavailable_reason(environment) {
         return outcome.finished(Verdict::Skipped, reason.to_owned());

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::child::{Child, free_port};
+use super::child::{ChildProcess, free_port};
 use super::directory::{self, Directory};
 use super::server::{Passwords, USER};
 
@@ -22,7 +22,7 @@ pub(super) struct GatewayProcess {
     program: PathBuf,
     directory: PathBuf,
     port: u16,
-    child: Child,
+    child: ChildProcess,
 }
 
 impl GatewayProcess {
@@ -62,8 +62,8 @@ impl GatewayProcess {
     }
 }
 
-fn spawn(program: &std::path::Path, directory: &std::path::Path) -> Result<Child, String> {
-    Child::start(program, &["serve", "--config", "earshot.toml"], directory)
+fn spawn(program: &std::path::Path, directory: &std::path::Path) -> Result<ChildProcess, String> {
+    ChildProcess::start(program, &["serve", "--config", "earshot.toml"], directory)
 }
 
 fn configuration(port: u16, redis: SocketAddr, api_key: &str) -> String {

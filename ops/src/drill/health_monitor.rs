@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::http::{Client, Target};
+use super::http::{Client, HttpTarget};
 
 /// Interval between samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
@@ -18,7 +18,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One sample.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
+pub(super) struct HealthSample {
     /// Both endpoints responded.
     pub(super) responds: bool,
     /// `/ready` is 200.
@@ -30,7 +30,7 @@ pub(super) struct Sample {
     reconnects: u64,
 }
 
-impl Sample {
+impl HealthSample {
     /// Whether the gateway is healthy.
     pub(super) fn is_healthy(&self) -> bool {
         self.responds && self.ready && self.status == "ok" && self.cache == "redis"
@@ -63,19 +63,19 @@ pub(super) struct Summary {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MonitorState {
     summary: Summary,
-    last: Sample,
+    last: HealthSample,
     /// Before the fault.
     reconnects: u64,
 }
 
 /// Polls until the tasks are stopped.
 #[derive(Clone, Debug)]
-pub(super) struct HealthMonitor(Arc<Mutex<State>>);
+pub(super) struct HealthMonitor(Arc<Mutex<MonitorState>>);
 
 impl HealthMonitor {
-    pub(super) fn start(target: &Target) -> Self {
+    pub(super) fn start(target: &HttpTarget) -> Self {
         let monitor = Self(Arc::default());
         let (sampling, tasks) =
             (monitor.clone().sample_loop(Client::new(target.clone(), REQUEST_TIMEOUT)), target.tasks.clone());
@@ -98,7 +98,7 @@ impl HealthMonitor {
         self.state().summary.clone()
     }
 
-    pub(super) fn last(&self) -> Sample {
+    pub(super) fn last(&self) -> HealthSample {
         self.state().last.clone()
     }
 
@@ -117,7 +117,7 @@ impl HealthMonitor {
         let empty = Vec::new();
         let links = health["links"].as_array().unwrap_or(&empty);
         let text = |name: &str| health[name].as_str().unwrap_or_default().to_owned();
-        let sample = Sample {
+        let sample = HealthSample {
             responds: true,
             ready: ready == 200,
             status: text("status"),
@@ -127,7 +127,7 @@ impl HealthMonitor {
         };
         let mut state = self.state();
         let reconnected = sample.reconnects > state.reconnects;
-        let State { summary, .. } = &mut *state;
+        let MonitorState { summary, .. } = &mut *state;
         summary.unready |= !sample.ready;
         summary.degraded |= sample.status == "degraded" && sample.cache == "memory";
         summary.causes.extend(links.iter().filter_map(|link| link["cause"].as_str()).map(ToOwned::to_owned));
@@ -141,10 +141,10 @@ impl HealthMonitor {
         let mut state = self.state();
         state.summary.unanswered += 1;
         state.summary.detected.get_or_insert_with(Instant::now);
-        state.last = Sample::default();
+        state.last = HealthSample::default();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MonitorState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

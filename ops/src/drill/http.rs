@@ -19,7 +19,7 @@ const BODY_LIMIT: usize = 4 * 1024 * 1024;
 
 /// The gateway, as seen by clients.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(super) struct HttpTarget {
     /// `host:port`.
     pub(super) authority: String,
     /// Key of its API, if it has one.
@@ -27,7 +27,7 @@ pub(super) struct Target {
     pub(super) tasks: Tasks,
 }
 
-impl Target {
+impl HttpTarget {
     /// Opens a TCP connection.
     pub(super) async fn connect(&self) -> Result<TcpStream, String> {
         let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority)).await;
@@ -63,14 +63,14 @@ impl Target {
 /// One connection for requests, which is reopened after it has ended.
 #[derive(Debug)]
 pub(super) struct Client {
-    target: Target,
+    target: HttpTarget,
     limit: Duration,
     connection: Option<HttpConnection>,
 }
 
 impl Client {
     /// `limit`: time limit of each exchange.
-    pub(super) fn new(target: Target, limit: Duration) -> Self {
+    pub(super) fn new(target: HttpTarget, limit: Duration) -> Self {
         Self { target, limit, connection: None }
     }
 

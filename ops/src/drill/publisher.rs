@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::backend::{Backend, Connection};
-use super::http::{Client, Target};
+use super::backend::{Backend, BackendConnection};
+use super::http::{Client, HttpTarget};
 use earshot_client::Tasks;
 
 /// Interval between messages.
@@ -26,7 +26,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A publisher that runs until the tasks are stopped.
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(super) struct DrillPublisher {
     running: watch::Sender<bool>,
     paused: watch::Receiver<bool>,
     last: Arc<AtomicU64>,
@@ -39,7 +39,7 @@ struct PublisherControl {
     last: Arc<AtomicU64>,
 }
 
-impl Publisher {
+impl DrillPublisher {
     fn new() -> (Self, PublisherControl) {
         let (running, running_receiver) = watch::channel(false);
         let (paused_sender, paused) = watch::channel(true);
@@ -58,7 +58,7 @@ impl Publisher {
     }
 
     /// A publisher that uses the HTTP API of the gateway.
-    pub(super) fn of_log(target: &Target, channel: String) -> Self {
+    pub(super) fn of_log(target: &HttpTarget, channel: String) -> Self {
         let (publisher, control) = Self::new();
         run(&target.tasks, publish_log(control, target.clone(), channel));
         publisher
@@ -118,7 +118,7 @@ async fn publish_plain(
     mut backend: watch::Receiver<Backend>,
     channel: String,
 ) {
-    let mut connection: Option<Connection> = None;
+    let mut connection: Option<BackendConnection> = None;
     loop {
         let mut number = control.next().await;
         loop {
@@ -143,7 +143,7 @@ async fn publish_plain(
     }
 }
 
-async fn publish_log(mut control: PublisherControl, target: Target, channel: String) {
+async fn publish_log(mut control: PublisherControl, target: HttpTarget, channel: String) {
     let mut client = Client::new(target, REQUEST_TIMEOUT);
     // Other drills on the same channel have other keys.
     let drill = fastrand::u64(..);

@@ -44,7 +44,7 @@ pub struct Check {
 
 /// Messages of one channel, for one client or for all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Totals {
+pub struct DrillTotals {
     /// Published numbers, once for each client.
     pub published: u64,
     /// Received numbers.
@@ -59,7 +59,7 @@ pub struct Totals {
     pub gaps: u64,
 }
 
-impl Totals {
+impl DrillTotals {
     pub(super) fn of(count: LedgerCounts, published: u64) -> Self {
         let LedgerCounts { delivered, reported, lost, late, duplicates, gaps } = count;
         Self { published, delivered, reported, lost, duplicates: duplicates + late, gaps }
@@ -91,7 +91,7 @@ pub struct Account {
     pub channel: &'static str,
     /// The totals.
     #[serde(flatten)]
-    pub totals: Totals,
+    pub totals: DrillTotals,
 }
 
 /// What recovers, on which the meaning of the recovery time depends.
@@ -127,11 +127,11 @@ pub struct Outcome {
     #[serde(rename = "recovered_by_all_milliseconds", serialize_with = "milliseconds")]
     pub recovered_by_all: Option<Duration>,
     /// Sum of the accounts.
-    pub total: Totals,
+    pub total: DrillTotals,
     /// For each client and channel.
     pub accounts: Vec<Account>,
     /// Background load of `--channels`, all channels together.
-    pub background: Option<Totals>,
+    pub background: Option<DrillTotals>,
     /// All checks.
     pub checks: Vec<Check>,
 }
@@ -146,7 +146,7 @@ impl Outcome {
             detected: None,
             recovered: None,
             recovered_by_all: None,
-            total: Totals::default(),
+            total: DrillTotals::default(),
             accounts: Vec::new(),
             background: None,
             checks: Vec::new(),
@@ -173,7 +173,7 @@ fn milliseconds<S: serde::Serializer>(time: &Option<Duration>, to: S) -> Result<
 
 /// Results of a drill.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct DrillReport {
     /// Location of Redis, without credentials.
     pub redis: String,
     /// Location of the gateway.
@@ -184,7 +184,7 @@ pub struct Report {
     pub outcomes: Vec<Outcome>,
 }
 
-impl Report {
+impl DrillReport {
     /// Whether at least one fault passed and none failed.
     pub fn is_ok(&self) -> bool {
         self.count(Verdict::Failed) == 0
@@ -233,7 +233,7 @@ impl Report {
 }
 
 /// The table for people.
-impl fmt::Display for Report {
+impl fmt::Display for DrillReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { redis, gateway, channels, .. } = self;
         writeln!(f, "gateway {gateway}, Redis {redis}, {channels} background channels\n")?;
@@ -268,7 +268,7 @@ impl fmt::Display for Report {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), format_duration);
-        let Totals { delivered, reported, lost, .. } = self.total;
+        let DrillTotals { delivered, reported, lost, .. } = self.total;
         writeln!(
             f,
             "{:<18} {:>11} {:>11} {:>11} {delivered:>10} {reported:>10} {lost:>6}  {}",
@@ -301,8 +301,8 @@ fn format_duration(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
-        let totals = Totals { published: 10, delivered: 8, reported: 2, ..Totals::default() };
+    fn report() -> DrillReport {
+        let totals = DrillTotals { published: 10, delivered: 8, reported: 2, ..DrillTotals::default() };
         let mut kill = Outcome::new("kill", Recovery::Redis);
         (kill.detected, kill.recovered) =
             (Some(Duration::from_micros(3400)), Some(Duration::from_millis(1500)));
@@ -311,7 +311,7 @@ mod tests {
         let gateway = Outcome::new("gateway-killed", Recovery::Gateway);
         let skipped =
             gateway.finished(Verdict::Skipped, "requires a gateway started by the drill".to_owned());
-        Report {
+        DrillReport {
             redis: "redis://h".to_owned(),
             gateway: "h:1".to_owned(),
             channels: 0,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::backend::Backend;
-use super::child::{Child, free_port};
+use super::child::{ChildProcess, free_port};
 use super::directory::{self, Directory};
 
 /// ACL user of the gateway.
@@ -49,15 +49,15 @@ pub(super) fn secret() -> String {
 
 /// One `redis-server`.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct TestServer {
     program: PathBuf,
     directory: PathBuf,
     port: u16,
-    child: Child,
+    child: ChildProcess,
     backend: Backend,
 }
 
-impl Server {
+impl TestServer {
     /// Starts a server and waits until it responds.
     pub(super) async fn start(
         program: &Path,
@@ -118,8 +118,8 @@ impl Server {
     }
 }
 
-fn spawn(program: &Path, directory: &Path) -> Result<Child, String> {
-    Child::start(program, &["redis.conf"], directory)
+fn spawn(program: &Path, directory: &Path) -> Result<ChildProcess, String> {
+    ChildProcess::start(program, &["redis.conf"], directory)
 }
 
 fn configuration(port: u16, passwords: &Passwords) -> String {

@@ -12,20 +12,20 @@ use std::time::Duration;
 use earshot_client::ledger::{Arrival, Ledger, LedgerCounts};
 use tokio::time::Instant;
 
-use super::http::Target;
+use super::http::HttpTarget;
 
 mod socket;
 mod stream;
 
 /// Transport of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum DrillTransport {
     Json,
     Protobuf,
     Sse,
 }
 
-impl Transport {
+impl DrillTransport {
     fn as_str(self) -> &'static str {
         match self {
             Self::Json => "websocket-json",
@@ -37,14 +37,14 @@ impl Transport {
 
 /// A running subscriber.
 #[derive(Debug)]
-pub(super) struct Subscriber {
-    transport: Transport,
+pub(super) struct DrillSubscriber {
+    transport: DrillTransport,
     pub(super) channels: Vec<String>,
-    state: Mutex<State>,
+    state: Mutex<SubscriberState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SubscriberState {
     /// One for each channel.
     ledgers: Vec<Ledger>,
     arrivals: Vec<AwaitedArrival>,
@@ -63,10 +63,10 @@ struct AwaitedArrival {
     at: Option<Instant>,
 }
 
-impl Subscriber {
+impl DrillSubscriber {
     /// Starts a subscriber, which runs until the tasks are stopped.
-    pub(super) fn start(target: &Target, transport: Transport, channels: Vec<String>) -> Arc<Self> {
-        let state = State {
+    pub(super) fn start(target: &HttpTarget, transport: DrillTransport, channels: Vec<String>) -> Arc<Self> {
+        let state = SubscriberState {
             ledgers: vec![Ledger::default(); channels.len()],
             arrivals: vec![AwaitedArrival::default(); channels.len()],
             is_subscribed: false,
@@ -130,7 +130,7 @@ impl Subscriber {
         let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
         let Some(number) = number else { return };
         let mut state = self.state();
-        let State { ledgers, arrivals, .. } = &mut *state;
+        let SubscriberState { ledgers, arrivals, .. } = &mut *state;
         let arrival = &mut arrivals[channel];
         if matches!(ledgers[channel].record(number), Arrival::InOrder(_))
             && arrival.at.is_none()
@@ -160,32 +160,32 @@ impl Subscriber {
         self.channels.iter().position(|own| own == channel)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SubscriberState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Why a connection ended, and the delay before the next.
 #[derive(Debug)]
-struct Disconnect {
+struct Disconnection {
     reason: String,
     delay: Duration,
 }
 
-async fn run(subscriber: Arc<Subscriber>, target: Target) {
+async fn run(subscriber: Arc<DrillSubscriber>, target: HttpTarget) {
     match subscriber.transport {
-        Transport::Sse => {
-            let mut stream = stream::Stream::new(&subscriber, &target);
+        DrillTransport::Sse => {
+            let mut stream = stream::StreamSubscriber::new(&subscriber, &target);
             loop {
-                let Disconnect { reason, delay } = Box::pin(stream.follow()).await;
+                let Disconnection { reason, delay } = Box::pin(stream.follow()).await;
                 subscriber.disconnected(reason);
                 tokio::time::sleep(delay).await;
             }
         }
-        Transport::Json | Transport::Protobuf => {
-            let mut socket = socket::Socket::new(&subscriber, &target);
+        DrillTransport::Json | DrillTransport::Protobuf => {
+            let mut socket = socket::SocketSubscriber::new(&subscriber, &target);
             loop {
-                let Disconnect { reason, delay } = Box::pin(socket.follow()).await;
+                let Disconnection { reason, delay } = Box::pin(socket.follow()).await;
                 subscriber.disconnected(reason);
                 tokio::time::sleep(delay).await;
             }

@@ -10,15 +10,15 @@ use super::backend::Backend;
 /// Time limit for all commands after an interruption.
 const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Command = Vec<String>;
+type UndoCommand = Vec<String>;
 
 /// Shared between the drill and its interruption.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Undo(Arc<Mutex<Vec<(Backend, Command)>>>);
+pub(super) struct Undo(Arc<Mutex<Vec<(Backend, UndoCommand)>>>);
 
 impl Undo {
     /// Saves a command. The last saved command is run first.
-    pub(super) fn push(&self, backend: &Backend, command: Command) {
+    pub(super) fn push(&self, backend: &Backend, command: UndoCommand) {
         self.commands().push((backend.clone(), command));
     }
 
@@ -43,11 +43,11 @@ impl Undo {
         self.commands().clear();
     }
 
-    fn last(&self) -> Option<(Backend, Command)> {
+    fn last(&self) -> Option<(Backend, UndoCommand)> {
         self.commands().last().cloned()
     }
 
-    fn commands(&self) -> MutexGuard<'_, Vec<(Backend, Command)>> {
+    fn commands(&self) -> MutexGuard<'_, Vec<(Backend, UndoCommand)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use earshot_client::ledger::LedgerCounts;
 use tokio::time::Instant;
 
-use super::http::Target;
-use super::report::{Account, Totals};
-use super::subscriber::{Subscriber, Transport};
+use super::http::HttpTarget;
+use super::report::{Account, DrillTotals};
+use super::subscriber::{DrillSubscriber, DrillTransport};
 
 /// Index of each channel, and its name in reports.
 const PLAIN: usize = 0;
@@ -19,7 +19,7 @@ const CHANNEL_NAMES: [&str; 2] = ["plain", "log"];
 
 /// Last number on each channel; 0 without that channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct ClientProgress {
     pub(super) plain: u64,
     pub(super) log: u64,
 }
@@ -33,14 +33,14 @@ pub(super) struct Ledgers {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct VerifyingClients(Vec<Arc<Subscriber>>);
+pub(super) struct VerifyingClients(Vec<Arc<DrillSubscriber>>);
 
 impl VerifyingClients {
     /// Starts the clients; `log` is optional.
-    pub(super) fn start(target: &Target, plain: &str, log: Option<&str>) -> Self {
+    pub(super) fn start(target: &HttpTarget, plain: &str, log: Option<&str>) -> Self {
         let channels: Vec<String> = [Some(plain), log].into_iter().flatten().map(ToOwned::to_owned).collect();
-        let transports = [Transport::Json, Transport::Protobuf, Transport::Sse];
-        Self(transports.map(|transport| Subscriber::start(target, transport, channels.clone())).to_vec())
+        let transports = [DrillTransport::Json, DrillTransport::Protobuf, DrillTransport::Sse];
+        Self(transports.map(|transport| DrillSubscriber::start(target, transport, channels.clone())).to_vec())
     }
 
     /// Whether all of them are subscribed.
@@ -58,12 +58,12 @@ impl VerifyingClients {
     }
 
     /// Whether all of them have received these numbers.
-    pub(super) fn have_received(&self, progress: Progress) -> bool {
+    pub(super) fn have_received(&self, progress: ClientProgress) -> bool {
         self.0.iter().all(|client| has_received(client, progress))
     }
 
     /// Those that have not received these numbers.
-    pub(super) fn behind(&self, progress: Progress) -> String {
+    pub(super) fn behind(&self, progress: ClientProgress) -> String {
         let behind = self.0.iter().filter(|client| !has_received(client, progress));
         behind.map(|client| client.name()).collect::<Vec<_>>().join(", ")
     }
@@ -84,7 +84,7 @@ impl VerifyingClients {
 
     /// The current state of the ledgers.
     pub(super) fn ledgers(&self) -> Ledgers {
-        let counts = |client: &Arc<Subscriber>| {
+        let counts = |client: &Arc<DrillSubscriber>| {
             (0..client.channels.len()).map(|channel| client.count(channel)).collect()
         };
         Ledgers {
@@ -94,14 +94,14 @@ impl VerifyingClients {
     }
 
     /// Closes the ledgers at the last published numbers. Returns what was added to them.
-    pub(super) fn close(&self, since: &Ledgers, first: Progress, last: Progress) -> Vec<Account> {
+    pub(super) fn close(&self, since: &Ledgers, first: ClientProgress, last: ClientProgress) -> Vec<Account> {
         let published = [last.plain - first.plain, last.log - first.log];
         let mut accounts = Vec::new();
         for (client, before) in self.0.iter().zip(&since.counts) {
             for (channel, before) in before.iter().enumerate() {
                 client.close(channel, [last.plain, last.log][channel]);
                 let count = client.count(channel).since(*before);
-                let totals = Totals::of(count, published[channel]);
+                let totals = DrillTotals::of(count, published[channel]);
                 accounts.push(Account { client: client.name(), channel: CHANNEL_NAMES[channel], totals });
             }
         }
@@ -119,7 +119,7 @@ impl VerifyingClients {
     }
 }
 
-fn has_received(client: &Subscriber, progress: Progress) -> bool {
+fn has_received(client: &DrillSubscriber, progress: ClientProgress) -> bool {
     let of = [progress.plain, progress.log];
     debug_assert!(LOG < of.len(), "each channel has its number");
     (0..client.channels.len()).all(|channel| client.has_received(channel..channel + 1, of[channel]))

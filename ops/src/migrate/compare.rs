@@ -11,7 +11,7 @@ use super::clock::Expiry;
 use super::endpoints::Endpoints;
 use super::error::Error;
 use super::keyspace::KeyCommand;
-use super::rules::Route;
+use super::rules::MigrationRoute;
 use super::value::{Dump, DumpReply, KeyInfo, ValueType, dumps};
 
 /// Allowed difference between two expiry times, caused by the round trips between two clock readings.
@@ -26,7 +26,7 @@ const MISSING: &str = "missing at the target";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyPair<'k> {
     pub(super) key: &'k [u8],
-    pub(super) route: &'k Route,
+    pub(super) route: &'k MigrationRoute,
     pub(super) info: &'k KeyInfo,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct ValuePair<'k> {
 }
 
 /// Result of comparing two DUMP replies.
-enum Comparison {
+enum DumpComparison {
     Same,
     Differs(String),
     /// Small unordered values on both sides, which are compared together in one round trip.
@@ -50,7 +50,7 @@ enum Comparison {
 
 impl Endpoints {
     /// Reads the DUMPs at the end of the routes.
-    pub(super) async fn target_dumps(&mut self, routes: &[&Route]) -> Result<Vec<DumpReply>, Error> {
+    pub(super) async fn target_dumps(&mut self, routes: &[&MigrationRoute]) -> Result<Vec<DumpReply>, Error> {
         let mut found = vec![DumpReply::Missing; routes.len()];
         for (place, target) in self.targets.iter_mut().enumerate() {
             let indexes: Vec<usize> =
@@ -73,10 +73,10 @@ impl Endpoints {
         let (mut unordered, mut apart) = (Vec::new(), Vec::new());
         for (index, sides) in sides.iter().enumerate() {
             match self.compare_dumps(*sides) {
-                Comparison::Same => {}
-                Comparison::Differs(what) => differences[index] = Some(what),
-                Comparison::Unordered => unordered.push(index),
-                Comparison::Chunked => apart.push(index),
+                DumpComparison::Same => {}
+                DumpComparison::Differs(what) => differences[index] = Some(what),
+                DumpComparison::Unordered => unordered.push(index),
+                DumpComparison::Chunked => apart.push(index),
             }
         }
         let pairs: Vec<KeyPair<'_>> = unordered.iter().map(|index| sides[*index].pair).collect();
@@ -95,21 +95,21 @@ impl Endpoints {
         Ok(differences)
     }
 
-    fn compare_dumps(&self, ValuePair { pair, here, there }: ValuePair<'_>) -> Comparison {
+    fn compare_dumps(&self, ValuePair { pair, here, there }: ValuePair<'_>) -> DumpComparison {
         if *there == DumpReply::Missing {
-            return Comparison::Differs(MISSING.to_owned());
+            return DumpComparison::Differs(MISSING.to_owned());
         }
         let (DumpReply::Dump(here), DumpReply::Dump(there)) = (here, there) else {
-            return Comparison::Chunked;
+            return DumpComparison::Chunked;
         };
         if let Some(what) = self.expiry_difference(pair, here.expiry, there.expiry) {
-            return Comparison::Differs(what);
+            return DumpComparison::Differs(what);
         }
         let is_unordered = matches!(pair.info.kind, ValueType::Set | ValueType::Hash);
         match here.payload == there.payload {
-            true => Comparison::Same,
-            false if is_unordered && here.payload.len() <= UNORDERED_BYTES_MAX => Comparison::Unordered,
-            false => Comparison::Chunked,
+            true => DumpComparison::Same,
+            false if is_unordered && here.payload.len() <= UNORDERED_BYTES_MAX => DumpComparison::Unordered,
+            false => DumpComparison::Chunked,
         }
     }
 
@@ -170,7 +170,7 @@ impl Endpoints {
     }
 
     /// The same moment on the clock of the target's server.
-    pub(super) fn target_expiry(&self, key: &[u8], route: &Route, expiry: Expiry) -> Expiry {
+    pub(super) fn target_expiry(&self, key: &[u8], route: &MigrationRoute, expiry: Expiry) -> Expiry {
         let target = self.targets[route.target].clock_of(&route.key);
         expiry.shifted(self.source.clock_of(key).offset_to(target))
     }

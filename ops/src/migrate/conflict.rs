@@ -9,8 +9,8 @@ use super::compare::ValuePair;
 use super::copy::Copier;
 use super::counts::display_key;
 use super::error::{Error, MigrateError};
-use super::item::{Item, KeyOutcome, KeyResult, moved};
-use super::rules::Route;
+use super::item::{KeyItem, KeyOutcome, KeyResult, moved};
+use super::rules::MigrationRoute;
 use super::value::{Dump, DumpReply};
 use super::{Conflict, keyspace::KeyCommand};
 
@@ -18,12 +18,12 @@ impl Copier<'_> {
     /// Handles keys for which RESTORE returned BUSYKEY. Returns those whose value at the target is correct now.
     pub(super) async fn resolve_existing(
         &mut self,
-        busy: Vec<(Item, Dump)>,
-        done: &mut Vec<(Item, KeyResult)>,
-    ) -> Result<Vec<(Item, Dump, KeyOutcome)>, Error> {
-        let routes: Vec<&Route> = busy.iter().map(|(item, _)| &item.route).collect();
+        busy: Vec<(KeyItem, Dump)>,
+        done: &mut Vec<(KeyItem, KeyResult)>,
+    ) -> Result<Vec<(KeyItem, Dump, KeyOutcome)>, Error> {
+        let routes: Vec<&MigrationRoute> = busy.iter().map(|(item, _)| &item.route).collect();
         let found = self.endpoints.target_dumps(&routes).await?;
-        let whole: Vec<(Item, DumpReply)> =
+        let whole: Vec<(KeyItem, DumpReply)> =
             busy.into_iter().map(|(item, dump)| (item, DumpReply::Dump(dump))).collect();
         let differences = self.differences(&whole, &found).await?;
         let mut there = Vec::with_capacity(whole.len());
@@ -54,17 +54,17 @@ impl Copier<'_> {
     /// Differences between values that were read and those found at the target.
     pub(super) async fn differences(
         &mut self,
-        whole: &[(Item, DumpReply)],
+        whole: &[(KeyItem, DumpReply)],
         found: &[DumpReply],
     ) -> Result<Vec<Option<String>>, Error> {
-        let sides = |((item, here), there)| ValuePair { pair: Item::pair(item), here, there };
+        let sides = |((item, here), there)| ValuePair { pair: KeyItem::pair(item), here, there };
         let sides: Vec<ValuePair<'_>> =
             whole.iter().map(|(item, here)| (item, here)).zip(found).map(sides).collect();
         self.endpoints.differences(&sides, self.stop).await
     }
 
     /// Decides how to handle a key that exists at the target with a different value.
-    fn resolve_conflict(&self, item: &Item, is_own: bool, what: &str) -> Result<ConflictAction, Error> {
+    fn resolve_conflict(&self, item: &KeyItem, is_own: bool, what: &str) -> Result<ConflictAction, Error> {
         match self.plan.conflict {
             _ if is_own => Ok(ConflictAction::Replace { overwritten: false }),
             Conflict::Overwrite => Ok(ConflictAction::Replace { overwritten: true }),
@@ -81,7 +81,7 @@ impl Copier<'_> {
     }
 
     /// Overwrites the value at the target. The inner error concerns only this key.
-    async fn replace(&mut self, item: &Item, dump: &Dump) -> Result<Result<(), String>, Error> {
+    async fn replace(&mut self, item: &KeyItem, dump: &Dump) -> Result<Result<(), String>, Error> {
         let call = self.restore_command(item, dump).arg("REPLACE");
         let target = &mut self.endpoints.targets[item.route.target];
         let replaced: Result<(), Error> = match target.supports("RESTORE") {
@@ -102,10 +102,10 @@ impl Copier<'_> {
     /// Copies values in chunks; `cause` is the reason if it is not their size. Returns items that changed meanwhile.
     pub(super) async fn copy_chunked(
         &mut self,
-        items: Vec<Item>,
-        done: &mut Vec<(Item, KeyResult)>,
+        items: Vec<KeyItem>,
+        done: &mut Vec<(KeyItem, KeyResult)>,
         cause: Option<String>,
-    ) -> Result<Vec<Item>, Error> {
+    ) -> Result<Vec<KeyItem>, Error> {
         let mut again = Vec::new();
         for item in items {
             if self.plan.delete {
@@ -134,7 +134,7 @@ impl Copier<'_> {
         Ok(again)
     }
 
-    async fn copy_one_chunked(&mut self, item: &Item) -> Result<KeyOutcome, Error> {
+    async fn copy_one_chunked(&mut self, item: &KeyItem) -> Result<KeyOutcome, Error> {
         let call = self.endpoints.source.expiry(&item.in_flight_key.key);
         let expiry = Expiry::read(self.endpoints.source.query_one(call).await?);
         if expiry == Expiry::Gone {
@@ -165,7 +165,7 @@ impl Copier<'_> {
     }
 
     /// Copies one value in chunks.
-    async fn copy(&mut self, item: &Item, expiry: Expiry, replace: bool) -> Result<CopyStatus, Error> {
+    async fn copy(&mut self, item: &KeyItem, expiry: Expiry, replace: bool) -> Result<CopyStatus, Error> {
         let key = &item.in_flight_key.key;
         let there = self.endpoints.target_expiry(key, &item.route, expiry);
         let target = &mut self.endpoints.targets[item.route.target];

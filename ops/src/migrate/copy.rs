@@ -12,14 +12,14 @@ use super::chunked::is_temp_key;
 use super::clock::Expiry;
 use super::endpoints::Endpoints;
 use super::error::{Error, MigrateError, server_message};
-use super::item::{Item, KeyOutcome, KeyResult, NO_CHECKSUM, moved, portion_len};
+use super::item::{KeyItem, KeyOutcome, KeyResult, NO_CHECKSUM, moved, portion_len};
 use super::journal::{InFlightKey, Journal};
 use super::keyspace::KeyCommand;
-use super::rate_limit::RateLimit;
-use super::rules::Route;
+use super::rate_limit::WriteRateLimit;
+use super::rules::MigrationRoute;
 use super::scan::{Scan, forget_unidentified};
 use super::value::{Dump, DumpReply, dumps, key_info};
-use super::{Observer, Plan};
+use super::{MigrationPlan, Observer};
 
 /// After values of this size the state is saved, so that they are not compared again after a crash.
 const SAVE_AFTER_BYTES: u64 = 4 * 1024 * 1024;
@@ -29,7 +29,7 @@ const ATTEMPTS_MAX: usize = 5;
 
 /// The copy stage.
 pub(super) struct Copier<'p> {
-    pub(super) plan: &'p Plan,
+    pub(super) plan: &'p MigrationPlan,
     pub(super) endpoints: Endpoints,
     pub(super) journal: &'p mut Journal,
     pub(super) observer: &'p dyn Observer,
@@ -39,7 +39,7 @@ pub(super) struct Copier<'p> {
 impl Copier<'_> {
     /// Handles the keys that were in flight, then copies all remaining keys.
     pub(super) async fn run(&mut self) -> Result<(), Error> {
-        let mut rate_limit = RateLimit::new(self.plan.rate);
+        let mut rate_limit = WriteRateLimit::new(self.plan.rate);
         forget_unidentified(&mut self.journal.state.nodes);
         let in_flight = self.journal.state.in_flight.clone();
         let settled = in_flight.len();
@@ -92,7 +92,7 @@ impl Copier<'_> {
     }
 
     /// Determines the routes of keys, and counts the keys that need no copy.
-    async fn route_batch(&mut self, in_flight_keys: Vec<InFlightKey>) -> Result<Vec<Item>, Error> {
+    async fn route_batch(&mut self, in_flight_keys: Vec<InFlightKey>) -> Result<Vec<KeyItem>, Error> {
         let keys: Vec<&[u8]> =
             in_flight_keys.iter().map(|in_flight_key| in_flight_key.key.as_slice()).collect();
         let infos = key_info(&mut self.endpoints.source, &keys).await?;
@@ -105,7 +105,7 @@ impl Copier<'_> {
                     counts.rules[route.rule].in_place += 1;
                 }
                 (Some(route), Some(info)) => {
-                    items.push(Item {
+                    items.push(KeyItem {
                         in_flight_key,
                         route,
                         info,
@@ -128,9 +128,9 @@ impl Copier<'_> {
     }
 
     /// Records a batch in the journal. Values that are copied in chunks have no checksum to record later.
-    fn record_batch(&mut self, items: &[Item]) -> Result<(), MigrateError> {
-        let is_large = |item: &Item| item.info.bytes >= self.plan.chunk_threshold;
-        let in_flight_key = |item: &Item| {
+    fn record_batch(&mut self, items: &[KeyItem]) -> Result<(), MigrateError> {
+        let is_large = |item: &KeyItem| item.info.bytes >= self.plan.chunk_threshold;
+        let in_flight_key = |item: &KeyItem| {
             let mut in_flight_key = item.in_flight_key.clone();
             if is_large(item) {
                 in_flight_key.add_checksum(NO_CHECKSUM);
@@ -143,7 +143,11 @@ impl Copier<'_> {
 
     /// For a key that no longer exists at the source: whether an earlier run copied and deleted it. Otherwise it has
     /// expired.
-    async fn was_moved(&mut self, in_flight_key: &InFlightKey, route: &Route) -> Result<bool, Error> {
+    async fn was_moved(
+        &mut self,
+        in_flight_key: &InFlightKey,
+        route: &MigrationRoute,
+    ) -> Result<bool, Error> {
         if !self.plan.delete || in_flight_key.checksums.is_empty() {
             return Ok(false);
         }
@@ -152,9 +156,9 @@ impl Copier<'_> {
     }
 
     /// Copies a part of a batch, and counts its keys after all of them are done.
-    async fn copy_portion(&mut self, items: Vec<Item>) -> Result<(), Error> {
+    async fn copy_portion(&mut self, items: Vec<KeyItem>) -> Result<(), Error> {
         let length = items.len();
-        let mut done: Vec<(Item, KeyResult)> = Vec::with_capacity(length);
+        let mut done: Vec<(KeyItem, KeyResult)> = Vec::with_capacity(length);
         let mut open = items;
         for _ in 0..ATTEMPTS_MAX {
             open = self.attempt(open, &mut done).await?;
@@ -178,9 +182,9 @@ impl Copier<'_> {
     /// One attempt for each item. Returns the items that have changed at the source since they were read.
     async fn attempt(
         &mut self,
-        items: Vec<Item>,
-        done: &mut Vec<(Item, KeyResult)>,
-    ) -> Result<Vec<Item>, Error> {
+        items: Vec<KeyItem>,
+        done: &mut Vec<(KeyItem, KeyResult)>,
+    ) -> Result<Vec<KeyItem>, Error> {
         if let [item] = items.as_slice()
             && item.info.bytes >= self.plan.chunk_threshold
         {
@@ -207,9 +211,9 @@ impl Copier<'_> {
     /// Copies values with RESTORE.
     async fn copy_whole(
         &mut self,
-        items: Vec<(Item, Dump)>,
-        done: &mut Vec<(Item, KeyResult)>,
-    ) -> Result<Vec<Item>, Error> {
+        items: Vec<(KeyItem, Dump)>,
+        done: &mut Vec<(KeyItem, KeyResult)>,
+    ) -> Result<Vec<KeyItem>, Error> {
         let answers = self.restore(&items).await?;
         let (mut there, mut busy, mut refused) = (Vec::with_capacity(items.len()), Vec::new(), Vec::new());
         for ((item, dump), answer) in items.into_iter().zip(answers) {
@@ -241,8 +245,8 @@ impl Copier<'_> {
     /// Saves the checksums of the values that are about to be written.
     fn record_checksums(
         &mut self,
-        copy_whole: &[(Item, Dump)],
-        others: &[(Item, String)],
+        copy_whole: &[(KeyItem, Dump)],
+        others: &[(KeyItem, String)],
     ) -> Result<(), MigrateError> {
         let checksums = copy_whole.iter().map(|(item, dump)| (item, dump.checksum().unwrap_or(NO_CHECKSUM)));
         let checksums = checksums.chain(others.iter().map(|(item, _)| (item, NO_CHECKSUM)));
@@ -258,7 +262,7 @@ impl Copier<'_> {
 
     /// Writes values to keys that do not exist. Replies are in the order of the items; `None` if the target does not
     /// support RESTORE.
-    async fn restore(&mut self, items: &[(Item, Dump)]) -> Result<Vec<Option<Value>>, Error> {
+    async fn restore(&mut self, items: &[(KeyItem, Dump)]) -> Result<Vec<Option<Value>>, Error> {
         let mut answers = vec![None; items.len()];
         for place in 0..self.endpoints.targets.len() {
             if !self.endpoints.targets[place].supports("RESTORE") {
@@ -278,7 +282,7 @@ impl Copier<'_> {
     }
 
     /// RESTORE command that fails if the key exists.
-    pub(super) fn restore_command(&self, item: &Item, dump: &Dump) -> KeyCommand {
+    pub(super) fn restore_command(&self, item: &KeyItem, dump: &Dump) -> KeyCommand {
         let at = match self.endpoints.target_expiry(&item.in_flight_key.key, &item.route, dump.expiry) {
             Expiry::At(at) => at,
             Expiry::Never | Expiry::Gone => 0,

@@ -9,9 +9,9 @@ use super::clock::Expiry;
 use super::compare::EXPIRY_TOLERANCE_MS;
 use super::copy::Copier;
 use super::error::Error;
-use super::item::{Item, KeyOutcome, KeyResult};
+use super::item::{KeyItem, KeyOutcome, KeyResult};
 use super::keyspace::{KeyCommand, read};
-use super::rules::Route;
+use super::rules::MigrationRoute;
 use super::value::{Dump, DumpReply};
 
 /// Deletes a key if its DUMP has the given length and checksum and its expiry is unchanged.
@@ -26,9 +26,9 @@ impl Copier<'_> {
     /// Without `--delete` all items are done.
     pub(super) async fn remove(
         &mut self,
-        there: Vec<(Item, Dump, KeyOutcome)>,
-        done: &mut Vec<(Item, KeyResult)>,
-    ) -> Result<Vec<Item>, Error> {
+        there: Vec<(KeyItem, Dump, KeyOutcome)>,
+        done: &mut Vec<(KeyItem, KeyResult)>,
+    ) -> Result<Vec<KeyItem>, Error> {
         if !self.plan.delete {
             done.extend(there.into_iter().map(|(item, _, ending)| (item, KeyResult::not_deleted(ending))));
             return Ok(Vec::new());
@@ -70,11 +70,11 @@ impl Copier<'_> {
     /// Reads the written values back from the targets; returns the difference of each, if any.
     async fn compare_with_target(
         &mut self,
-        there: Vec<(Item, Dump, KeyOutcome)>,
-    ) -> Result<Vec<((Item, Dump, KeyOutcome), Option<String>)>, Error> {
-        let routes: Vec<&Route> = there.iter().map(|(item, ..)| &item.route).collect();
+        there: Vec<(KeyItem, Dump, KeyOutcome)>,
+    ) -> Result<Vec<((KeyItem, Dump, KeyOutcome), Option<String>)>, Error> {
+        let routes: Vec<&MigrationRoute> = there.iter().map(|(item, ..)| &item.route).collect();
         let found = self.endpoints.target_dumps(&routes).await?;
-        let (whole, endings): (Vec<(Item, DumpReply)>, Vec<KeyOutcome>) =
+        let (whole, endings): (Vec<(KeyItem, DumpReply)>, Vec<KeyOutcome>) =
             there.into_iter().map(|(item, dump, ending)| ((item, DumpReply::Dump(dump)), ending)).unzip();
         let differences = self.differences(&whole, &found).await?;
         let looked = whole.into_iter().zip(endings).zip(differences);
@@ -100,10 +100,10 @@ impl Copier<'_> {
     /// not changed.
     pub(super) async fn delete_watched(
         &mut self,
-        item: Item,
+        item: KeyItem,
         ending: KeyOutcome,
-        done: &mut Vec<(Item, KeyResult)>,
-    ) -> Result<Vec<Item>, Error> {
+        done: &mut Vec<(KeyItem, KeyResult)>,
+    ) -> Result<Vec<KeyItem>, Error> {
         let differs = self.endpoints.chunked_difference(item.pair(), self.stop).await?;
         let key = &item.in_flight_key.key;
         let only = |name: &str| KeyCommand { key: key.clone(), cmd: cmd(name) };

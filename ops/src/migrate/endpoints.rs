@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::error::{Error, MigrateError};
 use super::keyspace::{KeyCommand, Keyspace};
-use super::rules::Route;
-use super::{Observer, Plan};
+use super::rules::MigrationRoute;
+use super::{MigrationPlan, Observer};
 
 /// TTL of the key that detects whether two endpoints are the same keyspace.
 const MARKER_TTL_MS: u64 = 60_000;
@@ -27,7 +27,7 @@ pub(super) struct Endpoints {
 
 impl Endpoints {
     /// Connects to all servers.
-    pub(super) async fn open(plan: &Plan) -> Result<Self, Error> {
+    pub(super) async fn open(plan: &MigrationPlan) -> Result<Self, Error> {
         let since = Instant::now();
         let mut source = Keyspace::open(&plan.from, since).await?;
         let mut targets = Vec::with_capacity(plan.to.len());
@@ -49,17 +49,17 @@ impl Endpoints {
     }
 
     /// Whether source and target are the same key of the same keyspace.
-    pub(super) fn is_in_place(&self, key: &[u8], route: &Route) -> bool {
+    pub(super) fn is_in_place(&self, key: &[u8], route: &MigrationRoute) -> bool {
         self.is_source[route.target] && route.key == key
     }
 
     /// Whether a route ends in the source keyspace.
-    pub(super) fn targets_source(&self, route: &Route) -> bool {
+    pub(super) fn targets_source(&self, route: &MigrationRoute) -> bool {
         self.is_source[route.target]
     }
 
     /// Whether two routes end in the same keyspace.
-    pub(super) fn same_keyspace(&self, one: &Route, two: &Route) -> bool {
+    pub(super) fn same_keyspace(&self, one: &MigrationRoute, two: &MigrationRoute) -> bool {
         self.keyspace_group[one.target] == self.keyspace_group[two.target]
     }
 

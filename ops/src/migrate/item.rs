@@ -6,7 +6,7 @@ use super::clock::Expiry;
 use super::compare::KeyPair;
 use super::counts::{Counts, display_key};
 use super::journal::InFlightKey;
-use super::rules::Route;
+use super::rules::MigrationRoute;
 use super::value::{Dump, DumpReply, KeyInfo};
 
 /// Approximate number of bytes that are read at once.
@@ -17,9 +17,9 @@ pub(super) const NO_CHECKSUM: u64 = 0;
 
 /// A key being migrated.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct KeyItem {
     pub(super) in_flight_key: InFlightKey,
-    pub(super) route: Route,
+    pub(super) route: MigrationRoute,
     pub(super) info: KeyInfo,
     /// Whether this run has written the value at the target.
     pub(super) written_by_this_run: bool,
@@ -43,7 +43,7 @@ pub(super) enum KeyOutcome {
     Failed(String),
 }
 
-impl Item {
+impl KeyItem {
     pub(super) fn pair(&self) -> KeyPair<'_> {
         KeyPair { key: &self.in_flight_key.key, route: &self.route, info: &self.info }
     }
@@ -78,7 +78,7 @@ impl KeyResult {
     }
 
     /// Counts the outcome.
-    pub(super) fn count(self, item: &Item, target: &str, counts: &mut Counts) {
+    pub(super) fn count(self, item: &KeyItem, target: &str, counts: &mut Counts) {
         let rule = &mut counts.rules[item.route.rule];
         rule.deleted += u64::from(self.deleted);
         match self.ending {
@@ -106,7 +106,7 @@ pub(super) fn moved(dump: &Dump, overwritten: bool) -> KeyOutcome {
 }
 
 /// Number of items to read at once; a value that is copied in chunks is read separately.
-pub(super) fn portion_len(items: &[Item], chunk_threshold: u64) -> usize {
+pub(super) fn portion_len(items: &[KeyItem], chunk_threshold: u64) -> usize {
     let mut bytes = 0;
     for (index, item) in items.iter().enumerate() {
         bytes += item.info.bytes;

@@ -56,7 +56,7 @@ impl InFlightKey {
 
 /// State of a migration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct JournalState {
     version: u32,
     /// Identifies the migration, so that no other one resumes from this state.
     plan: String,
@@ -75,7 +75,7 @@ pub(super) struct Journal {
     path: PathBuf,
     /// Prevents concurrent runs with the same state file.
     _lock: Option<Lock>,
-    pub(super) state: State,
+    pub(super) state: JournalState,
     /// Whether an earlier run created the state.
     pub(super) resumed: bool,
 }
@@ -126,8 +126,8 @@ impl Journal {
     }
 }
 
-fn new_state(plan: &str, rules: usize) -> State {
-    State {
+fn new_state(plan: &str, rules: usize) -> JournalState {
+    JournalState {
         version: VERSION,
         plan: plan.to_owned(),
         stage: JournalStage::Move,
@@ -138,8 +138,8 @@ fn new_state(plan: &str, rules: usize) -> State {
     }
 }
 
-fn parse_state(path: &Path, text: &str, plan: &str, rules: usize) -> Result<State, MigrateError> {
-    let state: State = serde_json::from_str(text).map_err(|error| {
+fn parse_state(path: &Path, text: &str, plan: &str, rules: usize) -> Result<JournalState, MigrateError> {
+    let state: JournalState = serde_json::from_str(text).map_err(|error| {
         state_error(
             path,
             &format!("is not a state file of a migration: {error}; set another path with --state"),
@@ -174,7 +174,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Replaces the file atomically.
-fn write(path: &Path, state: &State) -> io::Result<()> {
+fn write(path: &Path, state: &JournalState) -> io::Result<()> {
     let temporary = suffixed(path, ".new");
     let mut file = private().truncate(true).open(&temporary)?;
     file.write_all(&serde_json::to_vec(state)?)?;

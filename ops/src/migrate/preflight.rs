@@ -14,11 +14,11 @@ use super::endpoints::Endpoints;
 use super::error::{Error, MigrateError};
 use super::journal::ScanCursor;
 use super::keyspace::{KeyCommand, read};
-use super::rate_limit::RateLimit;
-use super::rules::Route;
+use super::rate_limit::WriteRateLimit;
+use super::rules::MigrationRoute;
 use super::scan::Scan;
 use super::value::key_info;
-use super::{Observer, Plan};
+use super::{MigrationPlan, Observer};
 
 /// Counters of one rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Preflight {
 /// A scan over all keys.
 #[derive(Debug)]
 pub(super) struct PreflightScan<'p> {
-    pub(super) plan: &'p Plan,
+    pub(super) plan: &'p MigrationPlan,
     pub(super) endpoints: Endpoints,
     /// Whether to collect types and sizes and to query the targets.
     pub(super) is_dry_run: bool,
@@ -94,7 +94,7 @@ impl PreflightScan<'_> {
         let rules = self.plan.rules.texts().count();
         let mut preflight =
             Preflight { rules: vec![RulePreflight::default(); rules], ..Preflight::default() };
-        let mut rate_limit = RateLimit::new(if self.is_dry_run { self.plan.rate } else { None });
+        let mut rate_limit = WriteRateLimit::new(if self.is_dry_run { self.plan.rate } else { None });
         let (mut nodes, mut slots): (Vec<ScanCursor>, String) = (Vec::new(), String::new());
         let mut scan = Scan { nodes: &mut nodes, slots: &mut slots };
         while let Some(mut keys) = scan.next(&mut self.endpoints.source, rate_limit.batch()).await? {
@@ -125,7 +125,11 @@ impl PreflightScan<'_> {
         if self.is_dry_run { self.count_keys(&routed, preflight).await } else { Ok(()) }
     }
 
-    async fn contradictions(&mut self, routed: &[(Vec<u8>, Route)], found: &mut Lines) -> Result<(), Error> {
+    async fn contradictions(
+        &mut self,
+        routed: &[(Vec<u8>, MigrationRoute)],
+        found: &mut Lines,
+    ) -> Result<(), Error> {
         let mut queried = Vec::new();
         for (key, route) in routed {
             let again = self.plan.rules.route(&route.key);
@@ -170,7 +174,7 @@ impl PreflightScan<'_> {
 
     async fn count_keys(
         &mut self,
-        routed: &[(Vec<u8>, Route)],
+        routed: &[(Vec<u8>, MigrationRoute)],
         preflight: &mut Preflight,
     ) -> Result<(), Error> {
         let source = &mut self.endpoints.source;
@@ -191,9 +195,13 @@ impl PreflightScan<'_> {
         self.taken(routed, preflight).await
     }
 
-    async fn taken(&mut self, routed: &[(Vec<u8>, Route)], preflight: &mut Preflight) -> Result<(), Error> {
+    async fn taken(
+        &mut self,
+        routed: &[(Vec<u8>, MigrationRoute)],
+        preflight: &mut Preflight,
+    ) -> Result<(), Error> {
         for (place, target) in self.endpoints.targets.iter_mut().enumerate() {
-            let there: Vec<&Route> =
+            let there: Vec<&MigrationRoute> =
                 routed.iter().map(|(_, route)| route).filter(|route| route.target == place).collect();
             let calls = there.iter().map(|route| KeyCommand::new("EXISTS", &route.key)).collect();
             let answers = target.query(calls).await?;

@@ -13,12 +13,12 @@ const BATCH_MAX: u32 = 1000;
 
 /// Limit of keys per second.
 #[derive(Debug)]
-pub(super) struct RateLimit {
+pub(super) struct WriteRateLimit {
     rate: Option<NonZeroU32>,
     next: Instant,
 }
 
-impl RateLimit {
+impl WriteRateLimit {
     pub(super) fn new(rate: Option<NonZeroU32>) -> Self {
         Self { rate, next: Instant::now() }
     }
@@ -47,7 +47,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rate_is_limited() {
-        let mut rate_limit = RateLimit::new(NonZeroU32::new(100));
+        let mut rate_limit = WriteRateLimit::new(NonZeroU32::new(100));
         let (start, stop) = (Instant::now(), CancellationToken::new());
         for _ in 0..5 {
             rate_limit.wait(rate_limit.batch(), &stop).await;
@@ -57,7 +57,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_rate_means_no_wait() {
-        let mut rate_limit = RateLimit::new(None);
+        let mut rate_limit = WriteRateLimit::new(None);
         let (start, stop) = (Instant::now(), CancellationToken::new());
         rate_limit.wait(1_000_000, &stop).await;
         assert_eq!((start.elapsed(), rate_limit.batch()), (Duration::ZERO, 1000));
@@ -65,7 +65,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn cancellation_ends_the_wait() {
-        let mut rate_limit = RateLimit::new(NonZeroU32::new(1));
+        let mut rate_limit = WriteRateLimit::new(NonZeroU32::new(1));
         let (start, stop) = (Instant::now(), CancellationToken::new());
         rate_limit.wait(1_000_000, &stop).await;
         stop.cancel();

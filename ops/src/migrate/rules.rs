@@ -31,7 +31,7 @@ struct Compiled {
 
 /// Route of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Route {
+pub(super) struct MigrationRoute {
     /// Index of the rule.
     pub(super) rule: usize,
     /// Index of the target.
@@ -54,14 +54,14 @@ impl Rules {
     }
 
     /// Route of a key; `None` if no rule matches.
-    pub(super) fn route(&self, key: &[u8]) -> Option<Route> {
+    pub(super) fn route(&self, key: &[u8]) -> Option<MigrationRoute> {
         let rule = self.rules.iter().position(|rule| rule.glob.matches(key))?;
-        Some(Route { rule, target: self.rules[rule].target, key: self.rules[rule].renamed(key) })
+        Some(MigrationRoute { rule, target: self.rules[rule].target, key: self.rules[rule].renamed(key) })
     }
 
     /// Other keys that some rule would rename to the same name, whether they exist or not.
-    pub(super) fn collisions(&self, key: &[u8], route: &Route) -> Vec<(Vec<u8>, Route)> {
-        let mut collisions: Vec<(Vec<u8>, Route)> = Vec::new();
+    pub(super) fn collisions(&self, key: &[u8], route: &MigrationRoute) -> Vec<(Vec<u8>, MigrationRoute)> {
+        let mut collisions: Vec<(Vec<u8>, MigrationRoute)> = Vec::new();
         for rule in &self.rules {
             let Some(other) = rule.source_key(&route.key) else { continue };
             if other == key || collisions.iter().any(|(known, _)| *known == other) {

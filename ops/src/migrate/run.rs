@@ -14,7 +14,7 @@ use super::error::{Error, MigrateError};
 use super::journal::{self, Journal};
 use super::preflight::{Preflight, PreflightScan};
 use super::verify::Verifier;
-use super::{Observer, Plan, Report, Stage};
+use super::{MigrationPlan, MigrationReport, Observer, Stage};
 use earshot_redis_link::{Backoff, LinkError};
 
 /// How long a server may be unavailable without any progress.
@@ -22,7 +22,7 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A run.
 struct Runner<'p> {
-    plan: &'p Plan,
+    plan: &'p MigrationPlan,
     observer: CountingObserver<'p>,
     stop: &'p CancellationToken,
 }
@@ -49,7 +49,7 @@ impl Observer for CountingObserver<'_> {
 }
 
 pub(super) async fn dry_run(
-    plan: &Plan,
+    plan: &MigrationPlan,
     observer: &dyn Observer,
     stop: &CancellationToken,
 ) -> Result<Preflight, MigrateError> {
@@ -58,10 +58,10 @@ pub(super) async fn dry_run(
 }
 
 pub(super) async fn run(
-    plan: &Plan,
+    plan: &MigrationPlan,
     observer: &dyn Observer,
     stop: &CancellationToken,
-) -> Result<Report, MigrateError> {
+) -> Result<MigrationReport, MigrateError> {
     let run = Runner::new(plan, observer, stop);
     let mut journal = Journal::open(&plan.state, &plan.fingerprint(), plan.rules.texts().count())?;
     run.with_retry(async || run.warn().await).await?;
@@ -79,22 +79,22 @@ pub(super) async fn run(
     }
     let counts = journal.state.counts.clone();
     journal.remove()?;
-    Ok(Report { counts, settled, resumed })
+    Ok(MigrationReport { counts, settled, resumed })
 }
 
 pub(super) async fn verify(
-    plan: &Plan,
+    plan: &MigrationPlan,
     observer: &dyn Observer,
     stop: &CancellationToken,
-) -> Result<Report, MigrateError> {
+) -> Result<MigrationReport, MigrateError> {
     let run = Runner::new(plan, observer, stop);
     let mut journal = Journal::in_memory(&plan.fingerprint(), plan.rules.texts().count());
     run.with_retry(async || run.verify(&mut journal, true).await).await?;
-    Ok(Report { counts: journal.state.counts, settled: 0, resumed: false })
+    Ok(MigrationReport { counts: journal.state.counts, settled: 0, resumed: false })
 }
 
 impl<'p> Runner<'p> {
-    fn new(plan: &'p Plan, observer: &'p dyn Observer, stop: &'p CancellationToken) -> Self {
+    fn new(plan: &'p MigrationPlan, observer: &'p dyn Observer, stop: &'p CancellationToken) -> Self {
         Self { plan, observer: CountingObserver { observer, done: Cell::new(0) }, stop }
     }
 

@@ -10,11 +10,11 @@ use super::counts::{Lines, display_key};
 use super::endpoints::Endpoints;
 use super::error::{Error, MigrateError};
 use super::journal::Journal;
-use super::rate_limit::RateLimit;
-use super::rules::Route;
+use super::rate_limit::WriteRateLimit;
+use super::rules::MigrationRoute;
 use super::scan::{Scan, forget_unidentified};
 use super::value::{DumpReply, KeyInfo, dumps, key_info};
-use super::{Observer, Plan};
+use super::{MigrationPlan, Observer};
 
 /// Approximate number of bytes that are read from each side at once.
 const PORTION_BYTES: u64 = 16 * 1024 * 1024;
@@ -24,7 +24,7 @@ const SAVE_EVERY_BATCHES: usize = 20;
 
 /// The verification stage.
 pub(super) struct Verifier<'p> {
-    pub(super) plan: &'p Plan,
+    pub(super) plan: &'p MigrationPlan,
     pub(super) endpoints: Endpoints,
     pub(super) journal: &'p mut Journal,
     /// Whether no copy preceded, so that keys without a rule have not been counted.
@@ -33,11 +33,11 @@ pub(super) struct Verifier<'p> {
     pub(super) stop: &'p CancellationToken,
 }
 
-type CheckedKey = (Vec<u8>, Route, KeyInfo);
+type CheckedKey = (Vec<u8>, MigrationRoute, KeyInfo);
 
 impl Verifier<'_> {
     pub(super) async fn run(&mut self) -> Result<(), Error> {
-        let mut rate_limit = RateLimit::new(self.plan.rate);
+        let mut rate_limit = WriteRateLimit::new(self.plan.rate);
         self.begin();
         for batch in 1_usize.. {
             if self.stop.is_cancelled() {
@@ -73,7 +73,7 @@ impl Verifier<'_> {
     }
 
     /// Compares a batch of keys; `false` when the scan is complete.
-    async fn batch(&mut self, rate_limit: &mut RateLimit) -> Result<bool, Error> {
+    async fn batch(&mut self, rate_limit: &mut WriteRateLimit) -> Result<bool, Error> {
         let state = &mut self.journal.state;
         let mut scan = Scan { nodes: &mut state.nodes, slots: &mut state.slots };
         let Some(mut keys) = scan.next(&mut self.endpoints.source, rate_limit.batch()).await? else {
@@ -153,7 +153,7 @@ impl Verifier<'_> {
 
     async fn read_both(&mut self, items: &[CheckedKey]) -> Result<Vec<(DumpReply, DumpReply)>, Error> {
         let keys: Vec<&[u8]> = items.iter().map(|(key, ..)| key.as_slice()).collect();
-        let routes: Vec<&Route> = items.iter().map(|(_, route, _)| route).collect();
+        let routes: Vec<&MigrationRoute> = items.iter().map(|(_, route, _)| route).collect();
         let here = dumps(&mut self.endpoints.source, &keys).await?;
         let there = self.endpoints.target_dumps(&routes).await?;
         Ok(here.into_iter().zip(there).collect())

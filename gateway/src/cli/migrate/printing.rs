@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use indicatif::HumanBytes;
 
 use crate::cli::io;
-use earshot_ops::migrate::{Conflict, Lines, Plan, Preflight, Report};
+use earshot_ops::migrate::{Conflict, Lines, MigrationPlan, MigrationReport, Preflight};
 
 /// Prints a dry run; returns whether a migration can start.
-pub(super) fn dry_run(plan: &Plan, preflight: &Preflight) -> bool {
+pub(super) fn dry_run(plan: &MigrationPlan, preflight: &Preflight) -> bool {
     let mut out = String::new();
     for (text, rule) in plan.rules.texts().zip(&preflight.rules) {
         out += &format!(
@@ -38,7 +38,7 @@ pub(super) fn dry_run(plan: &Plan, preflight: &Preflight) -> bool {
 }
 
 /// Prints the result of a run; returns whether every key is at its target.
-pub(super) fn report(plan: &Plan, report: &Report, only_compared: bool) -> bool {
+pub(super) fn report(plan: &MigrationPlan, report: &MigrationReport, only_compared: bool) -> bool {
     let mut out = String::new();
     let counts = &report.counts;
     if !only_compared {

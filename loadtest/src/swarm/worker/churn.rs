@@ -43,7 +43,7 @@ impl Worker {
                 continue;
             };
             let share = (bytes as usize / 10).clamp(1, READ_BUFFER_BYTES);
-            let mut recorder = tally::Recorder {
+            let mut recorder = tally::TallyRecorder {
                 run: &self.run,
                 tally: &mut self.tally,
                 subscriber: index,

@@ -12,13 +12,13 @@ use super::super::network::{micros, millis};
 use super::super::report::Finding;
 use super::super::test_names::{TestName, random_name};
 use super::stream::{Next, Stream};
-use super::websocket::{Socket, error_text};
+use super::websocket::{CheckedSocket, error_text};
 
 /// Publishes over WebSocket, if permitted, and waits for the publication on the stream.
 pub(super) async fn inspect(
     sample: &TestName,
     stream: Option<&mut Stream>,
-    socket: Option<&mut Socket>,
+    socket: Option<&mut CheckedSocket>,
     limit: Duration,
 ) -> Finding {
     let (Some(stream), Some(socket)) = (stream, socket) else {
@@ -79,8 +79,8 @@ pub(super) async fn inspect(
 async fn receive(stream: &mut Stream, word: &str) -> Result<(), String> {
     loop {
         match stream.next().await {
-            Next::Event(event) if event.data.contains(word) => return Ok(()),
-            Next::Event(_) | Next::Comment => {}
+            Next::StreamEvent(event) if event.data.contains(word) => return Ok(()),
+            Next::StreamEvent(_) | Next::Comment => {}
             Next::End(why) => return Err(why.unwrap_or_else(|| "without an error".to_owned())),
         }
     }

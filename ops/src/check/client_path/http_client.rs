@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::super::network::open;
 use super::super::report::Finding;
 use super::super::tls::{self, Trust};
-use super::Target;
+use super::GatewayTarget;
 
 /// Encodings that browsers accept.
 const ENCODINGS: &str = "gzip, deflate, br, zstd";
@@ -39,7 +39,7 @@ pub(super) struct HttpClient {
 
 impl HttpClient {
     pub(super) fn new(
-        target: &Target,
+        target: &GatewayTarget,
         address: SocketAddr,
         tasks: Tasks,
         limit: Duration,

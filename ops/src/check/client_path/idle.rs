@@ -6,10 +6,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::report::Finding;
 use super::stream::{Next, Stream};
-use super::websocket::{Socket, keep_alive};
+use super::websocket::{CheckedSocket, keep_alive};
 
 /// Keeps both idle at the same time.
-pub(super) async fn inspect(stream: Option<Stream>, socket: Option<Socket>, idle: Duration) -> Vec<Finding> {
+pub(super) async fn inspect(
+    stream: Option<Stream>,
+    socket: Option<CheckedSocket>,
+    idle: Duration,
+) -> Vec<Finding> {
     if idle.is_zero() {
         return vec![Finding::skipped("idle", "skipped (--idle 0)")];
     }
@@ -31,15 +35,15 @@ async fn hold_stream(mut stream: Stream, idle: Duration) -> Finding {
             () = sleep_until(began + idle) => break None,
             next = stream.next() => match next {
                 Next::End(why) => break Some(why.unwrap_or_else(|| "the response ended".to_owned())),
-                Next::Event(event) if event.name == "error" => break Some(format!("error from the gateway: {}", event.data)),
-                Next::Event(_) | Next::Comment => {}
+                Next::StreamEvent(event) if event.name == "error" => break Some(format!("error from the gateway: {}", event.data)),
+                Next::StreamEvent(_) | Next::Comment => {}
             },
         }
     };
     evaluate("the stream", "heartbeats", stream.heartbeats() - before, end, began.elapsed(), idle)
 }
 
-async fn hold_socket(mut socket: Socket, idle: Duration) -> Finding {
+async fn hold_socket(mut socket: CheckedSocket, idle: Duration) -> Finding {
     let began = Instant::now();
     let before = socket.session().pings();
     let end = tokio::time::timeout(idle, keep_alive(&mut socket)).await.ok();

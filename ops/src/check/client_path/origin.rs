@@ -1,7 +1,7 @@
 //! Checks CORS: pages of the gateway's own host, of the given origin, and of other origins.
 
 use super::super::report::Finding;
-use super::Target;
+use super::GatewayTarget;
 use super::http_client::HttpClient;
 use super::stream::path;
 use earshot_client::http::HttpResponse;
@@ -16,7 +16,7 @@ pub(super) struct OriginCheck {
 }
 
 /// Sends requests with three different origins.
-pub(super) async fn inspect(target: &Target, client: &HttpClient, channel: &str) -> OriginCheck {
+pub(super) async fn inspect(target: &GatewayTarget, client: &HttpClient, channel: &str) -> OriginCheck {
     let own = target.own_origin();
     let origin = target.origin.clone().unwrap_or_else(|| own.clone());
     let mut check = OriginCheck { findings: Vec::new(), allowed: None };

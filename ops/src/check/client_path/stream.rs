@@ -16,14 +16,14 @@ const BUFFERS: &str = "a proxy buffers the stream";
 const UNBUFFER: &str = "nginx: `proxy_buffering off`, and no `proxy_ignore_headers X-Accel-Buffering`; elsewhere: disable response buffering for /sse";
 
 /// Findings, and the stream if it is usable.
-pub(super) struct Opened {
+pub(super) struct OpenedStream {
     pub(super) findings: Vec<Finding>,
     pub(super) stream: Option<Stream>,
 }
 
 /// An event; the name is `message` without one.
 #[derive(Debug)]
-pub(super) struct Event {
+pub(super) struct StreamEvent {
     pub(super) name: String,
     pub(super) data: String,
 }
@@ -32,14 +32,14 @@ pub(super) struct Event {
 pub(super) struct Stream {
     response: HttpResponse,
     parser: SseParser,
-    ready: VecDeque<Event>,
+    ready: VecDeque<StreamEvent>,
 }
 
 /// Next item of a stream.
 #[derive(Debug)]
 pub(super) enum Next {
     /// An event.
-    Event(Event),
+    StreamEvent(StreamEvent),
     /// Only comments, or part of an event.
     Comment,
     /// The end, with the error if there is one.
@@ -54,7 +54,7 @@ impl Stream {
     /// Reads the next item.
     pub(super) async fn next(&mut self) -> Next {
         if let Some(event) = self.ready.pop_front() {
-            return Next::Event(event);
+            return Next::StreamEvent(event);
         }
         match self.response.chunk().await {
             None => Next::End(None),
@@ -63,9 +63,9 @@ impl Stream {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 self.parser.feed(&bytes, |event| {
                     let name = if event.name.is_empty() { "message".to_owned() } else { text(event.name) };
-                    self.ready.push_back(Event { name, data: text(event.data) });
+                    self.ready.push_back(StreamEvent { name, data: text(event.data) });
                 });
-                self.ready.pop_front().map_or(Next::Comment, Next::Event)
+                self.ready.pop_front().map_or(Next::Comment, Next::StreamEvent)
             }
         }
     }
@@ -83,7 +83,7 @@ pub(super) fn path(channel: &str) -> String {
 
 /// Opens a stream like a browser and checks the response. A compressed stream cannot be parsed here, so the remaining
 /// checks use an uncompressed one.
-pub(super) async fn inspect(client: &HttpClient, channel: &str, origin: Option<&str>) -> Opened {
+pub(super) async fn inspect(client: &HttpClient, channel: &str, origin: Option<&str>) -> OpenedStream {
     let mut headers = vec![("accept", "text/event-stream"), ("cache-control", "no-cache")];
     headers.extend(origin.map(|origin| ("origin", origin)));
     let path = path(channel);
@@ -101,17 +101,17 @@ pub(super) async fn inspect(client: &HttpClient, channel: &str, origin: Option<&
             opened.findings.push(packed);
             opened
         }
-        Err(why) => Opened { findings: vec![no_head(&why)], stream: None },
+        Err(why) => OpenedStream { findings: vec![no_head(&why)], stream: None },
     }
 }
 
-async fn evaluate(answer: HttpResponse, channel: &str, limit: Duration) -> Opened {
+async fn evaluate(answer: HttpResponse, channel: &str, limit: Duration) -> OpenedStream {
     if let Some(finding) = rejected(&answer, channel) {
-        return Opened { findings: vec![finding], stream: None };
+        return OpenedStream { findings: vec![finding], stream: None };
     }
     let headers = changed_headers(&answer);
     let (finding, stream) = first_event(answer, limit).await;
-    Opened { findings: vec![finding, headers], stream }
+    OpenedStream { findings: vec![finding, headers], stream }
 }
 
 /// Waits for the first byte, then for the first event.
@@ -127,8 +127,8 @@ async fn first_event(answer: HttpResponse, limit: Duration) -> (Finding, Option<
     let byte = head + began.elapsed();
     loop {
         match next {
-            Next::Event(event) if event.name == "subscribed" => break,
-            Next::Event(event) if event.name == "error" => {
+            Next::StreamEvent(event) if event.name == "subscribed" => break,
+            Next::StreamEvent(event) if event.name == "error" => {
                 let finding = Finding::failed("sse", format!("the gateway ended the stream: {}", event.data))
                     .cause("Redis is down or rejects the channel (100, 103), or the node is full (3013)")
                     .fix("see `links` in /health");
@@ -142,7 +142,7 @@ async fn first_event(answer: HttpResponse, limit: Duration) -> (Finding, Option<
                     None,
                 );
             }
-            Next::Event(_) | Next::Comment => {}
+            Next::StreamEvent(_) | Next::Comment => {}
         }
         next = match tokio::time::timeout(limit, stream.next()).await {
             Ok(next) => next,

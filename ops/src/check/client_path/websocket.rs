@@ -12,10 +12,13 @@ use super::super::report::Finding;
 use super::http_client::{HttpClient, IoStream};
 
 /// A socket on which the gateway has replied.
-pub(super) type Socket = CentrifugeSocket<Box<dyn IoStream>>;
+pub(super) type CheckedSocket = CentrifugeSocket<Box<dyn IoStream>>;
 
 /// Opens a socket and checks the response.
-pub(super) async fn inspect(client: &HttpClient, origin: Option<&str>) -> (Vec<Finding>, Option<Socket>) {
+pub(super) async fn inspect(
+    client: &HttpClient,
+    origin: Option<&str>,
+) -> (Vec<Finding>, Option<CheckedSocket>) {
     let opened = tokio::time::timeout(client.limit, Box::pin(open(client, origin))).await;
     let mut socket = match opened {
         Ok(Ok(socket)) => socket,
@@ -36,7 +39,7 @@ pub(super) async fn inspect(client: &HttpClient, origin: Option<&str>) -> (Vec<F
 
 const PASS_ON: &str = "nginx: `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade`, `proxy_set_header Connection` with \"upgrade\"; other proxies: allow WebSockets";
 
-async fn open(client: &HttpClient, origin: Option<&str>) -> Result<Socket, Error> {
+async fn open(client: &HttpClient, origin: Option<&str>) -> Result<CheckedSocket, Error> {
     let url = client.socket_url("/connection/websocket");
     let (io, _) = client.open(&[b"http/1.1"]).await?;
     CentrifugeSocket::open(io, &url, origin, Encoding::Json).await
@@ -67,7 +70,7 @@ fn not_upgraded(error: &Error) -> Finding {
 }
 
 /// Sends connect and ping commands like an SDK.
-async fn connect(socket: &mut Socket, limit: Duration) -> (Finding, bool) {
+async fn connect(socket: &mut CheckedSocket, limit: Duration) -> (Finding, bool) {
     let connected = socket.call(Request::Connect(ConnectRequest::default()), limit).await;
     match connected {
         Ok(ReplyBody::Connect(_)) => {}
@@ -121,7 +124,7 @@ pub(super) fn error_text(reply: &ReplyBody) -> String {
 }
 
 /// Answers pings until the connection ends. Returns why.
-pub(super) async fn keep_alive(socket: &mut Socket) -> String {
+pub(super) async fn keep_alive(socket: &mut CheckedSocket) -> String {
     loop {
         if let Err(why) = socket.flush().await {
             return why;

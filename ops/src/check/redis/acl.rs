@@ -9,7 +9,7 @@ use redis::{Pipeline, RedisResult, Value};
 
 use super::super::report::Finding;
 use super::super::test_names::{TestName, random_name};
-use super::plan::Plan;
+use super::plan::CheckPlan;
 use super::server_info::ServerInfo;
 use super::{command, query};
 use earshot_redis_link::server_message;
@@ -53,7 +53,7 @@ enum Permission {
 /// Tests all permissions.
 pub(super) async fn inspect(
     connection: &mut MultiplexedConnection,
-    plan: &Plan,
+    plan: &CheckPlan,
     facts: &ServerInfo,
 ) -> Vec<Finding> {
     let commands = commands(plan, facts.is_cluster());
@@ -71,7 +71,7 @@ pub(super) async fn inspect(
 }
 
 /// All commands that the gateway uses, on names that match the plan.
-fn commands(plan: &Plan, is_cluster: bool) -> Vec<RequiredCommand> {
+fn commands(plan: &CheckPlan, is_cluster: bool) -> Vec<RequiredCommand> {
     let mut commands = vec![command_for(Need::Subscribe, &["PING"])];
     for channel in &plan.channels {
         let sample = TestName::of(&channel.name);
@@ -223,8 +223,8 @@ fn permission_of(answer: RedisResult<Value>) -> Permission {
     }
 }
 
-fn evaluate(commands: &[RequiredCommand], permissions: &[Permission], plan: &Plan) -> Vec<Finding> {
-    let mut denials: Vec<Denial> = Vec::new();
+fn evaluate(commands: &[RequiredCommand], permissions: &[Permission], plan: &CheckPlan) -> Vec<Finding> {
+    let mut denials: Vec<AclDenial> = Vec::new();
     let (mut granted, mut untested, mut optional) = (0, Vec::new(), Vec::new());
     for (required, permission) in commands.iter().zip(permissions) {
         match permission {
@@ -234,7 +234,7 @@ fn evaluate(commands: &[RequiredCommand], permissions: &[Permission], plan: &Pla
                 optional.push(shown(required))
             }
             Permission::Denied(_) | Permission::Unsupported => {
-                Denial::add(&mut denials, required, permission)
+                AclDenial::add(&mut denials, required, permission)
             }
         }
     }
@@ -286,13 +286,13 @@ impl DeniedScope {
 }
 
 /// Commands denied for the same reason.
-struct Denial {
+struct AclDenial {
     scope: DeniedScope,
     purpose: Need,
     commands: Vec<String>,
 }
 
-impl Denial {
+impl AclDenial {
     fn add(denials: &mut Vec<Self>, required: &RequiredCommand, permission: &Permission) {
         let (scope, purpose, command) =
             (DeniedScope::of(required, permission), required.purpose, shown(required));
@@ -303,7 +303,7 @@ impl Denial {
         }
     }
 
-    fn finding(&self, plan: &Plan) -> Finding {
+    fn finding(&self, plan: &CheckPlan) -> Finding {
         let (commands, purpose) = (self.commands.join(", "), consequence(self.purpose));
         // Without a configuration the names are only assumptions.
         let on_name = matches!(self.scope, DeniedScope::Channel(_) | DeniedScope::Key(_));
@@ -375,7 +375,7 @@ mod tests {
             include_str!("../../../../gateway/src/broker/redis/log_clear.lua"),
         ];
         let checked: Vec<String> =
-            commands(&Plan::default(), true).iter().map(|one| one.words[0].clone()).collect();
+            commands(&CheckPlan::default(), true).iter().map(|one| one.words[0].clone()).collect();
         let mut seen = 0;
         for script in scripts {
             for call in script.split("call('").skip(1) {
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn noticeable_commands_are_not_run() {
-        let mut plan = Plan { assumed: false, ..Plan::default() };
+        let mut plan = CheckPlan { assumed: false, ..CheckPlan::default() };
         plan.channels[0].name = "web-signals".to_owned();
         plan.logs[0].channel = "web-signals".to_owned();
         for one in commands(&plan, true).iter().filter(|one| one.is_safe) {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::super::network::{micros, millis};
 use super::super::report::Finding;
 use super::super::test_names::{TestName, random_name};
-use super::plan::Plan;
+use super::plan::CheckPlan;
 use super::push_buffer::PushBuffer;
 use super::query;
 use super::server_info::ServerInfo;
@@ -32,7 +32,7 @@ const CLOCK_OFFSET_WARNING: Duration = Duration::from_secs(2);
 /// SET, GET and DEL of a test key, for each prefix.
 pub(super) async fn keys(
     connection: &mut MultiplexedConnection,
-    plan: &Plan,
+    plan: &CheckPlan,
     facts: &ServerInfo,
 ) -> Vec<Finding> {
     if plan.logs.is_empty() {
@@ -51,7 +51,7 @@ pub(super) async fn keys(
 async fn key(
     connection: &mut MultiplexedConnection,
     prefix: &str,
-    plan: &Plan,
+    plan: &CheckPlan,
     facts: &ServerInfo,
 ) -> Finding {
     let value = random_name();
@@ -86,7 +86,7 @@ async fn round(connection: &mut MultiplexedConnection, key: &str, value: &str) -
     Ok(read == value)
 }
 
-fn key_refused(error: &RedisError, plan: &Plan) -> Finding {
+fn key_refused(error: &RedisError, plan: &CheckPlan) -> Finding {
     let text = server_message(error);
     let level = if text.starts_with("NOPERM") && plan.assumed { Finding::warning } else { Finding::failed };
     let (cause, fix) = match text.split(' ').next().unwrap_or_default() {
@@ -108,7 +108,7 @@ fn key_refused(error: &RedisError, plan: &Plan) -> Finding {
 pub(super) async fn pubsub(
     publisher: &mut MultiplexedConnection,
     dialer: &Dialer,
-    plan: &Plan,
+    plan: &CheckPlan,
 ) -> Vec<Finding> {
     let pushes = PushBuffer::default();
     let mut subscriber = match dialer.dial(pushes.clone().sender()).await {
@@ -138,7 +138,7 @@ pub(super) async fn pubsub(
 }
 
 /// Unique channels for the test: below the probe prefix, then ones that match the plan.
-fn candidates(plan: &Plan) -> Vec<String> {
+fn candidates(plan: &CheckPlan) -> Vec<String> {
     let proof = plan.probe_prefix.iter().map(|prefix| format!("{prefix}{}", random_name()));
     let planned =
         plan.channels.iter().filter(|channel| !channel.sharded).map(|channel| TestName::of(&channel.name));
@@ -182,7 +182,7 @@ pub(super) fn is_message(push: &PushInfo, channel: &str, token: &str) -> bool {
         && matches!(&push.data[..], [name, payload] if is(name, channel) && is(payload, token))
 }
 
-fn not_received(error: &RedisError, plan: &Plan) -> Finding {
+fn not_received(error: &RedisError, plan: &CheckPlan) -> Finding {
     let text = server_message(error);
     let no_name = text.starts_with("NOPERM") && text.contains("channel");
     if no_name {

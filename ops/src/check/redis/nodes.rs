@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::report::Finding;
 use super::super::test_names::random_name;
 use super::live_probes::is_message;
-use super::plan::Plan;
+use super::plan::CheckPlan;
 use super::push_buffer::PushBuffer;
 use super::query;
 use earshot_redis_link::{ConnectConfig, Dialer, NodeAddress, SlotRange, server_message};
@@ -23,7 +23,7 @@ const CHECK: &str = "nodes";
 
 /// State of a node according to the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Node {
+struct ClusterNode {
     slots: u64,
     is_primary: bool,
     replicas: usize,
@@ -33,7 +33,7 @@ struct Node {
 pub(super) async fn inspect(
     connection: &mut MultiplexedConnection,
     instance: &ConnectConfig,
-    plan: &Plan,
+    plan: &CheckPlan,
     limit: Duration,
 ) -> Vec<Finding> {
     let queried = NodeAddress::from_config(instance);
@@ -70,8 +70,8 @@ pub(super) async fn inspect(
 }
 
 /// Slots and replicas of each node, from a reply to CLUSTER SLOTS.
-fn read(reply: &Value, queried: Option<&NodeAddress>) -> HashMap<NodeAddress, Node> {
-    let mut nodes: HashMap<NodeAddress, Node> = HashMap::new();
+fn read(reply: &Value, queried: Option<&NodeAddress>) -> HashMap<NodeAddress, ClusterNode> {
+    let mut nodes: HashMap<NodeAddress, ClusterNode> = HashMap::new();
     for range in SlotRange::parse_reply(reply, queried).unwrap_or_default() {
         let (slots, replicas) = (range.slots(), range.replicas.len());
         if let Some(primary) = range.primary {
@@ -88,7 +88,7 @@ fn read(reply: &Value, queried: Option<&NodeAddress>) -> HashMap<NodeAddress, No
 }
 
 /// Adds replicas from CLUSTER NODES: CLUSTER SLOTS omits those that have not synchronised yet.
-fn add_replicas(nodes: &mut HashMap<NodeAddress, Node>, members: &str) {
+fn add_replicas(nodes: &mut HashMap<NodeAddress, ClusterNode>, members: &str) {
     let lines = || members.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let place = |fields: &[&str]| NodeAddress::parse(fields.get(1)?.split('@').next()?);
     let mut replicas: HashMap<&str, usize> = HashMap::new();
@@ -135,7 +135,7 @@ struct PubsubProbe {
 
 impl PubsubProbe {
     /// `None` if it is not permitted; the pubsub check reports that.
-    async fn begin(instance: &ConnectConfig, plan: &Plan, limit: Duration) -> Option<Self> {
+    async fn begin(instance: &ConnectConfig, plan: &CheckPlan, limit: Duration) -> Option<Self> {
         let prefix = plan.probe_prefix.as_deref().unwrap_or_default();
         let (channel, pushes) = (format!("{prefix}{}", random_name()), PushBuffer::default());
         let settings = ConnectConfig { connect_timeout: limit, ..instance.clone() };
@@ -172,7 +172,7 @@ impl PubsubProbe {
 
 fn evaluate(
     address: &NodeAddress,
-    node: &Node,
+    node: &ClusterNode,
     outcome: &Result<(MultiplexedConnection, Duration), String>,
     received: Option<bool>,
 ) -> Finding {
@@ -228,12 +228,12 @@ mod tests {
         ]);
         let node = |host: &str, port| NodeAddress { host: host.to_owned(), port };
         let nodes = read(&answer, Some(&node("here", 9)));
-        assert_eq!(nodes[&node("a", 1)], Node { slots: 20, is_primary: true, replicas: 1 });
+        assert_eq!(nodes[&node("a", 1)], ClusterNode { slots: 20, is_primary: true, replicas: 1 });
         assert!(!nodes[&node("b", 2)].is_primary);
         let members = "i a:1@11 master - 0 1 1 connected 0-9\nj c:4@14,h slave i 0 1 1 connected\nk b:2@12 slave i 0 1 1 connected\n";
         let mut more = nodes.clone();
         add_replicas(&mut more, members);
-        assert_eq!((more[&node("a", 1)].replicas, &more[&node("c", 4)]), (2, &Node::default()));
-        assert_eq!(nodes[&node("here", 3)], Node { slots: 1, is_primary: true, replicas: 0 });
+        assert_eq!((more[&node("a", 1)].replicas, &more[&node("c", 4)]), (2, &ClusterNode::default()));
+        assert_eq!(nodes[&node("here", 3)], ClusterNode { slots: 1, is_primary: true, replicas: 0 });
     }
 }

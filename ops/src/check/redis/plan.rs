@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Planned use of one server.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct CheckPlan {
     /// Channels in the order of the configuration.
     pub channels: Vec<PlannedChannel>,
     /// Streams stored on the server.
@@ -23,7 +23,7 @@ pub struct Plan {
     pub assumed: bool,
 }
 
-impl Default for Plan {
+impl Default for CheckPlan {
     /// For a server of which only the URL is known.
     fn default() -> Self {
         Self {

@@ -3,7 +3,7 @@
 //! Owns the thresholds. Must never query the server: it evaluates [`ServerInfo`].
 
 use super::super::report::Finding;
-use super::plan::Plan;
+use super::plan::CheckPlan;
 use super::server_info::ServerInfo;
 
 /// Two links, two more during a reconnect, and a reserve of the same size.
@@ -14,7 +14,7 @@ const IDLE_TIMEOUT_MIN_SECS: u64 = 60;
 const BURST_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Evaluates everything that could be read.
-pub(super) fn evaluate(facts: &ServerInfo, plan: &Plan) -> Vec<Finding> {
+pub(super) fn evaluate(facts: &ServerInfo, plan: &CheckPlan) -> Vec<Finding> {
     let mut findings = vec![role(facts), version(facts)];
     findings.extend(untold(facts));
     findings.extend([clients(facts), output_buffer(facts, plan), idle(facts, plan)]);
@@ -119,7 +119,7 @@ fn clients(facts: &ServerInfo) -> Finding {
 }
 
 /// `client-output-buffer-limit pubsub`: hard limit, soft limit, seconds.
-fn output_buffer(facts: &ServerInfo, plan: &Plan) -> Finding {
+fn output_buffer(facts: &ServerInfo, plan: &CheckPlan) -> Finding {
     const CHECK: &str = "output-buffer";
     let Some((hard, soft, seconds)) = facts.setting("client-output-buffer-limit").and_then(pubsub_limit)
     else {
@@ -148,7 +148,7 @@ fn pubsub_limit(text: &str) -> Option<(u64, u64, u64)> {
 }
 
 /// `timeout`: how long a client may be idle.
-fn idle(facts: &ServerInfo, plan: &Plan) -> Finding {
+fn idle(facts: &ServerInfo, plan: &CheckPlan) -> Finding {
     let Some(timeout) = facts.setting("timeout").and_then(|text| text.parse::<u64>().ok()) else {
         return Finding::skipped("timeout", "unknown; links are pinged often enough for common values");
     };
@@ -178,7 +178,7 @@ fn idle(facts: &ServerInfo, plan: &Plan) -> Finding {
     finding.with("seconds", timeout)
 }
 
-fn eviction(facts: &ServerInfo, plan: &Plan) -> Finding {
+fn eviction(facts: &ServerInfo, plan: &CheckPlan) -> Finding {
     const CHECK: &str = "eviction";
     let Some(policy) = facts.setting("maxmemory-policy") else {
         return Finding::skipped(CHECK, "maxmemory-policy is unknown");
@@ -224,7 +224,7 @@ fn memory(facts: &ServerInfo) -> Finding {
     finding.with("used_bytes", used).with("most_bytes", whole)
 }
 
-fn cluster(facts: &ServerInfo, plan: &Plan) -> Finding {
+fn cluster(facts: &ServerInfo, plan: &CheckPlan) -> Finding {
     if !facts.is_cluster() {
         let message = "not a cluster";
         return if plan.cluster {
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn output_buffers_must_hold_a_burst() {
-        let plan = Plan::default();
+        let plan = CheckPlan::default();
         for (limit, level) in [
             ("normal 0 0 0 slave 1 1 1 pubsub 33554432 8388608 60", Level::Ok),
             ("normal 0 0 0 pubsub 0 0 0", Level::Ok),

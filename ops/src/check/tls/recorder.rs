@@ -45,12 +45,12 @@ impl Seen {
 
 /// The recording verifier.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub(super) struct TlsRecorder {
     inner: Arc<WebPkiServerVerifier>,
     seen: Mutex<Seen>,
 }
 
-impl Recorder {
+impl TlsRecorder {
     pub(super) fn new(inner: Arc<WebPkiServerVerifier>) -> Arc<Self> {
         Arc::new(Self { inner, seen: Mutex::default() })
     }
@@ -82,7 +82,7 @@ impl Recorder {
     }
 }
 
-impl ServerCertVerifier for Recorder {
+impl ServerCertVerifier for TlsRecorder {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -125,7 +125,7 @@ impl ServerCertVerifier for Recorder {
 }
 
 /// Client certificate resolver without a certificate; records that one was requested.
-impl ResolvesClientCert for Recorder {
+impl ResolvesClientCert for TlsRecorder {
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).asked_for_identity = true;
         None

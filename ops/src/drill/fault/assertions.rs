@@ -3,8 +3,8 @@
 //! Owns the expectations for each fault. Must never accept ledgers that are not exact.
 
 use super::Fault;
-use crate::drill::health_monitor::{Sample, Summary};
-use crate::drill::report::{Outcome, Totals};
+use crate::drill::health_monitor::{HealthSample, Summary};
+use crate::drill::report::{DrillTotals, Outcome};
 use crate::drill::scrape::Numbers;
 
 /// Everything that was observed.
@@ -13,7 +13,7 @@ pub(super) struct Evidence {
     pub(super) during: Option<Numbers>,
     pub(super) after: Result<Numbers, String>,
     pub(super) summary: Summary,
-    pub(super) latest: Sample,
+    pub(super) latest: HealthSample,
     /// The condition that was not met when a wait timed out.
     pub(super) unsettled: Option<String>,
     /// Clients that were disconnected.
@@ -60,7 +60,7 @@ fn is_lasting(fault: Fault) -> bool {
 }
 
 fn check_ledgers(fault: Fault, outcome: &mut Outcome) {
-    let Totals { published, delivered, reported, lost, duplicates, .. } = outcome.total;
+    let DrillTotals { published, delivered, reported, lost, duplicates, .. } = outcome.total;
     let message = format!(
         "published {published}, delivered {delivered}, reported {reported}, lost {lost}, duplicates {duplicates}"
     );
@@ -86,7 +86,7 @@ fn check_ledgers(fault: Fault, outcome: &mut Outcome) {
         _ => outcome.check("notified", notified == plain.len(), message),
     }
     if let Some(background) = outcome.background {
-        let Totals { published, delivered, reported, lost, duplicates, .. } = background;
+        let DrillTotals { published, delivered, reported, lost, duplicates, .. } = background;
         let message = format!(
             "published {published}, delivered {delivered}, reported {reported}, lost {lost}, duplicates {duplicates}"
         );

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{DrillError, Fault, FaultWindow};
 use crate::drill::backend::{Backend, GatewayConnection};
-use crate::drill::environment::Environment;
+use crate::drill::environment::DrillEnvironment;
 use crate::drill::scrape::{Numbers, Scrape};
-use crate::drill::server::{Server, secret};
+use crate::drill::server::{TestServer, secret};
 use crate::drill::{POLL_INTERVAL, until};
 
 /// Duration of a short fault.
@@ -26,7 +26,10 @@ const BURST_BYTES: usize = 16 * 1024;
 const REPLICATION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Injects a fault, waits until it is detected, and removes it.
-pub(super) async fn inject(fault: Fault, environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+pub(super) async fn inject(
+    fault: Fault,
+    environment: &mut DrillEnvironment,
+) -> Result<FaultWindow, DrillError> {
     match fault {
         Fault::Baseline => baseline(environment).await,
         Fault::Kill => kill(environment, SHORT_FAULT).await,
@@ -43,13 +46,13 @@ pub(super) async fn inject(fault: Fault, environment: &mut Environment) -> Resul
     }
 }
 
-async fn baseline(environment: &Environment) -> Result<FaultWindow, DrillError> {
+async fn baseline(environment: &DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let injected_at = Instant::now();
     sleep(SHORT_FAULT).await;
     Ok(FaultWindow { injected_at, removed_at: mark_recovery(environment), during: None })
 }
 
-async fn kill(environment: &mut Environment, duration: Duration) -> Result<FaultWindow, DrillError> {
+async fn kill(environment: &mut DrillEnvironment, duration: Duration) -> Result<FaultWindow, DrillError> {
     let servers = environment.servers.as_mut().ok_or(NO_SERVER)?;
     let injected_at = Instant::now();
     servers.active.kill();
@@ -59,7 +62,7 @@ async fn kill(environment: &mut Environment, duration: Duration) -> Result<Fault
     Ok(FaultWindow { injected_at, removed_at: mark_recovery(environment), during: during? })
 }
 
-async fn suspend(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn suspend(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let injected_at = Instant::now();
     environment.servers.as_ref().ok_or(NO_SERVER)?.active.suspend()?;
     let during = hold_fault(environment, injected_at, environment.outage, |_| true).await;
@@ -68,7 +71,7 @@ async fn suspend(environment: &mut Environment) -> Result<FaultWindow, DrillErro
     Ok(FaultWindow { injected_at, removed_at: mark_recovery(environment), during: during? })
 }
 
-async fn half_open(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn half_open(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let injected_at = Instant::now();
     proxy(environment)?.blackhole();
     let during = hold_fault(environment, injected_at, environment.outage, |_| true).await;
@@ -76,20 +79,20 @@ async fn half_open(environment: &mut Environment) -> Result<FaultWindow, DrillEr
     Ok(FaultWindow { injected_at, removed_at: mark_recovery(environment), during: during? })
 }
 
-async fn cut(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn cut(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let injected_at = Instant::now();
     proxy(environment)?.cut();
     inject_momentary(environment, injected_at).await
 }
 
-async fn subscriber_killed(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn subscriber_killed(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let (_, subscribers) = gateway_connections(environment).await?;
     let injected_at = Instant::now();
     environment.redis().kill_connections(&subscribers).await?;
     inject_momentary(environment, injected_at).await
 }
 
-async fn wrong_password(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn wrong_password(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let (connections, subscribers) = gateway_connections(environment).await?;
     let user = &subscribers[0].user;
     let undo = environment.redis().acl_user(user).await.map_err(DrillError::Rejected)?.restore_passwords();
@@ -106,7 +109,7 @@ async fn wrong_password(environment: &mut Environment) -> Result<FaultWindow, Dr
     Ok(FaultWindow { injected_at, removed_at: mark_recovery(environment), during })
 }
 
-async fn output_buffer(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn output_buffer(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     const SETTING: &str = "client-output-buffer-limit";
     let before = environment.redis().setting(SETTING).await.map_err(DrillError::Rejected)?;
     let undo = ["CONFIG", "SET", SETTING, &before].map(ToOwned::to_owned).to_vec();
@@ -122,7 +125,7 @@ async fn output_buffer(environment: &mut Environment) -> Result<FaultWindow, Dri
     inject_momentary(environment, injected_at).await
 }
 
-async fn permission_revoked(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn permission_revoked(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let (_, subscribers) = gateway_connections(environment).await?;
     let user = &subscribers[0].user;
     let undo = environment.redis().acl_user(user).await.map_err(DrillError::Rejected)?.restore_channels();
@@ -141,10 +144,10 @@ async fn permission_revoked(environment: &mut Environment) -> Result<FaultWindow
 }
 
 /// Promotes a replica. The old primary becomes its replica and keeps its connections open.
-async fn failover(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn failover(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let servers = environment.servers.as_mut().ok_or(NO_SERVER)?;
     let name = format!("redis-{:08x}", fastrand::u32(..));
-    let next = Server::start(&servers.program, &servers.passwords, &name, &servers.directory);
+    let next = TestServer::start(&servers.program, &servers.passwords, &name, &servers.directory);
     let next = Box::pin(next).await?;
     let (old_port, new_port) = (servers.active.port().to_string(), next.port().to_string());
     next.backend().run(&["REPLICAOF", "127.0.0.1", &old_port]).await?;
@@ -163,7 +166,7 @@ async fn failover(environment: &mut Environment) -> Result<FaultWindow, DrillErr
     Ok(FaultWindow { injected_at, removed_at: mark_recovery(environment), during: None })
 }
 
-async fn gateway_killed(environment: &mut Environment) -> Result<FaultWindow, DrillError> {
+async fn gateway_killed(environment: &mut DrillEnvironment) -> Result<FaultWindow, DrillError> {
     let gateway = environment.gateway.as_mut().ok_or("no gateway was started by the drill")?;
     let injected_at = Instant::now();
     gateway.kill();
@@ -182,19 +185,19 @@ impl From<&'static str> for DrillError {
     }
 }
 
-fn proxy(environment: &Environment) -> Result<&crate::drill::proxy::Proxy, DrillError> {
+fn proxy(environment: &DrillEnvironment) -> Result<&crate::drill::proxy::Proxy, DrillError> {
     environment.proxy.as_ref().ok_or(DrillError::from("this fault requires --proxy"))
 }
 
 /// Marks the time from which recovery is measured: messages published from now on count.
-fn mark_recovery(environment: &Environment) -> Instant {
+fn mark_recovery(environment: &DrillEnvironment) -> Instant {
     environment.clients.expect_from(environment.plain.last() + 1);
     Instant::now()
 }
 
 /// A fault that ends as soon as it is injected.
 async fn inject_momentary(
-    environment: &Environment,
+    environment: &DrillEnvironment,
     injected_at: Instant,
 ) -> Result<FaultWindow, DrillError> {
     let removed_at = mark_recovery(environment);
@@ -204,7 +207,7 @@ async fn inject_momentary(
 
 /// Waits until the fault is detected, with an expected cause.
 async fn wait_until_detected(
-    environment: &Environment,
+    environment: &DrillEnvironment,
     is_cause: impl Fn(&str) -> bool,
 ) -> Result<(), DrillError> {
     let detected = || {
@@ -226,7 +229,7 @@ async fn wait_until_detected(
 
 /// Waits until the fault is detected, reads the metrics, and keeps the fault for its duration.
 async fn hold_fault(
-    environment: &mut Environment,
+    environment: &mut DrillEnvironment,
     injected_at: Instant,
     duration: Duration,
     is_cause: impl Fn(&str) -> bool,
@@ -239,7 +242,7 @@ async fn hold_fault(
 
 /// The connections of the gateway, and those of them for subscriptions, at least one.
 async fn gateway_connections(
-    environment: &Environment,
+    environment: &DrillEnvironment,
 ) -> Result<(Vec<GatewayConnection>, Vec<GatewayConnection>), DrillError> {
     let connections = environment.redis().gateway_connections().await.map_err(DrillError::Rejected)?;
     let is_subscriber = |connection: &&GatewayConnection| connection.purpose == "subscriptions";
@@ -251,12 +254,12 @@ async fn gateway_connections(
 }
 
 /// Waits until a replica is in sync.
-async fn wait_for_replica(replica: &Server) -> Result<(), DrillError> {
+async fn wait_for_replica(replica: &TestServer) -> Result<(), DrillError> {
     wait_for(replica, &["INFO", "replication"], |reply| reply.contains("master_link_status:up")).await
 }
 
 /// Waits until a server is the primary.
-async fn wait_for_primary(server: &Server) -> Result<(), DrillError> {
+async fn wait_for_primary(server: &TestServer) -> Result<(), DrillError> {
     wait_for(server, &["INFO", "replication"], |reply| reply.contains("role:master")).await
 }
 
@@ -276,7 +279,7 @@ async fn wait_until_left(server: &Backend) -> Result<(), DrillError> {
 }
 
 async fn wait_for(
-    server: &Server,
+    server: &TestServer,
     command: &[&str],
     condition: impl Fn(&str) -> bool,
 ) -> Result<(), DrillError> {

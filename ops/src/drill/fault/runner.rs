@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 
 use super::assertions::{Evidence, evaluate};
 use super::{DrillError, Fault, FaultWindow, injection};
-use crate::drill::environment::Environment;
-use crate::drill::report::{Outcome, Totals};
+use crate::drill::environment::DrillEnvironment;
+use crate::drill::report::{DrillTotals, Outcome};
 use crate::drill::scrape::{Numbers, Scrape};
-use crate::drill::verifying_clients::{Ledgers, Progress};
+use crate::drill::verifying_clients::{ClientProgress, Ledgers};
 use crate::drill::{POLL_INTERVAL, until};
 
 /// Messages that every client has received before a fault is injected.
-const WARMUP_MESSAGES: Progress = Progress { plain: 50, log: 10 };
+const WARMUP_MESSAGES: ClientProgress = ClientProgress { plain: 50, log: 10 };
 /// Minimum healthy time before a fault is injected: a connection that fails sooner than `retry_max` (2 s) after it was
 /// established waits longer before it reconnects, which would distort the measurement.
 const HEALTHY_MIN: Duration = Duration::from_millis(2500);
@@ -30,14 +30,14 @@ const SCRAPE_INTERVAL: Duration = Duration::from_millis(20);
 /// State at the start of a run.
 struct Start {
     numbers: Numbers,
-    published: Progress,
+    published: ClientProgress,
     ledgers: Ledgers,
 }
 
 /// Runs it.
 pub(super) async fn run(
     fault: Fault,
-    environment: &mut Environment,
+    environment: &mut DrillEnvironment,
     mut outcome: Outcome,
 ) -> Result<Outcome, DrillError> {
     let start = snapshot(environment).await?;
@@ -75,7 +75,7 @@ pub(super) async fn run(
 
 /// Stops the traffic and closes the ledgers, so that the next fault can be run.
 async fn abort(
-    environment: &mut Environment,
+    environment: &mut DrillEnvironment,
     start: &Start,
     error: DrillError,
 ) -> Result<Outcome, DrillError> {
@@ -89,16 +89,16 @@ async fn abort(
 }
 
 /// Reads the state while nothing is published.
-async fn snapshot(environment: &mut Environment) -> Result<Start, DrillError> {
+async fn snapshot(environment: &mut DrillEnvironment) -> Result<Start, DrillError> {
     let numbers = Scrape::take(&mut environment.client).await?.numbers();
     Ok(Start { numbers, published: environment.published(), ledgers: environment.clients.ledgers() })
 }
 
 /// Starts the publishers, and waits until all clients receive messages and the gateway has been healthy for a while.
-async fn start_traffic(fault: Fault, environment: &Environment) -> Result<(), DrillError> {
+async fn start_traffic(fault: Fault, environment: &DrillEnvironment) -> Result<(), DrillError> {
     let started_at = Instant::now();
-    let Progress { plain, log } = environment.published();
-    let target = Progress { plain: plain + WARMUP_MESSAGES.plain, log: log + WARMUP_MESSAGES.log };
+    let ClientProgress { plain, log } = environment.published();
+    let target = ClientProgress { plain: plain + WARMUP_MESSAGES.plain, log: log + WARMUP_MESSAGES.log };
     environment.plain.resume();
     if let Some(log) = &environment.log {
         log.resume();
@@ -117,9 +117,11 @@ async fn start_traffic(fault: Fault, environment: &Environment) -> Result<(), Dr
 }
 
 /// Waits until everything is healthy and all clients receive messages. Returns the condition that was not met.
-async fn settle(environment: &mut Environment, removed_at: Instant) -> Option<String> {
-    let target =
-        Progress { plain: 0, log: environment.published().log + 2 * u64::from(environment.log.is_some()) };
+async fn settle(environment: &mut DrillEnvironment, removed_at: Instant) -> Option<String> {
+    let target = ClientProgress {
+        plain: 0,
+        log: environment.published().log + 2 * u64::from(environment.log.is_some()),
+    };
     let is_received = || {
         environment.clients.received_after(removed_at).is_some() && environment.clients.have_received(target)
     };
@@ -147,19 +149,19 @@ async fn settle(environment: &mut Environment, removed_at: Instant) -> Option<St
 }
 
 /// Stops the publishers and waits for the last messages. Returns their numbers.
-async fn stop_traffic(environment: &mut Environment) -> Result<Progress, DrillError> {
+async fn stop_traffic(environment: &mut DrillEnvironment) -> Result<ClientProgress, DrillError> {
     let plain = environment.plain.pause(SETTLE_TIMEOUT).await?;
     let log = match &mut environment.log {
         Some(log) => log.pause(SETTLE_TIMEOUT).await?,
         None => 0,
     };
-    let last = Progress { plain, log };
+    let last = ClientProgress { plain, log };
     // What does not arrive is counted as lost.
     until(DELIVERY_TIMEOUT, POLL_INTERVAL, || environment.clients.have_received(last)).await;
     Ok(last)
 }
 
-fn record_times(environment: &Environment, window: &FaultWindow, outcome: &mut Outcome) {
+fn record_times(environment: &DrillEnvironment, window: &FaultWindow, outcome: &mut Outcome) {
     let detected = environment.monitor.summary().detected;
     outcome.detected = detected.map(|detected| detected.saturating_duration_since(window.injected_at));
     (outcome.recovered, outcome.recovered_by_all) =
@@ -168,14 +170,14 @@ fn record_times(environment: &Environment, window: &FaultWindow, outcome: &mut O
 
 /// Closes the ledgers.
 async fn close_ledgers(
-    environment: &mut Environment,
+    environment: &mut DrillEnvironment,
     start: &Start,
-    last: Progress,
+    last: ClientProgress,
     outcome: &mut Outcome,
 ) -> Result<(), DrillError> {
     outcome.accounts = environment.clients.close(&start.ledgers, start.published, last);
     let totals = outcome.accounts.iter().map(|account| account.totals);
-    outcome.total = totals.fold(Totals::default(), Totals::plus);
+    outcome.total = totals.fold(DrillTotals::default(), DrillTotals::plus);
     if environment.background.channels() > 0 {
         let redis = environment.redis();
         outcome.background = Some(environment.background.run_rounds(&redis, SETTLE_TIMEOUT).await?);

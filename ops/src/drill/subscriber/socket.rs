@@ -9,8 +9,8 @@ use earshot_protocol::{Encoding, Publication, Push, PushBody, Reply, ReplyBody, 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Disconnect, Subscriber, Transport};
-use crate::drill::http::Target;
+use super::{Disconnection, DrillSubscriber, DrillTransport};
+use crate::drill::http::HttpTarget;
 
 /// Delay before a reconnect, and before a rejected channel is subscribed to again.
 const RETRY_DELAY: std::ops::Range<u64> = 100..500;
@@ -18,35 +18,38 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A channel, as the subscriber has last seen it.
 #[derive(Clone, Debug, Default)]
-struct ChannelState {
+struct SocketChannel {
     position: RecoveryPosition,
     /// It was subscribed before, so a missing recovery is a gap.
     subscribed_before: bool,
 }
 
 /// State that survives a connection.
-pub(super) struct Socket<'a> {
-    subscriber: &'a Subscriber,
-    target: &'a Target,
+pub(super) struct SocketSubscriber<'a> {
+    subscriber: &'a DrillSubscriber,
+    target: &'a HttpTarget,
     encoding: Encoding,
-    channels: Vec<ChannelState>,
+    channels: Vec<SocketChannel>,
 }
 
-impl<'a> Socket<'a> {
-    pub(super) fn new(subscriber: &'a Subscriber, target: &'a Target) -> Self {
-        let encoding =
-            if subscriber.transport == Transport::Protobuf { Encoding::Protobuf } else { Encoding::Json };
-        let channels = vec![ChannelState::default(); subscriber.channels.len()];
+impl<'a> SocketSubscriber<'a> {
+    pub(super) fn new(subscriber: &'a DrillSubscriber, target: &'a HttpTarget) -> Self {
+        let encoding = if subscriber.transport == DrillTransport::Protobuf {
+            Encoding::Protobuf
+        } else {
+            Encoding::Json
+        };
+        let channels = vec![SocketChannel::default(); subscriber.channels.len()];
         Self { subscriber, target, encoding, channels }
     }
 
     /// Connects, and runs until the connection ends.
-    pub(super) async fn follow(&mut self) -> Disconnect {
+    pub(super) async fn follow(&mut self) -> Disconnection {
         let reason = match Box::pin(self.connect()).await {
-            Ok(stream) => Box::pin(Connection::new(self, stream).run()).await,
+            Ok(stream) => Box::pin(SocketConnection::new(self, stream).run()).await,
             Err(reason) => reason,
         };
-        Disconnect { reason, delay: retry_delay() }
+        Disconnection { reason, delay: retry_delay() }
     }
 
     async fn connect(&self) -> Result<CentrifugeSocket<TcpStream>, String> {
@@ -65,8 +68,8 @@ fn retry_delay() -> Duration {
 }
 
 /// One connection.
-struct Connection<'v, 'a> {
-    socket: &'v mut Socket<'a>,
+struct SocketConnection<'v, 'a> {
+    socket: &'v mut SocketSubscriber<'a>,
     stream: CentrifugeSocket<TcpStream>,
     /// Subscribe commands in flight, with the index of the channel.
     pending: HashMap<u32, usize>,
@@ -77,8 +80,8 @@ struct Connection<'v, 'a> {
     subscribed_count: usize,
 }
 
-impl<'v, 'a> Connection<'v, 'a> {
-    fn new(socket: &'v mut Socket<'a>, stream: CentrifugeSocket<TcpStream>) -> Self {
+impl<'v, 'a> SocketConnection<'v, 'a> {
+    fn new(socket: &'v mut SocketSubscriber<'a>, stream: CentrifugeSocket<TcpStream>) -> Self {
         Self {
             socket,
             stream,
@@ -140,7 +143,7 @@ impl<'v, 'a> Connection<'v, 'a> {
     }
 
     fn subscribed(&mut self, channel: usize, result: &SubscribeResult) {
-        let Socket { subscriber, channels, .. } = &mut *self.socket;
+        let SocketSubscriber { subscriber, channels, .. } = &mut *self.socket;
         let state = &mut channels[channel];
         if state.subscribed_before && !result.recovered {
             subscriber.gap(channel);
@@ -158,7 +161,7 @@ impl<'v, 'a> Connection<'v, 'a> {
 
     fn push(&mut self, Push { channel, body }: Push) {
         let Some(channel) = self.socket.subscriber.channel_index(&channel) else { return };
-        let Socket { subscriber, channels, .. } = &mut *self.socket;
+        let SocketSubscriber { subscriber, channels, .. } = &mut *self.socket;
         match body {
             PushBody::Publication(publication) => {
                 receive(subscriber, &mut channels[channel], channel, &publication);
@@ -172,7 +175,12 @@ impl<'v, 'a> Connection<'v, 'a> {
     }
 }
 
-fn receive(subscriber: &Subscriber, state: &mut ChannelState, channel: usize, publication: &Publication) {
+fn receive(
+    subscriber: &DrillSubscriber,
+    state: &mut SocketChannel,
+    channel: usize,
+    publication: &Publication,
+) {
     state.position.on_publication(publication.offset);
     subscriber.received(channel, publication.data.bytes());
 }

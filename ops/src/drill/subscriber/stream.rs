@@ -7,28 +7,28 @@ use earshot_client::sse::{SseEvent, SseParser};
 use hyper::Method;
 use serde::Deserialize;
 
-use super::{Disconnect, Subscriber};
-use crate::drill::http::Target;
+use super::{Disconnection, DrillSubscriber};
+use crate::drill::http::HttpTarget;
 
 /// Reconnection time if the gateway sent none.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Data of a `gap` event.
 #[derive(Deserialize)]
-struct Gap {
+struct StreamGap {
     channel: String,
 }
 
 /// State that survives a connection.
-pub(super) struct Stream<'a> {
-    subscriber: &'a Subscriber,
-    target: &'a Target,
+pub(super) struct StreamSubscriber<'a> {
+    subscriber: &'a DrillSubscriber,
+    target: &'a HttpTarget,
     path: String,
     parser: SseParser,
 }
 
-impl<'a> Stream<'a> {
-    pub(super) fn new(subscriber: &'a Subscriber, target: &'a Target) -> Self {
+impl<'a> StreamSubscriber<'a> {
+    pub(super) fn new(subscriber: &'a DrillSubscriber, target: &'a HttpTarget) -> Self {
         let mut query = form_urlencoded::Serializer::new(String::new());
         subscriber.channels.iter().for_each(|channel| {
             query.append_pair("channel", channel);
@@ -38,13 +38,13 @@ impl<'a> Stream<'a> {
     }
 
     /// Opens a stream, and reads it to its end.
-    pub(super) async fn follow(&mut self) -> Disconnect {
+    pub(super) async fn follow(&mut self) -> Disconnection {
         self.parser.begin_connection();
         let reason = match self.read().await {
             Ok(()) => "the stream was closed".to_owned(),
             Err(reason) => reason,
         };
-        Disconnect { reason, delay: self.parser.retry_millis().map_or(RETRY_DELAY, Duration::from_millis) }
+        Disconnection { reason, delay: self.parser.retry_millis().map_or(RETRY_DELAY, Duration::from_millis) }
     }
 
     async fn read(&mut self) -> Result<(), String> {
@@ -65,11 +65,11 @@ impl<'a> Stream<'a> {
     }
 }
 
-fn handle(subscriber: &Subscriber, event: SseEvent<'_>) {
+fn handle(subscriber: &DrillSubscriber, event: SseEvent<'_>) {
     match event.name {
         b"subscribed" => subscriber.subscribed_all(),
         b"gap" => {
-            let gap = serde_json::from_slice::<Gap>(event.data).ok();
+            let gap = serde_json::from_slice::<StreamGap>(event.data).ok();
             if let Some(channel_index) = gap.and_then(|gap| subscriber.channel_index(&gap.channel)) {
                 subscriber.gap(channel_index);
             }

@@ -15,7 +15,7 @@ use super::{execute_all, query_each};
 /// Number of pending entries per query.
 const PENDING_PAGE: usize = 500;
 
-type Fields = HashMap<String, Value>;
+type StreamFields = HashMap<String, Value>;
 
 /// Pending entry: id, consumer, milliseconds since its delivery, number of deliveries.
 type Pending = (String, Vec<u8>, u64, u64);
@@ -33,15 +33,15 @@ pub(super) async fn copy_groups(
     target: &mut Keyspace,
     temp_key: &[u8],
 ) -> Result<(), Error> {
-    let stream: Fields = source.query_one(KeyCommand::sub("XINFO", "STREAM", key)).await?;
+    let stream: StreamFields = source.query_one(KeyCommand::sub("XINFO", "STREAM", key)).await?;
     set_id(target, temp_key, &stream).await?;
-    let groups: Vec<Fields> = source.query_one(KeyCommand::sub("XINFO", "GROUPS", key)).await?;
+    let groups: Vec<StreamFields> = source.query_one(KeyCommand::sub("XINFO", "GROUPS", key)).await?;
     for group in groups {
         let name = bytes(&group, "name");
         create_group(target, temp_key, &group, &name).await?;
-        let consumers: Vec<Fields> =
+        let consumers: Vec<StreamFields> =
             source.query_one(KeyCommand::sub("XINFO", "CONSUMERS", key).arg(&name)).await?;
-        let create = |consumer: &Fields| {
+        let create = |consumer: &StreamFields| {
             KeyCommand::sub("XGROUP", "CREATECONSUMER", temp_key).arg(&name).arg(bytes(consumer, "name"))
         };
         execute_all(target, consumers.iter().map(create).collect()).await?;
@@ -51,7 +51,7 @@ pub(super) async fn copy_groups(
 }
 
 /// Sets the last id and, from 7.0 on, the counters of removed entries.
-async fn set_id(target: &mut Keyspace, key: &[u8], stream: &Fields) -> Result<(), Error> {
+async fn set_id(target: &mut Keyspace, key: &[u8], stream: &StreamFields) -> Result<(), Error> {
     let last = text(stream, "last-generated-id");
     let plain = KeyCommand::new("XSETID", key).arg(&last);
     if stream.contains_key("entries-added") {
@@ -65,7 +65,12 @@ async fn set_id(target: &mut Keyspace, key: &[u8], stream: &Fields) -> Result<()
     execute_all(target, vec![plain]).await
 }
 
-async fn create_group(target: &mut Keyspace, key: &[u8], group: &Fields, name: &[u8]) -> Result<(), Error> {
+async fn create_group(
+    target: &mut Keyspace,
+    key: &[u8],
+    group: &StreamFields,
+    name: &[u8],
+) -> Result<(), Error> {
     let create = || KeyCommand::sub("XGROUP", "CREATE", key).arg(name).arg(text(group, "last-delivered-id"));
     let read = text(group, "entries-read");
     if !read.is_empty() {
@@ -110,15 +115,15 @@ pub(super) async fn difference(
     target: &mut Keyspace,
     there: &[u8],
 ) -> Result<Option<String>, Error> {
-    let stream: Fields = source.query_one(KeyCommand::sub("XINFO", "STREAM", key)).await?;
-    let other: Fields = target.query_one(KeyCommand::sub("XINFO", "STREAM", there)).await?;
+    let stream: StreamFields = source.query_one(KeyCommand::sub("XINFO", "STREAM", key)).await?;
+    let other: StreamFields = target.query_one(KeyCommand::sub("XINFO", "STREAM", there)).await?;
     for name in ["last-generated-id", "entries-added", "max-deleted-entry-id"] {
         if differs(&stream, &other, name) {
             return Ok(Some(format!("the stream's {name}")));
         }
     }
-    let groups: Vec<Fields> = source.query_one(KeyCommand::sub("XINFO", "GROUPS", key)).await?;
-    let others: Vec<Fields> = target.query_one(KeyCommand::sub("XINFO", "GROUPS", there)).await?;
+    let groups: Vec<StreamFields> = source.query_one(KeyCommand::sub("XINFO", "GROUPS", key)).await?;
+    let others: Vec<StreamFields> = target.query_one(KeyCommand::sub("XINFO", "GROUPS", there)).await?;
     if groups.len() != others.len() {
         return Ok(Some("the stream's groups".to_owned()));
     }
@@ -138,7 +143,7 @@ pub(super) async fn difference(
 }
 
 /// Fields that only one of the servers reports do not count as a difference.
-fn differs(one: &Fields, two: &Fields, name: &str) -> bool {
+fn differs(one: &StreamFields, two: &StreamFields, name: &str) -> bool {
     one.contains_key(name) && two.contains_key(name) && text(one, name) != text(two, name)
 }
 
@@ -170,7 +175,7 @@ async fn pending_is_same(
     }
 }
 
-fn bytes(fields: &Fields, name: &str) -> Vec<u8> {
+fn bytes(fields: &StreamFields, name: &str) -> Vec<u8> {
     match fields.get(name) {
         Some(Value::BulkString(bytes)) => bytes.clone(),
         Some(Value::SimpleString(text)) => text.clone().into_bytes(),
@@ -179,7 +184,7 @@ fn bytes(fields: &Fields, name: &str) -> Vec<u8> {
 }
 
 /// A field as text; empty if it is missing or nil.
-fn text(fields: &Fields, name: &str) -> String {
+fn text(fields: &StreamFields, name: &str) -> String {
     match fields.get(name) {
         Some(Value::Int(number)) => number.to_string(),
         _ => String::from_utf8(bytes(fields, name)).unwrap_or_default(),

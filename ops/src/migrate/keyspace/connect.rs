@@ -11,7 +11,7 @@ use earshot_redis_link::{NodeAddress, Topology};
 
 /// Identity of a server.
 #[derive(Debug)]
-struct Server {
+struct KeyspaceServer {
     run_id: String,
     is_cluster: bool,
 }
@@ -26,7 +26,7 @@ impl Keyspace {
 
     async fn try_open(settings: &ConnectConfig, since: Instant) -> Result<Self, LinkError> {
         let mut first = dial_any(settings).await?;
-        let server = Server::query(&mut first, "").await?;
+        let server = KeyspaceServer::query(&mut first, "").await?;
         let unsupported = unsupported(&mut first).await?;
         let clock = clock(&mut first, since).await?;
         let mut keyspace = Self {
@@ -87,7 +87,7 @@ impl Keyspace {
         }
         let mut connection =
             dial(&self.settings.for_node(address)).await.map_err(|failure| failure.with_node(address))?;
-        let server = Server::query(&mut connection, &address.to_string()).await?;
+        let server = KeyspaceServer::query(&mut connection, &address.to_string()).await?;
         let clock: Clock = clock(&mut connection, self.since).await?;
         Ok(KeyspaceNode { run_id: server.run_id, address: Some(address.clone()), connection, clock })
     }
@@ -112,7 +112,7 @@ async fn dial_any(settings: &ConnectConfig) -> Result<MultiplexedConnection, Lin
     Err(failure)
 }
 
-impl Server {
+impl KeyspaceServer {
     /// If the ACL forbids INFO, the server is treated as a single one without a run id.
     async fn query(connection: &mut MultiplexedConnection, address: &str) -> Result<Self, LinkError> {
         let no_run_id = format!("?{address}");
