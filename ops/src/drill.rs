@@ -40,7 +40,7 @@ mod undo;
 mod verifying_clients;
 
 pub use fault::Fault;
-pub use report::{Account, Check, DrillReport, DrillTotals, Outcome, Recovery, Verdict};
+pub use report::{Account, Check, DrillReport, DrillTotals, Outcome, RecoveryOutcome, Verdict};
 
 use self::environment::DrillEnvironment;
 use self::undo::Undo;

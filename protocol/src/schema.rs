@@ -37,7 +37,7 @@ macro_rules! write_json {
 /// `= "name"`: the JSON name differs. `(always)`: JSON contains the field even if it is zero.
 macro_rules! message {
     ($type:ident { $($number:literal $name:ident $(= $json:literal)? $(($always:ident))?),* }) => {
-        impl json::Message for $type {
+        impl json::JsonMessage for $type {
             fn write_fields(&self, _object: &mut json::Object<'_>) {
                 $(write_json!(_object, json_name!($name $($json)?), &self.$name $(, $always)?);)*
             }
@@ -61,13 +61,13 @@ macro_rules! message {
 
 macro_rules! protobuf_message {
     ($type:ident { $($number:literal $name:ident),* }) => {
-        impl protobuf::Message for $type {
+        impl protobuf::ProtobufMessage for $type {
             fn fields_len(&self) -> usize {
-                0 $(+ protobuf::Field::field_len(&self.$name, $number))*
+                0 $(+ protobuf::ProtobufField::field_len(&self.$name, $number))*
             }
 
             fn write_fields(&self, _out: &mut Vec<u8>) {
-                $(protobuf::Field::write_field(&self.$name, $number, _out);)*
+                $(protobuf::ProtobufField::write_field(&self.$name, $number, _out);)*
             }
 
             fn merge_field(
@@ -76,7 +76,7 @@ macro_rules! protobuf_message {
                 buf: &mut &[u8],
             ) -> Result<(), crate::DecodeError> {
                 match key.number {
-                    $($number => protobuf::Field::merge(&mut self.$name, key.wire, buf),)*
+                    $($number => protobuf::ProtobufField::merge(&mut self.$name, key.wire, buf),)*
                     _ => key.skip(buf),
                 }
             }
@@ -91,7 +91,7 @@ macro_rules! one_of {
         $($unit_number:literal $unit_name:literal $unit:ident),* ;
         $($empty:ident)?
     }) => {
-        impl json::OneOf for $type {
+        impl json::JsonOneOf for $type {
             fn write_member(&self, object: &mut json::Object<'_>) {
                 match self {
                     $(Self::$variant(body) => object.member($name, body),)*
@@ -115,7 +115,7 @@ macro_rules! one_of {
             }
         }
 
-        impl protobuf::OneOf for $type {
+        impl protobuf::ProtobufOneOf for $type {
             fn member_len(&self) -> usize {
                 match self {
                     $(Self::$variant(body) => protobuf::body_len($number, body),)*

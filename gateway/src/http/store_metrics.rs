@@ -32,10 +32,10 @@ pub(super) fn state(store: &KeyStore) -> Value {
 }
 
 /// A value of the status as a gauge.
-type Gauge = (&'static str, &'static str, fn(&StoreStatus) -> u64);
+type StoreGauge = (&'static str, &'static str, fn(&StoreStatus) -> u64);
 
 /// Gauges: name, help, value.
-const GAUGES: [Gauge; 4] = [
+const GAUGES: [StoreGauge; 4] = [
     ("session_store_up", "Whether the store of sessions is connected", |status| u64::from(status.connected)),
     (
         "session_store_tracking",

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 
 /// A complete, unmasked message of a client.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message<'a> {
+pub(super) enum ClientMessage<'a> {
     Text(&'a [u8]),
     Binary(&'a [u8]),
     Ping(&'a [u8]),
@@ -94,7 +94,7 @@ impl FrameReader {
 
 impl Decoder<'_> {
     /// The next complete message. `None` if the bytes are used up; an incomplete frame is kept for the next read.
-    pub(super) fn next(&mut self) -> Result<Option<Message<'_>>, ProtocolError> {
+    pub(super) fn next(&mut self) -> Result<Option<ClientMessage<'_>>, ProtocolError> {
         if std::mem::take(&mut self.from_fragments) {
             self.reader.fragments = Vec::new();
         }
@@ -191,11 +191,15 @@ impl Decoder<'_> {
         self.reader.fragments.extend_from_slice(&bytes[payload]);
     }
 
-    fn whole(&self, kind: DataKind, payload: std::ops::Range<usize>) -> Result<Message<'_>, ProtocolError> {
+    fn whole(
+        &self,
+        kind: DataKind,
+        payload: std::ops::Range<usize>,
+    ) -> Result<ClientMessage<'_>, ProtocolError> {
         message(kind, &self.bytes()[payload])
     }
 
-    fn reassembled(&mut self) -> Result<Message<'_>, ProtocolError> {
+    fn reassembled(&mut self) -> Result<ClientMessage<'_>, ProtocolError> {
         self.from_fragments = true;
         let kind = self.reader.fragmented.take().unwrap_or(DataKind::Binary);
         message(kind, &self.reader.fragments)
@@ -205,12 +209,12 @@ impl Decoder<'_> {
         &self,
         control: Control,
         payload: std::ops::Range<usize>,
-    ) -> Result<Message<'_>, ProtocolError> {
+    ) -> Result<ClientMessage<'_>, ProtocolError> {
         let payload = &self.bytes()[payload];
         match control {
-            Control::Close => close(payload).map(Message::Close),
-            Control::Ping => Ok(Message::Ping(payload)),
-            Control::Pong | Control::Reserved(_) => Ok(Message::Pong),
+            Control::Close => close(payload).map(ClientMessage::Close),
+            Control::Ping => Ok(ClientMessage::Ping(payload)),
+            Control::Pong | Control::Reserved(_) => Ok(ClientMessage::Pong),
         }
     }
 
@@ -227,10 +231,10 @@ impl Decoder<'_> {
     }
 }
 
-fn message(kind: DataKind, payload: &[u8]) -> Result<Message<'_>, ProtocolError> {
+fn message(kind: DataKind, payload: &[u8]) -> Result<ClientMessage<'_>, ProtocolError> {
     match kind {
-        DataKind::Binary => Ok(Message::Binary(payload)),
-        DataKind::Text if simdutf8::basic::from_utf8(payload).is_ok() => Ok(Message::Text(payload)),
+        DataKind::Binary => Ok(ClientMessage::Binary(payload)),
+        DataKind::Text if simdutf8::basic::from_utf8(payload).is_ok() => Ok(ClientMessage::Text(payload)),
         DataKind::Text => Err(protocol_error(CloseCodeNumber::Invalid, "text is not UTF-8")),
     }
 }
@@ -295,11 +299,11 @@ mod tests {
             let mut decoder = reader.decode(&mut bytes, 1000);
             while let Some(message) = decoder.next()? {
                 out.push(match message {
-                    Message::Text(text) => ('t', text.to_vec()),
-                    Message::Binary(bytes) => ('b', bytes.to_vec()),
-                    Message::Ping(bytes) => ('p', bytes.to_vec()),
-                    Message::Pong => ('o', Vec::new()),
-                    Message::Close(code) => ('c', code.unwrap_or(0).to_be_bytes().to_vec()),
+                    ClientMessage::Text(text) => ('t', text.to_vec()),
+                    ClientMessage::Binary(bytes) => ('b', bytes.to_vec()),
+                    ClientMessage::Ping(bytes) => ('p', bytes.to_vec()),
+                    ClientMessage::Pong => ('o', Vec::new()),
+                    ClientMessage::Close(code) => ('c', code.unwrap_or(0).to_be_bytes().to_vec()),
                 });
             }
         }

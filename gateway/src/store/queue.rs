@@ -26,7 +26,7 @@ pub(super) struct QueuedRequest {
     pub(super) request: StoreRequest,
     deadline: Instant,
     answer: oneshot::Sender<Result<StoreReply, StoreError>>,
-    permit: Permit,
+    permit: RequestPermit,
 }
 
 impl QueuedRequest {
@@ -52,12 +52,12 @@ struct Usage {
 
 /// One request's share of the usage, released on drop.
 #[derive(Debug)]
-struct Permit {
+struct RequestPermit {
     bytes: usize,
     usage: Arc<Usage>,
 }
 
-impl Permit {
+impl RequestPermit {
     fn new(bytes: usize, usage: &Arc<Usage>) -> Self {
         usage.items.fetch_add(1, Ordering::Relaxed);
         usage.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.usage.items.fetch_sub(1, Ordering::Relaxed);
         self.usage.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl RequestSender {
     /// Queues a request and waits for the reply, at most until the deadline. If the future is dropped before the request
     /// is sent, it is not sent.
     pub(super) async fn call(&self, request: StoreRequest) -> Result<StoreReply, StoreError> {
-        let permit = Permit::new(request.bytes() + REQUEST_OVERHEAD_BYTES, &self.usage);
+        let permit = RequestPermit::new(request.bytes() + REQUEST_OVERHEAD_BYTES, &self.usage);
         let (items, bytes) = (&self.usage.items, &self.usage.bytes);
         if items.load(Ordering::Relaxed) > self.items_max || bytes.load(Ordering::Relaxed) > self.bytes_max {
             return Err(StoreError::Busy);

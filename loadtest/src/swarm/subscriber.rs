@@ -9,7 +9,7 @@ use crate::subscriber_plan::{ReadRate, SubscriberPlan};
 
 /// State of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SubscriberState {
+pub(super) enum SwarmSubscriberState {
     /// Not connected, and not scheduled to connect.
     Disconnected,
     /// Not connected, scheduled to connect.
@@ -31,7 +31,7 @@ pub(super) enum SubscriberState {
 pub(super) struct SwarmSubscriber {
     pub(super) plan: SubscriberPlan,
     pub(super) connection: Option<ClientConnection>,
-    pub(super) state: SubscriberState,
+    pub(super) state: SwarmSubscriberState,
     /// When the awaited event was due.
     pub(super) since: Instant,
     /// Where to resume after a reconnect.
@@ -42,7 +42,7 @@ pub(super) struct SwarmSubscriber {
 
 impl SwarmSubscriber {
     pub(super) fn new(plan: SubscriberPlan, now: Instant) -> Self {
-        let (connection, state, resume_point) = (None, SubscriberState::Disconnected, ResumePoint::Live);
+        let (connection, state, resume_point) = (None, SwarmSubscriberState::Disconnected, ResumePoint::Live);
         Self { plan, connection, state, since: now, resume_point, was_subscribed: false }
     }
 

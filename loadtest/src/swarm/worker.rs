@@ -9,7 +9,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 use tokio::time::Instant;
 
-use super::subscriber::{ConnectPacing, ConnectQueue, SubscriberState, SwarmSubscriber};
+use super::subscriber::{ConnectPacing, ConnectQueue, SwarmSubscriber, SwarmSubscriberState};
 use super::timers::{SwarmTimers, Timer};
 use super::{ConnectMode, GeneratorCost, SourceAddresses, SwarmCommand, SwarmConfig, WorkerResult};
 use crate::client::{ClientConnection, ClientError, ConnectOptions, ResumePoint};
@@ -174,18 +174,18 @@ impl Worker {
         let subscriber = &mut self.subscribers[index];
         let subscribed = subscriber.connection.as_ref().is_some_and(ClientConnection::is_subscribed);
         match (subscriber.state, subscribed) {
-            (SubscriberState::Connecting | SubscriberState::Resubscribing, true) => {
-                if subscriber.state == SubscriberState::Connecting {
+            (SwarmSubscriberState::Connecting | SwarmSubscriberState::Resubscribing, true) => {
+                if subscriber.state == SwarmSubscriberState::Connecting {
                     self.queue.in_progress -= 1;
                 }
-                (subscriber.state, subscriber.was_subscribed) = (SubscriberState::Subscribed, true);
+                (subscriber.state, subscriber.was_subscribed) = (SwarmSubscriberState::Subscribed, true);
                 let took = micros(subscriber.since.elapsed());
                 self.tally.record_subscribed(took, self.clocks.is_some());
                 self.run.counters.subscribed.fetch_add(1, Ordering::Relaxed);
                 self.run.counters.opened.fetch_add(1, Ordering::Relaxed);
             }
-            (SubscriberState::Unsubscribing, false) => {
-                subscriber.state = SubscriberState::Unsubscribed;
+            (SwarmSubscriberState::Unsubscribing, false) => {
+                subscriber.state = SwarmSubscriberState::Unsubscribed;
                 self.tally.entries[index].ledger.allow_gap();
             }
             _ => {}
@@ -201,22 +201,22 @@ impl Worker {
             return;
         }
         self.run.counters.broken.fetch_add(1, Ordering::Relaxed);
-        if state == SubscriberState::Connecting {
+        if state == SwarmSubscriberState::Connecting {
             self.tally.counts.retries += 1;
         } else {
             self.tally.record_closed(index, error.to_string());
         }
-        if state == SubscriberState::Connecting || self.config.auto_reconnect {
-            self.subscribers[index].state = SubscriberState::Queued;
+        if state == SwarmSubscriberState::Connecting || self.config.auto_reconnect {
+            self.subscribers[index].state = SwarmSubscriberState::Queued;
             let pause = RECONNECT_DELAY_MIN + RECONNECT_DELAY_MIN.mul_f64(fastrand::f64());
             self.timers.set(Instant::now() + pause, Timer::Reconnect(index));
         }
     }
 
     /// Closes a connection; returns the previous state.
-    fn disconnect(&mut self, index: usize) -> SubscriberState {
+    fn disconnect(&mut self, index: usize) -> SwarmSubscriberState {
         let subscriber = &mut self.subscribers[index];
-        let state = std::mem::replace(&mut subscriber.state, SubscriberState::Disconnected);
+        let state = std::mem::replace(&mut subscriber.state, SwarmSubscriberState::Disconnected);
         if let Some(mut connection) = subscriber.connection.take() {
             let resume_point = connection.resume_point();
             if resume_point != ResumePoint::Live {
@@ -225,8 +225,10 @@ impl Worker {
             connection.deregister(self.poll.registry());
         }
         match state {
-            SubscriberState::Connecting => self.queue.in_progress -= 1,
-            SubscriberState::Subscribed => drop(self.run.counters.subscribed.fetch_sub(1, Ordering::Relaxed)),
+            SwarmSubscriberState::Connecting => self.queue.in_progress -= 1,
+            SwarmSubscriberState::Subscribed => {
+                self.run.counters.subscribed.fetch_sub(1, Ordering::Relaxed);
+            }
             _ => {}
         }
         state
@@ -235,7 +237,7 @@ impl Worker {
     fn connect_waiting(&mut self) {
         while let Some((index, due)) = self.queue.next(Instant::now(), self.config.connect_concurrency) {
             let subscriber = &mut self.subscribers[index];
-            (subscriber.state, subscriber.since) = (SubscriberState::Connecting, due);
+            (subscriber.state, subscriber.since) = (SwarmSubscriberState::Connecting, due);
             if let Err(error) = self.dial(index) {
                 self.on_error(index, error.into());
             }
@@ -291,8 +293,8 @@ impl Worker {
             ConnectMode::PerSecond(rate) => ConnectPacing::PerSecond(Instant::now(), rate),
         });
         for (index, subscriber) in self.subscribers.iter_mut().enumerate() {
-            if subscriber.state == SubscriberState::Disconnected {
-                subscriber.state = SubscriberState::Queued;
+            if subscriber.state == SwarmSubscriberState::Disconnected {
+                subscriber.state = SwarmSubscriberState::Queued;
                 self.queue.waiting.push_back(index);
             }
         }
@@ -316,7 +318,7 @@ impl Worker {
                 Timer::Tick => self.tick(due, now),
                 Timer::SelfCheck => self.check_self(now),
                 Timer::Churn => self.run_churn(now),
-                Timer::Reconnect(index) if self.subscribers[index].state == SubscriberState::Queued => {
+                Timer::Reconnect(index) if self.subscribers[index].state == SwarmSubscriberState::Queued => {
                     self.queue.enqueue(index)
                 }
                 Timer::Reconnect(_) => {}
@@ -347,7 +349,7 @@ impl Worker {
         for index in 0..self.subscribers.len() {
             let subscriber = &self.subscribers[index];
             let connecting =
-                subscriber.state == SubscriberState::Connecting && subscriber.connection.is_some();
+                subscriber.state == SwarmSubscriberState::Connecting && subscriber.connection.is_some();
             if connecting && subscriber.since + CONNECT_TIMEOUT < now {
                 self.on_error(index, ClientError::Timeout(CONNECT_TIMEOUT.as_secs()));
             }

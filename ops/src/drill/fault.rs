@@ -9,7 +9,7 @@
 use tokio::time::Instant;
 
 use super::environment::DrillEnvironment;
-use super::report::{Outcome, Recovery, Verdict};
+use super::report::{Outcome, RecoveryOutcome, Verdict};
 use super::scrape::Numbers;
 
 mod assertions;
@@ -123,11 +123,11 @@ impl Fault {
         }
     }
 
-    fn recovery(self) -> Recovery {
+    fn recovery(self) -> RecoveryOutcome {
         match self {
-            Self::WrongPassword | Self::PermissionRevoked => Recovery::Rejection,
-            Self::GatewayKilled => Recovery::Gateway,
-            _ => Recovery::Redis,
+            Self::WrongPassword | Self::PermissionRevoked => RecoveryOutcome::Rejection,
+            Self::GatewayKilled => RecoveryOutcome::Gateway,
+            _ => RecoveryOutcome::Redis,
         }
     }
 

@@ -97,7 +97,7 @@ pub struct Account {
 /// What recovers, on which the meaning of the recovery time depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Recovery {
+pub enum RecoveryOutcome {
     /// Redis, or the network to it, was unavailable.
     Redis,
     /// Redis rejected the gateway, which then retries slowly.
@@ -116,7 +116,7 @@ pub struct Outcome {
     /// Why it was skipped or ended early.
     pub reason: Option<String>,
     /// What recovered.
-    pub recovery: Recovery,
+    pub recovery: RecoveryOutcome,
     /// From the fault until the gateway reported it.
     #[serde(rename = "detected_milliseconds", serialize_with = "milliseconds")]
     pub detected: Option<Duration>,
@@ -137,7 +137,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(fault: &'static str, recovery: Recovery) -> Self {
+    pub(super) fn new(fault: &'static str, recovery: RecoveryOutcome) -> Self {
         Self {
             fault,
             verdict: Verdict::Passed,
@@ -199,13 +199,13 @@ impl DrillReport {
     pub fn worst_detected(&self) -> Option<Duration> {
         self.outcomes
             .iter()
-            .filter(|outcome| outcome.recovery != Recovery::Gateway)
+            .filter(|outcome| outcome.recovery != RecoveryOutcome::Gateway)
             .filter_map(|outcome| outcome.detected)
             .max()
     }
 
     /// Longest recovery time of this kind.
-    pub fn worst_recovered(&self, recovery: Recovery) -> Option<Duration> {
+    pub fn worst_recovered(&self, recovery: RecoveryOutcome) -> Option<Duration> {
         self.outcomes
             .iter()
             .filter(|outcome| outcome.recovery == recovery)
@@ -224,8 +224,8 @@ impl DrillReport {
             "channels": self.channels,
             "worst": {
                 "detected_milliseconds": millis(self.worst_detected()),
-                "recovered_milliseconds": millis(self.worst_recovered(Recovery::Redis)),
-                "recovered_after_rejection_milliseconds": millis(self.worst_recovered(Recovery::Rejection)),
+                "recovered_milliseconds": millis(self.worst_recovered(RecoveryOutcome::Redis)),
+                "recovered_after_rejection_milliseconds": millis(self.worst_recovered(RecoveryOutcome::Rejection)),
             },
             "faults": self.outcomes,
         })
@@ -246,10 +246,13 @@ impl fmt::Display for DrillReport {
         writeln!(f)?;
         for (what, time) in [
             ("detection of a fault", self.worst_detected()),
-            ("recovery of the first client after Redis is available", self.worst_recovered(Recovery::Redis)),
+            (
+                "recovery of the first client after Redis is available",
+                self.worst_recovered(RecoveryOutcome::Redis),
+            ),
             (
                 "recovery of the first client after a rejection ended",
-                self.worst_recovered(Recovery::Rejection),
+                self.worst_recovered(RecoveryOutcome::Rejection),
             ),
         ] {
             if let Some(time) = time {
@@ -303,12 +306,12 @@ mod tests {
 
     fn report() -> DrillReport {
         let totals = DrillTotals { published: 10, delivered: 8, reported: 2, ..DrillTotals::default() };
-        let mut kill = Outcome::new("kill", Recovery::Redis);
+        let mut kill = Outcome::new("kill", RecoveryOutcome::Redis);
         (kill.detected, kill.recovered) =
             (Some(Duration::from_micros(3400)), Some(Duration::from_millis(1500)));
         kill.total = totals;
         kill.check("accounts", totals.is_ok(), "8 + 2 of 10");
-        let gateway = Outcome::new("gateway-killed", Recovery::Gateway);
+        let gateway = Outcome::new("gateway-killed", RecoveryOutcome::Gateway);
         let skipped =
             gateway.finished(Verdict::Skipped, "requires a gateway started by the drill".to_owned());
         DrillReport {

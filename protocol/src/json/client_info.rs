@@ -1,6 +1,6 @@
 //! The JSON of client information, which logs in Redis contain.
 
-use super::{field::Field, malformed};
+use super::{field::JsonField, malformed};
 use crate::{ClientInfo, DecodeError};
 
 impl ClientInfo {

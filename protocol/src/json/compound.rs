@@ -6,20 +6,20 @@ use std::{fmt, marker::PhantomData};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::{
-    field::{Field, Name, Seed, read_value},
+    field::{JsonField, Name, Seed, read_value},
     object::Object,
 };
 use crate::map_value::MapValue;
 
 /// An object with known fields; see `schema`.
-pub(crate) trait Message: Default {
+pub(crate) trait JsonMessage: Default {
     fn write_fields(&self, object: &mut Object<'_>);
 
     /// Decodes the value of the field `name`; skips it if the field is unknown.
     fn read_field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-impl<T: Message> Field for T {
+impl<T: JsonMessage> JsonField for T {
     fn is_zero(&self) -> bool {
         false
     }
@@ -35,7 +35,7 @@ impl<T: Message> Field for T {
     }
 }
 
-impl<T: Message> Field for Option<T> {
+impl<T: JsonMessage> JsonField for Option<T> {
     fn is_zero(&self) -> bool {
         self.is_none()
     }
@@ -52,7 +52,7 @@ impl<T: Message> Field for Option<T> {
     }
 }
 
-impl<T: Message> Field for Vec<T> {
+impl<T: JsonMessage> JsonField for Vec<T> {
     fn is_zero(&self) -> bool {
         self.is_empty()
     }
@@ -73,7 +73,7 @@ impl<T: Message> Field for Vec<T> {
     }
 }
 
-impl<T: Field + MapValue> Field for Vec<(String, T)> {
+impl<T: JsonField + MapValue> JsonField for Vec<(String, T)> {
     fn is_zero(&self) -> bool {
         self.is_empty()
     }
@@ -114,7 +114,7 @@ macro_rules! nullable {
 
 struct MessageVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Message> Visitor<'de> for MessageVisitor<T> {
+impl<'de, T: JsonMessage> Visitor<'de> for MessageVisitor<T> {
     type Value = Option<T>;
 
     nullable!("an object", deserialize_map);
@@ -130,7 +130,7 @@ impl<'de, T: Message> Visitor<'de> for MessageVisitor<T> {
 
 struct ArrayVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Message> Visitor<'de> for ArrayVisitor<T> {
+impl<'de, T: JsonMessage> Visitor<'de> for ArrayVisitor<T> {
     type Value = Vec<T>;
 
     nullable!("an array", deserialize_seq);
@@ -146,7 +146,7 @@ impl<'de, T: Message> Visitor<'de> for ArrayVisitor<T> {
 
 struct MapVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Field + MapValue> Visitor<'de> for MapVisitor<T> {
+impl<'de, T: JsonField + MapValue> Visitor<'de> for MapVisitor<T> {
     type Value = Vec<(String, T)>;
 
     nullable!("an object", deserialize_map);

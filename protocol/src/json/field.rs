@@ -13,7 +13,7 @@ use super::text;
 use crate::{Payload, PayloadKind};
 
 /// A value of a field.
-pub(crate) trait Field: Sized {
+pub(crate) trait JsonField: Sized {
     /// Whether the field is omitted.
     fn is_zero(&self) -> bool;
 
@@ -23,7 +23,7 @@ pub(crate) trait Field: Sized {
 }
 
 /// Decodes the value that follows a name.
-pub(crate) fn read_value<'de, T: Field, A: MapAccess<'de>>(map: &mut A) -> Result<T, A::Error> {
+pub(crate) fn read_value<'de, T: JsonField, A: MapAccess<'de>>(map: &mut A) -> Result<T, A::Error> {
     map.next_value_seed(Seed(PhantomData))
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn ignore_value<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A:
 
 pub(super) struct Seed<T>(pub(super) PhantomData<T>);
 
-impl<'de, T: Field> DeserializeSeed<'de> for Seed<T> {
+impl<'de, T: JsonField> DeserializeSeed<'de> for Seed<T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for NameVisitor {
 
 macro_rules! scalar {
     ($($type:ty, $write:expr);* $(;)?) => {$(
-        impl Field for $type {
+        impl JsonField for $type {
             fn is_zero(&self) -> bool {
                 *self == Self::default()
             }
@@ -103,7 +103,7 @@ fn raw<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de str, D::Error>
 }
 
 /// Raw JSON. `null` is a value.
-impl Field for Bytes {
+impl JsonField for Bytes {
     fn is_zero(&self) -> bool {
         self.is_empty()
     }
@@ -118,7 +118,7 @@ impl Field for Bytes {
 }
 
 /// Raw JSON. `null` is `None`.
-impl Field for Option<Bytes> {
+impl JsonField for Option<Bytes> {
     fn is_zero(&self) -> bool {
         self.as_ref().is_none_or(Bytes::is_empty)
     }
@@ -133,7 +133,7 @@ impl Field for Option<Bytes> {
 }
 
 /// An empty payload is encoded, unlike other zero values: a publication always has data.
-impl Field for Payload {
+impl JsonField for Payload {
     fn is_zero(&self) -> bool {
         false
     }

@@ -8,9 +8,9 @@ mod object;
 mod publication;
 mod text;
 
-pub(crate) use compound::Message;
+pub(crate) use compound::JsonMessage;
 pub(crate) use field::{ignore_value, read_value};
-pub(crate) use object::{Object, OneOf};
+pub(crate) use object::{JsonOneOf, Object};
 pub(crate) use publication::write_push;
 
 use serde_json::error::Category;
@@ -36,7 +36,7 @@ pub(crate) fn read_reply(line: &[u8]) -> Result<Reply, DecodeError> {
     read(line)?.try_into()
 }
 
-fn read<B: OneOf>(line: &[u8]) -> Result<RawMessage<u32, B>, DecodeError> {
+fn read<B: JsonOneOf>(line: &[u8]) -> Result<RawMessage<u32, B>, DecodeError> {
     let text =
         simdutf8::basic::from_utf8(line).map_err(|_| DecodeError::Malformed("not UTF-8".to_owned()))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);

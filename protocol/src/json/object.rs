@@ -5,7 +5,7 @@ use std::{fmt, marker::PhantomData};
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::{
-    field::{Field, Name, ignore_value, read_value},
+    field::{JsonField, Name, ignore_value, read_value},
     text,
 };
 use crate::{Push, raw_message::RawMessage};
@@ -27,14 +27,14 @@ impl<'a> Object<'a> {
     }
 
     /// Appends a field unless it is zero.
-    pub(crate) fn field(&mut self, name: &str, value: &impl Field) {
+    pub(crate) fn field(&mut self, name: &str, value: &impl JsonField) {
         if !value.is_zero() {
             self.member(name, value);
         }
     }
 
     /// Appends a field.
-    pub(crate) fn member(&mut self, name: &str, value: &impl Field) {
+    pub(crate) fn member(&mut self, name: &str, value: &impl JsonField) {
         value.write(self.key(name));
     }
 
@@ -51,7 +51,7 @@ impl<'a> Object<'a> {
 }
 
 /// The possible bodies of a message.
-pub(crate) trait OneOf: Sized {
+pub(crate) trait JsonOneOf: Sized {
     /// Appends the body as a member of the object.
     fn write_member(&self, object: &mut Object<'_>);
 
@@ -59,7 +59,7 @@ pub(crate) trait OneOf: Sized {
     fn read_member<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Option<Self>, A::Error>;
 }
 
-pub(super) fn write(head_name: &str, head: &impl Field, body: &impl OneOf, out: &mut Vec<u8>) {
+pub(super) fn write(head_name: &str, head: &impl JsonField, body: &impl JsonOneOf, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.field(head_name, head);
     body.write_member(&mut object);
@@ -71,8 +71,8 @@ pub(super) fn read<'de, H, B, D>(
     deserializer: D,
 ) -> Result<RawMessage<H, B>, D::Error>
 where
-    H: Field + Default,
-    B: OneOf,
+    H: JsonField + Default,
+    B: JsonOneOf,
     D: Deserializer<'de>,
 {
     deserializer.deserialize_map(RawMessageVisitor { head_name, message: PhantomData })
@@ -83,7 +83,7 @@ struct RawMessageVisitor<H, B> {
     message: PhantomData<RawMessage<H, B>>,
 }
 
-impl<'de, H: Field + Default, B: OneOf> Visitor<'de> for RawMessageVisitor<H, B> {
+impl<'de, H: JsonField + Default, B: JsonOneOf> Visitor<'de> for RawMessageVisitor<H, B> {
     type Value = RawMessage<H, B>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,7 +106,7 @@ impl<'de, H: Field + Default, B: OneOf> Visitor<'de> for RawMessageVisitor<H, B>
     }
 }
 
-impl Field for Push {
+impl JsonField for Push {
     fn is_zero(&self) -> bool {
         false
     }

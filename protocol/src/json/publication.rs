@@ -4,8 +4,8 @@
 use serde::de::MapAccess;
 
 use super::{
-    compound::Message,
-    field::{Field, ignore_value, read_value},
+    compound::JsonMessage,
+    field::{JsonField, ignore_value, read_value},
     object::Object,
     text,
 };
@@ -25,7 +25,7 @@ pub(crate) fn write_push(channel: &str, publication: &Publication, out: &mut Vec
     out.extend_from_slice(b"}}");
 }
 
-impl Message for Publication {
+impl JsonMessage for Publication {
     fn write_fields(&self, object: &mut Object<'_>) {
         object.member("data", &self.data);
         object.field("info", &self.info);

@@ -5,13 +5,13 @@ use prost::encoding::WireType;
 
 use super::{
     content, delimited_len,
-    field::Field,
-    message::{Body, Message, fields, write_body},
+    field::ProtobufField,
+    message::{Body, ProtobufMessage, fields, write_body},
     open,
 };
 use crate::{DecodeError, map_value::MapValue};
 
-impl<T: Message> Field for T {
+impl<T: ProtobufMessage> ProtobufField for T {
     fn field_len(&self, number: u32) -> usize {
         delimited_len(number, self.fields_len())
     }
@@ -25,7 +25,7 @@ impl<T: Message> Field for T {
     }
 }
 
-impl<T: Message> Field for Option<T> {
+impl<T: ProtobufMessage> ProtobufField for Option<T> {
     fn field_len(&self, number: u32) -> usize {
         self.as_ref().map_or(0, |message| message.field_len(number))
     }
@@ -41,7 +41,7 @@ impl<T: Message> Field for Option<T> {
     }
 }
 
-impl<T: Message> Field for Vec<T> {
+impl<T: ProtobufMessage> ProtobufField for Vec<T> {
     fn field_len(&self, number: u32) -> usize {
         self.iter().map(|message| message.field_len(number)).sum()
     }
@@ -60,7 +60,7 @@ const MAP_KEY: u32 = 1;
 const MAP_VALUE: u32 = 2;
 
 /// Each entry is encoded as a message.
-impl<T: Field + Default + MapValue> Field for Vec<(String, T)> {
+impl<T: ProtobufField + Default + MapValue> ProtobufField for Vec<(String, T)> {
     fn field_len(&self, number: u32) -> usize {
         self.iter().map(|entry| delimited_len(number, entry_len(entry))).sum()
     }
@@ -88,6 +88,6 @@ impl<T: Field + Default + MapValue> Field for Vec<(String, T)> {
     }
 }
 
-fn entry_len<T: Field>((key, value): &(String, T)) -> usize {
+fn entry_len<T: ProtobufField>((key, value): &(String, T)) -> usize {
     key.field_len(MAP_KEY) + value.field_len(MAP_VALUE)
 }

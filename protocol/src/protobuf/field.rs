@@ -9,7 +9,7 @@ use super::{content, delimited_len, malformed, open};
 use crate::{DecodeError, Payload};
 
 /// A field of a message; zero values are omitted.
-pub(crate) trait Field {
+pub(crate) trait ProtobufField {
     fn field_len(&self, number: u32) -> usize;
 
     fn write_field(&self, number: u32, out: &mut Vec<u8>);
@@ -20,7 +20,7 @@ pub(crate) trait Field {
 
 macro_rules! scalar {
     ($($type:ty, $module:ident);* $(;)?) => {$(
-        impl Field for $type {
+        impl ProtobufField for $type {
             fn field_len(&self, number: u32) -> usize {
                 if *self == Self::default() { 0 } else { encoding::$module::encoded_len(number, self) }
             }
@@ -60,7 +60,7 @@ pub(super) fn write_text(number: u32, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-impl Field for Cow<'static, str> {
+impl ProtobufField for Cow<'static, str> {
     fn field_len(&self, number: u32) -> usize {
         text_len(number, self)
     }
@@ -75,7 +75,7 @@ impl Field for Cow<'static, str> {
 }
 
 /// `None` and empty bytes have the same encoding.
-impl Field for Option<Bytes> {
+impl ProtobufField for Option<Bytes> {
     fn field_len(&self, number: u32) -> usize {
         self.as_ref().map_or(0, |bytes| bytes.field_len(number))
     }
@@ -94,7 +94,7 @@ impl Field for Option<Bytes> {
     }
 }
 
-impl Field for Payload {
+impl ProtobufField for Payload {
     fn field_len(&self, number: u32) -> usize {
         self.bytes().field_len(number)
     }

@@ -3,7 +3,7 @@
 
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 
-use super::{CHANNEL, content, delimited_len, field::Field, malformed, open};
+use super::{CHANNEL, content, delimited_len, field::ProtobufField, malformed, open};
 use crate::{DecodeError, Push, raw_message::RawMessage};
 
 /// The key of a field: its number and wire type.
@@ -26,7 +26,7 @@ impl Key {
 }
 
 /// A message with known fields; see `schema`.
-pub(crate) trait Message: Default {
+pub(crate) trait ProtobufMessage: Default {
     fn fields_len(&self) -> usize;
 
     fn write_fields(&self, out: &mut Vec<u8>);
@@ -45,7 +45,7 @@ pub(crate) trait Body: Sized {
 }
 
 /// The possible bodies of a message.
-pub(crate) trait OneOf: Sized {
+pub(crate) trait ProtobufOneOf: Sized {
     fn member_len(&self) -> usize;
 
     fn write_member(&self, out: &mut Vec<u8>);
@@ -78,7 +78,7 @@ pub(super) fn fields(
     Ok(())
 }
 
-impl<T: Message> Body for T {
+impl<T: ProtobufMessage> Body for T {
     fn content_len(&self) -> usize {
         self.fields_len()
     }
@@ -108,19 +108,24 @@ impl Body for Push {
     }
 }
 
-pub(super) fn message_len(head_number: u32, head: &impl Field, body: &impl OneOf) -> usize {
+pub(super) fn message_len(head_number: u32, head: &impl ProtobufField, body: &impl ProtobufOneOf) -> usize {
     head.field_len(head_number) + body.member_len()
 }
 
-pub(super) fn write_message(head_number: u32, head: &impl Field, body: &impl OneOf, out: &mut Vec<u8>) {
+pub(super) fn write_message(
+    head_number: u32,
+    head: &impl ProtobufField,
+    body: &impl ProtobufOneOf,
+    out: &mut Vec<u8>,
+) {
     head.write_field(head_number, out);
     body.write_member(out);
 }
 
 pub(super) fn read_message<H, B>(head_number: u32, content: &[u8]) -> Result<RawMessage<H, B>, DecodeError>
 where
-    H: Field + Default,
-    B: OneOf,
+    H: ProtobufField + Default,
+    B: ProtobufOneOf,
 {
     let mut message = RawMessage::<H, B>::new();
     fields(content, |key, buf| {

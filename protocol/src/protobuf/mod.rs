@@ -5,8 +5,8 @@ mod compound;
 mod field;
 mod message;
 
-pub(crate) use field::Field;
-pub(crate) use message::{Key, Message, OneOf, body_len, read_body, write_body};
+pub(crate) use field::ProtobufField;
+pub(crate) use message::{Key, ProtobufMessage, ProtobufOneOf, body_len, read_body, write_body};
 
 use message::{Body, message_len, read_message, write_message};
 use prost::encoding::{WireType, check_wire_type, encode_key, encode_varint, encoded_len_varint, key_len};

@@ -22,7 +22,7 @@ const PAYLOAD_START: &[u8] = b"eyJ";
 
 /// What the JSON in an encrypted payload contains. AES-256-CBC has a `mac`, AES-256-GCM has a `tag`.
 #[derive(Deserialize)]
-struct Payload<'p> {
+struct LaravelPayload<'p> {
     #[serde(borrow)]
     iv: Cow<'p, str>,
     #[serde(borrow)]
@@ -63,7 +63,7 @@ pub(super) fn session<'v>(value: &'v [u8], secrets: &Secrets) -> Result<Cow<'v, 
 /// Decrypts a payload with the first secret that verifies it.
 fn decrypt(payload: &[u8], secrets: &Secrets) -> Option<Vec<u8>> {
     let json = STANDARD.decode(payload).ok()?;
-    let payload: Payload<'_> = serde_json::from_slice(&json).ok()?;
+    let payload: LaravelPayload<'_> = serde_json::from_slice(&json).ok()?;
     let iv = STANDARD.decode(payload.iv.as_bytes()).ok()?;
     let value = STANDARD.decode(payload.value.as_bytes()).ok()?;
     if !payload.tag.is_empty() {

@@ -28,12 +28,12 @@ pub(super) fn session_id(value: &str) -> Option<SessionId> {
 }
 
 /// A field of the hash.
-enum Field<'v> {
+enum SpringField<'v> {
     Java(Decoded<'v>),
     Json(Json<'v>),
 }
 
-impl<'v> Field<'v> {
+impl<'v> SpringField<'v> {
     fn parse(bytes: &'v [u8]) -> Result<Self, SessionError> {
         if java::is_stream(bytes) {
             java::decode(bytes).map(Self::Java)
@@ -56,7 +56,7 @@ impl<'v> Field<'v> {
 /// The time to live is unreadable.
 pub(super) fn is_deleted(hash: &Hash<'_>) -> Result<bool, SessionError> {
     let Some(bytes) = hash.field("", TIME_TO_LIVE) else { return Ok(false) };
-    Ok(Field::parse(bytes)?.resolve(&[]) == Some(Resolved::Number("0".to_owned())))
+    Ok(SpringField::parse(bytes)?.resolve(&[]) == Some(Resolved::Number("0".to_owned())))
 }
 
 /// The value that a pointer names below the attribute that its first token names.
@@ -66,7 +66,7 @@ pub(super) fn is_deleted(hash: &Hash<'_>) -> Result<bool, SessionError> {
 pub(super) fn resolve(hash: &Hash<'_>, pointer: &Pointer) -> Result<Option<Resolved>, SessionError> {
     let Some((name, rest)) = pointer.tokens().split_first() else { return Ok(None) };
     let Some(bytes) = hash.field(ATTRIBUTE, name) else { return Ok(None) };
-    Ok(Field::parse(bytes)?.resolve(rest))
+    Ok(SpringField::parse(bytes)?.resolve(rest))
 }
 
 #[cfg(test)]

@@ -38,12 +38,12 @@ pub(super) struct ReceiveQueue {
     message_bytes: usize,
     patterns: AtomicBool,
     probes: Option<Arc<ProbeReplies>>,
-    queue: Mutex<QueueState>,
+    queue: Mutex<ReceiveQueueState>,
     ready: Notify,
 }
 
 #[derive(Debug, Default)]
-struct QueueState {
+struct ReceiveQueueState {
     items: VecDeque<QueueItem>,
     messages: usize,
     bytes: usize,
@@ -181,7 +181,7 @@ impl ReceiveQueue {
         self.ready.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
+    fn lock(&self) -> MutexGuard<'_, ReceiveQueueState> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -206,7 +206,7 @@ impl AsyncPushSender for ReceiveQueue {
     }
 }
 
-impl QueueState {
+impl ReceiveQueueState {
     fn dequeue(&mut self, batch: &mut Vec<BrokerMessage>, max: usize) -> Dequeued {
         let mut dequeued = 0;
         while dequeued < max {

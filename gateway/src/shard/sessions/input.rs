@@ -6,7 +6,7 @@ use super::SessionDriver;
 use crate::shard::close_reason::CloseReason;
 use crate::shard::session::Session;
 use crate::shard::session_action::SessionAction;
-use crate::shard::websocket::{Decoder, Message, ProtocolError};
+use crate::shard::websocket::{ClientMessage, Decoder, ProtocolError};
 use crate::shard::websocket_frames;
 
 impl SessionDriver<'_> {
@@ -40,17 +40,19 @@ impl SessionDriver<'_> {
         Ok(())
     }
 
-    fn on_message(&mut self, message: &Message<'_>) {
+    fn on_message(&mut self, message: &ClientMessage<'_>) {
         let protobuf =
             self.session().is_some_and(|session| session.encoding() == earshot_protocol::Encoding::Protobuf);
         match message {
             // React Native's ping is an empty binary message.
-            Message::Pong | Message::Binary([]) => {}
-            Message::Ping(payload) => self.context.enqueue(websocket_frames::pong(payload)),
-            Message::Close(code) => self.context.state.close(self.context.id, *code, CloseReason::CloseFrame),
-            Message::Text(bytes) if !protobuf => self.on_commands(bytes),
-            Message::Binary(bytes) if protobuf => self.on_commands(bytes),
-            Message::Text(_) | Message::Binary(_) => {
+            ClientMessage::Pong | ClientMessage::Binary([]) => {}
+            ClientMessage::Ping(payload) => self.context.enqueue(websocket_frames::pong(payload)),
+            ClientMessage::Close(code) => {
+                self.context.state.close(self.context.id, *code, CloseReason::CloseFrame)
+            }
+            ClientMessage::Text(bytes) if !protobuf => self.on_commands(bytes),
+            ClientMessage::Binary(bytes) if protobuf => self.on_commands(bytes),
+            ClientMessage::Text(_) | ClientMessage::Binary(_) => {
                 self.context.disconnect(Disconnect::InappropriateProtocol);
             }
         }

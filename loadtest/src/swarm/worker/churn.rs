@@ -9,7 +9,7 @@ use super::{READ_BUFFER_BYTES, Worker};
 use crate::client::ResumePoint;
 use crate::subscriber_plan::ReadRate;
 use crate::swarm::ChurnKind;
-use crate::swarm::subscriber::SubscriberState;
+use crate::swarm::subscriber::SwarmSubscriberState;
 use crate::swarm::timers::Timer;
 use crate::tally;
 
@@ -71,7 +71,7 @@ impl Worker {
             if self.subscribers[index].plan.churns
                 && matches!(
                     self.subscribers[index].state,
-                    SubscriberState::Unsubscribed | SubscriberState::Disconnected
+                    SwarmSubscriberState::Unsubscribed | SwarmSubscriberState::Disconnected
                 )
             {
                 self.rejoin(index, Instant::now());
@@ -109,9 +109,9 @@ impl Worker {
             if subscriber.plan.churns
                 && matches!(
                     subscriber.state,
-                    SubscriberState::Subscribed
-                        | SubscriberState::Unsubscribed
-                        | SubscriberState::Disconnected
+                    SwarmSubscriberState::Subscribed
+                        | SwarmSubscriberState::Unsubscribed
+                        | SwarmSubscriberState::Disconnected
                 )
             {
                 return Some(index);
@@ -125,7 +125,7 @@ impl Worker {
             self.disconnect(index);
             return self.rejoin(index, due);
         }
-        if self.subscribers[index].state != SubscriberState::Subscribed {
+        if self.subscribers[index].state != SwarmSubscriberState::Subscribed {
             return self.rejoin(index, due);
         }
         let subscriber = &mut self.subscribers[index];
@@ -133,7 +133,7 @@ impl Worker {
         let Some(connection) = &mut subscriber.connection else { return };
         match connection.toggle(false, channel) {
             Ok(true) => {
-                subscriber.state = SubscriberState::Unsubscribing;
+                subscriber.state = SwarmSubscriberState::Unsubscribing;
                 self.run.counters.subscribed.fetch_sub(1, Ordering::Relaxed);
             }
             Ok(false) => {
@@ -149,14 +149,14 @@ impl Worker {
         let subscriber = &mut self.subscribers[index];
         subscriber.since = due;
         let Some(connection) = &mut subscriber.connection else {
-            subscriber.state = SubscriberState::Connecting;
+            subscriber.state = SwarmSubscriberState::Connecting;
             self.queue.in_progress += 1;
             if let Err(error) = self.dial(index) {
                 self.on_error(index, error.into());
             }
             return;
         };
-        subscriber.state = SubscriberState::Resubscribing;
+        subscriber.state = SwarmSubscriberState::Resubscribing;
         if let Err(error) = connection.toggle(true, &self.run.channels[subscriber.plan.channel as usize]) {
             self.on_error(index, error);
         }

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::super::network::{micros, millis};
 use super::super::report::Finding;
 use super::super::test_names::{TestName, random_name};
-use super::stream::{Next, Stream};
+use super::stream::{CheckedStream, Next};
 use super::websocket::{CheckedSocket, error_text};
 
 /// Publishes over WebSocket, if permitted, and waits for the publication on the stream.
 pub(super) async fn inspect(
     sample: &TestName,
-    stream: Option<&mut Stream>,
+    stream: Option<&mut CheckedStream>,
     socket: Option<&mut CheckedSocket>,
     limit: Duration,
 ) -> Finding {
@@ -76,7 +76,7 @@ pub(super) async fn inspect(
     }
 }
 
-async fn receive(stream: &mut Stream, word: &str) -> Result<(), String> {
+async fn receive(stream: &mut CheckedStream, word: &str) -> Result<(), String> {
     loop {
         match stream.next().await {
             Next::StreamEvent(event) if event.data.contains(word) => return Ok(()),

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::report::Finding;
-use super::stream::{Next, Stream};
+use super::stream::{CheckedStream, Next};
 use super::websocket::{CheckedSocket, keep_alive};
 
 /// Keeps both idle at the same time.
 pub(super) async fn inspect(
-    stream: Option<Stream>,
+    stream: Option<CheckedStream>,
     socket: Option<CheckedSocket>,
     idle: Duration,
 ) -> Vec<Finding> {
@@ -27,7 +27,7 @@ pub(super) async fn inspect(
     held
 }
 
-async fn hold_stream(mut stream: Stream, idle: Duration) -> Finding {
+async fn hold_stream(mut stream: CheckedStream, idle: Duration) -> Finding {
     let began = Instant::now();
     let before = stream.heartbeats();
     let end = loop {

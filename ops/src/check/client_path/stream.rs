@@ -18,7 +18,7 @@ const UNBUFFER: &str = "nginx: `proxy_buffering off`, and no `proxy_ignore_heade
 /// Findings, and the stream if it is usable.
 pub(super) struct OpenedStream {
     pub(super) findings: Vec<Finding>,
-    pub(super) stream: Option<Stream>,
+    pub(super) stream: Option<CheckedStream>,
 }
 
 /// An event; the name is `message` without one.
@@ -29,7 +29,7 @@ pub(super) struct StreamEvent {
 }
 
 /// An open stream.
-pub(super) struct Stream {
+pub(super) struct CheckedStream {
     response: HttpResponse,
     parser: SseParser,
     ready: VecDeque<StreamEvent>,
@@ -46,7 +46,7 @@ pub(super) enum Next {
     End(Option<String>),
 }
 
-impl Stream {
+impl CheckedStream {
     fn new(response: HttpResponse) -> Self {
         Self { response, parser: SseParser::default(), ready: VecDeque::new() }
     }
@@ -115,9 +115,9 @@ async fn evaluate(answer: HttpResponse, channel: &str, limit: Duration) -> Opene
 }
 
 /// Waits for the first byte, then for the first event.
-async fn first_event(answer: HttpResponse, limit: Duration) -> (Finding, Option<Stream>) {
+async fn first_event(answer: HttpResponse, limit: Duration) -> (Finding, Option<CheckedStream>) {
     let head = answer.took;
-    let mut stream = Stream::new(answer);
+    let mut stream = CheckedStream::new(answer);
     let began = Instant::now();
     let Ok(mut next) = tokio::time::timeout(limit, stream.next()).await else {
         let message =

@@ -36,7 +36,7 @@ pub(in crate::broker::redis) struct SlotQueue {
 
 /// The commands to send now.
 #[derive(Debug)]
-pub(in crate::broker::redis) struct Batch {
+pub(in crate::broker::redis) struct SlotBatch {
     pub(in crate::broker::redis) requests: VecDeque<QueuedCommand>,
     /// The node that imports the slot.
     pub(in crate::broker::redis) asking: Option<NodeAddress>,
@@ -103,7 +103,7 @@ impl SlotQueue {
     }
 
     /// Takes the next batch.
-    pub(in crate::broker::redis) fn next_batch(&mut self) -> Batch {
+    pub(in crate::broker::redis) fn next_batch(&mut self) -> SlotBatch {
         let one_at_a_time = self.not_executed > 0;
         let most = if one_at_a_time { 1 } else { PIPELINE_MAX };
         let (mut requests, mut bytes) = (VecDeque::new(), 0);
@@ -114,7 +114,7 @@ impl SlotQueue {
         }
         self.busy = true;
         self.not_before = None;
-        Batch { requests, asking: self.asking.take(), one_at_a_time }
+        SlotBatch { requests, asking: self.asking.take(), one_at_a_time }
     }
 
     /// Handles the replies of a node. Returns the new owner of the slot, if it has moved, and whether any command was

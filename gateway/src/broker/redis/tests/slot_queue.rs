@@ -3,7 +3,7 @@
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::super::cluster::slot_queue::{Batch, Moved, SlotQueue};
+use super::super::cluster::slot_queue::{Moved, SlotBatch, SlotQueue};
 use super::super::command_queue;
 use super::*;
 use earshot_redis_link::NodeAddress;
@@ -23,7 +23,7 @@ fn is_done(result: &command_queue::CommandResult) -> bool {
     matches!(result, Ok(command_queue::CommandReply::Value(Value::Int(1))))
 }
 
-fn subjects(batch: &Batch) -> Vec<String> {
+fn subjects(batch: &SlotBatch) -> Vec<String> {
     batch.requests.iter().map(|queued| queued.request.subject().to_owned()).collect()
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::super::super::command_queue::{QueuedCommand, RedisRequest};
 use super::super::super::scripts::{ScriptCache, ScriptRef};
 use super::super::node_pool::NodeConnection;
-use super::super::slot_queue::Batch;
+use super::super::slot_queue::SlotBatch;
 use earshot_redis_link::{LinkError, NodeAddress};
 
 /// A connection has ended.
@@ -43,9 +43,9 @@ pub(super) fn notify_disconnect(
 }
 
 /// Sends a batch. Returns its commands with the outcome.
-pub(super) async fn send(up: NodeConnection, batch: Batch) -> (VecDeque<QueuedCommand>, SendOutcome) {
+pub(super) async fn send(up: NodeConnection, batch: SlotBatch) -> (VecDeque<QueuedCommand>, SendOutcome) {
     let NodeConnection { mut connection, scripts, .. } = up;
-    let Batch { requests, asking, one_at_a_time } = batch;
+    let SlotBatch { requests, asking, one_at_a_time } = batch;
     let has_script = requests.iter().any(|waiting| matches!(waiting.request, RedisRequest::Script(_)));
     let load = has_script && !scripts && !one_at_a_time;
     if load && let Err(failure) = ScriptCache::default().load(&mut connection).await {
