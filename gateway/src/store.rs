@@ -156,6 +156,23 @@ impl KeyStore {
         }))
     }
 
+    /// Runs a script that uses one key and returns an integer, in one step over all nodes.
+    ///
+    /// # Errors
+    /// See [`KeyStore::read`]. After `Unavailable`, it may have run.
+    pub async fn run(
+        &self,
+        script: &'static str,
+        key: &[u8],
+        arguments: Vec<Bytes>,
+    ) -> Result<i64, StoreError> {
+        let key = Bytes::copy_from_slice(key);
+        match self.call(StoreRequest::Script { script, key, arguments }).await? {
+            StoreReply::Number(number) => Ok(number),
+            StoreReply::Value(_) | StoreReply::Changed(_) => Ok(0),
+        }
+    }
+
     /// The name of the Redis instance, for logs and metrics.
     pub fn name(&self) -> &str {
         &self.name
@@ -183,14 +200,14 @@ impl KeyStore {
     async fn call_for_value(&self, request: StoreRequest) -> Result<Option<KeyValue>, StoreError> {
         match self.call(request).await? {
             StoreReply::Value(value) => Ok(value),
-            StoreReply::Changed(_) => Ok(None),
+            StoreReply::Changed(_) | StoreReply::Number(_) => Ok(None),
         }
     }
 
     async fn call_for_change(&self, request: StoreRequest) -> Result<bool, StoreError> {
         match self.call(request).await? {
             StoreReply::Changed(is_changed) => Ok(is_changed),
-            StoreReply::Value(_) => Ok(false),
+            StoreReply::Value(_) | StoreReply::Number(_) => Ok(false),
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) enum StoreRequest {
     Touch { key: Bytes, ttl: Duration },
     /// Gets and deletes a string.
     Take { key: Bytes },
+    /// Runs a script on one key, which returns an integer.
+    Script { script: &'static str, key: Bytes, arguments: Vec<Bytes> },
 }
 
 /// The reply to a request.
@@ -39,6 +41,8 @@ pub(super) enum StoreReply {
     Value(Option<KeyValue>),
     /// Whether the key was changed.
     Changed(bool),
+    /// What a script returned.
+    Number(i64),
 }
 
 impl StoreRequest {
@@ -49,6 +53,7 @@ impl StoreRequest {
             | Self::Set { key, .. }
             | Self::Delete { key }
             | Self::Touch { key, .. }
+            | Self::Script { key, .. }
             | Self::Take { key } => key,
         }
     }
@@ -57,6 +62,9 @@ impl StoreRequest {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Set { key, value, .. } => key.len() + value.len(),
+            Self::Script { key, arguments, .. } => {
+                key.len() + arguments.iter().map(Bytes::len).sum::<usize>()
+            }
             Self::Read { .. } | Self::Delete { .. } | Self::Touch { .. } | Self::Take { .. } => {
                 self.key().len()
             }
@@ -72,7 +80,11 @@ impl StoreRequest {
     pub(super) fn watch(&self) -> Option<WatchId> {
         match self {
             Self::Read { watch, .. } => *watch,
-            Self::Set { .. } | Self::Delete { .. } | Self::Touch { .. } | Self::Take { .. } => None,
+            Self::Set { .. }
+            | Self::Delete { .. }
+            | Self::Touch { .. }
+            | Self::Script { .. }
+            | Self::Take { .. } => None,
         }
     }
 
@@ -93,6 +105,10 @@ impl StoreRequest {
             Self::Take { key } => {
                 pipeline.cmd("EVAL").arg(TAKE).arg(1).arg(&key[..]);
             }
+            Self::Script { script, key, arguments } => {
+                let command = pipeline.cmd("EVAL").arg(*script).arg(1).arg(&key[..]);
+                arguments.iter().fold(command, |command, argument| command.arg(&argument[..]));
+            }
         }
     }
 
@@ -101,6 +117,10 @@ impl StoreRequest {
         match self {
             Self::Read { kind, .. } => parse_value(*kind, reply).map(StoreReply::Value),
             Self::Take { .. } => parse_value(KeyType::String, reply).map(StoreReply::Value),
+            Self::Script { .. } => match check(reply)? {
+                Value::Int(number) => Ok(StoreReply::Number(number)),
+                _ => Err(unexpected()),
+            },
             Self::Set { .. } => check(reply).map(|_| StoreReply::Changed(true)),
             Self::Delete { .. } | Self::Touch { .. } => {
                 check(reply).map(|reply| StoreReply::Changed(matches!(reply, Value::Int(1..))))
